@@ -1,0 +1,1 @@
+"""The program in the base that turns a booted TEE into a room."""

@@ -1,0 +1,1 @@
+"""HTTP: FastAPI apps. The only place for pydantic."""

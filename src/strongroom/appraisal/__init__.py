@@ -1,0 +1,1 @@
+"""Claims, policy and reference values to a verdict."""

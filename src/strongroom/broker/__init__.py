@@ -1,0 +1,1 @@
+"""The owner's key broker: challenge, release, receipt."""

@@ -1,0 +1,38 @@
+"""Reading and writing the files that commands name: bounded, atomic, and private where it matters."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Malformed, Misuse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(path: Path, *, max_bytes: int) -> bytes:
+    """The whole file, at most `max_bytes`. Raises `Malformed` when it is larger."""
+    with path.open("rb") as source:
+        data = source.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise Malformed(f"{path}: larger than {max_bytes} bytes", code="too-large")
+    return data
+
+
+def write(path: Path, data: bytes, *, private: bool = False, replace: bool = False) -> None:
+    """Write atomically: the file is there whole, or not at all. `private` means mode 0600."""
+    if path.exists() and not replace:
+        raise Misuse(f"{path}: exists already", hint="remove it, or name another file")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
+    try:
+        with os.fdopen(fd, "wb") as target:
+            target.write(data)
+            target.flush()
+            os.fsync(target.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

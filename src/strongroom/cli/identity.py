@@ -1,0 +1,73 @@
+"""`strongroom identity new|show`."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli import files, passphrase
+from strongroom.errors import Malformed
+from strongroom.model import identity as identity_model
+from strongroom.model import party as party_model
+
+PassphraseFd = Annotated[
+    int | None, typer.Option("--passphrase-fd", help="Read the passphrase from this file descriptor.")
+]
+IdentityFile = Annotated[Path, typer.Option("--identity", "-i", help="Your identity file.")]
+
+
+def load(path: Path, fd: int | None) -> identity_model.Identity:
+    """Open an identity file, asking for its passphrase."""
+    data = files.read(path, max_bytes=identity_model.MAX_BYTES)
+    identity_model.read_public(data)  # complain about a wrong file before asking for a passphrase
+    return identity_model.unlock(data, passphrase.read(fd, what=f"passphrase of {path.name}"))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(help="Make and show identities.", no_args_is_help=True)
+    group.command("new")(new)
+    group.command("show")(show)
+    app.add_typer(group, name="identity")
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="The party's name: lower-case letters, digits, dashes.")],
+    out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path(),
+    passphrase_fd: PassphraseFd = None,
+) -> None:
+    """Make an identity: NAME.identity (keep it) and NAME.party.json (hand it around)."""
+    made = identity_model.generate(name)
+    secret = passphrase.read(passphrase_fd, confirm=True)
+    out.mkdir(parents=True, exist_ok=True)
+    private, public = out / f"{name}.identity", out / f"{name}.party.json"
+    files.write(private, identity_model.lock(made, secret, random=secrets.token_bytes), private=True)
+    try:
+        files.write(public, made.party().encode())
+    except BaseException:
+        private.unlink()
+        raise
+    print(f"identity of {name}: {private} (private, under your passphrase)")
+    print(f"public part:    {public} (hand this around)")
+
+
+def show(
+    file: Annotated[Path, typer.Argument(help="An identity file or a party file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the public part as JSON.")] = False,
+) -> None:
+    """Show the public part of an identity. No passphrase is needed."""
+    data = files.read(file, max_bytes=identity_model.MAX_BYTES)
+    try:
+        party = identity_model.read_public(data)
+    except Malformed:
+        party = party_model.parse(data)
+    if as_json:
+        print(party.encode().decode(), end="")
+        return
+    print(f"name        {party.name}")
+    print(f"signing key {party.keyid}")
+    print(f"recipient   {party.recipient}")
+    print(f"broker      {party.broker.url if party.broker else 'none'}")

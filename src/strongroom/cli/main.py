@@ -1,0 +1,46 @@
+"""The way in: `strongroom VERB …`. Only the verb that was asked for is imported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import typer
+
+from strongroom.cli import failures
+
+# Verb → the file in this folder that registers it. One file per verb.
+VERBS = {
+    "identity": "identity",
+    "contract": "contract",
+}
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    app = typer.Typer(
+        name="strongroom",
+        help="Run one party's program over another party's data where nobody can look in.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def root() -> None:
+        pass
+
+    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    files = [VERBS[asked]] if asked in VERBS else list(dict.fromkeys(VERBS.values()))
+    for file in files:
+        importlib.import_module(f"strongroom.cli.{file}").register(app)
+    with failures.reported():
+        app()
+
+
+if __name__ == "__main__":
+    # Core dumps and /proc/PID/mem of a command that holds a key are closed as far as they can be.
+    os.umask(0o077)
+    main()

@@ -1,0 +1,36 @@
+"""Where a passphrase comes from: a file descriptor, the environment, or a prompt. Never argv."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+
+from strongroom.errors import Misuse
+
+ENVIRONMENT = "STRONGROOM_PASSPHRASE"
+MAX_BYTES = 4096
+
+
+def read(fd: int | None, *, confirm: bool = False, what: str = "passphrase") -> bytes:
+    """The passphrase, without a trailing newline. Raises `Misuse` when there is none to be had."""
+    if fd is not None:
+        try:
+            with os.fdopen(os.dup(fd), "rb") as source:
+                data = source.read(MAX_BYTES + 1).rstrip(b"\r\n")
+        except OSError as cause:
+            raise Misuse(f"passphrase: file descriptor {fd}: {cause.strerror}") from None
+    elif ENVIRONMENT in os.environ:
+        data = os.environ[ENVIRONMENT].encode()
+    elif sys.stdin.isatty():
+        data = getpass.getpass(f"{what}: ").encode()
+        if confirm and getpass.getpass(f"{what}, once more: ").encode() != data:
+            raise Misuse("passphrase: the two differ")
+    else:
+        raise Misuse(
+            "passphrase: nobody to ask",
+            hint=f"use --passphrase-fd N, or set {ENVIRONMENT} in tests",
+        )
+    if not data or len(data) > MAX_BYTES:
+        raise Misuse(f"passphrase: expected 1 to {MAX_BYTES} bytes")
+    return data

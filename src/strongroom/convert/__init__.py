@@ -1,0 +1,1 @@
+"""OCI images to sealed disks; Debian packages to the measured base."""

@@ -1,0 +1,1 @@
+"""Wire formats: bounds-checked reading, strict JSON, DSSE envelopes."""

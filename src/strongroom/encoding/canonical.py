@@ -1,0 +1,98 @@
+"""JSON as this project writes and reads it.
+
+Written: RFC 8785 (JCS) over the subset {object, array, string, integer, boolean, null}; no floats,
+integers within ±(2**53 - 1), so that sorting and number formatting have one answer.
+Read: strict. Duplicate keys, floats, NaN, big integers, lone surrogates, deep nesting and
+over-long input are refused. Signed documents are hashed as the exact bytes that were read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from strongroom.errors import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_INTEGER = 2**53 - 1
+MAX_DEPTH = 32
+
+
+def dumps(value: object) -> bytes:
+    """Encode `value` canonically. Raises `Malformed` for what the subset does not hold."""
+    _check(value, 0)
+    text = json.dumps(_sorted(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def loads(data: bytes, *, what: str, max_bytes: int) -> Any:
+    """Decode `data` strictly. Raises `Malformed` only."""
+    if len(data) > max_bytes:
+        raise Malformed(f"{what}: {len(data)} bytes, at most {max_bytes} allowed", code="too-large")
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_float=_no_float,
+            parse_constant=_no_float,
+        )
+        _check(value, 0)
+    except Malformed as cause:
+        raise Malformed(f"{what}: {cause.message}", code=cause.code) from None
+    except RecursionError:
+        raise Malformed(f"{what}: nested too deeply", code="too-deep") from None
+    except ValueError as cause:
+        raise Malformed(f"{what}: not JSON: {cause}", code="not-json") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in seen:
+            raise Malformed(f"duplicate key {key!r}", code="duplicate-key")
+        seen[key] = value
+    return seen
+
+
+def _no_float(text: str) -> NoReturn:
+    raise Malformed(f"number {text[:40]!r} is not an integer", code="not-integer")
+
+
+def _check(value: object, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise Malformed("nested too deeply", code="too-deep")
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            raise Malformed("integer out of range", code="integer-range")
+    elif isinstance(value, str):
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise Malformed("lone surrogate in text", code="bad-text")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check(item, depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise Malformed("object key is not text", code="bad-key")
+            _check(key, depth + 1)
+            _check(item, depth + 1)
+    else:
+        raise Malformed(f"{type(value).__name__} has no place in canonical JSON", code="bad-type")
+
+
+def _sorted(value: object) -> object:
+    if isinstance(value, dict):
+        return _sorted_object(value)
+    if isinstance(value, list | tuple):
+        return [_sorted(item) for item in value]
+    return value
+
+
+def _sorted_object(value: Mapping[str, object]) -> dict[str, object]:
+    # RFC 8785 sorts keys by UTF-16 code units, which differs from code points above the BMP.
+    return {key: _sorted(value[key]) for key in sorted(value, key=lambda k: k.encode("utf-16-be"))}

@@ -1,0 +1,1 @@
+"""Evidence to claims: one file per TEE. Pure: no network, no clock."""

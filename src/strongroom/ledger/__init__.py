@@ -1,0 +1,1 @@
+"""An append-only Merkle log of decisions (C2SP tlog-tiles)."""

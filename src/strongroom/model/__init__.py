@@ -1,0 +1,1 @@
+"""The nouns: parties, contract, manifest, evidence, claims, verdict, receipt. Frozen dataclasses."""

@@ -1,0 +1,94 @@
+"""An agreement: contract bytes and the signatures over them (a DSSE envelope).
+
+`read` only parses; `signers` verifies each signature against the parties that the contract names.
+A signature counts only when it is by a party's own key; the envelope's key ids are hints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strongroom.crypto import digest, sign
+from strongroom.encoding import dsse
+from strongroom.errors import Malformed, Refused
+from strongroom.model import contract as contract_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """A parsed contract in its envelope."""
+
+    envelope: dsse.Envelope
+    contract: contract_model.Contract
+
+    def encode(self) -> bytes:
+        """The file form: the envelope as canonical JSON."""
+        return self.envelope.encode() + b"\n"
+
+    def signers(self) -> tuple[str, ...]:
+        """Names of the parties whose signature verifies, in contract order, each once."""
+        message = self.envelope.pae()
+        names = []
+        for member in self.contract.members:
+            for one in self.envelope.signatures:
+                if one.keyid == member.party.keyid and _verifies(member.party.signing_key, one.sig, message):
+                    names.append(member.party.name)
+                    break
+        return tuple(names)
+
+    def missing(self) -> tuple[str, ...]:
+        """Approvers who have not signed; they matter while fewer than the threshold have."""
+        signed = self.signers()
+        return tuple(name for name in self.contract.approvals.parties if name not in signed)
+
+    def approved(self) -> bool:
+        """Whether enough of the approvers have signed, every disk owner among them."""
+        contract = self.contract
+        signed = set(self.signers())
+        owners = {contract.image.owner, *(dataset.owner for dataset in contract.datasets)}
+        counted = signed & set(contract.approvals.parties)
+        return owners <= signed and len(counted) >= contract.approvals.threshold
+
+
+def draft(contract: contract_model.Contract) -> Agreement:
+    """An envelope that nobody has signed yet."""
+    envelope = dsse.Envelope(payload_type=contract_model.PAYLOAD_TYPE, payload=contract.raw, signatures=())
+    return Agreement(envelope=envelope, contract=contract)
+
+
+def read(data: bytes) -> Agreement:
+    """Parse an envelope and the contract within. Raises `Malformed`."""
+    envelope = dsse.parse(
+        data, payload_type=contract_model.PAYLOAD_TYPE, max_payload=contract_model.MAX_BYTES
+    )
+    return Agreement(envelope=envelope, contract=contract_model.parse(envelope.payload))
+
+
+def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:
+    """Sign as the party whose key this is. Signing twice changes nothing. Raises `Refused`."""
+    keyid = digest.sha256(key.public.raw)
+    names = [m.party.name for m in agreement.contract.members if m.party.keyid == keyid]
+    if not names:
+        raise Refused(
+            "signing the contract: this identity is not one of its parties",
+            code="not-a-party",
+            hint="`strongroom contract show` lists the parties",
+        )
+    others = tuple(one for one in agreement.envelope.signatures if one.keyid != keyid)
+    if len(others) >= dsse.MAX_SIGNATURES:
+        raise Malformed("contract envelope: too many signatures")
+    signature = dsse.Signature(keyid=keyid, sig=key.sign(agreement.envelope.pae()))
+    envelope = dsse.Envelope(
+        payload_type=agreement.envelope.payload_type,
+        payload=agreement.envelope.payload,
+        signatures=(*others, signature),
+    )
+    return Agreement(envelope=envelope, contract=agreement.contract)
+
+
+def _verifies(key: sign.VerifyingKey, signature: bytes, message: bytes) -> bool:
+    try:
+        key.verify(signature, message)
+    except Refused:
+        return False
+    return True

@@ -1,0 +1,59 @@
+"""What evidence is bound to: this conversation, this contract, these keys, this audience.
+
+binding = SHA-512(frame("strongroom/binding/1", nonce, contract digest, signing key, TLS key,
+KEM key, role, audience)), every field after its length as 8 big-endian bytes (`encoding.framed`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from strongroom.crypto import digest
+from strongroom.encoding import framed
+
+LABEL = "strongroom/binding/1"
+ROLE_ROOM = "room"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomKeys:
+    """The public keys that a room makes for itself, in the TEE, before it attests.
+
+    signing: Ed25519, 32 raw bytes (receipts). tls: SubjectPublicKeyInfo, DER. kem: X-Wing, 1216 bytes.
+    """
+
+    signing: bytes
+    tls: bytes
+    kem: bytes
+
+    @property
+    def run_id(self) -> str:
+        """The run's name, the same at every broker: `run-` and 32 hexadecimal digits."""
+        return "run-" + digest.sha256(framed.join("strongroom/run/1", self.signing))[7:39]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binding:
+    """The fields of a binding. `audience` is the pin of the broker's TLS key."""
+
+    nonce: bytes
+    contract: str
+    keys: RoomKeys
+    role: str
+    audience: str
+
+    def digest(self) -> bytes:
+        """64 bytes."""
+        return hashlib.sha512(
+            framed.join(
+                LABEL,
+                self.nonce,
+                digest.raw(self.contract),
+                self.keys.signing,
+                self.keys.tls,
+                self.keys.kem,
+                self.role.encode(),
+                self.audience.encode(),
+            )
+        ).digest()

@@ -1,0 +1,93 @@
+"""The frames on the virtio-serial port between the agent and the node.
+
+Frame: type(1) ‖ stream(4, big-endian) ‖ length(4, big-endian) ‖ payload.
+
+CONTROL  stream 0, a JSON object with `kind` (below)
+OPEN     agent → node: connect `stream` to the broker of the party named in the payload
+DATA     bytes of a stream, either way
+CLOSE    no more bytes from this side; for a stream of a broker it ends both ways
+
+Control messages, node → agent::
+
+    {"kind": "start", "agreement": BASE64, "launch_record": BASE64,
+     "manifests": {serial: BASE64 of the signed manifest}}    serial: "image", "data-0", "data-1", …
+
+agent → node::
+
+    {"kind": "hello"}
+    {"kind": "phase", "name": text, "milliseconds": uptime}    what a bystander may know
+    {"kind": "file", "stream": n, "name": text}                DATA and CLOSE on that stream follow
+    {"kind": "failed", "code", "message", "hint", "checks": [Check]}
+    {"kind": "done"}
+
+Nothing on this channel is trusted by either side: the agent checks every byte against digests and
+pinned keys, the node connects only to brokers that the contract names and writes only plain file names.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from strongroom.errors import Malformed
+
+PORT_NAME = "strongroom"
+HEADER = 9
+MAX_CONTROL = 8 * 1024 * 1024
+MAX_DATA = 64 * 1024
+
+
+class FrameType(enum.IntEnum):
+    """What a frame is."""
+
+    CONTROL = 1
+    OPEN = 2
+    DATA = 3
+    CLOSE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One frame."""
+
+    type: FrameType
+    stream: int
+    payload: bytes
+
+    def encode(self) -> bytes:
+        """Header and payload."""
+        head = bytes([self.type]) + self.stream.to_bytes(4, "big")
+        return head + len(self.payload).to_bytes(4, "big") + self.payload
+
+
+class Decoder:
+    """Turns bytes as they come into frames. `feed` raises `Malformed` on a bad header."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take `data`; return the frames that are complete."""
+        self._buffer += data
+        frames = []
+        offset = 0
+        while len(self._buffer) - offset >= HEADER:
+            kind = self._buffer[offset]
+            length = int.from_bytes(self._buffer[offset + 5 : offset + 9], "big")
+            if kind not in FrameType.__members__.values():
+                raise Malformed(f"channel frame: unknown type {kind}")
+            if length > (MAX_CONTROL if kind == FrameType.CONTROL else MAX_DATA):
+                raise Malformed(f"channel frame: {length} bytes is too long")
+            end = offset + HEADER + length
+            if len(self._buffer) < end:
+                break
+            frames.append(
+                Frame(
+                    type=FrameType(kind),
+                    stream=int.from_bytes(self._buffer[offset + 1 : offset + 5], "big"),
+                    payload=bytes(self._buffer[offset + HEADER : end]),
+                )
+            )
+            offset = end
+        del self._buffer[:offset]
+        return frames

@@ -1,0 +1,49 @@
+"""Claims: what verified evidence says. They exist only if signature, chain and binding held.
+
+Made by `evidence` alone (an architecture test holds that). Whether they are good enough is for
+`appraisal`: a claim that nobody compares counts for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """The claims of one verified piece of evidence.
+
+    tee: the verifier's name. simulated: software stood in for hardware. root: digest of the trusted
+    root certificate (DER). machine: a stable identity of the very TEE (for `tpm` the digest of the
+    attestation key's SubjectPublicKeyInfo). contract: the contract digest that the hardware itself
+    vouches for, or None where the TEE has no such field. registers: measurements by name, as
+    contracts' references name them. debug: whether the host may look in. memory_guard: whether the
+    node said, in the measured record, that it shields the room's memory. facts: every other claim,
+    typed. not_checked: what a reader might expect to have been checked and was not, with the reason.
+    """
+
+    tee: str
+    simulated: bool
+    root: str
+    machine: str
+    contract: str | None
+    registers: dict[str, str]
+    debug: bool
+    memory_guard: bool
+    facts: dict[str, str | int | bool]
+    not_checked: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The object form, for records and for people."""
+        return {
+            "tee": self.tee,
+            "simulated": self.simulated,
+            "root": self.root,
+            "machine": self.machine,
+            "contract": self.contract,
+            "registers": dict(self.registers),
+            "debug": self.debug,
+            "memory_guard": self.memory_guard,
+            "facts": dict(self.facts),
+            "not_checked": list(self.not_checked),
+        }

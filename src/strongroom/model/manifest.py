@@ -1,0 +1,169 @@
+"""The manifest of a sealed disk: everything needed to verify it, and to open it given the key.
+
+Disk layout (bytes): `data_bytes` of ciphertext (or plain erofs when `cipher` is "none"), then the
+dm-verity superblock and hash tree at `hash_offset`, exactly as `veritysetup format` lays them out.
+The manifest travels as a DSSE envelope signed by the owner; contracts name the digest of the
+payload bytes, so that a second signature changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strongroom.crypto import digest
+from strongroom.encoding import canonical, dsse, fields
+from strongroom.errors import Malformed
+
+FORMAT = "strongroom-manifest/1"
+PAYLOAD_TYPE = "application/vnd.strongroom.manifest+json"
+MAX_BYTES = 256 * 1024
+BLOCK = 4096
+CIPHERS = ("aes-xts-plain64", "none")
+KINDS = ("dataset", "image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings:
+    """What an OCI image says about how to run it (OCI image-spec, config).
+
+    `user` is "UID:GID" with the additional groups' ids in `groups`, already looked up in the
+    image's own passwd and group files. `source` is the digest of the OCI image manifest.
+    """
+
+    source: str
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    working_directory: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A parsed manifest. `raw` is the exact bytes; `digest` is over them.
+
+    Sizes are bytes and multiples of 4096. `salt` and `uuid` are fixed by the format (see `seal`).
+    """
+
+    raw: bytes
+    kind: str
+    name: str
+    owner: str
+    cipher: str
+    data_bytes: int
+    hash_offset: int
+    disk_bytes: int
+    root_hash: str
+    salt: bytes
+    image: ImageSettings | None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the exact bytes: the disk's name in contracts and key stores."""
+        return digest.sha256(self.raw)
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The canonical payload bytes for the fields of `manifest` (its `raw` is not looked at)."""
+    return canonical.dumps(
+        {
+            "format": FORMAT,
+            "kind": manifest.kind,
+            "name": manifest.name,
+            "owner": manifest.owner,
+            "cipher": manifest.cipher,
+            "block_bytes": BLOCK,
+            "data_bytes": manifest.data_bytes,
+            "hash_offset": manifest.hash_offset,
+            "disk_bytes": manifest.disk_bytes,
+            "root_hash": manifest.root_hash,
+            "salt": fields.format_data(manifest.salt),
+            "image": None if manifest.image is None else _image_json(manifest.image),
+        }
+    )
+
+
+def parse(data: bytes) -> Manifest:
+    """Parse payload bytes. Raises `Malformed`."""
+    top = fields.Fields(canonical.loads(data, what="manifest", max_bytes=MAX_BYTES), "manifest")
+    top.constant("format", FORMAT)
+    top.integer("block_bytes", low=BLOCK, high=BLOCK)
+    inner = top.object_or_null("image")
+    manifest = Manifest(
+        raw=data,
+        kind=top.text("kind", max_length=16),
+        name=top.name("name"),
+        owner=top.digest("owner"),
+        cipher=top.text("cipher", max_length=32),
+        data_bytes=top.integer("data_bytes", low=BLOCK, high=1 << 50),
+        hash_offset=top.integer("hash_offset", low=BLOCK, high=1 << 50),
+        disk_bytes=top.integer("disk_bytes", low=BLOCK, high=1 << 50),
+        root_hash=top.digest("root_hash"),
+        salt=top.data("salt", max_bytes=256),
+        image=None if inner is None else _read_image(inner),
+    )
+    top.done()
+    if manifest.kind not in KINDS or manifest.cipher not in CIPHERS:
+        raise Malformed("manifest: unknown kind or cipher", code="bad-value")
+    if (manifest.kind == "image") != (manifest.image is not None):
+        raise Malformed("manifest.image: present exactly when the kind is image")
+    sizes = (manifest.data_bytes, manifest.hash_offset, manifest.disk_bytes)
+    if any(size % BLOCK for size in sizes):
+        raise Malformed("manifest: sizes must be multiples of 4096")
+    if manifest.hash_offset != manifest.data_bytes or manifest.disk_bytes <= manifest.hash_offset:
+        raise Malformed("manifest: the hash area must follow the data")
+    return manifest
+
+
+def parse_envelope(data: bytes) -> tuple[dsse.Envelope, Manifest]:
+    """Parse the signed file form; whose signature it is stays to be checked by the caller."""
+    envelope = dsse.parse(data, payload_type=PAYLOAD_TYPE, max_payload=MAX_BYTES)
+    return envelope, parse(envelope.payload)
+
+
+def _image_json(image: ImageSettings) -> dict[str, object]:
+    return {
+        "source": image.source,
+        "entrypoint": list(image.entrypoint),
+        "command": list(image.command),
+        "environment": dict(image.environment),
+        "working_directory": image.working_directory,
+        "uid": image.uid,
+        "gid": image.gid,
+        "groups": list(image.groups),
+    }
+
+
+def _read_image(source: fields.Fields) -> ImageSettings:
+    groups = []
+    for item in source.items("groups", max_items=256):
+        if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < 1 << 32:
+            raise Malformed(f"{source.what}.groups: expected group ids")
+        groups.append(item)
+    settings = ImageSettings(
+        source=source.digest("source"),
+        entrypoint=_words(source, "entrypoint"),
+        command=_words(source, "command"),
+        environment=source.text_map("environment", max_items=1024, max_length=65536),
+        working_directory=source.text("working_directory", max_length=4096),
+        uid=source.integer("uid", low=0, high=(1 << 32) - 2),
+        gid=source.integer("gid", low=0, high=(1 << 32) - 2),
+        groups=tuple(groups),
+    )
+    source.done()
+    if not settings.entrypoint and not settings.command:
+        raise Malformed(f"{source.what}: neither entrypoint nor command, so nothing to run")
+    if not settings.working_directory.startswith("/"):
+        raise Malformed(f"{source.what}.working_directory: expected an absolute path")
+    return settings
+
+
+def _words(source: fields.Fields, key: str) -> tuple[str, ...]:
+    out = []
+    for item in source.items(key, max_items=1024):
+        if not isinstance(item, str) or len(item) > 65536 or "\x00" in item:
+            raise Malformed(f"{source.what}.{key}: expected texts without NUL")
+        out.append(item)
+    return tuple(out)

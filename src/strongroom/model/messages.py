@@ -1,0 +1,244 @@
+"""What the agent and a broker say to each other (design, section 5), as bytes of strict JSON.
+
+Both sides use this file, so that there is one reading of every message. The HTTP layer only carries
+the bytes. Sizes are bounded before anything is decoded.
+
+POST /v1/challenges   {"contract": digest}                    → Challenge
+POST /v1/releases     ReleaseRequest                          → ReleaseAnswer (200) | DenialAnswer (403)
+POST /v1/receipts     receipt in its DSSE envelope            → LedgerProof
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from strongroom.encoding import canonical, fields, framed
+from strongroom.errors import Malformed
+from strongroom.model import agreement as agreement_model
+from strongroom.model import binding as binding_model
+from strongroom.model import contract as contract_model
+from strongroom.model import evidence as evidence_model
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+NONCE_BYTES = 32
+MAX_REQUEST = 4 * 1024 * 1024
+MAX_ANSWER = 4 * 1024 * 1024
+KEYS_LABEL = "strongroom/release/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenge:
+    """A single-use nonce. `time` is the broker's clock, `expires` when the nonce stops counting."""
+
+    nonce: bytes
+    time: datetime
+    expires: datetime
+
+    def encode(self) -> bytes:
+        """JSON bytes."""
+        return canonical.dumps(
+            {
+                "nonce": fields.format_data(self.nonce),
+                "time": fields.format_time(self.time),
+                "expires": fields.format_time(self.expires),
+            }
+        )
+
+
+def parse_challenge(data: bytes) -> Challenge:
+    """Parse a challenge. Raises `Malformed`."""
+    top = _top(data, "challenge", 4096)
+    challenge = Challenge(
+        nonce=top.data("nonce", max_bytes=NONCE_BYTES, exactly=NONCE_BYTES),
+        time=top.time("time"),
+        expires=top.time("expires"),
+    )
+    top.done()
+    return challenge
+
+
+def encode_challenge_request(contract: str) -> bytes:
+    """JSON bytes that ask for a challenge under the contract of that digest."""
+    return canonical.dumps({"contract": contract})
+
+
+def parse_challenge_request(data: bytes) -> str:
+    """The contract digest of a challenge request. Raises `Malformed`."""
+    top = _top(data, "challenge request", 4096)
+    contract = top.digest("contract")
+    top.done()
+    return contract
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseRequest:
+    """Evidence for a contract. `csr` is a PKCS#10 request (DER) by the TLS key, or None for no certificate.
+
+    The agreement is carried as its exact envelope bytes.
+    """
+
+    nonce: bytes
+    agreement: bytes
+    evidence: evidence_model.Evidence
+    keys: binding_model.RoomKeys
+    role: str
+    csr: bytes | None
+
+    def encode(self) -> bytes:
+        """JSON bytes."""
+        return canonical.dumps(
+            {
+                "nonce": fields.format_data(self.nonce),
+                "agreement": fields.format_data(self.agreement),
+                "evidence": self.evidence.to_json(),
+                "keys": {
+                    "signing": fields.format_data(self.keys.signing),
+                    "tls": fields.format_data(self.keys.tls),
+                    "kem": fields.format_data(self.keys.kem),
+                },
+                "role": self.role,
+                "csr": None if self.csr is None else fields.format_data(self.csr),
+            }
+        )
+
+
+def parse_release_request(data: bytes) -> tuple[ReleaseRequest, agreement_model.Agreement]:
+    """Parse a release request and the agreement within. Raises `Malformed`."""
+    top = _top(data, "release request", MAX_REQUEST)
+    keys = top.object("keys")
+    room = binding_model.RoomKeys(
+        signing=keys.data("signing", max_bytes=32, exactly=32),
+        tls=keys.data("tls", max_bytes=1024),
+        kem=keys.data("kem", max_bytes=1216, exactly=1216),
+    )
+    keys.done()
+    request = ReleaseRequest(
+        nonce=top.data("nonce", max_bytes=NONCE_BYTES, exactly=NONCE_BYTES),
+        agreement=top.data("agreement", max_bytes=2 * contract_model.MAX_BYTES),
+        evidence=evidence_model.read(top.object("evidence")),
+        keys=room,
+        role=top.name("role"),
+        csr=top.data_or_null("csr", max_bytes=16 * 1024),
+    )
+    top.done()
+    return request, agreement_model.read(request.agreement)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerProof:
+    """One ledger entry with its inclusion proof.
+
+    entry: the leaf's exact bytes. index: its place. hashes: the RFC 6962 audit path, 32 bytes each,
+    leaf to root. checkpoint: the signed note (C2SP tlog-checkpoint) whose tree it leads to.
+    """
+
+    entry: bytes
+    index: int
+    hashes: tuple[bytes, ...]
+    checkpoint: str
+
+    def to_json(self) -> dict[str, object]:
+        """The object form."""
+        return {
+            "entry": fields.format_data(self.entry),
+            "index": self.index,
+            "hashes": [fields.format_data(one) for one in self.hashes],
+            "checkpoint": self.checkpoint,
+        }
+
+    def encode(self) -> bytes:
+        """JSON bytes."""
+        return canonical.dumps(self.to_json())
+
+
+def read_ledger_proof(source: fields.Fields) -> LedgerProof:
+    """Read the object form. Raises `Malformed`."""
+    hashes = []
+    for index, item in enumerate(source.items("hashes", max_items=64)):
+        one = fields.Fields({"hash": item}, f"{source.what}.hashes[{index}]")
+        hashes.append(one.data("hash", max_bytes=32, exactly=32))
+    proof = LedgerProof(
+        entry=source.data("entry", max_bytes=MAX_ANSWER),
+        index=source.integer("index", low=0, high=canonical.MAX_INTEGER),
+        hashes=tuple(hashes),
+        checkpoint=source.text("checkpoint", max_length=64 * 1024),
+    )
+    source.done()
+    return proof
+
+
+def parse_ledger_proof(data: bytes) -> LedgerProof:
+    """Parse a ledger proof. Raises `Malformed`."""
+    return read_ledger_proof(_top(data, "ledger proof", MAX_ANSWER))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseAnswer:
+    """An accepted release.
+
+    `sealed` is HPKE (enc ‖ ciphertext) of `encode_disk_keys`; `certificates` are DER, leaf first;
+    `verdict` is the object form of the verdict, as the ledger entry holds it.
+    """
+
+    verdict: dict[str, Any]
+    sealed: bytes
+    certificates: tuple[bytes, ...]
+    ledger: LedgerProof
+
+    def encode(self) -> bytes:
+        """JSON bytes."""
+        return canonical.dumps(
+            {
+                "verdict": self.verdict,
+                "sealed": fields.format_data(self.sealed),
+                "certificates": [fields.format_data(one) for one in self.certificates],
+                "ledger": self.ledger.to_json(),
+            }
+        )
+
+
+def parse_release_answer(data: bytes) -> ReleaseAnswer:
+    """Parse an accepted release. Raises `Malformed`."""
+    top = _top(data, "release answer", MAX_ANSWER)
+    chain = []
+    for index, item in enumerate(top.items("certificates", max_items=8)):
+        one = fields.Fields({"der": item}, f"release answer.certificates[{index}]")
+        chain.append(one.data("der", max_bytes=64 * 1024))
+    answer = ReleaseAnswer(
+        verdict=top.raw_object("verdict"),
+        sealed=top.data("sealed", max_bytes=MAX_ANSWER),
+        certificates=tuple(chain),
+        ledger=read_ledger_proof(top.object("ledger")),
+    )
+    top.done()
+    return answer
+
+
+def release_info(binding: binding_model.Binding) -> bytes:
+    """The HPKE `info` of a release: sealed keys open only for the binding they were released to."""
+    return framed.join(KEYS_LABEL, binding.digest())
+
+
+def encode_disk_keys(keys: dict[str, bytes]) -> bytes:
+    """Plaintext of a release: disk keys (64 bytes each) by manifest digest."""
+    return canonical.dumps({"disks": {name: fields.format_data(key) for name, key in keys.items()}})
+
+
+def parse_disk_keys(data: bytes) -> dict[str, bytes]:
+    """Parse the plaintext of a release. Raises `Malformed`."""
+    top = _top(data, "disk keys", 64 * 1024)
+    inner = top.object("disks")
+    keys = {}
+    for name in inner.names():
+        if fields.DIGEST.fullmatch(name) is None:
+            raise Malformed("disk keys: bad manifest digest")
+        keys[name] = inner.data(name, max_bytes=64, exactly=64)
+    top.done()
+    return keys
+
+
+def _top(data: bytes, what: str, limit: int) -> fields.Fields:
+    return fields.Fields(canonical.loads(data, what=what, max_bytes=limit), what)

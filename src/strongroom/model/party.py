@@ -1,0 +1,125 @@
+"""A party: somebody who signs contracts, and where that party's broker is.
+
+The public part is one small JSON file to hand around (`strongroom identity show`)::
+
+    {"format": "strongroom-party/1", "name": "alice", "signing_key": BASE64(32 bytes),
+     "recipient": "age1…", "broker": null | {"url", "pin", "ledger_key", "authority"}}
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from strongroom.crypto import age, digest, sign
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed
+
+FORMAT = "strongroom-party/1"
+MAX_BYTES = 64 * 1024
+BROKER_URL = re.compile(
+    r"https://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9a-f:]{2,39}\]):(?P<port>[0-9]{1,5})", re.ASCII
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerAddress:
+    """How to reach a broker and to know it again.
+
+    `pin` is the digest of its TLS key (SubjectPublicKeyInfo, DER); `ledger_key` the 32-byte Ed25519
+    key of its checkpoints; `authority` the digest of its certificate authority's certificate (DER).
+    """
+
+    url: str
+    pin: str
+    ledger_key: bytes
+    authority: str
+
+    @property
+    def host(self) -> str:
+        """Host name or address, without brackets."""
+        match = BROKER_URL.fullmatch(self.url)
+        if match is None:
+            raise Malformed("broker.url: expected https://HOST:PORT")
+        return match["host"].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """TCP port, 1 to 65535."""
+        match = BROKER_URL.fullmatch(self.url)
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise Malformed("broker.url: expected https://HOST:PORT")
+        return int(match["port"])
+
+    def to_json(self) -> dict[str, object]:
+        """The object form."""
+        return {
+            "url": self.url,
+            "pin": self.pin,
+            "ledger_key": fields.format_data(self.ledger_key),
+            "authority": self.authority,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Party:
+    """The public half of an identity."""
+
+    name: str
+    signing_key: sign.VerifyingKey
+    recipient: str
+    broker: BrokerAddress | None
+
+    @property
+    def keyid(self) -> str:
+        """The digest of the signing key, by which signatures name it."""
+        return digest.sha256(self.signing_key.raw)
+
+    def to_json(self) -> dict[str, object]:
+        """The object form, without the format line."""
+        return {
+            "name": self.name,
+            "signing_key": fields.format_data(self.signing_key.raw),
+            "recipient": self.recipient,
+            "broker": None if self.broker is None else self.broker.to_json(),
+        }
+
+    def encode(self) -> bytes:
+        """The file form."""
+        return canonical.dumps({"format": FORMAT, **self.to_json()}) + b"\n"
+
+
+def parse(data: bytes) -> Party:
+    """Parse the file form. Raises `Malformed`."""
+    top = fields.Fields(canonical.loads(data, what="party", max_bytes=MAX_BYTES), "party")
+    top.constant("format", FORMAT)
+    party = read(top)
+    top.done()
+    return party
+
+
+def read(source: fields.Fields) -> Party:
+    """Read a party's own keys out of `source`; the caller checks that nothing is left."""
+    name = source.name("name")
+    key = source.data("signing_key", max_bytes=32, exactly=32)
+    recipient = age.check_recipient(source.text("recipient", max_length=100))
+    inner = source.object_or_null("broker")
+    return Party(
+        name=name,
+        signing_key=sign.VerifyingKey(key),
+        recipient=recipient,
+        broker=None if inner is None else _read_broker(inner),
+    )
+
+
+def _read_broker(source: fields.Fields) -> BrokerAddress:
+    address = BrokerAddress(
+        url=source.text("url", max_length=300, pattern=BROKER_URL),
+        pin=source.digest("pin"),
+        ledger_key=source.data("ledger_key", max_bytes=32, exactly=32),
+        authority=source.digest("authority"),
+    )
+    source.done()
+    if not 0 < address.port < 65536:
+        raise Malformed("broker.url: port out of range")
+    return address

@@ -1,0 +1,82 @@
+"""A ledger entry: one decision, or one receipt, as it is appended and proved.
+
+Entries hold digests, public keys, verdicts and receipts; never a secret, never data.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+FORMAT = "strongroom-ledger-entry/1"
+MAX_BYTES = 60 * 1024  # C2SP tlog-tiles entry bundles carry a 16-bit length
+
+
+class Kind(enum.StrEnum):
+    """What is recorded.
+
+    RELEASE and DENIAL: body {"evidence": digest, "binding": BASE64(64), "nonce": BASE64(32),
+    "signing_key", "disks": [manifest digest], "certificate": digest | null, "verdict": object}.
+    RECEIPT: body {"envelope": BASE64 of the signed receipt}. CONTRACT: body {"id", "version"}:
+    the owner admitted a contract version.
+    """
+
+    RELEASE = "release"
+    DENIAL = "denial"
+    RECEIPT = "receipt"
+    CONTRACT = "contract"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One entry. `run` is empty for CONTRACT."""
+
+    kind: Kind
+    time: datetime
+    broker: str
+    contract: str
+    run: str
+    body: dict[str, Any]
+
+    def encode(self) -> bytes:
+        """The leaf's bytes (canonical JSON). Raises `Malformed` when they exceed the limit."""
+        data = canonical.dumps(
+            {
+                "format": FORMAT,
+                "kind": self.kind.value,
+                "time": fields.format_time(self.time),
+                "broker": self.broker,
+                "contract": self.contract,
+                "run": self.run,
+                "body": self.body,
+            }
+        )
+        if len(data) > MAX_BYTES:
+            raise Malformed(f"ledger entry: {len(data)} bytes, at most {MAX_BYTES} allowed")
+        return data
+
+
+def parse(data: bytes) -> Record:
+    """Parse a leaf. Raises `Malformed`."""
+    top = fields.Fields(canonical.loads(data, what="ledger entry", max_bytes=MAX_BYTES), "ledger entry")
+    top.constant("format", FORMAT)
+    kind = top.text("kind", max_length=16)
+    if kind not in set(Kind):
+        raise Malformed("ledger entry.kind: unknown")
+    record = Record(
+        kind=Kind(kind),
+        time=top.time("time"),
+        broker=top.name("broker"),
+        contract=top.digest("contract"),
+        run=top.text_map_of(("run",), max_length=64)["run"],
+        body=top.raw_object("body"),
+    )
+    top.done()
+    return record

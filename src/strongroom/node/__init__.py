@@ -1,0 +1,1 @@
+"""The host side of a room: QEMU, swtpm, disks, relay, memory guard."""

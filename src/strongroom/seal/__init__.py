@@ -1,0 +1,1 @@
+"""Sealed disks: erofs, AES-XTS, dm-verity, and their manifests."""

@@ -1,0 +1,1 @@
+"""SQL storage; implements the protocols that the broker declares."""
