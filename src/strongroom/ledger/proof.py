@@ -1,0 +1,41 @@
+"""Offline checks of what a ledger showed: an entry is in it, one view extends another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Refused
+from strongroom.ledger import checkpoint as checkpoint_format
+from strongroom.ledger import merkle
+from strongroom.model import messages, record
+
+if TYPE_CHECKING:
+    from strongroom.crypto import sign
+
+
+def prove(nodes: merkle.Nodes, *, entry: bytes, index: int, note: str) -> messages.LedgerProof:
+    """The proof that `entry` stands at `index` in the tree of the checkpoint `note`."""
+    size = checkpoint_format.parse(note).size
+    return messages.LedgerProof(
+        entry=entry, index=index, hashes=merkle.inclusion(nodes, index, size), checkpoint=note
+    )
+
+
+def verify(
+    proof: messages.LedgerProof, ledger_key: sign.VerifyingKey
+) -> tuple[record.Record, checkpoint_format.Checkpoint]:
+    """The record that the proof proves, and the checkpoint. Raises `Malformed` or `Refused`."""
+    checkpoint = checkpoint_format.verify(proof.checkpoint, ledger_key)
+    merkle.verify_inclusion(proof.entry, proof.index, checkpoint.size, proof.hashes, checkpoint.root)
+    return record.parse(proof.entry), checkpoint
+
+
+def verify_growth(
+    old: checkpoint_format.Checkpoint,
+    new: checkpoint_format.Checkpoint,
+    path: tuple[bytes, ...],
+) -> None:
+    """Raise `Refused` unless `new` extends `old`: no fork, no truncation, no restored backup."""
+    if old.origin != new.origin:
+        raise Refused("the two checkpoints are of different ledgers", code="wrong-ledger")
+    merkle.verify_consistency(old.size, old.root, new.size, new.root, path)
