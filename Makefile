@@ -1,0 +1,34 @@
+# `make demo` plays the main job, `make test` runs the tests. Both set everything up first.
+.PHONY: demo test check bench setup lock clean help
+.DEFAULT_GOAL := help
+VENV := .venv/bin
+
+help:  ## show this
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+setup:  ## install everything (the others do it themselves)
+	@tools/setup
+
+demo: setup  ## the main job, end to end, with the attack and the cheats
+	@$(VENV)/python tools/demo.py
+
+test: setup check  ## all tests, with real rooms
+	@$(VENV)/pytest
+
+check: setup  ## ruff, mypy, import-linter: seconds
+	@$(VENV)/ruff check src tests tools
+	@$(VENV)/ruff format --check -q src tests tools
+	@$(VENV)/mypy
+	@$(VENV)/lint-imports --no-logo 2>/dev/null || $(VENV)/lint-imports
+
+bench: setup  ## measure, and print one table
+	@$(VENV)/python -m tests.bench
+
+lock: setup  ## write the lock files again
+	@$(VENV)/uv pip compile -q pyproject.toml --all-extras --group dev --generate-hashes --no-header --no-annotate \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_36 --exclude-newer "7 days" -U -o locks/product.lock
+	@for name in demo installer; do $(VENV)/uv pip compile -q locks/$$name.in --no-deps --generate-hashes --no-header \
+		--no-annotate --python-version 3.11 --exclude-newer "7 days" -U -o locks/$$name.lock; done
+
+clean:  ## remove what was built here (not the base's cache: `strongroom base clean`)
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,307 @@
+"""`strongroom contract new|show|sign|verify|diff|check`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli import files
+from strongroom.cli.identity import IdentityFile, PassphraseFd, load
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Misuse, Refused
+from strongroom.model import agreement as agreement_model
+from strongroom.model import contract as contract_model
+from strongroom.model import drafting
+from strongroom.model import manifest as manifest_model
+from strongroom.model import party as party_model
+
+MAX_FILE = 4 * contract_model.MAX_BYTES
+ContractFile = Annotated[Path, typer.Argument(help="The contract's file (a signed envelope).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(help="Write, sign and judge contracts.", no_args_is_help=True)
+    for verb in (new, show, sign, verify, diff, check):
+        group.command(verb.__name__)(verb)
+    app.add_typer(group, name="contract")
+
+
+def load_agreement(path: Path) -> agreement_model.Agreement:
+    """Read a contract file."""
+    return agreement_model.read(files.read(path, max_bytes=MAX_FILE))
+
+
+def new(
+    contract_id: Annotated[str, typer.Argument(help="The contract's name.")],
+    out: Annotated[Path, typer.Option(help="Where to write it.")],
+    party: Annotated[list[str], typer.Option(help="ROLE=FILE: a party file and its role.")],
+    image: Annotated[Path, typer.Option(help="The program's signed manifest.")],
+    base: Annotated[list[Path], typer.Option(help="A base folder, or its base.json.")],
+    node: Annotated[list[Path], typer.Option(help="What `strongroom node show --json` printed.")],
+    dataset: Annotated[list[str], typer.Option(help="[NAME=]FILE: a dataset's signed manifest.")] = [],  # noqa: B006 - typer copies it
+    output: Annotated[list[str], typer.Option(help="PATH=PARTY[,PARTY]: who may open what leaves.")] = [],  # noqa: B006
+    max_output: Annotated[int, typer.Option(help="Most bytes that an output may have.")] = 16 << 20,
+    logs: Annotated[list[str], typer.Option(help="PARTY that may read the program's log, sealed.")] = [],  # noqa: B006
+    argument: Annotated[list[str], typer.Option(help="Argument in place of the image's CMD.")] = [],  # noqa: B006
+    env: Annotated[list[str], typer.Option(help="NAME=VALUE added to the image's own.")] = [],  # noqa: B006
+    certificate_name: Annotated[list[str], typer.Option(help="DNS name for the room's certificate.")] = [],  # noqa: B006
+    runs: Annotated[int, typer.Option(help="How many runs are permitted.")] = 1,
+    days: Annotated[int, typer.Option(help="For how many days from now.")] = 30,
+    wall_seconds: Annotated[int, typer.Option(help="Longest run.")] = 600,
+    memory_mib: Annotated[int, typer.Option(help="Memory of the room.")] = 512,
+    threshold: Annotated[int, typer.Option(help="Signatures needed; 0 means every party's.")] = 0,
+    any_machine: Annotated[
+        bool, typer.Option(help="Accept every machine of the given nodes' roots.")
+    ] = False,
+    simulated: Annotated[bool, typer.Option(help="Accept rooms without TEE hardware.")] = False,
+    without_memory_guard: Annotated[bool, typer.Option(help="Accept rooms whose guard is off.")] = False,
+    replaces: Annotated[Path | None, typer.Option(help="The version that this one replaces.")] = None,
+) -> None:
+    """Write a contract down, for the parties to sign. Nothing is accepted that is not named here."""
+    members = tuple(_member(text) for text in party)
+    previous = None if replaces is None else load_agreement(replaces).contract
+    image_owner, image_manifest = _owned(image, members, "image")
+    datasets = []
+    for text in dataset:
+        name, _, path = text.rpartition("=")
+        owner, manifest = _owned(Path(path), members, "dataset")
+        datasets.append(
+            contract_model.Dataset(name=name or manifest.name, owner=owner, manifest=manifest.digest)
+        )
+    nodes = [_node(path) for path in node]
+    now = datetime.now(UTC).replace(microsecond=0)
+    names = tuple(member.party.name for member in members)
+    contract = contract_model.Contract(
+        raw=b"",
+        id=contract_id,
+        version=1 if previous is None else previous.version + 1,
+        replaces=None if previous is None else previous.digest,
+        members=members,
+        image=contract_model.Image(
+            owner=image_owner,
+            manifest=image_manifest.digest,
+            arguments=tuple(argument) or None,
+            environment=dict(_pair(text, "--env") for text in env),
+        ),
+        datasets=tuple(datasets),
+        outputs=tuple(
+            contract_model.Output(path=path, recipients=tuple(to.split(",")), max_bytes=max_output)
+            for path, to in (_pair(text, "--output") for text in output)
+        ),
+        logs=contract_model.Logs(recipients=tuple(logs), max_bytes=1 << 20) if logs else None,
+        platforms=(
+            contract_model.Platform(
+                tee="tpm",
+                simulated=simulated,
+                memory_guard=not without_memory_guard,
+                roots=tuple(dict.fromkeys(root for root, _ in nodes)),
+                machines=("any",) if any_machine else tuple(machine for _, machine in nodes),
+                references=tuple(_reference(path) for path in base),
+            ),
+        ),
+        network=contract_model.Network(egress=(), peers=()),
+        certificate=contract_model.CertificateTerms(names=tuple(certificate_name), lifetime_seconds=3600)
+        if certificate_name
+        else None,
+        limits=contract_model.Limits(
+            runs=runs,
+            not_before=now - timedelta(minutes=5),
+            not_after=now + timedelta(days=days),
+            wall_seconds=wall_seconds,
+            memory_mib=memory_mib,
+        ),
+        approvals=contract_model.Approvals(parties=names, threshold=threshold or len(names)),
+    )
+    parsed = contract_model.parse(drafting.encode(contract))
+    files.write(out, agreement_model.draft(parsed).encode())
+    print(f"{out}: contract {parsed.id} version {parsed.version}, {parsed.digest}")
+    print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
+
+
+def show(file: ContractFile, as_json: Json = False) -> None:
+    """Show what a contract says, in sentences."""
+    agreement = load_agreement(file)
+    contract = agreement.contract
+    if as_json:
+        print(contract.raw.decode())
+        return
+    print(f"contract {contract.id}, version {contract.version}")
+    print(f"digest   {contract.digest}")
+    if contract.replaces:
+        print(f"replaces {contract.replaces}")
+    for member in contract.members:
+        broker = f", broker {member.party.broker.url}" if member.party.broker else ""
+        print(f"party    {member.party.name} is the {member.role.value}{broker}")
+    print(f"program  of {contract.image.owner}: {contract.image.manifest}")
+    if contract.image.arguments is not None:
+        print(f"         with arguments {json.dumps(contract.image.arguments)}")
+    for name, value in contract.image.environment.items():
+        print(f"         with {name}={value}")
+    for dataset in contract.datasets:
+        print(f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest}")
+    for output in contract.outputs:
+        print(
+            f"output   {output.path} sealed to {', '.join(output.recipients)}, at most {output.max_bytes} bytes"
+        )
+    if not contract.outputs:
+        print("output   none: nothing leaves the room")
+    print(
+        f"log      sealed to {', '.join(contract.logs.recipients)}"
+        if contract.logs
+        else "log      nobody reads it"
+    )
+    for platform in contract.platforms:
+        kind = "SIMULATED, no hardware isolation" if platform.simulated else "hardware only"
+        guard = "memory guard demanded" if platform.memory_guard else "memory guard may be off"
+        print(f"platform {platform.tee}: {kind}; {guard}; {len(platform.references)} accepted base(s)")
+    print("network  none")
+    limits = contract.limits
+    print(
+        f"limits   {limits.runs} run(s) of at most {limits.wall_seconds} s with {limits.memory_mib} MiB, "
+        f"{fields.format_time(limits.not_before)} to {fields.format_time(limits.not_after)}"
+    )
+    _print_signatures(agreement)
+
+
+def sign(file: ContractFile, identity: IdentityFile, passphrase_fd: PassphraseFd = None) -> None:
+    """Sign a contract as one of its parties. Read `contract show` first."""
+    signed = agreement_model.add_signature(load_agreement(file), load(identity, passphrase_fd).signing)
+    files.write(file, signed.encode(), replace=True)
+    print(f"signed {signed.contract.digest}")
+    _print_signatures(signed)
+
+
+def verify(file: ContractFile, as_json: Json = False) -> None:
+    """Check the signatures. Leaves with 3 unless enough parties have signed."""
+    agreement = load_agreement(file)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "digest": agreement.contract.digest,
+                    "approved": agreement.approved(),
+                    "signed": list(agreement.signers()),
+                    "missing": list(agreement.missing()),
+                }
+            )
+        )
+    else:
+        print(f"digest   {agreement.contract.digest}")
+        _print_signatures(agreement)
+    if not agreement.approved():
+        raise Refused(
+            "the contract is not approved",
+            code="not-approved",
+            hint=f"still to sign: {', '.join(agreement.missing())}",
+        )
+
+
+def diff(old: ContractFile, new: ContractFile, as_json: Json = False) -> None:
+    """Say what changed from one contract to another."""
+    first, second = load_agreement(old).contract, load_agreement(new).contract
+    rows = drafting.differences(first.raw, second.raw)
+    if as_json:
+        print(json.dumps([{"place": p, "before": b, "after": a} for p, b, a in rows]))
+        return
+    for place, before, after in rows:
+        print(f"{place}\n  - {before}\n  + {after}")
+    print(f"{len(rows)} difference(s)" if rows else "the two say the same")
+
+
+def check(
+    file: ContractFile,
+    as_json: Json = False,
+    runs_used: Annotated[int, typer.Option(help="Runs that have happened already.")] = 0,
+) -> None:
+    """Would this run today, and who must still sign? Leaves with 3 when it would not."""
+    from strongroom.appraisal import terms
+
+    agreement = load_agreement(file)
+    checks = terms.check_terms(agreement, now=datetime.now(UTC), runs_used=runs_used)
+    ready = all(one.ok for one in checks)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "would_run": ready,
+                    "missing": list(agreement.missing()),
+                    "checks": [one.to_json() for one in checks],
+                }
+            )
+        )
+    else:
+        for one in checks:
+            print(f"{'yes' if one.ok else 'NO '}  {one.name}: expected {one.expected}, got {one.got}")
+    if not ready:
+        raise Refused(
+            "it would not run now",
+            code="would-not-run",
+            hint="; ".join(one.hint for one in checks if not one.ok and one.hint),
+        )
+    if not as_json:
+        print("it would run now, in a room that its platforms accept")
+
+
+def _print_signatures(agreement: agreement_model.Agreement) -> None:
+    print(f"signed   {', '.join(agreement.signers()) or 'by nobody'}")
+    if agreement.approved():
+        print("approved yes")
+    else:
+        print(f"approved no: still to sign are {', '.join(agreement.missing())}")
+
+
+def _member(text: str) -> contract_model.Member:
+    role, path = _pair(text, "--party")
+    if role not in set(contract_model.Role):
+        raise Misuse(f"--party: {role!r} is no role", hint=f"one of {', '.join(contract_model.Role)}")
+    party = party_model.parse(files.read(Path(path), max_bytes=party_model.MAX_BYTES))
+    return contract_model.Member(party=party, role=contract_model.Role(role))
+
+
+def _owned(
+    path: Path, members: tuple[contract_model.Member, ...], kind: str
+) -> tuple[str, manifest_model.Manifest]:
+    envelope, manifest = manifest_model.parse_envelope(
+        files.read(path, max_bytes=4 * manifest_model.MAX_BYTES)
+    )
+    if manifest.kind != kind:
+        raise Misuse(f"{path}: is the manifest of a {manifest.kind}, expected a {kind}")
+    for member in members:
+        if member.party.keyid == manifest.owner:
+            for one in envelope.signatures:
+                member.party.signing_key.verify(one.sig, envelope.pae())
+            if envelope.signatures:
+                return member.party.name, manifest
+    raise Misuse(
+        f"{path}: its owner is not among the parties",
+        hint="give the owner's party file with --party ROLE=FILE",
+    )
+
+
+def _node(path: Path) -> tuple[str, str]:
+    top = fields.Fields(
+        canonical.loads(files.read(path, max_bytes=65536), what=str(path), max_bytes=65536), str(path)
+    )
+    return top.digest("root"), top.digest("machine")
+
+
+def _reference(path: Path) -> dict[str, str]:
+    file = path / "base.json" if path.is_dir() else path
+    top = fields.Fields(
+        canonical.loads(files.read(file, max_bytes=1 << 20), what=str(file), max_bytes=1 << 20), str(file)
+    )
+    inner = top.object("reference")
+    return {name: inner.text(name, max_length=400) for name in inner.names()}
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    left, equals, right = text.partition("=")
+    if not equals or not left or not right:
+        raise Misuse(f"{option}: expected NAME=VALUE, got {text[:80]!r}")
+    return left, right
