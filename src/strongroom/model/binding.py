@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 
 from strongroom.crypto import digest
-from strongroom.encoding import framed
+from strongroom.encoding import fields, framed
 
 LABEL = "strongroom/binding/1"
 ROLE_ROOM = "room"
@@ -43,6 +43,18 @@ class Binding:
     role: str
     audience: str
 
+    def to_json(self) -> dict[str, object]:
+        """The object form, for records. Everything in it is public."""
+        return {
+            "nonce": fields.format_data(self.nonce),
+            "contract": self.contract,
+            "signing": fields.format_data(self.keys.signing),
+            "tls": fields.format_data(self.keys.tls),
+            "kem": fields.format_data(self.keys.kem),
+            "role": self.role,
+            "audience": self.audience,
+        }
+
     def digest(self) -> bytes:
         """64 bytes."""
         return hashlib.sha512(
@@ -57,3 +69,21 @@ class Binding:
                 self.audience.encode(),
             )
         ).digest()
+
+
+def read(source: fields.Fields) -> Binding:
+    """Read the object form. Raises `Malformed`."""
+    keys = RoomKeys(
+        signing=source.data("signing", max_bytes=32, exactly=32),
+        tls=source.data("tls", max_bytes=1024),
+        kem=source.data("kem", max_bytes=1216, exactly=1216),
+    )
+    binding = Binding(
+        nonce=source.data("nonce", max_bytes=32, exactly=32),
+        contract=source.digest("contract"),
+        keys=keys,
+        role=source.name("role"),
+        audience=source.digest("audience"),
+    )
+    source.done()
+    return binding

@@ -10,6 +10,7 @@ CLOSE    no more bytes from this side; for a stream of a broker it ends both way
 Control messages, node → agent::
 
     {"kind": "start", "agreement": BASE64, "launch_record": BASE64,
+     "issuers": BASE64 of the DER certificates from the attestation key's issuer to the root, concatenated,
      "manifests": {serial: BASE64 of the signed manifest}}    serial: "image", "data-0", "data-1", …
 
 agent → node::
@@ -29,12 +30,17 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
+from strongroom.model import contract, launch, manifest
 
 PORT_NAME = "strongroom"
 HEADER = 9
 MAX_CONTROL = 8 * 1024 * 1024
 MAX_DATA = 64 * 1024
+MAX_ISSUERS = 64 * 1024
+MAX_MANIFESTS = 65
+SERIAL_IMAGE = "image"
 
 
 class FrameType(enum.IntEnum):
@@ -91,3 +97,58 @@ class Decoder:
             offset = end
         del self._buffer[:offset]
         return frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What the node hands to the agent, none of it believed yet.
+
+    agreement: the contract in its envelope. launch_record: the exact bytes that were measured.
+    issuers: DER certificates that vouch for the attestation key, issuer first, root last.
+    manifests: signed manifests (envelope bytes) by the serial of the disk that they describe.
+    """
+
+    agreement: bytes
+    launch_record: bytes
+    issuers: bytes
+    manifests: dict[str, bytes]
+
+    def encode(self) -> bytes:
+        """The control message's bytes."""
+        return canonical.dumps(
+            {
+                "kind": "start",
+                "agreement": fields.format_data(self.agreement),
+                "launch_record": fields.format_data(self.launch_record),
+                "issuers": fields.format_data(self.issuers),
+                "manifests": {name: fields.format_data(data) for name, data in self.manifests.items()},
+            }
+        )
+
+
+def parse_start(data: bytes) -> Start:
+    """Parse the start message. Raises `Malformed`."""
+    top = fields.Fields(canonical.loads(data, what="start message", max_bytes=MAX_CONTROL), "start message")
+    top.constant("kind", "start")
+    inner = top.object("manifests")
+    names = inner.names()
+    if len(names) > MAX_MANIFESTS:
+        raise Malformed(f"start message: {len(names)} manifests, at most {MAX_MANIFESTS} allowed")
+    manifests = {}
+    for name in names:
+        if fields.NAME.fullmatch(name) is None:
+            raise Malformed("start message: bad disk serial")
+        manifests[name] = inner.data(name, max_bytes=3 * manifest.MAX_BYTES)
+    start = Start(
+        agreement=top.data("agreement", max_bytes=3 * contract.MAX_BYTES),
+        launch_record=top.data("launch_record", max_bytes=launch.MAX_BYTES),
+        issuers=top.data("issuers", max_bytes=MAX_ISSUERS),
+        manifests=manifests,
+    )
+    top.done()
+    return start
+
+
+def data_serial(index: int) -> str:
+    """The serial of the disk of the contract's dataset number `index`."""
+    return f"data-{index}"

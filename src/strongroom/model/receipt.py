@@ -29,6 +29,7 @@ class Outcome(enum.StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     TIMED_OUT = "timed-out"
     OUTPUT_TOO_LARGE = "output-too-large"
+    DATA_CORRUPTED = "data-corrupted"  # a sealed disk failed dm-verity; `detail` says which; no output left
     NOT_STARTED = "not-started"  # the program could not be executed; `detail` says why
 
 
