@@ -1,0 +1,1 @@
+"""Reading from services: bounded, pinned, never on the way to a verdict."""

@@ -1,0 +1,81 @@
+"""A witness notices a ledger that forks, shrinks or shows two histories (rules 47 and 52)."""
+
+from __future__ import annotations
+
+import pytest
+
+from strongroom.crypto import sign
+from strongroom.errors import Refused
+from strongroom.ledger import checkpoint, merkle, witness
+from tests.unit.ledger.test_ledger_core import grown
+
+
+class Shown:
+    """A ledger as a client sees it."""
+
+    def __init__(self, key, memory):
+        self.key, self.memory = key, memory
+
+    def note(self, size=None):
+        size = len(self.memory.data) if size is None else size
+        return checkpoint.issue(self.key, size=size, root=merkle.root(self.memory, size))
+
+    def consistency(self, first, second):
+        return merkle.consistency(self.memory, first, second)
+
+
+@pytest.fixture
+def key():
+    return sign.generate()
+
+
+def test_first_sight_and_growth_are_accepted(key):
+    ledger = Shown(key, grown(5))
+    first = ledger.note()
+    assert witness.observe(None, first, key.public, ledger).size == 5
+    assert witness.observe(first, first, key.public, ledger).size == 5
+    ledger.memory.add(b"next")
+    assert witness.observe(first, ledger.note(), key.public, ledger).size == 6
+
+
+def test_growth_from_an_empty_ledger(key):
+    ledger = Shown(key, grown(0))
+    empty = ledger.note()
+    ledger.memory.add(b"first")
+    assert witness.observe(empty, ledger.note(), key.public, ledger).size == 1
+
+
+def test_rule_47_yesterdays_backup_is_noticed(key):
+    ledger = Shown(key, grown(9))
+    seen = ledger.note()
+    restored = Shown(key, grown(7))
+    with pytest.raises(Refused) as refusal:
+        witness.observe(seen, restored.note(), key.public, restored)
+    assert refusal.value.code == "ledger-forked"
+    for _ in range(5):
+        restored.memory.add(b"rewritten")
+    with pytest.raises(Refused) as refusal:
+        witness.observe(seen, restored.note(), key.public, restored)
+    assert refusal.value.code == "ledger-forked"
+
+
+def test_rule_52_split_view_between_two_parties_is_noticed(key):
+    honest, other = Shown(key, grown(6)), Shown(key, grown(5))
+    for number in range(3):
+        other.memory.add(b"for bob only %d" % number)
+    witness.compare(honest.note(), honest.note(4), key.public, honest)
+    with pytest.raises(Refused) as refusal:
+        witness.compare(honest.note(), other.note(), key.public, other)
+    assert refusal.value.code == "ledger-forked"
+
+
+def test_a_stranger_cannot_speak_for_the_ledger(key):
+    stranger = Shown(sign.generate(), grown(5))
+    with pytest.raises(Refused):
+        witness.observe(None, stranger.note(), key.public, stranger)
+
+
+def test_recompute_matches_the_tree():
+    for size in (0, 1, 2, 3, 7, 8, 100):
+        memory = grown(size)
+        assert witness.recompute(memory.data) == (size, merkle.root(memory, size))
