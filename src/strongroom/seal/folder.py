@@ -1,0 +1,154 @@
+"""A dataset's files from the owner's own disk, as a tree that depends on names and contents alone.
+
+Same input, same bytes: owners, times and access control lists are left behind, modes become 0644 or
+0755. Who may read the data is decided by the contract; inside the room every user of the program may.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from strongroom.errors import Conflict, Misuse, Refused
+from strongroom.seal.tree import Entry, Kind, show, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from typing_extensions import Buffer
+
+_DIRECTORY_MODE = 0o755
+_BUFFER = 1 << 20
+
+
+def from_paths(paths: Sequence[Path]) -> tuple[Entry, ...]:
+    """The tree of what `paths` name, validated.
+
+    One folder: its contents are the tree. Otherwise each path becomes an entry of the root, under its own name.
+    Symlinks are kept when they are relative and stay inside, else `Refused`, like devices, fifos and sockets.
+    Content is not read here; an entry's `open` raises `Conflict` when the file is no longer the one listed.
+    """
+    if not paths:
+        raise Misuse("seal: no file or folder given")
+    roots = [os.fsencode(os.path.realpath(path, strict=True)) for path in paths]
+    entries = [Entry(path=b"", kind=Kind.DIRECTORY, mode=_DIRECTORY_MODE)]
+    links: dict[tuple[int, int], int] = {}
+    if len(roots) == 1 and stat.S_ISDIR(os.stat(roots[0]).st_mode):  # noqa: PTH116 - bytes paths
+        entries.extend(_inside(roots[0], b"", links))
+    else:
+        names = [os.path.basename(root) for root in roots]  # noqa: PTH119 - bytes paths
+        if len(set(names)) != len(names) or b"" in names:
+            raise Misuse(
+                "seal: two of the paths have the same name",
+                code="duplicate-path",
+                hint="put them into folders of their own, or rename one",
+            )
+        for root, name in sorted(zip(roots, names, strict=True), key=lambda pair: pair[1]):
+            entries.extend(_one(root, name, links))
+    return validate(entries)
+
+
+def _inside(folder: bytes, prefix: bytes, links: dict[tuple[int, int], int]) -> Iterator[Entry]:
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208 - bytes paths
+        yield from _one(folder + b"/" + name, prefix + b"/" + name if prefix else name, links)
+
+
+def _one(source: bytes, path: bytes, links: dict[tuple[int, int], int]) -> Iterator[Entry]:
+    status = os.lstat(source)
+    if stat.S_ISDIR(status.st_mode):
+        yield Entry(path=path, kind=Kind.DIRECTORY, mode=_DIRECTORY_MODE)
+        yield from _inside(source, path, links)
+    elif stat.S_ISLNK(status.st_mode):
+        target = os.readlink(source)  # noqa: PTH115 - bytes paths
+        if _escapes(path, target):
+            raise Refused(
+                f"symlink {show(path)} leads outside the sealed folder",
+                code="escaping-symlink",
+                hint="replace it by what it points to, or leave it out",
+            )
+        yield Entry(path=path, kind=Kind.SYMLINK, mode=0o777, target=target)
+    elif stat.S_ISREG(status.st_mode):
+        group = None
+        if status.st_nlink > 1:
+            group = links.setdefault((status.st_dev, status.st_ino), len(links))
+        yield Entry(
+            path=path,
+            kind=Kind.FILE,
+            mode=0o755 if status.st_mode & stat.S_IXUSR else 0o644,
+            size=status.st_size,
+            link_group=group,
+            open=_Source(source, path, status).open,
+        )
+    else:
+        raise Refused(
+            f"{show(path)} is a device, fifo or socket",
+            code="special-file",
+            hint="a sealed disk holds files, folders and symlinks only",
+        )
+
+
+def _escapes(path: bytes, target: bytes) -> bool:
+    """Whether a symlink at `path` leads outside, by its letters (what lies behind other links is theirs to answer)."""
+    if target.startswith(b"/"):
+        return True
+    depth = path.count(b"/")
+    for part in target.split(b"/"):
+        depth += -1 if part == b".." else 0 if part in {b"", b"."} else 1
+        if depth < 0:
+            return True
+    return False
+
+
+class _Source:
+    """Where a file's content comes from, and how it looked when it was listed."""
+
+    __slots__ = ("_path", "_shape", "_source")
+
+    def __init__(self, source: bytes, path: bytes, status: os.stat_result) -> None:
+        self._source = source
+        self._path = path
+        self._shape = _shape(status)
+
+    def open(self) -> BinaryIO:
+        """The content. Raises `Conflict` when the file was replaced or changed since."""
+        try:
+            fd = os.open(self._source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as cause:
+            raise Conflict(
+                f"reading {show(self._path)}: {cause.strerror}",
+                code="source-changed",
+                hint="leave the files alone while they are sealed, and seal again",
+            ) from None
+        raw = _Watched(fd, self.check)
+        self.check(fd)
+        return cast("BinaryIO", io.BufferedReader(raw, _BUFFER))
+
+    def check(self, fd: int) -> None:
+        """Raise `Conflict` unless `fd` is the file that was listed, unchanged."""
+        if _shape(os.fstat(fd)) != self._shape:
+            raise Conflict(
+                f"reading {show(self._path)}: it changed while it was being sealed",
+                code="source-changed",
+                hint="leave the files alone while they are sealed, and seal again",
+            )
+
+
+class _Watched(io.FileIO):
+    """A file that is looked at once more when its end is reached: a torn read never passes for the content."""
+
+    def __init__(self, fd: int, check: Callable[[int], None]) -> None:
+        super().__init__(fd, "rb")
+        self._check = check
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        count = super().readinto(buffer) or 0
+        if not count:
+            self._check(self.fileno())
+        return count
+
+
+def _shape(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns)
