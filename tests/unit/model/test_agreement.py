@@ -1,0 +1,97 @@
+"""Who signed, and whether it is enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from strongroom.crypto import sign
+from strongroom.encoding import dsse
+from strongroom.errors import Malformed, Refused
+from strongroom.model import agreement, contract, identity
+from tests import samples
+
+
+def test_both_signatures_make_it_approved():
+    one = samples.a_contract()
+    half = samples.signed(one, samples.ALICE)
+    assert half.signers() == ("alice",)
+    assert half.missing() == ("bob",)
+    assert not half.approved()
+    whole = samples.signed(one)
+    assert whole.approved()
+    assert agreement.read(whole.encode()).signers() == ("alice", "bob")
+
+
+def test_unsigned_is_not_approved():
+    assert not agreement.draft(samples.a_contract()).approved()
+
+
+def test_rule_36_signing_twice_counts_once():
+    one = samples.a_contract()
+    twice = samples.signed(one, samples.ALICE, samples.ALICE)
+    assert len(twice.envelope.signatures) == 1
+    copied = replace(twice, envelope=replace(twice.envelope, signatures=twice.envelope.signatures * 2))
+    assert copied.signers() == ("alice",)
+    assert not copied.approved()
+
+
+def test_rule_36_a_threshold_never_leaves_an_owner_out():
+    carol = identity.generate("carol")
+    one = samples.a_contract(
+        members=(
+            *samples.a_contract().members,
+            contract.Member(party=carol.party(), role=contract.Role.AUDITOR),
+        ),
+        approvals=contract.Approvals(parties=("alice", "bob", "carol"), threshold=2),
+    )
+    assert not samples.signed(one, samples.BOB, carol).approved()
+    assert samples.signed(one, samples.ALICE, samples.BOB).approved()
+
+
+def test_rule_36_a_changed_member_set_voids_the_signatures():
+    one = samples.a_contract()
+    signed = samples.signed(one)
+    carol = identity.generate("carol")
+    other = samples.a_contract(
+        members=(*one.members, contract.Member(party=carol.party(), role=contract.Role.AUDITOR))
+    )
+    moved = agreement.draft(other)
+    moved = replace(moved, envelope=replace(moved.envelope, signatures=signed.envelope.signatures))
+    assert moved.signers() == ()
+    assert not moved.approved()
+
+
+def test_a_stranger_cannot_sign():
+    with pytest.raises(Refused, match="not one of its parties"):
+        agreement.add_signature(agreement.draft(samples.a_contract()), sign.generate())
+
+
+def test_a_signature_of_another_payload_type_does_not_count():
+    one = samples.a_contract()
+    other = dsse.pae("application/other", one.raw)
+    forged = dsse.Signature(keyid=samples.ALICE.party().keyid, sig=samples.ALICE.signing.sign(other))
+    drafted = agreement.draft(one)
+    drafted = replace(drafted, envelope=replace(drafted.envelope, signatures=(forged,)))
+    assert drafted.signers() == ()
+
+
+def test_the_key_id_is_only_a_hint():
+    signed = samples.signed(samples.a_contract(), samples.BOB)
+    lied = replace(signed.envelope.signatures[0], keyid=samples.ALICE.party().keyid)
+    lying = replace(signed, envelope=replace(signed.envelope, signatures=(lied,)))
+    assert lying.signers() == ()
+
+
+def test_envelope_is_strict():
+    whole = samples.signed(samples.a_contract()).encode()
+    for bad in (
+        b"",
+        b"{}",
+        whole[:-5],
+        whole.replace(b"payloadType", b"payloadtype"),
+        whole.replace(b"contract+json", b"receipt+json"),
+    ):
+        with pytest.raises(Malformed):
+            agreement.read(bad)

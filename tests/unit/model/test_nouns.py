@@ -1,0 +1,291 @@
+"""Round trips and refusals of the other documents."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strongroom.crypto import digest, hpke, sign
+from strongroom.errors import Malformed, Refused
+from strongroom.model import (
+    binding,
+    channel,
+    evidence,
+    identity,
+    launch,
+    manifest,
+    messages,
+    party,
+    receipt,
+    record,
+)
+from tests import samples
+
+
+def keys():
+    return binding.RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216)
+
+
+def a_binding(**changes):
+    value = {
+        "nonce": b"n" * 32,
+        "contract": samples.DIGEST,
+        "keys": keys(),
+        "role": "room",
+        "audience": samples.DIGEST,
+    }
+    return binding.Binding(**{**value, **changes})
+
+
+def test_rule_19_every_field_of_the_binding_counts():
+    one = a_binding().digest()
+    assert len(one) == 64
+    others = [
+        a_binding(nonce=b"m" * 32),
+        a_binding(contract="sha256:" + "ac" * 32),
+        a_binding(keys=binding.RoomKeys(signing=b"x" * 32, tls=b"t" * 91, kem=b"k" * 1216)),
+        a_binding(keys=binding.RoomKeys(signing=b"s" * 32, tls=b"x" * 91, kem=b"k" * 1216)),
+        a_binding(keys=binding.RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"x" * 1216)),
+        a_binding(role="other"),
+        a_binding(audience="sha256:" + "ac" * 32),
+    ]
+    assert len({one, *(other.digest() for other in others)}) == len(others) + 1
+
+
+def test_rule_19_moving_bytes_between_fields_changes_the_binding():
+    first = a_binding(keys=binding.RoomKeys(signing=b"s" * 32, tls=b"ab", kem=b"c"))
+    second = a_binding(keys=binding.RoomKeys(signing=b"s" * 32, tls=b"a", kem=b"bc"))
+    assert first.digest() != second.digest()
+
+
+def test_identity_opens_with_its_passphrase_alone():
+    made = identity.generate("carol")
+    data = identity.lock(made, b"secret words", random=secrets.token_bytes)
+    assert identity.unlock(data, b"secret words") == made
+    assert identity.read_public(data) == made.party()
+    with pytest.raises(Refused, match="passphrase"):
+        identity.unlock(data, b"other words")
+    assert made.age.text not in repr(made)
+    assert made.signing.raw.hex() not in repr(made)
+    assert repr(made.signing.raw) not in repr(made)
+
+
+def test_identity_with_somebody_elses_public_part_is_refused():
+    first, second = identity.generate("carol"), identity.generate("carol")
+    mixed = identity.lock(first, b"p", random=secrets.token_bytes).decode()
+    for ours, theirs in ((first.party().recipient, second.party().recipient),):
+        mixed = mixed.replace(ours, theirs)
+    with pytest.raises(Malformed, match="belong"):
+        identity.unlock(mixed.encode(), b"p")
+
+
+def test_party_file_round_trip():
+    one = samples.ALICE.party(samples.broker())
+    assert party.parse(one.encode()) == one
+
+
+def test_launch_record_round_trip():
+    one = launch.LaunchRecord(**samples.REFERENCE, memory_guard=True)
+    assert launch.parse(one.encode()) == one
+    assert one.reference() == samples.REFERENCE
+    with pytest.raises(Malformed):
+        launch.parse(one.encode().replace(b"q35", b""))
+
+
+def a_manifest(**changes):
+    value = {
+        "raw": b"",
+        "kind": "dataset",
+        "name": "flights",
+        "owner": samples.DIGEST,
+        "cipher": "aes-xts-plain64",
+        "data_bytes": 8192,
+        "hash_offset": 8192,
+        "disk_bytes": 16384,
+        "root_hash": samples.DIGEST,
+        "salt": b"",
+        "image": None,
+    }
+    return manifest.Manifest(**{**value, **changes})
+
+
+def test_manifest_round_trip():
+    data = manifest.encode(a_manifest())
+    assert manifest.encode(manifest.parse(data)) == data
+    assert manifest.parse(data).digest == digest.sha256(data)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "image"},
+        {"kind": "other"},
+        {"cipher": "rot13"},
+        {"data_bytes": 8191},
+        {"hash_offset": 4096},
+        {"disk_bytes": 8192},
+        {"owner": "alice"},
+    ],
+)
+def test_manifest_refusals(changes):
+    with pytest.raises(Malformed):
+        manifest.parse(manifest.encode(a_manifest(**changes)))
+
+
+def a_receipt():
+    return receipt.Receipt(
+        run="run-" + "0" * 32,
+        contract=samples.DIGEST,
+        signing_key=b"s" * 32,
+        image=receipt.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST),
+        datasets=(),
+        outputs=(),
+        outcome=receipt.Outcome.EXITED,
+        exit_status=0,
+        detail="",
+        started=samples.NOW,
+        ended=samples.NOW + timedelta(seconds=3),
+    )
+
+
+def test_receipt_round_trip():
+    assert receipt.parse(a_receipt().encode()) == a_receipt()
+
+
+def test_record_round_trip_and_bound():
+    one = record.Record(
+        kind=record.Kind.RECEIPT,
+        time=samples.NOW,
+        broker="alice",
+        contract=samples.DIGEST,
+        run="run-x",
+        body={},
+    )
+    assert record.parse(one.encode()) == one
+    with pytest.raises(Malformed):
+        record.Record(
+            kind=record.Kind.RECEIPT,
+            time=samples.NOW,
+            broker="alice",
+            contract=samples.DIGEST,
+            run="",
+            body={"x": "y" * record.MAX_BYTES},
+        ).encode()
+
+
+def test_release_request_round_trip():
+    request = messages.ReleaseRequest(
+        nonce=b"n" * 32,
+        agreement=samples.signed(samples.a_contract()).encode(),
+        evidence=evidence.Evidence(tee="tpm", parts={"quote": b"q"}),
+        keys=keys(),
+        role="room",
+        csr=None,
+    )
+    parsed, agreed = messages.parse_release_request(request.encode())
+    assert parsed == request
+    assert agreed.approved()
+
+
+def test_challenge_round_trip():
+    one = messages.Challenge(nonce=b"n" * 32, time=samples.NOW, expires=samples.NOW)
+    assert messages.parse_challenge(one.encode()) == one
+    with pytest.raises(Malformed):
+        messages.parse_challenge(one.encode().replace(b"bm5u", b"", 1))
+
+
+def test_disk_keys_round_trip():
+    held = {samples.DIGEST: b"k" * 64}
+    assert messages.parse_disk_keys(messages.encode_disk_keys(held)) == held
+    with pytest.raises(Malformed):
+        messages.parse_disk_keys(messages.encode_disk_keys({samples.DIGEST: b"short"}))
+
+
+def test_rule_23_sealed_keys_open_for_their_key_and_binding_alone():
+    mine, other = hpke.generate(), hpke.generate()
+    info = messages.release_info(a_binding())
+    sealed = hpke.seal(mine.public, b"disk key", info=info)
+    assert mine.open(sealed, info=info) == b"disk key"
+    with pytest.raises(Refused):
+        other.open(sealed, info=info)
+    with pytest.raises(Refused):
+        mine.open(sealed, info=messages.release_info(a_binding(nonce=b"m" * 32)))
+    flipped = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    with pytest.raises(Refused):
+        mine.open(flipped, info=info)
+
+
+def test_signatures_verify_or_raise():
+    key = sign.generate()
+    made = key.sign(b"message")
+    key.public.verify(made, b"message")
+    for signature, message in ((made, b"other"), (made[:-1], b"message"), (b"", b"message")):
+        with pytest.raises(Refused):
+            key.public.verify(signature, message)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(list(channel.FrameType)), st.integers(0, 9), st.binary(max_size=99))),
+    st.data(),
+)
+def test_frames_survive_any_cutting(frames, data):
+    made = [channel.Frame(type=kind, stream=stream, payload=payload) for kind, stream, payload in frames]
+    stream = b"".join(one.encode() for one in made)
+    decoder = channel.Decoder()
+    out = []
+    while stream:
+        cut = data.draw(st.integers(1, len(stream)))
+        out += decoder.feed(stream[:cut])
+        stream = stream[cut:]
+    assert out == made
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_frames_or_malformed(data):
+    with contextlib.suppress(Malformed):
+        channel.Decoder().feed(data)
+
+
+PARSERS = [
+    party.parse,
+    identity.read_public,
+    launch.parse,
+    manifest.parse,
+    manifest.parse_envelope,
+    receipt.parse,
+    receipt.parse_envelope,
+    record.parse,
+    evidence.parse,
+    messages.parse_challenge,
+    messages.parse_challenge_request,
+    messages.parse_release_request,
+    messages.parse_release_answer,
+    messages.parse_ledger_proof,
+    messages.parse_disk_keys,
+]
+
+
+@pytest.mark.parametrize("parse", PARSERS, ids=lambda one: f"{one.__module__}.{one.__name__}")
+@settings(max_examples=60, deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=100),
+        st.recursive(
+            st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8)),
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
+            ),
+            max_leaves=8,
+        ).map(lambda value: __import__("json").dumps(value).encode()),
+    )
+)
+def test_rule_15_parsers_raise_malformed_alone(parse, data):
+    with pytest.raises(Malformed):
+        parse(data)
