@@ -34,6 +34,10 @@ class AgeIdentity:
             pyrage.decrypt_io(source, target, [self._identity()])
         except pyrage.DecryptError:
             raise Refused("the age file does not open with this identity", code="not-ours") from None
+        except OSError as cause:
+            if cause.errno is not None:  # the disk's own failure, not the file's
+                raise
+            raise Refused("the age file is damaged or cut short", code="damaged") from None
 
     def _identity(self) -> pyrage.x25519.Identity:
         try:
