@@ -23,7 +23,9 @@ class Kind(enum.StrEnum):
     """What is recorded.
 
     RELEASE and DENIAL: body {"evidence": digest, "binding": BASE64(64), "nonce": BASE64(32),
-    "signing_key", "disks": [manifest digest], "certificate": digest | null, "verdict": object}.
+    "signing_key", "disks": [manifest digest], "certificate": digest | null, "verdict": object,
+    "judged": {"gates": how many of the verdict's checks only the broker could make (they come first),
+    "runs_used", "lifetime_seconds"}}: with the evidence, all that it takes to judge again.
     RECEIPT: body {"envelope": BASE64 of the signed receipt}. CONTRACT: body {"id", "version"}:
     the owner admitted a contract version.
     """
