@@ -15,7 +15,7 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Refused
 from strongroom.model import agreement as agreement_model
 from strongroom.model import contract as contract_model
-from strongroom.model import drafting
+from strongroom.model import drafting, signatures
 from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 
@@ -274,10 +274,9 @@ def _owned(
         raise Misuse(f"{path}: is the manifest of a {manifest.kind}, expected a {kind}")
     for member in members:
         if member.party.keyid == manifest.owner:
-            for one in envelope.signatures:
-                member.party.signing_key.verify(one.sig, envelope.pae())
-            if envelope.signatures:
+            if signatures.signed_by(envelope, member.party.signing_key):
                 return member.party.name, manifest
+            raise Refused(f"{path}: not signed by its owner {member.party.name}", code="bad-signature")
     raise Misuse(
         f"{path}: its owner is not among the parties",
         hint="give the owner's party file with --party ROLE=FILE",

@@ -12,6 +12,7 @@ from strongroom.crypto import digest, sign
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, Refused
 from strongroom.model import contract as contract_model
+from strongroom.model import signatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +28,11 @@ class Agreement:
 
     def signers(self) -> tuple[str, ...]:
         """Names of the parties whose signature verifies, in contract order, each once."""
-        message = self.envelope.pae()
-        names = []
-        for member in self.contract.members:
-            for one in self.envelope.signatures:
-                if one.keyid == member.party.keyid and _verifies(member.party.signing_key, one.sig, message):
-                    names.append(member.party.name)
-                    break
-        return tuple(names)
+        return tuple(
+            member.party.name
+            for member in self.contract.members
+            if signatures.signed_by(self.envelope, member.party.signing_key)
+        )
 
     def missing(self) -> tuple[str, ...]:
         """Approvers who have not signed; they matter while fewer than the threshold have."""
@@ -84,11 +82,3 @@ def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:
         signatures=(*others, signature),
     )
     return Agreement(envelope=envelope, contract=agreement.contract)
-
-
-def _verifies(key: sign.VerifyingKey, signature: bytes, message: bytes) -> bool:
-    try:
-        key.verify(signature, message)
-    except Refused:
-        return False
-    return True

@@ -87,37 +87,3 @@ def read(source: fields.Fields) -> Binding:
     )
     source.done()
     return binding
-
-    def to_json(self) -> dict[str, object]:
-        """The object form: everything in it is public."""
-        return {
-            "nonce": fields.format_data(self.nonce),
-            "contract": self.contract,
-            "keys": {
-                "signing": fields.format_data(self.keys.signing),
-                "tls": fields.format_data(self.keys.tls),
-                "kem": fields.format_data(self.keys.kem),
-            },
-            "role": self.role,
-            "audience": self.audience,
-        }
-
-
-def read(source: fields.Fields) -> Binding:
-    """Read the object form. Raises `Malformed`."""
-    inner = source.object("keys")
-    keys = RoomKeys(
-        signing=inner.data("signing", max_bytes=32, exactly=32),
-        tls=inner.data("tls", max_bytes=1024),
-        kem=inner.data("kem", max_bytes=1216, exactly=1216),
-    )
-    inner.done()
-    binding = Binding(
-        nonce=source.data("nonce", max_bytes=32, exactly=32),
-        contract=source.digest("contract"),
-        keys=keys,
-        role=source.name("role"),
-        audience=source.digest("audience"),
-    )
-    source.done()
-    return binding

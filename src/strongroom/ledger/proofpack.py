@@ -1,0 +1,139 @@
+"""A proof pack: all that was agreed, shown and decided about one run, in one file.
+
+JSON::
+
+    {"format": "strongroom-proof/1", "agreement": BASE64, "manifests": [BASE64],
+     "releases": [{"party", "binding": object, "evidence": object, "endorsements": object,
+                   "certificates": [BASE64], "ledger": LedgerProof}],
+     "receipt": BASE64, "receipts": [{"party", "ledger": LedgerProof}]}
+
+It holds no secret: no data, no key, no result. `inspect` judges it again offline (see there).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed
+from strongroom.model import agreement as agreement_model
+from strongroom.model import binding as binding_model
+from strongroom.model import endorsements as endorsements_model
+from strongroom.model import evidence as evidence_model
+from strongroom.model import manifest as manifest_model
+from strongroom.model import messages, receipt
+
+if TYPE_CHECKING:
+    from strongroom.encoding import dsse
+
+FORMAT = "strongroom-proof/1"
+MAX_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What one broker was shown, and the ledger entry of what it decided."""
+
+    party: str
+    binding: binding_model.Binding
+    evidence: evidence_model.Evidence
+    endorsements: endorsements_model.Endorsements
+    certificates: tuple[bytes, ...]
+    ledger: messages.LedgerProof
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiptEntry:
+    """The ledger entry of the receipt at one broker."""
+
+    party: str
+    ledger: messages.LedgerProof
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofPack:
+    """A parsed pack. Nothing in it is verified yet."""
+
+    agreement: agreement_model.Agreement
+    manifests: tuple[tuple[dsse.Envelope, manifest_model.Manifest], ...]
+    releases: tuple[Release, ...]
+    receipt_envelope: dsse.Envelope
+    receipt: receipt.Receipt
+    receipts: tuple[ReceiptEntry, ...]
+
+    def encode(self) -> bytes:
+        """The file's bytes."""
+        return (
+            canonical.dumps(
+                {
+                    "format": FORMAT,
+                    "agreement": fields.format_data(self.agreement.encode()),
+                    "manifests": [fields.format_data(envelope.encode()) for envelope, _ in self.manifests],
+                    "releases": [_release_json(one) for one in self.releases],
+                    "receipt": fields.format_data(self.receipt_envelope.encode()),
+                    "receipts": [
+                        {"party": one.party, "ledger": one.ledger.to_json()} for one in self.receipts
+                    ],
+                }
+            )
+            + b"\n"
+        )
+
+
+def parse(data: bytes) -> ProofPack:
+    """Parse a pack. Raises `Malformed`."""
+    top = fields.Fields(canonical.loads(data, what="proof pack", max_bytes=MAX_BYTES), "proof pack")
+    top.constant("format", FORMAT)
+    agreement = agreement_model.read(top.data("agreement", max_bytes=4 << 20))
+    manifests = tuple(
+        manifest_model.parse_envelope(_blob(item, 4 * manifest_model.MAX_BYTES))
+        for item in top.items("manifests", max_items=65)
+    )
+    releases = tuple(_read_release(item) for item in top.objects("releases", max_items=32))
+    envelope, parsed = receipt.parse_envelope(top.data("receipt", max_bytes=4 * receipt.MAX_BYTES))
+    receipts = []
+    for item in top.objects("receipts", max_items=32):
+        receipts.append(
+            ReceiptEntry(party=item.name("party"), ledger=messages.read_ledger_proof(item.object("ledger")))
+        )
+        item.done()
+    top.done()
+    if not releases or not receipts:
+        raise Malformed("proof pack: without a release or a receipt entry it proves nothing")
+    return ProofPack(
+        agreement=agreement,
+        manifests=manifests,
+        releases=releases,
+        receipt_envelope=envelope,
+        receipt=parsed,
+        receipts=tuple(receipts),
+    )
+
+
+def _release_json(one: Release) -> dict[str, object]:
+    return {
+        "party": one.party,
+        "binding": one.binding.to_json(),
+        "evidence": one.evidence.to_json(),
+        "endorsements": one.endorsements.to_json(),
+        "certificates": [fields.format_data(der) for der in one.certificates],
+        "ledger": one.ledger.to_json(),
+    }
+
+
+def _read_release(source: fields.Fields) -> Release:
+    release = Release(
+        party=source.name("party"),
+        binding=binding_model.read(source.object("binding")),
+        evidence=evidence_model.read(source.object("evidence")),
+        endorsements=endorsements_model.read(source.object("endorsements")),
+        certificates=tuple(_blob(item, 64 * 1024) for item in source.items("certificates", max_items=8)),
+        ledger=messages.read_ledger_proof(source.object("ledger")),
+    )
+    source.done()
+    return release
+
+
+def _blob(item: object, limit: int) -> bytes:
+    return fields.Fields({"data": item}, "proof pack").data("data", max_bytes=limit)
