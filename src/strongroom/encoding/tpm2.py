@@ -1,0 +1,253 @@
+"""TPM 2.0 commands and responses as bytes: the dozen that provisioning and attesting need. No I/O.
+
+Specs: TCG TPM 2.0 Library rev 1.59, part 2 (structures), part 3 (commands).
+Each function returns one whole command; `response` opens what came back. Authorisations are password
+sessions with the empty password: whoever can reach a room's TPM owns it, and its isolation is elsewhere.
+Only the sha256 PCR bank is spoken of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strongroom.encoding.reader import Reader
+from strongroom.errors import Malformed, Unavailable
+
+MAX_RESPONSE = 8192
+MAX_NV = 16 * 1024
+NV_CHUNK = 1024
+PCR_BYTES = 32
+
+OWNER = 0x40000001
+PLATFORM = 0x4000000C
+ENDORSEMENT = 0x4000000B
+
+# NV attributes (part 2, 13.4): written and read under the owner or the index's own empty password.
+NV_OWNERWRITE = 1 << 1
+NV_AUTHWRITE = 1 << 2
+NV_OWNERREAD = 1 << 17
+NV_AUTHREAD = 1 << 18
+NV_NO_DA = 1 << 25
+
+_PLAIN = 0x8001
+_SESSIONS = 0x8002
+_PASSWORD_SESSION = 0x40000009
+_RETRY = 0x922
+
+_ECC = 0x0023
+_SHA256 = 0x000B
+_ECDSA = 0x0018
+_NULL = 0x0010
+_P256 = 0x0003
+# fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign (part 2, 8.3).
+_AK_ATTRIBUTES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 16 | 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """A successful response: the handles that came first, and a reader over the parameters alone."""
+
+    handles: tuple[int, ...]
+    parameters: Reader
+
+
+def startup() -> bytes:
+    """TPM2_Startup(CLEAR)."""
+    return _command(0x144, (), _u16(0))
+
+
+def shutdown() -> bytes:
+    """TPM2_Shutdown(CLEAR): the state is written down."""
+    return _command(0x145, (), _u16(0))
+
+
+def get_random(count: int) -> bytes:
+    """TPM2_GetRandom: up to `count` bytes."""
+    return _command(0x17B, (), _u16(count))
+
+
+def pcr_read(index: int) -> bytes:
+    """TPM2_PCR_Read of one PCR."""
+    return _command(0x17E, (), selection((index,)))
+
+
+def pcr_extend(index: int, measurement: bytes) -> bytes:
+    """TPM2_PCR_Extend by a 32-byte digest."""
+    if len(measurement) != PCR_BYTES:
+        raise Malformed("TPM: a PCR is extended by 32 bytes")
+    return _command(0x182, (index,), _u32(1) + _u16(_SHA256) + measurement, authorised=1)
+
+
+def create_ak(hierarchy: int) -> bytes:
+    """TPM2_CreatePrimary of a restricted ECDSA P-256 SHA-256 signing key. Answers (handle), public area."""
+    public = (
+        _u16(_ECC)
+        + _u16(_SHA256)
+        + _u32(_AK_ATTRIBUTES)
+        + _sized(b"")  # no policy
+        + _u16(_NULL)  # no symmetric algorithm: it signs only
+        + _u16(_ECDSA)
+        + _u16(_SHA256)
+        + _u16(_P256)
+        + _u16(_NULL)  # no key derivation
+        + _sized(b"")
+        + _sized(b"")
+    )
+    sensitive = _sized(_sized(b"") + _sized(b""))
+    return _command(0x131, (hierarchy,), sensitive + _sized(public) + _sized(b"") + _u32(0), authorised=1)
+
+
+def evict_control(handle: int, persistent: int) -> bytes:
+    """TPM2_EvictControl: keep the object `handle` at the persistent handle."""
+    return _command(0x120, (OWNER, handle), _u32(persistent), authorised=1)
+
+
+def flush_context(handle: int) -> bytes:
+    """TPM2_FlushContext."""
+    return _command(0x165, (), _u32(handle))
+
+
+def read_public(handle: int) -> bytes:
+    """TPM2_ReadPublic of a loaded or persistent object."""
+    return _command(0x173, (handle,), b"")
+
+
+def quote(key: int, extra_data: bytes, pcrs: tuple[int, ...]) -> bytes:
+    """TPM2_Quote over `pcrs` in the key's own scheme. `read_quote` opens the answer."""
+    return _command(0x158, (key,), _sized(extra_data) + _u16(_NULL) + selection(pcrs), authorised=1)
+
+
+def nv_define(index: int, size: int, attributes: int) -> bytes:
+    """TPM2_NV_DefineSpace by the owner."""
+    public = _u32(index) + _u16(_SHA256) + _u32(attributes) + _sized(b"") + _u16(size)
+    return _command(0x12A, (OWNER,), _sized(b"") + _sized(public), authorised=1)
+
+
+def nv_write(index: int, content: bytes, offset: int) -> bytes:
+    """TPM2_NV_Write by the owner; at most `NV_CHUNK` bytes at once."""
+    return _command(0x137, (OWNER, index), _sized(content) + _u16(offset), authorised=1)
+
+
+def nv_read_public(index: int) -> bytes:
+    """TPM2_NV_ReadPublic. `read_nv_size` opens the answer."""
+    return _command(0x169, (index,), b"")
+
+
+def nv_read(index: int, size: int, offset: int) -> bytes:
+    """TPM2_NV_Read under the index's own password; at most `NV_CHUNK` bytes at once."""
+    return _command(0x14E, (index, index), _u16(size) + _u16(offset), authorised=1)
+
+
+def response(data: bytes, *, handles: int = 0) -> Response:
+    """Open a response that carries `handles` handles.
+
+    Raises `Malformed`, or `Unavailable` with code `tpm-retry` (send again) or `tpm-failed`.
+    """
+    if len(data) > MAX_RESPONSE:
+        raise Malformed("TPM response: too long", code="too-large")
+    reader = Reader(data, "TPM response")
+    tag, length, result = reader.u16(), reader.u32(), reader.u32()
+    if length != len(data):
+        raise Malformed("TPM response: its length field is not its length")
+    if result:
+        raise Unavailable(
+            f"the TPM answered {result:#x}",
+            code="tpm-retry" if result == _RETRY else "tpm-failed",
+            hint="the TPM was not provisioned as expected, or its state is damaged",
+        )
+    found = tuple(reader.u32() for _ in range(handles))
+    if tag == _PLAIN:
+        return Response(handles=found, parameters=reader)
+    if tag != _SESSIONS:
+        raise Malformed(f"TPM response: unknown tag {tag:#x}")
+    # With sessions the parameters are sized, and the authorisation area follows them.
+    return Response(handles=found, parameters=Reader(reader.take(reader.u32()), "TPM response"))
+
+
+def read_sized(parameters: Reader) -> bytes:
+    """One TPM2B: its bytes."""
+    return parameters.take(parameters.u16())
+
+
+def read_pcr(parameters: Reader, index: int) -> bytes:
+    """The 32 bytes of PCR `index`. Raises `Malformed` when the bank does not hold it."""
+    parameters.u32()  # update counter
+    wanted = selection((index,))
+    if parameters.take(len(wanted)) != wanted or parameters.u32() != 1:
+        raise Malformed(f"TPM: PCR {index} is not in the sha256 bank", code="no-pcr-bank")
+    value = read_sized(parameters)
+    parameters.done()
+    if len(value) != PCR_BYTES:
+        raise Malformed("TPM: expected a 32-byte PCR value")
+    return value
+
+
+def read_quote(parameters: Reader) -> tuple[bytes, bytes]:
+    """TPMS_ATTEST bytes and TPMT_SIGNATURE bytes."""
+    attest = read_sized(parameters)
+    return attest, parameters.take(parameters.remaining)
+
+
+def read_nv_size(parameters: Reader) -> int:
+    """How many bytes an NV index holds."""
+    area = Reader(read_sized(parameters), "TPM NV public area")
+    area.u32()  # index
+    area.u16()  # name algorithm
+    area.u32()  # attributes
+    read_sized(area)  # policy
+    size = area.u16()
+    area.done()
+    if size > MAX_NV:
+        raise Malformed(f"TPM: NV index holds {size} bytes, at most {MAX_NV} allowed")
+    return size
+
+
+def read_p256_point(public: bytes) -> tuple[bytes, bytes]:
+    """The two 32-byte coordinates of a public area as `create_ak` asks for it. Raises `Malformed`."""
+    area = Reader(public, "TPM public area")
+    wanted = (_ECC, _SHA256)
+    if (area.u16(), area.u16()) != wanted or area.u32() != _AK_ATTRIBUTES or read_sized(area):
+        raise Malformed("TPM public area: not a restricted signing key of this format", code="wrong-key")
+    if tuple(area.u16() for _ in range(5)) != (_NULL, _ECDSA, _SHA256, _P256, _NULL):
+        raise Malformed("TPM public area: not ECDSA P-256 with SHA-256", code="wrong-key")
+    point = read_sized(area), read_sized(area)
+    area.done()
+    if any(len(one) > PCR_BYTES for one in point):
+        raise Malformed("TPM public area: a coordinate is longer than 32 bytes", code="wrong-key")
+    return point[0].rjust(PCR_BYTES, b"\x00"), point[1].rjust(PCR_BYTES, b"\x00")
+
+
+def selection(pcrs: tuple[int, ...]) -> bytes:
+    """TPML_PCR_SELECTION with one bank, sha256."""
+    mask = bytearray(3)
+    for index in pcrs:
+        if not 0 <= index < 8 * len(mask):
+            raise Malformed("TPM: there are 24 PCRs, numbered from 0")
+        mask[index // 8] |= 1 << index % 8
+    return _u32(1) + _u16(_SHA256) + bytes([len(mask)]) + bytes(mask)
+
+
+def _command(code: int, handles: tuple[int, ...], parameters: bytes, *, authorised: int = 0) -> bytes:
+    """`authorised`: how many of the handles need an authorisation."""
+    body = b"".join(_u32(handle) for handle in handles)
+    if authorised:
+        session = _u32(_PASSWORD_SESSION) + _sized(b"") + b"\x00" + _sized(b"")
+        body += _sized32(session * authorised)
+    body += parameters
+    return _u16(_SESSIONS if authorised else _PLAIN) + _u32(10 + len(body)) + _u32(code) + body
+
+
+def _sized(data: bytes) -> bytes:
+    return _u16(len(data)) + data
+
+
+def _sized32(data: bytes) -> bytes:
+    return _u32(len(data)) + data
+
+
+def _u16(value: int) -> bytes:
+    return value.to_bytes(2, "big")
+
+
+def _u32(value: int) -> bytes:
+    return value.to_bytes(4, "big")
