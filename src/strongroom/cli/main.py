@@ -15,6 +15,7 @@ VERBS = {
     "identity": "identity",
     "contract": "contract",
     "ledger": "ledger",
+    "proof": "proof",
 }
 
 

@@ -1,0 +1,124 @@
+"""`strongroom proof export|verify`: one file that says how a run went, and checks offline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli import files
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Misuse, Refused
+from strongroom.ledger import inspect as inspection
+from strongroom.ledger import proofpack
+from strongroom.model import agreement as agreement_model
+from strongroom.model import binding as binding_model
+from strongroom.model import endorsements as endorsements_model
+from strongroom.model import evidence as evidence_model
+from strongroom.model import manifest as manifest_model
+from strongroom.model import messages
+from strongroom.model import party as party_model
+from strongroom.model import receipt as receipt_model
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(help="Export and judge proof packs.", no_args_is_help=True)
+    group.command("export")(export)
+    group.command("verify")(verify)
+    app.add_typer(group, name="proof")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder that `strongroom run` wrote.")],
+    out: Annotated[Path, typer.Option(help="The proof pack to write.")],
+) -> None:
+    """Gather a run's agreement, manifests, evidence, verdicts and receipt in one file. No secrets."""
+    if not (run / "receipt.json").is_file():
+        raise Misuse(
+            f"{run}: holds no receipt",
+            hint="name the --out folder of a `strongroom run` that came to an end",
+        )
+    releases, receipts = [], []
+    for path in sorted(run.glob("release-*.json")):
+        releases.append(_release(run, path))
+    for path in sorted(run.glob("receipt-*.json")):
+        proof = messages.parse_ledger_proof(files.read(path, max_bytes=messages.MAX_ANSWER))
+        party = path.stem.removeprefix("receipt-")
+        receipts.append(proofpack.ReceiptEntry(party=party, ledger=proof))
+    envelope, receipt = receipt_model.parse_envelope(
+        files.read(run / "receipt.json", max_bytes=4 * receipt_model.MAX_BYTES)
+    )
+    pack = proofpack.ProofPack(
+        agreement=agreement_model.read(files.read(run / "agreement.json", max_bytes=4 << 20)),
+        manifests=tuple(
+            manifest_model.parse_envelope(files.read(path, max_bytes=4 * manifest_model.MAX_BYTES))
+            for path in sorted((run / "manifests").glob("*.json"))
+        ),
+        releases=tuple(releases),
+        receipt_envelope=envelope,
+        receipt=receipt,
+        receipts=tuple(receipts),
+    )
+    data = pack.encode()
+    proofpack.parse(data)
+    files.write(out, data)
+    print(f"{out}: {len(data)} bytes, {receipt.run}")
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="A proof pack.")],
+    trust: Annotated[list[Path], typer.Option(help="A party file that you got by a way of your own.")] = [],  # noqa: B006 - typer copies it
+    as_json: Json = False,
+) -> None:
+    """Judge a run again, offline. Leaves with 3 unless every check holds."""
+    pack = proofpack.parse(files.read(file, max_bytes=proofpack.MAX_BYTES))
+    anchors = [party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES)) for path in trust]
+    checks = inspection.inspect(pack, anchors=anchors)
+    holds = all(check.ok for check in checks)
+    if as_json:
+        print(json.dumps({"holds": holds, "checks": [check.to_json() for check in checks]}))
+    else:
+        for check in checks:
+            print(f"{'ok ' if check.ok else 'NO '} {check.name}: {check.got}")
+            if not check.ok:
+                print(f"    expected {check.expected}")
+                if check.hint:
+                    print(f"    {check.hint}")
+        receipt = pack.receipt
+        print(f"run      {receipt.run}: {receipt.outcome.value}, status {receipt.exit_status}")
+        print(f"contract {receipt.contract}")
+        for output in receipt.outputs:
+            print(f"output   {output.path}: {output.sealed_digest} ({output.sealed_bytes} bytes, sealed)")
+    if not holds:
+        failed = ", ".join(check.name for check in checks if not check.ok)
+        raise Refused(f"the proof does not hold: {failed}", code="proof-fails")
+    if not as_json:
+        print("the proof holds")
+
+
+def _release(run: Path, path: Path) -> proofpack.Release:
+    party = path.stem.removeprefix("release-")
+    top = fields.Fields(
+        canonical.loads(
+            files.read(path, max_bytes=messages.MAX_ANSWER), what=path.name, max_bytes=messages.MAX_ANSWER
+        ),
+        path.name,
+    )
+    certificates = []
+    for item in top.items("certificates", max_items=8):
+        certificates.append(fields.Fields({"der": item}, path.name).data("der", max_bytes=64 * 1024))
+    return proofpack.Release(
+        party=party,
+        binding=binding_model.read(top.object("binding")),
+        evidence=evidence_model.parse(
+            files.read(run / f"evidence-{party}.json", max_bytes=2 * evidence_model.MAX_BYTES)
+        ),
+        endorsements=endorsements_model.NONE,
+        certificates=tuple(certificates),
+        ledger=messages.read_ledger_proof(top.object("ledger")),
+    )
