@@ -1,0 +1,311 @@
+"""X.509 certificate paths, strictly (RFC 5280, section 6), and the keys at their ends.
+
+No system trust store, no fetching, no clock: the roots that count and the time are arguments.
+A path is a leaf, then each issuer in order up to and including the root. Checked of every path:
+
+  1 the last certificate is one of the roots, by the digest of its whole DER
+  2 each certificate is version 3 (the root may be older), of a known algorithm, with a known key
+  3 each is issued and signed by the next, by name and by key; SHA-1 and MD5 count for nothing
+  4 each issuer is a CA that may sign certificates, within its path length
+  5 the leaf is no CA, may sign, and is marked for the purpose that is asked for
+  6 no certificate has a critical extension that this file does not understand
+  7 each certificate, the root too, is in its period of validity
+
+1 to 6 depend on the bytes alone, so that their outcome is kept for a bounded number of paths;
+7 is asked each time. Not checked: revocation, which needs lists that a caller has to bring.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from cryptography import utils, x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from strongroom.crypto import digest
+from strongroom.errors import Malformed, Refused
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+_Kind = TypeVar("_Kind", bound=x509.ExtensionType)
+
+MAX_CERTIFICATE = 16 * 1024
+MAX_PATH = 8
+
+_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_MIN_RSA_BITS = 2048
+_MAX_RSA_BITS = 8192
+_UNDERSTOOD = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+# What the library raises for bytes that are no certificate; its warnings are errors where tests run.
+_LIBRARY_ERRORS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    utils.CryptographyDeprecationWarning,
+)
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """The public key of a certificate: ECDSA on P-256, P-384 or P-521, or RSA of 2048 to 8192 bits."""
+
+    library: ec.EllipticCurvePublicKey | rsa.RSAPublicKey = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """`secp256r1`, `secp384r1`, `secp521r1` or `rsa`."""
+        return self.library.curve.name if isinstance(self.library, ec.EllipticCurvePublicKey) else "rsa"
+
+    @property
+    def spki(self) -> bytes:
+        """SubjectPublicKeyInfo, DER."""
+        return self.library.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    def verify_p256(self, *, r: int, s: int, message: bytes) -> None:
+        """Raise `Refused` unless (r, s) is an ECDSA P-256 SHA-256 signature over `message`."""
+        if not isinstance(self.library, ec.EllipticCurvePublicKey) or self.kind != "secp256r1":
+            raise Refused(f"the key is {self.kind}, the signature ECDSA P-256", code="wrong-key")
+        if not (0 < r < _P256_ORDER and 0 < s < _P256_ORDER):
+            raise Refused("ECDSA r or s is not between 1 and the order of the curve", code="bad-signature")
+        try:
+            self.library.verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            raise Refused("signature does not verify", code="bad-signature") from None
+
+    def verify_rsa(self, signature: bytes, message: bytes) -> None:
+        """Raise `Refused` unless `signature` is RSASSA-PKCS1-v1_5 with SHA-256 over `message`."""
+        if not isinstance(self.library, rsa.RSAPublicKey):
+            raise Refused(f"the key is {self.kind}, the signature RSA", code="wrong-key")
+        if len(signature) != (self.library.key_size + 7) // 8:
+            raise Refused("RSA signature is not as long as the modulus", code="bad-signature")
+        try:
+            self.library.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
+        except InvalidSignature:
+            raise Refused("signature does not verify", code="bad-signature") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """A parsed certificate, nothing of it verified. Times are UTC; names are RFC 4514 text.
+
+    `library` and `extensions` are the library's objects, for this package alone.
+    """
+
+    der: bytes = field(repr=False)
+    digest: str
+    subject: str
+    issuer: str
+    serial: int
+    not_before: datetime
+    not_after: datetime
+    key: PublicKey
+    spki_digest: str
+    library: x509.Certificate = field(repr=False, compare=False)
+    extensions: x509.Extensions = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path:
+    """A verified path, leaf first, root last. Made by `verify_path` alone."""
+
+    certificates: tuple[Certificate, ...]
+
+    @property
+    def leaf(self) -> Certificate:
+        """The certificate whose key is vouched for."""
+        return self.certificates[0]
+
+    @property
+    def root(self) -> Certificate:
+        """The trusted root that vouches."""
+        return self.certificates[-1]
+
+
+def parse(der: bytes) -> Certificate:
+    """Parse one DER certificate without trailing bytes. Raises `Malformed`."""
+    if len(der) > MAX_CERTIFICATE:
+        raise Malformed(f"certificate: {len(der)} bytes, at most {MAX_CERTIFICATE} allowed", code="too-large")
+    try:
+        parsed = x509.load_der_x509_certificate(der)
+        if parsed.public_bytes(serialization.Encoding.DER) != der:
+            raise Malformed("certificate: not in the one DER form")
+        key = parsed.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+            raise Malformed("certificate: the key is neither ECDSA nor RSA", code="unknown-key")
+        public = PublicKey(key)
+        return Certificate(
+            der=der,
+            digest=digest.sha256(der),
+            subject=_plain(parsed.subject.rfc4514_string()),
+            issuer=_plain(parsed.issuer.rfc4514_string()),
+            serial=parsed.serial_number,
+            not_before=parsed.not_valid_before_utc,
+            not_after=parsed.not_valid_after_utc,
+            key=public,
+            spki_digest=digest.sha256(public.spki),
+            library=parsed,
+            extensions=parsed.extensions,
+        )
+    except (*_LIBRARY_ERRORS, x509.DuplicateExtension) as cause:
+        raise Malformed(f"certificate: not X.509 in DER ({type(cause).__name__})") from None
+
+
+def split(data: bytes, *, max_certificates: int = MAX_PATH) -> tuple[bytes, ...]:
+    """Cut concatenated DER certificates apart, at least one. Raises `Malformed`."""
+    out: list[bytes] = []
+    offset = 0
+    while offset < len(data):
+        if len(out) == max_certificates:
+            raise Malformed(f"certificates: more than {max_certificates}", code="too-many")
+        end = offset + _der_length(data, offset)
+        if end > len(data):
+            raise Malformed("certificates: the last one is cut short", code="truncated")
+        out.append(data[offset:end])
+        offset = end
+    if not out:
+        raise Malformed("certificates: none", code="truncated")
+    return tuple(out)
+
+
+def verify_path(leaf: bytes, issuers: bytes, *, roots: frozenset[str], purpose: str, now: datetime) -> Path:
+    """Verify the path from `leaf` (DER) over `issuers` (concatenated DER, root last) to one of `roots`.
+
+    roots: digests of root certificates; none accepts nothing. purpose: the extended key usage (dotted
+    OID) that the leaf must be marked with. Raises `Malformed`, or `Refused` whose `code` is one of
+    `untrusted-root`, `bad-chain`, `wrong-purpose`, `expired`, `not-yet-valid`.
+    """
+    path = _path(leaf, issuers, roots, purpose)
+    for one in path.certificates:
+        if now < one.not_before:
+            raise Refused(
+                f"{one.subject}: valid from {one.not_before:%Y-%m-%dT%H:%M:%SZ}, "
+                f"asked at {now:%Y-%m-%dT%H:%M:%SZ}",
+                code="not-yet-valid",
+            )
+        if now > one.not_after:
+            raise Refused(
+                f"{one.subject}: valid until {one.not_after:%Y-%m-%dT%H:%M:%SZ}, "
+                f"asked at {now:%Y-%m-%dT%H:%M:%SZ}",
+                code="expired",
+            )
+    return path
+
+
+@functools.lru_cache(maxsize=256)
+def _path(leaf: bytes, issuers: bytes, roots: frozenset[str], purpose: str) -> Path:
+    ders = split(issuers)
+    # The root is asked for first: nobody spends signature checks on a path that leads nowhere.
+    root = digest.sha256(ders[-1])
+    if root not in roots:
+        raise Refused(f"the path ends in {root}, which is no trusted root", code="untrusted-root")
+    chain = (parse(leaf), *(parse(der) for der in ders))
+    for one in chain:
+        _sound(one, is_root=one is chain[-1])
+    for depth, (subject, issuer) in enumerate(itertools.pairwise(chain)):
+        _issued(subject, issuer)
+        _may_issue(issuer, below=depth, purpose=purpose)
+    _may_sign(chain[0], purpose)
+    return Path(certificates=chain)
+
+
+def _sound(one: Certificate, *, is_root: bool) -> None:
+    if one.library.version is not x509.Version.v3 and not is_root:
+        raise Refused(f"{one.subject}: not an X.509 version 3 certificate", code="bad-chain")
+    if one.serial <= 0:
+        raise Refused(f"{one.subject}: serial number is not positive", code="bad-chain")
+    if not isinstance(one.library.signature_hash_algorithm, _HASHES):
+        raise Refused(f"{one.subject}: not signed with SHA-256, SHA-384 or SHA-512", code="bad-chain")
+    key = one.key.library
+    if isinstance(key, rsa.RSAPublicKey):
+        known = _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS
+    else:
+        known = isinstance(key.curve, _CURVES)
+    if not known:
+        raise Refused(f"{one.subject}: a key of unknown curve or size", code="bad-chain")
+    for extension in one.extensions:
+        if extension.critical and not isinstance(extension.value, _UNDERSTOOD):
+            raise Refused(
+                f"{one.subject}: critical extension {extension.oid.dotted_string} is not understood",
+                code="bad-chain",
+            )
+
+
+def _issued(subject: Certificate, issuer: Certificate) -> None:
+    try:
+        # Compares the names, and the inner with the outer algorithm, before the signature.
+        subject.library.verify_directly_issued_by(issuer.library)
+    except (InvalidSignature, *_LIBRARY_ERRORS):
+        raise Refused(
+            f"{subject.subject}: not issued and signed by {issuer.subject}", code="bad-chain"
+        ) from None
+
+
+def _may_issue(issuer: Certificate, *, below: int, purpose: str) -> None:
+    """`below` is how many CA certificates stand between this issuer and the leaf."""
+    constraints = _extension(issuer, x509.BasicConstraints)
+    usage = _extension(issuer, x509.KeyUsage)
+    if constraints is None or not constraints.ca:
+        raise Refused(f"{issuer.subject}: not a certificate authority", code="bad-chain")
+    if constraints.path_length is not None and below > constraints.path_length:
+        raise Refused(f"{issuer.subject}: the path below it is too long", code="bad-chain")
+    if usage is None or not usage.key_cert_sign:
+        raise Refused(f"{issuer.subject}: its key may not sign certificates", code="bad-chain")
+    extended = _extension(issuer, x509.ExtendedKeyUsage)
+    if extended is not None and not _marked(extended, purpose):
+        raise Refused(f"{issuer.subject}: may not issue for purpose {purpose}", code="wrong-purpose")
+
+
+def _may_sign(leaf: Certificate, purpose: str) -> None:
+    constraints = _extension(leaf, x509.BasicConstraints)
+    if constraints is not None and constraints.ca:
+        raise Refused(f"{leaf.subject}: a certificate authority, not an end entity", code="bad-chain")
+    usage = _extension(leaf, x509.KeyUsage)
+    if usage is not None and not usage.digital_signature:
+        raise Refused(f"{leaf.subject}: its key may not sign", code="wrong-purpose")
+    extended = _extension(leaf, x509.ExtendedKeyUsage)
+    if extended is None or purpose not in {oid.dotted_string for oid in extended}:
+        raise Refused(f"{leaf.subject}: not marked for purpose {purpose}", code="wrong-purpose")
+
+
+def _marked(extended: x509.ExtendedKeyUsage, purpose: str) -> bool:
+    marks = {oid.dotted_string for oid in extended}
+    return purpose in marks or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE.dotted_string in marks
+
+
+def _extension(one: Certificate, kind: type[_Kind]) -> _Kind | None:
+    for extension in one.extensions:
+        if isinstance(extension.value, kind):
+            return extension.value
+    return None
+
+
+def _der_length(data: bytes, offset: int) -> int:
+    """Length in bytes, header included, of the DER SEQUENCE at `offset`."""
+    head = data[offset : offset + 4]
+    if len(head) < 4 or head[0] != 0x30:
+        raise Malformed("certificates: no DER SEQUENCE where one should begin")
+    if head[1] < 0x80:
+        return 2 + head[1]
+    if head[1] == 0x81 and head[2] >= 0x80:
+        return 3 + head[2]
+    if head[1] == 0x82 and head[2]:
+        return 4 + int.from_bytes(head[2:4], "big")
+    raise Malformed("certificates: length is not in DER, or beyond 65535 bytes")
+
+
+def _plain(name: str) -> str:
+    """A name from a certificate, fit for a terminal: printable, at most 300 characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)[:300]
