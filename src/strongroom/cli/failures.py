@@ -47,6 +47,8 @@ def reported() -> Iterator[None]:
         # The operating system said no: a missing file, a full disk. Its own words are the best.
         what = f"{failure.filename}: " if failure.filename else ""
         print(f"error: {what}{failure.strerror or failure}", file=sys.stderr)
+        if isinstance(failure, IsADirectoryError | NotADirectoryError | FileExistsError):
+            sys.exit(2)
         sys.exit(5 if isinstance(failure, FileNotFoundError) else 4)
     except Exception as failure:  # noqa: BLE001 - the last line of defence against tracebacks
         print(f"defect: {type(failure).__name__}; please report it", file=sys.stderr)
