@@ -1,0 +1,267 @@
+"""The program's container: its namespaces, its file system, its user. Runs in the warden's children.
+
+`build` is called as process 1 of fresh namespaces, with the agent's file system still in sight, and
+leaves only this behind (tmpfs sizes are the launch's):
+  /            the image, read-only erofs, under an overlay in memory: unmodified programs may write there
+  /data/NAME   the datasets, read-only, nosuid, nodev, noexec       /out   what may leave, owned by the user
+  /tmp         private, 1777       /dev  null zero full random urandom, shm       /proc  masked, own processes
+  /run/strongroom/tls   the room's certificates, when the contract asks for them
+Network: an own stack with a loopback and nothing else.
+
+`become` then turns the calling process into the image's user: no capabilities, none to be regained, no
+new privileges, the system call filter, rlimits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import socket
+import stat
+from dataclasses import dataclass
+
+from strongroom.agent import kernel, seccomp
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed
+
+NAMESPACES = (
+    kernel.CLONE_NEWNS
+    | kernel.CLONE_NEWPID
+    | kernel.CLONE_NEWIPC
+    | kernel.CLONE_NEWUTS
+    | kernel.CLONE_NEWNET
+    | kernel.CLONE_NEWCGROUP
+)
+HOST_NAME = "room"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TLS_PATH = "run/strongroom/tls"
+OPEN_FILES = (1024, 524_288)
+
+_DATA = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+_DEVICES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
+_DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+_MASKED_FILES = ("kcore", "keys", "key-users", "kmsg", "kallsyms", "timer_list", "sysrq-trigger", "slabinfo",
+                 "interrupts", "modules", "iomem", "ioports", "config.gz", "kpagecount", "kpageflags")  # fmt: skip
+_MASKED_FOLDERS = ("acpi", "asound", "scsi", "driver", "tty")
+_READ_ONLY = ("bus", "fs", "irq", "sys")
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP_RUNNING = 0x41
+# no root by uid 0, no capability changes on set-uid, no ambient ones, each locked (capabilities(7))
+_SECUREBITS = 0x03 | 0x0C | 0xC0 | 0x20
+_LAST_CAPABILITY = 63
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """All that the warden needs to know. Paths are the agent's; it holds no secret.
+
+    image, out, tls: mounted folders (tls may be empty text: none). datasets: folder by dataset name.
+    scratch: an empty folder to build in. Sizes are bytes. cgroup: its folder, or empty text for none.
+    """
+
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    working_directory: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    image: str
+    datasets: dict[str, str]
+    out: str
+    tls: str
+    scratch: str
+    root_bytes: int
+    tmp_bytes: int
+    cgroup: str
+
+    def encode(self) -> bytes:
+        """JSON bytes, for the pipe to the warden."""
+        return canonical.dumps({name: getattr(self, name) for name in self.__dataclass_fields__})
+
+
+def parse_launch(data: bytes) -> Launch:
+    """Read what `Launch.encode` wrote. Raises `Malformed`."""
+    top = fields.Fields(canonical.loads(data, what="launch", max_bytes=64 * 1024 * 1024), "launch")
+    texts = top.text_map_of(
+        ("image", "out", "tls", "scratch", "cgroup", "working_directory"), max_length=4096
+    )
+    launch = Launch(
+        arguments=tuple(top.items("arguments", max_items=4096)),
+        environment=top.text_map("environment", max_items=4096, max_length=1 << 20),
+        uid=top.integer("uid", low=0, high=(1 << 32) - 2),
+        gid=top.integer("gid", low=0, high=(1 << 32) - 2),
+        groups=tuple(top.items("groups", max_items=256)),
+        datasets=top.text_map("datasets", max_items=64),
+        root_bytes=top.integer("root_bytes", low=4096, high=1 << 50),
+        tmp_bytes=top.integer("tmp_bytes", low=4096, high=1 << 50),
+        **texts,
+    )
+    top.done()
+    if not launch.arguments:
+        raise Malformed("launch: nothing to run")
+    return launch
+
+
+def build(launch: Launch) -> None:
+    """Make the container around the calling process and change into its root. Raises `OSError`."""
+    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    root = _overlay(launch)
+    _mount_data(launch, root)
+    _mount_writable(launch, root)
+    if launch.tls:
+        target = _directory(root, TLS_PATH)
+        kernel.bind(launch.tls, target, _DATA)
+    _mount_dev(root)
+    _mount_proc(root)
+    os.chdir(root)
+    kernel.pivot_root(".", ".")
+    kernel.unmount(".")
+    os.chdir("/")
+    kernel.sethostname(HOST_NAME)
+    _loopback_up()
+
+
+def become(launch: Launch) -> None:
+    """Give up everything but the image's user. Not to be undone. Raises `OSError`."""
+    for capability in range(_LAST_CAPABILITY + 1):
+        try:
+            kernel.prctl(kernel.PR_CAPBSET_DROP, capability)
+        except OSError:
+            break  # the kernel's last capability was the one before
+    kernel.prctl(kernel.PR_SET_SECUREBITS, _SECUREBITS)
+    os.setgroups(list(launch.groups))
+    os.setresgid(launch.gid, launch.gid, launch.gid)
+    os.setresuid(launch.uid, launch.uid, launch.uid)
+    kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)
+    kernel.drop_capabilities()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_open_files()
+    os.umask(0o022)
+    os.chdir(launch.working_directory)
+    # Python ignores these two; the program shall find what every program finds.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.set_seccomp(seccomp.build())
+
+
+def execute(launch: Launch) -> None:
+    """Become the program. Returns only by `OSError`."""
+    environment = {"PATH": DEFAULT_PATH, **launch.environment}
+    name = launch.arguments[0]
+    if "/" in name:
+        os.execve(name, launch.arguments, environment)  # noqa: S606 - replaces this process, by design
+    denied: OSError | None = None
+    for folder in environment["PATH"].split(":"):
+        try:
+            os.execve(f"{folder or '.'}/{name}", launch.arguments, environment)  # noqa: S606 - as above
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as cause:
+            denied = cause
+    raise denied or FileNotFoundError(2, "no such program on the image's PATH", name)
+
+
+def home_of(uid: int, passwd: str = "/etc/passwd") -> str:  # noqa: S107 - a file of names
+    """The home folder of `uid` in the image's own passwd file; / when it names none."""
+    try:
+        with open(passwd, "rb") as file:
+            lines = file.read(1 << 20).split(b"\n")
+    except OSError:
+        return "/"
+    for line in lines:
+        entry = line.split(b":")
+        if len(entry) == 7 and entry[2] == b"%d" % uid and entry[5].startswith(b"/"):
+            return os.fsdecode(entry[5])
+    return "/"
+
+
+def _overlay(launch: Launch) -> str:
+    kernel.mount("tmpfs", launch.scratch, "tmpfs", kernel.MS_NODEV, f"size={launch.root_bytes},mode=0700")
+    upper, work, root = (f"{launch.scratch}/{name}" for name in ("upper", "work", "root"))
+    for path in (upper, work, root):
+        os.mkdir(path, 0o755)
+    options = f"lowerdir={launch.image},upperdir={upper},workdir={work}"
+    kernel.mount("overlay", root, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    return root
+
+
+def _directory(root: str, path: str) -> str:
+    """Make `path` (of plain names) a directory in the image. A link in its place is replaced, since it
+    would lead the mount somewhere else.
+    """
+    where = root
+    for name in path.split("/"):
+        where = f"{where}/{name}"
+        try:
+            found = os.lstat(where)
+        except FileNotFoundError:
+            os.mkdir(where, 0o755)
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            os.unlink(where)
+            os.mkdir(where, 0o755)
+    return where
+
+
+def _mount_data(launch: Launch, root: str) -> None:
+    data = _directory(root, "data")
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("tmpfs", data, "tmpfs", flags, "size=1m,mode=0755")
+    for name, folder in launch.datasets.items():
+        target = f"{data}/{name}"
+        os.mkdir(target, 0o755)
+        kernel.bind(folder, target, _DATA)
+    kernel.mount("tmpfs", data, "tmpfs", kernel.MS_REMOUNT | _DATA, "size=1m,mode=0755")
+
+
+def _mount_writable(launch: Launch, root: str) -> None:
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.bind(launch.out, _directory(root, "out"), flags)
+    kernel.mount("tmpfs", _directory(root, "tmp"), "tmpfs", flags, f"size={launch.tmp_bytes},mode=1777")
+
+
+def _mount_dev(root: str) -> None:
+    dev = _directory(root, "dev")
+    kernel.mount("tmpfs", dev, "tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, "size=64k,mode=0755")
+    for name, minor in _DEVICES.items():
+        os.mknod(f"{dev}/{name}", stat.S_IFCHR | 0o666, os.makedev(1, minor))
+        os.chmod(f"{dev}/{name}", 0o666)  # noqa: S103 - as everywhere; the umask took bits from mknod
+    for name, target in _DEVICE_LINKS.items():
+        os.symlink(target, f"{dev}/{name}")
+    os.mkdir(f"{dev}/shm")
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("tmpfs", f"{dev}/shm", "tmpfs", flags, "size=50%,mode=1777")
+    flags = kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NOEXEC
+    kernel.mount("tmpfs", dev, "tmpfs", flags, "size=64k,mode=0755")
+
+
+def _mount_proc(root: str) -> None:
+    proc = _directory(root, "proc")
+    kernel.mount("proc", proc, "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    for name in _READ_ONLY:
+        if os.path.isdir(f"{proc}/{name}"):
+            kernel.bind(f"{proc}/{name}", f"{proc}/{name}", _DATA)
+    for name in _MASKED_FILES:
+        if os.path.exists(f"{proc}/{name}"):
+            kernel.bind(f"{root}/dev/null", f"{proc}/{name}", kernel.MS_RDONLY)
+    for name in _MASKED_FOLDERS:
+        if os.path.isdir(f"{proc}/{name}"):
+            kernel.mount("tmpfs", f"{proc}/{name}", "tmpfs", _DATA, "size=4k,mode=0555")
+
+
+def _loopback_up() -> None:
+    request = b"lo".ljust(16, b"\x00") + _IFF_UP_RUNNING.to_bytes(2, "little") + bytes(22)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plug:
+        fcntl.ioctl(plug.fileno(), _SIOCSIFFLAGS, request)
+
+
+def _limit_open_files() -> None:
+    soft, hard = OPEN_FILES
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if allowed not in (resource.RLIM_INFINITY, -1):
+        hard = min(hard, allowed)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard), hard))

@@ -1,0 +1,159 @@
+"""HTTP/1.1 over TLS 1.3 to a broker, through a stream of the channel.
+
+The broker's TLS key is pinned by the contract; its certificate says nothing else that counts here, so
+that no date, name or chain is looked at and the room's clock does not matter.
+Understood: a status line, headers, one body of known length. Everything else is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.crypto import spki
+from strongroom.errors import Malformed, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from strongroom.agent.channel import Channel
+    from strongroom.model.party import BrokerAddress
+
+MAX_HEAD = 16 * 1024
+MAX_HEADERS = 64
+_CHUNK = 64 * 1024
+_STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})(?: [\x20-\x7e]*)?")
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}):[ \t]*([\x20-\x7e\t]{0,4096}?)[ \t]*")
+_LENGTH = re.compile(rb"[0-9]{1,10}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Status code and body."""
+
+    status: int
+    body: bytes
+
+
+class Connection:
+    """One TLS connection to the broker of `party`; any number of requests, one after the other."""
+
+    def __init__(self, channel: Channel, party: str, address: BrokerAddress, *, timeout: float) -> None:
+        """Connect and check the pin, within `timeout` seconds. Raises `Unavailable`, `Refused`."""
+        self._address = address
+        self._buffer = bytearray()
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # the pin below is stricter than any chain
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=address.host)
+        self._stream = channel.open_stream(party)
+        self._handshake(party, time.monotonic() + timeout)
+
+    def post(self, path: str, body: bytes, *, max_answer: int, timeout: float) -> Answer:
+        """POST `body` as JSON; the answer's body is at most `max_answer` bytes."""
+        deadline = time.monotonic() + timeout
+        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {host}:{self._address.port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self._write(head.encode("ascii") + body)
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            if len(self._buffer) > MAX_HEAD:
+                raise Malformed("the broker's answer: its head is too long")
+            self._fill(deadline)
+        status, length = parse_head(bytes(self._buffer[:end]), max_answer=max_answer)
+        del self._buffer[: end + 4]
+        while len(self._buffer) < length:
+            self._fill(deadline)
+        answer = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        return Answer(status=status, body=answer)
+
+    def close(self) -> None:
+        """Give the stream back."""
+        self._stream.close()
+
+    def _handshake(self, party: str, deadline: float) -> None:
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._receive(deadline)
+            except ssl.SSLError as cause:
+                raise Unavailable(
+                    f"TLS with the broker of {party}: {cause.reason}", code="tls-failed"
+                ) from None
+        self._flush()
+        certificate = self._tls.getpeercert(binary_form=True) or b""
+        pin = spki.digest_of_certificate(certificate)
+        if pin != self._address.pin:
+            raise Refused(
+                f"TLS with the broker of {party}: expected the key {self._address.pin}, got {pin}",
+                code="wrong-pin",
+                hint="somebody else answers at the broker's address, or the broker has a new TLS key",
+            )
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._tls.write(view[:_CHUNK]) :]
+            self._flush()
+
+    def _fill(self, deadline: float) -> None:
+        while True:
+            try:
+                data = self._tls.read(_CHUNK)
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._receive(deadline)
+                continue
+            except ssl.SSLError as cause:
+                raise Unavailable(f"reading the broker's answer: {cause.reason}", code="tls-failed") from None
+            if not data:
+                raise Unavailable("the broker closed the connection early", code="cut-off")
+            self._buffer += data
+            return
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._stream.write(self._outgoing.read())
+
+    def _receive(self, deadline: float) -> None:
+        data = self._stream.read(deadline)
+        if not data:
+            raise Unavailable(
+                "the broker cannot be reached, or closed the connection early",
+                code="cut-off",
+                hint="is the broker running at the address that the contract names?",
+            )
+        self._incoming.write(data)
+
+
+def parse_head(head: bytes, *, max_answer: int) -> tuple[int, int]:
+    """Status and body length out of an answer's head (without the empty line). Raises `Malformed`."""
+    lines = head.split(b"\r\n")
+    match = _STATUS.fullmatch(lines[0])
+    if match is None or len(lines) > MAX_HEADERS:
+        raise Malformed("the broker's answer: not an HTTP/1.1 answer")
+    length = None
+    for line in lines[1:]:
+        header = _HEADER.fullmatch(line)
+        if header is None:
+            raise Malformed("the broker's answer: a header that is none")
+        name = header[1].lower()
+        if name == b"transfer-encoding":
+            raise Malformed("the broker's answer: a transfer encoding, where a plain length is expected")
+        if name == b"content-length":
+            if length is not None or _LENGTH.fullmatch(header[2]) is None:
+                raise Malformed("the broker's answer: a bad or repeated content length")
+            length = int(header[2])
+    if length is None or length > max_answer:
+        raise Malformed(f"the broker's answer: expected a length of at most {max_answer} bytes")
+    return int(match[1]), length

@@ -1,0 +1,122 @@
+"""The system calls that Python 3.11 does not offer, by way of the C library. x86-64 Linux.
+
+Every function raises `OSError` as `os` does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_SET_SECCOMP = 22
+PR_SET_SECUREBITS = 28
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+SECCOMP_MODE_FILTER = 2
+
+_SYS_PIVOT_ROOT = 155
+_SYS_CAPSET = 126
+_CAPABILITY_VERSION_3 = 0x20080522
+_POWER_OFF = 0x4321FEDC
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """Mount a file system, or change a mount."""
+    _check(
+        _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()),
+        f"mounting {kind or source} on {target}",
+    )
+
+
+def bind(source: str, target: str, flags: int) -> None:
+    """Bind `source` on `target`, then give that mount `flags` (a bind mount takes them only afterwards)."""
+    mount(source, target, "", MS_BIND)
+    mount("none", target, "", MS_BIND | MS_REMOUNT | flags)
+
+
+def unmount(target: str, flags: int = MNT_DETACH) -> None:
+    """Unmount, lazily by default."""
+    _check(_libc.umount2(target.encode(), flags), f"unmounting {target}")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make `new_root` the root of the mount namespace."""
+    _check(_libc.syscall(_SYS_PIVOT_ROOT, new_root.encode(), put_old.encode()), f"pivoting to {new_root}")
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces that `flags` name for fresh ones."""
+    _check(_libc.unshare(flags), "making namespaces")
+
+
+def sethostname(name: str) -> None:
+    """Name the host, in this UTS namespace."""
+    raw = name.encode()
+    _check(_libc.sethostname(raw, len(raw)), "setting the host name")
+
+
+def prctl(option: int, *arguments: int) -> None:
+    """Set a process attribute; integer arguments only."""
+    words = [ctypes.c_ulong(one) for one in (*arguments, 0, 0, 0, 0)[:4]]
+    _check(_libc.prctl(option, *words), f"prctl {option}")
+
+
+def set_seccomp(program: bytes) -> None:
+    """Install a BPF program (8 bytes an instruction). No new privileges must be set already."""
+    code = ctypes.create_string_buffer(program, len(program))
+
+    class Program(ctypes.Structure):
+        _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+    handle = Program(len(program) // 8, ctypes.addressof(code))
+    _check(
+        _libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(handle), 0, 0),
+        "installing the system call filter",
+    )
+
+
+def drop_capabilities() -> None:
+    """No permitted, effective or inheritable capability is left."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    _check(_libc.syscall(_SYS_CAPSET, header, nothing), "dropping capabilities")
+
+
+def power_off() -> None:
+    """Power off. Returns only where that is not allowed."""
+    os.sync()
+    _check(_libc.reboot(ctypes.c_int(_POWER_OFF)), "powering off")
+
+
+def wipe(buffer: bytearray) -> None:
+    """Overwrite `buffer` in place."""
+    ctypes.memset((ctypes.c_char * len(buffer)).from_buffer(buffer), 0, len(buffer))
+
+
+def _check(result: int, doing: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{doing}: {os.strerror(number)}")

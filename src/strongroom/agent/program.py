@@ -1,0 +1,192 @@
+"""Runs the program through the warden and says how it ended.
+
+The agent waits here: it drains the program's output (kept only when the contract names a reader),
+watches the wall limit, and reads from the kernel whether memory ran out.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from strongroom.agent import warden
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed
+from strongroom.model.receipt import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from strongroom.agent.container import Launch
+    from strongroom.agent.warden import Warden
+
+MAX_EVENTS = 64 * 1024
+TRUNCATED = b"\n[strongroom: the rest was cut off at the contract's limit]\n"
+_READ = 64 * 1024
+_LAST_WORDS_SECONDS = 5.0
+_DETAIL = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How the program ended. Times are of the monotonic clock; `log` is what was kept of its output."""
+
+    outcome: Outcome
+    exit_status: int
+    detail: str
+    started: float
+    ended: float
+    log: bytes = b""
+
+
+@dataclass
+class _Watch:
+    """What is known so far."""
+
+    log_bytes: int
+    began: float = field(default_factory=time.monotonic)
+    init: int = 0
+    started: float = 0.0
+    status: int | None = None
+    detail: str = ""
+    failed: bool = False
+    log: bytearray = field(default_factory=bytearray)
+    overflow: bool = False
+
+    def keep(self, data: bytes) -> None:
+        room = self.log_bytes - len(self.log)
+        self.log += data[: max(room, 0)]
+        self.overflow = self.overflow or (self.log_bytes > 0 and len(data) > room)
+
+
+def run(
+    guard: Warden, launch: Launch, *, wall_seconds: float, log_bytes: int, on_start: Callable[[], None]
+) -> Ended:
+    """Run the program to its end. `on_start` is called when it is about to execute."""
+    ooms = out_of_memory_count(launch.cgroup)
+    watch = _Watch(log_bytes=log_bytes)
+    data = memoryview(launch.encode())
+    while data:
+        data = data[os.write(guard.launch, data) :]
+    os.close(guard.launch)
+    timed_out = _wait(guard, watch, wall_seconds, on_start)
+    ended = time.monotonic()
+    os.waitpid(guard.pid, 0)
+    outcome, status, detail = judge(
+        status=watch.status,
+        not_started=watch.failed or not watch.started,
+        detail=watch.detail,
+        timed_out=timed_out,
+        ran_out=out_of_memory_count(launch.cgroup) > ooms,
+        wall_seconds=wall_seconds,
+    )
+    log = bytes(watch.log) + (TRUNCATED if watch.overflow else b"")
+    return Ended(
+        outcome=outcome,
+        exit_status=status,
+        detail=detail,
+        started=watch.started or watch.began,
+        ended=ended,
+        log=log,
+    )
+
+
+def judge(
+    *, status: int | None, not_started: bool, detail: str, timed_out: bool, ran_out: bool, wall_seconds: float
+) -> tuple[Outcome, int, str]:
+    """Outcome, exit status (0 to 255) and detail, from what was seen. `status` is a wait status."""
+    if not_started:
+        if timed_out:
+            return Outcome.TIMED_OUT, 0, "the container was not ready within the wall limit"
+        return Outcome.NOT_STARTED, 0, detail or "the container could not be made"
+    if timed_out:
+        return (
+            Outcome.TIMED_OUT,
+            int(signal.SIGKILL),
+            f"killed after {wall_seconds:g} seconds, the wall limit",
+        )
+    killed = status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL)
+    if ran_out and killed:
+        return Outcome.OUT_OF_MEMORY, int(signal.SIGKILL), "the program needs more memory than the room has"
+    if status is None:
+        return Outcome.KILLED, int(signal.SIGKILL), "the program's namespaces ended before it"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return Outcome.KILLED, number, f"killed by signal {number}"
+    note = "memory ran out during the run, and one of the program's processes was killed" if ran_out else ""
+    return Outcome.EXITED, os.WEXITSTATUS(status), note
+
+
+def out_of_memory_count(cgroup: str) -> int:
+    """How many processes of the program's group (without one: of the room) memory shortage has killed."""
+    path = f"{cgroup}/memory.events" if cgroup else "/proc/vmstat"
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(_READ).split(b"\n")
+    except OSError:
+        return 0
+    for line in lines:
+        name, _, value = line.partition(b" ")
+        if name == b"oom_kill" and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _wait(guard: Warden, watch: _Watch, wall_seconds: float, on_start: Callable[[], None]) -> bool:
+    """Wait until both pipes have ended; true when the wall limit was what ended the program."""
+    pending = bytearray()
+    open_fds = {guard.events, guard.output}
+    deadline = watch.began + wall_seconds
+    timed_out = False
+    while open_fds:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            if timed_out:
+                break  # killed long ago, and a pipe still stands open: nothing more comes that counts
+            timed_out = watch.status is None
+            deadline = time.monotonic() + _LAST_WORDS_SECONDS
+            if watch.init:
+                warden.kill(watch.init)
+            continue
+        for fd in select.select(list(open_fds), [], [], left)[0]:
+            data = os.read(fd, _READ)
+            if not data:
+                open_fds.discard(fd)
+                os.close(fd)
+            elif fd == guard.output:
+                watch.keep(data)
+            else:
+                pending += data
+                if len(pending) > MAX_EVENTS:
+                    raise Malformed("the warden reports too much", code="warden")
+                *lines, rest = bytes(pending).split(b"\n")
+                pending = bytearray(rest)
+                for line in lines:
+                    if _note(watch, line):
+                        deadline = watch.started + wall_seconds
+                        on_start()
+    for fd in open_fds:
+        os.close(fd)
+    return timed_out
+
+
+def _note(watch: _Watch, line: bytes) -> bool:
+    """Take in one event; true when it is the program's start."""
+    top = fields.Fields(canonical.loads(line, what="event", max_bytes=4096), "event")
+    event = top.text("event", max_length=32)
+    if event == "init":
+        watch.init = top.integer("pid", low=1, high=1 << 30)
+    elif event == "starting":
+        watch.started = time.monotonic()
+    elif event == "not-started":
+        watch.failed = True
+        detail = top.text("detail", max_length=_DETAIL)
+        watch.detail = watch.detail or detail
+    elif event == "ended":
+        watch.status = top.integer("status", low=0, high=0xFFFF)
+    top.done()
+    return event == "starting"

@@ -1,0 +1,147 @@
+"""The warden: a process that the agent forks before it has any key, to run the program later.
+
+So no copy of a key is ever in a process that shares a namespace with the program. The warden waits
+for its launch, makes the namespaces and forks their process 1, which builds the container, starts the
+program, reaps orphans, and reports. When process 1 ends, the kernel kills whatever the program left.
+
+Events, one JSON object a line: {"event": "init", "pid"} · {"event": "starting"} ·
+{"event": "not-started", "detail"} · {"event": "ended", "status": wait status of the program}.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from strongroom.agent import container, kernel
+from strongroom.encoding import canonical
+from strongroom.errors import StrongroomError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_UNKILLABLE = b"-1000"
+_FIRST_TO_DIE = b"1000"
+EXEC_FAILED = 127
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warden:
+    """The agent's side: pipe ends, all owned by the agent, and the warden's process id.
+
+    launch: write the launch there, then close. events: lines come out. output: what the program prints.
+    """
+
+    pid: int
+    launch: int
+    events: int
+    output: int
+
+
+def spawn() -> Warden:
+    """Fork the warden. To be called before there is anything to keep from it."""
+    canonical.dumps({"event": ""})  # loads its codec now: later the agent's file system is out of sight
+    launch_read, launch_write = os.pipe()
+    events_read, events_write = os.pipe()
+    output_read, output_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        for fd in (launch_write, events_read, output_read):
+            os.close(fd)
+        _guarded(lambda: _warden(launch_read, events_write, output_write), events_write)
+    for fd in (launch_read, events_write, output_write):
+        os.close(fd)
+    return Warden(pid=pid, launch=launch_write, events=events_read, output=output_read)
+
+
+def _warden(launch_fd: int, events: int, output: int) -> int:
+    data = b"".join(iter(lambda: os.read(launch_fd, 1 << 16), b""))
+    os.close(launch_fd)
+    if not data:
+        return 0  # the agent ended without a launch
+    launch = container.parse_launch(data)
+    _spare_from_memory_shortage()
+    if launch.cgroup:
+        _write(f"{launch.cgroup}/cgroup.procs", b"0")
+    kernel.unshare(container.NAMESPACES)
+    pid = os.fork()
+    if pid == 0:
+        _guarded(lambda: _init(launch, events, output), events)
+    os.close(output)
+    _tell(events, event="init", pid=pid)
+    os.waitpid(pid, 0)
+    return 0
+
+
+def _init(launch: container.Launch, events: int, output: int) -> int:
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    container.build(launch)
+    program = os.fork()
+    if program == 0:
+        _guarded(lambda: _program(launch, events, output), events)
+    os.close(output)
+    while True:
+        pid, status = os.wait()
+        if pid == program:
+            _tell(events, event="ended", status=status)
+            return 0
+
+
+def _program(launch: container.Launch, events: int, output: int) -> int:
+    _write("/proc/self/oom_score_adj", _FIRST_TO_DIE)
+    os.setsid()
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    os.fchown(output, launch.uid, launch.gid)  # so that /dev/stdout opens for the user, too
+    for fd, place in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(fd, place)
+    if "HOME" not in launch.environment:
+        launch.environment["HOME"] = container.home_of(launch.uid)
+    container.become(launch)
+    _tell(events, event="starting")
+    container.execute(launch)
+    return EXEC_FAILED
+
+
+def _guarded(act: Callable[[], int], events: int) -> NoReturn:
+    """Run `act` as a process of its own: whatever happens, it ends here and says why."""
+    code = EXEC_FAILED
+    try:
+        code = act()
+    except OSError as cause:
+        where = f" {cause.filename}" if cause.filename else ""
+        _tell(events, event="not-started", detail=f"{cause.strerror}{where}"[:500])
+    except StrongroomError as cause:
+        _tell(events, event="not-started", detail=cause.message[:500])
+    except Exception as cause:  # noqa: BLE001 - a process that ended without a word would explain nothing
+        _tell(events, event="not-started", detail=f"making the container: {type(cause).__name__}")
+    finally:
+        os._exit(code)
+
+
+def _tell(events: int, **values: object) -> None:
+    os.write(events, canonical.dumps(values) + b"\n")
+
+
+def _spare_from_memory_shortage() -> None:
+    try:
+        _write("/proc/self/oom_score_adj", _UNKILLABLE)
+    except PermissionError:
+        return  # outside a room root may lack that right; the program goes first all the same
+
+
+def _write(path: str, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def kill(pid: int) -> None:
+    """Kill process 1 of the program's namespaces, and with it everything in them."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

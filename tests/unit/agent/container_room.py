@@ -1,0 +1,77 @@
+"""A container on this very machine, from a root folder with busybox, for tests that need root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from strongroom.agent import container, kernel, program, warden
+
+BUSYBOX = "/usr/bin/busybox"
+
+
+class ContainerRoom:
+    """Folders for one run. Mounts lie below `base`; `close` takes them away."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.root, self.out, self.data = base / "image", base / "out", base / "flights"
+        for path in (self.root / "bin", self.root / "etc", self.out, self.data, base / "scratch"):
+            path.mkdir(parents=True)
+        shutil.copy(BUSYBOX, self.root / "bin/busybox")
+        for name in ("sh", "cat", "id", "ls", "sleep", "mount", "ip", "echo", "kill", "env", "hostname", "chroot",
+                     "unshare", "ping", "touch", "mkdir", "dd", "true", "head", "wc", "mkfifo", "stat", "grep"):  # fmt: skip
+            (self.root / "bin" / name).symlink_to("busybox")
+        (self.root / "etc/passwd").write_text(
+            "root:x:0:0::/root:/bin/sh\nduck:x:1000:1000::/home/duck:/bin/sh\n"
+        )
+        (self.data / "table.csv").write_text("a,b\n1,2\n")
+        kernel.mount("tmpfs", str(self.out), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m")
+        os.chown(self.out, 1000, 1000)
+        self.launch = container.Launch(
+            arguments=("/bin/sh", "-c", "true"),
+            environment={"PATH": "/bin"},
+            working_directory="/",
+            uid=1000,
+            gid=1000,
+            groups=(1000, 2000),
+            image=str(self.root),
+            datasets={"flights": str(self.data)},
+            out=str(self.out),
+            tls="",
+            scratch=str(base / "scratch"),
+            root_bytes=8 << 20,
+            tmp_bytes=4 << 20,
+            cgroup="",
+        )
+
+    def run(self, *arguments: str, wall: float = 20, log: int = 1 << 20, **changes: object) -> program.Ended:
+        self.starts = 0
+
+        def started() -> None:
+            self.starts += 1
+
+        launch = replace(self.launch, arguments=arguments, **changes)
+        return program.run(warden.spawn(), launch, wall_seconds=wall, log_bytes=log, on_start=started)
+
+    def shell(self, script: str, **changes: object) -> program.Ended:
+        return self.run("/bin/sh", "-c", script, **changes)
+
+    def close(self) -> None:
+        kernel.unmount(str(self.out))
+
+
+@pytest.fixture
+def room():
+    if os.geteuid() != 0 or not Path(BUSYBOX).exists():
+        pytest.skip("needs root and busybox-static")
+    base = Path(tempfile.mkdtemp(prefix="strongroom-container-"))
+    made = ContainerRoom(base)
+    yield made
+    made.close()
+    shutil.rmtree(base)

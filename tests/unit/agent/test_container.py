@@ -1,0 +1,229 @@
+"""The container, for real: a busybox root, fresh namespaces, no rights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+
+from strongroom.agent import container
+from strongroom.errors import Malformed
+from strongroom.model.receipt import Outcome
+from tests.unit.agent.container_room import room  # noqa: F401
+
+pytestmark = pytest.mark.root
+
+
+def said(ended) -> str:
+    return ended.log.decode()
+
+
+def test_runs_as_the_image_user_and_reports_its_exit_status(room):
+    ended = room.shell("id; exit 7")
+    assert said(ended).strip() == "uid=1000(duck) gid=1000 groups=1000,2000"
+    assert (ended.outcome, ended.exit_status) == (Outcome.EXITED, 7)
+    assert room.starts == 1
+    assert ended.started <= ended.ended
+
+
+def test_no_capability_is_left_or_to_be_regained_even_by_uid_0(room):
+    for uid in (0, 1000):
+        log = said(room.shell("cat /proc/self/status", uid=uid, gid=uid))
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert f"{name}:\t0000000000000000" in log
+        assert "NoNewPrivs:\t1" in log
+        assert "Seccomp:\t2" in log
+
+
+def test_sees_its_own_processes_alone_and_no_way_to_its_init(room):
+    log = said(
+        room.shell("ls /proc | grep -E '^[0-9]+$' | wc -l; cat /proc/1/environ /proc/1/maps", uid=0, gid=0)
+    )
+    lines = log.splitlines()
+    assert int(lines[0]) <= 5
+    assert "denied" in log
+    assert "[stack]" not in log
+
+
+def test_data_is_read_only_and_out_is_writable(room):
+    ended = room.shell(
+        "cat /data/flights/table.csv; touch /data/flights/x; touch /data/x; mkdir /out/d && echo hi > /out/d/f; id > /out/id"
+    )
+    log = said(ended)
+    assert log.startswith("a,b\n1,2\n")
+    assert log.count("Read-only file system") == 2
+    assert (room.out / "d/f").read_text() == "hi\n"
+    assert os.stat(room.out / "d/f").st_uid == 1000
+
+
+def test_out_is_bounded_and_full_is_the_programs_to_see(room):
+    ended = room.shell("dd if=/dev/zero of=/out/big bs=64k count=64 || exit 9")
+    assert ended.exit_status == 9
+    assert "No space left" in said(ended)
+
+
+def test_root_is_writable_in_memory_and_the_image_stays_as_it_was(room):
+    ended = room.shell("echo new > /new && cat /new", uid=0, gid=0)
+    assert said(ended) == "new\n"
+    assert not (room.root / "new").exists()
+
+
+def test_no_network_but_a_loopback(room):
+    log = said(room.shell("ip -o link; ip -o addr; ping -c1 -W1 127.0.0.1; ping -c1 -W1 10.0.0.1"))
+    interfaces = {
+        line.split()[1].split("@")[0].rstrip(":")
+        for line in log.splitlines()
+        if line[:1].isdigit() and ": " in line
+    }
+    assert "lo" in interfaces
+    assert not any(name.startswith(("e", "w", "br", "veth")) for name in interfaces)
+    assert "127.0.0.1/8" in log
+
+
+def test_devices_proc_and_host_name(room):
+    log = said(
+        room.shell(
+            "hostname; ls /dev; head -c4 /dev/urandom | wc -c; cat /proc/kcore | wc -c;"
+            "echo 1 > /proc/sys/kernel/panic; ls /sys; cat /proc/mounts; echo x > /dev/null && echo ok; echo y > /dev/stderr",
+            uid=0, gid=0,
+        )
+    )  # fmt: skip
+    lines = log.splitlines()
+    assert lines[0] == "room"
+    assert {"null", "zero", "full", "random", "urandom", "shm", "fd"} <= set(lines)
+    assert "Read-only file system" in log
+    assert str(room.base) not in log.replace(f"lowerdir={room.base}", "").replace(f"{room.base}/scratch", "")
+    assert "ok" in lines
+    assert "y" in lines
+
+
+def test_tmp_is_private_and_sticky(room):
+    assert said(room.shell("stat -c %a /tmp; touch /tmp/x && echo made")) == "1777\nmade\n"
+
+
+def test_image_links_in_the_place_of_mounts_lead_nowhere(room):
+    for name in ("data", "tmp", "out", "dev", "proc"):
+        (room.root / name).symlink_to("/etc")
+    ended = room.shell("cat /data/flights/table.csv; echo 1 > /out/x; ls /etc")
+    assert said(ended) == "a,b\n1,2\npasswd\n"
+    assert (room.out / "x").exists()
+
+
+def test_environment_home_and_path(room):
+    log = said(room.shell("env", environment={"A": "b"}))
+    assert "A=b" in log
+    assert "HOME=/home/duck" in log
+    assert f"PATH={container.DEFAULT_PATH}" in log
+    assert "STRONG" not in log
+    assert "VIRTUAL_ENV" not in log
+
+
+def test_program_is_found_on_the_images_path(room):
+    assert said(room.run("hostname")) == "room\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "detail"),
+    [
+        (("/bin/nothing",), {}, "No such file"),
+        (("nothing",), {}, "no such program on the image's PATH"),
+        (("/etc/passwd",), {}, "Permission denied"),
+        (("/bin/true",), {"working_directory": "/absent"}, "No such file or directory /absent"),
+        (("/bin/true",), {"image": "/absent"}, "mounting overlay"),
+    ],
+)
+def test_what_cannot_start_says_why(room, arguments, changes, detail):
+    ended = room.run(*arguments, **changes)
+    assert (ended.outcome, ended.exit_status) == (Outcome.NOT_STARTED, 0)
+    assert detail in ended.detail
+
+
+def test_signals_end_the_program_as_they_would_anywhere(room):
+    for name, number in (("KILL", signal.SIGKILL), ("ABRT", signal.SIGABRT), ("TERM", signal.SIGTERM)):
+        ended = room.shell(f"kill -{name} $$")
+        assert (ended.outcome, ended.exit_status) == (Outcome.KILLED, number)
+
+
+def test_wall_limit_kills_everything(room):
+    ended = room.shell("sleep 60 & sleep 60", wall=1)
+    assert ended.outcome is Outcome.TIMED_OUT
+    assert 0.9 < ended.ended - ended.started < 10
+
+
+def test_orphans_are_reaped_and_killed_with_the_program(room):
+    ended = room.shell("(sleep 60 &) ; (true &) ; exit 3")
+    assert (ended.outcome, ended.exit_status) == (Outcome.EXITED, 3)
+    assert ended.ended - ended.started < 10
+
+
+def test_output_is_dropped_without_a_reader_and_cut_at_the_limit(room):
+    assert room.shell("echo secret", log=0).log == b""
+    ended = room.shell("echo 0123456789", log=4)
+    assert ended.log.startswith(b"0123\n[strongroom: the rest")
+
+
+CALLS = """
+import ctypes, errno, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*a):
+    r = libc.syscall(*[ctypes.c_long(x) for x in a])
+    return "ok" if r >= 0 else errno.errorcode[ctypes.get_errno()]
+print("unshare", call(272, 0x10000000))
+print("clone-newuser", call(56, 0x10000000 | 17, 0, 0, 0, 0))
+print("clone3", call(435, 0, 0))
+print("keyctl", call(250, 0, 0))
+print("bpf", call(321, 0, 0, 0))
+print("ptrace", call(101, 0, 0, 0, 0))
+print("io_uring", call(425, 1, 0))
+print("perf", call(298, 0, 0, -1, -1, 0))
+print("mount", call(165, 0, 0, 0, 0, 0))
+print("future", call(451, 0))
+print("getpid", call(39))
+for f in (1, 2, 10, 16, 40, 38, 17):
+    try:
+        socket.socket(f, socket.SOCK_RAW if f in (16, 17) else socket.SOCK_STREAM if f != 38 else socket.SOCK_SEQPACKET).close(); print("family", f, "ok")
+    except OSError as e: print("family", f, errno.errorcode[e.errno])
+pid = os.fork()
+if pid == 0: os._exit(0)
+print("fork", os.waitpid(pid, 0)[1])
+import threading
+t = threading.Thread(target=print, args=("thread",)); t.start(); t.join()
+sys.stdout.flush()
+call(0x40000000 + 39)
+print("survived x32")
+"""
+
+
+def test_system_call_filter(tmp_path):
+    """In a process of its own with the filter alone, since the busybox root has no Python."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        from strongroom.agent import kernel, seccomp
+
+        os.dup2(write, 1)
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        kernel.set_seccomp(seccomp.build())
+        os.execv(sys.executable, [sys.executable, "-c", CALLS])
+    os.close(write)
+    with os.fdopen(read) as file:
+        lines = dict(line.rsplit(" ", 1) if " " in line else (line, "") for line in file.read().splitlines())
+    status = os.waitpid(pid, 0)[1]
+    refused = ("unshare", "clone-newuser", "keyctl", "bpf", "ptrace", "io_uring", "perf", "mount")
+    assert {name: lines[name] for name in refused} == dict.fromkeys(refused, "EPERM")
+    assert lines["clone3"] == lines["future"] == "ENOSYS"
+    assert lines["getpid"] == "ok"
+    assert [lines[f"family {one}"] for one in (1, 2, 10, 16)] == ["ok"] * 4
+    assert [lines[f"family {one}"] for one in (40, 38, 17)] == ["EAFNOSUPPORT"] * 3
+    assert lines["fork"] == "0"
+    assert "thread" in lines
+    assert "survived" not in lines
+    assert os.WTERMSIG(status) == signal.SIGSYS
+
+
+def test_launch_survives_its_encoding_and_refuses_emptiness(room):
+    assert container.parse_launch(room.launch.encode()).environment == room.launch.environment
+    with pytest.raises(Malformed):
+        container.parse_launch(room.launch.encode().replace(b'["/bin/sh","-c","true"]', b"[]"))
