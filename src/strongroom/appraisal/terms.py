@@ -7,15 +7,21 @@ transaction in which it records the decision, so that two rooms cannot both be t
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from strongroom.encoding import fields
+from strongroom.model import agreement as agreement_model
+from strongroom.model import contract as contract_model
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from strongroom.encoding.dsse import Envelope
     from strongroom.model.agreement import Agreement
+
+_KEPT_BYTES = 64 * 1024
 
 
 def check_terms(agreement: Agreement, *, now: datetime, runs_used: int) -> tuple[Check, ...]:
@@ -25,7 +31,7 @@ def check_terms(agreement: Agreement, *, now: datetime, runs_used: int) -> tuple
 
 def _approvals(agreement: Agreement) -> tuple[Check, ...]:
     contract = agreement.contract
-    signed = set(agreement.signers())
+    signed = set(_signers(agreement))
     counted = [name for name in contract.approvals.parties if name in signed]
     missing = [name for name in contract.approvals.parties if name not in signed]
     approvals = Check(
@@ -40,6 +46,22 @@ def _approvals(agreement: Agreement) -> tuple[Check, ...]:
     # Whoever gives a disk decides alone about it: no threshold of others replaces that signature.
     owners = {contract.image.owner, *(dataset.owner for dataset in contract.datasets)}
     return (approvals, *(_owner(owner, signed=owner in signed) for owner in sorted(owners)))
+
+
+def _signers(agreement: Agreement) -> tuple[str, ...]:
+    """Whose signatures verify over the very bytes that this contract was parsed from."""
+    if agreement.contract.raw != agreement.envelope.payload:
+        return ()
+    if len(agreement.envelope.payload) > _KEPT_BYTES:
+        return agreement.signers()
+    return _kept_signers(agreement.envelope)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_signers(envelope: Envelope) -> tuple[str, ...]:
+    """The same, kept by the exact bytes and signatures: a contract is judged at each of its runs."""
+    contract = contract_model.parse(envelope.payload)
+    return agreement_model.Agreement(envelope=envelope, contract=contract).signers()
 
 
 def _owner(owner: str, *, signed: bool) -> Check:

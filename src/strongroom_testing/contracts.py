@@ -1,0 +1,100 @@
+"""Parties and signed contracts for tests: one data owner, one program owner, one platform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from strongroom.model import agreement as agreement_model
+from strongroom.model import contract as contract_model
+from strongroom.model import drafting, identity
+from strongroom_testing import fake_tpm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from strongroom.model.agreement import Agreement
+    from strongroom.model.contract import Contract
+
+NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+
+
+def platform(tpm: fake_tpm.FakeTpm, **changes: object) -> contract_model.Platform:
+    """A platform that accepts rooms of `tpm` launched with `fake_tpm.RECORD`."""
+    made = contract_model.Platform(
+        tee="tpm",
+        simulated=True,
+        memory_guard=True,
+        roots=(tpm.root,),
+        machines=("any",),
+        references=(fake_tpm.RECORD.reference(),),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]  # the tests' own choice of fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """alice owns the data, bob the program; both approve. `contract` is unsigned."""
+
+    tpm: fake_tpm.FakeTpm
+    alice: identity.Identity
+    bob: identity.Identity
+    now: datetime
+    platforms: tuple[contract_model.Platform, ...] = field(default=())
+
+    def contract(self, change: Callable[[Contract], Contract] | None = None) -> Contract:
+        """The contract, after `change`, as parsed from its bytes."""
+        made = contract_model.Contract(
+            raw=b"",
+            id="flights",
+            version=1,
+            replaces=None,
+            members=(
+                contract_model.Member(party=self.alice.party(), role=contract_model.Role.DATA_OWNER),
+                contract_model.Member(party=self.bob.party(), role=contract_model.Role.PROGRAM_OWNER),
+            ),
+            image=contract_model.Image(
+                owner="bob", manifest=fake_tpm.digest("image"), arguments=None, environment={}
+            ),
+            datasets=(
+                contract_model.Dataset(name="flights", owner="alice", manifest=fake_tpm.digest("data")),
+            ),
+            outputs=(contract_model.Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
+            logs=None,
+            platforms=self.platforms or (platform(self.tpm),),
+            network=contract_model.Network(egress=(), peers=()),
+            certificate=None,
+            limits=contract_model.Limits(
+                runs=2,
+                not_before=self.now - timedelta(days=1),
+                not_after=self.now + timedelta(days=1),
+                wall_seconds=60,
+                memory_mib=512,
+            ),
+            approvals=contract_model.Approvals(parties=("alice", "bob"), threshold=2),
+        )
+        return contract_model.parse(drafting.encode(made if change is None else change(made)))
+
+    def agreement(
+        self,
+        change: Callable[[Contract], Contract] | None = None,
+        *,
+        signers: tuple[str, ...] = ("alice", "bob"),
+    ) -> Agreement:
+        """The contract, after `change`, signed by `signers`."""
+        made = agreement_model.draft(self.contract(change))
+        for one in (self.alice, self.bob):
+            if one.name in signers:
+                made = agreement_model.add_signature(made, one.signing)
+        return made
+
+
+def scene(*, now: datetime = NOW, tpm: fake_tpm.FakeTpm | None = None) -> Scene:
+    """Fresh identities, and a fresh machine unless `tpm` is given."""
+    return Scene(
+        tpm=tpm or fake_tpm.FakeTpm(now=now),
+        alice=identity.generate("alice"),
+        bob=identity.generate("bob"),
+        now=now,
+    )
