@@ -1,1 +1,1 @@
-"""HTTP: FastAPI apps. The only place for pydantic."""
+"""The broker over HTTP: FastAPI and uvicorn live here and nowhere below."""

@@ -14,6 +14,7 @@ from strongroom.cli import failures
 VERBS = {
     "identity": "identity",
     "contract": "contract",
+    "broker": "broker",
     "ledger": "ledger",
     "proof": "proof",
 }

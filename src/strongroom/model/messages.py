@@ -21,6 +21,7 @@ from strongroom.model import contract as contract_model
 from strongroom.model import evidence as evidence_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
 NONCE_BYTES = 32
@@ -105,8 +106,13 @@ class ReleaseRequest:
         )
 
 
-def parse_release_request(data: bytes) -> tuple[ReleaseRequest, agreement_model.Agreement]:
-    """Parse a release request and the agreement within. Raises `Malformed`."""
+def parse_release_request(
+    data: bytes, *, read_agreement: Callable[[bytes], agreement_model.Agreement] = agreement_model.read
+) -> tuple[ReleaseRequest, agreement_model.Agreement]:
+    """Parse a release request and the agreement within. Raises `Malformed`.
+
+    `read_agreement` may remember agreements by their exact bytes, which many requests repeat.
+    """
     top = _top(data, "release request", MAX_REQUEST)
     keys = top.object("keys")
     room = binding_model.RoomKeys(
@@ -124,7 +130,7 @@ def parse_release_request(data: bytes) -> tuple[ReleaseRequest, agreement_model.
         csr=top.data_or_null("csr", max_bytes=16 * 1024),
     )
     top.done()
-    return request, agreement_model.read(request.agreement)
+    return request, read_agreement(request.agreement)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +221,42 @@ def parse_release_answer(data: bytes) -> ReleaseAnswer:
     )
     top.done()
     return answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenialAnswer:
+    """A denied release. `verdict` is the object form; `ledger` None: answered, but not recorded.
+
+    A denial goes unrecorded when its nonce was no good, or when strangers have used up the budget.
+    """
+
+    verdict: dict[str, Any]
+    ledger: LedgerProof | None
+
+    def encode(self) -> bytes:
+        """JSON bytes, under the error object that every refusal has."""
+        failed = [check["name"] for check in self.verdict["checks"] if not check["ok"]]
+        return canonical.dumps(
+            {
+                "error": {
+                    "code": "denied",
+                    "message": "release: denied by " + ", ".join(failed),
+                    "hint": "the verdict lists every check with what was expected and what to do",
+                },
+                "verdict": self.verdict,
+                "ledger": None if self.ledger is None else self.ledger.to_json(),
+            }
+        )
+
+
+def parse_denial_answer(data: bytes) -> DenialAnswer:
+    """Parse a denied release. Raises `Malformed`."""
+    top = _top(data, "denial answer", MAX_ANSWER)
+    top.raw_object("error")
+    verdict = top.raw_object("verdict")
+    ledger = top.object_or_null("ledger")
+    top.done()
+    return DenialAnswer(verdict=verdict, ledger=None if ledger is None else read_ledger_proof(ledger))
 
 
 def release_info(binding: binding_model.Binding) -> bytes:

@@ -1,0 +1,68 @@
+"""Reading the ledger over HTTP: checkpoint, tiles (C2SP tlog-tiles), proofs, and the records of a run."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed, NotFound
+from strongroom.ledger import merkle, tiles
+
+if TYPE_CHECKING:
+    from strongroom.broker.broker import Broker
+
+RUN = re.compile(r"run-[0-9a-f]{32}", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
+
+
+def number(text: str | None, what: str) -> int:
+    """A decimal number without sign or leading zeros. Raises `Malformed`."""
+    if text is None or _NUMBER.fullmatch(text) is None:
+        raise Malformed(f"{what}: expected a number")
+    return int(text)
+
+
+def checkpoint(broker: Broker) -> bytes:
+    """The newest checkpoint, as a signed note."""
+    ledger = broker.store.ledger
+    return broker.notary.checkpoint(ledger, ledger.size()).encode()
+
+
+def tile(broker: Broker, path: str) -> bytes:
+    """A tile. Raises `Malformed` or `NotFound`."""
+    ledger = broker.store.ledger
+    return tiles.read(ledger, ledger.size(), tiles.parse_path(path))
+
+
+def proof(broker: Broker, index: int, size: int) -> bytes:
+    """The entry at `index` with its proof in the tree of `size` leaves. Raises `NotFound`."""
+    ledger = broker.store.ledger
+    if not 0 <= index < size <= ledger.size():
+        raise NotFound("ledger proof: no such entry in a tree of that size", code="no-entry")
+    entry = ledger.leaves(index, 1)[0]
+    return broker.notary.prove(ledger, entry=entry, index=index, size=size).encode()
+
+
+def consistency(broker: Broker, first: int, second: int) -> bytes:
+    """{"hashes"}: the proof that the tree of `second` leaves extends that of `first`. Raises `NotFound`."""
+    ledger = broker.store.ledger
+    if not 0 <= first <= second <= ledger.size():
+        raise NotFound("ledger consistency: the ledger is not that long", code="no-entry")
+    path = merkle.consistency(ledger, first, second)
+    return canonical.dumps({"hashes": [fields.format_data(one) for one in path]})
+
+
+def run(broker: Broker, name: str) -> bytes:
+    """{"entries": [ledger proof]} of a run, under one checkpoint. Raises `Malformed` or `NotFound`."""
+    if RUN.fullmatch(name) is None:
+        raise Malformed("run: expected run- and 32 hexadecimal digits")
+    ledger = broker.store.ledger
+    found = ledger.of_run(name)
+    if not found:
+        raise NotFound(f"{name}: not in this ledger", code="no-run")
+    size = ledger.size()
+    proofs = [
+        broker.notary.prove(ledger, entry=entry, index=index, size=size).to_json() for index, entry in found
+    ]
+    return canonical.dumps({"entries": proofs})

@@ -1,0 +1,109 @@
+"""Every route of the broker, and what authenticates a request on it. The one place that lists them.
+
+A test walks the application's routes and holds them to this table.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from strongroom.model import messages, receipt
+
+KiB = 1024
+
+
+class Auth(enum.StrEnum):
+    """What a request must prove before it gets more than a no."""
+
+    NONE = "none"  # public by design; the route says why
+    EVIDENCE = "evidence"  # a nonce of this broker and hardware evidence bound to it
+    ROOM_SIGNATURE = "room-signature"  # a signature by the signing key of a released run
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteRow:
+    """One route. `limit` is the largest body in bytes; `why` says why that authentication is enough."""
+
+    name: str
+    method: str
+    path: str
+    auth: Auth
+    limit: int
+    why: str
+
+
+ROUTES = (
+    RouteRow(
+        name="challenge",
+        method="POST",
+        path="/v1/challenges",
+        auth=Auth.NONE,
+        limit=4 * KiB,
+        why="a nonce is worth nothing without evidence; open nonces are bounded",
+    ),
+    RouteRow(
+        name="release",
+        method="POST",
+        path="/v1/releases",
+        auth=Auth.EVIDENCE,
+        limit=messages.MAX_REQUEST,
+        why="keys leave sealed to the attested key, and only for an accepted verdict",
+    ),
+    RouteRow(
+        name="receipt",
+        method="POST",
+        path="/v1/receipts",
+        auth=Auth.ROOM_SIGNATURE,
+        limit=2 * receipt.MAX_BYTES,
+        why="one receipt for each released run, signed by the run's attested key",
+    ),
+    RouteRow(
+        name="health",
+        method="GET",
+        path="/v1/health",
+        auth=Auth.NONE,
+        limit=0,
+        why="says ready or not, and nothing else",
+    ),
+    RouteRow(
+        name="checkpoint",
+        method="GET",
+        path="/v1/ledger/checkpoint",
+        auth=Auth.NONE,
+        limit=0,
+        why="the ledger is public to whoever reaches the broker: digests, verdicts and receipts, no secret",
+    ),
+    RouteRow(
+        name="tile",
+        method="GET",
+        path="/v1/ledger/tile/{path:path}",
+        auth=Auth.NONE,
+        limit=0,
+        why="as the checkpoint",
+    ),
+    RouteRow(
+        name="proof",
+        method="GET",
+        path="/v1/ledger/proof",
+        auth=Auth.NONE,
+        limit=0,
+        why="as the checkpoint",
+    ),
+    RouteRow(
+        name="consistency",
+        method="GET",
+        path="/v1/ledger/consistency",
+        auth=Auth.NONE,
+        limit=0,
+        why="as the checkpoint",
+    ),
+    RouteRow(
+        name="run",
+        method="GET",
+        path="/v1/ledger/run/{run}",
+        auth=Auth.NONE,
+        limit=0,
+        why="as the checkpoint",
+    ),
+)

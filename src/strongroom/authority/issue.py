@@ -1,0 +1,95 @@
+"""Certificates of rooms: short-lived, named by the contract alone, and only for `Accepted`.
+
+Profile:
+  subject     CN = the run's name; OU = SIMULATED when the evidence's root is software
+  SAN         the contract's DNS names, and the URI spiffe://<contract id>.strongroom/run/<run>
+  lifetime    from a minute before now (clocks differ) to the contract's lifetime, never past the verdict
+  usage       digitalSignature; server and client authentication
+  evidence    digest of the accepted evidence in a private extension (`crypto.certificates`)
+
+Nothing is taken from the certificate request but its key, which the evidence is bound to.
+Not done here: name constraints on the authority. It serves every contract of its owner and so cannot
+know their names beforehand; verifiers pin it together with the contract's names instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from strongroom.crypto import certificates, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from strongroom.model.contract import CertificateTerms
+    from strongroom.model.verdict import Accepted
+
+SIMULATED = "SIMULATED"
+BACKDATED = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issued:
+    """A certificate (DER), leaf and authority, and the leaf's digest."""
+
+    leaf: bytes
+    authority: bytes
+
+    @property
+    def digest(self) -> str:
+        """The digest of the leaf, as records name it."""
+        return digest.sha256(self.leaf)
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """Leaf first."""
+        return (self.leaf, self.authority)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authority:
+    """An owner's own certificate authority."""
+
+    signer: certificates.Signer = field(repr=False)
+    random: Callable[[int], bytes]
+
+    @property
+    def digest(self) -> str:
+        """The digest of the authority's certificate, as contracts name it."""
+        return digest.sha256(self.signer.der)
+
+
+def spiffe_id(contract_id: str, run: str) -> str:
+    """The SPIFFE ID of a room."""
+    return f"spiffe://{contract_id}.strongroom/run/{run}"
+
+
+def issue(
+    accepted: Accepted,
+    authority: Authority,
+    *,
+    contract_id: str,
+    terms: CertificateTerms,
+    evidence: str,
+    now: datetime,
+) -> Issued:
+    """Certify the TLS key that the accepted evidence is bound to.
+
+    `evidence` is the digest of the evidence. Raises `Malformed` when the key is of no known kind.
+    """
+    keys = accepted.binding.keys
+    leaf = certificates.Leaf(
+        common_name=keys.run_id,
+        unit=SIMULATED if accepted.claims.simulated else "",
+        dns_names=terms.names,
+        uri=spiffe_id(contract_id, keys.run_id),
+        spki=keys.tls,
+        evidence=evidence,
+        not_before=now - BACKDATED,
+        not_after=min(now + timedelta(seconds=terms.lifetime_seconds), accepted.expires),
+    )
+    signed = authority.signer.issue(leaf, random=authority.random)
+    return Issued(leaf=signed, authority=authority.signer.der)

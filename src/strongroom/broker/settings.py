@@ -1,0 +1,174 @@
+"""The broker's own file: what it is called, where it listens, and its secrets under the passphrase.
+
+Canonical JSON, mode 0600::
+
+    {"format": "strongroom-broker/1", "listen": "HOST:PORT", "party": the owner's public part with
+     the broker's address, "certificate": BASE64(DER), "authority": BASE64(DER),
+     "master": BASE64(vault), "secrets": {"tls", "authority", "ledger": BASE64(sealed)}}
+
+The master key is random; the passphrase opens the vault (scrypt, AES-256-GCM) that holds it. Every
+other secret, disk keys too, is encrypted under a key derived from it (`crypto.aead`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from strongroom.crypto import aead, certificates, digest, sign, vault
+from strongroom.crypto import tls as tls_keys
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed, Misuse
+from strongroom.model import party as party_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+FORMAT = "strongroom-broker/1"
+MAX_BYTES = 256 * 1024
+LISTEN = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9a-f:]{2,39}\]):(?P<port>[0-9]{1,5})", re.ASCII)
+_PURPOSE = "strongroom/broker-master/1"
+_SECRET = "broker-secret"  # noqa: S105 - a purpose, not a secret
+_NAMES = ("tls", "authority", "ledger")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The file, parsed; its secrets are still closed."""
+
+    listen: str
+    party: party_model.Party
+    certificate: bytes
+    authority: bytes
+    master: bytes = field(repr=False)
+    secrets: dict[str, bytes] = field(repr=False)
+
+    @property
+    def address(self) -> party_model.BrokerAddress:
+        """How the broker is reached and known; parsing has made sure that there is one."""
+        if self.party.broker is None:
+            raise Malformed("broker settings: the party has no broker")
+        return self.party.broker
+
+    @property
+    def host(self) -> str:
+        """Where to listen: host or address, without brackets."""
+        return listen_parts(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """Where to listen: TCP port."""
+        return listen_parts(self.listen)[1]
+
+    def encode(self) -> bytes:
+        """The file's bytes; write them with mode 0600."""
+        return (
+            canonical.dumps(
+                {
+                    "format": FORMAT,
+                    "listen": self.listen,
+                    "party": self.party.to_json(),
+                    "certificate": fields.format_data(self.certificate),
+                    "authority": fields.format_data(self.authority),
+                    "master": fields.format_data(self.master),
+                    "secrets": {name: fields.format_data(one) for name, one in self.secrets.items()},
+                }
+            )
+            + b"\n"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """The broker's keys, open. `repr` shows none."""
+
+    at_rest: aead.AtRest = field(repr=False)
+    tls: tls_keys.TlsKey = field(repr=False)
+    authority: tls_keys.TlsKey = field(repr=False)
+    ledger: sign.SigningKey = field(repr=False)
+
+
+def listen_parts(listen: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`. Raises `Misuse`."""
+    match = LISTEN.fullmatch(listen)
+    if match is None or int(match["port"]) > 65535:
+        raise Misuse(f"listen address {listen[:80]!r}: expected HOST:PORT", hint="for example 127.0.0.1:8443")
+    return match["host"].strip("[]"), int(match["port"])
+
+
+def make(
+    owner: party_model.Party,
+    *,
+    listen: str,
+    url: str,
+    passphrase: bytes,
+    now: datetime,
+    random: Callable[[int], bytes],
+) -> Settings:
+    """Fresh keys for the broker of `owner`."""
+    master = random(aead.MASTER_BYTES)
+    at_rest = aead.AtRest(master, owner=owner.keyid)
+    server, authority, ledger = tls_keys.generate(), tls_keys.generate(), sign.generate()
+    certificate = certificates.make_authority(
+        authority, name=f"{owner.name} strongroom authority", now=now, random=random
+    )
+    address = party_model.BrokerAddress(
+        url=url, pin=server.pin, ledger_key=ledger.public.raw, authority=digest.sha256(certificate)
+    )
+    raw = {"tls": server.der, "authority": authority.der, "ledger": ledger.raw}
+    return Settings(
+        listen=listen,
+        party=party_model.Party(
+            name=owner.name, signing_key=owner.signing_key, recipient=owner.recipient, broker=address
+        ),
+        certificate=tls_keys.self_signed(
+            server, name=f"{owner.name} strongroom broker", now=now, random=random
+        ),
+        authority=certificate,
+        master=vault.lock(passphrase, master, purpose=_PURPOSE, random=random),
+        secrets={
+            name: at_rest.seal(one, purpose=_SECRET, name=name, random=random) for name, one in raw.items()
+        },
+    )
+
+
+def parse(data: bytes) -> Settings:
+    """Parse the file. Raises `Malformed`."""
+    top = fields.Fields(canonical.loads(data, what="broker settings", max_bytes=MAX_BYTES), "broker settings")
+    top.constant("format", FORMAT)
+    owner = top.object("party")
+    party = party_model.read(owner)
+    owner.done()
+    sealed = top.object("secrets")
+    secrets = {name: sealed.data(name, max_bytes=4096) for name in _NAMES}
+    sealed.done()
+    settings = Settings(
+        listen=top.text("listen", max_length=300, pattern=LISTEN),
+        party=party,
+        certificate=top.data("certificate", max_bytes=64 * 1024),
+        authority=top.data("authority", max_bytes=64 * 1024),
+        master=top.data("master", max_bytes=4096),
+        secrets=secrets,
+    )
+    top.done()
+    if settings.address.authority != digest.sha256(settings.authority):
+        raise Malformed("broker settings: the authority is not the one of the broker's address")
+    return settings
+
+
+def unlock(settings: Settings, passphrase: bytes) -> Secrets:
+    """Open the secrets. Raises `Refused` for a wrong passphrase, `Malformed` when they do not belong."""
+    master = vault.unlock(passphrase, settings.master, purpose=_PURPOSE)
+    at_rest = aead.AtRest(master, owner=settings.party.keyid)
+    raw = {name: at_rest.open(one, purpose=_SECRET, name=name) for name, one in settings.secrets.items()}
+    secrets = Secrets(
+        at_rest=at_rest,
+        tls=tls_keys.TlsKey(raw["tls"]),
+        authority=tls_keys.TlsKey(raw["authority"]),
+        ledger=sign.SigningKey(raw["ledger"]),
+    )
+    if secrets.tls.pin != settings.address.pin or secrets.ledger.public.raw != settings.address.ledger_key:
+        raise Malformed("broker settings: the keys are not those of the broker's address", code="mismatch")
+    return secrets

@@ -1,0 +1,173 @@
+"""What a broker asks of its storage. `store` implements it; tests may too.
+
+The one promise that everything rests on: `Store.write` runs its work alone (no other writer, in this
+process or another, is between its reads and its commit) and returns only after the commit is durable.
+When it raises, nothing of that work is stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from strongroom.ledger import tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IssuedNonce:
+    """A nonce as it stood when it was presented. `used` tells whether that was not the first time."""
+
+    contract: str
+    expires: datetime
+    used: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownVersion:
+    """The highest version seen of a contract id, and its digest."""
+
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that keys were released to. Indices are places in the ledger; `receipt` None: not yet."""
+
+    run: str
+    contract: str
+    signing_key: bytes
+    release: int
+    receipt: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownDisk:
+    """A disk of the owner. `sealed_key` is encrypted at rest; None for a disk without encryption."""
+
+    manifest: str
+    cipher: str
+    sealed_key: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Committed(Generic[T_co]):
+    """What a work returned, and the ledger's size in a durable state that includes that work."""
+
+    value: T_co
+    size: int
+
+
+class Nonces(Protocol):
+    """Challenges. A nonce that was taken stays known as used until it is purged."""
+
+    def add(self, nonce: bytes, *, contract: str, expires: datetime) -> None:
+        """Remember a fresh nonce."""
+
+    def take(self, nonce: bytes) -> IssuedNonce | None:
+        """Mark the nonce as used and return how it stood before; None when it is not known."""
+
+    def open_count(self) -> int:
+        """How many nonces wait to be used, expired ones included."""
+
+    def purge(self, now: datetime) -> None:
+        """Forget every nonce that expired before `now`."""
+
+
+class Contracts(Protocol):
+    """The version chain of each contract id."""
+
+    def highest(self, contract_id: str) -> KnownVersion | None:
+        """The highest version seen."""
+
+    def raise_to(self, contract_id: str, version: KnownVersion) -> None:
+        """Remember a version as the highest. The caller has checked that it is not lower."""
+
+
+class Runs(Protocol):
+    """Runs, each once, and how many each contract has used."""
+
+    def used(self, contract: str) -> int:
+        """How many runs were released under the contract of that digest."""
+
+    def add(self, run: Run) -> None:
+        """Count a run. Two runs can not get the same place in the count."""
+
+    def find(self, run: str) -> Run | None:
+        """The run of that name."""
+
+    def close(self, run: str, *, receipt: int) -> None:
+        """Remember where the run's receipt stands."""
+
+
+class Disks(Protocol):
+    """The owner's disks and their keys, encrypted at rest."""
+
+    def find(self, manifest: str) -> KnownDisk | None:
+        """The disk of that manifest digest."""
+
+    def put(self, disk: KnownDisk) -> None:
+        """Remember a disk, or replace what was known of it."""
+
+
+class Ledger(tiles.Leaves, Protocol):
+    """The ledger. Leaves and nodes are never changed nor removed."""
+
+    def size(self) -> int:
+        """How many leaves there are."""
+
+    def append(self, entry: bytes, *, run: str) -> int:
+        """Append a leaf and the nodes that it completes; return its index."""
+
+
+class Transaction(Protocol):
+    """Everything that one work may read and change, all or nothing."""
+
+    @property
+    def nonces(self) -> Nonces:
+        """Challenges."""
+
+    @property
+    def contracts(self) -> Contracts:
+        """Version chains."""
+
+    @property
+    def runs(self) -> Runs:
+        """Runs."""
+
+    @property
+    def disks(self) -> Disks:
+        """Disks and their keys."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+
+
+class LedgerView(tiles.Leaves, Protocol):
+    """The committed ledger, read outside any transaction. Safe from any thread."""
+
+    def size(self) -> int:
+        """How many leaves are durable."""
+
+    def of_run(self, run: str) -> Sequence[tuple[int, bytes]]:
+        """Index and bytes of the run's leaves, in order."""
+
+
+class Store(Protocol):
+    """A broker's storage."""
+
+    @property
+    def ledger(self) -> LedgerView:
+        """The committed ledger."""
+
+    async def write(self, work: Callable[[Transaction], T]) -> Committed[T]:
+        """Run `work` in a transaction. Raises what `work` raises, or `Unavailable`."""
+        ...

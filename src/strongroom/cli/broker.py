@@ -1,0 +1,214 @@
+"""`strongroom broker init|add-key|admit|serve|status`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from strongroom.cli import files, passphrase
+from strongroom.cli.identity import IdentityFile
+from strongroom.errors import Misuse
+
+if TYPE_CHECKING:
+    import socket
+
+    from strongroom import wiring
+
+BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
+BrokerFd = Annotated[
+    int | None,
+    typer.Option("--passphrase-fd", help="Read the broker's passphrase from this file descriptor."),
+]
+IdentityFd = Annotated[
+    int | None,
+    typer.Option("--identity-passphrase-fd", help="Read the identity's passphrase from this descriptor."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MAX_KEY_FILE = 64 * 1024
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(
+        help="Keep keys, and release them to rooms that prove themselves.", no_args_is_help=True
+    )
+    group.command("init")(init)
+    group.command("add-key")(add_key)
+    group.command("admit")(admit)
+    group.command("serve")(serve)
+    group.command("status")(status)
+    app.add_typer(group, name="broker")
+
+
+def init(
+    directory: BrokerDir,
+    identity: IdentityFile,
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT to listen on; port 0 chooses a free one now.")
+    ] = "127.0.0.1:8443",
+    url: Annotated[
+        str | None,
+        typer.Option(help="How rooms reach it, if not by the listening address: https://HOST:PORT"),
+    ] = None,
+    party: Annotated[
+        Path | None, typer.Option(help="Party file to write; by default NAME.party.json beside the identity.")
+    ] = None,
+    passphrase_fd: BrokerFd = None,
+) -> None:
+    """Make a broker: its keys, its authority, its ledger; and write its address into the party file."""
+    from strongroom import wiring
+    from strongroom.broker import settings
+    from strongroom.model import identity as identity_model
+    from strongroom.model.party import BROKER_URL
+
+    owner = identity_model.read_public(files.read(identity, max_bytes=identity_model.MAX_BYTES))
+    host, port = settings.listen_parts(listen)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"{shown}:{port or _free_port(host)}"
+    reached = url or f"https://{address}"
+    if BROKER_URL.fullmatch(reached) is None:
+        raise Misuse(f"broker url {reached[:80]!r}: expected https://HOST:PORT")
+    secret = passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker")
+    made = wiring.init_broker(directory, owner, listen=address, url=reached, passphrase=secret)
+    target = party or identity.with_name(f"{owner.name}.party.json")
+    files.write(target, made.encode(), replace=True)
+    print(f"broker of {owner.name}: {directory} (keys under the broker's passphrase)")
+    print(f"address:      {reached}")
+    print(f"public part:  {target} (hand this around; contracts carry it)")
+
+
+def add_key(
+    directory: BrokerDir,
+    manifest: Annotated[Path, typer.Argument(help="The disk's signed manifest.")],
+    identity: IdentityFile,
+    key: Annotated[Path | None, typer.Argument(help="Its .key.age file; none for a public disk.")] = None,
+    passphrase_fd: BrokerFd = None,
+    identity_passphrase_fd: IdentityFd = None,
+) -> None:
+    """Give the broker a disk of yours, with the key that rooms will need."""
+    import asyncio
+
+    from strongroom import wiring
+    from strongroom.broker.add_key import add_key as store_key
+    from strongroom.cli.identity import load
+    from strongroom.model import manifest as manifest_model
+
+    envelope = files.read(manifest, max_bytes=2 * manifest_model.MAX_BYTES)
+    secret = None
+    if key is not None:
+        sealed = files.read(key, max_bytes=MAX_KEY_FILE)
+        secret = load(identity, identity_passphrase_fd).age.open(sealed)
+    with wiring.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
+        parsed = asyncio.run(store_key(opened.broker, envelope, secret))
+    print(f"disk {parsed.name}: {parsed.digest} {'with its key' if secret else 'public, without a key'}")
+
+
+def admit(
+    directory: BrokerDir,
+    contract: Annotated[Path, typer.Argument(help="The signed contract.")],
+    passphrase_fd: BrokerFd = None,
+) -> None:
+    """Admit a contract version: every lower version is refused from now on."""
+    import asyncio
+
+    from strongroom import wiring
+    from strongroom.broker.admit import admit as record_version
+    from strongroom.model import agreement
+    from strongroom.model import contract as contract_model
+
+    data = files.read(contract, max_bytes=3 * contract_model.MAX_BYTES)
+    parsed = agreement.read(data).contract
+    with wiring.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
+        proof = asyncio.run(record_version(opened.broker, data))
+    print(f"contract {parsed.id} version {parsed.version}: admitted, ledger entry {proof.index}")
+
+
+def serve(
+    directory: BrokerDir,
+    listen: Annotated[
+        str | None, typer.Option(help="Listen here instead of where init said (rooms use the url of init).")
+    ] = None,
+    replica: Annotated[
+        bool, typer.Option("--replica", help="Share the folder with other replicas on this machine.")
+    ] = False,
+    expect: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint that a witness kept; refuse to serve a ledger that lacks it."),
+    ] = None,
+    passphrase_fd: BrokerFd = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve until SIGTERM. Prints one line when it is ready."""
+    from strongroom import wiring
+    from strongroom.broker import settings
+    from strongroom.ledger import checkpoint
+
+    known = wiring.read_settings(directory)
+    host, port = (known.host, known.port) if listen is None else settings.listen_parts(listen)
+    kept = None if expect is None else files.read(expect, max_bytes=checkpoint.MAX_BYTES).decode()
+    secret = _passphrase(directory, passphrase_fd)
+    with wiring.serving(directory, replica=replica), wiring.open_broker(directory, secret) as opened:
+        if kept is not None:
+            wiring.expect_checkpoint(opened, kept)
+        _serve(opened, host=host, port=port, as_json=as_json)
+
+
+def _serve(opened: wiring.Opened, *, host: str, port: int, as_json: bool) -> None:
+    from strongroom import wiring
+    from strongroom.api import app, budgets, server
+
+    limits = budgets.Budgets()
+    context = server.tls_context(opened.settings.certificate, opened.secrets.tls)
+    wiring.shield_process()
+    wiring.log_plainly()
+    ready = wiring.Warm(opened)
+    listening = server.bind(host, port)
+    name = opened.settings.party.name
+
+    def say() -> None:
+        ready.warm_up()
+        at = _shown(listening)
+        if as_json:
+            print(json.dumps({"ready": True, "party": name, "listening": at}), flush=True)
+        else:
+            print(
+                f"broker of {name}: ready on {at}, ledger of {opened.store.ledger.size()} entries", flush=True
+            )
+
+    application = app.build(opened.broker, readiness=app.Readiness(ready.why_not), budgets=limits)
+    server.serve(server.Server(application, context=context, budgets=limits, ready=say), listening)
+
+
+def status(directory: BrokerDir, as_json: AsJson = False) -> None:
+    """Show contracts, runs and the ledger's size. No passphrase is needed."""
+    from strongroom import wiring
+
+    told: dict[str, Any] = wiring.broker_status(directory)
+    if as_json:
+        print(json.dumps(told))
+        return
+    print(f"broker of {told['party']}: {told['url']}")
+    print(f"ledger: {told['ledger_size']} entries")
+    for one in told["contracts"]:
+        print(f"contract {one['id']}: version {one['version']} {one['digest']}")
+    for one in told["runs"]:
+        print(f"runs under {one['contract']}: {one['runs']}, {one['receipts']} with a receipt")
+
+
+def _passphrase(directory: Path, fd: int | None) -> bytes:
+    return passphrase.read(fd, what=f"passphrase of the broker in {directory}")
+
+
+def _free_port(host: str) -> int:
+    from strongroom.api import server
+
+    with server.bind(host, 0) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _shown(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,189 @@
+"""X.509: an owner's certificate authority, the leaf profile of rooms, and certificate requests.
+
+RFC 5280, RFC 2986 (PKCS#10). This file encodes and decodes; what a room may be called is decided in
+`authority` and `broker`. Nothing of a request is copied into a certificate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from strongroom.crypto import digest, tls
+from strongroom.errors import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+# UUID-based arc (ITU-T X.667: 2.25.<UUID as an integer>) of 27104d2f-c2ab-468d-96cb-9f3ce680376a.
+# Value: an OCTET STRING with the 32-byte SHA-256 digest of the evidence that was accepted.
+EVIDENCE_OID = "2.25.51924534114858547032357187926685136746"
+_OCTET_STRING_32 = b"\x04\x20"
+_EVIDENCE = x509.ObjectIdentifier(EVIDENCE_OID)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """What a room's certificate says. `spki` is the room's TLS key (DER), `evidence` a text digest."""
+
+    common_name: str
+    unit: str
+    dns_names: tuple[str, ...]
+    uri: str
+    spki: bytes
+    evidence: str
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A certificate request whose own signature verified.
+
+    `spki` is its key (DER). `names` are all subject alternative names, as text with their kind in
+    front unless they are DNS names, and `common_name` that of the subject ("" when there is none).
+    """
+
+    spki: bytes
+    common_name: str
+    names: tuple[str, ...]
+
+
+def make_authority(key: tls.TlsKey, *, name: str, now: datetime, random: Callable[[int], bytes]) -> bytes:
+    """A self-signed authority certificate (DER) that may sign leaves only (path length 0)."""
+    private = tls.load(key)
+    subject = _name(name, "")
+    public = private.public_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(public)
+        .serial_number(tls.serial(random))
+        .not_valid_before(now)
+        .not_valid_after(tls.NO_EXPIRY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(sign_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+class Signer:
+    """An authority's key and certificate, decoded once."""
+
+    __slots__ = ("_certificate", "_identifier", "_key", "der")
+
+    def __init__(self, key: tls.TlsKey, der: bytes) -> None:
+        self.der = der
+        self._key = tls.load(key)
+        self._certificate = _load(der)
+        if _spki(self._certificate.public_key()) != key.spki:
+            raise Malformed("authority: its certificate is not of its key", code="mismatch")
+        identifier = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        self._identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier.value)
+
+    def issue(self, leaf: Leaf, *, random: Callable[[int], bytes]) -> bytes:
+        """A signed leaf certificate (DER). Raises `Malformed` when the key or a name will not do."""
+        try:
+            public = serialization.load_der_public_key(leaf.spki)
+            names = [x509.DNSName(name) for name in leaf.dns_names]
+        except (ValueError, UnsupportedAlgorithm):
+            raise Malformed("certificate: the room's TLS key is not a SubjectPublicKeyInfo") from None
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise Malformed("certificate: the room's TLS key is not an elliptic-curve key")
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+        evidence = x509.UnrecognizedExtension(_EVIDENCE, _OCTET_STRING_32 + digest.raw(leaf.evidence))
+        alternatives = x509.SubjectAlternativeName([*names, x509.UniformResourceIdentifier(leaf.uri)])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(_name(leaf.common_name, leaf.unit))
+            .issuer_name(self._certificate.subject)
+            .public_key(public)
+            .serial_number(tls.serial(random))
+            .not_valid_before(leaf.not_before)
+            .not_valid_after(leaf.not_after)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(sign_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+            .add_extension(alternatives, critical=False)
+            .add_extension(self._identifier, critical=False)
+            .add_extension(evidence, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def read_request(der: bytes) -> Request:
+    """Parse a PKCS#10 request and check that its own key signed it. Raises `Malformed`."""
+    try:
+        request = x509.load_der_x509_csr(der)
+        if not request.is_signature_valid:
+            raise Malformed("certificate request: not signed by its own key", code="bad-signature")
+        names: tuple[str, ...] = ()
+        for extension in request.extensions:
+            if isinstance(extension.value, x509.SubjectAlternativeName):
+                names = tuple(_text(one) for one in extension.value)
+        common = [str(one.value) for one in request.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
+        spki = _spki(request.public_key())
+    except (
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+        InvalidSignature,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
+        raise Malformed("certificate request: not PKCS#10 DER") from None
+    if len(common) > 1:
+        raise Malformed("certificate request: more than one common name")
+    return Request(spki=spki, common_name="".join(common), names=names)
+
+
+def _text(name: x509.GeneralName) -> str:
+    if isinstance(name, x509.DNSName):
+        return str(name.value)
+    return f"{type(name).__name__}:{str(name.value)[:200]}"
+
+
+def _name(common_name: str, unit: str) -> x509.Name:
+    parts = [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name[:64])]
+    if unit:
+        parts.insert(0, x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
+    return x509.Name(parts)
+
+
+def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _load(der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError:
+        raise Malformed("certificate: not X.509 DER") from None
+
+
+def _spki(key: object) -> bytes:
+    encode = getattr(key, "public_bytes", None)
+    if encode is None:
+        raise Malformed("certificate: unknown kind of public key")
+    return bytes(encode(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))

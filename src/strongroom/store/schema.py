@@ -1,0 +1,99 @@
+"""The tables of a broker's database, and how an older database becomes a newer one.
+
+Times are whole seconds since 1970. `MIGRATIONS[n]` leads from version n to n+1; the version is kept
+in SQLite's own `user_version`. A database of a newer version is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from strongroom.errors import Misuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+metadata = sa.MetaData()
+
+nonces = sa.Table(
+    "nonces",
+    metadata,
+    sa.Column("nonce", sa.LargeBinary, primary_key=True),
+    sa.Column("contract", sa.Text, nullable=False),
+    sa.Column("expires", sa.Integer, nullable=False),
+    sa.Column("used", sa.Integer, nullable=False, server_default="0"),
+    sqlite_with_rowid=False,
+)
+sa.Index("nonces_by_expiry", nonces.c.expires)
+sa.Index("nonces_open", nonces.c.used, sqlite_where=nonces.c.used == 0)
+
+contracts = sa.Table(
+    "contracts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+)
+
+# `ordinal` counts the runs of a contract from 1. Being unique, it is both the count and the proof
+# that no two runs took the same place.
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run", sa.Text, primary_key=True),
+    sa.Column("contract", sa.Text, nullable=False),
+    sa.Column("ordinal", sa.Integer, nullable=False),
+    sa.Column("signing_key", sa.LargeBinary, nullable=False),
+    sa.Column("release", sa.Integer, nullable=False),
+    sa.Column("receipt", sa.Integer),
+    sa.UniqueConstraint("contract", "ordinal"),
+)
+
+disks = sa.Table(
+    "disks",
+    metadata,
+    sa.Column("manifest", sa.Text, primary_key=True),
+    sa.Column("cipher", sa.Text, nullable=False),
+    sa.Column("sealed_key", sa.LargeBinary),
+)
+
+leaves = sa.Table(
+    "leaves",
+    metadata,
+    sa.Column("idx", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("entry", sa.LargeBinary, nullable=False),
+)
+sa.Index("leaves_by_run", leaves.c.run, sqlite_where=leaves.c.run != "")
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    sa.Column("level", sa.Integer, primary_key=True),
+    sa.Column("idx", sa.Integer, primary_key=True),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+def _first(connection: sa.Connection) -> None:
+    metadata.create_all(connection)
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first,)
+
+
+def migrate(connection: sa.Connection) -> None:
+    """Bring the database to the newest version, within the caller's transaction."""
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if version > len(MIGRATIONS):
+        raise Misuse(
+            f"broker database: version {version}, this program knows up to {len(MIGRATIONS)}",
+            code="newer-store",
+            hint="use the newer Strongroom that made it",
+        )
+    for step in MIGRATIONS[version:]:
+        step(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version = {len(MIGRATIONS)}")

@@ -1,0 +1,162 @@
+"""A broker's storage in one SQLite file (write-ahead log, `synchronous=FULL`).
+
+Several processes may open the same file on one machine: `BEGIN IMMEDIATE` makes writers wait for each
+other, so that no two of them decide at once. It does not work over network file systems.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event, pool
+
+from strongroom.errors import NotFound
+from strongroom.store import cache, failures, schema, transaction
+from strongroom.store.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from strongroom.broker.storage import Committed, Transaction
+    from strongroom.errors import Unavailable
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 10
+_OF_RUN = (
+    sa.select(schema.leaves.c.idx, schema.leaves.c.entry)
+    .where(schema.leaves.c.run == sa.bindparam("wanted"), schema.leaves.c.run != sa.literal_column("''"))
+    .order_by(schema.leaves.c.idx)
+    .limit(64)
+)
+_PER_CONTRACT = sa.select(
+    schema.runs.c.contract, sa.func.count(), sa.func.count(schema.runs.c.receipt)
+).group_by(schema.runs.c.contract)
+_VERSIONS = sa.select(schema.contracts).order_by(schema.contracts.c.id)
+_LATEST_NONCE = sa.select(sa.func.max(schema.nonces.c.expires))
+
+
+class SqliteStore:
+    """Implements `broker.storage.Store`. Close it, so that the log is folded into the file."""
+
+    def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        self._writing = _engine(path, begin="BEGIN IMMEDIATE", busy_seconds=busy_seconds, size=1)
+        self._reading = _engine(path, begin="BEGIN", busy_seconds=busy_seconds, size=8)
+        self._nodes = cache.NodeCache()
+        with failures.mapped(), self._writing.connect() as connection, connection.begin():
+            schema.migrate(connection)
+        self.ledger = LedgerView(self._reading, self._nodes)
+        self._writer = Writer(self._writing, self._nodes)
+
+    async def write(self, work: Callable[[Transaction], T]) -> Committed[T]:
+        """Run `work` in a transaction; return once it is durable."""
+        done: Committed[T] = await asyncio.wrap_future(self._writer.submit(work))
+        return done
+
+    @property
+    def failing(self) -> Unavailable | None:
+        """Why the last write failed; None when it did not."""
+        return self._writer.failing
+
+    def close(self) -> None:
+        """Finish what is queued and close the file."""
+        self._writer.close()
+        self._writing.dispose()
+        self._reading.dispose()
+
+    def runs_by_contract(self) -> list[tuple[str, int, int]]:
+        """Contract digest, runs, and how many of them have a receipt."""
+        with failures.mapped(), self._reading.begin() as connection:
+            return [(row[0], row[1], row[2]) for row in connection.execute(_PER_CONTRACT)]
+
+    def versions(self) -> list[tuple[str, int, str]]:
+        """Contract id, highest version and its digest."""
+        with failures.mapped(), self._reading.begin() as connection:
+            return [(row.id, row.version, row.digest) for row in connection.execute(_VERSIONS)]
+
+    def latest_nonce_expiry(self) -> int | None:
+        """The latest expiry of any nonce still known, in seconds since 1970."""
+        with failures.mapped(), self._reading.begin() as connection:
+            value: int | None = connection.execute(_LATEST_NONCE).scalar_one()
+            return value
+
+
+class LedgerView:
+    """Implements `broker.storage.LedgerView`."""
+
+    def __init__(self, engine: sa.Engine, nodes: cache.NodeCache) -> None:
+        self._engine = engine
+        self._nodes = nodes
+
+    def size(self) -> int:
+        """How many leaves are durable."""
+        with failures.mapped(), self._engine.begin() as connection:
+            return transaction.read_size(connection)
+
+    def node(self, level: int, index: int) -> bytes:
+        """The hash of a complete subtree."""
+        found = self._nodes.get(level, index)
+        if found is None:
+            with failures.mapped(), self._engine.begin() as connection:
+                read = cache.read_run(connection, level, index)
+            self._nodes.add(read)
+            found = read[level, index]
+        return found
+
+    def leaves(self, start: int, count: int) -> Sequence[bytes]:
+        """The bytes of leaves start … start+count-1."""
+        with failures.mapped(), self._engine.begin() as connection:
+            return transaction.read_leaves(connection, start, count)
+
+    def of_run(self, run: str) -> Sequence[tuple[int, bytes]]:
+        """Index and bytes of the run's first 64 leaves."""
+        with failures.mapped(), self._engine.begin() as connection:
+            return [(row.idx, row.entry) for row in connection.execute(_OF_RUN, {"wanted": run})]
+
+
+def create(path: Path) -> None:
+    """Make an empty database that only its owner may read. Raises `Unavailable`."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    SqliteStore(path).close()
+
+
+def open_store(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> SqliteStore:
+    """Open a database that exists. A missing file is never made anew: its ledger would be lost."""
+    if not path.is_file():
+        raise NotFound(f"{path}: no broker database", hint="`strongroom broker init` makes one")
+    return SqliteStore(path, busy_seconds=busy_seconds)
+
+
+def _engine(path: Path, *, begin: str, busy_seconds: float, size: int) -> sa.Engine:
+    engine = sa.create_engine(
+        f"sqlite:///{path}",
+        poolclass=pool.QueuePool,
+        pool_size=size,
+        max_overflow=0,
+        connect_args={"timeout": busy_seconds, "check_same_thread": False, "cached_statements": 256},
+    )
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, explicitly
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "trusted_schema=OFF",
+            "secure_delete=ON",
+            "temp_store=MEMORY",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def began(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

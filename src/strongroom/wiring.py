@@ -1,0 +1,257 @@
+"""Builds the broker out of its directory, with the real clock, randomness and disk.
+
+A broker's directory: `broker.json` (settings, secrets under the passphrase), `broker.db` (SQLite) and
+`serve.lock`. Everything below takes time and randomness as arguments; this is where they come from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+import resource
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from strongroom.authority.issue import Authority
+from strongroom.broker import settings as settings_model
+from strongroom.broker.broker import Allowance, Broker, Budgets
+from strongroom.broker.notary import Notary
+from strongroom.crypto import certificates, hpke
+from strongroom.errors import Conflict, Misuse, NotFound, Refused
+from strongroom.ledger import checkpoint, merkle
+from strongroom.model import record
+from strongroom.store import sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from strongroom.model.party import Party
+
+SETTINGS = "broker.json"
+DATABASE = "broker.db"
+LOCK = "serve.lock"
+_PR_SET_DUMPABLE = 4
+
+
+class SteadyClock:
+    """UTC that never goes back: the wall clock read once, then the monotonic clock.
+
+    `floor` is the latest time already on record: a host that sets its clock back and starts the broker
+    anew gains nothing (RULES 50). Whole microseconds; a clock set forward shows at the next start.
+    """
+
+    __slots__ = ("_monotonic", "_start")
+
+    def __init__(self, *, wall: datetime, monotonic: float, floor: datetime) -> None:
+        self._start = max(wall, floor)
+        self._monotonic = monotonic
+
+    def at(self, monotonic: float) -> datetime:
+        """The time when the monotonic clock reads so many seconds."""
+        return self._start + timedelta(seconds=max(0.0, monotonic - self._monotonic))
+
+    def __call__(self) -> datetime:
+        """The time now."""
+        return self.at(time.monotonic())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A broker with its store, and its secrets while it is open."""
+
+    broker: Broker
+    store: sqlite.SqliteStore
+    settings: settings_model.Settings
+    secrets: settings_model.Secrets = field(repr=False)
+
+
+def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphrase: bytes) -> Party:
+    """Make a broker's directory; return the owner's public part with the broker's address.
+
+    Raises `Misuse` when there is something already: keys are never made twice for one directory.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise Misuse(f"{directory}: not empty", hint="name a new folder; a broker's keys are made once")
+    made = settings_model.make(
+        owner,
+        listen=listen,
+        url=url,
+        passphrase=passphrase,
+        now=datetime.now(UTC).replace(microsecond=0),
+        random=secrets.token_bytes,
+    )
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    try:
+        sqlite.create(directory / DATABASE)
+        # The settings come last: without them the folder is no broker.
+        _write(directory / SETTINGS, made.encode())
+    except BaseException:
+        for name in (SETTINGS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+            (directory / name).unlink(missing_ok=True)
+        raise
+    return made.party
+
+
+def read_settings(directory: Path) -> settings_model.Settings:
+    """The broker's own file. Raises `NotFound` or `Malformed`."""
+    path = directory / SETTINGS
+    if not path.is_file():
+        raise NotFound(f"{directory}: not a broker's folder", hint="`strongroom broker init` makes one")
+    with path.open("rb") as source:
+        return settings_model.parse(source.read(settings_model.MAX_BYTES + 1))
+
+
+@contextlib.contextmanager
+def open_broker(directory: Path, passphrase: bytes, *, budgets: Budgets | None = None) -> Iterator[Opened]:
+    """The broker of a directory, open until the context ends."""
+    settings = read_settings(directory)
+    opened = settings_model.unlock(settings, passphrase)
+    limits = budgets or Budgets()
+    store = sqlite.open_store(directory / DATABASE)
+    try:
+        clock = SteadyClock(
+            wall=datetime.now(UTC), monotonic=time.monotonic(), floor=_latest(store, limits.nonce_lifetime)
+        )
+        broker = Broker(
+            party=settings.party,
+            audience=settings.address.pin,
+            store=store,
+            clock=clock,
+            random=secrets.token_bytes,
+            at_rest=opened.at_rest,
+            authority=Authority(
+                signer=certificates.Signer(opened.authority, settings.authority), random=secrets.token_bytes
+            ),
+            notary=Notary(opened.ledger),
+            budgets=limits,
+            denials=Allowance(limits.denials, limits.denial_seconds),
+        )
+        yield Opened(broker=broker, store=store, settings=settings, secrets=opened)
+    finally:
+        store.close()
+
+
+@contextlib.contextmanager
+def serving(directory: Path, *, replica: bool) -> Iterator[None]:
+    """Hold the directory's lock: alone, or together with other replicas. Raises `Conflict`."""
+    fd = os.open(directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if replica else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"{directory}: another broker serves this folder",
+                code="already-serving",
+                hint="stop it; or start every one of them with --replica, on addresses of their own",
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _latest(store: sqlite.SqliteStore, nonce_lifetime: timedelta) -> datetime:
+    """The latest time that the store knows to have been."""
+    times = [datetime.fromtimestamp(0, UTC)]
+    size = store.ledger.size()
+    if size:
+        times.append(record.parse(store.ledger.leaves(size - 1, 1)[0]).time)
+    expiry = store.latest_nonce_expiry()
+    if expiry is not None:
+        times.append(datetime.fromtimestamp(expiry, UTC) - nonce_lifetime)
+    return max(times)
+
+
+def _write(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as target:
+        target.write(data)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+class Warm:
+    """Readiness: false until everything that a release needs has been used once, and while writes fail."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self._warm = False
+
+    def warm_up(self) -> None:
+        """Sign a checkpoint, seal to a fresh key: what fails here must not fail in a release first."""
+        broker = self._opened.broker
+        broker.notary.checkpoint(broker.store.ledger, broker.store.ledger.size())
+        hpke.seal(hpke.generate().public, b"warm", info=b"warm")
+        self._warm = True
+
+    def why_not(self) -> str | None:
+        """None when ready, else a code: `starting`, or that of the last write's failure."""
+        if not self._warm:
+            return "starting"
+        failing = self._opened.store.failing
+        return None if failing is None else failing.code
+
+
+def expect_checkpoint(opened: Opened, note: str) -> None:
+    """Raise `Refused` unless the broker's ledger extends the checkpoint that a witness kept (RULES 47)."""
+    kept = checkpoint.verify(note, opened.broker.notary.public)
+    ledger = opened.store.ledger
+    size = ledger.size()
+    if kept.size > size or merkle.root(ledger, kept.size) != kept.root:
+        raise Refused(
+            f"the ledger has {size} entries and does not extend the witnessed checkpoint of {kept.size}",
+            code="restored-backup",
+            hint="this is an old or altered copy of the broker's folder; find the newest one",
+        )
+
+
+def broker_status(directory: Path) -> dict[str, Any]:
+    """What `broker status` shows: {"party", "url", "ledger_size", "contracts": […], "runs": […]}."""
+    settings = read_settings(directory)
+    store = sqlite.open_store(directory / DATABASE)
+    try:
+        return {
+            "party": settings.party.name,
+            "url": settings.address.url,
+            "ledger_size": store.ledger.size(),
+            "contracts": [
+                {"id": id, "version": version, "digest": digest} for id, version, digest in store.versions()
+            ],
+            "runs": [
+                {"contract": contract, "runs": runs, "receipts": receipts}
+                for contract, runs, receipts in store.runs_by_contract()
+            ],
+        }
+    finally:
+        store.close()
+
+
+def shield_process() -> None:
+    """Close core dumps and, to other users' debuggers, this process's memory (RULES 51)."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def log_plainly() -> None:
+    """Warnings and errors to standard error, one line each, without tracebacks."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    # Whatever strangers send to the port is no event: handshakes that fail, requests that are none.
+    for name in ("asyncio", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_info, record.exc_text, record.stack_info = None, None, None
+        return super().format(record).replace("\n", " ")
