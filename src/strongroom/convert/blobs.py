@@ -1,0 +1,306 @@
+"""Bytes of an image, where they lie, and the one way they come out: checked.
+
+A `Blob` is a run of bytes in an open file (a file of an OCI layout, or a member of an archive).
+`document` and `unpack` compare size and SHA-256 with what the image says before anything is
+parsed; a layer is decompressed only after its compressed digest held, and its tar is looked at
+only after the digest of the uncompressed bytes (OCI config, diff_id) held. Layers go to a `Spool`:
+an unnamed file that only this process can open and that vanishes with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import zlib
+from contextlib import closing
+from typing import TYPE_CHECKING, cast
+
+from strongroom.errors import Malformed, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
+    from typing import BinaryIO, Self
+
+    from strongroom.convert.limits import Limits
+
+CHUNK = 1 << 20
+_GZIP = b"\x1f\x8b\x08"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_WINDOW = "128MB"
+
+
+class Blob:
+    """`size` bytes at `offset` of an open file. Closing it closes its own descriptor."""
+
+    def __init__(self, fd: int, offset: int, size: int, what: str) -> None:
+        self._fd = fd
+        self._offset = offset
+        self.size = size
+        self.what = what
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes from `offset`, fewer only at the end."""
+        count = min(count, self.size - offset)
+        return read_at(self._fd, self._offset + offset, count) if count > 0 else b""
+
+    def part(self, offset: int, size: int, what: str) -> Blob:
+        """A run within this one, on a descriptor of its own."""
+        return Blob(os.dup(self._fd), self._offset + offset, size, what)
+
+    def chunks(self) -> Iterator[bytes]:
+        """All bytes in order. Raises `Malformed` when the file turns out shorter."""
+        offset = 0
+        while offset < self.size:
+            chunk = self.read_at(offset, CHUNK)
+            if not chunk:
+                raise Malformed(f"{self.what}: ends at byte {offset} of {self.size}", code="truncated")
+            yield chunk
+            offset += len(chunk)
+
+
+class Spool:
+    """Decompressed bytes in an unnamed, private file in folder `scratch`. Closing it frees them."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 - closed by close()
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the space."""
+        self._file.close()
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end."""
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        self.size += len(data)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes from `offset`, fewer only at the end."""
+        return read_at(self._file.fileno(), offset, count)
+
+    def open(self, offset: int, size: int) -> BinaryIO:
+        """A reader of `size` bytes at `offset`; any number may be open at once."""
+        return cast("BinaryIO", io.BufferedReader(_Slice(self._file.fileno(), offset, size)))
+
+
+class _Slice(io.RawIOBase):
+    def __init__(self, fd: int, offset: int, size: int) -> None:
+        self._fd = fd
+        self._offset = offset
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")[: self._left]  # type: ignore[arg-type]
+        count = os.preadv(self._fd, [view], self._offset) if view else 0
+        self._offset += count
+        self._left -= count
+        return count
+
+
+def read_at(fd: int, offset: int, count: int) -> bytes:
+    """Like `os.pread`, but short only at the end of the file."""
+    data = os.pread(fd, count, offset)
+    while len(data) < count:
+        more = os.pread(fd, count - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def document(blob: Blob, *, digest: str | None, size: int | None, max_bytes: int) -> bytes:
+    """A small blob whole, checked. `None` means that nobody has said. Raises `Malformed`, `Refused`."""
+    _check_size(blob, size)
+    if blob.size > max_bytes:
+        raise Malformed(f"{blob.what}: {blob.size} bytes, at most {max_bytes} allowed", code="too-large")
+    data = b"".join(blob.chunks())
+    if digest is not None:
+        _check_digest(blob.what, "digest", digest, "sha256:" + hashlib.sha256(data).hexdigest())
+    return data
+
+
+def unpack(
+    blob: Blob,
+    spool: Spool,
+    *,
+    compression: str,
+    digest: str | None,
+    size: int | None,
+    diff_id: str,
+    limits: Limits,
+    progress: Callable[[int], None],
+) -> None:
+    """Put a layer's uncompressed bytes into `spool`, checked against both digests.
+
+    `compression` is "none", "gzip", "zstd" or "detect" (docker-archive says nothing about it).
+    `progress` is called with numbers of uncompressed bytes. Raises `Malformed`, `Refused`, or
+    `Unavailable` when the `zstd` program is not installed.
+    """
+    _check_size(blob, size)
+    if compression == "detect":
+        head = blob.read_at(0, 4)
+        compression = "gzip" if head[:3] == _GZIP else "zstd" if head == _ZSTD else "none"
+    if digest is not None and compression != "none":
+        # Decompressors are large programs: they see no byte that the image's digest does not cover.
+        _check_digest(blob.what, "digest", digest, digest_of(blob.chunks()))
+    diff = hashlib.sha256()
+    with closing(_DECODERS[compression](blob)) as stream:
+        for data in stream:
+            diff.update(data)
+            spool.append(data)
+            progress(len(data))
+            _check_growth(blob, spool.size, limits)
+    got = "sha256:" + diff.hexdigest()
+    if digest is not None and compression == "none":
+        _check_digest(blob.what, "digest", digest, got)
+    _check_digest(blob.what, "uncompressed digest (diff_id)", diff_id, got)
+
+
+def _check_size(blob: Blob, size: int | None) -> None:
+    if size is not None and blob.size != size:
+        raise Refused(
+            f"{blob.what}: expected {size} bytes, got {blob.size}",
+            code="wrong-size",
+            hint="the image is damaged or was changed; fetch it again",
+        )
+
+
+def _check_digest(what: str, name: str, expected: str, got: str) -> None:
+    if expected != got:
+        raise Refused(
+            f"{what}: {name}: expected {expected}, got {got}",
+            code="wrong-digest",
+            hint="the image is damaged or was changed; fetch it again",
+        )
+
+
+def digest_of(chunks: Iterator[bytes]) -> str:
+    """The text digest of a stream of bytes."""
+    state = hashlib.sha256()
+    for chunk in chunks:
+        state.update(chunk)
+    return "sha256:" + state.hexdigest()
+
+
+def _check_growth(blob: Blob, grown: int, limits: Limits) -> None:
+    if grown > limits.layer_bytes:
+        raise Refused(
+            f"{blob.what}: more than {limits.layer_bytes} bytes when decompressed", code="too-large"
+        )
+    if grown > limits.ratio_grace and grown > limits.ratio * blob.size:
+        raise Refused(
+            f"{blob.what}: {blob.size} bytes grow to more than {limits.ratio} times as many",
+            code="bomb",
+            hint="a decompression bomb, or files of nothing but zeros",
+        )
+
+
+def _plain(blob: Blob) -> Generator[bytes, None, None]:
+    yield from blob.chunks()
+
+
+def _gunzip(blob: Blob) -> Generator[bytes, None, None]:
+    """One or more members (RFC 1952, 2.2), as every runtime accepts them, and nothing after."""
+    state = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    complete = False
+    for chunk in blob.chunks():
+        data = chunk
+        while True:
+            if complete and data:
+                state = zlib.decompressobj(zlib.MAX_WBITS | 16)
+                complete = False
+            try:
+                out = state.decompress(data, CHUNK)
+            except zlib.error as cause:
+                raise Malformed(f"{blob.what}: gzip: {cause}", code="bad-gzip") from None
+            if out:
+                yield out
+            complete = state.eof
+            data = state.unused_data if complete else state.unconsumed_tail
+            if not data and (complete or len(out) < CHUNK):
+                break
+    if not complete:
+        raise Malformed(f"{blob.what}: gzip: ends too early", code="truncated")
+
+
+def _unzstd(blob: Blob) -> Generator[bytes, None, None]:
+    """Through the `zstd` program (RFC 8878), which gets the bytes and nothing else."""
+    program = shutil.which("zstd")
+    if program is None:
+        raise Unavailable(
+            f"{blob.what}: the program zstd is needed for this layer",
+            hint="install the Debian package zstd",
+        )
+    if blob.read_at(0, 4) != _ZSTD:
+        # The program can read other formats too; the media type said this one.
+        raise Malformed(f"{blob.what}: not a zstd frame", code="bad-zstd")
+    command = [program, "-d", "-c", "-q", f"--memory={_ZSTD_WINDOW}"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"LC_ALL": "C"},
+        bufsize=0,
+    ) as child:
+        feeder = threading.Thread(target=_feed, args=(blob, child), daemon=True)
+        feeder.start()
+        try:
+            assert child.stdout is not None  # noqa: S101 - asked for with PIPE
+            while out := child.stdout.read(CHUNK):
+                yield out
+            status = child.wait()
+        finally:
+            child.kill()
+            feeder.join()
+        if status != 0:
+            raise Malformed(f"{blob.what}: zstd: does not decompress", code="bad-zstd")
+
+
+def _feed(blob: Blob, child: subprocess.Popen[bytes]) -> None:
+    assert child.stdin is not None  # noqa: S101 - asked for with PIPE
+    try:
+        with child.stdin as sink:
+            for chunk in blob.chunks():
+                view = memoryview(chunk)
+                while view:
+                    view = view[sink.write(view) :]
+    except (BrokenPipeError, Malformed):
+        # The program's exit status tells; a short blob is a truncated frame to it.
+        child.kill()
+
+
+_DECODERS: dict[str, Callable[[Blob], Generator[bytes, None, None]]] = {
+    "none": _plain,
+    "gzip": _gunzip,
+    "zstd": _unzstd,
+}

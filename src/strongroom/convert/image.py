@@ -1,0 +1,189 @@
+"""An image to what `seal` takes: a tree of entries and the settings to run it with.
+
+    with image.load(path, scratch=folder) as loaded:
+        disk.seal(loaded.entries, …, image=loaded.settings)
+
+In this order: recognise the source (`sources`), choose one image by digest and platform, check and
+unpack every layer into a spool (`blobs`), apply the layers (`layers`), add what a room needs, look
+up how to run it. The same image digest gives the same entries, whatever form the image came in.
+
+Added to every image, when missing: the empty directories `data`, `out`, `tmp` (mode 1777), `proc`,
+`sys`, `dev` and `run`, over which the room mounts, and the working directory; all are root's, from
+1970. Added to the environment, when missing, as container runtimes do: PATH and HOME.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.convert import accounts, blobs, layers, oci, rootfs, sources, tar
+from strongroom.convert.limits import LIMITS
+from strongroom.errors import Misuse, Refused
+from strongroom.model.manifest import ImageSettings
+from strongroom.seal.tree import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from strongroom.convert.limits import Limits
+    from strongroom.seal.tree import Entry
+
+PLATFORM = oci.Platform(os="linux", architecture="amd64")
+MOUNT_POINTS = (b"data", b"out", b"tmp", b"proc", b"sys", b"dev", b"run")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An image ready to be sealed. `entries` can be read while the `load` context is open.
+
+    `digest` names the image (see `sources.Chosen`), `index` the index that it was chosen from;
+    `names` and `notes` are for people: tags that mean this digest today, and what was left out.
+    """
+
+    kind: str
+    digest: str
+    index: str | None
+    names: tuple[str, ...]
+    layers: int
+    content_bytes: int
+    entries: list[Entry]
+    settings: ImageSettings
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def load(
+    path: Path,
+    *,
+    scratch: Path,
+    digest: str | None = None,
+    platform: oci.Platform = PLATFORM,
+    config: bytes | None = None,
+    limits: Limits = LIMITS,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[Loaded]:
+    """Load the image at `path`.
+
+    `scratch` is a folder on a disk that can hold the uncompressed image; only unnamed files are
+    made there. `digest` chooses among several images. `config` (the bytes of an OCI image
+    configuration) is for a root file system, which brings none. `progress` gets numbers of
+    unpacked bytes. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
+    """
+    if not path.exists():
+        raise Misuse(
+            f"{path}: no such file or folder", hint="give an OCI layout, an image archive or a folder"
+        )
+    with ExitStack() as opened:
+        if path.is_dir() and not (path / "oci-layout").exists():
+            if digest is not None:
+                raise Misuse(f"{path}: a root file system has no digest to choose by")
+            yield _from_folder(path, config, opened, scratch, limits, progress)
+            return
+        if config is not None:
+            raise Misuse(f"{path}: an image brings its own configuration", hint="leave --config out")
+        source = opened.enter_context(sources.Source(path, limits))
+        chosen = source.choose(digest=digest, platform=platform)
+        tree = layers.Tree(limits)
+        total = 0
+        for layer in chosen.layers:
+            spool = opened.enter_context(blobs.Spool(scratch))
+            with source.open(layer) as blob:
+                blobs.unpack(
+                    blob,
+                    spool,
+                    compression=layer.compression,
+                    digest=layer.digest,
+                    size=layer.size,
+                    diff_id=layer.diff_id,
+                    limits=limits,
+                    progress=progress,
+                )
+            total += spool.size
+            if total > limits.total_bytes:
+                raise Refused(f"image: more than {limits.total_bytes} bytes", code="too-large")
+            tree.apply(spool.read_at, spool.size, spool.open, what=layer.what)
+        yield _finish(chosen, tree, limits)
+
+
+def _from_folder(
+    path: Path,
+    config: bytes | None,
+    opened: ExitStack,
+    scratch: Path,
+    limits: Limits,
+    progress: Callable[[int], None],
+) -> Loaded:
+    if config is None:
+        raise Misuse(
+            f"{path}: a root file system does not say what to run",
+            code="no-config",
+            hint='give --config with an OCI image configuration, like {"config": {"Entrypoint": ["/bin/program"]}}',
+        )
+    settings = oci.parse_settings(config, what="config", limits=limits)
+    spool = opened.enter_context(blobs.Spool(scratch))
+    found = list(rootfs.members(path, spool, limits=limits, progress=progress))
+    tree = layers.Tree(limits)
+    tree.add(found, spool.open, what="root file system")
+    chosen = sources.Chosen(
+        kind="root file system",
+        digest=rootfs.digest(found, spool, config),
+        index=None,
+        names=(),
+        config=settings,
+        layers=(),
+    )
+    return _finish(chosen, tree, limits)
+
+
+def _finish(chosen: sources.Chosen, tree: layers.Tree, limits: Limits) -> Loaded:
+    config = chosen.config
+    if not config.entrypoint and not config.command:
+        raise Refused(
+            f"image {chosen.digest}: neither ENTRYPOINT nor CMD, so nothing to run",
+            code="nothing-to-run",
+            hint="rebuild it with an ENTRYPOINT",
+        )
+    account = accounts.look_up(config.user, tree, limits)
+    for name in MOUNT_POINTS:
+        tree.make_directory(name, mode=0o1777 if name == b"tmp" else 0o755)
+    folder = _working_directory(config.working_directory, tree, limits)
+    notes = list(tree.notes)
+    notes += [f"{name} has no effect in a room" for name in config.ignored]
+    program = (config.entrypoint or config.command)[0]
+    if program.startswith("/") and tree.find(program.encode()) is None:
+        notes.append(f"the program {program[:100]!r} is not in the image")
+    environment = {"PATH": DEFAULT_PATH, "HOME": account.home} | config.environment
+    entries = tree.entries()
+    return Loaded(
+        kind=chosen.kind,
+        digest=chosen.digest,
+        index=chosen.index,
+        names=chosen.names,
+        layers=max(1, len(chosen.layers)),
+        content_bytes=sum(entry.size for entry in entries if entry.kind is Kind.FILE),
+        entries=entries,
+        settings=ImageSettings(
+            source=chosen.digest,
+            entrypoint=config.entrypoint,
+            command=config.command,
+            environment=environment,
+            working_directory=folder,
+            uid=account.uid,
+            gid=account.gid,
+            groups=account.groups,
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _working_directory(text: str, tree: layers.Tree, limits: Limits) -> str:
+    text = text or "/"
+    if not text.startswith("/"):
+        raise Refused(f"image: WORKDIR {text[:100]!r} is not absolute", code="bad-working-directory")
+    path = tar.clean(text.encode(), "image: WORKDIR", limits)
+    tree.make_directory(tree.resolve(path))
+    return "/" + path.decode()

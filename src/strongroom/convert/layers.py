@@ -1,0 +1,380 @@
+"""Layers, one after the other, become one tree in memory. No file of an image is ever created.
+
+Spec: OCI image-spec v1.1, "Image Layer Filesystem Changeset".
+A layer is applied in this order:
+  1 its entries are read and checked; a path may occur once     2 its whiteouts hide what lower layers put there
+  3 its entries are added, in order                             4 parents that no layer names are directories 0755 of root
+The rules where runtimes differ, and what is decided here:
+  - A path whose parent is a symbolic link is refused: common runtimes follow the link inside the
+    image, others replace it; an image must not mean two things.
+  - A directory over a directory keeps the children and takes the new metadata; anything over a
+    directory hides all of it; a directory over anything else replaces it.
+  - A hard link needs its target to exist by then, in this layer or a lower one, and shares its
+    inode; the link's own metadata is not applied. A link to a symbolic link becomes a copy of it.
+  - Device nodes and pipes are refused: nothing in a room needs them, and the room has its own /dev.
+  - Extended attributes kept: security.capability and user.*. security.selinux is dropped and noted,
+    as a label means nothing in a room. All others are refused (trusted.overlay.* rewrites trees).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from strongroom.convert import tar
+from strongroom.convert.tar import Type
+from strongroom.errors import Refused
+from strongroom.seal import tree as sealed
+from strongroom.seal.tree import Kind, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import BinaryIO
+
+    from strongroom.convert.limits import Limits
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_META = b".wh..wh."
+_KINDS = {Type.FILE: Kind.FILE, Type.DIRECTORY: Kind.DIRECTORY, Type.SYMLINK: Kind.SYMLINK}
+_HIDDEN_HINT = "the image is built wrongly, or to confuse; rebuild it"
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One inode. Hard links are several names for the same Node."""
+
+    kind: Kind
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    size: int = 0
+    target: bytes = b""
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    open: Callable[[], BinaryIO] | None = None
+    children: dict[bytes, Node] = field(default_factory=dict)
+
+
+class Tree:
+    """The merged tree. `notes` are remarks for people about what was left out."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.root = Node(Kind.DIRECTORY)
+        self.notes: list[str] = []
+        self._limits = limits
+        self._entries = 0
+        self._xattr_bytes = 0
+
+    def apply(
+        self,
+        read_at: tar.ReadAt,
+        size: int,
+        open_at: Callable[[int, int], BinaryIO],
+        *,
+        what: str,
+    ) -> None:
+        """Apply one uncompressed layer of `size` bytes. Raises `Malformed`, `Refused`.
+
+        `open_at` is kept by the tree: contents are read through it when the tree is sealed.
+        """
+        self.add(tar.members(read_at, size, what=what, limits=self._limits), open_at, what=what)
+
+    def add(
+        self, members: Iterable[tar.Member], open_at: Callable[[int, int], BinaryIO], *, what: str
+    ) -> None:
+        """Apply a layer given by its entries."""
+        layer = _Layer(self, what, open_at)
+        found = []
+        for member in members:
+            self._count(member, what)
+            layer.admit(member)
+            found.append(member)
+        plain = []
+        for member in found:
+            if member.path.rpartition(b"/")[2].startswith(_WHITEOUT):
+                layer.hide(member)
+            else:
+                plain.append(member)
+        for member in plain:
+            layer.add(member)
+
+    def find(self, path: bytes, *, follow: bool = True) -> Node | None:
+        """The node at `path`, links followed inside this tree only; None when there is none.
+
+        Absolute links start at this tree's root and `..` stops there, as in a chroot.
+        Raises `Refused` for a loop of links.
+        """
+        return self._walk(path, follow=follow)[0]
+
+    def resolve(self, path: bytes) -> bytes:
+        """`path` with all links in it followed; what does not exist is kept as named."""
+        return b"/".join(self._walk(path, follow=True)[1])
+
+    def make_directory(self, path: bytes, *, mode: int = 0o755) -> None:
+        """Make sure that `path` (clean, no links) is a directory; new ones belong to root."""
+        node = self.root
+        parts = path.split(b"/") if path else []
+        for index, part in enumerate(parts):
+            child = node.children.get(part)
+            if child is None:
+                child = Node(Kind.DIRECTORY, mode=mode if index == len(parts) - 1 else 0o755)
+                node.children[part] = child
+            if child.kind is not Kind.DIRECTORY:
+                raise Refused(
+                    f"image: {show(path)} must be a directory, but {show(part)} is a {child.kind.value}",
+                    code="not-directory",
+                    hint="rebuild the image with a plain directory there",
+                )
+            node = child
+
+    def entries(self) -> list[sealed.Entry]:
+        """The tree as `seal` takes it, the root first, children in the order of their bytes.
+
+        Contents stay in the spools that `apply` was given; those must live as long as the entries.
+        """
+        names: dict[int, int] = {}
+        for _, node in self._every():
+            names[id(node)] = names.get(id(node), 0) + 1
+        groups: dict[int, int] = {}
+        out = []
+        for path, node in self._every():
+            group = None
+            if names[id(node)] > 1:
+                group = groups.setdefault(id(node), len(groups) + 1)
+            out.append(_entry(path, node, group))
+        return out
+
+    def _every(self) -> Iterator[tuple[bytes, Node]]:
+        stack = [(b"", self.root)]
+        while stack:
+            path, node = stack.pop()
+            yield path, node
+            prefix = path + b"/" if path else b""
+            stack.extend((prefix + name, node.children[name]) for name in sorted(node.children, reverse=True))
+
+    def _walk(self, path: bytes, *, follow: bool) -> tuple[Node | None, list[bytes]]:
+        todo = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
+        above: list[tuple[bytes, Node | None]] = []
+        node: Node | None = self.root
+        hops = 0
+        while todo:
+            part = todo.pop()
+            if part == b"..":
+                if above:
+                    above.pop()
+                node = above[-1][1] if above else self.root
+                continue
+            here = node.children.get(part) if node is not None else None
+            if here is not None and here.kind is Kind.SYMLINK and (todo or follow):
+                hops += 1
+                if hops > 40 or len(todo) > 4096:
+                    raise Refused(f"image: {show(path)}: too many symbolic links", code="link-loop")
+                if here.target.startswith(b"/"):
+                    above.clear()
+                    node = self.root
+                todo += [name for name in reversed(here.target.split(b"/")) if name not in (b"", b".")]
+                continue
+            # A missing name has missing children; `..` out of it goes back to what exists.
+            node = here
+            above.append((part, here))
+        return node, [name for name, _ in above]
+
+    def _count(self, member: tar.Member, what: str) -> None:
+        self._entries += 1
+        self._xattr_bytes += sum(len(key) + len(value) for key, value in member.xattrs.items())
+        if self._entries > self._limits.entries:
+            raise Refused(f"{what}: more than {self._limits.entries} entries", code="too-large")
+        if self._xattr_bytes > self._limits.xattr_total_bytes:
+            raise Refused(
+                f"{what}: more than {self._limits.xattr_total_bytes} bytes of extended attributes",
+                code="too-large",
+            )
+
+
+class _Layer:
+    """One layer while it is being applied."""
+
+    def __init__(self, tree: Tree, what: str, open_at: Callable[[int, int], BinaryIO]) -> None:
+        self._tree = tree
+        self._what = what
+        self._open_at = open_at
+        self._named: set[bytes] = set()
+        # Directories that hold something of this layer.
+        self._holding: set[bytes] = set()
+
+    def admit(self, member: tar.Member) -> None:
+        """What can be said of an entry by itself (step 1)."""
+        where = f"{self._what}: {show(member.path)}"
+        if member.path in self._named:
+            raise Refused(f"{where}: twice in one layer", code="duplicate-entry", hint=_HIDDEN_HINT)
+        self._named.add(member.path)
+        if member.type in (Type.CHARACTER, Type.BLOCK, Type.FIFO):
+            raise Refused(
+                f"{where}: a {member.type}",
+                code="device-node",
+                hint="remove it from the image; a room has its own /dev, and an overlay whiteout "
+                "(character device 0/0) belongs into a layer as a .wh. file",
+            )
+        if not member.path and member.type is not Type.DIRECTORY:
+            raise Refused(f"{where}: the root as a {member.type}", code="bad-root")
+        for part in member.path.split(b"/")[:-1]:
+            if part.startswith(_WHITEOUT):
+                raise Refused(f"{where}: inside a whiteout", code="bad-whiteout", hint=_HIDDEN_HINT)
+        name = member.path.rpartition(b"/")[2]
+        if name.startswith(_WHITEOUT):
+            bad = name in (_WHITEOUT, b".wh..", b".wh...")
+            if bad or (name.startswith(_META) and name != _OPAQUE):
+                raise Refused(f"{where}: an unknown whiteout", code="bad-whiteout", hint=_HIDDEN_HINT)
+            if member.type is not Type.FILE or member.size:
+                raise Refused(
+                    f"{where}: a whiteout must be an empty file", code="bad-whiteout", hint=_HIDDEN_HINT
+                )
+
+    def hide(self, member: tar.Member) -> None:
+        """Apply a whiteout to what lower layers left (step 2)."""
+        folder, _, name = member.path.rpartition(b"/")
+        node = self._lower(folder, member.path)
+        if node is None:
+            return  # it hides nothing
+        if name == _OPAQUE:
+            node.children.clear()
+        else:
+            node.children.pop(name.removeprefix(_WHITEOUT), None)
+
+    def add(self, member: tar.Member) -> None:
+        """Put an entry into the tree (steps 3 and 4)."""
+        where = f"{self._what}: {show(member.path)}"
+        if not member.path:
+            self._update(self._tree.root, member, where)
+            return
+        folder, _, name = member.path.rpartition(b"/")
+        parent = self._parent(folder, where)
+        old = parent.children.get(name)
+        if member.type is Type.DIRECTORY:
+            if old is None or old.kind is not Kind.DIRECTORY:
+                old = parent.children[name] = Node(Kind.DIRECTORY)
+            self._update(old, member, where)
+            return
+        if member.path in self._holding:
+            raise Refused(
+                f"{where}: a {member.type} over a directory of the same layer",
+                code="duplicate-entry",
+                hint=_HIDDEN_HINT,
+            )
+        parent.children[name] = self._linked(member, where) or self._fresh(member, where)
+
+    def _fresh(self, member: tar.Member, where: str) -> Node:
+        node = Node(_KINDS[member.type], size=member.size, target=member.target)
+        self._update(node, member, where)
+        if node.kind is Kind.FILE:
+            offset, size, open_at = member.offset, member.size, self._open_at
+            node.open = lambda: open_at(offset, size)
+        return node
+
+    def _linked(self, member: tar.Member, where: str) -> Node | None:
+        if member.type is not Type.HARDLINK:
+            return None
+        node = None
+        if member.target != member.path:
+            folder, _, name = member.target.rpartition(b"/")
+            above = self._lower(folder, member.target)
+            node = None if above is None else above.children.get(name)
+        if node is None or node.kind is Kind.DIRECTORY:
+            raise Refused(
+                f"{where}: a hard link to {show(member.target)}, which is no file here",
+                code="bad-link",
+                hint="the target must come before the link, in the same layer or a lower one",
+            )
+        if node.kind is Kind.SYMLINK:
+            return Node(
+                node.kind,
+                mode=node.mode,
+                uid=node.uid,
+                gid=node.gid,
+                mtime=node.mtime,
+                target=node.target,
+                xattrs=dict(node.xattrs),
+            )
+        return node
+
+    def _update(self, node: Node, member: tar.Member, where: str) -> None:
+        node.mode = 0o777 if node.kind is Kind.SYMLINK else member.mode
+        node.uid, node.gid, node.mtime = member.uid, member.gid, member.mtime
+        node.xattrs = self._xattrs(member, where)
+
+    def _xattrs(self, member: tar.Member, where: str) -> dict[bytes, bytes]:
+        kept = {}
+        for name, value in member.xattrs.items():
+            if name == b"security.selinux":
+                note = "SELinux labels of the image are left out: they mean nothing in a room"
+                if note not in self._tree.notes:
+                    self._tree.notes.append(note)
+            elif name == b"security.capability" or (name.startswith(b"user.") and len(name) > 5):
+                kept[name] = value
+            else:
+                raise Refused(
+                    f"{where}: extended attribute {show(name)}",
+                    code="bad-xattr",
+                    hint="only security.capability and user.* can be kept; rebuild the layer without it",
+                )
+        return kept
+
+    def _lower(self, folder: bytes, path: bytes) -> Node | None:
+        """The directory that is there now; None when there is none. Never through a link."""
+        node = self._tree.root
+        for part in folder.split(b"/") if folder else ():
+            child = node.children.get(part)
+            if child is None:
+                return None
+            if child.kind is Kind.SYMLINK:
+                raise self._through(path, part)
+            if child.kind is not Kind.DIRECTORY:
+                return None
+            node = child
+        return node
+
+    def _parent(self, folder: bytes, where: str) -> Node:
+        """The directory that an entry goes into, made where nobody named it."""
+        node = self._tree.root
+        done = b""
+        for part in folder.split(b"/") if folder else ():
+            done = done + b"/" + part if done else part
+            child = node.children.get(part)
+            if child is None:
+                child = node.children[part] = Node(Kind.DIRECTORY)
+            elif child.kind is Kind.SYMLINK:
+                raise self._through(where, part)
+            elif child.kind is not Kind.DIRECTORY:
+                raise Refused(
+                    f"{where}: {show(done)} is a {child.kind.value}, not a directory",
+                    code="not-directory",
+                    hint=_HIDDEN_HINT,
+                )
+            self._holding.add(done)
+            node = child
+        return node
+
+    def _through(self, path: bytes | str, link: bytes) -> Refused:
+        where = path if isinstance(path, str) else f"{self._what}: {show(path)}"
+        return Refused(
+            f"{where}: goes through the symbolic link {show(link)}",
+            code="symlink-escape",
+            hint="the layer must name the real directory; rebuild it, or do not trust this image",
+        )
+
+
+def _entry(path: bytes, node: Node, group: int | None) -> sealed.Entry:
+    return sealed.Entry(
+        path=path,
+        kind=node.kind,
+        mode=node.mode,
+        uid=node.uid,
+        gid=node.gid,
+        mtime=node.mtime,
+        size=node.size,
+        target=node.target,
+        xattrs=node.xattrs,
+        link_group=group,
+        open=node.open,
+    )

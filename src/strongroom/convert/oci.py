@@ -1,0 +1,274 @@
+"""The JSON documents of an image: descriptors, indexes, manifests, configurations.
+
+Specs: OCI image-spec v1.1 (descriptor.md, image-index.md, manifest.md, config.md), and Docker's
+"Image Manifest V 2, Schema 2", which says the same in other media types.
+Unknown keys are allowed there and are skipped; the keys that are read are read strictly.
+A document is what its descriptor says it is: one that calls itself something else, or that could
+be read as another kind (CVE-2021-41190: `layers` and `manifests` in one document), is `Malformed`.
+Not checked here: digests of blobs (`blobs`), and what the settings mean for a tree (`settings`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed, Refused
+
+if TYPE_CHECKING:
+    from strongroom.convert.limits import Limits
+
+INDEXES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+# Media type of a layer → how it is compressed.
+LAYERS = {
+    "application/vnd.oci.image.layer.v1.tar": "none",
+    "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd": "zstd",
+    "application/vnd.docker.image.rootfs.diff.tar": "none",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
+}
+_FOREIGN = ("nondistributable", "foreign")
+REF_NAME = "org.opencontainers.image.ref.name"
+_MEDIA_TYPE = re.compile(r"[!-~]{1,255}", re.ASCII)
+_MAX_BLOB = 1 << 40
+_PLATFORM = re.compile(r"([a-z0-9_]{1,32})/([a-z0-9_]{1,32})(?:/([a-z0-9_.]{1,32}))?", re.ASCII)
+_ENV_NAME_MAX = 256
+_WORDS_MAX = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """What an image runs on, in the words of Go: linux/amd64, linux/arm64/v8."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    def suits(self, other: Platform) -> bool:
+        """Whether an image for `other` is one for this; no variant here means any."""
+        same = (self.os, self.architecture) == (other.os, other.architecture)
+        return same and self.variant in ("", other.variant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descriptor:
+    """A reference to a blob. `platform` and `ref_name` only where an index gives them."""
+
+    media_type: str
+    digest: str
+    size: int
+    platform: Platform | None = None
+    ref_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageManifest:
+    """Where the configuration and the layers are, lowest layer first."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """How to run it, as the image says it, not yet looked up in the tree.
+
+    `environment` has each name once (of repeated ones the last counts, as in runc).
+    `ignored` names the settings that are there and have no effect in a room.
+    """
+
+    platform: Platform
+    diff_ids: tuple[str, ...]
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    working_directory: str
+    user: str
+    ignored: tuple[str, ...]
+
+
+def parse_platform(text: str) -> Platform:
+    """Read `os/architecture[/variant]`. Raises `Malformed`."""
+    match = _PLATFORM.fullmatch(text)
+    if match is None:
+        raise Malformed(f"platform {text[:60]!r}: expected OS/ARCHITECTURE, like linux/amd64")
+    return Platform(os=match[1], architecture=match[2], variant=match[3] or "")
+
+
+def parse_index(data: bytes, media_type: str, *, what: str, limits: Limits) -> tuple[Descriptor, ...]:
+    """The descriptors of an index (manifest list). Raises `Malformed`, `Refused`."""
+    document = _document(data, media_type, what, limits, foreign=("layers", "config", "fsLayers"))
+    return tuple(
+        _descriptor(item, f"{what}.manifests[{number}]")
+        for number, item in enumerate(_items(document, "manifests", what, limits.manifests))
+    )
+
+
+def parse_manifest(data: bytes, media_type: str, *, what: str, limits: Limits) -> ImageManifest:
+    """An image manifest. Raises `Malformed`, `Refused`."""
+    document = _document(data, media_type, what, limits, foreign=("manifests", "fsLayers"))
+    config = _descriptor(document.get("config"), f"{what}.config")
+    if config.media_type not in CONFIGS:
+        raise Refused(
+            f"{what}: its configuration is {config.media_type!r}, which is not an image's",
+            code="not-an-image",
+            hint="this is some other artifact in OCI form; give an image that can run",
+        )
+    layers = []
+    for number, item in enumerate(_items(document, "layers", what, limits.layers)):
+        layer = _descriptor(item, f"{what}.layers[{number}]")
+        kind = layer.media_type
+        if any(word in kind for word in _FOREIGN) or (isinstance(item, dict) and item.get("urls")):
+            raise Refused(
+                f"{what}.layers[{number}]: a foreign layer, which is not part of the image",
+                code="foreign-layer",
+                hint="rebuild the image with all its layers inside",
+            )
+        if kind not in LAYERS:
+            raise Refused(f"{what}.layers[{number}]: unknown media type {kind!r}", code="bad-media-type")
+        layers.append(layer)
+    if not layers:
+        raise Malformed(f"{what}: no layers", code="empty")
+    return ImageManifest(config=config, layers=tuple(layers))
+
+
+def parse_config(data: bytes, *, what: str, limits: Limits) -> ImageConfig:
+    """An image configuration. Raises `Malformed`."""
+    document = _object(canonical.loads(data, what=what, max_bytes=limits.document_bytes), what)
+    if "layers" in document or "manifests" in document or "schemaVersion" in document:
+        raise Malformed(f"{what}: it could be read as a manifest", code="bad-media-type")
+    root = _object(document.get("rootfs"), f"{what}.rootfs")
+    if root.get("type") != "layers":
+        raise Malformed(f"{what}.rootfs.type: expected 'layers'")
+    where = f"{what}.rootfs"
+    diff_ids = [_digest(item, f"{where}.diff_ids") for item in _items(root, "diff_ids", where, limits.layers)]
+    return _settings(document, tuple(diff_ids), what)
+
+
+def parse_settings(data: bytes, *, what: str, limits: Limits) -> ImageConfig:
+    """A configuration without layers, given beside a root file system. Raises `Malformed`."""
+    document = _object(canonical.loads(data, what=what, max_bytes=limits.document_bytes), what)
+    return _settings(document, (), what)
+
+
+def _settings(document: dict[str, Any], diff_ids: tuple[str, ...], what: str) -> ImageConfig:
+    inner = document.get("config")
+    config = {} if inner is None else _object(inner, f"{what}.config")
+    ignored = ("Volumes", "ExposedPorts", "StopSignal", "Healthcheck", "OnBuild", "Shell")
+    return ImageConfig(
+        platform=_platform(document, what),
+        diff_ids=diff_ids,
+        entrypoint=_words(config, "Entrypoint", what),
+        command=_words(config, "Cmd", what),
+        environment=_environment(config, what),
+        working_directory=_text(config, "WorkingDir", what),
+        user=_text(config, "User", what),
+        ignored=tuple(name for name in ignored if config.get(name)),
+    )
+
+
+def _document(
+    data: bytes, media_type: str, what: str, limits: Limits, *, foreign: tuple[str, ...]
+) -> dict[str, Any]:
+    document = _object(canonical.loads(data, what=what, max_bytes=limits.document_bytes), what)
+    if document.get("schemaVersion") != 2 or isinstance(document["schemaVersion"], bool):
+        raise Malformed(f"{what}.schemaVersion: expected 2", code="bad-value")
+    own = document.get("mediaType", media_type)
+    if own != media_type:
+        raise Malformed(
+            f"{what}: its descriptor says {media_type!r}, the document itself {str(own)[:100]!r}",
+            code="bad-media-type",
+        )
+    for key in foreign:
+        if key in document:
+            raise Malformed(f"{what}: a {media_type.rpartition('.')[0]} with {key!r}", code="bad-media-type")
+    return document
+
+
+def _descriptor(value: object, what: str) -> Descriptor:
+    item = _object(value, what)
+    kind = item.get("mediaType")
+    if not isinstance(kind, str) or _MEDIA_TYPE.fullmatch(kind) is None:
+        raise Malformed(f"{what}.mediaType: expected a media type")
+    size = item.get("size")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_BLOB:
+        raise Malformed(f"{what}.size: expected a size in bytes")
+    annotations = item.get("annotations")
+    named = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    platform = item.get("platform")
+    return Descriptor(
+        media_type=kind,
+        digest=_digest(item.get("digest"), f"{what}.digest"),
+        size=size,
+        platform=None if platform is None else _platform(_object(platform, f"{what}.platform"), what),
+        ref_name=named[:256] if isinstance(named, str) else "",
+    )
+
+
+def _platform(item: dict[str, Any], what: str) -> Platform:
+    return Platform(
+        os=_text(item, "os", what)[:64],
+        architecture=_text(item, "architecture", what)[:64],
+        variant=_text(item, "variant", what)[:64],
+    )
+
+
+def _digest(value: object, what: str) -> str:
+    if not isinstance(value, str) or fields.DIGEST.fullmatch(value) is None:
+        raise Malformed(f"{what}: expected 'sha256:' and 64 hexadecimal digits", code="bad-digest")
+    return value
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Malformed(f"{what}: expected an object", code="not-object")
+    return value
+
+
+def _items(item: dict[str, Any], key: str, what: str, most: int) -> list[Any]:
+    value = item.get(key)
+    if not isinstance(value, list) or len(value) > most:
+        raise Malformed(f"{what}.{key}: expected a list of at most {most}")
+    return value
+
+
+def _text(item: dict[str, Any], key: str, what: str) -> str:
+    value = item.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > 4096 or "\x00" in value:
+        raise Malformed(f"{what}.{key}: expected text of at most 4096 characters")
+    return value
+
+
+def _words(item: dict[str, Any], key: str, what: str) -> tuple[str, ...]:
+    if item.get(key) is None:
+        return ()
+    words = _items(item, key, what, _WORDS_MAX)
+    for word in words:
+        if not isinstance(word, str) or len(word) > 65536 or "\x00" in word:
+            raise Malformed(f"{what}.{key}: expected texts without NUL")
+    return tuple(words)
+
+
+def _environment(item: dict[str, Any], what: str) -> dict[str, str]:
+    found = {}
+    for word in _words(item, "Env", what):
+        name, equals, value = word.partition("=")
+        if not equals or not name or len(name) > _ENV_NAME_MAX:
+            raise Malformed(f"{what}.Env: expected NAME=VALUE, got {word[:40]!r}")
+        found[name] = value
+    return found

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import pytest
+
+from strongroom.convert.limits import Limits
+from strongroom.errors import Refused, StrongroomError
+from strongroom.seal.tree import Kind
+from tests.unit.convert.kit import apply, entry, folder, hardlink, listing, pax, symlink
+
+
+def test_whiteout_hides_only_lower_layers() -> None:
+    lower = folder(b"d/") + entry(b"d/a", b"1") + entry(b"d/b", b"2") + entry(b"d/c", b"3")
+    upper = entry(b"d/.wh.a") + entry(b"d/.wh.b") + entry(b"d/b", b"new") + entry(b"d/.wh.absent")
+    assert listing(apply(lower, upper)) == {b"d": None, b"d/b": b"new", b"d/c": b"3"}
+
+
+def test_whiteout_of_a_directory_and_a_new_one_of_that_name() -> None:
+    lower = entry(b"d/x/y", b"1") + entry(b"e", b"2")
+    upper = entry(b"d/x/z", b"3") + entry(b"d/.wh.x")
+    assert listing(apply(lower, upper)) == {b"d": None, b"d/x": None, b"d/x/z": b"3", b"e": b"2"}
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_opaque_hides_lower_children_wherever_it_stands_in_the_layer(*, last: bool) -> None:
+    lower = entry(b"d/a", b"1") + entry(b"d/s/b", b"2")
+    opaque, new = entry(b"d/.wh..wh..opq"), entry(b"d/n", b"3")
+    upper = folder(b"d/") + (new + opaque if last else opaque + new)
+    assert listing(apply(lower, upper)) == {b"d": None, b"d/n": b"3"}
+
+
+def test_whiteout_through_the_whole_root() -> None:
+    assert listing(apply(entry(b"a") + entry(b"b/c"), entry(b".wh..wh..opq") + entry(b"z"))) == {b"z": b""}
+
+
+def test_a_directory_keeps_its_children_and_takes_new_metadata() -> None:
+    made = apply(entry(b"d/a", b"1"), folder(b"d/", mode=0o700, uid=5, gid=6))
+    node = made.find(b"d")
+    assert node is not None
+    assert (node.mode, node.uid, node.gid, list(node.children)) == (0o700, 5, 6, [b"a"])
+
+
+def test_file_over_directory_and_directory_over_file() -> None:
+    lower = entry(b"d/a/b", b"1") + entry(b"f", b"2") + symlink(b"l", b"d")
+    upper = entry(b"d", b"file") + folder(b"f/") + entry(b"f/x", b"3") + folder(b"l/") + entry(b"l/y", b"4")
+    assert listing(apply(lower, upper)) == {
+        b"d": b"file",
+        b"f": None,
+        b"f/x": b"3",
+        b"l": None,
+        b"l/y": b"4",
+    }
+
+
+def test_implicit_parents_are_roots_and_may_be_named_later() -> None:
+    made = apply(entry(b"a/b/c", uid=9) + folder(b"a/b/", mode=0o711, uid=7))
+    a, b = made.find(b"a"), made.find(b"a/b")
+    assert a is not None
+    assert b is not None
+    assert (a.mode, a.uid, a.gid, a.mtime) == (0o755, 0, 0, 0)
+    assert (b.mode, b.uid) == (0o711, 7)
+
+
+def test_hard_links_in_one_layer_and_across_layers() -> None:
+    made = apply(
+        entry(b"a", b"one", mode=0o4755) + hardlink(b"b", b"a"), hardlink(b"d/c", b"a") + entry(b"a", b"new")
+    )
+    found = {one.path: one for one in made.entries()}
+    assert listing(made) == {b"a": b"new", b"b": b"one", b"d": None, b"d/c": b"one"}
+    assert found[b"b"].link_group == found[b"d/c"].link_group is not None
+    assert found[b"a"].link_group is None
+    assert found[b"d/c"].mode == 0o4755
+
+
+def test_hard_link_to_a_symlink_is_a_symlink() -> None:
+    assert listing(apply(symlink(b"a", b"t") + hardlink(b"b", b"a")))[b"b"] == b"-> t"
+
+
+def test_a_hard_link_that_is_left_alone_is_a_plain_file() -> None:
+    made = apply(entry(b"a", b"1") + hardlink(b"b", b"a"), entry(b".wh.a"))
+    assert [one.link_group for one in made.entries() if one.kind is Kind.FILE] == [None]
+
+
+def test_setuid_modes_xattrs_and_the_root_survive() -> None:
+    made = apply(
+        folder(b"./", mode=0o700, uid=3)
+        + pax({b"SCHILY.xattr.user.a": b"1", b"SCHILY.xattr.security.capability": b"c"})
+        + entry(b"f", mode=0o6755)
+        + pax({b"SCHILY.xattr.security.selinux": b"label"})
+        + folder(b"t/", mode=0o1777)
+    )
+    root, f, t = made.find(b""), made.find(b"f"), made.find(b"t")
+    assert root is not None
+    assert f is not None
+    assert t is not None
+    assert (root.mode, root.uid) == (0o700, 3)
+    assert (f.mode, f.xattrs) == (0o6755, {b"user.a": b"1", b"security.capability": b"c"})
+    assert (t.mode, t.xattrs) == (0o1777, {})
+    assert len(made.notes) == 1
+
+
+REFUSED = {
+    "duplicate file": ("duplicate-entry", [entry(b"a") + entry(b"a", b"x")]),
+    "duplicate under another spelling": ("duplicate-entry", [entry(b"a") + entry(b"./a", b"x")]),
+    "duplicate directory": ("duplicate-entry", [folder(b"a/") + folder(b"a")]),
+    "file over this layer's directory": ("duplicate-entry", [entry(b"a/b") + entry(b"a", b"x")]),
+    "symlink over this layer's directory": ("duplicate-entry", [entry(b"a/b") + symlink(b"a", b"/etc")]),
+    "file below this layer's file": ("not-directory", [entry(b"a") + entry(b"a/b")]),
+    "file below a lower file": ("not-directory", [entry(b"a"), entry(b"a/b")]),
+    "through this layer's symlink": ("symlink-escape", [symlink(b"a", b"/etc") + entry(b"a/passwd", b"x")]),
+    "through a lower symlink": ("symlink-escape", [symlink(b"a", b"../../etc"), entry(b"a/passwd", b"x")]),
+    "through a chain": ("symlink-escape", [symlink(b"a", b"b") + folder(b"b/"), entry(b"a/x/y")]),
+    "directory through a symlink": ("symlink-escape", [symlink(b"a", b"b") + folder(b"b/"), folder(b"a/x/")]),
+    "whiteout through a symlink": (
+        "symlink-escape",
+        [symlink(b"a", b"b") + entry(b"b/c"), entry(b"a/.wh.c")],
+    ),
+    "opaque through a symlink": ("symlink-escape", [symlink(b"a", b"b"), entry(b"a/.wh..wh..opq")]),
+    "hard link through a symlink": ("symlink-escape", [symlink(b"a", b"/etc"), hardlink(b"x", b"a/shadow")]),
+    "hard link to nothing": ("bad-link", [hardlink(b"x", b"etc/shadow")]),
+    "hard link to what comes later": ("bad-link", [hardlink(b"x", b"a") + entry(b"a")]),
+    "hard link to itself": ("bad-link", [entry(b"x"), hardlink(b"x", b"x")]),
+    "hard link to a directory": ("bad-link", [folder(b"d/") + hardlink(b"x", b"d")]),
+    "hard link to what this layer hides": ("bad-link", [entry(b"a"), entry(b".wh.a") + hardlink(b"x", b"a")]),
+    "character device": ("device-node", [entry(b"dev/null", flag=b"3")]),
+    "block device": ("device-node", [entry(b"dev/sda", flag=b"4")]),
+    "fifo": ("device-node", [entry(b"p", flag=b"6")]),
+    "root is a symlink": ("bad-root", [symlink(b"./", b"/etc")]),
+    "whiteout with contents": ("bad-whiteout", [entry(b".wh.a", b"x")]),
+    "whiteout that is a directory": ("bad-whiteout", [folder(b".wh.a/")]),
+    "whiteout that is a link": ("bad-whiteout", [symlink(b".wh.a", b"b")]),
+    "file inside a whiteout": ("bad-whiteout", [entry(b".wh.a/b")]),
+    "whiteout of nothing": ("bad-whiteout", [entry(b".wh.")]),
+    "whiteout of dot": ("bad-whiteout", [entry(b".wh..")]),
+    "whiteout of dotdot": ("bad-whiteout", [entry(b"a/.wh...")]),
+    "aufs metadata": ("bad-whiteout", [entry(b".wh..wh.aufs")]),
+    "overlay xattr": ("bad-xattr", [pax({b"SCHILY.xattr.trusted.overlay.opaque": b"y"}) + folder(b"d/")]),
+    "acl xattr": ("bad-xattr", [pax({b"SCHILY.xattr.system.posix_acl_access": b"y"}) + entry(b"f")]),
+    "ima xattr": ("bad-xattr", [pax({b"SCHILY.xattr.security.ima": b"y"}) + entry(b"f")]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses(name: str) -> None:
+    code, given = REFUSED[name]
+    with pytest.raises(Refused) as caught:
+        apply(*given)
+    assert caught.value.code == code
+
+
+def test_refuses_too_many_entries_over_all_layers() -> None:
+    limits = Limits(entries=3)
+    apply(entry(b"a") + entry(b"b"), entry(b"c"), limits=limits)
+    with pytest.raises(Refused, match="entries"):
+        apply(entry(b"a") + entry(b"b"), entry(b"c") + entry(b"d"), limits=limits)
+
+
+def test_refuses_too_many_xattr_bytes_over_all_layers() -> None:
+    one = pax({b"SCHILY.xattr.user.a": bytes(60)}) + entry(b"a")
+    apply(one, limits=Limits(xattr_total_bytes=100))
+    with pytest.raises(Refused, match="extended attributes"):
+        apply(one, one, limits=Limits(xattr_total_bytes=100))
+
+
+def test_links_are_followed_inside_the_tree_only() -> None:
+    made = apply(
+        symlink(b"etc", b"/../../usr/./etc")
+        + entry(b"usr/etc/passwd", b"in")
+        + symlink(b"usr/up", b"../../../../etc/passwd")
+        + symlink(b"loop", b"loop")
+        + symlink(b"dangling", b"/nowhere/../x")
+    )
+    assert made.resolve(b"etc/passwd") == b"usr/etc/passwd"
+    assert made.find(b"usr/up") is made.find(b"usr/etc/passwd") is not None
+    assert made.find(b"etc", follow=False) is made.root.children[b"etc"]
+    assert made.find(b"dangling") is None
+    assert made.find(b"usr/etc/passwd/x") is None
+    with pytest.raises(Refused):
+        made.find(b"loop")
+
+
+def test_a_tower_of_links_does_not_grow_without_bound() -> None:
+    body = b"".join(symlink(b"l%d" % n, b"/".join([b"l%d" % (n + 1)] * 20)) for n in range(60))
+    with pytest.raises(StrongroomError):
+        apply(body).find(b"l0")
+
+
+def test_entries_come_sorted_and_deterministic() -> None:
+    forward = apply(entry(b"b/x") + entry(b"a") + entry(b"b.c") + hardlink(b"z", b"a"))
+    backward = apply(entry(b"b.c") + entry(b"b/x") + entry(b"a") + hardlink(b"z", b"a"))
+    assert listing(forward) == listing(backward)
+    assert [one.link_group for one in forward.entries()] == [one.link_group for one in backward.entries()]

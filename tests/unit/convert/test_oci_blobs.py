@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from strongroom.convert import blobs
+from strongroom.convert.limits import LIMITS, Limits
+from strongroom.errors import Malformed, Refused, Unavailable
+from tests.unit.convert.kit import sha256
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def unpack(tmp_path: Path, data: bytes, plain: bytes, compression: str, **more: object) -> bytes:
+    file = tmp_path / "blob"
+    file.write_bytes(data)
+    given = {"digest": sha256(data), "size": len(data), "diff_id": sha256(plain), "limits": LIMITS, **more}
+    with (
+        blobs.Spool(tmp_path) as spool,
+        blobs.Blob(os.open(file, os.O_RDONLY), 0, len(data), "layer") as blob,
+    ):
+        blobs.unpack(blob, spool, compression=compression, progress=lambda _: None, **given)  # type: ignore[arg-type]
+        with spool.open(0, spool.size) as source:
+            return source.read()
+
+
+def zstd(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-qc"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+PLAIN = os.urandom(3 << 20) + bytes(1 << 20)
+PACKED = {"none": PLAIN, "gzip": gzip.compress(PLAIN, 1), "zstd": zstd(PLAIN)}
+
+
+@pytest.mark.parametrize("compression", PACKED)
+def test_unpacks(tmp_path: Path, compression: str) -> None:
+    packed = PACKED[compression]
+    assert unpack(tmp_path, packed, PLAIN, compression) == PLAIN
+    assert unpack(tmp_path, packed, PLAIN, "detect", digest=None, size=None) == PLAIN
+
+
+def test_several_gzip_members_are_one_stream(tmp_path: Path) -> None:
+    data = gzip.compress(b"a" * 5000) + gzip.compress(b"") + gzip.compress(b"b" * 7)
+    assert unpack(tmp_path, data, b"a" * 5000 + b"b" * 7, "gzip") == b"a" * 5000 + b"b" * 7
+
+
+@pytest.mark.parametrize("compression", PACKED)
+@pytest.mark.parametrize("lie", ["digest", "size", "diff_id"])
+def test_refuses_every_lie(tmp_path: Path, compression: str, lie: str) -> None:
+    wrong = {"digest": sha256(b"other"), "size": 5, "diff_id": sha256(b"other")}
+    with pytest.raises(Refused) as caught:
+        unpack(tmp_path, PACKED[compression], PLAIN, compression, **{lie: wrong[lie]})
+    assert caught.value.code == ("wrong-size" if lie == "size" else "wrong-digest")
+
+
+@pytest.mark.parametrize(
+    ("compression", "data"),
+    [
+        ("gzip", PACKED["gzip"][:-9]),
+        ("gzip", PACKED["gzip"] + b"garbage"),
+        ("gzip", PACKED["gzip"] + bytes(512)),
+        ("gzip", PACKED["gzip"] + PACKED["gzip"][:40]),
+        ("gzip", b""),
+        ("gzip", PACKED["zstd"]),
+        ("zstd", PACKED["gzip"]),
+        ("zstd", PACKED["zstd"][:-9]),
+        ("zstd", PACKED["zstd"] + b"garbage"),
+        ("zstd", b""),
+        ("zstd", b"\x28\xb5\x2f\xfd" + bytes(range(200))),
+    ],
+)
+def test_broken_streams_are_malformed(tmp_path: Path, compression: str, data: bytes) -> None:
+    with pytest.raises(Malformed):
+        unpack(tmp_path, data, PLAIN, compression)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_bombs_stop_early(tmp_path: Path, compression: str) -> None:
+    plain = bytes(64 << 20)
+    data = gzip.compress(plain) if compression == "gzip" else zstd(plain)
+    seen: list[int] = []
+    with pytest.raises(Refused) as caught:
+        limited(tmp_path, data, plain, compression, Limits(ratio_grace=4 << 20), seen)
+    assert caught.value.code == "bomb"
+    assert sum(seen) <= max(6 << 20, 201 * len(data) + (2 << 20))
+    with pytest.raises(Refused) as caught:
+        limited(tmp_path, data, plain, compression, Limits(layer_bytes=10 << 20), seen)
+    assert caught.value.code == "too-large"
+
+
+def limited(
+    tmp_path: Path, data: bytes, plain: bytes, compression: str, limits: Limits, seen: list[int]
+) -> None:
+    file = tmp_path / "blob"
+    file.write_bytes(data)
+    seen.clear()
+    with (
+        blobs.Spool(tmp_path) as spool,
+        blobs.Blob(os.open(file, os.O_RDONLY), 0, len(data), "layer") as blob,
+    ):
+        blobs.unpack(
+            blob,
+            spool,
+            compression=compression,
+            digest=None,
+            size=None,
+            diff_id=sha256(plain),
+            limits=limits,
+            progress=seen.append,
+        )
+
+
+def test_without_the_zstd_program_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable):
+        unpack(tmp_path, PACKED["zstd"], PLAIN, "zstd")
+
+
+def test_a_blob_that_shrinks_is_malformed(tmp_path: Path) -> None:
+    file = tmp_path / "blob"
+    file.write_bytes(b"x" * 10)
+    with blobs.Blob(os.open(file, os.O_RDONLY), 0, 20, "layer") as blob, pytest.raises(Malformed):
+        blobs.document(blob, digest=None, size=None, max_bytes=100)
+
+
+def test_documents_are_bounded_and_checked(tmp_path: Path) -> None:
+    file = tmp_path / "blob"
+    file.write_bytes(b"0123456789")
+    with blobs.Blob(os.open(file, os.O_RDONLY), 2, 5, "document") as blob:
+        good = blobs.document(blob, digest=sha256(b"23456"), size=5, max_bytes=5)
+        assert good == b"23456"
+        with pytest.raises(Malformed):
+            blobs.document(blob, digest=None, size=None, max_bytes=4)
+        with pytest.raises(Refused):
+            blobs.document(blob, digest=sha256(b"x"), size=5, max_bytes=5)
+
+
+def test_slices_of_a_spool_are_independent_and_end(tmp_path: Path) -> None:
+    with blobs.Spool(tmp_path) as spool:
+        assert list(tmp_path.iterdir()) == []
+        spool.append(b"abc")
+        spool.append(b"def")
+        with spool.open(1, 3) as one, spool.open(2, 4) as two:
+            assert one.read(2) == b"bc"
+            assert two.read() == b"cdef"
+            assert one.read() == b"d"
+            assert one.read() == b""

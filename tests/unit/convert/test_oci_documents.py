@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from strongroom.convert import oci
+from strongroom.convert.limits import LIMITS, Limits
+from strongroom.errors import Malformed, Refused, StrongroomError
+from tests.unit.convert.kit import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+
+DIGEST = "sha256:" + "ab" * 32
+CONFIG = {"mediaType": OCI_CONFIG, "digest": DIGEST, "size": 10}
+LAYER = {"mediaType": OCI_LAYER, "digest": DIGEST, "size": 10}
+MANIFEST = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": CONFIG, "layers": [LAYER]}
+
+
+def manifest(**change: Any) -> oci.ImageManifest:
+    data = json.dumps(MANIFEST | change).encode()
+    return oci.parse_manifest(data, OCI_MANIFEST, what="manifest", limits=LIMITS)
+
+
+def test_a_manifest() -> None:
+    got = manifest(annotations={"any": "thing"}, unknown=[1])
+    assert got.config.digest == DIGEST
+    assert [layer.size for layer in got.layers] == [10]
+    without = {key: value for key, value in MANIFEST.items() if key != "mediaType"}
+    oci.parse_manifest(json.dumps(without).encode(), OCI_MANIFEST, what="manifest", limits=LIMITS)
+
+
+BAD = {
+    "schema 1": {"schemaVersion": 1},
+    "schema true": {"schemaVersion": True},
+    "calls itself an index": {"mediaType": OCI_INDEX},
+    "calls itself docker's": {"mediaType": oci.MANIFESTS[1]},
+    "could be an index too": {"manifests": []},
+    "could be schema 1 too": {"fsLayers": []},
+    "no layers": {"layers": []},
+    "layers no list": {"layers": {}},
+    "config missing": {"config": None},
+    "config is a manifest": {"config": CONFIG | {"mediaType": OCI_MANIFEST}},
+    "config is another artifact": {"config": CONFIG | {"mediaType": "application/vnd.oci.empty.v1+json"}},
+    "digest of another kind": {"layers": [LAYER | {"digest": "sha512:" + "ab" * 64}]},
+    "digest in capitals": {"layers": [LAYER | {"digest": "sha256:" + "AB" * 32}]},
+    "digest with a path": {"layers": [LAYER | {"digest": "sha256:../../../../etc/passwd"}]},
+    "size negative": {"layers": [LAYER | {"size": -1}]},
+    "size true": {"layers": [LAYER | {"size": True}]},
+    "size text": {"layers": [LAYER | {"size": "10"}]},
+    "foreign by type": {
+        "layers": [LAYER | {"mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar"}]
+    },
+    "foreign docker": {
+        "layers": [LAYER | {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}]
+    },
+    "foreign by url": {"layers": [LAYER | {"urls": ["https://example.org/layer"]}]},
+    "layer of unknown type": {"layers": [LAYER | {"mediaType": "text/plain"}]},
+    "layer is a config": {"layers": [CONFIG]},
+    "media type missing": {"layers": [{"digest": DIGEST, "size": 1}]},
+    "too many layers": {"layers": [LAYER] * 129},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_manifests(name: str) -> None:
+    with pytest.raises((Malformed, Refused)):
+        manifest(**BAD[name])
+
+
+def test_an_index_may_not_look_like_a_manifest() -> None:
+    good = {"schemaVersion": 2, "manifests": [CONFIG | {"mediaType": OCI_MANIFEST}]}
+
+    def parse(value: dict[str, Any]) -> Any:
+        return oci.parse_index(json.dumps(value).encode(), OCI_INDEX, what="index", limits=LIMITS)
+
+    assert len(parse(good)) == 1
+    for extra in ({"layers": []}, {"config": CONFIG}, {"mediaType": OCI_MANIFEST}, {"schemaVersion": "2"}):
+        with pytest.raises(Malformed):
+            parse(good | extra)
+
+
+def test_duplicate_keys_are_refused() -> None:
+    data = json.dumps(MANIFEST).replace('"layers"', '"config": null, "layers"').encode()
+    with pytest.raises(Malformed):
+        oci.parse_manifest(data, OCI_MANIFEST, what="manifest", limits=LIMITS)
+
+
+def config(inner: Any = None, **change: Any) -> oci.ImageConfig:
+    value = {
+        "architecture": "arm64",
+        "os": "linux",
+        "variant": "v8",
+        "rootfs": {"type": "layers", "diff_ids": [DIGEST]},
+        "config": inner,
+    }
+    return oci.parse_config(json.dumps(value | change).encode(), what="config", limits=LIMITS)
+
+
+def test_a_config() -> None:
+    got = config(
+        {
+            "Entrypoint": ["/p", ""],
+            "Cmd": None,
+            "Env": ["A=1", "B=x=y", "A=2", "LD_PRELOAD=/lib/x.so"],
+            "User": "ann",
+            "Volumes": {"/v": {}},
+            "ExposedPorts": {},
+        }
+    )
+    assert str(got.platform) == "linux/arm64/v8"
+    assert (got.entrypoint, got.command, got.user, got.working_directory) == (("/p", ""), (), "ann", "")
+    assert got.environment == {"A": "2", "B": "x=y", "LD_PRELOAD": "/lib/x.so"}
+    assert got.ignored == ("Volumes",)
+    assert config().entrypoint == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rootfs": None},
+        {"rootfs": {"type": "tree", "diff_ids": []}},
+        {"rootfs": {"type": "layers", "diff_ids": ["sha256:1"]}},
+        {"layers": []},
+        {"schemaVersion": 2},
+        {"os": 1},
+        {"config": []},
+        {"config": {"Env": ["novalue"]}},
+        {"config": {"Env": ["=x"]}},
+        {"config": {"Env": "A=1"}},
+        {"config": {"Entrypoint": "/p"}},
+        {"config": {"Entrypoint": [1]}},
+        {"config": {"Cmd": ["a\x00b"]}},
+        {"config": {"User": "a\x00"}},
+        {"config": {"User": 0}},
+        {"config": {"WorkingDir": "x" * 5000}},
+    ],
+)
+def test_bad_configs(change: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        config(**change) if "config" not in change else config(change["config"])
+
+
+def test_documents_are_bounded() -> None:
+    with pytest.raises(Malformed):
+        oci.parse_manifest(
+            json.dumps(MANIFEST).encode(), OCI_MANIFEST, what="m", limits=Limits(document_bytes=50)
+        )
+
+
+def test_platforms() -> None:
+    wanted = oci.parse_platform("linux/arm64")
+    assert wanted.suits(oci.parse_platform("linux/arm64/v8"))
+    assert not oci.parse_platform("linux/arm64/v7").suits(oci.parse_platform("linux/arm64/v8"))
+    assert not wanted.suits(oci.parse_platform("linux/amd64"))
+    for text in ("linux", "linux/", "Linux/amd64", "linux/amd64/v1/x", "linux/amd64\n"):
+        with pytest.raises(StrongroomError):
+            oci.parse_platform(text)
