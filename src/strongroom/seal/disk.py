@@ -1,0 +1,271 @@
+"""Sealed disks: a tree goes in, `NAME.disk` and its signed `NAME.manifest.json` come out; and the ways back.
+
+Layers (see `model.manifest`): EROFS → AES-256-XTS (or none) → dm-verity over the result. Same tree, same key,
+same bytes. All of it streams: memory is bounded by a few buffers per processor core, whatever the size, and
+plaintext is nowhere but in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from strongroom.crypto import digest, xts
+from strongroom.encoding import dsse
+from strongroom.errors import Malformed, Misuse, Refused
+from strongroom.model import manifest as manifest_model
+from strongroom.model.manifest import BLOCK, ImageSettings, Manifest
+from strongroom.seal import erofs, lanes, newfile, verity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from strongroom.crypto import sign
+    from strongroom.seal.tree import Entry
+
+    # (bytes done, bytes in all); called often, in order.
+    Progress = Callable[[int, int], None]
+
+SUFFIX = ".disk"
+MANIFEST_SUFFIX = ".manifest.json"
+KEY_SUFFIX = ".key.age"
+
+
+def beside(disk: Path, suffix: str) -> Path:
+    """The file that belongs to `disk`: NAME.disk → NAME + `suffix`."""
+    return disk.with_name(disk.name.removesuffix(SUFFIX) + suffix)
+
+
+def silent(done: int, total: int) -> None:
+    """A progress display that shows nothing."""
+
+
+def seal(
+    entries: Iterable[Entry],
+    *,
+    kind: str,
+    name: str,
+    owner_key: sign.SigningKey,
+    key: bytes | None,
+    image: ImageSettings | None,
+    target: Path,
+    progress: Progress = silent,
+) -> Manifest:
+    """Write the disk `target` (`NAME.disk`) and, beside it, its manifest signed by the owner; returns the manifest.
+
+    `key` is 64 bytes, or None for a disk that is not encrypted (cipher "none"). Raises `Malformed` for an unsound tree
+    or key, `Conflict` when content changes while it is read, `Unavailable` when the disk is full, `Misuse`
+    when one of the two files exists. After any failure, neither is there.
+    """
+    plan = erofs.layout(entries)
+    tree_plan = verity.shape(plan.data_bytes)
+    cipher = None if key is None else xts.SectorCipher(key)
+    if os.path.lexists(beside(target, MANIFEST_SUFFIX)):
+        raise Misuse(
+            f"{beside(target, MANIFEST_SUFFIX)}: exists already",
+            code="exists",
+            hint="remove it, or seal under another name",
+        )
+    draft = Manifest(
+        raw=b"",
+        kind=kind,
+        name=name,
+        owner=digest.sha256(owner_key.public.raw),
+        cipher="none" if cipher is None else xts.CIPHER,
+        data_bytes=plan.data_bytes,
+        hash_offset=plan.data_bytes,
+        disk_bytes=tree_plan.disk_bytes,
+        root_hash=digest.sha256(b""),
+        salt=verity.SALT,
+        image=image,
+    )
+    manifest_model.parse(manifest_model.encode(draft))  # refuse what could not be read back, before the work
+    with newfile.create(target, expected_bytes=tree_plan.disk_bytes) as fd:
+        root = _write(fd, plan, tree_plan, cipher, progress)
+    final = manifest_model.parse(manifest_model.encode(replace(draft, root_hash="sha256:" + root.hex())))
+    try:
+        newfile.write(beside(target, MANIFEST_SUFFIX), signed(final, owner_key).encode())
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return final
+
+
+def signed(manifest: Manifest, owner_key: sign.SigningKey) -> dsse.Envelope:
+    """The manifest's envelope with the owner's signature. Ed25519 is deterministic, so these are the same bytes always."""
+    pae = dsse.pae(manifest_model.PAYLOAD_TYPE, manifest.raw)
+    signature = dsse.Signature(keyid=digest.sha256(owner_key.public.raw), sig=owner_key.sign(pae))
+    return dsse.Envelope(
+        payload_type=manifest_model.PAYLOAD_TYPE, payload=manifest.raw, signatures=(signature,)
+    )
+
+
+def check_owner(envelope: dsse.Envelope, manifest: Manifest, owner: sign.VerifyingKey) -> None:
+    """Raise `Refused` unless `owner` is the manifest's owner and signed it."""
+    if manifest.owner != digest.sha256(owner.raw):
+        raise Refused(
+            f"the manifest is of owner {manifest.owner}, not {digest.sha256(owner.raw)}",
+            code="not-owner",
+            hint="name the party that sealed the disk",
+        )
+    for one in envelope.signatures:
+        if one.keyid == manifest.owner:
+            owner.verify(one.sig, envelope.pae())
+            return
+    raise Refused("the manifest is not signed by its owner", code="bad-signature")
+
+
+def verify(disk: Path, manifest: Manifest, *, progress: Progress = silent) -> None:
+    """Check every byte of `disk` against `manifest`, without any key.
+
+    The whole tree is computed anew from the data; the root hash, the stored tree, the superblock and the size must all
+    be those. Raises `Refused`, and says which block differs first.
+    """
+    plan = _shape_of(manifest)
+    with _opened(disk, manifest) as fd:
+        wrong: list[int] = []
+
+        def compare(offset: int, block: bytes) -> None:
+            stored = bytearray(BLOCK)
+            verity.read_fully(fd, memoryview(stored), offset)
+            if stored != block:
+                wrong.append(offset)
+
+        def work(buffer: memoryview, first: int, count: int) -> bytes:
+            verity.read_fully(fd, buffer[:count], first * BLOCK)
+            return verity.digests(buffer, count)
+
+        tree = verity.TreeWriter(plan, compare)
+        done = 0
+        with contextlib.closing(lanes.results(manifest.data_bytes, None, work)) as runs:
+            for run in runs:
+                tree.update(run)
+                if wrong:
+                    break
+                done += len(run) // verity.DIGEST * BLOCK
+                progress(done, manifest.data_bytes)
+        root = b"" if wrong else tree.finish()
+        if wrong:
+            _explain(fd, plan, manifest, wrong[0])
+        if root != digest.raw(manifest.root_hash):
+            raise verity.corrupt(f"root hash sha256:{root.hex()} (a whole disk, but another one)")
+
+
+def decrypt_stream(
+    disk: Path, manifest: Manifest, key: bytes | None, *, progress: Progress = silent
+) -> Iterator[bytes]:
+    """The EROFS image inside `disk`, in order; each run is checked against the root hash before it is decrypted."""
+    with plaintext(disk, manifest, key) as read:
+        total = manifest.data_bytes // BLOCK
+        step = lanes.RUN // BLOCK
+        for first in range(0, total, step):
+            count = min(step, total - first)
+            yield read(first, count)
+            progress((first + count) * BLOCK, manifest.data_bytes)
+
+
+@contextlib.contextmanager
+def plaintext(disk: Path, manifest: Manifest, key: bytes | None) -> Iterator[Callable[[int, int], bytes]]:
+    """A function from (first block, number of blocks) to checked, decrypted bytes."""
+    if (key is None) != (manifest.cipher == "none"):
+        raise Misuse(
+            "open: the disk is encrypted and there is no key"
+            if key is None
+            else "open: a key for a disk that is not encrypted",
+            code="key-mismatch",
+        )
+    cipher = None if key is None else xts.SectorCipher(key)
+    plan = _shape_of(manifest)
+    with _opened(disk, manifest) as fd:
+        checked = verity.CheckedReader(fd, plan, digest.raw(manifest.root_hash))
+
+        def read(first: int, count: int) -> bytes:
+            buffer = checked.read(first, count)
+            if cipher is not None:
+                cipher.decrypt(memoryview(buffer), count * BLOCK, first=first)
+            return bytes(memoryview(buffer)[: count * BLOCK])
+
+        yield read
+
+
+def _write(
+    fd: int, plan: erofs.Layout, tree_plan: verity.Shape, cipher: xts.SectorCipher | None, progress: Progress
+) -> bytes:
+    """Data, tree and superblock into `fd`; returns the root hash."""
+    stream = erofs.Stream(plan)
+
+    def fill(buffer: memoryview, _first: int, count: int) -> None:
+        if stream.fill(buffer[:count]) != count:
+            raise Malformed("seal: the image is shorter than its layout")
+
+    def work(buffer: memoryview, first: int, count: int) -> bytes:
+        if cipher is not None:
+            cipher.encrypt(buffer, count, first=first)
+        _pwrite(fd, buffer[:count], first * BLOCK)
+        return verity.digests(buffer, count)
+
+    def write(offset: int, block: bytes) -> None:
+        _pwrite(fd, memoryview(block), offset)
+
+    tree = verity.TreeWriter(tree_plan, write)
+    done = 0
+    with contextlib.closing(stream), contextlib.closing(lanes.results(plan.data_bytes, fill, work)) as runs:
+        for run in runs:
+            tree.update(run)
+            done += len(run) // verity.DIGEST * BLOCK
+            progress(done, plan.data_bytes)
+    return tree.finish()
+
+
+def _pwrite(fd: int, view: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(view):
+        done += os.pwrite(fd, view[done:], offset + done)
+
+
+def _shape_of(manifest: Manifest) -> verity.Shape:
+    plan = verity.shape(manifest.data_bytes)
+    if plan.disk_bytes != manifest.disk_bytes or manifest.salt != verity.SALT:
+        raise Malformed("manifest: its sizes or its salt are not those of this format", code="bad-manifest")
+    return plan
+
+
+@contextlib.contextmanager
+def _opened(disk: Path, manifest: Manifest) -> Iterator[int]:
+    fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise Misuse(f"{disk}: not a regular file")
+        if status.st_size != manifest.disk_bytes:
+            raise Refused(
+                f"{disk}: expected {manifest.disk_bytes} bytes, got {status.st_size}",
+                code="disk-corrupt",
+                hint="the file was cut short or is another disk; get it again from its owner",
+            )
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _explain(fd: int, plan: verity.Shape, manifest: Manifest, offset: int) -> None:
+    """Raise the refusal that names the first block that differs, seen from the stored tree block at `offset`."""
+    block = offset // BLOCK
+    if block == plan.data_blocks:
+        raise verity.corrupt(f"the dm-verity superblock (byte {offset})")
+    reader = verity.CheckedReader(fd, plan, digest.raw(manifest.root_hash))
+    level, index = next(
+        (number, block - first)
+        for number, (first, count) in enumerate(plan.levels)
+        if first <= block < first + count
+    )
+    reader.check_tree_block(level, index)
+    if level == 0:
+        # The stored tree is sound here, so a block of data under it is not.
+        for one in range(index * verity.FAN, min((index + 1) * verity.FAN, plan.data_blocks)):
+            reader.read(one, 1)
+    raise verity.corrupt(f"hash block {index} of level {level} (byte {offset})")
