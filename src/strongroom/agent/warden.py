@@ -76,6 +76,8 @@ def _warden(launch_fd: int, events: int, output: int) -> int:
 
 
 def _init(launch: container.Launch, events: int, output: int) -> int:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)  # which process 1 of a namespace does not feel
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     container.build(launch)
     program = os.fork()

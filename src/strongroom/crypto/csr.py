@@ -5,6 +5,7 @@ The subject is empty: a room is known by the DNS names of its subjectAltName, wh
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -67,3 +68,10 @@ class TlsKey:
 def generate() -> TlsKey:
     """A fresh key from the operating system's generator."""
     return TlsKey(ec.generate_private_key(ec.SECP256R1()))
+
+
+def pem_certificate(certificate: bytes) -> bytes:
+    """The PEM form (RFC 7468) of a DER certificate."""
+    text = base64.b64encode(certificate)
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return b"-----BEGIN CERTIFICATE-----\n" + b"\n".join(lines) + b"\n-----END CERTIFICATE-----\n"

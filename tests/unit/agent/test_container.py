@@ -146,6 +146,13 @@ def test_signals_end_the_program_as_they_would_anywhere(room):
         assert (ended.outcome, ended.exit_status) == (Outcome.KILLED, number)
 
 
+def test_program_cannot_end_its_init(room):
+    ended = room.shell(
+        "kill -INT 1; kill -TERM 1; kill -ALRM 1; kill -KILL 1; sleep 0.2; exit 4", uid=0, gid=0
+    )
+    assert (ended.outcome, ended.exit_status) == (Outcome.EXITED, 4)
+
+
 def test_wall_limit_kills_everything(room):
     ended = room.shell("sleep 60 & sleep 60", wall=1)
     assert ended.outcome is Outcome.TIMED_OUT

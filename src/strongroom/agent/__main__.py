@@ -1,0 +1,51 @@
+"""Process 1 of the room.
+
+The order of acts:
+  1 mounts, and the last place in the kernel's out-of-memory order
+  2 fork the warden, which will run the program, while there is nothing to keep from it
+  3 open the channel and the TPM
+  4 the room's life (`room.live`, whose own order is numbered there)
+  5 tell the node how it ended, and power off; whatever happens, the machine does not go on without its agent
+
+The kernel's command line says that a panic halts the machine, so that even an end of this process is an end.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from strongroom.agent import guest, kernel, warden
+
+FIRST_SECONDS = 180.0
+
+
+def main() -> None:
+    """Live, report, power off."""
+    try:
+        guest.set_up()  # 1
+        guest.watch(FIRST_SECONDS)
+        guard = warden.spawn()  # 2
+        _live(guard)  # 3, 4
+    finally:
+        kernel.power_off()  # 5
+
+
+def _live(guard: warden.Warden) -> None:
+    # Imported after the fork: the warden needs none of it, and a small process forks fast.
+    from strongroom.agent import channel, room, tpm  # noqa: PLC0415
+    from strongroom.agent.devices.tpm import TpmAttester  # noqa: PLC0415
+
+    port = channel.open_port(channel.find_port())  # 3
+    try:
+        room.live(port, TpmAttester(tpm.Tpm(tpm.Device())), guard)  # 4
+    except BaseException as cause:  # noqa: BLE001 - whatever it is, the node is told and the power goes off
+        room.report(port, cause)
+    else:
+        port.send_control("done")
+    os.sync()
+    time.sleep(0.05)  # QEMU passes on what the port has taken in
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Attestation, from the room's side (design, section 5): one broker at a time, challenge to disk keys.
+
+1 a connection to the broker, its TLS key pinned by the contract
+2 a challenge: the nonce, and the broker's time, which is the only wall time that a room knows
+3 evidence for the binding of nonce, contract, the room's keys and this broker
+4 the release: keys sealed to the room's KEM key under this binding, opened here
+5 exactly the keys of this party's encrypted disks, no more, no fewer
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from strongroom.agent import http
+from strongroom.crypto import csr, hpke, sign
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
+from strongroom.model import messages, verdict
+from strongroom.model.binding import ROLE_ROOM, Binding, RoomKeys
+
+if TYPE_CHECKING:
+    from strongroom.agent.channel import Channel
+    from strongroom.model.channel import Start
+    from strongroom.model.contract import Contract
+    from strongroom.model.evidence import Evidence
+
+CONNECT_SECONDS = 20.0
+ANSWER_SECONDS = 60.0
+_MAX_ERROR = 1024 * 1024
+_HTTP_OK = 200
+
+
+class Attester(Protocol):
+    """What a TEE offers: see `agent/devices`."""
+
+    def evidence(self, binding: Binding, start: Start) -> Evidence:
+        """Evidence for `binding`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """The room's own private keys, made in the room and never written anywhere."""
+
+    signing: sign.SigningKey = field(repr=False)
+    tls: csr.TlsKey = field(repr=False)
+    kem: hpke.KemPrivateKey = field(repr=False)
+    public: RoomKeys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """One broker's answer. `moment` is the broker's time, `heard` the monotonic second it was heard at."""
+
+    party: str
+    binding: Binding
+    evidence: Evidence
+    answer: messages.ReleaseAnswer
+    disk_keys: dict[str, bytes] = field(repr=False)
+    moment: datetime
+    heard: float
+
+    def time(self, monotonic: float) -> datetime:
+        """The broker's time at that monotonic second."""
+        return self.moment + timedelta(seconds=monotonic - self.heard)
+
+    def record(self) -> bytes:
+        """The public part, as the run's folder keeps it."""
+        return canonical.dumps(
+            {
+                "binding": self.binding.to_json(),
+                "verdict": self.answer.verdict,
+                "certificates": [fields.format_data(one) for one in self.answer.certificates],
+                "ledger": self.answer.ledger.to_json(),
+            }
+        )
+
+
+def make_keys() -> Keys:
+    """Fresh keys from the kernel's generator."""
+    signing, tls, kem = sign.generate(), csr.generate(), hpke.generate()
+    public = RoomKeys(signing=signing.public.raw, tls=tls.public, kem=kem.public)
+    return Keys(signing=signing, tls=tls, kem=kem, public=public)
+
+
+def attest(
+    channel: Channel,
+    attester: Attester,
+    start: Start,
+    contract: Contract,
+    keys: Keys,
+    party: str,
+    expected: set[str],
+) -> Released:
+    """Attest to the broker of `party`, who owns the encrypted disks with the manifests `expected`.
+
+    Raises `PolicyDenied` with every check, `Refused`, `Unavailable`, `Malformed`.
+    """
+    address = contract.party(party).broker
+    if address is None:
+        raise Malformed(f"contract: {party} has no broker")
+    connection = http.Connection(channel, party, address, timeout=CONNECT_SECONDS)  # 1
+    challenge = messages.parse_challenge(  # 2
+        _post(
+            connection,
+            party,
+            "/v1/challenges",
+            messages.encode_challenge_request(contract.digest),
+            max_answer=4096,
+        )
+    )
+    heard = time.monotonic()
+    binding = Binding(  # 3
+        nonce=challenge.nonce,
+        contract=contract.digest,
+        keys=keys.public,
+        role=ROLE_ROOM,
+        audience=address.pin,
+    )
+    evidence = attester.evidence(binding, start)
+    channel.send_file(f"evidence-{party}.json", evidence.encode())
+    request = messages.ReleaseRequest(
+        nonce=challenge.nonce,
+        agreement=start.agreement,
+        evidence=evidence,
+        keys=keys.public,
+        role=ROLE_ROOM,
+        csr=None if contract.certificate is None else keys.tls.request(contract.certificate.names),
+    )
+    data = _post(connection, party, "/v1/releases", request.encode(), max_answer=messages.MAX_ANSWER)
+    connection.close()
+    answer = messages.parse_release_answer(data)
+    disk_keys = messages.parse_disk_keys(
+        keys.kem.open(answer.sealed, info=messages.release_info(binding))
+    )  # 4
+    if set(disk_keys) != expected:  # 5
+        raise Refused(
+            f"release by {party}: expected {len(expected)} disk keys, got {len(disk_keys)} that are not exactly those",
+            code="wrong-keys",
+            hint="each encrypted disk of the contract needs its key at its owner's broker (`strongroom broker add-key`)",
+        )
+    return Released(
+        party=party,
+        binding=binding,
+        evidence=evidence,
+        answer=answer,
+        disk_keys=disk_keys,
+        moment=challenge.time,
+        heard=heard,
+    )
+
+
+def post_receipt(channel: Channel, contract: Contract, party: str, envelope: bytes) -> messages.LedgerProof:
+    """Post a signed receipt to the broker of `party`. Raises as `attest` does."""
+    address = contract.party(party).broker
+    if address is None:
+        raise Malformed(f"contract: {party} has no broker")
+    connection = http.Connection(channel, party, address, timeout=CONNECT_SECONDS)
+    data = _post(connection, party, "/v1/receipts", envelope, max_answer=messages.MAX_ANSWER)
+    connection.close()
+    return messages.parse_ledger_proof(data)
+
+
+def _post(connection: http.Connection, party: str, path: str, body: bytes, *, max_answer: int) -> bytes:
+    answer = connection.post(path, body, max_answer=max(max_answer, _MAX_ERROR), timeout=ANSWER_SECONDS)
+    if answer.status == _HTTP_OK:
+        return answer.body
+    raise read_error(answer.status, answer.body, party)
+
+
+def read_error(status: int, body: bytes, party: str) -> Refused | Unavailable:
+    """The error that an answer other than 200 tells of: {"error": {"code", "message", "hint"}, "verdict"}."""
+    who = f"the broker of {party}"
+    try:
+        top = fields.Fields(canonical.loads(body, what="error", max_bytes=_MAX_ERROR), "error")
+        told = top.object("error").text_map_of(("code", "message", "hint"), max_length=4096)
+        checks: tuple[verdict.Check, ...] = ()
+        if "verdict" in top.names() and (inner := top.object_or_null("verdict")) is not None:
+            checks = verdict.read_checks(inner)
+    except Malformed:
+        return Unavailable(f"{who} answered with status {status} and no explanation", code="broker-error")
+    message = f"{who}: {told['message']}"
+    if checks:
+        return PolicyDenied(message, verdict=checks, hint=told["hint"])
+    if status >= 500 or status == 429:
+        return Unavailable(message, code=told["code"] or "unavailable", hint=told["hint"])
+    return Refused(message, code=told["code"] or "refused", hint=told["hint"])

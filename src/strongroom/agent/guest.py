@@ -1,0 +1,122 @@
+"""The agent's own housekeeping as process 1: mounts, entropy, memory sizes, time limits, power."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from strongroom.agent import kernel
+from strongroom.errors import Unavailable
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+CGROUPS = "/sys/fs/cgroup"
+SECURITY = "/sys/kernel/security"
+ROOM = "/run/room"
+AGENT_RESERVE = 48 << 20
+_LEAST_PROGRAM_MEMORY = 64 << 20
+_MOST_PROCESSES = 4096
+_RNDADDENTROPY = 0x40085203
+_GRACE_SECONDS = 30.0
+_WANTED_MOUNTS = (("securityfs", SECURITY), ("cgroup2", CGROUPS))
+
+
+def set_up() -> None:
+    """Mount what the agent needs beside /proc, /sys, /dev, /run, and be the last to die of memory shortage."""
+    os.umask(0o022)
+    for kind, folder in _WANTED_MOUNTS:
+        try:
+            flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+            kernel.mount(kind, folder, kind, flags)
+        except OSError as cause:
+            # Already mounted is as good. Without securityfs the evidence has no event log: its verifier decides.
+            if cause.errno not in (errno.EBUSY, errno.ENOENT, errno.ENODEV):
+                raise
+    with open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(b"-1000")
+    os.makedirs(ROOM, 0o700, exist_ok=True)
+
+
+def watch(seconds: float) -> None:
+    """Give the agent `seconds` from now: then `Unavailable` is raised wherever it is, and a little later
+    the power goes off without another word. SIGTERM has the first effect at once.
+    """
+    signal.signal(signal.SIGALRM, _time_is_up)
+    signal.signal(signal.SIGTERM, _told_to_stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _GRACE_SECONDS)
+
+
+def _time_is_up(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGALRM, _enough)
+    raise Unavailable(
+        "the room's time is up", code="timed-out", hint="the broker, the node or the disks were too slow"
+    )
+
+
+def _enough(_number: int, _frame: FrameType | None) -> None:
+    kernel.power_off()
+
+
+def _told_to_stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Unavailable("the room was told to stop", code="stopped")
+
+
+def uptime_milliseconds() -> int:
+    """Milliseconds since the kernel started."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def add_entropy(data: bytes) -> None:
+    """Mix `data` into the kernel's generator and credit it in full."""
+    request = (8 * len(data)).to_bytes(4, "little") + len(data).to_bytes(4, "little") + data
+    with open("/dev/urandom", "wb", buffering=0) as pool:
+        fcntl.ioctl(pool.fileno(), _RNDADDENTROPY, request)
+
+
+def available_memory() -> int:
+    """Bytes that a program could have now (MemAvailable)."""
+    with open("/proc/meminfo", "rb") as file:
+        for line in file:
+            if line.startswith(b"MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    raise Unavailable("the kernel does not say how much memory there is", code="no-meminfo")
+
+
+def program_memory(available: int) -> int:
+    """What the program may use of `available` bytes; the rest is the agent's."""
+    return max(available - AGENT_RESERVE, _LEAST_PROGRAM_MEMORY)
+
+
+def make_cgroup(memory: int) -> str:
+    """A control group for the program with `memory` bytes, dying as a whole; its folder."""
+    folder = f"{CGROUPS}/program"
+    try:
+        _write(f"{CGROUPS}/cgroup.subtree_control", "+memory +pids")
+        os.mkdir(folder)
+        _write(f"{folder}/memory.max", str(memory))
+        _write(f"{folder}/memory.oom.group", "1")
+        _write(f"{folder}/pids.max", str(_MOST_PROCESSES))
+    except OSError as cause:
+        raise Unavailable(
+            f"making the program's control group: {cause.strerror} {cause.filename or ''}".strip(),
+            code="no-cgroup",
+            hint="the base's kernel needs control groups version 2 with memory and pids",
+        ) from None
+    return folder
+
+
+def mount_memory(folder: str, size: int, mode: str) -> None:
+    """A tmpfs of `size` bytes."""
+    os.makedirs(folder, 0o700, exist_ok=True)
+    kernel.mount("tmpfs", folder, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"size={size},mode={mode}")
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(text.encode())

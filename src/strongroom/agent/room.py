@@ -1,0 +1,229 @@
+"""A room's life, from the first message to the receipt. The order of acts is the security argument.
+
+ 1 say hello; take the node's start message, believing nothing
+ 2 extend the contract's digest into the hardware, before there is any key: from here on this
+   room can prove this contract alone
+ 3 check signatures and manifests against the contract
+ 4 mix the hardware's random bytes into the kernel's, then make the room's keys
+ 5 attest to every broker that the contract names; each releases the keys of its own party's disks
+ 6 open the disks: dm-verity enforces what was signed, dm-crypt decrypts
+ 7 run the program in its container, as its image's user, until it ends or its time does
+ 8 ask dm-verity whether every block was genuine; if not, nothing leaves
+ 9 seal and send the outputs and logs to those whom the contract names
+10 sign the receipt and post it to every broker
+11 say done, and power off (`__main__`)
+
+A failure from 6 to 9 that the disks or the program caused ends in a receipt; any other failure is told to the
+node in one message without secrets. Not checked here: whether this room is what it should be. That is for
+the brokers, who see its evidence.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from strongroom.agent import agreed, attest, closing, disks, guest, program
+from strongroom.agent.container import Launch
+from strongroom.agent.devicemapper import DeviceMapper
+from strongroom.crypto import csr
+from strongroom.errors import PolicyDenied, Refused, StrongroomError
+from strongroom.model import agreement as agreement_model
+from strongroom.model import channel as wire
+from strongroom.model.receipt import Outcome
+from strongroom.model.verdict import Check
+
+if TYPE_CHECKING:
+    from strongroom.agent.channel import Channel
+    from strongroom.agent.warden import Warden
+    from strongroom.model.binding import Binding
+    from strongroom.model.evidence import Evidence
+
+START_SECONDS = 60.0
+ROOM_SECONDS = 900.0
+_LOG_SHARE = 8
+_OUT_SLACK = 1 << 20
+
+
+class Hardware(Protocol):
+    """What a TEE offers to the agent (`agent/devices`)."""
+
+    def bind_contract(self, contract: str) -> None:
+        """Bind the contract's digest, once and irrevocably. Raises `Refused`."""
+        ...
+
+    def entropy(self) -> bytes:
+        """Random bytes of its own."""
+        ...
+
+    def evidence(self, binding: Binding, start: wire.Start) -> Evidence:
+        """Evidence for `binding`."""
+        ...
+
+
+def live(channel: Channel, hardware: Hardware, guard: Warden) -> None:
+    """Acts 1 to 10. Raises `StrongroomError`; whatever is raised, the caller reports and powers off."""
+    channel.send_control("hello")  # 1
+    phase(channel, "booted")
+    start = wire.parse_start(channel.receive_control(START_SECONDS))
+    agreement = agreement_model.read(start.agreement)
+    hardware.bind_contract(agreement.contract.digest)  # 2
+    phase(channel, "contract-bound")
+    terms = agreed.check(agreement, start)  # 3
+    contract = terms.contract
+    guest.watch(contract.limits.wall_seconds + ROOM_SECONDS)
+    guest.add_entropy(hardware.entropy())  # 4
+    keys = attest.make_keys()
+    released = []
+    for party in contract.key_owners():  # 5
+        released.append(
+            attest.attest(channel, hardware, start, contract, keys, party, terms.keys_from(party))
+        )
+        channel.send_file(f"release-{party}.json", released[-1].record())
+        phase(channel, f"attested:{party}")
+    ended = _use(channel, terms, released, keys, guard)  # 6, 7, 8
+    phase(channel, "program-ended")
+    ended, records = closing.send_outputs(channel, contract, ended, f"{guest.ROOM}/out")  # 9
+    closing.send_logs(channel, contract, ended)
+    phase(channel, "outputs-sealed")
+    envelope = closing.sign_receipt(closing.make_receipt(terms, ended, records, released[0]), keys)  # 10
+    channel.send_file("receipt.json", envelope)
+    closing.post_receipt(channel, contract, envelope)
+    phase(channel, "receipt-posted")
+
+
+def _use(
+    channel: Channel, terms: agreed.Terms, released: list[attest.Released], keys: attest.Keys, guard: Warden
+) -> program.Ended:
+    """Open the disks, run, and look at the disks again. A corrupted disk is an outcome, not a failure."""
+    began = time.monotonic()
+    mapper = DeviceMapper()
+    opened: list[disks.OpenDisk] = []
+    try:
+        _open(mapper, terms, released, opened)
+        phase(channel, "disks-open")
+        ended = _run(channel, terms, released, keys, guard)
+    except Refused as cause:
+        if cause.code != "data-corrupted":
+            raise
+        now = time.monotonic()
+        return program.Ended(
+            outcome=Outcome.DATA_CORRUPTED, exit_status=0, detail=cause.message, started=began, ended=now
+        )
+    try:
+        for disk in opened:
+            disks.complain_if_corrupted(mapper, disk)
+    except Refused as cause:
+        return replace(ended, outcome=Outcome.DATA_CORRUPTED, detail=cause.message, log=b"")
+    return ended
+
+
+def _open(
+    mapper: DeviceMapper, terms: agreed.Terms, released: list[attest.Released], opened: list[disks.OpenDisk]
+) -> None:
+    disk_keys = {name: key for one in released for name, key in one.disk_keys.items()}
+    for serial, _, manifest in terms.disks():
+        key = None if manifest.cipher == agreed.PLAIN else disk_keys[manifest.digest]
+        opened.append(disks.open_disk(mapper, serial, manifest, key, f"{guest.ROOM}/{serial}"))
+
+
+def _run(
+    channel: Channel,
+    terms: agreed.Terms,
+    released: list[attest.Released],
+    keys: attest.Keys,
+    guard: Warden,
+) -> program.Ended:
+    contract = terms.contract
+    available = guest.available_memory()
+    launch = make_launch(terms, available, guest.make_cgroup(guest.program_memory(available)))
+    prepare_out(terms, f"{guest.ROOM}/out", available)
+    os.makedirs(launch.scratch, 0o700, exist_ok=True)
+    if contract.certificate is not None:
+        launch = replace(launch, tls=_write_certificates(terms, released, keys))
+    kept = 0 if contract.logs is None else min(contract.logs.max_bytes, available // _LOG_SHARE)
+    return program.run(
+        guard,
+        launch,
+        wall_seconds=contract.limits.wall_seconds,
+        log_bytes=kept,
+        on_start=lambda: phase(channel, "program-started"),
+    )
+
+
+def make_launch(terms: agreed.Terms, available: int, cgroup: str) -> Launch:
+    """How the program is run: the image's own settings, and what the contract says over them."""
+    settings, contract = terms.settings, terms.contract
+    command = settings.command if contract.image.arguments is None else contract.image.arguments
+    return Launch(
+        arguments=(*settings.entrypoint, *command),
+        environment={**settings.environment, **contract.image.environment},
+        working_directory=settings.working_directory,
+        uid=settings.uid,
+        gid=settings.gid,
+        groups=settings.groups,
+        image=f"{guest.ROOM}/{wire.SERIAL_IMAGE}",
+        datasets={
+            dataset.name: f"{guest.ROOM}/{wire.data_serial(index)}"
+            for index, dataset in enumerate(contract.datasets)
+        },
+        out=f"{guest.ROOM}/out",
+        tls="",
+        scratch=f"{guest.ROOM}/scratch",
+        root_bytes=available // 4,
+        tmp_bytes=available // 2,
+        cgroup=cgroup,
+    )
+
+
+def prepare_out(terms: agreed.Terms, folder: str, available: int) -> None:
+    """The output folders, in memory: as large as the contract allows, but never more than half the memory."""
+    settings = terms.settings
+    size = sum(output.max_bytes for output in terms.contract.outputs) + _OUT_SLACK
+    guest.mount_memory(folder, min(size, available // 2), "0755")
+    for output in terms.contract.outputs:
+        path = folder + output.path.removeprefix("/out")
+        os.makedirs(path, 0o755, exist_ok=True)
+        os.chown(path, settings.uid, settings.gid)
+
+
+def _write_certificates(terms: agreed.Terms, released: list[attest.Released], keys: attest.Keys) -> str:
+    """The room's TLS key and each broker's certificate chain for it, for the program's user alone."""
+    folder = f"{guest.ROOM}/tls"
+    guest.mount_memory(folder, _OUT_SLACK, "0500")
+    files = {"key.pem": keys.tls.pem()}
+    for one in released:
+        files[f"{one.party}.pem"] = b"".join(csr.pem_certificate(der) for der in one.answer.certificates)
+    for name, content in files.items():
+        with open(f"{folder}/{name}", "xb") as file:
+            file.write(content)
+        os.chmod(f"{folder}/{name}", 0o400)
+        os.chown(f"{folder}/{name}", terms.settings.uid, terms.settings.gid)
+    os.chown(folder, terms.settings.uid, terms.settings.gid)
+    return folder
+
+
+def phase(channel: Channel, name: str) -> None:
+    """Tell the node how far the room is."""
+    channel.send_control("phase", name=name, milliseconds=guest.uptime_milliseconds())
+
+
+def report(channel: Channel, cause: BaseException) -> None:
+    """Tell the node why the room ends early. Of what nobody foresaw it tells the kind and place alone."""
+    if isinstance(cause, StrongroomError):
+        code, message, hint = cause.code, cause.message, cause.hint
+    else:
+        trace = cause.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = "nowhere" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        code, message, hint = (
+            "defect",
+            f"the agent failed: {type(cause).__name__} at {where}",
+            "please report it",
+        )
+    checks = cause.verdict if isinstance(cause, PolicyDenied) and isinstance(cause.verdict, tuple) else ()
+    shown = [check.to_json() for check in checks if isinstance(check, Check)]
+    channel.send_control("failed", code=code, message=message, hint=hint, checks=shown)

@@ -1,0 +1,208 @@
+"""The channel, and HTTP over pinned TLS through it, against a real TLS server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import threading
+import time
+
+import pytest
+
+from strongroom.agent import channel as channel_module
+from strongroom.agent import http
+from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.model import channel as wire
+from strongroom.model.party import BrokerAddress
+from tests.unit.agent.node_end import NodeEnd, TlsServer
+
+
+@contextlib.contextmanager
+def broker(tmp_path, handler, **options):
+    server = TlsServer(tmp_path, handler, **options)
+    node = NodeEnd({"alice": server.address})
+    address = BrokerAddress(
+        url="https://broker.example:7443", pin=server.pin, ledger_key=bytes(32), authority=server.pin
+    )
+    try:
+        yield node, address, server
+    finally:
+        node.close()
+        server.close()
+
+
+def echo(path, body):
+    return 200, path.encode() + b" " + body
+
+
+def test_several_requests_on_one_connection(tmp_path):
+    with broker(tmp_path, echo) as (node, address, server):
+        connection = http.Connection(node.channel, "alice", address, timeout=10)
+        for body in (b"{}", b"x" * 300_000, b""):
+            answer = connection.post("/v1/x", body, max_answer=400_000, timeout=10)
+            assert (answer.status, answer.body) == (200, b"/v1/x " + body)
+        connection.close()
+        assert b"Host: broker.example:7443" in server.requests[0][1]
+
+
+def test_a_certificate_of_any_age_does_when_its_key_is_pinned(tmp_path):
+    with broker(tmp_path, echo, lifetime_days=-500) as (node, address, _):
+        assert http.Connection(node.channel, "alice", address, timeout=10)
+
+
+def test_another_key_is_refused_before_a_byte_is_sent(tmp_path):
+    with broker(tmp_path, echo) as (node, address, server):
+        other = BrokerAddress(
+            url=address.url, pin="sha256:" + "0" * 64, ledger_key=bytes(32), authority=address.pin
+        )
+        with pytest.raises(Refused) as caught:
+            http.Connection(node.channel, "alice", other, timeout=10)
+        assert caught.value.code == "wrong-pin"
+        assert server.requests == []
+
+
+def test_older_tls_is_refused(tmp_path):
+    with (
+        broker(tmp_path, echo, maximum=ssl.TLSVersion.TLSv1_2) as (node, address, _),
+        pytest.raises(Unavailable),
+    ):
+        http.Connection(node.channel, "alice", address, timeout=10)
+
+
+def test_an_absent_broker_is_unavailable_and_says_so(tmp_path):
+    with broker(tmp_path, echo) as (node, address, _):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            http.Connection(node.channel, "bob", address, timeout=10)
+
+
+def test_a_broker_that_dies_in_mid_answer(tmp_path):
+    with broker(tmp_path, lambda path, body: None) as (node, address, _):
+        connection = http.Connection(node.channel, "alice", address, timeout=10)
+        with pytest.raises(Unavailable):
+            connection.post("/", b"", max_answer=10, timeout=5)
+
+
+def test_a_silent_broker_times_out(tmp_path):
+    with broker(tmp_path, lambda path, body: (time.sleep(2), None)[1]) as (node, address, _):
+        connection = http.Connection(node.channel, "alice", address, timeout=10)
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            connection.post("/", b"", max_answer=10, timeout=0.3)
+        assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.0 200 OK\r\ncontent-length: 0",
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\ncontent-length: 0",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1",
+        b"HTTP/1.1 200 OK\r\ncontent-length: +1",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 101",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n folded: x",
+        b"HTTP/1.1 099 OK\r\ncontent-length: 1",
+        b"HTTP/1.1 200 OK\r\ncontent-length : 1",
+        b"",
+    ],
+)
+def test_heads_that_are_refused(head):
+    with pytest.raises(Malformed):
+        http.parse_head(head, max_answer=100)
+
+
+def test_head_that_is_taken():
+    assert http.parse_head(b"HTTP/1.1 403 Forbidden\r\ndate: now\r\nContent-Length: 100", max_answer=100) == (
+        403,
+        100,
+    )
+
+
+def test_an_endless_head_is_cut_off(tmp_path):
+    with broker(tmp_path, lambda path, body: b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 10_000) as (
+        node,
+        address,
+        _,
+    ):
+        connection = http.Connection(node.channel, "alice", address, timeout=10)
+        with pytest.raises(Malformed):
+            connection.post("/", b"", max_answer=10, timeout=5)
+
+
+def test_controls_and_files_arrive():
+    node = NodeEnd({})
+    try:
+        node.control(kind="start")
+        assert node.channel.receive_control(5) == b'{"kind": "start"}'
+        big = os.urandom(1_000_000)
+        node.channel.send_file("out-0.tar.age", big)
+        node.channel.send_control("done")
+        for _ in range(200):
+            if {"kind": "done"} in node.controls:
+                break
+            time.sleep(0.02)
+        assert node.files["out-0.tar.age"] == big
+    finally:
+        node.close()
+
+
+def test_no_message_in_time():
+    node = NodeEnd({})
+    try:
+        with pytest.raises(Unavailable):
+            node.channel.receive_control(0.1)
+    finally:
+        node.close()
+
+
+def test_both_sides_may_write_at_once():
+    """A node that writes before it reads must not stop an agent that writes, too."""
+    node = NodeEnd({})
+    try:
+        stream = node.channel.open_stream("nobody")
+        flood = threading.Thread(
+            target=lambda: [node.send(wire.FrameType.DATA, 999, bytes(60_000)) for _ in range(50)],
+            daemon=True,
+        )
+        flood.start()
+        for _ in range(50):
+            stream.write(bytes(60_000))
+        flood.join(10)
+        assert not flood.is_alive()
+    finally:
+        node.close()
+
+
+@pytest.mark.parametrize("kind", ["control", "data"])
+def test_a_flooding_node_is_cut_off(kind):
+    node = NodeEnd({})
+    try:
+        stream = node.channel.open_stream("nobody")
+        stream.ended = False
+
+        def flood():
+            with contextlib.suppress(OSError):
+                for _ in range(400):
+                    if kind == "control":
+                        node.control(kind="start")
+                    else:
+                        node.send(wire.FrameType.DATA, stream.id, bytes(60_000))
+
+        threading.Thread(target=flood, daemon=True).start()
+        with pytest.raises(Malformed) as caught:
+            while True:
+                node.channel.pump(time.monotonic() + 5, "a flood")
+        assert caught.value.code == "flooded"
+    finally:
+        node.close()
+
+
+def test_port_is_found_by_its_name(tmp_path):
+    for entry, name in (("vport0p0", "\n"), ("vport1p1", "strongroom\n")):
+        (tmp_path / entry).mkdir()
+        (tmp_path / entry / "name").write_text(name)
+    assert channel_module.find_port(str(tmp_path)) == "/dev/vport1p1"
+    with pytest.raises(NotFound):
+        channel_module.find_port(str(tmp_path / "absent"))
