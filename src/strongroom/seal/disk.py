@@ -18,7 +18,7 @@ from strongroom.encoding import dsse
 from strongroom.errors import Malformed, Misuse, Refused
 from strongroom.model import manifest as manifest_model
 from strongroom.model.manifest import BLOCK, ImageSettings, Manifest
-from strongroom.seal import erofs, lanes, newfile, verity
+from strongroom.seal import browse, erofs, extract, lanes, newfile, verity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -269,3 +269,15 @@ def _explain(fd: int, plan: verity.Shape, manifest: Manifest, offset: int) -> No
         for one in range(index * verity.FAN, min((index + 1) * verity.FAN, plan.data_blocks)):
             reader.read(one, 1)
     raise verity.corrupt(f"hash block {index} of level {level} (byte {offset})")
+
+
+def open_disk(
+    disk: Path, manifest: Manifest, key: bytes | None, target: Path, *, progress: Progress = silent
+) -> None:
+    """Verify, decrypt and write the files inside into the new folder `target`, whole or not at all.
+
+    Raises `Refused` for a disk that is not the manifest's, `Malformed` for an image that is not sound.
+    """
+    with extract.staged(target) as stage, plaintext(disk, manifest, key) as read:
+        entries = browse.tree(read, manifest.data_bytes)
+        extract.write(entries, stage, foreign_links=manifest.kind == "image", progress=progress)

@@ -63,7 +63,7 @@ def _one(source: bytes, path: bytes, links: dict[tuple[int, int], int]) -> Itera
         yield from _inside(source, path, links)
     elif stat.S_ISLNK(status.st_mode):
         target = os.readlink(source)  # noqa: PTH115 - bytes paths
-        if _escapes(path, target):
+        if escapes(path, target):
             raise Refused(
                 f"symlink {show(path)} leads outside the sealed folder",
                 code="escaping-symlink",
@@ -90,7 +90,7 @@ def _one(source: bytes, path: bytes, links: dict[tuple[int, int], int]) -> Itera
         )
 
 
-def _escapes(path: bytes, target: bytes) -> bool:
+def escapes(path: bytes, target: bytes) -> bool:
     """Whether a symlink at `path` leads outside, by its letters (what lies behind other links is theirs to answer)."""
     if target.startswith(b"/"):
         return True

@@ -1,0 +1,33 @@
+"""Disk keys as files: 64 random bytes in an age file to their owner, mode 0600 (age-encryption.org/v1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strongroom.crypto import age, xts
+from strongroom.errors import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_BYTES = 16 * 1024
+
+
+def new(random: Callable[[int], bytes]) -> bytes:
+    """A fresh disk key."""
+    return xts.new_key(random)
+
+
+def lock(key: bytes, recipient: str) -> bytes:
+    """The file's bytes, for the owner's `age1…` recipient; write them with mode 0600."""
+    xts.check_key(key)
+    return age.seal((recipient,), key)
+
+
+def unlock(data: bytes, identity: age.AgeIdentity) -> bytes:
+    """The disk key in a file. Raises `Refused` when it is not for `identity`, `Malformed` when it holds no key."""
+    if len(data) > MAX_BYTES:
+        raise Malformed(f"disk key file: larger than {MAX_BYTES} bytes", code="too-large")
+    key = identity.open(data)
+    xts.check_key(key)
+    return key
