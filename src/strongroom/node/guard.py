@@ -26,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from strongroom.errors import Misuse, Unavailable
 from strongroom.node import guard_ptrace
@@ -63,9 +63,10 @@ class Guarded:
                 line = self._read_line(deadline)
                 word, _, rest = line.partition(" ")
                 if word == "started":
-                    pid, guardian = rest.split()
-                    self._program = os.pidfd_open(int(pid))
-                    self.pid, self.guardian_pid = int(pid), int(guardian)
+                    self.pid, self.guardian_pid = (int(number) for number in rest.split())
+                    # A program can be over before its caller looks: then there is nothing to wait for.
+                    with contextlib.suppress(ProcessLookupError):
+                        self._program = os.pidfd_open(self.pid)
                 elif word == "exec":
                     raise Misuse(
                         f"starting a guarded program: {os.strerror(int(rest))}",
@@ -76,9 +77,6 @@ class Guarded:
                     raise Unavailable(
                         f"starting a guarded program: {rest or 'the guardian ended'}", code="guard-failed"
                     )
-        except ProcessLookupError:
-            # A program can be over before its caller looks: then its exit line is next.
-            self.pid, self.guardian_pid = int(pid), int(guardian)
         except BaseException:
             self.kill()
             self._finish()
@@ -144,7 +142,7 @@ class Guarded:
             self._program = -1
         self._control.close()
 
-    def __enter__(self) -> Guarded:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

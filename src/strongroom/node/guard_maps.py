@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = 4096
-SECRET = "secretmem"  # in the name of every mapping of a memfd_secret(2) file
+SECRET = "secretmem"  # noqa: S105 - in the name of every mapping of a memfd_secret(2) file
 _CHUNK = 1 << 17  # pages per read of pagemap: 1 MiB
 # The top byte of a pagemap entry: bit 63 present, bit 62 swapped out.
 _PRESENT = bytes(1 if byte & 0xC0 else 0 for byte in range(256))

@@ -27,6 +27,8 @@ EXITKILL = 0x100000  # when the tracer dies, however it dies, the kernel kills w
 _FOLLOW = sum(1 << event for event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_SECCOMP))
 PROGRAM_OPTIONS = EXITKILL | _FOLLOW
 
+SET_DUMPABLE = 4  # of prctl
+
 WALL = 0x40000000  # __WALL: wait for threads and cloned children alike
 
 NO_SYSCALL = (1 << 64) - 1  # orig_rax of a thread that is in no system call, or whose call is skipped
@@ -34,7 +36,7 @@ NO_SYSCALL = (1 << 64) - 1  # orig_rax of a thread that is in no system call, or
 _NAMES = (
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
     "fs_base gs_base ds es fs gs"
-).split()
+).split()  # noqa: SIM905 - as the kernel's header lists them
 
 
 class Registers(ctypes.Structure):
@@ -134,7 +136,7 @@ def wait(tid: int = -1, options: int = 0) -> tuple[int, int]:
 
 
 def prctl(option: int, value: int = 0) -> None:
-    """prctl(2) of the calling process, or `OSError`."""
+    """Set one thing about the calling process."""
     if LIBC.prctl(option, value, 0, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl {option}: {os.strerror(number)}")

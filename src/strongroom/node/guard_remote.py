@@ -15,7 +15,7 @@ import errno
 import os
 import signal
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from strongroom.node import guard_filter, guard_maps, guard_ptrace
 
@@ -72,8 +72,8 @@ _ALL_BUT_TRAP = ((1 << 64) - 1) & ~(1 << (signal.SIGTRAP - 1))  # int3 must stay
 _BEGIN, _COMMIT = 1, 2
 
 
-class Died(Exception):  # noqa: N818 - not an error: threads end at any time
-    """The borrowed thread ended; `status` is its wait status."""
+class Died(Exception):
+    """Not an error, threads end at any time: the borrowed one ended; `status` is its wait status."""
 
     def __init__(self, tid: int, status: int) -> None:
         super().__init__(tid, status)
@@ -104,7 +104,7 @@ class Borrowed:
         self._mask = 0
         self._code = _AT_CALL
 
-    def __enter__(self) -> Borrowed:
+    def __enter__(self) -> Self:
         self._mask = guard_ptrace.signal_mask(self.tid)
         guard_ptrace.set_signal_mask(self.tid, _ALL_BUT_TRAP)
         return self
