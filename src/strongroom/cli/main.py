@@ -13,7 +13,12 @@ from strongroom.cli import failures
 # Verb → the file in this folder that registers it. One file per verb.
 VERBS = {
     "identity": "identity",
+    "seal": "seal",
+    "inspect": "inspect",
+    "verify": "verify",
+    "open": "open",
     "contract": "contract",
+    "convert": "convert",
     "broker": "broker",
     "ledger": "ledger",
     "proof": "proof",

@@ -1,0 +1,56 @@
+"""`strongroom inspect`: what a manifest says. It needs no key, and believes nothing: see `verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli import files, meter
+from strongroom.errors import NotFound
+from strongroom.model import manifest as manifest_model
+
+MAX_MANIFEST = 4 * manifest_model.MAX_BYTES
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("inspect")(inspect)
+
+
+def manifest_of(disk: Path, given: Path | None) -> Path:
+    """The manifest that was given, or the one beside the disk. Raises `NotFound`."""
+    from strongroom.seal import disk as disk_layer
+
+    path = given or disk_layer.beside(disk, disk_layer.MANIFEST_SUFFIX)
+    if not path.is_file():
+        raise NotFound(f"{path}: there is no manifest", hint="name it with --manifest")
+    return path
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A sealed disk (its manifest lies beside it) or a manifest.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's payload as JSON.")] = False,
+) -> None:
+    """Show what a sealed disk claims to be. Nothing is checked; that is what verify is for."""
+    if not file.exists():
+        raise NotFound(f"{file}: no such file")
+    path = manifest_of(file, None) if file.suffix == ".disk" else file
+    envelope, manifest = manifest_model.parse_envelope(files.read(path, max_bytes=MAX_MANIFEST))
+    if as_json:
+        print(json.dumps({**json.loads(manifest.raw), "digest": manifest.digest}))
+        return
+    print(f"name       {manifest.name} ({manifest.kind})")
+    print(f"digest     {manifest.digest}")
+    print(f"owner      {manifest.owner}")
+    print(f"signed by  {', '.join(one.keyid for one in envelope.signatures) or 'nobody'} (not checked here)")
+    print(f"cipher     {manifest.cipher}")
+    print(f"size       {meter.size(manifest.disk_bytes)}, of which {meter.size(manifest.data_bytes)} data")
+    print(f"root hash  {manifest.root_hash}")
+    if manifest.image is not None:
+        image = manifest.image
+        print(f"source     {image.source}")
+        print(f"runs       {json.dumps([*image.entrypoint, *image.command])}")
+        print(f"as         {image.uid}:{image.gid} in {image.working_directory}")
