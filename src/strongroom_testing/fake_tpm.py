@@ -204,6 +204,10 @@ class FakeTpm:
         self._ak = _new_key(algorithm)
         self.ak_certificate = self.authority.certify(self._ak.public_key())
         self._clock = 1000
+        spki = self._ak.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        self.machine = "sha256:" + hashlib.sha256(spki).hexdigest()  # as `platforms[].machines` names it
 
     @property
     def issuers(self) -> bytes:
@@ -214,14 +218,6 @@ class FakeTpm:
     def root(self) -> str:
         """The digest that a contract names in `platforms[].roots`."""
         return self.authority.root
-
-    @property
-    def machine(self) -> str:
-        """The digest that a contract may name in `platforms[].machines`."""
-        spki = self._ak.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        return "sha256:" + hashlib.sha256(spki).hexdigest()
 
     def evidence(
         self, binding: Binding, *, record: LaunchRecord = RECORD, fault: Fault | None = None
@@ -260,7 +256,7 @@ class FakeTpm:
         return b"".join(
             (
                 b"\xff\x54\x43\x46" if fault is Fault.MAGIC_MISSING else b"\xff\x54\x43\x47",
-                struct.pack(">HH", 0x8018, 34) + b"\x00\x0b" + hashlib.sha256(b"fake AK").digest(),
+                struct.pack(">HH", 0x8018, 34) + b"\x00\x0b" + bytes.fromhex(self.machine[7:]),
                 struct.pack(">H", len(extra)) + extra,
                 struct.pack(">QIIBQ", self._clock, 3, 0, 1, 0x2022021100000000),
                 struct.pack(">IHB", 1, 0x000B, 3) + selection,

@@ -40,7 +40,7 @@ _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 MAX_CERTIFICATE = 16 * 1024
 MAX_PATH = 8
 
-_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_HASHES = ("sha256", "sha384", "sha512")
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
@@ -101,7 +101,7 @@ class PublicKey:
 class Certificate:
     """A parsed certificate, nothing of it verified. Times are UTC; names are RFC 4514 text.
 
-    `library` and `extensions` are the library's objects, for this package alone.
+    `hash` is what the issuer hashed with. `library` and `extensions` are the library's objects, for this package alone.
     """
 
     der: bytes = field(repr=False)
@@ -112,6 +112,7 @@ class Certificate:
     not_before: datetime
     not_after: datetime
     key: PublicKey
+    hash: str
     spki_digest: str
     library: x509.Certificate = field(repr=False, compare=False)
     extensions: x509.Extensions = field(repr=False, compare=False)
@@ -142,10 +143,14 @@ def parse(der: bytes) -> Certificate:
         parsed = x509.load_der_x509_certificate(der)
         if parsed.public_bytes(serialization.Encoding.DER) != der:
             raise Malformed("certificate: not in the one DER form")
+        # The signature is the last field, and nothing signs how many of its bits are said to be unused.
+        if der[-len(parsed.signature) - 1] != 0:
+            raise Malformed("certificate: its signature is not whole bytes")
         key = parsed.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
             raise Malformed("certificate: the key is neither ECDSA nor RSA", code="unknown-key")
         public = PublicKey(key)
+        signed_hash = parsed.signature_hash_algorithm
         return Certificate(
             der=der,
             digest=digest.sha256(der),
@@ -155,11 +160,12 @@ def parse(der: bytes) -> Certificate:
             not_before=parsed.not_valid_before_utc,
             not_after=parsed.not_valid_after_utc,
             key=public,
+            hash=signed_hash.name if signed_hash else "none",
             spki_digest=digest.sha256(public.spki),
             library=parsed,
             extensions=parsed.extensions,
         )
-    except (*_LIBRARY_ERRORS, x509.DuplicateExtension) as cause:
+    except (*_LIBRARY_ERRORS, x509.DuplicateExtension, IndexError) as cause:
         raise Malformed(f"certificate: not X.509 in DER ({type(cause).__name__})") from None
 
 
@@ -226,7 +232,7 @@ def _sound(one: Certificate, *, is_root: bool) -> None:
         raise Refused(f"{one.subject}: not an X.509 version 3 certificate", code="bad-chain")
     if one.serial <= 0:
         raise Refused(f"{one.subject}: serial number is not positive", code="bad-chain")
-    if not isinstance(one.library.signature_hash_algorithm, _HASHES):
+    if one.hash not in _HASHES:
         raise Refused(f"{one.subject}: not signed with SHA-256, SHA-384 or SHA-512", code="bad-chain")
     key = one.key.library
     if isinstance(key, rsa.RSAPublicKey):

@@ -215,7 +215,10 @@ def _predict(record: bytes, log: bytes) -> tuple[launch.LaunchRecord, dict[int, 
     predicted: dict[int, tuple[bytes, ...]] = {index: (value,) for index, value in values.items()}
     predicted[IMA_PCR] = (tpm_quote.ZERO, *_boot_aggregates(values))
     predicted[IMA_PCR + 1] = (tpm_quote.ZERO,)
-    return launch.parse(record), predicted
+    parsed = launch.parse(record)
+    if parsed.encode() != record:
+        raise Malformed("launch record: not in canonical form", code="not-canonical")
+    return parsed, predicted
 
 
 def _check_separator(events: tuple[eventlog.Event, ...], index: int) -> None:

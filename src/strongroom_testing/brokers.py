@@ -1,0 +1,288 @@
+"""A broker with a clock of its own over a real database, and rooms that speak to it.
+
+The owner is alice of `contracts.scene`; her dataset is encrypted, its key known to the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID
+
+from strongroom import wiring
+from strongroom.authority.issue import Authority
+from strongroom.broker import settings as settings_model
+from strongroom.broker.add_key import add_key
+from strongroom.broker.broker import Allowance, Broker, Budgets
+from strongroom.broker.challenge import challenge
+from strongroom.broker.notary import Notary
+from strongroom.broker.release import release
+from strongroom.crypto import certificates, digest, hpke, sign, tls
+from strongroom.encoding import dsse
+from strongroom.model import contract as contract_model
+from strongroom.model import manifest as manifest_model
+from strongroom.model import messages
+from strongroom.model import receipt as receipt_model
+from strongroom.model.binding import Binding, RoomKeys
+from strongroom.store import sqlite
+from strongroom_testing import contracts, fake_tpm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from strongroom.broker.storage import Store
+    from strongroom.model.agreement import Agreement
+    from strongroom.model.contract import Contract
+    from strongroom.model.identity import Identity
+
+PASSPHRASE = b"correct horse"
+NAMES = ("room.flights.example", "query.flights.example")
+DISK_KEY = bytes(range(64))
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, by: timedelta) -> None:
+        self.now += by
+
+
+@lru_cache(maxsize=1)
+def owner() -> tuple[contracts.Scene, settings_model.Settings, settings_model.Secrets]:
+    """The scene and alice's broker keys; made once, since scrypt is slow by design."""
+    scene = contracts.scene()
+    settings = settings_model.make(
+        scene.alice.party(),
+        listen="127.0.0.1:8443",
+        url="https://127.0.0.1:8443",
+        passphrase=PASSPHRASE,
+        now=contracts.NOW,
+        random=secrets.token_bytes,
+    )
+    return scene, settings, settings_model.unlock(settings, PASSPHRASE)
+
+
+def manifest(signer: Identity, *, name: str = "flights", cipher: str = "aes-xts-plain64") -> bytes:
+    """A signed manifest of a small dataset of `signer`."""
+    made = manifest_model.Manifest(
+        raw=b"",
+        kind="dataset",
+        name=name,
+        owner=signer.party().keyid,
+        cipher=cipher,
+        data_bytes=8192,
+        hash_offset=8192,
+        disk_bytes=16384,
+        root_hash=fake_tpm.digest("root of " + name),
+        salt=bytes(32),
+        image=None,
+    )
+    payload = manifest_model.encode(made)
+    bare = dsse.Envelope(payload_type=manifest_model.PAYLOAD_TYPE, payload=payload, signatures=())
+    signature = dsse.Signature(keyid=signer.party().keyid, sig=signer.signing.sign(bare.pae()))
+    return replace(bare, signatures=(signature,)).encode()
+
+
+def manifest_digest(envelope: bytes) -> str:
+    """The digest by which contracts name the disk."""
+    return manifest_model.parse_envelope(envelope)[1].digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """One broker and everything around it."""
+
+    scene: contracts.Scene
+    clock: Clock
+    store: sqlite.SqliteStore
+    broker: Broker
+    settings: settings_model.Settings
+    disk: bytes = field(default=b"")
+
+    def agreement(
+        self,
+        change: Callable[[Contract], Contract] | None = None,
+        *,
+        signers: tuple[str, ...] = ("alice", "bob"),
+        runs: int = 1_000_000,
+    ) -> Agreement:
+        """A signed contract over alice's dataset, released by this broker."""
+
+        def ours(one: Contract) -> Contract:
+            made = contract_over(one, self.settings, manifest_digest(self.disk), runs=runs)
+            return made if change is None else change(made)
+
+        return self.scene.agreement(ours, signers=signers)
+
+    def challenge(self, agreement: Agreement) -> messages.Challenge:
+        """A nonce for that contract."""
+        body = messages.encode_challenge_request(agreement.contract.digest)
+        return asyncio.run(challenge(self.broker, body))
+
+    def release(self, body: bytes) -> messages.ReleaseAnswer | messages.DenialAnswer:
+        """What the broker says to a release request."""
+        return asyncio.run(release(self.broker, body))
+
+    def room(self, agreement: Agreement) -> Room:
+        """A fresh room under that contract."""
+        return Room(tpm=self.scene.tpm, agreement=agreement, audience=self.broker.audience)
+
+    def ask(self, agreement: Agreement, **changes: Any) -> messages.ReleaseAnswer | messages.DenialAnswer:
+        """Challenge and release of a fresh room."""
+        room = self.room(agreement)
+        return self.release(room.request(self.challenge(agreement).nonce, **changes))
+
+
+def contract_over(one: Contract, settings: settings_model.Settings, manifest: str, *, runs: int) -> Contract:
+    """The scene's contract, with alice's broker, her dataset, and certificates."""
+    members = tuple(
+        replace(member, party=settings.party) if member.party.keyid == settings.party.keyid else member
+        for member in one.members
+    )
+    return replace(
+        one,
+        members=members,
+        datasets=(contract_model.Dataset(name="flights", owner=settings.party.name, manifest=manifest),),
+        certificate=contract_model.CertificateTerms(names=NAMES, lifetime_seconds=600),
+        limits=replace(one.limits, runs=runs),
+    )
+
+
+@contextlib.contextmanager
+def world(
+    directory: Path,
+    *,
+    budgets: Budgets | None = None,
+    wrap: Callable[[sqlite.SqliteStore], Store] = lambda store: store,
+    busy_seconds: float = 10,
+) -> Iterator[World]:
+    """A broker over the database in `directory`, which is made when it is not there."""
+    scene, settings, keys = owner()
+    path = directory / wiring.DATABASE
+    if not path.exists():
+        sqlite.create(path)
+    store = sqlite.open_store(path, busy_seconds=busy_seconds)
+    limits = budgets or Budgets()
+    clock = Clock(scene.now)
+    broker = Broker(
+        party=settings.party,
+        audience=settings.address.pin,
+        store=wrap(store),
+        clock=clock,
+        random=secrets.token_bytes,
+        at_rest=keys.at_rest,
+        authority=Authority(
+            signer=certificates.Signer(keys.authority, settings.authority), random=secrets.token_bytes
+        ),
+        notary=Notary(keys.ledger),
+        budgets=limits,
+        denials=Allowance(limits.denials, limits.denial_seconds),
+    )
+    disk = manifest(scene.alice)
+    try:
+        made = World(scene=scene, clock=clock, store=store, broker=broker, settings=settings, disk=disk)
+        asyncio.run(add_key(replace(broker, store=store), disk, DISK_KEY))
+        yield made
+    finally:
+        store.close()
+
+
+class Room:
+    """A room's side: its keys, its evidence by a fake TPM, its messages."""
+
+    def __init__(
+        self,
+        *,
+        tpm: fake_tpm.FakeTpm,
+        agreement: Agreement,
+        audience: str,
+        tls_key: tls.TlsKey | None = None,
+        kem: hpke.KemPrivateKey | None = None,
+    ) -> None:
+        self.tpm = tpm
+        self.agreement = agreement
+        self.audience = audience
+        self.signing = sign.generate()
+        self.tls = tls_key or tls.generate()
+        self.kem = kem or hpke.generate()
+        self.keys = RoomKeys(signing=self.signing.public.raw, tls=self.tls.spki, kem=self.kem.public)
+
+    def binding(self, nonce: bytes, *, role: str = "room") -> Binding:
+        """What this room's evidence is bound to."""
+        return Binding(
+            nonce=nonce,
+            contract=self.agreement.contract.digest,
+            keys=self.keys,
+            role=role,
+            audience=self.audience,
+        )
+
+    def ask(self, nonce: bytes, *, csr: bytes | None = None, **evidence: Any) -> messages.ReleaseRequest:
+        """A release request; `evidence` goes to the fake TPM."""
+        return messages.ReleaseRequest(
+            nonce=nonce,
+            agreement=self.agreement.encode(),
+            evidence=self.tpm.evidence(self.binding(nonce), **evidence),
+            keys=self.keys,
+            role="room",
+            csr=csr,
+        )
+
+    def request(self, nonce: bytes, *, names: tuple[str, ...] | None = None, **evidence: Any) -> bytes:
+        """The request's bytes; `names` asks for a certificate with these DNS names."""
+        wanted = None if names is None else self.csr(names)
+        return self.ask(nonce, csr=wanted, **evidence).encode()
+
+    def csr(self, names: tuple[str, ...], *, common_name: str = "") -> bytes:
+        """A certificate request (DER) by the TLS key."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else [])
+        builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+        if names:
+            alternatives = x509.SubjectAlternativeName([x509.DNSName(one) for one in names])
+            builder = builder.add_extension(alternatives, critical=False)
+        key = serialization.load_der_private_key(self.tls.der, None)
+        return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)  # type: ignore[arg-type]
+
+    def open(self, answer: messages.ReleaseAnswer, nonce: bytes) -> dict[str, bytes]:
+        """The disk keys that were released."""
+        plain = self.kem.open(answer.sealed, info=messages.release_info(self.binding(nonce)))
+        return messages.parse_disk_keys(plain)
+
+    def receipt(self, now: datetime, *, key: sign.SigningKey | None = None, **changes: Any) -> bytes:
+        """A signed receipt."""
+        contract = self.agreement.contract
+        disk = receipt_model.Disk(manifest=contract.image.manifest, root_hash=fake_tpm.digest("root"))
+        made = receipt_model.Receipt(
+            run=self.keys.run_id,
+            contract=contract.digest,
+            signing_key=self.keys.signing,
+            image=disk,
+            datasets=(),
+            outputs=(),
+            outcome=receipt_model.Outcome.EXITED,
+            exit_status=0,
+            detail="",
+            started=now,
+            ended=now + timedelta(seconds=1),
+        )
+        bare = dsse.Envelope(
+            payload_type=receipt_model.PAYLOAD_TYPE, payload=replace(made, **changes).encode(), signatures=()
+        )
+        signer = key or self.signing
+        signature = dsse.Signature(keyid=digest.sha256(signer.public.raw), sig=signer.sign(bare.pae()))
+        return replace(bare, signatures=(signature,)).encode()

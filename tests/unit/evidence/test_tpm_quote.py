@@ -1,0 +1,121 @@
+"""TPMS_ATTEST and TPMT_SIGNATURE, field by field."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from strongroom.errors import Malformed, Refused
+from strongroom.evidence import tpm_quote
+
+
+def attest(
+    *,
+    magic: int = 0xFF544347,
+    kind: int = 0x8018,
+    name: bytes = b"\0\x0b" + bytes(32),
+    extra: bytes = b"e" * 32,
+    safe: int = 1,
+    count: int = 1,
+    bank: int = 0xB,
+    select: bytes = b"\xff\x1f\0",
+    digest: bytes = bytes(32),
+    tail: bytes = b"",
+) -> bytes:
+    return b"".join(
+        (
+            struct.pack(">IH", magic, kind),
+            struct.pack(">H", len(name)) + name,
+            struct.pack(">H", len(extra)) + extra,
+            struct.pack(">QIIBQ", 5000, 7, 2, safe, 0x1234),
+            struct.pack(">IHB", count, bank, len(select)) + select,
+            struct.pack(">H", len(digest)) + digest,
+            tail,
+        )
+    )
+
+
+def test_a_quote_is_read_field_by_field():
+    quote = tpm_quote.parse_quote(attest())
+    assert quote.raw == attest()
+    assert quote.extra_data == b"e" * 32
+    assert (quote.clock, quote.reset_count, quote.restart_count, quote.safe) == (5000, 7, 2, True)
+    assert quote.firmware == 0x1234
+    assert quote.selection == tuple(range(13))
+    assert quote.pcr_digest == bytes(32)
+    assert tpm_quote.parse_quote(attest(select=b"\x01\x80\x80")).selection == (0, 15, 23)
+    assert not tpm_quote.parse_quote(attest(safe=0)).safe
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        attest(magic=0xFF544346),
+        attest(kind=0x8017),  # TPM_ST_ATTEST_CERTIFY
+        attest(name=bytes(69)),
+        attest(extra=bytes(65)),
+        attest(safe=2),
+        attest(count=0),
+        attest(count=2),
+        attest(bank=0x4),  # SHA-1
+        attest(bank=0xC),
+        attest(select=b"\xff\x1f"),
+        attest(select=b"\xff\x1f\0\0"),
+        attest(digest=bytes(31)),
+        attest(digest=bytes(33)),
+        attest(tail=b"\0"),
+        attest()[:-1],
+        b"",
+        bytes(tpm_quote.MAX_QUOTE + 1),
+    ],
+)
+def test_bad_quotes_are_malformed(bad):
+    with pytest.raises(Malformed):
+        tpm_quote.parse_quote(bad)
+
+
+def signature(scheme: int, bank: int, *sized: bytes) -> bytes:
+    return struct.pack(">HH", scheme, bank) + b"".join(struct.pack(">H", len(one)) + one for one in sized)
+
+
+def test_signatures_are_read():
+    parsed = tpm_quote.parse_signature(signature(0x18, 0xB, b"\x01\x00", bytes(31) + b"\x05"))
+    assert parsed == tpm_quote.EcdsaSignature(r=256, s=5)
+    assert tpm_quote.parse_signature(signature(0x14, 0xB, b"abc")) == tpm_quote.RsaSignature(raw=b"abc")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        signature(0x18, 0x4, bytes(32), bytes(32)),  # SHA-1
+        signature(0x14, 0x4, bytes(256)),
+        signature(0x16, 0xB, bytes(256)),  # RSAPSS
+        signature(0x10, 0xB),  # TPM_ALG_NULL: no signature at all
+        signature(0x5, 0xB, bytes(32)),  # HMAC
+        signature(0x18, 0xB, bytes(33), bytes(32)),
+        signature(0x18, 0xB, bytes(32)),
+        signature(0x18, 0xB, bytes(32), bytes(32), b""),
+        signature(0x14, 0xB, bytes(1025)),
+        bytes(tpm_quote.MAX_SIGNATURE + 1),
+    ],
+)
+def test_bad_signatures_are_malformed(bad):
+    with pytest.raises(Malformed):
+        tpm_quote.parse_signature(bad)
+
+
+def test_pcr_values_are_cut_in_the_order_of_the_selection():
+    assert tpm_quote.split_pcrs(b"a" * 32 + b"b" * 32, (3, 9)) == {3: b"a" * 32, 9: b"b" * 32}
+    for wrong in (b"", b"a" * 32, b"a" * 65, b"a" * 96):
+        with pytest.raises(Malformed):
+            tpm_quote.split_pcrs(wrong, (3, 9))
+
+
+def test_pcrs_are_extended_by_32_bytes_only():
+    assert tpm_quote.extend(bytes(32), bytes(32)).hex().startswith("f5a5fd42")
+    with pytest.raises(Refused):
+        tpm_quote.extend(bytes(32), b"short")
+    with pytest.raises(Refused):
+        tpm_quote.extend(bytes(20), bytes(32))
