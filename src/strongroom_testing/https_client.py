@@ -6,7 +6,7 @@ import hashlib
 import json
 import socket
 import ssl
-from typing import Any
+from typing import Any, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -56,7 +56,7 @@ class Client:
         self._file.close()
         self.socket.close()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from strongroom.errors import Unavailable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from fastapi import FastAPI
 
@@ -120,6 +121,16 @@ class Server(uvicorn.Server):
         )
         self._budgets = budgets
         self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Stop on SIGTERM and SIGINT, and return: uvicorn would raise the signal again and end us half-closed."""
+        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on the given sockets."""

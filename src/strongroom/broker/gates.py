@@ -17,8 +17,10 @@ Each is a `Check`; none raises. `appraisal.judge` takes them and decides.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from strongroom.crypto import digest
 from strongroom.encoding import fields
 from strongroom.model import binding as binding_model
 from strongroom.model.verdict import Check
@@ -50,10 +52,15 @@ class Ask:
         """The contract that keys are asked for under."""
         return self.agreement.contract
 
-    @property
+    @cached_property
     def run(self) -> str:
         """The run's name."""
         return self.request.keys.run_id
+
+    @cached_property
+    def evidence(self) -> str:
+        """The digest of the evidence, by which records and certificates name it."""
+        return digest.sha256(self.request.evidence.encode())
 
 
 @dataclass(frozen=True, kw_only=True)

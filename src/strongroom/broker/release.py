@@ -25,7 +25,7 @@ from strongroom.authority import issue
 from strongroom.broker import gates
 from strongroom.broker.broker import DISK_KEY
 from strongroom.broker.storage import KnownVersion, Run
-from strongroom.crypto import certificates, digest, hpke
+from strongroom.crypto import certificates, hpke
 from strongroom.encoding import fields
 from strongroom.errors import Malformed
 from strongroom.model import binding as binding_model
@@ -111,7 +111,6 @@ def _accept(
 ) -> _Decision:
     contract, keys = ask.contract, ask.request.keys
     sealed = _seal(broker, accepted, disks)
-    evidence = digest.sha256(ask.request.evidence.encode())
     issued = None
     if ask.csr is not None and contract.certificate is not None:
         issued = issue.issue(
@@ -119,7 +118,7 @@ def _accept(
             broker.authority,
             contract_id=contract.id,
             terms=contract.certificate,
-            evidence=evidence,
+            evidence=ask.evidence,
             now=accepted.decided,
         )
     entry = _entry(
@@ -172,7 +171,7 @@ def _entry(
     certificate: str | None,
 ) -> bytes:
     body: dict[str, Any] = {
-        "evidence": digest.sha256(ask.request.evidence.encode()),
+        "evidence": ask.evidence,
         "binding": fields.format_data(binding.digest()),
         "nonce": fields.format_data(ask.request.nonce),
         "signing_key": fields.format_data(ask.request.keys.signing),

@@ -10,6 +10,7 @@ import sqlalchemy.exc
 from strongroom.errors import Unavailable
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
 
 # Part of SQLite's message → (code, what we say, what to do).
@@ -34,7 +35,7 @@ _KNOWN = (
 )
 
 
-def explained(cause: sqlalchemy.exc.SQLAlchemyError) -> Unavailable:
+def explained(cause: sqlalchemy.exc.SQLAlchemyError | sqlite3.Error) -> Unavailable:
     """The error to raise in place of `cause`."""
     text = str(getattr(cause, "orig", None) or cause).lower()
     for part, code, said, hint in _KNOWN:

@@ -23,10 +23,12 @@ _nonces, _contracts, _runs = schema.nonces, schema.contracts, schema.runs
 _disks, _leaves, _nodes = schema.disks, schema.leaves, schema.nodes
 
 _NONCE_ADD = sa.insert(_nonces)
-_NONCE_FIND = sa.select(_nonces.c.contract, _nonces.c.expires, _nonces.c.used).where(
-    _nonces.c.nonce == sa.bindparam("wanted")
+_NONCE_USE = (
+    sa.update(_nonces)
+    .where(_nonces.c.nonce == sa.bindparam("wanted"))
+    .values(used=_nonces.c.used + 1)
+    .returning(_nonces.c.contract, _nonces.c.expires, _nonces.c.used)
 )
-_NONCE_USE = sa.update(_nonces).where(_nonces.c.nonce == sa.bindparam("wanted")).values(used=1)
 _NONCE_OPEN = sa.select(sa.func.count()).select_from(_nonces).where(_nonces.c.used == sa.literal_column("0"))
 _NONCE_PURGE = sa.delete(_nonces).where(_nonces.c.expires < sa.bindparam("now"))
 _VERSION_FIND = sa.select(_contracts.c.version, _contracts.c.digest).where(
@@ -70,6 +72,9 @@ class Transaction:
     def forget(self) -> None:
         """Read again what a rolled-back work may have changed."""
         self.nonces.forget()
+        self.contracts.forget()
+        self.runs.forget()
+        self.disks.forget()
         self.ledger.forget()
 
 
@@ -94,13 +99,13 @@ class Nonces:
 
     def take(self, nonce: bytes) -> IssuedNonce | None:
         """Mark the nonce as used and return how it stood before."""
-        row = self._connection.execute(_NONCE_FIND, {"wanted": nonce}).one_or_none()
+        row = self._connection.execute(_NONCE_USE, {"wanted": nonce}).one_or_none()
         if row is None:
             return None
-        if not row.used:
-            self._connection.execute(_NONCE_USE, {"wanted": nonce})
-            self._open = None
-        return IssuedNonce(contract=row.contract, expires=moment(row.expires), used=bool(row.used))
+        before = row.used - 1
+        if before == 0 and self._open is not None:
+            self._open -= 1
+        return IssuedNonce(contract=row.contract, expires=moment(row.expires), used=before > 0)
 
     def open_count(self) -> int:
         """How many nonces wait to be used. Counted once a batch, since counting reads them all."""
@@ -122,17 +127,26 @@ class Contracts:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
+        self._known: dict[str, KnownVersion | None] = {}
+
+    def forget(self) -> None:
+        """Read again."""
+        self._known = {}
 
     def highest(self, contract_id: str) -> KnownVersion | None:
-        """The highest version seen."""
-        row = self._connection.execute(_VERSION_FIND, {"wanted": contract_id}).one_or_none()
-        return None if row is None else KnownVersion(version=row.version, digest=row.digest)
+        """The highest version seen. Read once a batch, which nobody else can write during."""
+        if contract_id not in self._known:
+            row = self._connection.execute(_VERSION_FIND, {"wanted": contract_id}).one_or_none()
+            found = None if row is None else KnownVersion(version=row.version, digest=row.digest)
+            self._known[contract_id] = found
+        return self._known[contract_id]
 
     def raise_to(self, contract_id: str, version: KnownVersion) -> None:
         """Remember a version as the highest."""
         if self.highest(contract_id) != version:
             row = {"id": contract_id, "version": version.version, "digest": version.digest}
             self._connection.execute(_VERSION_PUT, row)
+            self._known[contract_id] = version
 
 
 class Runs:
@@ -140,22 +154,32 @@ class Runs:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
+        self._used: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """Count again."""
+        self._used = {}
 
     def used(self, contract: str) -> int:
-        """How many runs were released under the contract."""
-        return int(self._connection.execute(_RUN_USED, {"wanted": contract}).scalar_one() or 0)
+        """How many runs were released under the contract. Counted once a batch."""
+        if contract not in self._used:
+            last = self._connection.execute(_RUN_USED, {"wanted": contract}).scalar_one()
+            self._used[contract] = int(last or 0)
+        return self._used[contract]
 
     def add(self, run: Run) -> None:
         """Count a run."""
+        ordinal = self.used(run.contract) + 1
         row = {
             "run": run.run,
             "contract": run.contract,
-            "ordinal": self.used(run.contract) + 1,
+            "ordinal": ordinal,
             "signing_key": run.signing_key,
             "release": run.release,
             "receipt": run.receipt,
         }
         self._connection.execute(_RUN_ADD, row)
+        self._used[run.contract] = ordinal
 
     def find(self, run: str) -> Run | None:
         """The run of that name."""
@@ -180,18 +204,28 @@ class Disks:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
+        self._known: dict[str, KnownDisk] = {}
+
+    def forget(self) -> None:
+        """Read again."""
+        self._known = {}
 
     def find(self, manifest: str) -> KnownDisk | None:
-        """The disk of that manifest digest."""
-        row = self._connection.execute(_DISK_FIND, {"wanted": manifest}).one_or_none()
-        if row is None:
-            return None
-        return KnownDisk(manifest=row.manifest, cipher=row.cipher, sealed_key=row.sealed_key)
+        """The disk of that manifest digest. Read once a batch."""
+        if manifest not in self._known:
+            row = self._connection.execute(_DISK_FIND, {"wanted": manifest}).one_or_none()
+            if row is None:
+                return None
+            self._known[manifest] = KnownDisk(
+                manifest=row.manifest, cipher=row.cipher, sealed_key=row.sealed_key
+            )
+        return self._known[manifest]
 
     def put(self, disk: KnownDisk) -> None:
         """Remember a disk."""
         row = {"manifest": disk.manifest, "cipher": disk.cipher, "sealed_key": disk.sealed_key}
         self._connection.execute(_DISK_PUT, row)
+        self._known[disk.manifest] = disk
 
 
 class Ledger:
