@@ -1,7 +1,8 @@
 """Errors to exit codes and sentences. The only place that knows exit codes.
 
 0 done · 1 unexpected, reported as a defect · 2 malformed input or misuse · 3 refused ·
-4 unavailable, try again · 5 not found · 6 conflict · 130 interrupted
+4 unavailable, try again · 5 not found · 6 conflict · 8 the program in a room failed (cli/run.py)
+130 interrupted
 """
 
 from __future__ import annotations
@@ -58,19 +59,29 @@ def reported() -> Iterator[None]:
         sys.exit(1)
 
 
+def describe(failure: Exception) -> dict[str, object]:
+    """A failure as an object: code, message, hint, and the checks that did not hold."""
+    return {
+        "code": getattr(failure, "code", "error"),
+        "message": getattr(failure, "message", str(failure)),
+        "hint": getattr(failure, "hint", ""),
+        "checks": [check.to_json() for check in _failed_checks(failure)],
+    }
+
+
+def _failed_checks(failure: Exception) -> tuple[verdict_model.Check, ...]:
+    failed = getattr(getattr(failure, "verdict", None), "failed", ())
+    return tuple(check for check in failed if isinstance(check, verdict_model.Check))
+
+
 def _say(failure: errors.StrongroomError) -> None:
     if "--json" in sys.argv:
-        print(
-            json.dumps({"error": {"code": failure.code, "message": failure.message, "hint": failure.hint}}),
-            file=sys.stderr,
-        )
+        print(json.dumps({"error": describe(failure)}), file=sys.stderr)
         return
     print(f"error [{failure.code}]: {failure.message}", file=sys.stderr)
-    verdict = getattr(failure, "verdict", None)
-    if isinstance(verdict, verdict_model.Denied):
-        for check in verdict.failed:
-            print(f"  {check.name}: expected {check.expected}, got {check.got}", file=sys.stderr)
-            if check.hint:
-                print(f"    {check.hint}", file=sys.stderr)
+    for check in _failed_checks(failure):
+        print(f"  {check.name}: expected {check.expected}, got {check.got}", file=sys.stderr)
+        if check.hint:
+            print(f"    {check.hint}", file=sys.stderr)
     if failure.hint:
         print(f"hint: {failure.hint}", file=sys.stderr)

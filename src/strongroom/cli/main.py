@@ -18,6 +18,8 @@ VERBS = {
     "verify": "verify",
     "open": "open",
     "contract": "contract",
+    "node": "node",
+    "run": "run",
     "convert": "convert",
     "broker": "broker",
     "ledger": "ledger",

@@ -35,7 +35,10 @@ _PASSWORD_SESSION = 0x40000009
 _RETRY = 0x922
 
 _ECC = 0x0023
+_SHA1 = 0x0004
 _SHA256 = 0x000B
+_SHA384 = 0x000C
+_SHA512 = 0x000D
 _ECDSA = 0x0018
 _NULL = 0x0010
 _P256 = 0x0003
@@ -76,6 +79,13 @@ def pcr_extend(index: int, measurement: bytes) -> bytes:
     if len(measurement) != PCR_BYTES:
         raise Malformed("TPM: a PCR is extended by 32 bytes")
     return _command(0x182, (index,), _u32(1) + _u16(_SHA256) + measurement, authorised=1)
+
+
+def pcr_allocate_sha256() -> bytes:
+    """TPM2_PCR_Allocate: from the next start on, the sha256 bank alone."""
+    banks = b"".join(_u16(bank) + b"\x03" + bytes(3) for bank in (_SHA1, _SHA384, _SHA512))
+    all_sha256 = _u16(_SHA256) + b"\x03" + b"\xff\xff\xff"
+    return _command(0x12B, (PLATFORM,), _u32(4) + banks + all_sha256, authorised=1)
 
 
 def create_ak(hierarchy: int) -> bytes:

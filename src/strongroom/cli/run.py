@@ -1,0 +1,244 @@
+"""`strongroom run`: one room under one contract. Started by the operator, who holds no key.
+
+Leaves with 0 only if the room handed out a receipt that says "exited, 0"; with 8 when there is a
+receipt of another outcome; with the usual codes (cli/failures.py) when there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from strongroom.node.room import Result
+
+EXIT_PROGRAM = 8
+FIRST_INSTRUCTION = "running"
+STATUS_FORMAT = "strongroom-run/1"
+_MAX_CONTRACT = 4 << 20
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("run")(run)
+
+
+def run(
+    contract: Annotated[Path, typer.Argument(help="The signed contract.")],
+    node: Annotated[Path, typer.Option(help="The node's folder.")],
+    base: Annotated[Path, typer.Option(help="The base's folder.")],
+    disk: Annotated[list[Path], typer.Option(help="A sealed disk that the contract names.")],
+    out: Annotated[Path, typer.Option(help="Folder for the receipt, the evidence and the outputs.")],
+    manifest: Annotated[
+        list[Path], typer.Option(help="Its manifest, in the order of --disk; else the one beside the disk.")
+    ] = [],  # noqa: B006 - typer copies it
+    no_memory_guard: Annotated[
+        bool, typer.Option("--no-memory-guard", help="Run without it; the evidence says so.")
+    ] = False,
+    clock: Annotated[
+        str, typer.Option(help="What the room's own clock starts at: utc, or YYYY-MM-DDTHH:MM:SS.")
+    ] = "utc",
+    debug_serial: Annotated[
+        Path | None, typer.Option(help="Record the serial port; only a debugging base writes to it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON.")] = False,
+) -> None:
+    """Run a contract's program in a room and keep what leaves it."""
+    begun = _process_start()
+    from strongroom.cli import files
+    from strongroom.errors import Misuse, StrongroomError
+    from strongroom.model import agreement as agreement_model
+    from strongroom.node import disks, room, tpm_state
+
+    agreement = agreement_model.read(files.read(contract, max_bytes=_MAX_CONTRACT))
+    if manifest and len(manifest) != len(disk):
+        raise Misuse(
+            f"--manifest: {len(manifest)} given for {len(disk)} disks", hint="one for each --disk, or none"
+        )
+    beside: list[Path | None] = [*manifest] or [None] * len(disk)
+    sealed = [disks.load(one, named) for one, named in zip(disk, beside, strict=True)]
+    drives, manifests = disks.match(agreement.contract, sealed)
+    order = room.Order(
+        node=tpm_state.load(node),
+        base=base,
+        agreement=agreement,
+        drives=drives,
+        manifests=manifests,
+        out=_empty_folder(out),
+        guarded=not no_memory_guard,
+        clock=clock,
+        serial=debug_serial,
+    )
+    status = _Status(begun, out, agreement.contract.digest)
+    with _told_by_signals(), _progress(status, quiet=as_json) as show:
+
+        def take_phase(name: str, moment: int) -> None:
+            status.phase(name, moment)
+            show(name)
+
+        try:
+            result = room.Room(order=order, on_phase=take_phase, on_note=status.note).run()
+        except StrongroomError as failure:
+            status.failed(failure)
+            raise
+        except BaseException:
+            status.interrupted()
+            raise
+        status.finished(result)
+    if as_json:
+        print(json.dumps(status.document))
+    else:
+        _print_summary(status, result, out)
+    if (result.receipt.outcome.value, result.receipt.exit_status) != ("exited", 0):
+        sys.exit(EXIT_PROGRAM)
+
+
+class _Status:
+    """`status.json` in the run's folder: what the operator saw. Nothing of it is proof of anything."""
+
+    def __init__(self, begun: float, folder: Path, contract: str) -> None:
+        self._begun = begun
+        self._file = folder / "status.json"
+        self.document: dict[str, object] = {
+            "format": STATUS_FORMAT,
+            "contract": contract,
+            "state": "running",
+            "phases": [],
+            "notes": [],
+        }
+        self.phases: list[dict[str, object]] = []
+        self.notes: list[str] = []
+
+    def elapsed(self) -> int:
+        """Milliseconds since this command was started."""
+        return round((time.monotonic() - self._begun) * 1000)
+
+    def phase(self, name: str, moment: int) -> None:
+        at = self.elapsed()
+        self.phases.append({"name": name, "milliseconds": at, "guest_milliseconds": moment})
+        if name == FIRST_INSTRUCTION:
+            self.document.setdefault("first_instruction_milliseconds", at)
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+    def finished(self, result: Result) -> None:
+        receipt = result.receipt
+        self._write(
+            state="finished",
+            run=receipt.run,
+            outcome=receipt.outcome.value,
+            exit_status=receipt.exit_status,
+            detail=receipt.detail,
+            files=list(result.files),
+        )
+
+    def failed(self, failure: Exception) -> None:
+        from strongroom.cli import failures
+
+        # The failure itself matters more than that it could not be noted.
+        with contextlib.suppress(OSError):
+            self._write(state="failed", error=failures.describe(failure))
+
+    def interrupted(self) -> None:
+        with contextlib.suppress(OSError):
+            self._write(state="interrupted")
+
+    def _write(self, **values: object) -> None:
+        from strongroom.cli import files
+        from strongroom.encoding import canonical
+
+        self.document.update(values, phases=self.phases, notes=self.notes, total_milliseconds=self.elapsed())
+        files.write(self._file, canonical.dumps(self.document) + b"\n", replace=True)
+
+
+def _print_summary(status: _Status, result: Result, out: Path) -> None:
+    receipt = result.receipt
+    print(f"run        {receipt.run}")
+    print(f"outcome    {receipt.outcome.value}, status {receipt.exit_status}")
+    if receipt.detail:
+        print(f"           {receipt.detail}")
+    for index, output in enumerate(receipt.outputs):
+        print(f"output     {out}/out-{index}.tar.age: {output.path}, {output.sealed_bytes} bytes, sealed")
+    print(f"receipt    {out}/receipt.json")
+    first = status.document.get("first_instruction_milliseconds")
+    if isinstance(first, int):
+        print(f"started    the program's first instruction after {first / 1000:.2f} s")
+    print(f"took       {status.elapsed() / 1000:.2f} s in all")
+    for line in status.notes:
+        print(f"note       {line}", file=sys.stderr)
+
+
+def _empty_folder(out: Path) -> Path:
+    from strongroom.errors import Misuse
+
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise Misuse(f"{out}: is not empty", hint="every run has a folder of its own")
+    return out
+
+
+@contextlib.contextmanager
+def _told_by_signals() -> Iterator[None]:
+    """A request to end is an exception, so that everything on the way out is cleaned up."""
+
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress(status: _Status, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show the phases on standard error: live on a terminal, as lines elsewhere."""
+    if quiet:
+        yield lambda _name: None
+        return
+    if not sys.stderr.isatty():
+        yield lambda name: print(f"{status.elapsed() / 1000:7.2f} s  {name}", file=sys.stderr)
+        return
+    # The room is booting meanwhile: a terminal's decoration costs the run nothing.
+    shown: list[object] = []
+
+    def show(name: str) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        if not shown:
+            live = Status("starting", console=Console(stderr=True))
+            live.start()
+            shown.append(live)
+        current = shown[0]
+        if isinstance(current, Status):
+            current.console.print(f"{status.elapsed() / 1000:7.2f} s  {name}", highlight=False)
+            current.update(f"{name} …")
+
+    try:
+        yield show
+    finally:
+        if shown:
+            getattr(shown[0], "stop")()  # noqa: B009 - rich is not imported here
+
+
+def _process_start() -> float:
+    """When this process began, on the monotonic clock: the interpreter's own start counts too."""
+    with open("/proc/self/stat", "rb") as stat:  # noqa: PTH123 - one read of a kernel file
+        ticks = int(stat.read().rpartition(b")")[2].split()[19])
+    began = ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - began)

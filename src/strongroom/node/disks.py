@@ -1,0 +1,104 @@
+"""Which disk file is which of the contract's disks: matched by the digest of its signed manifest.
+
+Every manifest must be signed by the party that the contract calls the disk's owner, and the file must
+have the manifest's size. The blocks themselves are for the room's kernel to verify as it reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Misuse, NotFound, Refused
+from strongroom.model import channel
+from strongroom.model import manifest as manifest_model
+from strongroom.node import qemu
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from strongroom.model.contract import Contract
+
+MAX_MANIFEST = 3 * manifest_model.MAX_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A disk file with the manifest that came beside it. `signed` is the manifest file's bytes."""
+
+    path: Path
+    signed: bytes
+    manifest: manifest_model.Manifest
+
+
+def load(disk: Path, manifest: Path | None = None) -> Sealed:
+    """Read a disk's manifest (beside it, as `NAME.manifest.json`, unless named) and check the sizes.
+
+    Raises `NotFound`, `Malformed`, or `Refused` when the file cannot be that disk.
+    """
+    beside = manifest or disk.with_name(f"{disk.name.removesuffix('.disk')}.manifest.json")
+    try:
+        with beside.open("rb") as source:
+            signed = source.read(MAX_MANIFEST + 1)
+        size = disk.stat().st_size
+    except FileNotFoundError as cause:
+        raise NotFound(
+            f"{cause.filename}: not there",
+            code="no-disk" if str(cause.filename) == str(disk) else "no-manifest",
+            hint="a disk's manifest is expected beside it; `--manifest` names another place",
+        ) from None
+    _, parsed = manifest_model.parse_envelope(signed)
+    if size != parsed.disk_bytes:
+        raise Refused(
+            f"{disk}: {size} bytes, its manifest says {parsed.disk_bytes}",
+            code="wrong-size",
+            hint="the file was cut short or exchanged; copy the disk again, and `strongroom verify` it",
+        )
+    return Sealed(path=disk, signed=signed, manifest=parsed)
+
+
+def match(contract: Contract, given: Sequence[Sealed]) -> tuple[tuple[qemu.Drive, ...], dict[str, bytes]]:
+    """The contract's disks in order as drives, and their signed manifests by serial.
+
+    Raises `Refused` when one is missing or not signed by its owner, `Misuse` when one is superfluous.
+    """
+    by_digest = {sealed.manifest.digest: sealed for sealed in given}
+    wanted = [(channel.SERIAL_IMAGE, "the image", contract.image.owner, contract.image.manifest)]
+    for index, dataset in enumerate(contract.datasets):
+        wanted.append(
+            (channel.data_serial(index), f"dataset {dataset.name}", dataset.owner, dataset.manifest)
+        )
+    drives = []
+    manifests = {}
+    for serial, what, owner, digest in wanted:
+        sealed = by_digest.get(digest)
+        if sealed is None:
+            names = ", ".join(f"{one.path.name} ({one.manifest.digest})" for one in given) or "none"
+            raise Refused(
+                f"{what} of {owner}: no disk with the contract's manifest {digest}; given: {names}",
+                code="missing-disk",
+                hint="give it with --disk; a disk that was sealed anew has another manifest and needs a new contract",
+            )
+        _check_signature(sealed, contract, what, owner)
+        drives.append(qemu.Drive(serial=serial, path=sealed.path.absolute()))
+        manifests[serial] = sealed.signed
+    named = {digest for _, _, _, digest in wanted}
+    for digest, sealed in by_digest.items():
+        if digest not in named:
+            raise Misuse(f"{sealed.path}: the contract does not name this disk", code="extra-disk")
+    return tuple(drives), manifests
+
+
+def _check_signature(sealed: Sealed, contract: Contract, what: str, owner: str) -> None:
+    envelope, _ = manifest_model.parse_envelope(sealed.signed)
+    party = contract.party(owner)
+    for one in envelope.signatures:
+        if one.keyid == party.keyid:
+            party.signing_key.verify(one.sig, envelope.pae())
+            return
+    raise Refused(
+        f"{what}: its manifest is not signed by {owner}",
+        code="unsigned-manifest",
+        hint="ask the owner for the manifest as `seal` or `convert` wrote it",
+    )

@@ -1,0 +1,153 @@
+"""The files that a room hands out, on their way to the run's folder.
+
+The room's side is not trusted: only names of this list, each once, each within its size; a file
+appears whole under its name, or not at all. Outputs arrive sealed to the contract's
+recipients; this side could not read them if it wanted to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Refused, Unavailable
+from strongroom.model import messages, receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from strongroom.model.contract import Contract
+
+_PARTY = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
+EVIDENCE = re.compile(rf"(?:evidence|release|receipt)-(?P<party>{_PARTY})\.json", re.ASCII)
+OUTPUT = re.compile(r"out-(?P<index>0|[1-9][0-9]?)\.tar\.age", re.ASCII)
+RECEIPT = "receipt.json"
+LOG = "log.age"
+# Headers and padding of a tar of many small files, and of the age file around it.
+_TAR_ALLOWANCE = 64 << 20
+_LOG_ALLOWANCE = 1 << 20
+
+
+def limit(name: str, contract: Contract) -> int:
+    """How many bytes the file `name` may have under `contract`. Raises `Refused` for any other name."""
+    if name == RECEIPT:
+        return 3 * receipt.MAX_BYTES
+    if name == LOG and contract.logs is not None:
+        return contract.logs.max_bytes + _LOG_ALLOWANCE
+    match = EVIDENCE.fullmatch(name)
+    if match is not None and match["party"] in contract.key_owners():
+        return 2 * messages.MAX_ANSWER
+    match = OUTPUT.fullmatch(name)
+    if match is not None and int(match["index"]) < len(contract.outputs):
+        return 2 * contract.outputs[int(match["index"])].max_bytes + _TAR_ALLOWANCE
+    raise Refused(
+        f"the room hands out a file {name[:80]!r}, which the contract has no place for",
+        code="unexpected-file",
+        hint="a room of this version never does that: the base may have been changed",
+    )
+
+
+class Inbox:
+    """Receives files into `folder`, which exists. `close` drops whatever is incomplete."""
+
+    def __init__(self, folder: Path, contract: Contract) -> None:
+        self._folder = folder
+        self._contract = contract
+        self._open: dict[int, _Incoming] = {}
+        self.received: list[str] = []
+
+    def begin(self, stream: int, name: str) -> None:
+        """A file called `name` comes on `stream`. Raises `Refused`."""
+        most = limit(name, self._contract)
+        started = {one.name for one in self._open.values()}
+        if name in self.received or name in started or stream in self._open:
+            raise Refused(f"the room hands out {name!r} twice", code="unexpected-file")
+        with _told(name):
+            self._open[stream] = _Incoming(self._folder, name, most)
+
+    def takes(self, stream: int) -> bool:
+        """Whether a file comes on that stream."""
+        return stream in self._open
+
+    def write(self, stream: int, data: bytes) -> None:
+        """The next bytes. Raises `Refused` beyond the limit, `Unavailable` when the disk is full."""
+        incoming = self._open[stream]
+        with _told(incoming.name):
+            incoming.write(data)
+
+    def finish(self, stream: int) -> str:
+        """The file is whole: it gets its name, which is returned."""
+        incoming = self._open.pop(stream)
+        with _told(incoming.name):
+            incoming.finish()
+        self.received.append(incoming.name)
+        return incoming.name
+
+    def put(self, name: str, data: bytes) -> None:
+        """A file of the node's own, whole."""
+        with _told(name):
+            incoming = _Incoming(self._folder, name, len(data))
+            incoming.write(data)
+            incoming.finish()
+
+    def close(self) -> None:
+        """Remove what is incomplete."""
+        for incoming in self._open.values():
+            incoming.discard()
+        self._open.clear()
+
+
+class _Incoming:
+    def __init__(self, folder: Path, name: str, most: int) -> None:
+        self.name = name
+        self._target = folder / name
+        self._part = self._target.with_name(f".{self._target.name}.part")
+        self._left = most
+        self._fd = os.open(
+            self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+        )
+
+    def write(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self.discard()
+            raise Refused(f"{self.name}: larger than the contract allows", code="too-large")
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:
+            self.discard()
+            raise
+
+    def finish(self) -> None:
+        try:
+            os.fsync(self._fd)
+            self._part.replace(self._target)
+        except OSError:
+            self.discard()
+            raise
+        os.close(self._fd)
+        self._fd = -1
+
+    def discard(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        with contextlib.suppress(OSError):
+            self._part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        raise Unavailable(
+            f"writing {name}: {cause.strerror}",
+            code="run-folder",
+            hint="the run's folder must be writable and have room for the outputs",
+        ) from None

@@ -1,0 +1,118 @@
+"""The command line of a room's QEMU: a pure function of the room.
+
+No network card, no serial port, no monitor, no display, no default device. What the room has:
+a TPM (tpm-crb over swtpm), one virtio-serial port to the relay, and read-only virtio-blk disks that
+the agent knows by their serials. Files and sockets are inherited descriptors, so that no path can be
+swapped under them. The firmware is named, so that the one which was measured is the one that runs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Malformed
+from strongroom.model import channel
+from strongroom.node.measured import MACHINE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QEMU = "qemu-system-x86_64"
+# What the kernel, the agent and the page tables take; the contract's memory is the program's.
+OVERHEAD_MIB = 192
+MAX_DISKS = 128
+_FIRST_DISK_SLOT = 0x08
+_FUNCTIONS = 8
+_ACCELERATORS = {"tcg": "tcg,thread=multi,tb-size=256", "kvm": "kvm"}
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """One read-only disk. `serial` is what the agent looks for: at most 20 bytes (virtio-blk)."""
+
+    serial: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A room as QEMU sees it.
+
+    kernel, initrd, firmware, tpm, channel: inherited file descriptors. memory_mib: the contract's.
+    clock: what the guest's clock starts at (`utc`, or a date as `2030-01-31T00:00:00`).
+    serial: a descriptor for the guest's serial port, for debugging only: what the guest writes there
+    is for everybody to read.
+    """
+
+    accelerator: str
+    memory_mib: int
+    firmware: int
+    kernel: int
+    initrd: int
+    cmdline: bytes
+    tpm: int
+    channel: int
+    drives: tuple[Drive, ...]
+    clock: str = "utc"
+    serial: int | None = None
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What QEMU must inherit."""
+        inherited = (self.firmware, self.kernel, self.initrd, self.tpm, self.channel)
+        return inherited if self.serial is None else (*inherited, self.serial)
+
+
+def arguments(machine: Machine) -> list[str]:
+    """The whole command line. Raises `Malformed` for what QEMU could not carry."""
+    if len(machine.drives) > MAX_DISKS:
+        raise Malformed(f"room: {len(machine.drives)} disks, at most {MAX_DISKS} allowed", code="too-many")
+    line = [
+        QEMU,
+        *("-name", "strongroom"),
+        *("-machine", f"{MACHINE},smm=off"),
+        *("-accel", _ACCELERATORS[machine.accelerator]),
+        *("-cpu", "max"),
+        *("-m", f"{machine.memory_mib + OVERHEAD_MIB}M"),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-sandbox", _SANDBOX),
+        *("-rtc", f"base={machine.clock}"),
+        *("-bios", f"/dev/fd/{machine.firmware}"),
+        *("-kernel", f"/dev/fd/{machine.kernel}"),
+        *("-initrd", f"/dev/fd/{machine.initrd}"),
+        *("-append", machine.cmdline.decode("ascii")),
+        *("-chardev", f"socket,id=tpm-control,fd={machine.tpm}"),
+        *("-tpmdev", "emulator,id=tpm,chardev=tpm-control"),
+        *("-device", "tpm-crb,tpmdev=tpm"),
+        *("-chardev", f"socket,id=relay,fd={machine.channel}"),
+        *("-device", "virtio-serial-pci,max_ports=2"),
+        *("-device", f"virtserialport,chardev=relay,name={channel.PORT_NAME}"),
+    ]
+    for index, drive in enumerate(machine.drives):
+        line += _disk(index, drive)
+    if machine.serial is not None:
+        line += ["-add-fd", f"fd={machine.serial},set=1", "-serial", "file:/dev/fdset/1"]
+    return line
+
+
+def _disk(index: int, drive: Drive) -> list[str]:
+    if len(drive.serial.encode()) > 20:
+        raise Malformed(f"room: the disk serial {drive.serial!r} is longer than 20 bytes", code="too-large")
+    # JSON, because file names may hold commas and equal signs. The room verifies every block it reads,
+    # so that nobody else's lock on the file matters.
+    block = {
+        "driver": "raw",
+        "node-name": f"disk{index}",
+        "read-only": True,
+        "file": {"driver": "file", "filename": str(drive.path), "locking": "off"},
+    }
+    slot, function = divmod(index, _FUNCTIONS)
+    place = f"addr={_FIRST_DISK_SLOT + slot:#x}.{function},multifunction=on"
+    return [
+        *("-blockdev", json.dumps(block)),
+        *("-device", f"virtio-blk-pci,drive=disk{index},serial={drive.serial},{place}"),
+    ]

@@ -1,0 +1,243 @@
+"""One room from start to end: TPM, launch measurement, QEMU, relay; and nothing left afterwards.
+
+What a room needs on the host lives in memory files and socket pairs, which vanish with the
+processes: there is no temporary folder to forget. Any number of rooms run side by side.
+The node is not trusted by anybody: the brokers judge what the room's TPM signs, the room verifies
+every disk block, and what this file checks it checks for the operator's own sake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from strongroom.crypto import sign
+from strongroom.errors import Refused, Unavailable
+from strongroom.model import channel
+from strongroom.model import receipt as receipt_model
+from strongroom.node import accelerator, children, hcrtm, inbox, measured, qemu, relay, tpm_provision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from strongroom.model.agreement import Agreement
+    from strongroom.node.tpm_state import Node
+
+BOOT_SECONDS = 180.0  # emulation on a loaded machine; the usual start takes five
+AFTERWARDS_SECONDS = 300.0  # attesting, sealing the outputs, the receipts
+SERIAL_BASE = "base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to run. `drives` and `manifests` (signed, as bytes) go by the serials of `model.channel`.
+
+    out: the run's folder, which exists and is empty. clock and serial: see `qemu.Machine`.
+    """
+
+    node: Node
+    base: Path
+    agreement: Agreement
+    drives: tuple[qemu.Drive, ...]
+    manifests: dict[str, bytes]
+    out: Path
+    guarded: bool = True
+    clock: str = "utc"
+    serial: Path | None = None
+    firmware: Path = measured.FIRMWARE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a run ended: the room's receipt (its own signature held), and the names of all files."""
+
+    receipt: receipt_model.Receipt
+    files: tuple[str, ...]
+
+
+@dataclass(kw_only=True)
+class Room:
+    """One run of an order. `on_phase(name, guest's milliseconds)` and `on_note(line)` tell how it goes."""
+
+    order: Order
+    on_phase: Callable[[str, int], None] = lambda _name, _moment: None
+    on_note: Callable[[str], None] = lambda _line: None
+    qemu: children.Child | None = field(default=None, init=False)
+    swtpm: children.Child | None = field(default=None, init=False)
+    phase: str = field(default="starting", init=False)
+    _begun: float = field(default_factory=time.monotonic, init=False)
+
+    def run(self) -> Result:
+        """Run it to its end. Whatever happens, no process and no temporary file is left.
+
+        Raises `PolicyDenied` or `Refused` when the room gave up and said why; `Unavailable` with code
+        `room-died`, `room-silent`, `room-overran`, `tpm-failed`, `run-folder`; `NotFound` for a
+        missing program or part of the base.
+        """
+        order = self.order
+        with contextlib.ExitStack() as stack:
+            parts = stack.enter_context(measured.opened(order.base, firmware=order.firmware))
+            pool = stack.enter_context(futures.ThreadPoolExecutor(max_workers=3))
+            record = pool.submit(lambda: parts.record(memory_guard=order.guarded).encode())
+            measurer, link = self._start(stack, pool, parts, record)
+            files = inbox.Inbox(order.out, order.agreement.contract)
+            stack.callback(files.close)
+            self._write_down(files, record.result())
+            start = channel.Start(
+                agreement=order.agreement.envelope.encode(),
+                launch_record=record.result(),
+                issuers=order.node.issuers,
+                manifests=order.manifests,
+            )
+            wire = relay.Relay(
+                link,
+                brokers=_brokers(order.agreement),
+                start=start.encode(),
+                inbox=files,
+                on_phase=self._take_phase,
+                on_note=self.on_note,
+                watched=self._watched(measurer),
+            )
+            stack.callback(wire.close)
+            limits = order.agreement.contract.limits
+            silence = limits.wall_seconds + AFTERWARDS_SECONDS
+            wire.serve(relay.Patience(hello=BOOT_SECONDS, silence=silence, total=BOOT_SECONDS + silence))
+        return self._result(files.received)
+
+    def _start(
+        self,
+        stack: contextlib.ExitStack,
+        pool: futures.ThreadPoolExecutor,
+        parts: measured.Measured,
+        record: futures.Future[bytes],
+    ) -> tuple[hcrtm.LaunchMeasurer, socket.socket]:
+        """swtpm, QEMU, and the measurer between them; the host's end of the channel."""
+        order = self.order
+        state = os.memfd_create("tpm-state", os.MFD_CLOEXEC)
+        stack.callback(os.close, state)
+        os.write(state, order.node.tpm_state())
+        to_swtpm, swtpm_control = socket.socketpair()
+        to_qemu, qemu_control = socket.socketpair()
+        link, qemu_link = socket.socketpair()
+        stack.callback(link.close)
+        measurer = hcrtm.LaunchMeasurer(to_qemu, to_swtpm, record.result)
+        stack.callback(measurer.stop)
+        serial = None
+        if order.serial is not None:
+            serial = os.open(order.serial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, serial)
+        machine = qemu.Machine(
+            accelerator=accelerator.choose(guarded=order.guarded),
+            memory_mib=order.agreement.contract.limits.memory_mib,
+            firmware=parts.firmware,
+            kernel=parts.kernel,
+            initrd=parts.initrd,
+            cmdline=parts.cmdline,
+            tpm=qemu_control.fileno(),
+            channel=qemu_link.fileno(),
+            drives=(qemu.Drive(serial=SERIAL_BASE, path=parts.disk.absolute()), *order.drives),
+            clock=order.clock,
+            serial=serial,
+        )
+        with swtpm_control, qemu_control, qemu_link:
+            control = swtpm_control.fileno()
+            line = tpm_provision.swtpm_arguments(state, control)
+
+            def start_swtpm() -> children.Child:
+                return children.start(line, descriptors=(state, control), guarded=order.guarded)
+
+            # Without the guard a child lives no longer than the thread that started it: this one.
+            later = pool.submit(start_swtpm) if order.guarded else None
+            if later is None:
+                self.swtpm = start_swtpm()
+                stack.callback(self.swtpm.stop)
+            try:
+                self.qemu = children.start(
+                    qemu.arguments(machine), descriptors=machine.descriptors, guarded=order.guarded
+                )
+                stack.callback(self.qemu.stop)
+            finally:
+                if later is not None:
+                    self.swtpm = later.result()
+                    stack.callback(self.swtpm.stop)
+        measurer.start()
+        return measurer, link
+
+    def _write_down(self, files: inbox.Inbox, record: bytes) -> None:
+        files.put("agreement.json", self.order.agreement.encode())
+        files.put("launch-record.json", record)
+        folder = self.order.out / "manifests"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+        for serial, data in self.order.manifests.items():
+            files.put(f"manifests/{serial}.json", data)
+
+    def _watched(self, measurer: hcrtm.LaunchMeasurer) -> dict[int, Callable[[], None]]:
+        room, tpm = self.qemu, self.swtpm
+        if room is None or tpm is None:
+            raise Unavailable("the room did not start", code="room-died")
+
+        def room_ended() -> None:
+            if measurer.failure is not None:
+                raise measurer.failure
+            code = room.wait(1.0)
+            said = room.complaint()
+            raise Unavailable(
+                f"the room ended by itself ({_ended(code)}) in phase {self.phase!r}"
+                + (f": {said}" if said else ""),
+                code="room-died",
+                hint="when this happens during the boot, the base is damaged or not of this version"
+                if self.phase == "starting"
+                else "somebody ended its process, or the machine ran out of memory",
+            )
+
+        def tpm_ended() -> None:
+            raise Unavailable(
+                f"the room's TPM ended ({_ended(tpm.wait(1.0))}) in phase {self.phase!r}",
+                code="room-died",
+                hint="swtpm was ended by somebody, or its state is damaged",
+            )
+
+        return {room.fd: room_ended, tpm.fd: tpm_ended}
+
+    def _take_phase(self, name: str, moment: int) -> None:
+        self.phase = name
+        self.on_phase(name, moment)
+
+    def _result(self, received: list[str]) -> Result:
+        if inbox.RECEIPT not in received:
+            raise Refused(
+                "the room says that it is done but handed out no receipt",
+                code="no-receipt",
+                hint="nothing proves what happened: the base may have been changed",
+            )
+        data = (self.order.out / inbox.RECEIPT).read_bytes()
+        envelope, receipt = receipt_model.parse_envelope(data)
+        if receipt.contract != self.order.agreement.contract.digest or not envelope.signatures:
+            raise Refused("the receipt is of another contract, or unsigned", code="wrong-receipt")
+        key = sign.VerifyingKey(receipt.signing_key)
+        for one in envelope.signatures:
+            key.verify(one.sig, envelope.pae())
+        return Result(receipt=receipt, files=tuple(received))
+
+
+def _brokers(agreement: Agreement) -> dict[str, tuple[str, int]]:
+    """Where the brokers are, of those parties whose keys the room needs."""
+    addresses = {}
+    for name in agreement.contract.key_owners():
+        broker = agreement.contract.party(name).broker
+        if broker is not None:
+            addresses[name] = (broker.host, broker.port)
+    return addresses
+
+
+def _ended(code: int | None) -> str:
+    if code is None:
+        return "it is still ending"
+    return f"exit status {code}" if code >= 0 else f"killed by signal {-code}"
