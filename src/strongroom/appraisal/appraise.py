@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from strongroom.model.contract import Contract, Platform
 
 ANY_MACHINE = "any"
+MAX_REGISTERS = 32
 
 
 def appraise(
@@ -40,7 +41,7 @@ def appraise(
     expires = min(now + lifetime, contract.limits.not_after)
     checks = (
         *gates,
-        *(() if gates else (_NOTHING_ASKED,)),
+        *(() if gates else (NOTHING_ASKED,)),
         _binding(binding, contract),
         _lifetime(now, expires),
         *_nearest(claims, contract),
@@ -59,11 +60,12 @@ def deny(
     checks = gates
     if all(check.ok for check in gates):
         # A denial always shows a failed check, whoever calls this with only good ones.
-        checks = (*gates, _NOTHING_ASKED)
+        checks = (*gates, NOTHING_ASKED)
     return Denied(contract=contract_digest, claims=claims, checks=checks, decided=now)
 
 
-_NOTHING_ASKED = Check(
+# Told when a caller made no check of its own: a verdict without, say, a nonce's check is a denial.
+NOTHING_ASKED = Check(
     name="verdict.gates",
     expected="a check that was made before",
     got="none that decides",
@@ -180,17 +182,31 @@ def _machine(claims: Claims, platform: Platform) -> Check:
 def _registers(claims: Claims, reference: dict[str, str]) -> tuple[Check, ...]:
     """One check for each register that either side names: a register without a reference is a no."""
     names = [*reference, *(name for name in claims.registers if name not in reference)]
-    return tuple(
-        _check(
-            f"platform.reference.{name}",
-            reference.get(name, "a reference value in the contract"),
-            claims.registers.get(name, "nothing"),
-            hint=f"the contract's reference does not name {name}, so no value is good"
-            if name not in reference
-            else f"the room's {name} is not the one that the parties signed for",
-            ok=name in reference and name in claims.registers and claims.registers[name] == reference[name],
+    if len(names) > MAX_REGISTERS:
+        # Verdicts are recorded, and the record has room for so many.
+        return (
+            _check(
+                "platform.reference",
+                f"at most {MAX_REGISTERS} registers",
+                str(len(names)),
+                hint="the contract's reference names registers that no room has",
+                ok=False,
+            ),
         )
-        for name in names
+    return tuple(_register(name, reference.get(name), claims.registers.get(name)) for name in names)
+
+
+def _register(name: str, expected: str | None, got: str | None) -> Check:
+    if expected is None:
+        hint = "the contract's reference does not name this register, so that no value is good"
+    else:
+        hint = "the room's value is not the one that the parties signed for"
+    return _check(
+        f"platform.reference.{name[:64]}",
+        "a reference value in the contract" if expected is None else expected,
+        "nothing" if got is None else got,
+        hint=hint,
+        ok=expected is not None and got is not None and got == expected,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.appraisal.appraise import appraise, deny
+from strongroom.appraisal.appraise import NOTHING_ASKED, appraise, deny
 from strongroom.appraisal.terms import check_terms
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import registry
@@ -38,13 +38,13 @@ def judge(
     now: datetime,
     lifetime: timedelta,
 ) -> Verdict:
-    """Decide. `gates` are the caller's own checks (at least one); see `appraise` for `lifetime`.
+    """Decide. `gates` are the caller's own checks, without which nothing is accepted; see `appraise` for `lifetime`.
 
     When a gate or a term failed, the evidence is not looked at, and a check says so: whoever cannot
     pass the cheap checks does not get to spend the verifier's time.
     """
     contract = agreement.contract
-    checks = (*gates, *check_terms(agreement, now=now, runs_used=runs_used))
+    checks = (*(gates or (NOTHING_ASKED,)), *check_terms(agreement, now=now, runs_used=runs_used))
     if not all(check.ok for check in checks):
         return deny(contract.digest, gates=(*checks, _NOT_LOOKED_AT), now=now)
     try:

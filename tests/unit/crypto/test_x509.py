@@ -233,7 +233,7 @@ def test_rsa_pss_serves():
     "key",
     [
         pytest.param(lambda: ec.generate_private_key(ec.SECP256K1()), id="secp256k1"),
-        pytest.param(lambda: rsa.generate_private_key(65537, 1024), id="rsa1024"),
+        pytest.param(lambda: rsa.generate_private_key(65537, 1024), id="rsa1024"),  # noqa: S505 - it must be refused
         pytest.param(ed25519.Ed25519PrivateKey.generate, id="ed25519"),
     ],
 )

@@ -1,0 +1,107 @@
+"""The contract's own terms: who signed, when, how often."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from strongroom.appraisal.terms import check_terms
+from strongroom.encoding import dsse
+from strongroom.model import agreement as agreement_model
+from strongroom.model import identity
+from strongroom_testing import contracts
+
+SCENE = contracts.scene()
+NOW = SCENE.now
+
+
+def failed(agreement, *, now=NOW, runs_used=0) -> set[str]:
+    checks = check_terms(agreement, now=now, runs_used=runs_used)
+    assert all(check.hint for check in checks if not check.ok)
+    return {check.name for check in checks if not check.ok}
+
+
+def test_a_signed_contract_in_time_with_runs_left_holds():
+    checks = check_terms(SCENE.agreement(), now=NOW, runs_used=1)
+    assert [check.name for check in checks] == [
+        "contract.approvals",
+        "contract.approvals.alice",
+        "contract.approvals.bob",
+        "contract.validity",
+        "contract.runs",
+    ]
+    assert all(check.ok for check in checks)
+
+
+def test_nobody_signed():
+    names = {"contract.approvals", "contract.approvals.alice", "contract.approvals.bob"}
+    assert failed(SCENE.agreement(signers=())) == names
+
+
+def test_one_is_missing_and_is_named():
+    agreement = SCENE.agreement(signers=("alice",))
+    assert failed(agreement) == {"contract.approvals", "contract.approvals.bob"}
+    first = check_terms(agreement, now=NOW, runs_used=0)[0]
+    assert "bob" in first.hint
+    assert "alice" in first.got
+
+
+def test_rule_36_an_owner_cannot_be_outvoted():
+    carol = identity.generate("carol")
+
+    def lower(contract):
+        third = replace(contract.members[0], party=carol.party())
+        approvals = replace(contract.approvals, parties=("alice", "bob", "carol"), threshold=2)
+        return replace(contract, members=(*contract.members, third), approvals=approvals)
+
+    agreement = agreement_model.add_signature(SCENE.agreement(lower, signers=("bob",)), carol.signing)
+    assert failed(agreement) == {"contract.approvals.alice"}
+    assert failed(agreement_model.add_signature(agreement, SCENE.alice.signing)) == set()
+
+
+def test_rule_36_one_signature_counts_once():
+    signed = SCENE.agreement(signers=("alice",))
+    doubled = replace(signed.envelope, signatures=signed.envelope.signatures * 2)
+    agreement = agreement_model.Agreement(envelope=doubled, contract=signed.contract)
+    assert "contract.approvals" in failed(agreement)
+
+
+def test_rule_38_a_signature_is_over_exact_bytes():
+    signed = SCENE.agreement()
+    more = SCENE.contract(lambda one: replace(one, limits=replace(one.limits, runs=1000)))
+    envelope = replace(signed.envelope, payload=more.raw)
+    swapped = agreement_model.Agreement(envelope=envelope, contract=more)
+    assert "contract.approvals" in failed(swapped)
+    # Old envelope, new contract beside it: the signatures hold, but over other bytes than are judged.
+    beside = agreement_model.Agreement(envelope=signed.envelope, contract=more)
+    assert "contract.approvals" in failed(beside)
+
+
+def test_signatures_are_asked_again_when_anything_differs():
+    signed = SCENE.agreement()
+    assert failed(signed) == set()
+    spoiled = bytearray(signed.envelope.signatures[0].sig)
+    spoiled[0] ^= 1
+    first = dsse.Signature(keyid=signed.envelope.signatures[0].keyid, sig=bytes(spoiled))
+    envelope = replace(signed.envelope, signatures=(first, *signed.envelope.signatures[1:]))
+    agreement = agreement_model.Agreement(envelope=envelope, contract=signed.contract)
+    assert failed(agreement) == {"contract.approvals", "contract.approvals.alice"}
+    assert failed(signed) == set()
+
+
+def test_validity_has_exact_ends():
+    agreement = SCENE.agreement()
+    limits = agreement.contract.limits
+    second = timedelta(seconds=1)
+    assert failed(agreement, now=limits.not_before) == set()
+    assert failed(agreement, now=limits.not_before - second) == {"contract.validity"}
+    assert failed(agreement, now=limits.not_after - second) == set()
+    assert failed(agreement, now=limits.not_after) == {"contract.validity"}
+
+
+def test_runs_are_counted():
+    agreement = SCENE.agreement()
+    assert failed(agreement, runs_used=1) == set()
+    assert failed(agreement, runs_used=2) == {"contract.runs"}
+    assert failed(agreement, runs_used=10**12) == {"contract.runs"}
+    assert failed(agreement, runs_used=-1) == {"contract.runs"}
