@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from strongroom.agent import attest, outputs
-from strongroom.crypto import age
+from strongroom.crypto import age, digest
 from strongroom.encoding import dsse
 from strongroom.errors import Refused, StrongroomError, Unavailable
 from strongroom.model import receipt as receipt_model
@@ -58,7 +58,7 @@ def send_outputs(
 def send_logs(channel: Channel, contract: Contract, ended: Ended) -> None:
     """Seal and send what the program printed, when the contract names who may read it."""
     if contract.logs is not None and ended.outcome is not Outcome.DATA_CORRUPTED:
-        channel.send_file("logs.age", age.seal(contract.recipients(contract.logs.recipients), ended.log))
+        channel.send_file("log.age", age.seal(contract.recipients(contract.logs.recipients), ended.log))
 
 
 def make_receipt(
@@ -84,7 +84,9 @@ def sign_receipt(receipt: Receipt, keys: attest.Keys) -> bytes:
     """The receipt in its envelope, signed by the key that the evidence is bound to."""
     payload = receipt.encode()
     kind = receipt_model.PAYLOAD_TYPE
-    signature = dsse.Signature(keyid=receipt.run, sig=keys.signing.sign(dsse.pae(kind, payload)))
+    signature = dsse.Signature(
+        keyid=digest.sha256(receipt.signing_key), sig=keys.signing.sign(dsse.pae(kind, payload))
+    )
     return dsse.Envelope(payload_type=kind, payload=payload, signatures=(signature,)).encode()
 
 

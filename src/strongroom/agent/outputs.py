@@ -58,6 +58,9 @@ def list_folder(root: str, max_bytes: int) -> Listing:
     entries: list[Entry] = []
     total = left_out = 0
     top = os.fsencode(root)
+    # The program may have put a link in the folder's place, which would lead the agent out of it.
+    if not stat.S_ISDIR(os.lstat(top).st_mode if os.path.lexists(top) else 0):
+        return Listing(root=top, entries=(), total=0, left_out=1)
     folders = [b""]
     while folders:
         folder = folders.pop()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from strongroom.agent import container, kernel, program, warden
 
@@ -64,14 +61,3 @@ class ContainerRoom:
 
     def close(self) -> None:
         kernel.unmount(str(self.out))
-
-
-@pytest.fixture
-def room():
-    if os.geteuid() != 0 or not Path(BUSYBOX).exists():
-        pytest.skip("needs root and busybox-static")
-    base = Path(tempfile.mkdtemp(prefix="strongroom-container-"))
-    made = ContainerRoom(base)
-    yield made
-    made.close()
-    shutil.rmtree(base)

@@ -127,9 +127,9 @@ def certificate(lifetime_days: int = 1) -> tuple[bytes, bytes, str]:
 class TlsServer(threading.Thread):
     """Answers each request with what `handler(path, body)` returns: raw answer bytes, or (status, body)."""
 
-    def __init__(self, tmp_path, handler, *, maximum=None, lifetime_days=1) -> None:
+    def __init__(self, tmp_path, handler, *, maximum=None, lifetime_days=1, own=None) -> None:
         super().__init__(daemon=True)
-        pem, key, self.pin = certificate(lifetime_days)
+        pem, key, self.pin = own or certificate(lifetime_days)
         (tmp_path / "c.pem").write_bytes(pem + key)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(tmp_path / "c.pem")

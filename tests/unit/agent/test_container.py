@@ -11,7 +11,6 @@ import pytest
 from strongroom.agent import container
 from strongroom.errors import Malformed
 from strongroom.model.receipt import Outcome
-from tests.unit.agent.container_room import room  # noqa: F401
 
 pytestmark = pytest.mark.root
 
@@ -55,7 +54,7 @@ def test_data_is_read_only_and_out_is_writable(room):
     assert log.startswith("a,b\n1,2\n")
     assert log.count("Read-only file system") == 2
     assert (room.out / "d/f").read_text() == "hi\n"
-    assert os.stat(room.out / "d/f").st_uid == 1000
+    assert (room.out / "d/f").stat().st_uid == 1000
 
 
 def test_out_is_bounded_and_full_is_the_programs_to_see(room):
@@ -213,7 +212,7 @@ def test_system_call_filter(tmp_path):
         os.dup2(write, 1)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.set_seccomp(seccomp.build())
-        os.execv(sys.executable, [sys.executable, "-c", CALLS])
+        os.execv(sys.executable, [sys.executable, "-c", CALLS])  # noqa: S606
     os.close(write)
     with os.fdopen(read) as file:
         lines = dict(line.rsplit(" ", 1) if " " in line else (line, "") for line in file.read().splitlines())

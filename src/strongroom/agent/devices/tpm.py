@@ -51,7 +51,7 @@ class TpmAttester:
 
     def entropy(self) -> bytes:
         """Random bytes of the TPM's own generator, to be mixed into the kernel's."""
-        return self._tpm.random(32)
+        return self._tpm.random()
 
     def evidence(self, binding: Binding, start: Start) -> Evidence:
         """A quote over PCRs 0 to 12 for `binding`, with all that a verifier needs beside its roots."""

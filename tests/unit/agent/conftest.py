@@ -1,0 +1,23 @@
+"""Fixtures of the agent's tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.unit.agent.container_room import BUSYBOX, ContainerRoom
+
+
+@pytest.fixture
+def room():
+    if os.geteuid() != 0 or not Path(BUSYBOX).exists():
+        pytest.skip("needs root and busybox-static")
+    base = Path(tempfile.mkdtemp(prefix="strongroom-container-"))
+    made = ContainerRoom(base)
+    yield made
+    made.close()
+    shutil.rmtree(base)
