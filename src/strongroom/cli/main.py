@@ -19,6 +19,7 @@ VERBS = {
     "open": "open",
     "contract": "contract",
     "node": "node",
+    "scrape": "scrape",
     "run": "run",
     "convert": "convert",
     "broker": "broker",

@@ -108,6 +108,12 @@ def parse_platform(text: str) -> Platform:
     return Platform(os=match[1], architecture=match[2], variant=match[3] or "")
 
 
+def printable(text: str) -> str:
+    """An image's own words, short and without anything that a terminal would act on."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:257])
+    return shown if len(shown) <= 256 else shown[:255] + "…"
+
+
 def parse_index(data: bytes, media_type: str, *, what: str, limits: Limits) -> tuple[Descriptor, ...]:
     """The descriptors of an index (manifest list). Raises `Malformed`, `Refused`."""
     document = _document(data, media_type, what, limits, foreign=("layers", "config", "fsLayers"))
@@ -214,15 +220,15 @@ def _descriptor(value: object, what: str) -> Descriptor:
         digest=_digest(item.get("digest"), f"{what}.digest"),
         size=size,
         platform=None if platform is None else _platform(_object(platform, f"{what}.platform"), what),
-        ref_name=named[:256] if isinstance(named, str) else "",
+        ref_name=printable(named) if isinstance(named, str) else "",
     )
 
 
 def _platform(item: dict[str, Any], what: str) -> Platform:
     return Platform(
-        os=_text(item, "os", what)[:64],
-        architecture=_text(item, "architecture", what)[:64],
-        variant=_text(item, "variant", what)[:64],
+        os=printable(_text(item, "os", what)),
+        architecture=printable(_text(item, "architecture", what)),
+        variant=printable(_text(item, "variant", what)),
     )
 
 

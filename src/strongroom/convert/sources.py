@@ -150,15 +150,29 @@ class Source:
     def __init__(self, path: Path, limits: Limits) -> None:
         self._limits = limits
         self._folder = path.is_dir()
-        self._files: Files = FolderFiles(path) if self._folder else ArchiveFiles(path, limits)
+        self._files = self._recognise(path)
         self._layout = self._files.has("oci-layout")
-        if not self._layout and (self._folder or not self._files.has("manifest.json")):
-            self._files.close()
+
+    def _recognise(self, path: Path) -> Files:
+        hint = "make one with `skopeo copy … oci:FOLDER` or `docker save`; unpack compressed archives first"
+        files: Files
+        if self._folder:
+            files = FolderFiles(path)
+        else:
+            try:
+                files = ArchiveFiles(path, self._limits)
+            except Malformed as cause:
+                raise Malformed(
+                    f"no image archive: {cause.message}", code="not-an-image", hint=hint
+                ) from None
+        if not files.has("oci-layout") and (self._folder or not files.has("manifest.json")):
+            files.close()
             raise Malformed(
-                f"{path}: neither an OCI layout nor a `docker save` archive",
+                f"{path.name}: neither an OCI layout nor a `docker save` archive",
                 code="not-an-image",
-                hint="make one with `skopeo copy … oci:FOLDER` or `docker save`; unpack compressed archives first",
+                hint=hint,
             )
+        return files
 
     def __enter__(self) -> Self:
         return self
@@ -314,7 +328,7 @@ class Source:
             size=len(data),
             platform=config.platform,
         )
-        tags = tuple(tag[:256] for tag in tags[:64])
+        tags = tuple(oci.printable(tag) for tag in tags[:64])
         return _Leaf(descriptor=descriptor, indexes=(), names=tags, config=config), names[1:]
 
 
