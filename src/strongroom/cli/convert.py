@@ -5,23 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files
+from strongroom.cli import files, interruption, meter
 from strongroom.cli.identity import IdentityFile, PassphraseFd
 from strongroom.cli.identity import load as load_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from strongroom.convert.image import Loaded
     from strongroom.model.manifest import Manifest
-
-    Bar = Callable[[int, int | None], None]
 
 
 def register(app: typer.Typer) -> None:
@@ -77,17 +72,11 @@ def convert(
         if file.exists():
             raise Misuse(f"{file}: exists already", code="exists", hint="remove it, or choose another --name")
     with contextlib.ExitStack() as opened:
-        with _bar("unpacking", quiet=as_json) as bar:
-            done = 0
-
-            def count(more: int) -> None:
-                nonlocal done
-                done += more
-                bar(done, None)
-
+        opened.enter_context(interruption.orderly())
+        with meter.meter("unpacking") as progress:
             loaded = opened.enter_context(
                 images.load(
-                    image, scratch=out, digest=digest, platform=wanted, config=settings, progress=count
+                    image, scratch=out, digest=digest, platform=wanted, config=settings, progress=progress
                 )
             )
         if not as_json:
@@ -97,7 +86,7 @@ def convert(
             # First the key: a disk that nobody can open is never left behind.
             newfile.write(key_file, keys.lock(key, owner.age.recipient), mode=0o600)
         try:
-            with _bar("sealing", quiet=as_json) as bar:
+            with meter.meter(f"sealing {name}") as progress:
                 manifest = disk.seal(
                     loaded.entries,
                     kind="image",
@@ -106,11 +95,11 @@ def convert(
                     key=key,
                     image=loaded.settings,
                     target=target,
-                    progress=bar,
+                    progress=progress,
                 )
         except BaseException:
             if key is not None:
-                key_file.unlink()
+                key_file.unlink(missing_ok=True)
             raise
         made = {"disk": target, "manifest": disk.beside(target, disk.MANIFEST_SUFFIX)}
         if key is not None:
@@ -136,7 +125,7 @@ def _tell(loaded: Loaded) -> None:
     print(f"in           {_safe(settings.working_directory)}")
     print(f"environment  {_safe(', '.join(sorted(settings.environment)))}")
     print(
-        f"holds        {len(loaded.entries)} entries, {loaded.content_bytes / 1e6:.1f} MB, layers: {loaded.layers}"
+        f"holds        {len(loaded.entries)} entries, {meter.size(loaded.content_bytes)}, layers: {loaded.layers}"
     )
     for note in loaded.notes:
         print(f"note         {_safe(note)}")
@@ -144,7 +133,7 @@ def _tell(loaded: Loaded) -> None:
 
 def _summary(manifest: Manifest, made: dict[str, Path]) -> None:
     cipher = "not encrypted" if manifest.cipher == "none" else manifest.cipher
-    print(f"disk         {made['disk']} ({manifest.disk_bytes / 1e6:.1f} MB, {cipher})")
+    print(f"disk         {made['disk']} ({meter.size(manifest.disk_bytes)}, {cipher})")
     print(f"manifest     {made['manifest']} (signed)")
     if "key" in made:
         print(f"key          {made['key']} (for you alone; give it to your broker)")
@@ -173,31 +162,18 @@ def _report(loaded: Loaded, manifest: Manifest, made: dict[str, Path]) -> dict[s
         },
         "entries": len(loaded.entries),
         "content_bytes": loaded.content_bytes,
+        "notes": list(loaded.notes),
+        "name": manifest.name,
+        "digest": manifest.digest,
+        "root_hash": manifest.root_hash,
         "disk_bytes": manifest.disk_bytes,
         "cipher": manifest.cipher,
-        "digest": manifest.digest,
-        "notes": list(loaded.notes),
-        "files": {key: str(path) for key, path in made.items()},
+        "disk": str(made["disk"]),
+        "manifest": str(made["manifest"]),
+        "key": str(made["key"]) if "key" in made else None,
     }
 
 
 def _safe(text: str) -> str:
     shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
     return shown if len(shown) <= 2000 else shown[:1997] + "..."
-
-
-@contextlib.contextmanager
-def _bar(what: str, *, quiet: bool) -> Iterator[Bar]:
-    """Progress on standard error: a bar on a terminal, one line elsewhere, nothing for programs."""
-    if quiet or not sys.stderr.isatty():
-        if not quiet:
-            print(f"{what} …", file=sys.stderr)
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -43,6 +43,8 @@ class Blob:
         self._offset = offset
         self.size = size
         self.what = what
+        self.taken = 0
+        """Bytes that the last `chunks` has given out."""
 
     def __enter__(self) -> Self:
         return self
@@ -67,13 +69,13 @@ class Blob:
 
     def chunks(self) -> Iterator[bytes]:
         """All bytes in order. Raises `Malformed` when the file turns out shorter."""
-        offset = 0
-        while offset < self.size:
-            chunk = self.read_at(offset, CHUNK)
+        self.taken = 0
+        while self.taken < self.size:
+            chunk = self.read_at(self.taken, CHUNK)
             if not chunk:
-                raise Malformed(f"{self.what}: ends at byte {offset} of {self.size}", code="truncated")
+                raise Malformed(f"{self.what}: ends at byte {self.taken} of {self.size}", code="truncated")
+            self.taken += len(chunk)
             yield chunk
-            offset += len(chunk)
 
 
 class Spool:
@@ -162,7 +164,7 @@ def unpack(
     """Put a layer's uncompressed bytes into `spool`, checked against both digests.
 
     `compression` is "none", "gzip", "zstd" or "detect" (docker-archive says nothing about it).
-    `progress` is called with numbers of uncompressed bytes. Raises `Malformed`, `Refused`, or
+    `progress` is called with numbers of the blob's bytes. Raises `Malformed`, `Refused`, or
     `Unavailable` when the `zstd` program is not installed.
     """
     _check_size(blob, size)
@@ -173,11 +175,13 @@ def unpack(
         # Decompressors are large programs: they see no byte that the image's digest does not cover.
         _check_digest(blob.what, "digest", digest, digest_of(blob.chunks()))
     diff = hashlib.sha256()
+    told = 0
     with closing(_DECODERS[compression](blob)) as stream:
         for data in stream:
             diff.update(data)
             spool.append(data)
-            progress(len(data))
+            progress(blob.taken - told)
+            told = blob.taken
             _check_growth(blob, spool.size, limits)
     got = "sha256:" + diff.hexdigest()
     if digest is not None and compression == "none":

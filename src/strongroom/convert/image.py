@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from strongroom.convert.limits import Limits
     from strongroom.seal.tree import Entry
 
+    # (bytes done, bytes in all)
+    Progress = Callable[[int, int], None]
+
 PLATFORM = oci.Platform(os="linux", architecture="amd64")
 MOUNT_POINTS = (b"data", b"out", b"tmp", b"proc", b"sys", b"dev", b"run")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -64,14 +67,14 @@ def load(
     platform: oci.Platform = PLATFORM,
     config: bytes | None = None,
     limits: Limits = LIMITS,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = lambda _done, _total: None,
 ) -> Iterator[Loaded]:
     """Load the image at `path`.
 
     `scratch` is a folder on a disk that can hold the uncompressed image; only unnamed files are
     made there. `digest` chooses among several images. `config` (the bytes of an OCI image
-    configuration) is for a root file system, which brings none. `progress` gets numbers of
-    unpacked bytes. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
+    configuration) is for a root file system, which brings none. `progress` gets bytes of layers
+    read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
     """
     if not path.exists():
         raise Misuse(
@@ -89,6 +92,7 @@ def load(
         chosen = source.choose(digest=digest, platform=platform)
         tree = layers.Tree(limits)
         total = 0
+        count = _counter(progress, source.bytes_of(chosen))
         for layer in chosen.layers:
             spool = opened.enter_context(blobs.Spool(scratch))
             with source.open(layer) as blob:
@@ -100,7 +104,7 @@ def load(
                     size=layer.size,
                     diff_id=layer.diff_id,
                     limits=limits,
-                    progress=progress,
+                    progress=count,
                 )
             total += spool.size
             if total > limits.total_bytes:
@@ -115,7 +119,7 @@ def _from_folder(
     opened: ExitStack,
     scratch: Path,
     limits: Limits,
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> Loaded:
     if config is None:
         raise Misuse(
@@ -125,7 +129,8 @@ def _from_folder(
         )
     settings = oci.parse_settings(config, what="config", limits=limits)
     spool = opened.enter_context(blobs.Spool(scratch))
-    found = list(rootfs.members(path, spool, limits=limits, progress=progress))
+    count = _counter(progress, rootfs.content_bytes(path))
+    found = list(rootfs.members(path, spool, limits=limits, progress=count))
     tree = layers.Tree(limits)
     tree.add(found, spool.open, what="root file system")
     chosen = sources.Chosen(
@@ -137,6 +142,17 @@ def _from_folder(
         layers=(),
     )
     return _finish(chosen, tree, limits)
+
+
+def _counter(progress: Progress, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done, max(done, total))
+
+    return count
 
 
 def _finish(chosen: sources.Chosen, tree: layers.Tree, limits: Limits) -> Loaded:

@@ -65,6 +65,16 @@ def members(
         yield member
 
 
+def content_bytes(root: Path) -> int:
+    """About how much `members` will copy, for a progress display."""
+    total = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - any name there is
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
+
+
 def digest(found: list[tar.Member], spool: Spool, config: bytes) -> str:
     """The image's name: over the configuration's bytes and every entry."""
     state = hashlib.sha256(framed.join(_LABEL, config))

@@ -197,6 +197,14 @@ class Source:
             )
         return chosen
 
+    def bytes_of(self, chosen: Chosen) -> int:
+        """All layers as they lie here, compressed or not."""
+        total = 0
+        for layer in chosen.layers:
+            with self.open(layer) as blob:
+                total += blob.size
+        return total
+
     def open(self, layer: Layer) -> Blob:
         """A layer's bytes, unchecked; the caller closes it."""
         blob = self._files.open(layer.name)

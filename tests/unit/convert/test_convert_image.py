@@ -480,7 +480,7 @@ def test_a_root_file_system_that_changes_meanwhile_is_refused(tmp_path: Path) ->
     root = rootfs(tmp_path / "root")
     (root / "big").write_bytes(bytes(3 << 20))
 
-    def touch(_: int) -> None:
+    def touch(_done: int, _total: int) -> None:
         (root / "big").write_bytes(b"short")
 
     with pytest.raises(Conflict), loaded(root, tmp_path, config=CONFIG, progress=touch):
@@ -502,3 +502,14 @@ def test_what_is_no_image_is_said_so(tmp_path: Path) -> None:
     ):
         with pytest.raises((Misuse, Malformed)), loaded(path, tmp_path, **more):
             pass
+
+
+@pytest.mark.parametrize("compression", ["", "+gzip"])
+def test_progress_reaches_its_total(tmp_path: Path, compression: str) -> None:
+    layout = Layout(tmp_path / "image")
+    layout.index(layout.image(BASE, END, compression=compression))
+    seen: list[tuple[int, int]] = []
+    with loaded(layout.path, tmp_path, progress=lambda done, total: seen.append((done, total))):
+        pass
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1] > 0
