@@ -47,6 +47,7 @@ def seal(
     key = keys.new(secrets.token_bytes)
     if key_file is not None:
         key = keys.unlock(files.read(key_file, max_bytes=keys.MAX_BYTES), mine.age)
+    entries = folder.from_paths(paths)
     out.mkdir(parents=True, exist_ok=True)
     same_file = key_file is not None and key_target.exists() and key_file.samefile(key_target)
     begin = time.monotonic()
@@ -56,7 +57,7 @@ def seal(
         try:
             with meter.meter(f"sealing {name}") as progress:
                 made = disk.seal(
-                    folder.from_paths(paths),
+                    entries,
                     kind="dataset",
                     name=name,
                     owner_key=mine.signing,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _DIRECTORY_MODE = 0o755
-_BUFFER = 1 << 20
 
 
 def from_paths(paths: Sequence[Path]) -> tuple[Entry, ...]:
@@ -123,8 +122,12 @@ class _Source:
                 hint="leave the files alone while they are sealed, and seal again",
             ) from None
         raw = _Watched(fd, self.check)
-        self.check(fd)
-        return cast("BinaryIO", io.BufferedReader(raw, _BUFFER))
+        try:
+            self.check(fd)
+        except Conflict:
+            raw.close()
+            raise
+        return cast("BinaryIO", raw)
 
     def check(self, fd: int) -> None:
         """Raise `Conflict` unless `fd` is the file that was listed, unchanged."""
@@ -136,18 +139,26 @@ class _Source:
             )
 
 
-class _Watched(io.FileIO):
+class _Watched(io.RawIOBase):
     """A file that is looked at once more when its end is reached: a torn read never passes for the content."""
 
     def __init__(self, fd: int, check: Callable[[int], None]) -> None:
-        super().__init__(fd, "rb")
+        self._fd = fd
         self._check = check
 
+    def readable(self) -> bool:
+        return True
+
     def readinto(self, buffer: Buffer, /) -> int:
-        count = super().readinto(buffer) or 0
+        count = os.readv(self._fd, [buffer])
         if not count:
-            self._check(self.fileno())
+            self._check(self._fd)
         return count
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
 
 
 def _shape(status: os.stat_result) -> tuple[int, ...]:
