@@ -51,6 +51,7 @@ class Guarded:
         self._line = b""
         self._program = -1  # pidfd of the program
         self._code: int | None = None
+        self.watcher_pid = watcher.pid  # also the session of the program
         self.pid = 0
         self.guardian_pid = 0
         self.failure = ""  # why the guard itself ended the program, if it did

@@ -148,7 +148,7 @@ def _tend(guardian: int) -> None:
     """Undo every stop of the guardian; leave with it when it has left."""
     while True:
         try:
-            pid, status = guard_ptrace.wait(guardian, os.WNOHANG)
+            pid, status = os.waitpid(guardian, guard_ptrace.WALL | os.WNOHANG)
         except ChildProcessError:
             os._exit(1)
         if pid == 0:

@@ -33,10 +33,10 @@ WALL = 0x40000000  # __WALL: wait for threads and cloned children alike
 
 NO_SYSCALL = (1 << 64) - 1  # orig_rax of a thread that is in no system call, or whose call is skipped
 
-_NAMES = (
+_NAMES = (  # noqa: SIM905 - as the kernel's header lists them
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
     "fs_base gs_base ds es fs gs"
-).split()  # noqa: SIM905 - as the kernel's header lists them
+).split()
 
 
 class Registers(ctypes.Structure):
@@ -130,9 +130,28 @@ def set_signal_mask(tid: int, mask: int) -> None:
     _call(_SETSIGMASK, tid, 8, ctypes.addressof(value))
 
 
-def wait(tid: int = -1, options: int = 0) -> tuple[int, int]:
-    """waitpid(2) for any traced thread, or one: (tid, status). Python retries EINTR by itself."""
-    return os.waitpid(tid, WALL | options)
+# Reports that came while one particular thread was waited for. A process has one tracing loop, hence one list.
+_put_off: list[tuple[int, int]] = []
+
+
+def wait() -> tuple[int, int]:
+    """The next report of any traced thread: (tid, wait status). Python retries EINTR by itself."""
+    return _put_off.pop(0) if _put_off else os.waitpid(-1, WALL)
+
+
+def wait_for(tid: int) -> tuple[int, int]:
+    """The next report of one thread; what others report meanwhile is kept for `wait`.
+
+    It must wait for all: the first thread of a killed process is told of only when all others have been.
+    """
+    for number, report in enumerate(_put_off):
+        if report[0] == tid:
+            return _put_off.pop(number)
+    while True:
+        report = os.waitpid(-1, WALL)
+        if report[0] == tid:
+            return report
+        _put_off.append(report)
 
 
 def prctl(option: int, value: int = 0) -> None:

@@ -133,7 +133,7 @@ class Borrowed:
 
     def _until_trap(self) -> int:
         while True:
-            tid, status = guard_ptrace.wait(self.tid)
+            tid, status = guard_ptrace.wait_for(self.tid)
             if not os.WIFSTOPPED(status):
                 raise Died(tid, status)
             number, event = os.WSTOPSIG(status), status >> 16

@@ -18,7 +18,7 @@ from strongroom.node.guard_remote import Borrowed, Move
 _SET_DUMPABLE = 4
 _PRCTL, _BRK, _MPROTECT = 157, 12, 10
 
-_HEAP = 1 << 30  # room for brk; programs get more memory by mmap
+_HEAP = 256 << 20  # room for brk; programs get more memory by mmap
 _MAX_STACK = 64 << 20
 _MAX_JITTER = 1 << 32
 _GAP = 16 * PAGE  # between mappings in the window: an overrun faults
@@ -131,13 +131,12 @@ def move(tid: int, region: guard_maps.Region, protection: int | None = None) -> 
 def _mapped_size(tid: int, region: guard_maps.Region) -> int:
     """The size of the file behind a region. What lies beyond its end cannot be read."""
     try:
-        return os.stat(f"/proc/{tid}/map_files/{region.start:x}-{region.end:x}").st_size  # noqa: PTH116
-    except OSError:
-        # Part of a mapping, or none of the caller's business: what was touched can be read.
-        last = max(
-            (start + size for start, size in guard_maps.touched(tid, region.start, region.end)), default=0
-        )
-        return region.offset + max(0, last - region.start)
+        found = os.stat(f"/proc/{tid}/map_files/{region.start:x}-{region.end:x}")  # noqa: PTH116 - see guard_maps
+    except FileNotFoundError:
+        found = os.stat(region.name)  # noqa: PTH116 - a part of a mapping has no entry of its own
+    if found.st_ino != region.inode:
+        raise ValueError(f"the file behind a mapping is not {region.name}")
+    return found.st_size
 
 
 def _stack_move(tid: int, stack: guard_maps.Region, regions: list[guard_maps.Region]) -> Move:

@@ -117,7 +117,7 @@ def _mprotect(task: Task, state: Registers) -> None:
             thread.registers.rax = _result(thread, state)
         return
     fresh = [
-        region
+        _part(region, start, end)
         for region in inside
         if region.perms[3] == "p" and region.perms[1:3] == "--" and not region.secret
     ]
@@ -127,16 +127,12 @@ def _mprotect(task: Task, state: Registers) -> None:
         thread.registers.orig_rax = guard_ptrace.NO_SYSCALL
         thread.registers.rax = _result(thread, state)
         if thread.registers.rax == 0:
-            thread.move(
-                [
-                    guard_space.move(
-                        task.tid,
-                        region._replace(start=max(start, region.start), end=min(end, region.end)),
-                        protection,
-                    )
-                    for region in fresh
-                ]
-            )
+            thread.move([guard_space.move(task.tid, region, protection) for region in fresh])
+
+
+def _part(region: guard_maps.Region, start: int, end: int) -> guard_maps.Region:
+    low, high = max(start, region.start), min(end, region.end)
+    return region._replace(start=low, end=high, offset=region.offset + low - region.start)
 
 
 def _result(thread: Borrowed, state: Registers) -> int:

@@ -77,7 +77,7 @@ class Tracer:
         """Stop tracing the watcher, so that it survives the guardian and can be waited for."""
         with contextlib.suppress(OSError):
             guard_ptrace.interrupt(self._watcher)
-            guard_ptrace.wait(self._watcher)
+            guard_ptrace.wait_for(self._watcher)
             guard_ptrace.detach(self._watcher)
 
     # --- one stop ---
@@ -188,7 +188,7 @@ class Tracer:
             self._early.discard(tid)
         else:
             try:
-                _, status = guard_ptrace.wait(tid)
+                _, status = guard_ptrace.wait_for(tid)
             except ChildProcessError:
                 guard_ptrace.resume(parent.tid)  # ended and told already
                 return

@@ -1,0 +1,91 @@
+"""`strongroom scrape`: read another process's memory as root, and say whether a canary is in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from strongroom.cli import files
+from strongroom.errors import Malformed, Misuse, NotFound
+
+_MAX_CANARY = 1 << 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("scrape")(scrape)
+
+
+def scrape(
+    pids: Annotated[list[int], typer.Argument(help="The processes to read.", metavar="PID…")],
+    canary: Annotated[list[str] | None, typer.Option(help="Text to search for. Repeatable.")] = None,
+    canary_hex: Annotated[
+        list[str] | None, typer.Option(help="Bytes to search for, in hex. Repeatable.")
+    ] = None,
+    canary_file: Annotated[
+        list[Path] | None, typer.Option(help="A file whose exact bytes to search for. Repeatable.")
+    ] = None,
+    children: Annotated[bool, typer.Option("--children", help="Read all their descendants too.")] = False,
+    gcore: Annotated[bool, typer.Option("--gcore", help="Also let gdb attach and dump core.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+) -> None:
+    """Read the memory of processes by /proc/PID/mem and process_vm_readv, and search it for canaries.
+
+    Exits 0 when the search ran, whatever it found: the answer is in the output ("hits" in JSON).
+    """
+    from strongroom.node import scrape as scraper
+
+    needles = [text.encode() for text in canary or ()]
+    try:
+        needles += [bytes.fromhex(text) for text in canary_hex or ()]
+    except ValueError as failure:
+        raise Malformed("reading a canary: not hexadecimal", code="scrape-canary") from failure
+    needles += [files.read(path, max_bytes=_MAX_CANARY) for path in canary_file or ()]
+    if not needles:
+        raise Misuse("scraping: nothing to search for", code="scrape-canary", hint="give --canary TEXT")
+    targets = list(dict.fromkeys(pids))
+    if children:
+        targets = list(
+            dict.fromkeys([*targets, *(child for pid in pids for child in scraper.descendants(pid))])
+        )
+    reports = []
+    for pid in targets:
+        try:
+            report = scraper.scan(pid, needles)
+        except NotFound:
+            if pid in pids:
+                raise
+            continue  # a descendant that has ended meanwhile
+        if gcore:
+            report = dataclasses.replace(report, passes=(*report.passes, scraper.by_core(pid, needles)))
+        reports.append(report)
+        if not as_json:
+            _print(report)
+    if as_json:
+        document: dict[str, Any] = {
+            "hits": sum(report.found for report in reports),
+            "processes": [
+                {**dataclasses.asdict(report), "hits": report.found, "sentence": report.sentence}
+                for report in reports
+            ],
+        }
+        print(json.dumps(document, indent=2))
+
+
+def _print(report: Any) -> None:
+    print(report.sentence)
+    for one in report.passes:
+        if one.refused:
+            print(f"  {one.method}: refused: {one.refused}")
+            continue
+        print(
+            f"  {one.method}: {one.found} hits, {one.read >> 10} KiB read, {one.unreadable >> 10} KiB unreadable"
+        )
+        for hit in one.hits:
+            print(f"    {sum(hit.counts)} in {hit.region} {hit.perms}")
+        for part in sorted(one.unread, key=lambda part: -part.size)[:5]:
+            print(f"    {part.size >> 10} KiB of {part.region}: {part.reason}")
