@@ -25,6 +25,7 @@ VERBS = {
     "broker": "broker",
     "ledger": "ledger",
     "proof": "proof",
+    "evidence": "evidence",
 }
 
 

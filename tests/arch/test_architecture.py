@@ -1,0 +1,250 @@
+"""The design, held by tests: who may make what, who may import what, how large a file may grow."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from strongroom import errors
+from strongroom.evidence import registry
+from tests.arch import sources
+
+ROOT = sources.ROOT
+CLOCKS = {
+    "datetime.now",
+    "datetime.utcnow",
+    "datetime.today",
+    "datetime.datetime.now",
+    "datetime.datetime.utcnow",
+    "date.today",
+    "time.time",
+    "time.time_ns",
+    "time.monotonic",
+    "time.monotonic_ns",
+    "time.perf_counter",
+}
+MAY_READ_THE_CLOCK = {"cli", "wiring", "node", "agent", "api", "console", "fetch"}
+JUDGEMENT = {"evidence", "appraisal", "model", "encoding"}
+MAX_LINES = 500
+MAX_TYPE_IGNORES = 8
+
+
+def makers(*names: str) -> set[str]:
+    """Packages of the files that call one of `names`, however they imported it."""
+    return {
+        source.package
+        for source in sources.product()
+        for called, _ in sources.calls(source.tree)
+        if called.rsplit(".", 1)[-1] in names
+    }
+
+
+def importers(*roots: str) -> set[str]:
+    """Packages of the files that import one of the distributions `roots`."""
+    return {
+        source.package
+        for source in sources.product()
+        for name in sources.imports(source.tree)
+        if name.split(".")[0] in roots
+    }
+
+
+def test_only_evidence_makes_claims():
+    assert makers("Claims") == {"evidence"}
+
+
+def test_only_appraisal_makes_verdicts():
+    assert makers("Accepted", "Denied") == {"appraisal"}
+
+
+def test_only_crypto_imports_cryptography():
+    assert importers("cryptography", "pyrage") == {"crypto"}
+
+
+def test_web_frameworks_stay_in_the_api():
+    assert importers("pydantic", "fastapi", "starlette") <= {"api", "console"}
+
+
+def test_the_product_does_not_import_its_fakes_or_tests():
+    assert importers("strongroom_testing", "tests", "pytest", "hypothesis") == set()
+
+
+def test_time_is_an_argument():
+    read = [
+        f"{source.name}:{line}: {called}"
+        for source in sources.product()
+        if source.package not in MAY_READ_THE_CLOCK
+        for called, line in sources.calls(source.tree)
+        if called in CLOCKS
+    ]
+    assert read == []
+
+
+def test_judgement_makes_no_random_choice_and_opens_nothing():
+    forbidden = {"random", "secrets", "socket", "subprocess", "os", "pathlib", "io", "tempfile", "urllib"}
+    found = [
+        f"{source.name}: {name}"
+        for source in sources.product()
+        if source.package in JUDGEMENT
+        for name in sources.imports(source.tree)
+        if name.split(".")[0] in forbidden
+    ]
+    opened = [
+        f"{source.name}:{line}"
+        for source in sources.product()
+        if source.package in JUDGEMENT
+        for called, line in sources.calls(source.tree)
+        if called in {"open", "print", "input", "eval", "exec"}
+    ]
+    assert found + opened == []
+
+
+def test_inside_evidence_imports_go_one_way():
+    shared = {"tpm_quote", "eventlog", "roots", "dcap", "cose"}
+    for source in sources.product():
+        if source.package != "evidence" or source.module == "strongroom.evidence":
+            continue
+        name = source.module.split(".")[2]
+        inner = {
+            imported.split(".")[2]
+            for imported in sources.imports(source.tree)
+            if imported.startswith("strongroom.evidence.")
+        } - {name}
+        assert not inner & {"registry", "describe"}, source.name
+        if name in shared:
+            assert inner <= {"roots"}, source.name
+        elif name not in {"registry", "describe"}:
+            assert inner <= shared, f"{source.name}: a TEE's file stands alone"
+
+
+def test_files_stay_short():
+    long = {
+        source.name: lines
+        for source in sources.product()
+        if (lines := len(source.path.read_text().splitlines())) > MAX_LINES
+    }
+    assert long == {}
+
+
+def test_files_are_named_for_what_they_hold():
+    vague = {"utils", "util", "helpers", "helper", "common", "base", "misc", "lib"}
+    assert [one.name for one in sources.product() if set(one.module.split(".")) & vague] == []
+
+
+@pytest.mark.parametrize("tee", sorted(registry.VERIFIERS))
+def test_each_tee_is_whole(tee):
+    """A verifier comes with its page, its fake, its tests and what makes its evidence."""
+    for place in (
+        f"src/strongroom/evidence/{tee}.py",
+        f"src/strongroom/agent/devices/{tee}.py",
+        f"src/strongroom_testing/fake_{tee}.py",
+        f"tests/unit/evidence/test_{tee}_verify.py",
+        f"docs/tee/{tee}.md",
+    ):
+        assert (ROOT / place).is_file(), f"{tee}: {place} is missing"
+
+
+def test_no_page_or_fake_is_without_its_verifier():
+    pages = {path.stem for path in (ROOT / "docs" / "tee").glob("*.md")}
+    fakes = {path.stem.removeprefix("fake_") for path in (ROOT / "src/strongroom_testing").glob("fake_*.py")}
+    tees = set(registry.VERIFIERS)
+    assert pages == tees
+    assert fakes >= tees
+
+
+@pytest.mark.parametrize("tee", sorted(registry.VERIFIERS))
+def test_each_verifier_numbers_its_checks(tee):
+    """The checks in the docstring recur as comments, in their order; what is not checked is named."""
+    text = (ROOT / f"src/strongroom/evidence/{tee}.py").read_text()
+    module = ast.parse(text)
+    docstring = ast.get_docstring(module) or ""
+    told = re.findall(r"^  (\d+) (\S+)", docstring, re.MULTILINE)
+    done = re.findall(r"^    # (\d+) (\S+)$", text, re.MULTILINE)
+    assert [number for number, _ in told] == [str(index) for index in range(1, len(told) + 1)]
+    assert [(number, name.removesuffix(".*")) for number, name in told] == done
+    assert "Not checked here" in docstring
+
+
+def test_the_page_of_each_tee_names_every_check():
+    for tee in registry.VERIFIERS:
+        text = (ROOT / f"src/strongroom/evidence/{tee}.py").read_text()
+        page = (ROOT / f"docs/tee/{tee}.md").read_text()
+        names = set(re.findall(r'EvidenceRefused\(\s*f?"([a-z0-9.-]+?)(?:[-{].*?)?"', text))
+        assert names, tee
+        for name in names:
+            assert name in page, f"docs/tee/{tee}.md does not tell of the check {name}"
+
+
+def test_public_names_of_evidence_and_appraisal_say_what_they_do():
+    silent = []
+    for source in sources.product():
+        if source.package not in {"evidence", "appraisal"}:
+            continue
+        if ast.get_docstring(source.tree) is None:
+            silent.append(source.name)
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if ast.get_docstring(node) is None:
+                silent.append(f"{source.name}: {node.name}")
+    assert silent == []
+
+
+def test_errors_are_few_and_drawn():
+    tree = [
+        one
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, errors.StrongroomError)
+    ]
+    assert len(tree) <= 12
+    assert errors.__doc__
+    codes = [one.default_code for one in tree]
+    assert len(set(codes)) == len(codes)
+    for one in tree:
+        assert one.__name__ in errors.__doc__
+
+
+def test_errors_are_defined_in_one_file():
+    # The guardian's own signal to itself that a traced thread has ended; it never leaves `node`.
+    inner = {"strongroom/node/guard_remote.py: Died"}
+    strays = [
+        f"{source.name}: {node.name}"
+        for source in sources.product()
+        if source.module != "strongroom.errors"
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if sources.dotted(base).endswith(("Error", "Exception", "Malformed", "Refused"))
+    ]
+    assert set(strays) <= inner
+
+
+def test_nothing_is_left_for_later():
+    found = [
+        f"{source.name}:{number}"
+        for source in sources.product()
+        for number, line in enumerate(source.path.read_text().splitlines(), 1)
+        if re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", line)
+    ]
+    assert found == []
+
+
+def test_types_are_seldom_overruled():
+    ignored = [
+        source.name
+        for source in sources.product()
+        for line in source.path.read_text().splitlines()
+        if re.search(r"#\s*type:\s*ignore", line)
+    ]
+    assert len(ignored) <= MAX_TYPE_IGNORES, ignored
+
+
+def test_layers_hold():
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
