@@ -76,6 +76,7 @@ def load(
     configuration) is for a root file system, which brings none. `progress` gets bytes of layers
     read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
     """
+    path = path.resolve()
     if not path.exists():
         raise Misuse(
             f"{path}: no such file or folder", hint="give an OCI layout, an image archive or a folder"
@@ -164,15 +165,17 @@ def _finish(chosen: sources.Chosen, tree: layers.Tree, limits: Limits) -> Loaded
             hint="rebuild it with an ENTRYPOINT",
         )
     account = accounts.look_up(config.user, tree, limits)
+    notes = list(tree.notes)
     for name in MOUNT_POINTS:
         tree.make_directory(name, mode=0o1777 if name == b"tmp" else 0o755)
+        if tree.root.children[name].children:
+            notes.append(f"what the image has in /{name.decode()} is covered by the room's own")
     folder = _working_directory(config.working_directory, tree, limits)
-    notes = list(tree.notes)
     notes += [f"{name} has no effect in a room" for name in config.ignored]
-    program = (config.entrypoint or config.command)[0]
-    if program.startswith("/") and tree.find(program.encode()) is None:
-        notes.append(f"the program {program[:100]!r} is not in the image")
     environment = {"PATH": DEFAULT_PATH, "HOME": account.home} | config.environment
+    program = (config.entrypoint or config.command)[0]
+    if not _is_there(program, environment["PATH"], tree):
+        notes.append(f"the program {program[:100]!r} is not in the image")
     entries = tree.entries()
     return Loaded(
         kind=chosen.kind,
@@ -194,6 +197,13 @@ def _finish(chosen: sources.Chosen, tree: layers.Tree, limits: Limits) -> Loaded
         ),
         notes=tuple(notes),
     )
+
+
+def _is_there(program: str, search: str, tree: layers.Tree) -> bool:
+    if "/" in program and not program.startswith("/"):
+        return True  # relative to the working directory, which may be a mount of the room
+    places = [program] if "/" in program else [f"{folder}/{program}" for folder in search.split(":")[:64]]
+    return any(tree.find(place[:4096].encode()) is not None for place in places)
 
 
 def _working_directory(text: str, tree: layers.Tree, limits: Limits) -> str:

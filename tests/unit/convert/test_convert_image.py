@@ -513,3 +513,22 @@ def test_progress_reaches_its_total(tmp_path: Path, compression: str) -> None:
         pass
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1] > 0
+
+
+def test_notes_tell_what_a_room_hides_and_what_is_missing(tmp_path: Path) -> None:
+    body = PROGRAM + entry(b"data/seed", b"x") + END
+    layout = simple(tmp_path / "image", body, config={"Entrypoint": ["program"], "Env": ["PATH=/sbin:/bin"]})
+    with loaded(layout.path, tmp_path) as found:
+        assert found.notes == ("what the image has in /data is covered by the room's own",)
+    layout = simple(
+        tmp_path / "other", PROGRAM + END, config={"Entrypoint": ["program"], "Env": ["PATH=/sbin"]}
+    )
+    with loaded(layout.path, tmp_path) as found:
+        assert found.notes == ("the program 'program' is not in the image",)
+
+
+def test_an_archive_may_be_named_by_a_link(tmp_path: Path) -> None:
+    archive = simple(tmp_path / "image", BASE).archive(tmp_path / "image.tar")
+    (tmp_path / "latest.tar").symlink_to(archive)
+    with loaded(tmp_path / "latest.tar", tmp_path) as found:
+        assert found.kind == "OCI archive"
