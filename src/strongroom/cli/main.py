@@ -22,6 +22,7 @@ VERBS = {
     "scrape": "scrape",
     "run": "run",
     "convert": "convert",
+    "base": "base",
     "broker": "broker",
     "ledger": "ledger",
     "proof": "proof",
