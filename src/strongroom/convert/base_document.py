@@ -1,0 +1,265 @@
+"""The documents beside a base: `base.json`, `packages.json` and the SPDX bill of materials.
+
+`base.json` is canonical JSON (format "strongroom-base/1")::
+
+    format      "strongroom-base/1"
+    debug       true when the command line opens a console; such a base has other registers than its sibling
+    reference   the registers that a contract's reference names: firmware, kernel, initrd, cmdline, machine
+    files       {name: {bytes, digest}} of bzImage, initrd, base.disk, cmdline
+    root_hash   of the base's disk, as the command line names it
+    pcr0        predicted start of PCR 0 in local rooms, {guarded, unguarded}: with and without the memory guard
+    packages    digest of packages.json
+
+SPDX 2.3 (ISO/IEC 5962): https://spdx.github.io/spdx-spec/v2.3/
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from strongroom.convert import base_disk
+from strongroom.convert.measure import tpm
+from strongroom.crypto import digest
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+FORMAT = "strongroom-base/1"
+MACHINE = "q35"
+KERNEL, INITRD, CMDLINE, DISK = "bzImage", "initrd", "cmdline", "base.disk"
+PARTS = (KERNEL, INITRD, CMDLINE, DISK)
+BASE, PACKAGES, SBOM = "base.json", "packages.json", "sbom.spdx.json"
+ALL = (*PARTS, BASE, PACKAGES, SBOM)
+MAX_BYTES = 64 * 1024
+MAX_PART = 1 << 30
+MAX_CMDLINE = 2047  # the x86 boot protocol's COMMAND_LINE_SIZE, without its NUL
+ROOT_KEY = "strongroom.root="
+BLOCKS_KEY = "strongroom.blocks="
+NO_CONSOLE = "console=none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """One thing that went into a base. `kind` is "deb", "wheel" or "source"."""
+
+    kind: str
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A parsed base.json; the documentation of the fields is at the top of this file."""
+
+    debug: bool
+    reference: dict[str, str]
+    files: dict[str, tuple[int, str]]
+    root_hash: str
+    pcr0: dict[str, str]
+    packages: str
+
+    def encode(self) -> bytes:
+        """The canonical bytes."""
+        return canonical.dumps(
+            {
+                "format": FORMAT,
+                "debug": self.debug,
+                "reference": self.reference,
+                "files": {name: {"bytes": size, "digest": what} for name, (size, what) in self.files.items()},
+                "root_hash": self.root_hash,
+                "pcr0": self.pcr0,
+                "packages": self.packages,
+            }
+        )
+
+    @property
+    def total_bytes(self) -> int:
+        """What a room loads: kernel, initrd, command line and disk."""
+        return sum(size for size, _ in self.files.values())
+
+
+def parse(data: bytes) -> Base:
+    """Parse base.json. Raises `Malformed`."""
+    top = fields.Fields(canonical.loads(data, what=BASE, max_bytes=MAX_BYTES), BASE)
+    top.constant("format", FORMAT)
+    reference, files, pcr0 = top.object("reference"), top.object("files"), top.object("pcr0")
+    sizes: dict[str, tuple[int, str]] = {}
+    for name in PARTS:
+        one = files.object(name)
+        sizes[name] = (one.integer("bytes", low=1, high=MAX_PART), one.digest("digest"))
+        one.done()
+    base = Base(
+        debug=top.boolean("debug"),
+        reference={
+            **{name: reference.digest(name) for name in ("firmware", "kernel", "initrd", "cmdline")},
+            "machine": reference.text("machine", max_length=64),
+        },
+        files=sizes,
+        root_hash=top.digest("root_hash"),
+        pcr0={name: pcr0.digest(name) for name in ("guarded", "unguarded")},
+        packages=top.digest("packages"),
+    )
+    for part in (reference, files, pcr0, top):
+        part.done()
+    return base
+
+
+def describe(parts: dict[str, bytes], *, firmware: bytes, packages: bytes) -> Base:
+    """base.json computed from the bytes alone. Raises `Malformed` when they are no base."""
+    cmdline = parts[CMDLINE]
+    if len(cmdline) > MAX_CMDLINE or not cmdline.isascii() or b"\n" in cmdline or b"\x00" in cmdline:
+        raise Malformed(
+            f"{CMDLINE}: expected one line of at most {MAX_CMDLINE} ASCII characters", code="bad-cmdline"
+        )
+    words = cmdline.decode().split(" ")
+    named = [word.removeprefix(ROOT_KEY) for word in words if word.startswith(ROOT_KEY)]
+    counted = [word.removeprefix(BLOCKS_KEY) for word in words if word.startswith(BLOCKS_KEY)]
+    disk = base_disk.root_hash(parts[DISK])
+    if disk is None:
+        raise Malformed(
+            f"{DISK}: its hash tree is not that of its data", code="disk-corrupt", hint="build the base again"
+        )
+    root, blocks = disk
+    if named != [root.hex()] or counted != [str(blocks)]:
+        raise Malformed(
+            f"{CMDLINE}: names another disk; expected root hash {root.hex()} and {blocks} blocks",
+            code="disk-corrupt",
+            hint="build the base again",
+        )
+    record = tpm.launch_record(
+        firmware=firmware,
+        kernel=parts[KERNEL],
+        initrd=parts[INITRD],
+        cmdline=cmdline,
+        machine=MACHINE,
+        memory_guard=True,
+    )
+    reference = record.reference()
+    return Base(
+        debug=NO_CONSOLE not in words,
+        reference=reference,
+        files={name: (len(parts[name]), digest.sha256(parts[name])) for name in PARTS},
+        root_hash="sha256:" + root.hex(),
+        pcr0={name: _pcr0(reference, memory_guard=name == "guarded") for name in ("guarded", "unguarded")},
+        packages=digest.sha256(packages),
+    )
+
+
+def load(folder: Path) -> Base:
+    """The base.json in a folder. Raises `NotFound` or `Malformed`."""
+    return parse(read(folder / BASE, MAX_BYTES))
+
+
+def measure(folder: Path, *, firmware: Path) -> Base:
+    """base.json computed anew from the files in `folder`; nothing in the stored one is believed. Raises as `describe`."""
+    parts = {name: read(folder / name, MAX_PART) for name in PARTS}
+    return describe(parts, firmware=read(firmware, MAX_PART), packages=read(folder / PACKAGES, MAX_PART))
+
+
+def differences(stored: Base, found: Base) -> tuple[tuple[str, str, str], ...]:
+    """What differs as (name, stored, found), files first; empty when nothing does."""
+    left, right = _flat(stored), _flat(found)
+    return tuple(
+        (name, left.get(name, "nothing"), right.get(name, "nothing"))
+        for name in left
+        if left[name] != right.get(name)
+    )
+
+
+def read(path: Path, max_bytes: int) -> bytes:
+    """A whole file of bounded size. Raises `NotFound` or `Malformed`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError:
+        raise NotFound(
+            f"{path}: not there, or not readable",
+            code="no-base",
+            hint="build a base with `strongroom base build`",
+        ) from None
+    if len(data) > max_bytes:
+        raise Malformed(f"{path}: larger than {max_bytes} bytes", code="too-large")
+    return data
+
+
+def packages_json(packages: Iterable[Package]) -> bytes:
+    """packages.json: sorted, canonical."""
+    ordered = sorted(packages, key=lambda one: (one.kind, one.name))
+    return canonical.dumps(
+        [
+            {"kind": one.kind, "name": one.name, "version": one.version, "digest": one.digest}
+            for one in ordered
+        ]
+    )
+
+
+def sbom(packages: Iterable[Package], *, name: str, newest: int) -> bytes:
+    """The bill of materials; `newest` (seconds since 1970) stands for its time of creation, so that it is always the same."""
+    ordered = sorted(packages, key=lambda one: (one.kind, one.name))
+    created = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    document: dict[str, Any] = {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": "strongroom-base",
+        "documentNamespace": f"urn:strongroom:base:{name.removeprefix('sha256:')}",
+        "creationInfo": {"created": created, "creators": ["Tool: strongroom-base-build"]},
+        "packages": [_spdx(index, one) for index, one in enumerate(ordered)],
+        "relationships": [
+            {
+                "spdxElementId": "SPDXRef-DOCUMENT",
+                "relationshipType": "DESCRIBES",
+                "relatedSpdxElement": f"SPDXRef-{index}",
+            }
+            for index in range(len(ordered))
+        ],
+    }
+    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _spdx(index: int, package: Package) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "SPDXID": f"SPDXRef-{index}",
+        "name": package.name,
+        "versionInfo": package.version,
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": False,
+        "licenseConcluded": "NOASSERTION",
+        "licenseDeclared": "NOASSERTION",
+        "copyrightText": "NOASSERTION",
+    }
+    purl = {"deb": f"pkg:deb/debian/{package.name}@{package.version}?arch=amd64&distro=bookworm"}.get(
+        package.kind, f"pkg:pypi/{package.name}@{package.version}"
+    )
+    out["externalRefs"] = [
+        {
+            "referenceCategory": "PACKAGE-MANAGER",
+            "referenceType": "purl",
+            "referenceLocator": purl.replace("+", "%2B"),
+        }
+    ]
+    if (
+        package.kind == "deb"
+    ):  # the digest is of the package's file, as this field wants; others are in packages.json
+        out["checksums"] = [{"algorithm": "SHA256", "checksumValue": package.digest.removeprefix("sha256:")}]
+    return out
+
+
+def _pcr0(reference: dict[str, str], *, memory_guard: bool) -> str:
+    record = tpm.from_reference(reference, memory_guard=memory_guard)
+    return "sha256:" + tpm.hcrtm_pcr0(record.encode()).hex()
+
+
+def _flat(base: Base) -> dict[str, str]:
+    out = {name: f"{what} ({size} bytes)" for name, (size, what) in base.files.items()}
+    out |= {PACKAGES: base.packages, "root hash": base.root_hash, "debug": str(base.debug).lower()}
+    out |= {f"reference.{name}": value for name, value in base.reference.items()}
+    out |= {f"pcr0.{name}": value for name, value in base.pcr0.items()}
+    return out

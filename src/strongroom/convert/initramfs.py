@@ -1,0 +1,192 @@
+"""The initrd: modules, dm-verity over the base's disk, and the agent. No decisions; any failure powers off.
+
+Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst (cpio "newc", uncompressed: the kernel's
+own decompression is what emulation is slow at). Every byte follows from the files that go in.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.convert.base_files import File
+from strongroom.errors import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# What a room needs beyond what the kernel has built in. SHA-256 and AES are built in, in C; the kernel's assembler
+# version of SHA-256 is slower under emulation, so it is left out.
+MODULES = (
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+    "virtio_rng",
+    "dm_verity",
+    "dm_crypt",
+    "erofs",
+    "overlay",
+    "ecb",
+    "xts",
+)
+BUSYBOX = "bin/busybox"
+DMSETUP = "sbin/dmsetup"
+LOADER = "lib64/ld-linux-x86-64.so.2"
+LIBRARIES = (
+    "libc.so.6",
+    "libdevmapper.so.1.02.1",
+    "libm.so.6",
+    "libpcre2-8.so.0",
+    "libselinux.so.1",
+    "libudev.so.1",
+)
+LIBRARY_FOLDER = "lib/x86_64-linux-gnu"
+SERIAL = "base"
+
+_DEPENDS = re.compile(rb"\x00depends=([a-z0-9_,-]*)\x00")
+_MODULE = re.compile(r"lib/modules/([^/]+)/kernel/(?:.+/)?([^/]+)\.ko")
+_MODE_DIRECTORY, _MODE_FILE = 0o040755, 0o100000
+
+# $1 is the base's root hash, $2 its number of data blocks: from the measured command line.
+# dm-verity: version 1, 4096-byte blocks, the tree right behind the superblock, SHA-256, no salt.
+# A block that does not verify is a panic, and a panic ends the machine.
+INIT = """\
+#!/bin/busybox sh
+set -eu
+trap 'exec /bin/busybox poweroff -f' EXIT
+b=/bin/busybox
+$b mount -t proc -o nosuid,nodev,noexec proc /proc
+$b mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+$b mount -t devtmpfs -o nosuid,noexec,mode=0755 dev /dev
+exec </dev/null >{output} 2>&1
+$b modprobe -a {modules}
+echo 1 >/proc/sys/kernel/modules_disabled
+root= blocks= disk=
+for word in $($b cat /proc/cmdline); do
+    case $word in
+        strongroom.root=*) root=${{word#*=}} ;;
+        strongroom.blocks=*) blocks=${{word#*=}} ;;
+    esac
+done
+for device in /sys/block/vd*; do
+    if [ "$($b cat "$device/serial")" = {serial} ]; then disk=/dev/${{device##*/}}; fi
+done
+/{dmsetup} create base --readonly --noudevsync --noudevrules --table "0 $((blocks * 8)) verity 1 $disk $disk \\
+4096 4096 $blocks $((blocks + 1)) sha256 $root - 1 panic_on_corruption"
+$b mount -t erofs -o ro,nodev /dev/dm-0 /root
+$b mount -t tmpfs -o nosuid,nodev,mode=0755 run /root/run
+$b mount -t tmpfs -o nosuid,nodev,mode=1777 tmp /root/tmp
+for folder in proc sys dev; do $b mount -o move /$folder /root/$folder; done
+cd /root
+exec $b env -i PATH=/usr/bin {switch} /root {agent}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """What runs as process 1 of the base: program and arguments, plain words."""
+
+    command: tuple[str, ...]
+
+
+def build(files: Mapping[str, File], agent: Agent, *, console: bool) -> bytes:
+    """The initrd. `files` are the packages' by path; `console` sends messages to the debugging console.
+
+    Raises `Malformed` when something that belongs in is missing.
+    """
+    modules, release = order_modules(files)
+    script = INIT.format(
+        modules=" ".join(name for name, _ in modules),
+        serial=SERIAL,
+        dmsetup=DMSETUP,
+        switch="$b switch_root",
+        output="/dev/console" if console else "/dev/null",
+        agent=" ".join(agent.command),
+    )
+    folder = f"lib/modules/{release}"
+    out = {
+        "init": File(content=script.encode(), executable=True),
+        BUSYBOX: _take(files, BUSYBOX),
+        DMSETUP: _take(files, DMSETUP),
+        LOADER: _take(files, LOADER),
+        f"{folder}/modules.dep": File(content=_dependencies(modules).encode()),
+    }
+    for name in LIBRARIES:
+        out[f"{LIBRARY_FOLDER}/{name}"] = _take(
+            files, f"{LIBRARY_FOLDER}/{name}", f"usr/{LIBRARY_FOLDER}/{name}"
+        )
+    for name, path in modules:
+        out[f"{folder}/{name}.ko"] = files[path]
+    return archive(out, folders=("dev", "proc", "root", "sys"))
+
+
+def archive(files: Mapping[str, File], *, folders: Iterable[str] = ()) -> bytes:
+    """A cpio archive in format newc: `files`, the folders above them, and empty `folders`; owner root, time 0."""
+    names = set(folders)
+    for path in files:
+        parts = path.split("/")[:-1]
+        names |= {"/".join(parts[: count + 1]) for count in range(len(parts))}
+    out = bytearray()
+    for number, path in enumerate(sorted({*names, *files}), 1):
+        if path in names:
+            _record(out, number, path, _MODE_DIRECTORY, b"")
+        else:
+            _record(out, number, path, _MODE_FILE | files[path].mode, files[path].content)
+    _record(out, 0, "TRAILER!!!", 0, b"")
+    return bytes(out)
+
+
+def order_modules(files: Mapping[str, File]) -> tuple[list[tuple[str, str]], str]:
+    """The kernel modules as (name, path), each behind those it depends on, and the kernel's release."""
+    paths: dict[str, str] = {}
+    releases: set[str] = set()
+    for path in files:
+        match = _MODULE.fullmatch(path)
+        if match is not None:
+            releases.add(match[1])
+            paths[match[2].replace("-", "_")] = path
+    if len(releases) != 1:
+        raise Malformed(f"initrd: modules of {len(releases)} kernels", code="bad-package")
+    ordered: dict[str, str] = {}
+
+    def add(name: str, above: tuple[str, ...]) -> None:
+        if name in ordered:
+            return
+        if name not in paths or name in above:
+            raise Malformed(f"initrd: the kernel has no usable module {name}", code="bad-package")
+        for needed in depends(files[paths[name]].content):
+            add(needed, (*above, name))
+        ordered[name] = paths[name]
+
+    for name in MODULES:
+        add(name, ())
+    return list(ordered.items()), releases.pop()
+
+
+def depends(module: bytes) -> tuple[str, ...]:
+    """The modules that a module's `.modinfo` names as needed."""
+    match = _DEPENDS.search(module)
+    if match is None:
+        raise Malformed("kernel module: no list of dependencies", code="bad-package")
+    return tuple(name.replace("-", "_") for name in match[1].decode().split(",") if name)
+
+
+def _dependencies(modules: list[tuple[str, str]]) -> str:
+    # `modprobe -a` gets them in order, each behind what it needs: nothing is left to find out.
+    return "".join(f"{name}.ko:\n" for name, _ in modules)
+
+
+def _take(files: Mapping[str, File], *paths: str) -> File:
+    for path in paths:
+        if path in files:
+            return files[path]
+    raise Malformed(f"initrd: no package has {paths[0]}", code="bad-package")
+
+
+def _record(out: bytearray, number: int, path: str, mode: int, content: bytes) -> None:
+    name = path.encode() + b"\x00"
+    numbers = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name), 0)
+    out += b"070701" + b"".join(b"%08X" % one for one in numbers) + name
+    out += bytes(-len(out) % 4) + content
+    out += bytes(-len(out) % 4)
