@@ -205,7 +205,7 @@ class _Layer:
 
     def admit(self, member: tar.Member) -> None:
         """What can be said of an entry by itself (step 1)."""
-        where = f"{self._what}: {show(member.path)}"
+        where = tar.Place(self._what, member.path)
         if member.path in self._named:
             raise Refused(f"{where}: twice in one layer", code="duplicate-entry", hint=_HIDDEN_HINT)
         self._named.add(member.path)
@@ -244,7 +244,7 @@ class _Layer:
 
     def add(self, member: tar.Member) -> None:
         """Put an entry into the tree (steps 3 and 4)."""
-        where = f"{self._what}: {show(member.path)}"
+        where = tar.Place(self._what, member.path)
         if not member.path:
             self._update(self._tree.root, member, where)
             return
@@ -264,7 +264,7 @@ class _Layer:
             )
         parent.children[name] = self._linked(member, where) or self._fresh(member, where)
 
-    def _fresh(self, member: tar.Member, where: str) -> Node:
+    def _fresh(self, member: tar.Member, where: tar.Place) -> Node:
         node = Node(_KINDS[member.type], size=member.size, target=member.target)
         self._update(node, member, where)
         if node.kind is Kind.FILE:
@@ -272,7 +272,7 @@ class _Layer:
             node.open = lambda: open_at(offset, size)
         return node
 
-    def _linked(self, member: tar.Member, where: str) -> Node | None:
+    def _linked(self, member: tar.Member, where: tar.Place) -> Node | None:
         if member.type is not Type.HARDLINK:
             return None
         node = None
@@ -298,12 +298,12 @@ class _Layer:
             )
         return node
 
-    def _update(self, node: Node, member: tar.Member, where: str) -> None:
+    def _update(self, node: Node, member: tar.Member, where: tar.Place) -> None:
         node.mode = 0o777 if node.kind is Kind.SYMLINK else member.mode
         node.uid, node.gid, node.mtime = member.uid, member.gid, member.mtime
         node.xattrs = self._xattrs(member, where)
 
-    def _xattrs(self, member: tar.Member, where: str) -> dict[bytes, bytes]:
+    def _xattrs(self, member: tar.Member, where: tar.Place) -> dict[bytes, bytes]:
         kept = {}
         for name, value in member.xattrs.items():
             if name == b"security.selinux":
@@ -334,7 +334,7 @@ class _Layer:
             node = child
         return node
 
-    def _parent(self, folder: bytes, where: str) -> Node:
+    def _parent(self, folder: bytes, where: tar.Place) -> Node:
         """The directory that an entry goes into, made where nobody named it."""
         node = self._tree.root
         done = b""
@@ -355,8 +355,8 @@ class _Layer:
             node = child
         return node
 
-    def _through(self, path: bytes | str, link: bytes) -> Refused:
-        where = path if isinstance(path, str) else f"{self._what}: {show(path)}"
+    def _through(self, path: bytes | tar.Place, link: bytes) -> Refused:
+        where = path if isinstance(path, tar.Place) else tar.Place(self._what, path)
         return Refused(
             f"{where}: goes through the symbolic link {show(link)}",
             code="symlink-escape",

@@ -94,6 +94,19 @@ class Member:
     xattrs: dict[bytes, bytes]
 
 
+class Place:
+    """Where something is, for messages; only put into words when there is one."""
+
+    __slots__ = ("_path", "_what")
+
+    def __init__(self, what: str, path: bytes) -> None:
+        self._what = what
+        self._path = path
+
+    def __str__(self) -> str:
+        return f"{self._what}: {show(self._path)}"
+
+
 @dataclass(kw_only=True, slots=True)
 class _Header:
     """One 512-byte header, numbers decoded, names as they stand."""
@@ -149,7 +162,7 @@ def members(read_at: ReadAt, size: int, *, what: str, limits: Limits) -> Iterato
         offset += _padded(header.size)
 
 
-def clean(path: bytes, what: str, limits: Limits) -> bytes:
+def clean(path: bytes, what: str | Place, limits: Limits) -> bytes:
     """The path relative to the root of the image, b"" for the root. Raises `Malformed` (check 5)."""
     if b"\0" in path:
         raise Malformed(f"{what}: NUL in a name", code="bad-path")
@@ -286,7 +299,7 @@ def _member(header: _Header, pending: _Pending, offset: int, what: str, limits: 
     pax = pending.pax or {}
     name = _override(header.name, pending.name, pax.get(b"path"), what)
     link = _override(header.link, pending.link, pax.get(b"linkpath"), what)
-    where = f"{what}: {show(name)}"
+    where = Place(what, name)
     type_ = _TYPES[header.flag]
     size = _pax_size(header, pax, where)
     if type_ is not Type.FILE and size:
@@ -327,7 +340,7 @@ def _override(plain: bytes, gnu: bytes | None, pax: bytes | None, what: str) -> 
     return chosen
 
 
-def _target(type_: Type, link: bytes, where: str, limits: Limits) -> bytes:
+def _target(type_: Type, link: bytes, where: Place, limits: Limits) -> bytes:
     if not link or len(link) > limits.path_bytes:
         raise Malformed(f"{where}: a link's target is empty or too long", code="bad-path")
     if type_ is Type.SYMLINK:
@@ -338,7 +351,7 @@ def _target(type_: Type, link: bytes, where: str, limits: Limits) -> bytes:
     return target
 
 
-def _pax_size(header: _Header, pax: dict[bytes, bytes], where: str) -> int:
+def _pax_size(header: _Header, pax: dict[bytes, bytes], where: Place) -> int:
     """Check 3: a pax size repeats the header's, or is too large for it."""
     text = pax.get(b"size")
     if text is None:
@@ -355,7 +368,7 @@ def _pax_size(header: _Header, pax: dict[bytes, bytes], where: str) -> int:
     return size
 
 
-def _pax_id(plain: int, text: bytes | None, where: str) -> int:
+def _pax_id(plain: int, text: bytes | None, where: Place) -> int:
     value = plain
     if text is not None:
         if _PAX_SIZE.fullmatch(text) is None:
@@ -366,7 +379,7 @@ def _pax_id(plain: int, text: bytes | None, where: str) -> int:
     return value
 
 
-def _pax_time(plain: int, text: bytes | None, where: str) -> int:
+def _pax_time(plain: int, text: bytes | None, where: Place) -> int:
     if text is None:
         if plain > _MAX_TIME:
             raise Malformed(f"{where}: a time out of range", code="bad-number")
@@ -377,7 +390,7 @@ def _pax_time(plain: int, text: bytes | None, where: str) -> int:
     return 0 if match[1] else int(match[2])
 
 
-def _xattrs(pax: dict[bytes, bytes], where: str, limits: Limits) -> dict[bytes, bytes]:
+def _xattrs(pax: dict[bytes, bytes], where: Place, limits: Limits) -> dict[bytes, bytes]:
     found = {}
     for key, value in pax.items():
         if key.startswith(_PAX_REFUSED):
