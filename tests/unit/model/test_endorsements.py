@@ -1,0 +1,40 @@
+"""Endorsements: byte strings by name, strictly read; a missing one is never skipped."""
+
+from __future__ import annotations
+
+import pytest
+
+from strongroom.encoding import canonical
+from strongroom.errors import Malformed
+from strongroom.model import endorsements
+
+
+def test_what_is_written_is_read():
+    made = endorsements.Endorsements(parts={"crl": b"\0list", "tcb-info": b"{}"})
+    assert endorsements.parse(made.encode()) == made
+    assert endorsements.parse(endorsements.NONE.encode()) == endorsements.NONE
+
+
+def test_rule_4_a_missing_part_is_an_error():
+    assert endorsements.Endorsements(parts={"crl": b"x"}).part("crl") == b"x"
+    with pytest.raises(Malformed) as caught:
+        endorsements.NONE.part("crl")
+    assert caught.value.code == "missing-part"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"parts": []},
+        {"parts": {"CRL": "eA=="}},
+        {"parts": {"crl": "eA"}},
+        {"parts": {"crl": 1}},
+        {"parts": {}, "more": 1},
+        {"parts": {f"part-{index}": "" for index in range(endorsements.MAX_PARTS + 1)}},
+    ],
+    ids=str,
+)
+def test_rule_34_anything_else_is_malformed(bad):
+    with pytest.raises(Malformed):
+        endorsements.parse(canonical.dumps(bad))
