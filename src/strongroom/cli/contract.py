@@ -271,7 +271,7 @@ def _owned(
         files.read(path, max_bytes=4 * manifest_model.MAX_BYTES)
     )
     if manifest.kind != kind:
-        raise Misuse(f"{path}: is the manifest of a {manifest.kind}, expected a {kind}")
+        raise Misuse(f"{path}: is the manifest of one {manifest.kind}, expected of one {kind}")
     for member in members:
         if member.party.keyid == manifest.owner:
             if signatures.signed_by(envelope, member.party.signing_key):
