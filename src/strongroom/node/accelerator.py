@@ -1,4 +1,4 @@
-"""Whether the processor's own virtualisation can be used here: asked by using it."""
+"""Whether the processor's own virtualisation can be used here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import fcntl
 import os
 
 DEVICE = "/dev/kvm"
+CPUINFO = "/proc/cpuinfo"
 _GET_API_VERSION = 0xAE00
 _CREATE_VM = 0xAE01
 _API = 12
+_EXTENSIONS = (b"vmx", b"svm")
+_MAX_CPUINFO = 16 * 1024  # the first processor's flags stand well within
 
 
 def choose(*, guarded: bool) -> str:
@@ -19,18 +22,36 @@ def choose(*, guarded: bool) -> str:
     return "kvm" if not guarded and kvm_usable() else "tcg"
 
 
-def kvm_usable() -> bool:
-    """Whether a virtual machine can be created (the device's existence alone says little)."""
+def kvm_usable(*, device: str = DEVICE, cpuinfo: str = CPUINFO) -> bool:
+    """Whether the processor can virtualise and the kernel lets this process make a machine.
+
+    Both are asked: there are hosts whose device opens, and makes machines that never run.
+    """
+    return _processor_virtualises(cpuinfo) and _machine_can_be_made(device)
+
+
+def _processor_virtualises(cpuinfo: str) -> bool:
     try:
-        device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        with open(cpuinfo, "rb") as lines:  # noqa: PTH123 - one read of a kernel file
+            flags = next(
+                (line.split() for line in lines.read(_MAX_CPUINFO).splitlines() if line[:5] == b"flags"), []
+            )
+    except OSError:
+        return False
+    return any(one in flags for one in _EXTENSIONS)
+
+
+def _machine_can_be_made(device: str) -> bool:
+    try:
+        kvm = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        if fcntl.ioctl(device, _GET_API_VERSION, 0) != _API:
+        if fcntl.ioctl(kvm, _GET_API_VERSION, 0) != _API:
             return False
-        os.close(fcntl.ioctl(device, _CREATE_VM, 0))
+        os.close(fcntl.ioctl(kvm, _CREATE_VM, 0))
     except OSError:
         return False
     finally:
-        os.close(device)
+        os.close(kvm)
     return True
