@@ -26,10 +26,10 @@ class Budgets:
     """
 
     connections: int = 512
-    handshake_seconds: float = 5.0
-    header_seconds: float = 5.0
+    handshake_seconds: float = 20.0
+    header_seconds: float = 15.0
     header_bytes: int = 16 * 1024
-    body_seconds: float = 10.0
+    body_seconds: float = 20.0
     request_seconds: float = 60.0
     idle_seconds: int = 30
     bodies: int = 64 * 1024 * 1024

@@ -1,0 +1,105 @@
+"""A real broker process for end-to-end tests and benchmarks: `strongroom broker serve`, and what it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from strongroom import wiring
+from strongroom.api import server
+from strongroom.broker.add_key import add_key
+from strongroom.model import messages
+from strongroom_testing import brokers, contracts, https_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from strongroom.broker.settings import Settings
+    from strongroom.model.agreement import Agreement
+
+SERVE = ("-m", "strongroom.cli.main", "broker", "serve")
+FAULTY = ("-m", "strongroom_testing.faulty_broker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A broker's folder with alice's disk, and a signed contract that it would release under."""
+
+    directory: Path
+    scene: contracts.Scene
+    settings: Settings
+    agreement: Agreement
+
+    def client(self, *, timeout: float = 30) -> https_client.Client:
+        """A connection to the broker."""
+        address = self.settings.address
+        return https_client.Client(self.settings.host, self.settings.port, pin=address.pin, timeout=timeout)
+
+    def room(self) -> brokers.Room:
+        """A fresh room under the contract."""
+        return brokers.Room(tpm=self.scene.tpm, agreement=self.agreement, audience=self.settings.address.pin)
+
+    def challenge(self, client: https_client.Client) -> messages.Challenge:
+        """A nonce, over `client`."""
+        body = messages.encode_challenge_request(self.agreement.contract.digest)
+        status, answer = client.request("POST", "/v1/challenges", body)
+        if status != 200:
+            raise AssertionError(answer)
+        return messages.parse_challenge(answer)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with server.bind("127.0.0.1", 0) as probe:
+        return int(probe.getsockname()[1])
+
+
+def prepare(directory: Path, *, runs: int = 1_000_000) -> Prepared:
+    """Make the folder, add the disk, sign the contract; by the real clock."""
+    scene = contracts.scene(now=datetime.now(UTC).replace(microsecond=0))
+    listen = f"127.0.0.1:{free_port()}"
+    wiring.init_broker(
+        directory, scene.alice.party(), listen=listen, url=f"https://{listen}", passphrase=brokers.PASSPHRASE
+    )
+    disk = brokers.manifest(scene.alice)
+    with wiring.open_broker(directory, brokers.PASSPHRASE) as opened:
+        asyncio.run(add_key(opened.broker, disk, brokers.DISK_KEY))
+        settings = opened.settings
+    digest = brokers.manifest_digest(disk)
+    agreement = scene.agreement(lambda one: brokers.contract_over(one, settings, digest, runs=runs))
+    return Prepared(directory=directory, scene=scene, settings=settings, agreement=agreement)
+
+
+@contextlib.contextmanager
+def served(
+    prepared: Prepared, *arguments: str, program: tuple[str, ...] = SERVE, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The broker as a process of its own, once it has said that it is ready."""
+    full = {**os.environ, "STRONGROOM_PASSPHRASE": brokers.PASSPHRASE.decode(), **environment}
+    command = [sys.executable, *program, str(prepared.directory), *arguments]
+    process = subprocess.Popen(command, env=full, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        if not process.stdout.readline():
+            process.wait(20)
+            raise AssertionError(f"the broker did not start: {process.stderr.read().decode()}")
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(20)
+        process.stdout.close()
+        process.stderr.close()

@@ -1,0 +1,61 @@
+"""A broker that kills itself: `python -m strongroom_testing.faulty_broker DIR`, with the moment in KILL_AT.
+
+`in-transaction`: after the decision was written, before its commit. `after-commit`: the decision is
+durable, nothing was answered. Only releases count; challenges pass. Never in the product.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strongroom import wiring
+from strongroom.cli import broker as broker_verb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from strongroom.broker.storage import Committed, Store
+
+KILL_AT = "STRONGROOM_TEST_KILL_AT"
+
+
+class Killing:
+    """A store whose process dies at the moment that was asked for."""
+
+    def __init__(self, store: Store, moment: str) -> None:
+        self._store = store
+        self._moment = moment
+        self.ledger = store.ledger
+
+    async def write(self, work: Callable[[Any], Any]) -> Committed[Any]:
+        before = self.ledger.size()
+
+        def killing(transaction: Any) -> Any:
+            value = work(transaction)
+            if self._moment == "in-transaction" and transaction.ledger.size() > before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return value
+
+        done = await self._store.write(killing)
+        if self._moment == "after-commit" and done.size > before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+
+def main() -> None:
+    directory = Path(sys.argv[1])
+    secret = os.environ["STRONGROOM_PASSPHRASE"].encode()
+    with wiring.open_broker(directory, secret) as opened:
+        store = Killing(opened.store, os.environ[KILL_AT])
+        faulty = replace(opened, broker=replace(opened.broker, store=store))
+        settings = opened.settings
+        broker_verb._serve(faulty, host=settings.host, port=settings.port, as_json=False)  # noqa: SLF001
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Certificates: names from the contract alone, no longer than the verdict, and only for `Accepted`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import secrets
+import typing
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from strongroom.authority import issue
+from strongroom.crypto import certificates, digest, tls
+from strongroom.errors import Malformed
+from strongroom.model import verdict
+from strongroom_testing import brokers, contracts
+
+
+@pytest.fixture
+def world(tmp_path):
+    with brokers.world(tmp_path) as made:
+        yield made
+
+
+def issued(world, *, change=None, names=brokers.NAMES):
+    deal = world.agreement(change)
+    room = world.room(deal)
+    asked = room.ask(world.challenge(deal).nonce, csr=room.csr(names))
+    answer = world.release(asked.encode())
+    leaf, authority = (x509.load_der_x509_certificate(der) for der in answer.certificates)
+    return room, asked, answer, leaf, authority
+
+
+def test_the_profile(world):
+    room, asked, answer, leaf, authority = issued(world)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert tuple(names.get_values_for_type(x509.DNSName)) == brokers.NAMES
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
+        f"spiffe://flights.strongroom/run/{room.keys.run_id}"
+    ]
+    assert len(list(names)) == 3
+    subject = {one.oid: one.value for one in leaf.subject}
+    assert subject == {
+        NameOID.COMMON_NAME: room.keys.run_id,
+        NameOID.ORGANIZATIONAL_UNIT_NAME: "SIMULATED",
+    }
+    usage = leaf.extensions.get_extension_for_class(x509.KeyUsage)
+    assert usage.critical
+    assert usage.value.digital_signature
+    assert not usage.value.key_cert_sign
+    purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(purposes) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+    assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    oid = x509.ObjectIdentifier(certificates.EVIDENCE_OID)
+    evidence = leaf.extensions.get_extension_for_oid(oid).value.value
+    assert evidence == b"\x04\x20" + digest.raw(digest.sha256(asked.evidence.encode()))
+    assert (
+        leaf.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        == room.keys.tls
+    )
+    leaf.verify_directly_issued_by(authority)
+    assert digest.sha256(answer.certificates[1]) == world.settings.address.authority
+    assert 0 < leaf.serial_number < 1 << 127
+
+
+def test_the_authority_signs_leaves_only(world):
+    *_, authority = issued(world)
+    basic = authority.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert basic.critical
+    assert (basic.value.ca, basic.value.path_length) == (True, 0)
+    usage = authority.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.key_cert_sign
+    assert not usage.digital_signature
+
+
+def test_rule_40_names_come_from_the_contract_and_nothing_from_the_request(world):
+    """Asked for one name, or with other extensions: the certificate says what the contract says."""
+    *_, leaf, _ = issued(world, names=brokers.NAMES[:1])
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert tuple(names.get_values_for_type(x509.DNSName)) == brokers.NAMES
+
+
+@pytest.mark.parametrize("seconds", [60, 600, 86_400])
+def test_rule_41_a_certificate_never_outlives_its_terms_nor_its_verdict(world, seconds):
+    def lasting(one):
+        return replace(one, certificate=replace(one.certificate, lifetime_seconds=seconds))
+
+    *_, answer, leaf, _ = issued(world, change=lasting)
+    assert leaf.not_valid_after_utc <= contracts.NOW + timedelta(seconds=seconds)
+    assert leaf.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ") <= answer.verdict["expires"]
+    assert leaf.not_valid_before_utc == contracts.NOW - timedelta(minutes=1)
+
+
+def test_rule_41_the_end_of_the_contract_ends_the_certificate(world):
+    def short(one):
+        limits = replace(one.limits, not_after=contracts.NOW + timedelta(seconds=90))
+        return replace(one, limits=limits)
+
+    *_, leaf, _ = issued(world, change=short)
+    assert leaf.not_valid_after_utc == contracts.NOW + timedelta(seconds=90)
+
+
+def test_hardware_is_not_called_simulated(world):
+    """The unit follows the claims, whatever the contract allows."""
+    deal = world.agreement()
+    room = world.room(deal)
+    answer = world.release(room.request(world.challenge(deal).nonce))
+    assert answer.verdict["claims"]["simulated"] is True
+    accepted = made_accepted(world, room, deal, simulated=False)
+    der = sign_for(world, accepted, deal).leaf
+    subject = x509.load_der_x509_certificate(der).subject
+    assert subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME) == []
+
+
+def made_accepted(world, room, deal, *, simulated):
+    from strongroom.model.claims import Claims
+
+    claims = Claims(
+        tee="tpm",
+        simulated=simulated,
+        root="",
+        machine="",
+        contract=None,
+        registers={},
+        debug=False,
+        memory_guard=True,
+        facts={},
+        not_checked=(),
+    )
+    return verdict.Accepted(
+        contract=deal.contract.digest,
+        binding=room.binding(bytes(32)),
+        claims=claims,
+        checks=(),
+        decided=contracts.NOW,
+        expires=contracts.NOW + timedelta(hours=1),
+    )
+
+
+def sign_for(world, accepted, deal):
+    return issue.issue(
+        accepted,
+        world.broker.authority,
+        contract_id=deal.contract.id,
+        terms=deal.contract.certificate,
+        evidence="sha256:" + "0" * 64,
+        now=contracts.NOW,
+    )
+
+
+@pytest.mark.parametrize("spki", [b"", b"junk", "ed25519"])
+def test_keys_of_another_kind_get_no_certificate(world, spki):
+    if spki == "ed25519":
+        spki = (
+            ed25519.Ed25519PrivateKey.generate()
+            .public_key()
+            .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+    deal = world.agreement()
+    room = world.room(deal)
+    room.keys = replace(room.keys, tls=spki)
+    with pytest.raises(Malformed):
+        sign_for(world, made_accepted(world, room, deal, simulated=True), deal)
+
+
+def test_issue_takes_accepted_and_nothing_else():
+    hints = typing.get_type_hints(issue.issue, globalns={**vars(issue), **names_of_types()})
+    assert hints["accepted"] is verdict.Accepted
+
+
+def names_of_types():
+    from datetime import datetime
+
+    from strongroom.model.contract import CertificateTerms
+
+    return {"Accepted": verdict.Accepted, "CertificateTerms": CertificateTerms, "datetime": datetime}
+
+
+def test_only_the_broker_s_release_calls_issue():
+    from strongroom.broker import release
+
+    tree = ast.parse(inspect.getsource(release))
+    calls = [
+        one for one in ast.walk(tree) if isinstance(one, ast.Call) and ast.unparse(one.func) == "issue.issue"
+    ]
+    assert [ast.unparse(one.args[0]) for one in calls] == ["accepted"]
+
+
+def test_requests_are_read_strictly(world):
+    room = world.room(world.agreement())
+    good = room.csr(brokers.NAMES)
+    assert certificates.read_request(good).names == brokers.NAMES
+    forged = bytearray(good)
+    forged[-1] ^= 1
+    for bad in (b"", b"junk", good[:-1], good + b"\0", bytes(forged)):
+        with pytest.raises(Malformed):
+            certificates.read_request(bad)
+
+
+def test_an_address_in_a_request_shows_as_a_name(world):
+    import ipaddress
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    from cryptography.hazmat.primitives import hashes
+
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    other = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("10.0.0.1"))])
+    der = (
+        builder.add_extension(other, critical=False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
+    assert certificates.read_request(der).names == ("IPAddress:10.0.0.1",)
+
+
+def test_an_authority_whose_key_is_another_is_refused():
+    key, other = tls.generate(), tls.generate()
+    der = certificates.make_authority(key, name="a", now=contracts.NOW, random=secrets.token_bytes)
+    certificates.Signer(key, der)
+    with pytest.raises(Malformed):
+        certificates.Signer(other, der)

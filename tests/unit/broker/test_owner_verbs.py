@@ -1,0 +1,297 @@
+"""What the owner does: add disks, admit versions; and the settings file with its secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from strongroom import wiring
+from strongroom.broker import settings as settings_model
+from strongroom.broker.add_key import add_key
+from strongroom.broker.admit import admit
+from strongroom.crypto import aead
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Conflict, Malformed, Misuse, NotFound, Refused
+from strongroom.ledger import proof
+from strongroom.model import messages, record
+from strongroom_testing import brokers
+
+
+def add(world, manifest, key):
+    return asyncio.run(add_key(world.broker, manifest, key))
+
+
+def test_a_public_disk_needs_no_key_and_gets_none(world):
+    disk = brokers.manifest(world.scene.alice, name="open", cipher="none")
+    parsed = add(world, disk, None)
+
+    def over(one):
+        return replace(one, datasets=(replace(one.datasets[0], manifest=parsed.digest),))
+
+    agreement = world.agreement(over)
+    room = world.room(agreement)
+    nonce = world.challenge(agreement).nonce
+    answer = world.release(room.request(nonce))
+    assert room.open(answer, nonce) == {}
+
+
+def test_key_and_cipher_must_agree(world):
+    with pytest.raises(Misuse):
+        add(world, brokers.manifest(world.scene.alice, cipher="none"), brokers.DISK_KEY)
+    with pytest.raises(Misuse):
+        add(world, brokers.manifest(world.scene.alice), None)
+    with pytest.raises(Misuse):
+        add(world, brokers.manifest(world.scene.alice), b"short")
+
+
+def test_disks_of_others_are_refused(world):
+    with pytest.raises(Refused):
+        add(world, brokers.manifest(world.scene.bob), brokers.DISK_KEY)
+
+
+def test_a_manifest_that_the_owner_did_not_sign_is_refused(world):
+    from strongroom.model import manifest as manifest_model
+
+    envelope, _ = manifest_model.parse_envelope(brokers.manifest(world.scene.alice))
+    forged = replace(envelope.signatures[0], sig=world.scene.bob.signing.sign(envelope.pae()))
+    for signatures in ((), (forged,)):
+        with pytest.raises(Refused):
+            add(world, replace(envelope, signatures=signatures).encode(), brokers.DISK_KEY)
+
+
+def test_admitting_a_version_withdraws_lower_ones(world):
+    first = world.agreement()
+    assert isinstance(world.ask(first), messages.ReleaseAnswer)
+    second = world.agreement(lambda c: replace(c, version=2, replaces=first.contract.digest))
+    proved = asyncio.run(admit(world.broker, second.encode()))
+    entry, _ = proof.verify(proved, world.broker.notary.public)
+    assert entry.kind is record.Kind.CONTRACT
+    assert entry.body == {"id": "flights", "version": 2}
+    assert isinstance(world.ask(first), messages.DenialAnswer)
+    with pytest.raises(Conflict):
+        asyncio.run(admit(world.broker, first.encode()))
+    clash = world.agreement(
+        lambda c: replace(
+            c,
+            version=2,
+            replaces=first.contract.digest,
+            limits=replace(c.limits, wall_seconds=99),
+        )
+    )
+    with pytest.raises(Conflict):
+        asyncio.run(admit(world.broker, clash.encode()))
+
+
+def test_only_what_the_owner_signed_is_admitted(world):
+    with pytest.raises(Refused):
+        asyncio.run(admit(world.broker, world.agreement(signers=("bob",)).encode()))
+
+
+def make(passphrase=b"secret"):
+    scene, _, _ = brokers.owner()
+    return settings_model.make(
+        scene.alice.party(),
+        listen="127.0.0.1:8443",
+        url="https://127.0.0.1:8443",
+        passphrase=passphrase,
+        now=datetime.now(UTC),
+        random=secrets.token_bytes,
+    )
+
+
+def test_settings_open_with_their_passphrase_alone():
+    made = settings_model.parse(make().encode())
+    opened = settings_model.unlock(made, b"secret")
+    assert opened.tls.pin == made.address.pin
+    assert opened.ledger.public.raw == made.address.ledger_key
+    with pytest.raises(Refused) as caught:
+        settings_model.unlock(made, b"Secret")
+    assert caught.value.code == "wrong-passphrase"
+
+
+def test_rule_46_secrets_do_not_open_under_another_name_owner_or_purpose():
+    made = settings_model.parse(make().encode())
+    swapped = {**made.secrets, "tls": made.secrets["authority"], "authority": made.secrets["tls"]}
+    with pytest.raises(Refused):
+        settings_model.unlock(replace(made, secrets=swapped), b"secret")
+    master = bytes(32)
+    one = aead.AtRest(master, owner="alice")
+    sealed = one.seal(b"x" * 64, purpose="disk-key", name="a", random=secrets.token_bytes)
+    assert one.open(sealed, purpose="disk-key", name="a") == b"x" * 64
+    for who, purpose, name in (
+        ("bob", "disk-key", "a"),
+        ("alice", "broker-secret", "a"),
+        ("alice", "disk-key", "b"),
+    ):
+        with pytest.raises(Refused):
+            aead.AtRest(master, owner=who).open(sealed, purpose=purpose, name=name)
+    with pytest.raises(Refused):
+        aead.AtRest(bytes(31) + b"\x01", owner="alice").open(sealed, purpose="disk-key", name="a")
+
+
+def test_rule_46_a_disk_key_moved_to_another_row_does_not_open(world):
+    import sqlalchemy as sa
+
+    from strongroom.store import schema
+
+    other = brokers.manifest(world.scene.alice, name="other")
+    add(world, other, bytes(64))
+    digest, moved = brokers.manifest_digest(world.disk), brokers.manifest_digest(other)
+    with world.store._writing.begin() as connection:
+        key = connection.execute(
+            sa.select(schema.disks.c.sealed_key).where(schema.disks.c.manifest == moved)
+        ).scalar_one()
+        connection.execute(
+            sa.update(schema.disks).where(schema.disks.c.manifest == digest).values(sealed_key=key)
+        )
+    agreement = world.agreement()
+    body = world.room(agreement).request(world.challenge(agreement).nonce)
+    with pytest.raises(Refused):
+        world.release(body)
+    assert world.store.ledger.size() == 0
+
+
+@pytest.mark.parametrize(
+    "key", ["format", "listen", "party", "certificate", "authority", "master", "secrets"]
+)
+def test_settings_are_parsed_strictly(key):
+    top = canonical.loads(make().encode(), what="test", max_bytes=1 << 20)
+    for spoilt in ({**top, "more": 1}, {name: one for name, one in top.items() if name != key}):
+        with pytest.raises(Malformed):
+            settings_model.parse(canonical.dumps(spoilt))
+
+
+def test_settings_with_an_authority_that_is_not_theirs_are_refused():
+    top = canonical.loads(make().encode(), what="test", max_bytes=1 << 20)
+    top["authority"] = fields.format_data(make().authority)
+    with pytest.raises(Malformed):
+        settings_model.parse(canonical.dumps(top))
+
+
+def test_rule_51_no_secret_shows_in_a_repr():
+    made = make()
+    opened = settings_model.unlock(made, b"secret")
+    for shown in (repr(made), repr(opened), repr(opened.tls), repr(opened.ledger), repr(opened.at_rest)):
+        for secret in (opened.tls.der, opened.ledger.raw, opened.authority.der):
+            assert repr(secret)[2:40] not in shown
+            assert secret.hex()[:32] not in shown
+
+
+def test_rule_51_files_are_private(tmp_path):
+    scene, _, _ = brokers.owner()
+    before = os.umask(0)
+    try:
+        wiring.init_broker(
+            tmp_path / "b",
+            scene.alice.party(),
+            listen="127.0.0.1:8443",
+            url="https://127.0.0.1:8443",
+            passphrase=b"x",
+        )
+        with wiring.open_broker(tmp_path / "b", b"x"), wiring.serving(tmp_path / "b", replica=False):
+            modes = {one.name: one.stat().st_mode & 0o777 for one in (tmp_path / "b").iterdir()}
+    finally:
+        os.umask(before)
+    assert set(modes.values()) == {0o600}, modes
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_init_never_overwrites(tmp_path):
+    scene, _, _ = brokers.owner()
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(Misuse):
+        wiring.init_broker(
+            tmp_path, scene.alice.party(), listen="127.0.0.1:1", url="https://a:1", passphrase=b"x"
+        )
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_no_broker_is_not_found(tmp_path):
+    with pytest.raises(NotFound):
+        wiring.read_settings(tmp_path)
+
+
+@pytest.mark.parametrize("listen", ["", "localhost", ":1", "a:b", "a:70000", "a b:1", "http://a:1"])
+def test_bad_listen_addresses(listen):
+    with pytest.raises(Misuse):
+        settings_model.listen_parts(listen)
+
+
+def test_rule_50_the_clock_never_goes_back():
+    wall = datetime(2026, 1, 1, tzinfo=UTC)
+    clock = wiring.SteadyClock(wall=wall, monotonic=100.0, floor=wall + timedelta(days=3))
+    assert clock.at(100.0) == wall + timedelta(days=3)
+    assert clock.at(50.0) == wall + timedelta(days=3)
+    assert clock.at(160.0) == wall + timedelta(days=3, seconds=60)
+
+
+def test_rule_50_a_host_clock_set_back_does_not_revive_a_nonce(tmp_path):
+    with brokers.world(tmp_path) as world:
+        agreement = world.agreement()
+        world.challenge(agreement)
+        world.clock.advance(timedelta(hours=5))
+        latest = world.challenge(agreement)
+        floor = wiring._latest(world.store, timedelta(seconds=120))
+        assert floor == latest.time
+        world.ask(agreement)
+        assert wiring._latest(world.store, timedelta(seconds=120)) >= latest.time
+
+
+def test_one_server_a_folder_unless_all_are_replicas(tmp_path):
+    with wiring.serving(tmp_path, replica=False):
+        for replica in (False, True):
+            with pytest.raises(Conflict), wiring.serving(tmp_path, replica=replica):
+                pass
+    with (
+        wiring.serving(tmp_path, replica=True),
+        wiring.serving(tmp_path, replica=True),
+        pytest.raises(Conflict),
+        wiring.serving(tmp_path, replica=False),
+    ):
+        pass
+
+
+def test_rule_47_a_restored_backup_is_refused_against_a_witnessed_checkpoint(tmp_path):
+    import shutil
+
+    scene, _, _ = brokers.owner()
+    folder, backup = tmp_path / "b", tmp_path / "backup"
+    wiring.init_broker(
+        folder, scene.alice.party(), listen="127.0.0.1:1", url="https://127.0.0.1:1", passphrase=b"x"
+    )
+
+    def grow(opened, entry):
+        asyncio.run(opened.store.write(lambda tx: tx.ledger.append(entry, run="")))
+        ledger = opened.store.ledger
+        return opened.broker.notary.checkpoint(ledger, ledger.size())
+
+    with wiring.open_broker(folder, b"x") as opened:
+        early = grow(opened, record_bytes(1))
+    shutil.copytree(folder, backup)
+    with wiring.open_broker(folder, b"x") as opened:
+        witnessed = grow(opened, record_bytes(2))
+        wiring.expect_checkpoint(opened, early)
+        wiring.expect_checkpoint(opened, witnessed)
+    with wiring.open_broker(backup, b"x") as opened:
+        wiring.expect_checkpoint(opened, early)
+        with pytest.raises(Refused, match="does not extend"):
+            wiring.expect_checkpoint(opened, witnessed)
+        grow(opened, record_bytes(3))  # as long as the true one, but another
+        with pytest.raises(Refused, match="does not extend"):
+            wiring.expect_checkpoint(opened, witnessed)
+
+
+def record_bytes(version):
+    return record.Record(
+        kind=record.Kind.CONTRACT,
+        time=datetime(2026, 1, 1, tzinfo=UTC),
+        broker="alice",
+        contract="sha256:" + "0" * 64,
+        run="",
+        body={"id": "x", "version": version},
+    ).encode()

@@ -1,0 +1,86 @@
+"""Receipts: signed by the run's own key, one for each run, appended with a proof."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from strongroom.broker.receipt import receipt
+from strongroom.crypto import sign
+from strongroom.encoding import fields
+from strongroom.errors import Conflict, Malformed, Refused
+from strongroom.ledger import proof
+from strongroom.model import receipt as receipt_model
+from strongroom.model import record
+from strongroom_testing import contracts, fake_tpm
+
+
+@pytest.fixture
+def room(world):
+    agreement = world.agreement()
+    made = world.room(agreement)
+    world.release(made.request(world.challenge(agreement).nonce))
+    return made
+
+
+def post(world, body):
+    return asyncio.run(receipt(world.broker, body))
+
+
+def test_a_receipt_is_appended_with_its_proof(world, room):
+    body = room.receipt(contracts.NOW)
+    entry, checkpoint = proof.verify(post(world, body), world.broker.notary.public)
+    assert entry.kind is record.Kind.RECEIPT
+    assert entry.run == room.keys.run_id
+    assert entry.body == {"envelope": fields.format_data(body)}
+    assert checkpoint.size == 2
+    assert world.store.runs_by_contract() == [(room.agreement.contract.digest, 1, 1)]
+
+
+def test_the_same_receipt_again_gets_the_same_entry(world, room):
+    body = room.receipt(contracts.NOW)
+    first, again = post(world, body), post(world, body)
+    assert (first.index, first.entry) == (again.index, again.entry)
+    assert world.store.ledger.size() == 2
+
+
+def test_a_second_receipt_of_a_run_is_a_conflict(world, room):
+    post(world, room.receipt(contracts.NOW))
+    with pytest.raises(Conflict):
+        post(world, room.receipt(contracts.NOW, exit_status=1))
+    assert world.store.ledger.size() == 2
+
+
+def test_a_receipt_by_another_key_is_refused(world, room):
+    with pytest.raises(Refused):
+        post(world, room.receipt(contracts.NOW, key=sign.generate()))
+    stranger = sign.generate()
+    with pytest.raises(Refused):
+        post(world, room.receipt(contracts.NOW, key=stranger, signing_key=stranger.public.raw))
+    assert world.store.ledger.size() == 1
+
+
+def test_a_receipt_of_a_run_without_keys_is_refused(world, room):
+    other = world.room(room.agreement)
+    with pytest.raises(Refused, match="not of a run"):
+        post(world, other.receipt(contracts.NOW))
+    with pytest.raises(Refused):
+        post(world, room.receipt(contracts.NOW, run=other.keys.run_id))
+    with pytest.raises(Refused):
+        post(world, room.receipt(contracts.NOW, contract=fake_tpm.digest("other")))
+
+
+def test_a_receipt_with_signatures_to_spare_is_refused(world, room):
+    envelope, _ = receipt_model.parse_envelope(room.receipt(contracts.NOW))
+    from dataclasses import replace
+
+    padded = replace(envelope, signatures=envelope.signatures * 2).encode()
+    with pytest.raises(Refused):
+        post(world, padded)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b'{"payloadType":"x","payload":"","signatures":[]}'])
+def test_malformed_receipts(world, body):
+    with pytest.raises(Malformed):
+        post(world, body)

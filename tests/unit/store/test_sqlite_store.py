@@ -1,0 +1,300 @@
+"""The store: durable, serial, honest about failure; and its ledger equals one computed by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from strongroom.broker.storage import KnownDisk, KnownVersion, Run
+from strongroom.errors import Misuse, NotFound, Refused, Unavailable
+from strongroom.ledger import merkle
+from strongroom.store import schema, sqlite
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.fixture
+def path(tmp_path):
+    made = tmp_path / "broker.db"
+    sqlite.create(made)
+    return made
+
+
+@pytest.fixture
+def store(path):
+    opened = sqlite.open_store(path)
+    yield opened
+    opened.close()
+
+
+def write(store, work):
+    return asyncio.run(store.write(work))
+
+
+class Reference:
+    """Node hashes of a list of leaves, computed straight from the definition."""
+
+    def __init__(self, leaves):
+        self.leaves = leaves
+
+    def node(self, level, index):
+        if level == 0:
+            return merkle.leaf_hash(self.leaves[index])
+        return merkle.node_hash(self.node(level - 1, 2 * index), self.node(level - 1, 2 * index + 1))
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 255, 256, 257, 600])
+def test_roots_equal_the_definition_in_any_batching(path, size):
+    leaves = [b"leaf %d" % at for at in range(size)]
+
+    async def fill(store):
+        for start in range(0, size, 77):
+            part = leaves[start : start + 77]
+            await asyncio.gather(
+                *(store.write(lambda tx, one=one: tx.ledger.append(one, run="")) for one in part)
+            )
+
+    store = sqlite.open_store(path)
+    asyncio.run(fill(store))
+    assert merkle.root(store.ledger, size) == merkle.root(Reference(leaves), size)
+    store.close()
+    again = sqlite.open_store(path)  # nothing in memory now
+    assert again.ledger.size() == size
+    assert merkle.root(again.ledger, size) == merkle.root(Reference(leaves), size)
+    assert list(again.ledger.leaves(0, size + 5)) == leaves
+    again.close()
+
+
+def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
+    def fails(tx):
+        tx.ledger.append(b"ghost", run="")
+        tx.ledger.append(b"ghost", run="")
+        tx.contracts.raise_to("c", KnownVersion(version=9, digest="x"))
+        tx.nonces.add(b"n" * 32, contract="c", expires=NOW)
+        tx.disks.put(KnownDisk(manifest="m", cipher="none", sealed_key=None))
+        tx.runs.add(Run(run="ghost", contract="c", signing_key=b"", release=0, receipt=None))
+        raise Refused("no")
+
+    async def all_of_them():
+        return await asyncio.gather(
+            store.write(lambda tx: tx.ledger.append(b"a", run="")),
+            store.write(fails),
+            store.write(lambda tx: tx.ledger.append(b"b", run="")),
+            store.write(
+                lambda tx: (
+                    tx.contracts.highest("c"),
+                    tx.nonces.take(b"n" * 32),
+                    tx.disks.find("m"),
+                    tx.runs.find("ghost"),
+                    tx.runs.used("c"),
+                )
+            ),
+            return_exceptions=True,
+        )
+
+    results = asyncio.run(all_of_them())
+    assert isinstance(results[1], Refused)
+    assert results[3].value == (None, None, None, None, 0)
+    assert merkle.root(store.ledger, 2) == merkle.root(Reference([b"a", b"b"]), 2)
+
+
+def test_two_runs_cannot_take_the_same_place(store, path):
+    """Were the count ever wrong, the database itself would refuse."""
+    write(store, lambda tx: tx.runs.add(Run(run="a", contract="c", signing_key=b"", release=0, receipt=None)))
+
+    def cheat(tx):
+        tx.runs._used["c"] = 0
+        tx.runs.add(Run(run="b", contract="c", signing_key=b"", release=0, receipt=None))
+
+    with pytest.raises(Unavailable):
+        write(store, cheat)
+    assert store.runs_by_contract() == [("c", 1, 0)]
+
+
+def test_nonces_are_taken_once_and_purged(store):
+    def fill(tx):
+        tx.nonces.add(b"1" * 32, contract="c", expires=NOW)
+        tx.nonces.add(b"2" * 32, contract="c", expires=NOW + timedelta(seconds=9))
+        return tx.nonces.open_count()
+
+    assert write(store, fill).value == 2
+    assert write(store, lambda tx: tx.nonces.take(b"1" * 32).used).value is False
+    assert write(store, lambda tx: tx.nonces.take(b"1" * 32).used).value is True
+    assert write(store, lambda tx: tx.nonces.take(b"1" * 32).used).value is True
+    assert write(store, lambda tx: tx.nonces.open_count()).value == 1
+    write(store, lambda tx: tx.nonces.purge(NOW + timedelta(seconds=5)))
+    assert write(store, lambda tx: tx.nonces.take(b"1" * 32)).value is None
+    assert write(store, lambda tx: tx.nonces.open_count()).value == 1
+
+
+def test_rule_56_sixty_four_writers_never_see_a_locked_database(path):
+    stores = [sqlite.open_store(path, busy_seconds=60) for _ in range(4)]
+    failures = []
+
+    def one(store):
+        async def several():
+            for _ in range(5):
+                await store.write(lambda tx: tx.ledger.append(os.urandom(100), run=""))
+
+        try:
+            asyncio.run(several())
+        except Unavailable as cause:
+            failures.append(cause)
+
+    threads = [threading.Thread(target=one, args=(stores[at % 4],)) for at in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert stores[0].ledger.size() == 320
+    leaves = list(stores[1].ledger.leaves(0, 320))
+    for store in stores:
+        assert merkle.root(store.ledger, 320) == merkle.root(Reference(leaves), 320)
+        store.close()
+
+
+def test_rule_56_eight_processes_of_eight_writers_never_see_a_locked_database(path):
+    program = (
+        "import asyncio, sys, pathlib\n"
+        "from strongroom.store import sqlite\n"
+        "store = sqlite.open_store(pathlib.Path(sys.argv[1]), busy_seconds=120)\n"
+        "async def one():\n"
+        "    for _ in range(3):\n"
+        "        await store.write(lambda tx: tx.ledger.append(b'x', run=''))\n"
+        "async def main():\n"
+        "    await asyncio.gather(*(one() for _ in range(8)))\n"
+        "asyncio.run(main())\n"
+        "store.close()"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(path)]) for _ in range(8)]
+    assert [one.wait(120) for one in processes] == [0] * 8
+    store = sqlite.open_store(path)
+    assert store.ledger.size() == 192
+    assert merkle.root(store.ledger, 192) == merkle.root(Reference([b"x"] * 192), 192)
+    store.close()
+
+
+def test_a_database_locked_by_somebody_else_is_unavailable_not_an_acceptance(path):
+    store = sqlite.open_store(path, busy_seconds=0.2)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unavailable) as caught:
+        write(store, lambda tx: tx.ledger.append(b"x", run=""))
+    assert caught.value.code == "store-busy"
+    assert store.failing is not None
+    other.execute("ROLLBACK")
+    other.close()
+    write(store, lambda tx: tx.ledger.append(b"x", run=""))
+    assert store.failing is None
+    store.close()
+
+
+def test_a_full_database_is_unavailable_and_stores_nothing(store):
+    write(store, lambda tx: tx.ledger.append(b"first", run=""))
+    with store._writing.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Unavailable) as caught:
+        write(store, lambda tx: tx.ledger.append(bytes(1 << 20), run=""))
+    assert caught.value.code == "disk-full"
+    assert store.ledger.size() == 1
+    with store._writing.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+    assert write(store, lambda tx: tx.ledger.append(b"second", run="")).value == 1
+    assert merkle.root(store.ledger, 2) == merkle.root(Reference([b"first", b"second"]), 2)
+
+
+def test_a_damaged_database_is_unavailable_with_a_hint(path):
+    store = sqlite.open_store(path)
+    for _ in range(40):
+        write(store, lambda tx: tx.ledger.append(bytes(4000), run=""))
+    store.close()
+    data = bytearray(path.read_bytes())
+    for page in range(1, len(data) // 4096):
+        data[page * 4096 : page * 4096 + 200] = b"\xa5" * 200
+    path.write_bytes(data)
+
+    def use():
+        damaged = sqlite.open_store(path)
+        try:
+            write(damaged, lambda tx: tx.ledger.append(b"x", run=""))
+        finally:
+            damaged.close()
+
+    with pytest.raises(Unavailable) as caught:
+        use()
+    assert caught.value.code == "store-corrupt"
+    assert caught.value.hint
+
+
+def test_what_is_no_database_is_said_to_be_none(tmp_path):
+    file = tmp_path / "broker.db"
+    file.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(Unavailable) as caught:
+        sqlite.open_store(file)
+    assert caught.value.code == "store-corrupt"
+
+
+def test_a_missing_database_is_never_made_anew(tmp_path):
+    with pytest.raises(NotFound):
+        sqlite.open_store(tmp_path / "broker.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_of_a_newer_version_is_refused(path):
+    raw = sqlite3.connect(path)
+    raw.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+    raw.close()
+    with pytest.raises(Misuse):
+        sqlite.open_store(path)
+
+
+def test_every_commit_is_synced_and_deleted_secrets_are_overwritten(store):
+    with store._writing.connect() as connection:
+        asked = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("journal_mode", "synchronous", "secure_delete", "trusted_schema")
+        }
+    assert asked == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "trusted_schema": 0}
+
+
+def test_a_closed_store_says_so(path):
+    store = sqlite.open_store(path)
+    store.close()
+    with pytest.raises(Unavailable):
+        write(store, lambda tx: None)
+
+
+def test_a_withdrawn_request_does_not_stop_the_writer(store):
+    gate = threading.Event()
+
+    async def withdraw():
+        first = asyncio.ensure_future(store.write(lambda tx: gate.wait(5)))
+        await asyncio.sleep(0.05)
+        second = asyncio.ensure_future(store.write(lambda tx: tx.ledger.append(b"gone", run="")))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        gate.set()
+        await first
+        return await store.write(lambda tx: tx.ledger.append(b"kept", run=""))
+
+    assert asyncio.run(withdraw()).value == 0
+    assert list(store.ledger.leaves(0, 9)) == [b"kept"]
+
+
+def test_a_defect_in_a_work_reaches_its_caller_alone(store):
+    def broken(_tx):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write(store, broken)
+    assert write(store, lambda tx: tx.ledger.append(b"x", run="")).value == 0
