@@ -105,3 +105,16 @@ def test_runs_are_counted():
     assert failed(agreement, runs_used=2) == {"contract.runs"}
     assert failed(agreement, runs_used=10**12) == {"contract.runs"}
     assert failed(agreement, runs_used=-1) == {"contract.runs"}
+
+
+def test_large_contracts_are_judged_alike():
+    def grow(contract):
+        arguments = tuple("x" * 60_000 for _ in range(2))
+        return replace(contract, image=replace(contract.image, arguments=arguments))
+
+    assert len(SCENE.contract(grow).raw) > 100_000
+    assert failed(SCENE.agreement(grow)) == set()
+    assert failed(SCENE.agreement(grow, signers=("alice",))) == {
+        "contract.approvals",
+        "contract.approvals.bob",
+    }

@@ -211,6 +211,31 @@ def test_sha1_counts_for_nothing():
     assert walk((VECTORS / "leaf-sha1.der").read_bytes(), root, now=later) == "bad-chain"
 
 
+@pytest.mark.parametrize("name", ["leaf-sha1", "leaf-serial-0", "leaf-v1"])
+@pytest.mark.parametrize("warned", [True, False], ids=["warnings raise", "warnings are ignored"])
+def test_recorded_certificates_are_refused(name, warned):
+    root = (VECTORS / "root.der").read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if warned else "ignore")
+        x509._path.cache_clear()
+        got = walk((VECTORS / f"{name}.der").read_bytes(), root, now=NOW + DAY)
+    assert got in {"bad-chain", "malformed"}
+
+
+def test_a_signature_of_spare_bits_is_malformed():
+    # Such a certificate would verify: nobody signs how many bits of the signature are unused.
+    good = leaf()
+    while good[-1] & 1:
+        good = leaf()
+    place = good.rindex(b"\x00\x30", 0, -60)
+    assert walk(good, MIDDLE_DER, ROOT_DER) == "accepted"
+    spare = good[:place] + b"\x01" + good[place + 1 :]
+    library.load_der_x509_certificate(spare).verify_directly_issued_by(
+        library.load_der_x509_certificate(MIDDLE_DER)
+    )
+    assert walk(spare, MIDDLE_DER, ROOT_DER) == "malformed"
+
+
 @pytest.mark.parametrize(
     "key",
     [
