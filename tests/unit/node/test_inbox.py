@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from strongroom.errors import Refused, Unavailable
+from strongroom.node import inbox
+from tests import samples
+
+CONTRACT = samples.a_contract()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["receipt.json", "evidence-alice.json", "release-alice.json", "receipt-alice.json", "out-0.tar.age"],
+)
+def test_names_that_a_run_has(tmp_path, name):
+    box = inbox.Inbox(tmp_path, CONTRACT)
+    box.begin(1, name)
+    box.write(1, b"content")
+    assert not (tmp_path / name).exists()
+    assert box.finish(1) == name
+    assert (tmp_path / name).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "status.json",
+        "agreement.json",
+        "../receipt.json",
+        "/etc/passwd",
+        "receipt.json\n",
+        ".receipt.json.part",
+        "evidence-mallory.json",
+        "evidence-bob.json",  # bob has no broker
+        "evidence-../alice.json",
+        "out-1.tar.age",  # the contract has one output
+        "out-00.tar.age",
+        "out-٠.tar.age",
+        "log.age",  # nobody may read it
+        "",
+    ],
+)
+def test_names_that_it_has_not(tmp_path, name):
+    with pytest.raises(Refused) as caught:
+        inbox.Inbox(tmp_path, CONTRACT).begin(1, name)
+    assert caught.value.code == "unexpected-file"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_twice(tmp_path):
+    box = inbox.Inbox(tmp_path, CONTRACT)
+    box.begin(1, "receipt.json")
+    for stream, name in ((2, "receipt.json"), (1, "out-0.tar.age")):
+        with pytest.raises(Refused):
+            box.begin(stream, name)
+    box.finish(1)
+    with pytest.raises(Refused):
+        box.begin(3, "receipt.json")
+
+
+def test_the_limit_is_the_contracts(tmp_path):
+    box = inbox.Inbox(tmp_path, CONTRACT)
+    box.begin(1, "receipt.json")
+    most = inbox.limit("receipt.json", CONTRACT)
+    box.write(1, bytes(most))
+    with pytest.raises(Refused) as caught:
+        box.write(1, b"x")
+    assert caught.value.code == "too-large"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_incomplete_is_removed(tmp_path):
+    box = inbox.Inbox(tmp_path, CONTRACT)
+    box.begin(1, "receipt.json")
+    box.write(1, b"x")
+    assert len(list(tmp_path.iterdir())) == 1
+    box.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):
+    box = inbox.Inbox(tmp_path, CONTRACT)
+    box.begin(1, "receipt.json")
+
+    def full(_fd, _data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(Unavailable, match="No space left") as caught:
+        box.write(1, b"x")
+    assert caught.value.code == "run-folder"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_planted_beside_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".receipt.json.part").symlink_to(victim)
+    with pytest.raises(Unavailable):
+        inbox.Inbox(folder, CONTRACT).begin(1, "receipt.json")
+    assert victim.read_bytes() == b"precious"

@@ -1,0 +1,124 @@
+"""The command line of a room's QEMU is what it is, to the letter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from strongroom.errors import Malformed
+from strongroom.node import qemu
+
+MACHINE = qemu.Machine(
+    accelerator="tcg",
+    memory_mib=512,
+    firmware=3,
+    kernel=4,
+    initrd=5,
+    cmdline=b"quiet room.root=ab",
+    tpm=6,
+    channel=7,
+    drives=(
+        qemu.Drive(serial="base", path=Path("/bases/one/base.disk")),
+        qemu.Drive(serial="image", path=Path("/disks/a,b=c.disk")),
+    ),
+)
+GOLDEN = [
+    "qemu-system-x86_64",
+    "-name",
+    "strongroom",
+    "-machine",
+    "q35,smm=off",
+    "-accel",
+    "tcg,thread=multi,tb-size=256",
+    "-cpu",
+    "max",
+    "-m",
+    "704M",
+    "-nodefaults",
+    "-no-user-config",
+    "-no-reboot",
+    "-display",
+    "none",
+    "-sandbox",
+    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    "-rtc",
+    "base=utc",
+    "-bios",
+    "/dev/fd/3",
+    "-kernel",
+    "/dev/fd/4",
+    "-initrd",
+    "/dev/fd/5",
+    "-append",
+    "quiet room.root=ab",
+    "-chardev",
+    "socket,id=tpm-control,fd=6",
+    "-tpmdev",
+    "emulator,id=tpm,chardev=tpm-control",
+    "-device",
+    "tpm-crb,tpmdev=tpm",
+    "-chardev",
+    "socket,id=relay,fd=7",
+    "-device",
+    "virtio-serial-pci,max_ports=2",
+    "-device",
+    "virtserialport,chardev=relay,name=strongroom",
+    "-blockdev",
+    '{"driver": "raw", "node-name": "disk0", "read-only": true, "file": '
+    '{"driver": "file", "filename": "/bases/one/base.disk", "locking": "off"}}',
+    "-device",
+    "virtio-blk-pci,drive=disk0,serial=base,addr=0x8.0,multifunction=on",
+    "-blockdev",
+    '{"driver": "raw", "node-name": "disk1", "read-only": true, "file": '
+    '{"driver": "file", "filename": "/disks/a,b=c.disk", "locking": "off"}}',
+    "-device",
+    "virtio-blk-pci,drive=disk1,serial=image,addr=0x8.1,multifunction=on",
+]
+
+
+def test_golden():
+    assert qemu.arguments(MACHINE) == GOLDEN
+    assert MACHINE.descriptors == (3, 4, 5, 6, 7)
+
+
+def test_no_way_in_or_out_but_the_channel():
+    line = qemu.arguments(replace(MACHINE, accelerator="kvm"))
+    assert line[line.index("-accel") + 1] == "kvm"
+    for word in (
+        "-netdev",
+        "-nic",
+        "-net",
+        "-serial",
+        "-monitor",
+        "-qmp",
+        "-vnc",
+        "-spice",
+        "-fsdev",
+        "-gdb",
+    ):
+        assert word not in line
+    assert not any("virtio-net" in word or "vhost" in word for word in line)
+
+
+def test_every_disk_of_a_large_contract_has_a_place_of_its_own():
+    drives = tuple(qemu.Drive(serial=f"data-{n}", path=Path(f"/d{n}")) for n in range(66))
+    places = [
+        word.split("addr=")[1] for word in qemu.arguments(replace(MACHINE, drives=drives)) if "addr=" in word
+    ]
+    assert len(set(places)) == 66
+    assert places[8] == "0x9.0,multifunction=on"
+    assert all(int(place.split(".")[0], 16) < 0x1F for place in places)
+
+
+def test_a_serial_that_virtio_would_cut_is_refused():
+    with pytest.raises(Malformed, match="20 bytes"):
+        qemu.arguments(replace(MACHINE, drives=(qemu.Drive(serial="d" * 21, path=Path("/d")),)))
+    with pytest.raises(Malformed, match="disks"):
+        qemu.arguments(replace(MACHINE, drives=MACHINE.drives * 65))
+
+
+def test_debug_serial_is_the_only_serial():
+    line = qemu.arguments(replace(MACHINE, serial=9))
+    assert line[-4:] == ["-add-fd", "fd=9,set=1", "-serial", "file:/dev/fdset/1"]
