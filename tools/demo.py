@@ -178,7 +178,7 @@ def main() -> None:
 def base(stage: Stage) -> None:
     with stage.act("The base", "anybody: builds the measured guest, once, from Debian packages") as say:
         made = json.loads(stage.strongroom("base", "build", "--json").stdout)
-        stage.base = Path(made["path"])
+        stage.base = Path(made["folder"])
         size = sum(
             file.stat().st_size
             for file in stage.base.iterdir()
