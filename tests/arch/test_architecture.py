@@ -132,7 +132,7 @@ def test_files_stay_short():
 
 
 def test_files_are_named_for_what_they_hold():
-    vague = {"utils", "util", "helpers", "helper", "common", "base", "misc", "lib"}
+    vague = {"utils", "util", "helpers", "helper", "common", "misc", "lib"}
     assert [one.name for one in sources.product() if set(one.module.split(".")) & vague] == []
 
 
