@@ -194,19 +194,20 @@ def _imports(name: str, path: str, source: bytes, scans: dict[str, list[str]]) -
 
 
 def _scan(node: ast.AST, package: str) -> Iterator[str]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            yield from (alias.name for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            parts = package.split(".")
-            parent = ".".join(parts[: len(parts) - child.level + 1]) if child.level else ""
-            module = ".".join(part for part in (parent, child.module) if part)
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in child.names)
-        elif isinstance(child, ast.If) and _type_checking(child.test):
-            for one in child.orelse:
-                yield from _scan(one, package)
-        else:
+    """The names that a statement, or anything inside it, imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        parts = package.split(".")
+        parent = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+        module = ".".join(part for part in (parent, node.module) if part)
+        yield module
+        yield from (f"{module}.{alias.name}" for alias in node.names)
+    else:
+        inside: Iterable[ast.AST] = ast.iter_child_nodes(node)
+        if isinstance(node, ast.If) and _type_checking(node.test):
+            inside = node.orelse
+        for child in inside:
             yield from _scan(child, package)
 
 

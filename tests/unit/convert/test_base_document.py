@@ -1,0 +1,157 @@
+"""base.json and its companions: computed from bytes, read strictly, different when anything is."""
+
+import hashlib
+import json
+
+import pytest
+
+from strongroom.convert import base, base_disk, base_document
+from strongroom.convert.base_document import CMDLINE, DISK, INITRD, KERNEL, Package
+from strongroom.convert.base_files import File
+from strongroom.convert.measure import tpm
+from strongroom.errors import Malformed
+from strongroom.model import launch
+
+FIRMWARE = b"firmware"
+PACKAGES = (
+    Package(kind="wheel", name="pyrage", version="1.4.0", digest="sha256:" + "1" * 64),
+    Package(kind="deb", name="zlib1g", version="1:1.2.13+x", digest="sha256:" + "2" * 64),
+    Package(kind="deb", name="libc6", version="2.36-9", digest="sha256:" + "3" * 64),
+)
+
+
+def parts(*, debug=False, content=b"x") -> dict[str, bytes]:
+    disk = base_disk.write({"file": File(content=content * 5000)}, folders=())
+    return {
+        KERNEL: b"kernel",
+        INITRD: b"initrd",
+        CMDLINE: base.command_line(disk, debug=debug).encode(),
+        DISK: disk.content,
+    }
+
+
+def describe(changed=None, firmware=FIRMWARE):
+    return base_document.describe(
+        {**parts(), **(changed or {})}, firmware=firmware, packages=base_document.packages_json(PACKAGES)
+    )
+
+
+def test_it_reads_what_it_writes():
+    made = describe()
+    assert base_document.parse(made.encode()) == made
+    assert not made.debug
+
+
+def test_the_reference_is_that_of_the_launch_record_and_pcr0_follows_from_it():
+    made, files = describe(), parts()
+    for guarded in (True, False):
+        record = launch.LaunchRecord(
+            firmware="sha256:" + hashlib.sha256(FIRMWARE).hexdigest(),
+            kernel="sha256:" + hashlib.sha256(files[KERNEL]).hexdigest(),
+            initrd="sha256:" + hashlib.sha256(files[INITRD]).hexdigest(),
+            cmdline="sha256:" + hashlib.sha256(files[CMDLINE]).hexdigest(),
+            machine="q35",
+            memory_guard=guarded,
+        )
+        assert made.reference == record.reference()
+        value = hashlib.sha256(bytes(31) + b"\x04" + hashlib.sha256(record.encode()).digest()).hexdigest()
+        assert made.pcr0["guarded" if guarded else "unguarded"] == "sha256:" + value
+        assert tpm.hcrtm_pcr0(record.encode()).hex() == value
+
+
+@pytest.mark.parametrize("name", [KERNEL, INITRD])
+def test_one_changed_byte_changes_the_measurement(name):
+    changed = describe({name: parts()[name] + b"!"})
+    assert {what for what, _, _ in base_document.differences(describe(), changed)} >= {
+        name,
+        f"reference.{ {KERNEL: 'kernel', INITRD: 'initrd'}[name] }",
+        "pcr0.guarded",
+        "pcr0.unguarded",
+    }
+
+
+def test_a_changed_option_or_firmware_changes_the_measurement():
+    cmdline = parts()[CMDLINE].replace(b"oops=panic", b"oops=xxxxx")
+    names = {what for what, _, _ in base_document.differences(describe(), describe({CMDLINE: cmdline}))}
+    assert {CMDLINE, "reference.cmdline", "pcr0.guarded"} <= names
+    names = {what for what, _, _ in base_document.differences(describe(), describe(firmware=b"other"))}
+    assert names == {"reference.firmware", "pcr0.guarded", "pcr0.unguarded"}
+
+
+def test_a_disk_is_bound_by_the_command_line():
+    other = parts(content=b"y")
+    with pytest.raises(Malformed):  # another disk under the same command line
+        describe({DISK: other[DISK]})
+    assert describe({DISK: other[DISK], CMDLINE: other[CMDLINE]}).reference != describe().reference
+    flipped = bytearray(parts()[DISK])
+    flipped[-1] ^= 1
+    with pytest.raises(Malformed):
+        describe({DISK: bytes(flipped)})
+
+
+def test_the_debugging_console_is_measured_and_said():
+    talking = base_document.describe(
+        parts(debug=True), firmware=FIRMWARE, packages=base_document.packages_json(PACKAGES)
+    )
+    assert talking.debug
+    assert talking.reference["cmdline"] != describe().reference["cmdline"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"quiet\n", b"a" * 3000, b"\xff", b"strongroom.root=00 strongroom.root=00 strongroom.blocks=1"],
+)
+def test_a_command_line_that_names_no_disk_is_refused(line):
+    with pytest.raises(Malformed):
+        describe({CMDLINE: line})
+
+
+def test_two_root_hashes_are_refused():
+    with pytest.raises(Malformed):
+        describe({CMDLINE: parts()[CMDLINE] + b" strongroom.root=" + b"0" * 64})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "strongroom-base/2"},
+        {"extra": 1},
+        {"debug": "no"},
+        {"root_hash": "sha256:1"},
+        {"reference": {}},
+        {"files": {}},
+        {"pcr0": {"guarded": "sha256:" + "0" * 64}},
+    ],
+)
+def test_documents_of_another_shape_are_refused(change):
+    value = json.loads(describe().encode()) | change
+    with pytest.raises(Malformed):
+        base_document.parse(json.dumps(value).encode())
+
+
+def test_the_command_line_leaves_no_console_and_ends_on_trouble():
+    words = parts()[CMDLINE].decode().split(" ")
+    assert [word for word in words if word.startswith("console=")] == ["console=none"]
+    assert {"8250.nr_uarts=0", "panic=-1", "oops=panic", "lockdown=confidentiality"} <= set(words)
+
+
+def test_the_bill_of_materials_is_spdx_and_always_the_same():
+    first = base_document.sbom(PACKAGES, name="sha256:" + "a" * 64, newest=1_700_000_000)
+    assert first == base_document.sbom(
+        tuple(reversed(PACKAGES)), name="sha256:" + "a" * 64, newest=1_700_000_000
+    )
+    value = json.loads(first)
+    assert value["spdxVersion"] == "SPDX-2.3"
+    assert value["dataLicense"] == "CC0-1.0"
+    assert value["creationInfo"]["created"] == "2023-11-14T22:13:20Z"
+    assert [one["name"] for one in value["packages"]] == ["libc6", "zlib1g", "pyrage"]
+    identifiers = {one["SPDXID"] for one in value["packages"]}
+    assert {one["relatedSpdxElement"] for one in value["relationships"]} == identifiers
+    for one in value["packages"]:
+        assert {"SPDXID", "name", "downloadLocation", "licenseConcluded", "copyrightText"} <= set(one)
+
+
+def test_packages_are_listed_in_one_order():
+    listed = base_document.packages_json(PACKAGES)
+    assert listed == base_document.packages_json(tuple(reversed(PACKAGES)))
+    assert [one["name"] for one in json.loads(listed)] == ["libc6", "zlib1g", "pyrage"]
