@@ -248,3 +248,33 @@ def test_pcr_10_may_be_untouched_or_hold_either_template():
     plain, with_signature = tpm._boot_aggregates(values)
     assert plain != with_signature
     assert len(plain) == len(with_signature) == 32
+
+
+def test_rule_05_an_empty_set_of_roots_verifies_nothing():
+    for verifier in registry.VERIFIERS.values():
+        with pytest.raises((EvidenceRefused, Malformed)):
+            verifier(GOOD, NONE, binding=BINDING, roots=frozenset(), now=NOW)
+
+
+def test_rule_06_a_root_that_came_with_the_evidence_is_not_trusted_for_that():
+    # The path is whole and sound in itself; nobody but the contract says which root counts.
+    assert refusal(TPM.evidence(BINDING, fault=Fault.OTHER_ROOT)) == "chain.root"
+    assert refusal(RSA.evidence(BINDING)) == "chain.root"
+
+
+def test_rule_12_quote_key_nonce_digest_and_values_hang_together():
+    other = TPM.evidence(replace(BINDING, nonce=b"o" * 32))
+    for names, check in (
+        (("quote",), "signature"),
+        (("quote", "signature"), "binding"),
+        (("ak-certificate",), "accepted"),  # the same AK: nothing is changed
+    ):
+        parts = {**GOOD.parts, **{name: other.parts[name] for name in names}}
+        assert refusal(Evidence(tee="tpm", parts=parts)) == check
+    order = [GOOD.parts["pcrs"][place * 32 : place * 32 + 32] for place in range(13)]
+    order[1], order[2] = order[2], order[1]
+    assert refusal(with_part("pcrs", b"".join(order))) == "pcr-values"
+
+
+def test_rule_13_claims_say_what_the_keys_issuer_vouches_for():
+    assert any("endorsement key" in text for text in verify(GOOD).not_checked)
