@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from strongroom.node.room import Result
 
 EXIT_PROGRAM = 8
-FIRST_INSTRUCTION = "running"
+FIRST_INSTRUCTION = "program-started"
 STATUS_FORMAT = "strongroom-run/1"
 _MAX_CONTRACT = 4 << 20
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)

@@ -38,7 +38,7 @@ MAX_HELD = 1 << 20
 CONNECT_SECONDS = 10.0
 _ROOM = 0  # stream 0 is the control stream, never a broker
 _MAX_PHASES = 1000
-_PHASE = re.compile(r"[a-z-]{1,30}(?::[a-z0-9._-]{1,64})?", re.ASCII)
+_PHASE = re.compile(r"[a-z0-9-]{1,64}(?::[a-z0-9._-]{1,64})?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +235,7 @@ class Relay:
             self._to_room(wire.FrameType.CONTROL, 0, self._start)
         elif kind == "phase":
             self._phases += 1
-            name = top.text("name", max_length=96, pattern=_PHASE)
+            name = top.text("name", max_length=129, pattern=_PHASE)
             moment = top.integer("milliseconds", low=0, high=canonical.MAX_INTEGER)
             if self._phases <= _MAX_PHASES:
                 self._on_phase(name, moment)

@@ -99,7 +99,7 @@ def test_another_program_is_not_the_contracts(pair, tmp_path):
 def test_a_disk_too_many_is_refused(pair, tmp_path):
     image, dataset = pair
     other = disks.load(sealed_disk(tmp_path, "more", samples.ALICE))
-    with pytest.raises(Misuse, match="more.disk"):
+    with pytest.raises(Misuse, match=r"more\.disk"):
         disks.match(contract_of(image, dataset), [image, dataset, other])
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -48,8 +49,7 @@ def test_a_file_that_changes_after_the_copy_changes_nothing(base):
         before = parts.record(memory_guard=False)
         (base / "bzImage").write_bytes(b"evil")
         assert parts.record(memory_guard=False) == before
-        with open(f"/dev/fd/{parts.kernel}", "rb") as source:
-            assert source.read() == b"kernel" * 5000
+        assert Path(f"/dev/fd/{parts.kernel}").read_bytes() == b"kernel" * 5000
         for attempt in (lambda: os.pwrite(parts.kernel, b"evil", 0), lambda: os.ftruncate(parts.kernel, 0)):
             with pytest.raises(PermissionError):
                 attempt()
@@ -67,10 +67,10 @@ def test_one_byte_is_another_record(base):
 @pytest.mark.parametrize("name", ["bzImage", "initrd", "cmdline", "base.disk", "bios"])
 def test_what_is_missing_is_named(base, name):
     (base / name).unlink()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(NotFound, match=name), measured.opened(base, firmware=base / "bios"):
         pass
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize("line", [b"", b"a" * 2048, b"a\x00b", "ä".encode()])

@@ -24,6 +24,10 @@ MACHINE = qemu.Machine(
         qemu.Drive(serial="image", path=Path("/disks/a,b=c.disk")),
     ),
 )
+BLOCK = (
+    '{"driver": "raw", "node-name": "disk%d", "read-only": true, "file": '
+    '{"driver": "file", "filename": "%s", "locking": "off"}}'
+)
 GOLDEN = [
     "qemu-system-x86_64",
     "-name",
@@ -66,13 +70,11 @@ GOLDEN = [
     "-device",
     "virtserialport,chardev=relay,name=strongroom",
     "-blockdev",
-    '{"driver": "raw", "node-name": "disk0", "read-only": true, "file": '
-    '{"driver": "file", "filename": "/bases/one/base.disk", "locking": "off"}}',
+    BLOCK % (0, "/bases/one/base.disk"),
     "-device",
     "virtio-blk-pci,drive=disk0,serial=base,addr=0x8.0,multifunction=on",
     "-blockdev",
-    '{"driver": "raw", "node-name": "disk1", "read-only": true, "file": '
-    '{"driver": "file", "filename": "/disks/a,b=c.disk", "locking": "off"}}',
+    BLOCK % (1, "/disks/a,b=c.disk"),
     "-device",
     "virtio-blk-pci,drive=disk1,serial=image,addr=0x8.1,multifunction=on",
 ]

@@ -131,7 +131,7 @@ def test_the_attestation_key_signs_nothing_that_looks_like_a_quote(node):
     sign = sign[:2] + struct.pack(">I", len(sign)) + sign[6:]
     with started(node.tpm_state(), b"r") as client, pytest.raises(Unavailable) as caught:
         client.run(sign)
-    assert caught.value.message.endswith("0x3a0")  # TPM_RC_TICKET, of parameter 3
+    assert caught.value.message.endswith("0x3e0")  # TPM_RC_TICKET, of parameter 3
 
 
 def test_only_the_sha256_bank_is_there(node):
