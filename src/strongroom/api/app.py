@@ -48,6 +48,7 @@ def build(broker: Broker, *, readiness: Readiness, budgets: budgets_model.Budget
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
     )
     handlers = _handlers(broker, readiness, budgets_model.Bodies(limits))

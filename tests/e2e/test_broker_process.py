@@ -1,0 +1,389 @@
+"""The broker as a real process: killed, raced, starved, stopped, restarted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from strongroom import wiring
+from strongroom.ledger import checkpoint, proof
+from strongroom.model import messages, record
+from strongroom.store import sqlite
+from strongroom_testing import broker_process, brokers, https_client
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    return broker_process.prepare(tmp_path / "broker")
+
+
+def release(prepared, client, room=None):
+    room = room or prepared.room()
+    nonce = prepared.challenge(client).nonce
+    status, answer = client.request("POST", "/v1/releases", room.request(nonce))
+    return room, nonce, status, answer
+
+
+def counted(prepared):
+    """Runs in the run table, releases in the ledger: they must always agree."""
+    store = sqlite.open_store(prepared.directory / wiring.DATABASE)
+    try:
+        size = store.ledger.size()
+        entries = [record.parse(one) for one in store.ledger.leaves(0, size)]
+        in_ledger = sum(one.kind is record.Kind.RELEASE for one in entries)
+        in_table = sum(runs for _, runs, _ in store.runs_by_contract())
+        return in_table, in_ledger
+    finally:
+        store.close()
+
+
+def test_rule_56_ready_means_ready_and_a_room_gets_its_keys(prepared):
+    with broker_process.served(prepared), prepared.client() as client:
+        assert client.json("GET", "/v1/health") == (200, {"ready": True})
+        room, nonce, status, answer = release(prepared, client)
+        assert status == 200
+        parsed = messages.parse_release_answer(answer)
+        assert list(room.open(parsed, nonce).values()) == [brokers.DISK_KEY]
+        entry, _ = proof.verify(parsed.ledger, checkpoint_key(prepared))
+        assert entry.kind is record.Kind.RELEASE
+        status, answer = client.request("POST", "/v1/receipts", room.receipt(prepared.scene.now))
+        assert status == 200
+        proof.verify(messages.parse_ledger_proof(answer), checkpoint_key(prepared))
+
+
+def checkpoint_key(prepared):
+    from strongroom.crypto import sign
+
+    return sign.VerifyingKey(prepared.settings.address.ledger_key)
+
+
+def test_tls_1_3_with_the_pinned_key_only_and_no_tickets(prepared):
+    with broker_process.served(prepared), prepared.client() as client:
+        assert client.socket.version() == "TLSv1.3"
+        client.request("GET", "/v1/health")
+        assert client.socket.session is None or not client.socket.session.has_ticket
+        pin = https_client.spki_pin(client.socket.getpeercert(binary_form=True))
+        assert pin == prepared.settings.address.pin
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        with (
+            socket.create_connection((prepared.settings.host, prepared.settings.port)) as raw,
+            pytest.raises((ssl.SSLError, ConnectionError)),
+        ):
+            old.wrap_socket(raw)
+
+
+@pytest.mark.parametrize(("moment", "kept"), [("after-commit", 1), ("in-transaction", 0)])
+def test_rule_53_killed_between_decision_and_answer(prepared, moment, kept):
+    """After the commit a run is used up and recorded; before it nothing happened. Never in between."""
+    kill = {"program": broker_process.FAULTY, "STRONGROOM_TEST_KILL_AT": moment}
+    with broker_process.served(prepared, **kill) as process, prepared.client() as client:
+        room = prepared.room()
+        nonce = prepared.challenge(client).nonce
+        body = room.request(nonce)
+        with pytest.raises((ConnectionError, ssl.SSLError, OSError)):
+            client.request("POST", "/v1/releases", body)
+        assert process.wait(20) == -signal.SIGKILL
+    assert counted(prepared) == (kept, kept)
+    with broker_process.served(prepared), prepared.client() as client:
+        status, answer = client.request("POST", "/v1/releases", body)
+        if kept:
+            # The nonce is gone: the same request is not released a second time.
+            assert status == 403
+            assert "nonce.fresh" in json.loads(answer)["error"]["message"]
+        else:
+            assert status == 200
+        assert release(prepared, client)[2] == 200
+        note = client.request("GET", "/v1/ledger/checkpoint")[1].decode()
+        assert checkpoint.verify(note, checkpoint_key(prepared)).size == 2
+    assert counted(prepared) == (2, 2)
+
+
+def test_rule_53_killed_at_random_under_load(prepared):
+    """Whatever was answered is recorded; whatever is recorded is counted."""
+    answered = []
+    for delay in (0.15, 0.4, 0.8):
+        with broker_process.served(prepared) as process:
+            stop = threading.Event()
+
+            def load(stop=stop):
+                try:
+                    with prepared.client() as client:
+                        while not stop.is_set():
+                            room, _, status, answer = release(prepared, client)
+                            if status == 200:
+                                answered.append((room.keys.run_id, messages.parse_release_answer(answer)))
+                except (OSError, AssertionError):
+                    pass
+
+            threads = [threading.Thread(target=load) for _ in range(6)]
+            for one in threads:
+                one.start()
+            time.sleep(delay)
+            process.kill()
+            process.wait(20)
+            stop.set()
+            for one in threads:
+                one.join()
+    table, ledger = counted(prepared)
+    assert table == ledger >= len(answered) > 0
+    store = sqlite.open_store(prepared.directory / wiring.DATABASE)
+    for run, answer in answered:
+        assert [entry for _, entry in store.ledger.of_run(run)] == [answer.ledger.entry]
+        note = checkpoint.parse(answer.ledger.checkpoint)
+        from strongroom.ledger import merkle
+
+        assert merkle.root(store.ledger, note.size) == note.root  # no signed view was ever taken back
+    store.close()
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_thirty_two_rooms_race_for_the_last_run_and_one_wins(tmp_path, attempt):
+    prepared = broker_process.prepare(tmp_path / "broker", runs=1)
+    with broker_process.served(prepared):
+        gate = threading.Barrier(32)
+        statuses = []
+
+        def racer():
+            with prepared.client() as client:
+                room = prepared.room()
+                body = room.request(prepared.challenge(client).nonce)
+                gate.wait(60)
+                statuses.append(client.request("POST", "/v1/releases", body)[0])
+
+        threads = [threading.Thread(target=racer) for _ in range(32)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    assert sorted(statuses) == [200] + [403] * 31
+    assert counted(prepared) == (1, 1)
+
+
+def test_rule_18_two_replica_processes_accept_a_nonce_once_between_them(prepared):
+    second = f"127.0.0.1:{broker_process.free_port()}"
+    host, port = second.split(":")
+    with (
+        broker_process.served(prepared, "--replica"),
+        broker_process.served(prepared, "--replica", "--listen", second),
+        prepared.client() as one,
+        https_client.Client(host, int(port), pin=prepared.settings.address.pin) as two,
+    ):
+        for _ in range(10):
+            nonce = prepared.challenge(one).nonce
+            statuses = []
+
+            def ask(client, body, statuses=statuses):
+                statuses.append(client.request("POST", "/v1/releases", body)[0])
+
+            threads = [
+                threading.Thread(target=ask, args=(client, prepared.room().request(nonce)))
+                for client in (one, two)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sorted(statuses) == [200, 403]
+    assert counted(prepared) == (10, 10)
+
+
+def test_a_second_server_on_one_folder_is_refused(prepared):
+    with (
+        broker_process.served(prepared),
+        pytest.raises(AssertionError, match="already-serving"),
+        broker_process.served(prepared, "--listen", f"127.0.0.1:{broker_process.free_port()}"),
+    ):
+        pass
+
+
+def test_sigterm_ends_it_cleanly_and_a_restart_remembers(prepared):
+    with broker_process.served(prepared) as process:
+        with prepared.client() as client:
+            assert release(prepared, client)[2] == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == b""
+    assert not (prepared.directory / "broker.db-wal").exists()  # folded into the file
+    with broker_process.served(prepared), prepared.client() as client:
+        note = client.request("GET", "/v1/ledger/checkpoint")[1].decode()
+        assert checkpoint.verify(note, checkpoint_key(prepared)).size == 1
+
+
+def test_rule_59_slow_and_silent_clients_do_not_stop_others(prepared):
+    slow = []
+    with broker_process.served(prepared) as process:
+        for _ in range(100):
+            slow.append(socket.create_connection((prepared.settings.host, prepared.settings.port)))
+        for _ in range(40):
+            client = prepared.client()
+            client.socket.sendall(b"POST /v1/releases HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{")
+            slow.append(client)
+        for _ in range(40):
+            client = prepared.client()
+            client.socket.sendall(b"POST /v1/rel")
+            slow.append(client)
+        begun = time.monotonic()
+        with prepared.client() as client:
+            assert release(prepared, client)[2] == 200
+        assert time.monotonic() - begun < 10
+        assert process.poll() is None
+        for one in slow:
+            one.close()
+
+
+def test_rule_59_endless_headers_are_cut_off(prepared):
+    with broker_process.served(prepared), prepared.client() as client:
+
+        def endless():
+            client.socket.sendall(b"GET /v1/health HTTP/1.1\r\n")
+            for _ in range(200):
+                client.socket.sendall(b"X-Filler: " + b"a" * 4000 + b"\r\n")
+                time.sleep(0.002)
+            client.receive()
+
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            endless()
+
+
+def test_rule_59_an_oversize_body_is_refused_before_it_is_read(prepared):
+    with broker_process.served(prepared), prepared.client() as client:
+        head = b"POST /v1/releases HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
+        client.socket.sendall(head)
+        status, answer = client.receive()
+        assert status == 413
+        assert json.loads(answer)["error"]["code"] == "too-large"
+        assert client.socket.recv(10) == b""  # and the connection is closed
+
+
+def test_junk_on_the_port_prints_nothing_and_breaks_nothing(prepared):
+    with broker_process.served(prepared) as process:
+        for junk in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(500), b"\x16\x03\x01" + bytes(200), b""):
+            with socket.create_connection((prepared.settings.host, prepared.settings.port)) as raw:
+                raw.sendall(junk)
+        for junk in (
+            b"\0" * 100,
+            b"PRI * HTTP/2.0\r\n\r\n",
+            b"GET http://[ HTTP/1.1\r\n\r\n",
+            b"x y z\r\n\r\n",
+        ):
+            with prepared.client() as client:
+                client.socket.sendall(junk)
+        with prepared.client() as client:
+            assert release(prepared, client)[2] == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_rule_51_the_passphrase_and_keys_are_nowhere_to_be_seen(prepared):
+    with broker_process.served(prepared) as process, prepared.client() as client:
+        release(prepared, client)
+        assert brokers.PASSPHRASE not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        core = next(line for line in limits.splitlines() if line.startswith("Max core"))
+        assert core.split()[4:6] == ["0", "0"]
+    for file in prepared.directory.iterdir():
+        data = file.read_bytes()
+        assert brokers.PASSPHRASE not in data
+        assert brokers.DISK_KEY[:16] not in data
+        assert b"PRIVATE KEY" not in data
+
+
+def test_a_wrong_passphrase_is_refused(prepared):
+    environment = {**os.environ, "STRONGROOM_PASSPHRASE": "wrong"}
+    command = [sys.executable, *broker_process.SERVE, str(prepared.directory)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 3
+    assert b"wrong-passphrase" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.root
+def test_rule_52_disk_full_releases_nothing_and_recovers(tmp_path):
+    """A real full file system under the broker's database."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount)], check=True)
+    try:
+        prepared = broker_process.prepare(mount / "broker")
+        with broker_process.served(prepared), prepared.client() as client:
+            assert release(prepared, client)[2] == 200
+            filler = mount / "filler"
+            with filler.open("wb", buffering=0) as full, contextlib.suppress(OSError):
+                while True:
+                    full.write(bytes(4096))
+            statuses, failure = [], b""
+            for _ in range(400):
+                # Pages that are free within the database's own files are used up first.
+                status, answer = client.request(
+                    "POST",
+                    "/v1/challenges",
+                    messages.encode_challenge_request(prepared.agreement.contract.digest),
+                )
+                if status == 200:
+                    nonce = messages.parse_challenge(answer).nonce
+                    status, answer = client.request("POST", "/v1/releases", prepared.room().request(nonce))
+                statuses.append(status)
+                if status != 200:
+                    failure = answer
+                    break
+            assert statuses[-1] == 503
+            assert json.loads(failure)["error"]["code"] == "disk-full"
+            client.close()
+            released = 1 + statuses.count(200)
+            with prepared.client() as other:
+                status, health = other.json("GET", "/v1/health")
+                assert (status, health) == (503, {"ready": False, "why": "disk-full"})
+            filler.unlink()
+            with prepared.client() as other:
+                assert release(prepared, other)[2] == 200
+                assert other.json("GET", "/v1/health") == (200, {"ready": True})
+        assert counted(prepared) == (released + 1, released + 1)
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_rule_47_a_restored_backup_is_not_served_against_a_witness(prepared, tmp_path):
+    backup = tmp_path / "backup"
+    shutil.copytree(prepared.directory, backup)
+    with broker_process.served(prepared), prepared.client() as client:
+        assert release(prepared, client)[2] == 200
+        witnessed = tmp_path / "witnessed"
+        witnessed.write_bytes(client.request("GET", "/v1/ledger/checkpoint")[1])
+    with broker_process.served(prepared, "--expect", str(witnessed)):
+        pass
+    shutil.rmtree(prepared.directory)
+    shutil.copytree(backup, prepared.directory)
+    with (
+        pytest.raises(AssertionError, match="restored-backup"),
+        broker_process.served(prepared, "--expect", str(witnessed)),
+    ):
+        pass
+
+
+def test_a_damaged_database_is_said_to_be_damaged(prepared):
+    file = prepared.directory / wiring.DATABASE
+    file.write_bytes(b"SQLite format 3\0" + os.urandom(8192))
+    with pytest.raises(AssertionError, match="store-"), broker_process.served(prepared):
+        pass
+
+
+def test_the_database_is_ordinary_sqlite(prepared):
+    raw = sqlite3.connect(prepared.directory / wiring.DATABASE)
+    assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    raw.close()
