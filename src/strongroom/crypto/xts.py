@@ -9,12 +9,14 @@ XTS hides content and is no seal: what was changed decrypts to noise. Integrity 
 
 from __future__ import annotations
 
+import functools
 import hmac
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from strongroom.errors import Malformed
+from strongroom.crypto import libcrypto
+from strongroom.errors import Malformed, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,37 +47,65 @@ def check_key(key: bytes) -> None:
 class SectorCipher:
     """Encrypts and decrypts whole sectors in place."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_fast", "_key")
 
     def __init__(self, key: bytes) -> None:
         check_key(key)
-        self._key = algorithms.AES(key)
+        self._key = key
+        self._fast = _fast()
 
     def encrypt(self, buffer: memoryview, count: int, *, first: int) -> None:
         """Encrypt `count` bytes (whole sectors) from the start of `buffer`, the first being sector `first`.
 
         `buffer` is writable and `SLACK` bytes longer than `count`.
         """
-        _check_buffer(buffer, count)
-        aes, xts, step = self._key, modes.XTS, IV_UNITS
-        tweak = first * step
-        for at in range(0, count, SECTOR):
-            # One context per sector: the library has no way to set another tweak on the same one.
-            run = Cipher(aes, xts(tweak.to_bytes(16, "little"))).encryptor()
-            run.update_into(buffer[at : at + SECTOR], buffer[at : at + SECTOR + SLACK])
-            tweak += step
+        self._run(buffer, count, first, encrypt=True)
 
     def decrypt(self, buffer: memoryview, count: int, *, first: int) -> None:
         """The reverse of `encrypt`, on the same terms."""
-        _check_buffer(buffer, count)
-        aes, xts, step = self._key, modes.XTS, IV_UNITS
-        tweak = first * step
-        for at in range(0, count, SECTOR):
-            run = Cipher(aes, xts(tweak.to_bytes(16, "little"))).decryptor()
-            run.update_into(buffer[at : at + SECTOR], buffer[at : at + SECTOR + SLACK])
-            tweak += step
+        self._run(buffer, count, first, encrypt=False)
+
+    def _run(self, buffer: memoryview, count: int, first: int, *, encrypt: bool) -> None:
+        if count % SECTOR or len(buffer) < count + SLACK:
+            raise Malformed(f"sectors: {count} bytes are not whole sectors with {SLACK} bytes behind them")
+        if self._fast is None:
+            _run(self._key, buffer, count, first, encrypt=encrypt)
+        else:
+            self._fast.xts(
+                *(self._key, buffer, count),
+                sector=SECTOR,
+                tweak=first * IV_UNITS,
+                step=IV_UNITS,
+                encrypt=encrypt,
+            )
 
 
-def _check_buffer(buffer: memoryview, count: int) -> None:
-    if count % SECTOR or len(buffer) < count + SLACK:
-        raise Malformed(f"sectors: {count} bytes are not whole sectors with {SLACK} bytes behind them")
+def _run(key: bytes, buffer: memoryview, count: int, first: int, *, encrypt: bool) -> None:
+    """Sector by sector with the `cryptography` package, which needs a context for each."""
+    aes = algorithms.AES(key)
+    for at in range(0, count, SECTOR):
+        tweak = (first + at // SECTOR) * IV_UNITS
+        cipher = Cipher(aes, modes.XTS(tweak.to_bytes(16, "little")))
+        context = cipher.encryptor() if encrypt else cipher.decryptor()
+        context.update_into(buffer[at : at + SECTOR], buffer[at : at + SECTOR + SLACK])
+
+
+@functools.cache
+def _fast() -> libcrypto.LibCrypto | None:
+    """The system's OpenSSL, if it is there and agrees with the package on two sectors, both ways."""
+    library = libcrypto.load()
+    if library is None:
+        return None
+    key = bytes(range(KEY_BYTES))
+    count, first = 2 * SECTOR, 1 << 33
+    expected = bytearray(count + SLACK)
+    _run(key, memoryview(expected), count, first, encrypt=True)
+    tried = bytearray(count + SLACK)
+    terms = {"sector": SECTOR, "tweak": first * IV_UNITS, "step": IV_UNITS}
+    try:
+        library.xts(key, memoryview(tried), count, **terms, encrypt=True)
+        agrees = tried == expected
+        library.xts(key, memoryview(tried), count, **terms, encrypt=False)
+    except Unavailable:
+        return None
+    return library if agrees and not any(tried) else None

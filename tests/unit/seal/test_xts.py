@@ -6,11 +6,12 @@ import os
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from strongroom.crypto import xts
-from strongroom.errors import Malformed
+from strongroom.crypto import libcrypto, xts
+from strongroom.errors import Malformed, Unavailable
 from tests.unit.seal.trees import noise
 
 KEY = noise(64, 7)
+FAST = xts._fast
 
 
 def by_the_standard(key: bytes, tweak: bytes, plain: bytes) -> bytes:
@@ -27,6 +28,14 @@ def by_the_standard(key: bytes, tweak: bytes, plain: bytes) -> bytes:
         mask = mask << 1 ^ (0x87 if mask >> 127 else 0)
         mask &= (1 << 128) - 1
     return out
+
+
+@pytest.fixture(params=["openssl", "package"], autouse=True)
+def _both_ways(request, monkeypatch):
+    if request.param == "package":
+        monkeypatch.setattr(xts, "_fast", lambda: None)
+    elif xts._fast() is None:
+        pytest.skip("there is no libcrypto.so.3 here")
 
 
 def encrypt(key: bytes, plain: bytes, first: int) -> bytes:
@@ -93,3 +102,32 @@ def test_new_key_takes_64_bytes_and_shows_none():
     assert key.hex()[:8] not in repr(xts.SectorCipher(key))
     with pytest.raises(Malformed):
         xts.new_key(bytes)
+
+
+class Wrong:
+    """A library that does not do what it says."""
+
+    def __init__(self, flip: int = 0, *, failing: bool = False) -> None:
+        self.flip, self.failing = flip, failing
+
+    def xts(self, _key, view, _count, **_terms):
+        if self.failing:
+            raise Unavailable("no")
+        view[self.flip] ^= 1
+
+
+@pytest.mark.parametrize("library", [Wrong(), Wrong(4096), Wrong(failing=True), None])
+def test_a_library_that_disagrees_is_not_used(library, monkeypatch):
+    monkeypatch.setattr(libcrypto, "load", lambda: library)
+    assert FAST.__wrapped__() is None
+
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setattr(libcrypto, "_NAME", "libcrypto.so.nowhere")
+    assert libcrypto.load.__wrapped__() is None
+
+
+def test_no_sectors_are_no_work():
+    buffer = bytearray(xts.SLACK)
+    xts.SectorCipher(KEY).encrypt(memoryview(buffer), 0, first=0)
+    assert buffer == bytes(xts.SLACK)
