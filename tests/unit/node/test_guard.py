@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -180,7 +181,9 @@ def test_the_program_outlives_the_thread_that_started_it():
     import threading
 
     started = []
-    thread = threading.Thread(target=lambda: started.append(guard.spawn(["/bin/sh", "-c", "sleep 0.5; exit 8"])))
+    thread = threading.Thread(
+        target=lambda: started.append(guard.spawn(["/bin/sh", "-c", "sleep 0.5; exit 8"]))
+    )
     thread.start()
     thread.join()
     assert started[0].wait(10) == 8
@@ -229,7 +232,7 @@ while True:
 
 @pytest.mark.parametrize("who", ["pid", "guardian_pid", "kill"])
 def test_death_at_any_moment_leaves_nothing(who):
-    chance = random.Random(who)
+    chance = random.Random(who)  # noqa: S311 - moments, not secrets
     for _ in range(6):
         guarded = guard.spawn([*PYTHON, BUSY])
         time.sleep(chance.uniform(0.02, 0.5))
@@ -249,8 +252,7 @@ def test_the_guardian_does_not_spin_while_the_program_sleeps():
     def ticks():
         total = 0
         for pid in (guarded.guardian_pid, guarded.watcher_pid):
-            with open(f"/proc/{pid}/stat") as file:
-                fields = file.read().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             total += int(fields[11]) + int(fields[12])
         return total
 

@@ -76,3 +76,13 @@ def read_until(fd: int, marker: bytes, seconds: float = 60.0) -> bytes:
             break
         data += more
     return data
+
+
+def names(folder: str) -> list[str]:
+    """What is in a folder of /proc."""
+    return [entry.name for entry in Path(folder).iterdir()]
+
+
+def link(path: str) -> str:
+    """What a link of /proc says."""
+    return str(Path(path).readlink())

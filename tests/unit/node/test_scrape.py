@@ -1,0 +1,178 @@
+"""The scraper itself: it must find what is there, or its silence means nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from strongroom.errors import Misuse, NotFound
+from strongroom.node import scrape
+
+pytestmark = pytest.mark.root
+
+HOLD = "import sys; kept = sys.stdin.buffer.readline().strip() * 3; print(flush=True); sys.stdin.read()"
+
+
+class Holder:
+    """A process that holds the bytes it was given."""
+
+    def __init__(self, canary, program=HOLD):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.process.stdin.write(canary + b"\n")
+        self.process.stdin.flush()
+        self.process.stdout.readline()
+        self.pid = self.process.pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with self.process:
+            self.process.stdin.close()
+
+
+def test_both_ways_find_the_canary_and_nothing_else():
+    canary = os.urandom(16).hex().encode()
+    with Holder(canary) as holder:
+        report = scrape.scan(holder.pid, [canary, os.urandom(16)])
+    assert [one.method for one in report.passes] == ["/proc/PID/mem", "process_vm_readv"]
+    for one in report.passes:
+        assert sum(hit.counts[0] for hit in one.hits) >= 3
+        assert sum(hit.counts[1] for hit in one.hits) == 0
+        assert one.read > 1 << 20
+    assert f"found {report.found} times" in report.sentence
+    assert canary.decode() not in repr(report)
+
+
+def test_no_canary_is_said_in_one_sentence():
+    with Holder(b"nothing") as holder:
+        report = scrape.scan(holder.pid, [os.urandom(32)])
+    assert report.found == 0
+    assert "no canary" in report.sentence
+    assert "\n" not in report.sentence
+
+
+def test_memory_without_access_is_read_by_mem_only():
+    # /proc/PID/mem ignores page protections; process_vm_readv does not. Both must say so.
+    program = (
+        "import ctypes, mmap, sys\n"
+        "c = bytes.fromhex(sys.stdin.readline())\n"
+        "m = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); m[:len(c)] = c\n"
+        "a = ctypes.addressof(ctypes.c_char.from_buffer(m))\n"
+        "del c; print(ctypes.CDLL(None).mprotect(ctypes.c_void_p(a), 4096, 0), flush=True); sys.stdin.read()\n"
+    )
+    canary = os.urandom(24)
+    with Holder(canary.hex().encode(), program) as holder:
+        mem, readv = scrape.scan(holder.pid, [canary]).passes
+    assert any(hit.perms == "---p" for hit in mem.hits)
+    assert not any(hit.perms == "---p" for hit in readv.hits)
+    assert ("Bad address", True) in {(part.reason, part.size >= 4096) for part in readv.unread}
+
+
+@pytest.mark.parametrize("sizes", [[1], [3, 5], [7, 7, 7], [100], [1] * 60])
+def test_a_needle_across_pieces_is_found_once(sizes):
+    needles = [b"abcdef", b"cd"]
+    text = b"xxabcdefyyabcdefcdzzabcde"
+    finder = scrape._Finder(needles)
+    total = [0, 0]
+    at = 0
+    while at < len(text):
+        size = sizes[at % len(sizes)]
+        total = [a + b for a, b in zip(total, finder.feed(text[at : at + size]), strict=True)]
+        at += size
+    assert total == [2, 4]
+
+
+@pytest.mark.parametrize("needles", [[], [b"abc"], [b"good one", b""], [bytes((1 << 20) + 1)]])
+def test_useless_canaries_are_a_misuse(needles):
+    with pytest.raises(Misuse):
+        scrape.scan(os.getpid(), needles)
+
+
+def test_no_such_process():
+    with pytest.raises(NotFound):
+        scrape.scan((1 << 22) + 1, [b"canary"])
+
+
+def test_a_process_that_ends_meanwhile_raises_nothing_strange():
+    for _ in range(10):
+        process = subprocess.Popen(["/bin/sleep", "0.003"])
+        try:
+            scrape.scan(process.pid, [b"canary"])
+        except NotFound:
+            pass
+        process.wait()
+
+
+def test_descendants():
+    with subprocess.Popen(["/bin/sh", "-c", "sh -c 'sleep 30; true' & sleep 30; true"]) as process:
+        time.sleep(0.3)
+        below = scrape.descendants(process.pid)
+        assert len(below) == 3
+        for pid in (*below, process.pid):
+            os.kill(pid, 9)
+    assert scrape.descendants(process.pid) == []
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "strongroom.cli.main", "scrape", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_says_what_it_saw(tmp_path):
+    canary = os.urandom(16).hex()
+    (tmp_path / "canary").write_text(canary)
+    with Holder(canary.encode()) as holder:
+        for way in (
+            ["--canary", canary],
+            ["--canary-hex", canary.encode().hex()],
+            ["--canary-file", tmp_path / "canary"],
+        ):
+            done = command(holder.pid, *way)
+            assert done.returncode == 0, done.stderr
+            assert "the canary was found" in done.stdout
+        machine = command(holder.pid, "--canary", canary, "--json")
+        assert machine.returncode == 0
+        document = json.loads(machine.stdout)
+        assert document["hits"] >= 3
+        assert document["processes"][0]["pid"] == holder.pid
+        assert canary not in machine.stdout
+        none = command(holder.pid, "--canary", os.urandom(16).hex(), "--json")
+        assert (none.returncode, json.loads(none.stdout)["hits"]) == (0, 0)
+
+
+def test_the_command_follows_children():
+    canary = os.urandom(16).hex()
+    inner = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLD!r}])"
+    with Holder(canary.encode(), inner) as holder:
+        assert json.loads(command(holder.pid, "--canary", canary, "--json").stdout)["hits"] == 0
+        both = json.loads(command(holder.pid, "--canary", canary, "--children", "--json").stdout)
+        assert both["hits"] >= 3
+        assert len(both["processes"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([1], 2),
+        ([1, "--canary-hex", "xyz"], 2),
+        ([(1 << 22) + 1, "--canary", "canary"], 5),
+        ([1, "--canary", "abc"], 2),
+    ],
+)
+def test_the_command_refuses_with_a_sentence(arguments, code):
+    done = command(*arguments)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert done.stderr
