@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -221,3 +222,41 @@ def test_the_canary_is_still_hidden_after_work():
     with victim(guarded=True) as one:
         for _ in range(3):
             assert scrape.scan(one.pid, one.needles).found == 0
+
+
+# --- what the guard does not stop: the decision record says so, and must stay true ---
+
+
+def test_limit_root_can_still_write_program_text(guarded):
+    code = next(
+        region for region in guard_maps.regions(guarded.pid) if "x" in region.perms and "libc" in region.name
+    )
+    memory = os.open(f"/proc/{guarded.pid}/mem", os.O_RDWR)
+    try:
+        first = os.pread(memory, 1, code.start)
+        assert os.pwrite(memory, first, code.start) == 1
+    finally:
+        os.close(memory)
+
+
+def test_limit_memory_that_the_program_shares_is_ordinary():
+    program = (
+        "import mmap, sys\n"
+        "c = bytes.fromhex(sys.stdin.readline())\n"
+        "m = mmap.mmap(-1, 4096); m[:len(c)] = c; print('ready', flush=True); sys.stdin.read()"
+    )
+    canary = secrets.token_bytes(32)
+    feed, ours = os.pipe()
+    out, theirs = os.pipe()
+    one = guard.spawn([sys.executable, "-I", "-S", "-c", program], stdin=feed, stdout=theirs)
+    os.close(feed)
+    os.close(theirs)
+    os.write(ours, canary.hex().encode() + b"\n")
+    victims.read_until(out, b"ready")
+    try:
+        assert [hit.perms for hit in scrape.scan(one.pid, [canary]).passes[0].hits] == ["rw-s"]
+    finally:
+        os.close(ours)
+        os.close(out)
+        one.kill()
+        one.wait(10)
