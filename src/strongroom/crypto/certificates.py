@@ -100,7 +100,7 @@ class Signer:
             raise Malformed("certificate: the room's TLS key is not a SubjectPublicKeyInfo") from None
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise Malformed("certificate: the room's TLS key is not an elliptic-curve key")
-        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         evidence = x509.UnrecognizedExtension(_EVIDENCE, _OCTET_STRING_32 + digest.raw(leaf.evidence))
         alternatives = x509.SubjectAlternativeName([*names, x509.UniformResourceIdentifier(leaf.uri)])
         certificate = (

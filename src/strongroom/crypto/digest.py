@@ -13,3 +13,8 @@ def sha256(data: bytes) -> str:
 def raw(digest: str) -> bytes:
     """The 32 bytes of a text digest that was already validated."""
     return bytes.fromhex(digest.removeprefix("sha256:"))
+
+
+def text(raw_digest: bytes) -> str:
+    """The text form of 32 raw bytes."""
+    return "sha256:" + raw_digest.hex()

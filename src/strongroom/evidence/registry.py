@@ -13,7 +13,7 @@ from strongroom.evidence import tpm
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from strongroom.model.binding import Binding
+    from strongroom.model.binding import Bound
     from strongroom.model.claims import Claims
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
@@ -27,7 +27,7 @@ class Verifier(Protocol):
         evidence: Evidence,
         endorsements: Endorsements,
         *,
-        binding: Binding,
+        binding: Bound,
         roots: frozenset[str],
         now: datetime,
     ) -> Claims:
@@ -43,7 +43,7 @@ def verify(
     evidence: Evidence,
     endorsements: Endorsements,
     *,
-    binding: Binding,
+    binding: Bound,
     roots: frozenset[str],
     now: datetime,
 ) -> Claims:

@@ -38,7 +38,7 @@ from strongroom.model.claims import Claims
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from strongroom.model.binding import Binding
+    from strongroom.model.binding import Bound
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
 
@@ -83,7 +83,7 @@ def verify(
     evidence: Evidence,
     endorsements: Endorsements,
     *,
-    binding: Binding,
+    binding: Bound,
     roots: frozenset[str],
     now: datetime,
 ) -> Claims:
@@ -105,7 +105,7 @@ def verify(
     # 4 signature
     _check_signature(parts["signature"], path.leaf.key, quote.raw)
     # 5 binding
-    expected = hashlib.sha256(binding.digest()).digest()
+    expected = binding.value("extra_data")
     if quote.extra_data != expected:
         raise EvidenceRefused(
             "binding",
@@ -124,7 +124,8 @@ def verify(
     # 7 launch
     record = _check_launch(parts["launch-record"], parts["event-log"], pcrs)
     # 8 contract
-    bound = tpm_quote.extend(tpm_quote.ZERO, digest.raw(binding.contract))
+    contract = binding.value("contract")
+    bound = tpm_quote.extend(tpm_quote.ZERO, contract)
     if pcrs[CONTRACT_PCR] != bound:
         raise EvidenceRefused(
             "contract",
@@ -133,7 +134,7 @@ def verify(
             hint="the room was started under another contract, or measured something else before it",
             source="model/evidence.py",
         )
-    return _claims(path, quote, pcrs, record, binding.contract)
+    return _claims(path, quote, pcrs, record, digest.text(contract))
 
 
 def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:

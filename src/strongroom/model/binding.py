@@ -8,11 +8,54 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from strongroom.crypto import digest
 from strongroom.encoding import fields, framed
+from strongroom.errors import EvidenceRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LABEL = "strongroom/binding/1"
+
+
+class Bound(Protocol):
+    """What a verifier asks: the exact bytes that a field of the evidence must carry."""
+
+    def value(self, field: str) -> bytes:
+        """The expected bytes of `field` (see `FIELDS`). Raises `EvidenceRefused` when nothing is expected:
+        an unbound field is never taken for a bound one.
+        """
+
+
+FIELDS = {
+    "report_data": "64 bytes: SNP and TDX and SGX reports, the CCA challenge, Nitro user_data",
+    "extra_data": "32 bytes: the qualifying data of a TPM quote",
+    "contract": "32 bytes: the digest that a TEE's contract register (PCR 12 of a local room) was extended with",
+    "nonce": "32 bytes: NVIDIA's SPDM nonce, the nonce of a Nitro document",
+}
+"""The names that `Bound.value` knows. `Binding` gives its digest as report_data, SHA-256 of that as extra_data and nonce."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Expected bytes by field, for those who verify evidence that another protocol asked for."""
+
+    values: Mapping[str, bytes]
+
+    def value(self, field: str) -> bytes:
+        """The bytes given for `field`; refused when there are none."""
+        if field not in self.values:
+            raise EvidenceRefused(
+                "binding",
+                expected=f"expected bytes for {field}",
+                got="none given",
+                hint="say what the evidence must be bound to; there is no unbound verification",
+            )
+        return self.values[field]
+
+
 ROLE_ROOM = "room"
 
 
@@ -42,6 +85,16 @@ class Binding:
     keys: RoomKeys
     role: str
     audience: str
+
+    def value(self, field: str) -> bytes:
+        """What a field of the evidence must carry for this binding (see `FIELDS`)."""
+        if field == "report_data":
+            return self.digest()
+        if field == "contract":
+            return digest.raw(self.contract)
+        if field in FIELDS:
+            return hashlib.sha256(self.digest()).digest()
+        raise EvidenceRefused("binding", expected="a field that can be bound", got=field)
 
     def to_json(self) -> dict[str, object]:
         """The object form, for records. Everything in it is public."""
