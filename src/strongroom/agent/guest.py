@@ -88,9 +88,9 @@ def available_memory() -> int:
     raise Unavailable("the kernel does not say how much memory there is", code="no-meminfo")
 
 
-def program_memory(available: int) -> int:
-    """What the program may use of `available` bytes; the rest is the agent's."""
-    return max(available - AGENT_RESERVE, _LEAST_PROGRAM_MEMORY)
+def program_memory(available: int, agreed: int) -> int:
+    """What the program may use of `available` bytes: what was `agreed`, and never what the agent needs."""
+    return min(agreed, max(available - AGENT_RESERVE, _LEAST_PROGRAM_MEMORY))
 
 
 def make_cgroup(memory: int) -> str:

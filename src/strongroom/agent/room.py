@@ -138,7 +138,8 @@ def _run(
 ) -> program.Ended:
     contract = terms.contract
     available = guest.available_memory()
-    launch = make_launch(terms, available, guest.make_cgroup(guest.program_memory(available)))
+    memory = guest.program_memory(available, contract.limits.memory_mib << 20)
+    launch = make_launch(terms, available, guest.make_cgroup(memory))
     prepare_out(terms, f"{guest.ROOM}/out", available)
     os.makedirs(launch.scratch, 0o700, exist_ok=True)
     if contract.certificate is not None:

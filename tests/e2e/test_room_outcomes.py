@@ -1,0 +1,159 @@
+"""Real rooms: each way that a run can end, and what the parties are told."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from strongroom.errors import Refused
+from strongroom.model.receipt import Outcome
+from tests.e2e import real_rooms
+
+pytestmark = [
+    pytest.mark.room,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(real_rooms.missing()), reason=real_rooms.missing() or "a room can run"),
+]
+
+
+@pytest.fixture(scope="module")
+def world():
+    root = Path(tempfile.mkdtemp(prefix="strongroom-rooms-"))
+    made = real_rooms.prepare(root)
+    yield made
+    made.close()
+    shutil.rmtree(root)
+
+
+def test_results_leave_sealed_with_a_receipt(world):
+    script = (
+        "sha256sum /data/flights/table.csv > /out/sum; id > /out/id; env > /out/env; echo chatter; exit 0"
+    )
+    ran = world.run(world.contract(script, "--env", "WORD=said"))
+    assert ran.code == 0, ran.text
+    files = ran.output(world.identity("bob"))
+    table = (world.path("data") / "table.csv").read_bytes()
+    assert files["sum"].split()[0].decode() == hashlib.sha256(table).hexdigest()
+    assert files["id"] == b"uid=1000(duck) gid=1000 groups=1000\n" or files["id"].startswith(
+        b"uid=1000(duck) gid=1000"
+    )
+    assert b"WORD=said" in files["env"]
+    with pytest.raises(Refused):
+        ran.output(world.identity("alice"))
+    assert ran.phases == [
+        "booted", "contract-bound", "attested:alice", "disks-open", "program-started", "program-ended",
+        "outputs-sealed", "receipt-posted",
+    ]  # fmt: skip
+    assert ran.receipt.outcome is Outcome.EXITED
+    everything = b"".join(path.read_bytes() for path in ran.folder.rglob("*") if path.is_file())
+    assert b"chatter" not in everything
+    assert not (ran.folder / "log.age").exists()
+
+
+def test_clock_a_year_off_changes_nothing(world):
+    ran = world.run(world.contract("date +%Y > /out/year"), "--clock", "2031-05-05T05:05:05")
+    assert ran.code == 0, ran.text
+    assert ran.output(world.identity("bob"))["year"] == b"2031\n"
+    assert abs((ran.receipt.started - datetime.now(UTC)).total_seconds()) < 120
+
+
+def test_a_program_that_fails_has_a_receipt_and_its_log_is_sealed(world):
+    ran = world.run(world.contract("echo sorry >&2; exit 42", "--logs", "bob"))
+    assert ran.code == 8
+    assert (ran.receipt.outcome, ran.receipt.exit_status) == (Outcome.EXITED, 42)
+    sealed = (ran.folder / "log.age").read_bytes()
+    assert world.identity("bob").age.open(sealed) == b"sorry\n"
+
+
+def test_out_of_memory(world):
+    script = "for place in shm/a shm/b; do dd if=/dev/zero of=/dev/$place bs=1M count=200; done; dd if=/dev/zero of=/tmp/c bs=1M count=200; exit 5"
+    ran = world.run(world.contract(script))
+    assert ran.receipt.outcome is Outcome.OUT_OF_MEMORY
+    assert ran.receipt.outputs == ()
+
+
+def test_out_of_time(world):
+    ran = world.run(world.contract("echo early > /out/x; sleep 100", "--wall-seconds", 2))
+    assert ran.receipt.outcome is Outcome.TIMED_OUT
+    assert 1 <= (ran.receipt.ended - ran.receipt.started).total_seconds() <= 30
+    assert ran.receipt.outputs == ()
+    assert not (ran.folder / "out-0.tar.age").exists()
+
+
+def test_killed_by_a_signal(world):
+    ran = world.run(world.contract("kill -SEGV $$"))
+    assert (ran.receipt.outcome, ran.receipt.exit_status) == (Outcome.KILLED, 11)
+
+
+def test_output_larger_than_agreed_stays(world):
+    ran = world.run(world.contract("head -c 5000 /dev/zero > /out/x", "--max-output", 4000))
+    assert ran.receipt.outcome is Outcome.OUTPUT_TOO_LARGE
+    assert not (ran.folder / "out-0.tar.age").exists()
+
+
+def test_disk_full_in_out_is_the_programs_to_see(world):
+    script = "dd if=/dev/zero of=/out/x bs=1M count=40 2>/dev/null || exit 28"
+    ran = world.run(world.contract(script, "--max-output", 1 << 20))
+    assert (ran.receipt.exit_status, ran.receipt.outcome) == (28, Outcome.OUTPUT_TOO_LARGE)
+
+
+def test_no_network_no_devices_no_rights(world):
+    script = "ls /sys/class/net /dev > /out/ls 2>&1; cat /proc/net/dev > /out/net; grep Cap /proc/self/status > /out/cap; exit 0"
+    files = world.run(world.contract(script)).output(world.identity("bob"))
+    assert b"vport" not in files["ls"]
+    assert b"vda" not in files["ls"]
+    assert b"tpm" not in files["ls"]
+    interfaces = {line.split(b":")[0].strip() for line in files["net"].splitlines()[2:]}
+    assert interfaces == {b"lo"}
+    assert set(line.split()[1] for line in files["cap"].splitlines()) == {b"0" * 16}
+
+
+def find(world, disk: str, marker: bytes) -> int:
+    place = world.path(disk).read_bytes().find(marker)
+    assert place > 0
+    return place
+
+
+def test_one_changed_byte_of_the_dataset_is_found_and_nothing_leaves(world):
+    world.damaged("flights", "flipped", 8 * 4096 + 17)
+    ran = world.run(world.contract("wc -l < /data/flights/table.csv > /out/n; exit 0"), dataset="flipped")
+    assert ran.code == 8
+    assert ran.receipt.outcome is Outcome.DATA_CORRUPTED
+    assert "flights" in ran.receipt.detail
+    assert "dm-verity" in ran.receipt.detail
+    assert ran.receipt.outputs == ()
+    assert not (ran.folder / "out-0.tar.age").exists()
+
+
+def test_a_changed_superblock_is_found_before_the_program(world):
+    world.damaged("flights", "headless", 1024)
+    ran = world.run(world.contract("exit 0"), dataset="headless")
+    assert ran.receipt.outcome is Outcome.DATA_CORRUPTED
+    assert "program-started" not in ran.phases
+
+
+def test_a_changed_program_never_runs(world):
+    world.damaged("query", "evil", find(world, "query.disk", b"\x7fELF") + 64)
+    ran = world.run(world.contract("echo x > /out/x"), image="evil")
+    assert ran.receipt.outcome is Outcome.DATA_CORRUPTED
+    assert "query" in ran.receipt.detail
+
+
+def test_what_the_image_lacks_is_not_started(world):
+    ran = world.run(world.contract("exec /bin/absent || exit 9"))
+    assert ran.receipt.outcome is Outcome.EXITED
+
+
+def test_certificates_are_there_for_the_program_alone(world):
+    script = "cat /run/strongroom/tls/alice.pem > /out/chain; head -n1 /run/strongroom/tls/key.pem > /out/key; ls -ln /run/strongroom/tls > /out/ls"
+    ran = world.run(world.contract(script, "--certificate-name", "query.example.org"))
+    assert ran.code == 0, ran.text
+    files = ran.output(world.identity("bob"))
+    assert files["chain"].count(b"BEGIN CERTIFICATE") >= 1
+    assert b"PRIVATE KEY" in files["key"]
+    assert b"-r--------" in files["ls"]
