@@ -200,6 +200,9 @@ def _fork_program(request: _Request) -> tuple[int, int]:
             if os.getppid() != guardian:
                 os._exit(127)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            with contextlib.suppress(OSError, ValueError):
+                # Secret pages count as locked memory, without a limit only while the program keeps CAP_IPC_LOCK.
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             for number in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -178,8 +179,6 @@ def test_the_program_dies_with_its_caller(number):
 
 
 def test_the_program_outlives_the_thread_that_started_it():
-    import threading
-
     started = []
     thread = threading.Thread(
         target=lambda: started.append(guard.spawn(["/bin/sh", "-c", "sleep 0.5; exit 8"]))
@@ -293,3 +292,38 @@ def test_a_program_already_traced_is_refused_not_run():
             assert ctypes.get_errno() == 1  # EPERM
     guarded.kill()
     guarded.wait(10)
+
+
+def test_many_at_once_from_many_threads():
+    codes = {}
+
+    def one(number):
+        codes[number] = run([*PYTHON, f"import os, time; time.sleep(0.2); os._exit({number})"])[0]
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == {number: number for number in range(12)}
+
+
+def test_one_thread_waits_while_another_kills():
+    guarded = guard.spawn(["/bin/sleep", "100"])
+    codes = []
+    waiters = [threading.Thread(target=lambda: codes.append(guarded.wait(20))) for _ in range(3)]
+    for waiter in waiters:
+        waiter.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    guarded.kill()
+    for waiter in waiters:
+        waiter.join()
+    assert codes == [-signal.SIGKILL] * 3
+    assert time.monotonic() - began < 5
+
+
+def test_leaving_the_context_ends_it():
+    with guard.spawn(["/bin/sleep", "100"]) as guarded:
+        pass
+    assert victims.in_session(guarded.watcher_pid) == []
