@@ -466,7 +466,10 @@ def other_program(stage: Stage) -> str:
 
 def swapped_program(stage: Stage) -> str:
     """The operator hands over the other program's disk under the signed program's name."""
+    deadline = time.monotonic() + 60
     while not (stage.folder / "other.json").exists():
+        if time.monotonic() > deadline:
+            raise ActFailedError("the other program was never packed")
         time.sleep(0.1)
     shutil.copy(stage.folder / "other.disk", stage.folder / "swapped.disk")
     shutil.copy(stage.folder / "query.manifest.json", stage.folder / "swapped.manifest.json")
