@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.convert import base, base_document
@@ -22,41 +23,58 @@ if TYPE_CHECKING:
 ROUNDS = 3
 
 
-def boot_seconds(
-    folder: Path, memory_mib: int = 512, *, disk: Path | None = None, timeout: float = 60.0
-) -> float | None:
-    """Seconds to the agent's first byte; None when the machine ends, or nothing comes, before."""
+@dataclass(frozen=True, kw_only=True)
+class Spoken:
+    """What came over the channel, and after how many seconds its first byte did."""
+
+    data: bytes
+    seconds: float
+
+
+def boot(
+    folder: Path,
+    *,
+    disk: Path | None = None,
+    serial: str = "base",
+    until: bytes = b"",
+    more: tuple[str, ...] = (),
+) -> Spoken | None:
+    """Boot until the channel has brought `until` (or anything); None when the machine ends before.
+
+    Raises `TimeoutError` when it does neither for a minute.
+    """
     with tempfile.TemporaryDirectory() as scratch, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{scratch}/channel")
         listener.listen(1)
         listener.settimeout(10.0)
         started = time.monotonic()
-        with subprocess.Popen(
-            arguments(folder, disk or folder / "base.disk", f"{scratch}/channel", memory_mib)
-        ) as qemu:
+        line = arguments(folder, disk or folder / "base.disk", f"{scratch}/channel", serial=serial)
+        with subprocess.Popen([*line, *more]) as qemu:
             try:
                 channel, _ = listener.accept()
                 with channel:
-                    channel.settimeout(timeout)
-                    first = channel.recv(1)
-                return time.monotonic() - started if first else None
-            except TimeoutError:
-                return None
+                    channel.settimeout(60.0)
+                    data = channel.recv(1 << 16)
+                    seconds = time.monotonic() - started
+                    while data and until not in data:
+                        rest = channel.recv(1 << 16)
+                        data = data + rest if rest else b""
+                return Spoken(data=data, seconds=seconds) if data else None
             finally:
                 qemu.kill()
 
 
-def arguments(folder: Path, disk: Path, channel: str, memory_mib: int) -> list[str]:
+def arguments(folder: Path, disk: Path, channel: str, *, serial: str = "base") -> list[str]:
     """QEMU's command line, as a node's but for the TPM."""
     return [
         *("qemu-system-x86_64", "-M", "q35,smm=off", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"),
-        *("-m", str(memory_mib), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-m", "512", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", str(folder / "bzImage"), "-initrd", str(folder / "initrd")),
         *("-append", (folder / "cmdline").read_text()),
         *("-chardev", f"socket,id=relay,path={channel}", "-device", "virtio-serial-pci,max_ports=2"),
         *("-device", "virtserialport,chardev=relay,name=strongroom"),
         *("-drive", f"file={disk},if=none,id=disk,format=raw,readonly=on"),
-        *("-device", "virtio-blk-pci,drive=disk,serial=base"),
+        *("-device", f"virtio-blk-pci,drive=disk,serial={serial}"),
     ]
 
 
@@ -75,7 +93,7 @@ def run() -> list[dict[str, object]]:
     sizes = ", ".join(
         f"{name} {built.base.files[name][0] / 1e6:.1f}" for name in base_document.PARTS if name != "cmdline"
     )
-    boots = [seconds for _ in range(ROUNDS) if (seconds := boot_seconds(built.folder)) is not None]
+    boots = [spoken.seconds for _ in range(ROUNDS) if (spoken := boot(built.folder)) is not None]
     return [
         {"what": "base: build after a change of the agent, s", "value": round(again, 1), "aim": "< 5"},
         {"what": "base: build, nothing changed, s", "value": round(cached, 1), "aim": ""},

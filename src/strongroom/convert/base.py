@@ -54,7 +54,7 @@ FIRMWARE = Path("/usr/share/seabios/bios-256k.bin")
 AGENT_PACKAGES = ("agent", "crypto", "encoding", "model")
 AGENT_MODULES = ("__init__.py", "errors.py")
 AGENT = initramfs.Agent(command=("/usr/bin/python3.11", "-I", "-S", "-B", "-m", "strongroom.agent"))
-FOLDERS = ("dev", "proc", "root", "run", "sys", "tmp")
+FOLDERS = ("dev", "proc", "run", "sys", "tmp")
 # panic, oops: any trouble of the kernel ends the machine (QEMU runs with -no-reboot).
 # lockdown: not even root in the room reads kernel memory, or loads unsigned modules.
 OPTIONS = "quiet loglevel=0 panic=-1 oops=panic lockdown=confidentiality cryptomgr.notests audit=0"

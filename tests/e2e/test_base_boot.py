@@ -1,0 +1,144 @@
+"""Bases that boot, and bases that must not: plain QEMU, with a stand-in where the agent would be."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from strongroom.convert import base, base_document
+from tests.bench import bench_base
+
+SHARED = base.default_cache(dict(os.environ))
+pytestmark = [
+    pytest.mark.room,
+    pytest.mark.root,
+    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"),
+]
+
+STAND_IN = """
+import os, sys
+def say(text):
+    port, = [name for name in os.listdir("/sys/class/virtio-ports")]
+    fd = os.open("/dev/" + port, os.O_RDWR)
+    os.write(fd, text.encode() + b"\\n")
+def lines(path):
+    with open(path) as file:
+        return file.read().splitlines()
+def main():
+    mounts = {line.split()[1]: line.split()[0] + " " + line.split()[2] for line in lines("/proc/mounts")}
+    facts = {
+        "pid": os.getpid(),
+        "environment": dict(os.environ),
+        "mounts": mounts,
+        "argv": sys.orig_argv,
+        "root": sorted(os.listdir("/")),
+        "consoles": lines("/proc/consoles"),
+        "serials": [name for name in os.listdir("/dev") if name.startswith("ttyS")],
+        "disabled": lines("/proc/sys/kernel/modules_disabled"),
+        "lockdown": lines("/sys/kernel/security/lockdown") if os.path.exists("/sys/kernel/security/lockdown") else [],
+        "modules": sorted(line.split()[0] for line in lines("/proc/modules")),
+        "outputs": [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)],
+        "busybox": os.path.exists("/bin/busybox"),
+        "processes": sum(name.isdigit() for name in os.listdir("/proc")) - sum(
+            not lines(f"/proc/{name}/cmdline") for name in os.listdir("/proc") if name.isdigit()),
+    }
+    try:
+        open("/usr/new", "w")
+    except OSError as error:
+        facts["write"] = error.errno
+    import json
+    say(json.dumps(facts))
+    import time
+    time.sleep(60)
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory) -> Path:
+    """A base whose agent says what it finds."""
+    package = tmp_path_factory.mktemp("package")
+    for name in (*base.AGENT_MODULES, *(f"{folder}/__init__.py" for folder in base.AGENT_PACKAGES)):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("")
+    (package / "agent" / "__main__.py").write_text(STAND_IN)
+    out = tmp_path_factory.mktemp("base") / "base"
+    made = base.assemble(base.sources(package=package), SHARED, lambda _: None)
+    out.mkdir()
+    for name, content in made.items():
+        (out / name).write_bytes(content)
+    return out
+
+
+def test_the_agent_finds_what_it_was_promised_and_no_more(stand_in):
+    import json
+
+    said = bench_base.boot(stand_in, until=b"\n")
+    assert said is not None
+    facts = json.loads(said.data)
+    assert facts["pid"] == 1
+    assert facts["environment"].pop("LC_CTYPE", "C.UTF-8") == "C.UTF-8"  # set by Python itself
+    assert facts["environment"] == {"PATH": "/usr/bin"}
+    assert facts["argv"] == list(base.AGENT.command)
+    assert facts["mounts"]["/"] == "/dev/dm-0 erofs"
+    assert {"/proc", "/sys", "/dev", "/run", "/tmp"} <= set(facts["mounts"])
+    assert facts["write"] == 30  # EROFS: the tree is read-only
+    assert facts["root"] == ["dev", "lib", "lib64", "proc", "run", "sys", "tmp", "usr"]
+    assert facts["consoles"] == []
+    assert facts["serials"] == []
+    assert facts["disabled"] == ["1"]
+    assert {"dm_verity", "dm_crypt", "erofs", "overlay", "xts", "virtio_console"} <= set(facts["modules"])
+    assert facts["outputs"] == ["/dev/null"] * 3
+    assert not facts["busybox"]
+    assert facts["processes"] == 1
+
+
+@pytest.mark.parametrize("place", ["superblock", "library", "tree"])
+def test_a_disk_with_one_changed_byte_does_not_boot(stand_in, tmp_path, place):
+    content = bytearray((stand_in / "base.disk").read_bytes())
+    offset = {
+        "superblock": 1024,
+        "library": content.index(b"GNU C Library (Debian GLIBC"),
+        # The tree's top block lies right behind the superblock.
+        "tree": int((stand_in / "cmdline").read_text().rpartition("=")[2]) * 4096 + 4096,
+    }[place]
+    content[offset] ^= 1
+    (tmp_path / "base.disk").write_bytes(content)
+    assert bench_base.boot(stand_in, disk=tmp_path / "base.disk", until=b"\n") is None
+
+
+def test_a_machine_without_the_disk_powers_off(stand_in, tmp_path):
+    (tmp_path / "other.disk").write_bytes(bytes(1 << 20))
+    assert bench_base.boot(stand_in, disk=tmp_path / "other.disk", until=b"\n") is None
+    assert bench_base.boot(stand_in, serial="image", until=b"\n") is None
+
+
+def test_another_root_hash_does_not_boot(stand_in, tmp_path):
+    for name in ("bzImage", "initrd", "base.disk"):
+        (tmp_path / name).symlink_to(stand_in / name)
+    line = (stand_in / "cmdline").read_text()
+    root = base_document.load(stand_in).root_hash.removeprefix("sha256:")
+    (tmp_path / "cmdline").write_text(line.replace(root, "0" * 64))
+    assert bench_base.boot(tmp_path, until=b"\n") is None
+
+
+def test_the_real_agent_speaks():
+    """The base as built, with every module of the agent: without a TPM it can only say why it ends."""
+    built = base.build(base.sources(), SHARED, lambda _: None)
+    assert bench_base.boot(built.folder) is not None
+
+
+def test_the_debugging_base_talks_and_says_so(tmp_path):
+    built = base.build(base.sources(debug=True), SHARED, lambda _: None)
+    assert built.base.debug
+    silent = base.build(base.sources(), SHARED, lambda _: None)
+    assert not silent.base.debug
+    assert built.base.reference["cmdline"] != silent.base.reference["cmdline"]
+    log = tmp_path / "serial"
+    more = ("-serial", f"file:{log}")
+    assert bench_base.boot(built.folder, more=more) is not None
+    assert b"Run /init as init process" in log.read_bytes()
+    assert bench_base.boot(silent.folder, more=more) is not None
+    assert log.read_bytes() == b""  # neither kernel, initrd nor agent has a way to the port

@@ -1,0 +1,197 @@
+"""The base from real packages: the same bytes twice, nothing half-made, no two builds in each other's way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from strongroom.convert import base, base_document
+
+SHARED = base.default_cache(dict(os.environ))
+pytestmark = [pytest.mark.root, pytest.mark.skipif(shutil.which("apt-get") is None, reason="not a Debian")]
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "strongroom.cli.main", "base", *words]
+
+
+def environment(cache: Path, **more: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "XDG_CACHE_HOME": str(cache), **more}
+
+
+def fresh(folder: Path) -> Path:
+    """A cache that has nothing but the downloads of earlier builds."""
+    (folder / "strongroom").mkdir(parents=True)
+    debs = SHARED / "debs"
+    debs.mkdir(parents=True, exist_ok=True)
+    (folder / "strongroom" / "debs").symlink_to(debs)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def leftovers(cache: Path) -> list[str]:
+    return [str(path) for path in cache.glob("strongroom/*/.*") if path.parent.name != "debs"]
+
+
+def test_two_builds_in_two_places_are_the_same_bytes(tmp_path):
+    first = subprocess.run(
+        [
+            "sh",
+            "-c",
+            'umask 022; exec "$@"',
+            "sh",
+            *command("build", "--out", str(tmp_path / "one"), "--json"),
+        ],
+        env=environment(fresh(tmp_path / "a"), TZ="UTC", LC_ALL="C", PYTHONHASHSEED="1"),
+        cwd="/",
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    second = subprocess.run(
+        [
+            "sh",
+            "-c",
+            'umask 077; exec "$@"',
+            "sh",
+            *command("build", "--out", str(tmp_path / "deeper" / "two")),
+        ],
+        env=environment(
+            fresh(tmp_path / "another, longer place"),
+            TZ="Asia/Kathmandu",
+            LC_ALL="tr_TR.UTF-8",
+            PYTHONHASHSEED="2",
+            SOURCE_DATE_EPOCH="1",
+        ),
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert second.returncode == 0, second.stderr
+    one, two = files(tmp_path / "one"), files(tmp_path / "deeper" / "two")
+    assert sorted(one) == sorted(base_document.ALL)
+    assert {name for name in one if one[name] != two.get(name)} == set()
+    said = json.loads(first.stdout)
+    assert said["folder"] == str(tmp_path / "one")
+    assert said["files"]["bzImage"]["bytes"] == len(one["bzImage"])
+    assert sum(len(content) for content in one.values()) <= 80_000_000
+    for path in (tmp_path / "deeper" / "two").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o644
+    for name, content in one.items():
+        assert str(tmp_path).encode() not in content, name
+
+
+def test_modules_compile_to_the_same_bytes_alone_and_in_company(tmp_path):
+    """The cache of compiled modules must not show in the bytes."""
+    given = base.sources()
+    unpacked, _ = base._unpacked(given, SHARED, lambda _: None)
+    (tmp_path / "whole").mkdir()
+    whole = base._tree(given, unpacked, tmp_path / "whole")
+    kept = sorted((tmp_path / "whole" / "compiled").iterdir())
+    partly = tmp_path / "partly" / "compiled"
+    partly.mkdir(parents=True)
+    for path in kept[::3]:
+        shutil.copy(path, partly)
+    assert base._tree(given, unpacked, tmp_path / "partly") == whole
+
+
+def test_a_killed_build_leaves_nothing_half_made_and_the_next_one_works(tmp_path):
+    cache = fresh(tmp_path / "cache")
+    for delay in (0.8, 2.0, 3.5):
+        process = subprocess.Popen(
+            command("build"), env=environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for folder in (cache / "strongroom" / "base").glob("[0-9a-f]*"):
+            base_document.load(folder)
+            assert sorted(path.name for path in folder.iterdir()) == sorted(base_document.ALL)
+    subprocess.run(command("build"), env=environment(cache), check=True, capture_output=True)
+    assert leftovers(cache) == []
+    subprocess.run(command("measure"), env=environment(cache), check=True, capture_output=True)
+
+
+def test_builds_at_the_same_time_give_one_base(tmp_path):
+    cache = fresh(tmp_path / "cache")
+    running = [
+        subprocess.Popen(
+            command("build", "--json"), env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    said = [json.loads(process.communicate()[0]) for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len({one["folder"] for one in said}) == 1
+    assert sorted(one["cached"] for one in said) == [False, True, True]
+    assert leftovers(cache) == []
+
+
+def test_measure_names_the_file_that_differs(tmp_path):
+    out = tmp_path / "base"
+    built = base.build(base.sources(), SHARED, lambda _: None, out=out)
+    assert base_document.measure(out, firmware=base.FIRMWARE) == built.base
+    for name in ("bzImage", "initrd", "cmdline", "base.disk", "packages.json"):
+        original = (out / name).read_bytes()
+        (out / name).write_bytes(bytes([original[0] ^ 1]) + original[1:])
+        done = subprocess.run(
+            command("measure", str(out)),
+            env=environment(tmp_path),
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode in (2, 3), name
+        assert name in done.stderr
+        assert "Traceback" not in done.stderr
+        (out / name).write_bytes(original)
+    subprocess.run(command("measure", str(out)), env=environment(tmp_path), check=True, capture_output=True)
+
+
+def test_a_damaged_base_in_the_cache_is_built_again(tmp_path):
+    cache = fresh(tmp_path / "cache") / "strongroom"
+    given = base.sources()
+    first = base.build(given, cache, lambda _: None)
+    disk = first.folder / "base.disk"
+    disk.write_bytes(disk.read_bytes()[:-1] + b"!")
+    second = base.build(given, cache, lambda _: None)
+    assert not second.cached
+    assert second.base == first.base
+    assert base.build(given, cache, lambda _: None).cached
+    assert base.current(cache) == first.folder
+
+
+def test_what_is_in_the_way_is_not_replaced(tmp_path):
+    given = base.sources()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(base.Misuse):
+            base.build(given, SHARED, lambda _: None, out=tmp_path / "mine", force=force)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_is_in_the_room_is_the_agent_and_what_it_needs():
+    built = base.build(base.sources(), SHARED, lambda _: None)
+    listed = {one["name"] for one in json.loads((built.folder / "packages.json").read_bytes())}
+    assert {"strongroom", "cryptography", "pyrage", "libc6", "busybox-static"} < listed
+    assert not {"apt", "dpkg", "perl-base", "bash"} & listed
+    names = subprocess.run(
+        ["dump.erofs", "--ls", "--path=/usr/lib/python3.11/strongroom", built.folder / "base.disk"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "agent" in names
+    for other in ("broker", "cli", "convert", "store", "seal", "node"):
+        assert f" {other}\n" not in names
