@@ -8,15 +8,19 @@ import sqlalchemy as sa
 
 from strongroom.errors import Unavailable
 from strongroom.store import schema
+from strongroom.store.statements import text
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Mapping
 
 _KEPT = 131_072
 _RUN = 256
-_READ = sa.select(schema.nodes.c.idx, schema.nodes.c.hash).where(
-    schema.nodes.c.level == sa.bindparam("level"),
-    schema.nodes.c.idx.between(sa.bindparam("first"), sa.bindparam("last")),
+_READ = text(
+    sa.select(schema.nodes.c.idx, schema.nodes.c.hash).where(
+        schema.nodes.c.level == sa.bindparam("level"),
+        schema.nodes.c.idx.between(sa.bindparam("first"), sa.bindparam("last")),
+    )
 )
 
 
@@ -39,11 +43,11 @@ class NodeCache:
         self._nodes.update(nodes)
 
 
-def read_run(connection: sa.Connection, level: int, index: int) -> dict[tuple[int, int], bytes]:
+def read_run(connection: sqlite3.Connection, level: int, index: int) -> dict[tuple[int, int], bytes]:
     """The node and its neighbours in the same tile, as `connection` sees them."""
     first = index // _RUN * _RUN
     rows = connection.execute(_READ, {"level": level, "first": first, "last": first + _RUN - 1})
-    found = {(level, row.idx): row.hash for row in rows}
+    found = {(level, at): value for at, value in rows}
     if (level, index) not in found:
         raise Unavailable(
             f"broker store: ledger node {level}/{index} is missing",

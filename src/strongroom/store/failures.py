@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from typing import TYPE_CHECKING
 
 import sqlalchemy.exc
@@ -10,7 +11,6 @@ import sqlalchemy.exc
 from strongroom.errors import Unavailable
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
 # Part of SQLite's message → (code, what we say, what to do).
@@ -53,5 +53,5 @@ def mapped() -> Iterator[None]:
     """Turn database errors into `Unavailable`."""
     try:
         yield
-    except sqlalchemy.exc.SQLAlchemyError as cause:
+    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as cause:
         raise explained(cause) from None

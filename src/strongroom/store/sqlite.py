@@ -15,6 +15,7 @@ from sqlalchemy import event, pool
 
 from strongroom.errors import NotFound
 from strongroom.store import cache, failures, schema, transaction
+from strongroom.store.statements import driver
 from strongroom.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -95,14 +96,14 @@ class LedgerView:
     def size(self) -> int:
         """How many leaves are durable."""
         with failures.mapped(), self._engine.begin() as connection:
-            return transaction.read_size(connection)
+            return transaction.read_size(driver(connection))
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of a complete subtree."""
         found = self._nodes.get(level, index)
         if found is None:
             with failures.mapped(), self._engine.begin() as connection:
-                read = cache.read_run(connection, level, index)
+                read = cache.read_run(driver(connection), level, index)
             self._nodes.add(read)
             found = read[level, index]
         return found
@@ -110,7 +111,7 @@ class LedgerView:
     def leaves(self, start: int, count: int) -> Sequence[bytes]:
         """The bytes of leaves start … start+count-1."""
         with failures.mapped(), self._engine.begin() as connection:
-            return transaction.read_leaves(connection, start, count)
+            return transaction.read_leaves(driver(connection), start, count)
 
     def of_run(self, run: str) -> Sequence[tuple[int, bytes]]:
         """Index and bytes of the run's first 64 leaves."""

@@ -1,6 +1,7 @@
 """One transaction: the broker's storage Protocols over one SQLite connection.
 
-Statements are built once; SQLAlchemy caches their compiled form.
+Statements are built by SQLAlchemy Core once, at import, and executed by the driver itself: on the path
+of a release SQLAlchemy's execution would cost more than SQLite's.
 """
 
 from __future__ import annotations
@@ -15,44 +16,57 @@ from strongroom.broker.storage import IssuedNonce, KnownDisk, KnownVersion, Run
 from strongroom.errors import Unavailable
 from strongroom.ledger import merkle
 from strongroom.store import cache, schema
+from strongroom.store.statements import text
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
 
 _nonces, _contracts, _runs = schema.nonces, schema.contracts, schema.runs
 _disks, _leaves, _nodes = schema.disks, schema.leaves, schema.nodes
+_WANTED: sa.BindParameter[object] = sa.bindparam("wanted")
 
-_NONCE_ADD = sa.insert(_nonces)
-_NONCE_USE = (
+_NONCE_ADD = text(sa.insert(_nonces))
+_NONCE_USE = text(
     sa.update(_nonces)
-    .where(_nonces.c.nonce == sa.bindparam("wanted"))
-    .values(used=_nonces.c.used + 1)
+    .where(_nonces.c.nonce == _WANTED)
+    .values(used=_nonces.c.used + sa.literal_column("1"))
     .returning(_nonces.c.contract, _nonces.c.expires, _nonces.c.used)
 )
-_NONCE_OPEN = sa.select(sa.func.count()).select_from(_nonces).where(_nonces.c.used == sa.literal_column("0"))
-_NONCE_PURGE = sa.delete(_nonces).where(_nonces.c.expires < sa.bindparam("now"))
-_VERSION_FIND = sa.select(_contracts.c.version, _contracts.c.digest).where(
-    _contracts.c.id == sa.bindparam("wanted")
+_NONCE_OPEN = text(
+    sa.select(sa.func.count()).select_from(_nonces).where(_nonces.c.used == sa.literal_column("0"))
 )
+_NONCE_PURGE = text(sa.delete(_nonces).where(_nonces.c.expires < sa.bindparam("now")))
+_VERSION_FIND = text(sa.select(_contracts.c.version, _contracts.c.digest).where(_contracts.c.id == _WANTED))
 _version_put = insert(_contracts)
-_VERSION_PUT = _version_put.on_conflict_do_update(
-    index_elements=[_contracts.c.id],
-    set_={"version": _version_put.excluded.version, "digest": _version_put.excluded.digest},
+_VERSION_PUT = text(
+    _version_put.on_conflict_do_update(
+        index_elements=[_contracts.c.id],
+        set_={"version": _version_put.excluded.version, "digest": _version_put.excluded.digest},
+    )
 )
-_RUN_USED = sa.select(sa.func.max(_runs.c.ordinal)).where(_runs.c.contract == sa.bindparam("wanted"))
-_RUN_FIND = sa.select(_runs).where(_runs.c.run == sa.bindparam("wanted"))
-_RUN_ADD = sa.insert(_runs)
-_RUN_CLOSE = sa.update(_runs).where(_runs.c.run == sa.bindparam("wanted")).values(receipt=sa.bindparam("at"))
-_DISK_FIND = sa.select(_disks).where(_disks.c.manifest == sa.bindparam("wanted"))
+_RUN_USED = text(sa.select(sa.func.max(_runs.c.ordinal)).where(_runs.c.contract == _WANTED))
+_RUN_FIND = text(
+    sa.select(_runs.c.run, _runs.c.contract, _runs.c.signing_key, _runs.c.release, _runs.c.receipt).where(
+        _runs.c.run == _WANTED
+    )
+)
+_RUN_ADD = text(sa.insert(_runs))
+_RUN_CLOSE = text(sa.update(_runs).where(_runs.c.run == _WANTED).values(receipt=sa.bindparam("at")))
+_DISK_FIND = text(
+    sa.select(_disks.c.manifest, _disks.c.cipher, _disks.c.sealed_key).where(_disks.c.manifest == _WANTED)
+)
 _disk_put = insert(_disks)
-_DISK_PUT = _disk_put.on_conflict_do_update(
-    index_elements=[_disks.c.manifest],
-    set_={"cipher": _disk_put.excluded.cipher, "sealed_key": _disk_put.excluded.sealed_key},
+_DISK_PUT = text(
+    _disk_put.on_conflict_do_update(
+        index_elements=[_disks.c.manifest],
+        set_={"cipher": _disk_put.excluded.cipher, "sealed_key": _disk_put.excluded.sealed_key},
+    )
 )
-_SIZE = sa.select(sa.func.max(_leaves.c.idx))
-_LEAF_ADD = sa.insert(_leaves)
-_NODE_ADD = sa.insert(_nodes)
-_LEAVES = (
+_SIZE = text(sa.select(sa.func.max(_leaves.c.idx)))
+_LEAF_ADD = text(sa.insert(_leaves))
+_NODE_ADD = text(sa.insert(_nodes))
+_LEAVES = text(
     sa.select(_leaves.c.entry)
     .where(_leaves.c.idx >= sa.bindparam("first"), _leaves.c.idx < sa.bindparam("end"))
     .order_by(_leaves.c.idx)
@@ -62,7 +76,7 @@ _LEAVES = (
 class Transaction:
     """What one batch of works shares. `forget` undoes what is in memory after a rolled-back work."""
 
-    def __init__(self, connection: sa.Connection, nodes: cache.NodeCache) -> None:
+    def __init__(self, connection: sqlite3.Connection, nodes: cache.NodeCache) -> None:
         self.nonces = Nonces(connection)
         self.contracts = Contracts(connection)
         self.runs = Runs(connection)
@@ -81,7 +95,7 @@ class Transaction:
 class Nonces:
     """Implements `broker.storage.Nonces`."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._open: int | None = None
         self._purged = 0
@@ -99,18 +113,19 @@ class Nonces:
 
     def take(self, nonce: bytes) -> IssuedNonce | None:
         """Mark the nonce as used and return how it stood before."""
-        row = self._connection.execute(_NONCE_USE, {"wanted": nonce}).one_or_none()
+        row = self._connection.execute(_NONCE_USE, {"wanted": nonce}).fetchone()
         if row is None:
             return None
-        before = row.used - 1
+        contract, expires, used = row
+        before = used - 1
         if before == 0 and self._open is not None:
             self._open -= 1
-        return IssuedNonce(contract=row.contract, expires=moment(row.expires), used=before > 0)
+        return IssuedNonce(contract=contract, expires=moment(expires), used=before > 0)
 
     def open_count(self) -> int:
         """How many nonces wait to be used. Counted once a batch, since counting reads them all."""
         if self._open is None:
-            self._open = int(self._connection.execute(_NONCE_OPEN).scalar_one())
+            self._open = int(self._connection.execute(_NONCE_OPEN).fetchone()[0])
         return self._open
 
     def purge(self, now: datetime) -> None:
@@ -125,7 +140,7 @@ class Nonces:
 class Contracts:
     """Implements `broker.storage.Contracts`."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._known: dict[str, KnownVersion | None] = {}
 
@@ -136,8 +151,8 @@ class Contracts:
     def highest(self, contract_id: str) -> KnownVersion | None:
         """The highest version seen. Read once a batch, which nobody else can write during."""
         if contract_id not in self._known:
-            row = self._connection.execute(_VERSION_FIND, {"wanted": contract_id}).one_or_none()
-            found = None if row is None else KnownVersion(version=row.version, digest=row.digest)
+            row = self._connection.execute(_VERSION_FIND, {"wanted": contract_id}).fetchone()
+            found = None if row is None else KnownVersion(version=row[0], digest=row[1])
             self._known[contract_id] = found
         return self._known[contract_id]
 
@@ -152,7 +167,7 @@ class Contracts:
 class Runs:
     """Implements `broker.storage.Runs`."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._used: dict[str, int] = {}
 
@@ -163,7 +178,7 @@ class Runs:
     def used(self, contract: str) -> int:
         """How many runs were released under the contract. Counted once a batch."""
         if contract not in self._used:
-            last = self._connection.execute(_RUN_USED, {"wanted": contract}).scalar_one()
+            last = self._connection.execute(_RUN_USED, {"wanted": contract}).fetchone()[0]
             self._used[contract] = int(last or 0)
         return self._used[contract]
 
@@ -183,16 +198,11 @@ class Runs:
 
     def find(self, run: str) -> Run | None:
         """The run of that name."""
-        row = self._connection.execute(_RUN_FIND, {"wanted": run}).one_or_none()
+        row = self._connection.execute(_RUN_FIND, {"wanted": run}).fetchone()
         if row is None:
             return None
-        return Run(
-            run=row.run,
-            contract=row.contract,
-            signing_key=row.signing_key,
-            release=row.release,
-            receipt=row.receipt,
-        )
+        name, contract, signing_key, release, receipt = row
+        return Run(run=name, contract=contract, signing_key=signing_key, release=release, receipt=receipt)
 
     def close(self, run: str, *, receipt: int) -> None:
         """Remember where the run's receipt stands."""
@@ -202,7 +212,7 @@ class Runs:
 class Disks:
     """Implements `broker.storage.Disks`."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._known: dict[str, KnownDisk] = {}
 
@@ -213,12 +223,10 @@ class Disks:
     def find(self, manifest: str) -> KnownDisk | None:
         """The disk of that manifest digest. Read once a batch."""
         if manifest not in self._known:
-            row = self._connection.execute(_DISK_FIND, {"wanted": manifest}).one_or_none()
+            row = self._connection.execute(_DISK_FIND, {"wanted": manifest}).fetchone()
             if row is None:
                 return None
-            self._known[manifest] = KnownDisk(
-                manifest=row.manifest, cipher=row.cipher, sealed_key=row.sealed_key
-            )
+            self._known[manifest] = KnownDisk(manifest=row[0], cipher=row[1], sealed_key=row[2])
         return self._known[manifest]
 
     def put(self, disk: KnownDisk) -> None:
@@ -231,7 +239,7 @@ class Disks:
 class Ledger:
     """Implements `broker.storage.Ledger`. Nodes of this batch stay apart from the committed ones."""
 
-    def __init__(self, connection: sa.Connection, nodes: cache.NodeCache) -> None:
+    def __init__(self, connection: sqlite3.Connection, nodes: cache.NodeCache) -> None:
         self._connection = connection
         self._committed = nodes
         self._fresh: dict[tuple[int, int], bytes] = {}
@@ -249,8 +257,7 @@ class Ledger:
     def size(self) -> int:
         """How many leaves there are."""
         if self._size is None:
-            last = self._connection.execute(_SIZE).scalar_one()
-            self._size = 0 if last is None else int(last) + 1
+            self._size = read_size(self._connection)
         return self._size
 
     def node(self, level: int, index: int) -> bytes:
@@ -272,7 +279,7 @@ class Ledger:
             raise Unavailable("ledger: full", code="ledger-full")
         rows = merkle.append(self, index, entry)
         self._connection.execute(_LEAF_ADD, {"idx": index, "run": run, "entry": entry})
-        self._connection.execute(
+        self._connection.executemany(
             _NODE_ADD, [{"level": level, "idx": at, "hash": value} for level, at, value in rows]
         )
         self._fresh.update({(level, at): value for level, at, value in rows})
@@ -280,15 +287,15 @@ class Ledger:
         return index
 
 
-def read_leaves(connection: sa.Connection, start: int, count: int) -> list[bytes]:
+def read_leaves(connection: sqlite3.Connection, start: int, count: int) -> list[bytes]:
     """The bytes of leaves start … start+count-1; shorter at the end of the ledger."""
     rows = connection.execute(_LEAVES, {"first": start, "end": start + count})
-    return [row.entry for row in rows]
+    return [row[0] for row in rows]
 
 
-def read_size(connection: sa.Connection) -> int:
+def read_size(connection: sqlite3.Connection) -> int:
     """How many leaves `connection` sees."""
-    last = connection.execute(_SIZE).scalar_one()
+    last = connection.execute(_SIZE).fetchone()[0]
     return 0 if last is None else int(last) + 1
 
 

@@ -20,6 +20,7 @@ import sqlalchemy.exc
 from strongroom.broker.storage import Committed
 from strongroom.errors import Unavailable
 from strongroom.store import failures
+from strongroom.store.statements import driver
 from strongroom.store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -112,26 +113,25 @@ class Writer:
     def _commit(self, batch: list[_Work]) -> int:
         with self._engine.connect() as connection:
             with connection.begin():
-                transaction = Transaction(connection, self._nodes)
+                inner = driver(connection)
+                transaction = Transaction(inner, self._nodes)
                 for work in batch:
-                    self._one(connection, transaction, work)
+                    self._one(inner, transaction, work)
                 size = transaction.ledger.size()
             transaction.ledger.committed()
             return size
 
-    def _one(self, connection: sa.Connection, transaction: Transaction, work: _Work) -> None:
-        # The driver itself: three times a work, without SQLAlchemy's own cost.
-        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-        driver.execute("SAVEPOINT work")
+    def _one(self, inner: sqlite3.Connection, transaction: Transaction, work: _Work) -> None:
+        inner.execute("SAVEPOINT work")
         try:
             work.value = work.run(transaction)
-        except sqlalchemy.exc.IntegrityError as cause:
+        except sqlite3.IntegrityError as cause:
             work.failure = failures.explained(cause)
-        except sqlalchemy.exc.SQLAlchemyError:
+        except sqlite3.Error:
             raise  # the database itself fails: nothing of this batch may count
         except BaseException as cause:  # noqa: BLE001 - handed to whoever waits for this work
             work.failure = cause
         if work.failure is not None:
-            driver.execute("ROLLBACK TO work")
+            inner.execute("ROLLBACK TO work")
             transaction.forget()
-        driver.execute("RELEASE work")
+        inner.execute("RELEASE work")
