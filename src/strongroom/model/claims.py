@@ -6,7 +6,7 @@ Made by `evidence` alone (an architecture test holds that). Whether they are goo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,10 @@ class Claims:
     vouches for, or None where the TEE has no such field. registers: measurements by name, as
     contracts' references name them. debug: whether the host may look in. memory_guard: whether the
     node said, in the measured record, that it shields the room's memory. facts: every other claim,
-    typed. not_checked: what a reader might expect to have been checked and was not, with the reason.
+    typed. tcb: security version numbers by component ("committed.snp", "reported.microcode", "qe.svn", …), for
+    minimums. status and advisories: the vendor's word for the platform's TCB ("UpToDate", …) and the advisories
+    that it names, where the vendor says so. devices: claims of attached devices, bound to these by nonce.
+    not_checked: what a reader might expect to have been checked and was not, with the reason.
     """
 
     tee: str
@@ -32,6 +35,10 @@ class Claims:
     memory_guard: bool
     facts: dict[str, str | int | bool]
     not_checked: tuple[str, ...]
+    tcb: dict[str, int] = field(default_factory=dict)
+    status: str = ""
+    advisories: tuple[str, ...] = ()
+    devices: tuple[Claims, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The object form, for records and for people."""
@@ -46,4 +53,8 @@ class Claims:
             "memory_guard": self.memory_guard,
             "facts": dict(self.facts),
             "not_checked": list(self.not_checked),
+            "tcb": dict(self.tcb),
+            "status": self.status,
+            "advisories": list(self.advisories),
+            "devices": [device.to_json() for device in self.devices],
         }
