@@ -110,7 +110,7 @@ def test_no_network_no_devices_no_rights(world):
     assert b"tpm" not in files["ls"]
     interfaces = {line.split(b":")[0].strip() for line in files["net"].splitlines()[2:]}
     assert interfaces == {b"lo"}
-    assert set(line.split()[1] for line in files["cap"].splitlines()) == {b"0" * 16}
+    assert {line.split()[1] for line in files["cap"].splitlines()} == {b"0" * 16}
 
 
 def find(world, disk: str, marker: bytes) -> int:

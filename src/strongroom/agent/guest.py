@@ -29,6 +29,7 @@ _WANTED_MOUNTS = (("securityfs", SECURITY), ("cgroup2", CGROUPS))
 def set_up() -> None:
     """Mount what the agent needs beside /proc, /sys, /dev, /run, and be the last to die of memory shortage."""
     os.umask(0o022)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     for kind, folder in _WANTED_MOUNTS:
         try:
             flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC

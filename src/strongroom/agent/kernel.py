@@ -39,6 +39,8 @@ SECCOMP_MODE_FILTER = 2
 
 _SYS_PIVOT_ROOT = 155
 _SYS_CAPSET = 126
+_SYS_CLOSE_RANGE = 436
+_CLOSE_RANGE_CLOEXEC = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _POWER_OFF = 0x4321FEDC
 
@@ -96,6 +98,12 @@ def set_seccomp(program: bytes) -> None:
         _libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(handle), 0, 0),
         "installing the system call filter",
     )
+
+
+def close_on_exec(first: int) -> None:
+    """Every open file descriptor from `first` on is closed by the next execution."""
+    last = ctypes.c_uint(0xFFFFFFFF)
+    _check(_libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first), last, _CLOSE_RANGE_CLOEXEC), "closing files")
 
 
 def drop_capabilities() -> None:

@@ -127,6 +127,8 @@ def _open(
     for serial, _, manifest in terms.disks():
         key = None if manifest.cipher == agreed.PLAIN else disk_keys[manifest.digest]
         opened.append(disks.open_disk(mapper, serial, manifest, key, f"{guest.ROOM}/{serial}"))
+    for one in released:
+        one.disk_keys.clear()  # the kernel has them now
 
 
 def _run(

@@ -98,6 +98,7 @@ def _program(launch: container.Launch, events: int, output: int) -> int:
     os.fchown(output, launch.uid, launch.gid)  # so that /dev/stdout opens for the user, too
     for fd, place in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(fd, place)
+    kernel.close_on_exec(3)
     if "HOME" not in launch.environment:
         launch.environment["HOME"] = container.home_of(launch.uid)
     container.become(launch)

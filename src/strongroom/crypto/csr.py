@@ -8,13 +8,15 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.crypto import der
 
 _OID_EXTENSION_REQUEST = bytes.fromhex("2a864886f70d01090e")  # 1.2.840.113549.1.9.14
 _OID_SUBJECT_ALT_NAME = bytes.fromhex("551d11")  # 2.5.29.17
+_OID_EC_PUBLIC_KEY = bytes.fromhex("2a8648ce3d0201")  # 1.2.840.10045.2.1
+_OID_P256 = bytes.fromhex("2a8648ce3d030107")  # 1.2.840.10045.3.1.7
 _OID_ECDSA_SHA256 = bytes.fromhex("2a8648ce3d040302")  # 1.2.840.10045.4.3.2
 _DNS_NAME = der.CONTEXT | 2
 
@@ -28,12 +30,19 @@ class TlsKey:
     @property
     def public(self) -> bytes:
         """SubjectPublicKeyInfo, DER."""
-        return self.key.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        numbers = self.key.public_key().public_numbers()
+        point = b"\x04" + numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
+        algorithm = der.wrap(
+            der.SEQUENCE,
+            der.wrap(der.OBJECT_IDENTIFIER, _OID_EC_PUBLIC_KEY),
+            der.wrap(der.OBJECT_IDENTIFIER, _OID_P256),
         )
+        return der.wrap(der.SEQUENCE, algorithm, der.wrap(der.BIT_STRING, b"\x00" + point))
 
     def pem(self) -> bytes:
         """The private key as unencrypted PKCS#8 PEM, for the program in the room."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - slow, and seldom needed
+
         return self.key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,

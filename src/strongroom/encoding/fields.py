@@ -102,7 +102,8 @@ class Fields:
         """UTC time as `YYYY-MM-DDTHH:MM:SSZ`."""
         value = self.text(key, max_length=20, pattern=TIME)
         try:
-            return datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            # Not strptime: loading it takes a room 50 ms of its start; TIME has fixed the form already.
+            return datetime.fromisoformat(value.removesuffix("Z")).replace(tzinfo=UTC)
         except ValueError:
             raise self._bad(key, "a real date and time") from None
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from strongroom.agent import container, kernel, program, warden
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BUSYBOX = "/usr/bin/busybox"
 

@@ -98,6 +98,13 @@ def test_devices_proc_and_host_name(room):
     assert "y" in lines
 
 
+def test_nothing_of_the_agent_is_inherited(room):
+    assert said(room.run("ls", "/proc/self/fd")).split() == ["0", "1", "2", "3"]  # 3 is what ls itself reads
+    log = said(room.shell("cat /proc/self/environ; cat /proc/self/cgroup"))
+    assert "PYTHON" not in log
+    assert {line.split(":")[2] for line in log.splitlines() if line.count(":") == 2} <= {"/"}
+
+
 def test_tmp_is_private_and_sticky(room):
     assert said(room.shell("stat -c %a /tmp; touch /tmp/x && echo made")) == "1777\nmade\n"
 
