@@ -109,6 +109,7 @@ def test_work_in_lanes_and_in_place_is_the_same(tmp_path, monkeypatch):
 def test_verify_names_the_first_block_that_differs(tmp_path, monkeypatch, forking):
     monkeypatch.setattr(lanes, "_WORTH_FORKING", 0)
     monkeypatch.setattr(lanes, "_single_threaded", lambda: forking)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
     path = tmp_path / "f.disk"
     made = seal(path, [folder(), file(b"f", noise(2 << 20))])
     disk.verify(path, made)
@@ -229,6 +230,7 @@ def lying(claimed: int, real: int) -> list[Entry]:
 def test_content_that_changes_size_leaves_nothing(tmp_path, monkeypatch, forking, claimed, real):
     monkeypatch.setattr(lanes, "_WORTH_FORKING", 0)
     monkeypatch.setattr(lanes, "_single_threaded", lambda: forking)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
     with pytest.raises(Conflict):
         seal(tmp_path / "f.disk", lying(claimed, real))
     assert list(tmp_path.iterdir()) == []
@@ -324,6 +326,8 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 
 def test_a_lane_that_dies_is_unavailable_not_a_hang(tmp_path, monkeypatch):
     monkeypatch.setattr(lanes, "_WORTH_FORKING", 0)
+    monkeypatch.setattr(lanes, "_single_threaded", lambda: True)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
     parent = os.getpid()
 
     def dying(_buffer, _count):
@@ -339,6 +343,8 @@ def test_a_lane_that_dies_is_unavailable_not_a_hang(tmp_path, monkeypatch):
 
 def test_an_error_in_a_lane_is_told_without_its_words(tmp_path, monkeypatch):
     monkeypatch.setattr(lanes, "_WORTH_FORKING", 0)
+    monkeypatch.setattr(lanes, "_single_threaded", lambda: True)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
 
     def failing(_buffer, _count):
         raise ValueError("secret")
