@@ -34,15 +34,20 @@ class Client:
     def receive(self) -> tuple[int, bytes]:
         """Status and body of one answer."""
         line = self._file.readline()
-        if not line:
+        if not line.endswith(b"\r\n"):
             raise ConnectionError("closed without an answer")
         status = int(line.split(b" ")[1])
         length = 0
-        while (header := self._file.readline()) not in (b"\r\n", b""):
+        while (header := self._file.readline()) != b"\r\n":
+            if not header:
+                raise ConnectionError("closed within an answer")
             name, _, value = header.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)
-        return status, self._file.read(length)
+        body = self._file.read(length)
+        if len(body) != length:
+            raise ConnectionError("closed within an answer")
+        return status, body
 
     def request(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         self.send(method, path, body)
