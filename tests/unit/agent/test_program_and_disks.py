@@ -1,0 +1,149 @@
+"""Judgement of how a program ended; device mapper buffers; disks by serial. No privilege needed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from strongroom.agent import devicemapper, disks, guest, program
+from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.model import manifest as manifest_model
+from strongroom.model.receipt import Outcome
+
+KILLED, SEGV, EXIT_3 = 9, 11, 3 << 8
+
+
+@pytest.mark.parametrize(
+    ("seen", "outcome", "status"),
+    [
+        ({"status": EXIT_3}, Outcome.EXITED, 3),
+        ({"status": 0}, Outcome.EXITED, 0),
+        ({"status": SEGV}, Outcome.KILLED, 11),
+        ({"status": SEGV | 0x80}, Outcome.KILLED, 11),
+        ({"status": KILLED}, Outcome.KILLED, 9),
+        ({"status": KILLED, "ran_out": True}, Outcome.OUT_OF_MEMORY, 9),
+        ({"status": None, "ran_out": True}, Outcome.OUT_OF_MEMORY, 9),
+        ({"status": None}, Outcome.KILLED, 9),
+        ({"status": EXIT_3, "ran_out": True}, Outcome.EXITED, 3),
+        ({"status": None, "timed_out": True}, Outcome.TIMED_OUT, 9),
+        ({"status": KILLED, "timed_out": True, "ran_out": True}, Outcome.TIMED_OUT, 9),
+        ({"status": None, "not_started": True}, Outcome.NOT_STARTED, 0),
+        ({"status": EXIT_3, "not_started": True}, Outcome.NOT_STARTED, 0),
+        ({"status": None, "not_started": True, "timed_out": True}, Outcome.TIMED_OUT, 0),
+    ],
+)
+def test_judgement(seen, outcome, status):
+    base = {"not_started": False, "detail": "", "timed_out": False, "ran_out": False, "wall_seconds": 5}
+    got = program.judge(**{**base, **seen})
+    assert got[:2] == (outcome, status)
+
+
+def test_memory_shortage_is_counted(tmp_path):
+    (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 1\n")
+    assert program.out_of_memory_count(str(tmp_path)) == 3
+    assert program.out_of_memory_count(str(tmp_path / "absent")) == 0
+    assert program.out_of_memory_count("") >= 0
+
+
+def test_programs_memory_is_what_was_agreed_and_leaves_the_agent_its_own():
+    assert guest.program_memory(1 << 30, 256 << 20) == 256 << 20
+    assert guest.program_memory(200 << 20, 256 << 20) == (200 << 20) - guest.AGENT_RESERVE
+    assert guest.program_memory(10 << 20, 256 << 20) == 64 << 20
+    assert guest.available_memory() > 0
+
+
+def test_verity_table_points_behind_the_superblock():
+    target = devicemapper.verity_target(
+        device="254:16",
+        data_bytes=40960,
+        hash_offset=40960,
+        root_hash="sha256:" + "ab" * 32,
+        salt=b"\x01\x02",
+    )
+    assert target.parameters.decode() == f"1 254:16 254:16 4096 4096 10 11 sha256 {'ab' * 32} 0102"
+    bare = devicemapper.verity_target(
+        device="1:2", data_bytes=4096, hash_offset=4096, root_hash="sha256:" + "0" * 64, salt=b""
+    )
+    assert bare.parameters.endswith(b" -")
+
+
+def test_crypt_table_and_its_encoding():
+    target = devicemapper.crypt_target(device="253:0", data_bytes=8192, key=bytes(range(64)))
+    text = f"aes-xts-plain64 {bytes(range(64)).hex()} 0 253:0 0 2 sector_size:4096 no_read_workqueue"
+    assert target.parameters.decode() == text
+    raw = devicemapper.encode_target(target)
+    assert len(raw) % 8 == 0
+    assert int.from_bytes(raw[8:16], "little") == 16
+    assert int.from_bytes(raw[20:24], "little") == len(raw)
+    assert raw[24:30] == b"crypt\x00"
+    assert raw[40 : 40 + len(text)] == text.encode()
+    assert raw[40 + len(text)] == 0
+
+
+def test_header_follows_the_kernels_structure():
+    buffer = bytearray(1024)
+    devicemapper.encode_header(buffer, "data-0-verity", 1 << 15, 1)
+    words = [int.from_bytes(buffer[place : place + 4], "little") for place in range(0, 32, 4)]
+    assert words == [4, 0, 0, 1024, 312, 1, 0, 1 << 15]
+    assert buffer[48:62] == b"data-0-verity\x00"
+    for name in ("", "x" * 128):
+        with pytest.raises(Malformed):
+            devicemapper.encode_header(buffer, name, 0, 0)
+
+
+def test_device_numbers_are_decoded():
+    answer = bytearray(312)
+    answer[40:48] = (0x05 | 253 << 8 | 0x123 << 20).to_bytes(8, "little")
+    number = devicemapper.device_number(answer)
+    assert (os.major(number), os.minor(number)) == (253, 0x12305)
+
+
+def test_status_is_read_where_it_says(tmp_path):
+    answer = bytearray(512)
+    answer[16:20] = (312).to_bytes(4, "little")
+    answer[20:24] = (1).to_bytes(4, "little")
+    answer[352:354] = b"C\x00"
+    assert devicemapper.parse_status(bytes(answer)) == "C"
+
+
+def test_no_device_mapper():
+    with pytest.raises(Unavailable) as caught:
+        devicemapper.DeviceMapper("/dev/mapper/absent")
+    assert caught.value.code == "no-device-mapper"
+
+
+class Status:
+    """A device mapper that knows one answer."""
+
+    def __init__(self, text) -> None:
+        self.text = text
+
+    def status(self, name):
+        assert name == "data-0-verity"
+        return self.text
+
+
+@pytest.mark.parametrize("text", ["C", "", "V2", "CV", "C V"])
+def test_anything_but_verified_is_corrupted(text):
+    manifest = manifest_model.Manifest(
+        raw=b"", kind="dataset", name="flights", owner="", cipher="none", data_bytes=4096, hash_offset=4096,
+        disk_bytes=8192, root_hash="", salt=b"", image=None,
+    )  # fmt: skip
+    disk = disks.OpenDisk(serial="data-0", manifest=manifest, folder="")
+    disks.complain_if_corrupted(Status("V"), disk)
+    disks.complain_if_corrupted(Status("V -"), disk)
+    with pytest.raises(Refused) as caught:
+        disks.complain_if_corrupted(Status(text), disk)
+    assert caught.value.code == "data-corrupted"
+    assert "flights" in caught.value.message
+
+
+def test_disks_are_found_by_serial(tmp_path):
+    for name, serial in (("vda", "base"), ("vdb", "image"), ("vdc", "data-0\n"), ("loop0", None)):
+        (tmp_path / name).mkdir()
+        if serial:
+            (tmp_path / name / "serial").write_text(serial)
+    assert disks.find("data-0", str(tmp_path)) == "vdc"
+    with pytest.raises(NotFound):
+        disks.find("data-1", str(tmp_path))

@@ -1,0 +1,109 @@
+"""The order of a room's acts, and how it tells of its failures."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from strongroom.agent import attest, guest, room
+from strongroom.errors import PolicyDenied, Refused, StrongroomError
+from strongroom.model.channel import Start
+from strongroom.model.verdict import Check
+from tests.unit.agent.node_end import NodeEnd
+from tests.unit.agent.test_agreed import Handover
+
+
+class Recording:
+    """Hardware that notes what it is asked, and stops at the first evidence."""
+
+    def __init__(self, log, *, bind=None) -> None:
+        self.log, self.bind = log, bind
+
+    def bind_contract(self, contract):
+        self.log.append(("bind", contract))
+        if self.bind is not None:
+            raise self.bind
+
+    def entropy(self):
+        self.log.append(("entropy",))
+        return bytes(32)
+
+    def evidence(self, binding, start):
+        raise AssertionError("no evidence is wanted here")
+
+
+@pytest.fixture
+def node():
+    made = NodeEnd({})
+    yield made
+    made.close()
+
+
+def live(node, handover, monkeypatch, *, bind=None, manifests=None):
+    log = []
+    monkeypatch.setattr(guest, "watch", lambda seconds: log.append(("watch", seconds)))
+    monkeypatch.setattr(guest, "add_entropy", lambda data: log.append(("mixed",)))
+    made = attest.make_keys
+
+    def make_keys():
+        log.append(("keys",))
+        return made()
+
+    monkeypatch.setattr(attest, "make_keys", make_keys)
+    given = {"image": handover.image, "data-0": handover.data} if manifests is None else manifests
+    start = Start(agreement=handover.agreement.encode(), launch_record=b"", issuers=b"", manifests=given)
+    node.control(**json.loads(start.encode()))
+    with pytest.raises(StrongroomError) as caught:
+        room.live(node.channel, Recording(log, bind=bind), None)  # type: ignore[arg-type]
+    return [one[0] for one in log], caught.value
+
+
+def test_contract_is_bound_before_there_is_a_key(node, monkeypatch):
+    log, cause = live(node, Handover(), monkeypatch)
+    assert log == ["bind", "watch", "entropy", "mixed", "keys"]
+    assert cause.code == "cut-off"  # nobody answers for alice
+
+
+def test_contract_is_bound_even_when_it_is_then_refused(node, monkeypatch):
+    log, cause = live(node, Handover(signers=("alice",)), monkeypatch)
+    assert (log, cause.code) == (["bind"], "not-approved")
+
+
+def test_no_key_is_made_when_binding_fails(node, monkeypatch):
+    log, cause = live(node, Handover(), monkeypatch, bind=Refused("no", code="pcr-in-use"))
+    assert (log, cause.code) == (["bind"], "pcr-in-use")
+
+
+def test_no_key_is_made_for_other_manifests(node, monkeypatch):
+    log, cause = live(node, Handover(), monkeypatch, manifests={})
+    assert (log, cause.code) == (["bind"], "no-manifest")
+
+
+def told(node):
+    for _ in range(100):
+        for one in node.controls:
+            if one["kind"] == "failed":
+                return one
+        time.sleep(0.01)
+    raise AssertionError("nothing was told")
+
+
+def test_a_denial_is_told_with_its_checks(node):
+    check = Check(name="a.b", expected="x", got="y", ok=False, hint="h")
+    room.report(node.channel, PolicyDenied("denied", verdict=(check,), hint="look"))
+    message = told(node)
+    assert (message["code"], message["message"], message["hint"]) == ("denied", "denied", "look")
+    assert message["checks"] == [check.to_json()]
+
+
+def test_a_defect_tells_its_place_and_not_its_words(node):
+    try:
+        raise ValueError("the secret word")
+    except ValueError as cause:
+        room.report(node.channel, cause)
+    message = told(node)
+    assert message["code"] == "defect"
+    assert "ValueError at" in message["message"]
+    assert "secret" not in str(message)
