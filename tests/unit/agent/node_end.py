@@ -25,6 +25,7 @@ class NodeEnd(threading.Thread):
 
     def __init__(self, routes: dict[str, tuple[str, int]]) -> None:
         super().__init__(daemon=True)
+        self._sending = threading.Lock()
         ours, theirs = socket.socketpair()
         self.sock, self.channel = ours, Channel(theirs.detach())
         self.routes, self.controls, self.files = routes, [], {}
@@ -34,7 +35,8 @@ class NodeEnd(threading.Thread):
         self.start()
 
     def send(self, type: wire.FrameType, stream: int, payload: bytes = b"") -> None:
-        self.sock.sendall(wire.Frame(type=type, stream=stream, payload=payload).encode())
+        with self._sending:  # frames of two threads must not mix
+            self.sock.sendall(wire.Frame(type=type, stream=stream, payload=payload).encode())
 
     def control(self, **values: object) -> None:
         self.send(wire.FrameType.CONTROL, 0, json.dumps(values).encode())
