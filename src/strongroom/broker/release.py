@@ -18,6 +18,7 @@ A denial is recorded as well, when its nonce was good and strangers have not use
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal.judge import judge
@@ -51,6 +52,18 @@ class _Decision:
     chain: tuple[bytes, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """What went into the verdict beside agreement, evidence and binding: with it anybody can judge again.
+
+    gates: how many of the verdict's first checks are the broker's own.
+    """
+
+    gates: int
+    runs_used: int
+    lifetime_seconds: int
+
+
 async def release(broker: Broker, body: bytes) -> messages.ReleaseAnswer | messages.DenialAnswer:
     """Decide, record, then answer. Raises `Malformed` or `Unavailable`; then nothing was released."""
     request, agreement = messages.parse_release_request(body, read_agreement=broker.agreements.read)
@@ -80,22 +93,30 @@ def _decide(broker: Broker, ask: gates.Ask, transaction: Transaction) -> _Decisi
         audience=broker.audience,
     )
     checked = gates.check(broker, ask, transaction, now)
+    judged = _Judged(
+        gates=len(checked.checks),
+        runs_used=transaction.runs.used(contract.digest),
+        lifetime_seconds=int(broker.budgets.verdict_lifetime.total_seconds()),
+    )
     verdict = judge(
         ask.agreement,
         request.evidence,
         endorsements.NONE,
         binding=binding,
         gates=checked.checks,
-        runs_used=transaction.runs.used(contract.digest),
-        now=now,
-        lifetime=broker.budgets.verdict_lifetime,
+        runs_used=judged.runs_used,
+        # Records hold whole seconds; judging at any other moment could not be repeated from them.
+        now=now.replace(microsecond=0),
+        lifetime=timedelta(seconds=judged.lifetime_seconds),
     )
     if isinstance(verdict, Accepted):
-        return _accept(broker, ask, transaction, verdict, checked.disks)
+        return _accept(broker, ask, transaction, verdict, judged, checked.disks)
     if not checked.fresh or not broker.denials.take(now):
         return _Decision(verdict=verdict, entry=None, index=0)
     try:
-        entry = _entry(broker, ask, verdict, binding, kind=record.Kind.DENIAL, disks=(), certificate=None)
+        entry = _entry(
+            broker, ask, verdict, binding, judged, kind=record.Kind.DENIAL, disks=(), certificate=None
+        )
     except Malformed:
         # A stranger's request can make an explanation too long for the ledger; the answer is still no.
         return _Decision(verdict=verdict, entry=None, index=0)
@@ -107,6 +128,7 @@ def _accept(
     ask: gates.Ask,
     transaction: Transaction,
     accepted: Accepted,
+    judged: _Judged,
     disks: tuple[KnownDisk, ...],
 ) -> _Decision:
     contract, keys = ask.contract, ask.request.keys
@@ -126,6 +148,7 @@ def _accept(
         ask,
         accepted,
         accepted.binding,
+        judged,
         kind=record.Kind.RELEASE,
         disks=tuple(disk.manifest for disk in disks if disk.sealed_key is not None),
         certificate=None if issued is None else issued.digest,
@@ -165,6 +188,7 @@ def _entry(
     ask: gates.Ask,
     verdict: Accepted | Denied,
     binding: binding_model.Binding,
+    judged: _Judged,
     *,
     kind: record.Kind,
     disks: tuple[str, ...],
@@ -178,6 +202,11 @@ def _entry(
         "disks": list(disks),
         "certificate": certificate,
         "verdict": verdict.to_json(),
+        "judged": {
+            "gates": judged.gates,
+            "runs_used": judged.runs_used,
+            "lifetime_seconds": judged.lifetime_seconds,
+        },
     }
     return _record(broker, kind, verdict.decided, ask, body).encode()
 
