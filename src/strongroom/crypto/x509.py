@@ -3,11 +3,12 @@
 No system trust store, no fetching, no clock: the roots that count and the time are arguments.
 A path is a leaf, then each issuer in order up to and including the root. Checked of every path:
 
-  1 the last certificate is one of the roots, by the digest of its whole DER
+  1 the last certificate is one of the roots: by the digest of its whole DER, or by the digest of its key
+    (SubjectPublicKeyInfo), and then it is signed by that key itself
   2 each certificate is version 3 (the root may be older), of a known algorithm, with a known key
   3 each is issued and signed by the next, by name and by key; SHA-1 and MD5 count for nothing
   4 each issuer is a CA that may sign certificates, within its path length
-  5 the leaf is no CA, may sign, and is marked for the purpose that is asked for
+  5 the leaf is no CA, may sign, and is marked for the purpose, where one is asked for
   6 no certificate has a critical extension that this file does not understand
   7 each certificate, the root too, is in its period of validity
 
@@ -46,6 +47,14 @@ _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 _UNDERSTOOD = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_P384_ORDER = (
+    0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
+)
+# By curve: its order, the hash that goes with it, bytes of a coordinate, and the library's objects.
+_ECDSA = {
+    "secp256r1": (_P256_ORDER, 32, ec.SECP256R1(), ec.ECDSA(hashes.SHA256())),
+    "secp384r1": (_P384_ORDER, 48, ec.SECP384R1(), ec.ECDSA(hashes.SHA384())),
+}
 # What the library raises for bytes that are no certificate; its warnings are errors where tests run.
 _LIBRARY_ERRORS = (
     ValueError,
@@ -82,6 +91,25 @@ class PublicKey:
             raise Refused("ECDSA r or s is not between 1 and the order of the curve", code="bad-signature")
         try:
             self.library.verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            raise Refused("signature does not verify", code="bad-signature") from None
+
+    def verify_ecdsa(self, signature: bytes, message: bytes) -> None:
+        """Raise `Refused` unless `signature` is r ‖ s, big-endian, each as long as a coordinate, over `message`.
+
+        The hash is the curve's: SHA-256 for P-256, SHA-384 for P-384. Other keys are refused.
+        """
+        suite = _ECDSA.get(self.kind)
+        if suite is None or not isinstance(self.library, ec.EllipticCurvePublicKey):
+            raise Refused(f"the key is {self.kind}, the signature ECDSA P-256 or P-384", code="wrong-key")
+        order, size, _, algorithm = suite
+        if len(signature) != 2 * size:
+            raise Refused(f"ECDSA signature of {len(signature)} bytes, not {2 * size}", code="bad-signature")
+        r, s = int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big")
+        if not (0 < r < order and 0 < s < order):
+            raise Refused("ECDSA r or s is not between 1 and the order of the curve", code="bad-signature")
+        try:
+            self.library.verify(encode_dss_signature(r, s), message, algorithm)
         except InvalidSignature:
             raise Refused("signature does not verify", code="bad-signature") from None
 
@@ -169,6 +197,33 @@ def parse(der: bytes) -> Certificate:
         raise Malformed(f"certificate: not X.509 in DER ({type(cause).__name__})") from None
 
 
+def key_of_point(kind: str, x: bytes, y: bytes) -> PublicKey:
+    """The key at an affine point of `secp256r1` or `secp384r1`. Raises `Malformed`: wrong length, not on the curve."""
+    suite = _ECDSA.get(kind)
+    if suite is None or len(x) != suite[1] or len(y) != suite[1]:
+        raise Malformed(f"public key: not a point of {kind}", code="unknown-key")
+    try:
+        return PublicKey(ec.EllipticCurvePublicKey.from_encoded_point(suite[2], b"\x04" + x + y))
+    except _LIBRARY_ERRORS:
+        raise Malformed(f"public key: not a point of {kind}", code="unknown-key") from None
+
+
+def key_of_spki(der: bytes) -> PublicKey:
+    """The key of a SubjectPublicKeyInfo in its one DER form. Raises `Malformed`."""
+    if len(der) > MAX_CERTIFICATE:
+        raise Malformed("public key: too large", code="too-large")
+    try:
+        key = serialization.load_der_public_key(der)
+    except _LIBRARY_ERRORS:
+        raise Malformed("public key: not a SubjectPublicKeyInfo in DER") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        raise Malformed("public key: neither ECDSA nor RSA", code="unknown-key")
+    public = PublicKey(key)
+    if public.spki != der:
+        raise Malformed("public key: not in the one DER form")
+    return public
+
+
 def split(data: bytes, *, max_certificates: int = MAX_PATH) -> tuple[bytes, ...]:
     """Cut concatenated DER certificates apart, at least one. Raises `Malformed`."""
     out: list[bytes] = []
@@ -186,11 +241,13 @@ def split(data: bytes, *, max_certificates: int = MAX_PATH) -> tuple[bytes, ...]
     return tuple(out)
 
 
-def verify_path(leaf: bytes, issuers: bytes, *, roots: frozenset[str], purpose: str, now: datetime) -> Path:
+def verify_path(
+    leaf: bytes, issuers: bytes, *, roots: frozenset[str], purpose: str | None, now: datetime
+) -> Path:
     """Verify the path from `leaf` (DER) over `issuers` (concatenated DER, root last) to one of `roots`.
 
-    roots: digests of root certificates; none accepts nothing. purpose: the extended key usage (dotted
-    OID) that the leaf must be marked with. Raises `Malformed`, or `Refused` whose `code` is one of
+    roots: digests of root certificates, or of their SubjectPublicKeyInfo; none accepts nothing. purpose: the
+    extended key usage (dotted OID) that the leaf must be marked with, None where the vendor marks none. Raises `Malformed`, or `Refused` whose `code` is one of
     `untrusted-root`, `bad-chain`, `wrong-purpose`, `expired`, `not-yet-valid`.
     """
     path = _path(leaf, issuers, roots, purpose)
@@ -211,12 +268,19 @@ def verify_path(leaf: bytes, issuers: bytes, *, roots: frozenset[str], purpose: 
 
 
 @functools.lru_cache(maxsize=256)
-def _path(leaf: bytes, issuers: bytes, roots: frozenset[str], purpose: str) -> Path:
+def _path(leaf: bytes, issuers: bytes, roots: frozenset[str], purpose: str | None) -> Path:
     ders = split(issuers)
     # The root is asked for first: nobody spends signature checks on a path that leads nowhere.
     root = digest.sha256(ders[-1])
     if root not in roots:
-        raise Refused(f"the path ends in {root}, which is no trusted root", code="untrusted-root")
+        last = parse(ders[-1])
+        if last.spki_digest not in roots:
+            raise Refused(
+                f"the path ends in {root} (key {last.spki_digest}), which is no trusted root",
+                code="untrusted-root",
+            )
+        # Pinned by its key alone, the certificate's own words count only under that key.
+        _issued(last, last)
     chain = (parse(leaf), *(parse(der) for der in ders))
     for one in chain:
         _sound(one, is_root=one is chain[-1])
@@ -259,7 +323,7 @@ def _issued(subject: Certificate, issuer: Certificate) -> None:
         ) from None
 
 
-def _may_issue(issuer: Certificate, *, below: int, purpose: str) -> None:
+def _may_issue(issuer: Certificate, *, below: int, purpose: str | None) -> None:
     """`below` is how many CA certificates stand between this issuer and the leaf."""
     constraints = _extension(issuer, x509.BasicConstraints)
     usage = _extension(issuer, x509.KeyUsage)
@@ -270,11 +334,11 @@ def _may_issue(issuer: Certificate, *, below: int, purpose: str) -> None:
     if usage is None or not usage.key_cert_sign:
         raise Refused(f"{issuer.subject}: its key may not sign certificates", code="bad-chain")
     extended = _extension(issuer, x509.ExtendedKeyUsage)
-    if extended is not None and not _marked(extended, purpose):
+    if extended is not None and purpose is not None and not _marked(extended, purpose):
         raise Refused(f"{issuer.subject}: may not issue for purpose {purpose}", code="wrong-purpose")
 
 
-def _may_sign(leaf: Certificate, purpose: str) -> None:
+def _may_sign(leaf: Certificate, purpose: str | None) -> None:
     constraints = _extension(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
         raise Refused(f"{leaf.subject}: a certificate authority, not an end entity", code="bad-chain")
@@ -282,6 +346,8 @@ def _may_sign(leaf: Certificate, purpose: str) -> None:
     if usage is not None and not usage.digital_signature:
         raise Refused(f"{leaf.subject}: its key may not sign", code="wrong-purpose")
     extended = _extension(leaf, x509.ExtendedKeyUsage)
+    if purpose is None:
+        return
     if extended is None or purpose not in {oid.dotted_string for oid in extended}:
         raise Refused(f"{leaf.subject}: not marked for purpose {purpose}", code="wrong-purpose")
 
