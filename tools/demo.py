@@ -44,7 +44,7 @@ CONSOLE = Console(highlight=False)
 STRONGROOM = str(Path(sys.executable).with_name("strongroom"))
 PASSPHRASE = "the demo's passphrase"
 FLIGHTS = 336_776
-CANARIES = 64
+CANARIES = 16
 RUNS = 8
 SQL = """\
 -- Which carriers lose the most time, and does the wind matter? One line per carrier.
@@ -367,12 +367,14 @@ def scrape_plain(stage: Stage, needles: list[bytes]) -> int:
         victim = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while victim.poll() is None:
+        while victim.poll() is None and len(found) < CANARIES // 4:
             for pid in scrape.descendants(victim.pid):
                 with contextlib.suppress(StrongroomError, ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
                     found |= needles_seen(scrape.scan(pid, needles))
                     os.kill(pid, signal.SIGCONT)
+        victim.kill()
+        victim.wait()
         if len(found) >= CANARIES // 4:
             break
     return len(found)
