@@ -42,6 +42,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build the base from Debian packages and the agent, or take it from the cache."""
+    from strongroom.cli import interruption
     from strongroom.convert import base
 
     started = time.monotonic()
@@ -50,13 +51,14 @@ def build(
         print(f"{time.monotonic() - started:6.1f} s  {step}", file=sys.stderr)
 
     progress("looking at packages")
-    built = base.build(
-        base.sources(debug=debug_console),
-        base.default_cache(dict(os.environ)),
-        progress,
-        out=out,
-        force=force,
-    )
+    with interruption.orderly():
+        built = base.build(
+            base.sources(debug=debug_console),
+            base.default_cache(dict(os.environ)),
+            progress,
+            out=out,
+            force=force,
+        )
     progress("taken from the cache" if built.cached else "built")
     if as_json:
         print(json.dumps({"folder": str(built.folder), "cached": built.cached, **_json(built.base)}))

@@ -69,6 +69,8 @@ _RUNTIME_LIBRARIES = (
 _LIBRARY_FOLDERS = ("lib/x86_64-linux-gnu/", "usr/lib/x86_64-linux-gnu/")
 _KERNEL = re.compile(r"boot/vmlinuz-.+")
 _CURRENT = "current"
+# How many old results a cache keeps; every change of the agent makes a base, and each is some 60 MB.
+_KEPT = {"base": 4, "unpacked": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,7 @@ def build(
         else:
             base = found
         _point(cache / "base" / _CURRENT, given.key)
+        _prune(cache, folder)
         if out is not None:
             _copy(folder, out, force=force)
     return Built(folder=out or folder, base=base, cached=found is not None)
@@ -208,6 +211,7 @@ def _unpacked(given: Sources, cache: Path, progress: Progress) -> tuple[dict[str
     folder = cache / "unpacked" / digest.sha256(identity).removeprefix("sha256:")
     kept = base_files.load(folder)
     if kept is not None:
+        os.utime(folder)
         return kept
     progress("downloading packages")
     files = base_debs.fetch(given.debs, cache / "debs")
@@ -268,7 +272,7 @@ def _tree(given: Sources, unpacked: dict[str, File], cache: Path) -> dict[str, F
     own = sorted(
         name for path in given.agent if (name := base_python.module_name(path)) and "__main__" not in name
     )
-    base_python.check_imports(tree, own)
+    base_python.check_imports(tree, own, cache / "compiled")
     return tree
 
 
@@ -315,6 +319,15 @@ def _sweep(cache: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _prune(cache: Path, used: Path) -> None:
+    """Remove all but the results used last, `used` being one of them."""
+    os.utime(used)
+    for name, count in _KEPT.items():
+        paths = [path for path in (cache / name).glob("[0-9a-f]*") if path.is_dir() and not path.is_symlink()]
+        for path in sorted(paths, key=lambda one: one.stat().st_mtime_ns, reverse=True)[count:]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -156,7 +156,7 @@ def compile_all(runtime: Mapping[str, File], modules: Mapping[str, File], cache:
     todo = {path: one for path, one in missing.items() if not (cache / one[0]).is_file()}
     if todo:
         with (
-            _laid_out(runtime) as (folder, command),
+            _laid_out(runtime, cache) as (folder, command),
             tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as text,
         ):
             jobs = []
@@ -176,9 +176,9 @@ def compile_all(runtime: Mapping[str, File], modules: Mapping[str, File], cache:
     return out
 
 
-def check_imports(tree: Mapping[str, File], names: Iterable[str]) -> None:
+def check_imports(tree: Mapping[str, File], names: Iterable[str], cache: Path) -> None:
     """Import `names` with the finished tree's interpreter. Raises `Unavailable` when one of them lacks something."""
-    with _laid_out(tree) as (_, command):
+    with _laid_out(tree, cache) as (_, command):
         _run([*command, "-c", _IMPORT], list(names))
 
 
@@ -219,9 +219,9 @@ def _type_checking(test: ast.expr) -> bool:
 class _laid_out:  # noqa: N801 - used as a function: `with _laid_out(files) as (folder, command)`
     """A runnable copy of a tree. The command needs no privileges: the tree's own loader finds the tree's libraries."""
 
-    def __init__(self, files: Mapping[str, File]) -> None:
+    def __init__(self, files: Mapping[str, File], cache: Path) -> None:
         self._files = files
-        self._folder = tempfile.TemporaryDirectory(prefix="strongroom-base-")
+        self._folder = tempfile.TemporaryDirectory(dir=cache, prefix=".run-")
 
     def __enter__(self) -> tuple[Path, list[str]]:
         folder = Path(self._folder.name).resolve()

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-import subprocess
+import os
 import tarfile
 
 import pytest
@@ -113,7 +113,6 @@ def test_links_lead_to_files_and_not_in_circles():
 
 def deb(path, members) -> Deb:
     """A real package with these members as (name, type, content or target)."""
-    work = path.parent
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:xz") as archive:
         for name, kind, content in members:
@@ -131,13 +130,16 @@ def deb(path, members) -> Deb:
         info = tarfile.TarInfo("./control")
         info.size = len(text)
         archive.addfile(info, io.BytesIO(text))
-    for name, content in (
-        ("debian-binary", b"2.0\n"),
-        ("control.tar.xz", control.getvalue()),
-        ("data.tar.xz", data.getvalue()),
-    ):
-        (work / name).write_bytes(content)
-    subprocess.run(["ar", "rc", path, "debian-binary", "control.tar.xz", "data.tar.xz"], cwd=work, check=True)
+    members = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": control.getvalue(),
+        "data.tar.xz": data.getvalue(),
+    }
+    whole = b"!<arch>\n"
+    for name, content in members.items():
+        whole += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
+        whole += content + b"\n" * (len(content) % 2)
+    path.write_bytes(whole)
     digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     return Deb(name="p", version="1", digest=digest, size=path.stat().st_size)
 
@@ -287,3 +289,19 @@ def test_a_source_without_an_agent_is_refused(tmp_path):
         (tmp_path / name).write_text("")
     with pytest.raises(Misuse):
         base._agent(tmp_path)
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path):
+    for index in range(9):
+        for kind in ("base", "unpacked"):
+            folder = tmp_path / kind / f"{index:064x}"
+            folder.mkdir(parents=True)
+            os.utime(folder, (index, index))
+    (tmp_path / "base" / "current").symlink_to(f"{0:064x}")
+    base._prune(tmp_path, tmp_path / "base" / f"{0:064x}")
+    left = {
+        kind: sorted(int(path.name, 16) for path in (tmp_path / kind).glob("0*"))
+        for kind in ("base", "unpacked")
+    }
+    assert left == {"base": [0, 6, 7, 8], "unpacked": [7, 8]}
+    assert (tmp_path / "base" / "current").is_dir()
