@@ -1,5 +1,5 @@
 # `make demo` plays the main job, `make test` runs the tests. Both set everything up first.
-.PHONY: demo test check bench setup lock clean help
+.PHONY: demo test check bench vectors setup lock clean help
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 
@@ -23,6 +23,9 @@ check: setup  ## ruff, mypy, import-linter: seconds
 
 bench: setup  ## measure, and print one table
 	@$(VENV)/python -m tests.bench
+
+vectors: setup  ## recorded evidence of every TEE against its labels (VECTORS=DIR for another folder)
+	@$(VENV)/python -m tests.vectors $(VECTORS)
 
 lock: setup  ## write the lock files again
 	@$(VENV)/uv pip compile -q pyproject.toml --all-extras --group dev --generate-hashes --no-header --no-annotate \

@@ -6,14 +6,18 @@ says (`evidence_files`, `collateral_files`, `expected.fields`), never by a case'
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from strongroom.evidence import roots as pinned
 from strongroom.model.binding import Bound, Preset
 from strongroom.model.endorsements import NONE, Endorsements
-from strongroom.model.evidence import Evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from strongroom.model.evidence import Evidence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,88 @@
+"""The least that anybody should ask of claims: no debug, nothing revoked, hardware unless software is expected.
+
+For those who have no contract and no policy of their own, and for comparing verifiers with others. What verification
+itself demands (signatures, chains, dates, revocation lists, a matched TCB level) has held already, or there would be
+no claims. `strict` asks besides what Intel's and others' stricter verifiers ask.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strongroom.model.verdict import Check
+
+if TYPE_CHECKING:
+    from strongroom.model.claims import Claims
+
+REVOKED = frozenset({"Revoked"})
+# What a stricter verifier asks of a trust domain, where the claims have the fact.
+_SERVICE_TD = "mr_service_td"
+_SEPT_VE = "td_attributes.sept_ve_disable"
+
+
+def default_policy(
+    claims: Claims, *, simulated: bool = False, strict: bool = False, at: str = ""
+) -> tuple[Check, ...]:
+    """The checks, in order; the claims are good when every one is `ok`. Attached devices are asked the same.
+
+    simulated: software may stand in for hardware (tests of synthetic vendors). at: where these claims stand
+    among devices, for the names of the checks.
+    """
+    checks = [
+        Check(
+            name=f"{at}debug",
+            expected="debug off",
+            got="debug on" if claims.debug else "debug off",
+            ok=not claims.debug,
+            hint="the host may look in: never give secrets to it" if claims.debug else "",
+        ),
+        Check(
+            name=f"{at}status",
+            expected="a status that is not Revoked",
+            got=claims.status or "none given by this vendor",
+            ok=claims.status not in REVOKED,
+            hint="the vendor withdrew its word for this platform" if claims.status in REVOKED else "",
+        ),
+        Check(
+            name=f"{at}simulated",
+            expected="hardware, or software standing in" if simulated else "hardware",
+            got="software standing in for hardware" if claims.simulated else "hardware",
+            ok=simulated or not claims.simulated,
+            hint="" if simulated or not claims.simulated else "the root is not a pinned vendor's",
+        ),
+    ]
+    if strict:
+        checks += _strict(claims, at)
+    for index, device in enumerate(claims.devices):
+        checks += default_policy(device, simulated=simulated, strict=strict, at=f"{at}device-{index}.")
+    return tuple(checks)
+
+
+def _strict(claims: Claims, at: str) -> list[Check]:
+    checks = []
+    service_td = claims.registers.get(_SERVICE_TD)
+    if service_td is not None:
+        clear = not service_td.strip("0")
+        checks.append(
+            Check(
+                name=f"{at}{_SERVICE_TD}",
+                expected="no service TD bound (all zero)",
+                got=service_td,
+                ok=clear,
+                hint="" if clear else "another trust domain may act on this one: judge it too",
+                source="Intel TDX Module 1.5 ABI, TDREPORT",
+            )
+        )
+    disabled = claims.facts.get(_SEPT_VE)
+    if disabled is not None:
+        checks.append(
+            Check(
+                name=f"{at}{_SEPT_VE}",
+                expected="SEPT_VE_DISABLE set",
+                got="set" if disabled else "not set",
+                ok=disabled is True,
+                hint="" if disabled else "the host may inject faults for pages that it takes away",
+                source="Intel TDX Module 1.5 ABI, ATTRIBUTES",
+            )
+        )
+    return checks
