@@ -345,9 +345,10 @@ def attack(stage: Stage) -> None:
     who = "root on the machine reads another process's memory, with a few lines of Python"
     with stage.act("The attack", who) as say:
         needles = [line.encode() for line in (stage.folder / "canaries.txt").read_text().split()]
+        booting = stage.start(STRONGROOM, *stage.room("run-watched"), "--json")
         seen = scrape_plain(stage, needles)
         say(f"plain DuckDB: {seen} planted rows found in its memory")
-        hidden, scans, unreadable = scrape_room(stage, needles)
+        hidden, scans, unreadable = scrape_room(stage, booting, needles)
         if not seen or hidden:
             raise ActFailedError(
                 f"expected hits in the plain process (got {seen}) and none in the room (got {hidden})"
@@ -380,9 +381,8 @@ def scrape_plain(stage: Stage, needles: list[bytes]) -> int:
     return len(found)
 
 
-def scrape_room(stage: Stage, needles: list[bytes]) -> tuple[int, int, int]:
+def scrape_room(stage: Stage, running: subprocess.Popen[str], needles: list[bytes]) -> tuple[int, int, int]:
     """(canaries seen, scans, bytes that could not be read) while a room works on the same data."""
-    running = stage.start(STRONGROOM, *stage.room("run-watched"), "--json")
     found: set[int] = set()
     scans = unreadable = 0
     while running.poll() is None:
