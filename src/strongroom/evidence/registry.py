@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import tpm
+from strongroom.evidence import nitro, tpm
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +35,7 @@ class Verifier(Protocol):
 
 
 VERIFIERS: dict[str, Verifier] = {
+    "nitro": nitro.verify,
     "tpm": tpm.verify,
 }
 
@@ -50,7 +51,7 @@ def verify(
     """Verify `evidence` by the verifier of its TEE and return its claims.
 
     binding: what the evidence must be bound to; there is no way to ask without one.
-    roots: digests (SHA-256 of DER) of the root certificates that count; an empty set accepts nothing.
+    roots: digests of the roots that count (see `roots`); an empty set accepts nothing.
     Raises `EvidenceRefused` with the failed check's name, or `Malformed` when a part does not parse.
     """
     verifier = VERIFIERS.get(evidence.tee)

@@ -34,8 +34,11 @@ FIELDS = {
     "extra_data": "32 bytes: the qualifying data of a TPM quote",
     "contract": "32 bytes: the digest that a TEE's contract register (PCR 12 of a local room) was extended with",
     "nonce": "32 bytes: NVIDIA's SPDM nonce, the nonce of a Nitro document",
+    "user_data": "0 to 1024 bytes: the user_data of a Nitro document, where it is not the report_data",
+    "public_key": "0 to 1024 bytes: the public_key of a Nitro document",
 }
-"""The names that `Bound.value` knows. `Binding` gives its digest as report_data, SHA-256 of that as extra_data and nonce."""
+"""The names that `Bound.value` knows. `Binding` gives its digest as report_data and user_data, SHA-256 of that as
+extra_data and nonce; it states no public_key, since rooms bind their keys in the digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +91,11 @@ class Binding:
 
     def value(self, field: str) -> bytes:
         """What a field of the evidence must carry for this binding (see `FIELDS`)."""
-        if field == "report_data":
+        if field in {"report_data", "user_data"}:
             return self.digest()
         if field == "contract":
             return digest.raw(self.contract)
-        if field in FIELDS:
+        if field in {"extra_data", "nonce"}:
             return hashlib.sha256(self.digest()).digest()
         raise EvidenceRefused("binding", expected="a field that can be bound", got=field)
 

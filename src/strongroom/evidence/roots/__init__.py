@@ -14,8 +14,12 @@ authority, so that nothing which it signs proves hardware. No TPM vendor's root 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from strongroom.evidence.roots import aws, nvidia
-from strongroom.evidence.roots.pin import Pin
+
+if TYPE_CHECKING:
+    from strongroom.evidence.roots.pin import Pin
 
 PINS: dict[str, tuple[Pin, ...]] = {
     "cca": (),
