@@ -1,28 +1,29 @@
-"""A base of a few lines of shell: it speaks the channel as an agent does, and reports PCR 0 as a phase."""
+"""A base whose agent is a few lines of shell: it speaks the channel, and reports what it sees as phases.
+
+Made of a real base: its kernel, its modules, and its initrd with another `/init` appended (the kernel
+unpacks concatenated archives, later files over earlier ones).
+"""
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CMDLINE = b"quiet loglevel=0 panic=-1 audit=0 8250.nr_uarts=0"
 MODULES = (
-    "virtio/virtio_ring.ko",
-    "virtio/virtio.ko",
-    "virtio/virtio_pci_legacy_dev.ko",
-    "virtio/virtio_pci_modern_dev.ko",
-    "virtio/virtio_pci.ko",
-    "char/virtio_console.ko",
-    "block/virtio_blk.ko",
+    "virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_console virtio_blk"
 )
-BUSYBOX = Path("/usr/bin/busybox")
-CMDLINE = b"quiet panic=-1 nokaslr mitigations=off rdinit=/init"
 
 HEAD = r"""#!/bin/busybox sh
+export PATH=/bin
 busybox mount -t proc proc /proc; busybox mount -t sysfs sys /sys; busybox mount -t devtmpfs dev /dev
-for module in /modules/*; do busybox insmod $module; done
-busybox mkdir -p /run
+for module in MODULES; do busybox insmod /lib/modules/*/$module.ko; done
 until [ -e /dev/vport0p1 ] || [ -e /dev/vport1p1 ] || [ -e /dev/vport2p1 ]; do busybox sleep 0.01; done
 exec 3<>$(echo /dev/vport*p1)
 control() {
@@ -37,25 +38,20 @@ phase "pcr0-$(busybox tr A-F a-f </sys/class/tpm/tpm0/pcr-sha256/0 | busybox cut
 phase "pcr0-$(busybox tr A-F a-f </sys/class/tpm/tpm0/pcr-sha256/0 | busybox cut -c 33-64)"
 for disk in /sys/block/vd*; do phase "disk-$(busybox cat $disk/serial)-ro$(busybox cat $disk/ro)"; done
 phase "date-$(busybox date +%Y)"
-phase "net-$(busybox ls /sys/class/net | busybox tr '\n' '.')end"
+phase "net-$(busybox ls /sys/class/net | busybox tr '\n' '-')end"
 """
 DONE = 'control \'{"kind":"done"}\'\nbusybox sleep 100\n'
 
 
-def build(folder: Path, *, kernel: Path, modules: Path, script: str = REPORT + DONE) -> Path:
-    """Write a base folder. `modules`: the kernel's `drivers` folder."""
+def build(folder: Path, base: Path, script: str = REPORT + DONE) -> Path:
+    """Write a base folder after the real one in `base`."""
     folder.mkdir()
-    (folder / "bzImage").write_bytes(kernel.read_bytes())
+    shutil.copy(base / "bzImage", folder)
     (folder / "cmdline").write_bytes(CMDLINE)
     (folder / "base.disk").write_bytes(bytes(4096))
     archive = _Cpio()
-    for name in ("bin", "dev", "proc", "sys", "modules"):
-        archive.folder(name)
-    archive.file("bin/busybox", BUSYBOX.read_bytes(), 0o755)
-    archive.file("init", (HEAD + script).encode(), 0o755)
-    for number, name in enumerate(MODULES):
-        archive.file(f"modules/{number}.ko", (modules / name).read_bytes(), 0o644)
-    (folder / "initrd").write_bytes(archive.done())
+    archive.file("init", (HEAD.replace("MODULES", MODULES) + script).encode(), 0o755)
+    (folder / "initrd").write_bytes((base / "initrd").read_bytes() + archive.done())
     return folder
 
 
@@ -65,9 +61,6 @@ class _Cpio:
     def __init__(self) -> None:
         self._out = io.BytesIO()
         self._number = 0
-
-    def folder(self, name: str) -> None:
-        self._entry(name, b"", stat.S_IFDIR | 0o755)
 
     def file(self, name: str, content: bytes, mode: int) -> None:
         self._entry(name, content, stat.S_IFREG | mode)

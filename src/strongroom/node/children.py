@@ -58,7 +58,7 @@ class Child:
         text = os.pread(self._stderr, 4096, max(0, size - 4096)).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         last = lines[-1] if lines else ""
-        return "".join(letter if letter.isprintable() else "?" for letter in last)[:300]
+        return "".join(letter if letter.isprintable() else "?" for letter in last)[-300:]
 
     def wait(self, timeout: float) -> int | None:
         """Its exit code (negative: a signal's number), or None when it still runs."""
