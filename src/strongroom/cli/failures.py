@@ -15,6 +15,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from strongroom import errors
+from strongroom.cli.printable import printable
 from strongroom.model import verdict as verdict_model
 
 if TYPE_CHECKING:
@@ -78,10 +79,12 @@ def _say(failure: errors.StrongroomError) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"error": describe(failure)}), file=sys.stderr)
         return
-    print(f"error [{failure.code}]: {failure.message}", file=sys.stderr)
+    # A message may quote what somebody else wrote.
+    print(f"error [{printable(failure.code)}]: {printable(failure.message)}", file=sys.stderr)
     for check in _failed_checks(failure):
-        print(f"  {check.name}: expected {check.expected}, got {check.got}", file=sys.stderr)
+        told = f"  {check.name}: expected {check.expected}, got {check.got}"
+        print(printable(told), file=sys.stderr)
         if check.hint:
-            print(f"    {check.hint}", file=sys.stderr)
+            print(f"    {printable(check.hint)}", file=sys.stderr)
     if failure.hint:
-        print(f"hint: {failure.hint}", file=sys.stderr)
+        print(f"hint: {printable(failure.hint)}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files
+from strongroom.cli.printable import printable
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Refused
 from strongroom.ledger import inspect as inspection
@@ -22,6 +23,10 @@ from strongroom.model import messages
 from strongroom.model import party as party_model
 from strongroom.model import receipt as receipt_model
 
+SIMULATED = (
+    "SIMULATED: this room ran without TEE hardware. The machine's operator could have looked into it,\n"
+    "           and could have made this evidence up."
+)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -43,9 +48,8 @@ def export(
             f"{run}: holds no receipt",
             hint="name the --out folder of a `strongroom run` that came to an end",
         )
-    releases, receipts = [], []
-    for path in sorted(run.glob("release-*.json")):
-        releases.append(_release(run, path))
+    releases = [_release(run, path) for path in sorted(run.glob("release-*.json"))]
+    receipts = []
     for path in sorted(run.glob("receipt-*.json")):
         proof = messages.parse_ledger_proof(files.read(path, max_bytes=messages.MAX_ANSWER))
         party = path.stem.removeprefix("receipt-")
@@ -65,7 +69,7 @@ def export(
         receipts=tuple(receipts),
     )
     data = pack.encode()
-    proofpack.parse(data)
+    proofpack.parse(data)  # what cannot be read again is not handed out
     files.write(out, data)
     print(f"{out}: {len(data)} bytes, {receipt.run}")
 
@@ -78,27 +82,50 @@ def verify(
     """Judge a run again, offline. Leaves with 3 unless every check holds."""
     pack = proofpack.parse(files.read(file, max_bytes=proofpack.MAX_BYTES))
     anchors = [party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES)) for path in trust]
-    checks = inspection.inspect(pack, anchors=anchors)
-    holds = all(check.ok for check in checks)
+    judgement = inspection.inspect(pack, anchors=anchors)
     if as_json:
-        print(json.dumps({"holds": holds, "checks": [check.to_json() for check in checks]}))
+        print(
+            json.dumps(
+                {
+                    "holds": judgement.holds,
+                    "simulated": judgement.simulated,
+                    "trusted": [anchor.name for anchor in anchors],
+                    "checks": [check.to_json() for check in judgement.checks],
+                }
+            )
+        )
     else:
-        for check in checks:
-            print(f"{'ok ' if check.ok else 'NO '} {check.name}: {check.got}")
-            if not check.ok:
-                print(f"    expected {check.expected}")
-                if check.hint:
-                    print(f"    {check.hint}")
-        receipt = pack.receipt
-        print(f"run      {receipt.run}: {receipt.outcome.value}, status {receipt.exit_status}")
-        print(f"contract {receipt.contract}")
-        for output in receipt.outputs:
-            print(f"output   {output.path}: {output.sealed_digest} ({output.sealed_bytes} bytes, sealed)")
-    if not holds:
-        failed = ", ".join(check.name for check in checks if not check.ok)
-        raise Refused(f"the proof does not hold: {failed}", code="proof-fails")
+        _print_judgement(pack, judgement, {anchor.name for anchor in anchors})
+    if not judgement.holds:
+        failed = ", ".join(check.name for check in judgement.failed)
+        raise Refused(f"the proof does not hold: {failed}", code="proof-fails", hint=judgement.failed[0].hint)
     if not as_json:
-        print("the proof holds")
+        print("the proof holds" + (", for a SIMULATED room" if judgement.simulated else ""))
+
+
+def _print_judgement(pack: proofpack.ProofPack, judgement: inspection.Judgement, trusted: set[str]) -> None:
+    if judgement.simulated:
+        print(SIMULATED)
+    for check in judgement.checks:
+        print(f"{'ok ' if check.ok else 'NO '} {check.name}: {printable(check.got)}")
+        if not check.ok:
+            print(f"    expected {printable(check.expected)}")
+            if check.hint:
+                print(f"    {printable(check.hint)}")
+    members = [member.party.name for member in pack.agreement.contract.members]
+    print(f"trusted  {', '.join(name for name in members if name in trusted) or 'nobody'}")
+    others = ", ".join(name for name in members if name not in trusted)
+    if others:
+        print(f"         the keys of {others} are taken from the contract (--trust would check them)")
+    receipt = pack.receipt
+    print(f"run      {receipt.run}: {receipt.outcome.value}, status {receipt.exit_status}")
+    if receipt.detail:
+        print(f"         {printable(receipt.detail)}")
+    print(f"contract {receipt.contract}")
+    for output in receipt.outputs:
+        print(
+            f"output   {printable(output.path)}: {output.sealed_digest} ({output.sealed_bytes} bytes, sealed)"
+        )
 
 
 def _release(run: Path, path: Path) -> proofpack.Release:
@@ -109,9 +136,10 @@ def _release(run: Path, path: Path) -> proofpack.Release:
         ),
         path.name,
     )
-    certificates = []
-    for item in top.items("certificates", max_items=8):
-        certificates.append(fields.Fields({"der": item}, path.name).data("der", max_bytes=64 * 1024))
+    certificates = [
+        fields.Fields({"der": item}, path.name).data("der", max_bytes=64 * 1024)
+        for item in top.items("certificates", max_items=8)
+    ]
     return proofpack.Release(
         party=party,
         binding=binding_model.read(top.object("binding")),

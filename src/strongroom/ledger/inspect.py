@@ -1,23 +1,28 @@
 """Judging a proof pack again, offline: every link from the parties' signatures to the receipt.
 
 Checks, in this order (the names recur in the result):
-  1 parties.<name>       the contract names the very keys that the reader trusts, where any were given
-  2 contract.approved    enough parties signed these exact bytes, every disk owner among them
-  3 manifest.<name>      the sealed disks' manifests are the contract's, signed by their owners
-  4 ledger.<party>       the release is in that broker's ledger: signed checkpoint, inclusion proof
-  5 record.<party>       the entry is about this contract, evidence, binding and run
-  6 verdict.<party>      the evidence, judged again at the time of the decision, gives the same verdict
-  7 room.same            all brokers released to one and the same room
-  8 receipt.signature    the room that was released to signed the receipt, and it is about this contract
-  9 receipt.disks        it opened exactly the contract's disks, with the manifests' root hashes
- 10 receipt.<party>      the receipt is in that broker's ledger
- 11 brokers.complete     every broker that owns a disk key is here, with a release and a receipt
-Not checked here: that a ledger was not forked later (compare checkpoints with a witness), and the
-outputs' content (their digests are in the receipt; hash the files).
+  1 parties.<name>         the contract names the very keys that the reader trusts, where any were given
+  2 contract.approved      enough parties signed these exact bytes, every disk owner among them
+  3 contract.signatures    no signature on the contract that is not a party's
+  4 manifest.<name>        the sealed disks' manifests are the contract's, signed by their owners
+  5 manifests.only         no manifest beside those
+  6 ledger.<party>         the release is in that broker's ledger: signed checkpoint, inclusion proof
+  7 record.<party>         the entry is about this contract, evidence, binding, run and disks
+  8 verdict.<party>        the evidence, judged again at the time of the decision, gives the same verdict
+  9 certificates.<party>   the certificates are those of the entry, by the authority that the contract names
+ 10 room.same              all brokers released to one and the same room
+ 11 receipt.signature      the room that was released to signed the receipt, and it is about this contract
+ 12 receipt.disks          it opened exactly the contract's disks, with the manifests' root hashes
+ 13 receipt.<party>        the receipt is in that broker's ledger, after the release
+ 14 brokers.complete       every broker that owns a disk key is here, once, with a release and a receipt
+Not checked here: that a ledger was not forked later (compare checkpoints with a witness); what only a
+broker can know (that its nonce was fresh: its word for it is in the recorded verdict); the outputs'
+content (their digests are in the receipt; hash the files).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -26,31 +31,68 @@ from strongroom.crypto import digest, sign
 from strongroom.encoding import canonical, fields
 from strongroom.errors import StrongroomError
 from strongroom.ledger import proof
-from strongroom.model import record, signatures, verdict
+from strongroom.model import binding, record, signatures, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from strongroom.encoding import dsse
     from strongroom.ledger.proofpack import ProofPack, ReceiptEntry, Release
     from strongroom.model.messages import LedgerProof
     from strongroom.model.party import Party
     from strongroom.model.verdict import Check
 
+PLAIN = "none"
+# What a broker must have asked before it released, whatever else it asked.
+BROKER_CHECKS = frozenset(
+    (
+        "nonce.fresh",
+        "nonce.contract",
+        "request.role",
+        "contract.broker",
+        "contract.version",
+        "run.unique",
+        "keys.present",
+    )
+)
 
-def inspect(pack: ProofPack, *, anchors: Sequence[Party]) -> tuple[Check, ...]:
-    """All checks, good and bad; the pack holds only if every one is ok.
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The outcome. `simulated`: no hardware stands behind at least one of the verdicts judged again."""
+
+    checks: tuple[Check, ...]
+    simulated: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether every check is ok; only then the pack proves anything."""
+        return bool(self.checks) and all(check.ok for check in self.checks)
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that are not, in order."""
+        return tuple(check for check in self.checks if not check.ok)
+
+
+def inspect(pack: ProofPack, *, anchors: Sequence[Party]) -> Judgement:
+    """All checks, good and bad. Never raises.
 
     anchors: the parties whose keys the reader got by a way of their own. With none, the first check
     fails: a pack that vouches for itself proves nothing.
     """
-    checks = [*_parties(pack, anchors), _approved(pack), *_manifests(pack)]
+    checks = [*_parties(pack, anchors), _approved(pack), _only_parties(pack)]
+    checks += [*_manifests(pack), _only_manifests(pack)]
+    simulated = False
     for release in pack.releases:
-        checks += _release(pack, release)
+        made, claims = _release(pack, release)
+        checks += made
+        simulated = simulated or claims
     checks.append(_one_room(pack))
     checks += _receipt(pack)
     checks += [_receipt_entry(pack, one) for one in pack.receipts]
     checks.append(_complete(pack))
-    return tuple(checks)
+    return Judgement(checks=tuple(checks), simulated=simulated)
 
 
 def _parties(pack: ProofPack, anchors: Sequence[Party]) -> list[Check]:
@@ -62,6 +104,8 @@ def _parties(pack: ProofPack, anchors: Sequence[Party]) -> list[Check]:
         named = members.get(anchor.name)
         got = "no such party" if named is None else named.keyid
         same = named is not None and named.signing_key == anchor.signing_key
+        if same and named is not None and named.recipient != anchor.recipient:
+            same, got = False, "that key with another recipient, who could read what is sealed to it"
         if same and anchor.broker is not None and named is not None:
             same = named.broker == anchor.broker
             got = got if same else "another broker"
@@ -84,16 +128,50 @@ def _approved(pack: ProofPack) -> Check:
     )
 
 
+def _only_parties(pack: ProofPack) -> Check:
+    envelope = pack.agreement.envelope
+    parties = {member.party.keyid: member.party.signing_key for member in pack.agreement.contract.members}
+    stray = [one for one in envelope.signatures if not _signs(envelope, one, parties.get(one.keyid))]
+    return _check(
+        "contract.signatures",
+        "signatures of its parties alone, each sound",
+        f"{len(stray)} of {len(envelope.signatures)} are not" if stray else "all sound",
+        not stray,
+        "a damaged signature, or one of somebody who has no part in this",
+    )
+
+
+def _signs(envelope: dsse.Envelope, signature: dsse.Signature, key: sign.VerifyingKey | None) -> bool:
+    if key is None:
+        return False
+    try:
+        key.verify(signature.sig, envelope.pae())
+    except StrongroomError:
+        return False
+    return True
+
+
+def _disks(pack: ProofPack) -> list[tuple[str, str, str]]:
+    """(name, owner, manifest digest) of the contract's disks, the image first."""
+    contract = pack.agreement.contract
+    image = ("image", contract.image.owner, contract.image.manifest)
+    # Datasets may be called anything, `image` too.
+    return [image, *((f"data.{one.name}", one.owner, one.manifest) for one in contract.datasets)]
+
+
 def _manifests(pack: ProofPack) -> list[Check]:
     contract = pack.agreement.contract
     by_digest = {manifest.digest: (envelope, manifest) for envelope, manifest in pack.manifests}
-    wanted = [("image", contract.image.owner, contract.image.manifest)]
-    wanted += [(one.name, one.owner, one.manifest) for one in contract.datasets]
     checks = []
-    for name, owner, manifest_digest in wanted:
+    for name, owner, manifest_digest in _disks(pack):
         found = by_digest.get(manifest_digest)
-        key = contract.party(owner).signing_key
-        ok = found is not None and signatures.signed_by(found[0], key)
+        party = contract.party(owner)
+        ok = (
+            found is not None
+            and found[1].owner == party.keyid
+            and [one.keyid for one in found[0].signatures] == [party.keyid]
+            and signatures.signed_by(found[0], party.signing_key)
+        )
         got = "missing" if found is None else ("signed by its owner" if ok else "not signed by its owner")
         checks.append(
             _check(
@@ -107,11 +185,25 @@ def _manifests(pack: ProofPack) -> list[Check]:
     return checks
 
 
-def _release(pack: ProofPack, release: Release) -> list[Check]:
+def _only_manifests(pack: ProofPack) -> Check:
+    wanted = {manifest for _, _, manifest in _disks(pack)}
+    given = [manifest.digest for _, manifest in pack.manifests]
+    return _check(
+        "manifests.only",
+        f"{len(wanted)} manifest(s), each once",
+        f"{len(given)}",
+        sorted(given) == sorted(wanted),
+        "manifests that the contract does not name have no place here",
+    )
+
+
+def _release(pack: ProofPack, release: Release) -> tuple[list[Check], bool]:
+    """The checks of one broker's release, and whether its claims say `simulated`."""
     entry, ledger = _ledger_entry(pack, f"ledger.{release.party}", release.party, release.ledger)
     if entry is None:
-        return [ledger]
-    return [ledger, _record(pack, release, entry), _verdict(pack, release, entry)]
+        return [ledger], False
+    judged, simulated = _verdict(pack, release, entry)
+    return [ledger, _record(pack, release, entry), judged, _certificates(pack, release, entry)], simulated
 
 
 def _ledger_entry(
@@ -125,13 +217,18 @@ def _ledger_entry(
         entry, checkpoint = proof.verify(given, sign.VerifyingKey(broker.ledger_key))
     except StrongroomError as cause:
         return None, _no(name, expected, cause.message, cause.hint)
+    if len(checkpoint.signatures) != 1:
+        return None, _no(name, expected, "signatures on the checkpoint that nobody here can check", "")
     return entry, _yes(name, expected, f"entry {given.index} of {checkpoint.size}")
 
 
 def _record(pack: ProofPack, release: Release, entry: record.Record) -> Check:
     name = f"record.{release.party}"
     broker = pack.agreement.contract.party(release.party).broker
-    facts = {
+    ciphers = {manifest.digest: manifest.cipher for _, manifest in pack.manifests}
+    own = [manifest for _, owner, manifest in _disks(pack) if owner == release.party]
+    locked = [manifest for manifest in dict.fromkeys(own) if ciphers.get(manifest) != PLAIN]
+    facts: dict[str, tuple[object, object]] = {
         "kind": (record.Kind.RELEASE.value, entry.kind.value),
         "contract": (pack.agreement.contract.digest, entry.contract),
         "binding's contract": (pack.agreement.contract.digest, release.binding.contract),
@@ -140,45 +237,76 @@ def _record(pack: ProofPack, release: Release, entry: record.Record) -> Check:
         "run": (release.binding.keys.run_id, entry.run),
         "evidence": (digest.sha256(release.evidence.encode()), entry.body.get("evidence")),
         "binding": (fields.format_data(release.binding.digest()), entry.body.get("binding")),
+        "nonce": (fields.format_data(release.binding.nonce), entry.body.get("nonce")),
+        "signing key": (fields.format_data(release.binding.keys.signing), entry.body.get("signing_key")),
+        "role": (binding.ROLE_ROOM, release.binding.role),
+        "disks": (locked, entry.body.get("disks")),
     }
     for what, (expected, got) in facts.items():
         if expected != got:
-            return _no(name, f"{what} {expected}", str(got)[:200], "the entry is about something else")
-    return _yes(name, "this contract, evidence, binding and run", "all the same")
+            return _no(name, f"{what} {expected}"[:400], str(got)[:200], "the entry is about something else")
+    return _yes(name, "this contract, evidence, binding, run and disks", "all the same")
 
 
-def _verdict(pack: ProofPack, release: Release, entry: record.Record) -> Check:
+def _certificates(pack: ProofPack, release: Release, entry: record.Record) -> Check:
+    broker = pack.agreement.contract.party(release.party).broker
+    recorded = entry.body.get("certificate")
+    expected: list[object] = [recorded, "" if broker is None else broker.authority]
+    if recorded is None:
+        expected = []
+    given: list[object] = [digest.sha256(der) for der in release.certificates]
+    return _check(
+        f"certificates.{release.party}",
+        ", by ".join(str(one) for one in expected) or "none",
+        ", by ".join(str(one) for one in given) or "none",
+        expected == given,
+        "the certificate is not the one of the record, or not by the authority of the contract",
+    )
+
+
+def _verdict(pack: ProofPack, release: Release, entry: record.Record) -> tuple[Check, bool]:
+    """The check, and whether the claims say `simulated` (False where nothing could be judged)."""
     name = f"verdict.{release.party}"
     expected = "accepted, and the same when judged again"
     try:
-        body = fields.Fields(dict(entry.body), "ledger entry")
-        recorded = body.raw_object("verdict")
-        judged = body.object("judged")
-        gates = judged.integer("gates", low=1, high=64)
-        again = judge.judge(
-            pack.agreement,
-            release.evidence,
-            release.endorsements,
-            binding=release.binding,
-            gates=verdict.read_checks(fields.Fields(dict(recorded), "verdict"))[:gates],
-            runs_used=judged.integer("runs_used", low=0, high=1 << 50),
-            now=fields.Fields(dict(recorded), "verdict").time("decided"),
-            lifetime=timedelta(seconds=judged.integer("lifetime_seconds", low=1, high=86_400)),
-        )
+        again, recorded = _judge_again(pack, release, entry)
     except StrongroomError as cause:
-        return _no(name, expected, cause.message, cause.hint)
+        return _no(name, expected, cause.message, cause.hint), False
     if isinstance(again, verdict.Denied):
         failed = again.failed[0]
-        return _no(
-            name,
-            expected,
-            f"denied: {failed.name}: expected {failed.expected}, got {failed.got}",
-            failed.hint,
-        )
-    if canonical.dumps(again.to_json()) != canonical.dumps(recorded):
-        return _no(name, expected, "accepted, but the recorded verdict says something else", "")
-    simulated = " (SIMULATED: no hardware stands behind it)" if again.claims.simulated else ""
-    return _yes(name, expected, f"{len(again.checks)} checks, all as recorded{simulated}")
+        told = f"denied: {failed.name}: expected {failed.expected}, got {failed.got}"
+        return _no(name, expected, told, failed.hint), again.claims is not None and again.claims.simulated
+    simulated = again.claims.simulated
+    missing = BROKER_CHECKS - {check.name for check in again.checks}
+    if missing:
+        told = f"accepted without asking {', '.join(sorted(missing))}"
+        return _no(name, expected, told, "the broker did not do its part"), simulated
+    if canonical.dumps(again.to_json()) != canonical.dumps(recorded) or again.decided != entry.time:
+        return _no(name, expected, "accepted, but the recorded verdict says something else", ""), simulated
+    note = " (SIMULATED: no hardware stands behind it)" if simulated else ""
+    return _yes(name, expected, f"{len(again.checks)} checks, all as recorded{note}"), simulated
+
+
+def _judge_again(
+    pack: ProofPack, release: Release, entry: record.Record
+) -> tuple[verdict.Verdict, dict[str, object]]:
+    """The verdict that this evidence deserves, and the recorded one. Raises `Malformed`."""
+    body = fields.Fields(dict(entry.body), "ledger entry")
+    recorded = body.raw_object("verdict")
+    judged = body.object("judged")
+    gates = judged.integer("gates", low=1, high=64)
+    again = judge.judge(
+        pack.agreement,
+        release.evidence,
+        release.endorsements,
+        binding=release.binding,
+        gates=verdict.read_checks(fields.Fields(recorded, "verdict"))[:gates],
+        runs_used=judged.integer("runs_used", low=0, high=1 << 50),
+        now=fields.Fields(recorded, "verdict").time("decided"),
+        lifetime=timedelta(seconds=judged.integer("lifetime_seconds", low=1, high=86_400)),
+    )
+    judged.done()
+    return again, recorded
 
 
 def _one_room(pack: ProofPack) -> Check:
@@ -231,20 +359,29 @@ def _receipt_entry(pack: ProofPack, one: ReceiptEntry) -> Check:
     if entry is None:
         return check
     envelope = fields.format_data(pack.receipt_envelope.encode())
-    same = entry.kind is record.Kind.RECEIPT and entry.body.get("envelope") == envelope
-    return _check(name, "this very receipt in the ledger", check.got if same else "another entry", same, "")
+    released = [release.ledger.index for release in pack.releases if release.party == one.party]
+    facts = {
+        "a receipt": entry.kind is record.Kind.RECEIPT,
+        "of this broker": entry.broker == one.party,
+        "of this run": (entry.run, entry.contract) == (pack.receipt.run, pack.receipt.contract),
+        "these very bytes": entry.body == {"envelope": envelope},
+        "after the release": all(index < one.ledger.index for index in released),
+    }
+    wrong = [what for what, holds in facts.items() if not holds]
+    got = check.got if not wrong else "not " + ", not ".join(wrong)
+    return _check(name, ", ".join(facts), got, not wrong, "the entry is about something else")
 
 
 def _complete(pack: ProofPack) -> Check:
-    owners = set(pack.agreement.contract.key_owners())
-    released = {one.party for one in pack.releases}
-    received = {one.party for one in pack.receipts}
+    owners = sorted(pack.agreement.contract.key_owners())
+    released = sorted(one.party for one in pack.releases)
+    received = sorted(one.party for one in pack.receipts)
     return _check(
         "brokers.complete",
-        f"a release and a receipt of {', '.join(sorted(owners)) or 'nobody'}",
-        f"releases of {', '.join(sorted(released))}; receipts of {', '.join(sorted(received))}",
-        owners <= released and owners <= received and len(released) == len(pack.releases),
-        "a broker's part is missing, so the pack tells half the story",
+        f"a release and a receipt of {', '.join(owners) or 'nobody'}, each once",
+        f"releases of {', '.join(released)}; receipts of {', '.join(received)}",
+        owners == released == received,
+        "a broker's part is missing or there twice, so the pack does not tell the one story",
     )
 
 

@@ -101,7 +101,7 @@ def parse(data: bytes) -> ProofPack:
     top.done()
     if not releases or not receipts:
         raise Malformed("proof pack: without a release or a receipt entry it proves nothing")
-    return ProofPack(
+    pack = ProofPack(
         agreement=agreement,
         manifests=manifests,
         releases=releases,
@@ -109,6 +109,10 @@ def parse(data: bytes) -> ProofPack:
         receipt=parsed,
         receipts=tuple(receipts),
     )
+    if pack.encode() != data:
+        # One pack, one spelling: nobody can change a byte of it that no check looks at.
+        raise Malformed("proof pack: not in its one canonical form", code="not-canonical")
+    return pack
 
 
 def _release_json(one: Release) -> dict[str, object]:

@@ -1,0 +1,222 @@
+"""A whole proof pack without a room: two owners with real brokers over real databases, a fake TPM's evidence.
+
+alice owns the dataset, bob the program; both disks are encrypted, so that both brokers have a part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from strongroom import wiring
+from strongroom.authority.issue import Authority
+from strongroom.broker import settings as settings_model
+from strongroom.broker.add_key import add_key
+from strongroom.broker.broker import Allowance, Broker, Budgets
+from strongroom.broker.challenge import challenge
+from strongroom.broker.notary import Notary
+from strongroom.broker.receipt import receipt
+from strongroom.broker.release import release
+from strongroom.crypto import certificates, sign
+from strongroom.encoding import canonical, dsse
+from strongroom.ledger import checkpoint, merkle, proofpack
+from strongroom.model import contract as contract_model
+from strongroom.model import endorsements, messages
+from strongroom.model import manifest as manifest_model
+from strongroom.model import receipt as receipt_model
+from strongroom.store import sqlite
+from strongroom_testing import brokers, contracts, fake_tpm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from strongroom.model.agreement import Agreement
+    from strongroom.model.contract import Contract
+    from strongroom.model.identity import Identity
+    from strongroom.model.party import Party
+
+DISKS = {"alice": b"\x01" * 64, "bob": b"\x02" * 64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """One owner and that owner's broker. `ledger` is the broker's key: for forging what it might sign."""
+
+    identity: Identity
+    party: Party
+    broker: Broker
+    ledger: sign.SigningKey
+    manifest: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Two owners, a machine, and their contract."""
+
+    scene: contracts.Scene
+    owners: dict[str, Owner]
+    agreement: Agreement
+
+    @property
+    def anchors(self) -> tuple[Party, ...]:
+        """Both owners' party files."""
+        return tuple(one.party for one in self.owners.values())
+
+    def room(self, agreement: Agreement | None = None) -> brokers.Room:
+        """A fresh room."""
+        return brokers.Room(tpm=self.scene.tpm, agreement=agreement or self.agreement, audience="")
+
+    def ask(
+        self, room: brokers.Room, name: str, **evidence: Any
+    ) -> tuple[messages.ReleaseRequest, messages.ReleaseAnswer | messages.DenialAnswer]:
+        """What that owner's broker says to the room."""
+        broker = self.owners[name].broker
+        room.audience = broker.audience
+        body = messages.encode_challenge_request(room.agreement.contract.digest)
+        nonce = asyncio.run(challenge(broker, body)).nonce
+        terms = room.agreement.contract.certificate
+        request = room.ask(nonce, csr=None if terms is None else room.csr(terms.names), **evidence)
+        return request, asyncio.run(release(broker, request.encode()))
+
+    def part(self, room: brokers.Room, name: str, **evidence: Any) -> proofpack.Release:
+        """That broker's part of a pack, whatever it decided."""
+        request, answer = self.ask(room, name, **evidence)
+        if answer.ledger is None:
+            raise AssertionError("not recorded")
+        return proofpack.Release(
+            party=name,
+            binding=room.binding(request.nonce),
+            evidence=request.evidence,
+            endorsements=endorsements.NONE,
+            certificates=answer.certificates if isinstance(answer, messages.ReleaseAnswer) else (),
+            ledger=answer.ledger,
+        )
+
+    def receipt(self, room: brokers.Room, **changes: Any) -> bytes:
+        """The room's receipt over the disks of the contract."""
+        manifests = [manifest_model.parse_envelope(one.manifest)[1] for one in self.owners.values()]
+        disks = {
+            one.digest: receipt_model.Disk(manifest=one.digest, root_hash=one.root_hash) for one in manifests
+        }
+        contract = room.agreement.contract
+        made: dict[str, Any] = {
+            "image": disks[contract.image.manifest],
+            "datasets": tuple(disks[one.manifest] for one in contract.datasets),
+        }
+        return room.receipt(self.scene.now, **{**made, **changes})
+
+    def post(self, name: str, envelope: bytes) -> proofpack.ReceiptEntry:
+        """The receipt, recorded by that broker."""
+        return proofpack.ReceiptEntry(
+            party=name, ledger=asyncio.run(receipt(self.owners[name].broker, envelope))
+        )
+
+    def pack(self, room: brokers.Room | None = None) -> proofpack.ProofPack:
+        """A whole pack of a fresh room, or of that one."""
+        room = room or self.room()
+        releases = tuple(self.part(room, name) for name in self.owners)
+        envelope = self.receipt(room)
+        parsed, claimed = receipt_model.parse_envelope(envelope)
+        return proofpack.ProofPack(
+            agreement=room.agreement,
+            manifests=tuple(manifest_model.parse_envelope(one.manifest) for one in self.owners.values()),
+            releases=releases,
+            receipt_envelope=parsed,
+            receipt=claimed,
+            receipts=tuple(self.post(name, envelope) for name in self.owners),
+        )
+
+    def forge(self, name: str, value: dict[str, Any]) -> messages.LedgerProof:
+        """What a broker that lies could sign: a ledger whose one entry is `value`."""
+        entry = canonical.dumps(value)
+        note = checkpoint.issue(self.owners[name].ledger, size=1, root=merkle.leaf_hash(entry))
+        return messages.LedgerProof(entry=entry, index=0, hashes=(), checkpoint=note)
+
+
+def image_manifest(signer: Identity) -> bytes:
+    """The signed manifest of an encrypted program of `signer`."""
+    plain = manifest_model.parse_envelope(brokers.manifest(signer, name="query"))[1]
+    settings = manifest_model.ImageSettings(
+        source=fake_tpm.digest("oci"),
+        entrypoint=("/bin/query",),
+        command=(),
+        environment={},
+        working_directory="/",
+        uid=1000,
+        gid=1000,
+        groups=(),
+    )
+    return signed_manifest(replace(plain, kind="image", image=settings), signer)
+
+
+def signed_manifest(manifest: manifest_model.Manifest, signer: Identity) -> bytes:
+    """The manifest in an envelope signed by `signer`."""
+    bare = dsse.Envelope(
+        payload_type=manifest_model.PAYLOAD_TYPE, payload=manifest_model.encode(manifest), signatures=()
+    )
+    signature = dsse.Signature(keyid=signer.party().keyid, sig=signer.signing.sign(bare.pae()))
+    return replace(bare, signatures=(signature,)).encode()
+
+
+@contextlib.contextmanager
+def world(directory: Path) -> Iterator[World]:
+    """Both owners, with databases in `directory`."""
+    scene = contracts.scene()
+    with contextlib.ExitStack() as stack:
+        owners = {
+            "alice": _owner(scene, scene.alice, brokers.manifest(scene.alice), directory, stack),
+            "bob": _owner(scene, scene.bob, image_manifest(scene.bob), directory, stack),
+        }
+
+        def over(one: Contract) -> Contract:
+            members = tuple(replace(member, party=owners[member.party.name].party) for member in one.members)
+            image, data = (brokers.manifest_digest(owners[name].manifest) for name in ("bob", "alice"))
+            return replace(
+                one,
+                members=members,
+                image=replace(one.image, manifest=image),
+                datasets=(replace(one.datasets[0], manifest=data),),
+                certificate=contract_model.CertificateTerms(names=brokers.NAMES, lifetime_seconds=600),
+                limits=replace(one.limits, runs=1_000_000),
+            )
+
+        yield World(scene=scene, owners=owners, agreement=scene.agreement(over))
+
+
+def _owner(
+    scene: contracts.Scene, one: Identity, manifest: bytes, directory: Path, stack: contextlib.ExitStack
+) -> Owner:
+    settings = settings_model.make(
+        one.party(),
+        listen="127.0.0.1:8443",
+        url="https://127.0.0.1:8443",
+        passphrase=brokers.PASSPHRASE,
+        now=contracts.NOW,
+        random=secrets.token_bytes,
+    )
+    keys = settings_model.unlock(settings, brokers.PASSPHRASE)
+    path = directory / f"{one.name}-{wiring.DATABASE}"
+    sqlite.create(path)
+    store = sqlite.open_store(path, busy_seconds=10)
+    stack.callback(store.close)
+    limits = Budgets()
+    broker = Broker(
+        party=settings.party,
+        audience=settings.address.pin,
+        store=store,
+        clock=brokers.Clock(scene.now.replace(microsecond=987_654)),
+        random=secrets.token_bytes,
+        at_rest=keys.at_rest,
+        authority=Authority(
+            signer=certificates.Signer(keys.authority, settings.authority), random=secrets.token_bytes
+        ),
+        notary=Notary(keys.ledger),
+        budgets=limits,
+        denials=Allowance(limits.denials, limits.denial_seconds),
+    )
+    asyncio.run(add_key(broker, manifest, DISKS[one.name]))
+    return Owner(identity=one, party=settings.party, broker=broker, ledger=keys.ledger, manifest=manifest)
