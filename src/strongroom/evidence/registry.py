@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import nitro, tpm
+from strongroom.evidence import cca, nitro, tpm
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +35,7 @@ class Verifier(Protocol):
 
 
 VERIFIERS: dict[str, Verifier] = {
+    "cca": cca.verify,
     "nitro": nitro.verify,
     "tpm": tpm.verify,
 }
