@@ -1,0 +1,26 @@
+"""Documents promise only what a test holds (docs/claims.md)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINES = [
+    line.split("|")[1:3]
+    for line in (ROOT / "docs/claims.md").read_text().splitlines()
+    if line.startswith("| ") and "::" in line
+]
+
+
+@pytest.mark.parametrize(("promise", "test"), LINES, ids=[promise.strip()[:60] for promise, _ in LINES])
+def test_every_promise_names_a_test_that_exists(promise, test):
+    path, _, name = test.strip().strip("`").partition("::")
+    assert promise.strip()
+    assert re.search(rf"^def {re.escape(name)}\(", (ROOT / path).read_text(), re.MULTILINE), test
+
+
+def test_there_are_promises():
+    assert len(LINES) >= 25
