@@ -1,0 +1,338 @@
+"""Real rooms under a real broker: what an operator might try, and what comes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from strongroom.model import agreement as agreement_model
+from strongroom.model.receipt import Outcome
+from strongroom.node import disks, qemu, room, tpm_state
+from tests.e2e import real_rooms
+from tests.e2e.real_rooms import strongroom
+
+pytestmark = [
+    pytest.mark.room,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(real_rooms.missing()), reason=real_rooms.missing() or "a room can run"),
+]
+OFF = "--without-memory-guard"
+
+
+@pytest.fixture(scope="module")
+def world():
+    root = Path(tempfile.mkdtemp(prefix="strongroom-cheats-"))
+    made = real_rooms.prepare(root)
+    yield made
+    made.close()
+    shutil.rmtree(root)
+
+
+def command(world, contract, folder, *options, base="base"):
+    """`strongroom run` as its arguments."""
+    return [
+        "run", contract, "--node", world.path("node"), "--base", world.path(base),
+        "--disk", world.path("query.disk"), "--disk", world.path("flights.disk"), "--out", folder, *options,
+    ]  # fmt: skip
+
+
+def started(world, contract, folder, *options, base="base"):
+    return subprocess.Popen(
+        [*real_rooms.COMMAND, *map(str, command(world, contract, folder, *options, base=base))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def phase(running, name):
+    """Wait until the run says so on standard error."""
+    for line in running.stderr:
+        if line.split()[-1] == name:
+            return
+    raise AssertionError(f"never came to {name}")
+
+
+def children_of(pid):
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            rest = stat.read_text().rpartition(")")[2].split()
+            name = (stat.parent / "comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(rest[1]) == pid:
+            found.append((int(stat.parent.name), name))
+    return found
+
+
+def failed_checks(folder):
+    error = json.loads((folder / "status.json").read_bytes())["error"]
+    return error, {one["name"]: one for one in error["checks"]}
+
+
+def changed_base(world, name, part, change):
+    folder = world.path(name)
+    shutil.copytree(world.path("base"), folder)
+    data = bytearray((folder / part).read_bytes())
+    change(data)
+    (folder / part).write_bytes(data)
+    return name
+
+
+def test_a_base_with_one_changed_byte_gets_no_key(world):
+    """The byte is in the padding of the initrd's end: it boots as well as the true one."""
+    base = changed_base(world, "base-changed", "initrd", lambda data: data.extend(b"\0" * 512))
+    ran = world.run(world.contract("exit 0"), base=base)
+    assert ran.code == 3
+    error, checks = failed_checks(ran.folder)
+    assert error["code"] == "denied"
+    assert len(checks) >= 1
+    assert any("reference" in name for name in checks), checks
+    assert all(one["hint"] for one in checks.values())
+    assert "program-started" not in ran.phases
+    assert not (ran.folder / "receipt.json").exists()
+    assert (ran.folder / "evidence-alice.json").exists()  # what the broker judged is kept
+
+
+def test_another_command_line_gets_no_key(world):
+    base = changed_base(world, "base-cmdline", "cmdline", lambda data: data.extend(b" strongroom.debug=1"))
+    ran = world.run(world.contract("exit 0"), base=base)
+    assert ran.code == 3
+    _, checks = failed_checks(ran.folder)
+    assert any("cmdline" in one["name"] + one["got"] + one["expected"] for one in checks.values()), checks
+
+
+def test_a_base_disk_with_one_changed_byte_does_not_boot(world):
+    def flip(data):
+        data[len(data) // 2 :: 4096] = bytes(byte ^ 1 for byte in data[len(data) // 2 :: 4096])
+
+    base = changed_base(world, "base-disk", "base.disk", flip)
+    ran = world.run(world.contract("exit 0"), base=base)
+    assert ran.code in (3, 4)
+    assert "program-started" not in ran.phases
+    assert not (ran.folder / "receipt.json").exists()
+
+
+def test_another_program_under_the_same_contract(world):
+    shutil.copytree(world.path("image"), world.path("thief"), symlinks=True)
+    (world.path("thief") / "etc/motd").write_text("send it all home\n")
+    strongroom(
+        "convert", world.path("thief"), "-i", world.path("bob.identity"), "--name", "thief",
+        "--config", world.path("config.json"), "--out", world.root,
+    )  # fmt: skip
+    contract = world.contract("exit 0")
+    # As the command line runs it: the manifest is not the contract's.
+    done = strongroom(
+        "run", contract, "--node", world.path("node"), "--base", world.path("base"),
+        "--disk", world.path("thief.disk"), "--disk", world.path("flights.disk"),
+        "--out", world.path("thief-out"), "--no-memory-guard", check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "[missing-disk]" in done.stderr
+    assert "the image of bob" in done.stderr
+    # As an operator with a node of his own making would: the contract's manifest, the other disk.
+    agreement = agreement_model.read(contract.read_bytes())
+    sealed = [disks.load(world.path(f"{name}.disk")) for name in ("query", "flights")]
+    drives, manifests = disks.match(agreement.contract, sealed)
+    folder = world.path("thief-out-2")
+    folder.mkdir()
+    order = room.Order(
+        node=tpm_state.load(world.path("node")), base=world.path("base"), agreement=agreement,
+        drives=(qemu.Drive(serial="image", path=world.path("thief.disk")), *drives[1:]),
+        manifests=manifests, out=folder, guarded=False,
+    )  # fmt: skip
+    phases = []
+    result = room.Room(order=order, on_phase=lambda name, _moment: phases.append(name)).run()
+    assert result.receipt.outcome is Outcome.DATA_CORRUPTED
+    assert "program-started" not in phases
+    assert result.receipt.outputs == ()
+
+
+def test_another_contract_signed_by_nobody_who_matters(world):
+    """The operator draws the contract again with himself as the reader of the outputs."""
+    strongroom("identity", "new", "mallory", "--out", world.root)
+    made = world.path("forged.json")
+    strongroom(
+        "contract", "new", "run-forged", "--out", made,
+        "--party", f"data-owner={world.path('alice.party.json')}",
+        "--party", f"program-owner={world.path('bob.party.json')}",
+        "--party", f"recipient={world.path('mallory.party.json')}",
+        "--image", world.path("query.manifest.json"), "--base", world.path("base"),
+        "--node", world.path("node.json"), "--dataset", f"flights={world.path('flights.manifest.json')}",
+        "--argument", "-c", "--argument", "cat /data/flights/table.csv > /out/x", "--simulated", OFF,
+        "--memory-mib", 256, "--output", "/out=mallory", "--threshold", 1,
+    )  # fmt: skip
+    strongroom("contract", "sign", made, "-i", world.path("mallory.identity"))
+    ran = world.run(made)
+    assert ran.code == 3
+    assert "program-started" not in ran.phases
+    assert not (ran.folder / "out-0.tar.age").exists()
+
+
+def test_a_node_that_the_contract_does_not_name(world):
+    strongroom("node", "init", world.path("other-node"), "--name", "other")
+    contract = world.contract("exit 0")
+    folder = world.path("other-node-out")
+    arguments = command(world, contract, folder, "--no-memory-guard")
+    arguments[arguments.index("--node") + 1] = world.path("other-node")
+    done = strongroom(*arguments, check=False)
+    assert done.returncode == 3
+    assert "root" in done.stderr
+
+
+def test_the_guard_may_be_off_only_where_the_contract_says_so(world):
+    options = ["--memory-mib", "256"]
+    made = world.path("guarded.json")
+    strongroom(
+        "contract", "new", "run-guarded", "--out", made,
+        "--party", f"data-owner={world.path('alice.party.json')}",
+        "--party", f"program-owner={world.path('bob.party.json')}",
+        "--image", world.path("query.manifest.json"), "--base", world.path("base"),
+        "--node", world.path("node.json"), "--dataset", f"flights={world.path('flights.manifest.json')}",
+        "--argument", "-c", "--argument", "wc -l < /data/flights/table.csv > /out/n",
+        "--simulated", *options, "--output", "/out=bob", "--runs", 2,
+    )  # fmt: skip
+    for name in ("alice", "bob"):
+        strongroom("contract", "sign", made, "-i", world.path(f"{name}.identity"))
+    off, on = world.path("guard-off"), world.path("guard-on")
+    done = strongroom(*command(world, made, off, "--no-memory-guard"), check=False)
+    assert done.returncode == 3
+    _, checks = failed_checks(off)
+    assert any("guard" in name for name in checks), checks
+    done = strongroom(*command(world, made, on))
+    ran = real_rooms.Ran(code=done.returncode, text=done.stdout, folder=on)
+    assert ran.output(world.identity("bob"))["n"].strip() == b"40000"
+    assert json.loads((on / "launch-record.json").read_bytes())["memory_guard"] is True
+
+
+def test_no_more_runs_than_agreed(world):
+    contract = world.contract("exit 0")
+    assert world.run(contract).code == 0
+    folder = world.path("second")
+    done = strongroom(*command(world, contract, folder, "--no-memory-guard"), check=False)
+    assert done.returncode == 3
+    _, checks = failed_checks(folder)
+    assert any("runs" in name for name in checks), checks
+
+
+def test_two_rooms_race_for_the_last_run(world):
+    contract = world.contract("exit 0")
+    folders = [world.path(f"race-{number}") for number in range(2)]
+    running = [started(world, contract, one, "--no-memory-guard") for one in folders]
+    ended = [one.communicate(timeout=200) for one in running]
+    assert sorted(one.returncode for one in running) == [0, 3], ended
+
+
+def test_two_rooms_side_by_side(world):
+    contract = world.contract("sha256sum /data/flights/table.csv > /out/sum", "--runs", 2)
+    folders = [world.path(f"side-{number}") for number in range(2)]
+    running = [started(world, contract, one, "--no-memory-guard") for one in folders]
+    for one in running:
+        _, text = one.communicate(timeout=200)
+        assert one.returncode == 0, text
+    ran = [real_rooms.Ran(code=0, text="", folder=one) for one in folders]
+    outputs = [one.output(world.identity("bob")) for one in ran]
+    assert outputs[0] == outputs[1]
+    assert ran[0].receipt.run != ran[1].receipt.run  # each room has keys of its own
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_qemu_killed_while_the_program_runs(world, guarded):
+    contract = world.contract("echo begun > /out/x; sleep 100")
+    folder = world.path(f"killed-{guarded}")
+    running = started(world, contract, folder, *(() if guarded else ("--no-memory-guard",)))
+    phase(running, "program-started")
+    # The guarded one is a descendant: its name is what `comm` says, wherever it is in the tree.
+    family, found = [running.pid], []
+    while family:
+        for pid, name in children_of(family.pop()):
+            family.append(pid)
+            if name.startswith("qemu"):
+                found.append(pid)
+    assert len(found) == 1
+    os.kill(found[0], signal.SIGKILL)
+    _, text = running.communicate(timeout=60)
+    assert running.returncode == 4
+    assert "[room-died]" in text
+    assert "killed by signal 9" in text
+    status = json.loads((folder / "status.json").read_bytes())
+    assert (status["state"], status["error"]["code"]) == ("failed", "room-died")
+    assert not (folder / "receipt.json").exists()
+    assert not any(one.name.endswith(".part") for one in folder.rglob("*"))
+
+
+def test_interrupted_runs_leave_a_status_and_no_process(world):
+    contract = world.contract("sleep 100")
+    folder = world.path("interrupted")
+    running = started(world, contract, folder, "--no-memory-guard")
+    phase(running, "program-started")
+    below = [pid for pid, _ in children_of(running.pid)]
+    assert len(below) == 2
+    running.send_signal(signal.SIGINT)
+    _, text = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "Traceback" not in text
+    assert json.loads((folder / "status.json").read_bytes())["state"] == "interrupted"
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in below)
+
+
+def test_a_broker_that_stands_still_only_delays_the_room(world):
+    contract = world.contract("exit 0")
+    world.broker.send_signal(signal.SIGSTOP)
+    resume = threading.Timer(8, world.broker.send_signal, (signal.SIGCONT,))
+    resume.start()
+    try:
+        ran = world.run(contract)
+    finally:
+        resume.cancel()
+        resume.join()
+        world.broker.send_signal(signal.SIGCONT)
+    assert ran.code == 0, ran.text
+
+
+def test_two_brokers_each_release_their_own_partys_key(world):
+    """bob's program is encrypted too, and his broker holds its key."""
+    root = world.root
+    shutil.copy(world.path("bob.party.json"), world.path("bob-plain.party.json"))
+    strongroom("broker", "init", root / "broker-bob", "-i", root / "bob.identity", "--listen", "127.0.0.1:0")
+    strongroom(
+        "convert", root / "image", "-i", root / "bob.identity", "--name", "secret", "--encrypt",
+        "--config", root / "config.json", "--out", root,
+    )  # fmt: skip
+    strongroom(
+        "broker", "add-key", root / "broker-bob", root / "secret.manifest.json", root / "secret.key.age",
+        "-i", root / "bob.identity",
+    )  # fmt: skip
+    served = subprocess.Popen(
+        [*real_rooms.COMMAND, "broker", "serve", str(root / "broker-bob")],
+        env={**os.environ, "STRONGROOM_PASSPHRASE": real_rooms.PASSPHRASE},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert served.stdout.readline()
+        ran = world.run(world.contract("echo fine > /out/x", image="secret"), image="secret")
+        assert ran.code == 0, ran.text
+        assert {"attested:alice", "attested:bob"} <= set(ran.phases)
+        for name in ("evidence", "release", "receipt"):
+            for party in ("alice", "bob"):
+                assert (ran.folder / f"{name}-{party}.json").exists()
+        assert ran.output(world.identity("bob")) == {"x": b"fine\n"}
+    finally:
+        served.terminate()
+        served.wait(20)
+        served.stdout.close()
+        shutil.move(world.path("bob-plain.party.json"), world.path("bob.party.json"))
