@@ -104,7 +104,9 @@ class Report:
                 f"{who}: no canary in the {_mib(best.read)} that can be read; the kernel gives nobody "
                 f"the {_mib(secret)} of its address space in memfd_secret pages"
             )
-        return f"{who}: no canary in the {_mib(best.read)} read, and {_mib(best.unreadable)} could not be read"
+        return (
+            f"{who}: no canary in the {_mib(best.read)} read, and {_mib(best.unreadable)} could not be read"
+        )
 
 
 def _mib(size: int) -> str:
