@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -301,6 +302,27 @@ def test_a_broker_that_stands_still_only_delays_the_room(world):
         resume.join()
         world.broker.send_signal(signal.SIGCONT)
     assert ran.code == 0, ran.text
+
+
+def test_a_broker_that_is_not_there_is_named_and_no_run_is_used_up(world):
+    party = json.loads(world.path("alice.party.json").read_bytes())
+    true = dict(party["broker"])
+    contract = world.contract("exit 0")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    party["broker"]["url"] = f"https://127.0.0.1:{port}"
+    kept = world.path("alice.party.json").read_bytes()
+    world.path("alice.party.json").write_text(json.dumps(party, sort_keys=True, separators=(",", ":")))
+    try:
+        astray = world.contract("exit 0")
+    finally:
+        world.path("alice.party.json").write_bytes(kept)
+    ran = world.run(astray)
+    assert ran.code == 4
+    assert "[broker-unreachable]" in ran.text
+    assert f"127.0.0.1:{port}" in ran.text
+    assert true["url"] not in ran.text
+    assert world.run(contract).code == 0
 
 
 def test_two_brokers_each_release_their_own_partys_key(world):

@@ -38,6 +38,14 @@ MAX_HELD = 1 << 20
 CONNECT_SECONDS = 10.0
 _ROOM = 0  # stream 0 is the control stream, never a broker
 _MAX_PHASES = 1000
+# What a room's failure may be called when trying again can help.
+_PASSING = frozenset(
+    {
+        *("timed-out", "cut-off", "tls-failed", "broker-error", "unavailable", "stopped"),
+        *("too-slow", "overloaded", "too-many-challenges", "closing", "ledger-full", "disk-full"),
+        *("channel-lost", "tpm-failed", "receipt-not-recorded"),
+    }
+)
 _PHASE = re.compile(r"[a-z0-9-]{1,64}(?::[a-z0-9._-]{1,64})?", re.ASCII)
 
 
@@ -95,6 +103,7 @@ class Relay:
         self._connected: deque[tuple[int, socket.socket | None, str]] = deque()
         self._waker, self._woken = socket.socketpair()
         self._phases = 0
+        self._unreachable = ""
         self._greeted = False
         self._done = False
         self._heard_bytes = 0
@@ -246,7 +255,7 @@ class Relay:
             self._used.add(stream)
             self._inbox.begin(stream, top.text("name", max_length=200))
         elif kind == "failed":
-            raise _failure(top)
+            raise _failure(top, self._unreachable)
         elif kind == "done":
             self._done = True
         else:
@@ -290,6 +299,7 @@ class Relay:
             number, connection, problem = self._connected.popleft()
             peer = self._streams.get(number)
             if connection is None:
+                self._unreachable = problem
                 self._on_note(problem)
                 self._streams.pop(number, None)
                 self._to_room(wire.FrameType.CLOSE, number, b"")
@@ -334,8 +344,8 @@ class Relay:
         self._peer.send(wire.Frame(type=kind, stream=stream, payload=payload).encode())
 
 
-def _failure(top: fields.Fields) -> StrongroomError:
-    """The error that the room tells of."""
+def _failure(top: fields.Fields, unreachable: str) -> StrongroomError:
+    """The error that the room tells of; `unreachable` is what this side knows of a broker it did not reach."""
     checks = verdict.read_checks(top)
     texts = top.text_map_of(("code", "message", "hint"), max_length=4096)
     top.done()
@@ -345,7 +355,14 @@ def _failure(top: fields.Fields) -> StrongroomError:
         error: StrongroomError = PolicyDenied(plain["message"], verdict=failed, hint=plain["hint"])
         error.code = plain["code"] or error.code
         return error
-    return Refused(f"the room gave up: {plain['message']}", code=plain["code"], hint=plain["hint"])
+    if plain["code"] not in _PASSING and not plain["code"].startswith("store-"):
+        return Refused(f"the room gave up: {plain['message']}", code=plain["code"], hint=plain["hint"])
+    message = f"the room gave up: {plain['message']}" + (f" ({unreachable})" if unreachable else "")
+    hint = (
+        plain["hint"]
+        or "start the broker, or wait for it, and run again: no run was used up without a release"
+    )
+    return Unavailable(message, code="broker-unreachable" if unreachable else plain["code"], hint=hint)
 
 
 def _printable_check(check: verdict.Check) -> verdict.Check:

@@ -306,6 +306,23 @@ def test_failed_without_checks_keeps_its_code(tmp_path):
     assert caught.value.code == "disk-corrupted"
 
 
+def test_what_trying_again_may_help_is_unavailable_and_names_the_broker(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+    world = World(tmp_path, {"alice": address})
+
+    def script(agent):
+        agent.hello()
+        agent.frame(wire.FrameType.OPEN, 1, b"alice")
+        assert agent.next().type == wire.FrameType.CLOSE
+        agent.control("failed", code="cut-off", message="cannot be reached", hint="", checks=[])
+
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{address[1]}: .*refused") as caught:
+        world.play(script)
+    assert caught.value.code == "broker-unreachable"
+    assert caught.value.hint
+
+
 def test_the_last_words_count_before_the_death(tmp_path):
     world = World(tmp_path, {})
 
