@@ -55,6 +55,14 @@ _ECDSA = {
     "secp256r1": (_P256_ORDER, 32, ec.SECP256R1(), ec.ECDSA(hashes.SHA256())),
     "secp384r1": (_P384_ORDER, 48, ec.SECP384R1(), ec.ECDSA(hashes.SHA384())),
 }
+# By hash, the library's objects for signatures whose hash is not the curve's or is told apart from the key.
+_RSA_OVER = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}
+_ECDSA_OVER = {name: ec.ECDSA(over) for name, over in _RSA_OVER.items()}
+_PKCS1 = padding.PKCS1v15()
+_PSS = {
+    name: padding.PSS(mgf=padding.MGF1(over), salt_length=padding.PSS.AUTO)
+    for name, over in _RSA_OVER.items()
+}
 # What the library raises for bytes that are no certificate; its warnings are errors where tests run.
 _LIBRARY_ERRORS = (
     ValueError,
@@ -113,14 +121,34 @@ class PublicKey:
         except InvalidSignature:
             raise Refused("signature does not verify", code="bad-signature") from None
 
-    def verify_rsa(self, signature: bytes, message: bytes) -> None:
-        """Raise `Refused` unless `signature` is RSASSA-PKCS1-v1_5 with SHA-256 over `message`."""
+    def verify_rs(self, *, r: int, s: int, message: bytes, hash: str) -> None:
+        """Raise `Refused` unless (r, s) is an ECDSA signature over `message` by a P-256 or P-384 key.
+
+        hash: `sha256` or `sha384`, as the signature's scheme says; a TPM's key may use either with its curve.
+        """
+        suite = _ECDSA.get(self.kind)
+        if suite is None or not isinstance(self.library, ec.EllipticCurvePublicKey):
+            raise Refused(f"the key is {self.kind}, the signature ECDSA P-256 or P-384", code="wrong-key")
+        if not (0 < r < suite[0] and 0 < s < suite[0]):
+            raise Refused("ECDSA r or s is not between 1 and the order of the curve", code="bad-signature")
+        try:
+            self.library.verify(encode_dss_signature(r, s), message, _ECDSA_OVER[hash])
+        except InvalidSignature:
+            raise Refused("signature does not verify", code="bad-signature") from None
+
+    def verify_rsa(
+        self, signature: bytes, message: bytes, *, hash: str = "sha256", pss: bool = False
+    ) -> None:
+        """Raise `Refused` unless `signature` is RSASSA-PKCS1-v1_5 (or, with `pss`, RSASSA-PSS) over `message`.
+
+        hash: `sha256` or `sha384`. The salt of a PSS signature may have any length: TPMs differ in it.
+        """
         if not isinstance(self.library, rsa.RSAPublicKey):
             raise Refused(f"the key is {self.kind}, the signature RSA", code="wrong-key")
         if len(signature) != (self.library.key_size + 7) // 8:
             raise Refused("RSA signature is not as long as the modulus", code="bad-signature")
         try:
-            self.library.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
+            self.library.verify(signature, message, _PSS[hash] if pss else _PKCS1, _RSA_OVER[hash])
         except InvalidSignature:
             raise Refused("signature does not verify", code="bad-signature") from None
 
@@ -144,6 +172,13 @@ class Certificate:
     spki_digest: str
     library: x509.Certificate = field(repr=False, compare=False)
     extensions: x509.Extensions = field(repr=False, compare=False)
+
+    def extension(self, oid: str) -> bytes | None:
+        """The value (DER) of a vendor's own extension, by its dotted OID; None where the certificate has none."""
+        for one in self.extensions:
+            if one.oid.dotted_string == oid and isinstance(one.value, x509.UnrecognizedExtension):
+                return one.value.value
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +286,21 @@ def verify_path(
     `untrusted-root`, `bad-chain`, `wrong-purpose`, `expired`, `not-yet-valid`.
     """
     path = _path(leaf, issuers, roots, purpose)
+    _in_date(path, now)
+    return path
+
+
+def verify_ca_path(ders: tuple[bytes, ...], *, roots: frozenset[str], now: datetime) -> Path:
+    """Verify the path (DER, root last) of an authority itself, as of one that signs revocation lists.
+
+    Like `verify_path`, but the first certificate must be one that may issue; it may be the root.
+    """
+    path = _ca_path(ders, roots)
+    _in_date(path, now)
+    return path
+
+
+def _in_date(path: Path, now: datetime) -> None:
     for one in path.certificates:
         if now < one.not_before:
             raise Refused(
@@ -264,31 +314,61 @@ def verify_path(
                 f"asked at {now:%Y-%m-%dT%H:%M:%SZ}",
                 code="expired",
             )
-    return path
 
 
 @functools.lru_cache(maxsize=256)
 def _path(leaf: bytes, issuers: bytes, roots: frozenset[str], purpose: str | None) -> Path:
     ders = split(issuers)
-    # The root is asked for first: nobody spends signature checks on a path that leads nowhere.
-    root = digest.sha256(ders[-1])
-    if root not in roots:
-        last = parse(ders[-1])
-        if last.spki_digest not in roots:
-            raise Refused(
-                f"the path ends in {root} (key {last.spki_digest}), which is no trusted root",
-                code="untrusted-root",
-            )
-        # Pinned by its key alone, the certificate's own words count only under that key.
-        _issued(last, last)
-    chain = (parse(leaf), *(parse(der) for der in ders))
+    _anchor(ders[-1], roots)
+    chain = (parse(leaf), *(_kept(der) for der in ders))
     for one in chain:
         _sound(one, is_root=one is chain[-1])
     for depth, (subject, issuer) in enumerate(itertools.pairwise(chain)):
-        _issued(subject, issuer)
+        if depth:
+            _issued_kept(subject.der, issuer.der)
+        else:
+            _issued(subject, issuer)
         _may_issue(issuer, below=depth, purpose=purpose)
     _may_sign(chain[0], purpose)
     return Path(certificates=chain)
+
+
+@functools.lru_cache(maxsize=64)
+def _ca_path(ders: tuple[bytes, ...], roots: frozenset[str]) -> Path:
+    if not 0 < len(ders) <= MAX_PATH:
+        raise Malformed(f"certificates: {len(ders)}, expected 1 to {MAX_PATH}", code="too-many")
+    _anchor(ders[-1], roots)
+    chain = tuple(_kept(der) for der in ders)
+    for depth, one in enumerate(chain):
+        _sound(one, is_root=one is chain[-1])
+        _may_issue(one, below=depth, purpose=None)
+    for subject, issuer in itertools.pairwise(chain):
+        _issued_kept(subject.der, issuer.der)
+    return Path(certificates=chain)
+
+
+def _anchor(root: bytes, roots: frozenset[str]) -> None:
+    # The root is asked for first: nobody spends signature checks on a path that leads nowhere.
+    whole = digest.sha256(root)
+    if whole in roots:
+        return
+    key = _kept(root).spki_digest
+    if key not in roots:
+        raise Refused(f"the path ends in {whole} (key {key}), which is no trusted root", code="untrusted-root")
+    # Pinned by its key alone, the certificate's own words count only under that key.
+    _issued_kept(root, root)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept(der: bytes) -> Certificate:
+    """`parse`, for the few issuers that most leaves share."""
+    return parse(der)
+
+
+@functools.lru_cache(maxsize=256)
+def _issued_kept(subject: bytes, issuer: bytes) -> None:
+    """`_issued`, for issuers: that they were issued does not change, and who asks again pays no signature."""
+    _issued(_kept(subject), _kept(issuer))
 
 
 def _sound(one: Certificate, *, is_root: bool) -> None:
@@ -355,6 +435,14 @@ def _may_sign(leaf: Certificate, purpose: str | None) -> None:
 def _marked(extended: x509.ExtendedKeyUsage, purpose: str) -> bool:
     marks = {oid.dotted_string for oid in extended}
     return purpose in marks or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE.dotted_string in marks
+
+
+def unrecognized(one: Certificate, oid: str) -> bytes | None:
+    """The value (DER) of a vendor's own extension, or None when the certificate has none of that identifier."""
+    for extension in one.extensions:
+        if extension.oid.dotted_string == oid and isinstance(extension.value, x509.UnrecognizedExtension):
+            return extension.value.value
+    return None
 
 
 def _extension(one: Certificate, kind: type[_Kind]) -> _Kind | None:

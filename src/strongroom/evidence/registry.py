@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import cca, nitro, tpm
+from strongroom.evidence import cca, nitro, nvgpu, tpm
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,6 +37,7 @@ class Verifier(Protocol):
 VERIFIERS: dict[str, Verifier] = {
     "cca": cca.verify,
     "nitro": nitro.verify,
+    "nvgpu": nvgpu.verify,
     "tpm": tpm.verify,
 }
 

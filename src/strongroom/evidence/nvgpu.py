@@ -1,0 +1,252 @@
+"""NVIDIA GPUs (Hopper, Blackwell) and NVSwitches (LS10): signed measurements → Claims of a device.
+
+Specs: DMTF DSP0274 1.1 (SPDM); NVIDIA attestation SDK and nvtrust (opaque fields, FWID, chain); RFC 5280;
+TCG DICE Attestation Architecture (FWID). A device stands beside a CPU's evidence: see `devices.py`.
+
+Checked here, in this order (numbers recur at the code; a failure is named in EvidenceRefused.check):
+  1 parts        exactly report and certificates, no endorsements, nothing over its size
+  2 chain.*      the device's certificate leads over its identity and NVIDIA's authorities to one of `roots`,
+                 and names a model that this file knows
+  3 signature    ECDSA P-384 over request and response by the certificate's key; r and s in range
+  4 binding      the nonce in the signed request is the one of `binding`
+  5 fwid         the firmware in the certificate is the firmware that the report names, where it names one
+
+Not checked here: measurements, driver and firmware versions. Those are policy (strongroom/appraisal), which has
+no reference values of NVIDIA's: facts.rim says "not compared". Not checked anywhere: see NOT_CHECKED below.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strongroom.crypto import x509
+from strongroom.errors import EvidenceRefused, Refused
+from strongroom.evidence import nvgpu_spdm
+from strongroom.evidence import roots as pinned
+from strongroom.model.claims import Claims
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from strongroom.evidence.nvgpu_spdm import Report
+    from strongroom.model.binding import Bound
+    from strongroom.model.endorsements import Endorsements
+    from strongroom.model.evidence import Evidence
+
+TEE = "nvgpu"
+PARTS = {
+    "certificates": x509.MAX_PATH * x509.MAX_CERTIFICATE,
+    "report": nvgpu_spdm.MAX_REPORT,
+}
+NOT_COMPARED = "not compared"
+
+NOT_CHECKED = (
+    "measurements against NVIDIA's reference values (RIM): not compared, so that firmware and driver may be any",
+    "debug and developer mode: they show in the measurements alone, which were not compared",
+    "revocation: NVIDIA tells it by OCSP, which was not asked",
+    "that the device sits in this machine: the nonce shows that it answered for this binding and no more",
+)
+
+_SPDM = "DMTF DSP0274 1.1, section 10.11"
+_NVIDIA = "NVIDIA attestation SDK"
+_FAMILIES = {"GH": "Hopper", "GB": "Blackwell", "LS": "NVSwitch"}
+_MODELS = {"GH100", "LS_10"}
+_FWID_OIDS = ("2.23.133.5.4.1", "2.23.133.5.4.1.1")  # Hopper and LS10; Blackwell
+# A DER FWID: the OID of SHA-384, then 48 bytes.
+_FWID = bytes.fromhex("06096086480165030402020430")
+_FWID_FIELD = 20
+_VBIOS_FIELD = 6
+_TEXTS = {
+    3: "driver_version",
+    15: "chip_sku",
+    16: "chip_sku_mod",
+    17: "project",
+    18: "project_sku",
+    19: "project_sku_mod",
+}
+_HEXES = {
+    4: "gpu_info",
+    12: "measurement_counts",
+    13: "cpr_info",
+    14: "board_id",
+    20: "fwid",
+    22: "switch_pdis",
+    23: "disabled_ports",
+    24: "position_id",
+    25: "lock_status",
+    26: "gpu_pdis",
+    32: "gpu_link_connections",
+    33: "system_enable_status",
+    34: "opaque_version",
+    35: "chip_info",
+    36: "feature_flag",
+}
+_SWITCHES = {11: "nvdec0", 21: "protected_pcie"}
+_STATES = {b"\x55": "disabled", b"\xaa": "enabled"}
+_CHAIN_CHECKS = {
+    "untrusted-root": "chain.root",
+    "expired": "chain.validity",
+    "not-yet-valid": "chain.validity",
+}
+
+
+def verify(
+    evidence: Evidence,
+    endorsements: Endorsements,
+    *,
+    binding: Bound,
+    roots: frozenset[str],
+    now: datetime,
+) -> Claims:
+    """Claims of a device. Raises `EvidenceRefused`, or `Malformed` when a part does not parse."""
+    # 1 parts
+    _check_parts(evidence, endorsements)
+    report = nvgpu_spdm.parse(evidence.parts["report"])
+    # 2 chain
+    path = _chain(evidence.parts["certificates"], roots, now)
+    model = _model(path.leaf)
+    # 3 signature
+    _check_signature(report, path.leaf.key)
+    # 4 binding
+    expected = binding.value("nonce")
+    if report.nonce != expected:
+        raise EvidenceRefused(
+            "binding",
+            expected=expected.hex(),
+            got=report.nonce.hex(),
+            hint="the device answered another binding: evidence of another machine or of an earlier time",
+            source="model/binding.py",
+        )
+    # 5 fwid
+    fwid = _check_fwid(report, path.leaf)
+    return _claims(report, path, model, fwid)
+
+
+def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
+    if evidence.parts.keys() != PARTS.keys() or endorsements.parts:
+        raise EvidenceRefused(
+            "parts",
+            expected=", ".join(PARTS) + ", and no endorsements",
+            got=", ".join(sorted((*evidence.parts, *endorsements.parts)))[:400] or "nothing",
+        )
+
+
+def _chain(certificates: bytes, roots: frozenset[str], now: datetime) -> x509.Path:
+    """The device's certificate first, the root last."""
+    leaf, *issuers = x509.split(certificates)
+    try:
+        return x509.verify_path(leaf, b"".join(issuers), roots=roots, purpose=None, now=now)
+    except Refused as cause:
+        raise EvidenceRefused(
+            _CHAIN_CHECKS.get(cause.code, "chain.path"),
+            expected="a device's certificate, in date, that leads to one of " + ", ".join(sorted(roots)[:4]),
+            got=cause.message,
+            source="RFC 5280, section 6",
+        ) from None
+
+
+def _model(leaf: x509.Certificate) -> str:
+    """The chip that the certificate is for: the first word of its common name."""
+    for part in leaf.subject.split(","):
+        if part.startswith("CN="):
+            name = part[3:].split(" ")[0]
+            if name in _MODELS or (len(name) == 5 and name[:2] == "GB" and name[2:].isdecimal()):
+                return name
+    raise EvidenceRefused(
+        "chain.model",
+        expected="a certificate of a GH100, GB1xx, GB2xx or LS_10",
+        got=leaf.subject,
+        hint="this version does not know that device, or the certificate is no device's; an unknown one never counts",
+        source=_NVIDIA,
+    )
+
+
+def _check_signature(report: Report, key: x509.PublicKey) -> None:
+    try:
+        if key.kind != "secp384r1":
+            raise Refused(f"the key is {key.kind}", code="wrong-key")
+        key.verify_ecdsa(report.signature, report.signed)
+    except Refused as cause:
+        raise EvidenceRefused(
+            "signature",
+            expected="an ECDSA P-384 signature over request and response by the device's key",
+            got=cause.message,
+            source=_SPDM,
+        ) from None
+
+
+def _check_fwid(report: Report, leaf: x509.Certificate) -> str:
+    """The FWID in the device's certificate. Reports of older drivers name none; then nothing can differ."""
+    certified = ""
+    for oid in _FWID_OIDS:
+        value = leaf.extension(oid) or b""
+        if value.count(_FWID) == 1:
+            at = value.index(_FWID) + len(_FWID)
+            certified = value[at : at + 48].hex()
+    named = report.opaque.get(_FWID_FIELD)
+    if named is not None and named.hex() != certified:
+        raise EvidenceRefused(
+            "fwid",
+            expected=f"the certificate's firmware, {certified or 'none'}",
+            got=named.hex(),
+            hint="the report is of other firmware than the one that the key was certified for",
+            source=f"{_NVIDIA}; TCG DICE Attestation Architecture",
+        )
+    return certified
+
+
+def _claims(report: Report, path: x509.Path, model: str, fwid: str) -> Claims:
+    root = path.root.spki_digest
+    identity = path.certificates[1]
+    facts: dict[str, str | int | bool] = {
+        "model": model,
+        "family": _FAMILIES[model[:2]],
+        "rim": NOT_COMPARED,
+        "ocsp": NOT_COMPARED,
+        "debug_mode": NOT_COMPARED,
+        "measurements": len(report.measurements),
+        "certified_fwid": fwid,
+        "fwid_reported": _FWID_FIELD in report.opaque,
+        "nonce": report.nonce.hex(),
+        "responder_nonce": report.responder_nonce.hex(),
+        "device_subject": path.leaf.subject,
+        "identity_subject": identity.subject,
+        "root_subject": path.root.subject,
+    }
+    for number, value in report.opaque.items():
+        name, shown = _shown(number, value)
+        facts[name] = shown
+    return Claims(
+        tee=TEE,
+        simulated=not pinned.is_hardware(TEE, root),
+        root=root,
+        # The key of the chip itself; the device's own key changes with its firmware.
+        machine=identity.spki_digest,
+        contract=None,
+        registers={f"m{index}": value.hex() for index, value in report.measurements.items()},
+        debug=False,
+        memory_guard=False,
+        facts=facts,
+        not_checked=NOT_CHECKED,
+    )
+
+
+def _shown(number: int, value: bytes) -> tuple[str, str]:
+    """A field's name, and its value for people. A field that is not known is shown in hexadecimal."""
+    if number in _TEXTS:
+        text = value.rstrip(b"\0")
+        shown = text.decode("ascii") if text.isascii() else ""
+        return _TEXTS[number], shown if shown.isprintable() and text.isascii() else value.hex()
+    if number in _SWITCHES:
+        return _SWITCHES[number], _STATES.get(value, value.hex())
+    if number == _VBIOS_FIELD:
+        return "vbios_version", _vbios(value)
+    return _HEXES.get(number, f"opaque_{number}"), value.hex()
+
+
+def _vbios(value: bytes) -> str:
+    """A GPU gives 8 bytes, "96.00.AF.00.01" as 00 AF 00 96 and 01 00 00 00; a switch gives that text."""
+    if len(value) == 8:
+        return ".".join(f"{byte:02X}" for byte in (value[3], value[2], value[1], value[0], value[4]))
+    text = value.rstrip(b"\0")
+    return text.decode("ascii") if text.isascii() and text.decode("ascii").isprintable() else value.hex()
