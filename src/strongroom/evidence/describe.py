@@ -81,7 +81,8 @@ def _quote(data: bytes) -> Lines:
         "SHA-256 of the binding's digest: nonce, contract, keys, audience",
     )
     yield "PCRs", " ".join(str(index) for index in quote.selection), "which registers are signed"
-    yield "PCR digest", quote.pcr_digest.hex(), "SHA-256 over their values"
+    yield "PCR bank", quote.bank, ""
+    yield "PCR digest", quote.pcr_digest.hex(), "over their values"
     yield "clock", f"{quote.clock} ms", "how long this TPM has run"
     yield "resets", str(quote.reset_count), "how often it was started"
     yield "restarts", str(quote.restart_count), "how often it was suspended"
@@ -92,11 +93,11 @@ def _quote(data: bytes) -> Lines:
 def _signature(data: bytes) -> Lines:
     signature = tpm_quote.parse_signature(data)
     if isinstance(signature, tpm_quote.EcdsaSignature):
-        yield "algorithm", "ECDSA, SHA-256", ""
+        yield "algorithm", f"ECDSA, {signature.hash}", ""
         yield "r", f"{signature.r:064x}", ""
         yield "s", f"{signature.s:064x}", ""
     else:
-        yield "algorithm", "RSASSA-PKCS1-v1_5, SHA-256", ""
+        yield "algorithm", f"{'RSASSA-PSS' if signature.pss else 'RSASSA-PKCS1-v1_5'}, {signature.hash}", ""
         yield "value", signature.raw.hex(), ""
 
 

@@ -95,15 +95,16 @@ def verify(
     path = _chain(parts["ak-certificate"], parts["issuers"], roots, now)
     # 3 quote
     quote = tpm_quote.parse_quote(parts["quote"])
-    if quote.selection != SELECTION:
+    if quote.selection != SELECTION or quote.bank != "sha256":
         raise EvidenceRefused(
             "quote",
-            expected="PCRs 0 to 12",
-            got="PCRs " + ", ".join(str(index) for index in quote.selection),
+            expected="PCRs 0 to 12 of the sha256 bank",
+            got=f"{quote.bank} PCRs " + ", ".join(str(index) for index in quote.selection),
             source=_SPEC_TPM,
         )
     # 4 signature
-    _check_signature(parts["signature"], path.leaf.key, quote.raw)
+    signature = tpm_quote.parse_signature(parts["signature"])
+    _check_signature(signature, path.leaf.key, quote.raw)
     # 5 binding
     expected = binding.value("extra_data")
     if quote.extra_data != expected:
@@ -115,12 +116,7 @@ def verify(
             source="model/binding.py",
         )
     # 6 pcr-values
-    pcrs = tpm_quote.split_pcrs(parts["pcrs"], quote.selection)
-    values_digest = hashlib.sha256(parts["pcrs"]).digest()
-    if values_digest != quote.pcr_digest:
-        raise EvidenceRefused(
-            "pcr-values", expected=quote.pcr_digest.hex(), got=values_digest.hex(), source=_SPEC_TPM
-        )
+    pcrs = tpm_quote.check_pcrs(quote, signature, parts["pcrs"])
     # 7 launch
     record = _check_launch(parts["launch-record"], parts["event-log"], pcrs)
     # 8 contract
@@ -171,9 +167,11 @@ def _chain(leaf: bytes, issuers: bytes, roots: frozenset[str], now: datetime) ->
         ) from None
 
 
-def _check_signature(signature: bytes, key: x509.PublicKey, quote: bytes) -> None:
+def _check_signature(
+    signature: tpm_quote.EcdsaSignature | tpm_quote.RsaSignature, key: x509.PublicKey, quote: bytes
+) -> None:
     try:
-        tpm_quote.check_signature(tpm_quote.parse_signature(signature), key, quote)
+        tpm_quote.check_signature(signature, key, quote)
     except Refused as cause:
         raise EvidenceRefused(
             "signature",

@@ -1,14 +1,14 @@
 """TPM 2.0 quotes: TPMS_ATTEST and TPMT_SIGNATURE, parsed strictly, and PCR arithmetic.
 
-Specs: TCG TPM 2.0 Library, Part 2: Structures, 10.12 (attestation) and 11.3.4 (signatures).
-Shared by every TEE whose evidence holds a TPM quote. Parsing believes nothing; `check_signature`
-is the only judgement here. Only the SHA-256 bank is read.
+Specs: TCG TPM 2.0 Library, Part 1: Architecture, 32.3 (what a quote digests); Part 2: Structures, 10.12
+(attestation) and 11.3 (signatures). Shared by every TEE whose evidence holds a TPM quote. Parsing believes
+nothing; `check_signature` and `check_pcrs` are the only judgements here. One bank a quote, SHA-256 or SHA-384.
 
 TPMS_ATTEST  magic u32 = ff 54 43 47 (made inside a TPM)   type u16 = 8018 (quote)
              qualifiedSigner TPM2B_NAME    extraData TPM2B_DATA
              clock u64  resetCount u32  restartCount u32  safe u8    firmwareVersion u64
-             TPML_PCR_SELECTION: count u32 = 1, hash u16 = 000b, size u8 = 3, bitmap
-             pcrDigest TPM2B_DIGEST
+             TPML_PCR_SELECTION: count u32, each hash u16, size u8 = 3, bitmap; one of them selects anything
+             pcrDigest TPM2B_DIGEST, by the hash of the signature's scheme
 """
 
 from __future__ import annotations
@@ -18,35 +18,41 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.encoding.reader import Reader
-from strongroom.errors import Malformed, Refused
+from strongroom.errors import EvidenceRefused, Malformed, Refused
 
 if TYPE_CHECKING:
     from strongroom.crypto.x509 import PublicKey
 
 MAX_QUOTE = 1024
 MAX_SIGNATURE = 2048
+MAX_PCRS = 24 * 48
 PCR_BYTES = 32
 ZERO = bytes(PCR_BYTES)
 H_CRTM_START = bytes(31) + b"\x04"  # PCR 0 when an H-CRTM event came before start-up (locality 4)
+BANKS = {"sha256": 32, "sha384": 48}
+"""The PCR banks that are read, and the bytes of a value. SHA-1 counts for nothing."""
 
 _MAGIC = 0xFF544347
 _QUOTE = 0x8018
-_SHA256 = 0x000B
+_HASHES = {0x000B: "sha256", 0x000C: "sha384"}
 _RSASSA = 0x0014
+_RSAPSS = 0x0016
 _ECDSA = 0x0018
 _MAX_NAME = 68  # TPM2B_NAME: algorithm and the largest digest
 _MAX_EXTRA = 64
+_MAX_BANKS = 16
 _BITMAP = 3
-_MAX_ECC = 32
+_MAX_ECC = 48
 _MAX_RSA = 1024
+_SPEC = "TCG TPM 2.0 Library, Part 1, 32.3"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quote:
     """A parsed TPMS_ATTEST of type quote.
 
-    extra_data: what the caller had signed along. clock: milliseconds that the TPM has run.
-    selection: PCR numbers in ascending order. pcr_digest: SHA-256 over their values.
+    extra_data: what the caller had signed along. clock: milliseconds that the TPM has run. bank: `sha256` or
+    `sha384`. selection: PCR numbers in ascending order. pcr_digest: over their values, 32 or 48 bytes.
     """
 
     raw: bytes
@@ -56,23 +62,27 @@ class Quote:
     restart_count: int
     safe: bool
     firmware: int
+    bank: str
     selection: tuple[int, ...]
     pcr_digest: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class EcdsaSignature:
-    """ECDSA with SHA-256: two integers, not yet range-checked."""
+    """ECDSA over `hash`: two integers, not yet range-checked."""
 
     r: int
     s: int
+    hash: str = "sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RsaSignature:
-    """RSASSA-PKCS1-v1_5 with SHA-256."""
+    """RSASSA-PKCS1-v1_5, or RSASSA-PSS where `pss`, over `hash`."""
 
     raw: bytes
+    hash: str = "sha256"
+    pss: bool = False
 
 
 def parse_quote(data: bytes) -> Quote:
@@ -90,13 +100,11 @@ def parse_quote(data: bytes) -> Quote:
     if safe > 1:
         raise Malformed("quote: the clock's safe flag is neither 0 nor 1", code="bad-value")
     firmware = reader.u64()
-    if reader.u32() != 1 or reader.u16() != _SHA256 or reader.u8() != _BITMAP:
-        raise Malformed("quote: expected one selection of the SHA-256 bank", code="bad-selection")
-    bitmap = int.from_bytes(reader.take(_BITMAP), "little")
-    pcr_digest = _sized(reader, "PCR digest", PCR_BYTES)
+    bank, selection = _selection(reader)
+    pcr_digest = _sized(reader, "PCR digest", max(BANKS.values()))
     reader.done()
-    if len(pcr_digest) != PCR_BYTES:
-        raise Malformed("quote: the PCR digest is not 32 bytes", code="bad-value")
+    if len(pcr_digest) not in BANKS.values():
+        raise Malformed("quote: the PCR digest is not 32 or 48 bytes", code="bad-value")
     return Quote(
         raw=data,
         extra_data=extra_data,
@@ -105,27 +113,30 @@ def parse_quote(data: bytes) -> Quote:
         restart_count=restart_count,
         safe=bool(safe),
         firmware=firmware,
-        selection=tuple(index for index in range(8 * _BITMAP) if bitmap >> index & 1),
+        bank=bank,
+        selection=selection,
         pcr_digest=pcr_digest,
     )
 
 
 def parse_signature(data: bytes) -> EcdsaSignature | RsaSignature:
-    """Parse TPMT_SIGNATURE bytes: ECDSA or RSASSA, SHA-256. Raises `Malformed`."""
+    """Parse TPMT_SIGNATURE bytes: ECDSA, RSASSA or RSAPSS, SHA-256 or SHA-384. Raises `Malformed`."""
     if len(data) > MAX_SIGNATURE:
         raise Malformed(f"signature: {len(data)} bytes, at most {MAX_SIGNATURE} allowed", code="too-large")
     reader = Reader(data, "signature")
-    scheme, hash_algorithm = reader.u16(), reader.u16()
-    if scheme not in (_ECDSA, _RSASSA) or hash_algorithm != _SHA256:
-        raise Malformed("signature: neither ECDSA nor RSASSA with SHA-256", code="unknown-algorithm")
+    scheme, hash_name = reader.u16(), _HASHES.get(reader.u16())
+    if scheme not in (_ECDSA, _RSASSA, _RSAPSS) or hash_name is None:
+        raise Malformed("signature: not ECDSA or RSA with SHA-256 or SHA-384", code="unknown-algorithm")
     signature: EcdsaSignature | RsaSignature
     if scheme == _ECDSA:
         signature = EcdsaSignature(
             r=int.from_bytes(_sized(reader, "r", _MAX_ECC), "big"),
             s=int.from_bytes(_sized(reader, "s", _MAX_ECC), "big"),
+            hash=hash_name,
         )
     else:
-        signature = RsaSignature(raw=_sized(reader, "RSA signature", _MAX_RSA))
+        raw = _sized(reader, "RSA signature", _MAX_RSA)
+        signature = RsaSignature(raw=raw, hash=hash_name, pss=scheme == _RSAPSS)
     reader.done()
     return signature
 
@@ -133,23 +144,54 @@ def parse_signature(data: bytes) -> EcdsaSignature | RsaSignature:
 def check_signature(signature: EcdsaSignature | RsaSignature, key: PublicKey, message: bytes) -> None:
     """Raise `Refused` unless `signature` over `message` is by `key`; r and s are range-checked."""
     if isinstance(signature, EcdsaSignature):
-        key.verify_p256(r=signature.r, s=signature.s, message=message)
+        key.verify_rs(r=signature.r, s=signature.s, message=message, hash=signature.hash)
     else:
-        key.verify_rsa(signature.raw, message)
+        key.verify_rsa(signature.raw, message, hash=signature.hash, pss=signature.pss)
 
 
-def split_pcrs(data: bytes, selection: tuple[int, ...]) -> dict[int, bytes]:
+def check_pcrs(quote: Quote, signature: EcdsaSignature | RsaSignature, values: bytes) -> dict[int, bytes]:
+    """The quoted PCRs by number, cut from `values` (ascending). Raises `Malformed`, or `EvidenceRefused` (`pcr-values`).
+
+    The digest is by the hash of the scheme that signed, which is not always the hash of the bank.
+    """
+    pcrs = split_pcrs(values, quote.selection, BANKS[quote.bank])
+    got = hashlib.new(signature.hash, values).digest()
+    if got != quote.pcr_digest:
+        raise EvidenceRefused("pcr-values", expected=quote.pcr_digest.hex(), got=got.hex(), source=_SPEC)
+    return pcrs
+
+
+def split_pcrs(data: bytes, selection: tuple[int, ...], size: int = PCR_BYTES) -> dict[int, bytes]:
     """Cut concatenated PCR values apart, in the order of `selection`. Raises `Malformed`."""
-    if len(data) != PCR_BYTES * len(selection):
+    if len(data) != size * len(selection):
         raise Malformed(f"PCR values: {len(data)} bytes for {len(selection)} PCRs", code="bad-length")
-    return {index: data[place * PCR_BYTES : (place + 1) * PCR_BYTES] for place, index in enumerate(selection)}
+    return {index: data[place * size : (place + 1) * size] for place, index in enumerate(selection)}
 
 
 def extend(value: bytes, measurement: bytes) -> bytes:
-    """The value of a PCR after `measurement` (32 bytes) is extended into it. Raises `Refused`."""
+    """The value of a SHA-256 PCR after `measurement` (32 bytes) is extended into it. Raises `Refused`."""
     if len(value) != PCR_BYTES or len(measurement) != PCR_BYTES:
         raise Refused("extending a PCR: expected 32 bytes each", code="bad-length")
     return hashlib.sha256(value + measurement).digest()
+
+
+def _selection(reader: Reader) -> tuple[str, tuple[int, ...]]:
+    """The one bank of which PCRs are selected, and which. Banks of which none is are passed over."""
+    count = reader.u32()
+    if not 0 < count <= _MAX_BANKS:
+        raise Malformed(f"quote: {count} PCR selections", code="bad-selection")
+    chosen = []
+    for _ in range(count):
+        algorithm, size = reader.u16(), reader.u8()
+        if size != _BITMAP:
+            raise Malformed("quote: a selection is not of 24 PCRs", code="bad-selection")
+        bitmap = int.from_bytes(reader.take(_BITMAP), "little")
+        if bitmap:
+            chosen.append((_HASHES.get(algorithm), bitmap))
+    if len(chosen) != 1 or chosen[0][0] is None:
+        raise Malformed("quote: expected PCRs of one bank, SHA-256 or SHA-384", code="bad-selection")
+    bank, bitmap = chosen[0]
+    return bank, tuple(index for index in range(8 * _BITMAP) if bitmap >> index & 1)
 
 
 def _sized(reader: Reader, what: str, limit: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,25 @@ def test_a_quote_is_read_field_by_field():
     assert quote.pcr_digest == bytes(32)
     assert tpm_quote.parse_quote(attest(select=b"\x01\x80\x80")).selection == (0, 15, 23)
     assert not tpm_quote.parse_quote(attest(safe=0)).safe
+    assert quote.bank == "sha256"
+
+
+def test_the_sha384_bank_is_read_whatever_its_scheme_digests_with():
+    for size in (32, 48):
+        quote = tpm_quote.parse_quote(attest(bank=0xC, digest=bytes(size)))
+        assert (quote.bank, len(quote.pcr_digest)) == ("sha384", size)
+
+
+def test_banks_of_which_nothing_is_selected_are_passed_over():
+    two = attest().replace(
+        struct.pack(">IHB", 1, 0xB, 3), struct.pack(">IHB3sHB", 2, 0x4, 3, b"\0\0\0", 0xB, 3)
+    )
+    assert tpm_quote.parse_quote(two) == replace(tpm_quote.parse_quote(attest()), raw=two)
+    both = attest().replace(
+        struct.pack(">IHB", 1, 0xB, 3), struct.pack(">IHB3sHB", 2, 0xC, 3, b"\1\0\0", 0xB, 3)
+    )
+    with pytest.raises(Malformed):
+        tpm_quote.parse_quote(both)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +79,8 @@ def test_a_quote_is_read_field_by_field():
         attest(count=0),
         attest(count=2),
         attest(bank=0x4),  # SHA-1
-        attest(bank=0xC),
+        attest(bank=0xD),  # SHA-512
+        attest(select=b"\0\0\0"),  # nothing selected
         attest(select=b"\xff\x1f"),
         attest(select=b"\xff\x1f\0\0"),
         attest(digest=bytes(31)),
@@ -83,6 +104,11 @@ def test_signatures_are_read():
     parsed = tpm_quote.parse_signature(signature(0x18, 0xB, b"\x01\x00", bytes(31) + b"\x05"))
     assert parsed == tpm_quote.EcdsaSignature(r=256, s=5)
     assert tpm_quote.parse_signature(signature(0x14, 0xB, b"abc")) == tpm_quote.RsaSignature(raw=b"abc")
+    assert tpm_quote.parse_signature(signature(0x16, 0xC, b"abc")) == tpm_quote.RsaSignature(
+        raw=b"abc", hash="sha384", pss=True
+    )
+    wide = tpm_quote.parse_signature(signature(0x18, 0xC, bytes(47) + b"\x02", bytes(47) + b"\x05"))
+    assert wide == tpm_quote.EcdsaSignature(r=2, s=5, hash="sha384")
 
 
 @pytest.mark.parametrize(
@@ -91,10 +117,11 @@ def test_signatures_are_read():
         b"",
         signature(0x18, 0x4, bytes(32), bytes(32)),  # SHA-1
         signature(0x14, 0x4, bytes(256)),
-        signature(0x16, 0xB, bytes(256)),  # RSAPSS
+        signature(0x16, 0x4, bytes(256)),
+        signature(0x1A, 0xB, bytes(32), bytes(32)),  # ECDAA
         signature(0x10, 0xB),  # TPM_ALG_NULL: no signature at all
         signature(0x5, 0xB, bytes(32)),  # HMAC
-        signature(0x18, 0xB, bytes(33), bytes(32)),
+        signature(0x18, 0xB, bytes(49), bytes(32)),
         signature(0x18, 0xB, bytes(32)),
         signature(0x18, 0xB, bytes(32), bytes(32), b""),
         signature(0x14, 0xB, bytes(1025)),
