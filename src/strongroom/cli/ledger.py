@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,10 @@ import typer
 
 from strongroom.cli import files
 from strongroom.cli.identity import IdentityFile, PassphraseFd, load
+from strongroom.cli.printable import printable
 from strongroom.crypto import sign
 from strongroom.encoding import reader
-from strongroom.errors import Misuse, Refused
+from strongroom.errors import Malformed, Misuse, Refused
 from strongroom.fetch import brokers
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles, witness
@@ -43,18 +45,21 @@ def show(
     """List the entries, after checking that they are what the signed checkpoint covers."""
     source, key = _source(broker)
     checkpoint = checkpoint_format.verify(source.checkpoint(), key)
-    rows = []
-    for index, entry in enumerate(_audited(source, checkpoint)):
+    rows: list[tuple[int, record_model.Record]] = []
+
+    def keep(index: int, entry: bytes) -> None:
         one = record_model.parse(entry)
-        if run and one.run != run:
-            continue
-        rows.append((index, one))
+        if run in ("", one.run):
+            rows.append((index, one))
+
+    _audit(source, checkpoint, keep)
     if as_json:
         print(json.dumps([{"index": index, **json.loads(one.encode())} for index, one in rows]))
         return
     for index, one in rows:
         time_text = one.time.strftime("%Y-%m-%d %H:%M:%S")
-        print(f"{index:6}  {time_text}  {one.kind.value:<8}  {one.run or '-':<36}  {one.contract[:19]}")
+        run_text = printable(one.run) or "-"
+        print(f"{index:6}  {time_text}  {one.kind.value:<8}  {run_text:<36}  {one.contract[:19]}")
     print(f"{checkpoint.size} entries, root {checkpoint.root.hex()[:16]}…")
 
 
@@ -67,13 +72,11 @@ def verify(
 ) -> None:
     """Check the whole ledger against its checkpoint, against what you saw before, and against others."""
     source, key = _source(broker)
-    note = source.checkpoint()
-    current = witness.observe(_remembered(state), note, key, source)
-    for _ in _audited(source, current):
-        pass
+    note, current = _observe(source, key, state)
+    _audit(source, current, lambda _index, entry: _parses(entry))
     for path in against:
-        other = files.read(path, max_bytes=checkpoint_format.MAX_BYTES).decode("utf-8", "replace")
-        witness.compare(note, other, key, source)
+        with _kept_apart(state, note):
+            witness.compare(note, _read_note(path), key, source)
     files.write(state, note.encode(), replace=True)
     print(f"consistent: {current.size} entries, root {current.root.hex()[:16]}…")
 
@@ -84,8 +87,7 @@ def cosign(
     """Check growth since the last time, cosign the checkpoint and remember it."""
     source, key = _source(broker)
     mine = load(identity, passphrase_fd)
-    note = source.checkpoint()
-    current = witness.observe(_remembered(state), note, key, source)
+    note, current = _observe(source, key, state)
     cosigned = checkpoint_format.cosign(note, mine.name, mine.signing, timestamp=int(time.time()))
     files.write(state, cosigned.encode(), replace=True)
     print(f"cosigned as {mine.name}: {current.size} entries, root {current.root.hex()[:16]}…")
@@ -99,23 +101,66 @@ def _source(path: Path) -> tuple[brokers.BrokerReader, sign.VerifyingKey]:
     return brokers.BrokerReader(address=party.broker), sign.VerifyingKey(party.broker.ledger_key)
 
 
-def _remembered(state: Path) -> str | None:
-    if not state.exists():
-        return None
-    return files.read(state, max_bytes=checkpoint_format.MAX_BYTES).decode("utf-8", "replace")
+def _observe(
+    source: brokers.BrokerReader, key: sign.VerifyingKey, state: Path
+) -> tuple[str, checkpoint_format.Checkpoint]:
+    """The ledger's newest checkpoint, once it is shown to extend the one that `state` remembers."""
+    remembered = _read_note(state) if state.exists() else None
+    note = source.checkpoint()
+    with _kept_apart(state, note):
+        return note, witness.observe(remembered, note, key, source)
 
 
-def _audited(source: brokers.BrokerReader, checkpoint: checkpoint_format.Checkpoint) -> Iterator[bytes]:
-    """Every entry; at the end the root is compared, so use nothing before the iterator is through."""
-    entries = list(_entries(source, checkpoint.size))
-    size, root = witness.recompute(entries)
-    if (size, root) != (checkpoint.size, checkpoint.root):
+def _read_note(path: Path) -> str:
+    try:
+        return files.read(path, max_bytes=checkpoint_format.MAX_BYTES).decode()
+    except UnicodeDecodeError:
+        raise Malformed(f"{path}: is no checkpoint") from None
+
+
+@contextlib.contextmanager
+def _kept_apart(state: Path, note: str) -> Iterator[None]:
+    """Keep what a forked ledger showed beside what it had shown before: both together are the proof."""
+    try:
+        yield
+    except Refused as cause:
+        if cause.code != "ledger-forked":
+            raise
+        kept = state.with_name(state.name + ".forked")
+        files.write(kept, note.encode(), replace=True)
+        raise Refused(
+            cause.message,
+            code=cause.code,
+            hint=f"{kept} is what it showed now; with the checkpoint from before it proves the fork. "
+            "Stop trusting this broker's record.",
+        ) from None
+
+
+def _audit(
+    source: brokers.BrokerReader,
+    checkpoint: checkpoint_format.Checkpoint,
+    take: Callable[[int, bytes], None],
+) -> None:
+    """Give every entry to `take`. Raises `Refused` at the end when they are not those of the checkpoint.
+
+    So nothing that `take` was given may be used before this returns. Memory does not grow with the ledger.
+    """
+
+    def taken() -> Iterator[bytes]:
+        for index, entry in enumerate(_entries(source, checkpoint.size)):
+            take(index, entry)
+            yield entry
+
+    if witness.recompute(taken()) != (checkpoint.size, checkpoint.root):
         raise Refused(
             "the entries are not those of the checkpoint",
             code="ledger-proof",
             hint="do not trust this ledger; keep the checkpoint and the entries",
         )
-    yield from entries
+
+
+def _parses(entry: bytes) -> None:
+    record_model.parse(entry)
 
 
 def _entries(source: brokers.BrokerReader, size: int) -> Iterator[bytes]:

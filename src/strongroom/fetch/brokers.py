@@ -1,56 +1,82 @@
 """Reading a broker's public endpoints from a party's own machine.
 
 TLS 1.3, and the server's key must be the one that the contract or the party file pins; names and
-dates of its certificate are not looked at, since the pin is the identity. Answers are bounded.
+dates of its certificate are not looked at, since the pin is the identity. Answers are bounded in size
+and in time, however slowly they trickle; no redirect is followed, no proxy is asked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import ssl
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import spki
 from strongroom.encoding import canonical, fields
-from strongroom.errors import NotFound, Refused, Unavailable
-from strongroom.model import messages
+from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.ledger import checkpoint as checkpoint_format
+from strongroom.ledger import tiles
+from strongroom.model import record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from strongroom.model.party import BrokerAddress
 
-TIMEOUT_SECONDS = 10
-MAX_BYTES = messages.MAX_ANSWER
+TIMEOUT_SECONDS = 10.0  # without a byte
+TOTAL_SECONDS = 60.0  # for one answer
+MAX_PROOF = 64 * 1024
+# A whole bundle of entries, each after its length.
+MAX_TILE = tiles.WIDTH * (2 + record.MAX_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerReader:
-    """GETs from one broker. Raises `Unavailable`, `NotFound`, or `Refused` for a wrong key."""
+    """GETs from one broker. Raises `Unavailable`, `NotFound`, `Malformed`, or `Refused` for a wrong key."""
 
     address: BrokerAddress
+    total_seconds: float = TOTAL_SECONDS
 
     def checkpoint(self) -> str:
         """The latest checkpoint note."""
-        return self.get("/v1/ledger/checkpoint").decode("utf-8", "replace")
+        data = self.get("/v1/ledger/checkpoint", max_bytes=checkpoint_format.MAX_BYTES)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise Malformed(f"{self.address.url}: the checkpoint is no text") from None
 
     def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
-        """The proof that the ledger of `second` entries extends that of `first`."""
-        data = self.get(f"/v1/ledger/consistency?from={first}&to={second}")
-        top = fields.Fields(
-            canonical.loads(data, what="consistency proof", max_bytes=MAX_BYTES), "consistency proof"
-        )
-        hashes = []
-        for item in top.items("hashes", max_items=128):
-            one = fields.Fields({"hash": item}, "consistency proof")
-            hashes.append(one.data("hash", max_bytes=32, exactly=32))
+        """The proof that the ledger of `second` entries extends that of `first`.
+
+        Raises `Refused` when the broker has none to show.
+        """
+        try:
+            data = self.get(f"/v1/ledger/consistency?from={first}&to={second}", max_bytes=MAX_PROOF)
+        except NotFound:
+            raise Refused(
+                f"the broker has no proof that its ledger grew from {first} to {second} entries",
+                code="ledger-proof",
+                hint="a ledger that only ever grew has one; keep the checkpoints that you have",
+            ) from None
+        what = "consistency proof"
+        top = fields.Fields(canonical.loads(data, what=what, max_bytes=MAX_PROOF), what)
+        hashes = [
+            fields.Fields({"hash": item}, what).data("hash", max_bytes=32, exactly=32)
+            for item in top.items("hashes", max_items=128)
+        ]
+        top.done()
         return tuple(hashes)
 
     def tile(self, path: str) -> bytes:
         """A tile, by what follows `tile/` in its C2SP path."""
-        return self.get(f"/v1/ledger/tile/{path}")
+        return self.get(f"/v1/ledger/tile/{path}", max_bytes=MAX_TILE)
 
-    def get(self, path: str) -> bytes:
-        """The body of a 200 answer."""
+    def get(self, path: str, *, max_bytes: int) -> bytes:
+        """The body of a 200 answer, at most `max_bytes`."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False
@@ -60,17 +86,13 @@ class BrokerReader:
         )
         try:
             connection.connect()
-            certificate = connection.sock.getpeercert(binary_form=True)
-            if not certificate or spki.digest_of_certificate(certificate) != self.address.pin:
-                raise Refused(
-                    f"{self.address.url}: its key is not the pinned one",
-                    code="wrong-broker",
-                    hint="somebody else answers at that address, or the broker was set up anew",
-                )
-            connection.request("GET", path, headers={"Accept": "application/json, text/plain"})
-            answer = connection.getresponse()
-            body = answer.read(MAX_BYTES + 1)
-        except (OSError, http.client.HTTPException) as cause:
+            with _deadline(connection.sock, self.total_seconds):
+                self._check_pin(connection.sock.getpeercert(binary_form=True))
+                connection.request("GET", path, headers={"Accept": "application/json, text/plain"})
+                answer = connection.getresponse()
+                body = answer.read(max_bytes + 1)
+        # ValueError: a host name that no resolver takes, or a header that is none.
+        except (OSError, http.client.HTTPException, ValueError) as cause:
             raise Unavailable(
                 f"{self.address.url}: {type(cause).__name__}: {cause}",
                 code="broker-unreachable",
@@ -78,10 +100,39 @@ class BrokerReader:
             ) from None
         finally:
             connection.close()
-        if len(body) > MAX_BYTES:
+        if len(body) > max_bytes:
             raise Unavailable(f"{self.address.url}: the answer is too large", code="broker-answer")
-        if answer.status == 404:
+        if answer.status == http.HTTPStatus.NOT_FOUND:
             raise NotFound(f"{self.address.url}{path}: not found", code="not-found")
-        if answer.status != 200:
+        if answer.status != http.HTTPStatus.OK:
             raise Unavailable(f"{self.address.url}: HTTP {answer.status}", code="broker-answer")
         return body
+
+    def _check_pin(self, certificate: bytes | None) -> None:
+        try:
+            same = certificate and spki.digest_of_certificate(certificate) == self.address.pin
+        except Malformed:
+            same = False
+        if not same:
+            raise Refused(
+                f"{self.address.url}: its key is not the pinned one",
+                code="wrong-broker",
+                hint="somebody else answers at that address, or the broker was set up anew",
+            )
+
+
+@contextlib.contextmanager
+def _deadline(sock: socket.socket, seconds: float) -> Iterator[None]:
+    """Shut the connection after so many seconds: a peer that trickles bytes never meets the time-out."""
+
+    def shut() -> None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, shut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
