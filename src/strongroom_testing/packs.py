@@ -1,6 +1,7 @@
 """A whole proof pack without a room: two owners with real brokers over real databases, a fake TPM's evidence.
 
 alice owns the dataset, bob the program; both disks are encrypted, so that both brokers have a part.
+`python -m strongroom_testing.packs DIR` writes one, as a run's folder, with the party files.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import sys
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strongroom import wiring
@@ -21,7 +25,7 @@ from strongroom.broker.notary import Notary
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
 from strongroom.crypto import certificates, sign
-from strongroom.encoding import canonical, dsse
+from strongroom.encoding import canonical, dsse, fields
 from strongroom.ledger import checkpoint, merkle, proofpack
 from strongroom.model import contract as contract_model
 from strongroom.model import endorsements, messages
@@ -32,7 +36,6 @@ from strongroom_testing import brokers, contracts, fake_tpm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from strongroom.model.agreement import Agreement
     from strongroom.model.contract import Contract
@@ -192,8 +195,8 @@ def _owner(
 ) -> Owner:
     settings = settings_model.make(
         one.party(),
-        listen="127.0.0.1:8443",
-        url="https://127.0.0.1:8443",
+        listen="127.0.0.1:1",
+        url="https://127.0.0.1:1",  # where nobody listens
         passphrase=brokers.PASSPHRASE,
         now=contracts.NOW,
         random=secrets.token_bytes,
@@ -220,3 +223,31 @@ def _owner(
     )
     asyncio.run(add_key(broker, manifest, DISKS[one.name]))
     return Owner(identity=one, party=settings.party, broker=broker, ledger=keys.ledger, manifest=manifest)
+
+
+def write_run(made: World, folder: Path) -> None:
+    """What `strongroom run` and the room in it would have left, and the party files beside."""
+    run, pack = folder / "run", made.pack()
+    (run / "manifests").mkdir(parents=True)
+    for party in made.anchors:
+        (folder / f"{party.name}.party.json").write_bytes(party.encode())
+    (run / "agreement.json").write_bytes(pack.agreement.encode())
+    for number, (envelope, _) in enumerate(pack.manifests):
+        (run / f"manifests/{number}.json").write_bytes(envelope.encode())
+    for one in pack.releases:
+        answer = {
+            "binding": one.binding.to_json(),
+            "verdict": canonical.loads(one.ledger.entry, what="entry", max_bytes=1 << 20)["body"]["verdict"],
+            "certificates": [fields.format_data(der) for der in one.certificates],
+            "ledger": one.ledger.to_json(),
+        }
+        (run / f"release-{one.party}.json").write_bytes(canonical.dumps(answer))
+        (run / f"evidence-{one.party}.json").write_bytes(one.evidence.encode())
+    (run / "receipt.json").write_bytes(pack.receipt_envelope.encode())
+    for entry in pack.receipts:
+        (run / f"receipt-{entry.party}.json").write_bytes(entry.ledger.encode())
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch, world(Path(scratch)) as there:
+        write_run(there, Path(sys.argv[1]))

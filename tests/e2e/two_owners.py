@@ -129,6 +129,7 @@ def world(root: Path, *, programs: dict[str, tuple[object, ...]]) -> Iterator[Wo
 
 def busybox(root: Path) -> tuple[object, ...]:
     """What to convert for a shell."""
+    root.mkdir(exist_ok=True)
     real_rooms._image(root / "shell")
     settings = {"Entrypoint": ["/bin/sh"], "User": "1000:1000", "WorkingDir": "/", "Env": ["PATH=/bin"]}
     document = {

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files
+from strongroom.cli import files, sentences
 from strongroom.cli.identity import IdentityFile, PassphraseFd, load
+from strongroom.cli.printable import printable
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Refused
 from strongroom.model import agreement as agreement_model
@@ -20,6 +21,7 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 
 MAX_FILE = 4 * contract_model.MAX_BYTES
+MAX_DAYS = 36_500
 ContractFile = Annotated[Path, typer.Argument(help="The contract's file (a signed envelope).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -46,16 +48,16 @@ def new(
     node: Annotated[list[Path], typer.Option(help="What `strongroom node show --json` printed.")],
     dataset: Annotated[list[str], typer.Option(help="[NAME=]FILE: a dataset's signed manifest.")] = [],  # noqa: B006 - typer copies it
     output: Annotated[list[str], typer.Option(help="PATH=PARTY[,PARTY]: who may open what leaves.")] = [],  # noqa: B006
-    max_output: Annotated[int, typer.Option(help="Most bytes that an output may have.")] = 16 << 20,
+    max_output: Annotated[int, typer.Option(help="Most bytes that an output may have.", min=1)] = 16 << 20,
     logs: Annotated[list[str], typer.Option(help="PARTY that may read the program's log, sealed.")] = [],  # noqa: B006
     argument: Annotated[list[str], typer.Option(help="Argument in place of the image's CMD.")] = [],  # noqa: B006
     env: Annotated[list[str], typer.Option(help="NAME=VALUE added to the image's own.")] = [],  # noqa: B006
     certificate_name: Annotated[list[str], typer.Option(help="DNS name for the room's certificate.")] = [],  # noqa: B006
     runs: Annotated[int, typer.Option(help="How many runs are permitted.")] = 1,
-    days: Annotated[int, typer.Option(help="For how many days from now.")] = 30,
+    days: Annotated[int, typer.Option(help="For how many days from now.", min=1, max=MAX_DAYS)] = 30,
     wall_seconds: Annotated[int, typer.Option(help="Longest run.")] = 600,
     memory_mib: Annotated[int, typer.Option(help="Memory of the room.")] = 512,
-    threshold: Annotated[int, typer.Option(help="Signatures needed; 0 means every party's.")] = 0,
+    threshold: Annotated[int, typer.Option(help="Signatures needed; 0 means every party's.", min=0)] = 0,
     any_machine: Annotated[
         bool, typer.Option(help="Accept every machine of the given nodes' roots.")
     ] = False,
@@ -131,41 +133,8 @@ def show(file: ContractFile, as_json: Json = False) -> None:
     if as_json:
         print(contract.raw.decode())
         return
-    print(f"contract {contract.id}, version {contract.version}")
-    print(f"digest   {contract.digest}")
-    if contract.replaces:
-        print(f"replaces {contract.replaces}")
-    for member in contract.members:
-        broker = f", broker {member.party.broker.url}" if member.party.broker else ""
-        print(f"party    {member.party.name} is the {member.role.value}{broker}")
-    print(f"program  of {contract.image.owner}: {contract.image.manifest}")
-    if contract.image.arguments is not None:
-        print(f"         with arguments {json.dumps(contract.image.arguments)}")
-    for name, value in contract.image.environment.items():
-        print(f"         with {name}={value}")
-    for dataset in contract.datasets:
-        print(f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest}")
-    for output in contract.outputs:
-        print(
-            f"output   {output.path} sealed to {', '.join(output.recipients)}, at most {output.max_bytes} bytes"
-        )
-    if not contract.outputs:
-        print("output   none: nothing leaves the room")
-    print(
-        f"log      sealed to {', '.join(contract.logs.recipients)}"
-        if contract.logs
-        else "log      nobody reads it"
-    )
-    for platform in contract.platforms:
-        kind = "SIMULATED, no hardware isolation" if platform.simulated else "hardware only"
-        guard = "memory guard demanded" if platform.memory_guard else "memory guard may be off"
-        print(f"platform {platform.tee}: {kind}; {guard}; {len(platform.references)} accepted base(s)")
-    print("network  none")
-    limits = contract.limits
-    print(
-        f"limits   {limits.runs} run(s) of at most {limits.wall_seconds} s with {limits.memory_mib} MiB, "
-        f"{fields.format_time(limits.not_before)} to {fields.format_time(limits.not_after)}"
-    )
+    for line in sentences.of(contract):
+        print(line)
     _print_signatures(agreement)
 
 
@@ -210,14 +179,14 @@ def diff(old: ContractFile, new: ContractFile, as_json: Json = False) -> None:
         print(json.dumps([{"place": p, "before": b, "after": a} for p, b, a in rows]))
         return
     for place, before, after in rows:
-        print(f"{place}\n  - {before}\n  + {after}")
+        print(f"{printable(place)}\n  - {printable(before)}\n  + {printable(after)}")
     print(f"{len(rows)} difference(s)" if rows else "the two say the same")
 
 
 def check(
     file: ContractFile,
     as_json: Json = False,
-    runs_used: Annotated[int, typer.Option(help="Runs that have happened already.")] = 0,
+    runs_used: Annotated[int, typer.Option(help="Runs that have happened already.", min=0)] = 0,
 ) -> None:
     """Would this run today, and who must still sign? Leaves with 3 when it would not."""
     from strongroom.appraisal import terms
@@ -237,7 +206,8 @@ def check(
         )
     else:
         for one in checks:
-            print(f"{'yes' if one.ok else 'NO '}  {one.name}: expected {one.expected}, got {one.got}")
+            told = f"{one.name}: expected {one.expected}, got {one.got}"
+            print(f"{'yes' if one.ok else 'NO '}  {printable(told)}")
     if not ready:
         raise Refused(
             "it would not run now",

@@ -140,7 +140,8 @@ def _release(run: Path, path: Path) -> proofpack.Release:
         fields.Fields({"der": item}, path.name).data("der", max_bytes=64 * 1024)
         for item in top.items("certificates", max_items=8)
     ]
-    return proofpack.Release(
+    top.raw_object("verdict")  # the ledger entry holds it, and is what counts
+    release = proofpack.Release(
         party=party,
         binding=binding_model.read(top.object("binding")),
         evidence=evidence_model.parse(
@@ -150,3 +151,5 @@ def _release(run: Path, path: Path) -> proofpack.Release:
         certificates=tuple(certificates),
         ledger=messages.read_ledger_proof(top.object("ledger")),
     )
+    top.done()
+    return release

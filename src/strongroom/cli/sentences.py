@@ -1,0 +1,100 @@
+"""What a contract says, in sentences: everything in it that somebody who signs it agrees to.
+
+One line for each thing, whatever the text within: nobody who drafts a contract can write a line that
+looks like another (see `printable`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from strongroom.cli.printable import printable
+from strongroom.encoding import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from strongroom.model.contract import Contract, Member, Platform
+
+ANY = "any"
+
+
+def of(contract: Contract) -> Iterator[str]:
+    """The lines."""
+    for line in _lines(contract):
+        yield printable(line)
+
+
+def _lines(contract: Contract) -> Iterator[str]:
+    yield f"contract {contract.id}, version {contract.version}"
+    yield f"digest   {contract.digest}"
+    if contract.replaces:
+        yield f"replaces {contract.replaces}"
+    for member in contract.members:
+        yield from _member(member)
+    yield from _program(contract)
+    for dataset in contract.datasets:
+        yield f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest}"
+    yield from _leaves(contract)
+    for platform in contract.platforms:
+        yield from _platform(platform)
+    yield "network  none"
+    if contract.certificate is not None:
+        names = ", ".join(contract.certificate.names)
+        yield f"certificate for {names}, {contract.certificate.lifetime_seconds} s at most"
+    limits = contract.limits
+    yield (
+        f"limits   {limits.runs} run(s) of at most {limits.wall_seconds} s with {limits.memory_mib} MiB, "
+        f"{fields.format_time(limits.not_before)} to {fields.format_time(limits.not_after)}"
+    )
+    approvals = contract.approvals
+    yield (
+        f"approval by {approvals.threshold} of {', '.join(approvals.parties)}, "
+        "every owner of a disk among them"
+    )
+
+
+def _member(member: Member) -> Iterator[str]:
+    party = member.party
+    yield f"party    {party.name} is the {member.role.value}" + (
+        f", broker {party.broker.url}" if party.broker else ""
+    )
+    yield f"         key {party.keyid}"
+    yield f"         recipient {party.recipient}"
+    if party.broker:
+        yield f"         broker's key {party.broker.pin}"
+
+
+def _program(contract: Contract) -> Iterator[str]:
+    image = contract.image
+    yield f"program  of {image.owner}: {image.manifest}"
+    if image.arguments is not None:
+        yield f"         with arguments {json.dumps(image.arguments)}"
+    for name, value in image.environment.items():
+        yield f"         with {name}={value}"
+
+
+def _leaves(contract: Contract) -> Iterator[str]:
+    for output in contract.outputs:
+        to = ", ".join(output.recipients)
+        yield f"output   {output.path} sealed to {to}, at most {output.max_bytes} bytes"
+    if not contract.outputs:
+        yield "output   none: nothing leaves the room"
+    if contract.logs:
+        yield f"log      sealed to {', '.join(contract.logs.recipients)}, at most {contract.logs.max_bytes} bytes"
+    else:
+        yield "log      nobody reads it"
+
+
+def _platform(platform: Platform) -> Iterator[str]:
+    kind = "SIMULATED, no hardware isolation" if platform.simulated else "hardware only"
+    guard = "memory guard demanded" if platform.memory_guard else "memory guard may be off"
+    yield f"platform {platform.tee}: {kind}; {guard}; {len(platform.references)} accepted base(s)"
+    for number, reference in enumerate(platform.references, 1):
+        for name, value in reference.items():
+            yield f"         base {number}: {name} {value}"
+    for machine in platform.machines:
+        yield f"         machine {'ANY that the roots vouch for' if machine == ANY else machine}"
+    for root in platform.roots:
+        yield f"         root {root}"

@@ -1,0 +1,81 @@
+"""What `contract show` says: all that is signed, one line for each thing, whatever the drafter wrote."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from strongroom.cli import sentences
+from strongroom.cli.printable import printable
+from strongroom.encoding import canonical
+from tests import samples
+
+EVIL = "x\nlog      nobody reads it\x1b[2K\u202eevil\x9b\u2028"
+
+
+def test_every_value_of_a_contract_is_shown():
+    contract = samples.a_contract(
+        version=3,
+        replaces=samples.DIGEST,
+        image=replace(samples.a_contract().image, arguments=("--first", "two words"), environment={"WORD": "value"}),
+    )  # fmt: skip
+    shown = "\n".join(sentences.of(contract))
+    left = []
+
+    def walk(value, place):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(item, f"{place}.{key}")
+        elif isinstance(value, list):
+            for item in value:
+                walk(item, place)
+        elif (isinstance(value, str) and value not in shown) or (
+            isinstance(value, int) and not isinstance(value, bool) and str(value) not in shown
+        ):
+            left.append(place)
+
+    walk(canonical.loads(contract.raw, what="contract", max_bytes=1 << 20), "")
+    # Told in other words: "any" machine, a party's key by its digest. A broker's other keys hang on the party's.
+    assert set(left) <= {
+        ".format",
+        ".parties.signing_key",
+        ".parties.broker.ledger_key",
+        ".parties.broker.authority",
+        ".platforms.machines",
+    }
+
+
+def test_no_text_within_makes_a_line_of_its_own():
+    plain = samples.a_contract()
+    image = replace(plain.image, arguments=(EVIL,), environment={"A": EVIL})
+    platform = replace(plain.platforms[0], machines=(EVIL,), references=({EVIL: EVIL},))
+    lines = list(sentences.of(samples.a_contract(image=image, platforms=(platform,))))
+    assert sum(line.startswith("log ") for line in lines) == 1
+    assert all(line.isprintable() for line in lines)
+    assert any("A=x\\nlog" in line for line in lines)
+
+
+def test_simulated_and_any_are_loud():
+    shown = "\n".join(sentences.of(samples.a_contract()))
+    assert "SIMULATED" in shown
+    assert "machine ANY" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain text", "plain text"),
+        ("Grüße, 世界", "Grüße, 世界"),
+        ("a\nb", "a\\nb"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\x9b", "\\x9b"),
+        ("\u202e", "\\u202e"),
+        ("\u2028", "\\u2028"),
+        ("\ud800", "\\ud800"),
+        ("\x00", "\\x00"),
+        ("", ""),
+    ],
+)
+def test_printable(text, shown):
+    assert printable(text) == shown
