@@ -42,6 +42,7 @@ class Connection:
     def __init__(self, channel: Channel, party: str, address: BrokerAddress, *, timeout: float) -> None:
         """Connect and check the pin, within `timeout` seconds. Raises `Unavailable`, `Refused`."""
         self._address = address
+        self._party = party
         self._buffer = bytearray()
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -117,7 +118,7 @@ class Connection:
             except ssl.SSLError as cause:
                 raise Unavailable(f"reading the broker's answer: {cause.reason}", code="tls-failed") from None
             if not data:
-                raise Unavailable("the broker closed the connection early", code="cut-off")
+                raise Unavailable(f"the broker of {self._party} closed the connection early", code="cut-off")
             self._buffer += data
             return
 
@@ -129,7 +130,7 @@ class Connection:
         data = self._stream.read(deadline)
         if not data:
             raise Unavailable(
-                "the broker cannot be reached, or closed the connection early",
+                f"the broker of {self._party} cannot be reached, or closed the connection early",
                 code="cut-off",
                 hint="is the broker running at the address that the contract names?",
             )
