@@ -27,7 +27,8 @@ class Loaded:
     evidence, endorsements, binding, roots, now: the arguments of `registry.verify`. roots: the pinned ones, or
     those of a synthetic vendor, whose claims are then `simulated`. binding: what the case's evidence carries.
     partial: for cases that are no whole evidence (a chain without a quote, a report whose certificates are
-    lost): verifies what is there, raises as a verifier does; `evidence` is None then. notes: shown beside the case.
+    lost): verifies what is there, raises as a verifier does; `evidence` is None then. others: further evidence of the
+    same case, all of which must be accepted for the case to be. notes: shown beside the case.
     """
 
     now: datetime
@@ -36,4 +37,5 @@ class Loaded:
     binding: Bound = field(default_factory=lambda: Preset(values={}))
     roots: frozenset[str] = pinned.PINNED
     partial: Callable[[], object] | None = None
+    others: tuple[Loaded, ...] = ()
     notes: tuple[str, ...] = ()

@@ -158,6 +158,10 @@ def _whole(loaded: Loaded, *, policy: bool = True, strict: bool = False) -> Outc
     for check in checks:
         if not check.ok:
             return Outcome(verdict="reject", check=check.name, detail=check.got, claims=claims)
+    for other in loaded.others:
+        outcome = _whole(other, policy=policy, strict=strict)
+        if outcome.verdict != "accept":
+            return outcome
     return Outcome(verdict="accept", claims=claims)
 
 

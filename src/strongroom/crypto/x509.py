@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -35,6 +36,9 @@ from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+# Names in Google's certificates are longer than X.520 allows. The library reads them and warns; nobody could act on it.
+warnings.filterwarnings("ignore", message="Attribute's length must be", category=UserWarning)
 
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 
@@ -320,7 +324,7 @@ def _in_date(path: Path, now: datetime) -> None:
 def _path(leaf: bytes, issuers: bytes, roots: frozenset[str], purpose: str | None) -> Path:
     ders = split(issuers)
     _anchor(ders[-1], roots)
-    chain = (parse(leaf), *(_kept(der) for der in ders))
+    chain = tuple(kept(der) for der in (leaf, *ders))
     for one in chain:
         _sound(one, is_root=one is chain[-1])
     for depth, (subject, issuer) in enumerate(itertools.pairwise(chain)):
@@ -338,7 +342,7 @@ def _ca_path(ders: tuple[bytes, ...], roots: frozenset[str]) -> Path:
     if not 0 < len(ders) <= MAX_PATH:
         raise Malformed(f"certificates: {len(ders)}, expected 1 to {MAX_PATH}", code="too-many")
     _anchor(ders[-1], roots)
-    chain = tuple(_kept(der) for der in ders)
+    chain = tuple(kept(der) for der in ders)
     for depth, one in enumerate(chain):
         _sound(one, is_root=one is chain[-1])
         _may_issue(one, below=depth, purpose=None)
@@ -352,23 +356,25 @@ def _anchor(root: bytes, roots: frozenset[str]) -> None:
     whole = digest.sha256(root)
     if whole in roots:
         return
-    key = _kept(root).spki_digest
+    key = kept(root).spki_digest
     if key not in roots:
-        raise Refused(f"the path ends in {whole} (key {key}), which is no trusted root", code="untrusted-root")
+        raise Refused(
+            f"the path ends in {whole} (key {key}), which is no trusted root", code="untrusted-root"
+        )
     # Pinned by its key alone, the certificate's own words count only under that key.
     _issued_kept(root, root)
 
 
 @functools.lru_cache(maxsize=256)
-def _kept(der: bytes) -> Certificate:
-    """`parse`, for the few issuers that most leaves share."""
+def kept(der: bytes) -> Certificate:
+    """`parse`, remembered: the same issuers stand above most leaves. Raises `Malformed`."""
     return parse(der)
 
 
 @functools.lru_cache(maxsize=256)
 def _issued_kept(subject: bytes, issuer: bytes) -> None:
     """`_issued`, for issuers: that they were issued does not change, and who asks again pays no signature."""
-    _issued(_kept(subject), _kept(issuer))
+    _issued(kept(subject), kept(issuer))
 
 
 def _sound(one: Certificate, *, is_root: bool) -> None:

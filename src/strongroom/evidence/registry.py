@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import cca, nitro, nvgpu, tpm
+from strongroom.evidence import cca, gcp, nitro, nvgpu, tpm
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -36,6 +36,7 @@ class Verifier(Protocol):
 
 VERIFIERS: dict[str, Verifier] = {
     "cca": cca.verify,
+    "gcp": gcp.verify,
     "nitro": nitro.verify,
     "nvgpu": nvgpu.verify,
     "tpm": tpm.verify,

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.evidence.roots import aws, nvidia
+from strongroom.evidence.roots import aws, google, nvidia
 
 if TYPE_CHECKING:
     from strongroom.evidence.roots.pin import Pin
 
 PINS: dict[str, tuple[Pin, ...]] = {
     "cca": (),
+    "gcp": google.PINS,
     "nitro": aws.PINS,
     "nvgpu": nvidia.PINS,
     "tpm": (),
