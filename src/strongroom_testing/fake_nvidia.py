@@ -1,0 +1,253 @@
+"""NVIDIA GPUs and NVSwitches in memory, with an authority of their own: reports, whole or spoiled.
+
+Everything is signed for real: the verifier accepts it given this authority's root, and refuses each `Fault` by the
+check that `REFUSED_BY` names. Two models of opaque data can be made: without and with NVIDIA's header.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from strongroom.model.evidence import Evidence
+from strongroom_testing import certificate_maker as maker
+from strongroom_testing.fake_aws import P384_ORDER, raw_signature
+
+if TYPE_CHECKING:
+    from strongroom.model.binding import Bound
+
+DAY = timedelta(days=1)
+FOREVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+FWID_OIDS = {"GH100": "2.23.133.5.4.1", "LS_10": "2.23.133.5.4.1", "GB100": "2.23.133.5.4.1.1"}
+
+
+def measured(text: str) -> bytes:
+    """A measurement to stand for something."""
+    return hashlib.sha384(text.encode()).digest()
+
+
+FWID = measured("firmware")
+OPAQUE = {
+    6: bytes.fromhex("005e009601000000"),
+    14: bytes.fromhex("b1030000"),
+    15: b"882\0",
+    16: b"0\0",
+    17: b"1010\0",
+    18: b"0200\0",
+    19: b"\0\0",
+    3: b"570.86.10\0",
+    11: b"\x55",
+    20: FWID,
+    21: b"\xaa",
+    34: b"\x01\x00",
+}
+
+
+class Fault(enum.StrEnum):
+    """One thing wrong with evidence that is sound otherwise."""
+
+    OTHER_ROOT = "other-root"
+    ROOT_FORGED = "root-forged"
+    LEAF_FORGED = "leaf-forged"
+    ISSUER_MISSING = "issuer-missing"
+    LEAF_ENDED = "leaf-ended"
+    UNKNOWN_MODEL = "unknown-model"
+    BAD_SIGNATURE = "bad-signature"
+    OTHER_KEY = "other-key"
+    R_ZERO = "r-zero"
+    S_IS_ORDER = "s-is-order"
+    P256_LEAF = "p256-leaf"
+    OTHER_NONCE = "other-nonce"
+    OTHER_FWID = "other-fwid"
+    NO_CERTIFIED_FWID = "no-certified-fwid"
+    SPDM_1_2 = "spdm-1-2"
+    ONE_MEASUREMENT = "one-measurement"
+    NOT_SIGNED = "not-signed"
+    BLOCKS_SWAPPED = "blocks-swapped"
+    BLOCK_TWICE = "block-twice"
+    NOT_DMTF = "not-dmtf"
+    RECORD_LONG = "record-long"
+    OPAQUE_TWICE = "opaque-twice"
+    OPAQUE_CUT = "opaque-cut"
+    OPAQUE_VERSION = "opaque-version"
+    TRAILING_BYTE = "trailing-byte"
+    PART_MISSING = "part-missing"
+
+
+# Which check refuses each fault; `format` means that a part does not parse.
+REFUSED_BY = dict.fromkeys(Fault, "format") | {
+    Fault.OTHER_ROOT: "chain.root",
+    Fault.ROOT_FORGED: "chain.path",
+    Fault.LEAF_FORGED: "chain.path",
+    Fault.ISSUER_MISSING: "chain.path",
+    Fault.LEAF_ENDED: "chain.validity",
+    Fault.UNKNOWN_MODEL: "chain.model",
+    Fault.BAD_SIGNATURE: "signature",
+    Fault.OTHER_KEY: "signature",
+    Fault.R_ZERO: "signature",
+    Fault.S_IS_ORDER: "signature",
+    Fault.P256_LEAF: "signature",
+    Fault.OTHER_NONCE: "binding",
+    Fault.OTHER_FWID: "fwid",
+    Fault.NO_CERTIFIED_FWID: "fwid",
+    Fault.PART_MISSING: "parts",
+}
+
+
+class Authority:
+    """NVIDIA's part of the chain: root, product authority, provisioner."""
+
+    def __init__(self, *, now: datetime) -> None:
+        self.now = now.astimezone(UTC)
+        self.names = ("Fake Device Identity CA", "Fake Identity", "Fake Provisioner ICA 1")
+        self.keys = tuple(maker.new_key() for _ in self.names)
+        self.certificates = tuple(
+            self.issue(
+                maker.Request(subject=name, key=key, begins=now - DAY, ends=FOREVER, ca=True),
+                max(level - 1, 0),
+            )
+            for level, (name, key) in enumerate(zip(self.names, self.keys, strict=True))
+        )
+
+    @property
+    def root(self) -> str:
+        """The digest that a contract names in `platforms[].roots`."""
+        return maker.key_digest(self.keys[0])
+
+    def issue(self, request: maker.Request, level: int = 2) -> bytes:
+        """A certificate by the authority at `level`, 0 being the root."""
+        return maker.issue(request, self.names[level], self.keys[level])
+
+
+class FakeGpu:
+    """One device. model: GH100, GB100 or LS_10."""
+
+    def __init__(self, *, now: datetime, authority: Authority | None = None, model: str = "GH100") -> None:
+        self._now = now.astimezone(UTC)
+        self.authority = authority or Authority(now=now)
+        self._model = model
+        self._identity = maker.new_key()
+        self._device = maker.new_key()
+        self.machine = maker.key_digest(self._identity)
+
+    @property
+    def root(self) -> str:
+        """The digest that a contract names in `platforms[].roots`."""
+        return self.authority.root
+
+    def evidence(
+        self,
+        binding: Bound,
+        *,
+        opaque: dict[int, bytes] | None = None,
+        header: bool = False,
+        blocks: int = 64,
+        fault: Fault | None = None,
+    ) -> Evidence:
+        """A report that answers the binding's nonce. header: opaque data with NVIDIA's header."""
+        nonce = bytes(32) if fault is Fault.OTHER_NONCE else binding.value("nonce")
+        signed = _request(nonce, fault) + _response(
+            _record(blocks, fault),
+            _opaque(dict(OPAQUE if opaque is None else opaque), fault, header=header),
+            fault,
+        )
+        leaf_key = maker.new_key(ec.SECP256R1()) if fault is Fault.P256_LEAF else self._device
+        report = signed + self._sign(signed, fault)
+        if fault is Fault.TRAILING_BYTE:
+            report += b"\0"
+        parts = {"report": report, "certificates": b"".join(self._chain(leaf_key, fault))}
+        if fault is Fault.PART_MISSING:
+            del parts["certificates"]
+        return Evidence(tee="nvgpu", parts=parts)
+
+    def _sign(self, signed: bytes, fault: Fault | None) -> bytes:
+        key = maker.new_key() if fault is Fault.OTHER_KEY else self._device
+        signature = raw_signature(key, signed + b"x" if fault is Fault.BAD_SIGNATURE else signed, size=48)
+        if fault is Fault.R_ZERO:
+            return bytes(48) + signature[48:]
+        if fault is Fault.S_IS_ORDER:
+            return signature[:48] + P384_ORDER.to_bytes(48, "big")
+        return signature
+
+    def _chain(self, leaf_key: ec.EllipticCurvePrivateKey, fault: Fault | None) -> list[bytes]:
+        """Leaf first, root last."""
+        authority = Authority(now=self._now) if fault is Fault.OTHER_ROOT else self.authority
+        identity_name = f"{self._model} A01 GSP BROM"
+        identity = maker.Request(
+            subject=identity_name, key=self._identity, begins=self._now - DAY, ends=FOREVER, ca=True
+        )
+        model = "GX999" if fault is Fault.UNKNOWN_MODEL else self._model
+        leaf = maker.Request(
+            subject=f"{model} A01 GSP FMC LF",
+            key=leaf_key,
+            begins=self._now - DAY,
+            ends=self._now - timedelta(seconds=1) if fault is Fault.LEAF_ENDED else FOREVER,
+            extensions=() if fault is Fault.NO_CERTIFIED_FWID else (self._fwid(leaf_key, fault),),
+        )
+        signer = maker.new_key() if fault is Fault.LEAF_FORGED else self._identity
+        chain = [maker.issue(leaf, identity_name, signer), authority.issue(identity)]
+        chain.extend(reversed(authority.certificates))
+        if fault is Fault.ROOT_FORGED:
+            root = maker.Request(
+                subject=authority.names[0],
+                key=authority.keys[0],
+                begins=self._now - DAY,
+                ends=FOREVER,
+                ca=True,
+            )
+            chain[-1] = maker.issue(root, authority.names[0], maker.new_key())
+        if fault is Fault.ISSUER_MISSING:
+            del chain[2]
+        return chain
+
+    def _fwid(self, key: ec.EllipticCurvePrivateKey, fault: Fault | None) -> x509.UnrecognizedExtension:
+        """SEQUENCE { 1, SubjectPublicKeyInfo, SEQUENCE { SHA-384, FWID } }"""
+        fwid = measured("other") if fault is Fault.OTHER_FWID else FWID
+        body = b"\x02\x01\x01" + maker.spki(key) + bytes.fromhex("303d06096086480165030402020430") + fwid
+        return x509.UnrecognizedExtension(
+            x509.ObjectIdentifier(FWID_OIDS[self._model]), b"\x30\x81" + bytes((len(body),)) + body
+        )
+
+
+def _request(nonce: bytes, fault: Fault | None) -> bytes:
+    version = 0x12 if fault is Fault.SPDM_1_2 else 0x11
+    attributes = 0 if fault is Fault.NOT_SIGNED else 1
+    operation = 1 if fault is Fault.ONE_MEASUREMENT else 0xFF
+    return struct.pack("<BBBB32sB", version, 0xE0, attributes, operation, nonce, 0)
+
+
+def _record(blocks: int, fault: Fault | None) -> list[bytes]:
+    specification = 0 if fault is Fault.NOT_DMTF else 1
+    out = [
+        struct.pack("<BBHBH", index, specification, 51, 1, 48) + measured(f"measurement {index}")
+        for index in range(1, blocks + 1)
+    ]
+    if fault is Fault.BLOCKS_SWAPPED:
+        out[0], out[1] = out[1], out[0]
+    if fault is Fault.BLOCK_TWICE:
+        out[1] = out[0]
+    return out
+
+
+def _response(record: list[bytes], opaque: bytes, fault: Fault | None) -> bytes:
+    body = b"".join(record) + (b"\0" if fault is Fault.RECORD_LONG else b"")
+    head = struct.pack("<BBBBB", 0x11, 0x60, 0, 0, len(record)) + len(body).to_bytes(3, "little")
+    return head + body + measured("responder")[:32] + len(opaque).to_bytes(2, "little") + opaque
+
+
+def _opaque(fields: dict[int, bytes], fault: Fault | None, *, header: bool) -> bytes:
+    if fault is Fault.OPAQUE_VERSION:
+        fields[34] = b"\x02\x00"
+    out = b"NVDAOD" + struct.pack("<HBB2s", 0, 1, 0, b"") if header else b""
+    for number, value in fields.items():
+        kind = struct.pack("<H", 0) if header else b""
+        out += struct.pack("<H", number) + kind + struct.pack("<H", len(value)) + value
+    if fault is Fault.OPAQUE_TWICE:
+        out += struct.pack("<HH", 3, 0)
+    return out[:-1] if fault is Fault.OPAQUE_CUT else out

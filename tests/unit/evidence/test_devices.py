@@ -1,0 +1,107 @@
+"""Devices beside a CPU's evidence: all of them, each once, each for this very binding, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from strongroom.appraisal.default import default_policy
+from strongroom.errors import EvidenceRefused, Malformed
+from strongroom.evidence import devices
+from strongroom.model.endorsements import NONE
+from strongroom.model.evidence import Evidence
+from strongroom_testing import fake_aws, fake_nvidia
+from tests import samples
+from tests.unit.evidence.test_nitro import BOUND
+
+NOW = samples.NOW
+CPU = fake_aws.FakeAws(now=NOW)
+VENDOR = fake_nvidia.Authority(now=NOW)
+GPUS = tuple(fake_nvidia.FakeGpu(now=NOW, authority=VENDOR) for _ in range(3))
+ROOTS = frozenset({CPU.root, VENDOR.root})
+OTHER = replace(BOUND, keys=replace(BOUND.keys, signing=b"x" * 32))
+
+
+def verify(shown, *, expected, cpu=None, binding=BOUND, roots=ROOTS):
+    return devices.verify_with_devices(
+        cpu or CPU.evidence(BOUND), NONE, shown, expected=expected, binding=binding, roots=roots, now=NOW
+    )
+
+
+def refusal(*args, **kwargs) -> str:
+    with pytest.raises(EvidenceRefused) as caught:
+        verify(*args, **kwargs)
+    return caught.value.check
+
+
+def test_all_devices_stand_beside_the_cpu_in_their_order():
+    claims = verify([one.evidence(BOUND) for one in GPUS], expected=3)
+    assert claims.tee == "nitro"
+    assert [one.machine for one in claims.devices] == [one.machine for one in GPUS]
+    assert verify([], expected=0).devices == ()
+
+
+def test_rule_14_as_many_are_attested_as_are_there():
+    shown = [one.evidence(BOUND) for one in GPUS]
+    for expected in (0, 1, 2, 4, -1, 65):
+        assert refusal(shown, expected=expected) == "devices.count"
+    assert refusal([], expected=1) == "devices.count"
+    assert refusal([shown[0]] * 65, expected=65) == "devices.count"
+
+
+def test_rule_14_a_device_that_is_shown_twice_is_not_two():
+    first = GPUS[0].evidence(BOUND)
+    assert refusal([first, GPUS[1].evidence(BOUND), first], expected=3) == "devices.distinct"
+    assert refusal([first, GPUS[0].evidence(BOUND)], expected=2) == "devices.distinct"
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("fault", list(fake_nvidia.Fault))
+def test_rule_14_one_failing_device_fails_all(place, fault):
+    shown = [one.evidence(BOUND, fault=fault if index == place else None) for index, one in enumerate(GPUS)]
+    wanted = fake_nvidia.REFUSED_BY[fault]
+    if wanted == "format":
+        with pytest.raises(Malformed, match=f"device {place}"):
+            verify(shown, expected=3)
+    else:
+        assert refusal(shown, expected=3) == f"devices.{place}.{wanted}"
+
+
+def test_rule_14_each_devices_nonce_is_bound_to_the_cpus_evidence():
+    """The same nonce of the broker in another room, with other keys, is another binding."""
+    assert OTHER.nonce == BOUND.nonce
+    shown = [GPUS[0].evidence(BOUND), GPUS[1].evidence(OTHER)]
+    assert refusal(shown, expected=2) == "devices.1.binding"
+
+
+def test_rule_14_a_device_in_debug_is_debug_for_the_default_policy():
+    claims = verify([GPUS[0].evidence(BOUND)], expected=1)
+    debugged = replace(claims, devices=(replace(claims.devices[0], debug=True),))
+    good = [check for check in default_policy(claims, simulated=True) if not check.ok]
+    bad = [check.name for check in default_policy(debugged, simulated=True) if not check.ok]
+    assert good == []
+    assert bad == ["device-0.debug"]
+
+
+def test_rule_25_cpu_and_devices_of_two_rooms_do_not_mix():
+    ours, theirs = CPU.evidence(BOUND), CPU.evidence(OTHER)
+    mine, other = GPUS[0].evidence(BOUND), GPUS[0].evidence(OTHER)
+    assert verify([mine], expected=1, cpu=ours).devices
+    assert verify([other], expected=1, cpu=theirs, binding=OTHER).devices
+    assert refusal([other], expected=1, cpu=ours) == "devices.0.binding"
+    assert refusal([mine], expected=1, cpu=theirs) == "binding"
+    assert refusal([mine], expected=1, cpu=theirs, binding=OTHER) == "devices.0.binding"
+
+
+def test_a_device_alone_is_no_room_and_a_cpu_is_no_device():
+    gpu = GPUS[0].evidence(BOUND)
+    assert refusal([gpu], expected=1, cpu=gpu) == "tee"
+    assert refusal([CPU.evidence(BOUND)], expected=1) == "devices.0.tee"
+    assert refusal([Evidence(tee="other", parts={"x": b"x"})], expected=1) == "devices.0.tee"
+
+
+def test_each_vendors_root_has_to_be_trusted():
+    shown = [GPUS[0].evidence(BOUND)]
+    assert refusal(shown, expected=1, roots=frozenset({CPU.root})) == "devices.0.chain.root"
+    assert refusal(shown, expected=1, roots=frozenset({VENDOR.root})) == "chain.root"

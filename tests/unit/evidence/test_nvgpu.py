@@ -1,0 +1,158 @@
+"""NVIDIA devices: sound evidence verifies, each fault is refused by its check, no byte can be changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from strongroom.errors import EvidenceRefused, Malformed
+from strongroom.evidence import nvgpu, nvgpu_spdm, registry
+from strongroom.model.binding import Preset
+from strongroom.model.endorsements import NONE, Endorsements
+from strongroom.model.evidence import Evidence
+from strongroom_testing import fake_nvidia
+from tests import samples
+from tests.unit.evidence.test_nitro import BOUND
+
+NOW = samples.NOW
+GPU = fake_nvidia.FakeGpu(now=NOW)
+ROOTS = frozenset({GPU.root})
+
+
+def verify(evidence, *, binding=BOUND, roots=ROOTS, now=NOW, endorsements=NONE):
+    return registry.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+
+
+def refusal(*args, **kwargs) -> str:
+    try:
+        verify(*args, **kwargs)
+    except EvidenceRefused as cause:
+        return cause.check if cause.expected and cause.hint else "explains nothing"
+    except Malformed:
+        return "format"
+    return "accepted"
+
+
+def test_sound_evidence_verifies_and_says_all():
+    claims = verify(GPU.evidence(BOUND))
+    assert claims.tee == "nvgpu"
+    assert claims.root == GPU.root
+    assert claims.machine == GPU.machine
+    assert claims.simulated
+    assert claims.contract is None
+    assert list(claims.registers) == [f"m{index}" for index in range(1, 65)]
+    assert claims.registers["m3"] == fake_nvidia.measured("measurement 3").hex()
+    told = {
+        "family": "Hopper",
+        "model": "GH100",
+        "driver_version": "570.86.10",
+        "vbios_version": "96.00.5E.00.01",
+        "chip_sku": "882",
+        "project": "1010",
+        "project_sku_mod": "",
+        "nvdec0": "disabled",
+        "protected_pcie": "enabled",
+        "fwid": fake_nvidia.FWID.hex(),
+        "certified_fwid": fake_nvidia.FWID.hex(),
+        "nonce": BOUND.value("nonce").hex(),
+    }
+    assert {name: claims.facts[name] for name in told} == told
+
+
+@pytest.mark.parametrize(
+    ("model", "family", "header", "blocks"),
+    [("GH100", "Hopper", False, 64), ("LS_10", "NVSwitch", False, 31), ("GB100", "Blackwell", True, 64)],
+)
+def test_every_model_that_is_known(model, family, header, blocks):
+    device = fake_nvidia.FakeGpu(now=NOW, model=model)
+    claims = verify(device.evidence(BOUND, header=header, blocks=blocks), roots=frozenset({device.root}))
+    assert (claims.facts["model"], claims.facts["family"]) == (model, family)
+    assert len(claims.registers) == blocks
+
+
+@pytest.mark.parametrize("fault", fake_nvidia.Fault)
+def test_each_fault_is_refused_by_its_check(fault):
+    assert refusal(GPU.evidence(BOUND, fault=fault)) == fake_nvidia.REFUSED_BY[fault]
+
+
+@pytest.mark.parametrize("fault", [fake_nvidia.Fault.OPAQUE_TWICE, fake_nvidia.Fault.OPAQUE_CUT])
+def test_opaque_data_with_a_header_are_as_strict(fault):
+    assert refusal(GPU.evidence(BOUND, header=True, fault=fault)) == "format"
+
+
+def test_what_was_not_compared_is_said_and_is_nobodys_pass():
+    claims = verify(GPU.evidence(BOUND))
+    assert claims.facts["rim"] == claims.facts["ocsp"] == claims.facts["debug_mode"] == "not compared"
+    assert len(claims.not_checked) == len(nvgpu.NOT_CHECKED) == 4
+    assert claims.status == ""
+
+
+def test_a_report_of_an_older_driver_names_no_firmware():
+    opaque = {number: value for number, value in fake_nvidia.OPAQUE.items() if number != 20}
+    claims = verify(GPU.evidence(BOUND, opaque=opaque))
+    assert claims.facts["fwid_reported"] is False
+    assert claims.facts["certified_fwid"] == fake_nvidia.FWID.hex()
+
+
+def test_a_field_that_is_not_known_is_shown_as_it_is():
+    opaque = {200: b"\xfe\xed", 3: b"570\x1b[0m\0", 6: b"96.10.55.00.01", 11: b"\x00", 15: b"\xff\0"}
+    facts = verify(GPU.evidence(BOUND, opaque=opaque)).facts
+    assert facts["opaque_200"] == "feed"
+    assert facts["driver_version"] == opaque[3].hex()
+    assert facts["vbios_version"] == "96.10.55.00.01"
+    assert facts["nvdec0"] == "00"
+    assert facts["chip_sku"] == "ff00"
+
+
+def test_rule_05_an_unknown_model_is_refused():
+    for name in ("GX100", "GB1000", "GBabc", "", "LS_11"):
+        device = fake_nvidia.FakeGpu(now=NOW, model="GH100")
+        device._model = name or "x"
+        fake_nvidia.FWID_OIDS.setdefault(device._model, "2.23.133.5.4.1")
+        assert refusal(device.evidence(BOUND), roots=frozenset({device.root})) == "chain.model"
+
+
+def test_rule_17_without_an_expectation_nothing_is_verified():
+    assert refusal(GPU.evidence(BOUND), binding=Preset(values={"report_data": bytes(64)})) == "binding"
+
+
+def test_rule_19_another_binding_is_refused():
+    for other in (replace(BOUND, nonce=b"m" * 32), replace(BOUND, keys=replace(BOUND.keys, tls=b"x" * 91))):
+        assert refusal(GPU.evidence(BOUND), binding=other) == "binding"
+
+
+def test_times_and_endorsements():
+    assert refusal(GPU.evidence(BOUND), now=NOW - timedelta(days=2)) == "chain.validity"
+    assert refusal(GPU.evidence(BOUND), endorsements=Endorsements(parts={"rim": b"x"})) == "parts"
+
+
+def test_rule_16_no_byte_of_a_report_can_be_changed():
+    good = GPU.evidence(BOUND, blocks=8)
+    report = good.parts["report"]
+    for place in range(len(report)):
+        flipped = bytearray(report)
+        flipped[place] ^= 1 << (place % 8)
+        changed = Evidence(tee="nvgpu", parts={**good.parts, "report": bytes(flipped)})
+        assert refusal(changed) != "accepted", f"byte {place}"
+
+
+def test_rule_16_no_byte_of_the_certificates_can_be_changed():
+    good = GPU.evidence(BOUND, blocks=8)
+    certificates = good.parts["certificates"]
+    for place in range(len(certificates)):
+        flipped = bytearray(certificates)
+        flipped[place] ^= 1 << (place % 8)
+        changed = Evidence(tee="nvgpu", parts={**good.parts, "certificates": bytes(flipped)})
+        assert refusal(changed) != "accepted", f"byte {place}"
+
+
+def test_rule_15_sizes_and_counts_are_bounded():
+    good = GPU.evidence(BOUND)
+    for size in (0, 36, 200, nvgpu_spdm.MAX_REPORT + 1):
+        assert refusal(Evidence(tee="nvgpu", parts={**good.parts, "report": bytes(size)})) == "format"
+    many = b"".join(number.to_bytes(2, "little") + b"\0\0" for number in range(nvgpu_spdm.MAX_FIELDS + 1))
+    with pytest.raises(Malformed):
+        nvgpu_spdm.parse_opaque(many)
+    assert len(nvgpu_spdm.parse_opaque(many[:-4])) == nvgpu_spdm.MAX_FIELDS
