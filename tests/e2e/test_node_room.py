@@ -19,7 +19,7 @@ import pytest
 from strongroom.errors import NotFound, Refused, StrongroomError, Unavailable
 from strongroom.evidence import tpm_quote
 from strongroom.model import contract as contract_model
-from strongroom.node import children, measured, qemu, room, tpm_state
+from strongroom.node import children, founding, measured, qemu, room, tpm_state
 from tests import samples
 from tests.e2e import real_rooms, tiny
 
@@ -52,7 +52,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    return tpm_state.create(
+    return founding.create(
         tmp_path_factory.mktemp("node") / "n", "here", now=samples.NOW, random=secrets.token_bytes
     )
 

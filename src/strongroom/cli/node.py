@@ -29,10 +29,10 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a node: its certificate authority, and a software TPM with an attestation key."""
-    from strongroom.node import tpm_state
+    from strongroom.node import founding
 
     chosen = name or socket.gethostname().split(".")[0].lower()
-    node = tpm_state.create(folder, chosen, now=datetime.now(UTC), random=secrets.token_bytes)
+    node = founding.create(folder, chosen, now=datetime.now(UTC), random=secrets.token_bytes)
     _print(node.to_json(), as_json=as_json)
     if not as_json:
         print("SIMULATED   a software TPM: contracts must say that they accept that")

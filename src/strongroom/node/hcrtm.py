@@ -15,14 +15,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from strongroom.errors import StrongroomError, Unavailable
+from strongroom.node import swtpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CMD_INIT = 2
-CMD_HASH_START = 6
-CMD_HASH_DATA = 7
-CMD_HASH_END = 8
 _MAX_MESSAGE = 64 * 1024
 _MAX_DESCRIPTORS = 4
 _HASH_CHUNK = 4096
@@ -35,9 +32,9 @@ class LaunchMeasurer:
     `record` gives the bytes to measure; it is called when they are needed, in that thread.
     """
 
-    def __init__(self, qemu: socket.socket, swtpm: socket.socket, record: Callable[[], bytes]) -> None:
+    def __init__(self, qemu: socket.socket, tpm: socket.socket, record: Callable[[], bytes]) -> None:
         self._qemu = qemu
-        self._swtpm = swtpm
+        self._swtpm = tpm
         self._swtpm.settimeout(_TIMEOUT)
         self._record = record
         self._thread = threading.Thread(target=self._serve, name="launch-measurer", daemon=True)
@@ -85,18 +82,18 @@ class LaunchMeasurer:
         answer = self._swtpm.recv(_MAX_MESSAGE)
         if not answer:
             raise Unavailable("swtpm ended", code="tpm-failed")
-        if message[:4] == struct.pack(">I", CMD_INIT) and answer[:4] == bytes(4):
+        if message[:4] == struct.pack(">I", swtpm.CMD_INIT) and answer[:4] == bytes(4):
             self._measure(self._record())
             self.measured = True
         self._qemu.sendall(answer)
         return True
 
     def _measure(self, record: bytes) -> None:
-        self._command(struct.pack(">I", CMD_HASH_START))
+        self._command(struct.pack(">I", swtpm.CMD_HASH_START))
         for start in range(0, len(record), _HASH_CHUNK):
             piece = record[start : start + _HASH_CHUNK]
-            self._command(struct.pack(">II", CMD_HASH_DATA, len(piece)) + piece)
-        self._command(struct.pack(">I", CMD_HASH_END))
+            self._command(struct.pack(">II", swtpm.CMD_HASH_DATA, len(piece)) + piece)
+        self._command(struct.pack(">I", swtpm.CMD_HASH_END))
 
     def _command(self, command: bytes) -> None:
         self._swtpm.sendall(command)

@@ -12,7 +12,6 @@ import contextlib
 import os
 import socket
 import time
-from concurrent import futures
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,8 @@ from strongroom.crypto import sign
 from strongroom.errors import Refused, Unavailable
 from strongroom.model import channel
 from strongroom.model import receipt as receipt_model
-from strongroom.node import accelerator, children, hcrtm, inbox, measured, qemu, relay, tpm_provision
+from strongroom.node import accelerator, children, hcrtm, inbox, measured, qemu, relay, swtpm
+from strongroom.node.later import Later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,9 +83,9 @@ class Room:
         order = self.order
         with contextlib.ExitStack() as stack:
             parts = stack.enter_context(measured.opened(order.base, firmware=order.firmware))
-            pool = stack.enter_context(futures.ThreadPoolExecutor(max_workers=3))
-            record = pool.submit(lambda: parts.record(memory_guard=order.guarded).encode())
-            measurer, link = self._start(stack, pool, parts, record)
+            record = Later(lambda: parts.record(memory_guard=order.guarded).encode())
+            stack.callback(record.wait)
+            measurer, link = self._start(stack, parts, record)
             files = inbox.Inbox(order.out, order.agreement.contract)
             stack.callback(files.close)
             self._write_down(files, record.result())
@@ -113,9 +113,8 @@ class Room:
     def _start(
         self,
         stack: contextlib.ExitStack,
-        pool: futures.ThreadPoolExecutor,
         parts: measured.Measured,
-        record: futures.Future[bytes],
+        record: Later[bytes],
     ) -> tuple[hcrtm.LaunchMeasurer, socket.socket]:
         """swtpm, QEMU, and the measurer between them; the host's end of the channel."""
         order = self.order
@@ -147,13 +146,13 @@ class Room:
         )
         with swtpm_control, qemu_control, qemu_link:
             control = swtpm_control.fileno()
-            line = tpm_provision.swtpm_arguments(state, control)
+            line = swtpm.arguments(state, control)
 
             def start_swtpm() -> children.Child:
                 return children.start(line, descriptors=(state, control), guarded=order.guarded)
 
             # Without the guard a child lives no longer than the thread that started it: this one.
-            later = pool.submit(start_swtpm) if order.guarded else None
+            later = Later(start_swtpm) if order.guarded else None
             if later is None:
                 self.swtpm = start_swtpm()
                 stack.callback(self.swtpm.stop)

@@ -16,18 +16,14 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from strongroom.encoding import tpm2
-from strongroom.errors import Malformed, NotFound, Unavailable
+from strongroom.errors import Malformed, Unavailable
+from strongroom.node import swtpm, tpm_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SWTPM = "swtpm"
 AK_HANDLE = 0x81010020
 AK_CERTIFICATE_NV = 0x01C10002
-MAX_STATE = 1024 * 1024
-CMD_INIT = 2
-CMD_SHUTDOWN = 3
-CMD_SET_DATAFD = 16
 TIMEOUT = 20.0
 _RETRIES = 100
 _NV_ATTRIBUTES = tpm2.NV_OWNERWRITE | tpm2.NV_AUTHWRITE | tpm2.NV_OWNERREAD | tpm2.NV_AUTHREAD | tpm2.NV_NO_DA
@@ -53,10 +49,10 @@ def provision(certify: Callable[[tuple[bytes, bytes]], bytes]) -> bytes:
             for start in range(0, len(certificate), tpm2.NV_CHUNK):
                 piece = certificate[start : start + tpm2.NV_CHUNK]
                 tpm.run(tpm2.nv_write(AK_CERTIFICATE_NV, piece, start))
-        data = os.pread(state, MAX_STATE + 1, 0)
+        data = os.pread(state, tpm_state.MAX_STATE + 1, 0)
     finally:
         os.close(state)
-    if len(data) > MAX_STATE:
+    if len(data) > tpm_state.MAX_STATE:
         raise Malformed("TPM state: larger than expected", code="too-large")
     return data
 
@@ -101,51 +97,31 @@ def _running(state: int) -> Iterator[Client]:
         data.settimeout(TIMEOUT)
         try:
             child = subprocess.Popen(
-                swtpm_arguments(state, control_end.fileno()),
+                swtpm.arguments(state, control_end.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(state, control_end.fileno()),
             )
         except FileNotFoundError:
-            raise missing_swtpm() from None
+            raise swtpm.missing() from None
         try:
             control_end.close()
-            socket.send_fds(control, [struct.pack(">I", CMD_SET_DATAFD)], [data_end.fileno()])
+            socket.send_fds(control, [struct.pack(">I", swtpm.CMD_SET_DATAFD)], [data_end.fileno()])
             data_end.close()
             _answered(control, "taking the data socket")
-            _command(control, struct.pack(">II", CMD_INIT, 0), "starting")
+            _command(control, struct.pack(">II", swtpm.CMD_INIT, 0), "starting")
             client = Client(data)
             client.run(tpm2.startup())
             yield client
             client.run(tpm2.shutdown())
-            _command(control, struct.pack(">I", CMD_SHUTDOWN), "shutting down")
+            _command(control, struct.pack(">I", swtpm.CMD_SHUTDOWN), "shutting down")
             child.wait(TIMEOUT)
         except (OSError, subprocess.TimeoutExpired) as cause:
             raise Unavailable(f"swtpm: {cause}", code="tpm-failed") from None
         finally:
             child.kill()
             child.wait()
-
-
-def swtpm_arguments(state: int, control: int) -> list[str]:
-    """The command line of a swtpm with its state in one file descriptor and its control in another."""
-    return [
-        SWTPM,
-        "socket",
-        "--tpm2",
-        "--tpmstate",
-        f"backend-uri=file:///dev/fd/{state}",
-        "--ctrl",
-        f"type=unixio,clientfd={control}",
-    ]
-
-
-def missing_swtpm() -> NotFound:
-    """The error for a machine without swtpm."""
-    return NotFound(
-        f"{SWTPM} is not installed", code="no-swtpm", hint="apt-get install swtpm (Debian, Ubuntu)"
-    )
 
 
 def _command(control: socket.socket, command: bytes, what: str) -> None:

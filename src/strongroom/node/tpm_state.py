@@ -15,23 +15,19 @@ evidence of this node, which is one reason why that evidence says SIMULATED.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest, local_ca, spki, tls
+from strongroom.crypto import digest, spki
 from strongroom.encoding import canonical, fields
-from strongroom.errors import Malformed, Misuse, NotFound
-from strongroom.node import tpm_provision
+from strongroom.errors import Malformed, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
+    from pathlib import Path
 
 FORMAT = "strongroom-node/1"
+NAME, ROOT, AK, KEY, STATE = "node.json", "root.der", "ak.der", "ca.key", "tpm.state"
+MAX_STATE = 1024 * 1024
 _MAX_FILE = 64 * 1024
 
 
@@ -47,56 +43,16 @@ class Node:
 
     def tpm_state(self) -> bytes:
         """The state that a room's TPM starts from. Raises `NotFound`."""
-        return _read(self.folder / "tpm.state", tpm_provision.MAX_STATE)
+        return _read(self.folder / STATE, MAX_STATE)
 
     def to_json(self) -> dict[str, object]:
         """What `strongroom node show --json` prints, and contracts are drawn from."""
         return {"format": FORMAT, "name": self.name, "root": self.root, "machine": self.machine}
 
 
-def create(folder: Path, name: str, *, now: datetime, random: Callable[[int], bytes]) -> Node:
-    """Make a node's folder, which must not exist (or be empty). All of it appears, or nothing.
-
-    Raises `Misuse`, `NotFound` without swtpm, `Unavailable` when the TPM fails.
-    """
-    if fields.NAME.fullmatch(name) is None:
-        raise Malformed(
-            f"node name {name[:40]!r}: use lower-case letters, digits, dots, dashes", code="bad-name"
-        )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Misuse(f"{folder}: exists already", hint="a node is made once; name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        key = tls.generate()
-        root = local_ca.make_root(key, name=name, now=now, random=random)
-        certified: list[tuple[bytes, bytes]] = []
-
-        def certify(point: tuple[bytes, bytes]) -> bytes:
-            ak = local_ca.certify_ak(key, root, point, name=name, now=now, random=random)
-            certified.append((ak, local_ca.spki(point)))
-            return ak
-
-        state = tpm_provision.provision(certify)
-        ak, public = certified[0]
-        node = Node(
-            folder=folder, name=name, root=digest.sha256(root), machine=digest.sha256(public), issuers=root
-        )
-        _write(part / "ca.key", key.der)
-        _write(part / "tpm.state", state)
-        _write(part / "root.der", root)
-        _write(part / "ak.der", ak)
-        _write(part / "node.json", canonical.dumps(node.to_json()) + b"\n")
-        part.replace(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return node
-
-
 def load(folder: Path) -> Node:
     """Read a node's folder and check that its parts belong together. Raises `NotFound`, `Malformed`."""
-    data = _read(folder / "node.json", _MAX_FILE)
+    data = _read(folder / NAME, _MAX_FILE)
     top = fields.Fields(canonical.loads(data, what="node.json", max_bytes=_MAX_FILE), "node.json")
     top.constant("format", FORMAT)
     node = Node(
@@ -104,12 +60,12 @@ def load(folder: Path) -> Node:
         name=top.name("name"),
         root=top.digest("root"),
         machine=top.digest("machine"),
-        issuers=_read(folder / "root.der", _MAX_FILE),
+        issuers=_read(folder / ROOT, _MAX_FILE),
     )
     top.done()
     if digest.sha256(node.issuers) != node.root:
         raise Malformed(f"{folder}: root.der is not the certificate that node.json names", code="mismatch")
-    if spki.digest_of_certificate(_read(folder / "ak.der", _MAX_FILE)) != node.machine:
+    if spki.digest_of_certificate(_read(folder / AK, _MAX_FILE)) != node.machine:
         raise Malformed(f"{folder}: ak.der is not of the key that node.json names", code="mismatch")
     return node
 
@@ -125,11 +81,3 @@ def _read(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise Malformed(f"{path}: larger than {limit} bytes", code="too-large")
     return data
-
-
-def _write(path: Path, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as target:
-        target.write(data)
-        target.flush()
-        os.fsync(target.fileno())

@@ -33,7 +33,7 @@ GOLDEN = [
     "-name",
     "strongroom",
     "-machine",
-    "q35,smm=off",
+    "q35,smm=off,sata=off,smbus=off,vmport=off",
     "-accel",
     "tcg,thread=multi,tb-size=256",
     "-cpu",

@@ -17,7 +17,7 @@ from strongroom.crypto import digest, local_ca, spki, tls, x509
 from strongroom.encoding import tpm2
 from strongroom.errors import Malformed, Misuse, NotFound, Refused, Unavailable
 from strongroom.evidence import tpm_quote
-from strongroom.node import hcrtm, tpm_provision, tpm_state
+from strongroom.node import founding, hcrtm, swtpm, tpm_provision, tpm_state
 from tests.samples import NOW
 
 ALL = tuple(range(13))
@@ -29,21 +29,19 @@ def started(state, record=None):
     fd = os.memfd_create("state", os.MFD_CLOEXEC)
     os.write(fd, state)
     qemu, proxy = socket.socketpair()
-    swtpm, control = socket.socketpair()
+    to_swtpm, control = socket.socketpair()
     data, data_end = socket.socketpair()
-    child = subprocess.Popen(
-        tpm_provision.swtpm_arguments(fd, control.fileno()), pass_fds=(fd, control.fileno())
-    )
-    measurer = hcrtm.LaunchMeasurer(proxy, swtpm, lambda: record)
+    child = subprocess.Popen(swtpm.arguments(fd, control.fileno()), pass_fds=(fd, control.fileno()))
+    measurer = hcrtm.LaunchMeasurer(proxy, to_swtpm, lambda: record)
     try:
         with qemu, control, data, data_end:
             control.close()
             measurer.start()
             qemu.settimeout(10)
             data.settimeout(10)
-            socket.send_fds(qemu, [struct.pack(">I", tpm_provision.CMD_SET_DATAFD)], [data_end.fileno()])
+            socket.send_fds(qemu, [struct.pack(">I", swtpm.CMD_SET_DATAFD)], [data_end.fileno()])
             assert qemu.recv(64) == bytes(4)
-            qemu.sendall(struct.pack(">II", tpm_provision.CMD_INIT, 0))
+            qemu.sendall(struct.pack(">II", swtpm.CMD_INIT, 0))
             assert qemu.recv(64) == bytes(4)
             assert measurer.measured
             client = tpm_provision.Client(data)
@@ -59,7 +57,7 @@ def started(state, record=None):
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nodes") / "here"
-    return tpm_state.create(folder, "here", now=NOW, random=secrets.token_bytes)
+    return founding.create(folder, "here", now=NOW, random=secrets.token_bytes)
 
 
 def read_nv(client, index):
@@ -144,25 +142,25 @@ def test_only_the_sha256_bank_is_there(node):
 
 def test_a_folder_that_is_there_stays_as_it_is(node, tmp_path):
     with pytest.raises(Misuse):
-        tpm_state.create(node.folder, "here", now=NOW, random=secrets.token_bytes)
+        founding.create(node.folder, "here", now=NOW, random=secrets.token_bytes)
     with pytest.raises(Malformed):
-        tpm_state.create(tmp_path / "n", "Not A Name", now=NOW, random=secrets.token_bytes)
+        founding.create(tmp_path / "n", "Not A Name", now=NOW, random=secrets.token_bytes)
     assert not (tmp_path / "n").exists()
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(tpm_provision, "SWTPM", "swtpm-that-is-not-there")
+    monkeypatch.setattr(swtpm, "PROGRAM", "swtpm-that-is-not-there")
     with pytest.raises(NotFound) as caught:
-        tpm_state.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
+        founding.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
     assert caught.value.code == "no-swtpm"
-    monkeypatch.setattr(tpm_provision, "SWTPM", "false")
+    monkeypatch.setattr(swtpm, "PROGRAM", "false")
     with pytest.raises(Unavailable):
-        tpm_state.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
+        founding.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parts_that_do_not_belong_together(node, tmp_path):
-    other = tpm_state.create(tmp_path / "other", "other", now=NOW, random=secrets.token_bytes)
+    other = founding.create(tmp_path / "other", "other", now=NOW, random=secrets.token_bytes)
     for name in ("root.der", "ak.der"):
         own = (other.folder / name).read_bytes()
         (other.folder / name).write_bytes((node.folder / name).read_bytes())
@@ -175,7 +173,7 @@ def test_parts_that_do_not_belong_together(node, tmp_path):
 
 
 def test_two_nodes_are_two_machines(node, tmp_path):
-    other = tpm_state.create(tmp_path / "other", "here", now=NOW, random=secrets.token_bytes)
+    other = founding.create(tmp_path / "other", "here", now=NOW, random=secrets.token_bytes)
     assert other.machine != node.machine
     assert other.root != node.root
 
@@ -192,8 +190,8 @@ def test_a_point_off_the_curve_gets_no_certificate():
 def test_a_record_that_cannot_be_measured_stops_the_room():
     """swtpm says no to the hash: QEMU's control channel closes, so that the guest never starts."""
     qemu, proxy = socket.socketpair()
-    swtpm, fake = socket.socketpair()
-    measurer = hcrtm.LaunchMeasurer(proxy, swtpm, lambda: b"record")
+    to_swtpm, fake = socket.socketpair()
+    measurer = hcrtm.LaunchMeasurer(proxy, to_swtpm, lambda: b"record")
 
     def refuse():
         fake.recv(64)
@@ -206,7 +204,7 @@ def test_a_record_that_cannot_be_measured_stops_the_room():
     with qemu, fake:
         measurer.start()
         qemu.settimeout(10)
-        qemu.sendall(struct.pack(">II", tpm_provision.CMD_INIT, 0))
+        qemu.sendall(struct.pack(">II", swtpm.CMD_INIT, 0))
         assert qemu.recv(64) == b""
         thread.join()
     measurer.stop()
