@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import cca, gcp, nitro, nvgpu, tpm
+from strongroom.evidence import cca, gcp, nitro, nvgpu, sgx, tdx, tpm
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,6 +39,8 @@ VERIFIERS: dict[str, Verifier] = {
     "gcp": gcp.verify,
     "nitro": nitro.verify,
     "nvgpu": nvgpu.verify,
+    "sgx": sgx.verify,
+    "tdx": tdx.verify,
     "tpm": tpm.verify,
 }
 

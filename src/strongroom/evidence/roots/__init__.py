@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.evidence.roots import aws, google, nvidia
+from strongroom.evidence.roots import aws, google, intel, nvidia
 
 if TYPE_CHECKING:
     from strongroom.evidence.roots.pin import Pin
@@ -26,6 +26,8 @@ PINS: dict[str, tuple[Pin, ...]] = {
     "gcp": google.PINS,
     "nitro": aws.PINS,
     "nvgpu": nvidia.PINS,
+    "sgx": intel.PINS,
+    "tdx": intel.PINS,
     "tpm": (),
 }
 HARDWARE: dict[str, frozenset[str]] = {tee: frozenset(pin.key for pin in pins) for tee, pins in PINS.items()}

@@ -1,0 +1,113 @@
+"""Certificate revocation lists (RFC 5280, section 5), strictly: what an issuer takes back.
+
+Parsed here: complete lists in their one DER form, each with its number and the time of the next. Refused:
+delta and indirect lists, and critical extensions of any kind, which could mean that a list says less than it
+seems to. Whether a list still counts is for the caller, who has the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cryptography import utils
+from cryptography import x509 as library_x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from strongroom.crypto import digest
+from strongroom.errors import Malformed, Refused
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from strongroom.crypto.x509 import Certificate
+
+MAX_BYTES = 1024 * 1024
+
+_HASHES = ("sha256", "sha384", "sha512")
+_LIBRARY_ERRORS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    library_x509.InvalidVersion,
+    library_x509.DuplicateExtension,
+    utils.CryptographyDeprecationWarning,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevocationList:
+    """A parsed list, not yet believed. Times are UTC."""
+
+    digest: str
+    issuer: str
+    number: int
+    this_update: datetime
+    next_update: datetime
+    library: library_x509.CertificateRevocationList = field(repr=False, compare=False)
+
+    def revokes(self, certificate: Certificate) -> bool:
+        """Whether `certificate`, which the list's issuer issued, is on the list."""
+        return self.library.get_revoked_certificate_by_serial_number(certificate.serial) is not None
+
+
+def parse(der: bytes) -> RevocationList:
+    """Parse one list in DER without trailing bytes. Raises `Malformed`."""
+    if len(der) > MAX_BYTES:
+        raise Malformed(f"revocation list: {len(der)} bytes, at most {MAX_BYTES} allowed", code="too-large")
+    try:
+        parsed = library_x509.load_der_x509_crl(der)
+        if parsed.public_bytes(serialization.Encoding.DER) != der:
+            raise Malformed("revocation list: not in the one DER form")
+        if der[-len(parsed.signature) - 1] != 0:
+            raise Malformed("revocation list: its signature is not whole bytes")
+        number = -1
+        for extension in parsed.extensions:
+            if extension.critical:
+                raise Malformed(
+                    f"revocation list: critical extension {extension.oid.dotted_string} is not understood"
+                )
+            if isinstance(extension.value, library_x509.CRLNumber):
+                number = extension.value.crl_number
+        ends = parsed.next_update_utc
+        if ends is None or number < 0:
+            raise Malformed("revocation list: without its number, or without the time of the next")
+        return RevocationList(
+            digest=digest.sha256(der),
+            issuer=parsed.issuer.rfc4514_string()[:300],
+            number=number,
+            this_update=parsed.last_update_utc,
+            next_update=ends,
+            library=parsed,
+        )
+    except (*_LIBRARY_ERRORS, IndexError) as cause:
+        raise Malformed(f"revocation list: not a CRL in DER ({type(cause).__name__})") from None
+
+
+def check_issued(one: RevocationList, issuer: Certificate) -> None:
+    """Raise `Refused` unless `issuer` issued and signed the list, and may sign lists."""
+    parsed = one.library
+    if parsed.issuer != issuer.library.subject:
+        raise Refused(f"revocation list of {one.issuer}: not issued by {issuer.subject}", code="bad-list")
+    if not any(
+        isinstance(extension.value, library_x509.KeyUsage) and extension.value.crl_sign
+        for extension in issuer.extensions
+    ):
+        raise Refused(f"{issuer.subject}: its key may not sign revocation lists", code="bad-list")
+    signed_hash = parsed.signature_hash_algorithm
+    if signed_hash is None or signed_hash.name not in _HASHES:
+        raise Refused(f"revocation list of {one.issuer}: not signed with SHA-2", code="bad-list")
+    key = issuer.key.library
+    try:
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            # The same as the library's own check, without encoding the list again.
+            key.verify(parsed.signature, parsed.tbs_certlist_bytes, ec.ECDSA(signed_hash))
+            genuine = True
+        else:
+            genuine = parsed.is_signature_valid(key)
+    except (InvalidSignature, *_LIBRARY_ERRORS):
+        genuine = False
+    if not genuine:
+        raise Refused(f"revocation list of {one.issuer}: signature does not verify", code="bad-list")
