@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import http.server
 import json
 import shutil
-import ssl
-import textwrap
-import threading
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
 from strongroom import wiring
 from strongroom.broker.challenge import challenge
 from strongroom.broker.release import release
-from strongroom.crypto import sign, tls
+from strongroom.crypto import sign
 from strongroom.errors import Unavailable
 from strongroom.fetch.brokers import BrokerReader
 from strongroom.ledger import checkpoint, merkle, tiles
-from strongroom.model import identity, messages, party
-from strongroom_testing import broker_process, brokers
+from strongroom.model import identity, messages
+from strongroom_testing import broker_process, brokers, lying_broker
 from tests.e2e.real_rooms import PASSPHRASE, strongroom
 from tests.unit.ledger.test_ledger_core import Memory
 
@@ -193,56 +187,6 @@ def test_a_spoilt_state_file(prepared, alice, tmp_path):
         assert strongroom("ledger", "verify", alice, "--state", state, check=False).returncode == 3
 
 
-@contextlib.contextmanager
-def lying(tmp_path, answer):
-    """A TLS server whose party file is `alice.party.json`; `answer(path)` gives status and body parts."""
-    key, ledger = tls.generate(), sign.generate()
-    (tmp_path / "key.pem").write_bytes(pem(key.der, "PRIVATE KEY"))
-    certificate = tls.self_signed(key, name="liar", now=datetime.now(UTC), random=lambda n: b"\x01" * n)
-    (tmp_path / "cert.pem").write_bytes(pem(certificate, "CERTIFICATE"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            with contextlib.suppress(OSError):
-                status, parts = answer(self.path, ledger)
-                self.send_response(status)
-                self.end_headers()
-                for part in parts:
-                    self.wfile.write(part)
-                    self.wfile.flush()
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    address = party.BrokerAddress(
-        url=f"https://127.0.0.1:{server.server_address[1]}",
-        pin=key.pin,
-        ledger_key=ledger.public.raw,
-        authority="sha256:" + "0" * 64,
-    )
-    file = tmp_path / "alice.party.json"
-    file.write_bytes(identity.generate("alice").party(address).encode())
-    try:
-        yield file, address
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def pem(data, what):
-    lines = "\n".join(textwrap.wrap(base64.b64encode(data).decode(), 64))
-    return f"-----BEGIN {what}-----\n{lines}\n-----END {what}-----\n".encode()
-
-
 def ledger_of(entries):
     memory = Memory()
     for one in entries:
@@ -258,7 +202,7 @@ def test_entries_that_are_not_those_of_the_checkpoint(tmp_path):
             return 200, [checkpoint.issue(key, size=2, root=merkle.root(true, 2)).encode()]
         return 200, [tiles.read(shown, 2, tiles.parse_path(path.split("/tile/")[1]))]
 
-    with lying(tmp_path, answer) as (alice, _):
+    with lying_broker.serve(tmp_path, answer) as (alice, _):
         done = strongroom("ledger", "show", alice, check=False)
         assert (done.returncode, done.stdout) == (2, "")  # "a" is no record
         done = strongroom("ledger", "verify", alice, "--state", tmp_path / "state", check=False)
@@ -279,7 +223,7 @@ def test_entries_that_are_not_those_of_the_checkpoint(tmp_path):
     ],
 )
 def test_junk_for_a_checkpoint(tmp_path, status, body, code):
-    with lying(tmp_path, lambda _path, _key: (status, [body])) as (alice, _):
+    with lying_broker.serve(tmp_path, lambda _path, _key: (status, [body])) as (alice, _):
         done = strongroom("ledger", "show", alice, check=False)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -300,7 +244,7 @@ def test_a_broker_without_a_proof_of_growth_is_refused(tmp_path):
         seen.append(checkpoint.issue(key, size=1, root=merkle.root(memory, 1)))
         return answer(path, key)
 
-    with lying(tmp_path, remember) as (alice, _):
+    with lying_broker.serve(tmp_path, remember) as (alice, _):
         strongroom("ledger", "show", alice, check=False)
         (tmp_path / "state").write_text(seen[0])
         done = strongroom("ledger", "verify", alice, "--state", tmp_path / "state", check=False)
@@ -314,7 +258,7 @@ def test_rule_59_a_broker_that_trickles_does_not_hold_its_reader(tmp_path):
             time.sleep(0.05)
             yield b"x"
 
-    with lying(tmp_path, lambda _path, _key: (200, slowly())) as (_, address):
+    with lying_broker.serve(tmp_path, lambda _path, _key: (200, slowly())) as (_, address):
         began = time.monotonic()
         with contextlib.suppress(Unavailable):
             BrokerReader(address=address, total_seconds=0.5).checkpoint()
@@ -328,7 +272,7 @@ def test_text_of_a_broker_does_not_reach_the_terminal_as_commands(tmp_path):
         note = checkpoint.issue(key, size=0, root=merkle.EMPTY_ROOT)
         return 200, [note.replace("strongroom-ledger/", "\x1b[2Jevil\u202e", 1).encode()]
 
-    with lying(tmp_path, answer) as (alice, _):
+    with lying_broker.serve(tmp_path, answer) as (alice, _):
         done = strongroom("ledger", "show", alice, check=False)
     assert done.returncode == 3
     assert "\x1b" not in done.stderr

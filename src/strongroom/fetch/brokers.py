@@ -90,7 +90,8 @@ class BrokerReader:
                 self._check_pin(connection.sock.getpeercert(binary_form=True))
                 connection.request("GET", path, headers={"Accept": "application/json, text/plain"})
                 answer = connection.getresponse()
-                body = answer.read(max_bytes + 1)
+                length = answer.length
+                body = answer.read(length) if length is not None and length <= max_bytes else b""
         # ValueError: a host name that no resolver takes, or a header that is none.
         except (OSError, http.client.HTTPException, ValueError) as cause:
             raise Unavailable(
@@ -100,8 +101,10 @@ class BrokerReader:
             ) from None
         finally:
             connection.close()
-        if len(body) > max_bytes:
-            raise Unavailable(f"{self.address.url}: the answer is too large", code="broker-answer")
+        # Without a length a cut answer would look like a whole one.
+        if length is None or length > max_bytes or len(body) != length:
+            told = "without a length" if length is None else "too large" if length > max_bytes else "cut off"
+            raise Unavailable(f"{self.address.url}: the answer is {told}", code="broker-answer")
         if answer.status == http.HTTPStatus.NOT_FOUND:
             raise NotFound(f"{self.address.url}{path}: not found", code="not-found")
         if answer.status != http.HTTPStatus.OK:

@@ -1,0 +1,200 @@
+"""Reading a broker: only the pinned key is heard, and nothing that it says is believed too large, too slow or odd."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from strongroom.encoding import fields
+from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.fetch import brokers
+from strongroom.ledger import checkpoint
+from strongroom.model.party import BrokerAddress
+from strongroom_testing import lying_broker
+
+
+def says(status, *parts):
+    return lambda _path, _key: (status, parts)
+
+
+def read(tmp_path, answer, what=lambda reader: reader.checkpoint(), **options):
+    with lying_broker.serve(tmp_path, answer) as (_, address):
+        return what(brokers.BrokerReader(address=address, **options))
+
+
+def test_an_answer_is_what_was_said(tmp_path):
+    assert read(tmp_path, says(200, b"a ", b"note")) == "a note"
+
+
+def test_each_call_asks_its_own_path(tmp_path):
+    asked = []
+
+    def answer(path, _key):
+        asked.append(path)
+        return 200, [b'{"hashes":[]}']
+
+    read(tmp_path, answer)
+    read(tmp_path, answer, lambda reader: reader.tile("entries/000.p/3"))
+    read(tmp_path, answer, lambda reader: reader.consistency(3, 7))
+    assert asked == [
+        "/v1/ledger/checkpoint",
+        "/v1/ledger/tile/entries/000.p/3",
+        "/v1/ledger/consistency?from=3&to=7",
+    ]
+
+
+def test_another_key_is_not_heard_and_not_asked(tmp_path):
+    asked = []
+
+    def answer(path, _key):
+        asked.append(path)
+        return 200, [b"x"]
+
+    with lying_broker.serve(tmp_path, answer) as (_, address):
+        reader = brokers.BrokerReader(address=replace(address, pin="sha256:" + "0" * 64))
+        with pytest.raises(Refused) as refusal:
+            reader.checkpoint()
+    assert refusal.value.code == "wrong-broker"
+    assert asked == []
+
+
+def test_older_tls_is_not_spoken(tmp_path):
+    with (
+        lying_broker.serve(tmp_path, says(200, b"x"), newest=ssl.TLSVersion.TLSv1_2) as (_, address),
+        pytest.raises(Unavailable),
+    ):
+        brokers.BrokerReader(address=address).checkpoint()
+
+
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 200 OK\r\n\r\nplain", b"\x16\x03\x01junk", b"", b"\x15\x03\x03\x00\x02\x02\x28"]
+)
+def test_what_is_no_tls_is_unavailable(said):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak():
+            peer, _ = server.accept()
+            with peer:
+                peer.sendall(said)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        port = server.getsockname()[1]
+        address = BrokerAddress(
+            url=f"https://127.0.0.1:{port}", pin="sha256:" + "0" * 64, ledger_key=bytes(32), authority="sha256:" + "0" * 64
+        )  # fmt: skip
+        with pytest.raises(Unavailable):
+            brokers.BrokerReader(address=address).checkpoint()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (404, NotFound),
+        (301, Unavailable),
+        (302, Unavailable),
+        (403, Unavailable),
+        (500, Unavailable),
+        (204, Unavailable),
+    ],
+)
+def test_only_200_is_an_answer_and_no_redirect_is_followed(tmp_path, status, kind):
+    asked = []
+
+    def answer(path, _key):
+        asked.append(path)
+        return status, []
+
+    with pytest.raises(kind):
+        read(tmp_path, answer)
+    assert len(asked) == 1
+
+
+def test_rule_55_proxies_of_the_environment_are_not_asked(tmp_path, monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert read(tmp_path, says(200, b"direct")) == "direct"
+
+
+def test_answers_are_bounded(tmp_path):
+    with pytest.raises(Unavailable, match="too large"):
+        read(tmp_path, says(200, bytes(checkpoint.MAX_BYTES + 1)))
+    assert len(read(tmp_path, says(200, bytes(checkpoint.MAX_BYTES)))) == checkpoint.MAX_BYTES
+    bundle = read(tmp_path, says(200, bytes(8 << 20)), lambda reader: reader.tile("entries/000"))
+    assert len(bundle) == 8 << 20
+
+
+def test_an_answer_longer_than_it_said_is_read_no_further(tmp_path):
+    def endless():
+        while True:
+            yield b"x" * (1 << 16)
+
+    assert len(read(tmp_path, lambda _path, _key: (200, endless()))) == lying_broker.PROMISED
+
+
+def test_an_answer_that_is_cut_off_is_no_answer(tmp_path):
+    with pytest.raises(Unavailable, match="cut off"):
+        read(tmp_path, lambda _path, _key: (200, iter([b"x" * 100])))
+
+
+def test_rule_59_a_trickle_is_cut_off(tmp_path):
+    def slowly():
+        while True:
+            time.sleep(0.02)
+            yield b"x"
+
+    with lying_broker.serve(tmp_path, lambda _path, _key: (200, slowly())) as (_, address):
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            brokers.BrokerReader(address=address, total_seconds=0.3).checkpoint()
+        assert time.monotonic() - began < 5
+
+
+def test_an_answer_without_a_length_could_be_half_of_one(tmp_path):
+    with pytest.raises(Unavailable, match="without a length"):
+        read(tmp_path, lambda _path, _key: (200, None))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"hashes":{}}',
+        b'{"hashes":["AAAA"]}',
+        b'{"hashes":[1]}',
+        b'{"hashes":[],"more":1}',
+        json.dumps({"hashes": [fields.format_data(bytes(32))] * 129}).encode(),
+    ],
+)
+def test_proofs_of_growth_are_read_strictly(tmp_path, body):
+    with pytest.raises(Malformed):
+        read(tmp_path, says(200, body), lambda reader: reader.consistency(1, 2))
+
+
+def test_a_proof_of_growth_that_is_not_there_is_a_refusal(tmp_path):
+    with pytest.raises(Refused) as refusal:
+        read(tmp_path, says(404), lambda reader: reader.consistency(1, 2))
+    assert refusal.value.code == "ledger-proof"
+
+
+def test_a_checkpoint_that_is_no_text(tmp_path):
+    with pytest.raises(Malformed):
+        read(tmp_path, says(200, b"\xff"))
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "..", "-", "a..b"])
+def test_hosts_that_no_resolver_takes(host):
+    address = BrokerAddress(
+        url=f"https://{host}:8443", pin="sha256:" + "0" * 64, ledger_key=bytes(32), authority="sha256:" + "0" * 64
+    )  # fmt: skip
+    with pytest.raises(Unavailable):
+        brokers.BrokerReader(address=address).checkpoint()
