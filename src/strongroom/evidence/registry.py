@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import cca, gcp, nitro, nvgpu, sgx, tdx, tpm
+from strongroom.evidence import cca, gcp, nitro, nvgpu, sgx, snp, tdx, tpm
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -40,6 +40,7 @@ VERIFIERS: dict[str, Verifier] = {
     "nitro": nitro.verify,
     "nvgpu": nvgpu.verify,
     "sgx": sgx.verify,
+    "snp": snp.verify,
     "tdx": tdx.verify,
     "tpm": tpm.verify,
 }

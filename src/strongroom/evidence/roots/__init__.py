@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.evidence.roots import aws, google, intel, nvidia
+from strongroom.evidence.roots import amd, aws, google, intel, nvidia
 
 if TYPE_CHECKING:
     from strongroom.evidence.roots.pin import Pin
@@ -27,6 +27,7 @@ PINS: dict[str, tuple[Pin, ...]] = {
     "nitro": aws.PINS,
     "nvgpu": nvidia.PINS,
     "sgx": intel.PINS,
+    "snp": amd.PINS,
     "tdx": intel.PINS,
     "tpm": (),
 }
