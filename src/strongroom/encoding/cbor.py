@@ -74,13 +74,14 @@ class _Decoder:
         initial = self._data[at]
         self.at = at + 1
         major = initial >> 5
+        info = initial & 0x1F
         if major == 7:
             if initial == 0xFF:
                 return _BREAK
             if initial not in _SIMPLE:
                 raise self._bad("a float, or a simple value that means nothing here")
             return _SIMPLE[initial]
-        count = self._argument(initial & 0x1F)
+        count = info if info < 24 else self._argument(info)
         if major == 2:
             return self._run(count, 2)
         if major == 3:
@@ -104,8 +105,12 @@ class _Decoder:
         return Tagged(count, self.value(depth + 1))
 
     def _argument(self, info: int) -> int:
-        if info < 24:
-            return info
+        """What follows the initial byte; `info` is at least 24."""
+        if info == 24 and self.at < len(self._data):
+            number = self._data[self.at]
+            if number >= 24:
+                self.at += 1
+                return number
         if info == 31:
             return _INDEFINITE
         if info > 27:
@@ -143,7 +148,8 @@ class _Decoder:
             self.at += 1
             if initial == 0xFF:
                 return b"".join(pieces)
-            count = self._argument(initial & 0x1F)
+            info = initial & 0x1F
+            count = info if info < 24 else self._argument(info)
             if initial >> 5 != major or count == _INDEFINITE:
                 raise self._bad("a string with a piece of another kind")
             piece = self._run(count, major)
@@ -178,11 +184,14 @@ class _Decoder:
         return out
 
     def _entry(self, out: dict[int | str, Value], key: object, depth: int) -> None:
-        if not isinstance(key, int | str) or isinstance(key, bool):
+        if type(key) is not str and type(key) is not int:
             raise self._bad("a map's key that is neither integer nor text")
         if key in out:
             raise self._bad(f"a key given twice: {str(key)[:40]!r}", code="duplicate-key")
-        out[key] = self.value(depth + 1)
+        value = self._item(depth + 1)
+        if value is _BREAK:
+            raise self._bad("a break for a value")
+        out[key] = value  # type: ignore[assignment]
 
     def _plausible(self, count: int) -> None:
         """Each item has a byte at least: refused before anything is made of a length that lies."""

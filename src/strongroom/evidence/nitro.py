@@ -55,6 +55,8 @@ NOT_CHECKED = (
 NOT_BOUND = "binding: the document carries no user data, nonce or key, and that is what was asked for"
 NITROTPM_CONTRACT = "contract: a NitroTPM document has no register for it"
 
+_PCR_FACTS = tuple(f"pcr_{index}" for index in range(MAX_PCRS))
+_PCR_REGISTERS = tuple(f"pcr{index}" for index in range(MAX_PCRS))
 _ZERO = bytes(PCR_BYTES)
 _UNTOUCHED = b"\xff" * PCR_BYTES  # a TPM's dynamic PCRs before a dynamic launch
 _MAX_TIME_MS = 253402300799999  # the end of the year 9999
@@ -278,7 +280,7 @@ def _claims(document: Document, path: x509.Path, bound: tuple[str, ...], binding
         if value is not None:
             facts[name] = value.hex()
     for index, value in pcrs.items():
-        facts[f"pcr_{index}"] = value.hex()
+        facts[_PCR_FACTS[index]] = value.hex()
     contract = None if document.nitrotpm else _contract(pcrs, binding)
     not_checked = NOT_CHECKED + ((NITROTPM_CONTRACT,) if document.nitrotpm else ())
     return Claims(
@@ -315,5 +317,5 @@ def _registers(document: Document, contract: str | None) -> dict[str, str]:
         blank = value == _ZERO or (document.nitrotpm and value == _UNTOUCHED)
         if (index > 2 and blank) or (index == CONTRACT_PCR and contract is not None):
             continue
-        out[f"pcr{index}"] = value.hex()
+        out[_PCR_REGISTERS[index]] = value.hex()
     return out

@@ -1,0 +1,37 @@
+"""Any bytes in place of any part: claims never, `Malformed` or `EvidenceRefused` always, nothing else raised."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strongroom.errors import EvidenceRefused, Malformed
+from strongroom.evidence import nvgpu_spdm
+from strongroom.model.evidence import Evidence
+from tests.fuzz.mutations import mutations, often
+from tests.unit.evidence import test_nvgpu as scene
+
+GOOD = scene.GPU.evidence(scene.BOUND).parts
+OPAQUE = GOOD["report"][GOOD["report"].index(b"570.86.10") - 80 : -96]
+
+
+@pytest.mark.parametrize("part", ["report", "certificates"])
+@often
+@given(data=st.data())
+def test_rule_15_no_other_part_verifies(part, data):
+    put = data.draw(mutations(GOOD[part], most=200))
+    if put == GOOD[part]:
+        return
+    with pytest.raises((EvidenceRefused, Malformed)):
+        scene.verify(Evidence(tee="nvgpu", parts={**GOOD, part: put}))
+
+
+@often
+@given(data=mutations(OPAQUE) | st.builds(lambda rest: b"NVDAOD" + rest, mutations(OPAQUE)))
+def test_rule_15_any_opaque_data_are_fields_or_malformed(data):
+    try:
+        fields = nvgpu_spdm.parse_opaque(data)
+    except Malformed:
+        return
+    assert sum(len(value) for value in fields.values()) <= len(data)
