@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from strongroom.encoding import dsse
     from strongroom.ledger.proofpack import ProofPack, ReceiptEntry, Release
     from strongroom.model.messages import LedgerProof
-    from strongroom.model.party import Party
+    from strongroom.model.party import BrokerAddress, Party
     from strongroom.model.verdict import Check
 
 PLAIN = "none"
@@ -107,7 +107,7 @@ def _parties(pack: ProofPack, anchors: Sequence[Party]) -> list[Check]:
         if same and named is not None and named.recipient != anchor.recipient:
             same, got = False, "that key with another recipient, who could read what is sealed to it"
         if same and anchor.broker is not None and named is not None:
-            same = named.broker == anchor.broker
+            same = _known_by(named.broker) == _known_by(anchor.broker)
             got = got if same else "another broker"
         checks.append(
             _check(
@@ -115,6 +115,11 @@ def _parties(pack: ProofPack, anchors: Sequence[Party]) -> list[Check]:
             )
         )
     return checks
+
+
+def _known_by(address: BrokerAddress | None) -> tuple[object, ...]:
+    # Where a broker listens may change after the run; what it is known by may not.
+    return () if address is None else (address.pin, address.ledger_key, address.authority)
 
 
 def _approved(pack: ProofPack) -> Check:
