@@ -199,9 +199,9 @@ def test_nothing_outlives_the_node(base, node, tmp_path, how, guarded, code):
 
 def serve(folder, base, out, guarded):
     """In a process of its own: what `strongroom run` does around a room."""
-    from strongroom.cli import failures, run
+    from strongroom.cli import failures, interruption
 
-    with failures.reported(), run._told_by_signals():
+    with failures.reported(), interruption.orderly():
         out.mkdir()
         order = room.Order(
             node=tpm_state.load(folder), base=base, agreement=AGREEMENT, drives=(), manifests={}, out=out,

@@ -60,7 +60,7 @@ def reported() -> Iterator[None]:
         sys.exit(1)
 
 
-def describe(failure: Exception) -> dict[str, object]:
+def describe(failure: BaseException) -> dict[str, object]:
     """A failure as an object: code, message, hint, and the checks that did not hold."""
     return {
         "code": getattr(failure, "code", "error"),
@@ -70,7 +70,7 @@ def describe(failure: Exception) -> dict[str, object]:
     }
 
 
-def _failed_checks(failure: Exception) -> tuple[verdict_model.Check, ...]:
+def _failed_checks(failure: BaseException) -> tuple[verdict_model.Check, ...]:
     failed = getattr(getattr(failure, "verdict", None), "failed", ())
     return tuple(check for check in failed if isinstance(check, verdict_model.Check))
 

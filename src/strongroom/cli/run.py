@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -26,7 +25,7 @@ EXIT_PROGRAM = 8
 FIRST_INSTRUCTION = "program-started"
 STATUS_FORMAT = "strongroom-run/1"
 _MAX_CONTRACT = 4 << 20
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_MAX_NOTES = 100
 
 
 def register(app: typer.Typer) -> None:
@@ -56,8 +55,8 @@ def run(
 ) -> None:
     """Run a contract's program in a room and keep what leaves it."""
     begun = _process_start()
-    from strongroom.cli import files
-    from strongroom.errors import Misuse, StrongroomError
+    from strongroom.cli import files, interruption
+    from strongroom.errors import Misuse
     from strongroom.model import agreement as agreement_model
     from strongroom.node import disks, room, tpm_state
 
@@ -81,19 +80,24 @@ def run(
         serial=debug_serial,
     )
     status = _Status(begun, out, agreement.contract.digest)
-    with _told_by_signals(), _progress(status, quiet=as_json) as show:
+    with interruption.orderly(), contextlib.ExitStack() as display:
+        show = _as_lines(status)
+
+        def begin() -> None:
+            nonlocal show
+            # Only now, while the guest boots: a terminal's decoration costs the run nothing.
+            if sys.stderr.isatty() and not as_json:
+                show = display.enter_context(_live(status))
 
         def take_phase(name: str, moment: int) -> None:
             status.phase(name, moment)
-            show(name)
+            if not as_json:
+                show(name)
 
         try:
-            result = room.Room(order=order, on_phase=take_phase, on_note=status.note).run()
-        except StrongroomError as failure:
+            result = room.Room(order=order, on_started=begin, on_phase=take_phase, on_note=status.note).run()
+        except BaseException as failure:
             status.failed(failure)
-            raise
-        except BaseException:
-            status.interrupted()
             raise
         status.finished(result)
     if as_json:
@@ -131,7 +135,8 @@ class _Status:
             self.document.setdefault("first_instruction_milliseconds", at)
 
     def note(self, line: str) -> None:
-        self.notes.append(line)
+        if len(self.notes) < _MAX_NOTES:
+            self.notes.append(line)
 
     def finished(self, result: Result) -> None:
         receipt = result.receipt
@@ -144,16 +149,15 @@ class _Status:
             files=list(result.files),
         )
 
-    def failed(self, failure: Exception) -> None:
+    def failed(self, failure: BaseException) -> None:
         from strongroom.cli import failures
 
         # The failure itself matters more than that it could not be noted.
         with contextlib.suppress(OSError):
-            self._write(state="failed", error=failures.describe(failure))
-
-    def interrupted(self) -> None:
-        with contextlib.suppress(OSError):
-            self._write(state="interrupted")
+            if isinstance(failure, KeyboardInterrupt | SystemExit):
+                self._write(state="interrupted")
+            else:
+                self._write(state="failed", error=failures.describe(failure))
 
     def _write(self, **values: object) -> None:
         from strongroom.cli import files
@@ -189,51 +193,26 @@ def _empty_folder(out: Path) -> Path:
     return out
 
 
-@contextlib.contextmanager
-def _told_by_signals() -> Iterator[None]:
-    """A request to end is an exception, so that everything on the way out is cleaned up."""
-
-    def end(number: int, _frame: object) -> None:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _as_lines(status: _Status) -> Callable[[str], None]:
+    return lambda name: print(_line(status, name), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _progress(status: _Status, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Show the phases on standard error: live on a terminal, as lines elsewhere."""
-    if quiet:
-        yield lambda _name: None
-        return
-    if not sys.stderr.isatty():
-        yield lambda name: print(f"{status.elapsed() / 1000:7.2f} s  {name}", file=sys.stderr)
-        return
-    # The room is booting meanwhile: a terminal's decoration costs the run nothing.
-    shown: list[object] = []
+def _live(status: _Status) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+    from rich.status import Status
 
-    def show(name: str) -> None:
-        from rich.console import Console
-        from rich.status import Status
+    with Status("the room boots", console=Console(stderr=True)) as live:
 
-        if not shown:
-            live = Status("starting", console=Console(stderr=True))
-            live.start()
-            shown.append(live)
-        current = shown[0]
-        if isinstance(current, Status):
-            current.console.print(f"{status.elapsed() / 1000:7.2f} s  {name}", highlight=False)
-            current.update(f"{name} …")
+        def show(name: str) -> None:
+            live.console.print(_line(status, name), highlight=False, markup=False)
+            live.update(f"{name} …")
 
-    try:
         yield show
-    finally:
-        if shown:
-            getattr(shown[0], "stop")()  # noqa: B009 - rich is not imported here
+
+
+def _line(status: _Status, name: str) -> str:
+    return f"{status.elapsed() / 1000:7.2f} s  {name}"
 
 
 def _process_start() -> float:

@@ -9,6 +9,7 @@ swapped under them. The firmware is named, so that the one which was measured is
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ OVERHEAD_MIB = 192
 MAX_DISKS = 128
 _FIRST_DISK_SLOT = 0x08
 _FUNCTIONS = 8
+_CLOCK = re.compile(r"utc|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", re.ASCII)
 # Devices of the board that nobody needs: no way in, and less to emulate.
 _LEFT_OUT = "smm=off,sata=off,smbus=off,vmport=off"
 _ACCELERATORS = {"tcg": "tcg,thread=multi,tb-size=256", "kvm": "kvm"}
@@ -72,6 +74,11 @@ def arguments(machine: Machine) -> list[str]:
     """The whole command line. Raises `Malformed` for what QEMU could not carry."""
     if len(machine.drives) > MAX_DISKS:
         raise Malformed(f"room: {len(machine.drives)} disks, at most {MAX_DISKS} allowed", code="too-many")
+    if _CLOCK.fullmatch(machine.clock) is None:
+        raise Malformed(
+            f"the room's clock: {machine.clock[:40]!r} is neither utc nor YYYY-MM-DDTHH:MM:SS",
+            code="bad-clock",
+        )
     line = [
         QEMU,
         *("-name", "strongroom"),

@@ -37,6 +37,7 @@ MAX_STREAMS = 16
 MAX_HELD = 1 << 20
 CONNECT_SECONDS = 10.0
 _ROOM = 0  # stream 0 is the control stream, never a broker
+MAX_OPENED = 4096  # streams in a room's life
 _MAX_PHASES = 1000
 # What a room's failure may be called when trying again can help.
 _PASSING = frozenset(
@@ -250,9 +251,7 @@ class Relay:
                 self._on_phase(name, moment)
         elif kind == "file":
             stream = top.integer("stream", low=1, high=(1 << 32) - 1)
-            if stream in self._used:
-                raise Malformed("the room uses a stream twice", code="bad-channel")
-            self._used.add(stream)
+            self._use(stream)
             self._inbox.begin(stream, top.text("name", max_length=200))
         elif kind == "failed":
             raise _failure(top, self._unreachable)
@@ -264,9 +263,7 @@ class Relay:
 
     def _open(self, number: int, payload: bytes) -> None:
         party = payload.decode("ascii", errors="replace")
-        if number in self._used:
-            raise Malformed("the room uses a stream twice", code="bad-channel")
-        self._used.add(number)
+        self._use(number)
         address = self._brokers.get(party)
         if address is None or len(self._streams) >= MAX_STREAMS:
             why = "too many at once" if address else "the contract names no broker for it"
@@ -278,6 +275,11 @@ class Relay:
         threading.Thread(
             target=self._connect, args=(number, party, address), name=f"connect-{party}", daemon=True
         ).start()
+
+    def _use(self, number: int) -> None:
+        if number == 0 or number in self._used or len(self._used) >= MAX_OPENED:
+            raise Malformed(f"the room opens stream {number} twice, or too many", code="bad-channel")
+        self._used.add(number)
 
     def _connect(self, number: int, party: str, address: tuple[str, int]) -> None:
         """In a thread of its own, because names take their time."""

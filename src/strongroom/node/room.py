@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,15 +62,19 @@ class Result:
 
 @dataclass(kw_only=True)
 class Room:
-    """One run of an order. `on_phase(name, guest's milliseconds)` and `on_note(line)` tell how it goes."""
+    """One run of an order.
+
+    on_started: called once QEMU runs, while the guest boots. on_phase(name, guest's milliseconds) and
+    on_note(line) tell how it goes.
+    """
 
     order: Order
+    on_started: Callable[[], None] = lambda: None
     on_phase: Callable[[str, int], None] = lambda _name, _moment: None
     on_note: Callable[[str], None] = lambda _line: None
     qemu: children.Child | None = field(default=None, init=False)
     swtpm: children.Child | None = field(default=None, init=False)
     phase: str = field(default="starting", init=False)
-    _begun: float = field(default_factory=time.monotonic, init=False)
 
     def run(self) -> Result:
         """Run it to its end. Whatever happens, no process and no temporary file is left.
@@ -86,6 +89,7 @@ class Room:
             record = Later(lambda: parts.record(memory_guard=order.guarded).encode())
             stack.callback(record.wait)
             measurer, link = self._start(stack, parts, record)
+            self.on_started()
             files = inbox.Inbox(order.out, order.agreement.contract)
             stack.callback(files.close)
             self._write_down(files, record.result())

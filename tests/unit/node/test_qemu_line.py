@@ -124,3 +124,9 @@ def test_a_serial_that_virtio_would_cut_is_refused():
 def test_debug_serial_is_the_only_serial():
     line = qemu.arguments(replace(MACHINE, serial=9))
     assert line[-4:] == ["-add-fd", "fd=9,set=1", "-serial", "file:/dev/fdset/1"]
+
+
+@pytest.mark.parametrize("clock", ["", "yesterday", "2031-05-06", "utc,driftfix=slew", "localtime"])
+def test_clocks_that_are_none(clock):
+    with pytest.raises(Malformed, match="clock"):
+        qemu.arguments(replace(MACHINE, clock=clock))

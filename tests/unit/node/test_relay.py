@@ -394,6 +394,14 @@ BAD = {
         agent.frame(wire.FrameType.OPEN, 1, b"bob"),
         agent.frame(wire.FrameType.OPEN, 1, b"bob"),
     ),
+    "the control stream as a broker's": lambda agent: (
+        agent.control("hello"),
+        agent.frame(wire.FrameType.OPEN, 0, b"alice"),
+    ),
+    "streams without end": lambda agent: (
+        agent.control("hello"),
+        *(agent.frame(wire.FrameType.OPEN, number, b"bob") for number in range(1, 4098)),
+    ),
     "a file on a used stream": lambda agent: (
         agent.control("hello"),
         agent.frame(wire.FrameType.OPEN, 1, b"bob"),
