@@ -9,7 +9,9 @@ nesting, items or bytes beyond the limits. What is refused does not depend on wh
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+from typing import Final
 
 from strongroom.errors import Malformed
 
@@ -17,7 +19,14 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 8
 MAX_ITEMS = 512
 
-_BREAK = object()
+
+class _End(enum.Enum):
+    """What a break byte reads as."""
+
+    BREAK = 0
+
+
+_BREAK: Final = _End.BREAK
 _SIMPLE = {0xF4: False, 0xF5: True, 0xF6: None}
 _LOWEST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}  # below it a shorter form exists
 _INDEFINITE = -1
@@ -59,9 +68,9 @@ class _Decoder:
         item = self._item(depth)
         if item is _BREAK:
             raise self._bad("a break outside of an item of indefinite length")
-        return item  # type: ignore[return-value]
+        return item
 
-    def _item(self, depth: int) -> object:
+    def _item(self, depth: int) -> Value | _End:
         """A value, or `_BREAK`."""
         self._left -= 1
         if self._left < 0:
@@ -169,7 +178,7 @@ class _Decoder:
             return tuple([self.value(depth + 1) for _ in range(count)])
         items: list[Value] = []
         while (item := self._item(depth + 1)) is not _BREAK:
-            items.append(item)  # type: ignore[arg-type]
+            items.append(item)
         return tuple(items)
 
     def _map(self, count: int, depth: int) -> dict[int | str, Value]:
@@ -191,7 +200,7 @@ class _Decoder:
         value = self._item(depth + 1)
         if value is _BREAK:
             raise self._bad("a break for a value")
-        out[key] = value  # type: ignore[assignment]
+        out[key] = value
 
     def _plausible(self, count: int) -> None:
         """Each item has a byte at least: refused before anything is made of a length that lies."""
