@@ -247,6 +247,19 @@ def key_of_point(kind: str, x: bytes, y: bytes) -> PublicKey:
         raise Malformed(f"public key: not a point of {kind}", code="unknown-key") from None
 
 
+def key_of_modulus(modulus: int, exponent: int) -> PublicKey:
+    """The RSA key of these numbers. Raises `Malformed`."""
+    try:
+        return PublicKey(rsa.RSAPublicNumbers(exponent, modulus).public_key())
+    except _LIBRARY_ERRORS:
+        raise Malformed("public key: not an RSA key", code="unknown-key") from None
+
+
+def key_digest(key: PublicKey) -> str:
+    """The text digest of a key's SubjectPublicKeyInfo: by it keys and machines are named."""
+    return digest.sha256(key.spki)
+
+
 def key_of_spki(der: bytes) -> PublicKey:
     """The key of a SubjectPublicKeyInfo in its one DER form. Raises `Malformed`."""
     if len(der) > MAX_CERTIFICATE:

@@ -31,7 +31,7 @@ NV_NO_DA = 1 << 25
 
 _PLAIN = 0x8001
 _SESSIONS = 0x8002
-_PASSWORD_SESSION = 0x40000009
+PASSWORD_SESSION = 0x40000009
 _RETRY = 0x922
 
 _ECC = 0x0023
@@ -56,96 +56,96 @@ class Response:
 
 def startup() -> bytes:
     """TPM2_Startup(CLEAR)."""
-    return _command(0x144, (), _u16(0))
+    return command(0x144, (), u16(0))
 
 
 def shutdown() -> bytes:
     """TPM2_Shutdown(CLEAR): the state is written down."""
-    return _command(0x145, (), _u16(0))
+    return command(0x145, (), u16(0))
 
 
 def get_random(count: int) -> bytes:
     """TPM2_GetRandom: up to `count` bytes."""
-    return _command(0x17B, (), _u16(count))
+    return command(0x17B, (), u16(count))
 
 
 def pcr_read(index: int) -> bytes:
     """TPM2_PCR_Read of one PCR."""
-    return _command(0x17E, (), selection((index,)))
+    return command(0x17E, (), selection((index,)))
 
 
 def pcr_extend(index: int, measurement: bytes) -> bytes:
     """TPM2_PCR_Extend by a 32-byte digest."""
     if len(measurement) != PCR_BYTES:
         raise Malformed("TPM: a PCR is extended by 32 bytes")
-    return _command(0x182, (index,), _u32(1) + _u16(_SHA256) + measurement, authorised=1)
+    return command(0x182, (index,), u32(1) + u16(_SHA256) + measurement, authorised=1)
 
 
 def pcr_allocate_sha256() -> bytes:
     """TPM2_PCR_Allocate: from the next start on, the sha256 bank alone."""
-    banks = b"".join(_u16(bank) + b"\x03" + bytes(3) for bank in (_SHA1, _SHA384, _SHA512))
-    all_sha256 = _u16(_SHA256) + b"\x03" + b"\xff\xff\xff"
-    return _command(0x12B, (PLATFORM,), _u32(4) + banks + all_sha256, authorised=1)
+    banks = b"".join(u16(bank) + b"\x03" + bytes(3) for bank in (_SHA1, _SHA384, _SHA512))
+    all_sha256 = u16(_SHA256) + b"\x03" + b"\xff\xff\xff"
+    return command(0x12B, (PLATFORM,), u32(4) + banks + all_sha256, authorised=1)
 
 
 def create_ak(hierarchy: int) -> bytes:
     """TPM2_CreatePrimary of a restricted ECDSA P-256 SHA-256 signing key. Answers (handle), public area."""
     public = (
-        _u16(_ECC)
-        + _u16(_SHA256)
-        + _u32(_AK_ATTRIBUTES)
-        + _sized(b"")  # no policy
-        + _u16(_NULL)  # no symmetric algorithm: it signs only
-        + _u16(_ECDSA)
-        + _u16(_SHA256)
-        + _u16(_P256)
-        + _u16(_NULL)  # no key derivation
-        + _sized(b"")
-        + _sized(b"")
+        u16(_ECC)
+        + u16(_SHA256)
+        + u32(_AK_ATTRIBUTES)
+        + sized(b"")  # no policy
+        + u16(_NULL)  # no symmetric algorithm: it signs only
+        + u16(_ECDSA)
+        + u16(_SHA256)
+        + u16(_P256)
+        + u16(_NULL)  # no key derivation
+        + sized(b"")
+        + sized(b"")
     )
-    sensitive = _sized(_sized(b"") + _sized(b""))
-    return _command(0x131, (hierarchy,), sensitive + _sized(public) + _sized(b"") + _u32(0), authorised=1)
+    sensitive = sized(sized(b"") + sized(b""))
+    return command(0x131, (hierarchy,), sensitive + sized(public) + sized(b"") + u32(0), authorised=1)
 
 
 def evict_control(handle: int, persistent: int) -> bytes:
     """TPM2_EvictControl: keep the object `handle` at the persistent handle."""
-    return _command(0x120, (OWNER, handle), _u32(persistent), authorised=1)
+    return command(0x120, (OWNER, handle), u32(persistent), authorised=1)
 
 
 def flush_context(handle: int) -> bytes:
     """TPM2_FlushContext."""
-    return _command(0x165, (), _u32(handle))
+    return command(0x165, (), u32(handle))
 
 
 def read_public(handle: int) -> bytes:
     """TPM2_ReadPublic of a loaded or persistent object."""
-    return _command(0x173, (handle,), b"")
+    return command(0x173, (handle,), b"")
 
 
 def quote(key: int, extra_data: bytes, pcrs: tuple[int, ...]) -> bytes:
     """TPM2_Quote over `pcrs` in the key's own scheme. `read_quote` opens the answer."""
-    return _command(0x158, (key,), _sized(extra_data) + _u16(_NULL) + selection(pcrs), authorised=1)
+    return command(0x158, (key,), sized(extra_data) + u16(_NULL) + selection(pcrs), authorised=1)
 
 
 def nv_define(index: int, size: int, attributes: int) -> bytes:
     """TPM2_NV_DefineSpace by the owner."""
-    public = _u32(index) + _u16(_SHA256) + _u32(attributes) + _sized(b"") + _u16(size)
-    return _command(0x12A, (OWNER,), _sized(b"") + _sized(public), authorised=1)
+    public = u32(index) + u16(_SHA256) + u32(attributes) + sized(b"") + u16(size)
+    return command(0x12A, (OWNER,), sized(b"") + sized(public), authorised=1)
 
 
 def nv_write(index: int, content: bytes, offset: int) -> bytes:
     """TPM2_NV_Write by the owner; at most `NV_CHUNK` bytes at once."""
-    return _command(0x137, (OWNER, index), _sized(content) + _u16(offset), authorised=1)
+    return command(0x137, (OWNER, index), sized(content) + u16(offset), authorised=1)
 
 
 def nv_read_public(index: int) -> bytes:
     """TPM2_NV_ReadPublic. `read_nv_size` opens the answer."""
-    return _command(0x169, (index,), b"")
+    return command(0x169, (index,), b"")
 
 
 def nv_read(index: int, size: int, offset: int) -> bytes:
     """TPM2_NV_Read under the index's own password; at most `NV_CHUNK` bytes at once."""
-    return _command(0x14E, (index, index), _u16(size) + _u16(offset), authorised=1)
+    return command(0x14E, (index, index), u16(size) + u16(offset), authorised=1)
 
 
 def response(data: bytes, *, handles: int = 0) -> Response:
@@ -234,30 +234,31 @@ def selection(pcrs: tuple[int, ...]) -> bytes:
         if not 0 <= index < 8 * len(mask):
             raise Malformed("TPM: there are 24 PCRs, numbered from 0")
         mask[index // 8] |= 1 << index % 8
-    return _u32(1) + _u16(_SHA256) + bytes([len(mask)]) + bytes(mask)
+    return u32(1) + u16(_SHA256) + bytes([len(mask)]) + bytes(mask)
 
 
-def _command(code: int, handles: tuple[int, ...], parameters: bytes, *, authorised: int = 0) -> bytes:
-    """`authorised`: how many of the handles need an authorisation."""
-    body = b"".join(_u32(handle) for handle in handles)
-    if authorised:
-        session = _u32(_PASSWORD_SESSION) + _sized(b"") + b"\x00" + _sized(b"")
-        body += _sized32(session * authorised)
+def command(
+    code: int, handles: tuple[int, ...], parameters: bytes, *, authorised: int = 0, sessions: bytes = b""
+) -> bytes:
+    """One whole command. authorised: how many of the handles take the empty password; sessions: others' areas."""
+    body = b"".join(u32(handle) for handle in handles)
+    sessions = sessions or (u32(PASSWORD_SESSION) + sized(b"") + b"\x00" + sized(b"")) * authorised
+    if sessions:
+        body += u32(len(sessions)) + sessions
     body += parameters
-    return _u16(_SESSIONS if authorised else _PLAIN) + _u32(10 + len(body)) + _u32(code) + body
+    return u16(_SESSIONS if sessions else _PLAIN) + u32(10 + len(body)) + u32(code) + body
 
 
-def _sized(data: bytes) -> bytes:
-    return _u16(len(data)) + data
+def sized(data: bytes) -> bytes:
+    """A TPM2B: the bytes after their length."""
+    return u16(len(data)) + data
 
 
-def _sized32(data: bytes) -> bytes:
-    return _u32(len(data)) + data
-
-
-def _u16(value: int) -> bytes:
+def u16(value: int) -> bytes:
+    """UINT16, big-endian."""
     return value.to_bytes(2, "big")
 
 
-def _u32(value: int) -> bytes:
+def u32(value: int) -> bytes:
+    """UINT32, big-endian."""
     return value.to_bytes(4, "big")

@@ -180,7 +180,7 @@ def _selection(reader: Reader) -> tuple[str, tuple[int, ...]]:
     count = reader.u32()
     if not 0 < count <= _MAX_BANKS:
         raise Malformed(f"quote: {count} PCR selections", code="bad-selection")
-    chosen = []
+    chosen: list[tuple[str | None, int]] = []
     for _ in range(count):
         algorithm, size = reader.u16(), reader.u8()
         if size != _BITMAP:
@@ -188,9 +188,9 @@ def _selection(reader: Reader) -> tuple[str, tuple[int, ...]]:
         bitmap = int.from_bytes(reader.take(_BITMAP), "little")
         if bitmap:
             chosen.append((_HASHES.get(algorithm), bitmap))
-    if len(chosen) != 1 or chosen[0][0] is None:
+    bank, bitmap = chosen[0] if len(chosen) == 1 else (None, 0)
+    if bank is None:
         raise Malformed("quote: expected PCRs of one bank, SHA-256 or SHA-384", code="bad-selection")
-    bank, bitmap = chosen[0]
     return bank, tuple(index for index in range(8 * _BITMAP) if bitmap >> index & 1)
 
 

@@ -19,6 +19,8 @@ import pytest
 
 from strongroom.agent.tpm import Tpm
 from strongroom.crypto import local_ca, tls
+from strongroom.encoding import tpm2
+from strongroom.errors import Unavailable
 from strongroom.model.evidence import Evidence
 from strongroom.node import tpm_provision
 from strongroom_testing import fake_tpm
@@ -70,6 +72,30 @@ class Machine:
             )
 
 
+class Client:
+    """Commands to a running TPM, and its answers opened."""
+
+    def __init__(self, transport: _Socket) -> None:
+        self._transport = transport
+
+    def run(self, command: bytes, *, handles: int = 0) -> tpm2.Response:
+        """Raises `Unavailable` when the TPM says no; its message has the TPM's code."""
+        for _ in range(50):
+            try:
+                return tpm2.response(self._transport.exchange(command), handles=handles)
+            except Unavailable as cause:
+                if cause.code != "tpm-retry":  # it tests an algorithm before its first use
+                    raise
+        raise AssertionError("the TPM does not get ready")
+
+
+@contextlib.contextmanager
+def fresh() -> Iterator[Client]:
+    """A TPM that nobody has used, started, all its PCR banks on."""
+    with _running(b"") as transport:
+        yield Client(transport)
+
+
 class _Socket:
     def __init__(self, data: socket.socket) -> None:
         self._data = data
@@ -84,6 +110,18 @@ class _Socket:
 
 @contextlib.contextmanager
 def _booted(state: bytes, record: bytes) -> Iterator[Tpm]:
+    hashed = (
+        struct.pack(">I", 6),  # _TPM_Hash_Start
+        struct.pack(">II", 7, len(record)) + record,  # _TPM_Hash_Data
+        struct.pack(">I", 8),  # _TPM_Hash_End
+    )
+    with _running(state, hashed) as transport:
+        yield Tpm(transport)
+
+
+@contextlib.contextmanager
+def _running(state: bytes, commands: tuple[bytes, ...] = ()) -> Iterator[_Socket]:
+    """A TPM of that state (b"": a new one), initialised, given the control `commands`, and started."""
     control, control_end = socket.socketpair()
     data, data_end = socket.socketpair()
     fd = os.memfd_create("tpm-state")
@@ -106,16 +144,14 @@ def _booted(state: bytes, record: bytes) -> Iterator[Tpm]:
             assert control.recv(64)[:4] == bytes(4)
             for command in (
                 struct.pack(">II", 2, 0),  # initialise
-                struct.pack(">I", 6),  # _TPM_Hash_Start
-                struct.pack(">II", 7, len(record)) + record,  # _TPM_Hash_Data
-                struct.pack(">I", 8),  # _TPM_Hash_End
+                *commands,
             ):
                 control.sendall(command)
                 assert control.recv(64)[:4] == bytes(4)
             transport = _Socket(data)
             started = transport.exchange(struct.pack(">HIIH", 0x8001, 12, 0x144, 0))
             assert started[6:10] == bytes(4)
-            yield Tpm(transport)
+            yield transport
         finally:
             child.kill()
             child.wait()
