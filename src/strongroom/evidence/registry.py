@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import cca, gcp, nitro, nvgpu, sgx, snp, tdx, tpm
+from strongroom.evidence import azure, cca, gcp, nitro, nvgpu, sgx, snp, tdx, tpm
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +35,7 @@ class Verifier(Protocol):
 
 
 VERIFIERS: dict[str, Verifier] = {
+    "azure": azure.verify,
     "cca": cca.verify,
     "gcp": gcp.verify,
     "nitro": nitro.verify,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from strongroom.evidence.roots.pin import Pin
 
 PINS: dict[str, tuple[Pin, ...]] = {
+    "azure": (*amd.PINS, *intel.PINS),
     "cca": (),
     "gcp": google.PINS,
     "nitro": aws.PINS,
