@@ -1,13 +1,16 @@
-"""age files (age-encryption.org/v1) with X25519 recipients: how results leave and keys rest."""
+"""age files (age-encryption.org/v1) with X25519 recipients: how results leave and keys rest.
+
+The library behind it is loaded at its first use, so that judging evidence needs neither it nor its time.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-import pyrage
-
-from strongroom.errors import Malformed, Refused
+from strongroom.errors import Malformed, Refused, Unavailable
 
 
 @dataclass(frozen=True)
@@ -24,31 +27,31 @@ class AgeIdentity:
     def open(self, sealed: bytes) -> bytes:
         """Decrypt a whole age file in memory. Raises `Refused`."""
         try:
-            return bytes(pyrage.decrypt(sealed, [self._identity()]))
-        except pyrage.DecryptError:
+            return bytes(_pyrage().decrypt(sealed, [self._identity()]))
+        except _pyrage().DecryptError:
             raise Refused("the age file does not open with this identity", code="not-ours") from None
 
     def open_stream(self, source: BinaryIO, target: BinaryIO) -> None:
         """Decrypt from `source` to `target` in bounded memory. Raises `Refused`."""
         try:
-            pyrage.decrypt_io(source, target, [self._identity()])
-        except pyrage.DecryptError:
+            _pyrage().decrypt_io(source, target, [self._identity()])
+        except _pyrage().DecryptError:
             raise Refused("the age file does not open with this identity", code="not-ours") from None
         except OSError as cause:
             if cause.errno is not None:  # the disk's own failure, not the file's
                 raise
             raise Refused("the age file is damaged or cut short", code="damaged") from None
 
-    def _identity(self) -> pyrage.x25519.Identity:
+    def _identity(self) -> Any:
         try:
-            return pyrage.x25519.Identity.from_str(self.text)
-        except pyrage.IdentityError:
+            return _pyrage().x25519.Identity.from_str(self.text)
+        except _pyrage().IdentityError:
             raise Malformed("age identity: not an AGE-SECRET-KEY-1 text") from None
 
 
 def generate() -> AgeIdentity:
     """A fresh identity from the operating system's generator."""
-    return AgeIdentity(str(pyrage.x25519.Identity.generate()))
+    return AgeIdentity(str(_pyrage().x25519.Identity.generate()))
 
 
 def check_recipient(text: str) -> str:
@@ -59,22 +62,33 @@ def check_recipient(text: str) -> str:
 
 def seal(recipients: tuple[str, ...], plaintext: bytes) -> bytes:
     """Encrypt to at least one `age1…` recipient."""
-    return bytes(pyrage.encrypt(plaintext, _recipients(recipients)))
+    return bytes(_pyrage().encrypt(plaintext, _recipients(recipients)))
 
 
 def seal_stream(recipients: tuple[str, ...], source: BinaryIO, target: BinaryIO) -> None:
     """Encrypt from `source` to `target` in bounded memory."""
-    pyrage.encrypt_io(source, target, _recipients(recipients))
+    _pyrage().encrypt_io(source, target, _recipients(recipients))
 
 
-def _recipients(texts: tuple[str, ...]) -> list[pyrage.x25519.Recipient]:
+def _recipients(texts: tuple[str, ...]) -> list[Any]:
     if not texts:
         raise Malformed("age: no recipient, so nobody could open the file")
     return [_recipient(text) for text in texts]
 
 
-def _recipient(text: str) -> pyrage.x25519.Recipient:
+def _recipient(text: str) -> Any:
     try:
-        return pyrage.x25519.Recipient.from_str(text)
-    except pyrage.RecipientError:
+        return _pyrage().x25519.Recipient.from_str(text)
+    except _pyrage().RecipientError:
         raise Malformed("age recipient: not an age1 text") from None
+
+
+@functools.cache
+def _pyrage() -> Any:
+    try:
+        return importlib.import_module("pyrage")
+    except ImportError:
+        raise Unavailable(
+            "age files: the package pyrage is not installed",
+            hint="pip install 'strongroom[rooms]'",
+        ) from None
