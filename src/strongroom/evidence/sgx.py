@@ -1,9 +1,10 @@
 """Intel SGX (`sgx`): a DCAP quote of an enclave → Claims.
 
-Specs: Intel SGX ECDSA Quote Library API, appendix A.4; Intel SDM volume 3D (REPORT, ATTRIBUTES, KSS); and those of
-`dcap`, which makes checks 1 to 13 (parts, certificates, quoting enclave, signature, binding, endorsements, TCB).
-Checked here besides:
- 14 attributes   the enclave is initialised (INIT); reserved bytes of its report are zero (`dcap_quote`)
+Specs: Intel SGX ECDSA Quote Library API, appendix A.4; Intel SDM volume 3D (REPORT, ATTRIBUTES, KSS); those of `dcap`.
+Checked here, in this order (numbers recur at the code):
+  1 dcap         the thirteen checks of `dcap`: parts, certificates, quoting enclave, signature, binding, endorsements,
+                 revocation, TCB; reserved bytes of the report are zero (`dcap_quote`)
+  2 attributes   the enclave is initialised (INIT)
 
 Not checked here: MRENCLAVE, signer and product, ISVSVN, CONFIGID, debug, 64-bit mode, MISCSELECT, the status and the
 advisories. Those are policy (strongroom/appraisal); they are in the claims. A signer alone is no measurement: the
@@ -56,6 +57,7 @@ def verify(
     now: datetime,
 ) -> Claims:
     """Claims of an enclave. Raises `EvidenceRefused`, or `Malformed` when a part does not parse."""
+    # 1 dcap
     proved = dcap.prove(
         evidence,
         endorsements,
@@ -66,7 +68,7 @@ def verify(
     )
     report: dcap_quote.SgxReport = proved.report
     flags = int.from_bytes(report.attributes[:8], "little")
-    # 14 attributes
+    # 2 attributes
     if not flags & _INIT:
         raise EvidenceRefused(
             "attributes",

@@ -1,10 +1,12 @@
 """Intel TDX (`tdx`): a DCAP quote of a trust domain (TD) → Claims.
 
 Specs: Intel TDX DCAP Quoting Library API, appendix A.3 (quote versions 4 and 5); Intel TDX Module 1.5 ABI, TDREPORT and
-TD_PARAMS (ATTRIBUTES, XFAM); and those of `dcap`, which makes checks 1 to 13 (parts, certificates, quoting enclave,
-signature, binding, endorsements, TDX module, TCB). Checked here besides:
- 14 td-attributes   no bit of ATTRIBUTES is set whose meaning is not known
- 15 xfam            x87 and SSE state are on, as the TDX module demands, and no unknown state
+TD_PARAMS (ATTRIBUTES, XFAM); those of `dcap`.
+Checked here, in this order (numbers recur at the code):
+  1 dcap            the thirteen checks of `dcap`: parts, certificates, quoting enclave, signature, binding, endorsements,
+                    revocation, TDX module, TCB
+  2 td-attributes   no bit of ATTRIBUTES is set whose meaning is not known
+  3 xfam            x87 and SSE state are on, as the TDX module demands, and no unknown state
 
 Not checked here: MRTD, RTMRs, MRCONFIGID, MROWNER, MROWNERCONFIG, MRSERVICETD, debug, SEPT_VE_DISABLE and the other
 attributes, the status and the advisories. Those are policy (strongroom/appraisal); they are in the claims.
@@ -65,6 +67,7 @@ def verify(
     now: datetime,
 ) -> Claims:
     """Claims of a trust domain. Raises `EvidenceRefused`, or `Malformed` when a part does not parse."""
+    # 1 dcap
     proved = dcap.prove(
         evidence,
         endorsements,
@@ -75,7 +78,7 @@ def verify(
     )
     report: dcap_quote.TdReport = proved.report
     bits = int.from_bytes(report.td_attributes, "little")
-    # 14 td-attributes
+    # 2 td-attributes
     if bits & ~_KNOWN_ATTRIBUTES:
         raise EvidenceRefused(
             "td-attributes",
@@ -84,7 +87,7 @@ def verify(
             hint="this version does not know what a reserved attribute gives away",
             source=_SPEC,
         )
-    # 15 xfam
+    # 3 xfam
     xfam = int.from_bytes(report.xfam, "little")
     if xfam & _XFAM_ALWAYS != _XFAM_ALWAYS or xfam & ~_XFAM_KNOWN:
         raise EvidenceRefused(
