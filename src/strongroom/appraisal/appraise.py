@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.appraisal.policy import ANY_MACHINE, check_policy
+from strongroom.crypto import digest
 from strongroom.encoding import fields
+from strongroom.model import policy as policy_model
+from strongroom.model.contract import MAX_REGISTERS
 from strongroom.model.verdict import Accepted, Check, Denied, Verdict
 
 if TYPE_CHECKING:
@@ -18,9 +22,7 @@ if TYPE_CHECKING:
     from strongroom.model.binding import Binding
     from strongroom.model.claims import Claims
     from strongroom.model.contract import Contract, Platform
-
-ANY_MACHINE = "any"
-MAX_REGISTERS = 32
+    from strongroom.model.policy import Policy
 
 
 def appraise(
@@ -44,7 +46,7 @@ def appraise(
         *(() if gates else (NOTHING_ASKED,)),
         _binding(binding, contract),
         _lifetime(now, expires),
-        *_nearest(claims, contract),
+        *check_platforms(claims, contract.platforms, contract=contract.digest, now=now),
     )
     if not all(check.ok for check in checks):
         return Denied(contract=contract.digest, claims=claims, checks=checks, decided=now)
@@ -94,11 +96,17 @@ def _lifetime(now: datetime, expires: datetime) -> Check:
     )
 
 
-def _nearest(claims: Claims, contract: Contract) -> tuple[Check, ...]:
-    """The checks of the platform that fits, else of the one that fails least."""
+def check_platforms(
+    claims: Claims, platforms: tuple[Platform, ...], *, contract: str | None, now: datetime
+) -> tuple[Check, ...]:
+    """The checks of the platform that fits, else of the one that fails least; good when all are ok.
+
+    contract: the digest that the room must have measured; None where there is no contract (a policy file's
+    platforms), and then nothing is asked about it.
+    """
     tried = [
-        _platform(claims, contract, platform, reference)
-        for platform in contract.platforms
+        _platform(claims, platform, reference, contract=contract, now=now)
+        for platform in platforms
         for reference in platform.references
     ]
     if not tried:
@@ -120,8 +128,13 @@ def _distance(checks: tuple[Check, ...]) -> tuple[bool, int]:
 
 
 def _platform(
-    claims: Claims, contract: Contract, platform: Platform, reference: dict[str, str]
+    claims: Claims, platform: Platform, reference: dict[str, str], *, contract: str | None, now: datetime
 ) -> tuple[Check, ...]:
+    if claims.tee != platform.tee:
+        # Nothing else of it would mean anything: registers, roots and facts are of another kind.
+        return (
+            _check("platform.tee", platform.tee, claims.tee, hint="the contract names another kind of room"),
+        )
     return (
         _check("platform.tee", platform.tee, claims.tee, hint="the contract names another kind of room"),
         Check(
@@ -158,13 +171,20 @@ def _platform(
             hint="the attestation key is certified by an authority that the contract does not name",
         ),
         _machine(claims, platform),
-        *_registers(claims, reference),
-        _check(
-            "platform.contract",
-            contract.digest,
-            "nothing" if claims.contract is None else claims.contract,
-            hint="the room was started under another contract, or never measured one",
+        *_registers(claims, reference, platform.policy or policy_model.DEFAULT, contract),
+        *(() if contract is None else (_measured(claims, contract),)),
+        *check_policy(
+            claims, platform.policy, machines=platform.machines, simulated=platform.simulated, now=now
         ),
+    )
+
+
+def _measured(claims: Claims, contract: str) -> Check:
+    return _check(
+        "platform.contract",
+        contract,
+        "nothing" if claims.contract is None else claims.contract,
+        hint="the room was started under another contract, or never measured one",
     )
 
 
@@ -179,9 +199,11 @@ def _machine(claims: Claims, platform: Platform) -> Check:
     )
 
 
-def _registers(claims: Claims, reference: dict[str, str]) -> tuple[Check, ...]:
+def _registers(
+    claims: Claims, reference: dict[str, str], policy: Policy, contract: str | None
+) -> tuple[Check, ...]:
     """One check for each register that either side names: a register without a reference is a no."""
-    names = [*reference, *(name for name in claims.registers if name not in reference)]
+    names = list(dict.fromkeys((*reference, *policy.registers, *claims.registers)))
     if len(names) > MAX_REGISTERS:
         # Verdicts are recorded, and the record has room for so many.
         return (
@@ -193,21 +215,47 @@ def _registers(claims: Claims, reference: dict[str, str]) -> tuple[Check, ...]:
                 ok=False,
             ),
         )
-    return tuple(_register(name, reference.get(name), claims.registers.get(name)) for name in names)
+    return tuple(_register(name, claims, reference, policy, contract) for name in names)
 
 
-def _register(name: str, expected: str | None, got: str | None) -> Check:
-    if expected is None:
-        hint = "the contract's reference does not name this register, so that no value is good"
+def _register(
+    name: str, claims: Claims, reference: dict[str, str], policy: Policy, contract: str | None
+) -> Check:
+    got = claims.registers.get(name)
+    lists = (_exact(reference, name), policy.registers.get(name))
+    accepted = [one for one in lists if one is not None]
+    hint = "the room's value is not the one that the parties signed for"
+    if accepted:
+        held = got is not None and all(got in values for values in accepted)
+        expected = _listed(
+            accepted[0] if len(accepted) == 1 else tuple(one for one in accepted[0] if one in accepted[1])
+        )
+    elif got is not None and contract is not None and _holds(got, contract) and claims.contract == contract:
+        # The contract cannot hold its own digest: that this register does is what `platform.contract` compares.
+        expected, held = "the contract's digest", True
+    elif name in policy.any_value and policy.profile != policy_model.STRICT:
+        expected, held = "any value: the parties signed that they do not compare it", got is not None
     else:
-        hint = "the room's value is not the one that the parties signed for"
+        expected, held = "a reference value in the contract", False
+        hint = "the contract's reference does not name this register, so that no value is good"
     return _check(
-        f"platform.reference.{name[:64]}",
-        "a reference value in the contract" if expected is None else expected,
-        "nothing" if got is None else got,
-        hint=hint,
-        ok=expected is not None and got is not None and got == expected,
+        f"platform.reference.{name[:64]}", expected, "nothing" if got is None else got, hint=hint, ok=held
     )
+
+
+def _exact(reference: dict[str, str], name: str) -> tuple[str, ...] | None:
+    return (reference[name],) if name in reference else None
+
+
+def _holds(register: str, contract: str) -> bool:
+    """Whether a register is the contract's digest, and zeros to its end."""
+    return register[:64] == digest.raw(contract).hex() and not register[64:].strip("0")
+
+
+def _listed(values: tuple[str, ...]) -> str:
+    if len(values) == 1:
+        return values[0]
+    return f"one of {len(values)}: {', '.join(values[:4])}" if values else "nothing"
 
 
 def _check(name: str, expected: str, got: str, *, hint: str, ok: bool | None = None) -> Check:

@@ -153,6 +153,10 @@ class Fields:
             out[key] = value
         return out
 
+    def value(self, key: str) -> Any:
+        """Whatever stands under `key`, for the caller to judge."""
+        return self._pop(key)
+
     def raw_object(self, key: str) -> dict[str, Any]:
         """A nested object as it was decoded, for values that are kept and shown but not acted on."""
         value = self._pop(key)

@@ -13,7 +13,7 @@ and missing keys are refused; empty means no) and never re-serialises what it wa
      "outputs": [{"path": "/out" | "/out/NAME", "recipients": [party], "max_bytes"}],
      "logs": null | {"recipients": [party], "max_bytes"},
      "platforms": [{"tee", "simulated", "memory_guard", "roots": [digest], "machines": [text],
-                    "references": [{register: value}]}],
+                    "references": [{register: value}], "policy": object, may be absent}],
      "network": {"egress": [], "peers": []},
      "certificate": null | {"names": [DNS name], "lifetime_seconds"},
      "limits": {"runs", "not_before", "not_after", "wall_seconds", "memory_mib"},
@@ -31,6 +31,7 @@ from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model import party as party_model
+from strongroom.model import policy as policy_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 FORMAT = "strongroom-contract/1"
 PAYLOAD_TYPE = "application/vnd.strongroom.contract+json"
 MAX_BYTES = 1024 * 1024
+MAX_REGISTERS = 48  # of one reference: verdicts tell each, and records have room for so many
 
 OUTPUT_PATH = re.compile(r"/out(?:/[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?)?", re.ASCII)
 DNS_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-)){1,8}", re.ASCII)
@@ -108,6 +110,7 @@ class Platform:
     `roots` are digests of trusted root certificates (DER); `machines` an allow list of machine
     identities (empty list: refused at parse unless it is the single text "any"); `references` are
     alternatives, each a full set of register values; `memory_guard` true means it must be on.
+    `policy` is what else is demanded; None (the key is absent) means every strict default.
     """
 
     tee: str
@@ -116,6 +119,7 @@ class Platform:
     roots: tuple[str, ...]
     machines: tuple[str, ...]
     references: tuple[dict[str, str], ...]
+    policy: policy_model.Policy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +216,7 @@ def parse(data: bytes) -> Contract:
         datasets=tuple(_dataset(item) for item in top.objects("datasets", max_items=64)),
         outputs=tuple(_output(item) for item in top.objects("outputs", max_items=64)),
         logs=_logs(top.object_or_null("logs")),
-        platforms=tuple(_platform(item) for item in top.objects("platforms", max_items=16)),
+        platforms=tuple(read_platform(item) for item in top.objects("platforms", max_items=16)),
         network=_network(top.object("network")),
         certificate=_certificate(top.object_or_null("certificate")),
         limits=_limits(top.object("limits")),
@@ -291,20 +295,17 @@ def _logs(source: fields.Fields | None) -> Logs | None:
     return logs
 
 
-def _platform(source: fields.Fields) -> Platform:
-    references = []
-    for item in source.objects("references", max_items=64):
-        registers = {key: item.text(key, max_length=400) for key in item.names()}
-        if not registers:
-            raise Malformed(f"{item.what}: an empty reference would accept anything")
-        references.append(registers)
+def read_platform(source: fields.Fields) -> Platform:
+    """Read one of `platforms`. Raises `Malformed`."""
+    has_policy = "policy" in source.names()
     platform = Platform(
         tee=source.name("tee"),
         simulated=source.boolean("simulated"),
         memory_guard=source.boolean("memory_guard"),
         roots=source.texts("roots", max_items=16, pattern=fields.DIGEST),
         machines=source.texts("machines", max_items=1024, max_length=200),
-        references=tuple(references),
+        references=tuple(_reference(item) for item in source.objects("references", max_items=64)),
+        policy=policy_model.read(source.object("policy")) if has_policy else None,
     )
     source.done()
     for key, value in (
@@ -318,6 +319,20 @@ def _platform(source: fields.Fields) -> Platform:
                 hint='for machines, the single entry "any" accepts every machine of the roots',
             )
     return platform
+
+
+def _reference(item: fields.Fields) -> dict[str, str]:
+    names = item.names()
+    if not names:
+        raise Malformed(f"{item.what}: an empty reference would accept anything")
+    if len(names) > MAX_REGISTERS:
+        raise Malformed(
+            f"{item.what}: {len(names)} registers, at most {MAX_REGISTERS} allowed", code="too-many"
+        )
+    for name in names:
+        if fields.NAME.fullmatch(name) is None:
+            raise Malformed(f"{item.what}: {name[:40]!r} is no register's name", code="bad-name")
+    return {name: item.text(name, max_length=400) for name in names}
 
 
 def _network(source: fields.Fields) -> Network:

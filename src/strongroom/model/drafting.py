@@ -48,6 +48,7 @@ def encode(contract: Contract) -> bytes:
                     "roots": list(one.roots),
                     "machines": list(one.machines),
                     "references": [dict(registers) for registers in one.references],
+                    **({} if one.policy is None else {"policy": one.policy.to_json()}),
                 }
                 for one in contract.platforms
             ],

@@ -1,0 +1,125 @@
+"""Facts about TEEs that policies stand on: bits that are demanded, product lines, and what broke them.
+
+`strict` and `physical-attacker` are the two profiles that a policy may switch on. Both only take acceptance away.
+
+strict             UpToDate alone, no advisories whatever the policy allows, every register compared, nothing waived,
+                   VMPL 0, and all bits of `STRICT_FACTS`.
+physical-attacker  for those who fear hands on the machine: a machine allow list ("any" is refused), and no product
+                   line of `BROKEN`. It does not make an interposer harmless: it makes sure that the machines are ones
+                   whose place somebody answers for, and shuts out lines where even that is no help.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from strongroom.model.claims import Claims
+    from strongroom.model.policy import Value
+
+SNP_REPORT = "AMD 56860, ATTESTATION_REPORT"
+TDX_ATTRIBUTES = "Intel TDX Module 1.5 ABI, ATTRIBUTES"
+SGX_ATTRIBUTES = "Intel SDM volume 3D, ATTRIBUTES"
+
+# Demanded of a TEE unless the policy waives the fact by its name: (fact, value, source).
+DEFAULT_FACTS: dict[str, tuple[tuple[str, Value, str], ...]] = {
+    "snp": (("policy.migrate_ma", False, SNP_REPORT),),
+    "tdx": (
+        ("td_attributes.sept_ve_disable", True, TDX_ATTRIBUTES),
+        ("td_attributes.migratable", False, TDX_ATTRIBUTES),
+    ),
+}
+# Demanded by `strict` besides.
+STRICT_FACTS: dict[str, tuple[tuple[str, Value, str], ...]] = {
+    "snp": (
+        ("platform.alias_check_complete", True, SNP_REPORT),
+        ("platform.ecc_en", True, SNP_REPORT),
+        ("mask_chip_key", False, SNP_REPORT),
+    ),
+    "tdx": (
+        ("td_attributes.perfmon", False, TDX_ATTRIBUTES),
+        ("td_report", "1.5", "Intel TDX DCAP quote, version 5 body"),
+    ),
+    "nitro": (("nitrotpm", False, "AWS Nitro Enclaves User Guide"),),
+}
+
+# Which TEEs' verifiers refuse without sound revocation lists; for the others the vendor publishes none that covers
+# the evidence, or (nvgpu) they are not asked for. A TEE that is not named here counts as not checked.
+CHECKED, NONE_PUBLISHED, NOT_ASKED = "checked", "none published", "not asked for"
+REVOCATION: dict[str, str] = {
+    "sgx": CHECKED,
+    "tdx": CHECKED,
+    "snp": CHECKED,
+    "azure": CHECKED,
+    "azure-snp": CHECKED,
+    "azure-tdx": CHECKED,
+    "cca": NONE_PUBLISHED,
+    "gcp": NONE_PUBLISHED,
+    "nitro": NONE_PUBLISHED,
+    "tpm": NONE_PUBLISHED,
+    "nvgpu": NOT_ASKED,
+}
+
+# TEEs whose vendor gives each platform a status: an empty one is then no pass.
+WITH_STATUS = frozenset({"sgx", "tdx"})
+
+# The first bytes of an FMSPC are the processor's CPUID signature.
+_FMSPC_LINES = {
+    "00906e": "Coffee Lake",
+    "00a065": "Comet Lake",
+    "00a067": "Rocket Lake",
+    "00606a": "Ice Lake-SP",
+    "00606c": "Ice Lake-D",
+    "00806f": "Sapphire Rapids",
+    "00c06f": "Emerald Rapids",
+    "00a06d": "Granite Rapids",
+    "00a06f": "Sierra Forest",
+}
+
+# Lines that `physical-attacker` denies, and why. Interposers on DDR5 (TEE.fail, 2025) read out keys of one machine at
+# a time, in its place: the machine allow list answers that, and whoever thinks it does not adds the line to
+# `products_denied`.
+BROKEN: dict[str, str] = {
+    "Milan": "root seeds were extracted (arXiv 2605.12990), and DDR4 interposers alias its memory (Battering RAM)",
+    "Ice Lake-SP": "DDR4 interposers read out its attestation keys (WireTap) and alias its memory (Battering RAM)",
+    "Ice Lake-D": "DDR4 interposers read out its attestation keys (WireTap) and alias its memory (Battering RAM)",
+}
+
+
+def demanded_facts(tee: str, *, strict: bool, waived: tuple[str, ...]) -> tuple[tuple[str, Value, str], ...]:
+    """The facts that hold by default (none of them waived when `strict`), and by `strict` the further ones."""
+    kind = _kind(tee)
+    plain = DEFAULT_FACTS.get(kind, ())
+    if strict:
+        return (*plain, *STRICT_FACTS.get(kind, ()))
+    return tuple(one for one in plain if one[0] not in waived)
+
+
+def has_status(claims: Claims) -> bool:
+    """Whether the vendor of this TEE says how up to date a platform is."""
+    return bool(claims.status) or _kind(claims.tee) in WITH_STATUS
+
+
+def product_lines(claims: Claims) -> tuple[str, ...]:
+    """The names by which policies know this product line; none when the claims do not tell.
+
+    From the facts `product` and `model` (AMD's and NVIDIA's own names) and `fmspc` (the line's name where it is
+    known, and always `fmspc:` with the whole of it), also where they stand below a prefix, as `snp.product`.
+    """
+    names: list[str] = []
+    for fact, value in claims.facts.items():
+        last = fact.rpartition(".")[2]
+        if not isinstance(value, str) or not value:
+            continue
+        if last in {"product", "model"}:
+            names.append(value)
+        elif last == "fmspc":
+            names += [_FMSPC_LINES[value[:6]]] if value[:6] in _FMSPC_LINES else []
+            names.append(f"fmspc:{value}")
+    return tuple(dict.fromkeys(names))
+
+
+def _kind(tee: str) -> str:
+    """`azure-snp` and `gcp-snp` are judged by the bits of `snp`."""
+    last = tee.rpartition("-")[2]
+    return last if last in {"snp", "tdx"} else tee

@@ -1,0 +1,435 @@
+"""The policy language: each rule refuses alone, a missing claim is a no, and more rules never accept more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strongroom.appraisal import profiles
+from strongroom.appraisal.appraise import check_platforms
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed
+from strongroom.model import contract as contract_model
+from strongroom.model import policy as policy_model
+from strongroom.model.claims import Claims
+from strongroom.model.policy import Devices, Policy
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+ROOT = "sha256:" + "11" * 32
+CONTRACT = "sha256:" + "ab" * 32
+LATER = NOW + timedelta(days=1)
+
+SNP = Claims(
+    tee="snp",
+    simulated=False,
+    root=ROOT,
+    machine="c0ffee",
+    contract=CONTRACT,
+    registers={"measurement": "aa" * 48},
+    debug=False,
+    memory_guard=False,
+    facts={
+        "vmpl": 0,
+        "product": "Genoa",
+        "policy.migrate_ma": False,
+        "policy.smt": True,
+        "mask_chip_key": False,
+        "platform.alias_check_complete": True,
+        "platform.ecc_en": True,
+    },
+    not_checked=("revocation of one chip's VCEK: for minimums",),
+    tcb={"committed.snp": 22, "launch.snp": 21, "reported.snp": 20, "committed.microcode": 72},
+)
+TDX = Claims(
+    tee="tdx",
+    simulated=False,
+    root=ROOT,
+    machine="sha256:" + "22" * 32,
+    contract=CONTRACT,
+    registers={"mr_td": "bb" * 48, "rtmr0": "00" * 48, "mr_config_id": "ab" * 32 + "00" * 16},
+    debug=False,
+    memory_guard=False,
+    facts={
+        "fmspc": "00806f050000",
+        "td_attributes.sept_ve_disable": True,
+        "td_attributes.migratable": False,
+        "td_attributes.perfmon": False,
+        "td_report": "1.5",
+    },
+    not_checked=(),
+    tcb={"tdx_module.svn": 6, "qe.svn": 8},
+    status="UpToDate",
+)
+GPU = replace(
+    SNP, tee="nvgpu", machine="gpu-1", contract=None, registers={}, facts={"model": "GH100"}, tcb={}
+)
+
+
+def platform(claims=SNP, policy=None, **changes):
+    names = [name for name, value in claims.registers.items() if not value.startswith("ab" * 32)]
+    made = contract_model.Platform(
+        tee=claims.tee,
+        simulated=False,
+        memory_guard=False,
+        roots=(ROOT,),
+        machines=(claims.machine,),
+        references=({name: claims.registers[name] for name in names},),
+        policy=policy,
+    )
+    return replace(made, **changes)
+
+
+def failed(claims=SNP, policy=None, *, now=NOW, contract=CONTRACT, **changes):
+    """The names of the checks that fail; each says what it expected, what it got, and what to do."""
+    checks = check_platforms(claims, (platform(claims, policy, **changes),), contract=contract, now=now)
+    for check in checks:
+        assert check.expected, check
+        assert check.got, check
+        assert bool(check.hint) != check.ok, check
+    return [check.name for check in checks if not check.ok]
+
+
+def with_facts(claims=SNP, **facts):
+    return replace(
+        claims, facts={**claims.facts, **{key.replace("__", "."): value for key, value in facts.items()}}
+    )
+
+
+def without(claims, fact):
+    return replace(claims, facts={key: value for key, value in claims.facts.items() if key != fact})
+
+
+def parse(value):
+    return policy_model.read(fields.Fields(value, "policy"))
+
+
+def test_the_strict_default_accepts_what_is_sound():
+    assert failed() == []
+    assert failed(TDX) == []
+    assert failed(policy=policy_model.DEFAULT) == []
+
+
+@pytest.mark.parametrize(
+    ("claims", "name"),
+    [
+        (replace(SNP, debug=True), "platform.debug"),
+        (replace(SNP, simulated=True), "platform.simulated"),
+        (with_facts(vmpl=1), "platform.vmpl"),
+        (with_facts(vmpl=False), "platform.vmpl"),
+        (with_facts(policy__migrate_ma=True), "platform.default.policy.migrate_ma"),
+        (without(SNP, "policy.migrate_ma"), "platform.default.policy.migrate_ma"),
+        (
+            with_facts(TDX, td_attributes__sept_ve_disable=False),
+            "platform.default.td_attributes.sept_ve_disable",
+        ),
+        (with_facts(TDX, td_attributes__sept_ve_disable=1), "platform.default.td_attributes.sept_ve_disable"),
+        (with_facts(TDX, td_attributes__migratable=True), "platform.default.td_attributes.migratable"),
+        (replace(TDX, status="OutOfDate"), "platform.status"),
+        (replace(TDX, status=""), "platform.status"),
+        (replace(TDX, advisories=("INTEL-SA-00001",)), "platform.advisory.INTEL-SA-00001"),
+        (replace(SNP, tee="new"), "platform.revocation"),
+        (replace(SNP, devices=(GPU,)), "platform.devices"),
+        (with_facts(rim="not compared"), "platform.compared"),
+    ],
+)
+def test_rule_34_the_strict_default_refuses(claims, name):
+    assert name in failed(claims)
+
+
+@pytest.mark.parametrize("which", ["committed", "launch", "reported"])
+def test_rule_07_each_tcb_component_is_compared_by_itself(which):
+    good = {f"{which}.snp": SNP.tcb[f"{which}.snp"]}
+    assert failed(policy=Policy(tcb=good)) == []
+    more = {f"{which}.snp": SNP.tcb[f"{which}.snp"] + 1, "committed.microcode": 1}
+    assert failed(policy=Policy(tcb=more)) == [f"platform.tcb.{which}.snp"]
+    # A high value of one component makes up for nothing.
+    high = replace(SNP, tcb={**SNP.tcb, "committed.microcode": 255})
+    assert failed(high, Policy(tcb=more)) == [f"platform.tcb.{which}.snp"]
+
+
+def test_rule_35_a_rule_over_a_missing_claim_denies():
+    assert failed(policy=Policy(tcb={"committed.fmc": 0})) == ["platform.tcb.committed.fmc"]
+    assert failed(policy=Policy(facts={"nothing": (False,)})) == ["platform.fact.nothing"]
+    assert failed(policy=Policy(max_age_seconds=60)) == ["platform.age"]
+    assert failed(TDX, Policy(vmpl=0)) == ["platform.vmpl"]
+    assert failed(policy=Policy(status={"UpToDate": None})) == ["platform.status"]
+    assert failed(policy=Policy(registers={"rtmr9": ("aa",)})) == ["platform.reference.rtmr9"]
+    assert failed(without(SNP, "product"), Policy(products_denied=("Milan",))) == ["platform.product"]
+    assert failed(policy=Policy(any_value=("measurement",)), references=({"other": "x"},)) == [
+        "platform.reference.other"
+    ]
+
+
+def test_facts_are_compared_with_their_type_and_listed_values_each_count():
+    assert failed(policy=Policy(facts={"policy.smt": (True,)})) == []
+    assert failed(policy=Policy(facts={"policy.smt": (1,)})) == ["platform.fact.policy.smt"]
+    assert failed(policy=Policy(facts={"vmpl": (False,)})) == ["platform.fact.vmpl"]
+    assert failed(policy=Policy(facts={"product": ("Turin", "Genoa")})) == []
+    assert failed(policy=Policy(facts={"product": ()})) == ["platform.fact.product"]
+    assert failed(with_facts(rim="x"), Policy(facts={"rim": ("not compared",)})) == ["platform.fact.rim"]
+    unasked = with_facts(rim="not compared")
+    assert failed(unasked, Policy(facts={"rim": ("not compared",)})) == [
+        "platform.fact.rim",
+        "platform.compared",
+    ]
+
+
+def test_statuses_and_advisories_are_accepted_until_their_end():
+    old = replace(TDX, status="SWHardeningNeeded", advisories=("INTEL-SA-00615",))
+    allowed = Policy(
+        status={"UpToDate": None, "SWHardeningNeeded": LATER}, advisories={"INTEL-SA-00615": LATER}
+    )
+    assert failed(old, allowed) == []
+    assert failed(old, allowed, now=LATER - timedelta(seconds=1)) == []
+    assert failed(old, allowed, now=LATER) == ["platform.status", "platform.advisory.INTEL-SA-00615"]
+    assert failed(TDX, allowed) == []
+    assert failed(TDX, Policy(status={})) == ["platform.status"]
+    assert failed(TDX, Policy(status={"OutOfDate": None})) == ["platform.status"]
+
+
+def test_listed_register_values_stand_beside_references():
+    more = replace(TDX, registers={**TDX.registers, "rtmr3": "cc" * 48})
+    bare = ({"mr_td": "bb" * 48, "rtmr0": "00" * 48},)
+    assert failed(more, references=bare) == ["platform.reference.rtmr3"]
+    assert failed(more, Policy(registers={"rtmr3": ("dd", "cc" * 48)}), references=bare) == []
+    assert failed(more, Policy(registers={"rtmr3": ()}), references=bare) == ["platform.reference.rtmr3"]
+    assert failed(more, Policy(any_value=("rtmr3",)), references=bare) == []
+    # Where reference and list name the same register, both must hold.
+    assert failed(more, Policy(registers={"mr_td": ("dd",)}), references=bare) == [
+        "platform.reference.mr_td",
+        "platform.reference.rtmr3",
+    ]
+
+
+def test_a_register_that_holds_the_contract_needs_no_reference_and_no_other_does():
+    assert failed(TDX) == []
+    assert "platform.reference.mr_config_id" in failed(replace(TDX, contract="sha256:" + "cd" * 32))
+    odd = {**TDX.registers, "mr_config_id": "ab" * 32 + "00" * 15 + "01"}
+    assert "platform.reference.mr_config_id" in failed(replace(TDX, registers=odd))
+
+
+def test_ages_are_of_evidence_that_states_its_time():
+    made = int(NOW.timestamp() * 1000)
+    nitro = replace(SNP, tee="nitro", facts={"timestamp_ms": made, "product": "x"})
+    assert failed(nitro) == []
+    assert failed(nitro, now=NOW + timedelta(seconds=300)) == []
+    assert failed(nitro, now=NOW + timedelta(seconds=301)) == ["platform.age"]
+    assert failed(nitro, Policy(max_age_seconds=400), now=NOW + timedelta(seconds=301)) == []
+    assert failed(nitro, now=NOW - timedelta(minutes=6)) == ["platform.age"]
+    for odd in ("yesterday", True, -1, 1 << 60):
+        assert failed(with_facts(nitro, timestamp_ms=odd)) == ["platform.age"]
+
+
+def test_revocation_can_be_demanded_of_those_that_have_none():
+    nitro = replace(SNP, tee="nitro", facts={})
+    assert failed(nitro) == []
+    assert failed(nitro, Policy(revocation="checked")) == ["platform.revocation"]
+    assert failed(policy=Policy(revocation="checked")) == []
+    assert "platform.revocation" in failed(replace(SNP, tee="nvgpu"))
+
+
+def test_rule_14_devices_are_counted_and_one_bad_one_fails_all():
+    wanted = Devices(count=2, roots=(ROOT,), machines=("any",), facts={"model": ("GH100",)})
+    two = replace(SNP, devices=(GPU, replace(GPU, machine="gpu-2")))
+    assert failed(two, Policy(devices=wanted)) == []
+    assert failed(replace(SNP, devices=(GPU,)), Policy(devices=wanted)) == ["platform.devices"]
+    assert failed(SNP, Policy(devices=wanted)) == ["platform.devices"]
+    for bad, name in (
+        (replace(GPU, debug=True), "debug"),
+        (replace(GPU, simulated=True), "simulated"),
+        (replace(GPU, root="sha256:" + "99" * 32), "root"),
+        (replace(GPU, machine=""), "machine"),
+        (replace(GPU, facts={}), "fact.model"),
+        (replace(GPU, facts={**GPU.facts, "rim": "not compared"}), "compared"),
+    ):
+        assert failed(replace(SNP, devices=(GPU, bad)), Policy(devices=wanted)) == [
+            f"platform.device-1.{name}"
+        ]
+    nobody = replace(wanted, roots=(), machines=())
+    assert {"platform.device-0.root", "platform.device-1.machine"} <= set(failed(two, Policy(devices=nobody)))
+
+
+def test_strict_is_up_to_date_without_any_allowance():
+    strict = Policy(profile="strict")
+    assert failed(policy=strict) == []
+    assert failed(TDX, strict) == []
+    generous = replace(
+        strict,
+        status={"UpToDate": None, "OutOfDate": None},
+        advisories={"INTEL-SA-00615": LATER},
+        waived=("policy.migrate_ma",),
+        any_value=("measurement",),
+        vmpl=1,
+    )
+    assert "platform.status" in failed(replace(TDX, status="OutOfDate"), generous)
+    assert "platform.advisory.INTEL-SA-00615" in failed(
+        replace(TDX, advisories=("INTEL-SA-00615",)), generous
+    )
+    assert "platform.default.policy.migrate_ma" in failed(with_facts(policy__migrate_ma=True), generous)
+    assert "platform.profile.allowances" in failed(policy=generous)
+    assert "platform.vmpl" in failed(with_facts(vmpl=1), generous)
+    for fact in ("platform.alias_check_complete", "platform.ecc_en"):
+        assert failed(with_facts(**{fact: False}), strict) == [f"platform.default.{fact}"]
+        assert failed(without(SNP, fact), strict) == [f"platform.default.{fact}"]
+        assert failed(without(SNP, fact)) == []
+
+
+def test_rule_57_physical_attackers_are_met_with_named_machines_and_unbroken_lines():
+    wary = Policy(profile="physical-attacker")
+    assert failed(policy=wary) == []
+    assert failed(policy=wary, machines=("any",)) == ["platform.profile.machines"]
+    assert failed(policy=wary, machines=("c0ffee", "any")) == ["platform.profile.machines"]
+    shared = replace(SNP, machine="provider:aws")
+    assert failed(shared, wary) == ["platform.profile.machines"]
+    assert failed(with_facts(product="Milan"), wary) == ["platform.profile.product"]
+    assert failed(without(SNP, "product"), wary) == ["platform.profile.product"]
+    assert failed(TDX, wary) == []
+    assert failed(with_facts(TDX, fmspc="00606a000000"), wary) == ["platform.profile.product"]
+
+
+def test_rule_57_product_lines_can_be_denied_by_name():
+    assert failed(policy=Policy(products_denied=("Milan",))) == []
+    assert failed(policy=Policy(products_denied=("Milan", "Genoa"))) == ["platform.product"]
+    assert failed(TDX, Policy(products_denied=("Sapphire Rapids",))) == ["platform.product"]
+    assert failed(TDX, Policy(products_denied=("fmspc:00806f050000",))) == ["platform.product"]
+    unknown = with_facts(TDX, fmspc="ffffff000000")
+    assert profiles.product_lines(unknown) == ("fmspc:ffffff000000",)
+
+
+def test_every_broken_line_says_what_broke_it():
+    assert all(why for why in profiles.BROKEN.values())
+    assert "Milan" in profiles.BROKEN
+
+
+def test_the_object_form_is_read_as_it_was_written():
+    whole = Policy(
+        profile="strict",
+        tcb={"committed.snp": 1},
+        facts={"a": (True,), "b": ("x", 2), "c": ()},
+        registers={"rtmr3": ("aa", "bb"), "rtmr2": ()},
+        products_denied=("Milan",),
+        revocation="checked",
+        devices=Devices(count=8, roots=(ROOT,), machines=("any",), facts={"model": ("GH100",)}),
+        status={"UpToDate": None, "OutOfDate": LATER},
+        advisories={"INTEL-SA-00615": LATER},
+        vmpl=0,
+        max_age_seconds=60,
+        waived=("policy.migrate_ma",),
+        any_value=("rtmr1",),
+    )
+    for policy in (whole, Policy(), Policy(status={})):
+        data = canonical.dumps(policy.to_json())
+        assert parse(canonical.loads(data, what="policy", max_bytes=1 << 16)) == policy
+    assert Policy().to_json() == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"tbc": {}},
+        {"profile": "lenient"},
+        {"profile": ""},
+        {"revocation": "skipped"},
+        {"debug": True},
+        {"vmpl": 4},
+        {"vmpl": True},
+        {"vmpl": None},
+        {"max_age_seconds": 0},
+        {"tcb": {"Committed": 1}},
+        {"tcb": {"committed.snp": -1}},
+        {"tcb": {"committed.snp": "3"}},
+        {"tcb": {f"c{index}": 1 for index in range(65)}},
+        {"facts": {"a": None}},
+        {"facts": {"a": {}}},
+        {"facts": {"a": [[1]]}},
+        {"facts": {"rim": "not compared"}},
+        {"facts": {"rim": ["x", "not compared"]}},
+        {"facts": {"a": "x" * 401}},
+        {"facts": {"a": list(range(65))}},
+        {"status": ["UpToDate"]},
+        {"status": {"UpToDate": "tomorrow"}},
+        {"status": {"": None}},
+        {"advisories": {"INTEL-SA-1": None}},
+        {"products_denied": []},
+        {"devices": 8},
+        {"devices": {"count": 65, "roots": [], "machines": []}},
+        {"devices": {"count": 1, "roots": ["x"], "machines": []}},
+        {"devices": {"count": 1, "roots": [], "machines": [], "rooots": []}},
+        {"registers": {"r": "aa"}},
+        {"any_value": ["a"] * 65},
+    ],
+)
+def test_rule_34_unknown_keys_and_odd_values_are_refused(value):
+    with pytest.raises(Malformed):
+        parse(value)
+
+
+_NAMES = st.sampled_from(["committed.snp", "launch.snp", "missing"])
+_FACTS = st.sampled_from(["vmpl", "policy.smt", "product", "missing"])
+_VALUES = st.sampled_from([0, 1, True, False, "Genoa", "Milan"])
+_RULES = st.one_of(
+    st.builds(lambda tcb: {"tcb": tcb}, st.dictionaries(_NAMES, st.integers(0, 30))),
+    st.builds(
+        lambda facts: {"facts": {name: tuple(values) for name, values in facts.items()}},
+        st.dictionaries(_FACTS, st.lists(_VALUES, max_size=3)),
+    ),
+    st.builds(
+        lambda lines: {"products_denied": tuple(lines)},
+        st.lists(st.sampled_from(["Milan", "Genoa", "Turin"]), max_size=2),
+    ),
+    st.sampled_from([{"profile": "strict"}, {"profile": "physical-attacker"}, {"revocation": "checked"}]),
+)
+_ALLOWANCES = st.fixed_dictionaries(
+    {},
+    optional={
+        "vmpl": st.integers(0, 3),
+        "waived": st.just(("policy.migrate_ma",)),
+        "any_value": st.just(("measurement",)),
+        "status": st.sampled_from([{}, {"UpToDate": None}]),
+    },
+)
+_CLAIMS = st.builds(
+    lambda vmpl, product, smt, tcb, tee, debug: replace(
+        SNP,
+        tee=tee,
+        debug=debug,
+        facts={**SNP.facts, "vmpl": vmpl, "product": product, "policy.smt": smt},
+        tcb=tcb,
+    ),
+    st.integers(0, 1),
+    st.sampled_from(["Genoa", "Milan"]),
+    st.booleans(),
+    st.dictionaries(_NAMES, st.integers(0, 30)),
+    st.sampled_from(["snp", "snp", "snp", "nitro"]),
+    st.sampled_from([False, False, False, True]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(_CLAIMS, _ALLOWANCES, st.lists(_RULES, max_size=4), _RULES)
+def test_adding_a_rule_never_turns_a_denial_into_an_acceptance(claims, allowances, rules, further):
+    def policy(parts):
+        merged = dict(allowances)
+        for part in parts:
+            for key, value in part.items():
+                if isinstance(value, dict):
+                    # The same name twice: the stricter of both.
+                    old = merged.get(key, {})
+                    both = {**old, **value}
+                    for name in old.keys() & value.keys():
+                        same = [one for one in old[name] if one in value[name]] if key == "facts" else []
+                        both[name] = tuple(same) if key == "facts" else max(old[name], value[name])
+                    merged[key] = both
+                elif isinstance(value, tuple):
+                    merged[key] = (*merged.get(key, ()), *value)
+                else:
+                    merged.setdefault(key, value)
+        return Policy(**merged)
+
+    before = failed(claims, policy(rules))
+    after = failed(claims, policy([*rules, further]))
+    assert not (before and not after), (before, further)
