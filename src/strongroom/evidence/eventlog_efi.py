@@ -7,7 +7,8 @@ measurements (PCR 11 of a unified kernel image); GRUB manual, measured boot.
 The binary form is that of `eventlog`, with any banks of the five known and any event types. A log proves nothing by
 itself: it counts only as far as its replay equals quoted registers, and then its digests alone are proved. What an
 event says in its data is told as a fact only where the digest is that of the data (or of the part of the data that its
-writer measures), and for firmware's configuration only before the separator that ends the firmware's say.
+writer measures), and for firmware's configuration only before the separator that ends the firmware's say. Facts that
+are digests (what was booted) carry a name that the log gives them: they are as good as the boot chain before them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ MAX_TEXT = 4096
 
 NO_ACTION = 0x3
 SEPARATOR = 0x4
+EVENT_TAG = 0x6
 CRTM_VERSION = 0x8
 IPL = 0xD
 NONHOST_INFO = 0x11
@@ -55,6 +57,8 @@ _VARIABLES = {
 _GCE = b"GCE NonHostInfo\0"
 _GCE_TECHNOLOGY = ("none", "amd-sev", "amd-sev-es", "intel-tdx", "amd-sev-snp")
 _CMDLINE = b"kernel_cmdline: "
+# What Linux's EFI stub measures, by the name in its tagged events; what it measured is proved by digest alone.
+_TAGGED = {b"LOADED_IMAGE::LoadOptions\0": "linux_load_options", b"Linux initrd\0": "linux_initrd"}
 _FIRMWARE = range(8)
 _UKI = 11
 # What systemd extends PCR 11 with as the system comes up, one after the other (systemd-pcrphase.service).
@@ -169,7 +173,9 @@ def explain(log: bytes, bank: str, pcrs: Mapping[int, bytes]) -> dict[str, str |
             )
         out["boot_phases"] = phases
     out["event_log"] = " ".join(str(index) for index in sorted(values.keys() & pcrs.keys()))
-    out.update({name: value for index, name, value in facts if index in pcrs})
+    for index, name, value in facts:
+        if index in pcrs:
+            out.setdefault(name, value)  # the first counts: whoever comes later may measure what it likes
     return out
 
 
@@ -179,7 +185,7 @@ def _read(log: bytes, bank: str) -> tuple[dict[int, bytes], tuple[Fact, ...]]:
     parsed = parse(log)
     values = replay(parsed, bank)
     _check_separators(parsed)
-    facts = [*firmware_facts(parsed, bank, config=7), *boot_facts(parsed, bank)]
+    facts = [*firmware_facts(parsed, bank, config=7), *boot_facts(parsed, bank, uki=_UKI)]
     return values, tuple(facts)
 
 
@@ -201,24 +207,30 @@ def firmware_facts(log: Log, bank: str, *, config: int) -> Iterator[Fact]:
             yield 0, "gce_technology", _GCE_TECHNOLOGY[code] if known else f"unknown ({code})"
 
 
-def boot_facts(log: Log, bank: str) -> Iterator[Fact]:
-    """Facts of what was booted: applications by digest, the kernel's command line, a unified kernel image's sections."""
-    applications = [event.digests[bank].hex() for event in log.events if event.type == BOOT_APPLICATION]
+def boot_facts(log: Log, bank: str, *, uki: int) -> Iterator[Fact]:
+    """Facts of what was booted: applications and Linux's initrd and options by digest, the command line that GRUB gave,
+    the sections of a unified kernel image. uki: the register of its sections.
+    """
+    applications = [event for event in log.events if event.type == BOOT_APPLICATION]
     if applications:
-        yield 4, "boot_applications", " ".join(applications)
+        yield (
+            applications[0].pcr,
+            "boot_applications",
+            " ".join(event.digests[bank].hex() for event in applications),
+        )
     section = ""
     for event in log.events:
-        if event.type != IPL:
-            continue
-        if event.data.startswith(_CMDLINE):
+        if event.type == EVENT_TAG and event.data[8:] in _TAGGED:
+            yield event.pcr, _TAGGED[event.data[8:]], event.digests[bank].hex()
+        elif event.type == IPL and event.data.startswith(_CMDLINE):
             line = event.data[len(_CMDLINE) :].removesuffix(b"\0")
             if _measures(event, bank, line):
                 yield event.pcr, "kernel_cmdline", _text(line)
-        elif event.pcr == _UKI:
+        elif event.type == IPL and event.pcr == uki:
             # systemd-stub measures each section twice: its name with a NUL, then its contents.
             name = _section(event.data)
             if section and name == section:
-                yield _UKI, f"uki.{section[1:]}", event.digests[bank].hex()
+                yield uki, f"uki.{section[1:]}", event.digests[bank].hex()
                 section = ""
             elif name.startswith(".") and _measures(event, bank, name.encode() + b"\0"):
                 section = name

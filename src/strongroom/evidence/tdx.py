@@ -7,6 +7,7 @@ Checked here, in this order (numbers recur at the code):
                     revocation, TDX module, TCB
   2 td-attributes   no bit of ATTRIBUTES is set whose meaning is not known
   3 xfam            x87 and SSE state are on, as the TDX module demands, and no unknown state
+  4 ccel.*          where the part `ccel` is given, its replay gives every RTMR that it has events of
 
 Not checked here: MRTD, RTMRs, MRCONFIGID, MROWNER, MROWNERCONFIG, MRSERVICETD, debug, SEPT_VE_DISABLE and the other
 attributes, the status and the advisories. Those are policy (strongroom/appraisal); they are in the claims.
@@ -14,10 +15,11 @@ attributes, the status and the advisories. Those are policy (strongroom/appraisa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from strongroom.errors import EvidenceRefused
-from strongroom.evidence import dcap, dcap_quote
+from strongroom.errors import EvidenceRefused, Malformed
+from strongroom.evidence import ccel, dcap, dcap_quote
 from strongroom.evidence import roots as pinned
 from strongroom.model.claims import Claims
 
@@ -52,10 +54,8 @@ _XFAM_ALWAYS = 0x3
 _XFAM_KNOWN = 0x000EDBE7
 _SPEC = "Intel TDX Module 1.5 ABI specification, TD_PARAMS"
 
-NOT_CHECKED = (
-    *dcap.NOT_CHECKED,
-    "the event log behind the RTMRs: a TD's firmware hands it out, and CCEL replay is asked for with its evidence",
-)
+NOT_CHECKED = dcap.NOT_CHECKED
+_UNLOGGED = "the event log behind the RTMRs: no part `ccel` was given"
 
 
 def verify(
@@ -68,8 +68,9 @@ def verify(
 ) -> Claims:
     """Claims of a trust domain. Raises `EvidenceRefused`, or `Malformed` when a part does not parse."""
     # 1 dcap
+    log = evidence.parts.get("ccel")
     proved = dcap.prove(
-        evidence,
+        _without_log(evidence),
         endorsements,
         tee_type=dcap_quote.TEE_TDX,
         binding=binding,
@@ -96,10 +97,23 @@ def verify(
             got=f"{xfam:#x}",
             source=_SPEC,
         )
-    return _claims(proved, report, bits)
+    # 4 ccel
+    boot = {} if log is None else ccel.explain(log, report.rtmrs)
+    return _claims(proved, report, bits, boot)
 
 
-def _claims(proved: dcap.Proved, report: dcap_quote.TdReport, bits: int) -> Claims:
+def _without_log(evidence: Evidence) -> Evidence:
+    log = evidence.parts.get("ccel")
+    if log is None:
+        return evidence
+    if len(log) > ccel.MAX_LOG:
+        raise Malformed(f"CCEL: {len(log)} bytes, at most {ccel.MAX_LOG} allowed", code="too-large")
+    return replace(evidence, parts={name: part for name, part in evidence.parts.items() if name != "ccel"})
+
+
+def _claims(
+    proved: dcap.Proved, report: dcap_quote.TdReport, bits: int, boot: dict[str, str | int | bool]
+) -> Claims:
     svn = report.tee_tcb_svn
     registers = {
         "mr_td": report.mr_td.hex(),
@@ -123,6 +137,7 @@ def _claims(proved: dcap.Proved, report: dcap_quote.TdReport, bits: int) -> Clai
         "seam_attributes": report.seam_attributes.hex(),
         "td_attributes": report.td_attributes.hex(),
         "xfam": report.xfam.hex(),
+        **boot,
     }
     if report.mr_service_td is not None and report.tee_tcb_svn2 is not None:
         registers["mr_service_td"] = report.mr_service_td.hex()
@@ -140,7 +155,7 @@ def _claims(proved: dcap.Proved, report: dcap_quote.TdReport, bits: int) -> Clai
         debug=bool(bits & _TUD),
         memory_guard=False,
         facts=facts,
-        not_checked=NOT_CHECKED,
+        not_checked=NOT_CHECKED if boot else (*NOT_CHECKED, _UNLOGGED),
         tcb={
             **proved.assessment.tcb,
             "tdx_module.version": svn[1],

@@ -30,7 +30,7 @@ def load(folder: Path, case: dict, *, tee: str) -> Loaded:
     """The arguments of one verification."""
     quote = (folder / case["evidence_files"][0]).read_bytes()
     now = datetime.fromisoformat(case["verify_at"]) if case["verify_at"] else SOME_TIME
-    evidence = Evidence(tee=tee, parts={"quote": quote})
+    evidence = Evidence(tee=tee, parts={"quote": quote, **_log(folder, case, tee)})
     binding = Preset(values={"report_data": report_data(quote)})
     collateral = sorted(name for name in case["collateral_files"] if name.startswith("collateral"))
     if not collateral and case["expected"].get("level") == CRYPTO_ONLY:
@@ -43,6 +43,12 @@ def load(folder: Path, case: dict, *, tee: str) -> Loaded:
     if collateral:
         endorsements = gathered(json.loads((folder / collateral[0]).read_bytes()))
     return Loaded(now=now, evidence=evidence, endorsements=endorsements, binding=binding)
+
+
+def _log(folder: Path, case: dict, tee: str) -> dict[str, bytes]:
+    """The firmware's event log, where a case of TDX has one."""
+    others = [(folder / name).read_bytes() for name in case["evidence_files"][1:]] if tee == "tdx" else []
+    return {"ccel": data for data in others if data[32:48] == b"Spec ID Event03\0"}  # noqa: B035 - at most one
 
 
 def report_data(quote: bytes) -> bytes:
