@@ -126,9 +126,12 @@ class Authority:
 
 
 class FakeGpu:
-    """One device. model: GH100, GB100 or LS_10."""
+    """One device. model: GH100, GB100 or LS_10. debug: the flag that a GB100's certificate has for it."""
 
-    def __init__(self, *, now: datetime, authority: Authority | None = None, model: str = "GH100") -> None:
+    def __init__(
+        self, *, now: datetime, authority: Authority | None = None, model: str = "GH100", debug: bool = False
+    ) -> None:
+        self._debug = debug
         self._now = now.astimezone(UTC)
         self.authority = authority or Authority(now=now)
         self._model = model
@@ -207,11 +210,17 @@ class FakeGpu:
         return chain
 
     def _fwid(self, key: ec.EllipticCurvePrivateKey, fault: Fault | None) -> x509.UnrecognizedExtension:
-        """SEQUENCE { 1, SubjectPublicKeyInfo, SEQUENCE { SHA-384, FWID } }"""
-        fwid = measured("other") if fault is Fault.OTHER_FWID else FWID
-        body = b"\x02\x01\x01" + maker.spki(key) + bytes.fromhex("303d06096086480165030402020430") + fwid
+        """Hopper: SEQUENCE { 1, SubjectPublicKeyInfo, FWID }. Blackwell: a TcbInfo with FWIDs and flags."""
+        fwid = bytes.fromhex("303d06096086480165030402020430") + measured(
+            "other" if fault is Fault.OTHER_FWID else "firmware"
+        )
+        body = b"\x02\x01\x01" + maker.spki(key) + fwid
+        if self._model.startswith("GB"):
+            flags = b"\x87\x02\x04" + (b"\x90" if self._debug else b"\x80")
+            body = b"\x80\x06NVIDIA\x83\x01\x01\xa6" + bytes((len(fwid),)) + fwid + flags + b"\x88\x01\xc0"
+        head = b"\x30\x81" if len(body) >= 128 else b"\x30"
         return x509.UnrecognizedExtension(
-            x509.ObjectIdentifier(FWID_OIDS[self._model]), b"\x30\x81" + bytes((len(body),)) + body
+            x509.ObjectIdentifier(FWID_OIDS[self._model]), head + bytes((len(body),)) + body
         )
 
 

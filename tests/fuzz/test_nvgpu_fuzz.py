@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import nvgpu_spdm
+from strongroom.evidence import nvgpu_dice, nvgpu_spdm
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
 from tests.unit.evidence import test_nvgpu as scene
@@ -35,3 +35,13 @@ def test_rule_15_any_opaque_data_are_fields_or_malformed(data):
     except Malformed:
         return
     assert sum(len(value) for value in fields.values()) <= len(data)
+
+
+@often
+@given(data=mutations(b"\x30\x41" + b"\xa6\x3f" + scene.FWID))
+def test_rule_15_any_dice_extension_is_read_or_malformed(data):
+    try:
+        dice = nvgpu_dice.parse(data)
+    except Malformed:
+        return
+    assert len(dice.fwid) in {0, 48}

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import x509
 from strongroom.errors import EvidenceRefused, Refused
-from strongroom.evidence import nvgpu_spdm
+from strongroom.evidence import nvgpu_dice, nvgpu_spdm
 from strongroom.evidence import roots as pinned
 from strongroom.model.claims import Claims
 
@@ -42,7 +42,7 @@ NOT_COMPARED = "not compared"
 
 NOT_CHECKED = (
     "measurements against NVIDIA's reference values (RIM): not compared, so that firmware and driver may be any",
-    "debug and developer mode: they show in the measurements alone, which were not compared",
+    "developer mode: it shows in the measurements alone, which were not compared",
     "revocation: NVIDIA tells it by OCSP, which was not asked",
     "that the device sits in this machine: the nonce shows that it answered for this binding and no more",
 )
@@ -50,10 +50,8 @@ NOT_CHECKED = (
 _SPDM = "DMTF DSP0274 1.1, section 10.11"
 _NVIDIA = "NVIDIA attestation SDK"
 _FAMILIES = {"GH": "Hopper", "GB": "Blackwell", "LS": "NVSwitch"}
+_MIN_PATH = 3  # device, chip identity, root at least
 _MODELS = {"GH100", "LS_10"}
-_FWID_OIDS = ("2.23.133.5.4.1", "2.23.133.5.4.1.1")  # Hopper and LS10; Blackwell
-# A DER FWID: the OID of SHA-384, then 48 bytes.
-_FWID = bytes.fromhex("06096086480165030402020430")
 _FWID_FIELD = 20
 _VBIOS_FIELD = 6
 _TEXTS = {
@@ -118,8 +116,8 @@ def verify(
             source="model/binding.py",
         )
     # 5 fwid
-    fwid = _check_fwid(report, path.leaf)
-    return _claims(report, path, model, fwid)
+    dice = _check_fwid(report, path.leaf)
+    return _claims(report, path, model, dice)
 
 
 def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
@@ -135,7 +133,10 @@ def _chain(certificates: bytes, roots: frozenset[str], now: datetime) -> x509.Pa
     """The device's certificate first, the root last."""
     leaf, *issuers = x509.split(certificates)
     try:
-        return x509.verify_path(leaf, b"".join(issuers), roots=roots, purpose=None, now=now)
+        path = x509.verify_path(leaf, b"".join(issuers), roots=roots, purpose=None, now=now)
+        if len(path.certificates) < _MIN_PATH:
+            raise Refused("no chip identity between device and root", code="bad-chain")
+        return path
     except Refused as cause:
         raise EvidenceRefused(
             _CHAIN_CHECKS.get(cause.code, "chain.path"),
@@ -175,27 +176,23 @@ def _check_signature(report: Report, key: x509.PublicKey) -> None:
         ) from None
 
 
-def _check_fwid(report: Report, leaf: x509.Certificate) -> str:
-    """The FWID in the device's certificate. Reports of older drivers name none; then nothing can differ."""
-    certified = ""
-    for oid in _FWID_OIDS:
-        value = leaf.extension(oid) or b""
-        if value.count(_FWID) == 1:
-            at = value.index(_FWID) + len(_FWID)
-            certified = value[at : at + 48].hex()
+def _check_fwid(report: Report, leaf: x509.Certificate) -> nvgpu_dice.Dice:
+    """What the device's certificate says. Reports of older drivers name no firmware; then nothing can differ."""
+    found = [value for oid in nvgpu_dice.OIDS if (value := leaf.extension(oid)) is not None]
+    dice = nvgpu_dice.parse(found[-1]) if found else nvgpu_dice.NONE
     named = report.opaque.get(_FWID_FIELD)
-    if named is not None and named.hex() != certified:
+    if named is not None and named != dice.fwid:
         raise EvidenceRefused(
             "fwid",
-            expected=f"the certificate's firmware, {certified or 'none'}",
-            got=named.hex(),
+            expected=f"the certificate's firmware, {dice.fwid.hex() or 'none'}",
+            got=named.hex() or "nothing",
             hint="the report is of other firmware than the one that the key was certified for",
             source=f"{_NVIDIA}; TCG DICE Attestation Architecture",
         )
-    return certified
+    return dice
 
 
-def _claims(report: Report, path: x509.Path, model: str, fwid: str) -> Claims:
+def _claims(report: Report, path: x509.Path, model: str, dice: nvgpu_dice.Dice) -> Claims:
     root = path.root.spki_digest
     identity = path.certificates[1]
     facts: dict[str, str | int | bool] = {
@@ -205,7 +202,8 @@ def _claims(report: Report, path: x509.Path, model: str, fwid: str) -> Claims:
         "ocsp": NOT_COMPARED,
         "debug_mode": NOT_COMPARED,
         "measurements": len(report.measurements),
-        "certified_fwid": fwid,
+        "certified_fwid": dice.fwid.hex(),
+        "certified_flags": dice.flags.hex(),
         "fwid_reported": _FWID_FIELD in report.opaque,
         "nonce": report.nonce.hex(),
         "responder_nonce": report.responder_nonce.hex(),
@@ -224,7 +222,8 @@ def _claims(report: Report, path: x509.Path, model: str, fwid: str) -> Claims:
         machine=identity.spki_digest,
         contract=None,
         registers={f"m{index}": value.hex() for index, value in report.measurements.items()},
-        debug=False,
+        # Blackwell's certificates have a flag for it. Otherwise it shows in measurements alone.
+        debug=dice.debug,
         memory_guard=False,
         facts=facts,
         not_checked=NOT_CHECKED,

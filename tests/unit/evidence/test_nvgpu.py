@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import nvgpu, nvgpu_spdm, registry
+from strongroom.evidence import nvgpu, nvgpu_dice, nvgpu_spdm, registry
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
@@ -70,6 +70,44 @@ def test_every_model_that_is_known(model, family, header, blocks):
     claims = verify(device.evidence(BOUND, header=header, blocks=blocks), roots=frozenset({device.root}))
     assert (claims.facts["model"], claims.facts["family"]) == (model, family)
     assert len(claims.registers) == blocks
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_rule_14_blackwells_flag_for_debug_is_told(debug):
+    device = fake_nvidia.FakeGpu(now=NOW, model="GB100", debug=debug)
+    claims = verify(device.evidence(BOUND, header=True), roots=frozenset({device.root}))
+    assert claims.debug is debug
+    assert claims.facts["certified_flags"] == ("90" if debug else "80")
+
+
+def test_blackwells_firmware_is_compared_too():
+    device = fake_nvidia.FakeGpu(now=NOW, model="GB100")
+    evidence = device.evidence(BOUND, fault=fake_nvidia.Fault.OTHER_FWID)
+    assert refusal(evidence, roots=frozenset({device.root})) == "fwid"
+
+
+FWID = bytes.fromhex("303d06096086480165030402020430") + fake_nvidia.FWID
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"\x30\x00\x00",
+        b"\x30\x03\x02\x01\x01",
+        b"\x30\x03\x04\x01\x01",
+        b"\x30\x06\x88\x01\x01\x87\x01\x00",
+        b"\x30\x06\x83\x01\x01\x83\x01\x01",
+        b"\x30\x04\x87\x02\x08\x80",
+        b"\x30\x02\xa6\x00",
+        b"\x30\x41\xa6\x3f" + FWID[:-1],
+        b"\x30\x41\xa6\x3f" + FWID.replace(b"\x02\x02\x04\x30", b"\x02\x01\x04\x30"),
+    ],
+)
+def test_a_dice_extension_that_is_none_is_malformed(value):
+    assert nvgpu_dice.parse(b"\x30\x41\xa6\x3f" + FWID).fwid == fake_nvidia.FWID
+    with pytest.raises(Malformed):
+        nvgpu_dice.parse(value)
 
 
 @pytest.mark.parametrize("fault", fake_nvidia.Fault)
