@@ -212,7 +212,7 @@ def test_rule_25_parts_of_two_machines_do_not_mix():
 
 
 def test_rule_33_unknown_kinds_of_evidence_are_refused():
-    for tee in ("sample", "mock", "TPM", "tpm2", "snp"):
+    for tee in ("sample", "mock", "TPM", "tpm2", "sev"):
         assert refusal(Evidence(tee=tee, parts=GOOD.parts)) == "tee"
 
 
