@@ -30,7 +30,7 @@ vectors: setup  ## recorded evidence of every TEE against its labels (VECTORS=DI
 lock: setup  ## write the lock files again
 	@$(VENV)/uv pip compile -q pyproject.toml --all-extras --group dev --generate-hashes --no-header --no-annotate \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_36 --exclude-newer "7 days" -U -o locks/product.lock
-	@for name in demo installer; do $(VENV)/uv pip compile -q locks/$$name.in --no-deps --generate-hashes --no-header \
+	@for name in demo peers installer; do $(VENV)/uv pip compile -q locks/$$name.in --no-deps --generate-hashes --no-header \
 		--no-annotate --python-version 3.11 --exclude-newer "7 days" -U -o locks/$$name.lock; done
 
 clean:  ## remove what was built here (not the base's cache: `strongroom base clean`)
