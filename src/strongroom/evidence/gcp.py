@@ -1,9 +1,10 @@
 """Google Compute Engine (`gcp`): a quote by the virtual TPM that Google gives to an instance → Claims.
 
 Specs: TCG TPM 2.0 Library, Part 2 (structures); TCG PC Client Platform Firmware Profile 1.06 (event log);
-RFC 5280 (certificates); google/go-tpm-tools (what the certificate says of the instance).
+RFC 5280 (certificates); google/go-tpm-tools (what the certificate says of the instance); those of `tdx` and `snp`.
 Checked here, in this order (numbers recur at the code; a failure is named in EvidenceRefused.check):
-  1 parts        the five parts, the event log perhaps, no other; no endorsements; nothing over its size
+  1 parts        the five parts; perhaps the event log; perhaps a TDX quote (with its CCEL) or an SNP report, and then
+                 its vendor's endorsements; no other; nothing over its size
   2 chain.*      the attestation key (AK) is certified, in date, up to one of `roots`
   3 instance     the certificate names one instance of Google's
   4 quote        made inside a TPM, of PCRs of the SHA-256 or the SHA-384 bank, without trailing bytes
@@ -11,30 +12,34 @@ Checked here, in this order (numbers recur at the code; a failure is named in Ev
   6 binding      the quote's extra data are those expected
   7 pcr-values   the PCR values given are those quoted
   8 event-log    where there is a log, its replay explains every quoted PCR that it names
+  9 hardware     where there is a TDX quote or an SNP report, `tdx` or `snp` verifies it: every check of theirs, by
+                 their names, bound by its report data to the same binding
 
-Not checked here: any PCR value, which instance, secure boot. Those are compared with the contract
+Not checked here: any measurement, which instance, secure boot, debug, TCB. Those are compared with the contract
 (strongroom/appraisal); they are in the claims. Not checked anywhere: see NOT_CHECKED.
 The TPM is Google's, outside of the room: its quote proves what Google's firmware and the guest measured to those who
-believe Google. That the memory is closed to Google is proved by a TDX or SNP report alone, which is evidence of its own.
+believe Google. That the memory is closed to Google is proved by a TDX quote or an SNP report alone.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import x509
+from strongroom.crypto import digest, x509
 from strongroom.errors import EvidenceRefused, Malformed, Refused
-from strongroom.evidence import eventlog_efi, gcp_instance, tpm_quote
+from strongroom.evidence import ccel, eventlog_efi, gcp_instance, snp, tdx, tpm_quote
 from strongroom.evidence import roots as pinned
 from strongroom.model.claims import Claims
+from strongroom.model.evidence import Evidence
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from strongroom.model.binding import Bound
     from strongroom.model.endorsements import Endorsements
-    from strongroom.model.evidence import Evidence
 
 TEE = "gcp"
 PARTS = {
@@ -44,14 +49,28 @@ PARTS = {
     "issuers": x509.MAX_PATH * x509.MAX_CERTIFICATE,
     "pcrs": tpm_quote.MAX_PCRS,
 }
-LOG = {"event-log": eventlog_efi.MAX_LOG}
+LOG, TD_QUOTE, TD_LOG, SNP_REPORT = "event-log", "td-quote", "ccel", "snp-report"
+MAX_REPORT = 64 * 1024
+CONTRACT_PCR = 12
+_OPTIONAL = {
+    LOG: eventlog_efi.MAX_LOG,
+    TD_QUOTE: MAX_REPORT,
+    TD_LOG: ccel.MAX_LOG,
+    SNP_REPORT: MAX_REPORT,
+}
+# By the part that holds its report: the TEE, its verifier, and what that calls our parts.
+_HARDWARE: dict[str, tuple[str, Callable[..., Claims], dict[str, str]]] = {
+    TD_QUOTE: (tdx.TEE, tdx.verify, {TD_QUOTE: "quote", TD_LOG: "ccel"}),
+    SNP_REPORT: (snp.TEE, snp.verify, {SNP_REPORT: snp.REPORT}),
+}
 
+UNSHIELDED = "that the instance's memory is closed to Google: no TDX quote and no SNP report was given"
+UNTIED = "that the hardware's report and the TPM are of one instance: both answer one nonce; nothing signed says more"
 NOT_CHECKED = (
-    "that the instance's memory is closed to Google: a TDX or SNP report proves that, as evidence of its own",
-    "that such a report is of the same instance: a shared nonce says it; nothing that Google signs does",
     "that the attestation key lives in the TPM of a given endorsement key: Google, who makes both, vouches for it",
     "revocation: Google's certificates of attestation keys name no list",
 )
+_BOOT_PCRS = range(8)
 _SPEC_TPM = "TCG TPM 2.0 Library, Part 2"
 _SPEC_INSTANCE = "google/go-tpm-tools, server/verify.go"
 _CHAIN_CHECKS = {
@@ -72,7 +91,9 @@ def verify(
 ) -> Claims:
     """Claims of an instance's virtual TPM. Raises `EvidenceRefused`, or `Malformed` when a part does not parse.
 
-    binding: `extra_data` is compared, whole. roots: digests of the keys (or certificates) of roots.
+    binding: `extra_data` of the quote, `report_data` of the hardware's report. roots: digests of the keys (or
+    certificates) of roots, Google's and the hardware vendor's. endorsements: those of `tdx` or `snp`, where there is
+    such a report.
     """
     # 1 parts
     _check_parts(evidence, endorsements)
@@ -99,29 +120,67 @@ def verify(
     # 7 pcr-values
     pcrs = tpm_quote.check_pcrs(quote, signature, parts["pcrs"])
     # 8 event-log
-    log = parts.get("event-log")
+    log = parts.get(LOG)
     boot = {} if log is None else eventlog_efi.explain(log, quote.bank, pcrs)
-    return _claims(path, instance, quote, pcrs, boot)
+    # 9 hardware
+    hardware = _hardware(evidence, endorsements, binding=binding, roots=roots, now=now)
+    found = _Found(path=path, instance=instance, quote=quote, pcrs=pcrs, boot=boot)
+    contract = _contract(found, binding)
+    return _claims(found, contract) if hardware is None else _shielded(found, contract, hardware)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What checks 2 to 8 found."""
+
+    path: x509.Path
+    instance: gcp_instance.Instance
+    quote: tpm_quote.Quote
+    pcrs: dict[int, bytes]
+    boot: dict[str, str | int | bool]
 
 
 def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
-    limits = {**PARTS, **LOG} if "event-log" in evidence.parts else PARTS
-    if evidence.parts.keys() != limits.keys():
+    given = evidence.parts.keys()
+    report = given & _HARDWARE.keys()
+    if (
+        not PARTS.keys() <= given <= PARTS.keys() | _OPTIONAL.keys()
+        or len(report) > 1
+        or (TD_LOG in given and TD_QUOTE not in given)
+    ):
         raise EvidenceRefused(
             "parts",
-            expected=", ".join(sorted(PARTS)) + ", perhaps event-log",
-            got=", ".join(sorted(evidence.parts))[:400] or "nothing",
+            expected=f"{', '.join(sorted(PARTS))}; perhaps {LOG}; perhaps {TD_QUOTE} ({TD_LOG} with it) or {SNP_REPORT}",
+            got=", ".join(sorted(given))[:400] or "nothing",
         )
-    for name, limit in limits.items():
-        if len(evidence.parts[name]) > limit:
+    for name, part in evidence.parts.items():
+        limit = PARTS.get(name) or _OPTIONAL[name]
+        if len(part) > limit:
             raise Malformed(
-                f"{TEE} evidence: {name}: {len(evidence.parts[name])} bytes, at most {limit} allowed",
-                code="too-large",
+                f"{TEE} evidence: {name}: {len(part)} bytes, at most {limit} allowed", code="too-large"
             )
-    if endorsements.parts:
+    if endorsements.parts and not report:
         raise EvidenceRefused(
             "parts", expected="no endorsements", got=", ".join(sorted(endorsements.parts))[:400]
         )
+
+
+def _hardware(
+    evidence: Evidence,
+    endorsements: Endorsements,
+    *,
+    binding: Bound,
+    roots: frozenset[str],
+    now: datetime,
+) -> Claims | None:
+    """Claims of the TDX quote or the SNP report among the parts, None where there is neither."""
+    for part, (tee, verifier, names) in _HARDWARE.items():
+        if part in evidence.parts:
+            inner = {name: evidence.parts[ours] for ours, name in names.items() if ours in evidence.parts}
+            return verifier(
+                Evidence(tee=tee, parts=inner), endorsements, binding=binding, roots=roots, now=now
+            )
+    return None
 
 
 def _chain(leaf: bytes, issuers: bytes, roots: frozenset[str], now: datetime) -> x509.Path:
@@ -169,13 +228,21 @@ def _check_signature(
         ) from None
 
 
-def _claims(
-    path: x509.Path,
-    instance: gcp_instance.Instance,
-    quote: tpm_quote.Quote,
-    pcrs: dict[int, bytes],
-    boot: dict[str, str | int | bool],
-) -> Claims:
+def _contract(found: _Found, binding: Bound) -> str | None:
+    """The contract that PCR 12 was extended with, once and first, as in local rooms (SHA-256 bank)."""
+    value = found.pcrs.get(CONTRACT_PCR, b"")
+    if found.quote.bank != "sha256" or not any(value):
+        return None
+    try:
+        contract = binding.value("contract")
+    except EvidenceRefused:  # who verifies for another protocol has no contract
+        return None
+    return digest.text(contract) if value == tpm_quote.extend(tpm_quote.ZERO, contract) else None
+
+
+def _claims(found: _Found, contract: str | None) -> Claims:
+    """Claims of the virtual TPM alone."""
+    path, instance, quote = found.path, found.instance, found.quote
     facts: dict[str, str | int | bool] = {
         "zone": instance.zone,
         "project_number": instance.project_number,
@@ -183,31 +250,67 @@ def _claims(
         "instance_id": instance.instance_id,
         "instance_name": instance.instance_name,
         **instance.flags,
-        "pcr_bank": quote.bank,
-        "clock_ms": quote.clock,
-        "reset_count": quote.reset_count,
-        "restart_count": quote.restart_count,
-        "clock_safe": quote.safe,
-        "tpm_firmware": f"{quote.firmware:016x}",
+        "tpm.bank": quote.bank,
+        "tpm.clock_ms": quote.clock,
+        "tpm.reset_count": quote.reset_count,
+        "tpm.restart_count": quote.restart_count,
+        "tpm.clock_safe": quote.safe,
+        "tpm.firmware": f"{quote.firmware:016x}",
+        "tpm.root": path.root.spki_digest,
+        "tpm.machine": path.leaf.spki_digest,
         "ak_subject": path.leaf.subject,
         "ak_key": path.leaf.key.kind,
         "ak_serial": f"{path.leaf.serial:x}",
         "root_subject": path.root.subject,
-        **boot,
     }
+    facts.update({f"pcr_{index}": value.hex() for index, value in found.pcrs.items()})
+    facts.update(found.boot)
     unasked = () if quote.extra_data else ("that the quote is fresh: no extra data were expected in it",)
-    unlogged = () if boot else ("what the firmware measured: no event log was given",)
+    unlogged = () if found.boot else ("what the firmware measured: no event log was given",)
     return Claims(
         tee=TEE,
         # Google's test machines have certificates of the same authority.
         simulated=not (pinned.is_hardware(TEE, path.root.spki_digest) and instance.production),
         root=path.root.spki_digest,
         machine=path.leaf.spki_digest,
-        contract=None,
-        registers={f"pcr{index}": value.hex() for index, value in pcrs.items()},
+        contract=contract,
+        registers=_registers(found, contract),
         debug=False,
         memory_guard=False,
         facts=facts,
-        not_checked=(*NOT_CHECKED, *unasked, *unlogged),
+        not_checked=(UNSHIELDED, *NOT_CHECKED, *unasked, *unlogged),
         tcb={"gce.security": instance.security_version},
     )
+
+
+def _shielded(found: _Found, contract: str | None, hardware: Claims) -> Claims:
+    """Claims of the hardware's report and the virtual TPM together: root, machine and status are the hardware's."""
+    tpm = _claims(found, contract)
+    kept = tuple(line for line in tpm.not_checked if line != UNSHIELDED)
+    return replace(
+        hardware,
+        tee=TEE,
+        simulated=hardware.simulated or tpm.simulated,
+        contract=hardware.contract or contract,
+        registers={**hardware.registers, **tpm.registers},
+        # Where both have logs, what the TPM's proves is told under the TPM's name.
+        facts={
+            **{name: value for name, value in tpm.facts.items() if name not in found.boot},
+            **{f"tpm.{name}": value for name, value in found.boot.items()},
+            **hardware.facts,
+            "hardware": hardware.tee,
+        },
+        not_checked=(UNTIED, *hardware.not_checked, *kept),
+        tcb={**hardware.tcb, **tpm.tcb},
+    )
+
+
+def _registers(found: _Found, contract: str | None) -> dict[str, str]:
+    """The quoted ones of PCRs 0 to 7, and every other that was extended; not PCR 12 where it holds the contract alone."""
+    size = tpm_quote.BANKS[found.quote.bank]
+    blank = (bytes(size), b"\xff" * size)
+    return {
+        f"pcr{index}": value.hex()
+        for index, value in found.pcrs.items()
+        if (index in _BOOT_PCRS or value not in blank) and not (contract and index == CONTRACT_PCR)
+    }

@@ -79,6 +79,12 @@ def gathered(collateral: dict[str, str]) -> Endorsements:
     return Endorsements(parts={name: text.encode() for name, text in texts.items()})
 
 
+def endorsements_of(folder: Path) -> Endorsements:
+    """The collateral of a case's folder, `NONE` where it has none."""
+    found = sorted(folder.glob("collateral*.json"))
+    return gathered(json.loads(found[0].read_bytes())) if found else NONE
+
+
 def authenticate(evidence: Evidence, binding: Preset, now: datetime) -> None:
     """Raise unless nothing but the endorsements is wanting."""
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from strongroom.model.binding import Preset
+from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
+from tests.vectors.adapters import dcap
 from tests.vectors.loaded import Loaded
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 _BANKS = {0x4: ("sha1", 20), 0xB: ("sha256", 32), 0xC: ("sha384", 48)}
 _QUOTE = bytes.fromhex("ff5443478018")
+# Version 4 or 5, an ECDSA P-256 key, TDX.
+_TD_QUOTES = (bytes.fromhex("0400020081000000"), bytes.fromhex("0500020081000000"))
 _SCHEMES = (0x14, 0x16, 0x18)
 
 
@@ -57,12 +62,31 @@ def load(folder: Path, case: dict) -> Loaded:
             )
         )
     first, *others = loaded
-    return Loaded(
-        now=first.now,
-        evidence=first.evidence,
-        binding=first.binding,
-        others=tuple(others),
-        notes=tuple(notes),
+    for name, data in files.items():
+        if data[:8] in _TD_QUOTES:
+            first = _with_td_quote(first, data, folder, case)
+            if first.endorsements is NONE:
+                notes.append(f"{name}: no collateral of its time; its own certificates and signatures hold")
+    return replace(first, others=tuple(others), notes=tuple(notes))
+
+
+def _with_td_quote(loaded: Loaded, quote: bytes, folder: Path, case: dict) -> Loaded:
+    """The same with its TDX quote and the collateral of the TDX case that the label names.
+
+    Without that case, the quote's certificates and signatures are verified here, and refused here where they do not hold.
+    """
+    bound = dcap.report_data(quote)
+    beside = folder.parents[1] / case["expected"].get("fields", {}).get("tdx_case", "-")
+    endorsements = dcap.endorsements_of(beside) if beside.is_dir() else NONE
+    if endorsements is NONE:
+        evidence = Evidence(tee="tdx", parts={"quote": quote})
+        dcap.authenticate(evidence, Preset(values={"report_data": bound}), loaded.now)
+        return loaded
+    return replace(
+        loaded,
+        evidence=Evidence(tee="gcp", parts={**loaded.evidence.parts, "td-quote": quote}),
+        endorsements=endorsements,
+        binding=Preset(values={**loaded.binding.values, "report_data": bound}),
     )
 
 
@@ -155,6 +179,7 @@ def _is_log(data: bytes) -> bool:
 def _known(data: bytes) -> bool:
     return bool(
         data.startswith(_QUOTE)
+        or data[:8] in _TD_QUOTES
         or _is_signature(data)
         or _is_log(data)
         or _values(data)
