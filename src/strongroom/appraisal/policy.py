@@ -189,7 +189,7 @@ def _moment(stated: Value | None) -> datetime | None:
 def _demanded(claims: Claims, policy: Policy) -> Iterator[Check]:
     """The facts of the strict default, and of the profile."""
     strict = policy.profile == policy_model.STRICT
-    for name, wanted, source in profiles.demanded_facts(claims.tee, strict=strict, waived=policy.waived):
+    for name, wanted, source in profiles.demanded_facts(claims, strict=strict, waived=policy.waived):
         got = claims.facts.get(name)
         yield _made(
             f"platform.default.{name}",

@@ -51,8 +51,6 @@ REVOCATION: dict[str, str] = {
     "tdx": CHECKED,
     "snp": CHECKED,
     "azure": CHECKED,
-    "azure-snp": CHECKED,
-    "azure-tdx": CHECKED,
     "cca": NONE_PUBLISHED,
     "gcp": NONE_PUBLISHED,
     "nitro": NONE_PUBLISHED,
@@ -86,18 +84,20 @@ BROKEN: dict[str, str] = {
 }
 
 
-def demanded_facts(tee: str, *, strict: bool, waived: tuple[str, ...]) -> tuple[tuple[str, Value, str], ...]:
+def demanded_facts(
+    claims: Claims, *, strict: bool, waived: tuple[str, ...]
+) -> tuple[tuple[str, Value, str], ...]:
     """The facts that hold by default (none of them waived when `strict`), and by `strict` the further ones."""
-    kind = _kind(tee)
-    plain = DEFAULT_FACTS.get(kind, ())
+    kinds = _kinds(claims)
+    plain = tuple(one for kind in kinds for one in DEFAULT_FACTS.get(kind, ()))
     if strict:
-        return (*plain, *STRICT_FACTS.get(kind, ()))
+        return (*plain, *(one for kind in kinds for one in STRICT_FACTS.get(kind, ())))
     return tuple(one for one in plain if one[0] not in waived)
 
 
 def has_status(claims: Claims) -> bool:
     """Whether the vendor of this TEE says how up to date a platform is."""
-    return bool(claims.status) or _kind(claims.tee) in WITH_STATUS
+    return bool(claims.status) or not WITH_STATUS.isdisjoint(_kinds(claims))
 
 
 def product_lines(claims: Claims) -> tuple[str, ...]:
@@ -119,7 +119,9 @@ def product_lines(claims: Claims) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _kind(tee: str) -> str:
-    """`azure-snp` and `gcp-snp` are judged by the bits of `snp`."""
-    last = tee.rpartition("-")[2]
-    return last if last in {"snp", "tdx"} else tee
+def _kinds(claims: Claims) -> tuple[str, ...]:
+    """By whose bits the claims are judged: Azure's by those of the hardware beneath, and of both when it is not told."""
+    if claims.tee != "azure":
+        return (claims.tee,)
+    hardware = claims.facts.get("hardware")
+    return (hardware,) if hardware in {"snp", "tdx"} and isinstance(hardware, str) else ("snp", "tdx")

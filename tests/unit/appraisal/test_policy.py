@@ -212,6 +212,20 @@ def test_a_register_that_holds_the_contract_needs_no_reference_and_no_other_does
     assert "platform.reference.mr_config_id" in failed(replace(TDX, registers=odd))
 
 
+def test_azure_is_judged_by_the_bits_of_the_hardware_beneath():
+    over_snp = replace(with_facts(SNP, hardware="snp"), tee="azure")
+    over_tdx = replace(with_facts(TDX, hardware="tdx"), tee="azure")
+    assert failed(over_snp) == []
+    assert failed(over_tdx) == []
+    assert failed(with_facts(over_snp, policy__migrate_ma=True)) == ["platform.default.policy.migrate_ma"]
+    assert failed(replace(over_tdx, status="")) == ["platform.status"]
+    assert failed(without(over_snp, "platform.ecc_en"), Policy(profile="strict")) == [
+        "platform.default.platform.ecc_en"
+    ]
+    # When it is not told which, both are demanded.
+    assert "platform.status" in failed(without(over_snp, "hardware"))
+
+
 def test_ages_are_of_evidence_that_states_its_time():
     made = int(NOW.timestamp() * 1000)
     nitro = replace(SNP, tee="nitro", facts={"timestamp_ms": made, "product": "x"})

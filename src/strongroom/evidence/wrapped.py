@@ -1,0 +1,281 @@
+"""Evidence as other programs wrap it: JSON of Trustee, Azure and go-tpm-tools, and the latter's protocol buffers.
+
+Where evidence is of several parts, they are put under the names that our verifiers read. Everything is bounded, and
+whatever does not fit is not recognised, never guessed: the verifiers judge the parts strictly.
+Formats: confidential-containers Trustee (az-snp-vtpm, az-tdx-vtpm, nvidia), Azure guest attestation requests,
+go-tpm-tools proto/attest.proto.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from strongroom.crypto import x509
+from strongroom.encoding import pem
+from strongroom.errors import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_LEAVES = 4096
+MAX_DEPTH = 12
+MAX_TEXT = 2 * 1024 * 1024
+_LEAST = 48  # bytes: nothing shorter is evidence
+_TPM_QUOTE = b"\xff\x54\x43\x47\x80\x18"
+_RSASSA_SHA256 = b"\x00\x14\x00\x0b"
+_SHA256 = 0x000B
+_PCRS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """Evidence of several parts, put together. kind: whose format it was."""
+
+    kind: str
+    tee: str
+    parts: dict[str, bytes]
+    endorsements: dict[str, bytes] = field(default_factory=dict)
+
+
+def composed(value: object) -> Composed | None:
+    """The evidence in a decoded JSON value whose form is known, else None. Never raises."""
+    for inner in _objects(value, 0):
+        for read in (_azure_snake, _azure_camel, _go_tpm_tools, _nvidia):
+            try:
+                found = read(inner)
+            except (KeyError, TypeError, ValueError, Malformed):
+                found = None
+            if found is not None:
+                return found
+    return None
+
+
+def leaves(value: object) -> Iterator[tuple[str, bytes]]:
+    """(place, bytes) of every text and list of bytes in a decoded JSON value."""
+    count = 0
+    stack: list[tuple[str, object, int]] = [("", value, 0)]
+    while stack:
+        place, one, depth = stack.pop()
+        count += 1
+        if count > MAX_LEAVES:
+            return
+        if isinstance(one, str) and len(one) <= MAX_TEXT:
+            yield place or ".", one.encode()
+        elif isinstance(one, list) and _is_bytes(one):
+            yield place or ".", bytes(one)
+        elif depth < MAX_DEPTH and isinstance(one, dict):
+            stack += [(f"{place}.{key}"[:200], item, depth + 1) for key, item in reversed(one.items())]
+        elif depth < MAX_DEPTH and isinstance(one, list):
+            stack += [(f"{place}[{index}]"[:200], item, depth + 1) for index, item in enumerate(one[:256])][
+                ::-1
+            ]
+
+
+def _objects(value: object, depth: int) -> Iterator[dict[str, Any]]:
+    """The object, and those below it."""
+    if isinstance(value, dict) and depth < MAX_DEPTH:
+        yield value
+        for item in value.values():
+            yield from _objects(item, depth + 1)
+
+
+def _is_bytes(items: list[object]) -> bool:
+    return len(items) >= _LEAST and all(type(one) is int and 0 <= one < 256 for one in items)
+
+
+def _azure_snake(value: dict[str, Any]) -> Composed | None:
+    """Trustee's attester for Azure: of each version, with texts or with lists of bytes."""
+    quote = value.get("tpm_quote", value.get("quote"))
+    report = value.get("hcl_report", value.get("report"))
+    if not isinstance(quote, dict) or report is None or not {"signature", "message", "pcrs"} <= quote.keys():
+        return None
+    parts = {
+        "hcl-report": _bytes(report),
+        "quote": _bytes(quote["message"]),
+        "signature": _rsassa(_bytes(quote["signature"])),
+        "pcrs": b"".join(_bytes(one) for one in quote["pcrs"][:_PCRS]),
+    }
+    if "td_quote" in value:
+        parts["td-quote"] = _bytes(value["td_quote"])
+    endorsements = {"vek": _certificate(value["vcek"])} if "vcek" in value else {}
+    return Composed(
+        kind="evidence of an Azure VM, by Trustee", tee="azure", parts=parts, endorsements=endorsements
+    )
+
+
+def _azure_camel(value: dict[str, Any]) -> Composed | None:
+    """Azure's own guest attestation: `tpmQuote` is a TPM2B_ATTEST with the signature after it."""
+    if not {"tpmQuote", "hclReport", "pcrs"} <= value.keys():
+        return None
+    both = _bytes(value["tpmQuote"])
+    size = int.from_bytes(both[:2], "big")
+    quote, signature = both[2 : 2 + size], both[2 + size :]
+    pcrs = value["pcrs"]
+    parts = {
+        "hcl-report": _bytes(value["hclReport"]),
+        "quote": quote,
+        "signature": signature,
+        "pcrs": b"".join(_bytes(pcrs[str(index)]) for index in range(_PCRS) if str(index) in pcrs),
+    }
+    if "tdQuote" in value:
+        parts["td-quote"] = _bytes(value["tdQuote"])
+    return Composed(kind="guest attestation of an Azure VM", tee="azure", parts=parts)
+
+
+def _go_tpm_tools(value: dict[str, Any]) -> Composed | None:
+    """go-tpm-tools' Attestation in the JSON form of protocol buffers."""
+    if "quotes" not in value or "akCert" not in value:
+        return None
+    quotes = []
+    for one in value["quotes"][:8]:
+        bank = one["pcrs"]["hash"]
+        values = {int(index): _bytes(text) for index, text in one["pcrs"]["pcrs"].items()}
+        quotes.append((_bytes(one["quote"]), _bytes(one["rawSig"]), bank in ("SHA256", _SHA256), values))
+    return _google(
+        quotes,
+        ak=_bytes(value["akCert"]),
+        issuers=[_bytes(one) for one in value.get("intermediateCerts", [])[: x509.MAX_PATH]],
+        log=_bytes(value["eventLog"]) if value.get("eventLog") else b"",
+    )
+
+
+def _nvidia(value: dict[str, Any]) -> Composed | None:
+    """One device of NVIDIA's SDK or of Trustee: SPDM exchange and its certificates, PEM in base64."""
+    if not {"evidence", "certificate"} <= value.keys():
+        return None
+    report = _bytes(value["evidence"])
+    if report[:2] != b"\x11\xe0":
+        return None
+    text = _bytes(value["certificate"])
+    return Composed(
+        kind="evidence of an NVIDIA device",
+        tee="nvgpu",
+        parts={"report": report, "certificates": b"".join(_certificates(text))},
+    )
+
+
+def protocol_buffer(data: bytes) -> Composed | None:
+    """go-tpm-tools' Attestation: 1 ak_pub, 2 quotes (1 quote, 2 raw_sig, 3 pcrs), 3 event_log, 6 ak_cert, 7 issuers."""
+    try:
+        top = _fields(data)
+        if not {1, 2, 6} <= top.keys():
+            return None
+        quotes = []
+        for one in top[2][:8]:
+            inner = _fields(_run(one))
+            pcrs = _fields(_run(inner[3][0]))
+            values = {}
+            for entry in pcrs.get(2, [])[:_PCRS]:
+                pair = _fields(_run(entry))
+                values[_number(pair.get(1, [0])[0])] = _run(pair[2][0])
+            quotes.append((_run(inner[1][0]), _run(inner[2][0]), pcrs[1] == [_SHA256], values))
+        return _google(
+            quotes,
+            ak=_run(top[6][0]),
+            issuers=[_run(one) for one in top.get(7, [])[: x509.MAX_PATH]],
+            log=_run(top[3][0]) if 3 in top else b"",
+        )
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _google(
+    quotes: list[tuple[bytes, bytes, bool, dict[int, bytes]]], *, ak: bytes, issuers: list[bytes], log: bytes
+) -> Composed | None:
+    """The quote of the SHA-256 bank."""
+    for quote, signature, wanted, values in quotes:
+        if wanted and quote.startswith(_TPM_QUOTE):
+            parts = {
+                "quote": quote,
+                "signature": signature,
+                "ak-certificate": ak,
+                "issuers": b"".join(issuers),
+                "pcrs": b"".join(values[index] for index in sorted(values)),
+            }
+            if log:
+                parts["event-log"] = log
+            return Composed(kind="vTPM attestation, by go-tpm-tools", tee="gcp", parts=parts)
+    return None
+
+
+def _fields(data: bytes) -> dict[int, list[int | bytes]]:
+    """The fields of a protocol buffer's message. Raises `ValueError`."""
+    out: dict[int, list[int | bytes]] = {}
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            out.setdefault(number, []).append(value)
+        elif wire == 2:
+            size, at = _varint(data, at)
+            if number == 0 or size > len(data) - at:
+                raise ValueError("truncated")
+            out.setdefault(number, []).append(data[at : at + size])
+            at += size
+        else:
+            raise ValueError("a wire type that has no place here")
+        if sum(len(one) for one in out.values()) > 1024:
+            raise ValueError("too many")
+    return out
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError("a number of more than 64 bits")
+
+
+def _run(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError("expected bytes")
+    return value
+
+
+def _number(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise TypeError("expected a number")
+    return value
+
+
+def _bytes(value: object) -> bytes:
+    """Bytes from a list of them, or from hexadecimal, base64 or base64url text. Raises `ValueError`."""
+    if isinstance(value, list):
+        return bytes(value)
+    if not isinstance(value, str) or not value or len(value) > MAX_TEXT:
+        raise ValueError("expected bytes")
+    try:
+        return bytes.fromhex(value)
+    except ValueError:
+        pass
+    plain = value.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except binascii.Error:
+        raise ValueError("expected base64") from None
+
+
+def _rsassa(raw: bytes) -> bytes:
+    """A bare RSA signature as a TPMT_SIGNATURE of RSASSA with SHA-256, which Azure's TPMs make."""
+    return _RSASSA_SHA256 + len(raw).to_bytes(2, "big") + raw
+
+
+def _certificate(value: object) -> bytes:
+    if isinstance(value, str) and value.lstrip().startswith("-----BEGIN"):
+        return _certificates(value.encode())[0]
+    return _bytes(value)
+
+
+def _certificates(text: bytes) -> tuple[bytes, ...]:
+    return pem.decode(
+        text.strip(), b"CERTIFICATE", what="certificates", max_blocks=x509.MAX_PATH, max_bytes=128 * 1024
+    )
