@@ -136,7 +136,7 @@ def prove(
     if report.report_data != expected:
         raise EvidenceRefused(
             "binding",
-            expected=expected.hex(),
+            expected=expected.hex() or "64 bytes of report data",
             got=report.report_data.hex(),
             hint="the quote is for another nonce, contract, key or audience: evidence cannot be used again",
             source="model/binding.py",

@@ -9,7 +9,6 @@ from strongroom.errors import EvidenceRefused, Refused
 from strongroom.evidence import dcap_pck, dcap_tcb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
     from strongroom.crypto import crl, x509
@@ -49,8 +48,8 @@ class Assessment:
 
     status: str
     advisories: tuple[str, ...]
-    tcb: Mapping[str, int]
-    facts: Mapping[str, str | int | bool]
+    tcb: dict[str, int]
+    facts: dict[str, str | int | bool]
 
 
 def verify(inputs: tuple[bytes, ...], *, roots: frozenset[str], now: datetime) -> Collateral:
@@ -133,19 +132,15 @@ def assess(
     # 10 qe.identity
     qe_level = _check_qe(qe, collateral.identity, qe_id)
     # 11 tcb.module, 12 tcb.level
-    svn = None
-    if present is not None:
-        svn = present[0]
-        _check_module(info, *present)
-    found = dcap_tcb.match(info, said.components, said.pce_svn, svn)
-    if found is None:
-        raise _no_level(said, svn)
-    status: str | None = found.status
+    found = _find(info, said, present[0] if present else None, present)
+    status, current = found.status, None
     if present is not None and present[1] is not None:
+        # A TD report 1.5 tells the TDX module's SVNs at the TD's launch and those of now: both must be covered.
+        current = _find(info, said, present[1], present)
         status = dcap_tcb.relaunch(info, found, qe_level.status, present[1])
-        if status is None:
-            raise _unknown_module(info, present[1][1])
-    status = dcap_tcb.converge(status or found.status, qe_level.status)
+        if current.status == dcap_tcb.REVOKED:
+            status = dcap_tcb.REVOKED
+    status = dcap_tcb.converge(status, qe_level.status)
     # 13 tcb.status
     if status == dcap_tcb.REVOKED:
         raise EvidenceRefused(
@@ -155,7 +150,10 @@ def assess(
             hint="this platform's TCB is broken beyond trust until its firmware is updated",
             source=SPEC_TCB,
         )
-    return _assessment(collateral, said, qe, found, qe_level, status)
+    assessment = _assessment(collateral, said, qe, found, qe_level, status)
+    if current is not None:
+        assessment.facts["present_tcb_status"] = current.status
+    return assessment
 
 
 def _check_revoked(pck: dcap_pck.PckChain, collateral: Collateral) -> None:
@@ -209,12 +207,39 @@ def _check_qe(qe: SgxReport, identity: dcap_tcb.EnclaveIdentity, expected_id: st
     return level
 
 
-def _check_module(
-    info: dcap_tcb.TcbInfo, svn: bytes, _svn2: bytes | None, signer: bytes, attributes: bytes
-) -> None:
+def _find(
+    info: dcap_tcb.TcbInfo,
+    said: dcap_pck.PckExtension,
+    svn: bytes | None,
+    present: tuple[bytes, bytes | None, bytes, bytes] | None,
+) -> dcap_tcb.Found:
+    """The level that covers the platform with that TEE TCB SVN, whose TDX module must be one that Intel knows."""
+    if svn is not None and present is not None:
+        _check_module(info, svn, present[2], present[3])
+    found = dcap_tcb.match(info, said.components, said.pce_svn, svn)
+    if found is None:
+        raise EvidenceRefused(
+            "tcb.level",
+            expected="a TCB level that covers the platform",
+            got=f"none for components {said.components.hex()}, PCESVN {said.pce_svn}"
+            + (f", TEE TCB SVN {svn.hex()}" if svn is not None else ""),
+            hint="older than every level that Intel still knows: update the platform's firmware and TDX module",
+            source=SPEC_TCB,
+        )
+    return found
+
+
+def _check_module(info: dcap_tcb.TcbInfo, svn: bytes, signer: bytes, attributes: bytes) -> None:
     module = dcap_tcb.module_of(info, svn[1])
     if module is None:
-        raise _unknown_module(info, svn[1])
+        raise EvidenceRefused(
+            "tcb.module",
+            expected="an identity of the TDX module's version: "
+            + (", ".join(one.id for one in info.modules) or "none is given"),
+            got=f"TDX_{svn[1]:02X}",
+            hint="Intel's TCB info does not know this TDX module",
+            source=SPEC_TCB,
+        )
     bits = int.from_bytes(attributes, "big") & module.mask
     if module.mr_signer != signer or module.attributes != bits:
         raise EvidenceRefused(
@@ -224,28 +249,6 @@ def _check_module(
             hint="the TDX module is not one of Intel's",
             source=SPEC_TCB,
         )
-
-
-def _unknown_module(info: dcap_tcb.TcbInfo, version: int) -> EvidenceRefused:
-    return EvidenceRefused(
-        "tcb.module",
-        expected="an identity of the TDX module's version: "
-        + (", ".join(one.id for one in info.modules) or "none is given"),
-        got=f"TDX_{version:02X}",
-        hint="Intel's TCB info does not know this TDX module",
-        source=SPEC_TCB,
-    )
-
-
-def _no_level(said: dcap_pck.PckExtension, svn: bytes | None) -> EvidenceRefused:
-    return EvidenceRefused(
-        "tcb.level",
-        expected="a TCB level that covers the platform",
-        got=f"none for components {said.components.hex()}, PCESVN {said.pce_svn}"
-        + (f", TEE TCB SVN {svn.hex()}" if svn is not None else ""),
-        hint="the platform is older than every level that Intel still knows: update its firmware and TDX module",
-        source=SPEC_TCB,
-    )
 
 
 def _assessment(

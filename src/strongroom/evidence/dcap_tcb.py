@@ -47,6 +47,7 @@ _STATUSES = frozenset(
         REVOKED,
     }
 )
+_NEVER = 256  # above every SVN of one byte
 _SIGNATURE_DIGITS = 128
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)
 _ADVISORY = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -262,8 +263,8 @@ def converge(status: str, other: str) -> str:
     return status
 
 
-def relaunch(info: TcbInfo, found: Found, qe_status: str, tee_tcb_svn2: bytes) -> str | None:
-    """The status of a TD whose TDX module was updated beneath it since its launch; None when the module is unknown.
+def relaunch(info: TcbInfo, found: Found, qe_status: str, tee_tcb_svn2: bytes) -> str:
+    """The status of a TD whose TDX module may have been updated beneath it since its launch.
 
     A TD report 1.5 has the SVNs of the launch and the present ones (`tee_tcb_svn2`). Where only the module of the
     launch is out of date, and the present one is not, starting the TD again would make it up to date.
@@ -279,9 +280,7 @@ def relaunch(info: TcbInfo, found: Found, qe_status: str, tee_tcb_svn2: bytes) -
     latest = info.levels[0].tdx
     if tee_tcb_svn2[1]:
         module = module_of(info, tee_tcb_svn2[1])
-        if module is None:
-            return None
-        newest = module.levels[0].isv_svn
+        newest = module.levels[0].isv_svn if module else _NEVER
     else:
         newest = latest[0]
     if tee_tcb_svn2[0] < newest or tee_tcb_svn2[2] < latest[2]:
