@@ -302,6 +302,11 @@ def _extension(leaf: x509.Certificate) -> PckExtension:
     raw = x509.unrecognized(leaf, _SGX_EXTENSIONS)
     if raw is None:
         raise Malformed("PCK certificate: without Intel's SGX extensions")
+    return parse_extension(raw)
+
+
+def parse_extension(raw: bytes) -> PckExtension:
+    """Read the value of a PCK certificate's SGX extensions. Raises `Malformed`."""
     fields = _sequence(raw, _PREFIX)
     tcb = _sequence(_need(fields, 2, der.SEQUENCE), _PREFIX + b"\x02", whole=False)
     components = bytes(_small(_need(tcb, index, der.INTEGER), 0xFF) for index in range(1, COMPONENTS + 1))

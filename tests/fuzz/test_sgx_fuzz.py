@@ -1,0 +1,38 @@
+"""Any bytes in place of an SGX quote or of its endorsements: claims never, only `Malformed` or `EvidenceRefused`."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strongroom.errors import EvidenceRefused, Malformed
+from strongroom.evidence import dcap_collateral
+from strongroom.model.evidence import Evidence
+from tests.fuzz.mutations import mutations, often
+from tests.unit.evidence import test_dcap as scene
+
+QUOTES = [scene.GOOD["sgx", version].parts["quote"] for version in (3, 4, 5)]
+
+
+@often
+@given(data=st.data())
+def test_rule_15_no_other_quote_verifies(data):
+    good = data.draw(st.sampled_from(QUOTES))
+    put = data.draw(mutations(good, most=200))
+    if put in QUOTES:
+        return
+    with pytest.raises((EvidenceRefused, Malformed)):
+        scene.verify(Evidence(tee="sgx", parts={"quote": put}))
+
+
+@pytest.mark.parametrize("part", dcap_collateral.REQUIRED)
+@often
+@given(data=st.data())
+def test_rule_15_no_other_endorsement_verifies(part, data):
+    good = scene.ENDORSED["sgx"].parts[part]
+    put = data.draw(mutations(good, most=200))
+    if put == good:
+        return
+    with pytest.raises((EvidenceRefused, Malformed)):
+        scene.verify(scene.GOOD["sgx", 3], scene.with_part("sgx", part, put))
