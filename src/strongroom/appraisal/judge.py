@@ -52,16 +52,12 @@ def judge(
             evidence, endorsements, binding=binding, roots=trusted_roots(contract, evidence.tee), now=now
         )
     except EvidenceRefused as cause:
-        return deny(contract.digest, gates=(*checks, _refused(cause)), now=now)
+        return deny(contract.digest, gates=(*checks, refused(cause)), now=now)
     except Malformed as cause:
-        return deny(contract.digest, gates=(*checks, _malformed(cause)), now=now)
-    verified = Check(
-        name="evidence.verified",
-        expected=f"{evidence.tee} evidence that verifies and is bound to this request",
-        got="verified",
-        ok=True,
+        return deny(contract.digest, gates=(*checks, malformed(cause)), now=now)
+    return appraise(
+        claims, contract, binding=binding, gates=(*checks, verified(evidence.tee)), now=now, lifetime=lifetime
     )
-    return appraise(claims, contract, binding=binding, gates=(*checks, verified), now=now, lifetime=lifetime)
 
 
 def trusted_roots(contract: Contract, tee: str) -> frozenset[str]:
@@ -78,7 +74,18 @@ _NOT_LOOKED_AT = Check(
 )
 
 
-def _refused(cause: EvidenceRefused) -> Check:
+def verified(tee: str) -> Check:
+    """The check that evidence of `tee` verified."""
+    return Check(
+        name="evidence.verified",
+        expected=f"{tee} evidence that verifies and is bound to this request",
+        got="verified",
+        ok=True,
+    )
+
+
+def refused(cause: EvidenceRefused) -> Check:
+    """The failed check of evidence that a verifier refused."""
     return Check(
         name=f"evidence.{cause.check}",
         expected=cause.expected,
@@ -89,7 +96,8 @@ def _refused(cause: EvidenceRefused) -> Check:
     )
 
 
-def _malformed(cause: Malformed) -> Check:
+def malformed(cause: Malformed) -> Check:
+    """The failed check of evidence that does not parse."""
     return Check(
         name="evidence.format",
         expected="evidence in the format of its TEE",

@@ -152,13 +152,14 @@ def _vmpl(claims: Claims, policy: Policy) -> Iterator[Check]:
     name = next((one for one in claims.facts if one.rpartition(".")[2] == "vmpl"), None)
     if name is None and policy.vmpl is None:
         return
-    wanted = 0 if policy.vmpl is None or policy.profile == policy_model.STRICT else policy.vmpl
+    wanted = policy.vmpl or 0
+    strict = policy.profile == policy_model.STRICT
     got = None if name is None else claims.facts[name]
     yield _made(
         "platform.vmpl",
-        str(wanted),
+        f"{wanted}, and 0 by the profile `strict`" if strict and wanted else str(wanted),
         _shown(got),
-        _same(got, wanted),
+        _same(got, wanted) and not (strict and wanted),
         hint="the report was asked for from another privilege level of the guest",
         source=profiles.SNP_REPORT,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from strongroom.crypto import digest, x509
 from strongroom.encoding import fields
 from strongroom.errors import Malformed
-from strongroom.evidence import eventlog, tpm, tpm_quote
+from strongroom.evidence import describe_parsed, eventlog, tpm, tpm_quote
 from strongroom.model import launch
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def describe(evidence: Evidence) -> tuple[Field, ...]:
     out: list[Field] = []
     for part in (*known, *(name for name in evidence.parts if name not in known)):
         if part not in evidence.parts:
+            if evidence.tee != tpm.TEE and part in describe_parsed.OPTIONAL:
+                continue
             out.append(Field(part=part, name="missing", value="-", meaning="the verifier demands it"))
             continue
         data = evidence.parts[part]
@@ -141,6 +143,7 @@ def _launch_record(data: bytes) -> Lines:
 
 
 _DESCRIBERS: dict[str, dict[str, Callable[[bytes], Lines]]] = {
+    **describe_parsed.PARTS,
     tpm.TEE: {
         "quote": _quote,
         "signature": _signature,

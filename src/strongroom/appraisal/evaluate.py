@@ -1,0 +1,99 @@
+"""Evidence × a policy file → a verdict without a contract: for relying parties that only judge evidence.
+
+The same checks, in the same order and words, as a contract's verdict has for evidence and platform. An `Appraisal`
+releases nothing: it is of another type than `Accepted`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.appraisal.appraise import check_platforms
+from strongroom.appraisal.judge import malformed, refused, verified
+from strongroom.encoding import fields
+from strongroom.errors import EvidenceRefused, Malformed
+from strongroom.evidence import devices as device_evidence
+from strongroom.evidence import registry
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from strongroom.model.binding import Bound
+    from strongroom.model.claims import Claims
+    from strongroom.model.endorsements import Endorsements
+    from strongroom.model.evidence import Evidence
+    from strongroom.model.policy_file import PolicyFile
+    from strongroom.model.verdict import Check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Appraisal:
+    """What came of it. `policy` is the policy's digest; `claims` None when the evidence itself did not verify."""
+
+    policy: str
+    claims: Claims | None
+    checks: tuple[Check, ...]
+    decided: datetime
+
+    @property
+    def accepted(self) -> bool:
+        """Whether there are claims and every check is ok."""
+        return self.claims is not None and bool(self.checks) and all(check.ok for check in self.checks)
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed, in order."""
+        return tuple(check for check in self.checks if not check.ok)
+
+    def to_json(self) -> dict[str, object]:
+        """The object form: a verdict's, with `policy` where that has `contract`."""
+        return {
+            "result": "accepted" if self.accepted else "denied",
+            "policy": self.policy,
+            "decided": fields.format_time(self.decided),
+            "claims": None if self.claims is None else self.claims.to_json(),
+            "checks": [check.to_json() for check in self.checks],
+        }
+
+
+def evaluate(
+    evidence: Evidence,
+    endorsements: Endorsements,
+    policy: PolicyFile,
+    *,
+    binding: Bound,
+    now: datetime,
+    devices: tuple[Evidence, ...] = (),
+    contract: str | None = None,
+) -> Appraisal:
+    """Verify and judge. Never raises for what the evidence is.
+
+    devices: evidence of the attached devices; how many there must be is for the policy. contract: the digest of a
+    contract that the room must have measured, where there is one.
+    """
+    roots = trusted_roots(policy, evidence.tee)
+    try:
+        if devices:
+            claims = device_evidence.verify_with_devices(
+                evidence, endorsements, devices, expected=len(devices), binding=binding, roots=roots, now=now
+            )
+        else:
+            claims = registry.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+    except EvidenceRefused as cause:
+        return Appraisal(policy=policy.digest, claims=None, checks=(refused(cause),), decided=now)
+    except Malformed as cause:
+        return Appraisal(policy=policy.digest, claims=None, checks=(malformed(cause),), decided=now)
+    checks = (verified(evidence.tee), *check_platforms(claims, policy.platforms, contract=contract, now=now))
+    return Appraisal(policy=policy.digest, claims=claims, checks=checks, decided=now)
+
+
+def trusted_roots(policy: PolicyFile, tee: str) -> frozenset[str]:
+    """Digests of the roots that the policy's platforms of that TEE name, for it and for its devices."""
+    named: set[str] = set()
+    for one in policy.platforms:
+        if one.tee == tee:
+            named.update(one.roots)
+            if one.policy is not None and one.policy.devices is not None:
+                named.update(one.policy.devices.roots)
+    return frozenset(named)
