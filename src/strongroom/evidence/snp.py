@@ -90,7 +90,7 @@ def attest(
     # 3 chain
     issuers = _issuers(endorsements.part(ISSUERS), roots, now)
     key = _vek(endorsements.part(VEK), kind, issuers, now)
-    line = _line(issuers, issuer_name)
+    line = _line(issuers.leaf.subject, issuers.root.subject, issuers.root.spki_digest, issuer_name)
     # 4 product
     _check_product(report, key, line)
     # 5 vek
@@ -129,8 +129,7 @@ def verify(
     """Claims of a guest. Raises `EvidenceRefused`, or `Malformed` when a part does not parse."""
     attested = attest(evidence, endorsements, binding=binding, roots=roots, now=now)
     # 8 revocation
-    listed = _check_revocation(endorsements, attested.issuers, now)
-    return _claims(attested, listed)
+    return _claims(attested, *_check_revocation(endorsements, attested.issuers, now))
 
 
 def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
@@ -174,9 +173,8 @@ def _check_keys(report: snp_report.Report) -> tuple[str, str]:
 
 def _issuers(data: bytes, roots: frozenset[str], now: datetime) -> x509.Path:
     try:
-        path = x509.verify_ca_path(x509.split(data), roots=roots, now=now)
-        for one in path.certificates:
-            vek.check_authority(one)
+        path = x509.verify_ca_path(_split(data), roots=roots, now=now)
+        _check_authorities(*(one.der for one in path.certificates))
     except Refused as cause:
         raise _chain_refused(
             cause, "ASK or ASVK and ARK, in date, of which the ARK is one of ", roots
@@ -189,6 +187,15 @@ def _issuers(data: bytes, roots: frozenset[str], now: datetime) -> x509.Path:
             source=_SPEC_KDS,
         )
     return path
+
+
+_split = functools.lru_cache(maxsize=64)(x509.split)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_authorities(*ders: bytes) -> None:
+    for der in ders:
+        vek.check_authority(x509.kept(der))
 
 
 def _vek(data: bytes, kind: str, issuers: x509.Path, now: datetime) -> snp_product.Vek:
@@ -228,20 +235,24 @@ def _issued(leaf: bytes, issuer: bytes) -> None:
     vek.check_issued(vek.parse(leaf), x509.kept(issuer))
 
 
-def _line(issuers: x509.Path, issuer_name: str) -> snp_product.Line:
-    """The product line that both authorities name. A pinned key speaks for its own line alone."""
+@functools.lru_cache(maxsize=64)
+def _line(issuer: str, root: str, key: str, issuer_name: str) -> snp_product.Line:
+    """The product line that both authorities name. A pinned key speaks for its own line alone.
+
+    issuer, root: the subjects of ASK or ASVK, and ARK. key: the digest of the ARK's. issuer_name: of the ASK's
+    or ASVK's common name, what stands before the line's.
+    """
     for line in snp_product.LINES.values():
-        if _named(issuers.root, f"ARK-{line.name}"):
+        if root.startswith(f"CN=ARK-{line.name},"):
             break
     else:
         raise EvidenceRefused(
             "product",
             expected="one of " + ", ".join(f"ARK-{name}" for name in snp_product.LINES),
-            got=issuers.root.subject,
+            got=root,
             hint="this version does not know that line of processors; an unknown one never counts",
             source=_SPEC_KDS,
         )
-    key = issuers.root.spki_digest
     if key in amd.ARKS.values() and amd.ARKS[line.name] != key:
         raise EvidenceRefused(
             "chain.root",
@@ -249,18 +260,11 @@ def _line(issuers: x509.Path, issuer_name: str) -> snp_product.Line:
             got=key,
             source="evidence/roots/amd.py",
         )
-    if not _named(issuers.leaf, issuer_name + line.name):
+    if not issuer.startswith(f"CN={issuer_name}{line.name},"):
         raise EvidenceRefused(
-            "chain.path",
-            expected=f"issuer {issuer_name}{line.name}",
-            got=issuers.leaf.subject,
-            source=_SPEC_KDS,
+            "chain.path", expected=f"issuer {issuer_name}{line.name}", got=issuer, source=_SPEC_KDS
         )
     return line
-
-
-def _named(certificate: x509.Certificate, name: str) -> bool:
-    return certificate.subject.startswith(f"CN={name},")
 
 
 def _check_product(report: snp_report.Report, key: snp_product.Vek, line: snp_product.Line) -> None:
@@ -301,7 +305,10 @@ def _check_vek(report: snp_report.Report, key: snp_product.Vek) -> None:
         )
 
 
-def _check_revocation(endorsements: Endorsements, issuers: x509.Path, now: datetime) -> crl.RevocationList:
+def _check_revocation(
+    endorsements: Endorsements, issuers: x509.Path, now: datetime
+) -> tuple[crl.RevocationList, str]:
+    """The list, and when the next one is due."""
     data = endorsements.parts.get(CRL)
     if data is None:
         raise EvidenceRefused(
@@ -312,7 +319,7 @@ def _check_revocation(endorsements: Endorsements, issuers: x509.Path, now: datet
             source=_SPEC_KDS,
         )
     try:
-        listed = _list(data, issuers.root.der)
+        listed, next_update = _list(data, issuers.root.der)
     except Refused as cause:
         raise EvidenceRefused(
             "revocation",
@@ -324,7 +331,7 @@ def _check_revocation(endorsements: Endorsements, issuers: x509.Path, now: datet
         raise EvidenceRefused(
             "revocation",
             expected=f"a list that counts at {now:%Y-%m-%dT%H:%M:%SZ}",
-            got=f"from {listed.this_update:%Y-%m-%dT%H:%M:%SZ}, the next by {listed.next_update:%Y-%m-%dT%H:%M:%SZ}",
+            got=f"from {listed.this_update:%Y-%m-%dT%H:%M:%SZ}, the next by {next_update}",
             hint="fetch the current list",
             source="RFC 5280, section 6.3.3",
         )
@@ -337,14 +344,14 @@ def _check_revocation(endorsements: Endorsements, issuers: x509.Path, now: datet
                 hint="nothing that this authority certified counts any more",
                 source=_SPEC_KDS,
             )
-    return listed
+    return listed, next_update
 
 
 @functools.lru_cache(maxsize=64)
-def _list(data: bytes, root: bytes) -> crl.RevocationList:
+def _list(data: bytes, root: bytes) -> tuple[crl.RevocationList, str]:
     parsed = crl.parse(data)
     crl.check_issued(parsed, x509.kept(root))
-    return parsed
+    return parsed, f"{parsed.next_update:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _chain_refused(cause: Refused, expected: str, roots: frozenset[str] = frozenset()) -> EvidenceRefused:
@@ -357,7 +364,7 @@ def _chain_refused(cause: Refused, expected: str, roots: frozenset[str] = frozen
     )
 
 
-def _claims(attested: Attested, listed: crl.RevocationList) -> Claims:
+def _claims(attested: Attested, listed: crl.RevocationList, next_update: str) -> Claims:
     report, key = attested.report, attested.vek
     root = attested.issuers.root
     masked = not any(report.chip_id)
@@ -376,10 +383,10 @@ def _claims(attested: Attested, listed: crl.RevocationList) -> Claims:
             "product_name": key.product,
             "vek": "VLEK" if key.provider else "VCEK",
             "provider": key.provider,
-            "vek_not_after": f"{key.certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
+            "vek_not_after": key.ends,
             "root_subject": root.subject,
             "crl_number": listed.number,
-            "crl_next_update": f"{listed.next_update:%Y-%m-%dT%H:%M:%SZ}",
+            "crl_next_update": next_update,
         },
         not_checked=(*NOT_CHECKED, NO_MACHINE) if masked else NOT_CHECKED,
         tcb=_tcb(report, key.line),
@@ -388,14 +395,10 @@ def _claims(attested: Attested, listed: crl.RevocationList) -> Claims:
 
 def _tcb(report: snp_report.Report, line: snp_product.Line) -> dict[str, int]:
     tcb = {"guest.svn": report.guest_svn}
-    for name, raw in (
-        ("reported", report.reported_tcb),
-        ("committed", report.committed_tcb),
-        ("launch", report.launch_tcb),
-        ("current", report.current_tcb),
-    ):
-        for component, value in line.tcb(raw).items():
-            tcb[f"{name}.{component}"] = value
+    tcb.update(snp_product.tcb(line.layout, report.reported_tcb, "reported"))
+    tcb.update(snp_product.tcb(line.layout, report.committed_tcb, "committed"))
+    tcb.update(snp_product.tcb(line.layout, report.launch_tcb, "launch"))
+    tcb.update(snp_product.tcb(line.layout, report.current_tcb, "current"))
     return tcb
 
 

@@ -41,18 +41,6 @@ class Line:
     hwid: int
     without_cpuid: bool
 
-    def tcb(self, raw: bytes) -> dict[str, int]:
-        """The components of a TCB version by name. Raises `Malformed` when a reserved byte is not zero."""
-        out = {}
-        for component, value in zip(self.layout, raw, strict=True):
-            if not component.startswith("spl_"):
-                out[component] = value
-            elif value:
-                raise Malformed(
-                    f"SNP report: TCB version {raw.hex()}: reserved bytes are not zero", code="reserved"
-                )
-        return out
-
 
 LINES = {
     "Milan": Line(
@@ -88,14 +76,29 @@ def line_of_name(product: str) -> Line | None:
     return next((line for line in LINES.values() if begins in line.names), None)
 
 
+@functools.lru_cache(maxsize=1024)
+def tcb(layout: tuple[str, ...], raw: bytes, prefix: str) -> tuple[tuple[str, int], ...]:
+    """A TCB version by component, each name after `prefix`. Raises `Malformed` when a reserved byte is not zero."""
+    out = []
+    for component, value in zip(layout, raw, strict=True):
+        if not component.startswith("spl_"):
+            out.append((f"{prefix}.{component}", value))
+        elif value:
+            raise Malformed(
+                f"SNP report: TCB version {raw.hex()}: reserved bytes are not zero", code="reserved"
+            )
+    return tuple(out)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vek:
-    """A VEK certificate with AMD's extensions read. tcb: 8 bytes in the report's order. machine: hwid or "".
+    """A VEK certificate with AMD's extensions read. tcb: 8 bytes in the report's order.
 
-    provider: the CSP id of a VLEK, "" for a VCEK. hwid: the chip's identity as certified, b"" for a VLEK.
+    ends: the certificate's end, as text. provider: the CSP id of a VLEK, "" for a VCEK. hwid: the chip's identity as certified, b"" for a VLEK.
     """
 
     certificate: vek.VekCertificate
+    ends: str
     product: str
     line: Line
     struct_version: int
@@ -127,6 +130,7 @@ def read(der: bytes) -> Vek | None:
         )
     return Vek(
         certificate=certificate,
+        ends=f"{certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
         product=product,
         line=line,
         struct_version=struct_version,

@@ -21,10 +21,16 @@ offset  field                       offset  field                       offset  
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SIZE = 0x4A0
 SIGNED = 0x2A0
@@ -131,19 +137,23 @@ def parse(data: bytes) -> Report:
     )  # fmt: skip
 
 
-def policy_facts(policy: int) -> dict[str, str | int | bool]:
-    """The guest policy by name: the least firmware ABI, and each bit."""
+@functools.lru_cache(maxsize=256)
+def policy_facts(policy: int) -> Mapping[str, str | int | bool]:
+    """The guest policy by name: the least firmware ABI, and each bit. Kept, hence read only."""
     facts: dict[str, str | int | bool] = {"policy.abi": f"{policy >> 8 & 0xFF}.{policy & 0xFF}"}
     bits = policy >> _POLICY_FIRST
     for place, name in enumerate(POLICY):
         if name:
             facts[f"policy.{name}"] = bool(bits >> place & 1)
-    return facts
+    return MappingProxyType(facts)
 
 
-def platform_facts(platform: int) -> dict[str, str | int | bool]:
-    """The platform information by name."""
-    return {f"platform.{name}": bool(platform >> place & 1) for place, name in enumerate(PLATFORM)}
+@functools.lru_cache(maxsize=256)
+def platform_facts(platform: int) -> Mapping[str, str | int | bool]:
+    """The platform information by name. Kept, hence read only."""
+    return MappingProxyType(
+        {f"platform.{name}": bool(platform >> place & 1) for place, name in enumerate(PLATFORM)}
+    )
 
 
 def is_debug(policy: int) -> bool:

@@ -192,8 +192,10 @@ def test_rule_06_a_root_that_the_endorsements_bring_is_not_trusted():
 
 def test_rule_06_a_pinned_key_does_not_vouch_for_another_line(monkeypatch):
     monkeypatch.setitem(amd.ARKS, "Genoa", MILAN.root)
+    snp._line.cache_clear()
     assert refusal(GENOA.evidence(BOUND), GENOA.endorsements()) == "accepted"
     assert refusal() == "chain.root"
+    snp._line.cache_clear()
 
 
 @pytest.mark.parametrize("place", range(8))
@@ -330,8 +332,8 @@ def test_no_byte_of_the_endorsements_can_be_changed(part):
 
 
 def test_what_is_kept_is_bounded():
-    for kept in (snp._issued, snp._list, snp_product.read):
-        assert kept.cache_info().maxsize <= 256
+    for kept in (snp._issued, snp._list, snp._line, snp._split, snp_product.read, snp_product.tcb):
+        assert kept.cache_info().maxsize <= 1024
 
 
 def test_reports_parse_to_what_was_written():
