@@ -43,11 +43,19 @@ class Tagged:
 Value = int | bytes | str | bool | None | tuple["Value", ...] | dict["int | str", "Value"] | Tagged
 
 
-def loads(data: bytes, what: str, *, tags: frozenset[int] = frozenset(), max_bytes: int = MAX_BYTES) -> Value:
+def loads(
+    data: bytes,
+    what: str,
+    *,
+    tags: frozenset[int] = frozenset(),
+    max_bytes: int = MAX_BYTES,
+    max_depth: int = MAX_DEPTH,
+    max_items: int = MAX_ITEMS,
+) -> Value:
     """The one item that `data` is. `what` names it in messages. Arrays become tuples. Raises `Malformed`."""
     if len(data) > max_bytes:
         raise Malformed(f"{what}: {len(data)} bytes, at most {max_bytes} allowed", code="too-large")
-    decoder = _Decoder(data, what, tags)
+    decoder = _Decoder(data, what, tags, max_depth, max_items)
     value = decoder.value(0)
     if decoder.at != len(data):
         raise Malformed(f"{what}: {len(data) - decoder.at} trailing bytes", code="trailing-bytes")
@@ -55,13 +63,14 @@ def loads(data: bytes, what: str, *, tags: frozenset[int] = frozenset(), max_byt
 
 
 class _Decoder:
-    __slots__ = ("_data", "_left", "_tags", "_what", "at")
+    __slots__ = ("_data", "_deepest", "_left", "_most", "_tags", "_what", "at")
 
-    def __init__(self, data: bytes, what: str, tags: frozenset[int]) -> None:
+    def __init__(self, data: bytes, what: str, tags: frozenset[int], deepest: int, most: int) -> None:
         self._data = data
         self._what = what
         self._tags = tags
-        self._left = MAX_ITEMS
+        self._deepest = deepest
+        self._most = self._left = most
         self.at = 0
 
     def value(self, depth: int) -> Value:
@@ -74,9 +83,9 @@ class _Decoder:
         """A value, or `_BREAK`."""
         self._left -= 1
         if self._left < 0:
-            raise self._bad(f"more than {MAX_ITEMS} items", code="too-many")
-        if depth > MAX_DEPTH:
-            raise self._bad(f"nested deeper than {MAX_DEPTH}", code="too-deep")
+            raise self._bad(f"more than {self._most} items", code="too-many")
+        if depth > self._deepest:
+            raise self._bad(f"nested deeper than {self._deepest}", code="too-deep")
         at = self.at
         if at >= len(self._data):
             raise self._bad("ends too soon", code="truncated")
@@ -150,7 +159,7 @@ class _Decoder:
         while True:
             self._left -= 1
             if self._left < 0:
-                raise self._bad(f"more than {MAX_ITEMS} items", code="too-many")
+                raise self._bad(f"more than {self._most} items", code="too-many")
             if self.at >= len(self._data):
                 raise self._bad("ends too soon", code="truncated")
             initial = self._data[self.at]
@@ -204,7 +213,7 @@ class _Decoder:
 
     def _plausible(self, count: int) -> None:
         """Each item has a byte at least: refused before anything is made of a length that lies."""
-        if count > len(self._data) - self.at or count > MAX_ITEMS:
+        if count > len(self._data) - self.at or count > self._most:
             raise self._bad("ends too soon, or more items than allowed", code="truncated")
 
     def _bad(self, why: str, *, code: str = "") -> Malformed:

@@ -304,7 +304,7 @@ def read_platform(source: fields.Fields) -> Platform:
         memory_guard=source.boolean("memory_guard"),
         roots=source.texts("roots", max_items=16, pattern=fields.DIGEST),
         machines=source.texts("machines", max_items=1024, max_length=200),
-        references=tuple(_reference(item) for item in source.objects("references", max_items=64)),
+        references=tuple(read_reference(item) for item in source.objects("references", max_items=64)),
         policy=policy_model.read(source.object("policy")) if has_policy else None,
     )
     source.done()
@@ -321,7 +321,8 @@ def read_platform(source: fields.Fields) -> Platform:
     return platform
 
 
-def _reference(item: fields.Fields) -> dict[str, str]:
+def read_reference(item: fields.Fields) -> dict[str, str]:
+    """Read one alternative: register values by name. Raises `Malformed`."""
     names = item.names()
     if not names:
         raise Malformed(f"{item.what}: an empty reference would accept anything")

@@ -123,7 +123,7 @@ def read(source: fields.Fields) -> Policy:
     has = set(source.names())
     policy = Policy(
         profile=_one_of(source, "profile", PROFILES) if "profile" in has else "",
-        tcb=_minimums(source.object("tcb")) if "tcb" in has else {},
+        tcb=read_minimums(source.object("tcb")) if "tcb" in has else {},
         facts=_facts(source.object("facts")) if "facts" in has else {},
         registers=_registers(source.object("registers")) if "registers" in has else {},
         products_denied=_texts(source, "products_denied") if "products_denied" in has else (),
@@ -168,7 +168,8 @@ def _names(source: fields.Fields) -> tuple[str, ...]:
     return names
 
 
-def _minimums(source: fields.Fields) -> dict[str, int]:
+def read_minimums(source: fields.Fields) -> dict[str, int]:
+    """Read least values by component. Raises `Malformed`."""
     return {name: source.integer(name, low=0, high=MAX_SVN) for name in _names(source)}
 
 
