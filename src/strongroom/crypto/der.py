@@ -59,3 +59,33 @@ def expect(reader: Reader, tag: int) -> tuple[bytes, bytes]:
     if found != tag:
         raise Malformed(f"DER: expected tag {tag:#04x}, got {found:#04x}")
     return body, whole
+
+
+def elements(data: bytes) -> list[tuple[int, bytes, bytes]]:
+    """All elements of the contents of a SEQUENCE or SET, as (tag, contents, whole). Raises `Malformed`.
+
+    What `read` does, several times as fast: certificates that are new are parsed while somebody waits.
+    """
+    out = []
+    at, end = 0, len(data)
+    while at < end:
+        if end - at < 2:
+            raise Malformed("DER: cut short", code="truncated")
+        tag, size = data[at], data[at + 1]
+        body = at + 2
+        if tag & 0x1F == 0x1F:
+            raise Malformed("DER: a long tag has no place here")
+        if size & 0x80:
+            count = size & 0x7F
+            body += count
+            if not 1 <= count <= 4 or body > end:
+                raise Malformed("DER: indefinite, oversized or cut length")
+            size = int.from_bytes(data[at + 2 : body], "big")
+            if size < 0x80 or data[at + 2] == 0:
+                raise Malformed("DER: length is not in its shortest form")
+        stop = body + size
+        if stop > end:
+            raise Malformed("DER: cut short", code="truncated")
+        out.append((tag, data[body:stop], data[at:stop]))
+        at = stop
+    return out

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import der, x509
-from strongroom.encoding.reader import Reader
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
@@ -34,10 +33,13 @@ _PSS_TRAILER = bytes.fromhex(
 )
 _PSS_OID = "1.2.840.113549.1.1.10"
 _RSA_BITS = 4096
+# TBSCertificate: version, serial number, algorithm, issuer, validity, subject, key, extensions.
+_BODY = (
+    der.CONTEXT | der.CONSTRUCTED, der.INTEGER, *(der.SEQUENCE,) * 5, der.CONTEXT | der.CONSTRUCTED | 3,
+)  # fmt: skip
 _ARC_DER = bytes.fromhex("2b060104019c7801")
 _COMMON_NAME = bytes.fromhex("550403")
 _VERSION_3 = bytes.fromhex("020102")
-_BOOLEAN = 0x01
 _UTF8, _PRINTABLE = 0x0C, 0x13
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 
@@ -64,14 +66,10 @@ def parse(data: bytes) -> VekCertificate:
     """Parse one DER certificate. Raises `Malformed`."""
     if len(data) > MAX_BYTES:
         raise Malformed(f"VEK certificate: {len(data)} bytes, at most {MAX_BYTES} allowed", code="too-large")
-    outer = Reader(data, "VEK certificate")
-    whole, _ = der.expect(outer, der.SEQUENCE)
-    outer.done()
-    reader = Reader(whole, "VEK certificate")
-    body, signed = der.expect(reader, der.SEQUENCE)
-    algorithm, _ = der.expect(reader, der.SEQUENCE)
-    signature, _ = der.expect(reader, der.BIT_STRING)
-    reader.done()
+    ((_, whole, _),) = _exactly(data, der.SEQUENCE)
+    (_, body, signed), (_, algorithm, _), (_, signature, _) = _exactly(
+        whole, der.SEQUENCE, der.SEQUENCE, der.BIT_STRING
+    )
     if algorithm not in (_PSS, _PSS_TRAILER):
         raise Malformed("VEK certificate: not signed with RSASSA-PSS and SHA-384", code="unknown-algorithm")
     if not signature or signature[0] != 0:
@@ -80,33 +78,25 @@ def parse(data: bytes) -> VekCertificate:
 
 
 def _parse_body(body: bytes, algorithm: bytes, signed: bytes, signature: bytes) -> VekCertificate:
-    reader = Reader(body, "VEK certificate")
-    version, _ = der.expect(reader, der.CONTEXT | der.CONSTRUCTED)
-    if version != _VERSION_3:
+    fields = _exactly(body, *_BODY)
+    version, _, inner, issuer, period, subject, spki, extensions = fields
+    if version[1] != _VERSION_3:
         raise Malformed("VEK certificate: not X.509 version 3")
-    der.expect(reader, der.INTEGER)  # serial number: 0 in every one
-    inner, _ = der.expect(reader, der.SEQUENCE)
-    if inner != algorithm:
+    if inner[1] != algorithm:
         raise Malformed("VEK certificate: signed with another algorithm than it says")
-    _, issuer = der.expect(reader, der.SEQUENCE)
-    period, _ = der.expect(reader, der.SEQUENCE)
-    subject, _ = der.expect(reader, der.SEQUENCE)
-    _, spki = der.expect(reader, der.SEQUENCE)
-    extensions, _ = der.expect(reader, der.CONTEXT | der.CONSTRUCTED | 3)
-    reader.done()
-    times = Reader(period, "VEK certificate")
-    begins, ends = _time(times), _time(times)
-    times.done()
-    key = x509.key_of_spki(spki)
+    times = [_time(tag, text) for tag, text, _ in der.elements(period[1])]
+    if len(times) != 2:
+        raise Malformed("VEK certificate: a period that is not two times")
+    key = x509.key_of_spki(spki[2])
     if key.kind != "secp384r1":
         raise Malformed(f"VEK certificate: a key of kind {key.kind}, expected P-384", code="unknown-key")
     return VekCertificate(
-        kind=_common_name(subject),
-        issuer=issuer,
-        not_before=begins,
-        not_after=ends,
+        kind=_common_name(subject[1]),
+        issuer=issuer[2],
+        not_before=times[0],
+        not_after=times[1],
         key=key,
-        extensions=_extensions(extensions),
+        extensions=_extensions(extensions[1]),
         signed=signed,
         signature=signature,
     )
@@ -132,20 +122,22 @@ def check_authority(one: Certificate) -> None:
         raise Refused(f"{one.subject}: not signed with RSASSA-PSS and SHA-384", code="bad-chain")
 
 
+def _exactly(data: bytes, *tags: int) -> list[tuple[int, bytes, bytes]]:
+    """The elements of `data`, which must have these tags, and no others after them."""
+    found = der.elements(data)
+    if [tag for tag, _, _ in found] != list(tags):
+        raise Malformed("VEK certificate: not X.509 in AMD's profile")
+    return found
+
+
 def _extensions(data: bytes) -> dict[str, bytes]:
-    outer = Reader(data, "VEK certificate")
-    listed = Reader(der.expect(outer, der.SEQUENCE)[0], "VEK certificate")
-    outer.done()
+    ((_, listed, _),) = _exactly(data, der.SEQUENCE)
     found: dict[bytes, bytes] = {}
-    while listed.remaining:
-        one = Reader(der.expect(listed, der.SEQUENCE)[0], "VEK extension")
-        oid, _ = der.expect(one, der.OBJECT_IDENTIFIER)
-        tag, value, _ = der.read(one)
-        if tag == _BOOLEAN:
-            raise Malformed("VEK extension: marked critical, or with a default written out")
-        if tag != der.OCTET_STRING:
-            raise Malformed("VEK extension: its value is no octet string")
-        one.done()
+    for tag, body, _ in der.elements(listed):
+        if tag != der.SEQUENCE:
+            raise Malformed("VEK extension: no SEQUENCE")
+        # One that is marked critical, or has that default written out, has a BOOLEAN between the two.
+        (_, oid, _), (_, value, _) = _exactly(body, der.OBJECT_IDENTIFIER, der.OCTET_STRING)
         if oid in found:
             raise Malformed("VEK extension: given twice", code="duplicate-extension")
         if len(found) == MAX_EXTENSIONS:
@@ -162,14 +154,9 @@ def _extensions(data: bytes) -> dict[str, bytes]:
 def _common_name(name: bytes) -> str:
     """The one common name of a subject. Raises `Malformed` where there is none, or more."""
     found = []
-    parts = Reader(name, "VEK subject")
-    while parts.remaining:
-        members = Reader(der.expect(parts, der.SET)[0], "VEK subject")
-        while members.remaining:
-            member = Reader(der.expect(members, der.SEQUENCE)[0], "VEK subject")
-            oid, _ = der.expect(member, der.OBJECT_IDENTIFIER)
-            tag, text, _ = der.read(member)
-            member.done()
+    for _, members, _ in der.elements(name):
+        for _, member, _ in der.elements(members):
+            (_, oid, _), (tag, text, _) = _pair(member)
             if oid == _COMMON_NAME and tag in (_UTF8, _PRINTABLE) and text.isascii():
                 found.append(text.decode("ascii"))
     if len(found) != 1 or not found[0].isprintable():
@@ -177,9 +164,15 @@ def _common_name(name: bytes) -> str:
     return found[0][:64]
 
 
-def _time(reader: Reader) -> datetime:
+def _pair(data: bytes) -> list[tuple[int, bytes, bytes]]:
+    found = der.elements(data)
+    if len(found) != 2:
+        raise Malformed("VEK certificate: a name with a member that is no type and value")
+    return found
+
+
+def _time(tag: int, body: bytes) -> datetime:
     """UTCTime or GeneralizedTime, in UTC, to the second (RFC 5280, section 4.1.2.5)."""
-    tag, body, _ = der.read(reader)
     if not body.isascii():
         raise Malformed("VEK certificate: a time that is none")
     text = body.decode("ascii")

@@ -232,7 +232,10 @@ def _vek(data: bytes, kind: str, issuers: x509.Path, now: datetime) -> snp_produ
 @functools.lru_cache(maxsize=256)
 def _issued(leaf: bytes, issuer: bytes) -> None:
     """Whether one exact certificate was issued by another: that does not change, so that it is asked once."""
-    vek.check_issued(vek.parse(leaf), x509.kept(issuer))
+    key = snp_product.read(leaf)
+    if key is None:
+        raise Refused("a certificate of no known product", code="bad-chain")
+    vek.check_issued(key.certificate, x509.kept(issuer))
 
 
 @functools.lru_cache(maxsize=64)
