@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import crl, der, x509
 from strongroom.encoding import pem
-from strongroom.encoding.reader import Reader
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 
 if TYPE_CHECKING:
@@ -335,24 +334,49 @@ _BOOLEAN = 0x01
 
 def _sequence(data: bytes, prefix: bytes, *, whole: bool = True) -> dict[int, tuple[int, bytes]]:
     """Pairs of identifier and value, by the identifier's last number: {number: (tag, contents)}."""
-    reader = Reader(data, "PCK certificate")
+    at, end = 0, len(data)
     if whole:
-        body, _ = der.expect(reader, der.SEQUENCE)
-        reader.done()
-        reader = Reader(body, "PCK certificate")
+        tag, at, end = _element(data, 0, end)
+        if tag != der.SEQUENCE or end != len(data):
+            raise _not_der()
     out: dict[int, tuple[int, bytes]] = {}
-    while reader.remaining:
-        pair, _ = der.expect(reader, der.SEQUENCE)
-        inner = Reader(pair, "PCK certificate")
-        oid, _ = der.expect(inner, der.OBJECT_IDENTIFIER)
-        tag, contents, _ = der.read(inner)
-        inner.done()
-        if oid[:-1] != prefix or oid[-1] >= 0x80:
+    while at < end:
+        pair, start, after = _element(data, at, end)
+        oid, name, value = _element(data, start, after)
+        tag, contents, last = _element(data, value, after)
+        if pair != der.SEQUENCE or oid != der.OBJECT_IDENTIFIER or last != after:
+            raise _not_der()
+        number = data[value - 1]
+        if data[name : value - 1] != prefix or number >= 0x80:
             raise Malformed("PCK certificate: an identifier that is not Intel's among the SGX extensions")
-        if oid[-1] in out:
+        if number in out:
             raise Malformed("PCK certificate: an SGX extension twice", code="duplicate-key")
-        out[oid[-1]] = (tag, contents)
+        out[number] = (tag, data[contents:last])
+        at = after
     return out
+
+
+def _element(data: bytes, at: int, end: int) -> tuple[int, int, int]:
+    """Tag, start and end of the contents of the DER element at `at`, which must lie before `end`.
+
+    Not `crypto.der`: there are some seventy elements in each platform's certificate.
+    """
+    if at + 2 > end:
+        raise _not_der()
+    size, start = data[at + 1], at + 2
+    if size >= 0x80:
+        more = size & 0x7F
+        start += more
+        size = int.from_bytes(data[at + 2 : start], "big")
+        if not 1 <= more <= 2 or size < 0x80 or data[at + 2] == 0:
+            raise _not_der()
+    if start + size > end:
+        raise _not_der()
+    return data[at], start, start + size
+
+
+def _not_der() -> Malformed:
+    return Malformed("PCK certificate: the SGX extensions are not in DER")
 
 
 def _need(fields: dict[int, tuple[int, bytes]], number: int, tag: int) -> bytes:
