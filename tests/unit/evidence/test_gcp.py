@@ -10,12 +10,12 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import gcp, registry
+from strongroom.evidence import ccel, gcp, registry
 from strongroom.evidence import roots as pinned
 from strongroom.model.binding import Binding, Preset, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_google
+from strongroom_testing import fake_amd, fake_google, fake_intel
 from tests import samples
 
 NOW = samples.NOW
@@ -272,3 +272,98 @@ def test_validity_is_asked_each_time():
     assert refusal(GOOD, now=NOW + timedelta(days=31)) == "chain.validity"
     assert refusal(GOOD, now=NOW - timedelta(days=2)) == "chain.validity"
     assert verify(GOOD).tee == "gcp"
+
+
+INTEL = fake_intel.FakeIntel(now=NOW)
+AMD = fake_amd.FakeAmd(now=NOW)
+LOG_OF_TD = fake_google.encode_log(
+    [
+        fake_google.variable(fake_google._GLOBAL, "SecureBoot", b"\0", pcr=1),
+        fake_google.said(1, 4, bytes(4)),
+    ],
+    ("sha384",),
+)
+RTMR0 = fake_google.replay(
+    [
+        fake_google.variable(fake_google._GLOBAL, "SecureBoot", b"\0", pcr=1),
+        fake_google.said(1, 4, bytes(4)),
+    ],
+    "sha384",
+)[1]
+
+
+def in_a_td(**kwargs) -> Evidence:
+    quote = INTEL.evidence(BOUND, body={"rtmr0": RTMR0}, **kwargs).parts["quote"]
+    return Evidence(tee="gcp", parts={**GOOD.parts, "td-quote": quote, "ccel": LOG_OF_TD})
+
+
+def in_hardware(evidence, **kwargs):
+    roots = frozenset({GOOGLE.root, INTEL.root_digest, AMD.root})
+    given = {"endorsements": INTEL.endorsements(), "roots": roots} | kwargs
+    return evidence, given
+
+
+def test_with_a_tdx_quote_the_claims_are_the_hardwares_and_the_tpms_together():
+    evidence, given = in_hardware(in_a_td())
+    claims = verify(evidence, **given)
+    assert claims.tee == "gcp"
+    assert (claims.root, claims.machine) == (INTEL.root_digest, INTEL.machine)
+    assert claims.status == "UpToDate"
+    assert {"mr_td", "rtmr0", "pcr0", "pcr7"} <= claims.registers.keys()
+    assert (claims.facts["hardware"], claims.facts["tpm.machine"]) == ("tdx", GOOGLE.machine)
+    # The TD's own log says what its RTMRs prove, the TPM's what Google's TPM proves.
+    assert (claims.facts["secure_boot"], claims.facts["tpm.secure_boot"]) == (False, True)
+    assert claims.facts["td_attributes.sept_ve_disable"] in (True, False)
+    assert gcp.UNTIED in claims.not_checked
+    assert gcp.UNSHIELDED not in claims.not_checked
+    assert claims.simulated
+
+
+def test_rule_25_a_tdx_quote_for_another_request_is_refused():
+    other = replace(BOUND, nonce=b"m" * 32)
+    quote = INTEL.evidence(other, body={"rtmr0": RTMR0}).parts["quote"]
+    evidence, given = in_hardware(changed("td-quote", quote))
+    assert refusal(evidence, **given) == "binding"
+
+
+def test_a_hardware_root_that_is_not_trusted_fails_all():
+    evidence, given = in_hardware(in_a_td(), roots=frozenset({GOOGLE.root}))
+    assert refusal(evidence, **given) not in {"accepted", "format"}
+    evidence, given = in_hardware(in_a_td(), roots=frozenset({INTEL.root_digest}))
+    assert refusal(evidence, **given) == "chain.root"
+
+
+def test_without_the_hardwares_endorsements_nothing_is_accepted():
+    evidence, given = in_hardware(in_a_td(), endorsements=NONE)
+    assert refusal(evidence, **given) not in {"accepted", "format"}
+
+
+def test_a_ccel_that_is_not_of_these_rtmrs_is_refused():
+    parts = {**GOOD.parts, "ccel": LOG_OF_TD, "td-quote": INTEL.evidence(BOUND).parts["quote"]}
+    evidence, given = in_hardware(Evidence(tee="gcp", parts=parts))
+    assert refusal(evidence, **given) == "ccel.rtmr-0"
+    evidence, given = in_hardware(Evidence(tee="tdx", parts={"quote": parts["td-quote"], "ccel": LOG_OF_TD}))
+    assert refusal(evidence, **given) == "ccel.rtmr-0"
+    oversized = {"quote": parts["td-quote"], "ccel": bytes(ccel.MAX_LOG + 1)}
+    evidence, given = in_hardware(Evidence(tee="tdx", parts=oversized))
+    assert refusal(evidence, **given) == "format"
+
+
+def test_bare_tdx_evidence_may_bring_its_log():
+    quote = INTEL.evidence(BOUND, body={"rtmr0": RTMR0}).parts["quote"]
+    for parts, told in (({"quote": quote, "ccel": LOG_OF_TD}, False), ({"quote": quote}, None)):
+        evidence, given = in_hardware(Evidence(tee="tdx", parts=parts))
+        claims = verify(evidence, **given)
+        assert claims.facts.get("secure_boot") is told
+        assert any("event log" in line for line in claims.not_checked) is (told is None)
+
+
+def test_with_an_snp_report_the_claims_are_the_hardwares_and_the_tpms_together():
+    report = AMD.evidence(BOUND).parts["report"]
+    evidence, given = in_hardware(changed("snp-report", report), endorsements=AMD.endorsements())
+    claims = verify(evidence, **given)
+    assert (claims.root, claims.facts["hardware"]) == (AMD.root, "snp")
+    assert {"measurement", "pcr0"} <= claims.registers.keys()
+    other = AMD.evidence(replace(BOUND, nonce=b"m" * 32)).parts["report"]
+    evidence, given = in_hardware(changed("snp-report", other), endorsements=AMD.endorsements())
+    assert refusal(evidence, **given) == "binding"
