@@ -222,9 +222,12 @@ class FakeAmd:
         return whole[:-1] if fault is Fault.CUT_SHORT else whole
 
     def _fields(self, report_data: bytes, guest: Guest, fault: Fault | None) -> bytes:
-        version = {Fault.VERSION_1: 1, Fault.VERSION_6: 6, Fault.CPUID_IN_VERSION_2: 2}.get(
-            fault, guest.version
-        )
+        versions: dict[Fault | None, int] = {
+            Fault.VERSION_1: 1,
+            Fault.VERSION_6: 6,
+            Fault.CPUID_IN_VERSION_2: 2,
+        }
+        version = versions.get(fault, guest.version)
         mitigations = guest.mitigations
         if fault is Fault.MITIGATIONS_IN_VERSION_3:
             version, mitigations = 3, (1, 1)
