@@ -2,8 +2,8 @@
 
 A text that would not be written again as it was read is refused, so that no byte of it is without effect: the lines
 of a block are all as long as its first (64 characters, or MIME's 76), each ends alike (LF, or CRLF throughout), the
-last of the text may lack its end, at most an empty line parts two blocks, and one NUL may follow them all, since C
-programs that put certificates into quotes count the end of the string.
+last of the text may lack its end, at most an empty line parts two blocks, and one NUL may follow the last line's end,
+since C programs that put certificates into quotes count the end of the string.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def decode(data: bytes, label: bytes, *, what: str, max_blocks: int, max_bytes: 
     """The contents of the `label` blocks of `data`, at least one. Raises `Malformed`."""
     if len(data) > max_bytes:
         raise Malformed(f"{what}: {len(data)} bytes, at most {max_bytes} allowed", code="too-large")
-    text = data[:-1] if data.endswith(b"\0") else data
+    text = data[:-1] if data.endswith(b"\n\0") else data
     newline = b"\r\n" if b"\r\n" in text else b"\n"
     begin, end = b"-----BEGIN " + label + b"-----" + newline, newline + b"-----END " + label + b"-----"
     *chunks, rest = text.split(end)

@@ -1,0 +1,83 @@
+"""PEM: the forms that count, and that no changed byte leads from one of them to another of the same contents."""
+
+from __future__ import annotations
+
+import pytest
+
+from strongroom.encoding import pem
+from strongroom.errors import Malformed
+
+BLOCKS = (bytes(range(200)), b"x", b"y" * 48)
+TEXT = b"".join(pem.encode(one, b"CERTIFICATE") for one in BLOCKS)
+
+
+def decode(text, *, most=3):
+    return pem.decode(text, b"CERTIFICATE", what="chain", max_blocks=most, max_bytes=4096)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        TEXT + b"\0",
+        TEXT[:-1],
+        TEXT.replace(b"-----\n-----", b"----------"),
+        TEXT.replace(b"-----\n-----", b"-----\n\n-----"),
+        TEXT.replace(b"\n", b"\r\n"),
+        TEXT.replace(b"\n", b"\r\n") + b"\0",
+    ],
+)
+def test_every_form_that_counts_and_none_of_its_changed_bytes(text):
+    assert decode(text) == BLOCKS
+    for at, byte in enumerate(text):
+        for put in range(256):
+            if put == byte:
+                continue
+            try:
+                changed = decode(text[:at] + bytes([put]) + text[at + 1 :])
+            except Malformed:
+                continue
+            assert changed != BLOCKS, (at, put)
+
+
+def test_lines_may_be_of_76_characters_if_all_are():
+    body = pem.encode(BLOCKS[0], b"CERTIFICATE").split(b"\n")
+    letters = b"".join(body[1:-2])
+    wide = b"\n".join(
+        [body[0], letters[:76], letters[76:152], letters[152:228], letters[228:], body[-2], b""]
+    )
+    assert decode(wide) == BLOCKS[:1]
+    ragged = b"\n".join([body[0], letters[:76], letters[76:140], letters[140:], body[-2], b""])
+    with pytest.raises(Malformed):
+        decode(ragged)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"\0",
+        b"\n",
+        TEXT + b"\n",
+        TEXT[:-1] + b"\0",
+        TEXT + b"\0\0",
+        b" " + TEXT,
+        b"subject=x\n" + TEXT,
+        TEXT.replace(b"-----\n-----", b"-----\n\n\n-----"),
+        TEXT.replace(b"CERTIFICATE", b"X509 CRL"),
+        TEXT.replace(b"\n", b"\r"),
+        TEXT.replace(b"eA==", b"eB=="),  # spare bits that are not zero
+        TEXT.replace(b"eA==", b""),
+        TEXT[: len(TEXT) // 2],
+    ],
+)
+def test_other_texts_are_malformed(bad):
+    with pytest.raises(Malformed):
+        decode(bad)
+
+
+def test_bounds_hold():
+    with pytest.raises(Malformed):
+        decode(TEXT, most=2)
+    with pytest.raises(Malformed):
+        pem.decode(TEXT, b"CERTIFICATE", what="chain", max_blocks=3, max_bytes=len(TEXT) - 1)
