@@ -398,10 +398,10 @@ def _claims(attested: Attested, listed: crl.RevocationList, next_update: str) ->
 
 def _tcb(report: snp_report.Report, line: snp_product.Line) -> dict[str, int]:
     tcb = {"guest.svn": report.guest_svn}
-    tcb.update(snp_product.tcb(line.layout, report.reported_tcb, "reported"))
-    tcb.update(snp_product.tcb(line.layout, report.committed_tcb, "committed"))
-    tcb.update(snp_product.tcb(line.layout, report.launch_tcb, "launch"))
-    tcb.update(snp_product.tcb(line.layout, report.current_tcb, "current"))
+    tcb.update(snp_product.claimed_tcb(line, report.reported_tcb, "reported"))
+    tcb.update(snp_product.claimed_tcb(line, report.committed_tcb, "committed"))
+    tcb.update(snp_product.claimed_tcb(line, report.launch_tcb, "launch"))
+    tcb.update(snp_product.claimed_tcb(line, report.current_tcb, "current"))
     return tcb
 
 

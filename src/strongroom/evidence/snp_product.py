@@ -25,9 +25,9 @@ _IA5, _OCTETS, _INTEGER = 0x16, 0x04, 0x02
 _CHIP_ID = 64
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Line:
-    """A line of processors with one AMD root key.
+    """A line of processors with one AMD root key. There is one object for each, compared by identity.
 
     models: (family, first model, last model), extended parts included. names: how productName may begin.
     layout: the component in each byte of a TCB version. hwid: bytes of the chip's identity in certificates.
@@ -40,6 +40,18 @@ class Line:
     layout: tuple[str, ...]
     hwid: int
     without_cpuid: bool
+
+    def tcb(self, raw: bytes) -> dict[str, int]:
+        """The components of a TCB version by name. Raises `Malformed` when a reserved byte is not zero."""
+        out = {}
+        for component, value in zip(self.layout, raw, strict=True):
+            if not component.startswith("spl_"):
+                out[component] = value
+            elif value:
+                raise Malformed(
+                    f"SNP report: TCB version {raw.hex()}: reserved bytes are not zero", code="reserved"
+                )
+        return out
 
 
 LINES = {
@@ -77,17 +89,9 @@ def line_of_name(product: str) -> Line | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def tcb(layout: tuple[str, ...], raw: bytes, prefix: str) -> tuple[tuple[str, int], ...]:
-    """A TCB version by component, each name after `prefix`. Raises `Malformed` when a reserved byte is not zero."""
-    out = []
-    for component, value in zip(layout, raw, strict=True):
-        if not component.startswith("spl_"):
-            out.append((f"{prefix}.{component}", value))
-        elif value:
-            raise Malformed(
-                f"SNP report: TCB version {raw.hex()}: reserved bytes are not zero", code="reserved"
-            )
-    return tuple(out)
+def claimed_tcb(line: Line, raw: bytes, which: str) -> tuple[tuple[str, int], ...]:
+    """`Line.tcb`, as claims name it: "reported.snp" and so on. Kept, since a fleet has few TCB versions."""
+    return tuple((f"{which}.{component}", value) for component, value in line.tcb(raw).items())
 
 
 @dataclass(frozen=True, kw_only=True)

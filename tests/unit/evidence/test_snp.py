@@ -332,7 +332,7 @@ def test_no_byte_of_the_endorsements_can_be_changed(part):
 
 
 def test_what_is_kept_is_bounded():
-    for kept in (snp._issued, snp._list, snp._line, snp._split, snp_product.read, snp_product.tcb):
+    for kept in (snp._issued, snp._list, snp._line, snp._split, snp_product.read, snp_product.claimed_tcb):
         assert kept.cache_info().maxsize <= 1024
 
 
