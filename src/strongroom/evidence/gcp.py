@@ -70,7 +70,9 @@ NOT_CHECKED = (
     "that the attestation key lives in the TPM of a given endorsement key: Google, who makes both, vouches for it",
     "revocation: Google's certificates of attestation keys name no list",
 )
-_BOOT_PCRS = range(8)
+_BOOT_PCRS = frozenset(range(8))
+_REGISTERS = tuple(f"pcr{index}" for index in range(24))
+_FACTS = tuple(f"pcr_{index}" for index in range(24))
 _SPEC_TPM = "TCG TPM 2.0 Library, Part 2"
 _SPEC_INSTANCE = "google/go-tpm-tools, server/verify.go"
 _CHAIN_CHECKS = {
@@ -101,7 +103,7 @@ def verify(
     # 2 chain
     path = _chain(parts["ak-certificate"], parts["issuers"], roots, now)
     # 3 instance
-    instance = _instance(path.leaf)
+    instance, stated = _stated(path.leaf.der, path.root.der)
     # 4 quote
     quote = tpm_quote.parse_quote(parts["quote"])
     # 5 signature
@@ -124,7 +126,7 @@ def verify(
     boot = {} if log is None else eventlog_efi.explain(log, quote.bank, pcrs)
     # 9 hardware
     hardware = _hardware(evidence, endorsements, binding=binding, roots=roots, now=now)
-    found = _Found(path=path, instance=instance, quote=quote, pcrs=pcrs, boot=boot)
+    found = _Found(path=path, instance=instance, stated=stated, quote=quote, pcrs=pcrs, boot=boot)
     contract = _contract(found, binding)
     return _claims(found, contract) if hardware is None else _shielded(found, contract, hardware)
 
@@ -135,6 +137,7 @@ class _Found:
 
     path: x509.Path
     instance: gcp_instance.Instance
+    stated: dict[str, str | int | bool]
     quote: tpm_quote.Quote
     pcrs: dict[int, bytes]
     boot: dict[str, str | int | bool]
@@ -198,8 +201,13 @@ def _chain(leaf: bytes, issuers: bytes, roots: frozenset[str], now: datetime) ->
         ) from None
 
 
-def _instance(leaf: x509.Certificate) -> gcp_instance.Instance:
-    value = leaf.extension(gcp_instance.OID)
+@functools.lru_cache(maxsize=256)
+def _stated(leaf: bytes, root: bytes) -> tuple[gcp_instance.Instance, dict[str, str | int | bool]]:
+    """The instance that the certificate names, and the facts that certificates alone give. They are of a verified path,
+    hence kept by their exact bytes.
+    """
+    certificate, authority = x509.kept(leaf), x509.kept(root)
+    value = certificate.extension(gcp_instance.OID)
     if value is None:
         raise EvidenceRefused(
             "instance",
@@ -208,10 +216,21 @@ def _instance(leaf: x509.Certificate) -> gcp_instance.Instance:
             hint="a certificate of Google's, but not that of an instance's attestation key",
             source=_SPEC_INSTANCE,
         )
-    return _kept_instance(value)
-
-
-_kept_instance = functools.lru_cache(maxsize=256)(gcp_instance.parse)
+    instance = gcp_instance.parse(value)
+    return instance, {
+        "zone": instance.zone,
+        "project_number": instance.project_number,
+        "project_id": instance.project_id,
+        "instance_id": instance.instance_id,
+        "instance_name": instance.instance_name,
+        **instance.flags,
+        "tpm.root": authority.spki_digest,
+        "tpm.machine": certificate.spki_digest,
+        "ak_subject": certificate.subject,
+        "ak_key": certificate.key.kind,
+        "ak_serial": f"{certificate.serial:x}",
+        "root_subject": authority.subject,
+    }
 
 
 def _check_signature(
@@ -243,28 +262,18 @@ def _contract(found: _Found, binding: Bound) -> str | None:
 def _claims(found: _Found, contract: str | None) -> Claims:
     """Claims of the virtual TPM alone."""
     path, instance, quote = found.path, found.instance, found.quote
+    values = {index: value.hex() for index, value in found.pcrs.items()}
     facts: dict[str, str | int | bool] = {
-        "zone": instance.zone,
-        "project_number": instance.project_number,
-        "project_id": instance.project_id,
-        "instance_id": instance.instance_id,
-        "instance_name": instance.instance_name,
-        **instance.flags,
+        **found.stated,
         "tpm.bank": quote.bank,
         "tpm.clock_ms": quote.clock,
         "tpm.reset_count": quote.reset_count,
         "tpm.restart_count": quote.restart_count,
         "tpm.clock_safe": quote.safe,
         "tpm.firmware": f"{quote.firmware:016x}",
-        "tpm.root": path.root.spki_digest,
-        "tpm.machine": path.leaf.spki_digest,
-        "ak_subject": path.leaf.subject,
-        "ak_key": path.leaf.key.kind,
-        "ak_serial": f"{path.leaf.serial:x}",
-        "root_subject": path.root.subject,
+        **{_FACTS[index]: value for index, value in values.items()},
+        **found.boot,
     }
-    facts.update({f"pcr_{index}": value.hex() for index, value in found.pcrs.items()})
-    facts.update(found.boot)
     unasked = () if quote.extra_data else ("that the quote is fresh: no extra data were expected in it",)
     unlogged = () if found.boot else ("what the firmware measured: no event log was given",)
     return Claims(
@@ -274,7 +283,7 @@ def _claims(found: _Found, contract: str | None) -> Claims:
         root=path.root.spki_digest,
         machine=path.leaf.spki_digest,
         contract=contract,
-        registers=_registers(found, contract),
+        registers=_registers(found, values, contract),
         debug=False,
         memory_guard=False,
         facts=facts,
@@ -305,12 +314,12 @@ def _shielded(found: _Found, contract: str | None, hardware: Claims) -> Claims:
     )
 
 
-def _registers(found: _Found, contract: str | None) -> dict[str, str]:
+def _registers(found: _Found, values: dict[int, str], contract: str | None) -> dict[str, str]:
     """The quoted ones of PCRs 0 to 7, and every other that was extended; not PCR 12 where it holds the contract alone."""
     size = tpm_quote.BANKS[found.quote.bank]
     blank = (bytes(size), b"\xff" * size)
     return {
-        f"pcr{index}": value.hex()
+        _REGISTERS[index]: values[index]
         for index, value in found.pcrs.items()
         if (index in _BOOT_PCRS or value not in blank) and not (contract and index == CONTRACT_PCR)
     }

@@ -13,7 +13,9 @@ TPMS_ATTEST  magic u32 = ff 54 43 47 (made inside a TPM)   type u16 = 8018 (quot
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +44,11 @@ _MAX_NAME = 68  # TPM2B_NAME: algorithm and the largest digest
 _MAX_EXTRA = 64
 _MAX_BANKS = 16
 _BITMAP = 3
+_DIGESTS = frozenset(BANKS.values())
+_HEAD = struct.Struct(">IHH")
+_SIZE = struct.Struct(">H")
+_CLOCK = struct.Struct(">QIIBQI")
+_BANK = struct.Struct(">HB3s")
 _MAX_ECC = 48
 _MAX_RSA = 1024
 _SPEC = "TCG TPM 2.0 Library, Part 1, 32.3"
@@ -89,21 +96,27 @@ def parse_quote(data: bytes) -> Quote:
     """Parse TPMS_ATTEST bytes. Raises `Malformed`."""
     if len(data) > MAX_QUOTE:
         raise Malformed(f"quote: {len(data)} bytes, at most {MAX_QUOTE} allowed", code="too-large")
-    reader = Reader(data, "quote")
-    if reader.u32() != _MAGIC:
-        raise Malformed("quote: magic is not that of a structure made inside a TPM", code="bad-magic")
-    if reader.u16() != _QUOTE:
-        raise Malformed("quote: an attestation of another type", code="wrong-type")
-    _sized(reader, "qualified signer", _MAX_NAME)
-    extra_data = _sized(reader, "extra data", _MAX_EXTRA)
-    clock, reset_count, restart_count, safe = reader.u64(), reader.u32(), reader.u32(), reader.u8()
-    if safe > 1:
-        raise Malformed("quote: the clock's safe flag is neither 0 nor 1", code="bad-value")
-    firmware = reader.u64()
-    bank, selection = _selection(reader)
-    pcr_digest = _sized(reader, "PCR digest", max(BANKS.values()))
-    reader.done()
-    if len(pcr_digest) not in BANKS.values():
+    try:
+        magic, kind, size = _HEAD.unpack_from(data)
+        if magic != _MAGIC:
+            raise Malformed("quote: magic is not that of a structure made inside a TPM", code="bad-magic")
+        if kind != _QUOTE:
+            raise Malformed("quote: an attestation of another type", code="wrong-type")
+        offset = _HEAD.size + _at_most(size, "qualified signer", _MAX_NAME)
+        (size,) = _SIZE.unpack_from(data, offset)
+        start, offset = offset + 2, offset + 2 + _at_most(size, "extra data", _MAX_EXTRA)
+        clock, reset_count, restart_count, safe, firmware, count = _CLOCK.unpack_from(data, offset)
+        extra_data = data[start:offset]
+        if safe > 1:
+            raise Malformed("quote: the clock's safe flag is neither 0 nor 1", code="bad-value")
+        bank, selection, offset = _selection(data, offset + _CLOCK.size, count)
+        (size,) = _SIZE.unpack_from(data, offset)
+    except struct.error:
+        raise Malformed("quote: cut short", code="truncated") from None
+    pcr_digest = data[offset + 2 :]
+    if len(pcr_digest) != size:
+        raise Malformed("quote: it does not end with its PCR digest", code="trailing-bytes")
+    if size not in _DIGESTS:
         raise Malformed("quote: the PCR digest is not 32 or 48 bytes", code="bad-value")
     return Quote(
         raw=data,
@@ -175,23 +188,34 @@ def extend(value: bytes, measurement: bytes) -> bytes:
     return hashlib.sha256(value + measurement).digest()
 
 
-def _selection(reader: Reader) -> tuple[str, tuple[int, ...]]:
-    """The one bank of which PCRs are selected, and which. Banks of which none is are passed over."""
-    count = reader.u32()
+def _selection(data: bytes, offset: int, count: int) -> tuple[str, tuple[int, ...], int]:
+    """The one bank of which PCRs are selected, which, and where the list ends. Banks of which none is are passed over."""
     if not 0 < count <= _MAX_BANKS:
         raise Malformed(f"quote: {count} PCR selections", code="bad-selection")
-    chosen: list[tuple[str | None, int]] = []
+    chosen: list[tuple[str | None, bytes]] = []
     for _ in range(count):
-        algorithm, size = reader.u16(), reader.u8()
+        algorithm, size, bitmap = _BANK.unpack_from(data, offset)
         if size != _BITMAP:
             raise Malformed("quote: a selection is not of 24 PCRs", code="bad-selection")
-        bitmap = int.from_bytes(reader.take(_BITMAP), "little")
-        if bitmap:
+        if any(bitmap):
             chosen.append((_HASHES.get(algorithm), bitmap))
-    bank, bitmap = chosen[0] if len(chosen) == 1 else (None, 0)
+        offset += _BANK.size
+    bank, bitmap = chosen[0] if len(chosen) == 1 else (None, b"")
     if bank is None:
         raise Malformed("quote: expected PCRs of one bank, SHA-256 or SHA-384", code="bad-selection")
-    return bank, tuple(index for index in range(8 * _BITMAP) if bitmap >> index & 1)
+    return bank, _selected(bitmap), offset
+
+
+@functools.lru_cache(maxsize=256)
+def _selected(bitmap: bytes) -> tuple[int, ...]:
+    bits = int.from_bytes(bitmap, "little")
+    return tuple(index for index in range(8 * _BITMAP) if bits >> index & 1)
+
+
+def _at_most(size: int, what: str, limit: int) -> int:
+    if size > limit:
+        raise Malformed(f"quote: {what}: {size} bytes, at most {limit} allowed", code="too-large")
+    return size
 
 
 def _sized(reader: Reader, what: str, limit: int) -> bytes:
