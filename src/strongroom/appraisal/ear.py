@@ -1,0 +1,164 @@
+"""A verdict as an EAT attestation result (EAR) for other relying parties: what it says.
+
+Specs: draft-ietf-rats-ear (claims), draft-ietf-rats-ar4si (trustworthiness vector), RFC 9711 (EAT). The claims have
+the names and labels under which deployed relying parties read them (profile `PROFILE`). Tokens are in ear_token.py.
+
+Each check of a verdict speaks for one claim of the vector; a claim is affirming when all of its checks are ok:
+
+  instance-identity  evidence.*, binding.*, platform.root, platform.machine      2, else 97 (not recognised)
+  executables        platform.reference*                                        3, else 33 (not recognised)
+  hardware           platform.simulated, .status, .advisory.*, .tcb.*, .product,
+                     .revocation, .tee                                          2, else 32; 97 where simulated
+  configuration      every other check (contract, debug, facts, devices, age…)  2, else 32; 96 with debug
+  runtime-opaque     debug, for TEEs that encrypt memory                        2, else 96
+
+A claim without any check is not made. The status is the worst of them; of a denial never better than
+contraindicated. Software that stands in for hardware is contraindicated even where a contract accepts it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.crypto import digest
+from strongroom.encoding import canonical
+from strongroom.model.verdict import Accepted
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from strongroom.appraisal.evaluate import Appraisal
+    from strongroom.model.claims import Claims
+    from strongroom.model.evidence import Evidence
+    from strongroom.model.verdict import Check, Denied
+
+PROFILE = "tag:github.com,2023:veraison/ear"
+DEVELOPER = "https://strongroom.invalid"
+NONE, AFFIRMING, WARNING, CONTRAINDICATED = 0, 2, 32, 96
+TIERS = {NONE: "none", AFFIRMING: "affirming", WARNING: "warning", CONTRAINDICATED: "contraindicated"}
+VECTOR = (
+    "instance-identity",
+    "configuration",
+    "executables",
+    "file-system",
+    "hardware",
+    "runtime-opaque",
+    "storage-opaque",
+    "sourced-data",
+)
+"""The claims of a vector; the index is the label in CBOR."""
+
+_APPROVED, _APPROVED_BOOT = 2, 3
+_UNSAFE, _UNRECOGNISED_RUNTIME = 32, 33
+_CONTRAINDICATED, _UNRECOGNISED = 96, 97
+_ENCRYPTED = frozenset({"azure", "cca", "sgx", "snp", "tdx"})
+_HARDWARE = (
+    "platform.simulated",
+    "platform.status",
+    "platform.advisory.",
+    "platform.tcb.",
+    "platform.product",
+    "platform.profile.product",
+    "platform.revocation",
+    "platform.tee",
+)
+_INSTANCE = ("evidence.", "binding.", "platform.root", "platform.machine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The claims of an EAR about one attester.
+
+    policy: digest of the contract or policy. vector: claim → AR4SI value. evidence and verdict: digests of their
+    canonical bytes, by which they are found in records. Times are whole seconds.
+    """
+
+    issuer: str
+    audience: str
+    issued: datetime
+    expires: datetime
+    nonce: bytes
+    verifier: str
+    attester: str
+    status: int
+    vector: dict[str, int]
+    policy: str
+    evidence: str
+    verdict: str
+
+
+def tier(value: int) -> int:
+    """The tier of a value of the vector, or of a status: AR4SI, section 2.3.2. What is not known is the worst."""
+    if 2 <= value < 32:
+        return AFFIRMING
+    if 32 <= value < 96:
+        return WARNING
+    return NONE if -1 <= value <= 1 else CONTRAINDICATED
+
+
+def result(
+    verdict: Accepted | Denied | Appraisal,
+    *,
+    evidence: Evidence,
+    nonce: bytes,
+    issuer: str,
+    audience: str,
+    verifier: str,
+    expires: datetime,
+) -> Result:
+    """What `verdict` says, for one audience. An `Accepted` never counts longer than itself.
+
+    nonce: 8 to 64 bytes of the relying party's. verifier: the build that judged.
+    """
+    vector = trust_vector(verdict.checks, verdict.claims)
+    accepted = isinstance(verdict, Accepted) or getattr(verdict, "accepted", False)
+    worst = max((tier(value) for value in vector.values()), default=NONE)
+    return Result(
+        issuer=issuer,
+        audience=audience,
+        issued=verdict.decided.replace(microsecond=0),
+        expires=min(expires, verdict.expires) if isinstance(verdict, Accepted) else expires,
+        nonce=nonce,
+        verifier=verifier,
+        attester=evidence.tee,
+        status=worst if accepted else CONTRAINDICATED,
+        vector=vector,
+        policy=getattr(verdict, "contract", "") or getattr(verdict, "policy", ""),
+        evidence=digest.sha256(evidence.encode()),
+        verdict=digest.sha256(canonical.dumps(verdict.to_json())),
+    )
+
+
+def trust_vector(checks: tuple[Check, ...], claims: Claims | None) -> dict[str, int]:
+    """The claims that these checks amount to; see above."""
+    good: dict[str, bool] = {}
+    for check in checks:
+        claim = _claim(check.name)
+        good[claim] = good.get(claim, True) and check.ok
+    bad = {
+        "instance-identity": _UNRECOGNISED,
+        "executables": _UNRECOGNISED_RUNTIME,
+        "hardware": _UNSAFE,
+        "configuration": _UNSAFE,
+    }
+    vector = {
+        claim: (_APPROVED_BOOT if claim == "executables" else _APPROVED) if held else bad[claim]
+        for claim, held in good.items()
+    }
+    if claims is not None:
+        if claims.simulated:
+            vector["hardware"] = _UNRECOGNISED
+        if claims.debug:
+            vector["configuration"] = _CONTRAINDICATED
+        if claims.tee in _ENCRYPTED and not claims.simulated:
+            vector["runtime-opaque"] = _CONTRAINDICATED if claims.debug else _APPROVED
+    return {claim: vector[claim] for claim in VECTOR if claim in vector}
+
+
+def _claim(name: str) -> str:
+    if name.startswith(_INSTANCE):
+        return "instance-identity"
+    if name.startswith("platform.reference"):
+        return "executables"
+    return "hardware" if name.startswith(_HARDWARE) else "configuration"

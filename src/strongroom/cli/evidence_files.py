@@ -1,0 +1,166 @@
+"""What `strongroom evidence` reads: evidence of any kind, endorsements, policies, references, bindings, times."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strongroom.cli import files
+from strongroom.encoding import fields
+from strongroom.errors import Misuse
+from strongroom.evidence import recognise, roots
+from strongroom.model import endorsements as endorsements_model
+from strongroom.model import party as party_model
+from strongroom.model import policy_file
+from strongroom.model.binding import Preset
+from strongroom.model.endorsements import Endorsements
+
+if TYPE_CHECKING:
+    from strongroom.evidence.recognise import Recognised
+    from strongroom.model.policy_file import Extra, PolicyFile
+
+# Names that PCCS and its clients give to Intel's collateral.
+_PCCS = {
+    "tcb_info_issuer_chain": "tcb-info-issuer-chain",
+    "qe_identity_issuer_chain": "qe-identity-issuer-chain",
+    "root_ca_crl": "root-ca-crl",
+    "pck_crl": "pck-crl",
+    "pck_crl_issuer_chain": "pck-crl-issuer-chain",
+}
+_PCCS_SIGNED = {"tcb_info": ("tcb-info", "tcbInfo"), "qe_identity": ("qe-identity", "enclaveIdentity")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What the evidence must be bound to, as the options give it: hexadecimal texts, or None."""
+
+    report_data: str | None = None
+    extra_data: str | None = None
+    nonce: str | None = None
+    user_data: str | None = None
+    public_key: str | None = None
+    contract: str | None = None
+
+    def binding(self) -> Preset:
+        """The expected bytes by field. Raises `Misuse` when nothing is expected."""
+        values = {
+            name: _hexadecimal(f"--{name.replace('_', '-')}", text)
+            for name in ("report_data", "extra_data", "nonce", "user_data", "public_key")
+            if (text := getattr(self, name)) is not None
+        }
+        for name, size in (("report_data", 64),):
+            if name in values and len(values[name]) != size:
+                raise Misuse(
+                    f"--report-data: {len(values[name])} bytes, expected {size}",
+                    hint="give all of them: nothing is padded or cut here",
+                )
+        if not values:
+            raise Misuse(
+                "nothing that the evidence must be bound to",
+                hint="give --report-data, --extra-data, --nonce or --user-data: what you asked for, in hexadecimal",
+            )
+        if self.contract is not None:
+            if fields.DIGEST.fullmatch(self.contract) is None:
+                raise Misuse("--contract: expected sha256: and 64 hexadecimal digits")
+            values["contract"] = bytes.fromhex(self.contract.removeprefix("sha256:"))
+        return Preset(values=values)
+
+
+def evidence(path: Path) -> Recognised:
+    """The evidence in a file of any kind."""
+    return recognise.recognise(files.read(path, max_bytes=recognise.MAX_FILE))
+
+
+def endorsements(path: Path | None, found: Recognised) -> Endorsements:
+    """Those of a file or folder, with what came beside the evidence where they lack it.
+
+    A file is our own JSON, or PCCS's collateral as one JSON object; a folder has one file for each part, named for it
+    (`vek.der` is `vek`). All of them are judged by the verifier, wherever they come from.
+    """
+    parts = dict(found.endorsements)
+    if path is not None:
+        parts.update(_folder(path) if path.is_dir() else _file(path))
+    return Endorsements(parts=parts)
+
+
+def _folder(path: Path) -> dict[str, bytes]:
+    parts: dict[str, bytes] = {}
+    for one in sorted(path.iterdir()):
+        if not one.is_file():
+            continue
+        name = one.name.split(".", maxsplit=1)[0]
+        if name in parts:
+            raise Misuse(f"{path}: two files for the part {name!r}")
+        parts[name] = files.read(one, max_bytes=endorsements_model.MAX_BYTES)
+    return parts
+
+
+def _file(path: Path) -> dict[str, bytes]:
+    data = files.read(path, max_bytes=2 * endorsements_model.MAX_BYTES)
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = None
+    if isinstance(value, dict) and _PCCS_SIGNED.keys() <= value.keys():
+        return _of_pccs(value, path)
+    return dict(endorsements_model.parse(data.strip()).parts)
+
+
+def _of_pccs(value: dict[str, Any], path: Path) -> dict[str, bytes]:
+    wanted = [*_PCCS, *_PCCS_SIGNED, *(f"{name}_signature" for name in _PCCS_SIGNED)]
+    for name in wanted:
+        if not isinstance(value.get(name), str):
+            raise Misuse(f"{path}: {name} is missing, or no text")
+    parts = {part: value[name].encode() for name, part in _PCCS.items()}
+    for name, (part, key) in _PCCS_SIGNED.items():
+        signature = value[f"{name}_signature"]
+        parts[part] = f'{{"{key}":{value[name]},"signature":"{signature}"}}'.encode()
+    return parts
+
+
+def policy(
+    path: Path, references: list[Path], trust: list[Path], *, vouch: list[Path], tee: str, now: datetime
+) -> PolicyFile:
+    """The policy, with what signed reference files add to it.
+
+    vouch: unsigned CoRIM files that the user vouches for.
+    """
+    keys = [party_model.parse(files.read(one, max_bytes=party_model.MAX_BYTES)).signing_key for one in trust]
+    extra = tuple(
+        _reference(one, keys, tee=tee, vouched=one in vouch, now=now) for one in [*references, *vouch]
+    )
+    return policy_file.parse(
+        files.read(path, max_bytes=policy_file.MAX_BYTES),
+        pinned=lambda one: roots.HARDWARE.get(one, frozenset()),
+        extra=extra,
+    )
+
+
+def _reference(path: Path, keys: list[Any], *, tee: str, vouched: bool, now: datetime) -> Extra:
+    from strongroom.appraisal import reference, reference_corim
+
+    data = files.read(path, max_bytes=2 * reference.MAX_BYTES)
+    if data.lstrip()[:1] == b"{":
+        return reference.open_signed(data.strip(), trusted=keys, now=now).extra()
+    return reference_corim.open_corim(
+        data, tee=tee, trusted=keys, unsigned_is_trusted=vouched, now=now
+    ).extra()
+
+
+def moment(text: str | None, option: str = "--at") -> datetime:
+    """A time in UTC, now where none is given."""
+    if text is None:
+        return datetime.now(UTC).replace(microsecond=0)
+    if fields.TIME.fullmatch(text) is None:
+        raise Misuse(f"{option}: expected a time such as 2026-11-24T12:00:00Z, got {text[:40]!r}")
+    return fields.Fields({"time": text}, option).time("time")
+
+
+def _hexadecimal(option: str, text: str) -> bytes:
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise Misuse(f"{option}: expected hexadecimal digits, two for each byte") from None
