@@ -57,6 +57,8 @@ NOT_FRESH = "that the quote is fresh: no extra data were expected in it"
 _SPEC = "Azure, guest attestation for confidential VMs"
 _SPEC_TPM = "TCG TPM 2.0 Library, Part 2"
 _BOOT_PCRS = range(8)
+_PCR_NAMES = tuple(f"pcr{index}" for index in range(24))
+_PCR_FACTS = tuple(f"pcr_{index}" for index in range(24))
 _VERIFIERS: dict[str, tuple[str, Callable[..., Claims]]] = {
     "snp": (snp.REPORT, snp.verify),
     "tdx": ("quote", tdx.verify),
@@ -203,18 +205,18 @@ def _claims(quoted: Quoted, hardware: Claims, binding: Bound) -> Claims:
         "tpm.clock_safe": quote.safe,
         "tpm.firmware": f"{quote.firmware:016x}",
     }
-    for name, setting in hcl.runtime.settings.items():
-        facts[f"vm.{name}"] = setting
+    facts.update(hcl.runtime.settings)
     if hcl.runtime.user_data is not None:
         facts["user_data"] = hcl.runtime.user_data.hex()
-    for index, value in quoted.pcrs.items():
-        facts[f"pcr_{index}"] = value.hex()
+    values = {index: value.hex() for index, value in quoted.pcrs.items()}
+    for index, text in values.items():
+        facts[_PCR_FACTS[index]] = text
     unasked = () if quote.extra_data else (NOT_FRESH,)
     return replace(
         hardware,
         tee=TEE,
         contract=contract,
-        registers={**hardware.registers, **_pcr_registers(quoted, contract)},
+        registers={**hardware.registers, **_pcr_registers(quoted, values, contract)},
         facts=facts,
         not_checked=(*hardware.not_checked, *NOT_CHECKED, *unasked),
     )
@@ -232,12 +234,12 @@ def _contract(quoted: Quoted, binding: Bound) -> str | None:
     return digest.text(contract) if value == tpm_quote.extend(tpm_quote.ZERO, contract) else None
 
 
-def _pcr_registers(quoted: Quoted, contract: str | None) -> dict[str, str]:
+def _pcr_registers(quoted: Quoted, values: dict[int, str], contract: str | None) -> dict[str, str]:
     """PCRs 0 to 7, and every other that was extended; not PCR 12 where it holds the contract and no more."""
-    size = tpm_quote.BANKS[quoted.quote.bank]
-    blank = (bytes(size), b"\xff" * size)
+    digits = 2 * tpm_quote.BANKS[quoted.quote.bank]
+    blank = ("0" * digits, "f" * digits)
     return {
-        f"pcr{index}": value.hex()
-        for index, value in quoted.pcrs.items()
-        if (index in _BOOT_PCRS or value not in blank) and not (contract and index == CONTRACT_PCR)
+        _PCR_NAMES[index]: text
+        for index, text in values.items()
+        if (index in _BOOT_PCRS or text not in blank) and not (contract and index == CONTRACT_PCR)
     }

@@ -56,7 +56,7 @@ _MODULUS = (256, 512)  # bytes: RSA of 2048 to 4096 bits
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What the runtime data say. settings: the VM's configuration by name. user_data: raw bytes, or None."""
+    """What the runtime data say. settings: the VM's configuration, each name after "vm.". user_data: raw bytes, or None."""
 
     ak: PublicKey
     settings: dict[str, str | int | bool]
@@ -162,7 +162,7 @@ def _settings(value: Any) -> dict[str, str | int | bool]:
         ):
             raise Malformed(f"runtime data: vm-configuration: {name}: bad text", code="bad-value")
         if isinstance(setting, str | int | bool):
-            out[name] = setting
+            out[f"vm.{name}"] = setting
     return out
 
 
