@@ -94,10 +94,15 @@ def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphr
         # The settings come last: without them the folder is no broker.
         _write(directory / SETTINGS, made.encode())
     except BaseException:
-        for name in (SETTINGS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
-            (directory / name).unlink(missing_ok=True)
+        unmake_broker(directory)
         raise
     return made.party
+
+
+def unmake_broker(directory: Path) -> None:
+    """Take back what `init_broker` has just made. The folder stays, empty."""
+    for name in (SETTINGS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+        (directory / name).unlink(missing_ok=True)
 
 
 def read_settings(directory: Path) -> settings_model.Settings:

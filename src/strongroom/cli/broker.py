@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +11,13 @@ import typer
 
 from strongroom.cli import files, passphrase
 from strongroom.cli.identity import IdentityFile
-from strongroom.errors import Misuse
+from strongroom.errors import Malformed, Misuse
 
 if TYPE_CHECKING:
     import socket
 
     from strongroom import wiring
+    from strongroom.model.party import Party
 
 BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
 BrokerFd = Annotated[
@@ -71,10 +73,15 @@ def init(
     reached = url or f"https://{address}"
     if BROKER_URL.fullmatch(reached) is None:
         raise Misuse(f"broker url {reached[:80]!r}: expected https://HOST:PORT")
+    target = party or identity.with_name(f"{owner.name}.party.json")
+    _refuse_foreign(target, owner)
     secret = passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker")
     made = wiring.init_broker(directory, owner, listen=address, url=reached, passphrase=secret)
-    target = party or identity.with_name(f"{owner.name}.party.json")
-    files.write(target, made.encode(), replace=True)
+    try:
+        files.write(target, made.encode(), replace=True)
+    except BaseException:
+        wiring.unmake_broker(directory)  # a broker that nobody can find is none
+        raise
     print(f"broker of {owner.name}: {directory} (keys under the broker's passphrase)")
     print(f"address:      {reached}")
     print(f"public part:  {target} (hand this around; contracts carry it)")
@@ -200,6 +207,24 @@ def status(directory: BrokerDir, as_json: AsJson = False) -> None:
 
 def _passphrase(directory: Path, fd: int | None) -> bytes:
     return passphrase.read(fd, what=f"passphrase of the broker in {directory}")
+
+
+def _refuse_foreign(target: Path, owner: Party) -> None:
+    """The only thing that a party file is written over is an older one of the same party."""
+    from strongroom.model import party as party_model
+
+    if not os.path.lexists(target):
+        return
+    try:
+        known = party_model.parse(files.read(target, max_bytes=party_model.MAX_BYTES))
+    except (Malformed, OSError):
+        known = None
+    if known is None or (known.name, known.keyid) != (owner.name, owner.keyid):
+        raise Misuse(
+            f"{target}: is there, and is not {owner.name}'s party file",
+            code="exists",
+            hint="name another file with --party",
+        )
 
 
 def _free_port(host: str) -> int:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -29,6 +30,34 @@ EXIT = (
     (errors.NotFound, 5),
     (errors.Conflict, 6),
 )
+# What to do next where the failure itself does not say.
+_HINTS = (
+    (errors.Malformed, "is it the right file, and whole? `--help` says what is expected"),
+    (errors.Misuse, "`--help` says what is expected"),
+    (
+        errors.Refused,
+        "get the genuine file from its owner again, or ask the parties; there is no way round a refusal",
+    ),
+    (errors.NotFound, "is the name right?"),
+    (errors.Conflict, "look at the present state, and try again"),
+    (errors.StrongroomError, "try again; if it stays so, look at the machine it is about"),
+)
+_FULL = (errors.Unavailable, "disk-full", "make room there")
+_NO_FILE = (errors.Misuse, "not-a-file", "a file is expected where a folder is, or the other way round")
+_SYSTEM: dict[int, tuple[type[errors.StrongroomError], str, str]] = {
+    errno.ENOENT: (errors.NotFound, "no-such-file", "is the path right?"),
+    errno.EISDIR: _NO_FILE,
+    errno.ENOTDIR: _NO_FILE,
+    errno.EEXIST: (errors.Misuse, "exists", "remove it, or name another"),
+    errno.ENAMETOOLONG: (errors.Misuse, "bad-path", "choose a shorter name"),
+    errno.ELOOP: (errors.Misuse, "bad-path", "the link leads to itself"),
+    errno.EACCES: (errors.Unavailable, "no-permission", "look at the file's owner and mode"),
+    errno.EPERM: (errors.Unavailable, "no-permission", "this needs rights that you do not have here"),
+    errno.EROFS: (errors.Unavailable, "no-permission", "the file system is read-only"),
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
+_OTHER = (errors.Unavailable, "system", "the operating system refused; its own words are above")
 
 
 @contextlib.contextmanager
@@ -46,12 +75,9 @@ def reported() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     except OSError as failure:
-        # The operating system said no: a missing file, a full disk. Its own words are the best.
-        what = f"{failure.filename}: " if failure.filename else ""
-        print(f"error: {what}{failure.strerror or failure}", file=sys.stderr)
-        if isinstance(failure, IsADirectoryError | NotADirectoryError | FileExistsError):
-            sys.exit(2)
-        sys.exit(5 if isinstance(failure, FileNotFoundError) else 4)
+        told = _of_the_system(failure)
+        _say(told)
+        sys.exit(next(code for kind, code in EXIT if isinstance(told, kind)))
     except Exception as failure:  # noqa: BLE001 - the last line of defence against tracebacks
         print(f"defect: {type(failure).__name__}; please report it", file=sys.stderr)
         print("hint: set STRONGROOM_DEBUG=1 to see where", file=sys.stderr)
@@ -60,12 +86,25 @@ def reported() -> Iterator[None]:
         sys.exit(1)
 
 
+def _hint(failure: BaseException) -> str:
+    """What to do next: the failure's own word, or what holds for all of its kind."""
+    own = str(getattr(failure, "hint", ""))
+    return own or next((hint for kind, hint in _HINTS if isinstance(failure, kind)), "")
+
+
+def _of_the_system(failure: OSError) -> errors.StrongroomError:
+    """The operating system said no: a missing file, a full disk. Its own words are the best sentence."""
+    what = f"{os.fsdecode(failure.filename)}: " if isinstance(failure.filename, str | bytes) else ""
+    kind, code, hint = _SYSTEM.get(failure.errno or 0, _OTHER)
+    return kind(f"{what}{failure.strerror or failure}", code=code, hint=hint)
+
+
 def describe(failure: BaseException) -> dict[str, object]:
     """A failure as an object: code, message, hint, and the checks that did not hold."""
     return {
         "code": getattr(failure, "code", "error"),
         "message": getattr(failure, "message", str(failure)),
-        "hint": getattr(failure, "hint", ""),
+        "hint": _hint(failure),
         "checks": [check.to_json() for check in _failed_checks(failure)],
     }
 
@@ -86,5 +125,4 @@ def _say(failure: errors.StrongroomError) -> None:
         print(printable(told), file=sys.stderr)
         if check.hint:
             print(f"    {printable(check.hint)}", file=sys.stderr)
-    if failure.hint:
-        print(f"hint: {printable(failure.hint)}", file=sys.stderr)
+    print(f"hint: {printable(_hint(failure))}", file=sys.stderr)

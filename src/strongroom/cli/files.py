@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, Misuse
@@ -22,9 +23,15 @@ def read(path: Path, *, max_bytes: int) -> bytes:
 
 
 def write(path: Path, data: bytes, *, private: bool = False, replace: bool = False) -> None:
-    """Write atomically: the file is there whole, or not at all. `private` means mode 0600."""
-    if path.exists() and not replace:
-        raise Misuse(f"{path}: exists already", hint="remove it, or name another file")
+    """Write atomically: the file is there whole, or not at all. `private` means mode 0600.
+
+    `replace` is for a plain file alone: never a device, a link or a folder in its place.
+    """
+    if os.path.lexists(path):
+        if not replace:
+            raise Misuse(f"{path}: exists already", code="exists", hint="remove it, or name another file")
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise Misuse(f"{path}: is no plain file", code="not-a-file", hint="name the file itself")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
     try:
@@ -33,6 +40,8 @@ def write(path: Path, data: bytes, *, private: bool = False, replace: bool = Fal
             target.flush()
             os.fsync(target.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as failure:
         part.unlink(missing_ok=True)
+        if isinstance(failure, OSError) and failure.filename is None:
+            failure.filename = str(path)  # a full disk does not say whose
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 
 import typer
@@ -54,6 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Core dumps and /proc/PID/mem of a command that holds a key are closed as far as they can be.
-    os.umask(0o077)
     main()

@@ -18,8 +18,11 @@ def read(fd: int | None, *, confirm: bool = False, what: str = "passphrase") -> 
         try:
             with os.fdopen(os.dup(fd), "rb") as source:
                 data = source.read(MAX_BYTES + 1).rstrip(b"\r\n")
-        except OSError as cause:
-            raise Misuse(f"passphrase: file descriptor {fd}: {cause.strerror}") from None
+        except (OSError, OverflowError) as cause:
+            raise Misuse(
+                f"passphrase: file descriptor {fd}: {getattr(cause, 'strerror', None) or 'no such number'}",
+                hint="open it for the command, as in `--passphrase-fd 3 3<FILE`",
+            ) from None
     elif ENVIRONMENT in os.environ:
         data = os.environ[ENVIRONMENT].encode()
     elif sys.stdin.isatty():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +40,7 @@ def scrape(
     """
     from strongroom.node import scrape as scraper
 
-    needles = [text.encode() for text in canary or ()]
+    needles = [os.fsencode(text) for text in canary or ()]
     try:
         needles += [bytes.fromhex(text) for text in canary_hex or ()]
     except ValueError as failure:

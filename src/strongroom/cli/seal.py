@@ -93,8 +93,12 @@ def seal(
 
 def _refuse_inside(paths: list[Path], out: Path) -> None:
     """A disk inside the folder that it seals would hold itself the next time."""
+    try:
+        target = out.resolve()
+    except RuntimeError:  # Python before 3.13 says so where it should say OSError
+        raise Misuse(f"--out {out}: a link that leads to itself", code="bad-path") from None
     for path in paths:
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        if path.is_dir() and target.is_relative_to(path.resolve()):
             raise Misuse(
                 f"--out {out} lies in {path}, which is being sealed",
                 code="out-inside",

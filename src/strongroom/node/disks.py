@@ -37,6 +37,8 @@ def load(disk: Path, manifest: Path | None = None) -> Sealed:
 
     Raises `NotFound`, `Malformed`, or `Refused` when the file cannot be that disk.
     """
+    if not disk.name:
+        raise NotFound(f"{disk}: is no disk's file", code="no-disk", hint="name the disk itself")
     beside = manifest or disk.with_name(f"{disk.name.removesuffix('.disk')}.manifest.json")
     try:
         with beside.open("rb") as source:

@@ -36,7 +36,9 @@ KEY_SUFFIX = ".key.age"
 
 
 def beside(disk: Path, suffix: str) -> Path:
-    """The file that belongs to `disk`: NAME.disk → NAME + `suffix`."""
+    """The file that belongs to `disk`: NAME.disk → NAME + `suffix`. Raises `Misuse` for a path without a name."""
+    if not disk.name:
+        raise Misuse(f"{disk}: is no disk's file", code="bad-path", hint="name the disk itself")
     return disk.with_name(disk.name.removesuffix(SUFFIX) + suffix)
 
 
