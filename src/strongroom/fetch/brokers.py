@@ -7,24 +7,20 @@ and in time, however slowly they trickle; no redirect is followed, no proxy is a
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import socket
 import ssl
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import spki
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.fetch.deadline import deadline
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles
 from strongroom.model import record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from strongroom.model.party import BrokerAddress
 
 TIMEOUT_SECONDS = 10.0  # without a byte
@@ -86,7 +82,7 @@ class BrokerReader:
         )
         try:
             connection.connect()
-            with _deadline(connection.sock, self.total_seconds):
+            with deadline(connection.sock, self.total_seconds):
                 self._check_pin(connection.sock.getpeercert(binary_form=True))
                 connection.request("GET", path, headers={"Accept": "application/json, text/plain"})
                 answer = connection.getresponse()
@@ -122,20 +118,3 @@ class BrokerReader:
                 code="wrong-broker",
                 hint="somebody else answers at that address, or the broker was set up anew",
             )
-
-
-@contextlib.contextmanager
-def _deadline(sock: socket.socket, seconds: float) -> Iterator[None]:
-    """Shut the connection after so many seconds: a peer that trickles bytes never meets the time-out."""
-
-    def shut() -> None:
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, shut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -1,0 +1,79 @@
+"""Which network addresses a service may live at: a name that leads elsewhere is not followed (rule 55).
+
+Vendors' services are on the public Internet, so that private, loopback, link-local and other special addresses are
+refused for them, whatever the name's resolution says. A service that is configured as private (a PCCS in one's own
+network) may be anywhere, but never at a cloud's metadata service, which gives credentials to whoever asks.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from strongroom.errors import Refused, Unavailable
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+METADATA = frozenset(
+    ipaddress.ip_address(one)
+    for one in (
+        "169.254.169.254",  # AWS, Azure, Google and others
+        "169.254.170.2",  # credentials of AWS tasks
+        "169.254.170.23",
+        "168.63.129.16",  # Azure's host, which looks public
+        "100.100.100.200",  # Alibaba
+        "192.0.0.192",  # Oracle
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",  # Google
+    )
+)
+# Addresses that carry an IPv4 address within them: NAT64 (RFC 6052, RFC 8215).
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+
+
+def resolve(host: str, port: int, *, private: bool) -> tuple[str, ...]:
+    """The addresses of `host`, all of which may be spoken to. Raises `Refused`, or `Unavailable` when there are none.
+
+    The caller connects to one of these very addresses and does not resolve again: the next answer may be another.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as cause:
+        raise Unavailable(
+            f"{host}: no address: {cause}", code="vendor-unreachable", hint="is the name right, and DNS up?"
+        ) from None
+    out = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    for one in out:
+        check(one, host=host, private=private)
+    return out
+
+
+def check(text: str, *, host: str, private: bool) -> None:
+    """Refuse an address that a service of that kind cannot have."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    for one in (address, *_within(address)):
+        special = one in METADATA or one.is_link_local or one.is_multicast or one.is_unspecified
+        if special or not (private or one.is_global):
+            raise Refused(
+                f"{host}: leads to {text}, which is no address of a {'configured' if private else 'public'} service",
+                code="forbidden-address",
+                hint="somebody answers for that name who should not"
+                if special or private
+                else "a PCCS or mirror in your own network has to be configured as such",
+            )
+
+
+def _within(address: Address) -> tuple[Address, ...]:
+    if isinstance(address, ipaddress.IPv4Address):
+        return ()
+    found: list[Address] = []
+    if address.ipv4_mapped is not None:
+        found.append(address.ipv4_mapped)
+    if address.sixtofour is not None:
+        found.append(address.sixtofour)
+    if address.teredo is not None:
+        found.extend(address.teredo)
+    if any(address in network for network in _NAT64):
+        found.append(ipaddress.IPv4Address(address.packed[-4:]))
+    return tuple(found)
