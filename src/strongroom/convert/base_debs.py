@@ -22,7 +22,6 @@ from strongroom.errors import Malformed, NotFound, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from strongroom.convert.base_files import File
 
 # In the base's tree.
 RUNTIME = (
@@ -65,14 +64,6 @@ class Deb:
     version: str
     digest: str
     size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unpacked:
-    """Regular files by their path in the package, links followed; `newest` is the latest time in the archives."""
-
-    files: dict[str, File]
-    newest: int
 
 
 def candidates() -> tuple[Deb, ...]:

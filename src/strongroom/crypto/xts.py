@@ -25,7 +25,6 @@ SECTOR = 4096
 KEY_BYTES = 64
 IV_UNITS = SECTOR // 512
 CIPHER = "aes-xts-plain64"
-DM_CRYPT_OPTIONS = ("sector_size:4096",)
 SLACK = 15  # bytes that the cipher may want behind the last sector of a buffer; they keep their values
 
 

@@ -113,7 +113,7 @@ def _spawn(line: list[str], descriptors: Sequence[int], stderr: int, *, guarded:
             raise Unavailable(
                 f"starting {line[0]} under the memory guard: {guard.supported() or cause.message}",
                 code="no-memory-guard",
-                hint="`--no-memory-guard` runs the room without it, if the contract accepts that",
+                hint="run as root; or `--no-memory-guard` runs the room without it, if the contract accepts that",
             ) from None
     setpriv = [_find("setpriv"), "--pdeathsig", "KILL", "--no-new-privs", "--"]
     return subprocess.Popen(

@@ -34,7 +34,6 @@ BUFFER = RUN + BLOCK  # room for what a cipher wants behind the last block
 _DEPTH = 2
 _MAX_LANES = 8
 _WORTH_FORKING = 32 * RUN
-_STOP = b""
 
 
 def results(total: int, fill: Fill | None, work: Work) -> Generator[bytes, None, None]:
