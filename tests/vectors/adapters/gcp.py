@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -144,11 +145,13 @@ def _signature(name: str, quote: bytes, files: dict[str, bytes], leaf: x509.Cert
     data = next((data for one, data in found.items() if one.split(".", maxsplit=1)[0] == stem), None)
     data = next(iter(found.values()), b"") if data is None else data
     if data[:1] == b"\x30":
-        size = (getattr(leaf.public_key(), "key_size", 256) + 7) // 8
         try:
+            size = (getattr(leaf.public_key(), "key_size", 256) + 7) // 8
             sized = [number.to_bytes(size, "big") for number in decode_dss_signature(data)]
-        except (ValueError, OverflowError) as cause:
-            raise Malformed(f"{name}: its signature is no pair of numbers of the curve: {cause}") from None
+        except (ValueError, OverflowError, UnsupportedAlgorithm) as cause:
+            raise Malformed(
+                f"{name}: its signature is no pair of numbers of the key's curve: {cause}"
+            ) from None
         over = b"\x00\x0c" if _read(quote)[3] == 48 else b"\x00\x0b"
         return b"\x00\x18" + over + b"".join(size.to_bytes(2, "big") + one for one in sized)
     return data
