@@ -1,0 +1,363 @@
+"""Reference values from signed files: whose signature counts is the reader's to say, and nothing is dropped silently."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import cbor2
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strongroom.appraisal import reference, reference_corim
+from strongroom.appraisal.reference import Reference
+from strongroom.crypto import sign, x509
+from strongroom.encoding import dsse
+from strongroom.errors import Malformed, Refused
+from strongroom.model import policy_file
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+KEY, OTHER = sign.SigningKey(b"\x01" * 32), sign.SigningKey(b"\x02" * 32)
+GOOD = Reference(
+    name="guest-7",
+    tee="snp",
+    issued=NOW - timedelta(days=1),
+    expires=NOW + timedelta(days=1),
+    references=({"measurement": "aa" * 48}, {"measurement": "bb" * 48}),
+    tcb={"committed.snp": 20},
+)
+
+
+def signed(value=GOOD, key=KEY):
+    return reference.encode(value, key=key, keyid="maker")
+
+
+def open_signed(data, *trusted, now=NOW):
+    return reference.open_signed(data, trusted=trusted or (KEY.public,), now=now)
+
+
+def test_what_was_signed_is_read():
+    assert open_signed(signed()) == GOOD
+    assert open_signed(signed(), OTHER.public, KEY.public) == GOOD
+
+
+def test_only_a_trusted_signature_counts():
+    for trusted in ((OTHER.public,), ()):
+        with pytest.raises(Refused) as caught:
+            reference.open_signed(signed(), trusted=trusted, now=NOW)
+        assert caught.value.code == "untrusted-reference"
+    envelope = json.loads(signed())
+    envelope["signatures"] = []
+    with pytest.raises(Refused):
+        open_signed(json.dumps(envelope).encode())
+
+
+def test_references_begin_and_end():
+    assert open_signed(signed(), now=GOOD.issued) == GOOD
+    for now in (GOOD.expires, GOOD.issued - timedelta(seconds=1)):
+        with pytest.raises(Refused) as caught:
+            open_signed(signed(), now=now)
+        assert caught.value.code == "reference-expired"
+
+
+def test_every_changed_byte_is_refused():
+    data = signed()
+    # The key id is a hint that nothing looks at, and no part of what is signed.
+    spared = range(data.index(b'"maker"') + 1, data.index(b'"maker"') + 6)
+    for index in set(range(len(data))) - set(spared):
+        changed = bytearray(data)
+        changed[index] ^= 1
+        with pytest.raises((Refused, Malformed)):
+            open_signed(bytes(changed))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "strongroom-reference/2"},
+        {"references": []},
+        {"references": [{}]},
+        {"tcb": {"committed.snp": -1}},
+        {"tcbs": {}},
+        {"tee": ""},
+    ],
+)
+def test_what_is_not_understood_is_refused_though_it_is_signed(change):
+    value = json.loads(dsse.parse(signed(), payload_type=reference.PAYLOAD_TYPE, max_payload=1 << 20).payload)
+    payload = json.dumps({**value, **change}).encode()
+    bare = dsse.Envelope(payload_type=reference.PAYLOAD_TYPE, payload=payload, signatures=())
+    signature = dsse.Signature(keyid="maker", sig=KEY.sign(bare.pae()))
+    with pytest.raises(Malformed):
+        open_signed(
+            dsse.Envelope(
+                payload_type=reference.PAYLOAD_TYPE, payload=payload, signatures=(signature,)
+            ).encode()
+        )
+
+
+def test_an_envelope_of_another_kind_is_refused():
+    other = dsse.Envelope(payload_type="application/x", payload=b"{}", signatures=())
+    with pytest.raises(Malformed):
+        open_signed(other.encode())
+
+
+# CoRIM
+
+
+def comid(*measurements, **more):
+    triples = {0: [[{0: {1: "Maker"}}, list(measurements)]]}
+    return cbor2.CBORTag(506, cbor2.dumps({1: {0: "tag"}, 4: triples, **more}))
+
+
+def measurement(key="measurement", **values):
+    return {0: key, 1: values.get("mval", {2: [[7, b"\xaa" * 48]]})}
+
+
+def corim(*tags, validity=None, **more):
+    value = {0: "guest-7", 1: list(tags) or [comid(measurement())], **more}
+    if validity is not None:
+        value[4] = {index: cbor2.CBORTag(1, int(one.timestamp())) for index, one in enumerate(validity)}
+    return cbor2.dumps(cbor2.CBORTag(501, value))
+
+
+def signed_corim(payload=None, key=KEY, header=None, signature=None):
+    payload = corim() if payload is None else payload
+    protected = cbor2.dumps({1: -8, 3: "application/rim+cbor", **(header or {})})
+    message = cbor2.dumps(["Signature1", protected, b"", payload])
+    made = key.sign(message) if signature is None else signature(message)
+    return cbor2.dumps(cbor2.CBORTag(18, [protected, {}, payload, made]))
+
+
+def open_corim(data, *trusted, tee="snp", vouched=False, now=NOW):
+    return reference_corim.open_corim(
+        data, tee=tee, trusted=trusted or (KEY.public,), unsigned_is_trusted=vouched, now=now
+    )
+
+
+def test_a_signed_corim_is_read():
+    made = open_corim(signed_corim())
+    assert made.references == ({"measurement": "aa" * 48},)
+    assert (made.name, made.tee, made.tcb, made.expires) == ("guest-7", "snp", {}, None)
+
+
+def test_a_corim_by_a_p256_key_is_read_and_algorithm_and_key_must_fit():
+    private = ec.generate_private_key(ec.SECP256R1())
+
+    def by(message):
+        r, s = decode_dss_signature(private.sign(message, ec.ECDSA(hashes.SHA256())))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+    spki = private.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    key = x509.key_of_spki(spki)
+    assert open_corim(signed_corim(header={1: -7}, signature=by), key).references
+    for header in ({1: -8}, {1: -35}):
+        with pytest.raises(Refused):
+            open_corim(signed_corim(header=header, signature=by), key)
+    with pytest.raises(Refused):
+        open_corim(signed_corim(header={1: -7}), KEY.public)
+
+
+def test_an_unsigned_corim_counts_only_where_the_reader_vouches_for_it():
+    with pytest.raises(Refused) as caught:
+        open_corim(corim())
+    assert caught.value.code == "untrusted-reference"
+    assert open_corim(corim(), vouched=True).references
+    # To vouch for an unsigned file does not make a bad signature good.
+    for data in (signed_corim(key=OTHER), signed_corim(header={3: "text/plain"})):
+        with pytest.raises((Refused, Malformed)):
+            open_corim(data, vouched=True)
+
+
+def test_a_corim_ends():
+    bounded = signed_corim(corim(validity=(NOW - timedelta(hours=1), NOW + timedelta(hours=1))))
+    assert open_corim(bounded).expires == NOW + timedelta(hours=1)
+    for now in (NOW + timedelta(hours=1), NOW - timedelta(hours=2)):
+        with pytest.raises(Refused):
+            open_corim(bounded, now=now)
+
+
+@pytest.mark.parametrize(
+    ("tee", "key", "mval", "registers"),
+    [
+        ("snp", 641, {2: [[7, b"\xaa" * 48]]}, {"measurement": "aa" * 48}),
+        ("nitro", 0, {2: [["sha-384", b"\xaa" * 48]]}, {"pcr0": "aa" * 48}),
+        ("nitro", "pcr8", {2: [[7, b"\xaa" * 48]]}, {"pcr8": "aa" * 48}),
+        ("tdx", "mr_td", {4: cbor2.CBORTag(560, b"\xbb" * 48)}, {"mr_td": "bb" * 48}),
+        (
+            "tdx",
+            "x",
+            {14: {0: [[7, b"\xaa" * 48]], 3: [[7, b"\xcc" * 48]]}},
+            {"rtmr0": "aa" * 48, "rtmr3": "cc" * 48},
+        ),
+        ("gcp", None, {14: {7: [[1, b"\xaa" * 32]]}}, {"pcr7": "aa" * 32}),
+        ("snp", "measurement", {2: [[7, b"\xaa" * 48]], 11: "for people"}, {"measurement": "aa" * 48}),
+    ],
+)
+def test_measurements_become_registers(tee, key, mval, registers):
+    one = {1: mval} if key is None else {0: key, 1: mval}
+    assert open_corim(signed_corim(corim(comid(one))), tee=tee).references == (registers,)
+
+
+def test_minimum_svns_become_minimums_and_each_triple_an_alternative():
+    least = measurement("committed.snp", mval={1: cbor2.CBORTag(553, 20)})
+    made = open_corim(signed_corim(corim(comid(measurement(), least), comid(measurement()))))
+    assert made.tcb == {"committed.snp": 20}
+    assert len(made.references) == 2
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xa0",
+        cbor2.dumps({0: "x", 1: []}),
+        cbor2.dumps(cbor2.CBORTag(501, {0: "x", 1: []})),
+        cbor2.dumps(cbor2.CBORTag(501, {0: "x", 1: [cbor2.CBORTag(505, b"coswid")]})),
+        cbor2.dumps(cbor2.CBORTag(501, {0: "x", 1: [comid(measurement())], 9: "?"})),
+        corim(comid()),
+        corim(comid(measurement(), measurement())),
+        corim(comid(measurement("Kernel Of Sorts"))),
+        corim(comid({0: 5, 1: {2: [[7, b"\xaa" * 48]]}})),
+        corim(comid(measurement(mval={}))),
+        corim(comid(measurement(mval={11: "name alone"}))),
+        corim(comid(measurement(mval={0: {0: "1.0"}}))),
+        corim(comid(measurement(mval={3: {3: True}}))),
+        corim(comid(measurement(mval={1: 3}))),
+        corim(comid(measurement(mval={1: cbor2.CBORTag(552, 3)}))),
+        corim(comid(measurement(mval={1: cbor2.CBORTag(553, -3)}))),
+        corim(comid(measurement(mval={4: b"\xaa" * 48, 5: b"\xff" * 48}))),
+        corim(comid(measurement(mval={4: b""}))),
+        corim(comid(measurement(mval={2: []}))),
+        corim(comid(measurement(mval={2: [[7, b"\xaa" * 32]]}))),
+        corim(comid(measurement(mval={2: [[True, b"\xaa" * 32]]}))),
+        corim(comid(measurement(mval={2: [[1, b"\xaa" * 32], [7, b"\xaa" * 48]]}))),
+        cbor2.dumps(
+            cbor2.CBORTag(
+                501, {0: "x", 1: [cbor2.CBORTag(506, cbor2.dumps({1: {0: "t"}, 4: {0: [[{}, []]], 1: []}}))]}
+            )
+        ),
+        corim(comid(*(measurement(f"r{index}") for index in range(49)))),
+        corim(*(comid(measurement()) for _ in range(65))),
+    ],
+)
+def test_what_is_not_understood_in_a_corim_is_refused_though_it_is_signed(payload):
+    if payload:
+        with pytest.raises(Malformed):
+            open_corim(signed_corim(payload))
+    with pytest.raises(Malformed):
+        open_corim(payload, vouched=True)
+
+
+def test_every_changed_byte_of_a_corim_is_refused():
+    data = signed_corim()
+    for index in range(len(data)):
+        changed = bytearray(data)
+        changed[index] ^= 1
+        with pytest.raises((Refused, Malformed)):
+            open_corim(bytes(changed))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 200), st.binary(max_size=4))
+def test_any_bytes_are_refused_in_words_or_read(data, at, patch):
+    whole = corim()
+    for one in (data, b"\xd9\x01\xf5" + data, whole[:at] + patch + whole[at + len(patch) :]):
+        try:
+            open_corim(one, vouched=True)
+        except (Malformed, Refused):
+            continue
+
+
+# Policy files
+
+
+ROOT = "sha256:" + "11" * 32
+FILE = {
+    "format": "strongroom-policy/1",
+    "name": "prod",
+    "platforms": [
+        {"tee": "snp", "roots": [ROOT], "machines": ["any"], "references": [{"measurement": "cc" * 48}]}
+    ],
+}
+TOML = f"""
+format = "strongroom-policy/1"
+name = "prod"
+[[platforms]]
+tee = "snp"
+roots = ["{ROOT}"]
+machines = ["any"]
+references = [{{ measurement = "{"cc" * 48}" }}]
+"""
+
+
+def parse(value, *extra):
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return policy_file.parse(data, pinned=lambda tee: frozenset({ROOT} if tee == "snp" else ()), extra=extra)
+
+
+def changed(**changes):
+    return {**FILE, "platforms": [{**FILE["platforms"][0], **changes}]}
+
+
+def test_both_forms_of_a_policy_are_one_policy():
+    assert parse(FILE) == parse(TOML.encode())
+    one = parse(FILE).platforms[0]
+    assert (one.simulated, one.memory_guard) == (False, False)
+
+
+def test_toml_dates_are_times_with_a_zone():
+    text = TOML + "[platforms.policy.status]\nUpToDate = 2026-12-31T01:00:00+01:00\n"
+    assert parse(text.encode()).platforms[0].policy.status == {"UpToDate": datetime(2026, 12, 31, tzinfo=UTC)}
+    for bad in ("2026-12-31T00:00:00", "2026-12-31", "12:00:00", "1.5", "inf"):
+        with pytest.raises(Malformed):
+            parse((TOML + f"[platforms.policy.status]\nUpToDate = {bad}\n").encode())
+
+
+def test_pinned_roots_are_those_of_the_tee():
+    assert parse(changed(roots=["pinned"])).platforms[0].roots == (ROOT,)
+    with pytest.raises(Malformed):
+        parse(changed(roots=["pinned"], tee="tpm"))
+    with pytest.raises(Malformed):
+        parse(changed(roots=["pinned", ROOT]))
+
+
+def test_reference_files_add_alternatives_and_tighten_minimums():
+    one = parse(changed(policy={"tcb": {"committed.snp": 22, "launch.snp": 3}}), GOOD.extra()).platforms[0]
+    assert one.references == ({"measurement": "cc" * 48}, *GOOD.references)
+    assert one.policy.tcb == {"committed.snp": 22, "launch.snp": 3}
+    assert parse(FILE, GOOD.extra()).platforms[0].policy.tcb == {"committed.snp": 20}
+    assert parse(FILE, GOOD.extra()).digest != parse(FILE).digest
+    # Of another TEE: not added.
+    other = policy_file.Extra(tee="tdx", references=({"mr_td": "x"},), tcb={"a": 1})
+    assert parse(FILE, other) == parse(FILE)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"format = ",
+        b"\xff\xfe",
+        {**FILE, "platforms": []},
+        {**FILE, "platform": []},
+        {**FILE, "format": "strongroom-policy/2"},
+        changed(references=[]),
+        changed(machines=[]),
+        changed(roots=[]),
+        changed(rooots=[]),
+        changed(policy={"tcbs": {}}),
+        changed(simulated="yes"),
+        json.dumps(FILE).encode().replace(b'"name"', b'"name":"x","name"', 1),
+    ],
+)
+def test_rule_34_other_policy_files_are_refused(value):
+    with pytest.raises(Malformed):
+        parse(value)
