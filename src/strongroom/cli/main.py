@@ -26,6 +26,7 @@ VERBS = {
     "ledger": "ledger",
     "proof": "proof",
     "evidence": "evidence",
+    "endorsements": "endorsements",
 }
 
 
