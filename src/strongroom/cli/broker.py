@@ -155,7 +155,7 @@ def serve(
 
     known = wiring.read_settings(directory)
     host, port = (known.host, known.port) if listen is None else settings.listen_parts(listen)
-    kept = None if expect is None else files.read(expect, max_bytes=checkpoint.MAX_BYTES).decode()
+    kept = None if expect is None else files.read_text(expect, max_bytes=checkpoint.MAX_BYTES)
     secret = _passphrase(directory, passphrase_fd)
     with wiring.serving(directory, replica=replica), wiring.open_broker(directory, secret) as opened:
         if kept is not None:

@@ -22,6 +22,14 @@ def read(path: Path, *, max_bytes: int) -> bytes:
     return data
 
 
+def read_text(path: Path, *, max_bytes: int) -> str:
+    """The same as text. Raises `Malformed` when it is not UTF-8."""
+    try:
+        return read(path, max_bytes=max_bytes).decode()
+    except UnicodeDecodeError:
+        raise Malformed(f"{path}: is no text", code="not-text") from None
+
+
 def write(path: Path, data: bytes, *, private: bool = False, replace: bool = False) -> None:
     """Write atomically: the file is there whole, or not at all. `private` means mode 0600.
 

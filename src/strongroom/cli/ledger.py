@@ -16,7 +16,7 @@ from strongroom.cli.identity import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import printable
 from strongroom.crypto import sign
 from strongroom.encoding import reader
-from strongroom.errors import Malformed, Misuse, Refused
+from strongroom.errors import Misuse, Refused
 from strongroom.fetch import brokers
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles, witness
@@ -76,7 +76,7 @@ def verify(
     _audit(source, current, lambda _index, entry: _parses(entry))
     for path in against:
         with _kept_apart(state, note):
-            witness.compare(note, _read_note(path), key, source)
+            witness.compare(note, files.read_text(path, max_bytes=checkpoint_format.MAX_BYTES), key, source)
     files.write(state, note.encode(), replace=True)
     print(f"consistent: {current.size} entries, root {current.root.hex()[:16]}…")
 
@@ -105,17 +105,10 @@ def _observe(
     source: brokers.BrokerReader, key: sign.VerifyingKey, state: Path
 ) -> tuple[str, checkpoint_format.Checkpoint]:
     """The ledger's newest checkpoint, once it is shown to extend the one that `state` remembers."""
-    remembered = _read_note(state) if state.exists() else None
+    remembered = files.read_text(state, max_bytes=checkpoint_format.MAX_BYTES) if state.exists() else None
     note = source.checkpoint()
     with _kept_apart(state, note):
         return note, witness.observe(remembered, note, key, source)
-
-
-def _read_note(path: Path) -> str:
-    try:
-        return files.read(path, max_bytes=checkpoint_format.MAX_BYTES).decode()
-    except UnicodeDecodeError:
-        raise Malformed(f"{path}: is no checkpoint") from None
 
 
 @contextlib.contextmanager

@@ -76,7 +76,10 @@ def load(
     configuration) is for a root file system, which brings none. `progress` gets bytes of layers
     read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
     """
-    path = path.resolve()
+    try:
+        path = path.resolve()
+    except RuntimeError:  # Python before 3.13, of a link that leads to itself
+        raise Misuse(f"{path}: a link that leads to itself", code="bad-path") from None
     if not path.exists():
         raise Misuse(
             f"{path}: no such file or folder", hint="give an OCI layout, an image archive or a folder"

@@ -62,6 +62,17 @@ def test_a_broker_whose_address_cannot_be_written_down_is_taken_back(alice, tmp_
     assert init(monkeypatch, capsys, alice, folder, tmp_path / "alice.party.json")[0] == 0
 
 
+def test_a_broker_is_not_started_against_a_checkpoint_that_is_none(alice, tmp_path, monkeypatch, capsys):
+    assert init(monkeypatch, capsys, alice, tmp_path / "broker", tmp_path / "alice.party.json")[0] == 0
+    for junk in (b"\xff\xfe", b"", b"text"):
+        (tmp_path / "junk").write_bytes(junk)
+        code, _, err = run(
+            monkeypatch, capsys, "broker", "serve", tmp_path / "broker", "--expect", tmp_path / "junk"
+        )
+        assert code == 2, err
+        assert "error [" in err
+
+
 def test_only_plain_files_are_replaced(tmp_path):
     """A command run by root once replaced /dev/null by a plain file."""
     device, link, folder = tmp_path / "pipe", tmp_path / "link", tmp_path / "folder"
@@ -91,6 +102,10 @@ def test_arguments_that_are_no_paths_or_numbers(alice, tmp_path, monkeypatch, ca
         assert code in (2, 5), words
         assert "error [" in err
         assert "\nhint: " in err
+    image = ("convert", tmp_path / "loop", "-i", alice, "--name", "q", "--out", tmp_path / "out")
+    code, _, err = run(monkeypatch, capsys, *image)
+    assert code == 2
+    assert "error [bad-path]" in err
     code, _, err = run(monkeypatch, capsys, "scrape", 2**22 + 1, "--canary", "canary-\udcff")
     assert code == 5, err
 
