@@ -188,15 +188,16 @@ def _moment(stated: Value | None) -> datetime | None:
 
 
 def _demanded(claims: Claims, policy: Policy) -> Iterator[Check]:
-    """The facts of the strict default, and of the profile."""
+    """The facts of the strict default, and of the profile. One that is waived is told as that."""
     strict = policy.profile == policy_model.STRICT
-    for name, wanted, source in profiles.demanded_facts(claims, strict=strict, waived=policy.waived):
+    for name, wanted, source in profiles.demanded_facts(claims, strict=strict):
         got = claims.facts.get(name)
+        waived = name in policy.waived and not strict
         yield _made(
             f"platform.default.{name}",
-            _shown(wanted),
+            "any value: the parties signed that they waive it" if waived else _shown(wanted),
             _shown(got),
-            _same(got, wanted),
+            waived or _same(got, wanted),
             hint="demanded by the profile `strict`"
             if strict
             else "demanded by default; the parties may waive it by its name, and sign that",

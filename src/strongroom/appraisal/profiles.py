@@ -84,15 +84,11 @@ BROKEN: dict[str, str] = {
 }
 
 
-def demanded_facts(
-    claims: Claims, *, strict: bool, waived: tuple[str, ...]
-) -> tuple[tuple[str, Value, str], ...]:
-    """The facts that hold by default (none of them waived when `strict`), and by `strict` the further ones."""
+def demanded_facts(claims: Claims, *, strict: bool) -> tuple[tuple[str, Value, str], ...]:
+    """The facts that hold by default, and by `strict` the further ones."""
     kinds = _kinds(claims)
-    plain = tuple(one for kind in kinds for one in DEFAULT_FACTS.get(kind, ()))
-    if strict:
-        return (*plain, *(one for kind in kinds for one in STRICT_FACTS.get(kind, ())))
-    return tuple(one for one in plain if one[0] not in waived)
+    tables = (DEFAULT_FACTS, STRICT_FACTS) if strict else (DEFAULT_FACTS,)
+    return tuple(one for table in tables for kind in kinds for one in table.get(kind, ()))
 
 
 def has_status(claims: Claims) -> bool:

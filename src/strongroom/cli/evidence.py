@@ -242,6 +242,8 @@ def _print_verdict(verdict: Any, name: str) -> None:
         )
         if not check.ok and check.source:
             print(printable(f"       source: {check.source}"))
+    if verdict.claims is not None and verdict.claims.simulated:
+        print("SIMULATED: no hardware stands behind this evidence; its maker could have made it up")
     for one in () if verdict.claims is None else verdict.claims.not_checked:
         print(printable(f"not checked: {one}"))
 

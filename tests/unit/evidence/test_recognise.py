@@ -1,0 +1,305 @@
+"""Evidence files of any kind: recognised for what they are, in every wrapping, and anything else refused in words."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strongroom.encoding import pem
+from strongroom.errors import Malformed
+from strongroom.evidence import recognise as recognising
+from strongroom.evidence import wrapped
+from strongroom.evidence.describe import describe
+from strongroom.evidence.recognise import recognise
+from strongroom.model.binding import Preset
+from strongroom.model.evidence import Evidence
+from strongroom_testing.evidence_folder import BINDING, NOW
+from strongroom_testing.fake_amd import FakeAmd
+from strongroom_testing.fake_aws import FakeAws
+from strongroom_testing.fake_intel import FakeIntel
+
+INTEL = FakeIntel(now=NOW)
+QUOTES = {
+    (tee, version): INTEL.evidence(BINDING, tee=tee, version=version).parts["quote"]
+    for tee, version in (("sgx", 3), ("tdx", 4), ("tdx", 5))
+}
+QUOTE = QUOTES["tdx", 4]
+REPORT = FakeAmd(now=NOW).evidence(BINDING).parts["report"]
+TPM_QUOTE = b"\xff\x54\x43\x47\x80\x18" + bytes(100)
+HCL = b"HCLA" + bytes(2000)
+SPDM = b"\x11\xe0\x01\xff" + bytes(33) + b"\x11\x60" + bytes(200)
+
+
+@pytest.mark.parametrize(("tee", "version"), QUOTES)
+def test_intel_quotes_are_recognised(tee, version):
+    found = recognise(QUOTES[tee, version])
+    assert found.evidence == Evidence(tee=tee, parts={"quote": QUOTES[tee, version]})
+    assert found.kind == f"{tee.upper()} quote, version {version}"
+
+
+@pytest.mark.parametrize(
+    ("data", "tee", "part"),
+    [
+        (REPORT, "snp", "report"),
+        (HCL, "azure", "hcl-report"),
+        (SPDM, "nvgpu", "report"),
+        (TPM_QUOTE, "tpm", "quote"),
+        (b"\xd9\x01\x8f\xa2" + bytes(60), "cca", "token"),
+        (b"\x84\x44\xa1\x01\x38\x22\xa0\x59\x10\x00\xa9\x69module_id" + bytes(60), "nitro", "document"),
+    ],
+)
+def test_other_evidence_is_recognised(data, tee, part):
+    for text in (data, data.hex().encode(), base64.b64encode(data)):
+        assert recognise(text).evidence == Evidence(tee=tee, parts={part: data})
+
+
+def test_a_whole_document_of_a_fake_is_recognised():
+    evidence = FakeAws(now=NOW).evidence(
+        Preset(values={"user_data": b"x", "nonce": b"n" * 32, "public_key": b"k"})
+    )
+    assert recognise(evidence.parts["document"]).evidence == evidence
+    assert recognise(evidence.encode()).evidence == evidence
+
+
+def test_the_answer_of_the_guests_driver_holds_a_report():
+    answer = struct.pack("<II", 0, len(REPORT)) + bytes(24) + REPORT
+    for data in (answer, answer + bytes(2784)):
+        assert recognise(data).evidence.parts == {"report": REPORT}
+    for bad in (struct.pack("<II", 22, len(REPORT)) + answer[8:], answer + b"x", answer[:-1]):
+        with pytest.raises(Malformed):
+            recognise(bad)
+
+
+@pytest.mark.parametrize(
+    ("data", "layers"),
+    [
+        (b"0x" + QUOTE.hex().encode(), ("hexadecimal",)),
+        (QUOTE.hex().upper().encode() + b"\n", ("hexadecimal",)),
+        (
+            b"\n".join(QUOTE.hex().encode()[at : at + 60] for at in range(0, 2 * len(QUOTE), 60)),
+            ("hexadecimal",),
+        ),
+        (base64.encodebytes(QUOTE), ("base64",)),
+        (base64.urlsafe_b64encode(QUOTE).rstrip(b"="), ("base64",)),
+        (base64.b64encode(base64.b64encode(QUOTE)), ("base64", "base64")),
+        (base64.b64encode(gzip.compress(QUOTE)), ("base64", "gzip")),
+        (pem.encode(QUOTE, b"QUOTE"), ("PEM",)),
+        (json.dumps({"a": {"b": [QUOTE.hex()]}}).encode(), ("JSON, .a.b[0]", "hexadecimal")),
+        (json.dumps({"quote": list(QUOTE)}).encode(), ("JSON, .quote",)),
+        (
+            json.dumps({"e": json.dumps({"q": base64.b64encode(QUOTE).decode()})}).encode(),
+            ("JSON, .e", "JSON, .q", "base64"),
+        ),
+    ],
+)
+def test_wrappings_are_taken_off_and_told(data, layers):
+    found = recognise(data)
+    assert found.evidence.parts == {"quote": QUOTE}
+    assert found.layers == layers
+
+
+def test_of_several_the_most_telling_one():
+    value = {"tpm": TPM_QUOTE.hex(), "td": QUOTE.hex()}
+    assert recognise(json.dumps(value).encode()).evidence.tee == "tdx"
+    value = {"td": QUOTE.hex(), "tpm": TPM_QUOTE.hex()}
+    assert recognise(json.dumps(value).encode()).evidence.tee == "tdx"
+
+
+def number(tag, value):
+    return varint(tag << 3) + varint(value)
+
+
+def run(tag, data):
+    return varint(tag << 3 | 2) + varint(len(data)) + data
+
+
+def varint(value):
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out + bytes([value]))
+
+
+PCRS = {index: bytes([index]) * 32 for index in range(24)}
+
+
+def test_go_tpm_tools_protocol_buffers_and_their_json():
+    entries = b"".join(run(2, number(1, index) + run(2, value)) for index, value in PCRS.items())
+    sha1 = run(2, run(1, TPM_QUOTE) + run(2, b"sha1") + run(3, number(1, 4)))
+    sha256 = run(2, run(1, TPM_QUOTE) + run(2, b"signature") + run(3, number(1, 11) + entries))
+    data = (
+        run(1, b"\0\x23" + bytes(60)) + sha1 + sha256 + run(3, b"log") + run(6, b"leaf") + run(7, b"issuer")
+    )
+    found = recognise(data)
+    parts = {
+        "quote": TPM_QUOTE,
+        "signature": b"signature",
+        "ak-certificate": b"leaf",
+        "issuers": b"issuer",
+        "pcrs": b"".join(PCRS.values()),
+        "event-log": b"log",
+    }
+    assert found.evidence == Evidence(tee="gcp", parts=parts)
+
+    def text(value):
+        return base64.b64encode(value).decode()
+
+    value = {
+        "akPub": "AAA=",
+        "quotes": [
+            {"quote": text(TPM_QUOTE), "rawSig": "AAAA", "pcrs": {"hash": "SHA1", "pcrs": {}}},
+            {
+                "quote": text(TPM_QUOTE),
+                "rawSig": text(b"signature"),
+                "pcrs": {"hash": "SHA256", "pcrs": {str(index): text(one) for index, one in PCRS.items()}},
+            },
+        ],
+        "eventLog": text(b"log"),
+        "akCert": text(b"leaf"),
+        "intermediateCerts": [text(b"issuer")],
+    }
+    assert recognise(json.dumps(value).encode()).evidence == found.evidence
+    for cut in range(len(data)):
+        assert wrapped.protocol_buffer(data[:cut]) is None or cut > data.index(b"leaf")
+
+
+def test_azure_evidence_of_trustee_in_each_of_its_forms():
+    pcrs = [value.hex() for value in PCRS.values()]
+    new = {
+        "version": 2,
+        "tpm_quote": {"signature": "aa" * 256, "message": TPM_QUOTE.hex(), "pcrs": pcrs},
+        "hcl_report": base64.urlsafe_b64encode(HCL).decode().rstrip("="),
+        "td_quote": base64.b64encode(QUOTE).decode(),
+    }
+    old = {
+        "quote": {
+            "signature": [0xAA] * 256,
+            "message": list(TPM_QUOTE),
+            "pcrs": [list(one) for one in PCRS.values()],
+        },
+        "report": list(HCL),
+        "td_quote": list(QUOTE),
+    }
+    parts = {
+        "hcl-report": HCL,
+        "td-quote": QUOTE,
+        "quote": TPM_QUOTE,
+        "signature": b"\x00\x14\x00\x0b\x01\x00" + b"\xaa" * 256,
+        "pcrs": b"".join(PCRS.values()),
+    }
+    for value in (new, old, {"platform": "az-tdx", "evidence": new}):
+        assert recognise(json.dumps(value).encode()).evidence == Evidence(tee="azure", parts=parts)
+
+
+def test_certificates_beside_the_evidence_become_endorsements():
+    value = {
+        "tpm_quote": {"signature": "aa" * 256, "message": TPM_QUOTE.hex(), "pcrs": []},
+        "hcl_report": HCL.hex(),
+        "vcek": base64.b64encode(b"certificate").decode(),
+    }
+    assert recognise(json.dumps(value).encode()).endorsements == {"vek": b"certificate"}
+    value["vcek"] = pem.encode(b"certificate", b"CERTIFICATE").decode()
+    assert recognise(json.dumps(value).encode()).endorsements == {"vek": b"certificate"}
+
+
+def test_azures_own_request_and_nvidias_devices():
+    both = len(TPM_QUOTE).to_bytes(2, "big") + TPM_QUOTE + b"signature"
+
+    def text(value):
+        return base64.b64encode(value).decode()
+
+    value = {
+        "evidence": {
+            "tpmQuote": text(both),
+            "hclReport": text(HCL),
+            "pcrs": {str(index): text(one) for index, one in PCRS.items()},
+        },
+        "nonce": "x",
+    }
+    found = recognise(json.dumps(value).encode()).evidence
+    assert found.tee == "azure"
+    assert found.parts["quote"] == TPM_QUOTE
+    assert found.parts["signature"] == b"signature"
+    chain = pem.encode(b"leaf", b"CERTIFICATE") + pem.encode(b"root", b"CERTIFICATE")
+    device = {"arch": "HOPPER", "evidence": text(SPDM), "certificate": text(chain)}
+    found = recognise(json.dumps(device).encode()).evidence
+    assert found == Evidence(tee="nvgpu", parts={"report": SPDM, "certificates": b"leafroot"})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"hello",
+        b"ab" * 100,
+        json.dumps({"quote": "x" * 100}).encode(),
+        QUOTE[:20],
+        REPORT + b"\0",
+        REPORT[:-1],
+        b"\x06\0\0\0" + REPORT[4:],
+        struct.pack("<H", 6) + QUOTE[2:],
+        b'{"tee": "snp", "parts": {}}',
+        b'{"tee": "snp", "tee": "tdx", "parts": {"quote": ""}}',
+        pem.encode(b"x" * 100, b"CERTIFICATE"),
+    ],
+)
+def test_anything_else_is_refused_in_words(data):
+    with pytest.raises(Malformed):
+        recognise(data)
+
+
+def test_rule_15_sizes_and_depths_are_bounded():
+    with pytest.raises(Malformed):
+        recognise(bytes(recognising.MAX_FILE + 1))
+    bomb = gzip.compress(bytes(64 * 1024 * 1024))
+    with pytest.raises(Malformed):
+        recognise(bomb)
+    deep = QUOTE
+    for _ in range(recognising.MAX_LAYERS + 1):
+        deep = gzip.compress(deep)
+    with pytest.raises(Malformed):
+        recognise(deep)
+    nested = json.dumps({"a": QUOTE.hex()})
+    for _ in range(20):
+        nested = '{"a":' + nested + "}"
+    with pytest.raises(Malformed):
+        recognise(nested.encode())
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.binary(max_size=200).map(lambda data: b"\x0a" + data),
+        st.recursive(
+            st.none() | st.integers(-9, 300) | st.text(max_size=8) | st.just(TPM_QUOTE.hex()),
+            lambda inner: (
+                st.lists(inner, max_size=4)
+                | st.dictionaries(
+                    st.sampled_from(
+                        ["quotes", "akCert", "tpm_quote", "hcl_report", "pcrs", "evidence", "certificate"]
+                    ),
+                    inner,
+                    max_size=4,
+                )
+            ),
+            max_leaves=12,
+        ).map(lambda value: json.dumps(value).encode()),
+    )
+)
+def test_rule_15_whatever_it_is_it_is_recognised_or_refused_in_words(data):
+    try:
+        found = recognise(data)
+    except Malformed:
+        return
+    assert all(one.value for one in describe(found.evidence))
