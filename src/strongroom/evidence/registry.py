@@ -1,14 +1,16 @@
 """From a TEE's name to its verifier: the table that names them all.
 
 `verify` is pure: no network, no clock, no argument changed, no optional check. It raises or returns.
+A verifier's file is loaded when its TEE is first asked for, so that nobody waits for the others.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import functools
+import importlib
+from typing import TYPE_CHECKING, Protocol, cast
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import azure, cca, gcp, nitro, nvgpu, sgx, snp, tdx, tpm
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,17 +36,13 @@ class Verifier(Protocol):
         """Claims, or `EvidenceRefused` or `Malformed`."""
 
 
-VERIFIERS: dict[str, Verifier] = {
-    "azure": azure.verify,
-    "cca": cca.verify,
-    "gcp": gcp.verify,
-    "nitro": nitro.verify,
-    "nvgpu": nvgpu.verify,
-    "sgx": sgx.verify,
-    "snp": snp.verify,
-    "tdx": tdx.verify,
-    "tpm": tpm.verify,
-}
+# Each name is a file beside this one that offers `verify`.
+VERIFIERS = ("azure", "cca", "gcp", "nitro", "nvgpu", "sgx", "snp", "tdx", "tpm")
+
+
+@functools.cache
+def _verifier(tee: str) -> Verifier:
+    return cast("Verifier", importlib.import_module(f"strongroom.evidence.{tee}").verify)
 
 
 def verify(
@@ -61,8 +59,7 @@ def verify(
     roots: digests of the roots that count (see `roots`); an empty set accepts nothing.
     Raises `EvidenceRefused` with the failed check's name, or `Malformed` when a part does not parse.
     """
-    verifier = VERIFIERS.get(evidence.tee)
-    if verifier is None:
+    if evidence.tee not in VERIFIERS:
         raise EvidenceRefused(
             "tee",
             expected="one of " + ", ".join(sorted(VERIFIERS)),
@@ -76,4 +73,4 @@ def verify(
             got="none",
             hint=f"the contract has no platform for {evidence.tee}; an empty set of roots accepts nothing",
         )
-    return verifier(evidence, endorsements, binding=binding, roots=roots, now=now)
+    return _verifier(evidence.tee)(evidence, endorsements, binding=binding, roots=roots, now=now)
