@@ -92,8 +92,7 @@ def write(folder: Path) -> None:
         platform(claims["snp"], waived=["policy.migrate_ma"]),
     ]
     _policy(folder / "policy.json", platforms)
-    toml = json.dumps(platforms[0]["references"][0])  # type: ignore[index]
-    fields = ", ".join(f'{key} = "{value}"' for key, value in json.loads(toml).items())
+    fields = ", ".join(f'{key} = "{value}"' for key, value in claims["tdx"].registers.items())
     (folder / "policy.toml").write_text(
         f'format = "strongroom-policy/1"\nname = "test"\n[[platforms]]\ntee = "tdx"\nsimulated = true\n'
         f'roots = ["{claims["tdx"].root}"]\nmachines = ["any"]\nreferences = [{{ {fields} }}]\n'

@@ -251,7 +251,9 @@ def _digest(value: cbor.Value) -> str:
     ):
         raise Malformed("CoMID digests: expected exactly one, of the register's algorithm")
     algorithm, raw = value[0]
-    size = _HASHES.get(algorithm) if type(algorithm) in (int, str) else None  # type: ignore[arg-type]
+    size = None
+    if isinstance(algorithm, int | str) and not isinstance(algorithm, bool):
+        size = _HASHES.get(algorithm)
     if size is None or not isinstance(raw, bytes) or len(raw) != size:
         raise Malformed("CoMID digests: expected SHA-256, SHA-384 or SHA-512, of its length")
     return raw.hex()

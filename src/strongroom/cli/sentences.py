@@ -98,3 +98,13 @@ def _platform(platform: Platform) -> Iterator[str]:
         yield f"         machine {'ANY that the roots vouch for' if machine == ANY else machine}"
     for root in platform.roots:
         yield f"         root {root}"
+    if platform.policy is not None:
+        # In the words of docs/policy.md: each rule and allowance as it is signed.
+        for key, value in platform.policy.to_json().items():
+            if isinstance(value, dict) and key != "devices":
+                for name, inner in value.items():
+                    yield f"         policy {key}: {name} {json.dumps(inner)}"
+                if not value:
+                    yield f"         policy {key}: none"
+            else:
+                yield f"         policy {key}: {json.dumps(value)}"

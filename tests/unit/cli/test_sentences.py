@@ -49,7 +49,7 @@ def test_every_value_of_a_contract_is_shown():
 def test_no_text_within_makes_a_line_of_its_own():
     plain = samples.a_contract()
     image = replace(plain.image, arguments=(EVIL,), environment={"A": EVIL})
-    platform = replace(plain.platforms[0], machines=(EVIL,), references=({EVIL: EVIL},))
+    platform = replace(plain.platforms[0], machines=(EVIL,), references=({"kernel": EVIL},))
     lines = list(sentences.of(samples.a_contract(image=image, platforms=(platform,))))
     assert sum(line.startswith("log ") for line in lines) == 1
     assert all(line.isprintable() for line in lines)
