@@ -100,11 +100,11 @@ def _platform(platform: Platform) -> Iterator[str]:
         yield f"         root {root}"
     if platform.policy is not None:
         # In the words of docs/policy.md: each rule and allowance as it is signed.
-        for key, value in platform.policy.to_json().items():
-            if isinstance(value, dict) and key != "devices":
-                for name, inner in value.items():
+        for key, said in platform.policy.to_json().items():
+            if isinstance(said, dict) and key != "devices":
+                for name, inner in said.items():
                     yield f"         policy {key}: {name} {json.dumps(inner)}"
-                if not value:
+                if not said:
                     yield f"         policy {key}: none"
             else:
-                yield f"         policy {key}: {json.dumps(value)}"
+                yield f"         policy {key}: {json.dumps(said)}"
