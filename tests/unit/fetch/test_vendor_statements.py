@@ -26,7 +26,7 @@ from strongroom_testing.fake_google import FakeGoogle
 from strongroom_testing.fake_intel import FakeIntel
 from strongroom_testing.fake_nvidia import FakeGpu
 from strongroom_testing.intel_faults import F
-from strongroom_testing.intel_pki import FMSPC
+from strongroom_testing.intel_pki import FMSPC, PROCESSOR_CA, Entity
 from strongroom_testing.vendor_services import (
     GOOGLE_HOST,
     RIM,
@@ -577,3 +577,22 @@ def test_a_rim_ends_after_thirty_days(tmp_path, services):
     assert len(services.asked) == 1
     made.library.get(ask, now=NOW + 31 * DAY)
     assert len(services.asked) == 2
+
+
+def test_a_genuine_list_of_the_other_ca_is_refused(tmp_path, services):
+    """It would be verified as the other CA's, and refused; here it must not push the number seen of this one."""
+    other = Entity(PROCESSOR_CA, intel().root, NOW - DAY, NOW + 300 * DAY, ca=True, path_length=0)
+    chain = urllib.parse.quote(other.chain)
+    services.spoil(
+        "/pckcrl",
+        lambda good: replace(good, body=revocation_list(other, number=9, now=NOW)).having(
+            "SGX-PCK-CRL-Issuer-Chain", chain
+        ),
+    )
+    made = refused(tmp_path, services, intel().evidence(BOUND))
+    assert not any("/crl/platform" in name for name in made.library.marks.seen())
+
+
+def test_a_pck_ca_s_list_is_not_the_root_s(tmp_path, services):
+    services.intel_parts["sgx"]["root-ca-crl"] = services.intel_parts["sgx"]["pck-crl"]
+    refused(tmp_path, services, intel().evidence(BOUND))
