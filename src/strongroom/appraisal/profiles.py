@@ -36,10 +36,7 @@ STRICT_FACTS: dict[str, tuple[tuple[str, Value, str], ...]] = {
         ("platform.ecc_en", True, SNP_REPORT),
         ("mask_chip_key", False, SNP_REPORT),
     ),
-    "tdx": (
-        ("td_attributes.perfmon", False, TDX_ATTRIBUTES),
-        ("td_report", "1.5", "Intel TDX DCAP quote, version 5 body"),
-    ),
+    "tdx": (("td_attributes.perfmon", False, TDX_ATTRIBUTES),),
     "nitro": (("nitrotpm", False, "AWS Nitro Enclaves User Guide"),),
 }
 
