@@ -31,7 +31,7 @@ except ImportError:
     dcap_qvl = None
 
 ROUNDS = 300
-MANY = 20_000
+MANY = 100_000
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEPT = [one for one in vars(x509).values() if hasattr(one, "cache_clear")]
 KINDS = (("sgx", 3, "SGX v3"), ("tdx", 4, "TDX v4"), ("tdx", 5, "TDX v5"))
