@@ -128,10 +128,11 @@ class Client:
         answer = self._once(service, place, url, ends, max_bytes=max_bytes)
         if answer.status not in _REDIRECTS:
             return answer
-        target = urllib.parse.urljoin(url, answer.one("location"))
+        target = answer.one("location")
         try:
-            elsewhere = not _is_plain_url(target) or _place(target, plain=service.plain) != place
-        except Misuse:
+            target = urllib.parse.urljoin(url, target)
+            elsewhere = _place(target, plain=service.plain) != place
+        except (Misuse, ValueError):
             elsewhere = True
         if elsewhere:
             raise Refused(
@@ -167,7 +168,10 @@ class Client:
                         "User-Agent": "strongroom",
                     },
                 )
-                return _read(connection.getresponse(), max_bytes)
+                answer = _read(connection.getresponse(), max_bytes)
+                if answer.problem and time.monotonic() >= ends:
+                    raise TimeoutError
+                return answer
         # ValueError, AttributeError: a connection that was shut under http.client's hands.
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
             late = time.monotonic() >= ends
