@@ -1,8 +1,8 @@
 """Work on a long run of blocks, spread over the processor's cores, results in order, memory bounded.
 
 Encrypting and hashing 4096 bytes at a time is mostly the interpreter's time, which threads cannot share;
-so each lane is a forked process with a few buffers of its own in shared anonymous memory. The parent fills buffers
-in turn; while a lane works on one, the next ones are filled. Nothing passes through a file; keys were in memory before.
+so each lane is a forked process with two buffers of its own in shared anonymous memory. The parent fills buffers
+in turn; while a lane works on one, the other is filled. Nothing passes through a file; keys were in memory before.
 
 A process with several threads must not be forked: there, and for short runs, the work is done in place.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BLOCK = 4096
 RUN = 1 << 20
 BUFFER = RUN + BLOCK  # room for what a cipher wants behind the last block
-_DEPTH = 4  # buffers per lane: enough that neither side waits when the other is interrupted
+_DEPTH = 2  # buffers per lane; four are no faster
 _MAX_LANES = 8
 _WORTH_FORKING = 32 * RUN
 
