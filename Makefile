@@ -1,5 +1,5 @@
 # `make demo` plays the main job, `make test` runs the tests. Both set everything up first.
-.PHONY: demo test check bench vectors setup lock clean help
+.PHONY: demo test soak check bench vectors setup lock clean help
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 
@@ -14,6 +14,9 @@ demo: setup  ## the main job, end to end, with the attack and the cheats
 
 test: setup check  ## all tests, with real rooms
 	@$(VENV)/pytest
+
+soak: setup  ## the slow tests: every value of every byte, strangers' programs in rooms
+	@$(VENV)/pytest -m soak --timeout 3600
 
 check: setup  ## ruff, mypy, import-linter: seconds
 	@$(VENV)/ruff check src tests tools
