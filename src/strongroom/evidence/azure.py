@@ -109,15 +109,7 @@ def attest(evidence: Evidence, *, binding: Bound) -> Quoted:
             source=_SPEC_TPM,
         ) from None
     # 5 binding
-    expected = binding.value("extra_data")
-    if quote.extra_data != expected:
-        raise EvidenceRefused(
-            "binding",
-            expected=expected.hex() or "nothing",
-            got=quote.extra_data.hex() or "nothing",
-            hint="the quote is for another nonce, contract, key or audience: evidence cannot be used again",
-            source="model/binding.py",
-        )
+    tpm_quote.check_binding(quote, binding)
     # 6 pcr-values
     pcrs = tpm_quote.check_pcrs(quote, signature, parts["pcrs"])
     return Quoted(hcl=hcl, quote=quote, pcrs=pcrs, hardware=hardware)

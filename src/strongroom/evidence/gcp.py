@@ -110,15 +110,7 @@ def verify(
     signature = tpm_quote.parse_signature(parts["signature"])
     _check_signature(signature, path.leaf.key, quote.raw)
     # 6 binding
-    expected = binding.value("extra_data")
-    if quote.extra_data != expected:
-        raise EvidenceRefused(
-            "binding",
-            expected=expected.hex() or "nothing",
-            got=quote.extra_data.hex() or "nothing",
-            hint="the quote is for another nonce, contract, key or audience: evidence cannot be used again",
-            source="model/binding.py",
-        )
+    tpm_quote.check_binding(quote, binding)
     # 7 pcr-values
     pcrs = tpm_quote.check_pcrs(quote, signature, parts["pcrs"])
     # 8 event-log

@@ -106,15 +106,7 @@ def verify(
     signature = tpm_quote.parse_signature(parts["signature"])
     _check_signature(signature, path.leaf.key, quote.raw)
     # 5 binding
-    expected = binding.value("extra_data")
-    if quote.extra_data != expected:
-        raise EvidenceRefused(
-            "binding",
-            expected=expected.hex(),
-            got=quote.extra_data.hex() or "nothing",
-            hint="the quote is for another nonce, contract, key or audience: evidence cannot be used again",
-            source="model/binding.py",
-        )
+    tpm_quote.check_binding(quote, binding)
     # 6 pcr-values
     pcrs = tpm_quote.check_pcrs(quote, signature, parts["pcrs"])
     # 7 launch

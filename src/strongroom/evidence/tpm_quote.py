@@ -2,7 +2,8 @@
 
 Specs: TCG TPM 2.0 Library, Part 1: Architecture, 32.3 (what a quote digests); Part 2: Structures, 10.12
 (attestation) and 11.3 (signatures). Shared by every TEE whose evidence holds a TPM quote. Parsing believes
-nothing; `check_signature` and `check_pcrs` are the only judgements here. One bank a quote, SHA-256 or SHA-384.
+nothing; `check_signature`, `check_binding` and `check_pcrs` are the only judgements here. One bank a quote,
+SHA-256 or SHA-384.
 
 TPMS_ATTEST  magic u32 = ff 54 43 47 (made inside a TPM)   type u16 = 8018 (quote)
              qualifiedSigner TPM2B_NAME    extraData TPM2B_DATA
@@ -24,6 +25,7 @@ from strongroom.errors import EvidenceRefused, Malformed, Refused
 
 if TYPE_CHECKING:
     from strongroom.crypto.x509 import PublicKey
+    from strongroom.model.binding import Bound
 
 MAX_QUOTE = 1024
 MAX_SIGNATURE = 2048
@@ -160,6 +162,19 @@ def check_signature(signature: EcdsaSignature | RsaSignature, key: PublicKey, me
         key.verify_rs(r=signature.r, s=signature.s, message=message, hash=signature.hash)
     else:
         key.verify_rsa(signature.raw, message, hash=signature.hash, pss=signature.pss)
+
+
+def check_binding(quote: Quote, binding: Bound) -> None:
+    """Raise `EvidenceRefused` (`binding`) unless the quote's extra data are exactly those that `binding` states."""
+    expected = binding.value("extra_data")
+    if quote.extra_data != expected:
+        raise EvidenceRefused(
+            "binding",
+            expected=expected.hex() or "nothing",
+            got=quote.extra_data.hex() or "nothing",
+            hint="the quote is for another nonce, contract, key or audience: evidence cannot be used again",
+            source="model/binding.py",
+        )
 
 
 def check_pcrs(quote: Quote, signature: EcdsaSignature | RsaSignature, values: bytes) -> dict[int, bytes]:
