@@ -14,38 +14,24 @@ import os
 import secrets
 import shutil
 import signal
-import socket
-import ssl
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 import images
+from cheats import cheats
+from stage import CONSOLE, STRONGROOM, ActFailedError, Stage, table, write_contract
 
 from strongroom.errors import StrongroomError
-from strongroom.model import binding, evidence, messages
 from strongroom.node import scrape
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-CONSOLE = Console(highlight=False)
-STRONGROOM = str(Path(sys.executable).with_name("strongroom"))
-PASSPHRASE = "the demo's passphrase"
 FLIGHTS = 336_776
 CANARIES = 16
-RUNS = 8
 SQL = """\
 -- Which carriers lose the most time, and does the wind matter? One line per carrier.
 COPY (
@@ -59,91 +45,6 @@ COPY (
   GROUP BY a.name ORDER BY a.name
 ) TO '/out/delays.csv' (HEADER);
 """
-OTHER_SQL = "COPY (SELECT * FROM '/data/flights/flights.parquet') TO '/out/everything.csv';\n"
-
-
-class ActFailedError(Exception):
-    """An act did not go as the story says."""
-
-
-@dataclass
-class Stage:
-    """Where the story plays: a folder, and the results so far."""
-
-    folder: Path
-    base: Path = Path()
-    rows: list[tuple[str, str, float]] = field(default_factory=list)
-    running: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "STRONGROOM_PASSPHRASE": PASSPHRASE, "COLUMNS": "160"}
-
-    def run(self, *words: object, fails: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run one command; `fails` is the exit code that the story expects."""
-        command = [str(word) for word in words]
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment(), text=True, capture_output=True,
-            stdin=subprocess.DEVNULL, timeout=900, check=False,
-        )  # fmt: skip
-        with (self.folder / "demo.log").open("a") as log:
-            log.write(f"$ {' '.join(command)}\n{done.stdout}{done.stderr}exit {done.returncode}\n\n")
-        if done.returncode != fails:
-            raise ActFailedError(
-                f"{' '.join(command)}\nexit {done.returncode}, the story expects {fails}\n"
-                f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
-            )
-        return done
-
-    def strongroom(self, *words: object, fails: int = 0) -> subprocess.CompletedProcess[str]:
-        return self.run(STRONGROOM, *words, fails=fails)
-
-    def start(self, *words: object) -> subprocess.Popen[str]:
-        """Start a command that goes on; it is ended with the stage."""
-        log = (self.folder / "background.log").open("a")
-        process = subprocess.Popen(
-            [str(word) for word in words], cwd=self.folder, env=self.environment(), text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-        )  # fmt: skip
-        self.running.append(process)
-        return process
-
-    def room(
-        self,
-        out: str,
-        *,
-        base: Path | None = None,
-        data: str = "flights.disk",
-        program: str = "query.disk",
-        contract: str = "contract.json",
-    ) -> list[object]:
-        """The operator's command for one run."""
-        return [
-            "run", contract, "--node", "node", "--base", base or self.base,
-            "--disk", data, "--disk", program, "--out", out,
-        ]  # fmt: skip
-
-    @contextlib.contextmanager
-    def act(self, title: str, who: str) -> Iterator[Callable[[str], None]]:
-        """One act: a heading, what was seen, and its last line and time in the closing table."""
-        CONSOLE.print(f"\n[bold]{len(self.rows) + 1}. {title}[/bold]\n   [dim]{who}[/dim]")
-        started = time.monotonic()
-        said: list[str] = []
-
-        def say(line: str) -> None:
-            said.append(line)
-            CONSOLE.print(f"   {line}", markup=False)
-
-        with CONSOLE.status("   working…"):
-            yield say
-        self.rows.append((title, said[-1] if said else "done", time.monotonic() - started))
-
-    def close(self) -> None:
-        for process in self.running:
-            process.terminate()
-        for process in self.running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            process.kill()
 
 
 def main() -> None:
@@ -284,15 +185,6 @@ def contract(stage: Stage) -> None:
         say("signed by alice and bob: it would run now")
 
 
-def write_contract(stage: Stage, name: str, program: str) -> None:
-    stage.strongroom(
-        "contract", "new", "flights", "--out", name, "--party", "data-owner=alice.party.json",
-        "--party", "program-owner=bob.party.json", "--image", program, "--dataset", "flights=flights.manifest.json",
-        "--output", "/out=bob", "--base", stage.base, "--node", "node.json", "--simulated", "--runs", RUNS,
-        "--certificate-name", "room.flights.example", "--memory-mib", 768,
-    )  # fmt: skip
-
-
 def room(stage: Stage) -> None:
     who = "the operator, who holds no key: sees that a room runs; neither program nor data nor result"
     with stage.act("The operator starts the room", who) as say:
@@ -409,127 +301,6 @@ def needles_seen(report: scrape.Report) -> set[int]:
         for number, count in enumerate(hit.counts)
         if count
     }
-
-
-def cheats(stage: Stage) -> None:
-    """Four cheats. Their rooms run two at a time, as two rooms may on two processors."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        tries = [
-            pool.submit(one, stage) for one in (flipped_data, changed_base, other_program, swapped_program)
-        ]
-        data, changed, other, swapped = tries
-        with stage.act(
-            "Cheat: one byte of the sealed data flipped", "the operator changes the ciphertext"
-        ) as say:
-            refused = data.result()
-            stage.strongroom("verify", "flipped/flights.disk", fails=3)
-            say(refused)
-        with stage.act(
-            "Cheat: a base with one changed byte", "the operator boots a command line of its own"
-        ) as say:
-            say(changed.result())
-        with stage.act(
-            "Cheat: another program under the same contract", "Bob's other SQL copies all rows out"
-        ) as say:
-            say(other.result())
-            say(swapped.result())
-    with stage.act(
-        "Cheat: old evidence replayed", "somebody sends the first run's evidence to Alice again"
-    ) as say:
-        say(replay(stage))
-
-
-def flipped_data(stage: Stage) -> str:
-    folder = stage.folder / "flipped"
-    folder.mkdir()
-    for name in ("flights.disk", "flights.manifest.json"):
-        shutil.copy(stage.folder / name, folder)
-    disk = folder / "flights.disk"
-    flip(disk, disk.stat().st_size // 3)
-    return reason(stage.strongroom(*stage.room("run-flipped", data=str(disk)), fails=8))
-
-
-def changed_base(stage: Stage) -> str:
-    changed = Path(shutil.copytree(stage.base, stage.folder / "changed-base"))
-    flip(changed / "cmdline", 0)
-    return reason(stage.strongroom(*stage.room("run-changed", base=changed), fails=3))
-
-
-def other_program(stage: Stage) -> str:
-    """Bob writes a contract for his other program; Alice has not signed it."""
-    images.archive(images.duckdb(OTHER_SQL), stage.folder / "other.tar")
-    stage.strongroom("convert", "other.tar", "--identity", "bob.identity", "--name", "other", "--out", ".")
-    write_contract(stage, "other.json", "other.manifest.json")
-    stage.strongroom("contract", "sign", "other.json", "--identity", "bob.identity")
-    return reason(
-        stage.strongroom(*stage.room("run-other", contract="other.json", program="other.disk"), fails=3)
-    )
-
-
-def swapped_program(stage: Stage) -> str:
-    """The operator hands over the other program's disk under the signed program's name."""
-    deadline = time.monotonic() + 60
-    while not (stage.folder / "other.json").exists():
-        if time.monotonic() > deadline:
-            raise ActFailedError("the other program was never packed")
-        time.sleep(0.1)
-    shutil.copy(stage.folder / "other.disk", stage.folder / "swapped.disk")
-    shutil.copy(stage.folder / "query.manifest.json", stage.folder / "swapped.manifest.json")
-    return reason(stage.strongroom(*stage.room("run-swapped", program="swapped.disk"), fails=8))
-
-
-def flip(path: Path, offset: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)
-        file.seek(offset)
-        file.write(bytes([byte[0] ^ 1]))
-
-
-def reason(done: subprocess.CompletedProcess[str]) -> str:
-    """The line of a refusal that says which check failed."""
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    for at, line in enumerate(lines[:-1]):
-        if line.startswith("outcome ") and not line.endswith("exited, status 0"):
-            return f"refused: {line.split()[1].rstrip(',')}: {lines[at + 1]}; no output left"
-    checks = [line for line in lines if ": expected " in line]
-    return "refused: " + (checks or [line for line in lines if line.startswith("error")] or lines)[0]
-
-
-def replay(stage: Stage) -> str:
-    """Send the first run's evidence again, exactly as the room sent it."""
-    run = stage.folder / "run"
-    released = json.loads((run / "release-alice.json").read_text())
-    bound = binding.read(binding.fields.Fields(released["binding"], "binding"))
-    request = messages.ReleaseRequest(
-        nonce=bound.nonce, agreement=(run / "agreement.json").read_bytes(),
-        evidence=evidence.parse((run / "evidence-alice.json").read_bytes()), keys=bound.keys, role=bound.role, csr=None,
-    ).encode()  # fmt: skip
-    url = json.loads((stage.folder / "alice.party.json").read_text())["broker"]["url"]
-    host, port = url.removeprefix("https://").rsplit(":", 1)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((host, int(port)), 10) as plain, context.wrap_socket(plain) as tls:
-        tls.sendall(b"POST /v1/releases HTTP/1.1\r\nHost: broker\r\nConnection: close\r\nContent-Type: application/json\r\n"
-                    b"Content-Length: %d\r\n\r\n" % len(request) + request)  # fmt: skip
-        answer = b""
-        while chunk := tls.recv(65536):
-            answer += chunk
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if b" 403 " not in head.split(b"\r\n")[0]:
-        raise ActFailedError(f"replayed evidence was not refused: {head[:200]!r}")
-    failed = next(check for check in json.loads(body)["verdict"]["checks"] if not check["ok"])
-    return f"refused: {failed['name']}: expected {failed['expected']}, got {failed['got']}"
-
-
-def table(stage: Stage, seconds: float) -> None:
-    shown = Table(title="\nThe story in one table")
-    for heading in ("act", "result", "seconds"):
-        shown.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
-    for title, result, taken in stage.rows:
-        shown.add_row(title, result, f"{taken:.1f}")
-    CONSOLE.print(shown)
-    CONSOLE.print(f"[bold green]All {len(stage.rows)} acts went as told[/bold green], in {seconds:.0f} s.")
 
 
 if __name__ == "__main__":
