@@ -242,7 +242,7 @@ def serve(
             ), address
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.ca = _certify(folder, context)
+    made.ca = certify(folder, context)
     server = Server(("127.0.0.1", 0), Handler)
     made.base = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -331,7 +331,7 @@ def _levels(chip: FakeAmd) -> list[str]:
     return sorted(f"{name}={level:02d}" for name, level in named.items())
 
 
-def _certify(folder: Path, context: ssl.SSLContext) -> Path:
+def certify(folder: Path, context: ssl.SSLContext) -> Path:
     """Give the server a certificate for loopback; the file of the one CA to trust."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vendors on loopback")])

@@ -65,7 +65,7 @@ class Service:
 
     def place(self) -> tuple[str, int]:
         """Host and port. Raises `Misuse` for a base that is none."""
-        return _place(self.base, plain=self.plain)
+        return place_of(self.base, plain=self.plain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class Client:
             answer = self._follow(service, place, url, ends, max_bytes=max_bytes)
             if answer.status not in _AGAIN:
                 return _accept(answer, url, types)
-            wait = _wait(answer, attempt)
+            wait = back_off(answer.one, attempt)
             if attempt + 1 == self.tries or wait > LONGEST_WAIT or time.monotonic() + wait > ends:
                 raise Unavailable(
                     f"{url}: HTTP {answer.status}, asks to come back in {wait:.0f} s",
@@ -131,7 +131,7 @@ class Client:
         target = answer.one("location")
         try:
             target = urllib.parse.urljoin(url, target)
-            elsewhere = _place(target, plain=service.plain) != place
+            elsewhere = place_of(target, plain=service.plain) != place
         except (Misuse, ValueError):
             elsewhere = True
         if elsewhere:
@@ -152,7 +152,7 @@ class Client:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         left = ends - time.monotonic()
         try:
-            with self._connect(service, place, left) as sock, deadline(sock, max(left, 0.001)):
+            with self.connect(service, place, left) as sock, deadline(sock, max(left, 0.001)):
                 if isinstance(sock, ssl.SSLSocket):
                     sock.do_handshake()
                 connection = http.client.HTTPConnection(*place, timeout=self.read_seconds)
@@ -176,12 +176,12 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
             late = time.monotonic() >= ends
             raise Unavailable(
-                f"{url}: " + (f"took longer than {self.total_seconds:g} s" if late else _told(cause)),
+                f"{url}: " + (f"took longer than {self.total_seconds:g} s" if late else told(cause)),
                 code="vendor-unreachable",
                 hint="is the service up, and is the way to it open? What is kept still serves, while it counts",
             ) from None
 
-    def _connect(self, service: Service, place: tuple[str, int], left: float) -> socket.socket:
+    def connect(self, service: Service, place: tuple[str, int], left: float) -> socket.socket:
         """A connection to one of the service's checked addresses, TLS prepared but not spoken yet."""
         host, port = place
         if service.plain:
@@ -272,16 +272,16 @@ def _accept(answer: _Raw, url: str, types: frozenset[str]) -> Answer:
     return Answer(url=url, body=answer.body, headers=answer.headers)
 
 
-def _wait(answer: _Raw, attempt: int) -> float:
+def back_off(header: Callable[[str], str], attempt: int) -> float:
     """Seconds to wait: what the service asks for, and at least our own longer and longer time."""
     own: float = FIRST_WAIT * 2**attempt
-    told = answer.one("retry-after")
+    told = header("retry-after")
     if told.isascii() and told.isdecimal() and len(told) < 10:
         return max(own, float(told))
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         # A date counts by the service's own clock.
         until = email.utils.parsedate_to_datetime(told)
-        since = email.utils.parsedate_to_datetime(answer.one("date"))
+        since = email.utils.parsedate_to_datetime(header("date"))
         return max(own, (until - since).total_seconds())
     return own
 
@@ -292,7 +292,7 @@ def _context(service: Service) -> ssl.SSLContext:
     return context
 
 
-def _place(url: str, *, plain: bool) -> tuple[str, int]:
+def place_of(url: str, *, plain: bool) -> tuple[str, int]:
     """Host and port of a URL of the one scheme. Raises `Misuse`."""
     wanted = "http" if plain else "https"
     try:
@@ -305,7 +305,7 @@ def _place(url: str, *, plain: bool) -> tuple[str, int]:
         or not parts.hostname
         or "@" in parts.netloc
         or parts.fragment
-        or not _is_plain_url(url)
+        or not is_plain_url(url)
     ):
         raise Misuse(
             f"{url[:200]!r}: not {wanted}://HOST[:PORT]/…, without a name, a password or a fragment",
@@ -314,7 +314,8 @@ def _place(url: str, *, plain: bool) -> tuple[str, int]:
     return parts.hostname, port or (80 if plain else 443)
 
 
-def _is_plain_url(url: str) -> bool:
+def is_plain_url(url: str) -> bool:
+    """Whether it has nothing in it that a request line could stumble over."""
     return len(url) <= MAX_URL and url.isascii() and url.isprintable() and " " not in url and "\\" not in url
 
 
@@ -322,7 +323,7 @@ def _url(service: Service, place: tuple[str, int], path: str) -> str:
     host, port = place
     shown = f"[{host}]" if ":" in host else host
     url = f"{'http' if service.plain else 'https'}://{shown}:{port}{path}"
-    if not path.startswith("/") or not _is_plain_url(url):
+    if not path.startswith("/") or not is_plain_url(url):
         raise Misuse(f"{path[:200]!r}: not a path", code="bad-url")
     return url
 
@@ -336,5 +337,6 @@ def _only_loopback(host: str) -> None:
         raise Misuse(f"{host}: plain HTTP is spoken to a loopback address alone", code="bad-url")
 
 
-def _told(cause: BaseException) -> str:
+def told(cause: BaseException) -> str:
+    """A library's error, in short."""
     return f"{type(cause).__name__}: {cause}"[:300]
