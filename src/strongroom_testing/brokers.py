@@ -33,7 +33,7 @@ from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.store import sqlite
-from strongroom_testing import contracts, fake_tpm
+from strongroom_testing import contracts, fake_nvidia, fake_tpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,9 +138,9 @@ class World:
         """What the broker says to a release request."""
         return asyncio.run(release(self.broker, body))
 
-    def room(self, agreement: Agreement) -> Room:
-        """A fresh room under that contract."""
-        return Room(tpm=self.scene.tpm, agreement=agreement, audience=self.broker.audience)
+    def room(self, agreement: Agreement, *, gpus: tuple[fake_nvidia.FakeGpu, ...] = ()) -> Room:
+        """A fresh room under that contract. gpus: what is attached to it."""
+        return Room(tpm=self.scene.tpm, agreement=agreement, audience=self.broker.audience, gpus=gpus)
 
     def ask(self, agreement: Agreement, **changes: Any) -> messages.ReleaseAnswer | messages.DenialAnswer:
         """Challenge and release of a fresh room."""
@@ -203,7 +203,7 @@ def world(
 
 
 class Room:
-    """A room's side: its keys, its evidence by a fake TPM, its messages."""
+    """A room's side: its keys, its evidence by a fake TPM and fake GPUs, its messages."""
 
     def __init__(
         self,
@@ -213,8 +213,10 @@ class Room:
         audience: str,
         tls_key: tls.TlsKey | None = None,
         kem: hpke.KemPrivateKey | None = None,
+        gpus: tuple[fake_nvidia.FakeGpu, ...] = (),
     ) -> None:
         self.tpm = tpm
+        self.gpus = gpus
         self.agreement = agreement
         self.audience = audience
         self.signing = sign.generate()
@@ -234,13 +236,16 @@ class Room:
 
     def ask(self, nonce: bytes, *, csr: bytes | None = None, **evidence: Any) -> messages.ReleaseRequest:
         """A release request; `evidence` goes to the fake TPM."""
+        binding = self.binding(nonce)
+        devices = tuple(gpu.evidence(binding) for gpu in self.gpus)
         return messages.ReleaseRequest(
             nonce=nonce,
             agreement=self.agreement.encode(),
-            evidence=self.tpm.evidence(self.binding(nonce), **evidence),
+            evidence=replace(self.tpm.evidence(binding, **evidence), devices=devices),
             keys=self.keys,
             role="room",
             csr=csr,
+            endorsements=fake_nvidia.endorsements(zip(self.gpus, devices, strict=True)),
         )
 
     def request(self, nonce: bytes, *, names: tuple[str, ...] | None = None, **evidence: Any) -> bytes:

@@ -1,25 +1,34 @@
 """NVIDIA GPUs and NVSwitches in memory, with an authority of their own: reports, whole or spoiled.
 
 Everything is signed for real: the verifier accepts it given this authority's root, and refuses each `Fault` by the
-check that `REFUSED_BY` names. Two models of opaque data can be made: without and with NVIDIA's header.
+check that `REFUSED_BY` names. Two models of opaque data can be made: without and with NVIDIA's header. `endorsements` are the
+issuers' OCSP answers about a chain; each `Doubt` of theirs is refused by `chain.revocation`, or does not parse.
 """
 
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from strongroom.crypto import x509 as own_x509
+from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing import certificate_maker as maker
 from strongroom_testing.fake_aws import P384_ORDER, raw_signature
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from strongroom.model.binding import Bound
 
 DAY = timedelta(days=1)
@@ -100,6 +109,28 @@ REFUSED_BY = dict.fromkeys(Fault, "format") | {
 }
 
 
+class Doubt(enum.StrEnum):
+    """One thing wrong with the issuers' word on a chain that is sound otherwise."""
+
+    REVOKED = "revoked"
+    ON_HOLD = "on-hold"
+    UNKNOWN = "unknown"
+    ENDED = "ended"
+    NOT_YET = "not-yet"
+    OTHER_SERIAL = "other-serial"
+    OTHER_ISSUER = "other-issuer"
+    FORGED = "forged"
+    BY_A_STRANGER = "by-a-stranger"
+    BY_AN_UNMARKED_ONE = "by-an-unmarked-one"
+    BY_ANOTHER_LEVEL = "by-another-level"
+    BY_THE_DEVICE = "by-the-device"
+    WITHOUT_END = "without-end"
+    NOT_ANSWERED = "not-answered"
+    ONE_MISSING = "one-missing"
+    ONE_TOO_MANY = "one-too-many"
+    SWAPPED = "swapped"
+
+
 class Authority:
     """NVIDIA's part of the chain: root, product authority, provisioner."""
 
@@ -123,6 +154,19 @@ class Authority:
     def issue(self, request: maker.Request, level: int = 2) -> bytes:
         """A certificate by the authority at `level`, 0 being the root."""
         return maker.issue(request, self.names[level], self.keys[level])
+
+    def responder(self, level: int, *, marked: bool = True) -> tuple[bytes, ec.EllipticCurvePrivateKey]:
+        """A responder of the authority at `level`: its certificate and its key."""
+        key = maker.new_key()
+        purpose = ExtendedKeyUsageOID.OCSP_SIGNING if marked else ExtendedKeyUsageOID.CLIENT_AUTH
+        request = maker.Request(
+            subject=f"Fake OCSP responder {level}",
+            key=key,
+            begins=self.now - DAY,
+            ends=FOREVER,
+            extensions=(x509.ExtendedKeyUsage([purpose]),),
+        )
+        return self.issue(request, level), key
 
 
 class FakeGpu:
@@ -169,6 +213,86 @@ class FakeGpu:
             del parts["certificates"]
         return Evidence(tee="nvgpu", parts=parts)
 
+    def endorsements(
+        self, evidence: Evidence, *, doubt: Doubt | None = None, delegated: bool = True
+    ) -> Endorsements:
+        """What the issuers of that evidence's chain say of it. delegated: by responders of theirs."""
+        chain = split(evidence.parts["certificates"])
+        parts = {
+            f"ocsp-{place}": self._answer(chain, place, doubt if place == 1 else None, delegated=delegated)
+            for place in range(1, len(chain) - 1)
+        }
+        if doubt is Doubt.ONE_MISSING:
+            del parts["ocsp-1"]
+        if doubt is Doubt.ONE_TOO_MANY:
+            parts[f"ocsp-{len(chain) - 1}"] = parts["ocsp-1"]
+        if doubt is Doubt.SWAPPED:
+            parts["ocsp-1"], parts["ocsp-2"] = parts["ocsp-2"], parts["ocsp-1"]
+        return Endorsements(parts=parts)
+
+    def _answer(
+        self, chain: list[x509.Certificate], place: int, doubt: Doubt | None, *, delegated: bool
+    ) -> bytes:
+        if doubt is Doubt.NOT_ANSWERED:
+            failed = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER)
+            return failed.public_bytes(serialization.Encoding.DER)
+        level = len(chain) - 2 - place  # of the issuer: 0 is the root
+        subject, issuer = chain[place], chain[place + 1]
+        if doubt is Doubt.OTHER_SERIAL:
+            subject = chain[place + 1]
+        if doubt is Doubt.OTHER_ISSUER:
+            issuer = chain[place + 2]
+        status = {
+            Doubt.REVOKED: ocsp.OCSPCertStatus.REVOKED,
+            Doubt.ON_HOLD: ocsp.OCSPCertStatus.REVOKED,
+            Doubt.UNKNOWN: ocsp.OCSPCertStatus.UNKNOWN,
+        }.get(doubt or Doubt.SWAPPED, ocsp.OCSPCertStatus.GOOD)
+        revoked = status is ocsp.OCSPCertStatus.REVOKED
+        hold = (
+            x509.ReasonFlags.certificate_hold if doubt is Doubt.ON_HOLD else x509.ReasonFlags.key_compromise
+        )
+        begins = self._now + DAY if doubt is Doubt.NOT_YET else self._now - timedelta(hours=1)
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            cert=subject,
+            issuer=issuer,
+            algorithm=hashes.SHA384() if delegated else hashes.SHA1(),
+            cert_status=status,
+            this_update=begins,
+            next_update=None
+            if doubt is Doubt.WITHOUT_END
+            else self._now
+            if doubt is Doubt.ENDED
+            else begins + DAY,
+            revocation_time=self._now - DAY if revoked else None,
+            revocation_reason=hold if revoked else None,
+        )
+        responder, key = self._responder(chain, place, level, doubt, delegated=delegated)
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, responder)
+        if delegated:
+            builder = builder.certificates([responder])
+        made = builder.sign(key, hashes.SHA384())
+        der = made.public_bytes(serialization.Encoding.DER)
+        if doubt is Doubt.FORGED:
+            return der.replace(
+                made.signature,
+                key.sign(b"other", ec.ECDSA(hashes.SHA384())).ljust(len(made.signature), b"\0"),
+            )
+        return der
+
+    def _responder(
+        self, chain: list[x509.Certificate], place: int, level: int, doubt: Doubt | None, *, delegated: bool
+    ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        if doubt is Doubt.BY_THE_DEVICE:
+            return chain[0], self._device
+        if not delegated:
+            return chain[place + 1], self.authority.keys[level]
+        authority = Authority(now=self._now) if doubt is Doubt.BY_A_STRANGER else self.authority
+        der, key = authority.responder(
+            level - 1 if doubt is Doubt.BY_ANOTHER_LEVEL else level,
+            marked=doubt is not Doubt.BY_AN_UNMARKED_ONE,
+        )
+        return x509.load_der_x509_certificate(der), key
+
     def _sign(self, signed: bytes, fault: Fault | None) -> bytes:
         key = maker.new_key() if fault is Fault.OTHER_KEY else self._device
         signature = raw_signature(key, signed + b"x" if fault is Fault.BAD_SIGNATURE else signed, size=48)
@@ -178,13 +302,24 @@ class FakeGpu:
             return signature[:48] + P384_ORDER.to_bytes(48, "big")
         return signature
 
+    @property
+    def _identity_name(self) -> str:
+        return f"{self._model} A01 GSP BROM"
+
+    @functools.cached_property
+    def _certified(self) -> bytes:
+        """The chip's identity certificate, which it has from its maker and keeps."""
+        return self.authority.issue(self._request())
+
+    def _request(self) -> maker.Request:
+        return maker.Request(
+            subject=self._identity_name, key=self._identity, begins=self._now - DAY, ends=FOREVER, ca=True
+        )
+
     def _chain(self, leaf_key: ec.EllipticCurvePrivateKey, fault: Fault | None) -> list[bytes]:
         """Leaf first, root last."""
-        authority = Authority(now=self._now) if fault is Fault.OTHER_ROOT else self.authority
-        identity_name = f"{self._model} A01 GSP BROM"
-        identity = maker.Request(
-            subject=identity_name, key=self._identity, begins=self._now - DAY, ends=FOREVER, ca=True
-        )
+        stranger = Authority(now=self._now) if fault is Fault.OTHER_ROOT else None
+        authority = stranger or self.authority
         model = "GX999" if fault is Fault.UNKNOWN_MODEL else self._model
         leaf = maker.Request(
             subject=f"{model} A01 GSP FMC LF",
@@ -194,7 +329,8 @@ class FakeGpu:
             extensions=() if fault is Fault.NO_CERTIFIED_FWID else (self._fwid(leaf_key, fault),),
         )
         signer = maker.new_key() if fault is Fault.LEAF_FORGED else self._identity
-        chain = [maker.issue(leaf, identity_name, signer), authority.issue(identity)]
+        identity = self._certified if stranger is None else stranger.issue(self._request())
+        chain = [maker.issue(leaf, self._identity_name, signer), identity]
         chain.extend(reversed(authority.certificates))
         if fault is Fault.ROOT_FORGED:
             root = maker.Request(
@@ -222,6 +358,22 @@ class FakeGpu:
         return x509.UnrecognizedExtension(
             x509.ObjectIdentifier(FWID_OIDS[self._model]), head + bytes((len(body),)) + body
         )
+
+
+def endorsements(attached: Iterable[tuple[FakeGpu, Evidence]]) -> Endorsements:
+    """Those of a room with these devices, in that order."""
+    return Endorsements(
+        parts={
+            f"device-{place}.{name}": data
+            for place, (gpu, evidence) in enumerate(attached)
+            for name, data in gpu.endorsements(evidence).parts.items()
+        }
+    )
+
+
+def split(certificates: bytes) -> list[x509.Certificate]:
+    """The certificates that stand one after the other."""
+    return [x509.load_der_x509_certificate(der) for der in own_x509.split(certificates)]
 
 
 def _request(nonce: bytes, fault: Fault | None) -> bytes:

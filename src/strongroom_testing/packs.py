@@ -28,11 +28,11 @@ from strongroom.crypto import certificates, sign
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.ledger import checkpoint, merkle, proofpack
 from strongroom.model import contract as contract_model
-from strongroom.model import endorsements, messages
 from strongroom.model import manifest as manifest_model
+from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
 from strongroom.store import sqlite
-from strongroom_testing import brokers, contracts, fake_tpm
+from strongroom_testing import brokers, contracts, fake_nvidia, fake_tpm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,9 +69,11 @@ class World:
         """Both owners' party files."""
         return tuple(one.party for one in self.owners.values())
 
-    def room(self, agreement: Agreement | None = None) -> brokers.Room:
-        """A fresh room."""
-        return brokers.Room(tpm=self.scene.tpm, agreement=agreement or self.agreement, audience="")
+    def room(
+        self, agreement: Agreement | None = None, *, gpus: tuple[fake_nvidia.FakeGpu, ...] = ()
+    ) -> brokers.Room:
+        """A fresh room. gpus: what is attached to it."""
+        return brokers.Room(tpm=self.scene.tpm, agreement=agreement or self.agreement, audience="", gpus=gpus)
 
     def ask(
         self, room: brokers.Room, name: str, **evidence: Any
@@ -94,7 +96,7 @@ class World:
             party=name,
             binding=room.binding(request.nonce),
             evidence=request.evidence,
-            endorsements=endorsements.NONE,
+            endorsements=request.endorsements,
             certificates=answer.certificates if isinstance(answer, messages.ReleaseAnswer) else (),
             ledger=answer.ledger,
         )
@@ -243,6 +245,8 @@ def write_run(made: World, folder: Path) -> None:
         }
         (run / f"release-{one.party}.json").write_bytes(canonical.dumps(answer))
         (run / f"evidence-{one.party}.json").write_bytes(one.evidence.encode())
+        if one.endorsements.parts:
+            (run / f"endorsements-{one.party}.json").write_bytes(one.endorsements.encode())
     (run / "receipt.json").write_bytes(pack.receipt_envelope.encode())
     for entry in pack.receipts:
         (run / f"receipt-{entry.party}.json").write_bytes(entry.ledger.encode())

@@ -12,7 +12,8 @@ Each check of a verdict speaks for one claim of the vector; a claim is affirming
   configuration      every other check (contract, debug, facts, devices, age…)  2, else 32; 96 with debug
   runtime-opaque     debug, for TEEs that encrypt memory                        2, else 96
 
-A claim without any check is not made. The status is the worst of them; of a denial never better than
+Checks of attached devices speak for the claim that the room's own of that name speaks for. A claim without any check
+is not made. The status is the worst of them; of a denial never better than
 contraindicated. Software that stands in for hardware is contraindicated even where a contract accepts it.
 """
 
@@ -149,7 +150,7 @@ def trust_vector(checks: tuple[Check, ...], claims: Claims | None) -> dict[str, 
     if claims is not None:
         if claims.simulated:
             vector["hardware"] = _UNRECOGNISED
-        if claims.debug:
+        if claims.debug or any(device.debug for device in claims.devices):
             vector["configuration"] = _CONTRAINDICATED
         if claims.tee in _ENCRYPTED and not claims.simulated:
             vector["runtime-opaque"] = _CONTRAINDICATED if claims.debug else _APPROVED
@@ -157,6 +158,7 @@ def trust_vector(checks: tuple[Check, ...], claims: Claims | None) -> dict[str, 
 
 
 def _claim(name: str) -> str:
+    name = name.replace("platform.devices.", "platform.")
     if name.startswith(_INSTANCE):
         return "instance-identity"
     if name.startswith("platform.reference"):

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.appraise import check_platforms
-from strongroom.appraisal.judge import malformed, refused, verified
+from strongroom.appraisal.judge import malformed, refused, verified, verify
 from strongroom.encoding import fields
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import devices as device_evidence
-from strongroom.evidence import registry
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -64,36 +62,17 @@ def evaluate(
     *,
     binding: Bound,
     now: datetime,
-    devices: tuple[Evidence, ...] = (),
     contract: str | None = None,
 ) -> Appraisal:
     """Verify and judge. Never raises for what the evidence is.
 
-    devices: evidence of the attached devices; how many there must be is for the policy. contract: the digest of a
-    contract that the room must have measured, where there is one.
+    contract: the digest of a contract that the room must have measured, where there is one.
     """
-    roots = trusted_roots(policy, evidence.tee)
     try:
-        if devices:
-            claims = device_evidence.verify_with_devices(
-                evidence, endorsements, devices, expected=len(devices), binding=binding, roots=roots, now=now
-            )
-        else:
-            claims = registry.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+        claims = verify(evidence, endorsements, policy.platforms, binding=binding, now=now)
     except EvidenceRefused as cause:
         return Appraisal(policy=policy.digest, claims=None, checks=(refused(cause),), decided=now)
     except Malformed as cause:
         return Appraisal(policy=policy.digest, claims=None, checks=(malformed(cause),), decided=now)
     checks = (verified(evidence.tee), *check_platforms(claims, policy.platforms, contract=contract, now=now))
     return Appraisal(policy=policy.digest, claims=claims, checks=checks, decided=now)
-
-
-def trusted_roots(policy: PolicyFile, tee: str) -> frozenset[str]:
-    """Digests of the roots that the policy's platforms of that TEE name, for it and for its devices."""
-    named: set[str] = set()
-    for one in policy.platforms:
-        if one.tee == tee:
-            named.update(one.roots)
-            if one.policy is not None and one.policy.devices is not None:
-                named.update(one.policy.devices.roots)
-    return frozenset(named)

@@ -1,7 +1,8 @@
 """From an agreement and evidence to one explained verdict, in one fixed order (design, section 5).
 
   1 the caller's gates (nonce)            2 the contract's terms: approvals, validity, runs
-  3 the evidence, by its TEE's verifier   4 the claims, against the contract's platforms
+  3 the evidence, by its TEE's verifier, and that of its attached devices, by theirs
+  4 the claims, against the contract's platforms
 
 Used by the broker when it decides and by whoever checks a proof years later, so that both judge
 alike. Pure. A failure is a failed check in a `Denied`, never an exception, so that it can be recorded.
@@ -14,15 +15,16 @@ from typing import TYPE_CHECKING
 from strongroom.appraisal.appraise import NOTHING_ASKED, appraise, deny
 from strongroom.appraisal.terms import check_terms
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import registry
+from strongroom.evidence import devices
 from strongroom.model.verdict import Check, Verdict
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from strongroom.model.agreement import Agreement
-    from strongroom.model.binding import Binding
-    from strongroom.model.contract import Contract
+    from strongroom.model.binding import Binding, Bound
+    from strongroom.model.claims import Claims
+    from strongroom.model.contract import Platform
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
 
@@ -48,9 +50,7 @@ def judge(
     if not all(check.ok for check in checks):
         return deny(contract.digest, gates=(*checks, _NOT_LOOKED_AT), now=now)
     try:
-        claims = registry.verify(
-            evidence, endorsements, binding=binding, roots=trusted_roots(contract, evidence.tee), now=now
-        )
+        claims = verify(evidence, endorsements, contract.platforms, binding=binding, now=now)
     except EvidenceRefused as cause:
         return deny(contract.digest, gates=(*checks, refused(cause)), now=now)
     except Malformed as cause:
@@ -60,9 +60,32 @@ def judge(
     )
 
 
-def trusted_roots(contract: Contract, tee: str) -> frozenset[str]:
-    """Digests of the roots that the contract's platforms of that TEE name; maybe none."""
-    return frozenset(root for one in contract.platforms if one.tee == tee for root in one.roots)
+def verify(
+    evidence: Evidence,
+    endorsements: Endorsements,
+    platforms: tuple[Platform, ...],
+    *,
+    binding: Bound,
+    now: datetime,
+) -> Claims:
+    """Claims of the evidence and of its attached devices, by the roots and in the numbers that `platforms` name.
+
+    Raises as `devices.verify_with_devices`. Which root goes with which device is for `appraise`.
+    """
+    meant = [one for one in platforms if one.tee == evidence.tee]
+    attached = [None if one.policy is None else one.policy.devices for one in meant]
+    return devices.verify_with_devices(
+        evidence,
+        endorsements,
+        expected={0 if one is None else one.count for one in attached} or {0},
+        binding=binding,
+        roots=frozenset(
+            root
+            for platform, own in zip(meant, attached, strict=True)
+            for root in (*platform.roots, *(() if own is None else own.roots))
+        ),
+        now=now,
+    )
 
 
 _NOT_LOOKED_AT = Check(

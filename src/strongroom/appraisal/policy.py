@@ -12,15 +12,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal import profiles
+from strongroom.appraisal.attached import check_devices
+from strongroom.appraisal.telling import MISSING, made, one_of, same, shown
 from strongroom.encoding import fields
 from strongroom.model import policy as policy_model
-from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from strongroom.model.claims import Claims
-    from strongroom.model.policy import Devices, Policy, Value
+    from strongroom.model.policy import Policy, Value
+    from strongroom.model.verdict import Check
 
 ANY_MACHINE = "any"
 PROVIDER = "provider:"
@@ -29,7 +31,6 @@ DEFAULT_STATUS: Mapping[str, datetime | None] = {UP_TO_DATE: None}
 DEFAULT_MAX_AGE = 300  # seconds
 _SKEW = timedelta(minutes=5)
 _TIME_FACT = "timestamp_ms"
-_MISSING = "no such claim"
 _LANGUAGE = "policy"
 
 
@@ -59,7 +60,7 @@ def check_policy(
         *_not_compared("platform", claims),
         *_tcb(claims, asked),
         *_products(claims, asked),
-        *_devices(claims, asked, simulated=simulated),
+        *check_devices(claims, asked.devices, simulated=simulated),
     )
 
 
@@ -69,7 +70,7 @@ def _profile(claims: Claims, policy: Policy, machines: tuple[str, ...]) -> Itera
         # A report under a provider's key names no chip, so that its "machine" stands for all of the provider's.
         wide = [one for one in machines if one == ANY_MACHINE or one.startswith(PROVIDER)]
         listed = bool(machines) and not wide
-        yield _made(
+        yield made(
             "platform.profile.machines",
             "a list of single machines",
             f"{wide[0]}, which is no single one"[:200] if wide else f"{len(machines)} listed",
@@ -78,10 +79,10 @@ def _profile(claims: Claims, policy: Policy, machines: tuple[str, ...]) -> Itera
         )
         lines = profiles.product_lines(claims)
         broken = [line for line in lines if line in profiles.BROKEN]
-        yield _made(
+        yield made(
             "platform.profile.product",
             "a product line without a known key extraction or memory interposer",
-            ", ".join(lines) or _MISSING,
+            ", ".join(lines) or MISSING,
             bool(lines) and not broken,
             hint=f"{broken[0]}: {profiles.BROKEN[broken[0]]}"
             if broken
@@ -89,7 +90,7 @@ def _profile(claims: Claims, policy: Policy, machines: tuple[str, ...]) -> Itera
         )
     if policy.profile == policy_model.STRICT:
         given = [*policy.waived, *policy.any_value]
-        yield _made(
+        yield made(
             "platform.profile.allowances",
             "nothing waived, and every register compared",
             ", ".join(given)[:400] or "nothing waived",
@@ -106,13 +107,13 @@ def _status(claims: Claims, policy: Policy, now: datetime) -> Iterator[Check]:
         accepted = {name: end for name, end in accepted.items() if name == UP_TO_DATE}
     end = accepted.get(claims.status)
     held = bool(claims.status) and claims.status in accepted and (end is None or now < end)
-    yield _made(
+    yield made(
         "platform.status",
-        _one_of(
+        one_of(
             name if end is None else f"{name} until {fields.format_time(end)}"
             for name, end in accepted.items()
         ),
-        claims.status or _MISSING,
+        claims.status or MISSING,
         held,
         hint="update the platform's firmware and microcode, or let the parties accept the status until a date",
         source="the vendor's TCB evaluation",
@@ -123,7 +124,7 @@ def _advisories(claims: Claims, policy: Policy, now: datetime) -> Iterator[Check
     strict = policy.profile == policy_model.STRICT
     for name in claims.advisories:
         end = None if strict else policy.advisories.get(name)
-        yield _made(
+        yield made(
             f"platform.advisory.{name[:64]}",
             "no advisory" if end is None else f"accepted until {fields.format_time(end)}",
             name,
@@ -138,7 +139,7 @@ def _revocation(claims: Claims, policy: Policy) -> Iterator[Check]:
     demanded = policy.revocation == policy_model.CHECKED
     if found == profiles.NONE_PUBLISHED and not demanded:
         return
-    yield _made(
+    yield made(
         "platform.revocation",
         profiles.CHECKED,
         found,
@@ -155,11 +156,11 @@ def _vmpl(claims: Claims, policy: Policy) -> Iterator[Check]:
     wanted = policy.vmpl or 0
     strict = policy.profile == policy_model.STRICT
     got = None if name is None else claims.facts[name]
-    yield _made(
+    yield made(
         "platform.vmpl",
         f"{wanted}, and 0 by the profile `strict`" if strict and wanted else str(wanted),
-        _shown(got),
-        _same(got, wanted) and not (strict and wanted),
+        shown(got),
+        same(got, wanted) and not (strict and wanted),
         hint="the report was asked for from another privilege level of the guest",
         source=profiles.SNP_REPORT,
     )
@@ -170,14 +171,14 @@ def _age(claims: Claims, policy: Policy, now: datetime) -> Iterator[Check]:
     if stated is None and policy.max_age_seconds is None:
         return
     limit = DEFAULT_MAX_AGE if policy.max_age_seconds is None else policy.max_age_seconds
-    made = _moment(stated)
-    held = made is not None and made - _SKEW <= now <= made + timedelta(seconds=limit)
-    yield _made(
+    begun = _moment(stated)
+    held = begun is not None and begun - _SKEW <= now <= begun + timedelta(seconds=limit)
+    yield made(
         "platform.age",
         f"at most {limit} s old at {fields.format_time(now)}",
-        _MISSING if made is None else f"made {fields.format_time(made)}",
+        MISSING if begun is None else f"made {fields.format_time(begun)}",
         held,
-        hint="attest again" if made else "this TEE states no time: its freshness is the nonce's",
+        hint="attest again" if begun else "this TEE states no time: its freshness is the nonce's",
     )
 
 
@@ -193,11 +194,11 @@ def _demanded(claims: Claims, policy: Policy) -> Iterator[Check]:
     for name, wanted, source in profiles.demanded_facts(claims, strict=strict):
         got = claims.facts.get(name)
         waived = name in policy.waived and not strict
-        yield _made(
+        yield made(
             f"platform.default.{name}",
-            "any value: the parties signed that they waive it" if waived else _shown(wanted),
-            _shown(got),
-            waived or _same(got, wanted),
+            "any value: the parties signed that they waive it" if waived else shown(wanted),
+            shown(got),
+            waived or same(got, wanted),
             hint="demanded by the profile `strict`"
             if strict
             else "demanded by default; the parties may waive it by its name, and sign that",
@@ -208,11 +209,11 @@ def _demanded(claims: Claims, policy: Policy) -> Iterator[Check]:
 def _facts(at: str, claims: Claims, wanted: Mapping[str, tuple[Value, ...]]) -> Iterator[Check]:
     for name, values in wanted.items():
         got = claims.facts.get(name)
-        yield _made(
+        yield made(
             f"{at}.{name}",
-            _one_of(_shown(value) for value in values),
-            _shown(got),
-            any(_same(got, value) for value in values) and got != policy_model.NOT_COMPARED,
+            one_of(shown(value) for value in values),
+            shown(got),
+            any(same(got, value) for value in values) and got != policy_model.NOT_COMPARED,
             hint="the claims have no such fact" if got is None else "the fact is not as the parties demand",
             source=_LANGUAGE,
         )
@@ -221,7 +222,7 @@ def _facts(at: str, claims: Claims, wanted: Mapping[str, tuple[Value, ...]]) -> 
 def _not_compared(at: str, claims: Claims) -> Iterator[Check]:
     names = [name for name, value in claims.facts.items() if value == policy_model.NOT_COMPARED]
     if names:
-        yield _made(
+        yield made(
             f"{at}.compared",
             "every value compared with its reference",
             f"not compared: {', '.join(names)}"[:400],
@@ -233,10 +234,10 @@ def _not_compared(at: str, claims: Claims) -> Iterator[Check]:
 def _tcb(claims: Claims, policy: Policy) -> Iterator[Check]:
     for name, least in policy.tcb.items():
         got = claims.tcb.get(name)
-        yield _made(
+        yield made(
             f"platform.tcb.{name}",
             f"at least {least}",
-            _MISSING if got is None else str(got),
+            MISSING if got is None else str(got),
             got is not None and got >= least,
             hint="the claims have no such component" if got is None else f"update {_component(name)}",
             source=_LANGUAGE,
@@ -256,73 +257,11 @@ def _products(claims: Claims, policy: Policy) -> Iterator[Check]:
         return
     lines = profiles.product_lines(claims)
     denied = [line for line in lines if line in policy.products_denied]
-    yield _made(
+    yield made(
         "platform.product",
         "a product line, and none of " + ", ".join(policy.products_denied)[:400],
-        ", ".join(lines) or _MISSING,
+        ", ".join(lines) or MISSING,
         bool(lines) and not denied,
         hint="the parties deny this product line" if denied else "the claims name no product line",
         source=_LANGUAGE,
     )
-
-
-def _devices(claims: Claims, policy: Policy, *, simulated: bool) -> Iterator[Check]:
-    wanted = policy.devices
-    count = 0 if wanted is None else wanted.count
-    if wanted is not None or claims.devices:
-        yield _made(
-            "platform.devices",
-            f"{count} device(s)",
-            str(len(claims.devices)),
-            len(claims.devices) == count,
-            hint="every device of the room is attested and agreed on, and no other",
-            source=_LANGUAGE,
-        )
-    for index, device in enumerate(claims.devices):
-        yield from _device(f"platform.device-{index}", device, wanted, simulated=simulated)
-
-
-def _device(at: str, device: Claims, wanted: Devices | None, *, simulated: bool) -> Iterator[Check]:
-    roots = () if wanted is None else wanted.roots
-    machines = () if wanted is None else wanted.machines
-    yield _made(f"{at}.debug", "debug off", "debug on" if device.debug else "debug off", not device.debug)
-    yield _made(
-        f"{at}.simulated",
-        "hardware, or software standing in" if simulated else "hardware",
-        "software standing in for hardware" if device.simulated else "hardware",
-        simulated or not device.simulated,
-    )
-    yield _made(f"{at}.root", _one_of(roots), device.root, device.root in roots)
-    yield _made(
-        f"{at}.machine",
-        "any device" if ANY_MACHINE in machines else _one_of(machines),
-        device.machine or _MISSING,
-        bool(device.machine) and (ANY_MACHINE in machines or device.machine in machines),
-    )
-    if wanted is not None:
-        yield from _facts(f"{at}.fact", device, wanted.facts)
-    yield from _not_compared(at, device)
-
-
-def _same(got: Value | None, wanted: Value) -> bool:
-    return type(got) is type(wanted) and got == wanted
-
-
-def _shown(value: Value | None) -> str:
-    if value is None:
-        return _MISSING
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)[:400] or '""'
-
-
-def _one_of(values: Iterator[str] | tuple[str, ...]) -> str:
-    shown = list(values)
-    if len(shown) == 1:
-        return shown[0]
-    return f"one of {len(shown)}: {', '.join(shown[:4])}" if shown else "nothing"
-
-
-def _made(name: str, expected: str, got: str, ok: bool, *, hint: str = "", source: str = "") -> Check:  # noqa: FBT001 - read at the call as the check itself
-    told = hint or "the device is not one that the parties agreed on"
-    return Check(name=name, expected=expected, got=got, ok=ok, hint="" if ok else told, source=source)

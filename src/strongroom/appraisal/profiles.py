@@ -55,6 +55,10 @@ REVOCATION: dict[str, str] = {
     "nvgpu": NOT_ASKED,
 }
 
+# Facts of devices that say "not compared" for want of the vendor's reference values, and are settled by those of the
+# parties: they show in the registers alone.
+SHOWN_IN_REGISTERS: dict[str, frozenset[str]] = {"nvgpu": frozenset({"rim", "debug_mode"})}
+
 # TEEs whose vendor gives each platform a status: an empty one is then no pass.
 WITH_STATUS = frozenset({"sgx", "tdx"})
 

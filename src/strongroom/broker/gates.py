@@ -62,6 +62,11 @@ class Ask:
         """The digest of the evidence, by which records and certificates name it."""
         return digest.sha256(self.request.evidence.encode())
 
+    @cached_property
+    def endorsements(self) -> str:
+        """The digest of the endorsements that came along, by which the verdict can be judged again."""
+        return digest.sha256(self.request.endorsements.encode())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gates:

@@ -30,7 +30,7 @@ from strongroom.crypto import certificates, hpke
 from strongroom.encoding import fields
 from strongroom.errors import Malformed
 from strongroom.model import binding as binding_model
-from strongroom.model import endorsements, messages, record
+from strongroom.model import messages, record
 from strongroom.model.verdict import Accepted
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _decide(broker: Broker, ask: gates.Ask, transaction: Transaction) -> _Decisi
     verdict = judge(
         ask.agreement,
         request.evidence,
-        endorsements.NONE,
+        request.endorsements,
         binding=binding,
         gates=checked.checks,
         runs_used=judged.runs_used,
@@ -196,6 +196,7 @@ def _entry(
 ) -> bytes:
     body: dict[str, Any] = {
         "evidence": ask.evidence,
+        "endorsements": ask.endorsements,
         "binding": fields.format_data(binding.digest()),
         "nonce": fields.format_data(ask.request.nonce),
         "signing_key": fields.format_data(ask.request.keys.signing),

@@ -101,33 +101,25 @@ def verify(
     from strongroom.appraisal.evaluate import evaluate
 
     now = evidence_files.moment(at)
-    expectation = evidence_files.Expectation(
-        report_data=report_data,
-        extra_data=extra_data,
-        nonce=nonce,
-        user_data=user_data,
-        public_key=public_key,
-        contract=contract,
-    )
-    binding = expectation.binding()
+    binding = evidence_files.expected(report_data, extra_data, nonce, user_data, public_key, contract)
     recognised = evidence_files.evidence(file)
+    evidence = evidence_files.with_devices(recognised.evidence, device)
     rules = evidence_files.policy(
-        policy, reference, trust, vouch=unsigned_reference, tee=recognised.evidence.tee, now=now
+        policy, reference, trust, vouch=unsigned_reference, tee=evidence.tee, now=now
     )
     verdict = evaluate(
-        recognised.evidence,
+        evidence,
         evidence_files.endorsements(endorsements, recognised),
         rules,
         binding=binding,
         now=now,
-        devices=tuple(evidence_files.evidence(one).evidence for one in device),
         contract=contract,
     )
     if ear is not None:
         if identity is None or not audience or (nonce is None and report_data is None):
             raise Misuse("--ear: needs --identity, --audience, and --nonce or --report-data")
         asked = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
-        _write_ear(ear, verdict, recognised.evidence, asked, audience, load(identity, passphrase_fd))
+        _write_ear(ear, verdict, evidence, asked, audience, load(identity, passphrase_fd))
     if as_json:
         print(canonical.dumps(verdict.to_json()).decode())
     else:
@@ -181,15 +173,7 @@ def forecast(
     from strongroom.appraisal import forecast as forecasting
 
     then, later = evidence_files.moment(at), evidence_files.moment(newer_at, "--newer-at")
-    expectation = evidence_files.Expectation(
-        report_data=report_data,
-        extra_data=extra_data,
-        nonce=nonce,
-        user_data=user_data,
-        public_key=public_key,
-        contract=contract,
-    )
-    binding = expectation.binding()
+    binding = evidence_files.expected(report_data, extra_data, nonce, user_data, public_key, contract)
     recognised = evidence_files.evidence(file)
     rules = evidence_files.policy(
         policy, reference, trust, vouch=unsigned_reference, tee=recognised.evidence.tee, now=then

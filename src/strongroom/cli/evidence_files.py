@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from strongroom.model.endorsements import Endorsements
 
 if TYPE_CHECKING:
     from strongroom.evidence.recognise import Recognised
+    from strongroom.model.evidence import Evidence
     from strongroom.model.policy_file import Extra, PolicyFile
 
 # Names that PCCS and its clients give to Intel's collateral.
@@ -33,45 +34,53 @@ _PCCS = {
 _PCCS_SIGNED = {"tcb_info": ("tcb-info", "tcbInfo"), "qe_identity": ("qe-identity", "enclaveIdentity")}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expectation:
-    """What the evidence must be bound to, as the options give it: hexadecimal texts, or None."""
-
-    report_data: str | None = None
-    extra_data: str | None = None
-    nonce: str | None = None
-    user_data: str | None = None
-    public_key: str | None = None
-    contract: str | None = None
-
-    def binding(self) -> Preset:
-        """The expected bytes by field. Raises `Misuse` when nothing is expected."""
-        values = {
-            name: _hexadecimal(f"--{name.replace('_', '-')}", text)
-            for name in ("report_data", "extra_data", "nonce", "user_data", "public_key")
-            if (text := getattr(self, name)) is not None
-        }
-        for name, size in (("report_data", 64),):
-            if name in values and len(values[name]) != size:
-                raise Misuse(
-                    f"--report-data: {len(values[name])} bytes, expected {size}",
-                    hint="give all of them: nothing is padded or cut here",
-                )
-        if not values:
-            raise Misuse(
-                "nothing that the evidence must be bound to",
-                hint="give --report-data, --extra-data, --nonce or --user-data: what you asked for, in hexadecimal",
-            )
-        if self.contract is not None:
-            if fields.DIGEST.fullmatch(self.contract) is None:
-                raise Misuse("--contract: expected sha256: and 64 hexadecimal digits")
-            values["contract"] = bytes.fromhex(self.contract.removeprefix("sha256:"))
-        return Preset(values=values)
+def expected(
+    report_data: str | None,
+    extra_data: str | None,
+    nonce: str | None,
+    user_data: str | None,
+    public_key: str | None,
+    contract: str | None,
+) -> Preset:
+    """What the evidence must be bound to, as options say it in hexadecimal. Raises `Misuse` when nothing is."""
+    given = {
+        "report_data": report_data,
+        "extra_data": extra_data,
+        "nonce": nonce,
+        "user_data": user_data,
+        "public_key": public_key,
+    }
+    values = {
+        name: _hexadecimal(f"--{name.replace('_', '-')}", text)
+        for name, text in given.items()
+        if text is not None
+    }
+    if len(values.get("report_data", bytes(64))) != 64:
+        raise Misuse(
+            f"--report-data: {len(values['report_data'])} bytes, expected 64",
+            hint="give all of them: nothing is padded or cut here",
+        )
+    if not values:
+        raise Misuse(
+            "nothing that the evidence must be bound to",
+            hint="give --report-data, --extra-data, --nonce or --user-data: what you asked for, in hexadecimal",
+        )
+    if contract is not None:
+        if fields.DIGEST.fullmatch(contract) is None:
+            raise Misuse("--contract: expected sha256: and 64 hexadecimal digits")
+        values["contract"] = bytes.fromhex(contract.removeprefix("sha256:"))
+    return Preset(values=values)
 
 
 def evidence(path: Path) -> Recognised:
     """The evidence in a file of any kind."""
     return recognise.recognise(files.read(path, max_bytes=recognise.MAX_FILE))
+
+
+def with_devices(one: Evidence, devices: list[Path]) -> Evidence:
+    """The evidence, with that of attached devices out of files of any kind after those that it has."""
+    added = tuple(evidence(path).evidence for path in devices)
+    return replace(one, devices=(*one.devices, *added))
 
 
 def endorsements(path: Path | None, found: Recognised) -> Endorsements:

@@ -5,7 +5,7 @@ A part that does not parse is described by that. Values are texts that are fit f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest, x509
@@ -51,28 +51,31 @@ class Field:
 
 
 def describe(evidence: Evidence) -> tuple[Field, ...]:
-    """Every field of `evidence`, part by part in the verifier's order. Never raises."""
+    """Every field of `evidence` and of its attached devices, part by part in the verifier's order. Never raises."""
+    out = list(_parts(evidence))
+    for place, device in enumerate(evidence.devices):
+        out += [replace(one, part=f"device {place} ({device.tee}): {one.part}") for one in _parts(device)]
+    return tuple(out)
+
+
+def _parts(evidence: Evidence) -> Iterator[Field]:
     known = _DESCRIBERS.get(evidence.tee, {})
-    out: list[Field] = []
     for part in (*known, *(name for name in evidence.parts if name not in known)):
         if part not in evidence.parts:
             if evidence.tee != tpm.TEE and part in describe_parsed.OPTIONAL:
                 continue
-            out.append(Field(part=part, name="missing", value="-", meaning="the verifier demands it"))
+            yield Field(part=part, name="missing", value="-", meaning="the verifier demands it")
             continue
         data = evidence.parts[part]
-        out.append(Field(part=part, name="size", value=f"{len(data)} bytes", meaning=digest.sha256(data)))
+        yield Field(part=part, name="size", value=f"{len(data)} bytes", meaning=digest.sha256(data))
         if part not in known:
-            out.append(Field(part=part, name="unknown", value="-", meaning="the verifier refuses it"))
+            yield Field(part=part, name="unknown", value="-", meaning="the verifier refuses it")
             continue
         try:
-            out.extend(
-                Field(part=part, name=name, value=value, meaning=why)
-                for name, value, why in known[part](data)
-            )
+            for name, value, why in known[part](data):
+                yield Field(part=part, name=name, value=value, meaning=why)
         except Malformed as cause:
-            out.append(Field(part=part, name="malformed", value="-", meaning=cause.message))
-    return tuple(out)
+            yield Field(part=part, name="malformed", value="-", meaning=cause.message)
 
 
 def _quote(data: bytes) -> Lines:

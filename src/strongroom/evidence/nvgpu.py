@@ -4,22 +4,25 @@ Specs: DMTF DSP0274 1.1 (SPDM); NVIDIA attestation SDK and nvtrust (opaque field
 TCG DICE Attestation Architecture (FWID). A device stands beside a CPU's evidence: see `devices.py`.
 
 Checked here, in this order (numbers recur at the code; a failure is named in EvidenceRefused.check):
-  1 parts        exactly report and certificates, no endorsements, nothing over its size
+  1 parts        exactly report and certificates, nothing over its size; endorsements: none, or an OCSP answer about
+                 each certificate between the device's own and the root
   2 chain.*      the device's certificate leads over its identity and NVIDIA's authorities to one of `roots`,
-                 and names a model that this file knows
+                 and names a model that this file knows; where there are OCSP answers, each is its issuer's, in date,
+                 and says that the certificate is good
   3 signature    ECDSA P-384 over request and response by the certificate's key; r and s in range
   4 binding      the nonce in the signed request is the one of `binding`
   5 fwid         the firmware in the certificate is the firmware that the report names, where it names one
 
-Not checked here: measurements, driver and firmware versions. Those are policy (strongroom/appraisal), which has
-no reference values of NVIDIA's: facts.rim says "not compared". Not checked anywhere: see NOT_CHECKED below.
+Not checked here: measurements, driver and firmware versions. Those are policy (strongroom/appraisal): the parties'
+own reference values, since NVIDIA's (RIM) are not read: facts.rim says "not compared", and facts.ocsp does where no
+answers were given. Not checked anywhere: see NOT_CHECKED below.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import x509
+from strongroom.crypto import ocsp, x509
 from strongroom.errors import EvidenceRefused, Refused
 from strongroom.evidence import nvgpu_dice, nvgpu_spdm
 from strongroom.evidence import roots as pinned
@@ -39,16 +42,20 @@ PARTS = {
     "report": nvgpu_spdm.MAX_REPORT,
 }
 NOT_COMPARED = "not compared"
+GOOD = "good"
+OCSP = "ocsp-"
+"""With its place in `certificates`, the endorsement that is an OCSP answer about that certificate."""
 
 NOT_CHECKED = (
-    "measurements against NVIDIA's reference values (RIM): not compared, so that firmware and driver may be any",
-    "developer mode: it shows in the measurements alone, which were not compared",
-    "revocation: NVIDIA tells it by OCSP, which was not asked",
+    "measurements against NVIDIA's reference values (RIM): not compared here, so that firmware and driver may be any",
+    "developer mode: it shows in the measurements alone, which were not compared here",
     "that the device sits in this machine: the nonce shows that it answered for this binding and no more",
 )
+NOT_ASKED = "revocation: NVIDIA tells it by OCSP, and no answers were given"
 
 _SPDM = "DMTF DSP0274 1.1, section 10.11"
 _NVIDIA = "NVIDIA attestation SDK"
+_OCSP = "RFC 6960, section 3.2"
 _FAMILIES = {"GH": "Hopper", "GB": "Blackwell", "LS": "NVSwitch"}
 _MIN_PATH = 3  # device, chip identity, root at least
 _MODELS = {"GH100", "LS_10"}
@@ -103,6 +110,7 @@ def verify(
     # 2 chain
     path = _chain(evidence.parts["certificates"], roots, now)
     model = _model(path.leaf)
+    status = _status(path, endorsements, roots, now)
     # 3 signature
     _check_signature(report, path.leaf.key)
     # 4 binding
@@ -117,14 +125,14 @@ def verify(
         )
     # 5 fwid
     dice = _check_fwid(report, path.leaf)
-    return _claims(report, path, model, dice)
+    return _claims(report, path, model, dice, status)
 
 
 def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
-    if evidence.parts.keys() != PARTS.keys() or endorsements.parts:
+    if evidence.parts.keys() != PARTS.keys() or not all(one.startswith(OCSP) for one in endorsements.parts):
         raise EvidenceRefused(
             "parts",
-            expected=", ".join(PARTS) + ", and no endorsements",
+            expected=", ".join(PARTS) + ", and no endorsements but OCSP answers",
             got=", ".join(sorted((*evidence.parts, *endorsements.parts)))[:400] or "nothing",
         )
 
@@ -144,6 +152,35 @@ def _chain(certificates: bytes, roots: frozenset[str], now: datetime) -> x509.Pa
             got=cause.message,
             source="RFC 5280, section 6",
         ) from None
+
+
+def _status(path: x509.Path, endorsements: Endorsements, roots: frozenset[str], now: datetime) -> str:
+    """What the issuers say of the certificates below the root. The device issued its own, of which nobody keeps a list."""
+    asked = {f"{OCSP}{place}": place for place in range(1, len(path.certificates) - 1)}
+    if not endorsements.parts:
+        return NOT_COMPARED
+    if endorsements.parts.keys() != asked.keys():
+        raise EvidenceRefused(
+            "chain.revocation",
+            expected=", ".join(asked),
+            got=", ".join(sorted(endorsements.parts))[:400],
+            hint="an OCSP answer about each certificate between the device's own and the root, or none at all",
+            source=_OCSP,
+        )
+    for name, place in asked.items():
+        try:
+            answer = ocsp.parse(endorsements.parts[name])
+            above = path.certificates[place + 1 :]
+            ocsp.check_good(answer, path.certificates[place], above, roots=roots, now=now)
+        except Refused as cause:
+            raise EvidenceRefused(
+                "chain.revocation",
+                expected=f"an answer of its issuer's, in date, that {path.certificates[place].subject} is good",
+                got=cause.message,
+                hint="ask the issuer anew; a certificate that was taken back, or is on hold, does not count",
+                source=_OCSP,
+            ) from None
+    return GOOD
 
 
 def _model(leaf: x509.Certificate) -> str:
@@ -192,14 +229,14 @@ def _check_fwid(report: Report, leaf: x509.Certificate) -> nvgpu_dice.Dice:
     return dice
 
 
-def _claims(report: Report, path: x509.Path, model: str, dice: nvgpu_dice.Dice) -> Claims:
+def _claims(report: Report, path: x509.Path, model: str, dice: nvgpu_dice.Dice, status: str) -> Claims:
     root = path.root.spki_digest
     identity = path.certificates[1]
     facts: dict[str, str | int | bool] = {
         "model": model,
         "family": _FAMILIES[model[:2]],
         "rim": NOT_COMPARED,
-        "ocsp": NOT_COMPARED,
+        "ocsp": status,
         "debug_mode": NOT_COMPARED,
         "measurements": len(report.measurements),
         "certified_fwid": dice.fwid.hex(),
@@ -226,7 +263,7 @@ def _claims(report: Report, path: x509.Path, model: str, dice: nvgpu_dice.Dice) 
         debug=dice.debug,
         memory_guard=False,
         facts=facts,
-        not_checked=NOT_CHECKED,
+        not_checked=NOT_CHECKED if status == GOOD else (*NOT_CHECKED, NOT_ASKED),
     )
 
 

@@ -124,9 +124,10 @@ def _json(data: bytes, layers: int) -> Recognised | None:
         if cause.code == "duplicate-key":
             raise
         return None
-    if isinstance(value, dict) and value.keys() == {"tee", "parts"}:
+    if isinstance(value, dict) and value.keys() - {"devices"} == {"tee", "parts"}:
         read = evidence_model.read(fields.Fields(value, "evidence"))
-        return Recognised(kind=f"evidence of {read.tee}", evidence=read, layers=("our own JSON",))
+        attached = f" with {len(read.devices)} attached device(s)" if read.devices else ""
+        return Recognised(kind=f"evidence of {read.tee}{attached}", evidence=read, layers=("our own JSON",))
     composed = _composed(wrapped.composed(value), "JSON")
     if composed is not None:
         return composed

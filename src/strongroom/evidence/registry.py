@@ -53,7 +53,7 @@ def verify(
     roots: frozenset[str],
     now: datetime,
 ) -> Claims:
-    """Verify `evidence` by the verifier of its TEE and return its claims.
+    """Verify `evidence` by the verifier of its TEE and return its claims. Of one TEE: see `devices` for attached ones.
 
     binding: what the evidence must be bound to; there is no way to ask without one.
     roots: digests of the roots that count (see `roots`); an empty set accepts nothing.
@@ -65,6 +65,13 @@ def verify(
             expected="one of " + ", ".join(sorted(VERIFIERS)),
             got=repr(evidence.tee[:64]),
             hint="this version cannot verify that kind of TEE; an unknown kind never counts",
+        )
+    if evidence.devices:
+        raise EvidenceRefused(
+            "devices",
+            expected="evidence without attached devices",
+            got=f"evidence of {len(evidence.devices)}",
+            hint="devices.verify_with_devices verifies both; nothing of the evidence is passed over",
         )
     if not roots:
         raise EvidenceRefused(

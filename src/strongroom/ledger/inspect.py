@@ -7,7 +7,7 @@ Checks, in this order (the names recur in the result):
   4 manifest.<name>        the sealed disks' manifests are the contract's, signed by their owners
   5 manifests.only         no manifest beside those
   6 ledger.<party>         the release is in that broker's ledger: signed checkpoint, inclusion proof
-  7 record.<party>         the entry is about this contract, evidence, binding, run and disks
+  7 record.<party>         the entry is about this contract, evidence, endorsements, binding, run and disks
   8 verdict.<party>        the evidence, judged again at the time of the decision, gives the same verdict
   9 certificates.<party>   the certificates are those of the entry, by the authority that the contract names
  10 room.same              all brokers released to one and the same room
@@ -241,6 +241,7 @@ def _record(pack: ProofPack, release: Release, entry: record.Record) -> Check:
         "broker": (release.party, entry.broker),
         "run": (release.binding.keys.run_id, entry.run),
         "evidence": (digest.sha256(release.evidence.encode()), entry.body.get("evidence")),
+        "endorsements": (digest.sha256(release.endorsements.encode()), entry.body.get("endorsements")),
         "binding": (fields.format_data(release.binding.digest()), entry.body.get("binding")),
         "nonce": (fields.format_data(release.binding.nonce), entry.body.get("nonce")),
         "signing key": (fields.format_data(release.binding.keys.signing), entry.body.get("signing_key")),
@@ -250,7 +251,7 @@ def _record(pack: ProofPack, release: Release, entry: record.Record) -> Check:
     for what, (expected, got) in facts.items():
         if expected != got:
             return _no(name, f"{what} {expected}"[:400], str(got)[:200], "the entry is about something else")
-    return _yes(name, "this contract, evidence, binding, run and disks", "all the same")
+    return _yes(name, "this contract, evidence, endorsements, binding, run and disks", "all the same")
 
 
 def _certificates(pack: ProofPack, release: Release, entry: record.Record) -> Check:

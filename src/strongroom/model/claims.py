@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from strongroom.crypto import digest
+from strongroom.encoding import canonical
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
@@ -58,3 +61,20 @@ class Claims:
             "advisories": list(self.advisories),
             "devices": [device.to_json() for device in self.devices],
         }
+
+    def to_record(self) -> dict[str, object]:
+        """The object form that verdicts hold: devices by name, and by the digest of their claims' object form.
+
+        A ledger's entry has room for a verdict over 64 devices in this form alone; the evidence gives the rest again.
+        """
+        return {**self.to_json(), "devices": [_named(device) for device in self.devices]}
+
+
+def _named(device: Claims) -> dict[str, object]:
+    return {
+        "tee": device.tee,
+        "simulated": device.simulated,
+        "root": device.root,
+        "machine": device.machine,
+        "claims": digest.sha256(canonical.dumps(device.to_json())),
+    }

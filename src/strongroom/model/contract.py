@@ -323,17 +323,7 @@ def read_platform(source: fields.Fields) -> Platform:
 
 def read_reference(item: fields.Fields) -> dict[str, str]:
     """Read one alternative: register values by name. Raises `Malformed`."""
-    names = item.names()
-    if not names:
-        raise Malformed(f"{item.what}: an empty reference would accept anything")
-    if len(names) > MAX_REGISTERS:
-        raise Malformed(
-            f"{item.what}: {len(names)} registers, at most {MAX_REGISTERS} allowed", code="too-many"
-        )
-    for name in names:
-        if fields.NAME.fullmatch(name) is None:
-            raise Malformed(f"{item.what}: {name[:40]!r} is no register's name", code="bad-name")
-    return {name: item.text(name, max_length=400) for name in names}
+    return policy_model.read_reference(item, most=MAX_REGISTERS)
 
 
 def _network(source: fields.Fields) -> Network:

@@ -2,7 +2,8 @@
 
 Revocation lists, TCB levels, intermediate certificates: byte strings by name, not yet believed.
 Verification never fetches; a record keeps its endorsements so that its verdict can be judged again.
-JSON form: {"parts": {name: BASE64}}. A verifier refuses parts that it does not read.
+JSON form: {"parts": {name: BASE64}}. A verifier refuses parts that it does not read. The part NAME for the
+attached device at place N is called `device-N.NAME` (`evidence/devices.py`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
+from strongroom.model import parts as named_parts
 
 MAX_BYTES = 4 * 1024 * 1024
-MAX_PARTS = 64
+MAX_PARTS = 512  # of a processor and 64 devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class Endorsements:
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
-        return {"parts": {name: fields.format_data(data) for name, data in self.parts.items()}}
+        return {"parts": named_parts.to_json(self.parts)}
 
     def encode(self) -> bytes:
         """The canonical bytes."""
@@ -43,15 +45,7 @@ NONE = Endorsements(parts={})
 
 def read(source: fields.Fields) -> Endorsements:
     """Read the object form. Raises `Malformed`."""
-    inner = source.object("parts")
-    names = inner.names()
-    if len(names) > MAX_PARTS:
-        raise Malformed(f"{inner.what}: expected at most {MAX_PARTS} parts")
-    parts = {}
-    for name in names:
-        if fields.NAME.fullmatch(name) is None:
-            raise Malformed(f"{inner.what}: bad part name")
-        parts[name] = inner.data(name, max_bytes=MAX_BYTES)
+    parts = named_parts.read(source.object("parts"), least=0, most=MAX_PARTS, max_bytes=MAX_BYTES)
     source.done()
     return Endorsements(parts=parts)
 

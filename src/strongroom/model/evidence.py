@@ -1,26 +1,32 @@
 """Evidence as it travels: the kind of TEE and its named byte strings, not yet believed.
 
-JSON form: {"tee": name, "parts": {name: BASE64}}. Each verifier names the parts that it reads and
-refuses others.
+JSON form: {"tee": name, "parts": {name: BASE64}}, and where devices are attached to that TEE, their evidence in
+the same form under "devices": [{"tee", "parts"}]. One digest names it all, so that records, certificates and proof
+packs cannot tell of the processor without its devices. Each verifier names the parts that it reads and refuses
+others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
+from strongroom.model import parts as named_parts
 
 MAX_BYTES = 1024 * 1024
 MAX_PARTS = 32
+MAX_DEVICES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Unverified evidence."""
+    """Unverified evidence. devices: that of attached devices, which have none of their own."""
 
     tee: str
     parts: dict[str, bytes]
+    devices: tuple[Evidence, ...] = ()
 
     def part(self, name: str) -> bytes:
         """The named part. Raises `Malformed` when it is missing."""
@@ -30,10 +36,10 @@ class Evidence:
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
-        return {
-            "tee": self.tee,
-            "parts": {name: fields.format_data(data) for name, data in self.parts.items()},
-        }
+        made: dict[str, Any] = {"tee": self.tee, "parts": named_parts.to_json(self.parts)}
+        if self.devices:
+            made["devices"] = [device.to_json() for device in self.devices]
+        return made
 
     def encode(self) -> bytes:
         """The canonical bytes, whose digest names this evidence in records."""
@@ -42,16 +48,18 @@ class Evidence:
 
 def read(source: fields.Fields) -> Evidence:
     """Read the object form. Raises `Malformed`."""
+    devices: tuple[Evidence, ...] = ()
+    if "devices" in source.names():
+        devices = tuple(_read(one) for one in source.objects("devices", max_items=MAX_DEVICES))
+        if not devices:
+            raise Malformed(f"{source.what}.devices: empty; leave it out where there is none", code="empty")
+    made = _read(source)
+    return Evidence(tee=made.tee, parts=made.parts, devices=devices)
+
+
+def _read(source: fields.Fields) -> Evidence:
     tee = source.name("tee")
-    inner = source.object("parts")
-    names = inner.names()
-    if not 0 < len(names) <= MAX_PARTS:
-        raise Malformed(f"{inner.what}: expected 1 to {MAX_PARTS} parts")
-    parts = {}
-    for name in names:
-        if fields.NAME.fullmatch(name) is None:
-            raise Malformed(f"{inner.what}: bad part name")
-        parts[name] = inner.data(name, max_bytes=MAX_BYTES)
+    parts = named_parts.read(source.object("parts"), least=1, most=MAX_PARTS, max_bytes=MAX_BYTES)
     source.done()
     return Evidence(tee=tee, parts=parts)
 

@@ -18,6 +18,7 @@ from strongroom.errors import Malformed
 from strongroom.model import agreement as agreement_model
 from strongroom.model import binding as binding_model
 from strongroom.model import contract as contract_model
+from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ def parse_challenge_request(data: bytes) -> str:
 class ReleaseRequest:
     """Evidence for a contract. `csr` is a PKCS#10 request (DER) by the TLS key, or None for no certificate.
 
-    The agreement is carried as its exact envelope bytes.
+    The agreement is carried as its exact envelope bytes. evidence: of the processor, with that of its attached
+    devices. endorsements: what the vendors say of both. Whoever started the room fetched them: they count by their
+    vendors' signatures alone, and only while the vendors say so.
     """
 
     nonce: bytes
@@ -87,6 +90,7 @@ class ReleaseRequest:
     keys: binding_model.RoomKeys
     role: str
     csr: bytes | None
+    endorsements: endorsements_model.Endorsements = endorsements_model.NONE
 
     def encode(self) -> bytes:
         """JSON bytes."""
@@ -95,6 +99,7 @@ class ReleaseRequest:
                 "nonce": fields.format_data(self.nonce),
                 "agreement": fields.format_data(self.agreement),
                 "evidence": self.evidence.to_json(),
+                "endorsements": self.endorsements.to_json(),
                 "keys": {
                     "signing": fields.format_data(self.keys.signing),
                     "tls": fields.format_data(self.keys.tls),
@@ -125,6 +130,7 @@ def parse_release_request(
         nonce=top.data("nonce", max_bytes=NONCE_BYTES, exactly=NONCE_BYTES),
         agreement=top.data("agreement", max_bytes=2 * contract_model.MAX_BYTES),
         evidence=evidence_model.read(top.object("evidence")),
+        endorsements=endorsements_model.read(top.object("endorsements")),
         keys=room,
         role=top.name("role"),
         csr=top.data_or_null("csr", max_bytes=16 * 1024),

@@ -11,7 +11,8 @@ Rules (each can only take acceptance away)::
     "facts": {fact: value | [value, …]}       claims.facts, the same type and value
     "products_denied": [line, …]              appraisal/profiles.py names the lines
     "revocation": "checked"                   default: checked wherever the vendor publishes lists
-    "devices": {"count", "roots": [digest], "machines": [text], "facts"}    default: no devices at all
+    "devices": {"count", "roots": [digest], "machines": [text], "facts",    default: no devices at all
+                "references": [{register: value}], "registers"}             as a platform's own, of each device
 
 Allowances (each stands in place of a strict default)::
 
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.encoding import fields
 from strongroom.errors import Malformed
+from strongroom.model.evidence import MAX_DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +51,7 @@ NOT_COMPARED = "not compared"
 MAX_ENTRIES = 64
 MAX_VALUES = 64
 MAX_TEXT = 400
+MAX_DEVICE_REGISTERS = 255  # SPDM's; verdicts tell of all of them in one check
 MAX_SVN = (1 << 53) - 1
 
 Value = str | int | bool
@@ -56,21 +59,32 @@ Value = str | int | bool
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
-    """The attached devices that a room has: how many, under which roots, which, and what their facts must be."""
+    """The attached devices that a room has: how many, under which roots, which, and what each must be.
+
+    references are alternatives, each a set of register values; registers are listed values of those that a reference
+    leaves out. Every register of a device is compared; where there are neither, none was, which is no pass.
+    """
 
     count: int
     roots: tuple[str, ...]
     machines: tuple[str, ...]
     facts: dict[str, tuple[Value, ...]] = field(default_factory=dict)
+    references: tuple[dict[str, str], ...] = ()
+    registers: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
-        return {
+        made: dict[str, object] = {
             "count": self.count,
             "roots": list(self.roots),
             "machines": list(self.machines),
             "facts": _facts_json(self.facts),
         }
+        if self.references:
+            made["references"] = [dict(one) for one in self.references]
+        if self.registers:
+            made["registers"] = {name: list(values) for name, values in self.registers.items()}
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +169,11 @@ def _texts(source: fields.Fields, key: str) -> tuple[str, ...]:
     return source.texts(key, max_items=MAX_ENTRIES, max_length=64)
 
 
-def _names(source: fields.Fields) -> tuple[str, ...]:
+def _names(source: fields.Fields, *, most: int = MAX_ENTRIES) -> tuple[str, ...]:
     """The keys of an object whose keys are names: bounded in number, length and alphabet."""
     names = source.names()
-    if len(names) > MAX_ENTRIES:
-        raise Malformed(
-            f"{source.what}: {len(names)} entries, at most {MAX_ENTRIES} allowed", code="too-many"
-        )
+    if len(names) > most:
+        raise Malformed(f"{source.what}: {len(names)} entries, at most {most} allowed", code="too-many")
     for name in names:
         if fields.NAME.fullmatch(name) is None:
             raise Malformed(f"{source.what}: {name[:40]!r} is no name", code="bad-name")
@@ -193,8 +205,17 @@ def _facts(source: fields.Fields) -> dict[str, tuple[Value, ...]]:
     return out
 
 
-def _registers(source: fields.Fields) -> dict[str, tuple[str, ...]]:
-    return {name: source.texts(name, max_items=MAX_VALUES, max_length=MAX_TEXT) for name in _names(source)}
+def read_reference(source: fields.Fields, *, most: int) -> dict[str, str]:
+    """Read one alternative of 1 to `most` register values by name. Raises `Malformed`."""
+    names = _names(source, most=most)
+    if not names:
+        raise Malformed(f"{source.what}: an empty reference would accept anything")
+    return {name: source.text(name, max_length=MAX_TEXT) for name in names}
+
+
+def _registers(source: fields.Fields, *, most: int = MAX_ENTRIES) -> dict[str, tuple[str, ...]]:
+    names = _names(source, most=most)
+    return {name: source.texts(name, max_items=MAX_VALUES, max_length=MAX_TEXT) for name in names}
 
 
 def _status(source: fields.Fields) -> dict[str, datetime | None]:
@@ -218,11 +239,15 @@ def _labels(source: fields.Fields) -> tuple[str, ...]:
 
 
 def _devices(source: fields.Fields) -> Devices:
+    has, most = set(source.names()), MAX_DEVICE_REGISTERS
+    listed = source.objects("references", max_items=MAX_VALUES) if "references" in has else []
     devices = Devices(
-        count=source.integer("count", low=0, high=64),
+        count=source.integer("count", low=0, high=MAX_DEVICES),
         roots=source.texts("roots", max_items=16, pattern=fields.DIGEST),
         machines=source.texts("machines", max_items=1024, max_length=200),
-        facts=_facts(source.object("facts")) if "facts" in source.names() else {},
+        facts=_facts(source.object("facts")) if "facts" in has else {},
+        references=tuple(read_reference(one, most=most) for one in listed),
+        registers=_registers(source.object("registers"), most=most) if "registers" in has else {},
     )
     source.done()
     return devices

@@ -22,10 +22,10 @@ MAX_BYTES = 60 * 1024  # C2SP tlog-tiles entry bundles carry a 16-bit length
 class Kind(enum.StrEnum):
     """What is recorded.
 
-    RELEASE and DENIAL: body {"evidence": digest, "binding": BASE64(64), "nonce": BASE64(32),
-    "signing_key", "disks": [manifest digest], "certificate": digest | null, "verdict": object,
+    RELEASE and DENIAL: body {"evidence": digest, with that of attached devices, "endorsements": digest,
+    "binding": BASE64(64), "nonce": BASE64(32), "signing_key", "disks": [manifest digest], "certificate": digest | null, "verdict": object,
     "judged": {"gates": how many of the verdict's checks only the broker could make (they come first),
-    "runs_used", "lifetime_seconds"}}: with the evidence, all that it takes to judge again.
+    "runs_used", "lifetime_seconds"}}: with evidence and endorsements, all that it takes to judge again.
     RECEIPT: body {"envelope": BASE64 of the signed receipt}. CONTRACT: body {"id", "version"}:
     the owner admitted a contract version.
     """

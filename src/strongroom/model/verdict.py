@@ -62,7 +62,7 @@ class Accepted:
             "contract": self.contract,
             "decided": fields.format_time(self.decided),
             "expires": fields.format_time(self.expires),
-            "claims": self.claims.to_json(),
+            "claims": self.claims.to_record(),
             "checks": [check.to_json() for check in self.checks],
         }
 
@@ -87,7 +87,7 @@ class Denied:
             "result": "denied",
             "contract": self.contract,
             "decided": fields.format_time(self.decided),
-            "claims": None if self.claims is None else self.claims.to_json(),
+            "claims": None if self.claims is None else self.claims.to_record(),
             "checks": [check.to_json() for check in self.checks],
         }
 

@@ -15,6 +15,7 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model import contract as contract_model
 from strongroom.model import policy as policy_model
+from strongroom.model import record
 from strongroom.model.claims import Claims
 from strongroom.model.policy import Devices, Policy
 
@@ -64,8 +65,9 @@ TDX = Claims(
     tcb={"tdx_module.svn": 6, "qe.svn": 8},
     status="UpToDate",
 )
+MEASURED = {f"m{index}": f"{index:02x}" * 48 for index in range(1, 65)}
 GPU = replace(
-    SNP, tee="nvgpu", machine="gpu-1", contract=None, registers={}, facts={"model": "GH100"}, tcb={}
+    SNP, tee="nvgpu", machine="gpu-1", contract=None, registers=MEASURED, facts={"model": "GH100"}, tcb={}
 )
 
 
@@ -83,14 +85,18 @@ def platform(claims=SNP, policy=None, **changes):
     return replace(made, **changes)
 
 
+def checks(claims=SNP, policy=None, *, now=NOW, contract=CONTRACT, **changes):
+    return check_platforms(claims, (platform(claims, policy, **changes),), contract=contract, now=now)
+
+
 def failed(claims=SNP, policy=None, *, now=NOW, contract=CONTRACT, **changes):
     """The names of the checks that fail; each says what it expected, what it got, and what to do."""
-    checks = check_platforms(claims, (platform(claims, policy, **changes),), contract=contract, now=now)
-    for check in checks:
+    made = checks(claims, policy, now=now, contract=contract, **changes)
+    for check in made:
         assert check.expected, check
         assert check.got, check
         assert bool(check.hint) != check.ok, check
-    return [check.name for check in checks if not check.ok]
+    return [check.name for check in made if not check.ok]
 
 
 def with_facts(claims=SNP, **facts):
@@ -246,25 +252,91 @@ def test_revocation_can_be_demanded_of_those_that_have_none():
     assert "platform.revocation" in failed(replace(SNP, tee="nvgpu"))
 
 
+WANTED = Devices(
+    count=2, roots=(ROOT,), machines=("any",), facts={"model": ("GH100",)}, references=(MEASURED,)
+)
+
+
 def test_rule_14_devices_are_counted_and_one_bad_one_fails_all():
-    wanted = Devices(count=2, roots=(ROOT,), machines=("any",), facts={"model": ("GH100",)})
     two = replace(SNP, devices=(GPU, replace(GPU, machine="gpu-2")))
-    assert failed(two, Policy(devices=wanted)) == []
-    assert failed(replace(SNP, devices=(GPU,)), Policy(devices=wanted)) == ["platform.devices"]
-    assert failed(SNP, Policy(devices=wanted)) == ["platform.devices"]
+    assert failed(two, Policy(devices=WANTED)) == []
+    assert failed(replace(SNP, devices=(GPU,)), Policy(devices=WANTED)) == ["platform.devices"]
+    assert failed(SNP, Policy(devices=WANTED)) == ["platform.devices"]
     for bad, name in (
         (replace(GPU, debug=True), "debug"),
         (replace(GPU, simulated=True), "simulated"),
         (replace(GPU, root="sha256:" + "99" * 32), "root"),
         (replace(GPU, machine=""), "machine"),
         (replace(GPU, facts={}), "fact.model"),
-        (replace(GPU, facts={**GPU.facts, "rim": "not compared"}), "compared"),
+        (replace(GPU, facts={**GPU.facts, "ocsp": "not compared"}), "compared"),
+        (replace(GPU, registers={**MEASURED, "m7": "00" * 48}), "reference"),
+        (replace(GPU, registers={**MEASURED, "m65": "00" * 48}), "reference"),
+        (replace(GPU, registers={name: MEASURED[name] for name in list(MEASURED)[:-1]}), "reference"),
+        (replace(GPU, registers={}), "reference"),
     ):
-        assert failed(replace(SNP, devices=(GPU, bad)), Policy(devices=wanted)) == [
-            f"platform.device-1.{name}"
+        made = checks(replace(SNP, devices=(GPU, bad)), Policy(devices=WANTED))
+        (only,) = [one for one in made if not one.ok]
+        assert only.name == f"platform.devices.{name}"
+        assert only.got.startswith("1 of 2: device 1: ")
+        assert only.hint
+    nobody = replace(WANTED, roots=(), machines=())
+    assert failed(two, Policy(devices=nobody)) == ["platform.devices.root", "platform.devices.machine"]
+
+
+def test_a_devices_registers_are_compared_wholly_and_told_in_one_check():
+    other = {**MEASURED, "m9": "ff" * 48}
+    differing = replace(GPU, machine="gpu-2", registers=other)
+    two = replace(SNP, devices=(GPU, differing))
+    told = [one for one in checks(two, Policy(devices=WANTED)) if not one.ok]
+    assert [one.name for one in told] == ["platform.devices.reference"]
+    assert "1 of 64 registers differ, m9 first" in told[0].got
+    # Alternatives, as of two models: each device is as one of them says, wholly.
+    both = replace(WANTED, references=(MEASURED, other))
+    assert failed(two, Policy(devices=both)) == []
+    mixed = replace(GPU, registers={**other, "m1": "ee" * 48})
+    assert failed(replace(SNP, devices=(GPU, mixed)), Policy(devices=both)) == ["platform.devices.reference"]
+    # Lists instead, or beside; where both name a register, both must hold.
+    listed = replace(WANTED, references=(), registers={name: (value,) for name, value in MEASURED.items()})
+    assert failed(replace(SNP, devices=(GPU, GPU)), Policy(devices=listed)) == []
+    narrower = replace(both, registers={"m9": (MEASURED["m9"],)})
+    assert failed(two, Policy(devices=narrower)) == ["platform.devices.reference"]
+
+
+def test_rule_35_a_device_that_was_not_compared_is_no_pass():
+    plain = replace(GPU, facts={**GPU.facts, "rim": "not compared", "debug_mode": "not compared"})
+    two = replace(SNP, devices=(plain, plain))
+    assert failed(two, Policy(devices=WANTED)) == []
+    for bare in (replace(WANTED, references=()), replace(WANTED, references=(), registers={"m1": ()})):
+        assert failed(two, Policy(devices=bare)) == [
+            "platform.devices.reference",
+            "platform.devices.compared",
         ]
-    nobody = replace(wanted, roots=(), machines=())
-    assert {"platform.device-0.root", "platform.device-1.machine"} <= set(failed(two, Policy(devices=nobody)))
+    nameless = replace(plain, tee="other")
+    assert failed(replace(two, devices=(nameless,) * 2), Policy(devices=WANTED)) == [
+        "platform.devices.compared"
+    ]
+
+
+def test_rule_15_a_verdict_over_the_most_devices_fits_a_record():
+    most = {f"m{index}": "ab" * 64 for index in range(1, 256)}
+    long = {f"opaque_{index}": "f" * 400 for index in range(100)}
+    many = tuple(replace(GPU, machine=f"{index:064x}", registers=most, facts=long) for index in range(64))
+    wanted = replace(
+        WANTED,
+        count=64,
+        references=(dict.fromkeys(most, "cd" * 64),),
+        facts={f"fact-{index}": ("x" * 400,) for index in range(4)},
+        roots=("sha256:" + "77" * 32,),
+    )
+    claims = replace(SNP, devices=many)
+    made = checks(claims, Policy(devices=wanted))
+    assert sum(not one.ok for one in made) >= 5
+    verdict = {"claims": claims.to_record(), "checks": [one.to_json() for one in made]}
+    assert len(canonical.dumps(verdict)) < record.MAX_BYTES * 2 // 3
+    # The claims of each device are pinned there by their digest.
+    changed = replace(claims, devices=(*many[:-1], replace(many[-1], registers={**most, "m1": "00"})))
+    assert claims.to_record() != changed.to_record()
+    assert claims.to_json()["devices"][0]["registers"] == most
 
 
 def test_strict_is_up_to_date_without_any_allowance():
@@ -327,7 +399,14 @@ def test_the_object_form_is_read_as_it_was_written():
         registers={"rtmr3": ("aa", "bb"), "rtmr2": ()},
         products_denied=("Milan",),
         revocation="checked",
-        devices=Devices(count=8, roots=(ROOT,), machines=("any",), facts={"model": ("GH100",)}),
+        devices=Devices(
+            count=8,
+            roots=(ROOT,),
+            machines=("any",),
+            facts={"model": ("GH100",)},
+            references=(MEASURED, {"m1": "aa"}),
+            registers={"m65": ("aa", "bb")},
+        ),
         status={"UpToDate": None, "OutOfDate": LATER},
         advisories={"INTEL-SA-00615": LATER},
         vmpl=0,
@@ -373,6 +452,17 @@ def test_the_object_form_is_read_as_it_was_written():
         {"devices": {"count": 65, "roots": [], "machines": []}},
         {"devices": {"count": 1, "roots": ["x"], "machines": []}},
         {"devices": {"count": 1, "roots": [], "machines": [], "rooots": []}},
+        {"devices": {"count": 1, "roots": [], "machines": [], "references": [{}]}},
+        {"devices": {"count": 1, "roots": [], "machines": [], "references": {}}},
+        {
+            "devices": {
+                "count": 1,
+                "roots": [],
+                "machines": [],
+                "references": [{f"m{index}": "aa" for index in range(256)}],
+            }
+        },
+        {"devices": {"count": 1, "roots": [], "machines": [], "registers": {"m1": "aa"}}},
         {"registers": {"r": "aa"}},
         {"any_value": ["a"] * 65},
     ],

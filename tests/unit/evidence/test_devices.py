@@ -8,8 +8,8 @@ import pytest
 
 from strongroom.appraisal.default import default_policy
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import devices
-from strongroom.model.endorsements import NONE
+from strongroom.evidence import devices, registry
+from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing import fake_aws, fake_nvidia
 from tests import samples
@@ -23,9 +23,11 @@ ROOTS = frozenset({CPU.root, VENDOR.root})
 OTHER = replace(BOUND, keys=replace(BOUND.keys, signing=b"x" * 32))
 
 
-def verify(shown, *, expected, cpu=None, binding=BOUND, roots=ROOTS):
+def verify(shown, *, expected, cpu=None, binding=BOUND, roots=ROOTS, endorsements=NONE):
+    counts = expected if isinstance(expected, set) else {expected}
+    evidence = replace(cpu or CPU.evidence(BOUND), devices=tuple(shown))
     return devices.verify_with_devices(
-        cpu or CPU.evidence(BOUND), NONE, shown, expected=expected, binding=binding, roots=roots, now=NOW
+        evidence, endorsements, expected=counts, binding=binding, roots=roots, now=NOW
     )
 
 
@@ -40,6 +42,46 @@ def test_all_devices_stand_beside_the_cpu_in_their_order():
     assert claims.tee == "nitro"
     assert [one.machine for one in claims.devices] == [one.machine for one in GPUS]
     assert verify([], expected=0).devices == ()
+    assert len(verify([one.evidence(BOUND) for one in GPUS[:2]], expected={0, 2, 8}).devices) == 2
+
+
+def test_what_stands_in_for_a_device_stands_in_for_the_room():
+    claims = verify([GPUS[0].evidence(BOUND)], expected=1)
+    assert claims.simulated
+    assert claims.devices[0].simulated
+
+
+def test_devices_are_never_passed_over():
+    """The registry verifies one TEE; whoever hands it a room's evidence with devices gets no claims."""
+    with pytest.raises(EvidenceRefused) as caught:
+        registry.verify(
+            replace(CPU.evidence(BOUND), devices=(GPUS[0].evidence(BOUND),)),
+            NONE,
+            binding=BOUND,
+            roots=ROOTS,
+            now=NOW,
+        )
+    assert caught.value.check == "devices"
+
+
+def test_each_devices_endorsements_are_its_own():
+    shown = [one.evidence(BOUND) for one in GPUS[:2]]
+    words = [one.endorsements(evidence).parts for one, evidence in zip(GPUS, shown, strict=False)]
+
+    def named(*places):
+        return Endorsements(
+            parts={f"device-{at}.{name}": data for at, own in places for name, data in words[own].items()}
+        )
+
+    both = verify(shown, expected=2, endorsements=named((0, 0), (1, 1)))
+    assert [one.facts["ocsp"] for one in both.devices] == ["good", "good"]
+    one = verify(shown, expected=2, endorsements=named((1, 1)))
+    assert [device.facts["ocsp"] for device in one.devices] == ["not compared", "good"]
+    swapped = named((0, 1), (1, 0))
+    assert refusal(shown, expected=2, endorsements=swapped) == "devices.0.chain.revocation"
+    assert refusal(shown, expected=2, endorsements=named((2, 0))) == "devices.endorsements"
+    for name in ("device-00.ocsp-1", "device-x.ocsp-1", "device-0", "ocsp-1"):
+        assert refusal(shown, expected=2, endorsements=Endorsements(parts={name: b"x"})) == "parts"
 
 
 def test_rule_14_as_many_are_attested_as_are_there():

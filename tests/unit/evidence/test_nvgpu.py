@@ -123,8 +123,51 @@ def test_opaque_data_with_a_header_are_as_strict(fault):
 def test_what_was_not_compared_is_said_and_is_nobodys_pass():
     claims = verify(GPU.evidence(BOUND))
     assert claims.facts["rim"] == claims.facts["ocsp"] == claims.facts["debug_mode"] == "not compared"
-    assert len(claims.not_checked) == len(nvgpu.NOT_CHECKED) == 4
+    assert claims.not_checked == (*nvgpu.NOT_CHECKED, nvgpu.NOT_ASKED)
     assert claims.status == ""
+
+
+@pytest.mark.parametrize("delegated", [True, False])
+@pytest.mark.parametrize("model", ["GH100", "GB100", "LS_10"])
+def test_rule_04_the_issuers_word_on_every_certificate_is_taken(model, delegated):
+    device = fake_nvidia.FakeGpu(now=NOW, model=model)
+    evidence = device.evidence(BOUND)
+    said = device.endorsements(evidence, delegated=delegated)
+    assert sorted(said.parts) == ["ocsp-1", "ocsp-2", "ocsp-3"]
+    claims = verify(evidence, endorsements=said, roots=frozenset({device.root}))
+    assert claims.facts["ocsp"] == "good"
+    assert claims.facts["rim"] == "not compared"
+    assert claims.not_checked == nvgpu.NOT_CHECKED
+
+
+@pytest.mark.parametrize("doubt", fake_nvidia.Doubt)
+def test_rule_04_whatever_an_issuer_does_not_vouch_for_is_refused(doubt):
+    evidence = GPU.evidence(BOUND)
+    wanted = "format" if doubt in {"without-end", "not-answered"} else "chain.revocation"
+    assert refusal(evidence, endorsements=GPU.endorsements(evidence, doubt=doubt)) == wanted
+
+
+def test_rule_03_an_answer_counts_until_its_end_and_no_longer():
+    evidence = GPU.evidence(BOUND)
+    said = GPU.endorsements(evidence)
+    late = NOW + timedelta(hours=23)
+    assert verify(evidence, endorsements=said, now=late - timedelta(seconds=1)).facts["ocsp"] == "good"
+    assert refusal(evidence, endorsements=said, now=late) == "chain.revocation"
+
+
+def test_rule_16_no_byte_of_an_answer_can_be_changed():
+    evidence = GPU.evidence(BOUND, blocks=2)
+    said = GPU.endorsements(evidence)
+    answer = said.parts["ocsp-1"]
+    for place in range(len(answer)):
+        flipped = bytearray(answer)
+        flipped[place] ^= 1 << (place % 8)
+        changed = Endorsements(parts={**said.parts, "ocsp-1": bytes(flipped)})
+        assert refusal(evidence, endorsements=changed) != "accepted", f"byte {place}"
+    assert (
+        refusal(evidence, endorsements=Endorsements(parts={**said.parts, "ocsp-1": answer + b"\0"}))
+        == "format"
+    )
 
 
 def test_a_report_of_an_older_driver_names_no_firmware():

@@ -9,10 +9,10 @@ import pytest
 
 from strongroom.appraisal import judge
 from strongroom.encoding import canonical, fields
-from strongroom.ledger import inspect
+from strongroom.ledger import inspect, proofpack
 from strongroom.model import endorsements, messages, verdict
 from strongroom.model import policy as policy_model
-from strongroom_testing import contracts
+from strongroom_testing import contracts, fake_nvidia
 
 END = contracts.NOW + timedelta(hours=1)
 PAST = contracts.NOW - timedelta(hours=1)
@@ -33,7 +33,7 @@ DENIED = {
     "platform.age": policy_model.Policy(max_age_seconds=60),
     "platform.product": policy_model.Policy(products_denied=("Milan",)),
     "platform.revocation": policy_model.Policy(revocation="checked"),
-    "platform.devices": policy_model.Policy(
+    "evidence.devices.count": policy_model.Policy(
         devices=policy_model.Devices(count=1, roots=(), machines=("any",))
     ),
     "platform.reference.machine": policy_model.Policy(registers={"machine": ()}),
@@ -47,7 +47,7 @@ def under(world, policy, name):
     contract = world.agreement.contract
     platforms = (replace(contract.platforms[0], policy=policy),)
     return world.scene.agreement(
-        lambda _: replace(contract, id=name.replace("platform.", "p."), platforms=platforms)
+        lambda _: replace(contract, id=name.replace("platform.", "p.")[:60], platforms=platforms)
     )
 
 
@@ -59,7 +59,7 @@ def again(agreement, room, request, answer):
     made = judge.judge(
         agreement,
         request.evidence,
-        endorsements.NONE,
+        request.endorsements,
         binding=room.binding(request.nonce),
         gates=verdict.read_checks(fields.Fields(body["verdict"], "verdict"))[: judged["gates"]],
         runs_used=judged["runs_used"],
@@ -91,6 +91,55 @@ def test_denials_are_recomputed_bit_for_bit(world, check):
     assert canonical.dumps(made.to_json()) == canonical.dumps(recorded)
     # The same checks, in the same words, reach whoever asked.
     assert canonical.dumps(answer.verdict) == canonical.dumps(recorded)
+
+
+VENDOR = fake_nvidia.Authority(now=contracts.NOW)
+GPUS = tuple(fake_nvidia.FakeGpu(now=contracts.NOW, authority=VENDOR) for _ in range(2))
+ATTACHED = policy_model.Devices(
+    count=2,
+    roots=(VENDOR.root,),
+    machines=tuple(gpu.machine for gpu in GPUS),
+    facts={"family": ("Hopper",)},
+    references=({f"m{index}": fake_nvidia.measured(f"measurement {index}").hex() for index in range(1, 65)},),
+)
+
+
+def test_a_room_with_devices_is_recomputed_bit_for_bit_and_none_of_them_can_be_left_out(world):
+    agreement = under(world, policy_model.Policy(devices=ATTACHED), "attached")
+    pack = world.pack(world.room(agreement, gpus=GPUS))
+    judgement = inspect.inspect(pack, anchors=world.anchors)
+    assert judgement.failed == ()
+    assert judgement.simulated
+    assert proofpack.parse(pack.encode()) == pack
+    first, *others = pack.releases
+
+    def failing(**changes):
+        changed = replace(pack, releases=(replace(first, **changes), *others))
+        return {one.name for one in inspect.inspect(changed, anchors=world.anchors).failed}
+
+    gpus, said = first.evidence.devices, first.endorsements.parts
+    for devices in ((), gpus[:1], gpus[::-1]):
+        assert {"record.alice", "verdict.alice"} <= failing(evidence=replace(first.evidence, devices=devices))
+    assert {"record.alice", "verdict.alice"} <= failing(endorsements=endorsements.NONE)
+    less = {name: data for name, data in said.items() if not name.startswith("device-1")}
+    assert {"record.alice", "verdict.alice"} <= failing(endorsements=replace(first.endorsements, parts=less))
+
+
+@pytest.mark.parametrize("spoiled", ["reference", "machine", "fact.family"])
+def test_denials_of_devices_are_recomputed_bit_for_bit(world, spoiled):
+    changes = {
+        "reference": {"references": ({**ATTACHED.references[0], "m1": "00"},)},
+        "machine": {"machines": (GPUS[0].machine,)},
+        "fact.family": {"facts": {"family": ("Blackwell",)}},
+    }
+    wrong = replace(ATTACHED, **changes[spoiled])
+    agreement = under(world, policy_model.Policy(devices=wrong), f"attached-{spoiled}")
+    room = world.room(agreement, gpus=GPUS)
+    request, answer = world.ask(room, "bob")
+    assert isinstance(answer, messages.DenialAnswer)
+    made, recorded = again(agreement, room, request, answer)
+    assert made.failed[0].name == f"platform.devices.{spoiled}"
+    assert canonical.dumps(made.to_json()) == canonical.dumps(recorded)
 
 
 def test_a_policy_that_is_changed_after_signing_is_another_contract(world):

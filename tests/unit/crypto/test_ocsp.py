@@ -1,0 +1,136 @@
+"""OCSP answers by a real responder: `openssl ocsp` answers, this file's reader judges."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509 as library_x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from strongroom.crypto import ocsp, x509
+from strongroom.errors import Malformed, Refused
+from strongroom_testing import certificate_maker as maker
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+DAY = timedelta(days=1)
+
+
+class Responder:
+    """An authority with one certificate, and what `openssl ocsp` needs to answer about it."""
+
+    def __init__(self, folder, *, rsa_responder: bool):
+        self.folder = folder
+        self.key, leaf, answering = maker.new_key(), maker.new_key(), maker.new_key()
+        if rsa_responder:
+            answering = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        dates = {"begins": NOW - DAY, "ends": NOW + DAY}
+        root = maker.issue(maker.Request(subject="CA", key=self.key, ca=True, **dates), "CA", self.key)
+        certificate = maker.issue(maker.Request(subject="chip", key=leaf, **dates), "CA", self.key)
+        marks = (library_x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]),)
+        responder = maker.issue(
+            maker.Request(subject="responder", key=answering, extensions=marks, **dates), "CA", self.key
+        )
+        for name, der in (("ca", root), ("leaf", certificate), ("responder", responder)):
+            pem = library_x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
+            (folder / f"{name}.pem").write_bytes(pem)
+        (folder / "key.pem").write_bytes(
+            answering.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        self.leaf, self.root = x509.parse(certificate), x509.parse(root)
+
+    def answer(self, status: str, *options: str) -> bytes:
+        revoked = "" if status == "V" else f"{NOW - DAY:%y%m%d%H%M%S}Z"
+        line = f"{status}\t{NOW + DAY:%y%m%d%H%M%S}Z\t{revoked}\t{self.leaf.serial:X}\tunknown\t/CN=chip\n"
+        if len(f"{self.leaf.serial:X}") % 2:
+            line = line.replace(f"\t{self.leaf.serial:X}", f"\t0{self.leaf.serial:X}")
+        (self.folder / "index.txt").write_text(line)
+        command = "openssl ocsp -index index.txt -CA ca.pem -rsigner responder.pem -rkey key.pem -rmd sha256"
+        command += (
+            " -issuer ca.pem -cert leaf.pem -no_nonce -reqout request.der -respout answer.der -noverify"
+        )
+        made = [*command.split(), *options]
+        subprocess.run(
+            [
+                "openssl",
+                "ocsp",
+                "-issuer",
+                "ca.pem",
+                "-cert",
+                "leaf.pem",
+                "-no_nonce",
+                "-reqout",
+                "request.der",
+            ],
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+        )
+        del made[made.index("-issuer") : made.index("-respout")]
+        subprocess.run([*made, "-reqin", "request.der"], cwd=self.folder, check=True, capture_output=True)
+        return (self.folder / "answer.der").read_bytes()
+
+    def check(self, der: bytes, *, now=None) -> None:
+        ocsp.check_good(
+            ocsp.parse(der),
+            self.leaf,
+            (self.root,),
+            roots=frozenset({self.root.digest}),
+            now=now or NOW + timedelta(minutes=1),
+        )
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["ecdsa", "rsa"])
+def responder(request, tmp_path_factory):
+    return Responder(tmp_path_factory.mktemp("ocsp"), rsa_responder=request.param)
+
+
+def test_a_real_responders_word_counts(responder):
+    good = responder.answer("V", "-ndays", "1")
+    responder.check(good)
+    with pytest.raises(Refused) as caught:
+        responder.check(good, now=NOW + timedelta(days=1, minutes=1))
+    assert caught.value.code in {"expired", "bad-answer"}
+
+
+def test_rule_04_a_revoked_certificate_is_refused(responder):
+    with pytest.raises(Refused) as caught:
+        responder.check(responder.answer("R", "-ndays", "1"))
+    assert caught.value.code == "revoked"
+
+
+def test_an_answer_without_an_end_is_none(responder):
+    with pytest.raises(Malformed, match="time of the next"):
+        ocsp.parse(responder.answer("V"))
+
+
+def test_an_answer_about_another_certificate_is_refused(responder):
+    other = maker.issue(
+        maker.Request(subject="other", key=maker.new_key(), begins=NOW - DAY, ends=NOW + DAY),
+        "CA",
+        responder.key,
+    )
+    with pytest.raises(Refused) as caught:
+        ocsp.check_good(
+            ocsp.parse(responder.answer("V", "-ndays", "1")),
+            x509.parse(other),
+            (responder.root,),
+            roots=frozenset({responder.root.digest}),
+            now=NOW + timedelta(minutes=1),
+        )
+    assert caught.value.code == "wrong-answer"
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"\x30\x00", b"x" * 100, b"\x30\x82" + bytes(600), bytes(ocsp.MAX_BYTES + 1)]
+)
+def test_junk_is_malformed(junk):
+    with pytest.raises(Malformed):
+        ocsp.parse(junk)
