@@ -41,11 +41,15 @@ class Asked:
 
 @dataclass(kw_only=True)
 class Front:
-    """What is before the registry at `upstream` (HOST:PORT, plain HTTP); `files` answer instead of it."""
+    """What is before the registry at `upstream` (HOST:PORT, plain HTTP); `files` answer instead of it.
+
+    loses: which requests break off before they get there.
+    """
 
     upstream: str = ""
     tokens: Tokens | None = None
     files: dict[str, Reply] = field(default_factory=dict)
+    loses: Callable[[Asked], bool] = lambda _: False
     asked: list[Asked] = field(default_factory=list)
     host: str = ""
     ca: Path | None = None
@@ -59,6 +63,7 @@ class Front:
     def heal(self) -> None:
         """Answer well again, and forget what was asked."""
         self._spoilers.clear()
+        self.loses = lambda _: False
         self.asked.clear()
 
     def reply(self, asked: Asked) -> Reply:
@@ -77,6 +82,8 @@ class Front:
         return found
 
     def _forward(self, asked: Asked) -> Reply:
+        if self.loses(asked):
+            return Reply(raw=())
         if not self.upstream:
             return Reply(status=404)
         connection = http.client.HTTPConnection(self.upstream, timeout=10)

@@ -88,16 +88,19 @@ class Session:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         blob: int | None = None,
+        again: bool = True,
     ) -> Iterator[Reply]:
         """The answer, after whatever log-in, waiting and following it takes; any status but those is the caller's.
 
-        blob: the size of the blob that is asked for, which may lie elsewhere and take its time.
+        blob: the size of the blob that is asked for, which may lie elsewhere and take its time. again: False for what
+        may have been done though no answer came.
         Raises `Unavailable`, `Refused` or `Malformed`.
         """
         ends = time.monotonic() + self._client.total_seconds + (blob or len(body)) / SLOWEST
         request = Request(method=method, url=url, headers=dict(headers or {}), body=body)
-        for attempt in range(self._client.tries):
-            last = attempt + 1 == self._client.tries
+        tries = self._client.tries if again else 1
+        for attempt in range(tries):
+            last = attempt + 1 == tries
             with contextlib.ExitStack() as opened:
                 try:
                     reply = opened.enter_context(self._logged_in(request, ends))

@@ -1,0 +1,91 @@
+"""Getting artifacts from OCI registries: by their digest, or as what is said to be about a digest. Checked like images.
+
+No mirror is asked for what is about a digest: a list is believed for nothing, but one that leaves things out is a loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.convert import artifact
+from strongroom.convert.limits import LIMITS
+from strongroom.errors import Malformed, NotFound, Refused
+from strongroom.fetch import registry_push
+from strongroom.fetch.registry_session import Access, Session, expect
+
+if TYPE_CHECKING:
+    from strongroom.convert.artifact import Artifact, Part
+    from strongroom.fetch.registry_names import Reference
+
+MAX_LISTED = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An artifact as it was fetched; `contents` are its files in the manifest's order, each of its digest."""
+
+    digest: str
+    artifact: Artifact
+    contents: tuple[bytes, ...]
+
+
+def pull(reference: Reference, *, access: Access, max_bytes: int) -> Held:
+    """The artifact of that digest. Raises `Refused` for a tag, and as `registry.pull`. max_bytes: of each file."""
+    session = Session(access, reference.place, reference.repository)
+    return fetch(session, reference.pinned(), max_bytes=max_bytes)
+
+
+def about(
+    reference: Reference, *, kinds: tuple[str, ...], access: Access, max_bytes: int
+) -> tuple[Held, ...]:
+    """All artifacts of `kinds` that say they are about the digest of `reference`. Raises as `pull`."""
+    session = Session(access, reference.place, reference.repository)
+    subject = reference.pinned()
+    listed = [one for one in registry_push.referrers(session, subject) if one.artifact_type in kinds]
+    if len(listed) > MAX_LISTED:
+        raise Refused(f"{reference}: more than {MAX_LISTED} artifacts about it", code="too-many")
+    held = (fetch(session, one.part.digest, max_bytes=max_bytes) for one in listed)
+    return tuple(
+        one
+        for one in held
+        if one.artifact.artifact_type in kinds
+        and one.artifact.subject is not None
+        and one.artifact.subject.digest == subject
+    )
+
+
+def tagged(reference: Reference, tag: str, *, access: Access, max_bytes: int) -> Held | None:
+    """The artifact at a tag that a convention names after a digest; None where there is none."""
+    session = Session(access, reference.place, reference.repository)
+    try:
+        return fetch(session, tag, max_bytes=max_bytes)
+    except NotFound:
+        return None
+
+
+def fetch(session: Session, name: str, *, max_bytes: int) -> Held:
+    """An artifact and its files."""
+    url = session.url(f"/manifests/{name}")
+    with session.ask("GET", url, headers={"Accept": artifact.MANIFEST}) as reply:
+        expect(reply, 200)
+        if reply.kind != artifact.MANIFEST:
+            raise Malformed(f"{url}: of type {reply.kind[:80]!r}", code="bad-media-type")
+        data = reply.whole(max_bytes=LIMITS.document_bytes)
+    digest = artifact.part_of(data, "").digest
+    if name.startswith("sha256:") and digest != name:
+        raise Refused(f"{url}: expected {name}, got {digest}", code="wrong-digest")
+    made = artifact.parse(data, what=f"artifact {digest}", limits=LIMITS)
+    return Held(
+        digest=digest,
+        artifact=made,
+        contents=tuple(_blob(session, one, max_bytes) for one in made.parts),
+    )
+
+
+def _blob(session: Session, part: Part, max_bytes: int) -> bytes:
+    if part.size > max_bytes:
+        raise Refused(f"blob {part.digest}: {part.size} bytes, at most {max_bytes} allowed", code="too-large")
+    with session.ask("GET", session.url(f"/blobs/{part.digest}"), blob=part.size) as reply:
+        expect(reply, 200)
+        return artifact.check(part, reply.whole(max_bytes=max(part.size, 1)))
