@@ -44,9 +44,15 @@ def new(
     out: Annotated[Path, typer.Option(help="Where to write it.")],
     party: Annotated[list[str], typer.Option(help="ROLE=FILE: a party file and its role.")],
     image: Annotated[Path, typer.Option(help="The program's signed manifest.")],
-    base: Annotated[list[Path], typer.Option(help="A base folder, or its base.json.")],
-    node: Annotated[list[Path], typer.Option(help="What `strongroom node show --json` printed.")],
-    dataset: Annotated[list[str], typer.Option(help="[NAME=]FILE: a dataset's signed manifest.")] = [],  # noqa: B006 - typer copies it
+    base: Annotated[list[Path], typer.Option(help="Local rooms: a base folder, or its base.json.")] = [],  # noqa: B006 - typer copies it
+    node: Annotated[
+        list[Path], typer.Option(help="Local rooms: what `strongroom node show --json` printed.")
+    ] = [],  # noqa: B006
+    reference: Annotated[
+        list[Path], typer.Option(help="Other platforms: what `strongroom measure … --reference` printed.")
+    ] = [],  # noqa: B006
+    machine: Annotated[list[str], typer.Option(help="TEE=ID: a machine of another platform.")] = [],  # noqa: B006
+    dataset: Annotated[list[str], typer.Option(help="[NAME=]FILE: a dataset's signed manifest.")] = [],  # noqa: B006
     output: Annotated[list[str], typer.Option(help="PATH=PARTY[,PARTY]: who may open what leaves.")] = [],  # noqa: B006
     max_output: Annotated[int, typer.Option(help="Most bytes that an output may have.", min=1)] = 16 << 20,
     logs: Annotated[list[str], typer.Option(help="PARTY that may read the program's log, sealed.")] = [],  # noqa: B006
@@ -59,7 +65,7 @@ def new(
     memory_mib: Annotated[int, typer.Option(help="Memory of the room.")] = 512,
     threshold: Annotated[int, typer.Option(help="Signatures needed; 0 means every party's.", min=0)] = 0,
     any_machine: Annotated[
-        bool, typer.Option(help="Accept every machine of the given nodes' roots.")
+        bool, typer.Option(help="Accept every machine of the nodes' and vendors' roots.")
     ] = False,
     simulated: Annotated[bool, typer.Option(help="Accept rooms without TEE hardware.")] = False,
     without_memory_guard: Annotated[bool, typer.Option(help="Accept rooms whose guard is off.")] = False,
@@ -77,6 +83,7 @@ def new(
             contract_model.Dataset(name=name or manifest.name, owner=owner, manifest=manifest.digest)
         )
     nodes = [_node(path) for path in node]
+    machines = [_pair(text, "--machine") for text in machine]
     now = datetime.now(UTC).replace(microsecond=0)
     names = tuple(member.party.name for member in members)
     contract = contract_model.Contract(
@@ -98,14 +105,21 @@ def new(
         ),
         logs=contract_model.Logs(recipients=tuple(logs), max_bytes=1 << 20) if logs else None,
         platforms=(
-            contract_model.Platform(
-                tee="tpm",
-                simulated=simulated,
-                memory_guard=not without_memory_guard,
-                roots=tuple(dict.fromkeys(root for root, _ in nodes)),
-                machines=("any",) if any_machine else tuple(machine for _, machine in nodes),
-                references=tuple(_reference(path) for path in base),
+            *(
+                (
+                    contract_model.Platform(
+                        tee="tpm",
+                        simulated=simulated,
+                        memory_guard=not without_memory_guard,
+                        roots=tuple(dict.fromkeys(root for root, _ in nodes)),
+                        machines=("any",) if any_machine else tuple(one for _, one in nodes),
+                        references=tuple(_reference(path) for path in base),
+                    ),
+                )
+                if base or node
+                else ()
             ),
+            *_hardware(reference, machines, any_machine=any_machine),
         ),
         network=contract_model.Network(egress=(), peers=()),
         certificate=contract_model.CertificateTerms(names=tuple(certificate_name), lifetime_seconds=3600)
@@ -267,6 +281,40 @@ def _reference(path: Path) -> dict[str, str]:
     )
     inner = top.object("reference")
     return {name: inner.text(name, max_length=400) for name in inner.names()}
+
+
+def _hardware(
+    paths: list[Path], machines: list[tuple[str, str]], *, any_machine: bool
+) -> tuple[contract_model.Platform, ...]:
+    """A platform for each TEE that the files predict registers of; its roots are the vendor's, as they are pinned."""
+    from strongroom.evidence import roots
+
+    found: dict[str, list[dict[str, str]]] = {}
+    for path in paths:
+        data = files.read(path, max_bytes=65536)
+        top = fields.Fields(canonical.loads(data, what=str(path), max_bytes=65536), str(path))
+        tee = top.name("tee")
+        found.setdefault(tee, []).extend(
+            contract_model.read_reference(one) for one in top.objects("references", max_items=64)
+        )
+        top.done()
+        if not roots.HARDWARE.get(tee):
+            raise Misuse(
+                f"{path}: no vendor's root is pinned for {tee}", hint="for local rooms give --base and --node"
+            )
+    if strangers := {tee for tee, _ in machines} - found.keys():
+        raise Misuse(f"--machine: there is no --reference for {min(strangers)[:40]!r}")
+    return tuple(
+        contract_model.Platform(
+            tee=tee,
+            simulated=False,
+            memory_guard=False,
+            roots=tuple(sorted(roots.HARDWARE[tee])),
+            machines=("any",) if any_machine else tuple(name for of, name in machines if of == tee),
+            references=tuple(references),
+        )
+        for tee, references in found.items()
+    )
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

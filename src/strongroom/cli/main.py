@@ -22,6 +22,7 @@ VERBS = {
     "run": "run",
     "convert": "convert",
     "base": "base",
+    "measure": "measure",
     "broker": "broker",
     "ledger": "ledger",
     "proof": "proof",

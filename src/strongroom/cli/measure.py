@@ -1,0 +1,214 @@
+"""`strongroom measure FOLDER`, and `strongroom measure diff A B`: what a platform will report, and why that changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from strongroom.cli import files
+from strongroom.errors import Misuse
+
+if TYPE_CHECKING:
+    from strongroom.convert.measure.predict import Parts, Prediction, Shape
+
+MAX_ACPI = 1 << 20
+_SIZE = re.compile(r"([0-9]{1,9})([KMGT]?)(?:iB)?", re.ASCII)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class _Verbs(TyperGroup):
+    """`measure FOLDER` is `measure predict FOLDER`; a folder that is called diff is ./diff."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["predict", *args]
+        return super().parse_args(ctx, args)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(
+        cls=_Verbs,
+        help="Predict what a genuine platform will report for a base, from its files alone: `measure FOLDER …`.",
+        no_args_is_help=True,
+    )
+    group.command("predict")(predict)
+    app.add_typer(group, name="measure")
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="A base's folder, or the one file of its profile.")],
+    profile: Annotated[
+        str | None,
+        typer.Option("--for", help="local, snp, tdx or nitro; by default what the base was built for."),
+    ] = None,
+    firmware: Annotated[
+        Path | None, typer.Option("--ovmf", "--firmware", help="The firmware that the machine starts.")
+    ] = None,
+    vcpus: Annotated[int | None, typer.Option(help="snp: number of virtual processors.", min=1)] = None,
+    vcpu_type: Annotated[
+        str | None, typer.Option(help="snp: QEMU's processor model (EPYC-Milan …), or a CPUID signature 0x….")
+    ] = None,
+    guest_features: Annotated[str, typer.Option(help="snp: SEV_FEATURES of the guest, hexadecimal.")] = "0x1",
+    memory: Annotated[str | None, typer.Option(help="tdx: memory, like 2G or 512M.")] = None,
+    acpi: Annotated[
+        Path | None,
+        typer.Option(
+            help="tdx: folder with QEMU's table-loader, rsdp and tables (docs/measure.md says whence)."
+        ),
+    ] = None,
+    page_order: Annotated[
+        str, typer.Option(help="tdx: each (Linux 6.16 and newer) or section (older KVM).")
+    ] = "each",
+    vmm: Annotated[str, typer.Option(help="qemu, ec2 or gce.")] = "qemu",
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Print what `contract new --reference` takes.")
+    ] = False,
+    without: Annotated[
+        list[str], typer.Option(help="Leave this register out of the reference: any value of it is accepted.")
+    ] = [],  # noqa: B006 - typer copies it
+    as_json: Json = False,
+) -> None:
+    """Predict the registers. One that depends on what is not in the files has no value, and the reason is told."""
+    from strongroom.convert.measure import predict as predictions
+    from strongroom.convert.measure import snp, tdx
+
+    chosen = profile or _built_for(folder)
+    shape = predictions.Shape(
+        firmware=_firmware(firmware, chosen),
+        vcpus=vcpus,
+        signature=None if vcpu_type is None else _signature(vcpu_type),
+        features=_number(guest_features, "--guest-features"),
+        memory=None if memory is None else _bytes(memory),
+        vmm=snp.Vmm(_one_of(vmm, tuple(snp.Vmm), "--vmm")),
+        order=tdx.PageOrder(_one_of(page_order, tuple(tdx.PageOrder), "--page-order")),
+        acpi=None if acpi is None else _acpi(acpi),
+    )
+    found = predictions.predict(chosen, _parts(folder, chosen), shape)
+    if reference:
+        print(json.dumps({"tee": found.tee, "references": [found.references(without=without)]}))
+    elif as_json:
+        print(json.dumps(_json(found, shape)))
+    else:
+        _table(found)
+
+
+def _built_for(folder: Path) -> str:
+    """The profile that the base's document names."""
+    from strongroom.convert import base_document
+    from strongroom.encoding import canonical
+    from strongroom.errors import Malformed
+
+    file = folder / base_document.BASE
+    if not file.is_file():
+        raise Misuse(
+            f"{folder}: has no {base_document.BASE} that says what it was built for",
+            hint="say --for local, snp, tdx or nitro",
+        )
+    document = canonical.loads(
+        files.read(file, max_bytes=base_document.MAX_BYTES), what=str(file), max_bytes=base_document.MAX_BYTES
+    )
+    profile = document.get("profile", "local") if isinstance(document, dict) else None
+    if not isinstance(profile, str):
+        raise Malformed(f"{file}: its profile is no text", code="bad-value")
+    return profile
+
+
+def _parts(folder: Path, profile: str) -> Parts:
+    """The files that the profile's registers depend on; a single file may be named itself."""
+    from strongroom.convert import base_document
+    from strongroom.convert.measure.predict import Parts
+
+    single = _ONE_FILE.get(profile)
+    if single is None:
+        names = {
+            "kernel": base_document.KERNEL,
+            "initrd": base_document.INITRD,
+            "cmdline": base_document.CMDLINE,
+        }
+    else:
+        names = {single[0]: single[1]}
+    found = {}
+    for part, name in names.items():
+        path = folder if single is not None and folder.is_file() else folder / name
+        found[part] = base_document.read(path, base_document.MAX_PART)
+    return Parts(**found)
+
+
+_ONE_FILE = {"nitro": ("eif", "strongroom.eif")}
+
+
+def _firmware(given: Path | None, profile: str) -> bytes | None:
+    from strongroom.convert import base, base_document
+
+    if given is None and profile == "local":
+        given = base.FIRMWARE
+    return None if given is None else base_document.read(given, base_document.MAX_PART)
+
+
+def _acpi(folder: Path) -> Any:
+    from strongroom.convert.measure import tdx
+
+    return tdx.Acpi(
+        loader=files.read(folder / "table-loader", max_bytes=MAX_ACPI),
+        rsdp=files.read(folder / "rsdp", max_bytes=MAX_ACPI),
+        tables=files.read(folder / "tables", max_bytes=MAX_ACPI),
+    )
+
+
+def _signature(text: str) -> int:
+    from strongroom.convert.measure import snp
+
+    return _number(text, "--vcpu-type") if text.startswith("0x") else snp.signature(text)
+
+
+def _number(text: str, option: str) -> int:
+    if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", text) is None:
+        raise Misuse(f"{option}: expected a hexadecimal number like 0x1, got {text[:40]!r}")
+    return int(text, 16)
+
+
+def _bytes(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise Misuse(f"--memory: expected a size like 2G or 512M, got {text[:40]!r}")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _one_of(text: str, known: tuple[str, ...], option: str) -> str:
+    if text not in known:
+        raise Misuse(f"{option}: {text[:40]!r} is not known", hint=f"one of {', '.join(known)}")
+    return text
+
+
+def _json(found: Prediction, shape: Shape) -> dict[str, object]:
+    complete = all(one.value is not None for one in found.registers)
+    return {
+        "profile": found.profile,
+        "tee": found.tee,
+        "vmm": shape.vmm.value,
+        "registers": [one.to_json() for one in found.registers],
+        "beside": [one.to_json() for one in found.beside],
+        "references": [found.references()] if complete else None,
+    }
+
+
+def _table(found: Prediction) -> None:
+    wide = int(os.environ.get("COLUMNS", "110")) - 14
+    print(f"platform    {found.profile} (evidence of kind {found.tee})")
+    for one in (*found.registers, *found.beside):
+        print(f"{one.name:<12}{one.value or 'NOT PREDICTED'}")
+        for word, text in (("covers", one.covers), ("depends on", one.depends), ("because", one.why)):
+            if text:
+                first, *rest = textwrap.wrap(f"{word} {text}", max(wide, 40))
+                print(f"            {first}")
+                for line in rest:
+                    print(f"              {line}")
