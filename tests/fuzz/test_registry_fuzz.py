@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.convert import artifact
+from strongroom.convert import artifact, image_signatures
 from strongroom.convert.limits import LIMITS
+from strongroom.crypto import pinned_key
 from strongroom.errors import Malformed, Misuse, Refused
 from strongroom.fetch import registry_login, registry_names
 
@@ -28,6 +32,12 @@ JSON = st.recursive(
     max_leaves=24,
 )  # fmt: skip
 DOCUMENTS = JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=200)
+
+KEY = pinned_key.load(
+    ed25519.Ed25519PrivateKey.generate()
+    .public_key()
+    .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+)
 
 
 @given(TEXTS)
@@ -63,3 +73,28 @@ def test_artifacts(data):
         artifact.parse(data, what="it", limits=LIMITS)
     with contextlib.suppress(Malformed):
         artifact.parse_list(data, what="it", limits=LIMITS)
+
+
+@given(
+    DOCUMENTS
+    | st.sampled_from(
+        [b'{"mediaType":"%s","verificationMaterial":{"publicKey":{}},"dsseEnvelope":%s}']
+    ).flatmap(
+        lambda frame: JSON.map(
+            lambda inner: frame % (image_signatures.BUNDLE_TYPE.encode(), json.dumps(inner).encode())
+        )
+    )
+)
+def test_signatures_of_images(data):
+    trust = image_signatures.Trust(keys=(KEY,))
+    for candidate in (
+        image_signatures.Bundle(data=data),
+        image_signatures.Simple(payload=data, signature=data),
+    ):
+        with pytest.raises(Refused):
+            image_signatures.verify(["sha256:" + "1" * 64], [candidate], trust=trust)
+    for parse in (image_signatures.parse_simple, image_signatures.parse_statement):
+        with contextlib.suppress(Malformed, Refused):
+            parse(data)
+    with contextlib.suppress(Malformed):
+        pinned_key.load(data)

@@ -21,6 +21,7 @@ VERBS = {
     "scrape": "scrape",
     "run": "run",
     "convert": "convert",
+    "image": "image",
     "base": "base",
     "measure": "measure",
     "broker": "broker",

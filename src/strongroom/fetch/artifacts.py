@@ -5,6 +5,7 @@ No mirror is asked for what is about a digest: a list is believed for nothing, b
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,11 @@ def about(
     listed = [one for one in registry_push.referrers(session, subject) if one.artifact_type in kinds]
     if len(listed) > MAX_LISTED:
         raise Refused(f"{reference}: more than {MAX_LISTED} artifacts about it", code="too-many")
-    held = (fetch(session, one.part.digest, max_bytes=max_bytes) for one in listed)
+    held = []
+    for one in listed:
+        # Whoever may write there may list rubbish, which is no reason to miss what is good.
+        with contextlib.suppress(Malformed, NotFound):
+            held.append(fetch(session, one.part.digest, max_bytes=max_bytes))
     return tuple(
         one
         for one in held
@@ -85,7 +90,9 @@ def fetch(session: Session, name: str, *, max_bytes: int) -> Held:
 
 def _blob(session: Session, part: Part, max_bytes: int) -> bytes:
     if part.size > max_bytes:
-        raise Refused(f"blob {part.digest}: {part.size} bytes, at most {max_bytes} allowed", code="too-large")
+        raise Malformed(
+            f"blob {part.digest}: {part.size} bytes, at most {max_bytes} allowed", code="too-large"
+        )
     with session.ask("GET", session.url(f"/blobs/{part.digest}"), blob=part.size) as reply:
         expect(reply, 200)
         return artifact.check(part, reply.whole(max_bytes=max(part.size, 1)))

@@ -148,7 +148,7 @@ def test_an_artifact_comes_back_by_digest_and_by_tag_never(one):
     with pytest.raises(Refused) as caught:
         artifacts.pull(where, access=access(one), max_bytes=100)
     assert caught.value.code == "tag-refused"
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Malformed) as caught:
         artifacts.pull(where.by(digest), access=access(one), max_bytes=5)
     assert caught.value.code == "too-large"
 
