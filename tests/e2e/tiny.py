@@ -49,13 +49,13 @@ def build(folder: Path, base: Path, script: str = REPORT + DONE) -> Path:
     shutil.copy(base / "bzImage", folder)
     (folder / "cmdline").write_bytes(CMDLINE)
     (folder / "base.disk").write_bytes(bytes(4096))
-    archive = _Cpio()
+    archive = Cpio()
     archive.file("init", (HEAD.replace("MODULES", MODULES) + script).encode(), 0o755)
     (folder / "initrd").write_bytes((base / "initrd").read_bytes() + archive.done())
     return folder
 
 
-class _Cpio:
+class Cpio:
     """The `newc` format, as the kernel unpacks it (Documentation/driver-api/early-userspace/buffer-format)."""
 
     def __init__(self) -> None:

@@ -66,6 +66,28 @@ def build(partitions: Sequence[Partition]) -> bytes:
     return b"".join((front.ljust(UNIT, b"\0"), *body, back.rjust(UNIT, b"\0")))
 
 
+def measured(disk: bytes) -> bytes:
+    """What firmware measures of a disk that it boots from: header, number of partitions, their lines (UEFI_GPT_DATA).
+
+    Raises `Malformed` for a disk without a sound table of ours at its beginning.
+    """
+    header = disk[SECTOR : SECTOR + _HEADER.size]
+    table = disk[2 * SECTOR : (2 + _TABLE) * SECTOR]
+    if len(header) != _HEADER.size or len(table) != _TABLE * SECTOR:
+        raise Malformed("GPT: cut short", code="truncated")
+    signature, revision, size, checksum, _, own, _, _, _, _, entries, count, line, crc = _HEADER.unpack(
+        header
+    )
+    shape = (signature, revision, size, own, entries, count, line)
+    if shape != (_SIGNATURE, _REVISION, _HEADER.size, 1, 2, _ENTRIES, _ENTRY.size):
+        raise Malformed("GPT: not a table of 128 lines behind its header", code="bad-header")
+    if zlib.crc32(header[:16] + bytes(4) + header[20:]) != checksum or zlib.crc32(table) != crc:
+        raise Malformed("GPT: the checksum is another", code="bad-checksum")
+    lines = [table[at : at + _ENTRY.size] for at in range(0, len(table), _ENTRY.size)]
+    used = [one for one in lines if any(one[:16])]
+    return header + len(used).to_bytes(8, "little") + b"".join(used)
+
+
 def _header(table: bytes, disk: uuid.UUID, total: int, *, own: int, other: int, entries: int) -> bytes:
     def pack(checksum: int) -> bytes:
         return _HEADER.pack(

@@ -36,9 +36,8 @@ class Uki:
 
 def build(*, stub: bytes, kernel: bytes, initrd: bytes, cmdline: bytes, osrel: bytes, uname: bytes) -> bytes:
     """The image; same input, same bytes. Raises `Malformed` for parts that no image can carry."""
-    for name, text in (("command line", cmdline), ("kernel release", uname)):
-        if not 0 < len(text) <= _MAX_TEXT or not all(0x20 <= byte < 0x7F for byte in text):
-            raise Malformed(f"UKI: {name}: expected one line of printable ASCII", code="bad-text")
+    for name, text in ((".cmdline", cmdline), (".uname", uname)):
+        check_text(name, text)
     pe.parse(kernel)  # the stub hands it to the firmware's loader
     bare = _parse(stub, wanted=())
     if bare.sections.keys() - {".sbat"}:
@@ -64,7 +63,16 @@ def _parse(data: bytes, *, wanted: tuple[str, ...]) -> Uki:
         for section in image.sections
         if section.name in (*SECTIONS, ".sbat", ".sdmagic")
     }
+    for name in (".cmdline", ".uname"):
+        if name in found:
+            check_text(name, found[name])
     magic = _MAGIC.fullmatch(found.pop(".sdmagic"))
     if magic is None:
         raise Malformed("UKI: not a stub of systemd", code="bad-stub")
     return Uki(sections=found, stub=int(magic[1]))
+
+
+def check_text(name: str, text: bytes) -> None:
+    """Raise `Malformed` unless `text` is one line that every loader takes for the same."""
+    if not 0 < len(text) <= _MAX_TEXT or not all(0x20 <= byte < 0x7F for byte in text):
+        raise Malformed(f"{name}: expected one line of printable ASCII", code="bad-text")

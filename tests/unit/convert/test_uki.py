@@ -74,3 +74,10 @@ def test_a_program_without_systemds_mark_is_no_stub():
     assert mark in efi.stub()
     with pytest.raises(Malformed, match="systemd"):
         efi.small(stub=efi.stub().replace(mark, b"LoaderInfo: systemd-boot"))
+
+
+@pytest.mark.parametrize("text", [b"quiet\n", b"quiet\0", "ä".encode(), b" " * 5000])
+def test_a_line_that_loaders_read_in_two_ways_is_refused(text):
+    contents = {**uki.parse(efi.small()).sections, ".cmdline": text}
+    with pytest.raises(Malformed, match="ASCII"):
+        uki.parse(pe.append(efi.stub(), [(name, contents[name]) for name in uki.SECTIONS]))

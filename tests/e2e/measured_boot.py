@@ -1,0 +1,185 @@
+"""Guests that boot as a machine with UEFI would, with a real software TPM, and let the test talk to that TPM.
+
+The guest is a real base's kernel and initrd with another `/init` appended: it hands TPM commands and the firmware's event
+log through, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strongroom.agent.tpm import Tpm
+from strongroom.crypto import x509
+from strongroom.encoding import tpm2
+from strongroom.node import swtpm, tpm_provision
+from tests.e2e import tiny
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OVMF = "/usr/share/ovmf/OVMF.fd"
+CMDLINE = b"quiet loglevel=0 panic=-1 audit=0 cryptomgr.notests 8250.nr_uarts=0"
+INIT = r"""
+busybox mount -t securityfs none /sys/kernel/security
+exec 4<>/dev/tpmrm0
+hex() { busybox xxd -p | busybox tr -d '\n'; echo; }
+echo ready >&3
+while read -r verb rest <&3; do
+  case $verb in
+    tpm) echo $rest | busybox xxd -r -p >/command
+      busybox dd if=/command bs=8192 count=1 2>/dev/null >&4
+      busybox dd bs=8192 count=1 2>/dev/null <&4 | hex >&3 ;;
+    bank) busybox tr A-F a-f </sys/class/tpm/tpm0/pcr-$rest >&3 ;;
+    log) hex </sys/kernel/security/tpm0/binary_bios_measurements >&3 ;;
+  esac
+done
+"""
+
+
+def missing() -> str:
+    """Why nothing can be booted here; empty when it can."""
+    for program in ("qemu-system-x86_64", "swtpm"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    return "" if Path(OVMF).exists() else "ovmf is not installed"
+
+
+def qemu_version() -> tuple[int, int]:
+    said = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True)
+    major, minor = said.stdout.split("version ")[1].split(".")[:2]
+    return int(major), int(minor)
+
+
+def initrd(base: Path) -> bytes:
+    """The base's initrd, whose `/init` is the one above."""
+    head = tiny.HEAD.partition("control() {")[0].replace("MODULES", tiny.MODULES)
+    archive = tiny.Cpio()
+    archive.file("init", (head + INIT).encode(), 0o755)
+    return (base / "initrd").read_bytes() + archive.done()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """A TPM's state with all its banks on and an attestation key in it, and that key's public half."""
+
+    state: bytes
+    key: x509.PublicKey
+
+
+def chip() -> Chip:
+    fd = os.memfd_create("tpm-state")
+    try:
+        with tpm_provision._running(fd) as tpm:
+            created = tpm.run(tpm2.create_ak(tpm2.ENDORSEMENT), handles=1)
+            x, y = tpm2.read_p256_point(tpm2.read_sized(created.parameters))
+            tpm.run(tpm2.evict_control(created.handles[0], tpm_provision.AK_HANDLE))
+            tpm.run(tpm2.flush_context(created.handles[0]))
+        return Chip(state=os.pread(fd, 1 << 20, 0), key=x509.key_of_point("secp256r1", x, y))
+    finally:
+        os.close(fd)
+
+
+@dataclass(kw_only=True)
+class Guest:
+    """A booted guest. seconds: from QEMU's start to the guest's first word."""
+
+    link: socket.socket
+    seconds: float
+
+    def ask(self, line: str) -> bytes:
+        self.link.sendall(line.encode() + b"\n")
+        return bytes.fromhex(_line(self.link))
+
+    def exchange(self, command: bytes) -> bytes:
+        return self.ask(f"tpm {command.hex()}")
+
+    @property
+    def tpm(self) -> Tpm:
+        return Tpm(self)
+
+    def pcrs(self, *indices: int) -> dict[int, bytes]:
+        return {index: self.tpm.read_pcr(index) for index in indices}
+
+    def bank(self, name: str, index: int) -> bytes:
+        """A PCR of another bank, as the kernel reads it."""
+        return self.ask(f"bank {name}/{index}")
+
+    def log(self) -> bytes:
+        return self.ask("log")
+
+
+@contextlib.contextmanager
+def booted(state: bytes, *machine: str, memory: int = 512) -> Iterator[Guest]:
+    """Boot a machine with a TPM of that state. machine: the rest of QEMU's command line."""
+    fd = os.memfd_create("tpm-state")
+    os.write(fd, state)
+    control, control_end = socket.socketpair()
+    link, link_end = socket.socketpair()
+    tpm = qemu = None
+    try:
+        tpm = subprocess.Popen(
+            swtpm.arguments(fd, control_end.fileno()),
+            pass_fds=(fd, control_end.fileno()),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        started = time.monotonic()
+        qemu = subprocess.Popen(
+            [
+                *("qemu-system-x86_64", "-M", "q35,smm=off", "-accel", "tcg,thread=multi,tb-size=256"),
+                *("-cpu", "max", "-m", str(memory), "-nodefaults", "-no-user-config", "-no-reboot"),
+                *("-display", "none"),
+                *("-chardev", f"socket,id=tpm,fd={control.fileno()}", "-tpmdev", "emulator,id=t,chardev=tpm"),
+                *("-device", "tpm-crb,tpmdev=t", "-chardev", f"socket,id=relay,fd={link_end.fileno()}"),
+                *("-device", "virtio-serial-pci,max_ports=2"),
+                *("-device", "virtserialport,chardev=relay,name=strongroom", *machine),
+            ],
+            pass_fds=(control.fileno(), link_end.fileno()),
+            stdin=subprocess.DEVNULL,
+        )
+        link_end.close()
+        link.settimeout(240)
+        assert _line(link) == "ready"
+        yield Guest(link=link, seconds=time.monotonic() - started)
+    finally:
+        for child in (qemu, tpm):
+            if child is not None:
+                child.kill()
+                child.wait()
+        for one in (control, control_end, link, link_end):
+            one.close()
+        os.close(fd)
+
+
+def direct(folder: Path, *, firmware: str = OVMF) -> tuple[str, ...]:
+    """Kernel, initrd and command line given to the machine. folder: a base's."""
+    return (
+        *("-bios", firmware, "-kernel", str(folder / "bzImage"), "-initrd", str(folder / "initrd")),
+        *("-append", (folder / "cmdline").read_text()),
+    )
+
+
+def from_disk(image: Path, *, firmware: str = OVMF) -> tuple[str, ...]:
+    """A bootable disk."""
+    return (
+        *("-bios", firmware, "-drive", f"file={image},if=none,id=disk,format=raw,readonly=on"),
+        *("-device", "virtio-blk-pci,drive=disk,serial=base,bootindex=1"),
+    )
+
+
+def _line(link: socket.socket) -> str:
+    data = b""
+    while not data.endswith(b"\n"):
+        piece = link.recv(1 << 16)
+        if not piece:
+            raise AssertionError(f"the guest ended; it had said {data[:200]!r}")
+        data += piece
+    return data.decode().strip()
