@@ -70,6 +70,26 @@ def checkpoint_key(prepared):
     return sign.VerifyingKey(prepared.settings.address.ledger_key)
 
 
+def test_a_relying_party_asks_for_a_result_and_reads_it(prepared, tmp_path, capsys):
+    from strongroom.cli import result as verb
+    from strongroom.errors import NotFound, Refused
+
+    party, token = tmp_path / "alice.party.json", tmp_path / "result.jwt"
+    party.write_bytes(prepared.settings.party.encode())
+    asked = {"audience": "database", "nonce": "ab" * 16}
+    with broker_process.served(prepared), prepared.client() as client:
+        room, _, status, _ = release(prepared, client)
+        assert status == 200
+        verb.ask(party, room.keys.run_id, **asked, out=token)
+        with pytest.raises(NotFound):
+            verb.ask(party, "run-" + "0" * 32, **asked, out=tmp_path / "other.jwt")
+    assert room.keys.run_id in capsys.readouterr().out
+    # Genuine, for us, under our contract, and of a room that no hardware stands behind.
+    with pytest.raises(Refused, match="not affirmed: hardware") as caught:
+        verb.verify(token, trust=party, policy=prepared.agreement.contract.digest, **asked)
+    assert caught.value.code == "token-not-affirming"
+
+
 def test_tls_1_3_with_the_pinned_key_only_and_no_tickets(prepared):
     with broker_process.served(prepared), prepared.client() as client:
         assert client.socket.version() == "TLSv1.3"

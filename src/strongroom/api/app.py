@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from strongroom.api import budgets as budgets_model
 from strongroom.api import errors as http_errors
-from strongroom.api import ledger, routes
+from strongroom.api import ledger, results, routes
 from strongroom.broker.challenge import challenge
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
@@ -108,6 +108,11 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
     async def get_run(request: Request) -> Response:
         return _json(await run_in_threadpool(ledger.run, broker, request.path_params["run"]))
 
+    async def get_result(request: Request) -> Response:
+        asked = results.read(request.path_params["run"], request.query_params)
+        token = await run_in_threadpool(results.answer, broker, asked)
+        return Response(token, media_type=asked.media_type, headers={"Cache-Control": "no-store"})
+
     return {
         "challenge": post_challenge,
         "release": post_release,
@@ -118,6 +123,7 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
         "proof": get_proof,
         "consistency": get_consistency,
         "run": get_run,
+        "result": get_result,
     }
 
 

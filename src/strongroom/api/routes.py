@@ -106,4 +106,12 @@ ROUTES = (
         limit=0,
         why="as the checkpoint",
     ),
+    RouteRow(
+        name="result",
+        method="GET",
+        path="/v1/results/{run}",
+        auth=Auth.NONE,
+        limit=0,
+        why="says what the ledger says of a release, for one audience and nonce; opens and releases nothing",
+    ),
 )

@@ -23,15 +23,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
-from strongroom.encoding import canonical
-from strongroom.model.verdict import Accepted
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed, Refused
+from strongroom.model.record import Kind
+from strongroom.model.verdict import Accepted, read_checks
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.appraisal.evaluate import Appraisal
-    from strongroom.model.claims import Claims
     from strongroom.model.evidence import Evidence
+    from strongroom.model.record import Record
     from strongroom.model.verdict import Check, Denied
 
 PROFILE = "tag:github.com,2023:veraison/ear"
@@ -88,6 +90,23 @@ class Result:
     evidence: str
     verdict: str
 
+    def to_json(self) -> dict[str, object]:
+        """The object form, for people's programs; what is signed has the names of the EAT profile."""
+        return {
+            "issuer": self.issuer,
+            "audience": self.audience,
+            "issued": fields.format_time(self.issued),
+            "expires": fields.format_time(self.expires),
+            "nonce": self.nonce.hex(),
+            "verifier": self.verifier,
+            "attester": self.attester,
+            "status": TIERS[self.status],
+            "vector": dict(self.vector),
+            "policy": self.policy,
+            "evidence": self.evidence,
+            "verdict": self.verdict,
+        }
+
 
 def tier(value: int) -> int:
     """The tier of a value of the vector, or of a status: AR4SI, section 2.3.2. What is not known is the worst."""
@@ -112,9 +131,14 @@ def result(
 
     nonce: 8 to 64 bytes of the relying party's. verifier: the build that judged.
     """
-    vector = trust_vector(verdict.checks, verdict.claims)
+    claims = verdict.claims
+    vector = trust_vector(
+        verdict.checks,
+        evidence.tee,
+        simulated=claims is not None and claims.simulated,
+        debug=claims is not None and any(one.debug for one in (claims, *claims.devices)),
+    )
     accepted = isinstance(verdict, Accepted) or getattr(verdict, "accepted", False)
-    worst = max((tier(value) for value in vector.values()), default=NONE)
     return Result(
         issuer=issuer,
         audience=audience,
@@ -123,7 +147,7 @@ def result(
         nonce=nonce,
         verifier=verifier,
         attester=evidence.tee,
-        status=worst if accepted else CONTRAINDICATED,
+        status=_worst(vector) if accepted else CONTRAINDICATED,
         vector=vector,
         policy=getattr(verdict, "contract", "") or getattr(verdict, "policy", ""),
         evidence=digest.sha256(evidence.encode()),
@@ -131,8 +155,55 @@ def result(
     )
 
 
-def trust_vector(checks: tuple[Check, ...], claims: Claims | None) -> dict[str, int]:
-    """The claims that these checks amount to; see above."""
+def of_release(
+    entry: Record,
+    *,
+    nonce: bytes,
+    issuer: str,
+    audience: str,
+    verifier: str,
+    issued: datetime,
+    expires: datetime,
+) -> Result:
+    """What the verdict of a recorded release says, for one audience and no longer than that verdict counts.
+
+    Raises `Malformed` for an entry that records no release, `Refused` once its verdict has ended.
+    """
+    body = fields.Fields(dict(entry.body), "ledger entry")
+    raw = body.raw_object("verdict")
+    verdict = fields.Fields(raw, "verdict")
+    if entry.kind is not Kind.RELEASE or verdict.text("result", max_length=16) != "accepted":
+        raise Malformed("ledger entry: records no release", code="no-release")
+    ends = min(expires, verdict.time("expires"))
+    if ends <= issued:
+        raise Refused(
+            f"the verdict counted until {fields.format_time(ends)}",
+            code="verdict-ended",
+            hint="a room whose verdict has ended proves itself anew, under a new nonce",
+        )
+    claims = verdict.object("claims")
+    tee = claims.name("tee")
+    vector = trust_vector(
+        read_checks(verdict), tee, simulated=claims.boolean("simulated"), debug=claims.boolean("debug")
+    )
+    return Result(
+        issuer=issuer,
+        audience=audience,
+        issued=issued.replace(microsecond=0),
+        expires=ends.replace(microsecond=0),
+        nonce=nonce,
+        verifier=verifier,
+        attester=tee,
+        status=_worst(vector),
+        vector=vector,
+        policy=entry.contract,
+        evidence=body.digest("evidence"),
+        verdict=digest.sha256(canonical.dumps(raw)),
+    )
+
+
+def trust_vector(checks: tuple[Check, ...], tee: str, *, simulated: bool, debug: bool) -> dict[str, int]:
+    """The claims that these checks amount to; see above. simulated, debug: what the claims say, or their devices'."""
     good: dict[str, bool] = {}
     for check in checks:
         claim = _claim(check.name)
@@ -147,14 +218,21 @@ def trust_vector(checks: tuple[Check, ...], claims: Claims | None) -> dict[str, 
         claim: (_APPROVED_BOOT if claim == "executables" else _APPROVED) if held else bad[claim]
         for claim, held in good.items()
     }
-    if claims is not None:
-        if claims.simulated:
-            vector["hardware"] = _UNRECOGNISED
-        if claims.debug or any(device.debug for device in claims.devices):
-            vector["configuration"] = _CONTRAINDICATED
-        if claims.tee in _ENCRYPTED and not claims.simulated:
-            vector["runtime-opaque"] = _CONTRAINDICATED if claims.debug else _APPROVED
+    looked = [
+        check for check in checks if check.name.startswith("platform.") and check.name.endswith(".debug")
+    ]
+    debug = debug or not all(check.ok for check in looked)
+    if simulated:
+        vector["hardware"] = _UNRECOGNISED
+    if debug:
+        vector["configuration"] = _CONTRAINDICATED
+    if looked and tee in _ENCRYPTED and not simulated:
+        vector["runtime-opaque"] = _CONTRAINDICATED if debug else _APPROVED
     return {claim: vector[claim] for claim in VECTOR if claim in vector}
+
+
+def _worst(vector: dict[str, int]) -> int:
+    return max((tier(value) for value in vector.values()), default=NONE)
 
 
 def _claim(name: str) -> str:

@@ -35,6 +35,7 @@ MAX_LIFETIME = timedelta(days=1)
 JWT_TYPE, CWT_TYPE = "eat+jwt", "application/eat+cwt"
 _COSE_TYPE = 16  # RFC 9596
 _ALGORITHM = "EdDSA"
+_TAGGED = b"\xd2"  # COSE_Sign1's tag, 18
 _NONCE = (8, 64)
 _MAX_SECONDS = 253402300799
 DEMANDED = ("instance-identity", "configuration", "executables", "hardware")
@@ -109,6 +110,16 @@ def to_cwt(result: Result, key: SigningKey) -> bytes:
     return sign1.Message(
         protected=bare.protected, header=bare.header, payload=bare.payload, signature=key.sign(bare.signed())
     ).encode()
+
+
+def read(token: bytes, expected: Expected, *, now: datetime) -> Result:
+    """The result that a token of either form affirms. Raises `Refused`, or `Malformed`."""
+    if token[:1] == _TAGGED:
+        return read_cwt(token, expected, now=now)
+    try:
+        return read_jwt(token.decode("ascii"), expected, now=now)
+    except UnicodeDecodeError:
+        raise Malformed("token: neither a JWT nor a CWT", code="not-a-token") from None
 
 
 def read_jwt(token: str, expected: Expected, *, now: datetime) -> Result:

@@ -1,17 +1,20 @@
-"""The ledger's own signature: checkpoints over what is durable, and proofs that lead to them.
+"""The ledger's own signature: checkpoints over what is durable, proofs that lead to them, results of its entries.
 
 A checkpoint is signed only for a size that the store has committed, so that no crash can make the
-ledger deny what it has signed.
+ledger deny what it has signed. One key signs both kinds of things, and none is the other: a checkpoint is text
+of several lines; a result is one line without a space, or CBOR, which is no text (a test holds that).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.appraisal import ear_token
 from strongroom.ledger import checkpoint, merkle
 from strongroom.model import messages
 
 if TYPE_CHECKING:
+    from strongroom.appraisal.ear import Result
     from strongroom.crypto import sign
 
 _KEPT = 64
@@ -49,3 +52,7 @@ class Notary:
             hashes=merkle.inclusion(nodes, index, size),
             checkpoint=self.checkpoint(nodes, size),
         )
+
+    def vouch(self, result: Result, *, cwt: bool) -> bytes:
+        """The result as a token: a CWT, or else a JWT."""
+        return ear_token.to_cwt(result, self._key) if cwt else ear_token.to_jwt(result, self._key).encode()

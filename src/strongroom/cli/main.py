@@ -28,6 +28,7 @@ VERBS = {
     "ledger": "ledger",
     "proof": "proof",
     "evidence": "evidence",
+    "result": "result",
     "endorsements": "endorsements",
 }
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import http.client
 import ssl
+import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from strongroom.appraisal import ear_token
 from strongroom.crypto import spki
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
@@ -71,6 +73,12 @@ class BrokerReader:
         """A tile, by what follows `tile/` in its C2SP path."""
         return self.get(f"/v1/ledger/tile/{path}", max_bytes=MAX_TILE)
 
+    def result(self, run: str, *, audience: str, nonce: bytes, form: str) -> bytes:
+        """The broker's attestation result of a run: a token, of which nothing is verified."""
+        query = urllib.parse.urlencode({"audience": audience, "nonce": nonce.hex(), "form": form})
+        path = f"/v1/results/{urllib.parse.quote(run, safe='')}?{query}"
+        return self.get(path, max_bytes=ear_token.MAX_TOKEN)
+
     def get(self, path: str, *, max_bytes: int) -> bytes:
         """The body of a 200 answer, at most `max_bytes`."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -103,6 +111,8 @@ class BrokerReader:
             raise Unavailable(f"{self.address.url}: the answer is {told}", code="broker-answer")
         if answer.status == http.HTTPStatus.NOT_FOUND:
             raise NotFound(f"{self.address.url}{path}: not found", code="not-found")
+        if answer.status == http.HTTPStatus.FORBIDDEN:
+            raise _refusal(self.address.url, body)
         if answer.status != http.HTTPStatus.OK:
             raise Unavailable(f"{self.address.url}: HTTP {answer.status}", code="broker-answer")
         return body
@@ -118,3 +128,11 @@ class BrokerReader:
                 code="wrong-broker",
                 hint="somebody else answers at that address, or the broker was set up anew",
             )
+
+
+def _refusal(url: str, body: bytes) -> Refused:
+    """The broker's own reason, which its pinned key vouches for."""
+    what = f"{url}: refusal"
+    told = fields.Fields(canonical.loads(body, what=what, max_bytes=len(body)), what).object("error")
+    texts = told.text_map_of(("code", "message", "hint"), max_length=4096)
+    return Refused(f"{url}: {texts['message']}", code=texts["code"] or "refused", hint=texts["hint"])

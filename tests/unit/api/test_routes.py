@@ -64,7 +64,7 @@ def test_rule_43_the_application_has_exactly_the_routes_of_the_table(world):
 def test_rule_43_every_route_without_authentication_is_on_this_list():
     """Whoever adds one must also say so here."""
     public = {row.name for row in routes.ROUTES if row.auth is routes.Auth.NONE}
-    assert public == {"challenge", "health", "checkpoint", "tile", "proof", "consistency", "run"}
+    assert public == {"challenge", "health", "checkpoint", "tile", "proof", "consistency", "run", "result"}
     assert all(row.why for row in routes.ROUTES)
 
 
@@ -365,3 +365,70 @@ def test_the_records_of_a_run(world):
 @pytest.mark.parametrize("run", ["", "x", "run-", "run-" + "g" * 32, "run-" + "0" * 33, "%00", "..%2f.."])
 def test_rule_45_runs_that_are_none_are_refused(world, run):
     assert call(application(world), "GET", "/v1/ledger/run/" + run).status_code in (400, 404)
+
+
+NONCE = "ab" * 16
+
+
+@pytest.mark.parametrize(
+    ("form", "media", "head"),
+    [
+        ("", "application/eat+jwt", b"eyJ"),
+        ("&form=jwt", "application/eat+jwt", b"eyJ"),
+        ("&form=cwt", "application/eat+cwt", b"\xd2"),
+    ],
+)
+def test_a_result_is_told_to_whoever_asks(world, form, media, head):
+    app = application(world)
+    room, _, _ = released(world, app)
+    before = world.store.ledger.size()
+    answer = call(app, "GET", f"/v1/results/{room.keys.run_id}?audience=database&nonce={NONCE}{form}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == media
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.content.startswith(head)
+    assert world.store.ledger.size() == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "audience=database",
+        f"nonce={NONCE}",
+        f"audience=&nonce={NONCE}",
+        f"audience=a%20b&nonce={NONCE}",
+        f"audience={'a' * 257}&nonce={NONCE}",
+        "audience=database&nonce=ab",
+        f"audience=database&nonce={NONCE.upper()}",
+        f"audience=database&nonce={'ab' * 65}",
+        f"audience=database&nonce={NONCE}&form=xml",
+        f"audience=database&nonce={NONCE}&alg=none",
+        f"audience=database&nonce={NONCE}0",
+    ],
+)
+def test_rule_43_a_result_without_whom_it_is_for_and_a_fresh_nonce_is_not_given(world, query):
+    app = application(world)
+    room, _, _ = released(world, app)
+    answer = call(app, "GET", f"/v1/results/{room.keys.run_id}?{query}")
+    assert answer.status_code == 400
+    assert set(answer.json()) == {"error"}
+
+
+@pytest.mark.parametrize(
+    "run", ["run-x", "RUN-" + "0" * 32, "run-" + "0" * 31, "run-" + "A" * 32, "..", "run-" + "0" * 33]
+)
+def test_rule_45_a_run_s_name_is_a_run_s_name(world, run):
+    answer = call(application(world), "GET", f"/v1/results/{run}?audience=a&nonce={NONCE}")
+    assert answer.status_code in (400, 404)
+    unknown = call(application(world), "GET", f"/v1/results/run-{'0' * 32}?audience=a&nonce={NONCE}")
+    assert unknown.status_code == 404
+
+
+def test_rule_41_a_result_of_a_verdict_that_has_ended_is_refused(world):
+    app = application(world)
+    room, _, answer = released(world, app)
+    world.clock.now = fields.Fields(answer.verdict, "verdict").time("expires")
+    told = call(app, "GET", f"/v1/results/{room.keys.run_id}?audience=a&nonce={NONCE}")
+    assert told.status_code == 403
+    assert told.json()["error"]["code"] == "verdict-ended"

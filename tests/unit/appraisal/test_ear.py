@@ -288,7 +288,7 @@ def test_rule_35_only_affirming_is_affirming(status):
         ("platform.machine", "instance-identity", 97),
         ("platform.reference.measurement", "executables", 33),
         ("platform.tcb.committed.snp", "hardware", 32),
-        ("platform.debug", "configuration", 32),
+        ("platform.debug", "configuration", 96),
     ],
 )
 def test_each_failed_check_shows_in_its_claim_and_the_whole_is_contraindicated(bad, claim, value):

@@ -49,6 +49,30 @@ def test_each_call_asks_its_own_path(tmp_path):
     ]
 
 
+def test_a_result_is_asked_for_by_run_audience_and_nonce(tmp_path):
+    asked = []
+
+    def answer(path, _key):
+        asked.append(path)
+        return 200, [b"token"]
+
+    def result(reader):
+        return reader.result("run-1/../x", audience="a&b", nonce=b"\x01" * 8, form="cwt")
+
+    assert read(tmp_path, answer, result) == b"token"
+    assert asked == ["/v1/results/run-1%2F..%2Fx?audience=a%26b&nonce=0101010101010101&form=cwt"]
+
+
+def test_a_refusal_is_told_in_the_brokers_words_and_junk_is_no_reason(tmp_path):
+    told = b'{"error":{"code":"verdict-ended","message":"too late","hint":"anew"}}'
+    with pytest.raises(Refused) as caught:
+        read(tmp_path, says(403, told))
+    assert (caught.value.code, caught.value.hint) == ("verdict-ended", "anew")
+    for junk in (b"", b"{}", b'{"error":1}', b"no", told[:-1]):
+        with pytest.raises((Malformed, Unavailable)):
+            read(tmp_path, says(403, junk))
+
+
 def test_another_key_is_not_heard_and_not_asked(tmp_path):
     asked = []
 
