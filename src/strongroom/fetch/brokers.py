@@ -130,9 +130,12 @@ class BrokerReader:
             )
 
 
-def _refusal(url: str, body: bytes) -> Refused:
+def _refusal(url: str, body: bytes) -> Refused | Unavailable:
     """The broker's own reason, which its pinned key vouches for."""
     what = f"{url}: refusal"
-    told = fields.Fields(canonical.loads(body, what=what, max_bytes=len(body)), what).object("error")
-    texts = told.text_map_of(("code", "message", "hint"), max_length=4096)
+    try:
+        told = fields.Fields(canonical.loads(body, what=what, max_bytes=len(body)), what).object("error")
+        texts = told.text_map_of(("code", "message", "hint"), max_length=4096)
+    except Malformed:
+        return Unavailable(f"{url}: HTTP 403", code="broker-answer")
     return Refused(f"{url}: {texts['message']}", code=texts["code"] or "refused", hint=texts["hint"])
