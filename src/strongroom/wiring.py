@@ -1,7 +1,7 @@
 """Builds the broker out of its directory, with the real clock, randomness and disk.
 
-A broker's directory: `broker.json` (settings, secrets under the passphrase), `broker.db` (SQLite) and
-`serve.lock`. Everything below takes time and randomness as arguments; this is where they come from.
+A broker's directory: `broker.json` (settings, secrets under the passphrase), `broker.db` (SQLite),
+`serve.lock`, and `endorsements/` (what vendors said, kept while it counts). Everything below takes time and randomness as arguments; this is where they come from.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from strongroom.broker.endorse import Endorser
     from strongroom.model.party import Party
 
 SETTINGS = "broker.json"
 DATABASE = "broker.db"
 LOCK = "serve.lock"
+ENDORSEMENTS = "endorsements"
 _PR_SET_DUMPABLE = 4
 
 
@@ -115,8 +117,10 @@ def read_settings(directory: Path) -> settings_model.Settings:
 
 
 @contextlib.contextmanager
-def open_broker(directory: Path, passphrase: bytes, *, budgets: Budgets | None = None) -> Iterator[Opened]:
-    """The broker of a directory, open until the context ends."""
+def open_broker(
+    directory: Path, passphrase: bytes, *, budgets: Budgets | None = None, endorser: Endorser | None = None
+) -> Iterator[Opened]:
+    """The broker of a directory, open until the context ends. endorser: who knows what vendors say."""
     settings = read_settings(directory)
     opened = settings_model.unlock(settings, passphrase)
     limits = budgets or Budgets()
@@ -138,6 +142,7 @@ def open_broker(directory: Path, passphrase: bytes, *, budgets: Budgets | None =
             notary=Notary(opened.ledger),
             budgets=limits,
             denials=Allowance(limits.denials, limits.denial_seconds),
+            endorser=endorser,
         )
         yield Opened(broker=broker, store=store, settings=settings, secrets=opened)
     finally:

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from strongroom.broker.settings import Settings
     from strongroom.model.agreement import Agreement
+    from strongroom.model.contract import Contract, Platform
 
 SERVE = ("-m", "strongroom.cli.main", "broker", "serve")
 FAULTY = ("-m", "strongroom_testing.faulty_broker")
@@ -46,6 +47,14 @@ class Prepared:
     def room(self) -> brokers.Room:
         """A fresh room under the contract."""
         return brokers.Room(tpm=self.scene.tpm, agreement=self.agreement, audience=self.settings.address.pin)
+
+    def contract(self, id: str, *platforms: Platform) -> Agreement:
+        """A signed contract over alice's disk for rooms of these platforms, by an id of its own."""
+
+        def ours(one: Contract) -> Contract:
+            return replace(self.agreement.contract, id=id, platforms=platforms, raw=one.raw)
+
+        return self.scene.agreement(ours)
 
     def challenge(self, client: https_client.Client) -> messages.Challenge:
         """A nonce, over `client`."""

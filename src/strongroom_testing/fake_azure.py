@@ -154,6 +154,19 @@ class FakeAzure:
             del parts["signature"]
         return Evidence(tee="azure", parts=parts)
 
+    def hcl_report(self, modulus: bytes, *, guest: Guest | None = None) -> bytes:
+        """The HCL report of a VM over SEV-SNP whose TPM is real: `modulus` is that of its RSA attestation key.
+
+        It names that key alone and has no zeros after it, since a software TPM's NV index holds 2048 bytes at most.
+        """
+        if not isinstance(self.hardware, FakeAmd):
+            raise TypeError("over SEV-SNP")
+        number = base64.urlsafe_b64encode(modulus).rstrip(b"=").decode()
+        ak = {"kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": "AQAB", "n": number}
+        runtime = json.dumps({"keys": [ak], "vm-configuration": SETTINGS}, separators=(",", ":")).encode()
+        data = hashlib.sha256(runtime).digest().ljust(64, b"\0")
+        return _hcl(self.hardware.report(data, guest=guest), runtime, 2, 1, None).rstrip(b"\0")
+
     def _runtime(self, fault: Fault | None) -> bytes:
         key = _rsa_key("small") if fault is Fault.SMALL_AK else self._ak
         ak = {

@@ -351,6 +351,10 @@ class FakeGoogle:
         ]
         return b"".join(reversed(made))
 
+    def certify(self, key: Key) -> bytes:
+        """The certificate of an attestation key that lives elsewhere; only its public half is asked for."""
+        return self._certify(key, self.extension)
+
     def _certify(
         self,
         key: Key,

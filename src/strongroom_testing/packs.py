@@ -96,7 +96,9 @@ class World:
             party=name,
             binding=room.binding(request.nonce),
             evidence=request.evidence,
-            endorsements=request.endorsements,
+            endorsements=answer.endorsements
+            if isinstance(answer, messages.ReleaseAnswer)
+            else request.endorsements,
             certificates=answer.certificates if isinstance(answer, messages.ReleaseAnswer) else (),
             ledger=answer.ledger,
         )
@@ -242,11 +244,10 @@ def write_run(made: World, folder: Path) -> None:
             "verdict": canonical.loads(one.ledger.entry, what="entry", max_bytes=1 << 20)["body"]["verdict"],
             "certificates": [fields.format_data(der) for der in one.certificates],
             "ledger": one.ledger.to_json(),
+            "endorsements": one.endorsements.to_json(),
         }
         (run / f"release-{one.party}.json").write_bytes(canonical.dumps(answer))
         (run / f"evidence-{one.party}.json").write_bytes(one.evidence.encode())
-        if one.endorsements.parts:
-            (run / f"endorsements-{one.party}.json").write_bytes(one.endorsements.encode())
     (run / "receipt.json").write_bytes(pack.receipt_envelope.encode())
     for entry in pack.receipts:
         (run / f"receipt-{entry.party}.json").write_bytes(entry.ledger.encode())

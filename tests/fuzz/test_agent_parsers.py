@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom.agent import attest, container, devicemapper, http, program
+from strongroom.agent.devices import snp, tdx
 from strongroom.crypto import csr, spki
 from strongroom.encoding import tpm2
 from strongroom.errors import Malformed, StrongroomError, Unavailable
@@ -44,6 +45,19 @@ def test_http_heads(data):
 def test_http_heads_nearly_right(lines):
     with contextlib.suppress(Malformed):
         assert http.parse_head(b"\r\n".join([b"HTTP/1.1 200 OK", *lines]), max_answer=9) == (200, 5)
+
+
+@given(junk)
+def test_the_hosts_tables_of_certificates(data):
+    assert snp.brought(data).parts.keys() <= {"vek"}
+
+
+@given(st.integers(0, 6), junk)
+def test_quotes_are_cut_of_zeros_alone(version, rest):
+    quote = version.to_bytes(2, "little") + rest
+    cut = tdx.trimmed(quote)
+    assert quote.startswith(cut)
+    assert not any(quote[len(cut) :])
 
 
 @given(junk)

@@ -3,7 +3,7 @@
 The order of acts:
   1 mounts, and the last place in the kernel's out-of-memory order
   2 fork the warden, which will run the program, while there is nothing to keep from it
-  3 open the channel and the TPM
+  3 open the channel, and find the one TEE that this machine is (`devices.choose`)
   4 the room's life (`room.live`, whose own order is numbered there)
   5 tell the node how it ended, and power off; whatever happens, the machine does not go on without its agent
 
@@ -33,12 +33,12 @@ def main() -> None:
 
 def _live(guard: warden.Warden) -> None:
     # Imported after the fork: the warden needs none of it, and a small process forks fast.
-    from strongroom.agent import channel, room, tpm  # noqa: PLC0415
-    from strongroom.agent.devices.tpm import TpmAttester  # noqa: PLC0415
+    from strongroom.agent import channel, room  # noqa: PLC0415
+    from strongroom.agent.devices import choose  # noqa: PLC0415
 
-    port = channel.open_port(channel.find_port())  # 3
+    port = channel.open_any()  # 3
     try:
-        room.live(port, TpmAttester(tpm.Tpm(tpm.Device())), guard)  # 4
+        room.live(port, choose.hardware(choose.RealKernel()), guard)  # 4
     except BaseException as cause:  # noqa: BLE001 - whatever it is, the node is told and the power goes off
         room.report(port, cause)
     else:

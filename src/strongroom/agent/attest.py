@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.model.channel import Start
     from strongroom.model.contract import Contract
+    from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
 
 CONNECT_SECONDS = 20.0
@@ -38,6 +39,11 @@ class Attester(Protocol):
 
     def evidence(self, binding: Binding, start: Start) -> Evidence:
         """Evidence for `binding`."""
+        ...
+
+    @property
+    def brought(self) -> Endorsements:
+        """What the host handed out with the last evidence, to vouch for it. Nothing of it is believed here."""
         ...
 
 
@@ -75,6 +81,7 @@ class Released:
                 "verdict": self.answer.verdict,
                 "certificates": [fields.format_data(one) for one in self.answer.certificates],
                 "ledger": self.answer.ledger.to_json(),
+                "endorsements": self.answer.endorsements.to_json(),
             }
         )
 
@@ -129,6 +136,7 @@ def attest(
         keys=keys.public,
         role=ROLE_ROOM,
         csr=None if contract.certificate is None else keys.tls.request(contract.certificate.names),
+        endorsements=attester.brought,
     )
     data = _post(connection, party, "/v1/releases", request.encode(), max_answer=messages.MAX_ANSWER)
     connection.close()

@@ -1,4 +1,4 @@
-"""The room's end of the channel: one virtio-serial port, many streams (frames: `model/channel.py`).
+"""The room's end of the channel: one virtio-serial port or vsock connection, many streams (frames: `model/channel.py`).
 
 Blocking and single-threaded: whoever waits for something pumps the port until it is there. Writing
 never waits without reading, so that two full pipes cannot wait for each other.
@@ -36,11 +36,26 @@ def open_port(path: str) -> Channel:
     return Channel(os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
 
-class Channel:
-    """Control messages, broker streams and files over one file descriptor (taken over, non-blocking)."""
+def open_any() -> Channel:
+    """The channel of this room: its virtio-serial port, or where there is none (a Nitro enclave) a vsock connection."""
+    try:
+        return open_port(find_port())
+    except NotFound:
+        from strongroom.agent import vsock  # noqa: PLC0415
 
-    def __init__(self, fd: int) -> None:
+        vsock.report_boot()
+        return Channel(vsock.connect(vsock.CHANNEL).detach(), ends=True)
+
+
+class Channel:
+    """Control messages, broker streams and files over one file descriptor (taken over, non-blocking).
+
+    ends: whether a read of nothing is the end, as of a socket; a virtio port reads so while the host is not there.
+    """
+
+    def __init__(self, fd: int, *, ends: bool = False) -> None:
         self._fd = fd
+        self._ends = ends
         os.set_blocking(fd, False)
         self._decoder = wire.Decoder()
         self._controls: list[bytes] = []
@@ -112,6 +127,8 @@ class Channel:
         except OSError as cause:
             raise Unavailable(f"reading from the node: {cause.strerror}", code="channel-lost") from None
         if not data:
+            if self._ends:
+                raise Unavailable("the node hung up", code="channel-lost")
             # A virtio port reads as ended while the host side is not connected (yet).
             time.sleep(_HOST_ABSENT_PAUSE)
             return

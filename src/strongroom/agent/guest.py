@@ -23,7 +23,7 @@ _LEAST_PROGRAM_MEMORY = 64 << 20
 _MOST_PROCESSES = 4096
 _RNDADDENTROPY = 0x40085203
 _GRACE_SECONDS = 30.0
-_WANTED_MOUNTS = (("securityfs", SECURITY), ("cgroup2", CGROUPS))
+_WANTED_MOUNTS = (("securityfs", SECURITY), ("cgroup2", CGROUPS), ("configfs", "/sys/kernel/config"))
 
 
 def set_up() -> None:
@@ -36,6 +36,7 @@ def set_up() -> None:
             kernel.mount(kind, folder, kind, flags)
         except OSError as cause:
             # Already mounted is as good. Without securityfs the evidence has no event log: its verifier decides.
+            # Without configfs there is no report of SEV-SNP by it and no quote of TDX: `devices.choose` decides.
             if cause.errno not in (errno.EBUSY, errno.ENOENT, errno.ENODEV):
                 raise
     with open("/proc/self/oom_score_adj", "wb") as file:
@@ -74,7 +75,9 @@ def uptime_milliseconds() -> int:
 
 
 def add_entropy(data: bytes) -> None:
-    """Mix `data` into the kernel's generator and credit it in full."""
+    """Mix `data`, if there is any, into the kernel's generator and credit it in full."""
+    if not data:
+        return
     request = (8 * len(data)).to_bytes(4, "little") + len(data).to_bytes(4, "little") + data
     with open("/dev/urandom", "wb", buffering=0) as pool:
         fcntl.ioctl(pool.fileno(), _RNDADDENTROPY, request)

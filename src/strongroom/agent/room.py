@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.agent.warden import Warden
     from strongroom.model.binding import Binding
+    from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
 
 START_SECONDS = 60.0
@@ -60,6 +61,11 @@ class Hardware(Protocol):
 
     def evidence(self, binding: Binding, start: wire.Start) -> Evidence:
         """Evidence for `binding`."""
+        ...
+
+    @property
+    def brought(self) -> Endorsements:
+        """What the host handed out with it (a VLEK's certificate); `NONE` for most."""
         ...
 
 

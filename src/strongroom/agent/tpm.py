@@ -74,13 +74,26 @@ class Tpm:
         attest, signature = tpm2.read_quote(self._run(tpm2.quote(key, extra_data, pcrs)))
         return Quote(attest=attest, signature=signature)
 
-    def read_nv(self, index: int) -> bytes:
-        """The whole content of NV index `index`, read under its own (empty) authorisation."""
+    def nv_indices(self) -> frozenset[int]:
+        """The NV indices that are defined."""
+        return tpm2.read_handles(self._run(tpm2.list_nv()))
+
+    def create_primary(self, template: bytes) -> int:
+        """The handle of the key that `template` describes, made from the endorsement seed. `flush` it after use."""
+        made = tpm2.create_primary(tpm2.ENDORSEMENT, template)
+        return self._answer(made, handles=1).handles[0]
+
+    def flush(self, handle: int) -> None:
+        """Forget a key."""
+        self._run(tpm2.flush_context(handle)).done()
+
+    def read_nv(self, index: int, *, authority: int | None = None) -> bytes:
+        """The whole content of NV index `index`, read under its own (empty) authorisation, or `authority`'s."""
         size = tpm2.read_nv_size(self._run(tpm2.nv_read_public(index)))
         content = bytearray()
         while len(content) < size:
             wanted = min(tpm2.NV_CHUNK, size - len(content))
-            answer = self._run(tpm2.nv_read(index, wanted, len(content)))
+            answer = self._run(tpm2.nv_read(index, wanted, len(content), authority=authority))
             piece = tpm2.read_sized(answer)
             answer.done()
             if len(piece) != wanted:
@@ -99,9 +112,12 @@ class Tpm:
 
     def _run(self, command: bytes) -> Reader:
         """Run one command; the reader stands at the response's parameters."""
+        return self._answer(command).parameters
+
+    def _answer(self, command: bytes, *, handles: int = 0) -> tpm2.Response:
         for _ in range(_RETRIES):
             try:
-                return tpm2.response(self._transport.exchange(command)).parameters
+                return tpm2.response(self._transport.exchange(command), handles=handles)
             except Unavailable as cause:
                 if cause.code != "tpm-retry":
                     raise

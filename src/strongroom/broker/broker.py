@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.authority.issue import Authority
+    from strongroom.broker.endorse import Endorser
     from strongroom.broker.notary import Notary
     from strongroom.broker.storage import Store
     from strongroom.crypto.aead import AtRest
@@ -86,7 +87,8 @@ class Broker:
     """An owner's broker.
 
     party: the owner's public part. audience: the pin of the broker's TLS key, which evidence for it
-    is bound to. clock: UTC; it must never go back. random: from the operating system.
+    is bound to. clock: UTC; it must never go back. random: from the operating system. endorser: None where no
+    vendor is to be asked: then only evidence that carries all that it takes is ever good.
     """
 
     party: Party
@@ -100,3 +102,4 @@ class Broker:
     budgets: Budgets
     denials: Allowance
     agreements: Agreements = field(default_factory=Agreements)
+    endorser: Endorser | None = None

@@ -62,11 +62,6 @@ class Ask:
         """The digest of the evidence, by which records and certificates name it."""
         return digest.sha256(self.request.evidence.encode())
 
-    @cached_property
-    def endorsements(self) -> str:
-        """The digest of the endorsements that came along, by which the verdict can be judged again."""
-        return digest.sha256(self.request.endorsements.encode())
-
 
 @dataclass(frozen=True, kw_only=True)
 class Gates:
@@ -87,7 +82,7 @@ def check(broker: Broker, ask: Ask, transaction: Transaction, now: datetime) -> 
     checks = (
         *nonce,
         _role(ask.request.role),
-        _party(broker, ask.contract),
+        party(broker, ask.contract),
         *_version(highest, ask.contract),
         _unique(transaction.runs.find(ask.run)),
         *_certificate(ask),
@@ -129,7 +124,8 @@ def _role(role: str) -> Check:
     return _equal("request.role", binding_model.ROLE_ROOM, role, hint="keys are released to rooms alone")
 
 
-def _party(broker: Broker, contract: Contract) -> Check:
+def party(broker: Broker, contract: Contract) -> Check:
+    """Check 4."""
     own = broker.party
     found = next((one.party for one in contract.members if one.party.keyid == own.keyid), None)
     expected = f"a party with the key {own.keyid} and this broker's pin, ledger and authority"

@@ -1,6 +1,7 @@
 """Use case: a room asks for keys (`POST /v1/releases`; design, section 5.4).
 
 In this order, in one transaction from 1 to 5:
+  0 endorsements for the evidence are found (`endorse`), which may take a vendor's time
   1 the nonce is used up, and the broker's own checks are made (`gates`)
   2 `judge`: the contract's terms with the runs used so far, the evidence, the claims
   3 keys are looked up and sealed, the certificate is signed; both wait
@@ -23,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal.judge import judge
 from strongroom.authority import issue
-from strongroom.broker import gates
+from strongroom.broker import endorse, gates
 from strongroom.broker.broker import DISK_KEY
 from strongroom.broker.storage import KnownVersion, Run
-from strongroom.crypto import certificates, hpke
+from strongroom.crypto import certificates, digest, hpke
 from strongroom.encoding import fields
 from strongroom.errors import Malformed
 from strongroom.model import binding as binding_model
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from strongroom.broker.broker import Broker
     from strongroom.broker.storage import KnownDisk, Transaction
+    from strongroom.model.endorsements import Endorsements
     from strongroom.model.verdict import Denied
 
 
@@ -59,6 +61,7 @@ class _Judged:
     gates: how many of the verdict's first checks are the broker's own.
     """
 
+    endorsements: Endorsements
     gates: int
     runs_used: int
     lifetime_seconds: int
@@ -69,7 +72,8 @@ async def release(broker: Broker, body: bytes) -> messages.ReleaseAnswer | messa
     request, agreement = messages.parse_release_request(body, read_agreement=broker.agreements.read)
     csr = None if request.csr is None else certificates.read_request(request.csr)
     ask = gates.Ask(request=request, agreement=agreement, csr=csr)
-    committed = await broker.store.write(lambda transaction: _decide(broker, ask, transaction))
+    endorsed = await endorse.endorse(broker, ask)
+    committed = await broker.store.write(lambda transaction: _decide(broker, ask, endorsed, transaction))
     made = committed.value
     proof = None
     if made.entry is not None:
@@ -77,12 +81,18 @@ async def release(broker: Broker, body: bytes) -> messages.ReleaseAnswer | messa
         proof = broker.notary.prove(ledger, entry=made.entry, index=made.index, size=committed.size)
     if isinstance(made.verdict, Accepted) and proof is not None:
         return messages.ReleaseAnswer(
-            verdict=made.verdict.to_json(), sealed=made.sealed, certificates=made.chain, ledger=proof
+            verdict=made.verdict.to_json(),
+            sealed=made.sealed,
+            certificates=made.chain,
+            ledger=proof,
+            endorsements=endorsed.endorsements,
         )
     return messages.DenialAnswer(verdict=made.verdict.to_json(), ledger=proof)
 
 
-def _decide(broker: Broker, ask: gates.Ask, transaction: Transaction) -> _Decision:
+def _decide(
+    broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed, transaction: Transaction
+) -> _Decision:
     now = broker.clock()
     request, contract = ask.request, ask.contract
     binding = binding_model.Binding(
@@ -93,17 +103,19 @@ def _decide(broker: Broker, ask: gates.Ask, transaction: Transaction) -> _Decisi
         audience=broker.audience,
     )
     checked = gates.check(broker, ask, transaction, now)
+    asked = (*checked.checks, *endorsed.checks)
     judged = _Judged(
-        gates=len(checked.checks),
+        endorsements=endorsed.endorsements,
+        gates=len(asked),
         runs_used=transaction.runs.used(contract.digest),
         lifetime_seconds=int(broker.budgets.verdict_lifetime.total_seconds()),
     )
     verdict = judge(
         ask.agreement,
         request.evidence,
-        request.endorsements,
+        judged.endorsements,
         binding=binding,
-        gates=checked.checks,
+        gates=asked,
         runs_used=judged.runs_used,
         # Records hold whole seconds; judging at any other moment could not be repeated from them.
         now=now.replace(microsecond=0),
@@ -196,7 +208,7 @@ def _entry(
 ) -> bytes:
     body: dict[str, Any] = {
         "evidence": ask.evidence,
-        "endorsements": ask.endorsements,
+        "endorsements": digest.sha256(judged.endorsements.encode()),
         "binding": fields.format_data(binding.digest()),
         "nonce": fields.format_data(ask.request.nonce),
         "signing_key": fields.format_data(ask.request.keys.signing),

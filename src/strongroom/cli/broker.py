@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import socket
 
     from strongroom import wiring
+    from strongroom.fetch.needs import Fetcher
     from strongroom.model.party import Party
 
 BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
@@ -30,6 +31,7 @@ IdentityFd = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MAX_KEY_FILE = 64 * 1024
+_VENDOR_SECONDS = 15.0
 
 
 def register(app: typer.Typer) -> None:
@@ -145,6 +147,19 @@ def serve(
         Path | None,
         typer.Option(help="A checkpoint that a witness kept; refuse to serve a ledger that lacks it."),
     ] = None,
+    kds: Annotated[
+        str | None, typer.Option(help="A mirror instead of AMD's KDS; may be in your network.")
+    ] = None,
+    pccs: Annotated[str | None, typer.Option(help="A PCCS instead of Intel; may be in your network.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="The only CA (PEM) trusted for --kds and --pccs.")] = None,
+    root: Annotated[
+        list[str] | None,
+        typer.Option(help="Digest of one more vendor root that counts (sha256:…).", metavar="DIGEST"),
+    ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Ask no vendor; use what `endorsements import --folder` brought."),
+    ] = False,
     passphrase_fd: BrokerFd = None,
     as_json: AsJson = False,
 ) -> None:
@@ -157,10 +172,34 @@ def serve(
     host, port = (known.host, known.port) if listen is None else settings.listen_parts(listen)
     kept = None if expect is None else files.read_text(expect, max_bytes=checkpoint.MAX_BYTES)
     secret = _passphrase(directory, passphrase_fd)
-    with wiring.serving(directory, replica=replica), wiring.open_broker(directory, secret) as opened:
+    endorser = _endorser(directory, kds=kds, pccs=pccs, ca=ca, root=root, offline=offline)
+    with (
+        wiring.serving(directory, replica=replica),
+        wiring.open_broker(directory, secret, endorser=endorser) as opened,
+    ):
         if kept is not None:
             wiring.expect_checkpoint(opened, kept)
         _serve(opened, host=host, port=port, as_json=as_json)
+
+
+def _endorser(
+    directory: Path,
+    *,
+    kds: str | None,
+    pccs: str | None,
+    ca: Path | None,
+    root: list[str] | None,
+    offline: bool,
+) -> Fetcher:
+    from strongroom import wiring
+    from strongroom.cli import endorsements
+    from strongroom.fetch.needs import Fetcher
+    from strongroom.fetch.web import Client
+
+    # A room waits for the answer: a vendor gets less time than where somebody fetches beforehand.
+    client = Client(total_seconds=_VENDOR_SECONDS, tries=2)
+    library = endorsements.make_library(directory / wiring.ENDORSEMENTS, root, offline=offline, client=client)
+    return Fetcher(library=library, vendors=endorsements.make_vendors(pccs, kds, ca))
 
 
 def _serve(opened: wiring.Opened, *, host: str, port: int, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from strongroom.errors import Misuse
 if TYPE_CHECKING:
     from strongroom.fetch.library import Library, Listed
     from strongroom.fetch.needs import Vendors
+    from strongroom.fetch.web import Client
     from strongroom.model.evidence import Evidence
 
 Folder = Annotated[
@@ -82,8 +83,8 @@ def fetch(
     if vek is not None:
         brought = files.read(vek, max_bytes=_MAX_VEK)
     fetcher = Fetcher(
-        library=_library(folder, root, offline=offline),
-        vendors=_vendors(pccs, kds, ca),
+        library=make_library(folder, root, offline=offline),
+        vendors=make_vendors(pccs, kds, ca),
         update="early" if early else "standard",
         refresh=refresh,
     )
@@ -102,7 +103,7 @@ def fetch(
 
 def show(folder: Folder = None, root: Roots = None, as_json: AsJson = False) -> None:
     """List what is kept, and until when each counts by its vendor's word."""
-    listed = list(_library(folder, root, offline=True).listed(now=datetime.now(UTC)))
+    listed = list(make_library(folder, root, offline=True).listed(now=datetime.now(UTC)))
     if as_json:
         print(json.dumps([_described(one) for one in listed]))
         return
@@ -124,7 +125,7 @@ def export(
     """Write all that counts now into one file, for `import` where no network reaches."""
     from strongroom.fetch import bundle
 
-    data = bundle.export(_library(folder, root, offline=True), now=datetime.now(UTC))
+    data = bundle.export(make_library(folder, root, offline=True), now=datetime.now(UTC))
     files.write(file, data, replace=True)
     print(f"{file}: {len(bundle.parse(data))} statements, {len(data)} bytes")
 
@@ -139,7 +140,7 @@ def take(
     from strongroom.fetch import bundle
 
     data = files.read(file, max_bytes=bundle.MAX_BYTES)
-    done = bundle.take(data, _library(folder, root, offline=True), now=datetime.now(UTC))
+    done = bundle.take(data, make_library(folder, root, offline=True), now=datetime.now(UTC))
     told = {
         "kept": list(done.kept),
         "newer kept before": list(done.newer_before),
@@ -164,7 +165,8 @@ def _evidence(file: Path) -> tuple[Evidence, bytes | None]:
     return found.evidence, found.endorsements.get("vek")
 
 
-def _vendors(pccs: str | None, kds: str | None, ca: Path | None) -> Vendors:
+def make_vendors(pccs: str | None, kds: str | None, ca: Path | None) -> Vendors:
+    """Whom to ask, the vendors' own services unless told otherwise. Raises `Misuse`."""
     from strongroom.fetch.intel import PCS, Pcs
     from strongroom.fetch.needs import Vendors
     from strongroom.fetch.web import Service
@@ -182,7 +184,10 @@ def _vendors(pccs: str | None, kds: str | None, ca: Path | None) -> Vendors:
     return made if kds is None else Vendors(pcs=made.pcs, kds=configured(kds))
 
 
-def _library(folder: Path | None, root: list[str] | None, *, offline: bool) -> Library:
+def make_library(
+    folder: Path | None, root: list[str] | None, *, offline: bool, client: Client | None = None
+) -> Library:
+    """What is kept in `folder`. client: the way out. Raises `Misuse`."""
     from strongroom.evidence.roots import PINNED
     from strongroom.fetch.library import Library
     from strongroom.fetch.marks import Marks
@@ -196,7 +201,7 @@ def _library(folder: Path | None, root: list[str] | None, *, offline: bool) -> L
     return Library(
         shelf=Shelf(folder=place),
         marks=Marks(folder=place),
-        client=Client(),
+        client=client or Client(),
         roots=PINNED | frozenset(root or ()),
         offline=offline,
     )

@@ -147,16 +147,9 @@ def _release(run: Path, path: Path) -> proofpack.Release:
         evidence=evidence_model.parse(
             files.read(run / f"evidence-{party}.json", max_bytes=2 * evidence_model.MAX_BYTES)
         ),
-        endorsements=_endorsements(run / f"endorsements-{party}.json"),
+        endorsements=endorsements_model.read(top.object("endorsements")),
         certificates=tuple(certificates),
         ledger=messages.read_ledger_proof(top.object("ledger")),
     )
     top.done()
     return release
-
-
-def _endorsements(path: Path) -> endorsements_model.Endorsements:
-    """What the room handed over; it writes no file where there was nothing, as of TEEs that need none."""
-    if not path.exists():
-        return endorsements_model.NONE
-    return endorsements_model.parse(files.read(path, max_bytes=2 * endorsements_model.MAX_BYTES))

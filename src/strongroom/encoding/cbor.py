@@ -269,6 +269,13 @@ class Map:
             raise self.bad(key, f"an integer from {low} to {high}")
         return value
 
+    def boolean(self, key: int | str) -> bool:
+        """True or false."""
+        value = self.value(key)
+        if not isinstance(value, bool):
+            raise self.bad(key, "true or false")
+        return value
+
     def items(self, key: int | str, *, low: int, high: int) -> tuple[Value, ...]:
         """An array of `low` to `high` items."""
         value = self.value(key)

@@ -16,6 +16,7 @@ from strongroom.errors import Malformed, Unavailable
 MAX_RESPONSE = 8192
 MAX_NV = 16 * 1024
 NV_CHUNK = 1024
+MAX_HANDLES = 128
 PCR_BYTES = 32
 
 OWNER = 0x40000001
@@ -33,6 +34,9 @@ _PLAIN = 0x8001
 _SESSIONS = 0x8002
 PASSWORD_SESSION = 0x40000009
 _RETRY = 0x922
+
+_CAP_HANDLES = 1
+_FIRST_NV = 0x01000000
 
 _ECC = 0x0023
 _SHA1 = 0x0004
@@ -103,6 +107,11 @@ def create_ak(hierarchy: int) -> bytes:
         + sized(b"")
         + sized(b"")
     )
+    return create_primary(hierarchy, public)
+
+
+def create_primary(hierarchy: int, public: bytes) -> bytes:
+    """TPM2_CreatePrimary of the key that the template `public` (TPMT_PUBLIC) describes. Answers (handle), public area."""
     sensitive = sized(sized(b"") + sized(b""))
     return command(0x131, (hierarchy,), sensitive + sized(public) + sized(b"") + u32(0), authorised=1)
 
@@ -143,9 +152,15 @@ def nv_read_public(index: int) -> bytes:
     return command(0x169, (index,), b"")
 
 
-def nv_read(index: int, size: int, offset: int) -> bytes:
-    """TPM2_NV_Read under the index's own password; at most `NV_CHUNK` bytes at once."""
-    return command(0x14E, (index, index), u16(size) + u16(offset), authorised=1)
+def nv_read(index: int, size: int, offset: int, *, authority: int | None = None) -> bytes:
+    """TPM2_NV_Read under the index's own password, or that of `authority`; at most `NV_CHUNK` bytes at once."""
+    by = index if authority is None else authority
+    return command(0x14E, (by, index), u16(size) + u16(offset), authorised=1)
+
+
+def list_nv() -> bytes:
+    """TPM2_GetCapability of the NV indices that are defined. `read_handles` opens the answer."""
+    return command(0x17A, (), u32(_CAP_HANDLES) + u32(_FIRST_NV) + u32(MAX_HANDLES))
 
 
 def response(data: bytes, *, handles: int = 0) -> Response:
@@ -210,6 +225,19 @@ def read_nv_size(parameters: Reader) -> int:
     if size > MAX_NV:
         raise Malformed(f"TPM: NV index holds {size} bytes, at most {MAX_NV} allowed")
     return size
+
+
+def read_handles(parameters: Reader) -> frozenset[int]:
+    """Handles, as `list_nv` asks for them: all of them, or as many as the TPM tells at once."""
+    parameters.u8()  # whether there are more
+    if parameters.u32() != _CAP_HANDLES:
+        raise Malformed("TPM: told of another capability than asked")
+    count = parameters.u32()
+    if count > MAX_HANDLES:
+        raise Malformed(f"TPM: {count} handles, at most {MAX_HANDLES} asked for")
+    found = frozenset(parameters.u32() for _ in range(count))
+    parameters.done()
+    return found
 
 
 def read_p256_point(public: bytes) -> tuple[bytes, bytes]:

@@ -211,9 +211,9 @@ def _stated(leaf: bytes, root: bytes) -> tuple[gcp_instance.Instance, dict[str, 
     instance = gcp_instance.parse(value)
     return instance, {
         "zone": instance.zone,
-        "project_number": instance.project_number,
+        "project_number": str(instance.project_number),  # 64 bits: more than records hold as a number
         "project_id": instance.project_id,
-        "instance_id": instance.instance_id,
+        "instance_id": str(instance.instance_id),
         "instance_name": instance.instance_name,
         **instance.flags,
         "tpm.root": authority.spki_digest,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from strongroom.errors import Malformed, NotFound
 from strongroom.evidence import azure, azure_hcl, dcap_pck, dcap_quote, gcp, snp, snp_product, snp_report
 from strongroom.fetch import amd, intel, issuers, nvidia
-from strongroom.model.endorsements import NONE, Endorsements
+from strongroom.model.endorsements import NONE, SELF_CONTAINED, Endorsements
 from strongroom.model.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from strongroom.fetch.library import Library
     from strongroom.fetch.web import Service
-
-NOTHING_TO_FETCH = frozenset({"nitro", "nvgpu", "tpm"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +140,7 @@ def _hardware(evidence: Evidence) -> Evidence | None:
             if gcp.SNP_REPORT in parts
             else None
         )
-    if evidence.tee in NOTHING_TO_FETCH:
+    if evidence.tee in SELF_CONTAINED:
         return None
     raise NotFound(
         f"{evidence.tee[:40]}: nobody publishes endorsements for it",

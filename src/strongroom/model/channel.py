@@ -1,4 +1,4 @@
-"""The frames on the virtio-serial port between the agent and the node.
+"""The frames between the agent and the node, on a virtio-serial port or (Nitro) a vsock connection.
 
 Frame: type(1) ‖ stream(4, big-endian) ‖ length(4, big-endian) ‖ payload.
 
@@ -35,6 +35,10 @@ from strongroom.errors import Malformed
 from strongroom.model import contract, launch, manifest
 
 PORT_NAME = "strongroom"
+VSOCK_CHANNEL, VSOCK_DISKS = (
+    21330,
+    21331,
+)  # where the node listens: for this channel, and for its disks by NBD
 HEADER = 9
 MAX_CONTROL = 8 * 1024 * 1024
 MAX_DATA = 64 * 1024

@@ -40,7 +40,10 @@ class Endorsements:
 
 
 NONE = Endorsements(parts={})
-"""For TEEs whose evidence carries all that its verifier reads (`tpm`)."""
+"""For TEEs whose evidence carries all that its verifier reads."""
+
+SELF_CONTAINED = frozenset({"nitro", "nvgpu", "tpm"})
+"""Those TEEs: nobody is asked anything for them."""
 
 
 def read(source: fields.Fields) -> Endorsements:

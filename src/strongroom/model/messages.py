@@ -10,7 +10,7 @@ POST /v1/receipts     receipt in its DSSE envelope            → LedgerProof
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields, framed
@@ -80,8 +80,8 @@ class ReleaseRequest:
     """Evidence for a contract. `csr` is a PKCS#10 request (DER) by the TLS key, or None for no certificate.
 
     The agreement is carried as its exact envelope bytes. evidence: of the processor, with that of its attached
-    devices. endorsements: what the vendors say of both. Whoever started the room fetched them: they count by their
-    vendors' signatures alone, and only while the vendors say so.
+    devices. endorsements: what the vendors say of both, as far as the room has it (its host may have handed out a
+    certificate with the report, or fetched more): they count by their vendors' signatures alone.
     """
 
     nonce: bytes
@@ -192,13 +192,15 @@ class ReleaseAnswer:
     """An accepted release.
 
     `sealed` is HPKE (enc ‖ ciphertext) of `encode_disk_keys`; `certificates` are DER, leaf first;
-    `verdict` is the object form of the verdict, as the ledger entry holds it.
+    `verdict` is the object form of the verdict, as the ledger entry holds it; `endorsements` are those that the
+    evidence was verified with, whose digest is in the entry: with them anybody can judge again.
     """
 
     verdict: dict[str, Any]
     sealed: bytes
     certificates: tuple[bytes, ...]
     ledger: LedgerProof
+    endorsements: endorsements_model.Endorsements = field(default=endorsements_model.NONE)
 
     def encode(self) -> bytes:
         """JSON bytes."""
@@ -208,6 +210,7 @@ class ReleaseAnswer:
                 "sealed": fields.format_data(self.sealed),
                 "certificates": [fields.format_data(one) for one in self.certificates],
                 "ledger": self.ledger.to_json(),
+                "endorsements": self.endorsements.to_json(),
             }
         )
 
@@ -224,6 +227,7 @@ def parse_release_answer(data: bytes) -> ReleaseAnswer:
         sealed=top.data("sealed", max_bytes=MAX_ANSWER),
         certificates=tuple(chain),
         ledger=read_ledger_proof(top.object("ledger")),
+        endorsements=endorsements_model.read(top.object("endorsements")),
     )
     top.done()
     return answer

@@ -22,6 +22,7 @@ from strongroom.errors import Malformed, PolicyDenied, Refused, StrongroomError,
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model.channel import Start
+from strongroom.model.endorsements import NONE
 from strongroom.model.receipt import Outcome, OutputRecord
 from strongroom_testing import brokers
 from tests.unit.agent.node_end import NodeEnd, TlsServer
@@ -29,6 +30,8 @@ from tests.unit.agent.node_end import NodeEnd, TlsServer
 
 class FakeHardware:
     """The scene's fake TPM in the place of the room's."""
+
+    brought = NONE
 
     def __init__(self, tpm, **options) -> None:
         self.tpm, self.options = tpm, options

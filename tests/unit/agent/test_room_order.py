@@ -10,6 +10,7 @@ import pytest
 from strongroom.agent import attest, guest, room
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model.channel import Start
+from strongroom.model.endorsements import NONE
 from strongroom.model.verdict import Check
 from tests.unit.agent.node_end import NodeEnd
 from tests.unit.agent.test_agreed import Handover
@@ -17,6 +18,8 @@ from tests.unit.agent.test_agreed import Handover
 
 class Recording:
     """Hardware that notes what it is asked, and stops at the first evidence."""
+
+    brought = NONE
 
     def __init__(self, log, *, bind=None) -> None:
         self.log, self.bind = log, bind

@@ -75,7 +75,7 @@ def test_sound_evidence_verifies_and_says_all():
         "a-project",
         "instance-1",
     )
-    assert (told["project_number"], told["instance_id"]) == (0x12345678, 0x0F23456789ABCDEF)
+    assert (told["project_number"], told["instance_id"]) == (str(0x12345678), str(0x0F23456789ABCDEF))
     assert told["is_production"] is True
     assert told["vmtd_always_disabled"] is False
     assert told["secure_boot"] is True

@@ -1,4 +1,4 @@
-"""Local rooms and cloud vTPMs: the contract goes into PCR 12, evidence is a TPM quote.
+"""Local rooms: the contract goes into PCR 12, evidence is a TPM quote.
 
 Parts as `model/evidence.py` and `evidence/tpm` name them. The AK is a restricted signing key that the
 node's TPM was provisioned with; its certificate lies in an NV index.
@@ -10,8 +10,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest
-from strongroom.errors import Refused
+from strongroom.agent.devices import pcr
+from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 TEE = "tpm"
 AK_HANDLE = 0x81010020
 AK_CERTIFICATE_NV = 0x01C10002
-CONTRACT_PCR = 12
 QUOTED_PCRS = tuple(range(13))
 EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
 _MAX_EVENT_LOG = 512 * 1024
@@ -31,23 +30,15 @@ _MAX_EVENT_LOG = 512 * 1024
 class TpmAttester:
     """Binds one contract, then makes evidence for any number of bindings."""
 
+    brought = NONE
+
     def __init__(self, client: tpm.Tpm, *, event_log: str = EVENT_LOG) -> None:
         self._tpm = client
         self._event_log = event_log
 
     def bind_contract(self, contract: str) -> None:
         """Extend the contract's raw digest into PCR 12, which must be untouched. Raises `Refused`."""
-        before = self._tpm.read_pcr(CONTRACT_PCR)
-        if any(before):
-            raise Refused(
-                f"binding the contract: PCR {CONTRACT_PCR} was already extended",
-                code="pcr-in-use",
-                hint="a room binds one contract; something in the boot has bound another before",
-            )
-        raw = digest.raw(contract)
-        self._tpm.extend_pcr(CONTRACT_PCR, raw)
-        if self._tpm.read_pcr(CONTRACT_PCR) != hashlib.sha256(before + raw).digest():
-            raise Refused("binding the contract: the TPM did not extend its PCR", code="pcr-wrong")
+        pcr.bind(self._tpm, contract)
 
     def entropy(self) -> bytes:
         """Random bytes of the TPM's own generator, to be mixed into the kernel's."""
@@ -63,7 +54,7 @@ class TpmAttester:
                 "signature": quote.signature,
                 "ak-certificate": self._tpm.read_nv(AK_CERTIFICATE_NV),
                 "issuers": start.issuers,
-                "pcrs": b"".join(self._tpm.read_pcr(index) for index in QUOTED_PCRS),
+                "pcrs": pcr.values(self._tpm, QUOTED_PCRS),
                 "event-log": self._read_event_log(),
                 "launch-record": start.launch_record,
             },

@@ -1,0 +1,89 @@
+"""The endorsements that a release is judged with: what its room brought along, and what vendors say.
+
+Vendors are asked before the release's transaction, in a thread: no vendor's slowness holds up the database or anybody else's
+release. Nobody makes a broker ask vendors but a room under a contract that this broker's owner approved, and that
+names this kind of TEE; how often is bounded by the library of statements behind `Endorser` (RULES 59). Of what the
+room brought for its processor the certificate (`vek`) counts alone where vendors are asked: it must not be the host
+who chooses how old a list of revocations may be. What it brought for attached devices is taken along.
+
+  a vendor cannot be reached, or is behind       `Unavailable`: nothing is decided, nothing recorded, the nonce stays
+  it does not know this machine, or was lied     a failed check `endorsements.found`: a denial that is recorded
+  about
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from strongroom.appraisal.terms import check_terms
+from strongroom.broker import gates
+from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.model.endorsements import SELF_CONTAINED, Endorsements
+from strongroom.model.verdict import Check
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from strongroom.broker.broker import Broker
+    from strongroom.model.evidence import Evidence
+
+SECONDS = 40.0
+VEK = "vek"
+_DEVICE = "device-"
+_CHECK = "endorsements.found"
+_EXPECTED = "what the hardware's vendor says of it, current and signed"
+
+
+class Endorser(Protocol):
+    """Where endorsements come from. Safe among threads; may take as long as a vendor does."""
+
+    def endorse(self, evidence: Evidence, *, now: datetime, vek: bytes | None) -> Endorsements:
+        """All that verifying `evidence` takes; `vek` is a certificate that came with it.
+
+        Raises `Unavailable`, or `NotFound`, `Refused`, `Malformed` when there will be none for this evidence.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endorsed:
+    """Endorsements, and the checks that getting them made: none where nothing was asked."""
+
+    endorsements: Endorsements
+    checks: tuple[Check, ...] = ()
+
+
+async def endorse(broker: Broker, ask: gates.Ask) -> Endorsed:
+    """Find the endorsements for a request. Raises `Unavailable`."""
+    evidence, brought = ask.request.evidence, ask.request.endorsements
+    endorser, now = broker.endorser, broker.clock()
+    # Without an endorser what the room brought is all there is; and what will be denied is worth no vendor's time.
+    if endorser is None or evidence.tee in SELF_CONTAINED or not _worth_asking(broker, ask, now):
+        return Endorsed(endorsements=brought)
+    devices = {name: part for name, part in brought.parts.items() if name.startswith(_DEVICE)}
+    vek = brought.parts.get(VEK)
+    try:
+        async with asyncio.timeout(SECONDS):
+            found = await asyncio.to_thread(endorser.endorse, evidence, now=now, vek=vek)
+    except TimeoutError:
+        raise Unavailable(
+            f"endorsements: nothing complete came within {SECONDS:g} s",
+            code="vendor-slow",
+            hint="try again: what has come meanwhile is kept",
+        ) from None
+    except (NotFound, Refused, Malformed) as cause:
+        check = Check(name=_CHECK, expected=_EXPECTED, got=cause.message[:400], ok=False, hint=cause.hint)
+        return Endorsed(endorsements=brought, checks=(check,))
+    told = ", ".join(sorted(found.parts)) or "none needed"
+    check = Check(name=_CHECK, expected=_EXPECTED, got=told, ok=True)
+    return Endorsed(endorsements=Endorsements(parts={**devices, **found.parts}), checks=(check,))
+
+
+def _worth_asking(broker: Broker, ask: gates.Ask, now: datetime) -> bool:
+    if not gates.party(broker, ask.contract).ok:
+        return False
+    if ask.request.evidence.tee not in {platform.tee for platform in ask.contract.platforms}:
+        return False
+    return all(check.ok for check in check_terms(ask.agreement, now=now, runs_used=0))
