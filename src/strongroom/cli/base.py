@@ -14,7 +14,9 @@ import typer
 
 if TYPE_CHECKING:
     from strongroom.convert.base_document import Base
+    from strongroom.crypto.image_signer import ImageSigner
 
+_MAX_PEM = 16 * 1024
 Folder = Annotated[Path | None, typer.Argument(help="The base's folder; the one built last by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -30,7 +32,13 @@ def register(app: typer.Typer) -> None:
 
 
 def build(
-    out: Annotated[Path | None, typer.Option(help="Put a copy into this new folder.")] = None,
+    for_: Annotated[
+        str, typer.Option("--for", help="Profiles, with commas: local, uki, snp, tdx, nitro.")
+    ] = "local",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Put a copy into this new folder; of several profiles, into folders below it."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even what the cache has.")] = False,
     debug_console: Annotated[
         bool,
@@ -39,31 +47,39 @@ def build(
             help="A base that talks on a serial port. Measured: no contract for the silent one.",
         ),
     ] = False,
+    eif_key: Annotated[
+        Path | None, typer.Option(help="Sign the image for Nitro with this P-384 key (PEM): PCR 8.")
+    ] = None,
+    eif_certificate: Annotated[Path | None, typer.Option(help="That key's certificate (PEM).")] = None,
     as_json: Json = False,
 ) -> None:
     """Build the base from Debian packages and the agent, or take it from the cache."""
     from strongroom.cli import interruption
-    from strongroom.convert import base
+    from strongroom.convert import base, base_profile
 
     started = time.monotonic()
+    profiles = base_profile.named(for_)
+    signer = _signer(eif_key, eif_certificate)
 
     def progress(step: str) -> None:
         print(f"{time.monotonic() - started:6.1f} s  {step}", file=sys.stderr)
 
-    progress("looking at packages")
+    made = []
     with interruption.orderly():
-        built = base.build(
-            base.sources(debug=debug_console),
-            base.default_cache(dict(os.environ)),
-            progress,
-            out=out,
-            force=force,
-        )
-    progress("taken from the cache" if built.cached else "built")
+        for profile in profiles:
+            said = f" ({profile.name})" if len(profiles) > 1 else ""
+            progress(f"looking at packages{said}")
+            given = base.sources(profile=profile, debug=debug_console, signer=signer)
+            target = out / profile.name if out and len(profiles) > 1 else out
+            built = base.build(given, base.default_cache(dict(os.environ)), progress, out=target, force=force)
+            progress("taken from the cache" if built.cached else "built")
+            made.append(built)
     if as_json:
-        print(json.dumps({"folder": str(built.folder), "cached": built.cached, **_json(built.base)}))
+        found = [{"folder": str(one.folder), "cached": one.cached, **_json(one.base)} for one in made]
+        print(json.dumps(found if len(profiles) > 1 else found[0]))
         return
-    _table(built.folder, built.base)
+    for one in made:
+        _table(one.folder, one.base)
 
 
 def show(folder: Folder = None, as_json: Json = False) -> None:
@@ -104,14 +120,26 @@ def measure(folder: Folder = None, as_json: Json = False) -> None:
 
 def clean() -> None:
     """Remove everything that builds have kept: packages, intermediate results and bases."""
-    from strongroom.convert import base
+    from strongroom.convert import base_cache
 
-    cache = base.default_cache(dict(os.environ))
-    for name in ("base", "compiled", "debs", "unpacked"):
+    cache = base_cache.default(dict(os.environ))
+    for name in base_cache.FOLDERS:
         if (cache / name).is_dir():
             shutil.rmtree(cache / name)
     (cache / "imports.json").unlink(missing_ok=True)
     print(f"cleaned     {cache}")
+
+
+def _signer(key: Path | None, certificate: Path | None) -> ImageSigner | None:
+    from strongroom.cli import files
+    from strongroom.crypto import image_signer
+    from strongroom.errors import Misuse
+
+    if key is None and certificate is None:
+        return None
+    if key is None or certificate is None:
+        raise Misuse("--eif-key and --eif-certificate belong together")
+    return image_signer.load(files.read(key, max_bytes=_MAX_PEM), files.read(certificate, max_bytes=_MAX_PEM))
 
 
 def _folder(folder: Path | None) -> Path:
@@ -126,14 +154,17 @@ def _json(base: Base) -> dict[str, object]:
 
 
 def _table(folder: Path, base: Base) -> None:
-    print(f"base        {folder}")
+    width = max(12, *(len(name) + 1 for name in base.files))
+    print(f"{'base':<{width}}{folder}")
+    print(f"{'profile':<{width}}{base.profile.name}")
     for name, (size, what) in base.files.items():
-        print(f"{name:<12}{what}  {size / 1e6:7.2f} MB")
-    print(f"total       {base.total_bytes / 1e6:.2f} MB")
+        print(f"{name:<{width}}{what}  {size / 1e6:7.2f} MB")
+    print(f"{'total':<{width}}{base.total_bytes / 1e6:.2f} MB")
     for name, value in base.reference.items():
-        print(f"{name:<12}{value}")
-    print(f"root hash   {base.root_hash}")
-    print(f"PCR 0       {base.pcr0['guarded']} (with the memory guard)")
-    print(f"            {base.pcr0['unguarded']} (without)")
+        print(f"{name:<{width}}{value}")
+    print(f"{'root hash':<{width}}{base.root_hash}")
+    if base.pcr0:
+        print(f"{'PCR 0':<{width}}{base.pcr0['guarded']} (with the memory guard)")
+        print(f"{'':<{width}}{base.pcr0['unguarded']} (without)")
     if base.debug:
         print("DEBUG       this base talks on a serial port: what the room prints is for everybody to read")

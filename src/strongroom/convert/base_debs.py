@@ -1,6 +1,7 @@
 """Debian packages of the base: which ones, found and verified by apt, unpacked without being installed.
 
-apt's own configuration says where packages come from and whose signatures count. Downloads are kept by their
+Packages of the release come by apt's own configuration, which says from where and whose signatures count; those of other
+suites by Strongroom's (base_apt). Downloads are kept by their
 SHA-256, which apt has from the signed index; they are checked again whenever they are read. No maintainer script runs.
 """
 
@@ -17,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strongroom.errors import Malformed, NotFound, Unavailable
+from strongroom.convert import base_apt
+from strongroom.convert.base_profile import RELEASE
+from strongroom.errors import Malformed, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from strongroom.convert.base_profile import Profile
 
 # In the base's tree.
 RUNTIME = (
@@ -44,16 +48,14 @@ STARTUP = (
     "libselinux1",
     "libudev1",
 )
-# The cloud flavour of Debian 12's kernel: LZ4, so that it unpacks fast under emulation.
-KERNEL = re.compile(r"linux-image-6\.1\.0-([0-9]+)-cloud-amd64")
+# The stub that makes a program of the firmware's out of a kernel.
+STUB = "systemd-boot-efi"
 ARCHITECTURE = "amd64"
 MAX_DEB = 256 << 20
 MAX_MEMBER = 64 << 20
 MAX_UNPACKED = 1 << 30
 
 _LINE = re.compile(r"'[^']*' (\S+)_([^_\s]+)_(amd64|all)\.deb ([0-9]+) SHA256:([0-9a-f]{64})")
-_ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-_APT_HINT = "run `apt-get update` as root, and see that Debian 12 (main and security) is among apt's sources"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,55 +66,73 @@ class Deb:
     version: str
     digest: str
     size: int
+    suite: str = RELEASE
 
 
-def candidates() -> tuple[Deb, ...]:
-    """The packages of a base built now, sorted by name. Asks apt's cache, not the network.
+@dataclass(frozen=True, kw_only=True)
+class Archives:
+    """Where packages are asked for: an apt for each suite, made when it is first needed."""
+
+    lists: Path
+
+    def of(self, suite: str) -> base_apt.Apt:
+        """The machine's own for the release; Strongroom's for what a machine need not know."""
+        if suite == RELEASE:
+            return base_apt.MACHINE
+        return base_apt.own(self.lists, [suite])
+
+
+def candidates(profile: Profile, archives: Archives) -> tuple[Deb, ...]:
+    """The packages of a base built now, sorted by name. Asks apt's lists, and the network for lists that are old.
 
     Raises `Unavailable` when apt knows them not.
     """
-    found = _run(["apt-cache", "search", "--names-only", f"^{KERNEL.pattern}$"])
-    kernels = [match for line in found.splitlines() if (match := KERNEL.fullmatch(line.split(" ")[0]))]
+    names = {*RUNTIME, *STARTUP, *([STUB] if profile.uki else [])}
+    pattern, suite = profile.kernel.pattern, profile.kernel.suite
+    apt = archives.of(suite)
+    found = apt.run("apt-cache", "search", "--names-only", f"^{pattern.pattern.replace('(?:', '(')}$")
+    kernels = [match for line in found.splitlines() if (match := pattern.fullmatch(line.split(" ")[0]))]
     if not kernels:
-        raise Unavailable("apt knows no Debian 12 cloud kernel", code="no-packages", hint=_APT_HINT)
-    kernel = max(kernels, key=lambda match: int(match[1]))[0]
-    names = {*RUNTIME, *STARTUP, kernel}
-    text = _run(
-        ["apt-get", "-qq", "download", "--print-uris", *(f"{name}:{ARCHITECTURE}" for name in sorted(names))]
-    )
-    debs = tuple(sorted(map(_parse, text.splitlines()), key=lambda deb: deb.name))
+        raise Unavailable(
+            f"apt knows no kernel of {suite} for {profile.name}", code="no-packages", hint=apt.hint
+        )
+    kernel = max(kernels, key=lambda match: [int(number or 0) for number in match.groups()])[0]
+    offered = [_offered(names, RELEASE, archives), _offered({kernel}, suite, archives)]
+    return tuple(sorted((deb for debs in offered for deb in debs), key=lambda deb: deb.name))
+
+
+def _offered(names: set[str], suite: str, archives: Archives) -> list[Deb]:
+    apt = archives.of(suite)
+    words = [f"{name}:{ARCHITECTURE}" for name in sorted(names)]
+    text = apt.run("apt-get", "-qq", "download", "--print-uris", *words)
+    debs = [_parse(line, suite) for line in text.splitlines()]
     if {deb.name for deb in debs} != names:
         missing = ", ".join(sorted(names - {deb.name for deb in debs}))
-        raise Unavailable(f"apt offers no {missing}", code="no-packages", hint=_APT_HINT)
+        raise Unavailable(f"apt offers no {missing}", code="no-packages", hint=apt.hint)
     return debs
 
 
-def fetch(debs: Iterable[Deb], folder: Path) -> dict[str, Path]:
+def fetch(debs: Iterable[Deb], folder: Path, archives: Archives) -> dict[str, Path]:
     """Every package's file by name, downloaded into `folder` unless it is there. Raises `Unavailable`."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {deb.name: deb for deb in debs}
     files = {name: folder / f"{deb.digest.removeprefix('sha256:')}.deb" for name, deb in wanted.items()}
     missing = [deb for name, deb in wanted.items() if not files[name].is_file()]
-    if missing:
+    for suite in sorted({deb.suite for deb in missing}):
+        part = [deb for deb in missing if deb.suite == suite]
+        apt = archives.of(suite)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as text:
             incoming = Path(text)
-            _run(
-                [
-                    "apt-get",
-                    "-qq",
-                    "download",
-                    *(f"{deb.name}:{ARCHITECTURE}={deb.version}" for deb in missing),
-                ],
-                folder=incoming,
-            )
+            words = [f"{deb.name}:{ARCHITECTURE}={deb.version}" for deb in part]
+            apt.run("apt-get", "-qq", "download", *words, folder=incoming)
             by_digest = {_digest(path): path for path in incoming.iterdir() if path.suffix == ".deb"}
-            for deb in missing:
+            for deb in part:
                 path = by_digest.get(deb.digest)
                 if path is None:
                     raise Unavailable(
                         f"downloading {deb.name}: no file of digest {deb.digest} came",
                         code="no-packages",
-                        hint=_APT_HINT,
+                        hint=apt.hint,
                     )
                 path.replace(files[deb.name])
     return files
@@ -135,7 +155,7 @@ def unpack(
     links: dict[str, str] = {}
     newest = total = 0
     with subprocess.Popen(
-        ["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE, env=_ENVIRONMENT
+        ["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE, env=base_apt.ENVIRONMENT
     ) as process:
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
@@ -162,39 +182,24 @@ def unpack(
     return regular, links, newest
 
 
-def _parse(line: str) -> Deb:
+def _parse(line: str, suite: str) -> Deb:
     match = _LINE.fullmatch(line.strip())
     if match is None:
         raise Unavailable(
-            f"apt's answer is not understood: {line[:200]!r}", code="no-packages", hint=_APT_HINT
+            f"apt's answer is not understood: {line[:200]!r}", code="no-packages", hint=base_apt.HINT
         )
     name, version, _, size, hexadecimal = match.groups()
     if int(size) > MAX_DEB:
         raise Malformed(f"{name}: {size} bytes is too large for a package", code="too-large")
     return Deb(
-        name=name, version=urllib.parse.unquote(version), digest=f"sha256:{hexadecimal}", size=int(size)
+        name=name,
+        version=urllib.parse.unquote(version),
+        digest=f"sha256:{hexadecimal}",
+        size=int(size),
+        suite=suite,
     )
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _run(arguments: list[str], *, folder: Path | None = None) -> str:
-    try:
-        done = subprocess.run(
-            arguments, cwd=folder, env=_ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600
-        )
-    except FileNotFoundError:
-        raise NotFound(
-            f"{arguments[0]} is not installed", code="no-apt", hint="bases are built on Debian 12"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise Unavailable(
-            f"{arguments[0]} does not come to an end", code="timed-out", hint=_APT_HINT
-        ) from None
-    if done.returncode:
-        reason = next((line for line in done.stderr.splitlines() if line.startswith("E:")), "it failed")
-        raise Unavailable(f"{' '.join(arguments[:3])}: {reason}", code="no-packages", hint=_APT_HINT)
-    return done.stdout

@@ -1,14 +1,21 @@
 """The documents beside a base: `base.json`, `packages.json` and the SPDX bill of materials.
 
-`base.json` is canonical JSON (format "strongroom-base/1")::
+`base.json` is canonical JSON (format "strongroom-base/2")::
 
-    format      "strongroom-base/1"
+    format      "strongroom-base/2"
+    profile     "local", "uki", "snp", "tdx" or "nitro" (base_profile)
     debug       true when the command line opens a console; such a base has other registers than its sibling
-    reference   the registers that a contract's reference names: firmware, kernel, initrd, cmdline, machine
-    files       {name: {bytes, digest}} of bzImage, initrd, base.disk, cmdline
+    files       {name: {bytes, digest}} of bzImage, initrd, cmdline, base.disk, and what the profile makes of them
     root_hash   of the base's disk, as the command line names it
-    pcr0        predicted start of PCR 0 in local rooms, {guarded, unguarded}: with and without the memory guard
     packages    digest of packages.json
+
+and of profile "local" only, since other platforms' registers depend on more than these files (`convert/measure`)::
+
+    reference   the registers that a contract's reference names: firmware, kernel, initrd, cmdline, machine
+    pcr0        predicted start of PCR 0, {guarded, unguarded}: with and without the memory guard
+
+`packages.json` is a list of {kind, name, version, digest, origin, suite}, all that somebody needs to build the same again:
+what to ask for, where, and what must come.
 
 SPDX 2.3 (ISO/IEC 5962): https://spdx.github.io/spdx-spec/v2.3/
 """
@@ -16,11 +23,12 @@ SPDX 2.3 (ISO/IEC 5962): https://spdx.github.io/spdx-spec/v2.3/
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from strongroom.convert import base_disk
+from strongroom.convert import base_disk, base_profile, disk_image, eif, initramfs, uki
 from strongroom.convert.measure import tpm
 from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
@@ -30,14 +38,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-FORMAT = "strongroom-base/1"
+    from strongroom.convert.base_profile import Profile
+
+FORMAT = "strongroom-base/2"
 MACHINE = "q35"
 KERNEL, INITRD, CMDLINE, DISK = "bzImage", "initrd", "cmdline", "base.disk"
 PARTS = (KERNEL, INITRD, CMDLINE, DISK)
+EFI, IMAGE, EIF = "strongroom.efi", "strongroom.img", "strongroom.eif"
 BASE, PACKAGES, SBOM = "base.json", "packages.json", "sbom.spdx.json"
 ALL = (*PARTS, BASE, PACKAGES, SBOM)
 MAX_BYTES = 64 * 1024
+MAX_PACKAGES = 256 * 1024
 MAX_PART = 1 << 30
+_MAX_PACKAGES = 256
+_KINDS = re.compile("deb|wheel|source|builder")
 MAX_CMDLINE = 2047  # the x86 boot protocol's COMMAND_LINE_SIZE, without its NUL
 ROOT_KEY = "strongroom.root="
 BLOCKS_KEY = "strongroom.blocks="
@@ -46,18 +60,24 @@ NO_CONSOLE = "console=none"
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """One thing that went into a base. `kind` is "deb", "wheel" or "source"."""
+    """One thing that went into a base. `kind` is "deb", "wheel", "source" (the agent's) or "builder".
+
+    `digest` is of a package's file; of a wheel's or source's paths and contents. `suite` is Debian's.
+    """
 
     kind: str
     name: str
     version: str
     digest: str
+    origin: str = ""
+    suite: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
     """A parsed base.json; the documentation of the fields is at the top of this file."""
 
+    profile: Profile
     debug: bool
     reference: dict[str, str]
     files: dict[str, tuple[int, str]]
@@ -67,52 +87,79 @@ class Base:
 
     def encode(self) -> bytes:
         """The canonical bytes."""
+        local = {"reference": self.reference, "pcr0": self.pcr0} if self.reference else {}
         return canonical.dumps(
             {
                 "format": FORMAT,
+                "profile": self.profile.name,
                 "debug": self.debug,
-                "reference": self.reference,
                 "files": {name: {"bytes": size, "digest": what} for name, (size, what) in self.files.items()},
                 "root_hash": self.root_hash,
-                "pcr0": self.pcr0,
                 "packages": self.packages,
+                **local,
             }
         )
 
     @property
     def total_bytes(self) -> int:
         """What a room loads: kernel, initrd, command line and disk."""
-        return sum(size for size, _ in self.files.values())
+        return sum(self.files[name][0] for name in PARTS)
 
 
 def parse(data: bytes) -> Base:
     """Parse base.json. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what=BASE, max_bytes=MAX_BYTES), BASE)
     top.constant("format", FORMAT)
-    reference, files, pcr0 = top.object("reference"), top.object("files"), top.object("pcr0")
+    profile = base_profile.PROFILES.get(top.text("profile", max_length=16))
+    if profile is None:
+        raise Malformed(f"{BASE}: a profile that is not known", code="bad-profile")
+    files = top.object("files")
     sizes: dict[str, tuple[int, str]] = {}
-    for name in PARTS:
+    for name in parts_of(profile):
         one = files.object(name)
         sizes[name] = (one.integer("bytes", low=1, high=MAX_PART), one.digest("digest"))
         one.done()
+    files.done()
+    local = profile is base_profile.LOCAL
     base = Base(
+        profile=profile,
         debug=top.boolean("debug"),
-        reference={
-            **{name: reference.digest(name) for name in ("firmware", "kernel", "initrd", "cmdline")},
-            "machine": reference.text("machine", max_length=64),
-        },
+        reference=_reference(top.object("reference")) if local else {},
         files=sizes,
         root_hash=top.digest("root_hash"),
-        pcr0={name: pcr0.digest(name) for name in ("guarded", "unguarded")},
+        pcr0=_pcr0_of(top.object("pcr0")) if local else {},
         packages=top.digest("packages"),
     )
-    for part in (reference, files, pcr0, top):
-        part.done()
+    top.done()
     return base
 
 
-def describe(parts: dict[str, bytes], *, firmware: bytes, packages: bytes) -> Base:
-    """base.json computed from the bytes alone. Raises `Malformed` when they are no base."""
+def _reference(fields_: fields.Fields) -> dict[str, str]:
+    out = {name: fields_.digest(name) for name in ("firmware", "kernel", "initrd", "cmdline")}
+    out["machine"] = fields_.text("machine", max_length=64)
+    fields_.done()
+    return out
+
+
+def _pcr0_of(fields_: fields.Fields) -> dict[str, str]:
+    out = {name: fields_.digest(name) for name in ("guarded", "unguarded")}
+    fields_.done()
+    return out
+
+
+def parts_of(profile: Profile) -> tuple[str, ...]:
+    """The names of a base's files, without its documents."""
+    return (*PARTS, *((EFI, IMAGE) if profile.uki else ()), *((EIF,) if profile.eif else ()))
+
+
+def describe(
+    parts: dict[str, bytes],
+    *,
+    firmware: bytes,
+    packages: bytes,
+    profile: Profile = base_profile.LOCAL,
+) -> Base:
+    """base.json computed from the bytes alone. Raises `Malformed` when they are no base of the profile."""
     cmdline = parts[CMDLINE]
     if len(cmdline) > MAX_CMDLINE or not cmdline.isascii() or b"\n" in cmdline or b"\x00" in cmdline:
         raise Malformed(
@@ -133,22 +180,55 @@ def describe(parts: dict[str, bytes], *, firmware: bytes, packages: bytes) -> Ba
             code="disk-corrupt",
             hint="build the base again",
         )
+    _check_images(parts, profile)
+    reference = _measured(parts, firmware) if profile is base_profile.LOCAL else {}
+    return Base(
+        profile=profile,
+        debug=NO_CONSOLE not in words,
+        reference=reference,
+        files={name: (len(parts[name]), digest.sha256(parts[name])) for name in parts_of(profile)},
+        root_hash="sha256:" + root.hex(),
+        pcr0={
+            name: _pcr0(reference, memory_guard=name == "guarded")
+            for name in (("guarded", "unguarded") if reference else ())
+        },
+        packages=digest.sha256(packages),
+    )
+
+
+def _measured(parts: dict[str, bytes], firmware: bytes) -> dict[str, str]:
     record = tpm.launch_record(
         firmware=firmware,
         kernel=parts[KERNEL],
         initrd=parts[INITRD],
-        cmdline=cmdline,
+        cmdline=parts[CMDLINE],
         machine=MACHINE,
         memory_guard=True,
     )
-    reference = record.reference()
-    return Base(
-        debug=NO_CONSOLE not in words,
-        reference=reference,
-        files={name: (len(parts[name]), digest.sha256(parts[name])) for name in PARTS},
-        root_hash="sha256:" + root.hex(),
-        pcr0={name: _pcr0(reference, memory_guard=name == "guarded") for name in ("guarded", "unguarded")},
-        packages=digest.sha256(packages),
+    return record.reference()
+
+
+def _check_images(parts: dict[str, bytes], profile: Profile) -> None:
+    """What a platform starts consists of the files beside it. Raises `Malformed`."""
+    if profile.uki:
+        sections = uki.parse(parts[EFI]).sections
+        for section, name in ((".linux", KERNEL), (".initrd", INITRD), (".cmdline", CMDLINE)):
+            if sections[section] != parts[name]:
+                raise _stranger(EFI, name)
+        if parts[IMAGE] != disk_image.build(uki=parts[EFI], base_disk=parts[DISK]):
+            raise _stranger(IMAGE, f"{EFI} and {DISK}")
+    if profile.eif:
+        image = eif.parse(parts[EIF])
+        wanted = (parts[KERNEL], parts[CMDLINE], (parts[INITRD], initramfs.ramdisk(parts[DISK])))
+        if (image.kernel, image.cmdline, image.ramdisks) != wanted:
+            raise _stranger(EIF, ", ".join(PARTS))
+
+
+def _stranger(image: str, name: str) -> Malformed:
+    return Malformed(
+        f"{image}: does not hold what stands beside it as {name}",
+        code="image-corrupt",
+        hint="build the base again",
     )
 
 
@@ -158,9 +238,18 @@ def load(folder: Path) -> Base:
 
 
 def measure(folder: Path, *, firmware: Path) -> Base:
-    """base.json computed anew from the files in `folder`; nothing in the stored one is believed. Raises as `describe`."""
-    parts = {name: read(folder / name, MAX_PART) for name in PARTS}
-    return describe(parts, firmware=read(firmware, MAX_PART), packages=read(folder / PACKAGES, MAX_PART))
+    """base.json computed anew from the files in `folder`; of the stored one only the profile's name is believed.
+
+    Raises as `describe`. `firmware` is read for profile "local" alone.
+    """
+    profile = load(folder).profile
+    parts = {name: read(folder / name, MAX_PART) for name in parts_of(profile)}
+    return describe(
+        parts,
+        firmware=read(firmware, MAX_PART) if profile is base_profile.LOCAL else b"",
+        packages=read(folder / PACKAGES, MAX_PACKAGES),
+        profile=profile,
+    )
 
 
 def differences(stored: Base, found: Base) -> tuple[tuple[str, str, str], ...]:
@@ -194,10 +283,37 @@ def packages_json(packages: Iterable[Package]) -> bytes:
     ordered = sorted(packages, key=lambda one: (one.kind, one.name))
     return canonical.dumps(
         [
-            {"kind": one.kind, "name": one.name, "version": one.version, "digest": one.digest}
+            {
+                "kind": one.kind,
+                "name": one.name,
+                "version": one.version,
+                "digest": one.digest,
+                "origin": one.origin,
+                "suite": one.suite,
+            }
             for one in ordered
         ]
     )
+
+
+def parse_packages(data: bytes) -> tuple[Package, ...]:
+    """Parse packages.json. Raises `Malformed`."""
+    value = canonical.loads(data, what=PACKAGES, max_bytes=MAX_PACKAGES)
+    top = fields.Fields({"packages": value}, PACKAGES)
+    out = []
+    for one in top.objects("packages", max_items=_MAX_PACKAGES):
+        where = one.text_map_of(("origin", "suite"), max_length=64)
+        made = Package(
+            kind=one.text("kind", pattern=_KINDS),
+            name=one.text("name", max_length=200),
+            version=one.text("version", max_length=200),
+            digest=one.digest("digest"),
+            origin=where["origin"],
+            suite=where["suite"],
+        )
+        one.done()
+        out.append(made)
+    return tuple(out)
 
 
 def sbom(packages: Iterable[Package], *, name: str, newest: int) -> bytes:
@@ -235,9 +351,10 @@ def _spdx(index: int, package: Package) -> dict[str, Any]:
         "licenseDeclared": "NOASSERTION",
         "copyrightText": "NOASSERTION",
     }
-    purl = {"deb": f"pkg:deb/debian/{package.name}@{package.version}?arch=amd64&distro=bookworm"}.get(
-        package.kind, f"pkg:pypi/{package.name}@{package.version}"
-    )
+    purl = {
+        "deb": f"pkg:deb/debian/{package.name}@{package.version}?arch=amd64&distro={package.suite or 'bookworm'}",
+        "builder": f"pkg:generic/{package.name}@{package.version}",
+    }.get(package.kind, f"pkg:pypi/{package.name}@{package.version}")
     out["externalRefs"] = [
         {
             "referenceCategory": "PACKAGE-MANAGER",
@@ -260,6 +377,7 @@ def _pcr0(reference: dict[str, str], *, memory_guard: bool) -> str:
 def _flat(base: Base) -> dict[str, str]:
     out = {name: f"{what} ({size} bytes)" for name, (size, what) in base.files.items()}
     out |= {PACKAGES: base.packages, "root hash": base.root_hash, "debug": str(base.debug).lower()}
+    out |= {"profile": base.profile.name}
     out |= {f"reference.{name}": value for name, value in base.reference.items()}
     out |= {f"pcr0.{name}": value for name, value in base.pcr0.items()}
     return out

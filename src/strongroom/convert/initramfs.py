@@ -11,25 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.convert.base_files import File
+from strongroom.convert.base_profile import Find
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# What a room needs beyond what the kernel has built in. SHA-256 and AES are built in, in C; the kernel's assembler
-# version of SHA-256 is slower under emulation, so it is left out.
-MODULES = (
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_console",
-    "virtio_rng",
-    "dm_verity",
-    "dm_crypt",
-    "erofs",
-    "overlay",
-    "ecb",
-    "xts",
-)
+    from strongroom.convert.base_profile import Profile
+
 BUSYBOX = "bin/busybox"
 DMSETUP = "sbin/dmsetup"
 LOADER = "lib64/ld-linux-x86-64.so.2"
@@ -43,9 +32,12 @@ LIBRARIES = (
 )
 LIBRARY_FOLDER = "lib/x86_64-linux-gnu"
 SERIAL = "base"
+PARTITION = "strongroom-base"  # the name of the base's partition in a disk image
+RAMDISK = "base.disk"  # the base's disk as a file of a second ramdisk
 
 _DEPENDS = re.compile(rb"\x00depends=([a-z0-9_,-]*)\x00")
 _MODULE = re.compile(r"lib/modules/([^/]+)/kernel/(?:.+/)?([^/]+)\.ko")
+BUILT_IN = re.compile(r"lib/modules/[^/]+/modules\.builtin")
 _MODE_DIRECTORY, _MODE_FILE = 0o040755, 0o100000
 
 # $1 is the base's root hash, $2 its number of data blocks: from the measured command line.
@@ -54,14 +46,14 @@ _MODE_DIRECTORY, _MODE_FILE = 0o040755, 0o100000
 INIT = """\
 #!/bin/busybox sh
 set -eu
-trap 'exec /bin/busybox poweroff -f' EXIT
+trap 'exec /bin/busybox {end}' EXIT
 b=/bin/busybox
 $b mount -t proc -o nosuid,nodev,noexec proc /proc
 $b mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
 $b mount -t devtmpfs -o nosuid,noexec,mode=0755 dev /dev
 exec </dev/null >{output} 2>&1
 $b modprobe -a {modules}
-echo 1 >/proc/sys/kernel/modules_disabled
+{drivers}{fast}echo 1 >/proc/sys/kernel/modules_disabled
 root= blocks= disk=
 for word in $($b cat /proc/cmdline); do
     case $word in
@@ -69,10 +61,7 @@ for word in $($b cat /proc/cmdline); do
         strongroom.blocks=*) blocks=${{word#*=}} ;;
     esac
 done
-for device in /sys/block/vd*; do
-    if [ "$($b cat "$device/serial")" = {serial} ]; then disk=/dev/${{device##*/}}; fi
-done
-/{dmsetup} create base --readonly --noudevsync --noudevrules --table "0 $((blocks * 8)) verity 1 $disk $disk \\
+{find}/{dmsetup} create base --readonly --noudevsync --noudevrules --table "0 $((blocks * 8)) verity 1 $disk $disk \\
 4096 4096 $blocks $((blocks + 1)) sha256 $root - 1 panic_on_corruption"
 $b mount -t erofs -o ro,nodev /dev/dm-0 /root
 $b mount -t tmpfs -o nosuid,nodev,mode=0755 run /root/run
@@ -81,6 +70,39 @@ for folder in proc sys dev; do $b mount -o move /$folder /root/$folder; done
 cd /root
 exec $b env -i PATH=/usr/bin {switch} /root {agent}
 """
+# Drivers of what this machine may not have: Linux refuses those.
+_DRIVERS = """\
+for driver in {drivers}; do $b modprobe $driver || :; done
+"""
+# Emulation runs assembler slowly, and QEMU 7.2 some of it wrongly.
+_FAST = """\
+$b grep -q 'QEMU TCG' /proc/cpuinfo || for driver in {drivers}; do $b modprobe $driver || :; done
+"""
+_FIND = {
+    Find.SERIAL: """\
+for device in /sys/block/vd*; do
+    if [ "$($b cat "$device/serial")" = {serial} ]; then disk=/dev/${{device##*/}}; fi
+done
+""",
+    # Controllers announce their disks when they are ready: thirty seconds are enough.
+    Find.PARTITION: """\
+tries=0
+while [ -z "$disk" ]; do
+    for device in /sys/class/block/*; do
+        if [ "$($b cat "$device/serial")" = {serial} ] || $b grep -qx PARTNAME={partition} "$device/uevent"; then
+            disk=/dev/${{device##*/}}
+        fi
+    done
+    tries=$((tries + 1))
+    [ $tries -lt 300 ]
+    [ -n "$disk" ] || $b sleep 0.1
+done
+""",
+    Find.RAMDISK: """\
+disk=/dev/loop0
+$b losetup -r $disk /{ramdisk}
+""",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +112,23 @@ class Agent:
     command: tuple[str, ...]
 
 
-def build(files: Mapping[str, File], agent: Agent, *, console: bool) -> bytes:
+def build(files: Mapping[str, File], agent: Agent, profile: Profile, *, console: bool) -> bytes:
     """The initrd. `files` are the packages' by path; `console` sends messages to the debugging console.
 
     Raises `Malformed` when something that belongs in is missing.
     """
-    modules, release = order_modules(files)
+    modules, release = order_modules(files, profile.all_modules)
+    needed = order_modules(files, profile.modules)[0]
+    usual = order_modules(files, (*profile.modules, *profile.drivers))[0]
+    drivers = " ".join(name for name, _ in usual[len(needed) :])
+    fast = " ".join(name for name, _ in modules[len(usual) :])
+    find = _FIND[profile.find].format(serial=SERIAL, partition=PARTITION, ramdisk=RAMDISK)
     script = INIT.format(
-        modules=" ".join(name for name, _ in modules),
-        serial=SERIAL,
+        modules=" ".join(name for name, _ in needed),
+        drivers=_DRIVERS.format(drivers=drivers) if drivers else "",
+        fast=_FAST.format(drivers=fast) if fast else "",
+        find=find,
+        end=profile.end,
         dmsetup=DMSETUP,
         switch="$b switch_root",
         output="/dev/console" if console else "/dev/null",
@@ -137,11 +167,22 @@ def archive(files: Mapping[str, File], *, folders: Iterable[str] = ()) -> bytes:
     return bytes(out)
 
 
-def order_modules(files: Mapping[str, File]) -> tuple[list[tuple[str, str]], str]:
-    """The kernel modules as (name, path), each behind those it depends on, and the kernel's release."""
+def ramdisk(disk: bytes) -> bytes:
+    """A second ramdisk that brings the base's disk where there is none."""
+    return archive({RAMDISK: File(content=disk)})
+
+
+def order_modules(files: Mapping[str, File], names: Iterable[str]) -> tuple[list[tuple[str, str]], str]:
+    """The kernel modules `names` as (name, path), each behind those it depends on, and the kernel's release.
+
+    What the kernel has built in is left out. Raises `Malformed` for a name that it has in neither way.
+    """
     paths: dict[str, str] = {}
     releases: set[str] = set()
-    for path in files:
+    builtin: set[str] = set()
+    for path, file in files.items():
+        if BUILT_IN.fullmatch(path) is not None:
+            builtin |= {_name(line) for line in file.content.decode("ascii", "replace").splitlines()}
         match = _MODULE.fullmatch(path)
         if match is not None:
             releases.add(match[1])
@@ -151,7 +192,7 @@ def order_modules(files: Mapping[str, File]) -> tuple[list[tuple[str, str]], str
     ordered: dict[str, str] = {}
 
     def add(name: str, above: tuple[str, ...]) -> None:
-        if name in ordered:
+        if name in ordered or name in builtin:
             return
         if name not in paths or name in above:
             raise Malformed(f"initrd: the kernel has no usable module {name}", code="bad-package")
@@ -159,9 +200,13 @@ def order_modules(files: Mapping[str, File]) -> tuple[list[tuple[str, str]], str
             add(needed, (*above, name))
         ordered[name] = paths[name]
 
-    for name in MODULES:
+    for name in names:
         add(name, ())
     return list(ordered.items()), releases.pop()
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".ko").replace("-", "_")
 
 
 def depends(module: bytes) -> tuple[str, ...]:

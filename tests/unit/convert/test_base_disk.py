@@ -8,6 +8,7 @@ import pytest
 
 from strongroom.convert import base_disk, initramfs
 from strongroom.convert.base_files import File
+from strongroom.convert.base_profile import LOCAL
 from strongroom.errors import Malformed
 
 TREE = {
@@ -25,7 +26,7 @@ def module(*depends: str) -> File:
 
 def package_files(**changed: File | None) -> dict[str, File]:
     kernel = "lib/modules/6.1.0-1-cloud-amd64/kernel/drivers"
-    files = {f"{kernel}/{name.replace('_', '-')}.ko": module() for name in initramfs.MODULES}
+    files = {f"{kernel}/{name.replace('_', '-')}.ko": module() for name in LOCAL.modules}
     files[f"{kernel}/virtio.ko"] = module()
     files[f"{kernel}/virtio-blk.ko"] = module("virtio")
     files[f"{kernel}/dm-mod.ko"] = module()
@@ -90,7 +91,7 @@ def test_what_is_no_disk_has_no_root_hash(size):
 
 
 def test_cpio_reads_the_initrd(tmp_path):
-    data = initramfs.build(package_files(), initramfs.Agent(command=("/agent", "-x")), console=False)
+    data = initramfs.build(package_files(), initramfs.Agent(command=("/agent", "-x")), LOCAL, console=False)
     subprocess.run(["cpio", "-i", "--quiet"], input=data, cwd=tmp_path, check=True)
     script = (tmp_path / "init").read_text()
     assert os.access(tmp_path / "init", os.X_OK)
@@ -103,25 +104,25 @@ def test_cpio_reads_the_initrd(tmp_path):
 
 def test_the_initrd_says_the_numbers_of_its_disk(tmp_path):
     # The table that the script gives to dmsetup is the layout that `base_disk` writes.
-    data = initramfs.build(package_files(), initramfs.Agent(command=("/agent",)), console=False)
+    data = initramfs.build(package_files(), initramfs.Agent(command=("/agent",)), LOCAL, console=False)
     assert b"4096 4096 $blocks $((blocks + 1)) sha256 $root - 1 panic_on_corruption" in data
 
 
 def test_a_console_is_another_initrd():
     agent = initramfs.Agent(command=("/agent",))
-    silent = initramfs.build(package_files(), agent, console=False)
-    talking = initramfs.build(package_files(), agent, console=True)
+    silent = initramfs.build(package_files(), agent, LOCAL, console=False)
+    talking = initramfs.build(package_files(), agent, LOCAL, console=True)
     assert silent != talking
     assert b"/dev/console" not in silent
 
 
 def test_modules_come_behind_what_they_need():
-    ordered, release = initramfs.order_modules(package_files())
+    ordered, release = initramfs.order_modules(package_files(), LOCAL.modules)
     names = [name for name, _ in ordered]
     assert release == "6.1.0-1-cloud-amd64"
     assert names.index("virtio") < names.index("virtio_blk")
     assert names.index("dm_mod") < names.index("dm_bufio") < names.index("dm_verity")
-    assert set(initramfs.MODULES) < set(names)
+    assert set(LOCAL.modules) < set(names)
 
 
 KERNEL = "lib/modules/6.1.0-1-cloud-amd64/kernel/drivers"
@@ -141,13 +142,13 @@ KERNEL = "lib/modules/6.1.0-1-cloud-amd64/kernel/drivers"
 )
 def test_an_initrd_that_could_not_work_is_refused(changed):
     with pytest.raises(Malformed):
-        initramfs.build(package_files(**changed), initramfs.Agent(command=("/agent",)), console=False)
+        initramfs.build(package_files(**changed), initramfs.Agent(command=("/agent",)), LOCAL, console=False)
 
 
 def test_busybox_modprobe_reads_the_dependencies(tmp_path):
-    data = initramfs.build(package_files(), initramfs.Agent(command=("/agent",)), console=False)
+    data = initramfs.build(package_files(), initramfs.Agent(command=("/agent",)), LOCAL, console=False)
     subprocess.run(["cpio", "-i", "--quiet"], input=data, cwd=tmp_path, check=True)
     folder = next(Path(tmp_path, "lib/modules").iterdir())
     listed = [line.removesuffix(".ko:") for line in (folder / "modules.dep").read_text().splitlines()]
     assert all((folder / f"{name}.ko").is_file() for name in listed)
-    assert listed == [name for name, _ in initramfs.order_modules(package_files())[0]]
+    assert listed == [name for name, _ in initramfs.order_modules(package_files(), LOCAL.modules)[0]]

@@ -114,7 +114,10 @@ def test_two_root_hashes_are_refused():
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": "strongroom-base/2"},
+        {"format": "strongroom-base/1"},
+        {"profile": "sgx"},
+        {"profile": "snp"},
+        {"profile": "uki"},
         {"extra": 1},
         {"debug": "no"},
         {"root_hash": "sha256:1"},

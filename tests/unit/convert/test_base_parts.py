@@ -5,12 +5,23 @@ import hashlib
 import io
 import os
 import tarfile
+from pathlib import Path
 
 import pytest
 
-from strongroom.convert import base, base_debs, base_files, base_python, base_wheels
+from strongroom.convert import (
+    base,
+    base_apt,
+    base_cache,
+    base_debs,
+    base_files,
+    base_python,
+    base_sources,
+    base_wheels,
+)
 from strongroom.convert.base_debs import Deb
 from strongroom.convert.base_files import File
+from strongroom.convert.base_profile import LOCAL, PROFILES, SNP
 from strongroom.errors import Malformed, Misuse, NotFound, Unavailable
 
 LIBRARY = {
@@ -182,35 +193,61 @@ def test_what_is_no_package_is_refused(tmp_path):
         base_debs.unpack(path, package, lambda _: True)
 
 
+ARCHIVES = base_debs.Archives(lists=Path("/nonexistent"))
+
+
+def answering(monkeypatch, kernels, answer):
+    """An apt that knows `kernels` and answers `answer(words)` to a question for addresses; what it was asked."""
+    asked = []
+
+    def run(_, program, *words, folder=None):
+        asked.extend(words)
+        if program == "apt-cache":
+            return "".join(f"{name} - Linux\n" for name in kernels)
+        return answer(words)
+
+    monkeypatch.setattr(base_apt.Apt, "run", run)
+    monkeypatch.setattr(base_apt, "own", lambda *_, **__: base_apt.Apt(options=("own",)))
+    return asked
+
+
 @pytest.mark.parametrize("answer", ["", "'uri' libc6_1_amd64.deb 5 MD5Sum:00\n", "nonsense\n"])
 def test_an_answer_of_apt_that_is_not_understood_is_no_base(monkeypatch, answer):
-    def run(arguments, **_):
-        return "linux-image-6.1.0-9-cloud-amd64 - x\n" if arguments[0] == "apt-cache" else answer
-
-    monkeypatch.setattr(base_debs, "_run", run)
+    answering(monkeypatch, ["linux-image-6.1.0-9-cloud-amd64"], lambda _: answer)
     with pytest.raises(Unavailable) as caught:
-        base_debs.candidates()
+        base_debs.candidates(LOCAL, ARCHIVES)
     assert "apt-get update" in caught.value.hint
 
 
+def offer(words):
+    names = [one.partition(":")[0] for one in words if ":amd64" in one]
+    return "".join(f"'https://x/{n}' {n}_1%3a2+b_amd64.deb 5 SHA256:{'0' * 64}\n" for n in names)
+
+
 def test_the_newest_kernel_is_taken_by_number(monkeypatch):
-    asked = []
-
-    def run(arguments, **_):
-        if arguments[0] == "apt-cache":
-            return (
-                "".join(f"linux-image-6.1.0-{n}-cloud-amd64 - Linux\n" for n in (9, 56, 12))
-                + "linux-image-6.1.0-99-cloud-amd64-dbg - x\n"
-            )
-        asked.extend(arguments)
-        names = [one.partition(":")[0] for one in arguments if ":amd64" in one]
-        return "".join(f"'https://x/{n}' {n}_1%3a2+b_amd64.deb 5 SHA256:{'0' * 64}\n" for n in names)
-
-    monkeypatch.setattr(base_debs, "_run", run)
-    found = base_debs.candidates()
+    known = [f"linux-image-6.1.0-{n}-cloud-amd64" for n in (9, 56, 12)]
+    asked = answering(monkeypatch, [*known, "linux-image-6.1.0-99-cloud-amd64-dbg"], offer)
+    found = base_debs.candidates(LOCAL, ARCHIVES)
     assert "linux-image-6.1.0-56-cloud-amd64:amd64" in asked
     assert [one.name for one in found] == sorted(one.name for one in found)
     assert {one.version for one in found} == {"1:2+b"}
+    assert {one.suite for one in found} == {"bookworm"}
+
+
+def test_every_profile_has_its_kernel_and_only_the_uki_the_stub(monkeypatch):
+    known = [f"linux-image-6.12.{n}-cloud-amd64" for n in ("9+deb12", "90+deb12", "90+deb12.1", "88+deb12")]
+    for profile in PROFILES.values():
+        answering(monkeypatch, [*known, "linux-image-6.1.0-9-cloud-amd64"], offer)
+        found = {one.name: one for one in base_debs.candidates(profile, ARCHIVES)}
+        kernel = [one for name, one in found.items() if name.startswith("linux-image")]
+        if profile is LOCAL:
+            assert [(one.name, one.suite) for one in kernel] == [
+                ("linux-image-6.1.0-9-cloud-amd64", "bookworm")
+            ]
+        else:
+            wanted = ("linux-image-6.12.90+deb12.1-cloud-amd64", "bookworm-backports")
+            assert [(one.name, one.suite) for one in kernel] == [wanted]
+        assert (base_debs.STUB in found) == (profile.name == "uki")
 
 
 def test_wheels_are_those_of_the_record():
@@ -278,6 +315,8 @@ def test_the_key_follows_everything_that_decides():
         changed(agent={"a": File(content=b"2")}),
         changed(firmware=b"g"),
         changed(debug=True),
+        changed(profile=SNP),
+        changed(builder="sha256:" + "1" * 64),
         changed(debs=(Deb(name="p", version="1", digest="sha256:" + "0" * 64, size=1),)),
         changed(wheels=(base_wheels.Wheel(name="w", version="1", digest="sha256:" + "0" * 64, files={}),)),
     ]
@@ -288,7 +327,7 @@ def test_a_source_without_an_agent_is_refused(tmp_path):
     for name in base.AGENT_MODULES:
         (tmp_path / name).write_text("")
     with pytest.raises(Misuse):
-        base._agent(tmp_path)
+        base_sources.agent(tmp_path)
 
 
 def test_the_cache_keeps_what_was_used_last(tmp_path):
@@ -298,10 +337,10 @@ def test_the_cache_keeps_what_was_used_last(tmp_path):
             folder.mkdir(parents=True)
             os.utime(folder, (index, index))
     (tmp_path / "base" / "current").symlink_to(f"{0:064x}")
-    base._prune(tmp_path, tmp_path / "base" / f"{0:064x}")
+    base_cache.prune(tmp_path, tmp_path / "base" / f"{0:064x}")
     left = {
         kind: sorted(int(path.name, 16) for path in (tmp_path / kind).glob("0*"))
         for kind in ("base", "unpacked")
     }
-    assert left == {"base": [0, 6, 7, 8], "unpacked": [7, 8]}
+    assert left == {"base": [0, 6, 7, 8], "unpacked": [3, 4, 5, 6, 7, 8]}
     assert (tmp_path / "base" / "current").is_dir()
