@@ -104,7 +104,7 @@ def test_judgement_makes_no_random_choice_and_opens_nothing():
     assert found + opened == []
 
 
-SEVERAL_FILES = ("azure_", "dcap_", "describe_", "eventlog_", "gcp_", "nvgpu_", "snp_")
+SEVERAL_FILES = ("azure_", "dcap_", "describe_", "eventlog_", "gcp_", "nvgpu_", "snp_", "wrapped_")
 # Clouds whose virtual TPM comes with a report of the hardware, which that TEE's own file verifies.
 STANDS_ON = {"azure": {"snp", "tdx"}, "gcp": {"snp", "tdx"}}
 # Those that stand above the TEEs' files.

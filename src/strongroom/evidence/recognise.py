@@ -3,7 +3,8 @@
 Recognised as they stand: our own JSON, SGX and TDX quotes (versions 3 to 5), SNP reports (alone, or in the answer
 of the guest's driver), Nitro documents, CCA tokens, Azure's HCL reports, NVIDIA's SPDM exchanges, TPM quotes.
 Unwrapped, also one inside another: white space, hexadecimal, base64, base64url, PEM, gzip; JSON (wrapped.py) of
-Trustee, go-tpm-tools, Azure, or of anybody, where one value in it is recognised; go-tpm-tools' protocol buffers.
+Trustee, go-tpm-tools, Azure, or of anybody, where one value in it is recognised; go-tpm-tools' protocol buffers,
+binary or as text; dstack's binary forms; what tpm2_quote prints.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
-from strongroom.evidence import wrapped
+from strongroom.evidence import wrapped, wrapped_text
 from strongroom.model import evidence as evidence_model
 from strongroom.model.evidence import Evidence
 
@@ -30,7 +31,7 @@ MAX_LAYERS = 6
 
 KNOWN = (
     "our own JSON, SGX or TDX quote, SNP report, Nitro document, CCA token, HCL report, SPDM exchange, TPM quote; "
-    "raw, hexadecimal, base64, PEM, gzip, or in JSON of Trustee, go-tpm-tools or Azure"
+    "raw, hexadecimal, base64, PEM, gzip, in JSON of Trustee, go-tpm-tools or Azure, or by dstack"
 )
 _SNP_REPORT = 1184
 _SNP_VERSIONS = range(2, 6)
@@ -98,7 +99,12 @@ def _recognise(data: bytes, layers: int) -> Recognised | None:
     stripped = data.strip()
     if stripped[:1] in (b"{", b"["):
         return _json(stripped, layers)
-    return _composed(wrapped.protocol_buffer(data), "protocol buffer")
+    packed = wrapped.packed(data)
+    if packed is not None:
+        return _of_tree(packed, "MessagePack", layers)
+    return _composed(wrapped.protocol_buffer(data), "protocol buffer") or _composed(
+        wrapped.text_form(stripped), "protocol buffer as text"
+    )
 
 
 def _bare(data: bytes) -> Recognised | None:
@@ -128,14 +134,25 @@ def _json(data: bytes, layers: int) -> Recognised | None:
         read = evidence_model.read(fields.Fields(value, "evidence"))
         attached = f" with {len(read.devices)} attached device(s)" if read.devices else ""
         return Recognised(kind=f"evidence of {read.tee}{attached}", evidence=read, layers=("our own JSON",))
-    composed = _composed(wrapped.composed(value), "JSON")
+    return _of_tree(value, "JSON", layers)
+
+
+def _of_tree(value: object, layer: str, layers: int) -> Recognised | None:
+    """The evidence in a value of objects and lists: in a form that is known, or anywhere in it."""
+    broken = None
+    try:
+        composed = _composed(wrapped.composed(value), layer)
+    except Malformed as cause:
+        composed, broken = None, cause
     if composed is not None:
         return composed
     found = []
     for place, leaf in wrapped.leaves(value):
         inner = _recognise(leaf, layers - 1)
         if inner is not None:
-            found.append(replace(inner, layers=(f"JSON, {place}", *inner.layers)))
+            found.append(replace(inner, layers=(f"{layer}, {place}", *inner.layers)))
+    if broken is not None and not found:
+        raise broken
     # Of several the most telling one: a quote of a virtual TPM says less than the hardware's report beside it.
     return min(found, key=lambda one: _ORDER.index(one.evidence.tee), default=None)
 
@@ -232,9 +249,15 @@ def _of_gzip(data: bytes) -> bytes | None:
     return out if engine.eof and not engine.unused_data else None
 
 
+def _of_tpm2_tools(data: bytes) -> bytes | None:
+    return wrapped_text.tpm2_quote(data.decode("ascii")) if data.isascii() and b"quoted: " in data else None
+
+
 _LAYERS: tuple[tuple[str, Callable[[bytes], bytes | None]], ...] = (
     ("gzip", _of_gzip),
     ("PEM", _of_pem),
     ("hexadecimal", _hexadecimal),
     ("base64", _of_base64),
+    ("dstack, SCALE", wrapped.scale),
+    ("what tpm2_quote prints", _of_tpm2_tools),
 )

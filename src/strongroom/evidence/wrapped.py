@@ -1,9 +1,11 @@
-"""Evidence as other programs wrap it: JSON of Trustee, Azure and go-tpm-tools, and the latter's protocol buffers.
+"""Evidence as other programs wrap it: JSON of Trustee, Azure and go-tpm-tools, the latter's protocol buffers, dstack.
 
 Where evidence is of several parts, they are put under the names that our verifiers read. Everything is bounded, and
-whatever does not fit is not recognised, never guessed: the verifiers judge the parts strictly.
-Formats: confidential-containers Trustee (az-snp-vtpm, az-tdx-vtpm, nvidia), Azure guest attestation requests,
-go-tpm-tools proto/attest.proto.
+whatever does not fit is not recognised, never guessed: the verifiers judge the parts strictly, and what cannot be put
+together bit for bit is refused here.
+Formats: confidential-containers Trustee (snp, tdx, az-snp-vtpm, az-tdx-vtpm, nvidia), Azure guest attestation
+requests, go-tpm-tools proto/attest.proto (its quotes of the TPM, not a TEE's report in fields beside them), dstack
+(MessagePack, version 1; SCALE, version 0).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.crypto import x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
+from strongroom.evidence import wrapped_msgpack, wrapped_snp, wrapped_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +31,8 @@ _TPM_QUOTE = b"\xff\x54\x43\x47\x80\x18"
 _RSASSA_SHA256 = b"\x00\x14\x00\x0b"
 _SHA256 = 0x000B
 _PCRS = 24
+_TDX_TYPE = b"\x81\0\0\0"
+_SCALE_KINDS = 2  # TDX, TDX at Google, Nitro
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +46,19 @@ class Composed:
 
 
 def composed(value: object) -> Composed | None:
-    """The evidence in a decoded JSON value whose form is known, else None. Never raises."""
+    """The evidence in a decoded JSON value whose form is known, else None.
+
+    Raises `Malformed` (`not-whole`) for a report told field by field that cannot be put together bit for bit.
+    """
     for inner in _objects(value, 0):
-        for read in (_azure_snake, _azure_camel, _go_tpm_tools, _nvidia):
+        for read in (_azure_snake, _azure_camel, _go_tpm_tools, _nvidia, _snp_fields, _tdx):
             try:
                 found = read(inner)
-            except (KeyError, TypeError, ValueError, Malformed):
+            except Malformed as cause:
+                if cause.code == "not-whole":
+                    raise
+                found = None
+            except (KeyError, TypeError, ValueError):
                 found = None
             if found is not None:
                 return found
@@ -64,6 +76,8 @@ def leaves(value: object) -> Iterator[tuple[str, bytes]]:
             return
         if isinstance(one, str) and len(one) <= MAX_TEXT:
             yield place or ".", one.encode()
+        elif isinstance(one, bytes) and len(one) >= _LEAST:
+            yield place or ".", one
         elif isinstance(one, list) and _is_bytes(one):
             yield place or ".", bytes(one)
         elif depth < MAX_DEPTH and isinstance(one, dict):
@@ -142,6 +156,33 @@ def _go_tpm_tools(value: dict[str, Any]) -> Composed | None:
     )
 
 
+def _snp_fields(value: dict[str, Any]) -> Composed | None:
+    """An SNP report field by field, alone or with its certificates, as Trustee's attester gives it."""
+    fields = value.get("attestation_report", value)
+    if not isinstance(fields, dict) or not wrapped_snp.is_fields(fields):
+        return None
+    report = wrapped_snp.report(fields, _bytes)
+    chain = value.get("cert_chain") or []
+    veks = [_bytes(one["data"]) for one in chain[:16] if one.get("cert_type") in ("VCEK", "VLEK")]
+    return Composed(
+        kind="SNP report, told field by field",
+        tee="snp",
+        parts={"report": report},
+        endorsements={"vek": veks[0]} if len(veks) == 1 else {},
+    )
+
+
+def _tdx(value: dict[str, Any]) -> Composed | None:
+    """Trustee's evidence of TDX: a quote, and the event log that explains its registers."""
+    if not {"quote", "cc_eventlog"} <= value.keys() or not value["cc_eventlog"]:
+        return None
+    quote = _bytes(value["quote"])
+    if quote[4:8] != _TDX_TYPE:
+        return None
+    parts = {"quote": quote, "ccel": _bytes(value["cc_eventlog"])}
+    return Composed(kind="TDX quote and its event log, by Trustee", tee="tdx", parts=parts)
+
+
 def _nvidia(value: dict[str, Any]) -> Composed | None:
     """One device of NVIDIA's SDK or of Trustee: SPDM exchange and its certificates, PEM in base64."""
     if not {"evidence", "certificate"} <= value.keys():
@@ -180,6 +221,54 @@ def protocol_buffer(data: bytes) -> Composed | None:
         )
     except (KeyError, IndexError, TypeError, ValueError):
         return None
+
+
+def text_form(data: bytes) -> Composed | None:
+    """The same Attestation as text: `gotpm attest --format textproto`."""
+    if b"quotes" not in data or b"ak_cert" not in data:
+        return None
+    try:
+        top = wrapped_text.message(data.decode())
+        quotes = []
+        for one in top["quotes"][:8]:
+            (pcrs,) = one["pcrs"]
+            values = {entry.get("key", [0])[0]: _run(entry["value"][0]) for entry in pcrs["pcrs"][:_PCRS]}
+            wanted = pcrs["hash"][0] in ("SHA256", _SHA256)
+            quotes.append((_run(one["quote"][0]), _run(one["raw_sig"][0]), wanted, values))
+        return _google(
+            quotes,
+            ak=_run(top["ak_cert"][0]),
+            issuers=[_run(one) for one in top.get("intermediate_certs", [])[: x509.MAX_PATH]],
+            log=_run(top["event_log"][0]) if "event_log" in top else b"",
+        )
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def packed(data: bytes) -> Any:
+    """The value of dstack's attestation in MessagePack (version 1), None where it is none."""
+    if not 0x80 < (data[0] if data else 0) < 0x90 or b"platform" not in data[:64]:
+        return None
+    try:
+        value = wrapped_msgpack.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and "platform" in value else None
+
+
+def scale(data: bytes) -> bytes | None:
+    """The quote at the beginning of dstack's attestation in SCALE (version 0): enum, enum, its length in compact form.
+
+    What stands behind it (events, report data, configuration) is dstack's own and not signed as it stands.
+    """
+    if len(data) < _LEAST or data[0] != 0 or data[1] > _SCALE_KINDS:
+        return None
+    mode = data[2] & 3
+    size, at = int.from_bytes(data[2 : 2 + (1 << mode)], "little") >> 2, 2 + (1 << mode)
+    least = (0, 1 << 6, 1 << 14)[mode] if mode < 3 else 1 << 30
+    if mode == 3 or not max(least, _LEAST) <= size <= len(data) - at:
+        return None
+    return data[at : at + size]
 
 
 def _google(
@@ -249,7 +338,7 @@ def _number(value: int | bytes) -> int:
 
 def _bytes(value: object) -> bytes:
     """Bytes from a list of them, or from hexadecimal, base64 or base64url text. Raises `ValueError`."""
-    if isinstance(value, list):
+    if isinstance(value, list | bytes):
         return bytes(value)
     if not isinstance(value, str) or not value or len(value) > MAX_TEXT:
         raise ValueError("expected bytes")

@@ -1,0 +1,447 @@
+"""Evidence as Rust's sev, dstack, go-tpm-tools and tpm2_quote write it: put together bit for bit, or refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strongroom.errors import Malformed
+from strongroom.evidence import wrapped, wrapped_msgpack, wrapped_snp, wrapped_text
+from strongroom.evidence.describe import describe
+from strongroom.evidence.recognise import recognise
+from strongroom_testing.evidence_folder import BINDING, NOW
+from strongroom_testing.fake_amd import FakeAmd, Guest
+from tests.unit.evidence.test_recognise import PCRS, QUOTE, TPM_QUOTE
+
+VECTORS = Path(__file__).parents[4] / "shared/vectors/snp"
+
+
+def number(data, at, size):
+    return int.from_bytes(data[at : at + size], "little")
+
+
+def old_form(report):
+    """As sev wrote it until its version 5: its C struct, field by field."""
+
+    def tcb(at):
+        raw = report[at : at + 8]
+        return {
+            "bootloader": raw[0],
+            "tee": raw[1],
+            "_reserved": list(raw[2:6]),
+            "snp": raw[6],
+            "microcode": raw[7],
+        }
+
+    return {
+        "version": number(report, 0, 4),
+        "guest_svn": number(report, 4, 4),
+        "policy": number(report, 8, 8),
+        "family_id": list(report[0x10:0x20]),
+        "image_id": list(report[0x20:0x30]),
+        "vmpl": number(report, 0x30, 4),
+        "sig_algo": number(report, 0x34, 4),
+        "current_tcb": tcb(0x38),
+        "plat_info": number(report, 0x40, 8),
+        "_author_key_en": number(report, 0x48, 4),
+        "_reserved_0": number(report, 0x4C, 4),
+        "report_data": list(report[0x50:0x90]),
+        "measurement": list(report[0x90:0xC0]),
+        "host_data": list(report[0xC0:0xE0]),
+        "id_key_digest": list(report[0xE0:0x110]),
+        "author_key_digest": list(report[0x110:0x140]),
+        "report_id": list(report[0x140:0x160]),
+        "report_id_ma": list(report[0x160:0x180]),
+        "reported_tcb": tcb(0x180),
+        "_reserved_1": list(report[0x188:0x1A0]),
+        "chip_id": list(report[0x1A0:0x1E0]),
+        "committed_tcb": tcb(0x1E0),
+        "current_build": report[0x1E8],
+        "current_minor": report[0x1E9],
+        "current_major": report[0x1EA],
+        "_reserved_2": report[0x1EB],
+        "committed_build": report[0x1EC],
+        "committed_minor": report[0x1ED],
+        "committed_major": report[0x1EE],
+        "_reserved_3": report[0x1EF],
+        "launch_tcb": tcb(0x1F0),
+        "_reserved_4": list(report[0x1F8:0x2A0]),
+        "signature": {
+            "r": list(report[0x2A0:0x2E8]),
+            "s": list(report[0x2E8:0x330]),
+            "_reserved": list(report[0x330:]),
+        },
+    }
+
+
+def new_form(report, *, turin):
+    """As sev writes it since: no reserved fields, versions and TCBs as objects, an FMC for Turin."""
+
+    def tcb(at):
+        raw = report[at : at + 8]
+        if turin:
+            return {"fmc": raw[0], "bootloader": raw[1], "tee": raw[2], "snp": raw[3], "microcode": raw[7]}
+        return {"fmc": None, "bootloader": raw[0], "tee": raw[1], "snp": raw[6], "microcode": raw[7]}
+
+    def version(at):
+        return {"major": report[at + 2], "minor": report[at + 1], "build": report[at]}
+
+    made = {
+        name: value
+        for name, value in old_form(report).items()
+        if not name.startswith(("_", "current_", "committed_"))
+    }
+    told = number(report, 0, 4)
+    return made | {
+        "current_tcb": tcb(0x38),
+        "key_info": number(report, 0x48, 4),
+        "reported_tcb": tcb(0x180),
+        "cpuid_fam_id": report[0x188] if told >= 3 else None,
+        "cpuid_mod_id": report[0x189] if told >= 3 else None,
+        "cpuid_step": report[0x18A] if told >= 3 else None,
+        "committed_tcb": tcb(0x1E0),
+        "current": version(0x1E8),
+        "committed": version(0x1EC),
+        "launch_tcb": tcb(0x1F0),
+        "launch_mit_vector": number(report, 0x1F8, 8) if told >= 5 else None,
+        "current_mit_vector": number(report, 0x200, 8) if told >= 5 else None,
+        "signature": {"r": made["signature"]["r"], "s": made["signature"]["s"]},
+    }
+
+
+def made(line="Milan", version=2):
+    return FakeAmd(now=NOW, line=line).evidence(BINDING, guest=Guest(version=version)).parts["report"]
+
+
+def told(value):
+    return recognise(json.dumps(value).encode())
+
+
+@pytest.mark.parametrize(
+    ("line", "version"), [("Milan", 2), ("Milan", 3), ("Genoa", 3), ("Genoa", 5), ("Turin", 5)]
+)
+def test_a_report_told_field_by_field_is_put_together_again(line, version):
+    report = made(line, version)
+    for form in (old_form(report), new_form(report, turin=line == "Turin")):
+        for value in (
+            form,
+            {"attestation_report": form, "cert_chain": None},
+            {"tee": "snp", "evidence": {"attestation_report": form}},
+        ):
+            found = told(value)
+            assert found.evidence.tee == "snp"
+            assert found.evidence.parts == {"report": report}
+            assert found.kind == "SNP report, told field by field"
+    hexed = {
+        name: bytes(one).hex() if isinstance(one, list) else one
+        for name, one in new_form(report, turin=line == "Turin").items()
+    }
+    assert told(hexed).evidence.parts == {"report": report}
+
+
+@pytest.mark.skipif(not VECTORS.exists(), reason="recorded evidence is not here")
+def test_recorded_reports_of_every_line_and_version_survive_both_forms():
+    seen = set()
+    for case in sorted(VECTORS.iterdir()):
+        for file in case.glob("*.bin"):
+            report = file.read_bytes()
+            if len(report) != wrapped_snp.SIZE or not 2 <= number(report, 0, 4) <= 5:
+                continue
+            turin = report[0x188] >= 0x1A
+            assert told(old_form(report)).evidence.parts["report"] == report, case.name
+            again = told(new_form(report, turin=turin)).evidence.parts["report"]
+            assert again == report, case.name
+            seen.add((number(report, 0, 4), turin))
+    assert {(2, False), (3, False), (5, False), (5, True)} <= seen
+
+
+def test_the_certificate_that_came_with_it_becomes_an_endorsement():
+    report = made()
+    chain = [{"cert_type": "ASK", "data": [1]}, {"cert_type": "VCEK", "data": list(b"certificate")}]
+    assert told({"attestation_report": old_form(report), "cert_chain": chain}).endorsements == {
+        "vek": b"certificate"
+    }
+    two = [*chain, {"cert_type": "VLEK", "data": [2]}]
+    assert told({"attestation_report": old_form(report), "cert_chain": two}).endorsements == {}
+
+
+@pytest.mark.parametrize("form", ["old", "new"])
+def test_what_cannot_be_put_together_bit_for_bit_is_refused_and_says_why(form):
+    report = made("Genoa", 5)
+    whole = old_form(report) if form == "old" else new_form(report, turin=False)
+
+    def refused(value):
+        with pytest.raises(Malformed) as caught:
+            told(value)
+        assert caught.value.code == "not-whole", caught.value.message
+        assert "bits" in caught.value.hint
+
+    needed = {"guest_svn", "measurement", "report_data", "reported_tcb", "signature"}
+    for name in whole:
+        if name not in needed:
+            refused({key: one for key, one in whole.items() if key != name})
+    refused({**whole, "more": 1})
+    refused({**whole, "guest_svn": 1 << 32})
+    refused({**whole, "guest_svn": True})
+    refused({**whole, "policy": "0x30000"})
+    refused({**whole, "measurement": whole["measurement"][:-1]})
+    refused({**whole, "report_data": None})
+    refused({**whole, "chip_id": [300] * 64})
+    refused({**whole, "current_tcb": 7})
+    refused({**whole, "reported_tcb": {**whole["reported_tcb"], "fmc": 1, "more": 0}})
+    refused({**whole, "signature": {"r": whole["signature"]["r"]}})
+    refused({**whole, "signature": {**whole["signature"], "t": []}})
+    if form == "new":
+        refused({**whole, "version": 3})  # mitigation vectors have no place in it
+        refused({**whole, "launch_mit_vector": None})
+        refused({**whole, "cpuid_fam_id": None})
+
+
+def packed(value):
+    """MessagePack as rmp_serde writes it: maps with names, byte lists as arrays of integers."""
+    if value is None:
+        return b"\xc0"
+    if isinstance(value, bool):
+        return b"\xc3" if value else b"\xc2"
+    if isinstance(value, int):
+        if 0 <= value < 128:
+            return bytes((value,))
+        if 0 <= value < 256:
+            return b"\xcc" + bytes((value,))
+        return (
+            b"\xcf" + value.to_bytes(8, "big")
+            if value >= 0
+            else b"\xd3" + value.to_bytes(8, "big", signed=True)
+        )
+    if isinstance(value, str):
+        data = value.encode()
+        head = bytes((0xA0 | len(data),)) if len(data) < 32 else b"\xdb" + struct.pack(">I", len(data))
+        return head + data
+    if isinstance(value, bytes):
+        return b"\xc6" + struct.pack(">I", len(value)) + value
+    if isinstance(value, list):
+        head = bytes((0x90 | len(value),)) if len(value) < 16 else b"\xdd" + struct.pack(">I", len(value))
+        return head + b"".join(packed(one) for one in value)
+    head = bytes((0x80 | len(value),)) if len(value) < 16 else b"\xde" + struct.pack(">H", len(value))
+    return head + b"".join(packed(key) + packed(one) for key, one in value.items())
+
+
+STACK = {"kind": "dstack", "data": {"report_data": list(bytes(64)), "runtime_events": [], "config": "{}"}}
+
+
+def dstack(kind, **data):
+    return {"version": 1, "platform": {"kind": kind, "data": data}, "stack": STACK}
+
+
+def test_dstacks_attestations_in_messagepack_and_json():
+    report = made()
+    nitro = b"\x84\x44\xa1\x01\x38\x22\xa0\x59\x10\x00\xa9\x69module_id" + bytes(60)
+    cases = [
+        (
+            dstack("tdx", quote=list(QUOTE), event_log=[{"imr": 0, "event_type": 1, "digest": [1] * 48}]),
+            "tdx",
+            QUOTE,
+        ),
+        (
+            dstack("gcp-tdx", quote=list(QUOTE), event_log=[], tpm_quote={"message": list(TPM_QUOTE)}),
+            "tdx",
+            QUOTE,
+        ),
+        (dstack("nitro-enclave", nsm_quote=list(nitro)), "nitro", nitro),
+        (dstack("sev-snp", report=list(report), cert_chain=[[1, 2]], mr_config="{}"), "snp", report),
+        (dstack("tdx", quote=QUOTE, event_log=[]), "tdx", QUOTE),
+    ]
+    for value, tee, data in cases:
+        found = recognise(packed(value))
+        assert (found.evidence.tee, list(found.evidence.parts.values())) == (tee, [data])
+        assert found.layers[0].startswith("MessagePack, .platform.data.")
+        assert recognise(packed(value).hex().encode()).evidence == found.evidence
+    assert told(cases[0][0]).evidence.parts == {"quote": QUOTE}
+
+
+def compact(size):
+    return (size << 2 | 1).to_bytes(2, "little") if size < 1 << 14 else (size << 2 | 2).to_bytes(4, "little")
+
+
+def test_dstacks_first_binary_form():
+    rest = b"\0" + bytes(64) + b"\x08{}"
+    for size in (len(QUOTE), (1 << 14) + 100):
+        quote = QUOTE.ljust(size, b"\0")
+        found = recognise(b"\0\0" + compact(size) + quote + rest)
+        assert found.evidence.parts == {"quote": quote}
+        assert found.layers == ("dstack, SCALE",)
+    for bad in (
+        b"\1\0" + compact(len(QUOTE)) + QUOTE + rest,
+        b"\0\3" + compact(len(QUOTE)) + QUOTE + rest,
+        b"\0\0" + compact(len(QUOTE) + 1) + QUOTE,
+        b"\0\0" + (len(QUOTE) << 2 | 2).to_bytes(4, "little") + QUOTE,  # not the compact form of that number
+        b"\0\0" + b"\x03\0\0\0\0" + QUOTE,
+        b"\0\0\x04",
+    ):
+        with pytest.raises(Malformed):
+            recognise(bad)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"\xca\0\0\0\0",
+        b"\x81\x01\x02",
+        b"\x82\xa1a\x01\xa1a\x02",
+        b"\xa2a",
+        b"\xdd\xff\xff\xff\xff",
+        b"\x01\x01",
+        b"\x91" * 40,
+        b"\xa1\xff",
+    ],
+)
+def test_messagepack_that_is_none_is_refused(data):
+    with pytest.raises(ValueError, match=r"."):
+        wrapped_msgpack.loads(data)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.text() | st.binary(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_messagepack_is_read_as_it_was_written(value):
+    assert wrapped_msgpack.loads(packed(value)) == value
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_rule_15_messagepack_and_text_parse_or_are_refused(data):
+    for parse in (wrapped_msgpack.loads, lambda raw: wrapped_text.message(raw.decode("latin-1"))):
+        try:
+            parse(data)
+        except ValueError:
+            continue
+
+
+def quoted(data):
+    """As protobuf's printer escapes bytes."""
+    special = {0x22: r"\"", 0x27: r"\'", 0x5C: r"\\", 0x0A: r"\n", 0x0D: r"\r", 0x09: r"\t"}
+    return "".join(special.get(one, chr(one) if 32 <= one < 127 else f"\\{one:03o}") for one in data)
+
+
+def textproto():
+    entries = "".join(
+        f'    pcrs: {{ key: {at} value: "{quoted(one)}" }}\n' for at, one in PCRS.items()
+    ).replace("key: 0 ", "")
+    return f"""# proto-file: attest.proto
+ak_pub: "\\000\\001\\x0b" "more"
+quotes {{
+  quote: "{quoted(TPM_QUOTE)}"
+  raw_sig: "sha1"
+  pcrs {{ hash: SHA1 pcrs {{ key: 1 value: "x" }} }}
+}}
+quotes: <
+  quote: "{quoted(TPM_QUOTE)}", raw_sig: '{quoted(bytes(range(256)))}';
+  pcrs {{
+    hash: SHA256
+{entries}  }}
+>
+event_log: "log"
+instance_info {{ zone: "us-west1-b" project_number: 12 }}
+ak_cert: "leaf"
+intermediate_certs: "issuer"
+intermediate_certs: "root"
+"""
+
+
+def test_go_tpm_tools_attestation_as_text():
+    found = recognise(textproto().encode())
+    assert found.evidence.tee == "gcp"
+    assert found.layers == ("protocol buffer as text",)
+    assert found.evidence.parts == {
+        "quote": TPM_QUOTE,
+        "signature": bytes(range(256)),
+        "ak-certificate": b"leaf",
+        "issuers": b"issuerroot",
+        "pcrs": b"".join(PCRS.values()),
+        "event-log": b"log",
+    }
+    for spoilt in (
+        textproto().replace("SHA256", "SHA384"),
+        textproto().replace('ak_cert: "leaf"', 'ak_cert: "leaf'),
+        textproto().replace('ak_cert: "leaf"', "ak_cert: 7"),
+        textproto().replace(r"\000", r"\777"),
+        textproto().replace(r"\000", r"\q"),
+        textproto() + "}",
+        textproto() + "quotes {",
+        textproto() + "a { " * 20 + "} " * 20,
+    ):
+        with pytest.raises(Malformed):
+            recognise(spoilt.encode())
+
+
+# Printed by tpm2_quote of tpm2-tools 5.4, for swtpm.
+PRINTED = """\
+quoted: ff54434780180022000b76ae73637d62ba281e23c016bda658b195b026bfadd1c410320f17ed73bd7f2d0003abcdef00000000000009fe000000010000000001201910230016363600000001000b0303040000202ea9ab9198d1638007400cd2c3bef1cc745b864b76011a0e1bc52180ac6452d4
+signature:
+  alg: ecdsa
+  sig: 30440220682d3f7ee1cbd6ae60c797534479a540f262bf3289f283686f84cc66c2e04a12022004066f48f505aa7d414ec5c2f5b291f20229b67bd6de76c2c6d32b9c59c3fbf3
+pcrs:
+  sha256:
+    0 : 0x0000000000000000000000000000000000000000000000000000000000000000
+    1 : 0x0000000000000000000000000000000000000000000000000000000000000000
+    10: 0x0000000000000000000000000000000000000000000000000000000000000000
+calcDigest: 2ea9ab9198d1638007400cd2c3bef1cc745b864b76011a0e1bc52180ac6452d4
+"""
+
+
+def test_what_tpm2_quote_prints_is_a_quote_and_nothing_more():
+    found = recognise(PRINTED.encode())
+    assert found.layers == ("what tpm2_quote prints",)
+    assert list(found.evidence.parts) == ["quote"]
+    shown = {one.name: one.value for one in describe(found.evidence)}
+    assert shown["extra data"] == "abcdef"
+    assert shown["PCRs"] == "0 1 10"
+    for spoilt in (
+        PRINTED.replace("quoted: ff", "quoted: fe"),
+        PRINTED.replace("quoted: f", "quoted: "),
+        PRINTED.replace("signature:\n", ""),
+    ):
+        with pytest.raises(Malformed):
+            recognise(spoilt.encode())
+
+
+def test_trustees_tdx_evidence_brings_its_event_log():
+    def text(data):
+        return base64.b64encode(data).decode()
+
+    found = told({"cc_eventlog": text(b"log" * 20), "quote": text(QUOTE), "aa_eventlog": None})
+    assert found.evidence.parts == {"quote": QUOTE, "ccel": b"log" * 20}
+    assert told({"cc_eventlog": None, "quote": text(QUOTE)}).evidence.parts == {"quote": QUOTE}
+    assert told({"cc_eventlog": text(b"log" * 20), "quote": "AAAA", "more": text(QUOTE)}).evidence.parts == {
+        "quote": QUOTE
+    }
+
+
+def test_cca_and_sgx_of_trustee_are_found_where_they_stand():
+    token = b"\xd9\x01\x8f\xa2" + bytes(60)
+    assert told({"token": list(token)}).evidence.tee == "cca"
+    assert told({"token": base64.b64encode(token).decode()}).evidence.tee == "cca"
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=200, deadline=None)
+def test_rule_15_dstacks_forms_are_recognised_or_refused(data):
+    for raw in (data, b"\x83" + data, b"\0\0" + data, b"\x81\xa8platform" + data):
+        try:
+            recognise(raw)
+        except Malformed:
+            continue
+    assert wrapped.scale(data) is None or wrapped.scale(data) in data
