@@ -264,6 +264,16 @@ def test_errors_are_defined_in_one_file():
     assert set(strays) <= inner
 
 
+def test_every_rule_of_judging_evidence_is_a_named_test():
+    """Rules 1 to 25 are about evidence, binding and replay; each is owed at least one test that has its number."""
+    named = {
+        int(found)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for found in re.findall(r"^def test_rule_([0-9]{2})_", path.read_text(), re.MULTILINE)
+    }
+    assert set(range(1, 26)) - named == set()
+
+
 def test_nothing_is_left_for_later():
     found = [
         f"{source.name}:{number}"

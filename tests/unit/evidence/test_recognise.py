@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
 from strongroom.evidence import recognise as recognising
-from strongroom.evidence import wrapped
+from strongroom.evidence import registry, wrapped
 from strongroom.evidence.describe import describe
 from strongroom.evidence.recognise import recognise
 from strongroom.model.binding import Preset
+from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
 from strongroom_testing.evidence_folder import BINDING, NOW
 from strongroom_testing.fake_amd import FakeAmd
@@ -41,6 +42,22 @@ def test_intel_quotes_are_recognised(tee, version):
     found = recognise(QUOTES[tee, version])
     assert found.evidence == Evidence(tee=tee, parts={"quote": QUOTES[tee, version]})
     assert found.kind == f"{tee.upper()} quote, version {version}"
+
+
+@pytest.mark.parametrize(("tee", "version"), QUOTES)
+def test_rule_16_a_quote_is_taken_out_of_a_drivers_buffer_and_nothing_else_is_cut_off(tee, version):
+    """Zeros after the quote's own length are room in a buffer, and told; the verifier itself refuses them."""
+    quote = QUOTES[tee, version]
+    for room in (1, 70, 3065):
+        found = recognise(quote + bytes(room))
+        assert found.evidence.parts == {"quote": quote}
+        assert found.layers == (f"a buffer with {room} zero bytes left after it",)
+        padded = Evidence(tee=tee, parts={"quote": quote + bytes(room)})
+        with pytest.raises(Malformed):
+            registry.verify(padded, NONE, binding=BINDING, roots=frozenset({INTEL.root_digest}), now=NOW)
+    for more in (b"\nextra bytes", bytes(70) + b"x", b"x" + bytes(70)):
+        assert recognise(quote + more).evidence.parts == {"quote": quote + more}
+    assert recognise(quote[:-1]).evidence.parts == {"quote": quote[:-1]}
 
 
 @pytest.mark.parametrize(

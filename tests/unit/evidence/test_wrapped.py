@@ -272,10 +272,9 @@ def compact(size):
 def test_dstacks_first_binary_form():
     rest = b"\0" + bytes(64) + b"\x08{}"
     for size in (len(QUOTE), (1 << 14) + 100):
-        quote = QUOTE.ljust(size, b"\0")
-        found = recognise(b"\0\0" + compact(size) + quote + rest)
-        assert found.evidence.parts == {"quote": quote}
-        assert found.layers == ("dstack, SCALE",)
+        found = recognise(b"\0\0" + compact(size) + QUOTE.ljust(size, b"\0") + rest)
+        assert found.evidence.parts == {"quote": QUOTE}
+        assert found.layers[0] == "dstack, SCALE"
     for bad in (
         b"\1\0" + compact(len(QUOTE)) + QUOTE + rest,
         b"\0\3" + compact(len(QUOTE)) + QUOTE + rest,

@@ -237,7 +237,7 @@ def test_one_byte_of_evidence(world, pack, part):
     assert names == ["record.alice", "verdict.alice"]
 
 
-def test_rule_1_of_honest_records_evidence_that_does_not_verify_cannot_be_vouched_for(world, pack):
+def test_rule_01_of_honest_records_evidence_that_does_not_verify_cannot_be_vouched_for(world, pack):
     """Even when the broker itself lies: it signs an entry that says accepted, over bad evidence."""
     room = world.room()
     release = world.part(room, "alice", fault=fake_tpm.Fault.BAD_SIGNATURE)

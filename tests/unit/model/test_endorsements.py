@@ -15,7 +15,7 @@ def test_what_is_written_is_read():
     assert endorsements.parse(endorsements.NONE.encode()) == endorsements.NONE
 
 
-def test_rule_4_a_missing_part_is_an_error():
+def test_rule_04_a_missing_part_is_an_error():
     assert endorsements.Endorsements(parts={"crl": b"x"}).part("crl") == b"x"
     with pytest.raises(Malformed) as caught:
         endorsements.NONE.part("crl")
