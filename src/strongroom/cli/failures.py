@@ -1,7 +1,8 @@
 """Errors to exit codes and sentences. The only place that knows exit codes.
 
 0 done · 1 unexpected, reported as a defect · 2 malformed input or misuse · 3 refused ·
-4 unavailable, try again · 5 not found · 6 conflict · 8 the program in a room failed (cli/run.py)
+4 unavailable, try again · 5 not found · 6 conflict · 7 two things that were compared differ (cli/measure_diff.py)
+8 the program in a room failed (cli/run.py)
 130 interrupted
 """
 

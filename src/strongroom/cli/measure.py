@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from strongroom.cli import files
+from strongroom.cli import files, measure_diff
 from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     group.command("predict")(predict)
+    group.command("diff")(measure_diff.diff)
     app.add_typer(group, name="measure")
 
 
@@ -48,7 +49,7 @@ def predict(
     folder: Annotated[Path, typer.Argument(help="A base's folder, or the one file of its profile.")],
     profile: Annotated[
         str | None,
-        typer.Option("--for", help="local, snp, tdx or nitro; by default what the base was built for."),
+        typer.Option("--for", help="local, uki, snp, tdx or nitro; by default what the base was built for."),
     ] = None,
     firmware: Annotated[
         Path | None, typer.Option("--ovmf", "--firmware", help="The firmware that the machine starts.")
@@ -68,7 +69,17 @@ def predict(
     page_order: Annotated[
         str, typer.Option(help="tdx: each (Linux 6.16 and newer) or section (older KVM).")
     ] = "each",
+    edits_kernel: Annotated[
+        bool,
+        typer.Option(
+            "--qemu-before-10", help="tdx: QEMU edits the kernel's header before the firmware sees it."
+        ),
+    ] = False,
     vmm: Annotated[str, typer.Option(help="qemu, ec2 or gce.")] = "qemu",
+    evidence: Annotated[
+        str | None,
+        typer.Option(help="uki, with --reference: which cloud's evidence states the PCRs, gcp or azure."),
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Print what `contract new --reference` takes.")
     ] = False,
@@ -91,10 +102,12 @@ def predict(
         vmm=snp.Vmm(_one_of(vmm, tuple(snp.Vmm), "--vmm")),
         order=tdx.PageOrder(_one_of(page_order, tuple(tdx.PageOrder), "--page-order")),
         acpi=None if acpi is None else _acpi(acpi),
+        edits_kernel=edits_kernel,
     )
     found = predictions.predict(chosen, _parts(folder, chosen), shape)
     if reference:
-        print(json.dumps({"tee": found.tee, "references": [found.references(without=without)]}))
+        tee = found.tee or _one_of(evidence or "", ("gcp", "azure"), "--evidence")
+        print(json.dumps({"tee": tee, "references": [found.references(without=without)]}))
     elif as_json:
         print(json.dumps(_json(found, shape)))
     else:
@@ -111,7 +124,7 @@ def _built_for(folder: Path) -> str:
     if not file.is_file():
         raise Misuse(
             f"{folder}: has no {base_document.BASE} that says what it was built for",
-            hint="say --for local, snp, tdx or nitro",
+            hint="say --for local, uki, snp, tdx or nitro",
         )
     document = canonical.loads(
         files.read(file, max_bytes=base_document.MAX_BYTES), what=str(file), max_bytes=base_document.MAX_BYTES
@@ -143,7 +156,7 @@ def _parts(folder: Path, profile: str) -> Parts:
     return Parts(**found)
 
 
-_ONE_FILE = {"nitro": ("eif", "strongroom.eif")}
+_ONE_FILE = {"nitro": ("eif", "strongroom.eif"), "uki": ("uki", "strongroom.efi")}
 
 
 def _firmware(given: Path | None, profile: str) -> bytes | None:
@@ -203,7 +216,7 @@ def _json(found: Prediction, shape: Shape) -> dict[str, object]:
 
 def _table(found: Prediction) -> None:
     wide = int(os.environ.get("COLUMNS", "110")) - 14
-    print(f"platform    {found.profile} (evidence of kind {found.tee})")
+    print(f"platform    {found.profile} (evidence of kind {found.tee or 'gcp or azure'})")
     for one in (*found.registers, *found.beside):
         print(f"{one.name:<12}{one.value or 'NOT PREDICTED'}")
         for word, text in (("covers", one.covers), ("depends on", one.depends), ("because", one.why)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.convert import eif, pe
-from strongroom.convert.measure import nitro, ovmf, predict, snp, tdx, tpm
+from strongroom.convert.measure import nitro, ovmf, predict, snp, tdx, tpm, uki
 from strongroom.errors import Malformed, Misuse
 from strongroom_testing import firmware
 from tests.unit.convert import efi
@@ -85,9 +86,9 @@ def test_tdx_gives_every_register_by_the_name_that_claims_give_it(parts):
     parsed = ovmf.parse(TDVF)
     assert found == {
         "mr_td": tdx.mrtd(parsed).hex(),
-        "rtmr0": tdx.rtmr0(parsed, GIB, ACPI).hex(),
-        "rtmr1": tdx.rtmr1(pe.authenticode(parts.kernel, "sha384")).hex(),
-        "rtmr2": tdx.rtmr2(cmdline=b"quiet initrd=initrd", initrd=b"initrd").hex(),
+        "rtmr0": tdx.rtmr0(parsed, GIB, ACPI),
+        "rtmr1": tdx.rtmr1(parts.kernel),
+        "rtmr2": tdx.rtmr2(cmdline=b"quiet", initrd=b"initrd"),
         "rtmr3": "0" * 96,
     }
 
@@ -165,6 +166,47 @@ def test_a_base_without_a_part_is_refused(parts, profile):
     with pytest.raises(Misuse) as refused:
         predict.predict(profile, replace(parts, initrd=b""), shape)
     assert refused.value.code == "no-part"
+
+
+def test_a_unified_kernel_image_is_predicted_by_what_its_files_decide():
+    if not efi.STUB.exists():
+        pytest.skip("systemd-boot-efi is not installed")
+    found = predict.predict("uki", predict.Parts(uki=efi.small()), predict.Shape())
+    assert found.references() == uki.measure(efi.small()).reference()
+    assert [one.name for one in found.registers] == ["pcr4", "pcr9", "pcr11"]
+
+
+def test_qemu_before_10_edits_the_kernel_by_the_machines_memory():
+    kernel = pe_kernel()
+    shape = predict.Shape(firmware=TDVF, edits_kernel=True)
+    parts = predict.Parts(kernel=kernel, initrd=b"initrd", cmdline=b"quiet")
+    with pytest.raises(Misuse) as refused:
+        predict.predict("tdx", parts, shape)
+    assert refused.value.code == "not-given"
+    seen = {
+        values(predict.predict("tdx", parts, replace(shape, memory=gib * GIB)))["rtmr1"]
+        for gib in (1, 2, 3, 4)
+    }
+    # From 2.75 GiB on, memory below 4 GiB ends at 2 GiB, as if there were no more.
+    assert len(seen) == 2
+    assert tdx.rtmr1(kernel) not in seen
+
+
+def pe_kernel():
+    """A program as small as can be, whose PE headers leave room for Linux's setup header."""
+    image = bytearray(0x800)
+    image[:2] = b"MZ"
+    struct.pack_into("<I", image, 0x3C, 0x400)
+    image[0x202:0x206] = b"HdrS"
+    image[0x400:0x404] = b"PE\0\0"
+    struct.pack_into("<HHIIIHH", image, 0x404, 0x8664, 1, 0, 0, 0, 112, 0)
+    fields = [0] * 28
+    # Magic, alignments, the image's and the headers' size; no directories.
+    fields[0], fields[8], fields[9], fields[17], fields[18] = 0x20B, 4096, 512, 0x3000, 0x600
+    struct.pack_into("<HHIIIIIQIIHHHHHHIIIIHHQQQQII", image, 0x418, *fields)
+    struct.pack_into("<8sIIIIIIHHI", image, 0x418 + 112, b".text", 0x200, 0x1000, 0x200, 0x600, 0, 0, 0, 0, 0)
+    image[0x600:0x610] = PROTOCOL
+    return bytes(image)
 
 
 def test_an_unknown_profile_is_refused():

@@ -19,7 +19,7 @@ from strongroom.convert import pe
 from strongroom.convert.measure import pcr, uki
 from strongroom.errors import Malformed
 
-_INITRD_OPTION = b" initrd=initrd"  # OVMF adds it
+INITRD_OPTION = b" initrd=initrd"  # OVMF adds it
 # The setup header's fields, by their place in the kernel's file.
 _MAGIC, _LOADER, _FLAGS, _RAMDISK, _HEAP_END, _CMDLINE = 0x202, 0x210, 0x211, 0x218, 0x224, 0x228
 _QEMU = 0xB0
@@ -66,7 +66,7 @@ def measure(
         pcr4=pcr.extended(bank, events),
         pcr5=uki.partitions(None, bank),
         pcr7_without_secure_boot=pcr.no_secure_boot(bank),
-        pcr9=uki.kernel_inputs(cmdline + _INITRD_OPTION, initrd, bank),
+        pcr9=uki.kernel_inputs(cmdline + INITRD_OPTION, initrd, bank),
         pcr11=zero,
         pcr12=zero,
     )

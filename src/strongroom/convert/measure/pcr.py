@@ -42,10 +42,15 @@ def no_secure_boot(bank: str) -> tuple[str, str]:
     """PCR 7 of firmware with secure boot off and no keys enrolled (PFP 3.3.4.8): where its variable says so, and where
     the firmware, built without secure boot, has no such variable.
     """
-    return _secure_boot(bank, b"\0"), _secure_boot(bank, b"")
+    off, absent = (
+        extended(bank, [digest(bank, event) for event in (*secure_boot_variables(state), SEPARATOR)])
+        for state in (b"\0", b"")
+    )
+    return off, absent
 
 
-def _secure_boot(bank: str, state: bytes) -> str:
+def secure_boot_variables(state: bytes) -> tuple[bytes, ...]:
+    """The events of secure boot's variables where no keys are enrolled. state: the value of the one that says so."""
     variables = (
         (_GLOBAL_VARIABLE, "SecureBoot", state),
         (_GLOBAL_VARIABLE, "PK", b""),
@@ -53,8 +58,7 @@ def _secure_boot(bank: str, state: bytes) -> str:
         (_IMAGE_SECURITY, "db", b""),
         (_IMAGE_SECURITY, "dbx", b""),
     )
-    events = [
+    return tuple(
         owner + struct.pack("<QQ", len(name), len(value)) + name.encode("utf-16-le") + value
         for owner, name, value in variables
-    ]
-    return extended(bank, [digest(bank, event) for event in (*events, SEPARATOR)])
+    )

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from strongroom.convert import pe
-from strongroom.convert.measure import edk2, nitro, ovmf, snp, tdx, tpm
+from strongroom.convert.measure import direct_boot, edk2, nitro, ovmf, snp, tdx, tpm, uki
 from strongroom.errors import Malformed, Misuse
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ _NO_ACPI = (
 )
 _OTHER_EVENTS = "this build of the firmware measures other events than edk2-stable202302 to 202502 does, which alone are known here"
 _OLD_STUB = "the kernel's EFI stub does not know RTMRs (Linux before 6.9): command line and initrd would not be measured"
-_INITRD_WORD = "Linux's EFI stub measures the command line with the firmware's ` initrd=initrd` behind it"
+_STUB = 'Linux\'s EFI stub, which is given the command line with " initrd=initrd" behind it'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +50,7 @@ class Shape:
     memory: int | None = None
     vmm: snp.Vmm = snp.Vmm.QEMU
     order: tdx.PageOrder = tdx.PageOrder.EACH
+    edits_kernel: bool = False
     acpi: tdx.Acpi | None = None
 
 
@@ -81,7 +81,10 @@ class Register:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """All registers of one profile, and others that are told beside them (`beside`: no claim has them by that name)."""
+    """All registers of one profile, and others that are told beside them (`beside`: a reference does not need them).
+
+    tee: of the evidence; empty where several kinds state these registers (a unified kernel image runs in any cloud).
+    """
 
     profile: str
     tee: str
@@ -231,20 +234,22 @@ def _tdx(parts: Parts, shape: Shape) -> Prediction:
             _rtmr0(firmware, events, shape),
             Register(
                 name="rtmr1",
-                value=tdx.rtmr1(pe.authenticode(kernel, "sha384")).hex(),
+                value=tdx.rtmr1(_handed(kernel, initrd, shape)),
                 covers="the kernel (Authenticode), and that boot services ended",
-                depends="QEMU 10 or newer, which gives the firmware the kernel as it is; older ones edit its header",
+                depends="QEMU before 10.0, which edits the kernel's header by memory and initrd"
+                if shape.edits_kernel
+                else "QEMU 10.0 or newer, which gives the firmware the kernel as it is",
             ),
             Register(
                 name="rtmr2",
-                value=tdx.rtmr2(cmdline=cmdline + b" initrd=initrd", initrd=initrd).hex() if knows else None,
+                value=tdx.rtmr2(cmdline=cmdline, initrd=initrd) if knows else None,
                 covers="command line and initrd",
-                depends=_INITRD_WORD if knows else "",
+                depends=_STUB if knows else "",
                 why="" if knows else _OLD_STUB,
             ),
             Register(
                 name="rtmr3",
-                value=tdx.ZEROS.hex(),
+                value=tdx.ZEROS,
                 covers="nothing: the application's own, and zeros before it",
                 spare=True,
             ),
@@ -262,7 +267,7 @@ def _rtmr0(firmware: ovmf.Firmware, events: edk2.Events, shape: Shape) -> Regist
         why = _NO_ACPI
     value = None
     if not why and shape.memory is not None and shape.acpi is not None:
-        value = tdx.rtmr0(firmware, shape.memory, shape.acpi).hex()
+        value = tdx.rtmr0(firmware, shape.memory, shape.acpi)
     return Register(
         name="rtmr0",
         value=value,
@@ -270,6 +275,40 @@ def _rtmr0(firmware: ovmf.Firmware, events: edk2.Events, shape: Shape) -> Regist
         depends="memory size and, through the ACPI tables, QEMU's version, machine, processors and devices",
         why=why,
         spare=True,
+    )
+
+
+def _handed(kernel: bytes, initrd: bytes, shape: Shape) -> bytes:
+    """The kernel as QEMU hands it to the firmware."""
+    if not shape.edits_kernel:
+        return kernel
+    memory = _given(shape.memory, "the memory (--memory), by which QEMU before 10.0 edits the kernel")
+    return direct_boot.patched(kernel, len(initrd), memory >> 20)
+
+
+def _uki(parts: Parts, _: Shape) -> Prediction:
+    image = _part(parts.uki, "unified kernel image")
+    found = uki.measure(image)
+    covers = {
+        "pcr4": "the image and the kernel in it (Authenticode), and that they were started",
+        "pcr9": "command line and initrd, by the kernel",
+        "pcr11": "each section of the image, by its stub",
+    }
+    secure_boot_off, no_variable = found.pcr7_without_secure_boot
+    beside = (
+        Register(name="pcr7", value=secure_boot_off, covers="secure boot off, no keys enrolled"),
+        Register(name="pcr7", value=no_variable, covers="firmware built without secure boot"),
+        Register(
+            name="pcr12", value=found.pcr12, covers="nothing from outside; the agent extends the contract"
+        ),
+    )
+    return Prediction(
+        profile="uki",
+        tee="",
+        registers=tuple(
+            Register(name=name, value=value, covers=covers[name]) for name, value in found.reference().items()
+        ),
+        beside=beside,
     )
 
 
@@ -310,5 +349,6 @@ _PROFILES: dict[str, Callable[[Parts, Shape], Prediction]] = {
     "snp": _snp,
     "tdx": _tdx,
     "nitro": _nitro,
+    "uki": _uki,
 }
 PROFILES = tuple(_PROFILES)

@@ -26,17 +26,17 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.convert.measure import ovmf
+from strongroom.convert import pe
+from strongroom.convert.measure import direct_boot, ovmf, pcr, uki
 from strongroom.errors import Malformed, Misuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from strongroom.convert.measure.ovmf import Firmware
 
 SIZE = 48
-ZEROS = bytes(SIZE)
-SEPARATOR = bytes(4)
+ZEROS = "0" * 2 * SIZE
 MAX_MEMORY = 1 << 44
 
 _CHUNK = 256
@@ -46,15 +46,7 @@ _LOW_MOST, _LOW_SPLIT = 0xB0000000, 0x80000000
 _HOB_HANDOFF, _HOB_RESOURCE = 1, 3
 _RESOURCE_MEMORY, _RESOURCE_UNACCEPTED = 0, 7
 _RESOURCE_ATTRIBUTES = 0x7  # present, initialised, tested
-_GLOBAL = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
-_SECURITY = bytes.fromhex("cbb219d73a3d9645a3bcdad00e67656f")
-_SECURE_BOOT = (
-    (_GLOBAL, "SecureBoot"),
-    (_GLOBAL, "PK"),
-    (_GLOBAL, "KEK"),
-    (_SECURITY, "db"),
-    (_SECURITY, "dbx"),
-)
+_BANK = "sha384"
 # The one boot option that there is before -kernel is started: the firmware's own menu (Boot0000).
 _BOOT_ORDER = b"\0\0"
 _UI_APP = (
@@ -66,8 +58,6 @@ _UI_APP = (
     + struct.pack("<BBH16s", 4, 6, 20, uuid.UUID("462caa21-7614-4503-836e-8ab6f4662331").bytes_le)  # UiApp
     + struct.pack("<BBH", 0x7F, 0xFF, 4)
 )
-_STARTING = b"Calling EFI Application from Boot Option"
-_LEAVING = (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success")
 
 
 class PageOrder(enum.StrEnum):
@@ -128,14 +118,6 @@ def _extended(firmware: Firmware, section: ovmf.TdxSection, page: int) -> bytes:
     )
 
 
-def replay(digests: Iterable[bytes]) -> bytes:
-    """An RTMR after these events."""
-    value = ZEROS
-    for one in digests:
-        value = hashlib.sha384(value + one).digest()
-    return value
-
-
 def td_hob(firmware: Firmware, memory: int) -> bytes:
     """The part of QEMU's TD HOB that the firmware measures: all but its end. Raises `Malformed`, `Misuse`."""
     taken = sorted(
@@ -175,45 +157,39 @@ def _resource(kind: int, start: int, size: int) -> bytes:
     return struct.pack("<HHI16xIIQQ", _HOB_RESOURCE, 48, 0, kind, _RESOURCE_ATTRIBUTES, start, size)
 
 
-def rtmr0(firmware: Firmware, memory: int, acpi: Acpi) -> bytes:
+def rtmr0(firmware: Firmware, memory: int, acpi: Acpi) -> str:
     """RTMR 0 of edk2-stable202302 to 202502 (`edk2.Events.EDK2_202302`), started with -kernel, with secure boot off and
-    no keys. Raises as `td_hob`.
+    no keys; hexadecimal. Raises as `td_hob`.
     """
-    return replay(rtmr0_events(firmware, memory, acpi))
+    return pcr.extended(_BANK, map(_sha384, rtmr0_events(firmware, memory, acpi)))
 
 
 def rtmr0_events(firmware: Firmware, memory: int, acpi: Acpi) -> Iterator[bytes]:
-    """The digests that RTMR 0 is extended with, in order."""
+    """What RTMR 0 measures, in order."""
     volume = next((one for one in firmware.tdx if one.kind is ovmf.TdxKind.CONFIGURATION), None)
     if volume is None:
         raise Malformed("firmware: its TDVF descriptor has no configuration volume", code="no-tdx-metadata")
-    yield _sha384(td_hob(firmware, memory))
-    yield _sha384(firmware.data[volume.offset : volume.offset + volume.raw_size])
-    for guid, name in _SECURE_BOOT:
-        yield _sha384(variable(guid, name, b""))
-    yield _sha384(SEPARATOR)
-    for blob in (acpi.loader, acpi.rsdp, acpi.tables):
-        yield _sha384(blob)
-    yield _sha384(_BOOT_ORDER)
-    yield _sha384(_UI_APP)
+    yield td_hob(firmware, memory)
+    yield firmware.data[volume.offset : volume.offset + volume.raw_size]
+    yield from pcr.secure_boot_variables(b"")
+    yield pcr.SEPARATOR
+    yield from (acpi.loader, acpi.rsdp, acpi.tables)
+    yield from (_BOOT_ORDER, _UI_APP)
 
 
-def variable(guid: bytes, name: str, value: bytes) -> bytes:
-    """UEFI_VARIABLE_DATA, as the events of secure boot's variables measure it."""
-    letters = name.encode("utf-16-le")
-    return guid + struct.pack("<QQ", len(name), len(value)) + letters + value
+def rtmr1(kernel: bytes) -> str:
+    """RTMR 1 of a kernel started with -kernel, as the firmware was given it; hexadecimal. Raises `Malformed`."""
+    return _started(pe.authenticode(kernel, _BANK))
 
 
-def rtmr1(kernel_hash: bytes) -> bytes:
-    """RTMR 1 of a kernel started by -kernel; `kernel_hash` is its Authenticode SHA-384 as the firmware was given it."""
-    events = (kernel_hash, *map(_sha384, (_STARTING, SEPARATOR, *_LEAVING)))
-    return replay(events)
+def _started(authenticode: bytes) -> str:
+    events = (pcr.BOOT_ATTEMPT, pcr.SEPARATOR, *pcr.EXIT_BOOT_SERVICES)
+    return pcr.extended(_BANK, (authenticode, *map(_sha384, events)))
 
 
-def rtmr2(*, cmdline: bytes, initrd: bytes) -> bytes:
-    """RTMR 2 of a kernel whose EFI stub measures its options (UTF-16, with a NUL) and its initrd."""
-    options = cmdline.decode("ascii").encode("utf-16-le") + b"\0\0"
-    return replay((_sha384(options), _sha384(initrd)))
+def rtmr2(*, cmdline: bytes, initrd: bytes) -> str:
+    """RTMR 2 of a kernel whose EFI stub extends it with its options and its initrd; hexadecimal. Raises `Malformed`."""
+    return uki.kernel_inputs(cmdline + direct_boot.INITRD_OPTION, initrd, _BANK)
 
 
 def _sha384(data: bytes) -> bytes:

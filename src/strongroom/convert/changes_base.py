@@ -1,0 +1,144 @@
+"""A base's folder as a `Subject`: its command line, kernel, packages, modules and the files of initrd and base disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from strongroom.convert import base_disk, base_document, cpio
+from strongroom.convert.changes import Subject, Topic
+from strongroom.crypto import digest
+from strongroom.encoding import canonical
+from strongroom.errors import Malformed
+from strongroom.seal import browse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from strongroom.seal.tree import Entry
+
+MAX_PACKAGES_FILE = 4 << 20
+_RELEASE_AT = 0x20E  # in a bzImage: where its release stands, counted from byte 0x200
+_RELEASE = re.compile(rb"[0-9A-Za-z.+~_-]{1,64}")
+_MODULE = re.compile(rb"lib/modules/[^/]+/(?:.+/)?([^/]+)\.ko(?:\.[a-z0-9]+)?")
+
+# Which registers measure which part, by profile. The base disk's root hash stands in the command line.
+_SNP = ("measurement",)
+_UKI = ("pcr4", "pcr11")
+REGISTERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "local": {
+        "kernel": ("kernel", "pcr0"),
+        "initrd": ("initrd", "pcr0"),
+        "cmdline": ("cmdline", "pcr0"),
+        "disk": ("cmdline", "pcr0"),
+    },
+    "snp": dict.fromkeys(("kernel", "initrd", "cmdline", "disk"), _SNP),
+    "tdx": {"kernel": ("rtmr1",), "initrd": ("rtmr2",), "cmdline": ("rtmr2",), "disk": ("rtmr2",)},
+    "nitro": {
+        "kernel": ("pcr0", "pcr1"),
+        "initrd": ("pcr0", "pcr1"),
+        "cmdline": ("pcr0", "pcr1"),
+        "disk": ("pcr0", "pcr1", "pcr2"),
+    },
+    "uki": {
+        "kernel": _UKI,
+        "initrd": ("pcr4", "pcr9", "pcr11"),
+        "cmdline": _UKI,
+        "disk": _UKI,
+    },
+}
+
+
+def subject(folder: Path) -> Subject:
+    """The base in `folder`; base.json and packages.json are read where they are. Raises `Malformed`, `NotFound`."""
+    read = base_document.read
+    kernel = read(folder / base_document.KERNEL, base_document.MAX_PART)
+    initrd = read(folder / base_document.INITRD, base_document.MAX_PART)
+    cmdline = read(folder / base_document.CMDLINE, base_document.MAX_CMDLINE)
+    words = tuple(cmdline.decode("ascii", "backslashreplace").split(" "))
+    parts = {
+        "kernel": digest.sha256(kernel),
+        "initrd": digest.sha256(initrd),
+        "cmdline": digest.sha256(cmdline),
+    }
+    profile = _profile(folder)
+    silent = base_document.NO_CONSOLE in words
+    facts = {
+        (Topic.PLATFORM, "", "profile"): profile,
+        (Topic.DEBUG, "cmdline", "what the room prints"): "for nobody" if silent else "FOR EVERYBODY to read",
+        (Topic.KERNEL, "kernel", "release"): release(kernel),
+    }
+    for kind, name, version in _packages(folder):
+        facts[Topic.PACKAGE, "", f"{name} ({kind})"] = version
+    files = cpio.tree(initrd)
+    trees = {"initrd": tuple(one for one in files if _MODULE.fullmatch(one.path) is None)}
+    for one in files:
+        module = _MODULE.fullmatch(one.path)
+        if module is not None and one.open is not None:
+            with one.open() as content:
+                name = module[1].decode("ascii", "backslashreplace")
+                facts[Topic.MODULE, "initrd", name] = digest.sha256(content.read())
+    if (folder / base_document.DISK).is_file():
+        disk = read(folder / base_document.DISK, base_document.MAX_PART)
+        parts["disk"] = digest.sha256(disk)
+        trees["disk"] = _disk(disk)
+    return Subject(
+        kind="base",
+        parts=parts,
+        facts=facts,
+        words=words,
+        trees=trees,
+        registers=REGISTERS.get(profile, {}),
+    )
+
+
+def release(kernel: bytes) -> str:
+    """The release that a bzImage names, or how it is none."""
+    start = 0x200 + int.from_bytes(kernel[_RELEASE_AT : _RELEASE_AT + 2], "little")
+    found = _RELEASE.match(kernel, start) if kernel[0x202:0x206] == b"HdrS" else None
+    return found[0].decode() if found else "not a bzImage"
+
+
+def _disk(disk: bytes) -> tuple[Entry, ...]:
+    found = base_disk.root_hash(disk)
+    if found is None:
+        raise Malformed(f"{base_document.DISK}: its hash tree is not that of its data", code="disk-corrupt")
+
+    def read(first: int, count: int) -> bytes:
+        return disk[first * browse.BLOCK : (first + count) * browse.BLOCK]
+
+    return browse.tree(read, found[1] * browse.BLOCK)
+
+
+def _profile(folder: Path) -> str:
+    file = folder / base_document.BASE
+    if not file.is_file():
+        return "not said"
+    data = base_document.read(file, base_document.MAX_BYTES)
+    document = canonical.loads(data, what=str(file), max_bytes=base_document.MAX_BYTES)
+    profile = document.get("profile", "local") if isinstance(document, dict) else None
+    if not isinstance(profile, str):
+        raise Malformed(f"{file}: its profile is no text", code="bad-value")
+    return profile
+
+
+def _packages(folder: Path) -> list[tuple[str, str, str]]:
+    """(kind, name, version and, where that does not tell builds apart, digest) of packages.json."""
+    file = folder / base_document.PACKAGES
+    if not file.is_file():
+        return []
+    data = base_document.read(file, MAX_PACKAGES_FILE)
+    listed = canonical.loads(data, what=str(file), max_bytes=MAX_PACKAGES_FILE)
+    if not isinstance(listed, list):
+        raise Malformed(f"{file}: expected a list", code="not-a-list")
+    out = []
+    for one in listed:
+        texts = (
+            [one.get(key) for key in ("kind", "name", "version", "digest")] if isinstance(one, dict) else []
+        )
+        if len(texts) != 4 or not all(isinstance(text, str) for text in texts):
+            raise Malformed(f"{file}: an entry without kind, name, version and digest", code="bad-value")
+        kind, name, version, content = (json.dumps(text)[1:-1] for text in texts)
+        out.append((kind, name, f"{version} ({content[:19]}…)"))
+    return out

@@ -1,0 +1,78 @@
+"""An initrd's files: a cpio archive in format "newc", read strictly.
+
+Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst. One archive, not compressed, as `initramfs`
+writes it: what comes behind its trailer would be unpacked over it, and is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+from functools import partial
+
+from strongroom.errors import Malformed
+from strongroom.seal.tree import MAX_PATH, Entry, Kind, show, validate
+
+MAX_FILES = 1 << 16
+_MAGIC = b"070701"
+_HEADER = 110
+_NUMBERS = re.compile(rb"[0-9A-Fa-f]{104}")
+_TRAILER = b"TRAILER!!!"
+_KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
+
+
+def tree(data: bytes) -> tuple[Entry, ...]:
+    """The files of an archive. Raises `Malformed`."""
+    found: dict[bytes, Entry] = {b"": Entry(path=b"", kind=Kind.DIRECTORY, mode=0o755)}
+    at = 0
+    while True:
+        path, entry, at = _record(data, at)
+        if path == _TRAILER:
+            break
+        if path in found and path:
+            raise Malformed(f"cpio: {show(path)} is there twice", code="duplicate-path")
+        if len(found) > MAX_FILES:
+            raise Malformed(f"cpio: more than {MAX_FILES} files", code="too-large")
+        found[path] = entry
+    if data[at:].strip(b"\0"):
+        raise Malformed("cpio: something behind the trailer", code="trailing-bytes")
+    return validate(found.values())
+
+
+def _record(data: bytes, at: int) -> tuple[bytes, Entry, int]:
+    """One record: its path, its entry, and where the next begins."""
+    header = data[at : at + _HEADER]
+    if header[:6] != _MAGIC or _NUMBERS.fullmatch(header[6:]) is None:
+        raise Malformed(
+            "cpio: no header of format newc", code="bad-archive", hint="is it a compressed initrd?"
+        )
+    numbers = [int(header[start : start + 8], 16) for start in range(6, _HEADER, 8)]
+    _, mode, uid, gid, _, mtime, size, _, _, _, _, name_size, _ = numbers
+    start = at + _HEADER
+    name = data[start : start + name_size]
+    content_at = -(-(start + name_size) // 4) * 4
+    end = content_at + size
+    if not 1 < name_size <= MAX_PATH + 1 or len(name) != name_size or name[-1:] != b"\0" or end > len(data):
+        raise Malformed("cpio: a record is cut short", code="truncated")
+    path = name[:-1].removeprefix(b"./").removeprefix(b"/")
+    path = b"" if path == b"." else path
+    if path == _TRAILER:
+        return path, Entry(path=b"", kind=Kind.DIRECTORY, mode=0), end
+    kind = _KINDS.get(stat.S_IFMT(mode))
+    if kind is None:
+        raise Malformed(f"cpio: {show(path)}: of a type that has no place here", code="special-file")
+    content = data[content_at:end]
+    is_file = kind is Kind.FILE
+    entry = Entry(
+        path=path,
+        kind=kind,
+        mode=mode & 0o7777,
+        uid=uid,
+        gid=gid,
+        mtime=mtime,
+        size=size if is_file else 0,
+        target=content if kind is Kind.SYMLINK else b"",
+        open=partial(io.BytesIO, content) if is_file else None,
+    )
+    return path, entry, -(-end // 4) * 4

@@ -1,0 +1,28 @@
+"""Initrds of any bytes read as a sound tree, or are `Malformed`."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hypothesis import given
+
+from strongroom.convert import changes_base, cpio, initramfs
+from strongroom.convert.base_files import File
+from strongroom.errors import Malformed
+from tests.fuzz.mutations import mutations, often
+
+GOOD = initramfs.archive({"init": File(content=b"#!", executable=True), "lib/a": File(content=b"abc" * 20)})
+
+
+@often
+@given(data=mutations(GOOD))
+def test_rule_15_archives_of_any_bytes(data):
+    with contextlib.suppress(Malformed):
+        found = cpio.tree(data)
+        assert sum(one.size for one in found) <= len(data)
+
+
+@often
+@given(data=mutations(bytes(0x202) + b"HdrS" + bytes(64)))
+def test_rule_15_a_kernels_release_is_a_word(data):
+    assert changes_base.release(data).isascii()

@@ -1,0 +1,148 @@
+"""`strongroom measure` in one process: what it prints, and how it says no."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from strongroom.cli import contract as contract_verb
+from strongroom.cli import main, measure
+from strongroom.errors import Misuse
+from strongroom_testing import firmware
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, content in (("bzImage", b"kernel"), ("initrd", b"initrd"), ("cmdline", b"quiet")):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "snp.fd").write_bytes(firmware.build(firmware.Shape()))
+    return tmp_path
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["strongroom", "measure", *words])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    printed = capsys.readouterr()
+    return left.value.code, printed.out, printed.err
+
+
+SNP = ("--for", "snp", "--ovmf", "snp.fd", "--vcpus", "2", "--vcpu-type", "EPYC-Milan")
+
+
+def test_a_reference_is_what_contract_new_takes(base, monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, ".", *SNP, "--reference")
+    assert code == 0
+    (base / "reference.json").write_text(out)
+    (platform,) = contract_verb._hardware([base / "reference.json"], [("snp", "0102")], any_machine=False)
+    assert platform.references == tuple(json.loads(out)["references"])
+    assert (platform.tee, platform.machines, platform.simulated) == ("snp", ("0102",), False)
+    assert len(platform.roots) == 3
+
+
+def test_two_references_of_one_tee_are_alternatives(base):
+    for number in (1, 2):
+        text = json.dumps({"tee": "snp", "references": [{"measurement": f"0{number}"}]})
+        (base / f"{number}.json").write_text(text)
+    paths = [base / "1.json", base / "2.json"]
+    (platform,) = contract_verb._hardware(paths, [], any_machine=True)
+    assert platform.references == ({"measurement": "01"}, {"measurement": "02"})
+    assert platform.machines == ("any",)
+
+
+@pytest.mark.parametrize(
+    ("text", "machines"),
+    [
+        ('{"tee": "tpm", "references": [{"pcr0": "00"}]}', []),  # no vendor's root vouches for it
+        ('{"tee": "snp", "references": [{"measurement": "00"}]}', [("tdx", "01")]),
+    ],
+)
+def test_references_that_no_platform_fits_are_refused(base, text, machines):
+    (base / "r.json").write_text(text)
+    with pytest.raises(Misuse):
+        contract_verb._hardware([base / "r.json"], machines, any_machine=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--for", "sgx"), "one of local, snp, tdx"),
+        (("--for", "snp", "--ovmf", "snp.fd", "--vcpus", "2"), "not-given"),
+        (("--for", "snp", "--ovmf", "initrd"), "is it an OVMF image?"),
+        ((*SNP, "--page-order", "never"), "one of each, section"),
+        ((*SNP, "--vmm", "xen"), "one of qemu, ec2, gce"),
+        ((*SNP, "--memory", "lots"), "a size like 2G"),
+        ((*SNP, "--guest-features", "1"), "hexadecimal"),
+        ((*SNP, "--reference", "--without", "rtmr9"), "no-such-register"),
+        (("--for", "snp", "--ovmf", "nowhere.fd"), "no-base"),
+        (("--for", "tdx", "--ovmf", "snp.fd", "--acpi", "."), "table-loader"),
+        (("--for", "uki"), "strongroom.efi"),
+        ((), "--for local, uki"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_told(base, monkeypatch, capsys, words, told):
+    code, _, err = run(monkeypatch, capsys, ".", *words)
+    assert code in (2, 5)
+    assert told in err
+
+
+def test_a_base_says_what_it_was_built_for(base, monkeypatch, capsys):
+    (base / "base.json").write_text('{"profile": "snp"}')
+    code, out, _ = run(monkeypatch, capsys, ".", *SNP[2:], "--json")
+    found = json.loads(out)
+    assert (code, found["profile"], found["tee"]) == (0, "snp", "snp")
+    assert found["references"] == [{"measurement": found["registers"][0]["value"]}]
+
+
+def test_sizes_are_powers_of_two():
+    assert [measure._bytes(text) for text in ("4096", "512M", "2G", "1T", "2GiB")] == [
+        4096,
+        512 << 20,
+        2 << 30,
+        1 << 40,
+        2 << 30,
+    ]
+
+
+def test_a_difference_is_exit_code_7_and_json_says_what(base, monkeypatch, capsys):
+    from strongroom.convert import initramfs
+
+    for name in ("old", "new"):
+        (base / name).mkdir()
+        (base / name / "bzImage").write_bytes(b"kernel")
+        (base / name / "initrd").write_bytes(initramfs.archive({}))
+        (base / name / "cmdline").write_bytes(b"quiet console=none")
+    assert run(monkeypatch, capsys, "diff", "old", "new")[0] == 0
+    (base / "new" / "cmdline").write_bytes(b"quiet console=none debug")
+    code, out, _ = run(monkeypatch, capsys, "diff", "old", "new", "--json")
+    found = json.loads(out)
+    assert code == 7
+    assert found["same"] is False
+    assert found["changes"] == [
+        {
+            "topic": "cmdline",
+            "part": "cmdline",
+            "name": "debug",
+            "before": None,
+            "after": "debug",
+            "registers": [],
+        }
+    ]
+
+
+def test_many_changes_are_counted_and_all_are_shown_when_asked_for(base, monkeypatch, capsys):
+    from strongroom.convert import initramfs
+    from strongroom.convert.base_files import File
+
+    for name, files in (("old", {}), ("new", {f"f{number:02}": File(content=b"x") for number in range(30)})):
+        (base / name).mkdir()
+        (base / name / "bzImage").write_bytes(b"kernel")
+        (base / name / "initrd").write_bytes(initramfs.archive(files))
+        (base / name / "cmdline").write_bytes(b"quiet")
+    _, out, _ = run(monkeypatch, capsys, "diff", "old", "new")
+    assert "and 10 more (--all shows them)" in out
+    assert "f29" not in out
+    assert "f29" in run(monkeypatch, capsys, "diff", "old", "new", "--all")[1]
