@@ -4,7 +4,7 @@ Recognised as they stand: our own JSON, SGX and TDX quotes (versions 3 to 5), SN
 of the guest's driver), Nitro documents, CCA tokens, Azure's HCL reports, NVIDIA's SPDM exchanges, TPM quotes.
 Unwrapped, also one inside another: white space, hexadecimal, base64, base64url, PEM, gzip; JSON (wrapped.py) of
 Trustee, go-tpm-tools, Azure, or of anybody, where one value in it is recognised; go-tpm-tools' protocol buffers,
-binary or as text; dstack's binary forms; what tpm2_quote prints.
+binary or as text; dstack's binary forms; YAML of any of these, and what tpm2_quote prints; buffers with room left.
 """
 
 from __future__ import annotations
@@ -39,9 +39,6 @@ _SNP_ANSWER = 32  # the head of MSG_REPORT_RSP: status, size, zeros
 _DCAP_HEAD = struct.Struct("<HHI4s16s")
 _INTEL_QE = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 _TEES = {0: "sgx", 0x81: "tdx"}
-# Where the size of what follows header and report stands: Intel SGX and TDX DCAP Quoting Library API, appendix A.
-_SIZE_AT = {(3, 0): 48 + 384, (4, 0): 48 + 384, (4, 0x81): 48 + 584}
-_SIZE = struct.Struct("<I")
 _HEX = re.compile(rb"(?:0[xX])?[0-9a-fA-F]+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([A-Za-z0-9+/=\s]*)-----END \1-----")
@@ -105,6 +102,9 @@ def _recognise(data: bytes, layers: int) -> Recognised | None:
     packed = wrapped.packed(data)
     if packed is not None:
         return _of_tree(packed, "MessagePack", layers)
+    listed = wrapped.listed(stripped)
+    if listed is not None:
+        return _of_tree(listed, "YAML", layers)
     return _composed(wrapped.protocol_buffer(data), "protocol buffer") or _composed(
         wrapped.text_form(stripped), "protocol buffer as text"
     )
@@ -119,7 +119,7 @@ def _bare(data: bytes) -> Recognised | None:
         version, _, tee_type, _, vendor = _DCAP_HEAD.unpack_from(data)
         if version in (3, 4, 5) and vendor == _INTEL_QE and tee_type in _TEES:
             tee = _TEES[tee_type]
-            quote = _without_room(data, version, tee_type)
+            quote = wrapped.without_room(data)
             room = len(data) - len(quote)
             return Recognised(
                 kind=f"{tee.upper()} quote, version {version}",
@@ -127,19 +127,6 @@ def _bare(data: bytes) -> Recognised | None:
                 layers=(f"a buffer with {room} zero bytes left after it",) if room else (),
             )
     return None
-
-
-def _without_room(data: bytes, version: int, tee_type: int) -> bytes:
-    """A quote out of the buffer of fixed size that a driver filled it into: by its own length, before zeros alone.
-
-    Everything else that follows a quote stays, and its verifier refuses it.
-    """
-    try:
-        at = _SIZE_AT.get((version, tee_type)) or 54 + _SIZE.unpack_from(data, 50)[0]
-        end = at + 4 + _SIZE.unpack_from(data, at)[0]
-    except struct.error:
-        return data
-    return data[:end] if len(data) > end and not any(data[end:]) else data
 
 
 def _json(data: bytes, layers: int) -> Recognised | None:

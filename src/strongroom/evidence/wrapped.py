@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strongroom.crypto import x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
-from strongroom.evidence import wrapped_msgpack, wrapped_snp, wrapped_text
+from strongroom.evidence import wrapped_msgpack, wrapped_snp, wrapped_text, wrapped_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,13 @@ _SHA256 = 0x000B
 _PCRS = 24
 _TDX_TYPE = b"\x81\0\0\0"
 _SCALE_KINDS = 2  # TDX, TDX at Google, Nitro
+_SCALE_HEADS = frozenset((b"\3\0", b"\4\0", b"\5\0"))
+_NITRO_HEADS = frozenset((b"\x84", b"\xd2"))
+# Where the size of what follows header and report stands in a quote, by version and kind: Intel SGX and TDX DCAP
+# Quoting Library API, appendix A.
+_QUOTE_HEAD = struct.Struct("<HHI")
+_SIZE = struct.Struct("<I")
+_SIZE_AT = {(3, 0): 48 + 384, (4, 0): 48 + 384, (4, 0x81): 48 + 584}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +110,11 @@ def _is_bytes(items: list[object]) -> bool:
 
 def _azure_snake(value: dict[str, Any]) -> Composed | None:
     """Trustee's attester for Azure: of each version, with texts or with lists of bytes."""
+    attested = value.get("tpm_attestation")
     quote = value.get("tpm_quote", value.get("quote"))
-    report = value.get("hcl_report", value.get("report"))
+    if isinstance(attested, dict):  # attested-tls, in YAML
+        quote = attested.get("quote")
+    report = value.get("hcl_report", value.get("hcl_report_base64", value.get("report")))
     if not isinstance(quote, dict) or report is None or not {"signature", "message", "pcrs"} <= quote.keys():
         return None
     parts = {
@@ -112,8 +123,9 @@ def _azure_snake(value: dict[str, Any]) -> Composed | None:
         "signature": _rsassa(_bytes(quote["signature"])),
         "pcrs": b"".join(_bytes(one) for one in quote["pcrs"][:_PCRS]),
     }
-    if "td_quote" in value:
-        parts["td-quote"] = _bytes(value["td_quote"])
+    for name in ("td_quote", "tdx_quote_base64"):
+        if name in value:
+            parts["td-quote"] = without_room(_bytes(value[name]))
     endorsements = {"vek": _certificate(value["vcek"])} if "vcek" in value else {}
     return Composed(
         kind="evidence of an Azure VM, by Trustee", tee="azure", parts=parts, endorsements=endorsements
@@ -135,7 +147,7 @@ def _azure_camel(value: dict[str, Any]) -> Composed | None:
         "pcrs": b"".join(_bytes(pcrs[str(index)]) for index in range(_PCRS) if str(index) in pcrs),
     }
     if "tdQuote" in value:
-        parts["td-quote"] = _bytes(value["tdQuote"])
+        parts["td-quote"] = without_room(_bytes(value["tdQuote"]))
     return Composed(kind="guest attestation of an Azure VM", tee="azure", parts=parts)
 
 
@@ -179,7 +191,7 @@ def _tdx(value: dict[str, Any]) -> Composed | None:
     quote = _bytes(value["quote"])
     if quote[4:8] != _TDX_TYPE:
         return None
-    parts = {"quote": quote, "ccel": _bytes(value["cc_eventlog"])}
+    parts = {"quote": without_room(quote), "ccel": _bytes(value["cc_eventlog"])}
     return Composed(kind="TDX quote and its event log, by Trustee", tee="tdx", parts=parts)
 
 
@@ -257,18 +269,29 @@ def packed(data: bytes) -> Any:
 
 
 def scale(data: bytes) -> bytes | None:
-    """The quote at the beginning of dstack's attestation in SCALE (version 0): enum, enum, its length in compact form.
+    """The quote at the beginning of dstack's attestation in SCALE (version 0): kinds, its length in compact form.
 
     What stands behind it (events, report data, configuration) is dstack's own and not signed as it stands.
     """
     if len(data) < _LEAST or data[0] != 0 or data[1] > _SCALE_KINDS:
         return None
-    mode = data[2] & 3
-    size, at = int.from_bytes(data[2 : 2 + (1 << mode)], "little") >> 2, 2 + (1 << mode)
-    least = (0, 1 << 6, 1 << 14)[mode] if mode < 3 else 1 << 30
-    if mode == 3 or not max(least, _LEAST) <= size <= len(data) - at:
+    # With Google's platform the quote is optional, and there.
+    for at in (3, 2) if data[2] == 1 else (2,):
+        found = _sized(data, at)
+        if found is not None:
+            return found
+    return None
+
+
+def _sized(data: bytes, at: int) -> bytes | None:
+    """The bytes at `at`, after their number in SCALE's compact form; nothing where they are no quote or document."""
+    mode = data[at] & 3
+    start = at + (1 << mode)
+    size = int.from_bytes(data[at:start], "little") >> 2
+    found = data[start : start + size]
+    if mode == 3 or size < (0, 1 << 6, 1 << 14)[mode] or len(found) < max(size, _LEAST):
         return None
-    return data[at : at + size]
+    return found if found[:2] in _SCALE_HEADS or found[:1] in _NITRO_HEADS else None
 
 
 def _google(
@@ -334,6 +357,29 @@ def _number(value: int | bytes) -> int:
     if not isinstance(value, int):
         raise TypeError("expected a number")
     return value
+
+
+def listed(data: bytes) -> Any:
+    """The value of a YAML mapping of at least two keys, None where it is none."""
+    try:
+        value = wrapped_yaml.loads(data.decode()) if b":" in data[:200] else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and len(value) > 1 else None
+
+
+def without_room(quote: bytes) -> bytes:
+    """A quote of Intel's out of the buffer of fixed size that a driver filled it into: by its own length, before zeros.
+
+    Whatever else follows a quote stays, and its verifier refuses it.
+    """
+    try:
+        version, _, tee_type = _QUOTE_HEAD.unpack_from(quote)
+        at = _SIZE_AT.get((version, tee_type)) or 54 + _SIZE.unpack_from(quote, 50)[0]
+        end = at + 4 + _SIZE.unpack_from(quote, at)[0]
+    except struct.error:
+        return quote
+    return quote[:end] if len(quote) > end and not any(quote[end:]) else quote
 
 
 def _bytes(value: object) -> bytes:
