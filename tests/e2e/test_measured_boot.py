@@ -128,3 +128,17 @@ def test_an_operators_own_command_line_shows(files, chip, image, tmp_path):
     assert found["pcr12"] != predicted.pcr12
     line = evil.encode("utf-16-le") + b"\0\0"
     assert found["pcr12"] == hashlib.sha256(bytes(32) + hashlib.sha256(line).digest()).hexdigest()
+
+
+@efi.needs_stub
+@pytest.mark.soak
+def test_a_disk_padded_to_whole_gibibytes_boots_the_same(chip, image, tmp_path):
+    path = tmp_path / "strongroom.img"
+    path.write_bytes(disk_image.build(uki=image, base_disk=b"base" * 1024))
+    disk = path.read_bytes()
+    os.truncate(path, 1 << 30)
+    with measured_boot.booted(chip.state, *measured_boot.from_disk(path)) as guest:
+        found = quoted(guest, chip)
+    predicted = measure_uki.measure(image, disk=disk)
+    assert {name: found[name] for name in predicted.reference()} == predicted.reference()
+    assert found["pcr5"] == predicted.pcr5
