@@ -15,9 +15,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.convert import base, base_document
+from strongroom.convert import base, base_document, base_profile, eif
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 ROUNDS = 3
@@ -38,22 +39,27 @@ def boot(
     serial: str = "base",
     until: bytes = b"",
     more: tuple[str, ...] = (),
+    machine: Callable[[Path], list[str]] | None = None,
 ) -> Spoken | None:
     """Boot until the channel has brought `until` (or anything); None when the machine ends before.
 
-    Raises `TimeoutError` when it does neither for a minute.
+    `machine` replaces the kernel and disk that are given by default. Raises `TimeoutError` when it does neither for
+    two minutes.
     """
     with tempfile.TemporaryDirectory() as scratch, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{scratch}/channel")
         listener.listen(1)
         listener.settimeout(10.0)
         started = time.monotonic()
-        line = arguments(folder, disk or folder / "base.disk", f"{scratch}/channel", serial=serial)
+        if machine is None:
+            line = arguments(folder, disk or folder / "base.disk", f"{scratch}/channel", serial=serial)
+        else:
+            line = [*machine(folder), *_channel(f"{scratch}/channel")]
         with subprocess.Popen([*line, *more]) as qemu:
             try:
                 channel, _ = listener.accept()
                 with channel:
-                    channel.settimeout(60.0)
+                    channel.settimeout(120.0)
                     data = channel.recv(1 << 16)
                     seconds = time.monotonic() - started
                     while data and until not in data:
@@ -67,14 +73,56 @@ def boot(
 def arguments(folder: Path, disk: Path, channel: str, *, serial: str = "base") -> list[str]:
     """QEMU's command line, as a node's but for the TPM."""
     return [
-        *("qemu-system-x86_64", "-M", "q35,smm=off", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"),
-        *("-m", "512", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *_machine("q35,smm=off", folder),
         *("-kernel", str(folder / "bzImage"), "-initrd", str(folder / "initrd")),
         *("-append", (folder / "cmdline").read_text()),
-        *("-chardev", f"socket,id=relay,path={channel}", "-device", "virtio-serial-pci,max_ports=2"),
-        *("-device", "virtserialport,chardev=relay,name=strongroom"),
+        *_channel(channel),
         *("-drive", f"file={disk},if=none,id=disk,format=raw,readonly=on"),
         *("-device", f"virtio-blk-pci,drive=disk,serial={serial}"),
+    ]
+
+
+def firmware(folder: Path, controller: str = "virtio-blk-pci,drive=disk") -> list[str]:
+    """A machine with UEFI and the disk image, as a cloud has it; `controller` is QEMU's device (several with " + ")."""
+    image = folder / "strongroom.img"
+    devices = [word for one in controller.split(" + ") for word in ("-device", one)]
+    return [
+        *_machine("q35,smm=off", folder),
+        *("-bios", "/usr/share/ovmf/OVMF.fd"),
+        *("-drive", f"file={image},if=none,id=disk,format=raw,readonly=on"),
+        *devices,
+    ]
+
+
+def enclave(folder: Path) -> list[str]:
+    """A machine without disks; the image's two ramdisks one behind the other, as an enclave's memory has them.
+
+    It has PCI, so that there is a channel: QEMU's machine without one finds no clock under emulation.
+    """
+    image = eif.parse((folder / "strongroom.eif").read_bytes())
+    both = folder / "ramdisks"
+    both.write_bytes(b"".join(image.ramdisks))
+    return [
+        *_machine("q35,smm=off", folder),
+        *("-kernel", str(folder / "bzImage"), "-initrd", str(both)),
+        *("-append", image.cmdline.decode().replace("pci=off ", "")),
+    ]
+
+
+def _machine(kind: str, folder: Path) -> list[str]:
+    # QEMU 7.2 emulates CMPXCHG16B wrongly: Debian's 6.12, which relies on it, dies at random places with odd flags.
+    emulated = base_document.load(folder).profile is base_profile.LOCAL
+    return [
+        *("qemu-system-x86_64", "-M", kind, "-accel", "tcg,thread=multi,tb-size=256"),
+        *("-cpu", "max" if emulated else "max,cx16=off", "-m", "512", "-nodefaults", "-no-user-config"),
+        *("-display", "none", "-no-reboot"),
+    ]
+
+
+def _channel(path: str) -> list[str]:
+    return [
+        *("-chardev", f"socket,id=relay,path={path}", "-device", "virtio-serial-pci,max_ports=2"),
+        *("-device", "virtserialport,chardev=relay,name=strongroom"),
     ]
 
 
