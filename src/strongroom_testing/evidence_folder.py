@@ -13,9 +13,9 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from strongroom.appraisal import reference
+from strongroom.appraisal import reference, statement
 from strongroom.encoding import pem
 from strongroom.evidence import registry
 from strongroom.model import identity
@@ -113,13 +113,19 @@ def _references(folder: Path, claims: Claims) -> None:
     maker = identity.generate("maker")
     (folder / "maker.party.json").write_bytes(maker.party().encode())
     (folder / "stranger.party.json").write_bytes(identity.generate("stranger").party().encode())
-    made = reference.Reference(
-        name="guest-7",
-        tee=claims.tee,
-        issued=NOW - timedelta(days=1),
-        expires=NOW + timedelta(days=90),
-        references=(dict(claims.registers),),
-        tcb={"qe.svn": 1},
+    told: dict[str, Any] = {
+        "name": "guest-7",
+        "issued": NOW - timedelta(days=1),
+        "expires": NOW + timedelta(days=90),
+    }
+    platform = reference.Reference(
+        **told, profile="it", tee=claims.tee, references=(dict(claims.registers),), tcb={"qe.svn": 1}
+    )
+    made = reference.Release(
+        **told,
+        version=1,
+        subjects=(statement.Subject(name="it/bzImage", digest="sha256:" + "1" * 64),),
+        platforms=(platform,),
     )
     (folder / "guest.reference.json").write_bytes(
         reference.encode(made, key=maker.signing, keyid=maker.party().keyid)

@@ -139,7 +139,9 @@ def policy(
     """
     keys = [party_model.parse(files.read(one, max_bytes=party_model.MAX_BYTES)).signing_key for one in trust]
     extra = tuple(
-        _reference(one, keys, tee=tee, vouched=one in vouch, now=now) for one in [*references, *vouch]
+        added
+        for one in [*references, *vouch]
+        for added in _references(one, keys, tee=tee, vouched=one in vouch, now=now)
     )
     return policy_file.parse(
         files.read(path, max_bytes=policy_file.MAX_BYTES),
@@ -148,15 +150,15 @@ def policy(
     )
 
 
-def _reference(path: Path, keys: list[Any], *, tee: str, vouched: bool, now: datetime) -> Extra:
-    from strongroom.appraisal import reference, reference_corim
+def _references(path: Path, keys: list[Any], *, tee: str, vouched: bool, now: datetime) -> tuple[Extra, ...]:
+    from strongroom.appraisal import reference, reference_corim, statement
 
-    data = files.read(path, max_bytes=2 * reference.MAX_BYTES)
+    data = files.read(path, max_bytes=statement.MAX_FILE)
     if data.lstrip()[:1] == b"{":
-        return reference.open_signed(data.strip(), trusted=keys, now=now).extra()
-    return reference_corim.open_corim(
-        data, tee=tee, trusted=keys, unsigned_is_trusted=vouched, now=now
-    ).extra()
+        made = reference.open_signed(data.strip(), trusted=keys, now=now)
+        return tuple(one.extra() for one in made.platforms)
+    corim = reference_corim.open_corim(data, tee=tee, trusted=keys, unsigned_is_trusted=vouched, now=now)
+    return (corim.extra(),)
 
 
 def moment(text: str | None, option: str = "--at") -> datetime:

@@ -22,6 +22,7 @@ VERBS = {
     "run": "run",
     "convert": "convert",
     "image": "image",
+    "reference": "reference",
     "base": "base",
     "measure": "measure",
     "broker": "broker",

@@ -63,8 +63,8 @@ def is_name(text: str) -> bool:
     return bool(slash) and "@sha256:" in text and is_host(host)
 
 
-def parse(text: str) -> Reference:
-    """Read a name. Raises `Misuse`."""
+def parse(text: str, *, bare: bool = False) -> Reference:
+    """Read a name. Raises `Misuse`. bare: it may have neither digest nor tag, as what is put somewhere has none yet."""
     rest, at, digest = text.partition("@")
     host, slash, path = rest.partition("/")
     repository, colon, tag = path.partition(":")
@@ -77,7 +77,7 @@ def parse(text: str) -> Reference:
         problem = "its tag has a character that no tag has"
     elif at and fields.DIGEST.fullmatch(digest) is None:
         problem = "its digest is not sha256: and 64 lower-case hexadecimal digits"
-    elif not at and not colon:
+    elif not at and not colon and not bare:
         problem = "it has neither digest nor tag"
     if problem:
         raise Misuse(f"{text[:200]!r}: no name in a registry: {problem}", code="bad-reference")

@@ -38,17 +38,10 @@ def push_artifact(
     Returns the digest of its manifest. Raises `Refused` or `Unavailable`.
     """
     pusher = Pusher(reference, access=access)
-    pusher.blob(artifact.EMPTY)
-    for one in made.parts:
-        pusher.blob(artifact.check(one, contents[one.digest]))
-    data = made.encode()
-    about = None if made.subject is None else made.subject.digest
-    digest = pusher.manifest(data, artifact.MANIFEST, subject=about)
-    if made.subject is not None and not pusher.listed:
-        own = artifact.part_of(data, artifact.MANIFEST)
-        pusher.list_at_tag(made.subject.digest, artifact.Listed(part=own, artifact_type=made.artifact_type))
+    pusher.contents(made, contents)
+    digest = pusher.artifact(made)
     if reference.tag is not None:
-        pusher.manifest(data, artifact.MANIFEST, tag=reference.tag)
+        pusher.manifest(made.encode(), artifact.MANIFEST, tag=reference.tag)
     return digest
 
 
@@ -76,6 +69,22 @@ class Pusher:
             else:
                 return digest
         raise Unavailable(f"blob {digest}: not taken", code="registry-answer")
+
+    def contents(self, made: Artifact, contents: Mapping[str, bytes]) -> None:
+        """Put an artifact's files, by digest."""
+        self.blob(artifact.EMPTY)
+        for one in made.parts:
+            self.blob(artifact.check(one, contents[one.digest]))
+
+    def artifact(self, made: Artifact) -> str:
+        """Put an artifact's manifest, whose files are there, and see that it is listed. Returns its digest."""
+        data = made.encode()
+        about = None if made.subject is None else made.subject.digest
+        digest = self.manifest(data, artifact.MANIFEST, subject=about)
+        if about is not None and not self.listed:
+            own = artifact.part_of(data, artifact.MANIFEST)
+            self.list_at_tag(about, artifact.Listed(part=own, artifact_type=made.artifact_type))
+        return digest
 
     def manifest(
         self, data: bytes, media_type: str, *, tag: str | None = None, subject: str | None = None

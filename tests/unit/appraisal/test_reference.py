@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import cbor2
@@ -13,22 +14,30 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.appraisal import reference, reference_corim
-from strongroom.appraisal.reference import Reference
+from strongroom.appraisal import reference, reference_corim, statement
+from strongroom.appraisal.reference import Reference, Release
+from strongroom.appraisal.statement import Statement, Subject
 from strongroom.crypto import sign, x509
 from strongroom.encoding import dsse
-from strongroom.errors import Malformed, Refused
+from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.model import policy_file
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEY, OTHER = sign.SigningKey(b"\x01" * 32), sign.SigningKey(b"\x02" * 32)
-GOOD = Reference(
-    name="guest-7",
+TOLD = {"name": "guest-7", "issued": NOW - timedelta(days=1), "expires": NOW + timedelta(days=1)}
+SNP = Reference(
+    **TOLD,
+    profile="snp",
     tee="snp",
-    issued=NOW - timedelta(days=1),
-    expires=NOW + timedelta(days=1),
     references=({"measurement": "aa" * 48}, {"measurement": "bb" * 48}),
     tcb={"committed.snp": 20},
+)
+NITRO = Reference(**TOLD, profile="nitro", tee="nitro", references=({"pcr0": "cc" * 48},), tcb={})
+GOOD = Release(
+    **TOLD,
+    version=7,
+    subjects=(Subject(name="snp/bzImage", digest="sha256:" + "1" * 64),),
+    platforms=(SNP, NITRO),
 )
 
 
@@ -75,28 +84,87 @@ def test_every_changed_byte_is_refused():
             open_signed(bytes(changed))
 
 
+PLATFORM = json.loads(GOOD.statement().encode())["predicate"]["platforms"][0]
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": "strongroom-reference/2"},
-        {"references": []},
-        {"references": [{}]},
-        {"tcb": {"committed.snp": -1}},
-        {"tcbs": {}},
-        {"tee": ""},
+        {"format": "strongroom-reference/1"},
+        {"platforms": []},
+        {"platforms": [PLATFORM, PLATFORM]},
+        {"platforms": [{**PLATFORM, "references": []}]},
+        {"platforms": [{**PLATFORM, "references": [{}]}]},
+        {"platforms": [{**PLATFORM, "tcb": {"committed.snp": -1}}]},
+        {"platforms": [{**PLATFORM, "tcbs": {}}]},
+        {"platforms": [{**PLATFORM, "tee": ""}]},
+        {"platforms": [{**PLATFORM, "profile": f"p{n}"} for n in range(17)]},
+        {"version": 0},
+        {"version": "7"},
+        {"more": 1},
+        {"name": "x" * 300_000},
     ],
 )
 def test_what_is_not_understood_is_refused_though_it_is_signed(change):
-    value = json.loads(dsse.parse(signed(), payload_type=reference.PAYLOAD_TYPE, max_payload=1 << 20).payload)
-    payload = json.dumps({**value, **change}).encode()
-    bare = dsse.Envelope(payload_type=reference.PAYLOAD_TYPE, payload=payload, signatures=())
-    signature = dsse.Signature(keyid="maker", sig=KEY.sign(bare.pae()))
+    good = GOOD.statement()
+    made = Statement(
+        subjects=good.subjects,
+        predicate_type=good.predicate_type,
+        predicate={**good.predicate, **change},
+    )
     with pytest.raises(Malformed):
-        open_signed(
-            dsse.Envelope(
-                payload_type=reference.PAYLOAD_TYPE, payload=payload, signatures=(signature,)
-            ).encode()
-        )
+        open_signed(made.sign(KEY, keyid="maker"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_type": "https://in-toto.io/Statement/v0.1"},
+        {"subject": []},
+        {"subject": [{"name": "x", "digest": {}}]},
+        {"subject": [{"name": "x", "digest": {"sha256": "1" * 63}}]},
+        {"subject": [{"name": "x", "digest": {"sha256": "1" * 64, "sha512": "2"}}]},
+        {"subject": [{"name": "a\nb", "digest": {"sha256": "1" * 64}}]},
+        {"subject": [{"name": "x", "digest": {"sha256": "1" * 64}, "uri": "y"}]},
+        {"subject": [{"name": "x", "digest": {"sha256": "1" * 64}}] * 129},
+        {"predicate": []},
+        {"predicateType": "urn:strongroom:reference:3"},
+        {"more": 1},
+    ],
+)
+def test_a_statement_of_another_shape_is_refused_though_it_is_signed(change):
+    payload = json.dumps({**json.loads(GOOD.statement().encode()), **change}).encode()
+    bare = dsse.Envelope(payload_type=statement.PAYLOAD_TYPE, payload=payload, signatures=())
+    signature = dsse.Signature(keyid="maker", sig=KEY.sign(bare.pae()))
+    whole = dsse.Envelope(payload_type=statement.PAYLOAD_TYPE, payload=payload, signatures=(signature,))
+    with pytest.raises(Malformed):
+        open_signed(whole.encode())
+
+
+def test_other_statements_beside_it_change_nothing():
+    other = Statement(subjects=GOOD.subjects, predicate_type="https://slsa.dev/provenance/v1", predicate={})
+    beside = other.sign(OTHER, keyid="stranger")
+    assert open_signed(b"\n".join((beside, signed(), beside)) + b"\n") == GOOD
+    for data in (beside, b"\n".join((signed(), signed())), b"", b"\n", signed() + b"\n\n"):
+        with pytest.raises(Malformed):
+            open_signed(data)
+    with pytest.raises(Malformed):
+        statement.lines(b"\n".join([signed()] * 9))
+
+
+def test_a_platform_is_had_by_profile_or_by_tee():
+    assert GOOD.of("nitro") == NITRO
+    assert GOOD.of("snp").extra().tcb == {"committed.snp": 20}
+    with pytest.raises(NotFound):
+        GOOD.of("tdx")
+    two = Release(**TOLD, version=1, subjects=GOOD.subjects, platforms=(replace(SNP, profile="a"), SNP))
+    assert two.of("a").profile == "a"
+    with pytest.raises(Refused):
+        replace(two, platforms=(replace(SNP, profile="a"), replace(SNP, profile="b"))).of("snp")
+
+
+def test_the_same_release_is_the_same_bytes():
+    assert signed() == signed()
 
 
 def test_an_envelope_of_another_kind_is_refused():
@@ -328,11 +396,11 @@ def test_pinned_roots_are_those_of_the_tee():
 
 
 def test_reference_files_add_alternatives_and_tighten_minimums():
-    one = parse(changed(policy={"tcb": {"committed.snp": 22, "launch.snp": 3}}), GOOD.extra()).platforms[0]
-    assert one.references == ({"measurement": "cc" * 48}, *GOOD.references)
+    one = parse(changed(policy={"tcb": {"committed.snp": 22, "launch.snp": 3}}), SNP.extra()).platforms[0]
+    assert one.references == ({"measurement": "cc" * 48}, *SNP.references)
     assert one.policy.tcb == {"committed.snp": 22, "launch.snp": 3}
-    assert parse(FILE, GOOD.extra()).platforms[0].policy.tcb == {"committed.snp": 20}
-    assert parse(FILE, GOOD.extra()).digest != parse(FILE).digest
+    assert parse(FILE, SNP.extra()).platforms[0].policy.tcb == {"committed.snp": 20}
+    assert parse(FILE, SNP.extra()).digest != parse(FILE).digest
     # Of another TEE: not added.
     other = policy_file.Extra(tee="tdx", references=({"mr_td": "x"},), tcb={"a": 1})
     assert parse(FILE, other) == parse(FILE)

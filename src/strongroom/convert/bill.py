@@ -1,0 +1,100 @@
+"""The bill of materials of a base: CycloneDX 1.6 (ECMA-424), by the library `cyclonedx-python-lib` (extra `build`).
+
+The same packages are the same bytes: its serial number is made from what it is about, its time is a given one, and
+components are in the library's sorted order.
+"""
+
+from __future__ import annotations
+
+import importlib
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from strongroom.encoding import canonical
+from strongroom.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+MAX_BYTES = 1024 * 1024
+_SPACE = uuid.UUID("6a0c9a44-27e1-5f0e-9d8a-3b7b1d0e5c21")  # of this project's bills, once and for all
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Package:
+    """One thing that went into a base, as packages.json has it. `kind` is "deb", "wheel", "source" or "builder"."""
+
+    kind: str
+    name: str
+    version: str
+    digest: str
+    suite: str = ""
+
+    @property
+    def purl(self) -> str:
+        """Its package URL."""
+        tail = f"{quote(self.name)}@{quote(self.version)}"
+        match self.kind:
+            case "deb":
+                return f"pkg:deb/debian/{tail}?arch=amd64&distro={quote(self.suite or 'bookworm')}"
+            case "wheel":
+                return f"pkg:pypi/{tail}"
+        return f"pkg:generic/{tail}"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `digest` is of the package's one file, and not of a tree."""
+        return self.kind == "deb"
+
+
+def write(
+    packages: Iterable[Package], *, name: str, version: str, about: str, moment: datetime
+) -> dict[str, Any]:
+    """The document. about: the digest that names what was built. Raises `Unavailable` without the library."""
+    bom, component, model, purl = (
+        _library(part)
+        for part in ("cyclonedx.model.bom", "cyclonedx.model.component", "cyclonedx.model", "packageurl")
+    )
+    whole = component.Component(
+        name=name,
+        version=version,
+        type=component.ComponentType.OPERATING_SYSTEM,
+        bom_ref=f"urn:strongroom:base:{about.removeprefix('sha256:')}",
+    )
+    parts = []
+    for one in sorted(set(packages)):
+        hashed = [model.HashType(alg=model.HashAlgorithm.SHA_256, content=one.digest.removeprefix("sha256:"))]
+        parts.append(
+            component.Component(
+                name=one.name,
+                version=one.version,
+                type=component.ComponentType.LIBRARY,
+                bom_ref=f"{one.kind}:{one.purl}",
+                purl=purl.PackageURL.from_string(one.purl),
+                hashes=hashed if one.is_file else (),
+            )
+        )
+    made = bom.Bom(
+        serial_number=uuid.uuid5(_SPACE, about),
+        metadata=bom.BomMetaData(timestamp=moment, component=whole),
+        components=parts,
+    )
+    made.register_dependency(whole, parts)
+    output, schema = _library("cyclonedx.output"), _library("cyclonedx.schema")
+    text = output.make_outputter(made, schema.OutputFormat.JSON, schema.SchemaVersion.V1_6).output_as_string()
+    document: dict[str, Any] = canonical.loads(text.encode(), what="bill of materials", max_bytes=MAX_BYTES)
+    return document
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise Unavailable(
+            "bill of materials: the library `cyclonedx-python-lib` is not installed",
+            code="no-cyclonedx",
+            hint="install strongroom[build]",
+        ) from None
