@@ -30,6 +30,7 @@ from strongroom.convert import (
     base_files,
     base_profile,
     base_python,
+    bill,
     disk_image,
     eif,
     initramfs,
@@ -152,9 +153,7 @@ def assemble(given: Sources, cache: Path, progress: Progress) -> dict[str, bytes
         **parts,
         base_document.BASE: base.encode(),
         base_document.PACKAGES: packages,
-        base_document.SBOM: base_document.sbom(
-            given.packages, name=digest.sha256(base.encode()), newest=newest
-        ),
+        base_document.SBOM: bill.encode(given.packages, about=digest.sha256(base.encode()), newest=newest),
     }
 
 

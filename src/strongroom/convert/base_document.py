@@ -1,4 +1,4 @@
-"""The documents beside a base: `base.json`, `packages.json` and the SPDX bill of materials.
+"""The documents beside a base: `base.json` and `packages.json`. The third, the bill of materials, is `bill`'s.
 
 `base.json` is canonical JSON (format "strongroom-base/2")::
 
@@ -16,17 +16,13 @@ and of profile "local" only, since other platforms' registers depend on more tha
 
 `packages.json` is a list of {kind, name, version, digest, origin, suite}, all that somebody needs to build the same again:
 what to ask for, where, and what must come.
-
-SPDX 2.3 (ISO/IEC 5962): https://spdx.github.io/spdx-spec/v2.3/
 """
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from strongroom.convert import base_disk, base_profile, disk_image, eif, initramfs, uki
 from strongroom.convert.measure import tpm
@@ -45,7 +41,7 @@ MACHINE = "q35"
 KERNEL, INITRD, CMDLINE, DISK = "bzImage", "initrd", "cmdline", "base.disk"
 PARTS = (KERNEL, INITRD, CMDLINE, DISK)
 EFI, IMAGE, EIF = "strongroom.efi", "strongroom.img", "strongroom.eif"
-BASE, PACKAGES, SBOM = "base.json", "packages.json", "sbom.spdx.json"
+BASE, PACKAGES, SBOM = "base.json", "packages.json", "sbom.cdx.json"
 ALL = (*PARTS, BASE, PACKAGES, SBOM)
 MAX_BYTES = 64 * 1024
 MAX_PACKAGES = 256 * 1024
@@ -314,59 +310,6 @@ def parse_packages(data: bytes) -> tuple[Package, ...]:
         one.done()
         out.append(made)
     return tuple(out)
-
-
-def sbom(packages: Iterable[Package], *, name: str, newest: int) -> bytes:
-    """The bill of materials; `newest` (seconds since 1970) stands for its time of creation, so that it is always the same."""
-    ordered = sorted(packages, key=lambda one: (one.kind, one.name))
-    created = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    document: dict[str, Any] = {
-        "spdxVersion": "SPDX-2.3",
-        "dataLicense": "CC0-1.0",
-        "SPDXID": "SPDXRef-DOCUMENT",
-        "name": "strongroom-base",
-        "documentNamespace": f"urn:strongroom:base:{name.removeprefix('sha256:')}",
-        "creationInfo": {"created": created, "creators": ["Tool: strongroom-base-build"]},
-        "packages": [_spdx(index, one) for index, one in enumerate(ordered)],
-        "relationships": [
-            {
-                "spdxElementId": "SPDXRef-DOCUMENT",
-                "relationshipType": "DESCRIBES",
-                "relatedSpdxElement": f"SPDXRef-{index}",
-            }
-            for index in range(len(ordered))
-        ],
-    }
-    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def _spdx(index: int, package: Package) -> dict[str, Any]:
-    out: dict[str, Any] = {
-        "SPDXID": f"SPDXRef-{index}",
-        "name": package.name,
-        "versionInfo": package.version,
-        "downloadLocation": "NOASSERTION",
-        "filesAnalyzed": False,
-        "licenseConcluded": "NOASSERTION",
-        "licenseDeclared": "NOASSERTION",
-        "copyrightText": "NOASSERTION",
-    }
-    purl = {
-        "deb": f"pkg:deb/debian/{package.name}@{package.version}?arch=amd64&distro={package.suite or 'bookworm'}",
-        "builder": f"pkg:generic/{package.name}@{package.version}",
-    }.get(package.kind, f"pkg:pypi/{package.name}@{package.version}")
-    out["externalRefs"] = [
-        {
-            "referenceCategory": "PACKAGE-MANAGER",
-            "referenceType": "purl",
-            "referenceLocator": purl.replace("+", "%2B"),
-        }
-    ]
-    if (
-        package.kind == "deb"
-    ):  # the digest is of the package's file, as this field wants; others are in packages.json
-        out["checksums"] = [{"algorithm": "SHA256", "checksumValue": package.digest.removeprefix("sha256:")}]
-    return out
 
 
 def _pcr0(reference: dict[str, str], *, memory_guard: bool) -> str:

@@ -7,8 +7,9 @@ components are in the library's sorted order.
 from __future__ import annotations
 
 import importlib
+import json
 import uuid
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -17,44 +18,46 @@ from strongroom.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
+
+    from strongroom.convert.base_document import Package
 
 MAX_BYTES = 1024 * 1024
 _SPACE = uuid.UUID("6a0c9a44-27e1-5f0e-9d8a-3b7b1d0e5c21")  # of this project's bills, once and for all
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
-class Package:
-    """One thing that went into a base, as packages.json has it. `kind` is "deb", "wheel", "source" or "builder"."""
+def purl(package: Package) -> str:
+    """Its package URL."""
+    tail = f"{quote(package.name)}@{quote(package.version)}"
+    match package.kind:
+        case "deb":
+            return f"pkg:deb/debian/{tail}?arch=amd64&distro={quote(package.suite or 'bookworm')}"
+        case "wheel":
+            return f"pkg:pypi/{tail}"
+    return f"pkg:generic/{tail}"
 
-    kind: str
-    name: str
-    version: str
-    digest: str
-    suite: str = ""
 
-    @property
-    def purl(self) -> str:
-        """Its package URL."""
-        tail = f"{quote(self.name)}@{quote(self.version)}"
-        match self.kind:
-            case "deb":
-                return f"pkg:deb/debian/{tail}?arch=amd64&distro={quote(self.suite or 'bookworm')}"
-            case "wheel":
-                return f"pkg:pypi/{tail}"
-        return f"pkg:generic/{tail}"
+def is_file(package: Package) -> bool:
+    """Whether its digest is of one file, and not of a tree."""
+    return package.kind == "deb"
 
-    @property
-    def is_file(self) -> bool:
-        """Whether `digest` is of the package's one file, and not of a tree."""
-        return self.kind == "deb"
+
+def in_order(packages: Iterable[Package]) -> list[Package]:
+    """Each once, in one order."""
+    return sorted(set(packages), key=lambda one: (one.kind, one.name, one.version, one.digest, one.suite))
+
+
+def encode(packages: Iterable[Package], *, about: str, newest: int) -> bytes:
+    """The file beside a base. newest: seconds since 1970 that stand for its time of creation."""
+    moment = datetime.fromtimestamp(newest, UTC)
+    document = write(packages, name="strongroom-base", version="1", about=about, moment=moment)
+    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def write(
     packages: Iterable[Package], *, name: str, version: str, about: str, moment: datetime
 ) -> dict[str, Any]:
     """The document. about: the digest that names what was built. Raises `Unavailable` without the library."""
-    bom, component, model, purl = (
+    bom, component, model, urls = (
         _library(part)
         for part in ("cyclonedx.model.bom", "cyclonedx.model.component", "cyclonedx.model", "packageurl")
     )
@@ -65,16 +68,16 @@ def write(
         bom_ref=f"urn:strongroom:base:{about.removeprefix('sha256:')}",
     )
     parts = []
-    for one in sorted(set(packages)):
+    for one in in_order(packages):
         hashed = [model.HashType(alg=model.HashAlgorithm.SHA_256, content=one.digest.removeprefix("sha256:"))]
         parts.append(
             component.Component(
                 name=one.name,
                 version=one.version,
                 type=component.ComponentType.LIBRARY,
-                bom_ref=f"{one.kind}:{one.purl}",
-                purl=purl.PackageURL.from_string(one.purl),
-                hashes=hashed if one.is_file else (),
+                bom_ref=f"{one.kind}:{purl(one)}",
+                purl=urls.PackageURL.from_string(purl(one)),
+                hashes=hashed if is_file(one) else (),
             )
         )
     made = bom.Bom(

@@ -22,7 +22,7 @@ from strongroom.appraisal.reference import Reference, Release
 from strongroom.appraisal.statement import Statement, Subject
 from strongroom.convert import base_document, bill
 from strongroom.crypto import digest
-from strongroom.encoding import canonical, fields
+from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Misuse, NotFound, Refused
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from strongroom.convert.bill import Package
+    from strongroom.convert.base_document import Package
     from strongroom.crypto.sign import SigningKey, VerifyingKey
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -77,14 +77,11 @@ class Verified:
 def read(folder: Path) -> Built:
     """A base's folder. Raises `Refused` when a file is not the one that its document names, `NotFound`, `Malformed`."""
     data = base_document.read(folder / base_document.BASE, base_document.MAX_BYTES)
-    top = canonical.loads(data, what=base_document.BASE, max_bytes=base_document.MAX_BYTES)
-    document = fields.Fields(top, base_document.BASE)
-    profile = document.name("profile") if "profile" in document.names() else "local"
-    named = document.object("files")
+    base = base_document.parse(data)
+    profile = base.profile.name
     files = []
-    for name in sorted(named.names()):
-        stated = named.object(name).digest("digest")
-        if "/" in name or _digest(folder / name) != stated:
+    for name, (_, stated) in sorted(base.files.items()):
+        if _digest(folder / name) != stated:
             raise Refused(
                 f"{folder / name}: not the file that {base_document.BASE} names",
                 code="wrong-digest",
@@ -92,16 +89,15 @@ def read(folder: Path) -> Built:
             )
         files.append(Subject(name=f"{profile}/{name}", digest=stated))
     files.append(Subject(name=f"{profile}/{base_document.BASE}", digest=digest.sha256(data)))
-    packages = base_document.read(folder / base_document.PACKAGES, base_document.MAX_PART)
-    if digest.sha256(packages) != document.digest("packages"):
+    packages = base_document.read(folder / base_document.PACKAGES, base_document.MAX_PACKAGES)
+    if digest.sha256(packages) != base.packages:
         raise Refused(f"{folder}: {base_document.PACKAGES} is another one's", code="wrong-digest")
-    local = document.object("reference") if "reference" in document.names() else None
     return Built(
         profile=profile,
-        debug=document.boolean("debug"),
+        debug=base.debug,
         files=tuple(files),
-        packages=_packages(packages),
-        local={} if local is None else {name: local.text(name, max_length=400) for name in local.names()},
+        packages=base_document.parse_packages(packages),
+        local=base.reference,
     )
 
 
@@ -221,7 +217,7 @@ def _signed_by(line: bytes, key: VerifyingKey) -> bool:
 
 
 def _provenance(bases: Sequence[Built], keyid: str) -> dict[str, Any]:
-    packages = sorted({package for one in bases for package in one.packages})
+    packages = bill.in_order(package for one in bases for package in one.packages)
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
@@ -230,8 +226,8 @@ def _provenance(bases: Sequence[Built], keyid: str) -> dict[str, Any]:
             "resolvedDependencies": [
                 {
                     "name": one.name,
-                    "uri": one.purl,
-                    "digest": {"sha256" if one.is_file else _TREE: one.digest.removeprefix("sha256:")},
+                    "uri": bill.purl(one),
+                    "digest": {"sha256" if bill.is_file(one) else _TREE: one.digest.removeprefix("sha256:")},
                 }
                 for one in packages
             ],
@@ -250,21 +246,6 @@ def _bill(made: Release, bases: Sequence[Built]) -> dict[str, Any]:
     about = digest.sha256(canonical.dumps([one.digest for one in made.subjects]))
     packages = {package for one in bases for package in one.packages}
     return bill.write(packages, name=made.name, version=str(made.version), about=about, moment=made.issued)
-
-
-def _packages(data: bytes) -> tuple[Package, ...]:
-    value = canonical.loads(data, what=base_document.PACKAGES, max_bytes=bill.MAX_BYTES)
-    top = fields.Fields({"packages": value}, base_document.PACKAGES)
-    return tuple(
-        bill.Package(
-            kind=one.text("kind", max_length=16),
-            name=one.text("name", max_length=200),
-            version=one.text("version", max_length=200),
-            digest=one.digest("digest"),
-            suite=one.text_map_of(("suite",), max_length=64)["suite"] if "suite" in one.names() else "",
-        )
-        for one in top.objects("packages", max_items=1024)
-    )
 
 
 def _digest(path: Path) -> str:

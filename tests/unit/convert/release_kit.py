@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from strongroom.convert import base_document
+from strongroom.convert import base_document, base_profile
+from strongroom.convert.base_document import Package
 from strongroom.encoding import canonical
 
 
@@ -12,18 +13,26 @@ def digest(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-PACKAGES = [
-    {"kind": "deb", "name": "libc6", "version": "2.36-9+deb12u10", "digest": digest(b"libc6")},
-    {"kind": "source", "name": "strongroom", "version": "0.1.0", "digest": digest(b"agent")},
-    {"kind": "wheel", "name": "pyrage", "version": "1.4", "digest": digest(b"pyrage")},
-]
+PACKAGES = (
+    Package(
+        kind="deb",
+        name="libc6",
+        version="2.36-9+deb12u10",
+        digest=digest(b"libc6"),
+        origin="Debian",
+        suite="bookworm",
+    ),
+    Package(kind="source", name="strongroom", version="0.1.0", digest=digest(b"agent")),
+    Package(kind="wheel", name="pyrage", version="1.4", digest=digest(b"pyrage")),
+)
 
 
 def base(folder, profile="snp", *, debug=False, packages=None):
     """Write a base's folder."""
     folder.mkdir(parents=True)
-    files = {name: f"{profile} {name}".encode() for name in base_document.PARTS}
-    listed = canonical.dumps(PACKAGES if packages is None else packages)
+    names = base_document.parts_of(base_profile.PROFILES[profile])
+    files = {name: f"{profile} {name}".encode() for name in names}
+    listed = base_document.packages_json(PACKAGES if packages is None else packages)
     document = {
         "format": "strongroom-base/2",
         "profile": profile,
@@ -33,7 +42,9 @@ def base(folder, profile="snp", *, debug=False, packages=None):
         "root_hash": digest(b"root"),
     }
     if profile == "local":
-        document["reference"] = {"firmware": digest(b"f"), "kernel": digest(b"k"), "machine": "q35"}
+        parts = ("firmware", "kernel", "initrd", "cmdline")
+        document["reference"] = {**{name: digest(name.encode()) for name in parts}, "machine": "q35"}
+        document["pcr0"] = {"guarded": digest(b"g"), "unguarded": digest(b"u")}
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / base_document.PACKAGES).write_bytes(listed)
