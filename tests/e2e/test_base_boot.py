@@ -1,5 +1,6 @@
 """Bases that boot, and bases that must not: plain QEMU, with a stand-in where the agent would be."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -72,12 +73,35 @@ def stand_in(tmp_path_factory) -> Path:
     return out
 
 
-def test_the_agent_finds_what_it_was_promised_and_no_more(stand_in):
-    import json
-
+@pytest.fixture(scope="module")
+def plain(stand_in) -> dict:
+    """What it finds on a machine as nodes start it."""
     said = bench_base.boot(stand_in, until=b"\n")
     assert said is not None
-    facts = json.loads(said.data)
+    return json.loads(said.data)
+
+
+def test_rule_26_what_no_register_covers_changes_nothing_for_the_agent(stand_in, plain, tmp_path):
+    """SMBIOS strings and credentials, processors, memory, the clock, fw_cfg files and a further disk are the host's word."""
+    (tmp_path / "other.disk").write_bytes(b"strongroom.root=0" * 4096)
+    said = bench_base.boot(
+        stand_in,
+        until=b"\n",
+        more=(
+            *("-smp", "2", "-m", "640", "-rtc", "base=2001-01-01T00:00:00"),
+            *("-smbios", "type=1,manufacturer=init=/bin/sh,serial=console=ttyS0"),
+            *("-smbios", "type=11,value=io.systemd.credential:agent=evil"),
+            *("-fw_cfg", "name=opt/strongroom/cmdline,string=console=ttyS0"),
+            *("-drive", f"file={tmp_path}/other.disk,if=none,id=other,format=raw,readonly=on"),
+            *("-device", "virtio-blk-pci,drive=other,serial=base2"),
+        ),
+    )
+    assert said is not None
+    assert json.loads(said.data) == plain
+
+
+def test_the_agent_finds_what_it_was_promised_and_no_more(plain):
+    facts = json.loads(json.dumps(plain))
     assert facts["pid"] == 1
     assert facts["environment"].pop("LC_CTYPE", "C.UTF-8") == "C.UTF-8"  # set by Python itself
     assert facts["environment"] == {"PATH": "/usr/bin"}

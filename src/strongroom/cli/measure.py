@@ -117,22 +117,13 @@ def predict(
 def _built_for(folder: Path) -> str:
     """The profile that the base's document names."""
     from strongroom.convert import base_document
-    from strongroom.encoding import canonical
-    from strongroom.errors import Malformed
 
-    file = folder / base_document.BASE
-    if not file.is_file():
+    if not (folder / base_document.BASE).is_file():
         raise Misuse(
             f"{folder}: has no {base_document.BASE} that says what it was built for",
             hint="say --for local, uki, snp, tdx or nitro",
         )
-    document = canonical.loads(
-        files.read(file, max_bytes=base_document.MAX_BYTES), what=str(file), max_bytes=base_document.MAX_BYTES
-    )
-    profile = document.get("profile", "local") if isinstance(document, dict) else None
-    if not isinstance(profile, str):
-        raise Malformed(f"{file}: its profile is no text", code="bad-value")
-    return profile
+    return base_document.load(folder).profile.name
 
 
 def _parts(folder: Path, profile: str) -> Parts:
@@ -140,23 +131,22 @@ def _parts(folder: Path, profile: str) -> Parts:
     from strongroom.convert import base_document
     from strongroom.convert.measure.predict import Parts
 
-    single = _ONE_FILE.get(profile)
-    if single is None:
-        names = {
-            "kernel": base_document.KERNEL,
-            "initrd": base_document.INITRD,
-            "cmdline": base_document.CMDLINE,
+    wanted = {
+        "nitro": {"eif": base_document.EIF},
+        "uki": {"uki": base_document.EFI},
+    }.get(profile)
+    single = wanted is not None and folder.is_file()
+    names = wanted or {
+        "kernel": base_document.KERNEL,
+        "initrd": base_document.INITRD,
+        "cmdline": base_document.CMDLINE,
+    }
+    return Parts(
+        **{
+            part: base_document.read(folder if single else folder / name, base_document.MAX_PART)
+            for part, name in names.items()
         }
-    else:
-        names = {single[0]: single[1]}
-    found = {}
-    for part, name in names.items():
-        path = folder if single is not None and folder.is_file() else folder / name
-        found[part] = base_document.read(path, base_document.MAX_PART)
-    return Parts(**found)
-
-
-_ONE_FILE = {"nitro": ("eif", "strongroom.eif"), "uki": ("uki", "strongroom.efi")}
+    )
 
 
 def _firmware(given: Path | None, profile: str) -> bytes | None:

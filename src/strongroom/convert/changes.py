@@ -97,7 +97,10 @@ def compare(old: Subject, new: Subject) -> tuple[Change, ...]:
     ]
     order = list(Topic)
     measured = (replace(one, registers=_registers(one.part, old, new)) for one in found)
-    return tuple(sorted(measured, key=lambda one: order.index(one.topic)))
+    # Of one topic, what came and what went stand before what changed.
+    return tuple(
+        sorted(measured, key=lambda one: (order.index(one.topic), None not in (one.before, one.after)))
+    )
 
 
 def changed_registers(old: Subject, new: Subject) -> dict[str, tuple[str, ...]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
 from strongroom.convert import base_disk, base_document, cpio
 from strongroom.convert.changes import Subject, Topic
 from strongroom.crypto import digest
-from strongroom.encoding import canonical
 from strongroom.errors import Malformed
 from strongroom.seal import browse
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 
     from strongroom.seal.tree import Entry
 
-MAX_PACKAGES_FILE = 4 << 20
 _RELEASE_AT = 0x20E  # in a bzImage: where its release stands, counted from byte 0x200
 _RELEASE = re.compile(rb"[0-9A-Za-z.+~_-]{1,64}")
 _MODULE = re.compile(rb"lib/modules/[^/]+/(?:.+/)?([^/]+)\.ko(?:\.[a-z0-9]+)?")
@@ -69,16 +66,17 @@ def subject(folder: Path) -> Subject:
         (Topic.DEBUG, "cmdline", "what the room prints"): "for nobody" if silent else "FOR EVERYBODY to read",
         (Topic.KERNEL, "kernel", "release"): release(kernel),
     }
-    for kind, name, version in _packages(folder):
-        facts[Topic.PACKAGE, "", f"{name} ({kind})"] = version
+    for one in _packages(folder):
+        # Its digest too: a package can change without a new version.
+        facts[Topic.PACKAGE, "", f"{one.name} ({one.kind})"] = f"{one.version} ({one.digest[:19]}…)"
     files = cpio.tree(initrd)
     trees = {"initrd": tuple(one for one in files if _MODULE.fullmatch(one.path) is None)}
-    for one in files:
-        module = _MODULE.fullmatch(one.path)
-        if module is not None and one.open is not None:
-            with one.open() as content:
+    for entry in files:
+        module = _MODULE.fullmatch(entry.path)
+        if module is not None and entry.open is not None:
+            with entry.open() as content:
                 name = module[1].decode("ascii", "backslashreplace")
-                facts[Topic.MODULE, "initrd", name] = digest.sha256(content.read())
+                facts[Topic.MODULE, "initrd", name] = digest.sha256(content.read())[:19] + "…"
     if (folder / base_document.DISK).is_file():
         disk = read(folder / base_document.DISK, base_document.MAX_PART)
         parts["disk"] = digest.sha256(disk)
@@ -112,33 +110,11 @@ def _disk(disk: bytes) -> tuple[Entry, ...]:
 
 
 def _profile(folder: Path) -> str:
-    file = folder / base_document.BASE
-    if not file.is_file():
-        return "not said"
-    data = base_document.read(file, base_document.MAX_BYTES)
-    document = canonical.loads(data, what=str(file), max_bytes=base_document.MAX_BYTES)
-    profile = document.get("profile", "local") if isinstance(document, dict) else None
-    if not isinstance(profile, str):
-        raise Malformed(f"{file}: its profile is no text", code="bad-value")
-    return profile
+    return base_document.load(folder).profile.name if (folder / base_document.BASE).is_file() else "not said"
 
 
-def _packages(folder: Path) -> list[tuple[str, str, str]]:
-    """(kind, name, version and, where that does not tell builds apart, digest) of packages.json."""
+def _packages(folder: Path) -> tuple[base_document.Package, ...]:
     file = folder / base_document.PACKAGES
     if not file.is_file():
-        return []
-    data = base_document.read(file, MAX_PACKAGES_FILE)
-    listed = canonical.loads(data, what=str(file), max_bytes=MAX_PACKAGES_FILE)
-    if not isinstance(listed, list):
-        raise Malformed(f"{file}: expected a list", code="not-a-list")
-    out = []
-    for one in listed:
-        texts = (
-            [one.get(key) for key in ("kind", "name", "version", "digest")] if isinstance(one, dict) else []
-        )
-        if len(texts) != 4 or not all(isinstance(text, str) for text in texts):
-            raise Malformed(f"{file}: an entry without kind, name, version and digest", code="bad-value")
-        kind, name, version, content = (json.dumps(text)[1:-1] for text in texts)
-        out.append((kind, name, f"{version} ({content[:19]}…)"))
-    return out
+        return ()
+    return base_document.parse_packages(base_document.read(file, base_document.MAX_PACKAGES))

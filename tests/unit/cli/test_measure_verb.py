@@ -11,6 +11,7 @@ from strongroom.cli import contract as contract_verb
 from strongroom.cli import main, measure
 from strongroom.errors import Misuse
 from strongroom_testing import firmware
+from tests.unit.convert import test_changes
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_what_is_missing_or_unknown_is_told(base, monkeypatch, capsys, words, to
 
 
 def test_a_base_says_what_it_was_built_for(base, monkeypatch, capsys):
-    (base / "base.json").write_text('{"profile": "snp"}')
+    (base / "base.json").write_bytes(test_changes.document("snp"))
     code, out, _ = run(monkeypatch, capsys, ".", *SNP[2:], "--json")
     found = json.loads(out)
     assert (code, found["profile"], found["tee"]) == (0, "snp", "snp")

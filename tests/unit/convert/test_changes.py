@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import replace
 
 import pytest
@@ -12,6 +11,7 @@ from strongroom.convert import (
     base,
     base_disk,
     base_document,
+    base_profile,
     changes,
     changes_base,
     changes_contract,
@@ -34,7 +34,7 @@ INITRD = {
     "lib/modules/6.1.0/erofs.ko": File(content=b"a module"),
 }
 DISK = {"usr/bin/python3": File(content=b"python", executable=True), "etc/passwd": File(content=b"root")}
-PACKAGES = [{"kind": "deb", "name": "libc6", "version": "2.36-9", "digest": "sha256:" + "1" * 64}]
+PACKAGES = (base_document.Package(kind="deb", name="libc6", version="2.36-9", digest="sha256:" + "1" * 64),)
 
 
 def folder(
@@ -47,9 +47,27 @@ def folder(
     (where / base_document.INITRD).write_bytes(initramfs.archive(initrd))
     (where / base_document.CMDLINE).write_text(line)
     (where / base_document.DISK).write_bytes(written.content)
-    (where / base_document.PACKAGES).write_text(json.dumps(packages))
-    (where / base_document.BASE).write_text(json.dumps({"profile": profile}))
+    (where / base_document.PACKAGES).write_bytes(base_document.packages_json(packages))
+    (where / base_document.BASE).write_bytes(document(profile))
     return where
+
+
+def document(profile):
+    """A base.json that names the profile; what it says of files is not looked at here."""
+    chosen = base_profile.PROFILES[profile]
+    local = profile == "local"
+    digest = "sha256:" + "0" * 64
+    return base_document.Base(
+        profile=chosen,
+        debug=False,
+        reference={**dict.fromkeys(("firmware", "kernel", "initrd", "cmdline"), digest), "machine": "q35"}
+        if local
+        else {},
+        files=dict.fromkeys(base_document.parts_of(chosen), (1, digest)),
+        root_hash=digest,
+        pcr0=dict.fromkeys(("guarded", "unguarded"), digest) if local else {},
+        packages=digest,
+    ).encode()
 
 
 def told(tmp_path, **changed):
@@ -89,9 +107,9 @@ def test_the_command_line_is_told_word_by_word(tmp_path):
     new = changes_base.subject(folder(tmp_path / "new", cmdline="quiet console=ttyS0 a=1 c root=2"))
     found = [one for one in changes.compare(old, new) if one.topic is Topic.CMDLINE]
     assert [(one.name, one.before, one.after) for one in found] == [
-        ("console", "none", "ttyS0"),
         ("b", "b", None),
         ("c", None, "c"),
+        ("console", "none", "ttyS0"),
     ]
     assert changes.compare(old, new)[0].topic is Topic.DEBUG
     assert "FOR EVERYBODY" in str(changes.compare(old, new)[0].after)
@@ -111,9 +129,9 @@ def test_a_word_that_is_there_twice_is_no_value_of_one(tmp_path):
 
 
 def test_packages_are_told_by_version(tmp_path):
-    other = [{**PACKAGES[0], "version": "2.36-10"}, {**PACKAGES[0], "name": "zlib1g"}]
+    other = (replace(PACKAGES[0], version="2.36-10"), replace(PACKAGES[0], name="zlib1g"))
     found, registers = told(tmp_path, packages=other)
-    changed, added = [one for one in found if one.topic is Topic.PACKAGE]
+    added, changed = [one for one in found if one.topic is Topic.PACKAGE]
     assert (changed.name, changed.before is not None, changed.after is not None) == (
         "libc6 (deb)",
         True,
