@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -197,7 +196,7 @@ def make_library(
     for one in root or ():
         if fields.DIGEST.fullmatch(one) is None:
             raise Misuse(f"--root {one[:100]!r}: not sha256: and 64 hexadecimal digits")
-    place = folder or _default_folder()
+    place = folder or files.state_folder("endorsements")
     return Library(
         shelf=Shelf(folder=place),
         marks=Marks(folder=place),
@@ -205,13 +204,6 @@ def make_library(
         roots=PINNED | frozenset(root or ()),
         offline=offline,
     )
-
-
-def _default_folder() -> Path:
-    # State, not cache: the newest numbers seen must outlive a cleaning of caches.
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "strongroom" / "endorsements"
 
 
 def _described(one: Listed) -> dict[str, object]:

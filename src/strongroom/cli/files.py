@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from strongroom.errors import Malformed, Misuse
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def read(path: Path, *, max_bytes: int) -> bytes:
@@ -53,3 +50,10 @@ def write(path: Path, data: bytes, *, private: bool = False, replace: bool = Fal
         if isinstance(failure, OSError) and failure.filename is None:
             failure.filename = str(path)  # a full disk does not say whose
         raise
+
+
+def state_folder(name: str) -> Path:
+    """Where something that has to outlive a cleaning of caches is kept: $XDG_STATE_HOME/strongroom/NAME."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return base / "strongroom" / name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -264,7 +263,7 @@ def _verified(data: bytes, trust: list[Path] | None, state: Path | None, at: str
 
     made = release_file.verify(data, trusted=_keys(trust), now=moment(at))
     mark = Mark(name=f"reference/{made.keyid}/{made.release.name}", number=made.release.version)
-    Marks(folder=state or _state()).raise_to((mark,))
+    Marks(folder=state or files.state_folder("references")).raise_to((mark,))
     return made
 
 
@@ -325,13 +324,3 @@ def _lines(made: Release) -> Iterator[str]:
                 yield f"{one.profile} {number}: {key} {value}"
     for subject in made.subjects:
         yield f"{subject.digest}  {subject.name}"
-
-
-def _state() -> Path:
-    # State, not cache: the newest numbers seen must outlive a cleaning of caches.
-    state = os.environ.get("XDG_STATE_HOME", "")
-    return (
-        (Path(state) if state.startswith("/") else Path.home() / ".local" / "state")
-        / "strongroom"
-        / "references"
-    )

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from strongroom.fetch.registry_names import Reference
 
 CHUNK = 8 * 1024 * 1024
+MAX_PAGES = 16
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,15})", re.ASCII)
+_NEXT = re.compile(r'<([^<>]{1,2048})>;\s*rel="?next"?', re.ASCII)
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -163,10 +165,22 @@ class Pusher:
 
 def referrers(session: Session, subject: str) -> tuple[Listed, ...]:
     """What a registry lists as being about `subject`, by its API or by the fallback tag. To be verified, all of it."""
-    with session.ask("GET", session.url(f"/referrers/{subject}")) as reply:
-        if reply.status == 200 and reply.kind == artifact.INDEX:
+    found: list[Listed] = []
+    url = session.url(f"/referrers/{subject}")
+    for page in range(MAX_PAGES):
+        with session.ask("GET", url) as reply:
+            if reply.status != 200 or reply.kind != artifact.INDEX:
+                if page:
+                    raise Unavailable(f"{url}: HTTP {reply.status} in a list", code="registry-answer")
+                break
             data = reply.whole(max_bytes=LIMITS.document_bytes)
-            return artifact.parse_list(data, what=f"referrers of {subject}", limits=LIMITS)
+            found.extend(artifact.parse_list(data, what=f"referrers of {subject}", limits=LIMITS))
+            more = _NEXT.search(reply.one("link"))
+            if more is None:
+                return tuple(found)
+            url = session.within(reply, more[1])
+    else:
+        raise Refused(f"{url}: more than {MAX_PAGES} pages about one thing", code="too-many")
     return at_tag(session, subject)
 
 

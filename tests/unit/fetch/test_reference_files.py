@@ -107,6 +107,15 @@ def test_what_is_signed_verifies_and_shows(run, sign, bases, tmp_path):
     assert len(json.loads(run("show", file, "--json", trust=None)[1])) == 3
 
 
+def test_a_contract_takes_what_is_shown(run, sign, tmp_path):
+    from strongroom.cli import contract
+
+    shown = tmp_path / "values.json"
+    shown.write_text(run("show", sign(), "--for", "snp")[1])
+    (platform,) = contract._hardware([shown], [], any_machine=True)
+    assert (platform.tee, list(platform.references)) == ("snp", SNP["references"])
+
+
 def test_nothing_for_a_contract_without_a_trusted_signature(run, sign):
     file = sign()
     assert run("show", file, "--for", "snp", trust=None)[0] == 2

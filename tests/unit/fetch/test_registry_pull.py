@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -191,6 +195,36 @@ def test_a_pull_that_was_interrupted_goes_on_where_it_stopped(one, kept, index, 
     assert not (tmp_path / "partial" / digest[7:]).exists()
 
 
+def test_a_pull_that_was_killed_goes_on_where_it_stopped(one, kept, index, tmp_path):
+    digest = layer(kept)["digest"]
+    whole = (kept[2][0].path / "blobs/sha256" / digest[7:]).read_bytes()
+    killed = threading.Event()
+
+    def stall():
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(whole)
+        yield whole[:150_000]
+        killed.wait(20)
+
+    one.spoil(digest, lambda *_: Reply(raw=stall()))
+    program = (
+        "import sys; from pathlib import Path; from strongroom.convert import oci; from strongroom.fetch import registry,"
+        " registry_names; from strongroom.fetch.registry_session import Access;"
+        "registry.pull(registry_names.parse(sys.argv[1]), platform=oci.parse_platform('linux/amd64'),"
+        " into=Path(sys.argv[2]), access=Access(ca=Path(sys.argv[3])))"
+    )
+    words = [str(name(one.host, index)), str(tmp_path / "cache"), str(one.ca)]
+    partial = tmp_path / "cache" / "partial" / digest[7:]
+    with subprocess.Popen([sys.executable, "-c", program, *words]) as child:
+        ends = time.monotonic() + 20
+        while not (partial.exists() and partial.stat().st_size == 150_000) and time.monotonic() < ends:
+            time.sleep(0.02)
+        child.kill()
+    killed.set()
+    one.heal()
+    pull(one, index, tmp_path / "cache")
+    assert one.asked[-1].header("range") == "bytes=150000-"
+
+
 def test_a_poisoned_beginning_is_thrown_away(one, kept, index, tmp_path):
     digest = layer(kept)["digest"]
     (tmp_path / "partial").mkdir()
@@ -293,8 +327,6 @@ def test_rule_59_layers_that_are_too_much_together_are_not_begun(one, index, tmp
 
 
 def test_rule_59_a_trickle_meets_its_end(one, index, tmp_path):
-    import time
-
     def trickle():
         yield b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.index.v1+json\r\n"
         yield b"Content-Length: 1000\r\n\r\n"

@@ -216,6 +216,32 @@ def test_what_is_about_it_is_bounded(one):
     one.files.clear()
 
 
+def test_a_list_in_pages_is_read_to_its_end_and_no_further(one):
+    digest = "sha256:" + "4" * 64
+    where = f"/v2/team/it/referrers/{digest}"
+
+    def page(number, link):
+        part = artifact.part_of(str(number).encode(), artifact.MANIFEST)
+        rows = artifact.encode_list((artifact.Listed(part=part, artifact_type=KIND),))
+        return of_type(artifact.INDEX, rows, *([("Link", f'<{link}>; rel="next"')] if link else []))
+
+    session = Session(access(one), one.host, "team/it")
+    one.files |= {where: page(1, "/more"), "/more": page(2, "/last"), "/last": page(3, "")}
+    assert len(registry_push.referrers(session, digest)) == 3
+    one.files["/last"] = page(3, where)
+    with pytest.raises(Refused) as caught:
+        registry_push.referrers(session, digest)
+    assert caught.value.code == "too-many"
+    one.files["/last"] = page(3, "https://127.0.0.1:1/elsewhere")
+    with pytest.raises(Refused) as caught:
+        registry_push.referrers(session, digest)
+    assert caught.value.code == "redirect"
+    one.files["/last"] = Reply(status=500)
+    with pytest.raises(Unavailable):
+        registry_push.referrers(session, digest)
+    one.files.clear()
+
+
 @pytest.mark.parametrize(
     "change",
     [
