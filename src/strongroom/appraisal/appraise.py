@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.appraisal import profiles
 from strongroom.appraisal.policy import ANY_MACHINE, check_policy
 from strongroom.crypto import digest
 from strongroom.encoding import fields
@@ -73,6 +74,7 @@ NOTHING_ASKED = Check(
     got="none that decides",
     ok=False,
     hint="a defect of the caller: it asked for a verdict before it had checked anything",
+    source="design 6",
 )
 
 
@@ -83,6 +85,7 @@ def _binding(binding: Binding, contract: Contract) -> Check:
         got=binding.contract,
         ok=binding.contract == contract.digest,
         hint="" if binding.contract == contract.digest else "the evidence was made under another contract",
+        source="model/binding.py",
     )
 
 
@@ -93,6 +96,7 @@ def _lifetime(now: datetime, expires: datetime) -> Check:
         got=fields.format_time(expires),
         ok=expires > now,
         hint="" if expires > now else "the contract has ended, or the lifetime given is not positive",
+        source="contract: limits.not_after",
     )
 
 
@@ -117,6 +121,7 @@ def check_platforms(
                 got="none",
                 ok=False,
                 hint="an empty list accepts nothing",
+                source="contract: platforms",
             ),
         )
     return min(tried, key=_distance)
@@ -145,6 +150,7 @@ def _platform(
             hint=""
             if platform.simulated or not claims.simulated
             else "only a platform with `simulated: true` accepts this root, and every party signs that",
+            source="contract: platforms.simulated",
         ),
         Check(
             name="platform.debug",
@@ -154,6 +160,7 @@ def _platform(
             hint="the host may look into a room in debug mode; no contract accepts that"
             if claims.debug
             else "",
+            source=profiles.DEBUG.get(claims.tee, "design 4"),
         ),
         Check(
             name="platform.memory_guard",
@@ -163,6 +170,7 @@ def _platform(
             hint=""
             if claims.memory_guard or not platform.memory_guard
             else "start the room with its memory guard on",
+            source="contract: platforms.memory_guard",
         ),
         _among(
             "platform.root",
@@ -190,7 +198,13 @@ def _measured(claims: Claims, contract: str) -> Check:
 
 def _machine(claims: Claims, platform: Platform) -> Check:
     if ANY_MACHINE in platform.machines and claims.machine:
-        return Check(name="platform.machine", expected="any machine", got=claims.machine, ok=True)
+        return Check(
+            name="platform.machine",
+            expected="any machine",
+            got=claims.machine,
+            ok=True,
+            source="contract: platforms.machines",
+        )
     return _among(
         "platform.machine",
         platform.machines,
@@ -260,12 +274,26 @@ def _listed(values: tuple[str, ...]) -> str:
 
 def _check(name: str, expected: str, got: str, *, hint: str, ok: bool | None = None) -> Check:
     held = expected == got if ok is None else ok
-    return Check(name=name, expected=expected, got=got, ok=held, hint="" if held else hint)
+    return Check(
+        name=name, expected=expected, got=got, ok=held, hint="" if held else hint, source=_source(name)
+    )
+
+
+def _source(name: str) -> str:
+    """Which part of the contract asks for a check of a platform: the key that the check is named for."""
+    key = name.split(".")[1]
+    named = {"reference": "references", "root": "roots", "machine": "machines", "contract": ""}.get(key, key)
+    return f"contract: platforms.{named}" if named else "design 3"
 
 
 def _among(name: str, allowed: tuple[str, ...], got: str, *, hint: str) -> Check:
     held = got in allowed
     shown = allowed[0] if len(allowed) == 1 else f"one of {len(allowed)}: " + ", ".join(allowed[:4])
     return Check(
-        name=name, expected=shown if allowed else "nothing", got=got, ok=held, hint="" if held else hint
+        name=name,
+        expected=shown if allowed else "nothing",
+        got=got,
+        ok=held,
+        hint="" if held else hint,
+        source=_source(name),
     )

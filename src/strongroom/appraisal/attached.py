@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 ANY = "any"
 _AT = "platform.devices"
-_SOURCE = "policy"
 _NOBODY = policy_model.Devices(count=0, roots=(), machines=())
 
 
@@ -40,7 +39,6 @@ def check_devices(claims: Claims, wanted: Devices | None, *, simulated: bool) ->
             str(len(found)),
             len(found) == agreed.count,
             hint="every device of the room is attested and agreed on, and no other",
-            source=_SOURCE,
         )
     if not found:
         return
@@ -90,7 +88,6 @@ def _each(found: tuple[Claims, ...], what: str, expected: str, fault: Callable[[
         f"{len(faults)} of {len(found)}: {first}"[: 2 * MAX_TEXT] if faults else f"all {len(found)}",
         not faults,
         hint="one device that is not as the parties agreed fails the room",
-        source=_SOURCE,
     )
 
 

@@ -94,6 +94,7 @@ _NOT_LOOKED_AT = Check(
     got="not looked at, since a check before it failed",
     ok=False,
     hint="settle the failed checks above first",
+    source="design 5.4",
 )
 
 
@@ -104,6 +105,7 @@ def verified(tee: str) -> Check:
         expected=f"{tee} evidence that verifies and is bound to this request",
         got="verified",
         ok=True,
+        source=f"docs/tee/{tee}.md",
     )
 
 
@@ -115,7 +117,7 @@ def refused(cause: EvidenceRefused) -> Check:
         got=cause.got,
         ok=False,
         hint=cause.hint,
-        source=cause.source,
+        source=cause.source or "docs/tee",
     )
 
 
@@ -127,4 +129,5 @@ def malformed(cause: Malformed) -> Check:
         got=cause.message,
         ok=False,
         hint=cause.hint or "the evidence is damaged, or made by a program of another version",
+        source="docs/tee",
     )

@@ -31,7 +31,6 @@ DEFAULT_STATUS: Mapping[str, datetime | None] = {UP_TO_DATE: None}
 DEFAULT_MAX_AGE = 300  # seconds
 _SKEW = timedelta(minutes=5)
 _TIME_FACT = "timestamp_ms"
-_LANGUAGE = "policy"
 
 
 def check_policy(
@@ -215,7 +214,6 @@ def _facts(at: str, claims: Claims, wanted: Mapping[str, tuple[Value, ...]]) -> 
             shown(got),
             any(same(got, value) for value in values) and got != policy_model.NOT_COMPARED,
             hint="the claims have no such fact" if got is None else "the fact is not as the parties demand",
-            source=_LANGUAGE,
         )
 
 
@@ -240,7 +238,6 @@ def _tcb(claims: Claims, policy: Policy) -> Iterator[Check]:
             MISSING if got is None else str(got),
             got is not None and got >= least,
             hint="the claims have no such component" if got is None else f"update {_component(name)}",
-            source=_LANGUAGE,
         )
 
 
@@ -263,5 +260,4 @@ def _products(claims: Claims, policy: Policy) -> Iterator[Check]:
         ", ".join(lines) or MISSING,
         bool(lines) and not denied,
         hint="the parties deny this product line" if denied else "the claims name no product line",
-        source=_LANGUAGE,
     )

@@ -21,6 +21,17 @@ SNP_REPORT = "AMD 56860, ATTESTATION_REPORT"
 TDX_ATTRIBUTES = "Intel TDX Module 1.5 ABI, ATTRIBUTES"
 SGX_ATTRIBUTES = "Intel SDM volume 3D, ATTRIBUTES"
 
+# Where it is told that the host may look in.
+DEBUG: dict[str, str] = {
+    "azure": "the report of the hardware beneath",
+    "cca": "Arm RMM specification, realm token; CCA platform token, lifecycle",
+    "nitro": "AWS Nitro Enclaves User Guide: PCRs of zeros",
+    "nvgpu": "TCG DICE Attestation Architecture, TcbInfo flags",
+    "sgx": SGX_ATTRIBUTES,
+    "snp": "AMD 56860, POLICY.DEBUG",
+    "tdx": TDX_ATTRIBUTES,
+}
+
 # Demanded of a TEE unless the policy waives the fact by its name: (fact, value, source).
 DEFAULT_FACTS: dict[str, tuple[tuple[str, Value, str], ...]] = {
     "snp": (("policy.migrate_ma", False, SNP_REPORT),),

@@ -37,6 +37,6 @@ def one_of(values: Iterable[str]) -> str:
     return f"one of {len(listed)}: {', '.join(listed[:4])}" if listed else "nothing"
 
 
-def made(name: str, expected: str, got: str, ok: bool, *, hint: str = "", source: str = "") -> Check:  # noqa: FBT001 - read at the call as the check itself
-    """The check; its hint is told where it failed."""
+def made(name: str, expected: str, got: str, ok: bool, *, hint: str = "", source: str = "policy") -> Check:  # noqa: FBT001 - read at the call as the check itself
+    """The check; its hint is told where it failed. source: what asks for it, the platform's policy otherwise."""
     return Check(name=name, expected=expected, got=got, ok=ok, hint="" if ok else hint, source=source)

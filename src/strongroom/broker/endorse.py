@@ -33,6 +33,7 @@ SECONDS = 40.0
 VEK = "vek"
 _DEVICE = "device-"
 _CHECK = "endorsements.found"
+_SOURCE = "docs/endorsements.md"
 _EXPECTED = "what the hardware's vendor says of it, current and signed"
 
 
@@ -74,10 +75,17 @@ async def endorse(broker: Broker, ask: gates.Ask) -> Endorsed:
             hint="try again: what has come meanwhile is kept",
         ) from None
     except (NotFound, Refused, Malformed) as cause:
-        check = Check(name=_CHECK, expected=_EXPECTED, got=cause.message[:400], ok=False, hint=cause.hint)
+        check = Check(
+            name=_CHECK,
+            expected=_EXPECTED,
+            got=cause.message[:400],
+            ok=False,
+            hint=cause.hint,
+            source=_SOURCE,
+        )
         return Endorsed(endorsements=brought, checks=(check,))
     told = ", ".join(sorted(found.parts)) or "none needed"
-    check = Check(name=_CHECK, expected=_EXPECTED, got=told, ok=True)
+    check = Check(name=_CHECK, expected=_EXPECTED, got=told, ok=True, source=_SOURCE)
     return Endorsed(endorsements=Endorsements(parts={**devices, **found.parts}), checks=(check,))
 
 

@@ -16,7 +16,7 @@ Each is a `Check`; none raises. `appraisal.judge` takes them and decides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from strongroom.model.party import BrokerAddress
 
 NO_CIPHER = "none"
+_SOURCE = "design 5.4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,8 @@ def check(broker: Broker, ask: Ask, transaction: Transaction, now: datetime) -> 
         *_certificate(ask),
         _keys(wanted, disks),
     )
-    return Gates(checks=checks, fresh=all(one.ok for one in nonce), disks=disks)
+    told = tuple(one if one.source else replace(one, source=_SOURCE) for one in checks)
+    return Gates(checks=told, fresh=all(one.ok for one in nonce), disks=disks)
 
 
 def _nonce(issued: IssuedNonce | None, now: datetime) -> Check:

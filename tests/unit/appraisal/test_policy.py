@@ -96,6 +96,7 @@ def failed(claims=SNP, policy=None, *, now=NOW, contract=CONTRACT, **changes):
         assert check.expected, check
         assert check.got, check
         assert bool(check.hint) != check.ok, check
+        assert check.source, check
     return [check.name for check in made if not check.ok]
 
 

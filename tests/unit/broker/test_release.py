@@ -52,6 +52,21 @@ def test_a_sound_room_gets_exactly_its_keys(world):
     assert messages.parse_release_answer(answer.encode()) == answer
 
 
+def test_every_check_of_a_verdict_says_what_asks_for_it(world):
+    accepted = world.ask(world.agreement(), names=brokers.NAMES)
+    denied = [
+        world.ask(world.agreement(signers=("alice",))),
+        world.ask(
+            world.agreement(lambda one: replace(one, platforms=(replace(one.platforms[0], tee="snp"),)))
+        ),
+        world.ask(
+            world.agreement(lambda one: replace(one, platforms=(replace(one.platforms[0], machines=("m",)),)))
+        ),
+    ]
+    for answer in (accepted, *denied):
+        assert [check["name"] for check in answer.verdict["checks"] if not check["source"]] == []
+
+
 def test_no_secret_is_in_the_ledger_or_in_an_answer(world, tmp_path):
     answer = world.ask(world.agreement())
     assert brokers.DISK_KEY[:16] not in answer.encode()
