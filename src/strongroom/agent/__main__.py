@@ -38,7 +38,13 @@ def _live(guard: warden.Warden) -> None:
 
     port = channel.open_any()  # 3
     try:
-        room.live(port, choose.hardware(choose.RealKernel()), guard)  # 4
+        hardware = choose.hardware(choose.RealKernel())
+        if port.ends:  # a vsock connection: the disks come by vsock too
+            from strongroom.agent import nbd, vsock  # noqa: PLC0415
+
+            room.live(port, hardware, guard, nbd.Disks(lambda: vsock.connect(vsock.DISKS)).find)  # 4
+        else:
+            room.live(port, hardware, guard)  # 4
     except BaseException as cause:  # noqa: BLE001 - whatever it is, the node is told and the power goes off
         room.report(port, cause)
     else:

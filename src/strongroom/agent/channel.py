@@ -55,7 +55,7 @@ class Channel:
 
     def __init__(self, fd: int, *, ends: bool = False) -> None:
         self._fd = fd
-        self._ends = ends
+        self.ends = ends
         os.set_blocking(fd, False)
         self._decoder = wire.Decoder()
         self._controls: list[bytes] = []
@@ -127,7 +127,7 @@ class Channel:
         except OSError as cause:
             raise Unavailable(f"reading from the node: {cause.strerror}", code="channel-lost") from None
         if not data:
-            if self._ends:
+            if self.ends:
                 raise Unavailable("the node hung up", code="channel-lost")
             # A virtio port reads as ended while the host side is not connected (yet).
             time.sleep(_HOST_ABSENT_PAUSE)

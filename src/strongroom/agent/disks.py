@@ -52,13 +52,12 @@ def find(serial: str, blocks: str = BLOCK_DEVICES) -> str:
 
 
 def open_disk(
-    mapper: DeviceMapper, serial: str, manifest: Manifest, key: bytes | None, folder: str
+    mapper: DeviceMapper, serial: str, manifest: Manifest, key: bytes | None, folder: str, device: str
 ) -> OpenDisk:
-    """Verify, decrypt and mount one disk at `folder`. Raises `Refused` with code `data-corrupted` when the
+    """Verify, decrypt and mount one disk, the block device of that name, at `folder`. Raises `Refused` with code `data-corrupted` when the
     disk is not what its manifest says, `Unavailable` when the kernel will not.
     """
     disk = OpenDisk(serial=serial, manifest=manifest, folder=folder)
-    device = find(serial)
     if int(_read(f"{BLOCK_DEVICES}/{device}/size")) * devicemapper.SECTOR < manifest.disk_bytes:
         raise Refused(
             f"opening the disk of {manifest.name}: it is shorter than the {manifest.disk_bytes} bytes of its manifest",

@@ -36,6 +36,8 @@ from strongroom.model.receipt import Outcome
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from strongroom.agent.channel import Channel
     from strongroom.agent.warden import Warden
     from strongroom.model.binding import Binding
@@ -69,8 +71,10 @@ class Hardware(Protocol):
         ...
 
 
-def live(channel: Channel, hardware: Hardware, guard: Warden) -> None:
-    """Acts 1 to 10. Raises `StrongroomError`; whatever is raised, the caller reports and powers off."""
+def live(
+    channel: Channel, hardware: Hardware, guard: Warden, find: Callable[[str], str] = disks.find
+) -> None:
+    """Acts 1 to 10. find: the block device of a disk by its serial. Raises `StrongroomError`; whatever is raised, the caller reports and powers off."""
     channel.send_control("hello")  # 1
     phase(channel, "booted")
     start = wire.parse_start(channel.receive_control(START_SECONDS))
@@ -89,7 +93,7 @@ def live(channel: Channel, hardware: Hardware, guard: Warden) -> None:
         )
         channel.send_file(f"release-{party}.json", released[-1].record())
         phase(channel, f"attested:{party}")
-    ended = _use(channel, terms, released, keys, guard)  # 6, 7, 8
+    ended = _use(channel, terms, released, keys, guard, find)  # 6, 7, 8
     phase(channel, "program-ended")
     ended, records = closing.send_outputs(channel, contract, ended, f"{guest.ROOM}/out")  # 9
     closing.send_logs(channel, contract, ended)
@@ -101,14 +105,19 @@ def live(channel: Channel, hardware: Hardware, guard: Warden) -> None:
 
 
 def _use(
-    channel: Channel, terms: agreed.Terms, released: list[attest.Released], keys: attest.Keys, guard: Warden
+    channel: Channel,
+    terms: agreed.Terms,
+    released: list[attest.Released],
+    keys: attest.Keys,
+    guard: Warden,
+    find: Callable[[str], str],
 ) -> program.Ended:
     """Open the disks, run, and look at the disks again. A corrupted disk is an outcome, not a failure."""
     began = time.monotonic()
     mapper = DeviceMapper()
     opened: list[disks.OpenDisk] = []
     try:
-        _open(mapper, terms, released, opened)
+        _open(mapper, terms, released, opened, find)
         phase(channel, "disks-open")
         ended = _run(channel, terms, released, keys, guard)
     except Refused as cause:
@@ -127,12 +136,17 @@ def _use(
 
 
 def _open(
-    mapper: DeviceMapper, terms: agreed.Terms, released: list[attest.Released], opened: list[disks.OpenDisk]
+    mapper: DeviceMapper,
+    terms: agreed.Terms,
+    released: list[attest.Released],
+    opened: list[disks.OpenDisk],
+    find: Callable[[str], str],
 ) -> None:
     disk_keys = {name: key for one in released for name, key in one.disk_keys.items()}
     for serial, _, manifest in terms.disks():
         key = None if manifest.cipher == agreed.PLAIN else disk_keys[manifest.digest]
-        opened.append(disks.open_disk(mapper, serial, manifest, key, f"{guest.ROOM}/{serial}"))
+        device = find(serial)
+        opened.append(disks.open_disk(mapper, serial, manifest, key, f"{guest.ROOM}/{serial}", device))
     for one in released:
         one.disk_keys.clear()  # the kernel has them now
 

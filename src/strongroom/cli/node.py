@@ -1,4 +1,4 @@
-"""`strongroom node init|show`."""
+"""`strongroom node init|show|doctor`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import secrets
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from strongroom.node.doctor import Ability
 
 Folder = Annotated[Path, typer.Argument(help="The node's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, as `contract new --node` reads it.")]
@@ -20,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Make and show a node: a machine that can run rooms.", no_args_is_help=True)
     group.command("init")(init)
     group.command("show")(show)
+    group.command("doctor")(doctor)
     app.add_typer(group, name="node")
 
 
@@ -43,6 +47,42 @@ def show(folder: Folder, as_json: Json = False) -> None:
     from strongroom.node import tpm_state
 
     _print(tpm_state.load(folder).to_json(), as_json=as_json)
+
+
+def doctor(
+    backend: Annotated[
+        str | None,
+        typer.Option(help="One back end only; leave with 4 when this machine cannot run its rooms."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say which rooms this machine can run, what each back end lacks, and what to do about it."""
+    from strongroom.errors import Misuse
+    from strongroom.node import backends
+    from strongroom.node import doctor as examination
+
+    if backend is not None and backend not in backends.BACKENDS:
+        raise Misuse(f"--backend {backend[:40]!r}: none of {', '.join(backends.BACKENDS)}", code="no-backend")
+    host = examination.Host()
+    found = [one for one in examination.examine(host) if backend in (None, one.backend)]
+    if as_json:
+        print(json.dumps([one.to_json() for one in found]))
+    else:
+        for one in found:
+            _print_ability(one)
+    if backend is not None:
+        backends.require(backends.BACKENDS[backend], host)
+
+
+def _print_ability(one: Ability) -> None:
+    from strongroom.cli.printable import printable
+
+    print(f"{one.backend:<10}{'yes' if one.able else 'no'}    {one.about}")
+    for need in one.needs:
+        mark = "ok " if need.ok else ("-- " if need.optional else "NO ")
+        print(f"    {mark} {need.name}: {printable(need.found)}")
+        if not need.ok:
+            print(f"        {need.fix}")
 
 
 def _print(node: dict[str, object], *, as_json: bool) -> None:

@@ -19,7 +19,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from strongroom.node.room import Result
+    from strongroom.node.backends import Backend
+    from strongroom.node.room import Order, Result, Room
 
 EXIT_PROGRAM = 8
 FIRST_INSTRUCTION = "program-started"
@@ -35,10 +36,20 @@ def register(app: typer.Typer) -> None:
 
 def run(
     contract: Annotated[Path, typer.Argument(help="The signed contract.")],
-    node: Annotated[Path, typer.Option(help="The node's folder.")],
     base: Annotated[Path, typer.Option(help="The base's folder.")],
     disk: Annotated[list[Path], typer.Option(help="A sealed disk that the contract names.")],
     out: Annotated[Path, typer.Option(help="Folder for the receipt, the evidence and the outputs.")],
+    node: Annotated[Path | None, typer.Option(help="The node's folder; local rooms need one.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="tpm (local, SIMULATED), qemu-snp, qemu-tdx or nitro. By default tpm, where the contract accepts that."
+        ),
+    ] = None,
+    firmware: Annotated[
+        Path | None,
+        typer.Option(help="The OVMF build for --backend qemu-snp or qemu-tdx, if not a usual one."),
+    ] = None,
     manifest: Annotated[
         list[Path], typer.Option(help="Its manifest, in the order of --disk; else the one beside the disk.")
     ] = [],  # noqa: B006 - typer copies it
@@ -58,9 +69,15 @@ def run(
     from strongroom.cli import files, interruption
     from strongroom.errors import Misuse
     from strongroom.model import agreement as agreement_model
-    from strongroom.node import disks, room, tpm_state
+    from strongroom.node import backends, disks, doctor, measured, room, tpm_state
 
     agreement = agreement_model.read(files.read(contract, max_bytes=_MAX_CONTRACT))
+    chosen = backends.choose(backend, agreement.contract)
+    if chosen is not backends.LOCAL:
+        given = frozenset() if firmware is None else frozenset({"firmware"})
+        backends.require(chosen, doctor.Host(), given=given)
+    elif node is None:
+        raise Misuse("--node: a local room needs one", hint="`strongroom node init` makes a node")
     if manifest and len(manifest) != len(disk):
         raise Misuse(
             f"--manifest: {len(manifest)} given for {len(disk)} disks", hint="one for each --disk, or none"
@@ -69,8 +86,8 @@ def run(
     sealed = [disks.load(one, named) for one, named in zip(disk, beside, strict=True)]
     drives, manifests = disks.match(agreement.contract, sealed)
     order = room.Order(
-        node=tpm_state.load(node),
-        base=base,
+        node=None if node is None else tpm_state.load(node),
+        base=backends.base_folder(base, chosen),
         agreement=agreement,
         drives=drives,
         manifests=manifests,
@@ -78,6 +95,7 @@ def run(
         guarded=not no_memory_guard,
         clock=clock,
         serial=debug_serial,
+        firmware=firmware or measured.FIRMWARE,
     )
     status = _Status(begun, out, agreement.contract.digest)
     with interruption.orderly(), contextlib.ExitStack() as display:
@@ -95,7 +113,9 @@ def run(
                 show(name)
 
         try:
-            result = room.Room(order=order, on_started=begin, on_phase=take_phase, on_note=status.note).run()
+            one = _room(chosen, order, firmware)
+            one.on_started, one.on_phase, one.on_note = begin, take_phase, status.note
+            result = one.run()
         except BaseException as failure:
             status.failed(failure)
             raise
@@ -106,6 +126,36 @@ def run(
         _print_summary(status, result, out)
     if (result.receipt.outcome.value, result.receipt.exit_status) != ("exited", 0):
         sys.exit(EXIT_PROGRAM)
+
+
+def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
+    """The room of that back end, not yet started."""
+    from dataclasses import replace
+
+    from strongroom.node import doctor, room
+
+    host, contract = doctor.Host(), order.agreement.contract.digest
+    if backend.name == "tpm":
+        return room.Room(order=order)
+    if backend.name == "nitro":
+        from strongroom.node.nitro_room import NitroRoom
+
+        return NitroRoom(order=order)
+    from strongroom.node import qemu_tee
+    from strongroom.node.tee_room import TeeRoom
+
+    usual = host.firmware(doctor.SNP_FIRMWARE if backend.tee == "snp" else doctor.TDX_FIRMWARE)
+    order = replace(order, firmware=firmware or usual or order.firmware)
+    if backend.tee == "snp":
+        cbit, reduced = host.encryption_bit()
+        return TeeRoom(order=order, tee=qemu_tee.Snp(contract=contract, cbit=cbit, reduced=reduced))
+    quoting = host.quoting()
+    return TeeRoom(
+        order=order,
+        tee=qemu_tee.Tdx(contract=contract)
+        if quoting is None
+        else qemu_tee.Tdx(contract=contract, quoting=quoting),
+    )
 
 
 class _Status:

@@ -1,9 +1,9 @@
 """The command line of a room's QEMU: a pure function of the room.
 
 No network card, no serial port, no monitor, no display, no default device. What the room has:
-a TPM (tpm-crb over swtpm), one virtio-serial port to the relay, and read-only virtio-blk disks that
-the agent knows by their serials. Files and sockets are inherited descriptors, so that no path can be
-swapped under them. The firmware is named, so that the one which was measured is the one that runs.
+a TPM (tpm-crb over swtpm) or a TEE of the processor's (`qemu_tee`), one virtio-serial port to the relay, and read-only
+virtio-blk disks that the agent knows by their serials. Files and sockets are inherited descriptors, so that no path
+can be swapped under them. The firmware is named, so that the one which was measured is the one that runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import Malformed
 from strongroom.model import channel
@@ -41,11 +41,30 @@ class Drive:
     path: Path
 
 
+class Tee(Protocol):
+    """A TEE of the processor's: what it adds to the command line (`qemu_tee`)."""
+
+    @property
+    def machine(self) -> str:
+        """Options of -machine, after the board's."""
+        ...
+
+    @property
+    def processor(self) -> str:
+        """The model for -cpu."""
+        ...
+
+    def objects(self, memory_mib: int) -> list[str]:
+        """-object options: the TEE and its memory."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """A room as QEMU sees it.
 
-    kernel, initrd, firmware, tpm, channel: inherited file descriptors. memory_mib: the contract's.
+    kernel, initrd, firmware, tpm, channel: inherited file descriptors; tpm is None where `tee` stands in its place.
+    memory_mib: the contract's.
     clock: what the guest's clock starts at (`utc`, or a date as `2030-01-31T00:00:00`).
     serial: a descriptor for the guest's serial port, for debugging only: what the guest writes there
     is for everybody to read.
@@ -57,17 +76,18 @@ class Machine:
     kernel: int
     initrd: int
     cmdline: bytes
-    tpm: int
+    tpm: int | None
     channel: int
     drives: tuple[Drive, ...]
     clock: str = "utc"
     serial: int | None = None
+    tee: Tee | None = None
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What QEMU must inherit."""
-        inherited = (self.firmware, self.kernel, self.initrd, self.tpm, self.channel)
-        return inherited if self.serial is None else (*inherited, self.serial)
+        inherited = (self.firmware, self.kernel, self.initrd, self.tpm, self.channel, self.serial)
+        return tuple(one for one in inherited if one is not None)
 
 
 def arguments(machine: Machine) -> list[str]:
@@ -79,13 +99,15 @@ def arguments(machine: Machine) -> list[str]:
             f"the room's clock: {machine.clock[:40]!r} is neither utc nor YYYY-MM-DDTHH:MM:SS",
             code="bad-clock",
         )
+    tee, memory_mib = machine.tee, machine.memory_mib + OVERHEAD_MIB
     line = [
         QEMU,
         *("-name", "strongroom"),
-        *("-machine", f"{MACHINE},{_LEFT_OUT}"),
+        *("-machine", f"{MACHINE},{_LEFT_OUT}" + ("" if tee is None else f",{tee.machine}")),
         *("-accel", _ACCELERATORS[machine.accelerator]),
-        *("-cpu", "max"),
-        *("-m", f"{machine.memory_mib + OVERHEAD_MIB}M"),
+        *("-cpu", "max" if tee is None else tee.processor),
+        *([] if tee is None else tee.objects(memory_mib)),
+        *("-m", f"{memory_mib}M"),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-sandbox", _SANDBOX),
@@ -94,9 +116,7 @@ def arguments(machine: Machine) -> list[str]:
         *("-kernel", f"/dev/fd/{machine.kernel}"),
         *("-initrd", f"/dev/fd/{machine.initrd}"),
         *("-append", machine.cmdline.decode("ascii")),
-        *("-chardev", f"socket,id=tpm-control,fd={machine.tpm}"),
-        *("-tpmdev", "emulator,id=tpm,chardev=tpm-control"),
-        *("-device", "tpm-crb,tpmdev=tpm"),
+        *([] if machine.tpm is None else _tpm(machine.tpm)),
         *("-chardev", f"socket,id=relay,fd={machine.channel}"),
         *("-device", "virtio-serial-pci,max_ports=2"),
         *("-device", f"virtserialport,chardev=relay,name={channel.PORT_NAME}"),
@@ -106,6 +126,14 @@ def arguments(machine: Machine) -> list[str]:
     if machine.serial is not None:
         line += ["-add-fd", f"fd={machine.serial},set=1", "-serial", "file:/dev/fdset/1"]
     return line
+
+
+def _tpm(control: int) -> list[str]:
+    return [
+        *("-chardev", f"socket,id=tpm-control,fd={control}"),
+        *("-tpmdev", "emulator,id=tpm,chardev=tpm-control"),
+        *("-device", "tpm-crb,tpmdev=tpm"),
+    ]
 
 
 def _disk(index: int, drive: Drive) -> list[str]:

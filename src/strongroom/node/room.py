@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import sign
-from strongroom.errors import Refused, Unavailable
+from strongroom.errors import Misuse, Refused, Unavailable
 from strongroom.model import channel
 from strongroom.model import receipt as receipt_model
 from strongroom.node import accelerator, children, hcrtm, inbox, measured, qemu, relay, swtpm
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from strongroom.model.agreement import Agreement
     from strongroom.node.tpm_state import Node
 
+    Watched = dict[int, Callable[[], None]]
+
 BOOT_SECONDS = 180.0  # emulation on a loaded machine; the usual start takes five
 AFTERWARDS_SECONDS = 300.0  # attesting, sealing the outputs, the receipts
 SERIAL_BASE = "base"
@@ -37,10 +39,10 @@ SERIAL_BASE = "base"
 class Order:
     """What to run. `drives` and `manifests` (signed, as bytes) go by the serials of `model.channel`.
 
-    out: the run's folder, which exists and is empty. clock and serial: see `qemu.Machine`.
+    node: None for rooms that the processor's own TEE speaks for. out: the run's folder, which exists and is empty. clock and serial: see `qemu.Machine`.
     """
 
-    node: Node
+    node: Node | None
     base: Path
     agreement: Agreement
     drives: tuple[qemu.Drive, ...]
@@ -60,9 +62,23 @@ class Result:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """A room that has been started. link: the host's end of its channel. watched: see `relay.Relay`.
+
+    record: the launch record, waited for; issuers: what the room hands to verifiers beside its key's certificate. Both
+    are empty where the hardware says it all.
+    """
+
+    link: socket.socket
+    watched: Watched
+    record: Callable[[], bytes] = bytes
+    issuers: bytes = b""
+
+
 @dataclass(kw_only=True)
 class Room:
-    """One run of an order.
+    """One run of an order, in a local room. `tee_room` starts other rooms.
 
     on_started: called once QEMU runs, while the guest boots. on_phase(name, guest's milliseconds) and
     on_note(line) tell how it goes.
@@ -85,28 +101,26 @@ class Room:
         """
         order = self.order
         with contextlib.ExitStack() as stack:
-            parts = stack.enter_context(measured.opened(order.base, firmware=order.firmware))
-            record = Later(lambda: parts.record(memory_guard=order.guarded).encode())
-            stack.callback(record.wait)
-            measurer, link = self._start(stack, parts, record)
+            launched = self._launch(stack)
             self.on_started()
             files = inbox.Inbox(order.out, order.agreement.contract)
             stack.callback(files.close)
-            self._write_down(files, record.result())
+            record = launched.record()
+            self._write_down(files, record)
             start = channel.Start(
                 agreement=order.agreement.envelope.encode(),
-                launch_record=record.result(),
-                issuers=order.node.issuers,
+                launch_record=record,
+                issuers=launched.issuers,
                 manifests=order.manifests,
             )
             wire = relay.Relay(
-                link,
+                launched.link,
                 brokers=_brokers(order.agreement),
                 start=start.encode(),
                 inbox=files,
                 on_phase=self._take_phase,
                 on_note=self.on_note,
-                watched=self._watched(measurer),
+                watched=launched.watched,
             )
             stack.callback(wire.close)
             limits = order.agreement.contract.limits
@@ -114,14 +128,14 @@ class Room:
             wire.serve(relay.Patience(hello=BOOT_SECONDS, silence=silence, total=BOOT_SECONDS + silence))
         return self._result(files.received)
 
-    def _start(
-        self,
-        stack: contextlib.ExitStack,
-        parts: measured.Measured,
-        record: Later[bytes],
-    ) -> tuple[hcrtm.LaunchMeasurer, socket.socket]:
-        """swtpm, QEMU, and the measurer between them; the host's end of the channel."""
+    def _launch(self, stack: contextlib.ExitStack) -> Launched:
+        """swtpm, QEMU, and the measurer between them."""
         order = self.order
+        parts = stack.enter_context(measured.opened(order.base, firmware=order.firmware))
+        record = Later(lambda: parts.record(memory_guard=order.guarded).encode())
+        stack.callback(record.wait)
+        if order.node is None:
+            raise Misuse("a local room needs a node", hint="give --node; `strongroom node init` makes one")
         state = os.memfd_create("tpm-state", os.MFD_CLOEXEC)
         stack.callback(os.close, state)
         os.write(state, order.node.tpm_state())
@@ -170,25 +184,42 @@ class Room:
                     self.swtpm = later.result()
                     stack.callback(self.swtpm.stop)
         measurer.start()
-        return measurer, link
+        watched = self._watched(measurer)
+        return Launched(link=link, watched=watched, record=record.result, issuers=order.node.issuers)
 
     def _write_down(self, files: inbox.Inbox, record: bytes) -> None:
         files.put("agreement.json", self.order.agreement.encode())
-        files.put("launch-record.json", record)
+        if record:
+            files.put("launch-record.json", record)
         folder = self.order.out / "manifests"
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
         for serial, data in self.order.manifests.items():
             files.put(f"manifests/{serial}.json", data)
 
-    def _watched(self, measurer: hcrtm.LaunchMeasurer) -> dict[int, Callable[[], None]]:
-        room, tpm = self.qemu, self.swtpm
-        if room is None or tpm is None:
+    def _watched(self, measurer: hcrtm.LaunchMeasurer) -> Watched:
+        tpm = self.swtpm
+        if tpm is None:
+            raise Unavailable("the room did not start", code="room-died")
+
+        def tpm_ended() -> None:
+            raise Unavailable(
+                f"the room's TPM ended ({_ended(tpm.wait(1.0))}) in phase {self.phase!r}",
+                code="room-died",
+                hint="swtpm was ended by somebody, or its state is damaged",
+            )
+
+        return {**self._qemu_watched(lambda: measurer.failure), tpm.fd: tpm_ended}
+
+    def _qemu_watched(self, failure: Callable[[], Exception | None] = lambda: None) -> Watched:
+        """Raises `failure` when there is one, once QEMU has ended, else how it ended."""
+        room = self.qemu
+        if room is None:
             raise Unavailable("the room did not start", code="room-died")
 
         def room_ended() -> None:
-            if measurer.failure is not None:
-                raise measurer.failure
+            if (cause := failure()) is not None:
+                raise cause
             code = room.wait(1.0)
             said = room.complaint()
             raise Unavailable(
@@ -200,14 +231,7 @@ class Room:
                 else "somebody ended its process, or the machine ran out of memory",
             )
 
-        def tpm_ended() -> None:
-            raise Unavailable(
-                f"the room's TPM ended ({_ended(tpm.wait(1.0))}) in phase {self.phase!r}",
-                code="room-died",
-                hint="swtpm was ended by somebody, or its state is damaged",
-            )
-
-        return {room.fd: room_ended, tpm.fd: tpm_ended}
+        return {room.fd: room_ended}
 
     def _take_phase(self, name: str, moment: int) -> None:
         self.phase = name

@@ -1,0 +1,86 @@
+"""The back ends by name: which TEE each starts, from which part of the base, and whether this machine can.
+
+No back end stands in for another: what a machine cannot do is refused with the reasons (`doctor`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Misuse, Unavailable
+from strongroom.node import doctor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from strongroom.model.contract import Contract
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """tee: as contracts name it. profile: the folder of the base that it boots."""
+
+    name: str
+    tee: str
+    profile: str
+
+
+LOCAL = Backend(name="tpm", tee="tpm", profile="local")
+BACKENDS = {
+    one.name: one
+    for one in (
+        LOCAL,
+        Backend(name="qemu-snp", tee="snp", profile="snp"),
+        Backend(name="qemu-tdx", tee="tdx", profile="tdx"),
+        Backend(name="nitro", tee="nitro", profile="nitro"),
+    )
+}
+
+
+def choose(name: str | None, contract: Contract) -> Backend:
+    """The back end of that name; without one the local rooms, where the contract accepts them. Raises `Misuse`."""
+    tees = {platform.tee for platform in contract.platforms}
+    if name is None:
+        if LOCAL.tee in tees:
+            return LOCAL
+        fitting = [one.name for one in BACKENDS.values() if one.tee in tees]
+        raise Misuse(
+            f"the contract is for {', '.join(sorted(tees))}, not for local rooms",
+            code="no-backend",
+            hint=f"--backend {' or '.join(fitting)}"
+            if fitting
+            else "no back end of this version starts such rooms",
+        )
+    if name not in BACKENDS:
+        raise Misuse(f"--backend {name[:40]!r}: none of {', '.join(BACKENDS)}", code="no-backend")
+    found = BACKENDS[name]
+    if found.tee not in tees:
+        raise Misuse(
+            f"--backend {name}: the contract names no platform {found.tee}, only {', '.join(sorted(tees))}",
+            code="no-backend",
+            hint="every broker would deny such a room",
+        )
+    return found
+
+
+def require(backend: Backend, host: doctor.Host, *, given: frozenset[str] = frozenset()) -> None:
+    """Raise `Unavailable` with the reasons when this machine cannot run rooms of `backend`.
+
+    given: names of needs that the caller brings himself (`firmware`).
+    """
+    missing = [need for need in doctor.ability(host, backend.name).missing if need.name not in given]
+    if not missing:
+        return
+    reasons = "; ".join(f"{need.name}: {need.found}" for need in missing)
+    raise Unavailable(
+        f"this machine cannot run rooms of {backend.name}: {reasons}"[:900],
+        code="backend-unable",
+        hint=f"{missing[0].fix}. `strongroom node doctor` tells of every need",
+    )
+
+
+def base_folder(base: Path, backend: Backend) -> Path:
+    """The part of the base that `backend` boots: a folder of the profile's name, or the base itself."""
+    part = base / backend.profile
+    return part if part.is_dir() else base
