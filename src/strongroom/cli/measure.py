@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from strongroom.convert.measure.predict import Parts, Prediction, Shape
 
 MAX_ACPI = 1 << 20
+MAX_KEY = 16 * 1024
 _SIZE = re.compile(r"([0-9]{1,9})([KMGT]?)(?:iB)?", re.ASCII)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -59,6 +60,13 @@ def predict(
         str | None, typer.Option(help="snp: QEMU's processor model (EPYC-Milan …), or a CPUID signature 0x….")
     ] = None,
     guest_features: Annotated[str, typer.Option(help="snp: SEV_FEATURES of the guest, hexadecimal.")] = "0x1",
+    id_key: Annotated[
+        Path | None,
+        typer.Option(help="snp: public key (PEM, P-384) of the guest's ID block; tells its digest."),
+    ] = None,
+    author_key: Annotated[
+        Path | None, typer.Option(help="snp: the key that signed that one; likewise.")
+    ] = None,
     memory: Annotated[str | None, typer.Option(help="tdx: memory, like 2G or 512M.")] = None,
     acpi: Annotated[
         Path | None,
@@ -103,6 +111,8 @@ def predict(
         order=tdx.PageOrder(_one_of(page_order, tuple(tdx.PageOrder), "--page-order")),
         acpi=None if acpi is None else _acpi(acpi),
         edits_kernel=edits_kernel,
+        id_key=None if id_key is None else _public_key(id_key),
+        author_key=None if author_key is None else _public_key(author_key),
     )
     found = predictions.predict(chosen, _parts(folder, chosen), shape)
     if reference:
@@ -165,6 +175,14 @@ def _acpi(folder: Path) -> Any:
         rsdp=files.read(folder / "rsdp", max_bytes=MAX_ACPI),
         tables=files.read(folder / "tables", max_bytes=MAX_ACPI),
     )
+
+
+def _public_key(path: Path) -> bytes:
+    from strongroom.encoding import pem
+
+    data = files.read(path, max_bytes=MAX_KEY)
+    (key,) = pem.decode(data, b"PUBLIC KEY", what=str(path), max_blocks=1, max_bytes=MAX_KEY)
+    return key
 
 
 def _signature(text: str) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from strongroom.convert import base_disk, base_document, cpio
+from strongroom.convert import base_disk, base_document, cpio, eif, pe, uki
 from strongroom.convert.changes import Subject, Topic
 from strongroom.crypto import digest
 from strongroom.errors import Malformed
 from strongroom.seal import browse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from strongroom.seal.tree import Entry
@@ -37,12 +38,14 @@ REGISTERS: dict[str, dict[str, tuple[str, ...]]] = {
         "initrd": ("pcr0", "pcr1"),
         "cmdline": ("pcr0", "pcr1"),
         "disk": ("pcr0", "pcr1", "pcr2"),
+        "signature": ("pcr8",),
     },
     "uki": {
         "kernel": _UKI,
         "initrd": ("pcr4", "pcr9", "pcr11"),
-        "cmdline": _UKI,
-        "disk": _UKI,
+        "cmdline": ("pcr4", "pcr9", "pcr11"),
+        "disk": ("pcr4", "pcr9", "pcr11"),
+        "image": _UKI,
     },
 }
 
@@ -81,6 +84,9 @@ def subject(folder: Path) -> Subject:
         disk = read(folder / base_document.DISK, base_document.MAX_PART)
         parts["disk"] = digest.sha256(disk)
         trees["disk"] = _disk(disk)
+    for part, found, whole in (*_efi(folder), *_enclave(folder)):
+        parts[part] = whole
+        facts |= {(Topic.SETTING, part, name): value for name, value in found.items()}
     return Subject(
         kind="base",
         parts=parts,
@@ -89,6 +95,33 @@ def subject(folder: Path) -> Subject:
         trees=trees,
         registers=REGISTERS.get(profile, {}),
     )
+
+
+def _efi(folder: Path) -> Iterator[tuple[str, dict[str, str], str]]:
+    """What a unified kernel image holds beside kernel, initrd and command line."""
+    file = folder / base_document.EFI
+    if not file.is_file():
+        return
+    data = base_document.read(file, base_document.MAX_PART)
+    image, parsed = pe.parse(data), uki.parse(data)
+    around = [one for one in image.sections if one.name not in (".linux", ".initrd", ".cmdline")]
+    facts = {"stub of systemd": str(parsed.stub)}
+    facts |= {
+        f"section {name}": parsed.sections[name].decode("utf-8", "backslashreplace").strip()
+        for name in (".osrel", ".uname", ".sbat")
+        if name in parsed.sections
+    }
+    yield "image", facts, digest.sha256(b"".join(one.name.encode() + image.content(one) for one in around))
+
+
+def _enclave(folder: Path) -> Iterator[tuple[str, dict[str, str], str]]:
+    """Who signed an enclave image: its PCR 8."""
+    file = folder / base_document.EIF
+    if not file.is_file():
+        return
+    signature = eif.parse(base_document.read(file, base_document.MAX_PART)).signature
+    signer = "nobody" if signature is None else digest.sha256(signature.certificate)
+    yield "signature", {"enclave image signed by": signer}, signer
 
 
 def release(kernel: bytes) -> str:

@@ -6,9 +6,12 @@ import json
 import sys
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.cli import contract as contract_verb
 from strongroom.cli import main, measure
+from strongroom.convert.measure import snp
 from strongroom.errors import Misuse
 from strongroom_testing import firmware
 from tests.unit.convert import test_changes
@@ -88,6 +91,33 @@ def test_what_is_missing_or_unknown_is_told(base, monkeypatch, capsys, words, to
     code, _, err = run(monkeypatch, capsys, ".", *words)
     assert code in (2, 5)
     assert told in err
+
+
+def test_keys_of_an_id_block_are_told_beside_the_measurement(base, monkeypatch, capsys):
+    key = ec.generate_private_key(ec.SECP384R1()).public_key()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    (base / "id.pem").write_bytes(key.public_bytes(serialization.Encoding.PEM, form))
+    der = key.public_bytes(serialization.Encoding.DER, form)
+    _, out, _ = run(monkeypatch, capsys, ".", *SNP, "--id-key", "id.pem", "--json")
+    found = json.loads(out)
+    assert [(one["name"], one["value"]) for one in found["beside"]] == [
+        ("id_key_digest", snp.key_digest(der))
+    ]
+    assert "id_key_digest" not in found["references"][0]
+
+
+@pytest.mark.parametrize("profile", ["local", "snp", "tdx"])
+def test_a_command_line_that_is_not_one_line_is_refused(base, monkeypatch, capsys, profile):
+    (base / "cmdline").write_bytes(b"quiet\n")
+    (base / "tdx.fd").write_bytes(
+        firmware.build(
+            firmware.Shape(tdx=firmware.tdx_sections(front=0, size=32 * 4096), volume=firmware.measuring())
+        )
+    )
+    words = {"local": ("--firmware", "initrd"), "snp": SNP[2:], "tdx": ("--ovmf", "tdx.fd")}[profile]
+    code, _, err = run(monkeypatch, capsys, ".", "--for", profile, *words)
+    assert code == 2
+    assert "bad-text" in err
 
 
 def test_a_base_says_what_it_was_built_for(base, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from strongroom.convert import (
     changes_base,
     changes_contract,
     changes_image,
+    eif,
     initramfs,
 )
 from strongroom.convert.base_files import File
@@ -24,6 +25,7 @@ from strongroom.errors import Malformed
 from strongroom.model import manifest as manifest_model
 from strongroom.seal.tree import Entry, Kind
 from tests import samples
+from tests.unit.convert import efi, enclave
 from tests.unit.seal.test_disk import IMAGE, seal
 
 KERNEL = (
@@ -171,6 +173,30 @@ def test_files_are_told_with_size_mode_and_digest(tmp_path):
 def test_each_platform_names_its_own_registers(tmp_path, profile, registers):
     initrd = {**INITRD, "init": File(content=b"#!/bin/other")}
     assert told(tmp_path, initrd=initrd, profile=profile)[1] == {"initrd": registers}
+
+
+def test_a_unified_kernel_image_is_told_by_what_is_around_the_kernel(tmp_path):
+    if not efi.STUB.exists():
+        pytest.skip("systemd-boot-efi is not installed")
+    subjects = []
+    for name, osrel in (("old", efi.OSREL), ("new", efi.OSREL + b"BUILD_ID=2\n")):
+        where = folder(tmp_path / name, profile="uki")
+        (where / base_document.EFI).write_bytes(efi.small(osrel=osrel))
+        subjects.append(changes_base.subject(where))
+    (found,) = changes.compare(*subjects)
+    assert (found.topic, found.name, found.registers) == (Topic.SETTING, "section .osrel", ("pcr4", "pcr11"))
+
+
+def test_another_signer_of_an_enclave_image_is_told(tmp_path):
+    subjects = []
+    for name, signer in (("old", None), ("new", enclave.signer())):
+        where = folder(tmp_path / name, profile="nitro")
+        described = eif.metadata(name="n", version="1", kernel="6", tool_version="1")
+        image = eif.build(kernel=b"k", cmdline=b"c", ramdisks=(b"r",), metadata=described, signer=signer)
+        (where / base_document.EIF).write_bytes(image)
+        subjects.append(changes_base.subject(where))
+    (found,) = changes.compare(*subjects)
+    assert (found.before, found.registers) == ("nobody", ("pcr8",))
 
 
 def test_a_disk_that_is_not_whole_is_no_subject(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.convert.measure import ovmf, snp
@@ -102,10 +103,21 @@ def test_the_table_of_hashes_equals_the_peers(tmp_path):
     assert snp.hashes(KERNEL) == theirs.construct_table()
 
 
+def spki(curve):
+    key = ec.generate_private_key(curve)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key, key.public_key().public_bytes(serialization.Encoding.DER, form)
+
+
 def test_key_digests_equal_the_peers():
-    key = ec.generate_private_key(ec.SECP384R1())
-    numbers = key.public_key().public_numbers()
-    assert snp.key_digest(numbers.x, numbers.y) == id_block.pub_to_digest(key)
+    key, der = spki(ec.SECP384R1())
+    assert snp.key_digest(der) == id_block.pub_to_digest(key).hex()
+
+
+@pytest.mark.parametrize("der", [b"", spki(ec.SECP256R1())[1], spki(ec.SECP384R1())[1] + b"!"])
+def test_only_keys_on_p_384_have_a_digest(der):
+    with pytest.raises(Malformed):
+        snp.key_digest(der)
 
 
 @pytest.mark.parametrize(

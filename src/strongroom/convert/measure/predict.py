@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from strongroom.convert import uki as image
 from strongroom.convert.measure import direct_boot, edk2, nitro, ovmf, snp, tdx, tpm, uki
 from strongroom.errors import Malformed, Misuse
 
@@ -41,7 +42,10 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What the operator chooses. None: not said, which matters only where a register depends on it."""
+    """What the operator chooses. None: not said, which matters only where a register depends on it.
+
+    id_key, author_key: public keys (DER) that sign the guest's ID block, for claims that are beside the measurement.
+    """
 
     firmware: bytes | None = None
     vcpus: int | None = None
@@ -51,6 +55,8 @@ class Shape:
     vmm: snp.Vmm = snp.Vmm.QEMU
     order: tdx.PageOrder = tdx.PageOrder.EACH
     edits_kernel: bool = False
+    id_key: bytes | None = None
+    author_key: bytes | None = None
     acpi: tdx.Acpi | None = None
 
 
@@ -131,7 +137,7 @@ def _local(parts: Parts, shape: Shape) -> Prediction:
         firmware=firmware,
         kernel=_part(parts.kernel, "kernel"),
         initrd=_part(parts.initrd, "initrd"),
-        cmdline=_part(parts.cmdline, "command line"),
+        cmdline=_line(parts),
         machine=MACHINE,
         memory_guard=True,
     ).reference()
@@ -174,7 +180,7 @@ def _snp(parts: Parts, shape: Shape) -> Prediction:
         kernel = snp.Kernel(
             kernel=_part(parts.kernel, "kernel"),
             initrd=_part(parts.initrd, "initrd"),
-            cmdline=_part(parts.cmdline, "command line"),
+            cmdline=_line(parts),
         )
     value = snp.digest(
         snp.Launch(
@@ -200,6 +206,15 @@ def _snp(parts: Parts, shape: Shape) -> Prediction:
                 depends="number and type of processors, hypervisor, guest features; not memory, devices or host",
             ),
         ),
+        beside=tuple(
+            Register(
+                name=f"{name}_key_digest",
+                value=snp.key_digest(key),
+                covers=f"the {name} key, a fact of claims",
+            )
+            for name, key in (("id", shape.id_key), ("author", shape.author_key))
+            if key is not None
+        ),
     )
 
 
@@ -219,7 +234,7 @@ def _tdx(parts: Parts, shape: Shape) -> Prediction:
             hint="Debian 12's OVMF.fd is such a build; take edk2 2023.02 or newer, like Debian 13's OVMF.fd",
         )
     kernel, initrd = _part(parts.kernel, "kernel"), _part(parts.initrd, "initrd")
-    cmdline = _part(parts.cmdline, "command line")
+    cmdline = _line(parts)
     knows = edk2.knows_rtmrs(kernel)
     return Prediction(
         profile="tdx",
@@ -287,8 +302,7 @@ def _handed(kernel: bytes, initrd: bytes, shape: Shape) -> bytes:
 
 
 def _uki(parts: Parts, _: Shape) -> Prediction:
-    image = _part(parts.uki, "unified kernel image")
-    found = uki.measure(image)
+    found = uki.measure(_part(parts.uki, "unified kernel image"))
     covers = {
         "pcr4": "the image and the kernel in it (Authenticode), and that they were started",
         "pcr9": "command line and initrd, by the kernel",
@@ -334,6 +348,13 @@ def _part(part: bytes, what: str) -> bytes:
     if not part:
         raise Misuse(f"the base has no {what}", code="no-part", hint="is it a base of that profile?")
     return part
+
+
+def _line(parts: Parts) -> bytes:
+    """The command line. Raises `Malformed` for what loaders would not all take for the same."""
+    line = _part(parts.cmdline, "command line")
+    image.check_text("command line", line)
+    return line
 
 
 def _given(value: T | None, what: str) -> T:

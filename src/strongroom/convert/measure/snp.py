@@ -36,6 +36,8 @@ _PAGE_NORMAL, _PAGE_VMSA, _PAGE_ZERO, _PAGE_UNMEASURED, _PAGE_SECRETS, _PAGE_CPU
 _VMSA_ADDRESS = 0xFFFFFFFFF000  # the highest page that an address can name
 _FIRST_RESET = 0xFFFFFFF0
 _ZERO = bytes(SIZE)
+# SubjectPublicKeyInfo (RFC 5480) of an uncompressed point on P-384, up to the point's coordinates.
+_P384 = bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004")
 _TABLE = uuid.UUID("9438d606-4f22-4cc9-b479-a793d411fd21")
 _CMDLINE = uuid.UUID("97d02dd8-bd20-4c94-aa78-e7714d36ab2a")
 _INITRD = uuid.UUID("44baf731-3a2f-4bd7-9af1-41e29169781d")
@@ -129,11 +131,16 @@ def hashes(kernel: Kernel) -> bytes:
     return table + bytes(-len(table) % 16)
 
 
-def key_digest(x: int, y: int) -> bytes:
-    """The digest by which a report names an ID or author key (P-384): SHA-384 of the key in AMD's layout."""
-    return hashlib.sha384(
-        struct.pack("<I72s72s880x", 2, x.to_bytes(72, "little"), y.to_bytes(72, "little"))
-    ).digest()
+def key_digest(spki: bytes) -> str:
+    """How a report names an ID or author key (`id_key_digest`, `author_key_digest`): SHA-384 of it in AMD's layout.
+
+    spki: the public key (DER), of P-384. Raises `Malformed`.
+    """
+    point = spki[len(_P384) :]
+    if spki[: len(_P384)] != _P384 or len(point) != 96:
+        raise Malformed("ID key: expected a public key on P-384", code="bad-key")
+    x, y = point[:48][::-1], point[48:][::-1]
+    return hashlib.sha384(struct.pack("<I72s72s880x", 2, x, y)).hexdigest()
 
 
 def _pages(launch: Launch) -> Iterator[tuple[int, int, bytes]]:
