@@ -22,6 +22,8 @@ import importlib.metadata
 import io
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,6 +38,13 @@ if TYPE_CHECKING:
 # What makes no file of these images depend on the day they are made.
 EPOCH = 1_700_000_000
 USER_ID = 10_001
+
+# As container tools do: a loopback that is up, and low ports for everybody (port 80 needs no root there).
+_LOOPBACK = (
+    f"{shlex.quote(sys.executable)} -c 'import fcntl, socket; fcntl.ioctl(socket.socket(), 0x8914, "
+    r"""b"lo".ljust(16, b"\0") + b"\x41\0" + bytes(22))'"""
+    " && echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start"
+)
 
 LIBRARIES = ("libc6", "libgcc-s1", "libstdc++6")
 SCIKIT_LEARN = (
@@ -168,6 +177,12 @@ def command_in_clear(layout: Path, *, data: Mapping[str, Path], out: Path) -> li
     out.mkdir(parents=True, exist_ok=True)
     os.chown(out, *user)
     steps = [
+        _LOOPBACK,
+        # What the program writes goes to memory, as in any container: the tree is used again.
+        "mount -t tmpfs tmpfs $R/tmp && mkdir $R/tmp/upper $R/tmp/work $R/tmp/root",
+        "mount -t overlay -o lowerdir=$R,upperdir=$R/tmp/upper,workdir=$R/tmp/work overlay $R/tmp/root",
+        "R=$R/tmp/root",
+        "test -s $R/etc/hosts || { mkdir -p $R/etc && printf '127.0.0.1 localhost\\n::1 localhost\\n' >$R/etc/hosts; }",
         "mount -t tmpfs -o mode=1777 tmpfs $R/tmp",
         "mount -t tmpfs tmpfs $R/data",
         'mount --bind "$O" $R/out',
@@ -183,10 +198,10 @@ def command_in_clear(layout: Path, *, data: Mapping[str, Path], out: Path) -> li
     if not any(one.startswith("PATH=") for one in environment):
         environment.append("PATH=/usr/local/bin:/usr/bin:/bin")
     program = [*(settings.get("Entrypoint") or []), *(settings.get("Cmd") or [])]
-    inside = [_chroot(), f"--userspec={user[0]}:{user[1]}", "--groups=", str(root), *program]
+    inside = [_chroot(), f"--userspec={user[0]}:{user[1]}", "--groups=", f"{root}/tmp/root", *program]
     script = 'set -e; R="$1"; O="$2"; ' + "; ".join(steps)
     return [
-        "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
+        "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private",
         "sh", "-c", script, "sh", str(root), str(out.resolve()), *arguments, *environment, *inside,
     ]  # fmt: skip
 
@@ -194,8 +209,8 @@ def command_in_clear(layout: Path, *, data: Mapping[str, Path], out: Path) -> li
 def _build_duckdb(work: Path, packages: Sequence[Path], sql: str) -> None:
     root = work / "root"
     _extract(packages, root)
-    image = _Layout(work / "layout")
-    image.layer(_tree(root), compress=True)
+    image = Layout(work / "layout")
+    image.layer(tree(root), compress=True)
     program = next(
         file.locate()
         for file in importlib.metadata.files("duckdb-cli") or ()
@@ -204,14 +219,14 @@ def _build_duckdb(work: Path, packages: Sequence[Path], sql: str) -> None:
     accounts = _accounts()
     image.layer(
         [
-            _folder("usr"),
-            _folder("usr/local"),
-            _folder("usr/local/bin"),
-            _file("usr/local/bin/duckdb", Path(str(program)).read_bytes(), mode=0o755),
+            folder("usr"),
+            folder("usr/local"),
+            folder("usr/local/bin"),
+            file("usr/local/bin/duckdb", Path(str(program)).read_bytes(), mode=0o755),
             *accounts,
         ]
     )
-    image.layer([_file("query.sql", sql.encode()), _file("usr/share/.wh.doc", b"")], compress=True)
+    image.layer([file("query.sql", sql.encode()), file("usr/share/.wh.doc", b"")], compress=True)
     image.finish(
         "query",
         {
@@ -238,9 +253,9 @@ def _build_sklearn(work: Path, packages: Sequence[Path], script: str) -> None:
     )  # fmt: skip
     for folder in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/include"):
         shutil.rmtree(root / folder, ignore_errors=True)
-    image = _Layout(work / "layout")
-    image.layer(_tree(root))
-    image.layer([_file("train.py", script.encode()), *_accounts()], compress=True)
+    image = Layout(work / "layout")
+    image.layer(tree(root))
+    image.layer([file("train.py", script.encode()), *_accounts()], compress=True)
     libraries = "/usr/lib/x86_64-linux-gnu"
     image.finish(
         "train",
@@ -265,32 +280,32 @@ def _accounts() -> list[tuple[tarfile.TarInfo, bytes]]:
     passwd = f"root:x:0:0:root:/:/bin/false\nquery:x:{USER_ID}:{USER_ID}::/tmp:/bin/false\n"
     group = f"root:x:0:\nquery:x:{USER_ID}:\n"
     return [
-        _folder("etc"),
-        _file("etc/passwd", passwd.encode()),
-        _file("etc/group", group.encode()),
+        folder("etc"),
+        file("etc/passwd", passwd.encode()),
+        file("etc/group", group.encode()),
     ]
 
 
-def _folder(name: str) -> tuple[tarfile.TarInfo, bytes]:
+def folder(name: str) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type, info.mode, info.mtime = tarfile.DIRTYPE, 0o755, EPOCH
     return info, b""
 
 
-def _file(name: str, data: bytes, *, mode: int = 0o644) -> tuple[tarfile.TarInfo, bytes]:
+def file(name: str, data: bytes, *, mode: int = 0o644) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = len(data), mode, EPOCH
     return info, data
 
 
-def _tree(root: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """Every entry below `root`, sorted; hard links become files, times of what was made here are fixed."""
+def tree(root: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Every entry below `root`, sorted; hard links become files, nothing is younger than EPOCH."""
     for path in sorted(root.rglob("*")):
         info = tarfile.TarInfo(str(path.relative_to(root)))
         status = path.lstat()
         info.mode, info.uid, info.gid = status.st_mode & 0o7777, 0, 0
         made = path.is_dir() or path.suffix == ".pyc"
-        info.mtime = EPOCH if made and not path.is_symlink() else int(status.st_mtime)
+        info.mtime = EPOCH if made and not path.is_symlink() else min(EPOCH, int(status.st_mtime))
         data = b""
         if path.is_symlink():
             info.type, info.linkname, info.mode = tarfile.SYMTYPE, str(path.readlink()), 0o777
@@ -304,7 +319,7 @@ def _tree(root: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         yield info, data
 
 
-class _Layout:
+class Layout:
     """An OCI layout being written."""
 
     def __init__(self, path: Path) -> None:
@@ -353,17 +368,23 @@ class _Layout:
         return {"digest": "sha256:" + name, "size": len(data)}
 
 
+def cache_folder() -> Path:
+    """Where layouts are kept; made when it is not there."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "strongroom/images"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
+
+
 def _cached(
     name: str, packages: Sequence[str], text: str, build: Callable[[Path, Sequence[Path], str], None]
 ) -> Path:
     """The layout from the cache, made first when it is not there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "strongroom/images"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = cache_folder()
     key = hashlib.sha256(Path(__file__).read_bytes() + text.encode())
     key.update(importlib.metadata.version("duckdb-cli").encode() if name == "duckdb" else b"")
     key.update(_versions(packages))
     target = cache / f"{name}-{key.hexdigest()[:16]}"
-    with _locked(cache / f".{name}.lock"):
+    with locked(cache / f".{name}.lock"):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as folder:
                 work = Path(folder)
@@ -404,7 +425,7 @@ def _document(layout: Path, name: str) -> dict[str, Any]:
 def _unpacked(layout: Path) -> Path:
     """The image's tree on this machine's disk, by umoci, kept beside the layout."""
     target = layout.with_name(layout.name + ".clear")
-    with _locked(layout.with_name(f".{layout.name}.lock")):
+    with locked(layout.with_name(f".{layout.name}.lock")):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=layout.parent, prefix=".clear-") as folder:
                 copy = Path(folder) / "layout"
@@ -431,12 +452,14 @@ def _chroot() -> str:
 
 
 def _user(root: Path, user: str) -> tuple[int, int]:
+    if re.fullmatch(r"[0-9]+:[0-9]+", user):
+        return int(user.partition(":")[0]), int(user.partition(":")[2])
     rows = [line.split(":") for line in (root / "etc/passwd").read_text().splitlines()]
     return next((int(row[2]), int(row[3])) for row in rows if row[0] == (user or "root"))
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -6,7 +6,8 @@ leaves only this behind (tmpfs sizes are the launch's):
   /data/NAME   the datasets, read-only, nosuid, nodev, noexec       /out   what may leave, owned by the user
   /tmp         private, 1777       /dev  null zero full random urandom, shm       /proc  masked, own processes
   /run/strongroom/tls   the room's certificates, when the contract asks for them
-Network: an own stack with a loopback and nothing else.
+  /etc/hosts, /etc/hostname   the loopback's names, where the image has none of its own
+Network: an own stack with a loopback and nothing else; ports below 1024 are open to every user there.
 
 `become` then turns the calling process into the image's user: no capabilities, none to be regained, no
 new privileges, the system call filter, rlimits.
@@ -14,6 +15,7 @@ new privileges, the system call filter, rlimits.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -46,6 +48,11 @@ _MASKED_FILES = ("kcore", "keys", "key-users", "kmsg", "kallsyms", "timer_list",
                  "interrupts", "modules", "iomem", "ioports", "config.gz", "kpagecount", "kpageflags")  # fmt: skip
 _MASKED_FOLDERS = ("acpi", "asound", "scsi", "driver", "tty")
 _READ_ONLY = ("bus", "fs", "irq", "sys")
+_NAMES = {
+    "hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{HOST_NAME}\n".encode(),
+    "hostname": f"{HOST_NAME}\n".encode(),
+}
+_LOW_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP_RUNNING = 0x41
 # no root by uid 0, no capability changes on set-uid, no ambient ones, each locked (capabilities(7))
@@ -107,7 +114,9 @@ def parse_launch(data: bytes) -> Launch:
 def build(launch: Launch) -> None:
     """Make the container around the calling process and change into its root. Raises `OSError`."""
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    _open_low_ports()
     root = _overlay(launch)
+    _name_loopback(root)
     _mount_data(launch, root)
     _mount_writable(launch, root)
     if launch.tls:
@@ -205,6 +214,31 @@ def _directory(root: str, path: str) -> str:
             os.unlink(where)
             os.mkdir(where, 0o755)
     return where
+
+
+def _name_loopback(root: str) -> None:
+    """What container runtimes write for every container: without it no program finds `localhost`.
+
+    An image's own words stay; builders leave an empty file where their runtime mounted one.
+    """
+    folder = _directory(root, "etc")
+    for name, text in _NAMES.items():
+        path = f"{folder}/{name}"
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(path)
+            if not stat.S_ISREG(found.st_mode) or found.st_size:
+                continue
+            os.unlink(path)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, 0o644)
+            file.write(text)
+
+
+def _open_low_ports() -> None:
+    """Let any user listen on port 80 of the loopback, as container runtimes do: there are no rights to do it with."""
+    with open(_LOW_PORTS, "wb", buffering=0) as file:
+        file.write(b"0")
 
 
 def _mount_data(launch: Launch, root: str) -> None:

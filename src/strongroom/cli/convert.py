@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, interruption, meter
+from strongroom.cli import files, image_source, interruption, meter
 from strongroom.cli.identity import IdentityFile, PassphraseFd
 from strongroom.cli.identity import load as load_identity
+from strongroom.cli.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
+from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
+    from strongroom.cli.image_source import Found
     from strongroom.convert.image import Loaded
+    from strongroom.convert.oci import Platform
+    from strongroom.model.identity import Identity
     from strongroom.model.manifest import Manifest
 
 
@@ -26,7 +31,11 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     image: Annotated[
-        Path, typer.Argument(help="An OCI layout, an OCI or `docker save` archive, or a root file system.")
+        str,
+        typer.Argument(
+            help="An OCI layout, an OCI or `docker save` archive, a root file system, HOST/NAME@sha256:… in a registry, "
+            "or a compose file."
+        ),
     ],
     identity: IdentityFile,
     name: Annotated[str, typer.Option(help="The disk's name: lower-case letters, digits, dashes.")],
@@ -38,21 +47,41 @@ def convert(
     config: Annotated[
         Path | None, typer.Option(help="For a root file system: its OCI image configuration (JSON).")
     ] = None,
+    from_: image_source.From = None,
     encrypt: Annotated[
         bool, typer.Option("--encrypt", help="Encrypt the disk; its key goes to NAME.key.age.")
     ] = False,
+    mirror: Mirrors = None,
+    credentials: Credentials = None,
+    credentials_fd: CredentialsFd = None,
+    registry_ca: RegistryCa = None,
+    plain_http: PlainHttp = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     passphrase_fd: PassphraseFd = None,
 ) -> None:
     """Convert an unmodified container image into a sealed disk. Nothing of it is run, or written out as files."""
-    import secrets
-
-    from strongroom.convert import image as images
     from strongroom.convert import oci
-    from strongroom.convert.limits import LIMITS
+
+    _check_names(name, digest)
+    wanted = oci.parse_platform(platform)
+    target = _free_target(out, name)
+    owner = load_identity(identity, passphrase_fd)
+    registries = image_source.Registries(
+        mirrors=mirror,
+        credentials=credentials,
+        credentials_fd=credentials_fd,
+        ca=registry_ca,
+        plain_http=plain_http,
+    )
+    with interruption.orderly():
+        found = image_source.find(
+            image, from_=from_, digest=digest, platform=wanted, registries=registries, strict=True
+        )
+        _make(found, wanted, config, target, owner, encrypt=encrypt, as_json=as_json)
+
+
+def _check_names(name: str, digest: str | None) -> None:
     from strongroom.encoding import fields
-    from strongroom.errors import Misuse
-    from strongroom.seal import disk, keys, newfile
 
     if fields.NAME.fullmatch(name) is None:
         raise Misuse(f"name {name[:40]!r}: use lower-case letters, digits, dots, dashes", code="bad-name")
@@ -62,52 +91,93 @@ def convert(
             code="bad-digest",
             hint="a tag does not name an image for good; `strongroom convert` without --digest lists the digests",
         )
-    wanted = oci.parse_platform(platform)
-    settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
-    owner = load_identity(identity, passphrase_fd)
+
+
+def _free_target(out: Path, name: str) -> Path:
+    from strongroom.seal import disk
+
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{name}{disk.SUFFIX}"
-    key_file = disk.beside(target, disk.KEY_SUFFIX)
-    for file in (target, disk.beside(target, disk.MANIFEST_SUFFIX), key_file):
+    for suffix in (disk.SUFFIX, disk.MANIFEST_SUFFIX, disk.KEY_SUFFIX):
+        file = disk.beside(target, suffix)
         if file.exists():
             raise Misuse(f"{file}: exists already", code="exists", hint="remove it, or choose another --name")
+    return target
+
+
+def _make(
+    found: Found,
+    platform: Platform,
+    config: Path | None,
+    target: Path,
+    owner: Identity,
+    *,
+    encrypt: bool,
+    as_json: bool,
+) -> None:
+    from strongroom.convert import image as images
+    from strongroom.convert.limits import LIMITS
+    from strongroom.seal import disk
+
+    if found.path is None:
+        raise Misuse("no image", hint="name an image by digest in the compose file, or give --from")
+    settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
     with contextlib.ExitStack() as opened:
-        opened.enter_context(interruption.orderly())
         with meter.meter("unpacking") as progress:
             loaded = opened.enter_context(
                 images.load(
-                    image, scratch=out, digest=digest, platform=wanted, config=settings, progress=progress
+                    found.path,
+                    scratch=target.parent,
+                    digest=found.digest,
+                    platform=platform,
+                    config=settings,
+                    changes=found.sealed,
+                    progress=progress,
                 )
             )
         if not as_json:
             _tell(loaded)
-        key = keys.new(secrets.token_bytes) if encrypt else None
+        manifest = _seal(loaded, target, owner, encrypt=encrypt)
+    made = {"disk": target, "manifest": disk.beside(target, disk.MANIFEST_SUFFIX)}
+    if encrypt:
+        made["key"] = disk.beside(target, disk.KEY_SUFFIX)
+    options = () if found.service is None else found.service.contract_options()
+    if as_json:
+        report = {**_report(loaded, manifest, made), "contract_options": list(options)}
+        print(json.dumps(report, indent=1, sort_keys=True))
+        return
+    _summary(manifest, made)
+    if options:
+        print(f"contract     strongroom contract new … {_safe(shlex.join(options))}")
+
+
+def _seal(loaded: Loaded, target: Path, owner: Identity, *, encrypt: bool) -> Manifest:
+    import secrets
+
+    from strongroom.seal import disk, keys, newfile
+
+    key = keys.new(secrets.token_bytes) if encrypt else None
+    key_file = disk.beside(target, disk.KEY_SUFFIX)
+    name = target.name.removesuffix(disk.SUFFIX)
+    if key is not None:
+        # First the key: a disk that nobody can open is never left behind.
+        newfile.write(key_file, keys.lock(key, owner.age.recipient), mode=0o600)
+    try:
+        with meter.meter(f"sealing {name}") as progress:
+            return disk.seal(
+                loaded.entries,
+                kind="image",
+                name=name,
+                owner_key=owner.signing,
+                key=key,
+                image=loaded.settings,
+                target=target,
+                progress=progress,
+            )
+    except BaseException:
         if key is not None:
-            # First the key: a disk that nobody can open is never left behind.
-            newfile.write(key_file, keys.lock(key, owner.age.recipient), mode=0o600)
-        try:
-            with meter.meter(f"sealing {name}") as progress:
-                manifest = disk.seal(
-                    loaded.entries,
-                    kind="image",
-                    name=name,
-                    owner_key=owner.signing,
-                    key=key,
-                    image=loaded.settings,
-                    target=target,
-                    progress=progress,
-                )
-        except BaseException:
-            if key is not None:
-                key_file.unlink(missing_ok=True)
-            raise
-        made = {"disk": target, "manifest": disk.beside(target, disk.MANIFEST_SUFFIX)}
-        if key is not None:
-            made["key"] = key_file
-        if as_json:
-            print(json.dumps(_report(loaded, manifest, made), indent=1, sort_keys=True))
-        else:
-            _summary(manifest, made)
+            key_file.unlink(missing_ok=True)
+        raise
 
 
 def _tell(loaded: Loaded) -> None:

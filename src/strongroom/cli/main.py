@@ -23,6 +23,7 @@ VERBS = {
     "convert": "convert",
     "image": "image",
     "reference": "reference",
+    "preflight": "preflight",
     "base": "base",
     "measure": "measure",
     "broker": "broker",

@@ -114,17 +114,28 @@ class Spool:
 class _Slice(io.RawIOBase):
     def __init__(self, fd: int, offset: int, size: int) -> None:
         self._fd = fd
-        self._offset = offset
-        self._left = size
+        self._start = offset
+        self._size = size
+        self._at = 0
 
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = min(max(base + offset, 0), self._size)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
     def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")[: self._left]  # type: ignore[arg-type]
-        count = os.preadv(self._fd, [view], self._offset) if view else 0
-        self._offset += count
-        self._left -= count
+        view = memoryview(buffer).cast("B")[: self._size - self._at]  # type: ignore[arg-type]
+        count = os.preadv(self._fd, [view], self._start + self._at) if view else 0
+        self._at += count
         return count
 
 

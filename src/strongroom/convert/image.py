@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from strongroom.convert.layers import Tree
     from strongroom.convert.limits import Limits
     from strongroom.seal.tree import Entry
 
     # (bytes done, bytes in all)
     Progress = Callable[[int, int], None]
+    # What the image says of itself → what somebody runs it with.
+    Changes = Callable[[oci.ImageConfig], oci.ImageConfig]
 
 PLATFORM = oci.Platform(os="linux", architecture="amd64")
 MOUNT_POINTS = (b"data", b"out", b"tmp", b"proc", b"sys", b"dev", b"run")
@@ -45,6 +48,7 @@ class Loaded:
 
     `digest` names the image (see `sources.Chosen`), `index` the index that it was chosen from;
     `names` and `notes` are for people: tags that mean this digest today, and what was left out.
+    `config` is what the image says of itself, `tree` the same files as `entries`, to look things up in.
     """
 
     kind: str
@@ -56,6 +60,8 @@ class Loaded:
     entries: list[Entry]
     settings: ImageSettings
     notes: tuple[str, ...]
+    config: oci.ImageConfig
+    tree: Tree
 
 
 @contextmanager
@@ -66,6 +72,7 @@ def load(
     digest: str | None = None,
     platform: oci.Platform = PLATFORM,
     config: bytes | None = None,
+    changes: Changes = lambda config: config,
     limits: Limits = LIMITS,
     progress: Progress = lambda _done, _total: None,
 ) -> Iterator[Loaded]:
@@ -73,8 +80,8 @@ def load(
 
     `scratch` is a folder on a disk that can hold the uncompressed image; only unnamed files are
     made there. `digest` chooses among several images. `config` (the bytes of an OCI image
-    configuration) is for a root file system, which brings none. `progress` gets bytes of layers
-    read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
+    configuration) is for a root file system, which brings none. `changes` may put other settings in place of
+    the image's own (a compose file's). `progress` gets bytes of layers read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
     """
     try:
         path = path.resolve()
@@ -88,7 +95,8 @@ def load(
         if path.is_dir() and not (path / "oci-layout").exists():
             if digest is not None:
                 raise Misuse(f"{path}: a root file system has no digest to choose by")
-            yield _from_folder(path, config, opened, scratch, limits, progress)
+            chosen, tree = _from_folder(path, config, opened, scratch, limits, progress)
+            yield _finish(chosen, changes(chosen.config), tree, limits)
             return
         if config is not None:
             raise Misuse(f"{path}: an image brings its own configuration", hint="leave --config out")
@@ -114,7 +122,7 @@ def load(
             if total > limits.total_bytes:
                 raise Refused(f"image: more than {limits.total_bytes} bytes", code="too-large")
             tree.apply(spool.read_at, spool.size, spool.open, what=layer.what)
-        yield _finish(chosen, tree, limits)
+        yield _finish(chosen, changes(chosen.config), tree, limits)
 
 
 def _from_folder(
@@ -124,7 +132,7 @@ def _from_folder(
     scratch: Path,
     limits: Limits,
     progress: Progress,
-) -> Loaded:
+) -> tuple[sources.Chosen, layers.Tree]:
     if config is None:
         raise Misuse(
             f"{path}: a root file system does not say what to run",
@@ -145,7 +153,7 @@ def _from_folder(
         config=settings,
         layers=(),
     )
-    return _finish(chosen, tree, limits)
+    return chosen, tree
 
 
 def _counter(progress: Progress, total: int) -> Callable[[int], None]:
@@ -159,8 +167,7 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
     return count
 
 
-def _finish(chosen: sources.Chosen, tree: layers.Tree, limits: Limits) -> Loaded:
-    config = chosen.config
+def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, limits: Limits) -> Loaded:
     if not config.entrypoint and not config.command:
         raise Refused(
             f"image {chosen.digest}: neither ENTRYPOINT nor CMD, so nothing to run",
@@ -199,6 +206,8 @@ def _finish(chosen: sources.Chosen, tree: layers.Tree, limits: Limits) -> Loaded
             groups=account.groups,
         ),
         notes=tuple(notes),
+        config=config,
+        tree=tree,
     )
 
 

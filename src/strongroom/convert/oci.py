@@ -87,7 +87,8 @@ class ImageConfig:
     """How to run it, as the image says it, not yet looked up in the tree.
 
     `environment` has each name once (of repeated ones the last counts, as in runc).
-    `ignored` names the settings that are there and have no effect in a room.
+    `ignored` names the settings that are there and have no effect in a room; of two of them, `volumes` and
+    `ports` (like 80/tcp) are what they say, for people.
     """
 
     platform: Platform
@@ -98,6 +99,8 @@ class ImageConfig:
     working_directory: str
     user: str
     ignored: tuple[str, ...]
+    volumes: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
 
 
 def parse_platform(text: str) -> Platform:
@@ -183,6 +186,8 @@ def _settings(document: dict[str, Any], diff_ids: tuple[str, ...], what: str) ->
         working_directory=_text(config, "WorkingDir", what),
         user=_text(config, "User", what),
         ignored=tuple(name for name in ignored if config.get(name)),
+        volumes=_keys(config, "Volumes"),
+        ports=_keys(config, "ExposedPorts"),
     )
 
 
@@ -268,6 +273,12 @@ def _words(item: dict[str, Any], key: str, what: str) -> tuple[str, ...]:
         if not isinstance(word, str) or len(word) > 65536 or "\x00" in word:
             raise Malformed(f"{what}.{key}: expected texts without NUL")
     return tuple(words)
+
+
+def _keys(item: dict[str, Any], key: str) -> tuple[str, ...]:
+    """The names of a set, which OCI writes as an object of empty objects; whatever else is there says nothing."""
+    value = item.get(key)
+    return tuple(sorted(value)[:_WORDS_MAX]) if isinstance(value, dict) else ()
 
 
 def _environment(item: dict[str, Any], what: str) -> dict[str, str]:

@@ -113,7 +113,7 @@ def test_image_links_in_the_place_of_mounts_lead_nowhere(room):
     for name in ("data", "tmp", "out", "dev", "proc"):
         (room.root / name).symlink_to("/etc")
     ended = room.shell("cat /data/flights/table.csv; echo 1 > /out/x; ls /etc")
-    assert said(ended) == "a,b\n1,2\npasswd\n"
+    assert said(ended) == "a,b\n1,2\nhostname\nhosts\npasswd\n"
     assert (room.out / "x").exists()
 
 
@@ -240,3 +240,27 @@ def test_launch_survives_its_encoding_and_refuses_emptiness(room):
     assert container.parse_launch(room.launch.encode()).environment == room.launch.environment
     with pytest.raises(Malformed):
         container.parse_launch(room.launch.encode().replace(b'["/bin/sh","-c","true"]', b"[]"))
+
+
+def test_localhost_has_its_names_and_its_low_ports(room):
+    log = said(
+        room.shell(
+            "cat /etc/hosts /etc/hostname /proc/sys/net/ipv4/ip_unprivileged_port_start; ping -c1 -W1 localhost"
+        )
+    )
+    assert "127.0.0.1\tlocalhost" in log
+    assert "::1\tlocalhost" in log
+    assert "\nroom\n0\n" in log
+    log = said(room.shell("echo 1024 > /proc/sys/net/ipv4/ip_unprivileged_port_start"))
+    assert "Read-only file system" in log
+
+
+def test_an_image_with_names_of_its_own_keeps_them(room):
+    (room.root / "etc").mkdir(exist_ok=True)
+    (room.root / "etc/hosts").write_text("127.0.0.1 own\n")
+    (room.root / "etc/hostname").write_text("")  # as builders leave it
+    assert said(room.shell("cat /etc/hosts /etc/hostname")) == "127.0.0.1 own\nroom\n"
+    (room.root / "etc/hosts").unlink()
+    (room.root / "etc/hosts").symlink_to("/out/hosts")
+    assert "No such file" in said(room.shell("cat /etc/hosts"))
+    assert not (room.out / "hosts").exists()

@@ -1,0 +1,152 @@
+"""Where the image of `convert` and `preflight` comes from: a path, a name in a registry, or a compose file.
+
+A compose file says which image and how it is run; the image itself lies where --from says, or is fetched by its digest.
+What is fetched goes into the cache of layouts, where the next time finds it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from strongroom.cli import files, meter, registry_options
+from strongroom.errors import Misuse, Refused
+
+if TYPE_CHECKING:
+    from strongroom.convert.compose import Service
+    from strongroom.convert.oci import ImageConfig, Platform
+    from strongroom.fetch.registry_session import Access
+
+From = Annotated[
+    Path | None,
+    typer.Option("--from", help="For a compose file: where its image lies, instead of its registry."),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registries:
+    """The options about registries, as they were given."""
+
+    mirrors: list[str] | None = None
+    credentials: Path | None = None
+    credentials_fd: int | None = None
+    ca: Path | None = None
+    plain_http: bool = False
+
+    def access(self, name: str) -> Access:
+        """How to speak with the registry of `name`."""
+        from strongroom.fetch import registry_names
+
+        return registry_options.access(
+            registry_names.parse(name),
+            mirrors=self.mirrors,
+            credentials=self.credentials,
+            credentials_fd=self.credentials_fd,
+            ca=self.ca,
+            plain_http=self.plain_http,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An image that lies at `path` (None: it was only spoken of). `service` where a compose file names it."""
+
+    path: Path | None
+    digest: str | None
+    service: Service | None = None
+
+    def sealed(self, config: ImageConfig) -> ImageConfig:
+        """The image's settings with those that become part of the sealed image."""
+        return config if self.service is None else self.service.sealed(config)
+
+    def run(self, config: ImageConfig) -> ImageConfig:
+        """The settings that the program meets."""
+        return config if self.service is None else self.service.run(config)
+
+
+def find(
+    image: str,
+    *,
+    from_: Path | None,
+    digest: str | None,
+    platform: Platform,
+    registries: Registries,
+    strict: bool,
+) -> Found:
+    """Find the image, fetching it where it is named by a registry. Raises `Misuse`, `Refused`, `Malformed`, `Unavailable`.
+
+    `strict` refuses a compose file that asks for what no room gives.
+    """
+    service = _compose(image)
+    if service is None:
+        if from_ is not None:
+            raise Misuse("--from goes with a compose file", hint="name the image itself, without --from")
+        if not _is_name(image):
+            return Found(path=Path(image), digest=digest)
+        pulled, path = _pull(image, platform, registries)
+        return Found(path=path, digest=digest or pulled)
+    if strict:
+        _refuse_blocked(service)
+    if from_ is not None:
+        return Found(path=from_, digest=digest or service.digest or None, service=service)
+    if not strict or not _is_name(service.image):
+        return Found(path=None, digest=None, service=service)
+    pulled, path = _pull(service.image, platform, registries)
+    return Found(path=path, digest=pulled, service=service)
+
+
+def cache_folder() -> Path:
+    """Where fetched images and converted disks are kept."""
+    from strongroom.convert import base
+
+    return base.default_cache(dict(os.environ))
+
+
+def _is_name(text: str) -> bool:
+    from strongroom.fetch import registry_names
+
+    return registry_names.is_name(text) and not Path(text).exists()
+
+
+def _pull(name: str, platform: Platform, registries: Registries) -> tuple[str, Path]:
+    from strongroom.fetch import registry, registry_names
+
+    into = cache_folder() / "layouts"
+    with meter.meter("fetching") as progress:
+        pulled = registry.pull(
+            registry_names.parse(name),
+            platform=platform,
+            into=into,
+            access=registries.access(name),
+            progress=progress,
+        )
+    return pulled.digest, into
+
+
+def _compose(image: str) -> Service | None:
+    path = Path(image)
+    if not image.endswith((".yaml", ".yml")) or path.is_dir():
+        return None
+    try:
+        from strongroom.convert import compose, strict_yaml
+    except ModuleNotFoundError:
+        raise Misuse(
+            "reading compose files needs PyYAML",
+            code="missing-extra",
+            hint="pip install 'strongroom[compose]'",
+        ) from None
+    return compose.parse(files.read(path, max_bytes=strict_yaml.MAX_BYTES), what=path.name)
+
+
+def _refuse_blocked(service: Service) -> None:
+    bad = [one for one in service.findings if one.severity.value == "blocks"]
+    if bad:
+        raise Refused(
+            f"{bad[0].where}: {bad[0].what}" + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""),
+            code="would-not-run",
+            hint=f"{bad[0].fix}; `strongroom preflight` lists everything",
+        )

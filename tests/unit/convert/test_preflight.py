@@ -1,0 +1,210 @@
+"""Preflight: each finding on an image that deserves it, and none on one that does not."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from strongroom.convert import compose, preflight
+from strongroom.convert.preflight import PLATFORMS, Report, Source
+from strongroom.errors import Misuse
+from tests.unit.convert.elf_kit import program
+from tests.unit.convert.kit import ACCOUNTS, END, Layout, entry, folder, pax, simple, symlink
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOADER = b"/lib64/ld-linux-x86-64.so.2"
+LIBC = (
+    folder(b"lib64/")
+    + entry(b"lib64/ld-linux-x86-64.so.2", program(), mode=0o755)
+    + entry(b"lib64/libc.so.6", program(), mode=0o644)
+)
+GOOD = program(interpreter=LOADER, needed=(b"libc.so.6",))
+BIN = folder(b"bin/")
+SHELL = entry(b"bin/sh", GOOD, mode=0o755)
+
+
+def look(
+    tmp_path: Path,
+    *tarballs: bytes,
+    platforms: tuple[str, ...] = ("local",),
+    memory_mib: int = 512,
+    **config: Any,
+) -> Report:
+    """The report of an image of these layers; `config` are its settings, by default of user 1000 with a PATH."""
+    settings = {"User": "1000:100", "Entrypoint": ["/bin/program"], "Env": ["PATH=/bin"], **config}
+    layout = simple(tmp_path / "layout", *(one + END for one in tarballs), config=settings)
+    return preflight.examine(
+        Source(path=layout.path), scratch=tmp_path, platforms=platforms, memory_mib=memory_mib
+    )
+
+
+def bad(report: Report) -> dict[str, str]:
+    """check → severity, of what is not fine."""
+    return {one.check: one.severity.value for one, _ in report.findings if one.severity.value != "fine"}
+
+
+def image(*more: bytes, program_file: bytes = GOOD, mode: int = 0o755) -> bytes:
+    return BIN + ACCOUNTS + LIBC + entry(b"bin/program", program_file, mode=mode) + b"".join(more)
+
+
+def test_a_sound_image_has_nothing_but_fine(tmp_path):
+    report = look(tmp_path, image(), platforms=PLATFORMS)
+    assert bad(report) == {}
+    assert report.will_run
+    assert all(report.runs_on(one) for one in PLATFORMS)
+    told = json.loads(json.dumps(report.to_json()))
+    assert told["platforms"] == dict.fromkeys(PLATFORMS, True)
+    assert {one["check"] for one in told["findings"]} == {"program", "user", "memory"}
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "check"),
+    [
+        (image(), {"Entrypoint": ["/bin/other"]}, "program"),
+        (image(), {"Entrypoint": ["other"]}, "program"),
+        (image(), {"Entrypoint": ["/bin"]}, "program"),
+        (image(), {"Entrypoint": ["./program"], "WorkingDir": "/data"}, "program"),
+        (image(), {"Entrypoint": ["/bin/sh", "-c", "exec x"]}, "shell"),
+        (image(mode=0o644), {}, "program-mode"),
+        (image(mode=0o744), {}, "program-mode"),
+        (image(folder(b"private/", mode=0o700), entry(b"private/p", GOOD, mode=0o755)), {"Entrypoint": ["/private/p"]}, "program-mode"),
+        (image(program_file=b"echo hello\n"), {}, "program-format"),
+        (image(program_file=b"\x7fELF\2\1\1"), {}, "program-format"),
+        (image(program_file=b"#!/bin/absent -x\n"), {}, "interpreter"),
+        (image(program_file=b"#!bin/sh\n"), {}, "interpreter"),
+        (image(program_file=b"#!\n"), {}, "interpreter"),
+        (image(SHELL, program_file=b"#!/bin/sh\r\necho\r\n"), {}, "interpreter"),
+        (image(program_file=b"#!/bin/program\n"), {}, "interpreter"),
+        (image(entry(b"bin/env", GOOD, mode=0o755), program_file=b"#!/bin/env python3\n"), {}, "program"),
+        (image(entry(b"bin/env", GOOD, mode=0o755), program_file=b"#!/bin/env -S ruby -w\n"), {}, "program"),
+        (image(program_file=program(interpreter=b"/lib/ld-musl-x86_64.so.1")), {}, "loader"),
+        (image(program_file=program(interpreter=LOADER, needed=(b"libgone.so",))), {}, "libraries"),
+        (image(program_file=program(machine=183)), {}, "architecture"),
+        (image(program_file=program(level=4)), {}, "cpu-level"),
+        (image(), {"WorkingDir": "/data/x"}, "working-directory"),
+        (image(entry(b"bin/systemd", GOOD, mode=0o755), symlink(b"bin/init", b"systemd")), {"Entrypoint": ["/bin/init"]}, "start-up"),
+        (image(entry(b"bin/dockerd", GOOD, mode=0o755)), {"Entrypoint": ["dockerd"]}, "start-up"),
+        (image(SHELL, program_file=b"#!/bin/sh\nexec gosu ann /bin/x\n"), {"User": ""}, "user"),
+    ],
+)  # fmt: skip
+def test_what_blocks(tmp_path, files, config, check):
+    report = look(tmp_path, files, **config)
+    assert bad(report).get(check) == "blocks", report.findings
+    assert not report.will_run
+    assert all(one.fix for one, _ in report.findings if one.severity.value != "fine")
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "check"),
+    [
+        (image(), {"User": ""}, "user"),
+        (image(entry(b"bin/su", GOOD, mode=0o4755)), {}, "set-uid"),
+        (image(pax({b"SCHILY.xattr.security.capability": bytes(20)}), entry(b"bin/ping", GOOD, mode=0o755)), {}, "set-uid"),
+        (image(), {"Env": ["PATH=/bin", "LD_PRELOAD=/x.so"]}, "environment"),
+        (image(), {"Env": ["PATH=/bin", "PYTHONPATH=/x"]}, "environment"),
+        (image(), {"Env": ["PATH=/bin", "GCONV_PATH=/x"]}, "environment"),
+        (image(), {"Env": ["PATH=/bin", "HTTP_PROXY=http://p"]}, "environment"),
+        (image(), {"Env": ["PATH=/bin", "NVIDIA_VISIBLE_DEVICES=all"]}, "gpu"),
+        (image(), {"ExposedPorts": {"80/tcp": {}}}, "ports"),
+        (image(), {"Volumes": {"/data": {}}}, "volumes"),
+        (image(), {"WorkingDir": "/data"}, "working-directory"),
+        (image(folder(b"data/"), entry(b"data/x")), {}, "mount-points"),
+        (image(entry(b"bin/bad", program(interpreter=b"/gone"), mode=0o755)), {}, "other-programs"),
+        (image(), {"Cmd": ["/etc/absent.conf"]}, "argument"),
+        (image(SHELL), {"Entrypoint": ["/bin/sh", "-c", "exec absent --x"]}, "shell"),
+        (image(SHELL), {"Entrypoint": ["sh"]}, "standard-input"),
+        (image(entry(b"bin/supervisord", GOOD, mode=0o755)), {"Entrypoint": ["supervisord"]}, "processes"),
+        (image(entry(b"bin/java", GOOD, mode=0o755)), {"Entrypoint": ["java", "-jar", "/bin/program"]}, "memory"),
+    ],
+)  # fmt: skip
+def test_what_warns(tmp_path, files, config, check):
+    report = look(tmp_path, files, memory_mib=256, **config)
+    assert bad(report) == {check: "warns"}, report.findings
+    assert report.will_run
+    assert all(one.fix for one, _ in report.findings if one.severity.value != "fine")
+
+
+def test_harmless_variables_and_settings_are_fine(tmp_path):
+    env = ["PATH=/bin", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1", "LANG=C.UTF-8"]
+    assert (
+        bad(look(tmp_path, image(), Env=env, Healthcheck={"Test": ["CMD", "x"]}, StopSignal="SIGINT")) == {}
+    )
+
+
+def test_libraries_are_searched_as_the_loader_does(tmp_path):
+    deep = program(interpreter=LOADER, needed=(b"libown.so",), runpath=b"$ORIGIN/../own")
+    middle = program(needed=(b"libfar.so",))
+    files = (
+        folder(b"opt/") + folder(b"opt/app/") + folder(b"opt/app/bin/") + entry(b"opt/app/bin/run", deep, mode=0o755)
+        + folder(b"opt/app/own/") + entry(b"opt/app/own/libown.so", middle)
+        + symlink(b"bin/run", b"../opt/app/bin/run") + folder(b"far/") + entry(b"far/libfar.so", program())
+    )  # fmt: skip
+    run = {"Entrypoint": ["/bin/run"]}
+    assert bad(look(tmp_path / "a", image(files), **run)) == {"libraries": "blocks"}
+    assert bad(look(tmp_path / "b", image(files), **run, Env=["PATH=/bin", "LD_LIBRARY_PATH=/far"])) == {
+        "environment": "warns"
+    }
+    conf = (
+        entry(b"etc/ld.so.cache")
+        + entry(b"etc/ld.so.conf", b"# c\ninclude /etc/ld.so.conf.d/*.conf\n")
+        + folder(b"etc/ld.so.conf.d/")
+        + entry(b"etc/ld.so.conf.d/a.conf", b"/far\n")
+    )
+    assert bad(look(tmp_path / "c", image(files, conf), **run)) == {}
+    arm = entry(b"far/libfar.so", program(machine=183))
+    assert bad(look(tmp_path / "d", image(files, conf), arm, **run)) == {"libraries": "blocks"}
+
+
+def test_the_level_of_the_processor_depends_on_the_platform(tmp_path):
+    report = look(tmp_path, image(program_file=program(level=4)), platforms=PLATFORMS)
+    assert [report.runs_on(one) for one in PLATFORMS] == [False, True, True, True, True]
+    assert not report.will_run
+    assert bad(look(tmp_path / "x", image(program_file=program(level=3)))) == {}
+
+
+def test_an_enclave_holds_the_image_in_memory(tmp_path):
+    big = entry(b"big", bytes(20 << 20))
+    layout = simple(tmp_path / "layout", image(big) + END, config={"User": "1000", "Env": ["PATH=/bin"]})
+    report = preflight.examine(
+        Source(path=layout.path), scratch=tmp_path, platforms=("snp", "nitro"), memory_mib=128
+    )
+    assert [report.runs_on(one) for one in ("snp", "nitro")] == [True, False]
+
+
+def test_what_convert_refuses_is_a_finding(tmp_path):
+    for name, config in {"user": {"User": "nobody-here"}, "nothing": {"Entrypoint": []}}.items():
+        report = look(tmp_path / name, image(), **config)
+        assert not report.will_run
+        assert list(bad(report).values()) == ["blocks"]
+    device = entry(b"bin/null", flag=b"3")
+    assert bad(look(tmp_path / "device", image(device))) == {"convert-device-node": "blocks"}
+    made = Layout(tmp_path / "arm")
+    arm = made.image(image() + END, architecture="arm64") | {
+        "platform": {"os": "linux", "architecture": "arm64"}
+    }
+    report = preflight.examine(Source(path=made.index(arm).path), scratch=tmp_path, memory_mib=512)
+    assert bad(report) == {"convert-no-image": "blocks"}
+
+
+def test_an_unknown_platform_is_misuse(tmp_path):
+    with pytest.raises(Misuse):
+        look(tmp_path, image(), platforms=("sgx",))
+
+
+def test_a_compose_files_settings_are_those_looked_at(tmp_path):
+    text = "services: {a: {image: x, user: '5', command: [/etc/absent], environment: {LD_PRELOAD: x}}}"
+    service = compose.parse(text.encode(), what="f")
+    layout = simple(tmp_path / "layout", image() + END, config={"Env": ["PATH=/bin"]})
+    report = preflight.examine(
+        Source(path=layout.path),
+        scratch=tmp_path,
+        platforms=("local",),
+        memory_mib=512,
+        changes=service.run,
+        before=service.findings,
+    )
+    assert bad(report) == {"image": "blocks", "environment": "warns", "argument": "warns"}
