@@ -164,7 +164,7 @@ class Arriving:
                 code="wrong-digest",
                 hint="the registry or mirror is broken, or lies",
             )
-        os.fsync(self._fd)
+        # Not synced to the disk: whoever uses it takes its digest again, so that a crash costs time and nothing else.
         self._path.replace(self._target)
 
     def close(self) -> None:

@@ -161,7 +161,7 @@ def test_a_payload_of_another_shape_is_refused_though_signed(changes):
     refused([simple(**changes)])
 
 
-def test_a_payload_with_two_digests_is_refused_though_signed():
+def test_rule_16_a_payload_with_two_digests_is_refused_though_signed():
     data = payload().replace(b'"type"', b'"image": {"docker-manifest-digest": "%s"}, "type"' % OTHER.encode())
     refused([Simple(payload=data, signature=sign("ECDSA P-256", data))])
 

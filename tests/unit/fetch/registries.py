@@ -43,10 +43,11 @@ def sample(folder):
     return made, index, here, there
 
 
-def put(layout, host, *, repository="team/it", tag="today", ca=None, login=None):
+def put(layout, host, *, repository="team/it", tag="today", login=None, docker=False):
     """Put all of a layout into a registry, with skopeo."""
     # Plain HTTP for a registry of our own: skopeo's switch for that is the same as for unverified TLS.
-    command = ["skopeo", "copy", "-q", "--all", "--preserve-digests", "--dest-tls-verify=false"]
+    command = ["skopeo", "copy", "-q", "--all", "--dest-tls-verify=false"]
+    command += ["--format", "v2s2"] if docker else ["--preserve-digests"]
     if login is not None:
         command += ["--dest-creds", f"{login.name}:{login.secret}"]
     subprocess.run([*command, f"oci:{layout.path}", f"docker://{host}/{repository}:{tag}"], check=True)

@@ -483,6 +483,24 @@ def test_processes_that_want_the_same_blob_fetch_it_once(one, kept, index, tmp_p
     assert len([asked for asked in one.asked if layer(kept)["digest"] in asked.target]) == 1
 
 
+def test_docker_s_media_types_are_read_as_well(one, kept, tmp_path):
+    registries.put(kept[2][0], kept[1].host, repository="docker/it", docker=True)
+    tagged = registry_names.parse(f"{one.host}/docker/it:today")
+    top = registry.resolve(tagged, access=access(one)).descriptor
+    assert top.media_type == "application/vnd.docker.distribution.manifest.list.v2+json"
+    made = pull(one, top.digest, tmp_path, repository="docker/it")
+    with kit.loaded(tmp_path, tmp_path, digest=made.digest) as found:
+        assert found.digest == made.digest
+
+
+def test_a_registry_that_speaks_tls_itself(one, kept, tmp_path):
+    with registries.server.registry(tmp_path / "tls", tls=one.certificate) as real:
+        registries.put(kept[2][0], real.host)
+        reference = name(real.host, kept[2][1]["digest"])
+        made = registry.pull(reference, platform=AMD64, into=tmp_path / "cache", access=access(one))
+        assert made.digest == kept[2][2]["digest"]
+
+
 def test_what_was_pulled_is_what_convert_reads(one, index, tmp_path):
     made = pull(one, index, tmp_path)
     (tmp_path / "scratch").mkdir()
