@@ -58,7 +58,7 @@ def test_credentials(data):
 @given(TEXTS | st.text(max_size=40).map(lambda inner: f'Bearer realm="{inner}"'))
 def test_challenges(text):
     with contextlib.suppress(Malformed):
-        registry_login.parse_challenge(text)
+        registry_login.parse_challenge([text, text])
 
 
 @given(DOCUMENTS)

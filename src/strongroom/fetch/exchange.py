@@ -58,6 +58,11 @@ class Reply:
             return ""
         return values[0].strip()
 
+    def every(self, name: str) -> tuple[str, ...]:
+        """All values of a header that may be given several times, those of printable ASCII."""
+        values = self._headers.get(name.lower(), ())
+        return tuple(one.strip() for one in values if one.isascii() and one.isprintable())
+
     @property
     def kind(self) -> str:
         """The media type, without parameters."""

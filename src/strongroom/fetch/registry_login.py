@@ -22,12 +22,13 @@ from strongroom.errors import Malformed, Refused
 from strongroom.fetch import registry_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MAX_FILE = 256 * 1024
 MAX_ENTRIES = 256
 MAX_SECRET = 16 * 1024
 MAX_TOKEN_ANSWER = 128 * 1024
+MAX_CHALLENGES = 4
 _CHALLENGE = re.compile(r'([A-Za-z]{1,32})="([^"\\]{0,1024})"', re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,65536}", re.ASCII)
 
@@ -129,18 +130,21 @@ def _credential(name: str, secret: str, token: str, what: str, whole: bool) -> C
     return Credential(name=name, secret=secret, identity_token=token)
 
 
-def parse_challenge(header: str) -> Challenge:
-    """The WWW-Authenticate header of a 401. Raises `Malformed`."""
-    scheme, _, rest = header.partition(" ")
-    said = {name.lower(): value for name, value in _CHALLENGE.findall(rest[:4096])}
-    match scheme.lower():
-        case "basic":
-            return Challenge(scheme="basic")
-        case "bearer" if said.get("realm"):
-            return Challenge(scheme="bearer", realm=said["realm"], service=said.get("service", ""))
-    raise Malformed(
-        f"registry: asks for a log-in of an unknown kind, {scheme[:40]!r}", code="registry-answer"
-    )
+def parse_challenge(headers: Sequence[str]) -> Challenge:
+    """The WWW-Authenticate headers of a 401; of several, tokens come first. Raises `Malformed`."""
+    basic = None
+    for header in headers[:MAX_CHALLENGES]:
+        scheme, _, rest = header.partition(" ")
+        said = {name.lower(): value for name, value in _CHALLENGE.findall(rest[:4096])}
+        match scheme.lower():
+            case "basic":
+                basic = Challenge(scheme="basic")
+            case "bearer" if said.get("realm"):
+                return Challenge(scheme="bearer", realm=said["realm"], service=said.get("service", ""))
+    if basic is None:
+        known = ", ".join(one.partition(" ")[0][:40] for one in headers[:MAX_CHALLENGES])
+        raise Malformed(f"registry: asks for a log-in of an unknown kind, {known!r}", code="registry-answer")
+    return basic
 
 
 def token_request(

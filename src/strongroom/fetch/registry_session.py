@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 AGAIN = (429, 500, 502, 503, 504)
 MAX_HOPS = 3
+SLOWEST = 64 * 1024  # bytes a second that a large body has to come at, beyond the time of every answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,7 @@ class Session:
                         raise self._denied(reply)
                     yield reply
                     return
-                challenge = registry_login.parse_challenge(reply.one("www-authenticate"))
+                challenge = registry_login.parse_challenge(reply.every("www-authenticate"))
             self._authorization = self._authorize(challenge, ends)
 
     def _with(self, request: Request) -> Request:
@@ -223,9 +224,6 @@ def expect(reply: Reply, *statuses: int) -> None:
             f"{reply.url}: not there", code="not-in-registry", hint="is the name right, and all of it?"
         )
     raise Unavailable(f"{reply.url}: HTTP {reply.status}", code="registry-answer")
-
-
-SLOWEST = 64 * 1024  # bytes a second that a large body may take, beyond the time of every answer
 
 
 def _is_loopback(place: str) -> bool:

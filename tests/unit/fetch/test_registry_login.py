@@ -199,6 +199,17 @@ def b64(text):
     return base64.b64encode(text.encode()).decode()
 
 
+def test_of_several_log_ins_tokens_come_first():
+    bearer = 'Bearer realm="https://a.example/t",service="s"'
+    for headers in ((bearer,), ("Basic", bearer), (bearer, "Basic realm=x"), ("Negotiate", bearer)):
+        assert registry_login.parse_challenge(headers).realm == "https://a.example/t"
+    assert registry_login.parse_challenge(("Negotiate", "Basic")).scheme == "basic"
+    with pytest.raises(Malformed):
+        registry_login.parse_challenge(["Negotiate"] * 4 + [bearer])
+    with pytest.raises(Malformed):
+        registry_login.parse_challenge(())
+
+
 def test_a_config_json_is_read_as_docker_writes_it():
     data = json.dumps(
         {
