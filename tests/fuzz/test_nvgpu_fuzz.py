@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import nvgpu_dice, nvgpu_spdm
+from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
 from tests.unit.evidence import test_nvgpu as scene
@@ -45,3 +46,16 @@ def test_rule_15_any_dice_extension_is_read_or_malformed(data):
     except Malformed:
         return
     assert len(dice.fwid) in {0, 48}
+
+
+EVIDENCE = scene.GPU.evidence(scene.BOUND)
+ANSWERS = scene.GPU.endorsements(EVIDENCE).parts
+
+
+@often
+@given(data=mutations(ANSWERS["ocsp-1"], most=200))
+def test_rule_15_any_answer_is_read_or_malformed_and_no_other_counts(data):
+    if data == ANSWERS["ocsp-1"]:
+        return
+    with pytest.raises((EvidenceRefused, Malformed)):
+        scene.verify(EVIDENCE, endorsements=Endorsements(parts={**ANSWERS, "ocsp-1": data}))

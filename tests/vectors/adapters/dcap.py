@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CRYPTO_ONLY = "crypto-only"
+QUOTE = "quote.bin"
 # Cases that can be refused at any time have none of their own.
 SOME_TIME = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def load(folder: Path, case: dict, *, tee: str) -> Loaded:
     """The arguments of one verification."""
-    quote = (folder / case["evidence_files"][0]).read_bytes()
+    # `quote.bin` where there is one: beside it the file may stand as it was found, in a buffer with room left.
+    name = QUOTE if QUOTE in case["evidence_files"] else case["evidence_files"][0]
+    quote = (folder / name).read_bytes()
     now = datetime.fromisoformat(case["verify_at"]) if case["verify_at"] else SOME_TIME
     evidence = Evidence(tee=tee, parts={"quote": quote, **_log(folder, case, tee)})
     binding = Preset(values={"report_data": report_data(quote)})
@@ -47,7 +50,8 @@ def load(folder: Path, case: dict, *, tee: str) -> Loaded:
 
 def _log(folder: Path, case: dict, tee: str) -> dict[str, bytes]:
     """The firmware's event log, where a case of TDX has one."""
-    others = [(folder / name).read_bytes() for name in case["evidence_files"][1:]] if tee == "tdx" else []
+    names = case["evidence_files"] if tee == "tdx" else []
+    others = [(folder / name).read_bytes() for name in names if name != QUOTE]
     return {"ccel": data for data in others if data[32:48] == b"Spec ID Event03\0"}  # noqa: B035 - at most one
 
 
