@@ -24,7 +24,7 @@ from strongroom.node import swtpm, tpm_provision
 from tests.e2e import tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 OVMF = "/usr/share/ovmf/OVMF.fd"
 CMDLINE = b"quiet loglevel=0 panic=-1 audit=0 cryptomgr.notests 8250.nr_uarts=0"
@@ -76,6 +76,20 @@ class Chip:
 
 
 def chip() -> Chip:
+    keys: list[x509.PublicKey] = []
+
+    def certify(tpm: tpm_provision.Client) -> None:
+        created = tpm.run(tpm2.create_ak(tpm2.ENDORSEMENT), handles=1)
+        x, y = tpm2.read_p256_point(tpm2.read_sized(created.parameters))
+        tpm.run(tpm2.evict_control(created.handles[0], tpm_provision.AK_HANDLE))
+        tpm.run(tpm2.flush_context(created.handles[0]))
+        keys.append(x509.key_of_point("secp256r1", x, y))
+
+    return Chip(state=provisioned(certify), key=keys[0])
+
+
+def provisioned(equip: Callable[[tpm_provision.Client], None]) -> bytes:
+    """A fresh TPM's state, the banks SHA-256 and SHA-384 on, after `equip`."""
     fd = os.memfd_create("tpm-state")
     banks = {0x04: 0, 0x0B: 0xFFFFFF, 0x0C: 0xFFFFFF, 0x0D: 0}  # SHA-1, 256, 384, 512: every bank costs time
     chosen = b"".join(struct.pack(">HB", bank, 3) + pcrs.to_bytes(3, "big") for bank, pcrs in banks.items())
@@ -84,11 +98,8 @@ def chip() -> Chip:
             allocate = struct.pack(">I", len(banks)) + chosen
             tpm.run(tpm2.command(0x12B, (tpm2.PLATFORM,), allocate, authorised=1))
         with tpm_provision._running(fd) as tpm:  # the banks change with the next start
-            created = tpm.run(tpm2.create_ak(tpm2.ENDORSEMENT), handles=1)
-            x, y = tpm2.read_p256_point(tpm2.read_sized(created.parameters))
-            tpm.run(tpm2.evict_control(created.handles[0], tpm_provision.AK_HANDLE))
-            tpm.run(tpm2.flush_context(created.handles[0]))
-        return Chip(state=os.pread(fd, 1 << 20, 0), key=x509.key_of_point("secp256r1", x, y))
+            equip(tpm)
+        return os.pread(fd, 1 << 20, 0)
     finally:
         os.close(fd)
 
@@ -125,6 +136,15 @@ class Guest:
 @contextlib.contextmanager
 def booted(state: bytes, *machine: str, memory: int = 512) -> Iterator[Guest]:
     """Boot a machine with a TPM of that state. machine: the rest of QEMU's command line."""
+    started = time.monotonic()
+    with started_machine(state, *machine, memory=memory) as link:
+        assert _line(link) == "ready"
+        yield Guest(link=link, seconds=time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def started_machine(state: bytes, *machine: str, memory: int) -> Iterator[socket.socket]:
+    """A machine that boots, and the host's end of its channel."""
     fd = os.memfd_create("tpm-state")
     os.write(fd, state)
     control, control_end = socket.socketpair()
@@ -137,11 +157,11 @@ def booted(state: bytes, *machine: str, memory: int = 512) -> Iterator[Guest]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        started = time.monotonic()
         qemu = subprocess.Popen(
             [
                 *("qemu-system-x86_64", "-M", "q35,smm=off", "-accel", "tcg,thread=multi,tb-size=256"),
-                *("-cpu", "max", "-m", str(memory), "-nodefaults", "-no-user-config", "-no-reboot"),
+                # QEMU 7.2 emulates CMPXCHG16B wrongly: Debian's 6.12, which relies on it, dies at random places.
+                *("-cpu", "max,cx16=off", "-m", str(memory), "-nodefaults", "-no-user-config", "-no-reboot"),
                 *("-display", "none"),
                 *("-chardev", f"socket,id=tpm,fd={control.fileno()}", "-tpmdev", "emulator,id=t,chardev=tpm"),
                 *("-device", "tpm-crb,tpmdev=t", "-chardev", f"socket,id=relay,fd={link_end.fileno()}"),
@@ -153,8 +173,7 @@ def booted(state: bytes, *machine: str, memory: int = 512) -> Iterator[Guest]:
         )
         link_end.close()
         link.settimeout(240)
-        assert _line(link) == "ready"
-        yield Guest(link=link, seconds=time.monotonic() - started)
+        yield link
     finally:
         for child in (qemu, tpm):
             if child is not None:
@@ -177,8 +196,14 @@ def from_disk(image: Path, *, firmware: str = OVMF) -> tuple[str, ...]:
     """A bootable disk."""
     return (
         *("-bios", firmware, "-drive", f"file={image},if=none,id=disk,format=raw,readonly=on"),
-        *("-device", "virtio-blk-pci,drive=disk,serial=base,bootindex=1"),
+        *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
     )
+
+
+def further_disk(path: Path, serial: str) -> tuple[str, ...]:
+    """A sealed disk beside it, as a node gives it."""
+    drive = f"file={path},if=none,id={serial},format=raw,readonly=on"
+    return ("-drive", drive, "-device", f"virtio-blk-pci,drive={serial},serial={serial}")
 
 
 def _line(link: socket.socket) -> str:

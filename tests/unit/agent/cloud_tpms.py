@@ -69,18 +69,23 @@ def of_azure(vm: FakeAzure, *, guest: Guest | None = None) -> Iterator[tuple[Any
 def of_google(instance: FakeGoogle) -> Iterator[tuple[Any, dict[str, str]]]:
     """The TPM of an instance, as the agent's transport, and what it measured."""
     with swtpm.fresh() as client:
-        made = client.run(tpm2.create_primary(tpm2.ENDORSEMENT, ECC_TEMPLATE), handles=1)
-        public = Reader(tpm2.read_sized(made.parameters), "public")
-        public.take(len(ECC_TEMPLATE) - 4)
-        x, y = (int.from_bytes(tpm2.read_sized(public), "big") for _ in range(2))
-        client.run(tpm2.flush_context(made.handles[0]))
-        key = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
-
-        class Elsewhere:
-            def public_key(self):
-                return key
-
-        store(client, gcp.ECC[0], instance.certify(Elsewhere()))
-        store(client, gcp.ECC[1], ECC_TEMPLATE)
+        equip_google(client, instance)
         registers = measure_boot(client)
         yield client._transport, registers
+
+
+def equip_google(client: Any, instance: FakeGoogle) -> None:
+    """Put Google's template and the certificate of its key into a TPM."""
+    made = client.run(tpm2.create_primary(tpm2.ENDORSEMENT, ECC_TEMPLATE), handles=1)
+    public = Reader(tpm2.read_sized(made.parameters), "public")
+    public.take(len(ECC_TEMPLATE) - 4)
+    x, y = (int.from_bytes(tpm2.read_sized(public), "big") for _ in range(2))
+    client.run(tpm2.flush_context(made.handles[0]))
+    key = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+
+    class Elsewhere:
+        def public_key(self):
+            return key
+
+    store(client, gcp.ECC[0], instance.certify(Elsewhere()))
+    store(client, gcp.ECC[1], ECC_TEMPLATE)
