@@ -45,6 +45,17 @@ _PASSING = frozenset(
         *("timed-out", "cut-off", "tls-failed", "broker-error", "unavailable", "stopped"),
         *("too-slow", "overloaded", "too-many-challenges", "closing", "ledger-full", "disk-full"),
         *("channel-lost", "tpm-failed", "receipt-not-recorded"),
+        *("tsm-failed", "sev-guest-failed", "tdx-guest-failed", "nsm-failed"),
+        # A broker could not ask a vendor.
+        *(
+            "vendor-slow",
+            "vendor-busy",
+            "vendor-unreachable",
+            "fetch-busy",
+            "fetch-budget",
+            "stale",
+            "offline",
+        ),
     }
 )
 _PHASE = re.compile(r"[a-z0-9-]{1,64}(?::[a-z0-9._-]{1,64})?", re.ASCII)

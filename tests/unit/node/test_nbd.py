@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import socket
 import struct
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -225,6 +227,26 @@ def test_whatever_a_server_says_the_client_refuses_or_returns(data):
         theirs.shutdown(socket.SHUT_WR)
         with contextlib.suppress(StrongroomError):
             client.negotiate(ours, "image")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(max_size=300), st.booleans())
+def test_whatever_a_client_says_the_server_answers_or_hangs_up(data, begun):
+    fd = os.memfd_create("disk")
+    os.truncate(fd, 8192)
+    server = nbd.Server({"image": Path(f"/proc/self/fd/{fd}")})
+    ours, theirs = socket.socketpair()
+    with ours:
+        server.take(theirs)
+        if begun:
+            client.negotiate(ours, "image")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            ours.sendall(data)
+            ours.shutdown(socket.SHUT_WR)
+            while ours.recv(65536):
+                pass
+    server.close()
+    os.close(fd)
 
 
 def answer(size, flags):
