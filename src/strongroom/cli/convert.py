@@ -17,8 +17,11 @@ from strongroom.cli.registry_options import Credentials, CredentialsFd, Mirrors,
 from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from strongroom.cli.image_source import Found
-    from strongroom.convert.image import Loaded
+    from strongroom.convert.cache import Cache
+    from strongroom.convert.image import Loaded, Summary
     from strongroom.convert.oci import Platform
     from strongroom.model.identity import Identity
     from strongroom.model.manifest import Manifest
@@ -73,9 +76,9 @@ def convert(
         ca=registry_ca,
         plain_http=plain_http,
     )
-    with interruption.orderly():
+    with interruption.orderly(), image_source.layouts(out if encrypt else None) as into:
         found = image_source.find(
-            image, from_=from_, digest=digest, platform=wanted, registries=registries, strict=True
+            image, from_=from_, digest=digest, platform=wanted, registries=registries, into=into, strict=True
         )
         _make(found, wanted, config, target, owner, encrypt=encrypt, as_json=as_json)
 
@@ -115,13 +118,98 @@ def _make(
     encrypt: bool,
     as_json: bool,
 ) -> None:
-    from strongroom.convert import image as images
     from strongroom.convert.limits import LIMITS
     from strongroom.seal import disk
 
     if found.path is None:
         raise Misuse("no image", hint="name an image by digest in the compose file, or give --from")
     settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
+    # A folder's content is known only once it is read; an image that is to be encrypted stays out of caches.
+    cache = None if encrypt or settings is not None else image_source.converted()
+    tell = _silent if as_json else _tell
+    done = None if cache is None else _taken(found, platform, target, owner, cache, tell)
+    told, manifest = done or _sealed(
+        found, platform, settings, target, owner, cache=cache, encrypt=encrypt, tell=tell
+    )
+    made = {"disk": target, "manifest": disk.beside(target, disk.MANIFEST_SUFFIX)}
+    if encrypt:
+        made["key"] = disk.beside(target, disk.KEY_SUFFIX)
+    options = () if found.service is None else found.service.contract_options()
+    if as_json:
+        report = {**_report(told, manifest, made), "contract_options": list(options)}
+        print(json.dumps(report, indent=1, sort_keys=True))
+        return
+    _summary(manifest, made)
+    if options:
+        print(f"contract     strongroom contract new … {_safe(shlex.join(options))}")
+
+
+def _taken(
+    found: Found,
+    platform: Platform,
+    target: Path,
+    owner: Identity,
+    cache: Cache,
+    tell: Callable[[Summary], None],
+) -> tuple[Summary, Manifest] | None:
+    """The disk from the cache, if the same image was converted the same way before."""
+    from strongroom.convert import cache as caches
+    from strongroom.convert import image as images
+    from strongroom.errors import Refused
+    from strongroom.seal import disk
+
+    if found.path is None or not found.path.exists():
+        return None
+    chosen = images.identify(found.path.resolve(), digest=found.digest, platform=platform)
+    if chosen is None:
+        return None
+    key = cache.key(chosen.digest, found.sealed(chosen.config))
+    kept = cache.find(key)
+    if kept is None or kept.manifest.image is None:
+        return None
+    told = images.Summary(
+        kind=chosen.kind,
+        digest=chosen.digest,
+        index=chosen.index,
+        names=chosen.names,
+        layers=len(chosen.layers),
+        entries=kept.entries,
+        content_bytes=kept.content_bytes,
+        settings=kept.manifest.image,
+        notes=kept.notes,
+    )
+    try:
+        with meter.meter("taking it from the cache") as progress:
+            made = disk.again(
+                kept.manifest,
+                name=target.name.removesuffix(disk.SUFFIX),
+                owner_key=owner.signing,
+                target=target,
+                write=lambda fd: caches.copy(kept.disk, fd),
+                progress=progress,
+            )
+    except (Refused, OSError):
+        cache.drop(key)  # damaged: the long way is always open
+        return None
+    tell(told)
+    return told, made
+
+
+def _sealed(
+    found: Found,
+    platform: Platform,
+    config: bytes | None,
+    target: Path,
+    owner: Identity,
+    *,
+    cache: Cache | None,
+    encrypt: bool,
+    tell: Callable[[Summary], None],
+) -> tuple[Summary, Manifest]:
+    from strongroom.convert import image as images
+
+    if found.path is None:
+        raise Misuse("no image")
     with contextlib.ExitStack() as opened:
         with meter.meter("unpacking") as progress:
             loaded = opened.enter_context(
@@ -130,25 +218,22 @@ def _make(
                     scratch=target.parent,
                     digest=found.digest,
                     platform=platform,
-                    config=settings,
+                    config=config,
                     changes=found.sealed,
+                    cache=cache,
                     progress=progress,
                 )
             )
-        if not as_json:
-            _tell(loaded)
+        told = loaded.summary
+        tell(told)
         manifest = _seal(loaded, target, owner, encrypt=encrypt)
-    made = {"disk": target, "manifest": disk.beside(target, disk.MANIFEST_SUFFIX)}
-    if encrypt:
-        made["key"] = disk.beside(target, disk.KEY_SUFFIX)
-    options = () if found.service is None else found.service.contract_options()
-    if as_json:
-        report = {**_report(loaded, manifest, made), "contract_options": list(options)}
-        print(json.dumps(report, indent=1, sort_keys=True))
-        return
-    _summary(manifest, made)
-    if options:
-        print(f"contract     strongroom contract new … {_safe(shlex.join(options))}")
+    if cache is not None:
+        cache.keep(cache.key(told.digest, loaded.config), target, manifest, told)
+    return told, manifest
+
+
+def _silent(_told: Summary) -> None:
+    pass
 
 
 def _seal(loaded: Loaded, target: Path, owner: Identity, *, encrypt: bool) -> Manifest:
@@ -180,7 +265,7 @@ def _seal(loaded: Loaded, target: Path, owner: Identity, *, encrypt: bool) -> Ma
         raise
 
 
-def _tell(loaded: Loaded) -> None:
+def _tell(loaded: Summary) -> None:
     """What will run: the image's own words, made safe for a terminal."""
     settings = loaded.settings
     program = [*settings.entrypoint, *settings.command]
@@ -195,7 +280,7 @@ def _tell(loaded: Loaded) -> None:
     print(f"in           {_safe(settings.working_directory)}")
     print(f"environment  {_safe(', '.join(sorted(settings.environment)))}")
     print(
-        f"holds        {len(loaded.entries)} entries, {meter.size(loaded.content_bytes)}, layers: {loaded.layers}"
+        f"holds        {loaded.entries} entries, {meter.size(loaded.content_bytes)}, layers: {loaded.layers}"
     )
     for note in loaded.notes:
         print(f"note         {_safe(note)}")
@@ -211,7 +296,7 @@ def _summary(manifest: Manifest, made: dict[str, Path]) -> None:
     print("             a contract names the image by this digest")
 
 
-def _report(loaded: Loaded, manifest: Manifest, made: dict[str, Path]) -> dict[str, object]:
+def _report(loaded: Summary, manifest: Manifest, made: dict[str, Path]) -> dict[str, object]:
     settings = loaded.settings
     return {
         "source": {
@@ -230,7 +315,7 @@ def _report(loaded: Loaded, manifest: Manifest, made: dict[str, Path]) -> dict[s
             "groups": list(settings.groups),
             "environment": sorted(settings.environment),
         },
-        "entries": len(loaded.entries),
+        "entries": loaded.entries,
         "content_bytes": loaded.content_bytes,
         "notes": list(loaded.notes),
         "name": manifest.name,

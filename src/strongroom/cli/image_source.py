@@ -1,12 +1,14 @@
 """Where the image of `convert` and `preflight` comes from: a path, a name in a registry, or a compose file.
 
 A compose file says which image and how it is run; the image itself lies where --from says, or is fetched by its digest.
-What is fetched goes into the cache of layouts, where the next time finds it.
+What is fetched goes into the cache of layouts, where the next time finds it, unless it is to be encrypted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +19,9 @@ from strongroom.cli import files, meter, registry_options
 from strongroom.errors import Misuse, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from strongroom.convert.cache import Cache
     from strongroom.convert.compose import Service
     from strongroom.convert.oci import ImageConfig, Platform
     from strongroom.fetch.registry_session import Access
@@ -75,19 +80,21 @@ def find(
     digest: str | None,
     platform: Platform,
     registries: Registries,
+    into: Path,
     strict: bool,
 ) -> Found:
     """Find the image, fetching it where it is named by a registry. Raises `Misuse`, `Refused`, `Malformed`, `Unavailable`.
 
-    `strict` refuses a compose file that asks for what no room gives.
+    What is fetched goes into the layout `into`. `strict` refuses a compose file that asks for what no room gives.
     """
     service = _compose(image)
     if service is None:
         if from_ is not None:
             raise Misuse("--from goes with a compose file", hint="name the image itself, without --from")
         if not _is_name(image):
+            _refuse_tag(image)
             return Found(path=Path(image), digest=digest)
-        pulled, path = _pull(image, platform, registries)
+        pulled, path = _pull(image, platform, registries, into)
         return Found(path=path, digest=digest or pulled)
     if strict:
         _refuse_blocked(service)
@@ -95,7 +102,7 @@ def find(
         return Found(path=from_, digest=digest or service.digest or None, service=service)
     if not strict or not _is_name(service.image):
         return Found(path=None, digest=None, service=service)
-    pulled, path = _pull(service.image, platform, registries)
+    pulled, path = _pull(service.image, platform, registries, into)
     return Found(path=path, digest=pulled, service=service)
 
 
@@ -106,16 +113,41 @@ def cache_folder() -> Path:
     return base.default_cache(dict(os.environ))
 
 
+@contextlib.contextmanager
+def layouts(beside: Path | None = None) -> Iterator[Path]:
+    """Where fetched images go: the cache; or a folder in `beside` that is removed in the end, for those that are secret."""
+    if beside is None:
+        yield cache_folder() / "layouts"
+        return
+    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=beside) as folder:
+        yield Path(folder) / "layout"
+
+
+def converted() -> Cache:
+    """What was converted before."""
+    from strongroom.convert.cache import Cache
+
+    return Cache(folder=cache_folder() / "converted")
+
+
 def _is_name(text: str) -> bool:
     from strongroom.fetch import registry_names
 
     return registry_names.is_name(text) and not Path(text).exists()
 
 
-def _pull(name: str, platform: Platform, registries: Registries) -> tuple[str, Path]:
+def _refuse_tag(text: str) -> None:
+    """Say of HOST/NAME:TAG what it is, and not that there is no such file."""
+    from strongroom.fetch import registry_names
+
+    host, slash, rest = text.partition("/")
+    if slash and rest and not Path(text).exists() and registry_names.is_host(host):
+        registry_names.parse(text).pinned()
+
+
+def _pull(name: str, platform: Platform, registries: Registries, into: Path) -> tuple[str, Path]:
     from strongroom.fetch import registry, registry_names
 
-    into = cache_folder() / "layouts"
     with meter.meter("fetching") as progress:
         pulled = registry.pull(
             registry_names.parse(name),

@@ -65,9 +65,10 @@ def preflight(
         ca=registry_ca,
         plain_http=plain_http,
     )
-    found = image_source.find(
-        image, from_=from_, digest=digest, platform=wanted, registries=registries, strict=False
-    )
+    with image_source.layouts() as into:
+        found = image_source.find(
+            image, from_=from_, digest=digest, platform=wanted, registries=registries, into=into, strict=False
+        )
     if found.path is None:
         report = _of_the_file(found.service, platforms)
     else:

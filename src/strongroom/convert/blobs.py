@@ -9,6 +9,7 @@ an unnamed file that only this process can open and that vanishes with it.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -81,9 +82,22 @@ class Blob:
 class Spool:
     """Decompressed bytes in an unnamed, private file in folder `scratch`. Closing it frees them."""
 
-    def __init__(self, scratch: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 - closed by close()
-        self.size = 0
+    def __init__(self, scratch: Path | None, *, fd: int = -1) -> None:
+        """In `scratch`; or, with None, what lies in the open file `fd`, which from now on belongs to the spool."""
+        self._file: io.RawIOBase
+        if scratch is not None:
+            self._file = cast("io.RawIOBase", tempfile.TemporaryFile(dir=scratch, buffering=0))  # noqa: SIM115 - closed by close()
+        else:
+            self._file = io.FileIO(fd, "r+b" if _writable(fd) else "rb")
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def fileno(self) -> int:
+        """The descriptor, which stays the spool's."""
+        return self._file.fileno()
+
+    def digest(self) -> str:
+        """Of all bytes."""
+        return digest_of(self.read_at(at, CHUNK) for at in range(0, self.size, CHUNK))
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +113,7 @@ class Spool:
         """Add bytes at the end."""
         view = memoryview(data)
         while view:
-            view = view[self._file.write(view) :]
+            view = view[self._file.write(view) or 0 :]
         self.size += len(data)
 
     def read_at(self, offset: int, count: int) -> bytes:
@@ -109,6 +123,10 @@ class Spool:
     def open(self, offset: int, size: int) -> BinaryIO:
         """A reader of `size` bytes at `offset`; any number may be open at once."""
         return cast("BinaryIO", io.BufferedReader(_Slice(self._file.fileno(), offset, size)))
+
+
+def _writable(fd: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
 class _Slice(io.RawIOBase):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from strongroom.convert.cache import Cache
     from strongroom.convert.layers import Tree
     from strongroom.convert.limits import Limits
     from strongroom.seal.tree import Entry
@@ -40,6 +41,21 @@ if TYPE_CHECKING:
 PLATFORM = oci.Platform(os="linux", architecture="amd64")
 MOUNT_POINTS = (b"data", b"out", b"tmp", b"proc", b"sys", b"dev", b"run")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What there is to tell of an image. `entries` is their number; the rest as in `Loaded`."""
+
+    kind: str
+    digest: str
+    index: str | None
+    names: tuple[str, ...]
+    layers: int
+    entries: int
+    content_bytes: int
+    settings: ImageSettings
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +79,34 @@ class Loaded:
     config: oci.ImageConfig
     tree: Tree
 
+    @property
+    def summary(self) -> Summary:
+        """Without the files."""
+        return Summary(
+            kind=self.kind,
+            digest=self.digest,
+            index=self.index,
+            names=self.names,
+            layers=self.layers,
+            entries=len(self.entries),
+            content_bytes=self.content_bytes,
+            settings=self.settings,
+            notes=self.notes,
+        )
+
+
+def identify(
+    path: Path, *, digest: str | None, platform: oci.Platform, limits: Limits = LIMITS
+) -> sources.Chosen | None:
+    """Which image `load` would load, without its layers; None for a root file system, which only reading it names."""
+    if path.is_dir() and not (path / "oci-layout").exists():
+        return None
+    with sources.Source(path, limits) as source:
+        return source.choose(digest=digest, platform=platform)
+
 
 @contextmanager
-def load(
+def load(  # noqa: PLR0913 - by name, and most of them with a default
     path: Path,
     *,
     scratch: Path,
@@ -73,6 +114,7 @@ def load(
     platform: oci.Platform = PLATFORM,
     config: bytes | None = None,
     changes: Changes = lambda config: config,
+    cache: Cache | None = None,
     limits: Limits = LIMITS,
     progress: Progress = lambda _done, _total: None,
 ) -> Iterator[Loaded]:
@@ -81,7 +123,7 @@ def load(
     `scratch` is a folder on a disk that can hold the uncompressed image; only unnamed files are
     made there. `digest` chooses among several images. `config` (the bytes of an OCI image
     configuration) is for a root file system, which brings none. `changes` may put other settings in place of
-    the image's own (a compose file's). `progress` gets bytes of layers read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
+    the image's own (a compose file's). `cache` keeps unpacked layers. `progress` gets bytes of layers read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
     """
     try:
         path = path.resolve()
@@ -106,23 +148,47 @@ def load(
         total = 0
         count = _counter(progress, source.bytes_of(chosen))
         for layer in chosen.layers:
-            spool = opened.enter_context(blobs.Spool(scratch))
-            with source.open(layer) as blob:
-                blobs.unpack(
-                    blob,
-                    spool,
-                    compression=layer.compression,
-                    digest=layer.digest,
-                    size=layer.size,
-                    diff_id=layer.diff_id,
-                    limits=limits,
-                    progress=count,
-                )
+            spool = opened.enter_context(_unpacked(source, layer, scratch, cache, limits, count))
             total += spool.size
             if total > limits.total_bytes:
                 raise Refused(f"image: more than {limits.total_bytes} bytes", code="too-large")
             tree.apply(spool.read_at, spool.size, spool.open, what=layer.what)
         yield _finish(chosen, changes(chosen.config), tree, limits)
+
+
+def _unpacked(
+    source: sources.Source,
+    layer: sources.Layer,
+    scratch: Path,
+    cache: Cache | None,
+    limits: Limits,
+    count: Callable[[int], None],
+) -> blobs.Spool:
+    """A layer's uncompressed bytes, checked: unpacked before, or unpacked now."""
+    if layer.compression == "none":
+        cache = None  # nothing is saved
+    kept = None if cache is None else cache.layer(layer.diff_id)
+    if kept is not None:
+        return kept
+    spool = (None if cache is None else cache.spool()) or blobs.Spool(scratch)
+    try:
+        with source.open(layer) as blob:
+            blobs.unpack(
+                blob,
+                spool,
+                compression=layer.compression,
+                digest=layer.digest,
+                size=layer.size,
+                diff_id=layer.diff_id,
+                limits=limits,
+                progress=count,
+            )
+    except BaseException:
+        spool.close()
+        raise
+    if cache is not None:
+        cache.keep_layer(layer.diff_id, spool)
+    return spool
 
 
 def _from_folder(

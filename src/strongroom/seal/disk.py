@@ -11,6 +11,7 @@ import contextlib
 import os
 import stat
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest, xts
@@ -22,7 +23,6 @@ from strongroom.seal import browse, erofs, extract, lanes, newfile, verity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from strongroom.crypto import sign
     from strongroom.seal.tree import Entry
@@ -89,12 +89,43 @@ def seal(
     with newfile.create(target, expected_bytes=tree_plan.disk_bytes) as fd:
         root = _write(fd, plan, tree_plan, cipher, progress)
     final = manifest_model.parse(manifest_model.encode(replace(draft, root_hash="sha256:" + root.hex())))
+    _write_manifest(target, final, owner_key)
+    return final
+
+
+def again(
+    like: Manifest,
+    *,
+    name: str,
+    owner_key: sign.SigningKey,
+    target: Path,
+    write: Callable[[int], None],
+    progress: Progress = silent,
+) -> Manifest:
+    """Another disk with the bytes of one that was sealed before, for this name and owner; not encrypted.
+
+    `write` puts the bytes into an empty file; they are believed when their root hash is that of `like`. Raises like `seal`, and
+    `Refused` when they are not that disk. After any failure nothing is there.
+    """
+    if like.cipher != "none":
+        raise Misuse("seal: an encrypted disk is sealed anew, under a key of its own", code="key-mismatch")
+    owned = replace(like, raw=b"", name=name, owner=digest.sha256(owner_key.public.raw))
+    final = manifest_model.parse(manifest_model.encode(owned))
+    if os.path.lexists(beside(target, MANIFEST_SUFFIX)):
+        raise Misuse(f"{beside(target, MANIFEST_SUFFIX)}: exists already", code="exists", hint="remove it")
+    with newfile.create(target, expected_bytes=final.disk_bytes) as fd:
+        write(fd)
+        verify(Path(f"/proc/self/fd/{fd}"), final, progress=progress)
+    _write_manifest(target, final, owner_key)
+    return final
+
+
+def _write_manifest(target: Path, final: Manifest, owner_key: sign.SigningKey) -> None:
     try:
         newfile.write(beside(target, MANIFEST_SUFFIX), signed(final, owner_key).encode())
     except BaseException:
         target.unlink(missing_ok=True)
         raise
-    return final
 
 
 def signed(manifest: Manifest, owner_key: sign.SigningKey) -> dsse.Envelope:
