@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.convert import base, base_document
+from strongroom.convert import base, base_document, base_profile
 from tests.bench import bench_base
 
 SHARED = base.default_cache(dict(os.environ))
@@ -98,6 +98,29 @@ def test_rule_26_what_no_register_covers_changes_nothing_for_the_agent(stand_in,
     )
     assert said is not None
     assert json.loads(said.data) == plain
+
+
+def evil_table(folder: Path) -> tuple[str, ...]:
+    """An ACPI table whose bytecode ends QEMU as soon as the kernel runs it: it writes to a port that does so."""
+    body = b"\x5b\x80EVLR\x01\x0b\x01\x05\x0a\x01"  # OperationRegion (EVLR, SystemIO, 0x501, 1)
+    body += b"\x5b\x81\x0bEVLR\x01EVLF\x08"  # Field (EVLR, ByteAcc) { EVLF, 8 }
+    body += b"\x70\x01EVLF"  # Store (One, EVLF)
+    (folder / "evil").write_bytes(body)
+    return (
+        *("-acpitable", f"sig=SSDT,rev=2,oem_id=EVIL00,oem_table_id=EVIL0000,data={folder}/evil"),
+        *("-device", "isa-debug-exit,iobase=0x501,iosize=1"),
+    )
+
+
+def test_rule_26_acpi_bytecode_of_the_host_does_not_run_in_the_base_for_snp(stand_in, tmp_path):
+    """No register of SEV-SNP covers ACPI tables. In a local room the same bytecode runs: docs/limits.md says so."""
+    for name in ("bzImage", "initrd", "base.disk", "base.json"):
+        (tmp_path / name).symlink_to(stand_in / name)
+    line = (stand_in / "cmdline").read_text()
+    (tmp_path / "cmdline").write_text(" ".join((line, *base_profile.SNP.options)))
+    more = evil_table(tmp_path)
+    assert bench_base.boot(stand_in, until=b"\n", more=more) is None
+    assert bench_base.boot(tmp_path, until=b"\n", more=more) is not None
 
 
 def test_the_agent_finds_what_it_was_promised_and_no_more(plain):

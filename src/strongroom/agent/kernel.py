@@ -41,7 +41,9 @@ _SYS_CAPSET = 126
 _SYS_CLOSE_RANGE = 436
 _CLOSE_RANGE_CLOEXEC = 4
 _CAPABILITY_VERSION_3 = 0x20080522
-_POWER_OFF = 0x4321FEDC
+_POWER_OFF, _RESTART = 0x4321FEDC, 0x01234567
+# Of the base's command line: this machine has nothing that powers off, and ends when it resets.
+_ENDS_BY_RESET = b"reboot=k"
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
@@ -113,9 +115,18 @@ def drop_capabilities() -> None:
 
 
 def power_off() -> None:
-    """Power off. Returns only where that is not allowed."""
+    """End the machine. Returns only where that is not allowed."""
     os.sync()
-    _check(_libc.reboot(ctypes.c_int(_POWER_OFF)), "powering off")
+    _check(_libc.reboot(ctypes.c_int(ending("/proc/cmdline"))), "powering off")
+
+
+def ending(cmdline: str) -> int:
+    """How this machine ends, by its command line (a file): what powers off, or what resets. Unreadable: powers off."""
+    try:
+        with open(cmdline, "rb") as file:
+            return _RESTART if _ENDS_BY_RESET in file.read().split() else _POWER_OFF
+    except OSError:
+        return _POWER_OFF
 
 
 def wipe(buffer: bytearray) -> None:

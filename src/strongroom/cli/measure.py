@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,7 +118,11 @@ def predict(
     found = predictions.predict(chosen, _parts(folder, chosen), shape)
     if reference:
         tee = found.tee or _one_of(evidence or "", ("gcp", "azure"), "--evidence")
-        print(json.dumps({"tee": tee, "references": [found.references(without=without)]}))
+        values = found.references(without=without)
+        for one in found.registers:
+            if one.name in without:
+                print(f"without {one.name}: {one.spare}", file=sys.stderr)
+        print(json.dumps({"tee": tee, "references": [values]}))
     elif as_json:
         print(json.dumps(_json(found, shape)))
     else:

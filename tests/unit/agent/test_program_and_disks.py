@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from strongroom.agent import devicemapper, disks, guest, program
+from strongroom.agent import devicemapper, disks, guest, kernel, program
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model.receipt import Outcome
@@ -147,3 +147,18 @@ def test_disks_are_found_by_serial(tmp_path):
     assert disks.find("data-0", str(tmp_path)) == "vdc"
     with pytest.raises(NotFound):
         disks.find("data-1", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "ends"),
+    [
+        (b"quiet reboot=k pci=off\n", kernel._RESTART),
+        (b"quiet panic=-1\n", kernel._POWER_OFF),
+        (b"quiet xreboot=k\n", kernel._POWER_OFF),
+        (None, kernel._POWER_OFF),
+    ],
+)
+def test_a_machine_that_cannot_power_off_resets(tmp_path, line, ends):
+    if line is not None:
+        (tmp_path / "cmdline").write_bytes(line)
+    assert kernel.ending(str(tmp_path / "cmdline")) == ends

@@ -64,7 +64,7 @@ class Shape:
 class Register:
     """One register. value: as claims state it, or None and `why`. covers: what it measures. depends: on what besides.
 
-    spare: a contract may do without it, since others measure what runs.
+    spare: where a contract may do without it, what that costs; empty where others do not measure what runs.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Register:
     covers: str
     depends: str = ""
     why: str = ""
-    spare: bool = False
+    spare: str = ""
 
     def to_json(self) -> dict[str, str | None]:
         """The object form."""
@@ -266,7 +266,7 @@ def _tdx(parts: Parts, shape: Shape) -> Prediction:
                 name="rtmr3",
                 value=tdx.ZEROS,
                 covers="nothing: the application's own, and zeros before it",
-                spare=True,
+                spare="nobody sees what extends it",
             ),
         ),
     )
@@ -289,7 +289,7 @@ def _rtmr0(firmware: ovmf.Firmware, events: edk2.Events, shape: Shape) -> Regist
         covers="memory size, configuration volume, secure boot (off, no keys), ACPI tables, boot order",
         depends="memory size and, through the ACPI tables, QEMU's version, machine, processors and devices",
         why=why,
-        spare=True,
+        spare="whatever ACPI bytecode the host writes runs in the guest's kernel, unseen by anybody",
     )
 
 
@@ -338,7 +338,12 @@ def _nitro(parts: Parts, _: Shape) -> Prediction:
         profile="nitro",
         tee="nitro",
         registers=tuple(
-            Register(name=name, value=value, covers=covers[name], spare=name == "pcr8")
+            Register(
+                name=name,
+                value=value,
+                covers=covers[name],
+                spare="whoever signed the image" if name == "pcr8" else "",
+            )
             for name, value in found.items()
         ),
     )
