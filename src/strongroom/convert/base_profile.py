@@ -73,7 +73,7 @@ LOCAL = Profile(
     modules=("virtio_pci", "virtio_blk", "virtio_console", *_EVERYWHERE[1:]),
 )
 # The host writes the ACPI tables and nothing measures them: their bytecode is not run, which leaves one processor and no
-# way to power off (decision 0017).
+# way to power off (decision 0018).
 SNP = Profile(
     name="snp",
     kernel=HARDWARE,
