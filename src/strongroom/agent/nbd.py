@@ -1,8 +1,9 @@
 """Sealed disks of a room that has none of its own (a Nitro enclave): NBD over vsock, into the kernel's /dev/nbdN.
 
-The agent negotiates with the node's server, then hands the socket to the kernel, which reads blocks over it from then
-on. Nothing is believed: dm-verity checks every block against the manifest's root hash, and a size that is too small is
-found by `disks.open_disk`.
+The agent negotiates with the node's server, then hands a socket to the kernel, which reads blocks over it from then
+on. The kernel's driver takes TCP and Unix sockets alone, so that it gets one end of a pair, and a thread carries the
+bytes between the other end and the vsock connection. Nothing is believed: dm-verity checks every block against the
+manifest's root hash, and a size that is too small is found by `disks.open_disk`.
 
 Specs: NBD protocol (`model/nbd`); Linux include/uapi/linux/nbd.h. NBD_DO_IT returns when the disk is gone, hence a
 thread; it has every signal blocked, since one that met it would end the disk.
@@ -10,9 +11,12 @@ thread; it has every signal blocked, since one that met it would end the disk.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import select
 import signal
+import socket
 import struct
 import threading
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +25,6 @@ from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import nbd as wire
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
 SET_SOCK, SET_BLOCK_SIZE, DO_IT, SET_SIZE_BLOCKS, SET_TIMEOUT, SET_FLAGS = (
@@ -35,6 +38,7 @@ SET_SOCK, SET_BLOCK_SIZE, DO_IT, SET_SIZE_BLOCKS, SET_TIMEOUT, SET_FLAGS = (
 TIMEOUT_SECONDS = 300
 MAX_BYTES = 1 << 50
 _DEVICES = "/dev"
+_PIECE = 256 * 1024
 
 
 class Ioctl(Protocol):
@@ -74,30 +78,42 @@ class Disks:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as cause:
             raise _unattached(path, cause) from None
+        kernels, ours = socket.socketpair()
         try:
-            connection.settimeout(None)
             for request, argument in (
                 (SET_BLOCK_SIZE, wire.BLOCK),
                 (SET_SIZE_BLOCKS, size // wire.BLOCK),
                 (SET_FLAGS, wire.FLAGS),
                 (SET_TIMEOUT, TIMEOUT_SECONDS),
-                (SET_SOCK, connection.fileno()),
+                (SET_SOCK, kernels.fileno()),
             ):
                 self._ioctl(fd, request, argument)
         except OSError as cause:
+            for one in (kernels, ours):
+                one.close()
             os.close(fd)
             raise _unattached(path, cause) from None
-        threading.Thread(target=self._serve, args=(fd, connection), daemon=True).start()
+        connection.settimeout(None)
+        threading.Thread(target=_carry, args=(ours, connection), daemon=True).start()
+        threading.Thread(target=self._serve, args=(fd, kernels), daemon=True).start()
 
-    def _serve(self, fd: int, connection: socket.socket) -> None:
+    def _serve(self, fd: int, kernels: socket.socket) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
+        # Whoever reads from a disk that is gone meets an error, which dm-verity tells of.
+        with contextlib.suppress(OSError), kernels:
             self._ioctl(fd, DO_IT, 0)
-        except OSError:
-            pass  # whoever reads from the disk meets an error, which dm-verity tells of
-        finally:
-            connection.close()
-            os.close(fd)
+        os.close(fd)
+
+
+def _carry(ours: socket.socket, connection: socket.socket) -> None:
+    """Pass on all that comes on either, until one of them ends. Requests are small, and the kernel always takes answers."""
+    with contextlib.suppress(OSError), ours, connection:
+        while True:
+            for source in select.select([ours, connection], [], [])[0]:
+                data = source.recv(_PIECE)
+                if not data:
+                    return
+                (connection if source is ours else ours).sendall(data)
 
 
 def _unattached(path: str, cause: OSError) -> Unavailable:

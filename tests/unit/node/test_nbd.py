@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -271,37 +272,49 @@ def test_disks_that_are_none(size, flags, expected):
 
 
 class Kernel:
-    """/dev/nbdN: notes what it is told, and serves until its socket ends."""
+    """/dev/nbdN: notes what it is told, and reads its disk's first and last block while it serves it."""
 
     def __init__(self, fail=None):
-        self.asked, self.fail, self.serving = [], fail, threading.Event()
+        self.asked, self.fail, self.read, self.served = [], fail, {}, threading.Semaphore(0)
+        self._sockets, self._sizes = {}, {}
 
     def __call__(self, fd, number, argument):
         if number == self.fail:
             raise OSError(22, "Invalid argument")
         self.asked.append((number, argument))
+        if number == client.SET_SIZE_BLOCKS:
+            self._sizes[fd] = argument * wire.BLOCK
+        if number == client.SET_SOCK:
+            self._sockets[fd] = socket.socket(fileno=os.dup(argument))
+            # What Linux's driver takes.
+            assert self._sockets[fd].family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         if number == client.DO_IT:
-            import signal
-
             self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            self.serving.set()
+            with self._sockets[fd] as connection:
+                size = self._sizes[fd]
+                pieces = [read(connection, 0, 4096), read(connection, size - 4096, 4096)]
+                pieces.append(read(connection, 0, size))
+                connection.sendall(request(wire.DISCONNECT, 1, 0, 0))
+                self.read[size] = pieces
+            self.served.release()
         return 0
 
 
-def test_disks_are_attached_once_each_in_order(served, tmp_path, disks):
+def test_disks_are_attached_once_each_in_order_and_read_by_the_kernel(served, tmp_path, disks):
     for number in range(2):
         (tmp_path / f"nbd{number}").touch()
     kernel = Kernel()
     made = client.Disks(lambda: connected(served), folder=str(tmp_path), ioctl=kernel)
     assert [made.find(serial) for serial in ("image", "data-0", "image")] == ["nbd0", "nbd1", "nbd0"]
-    assert kernel.serving.wait(10)
+    for _ in disks:
+        assert kernel.served.acquire(timeout=20)
     asked = [(number, argument) for number, argument in kernel.asked if number != client.DO_IT]
     sizes = [argument for number, argument in asked if number == client.SET_SIZE_BLOCKS]
     assert sizes == [len(data) // 4096 for data in disks.values()]
     assert asked[0] == (client.SET_BLOCK_SIZE, 4096)
     assert {argument for number, argument in asked if number == client.SET_FLAGS} == {wire.FLAGS}
-    import signal
-
+    for data in disks.values():
+        assert kernel.read[len(data)] == [(0, data[:4096]), (0, data[-4096:]), (0, data)]
     assert signal.SIGALRM in kernel.blocked  # the room's own clock would end the disk
 
 
