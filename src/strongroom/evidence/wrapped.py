@@ -4,7 +4,7 @@ Where evidence is of several parts, they are put under the names that our verifi
 whatever does not fit is not recognised, never guessed: the verifiers judge the parts strictly, and what cannot be put
 together bit for bit is refused here.
 Formats: confidential-containers Trustee (snp, tdx, az-snp-vtpm, az-tdx-vtpm, nvidia), Azure guest attestation
-requests, go-tpm-tools proto/attest.proto (its quotes of the TPM, not a TEE's report in fields beside them), dstack
+requests, go-tpm-tools proto/attest.proto with a TEE's report beside (wrapped_google.py), dstack
 (MessagePack, version 1; SCALE, version 0).
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.crypto import x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
-from strongroom.evidence import wrapped_msgpack, wrapped_snp, wrapped_text, wrapped_yaml
+from strongroom.evidence import wrapped_google, wrapped_msgpack, wrapped_snp, wrapped_text, wrapped_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,7 @@ _TPM_QUOTE = b"\xff\x54\x43\x47\x80\x18"
 _RSASSA_SHA256 = b"\x00\x14\x00\x0b"
 _SHA256 = 0x000B
 _PCRS = 24
+_TEES = {"sev_snp": "snp", "tdx": "tdx"}  # go-tpm-tools' names
 _TDX_TYPE = b"\x81\0\0\0"
 _SCALE_KINDS = 2  # TDX, TDX at Google, Nitro
 _SCALE_HEADS = frozenset((b"\3\0", b"\4\0", b"\5\0"))
@@ -160,11 +161,13 @@ def _go_tpm_tools(value: dict[str, Any]) -> Composed | None:
         bank = one["pcrs"]["hash"]
         values = {int(index): _bytes(text) for index, text in one["pcrs"]["pcrs"].items()}
         quotes.append((_bytes(one["quote"]), _bytes(one["rawSig"]), bank in ("SHA256", _SHA256), values))
+    tees = {name: value.get(f"{_camel(name)}Attestation") for name in _TEES}
     return _google(
         quotes,
         ak=_bytes(value["akCert"]),
         issuers=[_bytes(one) for one in value.get("intermediateCerts", [])[: x509.MAX_PATH]],
         log=_bytes(value["eventLog"]) if value.get("eventLog") else b"",
+        tees={kind: wrapped_google.of_tree(kind, told, _base64) for kind, told in _told(tees)},
     )
 
 
@@ -230,6 +233,11 @@ def protocol_buffer(data: bytes) -> Composed | None:
             ak=_run(top[6][0]),
             issuers=[_run(one) for one in top.get(7, [])[: x509.MAX_PATH]],
             log=_run(top[3][0]) if 3 in top else b"",
+            tees={
+                kind: wrapped_google.of_binary(kind, _run(top[number][0]), _fields)
+                for number, kind in ((8, "snp"), (9, "tdx"))
+                if number in top
+            },
         )
     except (KeyError, IndexError, TypeError, ValueError):
         return None
@@ -252,6 +260,10 @@ def text_form(data: bytes) -> Composed | None:
             ak=_run(top["ak_cert"][0]),
             issuers=[_run(one) for one in top.get("intermediate_certs", [])[: x509.MAX_PATH]],
             log=_run(top["event_log"][0]) if "event_log" in top else b"",
+            tees={
+                kind: wrapped_google.of_tree(kind, told[0], _run)
+                for kind, told in _told({name: top.get(f"{name}_attestation") for name in _TEES})
+            },
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None
@@ -294,10 +306,33 @@ def _sized(data: bytes, at: int) -> bytes | None:
     return found if found[:2] in _SCALE_HEADS or found[:1] in _NITRO_HEADS else None
 
 
+def _told(tees: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Which TEE's report is there, by its kind."""
+    return ((_TEES[name], told) for name, told in tees.items() if told)
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(one.capitalize() for one in others)
+
+
+def _base64(value: object) -> bytes:
+    """Bytes as JSON of protocol buffers has them: base64, of either alphabet. Raises `ValueError`."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise ValueError("expected base64")
+    plain = value.rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
 def _google(
-    quotes: list[tuple[bytes, bytes, bool, dict[int, bytes]]], *, ak: bytes, issuers: list[bytes], log: bytes
+    quotes: list[tuple[bytes, bytes, bool, dict[int, bytes]]],
+    *,
+    ak: bytes,
+    issuers: list[bytes],
+    log: bytes,
+    tees: dict[str, wrapped_google.Plain],
 ) -> Composed | None:
-    """The quote of the SHA-256 bank."""
+    """The quote of the SHA-256 bank, and the report of the TEE that came with it."""
     for quote, signature, wanted, values in quotes:
         if wanted and quote.startswith(_TPM_QUOTE):
             parts = {
@@ -309,7 +344,15 @@ def _google(
             }
             if log:
                 parts["event-log"] = log
-            return Composed(kind="vTPM attestation, by go-tpm-tools", tee="gcp", parts=parts)
+            endorsements = {}
+            if "snp" in tees:
+                parts["snp-report"] = wrapped_google.snp_report(tees["snp"])
+                if found := wrapped_google.vek(tees["snp"]):
+                    endorsements["vek"] = found
+            if "tdx" in tees:
+                parts["td-quote"] = wrapped_google.td_quote(tees["tdx"])
+            kind = "vTPM attestation, by go-tpm-tools"
+            return Composed(kind=kind, tee="gcp", parts=parts, endorsements=endorsements)
     return None
 
 
@@ -347,7 +390,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number of more than 64 bits")
 
 
-def _run(value: int | bytes) -> bytes:
+def _run(value: object) -> bytes:
     if not isinstance(value, bytes):
         raise TypeError("expected bytes")
     return value
