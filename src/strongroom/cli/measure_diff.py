@@ -83,12 +83,17 @@ def _subject(path: Path, scratch: Path, config: bytes | None) -> Iterator[Subjec
         envelope = files.read(manifest_of(path, None), max_bytes=MAX_MANIFEST)
         with changes_image.from_disk(path, manifest_model.parse_envelope(envelope)[1]) as found:
             yield found
-    elif path.is_file() and path.open("rb").read(1) == b"{":
+    elif path.is_file() and _is_document(path):
         with _document(path) as found:
             yield found
     else:
         with changes_image.from_source(path, scratch=scratch, config=config) as found:
             yield found
+
+
+def _is_document(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == b"{"
 
 
 @contextlib.contextmanager

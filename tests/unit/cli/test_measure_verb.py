@@ -14,7 +14,7 @@ from strongroom.cli import main, measure
 from strongroom.convert.measure import snp
 from strongroom.errors import Misuse
 from strongroom_testing import firmware
-from tests.unit.convert import test_changes
+from tests.unit.convert import kit, test_changes
 
 
 @pytest.fixture
@@ -177,3 +177,31 @@ def test_many_changes_are_counted_and_all_are_shown_when_asked_for(base, monkeyp
     assert "and 10 more (--all shows them)" in out
     assert "f29" not in out
     assert "f29" in run(monkeypatch, capsys, "diff", "old", "new", "--all")[1]
+
+
+def test_oci_images_and_root_file_systems_are_compared_by_what_is_in_them(base, monkeypatch, capsys):
+    for name, program in (("a", b"one"), ("b", b"two")):
+        kit.simple(base / name, kit.entry(b"bin/program", program, mode=0o755) + kit.END)
+    code, out, _ = run(monkeypatch, capsys, "diff", "a", "b")
+    assert code == 7
+    assert "image: bin/program" in out
+    assert run(monkeypatch, capsys, "diff", "a", "a")[0] == 0
+    for name, words in (("c", ["/bin/x"]), ("d", ["/bin/x", "--more"])):
+        (base / "root/bin").mkdir(parents=True, exist_ok=True)
+        (base / "root/bin/x").write_bytes(b"x")
+        (base / f"{name}.json").write_text(json.dumps({"config": {"Entrypoint": words}}))
+    code, out, _ = run(
+        monkeypatch, capsys, "diff", "root", "root", "--config", "c.json", "--config", "d.json"
+    )
+    assert code == 7
+    assert "setting     entrypoint: '/bin/x' -> '/bin/x' '--more'" in out
+    assert run(monkeypatch, capsys, "diff", "root", "root", "--config", "c.json")[0] == 2
+
+
+def test_unlike_things_are_not_compared(base, monkeypatch, capsys):
+    from strongroom.convert import initramfs
+
+    (base / "initrd").write_bytes(initramfs.archive({}))
+    kit.simple(base / "a", kit.entry(b"bin/program", b"x", mode=0o755) + kit.END)
+    code, _, err = run(monkeypatch, capsys, "diff", ".", "a")
+    assert (code, "unlike" in err) == (2, True)
