@@ -13,6 +13,7 @@ import typer
 from strongroom.cli import files, image_source, interruption, meter
 from strongroom.cli.identity import IdentityFile, PassphraseFd
 from strongroom.cli.identity import load as load_identity
+from strongroom.cli.image import SignedBy, SignerIdentity, SignerIssuer, TrustedRoot, demanded
 from strongroom.cli.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
 from strongroom.errors import Misuse
 
@@ -59,6 +60,10 @@ def convert(
     credentials_fd: CredentialsFd = None,
     registry_ca: RegistryCa = None,
     plain_http: PlainHttp = False,
+    signed_by: SignedBy = None,
+    signer_identity: SignerIdentity = None,
+    signer_issuer: SignerIssuer = None,
+    trusted_root: TrustedRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     passphrase_fd: PassphraseFd = None,
 ) -> None:
@@ -66,10 +71,12 @@ def convert(
     from strongroom.convert import oci
 
     _check_names(name, digest)
+    signers = demanded(image, digest, signed_by, signer_identity, signer_issuer, trusted_root)
     wanted = oci.parse_platform(platform)
     target = _free_target(out, name)
     owner = load_identity(identity, passphrase_fd)
     registries = image_source.Registries(
+        signers=signers,
         mirrors=mirror,
         credentials=credentials,
         credentials_fd=credentials_fd,

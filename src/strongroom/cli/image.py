@@ -31,6 +31,17 @@ TrustedRoot = Annotated[
     Path | None,
     typer.Option("--trusted-root", help="Keyless: Sigstore's trusted_root.json, which you keep current."),
 ]
+# The same for other verbs, which have an --identity of their own.
+SignedBy = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--signed-by", help="Demand that this key (PEM) signed what is named in a registry. Repeatable."
+    ),
+]
+SignerIdentity = Annotated[
+    str | None, typer.Option("--signer-identity", help="Demand a keyless signature by this identity …")
+]
+SignerIssuer = Annotated[str | None, typer.Option("--signer-issuer", help="… that this issuer vouched for.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -120,6 +131,30 @@ def trusted(
         )
     root = files.read(trusted_root, max_bytes=image_keyless.MAX_ROOT)
     return Trust(identity=image_keyless.Identity(name=identity, issuer=issuer, trusted_root=root))
+
+
+def demanded(
+    image: str,
+    digest: str | None,
+    keys: list[Path] | None,
+    identity: str | None,
+    issuer: str | None,
+    trusted_root: Path | None,
+) -> Trust | None:
+    """Who has to have signed `image`, None where nobody has to. Raises `Misuse` for what no registry names."""
+    from strongroom.fetch import registry_names
+
+    if not keys and (identity, issuer, trusted_root) == (None, None, None):
+        return None
+    if not registry_names.is_name(image) or Path(image).exists():
+        raise Misuse(
+            f"{image[:200]}: a signature is demanded of what is named in a registry alone",
+            code="no-signature-here",
+            hint="for files: `strongroom image verify sha256:… --bundle …`, and --digest here",
+        )
+    if digest is not None:
+        raise Misuse("--digest: the name has it already", hint="name the very image that is signed")
+    return trusted(keys, identity, issuer, trusted_root)
 
 
 def _given(bundles: list[Path] | None, payload: Path | None, signature: Path | None) -> list[Simple | Bundle]:

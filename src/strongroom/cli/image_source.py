@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from strongroom.convert.cache import Cache
     from strongroom.convert.compose import Service
+    from strongroom.convert.image_signatures import Trust
     from strongroom.convert.oci import ImageConfig, Platform
     from strongroom.fetch.registry_session import Access
 
@@ -34,26 +35,31 @@ From = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Registries:
-    """The options about registries, as they were given."""
+    """The options about registries, as they were given. signers: who has to have signed what is named, if anybody."""
 
     mirrors: list[str] | None = None
     credentials: Path | None = None
     credentials_fd: int | None = None
     ca: Path | None = None
     plain_http: bool = False
+    signers: Trust | None = None
 
     def access(self, name: str) -> Access:
-        """How to speak with the registry of `name`."""
-        from strongroom.fetch import registry_names
+        """How to speak with the registry of `name`. Raises `Refused` unless `signers` signed exactly what it names."""
+        from strongroom.fetch import registry_names, signed_images
 
-        return registry_options.access(
-            registry_names.parse(name),
+        reference = registry_names.parse(name)
+        access = registry_options.access(
+            reference,
             mirrors=self.mirrors,
             credentials=self.credentials,
             credentials_fd=self.credentials_fd,
             ca=self.ca,
             plain_http=self.plain_http,
         )
+        if self.signers is not None:
+            signed_images.require(reference, (reference.pinned(),), trust=self.signers, access=access)
+        return access
 
 
 @dataclass(frozen=True, kw_only=True)

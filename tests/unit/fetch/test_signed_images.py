@@ -203,3 +203,45 @@ def test_rule_51_credentials_come_by_file_or_descriptor(one, files, monkeypatch,
     config.write_text(json.dumps({"auths": {one.host: {"auth": base64.b64encode(b"me:hush").decode()}}}))
     code, told = run(monkeypatch, capsys, where, *options, "--credentials", config)
     assert (code, "hush" in told) == (0, False)
+
+
+def convert(monkeypatch, capsys, folder, *words):
+    from strongroom.model import identity
+
+    if not (folder / "bob.identity").exists():
+        made = identity.lock(identity.generate("bob"), b"x", random=lambda count: b"\x01" * count)
+        (folder / "bob.identity").write_bytes(made)
+    monkeypatch.setenv("STRONGROOM_PASSPHRASE", "x")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    options = ["--name", "it", "--out", folder / "out", "-i", folder / "bob.identity", "--json"]
+    monkeypatch.setattr(sys, "argv", ["strongroom", "convert", *map(str, [*words, *options])])
+    with pytest.raises(SystemExit) as left:
+        entry.main()
+    told = capsys.readouterr()
+    return left.value.code or 0, told.out + told.err
+
+
+def test_rule_30_convert_takes_nothing_that_those_who_must_did_not_sign(
+    one, kept, files, monkeypatch, capsys
+):
+    index = kept[2][1]["digest"]
+    where = image(one, index, "team/it")
+    demand = ("--signed-by", files / "key.pem", "--registry-ca", one.ca)
+    code, told = convert(monkeypatch, capsys, files, where, *demand)
+    assert (code, "image-not-signed" in told) == (3, True)
+    assert not [asked for asked in one.asked if "/blobs/" in asked.target]  # nothing of it was fetched
+    attach_simple(one, where, made_by.simple(digest=index))
+    code, told = convert(monkeypatch, capsys, files, where, *demand)
+    assert code == 0, told
+    assert json.loads(told)["source"]["index"] == index
+
+
+def test_a_demand_that_cannot_be_met_is_no_silent_pass(one, kept, files, monkeypatch, capsys):
+    demand = ("--signed-by", files / "key.pem")
+    for what in (kept[2][0].path, files / "compose.yaml", "image.tar"):
+        code, told = convert(monkeypatch, capsys, files, what, *demand)
+        assert (code, "no-signature-here" in told) == (2, True)
+    where = image(one, kept[2][1]["digest"], "team/it")
+    assert convert(monkeypatch, capsys, files, where, *demand, "--digest", made_by.OTHER)[0] == 2
+    code, told = convert(monkeypatch, capsys, files, where, "--signer-identity", "me")
+    assert (code, "half-an-identity" in told) == (2, True)
