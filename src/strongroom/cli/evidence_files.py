@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from strongroom.model.evidence import Evidence
     from strongroom.model.policy_file import Extra, PolicyFile
 
+# `vek.der` is the part `vek`, `device-0.ocsp-1.der` that of a device.
+_PART_FILE = re.compile(r"(?:device-[0-9]{1,2}\.)?[^.]+")
 # Names that PCCS and its clients give to Intel's collateral.
 _PCCS = {
     "tcb_info_issuer_chain": "tcb-info-issuer-chain",
@@ -87,7 +90,7 @@ def endorsements(path: Path | None, found: Recognised) -> Endorsements:
     """Those of a file or folder, with what came beside the evidence where they lack it.
 
     A file is our own JSON, or PCCS's collateral as one JSON object; a folder has one file for each part, named for it
-    (`vek.der` is `vek`). All of them are judged by the verifier, wherever they come from.
+    (`vek.der` is `vek`, `device-0.ocsp-1.der` is what the device at place 0 needs). All of them are judged by the verifier, wherever they come from.
     """
     parts = dict(found.endorsements)
     if path is not None:
@@ -100,7 +103,8 @@ def _folder(path: Path) -> dict[str, bytes]:
     for one in sorted(path.iterdir()):
         if not one.is_file():
             continue
-        name = one.name.split(".", maxsplit=1)[0]
+        match = _PART_FILE.match(one.name)
+        name = one.name if match is None else match[0]
         if name in parts:
             raise Misuse(f"{path}: two files for the part {name!r}")
         parts[name] = files.read(one, max_bytes=endorsements_model.MAX_BYTES)
