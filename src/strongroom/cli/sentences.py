@@ -7,7 +7,7 @@ looks like another (see `printable`).
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strongroom.cli.printable import printable
 from strongroom.encoding import fields
@@ -101,10 +101,27 @@ def _platform(platform: Platform) -> Iterator[str]:
     if platform.policy is not None:
         # In the words of docs/policy.md: each rule and allowance as it is signed.
         for key, said in platform.policy.to_json().items():
-            if isinstance(said, dict) and key != "devices":
-                for name, inner in said.items():
-                    yield f"         policy {key}: {name} {json.dumps(inner)}"
-                if not said:
-                    yield f"         policy {key}: none"
-            else:
-                yield f"         policy {key}: {json.dumps(said)}"
+            yield from _devices(said) if key == "devices" else _rule("policy", key, said)
+
+
+def _rule(at: str, key: str, said: object) -> Iterator[str]:
+    if isinstance(said, dict):
+        for name, inner in said.items():
+            yield f"         {at} {key}: {name} {json.dumps(inner)}"
+        if not said:
+            yield f"         {at} {key}: none"
+    else:
+        yield f"         {at} {key}: {json.dumps(said)}"
+
+
+def _devices(said: Any) -> Iterator[str]:
+    references = said.get("references", [])
+    yield f"         devices: {said['count']} attached, each as one of {len(references)} reference(s)"
+    for number, reference in enumerate(references, 1):
+        for name, value in reference.items():
+            yield f"         device reference {number}: {name} {value}"
+    if not references and not said.get("registers"):
+        yield "         device reference: none, so that no device is accepted"
+    for key, value in said.items():
+        if key not in ("count", "references"):
+            yield from _rule("device", key, value)

@@ -18,7 +18,13 @@ def test_every_rule_and_allowance_is_shown():
         any_value=("rtmr3",),
         status={},
         vmpl=2,
-        devices=Devices(count=8, roots=(), machines=("any",)),
+        devices=Devices(
+            count=8,
+            roots=(),
+            machines=("any",),
+            facts={"model": ("GH100",)},
+            references=({"m1": "aa", "m2": "bb"},),
+        ),
     )
     platform = replace(samples.a_contract().platforms[0], policy=policy)
     shown = "\n".join(sentences.of(samples.a_contract(platforms=(platform,))))
@@ -30,10 +36,21 @@ def test_every_rule_and_allowance_is_shown():
         'policy any_value: ["rtmr3"]',
         "policy status: none",
         "policy vmpl: 2",
-        'policy devices: {"count": 8',
+        "devices: 8 attached, each as one of 1 reference(s)",
+        "device reference 1: m2 bb",
+        'device machines: ["any"]',
+        "device roots: []",
+        'device facts: model "GH100"',
     ):
         assert line in shown
 
 
 def test_a_platform_without_a_policy_is_told_as_before():
     assert "policy" not in "\n".join(sentences.of(samples.a_contract()))
+
+
+def test_devices_that_nothing_is_compared_of_are_told():
+    policy = Policy(devices=Devices(count=1, roots=(), machines=("any",)))
+    platform = replace(samples.a_contract().platforms[0], policy=policy)
+    shown = "\n".join(sentences.of(samples.a_contract(platforms=(platform,))))
+    assert "device reference: none, so that no device is accepted" in shown
