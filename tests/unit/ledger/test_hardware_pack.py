@@ -1,0 +1,102 @@
+"""Proof packs of rooms in hardware TEEs: the endorsements that the brokers judged with are in them, and count."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from strongroom.ledger import inspect, proofpack
+from strongroom.model import messages
+from strongroom.model.endorsements import NONE, Endorsements
+from strongroom_testing import brokers, contracts, packs, simulated
+
+
+class Room(brokers.Room):
+    """A room on a simulated machine."""
+
+    def __init__(self, machine, agreement):
+        super().__init__(tpm=None, agreement=agreement, audience="")
+        self.launched = machine.launch(agreement.contract.digest)
+        self.launched.hardware.bind_contract(agreement.contract.digest)
+
+    def ask(self, nonce, *, csr=None):
+        evidence = self.launched.evidence(self.binding(nonce))
+        return messages.ReleaseRequest(
+            nonce=nonce,
+            agreement=self.agreement.encode(),
+            evidence=evidence,
+            keys=self.keys,
+            role="room",
+            csr=csr,
+            endorsements=self.launched.brought(evidence),
+        )
+
+
+class World(packs.World):
+    """The packs' world, its rooms on one machine."""
+
+    def on(self, machine):
+        object.__setattr__(self, "machine", machine)
+        return self
+
+    def room(self, agreement=None, *, gpus=()):
+        return Room(self.machine, agreement or self.agreement)
+
+
+@pytest.fixture(params=simulated.TEES)
+def world(request, tmp_path):
+    machine = simulated.machine(request.param, now=contracts.NOW, gpu=True)
+    with packs.world(tmp_path) as made:
+        owners = {
+            name: replace(one, broker=replace(one.broker, endorser=machine))
+            for name, one in made.owners.items()
+        }
+        agreement = made.scene.agreement(
+            lambda one: replace(made.agreement.contract, platforms=(machine.platform,), raw=one.raw)
+        )
+        yield World(scene=made.scene, owners=owners, agreement=agreement).on(machine)
+
+
+def failed(world, pack):
+    return [check.name for check in inspect.inspect(pack, anchors=world.anchors).failed]
+
+
+def changed(pack, endorsements):
+    return replace(pack, releases=(replace(pack.releases[0], endorsements=endorsements), *pack.releases[1:]))
+
+
+def test_a_sound_pack_holds_and_no_other_endorsements_do(world):
+    pack = world.pack()
+    assert failed(world, pack) == []
+    assert proofpack.parse(pack.encode()) == pack
+    parts = pack.releases[0].endorsements.parts
+    assert any(name.startswith("device-0.") for name in parts)
+    # The record names them by their digest: none can be taken away, added or exchanged afterwards.
+    for name, data in parts.items():
+        without = {one: part for one, part in parts.items() if one != name}
+        for spoiled in (without, parts | {name: data[:-1] + bytes([data[-1] ^ 1])}):
+            assert "record.alice" in failed(world, changed(pack, Endorsements(parts=spoiled)))
+    assert "record.alice" in failed(world, changed(pack, Endorsements(parts=parts | {"more": b"x"})))
+    if parts.keys() - {name for name in parts if name.startswith("device-")}:
+        assert {"record.alice", "verdict.alice"} <= set(failed(world, changed(pack, NONE)))
+
+
+def strongroom(*words):
+    line = [sys.executable, "-m", "strongroom.cli.main", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_runs_folder_becomes_a_pack_that_checks_offline(world, tmp_path):
+    out = tmp_path / "written"
+    out.mkdir()
+    packs.write_run(world, out)
+    assert json.loads((out / "run/release-alice.json").read_bytes())["endorsements"]["parts"]
+    done = strongroom("proof", "export", out / "run", "--out", out / "proof.json")
+    assert done.returncode == 0, done.stderr
+    trusted = [word for name in ("alice", "bob") for word in ("--trust", out / f"{name}.party.json")]
+    done = strongroom("proof", "verify", out / "proof.json", *trusted)
+    assert (done.returncode, "the proof holds, for a SIMULATED room" in done.stdout) == (0, True), done.stdout
