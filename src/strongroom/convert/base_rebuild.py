@@ -1,0 +1,242 @@
+"""A base, built again from what its packages.json records, and compared byte for byte.
+
+Taken as recorded: profile, debugging console, name, version and digest of every package. Taken from here: the agent's
+source and the wheels, which must have the recorded digests, and the builder, which may be another: what counts is whether
+the same bytes come out. Debian's packages come from earlier builds, from apt while it offers them, or from a folder that
+holds what Debian's archive of old packages has; those last are known by their digest alone, and are told apart.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import strongroom
+from strongroom.convert import (
+    base,
+    base_apt,
+    base_cache,
+    base_debs,
+    base_document,
+    base_members,
+    base_profile,
+    base_sources,
+    base_wheels,
+    eif,
+)
+from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from strongroom.convert.base_debs import Deb
+    from strongroom.convert.base_document import Base, Package
+    from strongroom.convert.base_wheels import Wheel
+
+ARCHIVE = "https://snapshot.debian.org/package"
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+:~-]{0,127}")
+_SUITES = (base_profile.RELEASE, base_profile.BACKPORTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuilt:
+    """What came out. `differences` name files and, where they have some, members; empty when all is the same.
+
+    `by_digest` are packages that no signed list of Debian's vouched for. `other_builder`: this Strongroom's builder is
+    not the recorded one, which says nothing about the bytes.
+    """
+
+    differences: tuple[str, ...]
+    by_digest: tuple[str, ...]
+    other_builder: bool
+    signed: bool
+
+
+def rebuild(
+    folder: Path,
+    cache: Path,
+    progress: Callable[[str], None],
+    *,
+    packages: Path | None = None,
+    firmware: Path = base_sources.FIRMWARE,
+) -> Rebuilt:
+    """Build again what `folder` holds, and compare. `packages` is a folder of .deb files for what apt no longer offers.
+
+    Raises `Unavailable` naming the packages that cannot be had, `Refused` when this Strongroom's agent or wheels are
+    others than recorded, `Malformed` and `NotFound` when the folder is no base.
+    """
+    stored = base_document.load(folder)
+    recorded = base_document.parse_packages(
+        base_document.read(folder / base_document.PACKAGES, base_document.MAX_PACKAGES)
+    )
+    given = _sources(stored, recorded, firmware)
+    with base_cache.locked(cache):
+        by_digest = _gather(given.debs, cache, packages)
+        made = base.assemble(given, cache, progress)
+    progress("comparing")
+    kept = {
+        name: base_document.read(folder / name, base_document.MAX_PART)
+        for name in (*base_document.parts_of(stored.profile), *base_document.DOCUMENTS)
+    }
+    signed = _signed(kept.get(base_document.EIF))
+    if signed:
+        made = _with_signature(made, kept, given)
+    return Rebuilt(
+        differences=_differences(kept, made),
+        by_digest=by_digest,
+        other_builder=given.builder != base_sources.builder_digest(),
+        signed=signed,
+    )
+
+
+def _differences(kept: dict[str, bytes], made: dict[str, bytes]) -> tuple[str, ...]:
+    out: list[str] = []
+    for name, content in kept.items():
+        if content == made[name]:
+            continue
+        if name == base_document.BASE:
+            found = base_document.differences(
+                base_document.parse(content), base_document.parse(made[name])
+            )
+            out += [f"{name}: {what} (recorded {left}, rebuilt {right})" for what, left, right in found]
+        else:
+            members = base_members.differing(name, content, made[name], made)
+            out += [f"{name}: {member}" for member in members]
+    return tuple(out)
+
+
+def _sources(stored: Base, recorded: tuple[Package, ...], firmware: Path) -> base_sources.Sources:
+    """The recorded sources, those that are here compared with the record."""
+    own = base_sources.here()
+    (agent,) = [one for one in recorded if one.kind == "source"] or [None]
+    (builder,) = [one for one in recorded if one.kind == "builder"] or [None]
+    if agent is None or builder is None:
+        raise Malformed(f"{base_document.PACKAGES}: names no agent or no builder", code="bad-packages")
+    if agent.digest != base_sources.agent_digest(own):
+        raise Refused(
+            f"the agent's source here ({strongroom.__version__}) is not the one in the base ({agent.version}): "
+            f"expected {agent.digest}, got {base_sources.agent_digest(own)}",
+            code="other-source",
+            hint=f"use Strongroom {agent.version}, as it was when the base was built",
+        )
+    return base_sources.Sources(
+        debs=tuple(sorted(map(_deb, _of(recorded, "deb")), key=lambda deb: deb.name)),
+        wheels=_wheels(_of(recorded, "wheel")),
+        agent=own,
+        firmware=base_sources.firmware_of(stored.profile, firmware),
+        debug=stored.debug,
+        profile=stored.profile,
+        builder=builder.digest,
+    )
+
+
+def _of(recorded: tuple[Package, ...], kind: str) -> list[Package]:
+    return [one for one in recorded if one.kind == kind]
+
+
+def _deb(package: Package) -> Deb:
+    named = _NAME.fullmatch(package.name) and _VERSION.fullmatch(package.version)
+    if not named or package.suite not in _SUITES:
+        raise Malformed(
+            f"{base_document.PACKAGES}: {package.name[:60]!r} {package.version[:60]!r} of "
+            f"{package.suite[:60]!r} is no package of a base",
+            code="bad-packages",
+        )
+    return base_debs.Deb(
+        name=package.name, version=package.version, digest=package.digest, size=0, suite=package.suite
+    )
+
+
+def _wheels(recorded: list[Package]) -> tuple[Wheel, ...]:
+    found = base_wheels.collect()
+    have = {one.name: one for one in found}
+    for one in recorded:
+        here = have.pop(one.name, None)
+        if here is None or (here.version, here.digest) != (one.version, one.digest):
+            got = f"{here.version}, {here.digest}" if here else "none"
+            raise Refused(
+                f"the wheel {one.name} is not the one in the base: expected {one.version}, {one.digest}, got {got}",
+                code="other-wheel",
+                hint=f"pip install {one.name}=={one.version}",
+            )
+    if have:
+        raise Malformed(
+            f"{base_document.PACKAGES}: names no wheel {', '.join(sorted(have))}", code="bad-packages"
+        )
+    return found
+
+
+def _gather(debs: tuple[Deb, ...], cache: Path, packages: Path | None) -> tuple[str, ...]:
+    """See that every package is in the cache; names of those that are known by their digest alone."""
+    store = cache / "debs"
+    store.mkdir(parents=True, exist_ok=True)
+    placed: list[str] = []
+    gone: list[Deb] = []
+    files = _files(packages)
+    archives = base_sources.archives(cache)
+    for deb in debs:
+        target = store / f"{deb.digest.removeprefix('sha256:')}.deb"
+        if target.is_file():
+            continue
+        if _download(deb, store, archives):
+            continue
+        if deb.digest in files:
+            shutil.copyfile(files[deb.digest], target.with_name(f".{target.name}.part"))
+            target.with_name(f".{target.name}.part").replace(target)
+            placed.append(f"{deb.name} {deb.version}")
+        else:
+            gone.append(deb)
+    if gone:
+        named = ", ".join(f"{one.name} {one.version} ({one.digest})" for one in gone)
+        raise Unavailable(
+            f"no longer offered: {named}",
+            code="package-gone",
+            hint=f"Debian keeps old packages: {ARCHIVE}/{gone[0].name}/ ; put the files into a folder and name it "
+            "with --packages",
+        )
+    return tuple(placed)
+
+
+def _download(deb: Deb, store: Path, archives: base_debs.Archives) -> bool:
+    """Whether apt brought exactly this package: the machine's, or Strongroom's own configuration."""
+    for own in (False, True):
+        asked = replace(archives, own=own)
+        try:
+            base_debs.fetch([deb], store, asked)
+        except (Unavailable, NotFound):
+            if deb.suite != base_profile.RELEASE:
+                return False
+            continue
+        return True
+    return False
+
+
+def _files(folder: Path | None) -> dict[str, Path]:
+    if folder is None:
+        return {}
+    return {base_debs.digest_of(path): path for path in sorted(folder.glob("*.deb"))}
+
+
+def _signed(image: bytes | None) -> bool:
+    try:
+        return image is not None and eif.parse(image).signature is not None
+    except Malformed:
+        return False
+
+
+def _with_signature(
+    made: dict[str, bytes], kept: dict[str, bytes], given: base_sources.Sources
+) -> dict[str, bytes]:
+    """The rebuilt files with the stored image in the place of the rebuilt one, when they differ by the signature alone."""
+    image = eif.parse(kept[base_document.EIF])
+    bare = eif.build(
+        kernel=image.kernel, cmdline=image.cmdline, ramdisks=image.ramdisks, metadata=image.metadata
+    )
+    if bare != made[base_document.EIF]:
+        return made
+    parts = {**made, base_document.EIF: kept[base_document.EIF]}
+    return base.documented(given, parts, newest=base_document.newest_of(made[base_document.SBOM]))
