@@ -60,13 +60,17 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory) -> Path:
     """A base whose agent says what it finds."""
+    return with_stand_in(tmp_path_factory, base_profile.LOCAL)
+
+
+def with_stand_in(tmp_path_factory, profile) -> Path:
     package = tmp_path_factory.mktemp("package")
     for name in (*base.AGENT_MODULES, *(f"{folder}/__init__.py" for folder in base.AGENT_PACKAGES)):
         (package / name).parent.mkdir(exist_ok=True)
         (package / name).write_text("")
     (package / "agent" / "__main__.py").write_text(STAND_IN)
     out = tmp_path_factory.mktemp("base") / "base"
-    made = base.assemble(base.sources(package=package), SHARED, lambda _: None)
+    made = base.assemble(base.sources(package=package, profile=profile), SHARED, lambda _: None)
     out.mkdir()
     for name, content in made.items():
         (out / name).write_bytes(content)
@@ -189,3 +193,60 @@ def test_the_debugging_base_talks_and_says_so(tmp_path):
     assert b"Run /init as init process" in log.read_bytes()
     assert bench_base.boot(silent.folder, more=more) is not None
     assert log.read_bytes() == b""  # neither kernel, initrd nor agent has a way to the port
+
+
+def test_the_base_for_snp_loads_what_evidence_needs_and_then_nothing_more(tmp_path_factory):
+    """Kernel 6.12 without SEV: its guest driver refuses to load, and what it stands on is there for an agent that looks."""
+    said = bench_base.boot(with_stand_in(tmp_path_factory, base_profile.SNP), until=b"\n")
+    assert said is not None
+    facts = json.loads(said.data)
+    assert facts["mounts"]["/"] == "/dev/dm-0 erofs"
+    assert {"tsm", "configfs", "dm_verity", "dm_crypt", "erofs", "overlay", "xts"} <= set(facts["modules"])
+    assert "sev_guest" not in facts["modules"]
+    assert facts["disabled"] == ["1"]
+    assert facts["consoles"] == facts["serials"] == []
+    assert facts["outputs"] == ["/dev/null"] * 3
+
+
+def built(name: str) -> Path:
+    return base.build(base.sources(profile=base_profile.PROFILES[name]), SHARED, lambda _: None).folder
+
+
+def test_the_disk_image_boots_from_its_own_partition():
+    """UEFI finds the program, the initrd the partition by its name; the agent then wants a TEE."""
+    assert bench_base.boot(built("uki"), machine=bench_base.firmware) is not None
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "controller",
+    ["nvme,drive=disk,serial=x", "virtio-scsi-pci + scsi-hd,drive=disk"],
+)
+def test_the_disk_image_boots_from_the_controllers_of_clouds(controller):
+    def machine(folder):
+        return bench_base.firmware(folder, controller)
+
+    assert bench_base.boot(built("uki"), machine=machine) is not None
+
+
+@pytest.mark.soak
+def test_a_disk_image_with_one_changed_byte_of_the_base_does_not_boot(tmp_path):
+    folder = built("uki")
+    content = bytearray((folder / "strongroom.img").read_bytes())
+    content[content.index((folder / "base.disk").read_bytes()) + 1024] ^= 1
+    (tmp_path / "strongroom.img").write_bytes(content)
+    (tmp_path / "base.json").symlink_to(folder / "base.json")
+    assert bench_base.boot(tmp_path, machine=bench_base.firmware) is None
+
+
+@pytest.mark.soak
+def test_the_base_for_tdx_boots():
+    assert bench_base.boot(built("tdx")) is not None
+
+
+@pytest.mark.soak
+def test_the_image_for_nitro_finds_its_disk_in_memory(tmp_path):
+    folder = built("nitro")
+    for name in ("base.json", "bzImage", "strongroom.eif"):
+        (tmp_path / name).symlink_to(folder / name)
+    assert bench_base.boot(tmp_path, machine=bench_base.enclave) is not None

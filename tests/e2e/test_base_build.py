@@ -6,13 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from strongroom.convert import base, base_document
+from strongroom.convert import base, base_debs, base_document, base_profile, base_sources
+from strongroom.errors import Misuse
 
+NOBODY = 65534
 SHARED = base.default_cache(dict(os.environ))
 pytestmark = [pytest.mark.root, pytest.mark.skipif(shutil.which("apt-get") is None, reason="not a Debian")]
 
@@ -42,53 +45,81 @@ def leftovers(cache: Path) -> list[str]:
     return [str(path) for path in cache.glob("strongroom/*/.*") if path.parent.name != "debs"]
 
 
-def test_two_builds_in_two_places_are_the_same_bytes(tmp_path):
-    first = subprocess.run(
-        [
-            "sh",
-            "-c",
-            'umask 022; exec "$@"',
-            "sh",
-            *command("build", "--out", str(tmp_path / "one"), "--json"),
-        ],
-        env=environment(fresh(tmp_path / "a"), TZ="UTC", LC_ALL="C", PYTHONHASHSEED="1"),
-        cwd="/",
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    second = subprocess.run(
-        [
-            "sh",
-            "-c",
-            'umask 077; exec "$@"',
-            "sh",
-            *command("build", "--out", str(tmp_path / "deeper" / "two")),
-        ],
-        env=environment(
-            fresh(tmp_path / "another, longer place"),
-            TZ="Asia/Kathmandu",
-            LC_ALL="tr_TR.UTF-8",
-            PYTHONHASHSEED="2",
-            SOURCE_DATE_EPOCH="1",
-        ),
-        cwd=tmp_path,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert second.returncode == 0, second.stderr
-    one, two = files(tmp_path / "one"), files(tmp_path / "deeper" / "two")
-    assert sorted(one) == sorted(base_document.ALL)
-    assert {name for name in one if one[name] != two.get(name)} == set()
-    said = json.loads(first.stdout)
-    assert said["folder"] == str(tmp_path / "one")
-    assert said["files"]["bzImage"]["bytes"] == len(one["bzImage"])
-    assert sum(len(content) for content in one.values()) <= 80_000_000
-    for path in (tmp_path / "deeper" / "two").iterdir():
-        assert path.stat().st_mode & 0o777 == 0o644
-    for name, content in one.items():
-        assert str(tmp_path).encode() not in content, name
+def elsewhere() -> Path:
+    """A folder that another user can reach, with a cache that has the downloads of earlier builds."""
+    folder = Path(tempfile.mkdtemp(prefix="strongroom builds, a longer name "))
+    debs = folder / "cache" / "strongroom" / "debs"
+    debs.mkdir(parents=True)
+    for path in (SHARED / "debs").glob("*.deb"):
+        try:
+            os.link(path, debs / path.name)
+        except OSError:
+            shutil.copy(path, debs)
+    for path in (folder, folder / "cache", folder / "cache" / "strongroom", debs):
+        path.chmod(0o755)
+        os.chown(path, NOBODY, NOBODY)
+    return folder
+
+
+def build_twice(profiles: str, tmp_path: Path) -> tuple[Path, Path]:
+    """The same profiles by two users, in two folders, with other umask, time zone, locale and hash seed."""
+    for name in profiles.split(","):  # so that both find the downloads
+        given = base.sources(profile=base_profile.PROFILES[name])
+        base_debs.fetch(given.debs, SHARED / "debs", base_sources.archives(SHARED))
+    one, there = tmp_path / "one", elsewhere()
+    words = command("build", "--for", profiles, "--out")
+    try:
+        subprocess.run(
+            ["sh", "-c", 'umask 022; exec "$@"', "sh", *words, str(one)],
+            env=environment(fresh(tmp_path / "a"), TZ="UTC", LC_ALL="C", PYTHONHASHSEED="1"),
+            cwd="/",
+            check=True,
+            capture_output=True,
+        )
+        user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        second = subprocess.run(
+            ["sh", "-c", 'umask 077; exec "$@"', "sh", *user, *words, str(there / "deeper" / "two")],
+            env=environment(
+                there / "cache",
+                TZ="Asia/Kathmandu",
+                LC_ALL="tr_TR.UTF-8",
+                PYTHONHASHSEED="2",
+                PYTHONDONTWRITEBYTECODE="1",
+                SOURCE_DATE_EPOCH="1",
+            ),
+            cwd=there,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert second.returncode == 0, second.stderr
+        shutil.copytree(there / "deeper" / "two", tmp_path / "two")
+    finally:
+        shutil.rmtree(there)
+    return one, tmp_path / "two"
+
+
+@pytest.mark.parametrize(
+    "profiles", ["local,uki", pytest.param(",".join(base_profile.PROFILES), marks=pytest.mark.soak)]
+)
+def test_two_builds_in_two_places_are_the_same_bytes(tmp_path, profiles):
+    left, right = build_twice(profiles, tmp_path)
+    disks = set()
+    for name in profiles.split(","):
+        one, two = files(left / name), files(right / name)
+        profile = base_profile.PROFILES[name]
+        assert sorted(one) == sorted((*base_document.parts_of(profile), *base_document.DOCUMENTS))
+        assert {file for file in one if one[file] != two.get(file)} == set()
+        assert sum(len(one[file]) for file in base_document.PARTS) <= 80_000_000
+        for path in (right / name).iterdir():
+            assert path.stat().st_mode & 0o777 == 0o644
+        for file, content in one.items():
+            assert str(tmp_path).encode() not in content, file
+            assert b"Kathmandu" not in content, file
+        assert base_document.load(left / name).profile is profile
+        assert base_document.measure(left / name, firmware=base.FIRMWARE) == base_document.load(left / name)
+        disks.add(one[base_document.DISK])
+    assert len(disks) == 1  # what runs in the room is the same everywhere
 
 
 def test_modules_compile_to_the_same_bytes_alone_and_in_company(tmp_path):
@@ -176,7 +207,7 @@ def test_what_is_in_the_way_is_not_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for force in (False, True):
-        with pytest.raises(base.Misuse):
+        with pytest.raises(Misuse):
             base.build(given, SHARED, lambda _: None, out=tmp_path / "mine", force=force)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 

@@ -1,4 +1,4 @@
-"""`strongroom base build|show|measure|clean`."""
+"""`strongroom base build|show|measure|verify|clean`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     group.command("build")(build)
     group.command("show")(show)
     group.command("measure")(measure)
+    group.command("verify")(verify)
     group.command("clean")(clean)
     app.add_typer(group, name="base")
 
@@ -116,6 +117,70 @@ def measure(folder: Folder = None, as_json: Json = False) -> None:
         return
     _table(where, found)
     print("measured    every file is what base.json says")
+
+
+def verify(
+    folder: Folder = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build it again from the recorded packages, and compare.")
+    ] = False,
+    packages: Annotated[
+        Path | None,
+        typer.Option(help="With --rebuild: a folder of .deb files, for packages that apt no longer offers."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """See that a base is what its document says; with --rebuild, that anybody gets the same. Exit 3 when not."""
+    from strongroom.cli import interruption
+    from strongroom.convert import base_cache, base_rebuild
+    from strongroom.errors import Misuse, Refused
+
+    if not rebuild:
+        if packages is not None:
+            raise Misuse("--packages belongs to --rebuild")
+        measure(folder, as_json)
+        return
+    where = _folder(folder)
+    with interruption.orderly():
+        found = base_rebuild.rebuild(
+            where,
+            base_cache.default(dict(os.environ)),
+            lambda step: print(step, file=sys.stderr),
+            packages=packages,
+        )
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "folder": str(where),
+                    "identical": not found.differences,
+                    "differences": list(found.differences),
+                    "by_digest": list(found.by_digest),
+                    "other_builder": found.other_builder,
+                    "signed": found.signed,
+                }
+            )
+        )
+    for name in found.by_digest:
+        print(
+            f"note: {name}: taken from --packages by its digest; no list of Debian's says so", file=sys.stderr
+        )
+    if found.other_builder:
+        print("note: this Strongroom's builder is not the one that built the base", file=sys.stderr)
+    if found.signed:
+        print("note: the image's signature is not judged here", file=sys.stderr)
+    if found.differences:
+        for one in found.differences:
+            print(f"differs: {one}", file=sys.stderr)
+        more = len(found.differences) - 1
+        raise Refused(
+            f"{where}: built again, it is not the same: {found.differences[0]}"
+            + (f" (and {more} more)" if more else ""),
+            code="rebuild-differs",
+            hint="if only documents differ, another library wrote them; otherwise do not use this base",
+        )
+    if not as_json:
+        print("rebuilt     every file is the same, byte for byte")
 
 
 def clean() -> None:

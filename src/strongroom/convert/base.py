@@ -134,6 +134,12 @@ def current(cache: Path, profile: Profile = base_profile.LOCAL) -> Path:
 
 def assemble(given: Sources, cache: Path, progress: Progress) -> dict[str, bytes]:
     """Every file of the base by its name. Takes and leaves downloads and intermediate results in `cache`."""
+    parts, newest = make(given, cache, progress)
+    return documented(given, parts, newest=newest)
+
+
+def make(given: Sources, cache: Path, progress: Progress) -> tuple[dict[str, bytes], int]:
+    """The base's files without documents, and the newest time in its packages (seconds since 1970)."""
     unpacked, newest = _unpacked(given, cache, progress)  # 3
     progress("compiling modules")
     tree = _tree(given, unpacked, cache)  # 4
@@ -146,7 +152,12 @@ def assemble(given: Sources, cache: Path, progress: Progress) -> dict[str, bytes
         base_document.CMDLINE: command_line(disk, debug=given.debug, profile=given.profile).encode(),
         base_document.DISK: disk.content,
     }
-    parts |= images(given, parts, release=release, stub=unpacked.get(STUB, File(content=b"")).content)
+    stub = unpacked.get(STUB, File(content=b"")).content
+    return parts | images(given, parts, release=release, stub=stub), newest
+
+
+def documented(given: Sources, parts: dict[str, bytes], *, newest: int) -> dict[str, bytes]:
+    """The files with the documents that stand beside them."""
     packages = base_document.packages_json(given.packages)
     base = base_document.describe(parts, firmware=given.firmware, packages=packages, profile=given.profile)
     return {

@@ -90,7 +90,6 @@ def own(folder: Path, suites: Iterable[str]) -> Apt:
     (home / "status").touch()
     # Hooks of the machine would run on every update; lists are additive, so that they are cleared first.
     (home / "apt.conf").write_text("#clear APT::Update;\n#clear DPkg;\n#clear Dir::Etc::trustedparts;\n")
-    (home / "parts" / "debian.sources").write_text(_sources(wanted))
     settings = {
         "Dir::Etc::SourceList": "/dev/null",
         "Dir::Etc::SourceParts": home / "parts",
@@ -102,6 +101,8 @@ def own(folder: Path, suites: Iterable[str]) -> Apt:
         "Dir::State::Lists": home / "lists",
         "Dir::State::Status": home / "status",
         "Dir::Cache": home / "cache",
+        "Dir::Cache::pkgcache": "pkgcache.bin",  # some machines switch these off
+        "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
         "Acquire::Languages": "none",
         "APT::Sandbox::User": "root",  # the folder need not be readable for apt's own user
         "APT::Default-Release": "",
@@ -113,18 +114,20 @@ def own(folder: Path, suites: Iterable[str]) -> Apt:
         options += ["-o", f"{name}={value}"]
     apt = Apt(options=tuple(options), hint="a mirror of Debian must be reachable, with its backports")
     with _alone(home):
-        _renew(apt, home / "fetched")
+        _renew(apt, home, wanted)
     return apt
 
 
-def _renew(apt: Apt, fetched: Path) -> None:
+def _renew(apt: Apt, home: Path, suites: list[str]) -> None:
     """Fetch lists where there are none, or where the file system says that they are a day older than now."""
+    fetched = home / "fetched"
     had = fetched.is_file()
     before = fetched.stat().st_mtime if had else 0.0
     asked = fetched.with_name("asked")
     asked.touch()
     if had and 0 <= asked.stat().st_mtime - before < LISTS_SECONDS:
         return
+    (home / "parts" / "debian.sources").write_text(_sources(suites))
     try:
         apt.run("apt-get", "-qq", "-o", "APT::Update::Error-Mode=any", "update")
     except Unavailable:

@@ -71,15 +71,18 @@ class Deb:
 
 @dataclass(frozen=True, kw_only=True)
 class Archives:
-    """Where packages are asked for: an apt for each suite, made when it is first needed."""
+    """Where packages are asked for. `lists` is the folder of Strongroom's own; `own` asks those for the release, too."""
 
     lists: Path
+    own: bool = False
 
     def of(self, suite: str) -> base_apt.Apt:
         """The machine's own for the release; Strongroom's for what a machine need not know."""
-        if suite == RELEASE:
-            return base_apt.MACHINE
-        return base_apt.own(self.lists, [suite])
+        if suite != RELEASE:
+            return base_apt.own(self.lists, [suite])
+        if self.own:
+            return base_apt.own(self.lists, [RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security"])
+        return base_apt.MACHINE
 
 
 def candidates(profile: Profile, archives: Archives) -> tuple[Deb, ...]:
@@ -125,7 +128,7 @@ def fetch(debs: Iterable[Deb], folder: Path, archives: Archives) -> dict[str, Pa
             incoming = Path(text)
             words = [f"{deb.name}:{ARCHITECTURE}={deb.version}" for deb in part]
             apt.run("apt-get", "-qq", "download", *words, folder=incoming)
-            by_digest = {_digest(path): path for path in incoming.iterdir() if path.suffix == ".deb"}
+            by_digest = {digest_of(path): path for path in incoming.iterdir() if path.suffix == ".deb"}
             for deb in part:
                 path = by_digest.get(deb.digest)
                 if path is None:
@@ -145,7 +148,7 @@ def unpack(
 
     Raises `Malformed` when the file is not what apt said, or not a package.
     """
-    if _digest(file) != deb.digest:
+    if digest_of(file) != deb.digest:
         raise Malformed(
             f"{file}: not the package {deb.name} {deb.version}",
             code="bad-package",
@@ -200,6 +203,7 @@ def _parse(line: str, suite: str) -> Deb:
     )
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """A file's SHA-256, as packages.json has it."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

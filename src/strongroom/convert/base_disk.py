@@ -53,17 +53,10 @@ def root_hash(disk: bytes) -> tuple[bytes, int] | None:
     """Root hash and number of data blocks of a disk that `write` made, computed from the data; None when it is no such
     disk: when its size, superblock or stored tree are not what its data demand.
     """
-    blocks = len(disk) // verity.BLOCK
-    low, high = 1, max(blocks, 1)
-    while low < high:  # the size grows with the number of data blocks
-        middle = (low + high) // 2
-        if verity.shape(middle * verity.BLOCK).disk_bytes < len(disk):
-            low = middle + 1
-        else:
-            high = middle
-    shape = verity.shape(low * verity.BLOCK)
-    if shape.disk_bytes != len(disk):
+    low = data_blocks(len(disk))
+    if low is None:
         return None
+    shape = verity.shape(low * verity.BLOCK)
     sound = True
 
     def compare(offset: int, block: bytes) -> None:
@@ -74,6 +67,18 @@ def root_hash(disk: bytes) -> tuple[bytes, int] | None:
     tree.update(verity.digests(memoryview(disk), low * verity.BLOCK))
     root = tree.finish()
     return (root, low) if sound else None
+
+
+def data_blocks(disk_bytes: int) -> int | None:
+    """The number of data blocks of a disk of this size; None when no disk has it."""
+    low, high = 1, max(disk_bytes // verity.BLOCK, 1)
+    while low < high:  # the size grows with the number of data blocks
+        middle = (low + high) // 2
+        if verity.shape(middle * verity.BLOCK).disk_bytes < disk_bytes:
+            low = middle + 1
+        else:
+            high = middle
+    return low if verity.shape(low * verity.BLOCK).disk_bytes == disk_bytes else None
 
 
 def entries(files: Mapping[str, File], *, folders: Iterable[str]) -> list[Entry]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.convert import base_disk, base_document, eif, pe
 from strongroom.errors import Malformed
-from strongroom.seal import browse
+from strongroom.seal import browse, verity
 from strongroom.seal.tree import show
 
 if TYPE_CHECKING:
@@ -173,18 +173,23 @@ def _disk(stored: bytes, built: bytes) -> tuple[str, ...]:
     out += [f"{name} (not in the rebuilt one)" for name in left if name not in right]
     if out:
         return tuple(sorted(out))
-    found = base_disk.root_hash(built)
-    tree = found is not None and stored[: found[1] * 4096] == built[: found[1] * 4096]
-    return (f"{'the hash tree' if tree else 'the file system’s tables'}, {_byte(stored, built)}",)
+    data = (base_disk.data_blocks(len(built)) or 0) * verity.BLOCK
+    where = "the hash tree" if stored[:data] == built[:data] else "the file system's tables"
+    return (f"{where}, {_byte(stored, built)}",)
 
 
 def _files(disk: bytes) -> dict[str, tuple[str, int, bytes]] | None:
-    def read(offset: int, count: int) -> bytes:
-        return disk[offset : offset + count]
+    """What is in a disk's tree; None when it cannot be read."""
+    blocks = base_disk.data_blocks(len(disk))
+    if blocks is None:
+        return None
+
+    def read(first: int, count: int) -> bytes:
+        return disk[first * verity.BLOCK : (first + count) * verity.BLOCK]
 
     out = {}
     try:
-        for one in browse.tree(read, len(disk)):
+        for one in browse.tree(read, blocks * verity.BLOCK):
             content = b""
             if one.open is not None:
                 with one.open() as source:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import strongroom
 from strongroom.convert import (
     base,
-    base_apt,
     base_cache,
     base_debs,
     base_document,
@@ -47,7 +46,8 @@ class Rebuilt:
     """What came out. `differences` name files and, where they have some, members; empty when all is the same.
 
     `by_digest` are packages that no signed list of Debian's vouched for. `other_builder`: this Strongroom's builder is
-    not the recorded one, which says nothing about the bytes.
+    not the recorded one, which says nothing about the bytes. `signed`: the image for Nitro has a signature, which is not
+    judged here.
     """
 
     differences: tuple[str, ...]
@@ -76,15 +76,16 @@ def rebuild(
     given = _sources(stored, recorded, firmware)
     with base_cache.locked(cache):
         by_digest = _gather(given.debs, cache, packages)
-        made = base.assemble(given, cache, progress)
+        parts, newest = base.make(given, cache, progress)
     progress("comparing")
     kept = {
         name: base_document.read(folder / name, base_document.MAX_PART)
         for name in (*base_document.parts_of(stored.profile), *base_document.DOCUMENTS)
     }
     signed = _signed(kept.get(base_document.EIF))
-    if signed:
-        made = _with_signature(made, kept, given)
+    if signed and _same_but_signed(kept[base_document.EIF], parts[base_document.EIF]):
+        parts[base_document.EIF] = kept[base_document.EIF]  # nobody but the signer can make that part again
+    made = base.documented(given, parts, newest=newest)
     return Rebuilt(
         differences=_differences(kept, made),
         by_digest=by_digest,
@@ -99,9 +100,7 @@ def _differences(kept: dict[str, bytes], made: dict[str, bytes]) -> tuple[str, .
         if content == made[name]:
             continue
         if name == base_document.BASE:
-            found = base_document.differences(
-                base_document.parse(content), base_document.parse(made[name])
-            )
+            found = base_document.differences(base_document.parse(content), base_document.parse(made[name]))
             out += [f"{name}: {what} (recorded {left}, rebuilt {right})" for what, left, right in found]
         else:
             members = base_members.differing(name, content, made[name], made)
@@ -112,10 +111,10 @@ def _differences(kept: dict[str, bytes], made: dict[str, bytes]) -> tuple[str, .
 def _sources(stored: Base, recorded: tuple[Package, ...], firmware: Path) -> base_sources.Sources:
     """The recorded sources, those that are here compared with the record."""
     own = base_sources.here()
-    (agent,) = [one for one in recorded if one.kind == "source"] or [None]
-    (builder,) = [one for one in recorded if one.kind == "builder"] or [None]
-    if agent is None or builder is None:
-        raise Malformed(f"{base_document.PACKAGES}: names no agent or no builder", code="bad-packages")
+    agents, builders = _of(recorded, "source"), _of(recorded, "builder")
+    if len(agents) != 1 or len(builders) != 1:
+        raise Malformed(f"{base_document.PACKAGES}: names not one agent and one builder", code="bad-packages")
+    agent, builder = agents[0], builders[0]
     if agent.digest != base_sources.agent_digest(own):
         raise Refused(
             f"the agent's source here ({strongroom.__version__}) is not the one in the base ({agent.version}): "
@@ -228,15 +227,9 @@ def _signed(image: bytes | None) -> bool:
         return False
 
 
-def _with_signature(
-    made: dict[str, bytes], kept: dict[str, bytes], given: base_sources.Sources
-) -> dict[str, bytes]:
-    """The rebuilt files with the stored image in the place of the rebuilt one, when they differ by the signature alone."""
-    image = eif.parse(kept[base_document.EIF])
+def _same_but_signed(stored: bytes, built: bytes) -> bool:
+    image = eif.parse(stored)
     bare = eif.build(
         kernel=image.kernel, cmdline=image.cmdline, ramdisks=image.ramdisks, metadata=image.metadata
     )
-    if bare != made[base_document.EIF]:
-        return made
-    parts = {**made, base_document.EIF: kept[base_document.EIF]}
-    return base.documented(given, parts, newest=base_document.newest_of(made[base_document.SBOM]))
+    return bare == built

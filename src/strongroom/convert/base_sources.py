@@ -116,7 +116,7 @@ def sources(
     return Sources(
         debs=base_debs.candidates(profile, archives(cache or base_cache.default(dict(os.environ)))),
         wheels=base_wheels.collect(),
-        agent=agent(package or Path(strongroom.__file__).parent),
+        agent=agent(package) if package else here(),
         firmware=firmware_of(profile, firmware),
         debug=debug,
         profile=profile,
@@ -132,6 +132,11 @@ def archives(cache: Path) -> Archives:
 def firmware_of(profile: Profile, firmware: Path = FIRMWARE) -> bytes:
     """The firmware that a profile's registers cover: none, where it is the platform's."""
     return base_document.read(firmware, 16 << 20) if profile is LOCAL else b""
+
+
+def here() -> dict[str, File]:
+    """The source of this Strongroom's agent."""
+    return agent(Path(strongroom.__file__).parent)
 
 
 def agent(package: Path) -> dict[str, File]:

@@ -7,12 +7,14 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from strongroom.convert import base, base_disk, base_document, bill
+from strongroom.convert import base, base_disk, base_document, bill, disk_image, eif, initramfs
 from strongroom.convert.base_document import CMDLINE, DISK, INITRD, KERNEL, Package
 from strongroom.convert.base_files import File
+from strongroom.convert.base_profile import NITRO, UKI
 from strongroom.convert.measure import tpm
 from strongroom.errors import Malformed
 from strongroom.model import launch
+from tests.unit.convert import efi
 
 FIRMWARE = b"firmware"
 PACKAGES = (
@@ -154,3 +156,66 @@ def test_packages_are_listed_in_one_order():
     listed = base_document.packages_json(PACKAGES)
     assert listed == base_document.packages_json(tuple(reversed(PACKAGES)))
     assert [one["name"] for one in json.loads(listed)] == ["libc6", "zlib1g", "pyrage"]
+
+
+def enclave_parts():
+    made = parts()
+    metadata = eif.metadata(name="x", version="1", kernel="6.12", tool_version="1")
+    ramdisks = (made[INITRD], initramfs.ramdisk(made[DISK]))
+    image = eif.build(kernel=made[KERNEL], cmdline=made[CMDLINE], ramdisks=ramdisks, metadata=metadata)
+    return {**made, base_document.EIF: image}
+
+
+def test_a_base_for_hardware_names_its_profile_and_no_registers_of_local_rooms():
+    listed = base_document.packages_json(PACKAGES)
+    made = base_document.describe(enclave_parts(), firmware=b"", packages=listed, profile=NITRO)
+    assert base_document.parse(made.encode()) == made
+    assert made.profile is NITRO
+    assert (made.reference, made.pcr0) == ({}, {})
+    value = json.loads(made.encode())
+    assert not {"reference", "pcr0"} & set(value)  # a contract finds none, rather than some
+    with pytest.raises(Malformed):
+        base_document.parse(json.dumps(value | {"reference": {}}).encode())
+
+
+def test_an_image_that_holds_other_files_is_refused(tmp_path):
+    listed = base_document.packages_json(PACKAGES)
+    for name in (KERNEL, INITRD):
+        changed = {**enclave_parts(), name: b"another"}
+        with pytest.raises(Malformed) as caught:
+            base_document.describe(changed, firmware=b"", packages=listed, profile=NITRO)
+        assert caught.value.code == "image-corrupt"
+    good = enclave_parts()
+    made = base_document.describe(good, firmware=b"", packages=listed, profile=NITRO)
+    for name, content in {**good, base_document.BASE: made.encode(), base_document.PACKAGES: listed}.items():
+        (tmp_path / name).write_bytes(content)
+    assert base_document.measure(tmp_path, firmware=tmp_path / "none") == made
+
+
+@efi.needs_stub
+@pytest.mark.parametrize("name", [KERNEL, INITRD, base_document.IMAGE])
+def test_a_program_or_disk_image_that_holds_other_files_is_refused(name):
+    made = {**parts(), KERNEL: efi.stub()}
+    program = efi.small(initrd=made[INITRD], cmdline=made[CMDLINE])
+    image = disk_image.build(uki=program, base_disk=made[DISK])
+    whole = {**made, base_document.EFI: program, base_document.IMAGE: image}
+    listed = base_document.packages_json(PACKAGES)
+    found = base_document.describe(whole, firmware=b"", packages=listed, profile=UKI)
+    assert set(found.files) == set(whole)
+    with pytest.raises(Malformed) as caught:
+        base_document.describe(
+            {**whole, name: whole[name] + b"!"}, firmware=b"", packages=listed, profile=UKI
+        )
+    assert caught.value.code == "image-corrupt"
+
+
+def test_a_list_of_packages_reads_back_and_one_of_another_shape_does_not():
+    listed = base_document.packages_json(PACKAGES)
+    assert set(base_document.parse_packages(listed)) == set(PACKAGES)
+    good = json.loads(listed)
+    for change in ({"kind": "rpm"}, {"digest": "sha256:1"}, {"name": ""}, {"extra": "x"}, {"suite": 7}):
+        with pytest.raises(Malformed):
+            base_document.parse_packages(json.dumps([good[0] | change, *good[1:]]).encode())
+    for junk in (b"", b"{}", b"7", json.dumps(good * 200).encode()):
+        with pytest.raises(Malformed):
+            base_document.parse_packages(junk)

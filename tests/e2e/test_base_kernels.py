@@ -1,0 +1,89 @@
+"""Debian's kernels as they come: whether each has the drivers that its profiles promise, and no more loads than is told."""
+
+import os
+import re
+import shutil
+
+import pytest
+
+from strongroom.convert import base, base_debs, base_profile, base_sources, initramfs
+
+SHARED = base.default_cache(dict(os.environ))
+pytestmark = pytest.mark.skipif(shutil.which("apt-get") is None, reason="not a Debian")
+
+# What a profile stands on, by the kernel's own names.
+NEEDED = {
+    "local": ("TCG_TIS", "TCG_CRB"),
+    "snp": ("SEV_GUEST", "TSM_REPORTS", "CONFIGFS_FS", "AMD_MEM_ENCRYPT"),
+    "tdx": ("TDX_GUEST_DRIVER", "TSM_REPORTS", "CONFIGFS_FS", "INTEL_TDX_GUEST"),
+    "uki": (
+        *("SEV_GUEST", "TDX_GUEST_DRIVER", "TSM_REPORTS", "TCG_TIS", "TCG_CRB", "EFI_STUB", "EFI_PARTITION"),
+        *("BLK_DEV_NVME", "SCSI_VIRTIO", "BLK_DEV_SD", "HYPERV", "HYPERV_STORAGE", "PCI_HYPERV"),
+    ),
+    "nitro": ("NSM", "VSOCKETS", "VIRTIO_VSOCKETS", "VIRTIO_MMIO", "BLK_DEV_NBD", "BLK_DEV_LOOP"),
+}
+EVERYWHERE = (
+    "VIRTIO_BLK",
+    "VIRTIO_CONSOLE",
+    "HW_RANDOM_VIRTIO",
+    "DM_VERITY",
+    "DM_CRYPT",
+    "EROFS_FS",
+    "OVERLAY_FS",
+)
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """The files of each profile's packages, and the kernel's configuration; a kernel is unpacked once."""
+    configurations: dict[str, dict[str, str]] = {}
+    out = {}
+    for name, profile in base_profile.PROFILES.items():
+        given = base.sources(profile=profile)
+        (kernel,) = [deb for deb in given.debs if profile.kernel.pattern.fullmatch(deb.name)]
+        if kernel.name not in configurations:
+            file = base_debs.fetch([kernel], SHARED / "debs", base_sources.archives(SHARED))[kernel.name]
+            found, _, _ = base_debs.unpack(file, kernel, lambda path: path.startswith("boot/config-"))
+            ((_, text),) = found.values()
+            configurations[kernel.name] = dict(
+                re.findall(r"^CONFIG_(\w+)=(\S+)$", text.decode(), re.MULTILINE)
+            )
+        out[name] = (base._unpacked(given, SHARED, lambda _: None)[0], configurations[kernel.name], kernel)
+    return out
+
+
+@pytest.mark.parametrize("name", base_profile.PROFILES)
+def test_the_kernel_has_every_driver_that_its_profile_needs(kernels, name):
+    _, configuration, kernel = kernels[name]
+    for option in (*EVERYWHERE, *NEEDED[name]):
+        assert configuration.get(option) in {"y", "m"}, f"{kernel.name}: {option}"
+
+
+@pytest.mark.parametrize("name", base_profile.PROFILES)
+def test_what_is_not_built_in_is_in_the_initrd(kernels, name):
+    files, _, _ = kernels[name]
+    profile = base_profile.PROFILES[name]
+    data = initramfs.build(files, base.AGENT, profile, console=False)
+    (builtin,) = [file.content for path, file in files.items() if initramfs.BUILT_IN.fullmatch(path)]
+    inside = {
+        path.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for path in builtin.decode().split()
+    }
+    for module in profile.all_modules:
+        assert f"/{module}.ko\x00".encode() in data or module in inside, module
+
+
+def test_kernels_are_told_apart_by_what_they_lack(kernels):
+    """Facts that comments and decisions state: if Debian changes one, they are to be read again."""
+    assert "SEV_GUEST" not in kernels["local"][1]
+    assert "TSM_REPORTS" not in kernels["local"][1]
+    assert kernels["nitro"][1].get("VIRTIO_MMIO_CMDLINE_DEVICES") is None
+    assert kernels["snp"][1]["MODULE_SIG"] == "y"
+
+
+def test_modules_are_debians_with_their_signatures(kernels):
+    for name in ("local", "nitro"):
+        files, _, _ = kernels[name]
+        modules = [file.content for path, file in files.items() if path.endswith(".ko")]
+        assert modules
+        assert all(content.endswith(b"~Module signature appended~\n") for content in modules)
+        assert all(content.startswith(b"\x7fELF") for content in modules)
