@@ -167,7 +167,7 @@ def test_a_machine_without_the_disk_powers_off(stand_in, tmp_path):
 
 
 def test_another_root_hash_does_not_boot(stand_in, tmp_path):
-    for name in ("bzImage", "initrd", "base.disk"):
+    for name in ("bzImage", "initrd", "base.disk", "base.json"):
         (tmp_path / name).symlink_to(stand_in / name)
     line = (stand_in / "cmdline").read_text()
     root = base_document.load(stand_in).root_hash.removeprefix("sha256:")
