@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from strongroom.appraisal.terms import check_terms
 from strongroom.broker import gates
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.model import messages
 from strongroom.model.endorsements import SELF_CONTAINED, Endorsements
 from strongroom.model.verdict import Check
 
@@ -58,6 +59,22 @@ class Endorsed:
 
 async def endorse(broker: Broker, ask: gates.Ask) -> Endorsed:
     """Find the endorsements for a request. Raises `Unavailable`."""
+    found = await _found(broker, ask)
+    size = sum(map(len, found.endorsements.parts.values()))
+    if size <= messages.MAX_ENDORSED:
+        return found
+    # Asked before anything is decided: a release whose answer the room could not take would use up its run.
+    check = Check(
+        name="endorsements.size",
+        expected=f"at most {messages.MAX_ENDORSED} bytes of endorsements",
+        got=f"{size}",
+        ok=False,
+        hint="more than any vendor's come to: leave out what the room's verifiers do not read",
+    )
+    return Endorsed(endorsements=found.endorsements, checks=(*found.checks, check))
+
+
+async def _found(broker: Broker, ask: gates.Ask) -> Endorsed:
     evidence, brought = ask.request.evidence, ask.request.endorsements
     endorser, now = broker.endorser, broker.clock()
     # Without an endorser what the room brought is all there is; and what will be denied is worth no vendor's time.

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 NONCE_BYTES = 32
 MAX_REQUEST = 4 * 1024 * 1024
 MAX_ANSWER = 4 * 1024 * 1024
+MAX_ENDORSED = (
+    2 * 1024 * 1024
+)  # bytes of endorsements: they go out again with the answer, which must have room
 KEYS_LABEL = "strongroom/release/1"
 
 

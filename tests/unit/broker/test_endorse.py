@@ -166,3 +166,24 @@ def test_evidence_that_carries_all_is_asked_nobody_for(world):
     again = Side(world, enclave, asked)
     stray = again.request(endorsements=Endorsements(parts={"vek": b"x"}))
     assert again.failed(again.release(stray)) == {"evidence.parts"}
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["vendor", "room"])
+def test_what_would_not_fit_into_the_answer_is_denied_before_a_run_is_used_up(world, machine, asked):
+    huge = machine.endorse(None, now=NOW)
+    huge = Endorsements(parts=huge.parts | {"crl": bytes(messages.MAX_ENDORSED)})
+    side = Side(world, machine, Asked(machine, lambda: huge) if asked else None)
+    answer = side.release(side.request() if asked else side.request(endorsements=huge))
+    assert "endorsements.size" in side.failed(answer)
+    assert world.store.runs_by_contract() == []
+
+
+def test_the_largest_endorsements_fit_into_the_answer(world, machine):
+    parts = machine.endorse(None, now=NOW).parts
+    rest = messages.MAX_ENDORSED - sum(map(len, parts.values()))
+    side = Side(world, machine, machine)
+    answer = side.release()
+    assert isinstance(answer, messages.ReleaseAnswer)
+    full = replace(answer, endorsements=Endorsements(parts=parts | {"more": bytes(rest)}))
+    assert len(full.encode()) < messages.MAX_ANSWER
+    assert messages.parse_release_answer(full.encode()) == full
