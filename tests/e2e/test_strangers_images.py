@@ -1,10 +1,11 @@
 """Eight images of strangers' programs, each doing a piece of its real work in a room, unmodified.
 
-What leaves the room equals what the same image writes in the clear. Minutes long: `make soak`.
+Preflight says beforehand what each is up against; what leaves the room equals what the same image writes in the clear. Minutes long: `make soak`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -52,6 +53,31 @@ def world():
     finally:
         made.close()
         shutil.rmtree(root, ignore_errors=True)
+
+
+# What preflight says beside "fine", of each.
+WARNINGS = {
+    "nginx": {"ports"},
+    "postgresql": {"ports", "set-uid"},
+    "redis": {"ports", "set-uid", "volumes"},
+    "sklearn": set(),
+    "r": set(),
+    "go": set(),
+    "nodejs": {"ports"},
+    "openjdk": {"set-uid"},
+}
+
+
+@pytest.mark.parametrize("name", strangers.ALL)
+def test_preflight_says_what_each_of_them_is_up_against(name: str) -> None:
+    words = ("--memory-mib", strangers.ALL[name].memory_mib, "--json")
+    told = json.loads(
+        strongroom(
+            "preflight", strangers.build(name), *words, "--platform", "local", "--platform", "snp"
+        ).stdout
+    )
+    assert told["platforms"] == {"local": True, "snp": True}
+    assert {one["check"] for one in told["findings"] if one["severity"] == "warns"} == WARNINGS[name]
 
 
 @pytest.mark.parametrize("name", strangers.ALL)

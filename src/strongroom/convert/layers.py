@@ -182,7 +182,8 @@ class Tree:
 
     def _count(self, member: tar.Member, what: str) -> None:
         self._entries += 1
-        self._xattr_bytes += sum(len(key) + len(value) for key, value in member.xattrs.items())
+        if member.xattrs:
+            self._xattr_bytes += sum(len(key) + len(value) for key, value in member.xattrs.items())
         if self._entries > self._limits.entries:
             raise Refused(f"{what}: more than {self._limits.entries} entries", code="too-large")
         if self._xattr_bytes > self._limits.xattr_total_bytes:
@@ -200,8 +201,8 @@ class _Layer:
         self._what = what
         self._open_at = open_at
         self._named: set[bytes] = set()
-        # Directories that hold something of this layer.
-        self._holding: set[bytes] = set()
+        # Directories that hold something of this layer: they stay, since nothing of the layer may replace them.
+        self._holding: dict[bytes, Node] = {}
 
     def admit(self, member: tar.Member) -> None:
         """What can be said of an entry by itself (step 1)."""
@@ -218,6 +219,8 @@ class _Layer:
             )
         if not member.path and member.type is not Type.DIRECTORY:
             raise Refused(f"{where}: the root as a {member.type}", code="bad-root")
+        if _WHITEOUT not in member.path:
+            return
         for part in member.path.split(b"/")[:-1]:
             if part.startswith(_WHITEOUT):
                 raise Refused(f"{where}: inside a whiteout", code="bad-whiteout", hint=_HIDDEN_HINT)
@@ -336,6 +339,9 @@ class _Layer:
 
     def _parent(self, folder: bytes, where: tar.Place) -> Node:
         """The directory that an entry goes into, made where nobody named it."""
+        known = self._holding.get(folder)
+        if known is not None:
+            return known
         node = self._tree.root
         done = b""
         for part in folder.split(b"/") if folder else ():
@@ -351,7 +357,7 @@ class _Layer:
                     code="not-directory",
                     hint=_HIDDEN_HINT,
                 )
-            self._holding.add(done)
+            self._holding[done] = child
             node = child
         return node
 

@@ -175,7 +175,7 @@ def clean(path: bytes, what: str | Place, limits: Limits) -> bytes:
         )
     if len(parts) > limits.depth:
         raise Malformed(f"{what}: a path of {len(parts)} components", code="too-large")
-    if any(len(part) > limits.name_bytes for part in parts):
+    if parts and max(map(len, parts)) > limits.name_bytes:
         raise Malformed(f"{what}: a name longer than {limits.name_bytes} bytes", code="too-large")
     joined = b"/".join(parts)
     if len(joined) > limits.path_bytes:
