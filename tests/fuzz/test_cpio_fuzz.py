@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 
 from hypothesis import given
 
-from strongroom.convert import changes_base, cpio, initramfs
+from strongroom.convert import changes_base, changes_image, cpio, initramfs
 from strongroom.convert.base_files import File
 from strongroom.errors import Malformed
+from strongroom.seal.tree import Entry, Kind
 from tests.fuzz.mutations import mutations, often
 
 GOOD = initramfs.archive({"init": File(content=b"#!", executable=True), "lib/a": File(content=b"abc" * 20)})
@@ -26,3 +28,16 @@ def test_rule_15_archives_of_any_bytes(data):
 @given(data=mutations(bytes(0x202) + b"HdrS" + bytes(64)))
 def test_rule_15_a_kernels_release_is_a_word(data):
     assert changes_base.release(data).isascii()
+
+
+@often
+@given(
+    data=mutations(b"Package: openssl\nVersion: 3.0.15\nDescription: x\n more\n\nPackage: zlib\nVersion: 1\n")
+)
+def test_rule_15_package_databases_of_any_bytes(data):
+    entry = Entry(
+        path=b"var/lib/dpkg/status", kind=Kind.FILE, mode=0o644, size=len(data), open=lambda: io.BytesIO(data)
+    )
+    for name, version in changes_image.packages((entry,)).items():
+        assert len(name) <= 4 * 256 + len(" (deb)")
+        assert len(version) <= 4 * 256

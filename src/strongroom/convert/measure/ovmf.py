@@ -109,6 +109,18 @@ class Firmware:
         """Where the image begins in the guest's memory."""
         return _END - len(self.data)
 
+    def content(self, section: TdxSection) -> bytes:
+        """What the image has for a section, without the zeros behind it. Raises `Malformed` where it is not the whole
+        image that its descriptor describes: then no offset in it means what it says.
+        """
+        if any(one.offset + one.raw_size > len(self.data) for one in self.tdx):
+            raise Malformed(
+                "firmware: TDVF: a section's content lies outside the image",
+                code="truncated",
+                hint="is it one half of a split build (OVMF_CODE)? TDX starts the whole image",
+            )
+        return self.data[section.offset : section.offset + section.raw_size]
+
 
 def parse(data: bytes) -> Firmware:
     """Parse a whole image. Raises `Malformed`."""
@@ -196,8 +208,8 @@ def _tdx(data: bytes, entry: bytes) -> tuple[TdxSection, ...]:
                 f"firmware: TDVF: a section of unknown kind {kind:#x} or attributes {attributes:#x}",
                 code="bad-firmware",
             )
-        if raw_size > size or offset + raw_size > len(data):
-            raise Malformed("firmware: TDVF: a section's content lies outside the image", code="truncated")
+        if raw_size > size:
+            raise Malformed("firmware: TDVF: a section with more content than memory", code="bad-firmware")
         out.append(
             TdxSection(
                 kind=TdxKind(kind),

@@ -89,15 +89,16 @@ def mrtd(firmware: Firmware, order: PageOrder = PageOrder.EACH) -> bytes:
         if section.augmented:
             continue  # not there at the start: the domain accepts it later
         pages = range(0, section.size, ovmf.PAGE)
+        content = firmware.content(section)
         if order is PageOrder.EACH:
             for page in pages:
                 value.update(_added(section, page))
-                value.update(_extended(firmware, section, page))
+                value.update(_extended(section, page, content))
         else:
             for page in pages:
                 value.update(_added(section, page))
             for page in pages:
-                value.update(_extended(firmware, section, page))
+                value.update(_extended(section, page, content))
     return value.digest()
 
 
@@ -105,12 +106,10 @@ def _added(section: ovmf.TdxSection, page: int) -> bytes:
     return struct.pack("<16sQ104x", b"MEM.PAGE.ADD", section.address + page)
 
 
-def _extended(firmware: Firmware, section: ovmf.TdxSection, page: int) -> bytes:
+def _extended(section: ovmf.TdxSection, page: int, content: bytes) -> bytes:
     if not section.extends:
         return b""
-    start = section.offset + page
-    end = min(start + ovmf.PAGE, section.offset + section.raw_size)
-    content = firmware.data[start:end].ljust(ovmf.PAGE, b"\0")
+    content = content[page : page + ovmf.PAGE].ljust(ovmf.PAGE, b"\0")
     return b"".join(
         struct.pack("<16sQ104x", b"MR.EXTEND", section.address + page + chunk)
         + content[chunk : chunk + _CHUNK]
@@ -170,7 +169,7 @@ def rtmr0_events(firmware: Firmware, memory: int, acpi: Acpi) -> Iterator[bytes]
     if volume is None:
         raise Malformed("firmware: its TDVF descriptor has no configuration volume", code="no-tdx-metadata")
     yield td_hob(firmware, memory)
-    yield firmware.data[volume.offset : volume.offset + volume.raw_size]
+    yield firmware.content(volume)
     yield from pcr.secure_boot_variables(b"")
     yield pcr.SEPARATOR
     yield from (acpi.loader, acpi.rsdp, acpi.tables)
