@@ -114,6 +114,18 @@ def test_a_package_from_a_folder_counts_by_its_digest_and_is_told(today, tmp_pat
     assert not list((tmp_path / "cache").glob("debs/.*"))
 
 
+def test_trouble_on_the_way_to_a_package_is_not_called_its_end(today, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise Unavailable(
+            "apt-get -qq download: E: Failed to fetch http://x/ Could not resolve 'x'", code="no-packages"
+        )
+
+    monkeypatch.setattr(base_debs, "fetch", fail)
+    with pytest.raises(Unavailable) as caught:
+        base_rebuild._gather(today.debs[:1], tmp_path / "cache", None)
+    assert caught.value.code == "no-packages"
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "raised", "code"),
     [
@@ -122,6 +134,7 @@ def test_a_package_from_a_folder_counts_by_its_digest_and_is_told(today, tmp_pat
         ("deb", {"name": "-oAPT::x=y"}, Malformed, "bad-packages"),
         ("deb", {"version": "1 --option"}, Malformed, "bad-packages"),
         ("deb", {"suite": "sid"}, Malformed, "bad-packages"),
+        ("deb", {"name": "another-package"}, Malformed, "bad-packages"),
         ("builder", {"kind": "source"}, Malformed, "bad-packages"),
     ],
 )

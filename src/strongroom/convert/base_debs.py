@@ -1,8 +1,8 @@
 """Debian packages of the base: which ones, found and verified by apt, unpacked without being installed.
 
-Packages of the release come by apt's own configuration, which says from where and whose signatures count; those of other
-suites by Strongroom's (base_apt). Downloads are kept by their
-SHA-256, which apt has from the signed index; they are checked again whenever they are read. No maintainer script runs.
+Packages of the release come by the machine's configuration of apt, which says from where and whose signatures count; those
+of other suites by Strongroom's (base_apt). Downloads are kept by their SHA-256, which apt has from the signed index;
+they are checked again whenever they are read. No maintainer script runs.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def candidates(profile: Profile, archives: Archives) -> tuple[Deb, ...]:
 
     Raises `Unavailable` when apt knows them not.
     """
-    names = {*RUNTIME, *STARTUP, *([STUB] if profile.uki else [])}
+    names = names_of(profile)
     pattern, suite = profile.kernel.pattern, profile.kernel.suite
     apt = archives.of(suite)
     found = apt.run("apt-cache", "search", "--names-only", f"^{pattern.pattern.replace('(?:', '(')}$")
@@ -102,6 +102,11 @@ def candidates(profile: Profile, archives: Archives) -> tuple[Deb, ...]:
     kernel = max(kernels, key=lambda match: [int(number or 0) for number in match.groups()])[0]
     offered = [_offered(names, RELEASE, archives), _offered({kernel}, suite, archives)]
     return tuple(sorted((deb for debs in offered for deb in debs), key=lambda deb: deb.name))
+
+
+def names_of(profile: Profile) -> set[str]:
+    """The packages of a base by name, without its kernel's."""
+    return {*RUNTIME, *STARTUP, *([STUB] if profile.uki else [])}
 
 
 def _offered(names: set[str], suite: str, archives: Archives) -> list[Deb]:

@@ -25,7 +25,7 @@ from strongroom.convert import (
     base_wheels,
     eif,
 )
-from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.errors import Malformed, Refused, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +33,16 @@ if TYPE_CHECKING:
 
     from strongroom.convert.base_debs import Deb
     from strongroom.convert.base_document import Base, Package
+    from strongroom.convert.base_profile import Profile
     from strongroom.convert.base_wheels import Wheel
 
 ARCHIVE = "https://snapshot.debian.org/package"
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+:~-]{0,127}")
+# What apt says of a version that its archives do not have, or have no more; anything else is trouble on the way there.
+_GONE = re.compile(
+    r"was not found|Unable to locate|no installation candidate|no file of digest|find a source| 404 "
+)
 _SUITES = (base_profile.RELEASE, base_profile.BACKPORTS)
 
 
@@ -123,7 +128,7 @@ def _sources(stored: Base, recorded: tuple[Package, ...], firmware: Path) -> bas
             hint=f"use Strongroom {agent.version}, as it was when the base was built",
         )
     return base_sources.Sources(
-        debs=tuple(sorted(map(_deb, _of(recorded, "deb")), key=lambda deb: deb.name)),
+        debs=_debs(_of(recorded, "deb"), stored.profile),
         wheels=_wheels(_of(recorded, "wheel")),
         agent=own,
         firmware=base_sources.firmware_of(stored.profile, firmware),
@@ -135,6 +140,24 @@ def _sources(stored: Base, recorded: tuple[Package, ...], firmware: Path) -> bas
 
 def _of(recorded: tuple[Package, ...], kind: str) -> list[Package]:
     return [one for one in recorded if one.kind == kind]
+
+
+def _debs(recorded: list[Package], profile: Profile) -> tuple[Deb, ...]:
+    """The packages that a base of this profile has, no other, and one kernel."""
+    debs = tuple(sorted(map(_deb, recorded), key=lambda deb: deb.name))
+    kernels = [deb for deb in debs if profile.kernel.pattern.fullmatch(deb.name)]
+    rest = sorted(deb.name for deb in debs if deb not in kernels)
+    suites = {deb.suite for deb in debs if deb not in kernels}
+    if (
+        [deb.suite for deb in kernels] != [profile.kernel.suite]
+        or rest != sorted(base_debs.names_of(profile))
+        or suites != {base_profile.RELEASE}
+    ):
+        raise Malformed(
+            f"{base_document.PACKAGES}: does not name exactly the packages of a base for {profile.name}",
+            code="bad-packages",
+        )
+    return debs
 
 
 def _deb(package: Package) -> Deb:
@@ -201,16 +224,15 @@ def _gather(debs: tuple[Deb, ...], cache: Path, packages: Path | None) -> tuple[
 
 
 def _download(deb: Deb, store: Path, archives: base_debs.Archives) -> bool:
-    """Whether apt brought exactly this package: the machine's, or Strongroom's own configuration."""
-    for own in (False, True):
-        asked = replace(archives, own=own)
+    """Whether apt brought exactly this package: the machine's, or Strongroom's own configuration. Raises `Unavailable`."""
+    for own in (False, True) if deb.suite == base_profile.RELEASE else (False,):
         try:
-            base_debs.fetch([deb], store, asked)
-        except (Unavailable, NotFound):
-            if deb.suite != base_profile.RELEASE:
-                return False
-            continue
-        return True
+            base_debs.fetch([deb], store, replace(archives, own=own))
+        except Unavailable as cause:
+            if _GONE.search(cause.message) is None:
+                raise
+        else:
+            return True
     return False
 
 

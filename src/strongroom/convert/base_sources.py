@@ -161,7 +161,18 @@ def agent_digest(files: dict[str, File]) -> str:
 def builder_digest() -> str:
     """The digest of what builds: this code decides bytes as much as any package."""
     folder = Path(__file__).parent
-    names = ("initramfs", "measure/tpm", "uki", "pe", "disk_image", "fat", "gpt", "eif", "eif_signature")
+    names = (
+        "bill",
+        "initramfs",
+        "measure/tpm",
+        "uki",
+        "pe",
+        "disk_image",
+        "fat",
+        "gpt",
+        "eif",
+        "eif_signature",
+    )
     mine = sorted([*folder.glob("base*.py"), *(folder / f"{name}.py" for name in names)])
     seal = folder.parent / "seal"
     mine += [seal / "erofs.py", seal / "tree.py", seal / "verity.py", folder.parent / "model" / "launch.py"]
