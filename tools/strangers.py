@@ -411,7 +411,11 @@ def build(name: str) -> Path:
     with images.locked(cache / ".strangers.lock"):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as folder:
-                _build(one, Path(folder), cache / "debs", name)
+                before = os.umask(0o022)  # modes are content
+                try:
+                    _build(one, Path(folder), cache / "debs", name)
+                finally:
+                    os.umask(before)
                 (Path(folder) / "layout").rename(target)
     return target
 

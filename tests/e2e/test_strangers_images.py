@@ -80,6 +80,19 @@ def test_preflight_says_what_each_of_them_is_up_against(name: str) -> None:
     assert {one["check"] for one in told["findings"] if one["severity"] == "warns"} == WARNINGS[name]
 
 
+def test_an_image_is_the_same_bytes_wherever_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = images.digest(strangers.build("nginx"))
+    shutil.copytree(images.cache_folder() / "debs", tmp_path / "strongroom/images/debs")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = os.umask(0o077)
+    try:
+        assert images.digest(strangers.build("nginx")) == one
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("name", strangers.ALL)
 def test_does_its_work_in_a_room_as_in_the_clear(world: real_rooms.World, name: str) -> None:
     layout = strangers.build(name)
