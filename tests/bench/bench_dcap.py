@@ -1,38 +1,39 @@
-"""SGX and TDX quotes verified per second, against the bare signatures that they need and against `dcap-qvl`.
+"""SGX and TDX quotes verified per second, against the bare signatures that they need and against other verifiers.
 
-"warm": platform and collateral seen before, a new quote each time. "new platform": another PCK chain and quoting enclave
-each time, the collateral seen before. "first": nothing seen before, as in a program's first verification. All are taken
-in turns in one process, so that a busy machine slows all alike. dcap-qvl keeps nothing between calls; without it
-installed its rows are absent. Aims: warm at least 4 × dcap-qvl and 70 % of the bare signature of the quote; a new chain
-each time no slower than dcap-qvl.
+warm: platform and collateral seen before, a new quote each time. cold: another platform each time (PCK chain and quoting
+enclave never seen), the collateral known, as for a new machine of a fleet. everything new: chains, lists, TCB info and QE
+identity never seen either. first of all: nothing ever seen in this process, not even a name. All are taken in turns, so
+that a busy machine slows all alike. The peers keep nothing between calls: `dcap-qvl` (Rust), Intel's own library (C++)
+and `intel-sgx-ra` (SGX version 3 alone; it compares no QE identity and no TCB level), each with the same quote and
+collateral, offline; where one is not installed its rows say so.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
+import logging
 import tracemalloc
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import x509
-from strongroom.evidence import dcap, dcap_quote, dcap_tcb, registry
+from cryptography import x509 as library
+
+from strongroom.crypto import public_key, x509
+from strongroom.encoding import pem
+from strongroom.evidence import dcap, dcap_pck, dcap_quote, dcap_tcb, registry
 from strongroom.model.binding import Preset
 from strongroom_testing import fake_intel
+from tests.bench import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.model.endorsements import Endorsements
 
-try:
-    import dcap_qvl
-except ImportError:
-    dcap_qvl = None
+    Step = Callable[[int], object]
 
-ROUNDS = 300
+ROUNDS = 60
 MANY = 100_000
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)  # one of the peers asks the clock itself
 KEPT = [one for one in vars(x509).values() if hasattr(one, "cache_clear")]
 KINDS = (("sgx", 3, "SGX v3"), ("tdx", 4, "TDX v4"), ("tdx", 5, "TDX v5"))
 
@@ -51,39 +52,92 @@ def forget() -> None:
         one.cache_clear()
 
 
-def medians(steps: dict[str, tuple[Callable[[], None] | None, Callable[[int], object]]]) -> dict[str, float]:
-    """Microseconds of each step, all of them in turns."""
-    took: dict[str, list[float]] = {name: [] for name in steps}
-    for index in range(ROUNDS):
-        for name, (before, step) in steps.items():
-            if before is not None:
-                before()
-            begun = time.perf_counter()
-            step(index)
-            took[name].append((time.perf_counter() - begun) * 1e6)
-    return {name: statistics.median(times) for name, times in took.items()}
+def forget_all() -> None:
+    forget()
+    x509._NAMES.clear()
 
 
-def peer(
-    intel: fake_intel.FakeIntel, endorsements: Endorsements, quotes: list[bytes]
-) -> Callable[[int], object]:
-    parts = endorsements.parts
-    tcb, tcb_signature = dcap_tcb.split(parts["tcb-info"], "tcbInfo", what="tcb-info")
-    identity, identity_signature = dcap_tcb.split(parts["qe-identity"], "enclaveIdentity", what="qe-identity")
+def documents(endorsements: Endorsements) -> dict[str, tuple[bytes, bytes]]:
+    """TCB info and QE identity, each with its signature."""
+    return {
+        part: dcap_tcb.split(endorsements.parts[part], key, what=part)
+        for part, key in (("tcb-info", "tcbInfo"), ("qe-identity", "enclaveIdentity"))
+    }
+
+
+def qvl(intel: fake_intel.FakeIntel, endorsements: Endorsements, quotes: list[bytes]) -> Step:
+    import dcap_qvl
+
+    parts, signed = endorsements.parts, documents(endorsements)
     collateral = dcap_qvl.QuoteCollateralV3(
         pck_crl_issuer_chain=parts["pck-crl-issuer-chain"].decode(),
         root_ca_crl=parts["root-ca-crl"],
         pck_crl=parts["pck-crl"],
         tcb_info_issuer_chain=parts["tcb-info-issuer-chain"].decode(),
-        tcb_info=tcb.decode(),
-        tcb_info_signature=tcb_signature,
+        tcb_info=signed["tcb-info"][0].decode(),
+        tcb_info_signature=signed["tcb-info"][1],
         qe_identity_issuer_chain=parts["qe-identity-issuer-chain"].decode(),
-        qe_identity=identity.decode(),
-        qe_identity_signature=identity_signature,
+        qe_identity=signed["qe-identity"][0].decode(),
+        qe_identity_signature=signed["qe-identity"][1],
     )
-    now = int(NOW.timestamp())
-    root = intel.root.certificate
+    now, root = int(NOW.timestamp()), intel.root.certificate
     return lambda index: dcap_qvl.verify_with_root_ca(quotes[index], collateral, root, now)
+
+
+def intels(_: fake_intel.FakeIntel, endorsements: Endorsements, quotes: list[bytes]) -> Step:
+    from sgx_dcap_quote_verify import verify
+
+    parts = endorsements.parts
+    leaf, ca, root = (pem.encode(one, b"CERTIFICATE").decode() for one in chain(quotes[0]))
+
+    def step(index: int) -> None:
+        result = verify(
+            root,
+            leaf,
+            ca + root,
+            parts["root-ca-crl"].hex(),
+            parts["pck-crl"].hex(),
+            parts["tcb-info"].decode(),
+            parts["tcb-info-issuer-chain"].decode(),
+            quotes[index],
+            parts["qe-identity"].decode(),
+            NOW,
+        )
+        if result.quote_status.name != "STATUS_OK":
+            raise SystemExit(f"Intel's library refuses: {result.quote_status.name}")
+
+    return step
+
+
+def sgx_ra(_: fake_intel.FakeIntel, endorsements: Endorsements, quotes: list[bytes]) -> Step:
+    from intel_sgx_ra import attest
+
+    logging.getLogger("intel_sgx_ra").disabled = True
+    logging.getLogger("intel_sgx_ra.log").disabled = True
+    parts = endorsements.parts
+    signer = library.load_pem_x509_certificate(parts["tcb-info-issuer-chain"])
+    collateral = (
+        parts["tcb-info"],
+        parts["qe-identity"],
+        signer,
+        library.load_der_x509_crl(parts["root-ca-crl"]),
+        library.load_der_x509_crl(parts["pck-crl"]),
+    )
+    return lambda index: attest.verify_quote(quotes[index], collateral)
+
+
+# By name: what makes its step, and the TEEs that it reads.
+PEERS = {
+    "dcap-qvl": (qvl, ("sgx", "tdx")),
+    "Intel's library": (intels, ("sgx",)),
+    "intel-sgx-ra": (sgx_ra, ("sgx",)),
+}
+
+
+def chain(quote: bytes) -> tuple[bytes, ...]:
+    parsed = dcap_quote.parse(quote)
+    certified = dcap_quote.certification(parsed.version, parsed.certified)
+    return dcap_pck.certificates(certified.data, what="pck", count=3)
 
 
 def run() -> list[dict[str, object]]:
@@ -98,39 +152,57 @@ def run() -> list[dict[str, object]]:
         quotes = [one.parts["quote"] for one in evidence]
         parsed = [dcap_quote.parse(quote) for quote in quotes]
         point = parsed[0].certified[:64]
-        key = x509.key_of_point("secp256r1", point[:32], point[32:])
+        key = public_key.key_of_point("secp256r1", point[:32], point[32:])
 
         def verify(index: int, evidence=evidence, bounds=bounds, endorsements=endorsements) -> object:
             return registry.verify(evidence[index], endorsements, binding=bounds[index], roots=roots, now=NOW)
 
-        steps: dict[str, tuple[Callable[[], None] | None, Callable[[int], object]]] = {
-            "bare": (
-                None,
-                lambda at, parsed=parsed, key=key: key.verify_ecdsa(parsed[at].signature, parsed[at].signed),
+        quick = {
+            "bare": turns.Step(
+                lambda at, parsed=parsed, key=key: key.verify_ecdsa(parsed[at].signature, parsed[at].signed)
             ),
-            "first": (forget, verify),
-            "warm": (lambda verify=verify: verify(0), verify),
-            "new": (forget_platforms, verify),
+            "warm": turns.Step(verify, verify),
         }
-        if dcap_qvl is not None:
-            steps["qvl"] = (None, peer(intel, endorsements, quotes))
-        took = medians(steps)
-        warm, bare = took["warm"], took["bare"]
-        rows += [
-            row(f"{name}, warm, a second", 1e6 / warm, ""),
-            row(f"{name}, warm, % of its bare signature", 100 * bare / warm, ">= 70"),
-            row(f"{name}, new platform, a second", 1e6 / took["new"], ""),
-            row(f"{name}, first of all, a second", 1e6 / took["first"], ""),
-        ]
-        if "qvl" in took:
-            qvl = took["qvl"]
-            rows += [
-                row(f"{name}, dcap-qvl, a second", 1e6 / qvl, ""),
-                row(f"{name}, warm, times dcap-qvl", qvl / warm, ">= 4", digits=1),
-                row(f"{name}, new platform, times dcap-qvl", qvl / took["new"], ">= 1", digits=2),
-                row(f"{name}, first of all, times dcap-qvl", qvl / took["first"], "", digits=2),
-            ]
+        slow = {
+            "first of all": turns.Step(verify, lambda _: forget_all()),
+            "everything new": turns.Step(verify, lambda _: forget()),
+            "cold": turns.Step(verify, lambda _, verify=verify: (verify(0), forget_platforms())),
+        }
+        missing = []
+        for peer, (make, tees) in PEERS.items():
+            if tee in tees:
+                try:
+                    slow[peer] = turns.Step(make(intel, endorsements, quotes))
+                except ImportError:
+                    missing.append(turns.row(f"{name}, {peer}", "not installed"))
+        # Apart, since the slow ones leave nothing of the quick ones in the processor's caches.
+        took = turns.medians(slow, ROUNDS) | turns.medians(quick, ROUNDS)
+        rows += report(name, took) + missing
     return [*rows, memory(intel)]
+
+
+def report(name: str, took: dict[str, float]) -> list[dict[str, object]]:
+    """Rows of one kind of quote."""
+    rows = [
+        turns.row(f"{name}, warm, of its bare signature", turns.share(took["bare"], took["warm"]), ">= 70 %")
+    ]
+    rows += [
+        turns.row(f"{name}, {how}, a second", round(1e6 / took[how]))
+        for how in ("warm", "cold", "everything new", "first of all")
+    ]
+    aims = {"warm": ">= 4", "cold": ">= 1"}
+    for peer in PEERS:
+        if peer in took:
+            rows.append(turns.row(f"{name}, {peer}, a second", round(1e6 / took[peer])))
+            rows += [
+                turns.row(
+                    f"{name}, {how}, times {peer}",
+                    f"{took[peer] / took[how]:.2f}",
+                    aims.get(how, "") if peer == "dcap-qvl" else "",
+                )
+                for how in ("warm", "cold", "everything new", "first of all")
+            ]
+    return rows
 
 
 def memory(intel: fake_intel.FakeIntel) -> dict[str, object]:
@@ -152,20 +224,9 @@ def memory(intel: fake_intel.FakeIntel) -> dict[str, object]:
     several(MANY)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return row(
-        f"TDX v4, bytes kept per verification, over {MANY}", max(after - before, 0) / MANY, "< 1", digits=2
-    )
-
-
-def row(what: str, value: float, aim: str, *, digits: int = 0) -> dict[str, object]:
-    return {"what": what, "value": round(value, digits) if digits else round(value), "aim": aim}
-
-
-def main() -> None:
-    """Print the rows."""
-    for one in run():
-        print(f"{one['what']:60} {one['value']!s:>10}  {one['aim']}")
+    kept = max(after - before, 0) / MANY
+    return turns.row(f"TDX v4, bytes kept per verification, over {MANY}", f"{kept:.2f}", "< 1")
 
 
 if __name__ == "__main__":
-    main()
+    turns.show(run())

@@ -1,15 +1,13 @@
 """Nitro documents verified per second: cold (every chain new), warm (chain seen before), and the bare signature.
 
-The limit is ECDSA P-384 over the document's signed bytes with the same library and the same key, in the same run,
+warm: every certificate seen before. new certificate: an enclave's certificate never seen, below known authorities. cold:
+no certificate seen before. The limit is ECDSA P-384 over the document's signed bytes with the same library and the same key, in the same run,
 taken in turns with what is measured, so that a busy machine slows all alike.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,9 +18,7 @@ from strongroom.evidence import nitro, registry
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE
 from strongroom_testing import fake_aws
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.bench import turns
 
 ROUNDS = 300
 KEPT = [
@@ -51,51 +47,33 @@ def run() -> list[dict[str, object]]:
     def warm() -> None:
         registry.verify(evidence, NONE, binding=binding, roots=roots, now=NOW)
 
-    def cold() -> None:
+    def forget(_: int) -> None:
         for kept in KEPT:
             kept.cache_clear()
-        warm()
 
-    def known() -> None:
-        x509._path.cache_clear()
-        warm()
-
-    limit, seen, new, below = _medians(bare, warm, cold, known)
+    # Apart from the slow steps, which leave nothing of these in the processor's caches.
+    took = turns.medians(
+        {"limit": turns.Step(lambda _: bare()), "warm": turns.Step(lambda _: warm())}, ROUNDS
+    )
+    took |= turns.medians(
+        {
+            "below": turns.Step(lambda _: warm(), lambda _: x509._path.cache_clear()),
+            "cold": turns.Step(lambda _: warm(), forget),
+            "six": turns.Step(lambda _: [bare() for _ in range(6)]),
+        },
+        ROUNDS,
+    )
+    limit, seen = took["limit"], took["warm"]
     return [
-        {
-            "what": "nitro, the signature alone, per second (the limit)",
-            "value": round(1e6 / limit),
-            "aim": "",
-        },
-        {"what": "nitro warm, verifications per second", "value": round(1e6 / seen), "aim": ""},
-        {"what": "nitro warm, of the limit", "value": f"{100 * limit / seen:.0f} %", "aim": "≥ 70 %"},
-        {"what": "nitro warm, µs beside the signature", "value": round(seen - limit), "aim": "< 60"},
-        {"what": "nitro cold, verifications per second", "value": round(1e6 / new), "aim": ""},
-        {"what": "nitro cold, of its six signatures", "value": f"{100 * 6 * limit / new:.0f} %", "aim": ""},
-        {
-            "what": "nitro, new certificate below known authorities, per second",
-            "value": round(1e6 / below),
-            "aim": "",
-        },
+        turns.row("nitro, its bare signature, a second (the limit)", round(1e6 / limit)),
+        turns.row("nitro, warm, a second", round(1e6 / seen)),
+        turns.row("nitro, warm, of the limit", turns.share(limit, seen), ">= 70 %"),
+        turns.row("nitro, warm, above the limit, µs", round(seen - limit)),
+        turns.row("nitro, new certificate below known authorities, a second", round(1e6 / took["below"])),
+        turns.row("nitro, cold, a second", round(1e6 / took["cold"])),
+        turns.row("nitro, cold, of its six signatures", turns.share(took["six"], took["cold"])),
     ]
 
 
-def _medians(*steps: Callable[[], None]) -> list[float]:
-    took: list[list[float]] = [[] for _ in steps]
-    for _ in range(ROUNDS):
-        for index, step in enumerate(steps):
-            step()  # the step before may have emptied or filled what this one uses
-            begun = time.perf_counter()
-            step()
-            took[index].append((time.perf_counter() - begun) * 1e6)
-    return [statistics.median(one) for one in took]
-
-
-def main() -> None:
-    """Print the rows."""
-    for row in run():
-        print(f"{row['what']:55} {row['value']!s:>10}  {row['aim']}")
-
-
 if __name__ == "__main__":
-    main()
+    turns.show(run())

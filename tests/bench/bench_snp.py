@@ -1,25 +1,26 @@
-"""Verifications of SEV-SNP and Azure evidence per second, cold and warm, against the bare signatures, in one process.
+"""Verifications of SEV-SNP and Azure evidence per second, warm and cold, against the bare signatures and other verifiers.
 
-cold: certificates and list never seen before; warm: seen. bare: the signatures alone, with the same library: one ECDSA
-P-384, and for Azure one RSA-2048 more; cold three RSA-4096 (PSS) and that of the list besides, and reading the keys. The
-share is median over median of interleaved rounds. `secretvm-verify` and `cvm-attest` are measured where they are installed.
+warm: certificates and list seen before. new chip: a VCEK never seen, below known authorities. cold: a chain and a list
+never seen (of names that were: AMD's are always the same). first of all: nothing ever seen in this process. bare: the
+signatures alone, with the same library: one ECDSA P-384, and for Azure one RSA-2048 more; cold three RSA-4096 (PSS) and
+that of the list besides, and reading the keys. All in turns. The peers, where they are installed, get what they would fetch and
+keep nothing parsed between calls: `secretvm-verify` checks chain, list and signature, `cvm-attest` chain and signature alone.
 """
 
 from __future__ import annotations
 
 import base64
 import importlib.util
-import statistics
-import time
 import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import vek, x509
+from strongroom.crypto import public_key, vek, x509
 from strongroom.encoding import pem
 from strongroom.evidence import azure, azure_hcl, registry, snp, snp_product, snp_report, tpm_quote
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom_testing import fake_amd, fake_azure
+from tests.bench import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,61 +81,63 @@ def _azure() -> list[dict[str, object]]:
 
 
 def _warm(name: str, verify: Callable[[], object], bare: Callable[[], object]) -> list[dict[str, object]]:
-    whole, limit = _interleaved(verify, bare, ROUNDS)
+    took = turns.medians({"warm": _step(verify), "bare": _step(bare)}, ROUNDS)
+    whole, limit = took["warm"], took["bare"]
     return [
-        {"what": f"{name}, warm, verifications/s", "value": round(1 / whole), "aim": ""},
-        {"what": f"{name}, bare signatures/s", "value": round(1 / limit), "aim": ""},
-        {"what": f"{name}, warm, share of bare", "value": f"{limit / whole:.0%}", "aim": "≥ 70 %"},
-        {"what": f"{name}, warm, above bare, µs", "value": round((whole - limit) * 1e6), "aim": "< 60"},
+        turns.row(f"{name}, warm, a second", round(1e6 / whole)),
+        turns.row(f"{name}, bare signatures, a second", round(1e6 / limit)),
+        turns.row(f"{name}, warm, of the bare signatures", turns.share(limit, whole), ">= 70 %"),
+        turns.row(f"{name}, warm, above them, µs", round(whole - limit)),
     ]
 
 
 def _cold(name: str, verify: Callable[[], object], bare: Callable[[], object]) -> list[dict[str, object]]:
-    def new_chain() -> object:
-        _forget()
-        return verify()
-
-    def new_chip() -> object:
+    def new_chip(_: int) -> None:
         snp._issued.cache_clear()
         snp_product.read.cache_clear()
-        return verify()
 
-    whole, limit = _interleaved(new_chain, bare, COLD_ROUNDS)
-    chip, _ = _interleaved(new_chip, bare, COLD_ROUNDS)
+    steps = {
+        "chip": turns.Step(lambda _: verify(), new_chip),
+        "cold": turns.Step(lambda _: verify(), _forget),
+        "first": turns.Step(lambda _: verify(), _forget_all),
+        "bare": _step(bare),
+    }
+    took = turns.medians(steps, COLD_ROUNDS)
     return [
-        {"what": f"{name}, cold (everything new), verifications/s", "value": round(1 / whole), "aim": ""},
-        {"what": f"{name}, cold, share of bare", "value": f"{limit / whole:.0%}", "aim": ""},
-        {"what": f"{name}, new chip of a known line, verifications/s", "value": round(1 / chip), "aim": ""},
+        turns.row(f"{name}, new chip, a second", round(1e6 / took["chip"])),
+        turns.row(f"{name}, cold, a second", round(1e6 / took["cold"])),
+        turns.row(f"{name}, cold, of its bare signatures", turns.share(took["bare"], took["cold"])),
+        turns.row(f"{name}, first of all, a second", round(1e6 / took["first"])),
     ]
 
 
+def _step(timed: Callable[[], object]) -> turns.Step:
+    return turns.Step(lambda _: timed())
+
+
 def _peers(chip: fake_amd.FakeAmd, report: bytes, verify: Callable[[], object]) -> list[dict[str, object]]:
-    """The peers on the same bytes, what they would fetch given to them instead. They keep nothing parsed between calls."""
+    """The peers on the same bytes, what they would fetch given to them instead."""
     rows = []
     for name, module, make in (
         ("secretvm-verify", "secretvm", _secretvm),
         ("cvm-attest", "cvm_attest", _cvm_attest),
     ):
         if importlib.util.find_spec(module) is None:
-            rows.append({"what": f"snp {chip.line}, {name}", "value": "not installed", "aim": ""})
+            rows.append(turns.row(f"snp {chip.line}, {name}", "not installed"))
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # their X.509 library warns of AMD's serial numbers
-            step = make(chip, report)
-
-            def cold() -> object:
-                _forget()
-                return verify()
-
-            ours, theirs = _interleaved(verify, step, COLD_ROUNDS)
-            fresh, _ = _interleaved(cold, step, COLD_ROUNDS)
+            steps = {
+                "cold": turns.Step(lambda _: verify(), _forget),
+                "first of all": turns.Step(lambda _: verify(), _forget_all),
+                "warm": turns.Step(lambda _: verify(), lambda _: verify()),
+                "peer": _step(make(chip, report)),
+            }
+            took = turns.medians(steps, COLD_ROUNDS)
+        rows.append(turns.row(f"snp {chip.line}, {name}, a second", round(1e6 / took["peer"])))
         rows += [
-            {"what": f"snp {chip.line}, {name}, verifications/s", "value": round(1 / theirs), "aim": ""},
-            {
-                "what": f"snp {chip.line}, times {name}: warm, cold",
-                "value": f"{theirs / ours:.1f}, {theirs / fresh:.1f}",
-                "aim": "",
-            },
+            turns.row(f"snp {chip.line}, {how}, times {name}", f"{took['peer'] / took[how]:.2f}")
+            for how in ("warm", "cold", "first of all")
         ]
     return rows
 
@@ -181,34 +184,20 @@ def _bare_chain(parts: dict[str, bytes], bare: Callable[[], object]) -> None:
     leaf = vek.parse(parts["vek"])
     ark.verify_directly_issued_by(ark)
     ask.verify_directly_issued_by(ark)
-    x509.PublicKey(ask.public_key()).verify_rsa(leaf.signature, leaf.signed, hash="sha384", pss=True)
+    public_key.PublicKey(ask.public_key()).verify_rsa(leaf.signature, leaf.signed, hash="sha384", pss=True)
     library.load_der_x509_crl(parts["crl"]).is_signature_valid(ark.public_key())
     bare()
 
 
-def _forget() -> None:
+def _forget(_: int) -> None:
     for kept in (x509._ca_path, x509.kept, x509._issued_kept, snp._issued, snp._list, snp_product.read):
         kept.cache_clear()
 
 
-def _interleaved(one: Callable[[], object], other: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds of both, measured in turns, so that noise falls on both."""
-    took: tuple[list[float], list[float]] = ([], [])
-    for step in (one, other):
-        step()
-    for _ in range(rounds):
-        for step, times in zip((one, other), took, strict=True):
-            begun = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - begun)
-    return statistics.median(took[0]), statistics.median(took[1])
-
-
-def main() -> None:
-    """Print the rows."""
-    for row in run():
-        print(f"{row['what']:56} {row['value']!s:>12}  {row['aim']}")
+def _forget_all(index: int) -> None:
+    _forget(index)
+    x509._NAMES.clear()
 
 
 if __name__ == "__main__":
-    main()
+    turns.show(run())

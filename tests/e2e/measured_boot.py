@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom.agent.tpm import Tpm
-from strongroom.crypto import x509
+from strongroom.crypto import public_key
 from strongroom.encoding import tpm2
 from strongroom.node import swtpm, tpm_provision
 from tests.e2e import tiny
@@ -72,18 +72,18 @@ class Chip:
     """A TPM's state with an attestation key in it and the banks SHA-256 and SHA-384 on, and that key's public half."""
 
     state: bytes
-    key: x509.PublicKey
+    key: public_key.PublicKey
 
 
 def chip() -> Chip:
-    keys: list[x509.PublicKey] = []
+    keys: list[public_key.PublicKey] = []
 
     def certify(tpm: tpm_provision.Client) -> None:
         created = tpm.run(tpm2.create_ak(tpm2.ENDORSEMENT), handles=1)
         x, y = tpm2.read_p256_point(tpm2.read_sized(created.parameters))
         tpm.run(tpm2.evict_control(created.handles[0], tpm_provision.AK_HANDLE))
         tpm.run(tpm2.flush_context(created.handles[0]))
-        keys.append(x509.key_of_point("secp256r1", x, y))
+        keys.append(public_key.key_of_point("secp256r1", x, y))
 
     return Chip(state=provisioned(certify), key=keys[0])
 

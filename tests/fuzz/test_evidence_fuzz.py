@@ -143,4 +143,4 @@ def test_logs_that_are_understood_are_read_as_they_were_written(entries):
 def test_rule_16_no_pair_of_integers_is_a_signature_by_luck(r, s, message):
     key = x509.parse(GOOD.parts["ak-certificate"]).key
     with pytest.raises(Refused):
-        key.verify_p256(r=r, s=s, message=message)
+        key.verify_rs(r=r, s=s, message=message, hash="sha256")

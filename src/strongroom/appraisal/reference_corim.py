@@ -24,7 +24,7 @@ from strongroom.model.contract import MAX_REGISTERS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from strongroom.crypto.x509 import PublicKey
+    from strongroom.crypto.public_key import PublicKey
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16

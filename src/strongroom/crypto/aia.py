@@ -15,7 +15,7 @@ MAX_URLS = 4
 
 def issuer_urls(one: Certificate) -> tuple[str, ...]:
     """The URLs, as they stand: whoever wrote the certificate chose them, and none is to be called unchecked."""
-    for extension in one.extensions:
+    for extension in one.extensions.values():
         if isinstance(extension.value, x509.AuthorityInformationAccess):
             named = [
                 access.access_location.value

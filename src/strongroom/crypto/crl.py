@@ -14,9 +14,8 @@ from cryptography import utils
 from cryptography import x509 as library_x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from strongroom.crypto import digest
+from strongroom.crypto import der, digest, x509
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
@@ -39,13 +38,14 @@ _LIBRARY_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class RevocationList:
-    """A parsed list, not yet believed. Times are UTC."""
+    """A parsed list, not yet believed. Times are UTC. issuer_name: in DER."""
 
     digest: str
     issuer: str
     number: int
     this_update: datetime
     next_update: datetime
+    issuer_name: bytes = field(repr=False, compare=False)
     library: library_x509.CertificateRevocationList = field(repr=False, compare=False)
 
     def revokes(self, certificate: Certificate) -> bool:
@@ -53,15 +53,15 @@ class RevocationList:
         return self.library.get_revoked_certificate_by_serial_number(certificate.serial) is not None
 
 
-def parse(der: bytes) -> RevocationList:
+def parse(data: bytes) -> RevocationList:
     """Parse one list in DER without trailing bytes. Raises `Malformed`."""
-    if len(der) > MAX_BYTES:
-        raise Malformed(f"revocation list: {len(der)} bytes, at most {MAX_BYTES} allowed", code="too-large")
+    if len(data) > MAX_BYTES:
+        raise Malformed(f"revocation list: {len(data)} bytes, at most {MAX_BYTES} allowed", code="too-large")
     try:
-        parsed = library_x509.load_der_x509_crl(der)
-        if parsed.public_bytes(serialization.Encoding.DER) != der:
+        parsed = library_x509.load_der_x509_crl(data)
+        if parsed.public_bytes(serialization.Encoding.DER) != data:
             raise Malformed("revocation list: not in the one DER form")
-        if der[-len(parsed.signature) - 1] != 0:
+        if data[-len(parsed.signature) - 1] != 0:
             raise Malformed("revocation list: its signature is not whole bytes")
         number = -1
         for extension in parsed.extensions:
@@ -74,9 +74,16 @@ def parse(der: bytes) -> RevocationList:
         ends = parsed.next_update_utc
         if ends is None or number < 0:
             raise Malformed("revocation list: without its number, or without the time of the next")
+        ((_, whole, _),) = der.elements(data)
+        (_, body, _), (_, _, algorithm), _ = der.elements(whole)
+        # TBSCertList: version (which lists with a number have), algorithm, issuer.
+        _, (_, _, inner), (_, _, issuer_name), *_ = der.elements(body)
+        if inner != algorithm:
+            raise Malformed("revocation list: signed with another algorithm than it says")
         return RevocationList(
-            digest=digest.sha256(der),
-            issuer=parsed.issuer.rfc4514_string()[:300],
+            digest=digest.sha256(data),
+            issuer=x509.name_text(issuer_name, lambda: parsed.issuer),
+            issuer_name=issuer_name,
             number=number,
             this_update=parsed.last_update_utc,
             next_update=ends,
@@ -89,25 +96,20 @@ def parse(der: bytes) -> RevocationList:
 def check_issued(one: RevocationList, issuer: Certificate) -> None:
     """Raise `Refused` unless `issuer` issued and signed the list, and may sign lists."""
     parsed = one.library
-    if parsed.issuer != issuer.library.subject:
+    if one.issuer_name != issuer.raw.subject:
         raise Refused(f"revocation list of {one.issuer}: not issued by {issuer.subject}", code="bad-list")
     if not any(
         isinstance(extension.value, library_x509.KeyUsage) and extension.value.crl_sign
-        for extension in issuer.extensions
+        for extension in issuer.extensions.values()
     ):
         raise Refused(f"{issuer.subject}: its key may not sign revocation lists", code="bad-list")
     signed_hash = parsed.signature_hash_algorithm
     if signed_hash is None or signed_hash.name not in _HASHES:
         raise Refused(f"revocation list of {one.issuer}: not signed with SHA-2", code="bad-list")
-    key = issuer.key.library
     try:
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            # The same as the library's own check, without encoding the list again.
-            key.verify(parsed.signature, parsed.tbs_certlist_bytes, ec.ECDSA(signed_hash))
-            genuine = True
-        else:
-            genuine = parsed.is_signature_valid(key)
+        # The same as the library's own check, without encoding the list again.
+        issuer.key.verify_signed(parsed, parsed.tbs_certlist_bytes)
     except (InvalidSignature, *_LIBRARY_ERRORS):
-        genuine = False
-    if not genuine:
-        raise Refused(f"revocation list of {one.issuer}: signature does not verify", code="bad-list")
+        raise Refused(
+            f"revocation list of {one.issuer}: signature does not verify", code="bad-list"
+        ) from None

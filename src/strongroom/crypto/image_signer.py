@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from strongroom.crypto import x509
+from strongroom.crypto import public_key, x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
 
@@ -42,7 +42,7 @@ def load(key: bytes, certificate: bytes) -> ImageSigner:
         raise Malformed("image signing key: not a private key in PEM without a passphrase") from None
     if not isinstance(loaded, ec.EllipticCurvePrivateKey) or loaded.curve.name != CURVE:
         raise Malformed("image signing key: expected an ECDSA key of P-384", code="wrong-key")
-    if x509.PublicKey(loaded.public_key()).spki != x509.parse(der).key.spki:
+    if public_key.PublicKey(loaded.public_key()).spki != x509.parse(der).key.spki:
         raise Malformed("image signing key: the certificate is of another key", code="mismatch")
     form = (serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return ImageSigner(key=loaded.private_bytes(*form), certificate=der)

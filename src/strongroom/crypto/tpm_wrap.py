@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from strongroom.errors import Refused
 
 if TYPE_CHECKING:
-    from strongroom.crypto.x509 import PublicKey
+    from strongroom.crypto.public_key import PublicKey
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}
 _BLOCK = 16

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import der, x509
+from strongroom.crypto import der, public_key
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
-    from strongroom.crypto.x509 import Certificate, PublicKey
+    from strongroom.crypto.public_key import PublicKey
+    from strongroom.crypto.x509 import Certificate
 
 MAX_BYTES = 4 * 1024
 ARC = "1.3.6.1.4.1.3704.1"  # AMD's extensions
@@ -87,7 +88,7 @@ def _parse_body(body: bytes, algorithm: bytes, signed: bytes, signature: bytes) 
     times = [_time(tag, text) for tag, text, _ in der.elements(period[1])]
     if len(times) != 2:
         raise Malformed("VEK certificate: a period that is not two times")
-    key = x509.key_of_spki(spki[2])
+    key = public_key.key_of_spki(spki[2])
     if key.kind != "secp384r1":
         raise Malformed(f"VEK certificate: a key of kind {key.kind}, expected P-384", code="unknown-key")
     return VekCertificate(

@@ -1,4 +1,4 @@
-"""X.509 certificate paths, strictly (RFC 5280, section 6), and the keys at their ends.
+"""X.509 certificate paths, strictly (RFC 5280, section 6).
 
 No system trust store, no fetching, no clock: the roots that count and the time are arguments.
 A path is a leaf, then each issuer in order up to and including the root. Checked of every path:
@@ -22,19 +22,20 @@ import functools
 import itertools
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cryptography import utils, x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from strongroom.crypto import digest
+from strongroom.crypto import der, digest
+from strongroom.crypto.public_key import PublicKey
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
 # Names in Google's certificates are longer than X.520 allows. The library reads them and warns; nobody could act on it.
@@ -50,23 +51,6 @@ _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 _UNDERSTOOD = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
-_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-_P384_ORDER = (
-    0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
-)
-# By curve: its order, the hash that goes with it, bytes of a coordinate, and the library's objects.
-_ECDSA = {
-    "secp256r1": (_P256_ORDER, 32, ec.SECP256R1(), ec.ECDSA(hashes.SHA256())),
-    "secp384r1": (_P384_ORDER, 48, ec.SECP384R1(), ec.ECDSA(hashes.SHA384())),
-}
-# By hash, the library's objects for signatures whose hash is not the curve's or is told apart from the key.
-_RSA_OVER = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}
-_ECDSA_OVER = {name: ec.ECDSA(over) for name, over in _RSA_OVER.items()}
-_PKCS1 = padding.PKCS1v15()
-_PSS = {
-    name: padding.PSS(mgf=padding.MGF1(over), salt_length=padding.PSS.AUTO)
-    for name, over in _RSA_OVER.items()
-}
 # What the library raises for bytes that are no certificate; its warnings are errors where tests run.
 _LIBRARY_ERRORS = (
     ValueError,
@@ -77,91 +61,22 @@ _LIBRARY_ERRORS = (
 )
 
 
-@dataclass(frozen=True)
-class PublicKey:
-    """The public key of a certificate: ECDSA on P-256, P-384 or P-521, or RSA of 2048 to 8192 bits."""
+class Raw(NamedTuple):
+    """Pieces of a certificate as they stand in it, in DER."""
 
-    library: ec.EllipticCurvePublicKey | rsa.RSAPublicKey = field(repr=False)
-
-    @property
-    def kind(self) -> str:
-        """`secp256r1`, `secp384r1`, `secp521r1` or `rsa`."""
-        return self.library.curve.name if isinstance(self.library, ec.EllipticCurvePublicKey) else "rsa"
-
-    @property
-    def spki(self) -> bytes:
-        """SubjectPublicKeyInfo, DER."""
-        return self.library.public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-
-    def verify_p256(self, *, r: int, s: int, message: bytes) -> None:
-        """Raise `Refused` unless (r, s) is an ECDSA P-256 SHA-256 signature over `message`."""
-        if not isinstance(self.library, ec.EllipticCurvePublicKey) or self.kind != "secp256r1":
-            raise Refused(f"the key is {self.kind}, the signature ECDSA P-256", code="wrong-key")
-        if not (0 < r < _P256_ORDER and 0 < s < _P256_ORDER):
-            raise Refused("ECDSA r or s is not between 1 and the order of the curve", code="bad-signature")
-        try:
-            self.library.verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature:
-            raise Refused("signature does not verify", code="bad-signature") from None
-
-    def verify_ecdsa(self, signature: bytes, message: bytes) -> None:
-        """Raise `Refused` unless `signature` is r ‖ s, big-endian, each as long as a coordinate, over `message`.
-
-        The hash is the curve's: SHA-256 for P-256, SHA-384 for P-384. Other keys are refused.
-        """
-        suite = _ECDSA.get(self.kind)
-        if suite is None or not isinstance(self.library, ec.EllipticCurvePublicKey):
-            raise Refused(f"the key is {self.kind}, the signature ECDSA P-256 or P-384", code="wrong-key")
-        order, size, _, algorithm = suite
-        if len(signature) != 2 * size:
-            raise Refused(f"ECDSA signature of {len(signature)} bytes, not {2 * size}", code="bad-signature")
-        r, s = int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big")
-        if not (0 < r < order and 0 < s < order):
-            raise Refused("ECDSA r or s is not between 1 and the order of the curve", code="bad-signature")
-        try:
-            self.library.verify(encode_dss_signature(r, s), message, algorithm)
-        except InvalidSignature:
-            raise Refused("signature does not verify", code="bad-signature") from None
-
-    def verify_rs(self, *, r: int, s: int, message: bytes, hash: str) -> None:
-        """Raise `Refused` unless (r, s) is an ECDSA signature over `message` by a P-256 or P-384 key.
-
-        hash: `sha256` or `sha384`, as the signature's scheme says; a TPM's key may use either with its curve.
-        """
-        suite = _ECDSA.get(self.kind)
-        if suite is None or not isinstance(self.library, ec.EllipticCurvePublicKey):
-            raise Refused(f"the key is {self.kind}, the signature ECDSA P-256 or P-384", code="wrong-key")
-        if not (0 < r < suite[0] and 0 < s < suite[0]):
-            raise Refused("ECDSA r or s is not between 1 and the order of the curve", code="bad-signature")
-        try:
-            self.library.verify(encode_dss_signature(r, s), message, _ECDSA_OVER[hash])
-        except InvalidSignature:
-            raise Refused("signature does not verify", code="bad-signature") from None
-
-    def verify_rsa(
-        self, signature: bytes, message: bytes, *, hash: str = "sha256", pss: bool = False
-    ) -> None:
-        """Raise `Refused` unless `signature` is RSASSA-PKCS1-v1_5 (or, with `pss`, RSASSA-PSS) over `message`.
-
-        hash: `sha256` or `sha384`. The salt of a PSS signature may have any length: TPMs differ in it.
-        """
-        if not isinstance(self.library, rsa.RSAPublicKey):
-            raise Refused(f"the key is {self.kind}, the signature RSA", code="wrong-key")
-        if len(signature) != (self.library.key_size + 7) // 8:
-            raise Refused("RSA signature is not as long as the modulus", code="bad-signature")
-        try:
-            self.library.verify(signature, message, _PSS[hash] if pss else _PKCS1, _RSA_OVER[hash])
-        except InvalidSignature:
-            raise Refused("signature does not verify", code="bad-signature") from None
+    signed: bytes
+    algorithm: bytes
+    inner_algorithm: bytes
+    issuer: bytes
+    subject: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
     """A parsed certificate, nothing of it verified. Times are UTC; names are RFC 4514 text.
 
-    `hash` is what the issuer hashed with. `library` and `extensions` are the library's objects, for this package alone.
+    `hash` is what the issuer hashed with. `extensions` are by dotted OID. They and `library` are the library's objects,
+    for this package alone.
     """
 
     der: bytes = field(repr=False)
@@ -174,15 +89,14 @@ class Certificate:
     key: PublicKey
     hash: str
     spki_digest: str
+    raw: Raw = field(repr=False, compare=False)
     library: x509.Certificate = field(repr=False, compare=False)
-    extensions: x509.Extensions = field(repr=False, compare=False)
+    extensions: dict[str, x509.Extension[x509.ExtensionType]] = field(repr=False, compare=False)
 
     def extension(self, oid: str) -> bytes | None:
         """The value (DER) of a vendor's own extension, by its dotted OID; None where the certificate has none."""
-        for one in self.extensions:
-            if one.oid.dotted_string == oid and isinstance(one.value, x509.UnrecognizedExtension):
-                return one.value.value
-        return None
+        found = self.extensions.get(oid)
+        return found.value.value if found and isinstance(found.value, x509.UnrecognizedExtension) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +115,12 @@ class Path:
         """The trusted root that vouches."""
         return self.certificates[-1]
 
+    @functools.cached_property
+    def period(self) -> tuple[datetime, datetime]:
+        """The first and the last moment at which every certificate of it is valid."""
+        certificates = self.certificates
+        return max(one.not_before for one in certificates), min(one.not_after for one in certificates)
+
 
 def parse(der: bytes) -> Certificate:
     """Parse one DER certificate without trailing bytes. Raises `Malformed`."""
@@ -218,62 +138,24 @@ def parse(der: bytes) -> Certificate:
             raise Malformed("certificate: the key is neither ECDSA nor RSA", code="unknown-key")
         public = PublicKey(key)
         signed_hash = parsed.signature_hash_algorithm
+        raw = _raw(der)
         return Certificate(
             der=der,
             digest=digest.sha256(der),
-            subject=_plain(parsed.subject.rfc4514_string()),
-            issuer=_plain(parsed.issuer.rfc4514_string()),
+            subject=name_text(raw.subject, lambda: parsed.subject),
+            issuer=name_text(raw.issuer, lambda: parsed.issuer),
             serial=parsed.serial_number,
             not_before=parsed.not_valid_before_utc,
             not_after=parsed.not_valid_after_utc,
             key=public,
             hash=signed_hash.name if signed_hash else "none",
             spki_digest=digest.sha256(public.spki),
+            raw=raw,
             library=parsed,
-            extensions=parsed.extensions,
+            extensions={one.oid.dotted_string: one for one in parsed.extensions},
         )
     except (*_LIBRARY_ERRORS, x509.DuplicateExtension, IndexError) as cause:
         raise Malformed(f"certificate: not X.509 in DER ({type(cause).__name__})") from None
-
-
-def key_of_point(kind: str, x: bytes, y: bytes) -> PublicKey:
-    """The key at an affine point of `secp256r1` or `secp384r1`. Raises `Malformed`: wrong length, not on the curve."""
-    suite = _ECDSA.get(kind)
-    if suite is None or len(x) != suite[1] or len(y) != suite[1]:
-        raise Malformed(f"public key: not a point of {kind}", code="unknown-key")
-    try:
-        return PublicKey(ec.EllipticCurvePublicKey.from_encoded_point(suite[2], b"\x04" + x + y))
-    except _LIBRARY_ERRORS:
-        raise Malformed(f"public key: not a point of {kind}", code="unknown-key") from None
-
-
-def key_of_modulus(modulus: int, exponent: int) -> PublicKey:
-    """The RSA key of these numbers. Raises `Malformed`."""
-    try:
-        return PublicKey(rsa.RSAPublicNumbers(exponent, modulus).public_key())
-    except _LIBRARY_ERRORS:
-        raise Malformed("public key: not an RSA key", code="unknown-key") from None
-
-
-def key_digest(key: PublicKey) -> str:
-    """The text digest of a key's SubjectPublicKeyInfo: by it keys and machines are named."""
-    return digest.sha256(key.spki)
-
-
-def key_of_spki(der: bytes) -> PublicKey:
-    """The key of a SubjectPublicKeyInfo in its one DER form. Raises `Malformed`."""
-    if len(der) > MAX_CERTIFICATE:
-        raise Malformed("public key: too large", code="too-large")
-    try:
-        key = serialization.load_der_public_key(der)
-    except _LIBRARY_ERRORS:
-        raise Malformed("public key: not a SubjectPublicKeyInfo in DER") from None
-    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
-        raise Malformed("public key: neither ECDSA nor RSA", code="unknown-key")
-    public = PublicKey(key)
-    if public.spki != der:
-        raise Malformed("public key: not in the one DER form")
-    return public
 
 
 def split(data: bytes, *, max_certificates: int = MAX_PATH) -> tuple[bytes, ...]:
@@ -318,19 +200,19 @@ def verify_ca_path(ders: tuple[bytes, ...], *, roots: frozenset[str], now: datet
 
 
 def _in_date(path: Path, now: datetime) -> None:
+    begins, ends = path.period
+    if begins <= now <= ends:
+        return
     for one in path.certificates:
-        if now < one.not_before:
-            raise Refused(
-                f"{one.subject}: valid from {one.not_before:%Y-%m-%dT%H:%M:%SZ}, "
-                f"asked at {now:%Y-%m-%dT%H:%M:%SZ}",
-                code="not-yet-valid",
-            )
-        if now > one.not_after:
-            raise Refused(
-                f"{one.subject}: valid until {one.not_after:%Y-%m-%dT%H:%M:%SZ}, "
-                f"asked at {now:%Y-%m-%dT%H:%M:%SZ}",
-                code="expired",
-            )
+        for code, word, at, fails in (
+            ("not-yet-valid", "from", one.not_before, now < one.not_before),
+            ("expired", "until", one.not_after, now > one.not_after),
+        ):
+            if fails:
+                raise Refused(
+                    f"{one.subject}: valid {word} {at:%Y-%m-%dT%H:%M:%SZ}, asked at {now:%Y-%m-%dT%H:%M:%SZ}",
+                    code=code,
+                )
 
 
 @functools.lru_cache(maxsize=256)
@@ -404,7 +286,7 @@ def _sound(one: Certificate, *, is_root: bool) -> None:
         known = isinstance(key.curve, _CURVES)
     if not known:
         raise Refused(f"{one.subject}: a key of unknown curve or size", code="bad-chain")
-    for extension in one.extensions:
+    for extension in one.extensions.values():
         if extension.critical and not isinstance(extension.value, _UNDERSTOOD):
             raise Refused(
                 f"{one.subject}: critical extension {extension.oid.dotted_string} is not understood",
@@ -413,9 +295,15 @@ def _sound(one: Certificate, *, is_root: bool) -> None:
 
 
 def _issued(subject: Certificate, issuer: Certificate) -> None:
+    """What the library's `verify_directly_issued_by` compares and verifies, by the bytes and the key at hand.
+
+    That would encode anew what was signed, and read the issuer's key again.
+    """
+    raw = subject.raw
     try:
-        # Compares the names, and the inner with the outer algorithm, before the signature.
-        subject.library.verify_directly_issued_by(issuer.library)
+        if raw.issuer != issuer.raw.subject or raw.algorithm != raw.inner_algorithm:
+            raise InvalidSignature
+        issuer.key.verify_signed(subject.library, raw.signed)
     except (InvalidSignature, *_LIBRARY_ERRORS):
         raise Refused(
             f"{subject.subject}: not issued and signed by {issuer.subject}", code="bad-chain"
@@ -456,19 +344,9 @@ def _marked(extended: x509.ExtendedKeyUsage, purpose: str) -> bool:
     return purpose in marks or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE.dotted_string in marks
 
 
-def unrecognized(one: Certificate, oid: str) -> bytes | None:
-    """The value (DER) of a vendor's own extension, or None when the certificate has none of that identifier."""
-    for extension in one.extensions:
-        if extension.oid.dotted_string == oid and isinstance(extension.value, x509.UnrecognizedExtension):
-            return extension.value.value
-    return None
-
-
 def _extension(one: Certificate, kind: type[_Kind]) -> _Kind | None:
-    for extension in one.extensions:
-        if isinstance(extension.value, kind):
-            return extension.value
-    return None
+    found = one.extensions.get(kind.oid.dotted_string)
+    return found.value if found and isinstance(found.value, kind) else None
 
 
 def _der_length(data: bytes, offset: int) -> int:
@@ -483,6 +361,31 @@ def _der_length(data: bytes, offset: int) -> int:
     if head[1] == 0x82 and head[2]:
         return 4 + int.from_bytes(head[2:4], "big")
     raise Malformed("certificates: length is not in DER, or beyond 65535 bytes")
+
+
+def _raw(der_bytes: bytes) -> Raw:
+    """Pieces of a certificate that the library has parsed: their places are known."""
+    ((_, whole, _),) = der.elements(der_bytes)
+    (_, body, signed), (_, _, algorithm), _ = der.elements(whole)
+    fields = [one for _, _, one in der.elements(body)]
+    first = fields[0][0] == der.CONTEXT | der.CONSTRUCTED  # the version, which the oldest have not
+    return Raw(signed, algorithm, fields[first + 1], fields[first + 2], fields[first + 4])
+
+
+# Texts of names by their DER: few authorities issue most certificates, and the library is slow at writing names.
+_NAMES: dict[bytes, str] = {}
+_MAX_NAMES = 512
+
+
+def name_text(encoded: bytes, name: Callable[[], x509.Name]) -> str:
+    """The text of the name `encoded` (DER), which `name` reads; fit for a terminal."""
+    text = _NAMES.get(encoded)
+    if text is None:
+        text = _plain(name().rfc4514_string())
+        if len(_NAMES) >= _MAX_NAMES:
+            _NAMES.clear()
+        _NAMES[encoded] = text
+    return text
 
 
 def _plain(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def join(label: str, *fields: bytes) -> bytes:
     """Return label and fields, each after its length as 8 big-endian bytes."""
-    out = bytearray()
+    parts: list[bytes] = []
     for field in (label.encode(), *fields):
-        out += len(field).to_bytes(8, "big") + field
-    return bytes(out)
+        parts += (len(field).to_bytes(8, "big"), field)
+    return b"".join(parts)

@@ -24,13 +24,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
-from strongroom.errors import EvidenceRefused, Malformed, Refused
+from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import azure_hcl, snp, tdx, tpm_quote
 from strongroom.model.binding import Preset
 from strongroom.model.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from strongroom.model.binding import Bound
@@ -75,7 +75,7 @@ class Quoted:
 
     hcl: azure_hcl.Hcl
     quote: tpm_quote.Quote
-    pcrs: dict[int, bytes]
+    pcrs: Mapping[int, bytes]
     hardware: Evidence
 
 
@@ -98,16 +98,13 @@ def attest(evidence: Evidence, *, binding: Bound) -> Quoted:
         )
     # 4 signature
     signature = tpm_quote.parse_signature(parts["signature"])
-    try:
-        tpm_quote.check_signature(signature, hcl.runtime.ak, quote.raw)
-    except Refused as cause:
-        raise EvidenceRefused(
-            "signature",
-            expected=f"a signature over the quote by {azure_hcl.AK} of the runtime data",
-            got=cause.message,
-            hint="quote and HCL report are of two TPMs, or of one before and after its reset",
-            source=_SPEC_TPM,
-        ) from None
+    tpm_quote.check_signature(
+        signature,
+        hcl.runtime.ak,
+        quote.raw,
+        by=f"{azure_hcl.AK} of the runtime data",
+        hint="quote and HCL report are of two TPMs, or of one before and after its reset",
+    )
     # 5 binding
     tpm_quote.check_binding(quote, binding)
     # 6 pcr-values

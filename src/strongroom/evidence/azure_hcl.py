@@ -25,12 +25,12 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from strongroom.crypto import x509
+from strongroom.crypto import public_key
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
-    from strongroom.crypto.x509 import PublicKey
+    from strongroom.crypto.public_key import PublicKey
 
 MAX_BYTES = 16 * 1024
 MAX_KEYS = 8
@@ -147,7 +147,7 @@ def _ak(keys: Any) -> PublicKey:
         raise Malformed(f"runtime data: {AK} is not RSA with exponent 65537", code="unknown-key")
     if not _MODULUS[0] <= len(modulus) <= _MODULUS[1] or modulus[0] < 0x80 or not modulus[-1] & 1:
         raise Malformed(f"runtime data: {AK} is not RSA of 2048 to 4096 bits", code="unknown-key")
-    return x509.key_of_modulus(int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big"))
+    return public_key.key_of_modulus(int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big"))
 
 
 def _settings(value: Any) -> dict[str, str | int | bool]:

@@ -22,7 +22,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest, x509
+from strongroom.crypto import digest, public_key
 from strongroom.encoding import cbor
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import cose
@@ -104,7 +104,7 @@ class Realm:
     challenge: bytes
     personalization: bytes
     algorithm: str
-    key: x509.PublicKey
+    key: public_key.PublicKey
     key_bytes: bytes
     key_algorithm: str
     initial: bytes
@@ -220,18 +220,18 @@ def _algorithm(source: cbor.Map, key: int) -> str:
     return name
 
 
-def _key(data: bytes, *, current: bool) -> x509.PublicKey:
+def _key(data: bytes, *, current: bool) -> public_key.PublicKey:
     """The realm's attestation key, P-384: a raw point in the first profile, a COSE_Key in the current one."""
     if not current:
         if len(data) != 97 or data[0] != 4:
             raise Malformed("cca realm token: its key is no uncompressed point of P-384", code="unknown-key")
-        return x509.key_of_point("secp384r1", data[1:49], data[49:])
+        return public_key.key_of_point("secp384r1", data[1:49], data[49:])
     source = cbor.Map(cbor.loads(data, "cca realm key"), "cca realm key")
     source.integer(1, low=2, high=2)  # EC2
     source.integer(-1, low=2, high=2)  # P-384
     x, y = source.data(-2, low=48, high=48), source.data(-3, low=48, high=48)
     source.done()
-    return x509.key_of_point("secp384r1", x, y)
+    return public_key.key_of_point("secp384r1", x, y)
 
 
 def verify(
@@ -246,7 +246,7 @@ def verify(
     # 1 parts
     _check_parts(evidence, endorsements)
     platform, realm = parse(evidence.parts[PART])
-    key = x509.key_of_spki(endorsements.parts[PLATFORM_KEY])
+    key = public_key.key_of_spki(endorsements.parts[PLATFORM_KEY])
     # 2 root
     root = digest.sha256(endorsements.parts[PLATFORM_KEY])
     if root not in roots:
@@ -286,7 +286,7 @@ def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
         )
 
 
-def _check_signature(check: str, signed: cose.Sign1, key: x509.PublicKey) -> None:
+def _check_signature(check: str, signed: cose.Sign1, key: public_key.PublicKey) -> None:
     try:
         cose.check(signed, key)
     except Refused as cause:

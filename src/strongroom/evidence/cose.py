@@ -14,7 +14,7 @@ from strongroom.encoding import cbor
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
-    from strongroom.crypto.x509 import PublicKey
+    from strongroom.crypto.public_key import PublicKey
 
 ES256 = -7
 ES384 = -35

@@ -31,10 +31,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from strongroom.crypto import digest, x509
+from strongroom.crypto import digest, public_key
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import dcap_collateral, dcap_pck, dcap_quote
-from strongroom.evidence.dcap_kept import Kept
+from strongroom.evidence.kept import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ NOT_CHECKED = (
 class Platform:
     """A verified platform: the attestation key that its quoting enclave certified. Compared by identity."""
 
-    key: x509.PublicKey
+    key: public_key.PublicKey
     qe: SgxReport
     pck: PckChain
     window: Window
@@ -236,7 +236,7 @@ def _platform(quote: Quote, brought: bytes | None, roots: frozenset[str], now: d
             source=SPEC_QUOTE,
         )
     point = certified.attestation_key
-    key = x509.key_of_point("secp256r1", point[:32], point[32:])
+    key = public_key.key_of_point("secp256r1", point[:32], point[32:])
     return Platform(key, qe, pck, dcap_pck.Window(*pck.spans), _machine(pck), _platform_facts(pck, qe))
 
 

@@ -56,7 +56,12 @@ def verify(inputs: tuple[bytes, ...], *, roots: frozenset[str], now: datetime) -
     """Verify the endorsements, in the order of `REQUIRED`, each by its own signatures and dates."""
     tcb_info, tcb_chain, identity, identity_chain, root_list, pck_list, pck_chain = inputs
     tcb_path = dcap_pck.tcb_signer(tcb_chain, what="tcb-info", roots=roots, now=now)
-    qe_path = dcap_pck.tcb_signer(identity_chain, what="qe-identity", roots=roots, now=now)
+    # Intel signs both with one key: the chain is verified twice only where two came.
+    qe_path = (
+        tcb_path
+        if identity_chain == tcb_chain
+        else dcap_pck.tcb_signer(identity_chain, what="qe-identity", roots=roots, now=now)
+    )
     ca_path = dcap_pck.ca_chain(pck_chain, what="pck-crl", roots=roots, now=now)
     for path in (qe_path, ca_path):
         if path.root.spki_digest != tcb_path.root.spki_digest:

@@ -282,8 +282,7 @@ def _misnamed(what: str, one: x509.Certificate, name: str) -> EvidenceRefused:
 
 
 def _profile(what: str, one: x509.Certificate) -> None:
-    present = {extension.oid.dotted_string for extension in one.extensions}
-    missing = [oid for oid in _PROFILE if oid not in present]
+    missing = [oid for oid in _PROFILE if oid not in one.extensions]
     if missing or one.key.kind != _KEY:
         raise EvidenceRefused(
             f"{what}.path",
@@ -298,7 +297,7 @@ def _span(what: str, one: x509.Certificate) -> Span:
 
 
 def _extension(leaf: x509.Certificate) -> PckExtension:
-    raw = x509.unrecognized(leaf, _SGX_EXTENSIONS)
+    raw = leaf.extension(_SGX_EXTENSIONS)
     if raw is None:
         raise Malformed("PCK certificate: without Intel's SGX extensions")
     return parse_extension(raw)

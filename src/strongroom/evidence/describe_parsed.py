@@ -10,7 +10,7 @@ import dataclasses
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest, x509
+from strongroom.crypto import digest, public_key, x509
 from strongroom.encoding import fields, pem
 from strongroom.evidence import (
     azure_hcl,
@@ -61,12 +61,12 @@ def lines(found: object) -> Lines:
 
 
 def _walk(at: str, value: object, depth: int) -> Iterator[tuple[str, str]]:
-    if isinstance(value, x509.PublicKey):
-        yield at, f"{value.kind}, {x509.key_digest(value)}"
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type) and depth < _MAX_DEPTH:
-        for one in dataclasses.fields(value):
-            if one.name not in _RAW:
-                yield from _walk(f"{at}.{one.name}" if at else one.name, getattr(value, one.name), depth + 1)
+    if isinstance(value, public_key.PublicKey):
+        yield at, f"{value.kind}, {public_key.key_digest(value)}"
+    elif (names := _names(value)) and depth < _MAX_DEPTH:
+        for name in names:
+            if name not in _RAW:
+                yield from _walk(f"{at}.{name}" if at else name, getattr(value, name), depth + 1)
     elif isinstance(value, dict) and depth < _MAX_DEPTH:
         for key, item in value.items():
             yield from _walk(f"{at}[{key}]", item, depth + 1)
@@ -77,6 +77,13 @@ def _walk(at: str, value: object, depth: int) -> Iterator[tuple[str, str]]:
             yield from _walk(f"{at}[{index}]", item, depth + 1)
     else:
         yield at, _shown(value)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """The names of the fields of a dataclass or of a named tuple; of anything else none."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return tuple(one.name for one in dataclasses.fields(value))
+    return getattr(value, "_fields", ()) if isinstance(value, tuple) else ()
 
 
 def _shown(value: object) -> str:

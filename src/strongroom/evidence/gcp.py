@@ -24,18 +24,19 @@ believe Google. That the memory is closed to Google is proved by a TDX quote or 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from strongroom.crypto import digest, x509
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import ccel, eventlog_efi, gcp_instance, snp, tdx, tpm_quote
 from strongroom.evidence import roots as pinned
+from strongroom.evidence.kept import Long
 from strongroom.model.claims import Claims
 from strongroom.model.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from strongroom.model.binding import Bound
@@ -52,7 +53,8 @@ PARTS = {
 LOG, TD_QUOTE, TD_LOG, SNP_REPORT = "event-log", "td-quote", "ccel", "snp-report"
 MAX_REPORT = 64 * 1024
 CONTRACT_PCR = 12
-_OPTIONAL = {
+_LIMITS = {
+    **PARTS,
     LOG: eventlog_efi.MAX_LOG,
     TD_QUOTE: MAX_REPORT,
     TD_LOG: ccel.MAX_LOG,
@@ -66,6 +68,7 @@ _HARDWARE: dict[str, tuple[str, Callable[..., Claims], dict[str, str]]] = {
 
 UNSHIELDED = "that the instance's memory is closed to Google: no TDX quote and no SNP report was given"
 UNTIED = "that the hardware's report and the TPM are of one instance: both answer one nonce; nothing signed says more"
+NOT_FRESH = "that the quote is fresh: no extra data were expected in it"
 NOT_CHECKED = (
     "that the attestation key lives in the TPM of a given endorsement key: Google, who makes both, vouches for it",
     "revocation: Google's certificates of attestation keys name no list",
@@ -98,84 +101,100 @@ def verify(
     such a report.
     """
     # 1 parts
-    _check_parts(evidence, endorsements)
+    report = _check_parts(evidence, endorsements)
     parts = evidence.parts
     # 2 chain
     path = _chain(parts["ak-certificate"], parts["issuers"], roots, now)
     # 3 instance
-    instance, stated = _stated(path.leaf.der, path.root.der)
+    _stated(path.leaf.der, path.root.der)
     # 4 quote
     quote = tpm_quote.parse_quote(parts["quote"])
     # 5 signature
     signature = tpm_quote.parse_signature(parts["signature"])
-    _check_signature(signature, path.leaf.key, quote.raw)
+    tpm_quote.check_signature(signature, path.leaf.key, quote.raw)
     # 6 binding
     tpm_quote.check_binding(quote, binding)
     # 7 pcr-values
     pcrs = tpm_quote.check_pcrs(quote, signature, parts["pcrs"])
     # 8 event-log
-    log = parts.get(LOG)
-    boot = {} if log is None else eventlog_efi.explain(log, quote.bank, pcrs)
+    log = None if LOG not in parts else Long(parts[LOG])
+    machine = _Machine(path.leaf.der, path.root.der, quote.firmware, quote.bank, quote.selection)
+    contract = _contract(quote.bank, pcrs, binding)
+    unasked = () if quote.extra_data else (NOT_FRESH,)
+    kept, boot = _measured(machine, parts["pcrs"], log, contract, unasked)
+    claims = kept.again(
+        {
+            "tpm.clock_ms": quote.clock,
+            "tpm.reset_count": quote.reset_count,
+            "tpm.restart_count": quote.restart_count,
+            "tpm.clock_safe": quote.safe,
+        }
+    )
     # 9 hardware
-    hardware = _hardware(evidence, endorsements, binding=binding, roots=roots, now=now)
-    found = _Found(path=path, instance=instance, stated=stated, quote=quote, pcrs=pcrs, boot=boot)
-    contract = _contract(found, binding)
-    return _claims(found, contract) if hardware is None else _shielded(found, contract, hardware)
+    if report is None:
+        return claims
+    hardware = _hardware(report, evidence, endorsements, binding=binding, roots=roots, now=now)
+    return _shielded(claims, boot, hardware)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """What checks 2 to 8 found."""
+class _Machine(NamedTuple):
+    """Whose PCRs, and which: certificates (DER) of a verified path, what the quote says but for its clock."""
 
-    path: x509.Path
-    instance: gcp_instance.Instance
-    stated: dict[str, str | int | bool]
-    quote: tpm_quote.Quote
-    pcrs: dict[int, bytes]
-    boot: dict[str, str | int | bool]
+    leaf: bytes
+    root: bytes
+    firmware: int
+    bank: str
+    selection: tuple[int, ...]
 
 
-def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
-    given = evidence.parts.keys()
-    report = given & _HARDWARE.keys()
-    if (
-        not PARTS.keys() <= given <= PARTS.keys() | _OPTIONAL.keys()
-        or len(report) > 1
-        or (TD_LOG in given and TD_QUOTE not in given)
-    ):
+def _check_parts(evidence: Evidence, endorsements: Endorsements) -> str | None:
+    """The part that holds the hardware's report, None where there is none."""
+    parts = evidence.parts
+    known, report = _named(frozenset(parts))
+    if not known:
         raise EvidenceRefused(
             "parts",
             expected=f"{', '.join(sorted(PARTS))}; perhaps {LOG}; perhaps {TD_QUOTE} ({TD_LOG} with it) or {SNP_REPORT}",
-            got=", ".join(sorted(given))[:400] or "nothing",
+            got=", ".join(sorted(parts))[:400] or "nothing",
         )
-    for name, part in evidence.parts.items():
-        limit = PARTS.get(name) or _OPTIONAL[name]
-        if len(part) > limit:
+    for name, part in parts.items():
+        if len(part) > _LIMITS[name]:
             raise Malformed(
-                f"{TEE} evidence: {name}: {len(part)} bytes, at most {limit} allowed", code="too-large"
+                f"{TEE} evidence: {name}: {len(part)} bytes, at most {_LIMITS[name]} allowed",
+                code="too-large",
             )
-    if endorsements.parts and not report:
+    if endorsements.parts and report is None:
         raise EvidenceRefused(
             "parts", expected="no endorsements", got=", ".join(sorted(endorsements.parts))[:400]
         )
+    return report
+
+
+@functools.lru_cache(maxsize=16)
+def _named(given: frozenset[str]) -> tuple[bool, str | None]:
+    """Whether evidence may consist of parts with these names, and which of them holds the hardware's report."""
+    reports = given & _HARDWARE.keys()
+    known = (
+        PARTS.keys() <= given <= _LIMITS.keys()
+        and len(reports) <= 1
+        and (TD_LOG not in given or TD_QUOTE in given)
+    )
+    return known, next(iter(reports), None)
 
 
 def _hardware(
+    report: str,
     evidence: Evidence,
     endorsements: Endorsements,
     *,
     binding: Bound,
     roots: frozenset[str],
     now: datetime,
-) -> Claims | None:
-    """Claims of the TDX quote or the SNP report among the parts, None where there is neither."""
-    for part, (tee, verifier, names) in _HARDWARE.items():
-        if part in evidence.parts:
-            inner = {name: evidence.parts[ours] for ours, name in names.items() if ours in evidence.parts}
-            return verifier(
-                Evidence(tee=tee, parts=inner), endorsements, binding=binding, roots=roots, now=now
-            )
-    return None
+) -> Claims:
+    """Claims of the TDX quote or the SNP report in the part `report`."""
+    tee, verifier, names = _HARDWARE[report]
+    inner = {name: evidence.parts[ours] for ours, name in names.items() if ours in evidence.parts}
+    return verifier(Evidence(tee=tee, parts=inner), endorsements, binding=binding, roots=roots, now=now)
 
 
 def _chain(leaf: bytes, issuers: bytes, roots: frozenset[str], now: datetime) -> x509.Path:
@@ -225,24 +244,10 @@ def _stated(leaf: bytes, root: bytes) -> tuple[gcp_instance.Instance, dict[str, 
     }
 
 
-def _check_signature(
-    signature: tpm_quote.EcdsaSignature | tpm_quote.RsaSignature, key: x509.PublicKey, quote: bytes
-) -> None:
-    try:
-        tpm_quote.check_signature(signature, key, quote)
-    except Refused as cause:
-        raise EvidenceRefused(
-            "signature",
-            expected="a signature over the quote by the certified attestation key",
-            got=cause.message,
-            source=_SPEC_TPM,
-        ) from None
-
-
-def _contract(found: _Found, binding: Bound) -> str | None:
+def _contract(bank: str, pcrs: Mapping[int, bytes], binding: Bound) -> str | None:
     """The contract that PCR 12 was extended with, once and first, as in local rooms (SHA-256 bank)."""
-    value = found.pcrs.get(CONTRACT_PCR, b"")
-    if found.quote.bank != "sha256" or not any(value):
+    value = pcrs.get(CONTRACT_PCR, tpm_quote.ZERO)
+    if bank != "sha256" or value == tpm_quote.ZERO:
         return None
     try:
         contract = binding.value("contract")
@@ -251,53 +256,56 @@ def _contract(found: _Found, binding: Bound) -> str | None:
     return digest.text(contract) if value == tpm_quote.extend(tpm_quote.ZERO, contract) else None
 
 
-def _claims(found: _Found, contract: str | None) -> Claims:
-    """Claims of the virtual TPM alone."""
-    path, instance, quote = found.path, found.instance, found.quote
-    values = {index: value.hex() for index, value in found.pcrs.items()}
-    facts: dict[str, str | int | bool] = {
-        **found.stated,
-        "tpm.bank": quote.bank,
-        "tpm.clock_ms": quote.clock,
-        "tpm.reset_count": quote.reset_count,
-        "tpm.restart_count": quote.restart_count,
-        "tpm.clock_safe": quote.safe,
-        "tpm.firmware": f"{quote.firmware:016x}",
-        **{_FACTS[index]: value for index, value in values.items()},
-        **found.boot,
-    }
-    unasked = () if quote.extra_data else ("that the quote is fresh: no extra data were expected in it",)
-    unlogged = () if found.boot else ("what the firmware measured: no event log was given",)
-    return Claims(
+@functools.lru_cache(maxsize=64)
+def _measured(
+    machine: _Machine, values: bytes, log: Long | None, contract: str | None, unasked: tuple[str, ...]
+) -> tuple[Claims, frozenset[str]]:
+    """Check 8, and the virtual TPM's claims but for the quote's clock; besides, the names of what the log told.
+
+    Of all this nothing is new in the next quote of a machine: kept by exact bytes. A refusal is never kept.
+    """
+    bank = machine.bank
+    pcrs = tpm_quote.split_pcrs(values, machine.selection, tpm_quote.BANKS[bank])
+    boot = {} if log is None else eventlog_efi.explain(log.data, bank, pcrs)
+    instance, stated = _stated(machine.leaf, machine.root)
+    root = x509.kept(machine.root).spki_digest
+    shown = {index: value.hex() for index, value in pcrs.items()}
+    unlogged = () if boot else ("what the firmware measured: no event log was given",)
+    claims = Claims(
         tee=TEE,
         # Google's test machines have certificates of the same authority.
-        simulated=not (pinned.is_hardware(TEE, path.root.spki_digest) and instance.production),
-        root=path.root.spki_digest,
-        machine=path.leaf.spki_digest,
+        simulated=not (pinned.is_hardware(TEE, root) and instance.production),
+        root=root,
+        machine=x509.kept(machine.leaf).spki_digest,
         contract=contract,
-        registers=_registers(found, values, contract),
+        registers=_registers(bank, shown, contract),
         debug=False,
         memory_guard=False,
-        facts=facts,
+        facts={
+            **stated,
+            "tpm.bank": bank,
+            "tpm.firmware": f"{machine.firmware:016x}",
+            **{_FACTS[index]: value for index, value in shown.items()},
+            **boot,
+        },
         not_checked=(UNSHIELDED, *NOT_CHECKED, *unasked, *unlogged),
         tcb={"gce.security": instance.security_version},
     )
+    return claims, frozenset(boot)
 
 
-def _shielded(found: _Found, contract: str | None, hardware: Claims) -> Claims:
+def _shielded(tpm: Claims, boot: frozenset[str], hardware: Claims) -> Claims:
     """Claims of the hardware's report and the virtual TPM together: root, machine and status are the hardware's."""
-    tpm = _claims(found, contract)
     kept = tuple(line for line in tpm.not_checked if line != UNSHIELDED)
     return replace(
         hardware,
         tee=TEE,
         simulated=hardware.simulated or tpm.simulated,
-        contract=hardware.contract or contract,
+        contract=hardware.contract or tpm.contract,
         registers={**hardware.registers, **tpm.registers},
         # Where both have logs, what the TPM's proves is told under the TPM's name.
         facts={
-            **{name: value for name, value in tpm.facts.items() if name not in found.boot},
-            **{f"tpm.{name}": value for name, value in found.boot.items()},
+            **{f"tpm.{name}" if name in boot else name: value for name, value in tpm.facts.items()},
             **hardware.facts,
             "hardware": hardware.tee,
         },
@@ -306,12 +314,12 @@ def _shielded(found: _Found, contract: str | None, hardware: Claims) -> Claims:
     )
 
 
-def _registers(found: _Found, values: dict[int, str], contract: str | None) -> dict[str, str]:
+def _registers(bank: str, shown: dict[int, str], contract: str | None) -> dict[str, str]:
     """The quoted ones of PCRs 0 to 7, and every other that was extended; not PCR 12 where it holds the contract alone."""
-    size = tpm_quote.BANKS[found.quote.bank]
-    blank = (bytes(size), b"\xff" * size)
+    digits = 2 * tpm_quote.BANKS[bank]
+    blank = ("0" * digits, "f" * digits)
     return {
-        _REGISTERS[index]: values[index]
-        for index, value in found.pcrs.items()
+        _REGISTERS[index]: value
+        for index, value in shown.items()
         if (index in _BOOT_PCRS or value not in blank) and not (contract and index == CONTRACT_PCR)
     }

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest, x509
+from strongroom.crypto import digest, public_key, x509
 from strongroom.encoding import cbor
 from strongroom.errors import EvidenceRefused, Refused
 from strongroom.evidence import cose
@@ -189,7 +189,7 @@ def _chain(document: Document, roots: frozenset[str]) -> x509.Path:
         ) from None
 
 
-def _check_signature(document: Document, key: x509.PublicKey) -> None:
+def _check_signature(document: Document, key: public_key.PublicKey) -> None:
     try:
         cose.check(document.signed, key)
     except Refused as cause:

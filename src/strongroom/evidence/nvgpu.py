@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import ocsp, x509
+from strongroom.crypto import ocsp, public_key, x509
 from strongroom.errors import EvidenceRefused, Refused
 from strongroom.evidence import nvgpu_dice, nvgpu_spdm
 from strongroom.evidence import roots as pinned
@@ -199,7 +199,7 @@ def _model(leaf: x509.Certificate) -> str:
     )
 
 
-def _check_signature(report: Report, key: x509.PublicKey) -> None:
+def _check_signature(report: Report, key: public_key.PublicKey) -> None:
     try:
         if key.kind != "secp384r1":
             raise Refused(f"the key is {key.kind}", code="wrong-key")

@@ -104,15 +104,44 @@ def verify(
         )
     # 4 signature
     signature = tpm_quote.parse_signature(parts["signature"])
-    _check_signature(signature, path.leaf.key, quote.raw)
+    tpm_quote.check_signature(signature, path.leaf.key, quote.raw)
     # 5 binding
     tpm_quote.check_binding(quote, binding)
     # 6 pcr-values
-    pcrs = tpm_quote.check_pcrs(quote, signature, parts["pcrs"])
+    tpm_quote.check_pcrs(quote, signature, parts["pcrs"])
+    # 7 launch, 8 contract
+    claims = _launched(
+        path.leaf.der,
+        path.root.der,
+        parts["launch-record"],
+        parts["event-log"],
+        parts["pcrs"],
+        binding.value("contract"),
+        quote.firmware,
+    )
+    return claims.again(
+        {
+            "clock_ms": quote.clock,
+            "reset_count": quote.reset_count,
+            "restart_count": quote.restart_count,
+            "clock_safe": quote.safe,
+        }
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _launched(
+    leaf: bytes, root: bytes, record: bytes, log: bytes, values: bytes, contract: bytes, firmware: int
+) -> Claims:
+    """Checks 7 and 8, and the claims but for the quote's clock.
+
+    leaf, root: of a verified path. values: the quoted ones of `SELECTION`. Of all this nothing is new in the next quote
+    of a room: kept by exact bytes. A refusal is never kept.
+    """
+    pcrs = tpm_quote.split_pcrs(values, SELECTION)
     # 7 launch
-    record = _check_launch(parts["launch-record"], parts["event-log"], pcrs)
+    parsed = _check_launch(record, log, pcrs)
     # 8 contract
-    contract = binding.value("contract")
     bound = tpm_quote.extend(tpm_quote.ZERO, contract)
     if pcrs[CONTRACT_PCR] != bound:
         raise EvidenceRefused(
@@ -122,21 +151,21 @@ def verify(
             hint="the room was started under another contract, or measured something else before it",
             source="model/evidence.py",
         )
-    return _claims(path, quote, pcrs, record, digest.text(contract))
+    return _claims(x509.kept(leaf), x509.kept(root), pcrs, parsed, digest.text(contract), firmware)
 
 
 def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
-    if evidence.parts.keys() != PARTS.keys():
+    parts = evidence.parts
+    if parts.keys() != PARTS.keys():
         raise EvidenceRefused(
             "parts",
             expected=", ".join(sorted(PARTS)),
-            got=", ".join(sorted(evidence.parts))[:400] or "nothing",
+            got=", ".join(sorted(parts))[:400] or "nothing",
         )
     for name, limit in PARTS.items():
-        if len(evidence.parts[name]) > limit:
+        if len(parts[name]) > limit:
             raise Malformed(
-                f"{TEE} evidence: {name}: {len(evidence.parts[name])} bytes, at most {limit} allowed",
-                code="too-large",
+                f"{TEE} evidence: {name}: {len(parts[name])} bytes, at most {limit} allowed", code="too-large"
             )
     if endorsements.parts:
         raise EvidenceRefused(
@@ -156,20 +185,6 @@ def _chain(leaf: bytes, issuers: bytes, roots: frozenset[str], now: datetime) ->
             hint="the node's certificates and the roots that the contract names do not belong together, "
             "or the certificate needs renewal",
             source="RFC 5280, section 6; TCG EK Credential Profile",
-        ) from None
-
-
-def _check_signature(
-    signature: tpm_quote.EcdsaSignature | tpm_quote.RsaSignature, key: x509.PublicKey, quote: bytes
-) -> None:
-    try:
-        tpm_quote.check_signature(signature, key, quote)
-    except Refused as cause:
-        raise EvidenceRefused(
-            "signature",
-            expected="a signature over the quote by the certified attestation key",
-            got=cause.message,
-            source=_SPEC_TPM,
         ) from None
 
 
@@ -242,29 +257,26 @@ def _boot_aggregates(values: dict[int, bytes]) -> tuple[bytes, ...]:
 
 
 def _claims(
-    path: x509.Path,
-    quote: tpm_quote.Quote,
+    ak: x509.Certificate,
+    root: x509.Certificate,
     pcrs: dict[int, bytes],
     record: launch.LaunchRecord,
     contract: str,
+    firmware: int,
 ) -> Claims:
     facts: dict[str, str | int | bool] = {
-        "clock_ms": quote.clock,
-        "reset_count": quote.reset_count,
-        "restart_count": quote.restart_count,
-        "clock_safe": quote.safe,
-        "tpm_firmware": f"{quote.firmware:016x}",
-        "ak_subject": path.leaf.subject,
-        "ak_key": path.leaf.key.kind,
-        "ak_serial": f"{path.leaf.serial:x}",
-        "root_subject": path.root.subject,
+        "tpm_firmware": f"{firmware:016x}",
+        "ak_subject": ak.subject,
+        "ak_key": ak.key.kind,
+        "ak_serial": f"{ak.serial:x}",
+        "root_subject": root.subject,
     }
     facts.update({f"pcr_{index}": value.hex() for index, value in pcrs.items()})
     return Claims(
         tee=TEE,
-        simulated=not pinned.is_hardware(TEE, path.root.digest),
-        root=path.root.digest,
-        machine=path.leaf.spki_digest,
+        simulated=not pinned.is_hardware(TEE, root.digest),
+        root=root.digest,
+        machine=ak.spki_digest,
         contract=contract,
         registers=record.reference(),
         debug=False,

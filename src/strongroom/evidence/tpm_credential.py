@@ -19,14 +19,14 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import tpm_wrap, x509
+from strongroom.crypto import public_key, tpm_wrap
 from strongroom.encoding.reader import Reader
 from strongroom.errors import Conflict, Malformed, Misuse, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from strongroom.crypto.x509 import PublicKey
+    from strongroom.crypto.public_key import PublicKey
 
 MAX_PUBLIC = 1024
 MAX_CREDENTIAL = 32
@@ -167,7 +167,8 @@ def enrol(
     if len(credential) < 16 or not hmac.compare_digest(credential, answer):
         raise Refused("the credential was not recovered: these keys are not of one TPM", code="not-activated")
     enrolment = Enrolment(
-        endorsement_key=x509.key_digest(endorsement.key), attestation_key=x509.key_digest(attestation.key)
+        endorsement_key=public_key.key_digest(endorsement.key),
+        attestation_key=public_key.key_digest(attestation.key),
     )
     for name, one in known.items():
         if (name == machine) != (one.endorsement_key == enrolment.endorsement_key):
@@ -210,7 +211,7 @@ def _rsa(reader: Reader) -> PublicKey:
     modulus = int.from_bytes(_sized(reader, 512), "big")
     if bits not in _RSA_BITS or modulus.bit_length() != bits:
         raise Malformed("TPM public area: an RSA key that is not of 2048 to 4096 bits", code="unknown-key")
-    return x509.key_of_modulus(modulus, exponent or 65537)
+    return public_key.key_of_modulus(modulus, exponent or 65537)
 
 
 def _ecc(reader: Reader) -> PublicKey:
@@ -221,7 +222,7 @@ def _ecc(reader: Reader) -> PublicKey:
         )
     size = _COORDINATES[curve]
     x, y = (_sized(reader, size).rjust(size, b"\0") for _ in range(2))
-    return x509.key_of_point(curve, x, y)
+    return public_key.key_of_point(curve, x, y)
 
 
 def _sized(reader: Reader, limit: int) -> bytes:

@@ -3,7 +3,8 @@
 Specs: TCG TPM 2.0 Library, Part 1: Architecture, 32.3 (what a quote digests); Part 2: Structures, 10.12
 (attestation) and 11.3 (signatures). Shared by every TEE whose evidence holds a TPM quote. Parsing believes
 nothing; `check_signature`, `check_binding` and `check_pcrs` are the only judgements here. One bank a quote,
-SHA-256 or SHA-384.
+SHA-256 or SHA-384. What comes again from quote to quote (the selection with its digest, the values of the
+PCRs) is read once and kept by its exact bytes.
 
 TPMS_ATTEST  magic u32 = ff 54 43 47 (made inside a TPM)   type u16 = 8018 (quote)
              qualifiedSigner TPM2B_NAME    extraData TPM2B_DATA
@@ -17,14 +18,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
-from strongroom.encoding.reader import Reader
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 
 if TYPE_CHECKING:
-    from strongroom.crypto.x509 import PublicKey
+    from collections.abc import Mapping
+
+    from strongroom.crypto.public_key import PublicKey
     from strongroom.model.binding import Bound
 
 MAX_QUOTE = 1024
@@ -49,16 +51,30 @@ _BITMAP = 3
 _DIGESTS = frozenset(BANKS.values())
 _HEAD = struct.Struct(">IHH")
 _SIZE = struct.Struct(">H")
-_CLOCK = struct.Struct(">QIIBQI")
+_CLOCK = struct.Struct(">QIIBQ")
+_COUNT = struct.Struct(">I")
 _BANK = struct.Struct(">HB3s")
+_SCHEME = struct.Struct(">HHH")
 _MAX_ECC = 48
-_MAX_RSA = 1024
+_SCHEMES = {
+    _ECDSA: _MAX_ECC,
+    _RSASSA: 1024,
+    _RSAPSS: 1024,
+}  # and the most bytes that a part of a signature has
+_SPEC_ATTEST = "TCG TPM 2.0 Library, Part 2"
 _SPEC = "TCG TPM 2.0 Library, Part 1, 32.3"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Quote:
-    """A parsed TPMS_ATTEST of type quote.
+class Quoted(NamedTuple):
+    """The end of a quote: the bank, the PCR numbers in ascending order, the digest (32 or 48 bytes) over their values."""
+
+    bank: str
+    selection: tuple[int, ...]
+    digest: bytes
+
+
+class Quote(NamedTuple):
+    """A parsed TPMS_ATTEST of type quote. (Named tuples, here and below: one is made of every quote that is judged.)
 
     extra_data: what the caller had signed along. clock: milliseconds that the TPM has run. bank: `sha256` or
     `sha384`. selection: PCR numbers in ascending order. pcr_digest: over their values, 32 or 48 bytes.
@@ -76,8 +92,7 @@ class Quote:
     pcr_digest: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class EcdsaSignature:
+class EcdsaSignature(NamedTuple):
     """ECDSA over `hash`: two integers, not yet range-checked."""
 
     r: int
@@ -85,8 +100,7 @@ class EcdsaSignature:
     hash: str = "sha256"
 
 
-@dataclass(frozen=True, kw_only=True)
-class RsaSignature:
+class RsaSignature(NamedTuple):
     """RSASSA-PKCS1-v1_5, or RSASSA-PSS where `pss`, over `hash`."""
 
     raw: bytes
@@ -99,69 +113,117 @@ def parse_quote(data: bytes) -> Quote:
     if len(data) > MAX_QUOTE:
         raise Malformed(f"quote: {len(data)} bytes, at most {MAX_QUOTE} allowed", code="too-large")
     try:
-        magic, kind, size = _HEAD.unpack_from(data)
+        magic, kind, name = _HEAD.unpack_from(data)
         if magic != _MAGIC:
             raise Malformed("quote: magic is not that of a structure made inside a TPM", code="bad-magic")
         if kind != _QUOTE:
             raise Malformed("quote: an attestation of another type", code="wrong-type")
-        offset = _HEAD.size + _at_most(size, "qualified signer", _MAX_NAME)
-        (size,) = _SIZE.unpack_from(data, offset)
-        start, offset = offset + 2, offset + 2 + _at_most(size, "extra data", _MAX_EXTRA)
-        clock, reset_count, restart_count, safe, firmware, count = _CLOCK.unpack_from(data, offset)
-        extra_data = data[start:offset]
+        (extra,) = _SIZE.unpack_from(data, _HEAD.size + name)
+        if name > _MAX_NAME or extra > _MAX_EXTRA:
+            raise Malformed(
+                f"quote: a signer of {name} bytes and extra data of {extra}, at most {_MAX_NAME} and {_MAX_EXTRA} allowed",
+                code="too-large",
+            )
+        start = _HEAD.size + name + _SIZE.size
+        offset = start + extra
+        clock, reset_count, restart_count, safe, firmware = _CLOCK.unpack_from(data, offset)
         if safe > 1:
             raise Malformed("quote: the clock's safe flag is neither 0 nor 1", code="bad-value")
-        bank, selection, offset = _selection(data, offset + _CLOCK.size, count)
-        (size,) = _SIZE.unpack_from(data, offset)
+        bank, selection, pcr_digest = _quoted(data[offset + _CLOCK.size :])
     except struct.error:
         raise Malformed("quote: cut short", code="truncated") from None
-    pcr_digest = data[offset + 2 :]
-    if len(pcr_digest) != size:
+    return Quote(
+        data,
+        data[start:offset],
+        clock,
+        reset_count,
+        restart_count,
+        safe == 1,
+        firmware,
+        bank,
+        selection,
+        pcr_digest,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _quoted(tail: bytes) -> Quoted:
+    """What follows the clock: the one bank of which PCRs are selected, which, and their digest, to the last byte.
+
+    Banks of which no PCR is selected are passed over.
+    """
+    (count,) = _COUNT.unpack_from(tail)
+    if not 0 < count <= _MAX_BANKS:
+        raise Malformed(f"quote: {count} PCR selections", code="bad-selection")
+    offset = _COUNT.size
+    chosen: list[tuple[str | None, bytes]] = []
+    for _ in range(count):
+        algorithm, size, bitmap = _BANK.unpack_from(tail, offset)
+        if size != _BITMAP:
+            raise Malformed("quote: a selection is not of 24 PCRs", code="bad-selection")
+        if any(bitmap):
+            chosen.append((_HASHES.get(algorithm), bitmap))
+        offset += _BANK.size
+    bank, bitmap = chosen[0] if len(chosen) == 1 else (None, b"")
+    if bank is None:
+        raise Malformed("quote: expected PCRs of one bank, SHA-256 or SHA-384", code="bad-selection")
+    (size,) = _SIZE.unpack_from(tail, offset)
+    digest = tail[offset + _SIZE.size :]
+    if len(digest) != size:
         raise Malformed("quote: it does not end with its PCR digest", code="trailing-bytes")
     if size not in _DIGESTS:
         raise Malformed("quote: the PCR digest is not 32 or 48 bytes", code="bad-value")
-    return Quote(
-        raw=data,
-        extra_data=extra_data,
-        clock=clock,
-        reset_count=reset_count,
-        restart_count=restart_count,
-        safe=bool(safe),
-        firmware=firmware,
-        bank=bank,
-        selection=selection,
-        pcr_digest=pcr_digest,
-    )
+    bits = int.from_bytes(bitmap, "little")
+    selection = tuple(index for index in range(8 * _BITMAP) if bits >> index & 1)
+    return Quoted(bank, selection, digest)
 
 
 def parse_signature(data: bytes) -> EcdsaSignature | RsaSignature:
     """Parse TPMT_SIGNATURE bytes: ECDSA, RSASSA or RSAPSS, SHA-256 or SHA-384. Raises `Malformed`."""
     if len(data) > MAX_SIGNATURE:
         raise Malformed(f"signature: {len(data)} bytes, at most {MAX_SIGNATURE} allowed", code="too-large")
-    reader = Reader(data, "signature")
-    scheme, hash_name = reader.u16(), _HASHES.get(reader.u16())
-    if scheme not in (_ECDSA, _RSASSA, _RSAPSS) or hash_name is None:
-        raise Malformed("signature: not ECDSA or RSA with SHA-256 or SHA-384", code="unknown-algorithm")
-    signature: EcdsaSignature | RsaSignature
-    if scheme == _ECDSA:
-        signature = EcdsaSignature(
-            r=int.from_bytes(_sized(reader, "r", _MAX_ECC), "big"),
-            s=int.from_bytes(_sized(reader, "s", _MAX_ECC), "big"),
-            hash=hash_name,
-        )
-    else:
-        raw = _sized(reader, "RSA signature", _MAX_RSA)
-        signature = RsaSignature(raw=raw, hash=hash_name, pss=scheme == _RSAPSS)
-    reader.done()
+    try:
+        scheme, algorithm, size = _SCHEME.unpack_from(data)
+        hash_name = _HASHES.get(algorithm)
+        if scheme not in _SCHEMES or hash_name is None:
+            raise Malformed("signature: not ECDSA or RSA with SHA-256 or SHA-384", code="unknown-algorithm")
+        first, end = _sized(data, _SCHEME.size, size, _SCHEMES[scheme])
+        if scheme != _ECDSA:
+            signature: EcdsaSignature | RsaSignature = RsaSignature(first, hash_name, scheme == _RSAPSS)
+        else:
+            (size,) = _SIZE.unpack_from(data, end)
+            second, end = _sized(data, end + _SIZE.size, size, _MAX_ECC)
+            r, s = int.from_bytes(first, "big"), int.from_bytes(second, "big")
+            signature = EcdsaSignature(r, s, hash_name)
+    except struct.error:
+        raise Malformed("signature: cut short", code="truncated") from None
+    if end != len(data):
+        raise Malformed(f"signature: {len(data) - end} trailing bytes", code="trailing-bytes")
     return signature
 
 
-def check_signature(signature: EcdsaSignature | RsaSignature, key: PublicKey, message: bytes) -> None:
-    """Raise `Refused` unless `signature` over `message` is by `key`; r and s are range-checked."""
-    if isinstance(signature, EcdsaSignature):
-        key.verify_rs(r=signature.r, s=signature.s, message=message, hash=signature.hash)
-    else:
-        key.verify_rsa(signature.raw, message, hash=signature.hash, pss=signature.pss)
+def check_signature(
+    signature: EcdsaSignature | RsaSignature,
+    key: PublicKey,
+    message: bytes,
+    *,
+    by: str = "the certified attestation key",
+    hint: str = "",
+) -> None:
+    """Raise `EvidenceRefused` (`signature`) unless `signature` over `message`, a quote, is by `key`; r and s are range-checked."""
+    try:
+        if isinstance(signature, EcdsaSignature):
+            key.verify_rs(r=signature.r, s=signature.s, message=message, hash=signature.hash)
+        else:
+            key.verify_rsa(signature.raw, message, hash=signature.hash, pss=signature.pss)
+    except Refused as cause:
+        raise EvidenceRefused(
+            "signature",
+            expected=f"a signature over the quote by {by}",
+            got=cause.message,
+            hint=hint,
+            source=_SPEC_ATTEST,
+        ) from None
 
 
 def check_binding(quote: Quote, binding: Bound) -> None:
@@ -177,16 +239,23 @@ def check_binding(quote: Quote, binding: Bound) -> None:
         )
 
 
-def check_pcrs(quote: Quote, signature: EcdsaSignature | RsaSignature, values: bytes) -> dict[int, bytes]:
+def check_pcrs(quote: Quote, signature: EcdsaSignature | RsaSignature, values: bytes) -> Mapping[int, bytes]:
     """The quoted PCRs by number, cut from `values` (ascending). Raises `Malformed`, or `EvidenceRefused` (`pcr-values`).
 
     The digest is by the hash of the scheme that signed, which is not always the hash of the bank.
     """
-    pcrs = split_pcrs(values, quote.selection, BANKS[quote.bank])
-    got = hashlib.new(signature.hash, values).digest()
+    pcrs, got = _values(values, quote.selection, BANKS[quote.bank], signature.hash)
     if got != quote.pcr_digest:
         raise EvidenceRefused("pcr-values", expected=quote.pcr_digest.hex(), got=got.hex(), source=_SPEC)
     return pcrs
+
+
+@functools.lru_cache(maxsize=256)
+def _values(
+    data: bytes, selection: tuple[int, ...], size: int, hash: str
+) -> tuple[Mapping[int, bytes], bytes]:
+    """PCR values apart and their digest: a machine's stay as they are from quote to quote, hence kept."""
+    return MappingProxyType(split_pcrs(data, selection, size)), hashlib.new(hash, data).digest()
 
 
 def split_pcrs(data: bytes, selection: tuple[int, ...], size: int = PCR_BYTES) -> dict[int, bytes]:
@@ -203,38 +272,11 @@ def extend(value: bytes, measurement: bytes) -> bytes:
     return hashlib.sha256(value + measurement).digest()
 
 
-def _selection(data: bytes, offset: int, count: int) -> tuple[str, tuple[int, ...], int]:
-    """The one bank of which PCRs are selected, which, and where the list ends. Banks of which none is are passed over."""
-    if not 0 < count <= _MAX_BANKS:
-        raise Malformed(f"quote: {count} PCR selections", code="bad-selection")
-    chosen: list[tuple[str | None, bytes]] = []
-    for _ in range(count):
-        algorithm, size, bitmap = _BANK.unpack_from(data, offset)
-        if size != _BITMAP:
-            raise Malformed("quote: a selection is not of 24 PCRs", code="bad-selection")
-        if any(bitmap):
-            chosen.append((_HASHES.get(algorithm), bitmap))
-        offset += _BANK.size
-    bank, bitmap = chosen[0] if len(chosen) == 1 else (None, b"")
-    if bank is None:
-        raise Malformed("quote: expected PCRs of one bank, SHA-256 or SHA-384", code="bad-selection")
-    return bank, _selected(bitmap), offset
-
-
-@functools.lru_cache(maxsize=256)
-def _selected(bitmap: bytes) -> tuple[int, ...]:
-    bits = int.from_bytes(bitmap, "little")
-    return tuple(index for index in range(8 * _BITMAP) if bits >> index & 1)
-
-
-def _at_most(size: int, what: str, limit: int) -> int:
+def _sized(data: bytes, start: int, size: int, limit: int) -> tuple[bytes, int]:
+    """The `size` bytes at `start`, and where they end."""
     if size > limit:
-        raise Malformed(f"quote: {what}: {size} bytes, at most {limit} allowed", code="too-large")
-    return size
-
-
-def _sized(reader: Reader, what: str, limit: int) -> bytes:
-    size = reader.u16()
-    if size > limit:
-        raise Malformed(f"{what}: {size} bytes, at most {limit} allowed", code="too-large")
-    return reader.take(size)
+        raise Malformed(f"signature: {size} bytes, at most {limit} allowed", code="too-large")
+    end = start + size
+    if end > len(data):
+        raise Malformed("signature: cut short", code="truncated")
+    return data[start:end], end

@@ -6,6 +6,7 @@ KEM key, role, audience)), every field after its length as 8 big-endian bytes (`
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -92,11 +93,11 @@ class Binding:
     def value(self, field: str) -> bytes:
         """What a field of the evidence must carry for this binding (see `FIELDS`)."""
         if field in {"report_data", "user_data"}:
-            return self.digest()
+            return self._digest
         if field == "contract":
             return digest.raw(self.contract)
         if field in {"extra_data", "nonce"}:
-            return hashlib.sha256(self.digest()).digest()
+            return hashlib.sha256(self._digest).digest()
         raise EvidenceRefused("binding", expected="a field that can be bound", got=field)
 
     def to_json(self) -> dict[str, object]:
@@ -113,6 +114,11 @@ class Binding:
 
     def digest(self) -> bytes:
         """64 bytes."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> bytes:
+        # Asked for by the verifier, by the sealing of keys and by the record: the fields never change.
         return hashlib.sha512(
             framed.join(
                 LABEL,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from strongroom.appraisal import reference, reference_corim, statement
 from strongroom.appraisal.reference import Reference, Release
 from strongroom.appraisal.statement import Statement, Subject
-from strongroom.crypto import sign, x509
+from strongroom.crypto import public_key, sign
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.model import policy_file
@@ -222,7 +222,7 @@ def test_a_corim_by_a_p256_key_is_read_and_algorithm_and_key_must_fit():
     spki = private.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    key = x509.key_of_spki(spki)
+    key = public_key.key_of_spki(spki)
     assert open_corim(signed_corim(header={1: -7}, signature=by), key).references
     for header in ({1: -8}, {1: -35}):
         with pytest.raises(Refused):

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from strongroom.crypto import local_ca, tls, x509
+from strongroom.crypto import local_ca, public_key, tls, x509
 from strongroom.errors import Malformed, Refused
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
@@ -306,13 +306,13 @@ def test_signatures_by_certified_keys():
     key = x509.parse(leaf()).key
     assert key.kind == "secp256r1"
     r, s = decode_dss_signature(LEAF.key.sign(b"message", ec.ECDSA(hashes.SHA256())))
-    key.verify_p256(r=r, s=s, message=b"message")
-    order = x509._P256_ORDER
+    key.verify_rs(r=r, s=s, message=b"message", hash="sha256")
+    order = public_key.P256_ORDER
     for bad_r, bad_s in ((r, s + 1), (0, s), (r, 0), (order, s), (r, order), (r + order, s), (-r, s)):
         with pytest.raises(Refused):
-            key.verify_p256(r=bad_r, s=bad_s, message=b"message")
+            key.verify_rs(r=bad_r, s=bad_s, message=b"message", hash="sha256")
     with pytest.raises(Refused):
-        key.verify_p256(r=r, s=s, message=b"other")
+        key.verify_rs(r=r, s=s, message=b"other", hash="sha256")
     with pytest.raises(Refused):
         key.verify_rsa(b"s" * 256, b"message")
     signer = Issuer("rsa", rsa.generate_private_key(65537, 2048))
@@ -323,7 +323,7 @@ def test_signatures_by_certified_keys():
         with pytest.raises(Refused):
             strong.verify_rsa(bad, b"message")
     with pytest.raises(Refused):
-        strong.verify_p256(r=r, s=s, message=b"message")
+        strong.verify_rs(r=r, s=s, message=b"message", hash="sha256")
 
 
 def test_a_nodes_own_authority_makes_paths_that_verify():

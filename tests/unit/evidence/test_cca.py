@@ -11,7 +11,6 @@ from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import cca, registry
 from strongroom.evidence import roots as pinned
 from strongroom.model.binding import Preset
-from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing import fake_cca
 from tests import samples
@@ -111,23 +110,6 @@ def test_rule_25_tokens_of_two_platforms_do_not_mix():
     ours, theirs = (cbor2.loads(one.evidence(BOUND).parts["token"]).value for one in (PLATFORM, other))
     mixed = cbor2.dumps(cbor2.CBORTag(399, {44234: ours[44234], 44241: theirs[44241]}))
     assert refusal(Evidence(tee="cca", parts={"token": mixed})) == "realm.key"
-
-
-def test_rule_16_no_byte_of_a_token_can_be_changed():
-    token = PLATFORM.evidence(BOUND).parts["token"]
-    for place in range(len(token)):
-        flipped = bytearray(token)
-        flipped[place] ^= 1 << (place % 8)
-        assert refusal(Evidence(tee="cca", parts={"token": bytes(flipped)})) != "accepted", f"byte {place}"
-
-
-def test_rule_16_no_byte_of_the_platform_key_can_be_changed():
-    evidence, key = PLATFORM.evidence(BOUND), PLATFORM.endorsements().parts["platform-key"]
-    for place in range(len(key)):
-        flipped = bytearray(key)
-        flipped[place] ^= 1 << (place % 8)
-        endorsements = Endorsements(parts={"platform-key": bytes(flipped)})
-        assert refusal(evidence, endorsements=endorsements, roots=ROOTS) != "accepted", f"byte {place}"
 
 
 def test_rule_15_sizes_are_bounded():

@@ -6,7 +6,7 @@ import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from strongroom.crypto import x509
+from strongroom.crypto import public_key
 from strongroom.errors import Malformed, Refused
 from strongroom.evidence import cose
 from strongroom_testing import certificate_maker as maker
@@ -16,8 +16,8 @@ P384, P256 = maker.new_key(), maker.new_key(ec.SECP256R1())
 KEYS = {-35: (P384, 48), -7: (P256, 32)}
 
 
-def public(key) -> x509.PublicKey:
-    return x509.key_of_spki(maker.spki(key))
+def public(key) -> public_key.PublicKey:
+    return public_key.key_of_spki(maker.spki(key))
 
 
 def document(

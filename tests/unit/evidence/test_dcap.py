@@ -10,7 +10,7 @@ from strongroom.encoding import pem
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import dcap, dcap_collateral, dcap_pck, dcap_quote, registry
 from strongroom.evidence import roots as pinned
-from strongroom.evidence.dcap_kept import Kept
+from strongroom.evidence.kept import Kept
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
@@ -83,20 +83,15 @@ def test_every_fault_says_who_refuses_it():
     assert REFUSED_BY.keys() == set(Fault)
 
 
-@pytest.mark.parametrize(("tee", "version"), KINDS)
+@pytest.mark.parametrize(("tee", "version"), [("sgx", 4), ("sgx", 5)])
 def test_every_flipped_byte_of_a_quote_is_refused(tee, version):
-    """No byte is without effect: the header and the body are signed, the rest is checked or has one form."""
+    """No byte is without effect: the header and the body are signed, the rest is checked or has one form.
+
+    The other kinds, and all endorsements: test_every_byte.py.
+    """
     quote = GOOD[tee, version].parts["quote"]
-    for at, flipped in flips(quote):
+    for at, flipped in flips(quote, masks=(0x20,)):
         assert refusal(Evidence(tee=tee, parts={"quote": flipped})) != "accepted", at
-
-
-@pytest.mark.parametrize("part", dcap_collateral.REQUIRED)
-@pytest.mark.parametrize("tee", ["sgx", "tdx"])
-def test_every_flipped_byte_of_endorsements_is_refused(tee, part):
-    evidence = GOOD[tee, 3 if tee == "sgx" else 5]
-    for at, flipped in flips(ENDORSED[tee].parts[part], masks=(0x01, 0x20)):
-        assert refusal(evidence, with_part(tee, part, flipped)) != "accepted", at
 
 
 @pytest.mark.parametrize("form", ["hex", "HEX", "pem"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -60,7 +59,7 @@ def test_banks_of_which_nothing_is_selected_are_passed_over():
     two = attest().replace(
         struct.pack(">IHB", 1, 0xB, 3), struct.pack(">IHB3sHB", 2, 0x4, 3, b"\0\0\0", 0xB, 3)
     )
-    assert tpm_quote.parse_quote(two) == replace(tpm_quote.parse_quote(attest()), raw=two)
+    assert tpm_quote.parse_quote(two) == tpm_quote.parse_quote(attest())._replace(raw=two)
     both = attest().replace(
         struct.pack(">IHB", 1, 0xB, 3), struct.pack(">IHB3sHB", 2, 0xC, 3, b"\1\0\0", 0xB, 3)
     )
