@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import azure_hcl, snp, tdx, tpm_quote
+from strongroom.evidence import azure_hcl, tpm_quote
+from strongroom.evidence.verifiers import verifier
 from strongroom.model.binding import Preset
 from strongroom.model.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from strongroom.model.binding import Bound
@@ -59,10 +60,8 @@ _SPEC_TPM = "TCG TPM 2.0 Library, Part 2"
 _BOOT_PCRS = range(8)
 _PCR_NAMES = tuple(f"pcr{index}" for index in range(24))
 _PCR_FACTS = tuple(f"pcr_{index}" for index in range(24))
-_VERIFIERS: dict[str, tuple[str, Callable[..., Claims]]] = {
-    "snp": (snp.REPORT, snp.verify),
-    "tdx": ("quote", tdx.verify),
-}
+_REPORTS = {"snp": "report", "tdx": "quote"}
+"""By the hardware's TEE, the part of its evidence that is the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,7 @@ def verify(
     """
     quoted = attest(evidence, binding=binding)
     # 7 hardware
-    hardware = _VERIFIERS[quoted.hcl.tee][1](
+    hardware = verifier(quoted.hcl.tee)(
         quoted.hardware,
         endorsements,
         binding=Preset(values={"report_data": quoted.hcl.bound}),
@@ -176,7 +175,7 @@ def _hardware(parts: dict[str, bytes], hcl: azure_hcl.Hcl) -> Evidence:
             got=f"{hcl.tee} with{'' if TD_QUOTE in parts else 'out'} a {TD_QUOTE}",
             source=_SPEC,
         )
-    name = _VERIFIERS[hcl.tee][0]
+    name = _REPORTS[hcl.tee]
     return Evidence(tee=hcl.tee, parts={name: parts[TD_QUOTE] if hcl.tee == "tdx" else hcl.report})
 
 

@@ -29,14 +29,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from strongroom.crypto import digest, x509
 from strongroom.errors import EvidenceRefused, Malformed, Refused
-from strongroom.evidence import ccel, eventlog_efi, gcp_instance, snp, tdx, tpm_quote
+from strongroom.evidence import ccel, eventlog_efi, gcp_instance, tpm_quote
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.kept import Long
+from strongroom.evidence.verifiers import verifier
 from strongroom.model.claims import Claims
 from strongroom.model.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from strongroom.model.binding import Bound
@@ -60,10 +61,10 @@ _LIMITS = {
     TD_LOG: ccel.MAX_LOG,
     SNP_REPORT: MAX_REPORT,
 }
-# By the part that holds its report: the TEE, its verifier, and what that calls our parts.
-_HARDWARE: dict[str, tuple[str, Callable[..., Claims], dict[str, str]]] = {
-    TD_QUOTE: (tdx.TEE, tdx.verify, {TD_QUOTE: "quote", TD_LOG: "ccel"}),
-    SNP_REPORT: (snp.TEE, snp.verify, {SNP_REPORT: snp.REPORT}),
+# By the part that holds its report: the TEE, whose file is loaded when it is asked for, and what that calls our parts.
+_HARDWARE: dict[str, tuple[str, dict[str, str]]] = {
+    TD_QUOTE: ("tdx", {TD_QUOTE: "quote", TD_LOG: "ccel"}),
+    SNP_REPORT: ("snp", {SNP_REPORT: "report"}),
 }
 
 UNSHIELDED = "that the instance's memory is closed to Google: no TDX quote and no SNP report was given"
@@ -192,9 +193,9 @@ def _hardware(
     now: datetime,
 ) -> Claims:
     """Claims of the TDX quote or the SNP report in the part `report`."""
-    tee, verifier, names = _HARDWARE[report]
+    tee, names = _HARDWARE[report]
     inner = {name: evidence.parts[ours] for ours, name in names.items() if ours in evidence.parts}
-    return verifier(Evidence(tee=tee, parts=inner), endorsements, binding=binding, roots=roots, now=now)
+    return verifier(tee)(Evidence(tee=tee, parts=inner), endorsements, binding=binding, roots=roots, now=now)
 
 
 def _chain(leaf: bytes, issuers: bytes, roots: frozenset[str], now: datetime) -> x509.Path:

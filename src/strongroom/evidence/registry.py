@@ -6,11 +6,10 @@ A verifier's file is loaded when its TEE is first asked for, so that nobody wait
 
 from __future__ import annotations
 
-import functools
-import importlib
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 from strongroom.errors import EvidenceRefused
+from strongroom.evidence.verifiers import verifier
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,28 +20,8 @@ if TYPE_CHECKING:
     from strongroom.model.evidence import Evidence
 
 
-class Verifier(Protocol):
-    """What each TEE's file offers as `verify`."""
-
-    def __call__(
-        self,
-        evidence: Evidence,
-        endorsements: Endorsements,
-        *,
-        binding: Bound,
-        roots: frozenset[str],
-        now: datetime,
-    ) -> Claims:
-        """Claims, or `EvidenceRefused` or `Malformed`."""
-
-
 # Each name is a file beside this one that offers `verify`.
 VERIFIERS = ("azure", "cca", "gcp", "nitro", "nvgpu", "sgx", "snp", "tdx", "tpm")
-
-
-@functools.cache
-def _verifier(tee: str) -> Verifier:
-    return cast("Verifier", importlib.import_module(f"strongroom.evidence.{tee}").verify)
 
 
 def verify(
@@ -80,4 +59,4 @@ def verify(
             got="none",
             hint=f"the contract has no platform for {evidence.tee}; an empty set of roots accepts nothing",
         )
-    return _verifier(evidence.tee)(evidence, endorsements, binding=binding, roots=roots, now=now)
+    return verifier(evidence.tee)(evidence, endorsements, binding=binding, roots=roots, now=now)
