@@ -148,7 +148,8 @@ def _cca() -> Case:
 
 def _nvgpu() -> Case:
     one = fake_nvidia.FakeGpu(now=NOW)
-    return Case(evidence=one.evidence(BOUND), roots=frozenset({one.root}))
+    evidence = one.evidence(BOUND)
+    return Case(evidence=evidence, endorsements=one.endorsements(evidence), roots=frozenset({one.root}))
 
 
 CASES: dict[str, Callable[[], Case]] = {

@@ -1,6 +1,7 @@
 """No byte of evidence or endorsements can be changed, but those that are listed as signed by nobody, with the reason.
 
-The default run changes every byte of every part once; `make soak` gives every byte each of its 255 other values.
+The default run changes every byte of every part once. `make soak` gives each byte of the parts with such bytes its 255
+other values, and holds that no claim is forged by one; the other parts' are test_every_value.py.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ def test_rule_16_every_byte_of_every_part_is_refused_once_it_is_changed(name, pa
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("name", "part"), PARTS)
-def test_rule_16_every_other_value_of_every_byte_of_every_part_is_refused(name, part):
+@pytest.mark.parametrize(
+    ("name", "part"), [one for one in PARTS if every_byte.irrelevant(*one, case(one[0]))]
+)
+def test_rule_16_no_value_of_any_byte_that_nothing_signs_forges_a_claim(name, part):
     check(name, part, every=True)
 
 
