@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Step = Callable[[int], object]
 
-ROUNDS = 60
+ROUNDS = 100
 MANY = 100_000
 NOW = datetime.now(UTC).replace(microsecond=0)  # one of the peers asks the clock itself
 KEPT = [one for one in vars(x509).values() if hasattr(one, "cache_clear")]
