@@ -19,7 +19,7 @@ from strongroom.convert import base
 from strongroom.crypto import sign
 from strongroom.seal import disk
 from strongroom.seal.tree import Kind, validate
-from tests.e2e.tiny import _Cpio
+from tests.e2e.tiny import Cpio
 from tests.unit.seal.trees import noise, rich
 
 pytestmark = [
@@ -64,7 +64,7 @@ def test_the_room_s_kernel_reads_what_was_sealed(tmp_path):
     initrd = (built.folder / "initrd").read_bytes()
     modules = re.search(rb"modprobe -a ([a-z0-9_ ]+)\n", initrd)
     script = _script(made).replace("MODULES", modules[1].decode())
-    archive = _Cpio()
+    archive = Cpio()
     archive.file("init", script.encode(), 0o755)
     (tmp_path / "initrd").write_bytes(initrd + archive.done())
     (tmp_path / "answer").write_bytes(bytes(SIZE))
