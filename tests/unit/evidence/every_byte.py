@@ -216,7 +216,7 @@ LOG_REASONS = {
     "type": "an event's type: no register measures it",
     "digest": "digests of banks other than the quoted one",
     "data": "an event's description: it counts where the measured digest is that of it, and is told no more where not",
-    "length": "the length of a log's last event where padding follows: it may take padding into its description",
+    "length": "the length of an event's description: it may take in padding, or whole events of a register that `event_log` then names no more",
 }
 
 
@@ -250,10 +250,9 @@ def log_places(log: bytes, bank: int) -> dict[str, set[int]]:
                 found["digest"] |= set(range(at + 2, at + 2 + width))
             at += 2 + width
         (length,) = struct.unpack_from("<I", log, at)
+        found["length"] |= set(range(at, at + 4))
         found["data"] |= set(range(at + 4, at + 4 + length))
         at += 4 + length
-    if at < len(log):
-        found["length"] = set(range(at - length - 4, at - length))
     return found
 
 
