@@ -212,6 +212,7 @@ def built(name: str) -> Path:
     return base.build(base.sources(profile=base_profile.PROFILES[name]), SHARED, lambda _: None).folder
 
 
+@pytest.mark.soak  # test_measured_boot boots an image from a disk each time
 def test_the_disk_image_boots_from_its_own_partition():
     """UEFI finds the program, the initrd the partition by its name; the agent then wants a TEE."""
     assert bench_base.boot(built("uki"), machine=bench_base.firmware) is not None

@@ -31,6 +31,7 @@ def missing() -> str:
 
 
 pytestmark = [
+    pytest.mark.soak,  # minutes long; `make test` has the same program path in smaller rooms
     pytest.mark.room,
     pytest.mark.root,
     pytest.mark.timeout(1200),
