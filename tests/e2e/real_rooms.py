@@ -48,6 +48,16 @@ def missing() -> str:
     return ""
 
 
+def missing_for_images() -> str:
+    """Why images of Debian packages cannot be made and run here; empty when they can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    for program in ("umoci", "apt-get", "unshare"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    return missing()
+
+
 def strongroom(
     *arguments: object, check: bool = True, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:

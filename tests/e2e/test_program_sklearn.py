@@ -7,8 +7,6 @@ equal those of the same image in the clear.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,23 +17,14 @@ from strongroom.errors import Refused
 from tests.e2e import real_rooms, two_owners
 from tests.e2e.real_rooms import strongroom
 
-
-def missing() -> str:
-    """Why this cannot run here; empty when it can."""
-    if os.geteuid() != 0:
-        return "needs root"
-    for program in ("umoci", "apt-get", "unshare"):
-        if shutil.which(program) is None:
-            return f"{program} is not installed"
-    return real_rooms.missing()
-
-
 pytestmark = [
     pytest.mark.soak,  # minutes long; `make test` has the same program path in smaller rooms
     pytest.mark.room,
     pytest.mark.root,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(bool(missing()), reason=missing() or "a room can run"),
+    pytest.mark.skipif(
+        bool(real_rooms.missing_for_images()), reason=real_rooms.missing_for_images() or "a room can run"
+    ),
 ]
 
 

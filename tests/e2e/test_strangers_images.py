@@ -18,23 +18,14 @@ from tools import images, strangers
 from tests.e2e import real_rooms
 from tests.e2e.real_rooms import Ran, strongroom
 
-
-def missing() -> str:
-    """Why this cannot run here; empty when it can."""
-    if os.geteuid() != 0:
-        return "needs root"
-    for program in ("umoci", "apt-get", "unshare"):
-        if shutil.which(program) is None:
-            return f"{program} is not installed"
-    return real_rooms.missing()
-
-
 pytestmark = [
     pytest.mark.soak,
     pytest.mark.room,
     pytest.mark.root,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(bool(missing()), reason=missing() or "a room can run"),
+    pytest.mark.skipif(
+        bool(real_rooms.missing_for_images()), reason=real_rooms.missing_for_images() or "a room can run"
+    ),
 ]
 
 
