@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from strongroom.crypto import age
+from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Refused
 from strongroom.model.receipt import OutputRecord
 
@@ -82,7 +83,16 @@ def list_folder(root: str, max_bytes: int) -> Listing:
                         hint="sign a contract with a higher max_bytes, or write less",
                     )
     entries.sort(key=lambda entry: entry.name)
-    return Listing(root=top, entries=tuple(entries), total=total, left_out=left_out)
+    kept = _without_outward_links(entries)
+    left_out += len(entries) - len(kept)
+    return Listing(root=top, entries=kept, total=total, left_out=left_out)
+
+
+def _without_outward_links(entries: list[Entry]) -> tuple[Entry, ...]:
+    """The entries but those links that lead out of the folder or in a circle, by way of its other links or not."""
+    links = {entry.name: entry.link for entry in entries if entry.kind == _LINK}
+    symlinks = Symlinks(links.get, chroot=False)
+    return tuple(one for one in entries if one.kind != _LINK or symlinks.resolve(one.name) is not None)
 
 
 def seal(listing: Listing, path: str, recipients: tuple[str, ...], stream: Stream) -> OutputRecord:
@@ -119,25 +129,8 @@ def _entry(item: os.DirEntry[bytes], name: bytes) -> Entry | None:
         executable = bool(found.st_mode & 0o111)
         return Entry(name=name, kind=_FILE, executable=executable, size=found.st_size, link=b"")
     if stat.S_ISLNK(found.st_mode):
-        link = os.readlink(item.path)
-        if _stays_within(name, link):
-            return Entry(name=name, kind=_LINK, executable=True, size=0, link=link)
+        return Entry(name=name, kind=_LINK, executable=True, size=0, link=os.readlink(item.path))
     return None
-
-
-def _stays_within(name: bytes, link: bytes) -> bool:
-    """Whether a link, read as text, ends inside the folder; links over other links are not followed."""
-    if link.startswith(b"/"):
-        return False
-    depth = name.count(b"/")
-    for part in link.split(b"/"):
-        if part == b"..":
-            depth -= 1
-            if depth < 0:
-                return False
-        elif part not in (b"", b"."):
-            depth += 1
-    return True
 
 
 def _header(name: bytes, kind: bytes, mode: int, size: int, link: bytes) -> bytes:

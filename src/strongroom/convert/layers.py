@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.convert import tar
 from strongroom.convert.tar import Type
+from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Refused
 from strongroom.seal import tree as sealed
 from strongroom.seal.tree import Kind, show
@@ -99,17 +100,20 @@ class Tree:
         for member in plain:
             layer.add(member)
 
-    def find(self, path: bytes, *, follow: bool = True) -> Node | None:
+    def find(self, path: bytes) -> Node | None:
         """The node at `path`, links followed inside this tree only; None when there is none.
 
         Absolute links start at this tree's root and `..` stops there, as in a chroot.
         Raises `Refused` for a loop of links.
         """
-        return self._walk(path, follow=follow)[0]
+        return self._at(self.resolve(path))
 
     def resolve(self, path: bytes) -> bytes:
-        """`path` with all links in it followed; what does not exist is kept as named."""
-        return b"/".join(self._walk(path, follow=True)[1])
+        """`path` with all links in it followed; what does not exist is kept as named. Raises `Refused` for a loop."""
+        place = Symlinks(self._target, chroot=True).resolve(path)
+        if place is None:
+            raise Refused(f"image: {show(path)}: too many symbolic links", code="link-loop")
+        return place
 
     def make_directory(self, path: bytes, *, mode: int = 0o755) -> None:
         """Make sure that `path` (clean, no links) is a directory; new ones belong to root."""
@@ -153,32 +157,16 @@ class Tree:
             prefix = path + b"/" if path else b""
             stack.extend((prefix + name, node.children[name]) for name in sorted(node.children, reverse=True))
 
-    def _walk(self, path: bytes, *, follow: bool) -> tuple[Node | None, list[bytes]]:
-        todo = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
-        above: list[tuple[bytes, Node | None]] = []
+    def _at(self, path: bytes) -> Node | None:
+        """The node of that very name."""
         node: Node | None = self.root
-        hops = 0
-        while todo:
-            part = todo.pop()
-            if part == b"..":
-                if above:
-                    above.pop()
-                node = above[-1][1] if above else self.root
-                continue
-            here = node.children.get(part) if node is not None else None
-            if here is not None and here.kind is Kind.SYMLINK and (todo or follow):
-                hops += 1
-                if hops > 40 or len(todo) > 4096:
-                    raise Refused(f"image: {show(path)}: too many symbolic links", code="link-loop")
-                if here.target.startswith(b"/"):
-                    above.clear()
-                    node = self.root
-                todo += [name for name in reversed(here.target.split(b"/")) if name not in (b"", b".")]
-                continue
-            # A missing name has missing children; `..` out of it goes back to what exists.
-            node = here
-            above.append((part, here))
-        return node, [name for name, _ in above]
+        for part in path.split(b"/") if path else ():
+            node = None if node is None else node.children.get(part)
+        return node
+
+    def _target(self, path: bytes) -> bytes | None:
+        node = self._at(path)
+        return node.target if node is not None and node.kind is Kind.SYMLINK else None
 
     def _count(self, member: tar.Member, what: str) -> None:
         self._entries += 1

@@ -1,7 +1,7 @@
 """What a room's program left in its output folder, out of the tar in which it travelled: a checked tree.
 
 The program that wrote it is somebody else's: the tar is read by the strict reader, twice the same name is
-refused, and only files, folders and symlinks that stay inside are known. Owners and extended attributes are dropped.
+refused, and only files, folders and symlinks are known (`extract` asks where they lead). Owners and extended attributes are dropped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A tree written out to a folder of the owner: whole or not at all, and nowhere but in that folder.
 
-Everything goes into a fresh private folder beside the target, which takes the target's name at the end. Symlinks
-come last, when nothing is written any more, so that no content ever goes through one. Owners, extended attributes,
+Everything goes into a fresh private folder beside the target, which takes the target's name at the end. Every folder
+is opened by itself, from its parent's descriptor and never through a link, and symlinks come last, when nothing is
+written any more: no content goes through one, whatever the tree says and whoever changes it meanwhile. Owners, extended attributes,
 setuid and setgid bits stay in the disk: they would mean something else on this machine.
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from strongroom.seal.disk import Progress
 
 _RUN = 1 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
@@ -49,42 +51,77 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def write(entries: Iterable[Entry], into: Path, *, foreign_links: bool, progress: Progress) -> None:
-    """Write a tree into the empty folder `into`. Raises `Malformed` for symlinks that lead outside.
+    """Write a tree into the empty folder `into`. Raises `Malformed` for symlinks that lead outside or in a circle.
 
     `foreign_links` keeps those instead: in a program's image they mean the image's own root.
     """
     checked = validate(entries)
-    root = os.fsencode(into)
+    outward = None if foreign_links else next(folder.outward_links(checked), None)
+    if outward is not None:
+        raise Malformed(
+            f"symlink {show(outward.path)} leads outside its folder, or in a circle", code="escaping-symlink"
+        )
     total = sum(entry.size for entry in checked)
     done = 0
-    first: dict[int, bytes] = {}
-    for entry in checked:
-        where = root + b"/" + entry.path
-        if entry.kind is Kind.DIRECTORY:
-            if entry.path:
-                os.mkdir(where, 0o700)  # noqa: PTH102 - bytes paths
-        elif entry.kind is Kind.FILE:
-            if entry.link_group is not None and entry.link_group in first:
-                os.link(first[entry.link_group], where, follow_symlinks=False)
-                continue
-            for count in _content(entry, where):
-                done += count
-                progress(done, total)
-            if entry.link_group is not None:
-                first[entry.link_group] = where
-        elif not foreign_links and folder.escapes(entry.path, entry.target):
-            raise Malformed(f"symlink {show(entry.path)} leads outside its folder", code="escaping-symlink")
-    for entry in checked:
-        if entry.kind is Kind.SYMLINK:
-            os.symlink(entry.target, root + b"/" + entry.path)  # noqa: PTH211 - bytes paths
-    for entry in reversed(checked):
-        _finish(entry, root + b"/" + entry.path)
+    first: dict[int, Entry] = {}
+    with _opened_top(into) as top:
+        for entry in checked:
+            if entry.kind is Kind.FILE and (entry.link_group is None or entry.link_group not in first):
+                for count in _write_file(top, entry):
+                    done += count
+                    progress(done, total)
+                if entry.link_group is not None:
+                    first[entry.link_group] = entry
+            elif entry.kind is Kind.FILE and entry.link_group is not None:
+                _link(top, first[entry.link_group], entry)
+            elif entry.kind is Kind.DIRECTORY and entry.path:
+                with _opened(top, entry.parent) as parent:
+                    os.mkdir(entry.name, 0o700, dir_fd=parent)
+        for entry in checked:
+            if entry.kind is Kind.SYMLINK:
+                with _opened(top, entry.parent) as parent:
+                    os.symlink(entry.target, entry.name, dir_fd=parent)
+                    _date(entry, entry.name, parent)
+        for entry in reversed(checked):
+            if entry.kind is Kind.DIRECTORY:
+                with _opened(top, entry.path) as fd:
+                    os.fchmod(fd, entry.mode & 0o777 | 0o700)
+                    _date(entry, fd)
 
 
-def _content(entry: Entry, where: bytes) -> Iterator[int]:
+@contextlib.contextmanager
+def _opened_top(path: Path) -> Iterator[int]:
+    fd = os.open(path, _FOLDER)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _opened(top: int, path: bytes) -> Iterator[int]:
+    """The folder at `path` below `top`: each part is opened by itself, and none through a link."""
+    fd = os.dup(top)
+    try:
+        for part in path.split(b"/") if path else ():
+            below = os.open(part, _FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _write_file(top: int, entry: Entry) -> Iterator[int]:
     if entry.open is None:
         raise Malformed(f"{show(entry.path)}: a file without content")
-    fd = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with _opened(top, entry.parent) as parent:
+        fd = os.open(
+            entry.name,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o600,
+            dir_fd=parent,
+        )
     with os.fdopen(fd, "wb") as out, entry.open() as source:
         left = entry.size
         while left:
@@ -94,11 +131,21 @@ def _content(entry: Entry, where: bytes) -> Iterator[int]:
             out.write(run)
             left -= len(run)
             yield len(run)
+        out.flush()
+        os.fchmod(fd, entry.mode & 0o777 | 0o600)
+        _date(entry, fd)
 
 
-def _finish(entry: Entry, where: bytes) -> None:
-    if entry.kind is not Kind.SYMLINK:
-        readable = 0o700 if entry.kind is Kind.DIRECTORY else 0o600
-        os.chmod(where, entry.mode & 0o777 | readable, follow_symlinks=True)  # noqa: PTH101 - bytes paths
-    if entry.mtime and entry.mtime < 1 << 40:
-        os.utime(where, (entry.mtime, entry.mtime), follow_symlinks=False)
+def _link(top: int, first: Entry, entry: Entry) -> None:
+    with _opened(top, first.parent) as source, _opened(top, entry.parent) as parent:
+        os.link(first.name, entry.name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+
+
+def _date(entry: Entry, where: int | bytes, parent: int | None = None) -> None:
+    """Give `where`, an open file or a name in the folder `parent`, the entry's time."""
+    if not 0 < entry.mtime < 1 << 40:
+        return
+    if parent is None:
+        os.utime(where, (entry.mtime, entry.mtime))
+    else:
+        os.utime(where, (entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)

@@ -11,11 +11,12 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Conflict, Misuse, Refused
 from strongroom.seal.tree import Entry, Kind, show, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from typing_extensions import Buffer
@@ -27,7 +28,7 @@ def from_paths(paths: Sequence[Path]) -> tuple[Entry, ...]:
     """The tree of what `paths` name, validated.
 
     One folder: its contents are the tree. Otherwise each path becomes an entry of the root, under its own name.
-    Symlinks are kept when they are relative and stay inside, else `Refused`, like devices, fifos and sockets.
+    Symlinks are kept when they lead somewhere inside, else `Refused`, like devices, fifos and sockets.
     Content is not read here; an entry's `open` raises `Conflict` when the file is no longer the one listed.
     """
     if not paths:
@@ -47,7 +48,22 @@ def from_paths(paths: Sequence[Path]) -> tuple[Entry, ...]:
             )
         for root, name in sorted(zip(roots, names, strict=True), key=lambda pair: pair[1]):
             entries.extend(_one(root, name, links))
+    outward = next(outward_links(entries), None)
+    if outward is not None:
+        raise Refused(
+            f"symlink {show(outward.path)} leads outside the sealed folder, or in a circle",
+            code="escaping-symlink",
+            hint="replace it by what it points to, or leave it out",
+        )
     return validate(entries)
+
+
+def outward_links(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The symlinks of a tree that lead out of it or in a circle, each followed through the tree's other links."""
+    links = {entry.path: entry for entry in entries if entry.kind is Kind.SYMLINK}
+    targets = {path: entry.target for path, entry in links.items()}
+    symlinks = Symlinks(targets.get, chroot=False)
+    return (entry for path, entry in links.items() if symlinks.resolve(path) is None)
 
 
 def _inside(folder: bytes, prefix: bytes, links: dict[tuple[int, int], int]) -> Iterator[Entry]:
@@ -62,12 +78,6 @@ def _one(source: bytes, path: bytes, links: dict[tuple[int, int], int]) -> Itera
         yield from _inside(source, path, links)
     elif stat.S_ISLNK(status.st_mode):
         target = os.readlink(source)  # noqa: PTH115 - bytes paths
-        if escapes(path, target):
-            raise Refused(
-                f"symlink {show(path)} leads outside the sealed folder",
-                code="escaping-symlink",
-                hint="replace it by what it points to, or leave it out",
-            )
         yield Entry(path=path, kind=Kind.SYMLINK, mode=0o777, target=target)
     elif stat.S_ISREG(status.st_mode):
         group = None
@@ -87,18 +97,6 @@ def _one(source: bytes, path: bytes, links: dict[tuple[int, int], int]) -> Itera
             code="special-file",
             hint="a sealed disk holds files, folders and symlinks only",
         )
-
-
-def escapes(path: bytes, target: bytes) -> bool:
-    """Whether a symlink at `path` leads outside, by its letters (what lies behind other links is theirs to answer)."""
-    if target.startswith(b"/"):
-        return True
-    depth = path.count(b"/")
-    for part in target.split(b"/"):
-        depth += -1 if part == b".." else 0 if part in {b"", b"."} else 1
-        if depth < 0:
-            return True
-    return False
 
 
 class _Source:

@@ -81,6 +81,27 @@ def test_what_could_lead_out_or_is_no_file_stays(tree):
     assert not {b"pipe", b"absolute", b"b/out", b"b/loop", b"sock"} & {one.name for one in listing.entries}
 
 
+@pytest.mark.parametrize(
+    ("links", "outward"),
+    [
+        ({"c1/up": "..", "esc": "c1/up/../.ssh/id"}, {"esc"}),
+        ({"a": ".", "esc": "a/../x"}, {"esc"}),
+        ({"d/top": "../c1/up", "c1/up": "..", "esc": "d/top/../x", "fine": "d/top/c1"}, {"esc"}),
+        ({"a": "b", "b": "../x", "c": "c1/../a"}, {"a", "b", "c"}),
+        ({"a": "b", "b": "a", "c": "a/x"}, {"a", "b", "c"}),
+    ],
+)
+def test_a_link_that_leads_out_through_other_links_stays(tmp_path, links, outward):
+    for folder in ("c1", "d"):
+        (tmp_path / folder).mkdir()
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    listing = outputs.list_folder(str(tmp_path), 1 << 20)
+    kept = {os.fsdecode(entry.name) for entry in listing.entries if entry.link}
+    assert kept == set(links) - outward
+    assert listing.left_out == len(outward)
+
+
 def test_a_folder_behind_a_link_is_not_entered(tree, tmp_path):
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret/key").write_bytes(b"key")

@@ -55,6 +55,27 @@ def test_symlinks_that_lead_outside_are_refused(tmp_path, target):
     assert caught.value.code == "escaping-symlink"
 
 
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"sub/up": "..", "esc": "sub/up/../.ssh/id"},
+        {"a": ".", "esc": "a/../x"},
+        {"deep": "sub/low", "sub/low": "../sub/up", "sub/up": "..", "esc": "deep/../x"},
+        {"a": "b", "b": "a"},
+    ],
+)
+def test_symlinks_that_lead_outside_through_others_are_refused(tmp_path, links):
+    (tmp_path / "sub").mkdir()
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    with pytest.raises(Refused) as caught:
+        folder.from_paths([tmp_path])
+    assert caught.value.code == "escaping-symlink"
+    if "esc" in links:
+        (tmp_path / "esc").unlink()
+        assert len(folder.from_paths([tmp_path])) == len(links) + 1
+
+
 def test_symlinks_that_stay_inside_are_kept(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "l").symlink_to("../sub/./x")
