@@ -14,15 +14,19 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from strongroom import wiring
+from strongroom.api import routes
+from strongroom.broker import settings as settings_model
+from strongroom.crypto import tls, vault
 from strongroom.ledger import checkpoint, proof
 from strongroom.model import messages, record
 from strongroom.store import sqlite
-from strongroom_testing import broker_process, brokers, https_client
+from strongroom_testing import broker_process, brokers, https_client, traces
 
 
 @pytest.fixture
@@ -313,18 +317,81 @@ def test_junk_on_the_port_prints_nothing_and_breaks_nothing(prepared):
         assert b"Traceback" not in process.stderr.read()
 
 
+def secrets_of(prepared):
+    """Every private key and passphrase that the broker or its owner has."""
+    opened = settings_model.unlock(prepared.settings, brokers.PASSPHRASE)
+    alice = prepared.scene.alice
+    scalars = {
+        name: tls.load(key).private_numbers().private_value.to_bytes(32, "big")
+        for name, key in (("tls key", opened.tls), ("authority key", opened.authority))
+    }
+    return {
+        "passphrase": brokers.PASSPHRASE,
+        "disk key": brokers.DISK_KEY,
+        "master key": vault.unlock(
+            brokers.PASSPHRASE, prepared.settings.master, purpose=settings_model._PURPOSE
+        ),
+        "ledger key": opened.ledger.raw,
+        "alice's signing key": alice.signing.raw,
+        "alice's age key": alice.age.text.removeprefix("AGE-SECRET-KEY-1").encode(),
+        **scalars,
+    }
+
+
+def every_answer(prepared, client):
+    """Bodies of all routes by what was asked: with what is due, with nothing, and with what is not due."""
+    answers = {}
+
+    def ask(what, method, path, body=b""):
+        status, answers[what] = client.request(method, path, body)
+        return status, answers[what]
+
+    room, _, status, answers["release"] = release(prepared, client)
+    assert status == 200
+    stranger = prepared.room()
+    stranger.agreement = replace(
+        prepared.agreement, envelope=replace(prepared.agreement.envelope, signatures=())
+    )
+    _, _, status, answers["denial"] = release(prepared, client, stranger)
+    assert status == 403
+    assert ask("receipt", "POST", "/v1/receipts", room.receipt(prepared.scene.now))[0] == 200
+    for row in routes.ROUTES:
+        path = row.path.replace("{path:path}", "0/000").replace("{run}", room.keys.run_id)
+        for query in ("", "?index=0&size=1", "?from=1&to=2", f"?audience=database&nonce={'ab' * 16}"):
+            ask(f"{row.name}{query}", row.method, path + query)
+        if row.method == "POST":
+            ask(f"{row.name} of junk", row.method, row.path, b'{"nonce": "?"}')
+    ask("no route", "GET", "/v1/keys")
+    return answers
+
+
 def test_rule_51_the_passphrase_and_keys_are_nowhere_to_be_seen(prepared):
+    """Raw, in hexadecimal and in base64, whole or by fifteen bytes: see strongroom_testing/traces.py."""
+    places = {}
     with broker_process.served(prepared) as process, prepared.client() as client:
-        release(prepared, client)
-        assert brokers.PASSPHRASE not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        places |= every_answer(prepared, client)
+        for name in ("cmdline", "environ", "comm", "status"):
+            places[name] = Path(f"/proc/{process.pid}/{name}").read_bytes()
+        assert b"PATH=" in places["environ"]  # what it was started with shows there
+        for path in prepared.directory.rglob("*"):  # with the write-ahead log
+            if path.is_file():
+                places[f"{path.name} while it serves"] = path.read_bytes()
         limits = Path(f"/proc/{process.pid}/limits").read_text()
         core = next(line for line in limits.splitlines() if line.startswith("Max core"))
         assert core.split()[4:6] == ["0", "0"]
-    for file in prepared.directory.iterdir():
-        data = file.read_bytes()
-        assert brokers.PASSPHRASE not in data
-        assert brokers.DISK_KEY[:16] not in data
-        assert b"PRIVATE KEY" not in data
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        places["standard output"], places["standard error"] = process.stdout.read(), process.stderr.read()
+    for path in prepared.directory.rglob("*"):
+        if path.is_file():
+            places[path.name] = path.read_bytes()
+    store = sqlite.open_store(prepared.directory / wiring.DATABASE)
+    places["ledger"] = b"\n".join(store.ledger.leaves(0, store.ledger.size()))
+    store.close()
+    assert {"release", "denial", "broker.db", "broker.db-wal while it serves", "ledger"} <= places.keys()
+    assert traces.shown(secrets_of(prepared), places) == []
+    assert [name for name, data in places.items() if b"PRIVATE KEY" in data] == []
+    assert [name for name, data in places.items() if b"AGE-SECRET-KEY" in data] == []
 
 
 def test_a_wrong_passphrase_is_refused(prepared):

@@ -172,6 +172,7 @@ def serve(
     host, port = (known.host, known.port) if listen is None else settings.listen_parts(listen)
     kept = None if expect is None else files.read_text(expect, max_bytes=checkpoint.MAX_BYTES)
     secret = _passphrase(directory, passphrase_fd)
+    passphrase.forget()
     endorser = _endorser(directory, kds=kds, pccs=pccs, ca=ca, root=root, offline=offline)
     with (
         wiring.serving(directory, replica=replica),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 import sys
@@ -37,3 +38,14 @@ def read(fd: int | None, *, confirm: bool = False, what: str = "passphrase") -> 
     if not data or len(data) > MAX_BYTES:
         raise Misuse(f"passphrase: expected 1 to {MAX_BYTES} bytes")
     return data
+
+
+def forget() -> None:
+    """Wipe it from this process's environment, which /proc/PID/environ would show for as long as it runs."""
+    if ENVIRONMENT not in os.environ:
+        return
+    library = ctypes.CDLL(None)
+    library.getenv.restype = ctypes.c_void_p
+    where = library.getenv(ENVIRONMENT.encode())
+    ctypes.memset(where, 0, len(os.fsencode(os.environ[ENVIRONMENT])))
+    del os.environ[ENVIRONMENT]

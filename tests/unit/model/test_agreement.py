@@ -37,6 +37,27 @@ def test_rule_36_signing_twice_counts_once():
     assert not copied.approved()
 
 
+def test_rule_36_one_person_signs_for_one_party_and_once():
+    one = samples.a_contract()
+    half = samples.signed(one, samples.ALICE)
+    (own,) = half.envelope.signatures
+    as_bob = replace(own, keyid=samples.BOB.party().keyid)
+    for signatures in ((own, own), (as_bob,), (own, as_bob), (as_bob, own, own)):
+        claimed = replace(half, envelope=replace(half.envelope, signatures=signatures))
+        assert claimed.signers() == ("alice",)
+        assert claimed.missing() == ("bob",)
+        assert not claimed.approved()
+    assert agreement.add_signature(half, samples.ALICE.signing) == half
+    # Nor by standing in the contract under a second name: the parser refuses a key that two parties have.
+    alice, bob = one.members
+    for twin in (
+        replace(alice.party, name="bob"),
+        replace(alice.party, name="bob", recipient=bob.party.recipient, broker=None),
+    ):
+        with pytest.raises(Malformed, match="parties: signing_key appears twice"):
+            samples.a_contract(members=(alice, replace(bob, party=twin)))
+
+
 def test_rule_36_a_threshold_never_leaves_an_owner_out():
     carol = identity.generate("carol")
     one = samples.a_contract(
