@@ -150,7 +150,7 @@ def test_what_the_image_lacks_is_not_started(world):
 
 
 def test_certificates_are_there_for_the_program_alone(world):
-    script = "cat /run/strongroom/tls/alice.pem > /out/chain; head -n1 /run/strongroom/tls/key.pem > /out/key; ls -ln /run/strongroom/tls > /out/ls"
+    script = "cat /run/strongroom/tls/chains/alice.pem > /out/chain; head -n1 /run/strongroom/tls/key.pem > /out/key; ls -ln /run/strongroom/tls > /out/ls"
     ran = world.run(world.contract(script, "--certificate-name", "query.example.org"))
     assert ran.code == 0, ran.text
     files = ran.output(world.identity("bob"))

@@ -18,7 +18,7 @@ from strongroom.agent import http
 from strongroom.crypto import csr, hpke, sign
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
-from strongroom.model import messages, verdict
+from strongroom.model import messages, run_files, verdict
 from strongroom.model.binding import ROLE_ROOM, Binding, RoomKeys
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def attest(
         audience=address.pin,
     )
     evidence = attester.evidence(binding, start)
-    channel.send_file(f"evidence-{party}.json", evidence.encode())
+    channel.send_file(run_files.evidence(party), evidence.encode())
     request = messages.ReleaseRequest(
         nonce=challenge.nonce,
         agreement=start.agreement,

@@ -11,6 +11,7 @@ from strongroom.crypto import age, digest
 from strongroom.encoding import dsse
 from strongroom.errors import Refused, StrongroomError, Unavailable
 from strongroom.model import receipt as receipt_model
+from strongroom.model import run_files
 from strongroom.model.receipt import Outcome
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def send_outputs(
         return replace(ended, outcome=Outcome.OUTPUT_TOO_LARGE, detail=cause.message), ()
     records = []
     for number, (output, listing) in enumerate(zip(contract.outputs, listings, strict=True)):
-        stream = channel.open_file(f"out-{number}.tar.age")
+        stream = channel.open_file(run_files.output(number))
         records.append(outputs.seal(listing, output.path, contract.recipients(output.recipients), stream))
         stream.close()
     left_out = sum(listing.left_out for listing in listings)
@@ -58,7 +59,7 @@ def send_outputs(
 def send_logs(channel: Channel, contract: Contract, ended: Ended) -> None:
     """Seal and send what the program printed, when the contract names who may read it."""
     if contract.logs is not None and ended.outcome is not Outcome.DATA_CORRUPTED:
-        channel.send_file("log.age", age.seal(contract.recipients(contract.logs.recipients), ended.log))
+        channel.send_file(run_files.LOG, age.seal(contract.recipients(contract.logs.recipients), ended.log))
 
 
 def make_receipt(
@@ -101,7 +102,7 @@ def post_receipt(
         except StrongroomError as cause:
             failures.append(f"{party}: {cause.message}")
         else:
-            channel.send_file(f"receipt-{party}.json", proof)
+            channel.send_file(run_files.ledger_proof(party), proof)
     if failures:
         raise Unavailable(
             "the run ended, but its receipt is not recorded everywhere: " + "; ".join(failures),

@@ -5,7 +5,7 @@ leaves only this behind (tmpfs sizes are the launch's):
   /            the image, read-only erofs, under an overlay in memory: unmodified programs may write there
   /data/NAME   the datasets, read-only, nosuid, nodev, noexec       /out   what may leave, owned by the user
   /tmp         private, 1777       /dev  null zero full random urandom, shm       /proc  masked, own processes
-  /run/strongroom/tls   the room's certificates, when the contract asks for them
+  /run/strongroom/tls   the room's key and certificates, when the contract asks for them
   /etc/hosts, /etc/hostname   the loopback's names, where the image has none of its own
 Network: an own stack with a loopback and nothing else; ports below 1024 are open to every user there.
 

@@ -32,6 +32,7 @@ from strongroom.crypto import csr
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model import agreement as agreement_model
 from strongroom.model import channel as wire
+from strongroom.model import run_files
 from strongroom.model.receipt import Outcome
 from strongroom.model.verdict import Check
 
@@ -48,6 +49,7 @@ START_SECONDS = 60.0
 ROOM_SECONDS = 900.0
 _LOG_SHARE = 8
 _OUT_SLACK = 1 << 20
+CHAINS = "chains"
 
 
 class Hardware(Protocol):
@@ -91,7 +93,7 @@ def live(
         released.append(
             attest.attest(channel, hardware, start, contract, keys, party, terms.keys_from(party))
         )
-        channel.send_file(f"release-{party}.json", released[-1].record())
+        channel.send_file(run_files.release(party), released[-1].record())
         phase(channel, f"attested:{party}")
     ended = _use(channel, terms, released, keys, guard, find)  # 6, 7, 8
     phase(channel, "program-ended")
@@ -99,7 +101,7 @@ def live(
     closing.send_logs(channel, contract, ended)
     phase(channel, "outputs-sealed")
     envelope = closing.sign_receipt(closing.make_receipt(terms, ended, records, released[0]), keys)  # 10
-    channel.send_file("receipt.json", envelope)
+    channel.send_file(run_files.RECEIPT, envelope)
     closing.post_receipt(channel, contract, envelope)
     phase(channel, "receipt-posted")
 
@@ -213,18 +215,24 @@ def prepare_out(terms: agreed.Terms, folder: str, available: int) -> None:
 
 
 def _write_certificates(terms: agreed.Terms, released: list[attest.Released], keys: attest.Keys) -> str:
-    """The room's TLS key and each broker's certificate chain for it, for the program's user alone."""
+    """The room's TLS key and each broker's certificate chain for it, for the program's user alone.
+
+    The chains have a folder of their own: a party may be called `key`.
+    """
     folder = f"{guest.ROOM}/tls"
     guest.mount_memory(folder, _OUT_SLACK, "0500")
-    files = {"key.pem": keys.tls.pem()}
+    os.mkdir(f"{folder}/{CHAINS}", 0o500)
+    files = [("key.pem", keys.tls.pem())]
     for one in released:
-        files[f"{one.party}.pem"] = b"".join(csr.pem_certificate(der) for der in one.answer.certificates)
-    for name, content in files.items():
+        chain = b"".join(csr.pem_certificate(der) for der in one.answer.certificates)
+        files.append((f"{CHAINS}/{one.party}.pem", chain))
+    for name, content in files:
         with open(f"{folder}/{name}", "xb") as file:
             file.write(content)
         os.chmod(f"{folder}/{name}", 0o400)
         os.chown(f"{folder}/{name}", terms.settings.uid, terms.settings.gid)
-    os.chown(folder, terms.settings.uid, terms.settings.gid)
+    for path in (f"{folder}/{CHAINS}", folder):
+        os.chown(path, terms.settings.uid, terms.settings.gid)
     return folder
 
 

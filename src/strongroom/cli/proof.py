@@ -19,7 +19,7 @@ from strongroom.model import binding as binding_model
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
 from strongroom.model import manifest as manifest_model
-from strongroom.model import messages
+from strongroom.model import messages, run_files
 from strongroom.model import party as party_model
 from strongroom.model import receipt as receipt_model
 
@@ -43,25 +43,25 @@ def export(
     out: Annotated[Path, typer.Option(help="The proof pack to write.")],
 ) -> None:
     """Gather a run's agreement, manifests, evidence, verdicts and receipt in one file. No secrets."""
-    if not (run / "receipt.json").is_file():
+    if not (run / run_files.RECEIPT).is_file():
         raise Misuse(
             f"{run}: holds no receipt",
             hint="name the --out folder of a `strongroom run` that came to an end",
         )
-    releases = [_release(run, path) for path in sorted(run.glob("release-*.json"))]
+    releases = [_release(run, path) for path in sorted(run.glob(run_files.RELEASES))]
     receipts = []
-    for path in sorted(run.glob("receipt-*.json")):
+    for path in sorted(run.glob(run_files.LEDGER_PROOFS)):
         proof = messages.parse_ledger_proof(files.read(path, max_bytes=messages.MAX_ANSWER))
-        party = path.stem.removeprefix("receipt-")
+        party = _party(path)
         receipts.append(proofpack.ReceiptEntry(party=party, ledger=proof))
     envelope, receipt = receipt_model.parse_envelope(
-        files.read(run / "receipt.json", max_bytes=4 * receipt_model.MAX_BYTES)
+        files.read(run / run_files.RECEIPT, max_bytes=4 * receipt_model.MAX_BYTES)
     )
     pack = proofpack.ProofPack(
-        agreement=agreement_model.read(files.read(run / "agreement.json", max_bytes=4 << 20)),
+        agreement=agreement_model.read(files.read(run / run_files.AGREEMENT, max_bytes=4 << 20)),
         manifests=tuple(
             manifest_model.parse_envelope(files.read(path, max_bytes=4 * manifest_model.MAX_BYTES))
-            for path in sorted((run / "manifests").glob("*.json"))
+            for path in sorted((run / run_files.MANIFESTS).glob("*.json"))
         ),
         releases=tuple(releases),
         receipt_envelope=envelope,
@@ -128,8 +128,17 @@ def _print_judgement(pack: proofpack.ProofPack, judgement: inspection.Judgement,
         )
 
 
+def _party(path: Path) -> str:
+    party = run_files.party_of(path.name)
+    if party is None:
+        raise Misuse(
+            f"{path}: of no party", code="bad-path", hint="a run's folder holds no such file: remove it"
+        )
+    return party
+
+
 def _release(run: Path, path: Path) -> proofpack.Release:
-    party = path.stem.removeprefix("release-")
+    party = _party(path)
     top = fields.Fields(
         canonical.loads(
             files.read(path, max_bytes=messages.MAX_ANSWER), what=path.name, max_bytes=messages.MAX_ANSWER
@@ -145,7 +154,7 @@ def _release(run: Path, path: Path) -> proofpack.Release:
         party=party,
         binding=binding_model.read(top.object("binding")),
         evidence=evidence_model.parse(
-            files.read(run / f"evidence-{party}.json", max_bytes=2 * evidence_model.MAX_BYTES)
+            files.read(run / run_files.evidence(party), max_bytes=2 * evidence_model.MAX_BYTES)
         ),
         endorsements=endorsements_model.read(top.object("endorsements")),
         certificates=tuple(certificates),

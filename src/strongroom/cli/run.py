@@ -162,8 +162,10 @@ class _Status:
     """`status.json` in the run's folder: what the operator saw. Nothing of it is proof of anything."""
 
     def __init__(self, begun: float, folder: Path, contract: str) -> None:
+        from strongroom.model import run_files
+
         self._begun = begun
-        self._file = folder / "status.json"
+        self._file = folder / run_files.STATUS
         self.document: dict[str, object] = {
             "format": STATUS_FORMAT,
             "contract": contract,
@@ -218,14 +220,18 @@ class _Status:
 
 
 def _print_summary(status: _Status, result: Result, out: Path) -> None:
+    from strongroom.model import run_files
+
     receipt = result.receipt
     print(f"run        {receipt.run}")
     print(f"outcome    {receipt.outcome.value}, status {receipt.exit_status}")
     if receipt.detail:
         print(f"           {receipt.detail}")
     for index, output in enumerate(receipt.outputs):
-        print(f"output     {out}/out-{index}.tar.age: {output.path}, {output.sealed_bytes} bytes, sealed")
-    print(f"receipt    {out}/receipt.json")
+        print(
+            f"output     {out}/{run_files.output(index)}: {output.path}, {output.sealed_bytes} bytes, sealed"
+        )
+    print(f"receipt    {out}/{run_files.RECEIPT}")
     first = status.document.get("first_instruction_milliseconds")
     if isinstance(first, int):
         print(f"started    the program's first instruction after {first / 1000:.2f} s")

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Refused, Unavailable
-from strongroom.model import messages, receipt
+from strongroom.model import messages, receipt, run_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 
     from strongroom.model.contract import Contract
 
-_PARTY = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
-EVIDENCE = re.compile(rf"(?:evidence|release|receipt)-(?P<party>{_PARTY})\.json", re.ASCII)
-OUTPUT = re.compile(r"out-(?P<index>0|[1-9][0-9]?)\.tar\.age", re.ASCII)
-RECEIPT = "receipt.json"
-LOG = "log.age"
 # Headers and padding of a tar of many small files, and of the age file around it.
 _TAR_ALLOWANCE = 64 << 20
 _LOG_ALLOWANCE = 1 << 20
@@ -33,16 +27,15 @@ _LOG_ALLOWANCE = 1 << 20
 
 def limit(name: str, contract: Contract) -> int:
     """How many bytes the file `name` may have under `contract`. Raises `Refused` for any other name."""
-    if name == RECEIPT:
+    if name == run_files.RECEIPT:
         return 3 * receipt.MAX_BYTES
-    if name == LOG and contract.logs is not None:
+    if name == run_files.LOG and contract.logs is not None:
         return contract.logs.max_bytes + _LOG_ALLOWANCE
-    match = EVIDENCE.fullmatch(name)
-    if match is not None and match["party"] in contract.key_owners():
+    if run_files.party_of(name) in contract.key_owners():
         return 2 * messages.MAX_ANSWER
-    match = OUTPUT.fullmatch(name)
-    if match is not None and int(match["index"]) < len(contract.outputs):
-        return 2 * contract.outputs[int(match["index"])].max_bytes + _TAR_ALLOWANCE
+    number = run_files.output_of(name)
+    if number is not None and number < len(contract.outputs):
+        return 2 * contract.outputs[number].max_bytes + _TAR_ALLOWANCE
     raise Refused(
         f"the room hands out a file {name[:80]!r}, which the contract has no place for",
         code="unexpected-file",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import sign
 from strongroom.errors import Misuse, Refused, Unavailable
-from strongroom.model import channel
+from strongroom.model import channel, run_files
 from strongroom.model import receipt as receipt_model
 from strongroom.node import accelerator, children, hcrtm, inbox, measured, qemu, relay, swtpm
 from strongroom.node.later import Later
@@ -188,14 +188,14 @@ class Room:
         return Launched(link=link, watched=watched, record=record.result, issuers=order.node.issuers)
 
     def _write_down(self, files: inbox.Inbox, record: bytes) -> None:
-        files.put("agreement.json", self.order.agreement.encode())
+        files.put(run_files.AGREEMENT, self.order.agreement.encode())
         if record:
-            files.put("launch-record.json", record)
-        folder = self.order.out / "manifests"
+            files.put(run_files.LAUNCH_RECORD, record)
+        folder = self.order.out / run_files.MANIFESTS
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
         for serial, data in self.order.manifests.items():
-            files.put(f"manifests/{serial}.json", data)
+            files.put(run_files.manifest(serial), data)
 
     def _watched(self, measurer: hcrtm.LaunchMeasurer) -> Watched:
         tpm = self.swtpm
@@ -238,13 +238,13 @@ class Room:
         self.on_phase(name, moment)
 
     def _result(self, received: list[str]) -> Result:
-        if inbox.RECEIPT not in received:
+        if run_files.RECEIPT not in received:
             raise Refused(
                 "the room says that it is done but handed out no receipt",
                 code="no-receipt",
                 hint="nothing proves what happened: the base may have been changed",
             )
-        data = (self.order.out / inbox.RECEIPT).read_bytes()
+        data = (self.order.out / run_files.RECEIPT).read_bytes()
         envelope, receipt = receipt_model.parse_envelope(data)
         if receipt.contract != self.order.agreement.contract.digest or not envelope.signatures:
             raise Refused("the receipt is of another contract, or unsigned", code="wrong-receipt")
