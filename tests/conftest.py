@@ -23,3 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if table and not hasattr(config, "workerinput"):  # a worker's reports reach the process that started it
         rows = promises.read(table, promises.CLAIMS.read_text())
         config.pluginmanager.register(promises.Keeper(rows))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    # Workers must collect the same tests, and bytes may be random: pytest numbers them instead.
+    return "bytes" if isinstance(val, bytes | bytearray) else None
