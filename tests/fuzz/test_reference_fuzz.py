@@ -44,7 +44,10 @@ def good():
     about = (Subject(name="snp/bzImage", digest="sha256:" + "1" * 64),)
     made = Release(**told, version=1, subjects=about, platforms=(one,))
     other = Statement(subjects=about, predicate_type=release_file.PROVENANCE, predicate={})
-    return b"\n".join(each.sign(KEY, keyid="k") for each in (made.statement(), other)) + b"\n"
+    return (
+        b"\n".join(each.sign(KEY, keyid=digest.sha256(KEY.public.raw)) for each in (made.statement(), other))
+        + b"\n"
+    )
 
 
 def test_the_good_one_is_good():

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from strongroom.broker.storage import KnownVersion
 from strongroom.errors import Conflict, Refused
-from strongroom.model import agreement as agreement_model
 from strongroom.model import record
 
 if TYPE_CHECKING:
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
 async def admit(broker: Broker, data: bytes) -> messages.LedgerProof:
     """Record the version; return the proof. `data` is the agreement's envelope.
 
-    Raises `Malformed`, `Refused` when the owner has not signed it, `Conflict` when a later version or
+    Raises `Malformed`, `Refused` when the gate is shut (`own_party`), `Conflict` when a later version or
     another contract of the same version is known.
     """
-    agreement = agreement_model.read(data)
-    contract = agreement.contract
-    own = next((one.party.name for one in contract.members if one.party.keyid == broker.party.keyid), None)
-    if own is None or own not in agreement.signers():
+    reading = broker.agreements.read(data, broker.party)
+    if reading.agreement is None:
+        failed = next(check for check in reading.checks if not check.ok)
         raise Refused(
-            "admit: the owner of this broker has not signed this contract",
-            code="not-signed",
-            hint="`strongroom contract sign` first",
+            f"admit: {failed.name}: expected {failed.expected}, got {failed.got}",
+            code="not-ours",
+            hint=failed.hint,
         )
+    contract = reading.agreement.contract
 
     def append(transaction: Transaction) -> tuple[bytes, int]:
         known = transaction.contracts.highest(contract.id)

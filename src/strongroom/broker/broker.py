@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from strongroom.model import agreement as agreement_model
+from strongroom.broker import own_party
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,18 +64,23 @@ class Allowance:
 
 
 class Agreements:
-    """Parsed agreements by the digest of their exact bytes; the least recently used one goes."""
+    """Agreements that passed the gate, by the digest of their exact bytes; the least recently used one goes.
+
+    Nothing else is kept: what strangers send takes no room here.
+    """
 
     __slots__ = ("_kept", "_limit")
 
     def __init__(self, limit: int = 64) -> None:
-        self._kept: OrderedDict[bytes, agreement_model.Agreement] = OrderedDict()
+        self._kept: OrderedDict[bytes, own_party.Reading] = OrderedDict()
         self._limit = limit
 
-    def read(self, data: bytes) -> agreement_model.Agreement:
-        """As `agreement.read`, which an exact repetition need not do twice. Raises `Malformed`."""
+    def read(self, data: bytes, own: Party) -> own_party.Reading:
+        """As `own_party.read`, which an exact repetition need not do twice. Raises `Malformed`."""
         key = hashlib.sha256(data).digest()
-        found = self._kept.pop(key, None) or agreement_model.read(data)
+        found = self._kept.pop(key, None) or own_party.read(data, own)
+        if found.agreement is None:
+            return found
         self._kept[key] = found
         while len(self._kept) > self._limit:
             self._kept.popitem(last=False)

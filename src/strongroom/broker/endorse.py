@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.appraisal.terms import check_terms
-from strongroom.broker import gates
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import messages
 from strongroom.model.endorsements import SELF_CONTAINED, Endorsements
@@ -27,6 +26,7 @@ from strongroom.model.verdict import Check
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from strongroom.broker import gates
     from strongroom.broker.broker import Broker
     from strongroom.model.evidence import Evidence
 
@@ -78,7 +78,7 @@ async def _found(broker: Broker, ask: gates.Ask) -> Endorsed:
     evidence, brought = ask.request.evidence, ask.request.endorsements
     endorser, now = broker.endorser, broker.clock()
     # Without an endorser what the room brought is all there is; and what will be denied is worth no vendor's time.
-    if endorser is None or evidence.tee in SELF_CONTAINED or not _worth_asking(broker, ask, now):
+    if endorser is None or evidence.tee in SELF_CONTAINED or not _worth_asking(ask, now):
         return Endorsed(endorsements=brought)
     devices = {name: part for name, part in brought.parts.items() if name.startswith(_DEVICE)}
     vek = brought.parts.get(VEK)
@@ -106,9 +106,7 @@ async def _found(broker: Broker, ask: gates.Ask) -> Endorsed:
     return Endorsed(endorsements=Endorsements(parts={**devices, **found.parts}), checks=(check,))
 
 
-def _worth_asking(broker: Broker, ask: gates.Ask, now: datetime) -> bool:
-    if not gates.party(broker, ask.contract).ok:
-        return False
+def _worth_asking(ask: gates.Ask, now: datetime) -> bool:
     if ask.request.evidence.tee not in {platform.tee for platform in ask.contract.platforms}:
         return False
     return all(check.ok for check in check_terms(ask.agreement, now=now, runs_used=0))

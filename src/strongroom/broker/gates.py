@@ -1,15 +1,14 @@
-"""The broker's own checks of a release request, made before any evidence is looked at.
+"""The broker's own checks of a release request, made before any evidence is looked at and after `own_party`.
 
   1 nonce.fresh        issued here, not used before, not expired        (RULES 18)
   2 nonce.contract     issued for this very contract
   3 request.role       the one role that this broker serves
-  4 contract.broker    this broker's owner is that party of the contract, key and address alike
-  5 contract.version   not lower than the highest seen; same version, same digest   (RULES 38, 42)
-  6 contract.replaces  the next version replaces exactly the one that was seen
-  7 run.unique         no keys were released to this room before
-  8 certificate.names  the request asks for nothing that the contract lacks         (RULES 40)
-  9 certificate.key    the request is by the TLS key that the evidence is bound to
- 10 keys.present       every disk of this owner is known here, with its key if it has one
+  4 contract.version   not lower than the highest seen; same version, same digest   (RULES 38, 42)
+  5 contract.replaces  the next version replaces exactly the one that was seen
+  6 run.unique         no keys were released to this room before
+  7 certificate.names  the request asks for nothing that the contract lacks         (RULES 40)
+  8 certificate.key    the request is by the TLS key that the evidence is bound to
+  9 keys.present       every disk of this owner is known here, with its key if it has one
 
 Each is a `Check`; none raises. `appraisal.judge` takes them and decides.
 """
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from strongroom.model.agreement import Agreement
     from strongroom.model.contract import Contract
     from strongroom.model.messages import ReleaseRequest
-    from strongroom.model.party import BrokerAddress
 
 NO_CIPHER = "none"
 _SOURCE = "design 5.4"
@@ -42,9 +40,13 @@ _SOURCE = "design 5.4"
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """A release request, parsed: the message, its agreement and its certificate request."""
+    """A release request, parsed: the message, its agreement and its certificate request.
+
+    own: the checks of `own_party`, which all held, or there would be no agreement.
+    """
 
     request: ReleaseRequest
+    own: tuple[Check, ...]
     agreement: Agreement
     csr: Request | None
 
@@ -77,13 +79,13 @@ def check(broker: Broker, ask: Ask, transaction: Transaction, now: datetime) -> 
     """Make every check, using up the nonce."""
     issued = transaction.nonces.take(ask.request.nonce)
     nonce = (_nonce(issued, now), _nonce_contract(issued, ask.contract))
-    wanted = _own_disks(broker, ask.contract)
+    wanted = ask.contract.disks_of(broker.party.keyid)
     disks = tuple(disk for one in wanted if (disk := transaction.disks.find(one)) is not None)
     highest = transaction.contracts.highest(ask.contract.id)
     checks = (
+        *ask.own,
         *nonce,
         _role(ask.request.role),
-        party(broker, ask.contract),
         *_version(highest, ask.contract),
         _unique(transaction.runs.find(ask.run)),
         *_certificate(ask),
@@ -124,31 +126,6 @@ def _nonce_contract(issued: IssuedNonce | None, contract: Contract) -> Check:
 
 def _role(role: str) -> Check:
     return _equal("request.role", binding_model.ROLE_ROOM, role, hint="keys are released to rooms alone")
-
-
-def party(broker: Broker, contract: Contract) -> Check:
-    """Check 4."""
-    own = broker.party
-    found = next((one.party for one in contract.members if one.party.keyid == own.keyid), None)
-    expected = f"a party with the key {own.keyid} and this broker's pin, ledger and authority"
-    if found is None:
-        got = "no party with that key"
-    elif _known_by(found.broker) != _known_by(own.broker):
-        got = "that party with another broker, or none"
-    else:
-        return _ok("contract.broker", expected)
-    return Check(
-        name="contract.broker",
-        expected=expected,
-        got=got,
-        ok=False,
-        hint="make the contract from the party file that `strongroom broker init` wrote",
-    )
-
-
-def _known_by(address: BrokerAddress | None) -> tuple[object, ...]:
-    # Where a broker listens may change under a standing contract; what it is known by may not.
-    return () if address is None else (address.pin, address.ledger_key, address.authority)
 
 
 def _version(highest: KnownVersion | None, contract: Contract) -> tuple[Check, ...]:
@@ -216,15 +193,6 @@ def _certificate(ask: Ask) -> tuple[Check, ...]:
         hint="" if ask.csr.spki == ask.request.keys.tls else "sign the request with the attested TLS key",
     )
     return (names, key)
-
-
-def _own_disks(broker: Broker, contract: Contract) -> tuple[str, ...]:
-    owned = [
-        one.party.name for one in contract.members if one.party.keyid == broker.party.keyid
-    ]  # the name is the contract's; only the key says who somebody is
-    wanted = [contract.image.manifest] if contract.image.owner in owned else []
-    wanted += [one.manifest for one in contract.datasets if one.owner in owned]
-    return tuple(dict.fromkeys(wanted))
 
 
 def _keys(wanted: tuple[str, ...], disks: tuple[KnownDisk, ...]) -> Check:

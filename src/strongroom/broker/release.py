@@ -1,6 +1,7 @@
 """Use case: a room asks for keys (`POST /v1/releases`; design, section 5.4).
 
 In this order, in one transaction from 1 to 5:
+    this broker's own party signed the contract, or nothing below happens (`own_party`)
   0 endorsements for the evidence are found (`endorse`), which may take a vendor's time
   1 the nonce is used up, and the broker's own checks are made (`gates`)
   2 `judge`: the contract's terms with the runs used so far, the evidence, the claims
@@ -13,7 +14,8 @@ If the ledger or the disk fails before 5, nothing leaves and nothing is counted.
 after 5, the run is counted and recorded but its answer is lost: that room has used up a run, and its
 nonce is gone. The other order would release without a record.
 
-A denial is recorded as well, when its nonce was good and strangers have not used up the budget.
+A contract that the broker's own party did not sign is answered with a denial that leaves no trace. Any other
+denial is recorded as well, when its nonce was good and strangers have not used up the budget.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from strongroom.appraisal.appraise import deny
 from strongroom.appraisal.judge import judge
 from strongroom.authority import issue
 from strongroom.broker import endorse, gates
@@ -37,6 +40,7 @@ from strongroom.model.verdict import Accepted
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from strongroom.broker import own_party
     from strongroom.broker.broker import Broker
     from strongroom.broker.storage import KnownDisk, Transaction
     from strongroom.model.endorsements import Endorsements
@@ -69,9 +73,12 @@ class _Judged:
 
 async def release(broker: Broker, body: bytes) -> messages.ReleaseAnswer | messages.DenialAnswer:
     """Decide, record, then answer. Raises `Malformed` or `Unavailable`; then nothing was released."""
-    request, agreement = messages.parse_release_request(body, read_agreement=broker.agreements.read)
+    request = messages.parse_release_request(body)
+    reading = broker.agreements.read(request.agreement, broker.party)
+    if reading.agreement is None:
+        return _not_ours(reading, broker.clock())
     csr = None if request.csr is None else certificates.read_request(request.csr)
-    ask = gates.Ask(request=request, agreement=agreement, csr=csr)
+    ask = gates.Ask(request=request, own=reading.checks, agreement=reading.agreement, csr=csr)
     endorsed = await endorse.endorse(broker, ask)
     committed = await broker.store.write(lambda transaction: _decide(broker, ask, endorsed, transaction))
     made = committed.value
@@ -88,6 +95,12 @@ async def release(broker: Broker, body: bytes) -> messages.ReleaseAnswer | messa
             endorsements=endorsed.endorsements,
         )
     return messages.DenialAnswer(verdict=made.verdict.to_json(), ledger=proof)
+
+
+def _not_ours(reading: own_party.Reading, now: datetime) -> messages.DenialAnswer:
+    """The answer to what the gate did not let in: not even the nonce is used up."""
+    denied = deny(reading.digest, gates=reading.checks, now=now)
+    return messages.DenialAnswer(verdict=denied.to_json(), ledger=None)
 
 
 def _decide(

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 
-MAX_SIGNATURES = 16
+MAX_SIGNATURES = 32  # as many as a contract may have parties
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """One signature. `keyid` is a hint that is never trusted: verification names its own keys."""
+    """One signature. `keyid` says which of the verifier's own keys to try; it proves nothing."""
 
     keyid: str
     sig: bytes

@@ -46,10 +46,12 @@ PLAIN = "none"
 # What a broker must have asked before it released, whatever else it asked.
 BROKER_CHECKS = frozenset(
     (
+        "own.signature",
+        "own.entry",
+        "own.disk",
         "nonce.fresh",
         "nonce.contract",
         "request.role",
-        "contract.broker",
         "contract.version",
         "run.unique",
         "keys.present",

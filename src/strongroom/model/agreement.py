@@ -1,7 +1,7 @@
 """An agreement: contract bytes and the signatures over them (a DSSE envelope).
 
 `read` only parses; `signers` verifies each signature against the parties that the contract names.
-A signature counts only when it is by a party's own key; the envelope's key ids are hints.
+A signature counts only when it is by a party's own key; its key id says which party's to try.
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ class Agreement:
 
     def signers(self) -> tuple[str, ...]:
         """Names of the parties whose signature verifies, in contract order, each once."""
-        return tuple(
-            member.party.name
-            for member in self.contract.members
-            if signatures.signed_by(self.envelope, member.party.signing_key)
-        )
+        members = self.contract.members
+        signed = signatures.signers(self.envelope, [member.party.signing_key for member in members])
+        return tuple(member.party.name for member in members if member.party.signing_key in signed)
 
     def missing(self) -> tuple[str, ...]:
         """Approvers who have not signed; they matter while fewer than the threshold have."""
@@ -56,9 +54,16 @@ def draft(contract: contract_model.Contract) -> Agreement:
 
 def read(data: bytes) -> Agreement:
     """Parse an envelope and the contract within. Raises `Malformed`."""
-    envelope = dsse.parse(
-        data, payload_type=contract_model.PAYLOAD_TYPE, max_payload=contract_model.MAX_BYTES
-    )
+    return open_envelope(read_envelope(data))
+
+
+def read_envelope(data: bytes) -> dsse.Envelope:
+    """Parse an envelope and look at nothing within. Raises `Malformed`."""
+    return dsse.parse(data, payload_type=contract_model.PAYLOAD_TYPE, max_payload=contract_model.MAX_BYTES)
+
+
+def open_envelope(envelope: dsse.Envelope) -> Agreement:
+    """Parse the contract within. Raises `Malformed`."""
     return Agreement(envelope=envelope, contract=contract_model.parse(envelope.payload))
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
@@ -176,7 +177,7 @@ class Contract:
     limits: Limits
     approvals: Approvals
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the exact bytes."""
         return digest.sha256(self.raw)
@@ -192,9 +193,24 @@ class Contract:
         """The age recipients of the named parties."""
         return tuple(self.party(name).recipient for name in names)
 
+    def disks_of(self, keyid: str) -> tuple[str, ...]:
+        """Manifest digests of the disks that the party with that key owns, each once, the image first.
+
+        Names are the contract's own; only the key says who somebody is.
+        """
+        names = {member.party.name for member in self.members if member.party.keyid == keyid}
+        owned = [self.image.manifest] if self.image.owner in names else []
+        owned += [one.manifest for one in self.datasets if one.owner in names]
+        return tuple(dict.fromkeys(owned))
+
+    def owners(self) -> tuple[str, ...]:
+        """Names of the parties who own a disk, each once, in contract order."""
+        owners = {self.image.owner, *(dataset.owner for dataset in self.datasets)}
+        return tuple(member.party.name for member in self.members if member.party.name in owners)
+
     def key_owners(self) -> tuple[str, ...]:
         """Names of the parties who own a disk and have a broker, each once, in contract order."""
-        owners = {self.image.owner, *(dataset.owner for dataset in self.datasets)}
+        owners = self.owners()
         return tuple(
             member.party.name
             for member in self.members
@@ -394,7 +410,7 @@ def _cross_check(contract: Contract) -> None:
     for name in named:
         contract.party(name)
     # Whoever gives something must have agreed to how it is used.
-    for owner in {contract.image.owner, *(dataset.owner for dataset in contract.datasets)}:
+    for owner in contract.owners():
         if owner not in contract.approvals.parties:
             raise Malformed(f"contract.approvals.parties: the owner {owner!r} is missing")
 

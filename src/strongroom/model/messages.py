@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields, framed
 from strongroom.errors import Malformed
-from strongroom.model import agreement as agreement_model
 from strongroom.model import binding as binding_model
 from strongroom.model import contract as contract_model
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
 NONCE_BYTES = 32
@@ -114,13 +112,8 @@ class ReleaseRequest:
         )
 
 
-def parse_release_request(
-    data: bytes, *, read_agreement: Callable[[bytes], agreement_model.Agreement] = agreement_model.read
-) -> tuple[ReleaseRequest, agreement_model.Agreement]:
-    """Parse a release request and the agreement within. Raises `Malformed`.
-
-    `read_agreement` may remember agreements by their exact bytes, which many requests repeat.
-    """
+def parse_release_request(data: bytes) -> ReleaseRequest:
+    """Parse a release request; the agreement within stays bytes. Raises `Malformed`."""
     top = _top(data, "release request", MAX_REQUEST)
     keys = top.object("keys")
     room = binding_model.RoomKeys(
@@ -139,7 +132,7 @@ def parse_release_request(
         csr=top.data_or_null("csr", max_bytes=16 * 1024),
     )
     top.done()
-    return request, read_agreement(request.agreement)
+    return request
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,35 @@ class Party:
         return canonical.dumps({"format": FORMAT, **self.to_json()}) + b"\n"
 
 
+def differences(entry: Party, file: Party) -> tuple[tuple[str, str, str], ...]:
+    """(field, entry's, file's) wherever a contract's entry for a party is not that party's file.
+
+    All fields count, each key of the broker too. Where the broker listens alone may differ: a broker may move under
+    a standing contract, and what it is known by does not change with that.
+    """
+    pairs = [
+        ("name", entry.name, file.name),
+        ("signing_key", entry.keyid, file.keyid),
+        ("recipient", entry.recipient, file.recipient),
+    ]
+    named, held = entry.broker, file.broker
+    if named is None or held is None:
+        pairs.append(
+            ("broker", "none" if named is None else named.url, "none" if held is None else held.url),
+        )
+    else:
+        pairs += [
+            ("broker.pin", named.pin, held.pin),
+            (
+                "broker.ledger_key",
+                fields.format_data(named.ledger_key),
+                fields.format_data(held.ledger_key),
+            ),
+            ("broker.authority", named.authority, held.authority),
+        ]
+    return tuple(pair for pair in pairs if pair[1] != pair[2])
+
+
 def parse(data: bytes) -> Party:
     """Parse the file form. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what="party", max_bytes=MAX_BYTES), "party")

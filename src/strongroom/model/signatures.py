@@ -1,23 +1,46 @@
-"""Whether an envelope is signed by a key. Who must have signed is for the callers."""
+"""Whether an envelope is signed by a key. Who must have signed is for the callers.
+
+A key id only says which signature to look at: what counts is that it verifies by the caller's own key. So that no
+envelope costs its reader more than one verification for each key asked about, and no signature is good twice.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.crypto import digest
 from strongroom.errors import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from strongroom.crypto import sign
     from strongroom.encoding import dsse
 
 
 def signed_by(envelope: dsse.Envelope, key: sign.VerifyingKey) -> bool:
-    """Whether any signature of `envelope` is by `key`. Key ids are hints and are not looked at."""
-    message = envelope.pae()
+    """Whether `envelope` has one signature with the key id of `key`, and it verifies."""
+    return bool(signers(envelope, (key,)))
+
+
+def signers(envelope: dsse.Envelope, keys: Iterable[sign.VerifyingKey]) -> frozenset[sign.VerifyingKey]:
+    """Those of `keys` that signed `envelope`: at most one verification for each of them.
+
+    A key id that stands there twice counts for nothing: which of the two is meant is for nobody to guess.
+    """
+    by_keyid: dict[str, list[bytes]] = {}
     for one in envelope.signatures:
+        by_keyid.setdefault(one.keyid, []).append(one.sig)
+    message = b""
+    signed = set()
+    for key in keys:
+        given = by_keyid.get(digest.sha256(key.raw), [])
+        if len(given) != 1:
+            continue
+        message = message or envelope.pae()
         try:
-            key.verify(one.sig, message)
+            key.verify(given[0], message)
         except Refused:
             continue
-        return True
-    return False
+        signed.add(key)
+    return frozenset(signed)

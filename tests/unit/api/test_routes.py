@@ -134,7 +134,7 @@ def test_a_release_over_http(world):
 
 def test_a_denial_is_403_with_verdict_and_proof(world):
     app = application(world)
-    agreement = world.agreement(signers=("bob",))
+    agreement = world.agreement(signers=("alice",))
     ask = messages.encode_challenge_request(agreement.contract.digest)
     nonce = messages.parse_challenge(call(app, "POST", "/v1/challenges", ask).content).nonce
     answer = call(app, "POST", "/v1/releases", world.room(agreement).request(nonce))

@@ -145,7 +145,7 @@ def test_without_an_endorser_what_the_room_brought_is_all_there_is(world, machin
 
 def test_nobody_is_asked_where_the_answer_is_no_anyway(world, machine):
     side = Side(world, machine, asked := Asked(machine))
-    unsigned = world.agreement(lambda one: replace(one, platforms=(machine.platform,)), signers=("bob",))
+    unsigned = world.agreement(lambda one: replace(one, platforms=(machine.platform,)), signers=("alice",))
     assert "contract.approvals" in side.failed(side.release(side.request(unsigned)))
     other = simulated.machine("tdx", now=NOW).platform
     elsewhere = world.agreement(lambda one: replace(one, id="other", platforms=(other,)))

@@ -75,7 +75,7 @@ def test_the_recorded_verdict_is_recomputed_byte_for_byte(world, pack):
         gates = entry.body["judged"]["gates"]
         names = [check["name"] for check in entry.body["verdict"]["checks"]]
         # The broker's own checks are a prefix, the certificate's among them; the contract's terms follow.
-        assert names[0] == "nonce.fresh"
+        assert names[0] == "own.signature"
         assert names[gates - 1] == "keys.present"
         assert {"certificate.names", "certificate.key"} <= set(names[:gates])
         assert names[gates] == "contract.approvals"
@@ -154,7 +154,7 @@ def test_a_signature_missing_from_the_contract(world, pack):
 
 def test_a_damaged_signature_that_is_not_needed_is_not_passed_over(world, pack):
     envelope = pack.agreement.envelope
-    stray = dsse.Signature(keyid=envelope.signatures[0].keyid, sig=bytes(64))
+    stray = dsse.Signature(keyid=fake_tpm.digest("nobody"), sig=bytes(64))
     more = replace(envelope, signatures=(*envelope.signatures, stray))
     spoilt = replace(pack, agreement=replace(pack.agreement, envelope=more))
     assert failed(world, spoilt) == ["contract.signatures"]

@@ -1,0 +1,103 @@
+"""The first of all gates: a broker serves what its own party signed, and nothing else.
+
+  1 own.signature  the broker's own party signed these exact bytes
+  2 own.entry      the contract's entry for that key is the broker's own party file, field for field; where the broker
+                   listens alone may differ
+  3 own.disk       the party owns a disk of the contract: a broker gives disk keys, and what goes with them (the room's
+                   certificate, a place in the ledger); to a contract that needs no key of its party it gives nothing
+
+Before all three hold nothing is issued, recorded, counted, raised, fetched or verified at cost. What a stranger's
+contract costs is its envelope and at most one Ed25519 verification: until its own party's signature holds, no byte of
+the contract is parsed. Pure: to be called outside of any transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.crypto import digest
+from strongroom.model import agreement as agreement_model
+from strongroom.model import party as party_model
+from strongroom.model import signatures
+from strongroom.model.verdict import Check
+
+if TYPE_CHECKING:
+    from strongroom.encoding import dsse
+    from strongroom.model.agreement import Agreement
+    from strongroom.model.contract import Contract
+    from strongroom.model.party import Party
+
+_SOURCE = "docs/contracts.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the gate says of an agreement's bytes.
+
+    digest: of the contract's bytes. agreement: None unless every check holds, so that nobody goes on with another.
+    """
+
+    digest: str
+    checks: tuple[Check, ...]
+    agreement: Agreement | None
+
+
+def read(data: bytes, own: Party) -> Reading:
+    """The gate. data: an agreement's envelope. own: the broker's party. Raises `Malformed`."""
+    envelope = agreement_model.read_envelope(data)
+    contract_digest = digest.sha256(envelope.payload)
+    signed = _signature(envelope, own)
+    if not signed.ok:
+        return Reading(digest=contract_digest, checks=(signed,), agreement=None)
+    agreement = agreement_model.open_envelope(envelope)
+    checks = (signed, _entry(agreement.contract, own), _disk(agreement.contract, own))
+    held = all(check.ok for check in checks)
+    return Reading(digest=contract_digest, checks=checks, agreement=agreement if held else None)
+
+
+def _signature(envelope: dsse.Envelope, own: Party) -> Check:
+    """Check 1."""
+    signed = signatures.signed_by(envelope, own.signing_key)
+    return Check(
+        name="own.signature",
+        expected=f"a signature of {own.keyid}, this broker's own party",
+        got="signed" if signed else "not signed, or the signature does not verify",
+        ok=signed,
+        hint="" if signed else f"{own.name} signs these exact bytes first (`strongroom contract sign`)",
+        source=_SOURCE,
+    )
+
+
+def _entry(contract: Contract, own: Party) -> Check:
+    """Check 2."""
+    named = next((one.party for one in contract.members if one.party.keyid == own.keyid), None)
+    expected = "this broker's own party file, field for field"
+    if named is None:
+        got = "no party with its key"
+    else:
+        differing = party_model.differences(named, own)
+        got = "; ".join(f"{field} is {theirs}, not {mine}" for field, theirs, mine in differing) or expected
+    return Check(
+        name="own.entry",
+        expected=expected,
+        got=got,
+        ok=got == expected,
+        hint=""
+        if got == expected
+        else "make the contract from the party file that `strongroom broker init` wrote",
+        source=_SOURCE,
+    )
+
+
+def _disk(contract: Contract, own: Party) -> Check:
+    """Check 3."""
+    owns = bool(contract.disks_of(own.keyid))
+    return Check(
+        name="own.disk",
+        expected="a disk that this broker's party owns",
+        got="a disk that this broker's party owns" if owns else "none: it has nothing to give",
+        ok=owns,
+        hint="" if owns else "rooms ask the brokers of those who own the image or a dataset, and no others",
+        source=_SOURCE,
+    )
