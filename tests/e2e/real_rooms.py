@@ -176,14 +176,7 @@ def prepare(root: Path) -> World:
     (root / "data/table.csv").write_text("".join(f"{row},{row * row % 9973}\n" for row in range(ROWS)))
     strongroom("seal", root / "data", "-i", root / "alice.identity", "--name", "flights", "--out", root)
     _image(root / "image")
-    (root / "config.json").write_text(
-        json.dumps(
-            {
-                "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
-                "config": {"Entrypoint": ["/bin/sh"], "User": "1000:1000", "WorkingDir": "/", "Env": ["PATH=/bin"]},
-            }
-        )
-    )  # fmt: skip
+    (root / "config.json").write_text(json.dumps(_config("1000:1000")))
     strongroom(
         "convert", root / "image", "-i", root / "bob.identity", "--name", "query",
         "--config", root / "config.json", "--out", root,
@@ -206,6 +199,29 @@ def prepare(root: Path) -> World:
     assert world.broker.stdout is not None
     assert world.broker.stdout.readline()
     return world
+
+
+def convert_busybox(root: Path, name: str, *, user: str, files: dict[str, bytes]) -> None:
+    """One more disk of bob's: his busybox with further programs, run as that user."""
+    shutil.copytree(root / "image", root / f"{name}.tree", symlinks=True)
+    for path, content in files.items():
+        (root / f"{name}.tree" / path).write_bytes(content)
+        (root / f"{name}.tree" / path).chmod(0o755)
+    (root / f"{name}.config.json").write_text(json.dumps(_config(user)))
+    strongroom(
+        "convert", root / f"{name}.tree", "-i", root / "bob.identity", "--name", name,
+        "--config", root / f"{name}.config.json", "--out", root,
+    )  # fmt: skip
+
+
+def _config(user: str) -> dict:
+    settings = {"Entrypoint": ["/bin/sh"], "User": user, "WorkingDir": "/", "Env": ["PATH=/bin"]}
+    return {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": []},
+        "config": settings,
+    }
 
 
 def _image(root: Path) -> None:

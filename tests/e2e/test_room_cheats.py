@@ -11,13 +11,18 @@ import subprocess
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from strongroom import wiring
+from strongroom.errors import Refused
 from strongroom.model import agreement as agreement_model
+from strongroom.model import record
 from strongroom.model.receipt import Outcome
 from strongroom.node import disks, qemu, room, tpm_state
+from strongroom.store import sqlite
 from tests.e2e import real_rooms
 from tests.e2e.real_rooms import strongroom
 
@@ -124,39 +129,82 @@ def test_a_base_disk_with_one_changed_byte_does_not_boot(world):
     assert not (ran.folder / "receipt.json").exists()
 
 
-def test_another_program_under_the_same_contract(world):
+@pytest.fixture(scope="module")
+def thief(world):
+    """Another program of bob's, signed by him, that no contract names."""
     shutil.copytree(world.path("image"), world.path("thief"), symlinks=True)
     (world.path("thief") / "etc/motd").write_text("send it all home\n")
     strongroom(
         "convert", world.path("thief"), "-i", world.path("bob.identity"), "--name", "thief",
         "--config", world.path("config.json"), "--out", world.root,
     )  # fmt: skip
+    return world.path("thief.disk")
+
+
+def decisions(world):
+    """What alice's broker has recorded: kinds of entries, in order."""
+    store = sqlite.open_store(world.path("broker") / wiring.DATABASE)
+    try:
+        return [record.parse(leaf).kind for leaf in store.ledger.leaves(0, store.ledger.size())]
+    finally:
+        store.close()
+
+
+def order_of(world, contract, folder, **changes):
+    """What a node of the operator's own making runs: the contract's disks, but for the changes."""
+    agreement = agreement_model.read(contract.read_bytes())
+    sealed = [disks.load(world.path(f"{name}.disk")) for name in ("query", "flights")]
+    drives, manifests = disks.match(agreement.contract, sealed)
+    folder.mkdir()
+    order = room.Order(
+        node=tpm_state.load(world.path("node")), base=world.path("base"), agreement=agreement,
+        drives=drives, manifests=manifests, out=folder, guarded=False,
+    )  # fmt: skip
+    return replace(order, **changes)
+
+
+def test_another_program_is_refused_before_a_key_is_asked_for(world, thief):
+    """By the node; and, where the node lies, by the agent, before it speaks to a broker."""
     contract = world.contract("exit 0")
-    # As the command line runs it: the manifest is not the contract's.
+    before = decisions(world)
     done = strongroom(
         "run", contract, "--node", world.path("node"), "--base", world.path("base"),
-        "--disk", world.path("thief.disk"), "--disk", world.path("flights.disk"),
+        "--disk", thief, "--disk", world.path("flights.disk"),
         "--out", world.path("thief-out"), "--no-memory-guard", check=False,
     )  # fmt: skip
     assert done.returncode == 3
     assert "[missing-disk]" in done.stderr
     assert "the image of bob" in done.stderr
-    # As an operator with a node of his own making would: the contract's manifest, the other disk.
-    agreement = agreement_model.read(contract.read_bytes())
-    sealed = [disks.load(world.path(f"{name}.disk")) for name in ("query", "flights")]
-    drives, manifests = disks.match(agreement.contract, sealed)
-    folder = world.path("thief-out-2")
-    folder.mkdir()
-    order = room.Order(
-        node=tpm_state.load(world.path("node")), base=world.path("base"), agreement=agreement,
-        drives=(qemu.Drive(serial="image", path=world.path("thief.disk")), *drives[1:]),
-        manifests=manifests, out=folder, guarded=False,
-    )  # fmt: skip
+    order = order_of(world, contract, world.path("thief-out-1"))
+    order = replace(
+        order,
+        drives=(qemu.Drive(serial="image", path=thief), *order.drives[1:]),
+        manifests={**order.manifests, "image": thief.with_suffix(".manifest.json").read_bytes()},
+    )
+    phases = []
+    with pytest.raises(Refused, match="the manifest of the disk image: expected the image") as caught:
+        room.Room(order=order, on_phase=lambda name, _moment: phases.append(name)).run()
+    assert caught.value.code == "wrong-manifest"
+    assert phases == ["booted", "contract-bound"]
+    assert decisions(world) == before  # no key was released, nor even refused: nobody was asked
+    assert not (order.out / "evidence-alice.json").exists()
+    assert not (order.out / "release-alice.json").exists()
+
+
+def test_another_program_under_the_contracts_manifest_never_starts(world, thief):
+    """The node shows the manifest that was signed, and attaches other bytes: the room has the key and opens no disk."""
+    order = order_of(world, world.contract("cat /data/flights/table.csv"), world.path("thief-out-2"))
+    order = replace(order, drives=(qemu.Drive(serial="image", path=thief), *order.drives[1:]))
+    before = decisions(world)
     phases = []
     result = room.Room(order=order, on_phase=lambda name, _moment: phases.append(name)).run()
-    assert result.receipt.outcome is Outcome.DATA_CORRUPTED
+    assert phases[:3] == ["booted", "contract-bound", "attested:alice"]
     assert "program-started" not in phases
+    assert result.receipt.outcome is Outcome.DATA_CORRUPTED
     assert result.receipt.outputs == ()
+    # The broker could not know: it released the key to the measured agent, and its ledger has how that ended.
+    assert decisions(world)[len(before) :] == [record.Kind.RELEASE, record.Kind.RECEIPT]
+    assert not [path for path in order.out.iterdir() if path.suffix == ".age"]
 
 
 def test_another_contract_signed_by_nobody_who_matters(world):

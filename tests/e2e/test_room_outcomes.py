@@ -12,7 +12,7 @@ import pytest
 
 from strongroom.errors import Refused
 from strongroom.model.receipt import Outcome
-from tests.e2e import real_rooms
+from tests.e2e import real_rooms, system_calls
 
 pytestmark = [
     pytest.mark.room,
@@ -102,15 +102,39 @@ def test_disk_full_in_out_is_the_programs_to_see(world):
     assert (ran.receipt.exit_status, ran.receipt.outcome) == (28, Outcome.OUTPUT_TOO_LARGE)
 
 
-def test_no_network_no_devices_no_rights(world):
-    script = "ls /sys/class/net /dev > /out/ls 2>&1; cat /proc/net/dev > /out/net; grep Cap /proc/self/status > /out/cap; exit 0"
-    files = world.run(world.contract(script)).output(world.identity("bob"))
+@pytest.mark.parametrize("user", ["1000:1000", "0:0"])
+def test_no_network_no_devices_no_rights(world, user):
+    """Whoever the image says that its program is: system_calls.py lists what it tries, one call after the other."""
+    name = f"user-{user.partition(':')[0]}"
+    calls = tuple(call for call, _ in system_calls.FORBIDDEN)
+    probe = system_calls.program(calls)
+    real_rooms.convert_busybox(world.root, name, user=user, files={"bin/probe": probe})
+    script = (
+        "ls /sys/class/net /dev > /out/ls 2>&1; cat /proc/net/dev > /out/net; cat /proc/self/status > /out/status;"
+        " /bin/probe > /out/calls; id > /out/id; head -c 1 /proc/kcore /proc/kmsg 2>/dev/null | grep -v == > /out/kernel;"
+        " echo b > /proc/sysrq-trigger; exit 0"
+    )
+    ran = world.run(world.contract(script, image=name), image=name)
+    files = ran.output(world.identity("bob"))
+    assert files["id"].startswith(f"uid={user.partition(':')[0]}(".encode())
+    returned = system_calls.answers(calls, files["calls"])
+    allowed = {
+        call.name: returned[call.name]
+        for call, errors in system_calls.FORBIDDEN
+        if returned[call.name] not in errors
+    }
+    assert allowed == {}
+    assert files["kernel"].strip() == b""  # and no key of the keyboard started the machine anew
     assert b"vport" not in files["ls"]
     assert b"vda" not in files["ls"]
     assert b"tpm" not in files["ls"]
     interfaces = {line.split(b":")[0].strip() for line in files["net"].splitlines()[2:]}
     assert interfaces == {b"lo"}
-    assert {line.split()[1] for line in files["cap"].splitlines()} == {b"0" * 16}
+    status = dict(line.split(b":", 1) for line in files["status"].splitlines())
+    capabilities = {name: value.strip() for name, value in status.items() if name.startswith(b"Cap")}
+    assert set(capabilities.values()) == {b"0" * 16}
+    assert len(capabilities) == 5
+    assert status[b"NoNewPrivs"].strip() == b"1"
 
 
 def find(world, disk: str, marker: bytes) -> int:
