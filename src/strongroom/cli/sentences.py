@@ -49,10 +49,12 @@ def _lines(contract: Contract) -> Iterator[str]:
         f"{fields.format_time(limits.not_before)} to {fields.format_time(limits.not_after)}"
     )
     approvals = contract.approvals
-    yield (
-        f"approval by {approvals.threshold} of {', '.join(approvals.parties)}, "
-        "every owner of a disk among them"
+    must = (
+        "and every party, since a platform is simulated"
+        if contract.simulated
+        else "every owner of a disk among them"
     )
+    yield f"approval by {approvals.threshold} of {', '.join(approvals.parties)}, {must}"
 
 
 def _member(member: Member) -> Iterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 
-MAX_SIGNATURES = 32  # as many as a contract may have parties
+MAX_SIGNATURES = 32  # as many as a contract may have parties (model/contract.py)
 
 
 @dataclass(frozen=True, kw_only=True)

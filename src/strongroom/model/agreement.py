@@ -33,17 +33,18 @@ class Agreement:
         return tuple(member.party.name for member in members if member.party.signing_key in signed)
 
     def missing(self) -> tuple[str, ...]:
-        """Approvers who have not signed; they matter while fewer than the threshold have."""
+        """Parties who have not signed and may or must; approvers matter while fewer than the threshold have."""
         signed = self.signers()
-        return tuple(name for name in self.contract.approvals.parties if name not in signed)
+        asked = {*self.contract.approvals.parties, *self.contract.must_sign()}
+        names = (member.party.name for member in self.contract.members)
+        return tuple(name for name in names if name in asked and name not in signed)
 
     def approved(self) -> bool:
-        """Whether enough of the approvers have signed, every disk owner among them."""
+        """Whether enough of the approvers have signed, and everybody whose signature no threshold replaces."""
         contract = self.contract
         signed = set(self.signers())
-        owners = {contract.image.owner, *(dataset.owner for dataset in contract.datasets)}
         counted = signed & set(contract.approvals.parties)
-        return owners <= signed and len(counted) >= contract.approvals.threshold
+        return signed.issuperset(contract.must_sign()) and len(counted) >= contract.approvals.threshold
 
 
 def draft(contract: contract_model.Contract) -> Agreement:

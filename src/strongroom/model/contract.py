@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 FORMAT = "strongroom-contract/1"
 PAYLOAD_TYPE = "application/vnd.strongroom.contract+json"
 MAX_BYTES = 1024 * 1024
+MAX_PARTIES = 32  # each may sign: an envelope holds as many signatures
 MAX_REGISTERS = 48  # of one reference: verdicts tell each, and records have room for so many
 
 OUTPUT_PATH = re.compile(r"/out(?:/[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?)?", re.ASCII)
@@ -208,6 +209,18 @@ class Contract:
         owners = {self.image.owner, *(dataset.owner for dataset in self.datasets)}
         return tuple(member.party.name for member in self.members if member.party.name in owners)
 
+    @property
+    def simulated(self) -> bool:
+        """Whether it accepts a room without hardware."""
+        return any(platform.simulated for platform in self.platforms)
+
+    def must_sign(self) -> tuple[str, ...]:
+        """Names of the parties whose signature no threshold replaces, in contract order.
+
+        Who owns a disk decides alone about it; that no hardware stands behind a room everybody has to have agreed to.
+        """
+        return tuple(member.party.name for member in self.members) if self.simulated else self.owners()
+
     def key_owners(self) -> tuple[str, ...]:
         """Names of the parties who own a disk and have a broker, each once, in contract order."""
         owners = self.owners()
@@ -227,7 +240,7 @@ def parse(data: bytes) -> Contract:
         id=top.name("id"),
         version=top.integer("version", low=1, high=1_000_000),
         replaces=top.digest_or_null("replaces"),
-        members=tuple(_member(item) for item in top.objects("parties", max_items=32)),
+        members=tuple(_member(item) for item in top.objects("parties", max_items=MAX_PARTIES)),
         image=_image(top.object("image")),
         datasets=tuple(_dataset(item) for item in top.objects("datasets", max_items=64)),
         outputs=tuple(_output(item) for item in top.objects("outputs", max_items=64)),
@@ -289,7 +302,7 @@ def _dataset(source: fields.Fields) -> Dataset:
 def _output(source: fields.Fields) -> Output:
     output = Output(
         path=source.text("path", max_length=80, pattern=OUTPUT_PATH),
-        recipients=source.texts("recipients", max_items=32, max_length=64, pattern=fields.NAME),
+        recipients=source.texts("recipients", max_items=MAX_PARTIES, max_length=64, pattern=fields.NAME),
         max_bytes=source.integer("max_bytes", low=1, high=1 << 40),
     )
     source.done()
@@ -302,7 +315,7 @@ def _logs(source: fields.Fields | None) -> Logs | None:
     if source is None:
         return None
     logs = Logs(
-        recipients=source.texts("recipients", max_items=32, max_length=64, pattern=fields.NAME),
+        recipients=source.texts("recipients", max_items=MAX_PARTIES, max_length=64, pattern=fields.NAME),
         max_bytes=source.integer("max_bytes", low=1, high=1 << 30),
     )
     source.done()
@@ -377,8 +390,8 @@ def _limits(source: fields.Fields) -> Limits:
 
 def _approvals(source: fields.Fields) -> Approvals:
     approvals = Approvals(
-        parties=source.texts("parties", max_items=32, max_length=64, pattern=fields.NAME),
-        threshold=source.integer("threshold", low=1, high=32),
+        parties=source.texts("parties", max_items=MAX_PARTIES, max_length=64, pattern=fields.NAME),
+        threshold=source.integer("threshold", low=1, high=MAX_PARTIES),
     )
     source.done()
     return approvals

@@ -143,7 +143,7 @@ def test_rule_33_an_unknown_tee_is_refused_even_if_the_contract_names_it():
     assert failed(decide(evidence, sample)) == ["evidence.tee"]
 
 
-def test_rule_33_simulation_needs_every_partys_signature():
+def test_rule_33_simulated_evidence_is_refused_where_the_contract_wants_hardware():
     strict = SCENE.agreement(
         lambda one: replace(one, platforms=(replace(one.platforms[0], simulated=False),))
     )

@@ -8,11 +8,13 @@ from datetime import timedelta
 from strongroom.appraisal.terms import check_terms
 from strongroom.encoding import dsse
 from strongroom.model import agreement as agreement_model
+from strongroom.model import contract as contract_model
 from strongroom.model import identity
 from strongroom_testing import contracts
 
 SCENE = contracts.scene()
 NOW = SCENE.now
+DORA = identity.generate("dora")
 
 
 def failed(agreement, *, now=NOW, runs_used=0) -> set[str]:
@@ -46,13 +48,17 @@ def test_one_is_missing_and_is_named():
     assert "alice" in first.got
 
 
+def on_hardware(contract):
+    return replace(contract, platforms=tuple(replace(one, simulated=False) for one in contract.platforms))
+
+
 def test_rule_36_an_owner_cannot_be_outvoted():
     carol = identity.generate("carol")
 
     def lower(contract):
         third = replace(contract.members[0], party=carol.party())
         approvals = replace(contract.approvals, parties=("alice", "bob", "carol"), threshold=2)
-        return replace(contract, members=(*contract.members, third), approvals=approvals)
+        return on_hardware(replace(contract, members=(*contract.members, third), approvals=approvals))
 
     agreement = agreement_model.add_signature(SCENE.agreement(lower, signers=("bob",)), carol.signing)
     assert failed(agreement) == {"contract.approvals.alice"}
@@ -118,3 +124,65 @@ def test_large_contracts_are_judged_alike():
         "contract.approvals",
         "contract.approvals.bob",
     }
+
+
+def with_dora(contract):
+    """dora receives the output; she neither owns a disk nor approves, and the threshold asks for alice alone."""
+    dora = replace(contract.members[0], party=DORA.party(), role=contract_model.Role.RECIPIENT)
+    return replace(
+        contract,
+        members=(*contract.members, dora),
+        outputs=(replace(contract.outputs[0], recipients=("dora",)),),
+        approvals=contract_model.Approvals(parties=("alice", "bob"), threshold=1),
+    )
+
+
+def test_rule_33_a_simulated_platform_needs_the_signature_of_every_party():
+    agreement = SCENE.agreement(with_dora)
+    assert failed(agreement) == {"contract.approvals.dora"}
+    assert not agreement.approved()
+    assert agreement.missing() == ("dora",)
+    whole = agreement_model.add_signature(agreement, DORA.signing)
+    assert failed(whole) == set()
+    assert whole.approved()
+    assert whole.missing() == ()
+
+
+def test_rule_33_one_simulated_platform_among_others_needs_every_signature_too():
+    def mixed(contract):
+        real = replace(contract.platforms[0], tee="snp", simulated=False)
+        return replace(with_dora(contract), platforms=(real, *contract.platforms))
+
+    assert failed(SCENE.agreement(mixed)) == {"contract.approvals.dora"}
+
+
+def test_on_hardware_a_recipient_need_not_sign():
+    agreement = SCENE.agreement(lambda one: on_hardware(with_dora(one)))
+    assert failed(agreement) == set()
+    assert agreement.approved()
+
+
+def test_as_many_parties_as_a_contract_may_have_can_all_sign():
+    others = [identity.generate(f"party-{at}") for at in range(contract_model.MAX_PARTIES - 2)]
+
+    def crowd(contract):
+        more = tuple(
+            replace(contract.members[0], party=one.party(), role=contract_model.Role.AUDITOR)
+            for one in others
+        )
+        return replace(
+            contract,
+            members=(*contract.members, *more),
+            approvals=contract_model.Approvals(
+                parties=("alice", "bob", *(one.name for one in others)), threshold=contract_model.MAX_PARTIES
+            ),
+        )
+
+    agreement = SCENE.agreement(crowd)
+    for one in others:
+        assert not agreement.approved()
+        agreement = agreement_model.add_signature(agreement, one.signing)
+    read = agreement_model.read(agreement.encode())
+    assert len(read.signers()) == contract_model.MAX_PARTIES
+    assert read.approved()
+    assert failed(read) == set()

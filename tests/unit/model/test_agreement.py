@@ -42,10 +42,16 @@ def test_rule_36_one_person_signs_for_one_party_and_once():
     half = samples.signed(one, samples.ALICE)
     (own,) = half.envelope.signatures
     as_bob = replace(own, keyid=samples.BOB.party().keyid)
-    for signatures in ((own, own), (as_bob,), (own, as_bob), (as_bob, own, own)):
+    # A key id that stands there twice counts for nothing; one of somebody else's finds no signature of theirs.
+    for signatures, signers in (
+        ((own, own), ()),
+        ((as_bob,), ()),
+        ((own, as_bob), ("alice",)),
+        ((as_bob, own, own), ()),
+    ):
         claimed = replace(half, envelope=replace(half.envelope, signatures=signatures))
-        assert claimed.signers() == ("alice",)
-        assert claimed.missing() == ("bob",)
+        assert claimed.signers() == signers
+        assert "bob" in claimed.missing()
         assert not claimed.approved()
     assert agreement.add_signature(half, samples.ALICE.signing) == half
     # Nor by standing in the contract under a second name: the parser refuses a key that two parties have.
@@ -65,6 +71,7 @@ def test_rule_36_a_threshold_never_leaves_an_owner_out():
             *samples.a_contract().members,
             contract.Member(party=carol.party(), role=contract.Role.AUDITOR),
         ),
+        platforms=tuple(replace(one, simulated=False) for one in samples.a_contract().platforms),
         approvals=contract.Approvals(parties=("alice", "bob", "carol"), threshold=2),
     )
     assert not samples.signed(one, samples.BOB, carol).approved()
