@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strongroom.appraisal.judge import judge
+from strongroom.appraisal.wording import explain
 from strongroom.crypto import x509
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import eventlog, registry, tpm, tpm_quote
@@ -86,7 +87,7 @@ def test_a_judge_always_answers(tee, parts, extra):
         lifetime=contracts.NOW - contracts.NOW.replace(hour=0),
     )
     assert isinstance(verdict, Denied)
-    assert all(check.hint for check in verdict.failed)
+    assert all(explain(check).hint for check in verdict.failed)
 
 
 @often

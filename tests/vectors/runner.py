@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.default import default_policy
+from strongroom.appraisal.wording import explain
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import registry
 from strongroom.evidence import roots as pinned
@@ -157,7 +158,7 @@ def _whole(loaded: Loaded, *, policy: bool = True, strict: bool = False) -> Outc
     checks = default_policy(claims, simulated=loaded.roots != pinned.PINNED, strict=strict) if policy else ()
     for check in checks:
         if not check.ok:
-            return Outcome(verdict="reject", check=check.name, detail=check.got, claims=claims)
+            return Outcome(verdict="reject", check=check.name, detail=explain(check).got, claims=claims)
     for other in loaded.others:
         outcome = _whole(other, policy=policy, strict=strict)
         if outcome.verdict != "accept":

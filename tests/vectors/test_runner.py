@@ -46,7 +46,7 @@ def outcome(tmp_path, monkeypatch, loaded, verdict, **labels):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "case.json").write_text(json.dumps({"expected": {"verdict": verdict, **labels}}))
     adapter = types.SimpleNamespace(load=lambda _path, _case: give(loaded))
-    monkeypatch.setattr(runner.importlib, "import_module", lambda _name: adapter)
+    monkeypatch.setattr(runner, "importlib", types.SimpleNamespace(import_module=lambda _name: adapter))
     (result,) = runner.run(tmp_path)
     return result
 

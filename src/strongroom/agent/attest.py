@@ -1,4 +1,4 @@
-"""Attestation, from the room's side (design, section 5): one broker at a time, challenge to disk keys.
+"""Attestation, from the room's side: one broker at a time, challenge to disk keys.
 
 1 a connection to the broker, its TLS key pinned by the contract
 2 a challenge: the nonce, and the broker's time, which is the only wall time that a room knows
@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -180,14 +180,15 @@ def _post(connection: http.Connection, party: str, path: str, body: bytes, *, ma
 
 
 def read_error(status: int, body: bytes, party: str) -> Refused | Unavailable:
-    """The error that an answer other than 200 tells of: {"error": {"code", "message", "hint"}, "verdict"}."""
+    """The error that an answer other than 200 tells of: {"error": {"code", "message", "hint"}, "verdict", "words"}."""
     who = f"the broker of {party}"
     try:
         top = fields.Fields(canonical.loads(body, what="error", max_bytes=_MAX_ERROR), "error")
         told = top.object("error").text_map_of(("code", "message", "hint"), max_length=4096)
         checks: tuple[verdict.Check, ...] = ()
         if "verdict" in top.names() and (inner := top.object_or_null("verdict")) is not None:
-            checks = verdict.read_checks(inner)
+            said = verdict.read_words(top.object("words")) if "words" in top.names() else {}
+            checks = tuple(replace(check, words=said.get(check.name)) for check in verdict.read_checks(inner))
     except Malformed:
         return Unavailable(f"{who} answered with status {status} and no explanation", code="broker-error")
     message = f"{who}: {told['message']}"

@@ -256,5 +256,5 @@ def report(channel: Channel, cause: BaseException) -> None:
             "please report it",
         )
     checks = cause.verdict if isinstance(cause, PolicyDenied) and isinstance(cause.verdict, tuple) else ()
-    shown = [check.to_json() for check in checks if isinstance(check, Check)]
+    shown = [check.to_message() for check in checks if isinstance(check, Check)]
     channel.send_control("failed", code=code, message=message, hint=hint, checks=shown)

@@ -13,18 +13,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal import profiles
-from strongroom.appraisal.telling import MAX_TEXT, MISSING, made, one_of, same, shown
+from strongroom.appraisal.telling import bounded, listed, one_of, same
 from strongroom.model import policy as policy_model
+from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from strongroom.model.claims import Claims
     from strongroom.model.policy import Devices
-    from strongroom.model.verdict import Check
+    from strongroom.model.verdict import Data
 
 ANY = "any"
 _AT = "platform.devices"
+_TOLD = 3
+_MAX_VALUE = 96
 _NOBODY = policy_model.Devices(count=0, roots=(), machines=())
 
 
@@ -33,112 +36,120 @@ def check_devices(claims: Claims, wanted: Devices | None, *, simulated: bool) ->
     agreed = wanted or _NOBODY
     found = claims.devices
     if wanted is not None or found:
-        yield made(
-            _AT,
-            f"{agreed.count} device(s)",
-            str(len(found)),
-            len(found) == agreed.count,
-            hint="every device of the room is attested and agreed on, and no other",
-        )
+        yield Check(name=_AT, expected=agreed.count, got=len(found), ok=len(found) == agreed.count)
     if not found:
         return
-    yield _each(found, "debug", "debug off", lambda one: "debug on" if one.debug else "")
+    yield _each(found, "debug", False, lambda one: one.debug, lambda _: "debug-on")
     yield _each(
         found,
         "simulated",
-        "hardware, or software standing in" if simulated else "hardware",
-        lambda one: "software standing in for hardware" if one.simulated and not simulated else "",
+        "any" if simulated else "hardware",
+        lambda one: one.simulated and not simulated,
+        lambda _: "software",
     )
     yield _each(
         found,
         "root",
         one_of(agreed.roots),
-        lambda one: "" if one.root in agreed.roots else one.root or MISSING,
+        lambda one: one.root not in agreed.roots,
+        lambda one: one.root or None,
     )
     yield _each(
         found,
         "machine",
-        "any device" if ANY in agreed.machines else one_of(agreed.machines),
-        lambda one: (
-            ""
-            if one.machine and (ANY in agreed.machines or one.machine in agreed.machines)
-            else one.machine or MISSING
-        ),
+        ANY if ANY in agreed.machines else one_of(agreed.machines),
+        lambda one: not one.machine or not (ANY in agreed.machines or one.machine in agreed.machines),
+        lambda one: one.machine or None,
     )
     for name, values in agreed.facts.items():
-        yield _each(
-            found,
-            f"fact.{name}",
-            one_of(shown(value) for value in values),
-            lambda one, name=name, values=values: _fact(one, name, values),  # type: ignore[misc]
-        )
-    yield _each(found, "reference", _expected(agreed), lambda one: _differs(one, agreed))
+        yield _fact(found, name, values)
     yield _each(
-        found, "compared", "every value compared with its reference", lambda one: _not_compared(one, agreed)
+        found,
+        "reference",
+        _expected(agreed),
+        lambda one: _differs(one, agreed) is not None,
+        lambda one: _differs(one, agreed),
+    )
+    yield _each(
+        found,
+        "compared",
+        [],
+        lambda one: bool(_not_compared(one, agreed)),
+        lambda one: listed(_not_compared(one, agreed)),
     )
 
 
-def _each(found: tuple[Claims, ...], what: str, expected: str, fault: Callable[[Claims], str]) -> Check:
-    """One check of all devices. fault: what is wrong with one, or nothing."""
-    faults = {index: told for index, one in enumerate(found) if (told := fault(one))}
-    first = "; ".join(f"device {index}: {told}" for index, told in list(faults.items())[:3])
-    return made(
-        f"{_AT}.{what}",
-        expected[:MAX_TEXT],
-        f"{len(faults)} of {len(found)}: {first}"[: 2 * MAX_TEXT] if faults else f"all {len(found)}",
-        not faults,
-        hint="one device that is not as the parties agreed fails the room",
-    )
+def _each(
+    found: tuple[Claims, ...],
+    what: str,
+    expected: Data,
+    wrong: Callable[[Claims], bool],
+    told: Callable[[Claims], Data],
+) -> Check:
+    """One check of all devices. wrong: whether one fails it; told: what is told of one that does."""
+    failing = [index for index, one in enumerate(found) if wrong(one)]
+    got: dict[str, Data] = {"of": len(found), "failed": len(failing)}
+    if failing:
+        got["first"] = {str(index): told(found[index]) for index in failing[:_TOLD]}
+    return Check(name=f"{_AT}.{what}", expected=expected, got=got, ok=not failing)
 
 
-def _fact(one: Claims, name: str, values: tuple[policy_model.Value, ...]) -> str:
-    got = one.facts.get(name)
-    held = got != policy_model.NOT_COMPARED and any(same(got, value) for value in values)
-    return "" if held else shown(got)
+def _fact(found: tuple[Claims, ...], name: str, values: tuple[policy_model.Value, ...]) -> Check:
+    def differs(one: Claims) -> bool:
+        """Whether it is not as agreed."""
+        got = one.facts.get(name)
+        return got == policy_model.NOT_COMPARED or not any(same(got, value) for value in values)
+
+    return _each(found, f"fact.{name}", one_of(values), differs, lambda one: bounded(one.facts.get(name)))
 
 
-def _expected(agreed: Devices) -> str:
+def _expected(agreed: Devices) -> Data:
     if not agreed.references and not agreed.registers:
-        return "reference values of the device in the contract"
-    return f"every register as in one of {len(agreed.references)} reference(s) and {len(agreed.registers)} list(s)"
+        return None
+    return {"references": len(agreed.references), "lists": len(agreed.registers)}
 
 
-def _differs(one: Claims, agreed: Devices) -> str:
-    """In which registers the device differs from the nearest reference; nothing where it is as one of them says."""
-    tried = [_against(one, reference, agreed) for reference in agreed.references or ({},)]
-    nearest = min(tried, key=len)
+def _differs(one: Claims, agreed: Devices) -> Data:
+    """In which registers the device differs from the nearest reference; None where it is as one of them says."""
+    references = agreed.references or ({},)
+    reference = min(references, key=lambda given: len(_against(one, given, agreed)))
+    nearest = _against(one, reference, agreed)
     if not nearest:
-        return "" if one.registers else "no registers"
-    name, told = next(iter(nearest.items()))
-    return f"{len(nearest)} of {len(one.registers)} registers differ, {name} first: {told}"
+        return None if one.registers else {"registers": 0}
+    name = nearest[0]
+    lists = _lists(name, reference, agreed)
+    expected: list[Data] = [one_of(value[:_MAX_VALUE] for value in values) for values in lists]
+    got = one.registers.get(name)
+    return {
+        "differ": len(nearest),
+        "of": len(one.registers),
+        "register": bounded(name),
+        "got": None if got is None else got[:_MAX_VALUE],
+        "expected": expected[0] if len(expected) == 1 else expected,
+    }
 
 
-def _against(one: Claims, reference: dict[str, str], agreed: Devices) -> dict[str, str]:
-    """What is wrong with each register that either side names."""
-    wrong = {}
+def _against(one: Claims, reference: dict[str, str], agreed: Devices) -> list[str]:
+    """The registers, of those that either side names, that are not as the parties signed."""
+    wrong = []
     for name in dict.fromkeys((*reference, *agreed.registers, *one.registers)):
         got = one.registers.get(name)
-        lists: list[tuple[str, ...]] = [(reference[name],)] if name in reference else []
-        lists += [agreed.registers[name]] if name in agreed.registers else []
+        lists = _lists(name, reference, agreed)
         if got is None or not lists or any(got not in values for values in lists):
-            wrong[name] = f"{MISSING if got is None else got[:96]}, expected {_listed(lists)}"
+            wrong.append(name)
     return wrong
 
 
-def _listed(lists: list[tuple[str, ...]]) -> str:
-    return (
-        " and ".join(one_of(value[:96] for value in values) for values in lists)
-        or "nothing: it has no reference"
-    )
+def _lists(name: str, reference: dict[str, str], agreed: Devices) -> list[tuple[str, ...]]:
+    """The values of a register that count: one of each list."""
+    lists: list[tuple[str, ...]] = [(reference[name],)] if name in reference else []
+    return lists + ([agreed.registers[name]] if name in agreed.registers else [])
 
 
-def _not_compared(one: Claims, agreed: Devices) -> str:
-    settled = (
-        profiles.SHOWN_IN_REGISTERS.get(one.tee, frozenset()) if not _differs(one, agreed) else frozenset()
-    )
-    names = [
+def _not_compared(one: Claims, agreed: Devices) -> list[str]:
+    settled = profiles.SHOWN_IN_REGISTERS.get(one.tee, frozenset()) if _differs(one, agreed) is None else ()
+    return [
         name
         for name, value in one.facts.items()
         if value == policy_model.NOT_COMPARED and name not in settled
     ]
-    return f"not compared: {', '.join(names)}"[:MAX_TEXT] if names else ""

@@ -1,6 +1,6 @@
 """Evidence × a policy file → a verdict without a contract: for relying parties that only judge evidence.
 
-The same checks, in the same order and words, as a contract's verdict has for evidence and platform. An `Appraisal`
+The same checks, in the same order, as a contract's verdict has for evidence and platform. An `Appraisal`
 releases nothing: it is of another type than `Accepted`.
 """
 
@@ -13,6 +13,7 @@ from strongroom.appraisal.appraise import check_platforms
 from strongroom.appraisal.judge import malformed, refused, verified, verify
 from strongroom.encoding import fields
 from strongroom.errors import EvidenceRefused, Malformed
+from strongroom.model.verdict import VERSION
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -45,12 +46,13 @@ class Appraisal:
         return tuple(check for check in self.checks if not check.ok)
 
     def to_json(self) -> dict[str, object]:
-        """The object form: a verdict's, with `policy` where that has `contract`."""
+        """The record form: a verdict's, with `policy` where that has `contract`."""
         return {
+            "version": VERSION,
             "result": "accepted" if self.accepted else "denied",
             "policy": self.policy,
             "decided": fields.format_time(self.decided),
-            "claims": None if self.claims is None else self.claims.to_json(),
+            "claims": None if self.claims is None else self.claims.to_record(),
             "checks": [check.to_json() for check in self.checks],
         }
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal.evaluate import Appraisal, evaluate
+from strongroom.appraisal.wording import explain
 from strongroom.encoding import fields
 from strongroom.errors import Malformed
 from strongroom.evidence import dcap_tcb
@@ -121,12 +122,13 @@ def _stops(before: Appraisal, after: Appraisal, newer: Endorsements) -> Iterator
     for check in after.failed:
         if check.name in failed_then:
             continue
+        told = explain(check)
         turned = "held so far" if check.name in held else "new"
         yield Stop(
             check=check.name,
-            reason=f"{turned}: expected {check.expected}, will be {check.got}",
+            reason=f"{turned}: expected {told.expected}, will be {told.got}",
             when=since,
-            fix=check.hint,
+            fix=told.hint,
         )
 
 

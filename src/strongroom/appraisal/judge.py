@@ -1,4 +1,4 @@
-"""From an agreement and evidence to one explained verdict, in one fixed order (design, section 5).
+"""From an agreement and evidence to one explained verdict, in one fixed order.
 
   1 the caller's gates (nonce)            2 the contract's terms: approvals, validity, runs
   3 the evidence, by its TEE's verifier, and that of its attached devices, by theirs
@@ -16,7 +16,7 @@ from strongroom.appraisal.appraise import NOTHING_ASKED, appraise, deny
 from strongroom.appraisal.terms import check_terms
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import devices
-from strongroom.model.verdict import Check, Verdict
+from strongroom.model.verdict import Check, Verdict, Words
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -88,46 +88,24 @@ def verify(
     )
 
 
-_NOT_LOOKED_AT = Check(
-    name="evidence.verified",
-    expected="evidence that verifies and is bound to this request",
-    got="not looked at, since a check before it failed",
-    ok=False,
-    hint="settle the failed checks above first",
-    source="design 5.4",
-)
+_NOT_LOOKED_AT = Check(name="evidence.verified", expected=None, got="not-judged", ok=False)
+_FORMAT = "evidence in the format of its TEE"
+_DAMAGED = "the evidence is damaged, or made by a program of another version"
+_PAGE = "docs/verdicts.md, The evidence"
 
 
 def verified(tee: str) -> Check:
     """The check that evidence of `tee` verified."""
-    return Check(
-        name="evidence.verified",
-        expected=f"{tee} evidence that verifies and is bound to this request",
-        got="verified",
-        ok=True,
-        source=f"docs/tee/{tee}.md",
-    )
+    return Check(name="evidence.verified", expected=tee, got=tee, ok=True)
 
 
 def refused(cause: EvidenceRefused) -> Check:
-    """The failed check of evidence that a verifier refused."""
-    return Check(
-        name=f"evidence.{cause.check}",
-        expected=cause.expected,
-        got=cause.got,
-        ok=False,
-        hint=cause.hint,
-        source=cause.source or "docs/tee",
-    )
+    """The failed check of evidence that a verifier refused. What it says may quote the evidence: no data of ours."""
+    words = Words(expected=cause.expected, got=cause.got, hint=cause.hint, source=cause.source or _PAGE)
+    return Check(name=f"evidence.{cause.check}", expected=None, got=None, ok=False, words=words)
 
 
 def malformed(cause: Malformed) -> Check:
     """The failed check of evidence that does not parse."""
-    return Check(
-        name="evidence.format",
-        expected="evidence in the format of its TEE",
-        got=cause.message,
-        ok=False,
-        hint=cause.hint or "the evidence is damaged, or made by a program of another version",
-        source="docs/tee",
-    )
+    words = Words(expected=_FORMAT, got=cause.message, hint=cause.hint or _DAMAGED, source=_PAGE)
+    return Check(name="evidence.format", expected=None, got=None, ok=False, words=words)

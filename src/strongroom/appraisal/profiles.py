@@ -19,41 +19,33 @@ if TYPE_CHECKING:
 
 SNP_REPORT = "AMD 56860, ATTESTATION_REPORT"
 TDX_ATTRIBUTES = "Intel TDX Module 1.5 ABI, ATTRIBUTES"
-SGX_ATTRIBUTES = "Intel SDM volume 3D, ATTRIBUTES"
 
-# Where it is told that the host may look in.
-DEBUG: dict[str, str] = {
-    "azure": "the report of the hardware beneath",
-    "cca": "Arm RMM specification, realm token; CCA platform token, lifecycle",
-    "nitro": "AWS Nitro Enclaves User Guide: PCRs of zeros",
-    "nvgpu": "TCG DICE Attestation Architecture, TcbInfo flags",
-    "sgx": SGX_ATTRIBUTES,
-    "snp": "AMD 56860, POLICY.DEBUG",
-    "tdx": TDX_ATTRIBUTES,
-}
-
-# Demanded of a TEE unless the policy waives the fact by its name: (fact, value, source).
-DEFAULT_FACTS: dict[str, tuple[tuple[str, Value, str], ...]] = {
-    "snp": (("policy.migrate_ma", False, SNP_REPORT),),
-    "tdx": (
-        ("td_attributes.sept_ve_disable", True, TDX_ATTRIBUTES),
-        ("td_attributes.migratable", False, TDX_ATTRIBUTES),
-    ),
+# Demanded of a TEE unless the policy waives the fact by its name.
+DEFAULT_FACTS: dict[str, dict[str, Value]] = {
+    "snp": {"policy.migrate_ma": False},
+    "tdx": {"td_attributes.sept_ve_disable": True, "td_attributes.migratable": False},
 }
 # Demanded by `strict` besides.
-STRICT_FACTS: dict[str, tuple[tuple[str, Value, str], ...]] = {
-    "snp": (
-        ("platform.alias_check_complete", True, SNP_REPORT),
-        ("platform.ecc_en", True, SNP_REPORT),
-        ("mask_chip_key", False, SNP_REPORT),
-    ),
-    "tdx": (("td_attributes.perfmon", False, TDX_ATTRIBUTES),),
-    "nitro": (("nitrotpm", False, "AWS Nitro Enclaves User Guide"),),
+STRICT_FACTS: dict[str, dict[str, Value]] = {
+    "snp": {"platform.alias_check_complete": True, "platform.ecc_en": True, "mask_chip_key": False},
+    "tdx": {"td_attributes.perfmon": False},
+    "nitro": {"nitrotpm": False},
+}
+# Where these facts are specified.
+FACT_SOURCES: dict[str, str] = {
+    "policy.migrate_ma": SNP_REPORT,
+    "platform.alias_check_complete": SNP_REPORT,
+    "platform.ecc_en": SNP_REPORT,
+    "mask_chip_key": SNP_REPORT,
+    "td_attributes.sept_ve_disable": TDX_ATTRIBUTES,
+    "td_attributes.migratable": TDX_ATTRIBUTES,
+    "td_attributes.perfmon": TDX_ATTRIBUTES,
+    "nitrotpm": "AWS Nitro Enclaves User Guide",
 }
 
 # Which TEEs' verifiers refuse without sound revocation lists; for the others the vendor publishes none that covers
 # the evidence, or (nvgpu) they are not asked for. A TEE that is not named here counts as not checked.
-CHECKED, NONE_PUBLISHED, NOT_ASKED = "checked", "none published", "not asked for"
+CHECKED, NONE_PUBLISHED, NOT_ASKED = "checked", "none-published", "not-asked"
 REVOCATION: dict[str, str] = {
     "sgx": CHECKED,
     "tdx": CHECKED,
@@ -96,11 +88,11 @@ BROKEN: dict[str, str] = {
 }
 
 
-def demanded_facts(claims: Claims, *, strict: bool) -> tuple[tuple[str, Value, str], ...]:
+def demanded_facts(claims: Claims, *, strict: bool) -> tuple[tuple[str, Value], ...]:
     """The facts that hold by default, and by `strict` the further ones."""
     kinds = _kinds(claims)
     tables = (DEFAULT_FACTS, STRICT_FACTS) if strict else (DEFAULT_FACTS,)
-    return tuple(one for table in tables for kind in kinds for one in table.get(kind, ()))
+    return tuple(one for table in tables for kind in kinds for one in table.get(kind, {}).items())
 
 
 def has_status(claims: Claims) -> bool:

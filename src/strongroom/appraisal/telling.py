@@ -1,18 +1,18 @@
-"""How checks are told: values as texts of bounded length, whether they are the same, and the check itself."""
+"""How values become a check's data: bounded, whatever the claims or the contract hold."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.model.verdict import Check
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from strongroom.model.policy import Value
+    from strongroom.model.verdict import Data
 
-MISSING = "no such claim"
 MAX_TEXT = 400
+MAX_LISTED = 16
+_FIRST = 4
 
 
 def same(got: Value | None, wanted: Value) -> bool:
@@ -20,23 +20,21 @@ def same(got: Value | None, wanted: Value) -> bool:
     return type(got) is type(wanted) and got == wanted
 
 
-def shown(value: Value | None) -> str:
-    """A value for people."""
-    if value is None:
-        return MISSING
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)[:MAX_TEXT] or '""'
+def bounded(value: Value | None) -> Data:
+    """The value; a long text by its beginning."""
+    return value[:MAX_TEXT] if isinstance(value, str) else value
 
 
-def one_of(values: Iterable[str]) -> str:
-    """The one value, or how many and the first of them."""
-    listed = list(values)
-    if len(listed) == 1:
-        return listed[0]
-    return f"one of {len(listed)}: {', '.join(listed[:4])}" if listed else "nothing"
+def listed(values: Iterable[str]) -> Data:
+    """The values themselves, the first `MAX_LISTED` of them."""
+    return [bounded(value) for value in list(values)[:MAX_LISTED]]
 
 
-def made(name: str, expected: str, got: str, ok: bool, *, hint: str = "", source: str = "policy") -> Check:  # noqa: FBT001 - read at the call as the check itself
-    """The check; its hint is told where it failed. source: what asks for it, the platform's policy otherwise."""
-    return Check(name=name, expected=expected, got=got, ok=ok, hint="" if ok else hint, source=source)
+def one_of(values: Iterable[Value]) -> Data:
+    """The one value, or {"one_of": how many, "first": the first few}; an empty list, of which nothing is one."""
+    given = list(values)
+    if not given:
+        return []
+    if len(given) == 1:
+        return bounded(given[0])
+    return {"one_of": len(given), "first": [bounded(value) for value in given[:_FIRST]]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.appraisal.wording import explain
 from strongroom.broker.storage import KnownVersion
 from strongroom.errors import Conflict, Refused
 from strongroom.model import record
@@ -26,7 +27,7 @@ async def admit(broker: Broker, data: bytes) -> messages.LedgerProof:
     """
     reading = broker.agreements.read(data, broker.party)
     if reading.agreement is None:
-        failed = next(check for check in reading.checks if not check.ok)
+        failed = explain(next(check for check in reading.checks if not check.ok))
         raise Refused(
             f"admit: {failed.name}: expected {failed.expected}, got {failed.got}",
             code="not-ours",

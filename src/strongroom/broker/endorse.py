@@ -2,7 +2,7 @@
 
 Vendors are asked before the release's transaction, in a thread: no vendor's slowness holds up the database or anybody else's
 release. Nobody makes a broker ask vendors but a room under a contract that this broker's owner approved, and that
-names this kind of TEE; how often is bounded by the library of statements behind `Endorser` (RULES 59). Of what the
+names this kind of TEE; how often is bounded by the library of statements behind `Endorser`. Of what the
 room brought for its processor the certificate (`vek`) counts alone where vendors are asked: it must not be the host
 who chooses how old a list of revocations may be. What it brought for attached devices is taken along.
 
@@ -17,11 +17,12 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from strongroom.appraisal.telling import listed
 from strongroom.appraisal.terms import check_terms
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import messages
 from strongroom.model.endorsements import SELF_CONTAINED, Endorsements
-from strongroom.model.verdict import Check
+from strongroom.model.verdict import Check, Words
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,7 +35,7 @@ SECONDS = 40.0
 VEK = "vek"
 _DEVICE = "device-"
 _CHECK = "endorsements.found"
-_SOURCE = "docs/endorsements.md"
+_SOURCE = "docs/endorsements.md, In a broker"
 _EXPECTED = "what the hardware's vendor says of it, current and signed"
 
 
@@ -64,13 +65,7 @@ async def endorse(broker: Broker, ask: gates.Ask) -> Endorsed:
     if size <= messages.MAX_ENDORSED:
         return found
     # Asked before anything is decided: a release whose answer the room could not take would use up its run.
-    check = Check(
-        name="endorsements.size",
-        expected=f"at most {messages.MAX_ENDORSED} bytes of endorsements",
-        got=f"{size}",
-        ok=False,
-        hint="more than any vendor's come to: leave out what the room's verifiers do not read",
-    )
+    check = Check(name="endorsements.size", expected=messages.MAX_ENDORSED, got=size, ok=False)
     return Endorsed(endorsements=found.endorsements, checks=(*found.checks, check))
 
 
@@ -92,17 +87,10 @@ async def _found(broker: Broker, ask: gates.Ask) -> Endorsed:
             hint="try again: what has come meanwhile is kept",
         ) from None
     except (NotFound, Refused, Malformed) as cause:
-        check = Check(
-            name=_CHECK,
-            expected=_EXPECTED,
-            got=cause.message[:400],
-            ok=False,
-            hint=cause.hint,
-            source=_SOURCE,
-        )
+        words = Words(expected=_EXPECTED, got=cause.message[:400], hint=cause.hint, source=_SOURCE)
+        check = Check(name=_CHECK, expected="current", got={"refused": cause.code}, ok=False, words=words)
         return Endorsed(endorsements=brought, checks=(check,))
-    told = ", ".join(sorted(found.parts)) or "none needed"
-    check = Check(name=_CHECK, expected=_EXPECTED, got=told, ok=True, source=_SOURCE)
+    check = Check(name=_CHECK, expected="current", got=listed(sorted(found.parts)), ok=True)
     return Endorsed(endorsements=Endorsements(parts={**devices, **found.parts}), checks=(check,))
 
 

@@ -1,4 +1,4 @@
-"""Use case: a room asks for keys (`POST /v1/releases`; design, section 5.4).
+"""Use case: a room asks for keys (`POST /v1/releases`).
 
 In this order, in one transaction from 1 to 5:
     this broker's own party signed the contract, or nothing below happens (`own_party`)
@@ -35,7 +35,7 @@ from strongroom.encoding import fields
 from strongroom.errors import Malformed
 from strongroom.model import binding as binding_model
 from strongroom.model import messages, record
-from strongroom.model.verdict import Accepted
+from strongroom.model.verdict import Accepted, Denied
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
     from strongroom.broker.storage import KnownDisk, Transaction
     from strongroom.model.endorsements import Endorsements
-    from strongroom.model.verdict import Denied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,8 @@ async def release(broker: Broker, body: bytes) -> messages.ReleaseAnswer | messa
             ledger=proof,
             endorsements=endorsed.endorsements,
         )
-    return messages.DenialAnswer(verdict=made.verdict.to_json(), ledger=proof)
+    words = made.verdict.words() if isinstance(made.verdict, Denied) else {}
+    return messages.DenialAnswer(verdict=made.verdict.to_json(), words=words, ledger=proof)
 
 
 def _not_ours(reading: own_party.Reading, now: datetime) -> messages.DenialAnswer:

@@ -203,10 +203,11 @@ def check(
     runs_used: Annotated[int, typer.Option(help="Runs that have happened already.", min=0)] = 0,
 ) -> None:
     """Would this run today, and who must still sign? Leaves with 3 when it would not."""
-    from strongroom.appraisal import terms
+    from strongroom.appraisal import terms, wording
 
     agreement = load_agreement(file)
-    checks = terms.check_terms(agreement, now=datetime.now(UTC), runs_used=runs_used)
+    made = terms.check_terms(agreement, now=datetime.now(UTC), runs_used=runs_used)
+    checks = [wording.explain(one) for one in made]
     ready = all(one.ok for one in checks)
     if as_json:
         print(

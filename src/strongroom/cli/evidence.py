@@ -121,7 +121,7 @@ def verify(
         asked = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
         _write_ear(ear, verdict, evidence, asked, audience, load(identity, passphrase_fd))
     if as_json:
-        print(canonical.dumps(verdict.to_json()).decode())
+        print(canonical.dumps(_explained(verdict)).decode())
     else:
         _print_verdict(verdict, rules.name)
     if not verdict.accepted:
@@ -215,15 +215,24 @@ def _flat(path: Path) -> dict[str, str]:
     return out
 
 
+def _explained(verdict: Any) -> dict[str, object]:
+    """The verdict in words, with all claims; `record` is its record form, by whose bytes results name it."""
+    from strongroom.appraisal import wording
+
+    record = verdict.to_json()
+    claims = None if verdict.claims is None else verdict.claims.to_json()
+    checks = [wording.explain(check).to_json() for check in verdict.checks]
+    return {**record, "claims": claims, "checks": checks, "record": record}
+
+
 def _print_verdict(verdict: Any, name: str) -> None:
+    from strongroom.appraisal import wording
+
     print(f"verdict   {'ACCEPTED' if verdict.accepted else 'DENIED'} by policy {name} ({verdict.policy})")
     print(f"as of     {fields.format_time(verdict.decided)}")
-    for check in verdict.checks:
-        print(
-            printable(
-                f"{'yes' if check.ok else 'NO '}  {check.name}: expected {check.expected}, got {check.got}"
-            )
-        )
+    for check in map(wording.explain, verdict.checks):
+        told = f"{check.name}: expected {check.expected}, got {check.got}"
+        print(printable(f"{'yes' if check.ok else 'NO '}  {told}"))
         if not check.ok and check.source:
             print(printable(f"       source: {check.source}"))
     if verdict.claims is not None and verdict.claims.simulated:

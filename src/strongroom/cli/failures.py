@@ -110,9 +110,13 @@ def describe(failure: BaseException) -> dict[str, object]:
     }
 
 
-def _failed_checks(failure: BaseException) -> tuple[verdict_model.Check, ...]:
+def _failed_checks(failure: BaseException) -> tuple[verdict_model.Explained, ...]:
     failed = getattr(getattr(failure, "verdict", None), "failed", ())
-    return tuple(check for check in failed if isinstance(check, verdict_model.Check))
+    if not failed:
+        return ()
+    from strongroom.appraisal.wording import explain
+
+    return tuple(explain(check) for check in failed if isinstance(check, verdict_model.Check))
 
 
 def _say(failure: errors.StrongroomError) -> None:

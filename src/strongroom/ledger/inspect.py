@@ -8,7 +8,8 @@ Checks, in this order (the names recur in the result):
   5 manifests.only         no manifest beside those
   6 ledger.<party>         the release is in that broker's ledger: signed checkpoint, inclusion proof
   7 record.<party>         the entry is about this contract, evidence, endorsements, binding, run and disks
-  8 verdict.<party>        the evidence, judged again at the time of the decision, gives the same verdict
+  8 verdict.<party>        the evidence, judged again at the time of the decision, gives the same verdict: every
+                           recorded check and claim, in its record form (names and data; wording is not compared)
   9 certificates.<party>   the certificates are those of the entry, by the authority that the contract names
  10 room.same              all brokers released to one and the same room
  11 receipt.signature      the room that was released to signed the receipt, and it is about this contract
@@ -27,6 +28,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal import judge
+from strongroom.appraisal.wording import explain
 from strongroom.crypto import digest, sign
 from strongroom.encoding import canonical, fields
 from strongroom.errors import StrongroomError
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from strongroom.ledger.proofpack import ProofPack, ReceiptEntry, Release
     from strongroom.model.messages import LedgerProof
     from strongroom.model.party import BrokerAddress, Party
-    from strongroom.model.verdict import Check
+    from strongroom.model.verdict import Explained
 
 PLAIN = "none"
 # What a broker must have asked before it released, whatever else it asked.
@@ -63,7 +65,7 @@ BROKER_CHECKS = frozenset(
 class Judgement:
     """The outcome. `simulated`: no hardware stands behind at least one of the verdicts judged again."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[Explained, ...]
     simulated: bool
 
     @property
@@ -72,7 +74,7 @@ class Judgement:
         return bool(self.checks) and all(check.ok for check in self.checks)
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed(self) -> tuple[Explained, ...]:
         """The checks that are not, in order."""
         return tuple(check for check in self.checks if not check.ok)
 
@@ -97,7 +99,7 @@ def inspect(pack: ProofPack, *, anchors: Sequence[Party]) -> Judgement:
     return Judgement(checks=tuple(checks), simulated=simulated)
 
 
-def _parties(pack: ProofPack, anchors: Sequence[Party]) -> list[Check]:
+def _parties(pack: ProofPack, anchors: Sequence[Party]) -> list[Explained]:
     if not anchors:
         return [_no("parties", "at least one party file that you trust", "none", "give --trust PARTY_FILE")]
     members = {member.party.name: member.party for member in pack.agreement.contract.members}
@@ -124,7 +126,7 @@ def _known_by(address: BrokerAddress | None) -> tuple[object, ...]:
     return () if address is None else (address.pin, address.ledger_key, address.authority)
 
 
-def _approved(pack: ProofPack) -> Check:
+def _approved(pack: ProofPack) -> Explained:
     signers = pack.agreement.signers()
     return _check(
         "contract.approved",
@@ -135,7 +137,7 @@ def _approved(pack: ProofPack) -> Check:
     )
 
 
-def _only_parties(pack: ProofPack) -> Check:
+def _only_parties(pack: ProofPack) -> Explained:
     envelope = pack.agreement.envelope
     parties = {member.party.keyid: member.party.signing_key for member in pack.agreement.contract.members}
     stray = [one for one in envelope.signatures if not _signs(envelope, one, parties.get(one.keyid))]
@@ -166,7 +168,7 @@ def _disks(pack: ProofPack) -> list[tuple[str, str, str]]:
     return [image, *((f"data.{one.name}", one.owner, one.manifest) for one in contract.datasets)]
 
 
-def _manifests(pack: ProofPack) -> list[Check]:
+def _manifests(pack: ProofPack) -> list[Explained]:
     contract = pack.agreement.contract
     by_digest = {manifest.digest: (envelope, manifest) for envelope, manifest in pack.manifests}
     checks = []
@@ -192,7 +194,7 @@ def _manifests(pack: ProofPack) -> list[Check]:
     return checks
 
 
-def _only_manifests(pack: ProofPack) -> Check:
+def _only_manifests(pack: ProofPack) -> Explained:
     wanted = {manifest for _, _, manifest in _disks(pack)}
     given = [manifest.digest for _, manifest in pack.manifests]
     return _check(
@@ -204,7 +206,7 @@ def _only_manifests(pack: ProofPack) -> Check:
     )
 
 
-def _release(pack: ProofPack, release: Release) -> tuple[list[Check], bool]:
+def _release(pack: ProofPack, release: Release) -> tuple[list[Explained], bool]:
     """The checks of one broker's release, and whether its claims say `simulated`."""
     entry, ledger = _ledger_entry(pack, f"ledger.{release.party}", release.party, release.ledger)
     if entry is None:
@@ -215,7 +217,7 @@ def _release(pack: ProofPack, release: Release) -> tuple[list[Check], bool]:
 
 def _ledger_entry(
     pack: ProofPack, name: str, party: str, given: LedgerProof
-) -> tuple[record.Record | None, Check]:
+) -> tuple[record.Record | None, Explained]:
     expected = f"an entry of the ledger of {party}"
     try:
         broker = pack.agreement.contract.party(party).broker
@@ -229,7 +231,7 @@ def _ledger_entry(
     return entry, _yes(name, expected, f"entry {given.index} of {checkpoint.size}")
 
 
-def _record(pack: ProofPack, release: Release, entry: record.Record) -> Check:
+def _record(pack: ProofPack, release: Release, entry: record.Record) -> Explained:
     name = f"record.{release.party}"
     broker = pack.agreement.contract.party(release.party).broker
     ciphers = {manifest.digest: manifest.cipher for _, manifest in pack.manifests}
@@ -256,7 +258,7 @@ def _record(pack: ProofPack, release: Release, entry: record.Record) -> Check:
     return _yes(name, "this contract, evidence, endorsements, binding, run and disks", "all the same")
 
 
-def _certificates(pack: ProofPack, release: Release, entry: record.Record) -> Check:
+def _certificates(pack: ProofPack, release: Release, entry: record.Record) -> Explained:
     broker = pack.agreement.contract.party(release.party).broker
     recorded = entry.body.get("certificate")
     expected: list[object] = [recorded, "" if broker is None else broker.authority]
@@ -272,16 +274,17 @@ def _certificates(pack: ProofPack, release: Release, entry: record.Record) -> Ch
     )
 
 
-def _verdict(pack: ProofPack, release: Release, entry: record.Record) -> tuple[Check, bool]:
+def _verdict(pack: ProofPack, release: Release, entry: record.Record) -> tuple[Explained, bool]:
     """The check, and whether the claims say `simulated` (False where nothing could be judged)."""
     name = f"verdict.{release.party}"
     expected = "accepted, and the same when judged again"
     try:
         again, recorded = _judge_again(pack, release, entry)
+        same = canonical.dumps(verdict.as_recorded(again.to_json(), recorded)) == canonical.dumps(recorded)
     except StrongroomError as cause:
         return _no(name, expected, cause.message, cause.hint), False
     if isinstance(again, verdict.Denied):
-        failed = again.failed[0]
+        failed = explain(again.failed[0])
         told = f"denied: {failed.name}: expected {failed.expected}, got {failed.got}"
         return _no(name, expected, told, failed.hint), again.claims is not None and again.claims.simulated
     simulated = again.claims.simulated
@@ -289,7 +292,7 @@ def _verdict(pack: ProofPack, release: Release, entry: record.Record) -> tuple[C
     if missing:
         told = f"accepted without asking {', '.join(sorted(missing))}"
         return _no(name, expected, told, "the broker did not do its part"), simulated
-    if canonical.dumps(again.to_json()) != canonical.dumps(recorded) or again.decided != entry.time:
+    if not same or again.decided != entry.time:
         return _no(name, expected, "accepted, but the recorded verdict says something else", ""), simulated
     note = " (SIMULATED: no hardware stands behind it)" if simulated else ""
     return _yes(name, expected, f"{len(again.checks)} checks, all as recorded{note}"), simulated
@@ -317,7 +320,7 @@ def _judge_again(
     return again, recorded
 
 
-def _one_room(pack: ProofPack) -> Check:
+def _one_room(pack: ProofPack) -> Explained:
     rooms = {release.binding.keys for release in pack.releases}
     return _check(
         "room.same",
@@ -328,7 +331,7 @@ def _one_room(pack: ProofPack) -> Check:
     )
 
 
-def _receipt(pack: ProofPack) -> list[Check]:
+def _receipt(pack: ProofPack) -> list[Explained]:
     receipt, contract = pack.receipt, pack.agreement.contract
     keys = pack.releases[0].binding.keys
     signer = sign.VerifyingKey(keys.signing)
@@ -361,7 +364,7 @@ def _receipt(pack: ProofPack) -> list[Check]:
     return [signature, disks]
 
 
-def _receipt_entry(pack: ProofPack, one: ReceiptEntry) -> Check:
+def _receipt_entry(pack: ProofPack, one: ReceiptEntry) -> Explained:
     name = f"receipt.{one.party}"
     entry, check = _ledger_entry(pack, name, one.party, one.ledger)
     if entry is None:
@@ -380,7 +383,7 @@ def _receipt_entry(pack: ProofPack, one: ReceiptEntry) -> Check:
     return _check(name, ", ".join(facts), got, not wrong, "the entry is about something else")
 
 
-def _complete(pack: ProofPack) -> Check:
+def _complete(pack: ProofPack) -> Explained:
     owners = sorted(pack.agreement.contract.key_owners())
     released = sorted(one.party for one in pack.releases)
     received = sorted(one.party for one in pack.receipts)
@@ -393,13 +396,13 @@ def _complete(pack: ProofPack) -> Check:
     )
 
 
-def _check(name: str, expected: str, got: str, ok: bool, hint: str) -> Check:  # noqa: FBT001 - the outcome of a comparison
-    return verdict.Check(name=name, expected=expected, got=got, ok=ok, hint="" if ok else hint)
+def _check(name: str, expected: str, got: str, ok: bool, hint: str) -> Explained:  # noqa: FBT001 - the outcome of a comparison
+    return verdict.Explained(name=name, expected=expected, got=got, ok=ok, hint="" if ok else hint)
 
 
-def _yes(name: str, expected: str, got: str) -> Check:
+def _yes(name: str, expected: str, got: str) -> Explained:
     return _check(name, expected, got, True, "")
 
 
-def _no(name: str, expected: str, got: str, hint: str) -> Check:
+def _no(name: str, expected: str, got: str, hint: str) -> Explained:
     return _check(name, expected, got, False, hint)

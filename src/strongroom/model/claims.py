@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from strongroom.crypto import digest
-from strongroom.encoding import canonical
-
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
@@ -57,7 +54,7 @@ class Claims:
         return twin
 
     def to_json(self) -> dict[str, object]:
-        """The object form, for records and for people."""
+        """The object form, for people."""
         return {
             "tee": self.tee,
             "simulated": self.simulated,
@@ -76,18 +73,20 @@ class Claims:
         }
 
     def to_record(self) -> dict[str, object]:
-        """The object form that verdicts hold: devices by name, and by the digest of their claims' object form.
+        """The object form that verdicts hold: without what nobody checked, which is told in sentences.
 
-        A ledger's entry has room for a verdict over 64 devices in this form alone; the evidence gives the rest again.
+        Of devices it says who they are: a ledger's entry has room for a verdict over 64 of them in this form alone.
+        The evidence, whose digest a record holds, gives the rest again.
         """
-        return {**self.to_json(), "devices": [_named(device) for device in self.devices]}
+        record = {**self.to_json(), "devices": [device.named() for device in self.devices]}
+        del record["not_checked"]
+        return record
 
-
-def _named(device: Claims) -> dict[str, object]:
-    return {
-        "tee": device.tee,
-        "simulated": device.simulated,
-        "root": device.root,
-        "machine": device.machine,
-        "claims": digest.sha256(canonical.dumps(device.to_json())),
-    }
+    def named(self) -> dict[str, object]:
+        """Which TEE this is, under which root."""
+        return {
+            "tee": self.tee,
+            "simulated": self.simulated,
+            "root": self.root,
+            "machine": self.machine,
+        }

@@ -19,6 +19,7 @@ from strongroom.model import binding as binding_model
 from strongroom.model import contract as contract_model
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
+from strongroom.model.verdict import Words, read_words
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -231,13 +232,16 @@ def parse_release_answer(data: bytes) -> ReleaseAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class DenialAnswer:
-    """A denied release. `verdict` is the object form; `ledger` None: answered, but not recorded.
+    """A denied release. `verdict` is the record form; `ledger` None: answered, but not recorded.
+
+    words: what verifiers found wrong, in their own words, by the check's name. They are in no ledger.
 
     A denial goes unrecorded when its nonce was no good, or when strangers have used up the budget.
     """
 
     verdict: dict[str, Any]
     ledger: LedgerProof | None
+    words: dict[str, Words] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """JSON bytes, under the error object that every refusal has."""
@@ -247,9 +251,10 @@ class DenialAnswer:
                 "error": {
                     "code": "denied",
                     "message": "release: denied by " + ", ".join(failed),
-                    "hint": "the verdict lists every check with what was expected and what to do",
+                    "hint": "each failed check says what was expected, and what to do",
                 },
                 "verdict": self.verdict,
+                "words": {name: words.texts() for name, words in self.words.items()},
                 "ledger": None if self.ledger is None else self.ledger.to_json(),
             }
         )
@@ -260,9 +265,12 @@ def parse_denial_answer(data: bytes) -> DenialAnswer:
     top = _top(data, "denial answer", MAX_ANSWER)
     top.raw_object("error")
     verdict = top.raw_object("verdict")
+    words = read_words(top.object("words"))
     ledger = top.object_or_null("ledger")
     top.done()
-    return DenialAnswer(verdict=verdict, ledger=None if ledger is None else read_ledger_proof(ledger))
+    return DenialAnswer(
+        verdict=verdict, words=words, ledger=None if ledger is None else read_ledger_proof(ledger)
+    )
 
 
 def release_info(binding: binding_model.Binding) -> bytes:

@@ -379,14 +379,22 @@ def _failure(top: fields.Fields, unreachable: str) -> StrongroomError:
 
 
 def _printable_check(check: verdict.Check) -> verdict.Check:
+    words = check.words
     return verdict.Check(
         name=_printable(check.name),
-        expected=_printable(check.expected),
-        got=_printable(check.got),
+        expected=_printable_data(check.expected),
+        got=_printable_data(check.got),
         ok=check.ok,
-        hint=_printable(check.hint),
-        source=_printable(check.source),
+        words=words and verdict.Words(**{key: _printable(text) for key, text in words.texts().items()}),
     )
+
+
+def _printable_data(value: verdict.Data) -> verdict.Data:
+    if isinstance(value, str):
+        return _printable(value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable_data(one) for key, one in value.items()}
+    return [_printable_data(one) for one in value] if isinstance(value, list) else value
 
 
 def _printable(text: str) -> str:

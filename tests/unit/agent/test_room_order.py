@@ -11,7 +11,7 @@ from strongroom.agent import attest, guest, room
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model.channel import Start
 from strongroom.model.endorsements import NONE
-from strongroom.model.verdict import Check
+from strongroom.model.verdict import Check, Words
 from tests.unit.agent.node_end import NodeEnd
 from tests.unit.agent.test_agreed import Handover
 
@@ -94,11 +94,12 @@ def told(node):
 
 
 def test_a_denial_is_told_with_its_checks(node):
-    check = Check(name="a.b", expected="x", got="y", ok=False, hint="h")
+    words = Words(expected="x", got="y", hint="h")
+    check = Check(name="a.b", expected=None, got=[1, {"a": "b"}], ok=False, words=words)
     room.report(node.channel, PolicyDenied("denied", verdict=(check,), hint="look"))
     message = told(node)
     assert (message["code"], message["message"], message["hint"]) == ("denied", "denied", "look")
-    assert message["checks"] == [check.to_json()]
+    assert message["checks"] == [check.to_message()]
 
 
 def test_a_defect_tells_its_place_and_not_its_words(node):

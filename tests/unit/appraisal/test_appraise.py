@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from strongroom.appraisal.appraise import appraise, deny
+from strongroom.appraisal.wording import explain
 from strongroom.evidence import registry
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE
@@ -51,7 +52,7 @@ def failed(verdict) -> list[str]:
         assert all(check.ok for check in verdict.checks)
         return []
     assert verdict.failed
-    assert all(check.hint and check.expected and check.got for check in verdict.failed)
+    assert all(told.hint and told.expected and told.got for told in map(explain, verdict.failed))
     return [check.name for check in verdict.failed]
 
 
@@ -196,7 +197,7 @@ def test_another_tee_never_explains_better_than_the_own_one():
 
 
 def test_a_failed_gate_denies_and_is_told_first():
-    bad = Check(name="nonce", expected="fresh", got="used", ok=False, hint="ask again")
+    bad = Check(name="nonce", expected="fresh", got="used", ok=False)
     verdict = judge(gates=(bad,))
     assert failed(verdict) == ["nonce"]
     assert verdict.checks[0] == bad
@@ -215,7 +216,7 @@ def test_a_denial_without_a_reason_gets_one():
     for gates in ((), GATES):
         verdict = deny(CONTRACT.digest, gates=gates, now=NOW)
         assert [check.name for check in verdict.failed] == ["verdict.gates"]
-    bad = Check(name="nonce", expected="fresh", got="used", ok=False, hint="ask again")
+    bad = Check(name="nonce", expected="fresh", got="used", ok=False)
     verdict = deny(CONTRACT.digest, gates=(*GATES, bad), claims=CLAIMS, now=NOW)
     assert verdict.failed == (bad,)
     assert verdict.claims == CLAIMS
@@ -289,7 +290,7 @@ def test_worse_claims_are_never_accepted_more(spoil):
 
 
 def test_another_failed_gate_never_helps():
-    bad = Check(name="more", expected="x", got="y", ok=False, hint="h")
+    bad = Check(name="more", expected="x", got="y", ok=False)
     for base, claims in itertools.product(BASES, CLAIM_SETS):
         contract = with_platforms(base)[0]
         own = replace(claims, contract=contract.digest)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from strongroom.appraisal.default import default_policy
+from strongroom.appraisal.wording import explain
 from tests.unit.evidence import test_gcp as scene
 
 CLAIMS = replace(scene.verify(scene.GOOD), simulated=False)
@@ -14,7 +15,7 @@ CLAIMS = replace(scene.verify(scene.GOOD), simulated=False)
 
 def failed(claims, **kwargs) -> list[str]:
     checks = default_policy(claims, **kwargs)
-    assert all(check.hint for check in checks if not check.ok)
+    assert all(explain(check).hint for check in checks if not check.ok)
     return [check.name for check in checks if not check.ok]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from strongroom.appraisal.evaluate import evaluate
 from strongroom.appraisal.forecast import forecast
+from strongroom.appraisal.wording import explain
 from strongroom.encoding import canonical, fields
 from strongroom.evidence import registry
 from strongroom.model import policy_file
@@ -78,7 +79,7 @@ def test_a_denial_names_its_check(changes, check):
     made = judge(**changes)
     assert not made.accepted
     assert names(made) == [check]
-    assert made.failed[0].hint
+    assert explain(made.failed[0]).hint
     assert made.to_json()["result"] == "denied"
 
 

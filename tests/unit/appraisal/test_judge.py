@@ -9,6 +9,7 @@ import pytest
 
 from strongroom.appraisal import judge as judge_file
 from strongroom.appraisal.judge import judge
+from strongroom.appraisal.wording import explain
 from strongroom.encoding import fields
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
@@ -21,7 +22,7 @@ SCENE = contracts.scene()
 NOW = SCENE.now
 AGREEMENT = SCENE.agreement()
 GATES = (Check(name="nonce", expected="fresh", got="fresh", ok=True),)
-BAD_GATE = Check(name="nonce", expected="fresh", got="used", ok=False, hint="ask again")
+BAD_GATE = Check(name="nonce", expected="fresh", got="used", ok=False)
 
 
 def binding(agreement=AGREEMENT, *, nonce: bytes = b"n" * 32) -> Binding:
@@ -48,7 +49,7 @@ def decide(evidence=None, agreement=AGREEMENT, *, tpm=SCENE.tpm, endorsements=NO
 
 def failed(verdict) -> list[str]:
     assert isinstance(verdict, Denied)
-    assert all(check.hint and check.expected and check.got for check in verdict.failed)
+    assert all(told.hint and told.expected and told.got for told in map(explain, verdict.failed))
     return [check.name for check in verdict.failed]
 
 
@@ -59,7 +60,7 @@ def test_a_sound_room_is_accepted_with_every_check_told():
     assert names[0] == "nonce"
     assert names.index("contract.runs") < names.index("evidence.verified") < names.index("platform.tee")
     assert len(set(names)) == len(names)
-    # The ledger keeps the object form; it reads back.
+    # The ledger keeps the record form; it reads back.
     assert read_checks(fields.Fields(verdict.to_json(), "verdict")) == verdict.checks
 
 
@@ -134,7 +135,7 @@ def test_rule_35_a_tee_that_the_contract_does_not_name_is_refused():
     )
     verdict = decide(agreement=snp_only)
     assert failed(verdict) == ["evidence.root"]
-    assert "no platform for tpm" in verdict.failed[0].hint
+    assert "no platform for tpm" in explain(verdict.failed[0]).hint
 
 
 def test_rule_33_an_unknown_tee_is_refused_even_if_the_contract_names_it():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from strongroom.appraisal import profiles
 from strongroom.appraisal.appraise import check_platforms
+from strongroom.appraisal.wording import explain
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model import contract as contract_model
@@ -93,10 +94,11 @@ def failed(claims=SNP, policy=None, *, now=NOW, contract=CONTRACT, **changes):
     """The names of the checks that fail; each says what it expected, what it got, and what to do."""
     made = checks(claims, policy, now=now, contract=contract, **changes)
     for check in made:
-        assert check.expected, check
-        assert check.got, check
-        assert bool(check.hint) != check.ok, check
-        assert check.source, check
+        told = explain(check)
+        assert told.expected, check
+        assert told.got, check
+        assert bool(told.hint) != check.ok, check
+        assert told.source, check
     return [check.name for check in made if not check.ok]
 
 
@@ -278,8 +280,9 @@ def test_rule_14_devices_are_counted_and_one_bad_one_fails_all():
         made = checks(replace(SNP, devices=(GPU, bad)), Policy(devices=WANTED))
         (only,) = [one for one in made if not one.ok]
         assert only.name == f"platform.devices.{name}"
-        assert only.got.startswith("1 of 2: device 1: ")
-        assert only.hint
+        told = explain(only)
+        assert told.got.startswith("1 of 2: device 1: ")
+        assert told.hint
     nobody = replace(WANTED, roots=(), machines=())
     assert failed(two, Policy(devices=nobody)) == ["platform.devices.root", "platform.devices.machine"]
 
@@ -290,7 +293,7 @@ def test_a_devices_registers_are_compared_wholly_and_told_in_one_check():
     two = replace(SNP, devices=(GPU, differing))
     told = [one for one in checks(two, Policy(devices=WANTED)) if not one.ok]
     assert [one.name for one in told] == ["platform.devices.reference"]
-    assert "1 of 64 registers differ, m9 first" in told[0].got
+    assert "1 of 64 registers differ, m9 first" in explain(told[0]).got
     # Alternatives, as of two models: each device is as one of them says, wholly.
     both = replace(WANTED, references=(MEASURED, other))
     assert failed(two, Policy(devices=both)) == []
@@ -334,8 +337,8 @@ def test_rule_15_a_verdict_over_the_most_devices_fits_a_record():
     assert sum(not one.ok for one in made) >= 5
     verdict = {"claims": claims.to_record(), "checks": [one.to_json() for one in made]}
     assert len(canonical.dumps(verdict)) < record.MAX_BYTES * 2 // 3
-    # The claims of each device are pinned there by their digest.
-    changed = replace(claims, devices=(*many[:-1], replace(many[-1], registers={**most, "m1": "00"})))
+    # Who each device is stands there; the rest of its claims is in the evidence, which a record pins.
+    changed = replace(claims, devices=(*many[:-1], replace(many[-1], machine="another")))
     assert claims.to_record() != changed.to_record()
     assert claims.to_json()["devices"][0]["registers"] == most
 

@@ -119,12 +119,15 @@ def test_a_machine_that_its_vendor_does_not_know_is_denied_and_that_is_recorded(
     assert answer.ledger is not None
     entry = record.parse(answer.ledger.entry)
     assert entry.kind is record.Kind.DENIAL
-    with_hint = next(c for c in answer.verdict["checks"] if c["name"] == "endorsements.found")
-    assert (with_hint["got"], with_hint["hint"]) == (cause.message, cause.hint)
+    words = answer.words["endorsements.found"]
+    assert (words.got, words.hint) == (cause.message, cause.hint)
+    kept = next(c for c in entry.body["verdict"]["checks"] if c["name"] == "endorsements.found")
+    assert kept["got"] == {"refused": cause.code}
+    assert cause.message not in str(entry.body)
 
 
 def test_where_vendors_are_asked_the_host_does_not_choose_the_age_of_a_list(world):
-    """RULES 2: a list that the room brought never stands in for the one that the vendor has now."""
+    """Rule 2: a list that the room brought never stands in for the one that the vendor has now."""
     machine = simulated.machine("snp", now=NOW)
     stale = machine._vendor._chip.endorsements(fault=fake_amd.Fault.CRL_STALE)
     brought = machine.endorse(None, now=NOW)

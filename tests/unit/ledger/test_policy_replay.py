@@ -89,7 +89,7 @@ def test_denials_are_recomputed_bit_for_bit(world, check):
     assert isinstance(made, verdict.Denied)
     assert check in {one.name for one in made.failed}
     assert canonical.dumps(made.to_json()) == canonical.dumps(recorded)
-    # The same checks, in the same words, reach whoever asked.
+    # The same record form reaches whoever asked.
     assert canonical.dumps(answer.verdict) == canonical.dumps(recorded)
 
 

@@ -275,11 +275,10 @@ def test_failed_is_a_refusal_with_every_check(tmp_path):
     world = World(tmp_path, {})
     check = {
         "name": "reference.kernel",
-        "expected": "a",
+        "expected": {"a\x1b": ["\x1b"]},
         "got": "b\x1b[31m",
         "ok": False,
-        "hint": "h",
-        "source": "",
+        "words": {"expected": "\x1b", "got": "y", "hint": "h", "source": ""},
     }
     good = {**check, "ok": True, "name": "nonce"}
 
@@ -291,7 +290,9 @@ def test_failed_is_a_refusal_with_every_check(tmp_path):
         world.play(script)
     assert caught.value.code == "denied"
     assert [one.name for one in caught.value.verdict.failed] == ["reference.kernel"]
-    assert caught.value.verdict.failed[0].got == "b?[31m"  # nothing of the room reaches the terminal raw
+    failed = caught.value.verdict.failed[0]
+    # Nothing of the room reaches the terminal raw.
+    assert (failed.expected, failed.got, failed.words.expected) == ({"a?": ["?"]}, "b?[31m", "?")
 
 
 def test_failed_without_checks_keeps_its_code(tmp_path):

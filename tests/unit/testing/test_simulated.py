@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.appraisal.wording import explain
 from strongroom.errors import Refused
 from strongroom.model import messages
 from strongroom.model.verdict import Accepted, Denied
@@ -46,7 +47,7 @@ def test_each_fault_is_denied_by_the_check_that_is_named(tee, fault):
     verdict = simulated.verdict(machine, agreement(machine))
     assert isinstance(verdict, Denied)
     assert DENIED_BY[tee, fault] in {check.name for check in verdict.failed}
-    assert all(check.hint or check.source for check in verdict.failed)
+    assert all(told.hint and told.source for told in map(explain, verdict.failed))
 
 
 class Room(brokers.Room):
