@@ -11,14 +11,14 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from strongroom.authority import issue
 from strongroom.crypto import certificates, digest, tls
 from strongroom.errors import Malformed
-from strongroom.model import verdict
+from strongroom.model import messages, verdict
 from strongroom_testing import brokers, contracts
 
 
@@ -82,10 +82,54 @@ def test_the_authority_signs_leaves_only(world):
 
 
 def test_rule_40_names_come_from_the_contract_and_nothing_from_the_request(world):
-    """Asked for one name, or with other extensions: the certificate says what the contract says."""
-    *_, leaf, _ = issued(world, names=brokers.NAMES[:1])
+    """Asked for one name, in the name of others, with every extension that would widen it: as if none of it had been asked."""
+    *_, plain, _ = issued(world)
+    room = world.room(world.agreement())
+    asked = answer_to(world, request_for_all(room, brokers.NAMES[:1]), room)
+    leaf = x509.load_der_x509_certificate(asked.certificates[0])
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert tuple(names.get_values_for_type(x509.DNSName)) == brokers.NAMES
+    assert {one.oid for one in leaf.subject} == {one.oid for one in plain.subject}
+    assert leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == room.keys.run_id
+    assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    varying = (x509.SubjectAlternativeName.oid, x509.ObjectIdentifier(certificates.EVIDENCE_OID))
+    same = [[one for one in each.extensions if one.oid not in varying] for each in (leaf, plain)]
+    assert same[0] == same[1]
+    assert len(list(leaf.extensions)) == len(list(plain.extensions))
+    # And a name that the contract does not give is refused, wherever it stands.
+    for names, common in (((brokers.NAMES[0], "other.example"), ""), (brokers.NAMES, "other.example")):
+        room = world.room(world.agreement())
+        other = answer_to(world, request_for_all(room, names, common=common), room)
+        assert isinstance(other, messages.DenialAnswer)
+        failed = [one["name"] for one in other.verdict["checks"] if not one["ok"]]
+        assert failed == ["certificate.names", "evidence.verified"]  # which was not looked at then
+
+
+def answer_to(world, csr, room):
+    return world.release(room.ask(world.challenge(room.agreement).nonce, csr=csr).encode())
+
+
+def request_for_all(room, names, *, common=""):
+    """A certificate request by the room's TLS key that asks for all that requests can ask for."""
+    wanted = (NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.EMAIL_ADDRESS)
+    subject = [x509.NameAttribute(one, "mallory@example.org") for one in wanted]
+    if common:
+        subject.append(x509.NameAttribute(NameOID.COMMON_NAME, common))
+    usage = dict.fromkeys(
+        ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+         "key_cert_sign", "crl_sign"), True,
+    )  # fmt: skip
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(subject))
+    for extension in (
+        x509.SubjectAlternativeName([x509.DNSName(one) for one in names]),
+        x509.BasicConstraints(ca=True, path_length=9),
+        x509.KeyUsage(**usage, encipher_only=False, decipher_only=False),
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.OCSP_SIGNING]),
+        x509.TLSFeature([x509.TLSFeatureType.status_request]),
+    ):
+        builder = builder.add_extension(extension, critical=True)
+    key = serialization.load_der_private_key(room.tls.der, None)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 @pytest.mark.parametrize("seconds", [60, 600, 86_400])
@@ -209,8 +253,6 @@ def test_an_address_in_a_request_shows_as_a_name(world):
     import ipaddress
 
     key = ec.generate_private_key(ec.SECP256R1())
-    from cryptography.hazmat.primitives import hashes
-
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     other = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("10.0.0.1"))])
     der = (

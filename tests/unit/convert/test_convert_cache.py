@@ -159,11 +159,21 @@ def test_other_settings_or_other_code_are_another_disk(world, monkeypatch):
     assert cache.key(one.digest, one.config) != key
 
 
-def test_what_is_encrypted_leaves_nothing_in_clear_behind(world):
+def test_what_is_encrypted_leaves_nothing_in_clear_behind(world, monkeypatch):
     source = layout(world / "image")
+    (world / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(world / "temporary"))
+    content = random.Random(1).randbytes(1000)[100:164]  # noqa: S311 - of the image's file
+
+    def in_clear():
+        files = [path for path in world.rglob("*") if path.is_file() and source not in path.parents]
+        return {path.relative_to(world).parts[0] for path in files if content in path.read_bytes()}
+
     convert(world, source, "secret", "--encrypt")
+    assert in_clear() == set()
     assert kept(world) == kept(world, "layers") == []
     convert(world, source, "plain")
+    assert in_clear() == {"disks", "xdg"}
     before = kept(world)
     assert convert(world, source, "again", "--encrypt") != (world / "disks/plain.disk").read_bytes()
     assert kept(world) == before

@@ -118,7 +118,7 @@ def test_a_room_with_devices_is_recomputed_bit_for_bit_and_none_of_them_can_be_l
         return {one.name for one in inspect.inspect(changed, anchors=world.anchors).failed}
 
     gpus, said = first.evidence.devices, first.endorsements.parts
-    for devices in ((), gpus[:1], gpus[::-1]):
+    for devices in ((), gpus[:1], gpus[::-1], (*gpus, gpus[0]), (gpus[0], gpus[0])):
         assert {"record.alice", "verdict.alice"} <= failing(evidence=replace(first.evidence, devices=devices))
     assert {"record.alice", "verdict.alice"} <= failing(endorsements=endorsements.NONE)
     less = {name: data for name, data in said.items() if not name.startswith("device-1")}

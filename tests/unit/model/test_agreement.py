@@ -74,7 +74,8 @@ def test_rule_36_a_threshold_never_leaves_an_owner_out():
         platforms=tuple(replace(one, simulated=False) for one in samples.a_contract().platforms),
         approvals=contract.Approvals(parties=("alice", "bob", "carol"), threshold=2),
     )
-    assert not samples.signed(one, samples.BOB, carol).approved()
+    assert not samples.signed(one, samples.BOB, carol).approved()  # without the dataset's owner
+    assert not samples.signed(one, samples.ALICE, carol).approved()  # without the image's
     assert samples.signed(one, samples.ALICE, samples.BOB).approved()
 
 

@@ -186,15 +186,28 @@ def test_without_the_hardware_qemu_ends_and_its_words_are_told(tmp_path):
     assert "sev-snp-guest" in caught.value.message or "SEV-SNP" in caught.value.message
 
 
-def strongroom(*words):
-    line = [sys.executable, "-m", "strongroom.cli.main", *map(str, words)]
+# The command line on a machine without a TEE, whatever this one has: it looks for devices below an empty folder.
+WITHOUT_A_TEE = """
+import sys
+from pathlib import Path
+from strongroom.cli.main import main
+from strongroom.node import doctor
+
+doctor.Host.__init__.__kwdefaults__["root"] = Path(sys.argv.pop(1))
+main()
+"""
+
+
+def strongroom(root, *words):
+    line = [sys.executable, "-c", WITHOUT_A_TEE, str(root), *map(str, words)]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(("backend", "tee"), [("qemu-snp", "snp"), ("qemu-tdx", "tdx"), ("nitro", "nitro")])
 def test_no_back_end_pretends(tmp_path, backend, tee):
-    if doctor.ability(doctor.Host(), backend).able:
-        pytest.skip(f"this machine can run rooms of {backend}")
+    bare = tmp_path / "machine"
+    bare.mkdir()
+    assert not doctor.ability(doctor.Host(root=bare), backend).able
     platform = replace(CONTRACT.platforms[0], tee=tee)
     made = samples.a_contract(platforms=(platform,))
     (tmp_path / "contract.json").write_bytes(samples.signed(made).encode())
@@ -203,12 +216,12 @@ def test_no_back_end_pretends(tmp_path, backend, tee):
         ("run", tmp_path / "contract.json", *options, "--backend", backend),
         ("node", "doctor", "--backend", backend),
     ):
-        done = strongroom(*words)
+        done = strongroom(bare, *words)
         assert (done.returncode, "Traceback" in done.stderr) == (4, False)
         assert "error [backend-unable]: this machine cannot run rooms of" in done.stderr
         assert "hint: " in done.stderr
     # Without a back end named nothing local stands in for it.
-    done = strongroom("run", tmp_path / "contract.json", *options)
+    done = strongroom(bare, "run", tmp_path / "contract.json", *options)
     assert done.returncode == 2
     assert f"--backend {backend}" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -96,6 +96,13 @@ def test_the_broker_releases_to_a_sound_machine(tmp_path, tee):
     assert isinstance(answer, messages.ReleaseAnswer), [c for c in answer.verdict["checks"] if not c["ok"]]
 
 
+def test_every_fault_is_denied_for_every_tee_that_can_have_it():
+    everywhere = {(tee, fault) for tee in simulated.TEES for fault in Fault}
+    # Nitro has no levels of privilege and no TCB that a contract could compare; a trust domain has one level.
+    absent = {("tdx", Fault.WRONG_VMPL), ("nitro", Fault.WRONG_VMPL), ("nitro", Fault.OLD_TCB)}
+    assert everywhere - set(DENIED_BY) == absent
+
+
 @pytest.mark.parametrize(("tee", "fault"), DENIED_BY, ids=str)
 def test_the_broker_denies_each_fault_by_that_check_and_records_it(tmp_path, tee, fault):
     answer = released(tmp_path, simulated.machine(tee, now=NOW, fault=fault))
