@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -84,7 +85,12 @@ def test_add_key_admit_and_status(home):
         bob=identity.generate("bob"),
         now=contracts.NOW,
     )
-    deal = scene.agreement()
+    own = party.parse((folder / "alice.party.json").read_bytes())
+
+    def with_broker(one):
+        return replace(one, members=(replace(one.members[0], party=own), *one.members[1:]))
+
+    deal = scene.agreement(with_broker)
     (folder / "contract.json").write_bytes(deal.encode())
     assert (
         "version 1: admitted" in strongroom("broker", "admit", folder / "b", folder / "contract.json").stdout
@@ -99,7 +105,18 @@ def test_add_key_admit_and_status(home):
     (folder / "unsigned.json").write_bytes(bare.encode())
     refused = strongroom("broker", "admit", folder / "b", folder / "unsigned.json", ok=False)
     assert refused.returncode == 3
-    assert "not-signed" in refused.stderr
+    assert "not-ours" in refused.stderr
+    # A later version brings the one between along, or is not admitted.
+    second = scene.agreement(lambda one: replace(with_broker(one), version=2, replaces=deal.contract.digest))
+    third = scene.agreement(lambda one: replace(with_broker(one), version=3, replaces=second.contract.digest))
+    (folder / "second.json").write_bytes(second.encode())
+    (folder / "third.json").write_bytes(third.encode())
+    skipping = strongroom("broker", "admit", folder / "b", folder / "third.json", ok=False)
+    assert skipping.returncode == 6
+    assert "--earlier" in skipping.stderr
+    earlier = ("--earlier", folder / "second.json")
+    done = strongroom("broker", "admit", folder / "b", folder / "third.json", *earlier)
+    assert "version 3: admitted" in done.stdout
 
 
 def test_add_key_without_the_key_of_an_encrypted_disk_is_refused(home):

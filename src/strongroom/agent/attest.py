@@ -137,6 +137,7 @@ def attest(
         role=ROLE_ROOM,
         csr=None if contract.certificate is None else keys.tls.request(contract.certificate.names),
         endorsements=attester.brought,
+        earlier=start.earlier,
     )
     data = _post(connection, party, "/v1/releases", request.encode(), max_answer=messages.MAX_ANSWER)
     connection.close()

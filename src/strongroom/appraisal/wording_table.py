@@ -38,6 +38,7 @@ MAX_TEXT = 4096
 NOTHING = "nothing"
 BROKER = "docs/verdicts.md, The broker's own checks"
 OWN = "docs/contracts.md, A broker serves its own party"
+VERSIONS = "docs/contracts.md, Versions"
 TERMS = "docs/verdicts.md, The contract's terms"
 EVIDENCE = "docs/verdicts.md, The evidence"
 PLATFORM = "docs/verdicts.md, The platform"
@@ -69,6 +70,18 @@ def _still_to_sign(check: Check) -> str:
     signed = _names(check.got)
     missing = ", ".join(name for name in asked if name not in signed) or "more of the parties"
     return f"still to sign: {missing} (`strongroom contract sign`)"
+
+
+def _version_hint(check: Check) -> str:
+    known = check.expected.get("version") if isinstance(check.expected, dict) else 0
+    first = check.got.get("from") if isinstance(check.got, dict) else 0
+    if not isinstance(known, int) or not isinstance(first, int) or first <= known + 1:
+        return "a later version was admitted, or another contract has that id and version: ask for the latest"
+    span = str(first - 1) if first == known + 2 else f"{known + 1} to {first - 1}"
+    return (
+        f"bring the signed version {span}: `strongroom run … --earlier FILE`, or the broker's owner admits it "
+        "(`strongroom broker admit`)"
+    )
 
 
 def _broken(check: Check) -> str:
@@ -181,17 +194,23 @@ TABLE: dict[str, Wording] = {
         source=BROKER,
     ),
     "request.role": Wording(hint="keys are released to rooms alone", source=BROKER),
+    "contract.earlier": Wording(
+        expected={"": "earlier versions of {id} with the same disk owners, each signed by {signer}"},
+        got={"all": "those alone", "": "file {file}: {fault}"},
+        hint="bring the signed files of the versions before this one, and nothing else",
+        source=VERSIONS,
+    ),
     "contract.version": Wording(
         expected={
-            None: "any version, as none was seen before",
-            "": "version {version}, {digest}, or a later one",
+            None: "version 1, as nothing of it is known here, or a later one with all before it",
+            "": "version {version}, {digest}, or a later one with all between",
         },
-        got={"": "version {version}, {digest}"},
-        hint="a later version was admitted, or another contract has that id and version: ask for the latest",
-        source=BROKER,
+        got={"": "version {version}, {digest}, with all from version {from} on"},
+        hint=_version_hint,
+        source=VERSIONS,
     ),
     "contract.replaces": Wording(
-        hint="the next version must name the version that this broker knows", source=BROKER
+        hint="each version replaces exactly the one before it, which is known here", source=VERSIONS
     ),
     "run.unique": Wording(
         expected={None: "a room that got no keys before"},

@@ -9,21 +9,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.wording import explain
+from strongroom.broker import versions
 from strongroom.broker.storage import KnownVersion
 from strongroom.errors import Conflict, Refused
 from strongroom.model import record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from strongroom.broker.broker import Broker
     from strongroom.broker.storage import Transaction
     from strongroom.model import messages
 
 
-async def admit(broker: Broker, data: bytes) -> messages.LedgerProof:
-    """Record the version; return the proof. `data` is the agreement's envelope.
+async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> messages.LedgerProof:
+    """Record the version; return the proof. `data` is the agreement's envelope; earlier: those of versions before it.
 
-    Raises `Malformed`, `Refused` when the gate is shut (`own_party`), `Conflict` when a later version or
-    another contract of the same version is known.
+    Raises `Malformed`, `Refused` when the gate is shut (`own_party`), `Conflict` when it is not the version that is
+    known, nor the next (`versions`).
     """
     reading = broker.agreements.read(data, broker.party)
     if reading.agreement is None:
@@ -34,16 +37,19 @@ async def admit(broker: Broker, data: bytes) -> messages.LedgerProof:
             hint=failed.hint,
         )
     contract = reading.agreement.contract
+    series = versions.series(contract)
+    brought = versions.read(contract, earlier, broker.party)
 
     def append(transaction: Transaction) -> tuple[bytes, int]:
-        known = transaction.contracts.highest(contract.id)
-        fresh = KnownVersion(version=contract.version, digest=contract.digest)
-        if known is not None and (known.version > fresh.version or _clash(known, fresh)):
-            raise Conflict(
-                f"admit: {contract.id} is at version {known.version}, {known.digest}",
-                code="contract-version",
-                hint="versions only go up, and one version is one contract",
-            )
+        known = transaction.contracts.highest(series)
+        for check in versions.check(known, contract, brought):
+            if not check.ok:
+                told = explain(check)
+                raise Conflict(
+                    f"admit: {told.name}: expected {told.expected}, got {told.got}",
+                    code="contract-version",
+                    hint=told.hint,
+                )
         entry = record.Record(
             kind=record.Kind.CONTRACT,
             time=broker.clock(),
@@ -53,13 +59,9 @@ async def admit(broker: Broker, data: bytes) -> messages.LedgerProof:
             body={"id": contract.id, "version": contract.version},
         ).encode()
         index = transaction.ledger.append(entry, run="")
-        transaction.contracts.raise_to(contract.id, fresh)
+        transaction.contracts.raise_to(series, KnownVersion(version=contract.version, digest=contract.digest))
         return entry, index
 
     committed = await broker.store.write(append)
     entry, index = committed.value
     return broker.notary.prove(broker.store.ledger, entry=entry, index=index, size=committed.size)
-
-
-def _clash(known: KnownVersion, fresh: KnownVersion) -> bool:
-    return known.version == fresh.version and known.digest != fresh.digest

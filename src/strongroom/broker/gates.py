@@ -3,8 +3,8 @@
   1 nonce.fresh        issued here, not used before, not expired
   2 nonce.contract     issued for this very contract
   3 request.role       the one role that this broker serves
-  4 contract.version   not lower than the highest seen; same version, same digest
-  5 contract.replaces  the next version replaces exactly the one that was seen
+  4 contract.version   the version that is known here, or the next   (`versions`)
+  5 contract.replaces  the next version replaces exactly the one before it
   6 run.unique         no keys were released to this room before
   7 certificate.names  the request asks for nothing that the contract lacks
   8 certificate.key    the request is by the TLS key that the evidence is bound to
@@ -21,6 +21,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.telling import listed
+from strongroom.broker import versions
 from strongroom.crypto import digest
 from strongroom.encoding import fields
 from strongroom.model import binding as binding_model
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.broker.broker import Broker
-    from strongroom.broker.storage import IssuedNonce, KnownDisk, KnownVersion, Run, Transaction
+    from strongroom.broker.storage import IssuedNonce, KnownDisk, Run, Transaction
     from strongroom.crypto.certificates import Request
     from strongroom.model.agreement import Agreement
     from strongroom.model.contract import Contract
@@ -44,12 +45,14 @@ NO_CIPHER = "none"
 class Ask:
     """A release request, parsed: the message, its agreement and its certificate request.
 
-    own: the checks of `own_party`, which all held, or there would be no agreement.
+    own: the checks of `own_party`, which all held, or there would be no agreement. brought: the contract's earlier
+    versions, as far as the request has them.
     """
 
     request: ReleaseRequest
     own: tuple[Check, ...]
     agreement: Agreement
+    brought: versions.Brought
     csr: Request | None
 
     @property
@@ -83,12 +86,12 @@ def check(broker: Broker, ask: Ask, transaction: Transaction, now: datetime) -> 
     nonce = (_nonce(issued, now), _nonce_contract(issued, ask.contract))
     wanted = ask.contract.disks_of(broker.party.keyid)
     disks = tuple(disk for one in wanted if (disk := transaction.disks.find(one)) is not None)
-    highest = transaction.contracts.highest(ask.contract.id)
+    known = transaction.contracts.highest(versions.series(ask.contract))
     checks = (
         *ask.own,
         *nonce,
         _role(ask.request.role),
-        *_version(highest, ask.contract),
+        *versions.check(known, ask.contract, ask.brought),
         _unique(transaction.runs.find(ask.run)),
         *_certificate(ask),
         _keys(wanted, disks),
@@ -113,22 +116,6 @@ def _nonce_contract(issued: IssuedNonce | None, contract: Contract) -> Check:
 
 def _role(role: str) -> Check:
     return _equal("request.role", binding_model.ROLE_ROOM, role)
-
-
-def _version(highest: KnownVersion | None, contract: Contract) -> tuple[Check, ...]:
-    got: Data = {"version": contract.version, "digest": contract.digest}
-    if highest is None:
-        return (Check(name="contract.version", expected=None, got=got, ok=True),)
-    same = contract.version == highest.version and contract.digest == highest.digest
-    first = Check(
-        name="contract.version",
-        expected={"version": highest.version, "digest": highest.digest},
-        got=got,
-        ok=same or contract.version > highest.version,
-    )
-    if contract.version != highest.version + 1:
-        return (first,)
-    return (first, _equal("contract.replaces", highest.digest, contract.replaces))
 
 
 def _unique(found: Run | None) -> Check:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.appraisal.appraise import deny
 from strongroom.appraisal.judge import judge
 from strongroom.authority import issue
-from strongroom.broker import endorse, gates
+from strongroom.broker import endorse, gates, versions
 from strongroom.broker.broker import DISK_KEY
 from strongroom.broker.storage import KnownVersion, Run
 from strongroom.crypto import certificates, digest, hpke
@@ -77,7 +77,10 @@ async def release(broker: Broker, body: bytes) -> messages.ReleaseAnswer | messa
     if reading.agreement is None:
         return _not_ours(reading, broker.clock())
     csr = None if request.csr is None else certificates.read_request(request.csr)
-    ask = gates.Ask(request=request, own=reading.checks, agreement=reading.agreement, csr=csr)
+    brought = versions.read(reading.agreement.contract, request.earlier, broker.party)
+    ask = gates.Ask(
+        request=request, own=reading.checks, agreement=reading.agreement, brought=brought, csr=csr
+    )
     endorsed = await endorse.endorse(broker, ask)
     committed = await broker.store.write(lambda transaction: _decide(broker, ask, endorsed, transaction))
     made = committed.value
@@ -183,7 +186,7 @@ def _accept(
         Run(run=ask.run, contract=contract.digest, signing_key=keys.signing, release=index, receipt=None)
     )
     transaction.contracts.raise_to(
-        contract.id, KnownVersion(version=contract.version, digest=contract.digest)
+        versions.series(contract), KnownVersion(version=contract.version, digest=contract.digest)
     )
     return _Decision(
         verdict=accepted,

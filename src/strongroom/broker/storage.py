@@ -30,8 +30,16 @@ class IssuedNonce:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Series:
+    """The versions of one contract. owners: a digest over the keys of those who own its disks."""
+
+    id: str
+    owners: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class KnownVersion:
-    """The highest version seen of a contract id, and its digest."""
+    """The highest version seen of a series, and its digest."""
 
     version: int
     digest: str
@@ -82,12 +90,12 @@ class Nonces(Protocol):
 
 
 class Contracts(Protocol):
-    """The version chain of each contract id."""
+    """The version chain of each series."""
 
-    def highest(self, contract_id: str) -> KnownVersion | None:
+    def highest(self, series: Series) -> KnownVersion | None:
         """The highest version seen."""
 
-    def raise_to(self, contract_id: str, version: KnownVersion) -> None:
+    def raise_to(self, series: Series, version: KnownVersion) -> None:
         """Remember a version as the highest. The caller has checked that it is not lower."""
 
 

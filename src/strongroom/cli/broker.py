@@ -118,20 +118,23 @@ def add_key(
 def admit(
     directory: BrokerDir,
     contract: Annotated[Path, typer.Argument(help="The signed contract.")],
+    earlier: Annotated[
+        list[Path],
+        typer.Option(help="The signed file of an earlier version that this broker does not know yet."),
+    ] = [],  # noqa: B006 - typer copies it
     passphrase_fd: BrokerFd = None,
 ) -> None:
-    """Admit a contract version: every lower version is refused from now on."""
+    """Admit a contract version, the next after the one that is known: every lower version is refused from now on."""
     import asyncio
 
     from strongroom import wiring
     from strongroom.broker.admit import admit as record_version
-    from strongroom.model import agreement
-    from strongroom.model import contract as contract_model
+    from strongroom.cli import contract_files
 
-    data = files.read(contract, max_bytes=3 * contract_model.MAX_BYTES)
-    parsed = agreement.read(data).contract
+    agreement, before = contract_files.load_agreement(contract), contract_files.load_earlier(earlier)
+    parsed = agreement.contract
     with wiring.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
-        proof = asyncio.run(record_version(opened.broker, data))
+        proof = asyncio.run(record_version(opened.broker, agreement.encode(), before))
     print(f"contract {parsed.id} version {parsed.version}: admitted, ledger entry {proof.index}")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, sentences
+from strongroom.cli.contract_files import load_agreement
 from strongroom.cli.identity import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import printable
 from strongroom.encoding import canonical, fields
@@ -20,7 +21,6 @@ from strongroom.model import drafting, signatures
 from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 
-MAX_FILE = 4 * contract_model.MAX_BYTES
 MAX_DAYS = 36_500
 ContractFile = Annotated[Path, typer.Argument(help="The contract's file (a signed envelope).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -32,11 +32,6 @@ def register(app: typer.Typer) -> None:
     for verb in (new, show, sign, verify, diff, check):
         group.command(verb.__name__)(verb)
     app.add_typer(group, name="contract")
-
-
-def load_agreement(path: Path) -> agreement_model.Agreement:
-    """Read a contract file."""
-    return agreement_model.read(files.read(path, max_bytes=MAX_FILE))
 
 
 def new(
@@ -135,6 +130,11 @@ def new(
         approvals=contract_model.Approvals(parties=names, threshold=threshold or len(names)),
     )
     parsed = contract_model.parse(drafting.encode(contract))
+    if previous is not None and (parsed.id, parsed.owner_keys()) != (previous.id, previous.owner_keys()):
+        raise Misuse(
+            f"{replaces}: is of {previous.id}, or of other disk owners: no version of another contract replaces it",
+            hint="with another id or other owners of disks it is a new contract: leave --replaces out",
+        )
     files.write(out, agreement_model.draft(parsed).encode())
     print(f"{out}: contract {parsed.id} version {parsed.version}, {parsed.digest}")
     print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")

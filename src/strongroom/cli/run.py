@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 EXIT_PROGRAM = 8
 FIRST_INSTRUCTION = "program-started"
 STATUS_FORMAT = "strongroom-run/1"
-_MAX_CONTRACT = 4 << 20
 _MAX_NOTES = 100
 
 
@@ -53,6 +52,12 @@ def run(
     manifest: Annotated[
         list[Path], typer.Option(help="Its manifest, in the order of --disk; else the one beside the disk.")
     ] = [],  # noqa: B006 - typer copies it
+    earlier: Annotated[
+        list[Path],
+        typer.Option(
+            help="The signed file of an earlier version of the contract, which a broker may not know."
+        ),
+    ] = [],  # noqa: B006
     no_memory_guard: Annotated[
         bool, typer.Option("--no-memory-guard", help="Run without it; the evidence says so.")
     ] = False,
@@ -66,12 +71,11 @@ def run(
 ) -> None:
     """Run a contract's program in a room and keep what leaves it."""
     begun = _process_start()
-    from strongroom.cli import files, interruption
+    from strongroom.cli import contract_files, interruption
     from strongroom.errors import Misuse
-    from strongroom.model import agreement as agreement_model
     from strongroom.node import backends, disks, doctor, measured, room, tpm_state
 
-    agreement = agreement_model.read(files.read(contract, max_bytes=_MAX_CONTRACT))
+    agreement = contract_files.load_agreement(contract)
     chosen = backends.choose(backend, agreement.contract)
     if chosen is not backends.LOCAL:
         given = frozenset() if firmware is None else frozenset({"firmware"})
@@ -91,6 +95,7 @@ def run(
         agreement=agreement,
         drives=drives,
         manifests=manifests,
+        earlier=contract_files.load_earlier(earlier),
         out=_empty_folder(out),
         guarded=not no_memory_guard,
         clock=clock,

@@ -9,10 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from strongroom.crypto import digest, sign
-from strongroom.encoding import dsse
+from strongroom.encoding import dsse, fields
 from strongroom.errors import Malformed, Refused
 from strongroom.model import contract as contract_model
 from strongroom.model import signatures
+
+# A contract's earlier versions that a request may bring: how many, and their bytes together. Each costs a broker one
+# signature check and one parse; a longer chain its owner admits step by step.
+MAX_EARLIER, MAX_EARLIER_BYTES = 16, 512 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,17 @@ def read_envelope(data: bytes) -> dsse.Envelope:
 def open_envelope(envelope: dsse.Envelope) -> Agreement:
     """Parse the contract within. Raises `Malformed`."""
     return Agreement(envelope=envelope, contract=contract_model.parse(envelope.payload))
+
+
+def read_earlier(source: fields.Fields) -> tuple[bytes, ...]:
+    """Read `earlier`: envelopes of earlier versions of a contract, lowest first, not looked into. Raises `Malformed`."""
+    envelopes: list[bytes] = []
+    left = MAX_EARLIER_BYTES
+    for index, item in enumerate(source.items("earlier", max_items=MAX_EARLIER)):
+        one = fields.Fields({"envelope": item}, f"{source.what}.earlier[{index}]")
+        envelopes.append(one.data("envelope", max_bytes=left))
+        left -= len(envelopes[-1])
+    return tuple(envelopes)
 
 
 def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:

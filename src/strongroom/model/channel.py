@@ -11,7 +11,8 @@ Control messages, node → agent::
 
     {"kind": "start", "agreement": BASE64, "launch_record": BASE64,
      "issuers": BASE64 of the DER certificates from the attestation key's issuer to the root, concatenated,
-     "manifests": {serial: BASE64 of the signed manifest}}    serial: "image", "data-0", "data-1", …
+     "manifests": {serial: BASE64 of the signed manifest},    serial: "image", "data-0", "data-1", …
+     "earlier": [BASE64 of an earlier version's envelope]}     for brokers that do not know it yet
 
 agent → node::
 
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
-from strongroom.model import contract, launch, manifest
+from strongroom.model import agreement, contract, launch, manifest
 
 PORT_NAME = "strongroom"
 VSOCK_CHANNEL, VSOCK_DISKS = (
@@ -110,12 +111,14 @@ class Start:
     agreement: the contract in its envelope. launch_record: the exact bytes that were measured.
     issuers: DER certificates that vouch for the attestation key, issuer first, root last.
     manifests: signed manifests (envelope bytes) by the serial of the disk that they describe.
+    earlier: envelopes of the contract's earlier versions, lowest first. The agent hands them to the brokers as they are.
     """
 
     agreement: bytes
     launch_record: bytes
     issuers: bytes
     manifests: dict[str, bytes]
+    earlier: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
         """The control message's bytes."""
@@ -126,6 +129,7 @@ class Start:
                 "launch_record": fields.format_data(self.launch_record),
                 "issuers": fields.format_data(self.issuers),
                 "manifests": {name: fields.format_data(data) for name, data in self.manifests.items()},
+                "earlier": [fields.format_data(one) for one in self.earlier],
             }
         )
 
@@ -148,6 +152,7 @@ def parse_start(data: bytes) -> Start:
         launch_record=top.data("launch_record", max_bytes=launch.MAX_BYTES),
         issuers=top.data("issuers", max_bytes=MAX_ISSUERS),
         manifests=manifests,
+        earlier=agreement.read_earlier(top),
     )
     top.done()
     return start

@@ -209,6 +209,10 @@ class Contract:
         owners = {self.image.owner, *(dataset.owner for dataset in self.datasets)}
         return tuple(member.party.name for member in self.members if member.party.name in owners)
 
+    def owner_keys(self) -> tuple[str, ...]:
+        """Key ids of the parties who own a disk, sorted. With the id they say which contract this is a version of."""
+        return tuple(sorted(self.party(name).keyid for name in self.owners()))
+
     @property
     def simulated(self) -> bool:
         """Whether it accepts a room without hardware."""

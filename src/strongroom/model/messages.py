@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields, framed
 from strongroom.errors import Malformed
+from strongroom.model import agreement as agreement_model
 from strongroom.model import binding as binding_model
 from strongroom.model import contract as contract_model
 from strongroom.model import endorsements as endorsements_model
@@ -84,6 +85,7 @@ class ReleaseRequest:
     The agreement is carried as its exact envelope bytes. evidence: of the processor, with that of its attached
     devices. endorsements: what the vendors say of both, as far as the room has it (its host may have handed out a
     certificate with the report, or fetched more): they count by their vendors' signatures alone.
+    earlier: envelopes of the contract's earlier versions, lowest first, for a broker that does not know them yet.
     """
 
     nonce: bytes
@@ -93,6 +95,7 @@ class ReleaseRequest:
     role: str
     csr: bytes | None
     endorsements: endorsements_model.Endorsements = endorsements_model.NONE
+    earlier: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
         """JSON bytes."""
@@ -109,6 +112,7 @@ class ReleaseRequest:
                 },
                 "role": self.role,
                 "csr": None if self.csr is None else fields.format_data(self.csr),
+                "earlier": [fields.format_data(one) for one in self.earlier],
             }
         )
 
@@ -131,6 +135,7 @@ def parse_release_request(data: bytes) -> ReleaseRequest:
         keys=room,
         role=top.name("role"),
         csr=top.data_or_null("csr", max_bytes=16 * 1024),
+        earlier=agreement_model.read_earlier(top),
     )
     top.done()
     return request

@@ -39,6 +39,7 @@ SERIAL_BASE = "base"
 class Order:
     """What to run. `drives` and `manifests` (signed, as bytes) go by the serials of `model.channel`.
 
+    earlier: envelopes of the contract's earlier versions, lowest first.
     node: None for rooms that the processor's own TEE speaks for. out: the run's folder, which exists and is empty. clock and serial: see `qemu.Machine`.
     """
 
@@ -48,6 +49,7 @@ class Order:
     drives: tuple[qemu.Drive, ...]
     manifests: dict[str, bytes]
     out: Path
+    earlier: tuple[bytes, ...] = ()
     guarded: bool = True
     clock: str = "utc"
     serial: Path | None = None
@@ -112,6 +114,7 @@ class Room:
                 launch_record=record,
                 issuers=launched.issuers,
                 manifests=order.manifests,
+                earlier=order.earlier,
             )
             wire = relay.Relay(
                 launched.link,

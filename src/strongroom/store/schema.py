@@ -33,6 +33,7 @@ contracts = sa.Table(
     "contracts",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owners", sa.Text, primary_key=True),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
 )

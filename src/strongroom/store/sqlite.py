@@ -37,7 +37,7 @@ _OF_RUN = (
 _PER_CONTRACT = sa.select(
     schema.runs.c.contract, sa.func.count(), sa.func.count(schema.runs.c.receipt)
 ).group_by(schema.runs.c.contract)
-_VERSIONS = sa.select(schema.contracts).order_by(schema.contracts.c.id)
+_VERSIONS = sa.select(schema.contracts).order_by(schema.contracts.c.id, schema.contracts.c.owners)
 _LATEST_NONCE = sa.select(sa.func.max(schema.nonces.c.expires))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from strongroom.broker.storage import IssuedNonce, KnownDisk, KnownVersion, Run
+from strongroom.broker.storage import IssuedNonce, KnownDisk, KnownVersion, Run, Series
 from strongroom.errors import Unavailable
 from strongroom.ledger import merkle
 from strongroom.store import cache, schema
@@ -37,11 +37,15 @@ _NONCE_OPEN = text(
     sa.select(sa.func.count()).select_from(_nonces).where(_nonces.c.used == sa.literal_column("0"))
 )
 _NONCE_PURGE = text(sa.delete(_nonces).where(_nonces.c.expires < sa.bindparam("now")))
-_VERSION_FIND = text(sa.select(_contracts.c.version, _contracts.c.digest).where(_contracts.c.id == _WANTED))
+_VERSION_FIND = text(
+    sa.select(_contracts.c.version, _contracts.c.digest).where(
+        _contracts.c.id == _WANTED, _contracts.c.owners == sa.bindparam("owners")
+    )
+)
 _version_put = insert(_contracts)
 _VERSION_PUT = text(
     _version_put.on_conflict_do_update(
-        index_elements=[_contracts.c.id],
+        index_elements=[_contracts.c.id, _contracts.c.owners],
         set_={"version": _version_put.excluded.version, "digest": _version_put.excluded.digest},
     )
 )
@@ -142,26 +146,32 @@ class Contracts:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._known: dict[str, KnownVersion | None] = {}
+        self._known: dict[Series, KnownVersion | None] = {}
 
     def forget(self) -> None:
         """Read again."""
         self._known = {}
 
-    def highest(self, contract_id: str) -> KnownVersion | None:
+    def highest(self, series: Series) -> KnownVersion | None:
         """The highest version seen. Read once a batch, which nobody else can write during."""
-        if contract_id not in self._known:
-            row = self._connection.execute(_VERSION_FIND, {"wanted": contract_id}).fetchone()
+        if series not in self._known:
+            wanted = {"wanted": series.id, "owners": series.owners}
+            row = self._connection.execute(_VERSION_FIND, wanted).fetchone()
             found = None if row is None else KnownVersion(version=row[0], digest=row[1])
-            self._known[contract_id] = found
-        return self._known[contract_id]
+            self._known[series] = found
+        return self._known[series]
 
-    def raise_to(self, contract_id: str, version: KnownVersion) -> None:
+    def raise_to(self, series: Series, version: KnownVersion) -> None:
         """Remember a version as the highest."""
-        if self.highest(contract_id) != version:
-            row = {"id": contract_id, "version": version.version, "digest": version.digest}
+        if self.highest(series) != version:
+            row = {
+                "id": series.id,
+                "owners": series.owners,
+                "version": version.version,
+                "digest": version.digest,
+            }
             self._connection.execute(_VERSION_PUT, row)
-            self._known[contract_id] = version
+            self._known[series] = version
 
 
 class Runs:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from strongroom.broker.storage import KnownDisk, KnownVersion, Run
+from strongroom.broker.storage import KnownDisk, KnownVersion, Run, Series
 from strongroom.errors import Misuse, NotFound, Refused, Unavailable
 from strongroom.ledger import merkle
 from strongroom.store import schema, sqlite
@@ -72,11 +72,14 @@ def test_roots_equal_the_definition_in_any_batching(path, size):
     again.close()
 
 
+SERIES = Series(id="c", owners="o")
+
+
 def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
     def fails(tx):
         tx.ledger.append(b"ghost", run="")
         tx.ledger.append(b"ghost", run="")
-        tx.contracts.raise_to("c", KnownVersion(version=9, digest="x"))
+        tx.contracts.raise_to(SERIES, KnownVersion(version=9, digest="x"))
         tx.nonces.add(b"n" * 32, contract="c", expires=NOW)
         tx.disks.put(KnownDisk(manifest="m", cipher="none", sealed_key=None))
         tx.runs.add(Run(run="ghost", contract="c", signing_key=b"", release=0, receipt=None))
@@ -89,7 +92,7 @@ def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
             store.write(lambda tx: tx.ledger.append(b"b", run="")),
             store.write(
                 lambda tx: (
-                    tx.contracts.highest("c"),
+                    tx.contracts.highest(SERIES),
                     tx.nonces.take(b"n" * 32),
                     tx.disks.find("m"),
                     tx.runs.find("ghost"),

@@ -1,0 +1,129 @@
+"""The versions of a contract: the chain that they make, and whether the one presented is its next link.
+
+  contract.earlier   every version that was brought along is this broker's own party's: signed by it, of the same id and
+                     disk owners
+  contract.version   the version known here, or the next one, versions brought along being counted
+  contract.replaces  the next version replaces exactly the one before it
+
+Versions are counted by contract id and disk owners together: an id is its drafter's choice, and nobody's contract withdraws
+another's by taking its id. Where nothing is known the chain begins at version 1, so that no broker, a new one neither, takes a
+version whose past it has not seen. What is brought along is history: it is not served under, so that of the gate
+(`own_party`) it has to pass the signature alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.broker.storage import Series
+from strongroom.crypto import digest
+from strongroom.encoding import framed
+from strongroom.errors import Malformed
+from strongroom.model import agreement as agreement_model
+from strongroom.model import signatures
+from strongroom.model.verdict import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from strongroom.broker.storage import KnownVersion
+    from strongroom.model.contract import Contract
+    from strongroom.model.party import Party
+    from strongroom.model.verdict import Data
+
+_LABEL = "strongroom/disk-owners/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A version of a contract, by what it takes to put it into the chain. replaces: None for version 1."""
+
+    version: int
+    digest: str
+    replaces: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brought:
+    """The versions that a request brought along, and the checks of them: none where it brought none."""
+
+    links: tuple[Link, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+
+NONE = Brought()
+
+
+def series(contract: Contract) -> Series:
+    """What the versions of `contract` are counted by."""
+    keys = (key.encode() for key in contract.owner_keys())
+    return Series(id=contract.id, owners=digest.sha256(framed.join(_LABEL, *keys)))
+
+
+def read(contract: Contract, earlier: Sequence[bytes], own: Party) -> Brought:
+    """Read envelopes of earlier versions of `contract`. Pure; stops at the first that is not its own party's."""
+    if not earlier:
+        return NONE
+    links: list[Link] = []
+    fault = ""
+    for data in earlier:
+        link = _read(data, contract, own)
+        if isinstance(link, str):
+            fault = link
+            break
+        links.append(link)
+    got: Data = {"file": len(links) + 1, "fault": fault} if fault else "all"
+    asked: Data = {"id": contract.id, "signer": own.keyid}
+    check = Check(name="contract.earlier", expected=asked, got=got, ok=not fault)
+    return Brought(links=() if fault else tuple(links), checks=(check,))
+
+
+def _read(data: bytes, contract: Contract, own: Party) -> Link | str:
+    """The link of one envelope, or the code of what is wrong with it."""
+    try:
+        envelope = agreement_model.read_envelope(data)
+        if not signatures.signed_by(envelope, own.signing_key):
+            return "unsigned"
+        found = agreement_model.open_envelope(envelope).contract
+    except Malformed:
+        return "malformed"
+    return _link(found) if series(found) == series(contract) else "other-contract"
+
+
+def _link(contract: Contract) -> Link:
+    return Link(version=contract.version, digest=contract.digest, replaces=contract.replaces)
+
+
+def check(known: KnownVersion | None, contract: Contract, brought: Brought) -> tuple[Check, ...]:
+    """Whether `contract` stands where its series does, or follows. known: the highest version seen of its series.
+
+    To be called in the transaction in which the decision is recorded.
+    """
+    presented = _link(contract)
+    height, head = (0, None) if known is None else (known.version, known.digest)
+    first = _first(height, presented, brought.links)
+    follows = first.version == height + 1
+    stands = known is not None and (presented.version, presented.digest) == (height, head)
+    version = Check(
+        name="contract.version",
+        expected=None if known is None else {"version": known.version, "digest": known.digest},
+        got={"version": presented.version, "digest": presented.digest, "from": first.version},
+        ok=stands or follows,
+    )
+    if not follows:
+        return (*brought.checks, version)
+    replaces = Check(name="contract.replaces", expected=head, got=first.replaces, ok=first.replaces == head)
+    return (*brought.checks, version, replaces)
+
+
+def _first(height: int, presented: Link, links: Sequence[Link]) -> Link:
+    """Back from `presented` by what each version replaces, as far as `links` lead, to the one after `height`."""
+    by_digest = {link.digest: link for link in links}
+    first = presented
+    while first.version > height + 1:
+        before = by_digest.get(first.replaces or "")
+        if before is None or before.version != first.version - 1:
+            break
+        first = before
+    return first
