@@ -395,7 +395,10 @@ def test_rule_55_a_blob_may_lie_elsewhere_and_no_credential_goes_there(one, kept
     with front(tmp_path / "elsewhere", like=one) as other:
         other.files["/storage"] = Reply(body=whole)
         target = f"https://{other.host}/storage?signed=1"
-        one.spoil(digest, lambda *_: Reply(status=307, headers=(("Location", target),)))
+        challenge = Reply(status=401, headers=(("WWW-Authenticate", 'Basic realm="it"'),))
+        one.spoil("/v2/", lambda asked, reply: reply if asked.header("authorization") else challenge)
+        moved = Reply(status=307, headers=(("Location", target),))
+        one.spoil(digest, lambda _, reply: reply if reply.status == 401 else moved)
         from strongroom.fetch.registry_login import Keyring
 
         login = Keyring(by_host={one.host: registries.READER, other.host: registries.READER})
@@ -403,6 +406,9 @@ def test_rule_55_a_blob_may_lie_elsewhere_and_no_credential_goes_there(one, kept
         registry.pull(name(one.host, index), platform=AMD64, into=tmp_path / "cache", access=made)
         assert [asked.target for asked in other.asked] == ["/storage?signed=1"]
         assert not other.asked[0].header("authorization")
+        assert [asked.header("authorization") for asked in one.asked if digest in asked.target][-1] == (
+            registries.READER.basic()
+        )  # which had been shown where it belongs
 
 
 @pytest.mark.parametrize(
