@@ -46,7 +46,7 @@ class SteadyClock:
     """UTC that never goes back: the wall clock read once, then the monotonic clock.
 
     `floor` is the latest time already on record: a host that sets its clock back and starts the broker
-    anew gains nothing (RULES 50). Whole microseconds; a clock set forward shows at the next start.
+    anew gains nothing (rule 50). Whole microseconds; a clock set forward shows at the next start.
     """
 
     __slots__ = ("_monotonic", "_start")
@@ -210,7 +210,7 @@ class Warm:
 
 
 def expect_checkpoint(opened: Opened, note: str) -> None:
-    """Raise `Refused` unless the broker's ledger extends the checkpoint that a witness kept (RULES 47)."""
+    """Raise `Refused` unless the broker's ledger extends the checkpoint that a witness kept (rule 47)."""
     kept = checkpoint.verify(note, opened.broker.notary.public)
     ledger = opened.store.ledger
     size = ledger.size()
@@ -244,7 +244,7 @@ def broker_status(directory: Path) -> dict[str, Any]:
 
 
 def shield_process() -> None:
-    """Close core dumps and, to other users' debuggers, this process's memory (RULES 51)."""
+    """Close core dumps and, to other users' debuggers, this process's memory (rule 51)."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 

@@ -1,4 +1,4 @@
-"""Reading bodies within bounds of size, time and memory (RULES 59).
+"""Reading bodies within bounds of size, time and memory (rule 59).
 
 The size is checked against the announced length and again while reading; nothing is parsed before
 the whole body is in. All bodies together may hold only so many bytes at once.

@@ -56,8 +56,8 @@ def check_policy(
         *_vmpl(claims, asked),
         *_age(claims, asked, now),
         *_demanded(claims, asked),
-        *_facts("platform.fact", claims, asked.facts),
-        *_not_compared("platform", claims),
+        *_facts(claims, asked.facts),
+        *_not_compared(claims),
         *_tcb(claims, asked),
         *_products(claims, asked),
         *check_devices(claims, asked.devices, simulated=simulated),
@@ -177,21 +177,21 @@ def _demanded(claims: Claims, policy: Policy) -> Iterator[Check]:
         )
 
 
-def _facts(at: str, claims: Claims, wanted: Mapping[str, tuple[Value, ...]]) -> Iterator[Check]:
+def _facts(claims: Claims, wanted: Mapping[str, tuple[Value, ...]]) -> Iterator[Check]:
     for name, values in wanted.items():
         got = claims.facts.get(name)
         yield Check(
-            name=f"{at}.{name}",
+            name=f"platform.fact.{name}",
             expected=one_of(values),
             got=bounded(got),
             ok=any(same(got, value) for value in values) and got != policy_model.NOT_COMPARED,
         )
 
 
-def _not_compared(at: str, claims: Claims) -> Iterator[Check]:
+def _not_compared(claims: Claims) -> Iterator[Check]:
     names = [name for name, value in claims.facts.items() if value == policy_model.NOT_COMPARED]
     if names:
-        yield Check(name=f"{at}.compared", expected=[], got=listed(names), ok=False)
+        yield Check(name="platform.compared", expected=[], got=listed(names), ok=False)
 
 
 def _tcb(claims: Claims, policy: Policy) -> Iterator[Check]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from strongroom.convert.oci import ImageConfig
 
-# Variables that change which code runs (RULES 27): they count only where they are signed for.
+# Variables that change which code runs (rule 27): they count only where they are signed for.
 _LOADING = re.compile(
     r"LD_[A-Z_]+|GCONV_PATH|PYTHON(PATH|HOME|STARTUP|INSPECT|BREAKPOINT|WARNINGS|EXECUTABLE)|NODE_OPTIONS|NODE_PATH"
     r"|PERL5(LIB|OPT|DB)|RUBY(LIB|OPT)|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|CLASSPATH|BASH_ENV|ENV"

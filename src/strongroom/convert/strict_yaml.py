@@ -1,4 +1,4 @@
-"""YAML that every parser reads alike, or `Malformed` (RULES 31).
+"""YAML that every parser reads alike, or `Malformed` (rule 31).
 
 The characters become events by PyYAML; what they mean is decided here, since there versions and libraries differ:
   1 one document, UTF-8, bounded in bytes, depth and nodes      2 no anchors, aliases, merge keys, tags, directives

@@ -271,7 +271,7 @@ def verify(
             expected=expected.hex(),
             got=realm.challenge.hex(),
             hint="the token is for another nonce, contract, key or audience: evidence cannot be used again",
-            source="model/binding.py",
+            source="docs/verdicts.md, What evidence is bound to",
         )
     return _claims(platform, realm, root)
 

@@ -139,7 +139,7 @@ def prove(
             expected=expected.hex() or "64 bytes of report data",
             got=report.report_data.hex(),
             hint="the quote is for another nonce, contract, key or audience: evidence cannot be used again",
-            source="model/binding.py",
+            source="docs/verdicts.md, What evidence is bound to",
         )
     # 6 endorsements
     missing = [name for name in dcap_collateral.REQUIRED if name not in given]

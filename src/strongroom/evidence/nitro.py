@@ -238,7 +238,7 @@ def _check_binding(document: Document, binding: Bound) -> tuple[str, ...]:
                     expected=f"{field} {expected.hex() or 'empty'}",
                     got=got.hex() or "nothing",
                     hint="the document is for another nonce, contract, key or audience: it cannot be used again",
-                    source="model/binding.py",
+                    source="docs/verdicts.md, What evidence is bound to",
                 )
             if expected and field not in bound:
                 bound.append(field)
@@ -248,7 +248,7 @@ def _check_binding(document: Document, binding: Bound) -> tuple[str, ...]:
             expected="expected bytes for user_data, nonce or public_key",
             got="none given",
             hint="say what the document must be bound to; there is no unbound verification",
-            source="model/binding.py",
+            source="docs/verdicts.md, What evidence is bound to",
         )
     return tuple(bound)
 

@@ -121,7 +121,7 @@ def verify(
             expected=expected.hex(),
             got=report.nonce.hex(),
             hint="the device answered another binding: evidence of another machine or of an earlier time",
-            source="model/binding.py",
+            source="docs/verdicts.md, What evidence is bound to",
         )
     # 5 fwid
     dice = _check_fwid(report, path.leaf)

@@ -113,7 +113,7 @@ def attest(
             expected=expected.hex() or "nothing",
             got=report.report_data.hex(),
             hint="the report is for another nonce, contract, key or audience: evidence cannot be used again",
-            source="model/binding.py",
+            source="docs/verdicts.md, What evidence is bound to",
         )
     return Attested(report=report, vek=key, issuers=issuers)
 
@@ -261,7 +261,7 @@ def _line(issuer: str, root: str, key: str, issuer_name: str) -> snp_product.Lin
             "chain.root",
             expected=f"ARK-{line.name} {amd.ARKS[line.name]}",
             got=key,
-            source="evidence/roots/amd.py",
+            source="docs/tee/snp.md, AMD's certificates",
         )
     if not issuer.startswith(f"CN={issuer_name}{line.name},"):
         raise EvidenceRefused(

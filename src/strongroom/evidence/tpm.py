@@ -149,7 +149,7 @@ def _launched(
             expected=f"PCR {CONTRACT_PCR} = {bound.hex()}",
             got=pcrs[CONTRACT_PCR].hex(),
             hint="the room was started under another contract, or measured something else before it",
-            source="model/evidence.py",
+            source="docs/tee/tpm.md, What is measured into which PCR",
         )
     return _claims(x509.kept(leaf), x509.kept(root), pcrs, parsed, digest.text(contract), firmware)
 

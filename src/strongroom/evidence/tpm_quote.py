@@ -235,7 +235,7 @@ def check_binding(quote: Quote, binding: Bound) -> None:
             expected=expected.hex() or "nothing",
             got=quote.extra_data.hex() or "nothing",
             hint="the quote is for another nonce, contract, key or audience: evidence cannot be used again",
-            source="model/binding.py",
+            source="docs/verdicts.md, What evidence is bound to",
         )
 
 

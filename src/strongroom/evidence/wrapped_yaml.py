@@ -1,7 +1,7 @@
 """YAML as programs print evidence in it: mappings, lists, block texts, and JSON's lists in brackets. Bounded.
 
 Spec: YAML 1.2.2, of which this reads what cannot be read in two ways. Refused: anchors, aliases, tags, merge keys,
-several documents, tabs, keys that come twice or are not plain names (RULES 31).
+several documents, tabs, keys that come twice or are not plain names (rule 31).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal import judge
 from strongroom.appraisal.wording import explain
@@ -280,7 +280,7 @@ def _verdict(pack: ProofPack, release: Release, entry: record.Record) -> tuple[E
     expected = "accepted, and the same when judged again"
     try:
         again, recorded = _judge_again(pack, release, entry)
-        same = canonical.dumps(verdict.as_recorded(again.to_json(), recorded)) == canonical.dumps(recorded)
+        same = _same(again, recorded, entry)
     except StrongroomError as cause:
         return _no(name, expected, cause.message, cause.hint), False
     if isinstance(again, verdict.Denied):
@@ -292,10 +292,16 @@ def _verdict(pack: ProofPack, release: Release, entry: record.Record) -> tuple[E
     if missing:
         told = f"accepted without asking {', '.join(sorted(missing))}"
         return _no(name, expected, told, "the broker did not do its part"), simulated
-    if not same or again.decided != entry.time:
+    if not same:
         return _no(name, expected, "accepted, but the recorded verdict says something else", ""), simulated
     note = " (SIMULATED: no hardware stands behind it)" if simulated else ""
     return _yes(name, expected, f"{len(again.checks)} checks, all as recorded{note}"), simulated
+
+
+def _same(again: verdict.Verdict, recorded: dict[str, Any], entry: record.Record) -> bool:
+    """Whether the entry says what judging again gives, of the same time. Raises `Malformed`."""
+    told = verdict.as_recorded(again.to_json(), recorded)
+    return canonical.dumps(told) == canonical.dumps(recorded) and again.decided == entry.time
 
 
 def _judge_again(

@@ -1,4 +1,4 @@
-"""What the agent and a broker say to each other (design, section 5), as bytes of strict JSON.
+"""What the agent and a broker say to each other, as bytes of strict JSON.
 
 Both sides use this file, so that there is one reading of every message. The HTTP layer only carries
 the bytes. Sizes are bounded before anything is decoded.

@@ -184,7 +184,8 @@ def as_recorded(again: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[s
 
     Raises `Malformed` where `recorded` is of another version of the record form.
     """
-    if recorded.get("version") != VERSION:
+    version = recorded.get("version")
+    if version != VERSION or isinstance(version, bool):
         raise Malformed(
             f"verdict: its record form is version {str(recorded.get('version'))[:20]}, this program judges {VERSION}",
             code="unknown-version",

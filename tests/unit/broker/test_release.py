@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from strongroom.agent import attest
 from strongroom.appraisal import wording
 from strongroom.broker.broker import Allowance, Budgets
 from strongroom.broker.challenge import challenge
@@ -221,6 +222,24 @@ def test_a_room_gets_its_keys_once(world):
     room = world.room(agreement)
     world.release(room.request(world.challenge(agreement).nonce))
     assert failed(world.release(room.request(world.challenge(agreement).nonce)))[0] == "run.unique"
+
+
+@pytest.mark.parametrize("fault", list(fake_tpm.Fault))
+def test_what_a_verifier_says_of_bad_evidence_is_in_no_ledger(world, fault):
+    """It may quote what a stranger wrote into a certificate; whoever asked is told, through the room as well."""
+    answer = world.ask(world.agreement(), fault=fault)
+    name = f"evidence.{fake_tpm.REFUSED_BY[fault]}"
+    words = answer.words[name]
+    assert all((words.expected, words.got, words.hint, words.source))
+    entry = record.parse(answer.ledger.entry)
+    assert entry.body["verdict"] == answer.verdict
+    kept = next(check for check in entry.body["verdict"]["checks"] if check["name"] == name)
+    assert kept == {"name": name, "expected": None, "got": None, "ok": False}
+    assert words.got.encode() not in answer.ledger.entry
+    read = messages.parse_denial_answer(answer.encode())
+    assert read.words == answer.words
+    told = attest.read_error(403, answer.encode(), "alice").verdict
+    assert next(check for check in told if check.name == name).words == words
 
 
 @pytest.mark.parametrize("fault", list(fake_tpm.Fault))

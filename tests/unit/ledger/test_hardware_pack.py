@@ -10,55 +10,14 @@ from dataclasses import replace
 import pytest
 
 from strongroom.ledger import inspect, proofpack
-from strongroom.model import messages
 from strongroom.model.endorsements import NONE, Endorsements
-from strongroom_testing import brokers, contracts, packs, simulated
-
-
-class Room(brokers.Room):
-    """A room on a simulated machine."""
-
-    def __init__(self, machine, agreement):
-        super().__init__(tpm=None, agreement=agreement, audience="")
-        self.launched = machine.launch(agreement.contract.digest)
-        self.launched.hardware.bind_contract(agreement.contract.digest)
-
-    def ask(self, nonce, *, csr=None):
-        evidence = self.launched.evidence(self.binding(nonce))
-        return messages.ReleaseRequest(
-            nonce=nonce,
-            agreement=self.agreement.encode(),
-            evidence=evidence,
-            keys=self.keys,
-            role="room",
-            csr=csr,
-            endorsements=self.launched.brought(evidence),
-        )
-
-
-class World(packs.World):
-    """The packs' world, its rooms on one machine."""
-
-    def on(self, machine):
-        object.__setattr__(self, "machine", machine)
-        return self
-
-    def room(self, agreement=None, *, gpus=()):
-        return Room(self.machine, agreement or self.agreement)
+from strongroom_testing import hardware_packs, packs, simulated
 
 
 @pytest.fixture(params=simulated.TEES)
 def world(request, tmp_path):
-    machine = simulated.machine(request.param, now=contracts.NOW, gpu=True)
-    with packs.world(tmp_path) as made:
-        owners = {
-            name: replace(one, broker=replace(one.broker, endorser=machine))
-            for name, one in made.owners.items()
-        }
-        agreement = made.scene.agreement(
-            lambda one: replace(made.agreement.contract, platforms=(machine.platform,), raw=one.raw)
-        )
-        yield World(scene=made.scene, owners=owners, agreement=agreement).on(machine)
+    with hardware_packs.world(request.param, tmp_path) as made:
+        yield made
 
 
 def failed(world, pack):
