@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.convert import eif, pe
+from strongroom.convert.base_profile import PROFILES
 from strongroom.convert.measure import nitro, ovmf, predict, snp, tdx, tpm, uki
 from strongroom.errors import Malformed, Misuse
 from strongroom_testing import firmware
@@ -138,14 +139,46 @@ def test_a_kernel_that_does_not_measure_its_command_line_gets_no_reference(parts
             found.references(without=without)
 
 
+def every_profile(parts):
+    """What is predicted for each profile, and its registers that measure what runs."""
+    enclave = eif.build(
+        kernel=b"k" * 5000,
+        cmdline=b"quiet",
+        ramdisks=(b"r" * 5000,),
+        metadata=eif.metadata(name="n", version="1", kernel="6.1", tool_version="1"),
+    )
+    amd = predict.Shape(firmware=AMDSEV, vcpus=1, signature=snp.signature("EPYC-Genoa"))
+    td = predict.Shape(firmware=TDVF, memory=GIB, acpi=ACPI)
+    bios = predict.Shape(firmware=b"bios")
+    return {
+        "tdx": (predict.predict("tdx", parts, td), {"mr_td", "rtmr1", "rtmr2"}),
+        "snp": (predict.predict("snp", parts, amd), {"measurement"}),
+        "local": (
+            predict.predict("local", parts, bios),
+            {"firmware", "kernel", "initrd", "cmdline", "machine"},
+        ),
+        "nitro": (
+            predict.predict("nitro", predict.Parts(eif=enclave), predict.Shape()),
+            {"pcr0", "pcr1", "pcr2"},
+        ),
+        "uki": (
+            predict.predict("uki", predict.Parts(uki=efi.small()), predict.Shape()),
+            {"pcr4", "pcr9", "pcr11"},
+        ),
+    }
+
+
 def test_what_measures_the_program_cannot_be_left_out(parts):
-    found = predict.predict("tdx", parts, predict.Shape(firmware=TDVF, memory=GIB, acpi=ACPI))
-    for name in ("mr_td", "rtmr1", "rtmr2"):
-        with pytest.raises(Misuse) as refused:
-            found.references(without=[name])
-        assert refused.value.code == "not-spare"
-    with pytest.raises(Misuse):
-        found.references(without=["rtmr4"])
+    predicted = every_profile(parts)
+    assert predicted.keys() == PROFILES.keys()
+    for profile, (found, measuring) in predicted.items():
+        assert measuring <= found.references().keys()
+        for name in measuring:
+            with pytest.raises(Misuse) as refused:
+                found.references(without=[name])
+            assert refused.value.code == "not-spare", (profile, name)
+        with pytest.raises(Misuse):
+            found.references(without=["rtmr4"])
 
 
 def test_tdx_is_predicted_for_qemu_alone(parts):
