@@ -32,7 +32,7 @@ ENDING = re.compile(r"\.(?:age|der|disk|identity|json|key|lock|log|part|pem|tar)
 LISTED = {
     # Fixed words of our own, or of the kernel's.
     "agent/container.py": {
-        *("{launch.scratch}/{name}", "{where}/{name}", "{folder}/{name}", "{dev}/{name}", "{proc}/{name}"),
+        *("{launch.scratch}/{name}", "{where}/{name}", "{folder}/{name}", "{dev}/{name}"),
         "{folder or '.'}/{name}",  # the program's own name, looked for on the image's PATH by its own user
         "{data}/{name}",  # datasets: their names are unique in a contract, and the folder holds nothing else
     },

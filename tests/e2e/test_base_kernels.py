@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import struct
 
 import pytest
 
@@ -30,7 +31,9 @@ EVERYWHERE = (
     "DM_CRYPT",
     "EROFS_FS",
     "OVERLAY_FS",
+    "USER_NS",
 )
+_REQUIRES_DEVICE, _ALLOWS_MAPPED_OWNERS = 1, 32  # of the kernel's include/linux/fs.h
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,28 @@ def test_modules_are_debians_with_their_signatures(kernels):
         assert modules
         assert all(content.endswith(b"~Module signature appended~\n") for content in modules)
         assert all(content.startswith(b"\x7fELF") for content in modules)
+
+
+def test_the_file_system_of_disks_can_map_their_owners(kernels):
+    """Without it no image would have its files' owners in a user namespace, and no room would start (decision 24)."""
+    for name in ("local", "nitro"):
+        files, _, kernel = kernels[name]
+        (module,) = [file.content for path, file in files.items() if path.endswith("/erofs.ko")]
+        assert file_system_flags(module, b"erofs_fs_type") == _REQUIRES_DEVICE | _ALLOWS_MAPPED_OWNERS, (
+            kernel.name
+        )
+
+
+def file_system_flags(module: bytes, wanted: bytes) -> int:
+    """`fs_flags` of a `struct file_system_type` in a kernel module: an ELF file, whose symbols say where it lies."""
+    sections = [
+        struct.unpack_from("<IIQQQQIIQQ", module, struct.unpack_from("<Q", module, 40)[0] + 64 * index)
+        for index in range(struct.unpack_from("<H", module, 60)[0])
+    ]
+    (symbols,) = [one for one in sections if one[1] == 2]
+    names = sections[symbols[6]][4]
+    for place in range(symbols[4], symbols[4] + symbols[5], 24):
+        name, _, _, section, value, _ = struct.unpack_from("<IBBHQQ", module, place)
+        if module[names + name : names + name + len(wanted) + 1] == wanted + b"\x00":
+            return struct.unpack_from("<I", module, sections[section][4] + value + 8)[0]
+    raise AssertionError(f"no symbol {wanted!r}")

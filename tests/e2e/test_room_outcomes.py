@@ -12,6 +12,7 @@ import pytest
 
 from strongroom.errors import Refused
 from strongroom.model.receipt import Outcome
+from tests import kernel_view
 from tests.e2e import real_rooms, system_calls
 
 pytestmark = [
@@ -112,7 +113,8 @@ def test_no_network_no_devices_no_rights(world, user):
     script = (
         "ls /sys/class/net /dev > /out/ls 2>&1; cat /proc/net/dev > /out/net; cat /proc/self/status > /out/status;"
         " /bin/probe > /out/calls; id > /out/id; head -c 1 /proc/kcore /proc/kmsg 2>/dev/null | grep -v == > /out/kernel;"
-        " echo b > /proc/sysrq-trigger; exit 0"
+        " echo b > /proc/sysrq-trigger; cat /proc/self/uid_map > /out/map; echo x >> /etc/passwd && echo grown > /out/grown;"
+        f" {{ {kernel_view.SCRIPT}\n}} > /out/view; exit 0"
     )
     ran = world.run(world.contract(script, image=name), image=name)
     files = ran.output(world.identity("bob"))
@@ -135,6 +137,10 @@ def test_no_network_no_devices_no_rights(world, user):
     assert set(capabilities.values()) == {b"0" * 16}
     assert len(capabilities) == 5
     assert status[b"NoNewPrivs"].strip() == b"1"
+    assert kernel_view.beyond(files["view"].decode()) == []
+    # Another's uid 0 than the kernel's; and the image's own files are its own, to change in memory.
+    assert files["map"].split() == [b"0", b"2147483648", b"2147483647"]
+    assert ("grown" in files) == (user == "0:0")
 
 
 def find(world, disk: str, marker: bytes) -> int:

@@ -1,13 +1,15 @@
 """The program's container: its namespaces, its file system, its user. Runs in the warden's children.
 
 `build` is called as process 1 of fresh namespaces, with the agent's file system still in sight, and
-leaves only this behind (tmpfs sizes are the launch's):
+leaves only this behind (tmpfs sizes are the launch's; owners are the program's own, `owners`):
   /            the image, read-only erofs, under an overlay in memory: unmodified programs may write there
   /data/NAME   the datasets, read-only, nosuid, nodev, noexec       /out   what may leave, owned by the user
-  /tmp         private, 1777       /dev  null zero full random urandom, shm       /proc  masked, own processes
+  /tmp         private, 1777       /dev  null zero full random urandom, shm       /proc  below
   /run/strongroom/tls   the room's key and certificates, when the contract asks for them
   /etc/hosts, /etc/hostname   the loopback's names, where the image has none of its own
 Network: an own stack with a loopback and nothing else; ports below 1024 are open to every user there.
+Of /proc: the program's own processes, and of the kernel's files those of a short list, read-only. All else that this or
+a later kernel has there reads empty.
 
 `become` then turns the calling process into the image's user: no capabilities, none to be regained, no
 new privileges, the system call filter, rlimits.
@@ -24,9 +26,10 @@ import socket
 import stat
 from dataclasses import dataclass
 
-from strongroom.agent import kernel, seccomp
+from strongroom.agent import kernel, owners, seccomp
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
+from strongroom.model.manifest import MAX_USER
 
 NAMESPACES = (
     kernel.CLONE_NEWNS
@@ -44,14 +47,16 @@ OPEN_FILES = (1024, 524_288)
 _DATA = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _DEVICES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 _DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
-_MASKED_FILES = ("kcore", "keys", "key-users", "kmsg", "kallsyms", "timer_list", "sysrq-trigger", "slabinfo",
-                 "interrupts", "modules", "iomem", "ioports", "config.gz", "kpagecount", "kpageflags")  # fmt: skip
-_MASKED_FOLDERS = ("acpi", "asound", "scsi", "driver", "tty")
-_READ_ONLY = ("bus", "fs", "irq", "sys")
+# What programs read of the machine. Of /proc/sys, folders; the network's are of the program's own stack.
+SHOWN = frozenset(
+    {"cgroups", "cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "sys", "uptime", "version"}
+)
+SHOWN_SYS = frozenset({"fs", "kernel", "net", "vm"})
 _NAMES = {
     "hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{HOST_NAME}\n".encode(),
     "hostname": f"{HOST_NAME}\n".encode(),
 }
+_OWNED = f"uid={owners.kernel_id(0)},gid={owners.kernel_id(0)}"
 _LOW_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP_RUNNING = 0x41
@@ -97,8 +102,8 @@ def parse_launch(data: bytes) -> Launch:
     launch = Launch(
         arguments=tuple(top.items("arguments", max_items=4096)),
         environment=top.text_map("environment", max_items=4096, max_length=1 << 20),
-        uid=top.integer("uid", low=0, high=(1 << 32) - 2),
-        gid=top.integer("gid", low=0, high=(1 << 32) - 2),
+        uid=top.integer("uid", low=0, high=MAX_USER),
+        gid=top.integer("gid", low=0, high=MAX_USER),
         groups=tuple(top.items("groups", max_items=256)),
         datasets=top.text_map("datasets", max_items=64),
         root_bytes=top.integer("root_bytes", low=4096, high=1 << 50),
@@ -111,13 +116,16 @@ def parse_launch(data: bytes) -> Launch:
     return launch
 
 
-def build(launch: Launch) -> None:
-    """Make the container around the calling process and change into its root. Raises `OSError`."""
+def build(launch: Launch, users: int) -> None:
+    """Make the container around the calling process and change into its root. Raises `OSError`.
+
+    users: a descriptor of the program's user namespace (`owners.make_namespace`), which it is not in yet.
+    """
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     _open_low_ports()
-    root = _overlay(launch)
+    root = _overlay(launch, users)
     _name_loopback(root)
-    _mount_data(launch, root)
+    _mount_data(launch, root, users)
     _mount_writable(launch, root)
     if launch.tls:
         target = _directory(root, TLS_PATH)
@@ -132,8 +140,10 @@ def build(launch: Launch) -> None:
     _loopback_up()
 
 
-def become(launch: Launch) -> None:
-    """Give up everything but the image's user. Not to be undone. Raises `OSError`."""
+def become(launch: Launch, users: int) -> None:
+    """Give up everything but the image's user, in `users`. Not to be undone. Raises `OSError`."""
+    kernel.enter(users, kernel.CLONE_NEWUSER)  # which gives all rights in it, and none outside
+    os.close(users)
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             kernel.prctl(kernel.PR_CAPBSET_DROP, capability)
@@ -188,12 +198,14 @@ def home_of(uid: int, passwd: str = "/etc/passwd") -> str:  # noqa: S107 - a fil
     return "/"
 
 
-def _overlay(launch: Launch) -> str:
+def _overlay(launch: Launch, users: int) -> str:
     kernel.mount("tmpfs", launch.scratch, "tmpfs", kernel.MS_NODEV, f"size={launch.root_bytes},mode=0700")
-    upper, work, root = (f"{launch.scratch}/{name}" for name in ("upper", "work", "root"))
-    for path in (upper, work, root):
+    image, upper, work, root = (f"{launch.scratch}/{name}" for name in ("image", "upper", "work", "root"))
+    for path in (image, upper, work, root):
         os.mkdir(path, 0o755)
-    options = f"lowerdir={launch.image},upperdir={upper},workdir={work}"
+    _own(upper)  # the root folder's owner is the upper one's
+    kernel.bind_mapped(launch.image, image, kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV, users)
+    options = f"lowerdir={image},upperdir={upper},workdir={work}"
     kernel.mount("overlay", root, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, options)
     return root
 
@@ -209,11 +221,18 @@ def _directory(root: str, path: str) -> str:
             found = os.lstat(where)
         except FileNotFoundError:
             os.mkdir(where, 0o755)
+            _own(where)
             continue
         if not stat.S_ISDIR(found.st_mode):
             os.unlink(where)
             os.mkdir(where, 0o755)
+            _own(where)
     return where
+
+
+def _own(path: str) -> None:
+    """Make it the container's root's, as if the image had brought it."""
+    os.chown(path, owners.kernel_id(0), owners.kernel_id(0))
 
 
 def _name_loopback(root: str) -> None:
@@ -232,6 +251,7 @@ def _name_loopback(root: str) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with os.fdopen(fd, "wb") as file:
             os.fchmod(fd, 0o644)
+            _own(path)
             file.write(text)
 
 
@@ -241,21 +261,23 @@ def _open_low_ports() -> None:
         file.write(b"0")
 
 
-def _mount_data(launch: Launch, root: str) -> None:
+def _mount_data(launch: Launch, root: str, users: int) -> None:
     data = _directory(root, "data")
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("tmpfs", data, "tmpfs", flags, "size=1m,mode=0755")
     for name, folder in launch.datasets.items():
         target = f"{data}/{name}"
         os.mkdir(target, 0o755)
-        kernel.bind(folder, target, _DATA)
+        kernel.bind_mapped(folder, target, _DATA, users)
     kernel.mount("tmpfs", data, "tmpfs", kernel.MS_REMOUNT | _DATA, "size=1m,mode=0755")
 
 
 def _mount_writable(launch: Launch, root: str) -> None:
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.bind(launch.out, _directory(root, "out"), flags)
-    kernel.mount("tmpfs", _directory(root, "tmp"), "tmpfs", flags, f"size={launch.tmp_bytes},mode=1777")
+    kernel.mount(
+        "tmpfs", _directory(root, "tmp"), "tmpfs", flags, f"size={launch.tmp_bytes},mode=1777,{_OWNED}"
+    )
 
 
 def _mount_dev(root: str) -> None:
@@ -268,23 +290,31 @@ def _mount_dev(root: str) -> None:
         os.symlink(target, f"{dev}/{name}")
     os.mkdir(f"{dev}/shm")
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("tmpfs", f"{dev}/shm", "tmpfs", flags, "size=50%,mode=1777")
+    kernel.mount("tmpfs", f"{dev}/shm", "tmpfs", flags, f"size=50%,mode=1777,{_OWNED}")
     flags = kernel.MS_REMOUNT | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NOEXEC
     kernel.mount("tmpfs", dev, "tmpfs", flags, "size=64k,mode=0755")
 
 
 def _mount_proc(root: str) -> None:
     proc = _directory(root, "proc")
-    kernel.mount("proc", proc, "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
-    for name in _READ_ONLY:
-        if os.path.isdir(f"{proc}/{name}"):
-            kernel.bind(f"{proc}/{name}", f"{proc}/{name}", _DATA)
-    for name in _MASKED_FILES:
-        if os.path.exists(f"{proc}/{name}"):
-            kernel.bind(f"{root}/dev/null", f"{proc}/{name}", kernel.MS_RDONLY)
-    for name in _MASKED_FOLDERS:
-        if os.path.isdir(f"{proc}/{name}"):
-            kernel.mount("tmpfs", f"{proc}/{name}", "tmpfs", _DATA, "size=4k,mode=0555")
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    # Process 1 is not the program's, and invisible like everything of another user.
+    kernel.mount("proc", proc, "proc", flags, "hidepid=invisible")
+    _show(root, proc, SHOWN)
+    _show(root, f"{proc}/sys", SHOWN_SYS)
+
+
+def _show(root: str, folder: str, shown: frozenset[str]) -> None:
+    """Make what is `shown` of a folder of the kernel's read-only, and all else empty; links and processes stay."""
+    for entry in list(os.scandir(folder)):
+        if entry.is_symlink() or entry.name.isdigit():
+            continue
+        if entry.name in shown:
+            kernel.bind(entry.path, entry.path, _DATA)
+        elif entry.is_dir():
+            kernel.mount("tmpfs", entry.path, "tmpfs", _DATA, "size=4k,mode=0555")
+        else:
+            kernel.bind(f"{root}/dev/null", entry.path, kernel.MS_RDONLY)
 
 
 def _loopback_up() -> None:

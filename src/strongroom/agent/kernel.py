@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,6 +25,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
@@ -38,6 +40,9 @@ SECCOMP_MODE_FILTER = 2
 
 _SYS_PIVOT_ROOT = 155
 _SYS_CAPSET = 126
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _AT_EMPTY_PATH, _AT_FDCWD = 0x1, 0x4, 0x1000, -100
+_MOUNT_ATTR_IDMAP = 0x100000
 _SYS_CLOSE_RANGE = 436
 _CLOSE_RANGE_CLOEXEC = 4
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -60,6 +65,31 @@ def bind(source: str, target: str, flags: int) -> None:
     mount("none", target, "", MS_BIND | MS_REMOUNT | flags)
 
 
+def bind_mapped(source: str, target: str, flags: int, users: int) -> None:
+    """Bind `source` on `target` with `flags`, its owners as the user namespace `users` (a descriptor) sees them.
+
+    An owner N on the disk is that namespace's N, and nobody where it has none (mount_setattr(2), MOUNT_ATTR_IDMAP).
+    The file system must be able to: erofs is from Linux 5.19 on, tmpfs from 6.3 on.
+    """
+    clone = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)
+    tree = _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, source.encode(), clone)
+    _check(min(tree, 0), f"opening {source}")
+    try:
+        # The flags of mount(2) up to MS_NOEXEC are those of mount_setattr(2).
+        attributes = struct.pack("=QQQQ", flags | _MOUNT_ATTR_IDMAP, 0, 0, users)
+        size = ctypes.c_size_t(len(attributes))
+        _check(
+            _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, size),
+            f"mapping the owners of {source}",
+        )
+        _check(
+            _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, target.encode(), _MOVE_MOUNT_F_EMPTY_PATH),
+            f"mounting {source} on {target}",
+        )
+    finally:
+        os.close(tree)
+
+
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
     """Unmount, lazily by default."""
     _check(_libc.umount2(target.encode(), flags), f"unmounting {target}")
@@ -73,6 +103,11 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def unshare(flags: int) -> None:
     """Leave the namespaces that `flags` name for fresh ones."""
     _check(_libc.unshare(flags), "making namespaces")
+
+
+def enter(namespace: int, kind: int) -> None:
+    """Enter the namespace of a descriptor, of that kind (a CLONE_NEW… flag)."""
+    _check(_libc.setns(namespace, kind), "entering a namespace")
 
 
 def sethostname(name: str) -> None:

@@ -25,7 +25,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from strongroom.agent import agreed, attest, closing, disks, guest, program
+from strongroom.agent import agreed, attest, closing, disks, guest, owners, program
 from strongroom.agent.container import Launch
 from strongroom.agent.devicemapper import DeviceMapper
 from strongroom.crypto import csr
@@ -211,7 +211,7 @@ def prepare_out(terms: agreed.Terms, folder: str, available: int) -> None:
     for output in terms.contract.outputs:
         path = folder + output.path.removeprefix("/out")
         os.makedirs(path, 0o755, exist_ok=True)
-        os.chown(path, settings.uid, settings.gid)
+        os.chown(path, owners.kernel_id(settings.uid), owners.kernel_id(settings.gid))
 
 
 def _write_certificates(terms: agreed.Terms, released: list[attest.Released], keys: attest.Keys) -> str:
@@ -230,9 +230,9 @@ def _write_certificates(terms: agreed.Terms, released: list[attest.Released], ke
         with open(f"{folder}/{name}", "xb") as file:
             file.write(content)
         os.chmod(f"{folder}/{name}", 0o400)
-        os.chown(f"{folder}/{name}", terms.settings.uid, terms.settings.gid)
-    for path in (f"{folder}/{CHAINS}", folder):
-        os.chown(path, terms.settings.uid, terms.settings.gid)
+    user, group = owners.kernel_id(terms.settings.uid), owners.kernel_id(terms.settings.gid)
+    for path in (*(f"{folder}/{name}" for name, _ in files), f"{folder}/{CHAINS}", folder):
+        os.chown(path, user, group)
     return folder
 
 

@@ -2,7 +2,7 @@
 
 So no copy of a key is ever in a process that shares a namespace with the program. The warden waits
 for its launch, makes the namespaces and forks their process 1, which builds the container, starts the
-program, reaps orphans, and reports. When process 1 ends, the kernel kills whatever the program left.
+program, reaps orphans, and reports. The user namespace is the program's alone: it owns none of the others. When process 1 ends, the kernel kills whatever the program left.
 
 Events, one JSON object a line: {"event": "init", "pid"} · {"event": "starting"} ·
 {"event": "not-started", "detail"} · {"event": "ended", "status": wait status of the program}.
@@ -15,7 +15,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from strongroom.agent import container, kernel
+from strongroom.agent import container, kernel, owners
 from strongroom.encoding import canonical
 from strongroom.errors import StrongroomError
 
@@ -65,24 +65,26 @@ def _warden(launch_fd: int, events: int, output: int) -> int:
     _spare_from_memory_shortage()
     if launch.cgroup:
         _write(f"{launch.cgroup}/cgroup.procs", b"0")
+    users = owners.make_namespace()
     kernel.unshare(container.NAMESPACES)
     pid = os.fork()
     if pid == 0:
-        _guarded(lambda: _init(launch, events, output), events)
+        _guarded(lambda: _init(launch, users, events, output), events)
+    os.close(users)
     os.close(output)
     _tell(events, event="init", pid=pid)
     os.waitpid(pid, 0)
     return 0
 
 
-def _init(launch: container.Launch, events: int, output: int) -> int:
+def _init(launch: container.Launch, users: int, events: int, output: int) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)  # which process 1 of a namespace does not feel
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    container.build(launch)
+    container.build(launch, users)
     program = os.fork()
     if program == 0:
-        _guarded(lambda: _program(launch, events, output), events)
+        _guarded(lambda: _program(launch, users, events, output), events)
     os.close(output)
     while True:
         pid, status = os.wait()
@@ -91,17 +93,19 @@ def _init(launch: container.Launch, events: int, output: int) -> int:
             return 0
 
 
-def _program(launch: container.Launch, events: int, output: int) -> int:
+def _program(launch: container.Launch, users: int, events: int, output: int) -> int:
     _write("/proc/self/oom_score_adj", _FIRST_TO_DIE)
     os.setsid()
     nothing = os.open("/dev/null", os.O_RDONLY)
-    os.fchown(output, launch.uid, launch.gid)  # so that /dev/stdout opens for the user, too
+    os.fchown(
+        output, owners.kernel_id(launch.uid), owners.kernel_id(launch.gid)
+    )  # so that /dev/stdout opens for the user, too
     for fd, place in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(fd, place)
     kernel.close_on_exec(3)
     if "HOME" not in launch.environment:
         launch.environment["HOME"] = container.home_of(launch.uid)
-    container.become(launch)
+    container.become(launch, users)
     _tell(events, event="starting")
     container.execute(launch)
     return EXEC_FAILED

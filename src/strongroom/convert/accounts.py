@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, Refused
+from strongroom.model.manifest import MAX_USER
 from strongroom.seal.tree import Kind, show
 
 if TYPE_CHECKING:
@@ -57,6 +58,13 @@ def look_up(user: str, tree: Tree, limits: Limits) -> Account:
     else:
         gid = own
         groups = _supplementary(person[0], rows) if person else ()
+    for kind, number in (("user", uid), *(("group", number) for number in (gid, *groups))):
+        if number > MAX_USER:
+            raise Refused(
+                f"image: its {kind} {number} is above {MAX_USER}, the last id that a room has",
+                code="bad-user",
+                hint="give the image a USER with smaller numbers",
+            )
     home = person[5].decode("utf-8", "surrogateescape") if person else "/"
     usable = home.startswith("/") and len(home) <= 4096 and home.isprintable()
     return Account(uid=uid, gid=gid, groups=groups, home=home if usable else "/")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from strongroom.convert import blobs, oci, tar
 from strongroom.convert.blobs import Blob
 from strongroom.encoding import canonical
+from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.seal.tree import show
 
@@ -132,16 +133,15 @@ class ArchiveFiles:
 
     def _find(self, name: str) -> tar.Member | None:
         # `docker save` stores a layer that two images share as a symbolic link inside the archive.
-        path = os.fsencode(name)
-        for _ in range(4):
-            member = self._found.get(path)
-            if member is None or member.type is tar.Type.FILE:
-                return member
-            if member.type not in (tar.Type.SYMLINK, tar.Type.HARDLINK):
-                return None
-            folder = path if member.type is tar.Type.SYMLINK else b""
-            path = os.path.normpath(os.path.join(os.path.dirname(folder), member.target))  # noqa: PTH118, PTH120
-        return None
+        path = Symlinks(self._target, chroot=True).resolve(os.fsencode(name))
+        member = None if path is None else self._found.get(path)
+        return member if member is not None and member.type is tar.Type.FILE else None
+
+    def _target(self, path: bytes) -> bytes | None:
+        member = self._found.get(path)
+        if member is None or member.type not in (tar.Type.SYMLINK, tar.Type.HARDLINK):
+            return None
+        return member.target if member.type is tar.Type.SYMLINK else b"/" + member.target
 
 
 class Source:

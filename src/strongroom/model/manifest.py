@@ -20,6 +20,9 @@ MAX_BYTES = 256 * 1024
 BLOCK = 4096
 CIPHERS = ("aes-xts-plain64", "none")
 KINDS = ("dataset", "image")
+MAX_USER = (
+    1 << 31
+) - 2  # the last id that a room has: the kernel's ids are 32 bits, and half of them the room's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +142,7 @@ def _image_json(image: ImageSettings) -> dict[str, object]:
 def _read_image(source: fields.Fields) -> ImageSettings:
     groups = []
     for item in source.items("groups", max_items=256):
-        if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < 1 << 32:
+        if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item <= MAX_USER:
             raise Malformed(f"{source.what}.groups: expected group ids")
         groups.append(item)
     settings = ImageSettings(
@@ -148,8 +151,8 @@ def _read_image(source: fields.Fields) -> ImageSettings:
         command=_words(source, "command"),
         environment=source.text_map("environment", max_items=1024, max_length=65536),
         working_directory=source.text("working_directory", max_length=4096),
-        uid=source.integer("uid", low=0, high=(1 << 32) - 2),
-        gid=source.integer("gid", low=0, high=(1 << 32) - 2),
+        uid=source.integer("uid", low=0, high=MAX_USER),
+        gid=source.integer("gid", low=0, high=MAX_USER),
         groups=tuple(groups),
     )
     source.done()

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from strongroom.agent import container, kernel, program, warden
+from strongroom.agent import container, kernel, owners, program, warden
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ class ContainerRoom:
         )
         (self.data / "table.csv").write_text("a,b\n1,2\n")
         kernel.mount("tmpfs", str(self.out), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m")
-        os.chown(self.out, 1000, 1000)
+        os.chown(self.out, owners.kernel_id(1000), owners.kernel_id(1000))
         self.launch = container.Launch(
             arguments=("/bin/sh", "-c", "true"),
             environment={"PATH": "/bin"},

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from strongroom.agent import container
+from strongroom.agent import container, owners
 from strongroom.errors import Malformed
 from strongroom.model.receipt import Outcome
+from tests import kernel_view
 
 pytestmark = pytest.mark.root
 
@@ -41,9 +42,72 @@ def test_sees_its_own_processes_alone_and_no_way_to_its_init(room):
         room.shell("ls /proc | grep -E '^[0-9]+$' | wc -l; cat /proc/1/environ /proc/1/maps", uid=0, gid=0)
     )
     lines = log.splitlines()
-    assert int(lines[0]) <= 5
-    assert "denied" in log
+    assert int(lines[0]) <= 4
+    assert log.count("No such file") == 2
     assert "[stack]" not in log
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_of_the_kernels_files_it_opens_those_of_a_list_and_writes_none(room, uid):
+    ended = room.shell(kernel_view.SCRIPT, uid=uid, gid=uid)
+    assert kernel_view.beyond(said(ended)) == []
+
+
+def test_uid_0_of_an_image_is_not_the_kernels(room):
+    log = said(
+        room.shell(
+            "id -u; cat /proc/self/uid_map; for f in /proc/1/oom_score_adj /proc/dynamic_debug/control /proc/sysrq-trigger"
+            " /proc/sys/kernel/panic /proc/mtrr; do { echo 0 > $f; } 2>/dev/null && [ ! -c $f ] && echo wrote $f; done;"
+            "echo x > /out/mine",
+            uid=0, gid=0, groups=(),
+        )
+    )  # fmt: skip
+    lines = [line.split() for line in log.splitlines()]
+    assert lines[0] == ["0"]
+    assert lines[1] == ["0", str(owners.FIRST), str(owners.COUNT)]
+    assert "wrote" not in log
+    assert (room.out / "mine").stat().st_uid == owners.kernel_id(0) != 0
+
+
+def test_owners_of_the_images_files_are_what_the_image_says(room):
+    for name, uid, mode in (("root", 0, 0o600), ("duck", 1000, 0o600), ("far", 2_000_000_000, 0o640)):
+        (room.root / name).write_text(f"{name}\n")
+        os.chown(room.root / name, uid, uid)
+        (room.root / name).chmod(mode)
+    (room.root / "home").mkdir()
+    os.chown(room.root / "home", 1000, 1000)
+    log = said(
+        room.shell(
+            "stat -c %n:%u:%g /root /duck /far /home /tmp /dev/shm; cat /root; cat /far; cat /duck && echo more >> /duck && cat /duck;"
+            "echo x > /home/new && stat -c %n:%u:%g:%h /home/new /duck"
+        )
+    )
+    lines = log.splitlines()
+    assert lines[:6] == [
+        *("/root:0:0", "/duck:1000:1000", "/far:2000000000:2000000000", "/home:1000:1000", "/tmp:0:0", "/dev/shm:0:0"),
+    ]  # fmt: skip
+    assert log.count("Permission denied") == 2
+    assert lines[-5:] == ["duck", "duck", "more", "/home/new:1000:1000:1", "/duck:1000:1000:1"]
+    assert (room.root / "duck").read_text() == "duck\n"
+
+
+def test_what_uid_0_finds_it_may_change_in_memory(room):
+    """With the image's owners, mode and file capabilities, which the overlay has to copy."""
+    (room.root / "bin/run").write_bytes((room.root / "bin/busybox").read_bytes())
+    (room.root / "bin/run").chmod(0o755)
+    os.setxattr(
+        room.root / "bin/run",
+        "security.capability",
+        bytes.fromhex("0100000200200000000000000000000000000000"),
+    )
+    log = said(
+        room.shell(
+            "echo 127.0.0.9 mine >> /etc/hosts && grep -c mine /etc/hosts; echo x >> /bin/run && echo grown;"
+            "mkdir /new && stat -c %u /new /etc /etc/hosts /; grep CapEff /proc/self/status",
+            uid=0, gid=0,
+        )
+    )  # fmt: skip
+    assert log.split() == ["1", "grown", "0", "0", "0", "0", "CapEff:", "0" * 16]
 
 
 def test_data_is_read_only_and_out_is_writable(room):
@@ -54,7 +118,7 @@ def test_data_is_read_only_and_out_is_writable(room):
     assert log.startswith("a,b\n1,2\n")
     assert log.count("Read-only file system") == 2
     assert (room.out / "d/f").read_text() == "hi\n"
-    assert (room.out / "d/f").stat().st_uid == 1000
+    assert (room.out / "d/f").stat().st_uid == owners.kernel_id(1000)
 
 
 def test_out_is_bounded_and_full_is_the_programs_to_see(room):
@@ -137,7 +201,7 @@ def test_program_is_found_on_the_images_path(room):
         (("nothing",), {}, "no such program on the image's PATH"),
         (("/etc/passwd",), {}, "Permission denied"),
         (("/bin/true",), {"working_directory": "/absent"}, "No such file or directory /absent"),
-        (("/bin/true",), {"image": "/absent"}, "mounting overlay"),
+        (("/bin/true",), {"image": "/absent"}, "opening /absent"),
     ],
 )
 def test_what_cannot_start_says_why(room, arguments, changes, detail):

@@ -336,6 +336,21 @@ def test_unknown_users_are_refused(tmp_path: Path, user: str) -> None:
         pass
 
 
+@pytest.mark.parametrize("user", ["2147483647", "4294967294", "ann:2147483647", "far"])
+def test_users_that_a_room_has_no_number_for_are_refused(tmp_path: Path, user: str) -> None:
+    accounts = entry(b"etc/passwd", b"ann:x:1000:100::/:/bin/sh\nfar:x:2147483646:2147483647::/:/bin/sh\n")
+    layout = simple(tmp_path / "image", PROGRAM + accounts + END, config={"User": user})
+    with pytest.raises(Refused, match="the last id that a room has") as caught, loaded(layout.path, tmp_path):
+        pass
+    assert caught.value.code == "bad-user"
+
+
+def test_the_last_user_of_a_room_is_taken(tmp_path: Path) -> None:
+    layout = simple(tmp_path / "image", BASE, config={"User": "2147483646:2147483646"})
+    with loaded(layout.path, tmp_path) as found:
+        assert (found.settings.uid, found.settings.gid) == (2147483646, 2147483646)
+
+
 def test_a_number_is_an_id_even_when_a_user_is_called_so(tmp_path: Path) -> None:
     accounts = entry(b"etc/passwd", b"1000:x:0:0::/:/bin/sh\n")
     layout = simple(tmp_path / "image", PROGRAM + accounts + END, config={"User": "1000"})

@@ -137,6 +137,28 @@ def test_manifest_refusals(changes):
         manifest.parse(manifest.encode(a_manifest(**changes)))
 
 
+@pytest.mark.parametrize("field", ["uid", "gid", "groups"])
+def test_a_room_has_numbers_for_half_of_all_users(field):
+    def read(number):
+        settings = {
+            "source": samples.DIGEST,
+            "entrypoint": ("/a",),
+            "command": (),
+            "environment": {},
+            "working_directory": "/",
+            "uid": 0,
+            "gid": 0,
+            "groups": (),
+            field: (number,) if field == "groups" else number,
+        }
+        image = manifest.ImageSettings(**settings)
+        return manifest.parse(manifest.encode(a_manifest(kind="image", image=image))).image
+
+    assert getattr(read(manifest.MAX_USER), field) in (manifest.MAX_USER, (manifest.MAX_USER,))
+    with pytest.raises(Malformed, match=f"image.{field}: expected"):
+        read(manifest.MAX_USER + 1)
+
+
 def a_receipt():
     return receipt.Receipt(
         run="run-" + "0" * 32,
