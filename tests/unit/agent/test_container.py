@@ -121,6 +121,16 @@ def test_data_is_read_only_and_out_is_writable(room):
     assert (room.out / "d/f").stat().st_uid == owners.kernel_id(1000)
 
 
+def test_datasets_may_have_the_names_of_everything_else(room):
+    names = ("data", "flights", "image", "key.pem", "out", "proc", "scratch", "tls", "upper")
+    log = said(
+        room.shell(
+            "ls -1 /data; cat /data/*/table.csv; ls /out", datasets=dict.fromkeys(names, str(room.data))
+        )
+    )
+    assert log.split() == [*names, *(["a,b", "1,2"] * len(names))]
+
+
 def test_out_is_bounded_and_full_is_the_programs_to_see(room):
     ended = room.shell("dd if=/dev/zero of=/out/big bs=64k count=64 || exit 9")
     assert ended.exit_status == 9
