@@ -93,7 +93,7 @@ def test_modules_are_debians_with_their_signatures(kernels):
 
 
 def test_the_file_system_of_disks_can_map_their_owners(kernels):
-    """Without it no image would have its files' owners in a user namespace, and no room would start (decision 24)."""
+    """Without it no image would have its files' owners in a user namespace, and no room would start (decision 25)."""
     for name in ("local", "nitro"):
         files, _, kernel = kernels[name]
         (module,) = [file.content for path, file in files.items() if path.endswith("/erofs.ko")]
