@@ -90,7 +90,7 @@ def test_evidence_is_signed_by_the_certified_key_over_this_binding(client, provi
     )
     signature = tpm_quote.parse_signature(evidence.part("signature"))
     tpm_quote.check_signature(signature, path.leaf.key, evidence.part("quote"))
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="signature:"):
         tpm_quote.check_signature(signature, path.leaf.key, evidence.part("quote") + b"x")
 
 
@@ -99,11 +99,11 @@ def test_random_bytes_differ(client):
 
 
 def test_what_the_tpm_refuses_is_unavailable(client):
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="the TPM answered"):
         client.read_nv(0x01C1FFFF)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="the TPM answered"):
         client.quote(0x81019999, bytes(32), (0,))
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="a PCR is extended by 32 bytes"):
         client.extend_pcr(12, b"short")
 
 
@@ -128,7 +128,7 @@ def test_a_tpm_that_is_always_busy_is_given_up():
             Busy.calls += 1
             return bytes.fromhex("80010000000a00000922")
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="the TPM stays busy"):
         tpm.Tpm(Busy()).random()
     assert Busy.calls == 100
 

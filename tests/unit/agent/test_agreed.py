@@ -152,7 +152,7 @@ def test_a_manifest_that_its_owner_did_not_sign_is_refused(data):
 
 
 def test_a_dataset_in_the_images_place_is_refused():
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="expected the image"):
         Handover(image=lambda scene: envelope(scene.bob, "dataset")).check()
 
 
@@ -166,5 +166,5 @@ def test_encrypted_disks_need_their_owners_broker():
 
 
 def test_garbage_for_a_manifest_is_malformed():
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="key 'payloadType' is missing"):
         Handover().check(image=b"{}")

@@ -291,7 +291,7 @@ def test_outputs_leave_for_their_own_recipients(tmp_path, contract):
     scene = brokers.owner()[0]
     assert [one.path for one in records] == ["/out/a", "/out/b"]
     assert b"b" in scene.alice.age.open(kept.files["out-1.tar.age"])
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the age file does not open with this identity"):
         scene.alice.age.open(kept.files["out-0.tar.age"])
     assert after.detail.startswith("1 entries left out")
 

@@ -78,7 +78,7 @@ def test_an_absent_broker_is_unavailable_and_says_so(tmp_path):
 def test_a_broker_that_dies_in_mid_answer(tmp_path):
     with broker(tmp_path, lambda path, body: None) as (node, address, _):
         connection = http.Connection(node.channel, "alice", address, timeout=10)
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="the broker of alice cannot be reached, or closed the"):
             connection.post("/", b"", max_answer=10, timeout=5)
 
 
@@ -86,29 +86,32 @@ def test_a_silent_broker_times_out(tmp_path):
     with broker(tmp_path, lambda path, body: (time.sleep(2), None)[1]) as (node, address, _):
         connection = http.Connection(node.channel, "alice", address, timeout=10)
         began = time.monotonic()
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="nothing came in time"):
             connection.post("/", b"", max_answer=10, timeout=0.3)
         assert time.monotonic() - began < 1.5
 
 
 @pytest.mark.parametrize(
-    "head",
+    ("head", "why"),
     [
-        b"HTTP/1.0 200 OK\r\ncontent-length: 0",
-        b"HTTP/1.1 200 OK",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\ncontent-length: 0",
-        b"HTTP/1.1 200 OK\r\ncontent-length: -1",
-        b"HTTP/1.1 200 OK\r\ncontent-length: +1",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 101",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n folded: x",
-        b"HTTP/1.1 099 OK\r\ncontent-length: 1",
-        b"HTTP/1.1 200 OK\r\ncontent-length : 1",
-        b"",
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 0", "not an HTTP/1.1 answer"),
+        (b"HTTP/1.1 200 OK", "expected a length of at most 100 bytes"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\ncontent-length: 0", "a bad or repeated content length"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: -1", "a bad or repeated content length"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: +1", "a bad or repeated content length"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 101", "expected a length of at most 100 bytes"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked",
+            "a transfer encoding, where a plain length is expected",
+        ),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n folded: x", "a header that is none"),
+        (b"HTTP/1.1 099 OK\r\ncontent-length: 1", "not an HTTP/1.1 answer"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length : 1", "a header that is none"),
+        (b"", "not an HTTP/1.1 answer"),
     ],
 )
-def test_heads_that_are_refused(head):
-    with pytest.raises(Malformed):
+def test_heads_that_are_refused(head, why):
+    with pytest.raises(Malformed, match=why):
         http.parse_head(head, max_answer=100)
 
 
@@ -126,7 +129,7 @@ def test_an_endless_head_is_cut_off(tmp_path):
         _,
     ):
         connection = http.Connection(node.channel, "alice", address, timeout=10)
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="its head is too long"):
             connection.post("/", b"", max_answer=10, timeout=5)
 
 
@@ -150,7 +153,7 @@ def test_controls_and_files_arrive():
 def test_no_message_in_time():
     node = NodeEnd({})
     try:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="nothing came in time"):
             node.channel.receive_control(0.1)
     finally:
         node.close()
@@ -207,5 +210,5 @@ def test_port_is_found_by_its_name(tmp_path):
         (tmp_path / entry).mkdir()
         (tmp_path / entry / "name").write_text(name)
     assert channel_module.find_port(str(tmp_path)) == "/dev/vport1p1"
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no virtio-serial port is named 'strongroom'"):
         channel_module.find_port(str(tmp_path / "absent"))

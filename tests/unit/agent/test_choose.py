@@ -128,14 +128,21 @@ def test_configfs_by_the_file_operations_of_a_real_file_system(tmp_path):
     assert caught.value.code == "tsm-failed"
 
 
-@pytest.mark.parametrize("blob", ["outblob", "generation", "provider"])
-def test_attributes_are_bounded_and_numbers_are_numbers(blob):
+@pytest.mark.parametrize(
+    ("blob", "why"),
+    [
+        ("outblob", "outblob is longer than"),
+        ("generation", "generation is longer than 64 bytes"),
+        ("provider", "provider is longer than 64 bytes"),
+    ],
+)
+def test_attributes_are_bounded_and_numbers_are_numbers(blob, why):
     class Odd(fakes.FakeTsmFiles):
         def read(self, path, limit):
             return b"9x" * (limit + 1) if path.endswith(blob) else super().read(path, limit)
 
     odd = Odd(tsm.SEV, lambda _data, _level: (b"", b""))
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         tsm.Tsm(files=odd).ask(bytes(64))
     assert odd.entries == {}  # whatever happens, nothing is left
 
@@ -166,9 +173,12 @@ def test_what_is_no_quote_is_left_as_it_is(quote):
     assert tdx.trimmed(quote) in (quote, quote[:636])
 
 
-@pytest.mark.parametrize("size", [0, 1183, 1185])
-def test_a_report_of_another_size_is_refused(size):
-    with pytest.raises(Malformed):
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [(0, "0 bytes, expected 1184"), (1183, "1183 bytes, expected 1184"), (1185, "1185 bytes, expected 1184")],
+)
+def test_a_report_of_another_size_is_refused(size, why):
+    with pytest.raises(Malformed, match=why):
         snp.SnpAttester(source=lambda _data: (bytes(size), b"")).bind_contract("sha256:" + "ab" * 32)
 
 
@@ -188,25 +198,25 @@ class Answering:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "why"),
     [
-        b"",
-        b"\xff",
-        b"\xf6",
-        b"\xa0",
-        b"\xa1\x65Error\x6cInvalidIndex",
-        b"\xa1\x69GetRandom\xa0",
-        b"\x69GetRandom",
-        b"\xa1\x65Error\x01",
+        (b"", "ends too soon"),
+        (b"\xff", "a break outside of an item of indefinite length"),
+        (b"\xf6", "it answered something else"),
+        (b"\xa0", "it answered something else"),
+        (b"\xa1\x65Error\x6cInvalidIndex", "it answered InvalidIndex"),
+        (b"\xa1\x69GetRandom\xa0", "key 'random' is missing"),
+        (b"\x69GetRandom", "key 'random' is missing"),
+        (b"\xa1\x65Error\x01", "it answered something else"),
     ],
 )
-def test_an_nsm_that_babbles_is_refused(answer):
-    with pytest.raises((Malformed, Unavailable)):
+def test_an_nsm_that_babbles_is_refused(answer, why):
+    with pytest.raises((Malformed, Unavailable), match=why):
         nitro.NitroAttester(device=Answering(answer)).entropy()
     with pytest.raises((Malformed, Unavailable)):
         nitro.NitroAttester(device=Answering(answer)).bind_contract("sha256:" + "ab" * 32)
 
 
 def test_an_nsm_that_says_more_than_there_is_room_is_refused():
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="longer than its buffer"):
         nitro.NitroAttester(device=Answering(b"", length=1 << 40)).entropy()

@@ -312,7 +312,7 @@ def test_system_call_filter(tmp_path):
 
 def test_launch_survives_its_encoding_and_refuses_emptiness(room):
     assert container.parse_launch(room.launch.encode()).environment == room.launch.environment
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="nothing to run"):
         container.parse_launch(room.launch.encode().replace(b'["/bin/sh","-c","true"]', b"[]"))
 
 

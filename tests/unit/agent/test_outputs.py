@@ -134,7 +134,7 @@ def test_sealed_output_opens_for_its_recipients_alone_and_is_as_recorded(tree):
         plain = identity.open(bytes(sink.data))
         assert plain == tar_of(tree, 1 << 30)
         assert record.content_digest == "sha256:" + hashlib.sha256(plain).hexdigest()
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the age file does not open with this identity"):
         stranger.open(bytes(sink.data))
 
 

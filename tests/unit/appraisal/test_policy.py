@@ -425,54 +425,69 @@ def test_the_object_form_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "why"),
     [
-        {"tbc": {}},
-        {"profile": "lenient"},
-        {"profile": ""},
-        {"revocation": "skipped"},
-        {"debug": True},
-        {"vmpl": 4},
-        {"vmpl": True},
-        {"vmpl": None},
-        {"max_age_seconds": 0},
-        {"tcb": {"Committed": 1}},
-        {"tcb": {"committed.snp": -1}},
-        {"tcb": {"committed.snp": "3"}},
-        {"tcb": {f"c{index}": 1 for index in range(65)}},
-        {"facts": {"a": None}},
-        {"facts": {"a": {}}},
-        {"facts": {"a": [[1]]}},
-        {"facts": {"rim": "not compared"}},
-        {"facts": {"rim": ["x", "not compared"]}},
-        {"facts": {"a": "x" * 401}},
-        {"facts": {"a": list(range(65))}},
-        {"status": ["UpToDate"]},
-        {"status": {"UpToDate": "tomorrow"}},
-        {"status": {"": None}},
-        {"advisories": {"INTEL-SA-1": None}},
-        {"products_denied": []},
-        {"devices": 8},
-        {"devices": {"count": 65, "roots": [], "machines": []}},
-        {"devices": {"count": 1, "roots": ["x"], "machines": []}},
-        {"devices": {"count": 1, "roots": [], "machines": [], "rooots": []}},
-        {"devices": {"count": 1, "roots": [], "machines": [], "references": [{}]}},
-        {"devices": {"count": 1, "roots": [], "machines": [], "references": {}}},
-        {
-            "devices": {
-                "count": 1,
-                "roots": [],
-                "machines": [],
-                "references": [{f"m{index}": "aa" for index in range(256)}],
-            }
-        },
-        {"devices": {"count": 1, "roots": [], "machines": [], "registers": {"m1": "aa"}}},
-        {"registers": {"r": "aa"}},
-        {"any_value": ["a"] * 65},
+        ({"tbc": {}}, "unknown key 'tbc'"),
+        ({"profile": "lenient"}, "profile: expected one of strict, physical-attacker"),
+        ({"profile": ""}, "profile: expected text of 1 to 64 characters"),
+        ({"revocation": "skipped"}, "revocation: expected one of checked"),
+        ({"debug": True}, "unknown key 'debug'"),
+        ({"vmpl": 4}, "vmpl: expected an integer from 0 to 3"),
+        ({"vmpl": True}, "vmpl: expected an integer from 0 to 3"),
+        ({"vmpl": None}, "vmpl: expected an integer from 0 to 3"),
+        ({"max_age_seconds": 0}, "max_age_seconds: expected an integer from 1 to"),
+        ({"tcb": {"Committed": 1}}, "'Committed' is no name"),
+        ({"tcb": {"committed.snp": -1}}, "snp: expected an integer from 0 to"),
+        ({"tcb": {"committed.snp": "3"}}, "snp: expected an integer from 0 to"),
+        ({"tcb": {f"c{index}": 1 for index in range(65)}}, "65 entries, at most 64 allowed"),
+        ({"facts": {"a": None}}, "a: expected text, an integer, true or false"),
+        ({"facts": {"a": {}}}, "a: expected text, an integer, true or false"),
+        ({"facts": {"a": [[1]]}}, "a: expected text, an integer, true or false"),
+        ({"facts": {"rim": "not compared"}}, "'not compared' says that nothing was checked"),
+        ({"facts": {"rim": ["x", "not compared"]}}, "'not compared' says that nothing was checked"),
+        ({"facts": {"a": "x" * 401}}, "a: expected text, an integer, true or false"),
+        ({"facts": {"a": list(range(65))}}, "at most 64 values"),
+        ({"status": ["UpToDate"]}, "status: expected an object"),
+        ({"status": {"UpToDate": "tomorrow"}}, "UpToDate: expected text that matches"),
+        ({"status": {"": None}}, "status: expected at most 64 short names"),
+        ({"advisories": {"INTEL-SA-1": None}}, "expected text of 1 to 20 characters"),
+        ({"products_denied": []}, "empty, which denies nothing"),
+        ({"devices": 8}, "devices: expected an object"),
+        ({"devices": {"count": 65, "roots": [], "machines": []}}, "count: expected an integer from 0 to 64"),
+        (
+            {"devices": {"count": 1, "roots": ["x"], "machines": []}},
+            "item: expected text that matches sha256:.0-9a-f..64.",
+        ),
+        ({"devices": {"count": 1, "roots": [], "machines": [], "rooots": []}}, "unknown key 'rooots'"),
+        (
+            {"devices": {"count": 1, "roots": [], "machines": [], "references": [{}]}},
+            "an empty reference would accept anything",
+        ),
+        (
+            {"devices": {"count": 1, "roots": [], "machines": [], "references": {}}},
+            "references: expected a list of at most 64",
+        ),
+        (
+            {
+                "devices": {
+                    "count": 1,
+                    "roots": [],
+                    "machines": [],
+                    "references": [{f"m{index}": "aa" for index in range(256)}],
+                }
+            },
+            "256 entries, at most 255 allowed",
+        ),
+        (
+            {"devices": {"count": 1, "roots": [], "machines": [], "registers": {"m1": "aa"}}},
+            "m1: expected a list of at most 64",
+        ),
+        ({"registers": {"r": "aa"}}, "r: expected a list of at most 64"),
+        ({"any_value": ["a"] * 65}, "any_value: expected a list of at most 64"),
     ],
 )
-def test_rule_34_unknown_keys_and_odd_values_are_refused(value):
-    with pytest.raises(Malformed):
+def test_rule_34_unknown_keys_and_odd_values_are_refused(value, why):
+    with pytest.raises(Malformed, match=why):
         parse(value)
 
 

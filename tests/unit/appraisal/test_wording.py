@@ -118,19 +118,33 @@ def test_the_record_form_reads_back(expected, got):
     assert read == (check,)
 
 
+DATA = "expected short texts, whole numbers, and few of them"
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        {"expected": "x" * 4097}, {"got": [1.5]}, {"got": [0] * 257}, {"got": {str(n): 0 for n in range(257)}},
-        {"got": [[[[[[]]]]]]}, {"ok": 1}, {"name": 7}, {"hint": "h"}, {"words": {}}, {"words": "w"},
-        {"words": {"expected": "a", "got": "b", "hint": "c", "source": "d", "more": "e"}},
+        ({"expected": "x" * 4097}, f"expected: {DATA}"),
+        ({"got": [1.5]}, f"got: {DATA}"),
+        ({"got": [0] * 257}, f"got: {DATA}"),
+        ({"got": {str(n): 0 for n in range(257)}}, f"got: {DATA}"),
+        ({"got": [[[[[[]]]]]]}, f"got: {DATA}"),
+        ({"ok": 1}, "ok: expected true or false"),
+        ({"name": 7}, "name: expected text of at most"),
+        ({"hint": "h"}, "unknown key 'hint'"),
+        ({"words": {}}, "key 'expected' is missing"),
+        ({"words": "w"}, "words: expected an object"),
+        (
+            {"words": {"expected": "a", "got": "b", "hint": "c", "source": "d", "more": "e"}},
+            "unknown key 'more'",
+        ),
     ],
     ids=str,
-)  # fmt: skip
-def test_what_is_no_check_is_refused(change):
+)
+def test_what_is_no_check_is_refused(change, why):
     good = Check(name="a", expected=1, got=1, ok=True).to_json()
     assert read_checks(fields.Fields({"checks": [good]}, "record"))
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         read_checks(fields.Fields({"checks": [{**good, **change}]}, "record"))
 
 

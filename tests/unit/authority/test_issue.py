@@ -200,8 +200,15 @@ def sign_for(world, accepted, deal):
     )
 
 
-@pytest.mark.parametrize("spki", [b"", b"junk", "ed25519"])
-def test_keys_of_another_kind_get_no_certificate(world, spki):
+@pytest.mark.parametrize(
+    ("spki", "why"),
+    [
+        (b"", "the room's TLS key is not a SubjectPublicKeyInfo"),
+        (b"junk", "the room's TLS key is not a SubjectPublicKeyInfo"),
+        ("ed25519", "the room's TLS key is not an elliptic-curve key"),
+    ],
+)
+def test_keys_of_another_kind_get_no_certificate(world, spki, why):
     if spki == "ed25519":
         spki = (
             ed25519.Ed25519PrivateKey.generate()
@@ -211,7 +218,7 @@ def test_keys_of_another_kind_get_no_certificate(world, spki):
     deal = world.agreement()
     room = world.room(deal)
     room.keys = replace(room.keys, tls=spki)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         sign_for(world, made_accepted(world, room, deal, simulated=True), deal)
 
 
@@ -244,8 +251,14 @@ def test_requests_are_read_strictly(world):
     assert certificates.read_request(good).names == brokers.NAMES
     forged = bytearray(good)
     forged[-1] ^= 1
-    for bad in (b"", b"junk", good[:-1], good + b"\0", bytes(forged)):
-        with pytest.raises(Malformed):
+    for bad, why in (
+        (b"", "not PKCS#10 DER"),
+        (b"junk", "not PKCS#10 DER"),
+        (good[:-1], "not PKCS#10 DER"),
+        (good + b"\0", "not PKCS#10 DER"),
+        (bytes(forged), "not signed by its own key"),
+    ):
+        with pytest.raises(Malformed, match=why):
             certificates.read_request(bad)
 
 
@@ -267,5 +280,5 @@ def test_an_authority_whose_key_is_another_is_refused():
     key, other = tls.generate(), tls.generate()
     der = certificates.make_authority(key, name="a", now=contracts.NOW, random=secrets.token_bytes)
     certificates.Signer(key, der)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="its certificate is not of its key"):
         certificates.Signer(other, der)

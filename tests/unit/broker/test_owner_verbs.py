@@ -41,16 +41,16 @@ def test_a_public_disk_needs_no_key_and_gets_none(world):
 
 
 def test_key_and_cipher_must_agree(world):
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="the disk's cipher is none, and a key was given"):
         add(world, brokers.manifest(world.scene.alice, cipher="none"), brokers.DISK_KEY)
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="the disk's cipher is aes-xts-plain64, and a key was not"):
         add(world, brokers.manifest(world.scene.alice), None)
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="the key has 5 bytes, expected 64"):
         add(world, brokers.manifest(world.scene.alice), b"short")
 
 
 def test_disks_of_others_are_refused(world):
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the disk 'flights' belongs to another identity"):
         add(world, brokers.manifest(world.scene.bob), brokers.DISK_KEY)
 
 
@@ -60,7 +60,7 @@ def test_a_manifest_that_the_owner_did_not_sign_is_refused(world):
     envelope, _ = manifest_model.parse_envelope(brokers.manifest(world.scene.alice))
     forged = replace(envelope.signatures[0], sig=world.scene.bob.signing.sign(envelope.pae()))
     for signatures in ((), (forged,)):
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="the owner has not signed this manifest"):
             add(world, replace(envelope, signatures=signatures).encode(), brokers.DISK_KEY)
 
 
@@ -73,7 +73,7 @@ def test_admitting_a_version_withdraws_lower_ones(world):
     assert entry.kind is record.Kind.CONTRACT
     assert entry.body == {"id": "flights", "version": 2}
     assert isinstance(world.ask(first), messages.DenialAnswer)
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match="flights is at version 2"):
         asyncio.run(admit(world.broker, first.encode()))
     clash = world.agreement(
         lambda c: replace(
@@ -83,12 +83,12 @@ def test_admitting_a_version_withdraws_lower_ones(world):
             limits=replace(c.limits, wall_seconds=99),
         )
     )
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match="flights is at version 2"):
         asyncio.run(admit(world.broker, clash.encode()))
 
 
 def test_only_what_the_owner_signed_is_admitted(world):
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match=r"own.signature: expected a signature of"):
         asyncio.run(admit(world.broker, world.agreement(signers=("bob",)).encode()))
 
 
@@ -117,20 +117,20 @@ def test_settings_open_with_their_passphrase_alone():
 def test_rule_46_secrets_do_not_open_under_another_name_owner_or_purpose():
     made = settings_model.parse(make().encode())
     swapped = {**made.secrets, "tls": made.secrets["authority"], "authority": made.secrets["tls"]}
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the stored broker-secret does not open under this"):
         settings_model.unlock(replace(made, secrets=swapped), b"secret")
     master = bytes(32)
     one = aead.AtRest(master, owner="alice")
     sealed = one.seal(b"x" * 64, purpose="disk-key", name="a", random=secrets.token_bytes)
     assert one.open(sealed, purpose="disk-key", name="a") == b"x" * 64
-    for who, purpose, name in (
-        ("bob", "disk-key", "a"),
-        ("alice", "broker-secret", "a"),
-        ("alice", "disk-key", "b"),
+    for who, purpose, name, why in (
+        ("bob", "disk-key", "a", "the stored disk-key does not open under this master key"),
+        ("alice", "broker-secret", "a", "the stored broker-secret does not open under this"),
+        ("alice", "disk-key", "b", "the stored disk-key does not open under this master key"),
     ):
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match=why):
             aead.AtRest(master, owner=who).open(sealed, purpose=purpose, name=name)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the stored disk-key does not open under this master key"):
         aead.AtRest(bytes(31) + b"\x01", owner="alice").open(sealed, purpose="disk-key", name="a")
 
 
@@ -151,7 +151,7 @@ def test_rule_46_a_disk_key_moved_to_another_row_does_not_open(world):
         )
     agreement = world.agreement()
     body = world.room(agreement).request(world.challenge(agreement).nonce)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the stored disk-key does not open under this master key"):
         world.release(body)
     assert world.store.ledger.size() == 0
 
@@ -161,15 +161,16 @@ def test_rule_46_a_disk_key_moved_to_another_row_does_not_open(world):
 )
 def test_settings_are_parsed_strictly(key):
     top = canonical.loads(make().encode(), what="test", max_bytes=1 << 20)
-    for spoilt in ({**top, "more": 1}, {name: one for name, one in top.items() if name != key}):
-        with pytest.raises(Malformed):
+    lacking = {name: one for name, one in top.items() if name != key}
+    for spoilt, why in (({**top, "more": 1}, "unknown key 'more'"), (lacking, f"key '{key}' is missing")):
+        with pytest.raises(Malformed, match=why):
             settings_model.parse(canonical.dumps(spoilt))
 
 
 def test_settings_with_an_authority_that_is_not_theirs_are_refused():
     top = canonical.loads(make().encode(), what="test", max_bytes=1 << 20)
     top["authority"] = fields.format_data(make().authority)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="the authority is not the one of the broker's address"):
         settings_model.parse(canonical.dumps(top))
 
 
@@ -204,7 +205,7 @@ def test_rule_51_files_are_private(tmp_path):
 def test_init_never_overwrites(tmp_path):
     scene, _, _ = brokers.owner()
     (tmp_path / "file").write_text("precious")
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="not empty"):
         wiring.init_broker(
             tmp_path, scene.alice.party(), listen="127.0.0.1:1", url="https://a:1", passphrase=b"x"
         )
@@ -212,13 +213,13 @@ def test_init_never_overwrites(tmp_path):
 
 
 def test_what_is_no_broker_is_not_found(tmp_path):
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="not a broker's folder"):
         wiring.read_settings(tmp_path)
 
 
 @pytest.mark.parametrize("listen", ["", "localhost", ":1", "a:b", "a:70000", "a b:1", "http://a:1"])
 def test_bad_listen_addresses(listen):
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="expected HOST:PORT"):
         settings_model.listen_parts(listen)
 
 
@@ -245,7 +246,10 @@ def test_rule_50_a_host_clock_set_back_does_not_revive_a_nonce(tmp_path):
 def test_one_server_a_folder_unless_all_are_replicas(tmp_path):
     with wiring.serving(tmp_path, replica=False):
         for replica in (False, True):
-            with pytest.raises(Conflict), wiring.serving(tmp_path, replica=replica):
+            with (
+                pytest.raises(Conflict, match="another broker serves this folder"),
+                wiring.serving(tmp_path, replica=replica),
+            ):
                 pass
     with (
         wiring.serving(tmp_path, replica=True),

@@ -47,16 +47,16 @@ def test_the_same_receipt_again_gets_the_same_entry(world, room):
 
 def test_a_second_receipt_of_a_run_is_a_conflict(world, room):
     post(world, room.receipt(contracts.NOW))
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match="this run has handed in another one"):
         post(world, room.receipt(contracts.NOW, exit_status=1))
     assert world.store.ledger.size() == 2
 
 
 def test_a_receipt_by_another_key_is_refused(world, room):
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="signature does not verify"):
         post(world, room.receipt(contracts.NOW, key=sign.generate()))
     stranger = sign.generate()
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="not of a run that keys were released to under that"):
         post(world, room.receipt(contracts.NOW, key=stranger, signing_key=stranger.public.raw))
     assert world.store.ledger.size() == 1
 
@@ -65,9 +65,9 @@ def test_a_receipt_of_a_run_without_keys_is_refused(world, room):
     other = world.room(room.agreement)
     with pytest.raises(Refused, match="not of a run"):
         post(world, other.receipt(contracts.NOW))
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="not of a run that keys were released to under that"):
         post(world, room.receipt(contracts.NOW, run=other.keys.run_id))
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="not of a run that keys were released to under that"):
         post(world, room.receipt(contracts.NOW, contract=fake_tpm.digest("other")))
 
 
@@ -76,11 +76,19 @@ def test_a_receipt_with_signatures_to_spare_is_refused(world, room):
     from dataclasses import replace
 
     padded = replace(envelope, signatures=envelope.signatures * 2).encode()
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="not of a run that keys were released to under that"):
         post(world, padded)
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b'{"payloadType":"x","payload":"","signatures":[]}'])
-def test_malformed_receipts(world, body):
-    with pytest.raises(Malformed):
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "not JSON"),
+        (b"{}", "key 'payloadType' is missing"),
+        (b"\xff", "not JSON"),
+        (b'{"payloadType":"x","payload":"","signatures":[]}', "payloadType: expected"),
+    ],
+)
+def test_malformed_receipts(world, body, why):
+    with pytest.raises(Malformed, match=why):
         post(world, body)

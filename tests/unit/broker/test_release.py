@@ -302,7 +302,7 @@ def test_rule_23_keys_for_one_room_do_not_open_for_another(world):
         (answers[0], rooms[1], nonces[1]),
         (answers[0], rooms[0], nonces[1]),
     ):
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="sealed message does not open with this key"):
             room.open(answer, nonce)
 
 
@@ -411,30 +411,30 @@ def test_a_kem_key_that_is_none_costs_no_run(world):
     room = world.room(agreement)
     room.keys = replace(room.keys, kem=b"\xff" * hpke.PUBLIC_BYTES)
     nonce = world.challenge(agreement).nonce
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="not an X-Wing encapsulation key"):
         world.release(room.request(nonce))
     nothing_released(world, recorded=False)
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "why"),
     [
-        lambda top: top.update(extra=1),
-        lambda top: top.pop("role"),
-        lambda top: top.update(nonce="AAAA"),
-        lambda top: top["keys"].update(signing="AAAA"),
-        lambda top: top.update(csr=fields.format_data(b"junk")),
-        lambda top: top.update(agreement=fields.format_data(b"{}")),
-        lambda top: top.update(evidence=[]),
+        (lambda top: top.update(extra=1), "unknown key 'extra'"),
+        (lambda top: top.pop("role"), "key 'role' is missing"),
+        (lambda top: top.update(nonce="AAAA"), "nonce: expected 32 bytes in base64"),
+        (lambda top: top["keys"].update(signing="AAAA"), "signing: expected 32 bytes in base64"),
+        (lambda top: top.update(csr=fields.format_data(b"junk")), "not PKCS#10 DER"),
+        (lambda top: top.update(agreement=fields.format_data(b"{}")), "key 'payloadType' is missing"),
+        (lambda top: top.update(evidence=[]), "evidence: expected an object"),
     ],
 )
-def test_malformed_requests_say_so_and_use_nothing_up(world, spoil):
+def test_malformed_requests_say_so_and_use_nothing_up(world, spoil, why):
     agreement = world.agreement()
     room = world.room(agreement)
     body = room.request(world.challenge(agreement).nonce)
     top = canonical.loads(body, what="test", max_bytes=1 << 22)
     spoil(top)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         world.release(canonical.dumps(top))
     assert isinstance(world.release(body), messages.ReleaseAnswer)
 
@@ -446,7 +446,10 @@ def test_a_duplicate_or_unknown_key_in_the_contract_is_refused(world, old):
 
     contract = world.agreement().contract.raw
     assert old in contract
-    for spoilt in (contract.replace(old, old + old, 1), contract.replace(old, b'"unknown":1,' + old, 1)):
+    for spoilt, why in (
+        (contract.replace(old, old + old, 1), "duplicate key"),
+        (contract.replace(old, b'"unknown":1,' + old, 1), "unknown key 'unknown'"),
+    ):
         bare = dsse.Envelope(payload_type=contract_model.PAYLOAD_TYPE, payload=spoilt, signatures=())
         signatures = tuple(
             dsse.Signature(keyid=one.party().keyid, sig=one.signing.sign(bare.pae()))
@@ -455,7 +458,7 @@ def test_a_duplicate_or_unknown_key_in_the_contract_is_refused(world, old):
         good = world.agreement()
         asked = world.room(good).ask(world.challenge(good).nonce)
         body = replace(asked, agreement=replace(bare, signatures=signatures).encode()).encode()
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             world.release(body)
 
 
@@ -485,7 +488,7 @@ def test_rule_52_no_record_no_release(world):
     nonce = world.challenge(agreement).nonce
     broken = replace(world, broker=replace(world.broker, store=FailingLedger(world.store)))
     body = world.room(agreement).request(nonce)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="gone"):
         broken.release(body)
     nothing_released(world, recorded=False)
     # Nothing was used up either: when the ledger is back, the same request goes through.
@@ -529,7 +532,7 @@ def test_rule_59_open_challenges_are_bounded_and_expired_ones_make_room(tmp_path
             world.challenge(agreement)
         assert isinstance(world.release(world.room(agreement).request(nonces[0])), messages.ReleaseAnswer)
         world.challenge(agreement)
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="too many challenges are open"):
             world.challenge(agreement)
         world.clock.advance(timedelta(seconds=121))
         world.challenge(agreement)
@@ -554,11 +557,17 @@ def test_an_allowance_never_earns_more_than_its_capacity_nor_by_a_clock_set_back
 
 
 @pytest.mark.parametrize(
-    "body",
-    [b"", b"{}", b'{"contract":"x"}', b'{"contract":"sha256:' + b"0" * 64 + b'","more":1}', b"[" * 4000],
+    ("body", "why"),
+    [
+        (b"", "not JSON"),
+        (b"{}", "key 'contract' is missing"),
+        (b'{"contract":"x"}', "contract: expected text that matches sha256:.0-9a-f..64."),
+        (b'{"contract":"sha256:' + b"0" * 64 + b'","more":1}', "unknown key 'more'"),
+        (b"[" * 4000, "nested too deeply"),
+    ],
 )
-def test_malformed_challenges(world, body):
-    with pytest.raises(Malformed):
+def test_malformed_challenges(world, body, why):
+    with pytest.raises(Malformed, match=why):
         asyncio.run(challenge(world.broker, body))
 
 

@@ -127,7 +127,7 @@ def expiry(answer):
 
 
 def test_only_releases_have_results(world):
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no release to this run is in the ledger"):
         result(world.broker, "run-" + "0" * 32, nonce=NONCE, audience="database")
     unsigned = world.agreement(signers=("alice",))
     room = world.room(unsigned)
@@ -138,7 +138,7 @@ def test_only_releases_have_results(world):
     assert caught.value.code == "no-release"
     denial = record.parse(answer.ledger.entry)
     for entry in (denial, replace(denial, kind=record.Kind.RELEASE)):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="records no release"):
             ear.of_release(
                 entry,
                 nonce=NONCE,
@@ -169,7 +169,7 @@ def test_what_fails_in_a_record_is_never_affirmed(world):
         )
         assert made.status != ear.AFFIRMING, check["name"]
         token = world.broker.notary.vouch(made, cwt=False)
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="not affirmed: "):
             ear_token.read(token, expected(world, agreement), now=world.clock.now)
 
 
@@ -180,10 +180,10 @@ def test_one_key_signs_results_and_checkpoints_and_neither_is_the_other(world, c
     token = result(world.broker, run, nonce=NONCE, audience="database", cwt=cwt)
     note = answer.ledger.checkpoint
     checkpoint.verify(note, key)
-    with pytest.raises((Malformed, Refused)):
+    with pytest.raises((Malformed, Refused), match="expected three lines, a blank line and signatures"):
         checkpoint.verify(token.decode("latin-1"), key)
     for wrong in (note.encode(), note.replace("\n", ".").encode(), note.encode()[:-1]):
-        with pytest.raises((Malformed, Refused)):
+        with pytest.raises((Malformed, Refused), match="neither a JWT nor a CWT"):
             ear_token.read(wrong, expected(world, agreement), now=world.clock.now)
     # What is signed differs in form: text of several lines, one line without a space, CBOR that is no text.
     signed = checkpoint.parse(note).text().encode()

@@ -180,7 +180,7 @@ def test_the_same_id_of_other_disk_owners_withdraws_nothing(world):
     released(world, genuine)
     assert sorted(row[:2] for row in world.store.versions()) == [("flights", 1), ("flights", 2)]
     taking_over = draw(world.agreement().contract, 2, genuine.contract.digest)
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match=r"contract\.version"):
         asyncio.run(admit(world.broker, taking_over.encode()))
     released(world, genuine)
 

@@ -42,7 +42,7 @@ def test_lists_without_a_signature_of_debians_are_refused(tmp_path, monkeypatch)
 def test_lists_that_are_there_serve_on_when_the_mirror_is_gone(tmp_path, monkeypatch):
     mirrored(monkeypatch, f"file:{tmp_path}/nowhere")
     home = tmp_path / "apt" / "bookworm-backports"
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="E: The repository"):
         base_apt.own(tmp_path / "apt", ["bookworm-backports"])
     (home / "fetched").touch()
     asked = []

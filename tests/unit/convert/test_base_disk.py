@@ -129,19 +129,19 @@ KERNEL = "lib/modules/6.1.0-1-cloud-amd64/kernel/drivers"
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "why"),
     [
-        {f"{KERNEL}/erofs.ko": None},
-        {f"{KERNEL}/virtio.ko": None},
-        {f"{KERNEL}/dm-mod.ko": module("dm-verity")},
-        {f"{KERNEL}/xts.ko": File(content=b"no modinfo")},
-        {"lib/modules/6.1.0-2-cloud-amd64/kernel/a.ko": module()},
-        {initramfs.BUSYBOX: None},
-        {"usr/lib/x86_64-linux-gnu/libm.so.6": None},
+        ({f"{KERNEL}/erofs.ko": None}, "the kernel has no usable module erofs"),
+        ({f"{KERNEL}/virtio.ko": None}, "the kernel has no usable module virtio"),
+        ({f"{KERNEL}/dm-mod.ko": module("dm-verity")}, "the kernel has no usable module dm_verity"),
+        ({f"{KERNEL}/xts.ko": File(content=b"no modinfo")}, "no list of dependencies"),
+        ({"lib/modules/6.1.0-2-cloud-amd64/kernel/a.ko": module()}, "modules of 2 kernels"),
+        ({initramfs.BUSYBOX: None}, "no package has bin/busybox"),
+        ({"usr/lib/x86_64-linux-gnu/libm.so.6": None}, "no package has lib/x86_64-linux-gnu/libm.so.6"),
     ],
 )
-def test_an_initrd_that_could_not_work_is_refused(changed):
-    with pytest.raises(Malformed):
+def test_an_initrd_that_could_not_work_is_refused(changed, why):
+    with pytest.raises(Malformed, match=why):
         initramfs.build(package_files(**changed), initramfs.Agent(command=("/agent",)), LOCAL, console=False)
 
 

@@ -84,12 +84,14 @@ def test_a_changed_option_or_firmware_changes_the_measurement():
 
 def test_a_disk_is_bound_by_the_command_line():
     other = parts(content=b"y")
-    with pytest.raises(Malformed):  # another disk under the same command line
+    with pytest.raises(
+        Malformed, match="names another disk; expected root hash"
+    ):  # another disk under the same command line
         describe({DISK: other[DISK]})
     assert describe({DISK: other[DISK], CMDLINE: other[CMDLINE]}).reference != describe().reference
     flipped = bytearray(parts()[DISK])
     flipped[-1] ^= 1
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="its hash tree is not that of its data"):
         describe({DISK: bytes(flipped)})
 
 
@@ -102,37 +104,46 @@ def test_the_debugging_console_is_measured_and_said():
 
 
 @pytest.mark.parametrize(
-    "line",
-    [b"", b"quiet\n", b"a" * 3000, b"\xff", b"strongroom.root=00 strongroom.root=00 strongroom.blocks=1"],
+    ("line", "why"),
+    [
+        (b"", "names another disk; expected root hash"),
+        (b"quiet\n", "expected one line of at most 2047 ASCII characters"),
+        (b"a" * 3000, "expected one line of at most 2047 ASCII characters"),
+        (b"\xff", "expected one line of at most 2047 ASCII characters"),
+        (
+            b"strongroom.root=00 strongroom.root=00 strongroom.blocks=1",
+            "names another disk; expected root hash",
+        ),
+    ],
 )
-def test_a_command_line_that_names_no_disk_is_refused(line):
-    with pytest.raises(Malformed):
+def test_a_command_line_that_names_no_disk_is_refused(line, why):
+    with pytest.raises(Malformed, match=why):
         describe({CMDLINE: line})
 
 
 def test_two_root_hashes_are_refused():
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="names another disk; expected root hash"):
         describe({CMDLINE: parts()[CMDLINE] + b" strongroom.root=" + b"0" * 64})
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        {"format": "strongroom-base/1"},
-        {"profile": "sgx"},
-        {"profile": "snp"},
-        {"profile": "uki"},
-        {"extra": 1},
-        {"debug": "no"},
-        {"root_hash": "sha256:1"},
-        {"reference": {}},
-        {"files": {}},
-        {"pcr0": {"guarded": "sha256:" + "0" * 64}},
+        ({"format": "strongroom-base/1"}, "format: expected 'strongroom-base/2'"),
+        ({"profile": "sgx"}, "a profile that is not known"),
+        ({"profile": "snp"}, "unknown key 'pcr0', 'reference'"),
+        ({"profile": "uki"}, "key 'strongroom.efi' is missing"),
+        ({"extra": 1}, "unknown key 'extra'"),
+        ({"debug": "no"}, "debug: expected true or false"),
+        ({"root_hash": "sha256:1"}, "root_hash: expected text that matches"),
+        ({"reference": {}}, "key 'firmware' is missing"),
+        ({"files": {}}, "key 'bzImage' is missing"),
+        ({"pcr0": {"guarded": "sha256:" + "0" * 64}}, "key 'unguarded' is missing"),
     ],
 )
-def test_documents_of_another_shape_are_refused(change):
+def test_documents_of_another_shape_are_refused(change, why):
     value = json.loads(describe().encode()) | change
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         base_document.parse(json.dumps(value).encode())
 
 
@@ -174,7 +185,7 @@ def test_a_base_for_hardware_names_its_profile_and_no_registers_of_local_rooms()
     assert (made.reference, made.pcr0) == ({}, {})
     value = json.loads(made.encode())
     assert not {"reference", "pcr0"} & set(value)  # a contract finds none, rather than some
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="unknown key 'reference'"):
         base_document.parse(json.dumps(value | {"reference": {}}).encode())
 
 
@@ -213,9 +224,20 @@ def test_a_list_of_packages_reads_back_and_one_of_another_shape_does_not():
     listed = base_document.packages_json(PACKAGES)
     assert set(base_document.parse_packages(listed)) == set(PACKAGES)
     good = json.loads(listed)
-    for change in ({"kind": "rpm"}, {"digest": "sha256:1"}, {"name": ""}, {"extra": "x"}, {"suite": 7}):
-        with pytest.raises(Malformed):
+    for change, why in (
+        ({"kind": "rpm"}, "kind: expected text that matches"),
+        ({"digest": "sha256:1"}, "digest: expected text that matches sha256:.0-9a-f..64."),
+        ({"name": ""}, "name: expected text of 1 to 200 characters"),
+        ({"extra": "x"}, "unknown key 'extra'"),
+        ({"suite": 7}, "suite: expected text of at most 64 characters"),
+    ):
+        with pytest.raises(Malformed, match=why):
             base_document.parse_packages(json.dumps([good[0] | change, *good[1:]]).encode())
-    for junk in (b"", b"{}", b"7", json.dumps(good * 200).encode()):
-        with pytest.raises(Malformed):
+    for junk, why in (
+        (b"", "not JSON"),
+        (b"{}", "packages: expected a list of at most 256"),
+        (b"7", "packages: expected a list of at most 256"),
+        (json.dumps(good * 200).encode(), "packages: expected a list of at most 256"),
+    ):
+        with pytest.raises(Malformed, match=why):
             base_document.parse_packages(junk)

@@ -77,7 +77,7 @@ def test_paths_have_module_names(path, name):
 
 
 def test_a_module_that_does_not_parse_is_refused():
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="invalid syntax"):
         base_python.reachable({"bad.py": File(content=b"def")}, ["bad"], {})
 
 
@@ -189,7 +189,7 @@ def test_what_is_no_package_is_refused(tmp_path):
     package = Deb(
         name="p", version="1", digest="sha256:" + hashlib.sha256(path.read_bytes()).hexdigest(), size=1
     )
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="empty file"):
         base_debs.unpack(path, package, lambda _: True)
 
 
@@ -294,7 +294,7 @@ def test_a_missing_wheel_is_named(monkeypatch):
 
 def test_another_python_is_refused(monkeypatch):
     monkeypatch.setattr(base_wheels, "PYTHON", (3, 99))
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match=r"needs Python 3.99, the base's own, and this is"):
         base_wheels.collect()
 
 
@@ -326,7 +326,7 @@ def test_the_key_follows_everything_that_decides():
 def test_a_source_without_an_agent_is_refused(tmp_path):
     for name in base.AGENT_MODULES:
         (tmp_path / name).write_text("")
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="there is no agent"):
         base_sources.agent(tmp_path)
 
 

@@ -49,9 +49,18 @@ def test_profiles_are_had_by_name(words, names):
     assert [one.name for one in base_profile.named(words)] == names
 
 
-@pytest.mark.parametrize("words", ["", "sgx", "local,", "LOCAL", "local snp"])
-def test_other_names_are_refused(words):
-    with pytest.raises(Misuse):
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("", "'' is no profile"),
+        ("sgx", "'sgx' is no profile"),
+        ("local,", "'' is no profile"),
+        ("LOCAL", "'LOCAL' is no profile"),
+        ("local snp", "'local snp' is no profile"),
+    ],
+)
+def test_other_names_are_refused(words, why):
+    with pytest.raises(Misuse, match=why):
         base_profile.named(words)
 
 
@@ -85,7 +94,7 @@ def test_nothing_loads_after_the_door_is_closed(profile):
 
 def test_what_is_built_in_is_not_loaded_and_what_is_nowhere_is_refused():
     assert "modprobe -a virtio_console " in script(SNP, builtin=["virtio_pci"])
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="the kernel has no usable module configfs"):
         initramfs.build(files(LOCAL), AGENT, SNP, console=False)
 
 

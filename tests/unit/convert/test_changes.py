@@ -204,7 +204,7 @@ def test_a_disk_that_is_not_whole_is_no_subject(tmp_path):
     disk = bytearray((where / base_document.DISK).read_bytes())
     disk[0x2000] ^= 1
     (where / base_document.DISK).write_bytes(disk)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="its hash tree is not that of its data"):
         changes_base.subject(where)
 
 

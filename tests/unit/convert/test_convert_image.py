@@ -99,7 +99,7 @@ def test_several_images_need_a_digest(tmp_path: Path) -> None:
     with loaded(layout.path, tmp_path, digest=two["digest"]) as found:
         assert found.settings.entrypoint == ("/two",)
         assert found.names == ("two",)
-    with pytest.raises(NotFound), loaded(layout.path, tmp_path, digest=sha256(b"three")):
+    with pytest.raises(NotFound, match="no image"), loaded(layout.path, tmp_path, digest=sha256(b"three")):
         pass
 
 
@@ -181,28 +181,31 @@ def test_a_docker_archive(tmp_path: Path, *, packed: bool) -> None:
             assert found.digest == digest
             assert found.names == ("program:latest",)
             assert {b"bin/program", b"x"} <= {one.path for one in found.entries}
-    with pytest.raises(NotFound), loaded(path, tmp_path, digest=sha256(b"")):
+    with pytest.raises(NotFound, match="no image"), loaded(path, tmp_path, digest=sha256(b"")):
         pass
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        {"Layers": ["bb/layer.tar", "aa/layer.tar"]},
-        {"Layers": ["aa/layer.tar"]},
-        {"Layers": ["aa/layer.tar", "missing"]},
-        {"Layers": ["aa/layer.tar", "../../../../../../etc/passwd"]},
-        {"Layers": ["aa/layer.tar", "aa"]},
-        {"Layers": ["aa/layer.tar", 1]},
-        {"Layers": None},
-        {"Config": None},
-        {"Config": "shared.tar"},
-        {"RepoTags": "x"},
+        ({"Layers": ["bb/layer.tar", "aa/layer.tar"]}, "uncompressed digest .diff_id.: expected"),
+        ({"Layers": ["aa/layer.tar"]}, "2 diff_ids for 1 layers"),
+        ({"Layers": ["aa/layer.tar", "missing"]}, "the archive has no 'missing'"),
+        (
+            {"Layers": ["aa/layer.tar", "../../../../../../etc/passwd"]},
+            "the archive has no '../../../../../../etc/passwd'",
+        ),
+        ({"Layers": ["aa/layer.tar", "aa"]}, "the archive has no 'aa'"),
+        ({"Layers": ["aa/layer.tar", 1]}, "expected Config and Layers as names in the archive"),
+        ({"Layers": None}, "expected Config and Layers as names in the archive"),
+        ({"Config": None}, "expected Config and Layers as names in the archive"),
+        ({"Config": "shared.tar"}, "not JSON"),
+        ({"RepoTags": "x"}, "RepoTags: expected texts"),
     ],
 )
-def test_bad_docker_archives(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_bad_docker_archives(tmp_path: Path, change: dict[str, Any], why: str) -> None:
     path, _ = docker(tmp_path, **change)
-    with pytest.raises((Malformed, Refused, NotFound)), loaded(path, tmp_path):
+    with pytest.raises((Malformed, Refused, NotFound), match=why), loaded(path, tmp_path):
         pass
 
 
@@ -328,11 +331,19 @@ def test_users(tmp_path: Path, user: str, uid: int, gid: int, groups: tuple[int,
 
 
 @pytest.mark.parametrize(
-    "user", ["bob", "ann:nobody", ":staff", "4294967295", "ann:4294967295", "12345678901"]
+    ("user", "why"),
+    [
+        ("bob", "its user 'bob' is not in its /etc/passwd"),
+        ("ann:nobody", "its group 'nobody' is not in its /etc/group"),
+        (":staff", "USER ':staff' has no user"),
+        ("4294967295", "id 4294967295"),
+        ("ann:4294967295", "id 4294967295"),
+        ("12345678901", "its user '12345678901' is not in its /etc/passwd"),
+    ],
 )
-def test_unknown_users_are_refused(tmp_path: Path, user: str) -> None:
+def test_unknown_users_are_refused(tmp_path: Path, user: str, why: str) -> None:
     layout = simple(tmp_path / "image", BASE, config={"User": user})
-    with pytest.raises((Refused, Malformed)), loaded(layout.path, tmp_path):
+    with pytest.raises((Refused, Malformed), match=why), loaded(layout.path, tmp_path):
         pass
 
 
@@ -366,19 +377,19 @@ def test_accounts_are_read_through_links_inside_the_image_only(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "accounts",
+    ("accounts", "why"),
     [
-        folder(b"etc/passwd/"),
-        entry(b"etc/passwd", b"root:x:-1:0::/:/\n"),
-        entry(b"etc/passwd", b"root:x:0:99999999999::/:/\n"),
-        entry(b"etc/passwd", b"x" * (1 << 20) + b"\n"),
-        symlink(b"etc/passwd", b"passwd"),
-        b"",
+        (folder(b"etc/passwd/"), "/etc/passwd is not a small regular file"),
+        (entry(b"etc/passwd", b"root:x:-1:0::/:/\n"), "/etc/passwd: an id that is not a number"),
+        (entry(b"etc/passwd", b"root:x:0:99999999999::/:/\n"), "/etc/passwd: an id that is not a number"),
+        (entry(b"etc/passwd", b"x" * (1 << 20) + b"\n"), "/etc/passwd is not a small regular file"),
+        (symlink(b"etc/passwd", b"passwd"), "'etc/passwd': too many symbolic links"),
+        (b"", "its user 'root' is not in its /etc/passwd"),
     ],
 )
-def test_bad_account_files(tmp_path: Path, accounts: bytes) -> None:
+def test_bad_account_files(tmp_path: Path, accounts: bytes, why: str) -> None:
     layout = simple(tmp_path / "image", PROGRAM + accounts + END, config={"User": "root"})
-    with pytest.raises((Malformed, Refused)), loaded(layout.path, tmp_path):
+    with pytest.raises((Malformed, Refused), match=why), loaded(layout.path, tmp_path):
         pass
 
 
@@ -392,11 +403,19 @@ def test_working_directory_is_made_through_links_of_the_image(tmp_path: Path) ->
         assert (made[b"var/srv/app"].mode, made[b"var/srv/app"].uid) == (0o755, 0)
 
 
-@pytest.mark.parametrize("text", ["app", "/a/../../b", "/bin/program/x", "/loop/x"])
-def test_bad_working_directories(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("app", "WORKDIR 'app' is not absolute"),
+        ("/a/../../b", "WORKDIR: '/a/../../b' climbs with '..'"),
+        ("/bin/program/x", "'bin/program/x' must be a directory, but 'program' is a"),
+        ("/loop/x", "'loop/x': too many symbolic links"),
+    ],
+)
+def test_bad_working_directories(tmp_path: Path, text: str, why: str) -> None:
     body = PROGRAM + symlink(b"loop", b"loop") + END
     layout = simple(tmp_path / "image", body, config={"WorkingDir": text})
-    with pytest.raises((Malformed, Refused)), loaded(layout.path, tmp_path):
+    with pytest.raises((Malformed, Refused), match=why), loaded(layout.path, tmp_path):
         pass
 
 
@@ -498,7 +517,10 @@ def test_a_root_file_system_that_changes_meanwhile_is_refused(tmp_path: Path) ->
     def touch(_done: int, _total: int) -> None:
         (root / "big").write_bytes(b"short")
 
-    with pytest.raises(Conflict), loaded(root, tmp_path, config=CONFIG, progress=touch):
+    with (
+        pytest.raises(Conflict, match="'big': changed while it was read"),
+        loaded(root, tmp_path, config=CONFIG, progress=touch),
+    ):
         pass
 
 
@@ -507,15 +529,19 @@ def test_what_is_no_image_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     (tmp_path / "plain.tar").write_bytes(PROGRAM + END)
     layout = simple(tmp_path / "image", BASE)
-    for path, more in (
-        (tmp_path / "absent", {}),
-        (tmp_path / "empty", {}),
-        (tmp_path / "text", {}),
-        (tmp_path / "plain.tar", {}),
-        (tmp_path / "empty", {"config": CONFIG, "digest": sha256(b"")}),
-        (layout.path, {"config": CONFIG}),
+    for path, more, why in (
+        (tmp_path / "absent", {}, "no such file or folder"),
+        (tmp_path / "empty", {}, "a root file system does not say what to run"),
+        (tmp_path / "text", {}, "text: ends too early"),
+        (tmp_path / "plain.tar", {}, "neither an OCI layout nor a `docker save` archive"),
+        (
+            tmp_path / "empty",
+            {"config": CONFIG, "digest": sha256(b"")},
+            "a root file system has no digest to choose by",
+        ),
+        (layout.path, {"config": CONFIG}, "an image brings its own configuration"),
     ):
-        with pytest.raises((Misuse, Malformed)), loaded(path, tmp_path, **more):
+        with pytest.raises((Misuse, Malformed), match=why), loaded(path, tmp_path, **more):
             pass
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 
 import pytest
 
 from strongroom.convert import tar
-from strongroom.convert.limits import Limits
+from strongroom.convert.limits import LIMITS, Limits
 from strongroom.errors import Malformed
 from tests.unit.convert.kit import END, entry, folder, hardlink, pax, read, record, symlink
 
@@ -130,10 +131,96 @@ BAD = {
 }
 
 
+# What refuses each of them.
+WHY = {
+    "empty": "ends too early, at byte",
+    "no end": "ends too early, at byte",
+    "half an end": "ends too early, at byte",
+    "lone zero block": "a lone zero block in the middle",
+    "cut header": "ends too early, at byte",
+    "cut contents": "ends inside an entry",
+    "size larger than the archive": "ends inside an entry",
+    "garbage after the end": "bytes after the end",
+    "garbage after padding": "bytes after the end",
+    "checksum": "wrong checksum",
+    "checksum not octal": "is not an octal number",
+    "old v7 header": "neither a POSIX nor a GNU tar header",
+    "unknown type": "an entry of the unknown type b'7'",
+    "gnu sparse": "a sparse file",
+    "multi-volume": "an entry of the unknown type b'M'",
+    "negative base-256 size": "a negative or huge number",
+    "huge base-256 size": "a negative or huge number",
+    "size not a number": "is not an octal number",
+    "dotdot": "'a/../../b' climbs with '..'",
+    "dotdot that stays inside": "'a/../b' climbs with '..'",
+    "dotdot hard link": "'../b' climbs with '..'",
+    "hard link to the root": "a hard link to the root",
+    "no name": "an entry without a name",
+    "no target": "a link's target is empty or too long",
+    "directory with contents": "a directory with contents",
+    "symlink with contents": "a symbolic link with contents",
+    "hard link with contents": "a hard link with contents",
+    "file named like a directory": "a file named like a directory",
+    "NUL in a pax path": "an extended name that is empty or holds NUL",
+    "empty pax path": "an extended name that is empty or holds NUL",
+    "dotdot in a pax path": "'../a' climbs with '..'",
+    "NUL in a pax link": "an extended name that is empty or holds NUL",
+    "linkpath for a file": "a file with the target of a link",
+    "pax size differs": "the pax header says 1 bytes, the entry 2",
+    "pax size zero hides contents": "the pax header says 0 bytes, the entry 512",
+    "pax size huge": "99999999999999 bytes, at most 34359738368 allowed",
+    "pax size negative": "a pax size that is not a number",
+    "pax size on a directory": "the pax header says 512 bytes, the entry 0",
+    "pax uid": "user or group id 4294967295 is out of range",
+    "pax uid not a number": "a pax user or group id that is not a number",
+    "pax time not a number": "a pax time that is not a number",
+    "pax sparse": "pax key 'GNU.sparse.major'",
+    "pax acl": "pax key 'SCHILY.acl.access'",
+    "pax unknown key": "unknown pax key 'charset'",
+    "pax key twice": "a pax record without a key, or a key twice",
+    "pax twice": "two extended headers for one entry",
+    "pax at the end": "an extended header extends nothing",
+    "pax global path": "a global header sets 'path'",
+    "pax length lies": "a pax record that does not parse",
+    "pax length zero": "a pax record that does not parse",
+    "pax no newline": "a pax record that does not parse",
+    "pax no equals": "a pax record without a key, or a key twice",
+    "pax and gnu names": "a name given both by GNU and by pax",
+    "gnu name twice": "a bad or repeated GNU long name",
+    "gnu name with NUL": "a bad or repeated GNU long name",
+    "gnu name empty": "a bad or repeated GNU long name",
+    "gnu link for a file": "a file with the target of a link",
+    "name too long": "a name longer than 255 bytes",
+    "path too long": "a path longer than",
+    "path too deep": "a path of 129 components",
+    "target too long": "a link's target is empty or too long",
+    "xattr too large": "extended attribute of 65001 bytes",
+    "xattr without a name": "a bad name of an extended attribute",
+    "too many xattrs": "65 extended attributes",
+    "pax too large": "an extended header of 2097152 bytes",
+}
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_refuses(name: str) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=re.escape(WHY[name])):
         read(BAD[name])
+
+
+def test_refuses_times_that_are_no_time() -> None:
+    late = b"\x80" + (1 << 48).to_bytes(11, "big")
+    header = bytearray(entry(b"f") + END)
+    header[136:148] = late
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    with pytest.raises(Malformed, match="a time out of range") as caught:
+        read(bytes(header))
+    assert caught.value.code == "bad-number"
+
+
+def test_refuses_a_name_with_nul_wherever_it_came_from() -> None:
+    with pytest.raises(Malformed, match="layer: NUL in a name"):
+        tar.clean(b"a\0b", "layer", LIMITS)
 
 
 def test_a_file_over_the_limit_is_refused_by_its_header_alone() -> None:

@@ -28,6 +28,21 @@ def test_opaque_hides_lower_children_wherever_it_stands_in_the_layer(*, last: bo
     assert listing(apply(lower, upper)) == {b"d": None, b"d/n": b"3"}
 
 
+def test_a_whiteout_in_a_missing_folder_hides_nothing() -> None:
+    for lower, name in (
+        (b"", b"gone/.wh.a"),
+        (b"", b"gone/.wh..wh..opq"),
+        (folder(b"a/"), b"a/gone/.wh.b"),
+        (entry(b"a/b"), b"c/.wh.b"),
+    ):
+        made = apply(lower + entry(b"kept", b"x"), entry(name))
+        assert made.find(b"kept") is not None
+        assert b"gone" not in made.root.children
+        assert b"c" not in made.root.children
+    made = apply(entry(b"a/b"), entry(b"c/.wh.b"))
+    assert made.find(b"a/b") is not None
+
+
 def test_whiteout_through_the_whole_root() -> None:
     assert listing(apply(entry(b"a") + entry(b"b/c"), entry(b".wh..wh..opq") + entry(b"z"))) == {b"z": b""}
 

@@ -272,19 +272,32 @@ def test_other_keys_do_not(key):
 
 def test_certificates_are_cut_apart_strictly():
     assert x509.split(MIDDLE_DER + ROOT_DER) == (MIDDLE_DER, ROOT_DER)
-    for bad in (b"", b"\x30", ROOT_DER[:-1], ROOT_DER + b"\0", b"\x31" + ROOT_DER[1:], ROOT_DER * 9):
-        with pytest.raises(Malformed):
+    for bad, why in (
+        (b"", "none"),
+        (b"\x30", "no DER SEQUENCE where one should begin"),
+        (ROOT_DER[:-1], "the last one is cut short"),
+        (ROOT_DER + b"\0", "no DER SEQUENCE where one should begin"),
+        (b"\x31" + ROOT_DER[1:], "no DER SEQUENCE where one should begin"),
+        (ROOT_DER * 9, "more than 8"),
+    ):
+        with pytest.raises(Malformed, match=why):
             x509.split(bad)
     for head in (b"\x30\x80", b"\x30\x81\x7f", b"\x30\x82\x00\xff", b"\x30\x83\x01\x00\x00"):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="length is not in DER, or beyond"):
             x509.split(head + bytes(70000))
     assert x509.split(b"\x30\x02\x05\x00") == (b"\x30\x02\x05\x00",)
     assert x509.split(b"\x30\x81\x80" + bytes(128)) == (b"\x30\x81\x80" + bytes(128),)
 
 
 def test_parsing_is_bounded_and_strict():
-    for bad in (b"", b"\x30\x00", ROOT_DER + b"\0", ROOT_DER[:-1], bytes(x509.MAX_CERTIFICATE + 1)):
-        with pytest.raises(Malformed):
+    for bad, why in (
+        (b"", "not X.509 in DER .ValueError."),
+        (b"\x30\x00", "not X.509 in DER .ValueError."),
+        (ROOT_DER + b"\0", "not X.509 in DER .ValueError."),
+        (ROOT_DER[:-1], "not X.509 in DER .ValueError."),
+        (bytes(x509.MAX_CERTIFICATE + 1), "at most"),
+    ):
+        with pytest.raises(Malformed, match=why):
             x509.parse(bad)
 
 
@@ -308,21 +321,34 @@ def test_signatures_by_certified_keys():
     r, s = decode_dss_signature(LEAF.key.sign(b"message", ec.ECDSA(hashes.SHA256())))
     key.verify_rs(r=r, s=s, message=b"message", hash="sha256")
     order = public_key.P256_ORDER
-    for bad_r, bad_s in ((r, s + 1), (0, s), (r, 0), (order, s), (r, order), (r + order, s), (-r, s)):
-        with pytest.raises(Refused):
+    for bad_r, bad_s, why in (
+        (r, s + 1, "signature does not verify"),
+        (0, s, "ECDSA r or s is not between 1 and the order of the curve"),
+        (r, 0, "ECDSA r or s is not between 1 and the order of the curve"),
+        (order, s, "ECDSA r or s is not between 1 and the order of the curve"),
+        (r, order, "ECDSA r or s is not between 1 and the order of the curve"),
+        (r + order, s, "ECDSA r or s is not between 1 and the order of the curve"),
+        (-r, s, "ECDSA r or s is not between 1 and the order of the curve"),
+    ):
+        with pytest.raises(Refused, match=why):
             key.verify_rs(r=bad_r, s=bad_s, message=b"message", hash="sha256")
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="signature does not verify"):
         key.verify_rs(r=r, s=s, message=b"other", hash="sha256")
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the key is secp256r1, the signature RSA"):
         key.verify_rsa(b"s" * 256, b"message")
     signer = Issuer("rsa", rsa.generate_private_key(65537, 2048))
     strong = x509.parse(signer.make(signer)).key
     signature = signer.key.sign(b"message", padding.PKCS1v15(), hashes.SHA256())
     strong.verify_rsa(signature, b"message")
-    for bad in (b"", signature[:-1], b"\0" + signature, signature[:-1] + bytes([signature[-1] ^ 1])):
-        with pytest.raises(Refused):
+    for bad, why in (
+        (b"", "RSA signature is not as long as the modulus"),
+        (signature[:-1], "RSA signature is not as long as the modulus"),
+        (b"\0" + signature, "RSA signature is not as long as the modulus"),
+        (signature[:-1] + bytes([signature[-1] ^ 1]), "signature does not verify"),
+    ):
+        with pytest.raises(Refused, match=why):
             strong.verify_rsa(bad, b"message")
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the key is rsa, the signature ECDSA P-256 or P-384"):
         strong.verify_rs(r=r, s=s, message=b"message", hash="sha256")
 
 

@@ -48,36 +48,39 @@ def test_lines_may_be_of_76_characters_if_all_are():
     )
     assert decode(wide) == BLOCKS[:1]
     ragged = b"\n".join([body[0], letters[:76], letters[76:140], letters[140:], body[-2], b""])
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="not in the one form of PEM, every line as long"):
         decode(ragged)
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        b"",
-        b"\0",
-        b"\n",
-        TEXT + b"\n",
-        TEXT[:-1] + b"\0",
-        TEXT + b"\0\0",
-        b" " + TEXT,
-        b"subject=x\n" + TEXT,
-        TEXT.replace(b"-----\n-----", b"-----\n\n\n-----"),
-        TEXT.replace(b"CERTIFICATE", b"X509 CRL"),
-        TEXT.replace(b"\n", b"\r"),
-        TEXT.replace(b"eA==", b"eB=="),  # spare bits that are not zero
-        TEXT.replace(b"eA==", b""),
-        TEXT[: len(TEXT) // 2],
+        (b"", "not PEM with CERTIFICATE blocks alone"),
+        (b"\0", "not PEM with CERTIFICATE blocks alone"),
+        (b"\n", "not PEM with CERTIFICATE blocks alone"),
+        (TEXT + b"\n", "not PEM with CERTIFICATE blocks alone"),
+        (TEXT[:-1] + b"\0", "not PEM with CERTIFICATE blocks alone"),
+        (TEXT + b"\0\0", "not PEM with CERTIFICATE blocks alone"),
+        (b" " + TEXT, "not PEM with CERTIFICATE blocks alone"),
+        (b"subject=x\n" + TEXT, "not PEM with CERTIFICATE blocks alone"),
+        (TEXT.replace(b"-----\n-----", b"-----\n\n\n-----"), "not PEM with CERTIFICATE blocks alone"),
+        (TEXT.replace(b"CERTIFICATE", b"X509 CRL"), "not PEM with CERTIFICATE blocks alone"),
+        (TEXT.replace(b"\n", b"\r"), "not PEM with CERTIFICATE blocks alone"),
+        (
+            TEXT.replace(b"eA==", b"eB=="),
+            "not in the one form of PEM, every line as long",
+        ),  # spare bits that are not zero
+        (TEXT.replace(b"eA==", b""), "not in the one form of PEM, every line as long"),
+        (TEXT[: len(TEXT) // 2], "not PEM with CERTIFICATE blocks alone"),
     ],
 )
-def test_other_texts_are_malformed(bad):
-    with pytest.raises(Malformed):
+def test_other_texts_are_malformed(bad, why):
+    with pytest.raises(Malformed, match=why):
         decode(bad)
 
 
 def test_bounds_hold():
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="more than 2 blocks"):
         decode(TEXT, most=2)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="505 bytes, at most 504 allowed"):
         pem.decode(TEXT, b"CERTIFICATE", what="chain", max_blocks=3, max_bytes=len(TEXT) - 1)

@@ -61,16 +61,28 @@ def area(x=b"\x01" * 32, y=b"\x02" * 32, head=AK_PUBLIC):
 def test_points_are_padded_and_checked():
     assert tpm2.read_p256_point(area()) == (b"\x01" * 32, b"\x02" * 32)
     assert tpm2.read_p256_point(area(x=b"\x01" * 31))[0] == b"\x00" + b"\x01" * 31
-    for bad in (
-        area(x=b"\x01" * 33),
-        area() + b"\x00",
-        area()[:-1],
-        area(head=AK_PUBLIC.replace("00050072", "00040072")),  # not restricted
-        area(head=AK_PUBLIC.replace("00050072", "00070072")),  # may decrypt too
-        area(head=AK_PUBLIC.replace("0018000b0003", "0018000b0004")),  # P-384
-        area(head=AK_PUBLIC.replace("0023000b", "0001000b")),  # RSA
+    for bad, why in (
+        (area(x=b"\x01" * 33), "a coordinate is longer than 32 bytes"),
+        (area() + b"\x00", "1 trailing bytes"),
+        (area()[:-1], "32 bytes wanted at offset 56, 31 left"),
+        (
+            area(head=AK_PUBLIC.replace("00050072", "00040072")),
+            "not a restricted signing key of this format",
+        ),  # not restricted
+        (
+            area(head=AK_PUBLIC.replace("00050072", "00070072")),
+            "not a restricted signing key of this format",
+        ),  # may decrypt too
+        (
+            area(head=AK_PUBLIC.replace("0018000b0003", "0018000b0004")),
+            "not ECDSA P-256 with SHA-256",
+        ),  # P-384
+        (
+            area(head=AK_PUBLIC.replace("0023000b", "0001000b")),
+            "not a restricted signing key of this format",
+        ),  # RSA
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             tpm2.read_p256_point(bad)
 
 
@@ -98,18 +110,18 @@ def test_refusals_of_the_tpm(result, code):
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "why"),
     [
-        b"",
-        answer(0)[:9],
-        answer(0) + b"x",
-        answer(0, tag=0x8003),
-        answer(0, b"\x00\x00\x00\x09ab", tag=0x8002),
-        bytes(tpm2.MAX_RESPONSE + 1),
+        (b"", "2 bytes wanted at offset 0, 0 left"),
+        (answer(0)[:9], "4 bytes wanted at offset 6, 3 left"),
+        (answer(0) + b"x", "its length field is not its length"),
+        (answer(0, tag=0x8003), "unknown tag"),
+        (answer(0, b"\x00\x00\x00\x09ab", tag=0x8002), "9 bytes wanted at offset 14, 2 left"),
+        (bytes(tpm2.MAX_RESPONSE + 1), "too long"),
     ],
 )
-def test_responses_that_are_none(data):
-    with pytest.raises(Malformed):
+def test_responses_that_are_none(data, why):
+    with pytest.raises(Malformed, match=why):
         tpm2.response(data)
 
 
@@ -126,24 +138,24 @@ def test_a_pcr_of_another_bank_or_number_is_no_answer():
 
     good = "00000001000b03001000"
     assert tpm2.read_pcr(value(good), 12) == bytes(32)
-    for bad in (
-        value(good.replace("001000", "002000")),
-        value(good.replace("000b", "0004")),
-        value(good, count=0),
-        value(good, size=20),
-        value("00000000"),
+    for bad, why in (
+        (value(good.replace("001000", "002000")), "PCR 12 is not in the sha256 bank"),
+        (value(good.replace("000b", "0004")), "PCR 12 is not in the sha256 bank"),
+        (value(good, count=0), "PCR 12 is not in the sha256 bank"),
+        (value(good, size=20), "expected a 32-byte PCR value"),
+        (value("00000000"), "PCR 12 is not in the sha256 bank"),
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             tpm2.read_pcr(bad, 12)
 
 
 def test_limits():
-    for bad in (
-        lambda: tpm2.selection((24,)),
-        lambda: tpm2.selection((-1,)),
-        lambda: tpm2.pcr_extend(0, b"short"),
+    for bad, why in (
+        (lambda: tpm2.selection((24,)), "there are 24 PCRs, numbered from 0"),
+        (lambda: tpm2.selection((-1,)), "there are 24 PCRs, numbered from 0"),
+        (lambda: tpm2.pcr_extend(0, b"short"), "a PCR is extended by 32 bytes"),
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             bad()
     large = "0010" + "01c10002" + "000b" + "00040002" + "0000" + "4001"
     with pytest.raises(Malformed, match="16385"):

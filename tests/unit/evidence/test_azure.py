@@ -145,7 +145,7 @@ def test_the_hardwares_own_checks_are_made_by_their_names():
 def test_endorsements_of_the_other_vendor_do_not_count():
     assert refusal("snp", endorsements=ENDORSED["tdx"]) == "parts"
     assert refusal("tdx", endorsements=ENDORSED["snp"]) == "parts"
-    with pytest.raises(EvidenceRefused):
+    with pytest.raises(EvidenceRefused, match="parts:"):
         azure.verify(GOOD["snp"], NONE, binding=BOUND, roots=pinned.PINNED, now=NOW)
 
 
@@ -194,37 +194,46 @@ def test_rule_15_parts_are_bounded_before_they_are_parsed(name):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "why"),
     [
-        b"[]",
-        b"{}",
-        b'{"keys":[1]}',
-        b'{"keys":[{"kid":"HCLAkPub"}]}',
-        b'{"keys":[{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"A+"}],"vm-configuration":{}}',
-        b'{"keys":[{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"AA"}],"vm-configuration":{}}',
-        b'{"keys":[{"kid":"HCLAkPub","kty":"EC","e":"AQAB","n":"AA"}],"vm-configuration":{}}',
-        b"\xff",
+        (b"[]", "not an object"),
+        (b"{}", "keys: expected a list of at most 8 objects"),
+        (b'{"keys":[1]}', "keys: expected a list of at most 8 objects"),
+        (b'{"keys":[{"kid":"HCLAkPub"}]}', "a key's number is missing"),
+        (
+            b'{"keys":[{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"A+"}],"vm-configuration":{}}',
+            "a key's number is not in its one form",
+        ),
+        (
+            b'{"keys":[{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"AA"}],"vm-configuration":{}}',
+            "HCLAkPub is not RSA of 2048 to 4096 bits",
+        ),
+        (
+            b'{"keys":[{"kid":"HCLAkPub","kty":"EC","e":"AQAB","n":"AA"}],"vm-configuration":{}}',
+            "HCLAkPub is not RSA with exponent",
+        ),
+        (b"\xff", "not JSON"),
     ],
 )
-def test_rule_15_runtime_data_of_another_form_do_not_parse(text):
-    with pytest.raises(Malformed):
+def test_rule_15_runtime_data_of_another_form_do_not_parse(text, why):
+    with pytest.raises(Malformed, match=why):
         azure_hcl.parse_runtime(text)
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "why"),
     [
-        (b'"secure-boot":true', b'"secure\\nboot":true'),
-        (b'"secure-boot":true', b'"secure-boot":1.5'),
-        (b'"vm-configuration":{', b'"vm-configuration":[{'),
-        (b'"user-data":"', b'"user-data":"0'),
-        (b'"user-data":"', b'"user-data":1,"x":"'),
+        (b'"secure-boot":true', b'"secure\\nboot":true', "vm-configuration: bad name"),
+        (b'"secure-boot":true', b'"secure-boot":1.5', "number '1.5' is not an integer"),
+        (b'"vm-configuration":{', b'"vm-configuration":7,"x":{', "vm-configuration: expected an object"),
+        (b'"user-data":"', b'"user-data":"0', "user-data: expected 64 bytes in hexadecimal"),
+        (b'"user-data":"', b'"user-data":1,"x":"', "user-data: expected 64 bytes in hexadecimal"),
     ],
 )
-def test_runtime_data_with_one_member_of_another_form_do_not_parse(old, new):
+def test_runtime_data_with_one_member_of_another_form_do_not_parse(old, new, why):
     text = VMS["snp"]._runtime(None)
     assert old in text
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         azure_hcl.parse_runtime(text.replace(old, new))
 
 

@@ -36,7 +36,7 @@ def document(
 def test_a_sound_signature_verifies(algorithm, tag, size):
     one = cose.parse(document(algorithm, payload=b"x" * size, tag=tag), "test")
     cose.check(one, public(KEYS[algorithm][0]))
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="signature does not verify"):
         cose.check(one, public(maker.new_key(KEYS[algorithm][0].curve)))
 
 
@@ -47,31 +47,43 @@ def test_the_signed_bytes_are_those_of_another_library():
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "why"),
     [
-        document(protected=b""),
-        document(protected=b"\xa0"),
-        document(protected=cbor2.dumps({1: -36})),
-        document(protected=cbor2.dumps({1: -35, 4: b"kid"})),
-        document(protected=b"\xa1\x01\x39\x00\x22"),
-        document(unprotected={4: b"kid"}),
-        document(unprotected={1: -35}),
-        document(signature=bytes(95)),
-        document(signature=bytes(97)),
-        document(-7, signature=bytes(96)),
-        document(payload=b""),
-        cbor2.dumps([b"\xa1\x01\x38\x22", {}, None, bytes(96)]),
-        cbor2.dumps([b"\xa1\x01\x38\x22", {}, b"x"]),
-        cbor2.dumps([b"\xa1\x01\x38\x22", [], b"x", bytes(96)]),
-        cbor2.dumps([{1: -35}, {}, b"x", bytes(96)]),
-        cbor2.dumps({}),
-        document(tag=b"\xd1"),
-        document(tag=b"\xd2\xd2"),
-        document() + b"\0",
+        (document(protected=b""), "expected a protected header with the algorithm ES256 or"),
+        (document(protected=b"\xa0"), "expected a protected header with the algorithm ES256 or"),
+        (
+            document(protected=cbor2.dumps({1: -36})),
+            "expected a protected header with the algorithm ES256 or",
+        ),
+        (
+            document(protected=cbor2.dumps({1: -35, 4: b"kid"})),
+            "expected a protected header with the algorithm ES256 or",
+        ),
+        (
+            document(protected=b"\xa1\x01\x39\x00\x22"),
+            "expected a protected header with the algorithm ES256 or",
+        ),
+        (document(unprotected={4: b"kid"}), "expected an empty unprotected header"),
+        (document(unprotected={1: -35}), "expected an empty unprotected header"),
+        (document(signature=bytes(95)), "expected a signature of 96 bytes"),
+        (document(signature=bytes(97)), "expected a signature of 96 bytes"),
+        (document(-7, signature=bytes(96)), "expected a signature of 64 bytes"),
+        (document(payload=b""), "expected a payload"),
+        (cbor2.dumps([b"\xa1\x01\x38\x22", {}, None, bytes(96)]), "expected a payload"),
+        (cbor2.dumps([b"\xa1\x01\x38\x22", {}, b"x"]), "expected a COSE_Sign1, an array of four"),
+        (cbor2.dumps([b"\xa1\x01\x38\x22", [], b"x", bytes(96)]), "expected an empty unprotected header"),
+        (
+            cbor2.dumps([{1: -35}, {}, b"x", bytes(96)]),
+            "expected a protected header with the algorithm ES256 or",
+        ),
+        (cbor2.dumps({}), "expected a COSE_Sign1, an array of four"),
+        (document(tag=b"\xd1"), "tag 17, which has no place here"),
+        (document(tag=b"\xd2\xd2"), "expected a COSE_Sign1, an array of four"),
+        (document() + b"\0", "1 trailing bytes"),
     ],
 )
-def test_what_is_not_a_sign1_of_ours_is_malformed(data):
-    with pytest.raises(Malformed):
+def test_what_is_not_a_sign1_of_ours_is_malformed(data, why):
+    with pytest.raises(Malformed, match=why):
         cose.parse(data, "test")
 
 

@@ -321,12 +321,12 @@ def test_kept_outcomes_are_bounded_and_do_not_mix_roots():
 def test_a_root_is_trusted_only_if_it_is_sound():
     root = pem.encode(INTEL.root.certificate, b"CERTIFICATE")
     assert dcap_pck.trusted_root(root, now=NOW) == INTEL.root_digest
-    for bad, now in (
-        (INTEL.ca.chain, NOW),
-        (pem.encode(INTEL.ca.certificate, b"CERTIFICATE"), NOW),
-        (root, NOW + 9999 * DAY),
+    for bad, now, why in (
+        (INTEL.ca.chain, NOW, "more than 1 blocks"),
+        (pem.encode(INTEL.ca.certificate, b"CERTIFICATE"), NOW, "root.path:"),
+        (root, NOW + 9999 * DAY, "root.validity:"),
     ):
-        with pytest.raises((EvidenceRefused, Malformed)):
+        with pytest.raises((EvidenceRefused, Malformed), match=why):
             dcap_pck.trusted_root(bad, now=now)
 
 

@@ -38,7 +38,7 @@ def test_version_2_says_the_same_as_version_3():
     assert parsed(version_2()) == parsed(SGX)
     old = version_2()
     del old["tcbLevels"][0]["tcb"]["sgxtcbcomp16svn"]
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="key 'sgxtcbcomp16svn' is missing"):
         parsed(old)
 
 
@@ -51,78 +51,90 @@ def test_the_signature_is_over_the_exact_bytes_of_the_inner_object():
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        b"",
-        b"{}",
-        DOCUMENT[:-1],
-        DOCUMENT + b"\n",
-        b" " + DOCUMENT,
-        DOCUMENT.replace(b'{"tcbInfo":', b'{ "tcbInfo":'),
-        DOCUMENT.replace(b'{"tcbInfo":', b'{"tcbinfo":'),
-        DOCUMENT.replace(b',"signature":"', b', "signature":"'),
-        DOCUMENT[:-4] + b'"}',
-        DOCUMENT[:-4] + b'zz"}',
-        DOCUMENT[:-4] + b'+1"}',
+        (b"", 'not ."tcbInfo":.….,"signature":"…". with nothing'),
+        (b"{}", 'not ."tcbInfo":.….,"signature":"…". with nothing'),
+        (DOCUMENT[:-1], 'not ."tcbInfo":.….,"signature":"…". with nothing'),
+        (DOCUMENT + b"\n", 'not ."tcbInfo":.….,"signature":"…". with nothing'),
+        (b" " + DOCUMENT, 'not ."tcbInfo":.….,"signature":"…". with nothing'),
+        (
+            DOCUMENT.replace(b'{"tcbInfo":', b'{ "tcbInfo":'),
+            'not ."tcbInfo":.….,"signature":"…". with nothing',
+        ),
+        (
+            DOCUMENT.replace(b'{"tcbInfo":', b'{"tcbinfo":'),
+            'not ."tcbInfo":.….,"signature":"…". with nothing',
+        ),
+        (
+            DOCUMENT.replace(b',"signature":"', b', "signature":"'),
+            'not ."tcbInfo":.….,"signature":"…". with nothing',
+        ),
+        (DOCUMENT[:-4] + b'"}', 'not ."tcbInfo":.….,"signature":"…". with nothing'),
+        (DOCUMENT[:-4] + b'zz"}', "the signature is not hexadecimal"),
+        (DOCUMENT[:-4] + b'+1"}', "the signature is not 128 hexadecimal digits of one case"),
     ],
 )
-def test_documents_have_one_form_outside(bad):
-    with pytest.raises(Malformed):
+def test_documents_have_one_form_outside(bad, why):
+    with pytest.raises(Malformed, match=why):
         dcap_tcb.split(bad, "tcbInfo", what="x")
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "why"),
     [
-        {"version": 4},
-        {"version": True},
-        {"version": "3"},
-        {"id": "sgx"},
-        {"id": "TDX"},  # without TDX components
-        {"tcbType": 1},
-        {"fmspc": "00906ed500"},
-        {"fmspc": "00906ed5000g"},
-        {"pceId": 0},
-        {"issueDate": "2026-13-01T00:00:00Z"},
-        {"nextUpdate": "2026-01-01T00:00:00+00:00"},
-        {"nextUpdate": None},
-        {"tcbEvaluationDataNumber": -1},
-        {"tcbEvaluationDataNumber": 17.0},
-        {"tcbLevels": {}},
+        ({"version": 4}, "version: expected an integer from 0 to 3"),
+        ({"version": True}, "version: expected an integer from 0 to 3"),
+        ({"version": "3"}, "version: expected an integer from 0 to 3"),
+        ({"id": "sgx"}, "of 'sgx', expected SGX or TDX"),
+        ({"id": "TDX"}, "key 'tdxtcbcomponents' is missing"),  # without TDX components
+        ({"tcbType": 1}, "a tcbType whose rules of comparison are not known"),
+        ({"fmspc": "00906ed500"}, "fmspc: expected 6 bytes in hexadecimal"),
+        ({"fmspc": "00906ed5000g"}, "fmspc: expected 6 bytes in hexadecimal"),
+        ({"pceId": 0}, "pceId: expected 2 bytes in hexadecimal"),
+        ({"issueDate": "2026-13-01T00:00:00Z"}, "issueDate: expected a real date and time"),
+        ({"nextUpdate": "2026-01-01T00:00:00+00:00"}, "nextUpdate: expected a UTC time to the second"),
+        ({"nextUpdate": None}, "nextUpdate: expected a UTC time to the second"),
+        ({"tcbEvaluationDataNumber": -1}, "tcbEvaluationDataNumber: expected an integer from 0 to"),
+        ({"tcbEvaluationDataNumber": 17.0}, "tcbEvaluationDataNumber: expected an integer from 0 to"),
+        ({"tcbLevels": {}}, "tcbLevels: expected a list of 1 to 256"),
     ],
 )
-def test_wrong_values_are_malformed(changed):
+def test_wrong_values_are_malformed(changed, why):
     assert parsed(SGX)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         parsed(SGX, **changed)
 
 
 @pytest.mark.parametrize("svn", [-1, 256, 1.0, "1", None, True, {}])
 def test_components_are_numbers_of_one_byte(svn):
     level = json.loads(json.dumps(TDX["tcbLevels"][0]))
-    for name in ("sgxtcbcomponents", "tdxtcbcomponents"):
+    for name, why in (
+        ("sgxtcbcomponents", "sgxtcbcomponents: expected an SVN from 0 to 255 in each"),
+        ("tdxtcbcomponents", "tdxtcbcomponents: expected an SVN from 0 to 255 in each"),
+    ):
         changed = json.loads(json.dumps(level))
         changed["tcb"][name][3] = {"svn": svn}
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             parsed(TDX, tcbLevels=[changed])
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "why"),
     [
-        ("version", 1),
-        ("id", 5),
-        ("miscselect", "0000"),
-        ("attributes", "11"),
-        ("attributesMask", 0),
-        ("mrsigner", "00" * 31),
-        ("isvprodid", 65536),
-        ("tcbLevels", []),
+        ("version", 1, "another version than 2"),
+        ("id", 5, "id: expected a short text"),
+        ("miscselect", "0000", "miscselect: expected 4 bytes in hexadecimal"),
+        ("attributes", "11", "attributes: expected 16 bytes in hexadecimal"),
+        ("attributesMask", 0, "attributesMask: expected 16 bytes in hexadecimal"),
+        ("mrsigner", "00" * 31, "mrsigner: expected 32 bytes in hexadecimal"),
+        ("isvprodid", 65536, "isvprodid: expected an integer from 0 to"),
+        ("tcbLevels", [], "tcbLevels: expected a list of 1 to 256"),
     ],
 )
-def test_wrong_values_of_an_identity_are_malformed(name, value):
+def test_wrong_values_of_an_identity_are_malformed(name, value, why):
     assert dcap_tcb.parse_identity(json.dumps(QE).encode())
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         dcap_tcb.parse_identity(json.dumps({**QE, name: value}).encode())
 
 

@@ -93,30 +93,46 @@ HEADER = fake_tpm.encode_log([])
 
 
 @pytest.mark.parametrize(
-    ("tail", "why"),
+    ("tail", "what", "why"),
     [
-        (event(0, 1, b"POST CODE"), "a type that is not understood"),
-        (event(0, 3, b"StartupLocality\0\3"), "an event that is not measured"),
-        (event(0, 0x80000008, b"blob"), "an EFI event"),
-        (event(24, 4, b"\0\0\0\0"), "no such PCR"),
-        (event(0, 4, b"\0\0\0\1"), "a separator that reports an error"),
-        (event(0, 4, b""), "an empty separator"),
-        (event(0, 5, b"line\n"), "an action with control characters"),
-        (event(0, 5, b""), "an empty action"),
-        (event(0, 6, struct.pack("<II", 1, 9) + b"x"), "a tag with a wrong size"),
-        (event(0, 6, b"1234567"), "a tag without a header"),
-        (event(0, 5, b"action", digest=bytes(32)), "data that do not hash to the digest"),
-        (event(0, 4, b"\0\0\0\0", count=2), "a bank too many"),
-        (event(0, 4, b"\0\0\0\0", count=0), "no bank"),
-        (event(0, 5, b"a" * 4097), "too much data"),
-        (event(0, 5, b"action")[:-1], "cut short"),
-        (b"\0", "a trailing byte"),
+        (
+            event(0, 1, b"POST CODE"),
+            "a type that is not understood",
+            "event of type 0x1, which is not understood",
+        ),
+        (
+            event(0, 3, b"StartupLocality\0\3"),
+            "an event that is not measured",
+            "event of type 0x3, which is not understood",
+        ),
+        (event(0, 0x80000008, b"blob"), "an EFI event", "event of type 0x80000008, which is not understood"),
+        (event(24, 4, b"\0\0\0\0"), "no such PCR", "no PCR has the number 24"),
+        (event(0, 4, b"\0\0\0\1"), "a separator that reports an error", "data that an event of type 0x4 "),
+        (event(0, 4, b""), "an empty separator", "data that an event of type 0x4 "),
+        (event(0, 5, b"line\n"), "an action with control characters", "data that an event of type 0x5 "),
+        (event(0, 5, b""), "an empty action", "data that an event of type 0x5 "),
+        (
+            event(0, 6, struct.pack("<II", 1, 9) + b"x"),
+            "a tag with a wrong size",
+            "data that an event of type 0x6 ",
+        ),
+        (event(0, 6, b"1234567"), "a tag without a header", "data that an event of type 0x6 "),
+        (
+            event(0, 5, b"action", digest=bytes(32)),
+            "data that do not hash to the digest",
+            "data do not hash to its digest",
+        ),
+        (event(0, 4, b"\0\0\0\0", count=2), "a bank too many", "lacks a bank, or has one too many"),
+        (event(0, 4, b"\0\0\0\0", count=0), "no bank", "lacks a bank, or has one too many"),
+        (event(0, 5, b"a" * 4097), "too much data", "an event of 4097 bytes, at most 4096 allowed"),
+        (event(0, 5, b"action")[:-1], "cut short", "cut short"),
+        (b"\0", "a trailing byte", "cut short"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_not_understood_is_malformed(tail, why):
+def test_what_is_not_understood_is_malformed(tail, what, why):
     assert eventlog.parse(HEADER) == ()
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         eventlog.parse(HEADER + tail)
 
 
@@ -127,26 +143,26 @@ def header(banks: list[tuple[int, int]], *, vendor: bytes = b"\0", pcr: int = 0,
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        b"",
-        header([]),
-        header([(4, 20)]),
-        header([(4, 20), (0xB, 32)]),
-        header([(0xC, 48)]),
-        header([(0xB, 32), (0xB, 32)]),
-        header([(0xB, 20)]),
-        header([(0xB, 32)], vendor=b"\1x"),
-        header([(0xB, 32)], vendor=b""),
-        header([(0xB, 32)], pcr=1),
-        header([(0xB, 32)], kind=4),
-        header([(0xB, 32)] * 9),
-        struct.pack("<II20sI", 0, 3, b"", 1 << 31),
+        (b"", "cut short"),
+        (header([]), "bad list of banks"),
+        (header([(4, 20)]), "a bank that is not SHA-256, SHA-384 or SHA-512"),
+        (header([(4, 20), (0xB, 32)]), "a bank that is not SHA-256, SHA-384 or SHA-512"),
+        (header([(0xC, 48)]), "no SHA-256 bank"),
+        (header([(0xB, 32), (0xB, 32)]), "a bank that is not SHA-256, SHA-384 or SHA-512"),
+        (header([(0xB, 20)]), "a bank that is not SHA-256, SHA-384 or SHA-512"),
+        (header([(0xB, 32)], vendor=b"\1x"), "bad list of banks"),
+        (header([(0xB, 32)], vendor=b""), "bad list of banks"),
+        (header([(0xB, 32)], pcr=1), "does not begin with a Spec ID event"),
+        (header([(0xB, 32)], kind=4), "does not begin with a Spec ID event"),
+        (header([(0xB, 32)] * 9), "bad list of banks"),
+        (struct.pack("<II20sI", 0, 3, b"", 1 << 31), "does not begin with a Spec ID event"),
     ],
 )
-def test_bad_headers_are_malformed(bad):
+def test_bad_headers_are_malformed(bad, why):
     assert eventlog.parse(header([(0xB, 32)])) == ()
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         eventlog.parse(bad)
 
 
@@ -162,9 +178,9 @@ def test_every_bank_is_checked():
     )
     both = header([(0xB, 32), (0xC, 48)])
     assert len(eventlog.parse(both + sound)) == 1
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="an event's data do not hash to its digest"):
         eventlog.parse(both + sound.replace(hashlib.sha384(data).digest(), bytes(48)))
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="banks are not in the header's order"):
         eventlog.parse(header([(0xC, 48), (0xB, 32)]) + sound)
 
 

@@ -35,8 +35,8 @@ def test_a_log_replays_in_each_of_its_banks(bank):
 
 
 def test_banks_that_are_not_in_the_log_or_count_for_nothing_are_refused():
-    for bank in ("sha1", "sha512", "md5"):
-        with pytest.raises(Malformed):
+    for bank, why in (("sha1", "no sha1 bank"), ("sha512", "no sha512 bank"), ("md5", "no md5 bank")):
+        with pytest.raises(Malformed, match=why):
             eventlog_efi.replay(eventlog_efi.parse(LOG), bank)
 
 
@@ -53,10 +53,10 @@ def test_the_startup_locality_is_where_pcr_0_begins():
     with pytest.raises(EvidenceRefused, match=r"event-log\.pcr-0"):
         explain(fake_google.encode_log(events))
     for bad in (b"\x01", b"\x05", b"", b"\x03\0"):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="bad start-up locality"):
             eventlog_efi.parse(fake_google.encode_log([(0, 3, b"", b"StartupLocality\0" + bad), *EVENTS]))
     twice = [(0, 3, b"", b"StartupLocality\0\x03"), (0, 3, b"", b"StartupLocality\0\x04"), *EVENTS]
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="bad start-up locality"):
         eventlog_efi.parse(fake_google.encode_log(twice))
 
 
@@ -142,33 +142,56 @@ def test_final_events_are_appended_once():
     assert eventlog_efi.append_final(before, table) == whole
     empty = struct.pack("<QQ", 1, 0)
     assert eventlog_efi.append_final(whole, empty) == whole
-    for bad in (b"", table[:-1], table + b"\0", struct.pack("<QQ", 2, 0), struct.pack("<QQ", 1, 2**40)):
-        with pytest.raises(Malformed):
+    for bad, why in (
+        (b"", "cut short"),
+        (table[:-1], "cut short"),
+        (table + b"\0", "1 trailing bytes"),
+        (struct.pack("<QQ", 2, 0), "not a table of version 1"),
+        (struct.pack("<QQ", 1, 2**40), "not a table of version 1"),
+    ):
+        with pytest.raises(Malformed, match=why):
             eventlog_efi.append_final(whole, bad)
 
 
 def test_rule_15_what_is_not_a_log_is_malformed():
     for cut in (*range(80), len(LOG) - 1, len(LOG) - 30):
         if cut != 32 + int.from_bytes(LOG[28:32], "little"):
-            with pytest.raises(Malformed):
+            with pytest.raises(Malformed, match="cut short"):
                 eventlog_efi.parse(LOG[:cut])
     header = 32 + int.from_bytes(LOG[28:32], "little")
     event = LOG[header:]
-    for bad in (
-        LOG + b"\0",
-        LOG[:header] + struct.pack("<I", 24) + event[4:],  # a PCR that is none
-        LOG[:header] + event[:8] + struct.pack("<I", 2) + event[12:],  # a bank too few
-        LOG[:header] + event[:12] + struct.pack("<H", 0x0B) + event[14:],  # a bank twice
-        LOG[:header] + event[:12] + struct.pack("<H", 0x77) + event[14:],
-        LOG[:56] + struct.pack("<I", 0) + LOG[60:],
-        LOG[:56] + struct.pack("<I", 200) + LOG[60:],
-        bytes(eventlog_efi.MAX_LOG + 1),
-        LOG[:header] + (fake_google.encode_events([(0, 3, b"", b"")], ("sha1", "sha256", "sha384"))) * 2049,
-        fake_google.encode_log([(0, 3, b"", bytes(eventlog_efi.MAX_DATA + 1))]),
+    twice = (struct.pack("<H", 0xB) + bytes(32)) * 9  # one bank again and again
+    for bad, why in (
+        (LOG + b"\0", "cut short"),
+        (
+            LOG[:header] + struct.pack("<I", 24) + event[4:],
+            "no register has the number 24",
+        ),  # a PCR that is none
+        (
+            LOG[:header] + event[:8] + struct.pack("<I", 2) + event[12:],
+            "an event lacks a bank, or has one too many",
+        ),  # a bank too few
+        (
+            LOG[:header] + event[:12] + twice,
+            "a digest of a bank that the header does not name",
+        ),
+        (
+            LOG[:header] + event[:12] + struct.pack("<H", 0x77) + event[14:],
+            "a digest of a bank that the header does not name",
+        ),
+        (LOG[:56] + struct.pack("<I", 0) + LOG[60:], "bad list of banks"),
+        (LOG[:56] + struct.pack("<I", 200) + LOG[60:], "bad list of banks"),
+        (bytes(eventlog_efi.MAX_LOG + 1), "at most"),
+        (
+            LOG[:header]
+            + (fake_google.encode_events([(0, 3, b"", b"")], ("sha1", "sha256", "sha384"))) * 2049,
+            "more than 2048 events",
+        ),
+        (fake_google.encode_log([(0, 3, b"", bytes(eventlog_efi.MAX_DATA + 1))]), "an event of"),
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             eventlog_efi.parse(bad)
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             explain(bad)
 
 
@@ -210,11 +233,11 @@ def test_an_rtmr_that_the_log_does_not_explain_is_refused_by_its_number():
 def test_registers_that_no_event_can_have_extended_are_refused():
     with pytest.raises(EvidenceRefused, match=r"ccel\.mrtd"):
         ccel.explain(fake_google.encode_log([fake_google.said(0, 4, bytes(4))], ("sha384",)), rtmrs())
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="a measurement register that TDX does not have"):
         ccel.explain(fake_google.encode_log([fake_google.said(5, 4, bytes(4))], ("sha384",)), rtmrs())
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="no sha384 bank"):
         ccel.explain(fake_google.encode_log(CCEL_EVENTS, ("sha256",)), rtmrs())
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="no register has the number"):
         ccel.explain(CCEL + b"\xff" * 30 + b"\0", rtmrs())
 
 

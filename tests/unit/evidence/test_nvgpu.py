@@ -90,23 +90,26 @@ FWID = bytes.fromhex("303d06096086480165030402020430") + fake_nvidia.FWID
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "why"),
     [
-        b"",
-        b"\x30\x00\x00",
-        b"\x30\x03\x02\x01\x01",
-        b"\x30\x03\x04\x01\x01",
-        b"\x30\x06\x88\x01\x01\x87\x01\x00",
-        b"\x30\x06\x83\x01\x01\x83\x01\x01",
-        b"\x30\x04\x87\x02\x08\x80",
-        b"\x30\x02\xa6\x00",
-        b"\x30\x41\xa6\x3f" + FWID[:-1],
-        b"\x30\x41\xa6\x3f" + FWID.replace(b"\x02\x02\x04\x30", b"\x02\x01\x04\x30"),
+        (b"", "1 bytes wanted at offset 0, 0 left"),
+        (b"\x30\x00\x00", "1 trailing bytes"),
+        (b"\x30\x03\x02\x01\x01", "1 bytes wanted at offset 3, 0 left"),
+        (b"\x30\x03\x04\x01\x01", "fields out of order, or none of TcbInfo's"),
+        (b"\x30\x06\x88\x01\x01\x87\x01\x00", "fields out of order, or none of TcbInfo's"),
+        (b"\x30\x06\x83\x01\x01\x83\x01\x01", "fields out of order, or none of TcbInfo's"),
+        (b"\x30\x04\x87\x02\x08\x80", "flags are no bits"),
+        (b"\x30\x02\xa6\x00", "1 bytes wanted at offset 0, 0 left"),
+        (b"\x30\x41\xa6\x3f" + FWID[:-1], "65 bytes wanted at offset 2, 64 left"),
+        (
+            b"\x30\x41\xa6\x3f" + FWID.replace(b"\x02\x02\x04\x30", b"\x02\x01\x04\x30"),
+            "expected a SHA-384 digest",
+        ),
     ],
 )
-def test_a_dice_extension_that_is_none_is_malformed(value):
+def test_a_dice_extension_that_is_none_is_malformed(value, why):
     assert nvgpu_dice.parse(b"\x30\x41\xa6\x3f" + FWID).fwid == fake_nvidia.FWID
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         nvgpu_dice.parse(value)
 
 
@@ -214,6 +217,6 @@ def test_rule_15_sizes_and_counts_are_bounded():
     for size in (0, 36, 200, nvgpu_spdm.MAX_REPORT + 1):
         assert refusal(Evidence(tee="nvgpu", parts={**good.parts, "report": bytes(size)})) == "format"
     many = b"".join(number.to_bytes(2, "little") + b"\0\0" for number in range(nvgpu_spdm.MAX_FIELDS + 1))
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="more than 128 fields"):
         nvgpu_spdm.parse_opaque(many)
     assert len(nvgpu_spdm.parse_opaque(many[:-4])) == nvgpu_spdm.MAX_FIELDS

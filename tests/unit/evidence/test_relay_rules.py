@@ -43,7 +43,7 @@ def test_rule_20_a_relay_that_holds_the_tls_key_opens_nothing(room):
     _, kem, bound, _ = room
     sealed = hpke.seal(bound.keys.kem, b"disk keys", info=messages.release_info(bound))
     assert b"disk keys" not in sealed
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="sealed message does not open with this key"):
         hpke.generate().open(sealed, info=messages.release_info(bound))
     assert kem.open(sealed, info=messages.release_info(bound)) == b"disk keys"
 

@@ -113,7 +113,7 @@ def test_every_changed_byte_of_a_challenge_is_refused_by_the_tpm(one):
     for index in range(2, len(good.credential_blob)):
         blob = bytearray(good.credential_blob)
         blob[index] ^= 0x40
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="the TPM answered"):
             one.activate(tpm_credential.Challenge(credential_blob=bytes(blob), secret=good.secret))
 
 
@@ -141,7 +141,7 @@ def test_rule_13_only_certified_and_native_keys_are_asked(one, other):
 @swtpm.needs_swtpm
 def test_lengths_are_exact(one):
     for credential, seed in ((b"", SEED), (bytes(15), SEED), (bytes(33), SEED), (CREDENTIAL, bytes(31))):
-        with pytest.raises(Misuse):
+        with pytest.raises(Misuse, match="a credential of 16 to 32 bytes and a seed of 32 are"):
             tpm_credential.make(one.ek_public, one.ek_public.key, one.ak_public, credential, seed=seed)
 
 
@@ -159,13 +159,13 @@ def test_rule_13_a_machines_name_never_moves_to_another_endorsement_key(one, oth
 
     first = enrol({}, "machine-1", one)
     assert enrol({"machine-1": first}, "machine-1", one) == first  # the same TPM again
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match="neither name nor key moves"):
         enrol({"machine-1": first}, "machine-1", other)
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match="neither name nor key moves"):
         enrol({"machine-1": first}, "machine-2", one)
     assert enrol({"machine-1": first}, "machine-2", other).endorsement_key != first.endorsement_key
     for wrong in (b"", bytes(32), CREDENTIAL[:-1], CREDENTIAL + b"\0"):
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="these keys are not of one TPM"):
             enrol({}, "machine-1", one, answer=wrong)
 
 
@@ -173,19 +173,19 @@ def test_rule_13_a_machines_name_never_moves_to_another_endorsement_key(one, oth
 def test_public_areas_are_parsed_strictly(one):
     for public in (one.ek_public, one.ak_public):
         for cut in range(len(public.raw)):
-            with pytest.raises(Malformed):
+            with pytest.raises(Malformed, match="bytes wanted at offset"):
                 tpm_credential.parse_public(public.raw[:cut])
-        for bad in (
-            public.raw + b"\0",
-            b"\0\x08" + public.raw[2:],
-            public.raw[:2] + b"\0\x04" + public.raw[4:],
+        for bad, why in (
+            (public.raw + b"\0", "1 trailing bytes"),
+            (b"\0\x08" + public.raw[2:], "not an RSA or ECC key named by"),
+            (public.raw[:2] + b"\0\x04" + public.raw[4:], "not an RSA or ECC key named by"),
         ):
-            with pytest.raises(Malformed):
+            with pytest.raises(Malformed, match=why):
                 tpm_credential.parse_public(bad)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="1025 bytes, at most 1024 allowed"):
         tpm_credential.parse_public(bytes(tpm_credential.MAX_PUBLIC + 1))
     for bad in ("dsa", ""):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="endorsement keys are rsa or secp256r1"):
             tpm2_credential.ek_template(bad)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="expected a nonce of 16 bytes"):
         tpm2_credential.start_policy_session(b"short")

@@ -63,35 +63,35 @@ def test_banks_of_which_nothing_is_selected_are_passed_over():
     both = attest().replace(
         struct.pack(">IHB", 1, 0xB, 3), struct.pack(">IHB3sHB", 2, 0xC, 3, b"\1\0\0", 0xB, 3)
     )
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="expected PCRs of one bank, SHA-256 or SHA-384"):
         tpm_quote.parse_quote(both)
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        attest(magic=0xFF544346),
-        attest(kind=0x8017),  # TPM_ST_ATTEST_CERTIFY
-        attest(name=bytes(69)),
-        attest(extra=bytes(65)),
-        attest(safe=2),
-        attest(count=0),
-        attest(count=2),
-        attest(bank=0x4),  # SHA-1
-        attest(bank=0xD),  # SHA-512
-        attest(select=b"\0\0\0"),  # nothing selected
-        attest(select=b"\xff\x1f"),
-        attest(select=b"\xff\x1f\0\0"),
-        attest(digest=bytes(31)),
-        attest(digest=bytes(33)),
-        attest(tail=b"\0"),
-        attest()[:-1],
-        b"",
-        bytes(tpm_quote.MAX_QUOTE + 1),
+        (attest(magic=0xFF544346), "magic is not that of a structure made inside a TPM"),
+        (attest(kind=0x8017), "an attestation of another type"),  # TPM_ST_ATTEST_CERTIFY
+        (attest(name=bytes(69)), "a signer of 69 bytes and extra data of 32, at most 68"),
+        (attest(extra=bytes(65)), "a signer of 34 bytes and extra data of 65, at most 68"),
+        (attest(safe=2), "the clock's safe flag is neither 0 nor 1"),
+        (attest(count=0), "0 PCR selections"),
+        (attest(count=2), "a selection is not of 24 PCRs"),
+        (attest(bank=0x4), "expected PCRs of one bank, SHA-256 or SHA-384"),  # SHA-1
+        (attest(bank=0xD), "expected PCRs of one bank, SHA-256 or SHA-384"),  # SHA-512
+        (attest(select=b"\0\0\0"), "expected PCRs of one bank, SHA-256 or SHA-384"),  # nothing selected
+        (attest(select=b"\xff\x1f"), "a selection is not of 24 PCRs"),
+        (attest(select=b"\xff\x1f\0\0"), "a selection is not of 24 PCRs"),
+        (attest(digest=bytes(31)), "the PCR digest is not 32 or 48 bytes"),
+        (attest(digest=bytes(33)), "the PCR digest is not 32 or 48 bytes"),
+        (attest(tail=b"\0"), "it does not end with its PCR digest"),
+        (attest()[:-1], "it does not end with its PCR digest"),
+        (b"", "cut short"),
+        (bytes(tpm_quote.MAX_QUOTE + 1), "1025 bytes, at most 1024 allowed"),
     ],
 )
-def test_bad_quotes_are_malformed(bad):
-    with pytest.raises(Malformed):
+def test_bad_quotes_are_malformed(bad, why):
+    with pytest.raises(Malformed, match=why):
         tpm_quote.parse_quote(bad)
 
 
@@ -111,37 +111,46 @@ def test_signatures_are_read():
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        b"",
-        signature(0x18, 0x4, bytes(32), bytes(32)),  # SHA-1
-        signature(0x14, 0x4, bytes(256)),
-        signature(0x16, 0x4, bytes(256)),
-        signature(0x1A, 0xB, bytes(32), bytes(32)),  # ECDAA
-        signature(0x10, 0xB),  # TPM_ALG_NULL: no signature at all
-        signature(0x5, 0xB, bytes(32)),  # HMAC
-        signature(0x18, 0xB, bytes(49), bytes(32)),
-        signature(0x18, 0xB, bytes(32)),
-        signature(0x18, 0xB, bytes(32), bytes(32), b""),
-        signature(0x14, 0xB, bytes(1025)),
-        bytes(tpm_quote.MAX_SIGNATURE + 1),
+        (b"", "cut short"),
+        (signature(0x18, 0x4, bytes(32), bytes(32)), "not ECDSA or RSA with SHA-256 or SHA-384"),  # SHA-1
+        (signature(0x14, 0x4, bytes(256)), "not ECDSA or RSA with SHA-256 or SHA-384"),
+        (signature(0x16, 0x4, bytes(256)), "not ECDSA or RSA with SHA-256 or SHA-384"),
+        (signature(0x1A, 0xB, bytes(32), bytes(32)), "not ECDSA or RSA with SHA-256 or SHA-384"),  # ECDAA
+        (signature(0x10, 0xB), "cut short"),
+        (
+            signature(0x10, 0xB, bytes(32), bytes(32)),
+            "not ECDSA or RSA with",
+        ),  # TPM_ALG_NULL: no signature at all
+        (signature(0x5, 0xB, bytes(32)), "not ECDSA or RSA with SHA-256 or SHA-384"),  # HMAC
+        (signature(0x18, 0xB, bytes(49), bytes(32)), "49 bytes, at most 48 allowed"),
+        (signature(0x18, 0xB, bytes(32)), "cut short"),
+        (signature(0x18, 0xB, bytes(32), bytes(32), b""), "2 trailing bytes"),
+        (signature(0x14, 0xB, bytes(1025)), "1025 bytes, at most 1024 allowed"),
+        (bytes(tpm_quote.MAX_SIGNATURE + 1), "2049 bytes, at most 2048 allowed"),
     ],
 )
-def test_bad_signatures_are_malformed(bad):
-    with pytest.raises(Malformed):
+def test_bad_signatures_are_malformed(bad, why):
+    with pytest.raises(Malformed, match=why):
         tpm_quote.parse_signature(bad)
 
 
 def test_pcr_values_are_cut_in_the_order_of_the_selection():
     assert tpm_quote.split_pcrs(b"a" * 32 + b"b" * 32, (3, 9)) == {3: b"a" * 32, 9: b"b" * 32}
-    for wrong in (b"", b"a" * 32, b"a" * 65, b"a" * 96):
-        with pytest.raises(Malformed):
+    for wrong, why in (
+        (b"", "0 bytes for 2 PCRs"),
+        (b"a" * 32, "32 bytes for 2 PCRs"),
+        (b"a" * 65, "65 bytes for 2 PCRs"),
+        (b"a" * 96, "96 bytes for 2 PCRs"),
+    ):
+        with pytest.raises(Malformed, match=why):
             tpm_quote.split_pcrs(wrong, (3, 9))
 
 
 def test_pcrs_are_extended_by_32_bytes_only():
     assert tpm_quote.extend(bytes(32), bytes(32)).hex().startswith("f5a5fd42")
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="expected 32 bytes each"):
         tpm_quote.extend(bytes(32), b"short")
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="expected 32 bytes each"):
         tpm_quote.extend(bytes(20), bytes(32))

@@ -288,7 +288,7 @@ def test_dstacks_first_binary_form():
         b"\0\0" + b"\x03\0\0\0\0" + QUOTE,
         b"\0\0\x04",
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="of no kind that is known here"):
             recognise(bad)
 
 
@@ -361,7 +361,7 @@ def test_what_tpm2_quote_prints_is_a_quote_and_nothing_more():
         PRINTED.replace("quoted: f", "quoted: "),
         PRINTED.replace("signature:\n", ""),
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="of no kind that is known here"):
             recognise(spoilt.encode())
 
 

@@ -69,7 +69,7 @@ def test_go_tpm_tools_attestation_as_text():
         textproto() + "quotes {",
         textproto() + "a { " * 20 + "} " * 20,
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="of no kind that is known here"):
             recognise(spoilt.encode())
 
 

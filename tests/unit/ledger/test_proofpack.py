@@ -503,31 +503,40 @@ def test_any_changed_byte_of_the_file_is_refused(world, pack):
 
 def test_one_pack_has_one_spelling(pack):
     data = pack.encode()
-    for other in (data[:-1], data + b"\n", b" " + data, data.replace(b",", b", ", 1), data + data):
-        with pytest.raises(Malformed):
+    for other, why in (
+        (data[:-1], "not in its one canonical form"),
+        (data + b"\n", "not in its one canonical form"),
+        (b" " + data, "not in its one canonical form"),
+        (data.replace(b",", b", ", 1), "not in its one canonical form"),
+        (data + data, "not JSON"),
+    ):
+        with pytest.raises(Malformed, match=why):
             proofpack.parse(other)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        lambda top: top.update(more=1),
-        lambda top: top.pop("receipts"),
-        lambda top: top.update(format="strongroom-proof/2"),
-        lambda top: top.update(releases=[]),
-        lambda top: top.update(receipts=[]),
-        lambda top: top.update(releases=top["releases"] * 20),
-        lambda top: top["releases"][0].update(more=1),
-        lambda top: top["releases"][0]["ledger"].update(hashes=["AAAA"]),
-        lambda top: top["releases"][0].update(certificates=[1]),
-        lambda top: top.update(manifests=["!"]),
-        lambda top: top.update(agreement=top["receipt"]),
+        (lambda top: top.update(more=1), "unknown key 'more'"),
+        (lambda top: top.pop("receipts"), "key 'receipts' is missing"),
+        (lambda top: top.update(format="strongroom-proof/2"), "format: expected 'strongroom-proof/1'"),
+        (lambda top: top.update(releases=[]), "without a release or a receipt entry it proves nothing"),
+        (lambda top: top.update(receipts=[]), "without a release or a receipt entry it proves nothing"),
+        (lambda top: top.update(releases=top["releases"] * 20), "releases: expected a list of at most 32"),
+        (lambda top: top["releases"][0].update(more=1), "unknown key 'more'"),
+        (
+            lambda top: top["releases"][0]["ledger"].update(hashes=["AAAA"]),
+            "hash: expected 32 bytes in base64",
+        ),
+        (lambda top: top["releases"][0].update(certificates=[1]), "data: expected base64 of at most"),
+        (lambda top: top.update(manifests=["!"]), "data: expected base64"),
+        (lambda top: top.update(agreement=top["receipt"]), "payloadType: expected"),
     ],
 )
-def test_malformed_packs(pack, change):
+def test_malformed_packs(pack, change, why):
     top = json.loads(pack.encode())
     change(top)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         proofpack.parse(canonical.dumps(top) + b"\n")
 
 

@@ -71,7 +71,7 @@ def test_rule_52_split_view_between_two_parties_is_noticed(key):
 
 def test_a_stranger_cannot_speak_for_the_ledger(key):
     stranger = Shown(sign.generate(), grown(5))
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="origin is"):
         witness.observe(None, stranger.note(), key.public, stranger)
 
 

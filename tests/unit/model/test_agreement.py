@@ -133,12 +133,32 @@ def test_rule_59_each_party_costs_one_verification_however_many_signatures_there
 
 def test_envelope_is_strict():
     whole = samples.signed(samples.a_contract()).encode()
-    for bad in (
-        b"",
-        b"{}",
-        whole[:-5],
-        whole.replace(b"payloadType", b"payloadtype"),
-        whole.replace(b"contract+json", b"receipt+json"),
+    for bad, code in (
+        (b"", "not-json"),
+        (b"{}", "missing-key"),
+        (whole[:-5], "not-json"),
+        (whole.replace(b"payloadType", b"payloadtype"), "missing-key"),
+        (whole.replace(b"contract+json", b"receipt+json"), "wrong-type"),
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed) as refused:
             agreement.read(bad)
+        assert refused.value.code == code
+
+
+def test_rule_36_the_owner_of_the_image_must_have_signed():
+    terms = contract.Approvals(parties=("alice", "bob"), threshold=1)
+    one = samples.a_contract(approvals=terms)
+    assert one.image.owner == "bob"
+    assert not samples.signed(one, samples.ALICE).approved()
+    assert not samples.signed(one, samples.BOB).approved()
+    assert samples.signed(one).approved()
+
+
+def test_an_envelope_full_of_signatures_takes_no_more():
+    drafted = agreement.draft(samples.a_contract())
+    noise = tuple(dsse.Signature(keyid=f"{at}", sig=b"s") for at in range(dsse.MAX_SIGNATURES))
+    full = replace(drafted, envelope=replace(drafted.envelope, signatures=noise))
+    with pytest.raises(Malformed, match="too many signatures"):
+        agreement.add_signature(full, samples.ALICE.signing)
+    room = replace(drafted, envelope=replace(drafted.envelope, signatures=noise[1:]))
+    assert agreement.add_signature(room, samples.ALICE.signing).signers() == ("alice",)

@@ -59,7 +59,7 @@ def test_rule_34_a_missing_key_is_refused(path):
         # A register less is a laxer reference: it parses, and says so by another digest.
         assert parse(value).digest != samples.a_contract().digest
         return
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=f"key '{path[-1]}' is missing"):
         parse(value)
 
 
@@ -77,7 +77,7 @@ def test_rule_34_an_unknown_key_is_refused_at_every_level():
         value = document()
         at(value, path)["memory_gard"] = True
         if "references" in path or "environment" in path:
-            with pytest.raises(Malformed):
+            with pytest.raises(Malformed, match="expected text of"):
                 parse(value)  # values of these maps are texts
             continue
         with pytest.raises(Malformed, match="unknown key"):
@@ -97,68 +97,112 @@ def change(path, to):
     return value
 
 
+NO_PARTY = "no party is called 'mallory'"
+OUT = r"outputs\[0\].path: expected text that matches /out"
+NAMES = r"certificate.names\[0\].item: expected text that matches"
+URL = "broker.url: expected text that matches https://"
+DIGEST = "image.manifest: expected text that matches sha256:"
+
+
 @pytest.mark.parametrize(
-    ("path", "to"),
+    ("path", "to", "why"),
     [
-        (("platforms",), []),
-        (("platforms", 0, "roots"), []),
-        (("platforms", 0, "machines"), []),
-        (("platforms", 0, "references"), []),
-        (("platforms", 0, "references"), [{}]),
-        (("outputs", 0, "recipients"), []),
-        (("outputs", 0, "recipients"), ["mallory"]),
-        (("outputs", 0, "path"), "/out/../etc"),
-        (("outputs", 0, "path"), "/tmp"),
-        (("outputs", 0, "path"), "/out/"),
-        (("approvals", "parties"), []),
-        (("approvals", "parties"), ["bob"]),
-        (("approvals", "parties"), ["alice", "bob", "bob"]),
-        (("approvals", "threshold"), 3),
-        (("approvals", "threshold"), 0),
-        (("limits", "runs"), 0),
-        (("limits", "runs"), True),
-        (("limits", "runs"), 1.0),
-        (("limits", "not_after"), "2020-01-01T00:00:00Z"),
-        (("limits", "not_after"), "2027-02-30T00:00:00Z"),
-        (("limits", "not_after"), "2027-02-20T00:00:00+01:00"),
-        (("network", "egress"), ["example.com:443"]),
-        (("certificate", "names"), []),
-        (("certificate", "names"), ["*.example"]),
-        (("certificate", "names"), ["Room.Example"]),
-        (("version",), 2),
-        (("replaces",), samples.DIGEST),
-        (("image", "owner"), "mallory"),
-        (("image", "manifest"), "latest"),
-        (("image", "manifest"), "SHA256:" + "AB" * 32),
-        (("image", "environment"), {"A=B": "c"}),
-        (("parties", 1, "role"), "operator"),
-        (("parties", 0, "broker", "url"), "http://127.0.0.1:8443"),
-        (("parties", 0, "broker", "url"), "https://127.0.0.1"),
-        (("parties", 0, "broker", "url"), "https://127.0.0.1:99999"),
-        (("parties", 0, "broker", "url"), "https://a@127.0.0.1:1"),
-        (("parties", 0, "name"), "Alice"),
-        (("parties", 0, "name"), "\u0430lice"),
-        (("parties", 0, "signing_key"), "AAAA"),
-        (("id",), "../x"),
-        (("format",), "strongroom-contract/2"),
+        (("platforms",), [], "platforms: empty, so no room may run it"),
+        (("platforms", 0, "roots"), [], "roots: empty, which no room could meet"),
+        (("platforms", 0, "machines"), [], "machines: empty, which no room could meet"),
+        (("platforms", 0, "references"), [], "references: empty, which no room could meet"),
+        (("platforms", 0, "references"), [{}], "an empty reference would accept anything"),
+        (("outputs", 0, "recipients"), [], "an output needs at least one recipient"),
+        (("outputs", 0, "recipients"), ["mallory"], NO_PARTY),
+        (("outputs", 0, "path"), "/out/../etc", OUT),
+        (("outputs", 0, "path"), "/tmp", OUT),
+        (("outputs", 0, "path"), "/out/", OUT),
+        (("outputs", 0, "max_bytes"), 0, "max_bytes: expected an integer from 1"),
+        (("outputs", 0, "max_bytes"), (1 << 40) + 1, "max_bytes: expected an integer from 1"),
+        (("logs",), {"recipients": [], "max_bytes": 1}, "logs need at least one recipient"),
+        (("logs",), {"recipients": ["mallory"], "max_bytes": 1}, NO_PARTY),
+        (("logs",), {"recipients": ["bob"], "max_bytes": 0}, "logs.max_bytes: expected an integer from 1"),
+        (("approvals",), {"parties": [], "threshold": 1}, "threshold: more than there are parties"),
+        (("approvals",), {"parties": ["alice"], "threshold": 1}, "the owner 'bob' is missing"),
+        (("approvals",), {"parties": ["bob"], "threshold": 1}, "the owner 'alice' is missing"),
+        (("approvals", "parties"), ["alice", "bob", "mallory"], NO_PARTY),
+        (("approvals", "parties"), ["alice", "bob", "bob"], "approvals.parties appears twice"),
+        (("approvals", "threshold"), 3, "threshold: more than there are parties"),
+        (("approvals", "threshold"), 0, "threshold: expected an integer from 1"),
+        (("limits", "runs"), 0, "runs: expected an integer from 1"),
+        (("limits", "runs"), True, "runs: expected an integer from 1"),
+        (("limits", "runs"), 1.0, "not an integer"),
+        (("limits", "wall_seconds"), 0, "wall_seconds: expected an integer from 1"),
+        (("limits", "memory_mib"), 255, "memory_mib: expected an integer from 256"),
+        (("limits", "not_after"), "2020-01-01T00:00:00Z", "not_before is not before not_after"),
+        (("limits", "not_after"), document()["limits"]["not_before"], "not_before is not before not_after"),
+        (("limits", "not_after"), "2027-02-30T00:00:00Z", "not_after: expected a real date and time"),
+        (("limits", "not_after"), "2027-02-20T00:00:00+01:00", "not_after: expected text of 1 to 20"),
+        (("limits", "not_after"), "2027-02-20 00:00:00Z", "not_after: expected text that matches"),
+        (("network", "egress"), ["example.com:443"], "egress: expected a list of at most 0"),
+        (("network", "peers"), ["flights"], "peers: expected a list of at most 0"),
+        (("certificate", "names"), [], "a certificate needs at least one name"),
+        (("certificate", "names"), ["*.example"], NAMES),
+        (("certificate", "names"), ["Room.Example"], NAMES),
+        (("certificate", "lifetime_seconds"), 59, "lifetime_seconds: expected an integer from 60"),
+        (("certificate", "lifetime_seconds"), 86_401, "lifetime_seconds: expected an integer from 60"),
+        (("version",), 2, "version 1 replaces nothing, later ones must say what"),
+        (("version",), 0, "version: expected an integer from 1"),
+        (("replaces",), samples.DIGEST, "version 1 replaces nothing, later ones must say what"),
+        (("image", "owner"), "mallory", NO_PARTY),
+        (("datasets", 0, "owner"), "mallory", NO_PARTY),
+        (("image", "manifest"), "latest", DIGEST),
+        (("image", "manifest"), "SHA256:" + "AB" * 32, DIGEST),
+        (("image", "environment"), {"A=B": "c"}, "'A=B' is no variable name"),
+        (("image", "environment"), {"A": "c\0"}, "environment: expected text of at most"),
+        (("image", "arguments"), ["a\0b"], "arguments: expected texts without NUL"),
+        (("image", "arguments"), [1], "arguments: expected texts without NUL"),
+        (("image", "arguments"), ["a" * 65_537], "arguments: expected texts without NUL"),
+        (("image", "arguments"), ["a"] * 257, "arguments: expected a list of at most 256"),
+        (("parties", 1, "role"), "operator", "role: expected one of"),
+        (("parties", 0, "broker", "url"), "http://127.0.0.1:8443", URL),
+        (("parties", 0, "broker", "url"), "https://127.0.0.1", URL),
+        (("parties", 0, "broker", "url"), "https://127.0.0.1:99999", "broker.url"),
+        (("parties", 0, "broker", "url"), "https://127.0.0.1:0", "broker.url"),
+        (("parties", 0, "broker", "url"), "https://a@127.0.0.1:1", URL),
+        (("parties", 0, "broker", "ledger_key"), "AAAA", "ledger_key: expected 32 bytes in base64"),
+        (("parties", 0, "name"), "Alice", "name: expected text that matches"),
+        (("parties", 0, "name"), "\u0430lice", "name: expected text that matches"),
+        (("parties", 0, "signing_key"), "AAAA", "signing_key: expected 32 bytes in base64"),
+        (("id",), "../x", "id: expected text that matches"),
+        (("format",), "strongroom-contract/2", "format: expected 'strongroom-contract/1'"),
     ],
 )
-def test_rule_34_laxer_or_stranger_values_are_refused(path, to):
-    with pytest.raises(Malformed):
+def test_rule_34_laxer_or_stranger_values_are_refused(path, to, why):
+    with pytest.raises(Malformed, match=why):
         parse(change(path, to))
+
+
+def test_the_widest_arguments_are_read():
+    arguments = ["a" * 65_536, "", *["b"] * 254]
+    assert parse(change(("image", "arguments"), arguments)).image.arguments == tuple(arguments)
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "why"),
+    [
+        ("parties", {"role": "auditor"}, "parties: name appears twice"),
+        ("datasets", {"manifest": "sha256:" + "ef" * 32}, "datasets: name appears twice"),
+        ("outputs", {"max_bytes": 1}, "outputs: path appears twice"),
+        ("outputs", {"path": "/out/more"}, "/out holds every other path"),
+    ],
+)
+def test_what_is_listed_twice_is_refused(table, change, why):
+    value = document()
+    value[table].append({**value[table][0], **change})
+    with pytest.raises(Malformed, match=why):
+        parse(value)
 
 
 def test_one_person_cannot_be_two_parties():
     value = document()
     value["parties"][1]["signing_key"] = value["parties"][0]["signing_key"]
-    with pytest.raises(Malformed, match="twice"):
-        parse(value)
-
-
-def test_nested_outputs_are_refused():
-    value = document()
-    value["outputs"].append({**value["outputs"][0], "path": "/out/more"})
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="signing_key appears twice"):
         parse(value)
 
 

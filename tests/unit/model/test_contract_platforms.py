@@ -34,23 +34,32 @@ def test_a_policy_is_read_and_written():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        lambda platform: platform.update(policy=None),
-        lambda platform: platform.update(policy=[]),
-        lambda platform: platform.update(policy={"tcbs": {}}),
-        lambda platform: platform.update(polices={}),
-        lambda platform: platform.update(references=[{f"r{index}": "x" for index in range(49)}]),
-        lambda platform: platform.update(references=[{"Kernel": "x"}]),
-        lambda platform: platform.update(references=[{"k" * 65: "x"}]),
-        lambda platform: platform.update(references=[{"": "x"}]),
-        lambda platform: platform.update(references=[{"kernel": "x" * 401}]),
-        lambda platform: platform.update(references=[{}]),
-        lambda platform: platform.update(machines=[]),
+        (lambda platform: platform.update(policy=None), "policy: expected an object"),
+        (lambda platform: platform.update(policy=[]), "policy: expected an object"),
+        (lambda platform: platform.update(policy={"tcbs": {}}), "unknown key 'tcbs'"),
+        (lambda platform: platform.update(polices={}), "unknown key 'polices'"),
+        (
+            lambda platform: platform.update(references=[{f"r{index}": "x" for index in range(49)}]),
+            "49 entries, at most 48 allowed",
+        ),
+        (lambda platform: platform.update(references=[{"Kernel": "x"}]), "'Kernel' is no name"),
+        (
+            lambda platform: platform.update(references=[{"k" * 65: "x"}]),
+            "'kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk' is no name",
+        ),
+        (lambda platform: platform.update(references=[{"": "x"}]), "'' is no name"),
+        (
+            lambda platform: platform.update(references=[{"kernel": "x" * 401}]),
+            "kernel: expected text of 1 to 400 characters",
+        ),
+        (lambda platform: platform.update(references=[{}]), "an empty reference would accept anything"),
+        (lambda platform: platform.update(machines=[]), "empty, which no room could meet"),
     ],
 )
-def test_rule_34_what_is_not_understood_is_refused(change):
-    with pytest.raises(Malformed):
+def test_rule_34_what_is_not_understood_is_refused(change, why):
+    with pytest.raises(Malformed, match=why):
         parsed(change)
 
 

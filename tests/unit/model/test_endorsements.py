@@ -23,18 +23,21 @@ def test_rule_04_a_missing_part_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        {},
-        {"parts": []},
-        {"parts": {"CRL": "eA=="}},
-        {"parts": {"crl": "eA"}},
-        {"parts": {"crl": 1}},
-        {"parts": {}, "more": 1},
-        {"parts": {f"part-{index}": "" for index in range(endorsements.MAX_PARTS + 1)}},
+        ({}, "key 'parts' is missing"),
+        ({"parts": []}, "parts: expected an object"),
+        ({"parts": {"CRL": "eA=="}}, "'CRL' is no part's name"),
+        ({"parts": {"crl": "eA"}}, "crl: expected base64"),
+        ({"parts": {"crl": 1}}, "crl: expected base64 of at most"),
+        ({"parts": {}, "more": 1}, "unknown key 'more'"),
+        (
+            {"parts": {f"part-{index}": "" for index in range(endorsements.MAX_PARTS + 1)}},
+            "513 parts, expected 0 to 512",
+        ),
     ],
     ids=str,
 )
-def test_rule_34_anything_else_is_malformed(bad):
-    with pytest.raises(Malformed):
+def test_rule_34_anything_else_is_malformed(bad, why):
+    with pytest.raises(Malformed, match=why):
         endorsements.parse(canonical.dumps(bad))

@@ -1,0 +1,446 @@
+"""Keys, certificates, revocation lists and OCSP answers: each refusal of their readers, by its words."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509 as library
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.x509 import ocsp as library_ocsp
+
+from strongroom.crypto import certificates, crl, der, ocsp, public_key, tls, vek, x509
+from strongroom.encoding.reader import Reader
+from strongroom.errors import Malformed, Refused
+from strongroom_testing import certificate_maker as maker
+from strongroom_testing import fake_amd
+
+NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+DATES = {"begins": NOW - DAY, "ends": NOW + DAY}
+DER, SPKI = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+
+
+@pytest.fixture(scope="module")
+def p256():
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture(scope="module")
+def rsa2048():
+    return rsa.generate_private_key(65537, 2048)
+
+
+def public(key) -> public_key.PublicKey:
+    return public_key.PublicKey(key.public_key())
+
+
+def raw(key, message, over, size):
+    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(over)))
+    return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+
+
+def test_ecdsa_signatures_are_of_the_curves_length_and_hash(p256, rsa2048):
+    key = public(p256)
+    good = raw(p256, b"message", hashes.SHA256(), 32)
+    key.verify_ecdsa(good, b"message")
+    for bad in (b"", good[:-1], good + b"\0", b"\0" + good):
+        with pytest.raises(Refused, match=f"ECDSA signature of {len(bad)} bytes, not 64"):
+            key.verify_ecdsa(bad, b"message")
+    with pytest.raises(Refused, match="signature does not verify"):
+        key.verify_ecdsa(raw(p256, b"message", hashes.SHA384(), 32), b"message")
+    with pytest.raises(Refused, match="r or s is not between 1 and the order"):
+        key.verify_ecdsa(bytes(32) + good[32:], b"message")
+    with pytest.raises(Refused, match="r or s is not between 1 and the order"):
+        key.verify_ecdsa(good[:32] + public_key.P256_ORDER.to_bytes(32, "big"), b"message")
+    with pytest.raises(Refused, match="the key is rsa, the signature ECDSA") as refused:
+        public(rsa2048).verify_ecdsa(good, b"message")
+    assert refused.value.code == "wrong-key"
+    p384, p521 = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP521R1())
+    public(p384).verify_ecdsa(raw(p384, b"message", hashes.SHA384(), 48), b"message")
+    with pytest.raises(Refused, match="the key is secp521r1, the signature ECDSA P-256 or P-384"):
+        public(p521).verify_ecdsa(raw(p521, b"message", hashes.SHA384(), 66), b"message")
+
+
+def test_a_certificates_scheme_is_one_of_its_issuers_kind_of_key(p256, rsa2048):
+    by_p256 = library.load_der_x509_certificate(
+        maker.issue(maker.Request(subject="a", key=p256, **DATES), "a", p256)
+    )
+    public(p256).verify_signed(by_p256, by_p256.tbs_certificate_bytes)
+    with pytest.raises(InvalidSignature):
+        public(rsa2048).verify_signed(by_p256, by_p256.tbs_certificate_bytes)
+    with pytest.raises(InvalidSignature):
+        public(p256).verify_signed(by_p256, by_p256.tbs_certificate_bytes + b"x")
+    by_rsa = library.load_der_x509_certificate(
+        maker.issue(maker.Request(subject="a", key=p256, **DATES), "a", rsa2048)  # type: ignore[arg-type]
+    )
+    public(rsa2048).verify_signed(by_rsa, by_rsa.tbs_certificate_bytes)
+    with pytest.raises(InvalidSignature):
+        public(p256).verify_signed(by_rsa, by_rsa.tbs_certificate_bytes)
+
+
+def test_keys_are_made_of_points_and_numbers_that_are_keys(p256):
+    numbers = p256.public_key().public_numbers()
+    x, y = numbers.x.to_bytes(32, "big"), numbers.y.to_bytes(32, "big")
+    assert public_key.key_of_point("secp256r1", x, y).spki == public(p256).spki
+    for kind, first, second in (
+        ("secp256r1", x + b"\0", y),
+        ("secp256r1", x, y[:-1]),
+        ("secp521r1", x, y),
+        ("secp384r1", x, y),
+        ("secp256r1", x, bytes(32)),
+    ):
+        with pytest.raises(Malformed, match=f"not a point of {kind}"):
+            public_key.key_of_point(kind, first, second)
+    for modulus, exponent in ((0, 65537), (3, 3), ((1 << 2047) + 1, 2), ((1 << 2047) + 1, 1)):
+        with pytest.raises(Malformed, match="not an RSA key"):
+            public_key.key_of_modulus(modulus, exponent)
+
+
+def test_public_keys_have_one_form_and_bounds(p256, monkeypatch):
+    spki = public(p256).spki
+    assert public_key.key_of_spki(spki).spki == spki
+    edwards = ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(DER, SPKI)
+    for bad, why in (
+        (b"\0" * (public_key.MAX_SPKI + 1), "public key: too large"),
+        (b"\0" * public_key.MAX_SPKI, "not a SubjectPublicKeyInfo in DER"),
+        (spki + b"\0", "not a SubjectPublicKeyInfo in DER"),
+        (edwards, "neither ECDSA nor RSA"),
+    ):
+        with pytest.raises(Malformed, match=why):
+            public_key.key_of_spki(bad)
+
+
+class Loose:
+    """What a library returns that reads more than DER: it would write the thing otherwise."""
+
+    def public_bytes(self, _encoding):
+        return b"other"
+
+
+def test_what_a_library_would_write_otherwise_is_refused(monkeypatch):
+    """The library of today reads DER alone, so that a looser one stands in for it."""
+    monkeypatch.setattr(x509.x509, "load_der_x509_certificate", lambda _: Loose())
+    with pytest.raises(Malformed, match="certificate: not in the one DER form"):
+        x509.parse(b"der")
+    monkeypatch.setattr(crl.library_x509, "load_der_x509_crl", lambda _: Loose())
+    with pytest.raises(Malformed, match="revocation list: not in the one DER form"):
+        crl.parse(b"der")
+    monkeypatch.setattr(ocsp.ocsp, "load_der_ocsp_response", lambda _: Loose())
+    with pytest.raises(Malformed, match="OCSP answer: not in the one DER form"):
+        ocsp.parse(b"der")
+
+
+def test_a_path_of_authorities_has_one_to_so_many(p256):
+    root = maker.issue(maker.Request(subject="a", key=p256, ca=True, **DATES), "a", p256)
+    roots = frozenset({"sha256:" + hashlib.sha256(root).hexdigest()})
+    assert x509.verify_ca_path((root,), roots=roots, now=NOW).root.der == root
+    with pytest.raises(Malformed, match="certificates: 0, expected 1 to"):
+        x509.verify_ca_path((), roots=roots, now=NOW)
+    with pytest.raises(Malformed, match=f"certificates: {x509.MAX_PATH + 1}, expected 1 to"):
+        x509.verify_ca_path((root,) * (x509.MAX_PATH + 1), roots=roots, now=NOW)
+
+
+def test_an_authority_on_a_path_of_authorities_must_be_sound(p256):
+    """`_sound` is asked for the authority itself too: an extension that nobody understands is refused."""
+    middle = maker.new_key()
+    root = maker.issue(maker.Request(subject="a", key=p256, ca=True, **DATES), "a", p256)
+    roots = frozenset({"sha256:" + hashlib.sha256(root).hexdigest()})
+    builder = (
+        library.CertificateBuilder()
+        .subject_name(library.Name([library.NameAttribute(library.NameOID.COMMON_NAME, "b")]))
+        .issuer_name(library.load_der_x509_certificate(root).subject)
+        .public_key(middle.public_key())
+        .serial_number(7)
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + DAY)
+        .add_extension(library.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(library.KeyUsage(*(False,) * 5, True, True, False, False), critical=True)
+    )
+    good = builder.sign(p256, hashes.SHA256()).public_bytes(DER)
+    assert x509.verify_ca_path((good, root), roots=roots, now=NOW).leaf.der == good
+    strange = library.UnrecognizedExtension(library.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+    bad = builder.add_extension(strange, critical=True).sign(p256, hashes.SHA256()).public_bytes(DER)
+    with pytest.raises(Refused, match="critical extension"):
+        x509.verify_ca_path((bad, root), roots=roots, now=NOW)
+
+
+def test_der_of_another_tag_or_length_is_refused():
+    assert der.expect(Reader(b"\x30\x00", "x"), der.SEQUENCE) == (b"", b"\x30\x00")
+    with pytest.raises(Malformed, match="DER: expected tag 0x31, got 0x30"):
+        der.expect(Reader(b"\x30\x00", "x"), der.SET)
+    for data, why in (
+        (b"\x30", "cut short"),
+        (b"\x30\x01", "cut short"),
+        (b"\x30\x81\x80" + bytes(127), "cut short"),
+        (b"\x1f\x01\x00", "a long tag has no place here"),
+        (b"\x30\x80", "indefinite, oversized or cut length"),
+        (b"\x30\x85\0\0\0\0\1\0", "indefinite, oversized or cut length"),
+        (b"\x30\x82\x01", "indefinite, oversized or cut length"),
+        (b"\x30\x81\x7f" + bytes(127), "length is not in its shortest form"),
+        (b"\x30\x82\x00\xff" + bytes(255), "length is not in its shortest form"),
+    ):
+        with pytest.raises(Malformed, match=why):
+            der.elements(data)
+    for data, why in (
+        (b"\x1f\x01\x00", "a long tag has no place here"),
+        (b"\x30\x80", "indefinite or oversized length"),
+        (b"\x30\x85\0\0\0\0\1\0", "indefinite or oversized length"),
+        (b"\x30\x81\x7f" + bytes(127), "length is not in its shortest form"),
+        (b"\x30\x82\x00\xff" + bytes(255), "length is not in its shortest form"),
+        (b"\x30\x01", "x: 1 bytes wanted"),
+    ):
+        with pytest.raises(Malformed, match=why):
+            der.read(Reader(data, "x"))
+    for size in (0x7F, 0x80, 0xFF, 0x100, 0xFFFF, 0x10000):
+        whole = der.wrap(der.SEQUENCE, bytes(size))
+        assert der.elements(whole) == [(der.SEQUENCE, bytes(size), whole)]
+        assert der.read(Reader(whole, "x")) == (der.SEQUENCE, bytes(size), whole)
+
+
+# Certificate requests and authorities
+
+
+def request(*common: str, key=None) -> bytes:
+    name = library.Name([library.NameAttribute(library.NameOID.COMMON_NAME, one) for one in common])
+    builder = library.CertificateSigningRequestBuilder().subject_name(name)
+    return builder.sign(key or maker.new_key(), hashes.SHA256()).public_bytes(DER)
+
+
+def test_a_request_has_at_most_one_common_name():
+    assert certificates.read_request(request()).common_name == ""
+    assert certificates.read_request(request("a")).common_name == "a"
+    with pytest.raises(Malformed, match="more than one common name"):
+        certificates.read_request(request("a", "b"))
+    with pytest.raises(Malformed, match="not PKCS#10 DER"):
+        certificates.read_request(b"junk")
+    forged = bytearray(request("a"))
+    forged[forged.index(b"\x0c\x01a") + 2] ^= 1
+    with pytest.raises(Malformed, match="not signed by its own key"):
+        certificates.read_request(bytes(forged))
+
+
+def test_a_signer_is_of_its_key_and_its_certificate():
+    key = tls.generate()
+    own = certificates.make_authority(key, name="a", now=NOW, random=secrets.token_bytes)
+    assert certificates.Signer(key, own).der == own
+    with pytest.raises(Malformed, match=r"certificate: not X.509 DER"):
+        certificates.Signer(key, b"junk")
+    with pytest.raises(Malformed, match="its certificate is not of its key"):
+        certificates.Signer(tls.generate(), own)
+    with pytest.raises(Malformed, match="unknown kind of public key"):
+        certificates._spki(object())
+
+
+# Revocation lists
+
+CA = maker.new_key()
+
+
+def authority(**changes) -> x509.Certificate:
+    return x509.parse(
+        maker.issue(maker.Request(**{"subject": "CA", "key": CA, "ca": True, **DATES, **changes}), "CA", CA)
+    )
+
+
+def revocations(*, extension=None, over=None, number=True) -> bytes:
+    builder = (
+        library.CertificateRevocationListBuilder()
+        .issuer_name(library.load_der_x509_certificate(authority().der).subject)
+        .last_update(NOW - DAY)
+        .next_update(NOW + DAY)
+    )
+    if number:
+        builder = builder.add_extension(library.CRLNumber(3), critical=False)
+    if extension is not None:
+        builder = builder.add_extension(extension, critical=True)
+    return builder.sign(CA, over or hashes.SHA384()).public_bytes(DER)
+
+
+def test_lists_are_refused_by_what_is_wrong():
+    good = revocations()
+    crl.check_issued(crl.parse(good), authority())
+    strange = library.UnrecognizedExtension(library.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+    # The algorithm that the signed part names, changed to SHA-256: the one outside says SHA-384.
+    sha384, sha256 = bytes.fromhex("2a8648ce3d040303"), bytes.fromhex("2a8648ce3d040302")
+    for bad, why in (
+        (bytes(crl.MAX_BYTES + 1), "bytes, at most 1048576 allowed"),
+        (bytes(crl.MAX_BYTES), "not a CRL in DER"),
+        (good + b"\0", "not a CRL in DER"),
+        (revocations(extension=strange), "critical extension 1.2.3.4 is not understood"),
+        (revocations(number=False), "without its number"),
+        (good.replace(sha384, sha256, 1), "another algorithm than it says|not a CRL in DER"),
+    ):
+        with pytest.raises(Malformed, match=why):
+            crl.parse(bad)
+
+
+def test_lists_count_by_who_signed_them_and_how():
+    parsed = crl.parse(revocations())
+    with pytest.raises(Refused, match="not issued by"):
+        crl.check_issued(parsed, authority(subject="other"))
+    with pytest.raises(Refused, match="its key may not sign revocation lists"):
+        crl.check_issued(parsed, authority(ca=False))
+    with pytest.raises(Refused, match="signature does not verify"):
+        crl.check_issued(parsed, authority(key=maker.new_key()))
+    with pytest.raises(Refused, match="not signed with SHA-2"):
+        crl.check_issued(crl.parse(revocations(over=hashes.SHA3_256())), authority())
+
+
+# OCSP answers
+
+LEAF = maker.issue(maker.Request(subject="chip", key=maker.new_key(), **DATES), "CA", CA)
+
+
+def answer(*, identity=None, certificates_=(), critical=False) -> bytes:
+    issuer = library.load_der_x509_certificate(authority().der)
+    builder = (
+        library_ocsp.OCSPResponseBuilder()
+        .add_response(
+            cert=library.load_der_x509_certificate(LEAF),
+            issuer=issuer,
+            algorithm=identity or hashes.SHA256(),
+            cert_status=library_ocsp.OCSPCertStatus.GOOD,
+            this_update=NOW - DAY,
+            next_update=NOW + DAY,
+            revocation_time=None,
+            revocation_reason=None,
+        )
+        .responder_id(library_ocsp.OCSPResponderEncoding.HASH, issuer)
+    )
+    if certificates_:
+        builder = builder.certificates(certificates_)
+    if critical:
+        strange = library.UnrecognizedExtension(library.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+        builder = builder.add_extension(strange, critical=True)
+    return builder.sign(CA, hashes.SHA384()).public_bytes(DER)
+
+
+def judge(data: bytes) -> None:
+    root = authority()
+    ocsp.check_good(ocsp.parse(data), x509.parse(LEAF), (root,), roots=frozenset({root.digest}), now=NOW)
+
+
+def test_answers_are_refused_by_what_is_wrong():
+    good = answer()
+    judge(good)
+    other = [library.load_der_x509_certificate(authority().der) for _ in range(5)]
+    signature = library_ocsp.load_der_ocsp_response(good).signature
+    spare = good.replace(b"\x00" + signature, b"\x01" + signature)
+    assert spare != good
+    down = library_ocsp.OCSPResponseBuilder.build_unsuccessful(
+        library_ocsp.OCSPResponseStatus.TRY_LATER
+    ).public_bytes(DER)
+    for bad, why in (
+        (bytes(ocsp.MAX_BYTES + 1), "bytes, at most 16384 allowed"),
+        (spare, "its signature is not whole bytes|not one in DER"),
+        (answer(certificates_=other), "expected one, about one certificate"),
+        (answer(critical=True), "a critical extension is not understood"),
+        (down, "the responder says try_later"),
+    ):
+        with pytest.raises(Malformed, match=why):
+            ocsp.parse(bad)
+
+
+def test_an_answer_names_its_certificate_by_a_known_hash():
+    with pytest.raises(Refused, match="names the certificate by sha224") as refused:
+        judge(answer(identity=hashes.SHA224()))
+    assert refused.value.code == "wrong-answer"
+    judge(answer(identity=hashes.SHA1()))  # noqa: S303 - of the identity alone
+
+
+# AMD's certificates of endorsement keys
+
+
+@pytest.fixture(scope="module")
+def chip():
+    return fake_amd.FakeAmd(now=NOW)
+
+
+def rebuilt(whole: bytes, index: int, element: bytes) -> bytes:
+    """A VEK certificate with one element of its signed part replaced; its signature then means nothing."""
+    ((_, top, _),) = der.elements(whole)
+    body, algorithm, signature = (one[2] for one in der.elements(top))
+    members = [one[2] for one in der.elements(der.elements(body)[0][1])]
+    members[index] = element
+    return der.wrap(der.SEQUENCE, der.wrap(der.SEQUENCE, *members), algorithm, signature)
+
+
+def test_vek_certificates_are_refused_by_what_is_wrong(chip):
+    good = chip.endorsements().parts["vek"]
+    vek.parse(good)
+    time = b"\x17\x0d261124120000Z"
+    spki = public(ec.generate_private_key(ec.SECP256R1())).spki
+
+    def extensions(count):
+        one = [
+            der.wrap(
+                der.SEQUENCE,
+                der.wrap(der.OBJECT_IDENTIFIER, bytes([0x2A, number])),
+                der.wrap(der.OCTET_STRING, b""),
+            )
+            for number in range(count)
+        ]
+        return der.wrap(der.CONTEXT | der.CONSTRUCTED | 3, der.wrap(der.SEQUENCE, *one))
+
+    name = lambda *members: der.wrap(der.SEQUENCE, *members)  # noqa: E731
+    member = der.wrap(der.SET, der.wrap(der.SEQUENCE, b"\x06\x03\x55\x04\x03", b"\x0c\x01a"))
+    period = lambda *times: der.wrap(der.SEQUENCE, *times)  # noqa: E731
+    for bad, why in (
+        (bytes(vek.MAX_BYTES + 1), "bytes, at most 4096 allowed"),
+        (rebuilt(good, 0, b"\xa0\x03\x02\x01\x01"), "not X.509 version 3"),
+        (rebuilt(good, 4, period(time)), "a period that is not two times"),
+        (rebuilt(good, 4, period(time, time, time)), "a period that is not two times"),
+        (rebuilt(good, 4, period(time, b"\x17\x0d261324120000Z")), "a time that never is"),
+        (rebuilt(good, 4, period(time, b"\x17\x0b2611241200Z")), "a time in another form"),
+        (rebuilt(good, 4, period(time, b"\x17\x0d261124120000z")), "a time in another form"),
+        (rebuilt(good, 4, period(time, b"\x16\x0d261124120000Z")), "a time in another form"),
+        (rebuilt(good, 4, period(time, b"\x17\x0d26112412000\xb2Z")), "a time that is none"),
+        (rebuilt(good, 5, name()), "not one common name"),
+        (rebuilt(good, 5, name(member, member)), "not one common name"),
+        (rebuilt(good, 5, name(der.wrap(der.SET, b"\x30\x00"))), "a member that is no type and value"),
+        (rebuilt(good, 6, spki), "a key of kind secp256r1, expected P-384"),
+        (rebuilt(good, 7, extensions(25)), "more than 24 extensions"),
+    ):
+        with pytest.raises(Malformed, match=why):
+            vek.parse(bad)
+    assert vek.parse(rebuilt(good, 7, extensions(24))).extensions == {}
+    assert vek.parse(rebuilt(good, 4, period(b"\x17\x0d500101000000Z", time))).not_before.year == 1950
+    assert vek.parse(rebuilt(good, 4, period(b"\x17\x0d491231235959Z", time))).not_before.year == 2049
+    late = b"\x18\x0f20501231235959Z"
+    assert vek.parse(rebuilt(good, 4, period(time, late))).not_after.year == 2050
+
+
+def test_an_amd_authority_has_amds_form(chip, p256, rsa2048):
+    middle, root = (x509.parse(one) for one in x509.split(chip.endorsements().parts["issuers"]))
+    vek.check_authority(middle)
+    vek.check_authority(root)
+    for key in (p256, rsa2048):
+        small = x509.parse(maker.issue(maker.Request(subject="a", key=key, ca=True, **DATES), "a", CA))
+        with pytest.raises(Refused, match="its key is not RSA of 4096 bits"):
+            vek.check_authority(small)
+    with pytest.raises(Refused, match="not signed with RSASSA-PSS and SHA-384"):
+        vek.check_authority(replace(middle, hash="sha256"))
+    unpadded = x509.parse(
+        x509.split(chip.endorsements(fault=fake_amd.Fault.ISSUER_SIGNED_WITHOUT_PSS).parts["issuers"])[0]
+    )
+    with pytest.raises(Refused, match="not signed with RSASSA-PSS and SHA-384"):
+        vek.check_authority(unpadded)
+
+
+def test_rsa_signatures_are_of_the_scheme_and_hash_that_was_asked(rsa2048):
+    key = public(rsa2048)
+    pss = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
+    signature = rsa2048.sign(b"message", pss, hashes.SHA384())
+    key.verify_rsa(signature, b"message", hash="sha384", pss=True)
+    for asked in ({"hash": "sha384"}, {"hash": "sha256", "pss": True}):
+        with pytest.raises(Refused, match="signature does not verify"):
+            key.verify_rsa(signature, b"message", **asked)
+    with pytest.raises(Refused, match="not as long as the modulus"):
+        key.verify_rsa(signature + b"\0", b"message", hash="sha384", pss=True)

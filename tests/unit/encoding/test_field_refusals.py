@@ -1,0 +1,182 @@
+"""Each getter of a document's fields: what it gives, and by which words it refuses."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from strongroom.encoding import cbor, cbor_writer, dsse, fields, tpm2
+from strongroom.encoding.reader import Reader
+from strongroom.errors import Malformed
+
+DIGEST = "sha256:" + "0a" * 32
+
+
+def source(value):
+    return fields.Fields({"a": value}, "x")
+
+
+@pytest.mark.parametrize(
+    ("ask", "value", "why"),
+    [
+        (lambda one: one.text("a"), 1, "text of 1 to 4096 characters"),
+        (lambda one: one.text("a"), "", "text of 1 to 4096 characters"),
+        (lambda one: one.text("a"), "a" * 4097, "text of 1 to 4096 characters"),
+        (lambda one: one.text("a"), "a\0b", "text without NUL"),
+        (lambda one: one.text("a", pattern=re.compile("b")), "bb", "text that matches b"),
+        (lambda one: one.digest("a"), DIGEST.upper(), "text that matches sha256"),
+        (lambda one: one.digest("a"), DIGEST + "\n", "text of 1 to 71 characters"),
+        (lambda one: one.digest_or_null("a"), "", "text of 1 to 71 characters"),
+        (lambda one: one.integer("a", low=1, high=2), 0, "an integer from 1 to 2"),
+        (lambda one: one.integer("a", low=1, high=2), 3, "an integer from 1 to 2"),
+        (lambda one: one.integer("a", low=1, high=2), True, "an integer from 1 to 2"),
+        (lambda one: one.integer("a", low=1, high=2), "1", "an integer from 1 to 2"),
+        (lambda one: one.boolean("a"), 1, "true or false"),
+        (lambda one: one.boolean("a"), None, "true or false"),
+        (lambda one: one.data("a", max_bytes=3), "AAAAAAAA", "base64 of at most 3 bytes"),
+        (lambda one: one.data("a", max_bytes=2), "AAAA", "canonical base64"),
+        (lambda one: one.data("a", max_bytes=3), b"AAAA", "base64 of at most 3 bytes"),
+        (lambda one: one.data("a", max_bytes=3, exactly=2), "AAAA", "2 bytes in base64"),
+        (lambda one: one.data_or_null("a", max_bytes=3), "A", "a: expected base64"),
+        (lambda one: one.time("a"), "2026-11-24T12:00:00", "text that matches"),
+        (lambda one: one.time("a"), "2026-11-24T24:00:01Z", "a real date and time"),
+        (lambda one: one.items("a", max_items=1), [1, 2], "a list of at most 1"),
+        (lambda one: one.items("a", max_items=1), {}, "a list of at most 1"),
+        (lambda one: one.items_or_null("a", max_items=1), "", "a list of at most 1"),
+        (lambda one: one.texts("a", max_items=2), ["b", 1], r"a\[1\].item: expected text of 1"),
+        (lambda one: one.text_map("a", max_items=1), [], "an object of at most 1 entries"),
+        (lambda one: one.text_map("a", max_items=1), {"b": "", "c": ""}, "an object of at most 1 entries"),
+        (lambda one: one.text_map("a", max_items=1), {"": ""}, "short, non-empty entry names"),
+        (lambda one: one.text_map("a", max_items=1), {"b" * 257: ""}, "short, non-empty entry names"),
+        (lambda one: one.text_map("a", max_items=1), {"b\0": ""}, "short, non-empty entry names"),
+        (lambda one: one.text_map("a", max_items=1), {"b": 1}, "text of at most 4096 characters in each"),
+        (
+            lambda one: one.text_map("a", max_items=1, max_length=1),
+            {"b": "cc"},
+            "at most 1 characters in each",
+        ),
+        (lambda one: one.text_map("a", max_items=1), {"b": "\0"}, "text of at most 4096 characters in each"),
+        (lambda one: one.text_map_of(("a",), max_length=1), "bb", "text of at most 1 characters"),
+        (lambda one: one.text_map_of(("a",), max_length=1), 1, "text of at most 1 characters"),
+        (lambda one: one.text_map_of(("a", "b"), max_length=1), "c", "key 'b' is missing"),
+        (lambda one: one.raw_object("a"), [], "a: expected an object"),
+        (lambda one: one.object("a"), None, "x.a: expected an object"),
+        (lambda one: one.object_or_null("a"), [], "x.a: expected an object"),
+        (lambda one: one.objects("a", max_items=1), [1], r"x.a\[0\]: expected an object"),
+        (lambda one: one.constant("a", "b"), "c", "a: expected 'b'"),
+        (lambda one: one.value("b"), 1, "key 'b' is missing"),
+        (lambda one: one.done(), 1, "unknown key 'a'"),
+    ],
+)
+def test_each_getter_refuses_by_name(ask, value, why):
+    with pytest.raises(Malformed, match=why):
+        ask(source(value))
+
+
+@pytest.mark.parametrize(
+    ("ask", "value", "got"),
+    [
+        (lambda one: one.text("a"), "a" * 4096, "a" * 4096),
+        (lambda one: one.name("a"), "a" * 64, "a" * 64),
+        (lambda one: one.digest_or_null("a"), None, None),
+        (lambda one: one.digest_or_null("a"), DIGEST, DIGEST),
+        (lambda one: one.integer("a", low=1, high=2), 1, 1),
+        (lambda one: one.integer("a", low=1, high=2), 2, 2),
+        (lambda one: one.boolean("a"), False, False),
+        (lambda one: one.data("a", max_bytes=3), "AAAA", b"\0\0\0"),
+        (lambda one: one.data("a", max_bytes=0), "", b""),
+        (lambda one: one.data_or_null("a", max_bytes=3), None, None),
+        (lambda one: one.data_or_null("a", max_bytes=3), "AAAA", b"\0\0\0"),
+        (lambda one: one.time("a"), "2026-11-24T12:00:00Z", datetime(2026, 11, 24, 12, tzinfo=UTC)),
+        (lambda one: one.items("a", max_items=1), [1], [1]),
+        (lambda one: one.items_or_null("a", max_items=1), None, None),
+        (lambda one: one.items_or_null("a", max_items=1), [1], [1]),
+        (lambda one: one.texts("a", max_items=2), ["b", "b"], ("b", "b")),
+        (lambda one: one.text_map("a", max_items=1), {"b" * 256: ""}, {"b" * 256: ""}),
+        (lambda one: one.text_map("a", max_items=1, max_length=1), {"b": "c"}, {"b": "c"}),
+        (lambda one: one.text_map_of(("a",), max_length=1), "", {"a": ""}),
+        (lambda one: one.text_map_of(("a",), max_length=1), "b", {"a": "b"}),
+        (lambda one: one.raw_object("a"), {}, {}),
+        (lambda one: one.object_or_null("a"), None, None),
+        (lambda one: one.names(), 1, ("a",)),
+        (lambda one: one.constant("a", "b"), "b", None),
+    ],
+)
+def test_each_getter_gives_and_consumes(ask, value, got):
+    one = source(value)
+    assert ask(one) == got
+    if got != ("a",):
+        one.done()
+
+
+def test_times_are_written_as_they_are_read():
+    text = "2026-11-24T12:34:56Z"
+    assert fields.format_time(source(text).time("a")) == text
+
+
+ENVELOPE = dsse.Envelope(
+    payload_type="a/b", payload=b"12345", signatures=(dsse.Signature(keyid="k", sig=b"s"),)
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"keyid":"k"', '"keyid":"k","x":1', "unknown key 'x'"),
+        ('"payload":', '"x":1,"payload":', "unknown key 'x'"),
+        ('"keyid":"k"', '"keyid":""', "keyid: expected text of 1 to 200"),
+        ('"keyid":"k"', '"keyid":"' + "k" * 201 + '"', "keyid: expected text of 1 to 200"),
+        ('"sig":"cw=="', '"sig":"' + "A" * 10928 + '"', "sig: expected base64 of at most 8192"),
+        (
+            '"signatures":[',
+            '"signatures":[' + '{"keyid":"k","sig":"cw=="},' * dsse.MAX_SIGNATURES,
+            "a list of at most",
+        ),
+        ("a/b", "a/c", "payloadType: expected a/b, got 'a/c'"),
+        ("MTIzNDU=", "MTIzNDU2", "payload: expected canonical base64"),
+        ("MTIzNDU=", "MTIzNDU2Nzg5", "payload: expected base64 of at most 5"),
+        ("{", " " * 100_000 + "{", "bytes, at most"),
+    ],
+)
+def test_envelopes_are_refused_by_what_is_wrong(old, new, why):
+    text = ENVELOPE.encode().decode()
+    assert dsse.parse(text.encode(), payload_type="a/b", max_payload=5) == ENVELOPE
+    with pytest.raises(Malformed, match=why):
+        dsse.parse(text.replace(old, new, 1).encode(), payload_type="a/b", max_payload=5)
+
+
+def test_a_cbor_map_knows_true_from_one():
+    assert cbor.Map({1: True}, "x").boolean(1)
+    assert not cbor.Map({1: False}, "x").boolean(1)
+    for value in (1, 0, None, b""):
+        with pytest.raises(Malformed, match=r"x.1: expected true or false"):
+            cbor.Map({1: value}, "x").boolean(1)
+
+
+def test_cbor_is_written_in_its_shortest_form():
+    for count, head in ((23, "17"), (24, "1818"), (255, "18ff"), (256, "190100"), (65_536, "1a00010000")):
+        assert cbor_writer.dumps(count).hex() == head
+    assert cbor_writer.dumps((1 << 64) - 1).hex() == "1b" + "ff" * 8
+    assert cbor_writer.dumps({10: 1, "a": 2, 2: 3}).hex() == "a302030a01616102"
+
+
+def handles(capability, *values, more=0, count=None):
+    data = bytes([more]) + capability.to_bytes(4, "big")
+    data += (len(values) if count is None else count).to_bytes(4, "big")
+    return Reader(data + b"".join(value.to_bytes(4, "big") for value in values), "TPM response")
+
+
+def test_a_tpms_handles():
+    assert tpm2.read_handles(handles(1, 7, 9, more=1)) == frozenset({7, 9})
+    assert len(tpm2.read_handles(handles(1, *range(128)))) == 128
+    for reader, why in (
+        (handles(2, 7), "told of another capability than asked"),
+        (handles(1, *range(129)), "129 handles, at most 128 asked for"),
+        (handles(1, count=1 << 31), "handles, at most 128 asked for"),
+        (handles(1, 7, count=2), "4 bytes wanted"),
+        (handles(1, 7, 9, count=1), "4 trailing bytes"),
+    ):
+        with pytest.raises(Malformed, match=why):
+            tpm2.read_handles(reader)

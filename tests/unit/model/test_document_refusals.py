@@ -1,0 +1,255 @@
+"""Documents between parties, rooms and brokers: each thing that is refused, by what refuses it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from strongroom.errors import Malformed
+from strongroom.model import identity, manifest, messages, party, receipt, record, verdict
+from tests import samples
+
+
+def changed(data, path, value):
+    """The document `data` with `value` at `path`."""
+    top = json.loads(data)
+    inner = top
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    return json.dumps(top).encode()
+
+
+IMAGE = manifest.ImageSettings(
+    source=samples.DIGEST,
+    entrypoint=("/bin/run",),
+    command=("-x",),
+    environment={"A": "b", "EMPTY": ""},
+    working_directory="/",
+    uid=1000,
+    gid=1000,
+    groups=(4, 27),
+)
+MANIFEST = manifest.encode(
+    manifest.Manifest(
+        raw=b"",
+        kind="image",
+        name="program",
+        owner=samples.DIGEST,
+        cipher="aes-xts-plain64",
+        data_bytes=8192,
+        hash_offset=8192,
+        disk_bytes=16384,
+        root_hash=samples.DIGEST,
+        salt=b"s" * 32,
+        image=IMAGE,
+    )
+)
+SIZES = "sizes must be multiples of 4096"
+
+
+def test_the_manifest_of_an_image_round_trips():
+    parsed = manifest.parse(MANIFEST)
+    assert parsed.image == IMAGE
+    assert manifest.encode(parsed) == MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        (("format",), "strongroom-manifest/2", "format: expected 'strongroom-"),
+        (("kind",), "disk", "unknown kind or cipher"),
+        (("cipher",), "aes-cbc", "unknown kind or cipher"),
+        (("image",), None, "present exactly when the kind is image"),
+        (("kind",), "dataset", "present exactly when the kind is image"),
+        (("block_bytes",), 512, "block_bytes: expected an integer from 4096 to 4096"),
+        (("data_bytes",), 8193, SIZES),
+        (("disk_bytes",), 16385, SIZES),
+        (("disk_bytes",), 8192, "the hash area must follow the data"),
+        (("hash_offset",), 4096, "the hash area must follow the data"),
+        (("hash_offset",), 12288, "the hash area must follow the data"),
+        (("salt",), "AA" * 200, "salt: expected base64 of at most 256"),
+        (("more",), 1, "unknown key 'more'"),
+        (("image", "more"), 1, "unknown key 'more'"),
+        (("image", "groups"), ["0"], "groups: expected group ids"),
+        (("image", "groups"), [True], "groups: expected group ids"),
+        (("image", "groups"), [-1], "groups: expected group ids"),
+        (("image", "groups"), [1 << 32], "groups: expected group ids"),
+        (("image", "groups"), [1] * 257, "groups: expected a list of at most 256"),
+        (("image", "uid"), -1, "uid: expected an integer from 0"),
+        (("image", "uid"), (1 << 32) - 1, "uid: expected an integer from 0"),
+        (("image", "gid"), (1 << 32) - 1, "gid: expected an integer from 0"),
+        (("image", "entrypoint"), ["a\0b"], "entrypoint: expected texts without NUL"),
+        (("image", "command"), ["a\0b"], "command: expected texts without NUL"),
+        (("image", "command"), [1], "command: expected texts without NUL"),
+        (("image", "command"), ["a" * 65_537], "command: expected texts without NUL"),
+        (("image", "command"), ["a"] * 1025, "command: expected a list of at most 1024"),
+        (("image", "environment"), {"A": "b\0"}, "environment: expected text of at most"),
+        (("image", "working_directory"), "home", "working_directory: expected an absolute path"),
+        (("image", "working_directory"), "", "working_directory: expected text of 1"),
+    ],
+)
+def test_manifests_are_refused_by_what_is_wrong(path, value, why):
+    with pytest.raises(Malformed, match=why):
+        manifest.parse(changed(MANIFEST, path, value))
+
+
+def test_an_image_that_runs_nothing_is_refused():
+    bare = changed(changed(MANIFEST, ("image", "entrypoint"), []), ("image", "command"), [])
+    with pytest.raises(Malformed, match="neither entrypoint nor command"):
+        manifest.parse(bare)
+    for key in ("entrypoint", "command"):
+        assert manifest.parse(changed(MANIFEST, ("image", key), [])).image is not None
+
+
+def test_the_widest_manifest_is_read():
+    widest = changed(MANIFEST, ("image", "groups"), [0, (1 << 32) - 1])
+    widest = changed(widest, ("image", "command"), ["a" * 65_536, ""])
+    widest = changed(widest, ("image", "uid"), (1 << 32) - 2)
+    parsed = manifest.parse(widest)
+    assert parsed.image is not None
+    assert parsed.image.groups == (0, (1 << 32) - 1)
+
+
+PARTY = samples.ALICE.party(samples.broker()).encode()
+URL = "broker.url: expected text that matches"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        (("format",), "strongroom-party/2", "format: expected 'strongroom-party/1'"),
+        (("broker", "url"), "https://127.0.0.1:0", "broker.url: expected https://HOST:PORT"),
+        (("broker", "url"), "https://127.0.0.1:65536", "broker.url: expected https://HOST:PORT"),
+        (("broker", "url"), "https://127.0.0.1:100000", URL),
+        (("broker", "url"), "https://127.0.0.1:1/", URL),
+        (("broker", "url"), "https://[::1:1", URL),
+        (("broker", "url"), "https://" + "a" * 254 + ":1", URL),
+        (("broker", "pin"), "sha256:00", "pin: expected text that matches"),
+        (("broker", "authority"), "", "authority: expected text of 1"),
+        (("broker", "ledger_key"), "AAAA", "ledger_key: expected 32 bytes"),
+        (("broker", "more"), 1, "unknown key 'more'"),
+        (("signing_key",), "AAAA", "signing_key: expected 32 bytes"),
+        (("recipient",), "age1x", "recipient"),
+        (("more",), 1, "unknown key 'more'"),
+    ],
+)
+def test_parties_are_refused_by_what_is_wrong(path, value, why):
+    with pytest.raises(Malformed, match=why):
+        party.parse(changed(PARTY, path, value))
+
+
+def test_ports_and_hosts_of_brokers():
+    for url, host, port in (
+        ("https://broker.example:1", "broker.example", 1),
+        ("https://[::1]:65535", "::1", 65535),
+    ):
+        address = party.parse(changed(PARTY, ("broker", "url"), url)).broker
+        assert address is not None
+        assert (address.host, address.port) == (host, port)
+    loose = replace(samples.broker(), url="http://127.0.0.1:1")
+    with pytest.raises(Malformed, match=r"broker.url: expected https://HOST:PORT"):
+        _ = loose.host
+    with pytest.raises(Malformed, match=r"broker.url: expected https://HOST:PORT"):
+        _ = loose.port
+
+
+def test_a_name_that_no_party_may_have_makes_no_identity():
+    for name in ("", "Alice", "a b", "a" * 65):
+        with pytest.raises(Malformed, match="use lower-case letters") as refused:
+            identity.generate(name)
+        assert refused.value.code == "bad-name"
+
+
+RECEIPT = receipt.Receipt(
+    run="run-" + "0" * 32,
+    contract=samples.DIGEST,
+    signing_key=b"s" * 32,
+    image=receipt.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST),
+    datasets=(receipt.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST),),
+    outputs=(
+        receipt.OutputRecord(
+            path="/out", sealed_digest=samples.DIGEST, sealed_bytes=7, content_digest=samples.DIGEST
+        ),
+    ),
+    outcome=receipt.Outcome.EXITED,
+    exit_status=0,
+    detail="",
+    started=samples.NOW,
+    ended=samples.NOW + timedelta(seconds=3),
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        (("outcome",), "won", "receipt.outcome: unknown"),
+        (("exit_status",), 256, "exit_status: expected an integer from 0 to 255"),
+        (("exit_status",), -1, "exit_status: expected an integer from 0 to 255"),
+        (("detail",), "d" * 1001, "detail: expected text of at most 1000"),
+        (("detail",), None, "detail: expected text of at most 1000"),
+        (("signing_key",), "AAAA", "signing_key: expected 32 bytes"),
+        (("outputs", 0, "sealed_bytes"), -1, "sealed_bytes: expected an integer from 0"),
+        (("outputs", 0, "more"), 1, "unknown key 'more'"),
+        (("image", "more"), 1, "unknown key 'more'"),
+        (("datasets", 0, "more"), 1, "unknown key 'more'"),
+        (("more",), 1, "unknown key 'more'"),
+    ],
+)
+def test_receipts_are_refused_by_what_is_wrong(path, value, why):
+    with pytest.raises(Malformed, match=why):
+        receipt.parse(changed(RECEIPT, path, value))
+
+
+RECORD = record.Record(
+    kind=record.Kind.CONTRACT,
+    time=samples.NOW,
+    broker="alice",
+    contract=samples.DIGEST,
+    run="",
+    body={"id": "flights", "version": 1},
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        (("format",), "strongroom-ledger-entry/0", "format: expected 'strongroom-ledger-entry/"),
+        (("kind",), "gift", "ledger entry.kind: unknown"),
+        (("kind",), "CONTRACT", "ledger entry.kind: unknown"),
+        (("broker",), "Alice", "broker: expected text that matches"),
+        (("contract",), "flights", "contract: expected text that matches"),
+        (("run",), None, "run: expected text of at most 64"),
+        (("run",), "r" * 65, "run: expected text of at most 64"),
+        (("body",), [], "body: expected an object"),
+        (("more",), 1, "unknown key 'more'"),
+    ],
+)
+def test_ledger_entries_are_refused_by_what_is_wrong(path, value, why):
+    with pytest.raises(Malformed, match=why):
+        record.parse(changed(RECORD, path, value))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ({"disks": {"flights": "AA=="}}, "bad manifest digest"),
+        ({"disks": {samples.DIGEST.upper(): "AA=="}}, "bad manifest digest"),
+        ({"disks": {samples.DIGEST: "AA=="}}, "expected 64 bytes in base64"),
+        ({"disks": {}, "more": 1}, "unknown key 'more'"),
+        ({}, "key 'disks' is missing"),
+    ],
+)
+def test_disk_keys_are_refused_by_what_is_wrong(value, why):
+    with pytest.raises(Malformed, match=why):
+        messages.parse_disk_keys(json.dumps(value).encode())
+
+
+@pytest.mark.parametrize("version", [None, 0, 2, "1", True])
+def test_a_verdict_of_another_record_form_is_not_compared(version):
+    with pytest.raises(Malformed, match="its record form is version") as refused:
+        verdict.as_recorded({"checks": [], "claims": None}, {"version": version, "checks": []})
+    assert refused.value.code == "unknown-version"
