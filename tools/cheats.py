@@ -73,7 +73,7 @@ def other_program(stage: Stage) -> str:
     images.archive(images.duckdb(OTHER_SQL), stage.folder / "other.tar")
     stage.strongroom("convert", "other.tar", "--identity", "bob.identity", "--name", "other", "--out", ".")
     write_contract(stage, "other.json", "other.manifest.json")
-    stage.strongroom("contract", "sign", "other.json", "--identity", "bob.identity")
+    stage.strongroom("contract", "sign", "other.json", "--identity", "bob.identity", "--yes")
     return reason(
         stage.strongroom(*stage.room("run-other", contract="other.json", program="other.disk"), fails=3)
     )

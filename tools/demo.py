@@ -179,7 +179,7 @@ def contract(stage: Stage) -> None:
         early = stage.strongroom("contract", "check", "contract.json", fails=3)
         say("before: " + early.stderr.strip().splitlines()[-1].removeprefix("hint: ").split(";")[0])
         for name in ("alice", "bob"):
-            stage.strongroom("contract", "sign", "contract.json", "--identity", f"{name}.identity")
+            stage.strongroom("contract", "sign", "contract.json", "--identity", f"{name}.identity", "--yes")
         stage.strongroom("contract", "check", "contract.json")
         stage.strongroom("broker", "admit", "broker", "contract.json")
         say("signed by alice and bob: it would run now")

@@ -53,7 +53,6 @@ LISTED = {
         "{MANIFESTS}/{serial}.json",
     },
     "cli/identity.py": {"{name}.identity", "{name}.party.json"},
-    "cli/broker.py": {"{owner.name}.party.json"},
     # Hidden while they are written; no name begins with a dot.
     "node/inbox.py": {"folder / name", ".{self._target.name}.part"},
     "seal/newfile.py": {".{path.name}.{os.getpid()}.part"},

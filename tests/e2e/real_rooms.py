@@ -131,7 +131,7 @@ class World:
             "--memory-mib", 256, *(options if "--output" in options else ("--output", "/out=bob", *options)),
         )  # fmt: skip
         for name in ("alice", "bob"):
-            strongroom("contract", "sign", made, "-i", self.path(f"{name}.identity"))
+            strongroom("contract", "sign", made, "-i", self.path(f"{name}.identity"), "--yes")
         return made
 
     def run(

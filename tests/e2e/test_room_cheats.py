@@ -221,7 +221,7 @@ def test_another_contract_signed_by_nobody_who_matters(world):
         "--argument", "-c", "--argument", "cat /data/flights/table.csv > /out/x", "--simulated", OFF,
         "--memory-mib", 256, "--output", "/out=mallory", "--threshold", 1,
     )  # fmt: skip
-    strongroom("contract", "sign", made, "-i", world.path("mallory.identity"))
+    strongroom("contract", "sign", made, "-i", world.path("mallory.identity"), "--yes")
     ran = world.run(made)
     assert ran.code == 3
     assert "program-started" not in ran.phases
@@ -252,7 +252,7 @@ def test_the_guard_may_be_off_only_where_the_contract_says_so(world):
         "--simulated", *options, "--output", "/out=bob", "--runs", 2,
     )  # fmt: skip
     for name in ("alice", "bob"):
-        strongroom("contract", "sign", made, "-i", world.path(f"{name}.identity"))
+        strongroom("contract", "sign", made, "-i", world.path(f"{name}.identity"), "--yes")
     off, on = world.path("guard-off"), world.path("guard-on")
     done = strongroom(*command(world, made, off, "--no-memory-guard"), check=False)
     assert done.returncode == 3

@@ -123,7 +123,7 @@ def run(world: real_rooms.World, name: str, memory_mib: int) -> Ran:
         "--memory-mib", memory_mib, "--wall-seconds", 900,
     )  # fmt: skip
     for owner in ("alice", "bob"):
-        strongroom("contract", "sign", made, "-i", world.path(f"{owner}.identity"))
+        strongroom("contract", "sign", made, "-i", world.path(f"{owner}.identity"), "--yes")
     folder = world.path(f"run-{name}")
     ran = strongroom(
         "run", made, "--node", world.path("node"), "--base", world.path("base"),

@@ -82,7 +82,7 @@ class World:
             "--output", "/out=bob", "--simulated", "--without-memory-guard", *options,
         )  # fmt: skip
         for name in OWNERS:
-            strongroom("contract", "sign", made, "-i", self.path(f"{name}.identity"))
+            strongroom("contract", "sign", made, "-i", self.path(f"{name}.identity"), "--yes")
         return made
 
     def run(self, contract: Path, program: str) -> Ran:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from strongroom.cli import files, passphrase
-from strongroom.cli.identity import IdentityFile
+from strongroom.cli.identity import IdentityFile, party_file
 from strongroom.errors import Malformed, Misuse
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def init(
     reached = url or f"https://{address}"
     if BROKER_URL.fullmatch(reached) is None:
         raise Misuse(f"broker url {reached[:80]!r}: expected https://HOST:PORT")
-    target = party or identity.with_name(f"{owner.name}.party.json")
+    target = party or party_file(identity, owner.name)
     _refuse_foreign(target, owner)
     secret = passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker")
     made = wiring.init_broker(directory, owner, listen=address, url=reached, passphrase=secret)

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, sentences
-from strongroom.cli.contract_files import load_agreement
-from strongroom.cli.identity import IdentityFile, PassphraseFd, load
+from strongroom.cli.contract_files import ContractFile, load_agreement, print_differences, print_signatures
+from strongroom.cli.contract_sign import sign
 from strongroom.cli.printable import printable
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Refused
@@ -22,7 +22,6 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 
 MAX_DAYS = 36_500
-ContractFile = Annotated[Path, typer.Argument(help="The contract's file (a signed envelope).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -149,15 +148,7 @@ def show(file: ContractFile, as_json: Json = False) -> None:
         return
     for line in sentences.of(contract):
         print(line)
-    _print_signatures(agreement)
-
-
-def sign(file: ContractFile, identity: IdentityFile, passphrase_fd: PassphraseFd = None) -> None:
-    """Sign a contract as one of its parties. Read `contract show` first."""
-    signed = agreement_model.add_signature(load_agreement(file), load(identity, passphrase_fd).signing)
-    files.write(file, signed.encode(), replace=True)
-    print(f"signed {signed.contract.digest}")
-    _print_signatures(signed)
+    print_signatures(agreement)
 
 
 def verify(file: ContractFile, as_json: Json = False) -> None:
@@ -176,7 +167,7 @@ def verify(file: ContractFile, as_json: Json = False) -> None:
         )
     else:
         print(f"digest   {agreement.contract.digest}")
-        _print_signatures(agreement)
+        print_signatures(agreement)
     if not agreement.approved():
         raise Refused(
             "the contract is not approved",
@@ -188,13 +179,11 @@ def verify(file: ContractFile, as_json: Json = False) -> None:
 def diff(old: ContractFile, new: ContractFile, as_json: Json = False) -> None:
     """Say what changed from one contract to another."""
     first, second = load_agreement(old).contract, load_agreement(new).contract
-    rows = drafting.differences(first.raw, second.raw)
     if as_json:
+        rows = drafting.differences(first.raw, second.raw)
         print(json.dumps([{"place": p, "before": b, "after": a} for p, b, a in rows]))
         return
-    for place, before, after in rows:
-        print(f"{printable(place)}\n  - {printable(before)}\n  + {printable(after)}")
-    print(f"{len(rows)} difference(s)" if rows else "the two say the same")
+    print_differences(first, second)
 
 
 def check(
@@ -231,14 +220,6 @@ def check(
         )
     if not as_json:
         print("it would run now, in a room that its platforms accept")
-
-
-def _print_signatures(agreement: agreement_model.Agreement) -> None:
-    print(f"signed   {', '.join(agreement.signers()) or 'by nobody'}")
-    if agreement.approved():
-        print("approved yes")
-    else:
-        print(f"approved no: still to sign are {', '.join(agreement.missing())}")
 
 
 def _member(text: str) -> contract_model.Member:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from strongroom.cli import files
+from strongroom.cli.printable import printable
 from strongroom.errors import Misuse
 from strongroom.model import agreement as agreement_model
 from strongroom.model import contract as contract_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from strongroom.model import drafting
 
 MAX_FILE = 4 * contract_model.MAX_BYTES
+ContractFile = Annotated[Path, typer.Argument(help="The contract's file (a signed envelope).")]
 
 
 def load_agreement(path: Path) -> agreement_model.Agreement:
@@ -33,3 +36,20 @@ def load_earlier(paths: list[Path]) -> tuple[bytes, ...]:
             hint="the brokers' owners admit the older versions in their turn: `strongroom broker admit`",
         )
     return envelopes
+
+
+def print_differences(old: contract_model.Contract, new: contract_model.Contract) -> None:
+    """Every value that differs, with its place."""
+    rows = drafting.differences(old.raw, new.raw)
+    for place, before, after in rows:
+        print(f"{printable(place)}\n  - {printable(before)}\n  + {printable(after)}")
+    print(f"{len(rows)} difference(s)" if rows else "the two say the same")
+
+
+def print_signatures(agreement: agreement_model.Agreement) -> None:
+    """Who has signed, and who has not."""
+    print(f"signed   {', '.join(agreement.signers()) or 'by nobody'}")
+    if agreement.approved():
+        print("approved yes")
+    else:
+        print(f"approved no: still to sign are {', '.join(agreement.missing())}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, passphrase
+from strongroom.encoding import fields
 from strongroom.errors import Malformed
 from strongroom.model import identity as identity_model
 from strongroom.model import party as party_model
@@ -24,6 +25,11 @@ def load(path: Path, fd: int | None) -> identity_model.Identity:
     data = files.read(path, max_bytes=identity_model.MAX_BYTES)
     identity_model.read_public(data)  # complain about a wrong file before asking for a passphrase
     return identity_model.unlock(data, passphrase.read(fd, what=f"passphrase of {path.name}"))
+
+
+def party_file(identity: Path, name: str) -> Path:
+    """Where the party file of an identity is, unless one says otherwise: beside it, under the party's name."""
+    return identity.with_name(f"{name}.party.json")
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +49,8 @@ def new(
     made = identity_model.generate(name)
     secret = passphrase.read(passphrase_fd, confirm=True)
     out.mkdir(parents=True, exist_ok=True)
-    private, public = out / f"{name}.identity", out / f"{name}.party.json"
+    private = out / f"{name}.identity"
+    public = party_file(private, name)
     files.write(private, identity_model.lock(made, secret, random=secrets.token_bytes), private=True)
     try:
         files.write(public, made.party().encode())
@@ -68,6 +75,10 @@ def show(
         print(party.encode().decode(), end="")
         return
     print(f"name        {party.name}")
-    print(f"signing key {party.keyid}")
+    print(f"signing key {fields.format_data(party.signing_key.raw)}, {party.keyid}")
     print(f"recipient   {party.recipient}")
     print(f"broker      {party.broker.url if party.broker else 'none'}")
+    if party.broker:
+        print(f"  TLS key    {party.broker.pin}")
+        print(f"  ledger key {fields.format_data(party.broker.ledger_key)}")
+        print(f"  authority  {party.broker.authority}")

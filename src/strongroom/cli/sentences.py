@@ -62,10 +62,12 @@ def _member(member: Member) -> Iterator[str]:
     yield f"party    {party.name} is the {member.role.value}" + (
         f", broker {party.broker.url}" if party.broker else ""
     )
-    yield f"         key {party.keyid}"
+    yield f"         signing key {fields.format_data(party.signing_key.raw)}, {party.keyid}"
     yield f"         recipient {party.recipient}"
     if party.broker:
-        yield f"         broker's key {party.broker.pin}"
+        yield f"         broker's TLS key {party.broker.pin}"
+        yield f"         broker's ledger key {fields.format_data(party.broker.ledger_key)}"
+        yield f"         broker's authority {party.broker.authority}"
 
 
 def _program(contract: Contract) -> Iterator[str]:
