@@ -11,7 +11,7 @@ import re
 SCRIPT = """
 look() {
   for f in "$1"/*; do
-    case "$f" in /proc/[0-9]*|/proc/self/task|/proc/self/fd|/proc/self/fdinfo|/proc/self/map_files|/proc/self/net) continue;; esac
+    case "$f" in /proc/[0-9]*|/proc/self/task|/proc/self/fd|/proc/self/fdinfo|/proc/self/map_files) continue;; esac
     if [ -L "$f" ]; then continue; fi
     if [ -d "$f" ]; then look "$f"; continue; fi
     if [ ! -e "$f" ]; then continue; fi
