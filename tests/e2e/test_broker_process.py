@@ -24,7 +24,9 @@ from strongroom.api import routes
 from strongroom.broker import settings as settings_model
 from strongroom.crypto import tls, vault
 from strongroom.ledger import checkpoint, proof
-from strongroom.model import messages, record
+from strongroom.model import agreement as agreement_model
+from strongroom.model import contract as contract_model
+from strongroom.model import drafting, identity, messages, record
 from strongroom.store import sqlite
 from strongroom_testing import broker_process, brokers, https_client, traces
 
@@ -477,3 +479,43 @@ def test_the_database_is_ordinary_sqlite(prepared):
     raw = sqlite3.connect(prepared.directory / wiring.DATABASE)
     assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     raw.close()
+
+
+def test_a_strangers_contract_leaves_no_trace_over_the_network(prepared, tmp_path):
+    """mallory alone owns, signs and approves; alice's public party file stands in it as the auditor's."""
+    mallory = identity.generate("mallory")
+    owner = contract_model.Member(party=mallory.party(), role=contract_model.Role.DATA_OWNER)
+    auditor = contract_model.Member(party=prepared.settings.party, role=contract_model.Role.AUDITOR)
+
+    def usurping(version):
+        one = prepared.agreement.contract
+        drawn = replace(
+            one,
+            version=version,
+            replaces=None if version == 1 else one.digest,
+            members=(owner, auditor),
+            image=replace(one.image, owner="mallory"),
+            datasets=(replace(one.datasets[0], owner="mallory"),),
+            outputs=(replace(one.outputs[0], recipients=("mallory",)),),
+            approvals=contract_model.Approvals(parties=("mallory",), threshold=1),
+        )
+        draft = agreement_model.draft(contract_model.parse(drafting.encode(drawn)))
+        return agreement_model.add_signature(draft, mallory.signing)
+
+    with broker_process.served(prepared), prepared.client() as client:
+        assert release(prepared, client)[2] == 200
+        _, before = client.request("GET", "/v1/ledger/checkpoint")
+        for version in (1, 2, 1_000_000):
+            theirs = replace(prepared, agreement=usurping(version))
+            room, nonce = theirs.room(), theirs.challenge(client).nonce
+            status, answer = client.request("POST", "/v1/releases", room.request(nonce, names=brokers.NAMES))
+            denial = messages.parse_denial_answer(answer)
+            assert status == 403
+            assert [one["name"] for one in denial.verdict["checks"]] == ["own.signature"]
+            assert denial.ledger is None
+        _, after = client.request("GET", "/v1/ledger/checkpoint")
+        assert after == before
+        assert release(prepared, client)[2] == 200
+    told = wiring.broker_status(prepared.directory)
+    assert [one["digest"] for one in told["contracts"]] == [prepared.agreement.contract.digest]
+    assert told["runs"] == [{"contract": prepared.agreement.contract.digest, "runs": 2, "receipts": 0}]

@@ -21,7 +21,7 @@ from strongroom.encoding import canonical
 from strongroom.errors import Malformed, PolicyDenied, Refused, StrongroomError, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
-from strongroom.model.channel import Start
+from strongroom.model.channel import Start, parse_start
 from strongroom.model.endorsements import NONE
 from strongroom.model.receipt import Outcome, OutputRecord
 from strongroom_testing import brokers
@@ -309,3 +309,22 @@ def test_logs_leave_sealed_but_not_after_corruption(contract):
     assert kept.files == {}
     closing.send_logs(kept, contract, ended(Outcome.TIMED_OUT, log=b"words"))
     assert brokers.owner()[0].alice.age.open(kept.files["log.age"]) == b"words"
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_a_later_version_is_attested_with_the_ones_before_it(tmp_path, brought):
+    with side(tmp_path) as one:
+        first = one.agreement
+        second = one.world.agreement(lambda drawn: replace(drawn, version=2, replaces=first.contract.digest))
+        earlier = (first.encode(),) if brought else ()
+        one.contract, one.start = (
+            second.contract,
+            replace(one.start, agreement=second.encode(), earlier=earlier),
+        )
+        assert parse_start(one.start.encode()) == one.start
+        if brought:
+            assert set(one.attest().disk_keys) == {one.disk}
+            return
+        with pytest.raises(errors.PolicyDenied) as caught:
+            one.attest()
+        assert "contract.version" in {check.name for check in caught.value.verdict if not check.ok}
