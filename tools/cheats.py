@@ -115,7 +115,7 @@ def replay(stage: Stage) -> str:
     released = json.loads((run / "release-alice.json").read_text())
     bound = binding.read(binding.fields.Fields(released["binding"], "binding"))
     request = messages.ReleaseRequest(
-        nonce=bound.nonce, agreement=(run / "agreement.json").read_bytes(),
+        nonce=bound.nonce, contract=bound.contract, agreement=(run / "agreement.json").read_bytes(),
         evidence=evidence.parse((run / "evidence-alice.json").read_bytes()), keys=bound.keys, role=bound.role, csr=None,
     ).encode()  # fmt: skip
     url = json.loads((stage.folder / "alice.party.json").read_text())["broker"]["url"]

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
-from strongroom.broker.broker import Allowance, Broker, Budgets
+from strongroom.broker.broker import Broker
+from strongroom.broker.budgets import Budgets
 from strongroom.broker.notary import Notary
 from strongroom.crypto import certificates, hpke
 from strongroom.errors import Conflict, Misuse, NotFound, Refused
@@ -126,9 +127,7 @@ def open_broker(
     limits = budgets or Budgets()
     store = sqlite.open_store(directory / DATABASE)
     try:
-        clock = SteadyClock(
-            wall=datetime.now(UTC), monotonic=time.monotonic(), floor=_latest(store, limits.nonce_lifetime)
-        )
+        clock = SteadyClock(wall=datetime.now(UTC), monotonic=time.monotonic(), floor=_latest(store))
         broker = Broker(
             party=settings.party,
             audience=settings.address.pin,
@@ -141,7 +140,6 @@ def open_broker(
             ),
             notary=Notary(opened.ledger),
             budgets=limits,
-            denials=Allowance(limits.denials, limits.denial_seconds),
             endorser=endorser,
         )
         yield Opened(broker=broker, store=store, settings=settings, secrets=opened)
@@ -167,15 +165,12 @@ def serving(directory: Path, *, replica: bool) -> Iterator[None]:
         os.close(fd)
 
 
-def _latest(store: sqlite.SqliteStore, nonce_lifetime: timedelta) -> datetime:
+def _latest(store: sqlite.SqliteStore) -> datetime:
     """The latest time that the store knows to have been."""
-    times = [datetime.fromtimestamp(0, UTC)]
+    times = [datetime.fromtimestamp(store.latest_time(), UTC)]
     size = store.ledger.size()
     if size:
         times.append(record.parse(store.ledger.leaves(size - 1, 1)[0]).time)
-    expiry = store.latest_nonce_expiry()
-    if expiry is not None:
-        times.append(datetime.fromtimestamp(expiry, UTC) - nonce_lifetime)
     return max(times)
 
 
@@ -185,6 +180,13 @@ def _write(path: Path, data: bytes) -> None:
         target.write(data)
         target.flush()
         os.fsync(target.fileno())
+
+
+def fast_encoder(value: object, *, sort: bool) -> bytes:
+    """The encoder of a broker that serves (`canonical.write_with`): a tenth of the standard library's time."""
+    import orjson  # noqa: PLC0415 - of what this module does, serving alone needs it
+
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort else None)
 
 
 class Warm:

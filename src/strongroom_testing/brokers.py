@@ -22,7 +22,8 @@ from strongroom import wiring
 from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
 from strongroom.broker.add_key import add_key
-from strongroom.broker.broker import Allowance, Broker, Budgets
+from strongroom.broker.broker import Broker
+from strongroom.broker.budgets import Budgets
 from strongroom.broker.challenge import challenge
 from strongroom.broker.notary import Notary
 from strongroom.broker.release import release
@@ -192,7 +193,6 @@ def world(
         ),
         notary=Notary(keys.ledger),
         budgets=limits,
-        denials=Allowance(limits.denials, limits.denial_seconds),
     )
     disk = manifest(scene.alice)
     try:
@@ -241,6 +241,7 @@ class Room:
         devices = tuple(gpu.evidence(binding) for gpu in self.gpus)
         return messages.ReleaseRequest(
             nonce=nonce,
+            contract=self.agreement.contract.digest,
             agreement=self.agreement.encode(),
             evidence=replace(self.tpm.evidence(binding, **evidence), devices=devices),
             keys=self.keys,

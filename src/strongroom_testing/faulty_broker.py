@@ -31,6 +31,7 @@ class Killing:
         self._store = store
         self._moment = moment
         self.ledger = store.ledger
+        self.read = store.read
 
     async def write(self, work: Callable[[Any], Any]) -> Committed[Any]:
         before = self.ledger.size()

@@ -19,7 +19,8 @@ from strongroom import wiring
 from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
 from strongroom.broker.add_key import add_key
-from strongroom.broker.broker import Allowance, Broker, Budgets
+from strongroom.broker.broker import Broker
+from strongroom.broker.budgets import Budgets
 from strongroom.broker.challenge import challenge
 from strongroom.broker.notary import Notary
 from strongroom.broker.receipt import receipt
@@ -223,7 +224,6 @@ def _owner(
         ),
         notary=Notary(keys.ledger),
         budgets=limits,
-        denials=Allowance(limits.denials, limits.denial_seconds),
     )
     asyncio.run(add_key(broker, manifest, DISKS[one.name]))
     return Owner(identity=one, party=settings.party, broker=broker, ledger=keys.ledger, manifest=manifest)

@@ -131,6 +131,7 @@ def attest(
     channel.send_file(run_files.evidence(party), evidence.encode())
     request = messages.ReleaseRequest(
         nonce=challenge.nonce,
+        contract=contract.digest,
         agreement=start.agreement,
         evidence=evidence,
         keys=keys.public,
@@ -187,9 +188,12 @@ def read_error(status: int, body: bytes, party: str) -> Refused | Unavailable:
         top = fields.Fields(canonical.loads(body, what="error", max_bytes=_MAX_ERROR), "error")
         told = top.object("error").text_map_of(("code", "message", "hint"), max_length=4096)
         checks: tuple[verdict.Check, ...] = ()
-        if "verdict" in top.names() and (inner := top.object_or_null("verdict")) is not None:
-            said = verdict.read_words(top.object("words")) if "words" in top.names() else {}
-            checks = tuple(replace(check, words=said.get(check.name)) for check in verdict.read_checks(inner))
+        if "verdict" in top.names():
+            denial = messages.read_denial(top)
+            checks = tuple(
+                replace(check, words=denial.words.get(check.name))
+                for check in verdict.read_checks(fields.Fields(denial.verdict, "verdict"))
+            )
     except Malformed:
         return Unavailable(f"{who} answered with status {status} and no explanation", code="broker-error")
     message = f"{who}: {told['message']}"

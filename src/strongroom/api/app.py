@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
@@ -16,7 +17,7 @@ from strongroom.api import errors as http_errors
 from strongroom.api import ledger, results, routes
 from strongroom.broker.challenge import challenge
 from strongroom.broker.receipt import receipt
-from strongroom.broker.release import release
+from strongroom.broker.release import release, turn_away
 from strongroom.encoding import canonical
 from strongroom.errors import Misuse, NotFound, StrongroomError, Unavailable
 from strongroom.model import messages
@@ -70,10 +71,7 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
             return _json((await challenge(broker, body)).encode())
 
     async def post_release(request: Request) -> Response:
-        async with bodies.read(request, limit["release"]) as body:
-            answer = await release(broker, body)
-        status = 200 if isinstance(answer, messages.ReleaseAnswer) else 403
-        return _json(answer.encode(), status=status)
+        return await _release(broker, bodies, limit["release"], request)
 
     async def post_receipt(request: Request) -> Response:
         async with bodies.read(request, limit["receipt"]) as body:
@@ -127,6 +125,23 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
     }
 
 
+async def _release(broker: Broker, bodies: budgets_model.Bodies, limit: int, request: Request) -> Response:
+    peer = _peer(request)
+    denial: messages.DenialAnswer | None = None
+
+    def worth_reading(line: bytes) -> bool:
+        nonlocal denial
+        denial = turn_away(broker, messages.parse_release_head(line), peer=peer)
+        return denial is None
+
+    async with bodies.read(request, limit, worth_reading=worth_reading) as body:
+        if denial is not None:
+            return _json(denial.encode(), status=403, close=True)
+        answer = await release(broker, body, peer=peer)
+    status = 200 if isinstance(answer, messages.ReleaseAnswer) else 403
+    return _json(answer.encode(), status=status)
+
+
 def _guarded(handler: Handler) -> Handler:
     async def guarded(request: Request) -> Response:
         try:
@@ -148,8 +163,20 @@ async def _unrouted(_request: Request, cause: Exception) -> Response:
     return http_errors.answer(NotFound("no such route", code="no-route"))
 
 
-def _json(body: bytes, *, status: int = 200) -> Response:
-    return Response(body, status_code=status, media_type=JSON, headers={"Cache-Control": "no-store"})
+def _json(body: bytes, *, status: int = 200, close: bool = False) -> Response:
+    headers = {"Cache-Control": "no-store", **({"Connection": "close"} if close else {})}
+    return Response(body, status_code=status, media_type=JSON, headers=headers)
+
+
+def _peer(request: Request) -> str:
+    """By what budgets know a client: its address, or of IPv6 the network of 64 bits that one host may have whole."""
+    host = "" if request.client is None else request.client.host
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return host
 
 
 class _Hurry:

@@ -1,7 +1,8 @@
 """Reading bodies within bounds of size, time and memory (rule 59).
 
-The size is checked against the announced length and again while reading; nothing is parsed before
-the whole body is in. All bodies together may hold only so many bytes at once.
+The size is checked against the announced length and again while reading. All bodies together may hold only so many
+bytes at once. Nothing is parsed before the whole body is in, but for a first line, which may end a request before
+more of it is read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from strongroom.errors import Malformed, Misuse, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from fastapi import Request
 
@@ -43,8 +44,13 @@ class Bodies:
         self._held = 0
 
     @contextlib.asynccontextmanager
-    async def read(self, request: Request, limit: int) -> AsyncIterator[bytes]:
-        """The body, at most `limit` bytes, held until the context ends."""
+    async def read(
+        self, request: Request, limit: int, *, worth_reading: Callable[[bytes], bool] | None = None
+    ) -> AsyncIterator[bytes]:
+        """The body, at most `limit` bytes, held until the context ends.
+
+        worth_reading: asked with the first line as soon as it is in; where it says no, no more is read than that.
+        """
         _announced(request, limit)
         body = bytearray()
         try:
@@ -55,6 +61,10 @@ class Bodies:
                         body += chunk
                         if len(body) > limit:
                             raise _too_large(limit)
+                        if worth_reading is not None and (end := body.find(b"\n")) >= 0:
+                            if not worth_reading(bytes(body[:end])):
+                                break
+                            worth_reading = None
             except TimeoutError:
                 raise Misuse(
                     f"request: its body took longer than {self._budgets.body_seconds:g} seconds",

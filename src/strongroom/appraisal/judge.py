@@ -10,10 +10,11 @@ alike. Pure. A failure is a failed check in a `Denied`, never an exception, so t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.appraise import NOTHING_ASKED, appraise, deny
-from strongroom.appraisal.terms import check_terms
+from strongroom.appraisal.terms import RUNS, check_runs, check_terms
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import devices
 from strongroom.model.verdict import Check, Verdict, Words
@@ -58,6 +59,19 @@ def judge(
     return appraise(
         claims, contract, binding=binding, gates=(*checks, verified(evidence.tee)), now=now, lifetime=lifetime
     )
+
+
+def with_runs_used(verdict: Verdict, agreement: Agreement, *, runs_used: int) -> Verdict:
+    """What `judge` would have said, all else being equal, had so many runs been used. Looks at no evidence.
+
+    For a caller who judged with a number that has grown meanwhile; where it had been too many already, it still is.
+    """
+    at = next(index for index, check in enumerate(verdict.checks) if check.name == RUNS)
+    before = verdict.checks[at]
+    cheap = (*verdict.checks[:at], check_runs(agreement, runs_used))
+    if before.ok and all(check.ok for check in cheap):
+        return replace(verdict, checks=(*cheap, *verdict.checks[at + 1 :]))
+    return deny(verdict.contract, gates=(*cheap, _NOT_LOOKED_AT), now=verdict.decided)
 
 
 def verify(

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from strongroom.model.agreement import Agreement
     from strongroom.model.contract import Contract
 
+RUNS = "contract.runs"
 _KEPT_BYTES = 64 * 1024
 
 
 def check_terms(agreement: Agreement, *, now: datetime, runs_used: int) -> tuple[Check, ...]:
     """The checks `contract.approvals`, `contract.approvals.<party>`…, `contract.validity`, `contract.runs`."""
-    return (*_approvals(agreement), _validity(agreement, now), _runs(agreement, runs_used))
+    return (*_approvals(agreement), _validity(agreement, now), check_runs(agreement, runs_used))
 
 
 def _approvals(agreement: Agreement) -> tuple[Check, ...]:
@@ -84,6 +85,7 @@ def _validity(agreement: Agreement, now: datetime) -> Check:
     )
 
 
-def _runs(agreement: Agreement, runs_used: int) -> Check:
+def check_runs(agreement: Agreement, runs_used: int) -> Check:
+    """The check `contract.runs`, the last of the terms."""
     permitted = agreement.contract.limits.runs
-    return Check(name="contract.runs", expected=permitted, got=runs_used, ok=0 <= runs_used < permitted)
+    return Check(name=RUNS, expected=permitted, got=runs_used, ok=0 <= runs_used < permitted)

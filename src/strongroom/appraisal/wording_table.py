@@ -181,7 +181,7 @@ TABLE: dict[str, Wording] = {
         expected={"unused": _UNUSED},
         got={
             "unused": _UNUSED,
-            "unknown": "a nonce that this broker does not know",
+            "unknown": "a nonce that this broker did not make for this contract",
             "used": "a nonce that was used before",
             "": "a nonce that expired at {expired}",
         },

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strongroom.broker import own_party
+from strongroom.broker.budgets import Allowances, Denials
+from strongroom.broker.nonces import PURPOSE, Nonces
+from strongroom.broker.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from strongroom.authority.issue import Authority
+    from strongroom.broker.budgets import Budgets
     from strongroom.broker.endorse import Endorser
     from strongroom.broker.notary import Notary
     from strongroom.broker.storage import Store
@@ -24,67 +29,45 @@ if TYPE_CHECKING:
 DISK_KEY = "disk-key"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budgets:
-    """What strangers may use up.
-
-    open_challenges: nonces that wait to be used. denials: how many denials in a row are recorded in
-    the ledger; `denial_seconds`: after how long one more is. A denial beyond that is answered, and
-    its nonce used up, but not recorded.
-    """
-
-    nonce_lifetime: timedelta = timedelta(seconds=120)
-    open_challenges: int = 65_536
-    verdict_lifetime: timedelta = timedelta(hours=24)
-    denials: int = 1_000
-    denial_seconds: float = 1.0
-
-
-class Allowance:
-    """A token bucket: `capacity` at once, one more every `seconds`."""
-
-    __slots__ = ("_capacity", "_left", "_seconds", "_since")
-
-    def __init__(self, capacity: int, seconds: float) -> None:
-        self._capacity = capacity
-        self._left = float(capacity)
-        self._seconds = seconds
-        self._since: datetime | None = None
-
-    def take(self, now: datetime) -> bool:
-        """Whether one may be used now; if so it is."""
-        if self._since is not None:
-            earned = (now - self._since).total_seconds() / self._seconds
-            self._left = min(float(self._capacity), self._left + max(0.0, earned))
-        self._since = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
 class Agreements:
-    """Agreements that passed the gate, by the digest of their exact bytes; the least recently used one goes.
+    """Agreements that passed the gate, by the digest of their exact bytes; the least recently used ones go.
 
-    Nothing else is kept: what strangers send takes no room here.
+    Nothing else is kept: what strangers send takes no room here. Safe among threads.
     """
 
-    __slots__ = ("_kept", "_limit")
+    __slots__ = ("_held", "_kept", "_lock", "_most")
 
-    def __init__(self, limit: int = 64) -> None:
-        self._kept: OrderedDict[bytes, own_party.Reading] = OrderedDict()
-        self._limit = limit
+    def __init__(self, most: int) -> None:
+        self._kept: OrderedDict[bytes, tuple[int, own_party.Reading]] = OrderedDict()
+        self._held = 0
+        self._most = most
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """How many bytes of agreements are kept."""
+        return self._held
 
     def read(self, data: bytes, own: Party) -> own_party.Reading:
         """As `own_party.read`, which an exact repetition need not do twice. Raises `Malformed`."""
         key = hashlib.sha256(data).digest()
-        found = self._kept.pop(key, None) or own_party.read(data, own)
-        if found.agreement is None:
-            return found
-        self._kept[key] = found
-        while len(self._kept) > self._limit:
-            self._kept.popitem(last=False)
-        return found
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][1]
+        reading = own_party.read(data, own)
+        if reading.agreement is not None:
+            self._keep(key, len(data), reading)
+        return reading
+
+    def _keep(self, key: bytes, size: int, reading: own_party.Reading) -> None:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = (size, reading)
+                self._held += size
+            while self._held > self._most:
+                _, (gone, _) = self._kept.popitem(last=False)
+                self._held -= gone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +88,25 @@ class Broker:
     authority: Authority
     notary: Notary
     budgets: Budgets
-    denials: Allowance
-    agreements: Agreements = field(default_factory=Agreements)
     endorser: Endorser | None = None
+    workers: Workers = field(default_factory=Workers)
+
+    @cached_property
+    def nonces(self) -> Nonces:
+        """The nonces of this broker and its replicas."""
+        return Nonces(self.at_rest.mac_key(PURPOSE))
+
+    @cached_property
+    def agreements(self) -> Agreements:
+        """Agreements that passed the gate."""
+        return Agreements(self.budgets.agreement_bytes)
+
+    @cached_property
+    def denials(self) -> Denials:
+        """Which denials are recorded."""
+        return Denials(self.budgets)
+
+    @cached_property
+    def failures(self) -> Allowances:
+        """How many requests of an address may fail before its others have to wait."""
+        return Allowances(self.budgets.failures, self.budgets.failure_seconds)

@@ -58,9 +58,21 @@ class Endorsed:
     checks: tuple[Check, ...] = ()
 
 
-async def endorse(broker: Broker, ask: gates.Ask) -> Endorsed:
-    """Find the endorsements for a request. Raises `Unavailable`."""
-    found = await _found(broker, ask)
+def brought(broker: Broker, ask: gates.Ask) -> Endorsed | None:
+    """What the room brought, where that is all that there will be; None where vendors are to be asked."""
+    endorser, evidence = broker.endorser, ask.request.evidence
+    # Without an endorser nobody can be asked; and what will be denied is worth no vendor's time.
+    if endorser is None or evidence.tee in SELF_CONTAINED or not _worth_asking(ask, broker.clock()):
+        return _bounded(Endorsed(endorsements=ask.request.endorsements))
+    return None
+
+
+async def fetched(broker: Broker, ask: gates.Ask) -> Endorsed:
+    """What the vendors say, where `brought` is None. Raises `Unavailable`."""
+    return _bounded(await _found(broker, ask))
+
+
+def _bounded(found: Endorsed) -> Endorsed:
     size = sum(map(len, found.endorsements.parts.values()))
     if size <= messages.MAX_ENDORSED:
         return found
@@ -72,8 +84,7 @@ async def endorse(broker: Broker, ask: gates.Ask) -> Endorsed:
 async def _found(broker: Broker, ask: gates.Ask) -> Endorsed:
     evidence, brought = ask.request.evidence, ask.request.endorsements
     endorser, now = broker.endorser, broker.clock()
-    # Without an endorser what the room brought is all there is; and what will be denied is worth no vendor's time.
-    if endorser is None or evidence.tee in SELF_CONTAINED or not _worth_asking(ask, now):
+    if endorser is None:
         return Endorsed(endorsements=brought)
     devices = {name: part for name, part in brought.parts.items() if name.startswith(_DEVICE)}
     vek = brought.parts.get(VEK)

@@ -11,7 +11,8 @@
   9 keys.present       every disk of this owner is known here, with its key if it has one
 
 Each is a `Check` of names and data; none raises. `appraisal.judge` takes them and decides; `appraisal.wording_table`
-has their sentences.
+has their sentences. They are made twice: before anything is verified, and again within the transaction that decides,
+where they must say the same.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.appraisal.telling import listed
 from strongroom.broker import versions
+from strongroom.broker.storage import NonceUse
 from strongroom.crypto import digest
 from strongroom.encoding import fields
 from strongroom.model import binding as binding_model
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.broker.broker import Broker
-    from strongroom.broker.storage import IssuedNonce, KnownDisk, Run, Transaction
+    from strongroom.broker.storage import KnownDisk, Reading, Run
     from strongroom.crypto.certificates import Request
     from strongroom.model.agreement import Agreement
     from strongroom.model.contract import Contract
@@ -45,12 +47,13 @@ NO_CIPHER = "none"
 class Ask:
     """A release request, parsed: the message, its agreement and its certificate request.
 
-    own: the checks of `own_party`, which all held, or there would be no agreement. brought: the contract's earlier
-    versions, as far as the request has them.
+    own: the checks of `own_party`, which all held, or there would be no agreement. nonce_end: when the nonce ends,
+    which is one of ours. brought: the contract's earlier versions, as far as the request has them.
     """
 
     request: ReleaseRequest
     own: tuple[Check, ...]
+    nonce_end: datetime
     agreement: Agreement
     brought: versions.Brought
     csr: Request | None
@@ -73,45 +76,45 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Gates:
-    """The checks, whether the nonce was good, and the disks that keys would be released for."""
+    """The checks, and the disks that keys would be released for."""
 
     checks: tuple[Check, ...]
-    fresh: bool
     disks: tuple[KnownDisk, ...]
 
 
-def check(broker: Broker, ask: Ask, transaction: Transaction, now: datetime) -> Gates:
-    """Make every check, using up the nonce."""
-    issued = transaction.nonces.take(ask.request.nonce)
-    nonce = (_nonce(issued, now), _nonce_contract(issued, ask.contract))
+def check(broker: Broker, ask: Ask, state: Reading) -> Gates:
+    """Make every check. state: the storage, committed, or within the transaction that decides."""
     wanted = ask.contract.disks_of(broker.party.keyid)
-    disks = tuple(disk for one in wanted if (disk := transaction.disks.find(one)) is not None)
-    known = transaction.contracts.highest(versions.series(ask.contract))
+    disks = tuple(disk for one in wanted if (disk := state.disks.find(one)) is not None)
+    known = state.contracts.highest(versions.series(ask.contract))
     checks = (
         *ask.own,
-        *nonce,
+        fresh(ask.nonce_end),
+        nonce_contract(ask.contract.digest, ask.request.contract),
         _role(ask.request.role),
         *versions.check(known, ask.contract, ask.brought),
-        _unique(transaction.runs.find(ask.run)),
+        _unique(state.runs.find(ask.run)),
         *_certificate(ask),
         _keys(wanted, disks),
     )
-    return Gates(checks=checks, fresh=all(one.ok for one in nonce), disks=disks)
+    return Gates(checks=checks, disks=disks)
 
 
-def _nonce(issued: IssuedNonce | None, now: datetime) -> Check:
+def fresh(end: datetime | None, *, use: NonceUse = NonceUse.FRESH) -> Check:
+    """The check `nonce.fresh`. end: when the nonce ends, None for one that is not ours. use: how it stands."""
     got: Data = "unused"
-    if issued is None:
+    if end is None:
         got = "unknown"
-    elif issued.used:
+    elif use is NonceUse.USED:
         got = "used"
-    elif issued.expires <= now:
-        got = {"expired": fields.format_time(issued.expires)}
+    elif use is NonceUse.ENDED:
+        got = {"expired": fields.format_time(end)}
     return _equal("nonce.fresh", "unused", got)
 
 
-def _nonce_contract(issued: IssuedNonce | None, contract: Contract) -> Check:
-    return _equal("nonce.contract", contract.digest, None if issued is None else issued.contract)
+def nonce_contract(contract: str, issued_for: str) -> Check:
+    """The check `nonce.contract`: the digest of the contract, and that which the nonce was made for."""
+    return _equal("nonce.contract", contract, issued_for)
 
 
 def _role(role: str) -> Check:

@@ -1,38 +1,46 @@
-"""Use case: a room asks for keys (`POST /v1/releases`).
+"""Use case: a room asks for keys (`POST /v1/releases`; docs/decisions/0027-nonces-prove-themselves.md, docs/decisions/0028-decided-twice.md).
 
-In this order, in one transaction from 1 to 5:
-    this broker's own party signed the contract, or nothing below happens (`own_party`)
-  0 endorsements for the evidence are found (`endorse`), which may take a vendor's time
-  1 the nonce is used up, and the broker's own checks are made (`gates`)
-  2 `judge`: the contract's terms with the runs used so far, the evidence, the claims
-  3 keys are looked up and sealed, the certificate is signed; both wait
-  4 the decision is appended to the ledger; an accepted one is counted as a run
-  5 commit, durable
-  6 only now does anything leave, with the proof that the decision is in the ledger
+What a request must show before the broker does more for it, in this order:
+  1 its head is one line, and the nonce in it was made here for the contract that it names, and has not ended
+  2 this broker's own party signed the agreement (`own_party`): one verification, no byte of the contract parsed
+  3 only now the contract and the rest of the request are parsed, and endorsements found (`endorse`), which may take
+    a vendor's time
+  4 the broker's own checks (`gates`) and `judge`: the contract's terms, every other signature, the evidence; for an
+    accepted room its keys are sealed, its certificate is signed and its record written; nothing of it leaves
+1 is done on the event loop; 2, 3 and 4 in a thread, and no transaction is open. What they took from the storage
+(runs used, versions and disks known, runs of that name) may change meanwhile. So, in one transaction:
+  5 the gates are asked again, and must say word for word the same, or all of 4 is done again; runs that were used
+    meanwhile are counted in (`judge.with_runs_used`), which may turn the verdict into a denial
+  6 the nonce is used up; whoever else had it is denied
+  7 the decision is appended to the ledger; an accepted one is counted as a run
+  8 commit, durable
+  9 only now does anything leave, with the proof that the decision is in the ledger
 
-If the ledger or the disk fails before 5, nothing leaves and nothing is counted. If the broker dies
-after 5, the run is counted and recorded but its answer is lost: that room has used up a run, and its
+If the ledger or the disk fails before 8, nothing leaves and nothing is counted. If the broker dies
+after 8, the run is counted and recorded but its answer is lost: that room has used up a run, and its
 nonce is gone. The other order would release without a record.
 
-A contract that the broker's own party did not sign is answered with a denial that leaves no trace. Any other
-denial is recorded as well, when its nonce was good and strangers have not used up the budget.
+What fails at 1 or 2 is answered with a denial that leaves no trace. Any other denial is recorded, and its nonce used
+up, as long as the budgets allow (`budgets.Denials`); beyond them it is answered alone, and opens no transaction.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal.appraise import deny
-from strongroom.appraisal.judge import judge
+from strongroom.appraisal.judge import judge, with_runs_used
 from strongroom.authority import issue
 from strongroom.broker import endorse, gates, versions
 from strongroom.broker.broker import DISK_KEY
-from strongroom.broker.storage import KnownVersion, Run
+from strongroom.broker.storage import KnownVersion, NonceUse, Run
+from strongroom.broker.workers import too_many_failures
 from strongroom.crypto import certificates, digest, hpke
 from strongroom.encoding import fields
-from strongroom.errors import Malformed
+from strongroom.errors import Malformed, Refused, Unavailable
 from strongroom.model import binding as binding_model
 from strongroom.model import messages, record
 from strongroom.model.verdict import Accepted, Denied
@@ -40,21 +48,14 @@ from strongroom.model.verdict import Accepted, Denied
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from strongroom.broker import own_party
     from strongroom.broker.broker import Broker
-    from strongroom.broker.storage import KnownDisk, Transaction
+    from strongroom.broker.storage import KnownDisk, Reading, Transaction
     from strongroom.model.endorsements import Endorsements
+    from strongroom.model.verdict import Check, Verdict
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Decision:
-    """What the transaction hands over, to leave after its commit. `entry` None: not recorded."""
-
-    verdict: Accepted | Denied
-    entry: bytes | None
-    index: int
-    sealed: bytes = field(default=b"", repr=False)
-    chain: tuple[bytes, ...] = ()
+TRIES = 4
+FRESH_FOR = timedelta(seconds=5)
+"""How old a prepared verdict may be when it is recorded: its time is that of the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,131 +71,248 @@ class _Judged:
     lifetime_seconds: int
 
 
-async def release(broker: Broker, body: bytes) -> messages.ReleaseAnswer | messages.DenialAnswer:
-    """Decide, record, then answer. Raises `Malformed` or `Unavailable`; then nothing was released."""
-    request = messages.parse_release_request(body)
-    reading = broker.agreements.read(request.agreement, broker.party)
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A decision that nobody has recorded yet, and what it was made from.
+
+    entry: its record; None for a denial too long for the ledger. sealed and certificates: of an accepted one.
+    """
+
+    now: datetime
+    gates: gates.Gates
+    binding: binding_model.Binding
+    judged: _Judged
+    verdict: Verdict
+    entry: bytes | None
+    sealed: bytes = field(default=b"", repr=False)
+    certificates: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Looked:
+    """A request that passed the gate. endorsed, prepared: None where a vendor is to be asked first."""
+
+    ask: gates.Ask
+    endorsed: endorse.Endorsed | None
+    prepared: _Prepared | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    """What the transaction hands over, to leave after its commit. `entry` None: not recorded."""
+
+    verdict: Verdict
+    entry: bytes | None
+    index: int = 0
+
+
+async def release(
+    broker: Broker, body: bytes, *, peer: str = ""
+) -> messages.ReleaseAnswer | messages.DenialAnswer:
+    """Decide, record, then answer. peer: the address that the request came from, for the budgets.
+
+    Raises `Malformed`, `Refused` or `Unavailable`; then nothing was released.
+    """
+    split = messages.split_release_request(body)
+    if (early := turn_away(broker, split.head, peer=peer)) is not None:
+        return early
+    try:
+        answer = await _attempt(broker, split, peer)
+    except (Malformed, Refused):
+        broker.failures.of(peer).take(broker.clock())
+        raise
+    if isinstance(answer, messages.DenialAnswer):
+        broker.failures.of(peer).take(broker.clock())
+    return answer
+
+
+def turn_away(broker: Broker, head: messages.ReleaseHead, *, peer: str = "") -> messages.DenialAnswer | None:
+    """Step 1: the denial of a nonce that is not ours, or has ended. Costs one HMAC, and reads nothing else.
+
+    Raises `Unavailable` for an address whose requests kept failing while others of it wait already.
+    """
+    now = max(broker.clock(), broker.nonces.reached)
+    if broker.workers.crowded and not broker.failures.of(peer).left(now):
+        raise too_many_failures()
+    end = broker.nonces.end(head.nonce, head.contract)
+    if end is not None and now < end:
+        return None
+    broker.failures.of(peer).take(now)
+    return _denied(head.contract, (gates.fresh(end, use=NonceUse.ENDED),), now)
+
+
+async def _attempt(
+    broker: Broker, split: messages.SplitRequest, peer: str
+) -> messages.ReleaseAnswer | messages.DenialAnswer:
+    patient = not broker.failures.of(peer).left(broker.clock())
+    first = await broker.workers.run(partial(_look, broker, split), patient=patient)
+    if isinstance(first, messages.DenialAnswer):
+        return first
+    ask, endorsed, prepared = first.ask, first.endorsed, first.prepared
+    prepare = partial(_prepare, broker, ask, endorsed or await endorse.fetched(broker, ask))
+    for _ in range(TRIES):
+        if prepared is None:
+            prepared = await broker.workers.run(prepare, patient=patient)
+        if not isinstance(prepared.verdict, Accepted) and not _recordable(broker, ask, prepared, peer):
+            return _denial(prepared.verdict)
+        committed = await broker.store.write(partial(_decide, broker, ask, prepared))
+        if committed.value is not None:
+            return _answer(broker, prepared, committed.value, committed.size)
+        prepared = None
+    raise Unavailable(
+        "release: what it depends on kept changing", code="contended", hint="try again in a moment"
+    )
+
+
+def _recordable(broker: Broker, ask: gates.Ask, prepared: _Prepared, peer: str) -> bool:
+    if prepared.entry is None:
+        return False
+    return broker.denials.take(prepared.now, contract=ask.contract.digest, peer=peer)
+
+
+def _denial(verdict: Verdict, proof: messages.LedgerProof | None = None) -> messages.DenialAnswer:
+    words = verdict.words() if isinstance(verdict, Denied) else {}
+    return messages.DenialAnswer(verdict=verdict.to_json(), words=words, ledger=proof)
+
+
+def _denied(contract: str, checks: tuple[Check, ...], now: datetime) -> messages.DenialAnswer:
+    """A denial that leaves no trace."""
+    return _denial(deny(contract, gates=checks, now=now))
+
+
+def _look(broker: Broker, split: messages.SplitRequest) -> messages.DenialAnswer | _Looked:
+    """Steps 2 and 3, and 4 as well where no vendor is to be asked first."""
+    now, head = broker.clock(), split.head
+    reading = broker.agreements.read(split.agreement, broker.party)
     if reading.agreement is None:
-        return _not_ours(reading, broker.clock())
+        return _denied(reading.digest, reading.checks, now)
+    if reading.digest != head.contract:
+        return _denied(head.contract, (gates.nonce_contract(reading.digest, head.contract),), now)
+    end = broker.nonces.end(head.nonce, head.contract)
+    used = broker.store.read(lambda state: state.nonces.used(head.nonce))
+    if end is None or used:
+        return _denied(head.contract, (gates.fresh(end, use=NonceUse.USED),), now)
+    request = messages.parse_release_request(split)
     csr = None if request.csr is None else certificates.read_request(request.csr)
-    brought = versions.read(reading.agreement.contract, request.earlier, broker.party)
     ask = gates.Ask(
-        request=request, own=reading.checks, agreement=reading.agreement, brought=brought, csr=csr
+        request=request,
+        own=reading.checks,
+        nonce_end=end,
+        agreement=reading.agreement,
+        brought=versions.read(reading.agreement.contract, request.earlier, broker.party),
+        csr=csr,
     )
-    endorsed = await endorse.endorse(broker, ask)
-    committed = await broker.store.write(lambda transaction: _decide(broker, ask, endorsed, transaction))
-    made = committed.value
-    proof = None
-    if made.entry is not None:
-        ledger = broker.store.ledger
-        proof = broker.notary.prove(ledger, entry=made.entry, index=made.index, size=committed.size)
-    if isinstance(made.verdict, Accepted) and proof is not None:
-        return messages.ReleaseAnswer(
-            verdict=made.verdict.to_json(),
-            sealed=made.sealed,
-            certificates=made.chain,
-            ledger=proof,
-            endorsements=endorsed.endorsements,
-        )
-    words = made.verdict.words() if isinstance(made.verdict, Denied) else {}
-    return messages.DenialAnswer(verdict=made.verdict.to_json(), words=words, ledger=proof)
+    endorsed = endorse.brought(broker, ask)
+    prepared = None if endorsed is None else _prepare(broker, ask, endorsed)
+    return _Looked(ask=ask, endorsed=endorsed, prepared=prepared)
 
 
-def _not_ours(reading: own_party.Reading, now: datetime) -> messages.DenialAnswer:
-    """The answer to what the gate did not let in: not even the nonce is used up."""
-    denied = deny(reading.digest, gates=reading.checks, now=now)
-    return messages.DenialAnswer(verdict=denied.to_json(), ledger=None)
-
-
-def _decide(
-    broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed, transaction: Transaction
-) -> _Decision:
+def _prepare(broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed) -> _Prepared:
+    """Step 4."""
     now = broker.clock()
-    request, contract = ask.request, ask.contract
-    binding = binding_model.Binding(
-        nonce=request.nonce,
-        contract=contract.digest,
-        keys=request.keys,
-        role=request.role,
-        audience=broker.audience,
-    )
-    checked = gates.check(broker, ask, transaction, now)
+
+    def known(state: Reading) -> tuple[gates.Gates, int]:
+        return gates.check(broker, ask, state), state.runs.used(ask.contract.digest)
+
+    checked, runs_used = broker.store.read(known)
     asked = (*checked.checks, *endorsed.checks)
     judged = _Judged(
         endorsements=endorsed.endorsements,
         gates=len(asked),
-        runs_used=transaction.runs.used(contract.digest),
+        runs_used=runs_used,
         lifetime_seconds=int(broker.budgets.verdict_lifetime.total_seconds()),
+    )
+    binding = binding_model.Binding(
+        nonce=ask.request.nonce,
+        contract=ask.contract.digest,
+        keys=ask.request.keys,
+        role=ask.request.role,
+        audience=broker.audience,
     )
     verdict = judge(
         ask.agreement,
-        request.evidence,
+        ask.request.evidence,
         judged.endorsements,
         binding=binding,
         gates=asked,
-        runs_used=judged.runs_used,
+        runs_used=runs_used,
         # Records hold whole seconds; judging at any other moment could not be repeated from them.
         now=now.replace(microsecond=0),
         lifetime=timedelta(seconds=judged.lifetime_seconds),
     )
+    prepared = _Prepared(now=now, gates=checked, binding=binding, judged=judged, verdict=verdict, entry=None)
     if isinstance(verdict, Accepted):
-        return _accept(broker, ask, transaction, verdict, judged, checked.disks)
-    if not checked.fresh or not broker.denials.take(now):
-        return _Decision(verdict=verdict, entry=None, index=0)
-    try:
-        entry = _entry(
-            broker, ask, verdict, binding, judged, kind=record.Kind.DENIAL, disks=(), certificate=None
-        )
-    except Malformed:
-        # A stranger's request can make an explanation too long for the ledger; the answer is still no.
-        return _Decision(verdict=verdict, entry=None, index=0)
-    return _Decision(verdict=verdict, entry=entry, index=transaction.ledger.append(entry, run=ask.run))
+        sealed = _seal(broker, verdict, checked.disks)
+        prepared = replace(prepared, sealed=sealed, certificates=_certify(broker, ask, verdict))
+    return replace(prepared, entry=_entry(broker, ask, prepared))
 
 
-def _accept(
-    broker: Broker,
-    ask: gates.Ask,
-    transaction: Transaction,
-    accepted: Accepted,
-    judged: _Judged,
-    disks: tuple[KnownDisk, ...],
-) -> _Decision:
-    contract, keys = ask.contract, ask.request.keys
-    sealed = _seal(broker, accepted, disks)
-    issued = None
-    if ask.csr is not None and contract.certificate is not None:
-        issued = issue.issue(
-            accepted,
-            broker.authority,
-            contract_id=contract.id,
-            terms=contract.certificate,
-            evidence=ask.evidence,
-            now=accepted.decided,
+def _decide(
+    broker: Broker, ask: gates.Ask, prepared: _Prepared, transaction: Transaction
+) -> _Decision | None:
+    """Steps 5 to 7. None, and nothing done: what was prepared holds no longer."""
+    now, contract = broker.clock(), ask.contract
+    if gates.check(broker, ask, transaction) != prepared.gates or now - prepared.now > FRESH_FOR:
+        return None
+    use = transaction.nonces.use(ask.request.nonce, expires=ask.nonce_end, now=now)
+    if use is not NonceUse.FRESH:
+        refusal = deny(contract.digest, gates=(gates.fresh(ask.nonce_end, use=use),), now=now)
+        return _Decision(verdict=refusal, entry=None)
+    runs_used = transaction.runs.used(contract.digest)
+    if runs_used != prepared.judged.runs_used:
+        prepared = _counted(broker, ask, prepared, runs_used)
+    if prepared.entry is None:
+        return _Decision(verdict=prepared.verdict, entry=None)
+    index = transaction.ledger.append(prepared.entry, run=ask.run)
+    if isinstance(prepared.verdict, Accepted):
+        signing_key = ask.request.keys.signing
+        transaction.runs.add(
+            Run(run=ask.run, contract=contract.digest, signing_key=signing_key, release=index, receipt=None)
         )
-    entry = _entry(
-        broker,
-        ask,
+        transaction.contracts.raise_to(
+            versions.series(contract), KnownVersion(version=contract.version, digest=contract.digest)
+        )
+    return _Decision(verdict=prepared.verdict, entry=prepared.entry, index=index)
+
+
+def _counted(broker: Broker, ask: gates.Ask, prepared: _Prepared, runs_used: int) -> _Prepared:
+    """The same decision after `runs_used` runs; an accepted room may have come too late."""
+    verdict = with_runs_used(prepared.verdict, ask.agreement, runs_used=runs_used)
+    again = replace(prepared, verdict=verdict, judged=replace(prepared.judged, runs_used=runs_used))
+    return replace(again, entry=_entry(broker, ask, again))
+
+
+def _answer(
+    broker: Broker, prepared: _Prepared, decision: _Decision, size: int
+) -> messages.ReleaseAnswer | messages.DenialAnswer:
+    """Step 9."""
+    proof = None
+    if decision.entry is not None:
+        ledger = broker.store.ledger
+        proof = broker.notary.prove(ledger, entry=decision.entry, index=decision.index, size=size)
+    if isinstance(decision.verdict, Accepted) and proof is not None:
+        return messages.ReleaseAnswer(
+            sealed=prepared.sealed,
+            certificates=prepared.certificates,
+            ledger=proof,
+            endorsements=prepared.judged.endorsements,
+        )
+    return _denial(decision.verdict, proof)
+
+
+def _certify(broker: Broker, ask: gates.Ask, accepted: Accepted) -> tuple[bytes, ...]:
+    """The room's certificate with its authority's, leaf first; nothing where none is agreed or asked for."""
+    contract = ask.contract
+    if ask.csr is None or contract.certificate is None:
+        return ()
+    return issue.issue(
         accepted,
-        accepted.binding,
-        judged,
-        kind=record.Kind.RELEASE,
-        disks=tuple(disk.manifest for disk in disks if disk.sealed_key is not None),
-        certificate=None if issued is None else issued.digest,
-    )
-    index = transaction.ledger.append(entry, run=ask.run)
-    transaction.runs.add(
-        Run(run=ask.run, contract=contract.digest, signing_key=keys.signing, release=index, receipt=None)
-    )
-    transaction.contracts.raise_to(
-        versions.series(contract), KnownVersion(version=contract.version, digest=contract.digest)
-    )
-    return _Decision(
-        verdict=accepted,
-        entry=entry,
-        index=index,
-        sealed=sealed,
-        chain=() if issued is None else issued.chain,
-    )
+        broker.authority,
+        contract_id=contract.id,
+        terms=contract.certificate,
+        evidence=ask.evidence,
+        now=accepted.decided,
+    ).chain
 
 
 def _seal(broker: Broker, accepted: Accepted, disks: tuple[KnownDisk, ...]) -> bytes:
@@ -211,25 +329,20 @@ def _seal(broker: Broker, accepted: Accepted, disks: tuple[KnownDisk, ...]) -> b
     )
 
 
-def _entry(
-    broker: Broker,
-    ask: gates.Ask,
-    verdict: Accepted | Denied,
-    binding: binding_model.Binding,
-    judged: _Judged,
-    *,
-    kind: record.Kind,
-    disks: tuple[str, ...],
-    certificate: str | None,
-) -> bytes:
+def _entry(broker: Broker, ask: gates.Ask, prepared: _Prepared) -> bytes | None:
+    """The record. Raises `Malformed` when a release is too long for the ledger; None for such a denial."""
+    verdict, judged = prepared.verdict, prepared.judged
+    accepted = isinstance(verdict, Accepted)
+    disks = [disk.manifest for disk in prepared.gates.disks if disk.sealed_key is not None]
+    leaf = prepared.certificates[0] if accepted and prepared.certificates else None
     body: dict[str, Any] = {
         "evidence": ask.evidence,
         "endorsements": digest.sha256(judged.endorsements.encode()),
-        "binding": fields.format_data(binding.digest()),
+        "binding": fields.format_data(prepared.binding.digest()),
         "nonce": fields.format_data(ask.request.nonce),
         "signing_key": fields.format_data(ask.request.keys.signing),
-        "disks": list(disks),
-        "certificate": certificate,
+        "disks": disks if accepted else [],
+        "certificate": None if leaf is None else digest.sha256(leaf),
         "verdict": verdict.to_json(),
         "judged": {
             "gates": judged.gates,
@@ -237,17 +350,18 @@ def _entry(
             "lifetime_seconds": judged.lifetime_seconds,
         },
     }
-    return _record(broker, kind, verdict.decided, ask, body).encode()
-
-
-def _record(
-    broker: Broker, kind: record.Kind, time: datetime, ask: gates.Ask, body: dict[str, Any]
-) -> record.Record:
-    return record.Record(
-        kind=kind,
-        time=time,
+    made = record.Record(
+        kind=record.Kind.RELEASE if accepted else record.Kind.DENIAL,
+        time=verdict.decided,
         broker=broker.party.name,
         contract=ask.contract.digest,
         run=ask.run,
         body=body,
     )
+    try:
+        return made.encode()
+    except Malformed:
+        if accepted:
+            raise
+        # A stranger's request can make an explanation too long for the ledger; the answer is still no.
+        return None

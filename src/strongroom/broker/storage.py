@@ -7,6 +7,7 @@ When it raises, nothing of that work is stored.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -20,13 +21,12 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class IssuedNonce:
-    """A nonce as it stood when it was presented. `used` tells whether that was not the first time."""
+class NonceUse(enum.StrEnum):
+    """How a nonce stood when it was to be used."""
 
-    contract: str
-    expires: datetime
-    used: bool
+    FRESH = "fresh"  # it is used now
+    USED = "used"  # before, by whoever shares the storage
+    ENDED = "ended"  # by the clock of whoever shares the storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +74,20 @@ class Committed(Generic[T_co]):
 
 
 class Nonces(Protocol):
-    """Challenges. A nonce that was taken stays known as used until it is purged."""
+    """Nonces that were used. Among all who share the storage each counts once, and none after its end."""
 
-    def add(self, nonce: bytes, *, contract: str, expires: datetime) -> None:
-        """Remember a fresh nonce."""
+    def use(self, nonce: bytes, *, expires: datetime, now: datetime) -> NonceUse:
+        """Use the nonce up. It stays known until `expires`, and is refused as ended from then on."""
 
-    def take(self, nonce: bytes) -> IssuedNonce | None:
-        """Mark the nonce as used and return how it stood before; None when it is not known."""
+    def used(self, nonce: bytes) -> bool:
+        """Whether the nonce is known as used. False decides nothing: `use` does."""
 
-    def open_count(self) -> int:
-        """How many nonces wait to be used, expired ones included."""
 
-    def purge(self, now: datetime) -> None:
-        """Forget every nonce that expired before `now`."""
+class Clock(Protocol):
+    """The latest time that anybody who shares the storage has known. It never goes back."""
+
+    def reach(self, now: datetime) -> datetime:
+        """Remember that it was `now`, and return the latest time remembered, in whole seconds."""
 
 
 class Contracts(Protocol):
@@ -140,7 +141,11 @@ class Transaction(Protocol):
 
     @property
     def nonces(self) -> Nonces:
-        """Challenges."""
+        """Used nonces."""
+
+    @property
+    def clock(self) -> Clock:
+        """The latest time known."""
 
     @property
     def contracts(self) -> Contracts:
@@ -159,6 +164,26 @@ class Transaction(Protocol):
         """The ledger."""
 
 
+class Reading(Protocol):
+    """What is committed, read outside any transaction: good to prepare a decision with, not to decide."""
+
+    @property
+    def nonces(self) -> Nonces:
+        """Used nonces."""
+
+    @property
+    def contracts(self) -> Contracts:
+        """Version chains."""
+
+    @property
+    def runs(self) -> Runs:
+        """Runs."""
+
+    @property
+    def disks(self) -> Disks:
+        """Disks and their keys."""
+
+
 class LedgerView(tiles.Leaves, Protocol):
     """The committed ledger, read outside any transaction. Safe from any thread."""
 
@@ -175,6 +200,9 @@ class Store(Protocol):
     @property
     def ledger(self) -> LedgerView:
         """The committed ledger."""
+
+    def read(self, work: Callable[[Reading], T]) -> T:
+        """What `work` reads of the committed state; it must change nothing. From any thread. Raises `Unavailable`."""
 
     async def write(self, work: Callable[[Transaction], T]) -> Committed[T]:
         """Run `work` in a transaction. Raises what `work` raises, or `Unavailable`."""

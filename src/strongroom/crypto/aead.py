@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LABEL = "strongroom/at-rest/1"
 ALGORITHM = b"AES-256-GCM"
+MAC = b"HMAC-SHA256"
 MASTER_BYTES = 32
 _NONCE = 12
 
@@ -54,12 +55,18 @@ class AtRest:
                 hint="the store was altered, or belongs to another broker",
             ) from None
 
+    def mac_key(self, purpose: str) -> bytes:
+        """A key (32 bytes) for HMAC-SHA256, of that purpose alone and of this master key."""
+        return self._derive(MAC, purpose)
+
     def _key(self, purpose: str) -> AESGCM:
         if purpose not in self._keys:
-            info = framed.join(LABEL, ALGORITHM, self._owner.encode(), purpose.encode())
-            derived = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(self._master)
-            self._keys[purpose] = AESGCM(derived)
+            self._keys[purpose] = AESGCM(self._derive(ALGORITHM, purpose))
         return self._keys[purpose]
+
+    def _derive(self, algorithm: bytes, purpose: str) -> bytes:
+        info = framed.join(LABEL, algorithm, self._owner.encode(), purpose.encode())
+        return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(self._master)
 
     def _aad(self, purpose: str, name: str) -> bytes:
         return framed.join(LABEL, self._owner.encode(), purpose.encode(), name.encode())

@@ -16,7 +16,7 @@ from strongroom.model import signatures
 
 # A contract's earlier versions that a request may bring: how many, and their bytes together. Each costs a broker one
 # signature check and one parse; a longer chain its owner admits step by step.
-MAX_EARLIER, MAX_EARLIER_BYTES = 16, 512 * 1024
+MAX_EARLIER, MAX_EARLIER_BYTES = 16, 192 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 FORMAT = "strongroom-contract/1"
 PAYLOAD_TYPE = "application/vnd.strongroom.contract+json"
-MAX_BYTES = 1024 * 1024
+MAX_BYTES = 128 * 1024  # a broker hashes them for a stranger
 MAX_PARTIES = 32  # each may sign: an envelope holds as many signatures
 MAX_REGISTERS = 48  # of one reference: verdicts tell each, and records have room for so many
 

@@ -3,30 +3,36 @@
 Both sides use this file, so that there is one reading of every message. The HTTP layer only carries
 the bytes. Sizes are bounded before anything is decoded.
 
+A release request is of three parts, so that a broker reads no more of it than its sender has shown to be worth
+reading: a head (one line of JSON: nonce, contract, the agreement's length), the agreement, and the rest as JSON.
+
 POST /v1/challenges   {"contract": digest}                    → Challenge
-POST /v1/releases     ReleaseRequest                          → ReleaseAnswer (200) | DenialAnswer (403)
+POST /v1/releases     head LF agreement rest (ReleaseRequest) → ReleaseAnswer (200) | DenialAnswer (403)
 POST /v1/receipts     receipt in its DSSE envelope            → LedgerProof
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields, framed
 from strongroom.errors import Malformed
 from strongroom.model import agreement as agreement_model
 from strongroom.model import binding as binding_model
-from strongroom.model import contract as contract_model
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
+from strongroom.model import record
 from strongroom.model.verdict import Words, read_words
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 NONCE_BYTES = 32
-MAX_REQUEST = 4 * 1024 * 1024
+MAX_HEAD = 256
+MAX_AGREEMENT = 192 * 1024  # the largest contract in base64, with the signatures of all its parties
+MAX_REQUEST = 512 * 1024
 MAX_ANSWER = 4 * 1024 * 1024
 MAX_ENDORSED = (
     2 * 1024 * 1024
@@ -82,13 +88,14 @@ def parse_challenge_request(data: bytes) -> str:
 class ReleaseRequest:
     """Evidence for a contract. `csr` is a PKCS#10 request (DER) by the TLS key, or None for no certificate.
 
-    The agreement is carried as its exact envelope bytes. evidence: of the processor, with that of its attached
+    contract: the digest that the nonce was asked for. The agreement is carried as its exact envelope bytes. evidence: of the processor, with that of its attached
     devices. endorsements: what the vendors say of both, as far as the room has it (its host may have handed out a
     certificate with the report, or fetched more): they count by their vendors' signatures alone.
     earlier: envelopes of the contract's earlier versions, lowest first, for a broker that does not know them yet.
     """
 
     nonce: bytes
+    contract: str
     agreement: bytes
     evidence: evidence_model.Evidence
     keys: binding_model.RoomKeys
@@ -98,28 +105,78 @@ class ReleaseRequest:
     earlier: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
-        """JSON bytes."""
-        return canonical.dumps(
-            {
-                "nonce": fields.format_data(self.nonce),
-                "agreement": fields.format_data(self.agreement),
-                "evidence": self.evidence.to_json(),
-                "endorsements": self.endorsements.to_json(),
-                "keys": {
-                    "signing": fields.format_data(self.keys.signing),
-                    "tls": fields.format_data(self.keys.tls),
-                    "kem": fields.format_data(self.keys.kem),
-                },
-                "role": self.role,
-                "csr": None if self.csr is None else fields.format_data(self.csr),
-                "earlier": [fields.format_data(one) for one in self.earlier],
-            }
-        )
+        """The request's bytes."""
+        head = {
+            "nonce": fields.format_data(self.nonce),
+            "contract": self.contract,
+            "agreement": len(self.agreement),
+        }
+        rest = {
+            "evidence": self.evidence.to_json(),
+            "endorsements": self.endorsements.to_json(),
+            "keys": {
+                "signing": fields.format_data(self.keys.signing),
+                "tls": fields.format_data(self.keys.tls),
+                "kem": fields.format_data(self.keys.kem),
+            },
+            "earlier": [fields.format_data(one) for one in self.earlier],
+            "role": self.role,
+            "csr": None if self.csr is None else fields.format_data(self.csr),
+        }
+        return canonical.dumps(head) + b"\n" + self.agreement + canonical.dumps(rest)
 
 
-def parse_release_request(data: bytes) -> ReleaseRequest:
-    """Parse a release request; the agreement within stays bytes. Raises `Malformed`."""
-    top = _top(data, "release request", MAX_REQUEST)
+@dataclass(frozen=True, kw_only=True)
+class ReleaseHead:
+    """The first line of a release request. agreement: the length of what follows it, in bytes."""
+
+    nonce: bytes
+    contract: str
+    agreement: int
+
+
+def parse_release_head(line: bytes) -> ReleaseHead:
+    """Parse the first line of a release request, without its end. Raises `Malformed`."""
+    top = _top(line, "release head", MAX_HEAD)
+    head = ReleaseHead(
+        nonce=top.data("nonce", max_bytes=NONCE_BYTES, exactly=NONCE_BYTES),
+        contract=top.digest("contract"),
+        agreement=top.integer("agreement", low=1, high=MAX_AGREEMENT),
+    )
+    top.done()
+    return head
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRequest:
+    """A release request, cut into its parts; of them the head alone is parsed."""
+
+    head: ReleaseHead
+    agreement: bytes
+    rest: bytes
+
+
+def split_release_request(data: bytes) -> SplitRequest:
+    """Cut a release request into its parts and parse its head. Raises `Malformed`."""
+    if len(data) > MAX_REQUEST:
+        raise Malformed(f"release request: {len(data)} bytes, at most {MAX_REQUEST}", code="too-large")
+    end = data.find(b"\n", 0, MAX_HEAD + 1)
+    if end < 0:
+        raise Malformed(f"release request: no first line of at most {MAX_HEAD} bytes", code="no-head")
+    head = parse_release_head(data[:end])
+    start = end + 1
+    if len(data) < start + head.agreement:
+        raise Malformed("release request: shorter than the agreement that its head announces", code="cut")
+    return SplitRequest(
+        head=head,
+        agreement=data[start : start + head.agreement],
+        rest=data[start + head.agreement :],
+    )
+
+
+def parse_release_request(split: SplitRequest) -> ReleaseRequest:
+    """Parse the rest of a release request; the agreement stays bytes. Raises `Malformed`."""
+    top = _top(split.rest, "release request", MAX_REQUEST)
     keys = top.object("keys")
     room = binding_model.RoomKeys(
         signing=keys.data("signing", max_bytes=32, exactly=32),
@@ -128,8 +185,9 @@ def parse_release_request(data: bytes) -> ReleaseRequest:
     )
     keys.done()
     request = ReleaseRequest(
-        nonce=top.data("nonce", max_bytes=NONCE_BYTES, exactly=NONCE_BYTES),
-        agreement=top.data("agreement", max_bytes=2 * contract_model.MAX_BYTES),
+        nonce=split.head.nonce,
+        contract=split.head.contract,
+        agreement=split.agreement,
         evidence=evidence_model.read(top.object("evidence")),
         endorsements=endorsements_model.read(top.object("endorsements")),
         keys=room,
@@ -189,26 +247,34 @@ def parse_ledger_proof(data: bytes) -> LedgerProof:
     return read_ledger_proof(_top(data, "ledger proof", MAX_ANSWER))
 
 
+def recorded_verdict(proof: LedgerProof) -> dict[str, Any]:
+    """The object form of the verdict that the entry holds. Raises `Malformed`."""
+    return fields.Fields(record.parse(proof.entry).body, "ledger entry.body").raw_object("verdict")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReleaseAnswer:
     """An accepted release.
 
     `sealed` is HPKE (enc ‖ ciphertext) of `encode_disk_keys`; `certificates` are DER, leaf first;
-    `verdict` is the object form of the verdict, as the ledger entry holds it; `endorsements` are those that the
-    evidence was verified with, whose digest is in the entry: with them anybody can judge again.
+    `endorsements` are those that the evidence was verified with, whose digest is in the ledger's entry: with them
+    anybody can judge again.
     """
 
-    verdict: dict[str, Any]
     sealed: bytes
     certificates: tuple[bytes, ...]
     ledger: LedgerProof
     endorsements: endorsements_model.Endorsements = field(default=endorsements_model.NONE)
 
+    @cached_property
+    def verdict(self) -> dict[str, Any]:
+        """The object form of the verdict, as the ledger's entry holds it. Raises `Malformed`."""
+        return recorded_verdict(self.ledger)
+
     def encode(self) -> bytes:
         """JSON bytes."""
         return canonical.dumps(
             {
-                "verdict": self.verdict,
                 "sealed": fields.format_data(self.sealed),
                 "certificates": [fields.format_data(one) for one in self.certificates],
                 "ledger": self.ledger.to_json(),
@@ -225,7 +291,6 @@ def parse_release_answer(data: bytes) -> ReleaseAnswer:
         one = fields.Fields({"der": item}, f"release answer.certificates[{index}]")
         chain.append(one.data("der", max_bytes=64 * 1024))
     answer = ReleaseAnswer(
-        verdict=top.raw_object("verdict"),
         sealed=top.data("sealed", max_bytes=MAX_ANSWER),
         certificates=tuple(chain),
         ledger=read_ledger_proof(top.object("ledger")),
@@ -241,7 +306,8 @@ class DenialAnswer:
 
     words: what verifiers found wrong, in their own words, by the check's name. They are in no ledger.
 
-    A denial goes unrecorded when its nonce was no good, or when strangers have used up the budget.
+    A denial goes unrecorded when its nonce was no good, when the broker's own party has not signed the contract, or
+    when strangers have used up the budget. A recorded verdict is sent once, in its entry.
     """
 
     verdict: dict[str, Any]
@@ -258,7 +324,7 @@ class DenialAnswer:
                     "message": "release: denied by " + ", ".join(failed),
                     "hint": "each failed check says what was expected, and what to do",
                 },
-                "verdict": self.verdict,
+                "verdict": self.verdict if self.ledger is None else None,
                 "words": {name: words.texts() for name, words in self.words.items()},
                 "ledger": None if self.ledger is None else self.ledger.to_json(),
             }
@@ -269,13 +335,21 @@ def parse_denial_answer(data: bytes) -> DenialAnswer:
     """Parse a denied release. Raises `Malformed`."""
     top = _top(data, "denial answer", MAX_ANSWER)
     top.raw_object("error")
-    verdict = top.raw_object("verdict")
-    words = read_words(top.object("words"))
-    ledger = top.object_or_null("ledger")
+    answer = read_denial(top)
     top.done()
-    return DenialAnswer(
-        verdict=verdict, words=words, ledger=None if ledger is None else read_ledger_proof(ledger)
-    )
+    return answer
+
+
+def read_denial(source: fields.Fields) -> DenialAnswer:
+    """Read `verdict`, `words` and `ledger` of a denied release; the verdict stands in one place. Raises `Malformed`."""
+    words = read_words(source.object("words"))
+    ledger = source.object_or_null("ledger")
+    if ledger is None:
+        return DenialAnswer(verdict=source.raw_object("verdict"), words=words, ledger=None)
+    if source.value("verdict") is not None:
+        raise Malformed(f"{source.what}.verdict: null where the ledger's entry holds it", code="bad-value")
+    proof = read_ledger_proof(ledger)
+    return DenialAnswer(verdict=recorded_verdict(proof), words=words, ledger=proof)
 
 
 def release_info(binding: binding_model.Binding) -> bytes:

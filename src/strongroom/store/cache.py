@@ -12,7 +12,7 @@ from strongroom.store.statements import text
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _KEPT = 131_072
 _RUN = 256
@@ -43,10 +43,12 @@ class NodeCache:
         self._nodes.update(nodes)
 
 
-def read_run(connection: sqlite3.Connection, level: int, index: int) -> dict[tuple[int, int], bytes]:
-    """The node and its neighbours in the same tile, as `connection` sees them."""
+def read_run(
+    read: Callable[[str, Mapping[str, object]], sqlite3.Cursor], level: int, index: int
+) -> dict[tuple[int, int], bytes]:
+    """The node and its neighbours in the same tile, as a connection sees them."""
     first = index // _RUN * _RUN
-    rows = connection.execute(_READ, {"level": level, "first": first, "last": first + _RUN - 1})
+    rows = read(_READ, {"level": level, "first": first, "last": first + _RUN - 1})
     found = {(level, at): value for at, value in rows}
     if (level, index) not in found:
         raise Unavailable(

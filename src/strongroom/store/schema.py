@@ -17,17 +17,23 @@ if TYPE_CHECKING:
 
 metadata = sa.MetaData()
 
-nonces = sa.Table(
-    "nonces",
+# Challenges are not stored when they are given out; those that were answered are, until they end.
+used_nonces = sa.Table(
+    "used_nonces",
     metadata,
     sa.Column("nonce", sa.LargeBinary, primary_key=True),
-    sa.Column("contract", sa.Text, nullable=False),
     sa.Column("expires", sa.Integer, nullable=False),
-    sa.Column("used", sa.Integer, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
-sa.Index("nonces_by_expiry", nonces.c.expires)
-sa.Index("nonces_open", nonces.c.used, sqlite_where=nonces.c.used == 0)
+sa.Index("used_nonces_by_expiry", used_nonces.c.expires)
+
+# One row: the latest time that any process of this database has known.
+clock = sa.Table(
+    "clock",
+    metadata,
+    sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("reached", sa.Integer, nullable=False),
+)
 
 contracts = sa.Table(
     "contracts",
@@ -80,10 +86,27 @@ nodes = sa.Table(
 
 
 def _first(connection: sa.Connection) -> None:
-    metadata.create_all(connection)
+    metadata.create_all(connection, tables=[contracts, runs, disks, leaves, nodes])
+    connection.exec_driver_sql(
+        "CREATE TABLE nonces (nonce BLOB PRIMARY KEY, contract TEXT NOT NULL, expires INTEGER NOT NULL, "
+        "used INTEGER DEFAULT 0 NOT NULL) WITHOUT ROWID"
+    )
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first,)
+def _second(connection: sa.Connection) -> None:
+    """Nonces carry their own proof (docs/decisions/0027-nonces-prove-themselves.md): only used ones are kept. Open ones of before are no good."""
+    metadata.create_all(connection, tables=[used_nonces, clock])
+    connection.exec_driver_sql(
+        "INSERT INTO used_nonces (nonce, expires) SELECT nonce, expires FROM nonces WHERE used > 0"
+    )
+    # A nonce was given out at most two minutes before it ends: so late it has been at least.
+    connection.exec_driver_sql(
+        "INSERT INTO clock (one, reached) SELECT 1, coalesce(max(expires) - 120, 0) FROM nonces"
+    )
+    connection.exec_driver_sql("DROP TABLE nonces")
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second)
 
 
 def migrate(connection: sa.Connection) -> None:

@@ -1,12 +1,13 @@
 """A broker's storage in one SQLite file (write-ahead log, `synchronous=FULL`).
 
-Several processes may open the same file on one machine: `BEGIN IMMEDIATE` makes writers wait for each
-other, so that no two of them decide at once. It does not work over network file systems.
+Several processes may open the same file on one machine: writers wait for their turn (`turn`), and
+`BEGIN IMMEDIATE` makes sure that no two of them decide at once. It does not work over network file systems.
+Readers have connections of their own, on which no statement can change anything.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,30 +16,35 @@ from sqlalchemy import event, pool
 
 from strongroom.errors import NotFound
 from strongroom.store import cache, failures, schema, transaction
-from strongroom.store.statements import driver
+from strongroom.store.statements import driver, text
+from strongroom.store.turn import Turn
 from strongroom.store.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import sqlite3
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from strongroom.broker.storage import Committed, Transaction
+    from strongroom.broker.storage import Committed, Reading, Transaction
     from strongroom.errors import Unavailable
 
 T = TypeVar("T")
 
 BUSY_SECONDS = 10
-_OF_RUN = (
+READERS = 64  # threads that read at once, at most
+TURN = "-turn"
+OF_RUN = 64
+_of_run = (
     sa.select(schema.leaves.c.idx, schema.leaves.c.entry)
     .where(schema.leaves.c.run == sa.bindparam("wanted"), schema.leaves.c.run != sa.literal_column("''"))
     .order_by(schema.leaves.c.idx)
-    .limit(64)
 )
+_OF_RUN = f"{text(_of_run)} LIMIT {OF_RUN}"
 _PER_CONTRACT = sa.select(
     schema.runs.c.contract, sa.func.count(), sa.func.count(schema.runs.c.receipt)
 ).group_by(schema.runs.c.contract)
 _VERSIONS = sa.select(schema.contracts).order_by(schema.contracts.c.id, schema.contracts.c.owners)
-_LATEST_NONCE = sa.select(sa.func.max(schema.nonces.c.expires))
+_CLOCK = sa.select(schema.clock.c.reached)
 
 
 class SqliteStore:
@@ -46,17 +52,24 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self._writing = _engine(path, begin="BEGIN IMMEDIATE", busy_seconds=busy_seconds, size=1)
-        self._reading = _engine(path, begin="BEGIN", busy_seconds=busy_seconds, size=8)
+        self._reading = _engine(path, begin="BEGIN", busy_seconds=busy_seconds, size=READERS)
         self._nodes = cache.NodeCache()
         with failures.mapped(), self._writing.connect() as connection, connection.begin():
             schema.migrate(connection)
-        self.ledger = LedgerView(self._reading, self._nodes)
-        self._writer = Writer(self._writing, self._nodes)
+        self._readers = Readers(self._reading)
+        self.ledger = LedgerView(self._readers, self._nodes)
+        self._turn = Turn(path.with_name(path.name + TURN))
+        self._writer = Writer(self._writing, self._nodes, self._turn)
 
     async def write(self, work: Callable[[Transaction], T]) -> Committed[T]:
         """Run `work` in a transaction; return once it is durable."""
-        done: Committed[T] = await asyncio.wrap_future(self._writer.submit(work))
+        done: Committed[T] = await self._writer.submit(work)
         return done
+
+    def read(self, work: Callable[[Reading], T]) -> T:
+        """What `work` reads of the committed state."""
+        with self._readers.connection() as connection:
+            return work(transaction.Transaction(connection, self._nodes))
 
     @property
     def failing(self) -> Unavailable | None:
@@ -66,8 +79,10 @@ class SqliteStore:
     def close(self) -> None:
         """Finish what is queued and close the file."""
         self._writer.close()
+        self._readers.close()
         self._writing.dispose()
         self._reading.dispose()
+        self._turn.close()
 
     def runs_by_contract(self) -> list[tuple[str, int, int]]:
         """Contract digest, runs, and how many of them have a receipt."""
@@ -79,44 +94,70 @@ class SqliteStore:
         with failures.mapped(), self._reading.begin() as connection:
             return [(row.id, row.version, row.digest) for row in connection.execute(_VERSIONS)]
 
-    def latest_nonce_expiry(self) -> int | None:
-        """The latest expiry of any nonce still known, in seconds since 1970."""
+    def latest_time(self) -> int:
+        """The latest time known, in seconds since 1970."""
         with failures.mapped(), self._reading.begin() as connection:
-            value: int | None = connection.execute(_LATEST_NONCE).scalar_one()
-            return value
+            return int(connection.execute(_CLOCK).scalar_one())
+
+
+class Readers:
+    """Reading connections, as many as threads read at once; each is kept for whoever reads next."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._idle: list[sa.Connection] = []
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """One for the calling thread alone, until the context ends."""
+        with failures.mapped():
+            try:
+                own = self._idle.pop()
+            except IndexError:
+                own = self._engine.connect()
+                driver(own).execute("PRAGMA query_only=ON")
+            try:
+                yield driver(own)
+            finally:
+                self._idle.append(own)
+
+    def close(self) -> None:
+        """Close those that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
 
 
 class LedgerView:
     """Implements `broker.storage.LedgerView`."""
 
-    def __init__(self, engine: sa.Engine, nodes: cache.NodeCache) -> None:
-        self._engine = engine
+    def __init__(self, readers: Readers, nodes: cache.NodeCache) -> None:
+        self._readers = readers
         self._nodes = nodes
 
     def size(self) -> int:
         """How many leaves are durable."""
-        with failures.mapped(), self._engine.begin() as connection:
-            return transaction.read_size(driver(connection))
+        with self._readers.connection() as connection:
+            return transaction.read_size(connection.execute)
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of a complete subtree."""
         found = self._nodes.get(level, index)
         if found is None:
-            with failures.mapped(), self._engine.begin() as connection:
-                read = cache.read_run(driver(connection), level, index)
+            with self._readers.connection() as connection:
+                read = cache.read_run(connection.execute, level, index)
             self._nodes.add(read)
             found = read[level, index]
         return found
 
     def leaves(self, start: int, count: int) -> Sequence[bytes]:
         """The bytes of leaves start … start+count-1."""
-        with failures.mapped(), self._engine.begin() as connection:
-            return transaction.read_leaves(driver(connection), start, count)
+        with self._readers.connection() as connection:
+            return transaction.read_leaves(connection.execute, start, count)
 
     def of_run(self, run: str) -> Sequence[tuple[int, bytes]]:
         """Index and bytes of the run's first 64 leaves."""
-        with failures.mapped(), self._engine.begin() as connection:
-            return [(row.idx, row.entry) for row in connection.execute(_OF_RUN, {"wanted": run})]
+        with self._readers.connection() as connection:
+            return [(row[0], row[1]) for row in connection.execute(_OF_RUN, {"wanted": run})]
 
 
 def create(path: Path) -> None:
@@ -152,6 +193,7 @@ def _engine(path: Path, *, begin: str, busy_seconds: float, size: int) -> sa.Eng
             "trusted_schema=OFF",
             "secure_delete=ON",
             "temp_store=MEMORY",
+            "wal_autocheckpoint=4000",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

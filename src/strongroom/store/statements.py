@@ -11,12 +11,16 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-_DIALECT = sqlite.dialect(paramstyle="named")
+_NAMED = sqlite.dialect(paramstyle="named")
+_PLACED = sqlite.dialect(paramstyle="qmark")
 
 
-def text(statement: sa.ClauseElement) -> str:
-    """The SQL of a statement, its parameters by name. A statement with values of its own is refused."""
-    compiled = statement.compile(dialect=_DIALECT)
+def text(statement: sa.ClauseElement, *, placed: bool = False) -> str:
+    """The SQL of a statement, its parameters by name, or by place in the order of the table's columns.
+
+    A statement with values of its own is refused.
+    """
+    compiled = statement.compile(dialect=_PLACED if placed else _NAMED)
     own = [name for name, value in compiled.params.items() if value is not None]
     if own:
         raise ValueError(f"statement with values of its own: {own}")

@@ -1,5 +1,8 @@
 """One transaction: the broker's storage Protocols over one SQLite connection.
 
+What works append to the ledger is kept in memory and written together before the commit; whatever else they write
+is in a savepoint of their own, so that one that raises is undone alone.
+
 Statements are built by SQLAlchemy Core once, at import, and executed by the driver itself: on the path
 of a release SQLAlchemy's execution would cost more than SQLite's.
 """
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from strongroom.broker.storage import IssuedNonce, KnownDisk, KnownVersion, Run, Series
+from strongroom.broker.storage import KnownDisk, KnownVersion, NonceUse, Run, Series
 from strongroom.errors import Unavailable
 from strongroom.ledger import merkle
 from strongroom.store import cache, schema
@@ -20,23 +23,19 @@ from strongroom.store.statements import text
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-_nonces, _contracts, _runs = schema.nonces, schema.contracts, schema.runs
+    Execute = Callable[[str, Mapping[str, object]], sqlite3.Cursor]
+
+_used, _clock, _contracts, _runs = schema.used_nonces, schema.clock, schema.contracts, schema.runs
 _disks, _leaves, _nodes = schema.disks, schema.leaves, schema.nodes
 _WANTED: sa.BindParameter[object] = sa.bindparam("wanted")
 
-_NONCE_ADD = text(sa.insert(_nonces))
-_NONCE_USE = text(
-    sa.update(_nonces)
-    .where(_nonces.c.nonce == _WANTED)
-    .values(used=_nonces.c.used + sa.literal_column("1"))
-    .returning(_nonces.c.contract, _nonces.c.expires, _nonces.c.used)
-)
-_NONCE_OPEN = text(
-    sa.select(sa.func.count()).select_from(_nonces).where(_nonces.c.used == sa.literal_column("0"))
-)
-_NONCE_PURGE = text(sa.delete(_nonces).where(_nonces.c.expires < sa.bindparam("now")))
+_NONCE_USE = text(insert(_used).on_conflict_do_nothing())
+_NONCE_FIND = text(sa.select(_used.c.expires).where(_used.c.nonce == _WANTED))
+_NONCE_FORGET = text(sa.delete(_used).where(_used.c.expires <= sa.bindparam("now")))
+_CLOCK_READ = text(sa.select(_clock.c.reached))
+_CLOCK_SET = text(sa.update(_clock).values(reached=sa.bindparam("now")))
 _VERSION_FIND = text(
     sa.select(_contracts.c.version, _contracts.c.digest).where(
         _contracts.c.id == _WANTED, _contracts.c.owners == sa.bindparam("owners")
@@ -68,8 +67,8 @@ _DISK_PUT = text(
     )
 )
 _SIZE = text(sa.select(sa.func.max(_leaves.c.idx)))
-_LEAF_ADD = text(sa.insert(_leaves))
-_NODE_ADD = text(sa.insert(_nodes))
+_LEAF_ADD = text(sa.insert(_leaves), placed=True)
+_NODE_ADD = text(sa.insert(_nodes), placed=True)
 _LEAVES = text(
     sa.select(_leaves.c.entry)
     .where(_leaves.c.idx >= sa.bindparam("first"), _leaves.c.idx < sa.bindparam("end"))
@@ -77,75 +76,114 @@ _LEAVES = text(
 )
 
 
+class Session:
+    """The writing connection, with one savepoint for each work that writes, opened by its first write."""
+
+    __slots__ = ("_connection", "_saved")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._saved = False
+
+    def read(self, statement: str, values: Mapping[str, object]) -> sqlite3.Cursor:
+        """Run a statement that changes nothing."""
+        return self._connection.execute(statement, values)
+
+    def write(self, statement: str, values: Mapping[str, object]) -> sqlite3.Cursor:
+        """Run a statement that a failing work takes back."""
+        if not self._saved:
+            self._connection.execute("SAVEPOINT work")
+            self._saved = True
+        return self._connection.execute(statement, values)
+
+    def end(self, *, undo: bool) -> None:
+        """End the work: keep what it wrote, or undo it."""
+        if not self._saved:
+            return
+        if undo:
+            self._connection.execute("ROLLBACK TO work")
+        self._connection.execute("RELEASE work")
+        self._saved = False
+
+
 class Transaction:
-    """What one batch of works shares. `forget` undoes what is in memory after a rolled-back work."""
+    """What one batch of works shares."""
 
     def __init__(self, connection: sqlite3.Connection, nodes: cache.NodeCache) -> None:
-        self.nonces = Nonces(connection)
-        self.contracts = Contracts(connection)
-        self.runs = Runs(connection)
-        self.disks = Disks(connection)
-        self.ledger = Ledger(connection, nodes)
+        self._connection = connection
+        self._session = Session(connection)
+        self.clock = Clock(self._session)
+        self.nonces = Nonces(self._session, self.clock)
+        self.contracts = Contracts(self._session)
+        self.runs = Runs(self._session)
+        self.disks = Disks(self._session)
+        self.ledger = Ledger(self._session, nodes)
 
-    def forget(self) -> None:
-        """Read again what a rolled-back work may have changed."""
-        self.nonces.forget()
+    def keep(self) -> None:
+        """End a work that succeeded."""
+        self._session.end(undo=False)
+        self.ledger.keep()
+
+    def undo(self) -> None:
+        """End a work that failed: nothing of it stays, in the database or in memory."""
+        self._session.end(undo=True)
+        self.clock.forget()
         self.contracts.forget()
         self.runs.forget()
         self.disks.forget()
-        self.ledger.forget()
+        self.ledger.undo()
+
+    def flush(self) -> int:
+        """Write what the batch has appended, all at once; call before the commit. Return the ledger's size."""
+        return self.ledger.flush(self._connection)
+
+
+class Clock:
+    """Implements `broker.storage.Clock`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._reached: int | None = None
+
+    def forget(self) -> None:
+        """Read again."""
+        self._reached = None
+
+    def reach(self, now: datetime) -> datetime:
+        """Remember `now`; nonces that have ended by then are forgotten, since they are refused by the clock."""
+        if self._reached is None:
+            self._reached = int(self._session.read(_CLOCK_READ, {}).fetchone()[0])
+        if seconds(now) > self._reached:
+            self._reached = seconds(now)
+            self._session.write(_CLOCK_SET, {"now": self._reached})
+            self._session.write(_NONCE_FORGET, {"now": self._reached})
+        return moment(self._reached)
 
 
 class Nonces:
     """Implements `broker.storage.Nonces`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._open: int | None = None
-        self._purged = 0
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self._session = session
+        self._clock = clock
 
-    def forget(self) -> None:
-        """Count again."""
-        self._open, self._purged = None, 0
+    def use(self, nonce: bytes, *, expires: datetime, now: datetime) -> NonceUse:
+        """Use the nonce up."""
+        if expires <= self._clock.reach(now):
+            return NonceUse.ENDED
+        row = {"nonce": nonce, "expires": seconds(expires)}
+        return NonceUse.FRESH if self._session.write(_NONCE_USE, row).rowcount == 1 else NonceUse.USED
 
-    def add(self, nonce: bytes, *, contract: str, expires: datetime) -> None:
-        """Remember a fresh nonce."""
-        row = {"nonce": nonce, "contract": contract, "expires": seconds(expires), "used": 0}
-        self._connection.execute(_NONCE_ADD, row)
-        if self._open is not None:
-            self._open += 1
-
-    def take(self, nonce: bytes) -> IssuedNonce | None:
-        """Mark the nonce as used and return how it stood before."""
-        row = self._connection.execute(_NONCE_USE, {"wanted": nonce}).fetchone()
-        if row is None:
-            return None
-        contract, expires, used = row
-        before = used - 1
-        if before == 0 and self._open is not None:
-            self._open -= 1
-        return IssuedNonce(contract=contract, expires=moment(expires), used=before > 0)
-
-    def open_count(self) -> int:
-        """How many nonces wait to be used. Counted once a batch, since counting reads them all."""
-        if self._open is None:
-            self._open = int(self._connection.execute(_NONCE_OPEN).fetchone()[0])
-        return self._open
-
-    def purge(self, now: datetime) -> None:
-        """Forget every nonce that expired before `now`; at most once a second of one batch."""
-        if self._purged == seconds(now):
-            return
-        self._purged = seconds(now)
-        if self._connection.execute(_NONCE_PURGE, {"now": self._purged}).rowcount:
-            self._open = None
+    def used(self, nonce: bytes) -> bool:
+        """Whether the nonce is known as used."""
+        return self._session.read(_NONCE_FIND, {"wanted": nonce}).fetchone() is not None
 
 
 class Contracts:
     """Implements `broker.storage.Contracts`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._known: dict[Series, KnownVersion | None] = {}
 
     def forget(self) -> None:
@@ -156,7 +194,7 @@ class Contracts:
         """The highest version seen. Read once a batch, which nobody else can write during."""
         if series not in self._known:
             wanted = {"wanted": series.id, "owners": series.owners}
-            row = self._connection.execute(_VERSION_FIND, wanted).fetchone()
+            row = self._session.read(_VERSION_FIND, wanted).fetchone()
             found = None if row is None else KnownVersion(version=row[0], digest=row[1])
             self._known[series] = found
         return self._known[series]
@@ -170,15 +208,15 @@ class Contracts:
                 "version": version.version,
                 "digest": version.digest,
             }
-            self._connection.execute(_VERSION_PUT, row)
+            self._session.write(_VERSION_PUT, row)
             self._known[series] = version
 
 
 class Runs:
     """Implements `broker.storage.Runs`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._used: dict[str, int] = {}
 
     def forget(self) -> None:
@@ -188,7 +226,7 @@ class Runs:
     def used(self, contract: str) -> int:
         """How many runs were released under the contract. Counted once a batch."""
         if contract not in self._used:
-            last = self._connection.execute(_RUN_USED, {"wanted": contract}).fetchone()[0]
+            last = self._session.read(_RUN_USED, {"wanted": contract}).fetchone()[0]
             self._used[contract] = int(last or 0)
         return self._used[contract]
 
@@ -203,12 +241,12 @@ class Runs:
             "release": run.release,
             "receipt": run.receipt,
         }
-        self._connection.execute(_RUN_ADD, row)
+        self._session.write(_RUN_ADD, row)
         self._used[run.contract] = ordinal
 
     def find(self, run: str) -> Run | None:
         """The run of that name."""
-        row = self._connection.execute(_RUN_FIND, {"wanted": run}).fetchone()
+        row = self._session.read(_RUN_FIND, {"wanted": run}).fetchone()
         if row is None:
             return None
         name, contract, signing_key, release, receipt = row
@@ -216,14 +254,14 @@ class Runs:
 
     def close(self, run: str, *, receipt: int) -> None:
         """Remember where the run's receipt stands."""
-        self._connection.execute(_RUN_CLOSE, {"wanted": run, "at": receipt})
+        self._session.write(_RUN_CLOSE, {"wanted": run, "at": receipt})
 
 
 class Disks:
     """Implements `broker.storage.Disks`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._known: dict[str, KnownDisk] = {}
 
     def forget(self) -> None:
@@ -233,7 +271,7 @@ class Disks:
     def find(self, manifest: str) -> KnownDisk | None:
         """The disk of that manifest digest. Read once a batch."""
         if manifest not in self._known:
-            row = self._connection.execute(_DISK_FIND, {"wanted": manifest}).fetchone()
+            row = self._session.read(_DISK_FIND, {"wanted": manifest}).fetchone()
             if row is None:
                 return None
             self._known[manifest] = KnownDisk(manifest=row[0], cipher=row[1], sealed_key=row[2])
@@ -242,70 +280,90 @@ class Disks:
     def put(self, disk: KnownDisk) -> None:
         """Remember a disk."""
         row = {"manifest": disk.manifest, "cipher": disk.cipher, "sealed_key": disk.sealed_key}
-        self._connection.execute(_DISK_PUT, row)
+        self._session.write(_DISK_PUT, row)
         self._known[disk.manifest] = disk
 
 
 class Ledger:
-    """Implements `broker.storage.Ledger`. Nodes of this batch stay apart from the committed ones."""
+    """Implements `broker.storage.Ledger`. What a batch appends is in memory until it is flushed."""
 
-    def __init__(self, connection: sqlite3.Connection, nodes: cache.NodeCache) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, nodes: cache.NodeCache) -> None:
+        self._session = session
         self._committed = nodes
         self._fresh: dict[tuple[int, int], bytes] = {}
+        self._rows: list[tuple[int, str, bytes]] = []
+        self._kept = 0
         self._size: int | None = None
 
-    def forget(self) -> None:
-        """Read again."""
-        self._fresh, self._size = {}, None
+    def keep(self) -> None:
+        """What was appended so far stays."""
+        self._kept = len(self._rows)
 
-    def committed(self) -> int:
-        """Call after the commit: hand the batch's nodes to the cache, return the size."""
-        self._committed.add(self._fresh)
+    def undo(self) -> None:
+        """Take back what the last work appended."""
+        for index, _, _ in self._rows[self._kept :]:
+            # Each leaf brought the nodes that it completed: those along its trailing ones.
+            level, at = 0, index
+            self._fresh.pop((level, at), None)
+            while at & 1:
+                level, at = level + 1, at >> 1
+                self._fresh.pop((level, at), None)
+        del self._rows[self._kept :]
+        self._size = self._rows[-1][0] + 1 if self._rows else None
+
+    def flush(self, connection: sqlite3.Connection) -> int:
+        """Write leaves and nodes; return the size."""
+        connection.executemany(_LEAF_ADD, self._rows)
+        connection.executemany(
+            _NODE_ADD,
+            [(level, at, value) for (level, at), value in self._fresh.items()],
+        )
         return self.size()
+
+    def committed(self) -> None:
+        """Call after the commit: hand the batch's nodes to the cache."""
+        self._committed.add(self._fresh)
 
     def size(self) -> int:
         """How many leaves there are."""
         if self._size is None:
-            self._size = read_size(self._connection)
+            self._size = read_size(self._session.read)
         return self._size
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of a complete subtree."""
         found = self._fresh.get((level, index)) or self._committed.get(level, index)
         if found is None:
-            self._fresh.update(cache.read_run(self._connection, level, index))
-            found = self._fresh[level, index]
+            read = cache.read_run(self._session.read, level, index)
+            self._committed.add(read)
+            found = read[level, index]
         return found
 
     def leaves(self, start: int, count: int) -> Sequence[bytes]:
-        """The bytes of leaves start … start+count-1."""
-        return read_leaves(self._connection, start, count)
+        """The bytes of leaves start … start+count-1, those of this batch too."""
+        stored = read_leaves(self._session.read, start, count)
+        return [*stored, *(entry for index, _, entry in self._rows if start <= index < start + count)]
 
     def append(self, entry: bytes, *, run: str) -> int:
         """Append a leaf and the nodes that it completes."""
         index = self.size()
         if index >= merkle.MAX_SIZE:
             raise Unavailable("ledger: full", code="ledger-full")
-        rows = merkle.append(self, index, entry)
-        self._connection.execute(_LEAF_ADD, {"idx": index, "run": run, "entry": entry})
-        self._connection.executemany(
-            _NODE_ADD, [{"level": level, "idx": at, "hash": value} for level, at, value in rows]
-        )
-        self._fresh.update({(level, at): value for level, at, value in rows})
+        for level, at, value in merkle.append(self, index, entry):
+            self._fresh[level, at] = value
+        self._rows.append((index, run, entry))
         self._size = index + 1
         return index
 
 
-def read_leaves(connection: sqlite3.Connection, start: int, count: int) -> list[bytes]:
+def read_leaves(read: Execute, start: int, count: int) -> list[bytes]:
     """The bytes of leaves start … start+count-1; shorter at the end of the ledger."""
-    rows = connection.execute(_LEAVES, {"first": start, "end": start + count})
-    return [row[0] for row in rows]
+    return [row[0] for row in read(_LEAVES, {"first": start, "end": start + count})]
 
 
-def read_size(connection: sqlite3.Connection) -> int:
-    """How many leaves `connection` sees."""
-    last = connection.execute(_SIZE).fetchone()[0]
+def read_size(read: Execute) -> int:
+    """How many leaves a connection sees."""
+    last = read(_SIZE, {}).fetchone()[0]
     return 0 if last is None else int(last) + 1
 
 

@@ -1,20 +1,20 @@
 """The one writer of a process: many works, one SQLite transaction, one fsync (group commit).
 
-A thread takes what is queued, up to `BATCH` works, and runs them one after the other between
-`BEGIN IMMEDIATE` and `COMMIT`, each in a savepoint of its own: one that raises is undone alone. Only
-when the commit has returned (`synchronous=FULL`: it is on the disk) does anyone hear of a result.
-If the commit fails, every work of the batch is told so and nothing of it is stored.
+A thread takes what is queued, up to `BATCH` works, waits for its turn among processes (`turn`), and runs them one
+after the other between `BEGIN IMMEDIATE` and `COMMIT`: one that raises is undone alone. Only when the commit has
+returned (`synchronous=FULL`: it is on the disk) does anyone hear of a result. If the commit fails, every work of the
+batch is told so and nothing of it is stored.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 import sqlalchemy.exc
 
 from strongroom.broker.storage import Committed
@@ -26,45 +26,52 @@ from strongroom.store.transaction import Transaction
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from strongroom.store.cache import NodeCache
+    import sqlalchemy as sa
 
-BATCH = 32
+    from strongroom.store.cache import NodeCache
+    from strongroom.store.turn import Turn
+
+BATCH = 256
 QUEUED = 1024
 
 
 class _Work:
-    __slots__ = ("failure", "future", "run", "value")
+    """A work and who waits for it: a future of the loop that asked."""
 
-    def __init__(self, run: Callable[[Transaction], Any]) -> None:
+    __slots__ = ("failure", "future", "loop", "run", "value")
+
+    def __init__(self, run: Callable[[Transaction], Any], loop: asyncio.AbstractEventLoop) -> None:
         self.run = run
-        self.future: Future[Committed[Any]] = Future()
+        self.loop = loop
+        self.future: asyncio.Future[Committed[Any]] = loop.create_future()
         self.value: Any = None
         self.failure: BaseException | None = None
 
 
 class Writer:
-    """Owns the writing connection. `submit` is safe from any thread."""
+    """Owns the writing connection. `submit` is called by event loops, of whichever thread."""
 
-    def __init__(self, engine: sa.Engine, nodes: NodeCache) -> None:
+    def __init__(self, engine: sa.Engine, nodes: NodeCache, turn: Turn) -> None:
         self._engine = engine
         self._nodes = nodes
-        self._queue: queue.Queue[_Work | None] = queue.Queue(QUEUED)
+        self._turn = turn
+        self._connection: sa.Connection | None = None
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._closed = False
         self.failing: Unavailable | None = None
         self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Callable[[Transaction], Any]) -> Future[Committed[Any]]:
-        """Queue a work. Raises `Unavailable` when too many wait already."""
-        work = _Work(run)
+    def submit(self, run: Callable[[Transaction], Any]) -> asyncio.Future[Committed[Any]]:
+        """Queue a work of the running loop. Raises `Unavailable` when too many wait already."""
         if self._closed:
             raise Unavailable("broker store: closed", code="closing", hint="the broker is stopping")
-        try:
-            self._queue.put_nowait(work)
-        except queue.Full:
+        if self._queue.qsize() >= QUEUED:
             raise Unavailable(
                 "broker store: too many requests wait", code="overloaded", hint="try again in a moment"
-            ) from None
+            )
+        work = _Work(run, asyncio.get_running_loop())
+        self._queue.put(work)
         return work.future
 
     def close(self) -> None:
@@ -74,64 +81,82 @@ class Writer:
         self._thread.join()
 
     def _serve(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch, last = [first], False
-            while len(batch) < BATCH and not last:
+        last = False
+        while not last:
+            batch: list[_Work] = []
+            work = self._queue.get()
+            while work is not None:
+                # Who has withdrawn before this is not served; from here on nobody can.
+                if not work.future.cancelled():
+                    batch.append(work)
+                if len(batch) >= BATCH:
+                    break
                 try:
-                    more = self._queue.get_nowait()
+                    work = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if more is None:
-                    last = True
-                else:
-                    batch.append(more)
-            self._run(batch)
-            if last:
-                return
+            last = work is None
+            if batch:
+                self._run(batch)
+        if self._connection is not None:
+            self._connection.close()
 
-    def _run(self, queued: list[_Work]) -> None:
-        # From here on nobody can withdraw; who has done so before is not served.
-        batch = [work for work in queued if work.future.set_running_or_notify_cancel()]
+    def _run(self, batch: list[_Work]) -> None:
+        size = 0
         try:
-            size = self._commit(batch)
+            with self._turn.taken():
+                size = self._commit(batch)
+            self.failing = None
         except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as cause:
             self.failing = failures.explained(cause)
             for work in batch:
-                work.future.set_exception(self.failing)
-            return
+                work.failure = self.failing
         except BaseException as cause:  # noqa: BLE001 - nobody may wait for ever, whatever went wrong
             for work in batch:
-                work.future.set_exception(cause)
-            return
-        self.failing = None
-        for work in batch:
-            if work.failure is not None:
-                work.future.set_exception(work.failure)
-            else:
-                work.future.set_result(Committed(value=work.value, size=size))
+                work.failure = cause
+        for loop in {work.loop for work in batch}:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+                loop.call_soon_threadsafe(_tell, [work for work in batch if work.loop is loop], size)
 
     def _commit(self, batch: list[_Work]) -> int:
-        with self._engine.connect() as connection:
-            with connection.begin():
-                inner = driver(connection)
-                transaction = Transaction(inner, self._nodes)
-                for work in batch:
-                    self._one(inner, transaction, work)
-                size = transaction.ledger.size()
-            transaction.ledger.committed()
-            return size
-
-    def _one(self, inner: sqlite3.Connection, transaction: Transaction, work: _Work) -> None:
-        inner.execute("SAVEPOINT work")
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        inner = driver(self._connection)
+        inner.execute("BEGIN IMMEDIATE")
         try:
-            work.value = work.run(transaction)
-        except sqlite3.IntegrityError as cause:
-            work.failure = failures.explained(cause)
-        except sqlite3.Error:
-            raise  # the database itself fails: nothing of this batch may count
-        except BaseException as cause:  # noqa: BLE001 - handed to whoever waits for this work
-            work.failure = cause
+            transaction = Transaction(inner, self._nodes)
+            for work in batch:
+                _attempt(transaction, work)
+            size = transaction.flush()
+            inner.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                inner.execute("ROLLBACK")
+            raise
+        transaction.ledger.committed()
+        return size
+
+
+def _attempt(transaction: Transaction, work: _Work) -> None:
+    try:
+        work.value = work.run(transaction)
+    except sqlite3.IntegrityError as cause:
+        work.failure = failures.explained(cause)
+    except sqlite3.Error:
+        raise  # the database itself fails: nothing of this batch may count
+    except BaseException as cause:  # noqa: BLE001 - handed to whoever waits for this work
+        work.failure = cause
+    if work.failure is None:
+        transaction.keep()
+    else:
+        transaction.undo()
+
+
+def _tell(batch: list[_Work], size: int) -> None:
+    for work in batch:
+        if work.future.done():
+            continue
         if work.failure is not None:
-            inner.execute("ROLLBACK TO work")
-            transaction.forget()
-        inner.execute("RELEASE work")
+            work.future.set_exception(work.failure)
+        else:
+            work.future.set_result(Committed(value=work.value, size=size))

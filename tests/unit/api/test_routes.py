@@ -167,6 +167,45 @@ def test_rule_59_oversize_bodies_are_refused_unread(world, path, limit):
     assert exactly.status_code == 400
 
 
+def test_rule_59_a_first_line_that_is_no_good_is_answered_before_more_is_read(world):
+    app = application(world)
+    agreement = world.agreement()
+    good = world.room(agreement).request(world.challenge(agreement).nonce)
+    bad = world.room(agreement).request(bytes(32))
+    sent = []
+
+    async def pieces(body):
+        for start in range(0, len(body), 512):
+            sent.append(start)
+            yield body[start : start + 512]
+
+    answer = call(app, "POST", "/v1/releases", pieces(bad))
+    assert (answer.status_code, answer.headers["connection"]) == (403, "close")
+    assert "nonce.fresh" in answer.json()["error"]["message"]
+    assert len(sent) == 1
+    junk = call(app, "POST", "/v1/releases", pieces(b"x" * 100 + b"\n" + bytes(5000)))
+    assert junk.status_code == 400
+    assert len(sent) == 2
+    assert call(app, "POST", "/v1/releases", pieces(good)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "peer"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8:0:0:ffff::2", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        (":", ":"),
+    ],
+)
+def test_a_peer_is_an_address_or_the_network_of_one_host(host, peer):
+    class Asked:
+        client = type("Client", (), {"host": host})
+
+    assert app_module._peer(Asked) == peer
+
+
 @pytest.mark.parametrize("length", ["-1", "1e9", "９", "9" * 13, "x"])
 def test_odd_content_lengths_are_refused(world, length):
     answer = call(

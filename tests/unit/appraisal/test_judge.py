@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from strongroom.appraisal import judge as judge_file
-from strongroom.appraisal.judge import judge
+from strongroom.appraisal.judge import judge, with_runs_used
 from strongroom.appraisal.wording import explain
 from strongroom.encoding import fields
 from strongroom.model.binding import Binding, RoomKeys
@@ -184,3 +184,34 @@ def test_endorsements_that_no_verifier_reads_are_refused():
 def test_a_verdict_is_the_same_each_time():
     evidence = SCENE.tpm.evidence(binding())
     assert decide(evidence) == decide(evidence)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"gates": (BAD_GATE,)},
+        {"now": NOW + timedelta(days=400)},
+        {"evidence": SCENE.tpm.evidence(binding(nonce=b"m" * 32))},
+        {"agreement": SCENE.agreement(lambda one: replace(one, platforms=(contracts.platform(SCENE.tpm, machines=(fake_tpm.digest("x"),)),)))},
+    ],
+    ids=["sound", "gate", "term", "evidence", "platform"],
+)  # fmt: skip
+def test_runs_counted_in_later_give_the_verdict_that_judging_anew_would(changed):
+    agreement = changed.get("agreement", AGREEMENT)
+    changed = {"evidence": SCENE.tpm.evidence(binding(agreement)), **changed}
+    permitted = agreement.contract.limits.runs
+    for before, after in (
+        (0, 0),
+        (0, permitted - 1),
+        (0, permitted),
+        (0, permitted + 5),
+        (permitted, permitted + 1),
+    ):
+        told = with_runs_used(decide(runs_used=before, **changed), agreement, runs_used=after)
+        assert told == decide(runs_used=after, **changed)
+
+
+def test_runs_that_were_too_many_do_not_become_fewer():
+    verdict = decide(runs_used=AGREEMENT.contract.limits.runs)
+    assert isinstance(with_runs_used(verdict, AGREEMENT, runs_used=0), Denied)

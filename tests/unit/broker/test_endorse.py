@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from strongroom.broker import endorse
-from strongroom.errors import NotFound, Refused, Unavailable
+from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import messages, record
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom_testing import brokers, contracts, fake_amd, simulated
@@ -50,6 +50,7 @@ class Side:
         launched = self.machine.launch(contract)
         made = messages.ReleaseRequest(
             nonce=self.nonce,
+            contract=contract,
             agreement=(agreement or self.agreement).encode(),
             evidence=launched.evidence(binding),
             keys=self.room.keys,
@@ -171,14 +172,16 @@ def test_evidence_that_carries_all_is_asked_nobody_for(world):
     assert again.failed(again.release(stray)) == {"evidence.parts"}
 
 
-@pytest.mark.parametrize("asked", [True, False], ids=["vendor", "room"])
-def test_what_would_not_fit_into_the_answer_is_denied_before_a_run_is_used_up(world, machine, asked):
+def test_what_would_not_fit_into_the_answer_is_denied_before_a_run_is_used_up(world, machine):
     huge = machine.endorse(None, now=NOW)
     huge = Endorsements(parts=huge.parts | {"crl": bytes(messages.MAX_ENDORSED)})
-    side = Side(world, machine, Asked(machine, lambda: huge) if asked else None)
-    answer = side.release(side.request() if asked else side.request(endorsements=huge))
-    assert "endorsements.size" in side.failed(answer)
+    side = Side(world, machine, Asked(machine, lambda: huge))
+    assert "endorsements.size" in side.failed(side.release())
     assert world.store.runs_by_contract() == []
+    # What a room brings is bounded with its request.
+    with pytest.raises(Malformed) as caught:
+        side.release(side.request(endorsements=huge))
+    assert caught.value.code == "too-large"
 
 
 def test_the_largest_endorsements_fit_into_the_answer(world, machine):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from strongroom.broker.admit import admit
-from strongroom.broker.broker import Budgets
+from strongroom.broker.budgets import Budgets
 from strongroom.crypto import sign
 from strongroom.errors import Refused
 from strongroom.model import agreement as agreement_model
@@ -100,6 +100,7 @@ def test_a_strangers_contract_asks_no_vendor(world):
     nonce = guarded.challenge(agreement).nonce
     request = messages.ReleaseRequest(
         nonce=nonce,
+        contract=agreement.contract.digest,
         agreement=agreement.encode(),
         evidence=machine.launch(agreement.contract.digest).evidence(room.binding(nonce)),
         keys=room.keys,

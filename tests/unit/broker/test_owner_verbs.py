@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from strongroom import wiring
+from strongroom.broker import nonces
 from strongroom.broker import settings as settings_model
 from strongroom.broker.add_key import add_key
 from strongroom.broker.admit import admit
@@ -142,7 +143,7 @@ def test_rule_46_a_disk_key_moved_to_another_row_does_not_open(world):
     other = brokers.manifest(world.scene.alice, name="other")
     add(world, other, bytes(64))
     digest, moved = brokers.manifest_digest(world.disk), brokers.manifest_digest(other)
-    with world.store._writing.begin() as connection:
+    with world.store._reading.begin() as connection:
         key = connection.execute(
             sa.select(schema.disks.c.sealed_key).where(schema.disks.c.manifest == moved)
         ).scalar_one()
@@ -237,10 +238,28 @@ def test_rule_50_a_host_clock_set_back_does_not_revive_a_nonce(tmp_path):
         world.challenge(agreement)
         world.clock.advance(timedelta(hours=5))
         latest = world.challenge(agreement)
-        floor = wiring._latest(world.store, timedelta(seconds=120))
-        assert floor == latest.time
+        assert wiring._latest(world.store) == latest.time
+        # Between two writes of the time, nonces last no longer than until the next one.
+        world.clock.advance(timedelta(seconds=9))
+        later = world.challenge(agreement)
+        assert later.time - wiring._latest(world.store) < nonces.KEPT
         world.ask(agreement)
-        assert wiring._latest(world.store, timedelta(seconds=120)) >= latest.time
+        assert wiring._latest(world.store) == later.time
+
+
+def test_rule_50_a_nonce_is_good_no_longer_by_a_clock_that_lags(tmp_path):
+    """Two replicas, of which one is an hour ahead: whatever either gives out ends by the later clock."""
+    with brokers.world(tmp_path) as behind, brokers.world(tmp_path) as ahead:
+        agreement = behind.agreement()
+        early = behind.challenge(agreement)
+        ahead.clock.advance(timedelta(hours=1))
+        ahead.challenge(agreement)
+        answer = behind.release(behind.room(agreement).request(early.nonce))
+        assert [check["name"] for check in answer.verdict["checks"] if not check["ok"]] == ["nonce.fresh"]
+        # What it gives out after it has heard of the time is good.
+        behind.clock.advance(nonces.KEPT)
+        assert behind.challenge(agreement).time == ahead.clock.now
+        assert isinstance(behind.ask(agreement), messages.ReleaseAnswer)
 
 
 def test_one_server_a_folder_unless_all_are_replicas(tmp_path):

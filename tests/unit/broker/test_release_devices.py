@@ -240,7 +240,8 @@ def test_rule_15_no_more_devices_than_may_be_are_even_read(world):
     agreement = over(world)
 
     def many(request, _):
-        return devices_of(request, *request.evidence.devices * 40)
+        small = [replace(one, parts={"report": b"x"}) for one in request.evidence.devices]
+        return devices_of(request, *small * 40)
 
     with pytest.raises(Exception, match="devices"):
         asked(world, agreement, change=many)

@@ -9,7 +9,7 @@ import pytest
 
 from strongroom.appraisal import ear, ear_token
 from strongroom.broker import result as use_case
-from strongroom.broker.broker import Budgets
+from strongroom.broker.budgets import Budgets
 from strongroom.broker.result import result
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, NotFound, Refused

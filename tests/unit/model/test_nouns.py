@@ -203,13 +203,15 @@ def test_record_round_trip_and_bound():
 def test_release_request_round_trip():
     request = messages.ReleaseRequest(
         nonce=b"n" * 32,
+        contract=samples.DIGEST,
         agreement=samples.signed(samples.a_contract()).encode(),
         evidence=evidence.Evidence(tee="tpm", parts={"quote": b"q"}),
         keys=keys(),
         role="room",
         csr=None,
     )
-    assert messages.parse_release_request(request.encode()) == request
+    split = messages.split_release_request(request.encode())
+    assert messages.parse_release_request(split) == request
 
 
 def test_challenge_round_trip():
@@ -285,7 +287,8 @@ PARSERS = [
     evidence.parse,
     messages.parse_challenge,
     messages.parse_challenge_request,
-    messages.parse_release_request,
+    messages.split_release_request,
+    messages.parse_release_head,
     messages.parse_release_answer,
     messages.parse_ledger_proof,
     messages.parse_disk_keys,

@@ -11,11 +11,14 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
+import sqlalchemy.dialects.sqlite
 
-from strongroom.broker.storage import KnownDisk, KnownVersion, Run, Series
+from strongroom.broker.storage import KnownDisk, KnownVersion, NonceUse, Run, Series
 from strongroom.errors import Misuse, NotFound, Refused, Unavailable
 from strongroom.ledger import merkle
 from strongroom.store import schema, sqlite
+from strongroom.store.statements import driver
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -80,7 +83,7 @@ def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
         tx.ledger.append(b"ghost", run="")
         tx.ledger.append(b"ghost", run="")
         tx.contracts.raise_to(SERIES, KnownVersion(version=9, digest="x"))
-        tx.nonces.add(b"n" * 32, contract="c", expires=NOW)
+        tx.nonces.use(b"n" * 32, expires=NOW, now=NOW - timedelta(seconds=9))
         tx.disks.put(KnownDisk(manifest="m", cipher="none", sealed_key=None))
         tx.runs.add(Run(run="ghost", contract="c", signing_key=b"", release=0, receipt=None))
         raise Refused("no")
@@ -93,7 +96,7 @@ def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
             store.write(
                 lambda tx: (
                     tx.contracts.highest(SERIES),
-                    tx.nonces.take(b"n" * 32),
+                    tx.nonces.used(b"n" * 32),
                     tx.disks.find("m"),
                     tx.runs.find("ghost"),
                     tx.runs.used("c"),
@@ -104,7 +107,7 @@ def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
 
     results = asyncio.run(all_of_them())
     assert isinstance(results[1], Refused)
-    assert results[3].value == (None, None, None, None, 0)
+    assert results[3].value == (None, False, None, None, 0)
     assert merkle.root(store.ledger, 2) == merkle.root(Reference([b"a", b"b"]), 2)
 
 
@@ -121,20 +124,67 @@ def test_two_runs_cannot_take_the_same_place(store, path):
     assert store.runs_by_contract() == [("c", 1, 0)]
 
 
-def test_nonces_are_taken_once_and_purged(store):
-    def fill(tx):
-        tx.nonces.add(b"1" * 32, contract="c", expires=NOW)
-        tx.nonces.add(b"2" * 32, contract="c", expires=NOW + timedelta(seconds=9))
-        return tx.nonces.open_count()
+def use(store, nonce, *, expires, now):
+    return write(store, lambda tx: tx.nonces.use(nonce, expires=expires, now=now)).value
 
-    assert write(store, fill).value == 2
-    assert write(store, lambda tx: tx.nonces.take(b"1" * 32).used).value is False
-    assert write(store, lambda tx: tx.nonces.take(b"1" * 32).used).value is True
-    assert write(store, lambda tx: tx.nonces.take(b"1" * 32).used).value is True
-    assert write(store, lambda tx: tx.nonces.open_count()).value == 1
-    write(store, lambda tx: tx.nonces.purge(NOW + timedelta(seconds=5)))
-    assert write(store, lambda tx: tx.nonces.take(b"1" * 32)).value is None
-    assert write(store, lambda tx: tx.nonces.open_count()).value == 1
+
+def kept(store):
+    with store._reading.connect() as connection:
+        return connection.exec_driver_sql("SELECT count(*) FROM used_nonces").scalar_one()
+
+
+def test_rule_18_a_nonce_is_used_once_and_kept_until_it_ends(store, path):
+    end = NOW + timedelta(seconds=9)
+    assert use(store, b"1" * 32, expires=end, now=NOW) is NonceUse.FRESH
+    assert use(store, b"1" * 32, expires=end, now=NOW) is NonceUse.USED
+    assert use(store, b"2" * 32, expires=end, now=NOW) is NonceUse.FRESH
+    assert store.read(lambda tx: tx.nonces.used(b"1" * 32))
+    replica = sqlite.open_store(path)
+    assert use(replica, b"1" * 32, expires=end, now=NOW) is NonceUse.USED
+    replica.close()
+    assert kept(store) == 2
+    assert use(store, b"3" * 32, expires=end + timedelta(seconds=1), now=end) is NonceUse.FRESH
+    assert kept(store) == 1  # what has ended takes no room
+
+
+def test_rule_18_a_nonce_that_is_forgotten_has_ended_for_every_clock(store, path):
+    """A clock set forward forgets it, and set back again does not make it good a second time."""
+    end = NOW + timedelta(seconds=9)
+    assert use(store, b"1" * 32, expires=end, now=NOW) is NonceUse.FRESH
+    write(store, lambda tx: tx.clock.reach(NOW + timedelta(days=1)))
+    assert kept(store) == 0
+    for again in (store, sqlite.open_store(path)):
+        assert use(again, b"1" * 32, expires=end, now=NOW) is NonceUse.ENDED
+        assert again.latest_time() == int((NOW + timedelta(days=1)).timestamp())
+    again.close()
+
+
+def test_nothing_is_written_by_who_only_reads(store):
+    with pytest.raises(Unavailable, match="the database can not be written"):
+        store.read(lambda tx: tx.nonces.use(b"1" * 32, expires=NOW + timedelta(seconds=1), now=NOW))
+
+
+def test_a_database_of_the_first_version_keeps_its_used_nonces_and_its_time(tmp_path):
+    path = tmp_path / "broker.db"
+    old = sqlite3.connect(path)
+    end = int(NOW.timestamp())
+    old.execute(
+        "CREATE TABLE nonces (nonce BLOB PRIMARY KEY, contract TEXT NOT NULL, expires INTEGER NOT NULL, "
+        "used INTEGER DEFAULT 0 NOT NULL) WITHOUT ROWID"
+    )
+    old.executemany(
+        "INSERT INTO nonces VALUES (?, 'c', ?, ?)", [(b"1" * 32, end, 0), (b"2" * 32, end - 5, 2)]
+    )
+    for table in ("contracts", "runs", "disks", "leaves", "nodes"):
+        ddl = sa.schema.CreateTable(schema.metadata.tables[table])
+        old.execute(str(ddl.compile(dialect=sa.dialects.sqlite.dialect())))
+    old.execute("PRAGMA user_version = 1")
+    old.commit()
+    old.close()
+    store = sqlite.open_store(path)
+    assert [store.read(lambda tx, one=one: tx.nonces.used(one * 32)) for one in (b"1", b"2")] == [False, True]
+    assert store.latest_time() == end - 120
+    store.close()
 
 
 def test_rule_56_sixty_four_writers_never_see_a_locked_database(path):
@@ -202,15 +252,16 @@ def test_a_database_locked_by_somebody_else_is_unavailable_not_an_acceptance(pat
 
 def test_a_full_database_is_unavailable_and_stores_nothing(store):
     write(store, lambda tx: tx.ledger.append(b"first", run=""))
-    with store._writing.connect() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    connection = store._writer._connection
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    connection.rollback()
     with pytest.raises(Unavailable) as caught:
         write(store, lambda tx: tx.ledger.append(bytes(1 << 20), run=""))
     assert caught.value.code == "disk-full"
     assert store.ledger.size() == 1
-    with store._writing.connect() as connection:
-        connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+    connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+    connection.rollback()
     assert write(store, lambda tx: tx.ledger.append(b"second", run="")).value == 1
     assert merkle.root(store.ledger, 2) == merkle.root(Reference([b"first", b"second"]), 2)
 
@@ -261,11 +312,11 @@ def test_a_database_of_a_newer_version_is_refused(path):
 
 
 def test_every_commit_is_synced_and_deleted_secrets_are_overwritten(store):
-    with store._writing.connect() as connection:
-        asked = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("journal_mode", "synchronous", "secure_delete", "trusted_schema")
-        }
+    write(store, lambda tx: None)
+    asked = {
+        name: driver(store._writer._connection).execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "secure_delete", "trusted_schema")
+    }
     assert asked == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "trusted_schema": 0}
 
 

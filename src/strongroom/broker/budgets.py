@@ -1,0 +1,95 @@
+"""What strangers may use up, and the counters that hold them to it. All of it is bounded memory of one process."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """How much of what.
+
+    denials: how many denials in a row are recorded in the ledger; `denial_seconds`: after how long one more is.
+    denials_each, denial_each_seconds: the same for each contract and each peer address. A denial beyond any of them
+    is answered and not recorded. failures, failure_seconds: how many requests of an address may fail before its
+    further ones have to wait behind everybody else's. agreement_bytes: of agreements kept, parsed.
+    """
+
+    nonce_lifetime: timedelta = timedelta(seconds=120)
+    verdict_lifetime: timedelta = timedelta(hours=24)
+    denials: int = 1_000
+    denial_seconds: float = 1.0
+    denials_each: int = 200
+    denial_each_seconds: float = 5.0
+    failures: int = 60
+    failure_seconds: float = 1.0
+    agreement_bytes: int = 4 * 1024 * 1024
+
+
+class Allowance:
+    """A token bucket: `capacity` at once, one more every `seconds`."""
+
+    __slots__ = ("_capacity", "_left", "_seconds", "_since")
+
+    def __init__(self, capacity: int, seconds: float) -> None:
+        self._capacity = capacity
+        self._left = float(capacity)
+        self._seconds = seconds
+        self._since: datetime | None = None
+
+    def left(self, now: datetime) -> bool:
+        """Whether one may be used now."""
+        if self._since is not None:
+            earned = (now - self._since).total_seconds() / self._seconds
+            self._left = min(float(self._capacity), self._left + max(0.0, earned))
+        self._since = now
+        return self._left >= 1
+
+    def take(self, now: datetime) -> bool:
+        """Whether one may be used now; if so it is."""
+        if not self.left(now):
+            return False
+        self._left -= 1
+        return True
+
+
+class Allowances:
+    """An allowance for each of many names. The one that was asked for longest ago is forgotten, and is whole again."""
+
+    __slots__ = ("_capacity", "_kept", "_most", "_seconds")
+
+    def __init__(self, capacity: int, seconds: float, *, most: int = 4096) -> None:
+        self._capacity = capacity
+        self._seconds = seconds
+        self._most = most
+        self._kept: OrderedDict[str, Allowance] = OrderedDict()
+
+    def of(self, name: str) -> Allowance:
+        """The allowance of that name."""
+        found = self._kept.pop(name, None) or Allowance(self._capacity, self._seconds)
+        self._kept[name] = found
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return found
+
+
+class Denials:
+    """Which denials are recorded: so many of one contract, of one address, and of all."""
+
+    __slots__ = ("_all", "_contracts", "_peers")
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._all = Allowance(budgets.denials, budgets.denial_seconds)
+        self._contracts = Allowances(budgets.denials_each, budgets.denial_each_seconds)
+        self._peers = Allowances(budgets.denials_each, budgets.denial_each_seconds)
+
+    def take(self, now: datetime, *, contract: str, peer: str) -> bool:
+        """Whether one more may be recorded. One that may not takes nothing from the others' budget."""
+        own = (self._contracts.of(contract), self._peers.of(peer))
+        return all(one.left(now) for one in own) and self._all.take(now) and all(one.take(now) for one in own)
