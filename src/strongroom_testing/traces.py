@@ -1,8 +1,8 @@
 """Whether a secret, or a part of it, shows somewhere: as it is, in hexadecimal, or in base64.
 
-A secret is looked for by pieces of eight bytes that follow one another, so that whatever holds any fifteen of its
-bytes in one row is caught: raw, in hexadecimal of either case, and in base64 of either alphabet, wherever
-in a longer stream the bytes stood.
+A secret of 16 bytes or more is looked for by pieces of eight that follow one another, so that whatever holds
+any fifteen of its bytes in a row is caught; a shorter one as a whole. Both are looked for raw, in hexadecimal
+of either case, and in base64 of either alphabet, wherever in a longer stream the bytes stood.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ def pieces(secret: bytes) -> Iterator[bytes]:
     """Its parts; of a short secret, the whole."""
     if len(secret) < PIECE:
         raise ValueError("too short to be told from chance")
+    if len(secret) < 2 * PIECE:
+        yield secret
+        return
     yield from (secret[at : at + PIECE] for at in range(0, len(secret) - PIECE + 1, PIECE))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 import subprocess
@@ -26,6 +27,26 @@ def test_every_promise_names_a_test_that_exists(promise):
     path, _, name = promise.test.partition("::")
     assert promise.sentence
     assert re.search(rf"^def {re.escape(name)}\(", (ROOT / path).read_text(), re.MULTILINE), promise.test
+
+
+@pytest.mark.parametrize(("table", "promise"), [(table, row) for table in ROWS for row in ROWS[table]])
+def test_every_promise_is_in_the_table_of_what_runs_its_test(table, promise):
+    """`soak` anywhere among a test's marks, or its module's, and `make test` does not run all of its cases."""
+    path, _, name = promise.test.partition("::")
+    body = ast.parse((ROOT / path).read_text()).body
+    marks = [
+        ast.unparse(one.value)
+        for one in body
+        if isinstance(one, ast.Assign) and ast.unparse(one.targets) == "pytestmark"
+    ]
+    marks += [
+        ast.unparse(mark)
+        for one in body
+        if isinstance(one, ast.FunctionDef) and one.name == name
+        for mark in one.decorator_list
+    ]
+    slow = any(re.search(r"\bmark\.soak\b", mark) for mark in marks)
+    assert slow == (table == "soak"), promise.test
 
 
 def test_every_row_of_the_page_is_in_one_of_the_tables():

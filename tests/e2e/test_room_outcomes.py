@@ -12,6 +12,7 @@ import pytest
 
 from strongroom.errors import Refused
 from strongroom.model.receipt import Outcome
+from strongroom_testing import traces
 from tests import kernel_view
 from tests.e2e import real_rooms, system_calls
 
@@ -56,11 +57,47 @@ def test_results_leave_sealed_with_a_receipt(world):
     assert not (ran.folder / "log.age").exists()
 
 
-def test_clock_a_year_off_changes_nothing(world):
-    ran = world.run(world.contract("date +%Y > /out/year"), "--clock", "2031-05-05T05:05:05")
+def test_nothing_that_a_node_holds_shows_a_key_or_a_row(world):
+    """In every form that traces.py names: what a run leaves, says and was given, and all files of owners and brokers."""
+    ran = world.run(world.contract("head -n 20000 /data/flights/table.csv > /out/rows", "--logs", "bob"))
     assert ran.code == 0, ran.text
-    assert ran.output(world.identity("bob"))["year"] == b"2031\n"
-    assert abs((ran.receipt.started - datetime.now(UTC)).total_seconds()) < 120
+    alice, bob = world.identity("alice"), world.identity("bob")
+    rows = ran.output(bob)["rows"]
+    secrets = {
+        "alice's disk key": alice.age.open((world.path("flights.key.age")).read_bytes()),
+        "passphrase": real_rooms.PASSPHRASE.encode(),
+        **{f"row {at}": rows[at * 5000 :][:48] for at in range(4)},
+    }
+    for one in (alice, bob):
+        secrets[f"{one.name}'s signing key"] = one.signing.raw
+        secrets[f"{one.name}'s age key"] = one.age.text.removeprefix("AGE-SECRET-KEY-1").encode()
+    in_clear = [
+        world.path("data"),
+        world.path("base"),
+        world.path("image"),
+    ]  # the owner's own, and what is public
+    places = {
+        str(path.relative_to(world.root)): path.read_bytes()
+        for path in world.root.rglob("*")
+        if path.is_file() and not any(folder in path.parents for folder in in_clear)
+    }
+    assert f"{ran.folder.name}/receipt.json" in places
+    assert f"{ran.folder.name}/out-0.tar.age" in places
+    assert "flights.disk" in places
+    places["what the node printed"] = ran.text.encode()
+    assert traces.shown(secrets, places) == []
+    assert traces.shown({"row": rows[:48]}, {"table": world.path("data/table.csv").read_bytes()}) == [
+        "row in table"
+    ]
+
+
+@pytest.mark.parametrize("year", ["2001", "2031"])
+def test_a_clock_that_is_years_off_changes_nothing(world, year):
+    ran = world.run(world.contract("date +%Y > /out/year"), "--clock", f"{year}-05-05T05:05:05")
+    assert ran.code == 0, ran.text
+    assert ran.output(world.identity("bob"))["year"] == f"{year}\n".encode()
+    for moment in (ran.receipt.started, ran.receipt.ended):
+        assert abs((moment - datetime.now(UTC)).total_seconds()) < 120
 
 
 def test_a_program_that_fails_has_a_receipt_and_its_log_is_sealed(world):

@@ -133,12 +133,15 @@ def request_for_all(room, names, *, common=""):
 
 
 @pytest.mark.parametrize("seconds", [60, 600, 86_400])
-def test_rule_41_a_certificate_never_outlives_its_terms_nor_its_verdict(world, seconds):
+@pytest.mark.parametrize("verdict", [30, 300, 86_400])
+def test_rule_41_a_certificate_never_outlives_its_terms_nor_its_verdict(world, seconds, verdict):
     def lasting(one):
         return replace(one, certificate=replace(one.certificate, lifetime_seconds=seconds))
 
-    *_, answer, leaf, _ = issued(world, change=lasting)
-    assert leaf.not_valid_after_utc <= contracts.NOW + timedelta(seconds=seconds)
+    budgets = replace(world.broker.budgets, verdict_lifetime=timedelta(seconds=verdict))
+    brief = replace(world, broker=replace(world.broker, budgets=budgets))
+    *_, answer, leaf, _ = issued(brief, change=lasting)
+    assert leaf.not_valid_after_utc == contracts.NOW + timedelta(seconds=min(seconds, verdict))
     assert leaf.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ") <= answer.verdict["expires"]
     assert leaf.not_valid_before_utc == contracts.NOW - timedelta(minutes=1)
 

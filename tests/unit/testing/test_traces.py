@@ -34,6 +34,14 @@ def test_it_finds_any_fifteen_bytes_in_a_row(write, start):
     assert traces.shown({"key": SECRET}, {"file": stream}) == ["key in file"]
 
 
+@pytest.mark.parametrize("write", WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("before", range(3))
+def test_a_short_secret_is_found_as_a_whole_and_not_by_its_words(write, before):
+    stream = write(bytes(before) + b"correct horse" + b"!")
+    assert traces.shown({"word": b"correct horse"}, {"file": stream}) == ["word in file"]
+    assert traces.shown({"word": b"correct horse"}, {"file": b"that is correct and no horse"}) == []
+
+
 def test_it_finds_nothing_where_nothing_is():
     places = {"file": os.urandom(100_000), "text": base64.b64encode(os.urandom(100_000))}
     assert traces.shown({"key": SECRET, "word": b"correct horse"}, places) == []
