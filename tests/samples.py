@@ -39,6 +39,10 @@ def a_contract(**changes) -> contract.Contract:
         datasets=(contract.Dataset(name="flights", owner="alice", manifest=DIGEST),),
         outputs=(contract.Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
         logs=None,
+        disclosure=contract.Disclosure(
+            output_sizes=contract.OutputSizes.EXACT, exit_status=contract.ExitStatus.EXACT
+        ),
+        receipts=contract.ReceiptTerms(wait_seconds=0),
         platforms=(
             contract.Platform(
                 tee="tpm",

@@ -283,7 +283,7 @@ class Room:
             outputs=(),
             outcome=receipt_model.Outcome.EXITED,
             exit_status=0,
-            detail="",
+            details=(),
             started=now,
             ended=now + timedelta(seconds=1),
         )

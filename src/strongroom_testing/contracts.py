@@ -62,6 +62,10 @@ class Scene:
             ),
             outputs=(contract_model.Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
             logs=None,
+            disclosure=contract_model.Disclosure(
+                output_sizes=contract_model.OutputSizes.EXACT, exit_status=contract_model.ExitStatus.EXACT
+            ),
+            receipts=contract_model.ReceiptTerms(wait_seconds=0),
             platforms=self.platforms or (platform(self.tpm),),
             network=contract_model.Network(egress=(), peers=()),
             certificate=None,

@@ -26,6 +26,7 @@ from strongroom.broker.notary import Notary
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
 from strongroom.crypto import certificates, sign
+from strongroom.crypto import tls as tls_keys
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.ledger import checkpoint, merkle, proofpack
 from strongroom.model import contract as contract_model
@@ -48,12 +49,13 @@ DISKS = {"alice": b"\x01" * 64, "bob": b"\x02" * 64}
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """One owner and that owner's broker. `ledger` is the broker's key: for forging what it might sign."""
+    """One owner and that owner's broker. `ledger` is the broker's key: for forging what it might sign; `tls` its server's."""
 
     identity: Identity
     party: Party
     broker: Broker
     ledger: sign.SigningKey
+    tls: tls_keys.TlsKey
     manifest: bytes
 
 
@@ -226,7 +228,14 @@ def _owner(
         budgets=limits,
     )
     asyncio.run(add_key(broker, manifest, DISKS[one.name]))
-    return Owner(identity=one, party=settings.party, broker=broker, ledger=keys.ledger, manifest=manifest)
+    return Owner(
+        identity=one,
+        party=settings.party,
+        broker=broker,
+        ledger=keys.ledger,
+        tls=keys.tls,
+        manifest=manifest,
+    )
 
 
 def write_run(made: World, folder: Path) -> None:

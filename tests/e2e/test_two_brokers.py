@@ -32,7 +32,8 @@ def world():
 
 
 def shell(world, script, *options):
-    return world.contract("shell", "--memory-mib", 256, "--argument", "-c", "--argument", script, *options)
+    return world.contract("shell", "--memory-mib", 256, "--argument", "-c", "--argument", script,
+                          "--exact-exit-status", "--exact-sizes", *options)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

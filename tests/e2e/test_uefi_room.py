@@ -122,7 +122,7 @@ def test_a_room_whose_registers_were_predicted_gets_the_key_and_does_its_work(wo
     phases = run(world, machine, signed(world, machine, script, predicted), tmp_path / "out")
     assert phases == [
         "booted", "contract-bound", "attested:alice", "disks-open", "program-started", "program-ended",
-        "outputs-sealed", "receipt-posted",
+        "outputs-sealed", "receipt-posted", "outputs-sent",
     ]  # fmt: skip
     told = json.loads((tmp_path / "out/release-alice.json").read_bytes())["verdict"]
     checks = {one["name"]: one for one in told["checks"]}

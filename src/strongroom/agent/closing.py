@@ -1,21 +1,30 @@
-"""After the program: what leaves, and the receipt that says what happened."""
+"""After the program: what leaves, the receipt that says what happened, and which of them goes first.
+
+Nothing is handed to the node before the receipt is in the ledger of every broker that the contract names a
+disk's owner by: the outputs are sealed into the room's own memory, and wait there. So nobody can take the
+outputs and keep the receipt from being made, by cutting the power or the network in between.
+"""
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from strongroom.agent import attest, outputs
-from strongroom.crypto import age, digest
-from strongroom.encoding import dsse
+from strongroom.agent import attest, outputs, tar
+from strongroom.crypto import digest, sign
+from strongroom.encoding import dsse, fields
 from strongroom.errors import Refused, StrongroomError, Unavailable
+from strongroom.ledger import proof as ledger_proof
 from strongroom.model import receipt as receipt_model
-from strongroom.model import run_files
+from strongroom.model import record, run_files
+from strongroom.model.contract import ExitStatus, OutputSizes
 from strongroom.model.receipt import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from strongroom.agent.agreed import Terms
     from strongroom.agent.channel import Channel
@@ -24,42 +33,129 @@ if TYPE_CHECKING:
     from strongroom.model.manifest import Manifest
     from strongroom.model.receipt import OutputRecord, Receipt
 
-POST_TRIES = 5
-_DETAIL = 1000
+LONGEST_PAUSE = 30.0
+_CHUNK = 64 * 1024
 
 
-def send_outputs(
-    channel: Channel, contract: Contract, ended: Ended, out: str
-) -> tuple[Ended, tuple[OutputRecord, ...]]:
-    """Seal and send what a program that ended by itself left in its output folders.
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """What waits in memory: how the run ended, the outputs' records, and sealed files by name."""
 
-    All are measured before any is sent: one that is too large holds back every one.
+    ended: Ended
+    records: tuple[OutputRecord, ...] = ()
+    files: tuple[tuple[str, BinaryIO], ...] = ()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        for _, file in self.files:
+            file.close()
+
+
+def seal(
+    contract: Contract, ended: Ended, out: str, *, memory: Callable[[], int], random: Callable[[int], bytes]
+) -> Sealed:
+    """Seal into memory what a program that ended by itself left in its output folders, and its log.
+
+    All are measured before any is sealed: one that is too large holds back every one. memory: how many bytes the
+    sealed files may take. Never raises: whatever the program left is an outcome.
     """
-    if ended.outcome is not Outcome.EXITED:
-        return ended, ()
     try:
-        listings = [
-            outputs.list_folder(out + output.path.removeprefix("/out"), output.max_bytes)
-            for output in contract.outputs
-        ]
-    except Refused as cause:
-        return replace(ended, outcome=Outcome.OUTPUT_TOO_LARGE, detail=cause.message), ()
-    records = []
-    for number, (output, listing) in enumerate(zip(contract.outputs, listings, strict=True)):
-        stream = channel.open_file(run_files.output(number))
-        records.append(outputs.seal(listing, output.path, contract.recipients(output.recipients), stream))
+        return _seal(contract, ended, out, memory, random)
+    except BaseException as cause:  # noqa: BLE001 - the room still owes a receipt
+        failed = agent_failed(ended, cause)
+    try:
+        return _seal(contract, failed, out, memory, random)
+    except BaseException:  # noqa: BLE001 - not even its log could be sealed
+        return Sealed(ended=failed)
+
+
+def agent_failed(ended: Ended, cause: BaseException) -> Ended:
+    """The end of a run in which something failed that should not; the words are for the sealed log alone."""
+    detail = "stopped" if isinstance(cause, StrongroomError) and cause.code in STOPPED else "defect"
+    log = f"[strongroom: the agent failed: {place_of(cause)}]\n".encode()
+    return replace(ended, outcome=Outcome.AGENT_FAILED, exit_status=0, details=(detail,), log=log)
+
+
+STOPPED = frozenset(("timed-out", "stopped"))
+
+
+def place_of(cause: BaseException) -> str:
+    """The kind of a failure and the place in the agent, without its words."""
+    trace = cause.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "nowhere" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return f"{type(cause).__name__} at {where}"
+
+
+def _seal(
+    contract: Contract, ended: Ended, out: str, memory: Callable[[], int], random: Callable[[int], bytes]
+) -> Sealed:
+    sizes = contract.disclosure.output_sizes
+    log = ended.log if contract.logs is not None and ended.outcome is not Outcome.DATA_CORRUPTED else None
+    listings: list[outputs.Listing] = []
+    if ended.outcome is Outcome.EXITED:
+        try:
+            listings = _list(contract, out)
+            needed = sum(outputs.sealed_bytes(one.tar_bytes, sizes) for one in listings)
+            if needed + outputs.sealed_bytes(len(log or b""), sizes) > memory():
+                raise Refused("the memory does not suffice", code="output-memory")
+        except Refused as cause:
+            if cause.code not in outputs.TOO_LARGE:
+                raise
+            listings = []
+            ended = replace(ended, outcome=Outcome.OUTPUT_TOO_LARGE, details=(*ended.details, cause.code))
+    with ExitStack() as undo:
+        records, files = [], []
+        for number, (output, listing) in enumerate(zip(contract.outputs, listings, strict=False)):
+            target = undo.enter_context(memory_file())
+            recipients = contract.recipients(output.recipients)
+            salt = random(tar.SALT_BYTES)
+            records.append(outputs.seal(listing, output.path, recipients, sizes, salt, target))
+            files.append((run_files.output(number), target))
+        if contract.logs is not None and log is not None:
+            target = undo.enter_context(memory_file())
+            outputs.seal_pieces(
+                _padded_log(log, sizes), "", contract.recipients(contract.logs.recipients), target
+            )
+            files.append((run_files.LOG, target))
+        undo.pop_all()
+    if any(listing.left_out for listing in listings):
+        ended = replace(ended, details=(*ended.details, "entries-left-out"))
+    return Sealed(ended=ended, records=tuple(records), files=tuple(files))
+
+
+def _list(contract: Contract, out: str) -> list[outputs.Listing]:
+    return [
+        outputs.list_folder(out + output.path.removeprefix("/out"), output.max_bytes)
+        for output in contract.outputs
+    ]
+
+
+def _padded_log(log: bytes, sizes: OutputSizes) -> Iterator[bytes]:
+    """The log is text for reading: what pads it are line ends."""
+    yield log
+    yield from outputs.repeated(b"\n", outputs.padded_size(len(log), sizes) - len(log))
+
+
+def memory_file() -> BinaryIO:
+    """A file in the room's memory and nowhere else."""
+    return cast("BinaryIO", os.fdopen(os.memfd_create("sealed", os.MFD_CLOEXEC), "w+b"))
+
+
+def send(channel: Channel, sealed: Sealed) -> None:
+    """Hand the sealed files to the node."""
+    for name, file in sealed.files:
+        file.seek(0)
+        stream = channel.open_file(name)
+        while data := file.read(_CHUNK):
+            stream.write(data)
         stream.close()
-    left_out = sum(listing.left_out for listing in listings)
-    if left_out:
-        note = f"{left_out} entries left out of the outputs: not files, folders or links that stay within"
-        ended = replace(ended, detail=f"{ended.detail}; {note}" if ended.detail else note)
-    return ended, tuple(records)
 
 
-def send_logs(channel: Channel, contract: Contract, ended: Ended) -> None:
-    """Seal and send what the program printed, when the contract names who may read it."""
-    if contract.logs is not None and ended.outcome is not Outcome.DATA_CORRUPTED:
-        channel.send_file(run_files.LOG, age.seal(contract.recipients(contract.logs.recipients), ended.log))
+def shown_status(contract: Contract, status: int) -> int:
+    """The exit status as exactly as the contract lets it show."""
+    return min(status, 1) if contract.disclosure.exit_status is ExitStatus.ZERO_OR_ONE else status
 
 
 def make_receipt(
@@ -74,8 +170,8 @@ def make_receipt(
         datasets=tuple(_disk(manifest) for manifest in terms.datasets),
         outputs=sealed,
         outcome=ended.outcome,
-        exit_status=ended.exit_status,
-        detail=ended.detail[:_DETAIL],
+        exit_status=shown_status(terms.contract, ended.exit_status),
+        details=tuple(sorted(set(ended.details))),
         started=first.time(ended.started),
         ended=first.time(ended.ended),
     )
@@ -92,34 +188,71 @@ def sign_receipt(receipt: Receipt, keys: attest.Keys) -> bytes:
 
 
 def post_receipt(
-    channel: Channel, contract: Contract, envelope: bytes, *, pause: Callable[[float], None] = time.sleep
+    channel: Channel,
+    contract: Contract,
+    envelope: bytes,
+    *,
+    parties: tuple[str, ...],
+    wait_seconds: float,
+    on_failure: Callable[[str], None] = lambda _party: None,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Post to every broker and pass their ledger proofs on. Raises `Unavailable` after all were tried."""
-    failures = []
-    for party in contract.key_owners():
-        try:
-            proof = _post_one(channel, contract, party, envelope, pause)
-        except StrongroomError as cause:
-            failures.append(f"{party}: {cause.message}")
-        else:
-            channel.send_file(run_files.ledger_proof(party), proof)
+    """Have the receipt recorded by the brokers of all `parties` and pass their ledgers' proofs on.
+
+    A broker that does not answer is asked again until `wait_seconds` have passed; one that says no, or whose
+    proof does not hold, is not. on_failure: told a party's name at its first failure.
+    Raises `Unavailable` (`receipt-not-recorded`), which names the brokers, after all were tried.
+    """
+    deadline = clock() + wait_seconds
+    waiting, failures = list(parties), {}
+    seconds = 2.0
+    while True:
+        for party in tuple(waiting):
+            try:
+                answer = _post_one(channel, contract, party, envelope)
+            except StrongroomError as cause:
+                if party not in failures:
+                    on_failure(party)
+                failures[party] = cause.message
+                if isinstance(cause, Refused):
+                    waiting.remove(party)
+            else:
+                channel.send_file(run_files.ledger_proof(party), answer)
+                waiting.remove(party)
+                failures.pop(party, None)
+        left = deadline - clock()
+        if not waiting or left <= 0:
+            break
+        pause(min(seconds, LONGEST_PAUSE, left))
+        seconds *= 2
     if failures:
         raise Unavailable(
-            "the run ended, but its receipt is not recorded everywhere: " + "; ".join(failures),
+            "the run ended, but its receipt is not recorded everywhere, so nothing leaves the room: "
+            + "; ".join(f"{party}: {message}" for party, message in failures.items()),
             code="receipt-not-recorded",
-            hint="the signed receipt is in the run's folder",
+            hint="the signed receipt is in the run's folder; the contract says how long a room waits for brokers",
         )
 
 
-def _post_one(
-    channel: Channel, contract: Contract, party: str, envelope: bytes, pause: Callable[[float], None]
-) -> bytes:
-    for attempt in range(1, POST_TRIES):
-        try:
-            return attest.post_receipt(channel, contract, party, envelope).encode()
-        except Unavailable:
-            pause(float(2**attempt))
-    return attest.post_receipt(channel, contract, party, envelope).encode()
+def _post_one(channel: Channel, contract: Contract, party: str, envelope: bytes) -> bytes:
+    """The proof that the broker of `party` has recorded these very bytes. Raises `StrongroomError` alone."""
+    try:
+        answer = attest.post_receipt(channel, contract, party, envelope)
+        broker = contract.party(party).broker
+        if broker is None:
+            raise Refused(f"{party} has no broker", code="no-broker")
+        entry, _ = ledger_proof.verify(answer, sign.VerifyingKey(broker.ledger_key))
+        claimed = receipt_model.parse_envelope(envelope)[1]
+        wanted = (record.Kind.RECEIPT, party, claimed.contract, claimed.run)
+        body = {"envelope": fields.format_data(envelope)}
+        if (entry.kind, entry.broker, entry.contract, entry.run) != wanted or entry.body != body:
+            raise Refused(f"the broker of {party} proves another entry", code="wrong-proof")
+        return answer.encode()
+    except StrongroomError:
+        raise
+    except Exception as cause:  # noqa: BLE001 - one broker keeps no other from recording
+        raise Refused(f"the answer of the broker of {party}: {place_of(cause)}", code="defect") from None
 
 
 def _disk(manifest: Manifest) -> receipt_model.Disk:

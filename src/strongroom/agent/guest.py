@@ -19,6 +19,7 @@ CGROUPS = "/sys/fs/cgroup"
 SECURITY = "/sys/kernel/security"
 ROOM = "/run/room"
 AGENT_RESERVE = 48 << 20
+_SEALING_RESERVE = 16 << 20
 _LEAST_PROGRAM_MEMORY = 64 << 20
 _MOST_PROCESSES = 4096
 _RNDADDENTROPY = 0x40085203
@@ -90,6 +91,11 @@ def available_memory() -> int:
             if line.startswith(b"MemAvailable:"):
                 return int(line.split()[1]) * 1024
     raise Unavailable("the kernel does not say how much memory there is", code="no-meminfo")
+
+
+def sealing_memory() -> int:
+    """Bytes that sealed outputs may take now, once no program runs any more."""
+    return available_memory() - _SEALING_RESERVE
 
 
 def program_memory(available: int, agreed: int) -> int:

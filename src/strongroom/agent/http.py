@@ -104,7 +104,10 @@ class Connection:
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[self._tls.write(view[:_CHUNK]) :]
+            try:
+                view = view[self._tls.write(view[:_CHUNK]) :]
+            except ssl.SSLError as cause:
+                raise Unavailable(f"writing to the broker: {cause.reason}", code="tls-failed") from None
             self._flush()
 
     def _fill(self, deadline: float) -> None:

@@ -1,176 +1,207 @@
 """What leaves the room: each output folder as a deterministic tar inside an age file.
 
-The tar (POSIX ustar, GNU long names) holds regular files, folders and links that stay within, sorted
-by name, all owned by 0:0, dated 0, with modes reduced to "executable or not": the same files are the
-same bytes. Everything else (devices, sockets, pipes, links that lead out) is left out and counted.
-The limit counts a file's bytes and every entry's name, so that names carry nothing past it.
-Streamed: memory stays bounded for any size. No program runs any more, so the tree stands still.
+The tar (`agent/tar.py`) holds regular files, folders and links that stay within, sorted by name. Everything else
+(devices, sockets, pipes, links that lead out) is left out, and whether anything was is told. Zeros after the tar's
+end pad it, where the contract says so.
+
+Bounded, each with a code of `receipt.DETAILS`: the bytes of files, names and links together (so that
+names carry nothing past the limit), the number of entries, the depth and length of a path.
+No process of the program is alive any more (`program.run`), so the tree stands still.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from strongroom.agent import tar
+from strongroom.agent.tar import Entry
 from strongroom.crypto import age
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Refused
+from strongroom.model.channel import TAR_ALLOWANCE
+from strongroom.model.contract import OutputSizes
 from strongroom.model.receipt import OutputRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom.agent.channel import Stream
-
-BLOCK = 512
-MAX_ENTRIES = 1_000_000
+MAX_ENTRIES = 100_000
+MAX_DEPTH = 64
+MAX_PATH = 4095  # Linux PATH_MAX without its NUL
+LEAST_PADDED = 4096
+# Codes of `Refused`, each a reason for `output-too-large`.
+TOO_LARGE = frozenset(("output-bytes", "output-entries", "output-depth", "output-memory"))
 _CHUNK = 64 * 1024
-_MAX_OCTAL_SIZE = 0o77777777777
-_NAME_BYTES = 100
-_FILE, _LINK, _FOLDER, _LONG_NAME, _LONG_LINK = b"0", b"2", b"5", b"L", b"K"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One thing in the tar. `name` is relative; `link` is a symbolic link's target; sizes in bytes."""
-
-    name: bytes
-    kind: bytes
-    executable: bool
-    size: int
-    link: bytes
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_FOLDER = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A folder's entries in order, their total that counts against the limit, how many are left out."""
+    """A folder's entries in order, and whether anything was left out. `root` is the folder's path."""
 
-    root: bytes
+    root: str
     entries: tuple[Entry, ...]
-    total: int
-    left_out: int
+    left_out: bool
+
+    @property
+    def tar_bytes(self) -> int:
+        """The size of its tar without padding."""
+        return tar.size_of(self.entries)
 
 
 def list_folder(root: str, max_bytes: int) -> Listing:
-    """List what leaves. Raises `Refused` (`output-too-large`) above `max_bytes`."""
+    """List what leaves. Raises `Refused` with one of `TOO_LARGE` above what may."""
     entries: list[Entry] = []
-    total = left_out = 0
-    top = os.fsencode(root)
-    # The program may have put a link in the folder's place, which would lead the agent out of it.
-    if not stat.S_ISDIR(os.lstat(top).st_mode if os.path.lexists(top) else 0):
-        return Listing(root=top, entries=(), total=0, left_out=1)
-    folders = [b""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(top + b"/" + folder) as found:
-            for item in found:
-                name = (folder + b"/" if folder else b"") + item.name
-                entry = _entry(item, name)
+    total, left_out = 0, False
+    try:
+        top = os.open(root, _OPEN_FOLDER)
+    except OSError as cause:
+        # The program may have put a link in the folder's place, which would lead the agent out of it.
+        if cause.errno not in _NO_FOLDER:
+            raise
+        return Listing(root=root, entries=(), left_out=True)
+    try:
+        folders = [b""]
+        while folders:
+            folder = folders.pop()
+            for entry in _scan(top, folder):
                 if entry is None:
-                    left_out += 1
+                    left_out = True
                     continue
                 total += entry.size + len(entry.name) + len(entry.link)
                 entries.append(entry)
-                if entry.kind == _FOLDER:
-                    folders.append(name)
-                if total > max_bytes or len(entries) > MAX_ENTRIES:
-                    raise Refused(
-                        f"the output is larger than the {max_bytes} bytes that the contract allows",
-                        code="output-too-large",
-                        hint="sign a contract with a higher max_bytes, or write less",
-                    )
+                if entry.kind == tar.FOLDER:
+                    folders.append(entry.name)
+                _bound(entry, total, len(entries), max_bytes)
+    finally:
+        os.close(top)
     entries.sort(key=lambda entry: entry.name)
     kept = _without_outward_links(entries)
-    left_out += len(entries) - len(kept)
-    return Listing(root=top, entries=kept, total=total, left_out=left_out)
+    listing = Listing(root=root, entries=kept, left_out=left_out or len(kept) < len(entries))
+    if listing.tar_bytes > max_bytes + TAR_ALLOWANCE:
+        raise Refused("so many small entries make too large a tar", code="output-entries")
+    return listing
 
 
 def _without_outward_links(entries: list[Entry]) -> tuple[Entry, ...]:
     """The entries but those links that lead out of the folder or in a circle, by way of its other links or not."""
-    links = {entry.name: entry.link for entry in entries if entry.kind == _LINK}
+    links = {entry.name: entry.link for entry in entries if entry.kind == tar.LINK}
     symlinks = Symlinks(links.get, chroot=False)
-    return tuple(one for one in entries if one.kind != _LINK or symlinks.resolve(one.name) is not None)
+    return tuple(one for one in entries if one.kind != tar.LINK or symlinks.resolve(one.name) is not None)
 
 
-def seal(listing: Listing, path: str, recipients: tuple[str, ...], stream: Stream) -> OutputRecord:
-    """Write the listing to `stream` as an age file for `recipients`."""
-    source, target = _Source(write_tar(listing)), _Target(stream)
-    age.seal_stream(recipients, cast("BinaryIO", source), cast("BinaryIO", target))
+def _bound(entry: Entry, total: int, count: int, max_bytes: int) -> None:
+    if len(entry.name) > MAX_PATH or entry.name.count(b"/") >= MAX_DEPTH:
+        raise Refused(
+            f"a path is longer or deeper than {MAX_PATH} bytes, {MAX_DEPTH} folders", code="output-depth"
+        )
+    if count > MAX_ENTRIES:
+        raise Refused(f"more than {MAX_ENTRIES} entries", code="output-entries")
+    if total > max_bytes:
+        raise Refused(f"larger than the {max_bytes} bytes that the contract allows", code="output-bytes")
+
+
+def sealed_bytes(size: int, sizes: OutputSizes) -> int:
+    """How many bytes the sealed form of `size` bytes takes at most."""
+    padded = padded_size(size, sizes)
+    return padded + padded // 1024 + _CHUNK
+
+
+def padded_size(size: int, sizes: OutputSizes) -> int:
+    """The size that `size` bytes are padded to."""
+    if sizes is OutputSizes.EXACT:
+        return size
+    return max(LEAST_PADDED, 1 << (size - 1).bit_length())
+
+
+def seal(
+    listing: Listing,
+    path: str,
+    recipients: tuple[str, ...],
+    sizes: OutputSizes,
+    salt: bytes,
+    target: BinaryIO,
+) -> OutputRecord:
+    """Write the listing to `target` as an age file for `recipients`. salt: 32 random bytes."""
+    padding = padded_size(listing.tar_bytes, sizes) - listing.tar_bytes
+    return seal_pieces(_tar_and_padding(listing, salt, padding), path, recipients, target)
+
+
+def seal_pieces(
+    pieces: Iterator[bytes], path: str, recipients: tuple[str, ...], target: BinaryIO
+) -> OutputRecord:
+    """Write the pieces to `target` as an age file for `recipients`."""
+    source, counted = _Source(pieces), _Target(target)
+    age.seal_stream(recipients, cast("BinaryIO", source), cast("BinaryIO", counted))
     return OutputRecord(
         path=path,
-        sealed_digest="sha256:" + target.digest.hexdigest(),
-        sealed_bytes=target.count,
-        content_digest="sha256:" + source.digest.hexdigest(),
+        sealed_digest="sha256:" + counted.digest.hexdigest(),
+        sealed_bytes=counted.count,
+        content_commitment="sha256:" + source.digest.hexdigest(),
     )
 
 
-def write_tar(listing: Listing) -> Iterator[bytes]:
-    """The tar's bytes, piece by piece."""
-    for entry in listing.entries:
-        name = entry.name + b"/" if entry.kind == _FOLDER else entry.name
-        if len(name) > _NAME_BYTES:
-            yield from _long(_LONG_NAME, name)
-        if len(entry.link) > _NAME_BYTES:
-            yield from _long(_LONG_LINK, entry.link)
-        yield _header(name, entry.kind, 0o755 if entry.executable else 0o644, entry.size, entry.link)
-        if entry.kind == _FILE:
-            yield from _content(listing.root + b"/" + entry.name, entry.size)
-    yield bytes(2 * BLOCK)
+def repeated(filler: bytes, count: int) -> Iterator[bytes]:
+    """`count` bytes of that one byte, piece by piece."""
+    while count > 0:
+        yield filler * min(count, _CHUNK)
+        count -= _CHUNK
 
 
-def _entry(item: os.DirEntry[bytes], name: bytes) -> Entry | None:
+def _tar_and_padding(listing: Listing, salt: bytes, padding: int) -> Iterator[bytes]:
+    yield from tar.write(listing.entries, lambda entry: _content(listing.root, entry), salt)
+    yield from repeated(b"\x00", padding)
+
+
+def _scan(top: int, folder: bytes) -> Iterator[Entry | None]:
+    """What is in `folder`, a path below the descriptor `top`; None for each thing that stays."""
+    # Names are bounded by MAX_PATH, so that the kernel takes any of them in one piece.
+    opened = os.open(folder or b".", _OPEN_FOLDER, dir_fd=top)
+    try:
+        with os.scandir(opened) as items:
+            for item in items:
+                name = os.fsencode(item.name)
+                yield _entry(opened, item, folder + b"/" + name if folder else name)
+    finally:
+        os.close(opened)
+
+
+def _entry(folder: int, item: os.DirEntry[str], name: bytes) -> Entry | None:
     found = item.stat(follow_symlinks=False)
     if stat.S_ISDIR(found.st_mode):
-        return Entry(name=name, kind=_FOLDER, executable=True, size=0, link=b"")
+        return Entry(name=name, kind=tar.FOLDER, executable=True, size=0, link=b"")
     if stat.S_ISREG(found.st_mode):
         executable = bool(found.st_mode & 0o111)
-        return Entry(name=name, kind=_FILE, executable=executable, size=found.st_size, link=b"")
+        return Entry(name=name, kind=tar.FILE, executable=executable, size=found.st_size, link=b"")
     if stat.S_ISLNK(found.st_mode):
-        return Entry(name=name, kind=_LINK, executable=True, size=0, link=os.readlink(item.path))
+        link = os.readlink(os.fsencode(item.name), dir_fd=folder)
+        return Entry(name=name, kind=tar.LINK, executable=True, size=0, link=link)
     return None
 
 
-def _header(name: bytes, kind: bytes, mode: int, size: int, link: bytes) -> bytes:
-    head = bytearray(BLOCK)
-    head[0 : min(len(name), _NAME_BYTES)] = name[:_NAME_BYTES]
-    head[100:108] = b"%07o\x00" % mode
-    head[108:116] = head[116:124] = b"%07o\x00" % 0
-    if size <= _MAX_OCTAL_SIZE:
-        head[124:136] = b"%011o\x00" % size
-    else:
-        head[124:136] = b"\x80" + size.to_bytes(11, "big")
-    head[136:148] = b"%011o\x00" % 0
-    head[148:156] = b" " * 8
-    head[156:157] = kind
-    head[157 : 157 + min(len(link), _NAME_BYTES)] = link[:_NAME_BYTES]
-    head[257:265] = b"ustar  \x00"
-    head[148:156] = b"%06o\x00 " % sum(head)
-    return bytes(head)
-
-
-def _long(kind: bytes, text: bytes) -> Iterator[bytes]:
-    yield _header(b"././@LongLink", kind, 0o644, len(text) + 1, b"")
-    yield _padded(text + b"\x00")
-
-
-def _content(path: bytes, size: int) -> Iterator[bytes]:
-    left = size
-    with open(path, "rb") as file:
+def _content(root: str, entry: Entry) -> Iterator[bytes]:
+    left = entry.size
+    top = os.open(root, _OPEN_FOLDER)
+    try:
+        opened = os.open(entry.name, _OPEN_FILE, dir_fd=top)
+    finally:
+        os.close(top)
+    with open(opened, "rb") as file:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise Refused("an output file is none any more", code="output-changed")
         while left:
             data = file.read(min(_CHUNK, left))
             if not data:
                 raise Refused("an output file shrank while it was sealed", code="output-changed")
             left -= len(data)
             yield data
-    if size % BLOCK:
-        yield bytes(BLOCK - size % BLOCK)
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % BLOCK)
 
 
 class _Source:
@@ -194,17 +225,17 @@ class _Source:
 
 
 class _Target:
-    """Writes like a file into a stream of the channel, hashing and counting on the way."""
+    """Writes into a file, hashing and counting on the way."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self.digest = hashlib.sha256()
         self.count = 0
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
         self.count += len(data)
-        return self._stream.write(data)
+        return self._file.write(data)
 
     def flush(self) -> None:
         return

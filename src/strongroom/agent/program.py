@@ -1,11 +1,13 @@
 """Runs the program through the warden and says how it ended.
 
 The agent waits here: it drains the program's output (kept only when the contract names a reader),
-watches the wall limit, and reads from the kernel whether memory ran out.
+watches the wall limit, and reads from the kernel whether memory ran out. However the run ends, `run` leaves
+only when no process of the program is alive. What the receipt will say of it is of `receipt.DETAILS`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from strongroom.agent import warden
 from strongroom.encoding import canonical, fields
-from strongroom.errors import Malformed
-from strongroom.model.receipt import Outcome
+from strongroom.errors import Malformed, Unavailable
+from strongroom.model.receipt import DETAILS, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,16 +30,21 @@ MAX_EVENTS = 64 * 1024
 TRUNCATED = b"\n[strongroom: the rest was cut off at the contract's limit]\n"
 _READ = 64 * 1024
 _LAST_WORDS_SECONDS = 5.0
-_DETAIL = 500
+_REASON = 500
+_END_SECONDS = 10.0
+_PAUSE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How the program ended. Times are of the monotonic clock; `log` is what was kept of its output."""
+    """How the program ended. Times are of the monotonic clock; `log` is what was kept of its output.
+
+    details: keys of `receipt.DETAILS`.
+    """
 
     outcome: Outcome
     exit_status: int
-    detail: str
+    details: tuple[str, ...]
     started: float
     ended: float
     log: bytes = b""
@@ -52,8 +59,8 @@ class _Watch:
     init: int = 0
     started: float = 0.0
     status: int | None = None
-    detail: str = ""
-    failed: bool = False
+    reason: str = ""
+    failed: str = ""
     log: bytearray = field(default_factory=bytearray)
     overflow: bool = False
 
@@ -66,29 +73,34 @@ class _Watch:
 def run(
     guard: Warden, launch: Launch, *, wall_seconds: float, log_bytes: int, on_start: Callable[[], None]
 ) -> Ended:
-    """Run the program to its end. `on_start` is called when it is about to execute."""
+    """Run the program to its end. `on_start` is called when it is about to execute.
+
+    Raises `Unavailable` (`program-alive`) when a process of the program outlives its end.
+    """
     ooms = out_of_memory_count(launch.cgroup)
     watch = _Watch(log_bytes=log_bytes)
     data = memoryview(launch.encode())
     while data:
         data = data[os.write(guard.launch, data) :]
     os.close(guard.launch)
-    timed_out = _wait(guard, watch, wall_seconds, on_start)
-    ended = time.monotonic()
-    os.waitpid(guard.pid, 0)
-    outcome, status, detail = judge(
+    try:
+        timed_out = _wait(guard, watch, wall_seconds, on_start)
+        ended = time.monotonic()
+    finally:
+        _end_all(guard, watch, launch.cgroup)
+    outcome, status, details = judge(
         status=watch.status,
-        not_started=watch.failed or not watch.started,
-        detail=watch.detail,
+        not_started=watch.failed or ("" if watch.started else "container-failed"),
         timed_out=timed_out,
         ran_out=out_of_memory_count(launch.cgroup) > ooms,
-        wall_seconds=wall_seconds,
     )
     log = bytes(watch.log) + (TRUNCATED if watch.overflow else b"")
+    if watch.reason and log_bytes:
+        log += f"[strongroom: {watch.reason}]\n".encode()
     return Ended(
         outcome=outcome,
         exit_status=status,
-        detail=detail,
+        details=details,
         started=watch.started or watch.began,
         ended=ended,
         log=log,
@@ -96,29 +108,26 @@ def run(
 
 
 def judge(
-    *, status: int | None, not_started: bool, detail: str, timed_out: bool, ran_out: bool, wall_seconds: float
-) -> tuple[Outcome, int, str]:
-    """Outcome, exit status (0 to 255) and detail, from what was seen. `status` is a wait status."""
+    *, status: int | None, not_started: str, timed_out: bool, ran_out: bool
+) -> tuple[Outcome, int, tuple[str, ...]]:
+    """Outcome, exit status (0 to 255) and details, from what was seen. `status` is a wait status.
+
+    not_started: why, as a key of `receipt.DETAILS`; empty for a program that was started.
+    """
     if not_started:
         if timed_out:
-            return Outcome.TIMED_OUT, 0, "the container was not ready within the wall limit"
-        return Outcome.NOT_STARTED, 0, detail or "the container could not be made"
+            return Outcome.TIMED_OUT, 0, ("container-slow",)
+        return Outcome.NOT_STARTED, 0, (not_started,)
     if timed_out:
-        return (
-            Outcome.TIMED_OUT,
-            int(signal.SIGKILL),
-            f"killed after {wall_seconds:g} seconds, the wall limit",
-        )
+        return Outcome.TIMED_OUT, int(signal.SIGKILL), ()
     killed = status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL)
     if ran_out and killed:
-        return Outcome.OUT_OF_MEMORY, int(signal.SIGKILL), "the program needs more memory than the room has"
+        return Outcome.OUT_OF_MEMORY, int(signal.SIGKILL), ()
     if status is None:
-        return Outcome.KILLED, int(signal.SIGKILL), "the program's namespaces ended before it"
+        return Outcome.KILLED, int(signal.SIGKILL), ()
     if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return Outcome.KILLED, number, f"killed by signal {number}"
-    note = "memory ran out during the run, and one of the program's processes was killed" if ran_out else ""
-    return Outcome.EXITED, os.WEXITSTATUS(status), note
+        return Outcome.KILLED, os.WTERMSIG(status), ()
+    return Outcome.EXITED, os.WEXITSTATUS(status), ("memory-ran-out",) if ran_out else ()
 
 
 def out_of_memory_count(cgroup: str) -> int:
@@ -174,18 +183,43 @@ def _wait(guard: Warden, watch: _Watch, wall_seconds: float, on_start: Callable[
     return timed_out
 
 
+def _end_all(guard: Warden, watch: _Watch, cgroup: str) -> None:
+    """Kill whatever is left of the program and wait until it is gone: from here on its outputs stand still."""
+    if watch.init:
+        warden.kill(watch.init)
+    warden.kill(guard.pid)  # it has ended by itself, unless something in its way never does
+    if cgroup:
+        with open(f"{cgroup}/cgroup.kill", "wb", buffering=0) as file:
+            file.write(b"1")
+    deadline = time.monotonic() + _END_SECONDS
+    while not _is_over(guard.pid, cgroup):
+        if time.monotonic() > deadline:
+            raise Unavailable("a process of the program does not end", code="program-alive")
+        time.sleep(_PAUSE)
+
+
+def _is_over(pid: int, cgroup: str) -> bool:
+    with contextlib.suppress(ChildProcessError):  # it was waited for the last time
+        if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            return False
+    if not cgroup:
+        return True
+    with open(f"{cgroup}/cgroup.events", "rb") as file:
+        return b"populated 0" in file.read(_READ).split(b"\n")
+
+
 def _note(watch: _Watch, line: bytes) -> bool:
     """Take in one event; true when it is the program's start."""
-    top = fields.Fields(canonical.loads(line, what="event", max_bytes=4096), "event")
+    top = fields.Fields(canonical.loads(line, what="event", max_bytes=8192), "event")
     event = top.text("event", max_length=32)
     if event == "init":
         watch.init = top.integer("pid", low=1, high=1 << 30)
     elif event == "starting":
         watch.started = time.monotonic()
     elif event == "not-started":
-        watch.failed = True
-        detail = top.text("detail", max_length=_DETAIL)
-        watch.detail = watch.detail or detail
+        code, reason = top.text("code", max_length=32), top.text("reason", max_length=_REASON)
+        watch.failed = watch.failed or (code if code in DETAILS else "container-failed")
+        watch.reason = watch.reason or reason
     elif event == "ended":
         watch.status = top.integer("status", low=0, high=0xFFFF)
     top.done()

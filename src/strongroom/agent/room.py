@@ -9,20 +9,24 @@
  6 open the disks: dm-verity enforces what was signed, dm-crypt decrypts
  7 run the program in its container, as its image's user, until it ends or its time does
  8 ask dm-verity whether every block was genuine; if not, nothing leaves
- 9 seal and send the outputs and logs to those whom the contract names
-10 sign the receipt and post it to every broker
-11 say done, and power off (`__main__`)
+ 9 seal the outputs and logs, into the room's own memory, for those whom the contract names
+10 sign the receipt, post it to every broker, and hold each ledger's proof that it is recorded
+11 hand the sealed outputs and logs to the node: record before release
+12 say done, and power off (`__main__`)
 
-A failure from 6 to 9 that the disks or the program caused ends in a receipt; any other failure is told to the
-node in one message without secrets. Not checked here: whether this room is what it should be. That is for
-the brokers, who see its evidence.
+A run begins when the first broker's keys are in the room. From there on, whatever a program, a disk or a broker
+does, the room signs a receipt and posts it to the brokers that released: what nobody foresaw has an outcome
+of its own. What goes wrong before the program starts is also told to the node, in one message without secrets;
+once it has started, nothing but closed sets of words is told. Not checked here: whether this room is what it
+should be. That is for the brokers, who see its evidence.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.agent import agreed, attest, closing, disks, guest, owners, program
@@ -42,11 +46,13 @@ if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.agent.warden import Warden
     from strongroom.model.binding import Binding
+    from strongroom.model.contract import Contract
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
 
 START_SECONDS = 60.0
 ROOM_SECONDS = 900.0
+CLOSING_SECONDS = 300.0
 _LOG_SHARE = 8
 _OUT_SLACK = 1 << 20
 CHAINS = "chains"
@@ -76,7 +82,7 @@ class Hardware(Protocol):
 def live(
     channel: Channel, hardware: Hardware, guard: Warden, find: Callable[[str], str] = disks.find
 ) -> None:
-    """Acts 1 to 10. find: the block device of a disk by its serial. Raises `StrongroomError`; whatever is raised, the caller reports and powers off."""
+    """Acts 1 to 11. find: the block device of a disk by its serial. Raises `StrongroomError`; whatever is raised, the caller reports and powers off."""
     channel.send_control("hello")  # 1
     phase(channel, "booted")
     start = wire.parse_start(channel.receive_control(START_SECONDS))
@@ -88,22 +94,83 @@ def live(
     guest.watch(contract.limits.wall_seconds + ROOM_SECONDS)
     guest.add_entropy(hardware.entropy())  # 4
     keys = attest.make_keys()
-    released = []
-    for party in contract.key_owners():  # 5
-        released.append(
-            attest.attest(channel, hardware, start, contract, keys, party, terms.keys_from(party))
+    released: list[attest.Released] = []
+    progress = _Progress()
+    try:
+        for party in contract.key_owners():  # 5
+            released.append(
+                attest.attest(channel, hardware, start, contract, keys, party, terms.keys_from(party))
+            )
+            channel.send_file(run_files.release(party), released[-1].record())
+            phase(channel, f"attested:{party}")
+        ended = _use(channel, terms, released, keys, guard, find, progress)  # 6, 7, 8
+    except BaseException as cause:
+        if not released:
+            raise
+        if not progress.started:
+            with contextlib.suppress(Exception):  # why it did not start matters more to the node
+                _conclude(channel, terms, released, keys, _not_started(contract, released))
+            raise
+        now = time.monotonic()
+        ended = program.Ended(
+            outcome=Outcome.AGENT_FAILED, exit_status=0, details=(), started=progress.started, ended=now
         )
-        channel.send_file(run_files.release(party), released[-1].record())
-        phase(channel, f"attested:{party}")
-    ended = _use(channel, terms, released, keys, guard, find)  # 6, 7, 8
-    phase(channel, "program-ended")
-    ended, records = closing.send_outputs(channel, contract, ended, f"{guest.ROOM}/out")  # 9
-    closing.send_logs(channel, contract, ended)
-    phase(channel, "outputs-sealed")
-    envelope = closing.sign_receipt(closing.make_receipt(terms, ended, records, released[0]), keys)  # 10
-    channel.send_file(run_files.RECEIPT, envelope)
-    closing.post_receipt(channel, contract, envelope)
-    phase(channel, "receipt-posted")
+        ended = closing.agent_failed(ended, cause)
+    with contextlib.suppress(StrongroomError):  # a node that does not listen is no reason to sign nothing
+        phase(channel, "program-ended")
+    _conclude(channel, terms, released, keys, ended)  # 9, 10, 11
+
+
+@dataclass
+class _Progress:
+    """When the program started, by the monotonic clock; 0 when it has not."""
+
+    started: float = 0.0
+
+
+def _not_started(contract: Contract, released: list[attest.Released]) -> program.Ended:
+    now = time.monotonic()
+    detail = "room-not-ready" if len(released) == len(contract.key_owners()) else "keys-refused"
+    return program.Ended(
+        outcome=Outcome.NOT_STARTED, exit_status=0, details=(detail,), started=now, ended=now
+    )
+
+
+def _conclude(
+    channel: Channel,
+    terms: agreed.Terms,
+    released: list[attest.Released],
+    keys: attest.Keys,
+    ended: program.Ended,
+) -> None:
+    """Seal, sign, record, and only then release. Each act has its time, however much others have used up."""
+    contract, parties = terms.contract, tuple(one.party for one in released)
+    whole = parties == contract.key_owners()
+    wait = contract.receipts.wait_seconds if whole else 0  # for a run that began at some brokers nobody waits
+    guest.watch(CLOSING_SECONDS)
+    sealed = closing.seal(  # 9
+        contract, ended, f"{guest.ROOM}/out", memory=guest.sealing_memory, random=os.urandom
+    )
+    try:
+        guest.watch(CLOSING_SECONDS + wait)
+        receipt = closing.make_receipt(terms, sealed.ended, sealed.records, released[0])
+        envelope = closing.sign_receipt(receipt, keys)  # 10
+        phase(channel, "outputs-sealed")
+        channel.send_file(run_files.RECEIPT, envelope)
+        closing.post_receipt(
+            channel,
+            contract,
+            envelope,
+            parties=parties,
+            wait_seconds=wait,
+            on_failure=lambda party: phase(channel, f"receipt-waits:{party}"),
+        )
+        phase(channel, "receipt-posted")
+        guest.watch(ROOM_SECONDS)
+        closing.send(channel, sealed)  # 11
+        phase(channel, "outputs-sent")
+    finally:
+        sealed.close()
 
 
 def _use(
@@ -113,6 +180,7 @@ def _use(
     keys: attest.Keys,
     guard: Warden,
     find: Callable[[str], str],
+    progress: _Progress,
 ) -> program.Ended:
     """Open the disks, run, and look at the disks again. A corrupted disk is an outcome, not a failure."""
     began = time.monotonic()
@@ -121,20 +189,29 @@ def _use(
     try:
         _open(mapper, terms, released, opened, find)
         phase(channel, "disks-open")
-        ended = _run(channel, terms, released, keys, guard)
+        ended = _run(channel, terms, released, keys, guard, progress)
     except Refused as cause:
         if cause.code != "data-corrupted":
             raise
-        now = time.monotonic()
-        return program.Ended(
-            outcome=Outcome.DATA_CORRUPTED, exit_status=0, detail=cause.message, started=began, ended=now
-        )
-    try:
-        for disk in opened:
+        serial = terms.disks()[len(opened)][0]  # the one that did not open
+        return _corrupted(serial, began)
+    for disk in opened:
+        try:
             disks.complain_if_corrupted(mapper, disk)
-    except Refused as cause:
-        return replace(ended, outcome=Outcome.DATA_CORRUPTED, detail=cause.message, log=b"")
+        except Refused:
+            return _corrupted(disk.serial, ended.started)
     return ended
+
+
+def _corrupted(serial: str, started: float) -> program.Ended:
+    """The end of a run on a disk that is not what its manifest says. Of what the program did nothing is told."""
+    return program.Ended(
+        outcome=Outcome.DATA_CORRUPTED,
+        exit_status=0,
+        details=(f"{serial}-corrupted",),
+        started=started,
+        ended=time.monotonic(),
+    )
 
 
 def _open(
@@ -159,6 +236,7 @@ def _run(
     released: list[attest.Released],
     keys: attest.Keys,
     guard: Warden,
+    progress: _Progress,
 ) -> program.Ended:
     contract = terms.contract
     available = guest.available_memory()
@@ -169,12 +247,13 @@ def _run(
     if contract.certificate is not None:
         launch = replace(launch, tls=_write_certificates(terms, released, keys))
     kept = 0 if contract.logs is None else min(contract.logs.max_bytes, available // _LOG_SHARE)
+
+    def on_start() -> None:
+        progress.started = time.monotonic()
+        phase(channel, "program-started")
+
     return program.run(
-        guard,
-        launch,
-        wall_seconds=contract.limits.wall_seconds,
-        log_bytes=kept,
-        on_start=lambda: phase(channel, "program-started"),
+        guard, launch, wall_seconds=contract.limits.wall_seconds, log_bytes=kept, on_start=on_start
     )
 
 
@@ -204,10 +283,13 @@ def make_launch(terms: agreed.Terms, available: int, cgroup: str) -> Launch:
 
 
 def prepare_out(terms: agreed.Terms, folder: str, available: int) -> None:
-    """The output folders, in memory: as large as the contract allows, but never more than half the memory."""
+    """The output folders, in memory: as large as the contract allows, but never more than a third of the memory.
+
+    The outputs' sealed form waits beside them, and may be padded to twice their size.
+    """
     settings = terms.settings
     size = sum(output.max_bytes for output in terms.contract.outputs) + _OUT_SLACK
-    guest.mount_memory(folder, min(size, available // 2), "0755")
+    guest.mount_memory(folder, min(size, available // 3), "0755")
     for output in terms.contract.outputs:
         path = folder + output.path.removeprefix("/out")
         os.makedirs(path, 0o755, exist_ok=True)
@@ -246,15 +328,8 @@ def report(channel: Channel, cause: BaseException) -> None:
     if isinstance(cause, StrongroomError):
         code, message, hint = cause.code, cause.message, cause.hint
     else:
-        trace = cause.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        where = "nowhere" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        code, message, hint = (
-            "defect",
-            f"the agent failed: {type(cause).__name__} at {where}",
-            "please report it",
-        )
+        message = f"the agent failed: {closing.place_of(cause)}"
+        code, hint = "defect", "please report it"
     checks = cause.verdict if isinstance(cause, PolicyDenied) and isinstance(cause.verdict, tuple) else ()
     shown = [check.to_message() for check in checks if isinstance(check, Check)]
     channel.send_control("failed", code=code, message=message, hint=hint, checks=shown)

@@ -5,11 +5,13 @@ for its launch, makes the namespaces and forks their process 1, which builds the
 program, reaps orphans, and reports. The user namespace is the program's alone: it owns none of the others. When process 1 ends, the kernel kills whatever the program left.
 
 Events, one JSON object a line: {"event": "init", "pid"} · {"event": "starting"} ·
-{"event": "not-started", "detail"} · {"event": "ended", "status": wait status of the program}.
+{"event": "not-started", "code", "reason"} · {"event": "ended", "status": wait status of the program}.
+`code` is one of `_REASONS` and may be recorded; `reason` has the image's own words, and goes into the sealed log alone.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from dataclasses import dataclass
@@ -20,11 +22,21 @@ from strongroom.encoding import canonical
 from strongroom.errors import StrongroomError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _UNKILLABLE = b"-1000"
 _FIRST_TO_DIE = b"1000"
 EXEC_FAILED = 127
+_CONTAINER_FAILED = "container-failed"
+_NO_REASONS: Mapping[int, str] = {}
+_REASONS = {
+    errno.ENOENT: "program-missing",
+    errno.ENOTDIR: "program-missing",
+    errno.EACCES: "program-not-executable",
+    errno.EPERM: "program-not-executable",
+    errno.ENOEXEC: "program-bad-format",
+    errno.E2BIG: "arguments-too-long",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +96,7 @@ def _init(launch: container.Launch, users: int, events: int, output: int) -> int
     container.build(launch, users)
     program = os.fork()
     if program == 0:
-        _guarded(lambda: _program(launch, users, events, output), events)
+        _guarded(lambda: _program(launch, users, events, output), events, _REASONS)
     os.close(output)
     while True:
         pid, status = os.wait()
@@ -111,20 +123,25 @@ def _program(launch: container.Launch, users: int, events: int, output: int) -> 
     return EXEC_FAILED
 
 
-def _guarded(act: Callable[[], int], events: int) -> NoReturn:
-    """Run `act` as a process of its own: whatever happens, it ends here and says why."""
-    code = EXEC_FAILED
+def _guarded(act: Callable[[], int], events: int, reasons: Mapping[int, str] = _NO_REASONS) -> NoReturn:
+    """Run `act` as a process of its own: whatever happens, it ends here and says why.
+
+    reasons: the code of an `OSError` by its number; any other failure is the container's.
+    """
+    status = EXEC_FAILED
     try:
-        code = act()
+        status = act()
     except OSError as cause:
         where = f" {cause.filename}" if cause.filename else ""
-        _tell(events, event="not-started", detail=f"{cause.strerror}{where}"[:500])
+        code = reasons.get(cause.errno or 0, _CONTAINER_FAILED)
+        _tell(events, event="not-started", code=code, reason=f"{cause.strerror}{where}"[:500])
     except StrongroomError as cause:
-        _tell(events, event="not-started", detail=cause.message[:500])
+        _tell(events, event="not-started", code=_CONTAINER_FAILED, reason=cause.message[:500])
     except Exception as cause:  # noqa: BLE001 - a process that ended without a word would explain nothing
-        _tell(events, event="not-started", detail=f"making the container: {type(cause).__name__}")
+        reason = f"making the container: {type(cause).__name__}"
+        _tell(events, event="not-started", code=_CONTAINER_FAILED, reason=reason)
     finally:
-        os._exit(code)
+        os._exit(status)
 
 
 def _tell(events: int, **values: object) -> None:

@@ -50,6 +50,16 @@ def new(
     output: Annotated[list[str], typer.Option(help="PATH=PARTY[,PARTY]: who may open what leaves.")] = [],  # noqa: B006
     max_output: Annotated[int, typer.Option(help="Most bytes that an output may have.", min=1)] = 16 << 20,
     logs: Annotated[list[str], typer.Option(help="PARTY that may read the program's log, sealed.")] = [],  # noqa: B006
+    exact_sizes: Annotated[
+        bool, typer.Option("--exact-sizes", help="Leave outputs and logs unpadded: their sizes show.")
+    ] = False,
+    exact_exit_status: Annotated[
+        bool, typer.Option("--exact-exit-status", help="Receipts show the exit status, not only 0 or 1.")
+    ] = False,
+    receipt_wait: Annotated[
+        int,
+        typer.Option(help="Seconds that a room waits for brokers to record its receipt.", min=0, max=86_400),
+    ] = 600,
     argument: Annotated[list[str], typer.Option(help="Argument in place of the image's CMD.")] = [],  # noqa: B006
     env: Annotated[list[str], typer.Option(help="NAME=VALUE added to the image's own.")] = [],  # noqa: B006
     certificate_name: Annotated[list[str], typer.Option(help="DNS name for the room's certificate.")] = [],  # noqa: B006
@@ -98,6 +108,15 @@ def new(
             for path, to in (_pair(text, "--output") for text in output)
         ),
         logs=contract_model.Logs(recipients=tuple(logs), max_bytes=1 << 20) if logs else None,
+        disclosure=contract_model.Disclosure(
+            output_sizes=contract_model.OutputSizes.EXACT
+            if exact_sizes
+            else contract_model.OutputSizes.POWER_OF_TWO,
+            exit_status=contract_model.ExitStatus.EXACT
+            if exact_exit_status
+            else contract_model.ExitStatus.ZERO_OR_ONE,
+        ),
+        receipts=contract_model.ReceiptTerms(wait_seconds=receipt_wait),
         platforms=(
             *(
                 (

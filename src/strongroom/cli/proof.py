@@ -119,8 +119,8 @@ def _print_judgement(pack: proofpack.ProofPack, judgement: inspection.Judgement,
         print(f"         the keys of {others} are taken from the contract (--trust would check them)")
     receipt = pack.receipt
     print(f"run      {receipt.run}: {receipt.outcome.value}, status {receipt.exit_status}")
-    if receipt.detail:
-        print(f"         {printable(receipt.detail)}")
+    if receipt.details:
+        print(f"         {receipt.explanation}")
     print(f"contract {receipt.contract}")
     for output in receipt.outputs:
         print(

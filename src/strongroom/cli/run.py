@@ -202,7 +202,7 @@ class _Status:
             run=receipt.run,
             outcome=receipt.outcome.value,
             exit_status=receipt.exit_status,
-            detail=receipt.detail,
+            details=list(receipt.details),
             files=list(result.files),
         )
 
@@ -230,8 +230,8 @@ def _print_summary(status: _Status, result: Result, out: Path) -> None:
     receipt = result.receipt
     print(f"run        {receipt.run}")
     print(f"outcome    {receipt.outcome.value}, status {receipt.exit_status}")
-    if receipt.detail:
-        print(f"           {receipt.detail}")
+    if receipt.details:
+        print(f"           {receipt.explanation}")
     for index, output in enumerate(receipt.outputs):
         print(
             f"output     {out}/{run_files.output(index)}: {output.path}, {output.sealed_bytes} bytes, sealed"

@@ -37,6 +37,7 @@ def _lines(contract: Contract) -> Iterator[str]:
     for dataset in contract.datasets:
         yield f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest}"
     yield from _leaves(contract)
+    yield from _discloses(contract)
     for platform in contract.platforms:
         yield from _platform(platform)
     yield "network  none"
@@ -89,6 +90,15 @@ def _leaves(contract: Contract) -> Iterator[str]:
         yield f"log      sealed to {', '.join(contract.logs.recipients)}, at most {contract.logs.max_bytes} bytes"
     else:
         yield "log      nobody reads it"
+
+
+def _discloses(contract: Contract) -> Iterator[str]:
+    yield f"shown    sizes of sealed files: {contract.disclosure.output_sizes.value}"
+    yield f"         exit status: {contract.disclosure.exit_status.value}"
+    yield (
+        f"receipt  recorded by {', '.join(contract.key_owners()) or 'nobody'} before anything leaves; "
+        f"after {contract.receipts.wait_seconds} s without it nothing does"
+    )
 
 
 def _platform(platform: Platform) -> Iterator[str]:

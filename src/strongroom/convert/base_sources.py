@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 FIRMWARE = Path("/usr/share/seabios/bios-256k.bin")
 # The agent's code: these packages whole, and the two modules above them. Nothing else of Strongroom is in the room.
 AGENT_PACKAGES = ("agent", "crypto", "encoding", "model")
-AGENT_MODULES = ("__init__.py", "errors.py")
+# Of the ledger, what it takes to verify a proof.
+AGENT_MODULES = (
+    "__init__.py",
+    "errors.py",
+    "ledger/__init__.py",
+    "ledger/checkpoint.py",
+    "ledger/merkle.py",
+    "ledger/proof.py",
+)
 OWN = "strongroom"
 BUILDER = "strongroom-builder"
 

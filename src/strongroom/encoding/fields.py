@@ -16,6 +16,7 @@ from strongroom.errors import Malformed
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+FIRST_YEAR, LAST_YEAR = 1970, 8999
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)
 
 
@@ -103,9 +104,13 @@ class Fields:
         value = self.text(key, max_length=20, pattern=TIME)
         try:
             # Not strptime: loading it takes a room 50 ms of its start; TIME has fixed the form already.
-            return datetime.fromisoformat(value.removesuffix("Z")).replace(tzinfo=UTC)
+            moment = datetime.fromisoformat(value.removesuffix("Z")).replace(tzinfo=UTC)
         except ValueError:
             raise self._bad(key, "a real date and time") from None
+        # Bounded, so that adding a run's or a lifetime's seconds never leaves the calendar.
+        if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+            raise self._bad(key, f"a time between the years {FIRST_YEAR} and {LAST_YEAR}")
+        return moment
 
     def items(self, key: str, *, max_items: int) -> list[Any]:
         """A list of at most `max_items`."""

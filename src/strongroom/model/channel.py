@@ -46,6 +46,8 @@ MAX_DATA = 64 * 1024
 MAX_ISSUERS = 64 * 1024
 MAX_MANIFESTS = 65
 SERIAL_IMAGE = "image"
+# What an output's tar may have beyond the contract's bytes: headers and padding of many small files.
+TAR_ALLOWANCE = 64 << 20
 
 
 class FrameType(enum.IntEnum):

@@ -12,6 +12,8 @@ and missing keys are refused; empty means no) and never re-serialises what it wa
      "datasets": [{"name", "owner": party, "manifest": digest}],
      "outputs": [{"path": "/out" | "/out/NAME", "recipients": [party], "max_bytes"}],
      "logs": null | {"recipients": [party], "max_bytes"},
+     "disclosure": {"output_sizes": "exact" | "power-of-two", "exit_status": "exact" | "zero-or-one"},
+     "receipts": {"wait_seconds": 0..86400},
      "platforms": [{"tee", "simulated", "memory_guard", "roots": [digest], "machines": [text],
                     "references": [{register: value}], "policy": object, may be absent}],
      "network": {"egress": [], "peers": []},
@@ -86,6 +88,35 @@ class Dataset:
     name: str
     owner: str
     manifest: str
+
+
+class OutputSizes(enum.StrEnum):
+    """How exactly the size of a sealed file tells the size of what is in it."""
+
+    EXACT = "exact"
+    POWER_OF_TWO = "power-of-two"  # padded, inside the sealed file, to a power of two
+
+
+class ExitStatus(enum.StrEnum):
+    """How exactly a receipt tells the exit status."""
+
+    EXACT = "exact"
+    ZERO_OR_ONE = "zero-or-one"  # 1 stands for every status that is not 0, and for every signal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disclosure:
+    """How much the operator and readers of the ledgers learn of what a program did (docs/limits.md)."""
+
+    output_sizes: OutputSizes
+    exit_status: ExitStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiptTerms:
+    """How long a room tries to have its receipt recorded by every broker; without all of them nothing leaves."""
+
+    wait_seconds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +203,8 @@ class Contract:
     datasets: tuple[Dataset, ...]
     outputs: tuple[Output, ...]
     logs: Logs | None
+    disclosure: Disclosure
+    receipts: ReceiptTerms
     platforms: tuple[Platform, ...]
     network: Network
     certificate: CertificateTerms | None
@@ -249,6 +282,8 @@ def parse(data: bytes) -> Contract:
         datasets=tuple(_dataset(item) for item in top.objects("datasets", max_items=64)),
         outputs=tuple(_output(item) for item in top.objects("outputs", max_items=64)),
         logs=_logs(top.object_or_null("logs")),
+        disclosure=_disclosure(top.object("disclosure")),
+        receipts=_receipts(top.object("receipts")),
         platforms=tuple(read_platform(item) for item in top.objects("platforms", max_items=16)),
         network=_network(top.object("network")),
         certificate=_certificate(top.object_or_null("certificate")),
@@ -326,6 +361,27 @@ def _logs(source: fields.Fields | None) -> Logs | None:
     if not logs.recipients:
         raise Malformed(f"{source.what}.recipients: logs need at least one recipient")
     return logs
+
+
+def _disclosure(source: fields.Fields) -> Disclosure:
+    sizes = source.text("output_sizes", max_length=16)
+    if sizes not in set(OutputSizes):
+        raise Malformed(
+            f"{source.what}.output_sizes: expected one of {', '.join(OutputSizes)}", code="bad-value"
+        )
+    status = source.text("exit_status", max_length=16)
+    if status not in set(ExitStatus):
+        raise Malformed(
+            f"{source.what}.exit_status: expected one of {', '.join(ExitStatus)}", code="bad-value"
+        )
+    source.done()
+    return Disclosure(output_sizes=OutputSizes(sizes), exit_status=ExitStatus(status))
+
+
+def _receipts(source: fields.Fields) -> ReceiptTerms:
+    terms = ReceiptTerms(wait_seconds=source.integer("wait_seconds", low=0, high=86_400))
+    source.done()
+    return terms
 
 
 def read_platform(source: fields.Fields) -> Platform:

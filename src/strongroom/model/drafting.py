@@ -40,6 +40,11 @@ def encode(contract: Contract) -> bytes:
             "logs": None
             if logs is None
             else {"recipients": list(logs.recipients), "max_bytes": logs.max_bytes},
+            "disclosure": {
+                "output_sizes": contract.disclosure.output_sizes.value,
+                "exit_status": contract.disclosure.exit_status.value,
+            },
+            "receipts": {"wait_seconds": contract.receipts.wait_seconds},
             "platforms": [
                 {
                     "tee": one.tee,

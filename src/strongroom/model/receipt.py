@@ -2,6 +2,9 @@
 
 Signed with the room's signing key (DSSE), which the evidence is bound to. Times are the broker's
 challenge time plus the room's monotonic clock, so that the host's clock has no say.
+
+Ledgers that hold receipts can be read by anybody, so a receipt says nothing in a program's own words:
+outcome, status and details are of closed sets, and what it commits an output to is salted.
 """
 
 from __future__ import annotations
@@ -29,8 +32,36 @@ class Outcome(enum.StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     TIMED_OUT = "timed-out"
     OUTPUT_TOO_LARGE = "output-too-large"
-    DATA_CORRUPTED = "data-corrupted"  # a sealed disk failed dm-verity; `detail` says which; no output left
-    NOT_STARTED = "not-started"  # the program could not be executed; `detail` says why
+    DATA_CORRUPTED = "data-corrupted"  # a sealed disk failed dm-verity; `details` says which; no output left
+    NOT_STARTED = "not-started"  # the program was not executed; `details` says why
+    AGENT_FAILED = "agent-failed"  # what nobody foresaw, once the program had started; no output left
+
+
+MAX_DATASETS = 64
+# Everything that `details` may hold, in words. The words are for reading and in no record.
+DETAILS = {
+    "memory-ran-out": "memory ran out during the run, and one of the program's processes was killed",
+    "entries-left-out": "some entries were left out of the outputs: not files, folders or links that stay within",
+    "output-bytes": "an output has more bytes than the contract allows",
+    "output-entries": "an output has more files and folders than may leave",
+    "output-depth": "an output has folders nested too deep, or too long a path",
+    "output-memory": "the room's memory does not suffice to seal the outputs",
+    "program-missing": "the image lacks the program, its interpreter or its working directory",
+    "program-not-executable": "the image's user may not execute the program",
+    "program-bad-format": "the program is not one that this machine executes",
+    "arguments-too-long": "the arguments and the environment are too long",
+    "container-failed": "the container could not be made",
+    "container-slow": "the container was not ready within the wall limit",
+    "keys-refused": "a broker gave no keys after another one had",
+    "room-not-ready": "the room could not be made ready: its disks, its memory or its keys",
+    "image-corrupted": "a block of the image's disk failed dm-verity",
+    **{
+        f"data-{index}-corrupted": f"a block of the disk of dataset {index} (counted from 0) failed dm-verity"
+        for index in range(MAX_DATASETS)
+    },
+    "defect": "the agent failed in a way that nobody foresaw",
+    "stopped": "the room was told to stop, or its time was up",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +74,21 @@ class Disk:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputRecord:
-    """One sealed output: digest and size of the age file, and of the tar within it."""
+    """One sealed output: digest and size of the age file, and the digest of the tar within it.
+
+    The tar begins with 32 random bytes, so that its digest commits to the content and lets nobody guess it;
+    whoever opens the file can show the tar to others, and they see that it is what the room sealed.
+    """
 
     path: str
     sealed_digest: str
     sealed_bytes: int
-    content_digest: str
+    content_commitment: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """The receipt's fields. `registers` are the measurements that the room itself was told of."""
+    """The receipt's fields. `details` are keys of `DETAILS`, sorted, each once."""
 
     run: str
     contract: str
@@ -63,9 +98,14 @@ class Receipt:
     outputs: tuple[OutputRecord, ...]
     outcome: Outcome
     exit_status: int
-    detail: str
+    details: tuple[str, ...]
     started: datetime
     ended: datetime
+
+    @property
+    def explanation(self) -> str:
+        """The details in words; empty when there are none."""
+        return "; ".join(DETAILS[code] for code in self.details)
 
     def encode(self) -> bytes:
         """Canonical payload bytes."""
@@ -82,13 +122,13 @@ class Receipt:
                         "path": one.path,
                         "sealed_digest": one.sealed_digest,
                         "sealed_bytes": one.sealed_bytes,
-                        "content_digest": one.content_digest,
+                        "content_commitment": one.content_commitment,
                     }
                     for one in self.outputs
                 ],
                 "outcome": self.outcome.value,
                 "exit_status": self.exit_status,
-                "detail": self.detail,
+                "details": list(self.details),
                 "started": fields.format_time(self.started),
                 "ended": fields.format_time(self.ended),
             }
@@ -109,7 +149,7 @@ def parse(data: bytes) -> Receipt:
                 path=item.text("path", max_length=200),
                 sealed_digest=item.digest("sealed_digest"),
                 sealed_bytes=item.integer("sealed_bytes", low=0, high=1 << 50),
-                content_digest=item.digest("content_digest"),
+                content_commitment=item.digest("content_commitment"),
             )
         )
         item.done()
@@ -118,11 +158,11 @@ def parse(data: bytes) -> Receipt:
         contract=top.digest("contract"),
         signing_key=top.data("signing_key", max_bytes=32, exactly=32),
         image=_read_disk(top.object("image")),
-        datasets=tuple(_read_disk(item) for item in top.objects("datasets", max_items=64)),
+        datasets=tuple(_read_disk(item) for item in top.objects("datasets", max_items=MAX_DATASETS)),
         outputs=tuple(outputs),
         outcome=Outcome(outcome),
         exit_status=top.integer("exit_status", low=0, high=255),
-        detail=top.text_map_of(("detail",), max_length=1000)["detail"],
+        details=_read_details(top),
         started=top.time("started"),
         ended=top.time("ended"),
     )
@@ -134,6 +174,13 @@ def parse_envelope(data: bytes) -> tuple[dsse.Envelope, Receipt]:
     """Parse the signed form; the caller checks by whom."""
     envelope = dsse.parse(data, payload_type=PAYLOAD_TYPE, max_payload=MAX_BYTES)
     return envelope, parse(envelope.payload)
+
+
+def _read_details(top: fields.Fields) -> tuple[str, ...]:
+    details = top.texts("details", max_items=8, max_length=32)
+    if not DETAILS.keys() >= set(details) or list(details) != sorted(set(details)):
+        raise Malformed("receipt.details: expected known ones, sorted, each once", code="bad-value")
+    return details
 
 
 def _disk_json(disk: Disk) -> dict[str, object]:

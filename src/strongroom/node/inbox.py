@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Refused, Unavailable
-from strongroom.model import messages, receipt, run_files
+from strongroom.model import channel, messages, receipt, run_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from strongroom.model.contract import Contract
 
-# Headers and padding of a tar of many small files, and of the age file around it.
-_TAR_ALLOWANCE = 64 << 20
 _LOG_ALLOWANCE = 1 << 20
+_AGE_ALLOWANCE = 1 << 20
 
 
 def limit(name: str, contract: Contract) -> int:
@@ -30,17 +29,23 @@ def limit(name: str, contract: Contract) -> int:
     if name == run_files.RECEIPT:
         return 3 * receipt.MAX_BYTES
     if name == run_files.LOG and contract.logs is not None:
-        return contract.logs.max_bytes + _LOG_ALLOWANCE
+        return _sealed(contract.logs.max_bytes + _LOG_ALLOWANCE)
     if run_files.party_of(name) in contract.key_owners():
         return 2 * messages.MAX_ANSWER
     number = run_files.output_of(name)
     if number is not None and number < len(contract.outputs):
-        return 2 * contract.outputs[number].max_bytes + _TAR_ALLOWANCE
+        return _sealed(contract.outputs[number].max_bytes + channel.TAR_ALLOWANCE)
     raise Refused(
         f"the room hands out a file {name[:80]!r}, which the contract has no place for",
         code="unexpected-file",
         hint="a room of this version never does that: the base may have been changed",
     )
+
+
+def _sealed(most: int) -> int:
+    """The largest sealed form of `most` bytes: padded to a power of two, in an age file."""
+    padded = 1 << (most - 1).bit_length()
+    return padded + padded // 1024 + _AGE_ALLOWANCE
 
 
 class Inbox:

@@ -39,12 +39,13 @@ CONNECT_SECONDS = 10.0
 _ROOM = 0  # stream 0 is the control stream, never a broker
 MAX_OPENED = 4096  # streams in a room's life
 _MAX_PHASES = 1000
+_NOT_RECORDED = "receipt-not-recorded"
 # What a room's failure may be called when trying again can help.
 _PASSING = frozenset(
     {
         *("timed-out", "cut-off", "tls-failed", "broker-error", "unavailable", "stopped"),
         *("too-slow", "overloaded", "too-many-challenges", "closing", "ledger-full", "disk-full"),
-        *("channel-lost", "tpm-failed", "receipt-not-recorded"),
+        *("channel-lost", "tpm-failed", _NOT_RECORDED),
         *("tsm-failed", "sev-guest-failed", "tdx-guest-failed", "nsm-failed"),
         # A broker could not ask a vendor.
         *(
@@ -375,7 +376,9 @@ def _failure(top: fields.Fields, unreachable: str) -> StrongroomError:
         plain["hint"]
         or "start the broker, or wait for it, and run again: no run was used up without a release"
     )
-    return Unavailable(message, code="broker-unreachable" if unreachable else plain["code"], hint=hint)
+    # A receipt that is not recorded keeps its name: the run has ended, and running again is another run.
+    code = plain["code"] if plain["code"] == _NOT_RECORDED or not unreachable else "broker-unreachable"
+    return Unavailable(message, code=code, hint=hint)
 
 
 def _printable_check(check: verdict.Check) -> verdict.Check:

@@ -127,7 +127,8 @@ class Room:
             )
             stack.callback(wire.close)
             limits = order.agreement.contract.limits
-            silence = limits.wall_seconds + AFTERWARDS_SECONDS
+            wait = order.agreement.contract.receipts.wait_seconds
+            silence = limits.wall_seconds + wait + AFTERWARDS_SECONDS
             wire.serve(relay.Patience(hello=BOOT_SECONDS, silence=silence, total=BOOT_SECONDS + silence))
         return self._result(files.received)
 

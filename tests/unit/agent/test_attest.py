@@ -2,110 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextlib
+import os
 import time
 from dataclasses import replace
 
 import pytest
 
-from strongroom import errors
 from strongroom.agent import attest, closing, program
 from strongroom.agent.agreed import Terms
-from strongroom.broker.challenge import challenge
-from strongroom.broker.receipt import receipt
-from strongroom.broker.release import release
 from strongroom.crypto import hpke, sign
 from strongroom.encoding import canonical
-from strongroom.errors import Malformed, PolicyDenied, Refused, StrongroomError, Unavailable
+from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
-from strongroom.model.channel import Start, parse_start
-from strongroom.model.endorsements import NONE
+from strongroom.model.channel import parse_start
 from strongroom.model.receipt import Outcome, OutputRecord
 from strongroom_testing import brokers
-from tests.unit.agent.node_end import NodeEnd, TlsServer
-
-
-class FakeHardware:
-    """The scene's fake TPM in the place of the room's."""
-
-    brought = NONE
-
-    def __init__(self, tpm, **options) -> None:
-        self.tpm, self.options = tpm, options
-
-    def evidence(self, binding, start):
-        return self.tpm.evidence(binding, **self.options)
-
-
-class Side:
-    def __init__(self, world, node, server) -> None:
-        self.world, self.node, self.server = world, node, server
-        self.agreement = world.agreement()
-        self.contract = self.agreement.contract
-        self.start = Start(agreement=self.agreement.encode(), launch_record=b"", issuers=b"", manifests={})
-        self.keys = attest.make_keys()
-        self.disk = brokers.manifest_digest(world.disk)
-
-    def attest(self, *, expected=None, **evidence):
-        hardware = FakeHardware(self.world.scene.tpm, **evidence)
-        return attest.attest(
-            self.node.channel,
-            hardware,
-            self.start,
-            self.contract,
-            self.keys,
-            "alice",
-            expected or {self.disk},
-        )
-
-
-STATUS = {errors.Malformed: 400, errors.Refused: 403, errors.Conflict: 409, errors.Unavailable: 503}
-
-
-@contextlib.contextmanager
-def side(tmp_path, twist=None):
-    with brokers.world(tmp_path) as world:
-
-        def handle(path, body):
-            act = {"/v1/challenges": challenge, "/v1/releases": release, "/v1/receipts": receipt}[path]
-            try:
-                answer = asyncio.run(act(world.broker, body))
-            except StrongroomError as cause:
-                told = {"code": cause.code, "message": cause.message, "hint": cause.hint}
-                status = next(code for kind, code in STATUS.items() if isinstance(cause, kind))
-                return status, canonical.dumps({"error": told})
-            status = 403 if isinstance(answer, messages.DenialAnswer) else 200
-            return twist(path, status, answer) if twist else (status, answer.encode())
-
-        _, settings, secrets = brokers.owner()
-        from cryptography.x509 import load_der_x509_certificate
-
-        from strongroom.crypto import tls
-
-        der = tls.self_signed(
-            secrets.tls, name="broker", now=brokers.contracts.NOW, random=lambda n: bytes([7]) * n
-        )
-        from cryptography.hazmat.primitives.serialization import Encoding
-
-        pem = load_der_x509_certificate(der).public_bytes(Encoding.PEM)
-        server = TlsServer(tmp_path, handle, own=(pem, secrets.tls.pem(), settings.address.pin))
-        node = NodeEnd({"alice": server.address})
-        try:
-            yield Side(world, node, server)
-        finally:
-            node.close()
-            server.close()
-
-
-def settle(node, name):
-    for _ in range(200):
-        if node.files.get(name):
-            return node.files[name]
-        time.sleep(0.01)
-    raise AssertionError(name)
+from tests.unit.agent.broker_side import settle, side
 
 
 def test_keys_are_released_and_the_public_part_is_recorded(tmp_path):
@@ -165,7 +79,7 @@ def make_terms(contract) -> Terms:
 
 def ended(outcome=Outcome.EXITED, **changes):
     base = program.Ended(
-        outcome=outcome, exit_status=3, detail="", started=time.monotonic(), ended=time.monotonic() + 2
+        outcome=outcome, exit_status=3, details=(), started=time.monotonic(), ended=time.monotonic() + 2
     )
     return replace(base, **changes)
 
@@ -177,11 +91,11 @@ def test_receipt_is_signed_posted_and_proved(tmp_path):
             path="/out",
             sealed_digest="sha256:" + "1" * 64,
             sealed_bytes=5,
-            content_digest="sha256:" + "2" * 64,
+            content_commitment="sha256:" + "2" * 64,
         )
         made = closing.make_receipt(make_terms(room.contract), ended(), (record,), released)
         envelope = closing.sign_receipt(made, room.keys)
-        closing.post_receipt(room.node.channel, room.contract, envelope)
+        post(room, envelope)
         proof = messages.parse_ledger_proof(settle(room.node, "receipt-alice.json"))
         assert base64.b64encode(envelope) in proof.entry
         assert made.run == room.keys.public.run_id
@@ -191,39 +105,77 @@ def test_receipt_is_signed_posted_and_proved(tmp_path):
         )  # the broker's time, not this machine's
 
 
-def test_receipt_is_posted_again_and_again_then_told(tmp_path):
+def post(room, envelope, **options):
+    closing.post_receipt(
+        room.node.channel, room.contract, envelope, **{"parties": ("alice",), "wait_seconds": 0, **options}
+    )
+
+
+def signed_receipt(room, keys=None):
+    made = closing.make_receipt(make_terms(room.contract), ended(), (), room.attest())
+    return closing.sign_receipt(made, keys or room.keys)
+
+
+def test_a_receipt_is_posted_until_the_contracts_time_is_up_and_the_broker_is_named(tmp_path):
     with side(tmp_path) as room:
-        released = room.attest()
-        made = closing.make_receipt(make_terms(room.contract), ended(), (), released)
-        envelope = closing.sign_receipt(made, room.keys)
+        envelope = signed_receipt(room)
         room.node.routes.clear()
-        pauses = []
+        now, pauses, failed, back = [1000.0], [], [], [room.server.address]
 
         def pause(seconds):
             pauses.append(seconds)
-            if len(pauses) == 2:
-                room.node.routes["alice"] = room.server.address
+            now[0] += seconds
+            if seconds == 8.0 and back:
+                room.node.routes["alice"] = back.pop()
 
-        closing.post_receipt(room.node.channel, room.contract, envelope, pause=pause)
-        assert pauses == [2.0, 4.0]
+        post(room, envelope, wait_seconds=60, clock=lambda: now[0], pause=pause, on_failure=failed.append)
+        assert (pauses, failed) == ([2.0, 4.0, 8.0], ["alice"])
         room.node.routes.clear()
+        pauses.clear()
         with pytest.raises(Unavailable) as caught:
-            closing.post_receipt(room.node.channel, room.contract, envelope, pause=lambda seconds: None)
+            post(room, envelope, wait_seconds=60, clock=lambda: now[0], pause=pause)
         assert caught.value.code == "receipt-not-recorded"
+        assert "alice" in caught.value.message
+        assert sum(pauses) == 60
 
 
-def test_a_receipt_by_another_key_is_refused_by_the_broker(tmp_path):
+def test_a_receipt_by_another_key_is_refused_by_the_broker_and_not_tried_again(tmp_path):
     with side(tmp_path) as room:
-        released = room.attest()
-        made = closing.make_receipt(make_terms(room.contract), ended(), (), released)
         thief = replace(room.keys, signing=sign.generate())
         with pytest.raises(Unavailable, match="receipt"):
-            closing.post_receipt(
-                room.node.channel,
-                room.contract,
-                closing.sign_receipt(made, thief),
-                pause=lambda seconds: None,
-            )
+            post(room, signed_receipt(room, thief), wait_seconds=1000, pause=lambda _: pytest.fail("waited"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda proof: replace(proof, entry=proof.entry + b" "),
+        lambda proof: replace(proof, entry=proof.entry.replace(b'"receipt"', b'"release"')),
+        lambda proof: replace(proof, index=proof.index + 1),
+        lambda proof: replace(proof, hashes=(*proof.hashes, bytes(32))),
+        lambda proof: replace(proof, checkpoint=proof.checkpoint.replace("\n", "\n\n", 1)),
+    ],
+)
+def test_a_proof_that_does_not_hold_is_no_record(tmp_path, change):
+    def twist(path, status, answer):
+        return status, (change(answer) if path == "/v1/receipts" else answer).encode()
+
+    with side(tmp_path, twist) as room, pytest.raises(Unavailable) as caught:
+        post(room, signed_receipt(room))
+    assert caught.value.code == "receipt-not-recorded"
+    assert "receipt-alice.json" not in room.node.files
+
+
+def test_the_sound_proof_of_another_entry_is_no_record(tmp_path):
+    kept = []
+
+    def twist(path, status, answer):
+        if path == "/v1/releases":
+            kept.append(answer.ledger)
+        return status, (kept[0] if path == "/v1/receipts" else answer).encode()
+
+    with side(tmp_path, twist) as room, pytest.raises(Unavailable, match="proves another entry"):
+        post(room, signed_receipt(room))
 
 
 def test_errors_are_read_with_their_code_and_bounded():
@@ -272,13 +224,30 @@ def contract():
     )
 
 
+def close(contract, end, folder, *, memory=1 << 30):
+    """What reaches the node of a run that ended so: how it is told, the records, the files."""
+    sealed = closing.seal(contract, end, str(folder), memory=lambda: memory, random=os.urandom)
+    kept = Kept()
+    closing.send(kept, sealed)
+    sealed.close()
+    return sealed.ended, sealed.records, kept.files
+
+
 def test_one_output_too_large_holds_back_all(tmp_path, contract):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     (tmp_path / "b/x").write_bytes(b"y" * 100)
-    kept = Kept()
-    after, records = closing.send_outputs(kept, contract, ended(), str(tmp_path))
-    assert (after.outcome, records, kept.files) == (Outcome.OUTPUT_TOO_LARGE, (), {})
+    after, records, files = close(contract, ended(), tmp_path)
+    assert (after.outcome, after.details, records) == (Outcome.OUTPUT_TOO_LARGE, ("output-bytes",), ())
+    assert list(files) == ["log.age"]
+
+
+def test_outputs_that_the_memory_cannot_hold_twice_stay(tmp_path, contract):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    after, records, files = close(contract, ended(), tmp_path, memory=1 << 16)
+    assert (after.outcome, after.details, records) == (Outcome.OUTPUT_TOO_LARGE, ("output-memory",), ())
+    assert list(files) == ["log.age"]
 
 
 def test_outputs_leave_for_their_own_recipients(tmp_path, contract):
@@ -286,29 +255,29 @@ def test_outputs_leave_for_their_own_recipients(tmp_path, contract):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_bytes(name.encode())
     (tmp_path / "a/link").symlink_to("/etc")
-    kept = Kept()
-    after, records = closing.send_outputs(kept, contract, ended(), str(tmp_path))
+    after, records, files = close(contract, ended(), tmp_path)
     scene = brokers.owner()[0]
     assert [one.path for one in records] == ["/out/a", "/out/b"]
-    assert b"b" in scene.alice.age.open(kept.files["out-1.tar.age"])
+    assert b"b" in scene.alice.age.open(files["out-1.tar.age"])
     with pytest.raises(Refused, match="the age file does not open with this identity"):
-        scene.alice.age.open(kept.files["out-0.tar.age"])
-    assert after.detail.startswith("1 entries left out")
+        scene.alice.age.open(files["out-0.tar.age"])
+    assert after.details == ("entries-left-out",)
 
 
 @pytest.mark.parametrize("outcome", [one for one in Outcome if one is not Outcome.EXITED])
 def test_nothing_leaves_of_a_program_that_did_not_end_by_itself(tmp_path, contract, outcome):
-    kept = Kept()
-    assert closing.send_outputs(kept, contract, ended(outcome), str(tmp_path))[1] == ()
-    assert kept.files == {}
+    _, records, files = close(contract, ended(outcome), tmp_path)
+    assert records == ()
+    assert set(files) <= {"log.age"}
 
 
-def test_logs_leave_sealed_but_not_after_corruption(contract):
-    kept = Kept()
-    closing.send_logs(kept, contract, ended(Outcome.DATA_CORRUPTED, log=b"words"))
-    assert kept.files == {}
-    closing.send_logs(kept, contract, ended(Outcome.TIMED_OUT, log=b"words"))
-    assert brokers.owner()[0].alice.age.open(kept.files["log.age"]) == b"words"
+def test_logs_leave_sealed_but_not_after_corruption(tmp_path, contract):
+    corrupted = ended(Outcome.DATA_CORRUPTED, log=b"words")
+    assert close(contract, corrupted, tmp_path)[2] == {}
+    files = close(contract, ended(Outcome.TIMED_OUT, log=b"words"), tmp_path)[2]
+    assert brokers.owner()[0].alice.age.open(files["log.age"]) == b"words"
+    files = close(replace(contract, logs=None), ended(Outcome.TIMED_OUT, log=b"words"), tmp_path)[2]
+    assert files == {}
 
 
 @pytest.mark.parametrize("brought", [True, False])
@@ -325,6 +294,6 @@ def test_a_later_version_is_attested_with_the_ones_before_it(tmp_path, brought):
         if brought:
             assert set(one.attest().disk_keys) == {one.disk}
             return
-        with pytest.raises(errors.PolicyDenied) as caught:
+        with pytest.raises(PolicyDenied) as caught:
             one.attest()
         assert "contract.version" in {check.name for check in caught.value.verdict if not check.ok}

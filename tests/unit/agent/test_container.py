@@ -205,19 +205,31 @@ def test_program_is_found_on_the_images_path(room):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "changes", "detail"),
+    ("arguments", "changes", "code", "reason"),
     [
-        (("/bin/nothing",), {}, "No such file"),
-        (("nothing",), {}, "no such program on the image's PATH"),
-        (("/etc/passwd",), {}, "Permission denied"),
-        (("/bin/true",), {"working_directory": "/absent"}, "No such file or directory /absent"),
-        (("/bin/true",), {"image": "/absent"}, "opening /absent"),
+        (("/bin/nothing",), {}, "program-missing", b"No such file"),
+        (("nothing",), {}, "program-missing", b"no such program on the image's PATH"),
+        (("/etc/passwd",), {}, "program-not-executable", b"Permission denied"),
+        (("/bin/noise",), {}, "program-bad-format", b"Exec format error"),
+        (
+            ("/bin/true",),
+            {"working_directory": "/absent"},
+            "program-missing",
+            b"No such file or directory /absent",
+        ),
+        (("/bin/true",), {"image": "/absent"}, "container-failed", b"opening /absent"),
     ],
 )
-def test_what_cannot_start_says_why(room, arguments, changes, detail):
+def test_what_cannot_start_says_why_in_a_code_and_in_the_sealed_log_alone(
+    room, arguments, changes, code, reason
+):
+    noise = room.root / "bin/noise"
+    noise.write_bytes(b"\x00\x01\x02")
+    noise.chmod(0o755)
     ended = room.run(*arguments, **changes)
-    assert (ended.outcome, ended.exit_status) == (Outcome.NOT_STARTED, 0)
-    assert detail in ended.detail
+    assert (ended.outcome, ended.exit_status, ended.details) == (Outcome.NOT_STARTED, 0, (code,))
+    assert reason in ended.log
+    assert room.run(*arguments, log=0, **changes).log == b""
 
 
 def test_signals_end_the_program_as_they_would_anywhere(room):

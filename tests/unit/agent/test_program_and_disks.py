@@ -28,13 +28,13 @@ KILLED, SEGV, EXIT_3 = 9, 11, 3 << 8
         ({"status": EXIT_3, "ran_out": True}, Outcome.EXITED, 3),
         ({"status": None, "timed_out": True}, Outcome.TIMED_OUT, 9),
         ({"status": KILLED, "timed_out": True, "ran_out": True}, Outcome.TIMED_OUT, 9),
-        ({"status": None, "not_started": True}, Outcome.NOT_STARTED, 0),
-        ({"status": EXIT_3, "not_started": True}, Outcome.NOT_STARTED, 0),
-        ({"status": None, "not_started": True, "timed_out": True}, Outcome.TIMED_OUT, 0),
+        ({"status": None, "not_started": "program-missing"}, Outcome.NOT_STARTED, 0),
+        ({"status": EXIT_3, "not_started": "container-failed"}, Outcome.NOT_STARTED, 0),
+        ({"status": None, "not_started": "container-failed", "timed_out": True}, Outcome.TIMED_OUT, 0),
     ],
 )
 def test_judgement(seen, outcome, status):
-    base = {"not_started": False, "detail": "", "timed_out": False, "ran_out": False, "wall_seconds": 5}
+    base = {"not_started": "", "timed_out": False, "ran_out": False}
     got = program.judge(**{**base, **seen})
     assert got[:2] == (outcome, status)
 

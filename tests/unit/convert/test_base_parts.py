@@ -325,6 +325,7 @@ def test_the_key_follows_everything_that_decides():
 
 def test_a_source_without_an_agent_is_refused(tmp_path):
     for name in base.AGENT_MODULES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     with pytest.raises(Misuse, match="there is no agent"):
         base_sources.agent(tmp_path)

@@ -169,7 +169,7 @@ def a_receipt():
         outputs=(),
         outcome=receipt.Outcome.EXITED,
         exit_status=0,
-        detail="",
+        details=(),
         started=samples.NOW,
         ended=samples.NOW + timedelta(seconds=3),
     )

@@ -1,0 +1,411 @@
+"""A run that began ends in a receipt, and nothing leaves before it is recorded: acts 5 to 11 with two real brokers.
+
+The room's own code lives here from hello to the end; the disks and the program are stood in for, so that each act
+can fail in every way that a program, a disk, a broker or the agent itself can make it fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import pytest
+
+from strongroom.agent import closing, disks, guest, outputs, program, room
+from strongroom.crypto import age, sign
+from strongroom.errors import Malformed, Refused, StrongroomError, Unavailable
+from strongroom.model import contract as contract_model
+from strongroom.model import messages, record
+from strongroom.model import receipt as receipt_model
+from strongroom.model.channel import Start
+from strongroom.model.receipt import Outcome
+from strongroom_testing import packs
+from tests.unit.agent import broker_side
+from tests.unit.agent.node_end import NodeEnd
+
+NUMBERS = count()
+
+
+class Hardware(broker_side.FakeHardware):
+    def bind_contract(self, contract):
+        return
+
+    def entropy(self):
+        return b""
+
+
+class Mapper:
+    """A device mapper whose disks are sound, or not."""
+
+    status_text = "V"
+
+    def status(self, name):
+        if isinstance(self.status_text, Exception):
+            raise self.status_text
+        return self.status_text
+
+
+@dataclass
+class House:
+    """Two owners with brokers, a node, and a room between them."""
+
+    world: packs.World
+    node: NodeEnd
+    before: dict = field(default_factory=dict)  # by party: how large the ledger was when the test began
+    seen: dict = field(default_factory=dict)  # by party: names of the files at the node when the receipt came
+    marks: int = 0
+    twists: dict = field(default_factory=dict)  # (party, path): what answers in the broker's place
+
+    def answer(self, party, path, status, answer):
+        if path == "/v1/receipts":
+            self.seen[party] = sorted(self.node.files)
+        twist = self.twists.get((party, path))
+        return (status, answer.encode()) if twist is None else twist(status, answer)
+
+    def live(self, change=lambda one: one, **hardware):
+        """One room's life, to its end or its failure."""
+        drawn = replace(change(self.world.agreement.contract), id=f"run-{next(NUMBERS)}", raw=b"")
+        agreement = self.world.scene.agreement(lambda _one: drawn)
+        manifests = {
+            "image": self.world.owners["bob"].manifest,
+            "data-0": self.world.owners["alice"].manifest,
+        }
+        start = Start(agreement=agreement.encode(), launch_record=b"", issuers=b"", manifests=manifests)
+        self.node.control(**json.loads(start.encode()))
+        room.live(self.node.channel, Hardware(self.world.scene.tpm, **hardware), None, find=str)
+
+    def receipts(self):
+        """This test's receipts in the brokers' ledgers, by party, each signature held."""
+        found = {}
+        for party, owner in self.world.owners.items():
+            ledger, before = owner.broker.store.ledger, self.before[party]
+            for entry in map(record.parse, ledger.leaves(before, ledger.size() - before)):
+                if entry.kind is record.Kind.RECEIPT:
+                    envelope, receipt = receipt_model.parse_envelope(
+                        messages.fields.Fields(dict(entry.body), "body").data("envelope", max_bytes=1 << 20)
+                    )
+                    key = sign.VerifyingKey(receipt.signing_key)
+                    key.verify(envelope.signatures[0].sig, envelope.pae())
+                    found.setdefault(party, []).append(receipt)
+        return found
+
+    def left(self):
+        """Sealed files that the node has been handed, once it has taken in everything that the room sent."""
+        self.marks += 1
+        self.node.channel.send_control("mark", number=self.marks)
+        while {"kind": "mark", "number": self.marks} not in self.node.controls:
+            time.sleep(0.005)
+        return sorted(name for name in self.node.files if name.startswith(("out-", "log")))
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    """The two owners' brokers, who serve every test of this file, and what a test may do to their answers."""
+    folder = tmp_path_factory.mktemp("brokers")
+    answers = {}
+    with packs.world(folder) as world, contextlib.ExitStack() as stack:
+        servers = {}
+        for party, owner in world.owners.items():
+            (folder / party).mkdir()
+            servers[party] = broker_side.serve(
+                folder / party,
+                owner.broker,
+                owner.tls,
+                lambda path, status, answer, party=party: answers["house"].answer(
+                    party, path, status, answer
+                ),
+            )
+            stack.callback(servers[party].close)
+        yield world, servers, answers
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch, street):
+    world, servers, answers = street
+    monkeypatch.setattr(guest, "ROOM", str(tmp_path / "room"))
+    monkeypatch.setattr(guest, "watch", lambda seconds: None)
+    monkeypatch.setattr(guest, "sealing_memory", lambda: 1 << 28)
+    monkeypatch.setattr(room, "DeviceMapper", Mapper)
+    monkeypatch.setattr(room, "_open", open_all)
+    (tmp_path / "room/out").mkdir(parents=True)
+    (tmp_path / "room/out/n").write_bytes(b"4711\n")
+    node = NodeEnd({party: server.address for party, server in servers.items()})
+    before = {party: owner.broker.store.ledger.size() for party, owner in world.owners.items()}
+    answers["house"] = House(world=world, node=node, before=before)
+    yield answers["house"]
+    node.close()
+
+
+def open_all(mapper, terms, released, opened, find):
+    for serial, _, manifest in terms.disks():
+        opened.append(disks.OpenDisk(serial=serial, manifest=manifest, folder=""))
+
+
+def ends(outcome=Outcome.EXITED, **changes):
+    """A program that starts, and ends so."""
+
+    def run(channel, terms, released, keys, guard, progress):
+        progress.started = time.monotonic()
+        end = program.Ended(
+            outcome=outcome, exit_status=0, details=(), started=progress.started, ended=time.monotonic()
+        )
+        return replace(end, **changes)
+
+    return run
+
+
+def fails(cause, *, started):
+    """A run in which the agent meets `cause`."""
+
+    def run(channel, terms, released, keys, guard, progress):
+        if started:
+            progress.started = time.monotonic()
+        raise cause
+
+    return run
+
+
+def raises(cause):
+    def act(*_args, **_options):
+        raise cause
+
+    return act
+
+
+def logged(one):
+    return replace(one, logs=contract_model.Logs(recipients=("bob",), max_bytes=1000))
+
+
+def test_outputs_reach_the_node_only_after_every_broker_has_recorded_the_receipt(house, monkeypatch):
+    monkeypatch.setattr(room, "_run", ends(log=b"words"))
+    house.live(logged)
+    assert house.left() == ["log.age", "out-0.tar.age"]
+    for party in ("alice", "bob"):
+        assert not {"log.age", "out-0.tar.age"} & set(house.seen[party]), party
+        assert len(house.receipts()[party]) == 1
+    assert "receipt-alice.json" in house.seen["bob"]
+    (receipt,) = house.receipts()["alice"]
+    assert [one.sealed_bytes for one in receipt.outputs] == [len(house.node.files["out-0.tar.age"])]
+
+
+@pytest.mark.parametrize("party", ["alice", "bob"])
+def test_a_broker_that_cannot_be_reached_keeps_everything_in_the_room_and_is_named(house, monkeypatch, party):
+    def run(*args):
+        house.node.routes.pop(party)  # the power, the network or the broker: cut while the program runs
+        return ends(log=b"words")(*args)
+
+    monkeypatch.setattr(room, "_run", run)
+    with pytest.raises(Unavailable) as caught:
+        house.live(logged)
+    assert caught.value.code == "receipt-not-recorded"
+    assert party in caught.value.message
+    assert house.left() == []
+    assert "receipt.json" in house.node.files
+    other = {"alice": "bob", "bob": "alice"}[party]
+    assert list(house.receipts()) == [other]
+    assert {"kind": "phase", "name": f"receipt-waits:{party}"}.items() <= {
+        key: value
+        for one in house.node.controls
+        if one.get("name") == f"receipt-waits:{party}"
+        for key, value in one.items()
+    }.items()
+
+
+def test_a_broker_that_comes_back_within_the_contracts_time_lets_the_outputs_leave(house, monkeypatch):
+    address = house.node.routes["bob"]
+
+    def run(*args):
+        house.node.routes.pop("bob")
+        return ends()(*args)
+
+    monkeypatch.setattr(room, "_run", run)
+    monkeypatch.setattr(
+        closing.post_receipt,
+        "__kwdefaults__",
+        {**closing.post_receipt.__kwdefaults__, "pause": lambda _: house.node.routes.update(bob=address)},
+    )
+    house.live(lambda one: replace(one, receipts=contract_model.ReceiptTerms(wait_seconds=60)))
+    assert house.left() == ["out-0.tar.age"]
+    assert set(house.receipts()) == {"alice", "bob"}
+
+
+LIES = {
+    "garbage": lambda status, answer: (200, b"\xff\x00"),
+    "other json": lambda status, answer: (200, b'{"entry": [[[]]]}'),
+    "another entry": lambda status, answer: (200, replace(answer, entry=answer.entry + b" ").encode()),
+    "a forged checkpoint": lambda status, answer: (
+        200,
+        replace(answer, checkpoint=answer.checkpoint.replace("\u2014 ", "\u2014 x", 1)).encode(),
+    ),
+    "hung up": lambda status, answer: None,
+    "an error": lambda status, answer: (503, b"{}"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_act_10_whatever_a_broker_answers_the_receipt_stands_at_the_other_and_nothing_leaves(
+    house, monkeypatch, lie
+):
+    monkeypatch.setattr(room, "_run", ends())
+    house.twists["alice", "/v1/receipts"] = LIES[lie]
+    with pytest.raises(StrongroomError) as caught:
+        house.live()
+    assert caught.value.code == "receipt-not-recorded"
+    assert house.left() == []
+    assert "receipt.json" in house.node.files
+    assert len(house.receipts()["bob"]) == 1
+
+
+@pytest.mark.parametrize("year", [1, 1969, 9000, 9999])
+@pytest.mark.parametrize("party", ["alice", "bob"])
+def test_act_5_a_broker_whose_clock_leaves_the_calendar_gives_no_keys_that_count(
+    house, monkeypatch, party, year
+):
+    house.twists[party, "/v1/challenges"] = lambda status, answer: (
+        200,
+        answer.encode().replace(answer.time.strftime("%Y-%m-%dT").encode(), f"{year:04}-12-31T".encode()),
+    )
+    monkeypatch.setattr(room, "_run", raises(AssertionError("no program runs")))
+    with pytest.raises(Malformed, match="between the years"):
+        house.live()
+    # At bob's it is too late for alice, whose keys are in the room: she has a receipt that says so.
+    expected = {} if party == "alice" else {"alice": [(Outcome.NOT_STARTED, ("keys-refused",))]}
+    assert told(house) == expected
+
+
+def told(house):
+    return {
+        party: [(one.outcome, one.details) for one in receipts]
+        for party, receipts in house.receipts().items()
+    }
+
+
+def test_act_5_a_denial_by_the_second_broker_is_told_and_the_first_has_a_receipt(house, monkeypatch):
+    house.twists["bob", "/v1/releases"] = lambda status, answer: (
+        403,
+        b'{"error": {"code": "denied", "message": "denied by platform.debug", "hint": ""}}',
+    )
+    with pytest.raises(Refused, match="the broker of bob: denied by platform"):
+        house.live()
+    assert told(house) == {"alice": [(Outcome.NOT_STARTED, ("keys-refused",))]}
+    assert house.left() == []
+
+
+FAULTS = [
+    OSError(5, "Input/output error", "/run/room/data-0/secret-name"),
+    MemoryError(),
+    RecursionError(),
+    ValueError("a secret word"),
+    UnicodeDecodeError("utf-8", b"secret", 0, 1, "secret"),
+    Malformed("the warden reports too much", code="warden"),
+    Unavailable("the room's time is up", code="timed-out"),
+    Refused("no erofs behind the key", code="wrong-disk-key"),
+    KeyboardInterrupt(),
+]
+
+
+@pytest.mark.parametrize("cause", FAULTS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("act", ["_open", "_run"])
+def test_acts_6_and_7_whatever_fails_before_the_program_starts_is_told_and_recorded(
+    house, monkeypatch, cause, act
+):
+    monkeypatch.setattr(room, act, raises(cause))
+    with pytest.raises(type(cause)):
+        house.live(logged)
+    expected = [(Outcome.NOT_STARTED, ("room-not-ready",))]
+    assert told(house) == {"alice": expected, "bob": expected}
+
+
+@pytest.mark.parametrize("cause", FAULTS, ids=lambda one: type(one).__name__)
+def test_act_7_whatever_fails_once_the_program_runs_is_recorded_and_its_words_stay_in_the_sealed_log(
+    house, monkeypatch, cause
+):
+    monkeypatch.setattr(room, "_run", fails(cause, started=True))
+    house.live(logged)
+    detail = "stopped" if getattr(cause, "code", "") == "timed-out" else "defect"
+    expected = [(Outcome.AGENT_FAILED, (detail,))]
+    assert told(house) == {"alice": expected, "bob": expected}
+    assert house.left() == ["log.age"]
+    log = house.world.scene.bob.age.open(house.node.files["log.age"])
+    assert type(cause).__name__.encode() in log
+    assert b"secret" not in log
+    assert "secret" not in str(house.node.controls)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        ("C", (Outcome.DATA_CORRUPTED, ("image-corrupted",))),
+        ("", (Outcome.DATA_CORRUPTED, ("image-corrupted",))),
+        (OSError(5, "secret"), (Outcome.AGENT_FAILED, ("defect",))),
+        (Unavailable("status"), (Outcome.AGENT_FAILED, ("defect",))),
+    ],
+    ids=str,
+)
+def test_act_8_a_disk_that_is_not_sound_or_does_not_say_so_lets_nothing_leave(
+    house, monkeypatch, status, outcome
+):
+    monkeypatch.setattr(Mapper, "status_text", status)
+    monkeypatch.setattr(room, "_run", ends(log=b"words", exit_status=77))
+    house.live()
+    assert told(house) == {"alice": [outcome], "bob": [outcome]}
+    assert house.left() == []
+    assert house.receipts()["bob"][0].exit_status == 0
+
+
+def test_act_6_a_corrupted_disk_is_named_by_its_place(house, monkeypatch):
+    def second(mapper, terms, released, opened, find):
+        opened.append(None)
+        raise Refused("flights is not what its manifest says", code="data-corrupted")
+
+    monkeypatch.setattr(room, "_open", second)
+    house.live()
+    assert told(house)["alice"] == [(Outcome.DATA_CORRUPTED, ("data-0-corrupted",))]
+
+
+@pytest.mark.parametrize("cause", FAULTS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("place", [(outputs, "list_folder"), (outputs, "_content"), (age, "seal_stream")])
+def test_act_9_whatever_fails_while_outputs_are_sealed_lets_none_leave_and_is_recorded(
+    house, monkeypatch, cause, place
+):
+    monkeypatch.setattr(room, "_run", ends(log=b"words"))
+    monkeypatch.setattr(*place, raises(cause))
+    house.live()
+    # What interrupts the age library inside comes out of it as a failure of its own.
+    stopped = getattr(cause, "code", "") == "timed-out" and place[1] != "_content"
+    expected = [(Outcome.AGENT_FAILED, ("stopped" if stopped else "defect",))]
+    assert told(house) == {"alice": expected, "bob": expected}
+    assert house.left() == []
+
+
+def test_act_9_folders_too_deep_for_any_path_are_an_outcome(house, monkeypatch):
+    monkeypatch.setattr(room, "_run", ends())
+    opened = os.open(f"{guest.ROOM}/out", os.O_RDONLY)
+    for _ in range(40):
+        os.mkdir("d" * 200, dir_fd=opened)
+        inner = os.open("d" * 200, os.O_RDONLY, dir_fd=opened)
+        os.close(opened)
+        opened = inner
+    os.close(opened)
+    house.live()
+    expected = [(Outcome.OUTPUT_TOO_LARGE, ("output-depth",))]
+    assert told(house) == {"alice": expected, "bob": expected}
+
+
+def test_exit_status_is_as_coarse_as_the_contract_says(house, monkeypatch):
+    def coarse(one):
+        return replace(
+            one, disclosure=replace(one.disclosure, exit_status=contract_model.ExitStatus.ZERO_OR_ONE)
+        )
+
+    for status, shown in ((0, 0), (1, 1), (77, 1), (255, 1)):
+        monkeypatch.setattr(room, "_run", ends(exit_status=status))
+        house.live(coarse)
+        assert house.receipts()["alice"][-1].exit_status == shown
+    monkeypatch.setattr(room, "_run", ends(exit_status=77))
+    house.live()
+    assert house.receipts()["alice"][-1].exit_status == 77
