@@ -21,6 +21,7 @@ import pytest
 
 from strongroom import wiring
 from strongroom.api import routes
+from strongroom.broker import nonces
 from strongroom.broker import settings as settings_model
 from strongroom.crypto import tls, vault
 from strongroom.ledger import checkpoint, proof
@@ -334,6 +335,7 @@ def secrets_of(prepared):
             brokers.PASSPHRASE, prepared.settings.master, purpose=settings_model._PURPOSE
         ),
         "ledger key": opened.ledger.raw,
+        "nonce key": opened.at_rest.mac_key(nonces.PURPOSE),
         "alice's signing key": alice.signing.raw,
         "alice's age key": alice.age.text.removeprefix("AGE-SECRET-KEY-1").encode(),
         **scalars,
