@@ -40,6 +40,8 @@ def main():
         "lockdown": lines("/sys/kernel/security/lockdown") if os.path.exists("/sys/kernel/security/lockdown") else [],
         "modules": sorted(line.split()[0] for line in lines("/proc/modules")),
         "outputs": [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)],
+        "record": os.readlink("/proc/self/fd/3"),
+        "traces": os.listdir("/sys/kernel/tracing"),
         "busybox": os.path.exists("/bin/busybox"),
         "processes": sum(name.isdigit() for name in os.listdir("/proc")) - sum(
             not lines(f"/proc/{name}/cmdline") for name in os.listdir("/proc") if name.isdigit()),
@@ -143,6 +145,9 @@ def test_the_agent_finds_what_it_was_promised_and_no_more(plain):
     assert {"dm_verity", "dm_crypt", "erofs", "overlay", "xts", "virtio_console"} <= set(facts["modules"])
     assert facts["outputs"] == ["/dev/null"] * 3
     assert not facts["busybox"]
+    assert facts["record"].endswith("/trace_pipe")
+    assert facts["traces"] == []
+    assert facts["lockdown"] == ["none integrity [confidentiality]"]
     assert facts["processes"] == 1
 
 

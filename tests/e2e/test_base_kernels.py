@@ -32,6 +32,8 @@ EVERYWHERE = (
     "EROFS_FS",
     "OVERLAY_FS",
     "USER_NS",
+    "EVENT_TRACING",  # the record of failed reads
+    "SECURITY_LOCKDOWN_LSM",  # and what closes it
 )
 _REQUIRES_DEVICE, _ALLOWS_MAPPED_OWNERS = 1, 32  # of the kernel's include/linux/fs.h
 

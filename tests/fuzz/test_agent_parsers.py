@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.agent import attest, container, devicemapper, http, program
+from strongroom.agent import attest, container, devicemapper, http, program, superblock
 from strongroom.agent.devices import snp, tdx
 from strongroom.crypto import csr, spki
 from strongroom.encoding import tpm2
@@ -24,6 +24,14 @@ def test_http_heads(data):
         status, length = http.parse_head(data, max_answer=1000)
         assert 200 <= status < 600
         assert 0 <= length <= 1000
+
+
+@given(
+    st.one_of(junk, st.binary(min_size=124, max_size=124).map(superblock.MAGIC.to_bytes(4, "little").__add__))
+)
+def test_superblocks_of_other_parties_disks(data):
+    with contextlib.suppress(Malformed):
+        assert superblock.unexpected(superblock.parse(data), 1 << 20)
 
 
 @given(

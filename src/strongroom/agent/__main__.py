@@ -3,7 +3,8 @@
 The order of acts:
   1 mounts, and the last place in the kernel's out-of-memory order
   2 fork the warden, which will run the program, while there is nothing to keep from it
-  3 open the channel, and find the one TEE that this machine is (`devices.choose`)
+  3 open the channel, take over the initrd's record of failed reads, and find the one TEE that this machine is
+    (`devices.choose`)
   4 the room's life (`room.live`, whose own order is numbered there)
   5 tell the node how it ended, and power off; whatever happens, the machine does not go on without its agent
 
@@ -33,18 +34,19 @@ def main() -> None:
 
 def _live(guard: warden.Warden) -> None:
     # Imported after the fork: the warden needs none of it, and a small process forks fast.
-    from strongroom.agent import channel, room  # noqa: PLC0415
+    from strongroom.agent import channel, reads, room  # noqa: PLC0415
     from strongroom.agent.devices import choose  # noqa: PLC0415
 
     port = channel.open_any()  # 3
     try:
+        watch = reads.inherited()
         hardware = choose.hardware(choose.RealKernel())
         if port.ends:  # a vsock connection: the disks come by vsock too
             from strongroom.agent import nbd, vsock  # noqa: PLC0415
 
-            room.live(port, hardware, guard, nbd.Disks(lambda: vsock.connect(vsock.DISKS)).find)  # 4
+            room.live(port, hardware, guard, watch, nbd.Disks(lambda: vsock.connect(vsock.DISKS)).find)  # 4
         else:
-            room.live(port, hardware, guard)  # 4
+            room.live(port, hardware, guard, watch)  # 4
     except BaseException as cause:  # noqa: BLE001 - whatever it is, the node is told and the power goes off
         room.report(port, cause)
     else:

@@ -2,7 +2,10 @@
 
 The root hash comes from a manifest whose digest the contract names, so that the kernel enforces what
 was signed. A block that fails verification is an I/O error to whoever reads it and never enters the
-page cache; the verity device remembers it, and `corrupted` tells. The agent asks before anything leaves.
+page cache; the verity device remembers it, and `complain_if_corrupted` tells. A read that fails otherwise is
+remembered elsewhere (`reads`). The agent asks both before anything leaves.
+
+Whoever made a disk also wrote what the kernel's file system parses: `superblock` says how much of it may be used.
 """
 
 from __future__ import annotations
@@ -11,17 +14,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.agent import devicemapper, kernel
-from strongroom.encoding.reader import Reader
-from strongroom.errors import NotFound, Refused, Unavailable
+from strongroom.agent import devicemapper, kernel, superblock
+from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
     from strongroom.agent.devicemapper import DeviceMapper
     from strongroom.model.manifest import Manifest
 
 BLOCK_DEVICES = "/sys/block"
-_EROFS_SUPERBLOCK = 1024
-_EROFS_MAGIC = 0xE0F5E1E2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,8 @@ def open_disk(
     mapper: DeviceMapper, serial: str, manifest: Manifest, key: bytes | None, folder: str, device: str
 ) -> OpenDisk:
     """Verify, decrypt and mount one disk, the block device of that name, at `folder`. Raises `Refused` with code `data-corrupted` when the
-    disk is not what its manifest says, `Unavailable` when the kernel will not.
+    disk is not what its manifest says or cannot be read, `unsupported-disk` when it is no disk of our own writer's,
+    `wrong-disk-key`; `Unavailable` when the kernel will not.
     """
     disk = OpenDisk(serial=serial, manifest=manifest, folder=folder)
     if int(_read(f"{BLOCK_DEVICES}/{device}/size")) * devicemapper.SECTOR < manifest.disk_bytes:
@@ -81,7 +82,7 @@ def open_disk(
             device=f"{os.major(number)}:{os.minor(number)}", data_bytes=manifest.data_bytes, key=key
         )
         path = mapper.create(f"{serial}-crypt", target).path
-    _check_superblock(mapper, disk, path)
+    _check_superblock(manifest, path)
     flags = kernel.MS_RDONLY | kernel.MS_NODEV | (kernel.MS_NOSUID if manifest.kind == "dataset" else 0)
     os.makedirs(folder, 0o755, exist_ok=True)
     try:
@@ -104,21 +105,30 @@ def complain_if_corrupted(mapper: DeviceMapper, disk: OpenDisk) -> None:
         )
 
 
-def _check_superblock(mapper: DeviceMapper, disk: OpenDisk, path: str) -> None:
-    # Read here, so that a wrong key is told from a corrupted disk and from a kernel without erofs.
+def _check_superblock(manifest: Manifest, path: str) -> None:
+    # Before the kernel parses anything, and so that a wrong key is told from a corrupted disk.
     try:
-        with open(path, "rb") as file:
-            head = file.read(_EROFS_SUPERBLOCK + 4)
-    except OSError:
-        complain_if_corrupted(mapper, disk)
-        raise Unavailable(f"reading the disk of {disk.manifest.name}", code="disk-unreadable") from None
-    reader = Reader(head, "disk")
-    reader.take(_EROFS_SUPERBLOCK)
-    if reader.u32le() != _EROFS_MAGIC:
+        with open(path, "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), superblock.BYTES, superblock.OFFSET)
+    except OSError as cause:
         raise Refused(
-            f"the disk of {disk.manifest.name} does not open: no erofs file system behind its key",
+            f"the sealed disk of the {manifest.kind} {manifest.name!r} cannot be read: {cause.strerror}",
+            code="data-corrupted",
+            hint="the disk was changed after it was sealed, or the machine cannot read it; try `strongroom verify`",
+        ) from None
+    try:
+        difference = superblock.unexpected(superblock.parse(data), manifest.data_bytes)
+    except Malformed:
+        raise Refused(
+            f"the disk of {manifest.name} does not open: no erofs file system behind its key",
             code="wrong-disk-key",
             hint="the owner's broker holds another key for this manifest than the one that sealed the disk",
+        ) from None
+    if difference:
+        raise Refused(
+            f"the disk of {manifest.name} asks for another file system than `strongroom seal` writes: {difference}",
+            code="unsupported-disk",
+            hint="its owner seals it again with `strongroom seal` or `strongroom convert`",
         )
 
 

@@ -3,7 +3,7 @@
 The agent negotiates with the node's server, then hands a socket to the kernel, which reads blocks over it from then
 on. The kernel's driver takes TCP and Unix sockets alone, so that it gets one end of a pair, and a thread carries the
 bytes between the other end and the vsock connection. Nothing is believed: dm-verity checks every block against the
-manifest's root hash, and a size that is too small is found by `disks.open_disk`.
+manifest's root hash, a size that is too small is found by `disks.open_disk`, and reads that fail by `reads`.
 
 Specs: NBD protocol (`model/nbd`); Linux include/uapi/linux/nbd.h. NBD_DO_IT returns when the disk is gone, hence a
 thread; it has every signal blocked, since one that met it would end the disk.
@@ -99,7 +99,7 @@ class Disks:
 
     def _serve(self, fd: int, kernels: socket.socket) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        # Whoever reads from a disk that is gone meets an error, which dm-verity tells of.
+        # Whoever reads from a disk that is gone meets an error, which is recorded (`reads`).
         with contextlib.suppress(OSError), kernels:
             self._ioctl(fd, DO_IT, 0)
         os.close(fd)

@@ -1,7 +1,7 @@
 """Runs the program through the warden and says how it ended.
 
 The agent waits here: it drains the program's output (kept only when the contract names a reader),
-watches the wall limit, and reads from the kernel whether memory ran out. However the run ends, `run` leaves
+watches the wall limit and the disks, and reads from the kernel whether memory ran out. However the run ends, `run` leaves
 only when no process of the program is alive. What the receipt will say of it is of `receipt.DETAILS`.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.agent.container import Launch
+    from strongroom.agent.reads import ReadWatch
     from strongroom.agent.warden import Warden
 
 MAX_EVENTS = 64 * 1024
@@ -71,10 +72,17 @@ class _Watch:
 
 
 def run(
-    guard: Warden, launch: Launch, *, wall_seconds: float, log_bytes: int, on_start: Callable[[], None]
+    guard: Warden,
+    launch: Launch,
+    *,
+    reads: ReadWatch,
+    wall_seconds: float,
+    log_bytes: int,
+    on_start: Callable[[], None],
 ) -> Ended:
-    """Run the program to its end. `on_start` is called when it is about to execute.
+    """Run the program to its end, which a failed read is. `on_start` is called when it is about to execute.
 
+    What a failed read means for the outcome is the caller's to say: one may fail after the end, too.
     Raises `Unavailable` (`program-alive`) when a process of the program outlives its end.
     """
     ooms = out_of_memory_count(launch.cgroup)
@@ -84,7 +92,7 @@ def run(
         data = data[os.write(guard.launch, data) :]
     os.close(guard.launch)
     try:
-        timed_out = _wait(guard, watch, wall_seconds, on_start)
+        timed_out = _wait(guard, watch, reads, wall_seconds, on_start)
         ended = time.monotonic()
     finally:
         _end_all(guard, watch, launch.cgroup)
@@ -145,8 +153,14 @@ def out_of_memory_count(cgroup: str) -> int:
     return 0
 
 
-def _wait(guard: Warden, watch: _Watch, wall_seconds: float, on_start: Callable[[], None]) -> bool:
-    """Wait until both pipes have ended; true when the wall limit was what ended the program."""
+def _wait(
+    guard: Warden,
+    watch: _Watch,
+    reads: ReadWatch,
+    wall_seconds: float,
+    on_start: Callable[[], None],
+) -> bool:
+    """Wait until both pipes have ended, or a read fails; true when the wall limit was what ended the program."""
     pending = bytearray()
     open_fds = {guard.events, guard.output}
     deadline = watch.began + wall_seconds
@@ -161,23 +175,19 @@ def _wait(guard: Warden, watch: _Watch, wall_seconds: float, on_start: Callable[
             if watch.init:
                 warden.kill(watch.init)
             continue
-        for fd in select.select(list(open_fds), [], [], left)[0]:
+        ready = select.select([*open_fds, reads.fileno()], [], [], left)[0]
+        if reads.fileno() in ready:
+            break  # whatever still runs is ended by the caller
+        for fd in ready:
             data = os.read(fd, _READ)
             if not data:
                 open_fds.discard(fd)
                 os.close(fd)
             elif fd == guard.output:
                 watch.keep(data)
-            else:
-                pending += data
-                if len(pending) > MAX_EVENTS:
-                    raise Malformed("the warden reports too much", code="warden")
-                *lines, rest = bytes(pending).split(b"\n")
-                pending = bytearray(rest)
-                for line in lines:
-                    if _note(watch, line):
-                        deadline = watch.started + wall_seconds
-                        on_start()
+            elif _note_lines(watch, pending, data):
+                deadline = watch.started + wall_seconds
+                on_start()
     for fd in open_fds:
         os.close(fd)
     return timed_out
@@ -206,6 +216,17 @@ def _is_over(pid: int, cgroup: str) -> bool:
         return True
     with open(f"{cgroup}/cgroup.events", "rb") as file:
         return b"populated 0" in file.read(_READ).split(b"\n")
+
+
+def _note_lines(watch: _Watch, pending: bytearray, data: bytes) -> bool:
+    """Take in events, of which the last may be `pending`; true when the program's start is among them."""
+    pending += data
+    if len(pending) > MAX_EVENTS:
+        raise Malformed("the warden reports too much", code="warden")
+    *lines, rest = bytes(pending).split(b"\n")
+    pending[:] = rest
+    started = [_note(watch, line) for line in lines]
+    return any(started)
 
 
 def _note(watch: _Watch, line: bytes) -> bool:

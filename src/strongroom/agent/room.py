@@ -8,8 +8,8 @@
  5 attest to every broker that the contract names; each releases the keys of its own party's disks
  6 open the disks: dm-verity enforces what was signed, dm-crypt decrypts
  7 run the program in its container, as its image's user, until it ends or its time does
- 8 ask dm-verity whether every block was genuine; if not, nothing leaves
- 9 seal the outputs and logs, into the room's own memory, for those whom the contract names
+ 8 ask dm-verity whether every block was genuine and the kernel whether every read went well; if not, nothing leaves
+ 9 seal the outputs and logs, into the room's own memory, for those whom the contract names; ask the kernel once more
 10 sign the receipt, post it to every broker, and hold each ledger's proof that it is recorded
 11 hand the sealed outputs and logs to the node: record before release
 12 say done, and power off (`__main__`)
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.agent.channel import Channel
+    from strongroom.agent.reads import ReadWatch
     from strongroom.agent.warden import Warden
     from strongroom.model.binding import Binding
     from strongroom.model.contract import Contract
@@ -80,9 +81,16 @@ class Hardware(Protocol):
 
 
 def live(
-    channel: Channel, hardware: Hardware, guard: Warden, find: Callable[[str], str] = disks.find
+    channel: Channel,
+    hardware: Hardware,
+    guard: Warden,
+    reads: ReadWatch,
+    find: Callable[[str], str] = disks.find,
 ) -> None:
-    """Acts 1 to 11. find: the block device of a disk by its serial. Raises `StrongroomError`; whatever is raised, the caller reports and powers off."""
+    """Acts 1 to 11. reads: whether a read has failed, of the base too. find: the block device of a disk by its serial.
+
+    Raises `StrongroomError`; whatever is raised, the caller reports and powers off.
+    """
     channel.send_control("hello")  # 1
     phase(channel, "booted")
     start = wire.parse_start(channel.receive_control(START_SECONDS))
@@ -94,6 +102,7 @@ def live(
     guest.watch(contract.limits.wall_seconds + ROOM_SECONDS)
     guest.add_entropy(hardware.entropy())  # 4
     keys = attest.make_keys()
+    reads.complain()
     released: list[attest.Released] = []
     progress = _Progress()
     try:
@@ -103,22 +112,25 @@ def live(
             )
             channel.send_file(run_files.release(party), released[-1].record())
             phase(channel, f"attested:{party}")
-        ended = _use(channel, terms, released, keys, guard, find, progress)  # 6, 7, 8
+        ended = _use(channel, terms, released, keys, guard, reads, find, progress)  # 6, 7, 8
     except BaseException as cause:
         if not released:
             raise
-        if not progress.started:
-            with contextlib.suppress(Exception):  # why it did not start matters more to the node
-                _conclude(channel, terms, released, keys, _not_started(contract, released))
-            raise
         now = time.monotonic()
-        ended = program.Ended(
-            outcome=Outcome.AGENT_FAILED, exit_status=0, details=(), started=progress.started, ended=now
-        )
-        ended = closing.agent_failed(ended, cause)
+        if reads.failed():  # whatever else was raised came of that, or matters less
+            ended = _corrupted("read-failed", progress.started or now)
+        elif not progress.started:
+            with contextlib.suppress(Exception):  # why it did not start matters more to the node
+                _conclude(channel, terms, released, keys, reads, _not_started(contract, released))
+            raise
+        else:
+            ended = program.Ended(
+                outcome=Outcome.AGENT_FAILED, exit_status=0, details=(), started=progress.started, ended=now
+            )
+            ended = closing.agent_failed(ended, cause)
     with contextlib.suppress(StrongroomError):  # a node that does not listen is no reason to sign nothing
         phase(channel, "program-ended")
-    _conclude(channel, terms, released, keys, ended)  # 9, 10, 11
+    _conclude(channel, terms, released, keys, reads, ended)  # 9, 10, 11
 
 
 @dataclass
@@ -141,6 +153,7 @@ def _conclude(
     terms: agreed.Terms,
     released: list[attest.Released],
     keys: attest.Keys,
+    reads: ReadWatch,
     ended: program.Ended,
 ) -> None:
     """Seal, sign, record, and only then release. Each act has its time, however much others have used up."""
@@ -151,6 +164,9 @@ def _conclude(
     sealed = closing.seal(  # 9
         contract, ended, f"{guest.ROOM}/out", memory=guest.sealing_memory, random=os.urandom
     )
+    if reads.failed() and ended.outcome is not Outcome.DATA_CORRUPTED:  # while it sealed
+        sealed.close()
+        sealed = closing.Sealed(ended=_corrupted("read-failed", ended.started))
     try:
         guest.watch(CLOSING_SECONDS + wait)
         receipt = closing.make_receipt(terms, sealed.ended, sealed.records, released[0])
@@ -179,6 +195,7 @@ def _use(
     released: list[attest.Released],
     keys: attest.Keys,
     guard: Warden,
+    reads: ReadWatch,
     find: Callable[[str], str],
     progress: _Progress,
 ) -> program.Ended:
@@ -189,26 +206,28 @@ def _use(
     try:
         _open(mapper, terms, released, opened, find)
         phase(channel, "disks-open")
-        ended = _run(channel, terms, released, keys, guard, progress)
+        ended = _run(channel, terms, released, keys, guard, reads, progress)
     except Refused as cause:
         if cause.code != "data-corrupted":
             raise
         serial = terms.disks()[len(opened)][0]  # the one that did not open
-        return _corrupted(serial, began)
+        return _corrupted(f"{serial}-corrupted", began)
     for disk in opened:
         try:
             disks.complain_if_corrupted(mapper, disk)
         except Refused:
-            return _corrupted(disk.serial, ended.started)
+            return _corrupted(f"{disk.serial}-corrupted", ended.started)
+    if reads.failed():
+        return _corrupted("read-failed", ended.started)
     return ended
 
 
-def _corrupted(serial: str, started: float) -> program.Ended:
-    """The end of a run on a disk that is not what its manifest says. Of what the program did nothing is told."""
+def _corrupted(detail: str, started: float) -> program.Ended:
+    """The end of a run whose disks are not what they should be. Of what the program did nothing is told."""
     return program.Ended(
         outcome=Outcome.DATA_CORRUPTED,
         exit_status=0,
-        details=(f"{serial}-corrupted",),
+        details=(detail,),
         started=started,
         ended=time.monotonic(),
     )
@@ -236,6 +255,7 @@ def _run(
     released: list[attest.Released],
     keys: attest.Keys,
     guard: Warden,
+    reads: ReadWatch,
     progress: _Progress,
 ) -> program.Ended:
     contract = terms.contract
@@ -253,7 +273,12 @@ def _run(
         phase(channel, "program-started")
 
     return program.run(
-        guard, launch, wall_seconds=contract.limits.wall_seconds, log_bytes=kept, on_start=on_start
+        guard,
+        launch,
+        reads=reads,
+        wall_seconds=contract.limits.wall_seconds,
+        log_bytes=kept,
+        on_start=on_start,
     )
 
 

@@ -75,8 +75,9 @@ __all__ = (
 AGENT = initramfs.Agent(command=("/usr/bin/python3.11", "-I", "-S", "-B", "-m", "strongroom.agent"))
 FOLDERS = ("dev", "proc", "run", "sys", "tmp")
 # panic, oops: any trouble of the kernel ends the machine (QEMU runs with -no-reboot).
-# lockdown: not even root in the room reads kernel memory, or loads unsigned modules.
-OPTIONS = "quiet loglevel=0 panic=-1 oops=panic lockdown=confidentiality cryptomgr.notests audit=0"
+# lockdown: not even root in the room loads unsigned modules; the initrd raises it to confidentiality (nor reads kernel
+# memory), once it has set up what the agent must see of failed reads, which confidentiality would not let it do.
+OPTIONS = "quiet loglevel=0 panic=-1 oops=panic lockdown=integrity cryptomgr.notests audit=0"
 # No serial port, and a console that does not exist: nothing the kernel prints can leave.
 SILENT = f"8250.nr_uarts=0 {base_document.NO_CONSOLE}"
 TALKING = "8250.nr_uarts=1 console=ttyS0 ignore_loglevel"

@@ -8,6 +8,7 @@ Facts of Debian's kernels that decide here, each held by a test against the real
   6.1 cloud    unpacks fast under emulation; no driver of SNP, TDX or Nitro
   6.12 cloud   SEV_GUEST, TDX_GUEST_DRIVER, TSM_REPORTS, NSM are modules; TPM, NVMe, virtio over PCI and its console built in.
                NBD takes TCP and UNIX sockets only. Virtio over MMIO is found by ACPI, not by words of the command line.
+  both         have tracepoints, which lockdown's integrity lets the initrd set up, and its confidentiality lets nobody
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The initrd: modules, dm-verity over the base's disk, and the agent. No decisions; any failure powers off.
+"""The initrd: modules, the record of failed reads, dm-verity over the base's disk, and the agent. No decisions; any
+failure powers off.
 
 Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst (cpio "newc", uncompressed: the kernel's
 own decompression is what emulation is slow at). Every byte follows from the files that go in.
@@ -43,6 +44,8 @@ _MODE_DIRECTORY, _MODE_FILE = 0o040755, 0o100000
 # $1 is the base's root hash, $2 its number of data blocks: from the measured command line.
 # dm-verity: version 1, 4096-byte blocks, the tree right behind the superblock, SHA-256, no salt.
 # A block that does not verify is a panic, and a panic ends the machine.
+# Before the first block is read, the kernel begins to record each request to a device mapper device that ends with an
+# error. The agent inherits the record as descriptor 3 (`agent/reads`), and nobody opens or changes it again: lockdown.
 INIT = """\
 #!/bin/busybox sh
 set -eu
@@ -54,6 +57,15 @@ $b mount -t devtmpfs -o nosuid,noexec,mode=0755 dev /dev
 exec </dev/null >{output} 2>&1
 $b modprobe -a {modules}
 {drivers}{fast}echo 1 >/proc/sys/kernel/modules_disabled
+trace=/sys/kernel/tracing
+$b mount -t tracefs -o nosuid,nodev,noexec tracefs $trace
+echo 64 >$trace/buffer_size_kb
+echo 'error != 0' >$trace/events/block/block_bio_complete/filter
+echo 1 >$trace/events/block/block_bio_complete/enable
+exec 3<$trace/trace_pipe
+$b umount -l $trace
+$b mount -t securityfs -o nosuid,nodev,noexec securityfs /sys/kernel/security
+echo confidentiality >/sys/kernel/security/lockdown
 root= blocks= disk=
 for word in $($b cat /proc/cmdline); do
     case $word in

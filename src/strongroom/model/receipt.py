@@ -32,7 +32,9 @@ class Outcome(enum.StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     TIMED_OUT = "timed-out"
     OUTPUT_TOO_LARGE = "output-too-large"
-    DATA_CORRUPTED = "data-corrupted"  # a sealed disk failed dm-verity; `details` says which; no output left
+    DATA_CORRUPTED = (
+        "data-corrupted"  # a disk failed dm-verity, or a read failed; `details` says which; no output left
+    )
     NOT_STARTED = "not-started"  # the program was not executed; `details` says why
     AGENT_FAILED = "agent-failed"  # what nobody foresaw, once the program had started; no output left
 
@@ -54,9 +56,10 @@ DETAILS = {
     "container-slow": "the container was not ready within the wall limit",
     "keys-refused": "a broker gave no keys after another one had",
     "room-not-ready": "the room could not be made ready: its disks, its memory or its keys",
-    "image-corrupted": "a block of the image's disk failed dm-verity",
+    "read-failed": "a read below a sealed disk or the base failed",
+    "image-corrupted": "a block of the image's disk failed dm-verity, or its first cannot be read",
     **{
-        f"data-{index}-corrupted": f"a block of the disk of dataset {index} (counted from 0) failed dm-verity"
+        f"data-{index}-corrupted": f"a block of the disk of dataset {index} (counted from 0) failed dm-verity, or its first cannot be read"
         for index in range(MAX_DATASETS)
     },
     "defect": "the agent failed in a way that nobody foresaw",

@@ -7,9 +7,10 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from strongroom.agent import container, kernel, owners, program, warden
+from strongroom.agent import container, kernel, owners, program, reads, warden
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 BUSYBOX = "/usr/bin/busybox"
@@ -49,18 +50,40 @@ class ContainerRoom:
             tmp_bytes=4 << 20,
             cgroup="",
         )
+        self.record, self._kernel = os.pipe()
 
-    def run(self, *arguments: str, wall: float = 20, log: int = 1 << 20, **changes: object) -> program.Ended:
+    def fail_a_read(self) -> None:
+        """As the kernel would note it."""
+        os.write(self._kernel, b"x")
+
+    def run(
+        self,
+        *arguments: str,
+        wall: float = 20,
+        log: int = 1 << 20,
+        on_start: Callable[[], None] = lambda: None,
+        **changes: object,
+    ) -> program.Ended:
         self.starts = 0
 
         def started() -> None:
             self.starts += 1
+            on_start()
 
         launch = replace(self.launch, arguments=arguments, **changes)
-        return program.run(warden.spawn(), launch, wall_seconds=wall, log_bytes=log, on_start=started)
+        return program.run(
+            warden.spawn(),
+            launch,
+            reads=reads.ReadWatch(self.record),
+            wall_seconds=wall,
+            log_bytes=log,
+            on_start=started,
+        )
 
     def shell(self, script: str, **changes: object) -> program.Ended:
         return self.run("/bin/sh", "-c", script, **changes)
 
     def close(self) -> None:
         kernel.unmount(str(self.out))
+        os.close(self.record)
+        os.close(self._kernel)

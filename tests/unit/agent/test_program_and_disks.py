@@ -10,6 +10,8 @@ from strongroom.agent import devicemapper, disks, guest, kernel, program
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model.receipt import Outcome
+from strongroom.seal import erofs
+from strongroom.seal.tree import Entry, Kind
 
 KILLED, SEGV, EXIT_3 = 9, 11, 3 << 8
 
@@ -137,6 +139,78 @@ def test_anything_but_verified_is_corrupted(text):
         disks.complain_if_corrupted(Status(text), disk)
     assert caught.value.code == "data-corrupted"
     assert "flights" in caught.value.message
+
+
+class Mapper:
+    """A device mapper that maps a disk to a file."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def create(self, name, target):
+        return devicemapper.Mapped(name=name, path=str(self.path))
+
+    def status(self, name):
+        return "V"
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """Opens a disk with that content, up to where the kernel would mount it; the error that comes of it."""
+    monkeypatch.setattr(disks, "BLOCK_DEVICES", str(tmp_path))
+    (tmp_path / "vda").mkdir()
+    (tmp_path / "vda/dev").write_text("254:0\n")
+    mounted = []
+
+    def mount(*_):
+        mounted.append(1)
+        raise OSError(22, "no file system here")
+
+    monkeypatch.setattr(kernel, "mount", mount)
+
+    def act(content):
+        image = tmp_path / "image"
+        if content is None:
+            image.mkdir()  # which opens, and cannot be read
+        else:
+            image.write_bytes(content)
+        size = len(content or bytes(4096))
+        (tmp_path / "vda/size").write_text(f"{size // 512}\n")
+        manifest = manifest_model.Manifest(
+            raw=b"", kind="dataset", name="flights", owner="", cipher="none", data_bytes=size, hash_offset=size,
+            disk_bytes=size, root_hash="", salt=b"", image=None,
+        )  # fmt: skip
+        with pytest.raises((Refused, Unavailable)) as caught:
+            disks.open_disk(Mapper(image), "data-0", manifest, None, str(tmp_path / "at"), "vda")
+        return caught.value, bool(mounted)
+
+    return act
+
+
+OURS = b"".join(erofs.blocks(erofs.layout([Entry(path=b"", kind=Kind.DIRECTORY, mode=0o755)])))
+
+
+def test_a_disk_of_our_own_writer_is_mounted(opened):
+    cause, mounted = opened(OURS)
+    assert (cause.code, mounted) == ("mount", True)
+
+
+def test_a_disk_that_asks_for_more_than_our_writer_uses_is_not_mounted(opened):
+    with_chunks = bytearray(OURS)
+    with_chunks[1024 + 80] = 4
+    cause, mounted = opened(bytes(with_chunks))
+    assert (cause.code, mounted) == ("unsupported-disk", False)
+    assert "incompatible: expected 0x0, got 0x4" in cause.message
+
+
+def test_no_file_system_behind_the_key_is_not_mounted(opened):
+    cause, mounted = opened(bytes(8192))
+    assert (cause.code, mounted) == ("wrong-disk-key", False)
+
+
+def test_a_superblock_that_cannot_be_read_is_data_that_was_corrupted(opened):
+    cause, mounted = opened(None)
+    assert (cause.code, mounted) == ("data-corrupted", False)
 
 
 def test_disks_are_found_by_serial(tmp_path):

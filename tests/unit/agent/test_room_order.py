@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
 
-from strongroom.agent import attest, guest, room
+from strongroom.agent import attest, guest, reads, room
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model.channel import Start
 from strongroom.model.endorsements import NONE
@@ -44,8 +45,11 @@ def node():
     made.close()
 
 
-def live(node, handover, monkeypatch, *, bind=None, manifests=None):
+def live(node, handover, monkeypatch, *, bind=None, manifests=None, failed_read=False):
     log = []
+    record, kernel = os.pipe()
+    if failed_read:
+        os.write(kernel, b"x")
     monkeypatch.setattr(guest, "watch", lambda seconds: log.append(("watch", seconds)))
     monkeypatch.setattr(guest, "add_entropy", lambda data: log.append(("mixed",)))
     made = attest.make_keys
@@ -59,7 +63,9 @@ def live(node, handover, monkeypatch, *, bind=None, manifests=None):
     start = Start(agreement=handover.agreement.encode(), launch_record=b"", issuers=b"", manifests=given)
     node.control(**json.loads(start.encode()))
     with pytest.raises(StrongroomError) as caught:
-        room.live(node.channel, Recording(log, bind=bind), None)  # type: ignore[arg-type]
+        room.live(node.channel, Recording(log, bind=bind), None, reads.ReadWatch(record))  # type: ignore[arg-type]
+    os.close(record)
+    os.close(kernel)
     return [one[0] for one in log], caught.value
 
 
@@ -67,6 +73,12 @@ def test_contract_is_bound_before_there_is_a_key(node, monkeypatch):
     log, cause = live(node, Handover(), monkeypatch)
     assert log == ["bind", "watch", "entropy", "mixed", "keys"]
     assert cause.code == "cut-off"  # nobody answers for alice
+
+
+def test_no_key_is_asked_for_once_a_read_of_the_base_has_failed(node, monkeypatch):
+    monkeypatch.setattr(attest, "attest", lambda *_: pytest.fail("a broker was asked"))
+    _, cause = live(node, Handover(), monkeypatch, failed_read=True)
+    assert cause.code == "data-corrupted"
 
 
 def test_contract_is_bound_even_when_it_is_then_refused(node, monkeypatch):

@@ -50,6 +50,22 @@ class Mapper:
 
 
 @dataclass
+class FailedRead:
+    """The record of failed reads; `after` many looks at it there is one."""
+
+    after: float = float("inf")
+    looks: int = 0
+
+    def failed(self):
+        self.looks += 1
+        return self.looks > self.after
+
+    def complain(self):
+        if self.failed():
+            raise Refused("a read failed", code="data-corrupted")
+
+
+@dataclass
 class House:
     """Two owners with brokers, a node, and a room between them."""
 
@@ -58,6 +74,7 @@ class House:
     before: dict = field(default_factory=dict)  # by party: how large the ledger was when the test began
     seen: dict = field(default_factory=dict)  # by party: names of the files at the node when the receipt came
     marks: int = 0
+    reads: FailedRead = field(default_factory=FailedRead)
     twists: dict = field(default_factory=dict)  # (party, path): what answers in the broker's place
 
     def answer(self, party, path, status, answer):
@@ -76,7 +93,7 @@ class House:
         }
         start = Start(agreement=agreement.encode(), launch_record=b"", issuers=b"", manifests=manifests)
         self.node.control(**json.loads(start.encode()))
-        room.live(self.node.channel, Hardware(self.world.scene.tpm, **hardware), None, find=str)
+        room.live(self.node.channel, Hardware(self.world.scene.tpm, **hardware), None, self.reads, find=str)
 
     def receipts(self):
         """This test's receipts in the brokers' ledgers, by party, each signature held."""
@@ -148,7 +165,7 @@ def open_all(mapper, terms, released, opened, find):
 def ends(outcome=Outcome.EXITED, **changes):
     """A program that starts, and ends so."""
 
-    def run(channel, terms, released, keys, guard, progress):
+    def run(channel, terms, released, keys, guard, reads, progress):
         progress.started = time.monotonic()
         end = program.Ended(
             outcome=outcome, exit_status=0, details=(), started=progress.started, ended=time.monotonic()
@@ -161,7 +178,7 @@ def ends(outcome=Outcome.EXITED, **changes):
 def fails(cause, *, started):
     """A run in which the agent meets `cause`."""
 
-    def run(channel, terms, released, keys, guard, progress):
+    def run(channel, terms, released, keys, guard, reads, progress):
         if started:
             progress.started = time.monotonic()
         raise cause
@@ -231,6 +248,25 @@ def test_a_broker_that_comes_back_within_the_contracts_time_lets_the_outputs_lea
     house.live(lambda one: replace(one, receipts=contract_model.ReceiptTerms(wait_seconds=60)))
     assert house.left() == ["out-0.tar.age"]
     assert set(house.receipts()) == {"alice", "bob"}
+
+
+@pytest.mark.parametrize(
+    ("looks", "run"),
+    [
+        (1, ends(log=b"words")),  # while the program runs
+        (2, ends(log=b"words")),  # while its outputs are sealed
+        (1, fails(OSError(5, "Input/output error"), started=True)),  # and the agent itself meets it
+        (1, fails(Unavailable("mounting the disk", code="mount"), started=False)),
+    ],
+)
+def test_acts_6_to_9_a_read_that_failed_lets_nothing_leave_and_is_recorded(house, monkeypatch, looks, run):
+    house.reads.after = looks
+    monkeypatch.setattr(room, "_run", run)
+    house.live(logged)
+    assert house.left() == []
+    assert told(house) == {party: [(Outcome.DATA_CORRUPTED, ("read-failed",))] for party in ("alice", "bob")}
+    for receipts in house.receipts().values():
+        assert (receipts[0].outputs, receipts[0].exit_status) == ((), 0)
 
 
 LIES = {

@@ -150,7 +150,7 @@ def test_documents_of_another_shape_are_refused(change, why):
 def test_the_command_line_leaves_no_console_and_ends_on_trouble():
     words = parts()[CMDLINE].decode().split(" ")
     assert [word for word in words if word.startswith("console=")] == ["console=none"]
-    assert {"8250.nr_uarts=0", "panic=-1", "oops=panic", "lockdown=confidentiality"} <= set(words)
+    assert {"8250.nr_uarts=0", "panic=-1", "oops=panic", "lockdown=integrity"} <= set(words)
 
 
 def test_the_bill_of_materials_is_cyclonedx_and_always_the_same():

@@ -66,7 +66,7 @@ def test_other_names_are_refused(words, why):
 
 def test_the_local_command_line_is_what_contracts_have_known():
     assert base.command_line(DISK, debug=False) == (
-        "quiet loglevel=0 panic=-1 oops=panic lockdown=confidentiality cryptomgr.notests audit=0 "
+        "quiet loglevel=0 panic=-1 oops=panic lockdown=integrity cryptomgr.notests audit=0 "
         f"8250.nr_uarts=0 console=none {ROOT}"
     )
 
