@@ -1,6 +1,7 @@
 """A pytest plugin: every `raise` and every `ok=…` of the judging modules is executed by a unit test.
 
-`pytest -p tests.refusals` fails when one is not, and names it. Only unit tests count: a fuzz test reaches a
+It is there in `make test` (`--promises test`), and by `python -m pytest -p tests.refusals`; it fails when one is not,
+and names it. Only unit tests count: a fuzz test reaches a
 refusal by chance, and asserts no more than its kind. Tests in other processes are not seen.
 """
 

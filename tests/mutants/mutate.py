@@ -186,6 +186,14 @@ class _Visitor(ast.NodeVisitor):
                 if node.value > 0:
                     self._add(node, "number", str(node.value - 1))
 
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        operands = (node.left, node.right)
+        plain_numbers = all(isinstance(one, ast.Constant) and isinstance(one.value, int) for one in operands)
+        if plain_numbers and isinstance(node.op, ast.Mult | ast.LShift | ast.Pow):
+            self._add(node, "number", f"({self._text(node)}) * 1000")  # a limit, in another spelling
+        else:
+            self.generic_visit(node)
+
     def visit_keyword(self, node: ast.keyword) -> None:
         if node.arg in SPOKEN:
             return

@@ -55,21 +55,27 @@ RECORD = ARCHIVE[: ARCHIVE.index(b"070701", 6)]
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "why"),
     [
-        b"",
-        b"\x1f\x8b" + bytes(200),  # compressed
-        ARCHIVE[:100],
-        ARCHIVE[: len(ARCHIVE) - 130],  # no trailer
-        ARCHIVE + ARCHIVE,  # a second archive would be unpacked over the first
-        ARCHIVE + b"!",
-        RECORD + ARCHIVE,  # one path twice
-        ARCHIVE.replace(b"init\0", b"in/t\0"),  # in no listed folder
-        ARCHIVE.replace(b"init\0", b"..\0\0\0"),
-        ARCHIVE.replace(b"000081A4", b"000021A4"),  # a device
-        ARCHIVE.replace(b"00000002", b"FFFFFFFF", 1).replace(b"000081A4", b"000081A4"),
+        (b"", "no header of format newc"),
+        (b"\x1f\x8b" + bytes(200), "no header of format newc"),  # compressed
+        (ARCHIVE[:100], "no header of format newc"),
+        (ARCHIVE[: len(ARCHIVE) - 130], "a record is cut short"),  # no trailer
+        (
+            ARCHIVE + ARCHIVE,
+            "something behind the trailer",
+        ),  # a second archive would be unpacked over the first
+        (ARCHIVE + b"!", "something behind the trailer"),
+        (RECORD + ARCHIVE, "'init' is there twice"),  # one path twice
+        (ARCHIVE.replace(b"init\0", b"in/t\0"), "'in/t' is in no listed folder"),  # in no listed folder
+        (ARCHIVE.replace(b"init\0", b"../i\0"), "a component is empty, '.', '..' or too long"),
+        (ARCHIVE.replace(b"000081A4", b"000021A4"), "'init': of a type that has no place here"),  # a device
+        (
+            ARCHIVE.replace(b"00000002", b"FFFFFFFF", 1).replace(b"000081A4", b"000081A4"),
+            "a record is cut short",
+        ),
     ],
 )
-def test_what_no_initrd_of_ours_is_is_malformed(data):
-    with pytest.raises(Malformed):
+def test_what_no_initrd_of_ours_is_is_malformed(data, why):
+    with pytest.raises(Malformed, match=why):
         cpio.tree(data)

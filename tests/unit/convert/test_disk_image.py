@@ -106,33 +106,36 @@ def test_volumes_of_several_sizes(tmp_path, size):
 
 
 @pytest.mark.parametrize(
-    ("files", "size"),
+    ("files", "size", "why"),
     [
-        ({"a": b""}, 34 * MIB),
-        ({"TOO-LONG-A-NAME": b""}, 34 * MIB),
-        ({"A/": b""}, 34 * MIB),
-        ({"A": b"", "A/B": b""}, 34 * MIB),
-        ({f"F{number}": b"" for number in range(17)}, 34 * MIB),
-        ({"A": bytes(34 * MIB)}, 34 * MIB),
-        ({"A": b""}, 32 * MIB),  # would be FAT16 to every reader
-        ({"A": b""}, 34 * MIB + 1),
-        ({"A": b""}, 0),
-        ({"A": b""}, 2 << 30),
+        ({"a": b""}, 34 * MIB, "'a' is not an upper-case 8.3 name"),
+        ({"TOO-LONG-A-NAME": b""}, 34 * MIB, "'TOO-LONG-A-NAME' is not an upper-case 8.3 name"),
+        ({"A/": b""}, 34 * MIB, "'' is not an upper-case 8.3 name"),
+        ({"A": b"", "A/B": b""}, 34 * MIB, "A is a file and a folder"),
+        ({f"F{number}": b"" for number in range(17)}, 34 * MIB, "more than 16 entries in a folder"),
+        ({"A": bytes(34 * MIB)}, 34 * MIB, "the files do not fit into"),
+        ({"A": b""}, 32 * MIB, "33554432 bytes are too few for FAT32"),  # would be FAT16 to every reader
+        ({"A": b""}, 34 * MIB + 1, "a volume of"),
+        ({"A": b""}, 0, "a volume of 0 bytes"),
+        ({"A": b""}, 2 << 30, "a volume of"),
     ],
 )
-def test_volumes_that_cannot_be_are_refused(files, size):
-    with pytest.raises(Malformed):
+def test_volumes_that_cannot_be_are_refused(files, size, why):
+    with pytest.raises(Malformed, match=why):
         fat.build(files, size=size)
 
 
 def test_tables_that_cannot_be_are_refused():
     one = gpt.Partition(label="x", type=uuid.UUID(int=1), content=b"x")
-    for bad in (
-        [],
-        [one] * 129,
-        [gpt.Partition(label="x" * 37, type=one.type, content=b"x")],
-        [gpt.Partition(label="", type=one.type, content=b"x")],
-        [gpt.Partition(label="x", type=one.type, content=b"")],
+    for bad, why in (
+        ([], "0 partitions"),
+        ([one] * 129, "129 partitions"),
+        (
+            [gpt.Partition(label="x" * 37, type=one.type, content=b"x")],
+            "partition 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' has",
+        ),
+        ([gpt.Partition(label="", type=one.type, content=b"x")], "partition '' has no place"),
+        ([gpt.Partition(label="x", type=one.type, content=b"")], "partition 'x' has no place"),
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             gpt.build(bad)

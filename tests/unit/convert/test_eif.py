@@ -84,23 +84,26 @@ def test_metadata_is_what_describe_eif_reads():
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "why"),
     [
-        {"kernel": b""},
-        {"cmdline": b""},
-        {"cmdline": b"a\nb"},
-        {"cmdline": b"a\0"},
-        {"cmdline": b"x" * 5000},
-        {"ramdisks": ()},
-        {"ramdisks": (b"x", b"")},
-        {"ramdisks": (b"x",) * 29},
-        {"metadata": b"{}"},
-        {"metadata": b"not json"},
-        {"metadata": enclave.METADATA.replace(b"OperatingSystem", b"operatingsystem")},
+        ({"kernel": b""}, "a kernel and at least one ramdisk, none of them empty"),
+        ({"cmdline": b""}, "command line: expected one line of printable ASCII"),
+        ({"cmdline": b"a\nb"}, "command line: expected one line of printable ASCII"),
+        ({"cmdline": b"a\0"}, "command line: expected one line of printable ASCII"),
+        ({"cmdline": b"x" * 5000}, "command line: expected one line of printable ASCII"),
+        ({"ramdisks": ()}, "a kernel and at least one ramdisk, none of them empty"),
+        ({"ramdisks": (b"x", b"")}, "a kernel and at least one ramdisk, none of them empty"),
+        ({"ramdisks": (b"x",) * 29}, "a kernel and at least one ramdisk, none of them empty"),
+        ({"metadata": b"{}"}, "key 'ImageName' is missing"),
+        ({"metadata": b"not json"}, "not JSON"),
+        (
+            {"metadata": enclave.METADATA.replace(b"OperatingSystem", b"operatingsystem")},
+            "key 'OperatingSystem' is missing",
+        ),
     ],
 )
-def test_parts_that_no_image_can_carry_are_refused(changed):
-    with pytest.raises(Malformed):
+def test_parts_that_no_image_can_carry_are_refused(changed, why):
+    with pytest.raises(Malformed, match=why):
         enclave.small(**changed)
 
 
@@ -153,13 +156,13 @@ def test_a_signature_of_another_image_is_refused():
     one = eif.parse(enclave.small(signer=enclave.signer())).signature
     assert one is not None
     eif_signature.check(one, one.pcr0)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="it is over another PCR 0 than the image's"):
         eif_signature.check(one, bytes(48))
     other = eif_signature.parse(eif_signature.make(bytes(48), enclave.signer()))
     forged = eif_signature.Signature(
         certificate=image_signer.load(*enclave.pems()).certificate, signed=other.signed, pcr0=other.pcr0
     )
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="signature does not verify"):
         eif_signature.check(forged, bytes(48))
 
 
@@ -169,9 +172,9 @@ def test_keys_that_nitro_does_not_take_are_refused():
         image_signer.load(enclave.pems()[0], certificate)
     with pytest.raises(Malformed, match="P-384"):
         image_signer.load(*enclave.pems(ec.SECP256R1()))
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="not a private key in PEM without a passphrase"):
         image_signer.load(b"junk", certificate)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="not PEM with CERTIFICATE blocks alone"):
         image_signer.load(key, b"junk")
     assert "key" not in repr(image_signer.load(key, certificate)).partition("certificate")[0]
 
@@ -180,15 +183,15 @@ def test_signatures_in_other_shapes_are_refused():
     good = cbor2.loads(eif_signature.make(bytes(48), enclave.signer()))
     eif_signature.parse(cbor2.dumps(good))
     one = good[0]
-    for bad in (
-        [],
-        [one, one],
-        [{**one, "more": 1}],
-        [{**one, "signature": bytes(one["signature"])}],
-        [{**one, "signature": [256, *one["signature"][1:]]}],
-        [{**one, "signature": [True, *one["signature"][1:]]}],
-        [{**one, "signing_certificate": list(b"junk")}],
-        [{"signature": one["signature"]}],
+    for bad, why in (
+        ([], "expected an array of one"),
+        ([one, one], "expected an array of one"),
+        ([{**one, "more": 1}], "unknown key 'more'"),
+        ([{**one, "signature": bytes(one["signature"])}], "signature: expected an array of 1 to"),
+        ([{**one, "signature": [256, *one["signature"][1:]]}], "signature: expected an array of bytes"),
+        ([{**one, "signature": [True, *one["signature"][1:]]}], "signature: expected an array of bytes"),
+        ([{**one, "signing_certificate": list(b"junk")}], "not PEM with CERTIFICATE blocks alone"),
+        ([{"signature": one["signature"]}], "key 'signing_certificate' is missing"),
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             eif_signature.parse(cbor2.dumps(bad))

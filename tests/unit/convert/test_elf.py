@@ -91,27 +91,27 @@ def at(data: bytes, place: int, value: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "why"),
     [
-        b"",
-        b"\x7fELF",
-        b"#!/bin/sh\n" + bytes(100),
-        at(program(), 4, b"\3"),
-        at(program(), 5, b"\0"),
-        program()[:40],
-        at(program(), 54, b"\x39"),  # size of a program header
-        at(program(), 56, b"\xff\xff"),  # how many
-        at(program(), 32, b"\xff" * 8),  # where they are
-        program(interpreter=b"x" * 5000),
-        program(interpreter=b"a\0b"),
-        program(needed=(b"a",), strings_at=1 << 40),
-        program(needed=(b"a",), strings_size=0),
-        program(needed=(b"a",), twice=True),
-        program(needed=(b"a" * 5000,)),
-        program(level=2, note_size=1 << 30),
-        program(level=2, property_size=1 << 20),
+        (b"", "ends too early"),
+        (b"\x7fELF", "ends too early"),
+        (b"#!/bin/sh\n" + bytes(100), "no ELF file"),
+        (at(program(), 4, b"\3"), "neither 32 nor 64 bits, or no byte order"),
+        (at(program(), 5, b"\0"), "neither 32 nor 64 bits, or no byte order"),
+        (program()[:40], "ends too early"),
+        (at(program(), 54, b"\x39"), "1 program headers of 57 bytes"),  # size of a program header
+        (at(program(), 56, b"\xff\xff"), "65535 program headers of 56 bytes"),  # how many
+        (at(program(), 32, b"\xff" * 8), "ends too early"),  # where they are
+        (program(interpreter=b"x" * 5000), "a loader's name of 5001 bytes"),
+        (program(interpreter=b"a\0b"), "the loader's name does not end where it should"),
+        (program(needed=(b"a",), strings_at=1 << 40), "the table of names is in no segment"),
+        (program(needed=(b"a",), strings_size=0), "a name outside the table of names"),
+        (program(needed=(b"a",), twice=True), "two segments where one may be"),
+        (program(needed=(b"a" * 5000,)), "a name without an end"),
+        (program(level=2, note_size=1 << 30), "a note ends behind its segment"),
+        (program(level=2, property_size=1 << 20), "a property ends behind its note"),
     ],
 )
-def test_what_does_not_add_up_is_malformed(data):
-    with pytest.raises(Malformed):
+def test_what_does_not_add_up_is_malformed(data, why):
+    with pytest.raises(Malformed, match=why):
         read(data)

@@ -125,11 +125,11 @@ def test_an_image_without_any_signature_is_refused():
 
 
 def test_nobody_trusted_is_a_misuse():
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="nobody is trusted"):
         image_signatures.verify([MINE], [simple()], trust=Trust())
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="expected digests"):
         image_signatures.verify([], [simple()], trust=trust("ECDSA P-256"))
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="expected digests"):
         image_signatures.verify(["latest"], [simple()], trust=trust("ECDSA P-256"))
 
 
@@ -368,9 +368,15 @@ def test_keys_alone_do_not_trust_certificates_nor_the_other_way_round():
 
 
 def test_a_trusted_root_that_is_none_is_malformed():
-    for data in (b"", b"{}", b"[]", b'{"mediaType": "x"}', b'{"a": 1, "a": 2}'):
+    for data, why in (
+        (b"", "not JSON"),
+        (b"{}", "ValidationError"),
+        (b"[]", "ValidationError"),
+        (b'{"mediaType": "x"}', "ValidationError"),
+        (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
+    ):
         identity = image_keyless.Identity(name="a", issuer="b", trusted_root=data)
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             image_keyless.verify(keyless().data, identity=identity, payload_type="x")
 
 

@@ -155,5 +155,5 @@ def test_an_index_in_an_index_by_platform_and_variant(tmp_path):
     with pytest.raises(Refused) as refused:
         image.identify(layout.path, digest=None, platform=oci.parse_platform("linux/arm"))
     assert refused.value.code == "choose-digest"
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no image for linux/arm/v5 here"):
         image.identify(layout.path, digest=None, platform=oci.parse_platform("linux/arm/v5"))

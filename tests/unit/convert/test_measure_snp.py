@@ -116,7 +116,7 @@ def test_key_digests_equal_the_peers():
 
 @pytest.mark.parametrize("der", [b"", spki(ec.SECP256R1())[1], spki(ec.SECP384R1())[1] + b"!"])
 def test_only_keys_on_p_384_have_a_digest(der):
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="expected a public key on P-384"):
         snp.key_digest(der)
 
 
@@ -170,5 +170,5 @@ def test_an_unknown_processor_type_is_no_guess(model):
 
 @pytest.mark.parametrize("vcpus", [0, -1, snp.MAX_VCPUS + 1])
 def test_the_number_of_processors_is_bounded(vcpus):
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="expected 1 to 1024"):
         snp.digest(replace(LAUNCH, vcpus=vcpus))

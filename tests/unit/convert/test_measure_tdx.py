@@ -162,17 +162,26 @@ def test_memory_is_split_where_qemus_q35_splits_it(memory, ranges):
     assert struct.unpack_from("<Q", hob, 48) == (0x809000 + len(hob) + 8,)
 
 
-@pytest.mark.parametrize("memory", [0, -4096, 4097, 0x810000, tdx.MAX_MEMORY + 4096])
-def test_memory_that_no_machine_has_is_refused(memory):
-    with pytest.raises(Misuse):
+@pytest.mark.parametrize(
+    ("memory", "why"),
+    [
+        (0, "expected whole pages, at most 16 TiB"),
+        (-4096, "expected whole pages, at most 16 TiB"),
+        (4097, "expected whole pages, at most 16 TiB"),
+        (0x810000, "memory of"),
+        (tdx.MAX_MEMORY + 4096, "expected whole pages, at most 16 TiB"),
+    ],
+)
+def test_memory_that_no_machine_has_is_refused(memory, why):
+    with pytest.raises(Misuse, match=why):
         tdx.td_hob(GOOD, memory)
 
 
 def test_firmware_without_a_descriptor_or_a_place_for_the_hob_is_refused():
     none = ovmf.parse(firmware.build(firmware.Shape()))
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="has no TDVF descriptor"):
         tdx.mrtd(none)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="its TDVF descriptor has no place for a TD HOB"):
         tdx.td_hob(none, GIB)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="its TDVF descriptor has no configuration volume"):
         tdx.rtmr0(none, GIB, ACPI)

@@ -59,23 +59,23 @@ def test_refuses_every_lie(tmp_path: Path, compression: str, lie: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("compression", "data"),
+    ("compression", "data", "why"),
     [
-        ("gzip", PACKED["gzip"][:-9]),
-        ("gzip", PACKED["gzip"] + b"garbage"),
-        ("gzip", PACKED["gzip"] + bytes(512)),
-        ("gzip", PACKED["gzip"] + PACKED["gzip"][:40]),
-        ("gzip", b""),
-        ("gzip", PACKED["zstd"]),
-        ("zstd", PACKED["gzip"]),
-        ("zstd", PACKED["zstd"][:-9]),
-        ("zstd", PACKED["zstd"] + b"garbage"),
-        ("zstd", b""),
-        ("zstd", b"\x28\xb5\x2f\xfd" + bytes(range(200))),
+        ("gzip", PACKED["gzip"][:-9], "gzip: ends too early"),
+        ("gzip", PACKED["gzip"] + b"garbage", "gzip: Error"),
+        ("gzip", PACKED["gzip"] + bytes(512), "gzip: Error"),
+        ("gzip", PACKED["gzip"] + PACKED["gzip"][:40], "gzip: ends too early"),
+        ("gzip", b"", "gzip: ends too early"),
+        ("gzip", PACKED["zstd"], "gzip: Error"),
+        ("zstd", PACKED["gzip"], "not a zstd frame"),
+        ("zstd", PACKED["zstd"][:-9], "zstd: does not decompress"),
+        ("zstd", PACKED["zstd"] + b"garbage", "zstd: does not decompress"),
+        ("zstd", b"", "not a zstd frame"),
+        ("zstd", b"\x28\xb5\x2f\xfd" + bytes(range(200)), "zstd: does not decompress"),
     ],
 )
-def test_broken_streams_are_malformed(tmp_path: Path, compression: str, data: bytes) -> None:
-    with pytest.raises(Malformed):
+def test_broken_streams_are_malformed(tmp_path: Path, compression: str, data: bytes, why: str) -> None:
+    with pytest.raises(Malformed, match=why):
         unpack(tmp_path, data, PLAIN, compression)
 
 
@@ -120,7 +120,7 @@ def limited(
 
 def test_without_the_zstd_program_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="the program zstd is needed for this layer"):
         unpack(tmp_path, PACKED["zstd"], PLAIN, "zstd")
 
 
@@ -137,9 +137,9 @@ def test_documents_are_bounded_and_checked(tmp_path: Path) -> None:
     with blobs.Blob(os.open(file, os.O_RDONLY), 2, 5, "document") as blob:
         good = blobs.document(blob, digest=sha256(b"23456"), size=5, max_bytes=5)
         assert good == b"23456"
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="5 bytes, at most 4 allowed"):
             blobs.document(blob, digest=None, size=None, max_bytes=4)
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="digest: expected"):
             blobs.document(blob, digest=sha256(b"x"), size=5, max_bytes=5)
 
 

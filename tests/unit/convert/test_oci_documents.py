@@ -61,9 +61,38 @@ BAD = {
 }
 
 
+# What refuses each of them.
+WHY = {
+    "schema 1": "schemaVersion: expected 2",
+    "schema true": "schemaVersion: expected 2",
+    "calls itself an index": "its descriptor says",
+    "calls itself docker's": "its descriptor says",
+    "could be an index too": "with 'manifests'",
+    "could be schema 1 too": "with 'fsLayers'",
+    "no layers": "manifest: no layers",
+    "layers no list": "layers: expected a list of at most 128",
+    "config missing": "config: expected an object",
+    "config is a manifest": "its configuration is .*image.manifest.* which is not an image's",
+    "config is another artifact": "its configuration is .*oci.empty.* which is not an image's",
+    "digest of another kind": "digest: expected 'sha256:' and 64 hexadecimal digits",
+    "digest in capitals": "digest: expected 'sha256:' and 64 hexadecimal digits",
+    "digest with a path": "digest: expected 'sha256:' and 64 hexadecimal digits",
+    "size negative": "size: expected a size in bytes",
+    "size true": "size: expected a size in bytes",
+    "size text": "size: expected a size in bytes",
+    "foreign by type": "a foreign layer, which is not part of the image",
+    "foreign docker": "a foreign layer, which is not part of the image",
+    "foreign by url": "a foreign layer, which is not part of the image",
+    "layer of unknown type": "unknown media type 'text/plain'",
+    "layer is a config": "unknown media type 'application/vnd.oci.image.config",
+    "media type missing": "mediaType: expected a media type",
+    "too many layers": "layers: expected a list of at most 128",
+}
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_manifests(name: str) -> None:
-    with pytest.raises((Malformed, Refused)):
+    with pytest.raises((Malformed, Refused), match=WHY[name]):
         manifest(**BAD[name])
 
 
@@ -74,14 +103,19 @@ def test_an_index_may_not_look_like_a_manifest() -> None:
         return oci.parse_index(json.dumps(value).encode(), OCI_INDEX, what="index", limits=LIMITS)
 
     assert len(parse(good)) == 1
-    for extra in ({"layers": []}, {"config": CONFIG}, {"mediaType": OCI_MANIFEST}, {"schemaVersion": "2"}):
-        with pytest.raises(Malformed):
+    for extra, why in (
+        ({"layers": []}, "a application/vnd.oci.image.index with 'layers'"),
+        ({"config": CONFIG}, "a application/vnd.oci.image.index with 'config'"),
+        ({"mediaType": OCI_MANIFEST}, "its descriptor says"),
+        ({"schemaVersion": "2"}, "schemaVersion: expected 2"),
+    ):
+        with pytest.raises(Malformed, match=why):
             parse(good | extra)
 
 
 def test_duplicate_keys_are_refused() -> None:
     data = json.dumps(MANIFEST).replace('"layers"', '"config": null, "layers"').encode()
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="duplicate key 'config'"):
         oci.parse_manifest(data, OCI_MANIFEST, what="manifest", limits=LIMITS)
 
 
@@ -115,33 +149,36 @@ def test_a_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        {"rootfs": None},
-        {"rootfs": {"type": "tree", "diff_ids": []}},
-        {"rootfs": {"type": "layers", "diff_ids": ["sha256:1"]}},
-        {"layers": []},
-        {"schemaVersion": 2},
-        {"os": 1},
-        {"config": []},
-        {"config": {"Env": ["novalue"]}},
-        {"config": {"Env": ["=x"]}},
-        {"config": {"Env": "A=1"}},
-        {"config": {"Entrypoint": "/p"}},
-        {"config": {"Entrypoint": [1]}},
-        {"config": {"Cmd": ["a\x00b"]}},
-        {"config": {"User": "a\x00"}},
-        {"config": {"User": 0}},
-        {"config": {"WorkingDir": "x" * 5000}},
+        ({"rootfs": None}, "rootfs: expected an object"),
+        ({"rootfs": {"type": "tree", "diff_ids": []}}, "type: expected 'layers'"),
+        (
+            {"rootfs": {"type": "layers", "diff_ids": ["sha256:1"]}},
+            "diff_ids: expected 'sha256:' and 64 hexadecimal digits",
+        ),
+        ({"layers": []}, "it could be read as a manifest"),
+        ({"schemaVersion": 2}, "it could be read as a manifest"),
+        ({"os": 1}, "os: expected text of at most 4096 characters"),
+        ({"config": []}, "config: expected an object"),
+        ({"config": {"Env": ["novalue"]}}, "Env: expected NAME=VALUE, got 'novalue'"),
+        ({"config": {"Env": ["=x"]}}, "Env: expected NAME=VALUE, got '=x'"),
+        ({"config": {"Env": "A=1"}}, "Env: expected a list of at most 1024"),
+        ({"config": {"Entrypoint": "/p"}}, "Entrypoint: expected a list of at most 1024"),
+        ({"config": {"Entrypoint": [1]}}, "Entrypoint: expected texts without NUL"),
+        ({"config": {"Cmd": ["a\x00b"]}}, "Cmd: expected texts without NUL"),
+        ({"config": {"User": "a\x00"}}, "User: expected text of at most 4096 characters"),
+        ({"config": {"User": 0}}, "User: expected text of at most 4096 characters"),
+        ({"config": {"WorkingDir": "x" * 5000}}, "WorkingDir: expected text of at most 4096 characters"),
     ],
 )
-def test_bad_configs(change: dict[str, Any]) -> None:
-    with pytest.raises(Malformed):
+def test_bad_configs(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(Malformed, match=why):
         config(**change) if "config" not in change else config(change["config"])
 
 
 def test_documents_are_bounded() -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="411 bytes, at most 50 allowed"):
         oci.parse_manifest(
             json.dumps(MANIFEST).encode(), OCI_MANIFEST, what="m", limits=Limits(document_bytes=50)
         )
@@ -153,5 +190,5 @@ def test_platforms() -> None:
     assert not oci.parse_platform("linux/arm64/v7").suits(oci.parse_platform("linux/arm64/v8"))
     assert not wanted.suits(oci.parse_platform("linux/amd64"))
     for text in ("linux", "linux/", "Linux/amd64", "linux/amd64/v1/x", "linux/amd64\n"):
-        with pytest.raises(StrongroomError):
+        with pytest.raises(StrongroomError, match="expected OS/ARCHITECTURE, like linux/amd64"):
             oci.parse_platform(text)

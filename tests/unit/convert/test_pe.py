@@ -130,30 +130,39 @@ def test_images_that_loaders_read_in_two_ways_are_refused():
     section = image.sections[-1]
     entry = image.certificates_entry
     assert entry is not None
-    for bad in (
-        patched(0, "2s", b"ZM"),
-        patched(0x3C, "I", 0x10),
-        patched(0x3C, "I", 1 << 31),
-        patched(image.coff, "H", 0xAA64),
-        patched(image.optional, "H", 0x10B),
-        patched(image.optional + 32, "I", 0x201),  # an alignment
-        patched(image.optional + 60, "I", image.headers_size + 512),
-        patched(image.optional + 56, "I", section.virtual_address),  # an image smaller than its sections
-        patched(image.optional + 108, "I", 17),
-        patched(image.coff + 2, "H", 0),
-        patched(last + 20, "I", section.raw_offset + 512),
-        patched(last + 20, "I", section.raw_offset - 512),
-        patched(last + 16, "I", section.raw_size + 512),
-        patched(last + 12, "I", image.sections[-2].virtual_address),
-        patched(last, "8s", b"\0.linux"),
-        patched(entry, "II", len(efi.small()) - 8, 16),
-        patched(entry, "II", len(efi.small()) - 8, 8),  # within the last section
-        patched(entry, "II", 0, 8),
-        efi.small()[:-1],
-        efi.small()[:300],
-        b"",
+    for bad, why in (
+        (patched(0, "2s", b"ZM"), "no MZ and PE signatures"),
+        (patched(0x3C, "I", 0x10), "no MZ and PE signatures"),
+        (patched(0x3C, "I", 1 << 31), "no MZ and PE signatures"),
+        (patched(image.coff, "H", 0xAA64), "not a PE32. image for x86-64"),
+        (patched(image.optional, "H", 0x10B), "not a PE32. image for x86-64"),
+        (patched(image.optional + 32, "I", 0x201), "alignment"),  # an alignment
+        (
+            patched(image.optional + 60, "I", image.headers_size + 512),
+            "a gap or an overlap before section .text",
+        ),
+        (
+            patched(image.optional + 56, "I", section.virtual_address),
+            "sections beyond the image's end",
+        ),  # an image smaller than its sections
+        (patched(image.optional + 108, "I", 17), "an optional header of the wrong size"),
+        (patched(image.coff + 2, "H", 0), "headers of the wrong size"),
+        (patched(last + 20, "I", section.raw_offset + 512), "a gap or an overlap before section .linux"),
+        (patched(last + 20, "I", section.raw_offset - 512), "a gap or an overlap before section .linux"),
+        (patched(last + 16, "I", section.raw_size + 512), "sections beyond the image's end"),
+        (patched(last + 12, "I", image.sections[-2].virtual_address), "section .linux overlaps in memory"),
+        (patched(last, "8s", b"\0.linux"), "a section without a plain name"),
+        (patched(entry, "II", len(efi.small()) - 8, 16), "signatures that do not end the file"),
+        (
+            patched(entry, "II", len(efi.small()) - 8, 8),
+            "signatures that do not end the file",
+        ),  # within the last section
+        (patched(entry, "II", 0, 8), "signatures that do not end the file"),
+        (efi.small()[:-1], "sections beyond the image's end"),
+        (efi.small()[:300], "headers of the wrong size"),
+        (b"", "cut short"),
     ):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match=why):
             pe.authenticode(bad)
 
 

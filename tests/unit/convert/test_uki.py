@@ -31,23 +31,23 @@ def test_same_parts_same_bytes():
 
 
 @pytest.mark.parametrize(
-    ("part", "value"),
+    ("part", "value", "why"),
     [
-        ("cmdline", b""),
-        ("cmdline", b"quiet\n"),
-        ("cmdline", b"quiet\0init=/bin/sh"),
-        ("cmdline", "ä".encode()),
-        ("cmdline", b"x" * 5000),
-        ("uname", b""),
-        ("uname", b"6.1\n"),
-        ("osrel", b""),
-        ("initrd", b""),
-        ("kernel", b"not a program"),
-        ("stub", b"not a program"),
+        ("cmdline", b"", "cmdline: expected one line of printable ASCII"),
+        ("cmdline", b"quiet\n", "cmdline: expected one line of printable ASCII"),
+        ("cmdline", b"quiet\0init=/bin/sh", "cmdline: expected one line of printable ASCII"),
+        ("cmdline", "ä".encode(), "cmdline: expected one line of printable ASCII"),
+        ("cmdline", b"x" * 5000, "cmdline: expected one line of printable ASCII"),
+        ("uname", b"", "uname: expected one line of printable ASCII"),
+        ("uname", b"6.1\n", "uname: expected one line of printable ASCII"),
+        ("osrel", b"", "section '.osrel' of 0 bytes has no place"),
+        ("initrd", b"", "section '.initrd' of 0 bytes has no place"),
+        ("kernel", b"not a program", "cut short"),
+        ("stub", b"not a program", "cut short"),
     ],
 )
-def test_parts_that_no_image_can_carry_are_refused(part, value):
-    with pytest.raises(Malformed):
+def test_parts_that_no_image_can_carry_are_refused(part, value, why):
+    with pytest.raises(Malformed, match=why):
         efi.small(**{part: value})
 
 
@@ -56,9 +56,18 @@ def test_an_image_is_not_a_stub():
         efi.small(stub=efi.small())
 
 
-@pytest.mark.parametrize("name", [".dtb", ".pcrsig", ".profile", ".ucode", ".cmdline"])
-def test_sections_that_a_stub_would_act_on_are_refused(name):
-    with pytest.raises(Malformed):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (".dtb", "section .dtb is not understood"),
+        (".pcrsig", "section .pcrsig is not understood"),
+        (".profile", "section .profile is not understood"),
+        (".ucode", "section .ucode is not understood"),
+        (".cmdline", "two sections .cmdline"),
+    ],
+)
+def test_sections_that_a_stub_would_act_on_are_refused(name, why):
+    with pytest.raises(Malformed, match=why):
         uki.parse(pe.append(efi.small(), [(name, b"x")]))
 
 

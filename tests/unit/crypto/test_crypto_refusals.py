@@ -238,6 +238,28 @@ def test_a_signer_is_of_its_key_and_its_certificate():
         certificates._spki(object())
 
 
+def test_what_an_authority_and_its_leaf_may_do_is_said_bit_by_bit():
+    key = tls.generate()
+    own = certificates.make_authority(key, name="a", now=NOW, random=secrets.token_bytes)
+    leaf = certificates.Leaf(
+        common_name="a",
+        unit="u",
+        dns_names=("a.example",),
+        uri="urn:a",
+        spki=maker.spki(maker.new_key()),
+        evidence="sha256:" + "00" * 32,
+        not_before=NOW,
+        not_after=NOW + DAY,
+    )
+    issued = certificates.Signer(key, own).issue(leaf, random=secrets.token_bytes)
+    for der_, wanted in ((own, {"key_cert_sign", "crl_sign"}), (issued, {"digital_signature"})):
+        usage = library.load_der_x509_certificate(der_).extensions.get_extension_for_class(library.KeyUsage)
+        names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment")
+        names += ("key_agreement", "key_cert_sign", "crl_sign")
+        assert usage.critical
+        assert {name for name in names if getattr(usage.value, name)} == wanted
+
+
 # Revocation lists
 
 CA = maker.new_key()
@@ -413,6 +435,8 @@ def test_vek_certificates_are_refused_by_what_is_wrong(chip):
     assert vek.parse(rebuilt(good, 7, extensions(24))).extensions == {}
     assert vek.parse(rebuilt(good, 4, period(b"\x17\x0d500101000000Z", time))).not_before.year == 1950
     assert vek.parse(rebuilt(good, 4, period(b"\x17\x0d491231235959Z", time))).not_before.year == 2049
+    odd = vek.parse(rebuilt(good, 4, period(b"\x17\x0d271213141516Z", time))).not_before
+    assert odd == datetime(2027, 12, 13, 14, 15, 16, tzinfo=UTC)
     late = b"\x18\x0f20501231235959Z"
     assert vek.parse(rebuilt(good, 4, period(time, late))).not_after.year == 2050
 

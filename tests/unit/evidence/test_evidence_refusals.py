@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import cbor2
 import pytest
@@ -417,3 +418,31 @@ def test_extensions_of_a_vek_are_refused_by_what_is_wrong():
             snp_product._octets({"4": value}, "4", 64)
     assert snp_product._octets({"4": bytes(64)}, "4", 64) == bytes(64)
     assert snp_product._octets({"4": b"\x04\x40" + b"c" * 64}, "4", 64) == b"c" * 64
+
+
+@pytest.mark.parametrize(
+    ("sgx", "status", "advised"),
+    [
+        ("UpToDate", "OutOfDate", "TDRelaunchAdvised"),
+        ("ConfigurationNeeded", "OutOfDate", "TDRelaunchAdvisedConfigurationNeeded"),
+        ("UpToDate", "OutOfDateConfigurationNeeded", "TDRelaunchAdvisedConfigurationNeeded"),
+    ],
+)
+def test_a_relaunch_that_needs_configuration_says_so_whichever_of_the_two_needs_it(sgx, status, advised):
+    newest, module = SimpleNamespace(isv_svn=5), SimpleNamespace(status="OutOfDate")
+    info = SimpleNamespace(levels=[SimpleNamespace(tdx=bytes([5, 0, 3]))], modules=[newest])
+    found = SimpleNamespace(sgx=sgx, status=status, module=module)
+    assert dcap_tcb.relaunch(info, found, "UpToDate", bytes([5, 0, 3])) == advised  # type: ignore[arg-type]
+    assert dcap_tcb.relaunch(info, found, "OutOfDate", bytes([5, 0, 3])) == status  # type: ignore[arg-type]
+    assert dcap_tcb.relaunch(info, found, "UpToDate", bytes([4, 0, 3])) == status  # type: ignore[arg-type]
+    assert dcap_tcb.relaunch(info, found, "UpToDate", bytes([5, 0, 2])) == status  # type: ignore[arg-type]
+
+
+def test_a_quote_is_told_with_its_tee():
+    for tee, version, word in (("sgx", 3, "SGX"), ("tdx", 4, "TDX")):
+        told = {}
+        quote = INTEL.evidence(BOUND, tee=tee, version=version).parts["quote"]
+        dcap_quote.describe(
+            quote, line=lambda name, value, meaning, told=told: told.update({name: (value, meaning)})
+        )
+        assert told["TEE type"][1] == word

@@ -77,11 +77,11 @@ def test_the_manifest_of_an_image_round_trips():
         (("image", "groups"), ["0"], "groups: expected group ids"),
         (("image", "groups"), [True], "groups: expected group ids"),
         (("image", "groups"), [-1], "groups: expected group ids"),
-        (("image", "groups"), [1 << 32], "groups: expected group ids"),
+        (("image", "groups"), [manifest.MAX_USER + 1], "groups: expected group ids"),
         (("image", "groups"), [1] * 257, "groups: expected a list of at most 256"),
         (("image", "uid"), -1, "uid: expected an integer from 0"),
-        (("image", "uid"), (1 << 32) - 1, "uid: expected an integer from 0"),
-        (("image", "gid"), (1 << 32) - 1, "gid: expected an integer from 0"),
+        (("image", "uid"), manifest.MAX_USER + 1, "uid: expected an integer from 0"),
+        (("image", "gid"), manifest.MAX_USER + 1, "gid: expected an integer from 0"),
         (("image", "entrypoint"), ["a\0b"], "entrypoint: expected texts without NUL"),
         (("image", "command"), ["a\0b"], "command: expected texts without NUL"),
         (("image", "command"), [1], "command: expected texts without NUL"),
@@ -106,12 +106,12 @@ def test_an_image_that_runs_nothing_is_refused():
 
 
 def test_the_widest_manifest_is_read():
-    widest = changed(MANIFEST, ("image", "groups"), [0, (1 << 32) - 1])
+    widest = changed(MANIFEST, ("image", "groups"), [0, manifest.MAX_USER])
     widest = changed(widest, ("image", "command"), ["a" * 65_536, ""])
-    widest = changed(widest, ("image", "uid"), (1 << 32) - 2)
+    widest = changed(widest, ("image", "uid"), manifest.MAX_USER)
     parsed = manifest.parse(widest)
     assert parsed.image is not None
-    assert parsed.image.groups == (0, (1 << 32) - 1)
+    assert parsed.image.groups == (0, manifest.MAX_USER)
 
 
 PARTY = samples.ALICE.party(samples.broker()).encode()
@@ -172,12 +172,12 @@ RECEIPT = receipt.Receipt(
     datasets=(receipt.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST),),
     outputs=(
         receipt.OutputRecord(
-            path="/out", sealed_digest=samples.DIGEST, sealed_bytes=7, content_digest=samples.DIGEST
+            path="/out", sealed_digest=samples.DIGEST, sealed_bytes=7, content_commitment=samples.DIGEST
         ),
     ),
     outcome=receipt.Outcome.EXITED,
     exit_status=0,
-    detail="",
+    details=(),
     started=samples.NOW,
     ended=samples.NOW + timedelta(seconds=3),
 ).encode()
@@ -189,8 +189,9 @@ RECEIPT = receipt.Receipt(
         (("outcome",), "won", "receipt.outcome: unknown"),
         (("exit_status",), 256, "exit_status: expected an integer from 0 to 255"),
         (("exit_status",), -1, "exit_status: expected an integer from 0 to 255"),
-        (("detail",), "d" * 1001, "detail: expected text of at most 1000"),
-        (("detail",), None, "detail: expected text of at most 1000"),
+        (("details",), ["no such detail"], "receipt.details: expected known ones, sorted, each once"),
+        (("details",), None, "details: expected a list of at most"),
+        (("outputs", 0, "content_commitment"), "", "content_commitment: expected text of 1"),
         (("signing_key",), "AAAA", "signing_key: expected 32 bytes"),
         (("outputs", 0, "sealed_bytes"), -1, "sealed_bytes: expected an integer from 0"),
         (("outputs", 0, "more"), 1, "unknown key 'more'"),
