@@ -232,6 +232,74 @@ def test_rule_18_two_replica_processes_accept_a_nonce_once_between_them(prepared
     assert counted(prepared) == (10, 10)
 
 
+def workers_of(process):
+    return [int(one) for one in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def test_rule_53_every_worker_is_killed_in_turn_and_nothing_is_lost_or_counted_twice(prepared):
+    """Whatever was answered is recorded, by whichever worker; the dead are replaced; SIGTERM ends them all."""
+    answered, stop = [], threading.Event()
+
+    def load():
+        while not stop.is_set():
+            with contextlib.suppress(OSError, AssertionError, ValueError), prepared.client() as client:
+                while not stop.is_set():
+                    room, _, status, answer = release(prepared, client)
+                    if status == 200:
+                        answered.append((room.keys.run_id, messages.parse_release_answer(answer)))
+
+    def more(count, seconds=60):
+        goal, deadline = len(answered) + count, time.monotonic() + seconds
+        while len(answered) < goal and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(answered) >= goal
+
+    with broker_process.served(prepared, "--workers", "2") as process:
+        first = workers_of(process)
+        assert len(first) == 2
+        threads = [threading.Thread(target=load) for _ in range(6)]
+        for one in threads:
+            one.start()
+        more(10)
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
+            more(10)
+        deadline = time.monotonic() + 30
+        while len(workers_of(process)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(set(workers_of(process)) - set(first)) == 2
+        more(20)
+        stop.set()
+        for one in threads:
+            one.join()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    table, ledger = counted(prepared)
+    assert table == ledger >= len(answered) >= 50
+    store = sqlite.open_store(prepared.directory / wiring.DATABASE)
+    for run, answer in answered:
+        assert [entry for _, entry in store.ledger.of_run(run)] == [answer.ledger.entry]
+    store.close()
+
+
+def test_workers_end_with_their_supervisor_and_do_not_share_an_address(prepared):
+    with broker_process.served(prepared, "--workers", "2") as process:
+        workers = workers_of(process)
+        other = broker_process.prepare(prepared.directory.parent / "other")
+        address = f"{prepared.settings.host}:{prepared.settings.port}"
+        with (
+            pytest.raises(AssertionError, match="address-taken"),
+            broker_process.served(other, "--workers", "2", "--listen", address),
+        ):
+            pass
+        process.kill()
+        process.wait(20)
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
 def test_a_second_server_on_one_folder_is_refused(prepared):
     with (
         broker_process.served(prepared),

@@ -200,7 +200,7 @@ def test_entries_that_are_not_those_of_the_checkpoint(tmp_path):
     def answer(path, key):
         if path.endswith("/checkpoint"):
             return 200, [checkpoint.issue(key, size=2, root=merkle.root(true, 2)).encode()]
-        return 200, [tiles.read(shown, 2, tiles.parse_path(path.split("/tile/")[1]))]
+        return 200, list(tiles.read(shown, 2, tiles.parse_path(path.split("/tile/")[1])))
 
     with lying_broker.serve(tmp_path, answer) as (alice, _):
         done = strongroom("ledger", "show", alice, check=False)

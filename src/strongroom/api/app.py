@@ -7,7 +7,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -88,10 +88,10 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
         return Response(note, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"})
 
     async def get_tile(request: Request) -> Response:
-        data = await run_in_threadpool(ledger.tile, broker, request.path_params["path"])
+        length, data = await run_in_threadpool(ledger.tile, broker, request.path_params["path"])
         # A full tile never changes, and a partial one keeps its name and content too.
-        kept = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return Response(data, media_type="application/octet-stream", headers=kept)
+        kept = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Length": str(length)}
+        return StreamingResponse(data, media_type="application/octet-stream", headers=kept)
 
     async def get_proof(request: Request) -> Response:
         index = ledger.number(request.query_params.get("index"), "index")

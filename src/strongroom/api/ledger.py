@@ -10,6 +10,8 @@ from strongroom.errors import Malformed, NotFound
 from strongroom.ledger import merkle, tiles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from strongroom.broker.broker import Broker
 
 RUN = re.compile(r"run-[0-9a-f]{32}", re.ASCII)
@@ -29,10 +31,12 @@ def checkpoint(broker: Broker) -> bytes:
     return broker.notary.checkpoint(ledger, ledger.size()).encode()
 
 
-def tile(broker: Broker, path: str) -> bytes:
-    """A tile. Raises `Malformed` or `NotFound`."""
-    ledger = broker.store.ledger
-    return tiles.read(ledger, ledger.size(), tiles.parse_path(path))
+def tile(broker: Broker, path: str) -> tuple[int, Iterator[bytes]]:
+    """A tile's length, and its bytes in pieces; entries never change between the two. Raises `Malformed` or `NotFound`."""
+    ledger, parsed = broker.store.ledger, tiles.parse_path(path)
+    size = ledger.size()
+    length = sum(map(len, tiles.read(ledger, size, parsed)))
+    return length, tiles.read(ledger, size, parsed)
 
 
 def proof(broker: Broker, index: int, size: int) -> bytes:

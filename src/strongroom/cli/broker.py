@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from strongroom.errors import Malformed, Misuse
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from strongroom import wiring
     from strongroom.fetch.needs import Fetcher
@@ -146,6 +148,9 @@ def serve(
     replica: Annotated[
         bool, typer.Option("--replica", help="Share the folder with other replicas on this machine.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(help="Serve with so many processes; one that dies is replaced.", min=1, max=64)
+    ] = 1,
     expect: Annotated[
         Path | None,
         typer.Option(help="A checkpoint that a witness kept; refuse to serve a ledger that lacks it."),
@@ -177,13 +182,48 @@ def serve(
     secret = _passphrase(directory, passphrase_fd)
     passphrase.forget()
     endorser = _endorser(directory, kds=kds, pccs=pccs, ca=ca, root=root, offline=offline)
-    with (
-        wiring.serving(directory, replica=replica),
-        wiring.open_broker(directory, secret, endorser=endorser) as opened,
-    ):
+    with wiring.serving(directory, replica=replica):
+        if workers > 1:
+            _serve_with(workers, directory, secret, endorser, kept, host=host, port=port, as_json=as_json)
+            return
+        with wiring.open_broker(directory, secret, endorser=endorser) as opened:
+            if kept is not None:
+                wiring.expect_checkpoint(opened, kept)
+            _serve(opened, host=host, port=port, as_json=as_json)
+
+
+def _serve_with(
+    workers: int,
+    directory: Path,
+    secret: bytes,
+    endorser: Fetcher,
+    kept: str | None,
+    *,
+    host: str,
+    port: int,
+    as_json: bool,
+) -> None:
+    """Serve with several processes. Each opens the folder for itself: a connection to a database is not shared."""
+    from strongroom import wiring
+    from strongroom.api import supervisor
+    from strongroom.errors import StrongroomError
+
+    with wiring.open_broker(directory, secret) as opened:  # what would stop every worker is said once, here
         if kept is not None:
             wiring.expect_checkpoint(opened, kept)
-        _serve(opened, host=host, port=port, as_json=as_json)
+        name, size = opened.settings.party.name, opened.store.ledger.size()
+    wiring.shield_process()
+    sockets = supervisor.bind_all(host, port, workers)
+    at = _shown(sockets[0])
+
+    def work(listening: socket.socket, ready: Callable[[], None]) -> None:
+        try:
+            with wiring.open_broker(directory, secret, endorser=endorser) as own:
+                _serve_on(own, listening, ready)
+        except StrongroomError as cause:
+            print(f"error: {cause.message}", file=sys.stderr, flush=True)
+
+    supervisor.Supervisor(work, sockets).run(lambda: _say_ready(name, at, size, as_json=as_json))
 
 
 def _endorser(
@@ -207,29 +247,38 @@ def _endorser(
 
 
 def _serve(opened: wiring.Opened, *, host: str, port: int, as_json: bool) -> None:
+    from strongroom.api import server
+
+    listening = server.bind(host, port)
+    name, at = opened.settings.party.name, _shown(listening)
+    _serve_on(opened, listening, lambda: _say_ready(name, at, opened.store.ledger.size(), as_json=as_json))
+
+
+def _serve_on(opened: wiring.Opened, listening: socket.socket, ready: Callable[[], None]) -> None:
     from strongroom import wiring
     from strongroom.api import app, budgets, server
+    from strongroom.encoding import canonical
 
     limits = budgets.Budgets()
     context = server.tls_context(opened.settings.certificate, opened.secrets.tls)
     wiring.shield_process()
     wiring.log_plainly()
-    ready = wiring.Warm(opened)
-    listening = server.bind(host, port)
-    name = opened.settings.party.name
+    canonical.write_with(wiring.fast_encoder)
+    warm = wiring.Warm(opened)
 
     def say() -> None:
-        ready.warm_up()
-        at = _shown(listening)
-        if as_json:
-            print(json.dumps({"ready": True, "party": name, "listening": at}), flush=True)
-        else:
-            print(
-                f"broker of {name}: ready on {at}, ledger of {opened.store.ledger.size()} entries", flush=True
-            )
+        warm.warm_up()
+        ready()
 
-    application = app.build(opened.broker, readiness=app.Readiness(ready.why_not), budgets=limits)
+    application = app.build(opened.broker, readiness=app.Readiness(warm.why_not), budgets=limits)
     server.serve(server.Server(application, context=context, budgets=limits, ready=say), listening)
+
+
+def _say_ready(name: str, at: str, size: int, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"ready": True, "party": name, "listening": at}), flush=True)
+    else:
+        print(f"broker of {name}: ready on {at}, ledger of {size} entries", flush=True)
 
 
 def status(directory: BrokerDir, as_json: AsJson = False) -> None:

@@ -15,9 +15,10 @@ from strongroom.errors import Malformed, NotFound
 from strongroom.ledger import merkle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 WIDTH = 256
+AT_ONCE = 8
 HEIGHT = 8
 _PATH = re.compile(
     r"(?P<level>entries|[0-9]|[1-5][0-9]|6[0-3])/(?P<index>(?:x[0-9]{3}/){0,5}[0-9]{3})"
@@ -63,14 +64,20 @@ def parse_path(path: str) -> TilePath:
     return TilePath(level=level, index=index, width=width)
 
 
-def read(source: Leaves, size: int, path: TilePath) -> bytes:
-    """The tile's bytes in the tree of `size` leaves. Raises `NotFound` when it is not there yet."""
+def read(source: Leaves, size: int, path: TilePath) -> Iterator[bytes]:
+    """The tile's bytes in the tree of `size` leaves, in pieces of bounded size. Raises `NotFound` when it is not there yet."""
     start = path.index * WIDTH
     covered = size if path.level < 0 else size >> (HEIGHT * path.level)
     if start + path.width > covered:
         raise NotFound("tile: beyond the end of the ledger", code="no-tile")
     if path.level >= 0:
         level = HEIGHT * path.level
-        return b"".join(source.node(level, start + at) for at in range(path.width))
-    entries = source.leaves(start, path.width)
-    return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
+        return iter((b"".join(source.node(level, start + at) for at in range(path.width)),))
+    return _entries(source, start, start + path.width)
+
+
+def _entries(source: Leaves, start: int, end: int) -> Iterator[bytes]:
+    # A whole tile may come to 16 MiB: no more of it is in memory than its reader takes.
+    for first in range(start, end, AT_ONCE):
+        entries = source.leaves(first, min(AT_ONCE, end - first))
+        yield b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)

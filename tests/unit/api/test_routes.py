@@ -327,6 +327,27 @@ def test_the_ledger_reads_as_tlog_tiles(world):
     assert tiles.format_index(1) == "001"
 
 
+def test_a_tile_of_large_entries_is_read_in_pieces(world):
+    """15 MB for any anonymous request: of them a broker holds a few entries at a time."""
+    from strongroom.api import ledger
+
+    large = [bytes([at]) * 60_000 for at in range(20)]
+
+    async def append():
+        await asyncio.gather(
+            *(world.store.write(lambda tx, one=one: tx.ledger.append(one, run="")) for one in large)
+        )
+
+    asyncio.run(append())
+    length, told = ledger.tile(world.broker, "entries/000.p/20")
+    pieces = list(told)
+    assert length == sum(map(len, pieces))
+    assert len(pieces) == 3
+    assert max(map(len, pieces)) <= tiles.AT_ONCE * 65_537
+    assert b"".join(pieces) == call(application(world), "GET", "/v1/ledger/tile/entries/000.p/20").content
+    assert sorted(b"".join(pieces)) == sorted(b"".join(len(one).to_bytes(2, "big") + one for one in large))
+
+
 @pytest.mark.parametrize(
     "path",
     [

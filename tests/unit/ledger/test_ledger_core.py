@@ -359,15 +359,19 @@ def test_the_widest_tile_paths_are_read():
     assert tiles.parse_path("entries/000.p/1") == tiles.TilePath(level=-1, index=0, width=1)
 
 
+def whole(*tile):
+    return b"".join(tiles.read(*tile))
+
+
 def test_tiles_hold_the_tree():
     memory = grown(600)
-    full = tiles.read(memory, 600, tiles.parse_path("0/001"))
+    full = whole(memory, 600, tiles.parse_path("0/001"))
     assert full == b"".join(memory.node(0, 256 + at) for at in range(256))
-    assert len(tiles.read(memory, 600, tiles.parse_path("0/002.p/88"))) == 88 * 32
-    assert len(tiles.read(memory, 600, tiles.parse_path("1/000.p/2"))) == 64
+    assert len(whole(memory, 600, tiles.parse_path("0/002.p/88"))) == 88 * 32
+    assert len(whole(memory, 600, tiles.parse_path("1/000.p/2"))) == 64
     with pytest.raises(NotFound, match="beyond the end"):
-        tiles.read(memory, 600, tiles.parse_path("0/002"))
-    entries = tiles.read(memory, 600, tiles.parse_path("entries/002.p/88"))
+        whole(memory, 600, tiles.parse_path("0/002"))
+    entries = whole(memory, 600, tiles.parse_path("entries/002.p/88"))
     assert entries.startswith(b"\0\x08leaf 512")
 
 
