@@ -19,6 +19,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     table = config.getoption("--promises")
+    if table == "test":
+        from tests import refusals
+
+        config.pluginmanager.register(refusals)
     if table and not hasattr(config, "workerinput"):  # a worker's reports reach the process that started it
         rows = promises.read(table, promises.CLAIMS.read_text())
         config.pluginmanager.register(promises.Keeper(rows))
