@@ -75,7 +75,7 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
 
     async def post_receipt(request: Request) -> Response:
         async with bodies.read(request, limit["receipt"]) as body:
-            return _json((await receipt(broker, body)).encode())
+            return _json((await receipt(broker, body, peer=_peer(request))).encode())
 
     async def get_health(_request: Request) -> Response:
         why = await run_in_threadpool(readiness.why_not)

@@ -2,34 +2,47 @@
 
 Authenticated by the signing key that the run's evidence was bound to. One receipt for each run; the
 same bytes again get the same answer, since the first one may have been lost on the way.
+
+Whose run it is, and that key, anybody reads in the ledger. So a stranger can have a receipt looked at: it is parsed and
+its signature verified in a thread, outside of any transaction, and an address whose requests kept failing waits
+(`workers`). The transaction looks at the run again, which never changes, and appends.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import sign
 from strongroom.encoding import fields
-from strongroom.errors import Conflict, Refused
+from strongroom.errors import Conflict, Malformed, Refused
 from strongroom.model import receipt as receipt_model
 from strongroom.model import record
 
 if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
     from strongroom.broker.storage import Run, Transaction
-    from strongroom.encoding import dsse
     from strongroom.model import messages
+    from strongroom.model.receipt import Receipt
 
 
-async def receipt(broker: Broker, body: bytes) -> messages.LedgerProof:
-    """Append the receipt; return the proof. Raises `Malformed`, `Refused`, `Conflict`, `Unavailable`."""
-    envelope, claimed = receipt_model.parse_envelope(body)
+async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.LedgerProof:
+    """Append the receipt; return the proof. peer: the address that it came from, for the budgets.
+
+    Raises `Malformed`, `Refused`, `Conflict`, `Unavailable`.
+    """
+    failures = broker.failures.of(peer)
+    patient = not failures.left(broker.clock())
+    try:
+        claimed = await broker.workers.run(partial(_verified, broker, body), patient=patient)
+    except (Malformed, Refused):
+        failures.take(broker.clock())
+        raise
 
     def append(transaction: Transaction) -> tuple[bytes, int]:
-        run = transaction.runs.find(claimed.run)
-        _check(run, envelope, claimed)
+        run = _released(transaction.runs.find(claimed.run), claimed)
         entry_body = {"envelope": fields.format_data(body)}
-        if run is not None and run.receipt is not None:
+        if run.receipt is not None:
             return _same_again(transaction, run.receipt, entry_body)
         entry = record.Record(
             kind=record.Kind.RECEIPT,
@@ -48,21 +61,30 @@ async def receipt(broker: Broker, body: bytes) -> messages.LedgerProof:
     return broker.notary.prove(broker.store.ledger, entry=entry, index=index, size=committed.size)
 
 
-def _check(run: Run | None, envelope: dsse.Envelope, claimed: receipt_model.Receipt) -> None:
-    # One sentence for an unknown run and for a wrong key, so that run names can not be tried out.
-    known = (
-        run is not None
-        and claimed.signing_key == run.signing_key
-        and claimed.contract == run.contract
-        and len(envelope.signatures) == 1
-    )
-    if run is None or not known:
-        raise Refused(
-            "receipt: not of a run that keys were released to under that contract",
-            code="unknown-run",
-            hint="a receipt counts at the broker that released to the run, signed by the run's own key",
-        )
+def _verified(broker: Broker, body: bytes) -> Receipt:
+    """The receipt, signed by the key of a run that keys were released to. Raises `Malformed` or `Refused`."""
+    envelope, claimed = receipt_model.parse_envelope(body)
+    run = _released(broker.store.read(lambda state: state.runs.find(claimed.run)), claimed)
+    if len(envelope.signatures) != 1:
+        raise _unknown()
     sign.VerifyingKey(run.signing_key).verify(envelope.signatures[0].sig, envelope.pae())
+    return claimed
+
+
+def _released(run: Run | None, claimed: Receipt) -> Run:
+    """The run, where it is the one that the receipt is about. Raises `Refused`."""
+    if run is None or (claimed.signing_key, claimed.contract) != (run.signing_key, run.contract):
+        raise _unknown()
+    return run
+
+
+def _unknown() -> Refused:
+    # One sentence for an unknown run and for a wrong key, so that run names can not be tried out.
+    return Refused(
+        "receipt: not of a run that keys were released to under that contract",
+        code="unknown-run",
+        hint="a receipt counts at the broker that released to the run, signed by the run's own key",
+    )
 
 
 def _same_again(transaction: Transaction, index: int, body: dict[str, str]) -> tuple[bytes, int]:

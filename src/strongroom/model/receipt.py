@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = "strongroom-receipt/1"
 PAYLOAD_TYPE = "application/vnd.strongroom.receipt+json"
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 64 * 1024  # more than what a ledger entry has room for
 
 
 class Outcome(enum.StrEnum):

@@ -17,11 +17,12 @@ from strongroom.broker import gates, own_party, versions
 from strongroom.broker import release as release_module
 from strongroom.broker.budgets import Allowances, Budgets, Denials
 from strongroom.broker.nonces import Nonces
+from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
 from strongroom.broker.workers import WAITING, Workers
 from strongroom.crypto import sign
 from strongroom.encoding import canonical, dsse, fields
-from strongroom.errors import Malformed, Unavailable
+from strongroom.errors import Malformed, Refused, Unavailable
 from strongroom.model import agreement as agreement_model
 from strongroom.model import contract as contract_model
 from strongroom.model import messages
@@ -66,7 +67,8 @@ def largest(agreement):
 
 
 def test_every_body_that_a_stranger_may_send_is_well_below_a_mebibyte(world):
-    assert max(row.limit for row in routes.ROUTES if row.name != "receipt") <= 512 * 1024
+    assert max(row.limit for row in routes.ROUTES) <= 512 * 1024
+    assert next(row.limit for row in routes.ROUTES if row.name == "receipt") <= 128 * 1024
     assert len(largest(world.agreement())) <= messages.MAX_AGREEMENT < messages.MAX_REQUEST
 
 
@@ -407,3 +409,33 @@ def test_an_agreement_that_is_only_signed_by_its_own_party_is_parsed_and_denied(
     agreement = world.agreement(signers=("alice",))
     assert agreement_model.read(agreement.encode()) == agreement
     assert "contract.approvals" in failed(world.ask(agreement))
+
+
+def test_a_strangers_receipt_opens_no_transaction_and_is_looked_at_beside_the_loop(watched, monkeypatch):
+    """Run, contract and signing key stand in the public ledger: anybody can claim to be that run."""
+    agreement = watched.agreement()
+    room = watched.room(agreement)
+    watched.release(room.request(watched.challenge(agreement).nonce))
+    watched.broker.store.writes = 0
+    threads, waited = set(), []
+    verify, run = sign.VerifyingKey.verify, watched.broker.workers.run
+
+    def noting(*args):
+        threads.add(threading.current_thread())
+        return verify(*args)
+
+    def asked(_workers, work, *, patient):
+        waited.append(patient)
+        return run(work)
+
+    monkeypatch.setattr(sign.VerifyingKey, "verify", noting)
+    monkeypatch.setattr(Workers, "run", asked)
+    forged = room.receipt(contracts.NOW, key=sign.generate())
+    for _ in range(watched.broker.budgets.failures + 1):
+        with pytest.raises(Refused, match="signature does not verify"):
+            asyncio.run(receipt(watched.broker, forged, peer="192.0.2.1"))
+    assert watched.broker.store.writes == 0
+    assert threads
+    assert threading.main_thread() not in threads
+    assert waited[0] is False
+    assert waited[-1] is True
