@@ -76,11 +76,15 @@ def encode(contract: Contract) -> bytes:
     )
 
 
+# Names that no two items of a list share. A reference may call a register `name`, and give it any value.
+_LABELS = {"parties": "name", "datasets": "name", "outputs": "path"}
+
+
 def differences(old: bytes, new: bytes) -> list[tuple[str, str, str]]:
     """(place, before, after) for every value that differs between two contracts' bytes.
 
-    A value that one side lacks is told as "-". List items are named by their `name`, `path` or
-    position. Raises `Malformed`.
+    A value that one side lacks is told as "-". Parties and datasets are named by their name, outputs by their path, each
+    of which stands there once; other list items by their position, so that none has another's place. Raises `Malformed`.
     """
     before: dict[str, str] = {}
     after: dict[str, str] = {}
@@ -102,9 +106,8 @@ def _flatten(value: Any, place: str, out: dict[str, str]) -> None:
             _flatten(item, f"{place}.{key}" if place else key, out)
     elif isinstance(value, list) and value:
         for index, item in enumerate(value):
-            label = str(index)
-            if isinstance(item, dict):
-                label = str(item.get("name") or item.get("path") or index)
+            key = _LABELS.get(place)
+            label = index if key is None else item[key]
             _flatten(item, f"{place}[{label}]", out)
     else:
         out[place] = canonical.dumps(value).decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -222,6 +223,20 @@ def test_differences_name_the_place():
     )
     places = {place for place, _, _ in drafting.differences(old.raw, new.raw)}
     assert places == {"image.manifest", "image.arguments", "image.arguments[0]"}
+
+
+def test_no_difference_hides_behind_another():
+    """A drafter adds a base of its own, and a register called `name` to the one that stood there."""
+    platform = samples.a_contract().platforms[0]
+    (known,) = platform.references
+    evil = dict.fromkeys(known, "evil")
+    old = samples.a_contract()
+    for name in ("name", "path"):
+        both = (evil, {**known, name: "0"})
+        new = samples.a_contract(platforms=(replace(platform, references=both),))
+        shown = {(place, after) for place, _, after in drafting.differences(old.raw, new.raw)}
+        assert {(f"platforms[0].references[0].{one}", '"evil"') for one in known} <= shown
+        assert (f"platforms[0].references[1].{name}", '"0"') in shown
 
 
 @settings(max_examples=300, deadline=None)
