@@ -104,7 +104,7 @@ def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphr
 
 def unmake_broker(directory: Path) -> None:
     """Take back what `init_broker` has just made. The folder stays, empty."""
-    for name in (SETTINGS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+    for name in (SETTINGS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}{sqlite.TURN}"):
         (directory / name).unlink(missing_ok=True)
 
 
