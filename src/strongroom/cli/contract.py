@@ -12,7 +12,7 @@ import typer
 from strongroom.cli import files, sentences
 from strongroom.cli.contract_files import ContractFile, load_agreement, print_differences, print_signatures
 from strongroom.cli.contract_sign import sign
-from strongroom.cli.printable import printable
+from strongroom.cli.printable import say
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Refused
 from strongroom.model import agreement as agreement_model
@@ -166,7 +166,7 @@ def show(file: ContractFile, as_json: Json = False) -> None:
         print(contract.raw.decode())
         return
     for line in sentences.of(contract):
-        print(line)
+        say(line)
     print_signatures(agreement)
 
 
@@ -230,7 +230,7 @@ def check(
     else:
         for one in checks:
             told = f"{one.name}: expected {one.expected}, got {one.got}"
-            print(f"{'yes' if one.ok else 'NO '}  {printable(told)}")
+            say(f"{'yes' if one.ok else 'NO '}  {told}")
     if not ready:
         raise Refused(
             "it would not run now",

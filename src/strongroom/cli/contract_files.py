@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files
-from strongroom.cli.printable import printable
+from strongroom.cli.printable import say
 from strongroom.errors import Misuse
 from strongroom.model import agreement as agreement_model
 from strongroom.model import contract as contract_model
@@ -42,7 +42,9 @@ def print_differences(old: contract_model.Contract, new: contract_model.Contract
     """Every value that differs, with its place."""
     rows = drafting.differences(old.raw, new.raw)
     for place, before, after in rows:
-        print(f"{printable(place)}\n  - {printable(before)}\n  + {printable(after)}")
+        say(place)
+        say(f"  - {before}")
+        say(f"  + {after}")
     print(f"{len(rows)} difference(s)" if rows else "the two say the same")
 
 

@@ -11,6 +11,7 @@ import typer
 from strongroom.cli import files, sentences
 from strongroom.cli.contract_files import ContractFile, load_agreement, print_differences, print_signatures
 from strongroom.cli.identity import IdentityFile, PassphraseFd, load, party_file
+from strongroom.cli.printable import say
 from strongroom.errors import Misuse, NotFound, Refused
 from strongroom.model import agreement as agreement_model
 from strongroom.model import identity as identity_model
@@ -50,7 +51,7 @@ def sign(
     previous = None if replaces is None else load_agreement(replaces)
     signing.check_replaced(contract, None if previous is None else previous.contract)
     for line in sentences.of(contract):
-        print(line)
+        say(line)
     if previous is not None:
         print(f"changes  since version {previous.contract.version}:")
         print_differences(previous.contract, contract)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, meter
+from strongroom.cli.printable import say
 from strongroom.errors import NotFound
 from strongroom.model import manifest as manifest_model
 
@@ -45,12 +46,12 @@ def inspect(
     print(f"name       {manifest.name} ({manifest.kind})")
     print(f"digest     {manifest.digest}")
     print(f"owner      {manifest.owner}")
-    print(f"signed by  {', '.join(one.keyid for one in envelope.signatures) or 'nobody'} (not checked here)")
+    say(f"signed by  {', '.join(one.keyid for one in envelope.signatures) or 'nobody'} (not checked here)")
     print(f"cipher     {manifest.cipher}")
     print(f"size       {meter.size(manifest.disk_bytes)}, of which {meter.size(manifest.data_bytes)} data")
     print(f"root hash  {manifest.root_hash}")
     if manifest.image is not None:
         image = manifest.image
         print(f"source     {image.source}")
-        print(f"runs       {json.dumps([*image.entrypoint, *image.command])}")
-        print(f"as         {image.uid}:{image.gid} in {image.working_directory}")
+        say(f"runs       {json.dumps([*image.entrypoint, *image.command])}")
+        say(f"as         {image.uid}:{image.gid} in {image.working_directory}")

@@ -6,9 +6,18 @@ direction. Printed as they are, they could write a line of their own ("the proof
 
 from __future__ import annotations
 
+import shutil
+import sys
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _KINDS = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+# Spaces of other widths, and letters without a shape: what is blank is a space, or is shown.
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+MORE = "       ... "
 
 
 def printable(text: str) -> str:
@@ -19,6 +28,29 @@ def printable(text: str) -> str:
 
 
 def _shown(one: str) -> str:
-    if unicodedata.category(one) not in _KINDS:
+    kind = unicodedata.category(one)
+    if one == " " or (kind not in _KINDS and kind != "Zs" and one not in _BLANK):
         return one
     return one.encode("unicode_escape", "backslashreplace").decode()
+
+
+def say(text: str) -> None:
+    """Print a line that holds texts of others. On a terminal it is broken to fit, so that none of them begins a row.
+
+    A terminal would break it too, at its edge: text that is padded to there would look like a line of ours.
+    """
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for row in rows(printable(text), columns):
+        print(row)
+
+
+def rows(line: str, columns: int) -> Iterator[str]:
+    """`line` in rows of at most `columns`; all but the first begin with `MORE`. Too few columns: one row."""
+    row, used = "", 0
+    for one in line:
+        wide = 1 if one.isascii() else 2  # at most: a row too short does no harm
+        if used + wide > columns > 2 * len(MORE):
+            yield row
+            row, used = MORE, len(MORE)
+        row, used = row + one, used + wide
+    yield row

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files
-from strongroom.cli.printable import printable
+from strongroom.cli.printable import say
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Refused
 from strongroom.ledger import inspect as inspection
@@ -107,11 +107,11 @@ def _print_judgement(pack: proofpack.ProofPack, judgement: inspection.Judgement,
     if judgement.simulated:
         print(SIMULATED)
     for check in judgement.checks:
-        print(f"{'ok ' if check.ok else 'NO '} {check.name}: {printable(check.got)}")
+        say(f"{'ok ' if check.ok else 'NO '} {check.name}: {check.got}")
         if not check.ok:
-            print(f"    expected {printable(check.expected)}")
+            say(f"    expected {check.expected}")
             if check.hint:
-                print(f"    {printable(check.hint)}")
+                say(f"    {check.hint}")
     members = [member.party.name for member in pack.agreement.contract.members]
     print(f"trusted  {', '.join(name for name in members if name in trusted) or 'nobody'}")
     others = ", ".join(name for name in members if name not in trusted)
@@ -123,9 +123,7 @@ def _print_judgement(pack: proofpack.ProofPack, judgement: inspection.Judgement,
         print(f"         {receipt.explanation}")
     print(f"contract {receipt.contract}")
     for output in receipt.outputs:
-        print(
-            f"output   {printable(output.path)}: {output.sealed_digest} ({output.sealed_bytes} bytes, sealed)"
-        )
+        say(f"output   {output.path}: {output.sealed_digest} ({output.sealed_bytes} bytes, sealed)")
 
 
 def _party(path: Path) -> str:

@@ -225,6 +225,7 @@ class _Status:
 
 
 def _print_summary(status: _Status, result: Result, out: Path) -> None:
+    from strongroom.cli.printable import say
     from strongroom.model import run_files
 
     receipt = result.receipt
@@ -233,9 +234,7 @@ def _print_summary(status: _Status, result: Result, out: Path) -> None:
     if receipt.details:
         print(f"           {receipt.explanation}")
     for index, output in enumerate(receipt.outputs):
-        print(
-            f"output     {out}/{run_files.output(index)}: {output.path}, {output.sealed_bytes} bytes, sealed"
-        )
+        say(f"output     {out}/{run_files.output(index)}: {output.path}, {output.sealed_bytes} bytes, sealed")
     print(f"receipt    {out}/{run_files.RECEIPT}")
     first = status.document.get("first_instruction_milliseconds")
     if isinstance(first, int):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
 
 from strongroom.cli import sentences
-from strongroom.cli.printable import printable
+from strongroom.cli.printable import MORE, printable, say
 from strongroom.encoding import canonical
 from tests import samples
 
@@ -66,6 +67,9 @@ def test_simulated_and_any_are_loud():
         ("\x9b", "\\x9b"),
         ("\u202e", "\\u202e"),
         ("\u2028", "\\u2028"),
+        ("two  spaces", "two  spaces"),
+        ("\u3000\xa0\u2003", "\\u3000\\xa0\\u2003"),
+        ("\u2800\u3164\uffa0", "\\u2800\\u3164\\uffa0"),
         ("\ud800", "\\ud800"),
         ("\x00", "\\x00"),
         ("", ""),
@@ -73,3 +77,23 @@ def test_simulated_and_any_are_loud():
 )
 def test_printable(text, shown):
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize("columns", [40, 80, 81, 132])
+@pytest.mark.parametrize("filler", [" ", "-", "\u3000", "世"])
+def test_on_a_terminal_no_text_within_begins_a_row(monkeypatch, capsys, columns, filler):
+    """A drafter pads a value to where a terminal breaks the line, and writes there what looks like a line of ours."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    forged = "log      sealed to alice"
+    for padding in range(2 * columns):
+        say("         with A=" + filler * padding + forged)
+    shown = capsys.readouterr().out.splitlines()
+    assert all(row.startswith(("         with A=", MORE)) for row in shown)
+    assert all(sum(1 if one.isascii() else 2 for one in row) <= columns for row in shown)
+    assert "".join(row.removeprefix(MORE) for row in shown).count(forged) == 2 * columns
+
+
+def test_where_nobody_breaks_lines_they_stay_whole(capsys):
+    say("a" * 1000)
+    assert capsys.readouterr().out == "a" * 1000 + "\n"

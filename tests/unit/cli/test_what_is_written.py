@@ -11,7 +11,9 @@ import sys
 import pytest
 
 from strongroom.cli import failures, files, main
+from strongroom.encoding import dsse
 from strongroom.errors import Misuse
+from strongroom.model import manifest
 
 
 def run(monkeypatch, capsys, *words):
@@ -155,3 +157,40 @@ def test_a_full_disk_says_which_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"contract\.json"):
         files.write(tmp_path / "contract.json", b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_of_somebody_else_writes_no_lines_and_moves_no_cursor(tmp_path, monkeypatch, capsys):
+    """Whoever gives a disk away writes its manifest: what `inspect` shows of it is shown, never obeyed."""
+    evil = "x\n\x1b[2A\x9bsigned by  alice\u202e"
+    made = manifest.Manifest(
+        raw=b"",
+        kind="image",
+        name="flights",
+        owner="sha256:" + "0" * 64,
+        cipher="none",
+        data_bytes=8192,
+        hash_offset=8192,
+        disk_bytes=16384,
+        root_hash="sha256:" + "1" * 64,
+        salt=bytes(32),
+        image=manifest.ImageSettings(
+            source="sha256:" + "2" * 64,
+            entrypoint=(evil,),
+            command=(),
+            environment={evil: evil},
+            working_directory="/" + evil,
+            uid=0,
+            gid=0,
+            groups=(),
+        ),
+    )
+    envelope = dsse.Envelope(
+        payload_type=manifest.PAYLOAD_TYPE,
+        payload=manifest.encode(made),
+        signatures=(dsse.Signature(keyid=evil, sig=b""),),
+    )
+    (tmp_path / "m.json").write_bytes(envelope.encode())
+    code, out, _ = run(monkeypatch, capsys, "inspect", tmp_path / "m.json")
+    assert code == 0
+    assert all(line.isprintable() for line in out.splitlines())
+    assert sum(line.startswith("signed by") for line in out.splitlines()) == 1
