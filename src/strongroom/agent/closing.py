@@ -228,7 +228,8 @@ def post_receipt(
         seconds *= 2
     if failures:
         raise Unavailable(
-            "the run ended, but its receipt is not recorded everywhere, so nothing leaves the room: "
+            "the run ended, but its receipt is not recorded everywhere, so nothing leaves the room; missing: "
+            f"{', '.join(failures)}. "  # all names before the first broker's words
             + "; ".join(f"{party}: {message}" for party, message in failures.items()),
             code="receipt-not-recorded",
             hint="the signed receipt is in the run's folder; the contract says how long a room waits for brokers",

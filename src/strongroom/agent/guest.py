@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from strongroom.agent import kernel
-from strongroom.errors import Unavailable
+from strongroom.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -86,9 +86,29 @@ def add_entropy(data: bytes) -> None:
 
 def available_memory() -> int:
     """Bytes that a program could have now (MemAvailable)."""
+    return _memory(b"MemAvailable:")
+
+
+def complain_if_small(agreed_mib: int) -> None:
+    """Raise `Refused` (`too-little-memory`) where the machine has less memory than the contract gives its program.
+
+    No evidence covers how much there is. A program that goes on when memory or its folders are full would leave out
+    what the host chooses.
+    """
+    total = _memory(b"MemTotal:") >> 20
+    if total < agreed_mib:
+        raise Refused(
+            f"the room has {total} MiB of memory, and its program alone is to have {agreed_mib}",
+            code="too-little-memory",
+            hint="the node starts rooms with more than the contract's memory_mib; somebody gave this one less",
+        )
+
+
+def _memory(name: bytes) -> int:
+    """A figure of the kernel's, in bytes."""
     with open("/proc/meminfo", "rb") as file:
         for line in file:
-            if line.startswith(b"MemAvailable:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     raise Unavailable("the kernel does not say how much memory there is", code="no-meminfo")
 

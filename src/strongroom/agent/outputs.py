@@ -5,7 +5,8 @@ The tar (`agent/tar.py`) holds regular files, folders and links that stay within
 end pad it, where the contract says so.
 
 Bounded, each with a code of `receipt.DETAILS`: the bytes of files, names and links together (so that
-names carry nothing past the limit), the number of entries, the depth and length of a path.
+names carry nothing past the limit), the number of entries, the depth and length of a path; and what the agent must
+hold of a tree to list it, in the memory that the program's files leave: the bytes of names and of links.
 No process of the program is alive any more (`program.run`), so the tree stands still.
 """
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_ENTRIES = 100_000
+MAX_NAMES = 16 << 20  # bytes of all paths and links
+MAX_LINK_ENDS = 16 << 20  # bytes of where links lead
 MAX_DEPTH = 64
 MAX_PATH = 4095  # Linux PATH_MAX without its NUL
 LEAST_PADDED = 4096
@@ -59,7 +62,7 @@ class Listing:
 def list_folder(root: str, max_bytes: int) -> Listing:
     """List what leaves. Raises `Refused` with one of `TOO_LARGE` above what may."""
     entries: list[Entry] = []
-    total, left_out = 0, False
+    total, names, left_out = 0, 0, False
     try:
         top = os.open(root, _OPEN_FOLDER)
     except OSError as cause:
@@ -75,11 +78,14 @@ def list_folder(root: str, max_bytes: int) -> Listing:
                 if entry is None:
                     left_out = True
                     continue
+                names += len(entry.name) + len(entry.link)
                 total += entry.size + len(entry.name) + len(entry.link)
                 entries.append(entry)
                 if entry.kind == tar.FOLDER:
                     folders.append(entry.name)
                 _bound(entry, total, len(entries), max_bytes)
+                if names > MAX_NAMES:
+                    raise Refused(f"names and links of more than {MAX_NAMES} bytes", code="output-entries")
     finally:
         os.close(top)
     entries.sort(key=lambda entry: entry.name)
@@ -93,7 +99,7 @@ def list_folder(root: str, max_bytes: int) -> Listing:
 def _without_outward_links(entries: list[Entry]) -> tuple[Entry, ...]:
     """The entries but those links that lead out of the folder or in a circle, by way of its other links or not."""
     links = {entry.name: entry.link for entry in entries if entry.kind == tar.LINK}
-    symlinks = Symlinks(links.get, chroot=False)
+    symlinks = Symlinks(links.get, chroot=False, max_ends=MAX_LINK_ENDS)
     return tuple(one for one in entries if one.kind != tar.LINK or symlinks.resolve(one.name) is not None)
 
 

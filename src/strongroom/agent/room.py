@@ -3,7 +3,7 @@
  1 say hello; take the node's start message, believing nothing
  2 extend the contract's digest into the hardware, before there is any key: from here on this
    room can prove this contract alone
- 3 check signatures and manifests against the contract
+ 3 check signatures, manifests and the room's memory against the contract
  4 mix the hardware's random bytes into the kernel's, then make the room's keys
  5 attest to every broker that the contract names; each releases the keys of its own party's disks
  6 open the disks: dm-verity enforces what was signed, dm-crypt decrypts
@@ -99,6 +99,7 @@ def live(
     phase(channel, "contract-bound")
     terms = agreed.check(agreement, start)  # 3
     contract = terms.contract
+    guest.complain_if_small(contract.limits.memory_mib)
     guest.watch(contract.limits.wall_seconds + ROOM_SECONDS)
     guest.add_entropy(hardware.entropy())  # 4
     keys = attest.make_keys()
@@ -260,13 +261,14 @@ def _run(
 ) -> program.Ended:
     contract = terms.contract
     available = guest.available_memory()
-    memory = guest.program_memory(available, contract.limits.memory_mib << 20)
+    kept = 0 if contract.logs is None else min(contract.logs.max_bytes, available // _LOG_SHARE)
+    # What the program prints grows in the agent, by an eighth more than there is of it: it is no memory of the program's.
+    memory = guest.program_memory(available - kept - kept // 8, contract.limits.memory_mib << 20)
     launch = make_launch(terms, available, guest.make_cgroup(memory))
     prepare_out(terms, f"{guest.ROOM}/out", available)
     os.makedirs(launch.scratch, 0o700, exist_ok=True)
     if contract.certificate is not None:
         launch = replace(launch, tls=_write_certificates(terms, released, keys))
-    kept = 0 if contract.logs is None else min(contract.logs.max_bytes, available // _LOG_SHARE)
 
     def on_start() -> None:
         progress.started = time.monotonic()
@@ -357,4 +359,6 @@ def report(channel: Channel, cause: BaseException) -> None:
         code, hint = "defect", "please report it"
     checks = cause.verdict if isinstance(cause, PolicyDenied) and isinstance(cause.verdict, tuple) else ()
     shown = [check.to_message() for check in checks if isinstance(check, Check)]
+    # A broker's words are as long as it likes; the node takes no longer ones.
+    message, hint = message[: wire.MAX_TEXT], hint[: wire.MAX_TEXT]
     channel.send_control("failed", code=code, message=message, hint=hint, checks=shown)

@@ -39,7 +39,7 @@ REFUSED = {
 }  # fmt: skip
 _CLONE = 56
 _CLONE3 = 435  # its flags lie in memory, out of a filter's sight: ENOSYS makes C libraries use clone
-_SOCKET = 41
+_SOCKET, _SOCKETPAIR = 41, 53
 _NAMESPACE_FLAGS = 0x7E020000  # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _FAMILIES = (1, 2, 10, 16)  # UNIX, INET, INET6, NETLINK; above all not VSOCK, which no namespace confines
 
@@ -85,7 +85,8 @@ def build() -> bytes:
         refuse,
         allow,
     ]
-    out += [_step(_JUMP_EQUAL, _SOCKET, 1, 0), allow, _step(_LOAD, _AT_ARGUMENT_0)]
+    out += [_step(_JUMP_EQUAL, _SOCKET, 2, 0), _step(_JUMP_EQUAL, _SOCKETPAIR, 1, 0), allow]
+    out.append(_step(_LOAD, _AT_ARGUMENT_0))
     for family in _FAMILIES:
         out += [_step(_JUMP_EQUAL, family, 0, 1), allow]
     out.append(_step(_RETURN, _ERRNO | errno.EAFNOSUPPORT))

@@ -3,7 +3,8 @@
 Spec: path_resolution(7); openat2(2), RESOLVE_IN_ROOT and RESOLVE_BENEATH. The text of a link does not say where it
 leads: `esc -> up/../../x` stays inside by its letters, and leaves when `up` is a link to the tree's top. So every link
 on the way is followed, in the tree itself. Each link is followed once and its end kept: the cost grows with the bytes
-of all links' texts together, however they lead through each other.
+of all links' texts together, however they lead through each other. Whoever made the tree may be hostile, and whoever
+reads it may have little memory: a text is never taken apart as a whole, and what is kept of ends is bounded.
 """
 
 from __future__ import annotations
@@ -16,16 +17,28 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 40  # followed on one way, as in Linux
 MAX_PATH = 4095  # bytes of a way's end
+MAX_ENDS = 64 << 20  # bytes of all ends that are kept: a link of three letters may end 4095 bytes deep
 
 
 @dataclass(kw_only=True, slots=True)
 class _Way:
-    """A text being followed: the link that it is of, how far it led, what is left (last part first)."""
+    """A text being followed: the link that it is of, how far it led, and where in it the next part begins."""
 
     link: bytes
     place: bytes
-    left: list[bytes]
+    text: bytes
+    at: int = 0
     links: int = 0
+
+    def next_part(self) -> bytes:
+        """The next part that is a name or ".."; empty at the end."""
+        while self.at < len(self.text):
+            end = self.text.find(b"/", self.at)
+            part = self.text[self.at : end if end >= 0 else len(self.text)]
+            self.at += len(part) + 1
+            if part not in (b"", b"."):
+                return part
+        return b""
 
 
 class Symlinks:
@@ -33,11 +46,15 @@ class Symlinks:
 
     target: a link's text by its path, None for all else; paths are relative to the tree's top, parts joined by "/".
     chroot: True as in a program's image, where "/" and ".." at the top are the top; else both lead out.
+    max_ends: how many bytes of ends are kept; links whose ends are not count as circles.
     """
 
-    def __init__(self, target: Callable[[bytes], bytes | None], *, chroot: bool) -> None:
+    def __init__(
+        self, target: Callable[[bytes], bytes | None], *, chroot: bool, max_ends: int = MAX_ENDS
+    ) -> None:
         self._target = target
         self._chroot = chroot
+        self._left = max_ends
         self._ends: dict[bytes, tuple[bytes, int] | None] = {}
 
     def resolve(self, path: bytes) -> bytes | None:
@@ -50,14 +67,16 @@ class Symlinks:
         ways = [] if first is None else [first]
         while ways:
             way = ways[-1]
-            if not way.left:
+            part = way.next_part()
+            if not part:
                 ways.pop()
                 if not ways:
                     return way.place
-                self._ends[way.link] = (way.place, way.links)
-                if not _went_on(ways[-1], way.place, way.links):
+                self._left -= len(way.place)
+                if self._left < 0 or not _went_on(ways[-1], way.place, way.links):
                     return None
-            elif (part := way.left.pop()) == b"..":
+                self._ends[way.link] = (way.place, way.links)
+            elif part == b"..":
                 if not way.place and not self._chroot:
                     return None
                 way.place = way.place.rpartition(b"/")[0]
@@ -87,8 +106,7 @@ class Symlinks:
             if not self._chroot:
                 return None
             place = b""
-        left = [part for part in reversed(text.split(b"/")) if part not in (b"", b".")]
-        return _Way(link=link, place=place, left=left)
+        return _Way(link=link, place=place, text=text)
 
 
 def _went_on(way: _Way, place: bytes, links: int) -> bool:

@@ -45,6 +45,7 @@ MAX_CONTROL = 8 * 1024 * 1024
 MAX_DATA = 64 * 1024
 MAX_ISSUERS = 64 * 1024
 MAX_MANIFESTS = 65
+MAX_TEXT = 4096  # characters of a failure's message and of its hint
 SERIAL_IMAGE = "image"
 # What an output's tar may have beyond the contract's bytes: headers and padding of many small files.
 TAR_ALLOWANCE = 64 << 20

@@ -37,7 +37,9 @@ MAX_STREAMS = 16
 MAX_HELD = 1 << 20
 CONNECT_SECONDS = 10.0
 _ROOM = 0  # stream 0 is the control stream, never a broker
-MAX_OPENED = 4096  # streams in a room's life
+MAX_OPENED = (
+    1 << 17
+)  # streams in a room's life: each of 32 brokers is tried every half minute for up to a day
 _MAX_PHASES = 1000
 _NOT_RECORDED = "receipt-not-recorded"
 # What a room's failure may be called when trying again can help.
@@ -361,7 +363,7 @@ class Relay:
 def _failure(top: fields.Fields, unreachable: str) -> StrongroomError:
     """The error that the room tells of; `unreachable` is what this side knows of a broker it did not reach."""
     checks = verdict.read_checks(top)
-    texts = top.text_map_of(("code", "message", "hint"), max_length=4096)
+    texts = top.text_map_of(("code", "message", "hint"), max_length=wire.MAX_TEXT)
     top.done()
     plain = {key: _printable(text) for key, text in texts.items()}
     if checks:

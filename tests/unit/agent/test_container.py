@@ -298,6 +298,10 @@ for f in (1, 2, 10, 16, 40, 38, 17):
     try:
         socket.socket(f, socket.SOCK_RAW if f in (16, 17) else socket.SOCK_STREAM if f != 38 else socket.SOCK_SEQPACKET).close(); print("family", f, "ok")
     except OSError as e: print("family", f, errno.errorcode[e.errno])
+for f in (1, 16, 38, 40):
+    try:
+        [one.close() for one in socket.socketpair(f, socket.SOCK_STREAM)]; print("pair", f, "ok")
+    except OSError as e: print("pair", f, errno.errorcode[e.errno])
 pid = os.fork()
 if pid == 0: os._exit(0)
 print("fork", os.waitpid(pid, 0)[1])
@@ -330,6 +334,8 @@ def test_system_call_filter(tmp_path):
     assert lines["getpid"] == "ok"
     assert [lines[f"family {one}"] for one in (1, 2, 10, 16)] == ["ok"] * 4
     assert [lines[f"family {one}"] for one in (40, 38, 17)] == ["EAFNOSUPPORT"] * 3
+    assert lines["pair 1"] == "ok"
+    assert [lines[f"pair {one}"] for one in (38, 40)] == ["EAFNOSUPPORT"] * 2  # not even as far as its driver
     assert lines["fork"] == "0"
     assert "thread" in lines
     assert "survived" not in lines

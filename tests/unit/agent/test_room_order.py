@@ -96,6 +96,16 @@ def test_no_key_is_made_for_other_manifests(node, monkeypatch):
     assert (log, cause.code) == (["bind"], "no-manifest")
 
 
+def test_no_key_is_made_in_a_room_with_less_memory_than_its_program_is_to_have(node, monkeypatch):
+    handover = Handover()
+    agreed = handover.agreement.contract.limits.memory_mib
+    figures = {b"MemTotal:": (agreed << 20) - 1, b"MemAvailable:": 1 << 40}
+    monkeypatch.setattr(guest, "_memory", figures.get, raising=False)
+    log, cause = live(node, handover, monkeypatch)
+    assert (log, cause.code) == (["bind"], "too-little-memory")
+    assert f"alone is to have {agreed}" in cause.message
+
+
 def told(node):
     for _ in range(100):
         for one in node.controls:

@@ -17,12 +17,14 @@ import pytest
 
 from strongroom.agent import closing, disks, guest, outputs, program, room
 from strongroom.crypto import age, sign
+from strongroom.encoding import fields
 from strongroom.errors import Malformed, Refused, StrongroomError, Unavailable
 from strongroom.model import contract as contract_model
 from strongroom.model import messages, record
 from strongroom.model import receipt as receipt_model
 from strongroom.model.channel import Start
 from strongroom.model.receipt import Outcome
+from strongroom.node import relay
 from strongroom_testing import packs
 from tests.unit.agent import broker_side
 from tests.unit.agent.node_end import NodeEnd
@@ -294,6 +296,22 @@ def test_act_10_whatever_a_broker_answers_the_receipt_stands_at_the_other_and_no
     assert house.left() == []
     assert "receipt.json" in house.node.files
     assert len(house.receipts()["bob"]) == 1
+
+
+def test_act_10_brokers_that_talk_much_are_named_to_the_operator_all_the_same(house, monkeypatch):
+    monkeypatch.setattr(room, "_run", ends())
+    words = b'{"error": {"code": "full", "message": "%s", "hint": ""}}' % (b"m" * 4096)
+    for party in ("alice", "bob"):
+        house.twists[party, "/v1/receipts"] = lambda status, answer: (503, words)
+    with pytest.raises(Unavailable) as caught:
+        house.live()
+    room.report(house.node.channel, caught.value)
+    house.left()
+    (message,) = [one for one in house.node.controls if one["kind"] == "failed"]
+    del message["kind"]
+    shown = relay._failure(fields.Fields(message, "room's message"), "")
+    assert shown.code == "receipt-not-recorded"
+    assert "missing: alice, bob." in shown.message
 
 
 @pytest.mark.parametrize("year", [1, 1969, 9000, 9999])

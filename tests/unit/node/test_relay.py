@@ -401,7 +401,7 @@ BAD = {
     ),
     "streams without end": lambda agent: (
         agent.control("hello"),
-        *(agent.frame(wire.FrameType.OPEN, number, b"bob") for number in range(1, 4098)),
+        *(agent.frame(wire.FrameType.OPEN, number, b"bob") for number in range(1, relay.MAX_OPENED + 2)),
     ),
     "a file on a used stream": lambda agent: (
         agent.control("hello"),

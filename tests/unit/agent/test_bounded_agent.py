@@ -1,0 +1,114 @@
+"""What a program, a node or a broker can make the agent hold is bounded: a room whose agent has no memory left ends
+without a receipt, since the kernel has nothing else to kill.
+"""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from strongroom.agent import attest, closing, guest, outputs, program, room
+from strongroom.errors import Refused, Unavailable
+from strongroom.model import contract as contract_model
+from strongroom.node import relay
+from tests import samples
+
+MOST_HELD = 48 << 20
+MEMORY = 1 << 30
+
+
+def links_through_links(folder):
+    """Each link's text has 1300 parts and leads over the next link."""
+    text = b"/".join([b"aa/.."] * 650)
+    for number in range(3000):
+        os.symlink(b"l%05d/" % (number + 1) + text, b"l%05d" % number, dir_fd=folder)
+
+
+def short_links_that_end_deep(folder):
+    os.symlink(b"/".join([b"n" * 250] * 15), b"d", dir_fd=folder)
+    for number in range(18_000):
+        os.symlink(b"d/%d" % number, b"x%d" % number, dir_fd=folder)
+
+
+def long_paths(folder):
+    below = os.dup(folder)
+    for _ in range(14):
+        os.mkdir(b"n" * 250, dir_fd=below)
+        deeper = os.open(b"n" * 250, os.O_RDONLY, dir_fd=below)
+        os.close(below)
+        below = deeper
+    for number in range(18_000):
+        os.symlink(b"x", b"m" * 200 + b"%d" % number, dir_fd=below)
+    os.close(below)
+
+
+@pytest.mark.parametrize(
+    ("plant", "code"),
+    [(links_through_links, ""), (short_links_that_end_deep, ""), (long_paths, "output-entries")],
+)
+def test_act_9_no_tree_of_few_bytes_takes_much_of_the_agents_memory(tmp_path, plant, code):
+    top = os.open(tmp_path, os.O_RDONLY)
+    plant(top)
+    os.close(top)
+    got, left_out = "", True
+    tracemalloc.start()
+    try:
+        left_out = outputs.list_folder(str(tmp_path), MEMORY).left_out
+    except Refused as cause:
+        got = cause.code
+    finally:
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert held < MOST_HELD
+    assert (got, left_out) == (code, True)
+
+
+@pytest.mark.parametrize("log_bytes", [None, 1 << 20, 1 << 30])
+def test_act_7_what_a_program_prints_is_kept_in_no_memory_of_the_agents_reserve(
+    tmp_path, monkeypatch, log_bytes
+):
+    limits = replace(samples.a_contract().limits, memory_mib=1 << 20)
+    logs = None if log_bytes is None else contract_model.Logs(recipients=("bob",), max_bytes=log_bytes)
+    terms = SimpleNamespace(
+        contract=replace(samples.a_contract(), limits=limits, logs=logs, certificate=None)
+    )
+    seen = {}
+    monkeypatch.setattr(guest, "available_memory", lambda: MEMORY)
+    monkeypatch.setattr(guest, "make_cgroup", lambda memory: seen.update(memory=memory) or "")
+    monkeypatch.setattr(room, "make_launch", lambda *_: SimpleNamespace(scratch=str(tmp_path / "scratch")))
+    monkeypatch.setattr(room, "prepare_out", lambda *_: None)
+    monkeypatch.setattr(program, "run", lambda *_, **options: seen.update(options))
+    room._run(None, terms, [], None, None, None, None)
+    log = bytearray()
+    while len(log) < seen["log_bytes"]:
+        log += bytes(1 << 16)
+    assert seen["memory"] + log.__alloc__() <= MEMORY - guest.AGENT_RESERVE
+    assert seen["log_bytes"] == min(log_bytes or 0, MEMORY // 8)
+
+
+def test_act_10_the_node_has_room_for_every_try_of_the_longest_wait_at_the_most_brokers(monkeypatch):
+    parties = tuple(f"party-{number}" for number in range(contract_model.MAX_PARTIES))
+    now, tried = [0.0], []
+
+    def post(_channel, _contract, party, _envelope):
+        tried.append(party)  # a stream each time
+        raise Unavailable("nobody answers", code="cut-off")
+
+    monkeypatch.setattr(attest, "post_receipt", post)
+    with pytest.raises(Unavailable) as caught:
+        closing.post_receipt(
+            None,
+            None,
+            b"",
+            parties=parties,
+            wait_seconds=86_400,
+            clock=lambda: now[0],
+            pause=lambda seconds: now.__setitem__(0, now[0] + seconds),
+        )
+    assert caught.value.code == "receipt-not-recorded"
+    assert len(tried) > 80_000
+    assert len(tried) + 10 * len(parties) < relay.MAX_OPENED
