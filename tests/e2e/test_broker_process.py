@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from strongroom import wiring
-from strongroom.api import routes
+from strongroom.api import budgets, routes
 from strongroom.broker import nonces
 from strongroom.broker import settings as settings_model
 from strongroom.crypto import tls, vault
@@ -589,3 +589,26 @@ def test_a_strangers_contract_leaves_no_trace_over_the_network(prepared, tmp_pat
     told = wiring.broker_status(prepared.directory)
     assert [one["digest"] for one in told["contracts"]] == [prepared.agreement.contract.digest]
     assert told["runs"] == [{"contract": prepared.agreement.contract.digest, "runs": 2, "receipts": 0}]
+
+
+def test_rule_59_one_address_takes_no_more_than_its_share_of_the_connections(prepared):
+    """A stranger opens as many as there may be, and says nothing; who comes from elsewhere is served."""
+    host, port = prepared.settings.host, prepared.settings.port
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def connect(source):
+        return context.wrap_socket(socket.create_connection((host, port), 30, source_address=(source, 0)))
+
+    limits = budgets.Budgets()
+    with broker_process.served(prepared), contextlib.ExitStack() as opened:
+        for _ in range(limits.connections // limits.share + 20):
+            with contextlib.suppress(OSError):
+                opened.enter_context(contextlib.closing(connect("127.0.0.1")))
+        refused = opened.enter_context(contextlib.closing(connect("127.0.0.1")))
+        with contextlib.suppress(OSError):
+            refused.sendall(b"GET /v1/health HTTP/1.1\r\nHost: broker\r\n\r\n")
+            assert refused.recv(100) == b""
+        other = opened.enter_context(contextlib.closing(connect("127.0.0.2")))
+        other.sendall(b"GET /v1/health HTTP/1.1\r\nHost: broker\r\n\r\n")
+        assert other.recv(100).startswith(b"HTTP/1.1 200 ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
@@ -75,7 +74,7 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
 
     async def post_receipt(request: Request) -> Response:
         async with bodies.read(request, limit["receipt"]) as body:
-            return _json((await receipt(broker, body, peer=_peer(request))).encode())
+            return _json((await receipt(broker, body, peer=budgets_model.peer(request.client))).encode())
 
     async def get_health(_request: Request) -> Response:
         why = await run_in_threadpool(readiness.why_not)
@@ -126,7 +125,7 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
 
 
 async def _release(broker: Broker, bodies: budgets_model.Bodies, limit: int, request: Request) -> Response:
-    peer = _peer(request)
+    peer = budgets_model.peer(request.client)
     denial: messages.DenialAnswer | None = None
 
     def worth_reading(line: bytes) -> bool:
@@ -166,17 +165,6 @@ async def _unrouted(_request: Request, cause: Exception) -> Response:
 def _json(body: bytes, *, status: int = 200, close: bool = False) -> Response:
     headers = {"Cache-Control": "no-store", **({"Connection": "close"} if close else {})}
     return Response(body, status_code=status, media_type=JSON, headers=headers)
-
-
-def _peer(request: Request) -> str:
-    """By what budgets know a client: its address, or of IPv6 the network of 64 bits that one host may have whole."""
-    host = "" if request.client is None else request.client.host
-    if ":" not in host:
-        return host
-    try:
-        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return host
 
 
 class _Hurry:

@@ -1,7 +1,7 @@
 """Reading bodies within bounds of size, time and memory (rule 59).
 
 The size is checked against the announced length and again while reading. All bodies together may hold only so many
-bytes at once. Nothing is parsed before the whole body is in, but for a first line, which may end a request before
+bytes at once, and those of one address a share of them. Nothing is parsed before the whole body is in, but for a first line, which may end a request before
 more of it is read.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 
+FIRST_LINE = 1024  # bytes: more than any first line has
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
     """connections: how many at once. Seconds: for the TLS handshake, for the headers of a request, for
     its body, for the whole of it, and of silence between two. bodies: bytes of all bodies at once.
+    share: one address has at most one in so many of the connections, and of the bytes.
     """
 
     connections: int = 512
@@ -34,6 +40,45 @@ class Budgets:
     request_seconds: float = 60.0
     idle_seconds: int = 30
     bodies: int = 64 * 1024 * 1024
+    share: int = 4
+
+
+def peer(client: tuple[str, int] | None) -> str:
+    """By what budgets know a client: its address, or of IPv6 the network of 64 bits that one host may have whole."""
+    host = "" if client is None else client[0]
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return host
+
+
+class Shares:
+    """How much of a whole each address holds, so that none holds more than its share."""
+
+    __slots__ = ("_all", "_held", "_most", "_whole")
+
+    def __init__(self, whole: int, share: int) -> None:
+        self._whole = whole
+        self._most = whole // share
+        self._all = 0
+        self._held: Counter[str] = Counter()
+
+    def take(self, name: str, count: int) -> bool:
+        """Whether `count` more may be held; if so they are."""
+        if self._held[name] + count > self._most or self._all + count > self._whole:
+            return False
+        self._held[name] += count
+        self._all += count
+        return True
+
+    def give_back(self, name: str, count: int) -> None:
+        """What was taken is held no longer. Who holds nothing is not remembered."""
+        self._all -= count
+        self._held[name] -= count
+        if not self._held[name]:
+            del self._held[name]
 
 
 class Bodies:
@@ -41,7 +86,7 @@ class Bodies:
 
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
-        self._held = 0
+        self._held = Shares(budgets.bodies, budgets.share)
 
     @contextlib.asynccontextmanager
     async def read(
@@ -49,20 +94,22 @@ class Bodies:
     ) -> AsyncIterator[bytes]:
         """The body, at most `limit` bytes, held until the context ends.
 
-        worth_reading: asked with the first line as soon as it is in; where it says no, no more is read than that.
+        worth_reading: asked with the first line as soon as it is in, or with so much of it as is too long; where it
+        says no, no more is read than that.
         """
         _announced(request, limit)
-        body = bytearray()
+        name, body = peer(request.client), bytearray()
         try:
             try:
                 async with asyncio.timeout(self._budgets.body_seconds):
                     async for chunk in request.stream():
-                        self._hold(len(chunk))
+                        if not self._held.take(name, len(chunk)):
+                            raise _overloaded()
                         body += chunk
                         if len(body) > limit:
                             raise _too_large(limit)
-                        if worth_reading is not None and (end := body.find(b"\n")) >= 0:
-                            if not worth_reading(bytes(body[:end])):
+                        if worth_reading is not None and (line := _first_line(body)) is not None:
+                            if not worth_reading(line):
                                 break
                             worth_reading = None
             except TimeoutError:
@@ -72,15 +119,21 @@ class Bodies:
                 ) from None
             yield bytes(body)
         finally:
-            self._held -= len(body)
+            self._held.give_back(name, len(body))
 
-    def _hold(self, count: int) -> None:
-        self._held += count
-        if self._held > self._budgets.bodies:
-            self._held -= count
-            raise Unavailable(
-                "request: too many bytes are under way", code="overloaded", hint="try again in a moment"
-            )
+
+def _first_line(body: bytearray) -> bytes | None:
+    """The first line without its end, once it is in; so much of it as is longer than any should be."""
+    end = body.find(b"\n", 0, FIRST_LINE)
+    if end < 0 and len(body) < FIRST_LINE:
+        return None
+    return bytes(body[: end if end >= 0 else FIRST_LINE])
+
+
+def _overloaded() -> Unavailable:
+    return Unavailable(
+        "request: too many bytes are under way", code="overloaded", hint="try again in a moment"
+    )
 
 
 def _announced(request: Request, limit: int) -> None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from strongroom.api import budgets as budgets_model
+from strongroom.api.budgets import Shares
 from strongroom.crypto import tls
 from strongroom.errors import Unavailable
 
@@ -51,15 +53,25 @@ class _Connection(HttpToolsProtocol):
     """A connection that must say something whole within bounds of time and size."""
 
     budgets: Budgets
+    shares: Shares
+    _peer: str | None = None  # None: of no connection that is counted
     _timer: asyncio.TimerHandle | None = None
     _header_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        peer = budgets_model.peer(transport.get_extra_info("peername"))
+        if not self.shares.take(peer, 1):
+            transport.abort()  # this address has connections enough: others need theirs
+            return
+        self._peer = peer
         self._start()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
+        if self._peer is not None:
+            self.shares.give_back(self._peer, 1)
+            self._peer = None
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -100,7 +112,8 @@ class Server(uvicorn.Server):
     def __init__(
         self, app: FastAPI, *, context: ssl.SSLContext, budgets: Budgets, ready: Callable[[], None]
     ) -> None:
-        protocol = type("Connection", (_Connection,), {"budgets": budgets})
+        shares = Shares(budgets.connections, budgets.share)
+        protocol = type("Connection", (_Connection,), {"budgets": budgets, "shares": shares})
         super().__init__(
             uvicorn.Config(
                 app,
