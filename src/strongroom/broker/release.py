@@ -263,8 +263,10 @@ def _decide(
         prepared = _counted(broker, ask, prepared, runs_used)
     if prepared.entry is None:
         return _Decision(verdict=prepared.verdict, entry=None)
-    index = transaction.ledger.append(prepared.entry, run=ask.run)
-    if isinstance(prepared.verdict, Accepted):
+    accepted = isinstance(prepared.verdict, Accepted)
+    # Who is denied may have named anybody's run: its records are not to be sought among denials.
+    index = transaction.ledger.append(prepared.entry, run=ask.run if accepted else "")
+    if accepted:
         signing_key = ask.request.keys.signing
         transaction.runs.add(
             Run(run=ask.run, contract=contract.digest, signing_key=signing_key, release=index, receipt=None)

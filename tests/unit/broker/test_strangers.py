@@ -26,6 +26,7 @@ from strongroom.errors import Malformed, Refused, Unavailable
 from strongroom.model import agreement as agreement_model
 from strongroom.model import contract as contract_model
 from strongroom.model import messages
+from strongroom.store import sqlite
 from strongroom_testing import brokers, contracts, fake_tpm
 
 CONTRACT = "sha256:" + "0" * 64
@@ -439,3 +440,15 @@ def test_a_strangers_receipt_opens_no_transaction_and_is_looked_at_beside_the_lo
     assert threading.main_thread() not in threads
     assert waited[0] is False
     assert waited[-1] is True
+
+
+def test_denials_in_a_runs_name_do_not_stand_between_its_release_and_its_receipt(world):
+    """A room's public keys are in the hands of its host, who asks in its name again and again."""
+    agreement = world.agreement()
+    room = world.room(agreement)
+    released = world.release(room.request(world.challenge(agreement).nonce))
+    for _ in range(sqlite.OF_RUN):
+        assert "run.unique" in failed(world.release(room.request(world.challenge(agreement).nonce)))
+    kept = asyncio.run(receipt(world.broker, room.receipt(contracts.NOW)))
+    entries = [entry for _, entry in world.store.ledger.of_run(room.keys.run_id)]
+    assert entries == [released.ledger.entry, kept.entry]
