@@ -5,6 +5,7 @@
 3 evidence for the binding of nonce, contract, the room's keys and this broker
 4 the release: keys sealed to the room's KEM key under this binding, opened here
 5 exactly the keys of this party's encrypted disks, no more, no fewer
+6 the proof that this very release is in the broker's ledger: keys that nobody recorded do not count
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from strongroom.agent import http
 from strongroom.crypto import csr, hpke, sign
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
-from strongroom.model import messages, run_files, verdict
+from strongroom.ledger import proof as ledger_proof
+from strongroom.model import messages, record, run_files, verdict
 from strongroom.model.binding import ROLE_ROOM, Binding, RoomKeys
 
 if TYPE_CHECKING:
@@ -152,6 +154,9 @@ def attest(
             code="wrong-keys",
             hint="each encrypted disk of the contract needs its key at its owner's broker (`strongroom broker add-key`)",
         )
+    entry = proven(answer.ledger, contract, party, record.Kind.RELEASE, run=keys.public.run_id)  # 6
+    if entry.body.get("binding") != fields.format_data(binding.digest()):
+        raise _wrong_proof(party)
     return Released(
         party=party,
         binding=binding,
@@ -160,6 +165,27 @@ def attest(
         disk_keys=disk_keys,
         moment=challenge.time,
         heard=heard,
+    )
+
+
+def proven(
+    proof: messages.LedgerProof, contract: Contract, party: str, kind: record.Kind, *, run: str
+) -> record.Record:
+    """The entry that the broker of `party` proves: of that kind, about that run. Raises `Refused` or `Malformed`."""
+    broker = contract.party(party).broker
+    if broker is None:
+        raise Refused(f"{party} has no broker", code="no-broker")
+    entry, _ = ledger_proof.verify(proof, sign.VerifyingKey(broker.ledger_key))
+    if (entry.kind, entry.broker, entry.contract, entry.run) != (kind, party, contract.digest, run):
+        raise _wrong_proof(party)
+    return entry
+
+
+def _wrong_proof(party: str) -> Refused:
+    return Refused(
+        f"the broker of {party} proves another entry than this",
+        code="wrong-proof",
+        hint="its ledger does not hold what it answers; keep the run's folder, and ask its owner",
     )
 
 

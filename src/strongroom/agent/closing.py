@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from strongroom.agent import attest, outputs, tar
-from strongroom.crypto import digest, sign
+from strongroom.crypto import digest
 from strongroom.encoding import dsse, fields
 from strongroom.errors import Refused, StrongroomError, Unavailable
-from strongroom.ledger import proof as ledger_proof
 from strongroom.model import receipt as receipt_model
 from strongroom.model import record, run_files
 from strongroom.model.contract import ExitStatus, OutputSizes
@@ -240,14 +239,9 @@ def _post_one(channel: Channel, contract: Contract, party: str, envelope: bytes)
     """The proof that the broker of `party` has recorded these very bytes. Raises `StrongroomError` alone."""
     try:
         answer = attest.post_receipt(channel, contract, party, envelope)
-        broker = contract.party(party).broker
-        if broker is None:
-            raise Refused(f"{party} has no broker", code="no-broker")
-        entry, _ = ledger_proof.verify(answer, sign.VerifyingKey(broker.ledger_key))
-        claimed = receipt_model.parse_envelope(envelope)[1]
-        wanted = (record.Kind.RECEIPT, party, claimed.contract, claimed.run)
-        body = {"envelope": fields.format_data(envelope)}
-        if (entry.kind, entry.broker, entry.contract, entry.run) != wanted or entry.body != body:
+        run = receipt_model.parse_envelope(envelope)[1].run
+        entry = attest.proven(answer, contract, party, record.Kind.RECEIPT, run=run)
+        if entry.body != {"envelope": fields.format_data(envelope)}:
             raise Refused(f"the broker of {party} proves another entry", code="wrong-proof")
         return answer.encode()
     except StrongroomError:

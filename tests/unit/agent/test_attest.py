@@ -65,6 +65,41 @@ def test_keys_sealed_under_another_binding_do_not_open(tmp_path):
     assert caught.value.code == "not-ours"
 
 
+def elsewhere(proof):
+    """A ledger of the same key, in which that entry stands at another place than is claimed."""
+    return replace(proof, index=proof.index + 1)
+
+
+def changed(proof):
+    entry = canonical.loads(proof.entry, what="entry", max_bytes=1 << 20)
+    entry["body"]["disks"] = []
+    return replace(proof, entry=canonical.dumps(entry))
+
+
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [("elsewhere", "ledger-proof"), ("changed", "ledger-proof"), ("another", "wrong-proof")],
+)
+def test_keys_of_a_release_that_is_not_in_the_brokers_ledger_do_not_count(tmp_path, lie, code):
+    """A broker's operator would release, and have no record of it: the room asks for the record."""
+    proofs = []
+
+    def twist(path, status, answer):
+        if isinstance(answer, messages.ReleaseAnswer):
+            proofs.append(answer.ledger)
+            told = {"elsewhere": elsewhere, "changed": changed}.get(lie, lambda _proof: proofs[0])
+            answer = replace(answer, ledger=told(answer.ledger))
+        return status, answer.encode()
+
+    with side(tmp_path, twist) as room:
+        if lie == "another":  # the genuine proof of a release before this one
+            assert room.attest().disk_keys
+            room.keys = attest.make_keys()
+        with pytest.raises(Refused) as caught:
+            room.attest()
+    assert caught.value.code == code
+
+
 def test_nonsense_from_the_broker_is_no_crash(tmp_path):
     with side(tmp_path, lambda path, status, answer: (500, b"<html>")) as room, pytest.raises(Unavailable):
         room.attest()
