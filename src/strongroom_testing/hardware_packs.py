@@ -99,7 +99,7 @@ def record(made: packs.World, folder: Path) -> None:
 
 
 def main(out: Path) -> None:
-    """One pack of each kind of room."""
+    """One pack of each kind of room, in the folder `out`."""
     for tee in simulated.TEES:
         with tempfile.TemporaryDirectory() as scratch, world(tee, Path(scratch)) as made:
             record(made, out / tee)
@@ -108,4 +108,6 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit("expected one argument: the folder to write")
     main(Path(sys.argv[1]))

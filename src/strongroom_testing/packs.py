@@ -263,5 +263,7 @@ def write_run(made: World, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit("expected one argument: the folder to write")
     with tempfile.TemporaryDirectory() as scratch, world(Path(scratch)) as there:
         write_run(there, Path(sys.argv[1]))

@@ -76,4 +76,6 @@ def _unsigned(one: ear.Result) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit("expected one argument: the folder to write")
     write(Path(sys.argv[1]))

@@ -12,7 +12,7 @@ import typer
 from strongroom.cli import files, sentences
 from strongroom.cli.contract_files import ContractFile, load_agreement, print_differences, print_signatures
 from strongroom.cli.contract_sign import sign
-from strongroom.cli.printable import say
+from strongroom.cli.printable import printable_json, say
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Refused
 from strongroom.model import agreement as agreement_model
@@ -163,7 +163,7 @@ def show(file: ContractFile, as_json: Json = False) -> None:
     agreement = load_agreement(file)
     contract = agreement.contract
     if as_json:
-        print(contract.raw.decode())
+        print(printable_json(contract.raw.decode()))
         return
     for line in sentences.of(contract):
         say(line)

@@ -10,7 +10,7 @@ import typer
 
 from strongroom.cli import evidence_files, files
 from strongroom.cli.identity import PassphraseFd, load
-from strongroom.cli.printable import printable
+from strongroom.cli.printable import printable, printable_json
 from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, PolicyDenied
@@ -121,7 +121,7 @@ def verify(
         asked = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
         _write_ear(ear, verdict, evidence, asked, audience, load(identity, passphrase_fd))
     if as_json:
-        print(canonical.dumps(_explained(verdict)).decode())
+        print(printable_json(canonical.dumps(_explained(verdict)).decode()))
     else:
         _print_verdict(verdict, rules.name)
     if not verdict.accepted:

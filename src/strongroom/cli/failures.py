@@ -43,6 +43,7 @@ _HINTS = (
     (errors.Conflict, "look at the present state, and try again"),
     (errors.StrongroomError, "try again; if it stays so, look at the machine it is about"),
 )
+_LONGEST = 4096  # characters of a message on a terminal
 _FULL = (errors.Unavailable, "disk-full", "make room there")
 _NO_FILE = (errors.Misuse, "not-a-file", "a file is expected where a folder is, or the other way round")
 _SYSTEM: dict[int, tuple[type[errors.StrongroomError], str, str]] = {
@@ -124,7 +125,8 @@ def _say(failure: errors.StrongroomError) -> None:
         print(json.dumps({"error": describe(failure)}), file=sys.stderr)
         return
     # A message may quote what somebody else wrote.
-    print(f"error [{printable(failure.code)}]: {printable(failure.message)}", file=sys.stderr)
+    told = failure.message if len(failure.message) <= _LONGEST else failure.message[:_LONGEST] + "…"
+    print(f"error [{printable(failure.code)}]: {printable(told)}", file=sys.stderr)
     for check in _failed_checks(failure):
         told = f"  {check.name}: expected {check.expected}, got {check.got}"
         print(printable(told), file=sys.stderr)

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from strongroom.cli.printable import printable
+
 GB = 1e9
 _REDRAW = 0.1  # seconds
 _LINE = 5.0
@@ -18,7 +20,8 @@ _LINE = 5.0
 @contextlib.contextmanager
 def meter(what: str) -> Iterator[Callable[[int, int], None]]:
     """A function that takes (bytes done, bytes in all)."""
-    shown = _bar(what) if sys.stderr.isatty() else _lines(what)
+    named = printable(what)
+    shown = _bar(named) if sys.stderr.isatty() else _lines(named)
     with shown as advance:
         yield advance
 
@@ -44,7 +47,8 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn(what),
+        # Not the text itself: it holds names of files, and a column's own text is a format and markup to rich.
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TextColumn("{task.fields[speed]}"),

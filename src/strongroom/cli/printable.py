@@ -6,6 +6,7 @@ direction. Printed as they are, they could write a line of their own ("the proof
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import unicodedata
@@ -32,6 +33,13 @@ def _shown(one: str) -> str:
     if one == " " or (kind not in _KINDS and kind != "Zs" and one not in _BLANK):
         return one
     return one.encode("unicode_escape", "backslashreplace").decode()
+
+
+def printable_json(document: str) -> str:
+    """The same JSON: what is no plain character in a text of it becomes an escape of JSON's own."""
+    if document.isascii():
+        return document
+    return "".join(one if _shown(one) == one else json.dumps(one)[1:-1] for one in document)
 
 
 def say(text: str) -> None:

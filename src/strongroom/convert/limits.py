@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from strongroom.errors import Refused
+
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -18,8 +20,10 @@ class Limits:
 
     document_bytes: int = 4 * MIB
     """One JSON document of the image: index, manifest or configuration."""
+    documents_bytes: int = 64 * MIB
+    """All documents that are read to find one image: each may name a thousand others."""
     manifests: int = 1024
-    """Descriptors in one index."""
+    """Descriptors in one index, and images in all of an image's indexes together."""
     layers: int = 128
     """Layers of one image; common runtimes stop at 127."""
     layer_bytes: int = 32 * GIB
@@ -51,3 +55,21 @@ class Limits:
 
 
 LIMITS = Limits()
+_LEAST = 4096  # bytes that every document counts for: a small one costs its reading too
+
+
+class Documents:
+    """How much of an image's documents was read so far."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._left = limits.documents_bytes
+
+    def count(self, size: int, *, what: str) -> None:
+        """One more was read. Raises `Refused` when they are too much together."""
+        self._left -= max(size, _LEAST)
+        if self._left < 0:
+            raise Refused(
+                f"{what}: too many or too large documents before the image itself",
+                code="too-large",
+                hint="no honest image has so many indexes or configurations: name the image's own digest, or do not trust it",
+            )

@@ -9,6 +9,7 @@ platform chooses in it, and both digests are told apart: what counts is the mani
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from strongroom.convert import blobs, oci, tar
 from strongroom.convert.blobs import Blob
+from strongroom.convert.limits import Documents
 from strongroom.encoding import canonical
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Malformed, NotFound, Refused
@@ -149,6 +151,7 @@ class Source:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self._limits = limits
+        self._documents = Documents(limits)
         self._folder = path.is_dir()
         self._files = self._recognise(path)
         self._layout = self._files.has("oci-layout")
@@ -214,6 +217,7 @@ class Source:
     def _document(self, name: str, what: str, digest: str | None = None, size: int | None = None) -> bytes:
         with self._files.open(name) as blob:
             blob.what = what
+            self._documents.count(blob.size, what=what)
             return blobs.document(blob, digest=digest, size=size, max_bytes=self._limits.document_bytes)
 
     def _blob(self, descriptor: Descriptor, what: str) -> bytes:
@@ -228,7 +232,10 @@ class Source:
         index = oci.parse_index(
             self._document("index.json", "index.json"), oci.INDEXES[0], what="index.json", limits=self._limits
         )
-        leaf = _one(list(self._leaves(index, ())), digest, platform)
+        leaves = list(itertools.islice(self._leaves(index, ()), self._limits.manifests + 1))
+        if len(leaves) > self._limits.manifests:
+            raise Refused(f"index.json: more than {self._limits.manifests} images", code="too-large")
+        leaf = _one(leaves, digest, platform)
         what = f"manifest {leaf.descriptor.digest}"
         manifest = oci.parse_manifest(
             self._blob(leaf.descriptor, what), leaf.descriptor.media_type, what=what, limits=self._limits

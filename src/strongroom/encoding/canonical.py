@@ -87,7 +87,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for key, value in pairs:
         if key in seen:
-            raise Malformed(f"duplicate key {key!r}", code="duplicate-key")
+            raise Malformed(f"duplicate key {key[:40]!r}", code="duplicate-key")
         seen[key] = value
     return seen
 

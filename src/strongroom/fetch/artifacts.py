@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from strongroom.fetch.registry_names import Reference
 
 MAX_LISTED = 32
+MAX_FILES = 4  # times the bytes of one file: of an artifact's files together
+MAX_HELD = 128 << 20  # bytes, of all artifacts about one thing together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +48,20 @@ def about(
     listed = [one for one in registry_push.referrers(session, subject) if one.artifact_type in kinds]
     if len(listed) > MAX_LISTED:
         raise Refused(f"{reference}: more than {MAX_LISTED} artifacts about it", code="too-many")
-    held = []
+    held, size = [], 0
     for one in listed:
         # Whoever may write there may list rubbish, which is no reason to miss what is good.
         with contextlib.suppress(Malformed, NotFound):
-            held.append(fetch(session, one.part.digest, max_bytes=max_bytes))
-    return tuple(
-        one
-        for one in held
-        if one.artifact.artifact_type in kinds
-        and one.artifact.subject is not None
-        and one.artifact.subject.digest == subject
-    )
+            digest, made = _manifest(session, one.part.digest)
+            if made.artifact_type not in kinds or made.subject is None or made.subject.digest != subject:
+                continue
+            size += sum(part.size for part in made.parts)
+            if size > MAX_HELD:
+                raise Refused(
+                    f"{reference}: more than {MAX_HELD} bytes of artifacts about it", code="too-many"
+                )
+            held.append(_held(session, digest, made, max_bytes))
+    return tuple(held)
 
 
 def tagged(reference: Reference, tag: str, *, access: Access, max_bytes: int) -> Held | None:
@@ -71,6 +75,10 @@ def tagged(reference: Reference, tag: str, *, access: Access, max_bytes: int) ->
 
 def fetch(session: Session, name: str, *, max_bytes: int) -> Held:
     """An artifact and its files."""
+    return _held(session, *_manifest(session, name), max_bytes)
+
+
+def _manifest(session: Session, name: str) -> tuple[str, Artifact]:
     url = session.url(f"/manifests/{name}")
     with session.ask("GET", url, headers={"Accept": artifact.MANIFEST}) as reply:
         expect(reply, 200)
@@ -80,7 +88,15 @@ def fetch(session: Session, name: str, *, max_bytes: int) -> Held:
     digest = artifact.part_of(data, "").digest
     if name.startswith("sha256:") and digest != name:
         raise Refused(f"{url}: expected {name}, got {digest}", code="wrong-digest")
-    made = artifact.parse(data, what=f"artifact {digest}", limits=LIMITS)
+    return digest, artifact.parse(data, what=f"artifact {digest}", limits=LIMITS)
+
+
+def _held(session: Session, digest: str, made: Artifact, max_bytes: int) -> Held:
+    size = sum(one.size for one in made.parts)
+    if size > MAX_FILES * max_bytes:
+        raise Malformed(
+            f"artifact {digest}: {size} bytes, at most {MAX_FILES * max_bytes} allowed", code="too-large"
+        )
     return Held(
         digest=digest,
         artifact=made,

@@ -42,10 +42,13 @@ class Request:
 class Reply:
     """An answer whose body is still on its way."""
 
-    def __init__(self, response: http.client.HTTPResponse, request: Request) -> None:
+    def __init__(self, response: http.client.HTTPResponse, request: Request, *, address: str) -> None:
         self._response = response
         self._head = request.method == "HEAD"
         self.url = request.url
+        self.address = (
+            address  # whose answer it is: the one that was spoken to, whatever its name stands for besides
+        )
         self.status = response.status
         self._headers: dict[str, tuple[str, ...]] = {}
         for name, value in response.headers.items():
@@ -154,7 +157,7 @@ def exchange(client: Client, service: Service, request: Request, *, ends: float)
             )
             response = connection.getresponse()
             opened.callback(response.close)
-            reply = Reply(response, request)
+            reply = Reply(response, request, address=sock.getpeername()[0])
         # ValueError, AttributeError: a connection that was shut under http.client's hands.
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
             raise _unreachable(request.url, web.told(cause)) from None

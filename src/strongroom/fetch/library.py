@@ -74,7 +74,8 @@ class Library:
 
         Raises `Unavailable`, `NotFound`, `Malformed`, or `Refused`: the answer is not the vendor's, or older than seen.
         """
-        # 1 the shelf
+        # 1 the shelf; what comes onto it after this look is seen as new below
+        before, since = self.shelf.changed(ask.key), time.monotonic()
         kept, ended = self._kept(ask.key, now)
         if kept is not None and not refresh:
             return kept
@@ -86,7 +87,6 @@ class Library:
                 code="offline",
                 hint="fetch it where there is a network, and bring it: `strongroom endorsements export` and `import`",
             )
-        before, since = self.shelf.changed(ask.key), time.monotonic()
         # 2 alone
         with self.shelf.alone(ask.key, seconds=LOCK_SECONDS):
             if self.shelf.changed(ask.key) != before:

@@ -6,6 +6,7 @@ file of a base asks for what is about its digest. What comes back is believed fo
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,12 @@ def about(where: Reference, *, access: Access) -> tuple[bytes, ...]:
     held = artifacts.about(where, kinds=(KIND,), access=access, max_bytes=statement.MAX_BYTES * 2)
     if not held:
         raise NotFound(f"{where}: no reference values about it", code="not-in-registry")
-    return tuple(_joined(one) for one in held)
+    files = []
+    for one in held:
+        # Whoever may write there may put rubbish beside what is good.
+        with contextlib.suppress(Malformed):
+            files.append(_joined(one))
+    return tuple(files)
 
 
 def _joined(held: artifacts.Held) -> bytes:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from strongroom.convert import oci
-from strongroom.convert.limits import LIMITS, Limits
+from strongroom.convert.limits import LIMITS, Documents, Limits
 from strongroom.errors import Malformed, NotFound, Refused, StrongroomError, Unavailable
 from strongroom.fetch import web
 from strongroom.fetch.layout import Arriving, Layout
@@ -138,11 +138,13 @@ class Puller:
         self.fetched = 0
         self.notes: list[str] = []
         self._limits = limits
+        self._documents = Documents(limits)
         self._sleep = access.client.sleep
         self._sessions = [Session(access, place, reference.repository) for place in access.places(reference)]
 
     def document(self, digest: str, descriptor: Descriptor | None = None) -> Document:
         """A manifest or index. One that is in the layout serves, where its descriptor says what it is."""
+        self._documents.count(0 if descriptor is None else descriptor.size, what=f"image {digest}")
         if descriptor is not None:
             kept = self.layout.read(digest, max_bytes=self._limits.document_bytes)
             if kept is not None and len(kept) == descriptor.size:
@@ -188,8 +190,8 @@ class Puller:
         for one in listed:
             if one.media_type in oci.INDEXES:
                 found += self._images(self.document(one.digest, one), depth=depth + 1)
-        if len(found) > self._limits.manifests:
-            raise Refused(f"index {digest}: more than {self._limits.manifests} images", code="too-large")
+            if len(found) > self._limits.manifests:
+                raise Refused(f"index {digest}: more than {self._limits.manifests} images", code="too-large")
         return found
 
     def blobs(self, wanted: tuple[Descriptor, ...], progress: Callable[[int, int], None]) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Misuse, NotFound, Refused, Unavailable
-from strongroom.fetch import addresses, exchange, registry_login, registry_names, web
+from strongroom.fetch import exchange, registry_login, registry_names, web
 from strongroom.fetch.exchange import Reply, Request
 from strongroom.fetch.web import Client, Service
 
@@ -138,7 +138,7 @@ class Session:
                     yield reply
                     return
                 challenge = registry_login.parse_challenge(reply.every("www-authenticate"))
-            self._authorization = self._authorize(challenge, ends)
+            self._authorization = self._authorize(challenge, reply, ends)
 
     def _with(self, request: Request) -> Request:
         headers = dict(request.headers)
@@ -146,11 +146,11 @@ class Session:
             headers["Authorization"] = self._authorization
         return Request(method=request.method, url=request.url, headers=headers, body=request.body)
 
-    def _authorize(self, challenge: registry_login.Challenge, ends: float) -> str:
+    def _authorize(self, challenge: registry_login.Challenge, asks: Reply, ends: float) -> str:
         if challenge.scheme == "basic":
             return "" if self._credential is None else self._credential.basic()
         method, url, headers, body = registry_login.token_request(challenge, self._credential, self._scope)
-        service = self._service_of(url, "the place for tokens")
+        service = self._service_of(url, "the place for tokens", asks)
         asked = Request(method=method, url=url, headers=headers, body=body)
         with exchange.exchange(self._client, service, asked, ends=ends) as reply:
             if reply.status in (400, 401, 403):
@@ -169,7 +169,7 @@ class Session:
             if request.method not in ("GET", "HEAD") or not (here or blob):
                 raise _elsewhere(reply.url, target)
             bare = Request(method=request.method, url=target, headers=request.headers)
-            service = self._service if here else self._service_of(target, "a redirect")
+            service = self._service if here else self._service_of(target, "a redirect", reply)
             following = self._with(bare) if here else bare
             reply = opened.enter_context(exchange.exchange(self._client, service, following, ends=ends))
             if reply.status not in exchange.REDIRECTS:
@@ -182,12 +182,15 @@ class Session:
         except Misuse:
             return False
 
-    def _service_of(self, url: str, what: str) -> Service:
-        """A place that the registry names. Raises `Refused` when it could not be one."""
+    def _service_of(self, url: str, what: str, said: Reply) -> Service:
+        """A place that an answer names, in a private network only if the answer came out of one.
+
+        Raises `Refused` when it could not be a place.
+        """
         parts = urllib.parse.urlsplit(url)
         service = Service(
             base=f"{parts.scheme}://{parts.netloc}",
-            private=self._is_private(),
+            private=not ipaddress.ip_address(said.address.partition("%")[0]).is_global,
             ca=self._access.ca,
             plain=self._service.plain and parts.scheme == "http",
         )
@@ -199,10 +202,6 @@ class Session:
                 f"{self.base}: {what} leads to {url[:200]!r}, which is no place to ask", code="redirect"
             ) from None
         return service
-
-    def _is_private(self) -> bool:
-        found = addresses.resolve(*self._place, private=True)
-        return not all(ipaddress.ip_address(one.partition("%")[0]).is_global for one in found)
 
     def _denied(self, reply: Reply) -> Refused:
         known = (

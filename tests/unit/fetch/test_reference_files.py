@@ -184,6 +184,23 @@ def test_of_several_about_a_file_the_newest_trusted_one_is_taken(one, run, sign,
 
 
 @registries.needs_registry
+def test_rubbish_about_a_base_does_not_hide_its_reference_values(one, run, sign, bases, tmp_path):
+    """Whoever may write into the repository may list what is no file of reference values under its name."""
+    where = f"{one.host}/refs/rubbish"
+    assert run("publish", sign(3, only=bases[1:]), where, "--registry-ca", one.ca)[0] == 0
+    kernel = release_kit.digest((bases[1] / "bzImage").read_bytes())
+    subject = artifact.Part(media_type="application/octet-stream", digest=kernel, size=0)
+    for kind, data in (("text/plain", b"rubbish"), (reference_files.ENVELOPE, b"{}")):
+        part = artifact.part_of(data, kind)
+        made = artifact.Artifact(artifact_type=reference_files.KIND, parts=(part,), subject=subject)
+        place = registry_names.parse(f"{where}@{kernel}")
+        registry_push.push_artifact(place, made, {part.digest: data}, access=access(one))
+    options = ("--about", "--registry-ca", one.ca, "--out", tmp_path / "pulled", "--json")
+    code, told = run("pull", f"{where}@{kernel}", *options)
+    assert (code, json.loads(told)["version"]) == (0, 3)
+
+
+@registries.needs_registry
 def test_rule_30_reference_values_of_another_base_do_not_serve(one, run, sign, bases, tmp_path):
     """Listed under a digest that they do not name: a registry could do that."""
     data = (tmp_path / "maker" / sign().rpartition("/")[2]).read_bytes()

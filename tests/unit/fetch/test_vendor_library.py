@@ -314,6 +314,27 @@ def test_rule_59_a_stampede_of_threads_makes_one_fetch(tmp_path, services, quote
     assert len(services.asked) == 4
 
 
+def test_rule_59_what_comes_between_the_look_and_the_wait_is_not_asked_for_again(
+    tmp_path, services, monkeypatch
+):
+    """A thread that found nothing, and was overtaken by one that fetched and kept it, asked once more."""
+    made = fetcher(tmp_path, services).library
+    ask = services.vendors.pcs.qe_identity("tdx", "standard")
+    look = type(made)._kept
+    overtaken = []
+
+    def slow_look(self, key, now):
+        kept = look(self, key, now)
+        if not overtaken:
+            overtaken.append(True)
+            self.get(ask, now=now)
+        return kept
+
+    monkeypatch.setattr(type(made), "_kept", slow_look)
+    assert made.get(ask, now=NOW).key == ask.key
+    assert len(services.asked) == 1
+
+
 def test_rule_59_a_stampede_with_refresh_makes_one_fetch(tmp_path, services, quote):
     made = fetcher(tmp_path, services)
     made.endorse(quote, now=NOW)
