@@ -187,7 +187,10 @@ def execute(launch: Launch) -> None:
 def home_of(uid: int, passwd: str = "/etc/passwd") -> str:  # noqa: S107 - a file of names
     """The home folder of `uid` in the image's own passwd file; / when it names none."""
     try:
-        with open(passwd, "rb") as file:
+        # The image may have a pipe there, or a link to one of this process's own: neither is waited for or read.
+        with open(os.open(passwd, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return "/"
             lines = file.read(1 << 20).split(b"\n")
     except OSError:
         return "/"

@@ -16,6 +16,7 @@ from strongroom.cli.inspect import MAX_MANIFEST, manifest_of
 from strongroom.errors import NotFound
 from strongroom.model import identity as identity_model
 from strongroom.model import manifest as manifest_model
+from strongroom.model import run_files
 
 _AGE = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
 
@@ -79,7 +80,8 @@ def _open_result(file: Path, mine: identity_model.Identity, out: Path) -> None:
             mine.age.open_stream(source, content)
             content.flush()
             size = os.fstat(content.fileno()).st_size
-            if results.is_tar(content.fileno(), size, name=file.name):
+            # A log is whatever the program printed, a tar or half of one included.
+            if file.name != run_files.LOG and results.is_tar(content.fileno(), size, name=file.name):
                 with meter.meter(f"unpacking {file.name}") as progress:
                     entries = results.tree(content.fileno(), size, what=file.name)
                     extract.write(entries, stage, foreign_links=False, progress=progress)

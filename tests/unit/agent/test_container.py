@@ -201,6 +201,14 @@ def test_environment_home_and_path(room):
     assert "VIRTUAL_ENV" not in log
 
 
+@pytest.mark.parametrize("place", ["/pipe", "/proc/self/fd/1", "/proc/self/fd/4", "/dev/zero", "/etc"])
+def test_what_is_no_file_in_the_place_of_passwd_holds_nothing_up(room, place):
+    os.mkfifo(room.root / "pipe")
+    (room.root / "etc/passwd").unlink()
+    (room.root / "etc/passwd").symlink_to(place)
+    assert said(room.shell("echo home is $HOME", wall=5)) == "home is /\n"
+
+
 def test_program_is_found_on_the_images_path(room):
     assert said(room.run("hostname")) == "room\n"
 

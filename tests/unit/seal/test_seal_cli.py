@@ -256,6 +256,13 @@ def test_a_result_is_unpacked(alice, data, tmp_path):
     assert (tmp_path / "text" / "text").read_bytes() == b"not a tar"
 
 
+def test_a_log_is_what_the_program_printed_though_it_looks_like_a_tar(alice, tmp_path):
+    printed = bytes(257) + b"ustar, but no tar"
+    (tmp_path / "log.age").write_bytes(age.seal((recipient(alice),), printed))
+    assert run("open", tmp_path / "log.age", "-i", alice, "--out", tmp_path / "log").returncode == 0
+    assert (tmp_path / "log/log").read_bytes() == printed
+
+
 def test_a_result_that_is_damaged_or_hostile_or_not_ours_leaves_nothing(alice, tmp_path):
     (tmp_path / "f").write_bytes(noise(200_000))
     base = ["tar", "-C", tmp_path, "-P", "-cf", tmp_path / "r.tar"]
