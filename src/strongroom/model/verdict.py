@@ -76,7 +76,7 @@ class Explained(Words):
 class Check:
     """One check. `name` is stable (`contract.approvals`); so are `expected` and `got`, which are data.
 
-    Data are digests, numbers, times, names, lists and objects of those, and codes (`not-signed`); None is nothing.
+    Data are digests, numbers, times, names, lists and objects of those, and codes (`unsigned`); None is nothing.
     words: what a verifier of evidence found wrong, in its own words. They are for whoever asked, and never recorded:
     they may quote what a stranger wrote into the evidence.
     """

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509 as library_x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509 import ocsp as library_ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from strongroom.crypto import ocsp, x509
@@ -146,3 +147,60 @@ def test_an_answer_about_another_certificate_is_refused(responder):
 def test_junk_is_malformed(junk, why):
     with pytest.raises(Malformed, match=why):
         ocsp.parse(junk)
+
+
+MAY = (library_x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]),)
+SERVES = (library_x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),)
+ANYTHING = (library_x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]),)
+
+
+class Tree:
+    """A root, an authority under it with one certificate, and another authority that took the same name."""
+
+    def __init__(self):
+        self.keys = {name: maker.new_key() for name in ("root", "CA", "sibling", "chip", "responder")}
+        self.root = self.issue("root", by="root", ca=True)
+        self.issuer = self.issue("CA", by="root", ca=True)
+        self.leaf = self.issue("chip", by="CA")
+
+    def issue(self, subject, *, by, called=None, ca=False, extensions=()):
+        request = maker.Request(
+            subject=subject,
+            key=self.keys[subject],
+            begins=NOW - DAY,
+            ends=NOW + DAY,
+            ca=ca,
+            extensions=extensions,
+        )
+        return maker.issue(request, called or by, self.keys[by])
+
+    def good(self, responder, key):
+        """A good answer about the leaf, signed by `key`, with the certificate `responder`."""
+        library = library_x509.load_der_x509_certificate
+        made = library_ocsp.OCSPResponseBuilder().add_response(
+            cert=library(self.leaf), issuer=library(self.issuer), algorithm=hashes.SHA256(),
+            cert_status=library_ocsp.OCSPCertStatus.GOOD, this_update=NOW - DAY, next_update=NOW + DAY,
+            revocation_time=None, revocation_reason=None,
+        )  # fmt: skip
+        made = made.responder_id(library_ocsp.OCSPResponderEncoding.NAME, library(responder))
+        made = made.certificates([library(responder)])
+        der = made.sign(self.keys[key], hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+        issuers = (x509.parse(self.issuer), x509.parse(self.root))
+        roots = frozenset({issuers[-1].spki_digest})
+        ocsp.check_good(ocsp.parse(der), x509.parse(self.leaf), issuers, roots=roots, now=NOW)
+
+
+def test_only_the_issuer_and_whom_it_certified_for_that_may_answer():
+    tree = Tree()
+    tree.good(tree.issue("responder", by="CA", extensions=MAY), "responder")
+    for responder, key in (
+        (tree.issue("responder", by="CA"), "responder"),
+        (tree.issue("responder", by="CA", extensions=SERVES), "responder"),
+        (tree.issue("responder", by="CA", extensions=ANYTHING), "responder"),
+        (tree.issue("responder", by="root", extensions=MAY), "responder"),
+        (tree.issue("responder", by="sibling", called="CA", extensions=MAY), "responder"),
+        (tree.leaf, "chip"),
+    ):
+        with pytest.raises(Refused, match="its responder") as caught:
+            tree.good(responder, key)
+        assert caught.value.code == "bad-answer"
