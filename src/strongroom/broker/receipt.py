@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import sign
 from strongroom.encoding import fields
-from strongroom.errors import Conflict, Malformed, Refused
+from strongroom.errors import Conflict, Refused, Unavailable
 from strongroom.model import receipt as receipt_model
 from strongroom.model import record
 
@@ -35,7 +35,9 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
     patient = not failures.left(broker.clock())
     try:
         claimed = await broker.workers.run(partial(_verified, broker, body), patient=patient)
-    except (Malformed, Refused):
+    except Unavailable:
+        raise
+    except Exception:  # what nobody foresaw, too: it must not be cheaper than a plain no
         failures.take(broker.clock())
         raise
 

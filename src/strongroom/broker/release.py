@@ -40,7 +40,7 @@ from strongroom.broker.storage import KnownVersion, NonceUse, Run
 from strongroom.broker.workers import too_many_failures
 from strongroom.crypto import certificates, digest, hpke
 from strongroom.encoding import fields
-from strongroom.errors import Malformed, Refused, Unavailable
+from strongroom.errors import Malformed, Unavailable
 from strongroom.model import binding as binding_model
 from strongroom.model import messages, record
 from strongroom.model.verdict import Accepted, Denied
@@ -118,7 +118,9 @@ async def release(
         return early
     try:
         answer = await _attempt(broker, split, peer)
-    except (Malformed, Refused):
+    except Unavailable:
+        raise
+    except Exception:  # what nobody foresaw, too: it must not be cheaper than a plain no
         broker.failures.of(peer).take(broker.clock())
         raise
     if isinstance(answer, messages.DenialAnswer):

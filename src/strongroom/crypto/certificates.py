@@ -140,6 +140,7 @@ def read_request(der: bytes) -> Request:
         UnsupportedAlgorithm,
         InvalidSignature,
         x509.DuplicateExtension,
+        x509.InvalidVersion,
         x509.UnsupportedGeneralNameType,
     ):
         raise Malformed("certificate request: not PKCS#10 DER") from None

@@ -18,7 +18,9 @@ from strongroom.errors import Malformed
 FORMAT = "strongroom-party/1"
 MAX_BYTES = 64 * 1024
 BROKER_URL = re.compile(
-    r"https://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9a-f:]{2,39}\]):(?P<port>[0-9]{1,5})", re.ASCII
+    r"https://(?P<host>(?=[A-Za-z0-9.-]{1,253}:)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*|\[[0-9a-f:]{2,39}\])"
+    r":(?P<port>[0-9]{1,5})",
+    re.ASCII,
 )
 
 

@@ -9,12 +9,14 @@ import threading
 import time
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from strongroom.agent import channel as channel_module
 from strongroom.agent import http
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import channel as wire
-from strongroom.model.party import BrokerAddress
+from strongroom.model.party import BROKER_URL, BrokerAddress
 from tests.unit.agent.node_end import NodeEnd, TlsServer
 
 
@@ -30,6 +32,25 @@ def broker(tmp_path, handler, **options):
     finally:
         node.close()
         server.close()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.from_regex(BROKER_URL, fullmatch=True))
+@example("https://.x:1")
+@example("https://a..b:1")
+@example("https://" + "x" * 64 + ".c:1")
+def test_no_address_that_a_contract_may_hold_is_a_defect(url):
+    """A counterparty names its broker; the room that is to ask it ends with a reason, not with a traceback."""
+
+    class Nobody:
+        def open_stream(self, _party):
+            raise Unavailable("nobody there")
+
+    if BROKER_URL.fullmatch(url) is None:
+        return
+    address = BrokerAddress(url=url, pin="sha256:" + "0" * 64, ledger_key=bytes(32), authority="")
+    with pytest.raises(Unavailable, match="nobody there"):
+        http.Connection(Nobody(), "bob", address, timeout=1)
 
 
 def echo(path, body):

@@ -254,11 +254,14 @@ def test_requests_are_read_strictly(world):
     assert certificates.read_request(good).names == brokers.NAMES
     forged = bytearray(good)
     forged[-1] ^= 1
+    version = good.index(b"\x02\x01\x00") + 2
+    later = good[:version] + b"\x02" + good[version + 1 :]
     for bad, why in (
         (b"", "not PKCS#10 DER"),
         (b"junk", "not PKCS#10 DER"),
         (good[:-1], "not PKCS#10 DER"),
         (good + b"\0", "not PKCS#10 DER"),
+        (later, "not PKCS#10 DER"),
         (bytes(forged), "not signed by its own key"),
     ):
         with pytest.raises(Malformed, match=why):

@@ -349,6 +349,23 @@ def test_while_many_wait_an_address_that_failed_is_refused_by_its_first_line(tmp
         assert isinstance(asyncio.run(release(world.broker, body, peer="good")), messages.ReleaseAnswer)
 
 
+@pytest.mark.parametrize("fault", [RuntimeError, Malformed("no")])
+def test_what_fails_in_a_way_that_nobody_foresaw_is_counted_too(tmp_path, monkeypatch, fault):
+    """A request that is a defect would else be judged at once for ever, where a plain no has to wait."""
+
+    def failing(*_args, **_more):
+        raise fault
+
+    with brokers.world(tmp_path, budgets=Budgets(failures=1)) as world:
+        agreement = world.agreement()
+        body = world.room(agreement).request(world.challenge(agreement).nonce)
+        monkeypatch.setattr(messages, "parse_release_request", failing)
+        assert world.broker.failures.of("bad").left(world.clock())
+        with pytest.raises((RuntimeError, Malformed)):
+            asyncio.run(release(world.broker, body, peer="bad"))
+        assert not world.broker.failures.of("bad").left(world.clock())
+
+
 KEY = bytes(range(32))
 END = contracts.NOW + timedelta(seconds=120)
 

@@ -168,3 +168,12 @@ def test_fields_refuse_what_nobody_asked_for():
 def test_rule_45_names_are_plain(name, why):
     with pytest.raises(Malformed, match=why):
         fields.Fields({"a": name}, "x").name("a")
+
+
+def test_what_is_said_of_a_bad_document_does_not_grow_with_it():
+    """A broker answers with these words: 100 KB sent were 330 KB to send back."""
+    key = "\U000e0001" * 20_000
+    with pytest.raises(Malformed) as caught:
+        canonical.loads(f'{{"{key}": 1, "{key}": 2}}'.encode(), what="text", max_bytes=1 << 20)
+    assert caught.value.code == "duplicate-key"
+    assert len(caught.value.message) < 500
