@@ -120,18 +120,23 @@ def verify(note: str, ledger_key: sign.VerifyingKey) -> Checkpoint:
 
 
 def cosign(note: str, name: str, key: sign.SigningKey, *, timestamp: int) -> str:
-    """The note with a witness's cosignature added (replacing an older one of that witness)."""
+    """The note with a witness's cosignature added (replacing an older one of that witness).
+
+    Raises `Malformed` for a note that has no room for one: what a witness could not read again it must not remember.
+    """
     checkpoint = parse(note)
     message = _cosigned(checkpoint, timestamp)
     key_id = _key_id(name, _COSIGNATURE_V1, key.public)
     added = NoteSignature(name=name, key_id=key_id, body=timestamp.to_bytes(8, "big") + key.sign(message))
     kept = tuple(one for one in checkpoint.signatures if (one.name, one.key_id) != (name, key_id))
-    return Checkpoint(
+    cosigned = Checkpoint(
         origin=checkpoint.origin,
         size=checkpoint.size,
         root=checkpoint.root,
         signatures=(*kept, added),
     ).note()
+    parse(cosigned)
+    return cosigned
 
 
 def verify_cosignature(checkpoint: Checkpoint, name: str, key: sign.VerifyingKey) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from strongroom.crypto import sign
-from strongroom.errors import Refused
+from strongroom.errors import Malformed, Refused
 from strongroom.ledger import checkpoint, merkle, witness
 from tests.unit.ledger.test_ledger_core import grown
 
@@ -79,3 +81,25 @@ def test_recompute_matches_the_tree():
     for size in (0, 1, 2, 3, 7, 8, 100):
         memory = grown(size)
         assert witness.recompute(memory.data) == (size, merkle.root(memory, size))
+
+
+@pytest.mark.parametrize("length", [5, 900])
+def test_what_a_witness_remembers_can_be_read_again(key, length):
+    """A broker fills its note with signatures of nobody: once cosigned, the witness could not read it any more."""
+    ledger, own = Shown(key, grown(5)), sign.generate()
+    parsed = checkpoint.parse(ledger.note())
+    remembered = 0
+    for count in range(checkpoint.MAX_SIGNATURES + 1):
+        junk = tuple(
+            checkpoint.NoteSignature(name=f"nobody-{at}", key_id=bytes(4), body=bytes(length))
+            for at in range(count)
+        )
+        note = replace(parsed, signatures=(*parsed.signatures, *junk)).note()
+        try:
+            witness.observe(None, note, key.public, ledger)
+            cosigned = checkpoint.cosign(note, "alice", own, timestamp=1)
+        except Malformed:
+            continue
+        assert witness.observe(cosigned, ledger.note(), key.public, ledger).size == 5
+        remembered += 1
+    assert 0 < remembered < checkpoint.MAX_SIGNATURES
