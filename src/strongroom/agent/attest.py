@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.agent import http
-from strongroom.crypto import csr, hpke, sign
+from strongroom.crypto import csr, digest, hpke, sign
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
 from strongroom.ledger import proof as ledger_proof
@@ -155,7 +155,12 @@ def attest(
             hint="each encrypted disk of the contract needs its key at its owner's broker (`strongroom broker add-key`)",
         )
     entry = proven(answer.ledger, contract, party, record.Kind.RELEASE, run=keys.public.run_id)  # 6
-    if entry.body.get("binding") != fields.format_data(binding.digest()):
+    about = {
+        "binding": fields.format_data(binding.digest()),
+        "evidence": digest.sha256(evidence.encode()),
+        "endorsements": digest.sha256(answer.endorsements.encode()),
+    }
+    if any(entry.body.get(name) != value for name, value in about.items()):
         raise _wrong_proof(party)
     return Released(
         party=party,

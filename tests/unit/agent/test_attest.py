@@ -17,6 +17,7 @@ from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model.channel import parse_start
+from strongroom.model.endorsements import Endorsements
 from strongroom.model.receipt import Outcome, OutputRecord
 from strongroom_testing import brokers
 from tests.unit.agent.broker_side import settle, side
@@ -78,7 +79,12 @@ def changed(proof):
 
 @pytest.mark.parametrize(
     ("lie", "code"),
-    [("elsewhere", "ledger-proof"), ("changed", "ledger-proof"), ("another", "wrong-proof")],
+    [
+        ("elsewhere", "ledger-proof"),
+        ("changed", "ledger-proof"),
+        ("another", "wrong-proof"),
+        ("endorsements", "wrong-proof"),
+    ],
 )
 def test_keys_of_a_release_that_is_not_in_the_brokers_ledger_do_not_count(tmp_path, lie, code):
     """A broker's operator would release, and have no record of it: the room asks for the record."""
@@ -89,6 +95,8 @@ def test_keys_of_a_release_that_is_not_in_the_brokers_ledger_do_not_count(tmp_pa
             proofs.append(answer.ledger)
             told = {"elsewhere": elsewhere, "changed": changed}.get(lie, lambda _proof: proofs[0])
             answer = replace(answer, ledger=told(answer.ledger))
+            if lie == "endorsements":  # others than it judged with: nobody could judge again
+                answer = replace(answer, endorsements=Endorsements(parts={"vek": b"other"}))
         return status, answer.encode()
 
     with side(tmp_path, twist) as room:
