@@ -166,3 +166,11 @@ def test_json_stays_the_same_and_harmless():
     assert json.loads(shown) == json.loads(document)
     assert "\u00e4" in shown
     assert not {one for one in shown if unicodedata.category(one) in UNSAFE}
+
+
+def test_a_message_that_quotes_a_stranger_is_short(show, tmp_path):
+    """A key of a million letters that comes twice was printed whole."""
+    key = json.dumps("k" * 1_000_000)
+    (tmp_path / "twice").write_text(f"{{{key}:1,{key}:2}}")
+    for words in (("proof", "verify"), ("contract", "show"), ("evidence", "show")):
+        assert len(show(*words, tmp_path / "twice")) < 10_000

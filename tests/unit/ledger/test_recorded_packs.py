@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
+import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,3 +197,14 @@ def test_a_verdict_of_another_version_is_told_as_that(folder, version):
     assert not check.ok
     assert "version" in check.got
     assert "later one" in check.hint
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("one", "two")])
+@pytest.mark.parametrize("maker", ["hardware_packs", "packs", "evidence_folder", "result_files"])
+def test_what_writes_a_folder_takes_no_option_for_one(maker, words, monkeypatch, tmp_path):
+    """Recorded packs once stood in a folder called --help."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [maker, *words])
+    with pytest.raises(SystemExit, match="the folder to write"):
+        runpy.run_path(str(Path(hardware_packs.__file__).with_name(f"{maker}.py")), run_name="__main__")
+    assert not list(tmp_path.iterdir())
