@@ -44,14 +44,18 @@ class Budgets:
 
 
 def peer(client: tuple[str, int] | None) -> str:
-    """By what budgets know a client: its address, or of IPv6 the network of 64 bits that one host may have whole."""
+    """By what budgets know a client: its address, or of IPv6 the network of 64 bits that one host may have whole.
+
+    A socket for both has IPv4's addresses within one such network (RFC 4291, section 2.5.5.2): each counts for itself.
+    """
     host = "" if client is None else client[0]
     if ":" not in host:
         return host
     try:
-        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
+        address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
+    return str(address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False))
 
 
 class Shares:

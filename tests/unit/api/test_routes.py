@@ -196,6 +196,8 @@ def test_rule_59_a_first_line_that_is_no_good_is_answered_before_more_is_read(wo
         ("2001:db8::1", "2001:db8::/64"),
         ("2001:db8:0:0:ffff::2", "2001:db8::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::ffff:c000:202", "192.0.2.2"),
         (":", ":"),
     ],
 )
