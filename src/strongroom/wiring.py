@@ -40,6 +40,7 @@ SETTINGS = "broker.json"
 DATABASE = "broker.db"
 LOCK = "serve.lock"
 ENDORSEMENTS = "endorsements"
+MOST_FILES = 65_536
 _PR_SET_DUMPABLE = 4
 
 
@@ -249,6 +250,13 @@ def shield_process() -> None:
     """Close core dumps and, to other users' debuggers, this process's memory (rule 51)."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def allow_many_connections() -> None:
+    """As many open files as the system grants, up to `MOST_FILES`: silent connections must not use them all up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def log_plainly() -> None:

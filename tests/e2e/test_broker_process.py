@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -612,3 +613,18 @@ def test_rule_59_one_address_takes_no_more_than_its_share_of_the_connections(pre
         other = opened.enter_context(contextlib.closing(connect("127.0.0.2")))
         other.sendall(b"GET /v1/health HTTP/1.1\r\nHost: broker\r\n\r\n")
         assert other.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_rule_59_a_thousand_connections_that_say_nothing_use_up_no_files(prepared):
+    """Most systems give a process 1,024 open files, until it asks for more."""
+    host, port = prepared.settings.host, prepared.settings.port
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as opened:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        opened.enter_context(broker_process.served(prepared))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+        for _ in range(1100):
+            opened.enter_context(socket.create_connection((host, port), 30))
+        with prepared.client() as client:
+            assert client.json("GET", "/v1/health") == (200, {"ready": True})

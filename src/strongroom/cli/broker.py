@@ -262,6 +262,7 @@ def _serve_on(opened: wiring.Opened, listening: socket.socket, ready: Callable[[
     limits = budgets.Budgets()
     context = server.tls_context(opened.settings.certificate, opened.secrets.tls)
     wiring.shield_process()
+    wiring.allow_many_connections()
     wiring.log_plainly()
     canonical.write_with(wiring.fast_encoder)
     warm = wiring.Warm(opened)
