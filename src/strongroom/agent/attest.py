@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 20.0
 ANSWER_SECONDS = 60.0
+RECEIPT_SECONDS = (
+    CONNECT_SECONDS + ANSWER_SECONDS
+)  # a broker's part in one try to post a receipt, at the longest
 _MAX_ERROR = 1024 * 1024
 _HTTP_OK = 200
 
@@ -200,13 +203,23 @@ def post_receipt(channel: Channel, contract: Contract, party: str, envelope: byt
     if address is None:
         raise Malformed(f"contract: {party} has no broker")
     connection = http.Connection(channel, party, address, timeout=CONNECT_SECONDS)
-    data = _post(connection, party, "/v1/receipts", envelope, max_answer=messages.MAX_ANSWER)
+    # Outputs may have filled the room by now: an answer is bounded, and so is an error's.
+    proof = messages.MAX_PROOF
+    data = _post(connection, party, "/v1/receipts", envelope, max_answer=proof, max_error=proof)
     connection.close()
     return messages.parse_ledger_proof(data)
 
 
-def _post(connection: http.Connection, party: str, path: str, body: bytes, *, max_answer: int) -> bytes:
-    answer = connection.post(path, body, max_answer=max(max_answer, _MAX_ERROR), timeout=ANSWER_SECONDS)
+def _post(
+    connection: http.Connection,
+    party: str,
+    path: str,
+    body: bytes,
+    *,
+    max_answer: int,
+    max_error: int = _MAX_ERROR,
+) -> bytes:
+    answer = connection.post(path, body, max_answer=max(max_answer, max_error), timeout=ANSWER_SECONDS)
     if answer.status == _HTTP_OK:
         return answer.body
     raise read_error(answer.status, answer.body, party)

@@ -19,7 +19,6 @@ CGROUPS = "/sys/fs/cgroup"
 SECURITY = "/sys/kernel/security"
 ROOM = "/run/room"
 AGENT_RESERVE = 48 << 20
-_SEALING_RESERVE = 16 << 20
 _LEAST_PROGRAM_MEMORY = 64 << 20
 _MOST_PROCESSES = 4096
 _RNDADDENTROPY = 0x40085203
@@ -115,7 +114,7 @@ def _memory(name: bytes) -> int:
 
 def sealing_memory() -> int:
     """Bytes that sealed outputs may take now, once no program runs any more."""
-    return available_memory() - _SEALING_RESERVE
+    return available_memory() - AGENT_RESERVE
 
 
 def program_memory(available: int, agreed: int) -> int:

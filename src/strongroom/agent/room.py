@@ -169,7 +169,8 @@ def _conclude(
         sealed.close()
         sealed = closing.Sealed(ended=_corrupted("read-failed", ended.started))
     try:
-        guest.watch(CLOSING_SECONDS + wait)
+        # Brokers are asked one after the other: none that dawdles takes the time of those behind it.
+        guest.watch(CLOSING_SECONDS + wait + len(parties) * attest.RECEIPT_SECONDS)
         receipt = closing.make_receipt(terms, sealed.ended, sealed.records, released[0])
         envelope = closing.sign_receipt(receipt, keys)  # 10
         phase(channel, "outputs-sealed")

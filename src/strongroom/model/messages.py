@@ -34,6 +34,7 @@ MAX_HEAD = 256
 MAX_AGREEMENT = 192 * 1024  # the largest contract in base64, with the signatures of all its parties
 MAX_REQUEST = 512 * 1024
 MAX_ANSWER = 4 * 1024 * 1024
+MAX_PROOF = 256 * 1024  # an entry in base64, its path, a checkpoint with witnesses
 MAX_ENDORSED = (
     2 * 1024 * 1024
 )  # bytes of endorsements: they go out again with the answer, which must have room
@@ -244,7 +245,7 @@ def read_ledger_proof(source: fields.Fields) -> LedgerProof:
 
 def parse_ledger_proof(data: bytes) -> LedgerProof:
     """Parse a ledger proof. Raises `Malformed`."""
-    return read_ledger_proof(_top(data, "ledger proof", MAX_ANSWER))
+    return read_ledger_proof(_top(data, "ledger proof", MAX_PROOF))
 
 
 def recorded_verdict(proof: LedgerProof) -> dict[str, Any]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BOOT_SECONDS = 180.0  # emulation on a loaded machine; the usual start takes five
 AFTERWARDS_SECONDS = 300.0  # attesting, sealing the outputs, the receipts
+BROKER_SECONDS = 80.0  # more for each broker that dawdles (the agent's RECEIPT_SECONDS)
 SERIAL_BASE = "base"
 
 
@@ -128,7 +129,8 @@ class Room:
             stack.callback(wire.close)
             limits = order.agreement.contract.limits
             wait = order.agreement.contract.receipts.wait_seconds
-            silence = limits.wall_seconds + wait + AFTERWARDS_SECONDS
+            dawdling = BROKER_SECONDS * len(order.agreement.contract.key_owners())
+            silence = limits.wall_seconds + wait + AFTERWARDS_SECONDS + dawdling
             wire.serve(relay.Patience(hello=BOOT_SECONDS, silence=silence, total=BOOT_SECONDS + silence))
         return self._result(files.received)
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from strongroom.agent import attest, closing, guest, outputs, program, room
-from strongroom.errors import Refused, Unavailable
+from strongroom.agent import attest, closing, guest, http, outputs, program, room
+from strongroom.errors import Refused, StrongroomError, Unavailable
 from strongroom.model import contract as contract_model
 from strongroom.node import relay
 from tests import samples
@@ -112,3 +112,30 @@ def test_act_10_the_node_has_room_for_every_try_of_the_longest_wait_at_the_most_
     assert caught.value.code == "receipt-not-recorded"
     assert len(tried) > 80_000
     assert len(tried) + 10 * len(parties) < relay.MAX_OPENED
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_act_10_no_brokers_answer_takes_the_memory_that_sealed_outputs_leave(monkeypatch, status):
+    class Connection:
+        def __init__(self, *_, **_options):
+            pass
+
+        def post(self, _path, _body, *, max_answer, timeout):
+            body = b'{"entry":[' + b"[]," * (max_answer // 3 - 10) + b"[]]}"
+            return http.Answer(status=status, body=body)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(http, "Connection", Connection)
+    contract = SimpleNamespace(party=lambda _name: SimpleNamespace(broker=samples.broker()))
+    tracemalloc.start()
+    try:
+        with pytest.raises(StrongroomError, match=r"ledger proof|no explanation"):
+            attest.post_receipt(None, contract, "alice", b"")
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held < guest.AGENT_RESERVE // 4
+    monkeypatch.setattr(guest, "available_memory", lambda: MEMORY)
+    assert MEMORY - guest.sealing_memory() > guest.AGENT_RESERVE // 2

@@ -15,7 +15,7 @@ from itertools import count
 
 import pytest
 
-from strongroom.agent import closing, disks, guest, outputs, program, room
+from strongroom.agent import attest, closing, disks, guest, outputs, program, room
 from strongroom.crypto import age, sign
 from strongroom.encoding import fields
 from strongroom.errors import Malformed, Refused, StrongroomError, Unavailable
@@ -25,6 +25,7 @@ from strongroom.model import receipt as receipt_model
 from strongroom.model.channel import Start
 from strongroom.model.receipt import Outcome
 from strongroom.node import relay
+from strongroom.node import room as node_room
 from strongroom_testing import packs
 from tests.unit.agent import broker_side
 from tests.unit.agent.node_end import NodeEnd
@@ -312,6 +313,22 @@ def test_act_10_brokers_that_talk_much_are_named_to_the_operator_all_the_same(ho
     shown = relay._failure(fields.Fields(message, "room's message"), "")
     assert shown.code == "receipt-not-recorded"
     assert "missing: alice, bob." in shown.message
+
+
+def test_act_10_brokers_that_dawdle_take_no_time_of_those_that_come_after_them(house, monkeypatch):
+    given = []
+
+    def post(*_):
+        raise Unavailable("nothing came in time", code="timed-out")
+
+    monkeypatch.setattr(guest, "watch", given.append)
+    monkeypatch.setattr(room, "_run", ends())
+    monkeypatch.setattr(attest, "post_receipt", post)
+    with pytest.raises(Unavailable, match="its receipt is not recorded"):
+        house.live()
+    dawdling = 2 * (attest.CONNECT_SECONDS + attest.ANSWER_SECONDS)
+    assert given[-1] >= room.CLOSING_SECONDS + dawdling
+    assert node_room.BROKER_SECONDS >= attest.CONNECT_SECONDS + attest.ANSWER_SECONDS
 
 
 @pytest.mark.parametrize("year", [1, 1969, 9000, 9999])
