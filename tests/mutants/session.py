@@ -7,6 +7,7 @@ mutant is left to a process of its own (`alone`), which imports the mutated sour
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.machinery
 import json
@@ -40,6 +41,7 @@ OPTIONS = [
 LONGEST_TEST = 3.0  # seconds: a test that takes longer is left out
 LONGEST_LIST = 15.0  # seconds of tests for one mutant: the nearest are tried first
 MOST_FILES = 6  # of tests for a mutant of what runs at import: collecting them takes the time
+KILLER = 200  # the descriptor on which a fork says which test failed: pytest captures the others
 MEMORY = 6 << 30  # bytes of address space: a mutant may have lost a bound
 
 
@@ -63,8 +65,8 @@ def order(mutant: Mutant, reach: dict) -> list[str]:
 
     def nearness(index: int) -> tuple:
         test, seconds = reach["tests"][index]
-        near = f"tests/unit/{package}/" not in test
-        return (index not in few, near, name.split("_")[0] not in test, seconds)
+        far = f"tests/unit/{package}/" not in test
+        return (index not in few, far, round(seconds, 1), name.split("_")[0] not in test, seconds)
 
     out, spent = [], 0.0
     for index in sorted(tests | few, key=nearness):
@@ -88,6 +90,7 @@ def _functions(code: CodeType, inside: bool = False) -> list[CodeType]:
 def replace_code(mutant: Mutant, source: bytes) -> bool:
     """Put the mutated function in place of the original everywhere. False when this cannot be done."""
     path = str(judging.path(mutant.module))
+    gc.unfreeze()  # what is frozen is not listed
     whole = compile(mutant.apply(source), path, "exec", dont_inherit=True)
     new = [code for code in _functions(whole) if code.co_qualname == mutant.scope]
     living = [
@@ -104,8 +107,22 @@ def replace_code(mutant: Mutant, source: bytes) -> bool:
     return True
 
 
+def forget() -> None:
+    """Empty what the product's functions keep: else a test asks what another has answered, and reaches nothing."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("strongroom."):
+            for one in vars(module).values():
+                if isinstance(one, functools._lru_cache_wrapper):
+                    one.cache_clear()
+                elif type(one).__name__ == "Kept":
+                    one.clear()
+
+
 def in_fork(work, limit: float, log: Path) -> int | None:
-    """`work()`'s exit status, run in a fork within `limit` seconds; None when it took longer."""
+    """`work()`'s exit status, run in a fork within `limit` seconds of processor time; None when it took longer.
+
+    Four times as long by the clock: a busy machine makes no mutant look caught, and one that waits for ever ends.
+    """
     child = os.fork()
     if child == 0:
         status = 99
@@ -114,21 +131,24 @@ def in_fork(work, limit: float, log: Path) -> int | None:
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(out, 1)
             os.dup2(out, 2)
+            os.dup2(out, KILLER)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
             status = work()
         except BaseException as broken:  # noqa: BLE001  whatever it is, the mutant was noticed
-            os.write(2, f"KILLER {type(broken).__name__}: {broken}\n".encode())
+            os.write(KILLER, f"KILLER {type(broken).__name__}: {broken}\n".encode())
             status = 1
         finally:
             os._exit(status)
-    deadline = time.monotonic() + limit
+    deadline = time.monotonic() + 4 * limit
     try:
         while time.monotonic() < deadline:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 child = 0
-                return os.waitstatus_to_exitcode(status)
+                code = os.waitstatus_to_exitcode(status)
+                return None if code in {-signal.SIGXCPU, -signal.SIGKILL} else code
             time.sleep(0.005)
         return None
     finally:
@@ -153,10 +173,23 @@ class Failures:
     def pytest_runtest_logreport(self, report) -> None:
         if report.failed and not self.failed:
             self.failed = report.nodeid
-            os.write(1, f"KILLER {report.nodeid}\n".encode())
+            os.write(KILLER, f"KILLER {report.nodeid}\n".encode())
 
 
-class Warm:
+class Steady:
+    """Part of the plugins: the same examples each time, and the first that fails is enough."""
+
+    def pytest_configure(self) -> None:
+        import hypothesis
+
+        steps = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+        hypothesis.settings.register_profile(
+            "mutants", derandomize=True, database=None, deadline=None, phases=steps
+        )
+        hypothesis.settings.load_profile("mutants")
+
+
+class Warm(Steady):
     """A pytest plugin: in place of running the collected tests it tries each mutant."""
 
     def __init__(self, mutants: list[Mutant], reach: dict, report) -> None:
@@ -179,6 +212,7 @@ class Warm:
         def work() -> int:
             if not replace_code(mutant, source):
                 return 98
+            forget()
             failures = Failures()
             session.config.pluginmanager.register(failures)
             for index, item in enumerate(chosen):
@@ -188,10 +222,10 @@ class Warm:
                     return 1
             return 0
 
-        self.report(mutant, work, len(chosen), 20 + 6 * expected)
+        self.report(mutant, work, len(chosen), 10 + 3 * expected)
 
 
-class Reach:
+class Reach(Steady):
     """A pytest plugin: runs the tests once, unchanged, and notes what each reaches and how long it takes."""
 
     def __init__(self, recorder: probes.Recorder, to: Path) -> None:
@@ -202,6 +236,7 @@ class Reach:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item):
+        forget()
         self.recorder.hits.clear()
         self.recorder.on = True
         started = time.monotonic()
@@ -257,7 +292,7 @@ class MutatedFinder:
         return spec
 
 
-class Only:
+class Only(Steady):
     """A pytest plugin: of what was collected, these tests, in this order."""
 
     def __init__(self, tests: list[str]) -> None:
@@ -280,4 +315,4 @@ def alone(mutant: Mutant, reach: dict, report) -> None:
         sys.meta_path.insert(0, MutatedFinder(mutant))
         return int(pytest.main([*OPTIONS, "-x", *files], plugins=[Only(tests), Failures()]))
 
-    report(mutant, work, len(tests), 60 + 6 * sum(dict(reach["tests"])[test] for test in tests))
+    report(mutant, work, len(tests), 30 + 3 * sum(dict(reach["tests"])[test] for test in tests))

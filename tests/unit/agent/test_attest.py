@@ -109,9 +109,15 @@ def test_keys_of_a_release_that_is_not_in_the_brokers_ledger_do_not_count(tmp_pa
 
 
 def test_nonsense_from_the_broker_is_no_crash(tmp_path):
-    with side(tmp_path, lambda path, status, answer: (500, b"<html>")) as room, pytest.raises(Unavailable):
+    with (
+        side(tmp_path, lambda path, status, answer: (500, b"<html>")) as room,
+        pytest.raises(Unavailable, match="status 500 and no explanation"),
+    ):
         room.attest()
-    with side(tmp_path, lambda path, status, answer: (200, b"[]")) as room, pytest.raises(Malformed):
+    with (
+        side(tmp_path, lambda path, status, answer: (200, b"[]")) as room,
+        pytest.raises(Malformed, match="challenge: expected an object"),
+    ):
         room.attest()
 
 

@@ -86,7 +86,7 @@ def test_another_key_is_refused_before_a_byte_is_sent(tmp_path):
 def test_older_tls_is_refused(tmp_path):
     with (
         broker(tmp_path, echo, maximum=ssl.TLSVersion.TLSv1_2) as (node, address, _),
-        pytest.raises(Unavailable),
+        pytest.raises(Unavailable, match="TLSV1_ALERT_PROTOCOL_VERSION"),
     ):
         http.Connection(node.channel, "alice", address, timeout=10)
 

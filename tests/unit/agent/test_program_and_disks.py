@@ -90,7 +90,7 @@ def test_header_follows_the_kernels_structure():
     assert words == [4, 0, 0, 1024, 312, 1, 0, 1 << 15]
     assert buffer[48:62] == b"data-0-verity\x00"
     for name in ("", "x" * 128):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="bad device name"):
             devicemapper.encode_header(buffer, name, 0, 0)
 
 
@@ -219,7 +219,7 @@ def test_disks_are_found_by_serial(tmp_path):
         if serial:
             (tmp_path / name / "serial").write_text(serial)
     assert disks.find("data-0", str(tmp_path)) == "vdc"
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no disk has the serial 'data-1'"):
         disks.find("data-1", str(tmp_path))
 
 

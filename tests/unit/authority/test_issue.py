@@ -52,6 +52,8 @@ def test_the_profile(world):
     }
     usage = leaf.extensions.get_extension_for_class(x509.KeyUsage)
     assert usage.critical
+    critical = {one.oid for one in leaf.extensions if one.critical}
+    assert critical == {x509.BasicConstraints.oid, x509.KeyUsage.oid}
     assert usage.value.digital_signature
     assert not usage.value.key_cert_sign
     purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value

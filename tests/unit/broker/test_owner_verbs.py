@@ -273,7 +273,7 @@ def test_one_server_a_folder_unless_all_are_replicas(tmp_path):
     with (
         wiring.serving(tmp_path, replica=True),
         wiring.serving(tmp_path, replica=True),
-        pytest.raises(Conflict),
+        pytest.raises(Conflict, match="another broker serves this folder"),
         wiring.serving(tmp_path, replica=False),
     ):
         pass

@@ -116,5 +116,5 @@ def test_a_device_within_a_device_is_malformed(scene):
     value = json.loads((scene / "whole.json").read_text())
     value["devices"][0]["devices"] = value["devices"][1:]
     (scene / "nested.json").write_text(json.dumps(value, separators=(",", ":"), sort_keys=True))
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=r"devices\[0\]: unknown key 'devices'"):
         verify(scene, "nested.json")

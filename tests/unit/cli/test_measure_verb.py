@@ -58,15 +58,19 @@ def test_two_references_of_one_tee_are_alternatives(base):
 
 
 @pytest.mark.parametrize(
-    ("text", "machines"),
+    ("text", "machines", "why"),
     [
-        ('{"tee": "tpm", "references": [{"pcr0": "00"}]}', []),  # no vendor's root vouches for it
-        ('{"tee": "snp", "references": [{"measurement": "00"}]}', [("tdx", "01")]),
+        ('{"tee": "tpm", "references": [{"pcr0": "00"}]}', [], "no vendor's root is pinned for tpm"),
+        (
+            '{"tee": "snp", "references": [{"measurement": "00"}]}',
+            [("tdx", "01")],
+            "there is no --reference for 'tdx'",
+        ),
     ],
 )
-def test_references_that_no_platform_fits_are_refused(base, text, machines):
+def test_references_that_no_platform_fits_are_refused(base, text, machines, why):
     (base / "r.json").write_text(text)
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match=why):
         contract_verb._hardware([base / "r.json"], machines, any_machine=False)
 
 

@@ -82,9 +82,9 @@ def test_only_plain_files_are_replaced(tmp_path):
     link.symlink_to(tmp_path / "elsewhere")
     folder.mkdir()
     for target in (device, link, folder):
-        with pytest.raises(Misuse):
+        with pytest.raises(Misuse, match="is no plain file"):
             files.write(target, b"new", replace=True)
-        with pytest.raises(Misuse):
+        with pytest.raises(Misuse, match="exists already"):
             files.write(target, b"new")
     assert stat.S_ISFIFO(device.lstat().st_mode)
     assert link.is_symlink()

@@ -127,7 +127,7 @@ def test_an_index_is_chosen_from_by_platform_and_told_apart(tmp_path: Path) -> N
     with pytest.raises(Refused, match="linux/arm64"), loaded(layout.path, tmp_path, digest=arm["digest"]):
         pass
     with (
-        pytest.raises(NotFound),
+        pytest.raises(NotFound, match="no image for linux/s390x"),
         loaded(layout.path, tmp_path, platform=oci.Platform(os="linux", architecture="s390x")),
     ):
         pass

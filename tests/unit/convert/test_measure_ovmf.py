@@ -92,22 +92,23 @@ def spoiled(offset_from_end: int, put: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "image",
+    ("image", "why"),
     [
-        b"",
-        bytes(4096),
-        bytes(4095),
-        spoiled(50, b"\xff\xff"),  # a table larger than the image
-        spoiled(50, b"\x11\x00"),  # a table smaller than its own footer
-        spoiled(50 + 18, b"\x00\x00"),  # an entry of no length
-        spoiled(50 + 18, b"\xff\x0f"),  # an entry beyond the table
-        spoiled(2048, b"XSEV"),
-        spoiled(2048 + -8, struct.pack("<I", 2)),  # another version
-        spoiled(2048 + -12, struct.pack("<I", 65)),  # more sections than its length says
+        (b"", "not whole pages"),
+        (bytes(4096), "no table of GUIDs at its end"),
+        (bytes(4095), "not whole pages"),
+        (spoiled(50, b"\xff\xff")[-4096:], "a table larger than the image"),
+        (spoiled(50, b"\xff\xff"), "bad length, or there twice"),  # a table that begins in the code
+        (spoiled(50, b"\x11\x00"), "a table larger than the image"),  # smaller than its own footer
+        (spoiled(50 + 18, b"\x00\x00"), "bad length, or there twice"),
+        (spoiled(50 + 18, b"\xff\x0f"), "bad length, or there twice"),  # beyond the table
+        (spoiled(2048, b"XSEV"), "ASEV: not a block of version 1"),
+        (spoiled(2048 + -8, struct.pack("<I", 2)), "ASEV: not a block of version 1"),
+        (spoiled(2048 + -12, struct.pack("<I", 65)), "65 sections in 100 bytes"),
     ],
 )
-def test_tables_that_lead_astray_are_malformed(image):
-    with pytest.raises(Malformed):
+def test_tables_that_lead_astray_are_malformed(image, why):
+    with pytest.raises(Malformed, match=why):
         ovmf.parse(image)
 
 

@@ -134,8 +134,11 @@ def test_a_kernel_that_does_not_measure_its_command_line_gets_no_reference(parts
     old = replace(parts, kernel=efi.stub())
     found = predict.predict("tdx", old, predict.Shape(firmware=TDVF, memory=GIB, acpi=ACPI))
     assert values(found)["rtmr2"] is None
-    for without in ((), ("rtmr2",)):
-        with pytest.raises(Misuse):
+    for without, why in (
+        ((), "does not know RTMRs"),
+        (("rtmr2",), "a contract without it would accept anything"),
+    ):
+        with pytest.raises(Misuse, match=why):
             found.references(without=without)
 
 
@@ -177,12 +180,12 @@ def test_what_measures_the_program_cannot_be_left_out(parts):
             with pytest.raises(Misuse) as refused:
                 found.references(without=[name])
             assert refused.value.code == "not-spare", (profile, name)
-        with pytest.raises(Misuse):
+        with pytest.raises(Misuse, match="has no register 'rtmr4'"):
             found.references(without=["rtmr4"])
 
 
 def test_tdx_is_predicted_for_qemu_alone(parts):
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="predicted for QEMU alone"):
         predict.predict("tdx", parts, predict.Shape(firmware=TDVF, vmm=snp.Vmm.GCE))
 
 
@@ -243,5 +246,5 @@ def pe_kernel():
 
 
 def test_an_unknown_profile_is_refused():
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="no profile is called 'sev'"):
         predict.predict("sev", predict.Parts(), predict.Shape())

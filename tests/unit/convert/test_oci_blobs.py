@@ -127,7 +127,10 @@ def test_without_the_zstd_program_it_says_so(tmp_path: Path, monkeypatch: pytest
 def test_a_blob_that_shrinks_is_malformed(tmp_path: Path) -> None:
     file = tmp_path / "blob"
     file.write_bytes(b"x" * 10)
-    with blobs.Blob(os.open(file, os.O_RDONLY), 0, 20, "layer") as blob, pytest.raises(Malformed):
+    with (
+        blobs.Blob(os.open(file, os.O_RDONLY), 0, 20, "layer") as blob,
+        pytest.raises(Malformed, match="ends at byte 10 of 20"),
+    ):
         blobs.document(blob, digest=None, size=None, max_bytes=100)
 
 

@@ -191,7 +191,7 @@ def test_what_convert_refuses_is_a_finding(tmp_path):
 
 
 def test_an_unknown_platform_is_misuse(tmp_path):
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="platform 'sgx'"):
         look(tmp_path, image(), platforms=("sgx",))
 
 

@@ -344,6 +344,15 @@ def answer(*, identity=None, certificates_=(), critical=False) -> bytes:
     return builder.sign(CA, hashes.SHA384()).public_bytes(DER)
 
 
+def test_a_responder_is_vouched_for_by_the_issuer():
+    """A certificate that came along with an answer, and that somebody else issued, names itself in the refusal."""
+    key = maker.new_key()
+    other = x509.parse(maker.issue(maker.Request(subject="CA", key=key, ca=True, **DATES), "CA", key))
+    with pytest.raises(Refused, match="OCSP answer: its responder: ") as refused:
+        judge(answer(certificates_=[library.load_der_x509_certificate(other.der)]))
+    assert refused.value.code == "bad-answer"
+
+
 def judge(data: bytes) -> None:
     root = authority()
     ocsp.check_good(ocsp.parse(data), x509.parse(LEAF), (root,), roots=frozenset({root.digest}), now=NOW)
@@ -468,3 +477,51 @@ def test_rsa_signatures_are_of_the_scheme_and_hash_that_was_asked(rsa2048):
             key.verify_rsa(signature, b"message", **asked)
     with pytest.raises(Refused, match="not as long as the modulus"):
         key.verify_rsa(signature + b"\0", b"message", hash="sha384", pss=True)
+
+
+def test_rsa_keys_count_from_the_smallest_to_the_largest_size(rsa2048, monkeypatch):
+    der_bytes = maker.issue(maker.Request(subject="r", key=rsa2048, ca=True, **DATES), "r", rsa2048)
+    roots = frozenset({"sha256:" + hashlib.sha256(der_bytes).hexdigest()})
+    for least, most, sound in ((2048, 2048, True), (2049, 4096, False), (1024, 2047, False)):
+        monkeypatch.setattr(x509, "_MIN_RSA_BITS", least)
+        monkeypatch.setattr(x509, "_MAX_RSA_BITS", most)
+        x509._ca_path.cache_clear()
+        if sound:
+            assert x509.verify_ca_path((der_bytes,), roots=roots, now=NOW).leaf.der == der_bytes
+        else:
+            with pytest.raises(Refused, match="a key of unknown curve or size"):
+                x509.verify_ca_path((der_bytes,), roots=roots, now=NOW)
+    x509._ca_path.cache_clear()
+
+
+def test_a_certificate_says_the_same_algorithm_inside_and_out(p256):
+    """Signed with SHA-384 as the outer name says, while the signed bytes say SHA-256."""
+    root = x509.parse(maker.issue(maker.Request(subject="a", key=p256, ca=True, **DATES), "a", p256))
+    leaf = maker.issue(maker.Request(subject="b", key=maker.new_key(), **DATES), "a", p256)
+    ((_, body, _),) = der.elements(leaf)
+    (_, _, signed), (_, _, algorithm), _ = der.elements(body)
+    sha256, sha384 = bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d040303")
+    assert sha384 in algorithm
+
+    def rebuilt(inner: bytes) -> x509.Certificate:
+        signature = p256.sign(inner, ec.ECDSA(hashes.SHA384()))
+        return x509.parse(der.wrap(der.SEQUENCE, inner, algorithm, der.wrap(3, b"\0" + signature)))
+
+    x509._issued(rebuilt(signed), root)
+    with pytest.raises(Refused, match="not issued and signed by"):
+        x509._issued(rebuilt(signed.replace(sha384, sha256, 1)), root)
+
+
+def test_times_of_a_vek_certificate_are_of_the_form_that_their_tag_says():
+    utc, generalized = 0x17, 0x18
+    assert vek._time(utc, b"260102030405Z") == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert vek._time(utc, b"500102030405Z") == datetime(1950, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert vek._time(generalized, b"20500102030405Z") == datetime(2050, 1, 2, 3, 4, 5, tzinfo=UTC)
+    for tag, text in (
+        (utc, b"20500102030405Z"),
+        (generalized, b"260102030405Z"),
+        (der.OCTET_STRING, b"20500102030405Z"),
+        (der.OCTET_STRING, b"260102030405Z"),
+    ):
+        with pytest.raises(Malformed, match="a time in another form"):
+            vek._time(tag, text)

@@ -70,6 +70,7 @@ def test_the_signed_bytes_are_those_of_another_library():
         (document(-7, signature=bytes(96)), "expected a signature of 64 bytes"),
         (document(payload=b""), "expected a payload"),
         (cbor2.dumps([b"\xa1\x01\x38\x22", {}, None, bytes(96)]), "expected a payload"),
+        (cbor2.dumps([b"\xa1\x01\x38\x22", {}, "text", bytes(96)]), "expected a payload"),
         (cbor2.dumps([b"\xa1\x01\x38\x22", {}, b"x"]), "expected a COSE_Sign1, an array of four"),
         (cbor2.dumps([b"\xa1\x01\x38\x22", [], b"x", bytes(96)]), "expected an empty unprotected header"),
         (

@@ -98,6 +98,8 @@ def test_rule_09_reserved_attributes_and_unknown_state_are_refused():
         assert got == ("accepted" if bit in known else "td-attributes"), bit
     for fault in (Fault.XFAM_UNKNOWN, Fault.XFAM_WITHOUT_SSE):
         assert refusal(INTEL.evidence(BOUND, tee="tdx", fault=fault)) == "xfam"
+    for state, got in ((bits(0, 1), "accepted"), (bits(0), "xfam"), (bits(1), "xfam"), (bits(), "xfam")):
+        assert refusal(INTEL.evidence(BOUND, tee="tdx", body={"xfam": state})) == got, state
 
 
 def test_rule_09_the_module_is_intels():

@@ -100,7 +100,7 @@ def test_a_newer_one_kept_before_stays(tmp_path, services, full):
 
 def test_a_file_for_another_root_is_refused(tmp_path, full):
     target = there(tmp_path, roots={"sha256:" + "0" * 64})
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the path ends in sha256:"):
         bundle.take(bundle.export(full, now=NOW), target, now=NOW)
     assert list(target.listed(now=NOW)) == []
 
@@ -126,35 +126,47 @@ def test_every_changed_part_of_a_file_is_refused(tmp_path, full):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        lambda top: top.update(format="other"),
-        lambda top: top.update(more=1),
-        lambda top: top["statements"].append(top["statements"][0]),
-        lambda top: top["statements"][0].update(key="unheard/of"),
-        lambda top: top["statements"][0].update(key="amd/crl/vcek/Milan"),
-        lambda top: top["statements"][0].pop("fetched"),
-        lambda top: top["statements"][0].update(parts={}),
-        lambda top: top["statements"][0]["parts"].update(issuers="*"),
-        lambda top: top["statements"][0]["parts"].update({"../x": "AA=="}),
-        lambda top: top.update(statements={}),
+        (lambda top: top.update(format="other"), "expected 'strongroom-endorsements/1'"),
+        (lambda top: top.update(more=1), "unknown key 'more'"),
+        (lambda top: top["statements"].append(top["statements"][0]), "the same statement twice"),
+        (
+            lambda top: top["statements"][0].update(key="unheard/of"),
+            "'unheard/of': no statement that this version knows",
+        ),
+        (lambda top: top["statements"][0].update(key="amd/crl/vcek/Milan"), "the same statement twice"),
+        (lambda top: top["statements"][0].pop("fetched"), "key 'fetched' is missing"),
+        (lambda top: top["statements"][0].update(parts={}), "expected 1 to 4 named parts"),
+        (lambda top: top["statements"][0]["parts"].update(issuers="*"), "parts.issuers: expected base64"),
+        (lambda top: top["statements"][0]["parts"].update({"../x": "AA=="}), "expected 1 to 4 named parts"),
+        (lambda top: top.update(statements={}), "expected a list of at most 2048"),
     ],
 )
-def test_files_that_are_none_are_refused(tmp_path, full, change):
+def test_files_that_are_none_are_refused(tmp_path, full, change, why):
     top = json.loads(bundle.export(full, now=NOW))
     change(top)
-    with pytest.raises((Malformed, Refused)):
+    with pytest.raises(Malformed, match=why):
         bundle.take(canonical.dumps(top), there(tmp_path), now=NOW)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"format":"strongroom-endorsements/1"}'])
-def test_junk_is_malformed(tmp_path, data):
-    with pytest.raises(Malformed):
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"[]", "expected an object"),
+        (b"\xff", "not JSON"),
+        (b'{"format":"strongroom-endorsements/1"}', "key 'statements' is missing"),
+    ],
+)
+def test_junk_is_malformed(tmp_path, data, why):
+    with pytest.raises(Malformed, match=why):
         bundle.take(data, there(tmp_path), now=NOW)
 
 
 def test_nothing_there_says_so(tmp_path, services):
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="amd/chain/vcek/Milan: not kept, and this is offline"):
         fetcher(tmp_path / "there", services, offline=True).endorse(chip().evidence(BOUND), now=NOW)
 
 

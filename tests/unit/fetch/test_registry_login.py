@@ -71,7 +71,7 @@ def test_a_credential_of_another_host_is_not_used(by_password, tmp_path):
     one, digest = by_password
     one.heal()
     elsewhere = Keyring(by_host={one.host.replace("127.0.0.1", "localhost"): READER, "127.0.0.1": READER})
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="HTTP 401: no credential"):
         pull(one, digest, tmp_path, elsewhere)
     assert not any(asked.header("authorization") for asked in one.asked)
 
@@ -160,7 +160,7 @@ def test_rule_55_tokens_are_not_asked_for_where_nobody_should_go(bare, tmp_path,
 def test_rule_55_the_place_for_tokens_sends_nobody_elsewhere(bare, tmp_path):
     refuse_with(bare, f'Bearer realm="https://{bare.host}/token"')
     bare.files["/token"] = Reply(status=307, headers=(("Location", f"https://{bare.host}/stolen"),))
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="/token: HTTP 307"):
         pull(bare, ANY, tmp_path / "cache", Keyring(by_host={bare.host: READER}))
     assert not [asked for asked in bare.asked if asked.target == "/stolen"]
 
@@ -168,26 +168,26 @@ def test_rule_55_the_place_for_tokens_sends_nobody_elsewhere(bare, tmp_path):
 @pytest.mark.parametrize("challenge", ["", "Negotiate", "Bearer", 'Bearer realm=""', 'Digest realm="x"'])
 def test_a_log_in_of_another_kind_is_malformed(bare, tmp_path, challenge):
     refuse_with(bare, challenge)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="asks for a log-in of an unknown kind"):
         pull(bare, ANY, tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "why"),
     [
-        b"",
-        b"{}",
-        b"[]",
-        b'{"token": 5}',
-        b'{"token": "a\\nb"}',
-        b'{"token": "a", "token": "b"}',
-        b"x" * 200_000,
+        (b"", "no strict JSON"),
+        (b"{}", "its answer holds no token"),
+        (b"[]", "its answer holds no token"),
+        (b'{"token": 5}', "its answer holds no token"),
+        (b'{"token": "a\\nb"}', "its answer holds no token"),
+        (b'{"token": "a", "token": "b"}', "no strict JSON"),
+        (b"x" * 200_000, "larger than 131072 bytes"),
     ],
 )
-def test_an_answer_without_a_token_is_malformed_and_not_told(bare, tmp_path, body):
+def test_an_answer_without_a_token_is_malformed_and_not_told(bare, tmp_path, body, why):
     refuse_with(bare, f'Bearer realm="https://{bare.host}/token"')
     bare.files["/token"] = of_type("application/json", body)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         pull(bare, ANY, tmp_path / "cache")
 
 
@@ -204,9 +204,9 @@ def test_of_several_log_ins_tokens_come_first():
     for headers in ((bearer,), ("Basic", bearer), (bearer, "Basic realm=x"), ("Negotiate", bearer)):
         assert registry_login.parse_challenge(headers).realm == "https://a.example/t"
     assert registry_login.parse_challenge(("Negotiate", "Basic")).scheme == "basic"
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="unknown kind, 'Negotiate"):
         registry_login.parse_challenge(["Negotiate"] * 4 + [bearer])
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="unknown kind, ''"):
         registry_login.parse_challenge(())
 
 
@@ -234,9 +234,11 @@ def test_a_line_is_for_the_registry_that_is_asked():
     assert registry_login.parse(b"me:pass word\n", host="r.example").of("r.example") == Credential(
         name="me", secret="pass word"
     )
-    for bad in (b"", b"me", b":x", b"me:", b"me:a\x00b", b"\xff:x", b"me:" + b"x" * 20_000):
-        with pytest.raises(Malformed):
+    for bad in (b"", b"me", b":x", b"me:", b"me:a\x00b", b"me:" + b"x" * 20_000):
+        with pytest.raises(Malformed, match=r"credentials of r\.example: expected NAME:SECRET"):
             registry_login.parse(bad, host="r.example")
+    with pytest.raises(Malformed, match="credentials: no text"):
+        registry_login.parse(b"\xff:x", host="r.example")
 
 
 def test_rule_51_no_secret_is_shown():
@@ -275,35 +277,40 @@ def test_names_are_read_and_written_alike(text):
     assert str(registry_names.parse(text)) == text
 
 
+NO_HOST = "with the registry's host written out"
+NO_DIGEST = "its digest is not sha256: and 64 lower-case hexadecimal digits"
+NO_PATH = "its repository is no lower-case path"
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "why"),
     [
-        "",
-        "it",
-        "it@" + ANY,
-        "library/it@" + ANY,  # whose registry?
-        "registry.example/it",
-        "registry.example/it@sha256:11",
-        "registry.example/it@sha512:" + "1" * 128,
-        "registry.example/it@" + ANY.upper(),
-        "registry.example/It@" + ANY,
-        "registry.example/../it@" + ANY,
-        "registry.example//it@" + ANY,
-        "registry.example/it/@" + ANY,
-        "registry.example/it:@" + ANY,
-        "registry.example/it:a b@" + ANY,
-        "registry.example:0/it@" + ANY,
-        "registry.example:65536/it@" + ANY,
-        "user@registry.example/it@" + ANY,
-        "https://registry.example/it@" + ANY,
-        "registry.example/it@" + ANY + "\n",
-        "registry.exämple/it@" + ANY,
-        "registry.example/" + "a" * 256 + "@" + ANY,
-        "-x.example/it@" + ANY,
+        ("", NO_HOST),
+        ("it", NO_HOST),
+        ("it@" + ANY, NO_HOST),
+        ("library/it@" + ANY, NO_HOST),  # whose registry?
+        ("registry.example/it", "it has neither digest nor tag"),
+        ("registry.example/it@sha256:11", NO_DIGEST),
+        ("registry.example/it@sha512:" + "1" * 128, NO_DIGEST),
+        ("registry.example/it@" + ANY.upper(), NO_DIGEST),
+        ("registry.example/It@" + ANY, NO_PATH),
+        ("registry.example/../it@" + ANY, NO_PATH),
+        ("registry.example//it@" + ANY, NO_PATH),
+        ("registry.example/it/@" + ANY, NO_PATH),
+        ("registry.example/it:@" + ANY, "its tag has a character that no tag has"),
+        ("registry.example/it:a b@" + ANY, "its tag has a character that no tag has"),
+        ("registry.example:0/it@" + ANY, NO_HOST),
+        ("registry.example:65536/it@" + ANY, NO_HOST),
+        ("user@registry.example/it@" + ANY, NO_HOST),
+        ("https://registry.example/it@" + ANY, NO_HOST),
+        ("registry.example/it@" + ANY + "\n", NO_DIGEST),
+        ("registry.exämple/it@" + ANY, NO_HOST),
+        ("registry.example/" + "a" * 256 + "@" + ANY, NO_PATH),
+        ("-x.example/it@" + ANY, NO_HOST),
     ],
 )
-def test_rule_45_what_is_no_name_is_not_read_as_one(text):
-    with pytest.raises(Misuse):
+def test_rule_45_what_is_no_name_is_not_read_as_one(text, why):
+    with pytest.raises(Misuse, match=why):
         registry_names.parse(text)
 
 

@@ -130,7 +130,7 @@ def test_a_registry_that_keeps_something_else_is_found_out(one):
 
 def test_a_registry_that_stays_broken_is_given_up(one):
     one.spoil("/uploads/", lambda *_: Reply(status=500))
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="HTTP 500, asks to come back"):
         Pusher(repository(one, "push/broken"), access=access(one)).blob(b"x")
 
 
@@ -237,31 +237,37 @@ def test_a_list_in_pages_is_read_to_its_end_and_no_further(one):
         registry_push.referrers(session, digest)
     assert caught.value.code == "redirect"
     one.files["/last"] = Reply(status=500)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="/last: HTTP 500"):
         registry_push.referrers(session, digest)
     one.files.clear()
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "why"),
     [
-        {"mediaType": kit.OCI_INDEX},
-        {"manifests": []},
-        {"schemaVersion": 1},
-        {"layers": {}},
-        {"layers": [{}] * 200},
-        {"config": None},
-        {"artifactType": 5},
-        {"annotations": {"a": 1}},
-        {"annotations": {str(n): "" for n in range(100)}},
-        {"subject": {"mediaType": "x", "digest": "md5:1", "size": 1}},
-        {"subject": {"mediaType": "x", "digest": "sha256:" + "1" * 64, "size": -1}},
-        {"subject": []},
+        ({"mediaType": kit.OCI_INDEX}, "not what its media type says"),
+        ({"manifests": []}, "not what its media type says"),
+        ({"schemaVersion": 1}, "expected schemaVersion 2"),
+        ({"layers": {}}, r"it\.layers: expected a list of at most 128"),
+        ({"layers": [{}] * 200}, r"it\.layers: expected a list of at most 128"),
+        ({"config": None}, r"it\.config: expected an object"),
+        ({"artifactType": 5}, r"it\.artifactType: expected a media type"),
+        ({"annotations": {"a": 1}}, r"it\.annotations: expected texts"),
+        ({"annotations": {str(n): "" for n in range(100)}}, r"it\.annotations: expected at most 64"),
+        (
+            {"subject": {"mediaType": "x", "digest": "md5:1", "size": 1}},
+            r"it\.subject\.digest: expected 'sha256:'",
+        ),
+        (
+            {"subject": {"mediaType": "x", "digest": "sha256:" + "1" * 64, "size": -1}},
+            r"it\.subject\.size: expected a size in bytes",
+        ),
+        ({"subject": []}, r"it\.subject: expected an object"),
     ],
 )
-def test_what_is_no_artifact_is_malformed(change):
+def test_what_is_no_artifact_is_malformed(change, why):
     document = json.loads(thing()[0].encode())
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=why):
         artifact.parse(json.dumps({**document, **change}).encode(), what="it", limits=LIMITS)
 
 

@@ -129,7 +129,7 @@ def test_rubbish_at_the_tag_does_not_hide_a_bundle(one):
 
 def test_a_registry_that_is_away_signs_nothing(one):
     one.spoil("/v2/", lambda *_: Reply(status=500))
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"\.sig: HTTP 500"):
         signed_images.require(image(one, made_by.MINE, "x"), (made_by.MINE,), trust=KEY, access=access(one))
 
 

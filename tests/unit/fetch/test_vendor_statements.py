@@ -90,7 +90,7 @@ def test_a_pccs_is_asked_for_the_root_s_list_too_and_sends_it_in_hexadecimal(tmp
 
 def test_a_service_may_live_below_a_path(tmp_path, services):
     below = replace(services.service, base=services.base + "/pccs/")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"/pccs/tdx/certification/v4/tcb.*: not found"):
         fetcher(tmp_path, services, vendors=Vendors(pcs=pcs.Pcs(api=below, lists=None))).endorse(
             intel().evidence(BOUND), now=NOW
         )
@@ -149,7 +149,7 @@ def test_a_vlek_certificate_has_to_be_brought(tmp_path):
 
 
 def test_an_unknown_processor_is_not_asked_for(tmp_path, services):
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="model 0x1: not known to this version"):
         fetcher(tmp_path, services).endorse(chip().evidence(BOUND, fault=AmdFault.UNKNOWN_CPU), now=NOW)
     assert services.asked == []
 
@@ -186,22 +186,22 @@ def test_evidence_that_carries_all_asks_nobody(tmp_path, services, tee):
 
 @pytest.mark.parametrize("tee", ["cca", "unheard-of"])
 def test_what_nobody_publishes_is_not_found(tmp_path, services, tee):
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="nobody publishes endorsements for it"):
         fetcher(tmp_path, services).endorse(Evidence(tee=tee, parts={"x": b"y"}), now=NOW)
 
 
 @pytest.mark.parametrize(
-    "evidence",
+    ("evidence", "why"),
     [
-        Evidence(tee="tdx", parts={"quote": b"junk"}),
-        Evidence(tee="tdx", parts={"report": b"junk"}),
-        Evidence(tee="snp", parts={"report": b"junk"}),
-        Evidence(tee="azure", parts={"hcl-report": b"junk"}),
-        Evidence(tee="gcp", parts={"td-quote": b"junk"}),
+        (Evidence(tee="tdx", parts={"quote": b"junk"}), "quote: 4 bytes, expected 49 to 65536"),
+        (Evidence(tee="tdx", parts={"report": b"junk"}), "tdx evidence: part 'quote' is missing"),
+        (Evidence(tee="snp", parts={"report": b"junk"}), "SNP report: 4 bytes, expected 1184"),
+        (Evidence(tee="azure", parts={"hcl-report": b"junk"}), "HCL report: 4 bytes, expected 1237 to 16384"),
+        (Evidence(tee="gcp", parts={"td-quote": b"junk"}), "quote: 4 bytes, expected 49 to 65536"),
     ],
 )
-def test_junk_asks_nobody(tmp_path, services, evidence):
-    with pytest.raises(Malformed):
+def test_junk_asks_nobody(tmp_path, services, evidence, why):
+    with pytest.raises(Malformed, match=why):
         fetcher(tmp_path, services).endorse(evidence, now=NOW)
     assert services.asked == []
 
@@ -317,7 +317,8 @@ CHAIN = "TCB-Info-Issuer-Chain"
 def test_issuers_in_headers_are_read_strictly(tmp_path, services, value):
     good = urllib.parse.quote(services.intel_parts["tdx"]["tcb-info-issuer-chain"])
     services.spoil("/tcb", lambda one: one.having(CHAIN, value.format(good=good)))
-    with pytest.raises((Malformed, Refused)):
+    why = "more than 2 blocks" if value == "{good}{good}" else "not PEM with CERTIFICATE blocks"
+    with pytest.raises(Malformed, match=f"tcb-info: {why}"):
         fetcher(tmp_path, services).endorse(intel().evidence(BOUND), now=NOW)
 
 
@@ -366,7 +367,7 @@ def test_a_certificate_of_another_tcb_is_refused(tmp_path, services):
 
 
 def test_a_chip_that_amd_does_not_know_is_not_found(tmp_path, services):
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"/vcek/v1/Milan/.*: not found"):
         fetcher(tmp_path, services).endorse(chip().evidence(BOUND, fault=AmdFault.OTHER_CHIP), now=NOW)
 
 
@@ -388,7 +389,7 @@ def test_rule_02_an_older_tcb_evaluation_is_refused_once_a_newer_was_seen(tmp_pa
     services.again(tcb={"tcbEvaluationDataNumber": 18})
     fetcher(tmp_path, services, refresh=True).endorse(evidence, now=NOW)
     services.again()
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="number 17, but 18 was seen"):
         fetcher(tmp_path, services, refresh=True).endorse(evidence, now=NOW)
 
 
@@ -420,7 +421,7 @@ def test_the_memory_outlives_what_is_kept(tmp_path, services):
     for one in list(made.library.listed(now=NOW)):
         made.library.drop(one.statement.key)
     services.again(tcb={"tcbEvaluationDataNumber": 16})
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="number 16, but 17 was seen"):
         fetcher(tmp_path, services).endorse(evidence, now=NOW)
 
 
@@ -493,7 +494,7 @@ def test_rule_55_a_certificate_cannot_send_us_elsewhere(tmp_path, services, url)
         issuers.Publishers().certificate(url)
     assert refusal.value.code == "forbidden-address"
     if url:
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="not where Google or Microsoft publish their issuers"):
             fetcher(tmp_path, services).issuers(FakeIssuers(now=NOW, first=url).leaf(), now=NOW)
     assert services.asked == []
 
@@ -512,7 +513,7 @@ def test_issuers_that_lead_to_no_root_are_refused_and_forgotten(tmp_path, servic
     one, other = FakeIssuers(now=NOW), FakeIssuers(now=NOW)
     services.files |= other.files()
     made = fetcher(tmp_path, services, roots={one.root})
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="the path ends in sha256:"):
         made.issuers(one.leaf(), now=NOW)
     assert list(made.library.listed(now=NOW)) == []
     services.files |= one.files()
@@ -522,7 +523,7 @@ def test_issuers_that_lead_to_no_root_are_refused_and_forgotten(tmp_path, servic
 def test_a_circle_of_issuers_ends(tmp_path, services):
     one = FakeIssuers(now=NOW)
     services.files |= {"/a/ca.crt": one.files()["/a/ca.crt"], "/b/ca.crt": one.files()["/a/ca.crt"]}
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="that leads to a root within 4 steps"):
         fetcher(tmp_path, services, roots={one.root}).issuers(one.leaf(), now=NOW)
 
 
@@ -530,7 +531,7 @@ def test_a_gpu_s_rims_are_fetched_by_name_and_bounded(tmp_path, services):
     evidence = FakeGpu(now=NOW).evidence(Preset(values={"nonce": bytes(32)}))
     names = nvidia.named(evidence)
     assert names == (RIM_ID, "NV_GPU_VBIOS_1010_0200_882_96005E0001")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="NV_GPU_VBIOS_1010_0200_882_96005E0001: not found"):
         fetcher(tmp_path, services).rims(evidence, now=NOW)
     services.files["/v1/rim/" + names[1]] = rim_reply(id=names[1])
     assert fetcher(tmp_path, services).rims(evidence, now=NOW) == dict.fromkeys(names, RIM)
@@ -542,30 +543,33 @@ def rim_reply(**changed):
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "why"),
     [
-        rim_reply(id="NV_OTHER"),
-        rim_reply(rim="***"),
-        rim_reply(rim=1),
-        rim_reply(sha256="0" * 64),
-        of_type("application/json", b"{"),
-        of_type("application/json", b'{"id":"x","id":"x"}'),
-        of_type("text/html", b"{}"),
-        of_type("application/json", b" " * nvidia.MAX_ANSWER + b"{}"),
-        Reply(status=401),
+        (rim_reply(id="NV_OTHER"), "the RIM of another id"),
+        (rim_reply(rim="***"), "the RIM is not base64"),
+        (rim_reply(rim=1), "rim: expected text of 1 to"),
+        (rim_reply(sha256="0" * 64), "the RIM has another SHA-256 than the service says"),
+        (of_type("application/json", b"{"), "not JSON"),
+        (of_type("application/json", b'{"id":"x","id":"x"}'), "duplicate key 'id'"),
+        (of_type("text/html", b"{}"), "of type 'text/html'"),
+        (
+            of_type("application/json", b" " * nvidia.MAX_ANSWER + b"{}"),
+            f"at most {nvidia.MAX_ANSWER} allowed",
+        ),
+        (Reply(status=401), "HTTP 401"),
     ],
 )
-def test_rims_that_are_none_are_refused(tmp_path, services, reply):
+def test_rims_that_are_none_are_refused(tmp_path, services, reply, why):
     services.files[f"/v1/rim/{RIM_ID}"] = reply
     made = fetcher(tmp_path, services)
-    with pytest.raises((Malformed, Unavailable)):
+    with pytest.raises((Malformed, Unavailable), match=why):
         made.library.get(nvidia.rim(services.service, RIM_ID), now=NOW)
     assert list(made.library.listed(now=NOW)) == []
 
 
 @pytest.mark.parametrize("name", ["", "NV_", "../x", "NV_a/../b", "NV_a?b", "NV_a b", "NV_" + "a" * 200])
 def test_a_rim_s_name_cannot_lead_elsewhere(services, name):
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="not the id of a RIM"):
         nvidia.rim(services.service, name)
 
 

@@ -158,6 +158,7 @@ def test_trees_of_one_size_have_one_root_and_no_path():
     ):
         with pytest.raises(Refused, match="same size, another root"):
             merkle.verify_consistency(first, old, second, new, path)
+    merkle.verify_consistency(merkle.MAX_SIZE, b"r" * 32, merkle.MAX_SIZE, b"r" * 32, ())
     for first, second in ((-1, 4), (5, 4), (1, merkle.MAX_SIZE + 1)):
         with pytest.raises(Refused, match="the ledger shrank"):
             merkle.verify_consistency(first, root, second, root, ())

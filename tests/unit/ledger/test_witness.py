@@ -51,7 +51,7 @@ def test_rule_47_yesterdays_backup_is_noticed(key):
     ledger = Shown(key, grown(9))
     seen = ledger.note()
     restored = Shown(key, grown(7))
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(Refused, match="it had 9 entries and now shows 7") as refusal:
         witness.observe(seen, restored.note(), key.public, restored)
     assert refusal.value.code == "ledger-forked"
     for _ in range(5):

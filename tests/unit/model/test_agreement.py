@@ -131,6 +131,15 @@ def test_rule_59_each_party_costs_one_verification_however_many_signatures_there
     assert len(verified) == 2
 
 
+def test_rule_59_the_signed_bytes_are_put_together_once(monkeypatch):
+    whole = samples.signed(samples.a_contract())
+    asked = []
+    pae = dsse.Envelope.pae
+    monkeypatch.setattr(dsse.Envelope, "pae", lambda self: asked.append(self) or pae(self))
+    assert whole.signers() == ("alice", "bob")
+    assert len(asked) == 1
+
+
 def test_envelope_is_strict():
     whole = samples.signed(samples.a_contract()).encode()
     for bad, code in (
@@ -146,8 +155,10 @@ def test_envelope_is_strict():
 
 
 def test_rule_36_the_owner_of_the_image_must_have_signed():
+    """On hardware; without it everybody has to have signed, whoever owns what."""
     terms = contract.Approvals(parties=("alice", "bob"), threshold=1)
-    one = samples.a_contract(approvals=terms)
+    hardware = tuple(replace(one, simulated=False) for one in samples.a_contract().platforms)
+    one = samples.a_contract(approvals=terms, platforms=hardware)
     assert one.image.owner == "bob"
     assert not samples.signed(one, samples.ALICE).approved()
     assert not samples.signed(one, samples.BOB).approved()

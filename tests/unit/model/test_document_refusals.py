@@ -66,6 +66,10 @@ def test_the_manifest_of_an_image_round_trips():
         (("image",), None, "present exactly when the kind is image"),
         (("kind",), "dataset", "present exactly when the kind is image"),
         (("block_bytes",), 512, "block_bytes: expected an integer from 4096 to 4096"),
+        *(
+            ((name,), (1 << 50) + 4096, f"{name}: expected an integer from 4096 to {1 << 50}")
+            for name in ("data_bytes", "hash_offset", "disk_bytes")
+        ),
         (("data_bytes",), 8193, SIZES),
         (("disk_bytes",), 16385, SIZES),
         (("disk_bytes",), 8192, "the hash area must follow the data"),

@@ -41,3 +41,11 @@ def test_rule_04_a_missing_part_is_an_error():
 def test_rule_34_anything_else_is_malformed(bad, why):
     with pytest.raises(Malformed, match=why):
         endorsements.parse(canonical.dumps(bad))
+
+
+def test_as_many_bytes_as_endorsements_may_have_are_written_and_read_again():
+    """Base64 makes them a third longer; the bound of the file leaves room for that, and for little more."""
+    full = endorsements.Endorsements(parts={"a": bytes(endorsements.MAX_BYTES)})
+    assert endorsements.parse(full.encode()) == full
+    with pytest.raises(Malformed, match="at most"):
+        endorsements.parse(b" " * (2 * endorsements.MAX_BYTES + 1))

@@ -147,5 +147,5 @@ def test_files_that_are_not_there(tmp_path):
 def test_a_manifest_that_is_none(tmp_path):
     disk = sealed_disk(tmp_path, "flights", samples.ALICE)
     (tmp_path / "flights.manifest.json").write_bytes(b"{}")
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="envelope: key 'payloadType' is missing"):
         disks.load(disk)

@@ -157,10 +157,15 @@ def test_local_is_the_default_only_where_the_contract_accepts_it():
 
 
 @pytest.mark.parametrize(
-    ("name", "tees"), [("qemu-tdx", ("snp",)), ("tpm", ("snp",)), ("qemu-sev", ("snp",))]
+    ("name", "tees", "why"),
+    [
+        ("qemu-tdx", ("snp",), "the contract names no platform tdx, only snp"),
+        ("tpm", ("snp",), "the contract names no platform tpm, only snp"),
+        ("qemu-sev", ("snp",), "none of tpm, qemu-snp"),
+    ],
 )
-def test_a_back_end_that_every_broker_would_deny_is_not_started(name, tees):
-    with pytest.raises(Misuse):
+def test_a_back_end_that_every_broker_would_deny_is_not_started(name, tees, why):
+    with pytest.raises(Misuse, match=why):
         backends.choose(name, contract(*tees))
 
 

@@ -106,7 +106,7 @@ def test_a_program_that_cannot_be_executed_is_a_misuse(path):
 
 
 def test_nothing_to_start_is_a_misuse():
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="no program was named"):
         guard.spawn([])
 
 

@@ -55,10 +55,10 @@ def test_nothing_twice(tmp_path):
     box = inbox.Inbox(tmp_path, CONTRACT)
     box.begin(1, "receipt.json")
     for stream, name in ((2, "receipt.json"), (1, "out-0.tar.age")):
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match=f"hands out '{name}' twice"):
             box.begin(stream, name)
     box.finish(1)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match=r"hands out 'receipt\.json' twice"):
         box.begin(3, "receipt.json")
 
 
@@ -102,6 +102,6 @@ def test_a_link_planted_beside_is_not_followed(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".receipt.json.part").symlink_to(victim)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="Too many levels of symbolic links"):
         inbox.Inbox(folder, CONTRACT).begin(1, "receipt.json")
     assert victim.read_bytes() == b"precious"

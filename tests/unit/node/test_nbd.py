@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -134,7 +135,7 @@ def test_the_agents_client_before_qemus_server(tmp_path, disks):
         with connected(path) as connection:
             assert client.negotiate(connection, "image") == len(disks["image"])
             assert read(connection, 4096, 8192) == (0, disks["image"][4096:12288])
-        with connected(path) as connection, pytest.raises(NotFound):
+        with connected(path) as connection, pytest.raises(NotFound, match="no disk has the serial 'data-0'"):
             client.negotiate(connection, "data-0")
     finally:
         process.kill()
@@ -172,7 +173,8 @@ def test_the_agents_client_before_our_server(served, disks):
 
 @pytest.mark.parametrize("name", ["", "other", "../image", "image\0", "IMAGE", "/etc/passwd"])
 def test_no_other_name_is_served(served, name):
-    with connected(served) as connection, pytest.raises(NotFound):
+    refused = pytest.raises(NotFound, match=re.escape(f"no disk has the serial {name!r}"))
+    with connected(served) as connection, refused:
         client.negotiate(connection, name)
 
 
@@ -323,7 +325,7 @@ def test_a_kernel_without_nbd_is_told(served, tmp_path):
         client.Disks(lambda: connected(served), folder=str(tmp_path / "absent")).find("image")
     assert caught.value.code == "no-disk"
     (tmp_path / "nbd0").touch()
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="nbd0: Invalid argument"):
         client.Disks(
             lambda: connected(served), folder=str(tmp_path), ioctl=Kernel(fail=client.SET_SOCK)
         ).find("image")

@@ -178,7 +178,7 @@ def test_golden_nitro():
         "i-1-enc2",
     ]
     for cid in (0, 3, 15, 1 << 16):
-        with pytest.raises(Misuse):
+        with pytest.raises(Misuse, match="expected 16 to 65535"):
             nitro.run_arguments(replace(enclave, cid=cid))
 
 
@@ -196,17 +196,17 @@ def test_what_nitro_cli_answers():
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "why"),
     [
-        "",
-        "[ E36 ] Enclave boot failure",
-        "[]",
-        json.dumps({**STARTED, "EnclaveCID": 78}),
-        json.dumps({**STARTED, "EnclaveID": "--help"}),
-        json.dumps({**STARTED, "EnclaveID": 1}),
-        "{" * 70_000,
+        ("", "it started no enclave: 'nothing'"),
+        ("[ E36 ] Enclave boot failure", "it started no enclave: '. E36 . Enclave boot failure'"),
+        ("[]", "it started no enclave"),
+        (json.dumps({**STARTED, "EnclaveCID": 78}), "names no enclave at the address asked for"),
+        (json.dumps({**STARTED, "EnclaveID": "--help"}), "names no enclave at the address asked for"),
+        (json.dumps({**STARTED, "EnclaveID": 1}), "names no enclave at the address asked for"),
+        ("{" * 70_000, "its answer is too long"),
     ],
 )
-def test_nitro_cli_that_started_nothing(answer):
-    with pytest.raises(Malformed):
+def test_nitro_cli_that_started_nothing(answer, why):
+    with pytest.raises(Malformed, match=why):
         nitro.parse_started(answer, 77)

@@ -409,10 +409,25 @@ BAD = {
         agent.control("file", stream=1, name="receipt.json"),
     ),
 }
+WHY = {
+    "data before hello": "sends before it says hello",
+    "open before hello": "sends before it says hello",
+    "unknown frame": "unknown type 9",
+    "a frame too long": "4294967295 bytes is too long",
+    "not JSON": "not JSON",
+    "unknown kind": "unknown kind 'reboot'",
+    "unknown key": "unknown key 'more'",
+    "hello twice": "says hello twice",
+    "a stream nobody opened": "on a stream that it never opened",
+    "a stream used twice": "opens stream 1 twice",
+    "the control stream as a broker's": "opens stream 0 twice",
+    "streams without end": "opens stream 4097 twice, or too many",
+    "a file on a used stream": "opens stream 1 twice",
+}
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_room_that_breaks_the_protocol_is_ended(tmp_path, name):
     world = World(tmp_path, {})
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=WHY[name]):
         world.play(BAD[name])

@@ -92,12 +92,12 @@ def test_a_needle_across_pieces_is_found_once(sizes):
 
 @pytest.mark.parametrize("needles", [[], [b"abc"], [b"good one", b""], [bytes((1 << 20) + 1)]])
 def test_useless_canaries_are_a_misuse(needles):
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="a canary of 4 bytes to 1 MiB is needed"):
         scrape.scan(os.getpid(), needles)
 
 
 def test_no_such_process():
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="there is no process"):
         scrape.scan((1 << 22) + 1, [b"canary"])
 
 

@@ -109,7 +109,7 @@ def test_quotes_verify_against_the_certificate_in_the_tpm(node):
     quote = tpm_quote.parse_quote(attest)
     assert (quote.extra_data, quote.selection) == (extra, ALL)
     assert quote.pcr_digest == hashlib.sha256(pcrs).digest()
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="signature does not verify"):
         tpm_quote.check_signature(tpm_quote.parse_signature(signature), path.leaf.key, attest[:-1] + b"\x00")
 
 
@@ -141,9 +141,9 @@ def test_only_the_sha256_bank_is_there(node):
 
 
 def test_a_folder_that_is_there_stays_as_it_is(node, tmp_path):
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="here: exists already"):
         founding.create(node.folder, "here", now=NOW, random=secrets.token_bytes)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="node name 'Not A Name'"):
         founding.create(tmp_path / "n", "Not A Name", now=NOW, random=secrets.token_bytes)
     assert not (tmp_path / "n").exists()
 
@@ -154,8 +154,9 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
         founding.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
     assert caught.value.code == "no-swtpm"
     monkeypatch.setattr(swtpm, "PROGRAM", "false")
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as failed:
         founding.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
+    assert failed.value.code == "tpm-failed"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,7 +169,7 @@ def test_parts_that_do_not_belong_together(node, tmp_path):
             tpm_state.load(other.folder)
         assert caught.value.code == "mismatch"
         (other.folder / name).write_bytes(own)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"nowhere/node\.json: not there"):
         tpm_state.load(tmp_path / "nowhere")
 
 
@@ -181,7 +182,7 @@ def test_two_nodes_are_two_machines(node, tmp_path):
 def test_a_point_off_the_curve_gets_no_certificate():
     key = tls.generate()
     root = local_ca.make_root(key, name="n", now=NOW, random=secrets.token_bytes)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="its point is not on P-256"):
         local_ca.certify_ak(
             key, root, (b"\x01" * 32, b"\x02" * 32), name="n", now=NOW, random=secrets.token_bytes
         )

@@ -91,7 +91,7 @@ def test_fifos_and_sockets_are_refused(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX) as server:
         monkeypatch.chdir(tmp_path)  # socket paths must be short
         server.bind("s")
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="'s' is a device, fifo or socket"):
             folder.from_paths([tmp_path])
 
 
@@ -135,10 +135,10 @@ def test_a_file_rewritten_while_it_is_read_is_noticed_at_its_end(tmp_path):
         path.write_bytes(b"9876543210")
         os.utime(path, ns=(1, 1))
         source.read(5)
-        with pytest.raises(Conflict):
+        with pytest.raises(Conflict, match="it changed while it was being sealed"):
             source.read(5)
 
 
 def test_nothing_given():
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match="no file or folder given"):
         folder.from_paths([])

@@ -16,23 +16,19 @@ def test_sorted_by_path_root_first():
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "why"),
     [
-        b"/a",
-        b"a/",
-        b"a//b",
-        b".",
-        b"..",
-        b"a/..",
-        b"../a",
-        b"a/./b",
-        b"a\x00b",
-        b"x" * 256,
-        b"/".join([b"y" * 200] * 30),
+        *(
+            (path, "a component is empty")
+            for path in (b"/a", b"a/", b"a//b", b".", b"..", b"a/..", b"../a", b"a/./b")
+        ),
+        (b"a\x00b", "too long, or holds NUL"),
+        (b"x" * 256, "a component is empty, '.', '..' or too long"),
+        (b"/".join([b"y" * 200] * 30), ": too long, or holds NUL"),
     ],
 )
-def test_paths_that_are_not_plain_are_refused(path):
-    with pytest.raises(Malformed):
+def test_paths_that_are_not_plain_are_refused(path, why):
+    with pytest.raises(Malformed, match=why):
         tree.validate([folder(), file(path)])
 
 
@@ -56,27 +52,36 @@ def test_parent_must_be_a_listed_folder(parent):
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        file(b"a", mode=0o10000),
-        file(b"a", uid=(1 << 32) - 1),
-        file(b"a", gid=-1),
-        file(b"a", mtime=-1),
-        Entry(path=b"a", kind=Kind.FILE, mode=0),
-        Entry(path=b"a", kind=Kind.DIRECTORY, mode=0, size=1),
-        Entry(path=b"a", kind=Kind.DIRECTORY, mode=0, link_group=1),
-        link(b"a", b""),
-        link(b"a", b"x\x00y"),
-        link(b"a", b"x" * 4096),
-        Entry(path=b"a", kind=Kind.DIRECTORY, mode=0, target=b"x"),
-        file(b"a", xattrs={b"system.other": b""}),
-        file(b"a", xattrs={b"user.": b""}),
-        file(b"a", xattrs={b"user.x": bytes(70000)}),
-        file(b"a", xattrs={b"user.%d" % i: bytes(30000) for i in range(3)}),
+        (file(b"a", mode=0o10000), "mode holds more than permission bits"),
+        (file(b"a", uid=(1 << 32) - 1), "owner, group or time out of range"),
+        (file(b"a", gid=-1), "owner, group or time out of range"),
+        (file(b"a", mtime=-1), "owner, group or time out of range"),
+        (Entry(path=b"a", kind=Kind.FILE, mode=0), "files, and only files, have content"),
+        (Entry(path=b"a", kind=Kind.DIRECTORY, mode=0, size=1), "only files have a size and hard links"),
+        (
+            Entry(path=b"a", kind=Kind.DIRECTORY, mode=0, link_group=1),
+            "only files have a size and hard links",
+        ),
+        (link(b"a", b""), "symlinks, and only symlinks, have a target"),
+        (link(b"a", b"x\x00y"), "symlink target too long, or holds NUL"),
+        (link(b"a", b"x" * 4096), "symlink target too long, or holds NUL"),
+        (
+            Entry(path=b"a", kind=Kind.DIRECTORY, mode=0, target=b"x"),
+            "symlinks, and only symlinks, have a target",
+        ),
+        (file(b"a", xattrs={b"system.other": b""}), "'system.other' has no place on a disk"),
+        (file(b"a", xattrs={b"user.": b""}), "'user.': name or value out of range"),
+        (file(b"a", xattrs={b"user.x": bytes(70000)}), "'user.x': name or value out of range"),
+        (
+            file(b"a", xattrs={b"user.%d" % i: bytes(30000) for i in range(3)}),
+            "extended attributes too large together",
+        ),
     ],
 )
-def test_fields_out_of_place_are_refused(bad):
-    with pytest.raises(Malformed):
+def test_fields_out_of_place_are_refused(bad, why):
+    with pytest.raises(Malformed, match=why):
         tree.validate([folder(), bad])
 
 

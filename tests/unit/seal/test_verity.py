@@ -76,7 +76,7 @@ def test_veritysetup_verifies_ours_and_notices_a_flip(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4097, -4096, (1 << 38) * 4096 + 4096])
 def test_sizes_that_are_none_are_refused(size):
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="bytes is no size for a disk"):
         verity.shape(size)
 
 
@@ -120,7 +120,7 @@ def test_checked_reader_refuses_blocks_outside(disk):
     fd, root, _ = disk
     reader = verity.CheckedReader(fd, verity.shape(300 * BLOCK), root)
     for first, count in ((-1, 1), (300, 1), (0, 301), (5, -1)):
-        with pytest.raises(Malformed):
+        with pytest.raises(Malformed, match="lie outside"):
             reader.read(first, count)
 
 

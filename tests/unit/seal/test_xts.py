@@ -79,12 +79,12 @@ def test_slack_keeps_its_bytes():
 
 @pytest.mark.parametrize("count", [1, 4095, 4097])
 def test_parts_of_sectors_are_refused(count):
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match=f"{count} bytes are not whole sectors"):
         xts.SectorCipher(KEY).encrypt(memoryview(bytearray(count + xts.SLACK)), count, first=0)
 
 
 def test_a_buffer_without_slack_is_refused():
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="are not whole sectors with 15 bytes behind them"):
         xts.SectorCipher(KEY).encrypt(memoryview(bytearray(4096)), 4096, first=0)
 
 
@@ -100,7 +100,7 @@ def test_new_key_takes_64_bytes_and_shows_none():
     assert len(key) == 64
     assert hashlib.sha256(key).hexdigest() != hashlib.sha256(xts.new_key(os.urandom)).hexdigest()
     assert key.hex()[:8] not in repr(xts.SectorCipher(key))
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="two halves are equal"):
         xts.new_key(bytes)
 
 
