@@ -195,3 +195,10 @@ def test_platforms() -> None:
     for text in ("linux", "linux/", "Linux/amd64", "linux/amd64/v1/x", "linux/amd64\n"):
         with pytest.raises(StrongroomError, match="expected OS/ARCHITECTURE, like linux/amd64"):
             oci.parse_platform(text)
+
+
+@pytest.mark.parametrize("name", ["Volumes", "ExposedPorts", "StopSignal", "Healthcheck", "OnBuild", "Shell"])
+def test_what_a_room_does_not_do_is_told_by_its_name(name):
+    document = {"architecture": "amd64", "os": "linux", "config": {name: {"8080/tcp": {}}}}
+    read = oci.parse_settings(json.dumps(document).encode(), what="settings", limits=LIMITS)
+    assert read.ignored == (name,)

@@ -43,6 +43,7 @@ def test_claims_carry_every_field_of_the_report(version):
     }
     assert claims.facts["report_data"] == bytes(range(64)).hex()
     assert claims.facts["mr_signer"] == signer
+    assert claims.memory_guard is False
     assert claims.facts["xfrm"] == claims.facts["attributes"][16:]
     assert len(claims.facts["xfrm"]) == 16
     assert claims.facts["isv_prod_id"] == 0x1234

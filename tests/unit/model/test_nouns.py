@@ -75,6 +75,18 @@ def test_identity_opens_with_its_passphrase_alone():
     assert repr(made.signing.raw) not in repr(made)
 
 
+def test_identity_with_more_in_its_vault_than_keys_is_refused(monkeypatch):
+    made = identity.generate("alice")
+    dumps = identity.canonical.dumps
+    monkeypatch.setattr(
+        identity.canonical, "dumps", lambda value: dumps({**value, "more": 1} if "age" in value else value)
+    )
+    data = identity.lock(made, b"p", random=secrets.token_bytes)
+    monkeypatch.undo()
+    with pytest.raises(Malformed, match="identity: unknown key 'more'"):
+        identity.unlock(data, b"p")
+
+
 def test_identity_with_somebody_elses_public_part_is_refused():
     first, second = identity.generate("carol"), identity.generate("carol")
     mixed = identity.lock(first, b"p", random=secrets.token_bytes).decode()
