@@ -15,8 +15,9 @@ demo: setup  ## the main job, end to end, with the attack and the cheats
 test: setup check  ## all tests, with real rooms; fails unless every promise held and every refusal was executed
 	@$(VENV)/pytest --promises test
 
-soak: setup  ## the slow tests: every value of every byte, strangers' programs in rooms
+soak: setup  ## the slow tests: every value of every byte, strangers' programs in rooms, and the mutants
 	@$(VENV)/pytest -m soak --timeout 3600 --promises soak
+	@$(VENV)/python -m tests.mutants
 
 check: setup  ## ruff, mypy, import-linter: seconds
 	@$(VENV)/ruff check src tests tools

@@ -63,7 +63,9 @@ def test_make_proves_both_tables():
     recipes = (ROOT / "Makefile").read_text()
     assert re.search(r"^test: setup check .*\n\t@\$\(VENV\)/pytest --promises test\n", recipes, re.MULTILINE)
     assert re.search(
-        r"^soak: setup .*\n\t@\$\(VENV\)/pytest -m soak .*--promises soak\n", recipes, re.MULTILINE
+        r"^soak: setup .*\n\t@\$\(VENV\)/pytest -m soak .*--promises soak\n\t@\$\(VENV\)/python -m tests\.mutants\n",
+        recipes,
+        re.MULTILINE,
     )
 
 

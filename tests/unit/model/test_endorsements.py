@@ -49,3 +49,7 @@ def test_as_many_bytes_as_endorsements_may_have_are_written_and_read_again():
     assert endorsements.parse(full.encode()) == full
     with pytest.raises(Malformed, match="at most"):
         endorsements.parse(b" " * (2 * endorsements.MAX_BYTES + 1))
+
+
+def test_evidence_that_carries_all_that_is_read_is_that_of_these_tees():
+    assert {"nitro", "nvgpu", "tpm"} == endorsements.SELF_CONTAINED
