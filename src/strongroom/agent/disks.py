@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from strongroom.model.manifest import Manifest
 
 BLOCK_DEVICES = "/sys/block"
+UNSUPPORTED = "unsupported-disk"  # of `receipt.DETAILS` too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def open_disk(
     mapper: DeviceMapper, serial: str, manifest: Manifest, key: bytes | None, folder: str, device: str
 ) -> OpenDisk:
     """Verify, decrypt and mount one disk, the block device of that name, at `folder`. Raises `Refused` with code `data-corrupted` when the
-    disk is not what its manifest says or cannot be read, `unsupported-disk` when it is no disk of our own writer's,
+    disk is not what its manifest says or cannot be read, `UNSUPPORTED` when it is no disk of our own writer's,
     `wrong-disk-key`; `Unavailable` when the kernel will not.
     """
     disk = OpenDisk(serial=serial, manifest=manifest, folder=folder)
@@ -127,7 +128,7 @@ def _check_superblock(manifest: Manifest, path: str) -> None:
     if difference:
         raise Refused(
             f"the disk of {manifest.name} asks for another file system than `strongroom seal` writes: {difference}",
-            code="unsupported-disk",
+            code=UNSUPPORTED,
             hint="its owner seals it again with `strongroom seal` or `strongroom convert`",
         )
 

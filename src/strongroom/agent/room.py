@@ -122,7 +122,7 @@ def live(
             ended = _corrupted("read-failed", progress.started or now)
         elif not progress.started:
             with contextlib.suppress(Exception):  # why it did not start matters more to the node
-                _conclude(channel, terms, released, keys, reads, _not_started(contract, released))
+                _conclude(channel, terms, released, keys, reads, _not_started(contract, released, cause))
             raise
         else:
             ended = program.Ended(
@@ -141,9 +141,14 @@ class _Progress:
     started: float = 0.0
 
 
-def _not_started(contract: Contract, released: list[attest.Released]) -> program.Ended:
+def _not_started(contract: Contract, released: list[attest.Released], cause: BaseException) -> program.Ended:
     now = time.monotonic()
-    detail = "room-not-ready" if len(released) == len(contract.key_owners()) else "keys-refused"
+    if len(released) < len(contract.key_owners()):
+        detail = "keys-refused"
+    elif isinstance(cause, Refused) and cause.code == disks.UNSUPPORTED:
+        detail = disks.UNSUPPORTED
+    else:
+        detail = "room-not-ready"
     return program.Ended(
         outcome=Outcome.NOT_STARTED, exit_status=0, details=(detail,), started=now, ended=now
     )

@@ -56,6 +56,7 @@ DETAILS = {
     "container-slow": "the container was not ready within the wall limit",
     "keys-refused": "a broker gave no keys after another one had",
     "room-not-ready": "the room could not be made ready: its disks, its memory or its keys",
+    "unsupported-disk": "a disk asks for another file system than `strongroom seal` writes",
     "read-failed": "a read below a sealed disk or the base failed",
     "image-corrupted": "a block of the image's disk failed dm-verity, or its first cannot be read",
     **{

@@ -366,6 +366,17 @@ def test_act_5_a_denial_by_the_second_broker_is_told_and_the_first_has_a_receipt
     assert house.left() == []
 
 
+def test_act_6_a_disk_that_another_writer_made_is_told_apart_from_a_room_that_is_not_ready(
+    house, monkeypatch
+):
+    """Its owner seals it again; for anything else somebody has to look at the machine."""
+    monkeypatch.setattr(room, "_open", raises(Refused("asks for more", code="unsupported-disk")))
+    with pytest.raises(Refused, match="asks for more"):
+        house.live()
+    expected = [(Outcome.NOT_STARTED, ("unsupported-disk",))]
+    assert told(house) == {"alice": expected, "bob": expected}
+
+
 FAULTS = [
     OSError(5, "Input/output error", "/run/room/data-0/secret-name"),
     MemoryError(),
