@@ -6,7 +6,6 @@ process nor in a file. The kernel is told to wipe its copy too.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from dataclasses import dataclass
 
@@ -95,7 +94,7 @@ class DeviceMapper:
             raise Malformed("device mapper: the table is too long")
         buffer[_HEADER : _HEADER + len(data)] = data
         try:
-            fcntl.ioctl(self._fd, _IOCTL | number, buffer, True)
+            kernel.ioctl(self._fd, _IOCTL | number, buffer)
         except OSError as cause:
             raise Unavailable(
                 f"device mapper: request {number} for {name}: {cause.strerror}", code="device-mapper"

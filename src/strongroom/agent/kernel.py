@@ -90,6 +90,16 @@ def bind_mapped(source: str, target: str, flags: int, users: int) -> None:
         os.close(tree)
 
 
+def ioctl(fd: int, request: int, buffer: bytearray) -> None:
+    """A device's own request, which reads and writes `buffer` in place, while other threads run.
+
+    `fcntl.ioctl` lets none run when the buffer is larger than 1 KiB. A request that opens a disk would wait for the
+    disk, and the disk (`nbd`) for its thread.
+    """
+    words = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    _check(_libc.ioctl(fd, ctypes.c_ulong(request), words), f"ioctl {request:#x}")
+
+
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
     """Unmount, lazily by default."""
     _check(_libc.umount2(target.encode(), flags), f"unmounting {target}")

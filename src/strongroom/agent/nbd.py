@@ -6,12 +6,15 @@ bytes between the other end and the vsock connection. Nothing is believed: dm-ve
 manifest's root hash, a size that is too small is found by `disks.open_disk`, and reads that fail by `reads`.
 
 Specs: NBD protocol (`model/nbd`); Linux include/uapi/linux/nbd.h. NBD_DO_IT returns when the disk is gone, hence a
-thread; it has every signal blocked, since one that met it would end the disk.
+thread; it has every signal blocked, since one that met it would end the disk. The disk has its size once the thread
+is within that call, so whoever attaches it waits. When the call returns, requests that the server took and never
+answered still wait, for the timeout: NBD_CLEAR_SOCK ends them, with an error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -19,6 +22,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
@@ -27,18 +31,21 @@ from strongroom.model import nbd as wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SET_SOCK, SET_BLOCK_SIZE, DO_IT, SET_SIZE_BLOCKS, SET_TIMEOUT, SET_FLAGS = (
+SET_SOCK, SET_BLOCK_SIZE, DO_IT, CLEAR_SOCK, SET_SIZE_BLOCKS, SET_TIMEOUT, SET_FLAGS = (
     0xAB00,
     0xAB01,
     0xAB03,
+    0xAB04,
     0xAB07,
     0xAB09,
     0xAB0A,
 )
 TIMEOUT_SECONDS = 300
+ATTACH_SECONDS = 30.0
 MAX_BYTES = 1 << 50
 _DEVICES = "/dev"
 _PIECE = 256 * 1024
+_PAUSE = 0.005
 
 
 class Ioctl(Protocol):
@@ -95,19 +102,33 @@ class Disks:
             raise _unattached(path, cause) from None
         connection.settimeout(None)
         threading.Thread(target=_carry, args=(ours, connection), daemon=True).start()
-        threading.Thread(target=self._serve, args=(fd, kernels), daemon=True).start()
+        seen = os.dup(fd)  # the thread closes its own when the disk is gone
+        try:
+            threading.Thread(target=self._serve, args=(fd, kernels), daemon=True).start()
+            ends = time.monotonic() + ATTACH_SECONDS
+            while os.lseek(seen, 0, os.SEEK_END) != size:
+                if time.monotonic() > ends:
+                    raise _unattached(
+                        path, TimeoutError(errno.ETIMEDOUT, "the kernel shows no disk of that size")
+                    )
+                time.sleep(_PAUSE)
+        finally:
+            os.close(seen)
 
     def _serve(self, fd: int, kernels: socket.socket) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         # Whoever reads from a disk that is gone meets an error, which is recorded (`reads`).
-        with contextlib.suppress(OSError), kernels:
-            self._ioctl(fd, DO_IT, 0)
+        with kernels:
+            for request in (DO_IT, CLEAR_SOCK):
+                with contextlib.suppress(OSError):
+                    self._ioctl(fd, request, 0)
         os.close(fd)
 
 
 def _carry(ours: socket.socket, connection: socket.socket) -> None:
     """Pass on all that comes on either, until one of them ends. Requests are small, and the kernel always takes answers."""
-    with contextlib.suppress(OSError), ours, connection:
+    # ValueError: somebody else has closed the connection.
+    with contextlib.suppress(OSError, ValueError), ours, connection:
         while True:
             for source in select.select([ours, connection], [], [])[0]:
                 data = source.recv(_PIECE)

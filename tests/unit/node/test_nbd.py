@@ -292,12 +292,16 @@ class Kernel:
             assert self._sockets[fd].family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         if number == client.DO_IT:
             self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            time.sleep(0.2)
+            os.truncate(fd, self._sizes[fd])  # it has its size from here on
             with self._sockets[fd] as connection:
                 size = self._sizes[fd]
                 pieces = [read(connection, 0, 4096), read(connection, size - 4096, 4096)]
                 pieces.append(read(connection, 0, size))
                 connection.sendall(request(wire.DISCONNECT, 1, 0, 0))
                 self.read[size] = pieces
+        if number == client.CLEAR_SOCK:
+            self._sockets[fd].close()
             self.served.release()
         return 0
 
@@ -307,9 +311,12 @@ def test_disks_are_attached_once_each_in_order_and_read_by_the_kernel(served, tm
         (tmp_path / f"nbd{number}").touch()
     kernel = Kernel()
     made = client.Disks(lambda: connected(served), folder=str(tmp_path), ioctl=kernel)
-    assert [made.find(serial) for serial in ("image", "data-0", "image")] == ["nbd0", "nbd1", "nbd0"]
+    for number, serial in enumerate(disks):
+        assert made.find(serial) == f"nbd{number}"
+        assert (tmp_path / f"nbd{number}").stat().st_size == len(disks[serial])  # not before it can be read
+    assert made.find("image") == "nbd0"
     for _ in disks:
-        assert kernel.served.acquire(timeout=20)
+        assert kernel.served.acquire(timeout=20)  # and told to let go of what was never answered
     asked = [(number, argument) for number, argument in kernel.asked if number != client.DO_IT]
     sizes = [argument for number, argument in asked if number == client.SET_SIZE_BLOCKS]
     assert sizes == [len(data) // 4096 for data in disks.values()]
@@ -318,6 +325,16 @@ def test_disks_are_attached_once_each_in_order_and_read_by_the_kernel(served, tm
     for data in disks.values():
         assert kernel.read[len(data)] == [(0, data[:4096]), (0, data[-4096:]), (0, data)]
     assert signal.SIGALRM in kernel.blocked  # the room's own clock would end the disk
+
+
+def test_a_disk_that_never_gets_its_size_is_none(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "ATTACH_SECONDS", 0.1)
+    (tmp_path / "nbd0").touch()
+    with pytest.raises(Unavailable, match="no disk of that size") as caught:
+        client.Disks(lambda: connected(served), folder=str(tmp_path), ioctl=Kernel(fail=client.DO_IT)).find(
+            "image"
+        )
+    assert caught.value.code == "no-disk"
 
 
 def test_a_kernel_without_nbd_is_told(served, tmp_path):
