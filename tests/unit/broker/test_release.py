@@ -448,6 +448,7 @@ def joined(head, agreement, rest):
         (2, lambda rest: rest.update(nonce="AAAA"), "release request: unknown key 'nonce'"),
         (2, lambda rest: rest.pop("role"), "release request: key 'role' is missing"),
         (2, lambda rest: rest["keys"].update(signing="AAAA"), "keys.signing: expected 32 bytes"),
+        (2, lambda rest: rest["keys"].update(tls="A" * 1372), "keys.tls: expected base64 of at most 1024"),
         (2, lambda rest: rest.update(csr=fields.format_data(b"junk")), "certificate request"),
         (2, lambda rest: rest.update(evidence=[]), "release request.evidence: expected an object"),
     ],

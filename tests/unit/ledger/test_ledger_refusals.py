@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from strongroom.appraisal import reference, statement
+from strongroom.crypto import sign
 from strongroom.encoding import fields
 from strongroom.errors import Malformed, Refused
 from strongroom.ledger import inspect, witness
@@ -64,6 +65,14 @@ def test_a_reader_who_knows_another_broker_is_told(world, pack, field):
     assert [check.name for check in judged.failed] == ["parties.alice"]
     moved = replace(known, broker=replace(broker, url="https://elsewhere.example:1"))
     assert inspect.inspect(pack, anchors=[moved]).holds
+
+
+def test_a_reader_who_knows_the_party_by_another_key_is_told(world, pack):
+    """A party of the name that the reader trusts, and of a key that she does not know."""
+    alice = next(anchor for anchor in world.anchors if anchor.name == "alice")
+    stranger = replace(alice, signing_key=sign.generate().public, broker=None)
+    judged = inspect.inspect(pack, anchors=[stranger])
+    assert [check.name for check in judged.failed] == ["parties.alice"]
 
 
 def test_a_statement_of_another_kind_holds_no_reference_values():

@@ -154,6 +154,11 @@ def test_envelope_is_strict():
         assert refused.value.code == code
 
 
+def test_a_series_of_contracts_is_known_by_the_keys_of_all_who_own_a_disk():
+    one = samples.a_contract()
+    assert one.owner_keys() == tuple(sorted((samples.ALICE.party().keyid, samples.BOB.party().keyid)))
+
+
 def test_rule_36_the_owner_of_the_image_must_have_signed():
     """On hardware; without it everybody has to have signed, whoever owns what."""
     terms = contract.Approvals(parties=("alice", "bob"), threshold=1)
