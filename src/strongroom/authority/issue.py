@@ -5,7 +5,7 @@ Profile:
   SAN         the contract's DNS names, and the URI spiffe://<contract id>.strongroom/run/<run>
   lifetime    from a minute before now (clocks differ) to the contract's lifetime, never past the verdict
   usage       digitalSignature; server and client authentication
-  evidence    digest of the accepted evidence in a private extension (`crypto.certificates`)
+  evidence    digest of the accepted evidence in a private extension (`crypto.leaf`)
 
 Nothing is taken from the certificate request but its key, which the evidence is bound to.
 Not done here: name constraints on the authority. It serves every contract of its owner and so cannot
@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import certificates, digest
+from strongroom.crypto.leaf import Leaf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ def issue(
     `evidence` is the digest of the evidence. Raises `Malformed` when the key is of no known kind.
     """
     keys = accepted.binding.keys
-    leaf = certificates.Leaf(
+    leaf = Leaf(
         common_name=keys.run_id,
         unit=SIMULATED if accepted.claims.simulated else "",
         dns_names=terms.names,

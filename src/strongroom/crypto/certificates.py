@@ -1,4 +1,4 @@
-"""X.509: an owner's certificate authority, the leaf profile of rooms, and certificate requests.
+"""X.509: an owner's certificate authority, which signs the leaves of rooms (`leaf`), and certificate requests.
 
 RFC 5280, RFC 2986 (PKCS#10). This file encodes and decodes; what a room may be called is decided in
 `authority` and `broker`. Nothing of a request is copied into a certificate.
@@ -6,41 +6,21 @@ RFC 5280, RFC 2986 (PKCS#10). This file encodes and decodes; what a room may be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from strongroom.crypto import digest, tls
+from strongroom.crypto import tls
+from strongroom.crypto.leaf import Leaf, signed, to_be_signed
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
-
-# UUID-based arc (ITU-T X.667: 2.25.<UUID as an integer>) of 27104d2f-c2ab-468d-96cb-9f3ce680376a.
-# Value: an OCTET STRING with the 32-byte SHA-256 digest of the evidence that was accepted.
-EVIDENCE_OID = "2.25.51924534114858547032357187926685136746"
-_OCTET_STRING_32 = b"\x04\x20"
-_EVIDENCE = x509.ObjectIdentifier(EVIDENCE_OID)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Leaf:
-    """What a room's certificate says. `spki` is the room's TLS key (DER), `evidence` a text digest."""
-
-    common_name: str
-    unit: str
-    dns_names: tuple[str, ...]
-    uri: str
-    spki: bytes
-    evidence: str
-    not_before: datetime
-    not_after: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +39,7 @@ class Request:
 def make_authority(key: tls.TlsKey, *, name: str, now: datetime, random: Callable[[int], bytes]) -> bytes:
     """A self-signed authority certificate (DER) that may sign leaves only (path length 0)."""
     private = tls.load(key)
-    subject = _name(name, "")
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
     public = private.public_key()
     certificate = (
         x509.CertificateBuilder()
@@ -70,7 +50,7 @@ def make_authority(key: tls.TlsKey, *, name: str, now: datetime, random: Callabl
         .not_valid_before(now)
         .not_valid_after(tls.NO_EXPIRY)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(sign_certificates=True), critical=True)
+        .add_extension(_usage(), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .sign(private, hashes.SHA256())
     )
@@ -80,46 +60,34 @@ def make_authority(key: tls.TlsKey, *, name: str, now: datetime, random: Callabl
 class Signer:
     """An authority's key and certificate, decoded once."""
 
-    __slots__ = ("_certificate", "_identifier", "_key", "der")
+    __slots__ = ("_identifier", "_key", "_name", "der")
 
     def __init__(self, key: tls.TlsKey, der: bytes) -> None:
         self.der = der
         self._key = tls.load(key)
-        self._certificate = _load(der)
-        if _spki(self._certificate.public_key()) != key.spki:
+        certificate = _load(der)
+        if _spki(certificate.public_key()) != key.spki:
             raise Malformed("authority: its certificate is not of its key", code="mismatch")
-        identifier = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        self._identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier.value)
+        self._name = certificate.subject.public_bytes()
+        self._identifier = certificate.extensions.get_extension_for_class(
+            x509.SubjectKeyIdentifier
+        ).value.digest
 
     def issue(self, leaf: Leaf, *, random: Callable[[int], bytes]) -> bytes:
         """A signed leaf certificate (DER). Raises `Malformed` when the key or a name will not do."""
         try:
             public = serialization.load_der_public_key(leaf.spki)
-            names = [x509.DNSName(name) for name in leaf.dns_names]
         except (ValueError, UnsupportedAlgorithm):
             raise Malformed("certificate: the room's TLS key is not a SubjectPublicKeyInfo") from None
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise Malformed("certificate: the room's TLS key is not an elliptic-curve key")
-        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        evidence = x509.UnrecognizedExtension(_EVIDENCE, _OCTET_STRING_32 + digest.raw(leaf.evidence))
-        alternatives = x509.SubjectAlternativeName([*names, x509.UniformResourceIdentifier(leaf.uri)])
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(_name(leaf.common_name, leaf.unit))
-            .issuer_name(self._certificate.subject)
-            .public_key(public)
-            .serial_number(tls.serial(random))
-            .not_valid_before(leaf.not_before)
-            .not_valid_after(leaf.not_after)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(sign_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-            .add_extension(alternatives, critical=False)
-            .add_extension(self._identifier, critical=False)
-            .add_extension(evidence, critical=False)
-            .sign(self._key, hashes.SHA256())
+        tbs = to_be_signed(
+            replace(leaf, spki=_spki(public)),  # written anew: whatever spelling of the key was sent
+            serial=tls.serial(random),
+            issuer=self._name,
+            issuer_key=self._identifier,
         )
-        return certificate.public_bytes(serialization.Encoding.DER)
+        return signed(tbs, self._key.sign(tbs, ec.ECDSA(hashes.SHA256())))
 
 
 def read_request(der: bytes) -> Request:
@@ -155,22 +123,15 @@ def _text(name: x509.GeneralName) -> str:
     return f"{type(name).__name__}:{str(name.value)[:200]}"
 
 
-def _name(common_name: str, unit: str) -> x509.Name:
-    parts = [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name[:64])]
-    if unit:
-        parts.insert(0, x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
-    return x509.Name(parts)
-
-
-def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+def _usage() -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=not sign_certificates,
+        digital_signature=False,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
-        key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
+        key_cert_sign=True,
+        crl_sign=True,
         encipher_only=False,
         decipher_only=False,
     )

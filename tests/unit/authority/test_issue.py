@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from strongroom.authority import issue
 from strongroom.crypto import certificates, digest, tls
+from strongroom.crypto.leaf import EVIDENCE_OID
 from strongroom.errors import Malformed
 from strongroom.model import messages, verdict
 from strongroom_testing import brokers, contracts
@@ -59,7 +60,7 @@ def test_the_profile(world):
     purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert set(purposes) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    oid = x509.ObjectIdentifier(certificates.EVIDENCE_OID)
+    oid = x509.ObjectIdentifier(EVIDENCE_OID)
     evidence = leaf.extensions.get_extension_for_oid(oid).value.value
     assert evidence == b"\x04\x20" + digest.raw(digest.sha256(asked.evidence.encode()))
     assert (
@@ -94,7 +95,7 @@ def test_rule_40_names_come_from_the_contract_and_nothing_from_the_request(world
     assert {one.oid for one in leaf.subject} == {one.oid for one in plain.subject}
     assert leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == room.keys.run_id
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    varying = (x509.SubjectAlternativeName.oid, x509.ObjectIdentifier(certificates.EVIDENCE_OID))
+    varying = (x509.SubjectAlternativeName.oid, x509.ObjectIdentifier(EVIDENCE_OID))
     same = [[one for one in each.extensions if one.oid not in varying] for each in (leaf, plain)]
     assert same[0] == same[1]
     assert len(list(leaf.extensions)) == len(list(plain.extensions))

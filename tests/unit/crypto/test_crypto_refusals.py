@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509 import ocsp as library_ocsp
 
 from strongroom.crypto import certificates, crl, der, ocsp, public_key, tls, vek, x509
+from strongroom.crypto.leaf import Leaf
 from strongroom.encoding.reader import Reader
 from strongroom.errors import Malformed, Refused
 from strongroom_testing import certificate_maker as maker
@@ -241,7 +242,7 @@ def test_a_signer_is_of_its_key_and_its_certificate():
 def test_what_an_authority_and_its_leaf_may_do_is_said_bit_by_bit():
     key = tls.generate()
     own = certificates.make_authority(key, name="a", now=NOW, random=secrets.token_bytes)
-    leaf = certificates.Leaf(
+    leaf = Leaf(
         common_name="a",
         unit="u",
         dns_names=("a.example",),
