@@ -3,6 +3,9 @@
 The kernel spreads connections over their sockets (SO_REUSEPORT), which belong to the supervisor: who connects while
 a worker is dead waits for its successor. A worker that dies is replaced; what it had committed is in the database,
 and what it had not never happened. Workers end with their supervisor.
+
+A worker that does not last is not replaced for ever: each time in a row that one at its place has ended within
+`LASTING` seconds, the next one waits twice as long, and after `MOST` times the supervisor stops all and says so.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     Serve = Callable[[socket.socket, Callable[[], None]], None]
 
 PAUSE = 1.0
+LONGEST_PAUSE = 16.0
+LASTING = 30.0
+MOST = 8
 _PR_SET_PDEATHSIG = 1
 
 
@@ -47,10 +53,15 @@ class Supervisor:
         self._serve = serve
         self._sockets = sockets
         self._workers: dict[int, int] = {}
+        self._begun = [0.0] * len(sockets)
+        self._short_lived = [0] * len(sockets)
         self._stopping = False
 
     def run(self, ready: Callable[[], None]) -> None:
-        """Serve until told to stop; `ready` is called once all workers are. Raises `Unavailable` when one does not start."""
+        """Serve until told to stop; `ready` is called once all workers are.
+
+        Raises `Unavailable` when a worker does not start, or those at one place do not last.
+        """
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, self._stop)
         heard = [self._start(place) for place in range(len(self._sockets))]
@@ -60,18 +71,40 @@ class Supervisor:
             ready()
         elif not self._stopping:
             self._stop()
+        gave_up = False
         while self._workers:
             pid, _ = os.wait()
             place = self._workers.pop(pid, None)
-            if place is not None and not self._stopping:
-                time.sleep(PAUSE)
-                if not self._stopping:
-                    os.close(self._start(place))
+            if place is None or self._stopping:
+                continue
+            gave_up = not self._replace(place)
+            if gave_up:
+                self._stop()
         if not started:
             raise Unavailable("broker: a worker did not start", code="worker-failed", hint="see what it said")
+        if gave_up:
+            raise Unavailable(
+                f"broker: {MOST} workers in a row ended within {LASTING:g} seconds of their start",
+                code="worker-failed",
+                hint="see what they said, and what ends processes on this machine (memory?)",
+            )
+
+    def _replace(self, place: int) -> bool:
+        """Start another worker after a pause. False, and none started: the last ones there did not last."""
+        lasted = time.monotonic() - self._begun[place] >= LASTING
+        count = self._short_lived[place] = 0 if lasted else self._short_lived[place] + 1
+        if count >= MOST:
+            return False
+        until = time.monotonic() + min(LONGEST_PAUSE, PAUSE * 2 ** max(0, count - 1))
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))  # a signal to stop does not end a sleep
+        if not self._stopping:
+            os.close(self._start(place))
+        return True
 
     def _start(self, place: int) -> int:
         """Start a worker; return the end of a pipe on which it says that it is ready."""
+        self._begun[place] = time.monotonic()
         hear, say = os.pipe()
         parent = os.getpid()
         pid = os.fork()
