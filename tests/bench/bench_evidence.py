@@ -16,7 +16,7 @@ import sys
 import tempfile
 from datetime import timedelta
 
-from strongroom.appraisal import judge, terms
+from strongroom.appraisal import judge
 from strongroom.crypto import x509
 from strongroom.evidence import registry, tpm
 from strongroom.model.binding import Binding, RoomKeys
@@ -40,7 +40,6 @@ def forget(_: int) -> None:
     x509._path.cache_clear()
     tpm._predict.cache_clear()
     tpm._launched.cache_clear()
-    terms._kept_signers.cache_clear()
 
 
 def loading() -> list[dict[str, object]]:
@@ -109,9 +108,14 @@ def verdicts(algorithm: str) -> list[dict[str, object]]:
 
     if not isinstance(decide(0), Accepted):
         raise SystemExit("the evidence must be accepted, or this measures a refusal")
+
+    def fresh(index: int) -> None:
+        forget(index)
+        vars(agreement).pop("_signers", None)
+
     rows = []
     for name, step in (("verify", verify), ("judge", decide)):
-        first = turns.medians({"first": turns.Step(step, forget)}, ROUNDS)["first"]
+        first = turns.medians({"first": turns.Step(step, fresh)}, ROUNDS)["first"]
         again = turns.medians({"again": turns.Step(step)}, ROUNDS)["again"]
         rows += [
             turns.row(f"{name} tpm {algorithm}, first, µs", round(first)),

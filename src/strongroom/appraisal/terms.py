@@ -7,23 +7,18 @@ transaction in which it records the decision, so that two rooms cannot both be t
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from strongroom.encoding import fields
-from strongroom.model import agreement as agreement_model
-from strongroom.model import contract as contract_model
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from strongroom.encoding.dsse import Envelope
     from strongroom.model.agreement import Agreement
     from strongroom.model.contract import Contract
 
 RUNS = "contract.runs"
-_KEPT_BYTES = 64 * 1024
 
 
 def check_terms(agreement: Agreement, *, now: datetime, runs_used: int) -> tuple[Check, ...]:
@@ -48,16 +43,7 @@ def _signers(agreement: Agreement) -> tuple[str, ...]:
     """Whose signatures verify over the very bytes that this contract was parsed from."""
     if agreement.contract.raw != agreement.envelope.payload:
         return ()
-    if len(agreement.envelope.payload) > _KEPT_BYTES:
-        return agreement.signers()
-    return _kept_signers(agreement.envelope)
-
-
-@functools.lru_cache(maxsize=64)
-def _kept_signers(envelope: Envelope) -> tuple[str, ...]:
-    """The same, kept by the exact bytes and signatures: a contract is judged at each of its runs."""
-    contract = contract_model.parse(envelope.payload)
-    return agreement_model.Agreement(envelope=envelope, contract=contract).signers()
+    return agreement.signers()
 
 
 def _signature(name: str, contract: Contract, signers: set[str]) -> Check:

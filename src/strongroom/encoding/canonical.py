@@ -38,7 +38,7 @@ class Encoder(Protocol):
 def dumps(value: object) -> bytes:
     """Encode `value` canonically. Raises `Malformed` for what the subset does not hold."""
     # Code points and UTF-16 code units sort ASCII keys alike, and this way is many times faster.
-    ascii_keys = _check(value, 0)
+    ascii_keys = _check(value)
     ordered = value if ascii_keys else _sorted(value)
     try:
         return _encoder(ordered, sort=ascii_keys)
@@ -73,7 +73,7 @@ def loads(data: bytes, *, what: str, max_bytes: int) -> Any:
             parse_float=_no_float,
             parse_constant=_no_float,
         )
-        _check(value, 0)
+        _check(value)
     except Malformed as cause:
         raise Malformed(f"{what}: {cause.message}", code=cause.code) from None
     except RecursionError:
@@ -96,41 +96,47 @@ def _no_float(text: str) -> NoReturn:
     raise Malformed(f"number {text[:40]!r} is not an integer", code="not-integer")
 
 
-def _check(value: object, depth: int) -> bool:
-    """Raise `Malformed` for what the subset does not hold; return whether all keys are ASCII."""
-    if depth > MAX_DEPTH:
-        raise Malformed("nested too deeply", code="too-deep")
-    if isinstance(value, str):
-        _check_text(value)
-        return True
+def _check(value: object) -> bool:
+    """Raise `Malformed` for what the subset does not hold; return whether all keys are ASCII.
+
+    Level by level, and every key once, however often it occurs: this walk is a good part of what a ledger entry costs.
+    """
+    keys: set[object] = set()
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, str):
+                _check_text(item)
+            elif isinstance(item, dict):
+                keys.update(item)
+                below.extend(item.values())
+            elif isinstance(item, list | tuple):
+                below.extend(item)
+            else:
+                _check_scalar(item)
+        if not below:
+            return _check_keys(keys)
+        level = below
+    raise Malformed("nested too deeply", code="too-deep")
+
+
+def _check_scalar(value: object) -> None:
     if value is None or isinstance(value, bool):
-        return True
-    if isinstance(value, int):
-        if abs(value) > MAX_INTEGER:
-            raise Malformed("integer out of range", code="integer-range")
-        return True
-    if isinstance(value, list | tuple):
-        plain = True
-        for item in value:
-            plain = _check(item, depth + 1) and plain  # in this order: every item is looked at
-        return plain
-    if isinstance(value, dict):
-        return _check_object(value, depth)
-    raise Malformed(f"{type(value).__name__} has no place in canonical JSON", code="bad-type")
+        return
+    if not isinstance(value, int):
+        raise Malformed(f"{type(value).__name__} has no place in canonical JSON", code="bad-type")
+    if abs(value) > MAX_INTEGER:
+        raise Malformed("integer out of range", code="integer-range")
 
 
-def _check_object(value: dict[object, object], depth: int) -> bool:
+def _check_keys(keys: set[object]) -> bool:
     plain = True
-    for key, item in value.items():
+    for key in keys:
         if not isinstance(key, str):
             raise Malformed("object key is not text", code="bad-key")
-        if not key.isascii():
-            _check_text(key)
-            plain = False
-        # The common cases, without a call.
-        if type(item) is bool or (type(item) is str and item.isascii()):
-            continue
-        plain = _check(item, depth + 1) and plain
+        _check_text(key)
+        plain = plain and key.isascii()
     return plain
 
 

@@ -203,7 +203,7 @@ class Fields:
 
 def format_time(moment: datetime) -> str:
     """The text form that `Fields.time` reads. Sub-second parts are dropped."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def format_data(data: bytes) -> str:

@@ -7,6 +7,7 @@ A signature counts only when it is by a party's own key; its key id says which p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from strongroom.crypto import digest, sign
 from strongroom.encoding import dsse, fields
@@ -32,6 +33,11 @@ class Agreement:
 
     def signers(self) -> tuple[str, ...]:
         """Names of the parties whose signature verifies, in contract order, each once."""
+        return self._signers
+
+    @cached_property
+    def _signers(self) -> tuple[str, ...]:
+        # Kept: neither bytes nor signatures ever change, and a contract is judged at each of its runs.
         members = self.contract.members
         signed = signatures.signers(self.envelope, [member.party.signing_key for member in members])
         return tuple(member.party.name for member in members if member.party.signing_key in signed)

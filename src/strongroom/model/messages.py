@@ -157,14 +157,14 @@ class SplitRequest:
     rest: bytes
 
 
-def split_release_request(data: bytes) -> SplitRequest:
-    """Cut a release request into its parts and parse its head. Raises `Malformed`."""
+def split_release_request(data: bytes, *, head: ReleaseHead | None = None) -> SplitRequest:
+    """Cut a release request into its parts. head: that of `data`, where it was parsed before. Raises `Malformed`."""
     if len(data) > MAX_REQUEST:
         raise Malformed(f"release request: {len(data)} bytes, at most {MAX_REQUEST}", code="too-large")
     end = data.find(b"\n", 0, MAX_HEAD + 1)
     if end < 0:
         raise Malformed(f"release request: no first line of at most {MAX_HEAD} bytes", code="no-head")
-    head = parse_release_head(data[:end])
+    head = head or parse_release_head(data[:end])
     start = end + 1
     if len(data) < start + head.agreement:
         raise Malformed("release request: shorter than the agreement that its head announces", code="cut")
