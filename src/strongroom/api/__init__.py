@@ -1,1 +1,1 @@
-"""The broker over HTTP: FastAPI and uvicorn live here and nowhere below."""
+"""The broker over HTTP: Starlette and uvicorn live here and nowhere below."""

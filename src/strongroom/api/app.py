@@ -1,34 +1,28 @@
-"""The application: the routes of `routes`, each bound to its use case. No documents, no schema route."""
+"""The application: the routes of `routes`, each bound to its use case."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
-from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.responses import Response, StreamingResponse
 
 from strongroom.api import budgets as budgets_model
 from strongroom.api import errors as http_errors
 from strongroom.api import ledger, results, routes
+from strongroom.api.application import Application
 from strongroom.broker.challenge import challenge
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release, turn_away
 from strongroom.encoding import canonical
-from strongroom.errors import Misuse, NotFound, StrongroomError, Unavailable
 from strongroom.model import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.requests import Request
 
+    from strongroom.api.application import Handler
     from strongroom.broker.broker import Broker
-
-    Handler = Callable[[Request], Awaitable[Response]]
 
 JSON = http_errors.JSON
 
@@ -40,29 +34,20 @@ class Readiness:
         self.why_not = why_not
 
 
-def build(broker: Broker, *, readiness: Readiness, budgets: budgets_model.Budgets | None = None) -> FastAPI:
+def build(
+    broker: Broker, *, readiness: Readiness, budgets: budgets_model.Budgets | None = None
+) -> Application:
     """The application for `broker`."""
     limits = budgets or budgets_model.Budgets()
-    app = FastAPI(
-        title="Strongroom broker",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False},
-    )
     handlers = _handlers(broker, readiness, budgets_model.Bodies(limits))
-    for row in routes.ROUTES:
-        # Plain routes: messages are parsed by `model`, so that FastAPI's own parsing would only cost.
-        app.router.routes.append(
-            Route(row.path, _guarded(handlers[row.name]), methods=[row.method], name=row.name)
-        )
-    app.add_exception_handler(HTTPException, _unrouted)
-    app.add_middleware(_Hurry, seconds=limits.request_seconds)
-    return app
+    return Application(routes.ROUTES, handlers, seconds=limits.request_seconds)
 
 
 def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies) -> dict[str, Handler]:
+    return {**_posts(broker, bodies), **_gets(broker, readiness)}
+
+
+def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
     limit = {row.name: row.limit for row in routes.ROUTES}
 
     async def post_challenge(request: Request) -> Response:
@@ -76,44 +61,50 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
         async with bodies.read(request, limit["receipt"]) as body:
             return _json((await receipt(broker, body, peer=budgets_model.peer(request.client))).encode())
 
+    return {"challenge": post_challenge, "release": post_release, "receipt": post_receipt}
+
+
+def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
     async def get_health(_request: Request) -> Response:
-        why = await run_in_threadpool(readiness.why_not)
+        why = readiness.why_not()
         if why is None:
             return _json(canonical.dumps({"ready": True}))
         return _json(canonical.dumps({"ready": False, "why": why}), status=503)
 
     async def get_checkpoint(_request: Request) -> Response:
-        note = await run_in_threadpool(ledger.checkpoint, broker)
+        note = await broker.workers.look(ledger.checkpoint, broker)
         return Response(note, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"})
 
     async def get_tile(request: Request) -> Response:
-        length, data = await run_in_threadpool(ledger.tile, broker, request.path_params["path"])
+        length, data = await broker.workers.look(ledger.tile, broker, request.path_params["path"])
         # A full tile never changes, and a partial one keeps its name and content too.
         kept = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Length": str(length)}
-        return StreamingResponse(data, media_type="application/octet-stream", headers=kept)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            while (piece := await broker.workers.look(next, data, b"", begun=True)) != b"":
+                yield piece
+
+        return StreamingResponse(pieces(), media_type="application/octet-stream", headers=kept)
 
     async def get_proof(request: Request) -> Response:
         index = ledger.number(request.query_params.get("index"), "index")
         size = ledger.number(request.query_params.get("size"), "size")
-        return _json(await run_in_threadpool(ledger.proof, broker, index, size))
+        return _json(await broker.workers.look(ledger.proof, broker, index, size))
 
     async def get_consistency(request: Request) -> Response:
         first = ledger.number(request.query_params.get("from"), "from")
         second = ledger.number(request.query_params.get("to"), "to")
-        return _json(await run_in_threadpool(ledger.consistency, broker, first, second))
+        return _json(await broker.workers.look(ledger.consistency, broker, first, second))
 
     async def get_run(request: Request) -> Response:
-        return _json(await run_in_threadpool(ledger.run, broker, request.path_params["run"]))
+        return _json(await broker.workers.look(ledger.run, broker, request.path_params["run"]))
 
     async def get_result(request: Request) -> Response:
         asked = results.read(request.path_params["run"], request.query_params)
-        token = await run_in_threadpool(results.answer, broker, asked)
+        token = await broker.workers.look(results.answer, broker, asked)
         return Response(token, media_type=asked.media_type, headers={"Cache-Control": "no-store"})
 
     return {
-        "challenge": post_challenge,
-        "release": post_release,
-        "receipt": post_receipt,
         "health": get_health,
         "checkpoint": get_checkpoint,
         "tile": get_tile,
@@ -126,70 +117,23 @@ def _handlers(broker: Broker, readiness: Readiness, bodies: budgets_model.Bodies
 
 async def _release(broker: Broker, bodies: budgets_model.Bodies, limit: int, request: Request) -> Response:
     peer = budgets_model.peer(request.client)
+    head: messages.ReleaseHead | None = None
     denial: messages.DenialAnswer | None = None
 
     def worth_reading(line: bytes) -> bool:
-        nonlocal denial
-        denial = turn_away(broker, messages.parse_release_head(line), peer=peer)
+        nonlocal head, denial
+        head = messages.parse_release_head(line)
+        denial = turn_away(broker, head, peer=peer)
         return denial is None
 
     async with bodies.read(request, limit, worth_reading=worth_reading) as body:
         if denial is not None:
             return _json(denial.encode(), status=403, close=True)
-        answer = await release(broker, body, peer=peer)
+        answer = await release(broker, body, peer=peer, head=head)
     status = 200 if isinstance(answer, messages.ReleaseAnswer) else 403
     return _json(answer.encode(), status=status)
-
-
-def _guarded(handler: Handler) -> Handler:
-    async def guarded(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except StrongroomError as failure:
-            return http_errors.answer(failure)
-        except asyncio.CancelledError:
-            raise
-        except Exception as cause:  # noqa: BLE001 - no traceback ever reaches a client
-            return http_errors.defect(cause)
-
-    return guarded
-
-
-async def _unrouted(_request: Request, cause: Exception) -> Response:
-    status = cause.status_code if isinstance(cause, HTTPException) else 500
-    if status == 405:
-        return http_errors.answer(Misuse("this route does not know that method", code="wrong-method"))
-    return http_errors.answer(NotFound("no such route", code="no-route"))
 
 
 def _json(body: bytes, *, status: int = 200, close: bool = False) -> Response:
     headers = {"Cache-Control": "no-store", **({"Connection": "close"} if close else {})}
     return Response(body, status_code=status, media_type=JSON, headers=headers)
-
-
-class _Hurry:
-    """Ends a request that takes too long as a whole, be it us or a client that does not read."""
-
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
-        self._app = app
-        self._seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begun = False
-
-        async def sending(message: object) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)  # type: ignore[arg-type]
-
-        try:
-            async with asyncio.timeout(self._seconds):
-                await self._app(scope, receive, sending)
-        except TimeoutError:
-            if begun:
-                raise
-            slow = Unavailable("request: took too long", code="too-slow", hint="try again in a moment")
-            await http_errors.answer(slow)(scope, receive, send)

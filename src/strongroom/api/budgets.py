@@ -19,7 +19,7 @@ from strongroom.errors import Malformed, Misuse, Unavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from fastapi import Request
+    from starlette.requests import Request
 
 
 FIRST_LINE = 1024  # bytes: more than any first line has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from fastapi.responses import Response
+from starlette.responses import Response
 
 from strongroom import errors
 from strongroom.encoding import canonical

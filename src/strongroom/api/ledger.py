@@ -32,11 +32,12 @@ def checkpoint(broker: Broker) -> bytes:
 
 
 def tile(broker: Broker, path: str) -> tuple[int, Iterator[bytes]]:
-    """A tile's length, and its bytes in pieces; entries never change between the two. Raises `Malformed` or `NotFound`."""
+    """A tile's length, and its bytes in pieces, which are read as they are taken. Raises `Malformed` or `NotFound`."""
     ledger, parsed = broker.store.ledger, tiles.parse_path(path)
-    size = ledger.size()
-    length = sum(map(len, tiles.read(ledger, size, parsed)))
-    return length, tiles.read(ledger, size, parsed)
+    data = tiles.read(ledger, ledger.size(), parsed)
+    if parsed.level >= 0:
+        return parsed.width * merkle.HASH_BYTES, data
+    return ledger.total(parsed.index * tiles.WIDTH, parsed.width) + parsed.width * tiles.LENGTH_BYTES, data
 
 
 def proof(broker: Broker, index: int, size: int) -> bytes:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Generator
 
-    from fastapi import FastAPI
-
+    from strongroom.api.application import Application
     from strongroom.api.budgets import Budgets
+
+GATHERED = 64 * 1024
 
 
 def tls_context(certificate: bytes, key: tls.TlsKey) -> ssl.SSLContext:
@@ -49,6 +50,38 @@ def tls_context(certificate: bytes, key: tls.TlsKey) -> ssl.SSLContext:
     return context
 
 
+class _Gathering:
+    """A transport that writes once what is written in one go: head and body of an answer are one TLS record."""
+
+    __slots__ = ("_held", "_loop", "_size", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+        self._size += len(data)
+        if self._size >= GATHERED:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held, self._size = self._held, [], 0
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
+
+
 class _Connection(HttpToolsProtocol):
     """A connection that must say something whole within bounds of time and size."""
 
@@ -59,7 +92,7 @@ class _Connection(HttpToolsProtocol):
     _header_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
         peer = budgets_model.peer(transport.get_extra_info("peername"))
         if not self.shares.take(peer, 1):
             transport.abort()  # this address has connections enough: others need theirs
@@ -110,7 +143,7 @@ class Server(uvicorn.Server):
     """uvicorn on a socket that is bound already, with time limits on TLS handshakes."""
 
     def __init__(
-        self, app: FastAPI, *, context: ssl.SSLContext, budgets: Budgets, ready: Callable[[], None]
+        self, app: Application, *, context: ssl.SSLContext, budgets: Budgets, ready: Callable[[], None]
     ) -> None:
         shares = Shares(budgets.connections, budgets.share)
         protocol = type("Connection", (_Connection,), {"budgets": budgets, "shares": shares})

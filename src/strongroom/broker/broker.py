@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strongroom.broker import own_party
-from strongroom.broker.budgets import Allowances, Denials
+from strongroom.broker.budgets import Denials, Failures
 from strongroom.broker.nonces import PURPOSE, Nonces
 from strongroom.broker.workers import Workers
 
@@ -107,6 +107,6 @@ class Broker:
         return Denials(self.budgets)
 
     @cached_property
-    def failures(self) -> Allowances:
-        """How many requests of an address may fail before its others have to wait."""
-        return Allowances(self.budgets.failures, self.budgets.failure_seconds)
+    def failures(self) -> Failures:
+        """Whose requests have to wait behind everybody else's."""
+        return Failures(self.budgets)

@@ -18,7 +18,8 @@ class Budgets:
     denials: how many denials in a row are recorded in the ledger; `denial_seconds`: after how long one more is.
     denials_each, denial_each_seconds: the same for each contract and each peer address. A denial beyond any of them
     is answered and not recorded. failures, failure_seconds: how many requests of an address may fail before its
-    further ones have to wait behind everybody else's. agreement_bytes: of agreements kept, parsed.
+    further ones have to wait behind everybody else's. failures_each, failure_each_seconds: the same under one contract
+    from wherever, for all but the addresses that rooms under it were released to before. agreement_bytes: of agreements kept, parsed.
     """
 
     nonce_lifetime: timedelta = timedelta(seconds=120)
@@ -29,6 +30,8 @@ class Budgets:
     denial_each_seconds: float = 5.0
     failures: int = 60
     failure_seconds: float = 1.0
+    failures_each: int = 240
+    failure_each_seconds: float = 0.25
     agreement_bytes: int = 4 * 1024 * 1024
 
 
@@ -93,3 +96,42 @@ class Denials:
         """Whether one more may be recorded. One that may not takes nothing from the others' budget."""
         own = (self._contracts.of(contract), self._peers.of(peer))
         return all(one.left(now) for one in own) and self._all.take(now) and all(one.take(now) for one in own)
+
+
+class Failures:
+    """Whose requests go to the patient thread: of addresses that keep failing, and under contracts that keep failing.
+
+    Whoever holds a genuine contract can send junk under it from many addresses. That slows down addresses which nothing
+    was released to yet under that contract; the others stay prompt.
+    """
+
+    __slots__ = ("_contracts", "_known", "_most", "_peers")
+
+    def __init__(self, budgets: Budgets, *, most: int = 4096) -> None:
+        self._peers = Allowances(budgets.failures, budgets.failure_seconds)
+        self._contracts = Allowances(budgets.failures_each, budgets.failure_each_seconds)
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._most = most
+
+    def failed(self, now: datetime, *, peer: str) -> None:
+        """Count a failure of `peer`."""
+        self._peers.of(peer).take(now)
+
+    def failed_under(self, contract: str, now: datetime) -> None:
+        """Count a failure under a contract that the broker's own party signed: nobody else's counts for anything."""
+        self._contracts.of(contract).take(now)
+
+    def released(self, *, peer: str, contract: str) -> None:
+        """Remember that a room behind `peer` had its keys. The pairs longest ago are forgotten."""
+        self._known.pop((contract, peer), None)
+        self._known[contract, peer] = None
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+
+    def patient(self, now: datetime, *, peer: str, contract: str = "") -> bool:
+        """Whether a request has to wait behind everybody else's. contract: that keys are asked for under, if they are."""
+        if not self._peers.of(peer).left(now):
+            return True
+        if not contract or (contract, peer) in self._known:
+            return False
+        return not self._contracts.of(contract).left(now)

@@ -31,14 +31,13 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
 
     Raises `Malformed`, `Refused`, `Conflict`, `Unavailable`.
     """
-    failures = broker.failures.of(peer)
-    patient = not failures.left(broker.clock())
+    patient = broker.failures.patient(broker.clock(), peer=peer)
     try:
         claimed = await broker.workers.run(partial(_verified, broker, body), patient=patient)
     except Unavailable:
         raise
     except Exception:  # what nobody foresaw, too: it must not be cheaper than a plain no
-        failures.take(broker.clock())
+        broker.failures.failed(broker.clock(), peer=peer)
         raise
 
     def append(transaction: Transaction) -> tuple[bytes, int]:

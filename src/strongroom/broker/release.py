@@ -6,7 +6,7 @@ What a request must show before the broker does more for it, in this order:
   3 only now the contract and the rest of the request are parsed, and endorsements found (`endorse`), which may take
     a vendor's time
   4 the broker's own checks (`gates`) and `judge`: the contract's terms, every other signature, the evidence; for an
-    accepted room its keys are sealed, its certificate is signed and its record written; nothing of it leaves
+    accepted room its keys are sealed and its certificate is signed; nothing of it leaves
 1 is done on the event loop; 2, 3 and 4 in a thread, and no transaction is open. What they took from the storage
 (runs used, versions and disks known, runs of that name) may change meanwhile. So, in one transaction:
   5 the gates are asked again, and must say word for word the same, or all of 4 is done again; runs that were used
@@ -73,17 +73,13 @@ class _Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """A decision that nobody has recorded yet, and what it was made from.
-
-    entry: its record; None for a denial too long for the ledger. sealed and certificates: of an accepted one.
-    """
+    """A decision that nobody has recorded yet, and what it was made from. sealed and certificates: of an accepted one."""
 
     now: datetime
     gates: gates.Gates
     binding: binding_model.Binding
     judged: _Judged
     verdict: Verdict
-    entry: bytes | None
     sealed: bytes = field(default=b"", repr=False)
     certificates: tuple[bytes, ...] = ()
 
@@ -107,24 +103,27 @@ class _Decision:
 
 
 async def release(
-    broker: Broker, body: bytes, *, peer: str = ""
+    broker: Broker, body: bytes, *, peer: str = "", head: messages.ReleaseHead | None = None
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
     """Decide, record, then answer. peer: the address that the request came from, for the budgets.
 
-    Raises `Malformed`, `Refused` or `Unavailable`; then nothing was released.
+    head: that of `body`, where `turn_away` has let it pass already. Raises `Malformed`, `Refused` or `Unavailable`; then
+    nothing was released.
     """
-    split = messages.split_release_request(body)
-    if (early := turn_away(broker, split.head, peer=peer)) is not None:
+    split = messages.split_release_request(body, head=head)
+    if head is None and (early := turn_away(broker, split.head, peer=peer)) is not None:
         return early
     try:
         answer = await _attempt(broker, split, peer)
     except Unavailable:
         raise
     except Exception:  # what nobody foresaw, too: it must not be cheaper than a plain no
-        broker.failures.of(peer).take(broker.clock())
+        broker.failures.failed(broker.clock(), peer=peer)
         raise
     if isinstance(answer, messages.DenialAnswer):
-        broker.failures.of(peer).take(broker.clock())
+        broker.failures.failed(broker.clock(), peer=peer)
+    else:
+        broker.failures.released(peer=peer, contract=split.head.contract)
     return answer
 
 
@@ -134,28 +133,40 @@ def turn_away(broker: Broker, head: messages.ReleaseHead, *, peer: str = "") -> 
     Raises `Unavailable` for an address whose requests kept failing while others of it wait already.
     """
     now = max(broker.clock(), broker.nonces.reached)
-    if broker.workers.crowded and not broker.failures.of(peer).left(now):
+    if broker.workers.crowded and broker.failures.patient(now, peer=peer, contract=head.contract):
         raise too_many_failures()
     end = broker.nonces.end(head.nonce, head.contract)
     if end is not None and now < end:
         return None
-    broker.failures.of(peer).take(now)
+    broker.failures.failed(now, peer=peer)
     return _denied(head.contract, (gates.fresh(end, use=NonceUse.ENDED),), now)
 
 
 async def _attempt(
     broker: Broker, split: messages.SplitRequest, peer: str
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
-    patient = not broker.failures.of(peer).left(broker.clock())
-    first = await broker.workers.run(partial(_look, broker, split), patient=patient)
-    if isinstance(first, messages.DenialAnswer):
-        return first
-    ask, endorsed, prepared = first.ask, first.endorsed, first.prepared
+    patient = broker.failures.patient(broker.clock(), peer=peer, contract=split.head.contract)
+    looked = await broker.workers.run(partial(_look, broker, split), patient=patient)
+    if isinstance(looked, messages.DenialAnswer):
+        return looked
+    answer = await _settle(broker, looked, peer, patient=patient)
+    if isinstance(answer, messages.DenialAnswer):
+        broker.failures.failed_under(looked.ask.contract.digest, broker.clock())
+    return answer
+
+
+async def _settle(
+    broker: Broker, looked: _Looked, peer: str, *, patient: bool
+) -> messages.ReleaseAnswer | messages.DenialAnswer:
+    """Ask vendors where it takes any, then prepare and decide until both are of one state of the storage."""
+    ask, endorsed, prepared = looked.ask, looked.endorsed, looked.prepared
     prepare = partial(_prepare, broker, ask, endorsed or await endorse.fetched(broker, ask))
     for _ in range(TRIES):
         if prepared is None:
             prepared = await broker.workers.run(prepare, patient=patient)
-        if not isinstance(prepared.verdict, Accepted) and not _recordable(broker, ask, prepared, peer):
+        if not isinstance(prepared.verdict, Accepted) and not broker.denials.take(
+            prepared.now, contract=ask.contract.digest, peer=peer
+        ):
             return _denial(prepared.verdict)
         committed = await broker.store.write(partial(_decide, broker, ask, prepared))
         if committed.value is not None:
@@ -164,12 +175,6 @@ async def _attempt(
     raise Unavailable(
         "release: what it depends on kept changing", code="contended", hint="try again in a moment"
     )
-
-
-def _recordable(broker: Broker, ask: gates.Ask, prepared: _Prepared, peer: str) -> bool:
-    if prepared.entry is None:
-        return False
-    return broker.denials.take(prepared.now, contract=ask.contract.digest, peer=peer)
 
 
 def _denial(verdict: Verdict, proof: messages.LedgerProof | None = None) -> messages.DenialAnswer:
@@ -242,11 +247,11 @@ def _prepare(broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed) -> _Pre
         now=now.replace(microsecond=0),
         lifetime=timedelta(seconds=judged.lifetime_seconds),
     )
-    prepared = _Prepared(now=now, gates=checked, binding=binding, judged=judged, verdict=verdict, entry=None)
+    prepared = _Prepared(now=now, gates=checked, binding=binding, judged=judged, verdict=verdict)
     if isinstance(verdict, Accepted):
         sealed = _seal(broker, verdict, checked.disks)
         prepared = replace(prepared, sealed=sealed, certificates=_certify(broker, ask, verdict))
-    return replace(prepared, entry=_entry(broker, ask, prepared))
+    return prepared
 
 
 def _decide(
@@ -262,12 +267,14 @@ def _decide(
         return _Decision(verdict=refusal, entry=None)
     runs_used = transaction.runs.used(contract.digest)
     if runs_used != prepared.judged.runs_used:
-        prepared = _counted(broker, ask, prepared, runs_used)
-    if prepared.entry is None:
+        prepared = _counted(prepared, ask, runs_used)
+    # Written here and once: before, nobody knew how many runs there would be.
+    entry = _entry(broker, ask, prepared)
+    if entry is None:
         return _Decision(verdict=prepared.verdict, entry=None)
     accepted = isinstance(prepared.verdict, Accepted)
     # Who is denied may have named anybody's run: its records are not to be sought among denials.
-    index = transaction.ledger.append(prepared.entry, run=ask.run if accepted else "")
+    index = transaction.ledger.append(entry, run=ask.run if accepted else "")
     if accepted:
         signing_key = ask.request.keys.signing
         transaction.runs.add(
@@ -276,14 +283,13 @@ def _decide(
         transaction.contracts.raise_to(
             versions.series(contract), KnownVersion(version=contract.version, digest=contract.digest)
         )
-    return _Decision(verdict=prepared.verdict, entry=prepared.entry, index=index)
+    return _Decision(verdict=prepared.verdict, entry=entry, index=index)
 
 
-def _counted(broker: Broker, ask: gates.Ask, prepared: _Prepared, runs_used: int) -> _Prepared:
+def _counted(prepared: _Prepared, ask: gates.Ask, runs_used: int) -> _Prepared:
     """The same decision after `runs_used` runs; an accepted room may have come too late."""
     verdict = with_runs_used(prepared.verdict, ask.agreement, runs_used=runs_used)
-    again = replace(prepared, verdict=verdict, judged=replace(prepared.judged, runs_used=runs_used))
-    return replace(again, entry=_entry(broker, ask, again))
+    return replace(prepared, verdict=verdict, judged=replace(prepared.judged, runs_used=runs_used))
 
 
 def _answer(

@@ -190,6 +190,9 @@ class LedgerView(tiles.Leaves, Protocol):
     def size(self) -> int:
         """How many leaves are durable."""
 
+    def total(self, start: int, count: int) -> int:
+        """How many bytes leaves start … start+count-1 have together. Reads none of them."""
+
     def of_run(self, run: str) -> Sequence[tuple[int, bytes]]:
         """Index and bytes of the run's leaves, in order."""
 

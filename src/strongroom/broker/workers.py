@@ -3,6 +3,8 @@
 Whose requests have kept failing goes to the patient one (`budgets.Budgets.failures`). It rests for thrice the
 processor time that it has worked, so that all such requests together get a quarter of one core at most, and few may
 wait for it. Nobody is shut out: an honest room behind the same address gets its answer later.
+
+Whoever only looks at the ledger has a thread as well, which rests in the same way: releases come first.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from strongroom.errors import Unavailable
 
@@ -21,7 +24,9 @@ T = TypeVar("T")
 
 THREADS = 2
 WAITING = 32
+LOOKING = 64
 REST = 3.0
+LOOKING_REST = 2.0
 
 
 def too_many_failures() -> Unavailable:
@@ -39,8 +44,10 @@ class Workers:
     def __init__(self, *, rest: Callable[[float], None] = time.sleep) -> None:
         self._prompt = ThreadPoolExecutor(THREADS, "verifier")
         self._patient = ThreadPoolExecutor(1, "patient-verifier")
+        self._looking = ThreadPoolExecutor(1, "ledger-reader")
         self._rest = rest
         self._waiting = 0
+        self._lookers = 0
 
     @property
     def crowded(self) -> bool:
@@ -56,13 +63,31 @@ class Workers:
             raise too_many_failures()
         self._waiting += 1
         try:
-            return await loop.run_in_executor(self._patient, self._rested, work)
+            return await loop.run_in_executor(self._patient, self._rested, REST, work)
         finally:
             self._waiting -= 1
 
-    def _rested(self, work: Callable[[], T]) -> T:
+    async def look(self, work: Callable[..., T], *args: Any, begun: bool = False) -> T:
+        """Run `work(*args)`, which reads what anybody may. begun: part of an answer that has begun, and is to end.
+
+        Raises what it raises, or `Unavailable` when too many wait.
+        """
+        if self._lookers >= LOOKING and not begun:
+            raise Unavailable(
+                "ledger: too many who read it wait already",
+                code="too-many-readers",
+                hint="try again in a moment",
+            )
+        self._lookers += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._looking, self._rested, LOOKING_REST, partial(work, *args))
+        finally:
+            self._lookers -= 1
+
+    def _rested(self, rest: float, work: Callable[[], T]) -> T:
         begun = time.thread_time()
         try:
             return work()
         finally:
-            self._rest(REST * (time.thread_time() - begun))
+            self._rest(rest * (time.thread_time() - begun))

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from strongroom.errors import Refused
 
+HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 MAX_SIZE = 2**53 - 1
 

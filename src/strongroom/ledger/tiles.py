@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH = 256
 AT_ONCE = 8
+LENGTH_BYTES = 2
 HEIGHT = 8
 _PATH = re.compile(
     r"(?P<level>entries|[0-9]|[1-5][0-9]|6[0-3])/(?P<index>(?:x[0-9]{3}/){0,5}[0-9]{3})"
@@ -80,4 +81,4 @@ def _entries(source: Leaves, start: int, end: int) -> Iterator[bytes]:
     # A whole tile may come to 16 MiB: no more of it is in memory than its reader takes.
     for first in range(start, end, AT_ONCE):
         entries = source.leaves(first, min(AT_ONCE, end - first))
-        yield b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
+        yield b"".join(len(entry).to_bytes(LENGTH_BYTES, "big") + entry for entry in entries)

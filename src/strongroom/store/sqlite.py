@@ -40,6 +40,10 @@ _of_run = (
     .order_by(schema.leaves.c.idx)
 )
 _OF_RUN = f"{text(_of_run)} LIMIT {OF_RUN}"
+_total = sa.select(sa.func.sum(sa.func.length(schema.leaves.c.entry))).where(
+    schema.leaves.c.idx >= sa.bindparam("first"), schema.leaves.c.idx < sa.bindparam("end")
+)
+_TOTAL = text(_total)
 _PER_CONTRACT = sa.select(
     schema.runs.c.contract, sa.func.count(), sa.func.count(schema.runs.c.receipt)
 ).group_by(schema.runs.c.contract)
@@ -153,6 +157,11 @@ class LedgerView:
         """The bytes of leaves start … start+count-1."""
         with self._readers.connection() as connection:
             return transaction.read_leaves(connection.execute, start, count)
+
+    def total(self, start: int, count: int) -> int:
+        """How many bytes leaves start … start+count-1 have together."""
+        with self._readers.connection() as connection:
+            return int(connection.execute(_TOTAL, {"first": start, "end": start + count}).fetchone()[0] or 0)
 
     def of_run(self, run: str) -> Sequence[tuple[int, bytes]]:
         """Index and bytes of the run's first 64 leaves."""

@@ -338,8 +338,18 @@ def test_a_tile_of_large_entries_is_read_in_pieces(world):
         )
 
     asyncio.run(append())
-    length, told = ledger.tile(world.broker, "entries/000.p/20")
+    asked = []
+
+    class Counting(type(world.store.ledger)):
+        def leaves(self, start, count):
+            asked.append((start, count))
+            return super().leaves(start, count)
+
+    counting = Counting(world.store._readers, world.store._nodes)
+    store = type("Store", (), {"ledger": counting})
+    length, told = ledger.tile(replace(world.broker, store=store), "entries/000.p/20")
     pieces = list(told)
+    assert asked == [(0, 8), (8, 8), (16, 4)], "each entry is read once"
     assert length == sum(map(len, pieces))
     assert len(pieces) == 3
     assert max(map(len, pieces)) <= tiles.AT_ONCE * 65_537

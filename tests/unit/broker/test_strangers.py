@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from dataclasses import replace
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 from strongroom.api import routes
 from strongroom.broker import gates, own_party, versions
 from strongroom.broker import release as release_module
-from strongroom.broker.budgets import Allowances, Budgets, Denials
+from strongroom.broker.budgets import Allowances, Budgets, Denials, Failures
 from strongroom.broker.nonces import Nonces
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
-from strongroom.broker.workers import WAITING, Workers
+from strongroom.broker.workers import LOOKING, WAITING, Workers
 from strongroom.crypto import sign
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.errors import Malformed, Refused, Unavailable
@@ -311,6 +312,83 @@ def test_whose_requests_keep_failing_waits_behind_everybody_else(tmp_path):
         world.clock.advance(timedelta(seconds=10))
         ask(genuine, "192.0.2.1")
         assert lanes[7:] == [False]
+
+
+def test_junk_under_a_genuine_contract_from_many_addresses_makes_new_addresses_wait(tmp_path):
+    """Evidence that was for another nonce costs a whole verification; whoever holds the contract may have many addresses."""
+    with brokers.world(tmp_path, budgets=Budgets(failures_each=3)) as plain:
+        lanes = []
+
+        class Lanes(Workers):
+            async def run(self, work, *, patient=False):
+                lanes.append(patient)
+                return await super().run(work, patient=patient)
+
+        world = replace(plain, broker=replace(plain.broker, workers=Lanes(rest=lambda _: None)))
+        genuine = world.agreement()
+        other = world.agreement(lambda one: replace(one, id="other"))
+
+        def ask(agreement, peer, *, junk=False):
+            room, nonce = world.room(agreement), world.challenge(agreement).nonce
+            old = room.ask(bytes(32) if junk else nonce)
+            lanes.clear()
+            return asyncio.run(release(world.broker, replace(old, nonce=nonce).encode(), peer=peer))
+
+        assert isinstance(ask(genuine, "192.0.2.1"), messages.ReleaseAnswer)
+        for at in range(5):
+            assert failed(ask(genuine, f"198.51.100.{at}", junk=True))
+            assert lanes == [at >= 3]
+        # A room behind an address that is new waits; nobody is shut out, and who had keys before is as prompt as ever.
+        assert isinstance(ask(genuine, "192.0.2.2"), messages.ReleaseAnswer)
+        assert lanes == [True]
+        assert isinstance(ask(genuine, "192.0.2.1"), messages.ReleaseAnswer)
+        assert lanes == [False]
+        assert isinstance(ask(other, "192.0.2.3"), messages.ReleaseAnswer)
+        assert lanes == [False]
+
+
+def test_who_only_names_a_contract_does_not_use_up_its_budget(tmp_path):
+    with brokers.world(tmp_path, budgets=Budgets(failures_each=1)) as world:
+        genuine, unsigned = world.agreement(), world.agreement(signers=("bob",))
+        room, nonce = world.room(genuine), world.challenge(genuine).nonce
+        for agreement in (unsigned.encode(), b"{}"):
+            body = replace(room.ask(nonce), agreement=agreement).encode()
+            with contextlib.suppress(Malformed):
+                assert failed(asyncio.run(release(world.broker, body, peer="198.51.100.1")))
+        now, contract = world.clock(), genuine.contract.digest
+        assert not world.broker.failures.patient(now, peer="192.0.2.1", contract=contract)
+
+
+def test_addresses_that_had_keys_take_bounded_room():
+    failures = Failures(Budgets(failures_each=1), most=2)
+    for at in range(3):
+        failures.released(peer=str(at), contract=CONTRACT)
+    for _ in range(2):
+        failures.failed_under(CONTRACT, contracts.NOW)
+    waits = [failures.patient(contracts.NOW, peer=str(at), contract=CONTRACT) for at in range(3)]
+    assert waits == [True, False, False]
+
+
+def test_who_looks_at_the_ledger_waits_for_one_thread_and_few_may_wait():
+    rests, go = [], threading.Event()
+    workers = Workers(rest=rests.append)
+
+    async def crowd():
+        waiting = [asyncio.ensure_future(workers.look(go.wait)) for _ in range(LOOKING)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable) as caught:
+            await workers.look(lambda: None)
+        assert caught.value.code == "too-many-readers"
+        begun = asyncio.ensure_future(workers.look(lambda: "to its end", begun=True))
+        assert await workers.run(lambda: "at once") == "at once"
+        go.set()
+        assert await begun == "to its end"
+        await asyncio.gather(*waiting)
+        return await workers.look(sum, range(300_000))
+
+    assert asyncio.run(crowd()) == sum(range(300_000))
+    assert len(rests) == LOOKING + 2
+    assert rests[-1] > 0
 
 
 def test_the_patient_one_rests_for_thrice_what_it_worked_and_few_may_wait_for_it():
