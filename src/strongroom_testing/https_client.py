@@ -13,13 +13,15 @@ from cryptography.hazmat.primitives import serialization
 
 
 class Client:
-    """Speaks HTTP/1.1 to one server. `pin` None: whoever answers."""
+    """Speaks HTTP/1.1 to one server. `pin` None: whoever answers. source: the address to speak from, "" for any."""
 
-    def __init__(self, host: str, port: int, *, pin: str | None = None, timeout: float = 30) -> None:
+    def __init__(
+        self, host: str, port: int, *, pin: str | None = None, timeout: float = 30, source: str = ""
+    ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        raw = socket.create_connection((host, port), timeout=timeout)
+        raw = socket.create_connection((host, port), timeout=timeout, source_address=(source, 0))
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = context.wrap_socket(raw)
         self._file = self.socket.makefile("rb")

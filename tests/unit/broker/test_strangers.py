@@ -438,10 +438,10 @@ def test_what_fails_in_a_way_that_nobody_foresaw_is_counted_too(tmp_path, monkey
         agreement = world.agreement()
         body = world.room(agreement).request(world.challenge(agreement).nonce)
         monkeypatch.setattr(messages, "parse_release_request", failing)
-        assert world.broker.failures.of("bad").left(world.clock())
+        assert not world.broker.failures.patient(world.clock(), peer="bad")
         with pytest.raises((RuntimeError, Malformed), match="nobody foresaw"):
             asyncio.run(release(world.broker, body, peer="bad"))
-        assert not world.broker.failures.of("bad").left(world.clock())
+        assert world.broker.failures.patient(world.clock(), peer="bad")
 
 
 KEY = bytes(range(32))
