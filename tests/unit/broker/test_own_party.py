@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from strongroom.broker import gates, own_party
 from strongroom.broker.admit import admit
 from strongroom.broker.budgets import Budgets
 from strongroom.crypto import sign
+from strongroom.encoding import dsse
 from strongroom.errors import Refused
 from strongroom.model import agreement as agreement_model
 from strongroom.model import contract as contract_model
@@ -211,6 +214,19 @@ def test_its_partys_key_under_another_name_gets_nothing(world):
     assert failed(world.ask(one)) == ["own.entry"]
 
 
+def test_a_contract_that_does_not_name_its_partys_key_gets_nothing_though_it_signed_it(world):
+    nameless = drawn(
+        lambda one: replace(one, members=one.members[:1]), stranger(world).contract, signers=(MALLORY,)
+    )
+    sealed = nameless.envelope
+    mine = dsse.Signature(keyid=world.settings.party.keyid, sig=world.scene.alice.signing.sign(sealed.pae()))
+    signed = replace(nameless, envelope=replace(sealed, signatures=(*sealed.signatures, mine)))
+    reading = own_party.read(signed.encode(), world.settings.party)
+    assert [check.name for check in reading.checks if not check.ok] == ["own.entry", "own.disk"]
+    assert reading.checks[1].got is None
+    assert reading.agreement is None
+
+
 def test_every_field_of_a_party_counts_but_where_its_broker_listens(world):
     """Whatever fields a party or a broker's address gets: each is compared, or stands in this list."""
     moved = other_broker(world.settings.party, url="https://elsewhere.example:1")
@@ -249,3 +265,15 @@ def test_the_record_of_a_release_says_that_the_gate_was_passed(world):
         "own.entry",
         "own.disk",
     ]
+    passed = {check["name"] for check in answer.verdict["checks"] if check["ok"]}
+    assert {"nonce.fresh", "nonce.contract", "request.role", "run.unique", "keys.present"} <= passed
+
+
+def test_a_disk_without_a_cipher_needs_no_key_and_every_other_has_one():
+    plain = SimpleNamespace(manifest="a", cipher=gates.NO_CIPHER, sealed_key=None)
+    held = SimpleNamespace(manifest="b", cipher="aes-xts", sealed_key=b"sealed")
+    assert gates._keys(("a", "b"), (plain, held)).ok
+    lost = SimpleNamespace(manifest="b", cipher="aes-xts", sealed_key=None)
+    refused = gates._keys(("a", "b"), (plain, lost))
+    assert not refused.ok
+    assert refused.got == {"missing": ["b"]}
