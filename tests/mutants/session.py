@@ -38,6 +38,7 @@ OPTIONS = [
     "--tb=line",
     "-m",
     "not soak and not room",
+    "--continue-on-collection-errors",  # a file that cannot be collected notices nothing
 ]
 LONGEST_TEST = 3.0  # seconds: a test that takes longer is left out
 LONGEST_LIST = 15.0  # seconds of tests for one mutant: the nearest are tried first
