@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
 
 JSON = http_errors.JSON
+PAUSE = 1.0
+"""Seconds that an address whose requests kept failing waits for the no to a nonce of nobody's."""
 
 
 class Readiness:
@@ -126,10 +129,14 @@ async def _release(broker: Broker, bodies: budgets_model.Bodies, limit: int, req
         denial = turn_away(broker, head, peer=peer)
         return denial is None
 
+    patient = broker.failures.patient(broker.clock(), peer=peer)
     async with bodies.read(request, limit, worth_reading=worth_reading) as body:
-        if denial is not None:
-            return _json(denial.encode(), status=403, close=True)
-        answer = await release(broker, body, peer=peer, head=head)
+        answer = denial or await release(broker, body, peer=peer, head=head)
+    if denial is not None:
+        if patient:
+            # It comes again over a new connection, whose handshake costs more than all else of this: not at once.
+            await asyncio.sleep(PAUSE)
+        return _json(denial.encode(), status=403, close=True)
     status = 200 if isinstance(answer, messages.ReleaseAnswer) else 403
     return _json(answer.encode(), status=status)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from strongroom.api import app as app_module
 from strongroom.api import budgets, routes
+from strongroom.broker.budgets import Budgets
 from strongroom.crypto import sign
 from strongroom.encoding import fields
 from strongroom.errors import Unavailable
@@ -187,6 +189,24 @@ def test_rule_59_a_first_line_that_is_no_good_is_answered_before_more_is_read(wo
     assert junk.status_code == 400
     assert len(sent) == 2
     assert call(app, "POST", "/v1/releases", pieces(good)).status_code == 200
+
+
+def test_an_address_that_keeps_sending_nonces_of_nobody_waits_for_its_no(tmp_path, monkeypatch):
+    """Its next try is a new connection, and a TLS handshake costs more than the no."""
+    monkeypatch.setattr(app_module, "PAUSE", 0.5)
+    with brokers.world(tmp_path, budgets=Budgets(failures=1)) as world:
+        app, agreement = application(world), world.agreement()
+
+        def took(body):
+            begun = time.monotonic()
+            answer = call(app, "POST", "/v1/releases", body)
+            return answer.status_code, time.monotonic() - begun >= 0.5
+
+        bad, good = (
+            world.room(agreement).request(one) for one in (bytes(32), world.challenge(agreement).nonce)
+        )
+        assert [took(bad), took(bad)] == [(403, False), (403, True)]
+        assert call(app, "POST", "/v1/releases", good).status_code == 200
 
 
 @pytest.mark.parametrize(
