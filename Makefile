@@ -13,7 +13,7 @@ demo: setup  ## the main job, end to end, with the attack and the cheats
 	@$(VENV)/python tools/demo.py
 
 test: setup check  ## all tests, with real rooms; fails unless every promise held and every refusal was executed
-	@$(VENV)/pytest --promises test
+	@$(VENV)/pytest -n 2 --dist loadfile --promises test
 
 soak: setup  ## the slow tests: every value of every byte, strangers' programs in rooms, and the mutants
 	@$(VENV)/pytest -m soak --timeout 3600 --promises soak
