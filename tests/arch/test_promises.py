@@ -61,7 +61,11 @@ def test_there_are_promises():
 
 def test_make_proves_both_tables():
     recipes = (ROOT / "Makefile").read_text()
-    assert re.search(r"^test: setup check .*\n\t@\$\(VENV\)/pytest --promises test\n", recipes, re.MULTILINE)
+    assert re.search(
+        r"^test: setup check .*\n\t@\$\(VENV\)/pytest -n 2 --dist loadfile --promises test\n",
+        recipes,
+        re.MULTILINE,
+    )
     assert re.search(
         r"^soak: setup .*\n\t@\$\(VENV\)/pytest -m soak .*--promises soak\n\t@\$\(VENV\)/python -m tests\.mutants\n",
         recipes,

@@ -28,6 +28,14 @@ pytestmark = [
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+def _wait_until_asleep(pid):
+    """Wait until the main thread is in the kernel, in its last call: clock_nanosleep, 230 on x86-64."""
+    deadline = time.monotonic() + 60
+    while not Path(f"/proc/{pid}/syscall").read_text().startswith("230 "):
+        assert time.monotonic() < deadline, Path(f"/proc/{pid}/syscall").read_text()
+        time.sleep(0.02)
+
+
 class Victim:
     """A process with a canary in all its memory. `needles`: the canary, and the text in libc's .bss."""
 
@@ -49,7 +57,7 @@ class Victim:
         os.write(ours, f"{self.canary.hex()} {year}\n".encode())
         os.close(ours)
         assert victims.read_until(out, b"ready") == b"ready\n"
-        time.sleep(0.2)  # the main thread's stack is filled after "ready"
+        _wait_until_asleep(self.pid)  # the main thread's stack is filled after "ready"
         os.close(out)
 
     def end(self):
