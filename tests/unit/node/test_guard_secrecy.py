@@ -40,7 +40,8 @@ class Victim:
     """A process with a canary in all its memory. `needles`: the canary, and the text in libc's .bss."""
 
     def __init__(self, *, guarded):
-        self.canary = secrets.token_bytes(32)
+        # ctypes copies bytes into a structure up to their first zero.
+        self.canary = bytes(1 + secrets.randbelow(255) for _ in range(32))
         year = 1_000_000_000 + secrets.randbelow(1_000_000_000)
         self.needles = [self.canary, b"00:00:00 %d\n" % year]
         feed, ours = os.pipe()

@@ -421,7 +421,7 @@ WHY = {
     "a stream nobody opened": "on a stream that it never opened",
     "a stream used twice": "opens stream 1 twice",
     "the control stream as a broker's": "opens stream 0 twice",
-    "streams without end": "opens stream 4097 twice, or too many",
+    "streams without end": "opens stream 131073 twice, or too many",
     "a file on a used stream": "opens stream 1 twice",
 }
 
