@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from strongroom.broker.receipt import receipt
 from strongroom.crypto import sign
 from strongroom.encoding import fields
-from strongroom.errors import Conflict, Malformed, Refused
+from strongroom.errors import Conflict, Malformed, Refused, Unavailable
 from strongroom.ledger import proof
 from strongroom.model import receipt as receipt_model
 from strongroom.model import record
@@ -73,8 +74,6 @@ def test_a_receipt_of_a_run_without_keys_is_refused(world, room):
 
 def test_a_receipt_with_signatures_to_spare_is_refused(world, room):
     envelope, _ = receipt_model.parse_envelope(room.receipt(contracts.NOW))
-    from dataclasses import replace
-
     padded = replace(envelope, signatures=envelope.signatures * 2).encode()
     with pytest.raises(Refused, match="not of a run that keys were released to under that"):
         post(world, padded)
@@ -92,3 +91,16 @@ def test_a_receipt_with_signatures_to_spare_is_refused(world, room):
 def test_malformed_receipts(world, body, why):
     with pytest.raises(Malformed, match=why):
         post(world, body)
+
+
+def test_a_receipt_that_nobody_has_time_for_is_unavailable_and_recorded_nowhere(world, room):
+    class Crowded:
+        async def run(self, work, *, patient=False):
+            raise Unavailable("workers: too many wait")
+
+    crowded = replace(world.broker, workers=Crowded())
+    with pytest.raises(Unavailable, match="too many wait"):
+        asyncio.run(receipt(crowded, room.receipt(contracts.NOW), peer="192.0.2.7"))
+    assert world.store.ledger.size() == 1
+    post(world, room.receipt(contracts.NOW))
+    assert world.store.ledger.size() == 2

@@ -204,3 +204,15 @@ def test_only_the_issuer_and_whom_it_certified_for_that_may_answer():
         with pytest.raises(Refused, match="its responder") as caught:
             tree.good(responder, key)
         assert caught.value.code == "bad-answer"
+
+
+def test_a_signature_that_is_not_whole_bytes_is_malformed(tmp_path):
+    """Its last bit said to be unused, which DER allows where that bit is zero: so answers are made until it is."""
+    ours = Responder(tmp_path, rsa_responder=False)
+    der = ours.answer("V", "-ndays", "1")
+    while (signature := library_ocsp.load_der_ocsp_response(der).signature)[-1] & 1:
+        der = ours.answer("V", "-ndays", "1")
+    unused = der.index(signature) - 1
+    assert der[unused] == 0
+    with pytest.raises(Malformed, match="not whole bytes"):
+        ocsp.parse(der[:unused] + b"\x01" + der[unused + 1 :])
