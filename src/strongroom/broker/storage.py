@@ -136,34 +136,6 @@ class Ledger(tiles.Leaves, Protocol):
         """Append a leaf and the nodes that it completes; return its index."""
 
 
-class Transaction(Protocol):
-    """Everything that one work may read and change, all or nothing."""
-
-    @property
-    def nonces(self) -> Nonces:
-        """Used nonces."""
-
-    @property
-    def clock(self) -> Clock:
-        """The latest time known."""
-
-    @property
-    def contracts(self) -> Contracts:
-        """Version chains."""
-
-    @property
-    def runs(self) -> Runs:
-        """Runs."""
-
-    @property
-    def disks(self) -> Disks:
-        """Disks and their keys."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger."""
-
-
 class Reading(Protocol):
     """What is committed, read outside any transaction: good to prepare a decision with, not to decide."""
 
@@ -182,6 +154,18 @@ class Reading(Protocol):
     @property
     def disks(self) -> Disks:
         """Disks and their keys."""
+
+
+class Transaction(Reading, Protocol):
+    """Everything that one work may read and change, all or nothing."""
+
+    @property
+    def clock(self) -> Clock:
+        """The latest time known."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
 
 
 class LedgerView(tiles.Leaves, Protocol):

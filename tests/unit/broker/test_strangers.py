@@ -285,16 +285,21 @@ def test_names_of_allowances_take_bounded_room():
     assert not allowances.of("99").take(contracts.NOW)
 
 
+def in_lanes(world):
+    """The same world, and a list to which each piece of work adds whether it had to wait behind others."""
+    lanes = []
+
+    class Lanes(Workers):
+        async def run(self, work, *, patient=False):
+            lanes.append(patient)
+            return await super().run(work, patient=patient)
+
+    return replace(world, broker=replace(world.broker, workers=Lanes(rest=lambda _: None))), lanes
+
+
 def test_whose_requests_keep_failing_waits_behind_everybody_else(tmp_path):
     with brokers.world(tmp_path, budgets=Budgets(failures=3)) as plain:
-        lanes = []
-
-        class Lanes(Workers):
-            async def run(self, work, *, patient=False):
-                lanes.append(patient)
-                return await super().run(work, patient=patient)
-
-        world = replace(plain, broker=replace(plain.broker, workers=Lanes(rest=lambda _: None)))
+        world, lanes = in_lanes(plain)
         unsigned, genuine = world.agreement(signers=("bob",)), world.agreement()
 
         def ask(agreement, peer):
@@ -317,14 +322,7 @@ def test_whose_requests_keep_failing_waits_behind_everybody_else(tmp_path):
 def test_junk_under_a_genuine_contract_from_many_addresses_makes_new_addresses_wait(tmp_path):
     """Evidence that was for another nonce costs a whole verification; whoever holds the contract may have many addresses."""
     with brokers.world(tmp_path, budgets=Budgets(failures_each=3)) as plain:
-        lanes = []
-
-        class Lanes(Workers):
-            async def run(self, work, *, patient=False):
-                lanes.append(patient)
-                return await super().run(work, patient=patient)
-
-        world = replace(plain, broker=replace(plain.broker, workers=Lanes(rest=lambda _: None)))
+        world, lanes = in_lanes(plain)
         genuine = world.agreement()
         other = world.agreement(lambda one: replace(one, id="other"))
 
