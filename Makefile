@@ -1,5 +1,5 @@
 # `make demo` plays the main job, `make test` runs the tests. Both set everything up first.
-.PHONY: demo test soak check bench mutants vectors setup lock clean help
+.PHONY: demo test soak check bench mutants vectors strangers setup lock clean help
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 
@@ -33,6 +33,9 @@ mutants: setup  ## change the judging modules in 600 small ways, by a seed: test
 
 vectors: setup  ## recorded evidence of every TEE against its labels (VECTORS=DIR for another folder)
 	@$(VENV)/python -m tests.vectors $(VECTORS)
+
+strangers: setup  ## files as strangers have them against their right answers (STRANGERS=DIR for another folder)
+	@$(VENV)/python -m tests.strangers $(STRANGERS)
 
 lock: setup  ## write the lock files again
 	@$(VENV)/uv pip compile -q pyproject.toml --all-extras --group dev --generate-hashes --no-header --no-annotate \
