@@ -13,7 +13,7 @@ SRC = ROOT / "src"
 
 _NAMES = {
     "model": (
-        "agreement binding contract endorsements identity manifest messages parts party policy receipt record "
+        "agreement binding contract endorsements identity manifest merging messages parts party policy receipt record "
         "signatures verdict"
     ),
     "encoding": "canonical cbor dsse fields pem reader sign1 tpm2",

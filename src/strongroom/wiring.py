@@ -118,6 +118,22 @@ def read_settings(directory: Path) -> settings_model.Settings:
         return settings_model.parse(source.read(settings_model.MAX_BYTES + 1))
 
 
+def change_passphrase(directory: Path, old: bytes, new: bytes) -> None:
+    """Lock the broker's keys under another passphrase, whole or not at all. Raises `Refused` for a wrong old one."""
+    made = settings_model.relock(read_settings(directory), old, new, random=secrets.token_bytes)
+    _replace_settings(directory, made)
+
+
+def _replace_settings(directory: Path, made: settings_model.Settings) -> None:
+    part = directory / f".{SETTINGS}.{secrets.token_hex(4)}.part"
+    try:
+        _write(part, made.encode())
+        part.replace(directory / SETTINGS)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 @contextlib.contextmanager
 def open_broker(
     directory: Path, passphrase: bytes, *, budgets: Budgets | None = None, endorser: Endorser | None = None

@@ -12,8 +12,10 @@ other secret, disk keys too, is encrypted under a key derived from it (`crypto.a
 
 from __future__ import annotations
 
+import contextlib
 import re
-from dataclasses import dataclass, field
+import socket
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import aead, certificates, digest, sign, vault
@@ -96,6 +98,44 @@ def listen_parts(listen: str) -> tuple[str, int]:
     if match is None or int(match["port"]) > 65535:
         raise Misuse(f"listen address {listen[:80]!r}: expected HOST:PORT", hint="for example 127.0.0.1:8443")
     return match["host"].strip("[]"), int(match["port"])
+
+
+def url_of(host: str, port: int, url: str | None) -> str:
+    """How rooms reach a broker that listens there: `url`, else where it listens. Raises `Misuse`."""
+    shown = f"[{host}]" if ":" in host else host
+    reached = url or f"https://{shown}:{port}"
+    match = party_model.BROKER_URL.fullmatch(reached)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise Misuse(f"broker url {reached[:80]!r}: expected https://HOST:PORT")
+    if _everywhere(match["host"].strip("[]")):
+        raise Misuse(
+            f"broker url {reached}: stands for every address of this machine, and rooms can reach none by it",
+            code="no-address",
+            hint="listen there, and say by which name or address rooms reach it: --url https://HOST:PORT",
+        )
+    return reached
+
+
+def of_this_machine(url: str) -> bool:
+    """Whether nobody but this machine can reach a broker by `url`."""
+    match = party_model.BROKER_URL.fullmatch(url)
+    host = "" if match is None else match["host"].strip("[]")
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _everywhere(host: str) -> bool:
+    """Whether `host` is no address but stands for all (0.0.0.0, ::), however it is written."""
+    for family, nowhere in ((socket.AF_INET6, bytes(16)), (socket.AF_INET, bytes(4))):
+        with contextlib.suppress(OSError):
+            packed = socket.inet_aton(host) if family == socket.AF_INET else socket.inet_pton(family, host)
+            return packed == nowhere or packed == bytes(10) + b"\xff\xff" + bytes(4)
+    return False
+
+
+def relock(settings: Settings, old: bytes, new: bytes, *, random: Callable[[int], bytes]) -> Settings:
+    """The same under another passphrase. Raises `Refused` for a wrong old one."""
+    master = vault.unlock(old, settings.master, purpose=_PURPOSE)
+    return replace(settings, master=vault.lock(new, master, purpose=_PURPOSE, random=random))
 
 
 def make(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from strongroom.cli import files, passphrase
-from strongroom.cli.identity import IdentityFile, party_file
+from strongroom.cli.identity import IdentityFile, NewPassphraseFd, party_file
 from strongroom.errors import Malformed, Misuse
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def register(app: typer.Typer) -> None:
     group.command("admit")(admit)
     group.command("serve")(serve)
     group.command("status")(status)
+    group.command("passwd")(passwd)
     app.add_typer(group, name="broker")
 
 
@@ -68,15 +69,12 @@ def init(
     from strongroom import wiring
     from strongroom.broker import settings
     from strongroom.model import identity as identity_model
-    from strongroom.model.party import BROKER_URL
 
     owner = identity_model.read_public(files.read(identity, max_bytes=identity_model.MAX_BYTES))
     host, port = settings.listen_parts(listen)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"{shown}:{port or _free_port(host)}"
-    reached = url or f"https://{address}"
-    if BROKER_URL.fullmatch(reached) is None:
-        raise Misuse(f"broker url {reached[:80]!r}: expected https://HOST:PORT")
+    port = port or _free_port(host)
+    reached = settings.url_of(host, port, url)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     target = party or party_file(identity, owner.name)
     _refuse_foreign(target, owner)
     secret = passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker")
@@ -88,6 +86,8 @@ def init(
         raise
     print(f"broker of {owner.name}: {directory} (keys under the broker's passphrase)")
     print(f"address:      {reached}")
+    if settings.of_this_machine(reached):
+        print("              rooms on this machine alone reach it there; --url names another way")
     print(f"public part:  {target} (hand this around; contracts carry it)")
 
 
@@ -296,6 +296,20 @@ def status(directory: BrokerDir, as_json: AsJson = False) -> None:
         print(f"contract {one['id']}: version {one['version']} {one['digest']}")
     for one in told["runs"]:
         print(f"runs under {one['contract']}: {one['runs']}, {one['receipts']} with a receipt")
+
+
+def passwd(
+    directory: BrokerDir, passphrase_fd: BrokerFd = None, new_passphrase_fd: NewPassphraseFd = None
+) -> None:
+    """Change the passphrase of the broker's keys. The keys stay the same; a broker that serves goes on."""
+    from strongroom import wiring
+
+    old = _passphrase(directory, passphrase_fd)
+    wiring.read_settings(directory)
+    new = passphrase.read(new_passphrase_fd, confirm=True, what="the new passphrase", variable=passphrase.NEW)
+    wiring.change_passphrase(directory, old, new)
+    print(f"{directory}: opens with the new passphrase alone")
+    print("copies of the folder from before open with the old one: destroy them")
 
 
 def _passphrase(directory: Path, fd: int | None) -> bytes:

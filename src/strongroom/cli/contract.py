@@ -1,4 +1,4 @@
-"""`strongroom contract new|show|sign|verify|diff|check`."""
+"""`strongroom contract new|show|sign|merge|verify|diff|check`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Refused
 from strongroom.model import agreement as agreement_model
 from strongroom.model import contract as contract_model
-from strongroom.model import drafting, signatures
+from strongroom.model import drafting, merging, signatures
 from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 
@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     group = typer.Typer(help="Write, sign and judge contracts.", no_args_is_help=True)
-    for verb in (new, show, sign, verify, diff, check):
+    for verb in (new, show, sign, merge, verify, diff, check):
         group.command(verb.__name__)(verb)
     app.add_typer(group, name="contract")
 
@@ -168,6 +168,22 @@ def show(file: ContractFile, as_json: Json = False) -> None:
     for line in sentences.of(contract):
         say(line)
     print_signatures(agreement)
+
+
+def merge(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Copies of one contract, each signed by somebody.", metavar="FILE…")
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write it; may be one of the files.")],
+) -> None:
+    """Gather the signatures that parties made on copies of one contract, each at the same time."""
+    merged = merging.merge([load_agreement(path) for path in paths])
+    for number, keyid in merged.left_out:
+        say(f"left out: {paths[number - 1]}: a signature of {keyid} that is no party's, or does not verify")
+    replaced = out.exists() and any(out.samefile(path) for path in paths)
+    files.write(out, merged.agreement.encode(), replace=replaced)
+    print(f"{out}: {merged.agreement.contract.digest}, the signatures of {len(paths)} file(s)")
+    print_signatures(merged.agreement)
 
 
 def verify(file: ContractFile, as_json: Json = False) -> None:

@@ -1,4 +1,4 @@
-"""`strongroom identity new|show`."""
+"""`strongroom identity new|show|passwd`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from strongroom.model import party as party_model
 
 PassphraseFd = Annotated[
     int | None, typer.Option("--passphrase-fd", help="Read the passphrase from this file descriptor.")
+]
+NewPassphraseFd = Annotated[
+    int | None,
+    typer.Option("--new-passphrase-fd", help="Read the new passphrase from this file descriptor."),
 ]
 IdentityFile = Annotated[Path, typer.Option("--identity", "-i", help="Your identity file.")]
 
@@ -37,6 +41,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Make and show identities.", no_args_is_help=True)
     group.command("new")(new)
     group.command("show")(show)
+    group.command("passwd")(passwd)
     app.add_typer(group, name="identity")
 
 
@@ -82,3 +87,19 @@ def show(
         print(f"  TLS key    {party.broker.pin}")
         print(f"  ledger key {fields.format_data(party.broker.ledger_key)}")
         print(f"  authority  {party.broker.authority}")
+
+
+def passwd(
+    file: Annotated[Path, typer.Argument(help="Your identity file.")],
+    passphrase_fd: PassphraseFd = None,
+    new_passphrase_fd: NewPassphraseFd = None,
+) -> None:
+    """Change the passphrase of an identity file. Its keys stay the same."""
+    opened = load(file, passphrase_fd)
+    secret = passphrase.read(
+        new_passphrase_fd, confirm=True, what="the new passphrase", variable=passphrase.NEW
+    )
+    locked = identity_model.lock(opened, secret, random=secrets.token_bytes)
+    files.write(file, locked, private=True, replace=True)
+    print(f"{file}: opens with the new passphrase alone")
+    print("copies of the file from before open with the old one: destroy them, or replace the keys")

@@ -10,10 +10,13 @@ import sys
 from strongroom.errors import Misuse
 
 ENVIRONMENT = "STRONGROOM_PASSPHRASE"
+NEW = "STRONGROOM_NEW_PASSPHRASE"
 MAX_BYTES = 4096
 
 
-def read(fd: int | None, *, confirm: bool = False, what: str = "passphrase") -> bytes:
+def read(
+    fd: int | None, *, confirm: bool = False, what: str = "passphrase", variable: str = ENVIRONMENT
+) -> bytes:
     """The passphrase, without a trailing newline. Raises `Misuse` when there is none to be had."""
     if fd is not None:
         try:
@@ -24,16 +27,17 @@ def read(fd: int | None, *, confirm: bool = False, what: str = "passphrase") -> 
                 f"passphrase: file descriptor {fd}: {getattr(cause, 'strerror', None) or 'no such number'}",
                 hint="open it for the command, as in `--passphrase-fd 3 3<FILE`",
             ) from None
-    elif ENVIRONMENT in os.environ:
-        data = os.environ[ENVIRONMENT].encode()
+    elif variable in os.environ:
+        data = os.environ[variable].encode()
     elif sys.stdin.isatty():
         data = getpass.getpass(f"{what}: ").encode()
         if confirm and getpass.getpass(f"{what}, once more: ").encode() != data:
             raise Misuse("passphrase: the two differ")
     else:
+        option = "--passphrase-fd" if variable == ENVIRONMENT else "--new-passphrase-fd"
         raise Misuse(
-            "passphrase: nobody to ask",
-            hint=f"use --passphrase-fd N, or set {ENVIRONMENT} in tests",
+            f"{what}: nobody to ask",
+            hint=f"use {option} N, or set {variable} in tests",
         )
     if not data or len(data) > MAX_BYTES:
         raise Misuse(f"passphrase: expected 1 to {MAX_BYTES} bytes")

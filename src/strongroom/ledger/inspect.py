@@ -38,7 +38,6 @@ from strongroom.model import binding, record, signatures, verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from strongroom.encoding import dsse
     from strongroom.ledger.proofpack import ProofPack, ReceiptEntry, Release
     from strongroom.model.messages import LedgerProof
     from strongroom.model.party import BrokerAddress, Party
@@ -140,7 +139,10 @@ def _approved(pack: ProofPack) -> Explained:
 def _only_parties(pack: ProofPack) -> Explained:
     envelope = pack.agreement.envelope
     parties = {member.party.keyid: member.party.signing_key for member in pack.agreement.contract.members}
-    stray = [one for one in envelope.signatures if not _signs(envelope, one, parties.get(one.keyid))]
+    message = envelope.pae()
+    stray = [
+        one for one in envelope.signatures if not signatures.verifies(one, parties.get(one.keyid), message)
+    ]
     return _check(
         "contract.signatures",
         "signatures of its parties alone, each sound",
@@ -148,16 +150,6 @@ def _only_parties(pack: ProofPack) -> Explained:
         not stray,
         "a damaged signature, or one of somebody who has no part in this",
     )
-
-
-def _signs(envelope: dsse.Envelope, signature: dsse.Signature, key: sign.VerifyingKey | None) -> bool:
-    if key is None:
-        return False
-    try:
-        key.verify(signature.sig, envelope.pae())
-    except StrongroomError:
-        return False
-    return True
 
 
 def _disks(pack: ProofPack) -> list[tuple[str, str, str]]:

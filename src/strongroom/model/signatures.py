@@ -38,9 +38,19 @@ def signers(envelope: dsse.Envelope, keys: Iterable[sign.VerifyingKey]) -> froze
         if len(given) != 1:
             continue
         message = message or envelope.pae()
-        try:
-            key.verify(given[0], message)
-        except Refused:
-            continue
-        signed.add(key)
+        if _verifies(given[0], key, message):
+            signed.add(key)
     return frozenset(signed)
+
+
+def verifies(signature: dsse.Signature, key: sign.VerifyingKey | None, message: bytes) -> bool:
+    """Whether `signature` is by `key` over `message`; None is nobody's key."""
+    return key is not None and _verifies(signature.sig, key, message)
+
+
+def _verifies(signature: bytes, key: sign.VerifyingKey, message: bytes) -> bool:
+    try:
+        key.verify(signature, message)
+    except Refused:
+        return False
+    return True

@@ -224,6 +224,79 @@ def test_bad_listen_addresses(listen):
         settings_model.listen_parts(listen)
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "url", "reached"),
+    [
+        ("127.0.0.1", 8443, None, "https://127.0.0.1:8443"),
+        ("::1", 8443, None, "https://[::1]:8443"),
+        ("0.0.0.0", 8443, "https://keys.example:443", "https://keys.example:443"),  # noqa: S104
+    ],
+)
+def test_a_broker_is_reached_where_it_listens_or_where_one_says(host, port, url, reached):
+    assert settings_model.url_of(host, port, url) == reached
+
+
+EVERYWHERE = ("0.0.0.0", "0", "0.0", "00.0.0.0", "0x0", "::", "0:0::0", "::ffff:0:0")  # noqa: S104
+
+
+@pytest.mark.parametrize("host", EVERYWHERE)
+def test_no_broker_gets_an_address_that_stands_for_every_one(host):
+    shown = f"[{host}]" if ":" in host else host
+    for listening, url in ((host, None), ("127.0.0.1", f"https://{shown}:8443")):
+        with pytest.raises(Misuse, match="stands for every address") as caught:
+            settings_model.url_of(listening, 8443, url)
+        assert caught.value.code == "no-address"
+        assert "--url" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a:1", "https://a", "https://a:0", "https://a:70000", "https://a:1/x"]
+)
+def test_a_url_that_no_room_can_use_is_refused_before_anything_is_made(url):
+    with pytest.raises(Misuse, match="expected https://HOST:PORT"):
+        settings_model.url_of("127.0.0.1", 1, url)
+
+
+def test_another_passphrase_locks_the_same_keys():
+    made = make()
+    again = settings_model.relock(made, b"secret", b"another", random=secrets.token_bytes)
+    assert (again.party, again.secrets, again.certificate) == (made.party, made.secrets, made.certificate)
+    assert (
+        settings_model.unlock(again, b"another").ledger.raw
+        == settings_model.unlock(made, b"secret").ledger.raw
+    )
+    for spoilt in (
+        lambda: settings_model.unlock(again, b"secret"),
+        lambda: settings_model.relock(made, b"no", b"x", random=secrets.token_bytes),
+    ):
+        with pytest.raises(Refused) as caught:
+            spoilt()
+        assert caught.value.code == "wrong-passphrase"
+
+
+def test_a_passphrase_is_changed_in_one_step(tmp_path, monkeypatch):
+    scene, _, _ = brokers.owner()
+    folder = tmp_path / "b"
+    wiring.init_broker(folder, scene.alice.party(), listen="127.0.0.1:1", url="https://a:1", passphrase=b"x")
+    before = (folder / wiring.SETTINGS).read_bytes()
+
+    def fails(_fd):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="No space left"):
+            wiring.change_passphrase(folder, b"x", b"y")
+    assert (folder / wiring.SETTINGS).read_bytes() == before
+    assert not list(folder.glob(".*.part"))
+    wiring.change_passphrase(folder, b"x", b"y")
+    assert (folder / wiring.SETTINGS).stat().st_mode & 0o777 == 0o600
+    with wiring.open_broker(folder, b"y"):
+        pass
+    with pytest.raises(Refused, match="does not open this vault"), wiring.open_broker(folder, b"x"):
+        pass
+
+
 def test_rule_50_the_clock_never_goes_back():
     wall = datetime(2026, 1, 1, tzinfo=UTC)
     clock = wiring.SteadyClock(wall=wall, monotonic=100.0, floor=wall + timedelta(days=3))
