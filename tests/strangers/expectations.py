@@ -46,8 +46,6 @@ NOT_YET = frozenset(
         "snpguest-certs-folder",
         "tdx-quote-as-hexdump",
         "two-quotes-one-shown",
-        # compose files
-        "compose-one-fault-at-a-time",
     }
 )
 

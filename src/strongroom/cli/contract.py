@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -61,7 +62,12 @@ def new(
         typer.Option(help="Seconds that a room waits for brokers to record its receipt.", min=0, max=86_400),
     ] = 600,
     argument: Annotated[list[str], typer.Option(help="Argument in place of the image's CMD.")] = [],  # noqa: B006
-    env: Annotated[list[str], typer.Option(help="NAME=VALUE added to the image's own.")] = [],  # noqa: B006
+    env: Annotated[
+        list[str],
+        typer.Option(
+            help="NAME=VALUE added to the image's own. All who sign read it: no place for passwords."
+        ),
+    ] = [],  # noqa: B006
     certificate_name: Annotated[list[str], typer.Option(help="DNS name for the room's certificate.")] = [],  # noqa: B006
     runs: Annotated[int, typer.Option(help="How many runs are permitted.")] = 1,
     days: Annotated[int, typer.Option(help="For how many days from now.", min=1, max=MAX_DAYS)] = 30,
@@ -156,6 +162,8 @@ def new(
     files.write(out, agreement_model.draft(parsed).encode())
     print(f"{out}: contract {parsed.id} version {parsed.version}, {parsed.digest}")
     print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
+    for line in sentences.exposed(parsed):
+        print(f"note: {line}", file=sys.stderr)
 
 
 def show(file: ContractFile, as_json: Json = False) -> None:

@@ -107,7 +107,8 @@ def _tell(report: Report) -> None:
         print(f"image   {report.image}")
     for finding, platforms in report.findings:
         some = "" if platforms == report.platforms else f" ({', '.join(platforms)})"
-        print(f"{finding.severity.value:7} {finding.check}{some}: {printable(finding.where)}")
+        line = f" (line {finding.line})" if finding.line else ""
+        print(f"{finding.severity.value:7} {finding.check}{some}: {printable(finding.where)}{line}")
         print(f"        {printable(finding.what)}")
         if finding.fix:
             print(f"        fix: {printable(finding.fix)}")

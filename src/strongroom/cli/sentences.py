@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.cli.printable import printable
 from strongroom.encoding import fields
+from strongroom.model import credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,16 @@ def _lines(contract: Contract) -> Iterator[str]:
     yield f"approval by {approvals.threshold} of {', '.join(approvals.parties)}, {must}"
 
 
+def exposed(contract: Contract) -> Iterator[str]:
+    """What in it looks like a credential, which all who read the contract read. No value is repeated."""
+    image = contract.image
+    found = credentials.exposed(image.environment, image.arguments or ())
+    for name, reason in found.items():
+        yield printable(
+            f"{name} looks like a credential ({reason}), and everybody who has this contract reads it: {credentials.FIX}"
+        )
+
+
 def _member(member: Member) -> Iterator[str]:
     party = member.party
     yield f"party    {party.name} is the {member.role.value}" + (
@@ -78,6 +89,8 @@ def _program(contract: Contract) -> Iterator[str]:
         yield f"         with arguments {json.dumps(image.arguments)}"
     for name, value in image.environment.items():
         yield f"         with {name}={value}"
+    for line in exposed(contract):
+        yield f"note     {line}"
 
 
 def _leaves(contract: Contract) -> Iterator[str]:

@@ -1,267 +1,252 @@
 """What each key of a compose file means for a room, but for those that become settings (`compose`).
 
-One table: key → a function of (value, place), which says what it found. A key that is not in the table is a finding too.
+Spec: the Compose Specification, as of 2026: every key of a service, of `deploy` and beside `services` is here by name.
+One table: key → a function of (value, place), which says what it found. A key that is in no specification is a finding too, with
+the nearest that is.
 """
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
-from strongroom.convert import preflight_image
-from strongroom.convert.findings import Finding, blocks, fine, warns
+from strongroom.convert import preflight_image, strict_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from strongroom.convert.compose_place import Place
+    from strongroom.convert.findings import Finding
     from strongroom.convert.strict_yaml import Value
 
-    Look = Callable[[Value, str], Iterator[Finding]]
+    Look = Callable[[Value, Place], Iterator[Finding]]
 
+SETTINGS = ("image", "command", "entrypoint", "environment", "user", "working_dir")
+"""Keys of a service that `compose` reads itself."""
+
+_BESIDE = ("services", "name", "version", "include", "networks", "volumes", "secrets", "configs", "models")
+_DEPLOY = ("replicas", "mode", "restart_policy", "update_config", "rollback_config", "placement", "labels", "endpoint_mode")  # fmt: skip
 _OUT = "let the program read /data/NAME (a dataset of the contract) and write to /out"
 
 
-def top(document: dict[str, Value]) -> Iterator[Finding]:
+def top(document: Value, where: Place) -> Iterator[Finding]:
     """The keys beside `services`."""
-    for key, value in document.items():
+    for key, value, place in where.entries(document):
         if key in ("services", "name", "version") or key.startswith("x-"):
             continue
-        if key in ("networks", "volumes", "secrets", "configs") and not value:
+        if key not in _BESIDE:
+            yield _unknown(place, _BESIDE, (("under a service", (*SETTINGS, *_KEYS)),))
+        elif not value:
             continue
-        if key == "include":
-            yield blocks("compose", key, "it takes in other files", "write one file with one service")
-        elif key in ("networks", "volumes", "secrets", "configs"):
-            yield fine("compose", key, "counts only where the service uses it")
-            if key == "networks":
-                yield from _ipv6(value)
+        elif key == "include":
+            yield place.blocks("compose", "it takes in other files", "write one file with one service")
         else:
-            yield _unknown(key)
+            yield place.fine("compose", "counts only where the service uses it")
+            if key == "networks":
+                yield from _ipv6(value, place)
 
 
-def service(key: str, value: Value, where: str) -> Iterator[Finding]:
+def service(key: str, value: Value, where: Place) -> Iterator[Finding]:
     """One key of the service."""
-    if key.startswith("x-") or value is None or value in ({}, []):
+    if key.startswith("x-") or value is None or value in ({}, []) or value is strict_yaml.UNCLEAR:
         return
     look = _KEYS.get(key)
     if look is None:
-        yield _unknown(where)
+        yield _unknown(where, (*SETTINGS, *_KEYS), (("beside services", _BESIDE), ("under deploy", _DEPLOY)))
         return
     yield from look(value, where)
 
 
-def _unknown(where: str) -> Finding:
-    return warns("compose", where, "an unknown key; nothing is done with it", "is it spelt right?")
+def _unknown(
+    where: Place, names: Iterable[str], elsewhere: Iterable[tuple[str, Iterable[str]]] = ()
+) -> Finding:
+    """A key of no specification: nothing is done with it."""
+    key = str(where.path[-1])
+    near = difflib.get_close_matches(key, names, 1, 0.75)
+    fix = f"is {near[0]} meant?" if near else "leave it out, or call it x-… if it is a note of your own"
+    for place, others in elsewhere:
+        if key in others:
+            fix = f"it belongs {place}"
+    return where.warns("compose", "no key of the Compose Specification here; nothing is done with it", fix)
 
 
-def _ipv6(value: Value) -> Iterator[Finding]:
-    for name, one in value.items() if isinstance(value, dict) else ():
-        if isinstance(one, dict) and one.get("enable_ipv6"):
-            yield warns(
-                "ipv6",
-                f"networks.{name}",
-                "IPv6 towards others; a room has ::1 and nothing else",
-                "leave it out",
-            )
+def _ipv6(value: Value, where: Place) -> Iterator[Finding]:
+    for _, one, place in where.entries(value):
+        if isinstance(one, dict) and one.get("enable_ipv6") is True:
+            yield place.warns("ipv6", "IPv6 towards others; a room has ::1 and nothing else", "leave it out")
 
 
 def _blocked(check: str, what: str, fix: str) -> Look:
-    def look(value: Value, where: str) -> Iterator[Finding]:
+    def look(value: Value, where: Place) -> Iterator[Finding]:
         if value is not False:
-            yield blocks(check, where, what, fix)
+            yield where.blocks(check, what, fix)
 
     return look
 
 
 def _warned(check: str, what: str, fix: str) -> Look:
-    def look(value: Value, where: str) -> Iterator[Finding]:
+    def look(value: Value, where: Place) -> Iterator[Finding]:
         if value is not False:
-            yield warns(check, where, what, fix)
+            yield where.warns(check, what, fix)
 
     return look
 
 
 def _nothing(what: str) -> Look:
-    def look(_value: Value, where: str) -> Iterator[Finding]:
-        yield fine("compose", where, what)
+    def look(_value: Value, where: Place) -> Iterator[Finding]:
+        yield where.fine("compose", what)
 
     return look
 
 
-def _volumes(value: Value, where: str) -> Iterator[Finding]:
-    for number, one in enumerate(value if isinstance(value, list) else [value]):
-        place = f"{where}[{number}]"
+def _volumes(value: Value, where: Place) -> Iterator[Finding]:
+    for one, at in where.items(value):
         if isinstance(one, dict):
             kind, source, target = one.get("type"), str(one.get("source") or ""), str(one.get("target") or "")
         else:
             parts = str(one).split(":")
             source, target = (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
-            kind = "bind" if source.startswith(("/", ".", "~")) else "volume"
+            kind = "bind" if source.startswith(("/", ".", "~", "$")) else "volume"
+        place = at.of(target)
         if kind == "tmpfs":
-            yield fine("volumes", f"{place} {target}", "what is written there is in memory anyway")
+            yield place.fine("volumes", "what is written there is in memory anyway")
         elif "docker.sock" in source or "docker.sock" in target:
-            yield blocks(
-                "volumes",
-                f"{place} {target}",
-                "the host's container engine, which no room can reach",
-                "do without",
+            yield place.blocks(
+                "volumes", "the host's container engine, which no room can reach", "do without"
             )
-        elif kind == "bind":
-            yield blocks(
-                "volumes", f"{place} {target}", f"a folder or file of the host ({source[:80]}), which no room can see",
+        elif source.endswith(".sock") or kind == "npipe":
+            yield place.blocks(
+                "volumes",
+                f"a socket of the host ({source[:80]}); nobody listens at it in a room",
+                "let the program work without asking its host",
+            )
+        elif kind in ("bind", "image"):
+            whose = "the host" if kind == "bind" else "another image"
+            yield place.blocks(
+                "volumes",
+                f"a folder or file of {whose} ({source[:80]}), which no room can see",
                 f"seal it as a dataset if it is data to read, or put it into the image; {_OUT}",
-            )  # fmt: skip
+            )
         else:
-            yield warns(
-                "volumes",
-                f"{place} {target}",
-                "a volume: in a room it is memory, empty at the start and gone at the end",
-                _OUT,
+            yield place.warns(
+                "volumes", "a volume: in a room it is memory, empty at the start and gone at the end", _OUT
             )
 
 
-def _ports(value: Value, where: str) -> Iterator[Finding]:
+def _ports(value: Value, where: Place) -> Iterator[Finding]:
     stated = []
-    for one in value if isinstance(value, list) else [value]:
+    for one, _ in where.items(value):
         target = one.get("target") if isinstance(one, dict) else one
         stated.append(str(target))
-    yield from preflight_image.ports(tuple(stated), where)
+    yield from map(where.mark, preflight_image.ports(tuple(stated), where.name))
 
 
-def _network_mode(value: Value, where: str) -> Iterator[Finding]:
+def _network_mode(value: Value, where: Place) -> Iterator[Finding]:
     if value == "none":
-        yield fine("network", where, "a room has a loopback and nothing else: the same")
+        yield where.fine("network", "a room has a loopback and nothing else: the same")
     elif value == "bridge":
-        yield warns(
-            "network",
-            where,
-            "a room has a loopback and no other network",
-            "let the program work without a network",
+        yield where.warns(
+            "network", "a room has a loopback and no other network", "let the program work without a network"
         )
     else:
-        yield blocks(
+        yield where.blocks(
             "network",
-            where,
             f"{str(value)[:40]!r}: the network of the host or of another container",
             "leave it out: a room has a network of its own",
         )
 
 
-def _sysctls(value: Value, where: str) -> Iterator[Finding]:
-    listed = value if isinstance(value, list) else [value]
-    names = list(value) if isinstance(value, dict) else [str(one).partition("=")[0] for one in listed]
-    for name in names:
+def _sysctls(value: Value, where: Place) -> Iterator[Finding]:
+    if isinstance(value, dict):
+        stated = [(name, place) for name, _, place in where.entries(value)]
+    else:
+        names = ((str(one).partition("=")[0], place) for one, place in where.items(value))
+        stated = [(name, place.of(name)) for name, place in names]
+    for name, place in stated:
         if name == "net.ipv4.ip_unprivileged_port_start":
-            yield fine("sysctls", f"{where} {name}", "is 0 in every room")
+            yield place.fine("sysctls", "is 0 in every room")
         elif "ipv6" in name:
-            yield warns("ipv6", f"{where} {name}", "a room has ::1 and no other IPv6", "leave it out")
+            yield place.warns("ipv6", "a room has ::1 and no other IPv6", "leave it out")
         else:
-            yield blocks(
-                "sysctls",
-                f"{where} {name}"[:200],
-                "kernel settings of a room cannot be changed",
-                "leave it out",
-            )
+            yield place.blocks("sysctls", "kernel settings of a room cannot be changed", "leave it out")
 
 
-def _capabilities(value: Value, where: str) -> Iterator[Finding]:
-    for one in value if isinstance(value, list) else [value]:
+def _capabilities(value: Value, where: Place) -> Iterator[Finding]:
+    for one, at in where.items(value):
         name = str(one).upper().removeprefix("CAP_")
+        place = at.of(name[:40])
         if name == "NET_BIND_SERVICE":
-            yield fine(
-                "rights", f"{where} {name}", "not needed: every user may listen on low ports of the loopback"
-            )
+            yield place.fine("rights", "not needed: every user may listen on low ports of the loopback")
         elif name in ("IPC_LOCK", "SYS_NICE", "CHOWN", "FOWNER", "DAC_OVERRIDE", "SETUID", "SETGID"):
-            yield warns(
-                "rights",
-                f"{where} {name}",
-                "no program has capabilities in a room",
-                "see that it works without",
-            )
+            yield place.warns("rights", "no program has capabilities in a room", "see that it works without")
         else:
-            yield blocks(
-                "rights",
-                f"{where} {name[:40]}",
-                "no program has capabilities in a room",
-                "do without what needs it",
-            )
+            yield place.blocks("rights", "no program has capabilities in a room", "do without what needs it")
 
 
-def _devices(value: Value, where: str) -> Iterator[Finding]:
-    for one in value if isinstance(value, list) else [value]:
-        path = one.get("source") if isinstance(one, dict) else str(one).partition(":")[0]
-        check = "gpu" if "nvidia" in str(path) or "/dri" in str(path) or "gpu" in str(path) else "devices"
-        yield blocks(
-            check,
-            f"{where} {str(path)[:80]}",
-            "a device of the host, which no room has",
-            "let the program work without it",
+def _devices(value: Value, where: Place) -> Iterator[Finding]:
+    for one, place in where.items(value):
+        path = str(one.get("source") if isinstance(one, dict) else str(one).partition(":")[0])
+        check = "gpu" if "nvidia" in path or "/dri" in path or "gpu" in path else "devices"
+        yield place.of(path[:80]).blocks(
+            check, "a device of the host, which no room has", "let the program work without it"
         )
 
 
-def _deploy(value: Value, where: str) -> Iterator[Finding]:
+def _deploy(value: Value, where: Place) -> Iterator[Finding]:
     if not isinstance(value, dict):
-        yield warns("compose", where, "expected a mapping", "is it spelt right?")
+        yield where.warns("compose", "expected a mapping", "write deploy as keys and values, or leave it out")
         return
-    for key, one in value.items():
-        place = f"{where}.{key}"
+    for key, one, place in where.entries(value):
+        if key.startswith("x-"):
+            continue
         if key == "resources" and isinstance(one, dict):
             yield from _resources(one, place)
         elif key == "replicas" and one not in (0, 1):
-            yield warns("compose", place, "several copies; a contract's run is one", "start several runs")
-        elif key in (
-            "replicas",
-            "mode",
-            "restart_policy",
-            "update_config",
-            "rollback_config",
-            "placement",
-            "labels",
-            "endpoint_mode",
-        ):
-            yield fine("compose", place, "has no meaning in a room")
+            yield place.warns("compose", "several copies; a contract's run is one", "start several runs")
+        elif key in _DEPLOY:
+            yield place.fine("compose", "has no meaning in a room")
         else:
-            yield _unknown(place)
+            yield _unknown(
+                place, (*_DEPLOY, "resources"), (("under the service itself", (*SETTINGS, *_KEYS)),)
+            )
 
 
-def _resources(value: dict[str, Value], where: str) -> Iterator[Finding]:
-    for level, inner in value.items():
+def _resources(value: Value, where: Place) -> Iterator[Finding]:
+    for level, inner, at in where.entries(value):
         if level not in ("limits", "reservations") or not isinstance(inner, dict):
-            yield _unknown(f"{where}.{level}")
+            yield _unknown(at, ("limits", "reservations"))
             continue
-        for key, one in inner.items():
-            place = f"{where}.{level}.{key}"
-            if key == "devices":
-                yield blocks(
+        for key, one, place in at.entries(inner):
+            if key in ("devices", "generic_resources"):
+                yield place.blocks(
                     "gpu",
-                    place,
                     "it asks for a GPU or another device, and a room has none",
                     "let the program work without it",
                 )
             elif key == "memory":
                 yield from _memory(one, place)
             elif key in ("cpus", "pids"):
-                yield fine("compose", place, "a room has one processor and at most 4096 processes")
+                yield place.fine("compose", "a room has one processor and at most 4096 processes")
             else:
-                yield _unknown(place)
+                yield _unknown(place, ("cpus", "memory", "pids", "devices", "generic_resources"))
 
 
-def _memory(value: Value, where: str) -> Iterator[Finding]:
-    yield warns(
+def _memory(value: Value, where: Place) -> Iterator[Finding]:
+    yield where.warns(
         "memory",
-        where,
         f"{str(value)[:40]}: a room's memory is the contract's",
         "give it with `contract new --memory-mib`, and to preflight",
     )
 
 
 def _files(kind: str) -> Look:
-    def look(value: Value, where: str) -> Iterator[Finding]:
-        for number, one in enumerate(value if isinstance(value, list) else [value]):
+    def look(value: Value, where: Place) -> Iterator[Finding]:
+        for one, place in where.items(value):
             name = one.get("source") if isinstance(one, dict) else one
-            yield blocks(
+            yield place.of(str(name)[:60]).blocks(
                 "secrets" if kind == "secret" else "configs",
-                f"{where}[{number}] {str(name)[:60]}",
                 f"a {kind} that the host would mount; a room takes nothing from its host",
-                "seal it as a dataset of its owner, at /data/NAME, and let the program read it there"
+                "seal it as a dataset of its owner (`strongroom seal`), at /data/NAME, and let the program read it there"
                 if kind == "secret"
                 else "put it into the image, or seal it as a dataset",
             )
@@ -269,16 +254,13 @@ def _files(kind: str) -> Look:
     return look
 
 
-def _security(value: Value, where: str) -> Iterator[Finding]:
-    for one in value if isinstance(value, list) else [value]:
+def _security(value: Value, where: Place) -> Iterator[Finding]:
+    for one, place in where.items(value):
         if "no-new-privileges" in str(one):
-            yield fine("rights", where, "no-new-privileges holds in every room")
+            yield place.fine("rights", "no-new-privileges holds in every room")
         else:
-            yield warns(
-                "rights",
-                f"{where} {str(one)[:60]}",
-                "a room has its own system call filter, for every program",
-                "leave it out",
+            yield place.of(str(one)[:60]).warns(
+                "rights", "a room has its own system call filter, for every program", "leave it out"
             )
 
 
@@ -348,4 +330,26 @@ _KEYS: dict[str, Look] = {
     "stop_grace_period": _nothing("has no meaning in a room"),
     "stop_signal": _nothing("has no meaning in a room"),
     "storage_opt": _nothing("has no meaning in a room"),
+    "blkio_config": _nothing("has no meaning in a room"),
+    "cpu_count": _nothing("a room has one processor"),
+    "cpu_percent": _nothing("a room has one processor"),
+    "cpu_period": _nothing("a room has one processor"),
+    "cpu_quota": _nothing("a room has one processor"),
+    "cpu_rt_period": _nothing("a room has one processor"),
+    "cpu_rt_runtime": _nothing("a room has one processor"),
+    "cpu_shares": _nothing("a room has one processor"),
+    "cpuset": _nothing("a room has one processor"),
+    "credential_spec": _warned("compose", "credentials of Windows; rooms are Linux", "leave it out"),
+    "develop": _nothing("is for developing on one's own machine; nothing of it counts in a room"),
+    "dns_opt": _warned("network", "a room has no network, and so no name server", "leave it out"),
+    "isolation": _nothing("is about Windows; a room is isolated anyway"),
+    "label_file": _nothing("has no meaning in a room"),
+    "mem_swappiness": _nothing("a room has no swap"),
+    "models": _blocked("models", "a language model that the host serves; a room reaches nothing outside", "seal the model as a dataset, and let the program read it at /data/NAME"),
+    "post_start": _warned("hooks", "commands beside the program; in a room the program alone is started", "let the program do it, or a small script that is its entrypoint"),
+    "pre_start": _warned("hooks", "commands before the program; in a room the program alone is started", "let a small script, which is the entrypoint, do it first"),
+    "pre_stop": _warned("hooks", "commands when it is stopped; a room ends when its program ends", "let the program do it before it ends"),
+    "provider": _blocked("compose", "a service that another tool of the host provides; a room runs an image", "name an image: image: name@sha256:…"),
+    "pull_refresh_after": _nothing("the image is named by digest"),
+    "use_api_socket": _blocked("rights", "the host's container engine and its credentials, which no room can reach", "do without: leave it out"),
 }  # fmt: skip

@@ -22,7 +22,8 @@ class Finding:
     """One thing that was looked at.
 
     `check` is its stable name; `where` the file, key or variable that it is about; `fix` what to do (may be
-    empty where there is nothing to do). Texts may quote an image's own words: whoever prints them makes them safe.
+    empty where there is nothing to do); `line` the line of the compose file that says it, 0 for other things.
+    Texts may quote an image's own words: whoever prints them makes them safe.
     """
 
     severity: Severity
@@ -30,15 +31,17 @@ class Finding:
     where: str
     what: str
     fix: str = ""
+    line: int = 0
 
-    def to_json(self) -> dict[str, str]:
-        """As an object of texts."""
+    def to_json(self) -> dict[str, object]:
+        """As an object: texts, and the line where there is one."""
         return {
             "severity": self.severity.value,
             "check": self.check,
             "where": self.where,
             "what": self.what,
             "fix": self.fix,
+            **({"line": self.line} if self.line else {}),
         }
 
 

@@ -117,7 +117,9 @@ def merge(found: dict[str, list[Finding]], name: str = "") -> Report:
     for platform, findings in found.items():
         for one in dict.fromkeys(findings):
             where.setdefault(one, []).append(platform)
-    rows = sorted(where.items(), key=lambda row: (_ORDER[row[0].severity], row[0].check, row[0].where))
+    rows = sorted(
+        where.items(), key=lambda row: (_ORDER[row[0].severity], row[0].check, row[0].line, row[0].where)
+    )
     return Report(
         image=name, platforms=tuple(found), findings=tuple((one, tuple(platforms)) for one, platforms in rows)
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from strongroom.convert.findings import Finding, blocks, fine, warns
 from strongroom.convert.oci import printable
 from strongroom.convert.preflight_program import Subject, path_of
+from strongroom.model import credentials
 from strongroom.seal.tree import Kind
 
 if TYPE_CHECKING:
@@ -74,7 +75,14 @@ def look(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
 
 
 def environment(variables: dict[str, str], where: str) -> Iterator[Finding]:
-    """Variables that load code, that point to a network, or that want a GPU."""
+    """Variables that load code, that point to a network, that want a GPU, or that hold somebody's credentials."""
+    for name, reason in credentials.exposed(variables).items():
+        yield warns(
+            "credentials",
+            f"{where} {printable(name)}",
+            f"it looks like a credential ({reason}); what stands in an image or a contract is read by every party and the operator",
+            credentials.FIX,
+        )
     for name in sorted(variables):
         place = f"{where} {printable(name)}"
         if _LOADING.fullmatch(name):
