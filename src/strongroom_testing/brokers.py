@@ -27,7 +27,7 @@ from strongroom.broker.budgets import Budgets
 from strongroom.broker.challenge import challenge
 from strongroom.broker.notary import Notary
 from strongroom.broker.release import release
-from strongroom.crypto import certificates, digest, hpke, sign, tls
+from strongroom.crypto import certificates, digest, hpke, sign, tls, xts
 from strongroom.encoding import dsse
 from strongroom.model import contract as contract_model
 from strongroom.model import manifest as manifest_model
@@ -79,8 +79,16 @@ def owner() -> tuple[contracts.Scene, settings_model.Settings, settings_model.Se
     return scene, settings, settings_model.unlock(settings, PASSPHRASE)
 
 
-def manifest(signer: Identity, *, name: str = "flights", cipher: str = "aes-xts-plain64") -> bytes:
-    """A signed manifest of a small dataset of `signer`."""
+def manifest(
+    signer: Identity,
+    *,
+    name: str = "flights",
+    cipher: str = "aes-xts-plain64",
+    key: bytes | None = DISK_KEY,
+) -> bytes:
+    """A signed manifest of a small dataset of `signer`. key: None for one without a check value of the key."""
+    root_hash = fake_tpm.digest("root of " + name)
+    checked = key is not None and cipher != "none"
     made = manifest_model.Manifest(
         raw=b"",
         kind="dataset",
@@ -90,9 +98,10 @@ def manifest(signer: Identity, *, name: str = "flights", cipher: str = "aes-xts-
         data_bytes=8192,
         hash_offset=8192,
         disk_bytes=16384,
-        root_hash=fake_tpm.digest("root of " + name),
+        root_hash=root_hash,
         salt=bytes(32),
         image=None,
+        key_check=xts.check_value(key, root_hash) if checked and key is not None else None,
     )
     payload = manifest_model.encode(made)
     bare = dsse.Envelope(payload_type=manifest_model.PAYLOAD_TYPE, payload=payload, signatures=())

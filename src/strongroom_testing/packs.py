@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from strongroom.model.identity import Identity
     from strongroom.model.party import Party
 
-DISKS = {"alice": b"\x01" * 64, "bob": b"\x02" * 64}
+DISKS = {"alice": brokers.DISK_KEY, "bob": brokers.DISK_KEY[::-1]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ class World:
 
 def image_manifest(signer: Identity) -> bytes:
     """The signed manifest of an encrypted program of `signer`."""
-    plain = manifest_model.parse_envelope(brokers.manifest(signer, name="query"))[1]
+    plain = manifest_model.parse_envelope(brokers.manifest(signer, name="query", key=DISKS[signer.name]))[1]
     settings = manifest_model.ImageSettings(
         source=fake_tpm.digest("oci"),
         entrypoint=("/bin/query",),

@@ -1,7 +1,7 @@
 """Use case: the owner gives the broker a disk, with its key if the disk is encrypted.
 
-The manifest must carry the owner's own signature. The key rests encrypted under the master key,
-bound to the manifest's digest.
+The manifest must carry the owner's own signature, and the key is proved to be that disk's: a room that got another one
+would fail, and its run be spent. The key rests encrypted under the master key, bound to the manifest's digest.
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ from strongroom.broker.gates import NO_CIPHER
 from strongroom.broker.storage import KnownDisk
 from strongroom.errors import Misuse, Refused
 from strongroom.model import manifest as manifest_model
+from strongroom.model import signatures
+from strongroom.seal import disk as sealed_disk
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from strongroom.broker.broker import Broker
     from strongroom.broker.storage import Transaction
 
 KEY_BYTES = 64  # AES-256-XTS: two keys of 32 bytes
 
 
-async def add_key(broker: Broker, manifest: bytes, key: bytes | None) -> manifest_model.Manifest:
+async def add_key(
+    broker: Broker, manifest: bytes, key: bytes | None, *, disk: Path | None = None
+) -> manifest_model.Manifest:
     """Store the disk of a signed manifest. Adding it again replaces the key.
 
-    Raises `Malformed`, `Misuse` when key and cipher are at odds, `Refused` when it is not the owner's.
+    disk: the sealed disk itself, for a manifest that has no check value of its key. Raises `Malformed`, `Misuse` when key
+    and cipher are at odds or the key cannot be proved, `Refused` when it is not the owner's disk or not its key.
     """
     envelope, parsed = manifest_model.parse_envelope(manifest)
     if parsed.owner != broker.party.keyid:
@@ -33,30 +40,24 @@ async def add_key(broker: Broker, manifest: bytes, key: bytes | None) -> manifes
             code="not-ours",
             hint="each owner's broker keeps that owner's keys alone",
         )
-    if not any(_signed(broker, one.sig, envelope.pae()) for one in envelope.signatures):
+    message, own = envelope.pae(), broker.party.signing_key
+    if not any(signatures.verifies(one, own, message) for one in envelope.signatures):
         raise Refused("add-key: the owner has not signed this manifest", code="bad-signature")
     if (parsed.cipher == NO_CIPHER) != (key is None):
         raise Misuse(
             f"add-key: the disk's cipher is {parsed.cipher}, and a key was {'' if key else 'not '}given",
             hint="give the .key.age file for an encrypted disk, and none for a public one",
         )
-    if key is not None and len(key) != KEY_BYTES:
-        raise Misuse(f"add-key: the key has {len(key)} bytes, expected {KEY_BYTES}")
     sealed = None
     if key is not None:
+        if len(key) != KEY_BYTES:
+            raise Misuse(f"add-key: the key has {len(key)} bytes, expected {KEY_BYTES}")
+        sealed_disk.prove_key(parsed, key, disk)
         sealed = broker.at_rest.seal(key, purpose=DISK_KEY, name=parsed.digest, random=broker.random)
-    disk = KnownDisk(manifest=parsed.digest, cipher=parsed.cipher, sealed_key=sealed)
+    known = KnownDisk(manifest=parsed.digest, cipher=parsed.cipher, sealed_key=sealed)
 
     def put(transaction: Transaction) -> None:
-        transaction.disks.put(disk)
+        transaction.disks.put(known)
 
     await broker.store.write(put)
     return parsed
-
-
-def _signed(broker: Broker, signature: bytes, message: bytes) -> bool:
-    try:
-        broker.party.signing_key.verify(signature, message)
-    except Refused:
-        return False
-    return True

@@ -96,10 +96,16 @@ def add_key(
     manifest: Annotated[Path, typer.Argument(help="The disk's signed manifest.")],
     identity: IdentityFile,
     key: Annotated[Path | None, typer.Argument(help="Its .key.age file; none for a public disk.")] = None,
+    disk: Annotated[
+        Path | None,
+        typer.Option(
+            help="The disk, to try the key on where the manifest has no check value of it; the one beside it by default."
+        ),
+    ] = None,
     passphrase_fd: BrokerFd = None,
     identity_passphrase_fd: IdentityFd = None,
 ) -> None:
-    """Give the broker a disk of yours, with the key that rooms will need."""
+    """Give the broker a disk of yours, with the key that rooms will need. A key that is not that disk's is refused."""
     import asyncio
 
     from strongroom import wiring
@@ -113,8 +119,15 @@ def add_key(
         sealed = files.read(key, max_bytes=MAX_KEY_FILE)
         secret = load(identity, identity_passphrase_fd).age.open(sealed)
     with wiring.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
-        parsed = asyncio.run(store_key(opened.broker, envelope, secret))
+        parsed = asyncio.run(store_key(opened.broker, envelope, secret, disk=disk or _disk_beside(manifest)))
     print(f"disk {parsed.name}: {parsed.digest} {'with its key' if secret else 'public, without a key'}")
+
+
+def _disk_beside(manifest: Path) -> Path | None:
+    from strongroom.seal import disk
+
+    found = manifest.with_name(manifest.name.removesuffix(disk.MANIFEST_SUFFIX) + disk.SUFFIX)
+    return found if found.is_file() else None
 
 
 def admit(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from strongroom.crypto import libcrypto
+from strongroom.encoding import framed
 from strongroom.errors import Malformed, Unavailable
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ SECTOR = 4096
 KEY_BYTES = 64
 IV_UNITS = SECTOR // 512
 CIPHER = "aes-xts-plain64"
+CHECK_LABEL = "strongroom/disk-key-check/1"
 SLACK = 15  # bytes that the cipher may want behind the last sector of a buffer; they keep their values
 
 
@@ -41,6 +43,15 @@ def check_key(key: bytes) -> None:
         raise Malformed(f"disk key: expected {KEY_BYTES} bytes, got {len(key)}")
     if hmac.compare_digest(key[: KEY_BYTES // 2], key[KEY_BYTES // 2 :]):
         raise Malformed("disk key: its two halves are equal")
+
+
+def check_value(key: bytes, root_hash: str) -> bytes:
+    """What a disk's manifest says of the disk's key, so that another key is noticed: 32 bytes, other ones for each disk.
+
+    HMAC-SHA256(key, frame(CHECK_LABEL, root hash)). A key is 64 random bytes: nobody finds it from this by trying.
+    """
+    check_key(key)
+    return hmac.digest(key, framed.join(CHECK_LABEL, root_hash.encode()), "sha256")
 
 
 class SectorCipher:

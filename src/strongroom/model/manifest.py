@@ -15,6 +15,8 @@ from strongroom.encoding import canonical, dsse, fields
 from strongroom.errors import Malformed
 
 FORMAT = "strongroom-manifest/1"
+WITH_CHECK = "strongroom-manifest/2"
+CHECK_BYTES = 32
 PAYLOAD_TYPE = "application/vnd.strongroom.manifest+json"
 MAX_BYTES = 256 * 1024
 BLOCK = 4096
@@ -47,7 +49,8 @@ class ImageSettings:
 class Manifest:
     """A parsed manifest. `raw` is the exact bytes; `digest` is over them.
 
-    Sizes are bytes and multiples of 4096. `salt` and `uuid` are fixed by the format (see `seal`).
+    Sizes are bytes and multiples of 4096. `salt` and `uuid` are fixed by the format (see `seal`). `key_check` is by
+    `crypto.xts.check_value`; None for a disk without encryption, and in format 1, which had none.
     """
 
     raw: bytes
@@ -61,6 +64,7 @@ class Manifest:
     root_hash: str
     salt: bytes
     image: ImageSettings | None
+    key_check: bytes | None = None
 
     @property
     def digest(self) -> str:
@@ -70,9 +74,11 @@ class Manifest:
 
 def encode(manifest: Manifest) -> bytes:
     """The canonical payload bytes for the fields of `manifest` (its `raw` is not looked at)."""
+    check = manifest.key_check
     return canonical.dumps(
         {
-            "format": FORMAT,
+            "format": FORMAT if check is None else WITH_CHECK,
+            **({} if check is None else {"key_check": fields.format_data(check)}),
             "kind": manifest.kind,
             "name": manifest.name,
             "owner": manifest.owner,
@@ -91,7 +97,12 @@ def encode(manifest: Manifest) -> bytes:
 def parse(data: bytes) -> Manifest:
     """Parse payload bytes. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what="manifest", max_bytes=MAX_BYTES), "manifest")
-    top.constant("format", FORMAT)
+    form = top.text("format", max_length=64)
+    if form not in {FORMAT, WITH_CHECK}:
+        raise Malformed(f"manifest.format: expected {FORMAT} or {WITH_CHECK}", code="wrong-format")
+    key_check = (
+        top.data("key_check", max_bytes=CHECK_BYTES, exactly=CHECK_BYTES) if form == WITH_CHECK else None
+    )
     top.integer("block_bytes", low=BLOCK, high=BLOCK)
     inner = top.object_or_null("image")
     manifest = Manifest(
@@ -106,10 +117,13 @@ def parse(data: bytes) -> Manifest:
         root_hash=top.digest("root_hash"),
         salt=top.data("salt", max_bytes=256),
         image=None if inner is None else _read_image(inner),
+        key_check=key_check,
     )
     top.done()
     if manifest.kind not in KINDS or manifest.cipher not in CIPHERS:
         raise Malformed("manifest: unknown kind or cipher", code="bad-value")
+    if key_check is not None and manifest.cipher == "none":
+        raise Malformed("manifest.key_check: of the key of a disk that has none", code="bad-value")
     if (manifest.kind == "image") != (manifest.image is not None):
         raise Malformed("manifest.image: present exactly when the kind is image")
     sizes = (manifest.data_bytes, manifest.hash_offset, manifest.disk_bytes)

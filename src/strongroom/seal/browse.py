@@ -34,6 +34,11 @@ def tree(read: Read, total: int) -> tuple[Entry, ...]:
     return validate(_Image(read, total).walk())
 
 
+def check(read: Read, total: int) -> None:
+    """Raise `Malformed` unless an image of `total` bytes begins as one does. Reads its first block alone."""
+    _Image(read, total)
+
+
 class _Inode:
     """The fields of one inode, in range."""
 

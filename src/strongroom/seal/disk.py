@@ -8,6 +8,7 @@ plaintext is nowhere but in memory.
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
 import stat
 from dataclasses import replace
@@ -84,11 +85,14 @@ def seal(
         root_hash=digest.sha256(b""),
         salt=verity.SALT,
         image=image,
+        key_check=None if key is None else bytes(manifest_model.CHECK_BYTES),
     )
     manifest_model.parse(manifest_model.encode(draft))  # refuse what could not be read back, before the work
     with newfile.create(target, expected_bytes=tree_plan.disk_bytes) as fd:
         root = _write(fd, plan, tree_plan, cipher, progress)
-    final = manifest_model.parse(manifest_model.encode(replace(draft, root_hash="sha256:" + root.hex())))
+    root_hash = "sha256:" + root.hex()
+    check = None if key is None else xts.check_value(key, root_hash)
+    final = manifest_model.parse(manifest_model.encode(replace(draft, root_hash=root_hash, key_check=check)))
     _write_manifest(target, final, owner_key)
     return final
 
@@ -201,6 +205,45 @@ def decrypt_stream(
             progress((first + count) * BLOCK, manifest.data_bytes)
 
 
+def prove_key(manifest: Manifest, key: bytes, disk: Path | None) -> None:
+    """Raise `Refused` unless `key` is that of the manifest's disk, by its check value, else by `disk` itself.
+
+    `Misuse` where there is neither: manifests of format 1 have no check value.
+    """
+    if manifest.key_check is not None:
+        check_key(manifest, key)
+        return
+    if disk is None:
+        raise Misuse(
+            f"key.check: the manifest of {manifest.name} is of a format without a check value of its key, and there is no "
+            "disk to try the key on",
+            code="key-unproved",
+            hint="give the disk with --disk NAME.disk, or seal it again",
+        )
+    with plaintext(disk, manifest, key) as read:
+        try:
+            browse.check(read, manifest.data_bytes)
+        except Malformed:
+            raise _wrong_key(manifest, "what is sealed in it, read with this key", "noise") from None
+
+
+def check_key(manifest: Manifest, key: bytes) -> None:
+    """Raise `Refused` where the manifest's check value is of another key."""
+    if manifest.key_check is None:
+        return
+    found = xts.check_value(key, manifest.root_hash)
+    if not hmac.compare_digest(found, manifest.key_check):
+        raise _wrong_key(manifest, f"a key with the check value {manifest.key_check.hex()}", found.hex())
+
+
+def _wrong_key(manifest: Manifest, expected: str, got: str) -> Refused:
+    return Refused(
+        f"key.check: this is not the key of the disk {manifest.name}: expected {expected}, got {got}",
+        code="wrong-key",
+        hint=f"the key is in the {KEY_SUFFIX} file that was written together with this very manifest",
+    )
+
+
 @contextlib.contextmanager
 def plaintext(disk: Path, manifest: Manifest, key: bytes | None) -> Iterator[Callable[[int, int], bytes]]:
     """A function from (first block, number of blocks) to checked, decrypted bytes."""
@@ -211,6 +254,8 @@ def plaintext(disk: Path, manifest: Manifest, key: bytes | None) -> Iterator[Cal
             else "open: a key for a disk that is not encrypted",
             code="key-mismatch",
         )
+    if key is not None:
+        check_key(manifest, key)
     cipher = None if key is None else xts.SectorCipher(key)
     plan = _shape_of(manifest)
     with _opened(disk, manifest) as fd:

@@ -19,12 +19,15 @@ from strongroom.crypto import aead
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Conflict, Malformed, Misuse, NotFound, Refused
 from strongroom.ledger import proof
+from strongroom.model import manifest as manifest_model
 from strongroom.model import messages, record
+from strongroom.seal import disk as sealed_disk
+from strongroom.seal import folder
 from strongroom_testing import brokers
 
 
-def add(world, manifest, key):
-    return asyncio.run(add_key(world.broker, manifest, key))
+def add(world, manifest, key, disk=None):
+    return asyncio.run(add_key(world.broker, manifest, key, disk=disk))
 
 
 def test_a_public_disk_needs_no_key_and_gets_none(world):
@@ -50,14 +53,56 @@ def test_key_and_cipher_must_agree(world):
         add(world, brokers.manifest(world.scene.alice), b"short")
 
 
+def test_the_key_of_another_disk_is_refused(world):
+    disk = brokers.manifest(world.scene.alice, name="other", key=brokers.DISK_KEY)
+    another = brokers.DISK_KEY[::-1]
+    with pytest.raises(
+        Refused, match=r"key\.check: this is not the key of the disk other: expected a key"
+    ) as caught:
+        add(world, disk, another)
+    assert caught.value.code == "wrong-key"
+    assert ".key.age" in caught.value.hint
+    for secret in (another, brokers.DISK_KEY):
+        assert secret.hex()[:16] not in caught.value.message
+    assert world.store.read(lambda state: state.disks.find(brokers.manifest_digest(disk))) is None
+    add(world, disk, brokers.DISK_KEY)
+
+
+def test_without_a_check_value_the_key_is_tried_on_the_disk_itself(world, tmp_path):
+    """Manifests of format 1 say nothing of the key."""
+    key, another = brokers.DISK_KEY, brokers.DISK_KEY[::-1]
+    target = tmp_path / "old.disk"
+    made = sealed_disk.seal(
+        folder.from_paths([world_file(tmp_path)]),
+        kind="dataset", name="old", owner_key=world.scene.alice.signing, key=key, image=None, target=target,
+    )  # fmt: skip
+    first = manifest_model.parse(manifest_model.encode(replace(made, key_check=None)))
+    envelope = sealed_disk.signed(first, world.scene.alice.signing).encode()
+    with pytest.raises(Misuse, match=r"key\.check: the manifest of old is of a format without") as caught:
+        add(world, envelope, key)
+    assert caught.value.code == "key-unproved"
+    assert "--disk" in caught.value.hint
+    with pytest.raises(Refused, match="expected what is sealed in it, read with this key, got noise"):
+        add(world, envelope, another, disk=target)
+    data = bytearray(target.read_bytes())
+    target.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(Refused, match="data block 0"):
+        add(world, envelope, key, disk=target)
+    target.write_bytes(data)
+    assert add(world, envelope, key, disk=target).digest == first.digest
+
+
+def world_file(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b")
+    return tmp_path / "rows.csv"
+
+
 def test_disks_of_others_are_refused(world):
     with pytest.raises(Refused, match="the disk 'flights' belongs to another identity"):
         add(world, brokers.manifest(world.scene.bob), brokers.DISK_KEY)
 
 
 def test_a_manifest_that_the_owner_did_not_sign_is_refused(world):
-    from strongroom.model import manifest as manifest_model
-
     envelope, _ = manifest_model.parse_envelope(brokers.manifest(world.scene.alice))
     forged = replace(envelope.signatures[0], sig=world.scene.bob.signing.sign(envelope.pae()))
     for signatures in ((), (forged,)):
@@ -140,8 +185,9 @@ def test_rule_46_a_disk_key_moved_to_another_row_does_not_open(world):
 
     from strongroom.store import schema
 
-    other = brokers.manifest(world.scene.alice, name="other")
-    add(world, other, bytes(64))
+    key = brokers.DISK_KEY[::-1]
+    other = brokers.manifest(world.scene.alice, name="other", key=key)
+    add(world, other, key)
     digest, moved = brokers.manifest_digest(world.disk), brokers.manifest_digest(other)
     with world.store._reading.begin() as connection:
         key = connection.execute(

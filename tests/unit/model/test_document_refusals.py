@@ -60,7 +60,13 @@ def test_the_manifest_of_an_image_round_trips():
 @pytest.mark.parametrize(
     ("path", "value", "why"),
     [
-        (("format",), "strongroom-manifest/2", "format: expected 'strongroom-"),
+        (
+            ("format",),
+            "strongroom-manifest/3",
+            "format: expected strongroom-manifest/1 or strongroom-manifest/2",
+        ),
+        (("format",), "strongroom-manifest/2", "key 'key_check' is missing"),
+        (("key_check",), "AA" * 16, "unknown key 'key_check'"),
         (("kind",), "disk", "unknown kind or cipher"),
         (("cipher",), "aes-cbc", "unknown kind or cipher"),
         (("image",), None, "present exactly when the kind is image"),
@@ -99,6 +105,16 @@ def test_the_manifest_of_an_image_round_trips():
 def test_manifests_are_refused_by_what_is_wrong(path, value, why):
     with pytest.raises(Malformed, match=why):
         manifest.parse(changed(MANIFEST, path, value))
+
+
+def test_a_check_value_of_a_key_is_32_bytes_and_of_a_disk_that_has_one():
+    checked = manifest.encode(replace(manifest.parse(MANIFEST), key_check=bytes(32)))
+    with pytest.raises(Malformed, match="key_check: expected 32 bytes in base64"):
+        manifest.parse(changed(checked, ("key_check",), "AAAA"))
+    with pytest.raises(Malformed, match="key_check: of the key of a disk that has none"):
+        manifest.parse(changed(checked, ("cipher",), "none"))
+    with pytest.raises(Malformed, match="unknown key 'key_check'"):
+        manifest.parse(changed(checked, ("format",), manifest.FORMAT))
 
 
 def test_an_image_that_runs_nothing_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import secrets
 from datetime import timedelta
 
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.crypto import digest, hpke, sign
+from strongroom.crypto import digest, hpke, sign, xts
+from strongroom.encoding import framed
 from strongroom.errors import Malformed, Refused
 from strongroom.model import (
     binding,
@@ -127,9 +129,21 @@ def a_manifest(**changes):
 
 
 def test_manifest_round_trip():
-    data = manifest.encode(a_manifest())
-    assert manifest.encode(manifest.parse(data)) == data
-    assert manifest.parse(data).digest == digest.sha256(data)
+    for one in (a_manifest(), a_manifest(key_check=bytes(range(32)))):
+        data = manifest.encode(one)
+        assert manifest.encode(manifest.parse(data)) == data
+        assert manifest.parse(data).digest == digest.sha256(data)
+        assert manifest.parse(data).key_check == one.key_check
+
+
+def test_a_check_value_is_of_one_key_and_one_disk():
+    key = bytes(range(64))
+    own = xts.check_value(key, samples.DIGEST)
+    assert own == hmac.digest(key, framed.join(xts.CHECK_LABEL, samples.DIGEST.encode()), "sha256")
+    assert xts.check_value(key[::-1], samples.DIGEST) != own
+    assert xts.check_value(key, "sha256:" + "0" * 64) != own
+    with pytest.raises(Malformed, match="expected 64 bytes, got 3"):
+        xts.check_value(b"key", samples.DIGEST)
 
 
 @pytest.mark.parametrize(

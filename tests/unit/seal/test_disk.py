@@ -168,8 +168,10 @@ def test_open_gives_the_files_back(tmp_path):
 
 def test_open_with_another_key_or_after_a_flip_leaves_nothing(tmp_path):
     made = seal(tmp_path / "f.disk")
-    with pytest.raises(Malformed, match="superblock"):
+    with pytest.raises(Refused, match=r"key\.check: this is not the key of the disk flights"):
         disk.open_disk(tmp_path / "f.disk", made, noise(64, 9), tmp_path / "out")
+    with pytest.raises(Malformed, match="superblock"):  # format 1 has no check value
+        disk.open_disk(tmp_path / "f.disk", replace(made, key_check=None), noise(64, 9), tmp_path / "out")
     for key, why in (
         (None, "the disk is encrypted and there is no key"),
         (KEY[:32] * 2, "two halves are equal"),
