@@ -29,11 +29,6 @@ NOT_YET = frozenset(
         "zero-byte-layer",
         "zeros-lastlog",
         "zstd-skippable-first",
-        # what the room mounts over an image
-        "interpreter-covered-by-tmp",
-        "out-is-a-program",
-        "program-covered-by-data",
-        "run-is-a-symlink",
         # evidence
         "azure-kid-taken-for-hcl",
         "azure-runtime-claims-alone",

@@ -6,6 +6,7 @@ leaves only this behind (tmpfs sizes are the launch's; owners are the program's 
   /data/NAME   the datasets, read-only, nosuid, nodev, noexec       /out   what may leave, owned by the user
   /tmp         private, 1777       /dev  null zero full random urandom, shm       /proc  below
   /run/strongroom/tls   the room's key and certificates, when the contract asks for them
+These places are of `model/mounts`, by which images are judged beforehand too; links of the image lead them elsewhere in it.
   /etc/hosts, /etc/hostname   the loopback's names, where the image has none of its own
 Network: an own stack with a loopback and nothing else; ports below 1024 are open to every user there.
 Of /proc: the program's own processes, and of the kernel's files those of a short list, read-only. All else that this or
@@ -28,7 +29,9 @@ from dataclasses import dataclass
 
 from strongroom.agent import kernel, owners, seccomp
 from strongroom.encoding import canonical, fields
+from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Malformed
+from strongroom.model import mounts
 from strongroom.model.manifest import MAX_USER
 
 NAMESPACES = (
@@ -41,7 +44,6 @@ NAMESPACES = (
 )
 HOST_NAME = "room"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TLS_PATH = "run/strongroom/tls"
 OPEN_FILES = (1024, 524_288)
 
 _DATA = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -124,14 +126,10 @@ def build(launch: Launch, users: int) -> None:
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     _open_low_ports()
     root = _overlay(launch, users)
+    placed = _placed(root, certificates=bool(launch.tls))  # as the image has it: nothing is mounted yet
     _name_loopback(root)
-    _mount_data(launch, root, users)
-    _mount_writable(launch, root)
-    if launch.tls:
-        target = _directory(root, TLS_PATH)
-        kernel.bind(launch.tls, target, _DATA)
-    _mount_dev(root)
-    _mount_proc(root)
+    for one in placed:
+        MAKERS[one.mount](launch, _directory(root, os.fsdecode(one.place)), users)
     os.chdir(root)
     kernel.pivot_root(".", ".")
     kernel.unmount(".")
@@ -213,23 +211,38 @@ def _overlay(launch: Launch, users: int) -> str:
     return root
 
 
-def _directory(root: str, path: str) -> str:
-    """Make `path` (of plain names) a directory in the image. A link in its place is replaced, since it
-    would lead the mount somewhere else.
+def _placed(root: str, *, certificates: bool) -> tuple[mounts.Placed, ...]:
+    """Where the mounts go in the image. Raises `Refused`, for an image that `convert` would not have taken."""
+
+    def is_file(path: bytes) -> bool:
+        return _kind(root, path) not in (0, stat.S_IFDIR, stat.S_IFLNK)
+
+    return mounts.place(target=lambda path: _target(root, path), is_file=is_file, certificates=certificates)
+
+
+def _kind(root: str, path: bytes) -> int:
+    """The type of what the image has at a path whose last part alone may be a link; 0 where it has nothing."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return stat.S_IFMT(os.lstat(os.fsencode(root) + b"/" + path).st_mode)
+    return 0
+
+
+def _target(root: str, path: bytes) -> bytes | None:
+    return os.readlink(os.fsencode(root) + b"/" + path) if _kind(root, path) == stat.S_IFLNK else None
+
+
+def _directory(root: str, place: str) -> str:
+    """The folder of that name in the root, made where there is none. No part of it is a link: `mounts.place`.
+
+    Raises `OSError` (ENOTDIR) all the same rather than follow one, which might lead out of the root.
     """
     where = root
-    for name in path.split("/"):
+    for name in place.split("/"):
         where = f"{where}/{name}"
-        try:
-            found = os.lstat(where)
-        except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
             os.mkdir(where, 0o755)
             _own(where)
-            continue
-        if not stat.S_ISDIR(found.st_mode):
-            os.unlink(where)
-            os.mkdir(where, 0o755)
-            _own(where)
+        os.close(os.open(where, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
     return where
 
 
@@ -241,9 +254,16 @@ def _own(path: str) -> None:
 def _name_loopback(root: str) -> None:
     """What container runtimes write for every container: without it no program finds `localhost`.
 
-    An image's own words stay; builders leave an empty file where their runtime mounted one.
+    An image's own words stay; builders leave an empty file where their runtime mounted one. Where its /etc leads to no
+    folder, nothing is written.
     """
-    folder = _directory(root, "etc")
+    end = Symlinks(lambda path: _target(root, path), chroot=True).resolve(b"etc")
+    if not end:
+        return
+    try:
+        folder = _directory(root, os.fsdecode(end))
+    except NotADirectoryError:
+        return
     for name, text in _NAMES.items():
         path = f"{folder}/{name}"
         with contextlib.suppress(FileNotFoundError):
@@ -264,8 +284,7 @@ def _open_low_ports() -> None:
         file.write(b"0")
 
 
-def _mount_data(launch: Launch, root: str, users: int) -> None:
-    data = _directory(root, "data")
+def _mount_data(launch: Launch, data: str, users: int) -> None:
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("tmpfs", data, "tmpfs", flags, "size=1m,mode=0755")
     for name, folder in launch.datasets.items():
@@ -275,16 +294,20 @@ def _mount_data(launch: Launch, root: str, users: int) -> None:
     kernel.mount("tmpfs", data, "tmpfs", kernel.MS_REMOUNT | _DATA, "size=1m,mode=0755")
 
 
-def _mount_writable(launch: Launch, root: str) -> None:
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV
-    kernel.bind(launch.out, _directory(root, "out"), flags)
-    kernel.mount(
-        "tmpfs", _directory(root, "tmp"), "tmpfs", flags, f"size={launch.tmp_bytes},mode=1777,{_OWNED}"
-    )
+def _mount_out(launch: Launch, out: str, _users: int) -> None:
+    kernel.bind(launch.out, out, kernel.MS_NOSUID | kernel.MS_NODEV)
 
 
-def _mount_dev(root: str) -> None:
-    dev = _directory(root, "dev")
+def _mount_tmp(launch: Launch, tmp: str, _users: int) -> None:
+    options = f"size={launch.tmp_bytes},mode=1777,{_OWNED}"
+    kernel.mount("tmpfs", tmp, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+
+
+def _mount_tls(launch: Launch, tls: str, _users: int) -> None:
+    kernel.bind(launch.tls, tls, _DATA)
+
+
+def _mount_dev(_launch: Launch, dev: str, _users: int) -> None:
     kernel.mount("tmpfs", dev, "tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, "size=64k,mode=0755")
     for name, minor in _DEVICES.items():
         os.mknod(f"{dev}/{name}", stat.S_IFCHR | 0o666, os.makedev(1, minor))
@@ -298,16 +321,26 @@ def _mount_dev(root: str) -> None:
     kernel.mount("tmpfs", dev, "tmpfs", flags, "size=64k,mode=0755")
 
 
-def _mount_proc(root: str) -> None:
-    proc = _directory(root, "proc")
+def _mount_proc(_launch: Launch, proc: str, _users: int) -> None:
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     # Process 1 is not the program's, and invisible like everything of another user.
     kernel.mount("proc", proc, "proc", flags, "hidepid=invisible")
-    _show(root, proc, SHOWN)
-    _show(root, f"{proc}/sys", SHOWN_SYS)
+    _show(proc, SHOWN)
+    _show(f"{proc}/sys", SHOWN_SYS)
 
 
-def _show(root: str, folder: str, shown: frozenset[str]) -> None:
+# How each mount of the table is made: (launch, the folder to mount on, the program's user namespace).
+MAKERS = {
+    mounts.DEV: _mount_dev,
+    mounts.TMP: _mount_tmp,
+    mounts.OUT: _mount_out,
+    mounts.DATA: _mount_data,
+    mounts.TLS: _mount_tls,
+    mounts.PROC: _mount_proc,
+}
+
+
+def _show(folder: str, shown: frozenset[str]) -> None:
     """Make what is `shown` of a folder of the kernel's read-only, and all else empty; links and processes stay."""
     for entry in list(os.scandir(folder)):
         if entry.is_symlink() or entry.name.isdigit():
@@ -317,7 +350,7 @@ def _show(root: str, folder: str, shown: frozenset[str]) -> None:
         elif entry.is_dir():
             kernel.mount("tmpfs", entry.path, "tmpfs", _DATA, "size=4k,mode=0555")
         else:
-            kernel.bind(f"{root}/dev/null", entry.path, kernel.MS_RDONLY)
+            kernel.bind(os.devnull, entry.path, kernel.MS_RDONLY)  # the agent's, which is still in sight
 
 
 def _loopback_up() -> None:

@@ -54,7 +54,9 @@ _ENDS_BY_RESET = b"reboot=k"
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
     """Mount a file system, or change a mount."""
     _check(
-        _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()),
+        _libc.mount(
+            os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode()
+        ),
         f"mounting {kind or source} on {target}",
     )
 
@@ -83,7 +85,9 @@ def bind_mapped(source: str, target: str, flags: int, users: int) -> None:
             f"mapping the owners of {source}",
         )
         _check(
-            _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, target.encode(), _MOVE_MOUNT_F_EMPTY_PATH),
+            _libc.syscall(
+                _SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
+            ),
             f"mounting {source} on {target}",
         )
     finally:

@@ -230,5 +230,5 @@ def _code() -> str:
     names = ("accounts", "blobs", "image", "layers", "limits", "oci", "sources", "tar")
     mine = [here / f"{name}.py" for name in names]
     mine += [here.parent / "seal" / f"{name}.py" for name in ("disk", "erofs", "tree", "verity")]
-    mine.append(here.parent / "model" / "manifest.py")
+    mine += [here.parent / "model" / f"{name}.py" for name in ("manifest", "mounts")]
     return digest.sha256(canonical.dumps([digest.sha256(path.read_bytes()) for path in mine]))

@@ -7,9 +7,9 @@ In this order: recognise the source (`sources`), choose one image by digest and 
 unpack every layer into a spool (`blobs`), apply the layers (`layers`), add what a room needs, look
 up how to run it. The same image digest gives the same entries, whatever form the image came in.
 
-Added to every image, when missing: the empty directories `data`, `out`, `tmp` (mode 1777), `proc`,
-`sys`, `dev` and `run`, over which the room mounts, and the working directory; all are root's, from
-1970. Added to the environment, when missing, as container runtimes do: PATH and HOME.
+Added to every image, when missing: the empty directories `data`, `out`, `tmp` (mode 1777), `proc` and `dev`, over
+which the room mounts, there or where a link of the image leads (`model/mounts`), `sys` and `run`, which programs
+expect, and the working directory; all are root's, from 1970. Added to the environment, when missing, as container runtimes do: PATH and HOME.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 from strongroom.convert import accounts, blobs, layers, oci, rootfs, sources, tar
 from strongroom.convert.limits import LIMITS
 from strongroom.errors import Misuse, Refused
+from strongroom.model import mounts
 from strongroom.model.manifest import ImageSettings
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import Kind, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     Changes = Callable[[oci.ImageConfig], oci.ImageConfig]
 
 PLATFORM = oci.Platform(os="linux", architecture="amd64")
-MOUNT_POINTS = (b"data", b"out", b"tmp", b"proc", b"sys", b"dev", b"run")
+EXPECTED = (b"sys", b"run")  # by programs; the room mounts nothing over them
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -242,10 +243,7 @@ def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, 
         )
     account = accounts.look_up(config.user, tree, limits)
     notes = list(tree.notes)
-    for name in MOUNT_POINTS:
-        tree.make_directory(name, mode=0o1777 if name == b"tmp" else 0o755)
-        if tree.root.children[name].children:
-            notes.append(f"what the image has in /{name.decode()} is covered by the room's own")
+    notes += _make_mount_points(tree)
     folder = _working_directory(config.working_directory, tree, limits)
     notes += [f"{name} has no effect in a room" for name in config.ignored]
     environment = {"PATH": DEFAULT_PATH, "HOME": account.home} | config.environment
@@ -275,6 +273,22 @@ def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, 
         config=config,
         tree=tree,
     )
+
+
+def _make_mount_points(tree: layers.Tree) -> Iterator[str]:
+    """What the room's mounts need in the image; tells of each that covers something."""
+    placed = tree.placed(certificates=False)
+    for one in placed:
+        if any(mounts.is_within(one.place, other.place) for other in placed):
+            continue  # in memory of the room's own, which makes it
+        tree.make_directory(one.place, mode=one.mount.mode)
+        node = tree.find(one.place)
+        if node is not None and node.children:
+            place = show(b"/" + one.place)[1:-1]
+            yield f"what the image has in {place} is covered by the room's own"
+    for name in EXPECTED:
+        if name not in tree.root.children:
+            tree.make_directory(name)
 
 
 def _is_there(program: str, search: str, tree: layers.Tree) -> bool:

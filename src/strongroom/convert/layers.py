@@ -18,13 +18,14 @@ The rules where runtimes differ, and what is decided here:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from strongroom.convert import tar
 from strongroom.convert.tar import Type
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Refused
+from strongroom.model import mounts
 from strongroom.seal import tree as sealed
 from strongroom.seal.tree import Kind, show
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from strongroom.convert.limits import Limits
+    from strongroom.model.mounts import Placed
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -131,6 +133,31 @@ class Tree:
                     hint="rebuild the image with a plain directory there",
                 )
             node = child
+
+    def placed(self, *, certificates: bool) -> tuple[Placed, ...]:
+        """Where a room's mounts go in this tree. Raises `Refused` (`mount-point`)."""
+
+        def is_file(path: bytes) -> bool:
+            node = self._at(path)
+            return node is not None and node.kind is Kind.FILE
+
+        return mounts.place(target=self._target, is_file=is_file, certificates=certificates)
+
+    def mounted(self, placed: Iterable[Placed]) -> Tree:
+        """The tree that a room's program sees: with the room's own, empty, at each place. To look things up in."""
+        seen = Tree(self._limits)
+        seen.root = _copied(self.root)
+        for one in placed:
+            node = seen.root
+            for part in one.place.split(b"/"):
+                child = node.children.get(part)
+                node.children[part] = Node(Kind.DIRECTORY) if child is None else _copied(child)
+                node = node.children[part]
+            node.children.clear()
+            node.uid, node.gid, node.mode = 0, 0, one.mount.mode
+            if one.mount is mounts.DEV:
+                node.children[mounts.SHM[1:]] = Node(Kind.DIRECTORY, mode=0o1777)
+        return seen
 
     def entries(self) -> list[sealed.Entry]:
         """The tree as `seal` takes it, the root first, children in the order of their bytes.
@@ -356,6 +383,11 @@ class _Layer:
             code="symlink-escape",
             hint="the layer must name the real directory; rebuild it, or do not trust this image",
         )
+
+
+def _copied(node: Node) -> Node:
+    """Another node of the same metadata, with the same children."""
+    return replace(node, children=dict(node.children))
 
 
 def _entry(path: bytes, node: Node, group: int | None) -> sealed.Entry:

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.convert import image, oci, preflight_image, preflight_memory, preflight_program
-from strongroom.convert.findings import Finding, Severity, blocks
+from strongroom.convert.findings import Finding, Severity, blocks, warns
 from strongroom.convert.preflight_program import Subject
 from strongroom.errors import Malformed, Misuse, NotFound, Refused
+from strongroom.model import mounts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.convert.image import Changes, Loaded, Progress
+    from strongroom.convert.layers import Tree
+    from strongroom.model.mounts import Placed
 
 PLATFORMS = ("local", "uki", "snp", "tdx", "nitro")
 _ORDER = {Severity.BLOCKS: 0, Severity.WARNS: 1, Severity.FINE: 2}
@@ -98,7 +101,9 @@ def examine(
             changes=changes,
             progress=progress,
         ) as loaded:
-            found = {one: _look(loaded, one, memory_mib) for one in platforms}
+            placed, told = _placed(loaded.tree)
+            tree = loaded.tree.mounted(placed)
+            found = {one: [*told, *_look(loaded, tree, placed, one, memory_mib)] for one in platforms}
             name = loaded.digest
     except (Malformed, Refused, NotFound) as cause:
         refusal = blocks(
@@ -125,8 +130,26 @@ def merge(found: dict[str, list[Finding]], name: str = "") -> Report:
     )
 
 
-def _look(loaded: Loaded, platform: str, memory_mib: int) -> list[Finding]:
-    subject = Subject(tree=loaded.tree, settings=loaded.settings, platform=platform)
+def _placed(tree: Tree) -> tuple[tuple[Placed, ...], list[Finding]]:
+    """What a room mounts over the image, its certificates too where they can be."""
+    try:
+        return tree.placed(certificates=True), []
+    except Refused as cause:
+        told = warns(
+            "mount-points",
+            mounts.TLS.shown,
+            f"{cause.message}; no contract with certificate names will do",
+            cause.hint,
+        )
+        return tree.placed(certificates=False), [told]
+
+
+def _look(
+    loaded: Loaded, tree: Tree, placed: tuple[Placed, ...], platform: str, memory_mib: int
+) -> list[Finding]:
+    subject = Subject(
+        image=loaded.tree, placed=placed, tree=tree, settings=loaded.settings, platform=platform
+    )
     return [
         *preflight_program.look(subject),
         *preflight_image.look(subject, loaded.config),

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from strongroom.convert.findings import Finding, blocks, fine, warns
 from strongroom.convert.oci import printable
-from strongroom.convert.preflight_program import Subject, path_of
-from strongroom.model import credentials
+from strongroom.convert.preflight_program import Subject, find, may_enter, path_of
+from strongroom.errors import Refused
+from strongroom.model import credentials, mounts
 from strongroom.seal.tree import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from strongroom.convert.oci import ImageConfig
+    from strongroom.model.mounts import Placed
 
 # Variables that change which code runs (rule 27): they count only where they are signed for.
 _LOADING = re.compile(
@@ -30,7 +32,7 @@ _LOADING = re.compile(
 )
 _PROXY = re.compile(r"(http|https|ftp|all|no)_proxy", re.ASCII | re.IGNORECASE)
 _GPU = re.compile(r"NVIDIA_(VISIBLE_DEVICES|REQUIRE_CUDA)|CUDA_(VERSION|HOME)|ROCM_(VERSION|PATH)", re.ASCII)
-_COVERED = ("/data", "/proc", "/sys", "/dev")
+_READ_ONLY = (mounts.DATA, mounts.PROC, mounts.DEV)
 _SYSTEMS = {
     "systemd": "systemd wants control groups, mounts and /sys",
     "init": "an init system wants mounts and devices of its own",
@@ -64,8 +66,9 @@ def look(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
     yield from _user(subject)
     yield from _raised(subject)
     yield from environment(subject.settings.environment, "image ENV")
-    yield from _volumes(config)
-    yield from _folders(subject)
+    yield from _volumes(subject, config)
+    yield from _covered(subject)
+    yield from _working_directory(subject)
     yield from ports(config.ports, "EXPOSE")
     yield from _system(subject)
     yield from _input(subject)
@@ -144,7 +147,7 @@ def _raised(subject: Subject) -> Iterator[Finding]:
     """Programs that get rights by being executed: in a room they do not."""
     found = [
         entry.path.decode("utf-8", "replace")
-        for entry in subject.tree.entries()
+        for entry in subject.image.entries()
         if entry.kind is Kind.FILE and (entry.mode & 0o6000 or b"security.capability" in entry.xattrs)
     ]
     if found:
@@ -157,10 +160,23 @@ def _raised(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _volumes(config: ImageConfig) -> Iterator[Finding]:
+def _mount_at(subject: Subject, path: str) -> Placed | None:
+    """The room's mount that `path` is, or that it lies in."""
+    try:
+        end = subject.image.resolve(path[:4096].encode("utf-8", "surrogateescape"))
+    except Refused:
+        return None
+    return next(
+        (one for one in reversed(subject.placed) if end == one.place or mounts.is_within(end, one.place)),
+        None,
+    )
+
+
+def _volumes(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
     for volume in config.volumes:
         path = printable(volume)
-        if volume.rstrip("/") in _COVERED or volume.startswith(tuple(f"{one}/" for one in _COVERED)):
+        covered = _mount_at(subject, volume)
+        if covered is not None and covered.mount in _READ_ONLY:
             yield warns(
                 "volumes",
                 f"VOLUME {path}",
@@ -175,23 +191,56 @@ def _volumes(config: ImageConfig) -> Iterator[Finding]:
             )
 
 
-def _folders(subject: Subject) -> Iterator[Finding]:
-    for name in (b"data", b"out", b"tmp", b"proc", b"sys", b"dev"):
-        node = subject.tree.root.children.get(name)
+def _covered(subject: Subject) -> Iterator[Finding]:
+    for one in subject.placed:
+        node = subject.image.find(one.place)
         if node is not None and node.children:
+            leads = (
+                ""
+                if one.place == one.mount.path
+                else f" (leads to /{printable(one.place.decode('utf-8', 'replace'))})"
+            )
             yield warns(
                 "mount-points",
-                f"/{name.decode()}",
+                one.mount.shown + leads,
                 f"the image has files there ({len(node.children)} entries), and the room's own is mounted over them",
                 "move them elsewhere in the image",
             )
+
+
+def _working_directory(subject: Subject) -> Iterator[Finding]:
     folder = subject.settings.working_directory
-    if folder.rstrip("/") in _COVERED or folder.startswith(tuple(f"{one}/" for one in _COVERED)):
-        check = blocks if folder.rstrip("/") not in _COVERED else warns
-        yield check(
+    where = f"WORKDIR {printable(folder)}"
+    node = find(subject.tree, folder)
+    covered = _mount_at(subject, folder)
+    if node is None and covered is not None:
+        own = covered.mount
+        if own is mounts.OUT and folder.rstrip("/").count("/") == 2:
+            yield warns(
+                "working-directory",
+                where,
+                f"{own.shown} is {own.purpose}, and this folder is there only where the contract has an output of that path",
+                "see that the contract has it, or use another folder",
+            )
+            return
+        yield blocks(
             "working-directory",
-            f"WORKDIR {printable(folder)}",
-            "the room mounts its own there, read-only: the folder may be absent, and nothing can be written",
+            where,
+            f"{own.shown} is {own.purpose}; the room's own is mounted there, and the folder is not in it",
+            "use another folder",
+        )
+    elif node is not None and not may_enter(subject, folder):
+        yield blocks(
+            "working-directory",
+            where,
+            f"user {subject.settings.uid} may not enter it (mode {node.mode & 0o7777:04o}, owner {node.uid}:{node.gid})",
+            "chmod 0755 in the image, or use another folder",
+        )
+    elif covered is not None and covered.mount in _READ_ONLY:
+        yield warns(
+            "working-directory",
+            where,
+            "the room mounts its own there, read-only: nothing can be written",
             "use another folder",
         )
 

@@ -1,7 +1,8 @@
 """Would the image's program start: is it there, may it be executed, does its interpreter or loader find its parts?
 
 As execve(2) and execvp(3) do it: a name is looked up on PATH, a path without a leading slash from the working
-directory; `#!` leads to an interpreter, an ELF file to its loader and libraries. Beside the program that is
+directory; `#!` leads to an interpreter, an ELF file to its loader and libraries. All of them are looked up in the
+tree that the program sees, where the room's own is mounted over the image's. Beside the program that is
 started, every other program on PATH is looked at, and only warned of.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from strongroom.convert import elf
@@ -17,6 +18,7 @@ from strongroom.convert.findings import Finding, blocks, fine, warns
 from strongroom.convert.libraries import Libraries
 from strongroom.convert.oci import printable
 from strongroom.errors import Malformed, Refused
+from strongroom.model import mounts
 from strongroom.seal.tree import Kind, show
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from strongroom.convert.layers import Node, Tree
     from strongroom.model.manifest import ImageSettings
+    from strongroom.model.mounts import Placed
 
 SHELLS = ("sh", "bash", "dash", "ash", "busybox")
 # x86-64 levels that a processor has: QEMU's own has no AVX-512; the TEEs' do.
@@ -68,13 +71,38 @@ _BUILT_IN = frozenset(
 _ROOMS_OWN = re.compile(r"/(data|out|tmp|proc|dev|run|sys)(/.*)?", re.DOTALL)
 
 
+# What makes execvp(3) go on to the next folder of PATH.
+_TRIED_ON = ("program-mode", "interpreter", "loader")
+_ELSEWHERE = "put it elsewhere in the image, like /usr/local"
+# Programs whose first argument is the file that they run.
+_RUNNERS = re.compile(
+    r"(ba|da|a)?sh|busybox|python[0-9.]*|node|perl|ruby|Rscript|php|lua|julia|deno|bun", re.ASCII
+)
+_COMPOUND = re.compile(r"[;&|<>()$`\n]")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is looked at: a tree, the settings it would be run with, and the platform."""
+    """What is looked at: an image's files, the settings they would be run with, and the platform.
 
+    image: the files as they were built. placed: what the room mounts over them. tree: what the program sees of them then.
+    """
+
+    image: Tree
+    placed: tuple[Placed, ...]
     tree: Tree
     settings: ImageSettings
     platform: str
+
+    def covers(self, name: str) -> str:
+        """What of the room's hides this file of the image, for messages; empty when nothing does."""
+        if find(self.image, name) is None or find(self.tree, name) is not None:
+            return ""
+        end = self.image.resolve(name[:4096].encode("utf-8", "surrogateescape"))
+        for one in reversed(self.placed):
+            if mounts.is_within(end, one.place):
+                return f"{printable(name)} is in the image, but {one.mount.shown} is {one.mount.purpose}, and hides it"
+        return f"{printable(name)} is in the image, but leads through what the room hides"
 
 
 def look(subject: Subject) -> Iterator[Finding]:
@@ -90,25 +118,28 @@ def look(subject: Subject) -> Iterator[Finding]:
         yield from _shell_command(subject, words, where)
     yield from _arguments(subject, words)
     started = path_of(subject, words[0])
-    yield from _others(subject, libraries, None if started is None else _find(subject.tree, started))
+    yield from _others(subject, libraries, None if started is None else find(subject.tree, started))
 
 
 def path_of(subject: Subject, name: str) -> str | None:
     """Where execvp would find `name`: absolute, or None."""
+    return next(_places(subject, subject.tree, name), None)
+
+
+def _places(subject: Subject, tree: Tree, name: str) -> Iterator[str]:
+    """Every place of a tree where execvp would find `name`, in its order."""
     folder = subject.settings.working_directory
-    if "/" in name:
-        places = [name if name.startswith("/") else f"{folder}/{name}"]
-    else:
-        search = subject.settings.environment.get("PATH", "")
-        places = [f"{one or folder}/{name}" for one in search.split(":")[:64]]
-    for place in places:
-        node = _find(subject.tree, place)
-        if node is not None and (node.kind is Kind.FILE) and ("/" in name or node.mode & 0o111):
-            return place
-    return None
+    searched = [""] if "/" in name else subject.settings.environment.get("PATH", "").split(":")[:64]
+    for one in searched:
+        place = f"{one}/{name}" if one else name
+        place = place if place.startswith("/") else f"{folder}/{place}"
+        node = find(tree, place)
+        if node is not None and node.kind is Kind.FILE and ("/" in name or node.mode & 0o111):
+            yield place
 
 
-def _find(tree: Tree, place: str) -> Node | None:
+def find(tree: Tree, place: str) -> Node | None:
+    """What is there, links followed."""
     try:
         return tree.find(place[:4096].encode("utf-8", "surrogateescape"))
     except Refused:
@@ -125,20 +156,20 @@ def _start(
             "interpreter", where, f"interpreters lead from one to another, last {shown}", "name a program"
         )
         return
-    if not name or (
-        "/" in name
-        and not name.startswith("/")
-        and subject.settings.working_directory.startswith(("/data", "/out"))
-    ):
-        yield blocks(
-            "program", where, f"{shown!r} is relative to a folder that the room mounts", "give its whole path"
-        )
-        return
-    place = path_of(subject, name)
-    if place is None:
-        yield _absent(subject, name, where)
-        return
-    node = _find(subject.tree, place)
+    told: list[Finding] = []
+    for place in _places(subject, subject.tree, name):
+        problems = list(_at(subject, libraries, place, hops))
+        goes_on = "/" not in name and problems and problems[0].check in _TRIED_ON
+        if not goes_on:
+            yield from problems
+            return
+        told = told or problems
+    yield from told or [_absent(subject, name, where)]
+
+
+def _at(subject: Subject, libraries: Libraries, place: str, hops: int) -> Iterator[Finding]:
+    """What keeps the file at `place` from being executed."""
+    node = find(subject.tree, place)
     if node is None or node.open is None:
         return
     if not _may(subject, place, node):
@@ -166,6 +197,12 @@ def _start(
 
 def _absent(subject: Subject, name: str, where: str) -> Finding:
     shown = printable(name)
+    if not name:
+        return blocks("program", where, "an empty name", "name a program")
+    for place in _places(subject, subject.image, name):
+        hidden = subject.covers(place)
+        if hidden:
+            return blocks("program", where, hidden, _ELSEWHERE)
     if name.rpartition("/")[2] in SHELLS:
         return blocks(
             "shell",
@@ -174,7 +211,7 @@ def _absent(subject: Subject, name: str, where: str) -> Finding:
             'use the exec form, like ENTRYPOINT ["/program", "argument"], or add a shell',
         )
     if "/" in name:
-        node = _find(subject.tree, name)
+        node = find(subject.tree, name)
         if node is not None and node.kind is Kind.DIRECTORY:
             return blocks("program", where, f"{shown} is a directory", "name the program in it")
         return blocks("program", where, f"{shown} is not in the image", "add it, or mend the path")
@@ -203,19 +240,31 @@ def _script(subject: Subject, libraries: Libraries, place: str, head: bytes, hop
         return
     problems = list(_start(subject, libraries, (program,), place, hops + 1))
     if problems and problems[0].check in ("program", "shell"):
+        hidden = subject.covers(program)
         yield blocks(
             "interpreter",
             place,
-            f"its interpreter {printable(program)} is not in the image",
-            "add it to the image, or name one that is there",
+            f"its interpreter {hidden}"
+            if hidden
+            else f"its interpreter {printable(program)} is not in the image",
+            _ELSEWHERE if hidden else "add it to the image, or name one that is there",
         )
         return
     yield from problems
-    if not problems and program.endswith("/env") and len(words) > 1:
-        rest = words[1].split()
-        rest = rest[1:] if rest[0] == "-S" else rest
-        if rest and "=" not in rest[0]:
-            yield from _start(subject, libraries, (rest[0],), place, hops + 1)
+    asked = _asked_of_env(words[1]) if program.endswith("/env") and len(words) > 1 else ""
+    if not problems and asked:
+        for one in _start(subject, libraries, (asked,), place, hops + 1):
+            hidden = next(filter(None, map(subject.covers, _places(subject, subject.image, asked))), "")
+            yield replace(one, check="interpreter") if hidden and one.check == "program" else one
+
+
+def _asked_of_env(rest: str) -> str:
+    """The program that env(1) is to start, by the rest of a #! line: one argument to the kernel, several with -S."""
+    text = rest.strip()
+    if not text.startswith("-S"):
+        return "" if text.startswith("-") or "=" in text else text
+    words = [word for word in text.removeprefix("-S").split() if "=" not in word]
+    return words[0] if words and not words[0].startswith("-") else ""
 
 
 def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> Iterator[Finding]:
@@ -245,7 +294,11 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
         )
     if program.interpreter:
         loader = program.interpreter.decode("utf-8", "replace")
-        if _find(subject.tree, loader) is None:
+        hidden = subject.covers(loader)
+        if hidden:
+            yield blocks("loader", place, f"its loader {hidden}", _ELSEWHERE)
+            return
+        if find(subject.tree, loader) is None:
             libc = "musl (Alpine)" if "musl" in loader else "glibc"
             yield blocks(
                 "loader",
@@ -254,24 +307,40 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
                 f"take an image with {libc}, or link the program statically",
             )
             return
-    lost = libraries.missing(place.encode("utf-8", "surrogateescape"), program)
+    path = place.encode("utf-8", "surrogateescape")
+    lost = libraries.missing(path, program)
     if lost:
-        names = ", ".join(printable(name.decode("utf-8", "replace")) for name in lost[:5])
-        yield blocks(
-            "libraries", place, f"it needs {names}, not in the image", "add the packages that bring them"
-        )
+        built = Libraries(subject.image, subject.settings.environment).missing(path, program)
+        hidden_ones = [name for name in lost if name not in built]
+        names = ", ".join(printable(name.decode("utf-8", "replace")) for name in (hidden_ones or lost)[:5])
+        if hidden_ones:
+            yield blocks("libraries", place, f"it needs {names}, where the room mounts its own", _ELSEWHERE)
+        else:
+            yield blocks(
+                "libraries", place, f"it needs {names}, not in the image", "add the packages that bring them"
+            )
 
 
 def _may(subject: Subject, place: str, node: Node) -> bool:
     """Whether the user may reach and execute it, by modes alone: nobody has more in a room."""
+    folder = place.rpartition("/")[0]
+    real = b"/" + subject.tree.resolve(place.encode("utf-8", "surrogateescape")).rpartition(b"/")[0]
+    return (
+        may_enter(subject, folder)
+        and may_enter(subject, real.decode("utf-8", "surrogateescape"))
+        and bool(_bits(subject.settings, node) & 1)
+    )
+
+
+def may_enter(subject: Subject, place: str) -> bool:
+    """Whether the user may go into that folder, by the modes of all folders on its real way."""
     tree = subject.tree
-    parts = tree.resolve(place.encode("utf-8", "surrogateescape")).split(b"/")[:-1]
     folder = tree.root
-    for part in (b"", *parts):
+    for part in (b"", *tree.resolve(place.encode("utf-8", "surrogateescape")).split(b"/")):
         folder = folder.children.get(part, folder) if part else folder
         if not _bits(subject.settings, folder) & 1:
             return False
-    return bool(_bits(subject.settings, node) & 1)
+    return True
 
 
 def _bits(settings: ImageSettings, node: Node) -> int:
@@ -292,19 +361,29 @@ def _shell_command(subject: Subject, words: tuple[str, ...], where: str) -> Iter
         return
     while inner and (inner[0] == "exec" or "=" in inner[0]):
         inner = inner[1:]
-    if (
-        inner
-        and _PLAIN_WORD.fullmatch(inner[0])
-        and inner[0] not in _BUILT_IN
-        and path_of(subject, inner[0]) is None
-    ):
+    if not inner or not _PLAIN_WORD.fullmatch(inner[0]) or inner[0] in _BUILT_IN:
+        return
+    if path_of(subject, inner[0]) is not None:
+        return
+    hidden = next(filter(None, map(subject.covers, _places(subject, subject.image, inner[0]))), "")
+    if hidden:
+        # Of a command that is no more than this the end is known.
+        check = warns if _COMPOUND.search(words[2]) else blocks
+        yield check("program", where, f"the shell is to run it: {hidden}", _ELSEWHERE)
+    else:
         yield warns("shell", where, f"the shell is to run {inner[0]}, which is not in the image", "add it")
 
 
 def _arguments(subject: Subject, words: tuple[str, ...]) -> Iterator[Finding]:
-    for word in words[1:]:
+    runs_it = _RUNNERS.fullmatch(words[0].rpartition("/")[2]) is not None
+    for number, word in enumerate(words[1:]):
+        hidden = subject.covers(word) if word.startswith("/") else ""
+        if hidden:
+            check = blocks if runs_it and number == 0 else warns
+            yield check("argument", word[:200], hidden, _ELSEWHERE)
+            continue
         absolute = word.startswith("/") and len(word) > 1 and _PLAIN_WORD.fullmatch(word)
-        if absolute and not _ROOMS_OWN.fullmatch(word) and _find(subject.tree, word) is None:
+        if absolute and not _ROOMS_OWN.fullmatch(word) and find(subject.tree, word) is None:
             yield warns(
                 "argument", word[:200], "an argument that names no file of the image", "is the path right?"
             )
@@ -315,10 +394,10 @@ def _others(subject: Subject, libraries: Libraries, started: Node | None) -> Ite
     broken: list[str] = []
     seen = {id(started)}
     for folder in subject.settings.environment.get("PATH", "").split(":")[:64]:
-        node = _find(subject.tree, folder)
+        node = find(subject.tree, folder)
         for name in sorted(node.children if node is not None else ()):
             place = folder + "/" + name.decode("utf-8", "surrogateescape")
-            child = _find(subject.tree, place)
+            child = find(subject.tree, place)
             if child is None or child.open is None or id(child) in seen or not child.mode & 0o111:
                 continue
             seen.add(id(child))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from strongroom.agent import container, owners
 from strongroom.errors import Malformed
+from strongroom.model import mounts
 from strongroom.model.receipt import Outcome
 from tests import kernel_view
 
@@ -184,12 +187,93 @@ def test_tmp_is_private_and_sticky(room):
     assert said(room.shell("stat -c %a /tmp; touch /tmp/x && echo made")) == "1777\nmade\n"
 
 
-def test_image_links_in_the_place_of_mounts_lead_nowhere(room):
-    for name in ("data", "tmp", "out", "dev", "proc"):
-        (room.root / name).symlink_to("/etc")
-    ended = room.shell("cat /data/flights/table.csv; echo 1 > /out/x; ls /etc")
-    assert said(ended) == "a,b\n1,2\nhostname\nhosts\npasswd\n"
-    assert (room.out / "x").exists()
+def test_mounts_follow_links_of_the_image_inside_it(room):
+    links = {
+        "data": "/srv/data", "tmp": "var/tmp", "var/tmp": "../srv/tmp", "out": "../../../srv/out", "dev": "/srv/dev",
+        "proc": "srv/proc", "etc": "/usr/etc",
+    }  # fmt: skip
+    (room.root / "var").mkdir()
+    (room.root / "etc").rename(room.root / "usr-etc")
+    for name, target in links.items():
+        (room.root / name).symlink_to(target)
+    log = said(
+        room.shell(
+            "cat /data/flights/table.csv /srv/data/flights/table.csv; echo 1 > /out/x; stat -L -c %a /tmp /srv/tmp;"
+            "echo y > /dev/null && cat /proc/self/comm; wc -c < /proc/iomem; cat /usr/etc/hostname; ls -1 /srv"
+        )
+    )
+    assert log.split() == [
+        "a,b",
+        "1,2",
+        "a,b",
+        "1,2",
+        "1777",
+        "1777",
+        "cat",
+        "0",
+        "room",
+        "data",
+        "dev",
+        "out",
+        "proc",
+        "tmp",
+    ]
+    assert (room.out / "x").read_text() == "1\n"
+    assert not (room.root / "srv").exists()
+
+
+def test_a_mount_never_lands_outside_the_root_of_the_container(room):
+    outside = room.base / "outside"
+    outside.mkdir()
+    before = Path("/proc/self/mounts").read_text()
+    for name in ("data", "out"):
+        (room.root / name).symlink_to(f"../../../../../..{outside}/{name}")
+    ended = room.shell(f"cat /data/flights/table.csv; ls {outside}; echo 1 > /tmp/x && echo 2 > /out/x")
+    assert said(ended).split() == ["a,b", "1,2", "data", "out"]
+    assert not list(outside.iterdir())
+    assert Path("/proc/self/mounts").read_text() == before
+    assert (room.out / "x").read_text() == "2\n"
+
+
+def test_temporary_memory_holds_other_mounts_and_may_be_dev_shm(room):
+    (room.root / "run").symlink_to("/tmp")
+    (room.root / "data").symlink_to("/tmp/sets")
+    (room.root / "out").symlink_to("/dev/shm/results")
+    (room.root / "tmp").symlink_to("/dev/shm")
+    (room.base / "tls").mkdir()
+    (room.base / "tls/key.pem").write_text("key\n")
+    ended = room.shell(
+        "cat /data/flights/table.csv /run/strongroom/tls/key.pem; echo 1 > /tmp/x && echo 2 > /out/y",
+        tls=str(room.base / "tls"),
+    )
+    assert said(ended).split() == ["a,b", "1,2", "key"]
+    assert [one.name for one in room.out.iterdir()] == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("links", "files", "reason"),
+    [
+        ({}, ["out"], "/out is where a room takes results from; your image has a file there"),
+        ({"out": "/srv/a"}, ["srv"], "your image has a file at /srv, where that leads"),
+        ({"tmp": "data", "data": "tmp"}, [], "leads in a circle"),
+        ({"tmp": "/"}, [], "to the top of the image"),
+        ({"data": "/out/x"}, [], "/data to /out/x|to /out/x, and /out to /out"),
+        ({"dev": "/proc"}, [], "one covers the other"),
+    ],
+)
+def test_what_cannot_be_mounted_is_refused_with_the_rooms_reason(room, links, files, reason):
+    for name, target in links.items():
+        (room.root / name).symlink_to(target)
+    for name in files:
+        (room.root / name).write_text("x")
+    ended = room.shell("echo ran")
+    assert (ended.outcome, ended.details) == (Outcome.NOT_STARTED, ("container-failed",))
+    assert re.search(reason, said(ended)), said(ended)
+    assert "ran" not in said(ended).split()
+
+
+def test_every_mount_of_the_table_is_made_by_one_function():
+    assert set(container.MAKERS) == {*mounts.MOUNTS, mounts.TLS}
 
 
 def test_environment_home_and_path(room):

@@ -13,6 +13,7 @@ from strongroom.convert import image, oci
 from strongroom.convert.limits import Limits
 from strongroom.errors import Conflict, Malformed, Misuse, NotFound, Refused, StrongroomError
 from strongroom.model import manifest as manifest_model
+from strongroom.model import mounts
 from strongroom.seal.tree import Kind
 from tests.unit.convert.kit import (
     ACCOUNTS,
@@ -65,7 +66,7 @@ def test_an_oci_layout(tmp_path: Path, compression: str) -> None:
         assert found.notes == ("the program '/bin/program' is not in the image",)
         paths = {one.path for one in found.entries}
         assert b"bin/program" not in paths
-        assert {b"x", *image.MOUNT_POINTS} <= paths
+        assert {b"x", *image.EXPECTED, *(mount.path for mount in mounts.MOUNTS)} <= paths
 
 
 def test_the_same_image_is_the_same_tree_in_every_form(tmp_path: Path) -> None:
@@ -419,17 +420,55 @@ def test_bad_working_directories(tmp_path: Path, text: str, why: str) -> None:
         pass
 
 
-def test_mount_points_are_made_once_and_never_through_a_link(tmp_path: Path) -> None:
+def test_mount_points_are_made_once_and_where_links_lead(tmp_path: Path) -> None:
     kept = simple(tmp_path / "kept", PROGRAM + folder(b"tmp/", mode=0o755, uid=4) + END)
     with loaded(kept.path, tmp_path) as found:
         made = {one.path: one for one in found.entries}
         assert (made[b"tmp"].mode, made[b"tmp"].uid) == (0o755, 4)
         assert (made[b"out"].mode, made[b"out"].uid, made[b"out"].mtime) == (0o755, 0, 0)
-    for number, body in enumerate((symlink(b"tmp", b"/etc"), entry(b"out"))):
-        layout = simple(tmp_path / f"bad{number}", PROGRAM + body + END)
-        with pytest.raises(Refused) as caught, loaded(layout.path, tmp_path):
-            pass
-        assert caught.value.code == "not-directory"
+    links = (
+        symlink(b"tmp", b"var/tmp")
+        + symlink(b"run", b"/tmp")
+        + symlink(b"data", b"/tmp/data")
+        + symlink(b"out", b"../srv/out")
+    )
+    layout = simple(tmp_path / "links", PROGRAM + links + END)
+    with loaded(layout.path, tmp_path) as found:
+        made = {one.path: one for one in found.entries}
+        assert {made[path].kind for path in (b"tmp", b"run", b"data", b"out")} == {Kind.SYMLINK}
+        assert (made[b"var/tmp"].kind, made[b"var/tmp"].mode) == (Kind.DIRECTORY, 0o1777)
+        assert (made[b"srv/out"].kind, made[b"srv/out"].mode) == (Kind.DIRECTORY, 0o755)
+        assert b"var/tmp/data" not in made  # which the room makes in its own memory
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (entry(b"out"), "/out is where a room takes results from; your image has a file there"),
+        (symlink(b"out", b"bin/program"), "your image has a file at /bin/program, where that leads"),
+        (symlink(b"data", b"/bin/program/x"), "/data is where a room puts the datasets; your image has a file at /bin/program,"),
+        (symlink(b"tmp", b"tmp"), "/tmp is a room's memory for temporary files; its link leads in a circle"),
+        (symlink(b"proc", b".."), "or to the top of the image"),
+        (symlink(b"data", b"/tmp"), "in your image it leads to /tmp, and /data to /tmp: one covers the other"),
+        (symlink(b"out", b"data/x"), "in your image it leads to /data/x, and /data to /data"),
+        (folder(b"tmp/") + symlink(b"tmp/a", b"/srv") + symlink(b"data", b"tmp/a"), "through a folder that the room covers"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_mounted_over_is_refused_with_the_rooms_reason(
+    tmp_path: Path, body: bytes, why: str
+) -> None:
+    layout = simple(tmp_path / "image", PROGRAM + body + END)
+    with pytest.raises(Refused) as caught, loaded(layout.path, tmp_path):
+        pass
+    assert caught.value.code == "mount-point"
+    assert why in caught.value.message
+    assert caught.value.hint
+
+
+def test_files_where_the_room_mounts_nothing_are_nobodys_business(tmp_path: Path) -> None:
+    layout = simple(tmp_path / "image", PROGRAM + entry(b"sys") + symlink(b"run", b"run") + END)
+    with loaded(layout.path, tmp_path) as found:
+        assert found.notes == ()
 
 
 def test_nothing_to_run_is_refused(tmp_path: Path) -> None:

@@ -208,3 +208,76 @@ def test_a_compose_files_settings_are_those_looked_at(tmp_path):
         before=service.findings,
     )
     assert bad(report) == {"image": "blocks", "environment": "warns", "argument": "warns"}
+
+
+APP = entry(b"data/app", GOOD, mode=0o755)
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "check"),
+    [
+        # The program itself: by its path, by PATH, through links of files and of folders, from the working directory.
+        (image(APP), {"Entrypoint": ["/data/app"]}, "program"),
+        (image(APP), {"Entrypoint": ["app"], "Env": ["PATH=/data:/bin"]}, "program"),
+        (image(APP, symlink(b"bin/app", b"../data/app")), {"Entrypoint": ["/bin/app"]}, "program"),
+        (image(APP, symlink(b"opt", b"/data")), {"Entrypoint": ["/opt/app"]}, "program"),
+        (image(APP, symlink(b"work", b"data")), {"Entrypoint": ["./app"], "WorkingDir": "/work"}, "program"),
+        *((image(entry(place + b"/app", GOOD, mode=0o755)), {"Entrypoint": ["/" + place.decode() + "/app"]}, "program")
+          for place in (b"tmp", b"out", b"dev", b"dev/shm", b"proc/x", b"run/strongroom/tls", b"data/flights", b"tmp/a/b")),
+        # Where a mount point leads, it covers what is there.
+        (image(symlink(b"data", b"/srv/data"), entry(b"srv/data/app", GOOD, mode=0o755)), {"Entrypoint": ["/srv/data/app"]}, "program"),
+        (image(symlink(b"tmp", b"var/tmp"), entry(b"var/tmp/app", GOOD, mode=0o755)), {"Entrypoint": ["/var/tmp/app"]}, "program"),
+        # Through a shell.
+        (image(APP, SHELL), {"Entrypoint": ["/bin/sh", "-c", "/data/app --all"]}, "program"),
+        (image(APP, SHELL), {"Entrypoint": ["/bin/sh", "-c", "exec /data/app"]}, "program"),
+        (image(SHELL, entry(b"tmp/run.sh", b"echo")), {"Entrypoint": ["/bin/sh", "/tmp/run.sh"]}, "argument"),
+        # Its interpreter, env's too, and one behind another.
+        (image(entry(b"tmp/sh", GOOD, mode=0o755), program_file=b"#!/tmp/sh\n"), {}, "interpreter"),
+        (image(entry(b"bin/env", GOOD, mode=0o755), entry(b"tmp/py", GOOD, mode=0o755), program_file=b"#!/bin/env py\n"), {"Env": ["PATH=/tmp:/bin"]}, "interpreter"),
+        (image(entry(b"bin/env", GOOD, mode=0o755), entry(b"tmp/py", GOOD, mode=0o755), program_file=b"#!/bin/env -S A=b py -u\n"), {"Env": ["PATH=/tmp:/bin"]}, "interpreter"),
+        (image(entry(b"bin/two", b"#!/tmp/sh\n", mode=0o755), entry(b"tmp/sh", GOOD, mode=0o755), program_file=b"#!/bin/two\n"), {}, "interpreter"),
+        (image(entry(b"bin/env", GOOD, mode=0o755), entry(b"bin/py", GOOD, mode=0o755), program_file=b"#!/bin/env py -u\n"), {}, "program"),
+        # Its loader and its libraries.
+        (image(entry(b"tmp/ld.so", program(), mode=0o755), program_file=program(interpreter=b"/tmp/ld.so")), {}, "loader"),
+        (image(entry(b"data/libx.so", program()), program_file=program(interpreter=LOADER, needed=(b"libx.so",), runpath=b"/data")), {}, "libraries"),
+        (image(entry(b"tmp/libx.so", program()), program_file=program(interpreter=LOADER, needed=(b"libx.so",), runpath=b"$ORIGIN/../tmp")), {}, "libraries"),
+        (image(entry(b"data/libx.so", program()), symlink(b"lib64/libx.so", b"/data/libx.so"), program_file=program(interpreter=LOADER, needed=(b"libx.so",))), {}, "libraries"),
+        # Its working directory: not in the room's own, or not for this user.
+        (image(folder(b"tmp/w/")), {"WorkingDir": "/tmp/w"}, "working-directory"),
+        (image(folder(b"work/", mode=0o700)), {"WorkingDir": "/work"}, "working-directory"),
+    ],
+)  # fmt: skip
+def test_what_the_room_hides_blocks(tmp_path, files, config, check):
+    report = look(tmp_path, files, **config)
+    assert bad(report).get(check) == "blocks", report.findings
+    assert not report.will_run
+
+
+@pytest.mark.parametrize(
+    ("files", "config"),
+    [
+        (image(APP, SHELL), {"Entrypoint": ["/bin/sh", "-c", "/data/app || /bin/program"]}),
+        (image(entry(b"tmp/program", GOOD, mode=0o755)), {"Entrypoint": ["program"], "Env": ["PATH=/tmp:/bin"]}),
+        (image(entry(b"usr/bin/x", b"#!/gone\n", mode=0o755), entry(b"bin/x", GOOD, mode=0o755)), {"Entrypoint": ["x"], "Env": ["PATH=/usr/bin:/bin"]}),
+        (image(entry(b"usr/bin/x", GOOD, mode=0o700), entry(b"bin/x", GOOD, mode=0o755)), {"Entrypoint": ["x"], "Env": ["PATH=/usr/bin:/bin"]}),
+        (image(), {"Entrypoint": ["program"], "Env": ["PATH=../bin"], "WorkingDir": "/etc"}),
+        (image(entry(b"sys/app", GOOD, mode=0o755)), {"Entrypoint": ["/sys/app"]}),
+        (image(entry(b"run/app", GOOD, mode=0o755)), {"Entrypoint": ["/run/app"]}),
+        (image(entry(b"database/app", GOOD, mode=0o755)), {"Entrypoint": ["./app"], "WorkingDir": "/database"}),
+        (image(symlink(b"tmp", b"var/tmp"), symlink(b"run", b"/tmp")), {}),
+        (image(symlink(b"data", b"/srv/data"), symlink(b"out", b"srv/out"), symlink(b"dev", b"srv/dev")), {}),
+        (image(), {"WorkingDir": "/out"}),
+        (image(), {"WorkingDir": "/tmp"}),
+        (image(), {"WorkingDir": "/out/result"}),
+    ],
+)  # fmt: skip
+def test_what_the_room_does_not_hide_runs(tmp_path, files, config):
+    report = look(tmp_path, files, **config)
+    assert "blocks" not in bad(report).values(), report.findings
+    assert report.will_run
+
+
+def test_a_place_for_certificates_that_cannot_be_made_is_told(tmp_path):
+    report = look(tmp_path, image(entry(b"run")))
+    assert bad(report) == {"mount-points": "warns"}
+    assert "no contract with certificate names" in report.findings[0][0].what
