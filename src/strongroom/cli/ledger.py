@@ -24,7 +24,12 @@ from strongroom.model import party as party_model
 from strongroom.model import record as record_model
 
 BrokerFile = Annotated[Path, typer.Argument(help="The party file of the broker's owner.")]
-State = Annotated[Path, typer.Option(help="Where you remember the last checkpoint that you saw.")]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where you remember the last checkpoint that you saw; by default PARTY_FILE.checkpoint, beside it."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -65,13 +70,14 @@ def show(
 
 def verify(
     broker: BrokerFile,
-    state: State,
+    state: State = None,
     against: Annotated[
         list[Path], typer.Option(help="A checkpoint that another party saw: no split view.")
     ] = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Check the whole ledger against its checkpoint, against what you saw before, and against others."""
     source, key = _source(broker)
+    state = state or _remembered(broker)
     note, current = _observe(source, key, state)
     _audit(source, current, lambda _index, entry: _parses(entry))
     for path in against:
@@ -82,16 +88,22 @@ def verify(
 
 
 def cosign(
-    broker: BrokerFile, state: State, identity: IdentityFile, passphrase_fd: PassphraseFd = None
+    broker: BrokerFile, identity: IdentityFile, state: State = None, passphrase_fd: PassphraseFd = None
 ) -> None:
     """Check growth since the last time, cosign the checkpoint and remember it."""
     source, key = _source(broker)
     mine = load(identity, passphrase_fd)
+    state = state or _remembered(broker)
     note, current = _observe(source, key, state)
     cosigned = checkpoint_format.cosign(note, mine.name, mine.signing, timestamp=int(time.time()))
     files.write(state, cosigned.encode(), replace=True)
     print(f"cosigned as {mine.name}: {current.size} entries, root {current.root.hex()[:16]}…")
     print(f"{state}: show this checkpoint to others, so that no two of you are shown two histories")
+
+
+def _remembered(broker: Path) -> Path:
+    """Where what was seen of a ledger is kept, unless one says otherwise: beside the party file, one for each."""
+    return broker.with_name(broker.name + ".checkpoint")
 
 
 def _source(path: Path) -> tuple[brokers.BrokerReader, sign.VerifyingKey]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from strongroom.cli import failures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Verb → the file in this folder that registers it. One file per verb.
 VERBS = {
@@ -35,8 +39,8 @@ VERBS = {
 }
 
 
-def main() -> None:
-    """Run the command line and leave with its exit code."""
+def application(verbs: Iterable[str] = tuple(VERBS)) -> typer.Typer:
+    """The command line with these verbs: all of them, unless only some are wanted."""
     app = typer.Typer(
         name="strongroom",
         help="Run one party's program over another party's data where nobody can look in.",
@@ -50,10 +54,15 @@ def main() -> None:
     def root() -> None:
         pass
 
-    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    files = [VERBS[asked]] if asked in VERBS else list(dict.fromkeys(VERBS.values()))
-    for file in files:
+    for file in dict.fromkeys(VERBS[verb] for verb in verbs):
         importlib.import_module(f"strongroom.cli.{file}").register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    app = application([asked] if asked in VERBS else VERBS)
     with failures.reported():
         app()
 

@@ -54,11 +54,22 @@ def predict(
         typer.Option("--for", help="local, uki, snp, tdx or nitro; by default what the base was built for."),
     ] = None,
     firmware: Annotated[
-        Path | None, typer.Option("--ovmf", "--firmware", help="The firmware that the machine starts.")
+        Path | None,
+        typer.Option(
+            "--ovmf",
+            "--firmware",
+            help="The firmware that the machine starts; by default what `run` starts here: SeaBIOS, or an installed OVMF for snp or tdx.",
+        ),
     ] = None,
-    vcpus: Annotated[int | None, typer.Option(help="snp: number of virtual processors.", min=1)] = None,
+    vcpus: Annotated[
+        int | None,
+        typer.Option(help="snp: number of virtual processors; by default 1, as `run` starts them.", min=1),
+    ] = None,
     vcpu_type: Annotated[
-        str | None, typer.Option(help="snp: QEMU's processor model (EPYC-Milan …), or a CPUID signature 0x….")
+        str | None,
+        typer.Option(
+            help="snp: QEMU's processor model (EPYC-Milan …), or a CPUID signature 0x…; by default EPYC-v4, as `run` starts them."
+        ),
     ] = None,
     guest_features: Annotated[str, typer.Option(help="snp: SEV_FEATURES of the guest, hexadecimal.")] = "0x1",
     id_key: Annotated[
@@ -100,8 +111,14 @@ def predict(
     """Predict the registers. One that depends on what is not in the files has no value, and the reason is told."""
     from strongroom.convert.measure import predict as predictions
     from strongroom.convert.measure import snp, tdx
+    from strongroom.node import qemu_tee
 
     chosen = profile or _built_for(folder)
+    if chosen == "snp" and vmm == snp.Vmm.QEMU and vcpus is None and vcpu_type is None:
+        vcpus, vcpu_type = (
+            1,
+            qemu_tee.PROCESSOR,
+        )  # the only shape that `run` starts; of another, both are asked for
     shape = predictions.Shape(
         firmware=_firmware(firmware, chosen),
         vcpus=vcpus,
@@ -166,9 +183,12 @@ def _parts(folder: Path, profile: str) -> Parts:
 
 def _firmware(given: Path | None, profile: str) -> bytes | None:
     from strongroom.convert import base, base_document
+    from strongroom.node import doctor
 
     if given is None and profile == "local":
         given = base.FIRMWARE
+    elif given is None and profile in (usual := {"snp": doctor.SNP_FIRMWARE, "tdx": doctor.TDX_FIRMWARE}):
+        given = doctor.Host().firmware(usual[profile])  # what `run` starts on this machine
     return None if given is None else base_document.read(given, base_document.MAX_PART)
 
 

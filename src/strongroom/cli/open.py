@@ -29,7 +29,12 @@ def register(app: typer.Typer) -> None:
 def open_file(
     file: Annotated[Path, typer.Argument(help="A sealed disk of yours, or an age file sealed to you.")],
     identity: IdentityFile,
-    out: Annotated[Path, typer.Option(help="A new or empty folder for what is inside.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new or empty folder for what is inside; by default FILE's name without .tar.age, .age or .disk, here."
+        ),
+    ] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="The disk's manifest; the one beside it by default.")
     ] = None,
@@ -43,6 +48,7 @@ def open_file(
         raise NotFound(f"{file}: no such file")
     with file.open("rb") as source:
         is_age = source.read(40).startswith(_AGE)
+    out = out or _named_after(file)
     mine = load(identity, passphrase_fd)
     with interruption.orderly():
         if is_age:
@@ -50,6 +56,14 @@ def open_file(
         else:
             _open_disk(file, mine, out, manifest, key_file)
     print(f"opened  {file} into {out}")
+
+
+def _named_after(file: Path) -> Path:
+    """out-0 for run/out-0.tar.age, flights for flights.disk: here, like what other unpackers make."""
+    bare = file.name
+    for ending in (".age", ".tar", ".disk"):
+        bare = bare.removesuffix(ending)
+    return Path(bare if bare not in ("", file.name) else f"{file.name}.opened")
 
 
 def _open_disk(

@@ -47,6 +47,25 @@ def test_a_reference_is_what_contract_new_takes(base, monkeypatch, capsys):
     assert len(platform.roots) == 3
 
 
+def test_without_a_shape_the_measurement_is_of_the_room_that_run_starts(base, monkeypatch, capsys):
+    words = ("--for", "snp", "--ovmf", "snp.fd", "--reference")
+    own = run(monkeypatch, capsys, ".", *words)
+    assert own[0] == 0
+    assert own == run(monkeypatch, capsys, ".", *words, "--vcpus", "1", "--vcpu-type", "EPYC-v4")
+    assert own != run(monkeypatch, capsys, ".", *words, "--vcpus", "2", "--vcpu-type", "EPYC-v4")
+
+
+def test_firmware_is_what_run_starts_here(base, monkeypatch, capsys):
+    from strongroom.node import doctor
+
+    _, named, _ = run(monkeypatch, capsys, ".", "--for", "snp", "--ovmf", "snp.fd", "--json")
+    monkeypatch.setattr(doctor, "SNP_FIRMWARE", ())
+    code, _, err = run(monkeypatch, capsys, ".", "--for", "snp")
+    assert (code, "not-given" in err) == (2, True)
+    monkeypatch.setattr(doctor, "SNP_FIRMWARE", (str((base / "snp.fd").relative_to("/")),))
+    assert run(monkeypatch, capsys, ".", "--for", "snp", "--json")[1] == named
+
+
 def test_two_references_of_one_tee_are_alternatives(base):
     for number in (1, 2):
         text = json.dumps({"tee": "snp", "references": [{"measurement": f"0{number}"}]})

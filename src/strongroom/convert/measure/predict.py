@@ -365,7 +365,9 @@ def _line(parts: Parts) -> bytes:
 def _given(value: T | None, what: str) -> T:
     if value is None:
         raise Misuse(
-            f"the prediction depends on {what}", code="not-given", hint="name it; `--help` lists the options"
+            f"the prediction depends on {what}",
+            code="not-given",
+            hint="name it; `--help` lists the options, and docs/measure.md which firmware fits",
         )
     return value
 

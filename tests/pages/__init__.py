@@ -1,0 +1,1 @@
+"""What pages say is held to what the program does: commands, links, help, codes."""
