@@ -24,7 +24,7 @@ _NAMES = {
         "nitro sgx snp snp_product snp_report tdx tpm tpm_quote"
     ),
     "appraisal": "appraise attached default evaluate judge policy reference statement terms",
-    "broker": "admit gates own_party receipt release",
+    "broker": "admit gates own_party receipt release remove_key withdraw",
     "authority": "issue",
     "agent": "agreed",
     "convert": "layers oci tar",

@@ -16,10 +16,11 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
+from strongroom.broker import status as status_model
 from strongroom.broker.broker import Broker
 from strongroom.broker.budgets import Budgets
 from strongroom.broker.notary import Notary
@@ -241,23 +242,12 @@ def expect_checkpoint(opened: Opened, note: str) -> None:
         )
 
 
-def broker_status(directory: Path) -> dict[str, Any]:
-    """What `broker status` shows: {"party", "url", "ledger_size", "contracts": […], "runs": […]}."""
+def broker_status(directory: Path) -> tuple[settings_model.Settings, status_model.Status]:
+    """What `broker status` shows. Takes no passphrase."""
     settings = read_settings(directory)
     store = sqlite.open_store(directory / DATABASE)
     try:
-        return {
-            "party": settings.party.name,
-            "url": settings.address.url,
-            "ledger_size": store.ledger.size(),
-            "contracts": [
-                {"id": id, "version": version, "digest": digest} for id, version, digest in store.versions()
-            ],
-            "runs": [
-                {"contract": contract, "runs": runs, "receipts": receipts}
-                for contract, runs, receipts in store.runs_by_contract()
-            ],
-        }
+        return settings, status_model.status(store)
     finally:
         store.close()
 

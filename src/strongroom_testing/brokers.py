@@ -123,6 +123,7 @@ class World:
     store: sqlite.SqliteStore
     broker: Broker
     settings: settings_model.Settings
+    directory: Path
     disk: bytes = field(default=b"")
 
     def agreement(
@@ -205,7 +206,15 @@ def world(
     )
     disk = manifest(scene.alice)
     try:
-        made = World(scene=scene, clock=clock, store=store, broker=broker, settings=settings, disk=disk)
+        made = World(
+            scene=scene,
+            clock=clock,
+            store=store,
+            broker=broker,
+            settings=settings,
+            directory=directory,
+            disk=disk,
+        )
         asyncio.run(add_key(replace(broker, store=store), disk, DISK_KEY))
         yield made
     finally:

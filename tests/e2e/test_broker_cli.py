@@ -98,8 +98,11 @@ def test_add_key_admit_and_status(home):
     told = json.loads(strongroom("broker", "status", folder / "b", "--json").stdout)
     assert told["party"] == "alice"
     assert told["ledger_size"] == 1
-    assert told["contracts"] == [{"id": "flights", "version": 1, "digest": deal.contract.digest}]
-    assert told["runs"] == []
+    (known,) = told["contracts"]
+    assert (known["id"], known["version"], known["digest"]) == ("flights", 1, deal.contract.digest)
+    assert (known["runs_used"], known["runs_left"]) == (0, deal.contract.limits.runs)
+    assert [(disk["cipher"], disk["key"]) for disk in told["disks"]] == [("aes-xts-plain64", True)]
+    assert told["denials"] == told["earlier_versions"] == []
     assert "ledger: 1 entries" in strongroom("broker", "status", folder / "b").stdout
     bare = agreement.draft(deal.contract)
     (folder / "unsigned.json").write_bytes(bare.encode())

@@ -39,6 +39,7 @@ NOTHING = "nothing"
 BROKER = "docs/verdicts.md, The broker's own checks"
 OWN = "docs/contracts.md, A broker serves its own party"
 VERSIONS = "docs/contracts.md, Versions"
+WITHDRAWING = "docs/brokers.md, Taking back"
 TERMS = "docs/verdicts.md, The contract's terms"
 EVIDENCE = "docs/verdicts.md, The evidence"
 PLATFORM = "docs/verdicts.md, The platform"
@@ -194,6 +195,12 @@ TABLE: dict[str, Wording] = {
         source=BROKER,
     ),
     "request.role": Wording(hint="keys are released to rooms alone", source=BROKER),
+    "contract.withdrawn": Wording(
+        expected={"no": "a contract that its owner has not withdrawn here"},
+        got={"no": "not withdrawn", "yes": "withdrawn by its owner, every version of it"},
+        hint="nothing is released under it any more; the parties may sign a new contract, with another id",
+        source=WITHDRAWING,
+    ),
     "contract.earlier": Wording(
         expected={"": "earlier versions of {id} with the same disk owners, each signed by {signer}"},
         got={"all": "those alone", "": "file {file}: {fault}"},

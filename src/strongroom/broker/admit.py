@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from strongroom.appraisal.wording import explain
 from strongroom.broker import versions
-from strongroom.broker.storage import KnownVersion
 from strongroom.errors import Conflict, Refused
 from strongroom.model import record
 
@@ -47,7 +46,7 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
                 told = explain(check)
                 raise Conflict(
                     f"admit: {told.name}: expected {told.expected}, got {told.got}",
-                    code="contract-version",
+                    code="contract-withdrawn" if check.name == "contract.withdrawn" else "contract-version",
                     hint=told.hint,
                 )
         entry = record.Record(
@@ -59,7 +58,7 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
             body={"id": contract.id, "version": contract.version},
         ).encode()
         index = transaction.ledger.append(entry, run="")
-        transaction.contracts.raise_to(series, KnownVersion(version=contract.version, digest=contract.digest))
+        transaction.contracts.raise_to(series, versions.known(contract))
         return entry, index
 
     committed = await broker.store.write(append)

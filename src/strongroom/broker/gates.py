@@ -3,7 +3,8 @@
   1 nonce.fresh        issued here, not used before, not expired
   2 nonce.contract     issued for this very contract
   3 request.role       the one role that this broker serves
-  4 contract.version   the version that is known here, or the next   (`versions`)
+  4 contract.withdrawn the owner has not withdrawn it here        (`versions`)
+    contract.version   the version that is known here, or the next   (`versions`)
   5 contract.replaces  the next version replaces exactly the one before it
   6 run.unique         no keys were released to this room before
   7 certificate.names  the request asks for nothing that the contract lacks

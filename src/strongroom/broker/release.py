@@ -36,7 +36,7 @@ from strongroom.appraisal.judge import judge, with_runs_used
 from strongroom.authority import issue
 from strongroom.broker import endorse, gates, versions
 from strongroom.broker.broker import DISK_KEY
-from strongroom.broker.storage import KnownVersion, NonceUse, Run
+from strongroom.broker.storage import NonceUse, Run
 from strongroom.broker.workers import too_many_failures
 from strongroom.crypto import certificates, digest, hpke
 from strongroom.encoding import fields
@@ -280,9 +280,7 @@ def _decide(
         transaction.runs.add(
             Run(run=ask.run, contract=contract.digest, signing_key=signing_key, release=index, receipt=None)
         )
-        transaction.contracts.raise_to(
-            versions.series(contract), KnownVersion(version=contract.version, digest=contract.digest)
-        )
+        transaction.contracts.raise_to(versions.series(contract), versions.known(contract))
     return _Decision(verdict=prepared.verdict, entry=entry, index=index)
 
 

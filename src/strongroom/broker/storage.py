@@ -39,10 +39,12 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownVersion:
-    """The highest version seen of a series, and its digest."""
+    """The highest version seen of a series. runs: how many it permits, None where nobody remembered. withdrawn: the series is."""
 
     version: int
     digest: str
+    runs: int | None = None
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,13 @@ class Contracts(Protocol):
         """The highest version seen."""
 
     def raise_to(self, series: Series, version: KnownVersion) -> None:
-        """Remember a version as the highest. The caller has checked that it is not lower."""
+        """Remember a version as the highest. The caller has checked that it is not lower, and the series not withdrawn."""
+
+    def withdraw(self, series: Series, version: KnownVersion) -> None:
+        """Remember that the series is withdrawn, for ever. version: what to remember where nothing is known of it."""
+
+    def of_digest(self, digest: str) -> Series | None:
+        """The series whose highest known version has that digest."""
 
 
 class Runs(Protocol):
@@ -124,6 +132,9 @@ class Disks(Protocol):
 
     def put(self, disk: KnownDisk) -> None:
         """Remember a disk, or replace what was known of it."""
+
+    def remove(self, manifest: str) -> None:
+        """Forget a disk, and its key."""
 
 
 class Ledger(tiles.Leaves, Protocol):

@@ -1,5 +1,6 @@
 """The versions of a contract: the chain that they make, and whether the one presented is its next link.
 
+  contract.withdrawn the owner has not withdrawn the contract here (`withdraw`): no version of it
   contract.earlier   every version that was brought along is this broker's own party's: signed by it, of the same id and
                      disk owners
   contract.version   the version known here, or the next one, versions brought along being counted
@@ -16,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.broker.storage import Series
+from strongroom.broker.storage import KnownVersion, Series
 from strongroom.crypto import digest
 from strongroom.encoding import framed
 from strongroom.errors import Malformed
@@ -27,7 +28,6 @@ from strongroom.model.verdict import Check
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from strongroom.broker.storage import KnownVersion
     from strongroom.model.contract import Contract
     from strongroom.model.party import Party
     from strongroom.model.verdict import Data
@@ -95,26 +95,35 @@ def _link(contract: Contract) -> Link:
     return Link(version=contract.version, digest=contract.digest, replaces=contract.replaces)
 
 
-def check(known: KnownVersion | None, contract: Contract, brought: Brought) -> tuple[Check, ...]:
-    """Whether `contract` stands where its series does, or follows. known: the highest version seen of its series.
+def check(highest: KnownVersion | None, contract: Contract, brought: Brought) -> tuple[Check, ...]:
+    """Whether `contract` stands where its series does, or follows. highest: the highest version seen of its series.
 
     To be called in the transaction in which the decision is recorded.
     """
     presented = _link(contract)
-    height, head = (0, None) if known is None else (known.version, known.digest)
+    height, head = (0, None) if highest is None else (highest.version, highest.digest)
     first = _first(height, presented, brought.links)
     follows = first.version == height + 1
-    stands = known is not None and (presented.version, presented.digest) == (height, head)
+    stands = highest is not None and (presented.version, presented.digest) == (height, head)
+    withdrawn = highest is not None and highest.withdrawn
+    stays = Check(
+        name="contract.withdrawn", expected="no", got="yes" if withdrawn else "no", ok=not withdrawn
+    )
     version = Check(
         name="contract.version",
-        expected=None if known is None else {"version": known.version, "digest": known.digest},
+        expected=None if highest is None else {"version": highest.version, "digest": highest.digest},
         got={"version": presented.version, "digest": presented.digest, "from": first.version},
         ok=stands or follows,
     )
     if not follows:
-        return (*brought.checks, version)
+        return (stays, *brought.checks, version)
     replaces = Check(name="contract.replaces", expected=head, got=first.replaces, ok=first.replaces == head)
-    return (*brought.checks, version, replaces)
+    return (stays, *brought.checks, version, replaces)
+
+
+def known(contract: Contract) -> KnownVersion:
+    """What to remember of `contract`."""
+    return KnownVersion(version=contract.version, digest=contract.digest, runs=contract.limits.runs)
 
 
 def _first(height: int, presented: Link, links: Sequence[Link]) -> Link:

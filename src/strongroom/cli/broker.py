@@ -1,4 +1,4 @@
-"""`strongroom broker init|add-key|admit|serve|status`."""
+"""`strongroom broker init|add-key|remove-key|admit|withdraw|serve|status|passwd`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strongroom.cli import files, passphrase
 from strongroom.cli.identity import IdentityFile, NewPassphraseFd, party_file
+from strongroom.cli.printable import say
+from strongroom.encoding import fields
 from strongroom.errors import Malformed, Misuse
 
 if TYPE_CHECKING:
@@ -43,7 +45,9 @@ def register(app: typer.Typer) -> None:
     )
     group.command("init")(init)
     group.command("add-key")(add_key)
+    group.command("remove-key")(remove_key)
     group.command("admit")(admit)
+    group.command("withdraw")(withdraw)
     group.command("serve")(serve)
     group.command("status")(status)
     group.command("passwd")(passwd)
@@ -151,6 +155,58 @@ def admit(
     with wiring.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
         proof = asyncio.run(record_version(opened.broker, agreement.encode(), before))
     print(f"contract {parsed.id} version {parsed.version}: admitted, ledger entry {proof.index}")
+
+
+def withdraw(
+    directory: BrokerDir,
+    contract: Annotated[
+        str, typer.Argument(help="The contract's file, or the digest of a version that `status` shows.")
+    ],
+    passphrase_fd: BrokerFd = None,
+) -> None:
+    """Withdraw a contract, every version of it: nothing is released under it any more. It cannot be undone."""
+    import asyncio
+
+    from strongroom import wiring
+    from strongroom.broker import withdraw as use_case
+    from strongroom.cli import contract_files
+    from strongroom.ledger.describe import describe
+    from strongroom.model import record
+
+    data = None
+    if fields.DIGEST.fullmatch(contract) is None:
+        data = contract_files.load_agreement(Path(contract)).encode()
+    with wiring.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
+        done = (
+            use_case.withdraw_known(opened.broker, contract)
+            if data is None
+            else use_case.withdraw(opened.broker, data)
+        )
+        proof = asyncio.run(done)
+    say(f"ledger entry {proof.index}: {describe(record.parse(proof.entry))}")
+    print("keys that rooms have already stay with them; their receipts are still taken")
+
+
+def remove_key(
+    directory: BrokerDir,
+    disk: Annotated[str, typer.Argument(help="The disk's manifest, or its digest as `status` shows it.")],
+    passphrase_fd: BrokerFd = None,
+) -> None:
+    """Take a disk and its key from the broker: contracts that name it get nothing from now on."""
+    import asyncio
+
+    from strongroom import wiring
+    from strongroom.broker.remove_key import remove_key as forget
+    from strongroom.model import manifest as manifest_model
+
+    digest = disk
+    if fields.DIGEST.fullmatch(disk) is None:
+        data = files.read(Path(disk), max_bytes=2 * manifest_model.MAX_BYTES)
+        digest = manifest_model.parse_envelope(data)[1].digest
+    with wiring.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
+        proof = asyncio.run(forget(opened.broker, digest))
+    print(f"disk {digest}: taken from the broker, ledger entry {proof.index}")
+    print("backups of the folder from before still hold its key, under the broker's passphrase")
 
 
 def serve(
@@ -296,19 +352,30 @@ def _say_ready(name: str, at: str, size: int, *, as_json: bool) -> None:
 
 
 def status(directory: BrokerDir, as_json: AsJson = False) -> None:
-    """Show contracts, runs and the ledger's size. No passphrase is needed."""
+    """Show contracts with their runs, disks, and what was denied last and why. No passphrase is needed."""
     from strongroom import wiring
+    from strongroom.ledger.describe import describe
 
-    told: dict[str, Any] = wiring.broker_status(directory)
+    settings, told = wiring.broker_status(directory)
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps({"party": settings.party.name, "url": settings.address.url, **told.to_json()}))
         return
-    print(f"broker of {told['party']}: {told['url']}")
-    print(f"ledger: {told['ledger_size']} entries")
-    for one in told["contracts"]:
-        print(f"contract {one['id']}: version {one['version']} {one['digest']}")
-    for one in told["runs"]:
-        print(f"runs under {one['contract']}: {one['runs']}, {one['receipts']} with a receipt")
+    print(f"broker of {settings.party.name}: {settings.address.url}")
+    print(f"ledger: {told.ledger_size} entries")
+    for one in told.contracts:
+        runs = f"{one.used} run(s) used, {'?' if one.left is None else one.left} left, {one.receipts} with a receipt"
+        state = "WITHDRAWN, " if one.withdrawn else ""
+        print(f"contract {one.id}: version {one.version} {one.digest}: {state}{runs}")
+    for digest, used, receipts in told.earlier:
+        print(f"earlier version {digest}: {used} run(s), {receipts} with a receipt")
+    for disk in told.disks:
+        print(f"disk {disk.manifest}: {'public, no key' if disk.sealed_key is None else 'with its key'}")
+    if told.denials:
+        print("denied last:")
+    for index, entry in told.denials:
+        say(
+            f"  {fields.format_time(entry.time)} entry {index}, contract {entry.contract[:19]}: {describe(entry)}"
+        )
 
 
 def passwd(

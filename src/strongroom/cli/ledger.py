@@ -13,13 +13,14 @@ import typer
 
 from strongroom.cli import files
 from strongroom.cli.identity import IdentityFile, PassphraseFd, load
-from strongroom.cli.printable import printable
+from strongroom.cli.printable import printable, say
 from strongroom.crypto import sign
 from strongroom.encoding import reader
 from strongroom.errors import Misuse, Refused
 from strongroom.fetch import brokers
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles, witness
+from strongroom.ledger.describe import describe
 from strongroom.model import party as party_model
 from strongroom.model import record as record_model
 
@@ -59,12 +60,21 @@ def show(
 
     _audit(source, checkpoint, keep)
     if as_json:
-        print(json.dumps([{"index": index, **json.loads(one.encode())} for index, one in rows]))
+        print(
+            json.dumps(
+                [
+                    {"index": index, **json.loads(one.encode()), "description": describe(one)}
+                    for index, one in rows
+                ]
+            )
+        )
         return
     for index, one in rows:
         time_text = one.time.strftime("%Y-%m-%d %H:%M:%S")
-        run_text = printable(one.run) or "-"
-        print(f"{index:6}  {time_text}  {one.kind.value:<8}  {run_text:<36}  {one.contract[:19]}")
+        print(
+            f"{index:6}  {time_text}  {one.kind.value:<12}  {printable(one.run) or '-':<36}  {one.contract[:19] or '-'}"
+        )
+        say(f"        {describe(one)}")
     print(f"{checkpoint.size} entries, root {checkpoint.root.hex()[:16]}…")
 
 

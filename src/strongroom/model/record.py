@@ -27,18 +27,25 @@ class Kind(enum.StrEnum):
     "judged": {"gates": how many of the verdict's checks only the broker could make (they come first),
     "runs_used", "lifetime_seconds"}}: with evidence and endorsements, all that it takes to judge again.
     RECEIPT: body {"envelope": BASE64 of the signed receipt}. CONTRACT: body {"id", "version"}:
-    the owner admitted a contract version.
+    the owner admitted a contract version. WITHDRAWAL: body {"id", "version"}: the owner withdrew the contract of
+    that id, every version; `contract` is the version known or named. DISK_REMOVAL: body {"disk": manifest digest}: the
+    owner took the disk and its key from the broker.
     """
 
     RELEASE = "release"
     DENIAL = "denial"
     RECEIPT = "receipt"
     CONTRACT = "contract"
+    WITHDRAWAL = "withdrawal"
+    DISK_REMOVAL = "disk-removal"
+
+
+OF_NO_CONTRACT = frozenset((Kind.DISK_REMOVAL,))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One entry. `run` is empty for CONTRACT."""
+    """One entry. `run` is of releases, denials and receipts, else empty; `contract` is empty for `OF_NO_CONTRACT`."""
 
     kind: Kind
     time: datetime
@@ -76,9 +83,17 @@ def parse(data: bytes) -> Record:
         kind=Kind(kind),
         time=top.time("time"),
         broker=top.name("broker"),
-        contract=top.digest("contract"),
+        contract=_contract(top, Kind(kind)),
         run=top.text_map_of(("run",), max_length=64)["run"],
         body=top.raw_object("body"),
     )
     top.done()
     return record
+
+
+def _contract(top: fields.Fields, kind: Kind) -> str:
+    if kind not in OF_NO_CONTRACT:
+        return top.digest("contract")
+    if top.text_map_of(("contract",), max_length=80)["contract"]:
+        raise Malformed(f"ledger entry.contract: none for a {kind.value}")
+    return ""

@@ -42,6 +42,10 @@ contracts = sa.Table(
     sa.Column("owners", sa.Text, primary_key=True),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
+    # How many runs that version permits; NULL where it was last seen by a program that did not remember it.
+    sa.Column("runs", sa.Integer),
+    # 1: its owner has withdrawn it, every version. It never becomes 0 again.
+    sa.Column("withdrawn", sa.Integer, nullable=False, server_default=sa.text("0")),
 )
 
 # `ordinal` counts the runs of a contract from 1. Being unique, it is both the count and the proof
@@ -86,7 +90,11 @@ nodes = sa.Table(
 
 
 def _first(connection: sa.Connection) -> None:
-    metadata.create_all(connection, tables=[contracts, runs, disks, leaves, nodes])
+    metadata.create_all(connection, tables=[runs, disks, leaves, nodes])
+    connection.exec_driver_sql(
+        "CREATE TABLE contracts (id TEXT NOT NULL, owners TEXT NOT NULL, version INTEGER NOT NULL, "
+        "digest TEXT NOT NULL, PRIMARY KEY (id, owners))"
+    )
     connection.exec_driver_sql(
         "CREATE TABLE nonces (nonce BLOB PRIMARY KEY, contract TEXT NOT NULL, expires INTEGER NOT NULL, "
         "used INTEGER DEFAULT 0 NOT NULL) WITHOUT ROWID"
@@ -106,7 +114,13 @@ def _second(connection: sa.Connection) -> None:
     connection.exec_driver_sql("DROP TABLE nonces")
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second)
+def _third(connection: sa.Connection) -> None:
+    """What `broker status` tells of a contract, and whether it was withdrawn."""
+    connection.exec_driver_sql("ALTER TABLE contracts ADD COLUMN runs INTEGER")
+    connection.exec_driver_sql("ALTER TABLE contracts ADD COLUMN withdrawn INTEGER NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third)
 
 
 def migrate(connection: sa.Connection) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event, pool
 
+from strongroom.broker.storage import KnownDisk, KnownVersion
 from strongroom.errors import NotFound
 from strongroom.store import cache, failures, schema, transaction
 from strongroom.store.statements import driver, text
@@ -48,6 +49,7 @@ _PER_CONTRACT = sa.select(
     schema.runs.c.contract, sa.func.count(), sa.func.count(schema.runs.c.receipt)
 ).group_by(schema.runs.c.contract)
 _VERSIONS = sa.select(schema.contracts).order_by(schema.contracts.c.id, schema.contracts.c.owners)
+_DISKS = sa.select(schema.disks).order_by(schema.disks.c.manifest)
 _CLOCK = sa.select(schema.clock.c.reached)
 
 
@@ -97,6 +99,27 @@ class SqliteStore:
         """Contract id, highest version and its digest."""
         with failures.mapped(), self._reading.begin() as connection:
             return [(row.id, row.version, row.digest) for row in connection.execute(_VERSIONS)]
+
+    def known_contracts(self) -> list[tuple[str, KnownVersion]]:
+        """Id and highest version of each series."""
+        with failures.mapped(), self._reading.begin() as connection:
+            return [
+                (
+                    row.id,
+                    KnownVersion(
+                        version=row.version, digest=row.digest, runs=row.runs, withdrawn=bool(row.withdrawn)
+                    ),
+                )
+                for row in connection.execute(_VERSIONS)
+            ]
+
+    def known_disks(self) -> list[KnownDisk]:
+        """Every disk."""
+        with failures.mapped(), self._reading.begin() as connection:
+            return [
+                KnownDisk(manifest=row.manifest, cipher=row.cipher, sealed_key=row.sealed_key)
+                for row in connection.execute(_DISKS)
+            ]
 
     def latest_time(self) -> int:
         """The latest time known, in seconds since 1970."""

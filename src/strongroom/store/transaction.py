@@ -9,6 +9,7 @@ of a release SQLAlchemy's execution would cost more than SQLite's.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ _NONCE_FORGET = text(sa.delete(_used).where(_used.c.expires <= sa.bindparam("now
 _CLOCK_READ = text(sa.select(_clock.c.reached))
 _CLOCK_SET = text(sa.update(_clock).values(reached=sa.bindparam("now")))
 _VERSION_FIND = text(
-    sa.select(_contracts.c.version, _contracts.c.digest).where(
+    sa.select(_contracts.c.version, _contracts.c.digest, _contracts.c.runs, _contracts.c.withdrawn).where(
         _contracts.c.id == _WANTED, _contracts.c.owners == sa.bindparam("owners")
     )
 )
@@ -45,9 +46,10 @@ _version_put = insert(_contracts)
 _VERSION_PUT = text(
     _version_put.on_conflict_do_update(
         index_elements=[_contracts.c.id, _contracts.c.owners],
-        set_={"version": _version_put.excluded.version, "digest": _version_put.excluded.digest},
+        set_={name: _version_put.excluded[name] for name in ("version", "digest", "runs", "withdrawn")},
     )
 )
+_SERIES_OF = text(sa.select(_contracts.c.id, _contracts.c.owners).where(_contracts.c.digest == _WANTED))
 _RUN_USED = text(sa.select(sa.func.max(_runs.c.ordinal)).where(_runs.c.contract == _WANTED))
 _RUN_FIND = text(
     sa.select(_runs.c.run, _runs.c.contract, _runs.c.signing_key, _runs.c.release, _runs.c.receipt).where(
@@ -66,6 +68,7 @@ _DISK_PUT = text(
         set_={"cipher": _disk_put.excluded.cipher, "sealed_key": _disk_put.excluded.sealed_key},
     )
 )
+_DISK_REMOVE = text(sa.delete(_disks).where(_disks.c.manifest == _WANTED))
 _SIZE = text(sa.select(sa.func.max(_leaves.c.idx)))
 _LEAF_ADD = text(sa.insert(_leaves), placed=True)
 _NODE_ADD = text(sa.insert(_nodes), placed=True)
@@ -195,21 +198,39 @@ class Contracts:
         if series not in self._known:
             wanted = {"wanted": series.id, "owners": series.owners}
             row = self._session.read(_VERSION_FIND, wanted).fetchone()
-            found = None if row is None else KnownVersion(version=row[0], digest=row[1])
+            found = None
+            if row is not None:
+                found = KnownVersion(version=row[0], digest=row[1], runs=row[2], withdrawn=bool(row[3]))
             self._known[series] = found
         return self._known[series]
 
+    def of_digest(self, digest: str) -> Series | None:
+        """The series whose highest known version has that digest."""
+        row = self._session.read(_SERIES_OF, {"wanted": digest}).fetchone()
+        return None if row is None else Series(id=row[0], owners=row[1])
+
+    def withdraw(self, series: Series, version: KnownVersion) -> None:
+        """Remember that the series is withdrawn."""
+        self._put(series, replace(self.highest(series) or version, withdrawn=True))
+
     def raise_to(self, series: Series, version: KnownVersion) -> None:
         """Remember a version as the highest."""
-        if self.highest(series) != version:
-            row = {
-                "id": series.id,
-                "owners": series.owners,
-                "version": version.version,
-                "digest": version.digest,
-            }
-            self._session.write(_VERSION_PUT, row)
-            self._known[series] = version
+        known = self.highest(series)
+        version = replace(version, withdrawn=known is not None and known.withdrawn)  # it never ends
+        if known != version:
+            self._put(series, version)
+
+    def _put(self, series: Series, version: KnownVersion) -> None:
+        row = {
+            "id": series.id,
+            "owners": series.owners,
+            "version": version.version,
+            "digest": version.digest,
+            "runs": version.runs,
+            "withdrawn": int(version.withdrawn),
+        }
+        self._session.write(_VERSION_PUT, row)
+        self._known[series] = version
 
 
 class Runs:
@@ -282,6 +303,11 @@ class Disks:
         row = {"manifest": disk.manifest, "cipher": disk.cipher, "sealed_key": disk.sealed_key}
         self._session.write(_DISK_PUT, row)
         self._known[disk.manifest] = disk
+
+    def remove(self, manifest: str) -> None:
+        """Forget a disk."""
+        self._session.write(_DISK_REMOVE, {"wanted": manifest})
+        self._known.pop(manifest, None)
 
 
 class Ledger:

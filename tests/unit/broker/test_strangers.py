@@ -172,16 +172,13 @@ def later(world, first):
 
 def test_what_changes_between_preparing_and_deciding_is_judged_again(watched):
     """A version admitted while evidence is verified withdraws the one that is being verified."""
-    from strongroom.broker.storage import KnownVersion
 
     first = watched.agreement()
     body = watched.room(first).request(watched.challenge(first).nonce)
     second = later(watched, first).contract
 
     def admitted(transaction):
-        transaction.contracts.raise_to(
-            versions.series(second), KnownVersion(version=second.version, digest=second.digest)
-        )
+        transaction.contracts.raise_to(versions.series(second), versions.known(second))
 
     watched.broker.store.meanwhile = [admitted]
     answer = watched.release(body)

@@ -175,7 +175,12 @@ def test_a_database_of_the_first_version_keeps_its_used_nonces_and_its_time(tmp_
     old.executemany(
         "INSERT INTO nonces VALUES (?, 'c', ?, ?)", [(b"1" * 32, end, 0), (b"2" * 32, end - 5, 2)]
     )
-    for table in ("contracts", "runs", "disks", "leaves", "nodes"):
+    old.execute(
+        "CREATE TABLE contracts (id TEXT NOT NULL, owners TEXT NOT NULL, version INTEGER NOT NULL, "
+        "digest TEXT NOT NULL, PRIMARY KEY (id, owners))"
+    )
+    old.execute("INSERT INTO contracts VALUES ('id', 'owners', 3, 'digest')")
+    for table in ("runs", "disks", "leaves", "nodes"):
         ddl = sa.schema.CreateTable(schema.metadata.tables[table])
         old.execute(str(ddl.compile(dialect=sa.dialects.sqlite.dialect())))
     old.execute("PRAGMA user_version = 1")
@@ -184,7 +189,39 @@ def test_a_database_of_the_first_version_keeps_its_used_nonces_and_its_time(tmp_
     store = sqlite.open_store(path)
     assert [store.read(lambda tx, one=one: tx.nonces.used(one * 32)) for one in (b"1", b"2")] == [False, True]
     assert store.latest_time() == end - 120
+    # Of its contracts nobody remembered how many runs they permit, and none was withdrawn.
+    series, version = Series(id="id", owners="owners"), KnownVersion(version=3, digest="digest")
+    assert store.read(lambda tx: tx.contracts.highest(series)) == version
+    write(store, lambda tx: tx.contracts.raise_to(series, KnownVersion(version=3, digest="digest", runs=4)))
+    assert store.known_contracts() == [("id", KnownVersion(version=3, digest="digest", runs=4))]
     store.close()
+
+
+def test_a_withdrawal_is_never_undone(store):
+    known = KnownVersion(version=1, digest="d", runs=1)
+    write(store, lambda tx: tx.contracts.withdraw(SERIES, known))
+    write(store, lambda tx: tx.contracts.raise_to(SERIES, KnownVersion(version=2, digest="e", runs=2)))
+    found = store.read(lambda tx: tx.contracts.highest(SERIES))
+    assert found == KnownVersion(version=2, digest="e", runs=2, withdrawn=True)
+    assert store.read(lambda tx: tx.contracts.of_digest("e")) == SERIES
+    assert store.read(lambda tx: tx.contracts.of_digest("d")) is None
+
+
+def test_a_disk_that_is_removed_is_gone_and_a_failing_work_removes_none(store):
+    disk = KnownDisk(manifest="m", cipher="c", sealed_key=b"k")
+    write(store, lambda tx: tx.disks.put(disk))
+
+    def failing(tx):
+        assert tx.disks.find("m") == disk
+        tx.disks.remove("m")
+        assert tx.disks.find("m") is None
+        raise Refused("no")
+
+    with pytest.raises(Refused, match="no"):
+        write(store, failing)
+    assert store.known_disks() == [disk]
+    write(store, lambda tx: tx.disks.remove("m"))
+    assert store.known_disks() == []
 
 
 def test_rule_56_sixty_four_writers_never_see_a_locked_database(path):

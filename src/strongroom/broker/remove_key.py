@@ -1,0 +1,43 @@
+"""Use case: the owner takes a disk and its key from the broker: no contract that names the disk is released under again.
+
+It counts from the transaction on in which it is recorded. `add_key` gives the disk back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strongroom.errors import NotFound
+from strongroom.model import record
+
+if TYPE_CHECKING:
+    from strongroom.broker.broker import Broker
+    from strongroom.broker.storage import Transaction
+    from strongroom.model import messages
+
+
+async def remove_key(broker: Broker, manifest: str) -> messages.LedgerProof:
+    """Forget the disk of that manifest digest; return the proof. Raises `NotFound`."""
+
+    def append(transaction: Transaction) -> tuple[bytes, int]:
+        if transaction.disks.find(manifest) is None:
+            raise NotFound(
+                f"remove-key: this broker has no disk {manifest}",
+                code="unknown-disk",
+                hint="`strongroom broker status` lists its disks",
+            )
+        entry = record.Record(
+            kind=record.Kind.DISK_REMOVAL,
+            time=broker.clock(),
+            broker=broker.party.name,
+            contract="",
+            run="",
+            body={"disk": manifest},
+        ).encode()
+        index = transaction.ledger.append(entry, run="")
+        transaction.disks.remove(manifest)
+        return entry, index
+
+    committed = await broker.store.write(append)
+    entry, index = committed.value
+    return broker.notary.prove(broker.store.ledger, entry=entry, index=index, size=committed.size)

@@ -1,0 +1,94 @@
+"""A ledger entry in one sentence, for people: what was decided, and of a denial why.
+
+Any broker's entries are described, sound or not. Never raises; the sentence may hold texts of others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strongroom.appraisal.wording import explain
+from strongroom.encoding import fields
+from strongroom.errors import Malformed
+from strongroom.model import receipt, record, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from strongroom.model.record import Record
+    from strongroom.model.verdict import Explained
+
+MOST = 600  # characters
+UNKNOWN = "of a form that this version does not know"
+
+
+def describe(entry: Record) -> str:
+    """What the entry says."""
+    try:
+        said = _KINDS[entry.kind](entry)
+    except Malformed:
+        said = UNKNOWN
+    return said if len(said) <= MOST else said[:MOST] + "…"
+
+
+def reason(entry: Record) -> Explained | None:
+    """The first failed check of a denial; None where there is none to be read."""
+    try:
+        return next((explain(check) for check in _checks(entry) if not check.ok), None)
+    except Malformed:
+        return None
+
+
+def _checks(entry: Record) -> tuple[verdict.Check, ...]:
+    recorded = fields.Fields(dict(entry.body), "ledger entry").raw_object("verdict")
+    return verdict.read_checks(fields.Fields(dict(recorded), "verdict"))
+
+
+def _release(entry: Record) -> str:
+    disks = fields.Fields(dict(entry.body), "ledger entry").items("disks", max_items=256)
+    return f"released, with the keys of {len(disks)} disk(s)"
+
+
+def _denial(entry: Record) -> str:
+    failed = [check for check in _checks(entry) if not check.ok]
+    if not failed:
+        return UNKNOWN
+    first = explain(failed[0])
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return f"denied: {first.name}: expected {first.expected}, got {first.got}{more}; {first.hint}"
+
+
+def _receipt(entry: Record) -> str:
+    data = fields.Fields(dict(entry.body), "ledger entry").data("envelope", max_bytes=receipt.MAX_BYTES)
+    made = receipt.parse_envelope(data)[1]
+    why = f": {made.explanation}" if made.details else ""
+    return f"receipt: {made.outcome.value}, status {made.exit_status}{why}"
+
+
+def _contract(entry: Record) -> str:
+    body = fields.Fields(dict(entry.body), "ledger entry")
+    return f"version {_version(body)} of {body.name('id')} admitted, lower ones withdrawn"
+
+
+def _withdrawal(entry: Record) -> str:
+    body = fields.Fields(dict(entry.body), "ledger entry")
+    return f"{body.name('id')} withdrawn, every version (the last one known: {_version(body)})"
+
+
+def _disk_removal(entry: Record) -> str:
+    body = fields.Fields(dict(entry.body), "ledger entry")
+    return f"disk {body.digest('disk')} taken from the broker, with its key"
+
+
+def _version(body: fields.Fields) -> int:
+    return body.integer("version", low=1, high=1_000_000)
+
+
+_KINDS: dict[record.Kind, Callable[[Record], str]] = {
+    record.Kind.RELEASE: _release,
+    record.Kind.DENIAL: _denial,
+    record.Kind.RECEIPT: _receipt,
+    record.Kind.CONTRACT: _contract,
+    record.Kind.WITHDRAWAL: _withdrawal,
+    record.Kind.DISK_REMOVAL: _disk_removal,
+}

@@ -1,0 +1,82 @@
+"""Entries in words: each kind has its sentence, and no entry, however odd, stops a reader."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from strongroom.errors import Malformed
+from strongroom.ledger import describe
+from strongroom.model import record
+from tests import samples
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+def entry(kind, body, *, contract=samples.DIGEST):
+    contract = "" if kind in record.OF_NO_CONTRACT else contract
+    made = record.Record(kind=kind, time=NOW, broker="alice", contract=contract, run="", body=body)
+    assert record.parse(made.encode()) == made
+    return made
+
+
+def denial(*checks):
+    recorded = [
+        {"name": name, "expected": expected, "got": got, "ok": ok} for name, expected, got, ok in checks
+    ]
+    return entry(record.Kind.DENIAL, {"verdict": {"checks": recorded}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        (record.Kind.RELEASE, {"disks": [samples.DIGEST]}, "released, with the keys of 1 disk(s)"),
+        (record.Kind.CONTRACT, {"id": "a", "version": 2}, "version 2 of a admitted, lower ones withdrawn"),
+        (
+            record.Kind.WITHDRAWAL,
+            {"id": "a", "version": 2},
+            "a withdrawn, every version (the last one known: 2)",
+        ),
+        (
+            record.Kind.DISK_REMOVAL,
+            {"disk": samples.DIGEST},
+            f"disk {samples.DIGEST} taken from the broker, with its key",
+        ),
+    ],
+)
+def test_each_kind_has_its_sentence(kind, body, said):
+    assert describe.describe(entry(kind, body)) == said
+
+
+def test_a_denial_is_told_with_its_reason():
+    made = denial(("a", 1, 1, True), ("run.unique", None, "run-1", False), ("x", 1, 2, False))
+    assert describe.describe(made) == (
+        "denied: run.unique: expected a room that got no keys before, got run-1, released before (and 1 more); "
+        "a room gets its keys once; start another room"
+    )
+    assert describe.reason(made).name == "run.unique"
+
+
+@pytest.mark.parametrize("kind", record.Kind)
+def test_what_nobody_knows_is_said_to_be_so(kind):
+    for body in ({}, {"verdict": 1, "disks": 1, "envelope": "!", "id": 3, "version": "x", "disk": "x"}):
+        assert describe.describe(entry(kind, body)) == describe.UNKNOWN
+        assert describe.reason(entry(kind, body)) is None
+    assert describe.describe(denial()) == describe.UNKNOWN
+    assert describe.reason(denial()) is None
+
+
+def test_a_sentence_has_an_end():
+    assert len(describe.describe(denial(("x" * 400, "y" * 4000, "z" * 4000, False)))) <= describe.MOST + 1
+
+
+def test_only_entries_about_a_contract_name_one():
+    named = record.Record(
+        kind=record.Kind.DISK_REMOVAL, time=NOW, broker="a", contract=samples.DIGEST, run="", body={}
+    )
+    with pytest.raises(Malformed, match="contract: none for a disk-removal"):
+        record.parse(named.encode())
+    nameless = record.Record(kind=record.Kind.WITHDRAWAL, time=NOW, broker="a", contract="", run="", body={})
+    with pytest.raises(Malformed, match="contract: expected text"):
+        record.parse(nameless.encode())
