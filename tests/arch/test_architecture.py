@@ -104,11 +104,21 @@ def test_judgement_makes_no_random_choice_and_opens_nothing():
     assert found + opened == []
 
 
-SEVERAL_FILES = ("azure_", "dcap_", "describe_", "eventlog_", "gcp_", "nvgpu_", "snp_", "wrapped_")
+SEVERAL_FILES = (
+    "azure_",
+    "dcap_",
+    "describe_",
+    "eventlog_",
+    "gcp_",
+    "nvgpu_",
+    "recognise_",
+    "snp_",
+    "wrapped_",
+)
 # Clouds whose virtual TPM comes with a report of the hardware, which that TEE's own file verifies.
 STANDS_ON = {"azure": {"snp", "tdx"}, "gcp": {"snp", "tdx"}}
 # Those that stand above the TEEs' files.
-ABOVE = {"registry", "describe", "devices"}
+ABOVE = {"registry", "describe", "devices", "recognise"}
 
 
 def scheme(name: str) -> str:

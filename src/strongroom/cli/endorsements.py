@@ -50,6 +50,9 @@ def register(app: typer.Typer) -> None:
 
 def fetch(
     evidence: Annotated[Path, typer.Option(help="The evidence that is to be verified, of any kind.")],
+    at_place: Annotated[
+        str | None, typer.Option("--at-place", help="Which of several pieces in that file, by its place.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the endorsements of that evidence here.")] = None,
     folder: Folder = None,
     root: Roots = None,
@@ -78,7 +81,7 @@ def fetch(
     """Fetch what verifying EVIDENCE takes, and keep it. Prints which; `--out` gives them to a verifier."""
     from strongroom.fetch.needs import Fetcher
 
-    given, brought = _evidence(evidence)
+    given, brought = _evidence(evidence, at_place)
     if vek is not None:
         brought = files.read(vek, max_bytes=_MAX_VEK)
     fetcher = Fetcher(
@@ -156,11 +159,11 @@ def take(
 _MAX_VEK = 16 * 1024
 
 
-def _evidence(file: Path) -> tuple[Evidence, bytes | None]:
+def _evidence(file: Path, place: str | None) -> tuple[Evidence, bytes | None]:
     """The evidence in a file, and the chip's certificate where the file has one beside it."""
     from strongroom.evidence import recognise
 
-    found = recognise.recognise(files.read(file, max_bytes=recognise.MAX_FILE))
+    found = recognise.recognise(files.read(file, max_bytes=recognise.MAX_FILE), place=place)
     return found.evidence, found.endorsements.get("vek")
 
 

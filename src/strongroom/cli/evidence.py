@@ -18,6 +18,13 @@ from strongroom.errors import Misuse, PolicyDenied
 EvidenceFile = Annotated[
     Path, typer.Argument(help="Evidence: raw, hex, base64, PEM, or in JSON of any kind.")
 ]
+AtPlace = Annotated[
+    str | None,
+    typer.Option(
+        "--at-place",
+        help="Which of several pieces in the file, by its place: .model_attestations[0].intel_quote",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 PolicyOption = Annotated[Path, typer.Option(help="The policy file, JSON or TOML.")]
 ReportData = Annotated[str | None, typer.Option(help="Expected report data, 64 bytes in hexadecimal.")]
@@ -45,26 +52,50 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="evidence")
 
 
-def show(file: EvidenceFile, as_json: Json = False) -> None:
-    """Say what a file is, and show every field of it. Nothing is verified: see `strongroom evidence verify`."""
+def show(file: EvidenceFile, at_place: AtPlace = None, as_json: Json = False) -> None:
+    """Say what a file is, and show every field of every piece of evidence in it.
+
+    Nothing is verified: see `strongroom evidence verify`.
+    """
+    found = evidence_files.pieces(file, at_place)
+    if as_json:
+        told = [_shown(one) for one in found]
+        # One piece is told as ever; several as a list, so that no program takes the first for the whole.
+        print(json.dumps(told[0] if len(told) == 1 else {"pieces": told}))
+        return
+    if len(found) > 1:
+        print(f"{len(found)} pieces of evidence in this file (--at-place PLACE shows or judges one):")
+        for one in found:
+            print(printable(f"  {one.place}: {one.kind}"))
+    for one in found:
+        if len(found) > 1:
+            print()
+            print(printable(f"{'-' * 8} {one.place}"))
+        _print_piece(one)
+
+
+def _shown(one: Any) -> dict[str, object]:
     from strongroom.evidence import describe
 
-    recognised = evidence_files.evidence(file)
+    listed = [field.to_json() for field in describe.describe(one.evidence)]
+    name = digest.sha256(one.evidence.encode())
+    return {**one.to_json(), "digest": name, "verified": False, "fields": listed}
+
+
+def _print_piece(recognised: Any) -> None:
+    from strongroom.evidence import describe
+
     evidence = recognised.evidence
-    found = describe.describe(evidence)
-    name = digest.sha256(evidence.encode())
-    if as_json:
-        listed = [one.to_json() for one in found]
-        print(json.dumps({**recognised.to_json(), "digest": name, "verified": False, "fields": listed}))
-        return
-    print(f"evidence  {name}")
+    print(f"evidence  {digest.sha256(evidence.encode())}")
     print(f"kind      {printable(recognised.kind)}")
     if recognised.layers:
         print(f"found in  {printable(', '.join(recognised.layers))}")
+    if recognised.endorsements:
+        print(f"with it   {printable(', '.join(sorted(recognised.endorsements)))}")
     print(f"TEE       {printable(evidence.tee)}")
     print("verified  no: this is what the evidence says of itself (`strongroom evidence verify` judges)")
     part = ""
-    for one in found:
+    for one in describe.describe(evidence):
         if one.part != part:
             part = one.part
             print(f"\n{printable(part)}")
@@ -85,7 +116,10 @@ def verify(
     public_key: PublicKey = None,
     contract: ContractDigest = None,
     at: At = None,
-    device: Annotated[list[Path], typer.Option(help="Evidence of an attached device.")] = [],  # noqa: B006 - typer copies it
+    at_place: AtPlace = None,
+    device: Annotated[
+        list[Path], typer.Option(help="Evidence of attached devices: all that the file holds count.")
+    ] = [],  # noqa: B006 - typer copies it
     reference: References = [],  # noqa: B006
     unsigned_reference: Vouched = [],  # noqa: B006
     trust: Trust = [],  # noqa: B006
@@ -102,7 +136,7 @@ def verify(
 
     now = evidence_files.moment(at)
     binding = evidence_files.expected(report_data, extra_data, nonce, user_data, public_key, contract)
-    recognised = evidence_files.evidence(file)
+    recognised = evidence_files.evidence(file, at_place)
     evidence = evidence_files.with_devices(recognised.evidence, device)
     rules = evidence_files.policy(
         policy, reference, trust, vouch=unsigned_reference, tee=evidence.tee, now=now
@@ -130,9 +164,9 @@ def verify(
         )
 
 
-def diff(first: EvidenceFile, second: EvidenceFile, as_json: Json = False) -> None:
+def diff(first: EvidenceFile, second: EvidenceFile, at_place: AtPlace = None, as_json: Json = False) -> None:
     """Say in which fields two pieces of evidence differ. Nothing is verified."""
-    before, after = (_flat(one) for one in (first, second))
+    before, after = (_flat(one, at_place) for one in (first, second))
     rows = [
         (place, before.get(place, "-"), after.get(place, "-"))
         for place in dict.fromkeys((*before, *after))
@@ -158,6 +192,7 @@ def forecast(
     public_key: PublicKey = None,
     contract: ContractDigest = None,
     at: Annotated[str | None, typer.Option(help="When the evidence was judged; now otherwise.")] = None,
+    at_place: AtPlace = None,
     newer_at: Annotated[
         str | None, typer.Option(help="When to judge by the newer ones; now otherwise.")
     ] = None,
@@ -174,7 +209,7 @@ def forecast(
 
     then, later = evidence_files.moment(at), evidence_files.moment(newer_at, "--newer-at")
     binding = evidence_files.expected(report_data, extra_data, nonce, user_data, public_key, contract)
-    recognised = evidence_files.evidence(file)
+    recognised = evidence_files.evidence(file, at_place)
     rules = evidence_files.policy(
         policy, reference, trust, vouch=unsigned_reference, tee=recognised.evidence.tee, now=then
     )
@@ -199,11 +234,11 @@ def forecast(
         )
 
 
-def _flat(path: Path) -> dict[str, str]:
+def _flat(path: Path, place: str | None) -> dict[str, str]:
     """Each field's value by its place; a name that comes again is numbered."""
     from strongroom.evidence import describe
 
-    recognised = evidence_files.evidence(path)
+    recognised = evidence_files.evidence(path, place)
     out = {"kind": recognised.kind}
     for one in describe.describe(recognised.evidence):
         place = base = f"{one.part}: {one.name}"

@@ -75,14 +75,20 @@ def expected(
     return Preset(values=values)
 
 
-def evidence(path: Path) -> Recognised:
-    """The evidence in a file of any kind."""
-    return recognise.recognise(files.read(path, max_bytes=recognise.MAX_FILE))
+def evidence(path: Path, place: str | None = None) -> Recognised:
+    """The evidence in a file of any kind. place: which of several pieces."""
+    return recognise.recognise(files.read(path, max_bytes=recognise.MAX_FILE), place=place)
+
+
+def pieces(path: Path, place: str | None = None) -> tuple[Recognised, ...]:
+    """Every piece of evidence in a file of any kind; the one at `place` alone where one is asked for."""
+    data = files.read(path, max_bytes=recognise.MAX_FILE)
+    return recognise.pieces(data) if place is None else (recognise.recognise(data, place=place),)
 
 
 def with_devices(one: Evidence, devices: list[Path]) -> Evidence:
-    """The evidence, with that of attached devices out of files of any kind after those that it has."""
-    added = tuple(evidence(path).evidence for path in devices)
+    """The evidence, with that of attached devices out of files of any kind, all that are in each, after those that it has."""
+    added = tuple(piece.evidence for path in devices for piece in pieces(path))
     return replace(one, devices=(*one.devices, *added))
 
 

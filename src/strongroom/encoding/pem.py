@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 
 from strongroom.errors import Malformed
 
@@ -37,6 +38,29 @@ def decode(data: bytes, label: bytes, *, what: str, max_blocks: int, max_bytes: 
             raise Malformed(f"{what}: not PEM with {label.decode()} blocks alone", code="not-pem")
         out.append(_body(block[len(begin) :], newline, what))
     return tuple(out)
+
+
+def found(data: bytes, label: bytes) -> list[bytes]:
+    """The contents of every `label` block anywhere in a text, none where there is none.
+
+    For files that others hand over with names, comments or headers around the blocks: what they hold is judged, not
+    how it was written.
+    """
+    blocks = re.findall(
+        rb"-----BEGIN "
+        + re.escape(label)
+        + rb"-----([A-Za-z0-9+/=\s]*)-----END "
+        + re.escape(label)
+        + rb"-----",
+        data,
+    )
+    out = []
+    for block in blocks:
+        try:
+            out.append(binascii.a2b_base64(b"".join(block.split()), strict_mode=True))
+        except binascii.Error:
+            continue
+    return out
 
 
 def encode(contents: bytes, label: bytes) -> bytes:

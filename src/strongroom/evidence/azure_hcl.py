@@ -42,6 +42,7 @@ _HEADER = struct.Struct("<4sIIII12s")
 _REPORT_BYTES = 1184
 _REQUEST = struct.Struct("<IIIII")
 _DATA = _HEADER.size + _REPORT_BYTES + _REQUEST.size
+MIN_BYTES = _DATA + 1
 _REQUEST_TYPE = 2
 _TYPES = {2: "snp", 4: "tdx"}
 _HASHES = {1: "sha256", 2: "sha384", 3: "sha512"}

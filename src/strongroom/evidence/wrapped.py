@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,21 +24,18 @@ from strongroom.errors import Malformed
 from strongroom.evidence import wrapped_google, wrapped_msgpack, wrapped_snp, wrapped_text, wrapped_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-MAX_LEAVES = 4096
-MAX_DEPTH = 12
 MAX_TEXT = 2 * 1024 * 1024
-_LEAST = 48  # bytes: nothing shorter is evidence
+LEAST = 48  # bytes: nothing shorter is evidence
 _TPM_QUOTE = b"\xff\x54\x43\x47\x80\x18"
 _RSASSA_SHA256 = b"\x00\x14\x00\x0b"
 _SHA256 = 0x000B
 _PCRS = 24
 _TEES = {"sev_snp": "snp", "tdx": "tdx"}  # go-tpm-tools' names
 _TDX_TYPE = b"\x81\0\0\0"
-_SCALE_KINDS = 2  # TDX, TDX at Google, Nitro
-_SCALE_HEADS = frozenset((b"\3\0", b"\4\0", b"\5\0"))
-_NITRO_HEADS = frozenset((b"\x84", b"\xd2"))
+_CERTIFICATES = 16  # of a chip, in a list
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,79}")
 # Where the size of what follows header and report stands in a quote, by version and kind: Intel SGX and TDX DCAP
 # Quoting Library API, appendix A.
 _QUOTE_HEAD = struct.Struct("<HHI")
@@ -54,68 +53,76 @@ class Composed:
     endorsements: dict[str, bytes] = field(default_factory=dict)
 
 
-def composed(value: object) -> Composed | None:
-    """The evidence in a decoded JSON value whose form is known, else None.
+def composed(value: dict[str, Any]) -> tuple[Composed, frozenset[str]] | None:
+    """The evidence in a decoded object whose form is known, and the names of the fields that it is made of; else None.
 
     Raises `Malformed` (`not-whole`) for a report told field by field that cannot be put together bit for bit.
     """
-    for inner in _objects(value, 0):
-        for read in (_azure_snake, _azure_camel, _go_tpm_tools, _nvidia, _snp_fields, _tdx):
-            try:
-                found = read(inner)
-            except Malformed as cause:
-                if cause.code == "not-whole":
-                    raise
-                found = None
-            except (KeyError, TypeError, ValueError):
-                found = None
-            if found is not None:
-                return found
+    for read, names in _READERS:
+        try:
+            found = read(value)
+        except Malformed as cause:
+            if cause.code == "not-whole":
+                raise
+            found = None
+        except (KeyError, TypeError, ValueError, AttributeError):
+            found = None
+        if found is not None:
+            return found, frozenset(names.split()) if names else frozenset(value)
     return None
 
 
-def leaves(value: object) -> Iterator[tuple[str, bytes]]:
-    """(place, bytes) of every text and list of bytes in a decoded JSON value."""
-    count = 0
-    stack: list[tuple[str, object, int]] = [("", value, 0)]
+def leaves(
+    value: object, *, taken: Callable[[str, dict[str, Any]], frozenset[str]]
+) -> Iterator[tuple[str, bytes]]:
+    """(place, bytes) of every text and list of bytes in a decoded value that is long enough for evidence, in order.
+
+    taken: called with every object and its place before what is in it; the fields that it names are not looked into.
+    """
+    stack: list[tuple[str, object]] = [("", value)]
     while stack:
-        place, one, depth = stack.pop()
-        count += 1
-        if count > MAX_LEAVES:
-            return
-        if isinstance(one, str) and len(one) <= MAX_TEXT:
-            yield place or ".", one.encode()
-        elif isinstance(one, bytes) and len(one) >= _LEAST:
-            yield place or ".", one
-        elif isinstance(one, list) and _is_bytes(one):
-            yield place or ".", bytes(one)
-        elif depth < MAX_DEPTH and isinstance(one, dict):
-            stack += [(f"{place}.{key}"[:200], item, depth + 1) for key, item in reversed(one.items())]
-        elif depth < MAX_DEPTH and isinstance(one, list):
-            stack += [(f"{place}[{index}]"[:200], item, depth + 1) for index, item in enumerate(one[:256])][
-                ::-1
-            ]
+        place, one = stack.pop()
+        if isinstance(one, str):
+            if LEAST <= len(one) <= MAX_TEXT:
+                yield place, one.encode("utf-8", "replace")
+        elif isinstance(one, bytes):
+            if len(one) >= LEAST:
+                yield place, one
+        elif isinstance(one, dict):
+            gone = taken(place, one)
+            left = [(_below(place, key), item) for key, item in one.items() if key not in gone]
+            stack += reversed(left)
+        elif isinstance(one, list):
+            if _is_bytes(one):
+                yield place, bytes(one)
+            else:
+                stack += [(f"{place}[{index}]", item) for index, item in enumerate(one)][::-1]
 
 
-def _objects(value: object, depth: int) -> Iterator[dict[str, Any]]:
-    """The object, and those below it."""
-    if isinstance(value, dict) and depth < MAX_DEPTH:
-        yield value
-        for item in value.values():
-            yield from _objects(item, depth + 1)
+def _below(place: str, key: str) -> str:
+    """The place of a field, as jq writes it: a name that is none is quoted, so that no two places look alike."""
+    told = f".{key}" if _PLAIN.fullmatch(key) else f"[{json.dumps(key[:80])}]"
+    return (place + told)[-200:]
 
 
 def _is_bytes(items: list[object]) -> bool:
-    return len(items) >= _LEAST and all(type(one) is int and 0 <= one < 256 for one in items)
+    return len(items) >= LEAST and all(type(one) is int and 0 <= one < 256 for one in items)
+
+
+def _one_of(value: dict[str, Any], *names: str) -> Any:
+    """The value under the one of `names` that is there; None where none is. Raises `ValueError` where several are."""
+    given = [name for name in names if name in value]
+    if len(given) > 1:
+        raise ValueError("a field under two names")
+    return value[given[0]] if given else None
 
 
 def _azure_snake(value: dict[str, Any]) -> Composed | None:
     """Trustee's attester for Azure: of each version, with texts or with lists of bytes."""
-    attested = value.get("tpm_attestation")
-    quote = value.get("tpm_quote", value.get("quote"))
-    if isinstance(attested, dict):  # attested-tls, in YAML
-        quote = attested.get("quote")
-    report = value.get("hcl_report", value.get("hcl_report_base64", value.get("report")))
+    quote = _one_of(value, "tpm_quote", "quote", "tpm_attestation")
+    if isinstance(quote, dict) and "tpm_attestation" in value:  # attested-tls, in YAML
+        quote = quote.get("quote")
+    report = _one_of(value, "hcl_report", "hcl_report_base64", "report")
     if not isinstance(quote, dict) or report is None or not {"signature", "message", "pcrs"} <= quote.keys():
         return None
     parts = {
@@ -124,9 +131,9 @@ def _azure_snake(value: dict[str, Any]) -> Composed | None:
         "signature": _rsassa(_bytes(quote["signature"])),
         "pcrs": b"".join(_bytes(one) for one in quote["pcrs"][:_PCRS]),
     }
-    for name in ("td_quote", "tdx_quote_base64"):
-        if name in value:
-            parts["td-quote"] = without_room(_bytes(value[name]))
+    td_quote = _one_of(value, "td_quote", "tdx_quote_base64")
+    if td_quote is not None:
+        parts["td-quote"] = without_room(_bytes(td_quote))
     endorsements = {"vek": _certificate(value["vcek"])} if "vcek" in value else {}
     return Composed(
         kind="evidence of an Azure VM, by Trustee", tee="azure", parts=parts, endorsements=endorsements
@@ -172,18 +179,51 @@ def _go_tpm_tools(value: dict[str, Any]) -> Composed | None:
 
 
 def _snp_fields(value: dict[str, Any]) -> Composed | None:
-    """An SNP report field by field, alone or with its certificates, as Trustee's attester gives it."""
-    fields = value.get("attestation_report", value)
+    """An SNP report field by field with its certificates, as Trustee's attester gives it."""
+    fields = value.get("attestation_report")
     if not isinstance(fields, dict) or not wrapped_snp.is_fields(fields):
         return None
     report = wrapped_snp.report(fields, _bytes)
-    chain = value.get("cert_chain") or []
-    veks = [_bytes(one["data"]) for one in chain[:16] if one.get("cert_type") in ("VCEK", "VLEK")]
+    chain: dict[str, list[bytes]] = {}
+    for one in (value.get("cert_chain") or [])[:_CERTIFICATES]:
+        chain.setdefault(str(one["cert_type"]), []).append(_certificate(one["data"]))
     return Composed(
         kind="SNP report, told field by field",
         tee="snp",
         parts={"report": report},
-        endorsements={"vek": veks[0]} if len(veks) == 1 else {},
+        endorsements=_vek(*chain.get("VCEK", ()), *chain.get("VLEK", ()))
+        | _issuers(chain.get("ASK", []), chain.get("ARK", [])),
+    )
+
+
+def _snp_bare(value: dict[str, Any]) -> Composed | None:
+    """An SNP report field by field alone."""
+    return _snp_fields({"attestation_report": value})
+
+
+def _vek(*certificates: bytes) -> dict[str, bytes]:
+    """The certificate of the chip's key, where there is exactly one."""
+    return {"vek": certificates[0]} if len(certificates) == 1 else {}
+
+
+def _issuers(signers: list[bytes], roots: list[bytes]) -> dict[str, bytes]:
+    """AMD's own two certificates, where each is there once."""
+    return {"issuers": signers[0] + roots[0]} if len(signers) == len(roots) == 1 else {}
+
+
+def _dstack_snp(value: dict[str, Any]) -> Composed | None:
+    """A report of SEV-SNP by dstack, with its certificates: the chip's first, then AMD's."""
+    if not {"report", "cert_chain"} <= value.keys() or not value["cert_chain"]:
+        return None
+    report = _bytes(value["report"])
+    chain = [_certificate(one) for one in value["cert_chain"][:_CERTIFICATES]]
+    if len(report) != wrapped_snp.SIZE:
+        return None
+    return Composed(
+        kind="SNP report and its certificates, by dstack",
+        tee="snp",
+        parts={"report": report},
+        endorsements=_vek(chain[0]) | _issuers(chain[1:2], chain[2:3]),
     )
 
 
@@ -199,18 +239,37 @@ def _tdx(value: dict[str, Any]) -> Composed | None:
 
 
 def _nvidia(value: dict[str, Any]) -> Composed | None:
-    """One device of NVIDIA's SDK or of Trustee: SPDM exchange and its certificates, PEM in base64."""
-    if not {"evidence", "certificate"} <= value.keys():
+    """One device of NVIDIA's SDKs or of Trustee: SPDM exchange and its certificates, PEM in base64."""
+    report = _one_of(value, "evidence", "attestationReportHexStr")
+    text = _one_of(value, "certificate", "certChainBase64Encoded")
+    if not isinstance(report, str) or not isinstance(text, str):
         return None
-    report = _bytes(value["evidence"])
-    if report[:2] != b"\x11\xe0":
+    exchange = _bytes(report)
+    if exchange[:1].isalnum() and exchange.isalnum():  # NVIDIA's service is sent hexadecimal in base64
+        exchange = bytes.fromhex(exchange.decode())
+    if exchange[:2] != b"\x11\xe0":
         return None
-    text = _bytes(value["certificate"])
+    chain = text.encode() if "-----BEGIN" in text else _bytes(text)
     return Composed(
         kind="evidence of an NVIDIA device",
         tee="nvgpu",
-        parts={"report": report, "certificates": b"".join(_certificates(text))},
+        parts={"report": exchange, "certificates": b"".join(_certificates(chain))},
     )
+
+
+_READERS: tuple[tuple[Callable[[dict[str, Any]], Composed | None], str], ...] = (
+    (
+        _azure_snake,
+        "version tpm_attestation tpm_quote quote hcl_report hcl_report_base64 report td_quote tdx_quote_base64 vcek",
+    ),
+    (_azure_camel, "tpmQuote hclReport pcrs tdQuote"),
+    (_go_tpm_tools, "akPub quotes akCert intermediateCerts eventLog sevSnpAttestation tdxAttestation"),
+    (_nvidia, "evidence certificate attestationReportHexStr certChainBase64Encoded"),
+    (_snp_fields, "attestation_report cert_chain"),
+    (_snp_bare, ""),
+    (_dstack_snp, "report cert_chain"),
+    (_tdx, "quote cc_eventlog"),
+)
 
 
 def protocol_buffer(data: bytes) -> Composed | None:
@@ -278,32 +337,6 @@ def packed(data: bytes) -> Any:
     except ValueError:
         return None
     return value if isinstance(value, dict) and "platform" in value else None
-
-
-def scale(data: bytes) -> bytes | None:
-    """The quote at the beginning of dstack's attestation in SCALE (version 0): kinds, its length in compact form.
-
-    What stands behind it (events, report data, configuration) is dstack's own and not signed as it stands.
-    """
-    if len(data) < _LEAST or data[0] != 0 or data[1] > _SCALE_KINDS:
-        return None
-    # With Google's platform the quote is optional, and there.
-    for at in (3, 2) if data[2] == 1 else (2,):
-        found = _sized(data, at)
-        if found is not None:
-            return found
-    return None
-
-
-def _sized(data: bytes, at: int) -> bytes | None:
-    """The bytes at `at`, after their number in SCALE's compact form; nothing where they are no quote or document."""
-    mode = data[at] & 3
-    start = at + (1 << mode)
-    size = int.from_bytes(data[at:start], "little") >> 2
-    found = data[start : start + size]
-    if mode == 3 or size < (0, 1 << 6, 1 << 14)[mode] or len(found) < max(size, _LEAST):
-        return None
-    return found if found[:2] in _SCALE_HEADS or found[:1] in _NITRO_HEADS else None
 
 
 def _told(tees: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -448,12 +481,15 @@ def _rsassa(raw: bytes) -> bytes:
 
 
 def _certificate(value: object) -> bytes:
+    """A certificate in DER, out of PEM or whatever else bytes come in."""
     if isinstance(value, str) and value.lstrip().startswith("-----BEGIN"):
         return _certificates(value.encode())[0]
     return _bytes(value)
 
 
-def _certificates(text: bytes) -> tuple[bytes, ...]:
-    return pem.decode(
-        text.strip(), b"CERTIFICATE", what="certificates", max_blocks=x509.MAX_PATH, max_bytes=128 * 1024
-    )
+def _certificates(text: bytes) -> list[bytes]:
+    """The certificates of a text in PEM, whatever stands around them. Raises `ValueError` where there is none."""
+    found = pem.found(text, b"CERTIFICATE")[: x509.MAX_PATH + 1]
+    if not 0 < len(found) <= x509.MAX_PATH:
+        raise ValueError("expected certificates")
+    return found

@@ -75,9 +75,9 @@ def _value(tokens: list[str], depth: int) -> Any:
         raise ValueError("expected a value")
     if word[0] not in "\"'":
         return int(word) if word.lstrip("-").isdigit() else word
-    run = _unescaped(word)
+    run = unescaped(word)
     while tokens and tokens[-1][0] in "\"'":  # adjacent strings are one
-        run += _unescaped(tokens.pop())
+        run += unescaped(tokens.pop())
     return run
 
 
@@ -87,7 +87,9 @@ def _pop(tokens: list[str]) -> str:
     return tokens.pop()
 
 
-def _unescaped(quoted: str) -> bytes:
+def unescaped(quoted: str) -> bytes:
+    """The bytes of a string in quotes with C's escapes. Raises `ValueError`."""
+
     def _plain(match: re.Match[bytes]) -> bytes:
         octal, hexadecimal, letter = match.groups()
         if octal is not None:

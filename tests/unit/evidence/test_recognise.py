@@ -16,7 +16,7 @@ from strongroom.errors import Malformed
 from strongroom.evidence import recognise as recognising
 from strongroom.evidence import registry, wrapped
 from strongroom.evidence.describe import describe
-from strongroom.evidence.recognise import recognise
+from strongroom.evidence.recognise import pieces, recognise
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
@@ -34,6 +34,8 @@ QUOTE = QUOTES["tdx", 4]
 REPORT = FakeAmd(now=NOW).evidence(BINDING).parts["report"]
 TPM_QUOTE = b"\xff\x54\x43\x47\x80\x18" + bytes(100)
 HCL = b"HCLA" + bytes(2000)
+NITRO = b"\x84\x44\xa1\x01\x38\x22\xa0\x59\x10\x00\xa9\x69module_id" + bytes(600)
+CCA = b"\xd9\x01\x8f\xa2\x19\xac\xca\x58\x40" + bytes(200) + b"\x19\xac\xd1" + bytes(200)
 SPDM = b"\x11\xe0\x01\xff" + bytes(33) + b"\x11\x60" + bytes(200)
 
 
@@ -67,8 +69,8 @@ def test_rule_16_a_quote_is_taken_out_of_a_drivers_buffer_and_nothing_else_is_cu
         (HCL, "azure", "hcl-report"),
         (SPDM, "nvgpu", "report"),
         (TPM_QUOTE, "tpm", "quote"),
-        (b"\xd9\x01\x8f\xa2" + bytes(60), "cca", "token"),
-        (b"\x84\x44\xa1\x01\x38\x22\xa0\x59\x10\x00\xa9\x69module_id" + bytes(60), "nitro", "document"),
+        (CCA, "cca", "token"),
+        (NITRO, "nitro", "document"),
     ],
 )
 def test_other_evidence_is_recognised(data, tee, part):
@@ -121,11 +123,71 @@ def test_wrappings_are_taken_off_and_told(data, layers):
     assert found.layers == layers
 
 
-def test_of_several_the_most_telling_one():
-    value = {"tpm": TPM_QUOTE.hex(), "td": QUOTE.hex()}
-    assert recognise(json.dumps(value).encode()).evidence.tee == "tdx"
-    value = {"td": QUOTE.hex(), "tpm": TPM_QUOTE.hex()}
-    assert recognise(json.dumps(value).encode()).evidence.tee == "tdx"
+SEVERAL = {
+    "two quotes": {
+        "gateway": {"intel_quote": QUOTE.hex()},
+        "models": [{"intel_quote": QUOTES["tdx", 5].hex()}],
+    },
+    "two kinds": {"tpm": TPM_QUOTE.hex(), "td": QUOTE.hex()},
+    "beside a whole attestation": {
+        "quote": {"signature": "aa" * 256, "message": TPM_QUOTE.hex(), "pcrs": []},
+        "report": HCL.hex(),
+        "td_quote": QUOTE.hex(),
+        "more": [{"deep": base64.b64encode(REPORT).decode()}],
+    },
+    "far down a list": {"a": ["x"] * 300 + [QUOTE.hex()], "b": REPORT.hex()},
+    "a text in a text": {"a": json.dumps({"b": QUOTE.hex()}), "c": REPORT.hex()},
+    "two attestations of ours": [
+        json.loads(Evidence(tee="snp", parts={"report": REPORT}).encode()),
+        json.loads(Evidence(tee="tdx", parts={"quote": QUOTE}).encode()),
+    ],
+}
+
+
+@pytest.mark.parametrize("value", SEVERAL.values(), ids=SEVERAL)
+def test_several_pieces_are_named_with_their_places_and_none_is_taken(value):
+    data = json.dumps(value).encode()
+    found = pieces(data)
+    assert len(found) == 2
+    with pytest.raises(Malformed) as caught:
+        recognise(data)
+    assert caught.value.code == "several"
+    for one in found:
+        assert f"{one.place} ({one.kind})" in caught.value.message
+        assert recognise(data, place=one.place) == one
+    assert found[0].evidence != found[1].evidence
+    with pytest.raises(Malformed, match="no piece at"):
+        recognise(data, place=".elsewhere")
+
+
+def test_places_are_unlike_whatever_fields_are_called():
+    value = {"a.b": QUOTE.hex(), "a": {"b": REPORT.hex(), "": TPM_QUOTE.hex()}, 'c"]': [HCL.hex()]}
+    assert [one.place for one in pieces(json.dumps(value).encode())] == [
+        '["a.b"]',
+        ".a.b",
+        '.a[""]',
+        '["c\\"]"][0]',
+    ]
+
+
+def test_the_same_evidence_twice_and_a_report_within_another_are_one_piece():
+    twice = {"hex": QUOTE.hex(), "base64": base64.b64encode(QUOTE).decode()}
+    assert recognise(json.dumps(twice).encode()).evidence.parts == {"quote": QUOTE}
+    within = {"hcl": (HCL[:32] + REPORT + HCL[32 + len(REPORT) :]).hex(), "snp": REPORT.hex()}
+    assert recognise(json.dumps(within).encode()).evidence.tee == "azure"
+
+
+def test_pieces_are_bounded():
+    quotes = [
+        (QUOTE[:40] + index.to_bytes(2, "big") + QUOTE[42:900]).hex()
+        for index in range(recognising.MAX_PIECES)
+    ]
+    assert len(pieces(json.dumps(quotes).encode())) == recognising.MAX_PIECES
+    with pytest.raises(Malformed, match="more than 256 pieces"):
+        pieces(json.dumps([*quotes, REPORT.hex()]).encode())
+    bomb = base64.b64encode(gzip.compress(b"A" * (recognising.MAX_FILE - 1))).decode()
+    with pytest.raises(Malformed, match="bytes within its wrappings"):
+        pieces(json.dumps([f"{bomb}{' ' * index}" for index in range(20)]).encode())
 
 
 def number(tag, value):
@@ -286,11 +348,28 @@ def test_rule_15_sizes_and_depths_are_bounded():
         deep = gzip.compress(deep)
     with pytest.raises(Malformed, match="of no kind that is known here"):
         recognise(deep)
+    nested = '{"a":' * 100_000 + "1" + "}" * 100_000
+    with pytest.raises(Malformed, match="of no kind that is known here"):
+        recognise(nested.encode())
+
+
+def test_a_piece_is_found_however_deep_it_lies():
     nested = json.dumps({"a": QUOTE.hex()})
     for _ in range(20):
         nested = '{"a":' + nested + "}"
-    with pytest.raises(Malformed, match="of no kind that is known here"):
-        recognise(nested.encode())
+    assert recognise(nested.encode()).place == ".a" * 21
+
+
+def test_json_of_others_may_have_fractions_large_numbers_and_a_mark():
+    value = {"time": 1.5, "policy": 1 << 63, "quote": QUOTE.hex()}
+    for data in (
+        json.dumps(value).encode(),
+        json.dumps(value).encode("utf-8-sig"),
+        json.dumps(value).encode("utf-16"),
+    ):
+        assert recognise(data).evidence.parts == {"quote": QUOTE}
+    with pytest.raises(Malformed, match="duplicate key 'a'"):
+        recognise(b'{"a": 1, "a": 2}')
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,0 +1,411 @@
+"""Bytes as people paste them: hex dumps with offsets, lists of numbers, escapes, words in a log or between fences.
+
+Read: xxd, hexdump, od and Intel's samples, with or without offsets (hexadecimal, octal or decimal), `*` for repeated
+lines, a column of text beside, line numbers before; C, Rust, Go and Python lists of numbers; byte strings with
+escapes; pairs of digits parted by colons or dashes; PEM and JSON within other text; and long words of hexadecimal or
+base64, over several lines too. A dump counts only where its offsets and its bytes agree to the last one.
+
+What can be read in more than one way (words of 16 bits in either order, numbers of either base) is given in each:
+which of them is evidence, whoever asks finds out, and refuses where two are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.evidence import wrapped_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Readings = list[tuple[str, bytes]]
+
+MAX_LINES = 100_000
+MAX_SEGMENTS = 1024
+MAX_DOCUMENTS = 64
+_LEAST = 48  # bytes
+_MAX_COLUMNS = 1024
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_QUOTED_LINE = re.compile(r"^[ \t]*>[ ]?", re.MULTILINE)
+_NUMBERED = re.compile(r"[ \t]*([0-9]{1,6})(?:[ \t]*[:|.)\]][ \t]*|[ \t]+)(?=\S)")
+_OFFSET = re.compile(
+    r"[ \t]*(?:0[xX])?([0-9a-fA-F]{1,16})[hH]?[ \t]*(?:<[^>\n]{0,80}>)?[ \t]*[:|]?(?:[ \t]+|$)"
+)
+_GROUP = re.compile(r"(?:0[xX])?((?:[0-9a-fA-F]{2}){1,64})(?![0-9a-fA-F])[,;]?")
+_COLUMN = re.compile(r"[ \t]+(?:\|.*\||>.*<)[ \t]*$")
+_WORD_BYTES = 8
+# What a log puts before each line of a dump: a time, a host, a program's name.
+_PREFIX = re.compile(r"^[^\n]{1,160}?[\s\]](?=(?:0[xX])?[0-9a-fA-F]{4,16}:[ \t]+[0-9a-fA-F]{2,8}[ \t])")
+_GROUPS = re.compile(r"(?:[0-9a-fA-F]{2,16}(?:[ \t]+|$))+")
+_GAP = re.compile(r"[ \t]*(?:[-|][ \t]+)?")
+_ITEM = r"(?:\(byte\)[ \t]*)?(?:0[xX][0-9a-fA-F]{1,2}(?:_?u8|[uU])?|[0-9]{1,3})"
+_LIST = re.compile(rf"(?<![\w.]){_ITEM}(?:[\s,;]+{_ITEM}){{{_LEAST - 1},}}(?![\w.])")
+_PAIRS = re.compile(rf"(?<![\w:-])[0-9a-fA-F]{{2}}(?:[:-]\s*[0-9a-fA-F]{{2}}){{{_LEAST - 1},}}(?![\w])")
+_BARE_PAIRS = re.compile(rf"(?<![\w,])[0-9a-fA-F]{{2}}(?:\s*,\s*[0-9a-fA-F]{{2}}){{{_LEAST - 1},}}(?![\w])")
+_QUOTED = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+_STRING = f"[bB]?{_QUOTED}"
+_AGAIN = rf"(?:[ \t]*[\\+]?[ \t]*\n?[ \t]*{_STRING})*"
+_BYTE_STRINGS = re.compile(rf"(?<!\w)[bB]{_QUOTED}{_AGAIN}")
+_STRINGS = re.compile(_STRING + _AGAIN)
+_ONE_STRING = re.compile(_STRING)
+_ESCAPES = re.compile(rf"(?:\\x[0-9a-fA-F]{{2}}\s*){{{_LEAST},}}")
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----([A-Za-z0-9+/=\s]*)-----END \1-----")
+_WORD = re.compile(
+    r"(?:^|(?<=[\s\"'`=:(<\[{,]))([A-Za-z0-9+/_-]{16,}={0,2})[\"'`,;\\)>\]}+]*[ \t]*$", re.MULTILINE
+)
+_INNER = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{2 * _LEAST},}}={{0,2}}(?![A-Za-z0-9+/_=-])")
+_ALONE = re.compile(r"[ \t\"'`(\[{<]*([A-Za-z0-9+/_-]+={0,2})[ \t\"'`,;\\)>\]}+]*")
+
+
+def segments(data: bytes, *, most: int) -> Iterator[tuple[str, Readings]]:
+    """(place, readings) of each stretch of the text `data` that may be somebody's bytes, in order of its forms.
+
+    most: the largest size of any of them. Nothing where `data` is no text.
+    """
+    if len(data) < _LEAST or data.count(b"\0"):
+        return
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return
+    if text.count("\n") > MAX_LINES:
+        return
+    text = _QUOTED_LINE.sub("", _COLOURS.sub("", text.replace("\r\n", "\n")))
+    lines = text.strip("\n").split("\n")
+    plain = _without_numbers(lines)
+    if plain is not None and len(plain) == len(lines):
+        text = "\n".join(plain)
+    left = MAX_SEGMENTS
+    whole = data.strip()
+    for form in (_blocks, _dumps, _documents, _lists, _pairs, _byte_strings, _words):
+        text, found = form(text, most)
+        for at, readings in found:
+            left -= 1
+            if left < 0:
+                return
+            yield f"line {at}", [one for one in readings if one[1] != whole]
+
+
+Found = list[tuple[int, "Readings"]]
+
+
+def _blocks(text: str, most: int) -> tuple[str, Found]:
+    """PEM's blocks, certificates passed over."""
+    del most
+    found: Found = [
+        (_line(text, match), [("PEM", "".join(match[2].split()).encode())])
+        for match in _PEM.finditer(text)
+        if match[1] != "CERTIFICATE"
+    ]
+    return _PEM.sub(_blank, text), found
+
+
+def _documents(text: str, most: int) -> tuple[str, Found]:
+    """JSON in the middle of other text, and several in a row."""
+    del most
+    found: Found = []
+    out: list[str] = []
+    at, decoder = 0, json.JSONDecoder()
+    for _ in range(MAX_DOCUMENTS):
+        begin = min((one for one in (text.find("{", at), text.find("[{", at)) if one >= 0), default=-1)
+        if begin < 0:
+            break
+        try:
+            _, end = decoder.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            newline = text.find("\n", begin)
+            end = len(text) if newline < 0 else newline
+            out.append(text[at:end])
+        else:
+            if end - begin > _LEAST and text[:begin].strip() + text[end:].strip():
+                found.append((text.count("\n", 0, begin) + 1, [("JSON in a text", text[begin:end].encode())]))
+            out.append(text[at:begin] + "\n" * text.count("\n", begin, end))
+        at = end
+    return "".join(out) + text[at:], found
+
+
+def _dumps(text: str, most: int) -> tuple[str, Found]:
+    """Dumps in lines, and the text without them."""
+    lines = text.split("\n")
+    bare = [_PREFIX.sub("", line) for line in lines]
+    found: Found = []
+    at = 0
+    while at < len(lines):
+        dump, passed = _dump(bare, at, most) if _may_dump(bare[at]) else (None, 1)
+        if dump is not None:
+            found.append((at + 1, dump.readings()))
+            lines[at : at + passed] = [""] * passed
+        at += passed
+    return "\n".join(lines), found
+
+
+def _may_dump(line: str) -> bool:
+    """Whether a line begins like one of a dump: digits, in groups."""
+    head = line.lstrip()[:20]
+    return bool(head) and (head[0] in "0123456789abcdefABCDEF") and not head.isalpha()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dump:
+    """A dump's bytes by group, and how many bytes a group of it has."""
+
+    groups: list[bytes]
+    width: int
+
+    def readings(self) -> Readings:
+        """The bytes as they stand, and where they stand in words, also with each word turned."""
+        out = [("hex dump", b"".join(self.groups))]
+        if self.width in (2, 4, 8):
+            turned = b"".join(one[::-1] for one in self.groups)
+            out.append((f"hex dump of {8 * self.width}-bit words, little-endian", turned))
+        return out
+
+
+def _dump(lines: list[str], at: int, most: int) -> tuple[_Dump | None, int]:
+    """The dump that begins at the line `at`, and how many lines it has; None, and how many lines are none."""
+    passed = 1
+    for numbered in (False, True):
+        for base in (16, 8, 10):
+            made, used = _with_offsets(_from(lines, at, numbered=numbered), base, most)
+            if made is not None:
+                return made, used
+            passed = max(passed, used - 1)
+        made, used = _without_offsets(_from(lines, at, numbered=numbered))
+        if made is not None:
+            return made, used
+    return None, passed
+
+
+def _from(lines: list[str], at: int, *, numbered: bool) -> Iterator[str]:
+    """The lines from `at` on; numbered: without the numbers that an editor put before them, as long as they go on."""
+    last = None
+    for index in range(at, len(lines)):
+        line = lines[index]
+        if numbered:
+            match = _NUMBERED.match(line)
+            if match is None or (last is not None and int(match[1]) != last + 1):
+                return
+            last = int(match[1])
+            line = line[match.end() :]
+        yield line
+
+
+def _without_numbers(lines: list[str]) -> list[str] | None:
+    """The lines without the numbers before them, each one more than the last; None where they have none."""
+    out = list(_from(lines, 0, numbered=True))
+    return out if len(out) > 1 else None
+
+
+def _with_offsets(lines: Iterator[str], base: int, most: int) -> tuple[_Dump | None, int]:
+    """A dump each of whose lines begins with the number of bytes before it, and how many lines were looked at."""
+    rows: list[tuple[int, str, bool]] = []
+    starred, used, end = False, 0, 0
+    for line in lines:
+        if line.strip() == "*" and rows:
+            starred, used = True, used + 1
+            continue
+        match = _OFFSET.match(line)
+        offset = None if match is None else _number(match[1], base)
+        if match is None or offset is None or (rows and offset <= rows[-1][0]):
+            break
+        rows.append((offset, line[match.end() :], starred))
+        starred, used = False, used + 1
+        end = used
+    if len(rows) < 2 or rows[-1][0] - rows[0][0] > most:
+        return None, used
+    return _assembled(rows), end
+
+
+def _assembled(rows: list[tuple[int, str, bool]]) -> _Dump | None:
+    """The bytes of the rows (offset, what stands behind it, whether lines were left out before it)."""
+    groups: list[bytes] = []
+    column, width, last = 0, 0, b""
+    for (offset, told, _), (following, _, repeated) in itertools.pairwise(rows):
+        size = following - offset
+        if repeated:
+            read = _row(told, len(last) or 16)
+            if read is None or size % read.size:
+                return None
+            groups += read.groups * (size // read.size)
+        else:
+            read = _row(told, size)
+            if read is None:
+                return None
+            groups += read.groups
+        column, width, last = max(column, read.end), max(width, read.width), b"".join(read.groups)
+    told = rows[-1][1]
+    if told.strip():  # else the offset alone: where the dump ends
+        read = _row(told[:column], None) or _row(told, None)
+        if read is None:
+            return None
+        groups += read.groups
+        width = max(width, read.width)
+    return _Dump(groups=groups, width=width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """The groups of one line; where the last of them ends; how many bytes the first has."""
+
+    groups: list[bytes]
+    end: int
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return sum(len(one) for one in self.groups)
+
+    @property
+    def width(self) -> int:
+        """How many bytes a group has."""
+        return len(self.groups[0])
+
+
+def _row(told: str, size: int | None) -> _Row | None:
+    """The first `size` bytes of a line, or as many as there are; what stands behind them is a column of text."""
+    groups: list[bytes] = []
+    at, count, end = 0, 0, 0
+    while size is None or count < size:
+        match = _GROUP.match(told, at)
+        if match is None:
+            break
+        one = bytes.fromhex(match[1])
+        count += len(one)
+        groups.append(one)
+        end = match.end()
+        gap = _GAP.match(told, end)
+        at = end if gap is None else gap.end()
+    rest = told[end:]
+    if not groups or (size is not None and count != size) or (rest.strip() and _GROUPS.fullmatch(rest[1:])):
+        return None
+    if size is None and rest.strip() and rest[:2].strip():
+        return None
+    return _Row(groups=groups, end=end)
+
+
+def _without_offsets(lines: Iterator[str]) -> tuple[_Dump | None, int]:
+    """Lines of groups alone, maybe with a column of text between bars or angles; and how many."""
+    groups: list[bytes] = []
+    used = width = 0
+    for line in lines:
+        told = _COLUMN.sub("", line).strip()
+        read = _row(told, None)
+        if read is None or read.end != len(told) or (len(read.groups) == 1 and read.size > _WORD_BYTES):
+            break
+        groups += read.groups
+        width = max(width, read.width)
+        used += 1
+    if used < 2 or sum(len(one) for one in groups) < _LEAST:
+        return None, used
+    return _Dump(groups=groups, width=width), used
+
+
+def _number(digits: str, base: int) -> int | None:
+    try:
+        return int(digits, base)
+    except ValueError:
+        return None
+
+
+def _lists(text: str, most: int) -> tuple[str, Found]:
+    """Lists of numbers, with comments of C in them."""
+    del most
+    plain = _COMMENT.sub(_blank, text)
+    found: Found = []
+    for match in _LIST.finditer(plain):
+        items = re.findall(r"0[xX][0-9a-fA-F]{1,2}|[0-9]{1,3}", match[0])
+        readings: Readings = []
+        values = [int(one, 16 if one[:2] in ("0x", "0X") else 10) for one in items]
+        if all(one < 256 for one in values):
+            readings.append(("list of numbers", bytes(values)))
+        if all(len(one) == 2 for one in items):
+            readings.append(("list of hexadecimal numbers", bytes(int(one, 16) for one in items)))
+        found.append((_line(plain, match), readings))
+    return text, found
+
+
+def _pairs(text: str, most: int) -> tuple[str, Found]:
+    """Pairs of digits parted by colons, dashes or commas."""
+    del most
+    found: Found = []
+    for pattern in (_PAIRS, _BARE_PAIRS):
+        found += [
+            (
+                _line(text, match),
+                [("pairs of digits", bytes.fromhex("".join(re.findall(r"[0-9a-fA-F]{2}", match[0]))))],
+            )
+            for match in pattern.finditer(text)
+        ]
+    return text, found
+
+
+def _byte_strings(text: str, most: int) -> tuple[str, Found]:
+    r"""Byte strings with escapes (`b'\x04\x00'`), adjacent ones joined, and escapes alone."""
+    del most
+    found: Found = []
+    if "\\" not in text:
+        return text, found
+    for pattern in (_BYTE_STRINGS, _STRINGS):
+        for match in pattern.finditer(text):
+            run = _run(match[0])
+            if len(run) >= _LEAST:
+                found.append((_line(text, match), [("byte string", run)]))
+        if found:
+            break
+    if not found:
+        for match in _ESCAPES.finditer(text):
+            digits = re.findall(r"\\x([0-9a-fA-F]{2})", match[0])
+            found.append((_line(text, match), [("escapes", bytes.fromhex("".join(digits)))]))
+    return text, found
+
+
+def _run(strings: str) -> bytes:
+    """The bytes of adjacent byte strings; none where they have no escapes, or one that is not known."""
+    if strings.count("\\") < 4:
+        return b""
+    try:
+        return b"".join(wrapped_text.unescaped(one.lstrip("bB")) for one in _ONE_STRING.findall(strings))
+    except ValueError:
+        return b""
+
+
+def _words(text: str, most: int) -> tuple[str, Found]:
+    """Long words of hexadecimal or base64: the last of a line, with the lines of the like below it; or within a line."""
+    found: Found = []
+    lines = text.split("\n")
+    at = 0
+    while at < len(lines):
+        begin = _WORD.search(lines[at])
+        parts = [] if begin is None else [begin[1]]
+        end = at + 1
+        # Lines of one block are of one length but for the last; what is longer than any program breaks lines at stands alone.
+        while parts and len(parts[-1]) == len(parts[0]) <= _MAX_COLUMNS and end < len(lines):
+            more = _ALONE.fullmatch(lines[end])
+            if more is None or len(more[1]) > len(parts[0]):
+                break
+            parts.append(more[1])
+            end += 1
+        joined = "".join(parts)
+        if len(joined) >= _LEAST * 4 // 3 and len(joined) <= 2 * most:
+            found.append((at + 1, [("text", joined.encode())]))
+        found += [
+            (at + 1, [("text", one[0].encode())])
+            for one in _INNER.finditer(lines[at])
+            if not parts or one[0] != parts[0]
+        ]
+        at = end
+    return text, found
+
+
+def _line(text: str, match: re.Match[str]) -> int:
+    return text.count("\n", 0, match.start()) + 1
+
+
+def _blank(match: re.Match[str]) -> str:
+    """What was read leaves its lines behind, so that places stay true."""
+    return "\n" * match[0].count("\n")
