@@ -34,7 +34,10 @@ def register(app: typer.Typer) -> None:
 
 def build(
     for_: Annotated[
-        str, typer.Option("--for", help="Profiles, with commas: local, uki, snp, tdx, nitro.")
+        str,
+        typer.Option(
+            "--for", metavar="PROFILE[,PROFILE]", help="Profiles, with commas: local, uki, snp, tdx, nitro."
+        ),
     ] = "local",
     out: Annotated[
         Path | None,

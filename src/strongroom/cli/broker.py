@@ -58,11 +58,14 @@ def init(
     directory: BrokerDir,
     identity: IdentityFile,
     listen: Annotated[
-        str, typer.Option(help="HOST:PORT to listen on; port 0 chooses a free one now.")
+        str, typer.Option(metavar="HOST:PORT", help="HOST:PORT to listen on; port 0 chooses a free one now.")
     ] = "127.0.0.1:8443",
     url: Annotated[
         str | None,
-        typer.Option(help="How rooms reach it, if not by the listening address: https://HOST:PORT"),
+        typer.Option(
+            metavar="https://HOST:PORT",
+            help="How rooms reach it, if not by the listening address: https://HOST:PORT",
+        ),
     ] = None,
     party: Annotated[
         Path | None, typer.Option(help="Party file to write; by default NAME.party.json beside the identity.")
@@ -212,7 +215,10 @@ def remove_key(
 def serve(
     directory: BrokerDir,
     listen: Annotated[
-        str | None, typer.Option(help="Listen here instead of where init said (rooms use the url of init).")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Listen here instead of where init said (rooms use the url of init)."
+        ),
     ] = None,
     replica: Annotated[
         bool, typer.Option("--replica", help="Share the folder with other replicas on this machine.")
@@ -225,13 +231,22 @@ def serve(
         typer.Option(help="A checkpoint that a witness kept; refuse to serve a ledger that lacks it."),
     ] = None,
     kds: Annotated[
-        str | None, typer.Option(help="A mirror instead of AMD's KDS; may be in your network.")
+        str | None,
+        typer.Option(
+            metavar="https://HOST[:PORT]", help="A mirror instead of AMD's KDS; may be in your network."
+        ),
     ] = None,
-    pccs: Annotated[str | None, typer.Option(help="A PCCS instead of Intel; may be in your network.")] = None,
+    pccs: Annotated[
+        str | None,
+        typer.Option(metavar="https://HOST[:PORT]", help="A PCCS instead of Intel; may be in your network."),
+    ] = None,
     ca: Annotated[Path | None, typer.Option(help="The only CA (PEM) trusted for --kds and --pccs.")] = None,
     root: Annotated[
         list[str] | None,
-        typer.Option(help="Digest of one more vendor root that counts (sha256:…).", metavar="DIGEST"),
+        typer.Option(
+            metavar="sha256:…",
+            help="Digest of one more vendor root that counts (sha256:…).",
+        ),
     ] = None,
     offline: Annotated[
         bool,

@@ -37,7 +37,13 @@ def register(app: typer.Typer) -> None:
 def new(
     contract_id: Annotated[str, typer.Argument(help="The contract's name.")],
     out: Annotated[Path, typer.Option(help="Where to write it.")],
-    party: Annotated[list[str], typer.Option(help="ROLE=FILE: a party file and its role.")],
+    party: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ROLE=FILE",
+            help="A party file and its role: data-owner, program-owner, recipient or auditor.",
+        ),
+    ],
     image: Annotated[Path, typer.Option(help="The program's signed manifest.")],
     base: Annotated[list[Path], typer.Option(help="Local rooms: a base folder, or its base.json.")] = [],  # noqa: B006 - typer copies it
     node: Annotated[
@@ -46,11 +52,24 @@ def new(
     reference: Annotated[
         list[Path], typer.Option(help="Other platforms: what `strongroom measure … --reference` printed.")
     ] = [],  # noqa: B006
-    machine: Annotated[list[str], typer.Option(help="TEE=ID: a machine of another platform.")] = [],  # noqa: B006
-    dataset: Annotated[list[str], typer.Option(help="[NAME=]FILE: a dataset's signed manifest.")] = [],  # noqa: B006
-    output: Annotated[list[str], typer.Option(help="PATH=PARTY[,PARTY]: who may open what leaves.")] = [],  # noqa: B006
+    machine: Annotated[list[str], typer.Option(metavar="TEE=ID", help="A machine of another platform.")] = [],  # noqa: B006
+    dataset: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="A dataset's signed manifest, and the name that the program finds it under (/data/NAME).",
+        ),
+    ] = [],  # noqa: B006
+    output: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH=PARTY[,PARTY]", help="What may leave (/out or /out/NAME), and who may open it."
+        ),
+    ] = [],  # noqa: B006
     max_output: Annotated[int, typer.Option(help="Most bytes that an output may have.", min=1)] = 16 << 20,
-    logs: Annotated[list[str], typer.Option(help="PARTY that may read the program's log, sealed.")] = [],  # noqa: B006
+    logs: Annotated[
+        list[str], typer.Option(metavar="PARTY", help="Who may read the program's log, sealed.")
+    ] = [],  # noqa: B006
     exact_sizes: Annotated[
         bool, typer.Option("--exact-sizes", help="Leave outputs and logs unpadded: their sizes show.")
     ] = False,
@@ -61,24 +80,33 @@ def new(
         int,
         typer.Option(help="Seconds that a room waits for brokers to record its receipt.", min=0, max=86_400),
     ] = 600,
-    argument: Annotated[list[str], typer.Option(help="Argument in place of the image's CMD.")] = [],  # noqa: B006
+    argument: Annotated[
+        list[str], typer.Option(metavar="WORD", help="Argument in place of the image's CMD.")
+    ] = [],  # noqa: B006
     env: Annotated[
         list[str],
         typer.Option(
-            help="NAME=VALUE added to the image's own. All who sign read it: no place for passwords."
+            metavar="NAME=VALUE",
+            help="A variable added to the image's own. All who sign read it: no place for passwords.",
         ),
     ] = [],  # noqa: B006
-    certificate_name: Annotated[list[str], typer.Option(help="DNS name for the room's certificate.")] = [],  # noqa: B006
+    certificate_name: Annotated[
+        list[str], typer.Option(metavar="DNS-NAME", help="DNS name for the room's certificate.")
+    ] = [],  # noqa: B006
     runs: Annotated[int, typer.Option(help="How many runs are permitted.")] = 1,
     days: Annotated[int, typer.Option(help="For how many days from now.", min=1, max=MAX_DAYS)] = 30,
     wall_seconds: Annotated[int, typer.Option(help="Longest run.")] = 600,
     memory_mib: Annotated[int, typer.Option(help="Memory of the room.")] = 512,
     threshold: Annotated[int, typer.Option(help="Signatures needed; 0 means every party's.", min=0)] = 0,
     any_machine: Annotated[
-        bool, typer.Option(help="Accept every machine of the nodes' and vendors' roots.")
+        bool, typer.Option("--any-machine", help="Accept every machine of the nodes' and vendors' roots.")
     ] = False,
-    simulated: Annotated[bool, typer.Option(help="Accept rooms without TEE hardware.")] = False,
-    without_memory_guard: Annotated[bool, typer.Option(help="Accept rooms whose guard is off.")] = False,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Accept rooms without TEE hardware.")
+    ] = False,
+    without_memory_guard: Annotated[
+        bool, typer.Option("--without-memory-guard", help="Accept rooms whose guard is off.")
+    ] = False,
     replaces: Annotated[Path | None, typer.Option(help="The version that this one replaces.")] = None,
 ) -> None:
     """Write a contract down, for the parties to sign. Nothing is accepted that is not named here."""

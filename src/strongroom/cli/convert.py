@@ -42,12 +42,17 @@ def convert(
         ),
     ],
     identity: IdentityFile,
-    name: Annotated[str, typer.Option(help="The disk's name: lower-case letters, digits, dashes.")],
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="The disk's name: lower-case letters, digits, dashes.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for NAME.disk and NAME.manifest.json.")] = Path(),
     digest: Annotated[
-        str | None, typer.Option(help="Which of several images: sha256:… of a manifest or an index.")
+        str | None,
+        typer.Option(metavar="sha256:…", help="Which of several images: sha256:… of a manifest or an index."),
     ] = None,
-    platform: Annotated[str, typer.Option(help="Which of an index's images.")] = "linux/amd64",
+    platform: Annotated[
+        str, typer.Option(metavar="OS/ARCHITECTURE[/VARIANT]", help="Which of an index's images.")
+    ] = "linux/amd64",
     config: Annotated[
         Path | None, typer.Option(help="For a root file system: its OCI image configuration (JSON).")
     ] = None,

@@ -29,7 +29,9 @@ Folder = Annotated[
 Roots = Annotated[
     list[str] | None,
     typer.Option(
-        "--root", help="Digest of one more root that counts (sha256:…). Repeatable.", metavar="DIGEST"
+        "--root",
+        metavar="sha256:…",
+        help="Digest of one more root that counts (sha256:…). Repeatable.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -70,10 +72,16 @@ def fetch(
     ] = False,
     pccs: Annotated[
         str | None,
-        typer.Option(help="A PCCS instead of Intel (https://HOST[:PORT]); may be in your network."),
+        typer.Option(
+            metavar="https://HOST[:PORT]",
+            help="A PCCS instead of Intel (https://HOST[:PORT]); may be in your network.",
+        ),
     ] = None,
     kds: Annotated[
-        str | None, typer.Option(help="A mirror instead of AMD's KDS; may be in your network.")
+        str | None,
+        typer.Option(
+            metavar="https://HOST[:PORT]", help="A mirror instead of AMD's KDS; may be in your network."
+        ),
     ] = None,
     ca: Annotated[Path | None, typer.Option(help="The only CA (PEM) trusted for --pccs and --kds.")] = None,
     as_json: AsJson = False,

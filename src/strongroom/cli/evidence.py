@@ -22,20 +22,37 @@ AtPlace = Annotated[
     str | None,
     typer.Option(
         "--at-place",
+        metavar="PLACE",
         help="Which of several pieces in the file, by its place: .model_attestations[0].intel_quote",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 PolicyOption = Annotated[Path, typer.Option(help="The policy file, JSON or TOML.")]
-ReportData = Annotated[str | None, typer.Option(help="Expected report data, 64 bytes in hexadecimal.")]
-ExtraData = Annotated[str | None, typer.Option(help="Expected qualifying data of a TPM quote, hexadecimal.")]
-Nonce = Annotated[str | None, typer.Option(help="Expected nonce, hexadecimal.")]
-UserData = Annotated[str | None, typer.Option(help="Expected user data of a Nitro document, hexadecimal.")]
-PublicKey = Annotated[str | None, typer.Option(help="Expected public key of a Nitro document, hexadecimal.")]
-ContractDigest = Annotated[
-    str | None, typer.Option("--contract", help="Digest of the contract that the room must have measured.")
+ReportData = Annotated[
+    str | None, typer.Option(metavar="HEX", help="Expected report data, 64 bytes in hexadecimal.")
 ]
-At = Annotated[str | None, typer.Option(help="Judge as of this time (2026-11-24T12:00:00Z); now otherwise.")]
+ExtraData = Annotated[
+    str | None, typer.Option(metavar="HEX", help="Expected qualifying data of a TPM quote, hexadecimal.")
+]
+Nonce = Annotated[str | None, typer.Option(metavar="HEX", help="Expected nonce, hexadecimal.")]
+UserData = Annotated[
+    str | None, typer.Option(metavar="HEX", help="Expected user data of a Nitro document, hexadecimal.")
+]
+PublicKey = Annotated[
+    str | None, typer.Option(metavar="HEX", help="Expected public key of a Nitro document, hexadecimal.")
+]
+ContractDigest = Annotated[
+    str | None,
+    typer.Option(
+        "--contract", metavar="sha256:…", help="Digest of the contract that the room must have measured."
+    ),
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        metavar="YYYY-MM-DDTHH:MM:SSZ", help="Judge as of this time (2026-11-24T12:00:00Z); now otherwise."
+    ),
+]
 References = Annotated[list[Path], typer.Option("--reference", help="A signed file of reference values.")]
 Vouched = Annotated[
     list[Path],
@@ -126,7 +143,7 @@ def verify(
     ear: Annotated[
         Path | None, typer.Option(help="Write a signed attestation result here (.cwt for CWT).")
     ] = None,
-    audience: Annotated[str, typer.Option(help="Whom the attestation result is for.")] = "",
+    audience: Annotated[str, typer.Option(metavar="NAME", help="Whom the attestation result is for.")] = "",
     identity: Annotated[Path | None, typer.Option("--identity", "-i", help="Who signs the result.")] = None,
     passphrase_fd: PassphraseFd = None,
     as_json: Json = False,
@@ -191,10 +208,14 @@ def forecast(
     user_data: UserData = None,
     public_key: PublicKey = None,
     contract: ContractDigest = None,
-    at: Annotated[str | None, typer.Option(help="When the evidence was judged; now otherwise.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="YYYY-MM-DDTHH:MM:SSZ", help="When the evidence was judged; now otherwise."),
+    ] = None,
     at_place: AtPlace = None,
     newer_at: Annotated[
-        str | None, typer.Option(help="When to judge by the newer ones; now otherwise.")
+        str | None,
+        typer.Option(metavar="YYYY-MM-DDTHH:MM:SSZ", help="When to judge by the newer ones; now otherwise."),
     ] = None,
     reference: References = [],  # noqa: B006 - typer copies it
     unsigned_reference: Vouched = [],  # noqa: B006

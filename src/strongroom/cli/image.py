@@ -22,10 +22,15 @@ Keys = Annotated[
 ]
 IdentityName = Annotated[
     str | None,
-    typer.Option("--identity", help="Keyless: who has to have signed, exactly as in the certificate."),
+    typer.Option(
+        "--identity", metavar="WHO", help="Keyless: who has to have signed, exactly as in the certificate."
+    ),
 ]
 Issuer = Annotated[
-    str | None, typer.Option("--issuer", help="Keyless: who has to vouch for that identity (a URL).")
+    str | None,
+    typer.Option(
+        "--issuer", metavar="https://…", help="Keyless: who has to vouch for that identity (a URL)."
+    ),
 ]
 TrustedRoot = Annotated[
     Path | None,
@@ -39,9 +44,12 @@ SignedBy = Annotated[
     ),
 ]
 SignerIdentity = Annotated[
-    str | None, typer.Option("--signer-identity", help="Demand a keyless signature by this identity …")
+    str | None,
+    typer.Option("--signer-identity", metavar="WHO", help="Demand a keyless signature by this identity …"),
 ]
-SignerIssuer = Annotated[str | None, typer.Option("--signer-issuer", help="… that this issuer vouched for.")]
+SignerIssuer = Annotated[
+    str | None, typer.Option("--signer-issuer", metavar="https://…", help="… that this issuer vouched for.")
+]
 
 
 def register(app: typer.Typer) -> None:

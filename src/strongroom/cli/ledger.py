@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 def show(
     broker: BrokerFile,
-    run: Annotated[str, typer.Option(help="Only the entries of this run.")] = "",
+    run: Annotated[str, typer.Option(metavar="RUN", help="Only the entries of this run.")] = "",
     as_json: Json = False,
 ) -> None:
     """List the entries, after checking that they are what the signed checkpoint covers."""

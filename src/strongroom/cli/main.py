@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from strongroom.cli import failures
+from strongroom.cli import examples, failures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +56,7 @@ def application(verbs: Iterable[str] = tuple(VERBS)) -> typer.Typer:
 
     for file in dict.fromkeys(VERBS[verb] for verb in verbs):
         importlib.import_module(f"strongroom.cli.{file}").register(app)
+    examples.append(app)
     return app
 
 

@@ -51,7 +51,11 @@ def predict(
     folder: Annotated[Path, typer.Argument(help="A base's folder, or the one file of its profile.")],
     profile: Annotated[
         str | None,
-        typer.Option("--for", help="local, uki, snp, tdx or nitro; by default what the base was built for."),
+        typer.Option(
+            "--for",
+            metavar="local|uki|snp|tdx|nitro",
+            help="local, uki, snp, tdx or nitro; by default what the base was built for.",
+        ),
     ] = None,
     firmware: Annotated[
         Path | None,
@@ -68,10 +72,13 @@ def predict(
     vcpu_type: Annotated[
         str | None,
         typer.Option(
-            help="snp: QEMU's processor model (EPYC-Milan …), or a CPUID signature 0x…; by default EPYC-v4, as `run` starts them."
+            metavar="MODEL|0x…",
+            help="snp: QEMU's processor model (EPYC-Milan …), or a CPUID signature 0x…; by default EPYC-v4, as `run` starts them.",
         ),
     ] = None,
-    guest_features: Annotated[str, typer.Option(help="snp: SEV_FEATURES of the guest, hexadecimal.")] = "0x1",
+    guest_features: Annotated[
+        str, typer.Option(metavar="0x…", help="snp: SEV_FEATURES of the guest, hexadecimal.")
+    ] = "0x1",
     id_key: Annotated[
         Path | None,
         typer.Option(help="snp: public key (PEM, P-384) of the guest's ID block; tells its digest."),
@@ -79,7 +86,9 @@ def predict(
     author_key: Annotated[
         Path | None, typer.Option(help="snp: the key that signed that one; likewise.")
     ] = None,
-    memory: Annotated[str | None, typer.Option(help="tdx: memory, like 2G or 512M.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="N[K|M|G|T]", help="tdx: memory, like 2G or 512M.")
+    ] = None,
     acpi: Annotated[
         Path | None,
         typer.Option(
@@ -87,7 +96,8 @@ def predict(
         ),
     ] = None,
     page_order: Annotated[
-        str, typer.Option(help="tdx: each (Linux 6.16 and newer) or section (older KVM).")
+        str,
+        typer.Option(metavar="each|section", help="tdx: each (Linux 6.16 and newer) or section (older KVM)."),
     ] = "each",
     edits_kernel: Annotated[
         bool,
@@ -95,16 +105,22 @@ def predict(
             "--qemu-before-10", help="tdx: QEMU edits the kernel's header before the firmware sees it."
         ),
     ] = False,
-    vmm: Annotated[str, typer.Option(help="qemu, ec2 or gce.")] = "qemu",
+    vmm: Annotated[str, typer.Option(metavar="qemu|ec2|gce", help="qemu, ec2 or gce.")] = "qemu",
     evidence: Annotated[
         str | None,
-        typer.Option(help="uki, with --reference: which cloud's evidence states the PCRs, gcp or azure."),
+        typer.Option(
+            metavar="gcp|azure",
+            help="uki, with --reference: which cloud's evidence states the PCRs, gcp or azure.",
+        ),
     ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Print what `contract new --reference` takes.")
     ] = False,
     without: Annotated[
-        list[str], typer.Option(help="Leave this register out of the reference: any value of it is accepted.")
+        list[str],
+        typer.Option(
+            metavar="REGISTER", help="Leave this register out of the reference: any value of it is accepted."
+        ),
     ] = [],  # noqa: B006 - typer copies it
     as_json: Json = False,
 ) -> None:

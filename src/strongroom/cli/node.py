@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def init(
     folder: Folder,
-    name: Annotated[str, typer.Option(help="The node's name; the machine's own by default.")] = "",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="The node's name; the machine's own by default.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Make a node: its certificate authority, and a software TPM with an attestation key."""
@@ -52,7 +54,10 @@ def show(folder: Folder, as_json: Json = False) -> None:
 def doctor(
     backend: Annotated[
         str | None,
-        typer.Option(help="One back end only; leave with 4 when this machine cannot run its rooms."),
+        typer.Option(
+            metavar="tpm|qemu-snp|qemu-tdx|nitro",
+            help="One back end only; leave with 4 when this machine cannot run its rooms.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:

@@ -32,11 +32,17 @@ def preflight(
     ],
     from_: image_source.From = None,
     platform: Annotated[
-        list[str], typer.Option(help="local, uki, snp, tdx, nitro; may be repeated. All when absent.")
+        list[str],
+        typer.Option(
+            metavar="local|uki|snp|tdx|nitro",
+            help="local, uki, snp, tdx, nitro; may be repeated. All when absent.",
+        ),
     ] = [],  # noqa: B006 - typer copies it
     memory_mib: Annotated[int, typer.Option(help="The memory that the contract will give.", min=256)] = 512,
-    digest: Annotated[str | None, typer.Option(help="Which of several images.")] = None,
-    architecture: Annotated[str, typer.Option(help="Which of an index's images.")] = "linux/amd64",
+    digest: Annotated[str | None, typer.Option(metavar="sha256:…", help="Which of several images.")] = None,
+    architecture: Annotated[
+        str, typer.Option(metavar="OS/ARCHITECTURE[/VARIANT]", help="Which of an index's images.")
+    ] = "linux/amd64",
     config: Annotated[
         Path | None, typer.Option(help="For a root file system: its OCI image configuration (JSON).")
     ] = None,

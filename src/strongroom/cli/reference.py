@@ -35,7 +35,9 @@ State = Annotated[
         help="Where the newest version seen is remembered. Default: $XDG_STATE_HOME/strongroom/references.",
     ),
 ]
-At = Annotated[str | None, typer.Option("--at", help="Judge as of this time, not now.")]
+At = Annotated[
+    str | None, typer.Option("--at", metavar="YYYY-MM-DDTHH:MM:SSZ", help="Judge as of this time, not now.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 File = Annotated[Path, typer.Argument(help="A signed file of reference values.")]
 MAX_VALUES = 256 * 1024
@@ -57,7 +59,9 @@ def sign(
     base: Annotated[
         list[Path], typer.Option(help="Folder of a built base. Repeatable: one for each profile.")
     ],
-    name: Annotated[str, typer.Option(help="Name of the release: lower-case letters, digits, dashes.")],
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the release: lower-case letters, digits, dashes.")
+    ],
     version: Annotated[int, typer.Option(help="Its number, higher than every one before.", min=1)],
     values: Annotated[
         list[Path] | None,
@@ -65,7 +69,10 @@ def sign(
     ] = None,
     days: Annotated[int, typer.Option(help="How long it counts.", min=1, max=3650)] = 365,
     issued: Annotated[
-        str | None, typer.Option(help="From when on; default: now. The same gives the same bytes.")
+        str | None,
+        typer.Option(
+            metavar="YYYY-MM-DDTHH:MM:SSZ", help="From when on; default: now. The same gives the same bytes."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the file, which is named by its digest.")] = Path(),
     as_json: AsJson = False,
@@ -99,7 +106,11 @@ def show(
     file: File,
     platform: Annotated[
         str | None,
-        typer.Option("--for", help="Print one platform's values, as `contract new --reference` takes them."),
+        typer.Option(
+            "--for",
+            metavar="local|uki|snp|tdx|nitro",
+            help="Print one platform's values, as `contract new --reference` takes them.",
+        ),
     ] = None,
     trust: Trust = None,
     state: State = None,

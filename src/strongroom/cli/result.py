@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from strongroom.appraisal.ear import Result
     from strongroom.crypto.sign import VerifyingKey
 
-Audience = Annotated[str, typer.Option(help="Whom the result is for: the name that you go by.")]
+Audience = Annotated[
+    str, typer.Option(metavar="NAME", help="Whom the result is for: the name that you go by.")
+]
 Nonce = Annotated[
-    str, typer.Option(help="8 to 64 bytes in hexadecimal, fresh ones of your own for each result.")
+    str,
+    typer.Option(metavar="HEX", help="8 to 64 bytes in hexadecimal, fresh ones of your own for each result."),
 ]
 _NONCE = re.compile(r"(?:[0-9a-fA-F]{2}){8,64}", re.ASCII)
 
@@ -59,9 +62,13 @@ def verify(
     file: Annotated[Path, typer.Argument(help="A result: JWT or CWT.")],
     trust: Annotated[Path, typer.Option(help="The party file of the one verifier whose word counts.")],
     audience: Audience,
-    policy: Annotated[str, typer.Option(help="The digest of the contract or policy that you rely on.")],
+    policy: Annotated[
+        str, typer.Option(metavar="sha256:…", help="The digest of the contract or policy that you rely on.")
+    ],
     nonce: Nonce,
-    at: Annotated[str | None, typer.Option(help="When it is relied on; now otherwise.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DDTHH:MM:SSZ", help="When it is relied on; now otherwise.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Verify a result offline. Leaves with 3 unless it affirms everything, to you, now, under that policy."""

@@ -42,7 +42,8 @@ def run(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="tpm (local, SIMULATED), qemu-snp, qemu-tdx or nitro. By default tpm, where the contract accepts that."
+            metavar="tpm|qemu-snp|qemu-tdx|nitro",
+            help="tpm (local, SIMULATED), qemu-snp, qemu-tdx or nitro. By default tpm, where the contract accepts that.",
         ),
     ] = None,
     firmware: Annotated[
@@ -62,7 +63,11 @@ def run(
         bool, typer.Option("--no-memory-guard", help="Run without it; the evidence says so.")
     ] = False,
     clock: Annotated[
-        str, typer.Option(help="What the room's own clock starts at: utc, or YYYY-MM-DDTHH:MM:SS.")
+        str,
+        typer.Option(
+            metavar="utc|YYYY-MM-DDTHH:MM:SS",
+            help="What the room's own clock starts at: utc, or YYYY-MM-DDTHH:MM:SS.",
+        ),
     ] = "utc",
     debug_serial: Annotated[
         Path | None, typer.Option(help="Record the serial port; only a debugging base writes to it.")

@@ -23,9 +23,11 @@ def register(app: typer.Typer) -> None:
 
 def scrape(
     pids: Annotated[list[int], typer.Argument(help="The processes to read.", metavar="PID…")],
-    canary: Annotated[list[str] | None, typer.Option(help="Text to search for. Repeatable.")] = None,
+    canary: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT-TO-FIND", help="Text to search for. Repeatable.")
+    ] = None,
     canary_hex: Annotated[
-        list[str] | None, typer.Option(help="Bytes to search for, in hex. Repeatable.")
+        list[str] | None, typer.Option(metavar="HEX", help="Bytes to search for, in hex. Repeatable.")
     ] = None,
     canary_file: Annotated[
         list[Path] | None, typer.Option(help="A file whose exact bytes to search for. Repeatable.")

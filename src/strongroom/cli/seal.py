@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 def seal(
     paths: Annotated[list[Path], typer.Argument(help="A folder (its contents), or files and folders.")],
     identity: IdentityFile,
-    name: Annotated[str, typer.Option(help="The dataset's name: lower-case letters, digits, dashes.")],
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="The dataset's name: lower-case letters, digits, dashes.")
+    ],
     out: Annotated[
         Path, typer.Option(help="Folder for NAME.disk, NAME.manifest.json and NAME.key.age.")
     ] = Path(),
