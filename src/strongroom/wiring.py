@@ -24,6 +24,7 @@ from strongroom.broker import status as status_model
 from strongroom.broker.broker import Broker
 from strongroom.broker.budgets import Budgets
 from strongroom.broker.notary import Notary
+from strongroom.broker.request_log import RequestLog
 from strongroom.crypto import certificates, hpke
 from strongroom.errors import Conflict, Misuse, NotFound, Refused
 from strongroom.ledger import checkpoint, merkle
@@ -31,10 +32,11 @@ from strongroom.model import record
 from strongroom.store import sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from strongroom.broker.endorse import Endorser
+    from strongroom.broker.request_log import Event
     from strongroom.model.party import Party
 
 SETTINGS = "broker.json"
@@ -137,15 +139,24 @@ def _replace_settings(directory: Path, made: settings_model.Settings) -> None:
 
 @contextlib.contextmanager
 def open_broker(
-    directory: Path, passphrase: bytes, *, budgets: Budgets | None = None, endorser: Endorser | None = None
+    directory: Path,
+    passphrase: bytes,
+    *,
+    budgets: Budgets | None = None,
+    endorser: Endorser | None = None,
+    tell: Callable[[Event], None] | None = None,
 ) -> Iterator[Opened]:
-    """The broker of a directory, open until the context ends. endorser: who knows what vendors say."""
+    """The broker of a directory, open until the context ends.
+
+    endorser: who knows what vendors say. tell: who is told of requests.
+    """
     settings = read_settings(directory)
     opened = settings_model.unlock(settings, passphrase)
     limits = budgets or Budgets()
     store = sqlite.open_store(directory / DATABASE)
     try:
         clock = SteadyClock(wall=datetime.now(UTC), monotonic=time.monotonic(), floor=_latest(store))
+        log = RequestLog() if tell is None else RequestLog(tell, clock=clock, size=store.ledger.size())
         broker = Broker(
             party=settings.party,
             audience=settings.address.pin,
@@ -159,8 +170,12 @@ def open_broker(
             notary=Notary(opened.ledger),
             budgets=limits,
             endorser=endorser,
+            request_log=log,
         )
-        yield Opened(broker=broker, store=store, settings=settings, secrets=opened)
+        try:
+            yield Opened(broker=broker, store=store, settings=settings, secrets=opened)
+        finally:
+            log.close()
     finally:
         store.close()
 

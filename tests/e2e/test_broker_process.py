@@ -72,6 +72,34 @@ def test_rule_56_ready_means_ready_and_a_room_gets_its_keys(prepared):
         proof.verify(messages.parse_ledger_proof(answer), checkpoint_key(prepared))
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_owner_sees_each_entry_as_it_is_made(prepared, workers):
+    with (
+        broker_process.served(prepared, "--json", "--workers", workers) as process,
+        prepared.client() as client,
+    ):
+        room, _, status, _ = release(prepared, client)
+        assert status == 200
+        assert client.request("POST", "/v1/releases", prepared.room().request(bytes(32)))[0] == 403
+        told = [json.loads(process.stdout.readline()) for _ in range(2)]
+    by_kind = {one["event"]: one for one in told}
+    entry = by_kind["entry"]
+    assert (entry["decision"], entry["entry"], entry["run"]) == ("released", 0, room.keys.run_id)
+    assert (entry["contract"]["id"], entry["peer"]) == ("flights", "127.0.0.1")
+    assert [one["reason"] for one in by_kind["sum"]["kinds"]] == ["nonce.fresh"]
+
+
+def test_a_broker_whose_lines_nobody_reads_serves_on(prepared):
+    """The pipe to its reader is full, then closed."""
+    with broker_process.served(prepared) as process, prepared.client() as client:
+        for _ in range(4):
+            assert release(prepared, client)[2] == 200
+        process.stdout.close()
+        for _ in range(4):
+            assert release(prepared, client)[2] == 200
+        assert process.poll() is None
+
+
 def checkpoint_key(prepared):
     from strongroom.crypto import sign
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
@@ -11,6 +12,7 @@ from strongroom.api import budgets as budgets_model
 from strongroom.api import errors as http_errors
 from strongroom.api import ledger, results, routes
 from strongroom.api.application import Application
+from strongroom.broker import request_log
 from strongroom.broker.challenge import challenge
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release, turn_away
@@ -18,7 +20,7 @@ from strongroom.encoding import canonical
 from strongroom.model import messages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from starlette.requests import Request
 
@@ -54,15 +56,20 @@ def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
     limit = {row.name: row.limit for row in routes.ROUTES}
 
     async def post_challenge(request: Request) -> Response:
-        async with bodies.read(request, limit["challenge"]) as body:
-            return _json((await challenge(broker, body)).encode())
+        with _counted(broker, "challenge", request):
+            async with bodies.read(request, limit["challenge"]) as body:
+                return _json((await challenge(broker, body)).encode())
 
     async def post_release(request: Request) -> Response:
         return await _release(broker, bodies, limit["release"], request)
 
     async def post_receipt(request: Request) -> Response:
-        async with bodies.read(request, limit["receipt"]) as body:
-            return _json((await receipt(broker, body, peer=budgets_model.peer(request.client))).encode())
+        peer = budgets_model.peer(request.client)
+        with _counted(broker, "receipt", request):
+            async with bodies.read(request, limit["receipt"]) as body:
+                proof = await receipt(broker, body, peer=peer)
+        broker.request_log.recorded(proof, request="receipt", peer=peer, contract="")
+        return _json(proof.encode())
 
     return {"challenge": post_challenge, "release": post_release, "receipt": post_receipt}
 
@@ -130,8 +137,10 @@ async def _release(broker: Broker, bodies: budgets_model.Bodies, limit: int, req
         return denial is None
 
     patient = broker.failures.patient(broker.clock(), peer=peer)
-    async with bodies.read(request, limit, worth_reading=worth_reading) as body:
-        answer = denial or await release(broker, body, peer=peer, head=head)
+    with _counted(broker, "release", request, lambda: "" if head is None else head.contract):
+        async with bodies.read(request, limit, worth_reading=worth_reading) as body:
+            answer = denial or await release(broker, body, peer=peer, head=head)
+    request_log.answered(broker, answer, peer=peer, contract="" if head is None else head.contract)
     if denial is not None:
         if patient:
             # It comes again over a new connection, whose handshake costs more than all else of this: not at once.
@@ -139,6 +148,19 @@ async def _release(broker: Broker, bodies: budgets_model.Bodies, limit: int, req
         return _json(denial.encode(), status=403, close=True)
     status = 200 if isinstance(answer, messages.ReleaseAnswer) else 403
     return _json(answer.encode(), status=status)
+
+
+@contextlib.contextmanager
+def _counted(
+    broker: Broker, name: str, request: Request, contract: Callable[[], str] = lambda: ""
+) -> Iterator[None]:
+    """Count a request that ends in an error. contract: the digest that it names, as far as it is known by then."""
+    try:
+        yield
+    except Exception as failure:
+        peer = budgets_model.peer(request.client)
+        request_log.failed(broker, failure, request=name, peer=peer, contract=contract())
+        raise
 
 
 def _json(body: bytes, *, status: int = 200, close: bool = False) -> Response:

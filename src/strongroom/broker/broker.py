@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from strongroom.broker import own_party
 from strongroom.broker.budgets import Denials, Failures
 from strongroom.broker.nonces import PURPOSE, Nonces
+from strongroom.broker.request_log import RequestLog
 from strongroom.broker.workers import Workers
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ class Agreements:
     Nothing else is kept: what strangers send takes no room here. Safe among threads.
     """
 
-    __slots__ = ("_held", "_kept", "_lock", "_most")
+    __slots__ = ("_held", "_ids", "_kept", "_lock", "_most")
 
     def __init__(self, most: int) -> None:
         self._kept: OrderedDict[bytes, tuple[int, own_party.Reading]] = OrderedDict()
+        self._ids: dict[str, str] = {}
         self._held = 0
         self._most = most
         self._lock = threading.Lock()
@@ -58,7 +60,12 @@ class Agreements:
         reading = own_party.read(data, own)
         if reading.agreement is not None:
             self._keep(key, len(data), reading)
+            self._ids[reading.digest] = reading.agreement.contract.id
         return reading
+
+    def id_of(self, contract: str) -> str:
+        """The id of a contract that is kept, by the digest of its bytes; empty for any other."""
+        return self._ids.get(contract, "")
 
     def _keep(self, key: bytes, size: int, reading: own_party.Reading) -> None:
         with self._lock:
@@ -66,8 +73,9 @@ class Agreements:
                 self._kept[key] = (size, reading)
                 self._held += size
             while self._held > self._most:
-                _, (gone, _) = self._kept.popitem(last=False)
+                _, (gone, dropped) = self._kept.popitem(last=False)
                 self._held -= gone
+                self._ids.pop(dropped.digest, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +98,7 @@ class Broker:
     budgets: Budgets
     endorser: Endorser | None = None
     workers: Workers = field(default_factory=Workers)
+    request_log: RequestLog = field(default_factory=RequestLog)
 
     @cached_property
     def nonces(self) -> Nonces:

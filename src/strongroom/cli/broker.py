@@ -255,9 +255,10 @@ def serve(
     passphrase_fd: BrokerFd = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve until SIGTERM. Prints one line when it is ready."""
+    """Serve until SIGTERM. Prints a line when it is ready, one for each ledger entry, and sums of all other requests."""
     from strongroom import wiring
     from strongroom.broker import settings
+    from strongroom.cli import request_lines
     from strongroom.ledger import checkpoint
 
     known = wiring.read_settings(directory)
@@ -270,7 +271,8 @@ def serve(
         if workers > 1:
             _serve_with(workers, directory, secret, endorser, kept, host=host, port=port, as_json=as_json)
             return
-        with wiring.open_broker(directory, secret, endorser=endorser) as opened:
+        tell = request_lines.printer(as_json=as_json)
+        with wiring.open_broker(directory, secret, endorser=endorser, tell=tell) as opened:
             if kept is not None:
                 wiring.expect_checkpoint(opened, kept)
             _serve(opened, host=host, port=port, as_json=as_json)
@@ -290,6 +292,7 @@ def _serve_with(
     """Serve with several processes. Each opens the folder for itself: a connection to a database is not shared."""
     from strongroom import wiring
     from strongroom.api import supervisor
+    from strongroom.cli import request_lines
     from strongroom.errors import StrongroomError
 
     with wiring.open_broker(directory, secret) as opened:  # what would stop every worker is said once, here
@@ -302,7 +305,8 @@ def _serve_with(
 
     def work(listening: socket.socket, ready: Callable[[], None]) -> None:
         try:
-            with wiring.open_broker(directory, secret, endorser=endorser) as own:
+            tell = request_lines.printer(as_json=as_json)
+            with wiring.open_broker(directory, secret, endorser=endorser, tell=tell) as own:
                 _serve_on(own, listening, ready)
         except StrongroomError as cause:
             print(f"error: {cause.message}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -80,3 +81,12 @@ def test_only_entries_about_a_contract_name_one():
     nameless = record.Record(kind=record.Kind.WITHDRAWAL, time=NOW, broker="a", contract="", run="", body={})
     with pytest.raises(Malformed, match="contract: expected text"):
         record.parse(nameless.encode())
+
+
+def test_the_heading_of_an_entry_is_all_but_its_body():
+    hiding = {
+        "verdict": {"checks": [], "of": '"broker":"x","contract":"y"'},
+        "zz": {"broker": "no", "kind": "no"},
+    }
+    made = entry(record.Kind.DENIAL, hiding)
+    assert record.heading(made.encode()) == replace(made, body={})

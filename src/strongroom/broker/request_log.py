@@ -1,0 +1,207 @@
+"""What a broker that serves tells its owner as it goes: each new ledger entry, and of all else a sum once in a while.
+
+A stranger at full speed makes no line of its own. What is told one by one is bounded by what the ledger takes; whatever
+left no entry (nonces of nobody, contracts that nobody here signed, denials beyond the budgets, errors) is counted, and
+told in one sum: after a second, and as long as it goes on ever later, up to once a minute. Names in a sum come from closed
+sets or from contracts that the broker's own party signed; how many there are is bounded, and so is everything kept here.
+
+Telling happens in a thread of its own: a reader who is slow, or gone, delays no release. What does not fit is counted.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from strongroom.errors import StrongroomError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from strongroom.broker.broker import Broker
+    from strongroom.model import messages
+
+QUEUED = 1024
+KINDS = 32  # of what is summed
+ADDRESSES = 1024
+REMEMBERED = 16_384  # entries that were told: a receipt that comes again is no news
+SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=1)
+OTHER = "other"
+NEVER = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """A decision or a receipt that is in the ledger. contract: its id, empty where it is not known. entry: the leaf's bytes."""
+
+    peer: str
+    contract: str
+    entry: bytes
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What requests without an entry have in common. reason: the failed check, or the code of the error."""
+
+    request: str
+    contract: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summed:
+    """Requests that left no entry. addresses: how many there were, as far as counted; busiest: of them. untold: lines lost."""
+
+    since: datetime
+    until: datetime
+    kinds: tuple[tuple[Kind, int], ...]
+    addresses: int
+    busiest: tuple[tuple[str, int], ...]
+    untold: int
+
+    @property
+    def requests(self) -> int:
+        """How many."""
+        return sum(count for _, count in self.kinds)
+
+
+Event = Recorded | Summed
+
+
+def _nobody(_event: Event) -> None:
+    """Nobody is told."""
+
+
+class RequestLog:
+    """Safe among threads. clock: as the broker's. size: of the ledger when it begins: what stands there is no news."""
+
+    def __init__(
+        self,
+        tell: Callable[[Event], None] = _nobody,
+        *,
+        clock: Callable[[], datetime] = lambda: NEVER,
+        size: int = 0,
+    ) -> None:
+        self._tell = tell
+        self._clock = clock
+        self._size = size
+        self._lock = threading.Lock()
+        self._events: queue.Queue[Recorded | None] = queue.Queue(QUEUED)
+        self._told: OrderedDict[int, None] = OrderedDict()
+        self._wait = SHORTEST
+        self._clear()
+        self._thread: threading.Thread | None = None
+        if tell is not _nobody:
+            self._thread = threading.Thread(target=self._serve, name="request-log", daemon=True)
+            self._thread.start()
+
+    def recorded(self, proof: messages.LedgerProof, *, request: str, peer: str, contract: str) -> None:
+        """Tell an entry, unless it was told before: whoever sends a recorded receipt again is counted."""
+        with self._lock:
+            known = proof.index < self._size or proof.index in self._told
+            if not known:
+                self._told[proof.index] = None
+                while len(self._told) > REMEMBERED:
+                    self._size = max(self._size, self._told.popitem(last=False)[0] + 1)
+        if known:
+            self.counted(request=request, reason="recorded-before", peer=peer, contract=contract)
+            return
+        try:
+            self._events.put_nowait(
+                Recorded(peer=peer, contract=contract, entry=proof.entry, index=proof.index)
+            )
+        except queue.Full:
+            with self._lock:
+                self._untold += 1
+
+    def counted(self, *, request: str, reason: str, peer: str, contract: str = "") -> None:
+        """Count a request that left no entry."""
+        kind = Kind(request=request, contract=contract, reason=reason)
+        with self._lock:
+            if not self._kinds:
+                self._since = self._clock()
+            if kind not in self._kinds and len(self._kinds) >= KINDS:
+                kind = Kind(request=OTHER, contract="", reason=OTHER)
+            self._kinds[kind] += 1
+            if peer in self._peers or len(self._peers) < ADDRESSES:
+                self._peers[peer] += 1
+
+    def due(self, now: datetime, *, last: bool = False) -> Summed | None:
+        """The sum, when it is time for one, or the last time. Each begins anew."""
+        with self._lock:
+            quiet = not self._kinds and not self._untold
+            if quiet or (not last and now - self._since < self._wait):
+                if quiet and now - self._since >= 2 * self._wait:
+                    self._wait = SHORTEST
+                return None
+            made = Summed(
+                since=self._since,
+                until=now,
+                kinds=tuple(self._kinds.most_common()),
+                addresses=len(self._peers),
+                busiest=tuple(self._peers.most_common(3)),
+                untold=self._untold,
+            )
+            self._wait = min(LONGEST, 2 * self._wait)
+            self._clear(now)
+            return made
+
+    def close(self) -> None:
+        """Tell what is left, as far as somebody listens, and end."""
+        if self._thread is not None:
+            try:
+                self._events.put_nowait(None)
+            except queue.Full:
+                return  # nobody reads: there is no sense in waiting for them
+            self._thread.join(2.0)
+
+    def _clear(self, now: datetime = NEVER) -> None:
+        self._since = now
+        self._kinds: Counter[Kind] = Counter()
+        self._peers: Counter[str] = Counter()
+        self._untold = 0
+
+    def _serve(self) -> None:
+        while True:
+            event: Recorded | None = None
+            ended = False
+            try:
+                event = self._events.get(timeout=SHORTEST.total_seconds() / 2)
+                ended = event is None
+            except queue.Empty:
+                pass
+            if event is not None:
+                self._tell(event)
+            if (summed := self.due(self._clock(), last=ended)) is not None:
+                self._tell(summed)
+            if ended:
+                return
+
+
+def answered(
+    broker: Broker,
+    answer: messages.ReleaseAnswer | messages.DenialAnswer,
+    *,
+    peer: str,
+    contract: str = "",
+) -> None:
+    """Tell or count what a release request was answered with. contract: the digest that it named."""
+    log, id = broker.request_log, broker.agreements.id_of(contract)
+    if answer.ledger is not None:
+        log.recorded(answer.ledger, request="release", peer=peer, contract=id)
+        return
+    reason = next((str(one["name"]) for one in answer.verdict["checks"] if not one["ok"]), OTHER)
+    log.counted(request="release", reason=reason, peer=peer, contract=id)
+
+
+def failed(broker: Broker, failure: Exception, *, request: str, peer: str, contract: str = "") -> None:
+    """Count a request that was answered with an error."""
+    reason = failure.code if isinstance(failure, StrongroomError) else "defect"
+    broker.request_log.counted(
+        request=request, reason=reason, peer=peer, contract=broker.agreements.id_of(contract)
+    )

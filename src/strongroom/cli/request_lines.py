@@ -1,0 +1,109 @@
+"""The lines that `broker serve` prints: one for each event of the broker's request log, as text or as JSON.
+
+Whatever strangers wrote into a request is shown and never obeyed (`printable`), and every line has an end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from strongroom.broker.request_log import Event, Recorded, Summed
+from strongroom.cli.printable import printable
+from strongroom.encoding import fields
+from strongroom.ledger import describe
+from strongroom.model import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST = 1024  # characters of a line of text
+DECISIONS = {record.Kind.RELEASE: "released", record.Kind.DENIAL: "denied", record.Kind.RECEIPT: "recorded"}
+
+
+def printer(*, as_json: bool) -> Callable[[Event], None]:
+    """Writes each event to standard output, in one go: lines of several processes do not mix."""
+    written = _json if as_json else _text
+
+    def tell(event: Event) -> None:
+        data = (written(event) + "\n").encode(errors="backslashreplace")
+        try:
+            os.write(1, data)
+        except OSError:
+            return  # nobody reads, or the disk is full: the ledger has it
+
+    return tell
+
+
+def _text(event: Event) -> str:
+    line = printable(_recorded(event) if isinstance(event, Recorded) else _summed(event))
+    return line if len(line) <= MOST else line[:MOST] + "…"
+
+
+def _recorded(event: Recorded) -> str:
+    made = _entry(event)
+    contract = f"{event.contract} {made.contract[:19]}".strip()
+    return (
+        f"{fields.format_time(made.time)}  entry {event.index}  {contract}  {made.run}  from {event.peer or '?'}: "
+        f"{_said(made)}"
+    )
+
+
+def _summed(event: Summed) -> str:
+    kinds = ", ".join(
+        f"{count} {' '.join(part for part in (kind.request, kind.contract, kind.reason) if part)}"
+        for kind, count in event.kinds
+    )
+    told = f"{fields.format_time(event.until)}  no entry: {event.requests} request(s)"
+    if event.kinds:
+        seconds = max(1, round((event.until - event.since).total_seconds()))
+        busiest = ", ".join(f"{peer or '?'} {count}" for peer, count in event.busiest)
+        told += f" in {seconds} s: {kinds}; from {event.addresses} address(es): {busiest}"
+    if event.untold:
+        told += f"; {event.untold} line(s) lost, as nobody read them: see the ledger"
+    return told
+
+
+def _json(event: Event) -> str:
+    if isinstance(event, Summed):
+        return json.dumps(
+            {
+                "event": "sum",
+                "since": fields.format_time(event.since if event.kinds else event.until),
+                "until": fields.format_time(event.until),
+                "requests": event.requests,
+                "kinds": [
+                    {"request": one.request, "contract": one.contract, "reason": one.reason, "count": count}
+                    for one, count in event.kinds
+                ],
+                "addresses": event.addresses,
+                "busiest": [{"peer": peer, "count": count} for peer, count in event.busiest],
+                "lines_lost": event.untold,
+            }
+        )
+    made = _entry(event)
+    reason = describe.reason(made) if made.kind is record.Kind.DENIAL else None
+    return json.dumps(
+        {
+            "event": "entry",
+            "entry": event.index,
+            "time": fields.format_time(made.time),
+            "decision": DECISIONS.get(made.kind, made.kind.value),
+            "contract": {"id": event.contract, "digest": made.contract},
+            "run": made.run,
+            "peer": event.peer,
+            "description": _said(made),
+            "reason": None if reason is None else reason.to_json(),
+        }
+    )
+
+
+def _entry(event: Recorded) -> record.Record:
+    # Releases come as fast as the broker can make them: of those the body stays unread.
+    made = record.heading(event.entry)
+    return made if made.kind is record.Kind.RELEASE else record.parse(event.entry)
+
+
+def _said(made: record.Record) -> str:
+    return "released" if made.kind is record.Kind.RELEASE else describe.describe(made)
