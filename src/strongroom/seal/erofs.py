@@ -42,8 +42,13 @@ XATTR_ENTRY = struct.Struct("<BBH")
 EXTENDED = 1
 PLAIN = 0
 INLINE = 2
-FILE_TYPE = {Kind.FILE: 1, Kind.DIRECTORY: 2, Kind.SYMLINK: 7}
-MODE_TYPE = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
+FILE_TYPE = {Kind.FILE: 1, Kind.DIRECTORY: 2, Kind.FIFO: 5, Kind.SYMLINK: 7}
+MODE_TYPE = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SYMLINK: stat.S_IFLNK,
+}
 # The name's beginning that one index number stands for.
 XATTR_INDEX = {
     1: b"user.",
@@ -114,7 +119,7 @@ def layout(entries: Iterable[Entry]) -> Layout:
         elif entry.kind is Kind.SYMLINK:
             inode.size = len(entry.target)
         fits = INODE.size + len(inode.xattrs) + inode.size <= BLOCK
-        inode.inline = fits and entry.kind is not Kind.FILE
+        inode.inline = fits and entry.kind in (Kind.DIRECTORY, Kind.SYMLINK)
     meta_bytes, blocks = _place(inodes)
     return Layout(
         data_bytes=blocks * BLOCK,

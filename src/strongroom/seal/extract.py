@@ -20,7 +20,7 @@ from strongroom.seal import folder
 from strongroom.seal.tree import Entry, Kind, show, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from strongroom.seal.disk import Progress
 
@@ -53,14 +53,12 @@ def staged(target: Path) -> Iterator[Path]:
 def write(entries: Iterable[Entry], into: Path, *, foreign_links: bool, progress: Progress) -> None:
     """Write a tree into the empty folder `into`. Raises `Malformed` for symlinks that lead outside or in a circle.
 
-    `foreign_links` keeps those instead: in a program's image they mean the image's own root.
+    `foreign_links` keeps those instead: in a program's image they mean the image's own root. So may only an image
+    have fifos: who reads a folder of data would wait for one for ever.
     """
     checked = validate(entries)
-    outward = None if foreign_links else next(folder.outward_links(checked), None)
-    if outward is not None:
-        raise Malformed(
-            f"symlink {show(outward.path)} leads outside its folder, or in a circle", code="escaping-symlink"
-        )
+    if not foreign_links:
+        _refuse_of_data(checked)
     total = sum(entry.size for entry in checked)
     done = 0
     first: dict[int, Entry] = {}
@@ -78,15 +76,24 @@ def write(entries: Iterable[Entry], into: Path, *, foreign_links: bool, progress
                 with _opened(top, entry.parent) as parent:
                     os.mkdir(entry.name, 0o700, dir_fd=parent)
         for entry in checked:
-            if entry.kind is Kind.SYMLINK:
-                with _opened(top, entry.parent) as parent:
-                    os.symlink(entry.target, entry.name, dir_fd=parent)
-                    _date(entry, entry.name, parent)
+            if entry.kind in (Kind.SYMLINK, Kind.FIFO):
+                _write_special(top, entry)
         for entry in reversed(checked):
             if entry.kind is Kind.DIRECTORY:
                 with _opened(top, entry.path) as fd:
                     os.fchmod(fd, entry.mode & 0o777 | 0o700)
                     _date(entry, fd)
+
+
+def _refuse_of_data(entries: Sequence[Entry]) -> None:
+    fifo = next((entry for entry in entries if entry.kind is Kind.FIFO), None)
+    if fifo is not None:
+        raise Malformed(f"{show(fifo.path)} is a fifo, and data has none", code="special-file")
+    outward = next(folder.outward_links(entries), None)
+    if outward is not None:
+        raise Malformed(
+            f"symlink {show(outward.path)} leads outside its folder, or in a circle", code="escaping-symlink"
+        )
 
 
 @contextlib.contextmanager
@@ -134,6 +141,15 @@ def _write_file(top: int, entry: Entry) -> Iterator[int]:
         out.flush()
         os.fchmod(fd, entry.mode & 0o777 | 0o600)
         _date(entry, fd)
+
+
+def _write_special(top: int, entry: Entry) -> None:
+    with _opened(top, entry.parent) as parent:
+        if entry.kind is Kind.SYMLINK:
+            os.symlink(entry.target, entry.name, dir_fd=parent)
+        else:
+            os.mkfifo(entry.name, entry.mode & 0o777 | 0o600, dir_fd=parent)
+        _date(entry, entry.name, parent)
 
 
 def _link(top: int, first: Entry, entry: Entry) -> None:

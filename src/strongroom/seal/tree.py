@@ -30,11 +30,12 @@ XATTR_NAMES = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
 class Kind(enum.Enum):
-    """What an entry is. Device nodes, fifos and sockets are refused above this layer."""
+    """What an entry is. Device nodes and sockets are refused above this layer, and fifos where data is sealed."""
 
     FILE = "file"
     DIRECTORY = "directory"
     SYMLINK = "symlink"
+    FIFO = "fifo"
 
 
 @dataclass(frozen=True, kw_only=True)

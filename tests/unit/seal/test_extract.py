@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
 import tempfile
 
@@ -143,3 +144,14 @@ def test_modes_times_and_hard_links_are_kept(tmp_path):
         5,
     )
     assert (tmp_path / "data").stat().st_mtime == 7
+
+
+def test_fifos_of_an_image_are_made_and_those_of_data_refused(tmp_path):
+    entries = [folder(b""), Entry(path=b"pipe", kind=Kind.FIFO, mode=0o622, mtime=1_600_000_000)]
+    unpack(entries, tmp_path / "image", foreign_links=True)
+    status = (tmp_path / "image/pipe").lstat()
+    assert stat.S_ISFIFO(status.st_mode)
+    assert status.st_mtime == 1_600_000_000
+    with pytest.raises(Malformed, match="'pipe' is a fifo, and data has none"):
+        unpack(entries, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
