@@ -1,7 +1,7 @@
 """A public key that somebody pinned, of one of the kinds that images are signed with.
 
-ECDSA P-256 with SHA-256 (DER), Ed25519, or RSA of at least 2048 bits with PKCS#1 v1.5 and SHA-256: the key decides the
-algorithm, nothing that comes with a signature does.
+ECDSA (DER) on P-256 with SHA-256, on P-384 with SHA-384 or on P-521 with SHA-512, Ed25519, or RSA of at least 2048 bits
+with PKCS#1 v1.5 and SHA-256: the key decides the algorithm, nothing that comes with a signature does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ from strongroom.errors import Malformed, Refused
 
 MAX_PEM = 16 * 1024
 _MIN_RSA, _MAX_RSA = 2048, 8192
+# By curve: its name, and the hash that goes with it.
+_CURVES = {
+    "secp256r1": ("P-256", hashes.SHA256()),
+    "secp384r1": ("P-384", hashes.SHA384()),
+    "secp521r1": ("P-521", hashes.SHA512()),
+}
 _Key = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 
@@ -33,7 +39,8 @@ class PinnedKey:
         """Raise `Refused` unless `signature` over `message` is by this key."""
         try:
             if isinstance(self.library, ec.EllipticCurvePublicKey):
-                self.library.verify(signature, message, ec.ECDSA(hashes.SHA256()))
+                _, over = _CURVES[self.library.curve.name]
+                self.library.verify(signature, message, ec.ECDSA(over))
             elif isinstance(self.library, rsa.RSAPublicKey):
                 self.library.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
             else:
@@ -50,14 +57,15 @@ def load(data: bytes) -> PinnedKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise Malformed("public key: does not parse", code="bad-key") from None
     kind = ""
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
-        kind = "ECDSA P-256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
+        kind = f"ECDSA {_CURVES[key.curve.name][0]}"
     elif isinstance(key, ed25519.Ed25519PublicKey):
         kind = "Ed25519"
     elif isinstance(key, rsa.RSAPublicKey) and _MIN_RSA <= key.key_size <= _MAX_RSA:
         kind = f"RSA {key.key_size}"
     if not kind or not isinstance(key, _Key):
         raise Malformed(
-            "public key: expected ECDSA P-256, Ed25519 or RSA of 2048 bits or more", code="bad-key"
+            "public key: expected ECDSA P-256, P-384 or P-521, Ed25519, or RSA of 2048 bits or more",
+            code="bad-key",
         )
     return PinnedKey(digest=digest.sha256(der), kind=kind, library=key)

@@ -25,13 +25,18 @@ from strongroom_testing.fake_sigstore import IDENTITY, ISSUER, FakeSigstore, sta
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 MINE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
-KINDS = ("ECDSA P-256", "Ed25519", "RSA 2048")
+CURVES = {
+    "ECDSA P-256": (ec.SECP256R1(), hashes.SHA256()),
+    "ECDSA P-384": (ec.SECP384R1(), hashes.SHA384()),
+    "ECDSA P-521": (ec.SECP521R1(), hashes.SHA512()),
+}
+KINDS = (*CURVES, "Ed25519", "RSA 2048")
 
 
 @functools.cache
 def private(kind, number=0):
-    if kind == "ECDSA P-256":
-        return ec.generate_private_key(ec.SECP256R1())
+    if kind in CURVES:
+        return ec.generate_private_key(CURVES[kind][0])
     if kind == "Ed25519":
         return ed25519.Ed25519PrivateKey.generate()
     return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.split()[1]))
@@ -45,8 +50,8 @@ def public_pem(key):
 
 def sign(kind, message, number=0):
     key = private(kind, number)
-    if kind == "ECDSA P-256":
-        return key.sign(message, ec.ECDSA(hashes.SHA256()))
+    if kind in CURVES:
+        return key.sign(message, ec.ECDSA(CURVES[kind][1]))
     return key.sign(message) if kind == "Ed25519" else key.sign(message, padding.PKCS1v15(), hashes.SHA256())
 
 
@@ -211,7 +216,7 @@ def test_what_is_too_large_is_refused():
 @pytest.mark.parametrize(
     "key",
     [
-        lambda: public_pem(ec.generate_private_key(ec.SECP384R1())),
+        lambda: public_pem(ec.generate_private_key(ec.SECP256K1())),
         lambda: public_pem(rsa.generate_private_key(public_exponent=65537, key_size=1024)),  # noqa: S505 - that is the point
         lambda: b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
         lambda: public_pem(private("Ed25519")) + public_pem(private("Ed25519")),
