@@ -13,22 +13,6 @@ from dataclasses import dataclass
 
 NOT_YET = frozenset(
     {
-        # images
-        "archive-link-to-nothing",
-        "arm64-v8-in-index-only",
-        "cosign-key-p384",
-        "dev-nodes-in-layer",
-        "directory-twice",
-        "docker-zstd-media-type",
-        "fifo-in-layer",
-        "opaque-dir-over-symlink",
-        "tar-without-end",
-        "whiteout-hardlink",
-        "xattr-apple-provenance",
-        "xattr-posix-acl",
-        "zero-byte-layer",
-        "zeros-lastlog",
-        "zstd-skippable-first",
         # evidence
         "azure-kid-taken-for-hcl",
         "azure-runtime-claims-alone",

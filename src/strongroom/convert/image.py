@@ -65,11 +65,13 @@ class Loaded:
 
     `digest` names the image (see `sources.Chosen`), `index` the index that it was chosen from;
     `names` and `notes` are for people: tags that mean this digest today, and what was left out.
-    `config` is what the image says of itself, `tree` the same files as `entries`, to look things up in.
+    `config` is what the image says of itself, `tree` the same files as `entries`, to look things up in;
+    `platform` is what it is for, as its index says, or else its configuration.
     """
 
     kind: str
     digest: str
+    platform: oci.Platform
     index: str | None
     names: tuple[str, ...]
     layers: int
@@ -166,27 +168,26 @@ def _unpacked(
     count: Callable[[int], None],
 ) -> blobs.Spool:
     """A layer's uncompressed bytes, checked: unpacked before, or unpacked now."""
-    if layer.compression == "none":
-        cache = None  # nothing is saved
     kept = None if cache is None else cache.layer(layer.diff_id)
     if kept is not None:
         return kept
-    spool = (None if cache is None else cache.spool()) or blobs.Spool(scratch)
-    try:
-        with source.open(layer) as blob:
+    with source.open(layer) as blob:
+        if blobs.compression_of(blob) == "none":
+            cache = None  # nothing is saved
+        spool = (None if cache is None else cache.spool()) or blobs.Spool(scratch)
+        try:
             blobs.unpack(
                 blob,
                 spool,
-                compression=layer.compression,
                 digest=layer.digest,
                 size=layer.size,
                 diff_id=layer.diff_id,
                 limits=limits,
                 progress=count,
             )
-    except BaseException:
-        spool.close()
-        raise
+        except BaseException:
+            spool.close()
+            raise
     if cache is not None:
         cache.keep_layer(layer.diff_id, spool)
     return spool
@@ -209,14 +210,15 @@ def _from_folder(
     settings = oci.parse_settings(config, what="config", limits=limits)
     spool = opened.enter_context(blobs.Spool(scratch))
     count = _counter(progress, rootfs.content_bytes(path))
-    found = list(rootfs.members(path, spool, limits=limits, progress=count))
     tree = layers.Tree(limits)
+    found = list(rootfs.members(path, spool, limits=limits, progress=count, note=tree.note))
     tree.add(found, spool.open, what="root file system")
     chosen = sources.Chosen(
         kind="root file system",
         digest=rootfs.digest(found, spool, config),
         index=None,
         names=(),
+        platform=settings.platform,
         config=settings,
         layers=(),
     )
@@ -241,6 +243,7 @@ def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, 
             code="nothing-to-run",
             hint="rebuild it with an ENTRYPOINT",
         )
+    tree.settle()
     account = accounts.look_up(config.user, tree, limits)
     notes = list(tree.notes)
     notes += _make_mount_points(tree)
@@ -254,6 +257,7 @@ def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, 
     return Loaded(
         kind=chosen.kind,
         digest=chosen.digest,
+        platform=chosen.platform,
         index=chosen.index,
         names=chosen.names,
         layers=max(1, len(chosen.layers)),

@@ -2,18 +2,24 @@
 
 Spec: OCI image-spec v1.1, "Image Layer Filesystem Changeset".
 A layer is applied in this order:
-  1 its entries are read and checked; a path may occur once     2 its whiteouts hide what lower layers put there
+  1 its entries are read and checked                            2 its whiteouts hide what lower layers put there
   3 its entries are added, in order                             4 parents that no layer names are directories 0755 of root
-The rules where runtimes differ, and what is decided here:
-  - A path whose parent is a symbolic link is refused: common runtimes follow the link inside the
-    image, others replace it; an image must not mean two things.
+An image must not mean two things: where common runtimes differ it is refused, where they agree it means what they say.
+  - A path whose parent is a symbolic link is refused: some runtimes follow the link inside the image,
+    others replace it. Where the layer itself has put a directory there before, there is no link any more.
+  - A path that comes twice is refused, unless the entries are equal, contents included: tools that stop at the
+    first and tools that take the last read two files. A directory may come again with another mode, owner and time
+    (the last count), not with other attributes.
   - A directory over a directory keeps the children and takes the new metadata; anything over a
     directory hides all of it; a directory over anything else replaces it.
   - A hard link needs its target to exist by then, in this layer or a lower one, and shares its
     inode; the link's own metadata is not applied. A link to a symbolic link becomes a copy of it.
-  - Device nodes and pipes are refused: nothing in a room needs them, and the room has its own /dev.
-  - Extended attributes kept: security.capability and user.*. security.selinux is dropped and noted,
-    as a label means nothing in a room. All others are refused (trusted.overlay.* rewrites trees).
+  - A whiteout is one by its name, of whatever type it is. What AUFS kept for itself (.wh..wh.*) is nothing, but for the
+    files in .wh..wh.plnk, which hard links may name.
+  - Device nodes in /dev are left out, with a note: the room's own lies over them. Elsewhere they are refused.
+  - Extended attributes kept: security.capability and user.*. All others mean nothing to a program in a room (labels and
+    seals of other systems' kernels, access lists where there is one user) and are left out, with a note; those by which
+    overlayfs hides or moves files are refused, as some runtimes obey them.
 """
 
 from __future__ import annotations
@@ -39,13 +45,29 @@ if TYPE_CHECKING:
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _META = b".wh..wh."
-_KINDS = {Type.FILE: Kind.FILE, Type.DIRECTORY: Kind.DIRECTORY, Type.SYMLINK: Kind.SYMLINK}
+_AUFS_LINKS = b".wh..wh.plnk/"
+_DEVICES = (Type.CHARACTER, Type.BLOCK)
+_KINDS = {
+    Type.FILE: Kind.FILE,
+    Type.DIRECTORY: Kind.DIRECTORY,
+    Type.SYMLINK: Kind.SYMLINK,
+    Type.FIFO: Kind.FIFO,
+}
+_OVERLAY = b"trusted.overlay."
+# What overlayfs obeys; the others of its own (origin, impure, nlink, uuid, upper) are its bookkeeping.
+_OVERLAY_OBEYED = (b"opaque", b"redirect", b"metacopy", b"whiteout", b"whiteouts", b"xwhiteouts")
+_MAX_NOTES = 32
+_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default", b"system.nfs4_acl")
+_RUN = 1 << 20
 _HIDDEN_HINT = "the image is built wrongly, or to confuse; rebuild it"
 
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One inode. Hard links are several names for the same Node."""
+    """One inode. Hard links are several names for the same Node.
+
+    left_out: stands where nothing is to be in the end, as later layers and links may still name it (a device node).
+    """
 
     kind: Kind
     mode: int = 0o755
@@ -57,6 +79,7 @@ class Node:
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     open: Callable[[], BinaryIO] | None = None
     children: dict[bytes, Node] = field(default_factory=dict)
+    left_out: bool = False
 
 
 class Tree:
@@ -81,26 +104,41 @@ class Tree:
 
         `open_at` is kept by the tree: contents are read through it when the tree is sealed.
         """
-        self.add(tar.members(read_at, size, what=what, limits=self._limits), open_at, what=what)
+        found = tar.members(read_at, size, what=what, limits=self._limits, note=self.note)
+        self.add(found, open_at, what=what)
+
+    def note(self, text: str) -> None:
+        """Keep a remark, once."""
+        if text not in self.notes and len(self.notes) < _MAX_NOTES:
+            self.notes.append(text)
 
     def add(
         self, members: Iterable[tar.Member], open_at: Callable[[int, int], BinaryIO], *, what: str
     ) -> None:
         """Apply a layer given by its entries."""
         layer = _Layer(self, what, open_at)
-        found = []
-        for member in members:
+        plain, whiteouts = [], []
+        for place, member in enumerate(members):
             self._count(member, what)
-            layer.admit(member)
-            found.append(member)
-        plain = []
-        for member in found:
-            if member.path.rpartition(b"/")[2].startswith(_WHITEOUT):
-                layer.hide(member)
+            layer.admit(member, place)
+            if _of_aufs(member.path):
+                continue
+            if _is_whiteout(member.path):
+                whiteouts.append((member.path, place))
             else:
                 plain.append(member)
+        for path, place in whiteouts:
+            layer.hide(path, place)
         for member in plain:
             layer.add(member)
+
+    def settle(self) -> None:
+        """Take out what is to be left out, once all layers are in."""
+        stack = [self.root]
+        while stack:
+            node = stack.pop()
+            node.children = {name: child for name, child in node.children.items() if not child.left_out}
+            stack.extend(node.children.values())
 
     def find(self, path: bytes) -> Node | None:
         """The node at `path`, links followed inside this tree only; None when there is none.
@@ -171,7 +209,7 @@ class Tree:
         out = []
         for path, node in self._every():
             group = None
-            if names[id(node)] > 1:
+            if names[id(node)] > 1 and node.kind is Kind.FILE:
                 group = groups.setdefault(id(node), len(groups) + 1)
             out.append(_entry(path, node, group))
         return out
@@ -215,44 +253,57 @@ class _Layer:
         self._tree = tree
         self._what = what
         self._open_at = open_at
-        self._named: set[bytes] = set()
+        self._named: dict[bytes, tar.Member] = {}
+        # Where in the layer a directory comes first.
+        self._folders: dict[bytes, int] = {}
         # Directories that hold something of this layer: they stay, since nothing of the layer may replace them.
         self._holding: dict[bytes, Node] = {}
 
-    def admit(self, member: tar.Member) -> None:
-        """What can be said of an entry by itself (step 1)."""
+    def admit(self, member: tar.Member, place: int) -> None:
+        """What can be said of an entry by itself, the layer's `place`th, and of one that comes again (step 1)."""
         where = tar.Place(self._what, member.path)
-        if member.path in self._named:
-            raise Refused(f"{where}: twice in one layer", code="duplicate-entry", hint=_HIDDEN_HINT)
-        self._named.add(member.path)
-        if member.type in (Type.CHARACTER, Type.BLOCK, Type.FIFO):
+        before = self._named.get(member.path)
+        if before is not None and not self._says_the_same(before, member):
             raise Refused(
-                f"{where}: a {member.type}",
-                code="device-node",
-                hint="remove it from the image; a room has its own /dev, and an overlay whiteout "
-                "(character device 0/0) belongs into a layer as a .wh. file",
+                f"{where}: twice in one layer, and not the same", code="duplicate-entry", hint=_HIDDEN_HINT
             )
+        self._named[member.path] = member
+        if member.type is Type.DIRECTORY:
+            self._folders.setdefault(member.path, place)
+        marks = _is_whiteout(member.path) or _of_aufs(member.path)
+        if member.type in _DEVICES and not marks and not member.path.startswith(b"dev/"):
+            raise _device(where, member.type)
         if not member.path and member.type is not Type.DIRECTORY:
             raise Refused(f"{where}: the root as a {member.type}", code="bad-root")
-        if _WHITEOUT not in member.path:
+        if _WHITEOUT not in member.path or _of_aufs(member.path):
             return
         for part in member.path.split(b"/")[:-1]:
             if part.startswith(_WHITEOUT):
                 raise Refused(f"{where}: inside a whiteout", code="bad-whiteout", hint=_HIDDEN_HINT)
         name = member.path.rpartition(b"/")[2]
-        if name.startswith(_WHITEOUT):
-            bad = name in (_WHITEOUT, b".wh..", b".wh...")
-            if bad or (name.startswith(_META) and name != _OPAQUE):
-                raise Refused(f"{where}: an unknown whiteout", code="bad-whiteout", hint=_HIDDEN_HINT)
-            if member.type is not Type.FILE or member.size:
-                raise Refused(
-                    f"{where}: a whiteout must be an empty file", code="bad-whiteout", hint=_HIDDEN_HINT
-                )
+        if name in (_WHITEOUT, b".wh..", b".wh..."):
+            raise Refused(f"{where}: an unknown whiteout", code="bad-whiteout", hint=_HIDDEN_HINT)
 
-    def hide(self, member: tar.Member) -> None:
-        """Apply a whiteout to what lower layers left (step 2)."""
-        folder, _, name = member.path.rpartition(b"/")
-        node = self._lower(folder, member.path)
+    def _says_the_same(self, one: tar.Member, other: tar.Member) -> bool:
+        """Whether two entries of one path mean what each of them would mean alone."""
+        if _is_whiteout(one.path):
+            return True  # only its name says something
+        if one.type is Type.DIRECTORY:
+            return other.type is Type.DIRECTORY and one.xattrs == other.xattrs
+        if replace(one, offset=0) != replace(other, offset=0):
+            return False
+        if one.type is not Type.FILE:
+            return True
+        with self._open_at(one.offset, one.size) as left, self._open_at(other.offset, other.size) as right:
+            while run := left.read(_RUN):
+                if run != right.read(_RUN):
+                    return False
+        return True
+
+    def hide(self, path: bytes, place: int) -> None:
+        """Apply a whiteout, the layer's `place`th entry, to what lower layers left (step 2)."""
+        folder, _, name = path.rpartition(b"/")
+        node = self._lower(folder, path, place)
         if node is None:
             return  # it hides nothing
         if name == _OPAQUE:
@@ -283,6 +334,9 @@ class _Layer:
         parent.children[name] = self._linked(member, where) or self._fresh(member, where)
 
     def _fresh(self, member: tar.Member, where: tar.Place) -> Node:
+        if member.type in _DEVICES:
+            self._tree.note("device nodes in /dev of the image are left out: a room has its own /dev")
+            return Node(Kind.FILE, left_out=True)
         node = Node(_KINDS[member.type], size=member.size, target=member.target)
         self._update(node, member, where)
         if node.kind is Kind.FILE:
@@ -293,6 +347,9 @@ class _Layer:
     def _linked(self, member: tar.Member, where: tar.Place) -> Node | None:
         if member.type is not Type.HARDLINK:
             return None
+        kept = self._named.get(member.target) if member.target.startswith(_AUFS_LINKS) else None
+        if kept is not None and kept.type is Type.FILE:
+            return self._fresh(kept, where)
         node = None
         if member.target != member.path:
             folder, _, name = member.target.rpartition(b"/")
@@ -304,6 +361,8 @@ class _Layer:
                 code="bad-link",
                 hint="the target must come before the link, in the same layer or a lower one",
             )
+        if node.left_out and not member.path.startswith(b"dev/"):
+            raise _device(where, Type.HARDLINK)
         if node.kind is Kind.SYMLINK:
             return Node(
                 node.kind,
@@ -324,28 +383,40 @@ class _Layer:
     def _xattrs(self, member: tar.Member, where: tar.Place) -> dict[bytes, bytes]:
         kept = {}
         for name, value in member.xattrs.items():
-            if name == b"security.selinux":
-                note = "SELinux labels of the image are left out: they mean nothing in a room"
-                if note not in self._tree.notes:
-                    self._tree.notes.append(note)
-            elif name == b"security.capability" or (name.startswith(b"user.") and len(name) > 5):
+            if name == b"security.capability" or (name.startswith(b"user.") and len(name) > 5):
                 kept[name] = value
-            else:
+            elif name.startswith(_OVERLAY) and name.removeprefix(_OVERLAY) in _OVERLAY_OBEYED:
                 raise Refused(
                     f"{where}: extended attribute {show(name)}",
                     code="bad-xattr",
-                    hint="only security.capability and user.* can be kept; rebuild the layer without it",
+                    hint="overlayfs hides or moves files by it, and runtimes differ about it in a layer; "
+                    "rebuild the layer with whiteouts",
+                )
+            elif name == b"security.selinux":
+                self._tree.note("SELinux labels of the image are left out: they mean nothing in a room")
+            elif name in _ACLS:
+                self._tree.note("access control lists of the image are left out: a room has one user")
+            else:
+                self._tree.note(
+                    f"extended attributes {show(name)} of the image are left out: they mean nothing in a room"
                 )
         return kept
 
-    def _lower(self, folder: bytes, path: bytes) -> Node | None:
-        """The directory that is there now; None when there is none. Never through a link."""
+    def _lower(self, folder: bytes, path: bytes, place: int | None = None) -> Node | None:
+        """The directory that is there now; None when there is none. Never through a link.
+
+        place: of an entry, before which this layer may have put a directory of its own over a link.
+        """
         node = self._tree.root
+        done = b""
         for part in folder.split(b"/") if folder else ():
+            done = done + b"/" + part if done else part
             child = node.children.get(part)
             if child is None:
                 return None
             if child.kind is Kind.SYMLINK:
+                if place is not None and self._folders.get(done, place) < place:
+                    return None
                 raise self._through(path, part)
             if child.kind is not Kind.DIRECTORY:
                 return None
@@ -388,6 +459,26 @@ class _Layer:
 def _copied(node: Node) -> Node:
     """Another node of the same metadata, with the same children."""
     return replace(node, children=dict(node.children))
+
+
+def _is_whiteout(path: bytes) -> bool:
+    return path.rpartition(b"/")[2].startswith(_WHITEOUT)
+
+
+def _of_aufs(path: bytes) -> bool:
+    """Whether it lies in what AUFS kept for itself at the top of its layers."""
+    first = path.partition(b"/")[0]
+    return first.startswith(_META) and first != _OPAQUE
+
+
+def _device(where: tar.Place, type_: Type) -> Refused:
+    told = "a hard link to a device" if type_ is Type.HARDLINK else f"a {type_}"
+    return Refused(
+        f"{where}: {told}",
+        code="device-node",
+        hint="remove it from the image; a room has its own /dev, and an overlay whiteout "
+        "(character device 0/0) belongs into a layer as a .wh. file",
+    )
 
 
 def _entry(path: bytes, node: Node, group: int | None) -> sealed.Entry:

@@ -32,9 +32,6 @@ class Limits:
     """All layers after decompression, and the contents of the merged tree."""
     file_bytes: int = 32 * GIB
     """One file."""
-    ratio: int = 200
-    """Bytes out per byte in, watched once a layer has grown past `ratio_grace` bytes."""
-    ratio_grace: int = 64 * MIB
     entries: int = 500_000
     """Tar entries of all layers together, and files of the merged tree."""
     path_bytes: int = 4095

@@ -11,7 +11,7 @@ Not checked here: digests of blobs (`blobs`), and what the settings mean for a t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields
@@ -28,20 +28,50 @@ MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+# Docker's schema 1 of before 2017: no configuration, so that nothing fixes the uncompressed bytes.
+SCHEMA_1 = (
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+)
 CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
-# Media type of a layer → how it is compressed.
-LAYERS = {
-    "application/vnd.oci.image.layer.v1.tar": "none",
-    "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
-    "application/vnd.oci.image.layer.v1.tar+zstd": "zstd",
-    "application/vnd.docker.image.rootfs.diff.tar": "none",
-    "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
-}
-_FOREIGN = ("nondistributable", "foreign")
+# What old registries and builders wrote there instead, in manifests of Docker's; Docker takes it for an image's too.
+_CONFIGS_OF_OLD = ("application/octet-stream", "application/json", "text/html")
+# Layers that belong to the image. What compresses them their bytes say (`blobs`).
+LAYERS = frozenset(
+    {
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    }
+)
+# Layers that may lie elsewhere; where they are in the image, they are layers like others.
+FOREIGN_LAYERS = frozenset(
+    {
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    }
+)
 REF_NAME = "org.opencontainers.image.ref.name"
 _MEDIA_TYPE = re.compile(r"[!-~]{1,255}", re.ASCII)
 _MAX_BLOB = 1 << 40
 _PLATFORM = re.compile(r"([a-z0-9_]{1,32})/([a-z0-9_]{1,32})(?:/([a-z0-9_.]{1,32}))?", re.ASCII)
+# Other names of an architecture, as containerd knows them, and the variant that no variant means.
+_ALSO = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "i386": ("386", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+_BASELINE = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+_LEVEL = re.compile(r"v?([0-9]{1,2})(?:\.([0-9]{1,2}))?", re.ASCII)
 _ENV_NAME_MAX = 256
 _WORDS_MAX = 1024
 
@@ -58,20 +88,44 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     def suits(self, other: Platform) -> bool:
-        """Whether an image for `other` is one for this; no variant here means any."""
-        same = (self.os, self.architecture) == (other.os, other.architecture)
-        return same and self.variant in ("", other.variant)
+        """Whether an image for `other` is one for this: what it does not say is no difference.
+
+        No variant here means any; else the image's is this one or a lower level of it.
+        """
+        return self._same_machine(other) and (not self.variant or self.distance(other) >= 0)
+
+    def distance(self, other: Platform) -> int:
+        """How many steps an image for `other` is from one made for this; negative when it wants more than this has.
+
+        Where this says no variant, it stands for the lowest level, and distances are upwards, never negative.
+        """
+        wanted, has = _level(self), _level(other)
+        if wanted is None or has is None:
+            return 0 if self.variant == other.variant else -1 if self.variant else 1
+        return wanted - has if self.variant else abs(has - wanted)
+
+    def agrees(self, other: Platform) -> bool:
+        """Whether `other`, said of the same image elsewhere, can be true too: what one does not say is no difference."""
+        variants = _level(self) or self.variant, _level(other) or other.variant
+        return self._same_machine(other) and (
+            "" in (self.variant, other.variant) or variants[0] == variants[1]
+        )
+
+    def _same_machine(self, other: Platform) -> bool:
+        pairs = ((self.os, other.os), (_architecture(self)[0], _architecture(other)[0]))
+        return all("" in pair or pair[0] == pair[1] for pair in pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Descriptor:
-    """A reference to a blob. `platform` and `ref_name` only where an index gives them."""
+    """A reference to a blob. `platform` and `ref_name` only where an index gives them; `foreign` of layers."""
 
     media_type: str
     digest: str
     size: int
     platform: Platform | None = None
     ref_name: str = ""
+    foreign: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +184,8 @@ def parse_manifest(data: bytes, media_type: str, *, what: str, limits: Limits) -
     """An image manifest. Raises `Malformed`, `Refused`."""
     document = _document(data, media_type, what, limits, foreign=("manifests", "fsLayers"))
     config = _descriptor(document.get("config"), f"{what}.config")
-    if config.media_type not in CONFIGS:
+    old = media_type == MANIFESTS[1] and config.media_type in _CONFIGS_OF_OLD
+    if config.media_type not in CONFIGS and not old:
         raise Refused(
             f"{what}: its configuration is {config.media_type!r}, which is not an image's",
             code="not-an-image",
@@ -140,18 +195,36 @@ def parse_manifest(data: bytes, media_type: str, *, what: str, limits: Limits) -
     for number, item in enumerate(_items(document, "layers", what, limits.layers)):
         layer = _descriptor(item, f"{what}.layers[{number}]")
         kind = layer.media_type
-        if any(word in kind for word in _FOREIGN) or (isinstance(item, dict) and item.get("urls")):
+        if kind.endswith("+encrypted"):
             raise Refused(
-                f"{what}.layers[{number}]: a foreign layer, which is not part of the image",
-                code="foreign-layer",
-                hint="rebuild the image with all its layers inside",
+                f"{what}.layers[{number}]: an encrypted layer",
+                code="encrypted-layer",
+                hint="decrypt the image first (`skopeo copy --decryption-key …`); `convert --encrypt` seals it for a room",
             )
-        if kind not in LAYERS:
+        if kind not in LAYERS and kind not in FOREIGN_LAYERS:
             raise Refused(f"{what}.layers[{number}]: unknown media type {kind!r}", code="bad-media-type")
-        layers.append(layer)
+        layers.append(replace(layer, foreign=kind in FOREIGN_LAYERS))
     if not layers:
         raise Malformed(f"{what}: no layers", code="empty")
     return ImageManifest(config=config, layers=tuple(layers))
+
+
+def refuse_schema_1(what: str) -> Refused:
+    """What is to be said of an image in Docker's old form."""
+    return Refused(
+        f"{what}: Docker's manifest schema 1, of before 2017, which does not fix an image's files",
+        code="schema-1",
+        hint="pull it with a Docker of its time and push it again, or rebuild it; then name the new digest",
+    )
+
+
+def foreign_layer(what: str) -> Refused:
+    """What is to be said of a layer that the image says lies elsewhere, and that is not here."""
+    return Refused(
+        f"{what}: a foreign layer, which is not part of the image",
+        code="foreign-layer",
+        hint="rebuild the image with all its layers inside, or copy it with them (`--allow-nondistributable-artifacts`)",
+    )
 
 
 def parse_config(data: bytes, *, what: str, limits: Limits) -> ImageConfig:
@@ -195,6 +268,8 @@ def _document(
     data: bytes, media_type: str, what: str, limits: Limits, *, foreign: tuple[str, ...]
 ) -> dict[str, Any]:
     document = _object(canonical.loads(data, what=what, max_bytes=limits.document_bytes), what)
+    if document.get("schemaVersion") == 1 and "fsLayers" in document:
+        raise refuse_schema_1(what)
     if document.get("schemaVersion") != 2 or isinstance(document["schemaVersion"], bool):
         raise Malformed(f"{what}.schemaVersion: expected 2", code="bad-value")
     own = document.get("mediaType", media_type)
@@ -227,6 +302,19 @@ def _descriptor(value: object, what: str) -> Descriptor:
         platform=None if platform is None else _platform(_object(platform, f"{what}.platform"), what),
         ref_name=printable(named) if isinstance(named, str) else "",
     )
+
+
+def _architecture(platform: Platform) -> tuple[str, str]:
+    """Architecture and variant by their common names."""
+    name = platform.architecture.lower()
+    name, variant = _ALSO.get(name, (name, ""))
+    return name, platform.variant.lower() or variant or _BASELINE.get(name, "")
+
+
+def _level(platform: Platform) -> int | None:
+    """The variant as a number that grows with what a processor must have; None for one that is no number."""
+    match = _LEVEL.fullmatch(_architecture(platform)[1])
+    return None if match is None else int(match[1]) * 100 + int(match[2] or 0)
 
 
 def _platform(item: dict[str, Any], what: str) -> Platform:

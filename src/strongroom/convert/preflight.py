@@ -11,16 +11,17 @@ What cannot be seen from outside: what a program asks of the network, loads whil
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from strongroom.convert import image, oci, preflight_image, preflight_memory, preflight_program
-from strongroom.convert.findings import Finding, Severity, blocks, warns
+from strongroom.convert.findings import Finding, Severity, blocks, fine, warns
 from strongroom.convert.preflight_program import Subject
 from strongroom.errors import Malformed, Misuse, NotFound, Refused
 from strongroom.model import mounts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from strongroom.convert.image import Changes, Loaded, Progress
@@ -144,6 +145,23 @@ def _placed(tree: Tree) -> tuple[tuple[Placed, ...], list[Finding]]:
         return tree.placed(certificates=False), [told]
 
 
+def _level(made_for: oci.Platform, platform: str) -> Iterator[Finding]:
+    """The processor that an image says it is for; what its programs themselves say is looked at with them."""
+    has = preflight_program.LEVELS.get(platform, preflight_program.TEE_LEVEL)
+    wanted = oci.Platform(os="linux", architecture="amd64", variant=f"v{has}")
+    if not made_for.variant or not wanted.agrees(replace(made_for, variant="")):
+        return
+    if wanted.suits(made_for):
+        yield fine("cpu-level", "image", f"made for {made_for}, which a {platform} room's processor is")
+    else:
+        yield warns(
+            "cpu-level",
+            "image",
+            f"made for {made_for}; a {platform} room's processor has {wanted.variant}",
+            "choose the image of the index that is for a lower level, or for none",
+        )
+
+
 def _look(
     loaded: Loaded, tree: Tree, placed: tuple[Placed, ...], platform: str, memory_mib: int
 ) -> list[Finding]:
@@ -151,7 +169,9 @@ def _look(
         image=loaded.tree, placed=placed, tree=tree, settings=loaded.settings, platform=platform
     )
     return [
+        *_level(loaded.platform, platform),
         *preflight_program.look(subject),
         *preflight_image.look(subject, loaded.config),
+        *(fine("left-out", "image", note) for note in loaded.tree.notes),
         *preflight_memory.look(subject, memory_mib=memory_mib, content_bytes=loaded.content_bytes),
     ]

@@ -31,9 +31,14 @@ _READ = 1 << 20
 
 
 def members(
-    root: Path, spool: Spool, *, limits: Limits, progress: Callable[[int], None]
+    root: Path,
+    spool: Spool,
+    *,
+    limits: Limits,
+    progress: Callable[[int], None],
+    note: Callable[[str], None],
 ) -> Iterator[tar.Member]:
-    """Every entry of the folder in the order of its bytes, contents appended to `spool`.
+    """Every entry of the folder in the order of its bytes, contents appended to `spool`; `note` is told what is left out.
 
     Raises `Refused` for what an image may not hold, `Conflict` when a file changes meanwhile.
     """
@@ -51,9 +56,12 @@ def members(
             raise Refused(
                 f"{where}: lies on another file system", code="other-device", hint="unmount it first"
             )
+        if stat.S_ISSOCK(status.st_mode):
+            note("sockets are left out: nobody listens behind one that was copied")
+            continue
         if status.st_size > limits.file_bytes:
             raise Refused(f"{where}: {status.st_size} bytes", code="too-large")
-        member = _member(path, place, status, spool.size, links, where)
+        member = _member(path, place, status, spool.size, links)
         if member.type is Type.DIRECTORY:
             names = sorted(os.listdir(place), reverse=True)  # noqa: PTH208 - bytes paths
             stack.extend(path + b"/" + name if path else name for name in names)
@@ -108,9 +116,8 @@ def _member(
     status: os.stat_result,
     offset: int,
     links: dict[tuple[int, int], bytes],
-    where: str,
 ) -> tar.Member:
-    type_, target = _type(path, place, status, links, where)
+    type_, target = _type(path, place, status, links)
     xattrs = {}
     if type_ in (Type.FILE, Type.DIRECTORY):
         for name in os.listxattr(place, follow_symlinks=False):
@@ -130,7 +137,7 @@ def _member(
 
 
 def _type(
-    path: bytes, place: bytes, status: os.stat_result, links: dict[tuple[int, int], bytes], where: str
+    path: bytes, place: bytes, status: os.stat_result, links: dict[tuple[int, int], bytes]
 ) -> tuple[Type, bytes]:
     if stat.S_ISDIR(status.st_mode):
         return Type.DIRECTORY, b""
@@ -143,9 +150,7 @@ def _type(
         return Type.CHARACTER, b""
     if stat.S_ISBLK(status.st_mode):
         return Type.BLOCK, b""
-    if stat.S_ISFIFO(status.st_mode):
-        return Type.FIFO, b""
-    raise Refused(f"{where}: a socket", code="device-node", hint="remove it from the folder")
+    return Type.FIFO, b""
 
 
 def _copy(

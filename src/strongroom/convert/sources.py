@@ -15,7 +15,7 @@ import re
 import stat
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from strongroom.convert import blobs, oci, tar
 from strongroom.convert.blobs import Blob
@@ -26,7 +26,7 @@ from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.seal.tree import show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -37,6 +37,15 @@ if TYPE_CHECKING:
 _MAX_NESTING = 3
 _MAX_NAME = 512
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_BLOBS = "blobs/sha256/"
+_LINKS = (tar.Type.SYMLINK, tar.Type.HARDLINK)
+_COMPRESSED = {
+    b"\x1f\x8b": "gunzip",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ\0": "unxz",
+}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +54,6 @@ class Layer:
 
     name: str
     what: str
-    compression: str
     diff_id: str
     digest: str | None
     size: int | None
@@ -56,13 +64,15 @@ class Chosen:
     """The image that is meant.
 
     `digest` is its manifest's (docker archive: its configuration's); `index` that of the index it was chosen from,
-    other than the layout's own; `names` the names that the source gives it, to be shown and not kept.
+    other than the layout's own; `names` the names that the source gives it, to be shown and not kept. `platform` is
+    what it is for, as the index says, or else its configuration.
     """
 
     kind: str
     digest: str
     index: str | None
     names: tuple[str, ...]
+    platform: Platform
     config: ImageConfig
     layers: tuple[Layer, ...]
 
@@ -81,7 +91,10 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """Files of a folder. Names are given by this program (`blobs/sha256/…`), never by the image."""
+    """Files of a folder. Names are given by this program (`blobs/sha256/…`), never by the image.
+
+    A blob may be a link (build systems make layouts of links): its digest says what it must be, wherever it lies.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -89,13 +102,13 @@ class FolderFiles:
     def has(self, name: str) -> bool:
         """Whether there is such a regular file."""
         try:
-            return stat.S_ISREG(os.lstat(self._path / name).st_mode)
+            return stat.S_ISREG((self._path / name).stat(follow_symlinks=_is_blob(name)).st_mode)
         except OSError:
             return False
 
     def open(self, name: str) -> Blob:
         """The file; the caller closes it. Raises `NotFound`."""
-        return _open(self._path / name, name)
+        return _open(self._path / name, name, follow=_is_blob(name))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -108,9 +121,15 @@ class ArchiveFiles:
         self._blob = _open(path, path.name)
         self._found: dict[bytes, tar.Member] = {}
         try:
-            for member in tar.members(self._blob.read_at, self._blob.size, what=path.name, limits=limits):
-                if member.path in self._found:
-                    raise Refused(f"{path.name}: {show(member.path)} twice", code="duplicate-entry")
+            self._refuse_compressed(path.name)
+            # What counts in an archive has its digest elsewhere: an end that is missing, or more after it, is no matter.
+            for member in tar.members(
+                self._blob.read_at, self._blob.size, what=path.name, limits=limits, note=lambda _: None
+            ):
+                if member.path in self._found and not self._same(self._found[member.path], member):
+                    raise Refused(
+                        f"{path.name}: {show(member.path)} twice, and not the same", code="duplicate-entry"
+                    )
                 if len(self._found) >= limits.entries:
                     raise Refused(f"{path.name}: more than {limits.entries} entries", code="too-large")
                 self._found[member.path] = member
@@ -126,12 +145,50 @@ class ArchiveFiles:
         """The file; the caller closes it. Raises `NotFound`."""
         member = self._find(name)
         if member is None:
-            raise NotFound(f"the archive has no {name[:120]!r}", code="missing-blob")
+            raise self._missing(name)
         return self._blob.part(member.offset, member.size, name[:120])
 
     def close(self) -> None:
         """Close the archive."""
         self._blob.close()
+
+    def _refuse_compressed(self, name: str) -> None:
+        head = self._blob.read_at(0, 8)
+        for magic, program in _COMPRESSED.items():
+            if head.startswith(magic):
+                raise Malformed(
+                    f"{name} is compressed: unpack it first, with `{program}`", code="not-an-image"
+                )
+
+    def _same(self, one: tar.Member, other: tar.Member) -> bool:
+        if one.type is tar.Type.DIRECTORY:
+            return other.type is tar.Type.DIRECTORY
+        if (one.type, one.size, one.target) != (other.type, other.size, other.target):
+            return False
+        places = range(0, one.size, blobs.CHUNK)
+        counts = [min(blobs.CHUNK, one.size - at) for at in places]
+        return all(
+            self._blob.read_at(one.offset + at, count) == self._blob.read_at(other.offset + at, count)
+            for at, count in zip(places, counts, strict=True)
+        )
+
+    def _missing(self, name: str) -> NotFound:
+        """Why there is no such file: a link may lead to where there is none."""
+        member = self._found.get(os.fsencode(name))
+        if member is None or member.type not in _LINKS:
+            return NotFound(f"the archive has no {name[:120]!r}", code="missing-blob")
+        wanted = member.target.rpartition(b"/")[2]
+        elsewhere = [
+            path
+            for path, one in self._found.items()
+            if one.type is tar.Type.FILE and path.rpartition(b"/")[2] == wanted
+        ]
+        where = f" (there is one of that name at its root, {show(wanted)})" if wanted in elsewhere else ""
+        return NotFound(
+            f"{show(member.path)} is a {member.type} to {show(member.target)}, which is not in the archive{where}",
+            code="missing-blob",
+            hint="the archive was packed wrongly: a symbolic link leads on from its own folder; ask who made it",
+        )
 
     def _find(self, name: str) -> tar.Member | None:
         # `docker save` stores a layer that two images share as a symbolic link inside the archive.
@@ -141,7 +198,7 @@ class ArchiveFiles:
 
     def _target(self, path: bytes) -> bytes | None:
         member = self._found.get(path)
-        if member is None or member.type not in (tar.Type.SYMLINK, tar.Type.HARDLINK):
+        if member is None or member.type not in _LINKS:
             return None
         return member.target if member.type is tar.Type.SYMLINK else b"/" + member.target
 
@@ -169,7 +226,14 @@ class Source:
                     f"no image archive: {cause.message}", code="not-an-image", hint=hint
                 ) from None
         if not files.has("oci-layout") and (self._folder or not files.has("manifest.json")):
+            old = not self._folder and files.has("repositories")
             files.close()
+            if old:
+                raise Malformed(
+                    f"{path.name}: saved by a Docker of before 1.10, which wrote no manifest.json",
+                    code="not-an-image",
+                    hint="`docker load` it and `docker save` it again with a Docker of today",
+                )
             raise Malformed(
                 f"{path.name}: neither an OCI layout nor a `docker save` archive",
                 code="not-an-image",
@@ -192,9 +256,9 @@ class Source:
         `Malformed` when a document does not parse.
         """
         chosen = self._choose_oci(digest, platform) if self._layout else self._choose_docker(digest, platform)
-        if not platform.suits(chosen.config.platform):
+        if not platform.suits(chosen.platform):
             raise Refused(
-                f"image {chosen.digest}: it is for {chosen.config.platform}, wanted is {platform}",
+                f"image {chosen.digest}: it is for {chosen.platform}, wanted is {platform}",
                 code="wrong-platform",
                 hint="choose another digest, or give --platform",
             )
@@ -235,7 +299,10 @@ class Source:
         leaves = list(itertools.islice(self._leaves(index, ()), self._limits.manifests + 1))
         if len(leaves) > self._limits.manifests:
             raise Refused(f"index.json: more than {self._limits.manifests} images", code="too-large")
-        leaf = _one(leaves, digest, platform)
+        for old in index:
+            if old.media_type in oci.SCHEMA_1 and (not leaves or old.digest == digest):
+                raise oci.refuse_schema_1(f"manifest {old.digest}")
+        leaf = _one(leaves, digest, platform, self._is_image)
         what = f"manifest {leaf.descriptor.digest}"
         manifest = oci.parse_manifest(
             self._blob(leaf.descriptor, what), leaf.descriptor.media_type, what=what, limits=self._limits
@@ -243,16 +310,18 @@ class Source:
         what = f"config {manifest.config.digest}"
         config = oci.parse_config(self._blob(manifest.config, what), what=what, limits=self._limits)
         stated = leaf.descriptor.platform
-        if stated is not None and not stated.suits(config.platform):
+        if stated is not None and not stated.agrees(config.platform):
             raise Refused(
                 f"{what}: it is for {config.platform}, the index says {stated}", code="wrong-platform"
             )
         _same_count(len(manifest.layers), config, what)
+        for layer in manifest.layers:
+            if layer.foreign and not self._files.has(_place(layer.digest)):
+                raise oci.foreign_layer(f"layer {layer.digest}")
         layers = tuple(
             Layer(
                 name=_place(layer.digest),
                 what=f"layer {layer.digest}",
-                compression=oci.LAYERS[layer.media_type],
                 diff_id=diff_id,
                 digest=layer.digest,
                 size=layer.size,
@@ -264,9 +333,22 @@ class Source:
             digest=leaf.descriptor.digest,
             index=leaf.indexes[-1] if leaf.indexes else None,
             names=leaf.names,
+            platform=config.platform if stated is None else stated,
             config=config,
             layers=layers,
         )
+
+    def _is_image(self, leaf: _Leaf) -> bool:
+        """Whether a manifest is an image's, and not a signature or a bill of materials in the form of one."""
+        descriptor = leaf.descriptor
+        what = f"manifest {descriptor.digest}"
+        try:
+            oci.parse_manifest(
+                self._blob(descriptor, what), descriptor.media_type, what=what, limits=self._limits
+            )
+        except (Malformed, NotFound, Refused):
+            return False
+        return True
 
     def _leaves(self, index: Sequence[Descriptor], above: tuple[str, ...], name: str = "") -> Iterator[_Leaf]:
         for descriptor in index:
@@ -296,7 +378,7 @@ class Source:
             leaf, layers = self._docker_row(row, f"manifest.json[{number}]")
             leaves.append(leaf)
             found[leaf.descriptor.digest] = layers
-        leaf = _one(leaves, digest, platform)
+        leaf = _one(leaves, digest, platform, lambda _: True)
         what = f"config {leaf.descriptor.digest}"
         assert leaf.config is not None  # noqa: S101 - set by _docker_row
         paths = found[leaf.descriptor.digest]
@@ -306,12 +388,12 @@ class Source:
             digest=leaf.descriptor.digest,
             index=None,
             names=leaf.names,
+            platform=leaf.config.platform,
             config=leaf.config,
             layers=tuple(
                 Layer(
                     name=path,
                     what=f"layer {diff_id}",
-                    compression="detect",
                     diff_id=diff_id,
                     digest=None,
                     size=None,
@@ -357,7 +439,9 @@ class _Leaf:
     config: ImageConfig | None = field(default=None, repr=False)
 
 
-def _one(leaves: list[_Leaf], digest: str | None, platform: Platform) -> _Leaf:
+def _one(
+    leaves: list[_Leaf], digest: str | None, platform: Platform, is_image: Callable[[_Leaf], bool]
+) -> _Leaf:
     named = [leaf for leaf in leaves if digest in (None, leaf.descriptor.digest, *leaf.indexes)]
     if not named:
         raise NotFound(
@@ -374,6 +458,9 @@ def _one(leaves: list[_Leaf], digest: str | None, platform: Platform) -> _Leaf:
     ]
     if not suited:
         raise NotFound(f"no image for {platform} here", code="no-image", hint=_listing(named))
+    suited = closest(suited, platform, lambda leaf: leaf.descriptor.platform)
+    if len({leaf.descriptor.digest for leaf in suited}) > 1:
+        suited = [leaf for leaf in suited if is_image(leaf)] or suited
     if len({leaf.descriptor.digest for leaf in suited}) > 1:
         raise Refused(
             "several images here; a name does not choose one, as it may mean another tomorrow",
@@ -385,6 +472,15 @@ def _one(leaves: list[_Leaf], digest: str | None, platform: Platform) -> _Leaf:
     return _Leaf(descriptor=first.descriptor, indexes=first.indexes, names=names, config=first.config)
 
 
+def closest(found: Sequence[_T], wanted: Platform, platform_of: Callable[[_T], Platform | None]) -> list[_T]:
+    """Those of what suits `wanted` that are made for no more, and for no less, than the others are."""
+    far = []
+    for one in found:
+        stated = platform_of(one)
+        far.append(0 if stated is None else abs(wanted.distance(stated)))
+    return [one for one, steps in zip(found, far, strict=True) if steps == min(far)]
+
+
 def _listing(leaves: list[_Leaf]) -> str:
     rows = []
     for leaf in leaves[:8]:
@@ -394,7 +490,11 @@ def _listing(leaves: list[_Leaf]) -> str:
 
 
 def _place(digest: str) -> str:
-    return "blobs/sha256/" + digest.removeprefix("sha256:")
+    return _BLOBS + digest.removeprefix("sha256:")
+
+
+def _is_blob(name: str) -> bool:
+    return name.startswith(_BLOBS)
 
 
 def _same_count(layers: int, config: ImageConfig, what: str) -> None:
@@ -402,10 +502,11 @@ def _same_count(layers: int, config: ImageConfig, what: str) -> None:
         raise Malformed(f"{what}: {len(config.diff_ids)} diff_ids for {layers} layers", code="mismatch")
 
 
-def _open(path: Path, what: str) -> Blob:
+def _open(path: Path, what: str, *, follow: bool = False) -> Blob:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     with ExitStack() as undo:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = os.open(path, flags)
         except OSError as cause:
             raise NotFound(f"{what}: {cause.strerror}", code="missing-blob") from None
         undo.callback(os.close, fd)

@@ -1,4 +1,4 @@
-"""A strict reader of tar archives: POSIX ustar and pax, and GNU's long names.
+"""A strict reader of tar archives: POSIX ustar and pax, GNU's long names, and headers from before POSIX (v7).
 
 Specs: POSIX.1-2017 pax (ustar and extended headers); GNU tar manual, "Basic Tar Format".
 It only reads headers and says where contents lie; nothing is ever written anywhere.
@@ -6,11 +6,14 @@ It only reads headers and says where contents lie; nothing is ever written anywh
 Two programs that read one tar differently are how images hide things, so whatever is
 ambiguous is `Malformed`:
   1 every header has a known magic and a right checksum           2 numbers are plain octal, or base-256 and not negative
-  3 an extended header may not contradict the header it extends   4 a name is given once: pax or GNU, not both
+  3 an extended header may not contradict the header it extends   4 a name has one value: pax and GNU give the same, or one does
   5 paths stay inside (no `..`), hold no NUL, and are bounded     6 only regular files have contents
   7 the end is two zero blocks and then nothing but zeros         8 sparse files, multi-volume and other oddities are refused
 Accepted as every OCI runtime does: a leading `/` or `./`, repeated slashes and `.` components are
-dropped from names (paths are relative to the root of the image); names need not be UTF-8.
+dropped from names (paths are relative to the root of the image); names need not be UTF-8; of a pax key that comes
+twice the last counts, an empty value says nothing, and keys that nobody knows say nothing.
+Check 7 is for archives whose bytes nothing fixes. Where a digest does (a layer's diff_id), runtimes read one thing from
+an archive without its end, and from one with bytes after it: so does `members`, given `note`.
 Not checked here: what an entry means for the tree (`layers`).
 """
 
@@ -34,20 +37,24 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
-_OCTAL = re.compile(rb"[ ]*([0-7]*)[ \0]*")
+_OCTAL = re.compile(rb"[ ]*([0-7]*)(?:[ \0]*|\0.*)", re.DOTALL)
 _RECORD = re.compile(rb"([1-9][0-9]{0,7}) ")
 _PAX_SIZE = re.compile(rb"[0-9]{1,15}")
-_PAX_TIME = re.compile(rb"(-?)([0-9]{1,12})(?:\.[0-9]{1,20})?")
+_PAX_TIME = re.compile(rb"(-?)([0-9]{1,12})(?:\.[0-9]*)?")
 # ustar's size field ends here: only from here on does a file need a pax size.
 _USTAR_MAX = 8 << 30
 _MAX_ID = (1 << 32) - 2
 _MAX_TIME = 1 << 40
 _XATTR = b"SCHILY.xattr."
-# Keys of a pax header that say nothing about what a program would read.
-_PAX_IGNORED = frozenset({b"atime", b"ctime", b"uname", b"gname", b"comment", b"hdrcharset"})
-# A vendor's keys start with the vendor's name in capitals (POSIX); those below change the file.
-_PAX_VENDOR = re.compile(rb"[A-Z][A-Z0-9_-]*\.[!-~]{1,200}")
-_PAX_REFUSED = (b"GNU.sparse.", b"SCHILY.acl.", b"SCHILY.realsize", b"SCHILY.filetype")
+# star writes lists as text, in keys of their own; under these names they are known for what they are.
+_ACLS = {
+    b"SCHILY.acl.access": b"system.posix_acl_access",
+    b"SCHILY.acl.default": b"system.posix_acl_default",
+    b"SCHILY.acl.ace": b"system.nfs4_acl",
+}
+# Keys that change an entry. Others say nothing to a container runtime, whoever's they are.
+_PAX_MEANT = frozenset({b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"})
+_PAX_REFUSED = (b"GNU.sparse.", b"SCHILY.realsize", b"SCHILY.filetype")
 
 
 class Type(enum.StrEnum):
@@ -134,17 +141,25 @@ class _Pending:
         return self.pax is not None or self.name is not None or self.link is not None
 
 
-def members(read_at: ReadAt, size: int, *, what: str, limits: Limits) -> Iterator[Member]:
-    """Yield every entry of an archive of `size` bytes, in order. Raises `Malformed`."""
+def members(
+    read_at: ReadAt, size: int, *, what: str, limits: Limits, note: Callable[[str], None] | None = None
+) -> Iterator[Member]:
+    """Yield every entry of an archive of `size` bytes, in order. Raises `Malformed`.
+
+    `note` is for archives whose bytes a digest fixes, and that digest held: then an end that is missing is no matter,
+    and bytes after the end are left out, and `note` told. Without it both are `Malformed` (check 7).
+    """
     offset = 0
     pending = _Pending()
     while True:
+        if note is not None and offset >= size and not pending:
+            return
         block = _exactly(read_at, offset, BLOCK, what)
         offset += BLOCK
         if block == _ZEROS:
             if pending:
                 raise Malformed(f"{what}: an extended header extends nothing", code="bad-tar")
-            _end(read_at, offset, size, what)
+            _end(read_at, offset, size, what, note)
             return
         header = _header(block, f"{what}: header at byte {offset - BLOCK}")
         if header.flag in b"xgLK":
@@ -156,7 +171,7 @@ def members(read_at: ReadAt, size: int, *, what: str, limits: Limits) -> Iterato
             member = _member(header, pending, offset, what, limits)
             pending = _Pending()
             header.size = member.size
-            if offset + _padded(member.size) > size:
+            if offset + (_padded(member.size) if note is None else member.size) > size:
                 raise Malformed(f"{what}: ends inside an entry", code="truncated")
             yield member
         offset += _padded(header.size)
@@ -194,29 +209,34 @@ def _exactly(read_at: ReadAt, offset: int, count: int, what: str) -> bytes:
     return data
 
 
-def _end(read_at: ReadAt, offset: int, size: int, what: str) -> None:
+def _end(read_at: ReadAt, offset: int, size: int, what: str, note: Callable[[str], None] | None) -> None:
     """Check 7."""
+    if note is not None and offset == size:
+        return
     if _exactly(read_at, offset, BLOCK, what) != _ZEROS:
         raise Malformed(f"{what}: a lone zero block in the middle", code="bad-tar")
     while offset < size:
         chunk = _exactly(read_at, offset, min(1 << 20, size - offset), what)
         if chunk.count(0) != len(chunk):
-            raise Malformed(f"{what}: bytes after the end", code="trailing-bytes")
+            if note is None:
+                raise Malformed(f"{what}: bytes after the end", code="trailing-bytes")
+            note(f"{what}: what follows the end of its archive is left out, as every runtime does")
+            return
         offset += len(chunk)
 
 
 def _header(block: bytes, what: str) -> _Header:
     """Checks 1 and 2."""
-    magic = block[257:265]
-    gnu = magic == b"ustar  \0"
-    if not gnu and magic != b"ustar\x0000":
+    form = _form(block)
+    if form is None:
         raise Malformed(f"{what}: neither a POSIX nor a GNU tar header", code="bad-tar")
     total = sum(block) - sum(block[148:156]) + 8 * 0x20
-    if _number(block[148:156], what) != total:
+    stated = _number(block[148:156], what)
+    # Some old programs summed signed bytes.
+    if stated != total and stated != total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
         raise Malformed(f"{what}: wrong checksum", code="bad-checksum")
     name = _text(block[0:100])
-    # GNU keeps times where POSIX keeps the first part of a long name.
-    prefix = b"" if gnu else _text(block[345:500])
+    prefix = _prefix(block, form, what)
     flag = block[156:157]
     if flag not in _TYPES and flag not in b"xgLK":
         kind = "a sparse file" if flag == b"S" else f"an entry of the unknown type {flag!r}"
@@ -233,6 +253,33 @@ def _header(block: bytes, what: str) -> _Header:
         size=_number(block[124:136], what),
         link=_text(block[157:257]),
     )
+
+
+def _form(block: bytes) -> str | None:
+    """Whose header it is. One from before POSIX has nothing where POSIX put its fields: else readers differ."""
+    magic = block[257:265]
+    if magic == b"ustar  \0":
+        return "gnu"
+    if magic[:6] == b"ustar\0":
+        return "star" if block[508:512] == b"tar\0" else "posix"
+    return None if any(block[257:]) else "v7"
+
+
+def _prefix(block: bytes, form: str, what: str) -> bytes:
+    """The first part of a long name. star's is shorter, as two times follow it; GNU has two times in its place."""
+    if form in ("posix", "star"):
+        return _text(block[345 : 476 if form == "star" else 500])
+    if form == "gnu" and block[345]:
+        try:
+            for start in (345, 357):
+                _number(block[start : start + 12], what, negative=True)
+        except Malformed:
+            # The library of Go wrote such headers until 2017, hence Docker; it and Python's read a name here.
+            prefix = _text(block[345:500])
+            if not prefix.isascii():
+                raise
+            return prefix
+    return b""
 
 
 def _text(raw: bytes) -> bytes:
@@ -259,7 +306,9 @@ def _number(raw: bytes, what: str, *, negative: bool = False) -> int:
 def _extend(pending: _Pending, flag: bytes, body: bytes, what: str) -> None:
     """Take in an extended header (checks 3 and 4)."""
     if flag == b"g":
-        extra = set(_pax(body, what)) - _PAX_IGNORED
+        extra = [
+            key for key in _pax(body, what) if key in _PAX_MEANT or key.startswith((_XATTR, *_PAX_REFUSED))
+        ]
         if extra:
             names = ", ".join(sorted(show(key) for key in extra)[:3])
             raise Malformed(f"{what}: a global header sets {names}", code="bad-pax")
@@ -269,8 +318,8 @@ def _extend(pending: _Pending, flag: bytes, body: bytes, what: str) -> None:
             raise Malformed(f"{what}: two extended headers for one entry", code="bad-pax")
         pending.pax = _pax(body, what)
         return
-    name = body.removesuffix(b"\0")
-    if (pending.name if flag == b"L" else pending.link) is not None or not name or b"\0" in name:
+    name = _text(body)
+    if (pending.name if flag == b"L" else pending.link) is not None or not name:
         raise Malformed(f"{what}: a bad or repeated GNU long name", code="bad-tar")
     if flag == b"L":
         pending.name = name
@@ -279,7 +328,7 @@ def _extend(pending: _Pending, flag: bytes, body: bytes, what: str) -> None:
 
 
 def _pax(body: bytes, what: str) -> dict[bytes, bytes]:
-    """The records `LENGTH KEY=VALUE` and a newline, each key once."""
+    """The records `LENGTH KEY=VALUE` and a newline. Of a key's values the last counts (POSIX)."""
     records: dict[bytes, bytes] = {}
     offset = 0
     while offset < len(body):
@@ -288,8 +337,8 @@ def _pax(body: bytes, what: str) -> dict[bytes, bytes]:
         if match is None or end > len(body) or body[end - 1 : end] != b"\n" or end <= match.end():
             raise Malformed(f"{what}: a pax record that does not parse", code="bad-pax")
         key, equals, value = body[match.end() : end - 1].partition(b"=")
-        if not equals or not key or key in records:
-            raise Malformed(f"{what}: a pax record without a key, or a key twice", code="bad-pax")
+        if not equals or not key:
+            raise Malformed(f"{what}: a pax record without a key", code="bad-pax")
         records[key] = value
         offset = end
     return records
@@ -297,11 +346,16 @@ def _pax(body: bytes, what: str) -> dict[bytes, bytes]:
 
 def _member(header: _Header, pending: _Pending, offset: int, what: str, limits: Limits) -> Member:
     pax = pending.pax or {}
+    for key in _PAX_MEANT:
+        if not pax.get(key, b"-"):  # an empty value leaves what the header says (POSIX)
+            del pax[key]
     name = _override(header.name, pending.name, pax.get(b"path"), what)
     link = _override(header.link, pending.link, pax.get(b"linkpath"), what)
     where = Place(what, name)
     type_ = _TYPES[header.flag]
     size = _pax_size(header, pax, where)
+    if header.flag == b"\0" and name.endswith(b"/"):
+        type_ = Type.DIRECTORY  # as before POSIX, which gave folders a type
     if type_ is not Type.FILE and size:
         raise Malformed(f"{where}: a {type_} with contents", code="bad-tar")  # check 6
     if type_ is Type.FILE and name.endswith(b"/"):
@@ -330,7 +384,7 @@ def _member(header: _Header, pending: _Pending, offset: int, what: str, limits: 
 
 def _override(plain: bytes, gnu: bytes | None, pax: bytes | None, what: str) -> bytes:
     """Check 4."""
-    if gnu is not None and pax is not None:
+    if gnu is not None and pax is not None and gnu != pax:
         raise Malformed(f"{what}: a name given both by GNU and by pax", code="bad-pax")
     chosen = gnu if gnu is not None else pax
     if chosen is None:
@@ -395,22 +449,19 @@ def _xattrs(pax: dict[bytes, bytes], where: Place, limits: Limits) -> dict[bytes
     for key, value in pax.items():
         if key.startswith(_PAX_REFUSED):
             raise Malformed(
-                f"{where}: pax key {show(key)} (sparse files and access lists are not supported)",
+                f"{where}: pax key {show(key)} (sparse files are not supported)",
                 code="bad-pax",
                 hint="rebuild the layer without them",
             )
-        if key.startswith(_XATTR):
+        if key in _ACLS:
+            found[_ACLS[key]] = value
+        elif key.startswith(_XATTR):
             name = key.removeprefix(_XATTR)
             if not name or len(name) > limits.name_bytes or b"\0" in name:
                 raise Malformed(f"{where}: a bad name of an extended attribute", code="bad-pax")
             if len(value) > limits.xattr_value_bytes:
                 raise Malformed(f"{where}: extended attribute of {len(value)} bytes", code="too-large")
             found[name] = value
-        elif key not in _PAX_KNOWN and _PAX_VENDOR.fullmatch(key) is None:
-            raise Malformed(f"{where}: unknown pax key {show(key)}", code="bad-pax")
     if len(found) > limits.xattrs_per_file:
         raise Malformed(f"{where}: {len(found)} extended attributes", code="too-large")
     return found
-
-
-_PAX_KNOWN = _PAX_IGNORED | {b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"}

@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from strongroom.convert import oci
+from strongroom.convert import oci, sources
 from strongroom.convert.limits import LIMITS, Documents, Limits
 from strongroom.errors import Malformed, NotFound, Refused, StrongroomError, Unavailable
 from strongroom.fetch import web
@@ -113,6 +113,8 @@ def fetch_document(
     with session.ask("GET", url, headers={"Accept": ", ".join(_ACCEPT)}) as reply:
         expect(reply, 200)
         kind = reply.kind
+        if kind in oci.SCHEMA_1:
+            raise oci.refuse_schema_1(reply.url)
         if kind not in _ACCEPT:
             raise Malformed(f"{reply.url}: of type {kind[:80]!r}, which is no image's", code="bad-media-type")
         data = reply.whole(max_bytes=limits.document_bytes)
@@ -163,10 +165,10 @@ class Puller:
         if top.descriptor.media_type in oci.MANIFESTS:
             return top, None
         found = self._images(top, depth=1)
+        fitting = [row for row in found if row[0].platform is None or platform.suits(row[0].platform)]
         suited = {
             one.digest: (one, index)
-            for one, index in found
-            if one.platform is None or platform.suits(one.platform)
+            for one, index in sources.closest(fitting, platform, lambda row: row[0].platform)
         }
         if len(suited) != 1:
             shown = "; ".join(f"{one.digest} ({one.platform or 'any'})" for one, _ in found[:8])
@@ -203,7 +205,12 @@ class Puller:
         done = 0
         for one in each.values():
             before = done
-            self.blob(one, lambda came, before=before: progress(before + came, total))  # type: ignore[misc]
+            try:
+                self.blob(one, lambda came, before=before: progress(before + came, total))  # type: ignore[misc]
+            except NotFound:
+                if one.foreign:
+                    raise oci.foreign_layer(f"layer {one.digest}") from None
+                raise
             done += one.size
             progress(done, total)
 

@@ -103,6 +103,7 @@ def apply(*given: bytes, limits: Limits = LIMITS) -> layers.Tree:
             lambda at, count, data=data: io.BytesIO(data[at : at + count]),
             what=f"layer {number}",
         )
+    made.settle()
     return made
 
 

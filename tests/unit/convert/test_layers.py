@@ -116,7 +116,14 @@ def test_setuid_modes_xattrs_and_the_root_survive() -> None:
 REFUSED = {
     "duplicate file": ("duplicate-entry", [entry(b"a") + entry(b"a", b"x")]),
     "duplicate under another spelling": ("duplicate-entry", [entry(b"a") + entry(b"./a", b"x")]),
-    "duplicate directory": ("duplicate-entry", [folder(b"a/") + folder(b"a")]),
+    "duplicate file of another owner": ("duplicate-entry", [entry(b"a") + entry(b"a", uid=1)]),
+    "duplicate file of other contents": ("duplicate-entry", [entry(b"a", b"x") + entry(b"a", b"y")]),
+    "duplicate symlink": ("duplicate-entry", [symlink(b"a", b"x") + symlink(b"a", b"y")]),
+    "duplicate of another type": ("duplicate-entry", [folder(b"a/") + symlink(b"a", b"y")]),
+    "duplicate directory of other attributes": (
+        "duplicate-entry",
+        [folder(b"a/") + pax({b"SCHILY.xattr.user.a": b"1"}) + folder(b"a/")],
+    ),
     "file over this layer's directory": ("duplicate-entry", [entry(b"a/b") + entry(b"a", b"x")]),
     "symlink over this layer's directory": ("duplicate-entry", [entry(b"a/b") + symlink(b"a", b"/etc")]),
     "file below this layer's file": ("not-directory", [entry(b"a") + entry(b"a/b")]),
@@ -130,27 +137,41 @@ REFUSED = {
         [symlink(b"a", b"b") + entry(b"b/c"), entry(b"a/.wh.c")],
     ),
     "opaque through a symlink": ("symlink-escape", [symlink(b"a", b"b"), entry(b"a/.wh..wh..opq")]),
+    "opaque through a symlink that becomes a directory later": (
+        "symlink-escape",
+        [symlink(b"a", b"b"), entry(b"a/.wh..wh..opq") + folder(b"a/")],
+    ),
     "hard link through a symlink": ("symlink-escape", [symlink(b"a", b"/etc"), hardlink(b"x", b"a/shadow")]),
     "hard link to nothing": ("bad-link", [hardlink(b"x", b"etc/shadow")]),
     "hard link to what comes later": ("bad-link", [hardlink(b"x", b"a") + entry(b"a")]),
     "hard link to itself": ("bad-link", [entry(b"x"), hardlink(b"x", b"x")]),
     "hard link to a directory": ("bad-link", [folder(b"d/") + hardlink(b"x", b"d")]),
     "hard link to what this layer hides": ("bad-link", [entry(b"a"), entry(b".wh.a") + hardlink(b"x", b"a")]),
-    "character device": ("device-node", [entry(b"dev/null", flag=b"3")]),
-    "block device": ("device-node", [entry(b"dev/sda", flag=b"4")]),
-    "fifo": ("device-node", [entry(b"p", flag=b"6")]),
+    "character device": ("device-node", [entry(b"lib/udev/devices/null", flag=b"3")]),
+    "block device": ("device-node", [entry(b"sda", flag=b"4")]),
+    "device as /dev": ("device-node", [entry(b"dev", flag=b"3")]),
+    "hard link that brings a device out of /dev": (
+        "device-node",
+        [entry(b"dev/null", flag=b"3") + hardlink(b"null", b"dev/null")],
+    ),
     "root is a symlink": ("bad-root", [symlink(b"./", b"/etc")]),
-    "whiteout with contents": ("bad-whiteout", [entry(b".wh.a", b"x")]),
-    "whiteout that is a directory": ("bad-whiteout", [folder(b".wh.a/")]),
-    "whiteout that is a link": ("bad-whiteout", [symlink(b".wh.a", b"b")]),
     "file inside a whiteout": ("bad-whiteout", [entry(b".wh.a/b")]),
+    "file inside an opaque mark": ("bad-whiteout", [entry(b".wh..wh..opq/b")]),
     "whiteout of nothing": ("bad-whiteout", [entry(b".wh.")]),
     "whiteout of dot": ("bad-whiteout", [entry(b".wh..")]),
     "whiteout of dotdot": ("bad-whiteout", [entry(b"a/.wh...")]),
-    "aufs metadata": ("bad-whiteout", [entry(b".wh..wh.aufs")]),
-    "overlay xattr": ("bad-xattr", [pax({b"SCHILY.xattr.trusted.overlay.opaque": b"y"}) + folder(b"d/")]),
-    "acl xattr": ("bad-xattr", [pax({b"SCHILY.xattr.system.posix_acl_access": b"y"}) + entry(b"f")]),
-    "ima xattr": ("bad-xattr", [pax({b"SCHILY.xattr.security.ima": b"y"}) + entry(b"f")]),
+    "hard link to what AUFS has not": ("bad-link", [hardlink(b"x", b".wh..wh.plnk/1.2")]),
+    "hard link to a directory of AUFS": (
+        "bad-link",
+        [folder(b".wh..wh.plnk/d/") + hardlink(b"x", b".wh..wh.plnk/d")],
+    ),
+    **{
+        f"overlay's {name.decode()}": (
+            "bad-xattr",
+            [pax({b"SCHILY.xattr.trusted.overlay." + name: b"y"}) + folder(b"d/")],
+        )
+        for name in (b"opaque", b"redirect", b"metacopy", b"whiteout")
+    },
 }
 
 

@@ -48,13 +48,9 @@ BAD = {
     "size negative": {"layers": [LAYER | {"size": -1}]},
     "size true": {"layers": [LAYER | {"size": True}]},
     "size text": {"layers": [LAYER | {"size": "10"}]},
-    "foreign by type": {
-        "layers": [LAYER | {"mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar"}]
-    },
-    "foreign docker": {
-        "layers": [LAYER | {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}]
-    },
-    "foreign by url": {"layers": [LAYER | {"urls": ["https://example.org/layer"]}]},
+    "config of no type, in OCI's manifest": {"config": CONFIG | {"mediaType": "application/octet-stream"}},
+    "encrypted layer": {"layers": [LAYER | {"mediaType": OCI_LAYER + "+gzip+encrypted"}]},
+    "schema 1 itself": {"schemaVersion": 1, "fsLayers": []},
     "layer of unknown type": {"layers": [LAYER | {"mediaType": "text/plain"}]},
     "layer is a config": {"layers": [CONFIG]},
     "media type missing": {"layers": [{"digest": DIGEST, "size": 1}]},
@@ -82,9 +78,9 @@ WHY = {
     "size negative": "size: expected a size in bytes",
     "size true": "size: expected a size in bytes",
     "size text": "size: expected a size in bytes",
-    "foreign by type": "a foreign layer, which is not part of the image",
-    "foreign docker": "a foreign layer, which is not part of the image",
-    "foreign by url": "a foreign layer, which is not part of the image",
+    "config of no type, in OCI's manifest": "which is not an image's",
+    "encrypted layer": "an encrypted layer",
+    "schema 1 itself": "Docker's manifest schema 1, of before 2017",
     "layer of unknown type": "unknown media type 'text/plain'",
     "layer is a config": "unknown media type 'application/vnd.oci.image.config",
     "media type missing": "mediaType: expected a media type",

@@ -281,3 +281,45 @@ def test_a_place_for_certificates_that_cannot_be_made_is_told(tmp_path):
     report = look(tmp_path, image(entry(b"run")))
     assert bad(report) == {"mount-points": "warns"}
     assert "no contract with certificate names" in report.findings[0][0].what
+
+
+@pytest.mark.parametrize(
+    ("variant", "severities"),
+    [
+        ("", {}),
+        ("v1", {"local": "fine"}),
+        ("v3", {"local": "fine", "snp": "fine"}),
+        ("v4", {"local": "warns", "snp": "fine"}),
+    ],
+)
+def test_an_image_for_a_level_of_processors_is_told(tmp_path, variant, severities):
+    more = {"variant": variant} if variant else {}
+    layout = simple(
+        tmp_path / "layout",
+        image() + END,
+        config={"User": "1000:100", "Entrypoint": ["/bin/program"], "Env": ["PATH=/bin"]},
+        **more,
+    )
+    report = preflight.examine(
+        Source(path=layout.path), scratch=tmp_path, platforms=("local", "snp"), memory_mib=512
+    )
+    assert report.will_run
+    found = {
+        platform: one.severity.value
+        for one, platforms in report.findings
+        if one.check == "cpu-level" and one.where == "image"
+        for platform in platforms
+    }
+    assert {platform: found[platform] for platform in severities} == severities
+    assert bool(found) is bool(severities)
+
+
+def test_what_is_left_out_is_told(tmp_path):
+    labelled = pax({b"SCHILY.xattr.com.apple.provenance": b"x"}) + entry(b"app.txt", b"x")
+    device = entry(b"dev/console", flag=b"3")
+    report = look(tmp_path, image(labelled, device))
+    assert bad(report) == {}
+    told = [one.what for one, _ in report.findings if one.check == "left-out"]
+    assert len(told) == 2
+    assert "com.apple.provenance" in told[0]
+    assert "/dev" in told[1]
