@@ -14,17 +14,10 @@ from dataclasses import dataclass
 NOT_YET = frozenset(
     {
         # evidence
-        "azure-kid-taken-for-hcl",
-        "azure-runtime-claims-alone",
         "cca-realm-corim",
         "ccel-area-of-1-mib",
-        "dstack-scale-sev-snp",
         "nvgpu-gb20x",
-        "nvidia-nras-request",
-        "nvidia-sdk-four-gpus",
         "snpguest-certs-folder",
-        "tdx-quote-as-hexdump",
-        "two-quotes-one-shown",
     }
 )
 
