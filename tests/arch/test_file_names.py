@@ -19,6 +19,7 @@ PACKAGES = {
     "authority",
     "broker",
     "cli",
+    "dryrun",
     "ledger",
     "model",
     "node",

@@ -3,7 +3,7 @@
 A transcript is a list of lines: a command; `! command` for one that must fail; `!N command` for one that
 must leave with N; then any of `stdout TEXT`, `stderr TEXT` (must be found), `no-stdout TEXT`,
 `no-stderr TEXT` (must not), `exists FILE`, `missing FILE`, `mode FILE 600`. `flip FILE OFFSET` changes
-one byte. `# …` is for the reader. Each runs in a folder of its own, with the passphrase in the environment.
+one byte. `# …` is for the reader; one that begins with "# Needs root." is for root alone. Each runs in a folder of its own, with the passphrase in the environment.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize("script", sorted(HERE.glob("*.txt")), ids=lambda path: path.stem)
 def test_transcript(script, tmp_path):
+    if script.read_text().startswith("# Needs root.") and os.geteuid() != 0:
+        pytest.skip("needs root")
     environment = {
         **os.environ,
         "STRONGROOM_PASSPHRASE": "correct horse",

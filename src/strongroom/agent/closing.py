@@ -92,18 +92,8 @@ def _seal(
 ) -> Sealed:
     sizes = contract.disclosure.output_sizes
     log = ended.log if contract.logs is not None and ended.outcome is not Outcome.DATA_CORRUPTED else None
-    listings: list[outputs.Listing] = []
-    if ended.outcome is Outcome.EXITED:
-        try:
-            listings = _list(contract, out)
-            needed = sum(outputs.sealed_bytes(one.tar_bytes, sizes) for one in listings)
-            if needed + outputs.sealed_bytes(len(log or b""), sizes) > memory():
-                raise Refused("the memory does not suffice", code="output-memory")
-        except Refused as cause:
-            if cause.code not in outputs.TOO_LARGE:
-                raise
-            listings = []
-            ended = replace(ended, outcome=Outcome.OUTPUT_TOO_LARGE, details=(*ended.details, cause.code))
+    folders = [(out + one.path.removeprefix("/out"), one.max_bytes) for one in contract.outputs]
+    ended, listings = leaving(ended, folders, sizes=sizes, log_bytes=len(log or b""), memory=memory)
     with ExitStack() as undo:
         records, files = [], []
         for number, (output, listing) in enumerate(zip(contract.outputs, listings, strict=False)):
@@ -119,16 +109,35 @@ def _seal(
             )
             files.append((run_files.LOG, target))
         undo.pop_all()
-    if any(listing.left_out for listing in listings):
-        ended = replace(ended, details=(*ended.details, "entries-left-out"))
     return Sealed(ended=ended, records=tuple(records), files=tuple(files))
 
 
-def _list(contract: Contract, out: str) -> list[outputs.Listing]:
-    return [
-        outputs.list_folder(out + output.path.removeprefix("/out"), output.max_bytes)
-        for output in contract.outputs
-    ]
+def leaving(
+    ended: Ended,
+    folders: list[tuple[str, int]],
+    *,
+    sizes: OutputSizes,
+    log_bytes: int,
+    memory: Callable[[], int],
+) -> tuple[Ended, list[outputs.Listing]]:
+    """What leaves of the output folders, each with its most bytes, and the end of the run as that changes it.
+
+    Nothing of a program that did not end by itself, and nothing at all where one folder is too large.
+    """
+    if ended.outcome is not Outcome.EXITED:
+        return ended, []
+    try:
+        listings = [outputs.list_folder(folder, most) for folder, most in folders]
+        needed = sum(outputs.sealed_bytes(one.tar_bytes, sizes) for one in listings)
+        if needed + outputs.sealed_bytes(log_bytes, sizes) > memory():
+            raise Refused("the memory does not suffice", code="output-memory")
+    except Refused as cause:
+        if cause.code not in outputs.TOO_LARGE:
+            raise
+        return replace(ended, outcome=Outcome.OUTPUT_TOO_LARGE, details=(*ended.details, cause.code)), []
+    if any(listing.left_out for listing in listings):
+        ended = replace(ended, details=(*ended.details, "entries-left-out"))
+    return ended, listings
 
 
 def _padded_log(log: bytes, sizes: OutputSizes) -> Iterator[bytes]:

@@ -122,9 +122,8 @@ def program_memory(available: int, agreed: int) -> int:
     return min(agreed, max(available - AGENT_RESERVE, _LEAST_PROGRAM_MEMORY))
 
 
-def make_cgroup(memory: int) -> str:
+def make_cgroup(memory: int, folder: str = f"{CGROUPS}/program") -> str:
     """A control group for the program with `memory` bytes, dying as a whole; its folder."""
-    folder = f"{CGROUPS}/program"
     try:
         _write(f"{CGROUPS}/cgroup.subtree_control", "+memory +pids")
         os.mkdir(folder)

@@ -137,7 +137,7 @@ def seal(
 ) -> OutputRecord:
     """Write the listing to `target` as an age file for `recipients`. salt: 32 random bytes."""
     padding = padded_size(listing.tar_bytes, sizes) - listing.tar_bytes
-    return seal_pieces(_tar_and_padding(listing, salt, padding), path, recipients, target)
+    return seal_pieces(tar_and_padding(listing, salt, padding), path, recipients, target)
 
 
 def seal_pieces(
@@ -161,7 +161,8 @@ def repeated(filler: bytes, count: int) -> Iterator[bytes]:
         count -= _CHUNK
 
 
-def _tar_and_padding(listing: Listing, salt: bytes, padding: int) -> Iterator[bytes]:
+def tar_and_padding(listing: Listing, salt: bytes, padding: int) -> Iterator[bytes]:
+    """What is sealed of a listing, in clear, piece by piece. salt: 32 bytes."""
     yield from tar.write(listing.entries, lambda entry: _content(listing.root, entry), salt)
     yield from repeated(b"\x00", padding)
 

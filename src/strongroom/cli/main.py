@@ -28,6 +28,7 @@ VERBS = {
     "image": "image",
     "reference": "reference",
     "preflight": "preflight",
+    "try": "dryrun",
     "base": "base",
     "measure": "measure",
     "broker": "broker",

@@ -43,7 +43,7 @@ def tree(tmp_path):
 
 def tar_of(root, limit=1 << 20) -> bytes:
     listing = outputs.list_folder(str(root), limit)
-    return b"".join(outputs._tar_and_padding(listing, SALT, 0))
+    return b"".join(outputs.tar_and_padding(listing, SALT, 0))
 
 
 def test_tar_reads_back_with_python_and_with_gnu_tar(tree, tmp_path):

@@ -1,0 +1,138 @@
+"""What a dry run takes of this machine: root's rights, loop devices, a control group. Linux alone.
+
+Everything is undone by whoever leaves the blocks; mounts are never made in the caller's own mount namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strongroom.agent import guest, kernel
+from strongroom.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
+_LOOP_READ_ONLY, _LOOP_AUTOCLEAR = 1, 4
+_LOOP_CONFIG = struct.Struct("=II 5Q 4I 64s64s32s 2Q 64s")  # linux/loop.h, struct loop_config
+_TRIES = 16
+_READ_ONLY = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+_LEAVE_TRIES = 500
+_PAUSE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A control group that bounds the program's memory. Both texts are empty where this machine has none.
+
+    folder: of version 2, as the agent takes it; empty for version 1. place: the folder, of either version.
+    """
+
+    folder: str
+    place: str
+
+    def admit(self, pid: int) -> None:
+        """Put a process into it, and with it all that it will start."""
+        if self.place:
+            Path(self.place, "cgroup.procs").write_text(str(pid))
+
+    def peak(self) -> int | None:
+        """The most bytes that it held at once, where the kernel says so."""
+        for name in ("memory.peak", "memory.max_usage_in_bytes") if self.place else ():
+            with contextlib.suppress(OSError):
+                return int(Path(self.place, name).read_text())
+        return None
+
+
+def require() -> None:
+    """Raise `Unavailable` where a dry run cannot be: it says what is missing."""
+    if os.geteuid() != 0:
+        raise Unavailable(
+            "a dry run takes root: it mounts the image, makes device files and gives files other owners",
+            code="not-root",
+            hint="run it with sudo; `strongroom preflight` says without any rights what can be seen from outside",
+        )
+    with contextlib.suppress(OSError):
+        if Path("/proc/sys/user/max_user_namespaces").read_text().strip() == "0":
+            raise Unavailable(
+                "this machine allows no user namespaces, and a room's program runs in one of its own",
+                code="no-user-namespaces",
+                hint="sysctl user.max_user_namespaces=65536",
+            )
+    if not Path("/dev/loop-control").exists():
+        raise Unavailable(
+            "this machine has no loop devices, by which the image is mounted",
+            code="no-loop-device",
+            hint="modprobe loop; in a container, give it /dev/loop-control and the devices",
+        )
+
+
+@contextlib.contextmanager
+def group(memory: int) -> Iterator[Group]:
+    """A control group of `memory` bytes, removed in the end. One without a place where this machine has none."""
+    own = f"strongroom-try-{os.getpid()}"
+    new = Path(guest.CGROUPS, "cgroup.controllers")
+    if new.exists() and "memory" in new.read_text().split():
+        place = guest.make_cgroup(memory, f"{guest.CGROUPS}/{own}")
+        made = Group(folder=place, place=place)
+    else:
+        made = Group(folder="", place=_old_group(memory, own))
+    try:
+        yield made
+    finally:
+        if made.place:
+            _remove(made.place)
+
+
+def _old_group(memory: int, own: str) -> str:
+    """Version 1, where a machine still has it: the folder, or empty text."""
+    folder = Path(guest.CGROUPS, "memory", own)
+    if not folder.parent.joinpath("memory.limit_in_bytes").exists():
+        return ""
+    folder.mkdir()
+    folder.joinpath("memory.limit_in_bytes").write_text(str(memory))
+    return str(folder)
+
+
+def _remove(place: str) -> None:
+    """Remove an empty control group; those that left it may take a moment."""
+    for _ in range(_LEAVE_TRIES):
+        try:
+            os.rmdir(place)  # noqa: PTH106 - as the agent has its path
+            return
+        except FileNotFoundError:
+            return
+        except OSError as cause:
+            if cause.errno != errno.EBUSY:
+                raise
+            time.sleep(_PAUSE)
+
+
+def mount(disk: int, target: str) -> None:
+    """Mount the EROFS in the file of a descriptor, read-only. The loop device goes with its mount."""
+    for _ in range(_TRIES):
+        with open("/dev/loop-control", "rb") as control:  # noqa: PTH123 - a device
+            device = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
+        with open(device, "rb") as loop:  # noqa: PTH123 - a device
+            flags = _LOOP_READ_ONLY | _LOOP_AUTOCLEAR
+            request = _LOOP_CONFIG.pack(
+                disk, 0, 0, 0, 0, 0, 0, 0, 0, 0, flags, b"strongroom try", b"", b"", 0, 0, b""
+            )
+            try:
+                fcntl.ioctl(loop, _LOOP_CONFIGURE, request)
+            except OSError as cause:
+                if cause.errno == errno.EBUSY:
+                    continue  # somebody else was faster
+                raise
+            kernel.mount(device, target, "erofs", _READ_ONLY)
+            return
+    raise Unavailable("no loop device stays free for the image", code="no-loop-device")
