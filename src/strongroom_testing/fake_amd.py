@@ -407,7 +407,7 @@ class FakeAmd:
     def crl(self, fault: Fault | None = None) -> bytes:
         """The ARK's revocation list, with nothing on it unless `fault` says so."""
         begins, ends = self._now - DAY, self._now + 300 * DAY
-        name, signer = self._root_name, _rsa_key("ark")
+        name, signer, named = self._root_name, _rsa_key("ark"), _rsa_key("ark")
         if fault is Fault.CRL_STALE:
             begins, ends = self._now - 300 * DAY, self._now - timedelta(seconds=1)
         if fault is Fault.CRL_FROM_TOMORROW:
@@ -415,13 +415,16 @@ class FakeAmd:
         if fault is Fault.CRL_FORGED:
             signer = _rsa_key("ask")
         if fault is Fault.CRL_OF_ISSUER:
-            name, signer = self._issuer, _rsa_key("ask")
+            name, signer, named = self._issuer, _rsa_key("ask"), _rsa_key("ask")
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(_name(name))
             .last_update(begins)
             .next_update(ends)
             .add_extension(x509.CRLNumber(3), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(named.public_key()), critical=False
+            )
         )
         if fault is Fault.ISSUER_REVOKED:
             revoked = (

@@ -289,6 +289,8 @@ class FakeIntel:
         if fault is F.PCK_CRL_OF_OTHER_CA:
             other = PLATFORM_CA if ca.name == PROCESSOR_CA else PROCESSOR_CA
             ca = Entity(other, self.root, self._begins, self._ends, ca=True, path_length=0)
+        if fault is F.PCK_CRL_OF_ROOT:
+            ca = self.root
         revoked = {"pck": self.pck.serial, "ca": self.ca.serial, "signer": self.signer.serial}
         serial = revoked.get(SERIAL_OF.get(fault or F.R_ZERO, ""))
         ended = self.now - DAY / 24
@@ -304,12 +306,19 @@ class FakeIntel:
                 forged if fault is F.PCK_CRL_FORGED else ca.key,
                 ended if fault is F.PCK_CRL_ENDED else self.now + 30 * DAY,
                 serial if fault is F.PCK_REVOKED else None,
+                named=fault is not F.PCK_CRL_WITHOUT_AUTHORITY,
             ),
             "pck-crl-issuer-chain": ca.chain,
         }
 
     def _list(
-        self, issuer: Entity, key: ec.EllipticCurvePrivateKey, ends: datetime, serial: int | None
+        self,
+        issuer: Entity,
+        key: ec.EllipticCurvePrivateKey,
+        ends: datetime,
+        serial: int | None,
+        *,
+        named: bool = True,
     ) -> bytes:
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -318,6 +327,9 @@ class FakeIntel:
             .next_update(ends)
             .add_extension(x509.CRLNumber(1), critical=False)
         )
+        if named:
+            authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+            builder = builder.add_extension(authority, critical=False)
         for one in (serial, x509.random_serial_number()):
             if one is not None:
                 entry = x509.RevokedCertificateBuilder().serial_number(one).revocation_date(self.now - DAY)

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 
 DAY = timedelta(days=1)
 FOREVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-FWID_OIDS = {"GH100": "2.23.133.5.4.1", "LS_10": "2.23.133.5.4.1", "GB100": "2.23.133.5.4.1.1"}
+FWID_OIDS = {
+    "GH100": "2.23.133.5.4.1",
+    "LS_10": "2.23.133.5.4.1",
+    "GB100": "2.23.133.5.4.1.1",
+    "GB20X": "2.23.133.5.4.1.1",
+}
 
 
 def measured(text: str) -> bytes:
@@ -66,7 +71,7 @@ class Fault(enum.StrEnum):
     LEAF_FORGED = "leaf-forged"
     ISSUER_MISSING = "issuer-missing"
     LEAF_ENDED = "leaf-ended"
-    UNKNOWN_MODEL = "unknown-model"
+    NO_MODEL = "no-model"
     BAD_SIGNATURE = "bad-signature"
     OTHER_KEY = "other-key"
     R_ZERO = "r-zero"
@@ -96,7 +101,7 @@ REFUSED_BY = dict.fromkeys(Fault, "format") | {
     Fault.LEAF_FORGED: "chain.path",
     Fault.ISSUER_MISSING: "chain.path",
     Fault.LEAF_ENDED: "chain.validity",
-    Fault.UNKNOWN_MODEL: "chain.model",
+    Fault.NO_MODEL: "chain.model",
     Fault.BAD_SIGNATURE: "signature",
     Fault.OTHER_KEY: "signature",
     Fault.R_ZERO: "signature",
@@ -170,7 +175,7 @@ class Authority:
 
 
 class FakeGpu:
-    """One device. model: GH100, GB100 or LS_10. debug: the flag that a GB100's certificate has for it."""
+    """One device. model: GH100, GB100, GB20X, LS_10, or a name of nobody's. debug: the flag that a GB100's certificate has for it."""
 
     def __init__(
         self, *, now: datetime, authority: Authority | None = None, model: str = "GH100", debug: bool = False
@@ -319,7 +324,7 @@ class FakeGpu:
         """Leaf first, root last."""
         stranger = Authority(now=self._now) if fault is Fault.OTHER_ROOT else None
         authority = stranger or self.authority
-        model = "GX999" if fault is Fault.UNKNOWN_MODEL else self._model
+        model = "0" if fault is Fault.NO_MODEL else self._model
         leaf = maker.Request(
             subject=f"{model} A01 GSP FMC LF",
             key=leaf_key,
@@ -355,7 +360,8 @@ class FakeGpu:
             body = b"\x80\x06NVIDIA\x83\x01\x01\xa6" + bytes((len(fwid),)) + fwid + flags + b"\x88\x01\xc0"
         head = b"\x30\x81" if len(body) >= 128 else b"\x30"
         return x509.UnrecognizedExtension(
-            x509.ObjectIdentifier(FWID_OIDS[self._model]), head + bytes((len(body),)) + body
+            x509.ObjectIdentifier(FWID_OIDS.get(self._model, FWID_OIDS["GH100"])),
+            head + bytes((len(body),)) + body,
         )
 
 

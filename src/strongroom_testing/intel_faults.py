@@ -72,6 +72,8 @@ class Fault(enum.StrEnum):
     PCK_CRL_ENDED = "pck-crl-ended"
     PCK_CRL_FORGED = "pck-crl-forged"
     PCK_CRL_OF_OTHER_CA = "pck-crl-of-other-ca"
+    PCK_CRL_OF_ROOT = "pck-crl-of-root"
+    PCK_CRL_WITHOUT_AUTHORITY = "pck-crl-without-authority"
     PCK_REVOKED = "pck-revoked"
     CA_REVOKED = "ca-revoked"
     SIGNER_REVOKED = "signer-revoked"
@@ -141,6 +143,8 @@ REFUSED_BY = {
     F.PCK_CRL_ENDED: "pck-crl.validity",
     F.PCK_CRL_FORGED: "pck-crl.signature",
     F.PCK_CRL_OF_OTHER_CA: "pck-crl.signature",
+    F.PCK_CRL_OF_ROOT: "pck-crl.path",
+    F.PCK_CRL_WITHOUT_AUTHORITY: "format",
     F.PCK_REVOKED: "revoked",
     F.CA_REVOKED: "revoked",
     F.SIGNER_REVOKED: "revoked",

@@ -263,6 +263,9 @@ def revocation_list(issuer: Entity, *, number: int, now: datetime, days: int = 3
         .last_update(now - DAY)
         .next_update(now + days * DAY)
         .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), critical=False
+        )
         .sign(issuer.key, hashes.SHA256())
         .public_bytes(serialization.Encoding.DER)
     )

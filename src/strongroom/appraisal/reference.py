@@ -13,7 +13,7 @@ of the keys that the reader trusts must have signed, whatever the file says of i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal import statement
@@ -48,10 +48,11 @@ class Reference:
     references: tuple[dict[str, str], ...]
     tcb: dict[str, int]
     profile: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
 
     def extra(self) -> Extra:
         """What policy files take of it."""
-        return Extra(tee=self.tee, references=self.references, tcb=self.tcb)
+        return Extra(tee=self.tee, references=self.references, tcb=self.tcb, facts=self.facts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Certificate revocation lists (RFC 5280, section 5), strictly: what an issuer takes back.
 
-Parsed here: complete lists in their one DER form, each with its number and the time of the next. Refused:
-delta and indirect lists, and critical extensions of any kind, which could mean that a list says less than it
+Parsed here: complete lists in their one DER form, each with what section 5.2 demands of an authority, its number and
+the identifier of the authority's key, and with the time of the next. Refused: delta and indirect lists, and critical extensions of any kind, which could mean that a list says less than it
 seems to. Whether a list still counts is for the caller, who has the time.
 """
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1024 * 1024
 
+_NUMBERS = 1 << 160  # RFC 5280, section 5.2.3: at most 20 bytes
 _HASHES = ("sha256", "sha384", "sha512")
 _LIBRARY_ERRORS = (
     ValueError,
@@ -38,13 +39,14 @@ _LIBRARY_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class RevocationList:
-    """A parsed list, not yet believed. Times are UTC. issuer_name: in DER."""
+    """A parsed list, not yet believed. Times are UTC. issuer_name: in DER. authority: identifier of the issuer's key."""
 
     digest: str
     issuer: str
     number: int
     this_update: datetime
     next_update: datetime
+    authority: bytes = field(repr=False, compare=False)
     issuer_name: bytes = field(repr=False, compare=False)
     library: library_x509.CertificateRevocationList = field(repr=False, compare=False)
 
@@ -63,7 +65,7 @@ def parse(data: bytes) -> RevocationList:
             raise Malformed("revocation list: not in the one DER form")
         if data[-len(parsed.signature) - 1] != 0:
             raise Malformed("revocation list: its signature is not whole bytes")
-        number = -1
+        number, authority = -1, b""
         for extension in parsed.extensions:
             if extension.critical:
                 raise Malformed(
@@ -71,9 +73,13 @@ def parse(data: bytes) -> RevocationList:
                 )
             if isinstance(extension.value, library_x509.CRLNumber):
                 number = extension.value.crl_number
+            if isinstance(extension.value, library_x509.AuthorityKeyIdentifier):
+                authority = extension.value.key_identifier or b""
         ends = parsed.next_update_utc
-        if ends is None or number < 0:
-            raise Malformed("revocation list: without its number, or without the time of the next")
+        if ends is None or not 0 <= number < _NUMBERS or not authority:
+            raise Malformed(
+                "revocation list: without its number, the identifier of its authority's key, or the time of the next"
+            )
         ((_, whole, _),) = der.elements(data)
         (_, body, _), (_, _, algorithm), _ = der.elements(whole)
         # TBSCertList: version (which lists with a number have), algorithm, issuer.
@@ -85,6 +91,7 @@ def parse(data: bytes) -> RevocationList:
             issuer=x509.name_text(issuer_name, lambda: parsed.issuer),
             issuer_name=issuer_name,
             number=number,
+            authority=authority,
             this_update=parsed.last_update_utc,
             next_update=ends,
             library=parsed,
@@ -98,6 +105,10 @@ def check_issued(one: RevocationList, issuer: Certificate) -> None:
     parsed = one.library
     if one.issuer_name != issuer.raw.subject:
         raise Refused(f"revocation list of {one.issuer}: not issued by {issuer.subject}", code="bad-list")
+    if one.authority != _identifier(issuer):
+        raise Refused(
+            f"revocation list of {one.issuer}: names another key than {issuer.subject}'s", code="bad-list"
+        )
     if not any(
         isinstance(extension.value, library_x509.KeyUsage) and extension.value.crl_sign
         for extension in issuer.extensions.values()
@@ -113,3 +124,11 @@ def check_issued(one: RevocationList, issuer: Certificate) -> None:
         raise Refused(
             f"revocation list of {one.issuer}: signature does not verify", code="bad-list"
         ) from None
+
+
+def _identifier(issuer: Certificate) -> bytes:
+    """What the issuer's certificate calls its key; where it has no name, the one that RFC 5280 (4.2.1.2) makes."""
+    for extension in issuer.extensions.values():
+        if isinstance(extension.value, library_x509.SubjectKeyIdentifier):
+            return extension.value.digest
+    return library_x509.SubjectKeyIdentifier.from_public_key(issuer.library.public_key()).digest

@@ -23,7 +23,7 @@ from strongroom.evidence import eventlog_efi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_LOG = eventlog_efi.MAX_LOG
+MAX_LOG = eventlog_efi.MAX_AREA
 
 _BANK = "sha384"
 _MRTD = 0

@@ -63,6 +63,14 @@ def verify(inputs: tuple[bytes, ...], *, roots: frozenset[str], now: datetime) -
         else dcap_pck.tcb_signer(identity_chain, what="qe-identity", roots=roots, now=now)
     )
     ca_path = dcap_pck.ca_chain(pck_chain, what="pck-crl", roots=roots, now=now)
+    if ca_path.leaf is ca_path.root:
+        raise EvidenceRefused(
+            "pck-crl.path",
+            expected="the chain of a CA that certifies platforms",
+            got=f"{ca_path.root.subject} alone, whose list tells of CAs and not of platforms",
+            hint="fetch the list of the authority that issued this platform's certificate",
+            source=dcap_pck.SPEC,
+        )
     for path in (qe_path, ca_path):
         if path.root.spki_digest != tcb_path.root.spki_digest:
             raise EvidenceRefused(

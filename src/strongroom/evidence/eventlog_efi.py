@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_LOG = 256 * 1024
+MAX_AREA = 1024 * 1024  # of a log and the padding behind it
 MAX_EVENTS = 2048
 MAX_DATA = 64 * 1024
 MAX_TEXT = 4096
@@ -90,14 +91,19 @@ class Log:
 def parse(log: bytes, *, padded: bool = False) -> Log:
     """Parse a whole log. Raises `Malformed`.
 
-    padded: the log is a memory area of fixed size, as ACPI gives it, whose rest is all zero or all ff.
+    padded: the log is a memory area of fixed size, as ACPI gives it, whose rest is all zero or all ff. The log itself is
+    bounded as any; firmware hands out areas of 64 KiB, 256 KiB and 1 MiB for logs of a few.
     """
-    if len(log) > MAX_LOG:
-        raise Malformed(f"event log: {len(log)} bytes, at most {MAX_LOG} allowed", code="too-large")
+    most = MAX_AREA if padded else MAX_LOG
+    if len(log) > most:
+        raise Malformed(f"event log: {len(log)} bytes, at most {most} allowed", code="too-large")
     try:
         sizes, offset = _header(log)
+        padding = _padding(log) if padded else len(log)
         events: list[Event] = []
-        while offset < len(log) and not (padded and _is_padding(log, offset)):
+        while offset < padding:
+            if offset > MAX_LOG:
+                raise Malformed(f"event log: more than {MAX_LOG} bytes before its padding", code="too-large")
             if len(events) == MAX_EVENTS:
                 raise Malformed(f"event log: more than {MAX_EVENTS} events", code="too-many")
             event, offset = _event(log, offset, sizes)
@@ -336,9 +342,9 @@ def _locality(events: list[Event]) -> int:
     return told.pop()[0]
 
 
-def _is_padding(log: bytes, offset: int) -> bool:
-    rest = log[offset:]
-    return rest[0] in (0, 0xFF) and rest.count(rest[:1]) == len(rest)
+def _padding(log: bytes) -> int:
+    """Where nothing but equal bytes follows, all zero or all ff. An event that ends in such bytes ends behind it."""
+    return min(len(log.rstrip(b"\0")), len(log.rstrip(b"\xff")))
 
 
 def _measures(event: Event, bank: str, content: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs (Hopper, Blackwell) and NVSwitches (LS10): signed measurements → Claims of a device.
+"""NVIDIA GPUs (Hopper, Blackwell and later) and NVSwitches (LS10): signed measurements → Claims of a device.
 
 Specs: DMTF DSP0274 1.1 (SPDM); NVIDIA attestation SDK and nvtrust (opaque fields, FWID, chain); RFC 5280;
 TCG DICE Attestation Architecture (FWID). A device stands beside a CPU's evidence: see `devices.py`.
@@ -7,7 +7,7 @@ Checked here, in this order (numbers recur at the code; a failure is named in Ev
   1 parts        exactly report and certificates, nothing over its size; endorsements: none, or an OCSP answer about
                  each certificate between the device's own and the root
   2 chain.*      the device's certificate leads over its identity and NVIDIA's authorities to one of `roots`,
-                 and names a model that this file knows; where there are OCSP answers, each is its issuer's, in date,
+                 and names its chip; where there are OCSP answers, each is its issuer's, in date,
                  and says that the certificate is good
   3 signature    ECDSA P-384 over request and response by the certificate's key; r and s in range
   4 binding      the nonce in the signed request is the one of `binding`
@@ -20,6 +20,7 @@ answers were given. Not checked anywhere: see NOT_CHECKED below.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import ocsp, public_key, x509
@@ -56,9 +57,14 @@ NOT_ASKED = "revocation: NVIDIA tells it by OCSP, and no answers were given"
 _SPDM = "DMTF DSP0274 1.1, section 10.11"
 _NVIDIA = "NVIDIA attestation SDK"
 _OCSP = "RFC 6960, section 3.2"
+# By how NVIDIA's names of chips begin. A name is no gate: who certified the device is, and a name that is not known is told.
 _FAMILIES = {"GH": "Hopper", "GB": "Blackwell", "LS": "NVSwitch"}
+UNKNOWN = "unknown"
+UNKNOWN_NAME = (
+    "which family of devices this is: NVIDIA certified it under a name that this version does not know"
+)
 _MIN_PATH = 3  # device, chip identity, root at least
-_MODELS = {"GH100", "LS_10"}
+_NAME = re.compile(r"[A-Z][A-Za-z0-9_-]{1,31}")
 _FWID_FIELD = 20
 _VBIOS_FIELD = 6
 _TEXTS = {
@@ -186,15 +192,13 @@ def _status(path: x509.Path, endorsements: Endorsements, roots: frozenset[str], 
 def _model(leaf: x509.Certificate) -> str:
     """The chip that the certificate is for: the first word of its common name."""
     for part in leaf.subject.split(","):
-        if part.startswith("CN="):
-            name = part[3:].split(" ")[0]
-            if name in _MODELS or (len(name) == 5 and name[:2] == "GB" and name[2:].isdecimal()):
-                return name
+        if part.startswith("CN=") and _NAME.fullmatch(name := part[3:].split(" ")[0]):
+            return name
     raise EvidenceRefused(
         "chain.model",
-        expected="a certificate of a GH100, GB1xx, GB2xx or LS_10",
+        expected="a certificate whose common name begins with that of a chip, such as GH100 or GB20X",
         got=leaf.subject,
-        hint="this version does not know that device, or the certificate is no device's; an unknown one never counts",
+        hint="the certificate is no device's",
         source=_NVIDIA,
     )
 
@@ -232,9 +236,15 @@ def _check_fwid(report: Report, leaf: x509.Certificate) -> nvgpu_dice.Dice:
 def _claims(report: Report, path: x509.Path, model: str, dice: nvgpu_dice.Dice, status: str) -> Claims:
     root = path.root.spki_digest
     identity = path.certificates[1]
+    family = _FAMILIES.get(model[:2], UNKNOWN)
+    not_checked = (
+        *NOT_CHECKED,
+        *(() if status == GOOD else (NOT_ASKED,)),
+        *((UNKNOWN_NAME,) if family == UNKNOWN else ()),
+    )
     facts: dict[str, str | int | bool] = {
         "model": model,
-        "family": _FAMILIES[model[:2]],
+        "family": family,
         "rim": NOT_COMPARED,
         "ocsp": status,
         "debug_mode": NOT_COMPARED,
@@ -263,7 +273,7 @@ def _claims(report: Report, path: x509.Path, model: str, dice: nvgpu_dice.Dice, 
         debug=dice.debug,
         memory_guard=False,
         facts=facts,
-        not_checked=NOT_CHECKED if status == GOOD else (*NOT_CHECKED, NOT_ASKED),
+        not_checked=not_checked,
     )
 
 

@@ -14,7 +14,7 @@ both forms of one policy have one digest.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,12 @@ _MAX_DEPTH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Extra:
-    """What a signed reference file adds to the platforms of its TEE: alternatives, and minimums."""
+    """What a signed reference file adds to the platforms of its TEE: alternatives, minimums, and facts that hold for all."""
 
     tee: str
     references: tuple[dict[str, str], ...]
     tcb: Mapping[str, int]
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +132,23 @@ def _completed(one: object, pinned: Callable[[str], frozenset[str]], extra: tupl
 
 
 def _tightened(policy: object, fitting: list[Extra]) -> object:
-    """The policy with the minimums of reference files: of two for a component, the higher."""
+    """The policy with what reference files demand: of two minimums for a component the higher, and every fact."""
     own = policy.get("tcb", {}) if isinstance(policy, dict) else None
-    if not isinstance(policy, dict) or not isinstance(own, dict):
+    facts = policy.get("facts", {}) if isinstance(policy, dict) else None
+    if not isinstance(policy, dict) or not isinstance(own, dict) or not isinstance(facts, dict):
         return policy
-    least = dict(own)
+    least, held = dict(own), dict(facts)
     for file in fitting:
         for name, value in file.tcb.items():
             if type(least.get(name, 0)) is int:
                 least[name] = max(value, least.get(name, 0))
-    return {**policy, "tcb": least} if least else policy
+        for name, wanted in file.facts.items():
+            listed = held.get(name, wanted)
+            if wanted not in (listed if isinstance(listed, list) else [listed]):
+                raise Malformed(
+                    f"policy: the fact {name[:64]}: a reference file demands {wanted[:160]}, which is not accepted besides",
+                    code="contradiction",
+                    hint="two files, or file and policy, leave no value of this fact: name those that belong together",
+                )
+            held[name] = wanted
+    return {**policy, **({"tcb": least} if least else {}), **({"facts": held} if held else {})}

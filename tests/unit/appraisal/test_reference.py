@@ -14,13 +14,19 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.appraisal import reference, reference_corim, statement
+from strongroom.appraisal import reference, reference_corim, reference_corim_keys, statement
 from strongroom.appraisal.reference import Reference, Release
 from strongroom.appraisal.statement import Statement, Subject
 from strongroom.crypto import digest, public_key, sign
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, NotFound, Refused
+from strongroom.evidence import registry
 from strongroom.model import policy_file
+from strongroom.model.binding import Preset
+from strongroom_testing.fake_amd import FakeAmd
+from strongroom_testing.fake_cca import FakeCca
+from strongroom_testing.fake_intel import FakeIntel
+from strongroom_testing.fake_nvidia import FakeGpu
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEY, OTHER = sign.SigningKey(b"\x01" * 32), sign.SigningKey(b"\x02" * 32)
@@ -294,6 +300,131 @@ def test_measurements_become_registers(tee, key, mval, registers):
     assert open_corim(signed_corim(corim(comid(one))), tee=tee).references == (registers,)
 
 
+def sized(value, size=32):
+    return {2: [[{32: 1, 48: 7, 64: 8}[size], bytes([value]) * size]]}
+
+
+def bare(key, mval):
+    return {0: key, 1: mval}
+
+
+REALM = [
+    bare("cca.rim", sized(1)),
+    bare("cca.rem0", sized(2)),
+    bare("cca.rem1", sized(0)),
+    bare("cca.rpv", {4: cbor2.CBORTag(560, b"\x07" * 64)}),
+]
+PLATFORM = [
+    bare("cca.software-component", {**sized(3), 11: "BL1", 13: [cbor2.CBORTag(560, b"\x09" * 32)]}),
+    bare("cca.software-component", {**sized(4), 11: "BL2"}),
+    bare("cca.platform-config", {4: cbor2.CBORTag(560, b"\x05" * 33)}),
+]
+FIRST_PLATFORM = [
+    bare(cbor2.CBORTag(601, {1: "BL", 4: "2.1.0", 5: b"\x09" * 32}), sized(3)),
+    bare(cbor2.CBORTag(602, "cfg v1"), {4: cbor2.CBORTag(560, b"\x05" * 8)}),
+]
+
+
+@pytest.mark.parametrize(
+    ("tee", "measurements", "registers", "facts"),
+    [
+        ("cca", REALM, {"rim": "01" * 32, "rem0": "02" * 32}, {"personalization": "07" * 64}),
+        (
+            "cca",
+            PLATFORM,
+            {"component0": "03" * 32, "component1": "04" * 32},
+            {"component_0_signer": "09" * 32, "config": "05" * 33},
+        ),
+        (
+            "cca",
+            FIRST_PLATFORM,
+            {"component0": "03" * 32},
+            {"component_0_signer": "09" * 32, "config": "05" * 8},
+        ),
+        (
+            "snp",
+            [
+                bare(641, sized(1, 48)),
+                bare(642, {4: b"\x02" * 32}),
+                bare(643, sized(3, 48)),
+                bare(644, sized(4, 48)),
+            ],
+            {"measurement": "01" * 48},
+            {"host_data": "02" * 32, "id_key_digest": "03" * 48, "author_key_digest": "04" * 48},
+        ),
+        ("snp", [bare(0, sized(1, 48)), bare(2, {4: b"\x02" * 32})], {"measurement": "01" * 48}, {"host_data": "02" * 32}),
+        (
+            "tdx",
+            [bare("MRTD", sized(1, 48)), bare("mr-seam", sized(2, 48)), bare("RTMR0", sized(3, 48)), bare(1, sized(4, 48))],
+            {"mr_td": "01" * 48, "mr_seam": "02" * 48, "rtmr0": "03" * 48, "rtmr1": "04" * 48},
+            {},
+        ),
+        ("sgx", [bare("mrenclave", sized(1))], {"mr_enclave": "01" * 32}, {}),
+        ("nvgpu", [bare(9, sized(1, 48))], {"m9": "01" * 48}, {}),
+    ],
+)  # fmt: skip
+def test_the_keys_of_each_tees_profile_name_what_its_claims_have(tee, measurements, registers, facts):
+    """A key that is taken as it stands names a register that no claim has: no evidence could fit the file."""
+    made = open_corim(signed_corim(corim(comid(*measurements))), tee=tee)
+    assert made.references == (registers,)
+    assert made.facts == facts
+    assert made.extra().facts == facts
+
+
+def test_the_names_are_those_of_claims():
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    bound = Preset(values={"report_data": b"r" * 64, "challenge": b"r" * 64, "nonce": b"n" * 32})
+    for tee, maker in (
+        ("snp", FakeAmd(now=now)),
+        ("tdx", FakeIntel(now=now)),
+        ("cca", FakeCca()),
+        ("nvgpu", FakeGpu(now=now)),
+    ):
+        evidence = maker.evidence(bound)
+        given = maker.endorsements(evidence) if tee == "nvgpu" else maker.endorsements()
+        root = maker.root_digest if tee == "tdx" else maker.root
+        claims = registry.verify(evidence, given, binding=bound, roots=frozenset({root}), now=now)
+        for name in claims.registers:
+            assert reference_corim_keys.register(name, tee) == name
+        for name in reference_corim_keys._FACTS.get(tee, ()):
+            assert name in claims.facts
+
+
+def test_attestation_keys_of_a_platform_are_passed_over():
+    key = [[{1: cbor2.CBORTag(550, b"\x01" * 33)}, [cbor2.CBORTag(554, "-----BEGIN PUBLIC KEY-----")]]]
+    triples = {0: [[{0: {0: cbor2.CBORTag(560, b"i" * 32)}}, PLATFORM]], 3: key}
+    tag = cbor2.CBORTag(506, cbor2.dumps({1: {0: "tag"}, 4: triples}))
+    assert "component1" in open_corim(signed_corim(corim(tag)), tee="cca").references[0]
+
+
+@pytest.mark.parametrize(
+    ("tee", "measurements", "why"),
+    [
+        ("cca", [bare("cca.rem4", sized(1))], "names no register: 'cca.rem4', for cca"),
+        ("cca", [bare("cca.rpv", {14: {0: sized(1)[2]}})], "names no register: 0, for cca"),
+        ("cca", [bare("cca.software-component", {**sized(1), 13: [cbor2.CBORTag(560, b"x")]})], "who signed the component"),
+        ("snp", [bare(645, sized(1, 48))], "names no register: 645, for snp"),
+        ("snp", [bare(2, {14: {642: sized(1, 48)[2]}})], "names no register: 642, for snp"),
+        ("tdx", [bare(4, sized(1, 48))], "names no register: 'rtmr4'|names no register: 4"),
+        ("tdx", [bare("measurement", sized(1, 48))], "names no register: 'measurement', for tdx"),
+        ("sgx", [bare(0, sized(1))], "names no register: 0, for sgx"),
+        ("nitro", [bare(cbor2.CBORTag(111, b"x"), sized(1, 48))], "names no register: of another kind, for nitro"),
+        ("tpm", [bare(None, sized(1, 48))], "names no register: of another kind, for tpm"),
+        ("tpm", [bare(f"r{index}", sized(1, 48)) for index in range(49)], "more than 48 registers in one triple"),
+    ],
+)  # fmt: skip
+def test_a_key_that_names_nothing_is_refused_in_words(tee, measurements, why):
+    with pytest.raises(Malformed, match=why):
+        open_corim(signed_corim(corim(comid(*measurements))), tee=tee)
+
+
+def test_facts_hold_for_all_alternatives_of_a_file_or_it_is_refused():
+    one, other = (comid(bare(641, sized(1, 48)), bare(642, {4: bytes([value]) * 32})) for value in (1, 2))
+    assert open_corim(signed_corim(corim(one, one))).facts == {"host_data": "01" * 32}
+    with pytest.raises(Malformed, match="its alternatives differ in facts"):
+        open_corim(signed_corim(corim(one, other)))
+
+
 def test_minimum_svns_become_minimums_and_each_triple_an_alternative():
     least = measurement("committed.snp", mval={1: cbor2.CBORTag(553, 20)})
     made = open_corim(signed_corim(corim(comid(measurement(), least), comid(measurement()))))
@@ -355,8 +486,8 @@ def test_minimum_svns_become_minimums_and_each_triple_an_alternative():
             "unknown key 1",
         ),
         (
-            corim(comid(*(measurement(f"r{index}") for index in range(49)))),
-            "more than 48 registers in one triple",
+            corim(comid(*({0: f"pcr{index}", 1: {2: [[7, b"\xaa" * 48]]}} for index in range(49)))),
+            "names no register: 'pcr0', for snp",
         ),
         (corim(*(comid(measurement()) for _ in range(65))), "1: expected an array of 1 to 64 items"),
     ],
@@ -457,6 +588,22 @@ def test_reference_files_add_alternatives_and_tighten_minimums():
     # Of another TEE: not added.
     other = policy_file.Extra(tee="tdx", references=({"mr_td": "x"},), tcb={"a": 1})
     assert parse(FILE, other) == parse(FILE)
+
+
+def test_facts_of_reference_files_are_demanded_besides_the_policys_own():
+    def extra(value):
+        return policy_file.Extra(
+            tee="snp", references=({"measurement": "aa" * 48},), tcb={}, facts={"host_data": value}
+        )
+
+    assert parse(FILE, extra("01")).platforms[0].policy.facts == {"host_data": ("01",)}
+    own = changed(policy={"facts": {"host_data": ["01", "02"], "product": "Milan"}})
+    assert parse(own, extra("02")).platforms[0].policy.facts == {"host_data": ("02",), "product": ("Milan",)}
+    for contradicting in ((own, extra("03")), (FILE, extra("01"), extra("02"))):
+        with pytest.raises(
+            Malformed, match=r"the fact host_data: a reference file demands .*, which is not accepted besides"
+        ):
+            parse(*contradicting)
 
 
 @pytest.mark.parametrize(

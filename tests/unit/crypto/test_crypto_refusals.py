@@ -272,15 +272,19 @@ def authority(**changes) -> x509.Certificate:
     )
 
 
-def revocations(*, extension=None, over=None, number=True) -> bytes:
+def revocations(*, extension=None, over=None, number=3, named=CA) -> bytes:
+    """A list by CA. number, named: the list's number, and the key that it says is its authority's; None: says none."""
     builder = (
         library.CertificateRevocationListBuilder()
         .issuer_name(library.load_der_x509_certificate(authority().der).subject)
         .last_update(NOW - DAY)
         .next_update(NOW + DAY)
     )
-    if number:
-        builder = builder.add_extension(library.CRLNumber(3), critical=False)
+    if number is not None:
+        builder = builder.add_extension(library.CRLNumber(number), critical=False)
+    if named is not None:
+        key = library.AuthorityKeyIdentifier.from_issuer_public_key(named.public_key())
+        builder = builder.add_extension(key, critical=False)
     if extension is not None:
         builder = builder.add_extension(extension, critical=True)
     return builder.sign(CA, over or hashes.SHA384()).public_bytes(DER)
@@ -297,7 +301,9 @@ def test_lists_are_refused_by_what_is_wrong():
         (bytes(crl.MAX_BYTES), "not a CRL in DER"),
         (good + b"\0", "not a CRL in DER"),
         (revocations(extension=strange), "critical extension 1.2.3.4 is not understood"),
-        (revocations(number=False), "without its number"),
+        (revocations(number=None), "without its number"),
+        (revocations(number=1 << 160), "without its number"),
+        (revocations(named=None), "without its number, the identifier of its authority's key"),
         (good.replace(sha384, sha256, 1), "another algorithm than it says|not a CRL in DER"),
     ):
         with pytest.raises(Malformed, match=why):
@@ -306,12 +312,17 @@ def test_lists_are_refused_by_what_is_wrong():
 
 def test_lists_count_by_who_signed_them_and_how():
     parsed = crl.parse(revocations())
+    forged = revocations()[:-4] + b"\x11\x22\x33\x44"
     with pytest.raises(Refused, match="not issued by"):
         crl.check_issued(parsed, authority(subject="other"))
+    with pytest.raises(Refused, match="names another key than CN=CA's"):
+        crl.check_issued(crl.parse(revocations(named=maker.new_key())), authority())
+    with pytest.raises(Refused, match="names another key than CN=CA's"):
+        crl.check_issued(parsed, authority(key=maker.new_key()))
     with pytest.raises(Refused, match="its key may not sign revocation lists"):
         crl.check_issued(parsed, authority(ca=False))
     with pytest.raises(Refused, match="signature does not verify"):
-        crl.check_issued(parsed, authority(key=maker.new_key()))
+        crl.check_issued(crl.parse(forged), authority())
     with pytest.raises(Refused, match="not signed with SHA-2"):
         crl.check_issued(crl.parse(revocations(over=hashes.SHA3_256())), authority())
 

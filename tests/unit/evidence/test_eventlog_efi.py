@@ -219,6 +219,29 @@ def test_ccel_replays_into_rtmrs_and_its_facts_are_told():
         assert facts["boot_applications"] == hashlib.sha384(b"boot loader").hexdigest()
 
 
+@pytest.mark.parametrize("padding", [b"\0", b"\xff"])
+@pytest.mark.parametrize("area", [64 * 1024, 256 * 1024, 1024 * 1024])
+def test_a_log_is_read_out_of_an_area_of_any_size_that_firmware_hands_out(area, padding):
+    facts = ccel.explain(CCEL.ljust(area, padding), rtmrs())
+    assert facts["event_log"] == "rtmr0 rtmr1 rtmr2"
+    # What ends in the byte that pads is read to its own end.
+    zeros = fake_google.encode_log([fake_google.said(1, 4, bytes(40))], ("sha384",))
+    assert len(eventlog_efi.parse(zeros.ljust(area, padding), padded=True).events) == 1
+
+
+def test_a_log_is_bounded_whatever_pads_it():
+    with pytest.raises(Malformed, match="1048577 bytes, at most 1048576 allowed"):
+        eventlog_efi.parse(CCEL.ljust(1024 * 1024 + 1, b"\0"), padded=True)
+    with pytest.raises(Malformed, match="262145 bytes, at most 262144 allowed"):
+        eventlog_efi.parse(CCEL.ljust(256 * 1024 + 1, b"\0"))
+    long = fake_google.encode_log([fake_google.said(1, 4, b"x" * 60_000)] * 6, ("sha384",))
+    with pytest.raises(Malformed, match="more than 262144 bytes before its padding"):
+        eventlog_efi.parse(long.ljust(1024 * 1024, b"\0"), padded=True)
+    for mixed in (bytes(9) + b"\xff" * 9, b"\xff" * 9 + bytes(9), bytes(9) + b"\1"):
+        with pytest.raises(Malformed, match=r"no register has the number|a bank|cut short"):
+            eventlog_efi.parse(CCEL + mixed, padded=True)
+
+
 def test_an_rtmr_that_the_log_does_not_explain_is_refused_by_its_number():
     for number in range(3):
         wrong = list(rtmrs())
