@@ -27,7 +27,7 @@ _NAMES = {
     "broker": "admit gates own_party receipt release remove_key withdraw",
     "authority": "issue",
     "agent": "agreed",
-    "convert": "layers oci tar",
+    "convert": "image_xattrs layers oci tar",
 }
 MODULES = tuple(f"strongroom.{package}.{name}" for package, names in _NAMES.items() for name in names.split())
 

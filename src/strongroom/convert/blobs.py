@@ -217,6 +217,16 @@ def unpack(
     _check_digest(blob.what, "uncompressed digest (diff_id)", diff_id, got)
 
 
+def decompressed(blob: Blob, scratch: Path, limits: Limits) -> Blob:
+    """All of `blob`, which is closed, in an unnamed file in `scratch`. For what no digest says beforehand."""
+    with blob, Spool(scratch) as spool:
+        with closing(_DECODERS[compression_of(blob)](blob)) as stream:
+            for data in stream:
+                spool.append(data)
+                _check_growth(blob, spool.size, limits)
+        return Blob(os.dup(spool.fileno()), 0, spool.size, blob.what)
+
+
 def compression_of(blob: Blob) -> str:
     """`gzip`, `zstd` or `none`, by the first bytes. Raises `Refused` for what is not decompressed here."""
     head = blob.read_at(0, 8)

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.convert import accounts, blobs, layers, oci, rootfs, sources, tar
+from strongroom.convert import accounts, blobs, image_files, layers, oci, rootfs, sources, tar
 from strongroom.convert.limits import LIMITS
 from strongroom.errors import Misuse, Refused
 from strongroom.model import mounts
@@ -101,8 +101,13 @@ class Loaded:
 def identify(
     path: Path, *, digest: str | None, platform: oci.Platform, limits: Limits = LIMITS
 ) -> sources.Chosen | None:
-    """Which image `load` would load, without its layers; None for a root file system, which only reading it names."""
+    """Which image `load` would load, without its layers; None for what only reading all of it names.
+
+    That is a root file system, or an archive that is compressed as a whole.
+    """
     if path.is_dir() and not (path / "oci-layout").exists():
+        return None
+    if not path.is_dir() and image_files.is_compressed(path):
         return None
     with sources.Source(path, limits) as source:
         return source.choose(digest=digest, platform=platform)
@@ -145,7 +150,7 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
             return
         if config is not None:
             raise Misuse(f"{path}: an image brings its own configuration", hint="leave --config out")
-        source = opened.enter_context(sources.Source(path, limits))
+        source = opened.enter_context(sources.Source(path, limits, scratch=scratch))
         chosen = source.choose(digest=digest, platform=platform)
         tree = layers.Tree(limits)
         total = 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from strongroom.convert import blobs, tar
 from strongroom.convert.blobs import Blob
 from strongroom.encoding.symlinks import Symlinks
-from strongroom.errors import Malformed, NotFound, Refused
+from strongroom.errors import Malformed, Misuse, NotFound, Refused
 from strongroom.seal.tree import show
 
 if TYPE_CHECKING:
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 BLOBS = "blobs/sha256/"
 _LINKS = (tar.Type.SYMLINK, tar.Type.HARDLINK)
-_COMPRESSED = {
-    b"\x1f\x8b": "gunzip",
-    b"\x28\xb5\x2f\xfd": "unzstd",
-    b"BZh": "bunzip2",
-    b"\xfd7zXZ\0": "unxz",
-}
+_NOT_HERE = {b"BZh": "bunzip2", b"\xfd7zXZ\0": "unxz"}
 
 
 class Files(Protocol):
@@ -66,13 +61,16 @@ class FolderFiles:
 
 
 class ArchiveFiles:
-    """Files of a tar archive, read in place."""
+    """Files of a tar archive, read in place; of one that is compressed, in an unnamed file in `scratch`.
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    Raises `Malformed`, `Refused`, and `Misuse` for a compressed one without `scratch`.
+    """
+
+    def __init__(self, path: Path, limits: Limits, scratch: Path | None) -> None:
         self._blob = _open(path, path.name)
         self._found: dict[bytes, tar.Member] = {}
         try:
-            self._refuse_compressed(path.name)
+            self._decompress(path.name, limits, scratch)
             # What counts in an archive has its digest elsewhere: an end that is missing, or more after it, is no matter.
             for member in tar.members(
                 self._blob.read_at, self._blob.size, what=path.name, limits=limits, note=lambda _: None
@@ -103,13 +101,18 @@ class ArchiveFiles:
         """Close the archive."""
         self._blob.close()
 
-    def _refuse_compressed(self, name: str) -> None:
+    def _decompress(self, name: str, limits: Limits, scratch: Path | None) -> None:
         head = self._blob.read_at(0, 8)
-        for magic, program in _COMPRESSED.items():
+        for magic, program in _NOT_HERE.items():
             if head.startswith(magic):
                 raise Malformed(
                     f"{name} is compressed: unpack it first, with `{program}`", code="not-an-image"
                 )
+        if blobs.compression_of(self._blob) == "none":
+            return
+        if scratch is None:
+            raise Misuse(f"{name} is compressed, and there is no folder to unpack it in")
+        self._blob = blobs.decompressed(self._blob, scratch, limits)
 
     def _same(self, one: tar.Member, other: tar.Member) -> bool:
         if one.type is tar.Type.DIRECTORY:
@@ -171,3 +174,12 @@ def _open(path: Path, what: str, *, follow: bool = False) -> Blob:
             raise Malformed(f"{what}: not a regular file", code="not-an-image")
         undo.pop_all()
         return Blob(fd, 0, status.st_size, what)
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether `path` is an archive that has to be decompressed to be read."""
+    with _open(path, path.name) as blob:
+        try:
+            return blobs.compression_of(blob) != "none"
+        except Refused:
+            return True

@@ -17,9 +17,7 @@ An image must not mean two things: where common runtimes differ it is refused, w
   - A whiteout is one by its name, of whatever type it is. What AUFS kept for itself (.wh..wh.*) is nothing, but for the
     files in .wh..wh.plnk, which hard links may name.
   - Device nodes in /dev are left out, with a note: the room's own lies over them. Elsewhere they are refused.
-  - Extended attributes kept: security.capability and user.*. All others mean nothing to a program in a room (labels and
-    seals of other systems' kernels, access lists where there is one user) and are left out, with a note; those by which
-    overlayfs hides or moves files are refused, as some runtimes obey them.
+  - Which extended attributes are kept, left out or refused `image_xattrs` says.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from strongroom.convert import tar
+from strongroom.convert import image_xattrs, tar
 from strongroom.convert.tar import Type
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Refused
@@ -53,11 +51,7 @@ _KINDS = {
     Type.SYMLINK: Kind.SYMLINK,
     Type.FIFO: Kind.FIFO,
 }
-_OVERLAY = b"trusted.overlay."
-# What overlayfs obeys; the others of its own (origin, impure, nlink, uuid, upper) are its bookkeeping.
-_OVERLAY_OBEYED = (b"opaque", b"redirect", b"metacopy", b"whiteout", b"whiteouts", b"xwhiteouts")
 _MAX_NOTES = 32
-_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default", b"system.nfs4_acl")
 _RUN = 1 << 20
 _HIDDEN_HINT = "the image is built wrongly, or to confuse; rebuild it"
 
@@ -254,8 +248,9 @@ class _Layer:
         self._what = what
         self._open_at = open_at
         self._named: dict[bytes, tar.Member] = {}
-        # Where in the layer a directory comes first.
+        # Where in the layer a directory comes first, and a link.
         self._folders: dict[bytes, int] = {}
+        self._links: dict[bytes, int] = {}
         # Directories that hold something of this layer: they stay, since nothing of the layer may replace them.
         self._holding: dict[bytes, Node] = {}
 
@@ -270,6 +265,8 @@ class _Layer:
         self._named[member.path] = member
         if member.type is Type.DIRECTORY:
             self._folders.setdefault(member.path, place)
+        if member.type is Type.SYMLINK:
+            self._links.setdefault(member.path, place)
         marks = _is_whiteout(member.path) or _of_aufs(member.path)
         if member.type in _DEVICES and not marks and not member.path.startswith(b"dev/"):
             raise _device(where, member.type)
@@ -303,6 +300,11 @@ class _Layer:
     def hide(self, path: bytes, place: int) -> None:
         """Apply a whiteout, the layer's `place`th entry, to what lower layers left (step 2)."""
         folder, _, name = path.rpartition(b"/")
+        above = folder
+        while above:  # who goes entry by entry would follow a link that this layer has put there before
+            if self._links.get(above, place) < place:
+                raise self._through(path, above.rpartition(b"/")[2])
+            above = above.rpartition(b"/")[0]
         node = self._lower(folder, path, place)
         if node is None:
             return  # it hides nothing
@@ -378,29 +380,7 @@ class _Layer:
     def _update(self, node: Node, member: tar.Member, where: tar.Place) -> None:
         node.mode = 0o777 if node.kind is Kind.SYMLINK else member.mode
         node.uid, node.gid, node.mtime = member.uid, member.gid, member.mtime
-        node.xattrs = self._xattrs(member, where)
-
-    def _xattrs(self, member: tar.Member, where: tar.Place) -> dict[bytes, bytes]:
-        kept = {}
-        for name, value in member.xattrs.items():
-            if name == b"security.capability" or (name.startswith(b"user.") and len(name) > 5):
-                kept[name] = value
-            elif name.startswith(_OVERLAY) and name.removeprefix(_OVERLAY) in _OVERLAY_OBEYED:
-                raise Refused(
-                    f"{where}: extended attribute {show(name)}",
-                    code="bad-xattr",
-                    hint="overlayfs hides or moves files by it, and runtimes differ about it in a layer; "
-                    "rebuild the layer with whiteouts",
-                )
-            elif name == b"security.selinux":
-                self._tree.note("SELinux labels of the image are left out: they mean nothing in a room")
-            elif name in _ACLS:
-                self._tree.note("access control lists of the image are left out: a room has one user")
-            else:
-                self._tree.note(
-                    f"extended attributes {show(name)} of the image are left out: they mean nothing in a room"
-                )
-        return kept
+        node.xattrs = image_xattrs.kept(member.xattrs, where, self._tree.note)
 
     def _lower(self, folder: bytes, path: bytes, place: int | None = None) -> Node | None:
         """The directory that is there now; None when there is none. Never through a link.

@@ -258,7 +258,7 @@ def _settings(document: dict[str, Any], diff_ids: tuple[str, ...], what: str) ->
         environment=_environment(config, what),
         working_directory=_text(config, "WorkingDir", what),
         user=_text(config, "User", what),
-        ignored=tuple(name for name in ignored if config.get(name)),
+        ignored=(*(name for name in ignored if config.get(name)), *_valueless(config, what)),
         volumes=_keys(config, "Volumes"),
         ports=_keys(config, "ExposedPorts"),
     )
@@ -369,11 +369,18 @@ def _keys(item: dict[str, Any], key: str) -> tuple[str, ...]:
     return tuple(sorted(value)[:_WORDS_MAX]) if isinstance(value, dict) else ()
 
 
+def _valueless(item: dict[str, Any], what: str) -> tuple[str, ...]:
+    names = (word for word in _words(item, "Env", what) if "=" not in word)
+    return tuple(f"Env {printable(name[:_ENV_NAME_MAX])} without a value" for name in dict.fromkeys(names))
+
+
 def _environment(item: dict[str, Any], what: str) -> dict[str, str]:
     found = {}
     for word in _words(item, "Env", what):
         name, equals, value = word.partition("=")
-        if not equals or not name or len(name) > _ENV_NAME_MAX:
+        if not equals:
+            continue  # Docker takes it for a variable that is not to be set
+        if not name or len(name) > _ENV_NAME_MAX:
             raise Malformed(f"{what}.Env: expected NAME=VALUE, got {word[:40]!r}")
         found[name] = value
     return found

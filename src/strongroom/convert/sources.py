@@ -66,23 +66,27 @@ class Chosen:
 
 
 class Source:
-    """An image file or folder, open. Use it as a context manager."""
+    """An image file or folder, open. Use it as a context manager.
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    `scratch` is where an archive is unpacked that is compressed as a whole.
+    """
+
+    def __init__(self, path: Path, limits: Limits, *, scratch: Path | None = None) -> None:
         self._limits = limits
+        self._scratch = scratch
         self._documents = Documents(limits)
         self._folder = path.is_dir()
         self._files = self._recognise(path)
         self._layout = self._files.has("oci-layout")
 
     def _recognise(self, path: Path) -> Files:
-        hint = "make one with `skopeo copy … oci:FOLDER` or `docker save`; unpack compressed archives first"
+        hint = "make one with `skopeo copy … oci:FOLDER` or `docker save`"
         files: Files
         if self._folder:
             files = image_files.FolderFiles(path)
         else:
             try:
-                files = image_files.ArchiveFiles(path, self._limits)
+                files = image_files.ArchiveFiles(path, self._limits, self._scratch)
             except Malformed as cause:
                 raise Malformed(
                     f"no image archive: {cause.message}", code="not-an-image", hint=hint

@@ -55,6 +55,8 @@ _ACLS = {
 # Keys that change an entry. Others say nothing to a container runtime, whoever's they are.
 _PAX_MEANT = frozenset({b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"})
 _PAX_REFUSED = (b"GNU.sparse.", b"SCHILY.realsize", b"SCHILY.filetype")
+_PLAIN = "rebuild the layer with plain ustar or pax entries"
+_SPARSE = "runtimes refuse it too: rebuild the layer without `tar -S` (--sparse)"
 
 
 class Type(enum.StrEnum):
@@ -240,9 +242,7 @@ def _header(block: bytes, what: str) -> _Header:
     flag = block[156:157]
     if flag not in _TYPES and flag not in b"xgLK":
         kind = "a sparse file" if flag == b"S" else f"an entry of the unknown type {flag!r}"
-        raise Malformed(
-            f"{what}: {kind}", code="bad-tar", hint="rebuild the layer with plain ustar or pax entries"
-        )
+        raise Malformed(f"{what}: {kind}", code="bad-tar", hint=_SPARSE if flag == b"S" else _PLAIN)
     return _Header(
         name=prefix + b"/" + name if prefix else name,
         flag=flag,
@@ -451,7 +451,7 @@ def _xattrs(pax: dict[bytes, bytes], where: Place, limits: Limits) -> dict[bytes
             raise Malformed(
                 f"{where}: pax key {show(key)} (sparse files are not supported)",
                 code="bad-pax",
-                hint="rebuild the layer without them",
+                hint=_SPARSE,
             )
         if key in _ACLS:
             found[_ACLS[key]] = value

@@ -137,6 +137,10 @@ REFUSED = {
         [symlink(b"a", b"b") + entry(b"b/c"), entry(b"a/.wh.c")],
     ),
     "opaque through a symlink": ("symlink-escape", [symlink(b"a", b"b"), entry(b"a/.wh..wh..opq")]),
+    "whiteout through a symlink that this layer has put there before": (
+        "symlink-escape",
+        [entry(b"a/a"), symlink(b"a", b"b") + entry(b"a/.wh.a") + folder(b"b/")],
+    ),
     "opaque through a symlink that becomes a directory later": (
         "symlink-escape",
         [symlink(b"a", b"b"), entry(b"a/.wh..wh..opq") + folder(b"a/")],

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from strongroom.convert import image, oci
-from strongroom.errors import Malformed, NotFound, Refused, StrongroomError
+from strongroom.convert import image, oci, sources
+from strongroom.convert.limits import LIMITS, Limits
+from strongroom.errors import Malformed, Misuse, NotFound, Refused, StrongroomError
 from tests.unit.convert.kit import (
     ACCOUNTS,
     END,
@@ -302,17 +303,68 @@ def test_an_archive_of_before_docker_1_10_is_named(tmp_path: Path) -> None:
     assert "docker save" in (told.hint or "")
 
 
-@pytest.mark.parametrize(
-    ("pack", "program"),
-    [(gzip.compress, "gunzip"), (zstd, "unzstd"), (bz2.compress, "bunzip2"), (lzma.compress, "unxz")],
-)
-def test_a_compressed_archive_is_told_with_the_program_that_unpacks_it(
+@pytest.mark.parametrize("pack", [gzip.compress, zstd])
+def test_an_archive_may_be_compressed_as_a_whole(tmp_path: Path, pack: Any) -> None:
+    """As `docker save … | gzip` leaves it, and builders with results of their own."""
+    plain = archive(tmp_path / "it.tar", entry(b"l", BASE), layers=["l"])
+    packed = tmp_path / "it.tar.packed"
+    packed.write_bytes(pack(plain.read_bytes()))
+    with loaded(packed, tmp_path) as found, loaded(plain, tmp_path) as other:
+        assert (found.digest, listing(found.tree)) == (other.digest, listing(other.tree))
+    assert image.identify(packed, digest=None, platform=image.PLATFORM) is None
+    with pytest.raises(Misuse, match="there is no folder to unpack it in"):
+        sources.Source(packed, LIMITS)
+    packed.write_bytes(pack(plain.read_bytes())[:-6])
+    assert refusal(packed, tmp_path).code == "not-an-image"
+
+
+def test_a_compressed_archive_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "it.tar.gz"
+    path.write_bytes(gzip.compress(bytes(8 << 20)))
+    with pytest.raises(Refused) as caught, loaded(path, tmp_path, limits=Limits(layer_bytes=1 << 20)):
+        pass
+    assert caught.value.code == "too-large"
+
+
+@pytest.mark.parametrize(("pack", "program"), [(bz2.compress, "bunzip2"), (lzma.compress, "unxz")])
+def test_an_archive_that_is_compressed_otherwise_is_told_with_the_program_that_unpacks_it(
     tmp_path: Path, pack: Any, program: str
 ) -> None:
     plain = archive(tmp_path / "it.tar", entry(b"l", BASE), layers=["l"])
     (tmp_path / "it.tar.packed").write_bytes(pack(plain.read_bytes()))
+    assert image.identify(tmp_path / "it.tar.packed", digest=None, platform=image.PLATFORM) is None
     told = refusal(tmp_path / "it.tar.packed", tmp_path)
     assert told.message.endswith(f"is compressed: unpack it first, with `{program}`")
+
+
+def test_dockers_manifests_in_a_layout_and_oci_s_layers_in_them(tmp_path: Path) -> None:
+    """As `skopeo copy --preserve-digests` and mixed registries leave them."""
+    layout = Layout(tmp_path / "layout")
+    value = {
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST,
+        "config": layout.config([sha256(BASE), sha256(BASE)]),
+        "layers": [layout.layer(BASE, "+gzip"), layout.layer(BASE)],
+    }
+    row = layout.json(value, DOCKER_MANIFEST)
+    kind = oci.INDEXES[1]
+    listed = {**row, "platform": {"os": "linux", "architecture": "amd64"}}
+    layout.index(layout.json({"schemaVersion": 2, "mediaType": kind, "manifests": [listed]}, kind))
+    with loaded(layout.path, tmp_path) as found:
+        assert (found.digest, found.layers) == (row["digest"], 2)
+
+
+def test_a_variable_without_a_value_is_not_set_and_told(tmp_path: Path) -> None:
+    """As builders write for variables that somebody else is to set; Docker leaves them unset."""
+    layout = simple(tmp_path / "layout", BASE, config={"Env": ["A=1", "PASSWORD", "B=", "", "A"]})
+    with loaded(layout.path, tmp_path) as found:
+        assert {name: found.settings.environment.get(name) for name in ("A", "B", "PASSWORD", "")} == {
+            "A": "1",
+            "B": "",
+            "PASSWORD": None,
+            "": None,
+        }
+        assert "Env PASSWORD without a value has no effect in a room" in found.notes
 
 
 def test_what_python_s_tarfile_adds_of_a_layout_is_read(tmp_path: Path) -> None:

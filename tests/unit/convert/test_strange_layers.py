@@ -81,6 +81,27 @@ CASES: dict[str, tuple[list[bytes], dict[bytes, Any]]] = {
     "no end": ([LISTS, entry(b"x", b"1")], {b"opt": None, b"opt/a": b"1", b"opt/b": b"2", b"opt/list": b"3", b"x": b"1"}),
     "half an end": ([entry(b"x", b"1") + bytes(512)], {b"x": b"1"}),
     "no end and no padding": ([(entry(b"x", b"1"))[:513]], {b"x": b"1"}),
+    # A whiteout without its directory's entry, and a link in the directory's place (kaniko 1.8).
+    "whiteout below what becomes a link": (
+        [folder(b"a/") + entry(b"a/a", b"x") + END, entry(b"a/.wh.a") + folder(b"/") + symlink(b"a", b"b") + folder(b"b/") + END],
+        {b"a": b"-> b", b"b": None},
+    ),
+    "a link in the place of a directory": (
+        [entry(b"sbin/x", b"1") + entry(b"usr/bin/y", b"2") + END, symlink(b"sbin", b"usr/bin") + END],
+        {b"sbin": b"-> usr/bin", b"usr": None, b"usr/bin": None, b"usr/bin/y": b"2"},
+    ),
+    "the same layer twice": (
+        [entry(b"x", b"1") + END, entry(b".wh.x") + END, entry(b"x", b"1") + END],
+        {b"x": b"1"},
+    ),
+    "hard links to what a later layer replaces": (
+        [entry(b"etc/c", b"1") + END, hardlink(b"o/f", b"etc/c") + END, entry(b"etc/c", b"2") + END, hardlink(b"o/g", b"etc/c") + END],
+        {b"etc": None, b"etc/c": b"2", b"o": None, b"o/f": b"1", b"o/g": b"2"},
+    ),
+    "a whiteout of nothing, and of what was there once": (
+        [entry(b".wh.never") + entry(b"d/.wh.x") + END, entry(b"y", b"1") + END],
+        {b"y": b"1"},
+    ),
     "no entry at all": ([entry(b"x", b"1") + END, b""], {b"x": b"1"}),
     "nothing but an end": ([entry(b"x", b"1") + END, END], {b"x": b"1"}),
     "bytes after the end": ([entry(b"x", b"1") + END + b"junk" * 200], {b"x": b"1"}),
