@@ -16,7 +16,7 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from strongroom.model import identity, receipt
+from strongroom.model import agreement, identity, receipt
 
 BUSYBOX = Path("/usr/bin/busybox")
 APPLETS = (
@@ -117,21 +117,31 @@ class World:
     def identity(self, name: str) -> identity.Identity:
         return identity.unlock(self.path(f"{name}.identity").read_bytes(), PASSPHRASE.encode())
 
-    def contract(self, script: str, *options: object, image: str = "query", dataset: str = "flights") -> Path:
-        """A contract under which `sh -c script` runs, signed by both."""
+    def contract(
+        self,
+        script: str,
+        *options: object,
+        image: str = "query",
+        dataset: str = "flights",
+        base: str = "base",
+        replaces: Path | None = None,
+    ) -> Path:
+        """A contract under which `sh -c script` runs, signed by both. replaces: the version before it."""
         self.number += 1
         made = self.path(f"contract-{self.number}.json")
+        before = () if replaces is None else ("--replaces", replaces)
+        id_ = f"run-{self.number}" if replaces is None else agreement.read(replaces.read_bytes()).contract.id
         strongroom(
-            "contract", "new", f"run-{self.number}", "--out", made,
+            "contract", "new", id_, "--out", made, *before,
             "--party", f"data-owner={self.path('alice.party.json')}",
             "--party", f"program-owner={self.path('bob.party.json')}",
-            "--image", self.path(f"{image}.manifest.json"), "--base", self.path("base"),
+            "--image", self.path(f"{image}.manifest.json"), "--base", self.path(base),
             "--node", self.path("node.json"), "--dataset", f"flights={self.path(f'{dataset}.manifest.json')}",
             "--argument", "-c", "--argument", script, "--simulated", "--without-memory-guard",
             "--memory-mib", 256, *(options if "--output" in options else ("--output", "/out=bob", *options)),
         )  # fmt: skip
         for name in ("alice", "bob"):
-            strongroom("contract", "sign", made, "-i", self.path(f"{name}.identity"), "--yes")
+            strongroom("contract", "sign", made, "-i", self.path(f"{name}.identity"), "--yes", *before)
         return made
 
     def run(

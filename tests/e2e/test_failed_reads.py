@@ -6,23 +6,21 @@ programs here do: they glob, and tolerate files that cannot be read.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import socket
 import tempfile
-import time
-from dataclasses import dataclass, field
+import threading
 from pathlib import Path
 
 import pytest
 
-from strongroom.errors import Refused, StrongroomError
-from strongroom.model import agreement as agreement_model
-from strongroom.model import manifest as manifest_model
-from strongroom.model.receipt import Outcome, Receipt
-from strongroom.node import disks, qemu, room, tpm_state
-from strongroom.seal import erofs, folder
-from tests.e2e import real_rooms
-from tests.e2e.real_rooms import strongroom
+from strongroom.errors import Refused
+from strongroom.node import nbd, qemu, room
+from strongroom.seal import erofs
+from tests.e2e import failing_disks, real_rooms
+from tests.e2e.failing_disks import COUNT, Fault, Seen, assert_corrupted, block_of
 
 pytestmark = [
     pytest.mark.room,
@@ -30,8 +28,6 @@ pytestmark = [
     pytest.mark.skipif(bool(real_rooms.missing()), reason=real_rooms.missing() or "a room can run"),
 ]
 
-FILES = 300
-COUNT = "cat /data/flights/*.csv 2>/dev/null | wc -l > /out/rows"
 SECTORS = erofs.BLOCK // 512
 
 
@@ -39,33 +35,10 @@ SECTORS = erofs.BLOCK // 512
 def world():
     root = Path(tempfile.mkdtemp(prefix="strongroom-failed-reads-"))
     made = real_rooms.prepare(root)
-    (root / "many").mkdir()
-    for number in range(FILES):
-        (root / f"many/{number:04}.csv").write_text(f"{number}\n")
-    strongroom("seal", root / "many", "-i", root / "alice.identity", "--name", "many", "--out", root)
-    strongroom(
-        "broker", "add-key", root / "broker", root / "many.manifest.json", root / "many.key.age",
-        "-i", root / "alice.identity",
-    )  # fmt: skip
+    failing_disks.seal_many(made)
     yield made
     made.close()
     shutil.rmtree(root)
-
-
-@dataclass(kw_only=True)
-class Seen:
-    """What came of a run: a receipt or an error, and how far it went."""
-
-    folder: Path
-    seconds: float
-    phases: list[str] = field(default_factory=list)
-    receipt: Receipt | None = None
-    error: StrongroomError | None = None
-
-    @property
-    def left(self) -> set[str]:
-        """What the node holds that is sealed to somebody."""
-        return {path.name for path in self.folder.rglob("*.age")}
 
 
 def run(world, monkeypatch, contract, disk, block, *, image="query", once=False) -> Seen:
@@ -90,49 +63,14 @@ def run(world, monkeypatch, contract, disk, block, *, image="query", once=False)
         return line
 
     monkeypatch.setattr(qemu, "arguments", arguments)
-    agreement = agreement_model.read(contract.read_bytes())
-    drives, manifests = disks.match(
-        agreement.contract, [disks.load(world.path(f"{name}.disk")) for name in (image, "many")]
+    return failing_disks.run(
+        world,
+        contract,
+        (image, "many"),
+        lambda order, phases: room.Room(
+            order=order, on_phase=lambda name, _moment: phases.append(name)
+        ).run(),
     )
-    seen = Seen(folder=world.path(f"run-{contract.stem}"), seconds=time.monotonic())
-    seen.folder.mkdir()
-    order = room.Order(
-        node=tpm_state.load(world.path("node")), base=world.path("base"), agreement=agreement,
-        drives=drives, manifests=manifests, out=seen.folder, guarded=False,
-    )  # fmt: skip
-    try:
-        seen.receipt = (
-            room.Room(order=order, on_phase=lambda name, _moment: seen.phases.append(name)).run().receipt
-        )
-    except StrongroomError as cause:
-        seen.error = cause
-    seen.seconds = time.monotonic() - seen.seconds
-    return seen
-
-
-def block_of(world, kind):
-    """The block of the dataset's disk that is of that kind. Encryption moves none."""
-    plan = erofs.layout(folder.from_paths([world.path("many")]))
-    manifest = manifest_model.parse_envelope(world.path("many.manifest.json").read_bytes())[1]
-    inode = plan.by_path[b"0150.csv"]
-    tree = manifest.hash_offset // erofs.BLOCK + 1  # behind its superblock: the root's block, then the leaves
-    return {
-        "superblock": 0,
-        "directory": plan.by_path[b""].block,
-        "inode": inode.offset // erofs.BLOCK,
-        "file": inode.block,
-        "leaf of the tree": tree + 1 + inode.block // 128,
-        "root of the tree": tree,
-        "last block": manifest.data_bytes // erofs.BLOCK - 1,
-    }[kind]
-
-
-def assert_corrupted(seen):
-    assert seen.error is None
-    assert seen.receipt.outcome is Outcome.DATA_CORRUPTED
-    assert seen.receipt.outputs == ()
-    assert len(seen.receipt.details) == 1
-    assert seen.left == set()
 
 
 def test_one_file_that_cannot_be_read_ends_the_program_at_once_and_nothing_leaves(world, monkeypatch):
@@ -194,3 +132,78 @@ def test_a_block_of_the_base_that_cannot_be_read_ends_the_machine(world, monkeyp
     assert seen.error is not None
     assert not any(name.startswith("attested") for name in seen.phases)
     assert not (seen.folder / "receipt.json").exists()
+
+
+@contextlib.contextmanager
+def base_from(server: nbd.Server, folder: Path):
+    """QEMU's own NBD client reads the base's disk from `server`: a host that can begin to fail at any time."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "base.socket"))
+        listener.listen()
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    server.take(listener.accept()[0])
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        try:
+            yield {
+                "driver": "nbd",
+                "export": "base",
+                "server": {"type": "unix", "path": str(folder / "base.socket")},
+            }
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            serving.join(10)
+            server.close()
+
+
+def run_on_failing_base(world, monkeypatch, tmp_path, contract, fault) -> Seen:
+    """A room whose base is whole until the program has started, and whose host fails as `fault` says from then on."""
+    monkeypatch.setattr(nbd, "_transmit", fault.transmit)
+    with base_from(nbd.Server({"base": world.path("base") / "base.disk"}), tmp_path) as driver:
+        real = qemu.arguments
+
+        def arguments(machine):
+            line = real(machine)
+            for index, word in enumerate(line):
+                if line[index - 1] == "-blockdev" and word.find("base.disk") >= 0:
+                    line[index] = json.dumps(json.loads(word) | {"file": driver})
+            assert "base.socket" in "".join(line)
+            return line
+
+        monkeypatch.setattr(qemu, "arguments", arguments)
+
+        def start(order, phases):
+            def on_phase(name, _moment):
+                phases.append(name)
+                fault.armed |= name == "program-started"
+
+            return room.Room(order=order, on_phase=on_phase).run()
+
+        return failing_disks.run(world, contract, ("query", "many"), start)
+
+
+@pytest.mark.soak
+def test_a_read_of_the_base_that_fails_while_the_room_works_lets_nothing_leave(world, monkeypatch, tmp_path):
+    fault = Fault(file="base.disk", block=None, once=True, armed=False)
+    contract = world.contract(f"{COUNT}; exit 0", "--logs", "bob", dataset="many")
+    seen = run_on_failing_base(world, monkeypatch, tmp_path, contract, fault)
+    assert fault.failed
+    assert "program-started" in seen.phases
+    assert_corrupted(seen)
+
+
+@pytest.mark.soak
+def test_a_base_that_is_gone_while_the_room_works_lets_nothing_leave(world, monkeypatch, tmp_path):
+    """The agent may miss code that it has not read yet: then there is no receipt either, and still nothing leaves."""
+    fault = Fault(file="base.disk", block=None, armed=False)
+    contract = world.contract(f"{COUNT}; exit 0", "--logs", "bob", dataset="many")
+    seen = run_on_failing_base(world, monkeypatch, tmp_path, contract, fault)
+    print(f"{fault.failed} reads failed; receipt {seen.receipt is not None}, error {seen.error}")
+    assert fault.failed
+    assert seen.left == set()
+    if seen.receipt is not None:
+        assert_corrupted(seen)
