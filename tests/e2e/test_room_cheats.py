@@ -145,6 +145,28 @@ def test_a_changed_base_disk_does_not_come_to_attest(world, change):
     assert not (ran.folder / "receipt.json").exists()
 
 
+def test_a_version_whose_past_the_broker_has_not_seen_gets_no_key_until_the_operator_brings_it(world):
+    first = world.contract("echo first > /out/x")
+    second = world.contract("echo second > /out/x", replaces=first)
+    third = world.contract("echo third > /out/x", replaces=second)
+    before = decisions(world)
+    ran = world.run(third, "--earlier", second)  # the first of all is not there
+    assert ran.code == 3
+    assert decisions(world)[len(before) :] == [record.Kind.DENIAL]
+    _, checks = failed_checks(ran.folder)
+    refused = {name for name, one in checks.items() if not one["ok"]}
+    assert refused == {"contract.version", "evidence.verified"}  # the latter: not looked at any more
+    assert "program-started" not in ran.phases
+    assert not (ran.folder / "receipt.json").exists()
+    shutil.rmtree(ran.folder)
+    ran = world.run(third, "--earlier", second, "--earlier", first)
+    assert ran.code == 0, ran.text
+    assert ran.output(world.identity("bob")) == {"x": b"third\n"}
+    told = json.loads((ran.folder / "release-alice.json").read_bytes())["verdict"]
+    passed = {one["name"] for one in told["checks"] if one["ok"]}
+    assert {"contract.earlier", "contract.version", "contract.replaces"} <= passed
+
+
 @pytest.fixture(scope="module")
 def thief(world):
     """Another program of bob's, signed by him, that no contract names."""
