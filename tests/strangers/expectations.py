@@ -11,15 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-NOT_YET = frozenset(
-    {
-        # evidence
-        "cca-realm-corim",
-        "ccel-area-of-1-mib",
-        "nvgpu-gb20x",
-        "snpguest-certs-folder",
-    }
-)
+NOT_YET: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

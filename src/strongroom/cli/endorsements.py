@@ -59,7 +59,7 @@ def fetch(
     folder: Folder = None,
     root: Roots = None,
     vek: Annotated[
-        Path | None, typer.Option(help="A VLEK or VCEK certificate (DER) that the host handed out.")
+        Path | None, typer.Option(help="A VLEK or VCEK certificate (DER or PEM) that the host handed out.")
     ] = None,
     early: Annotated[
         bool, typer.Option("--early", help="Intel's early TCB infos. Standard ones are refused from then on.")
@@ -87,11 +87,12 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Fetch what verifying EVIDENCE takes, and keep it. Prints which; `--out` gives them to a verifier."""
+    from strongroom.evidence import recognise_endorsements
     from strongroom.fetch.needs import Fetcher
 
     given, brought = _evidence(evidence, at_place)
     if vek is not None:
-        brought = files.read(vek, max_bytes=_MAX_VEK)
+        brought = recognise_endorsements.in_der(files.read(vek, max_bytes=_MAX_VEK), b"CERTIFICATE")
     fetcher = Fetcher(
         library=make_library(folder, root, offline=offline),
         vendors=make_vendors(pccs, kds, ca),

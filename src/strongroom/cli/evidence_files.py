@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.cli import files
 from strongroom.encoding import fields
 from strongroom.errors import Misuse
-from strongroom.evidence import recognise, roots
+from strongroom.evidence import recognise, recognise_endorsements, roots
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import party as party_model
 from strongroom.model import policy_file
@@ -23,18 +21,6 @@ if TYPE_CHECKING:
     from strongroom.evidence.recognise import Recognised
     from strongroom.model.evidence import Evidence
     from strongroom.model.policy_file import Extra, PolicyFile
-
-# `vek.der` is the part `vek`, `device-0.ocsp-1.der` that of a device.
-_PART_FILE = re.compile(r"(?:device-[0-9]{1,2}\.)?[^.]+")
-# Names that PCCS and its clients give to Intel's collateral.
-_PCCS = {
-    "tcb_info_issuer_chain": "tcb-info-issuer-chain",
-    "qe_identity_issuer_chain": "qe-identity-issuer-chain",
-    "root_ca_crl": "root-ca-crl",
-    "pck_crl": "pck-crl",
-    "pck_crl_issuer_chain": "pck-crl-issuer-chain",
-}
-_PCCS_SIGNED = {"tcb_info": ("tcb-info", "tcbInfo"), "qe_identity": ("qe-identity", "enclaveIdentity")}
 
 
 def expected(
@@ -95,49 +81,20 @@ def with_devices(one: Evidence, devices: list[Path]) -> Evidence:
 def endorsements(path: Path | None, found: Recognised) -> Endorsements:
     """Those of a file or folder, with what came beside the evidence where they lack it.
 
-    A file is our own JSON, or PCCS's collateral as one JSON object; a folder has one file for each part, named for it
-    (`vek.der` is `vek`, `device-0.ocsp-1.der` is what the device at place 0 needs). All of them are judged by the verifier, wherever they come from.
+    Files are read as vendors and their tools give them, whatever they are called; a file that is named for a part
+    (`vek.der`, `device-0.ocsp-1.der` for the device at place 0) is that part. All of them are judged by the verifier, wherever
+    they come from.
     """
     parts = dict(found.endorsements)
     if path is not None:
-        parts.update(_folder(path) if path.is_dir() else _file(path))
+        given = (
+            {one.name: one for one in path.iterdir() if one.is_file()} if path.is_dir() else {path.name: path}
+        )
+        files_read = {
+            name: files.read(one, max_bytes=2 * endorsements_model.MAX_BYTES) for name, one in given.items()
+        }
+        parts.update(recognise_endorsements.parts(files_read, evidence=found.evidence))
     return Endorsements(parts=parts)
-
-
-def _folder(path: Path) -> dict[str, bytes]:
-    parts: dict[str, bytes] = {}
-    for one in sorted(path.iterdir()):
-        if not one.is_file():
-            continue
-        match = _PART_FILE.match(one.name)
-        name = one.name if match is None else match[0]
-        if name in parts:
-            raise Misuse(f"{path}: two files for the part {name!r}")
-        parts[name] = files.read(one, max_bytes=endorsements_model.MAX_BYTES)
-    return parts
-
-
-def _file(path: Path) -> dict[str, bytes]:
-    data = files.read(path, max_bytes=2 * endorsements_model.MAX_BYTES)
-    try:
-        value = json.loads(data)
-    except ValueError:
-        value = None
-    if isinstance(value, dict) and _PCCS_SIGNED.keys() <= value.keys():
-        return _of_pccs(value, path)
-    return dict(endorsements_model.parse(data.strip()).parts)
-
-
-def _of_pccs(value: dict[str, Any], path: Path) -> dict[str, bytes]:
-    wanted = [*_PCCS, *_PCCS_SIGNED, *(f"{name}_signature" for name in _PCCS_SIGNED)]
-    for name in wanted:
-        if not isinstance(value.get(name), str):
-            raise Misuse(f"{path}: {name} is missing, or no text")
-    parts = {part: value[name].encode() for name, part in _PCCS.items()}
-    for name, (part, key) in _PCCS_SIGNED.items():
-        signature = value[f"{name}_signature"]
-        parts[part] = f'{{"{key}":{value[name]},"signature":"{signature}"}}'.encode()
-    return parts
 
 
 def policy(
