@@ -33,9 +33,7 @@ _HINT = "like --data flights/ or --data flights=some/folder"
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("try", epilog="Example: strongroom try image.tar --data flights/ --out results -- --verbose")(
-        try_image
-    )
+    app.command("try")(try_image)
 
 
 def try_image(

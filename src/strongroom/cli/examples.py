@@ -53,6 +53,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "strongroom convert registry.example/team/query@sha256:… -i bob.identity --name query --signed-by cosign.pub",
         "strongroom convert root/ --config config.json -i bob.identity --name query --encrypt",
     ),
+    "try": (
+        "strongroom try image.tar --data flights/ --out results",
+        "strongroom try registry.example/team/query@sha256:… --data flights=sample/ --memory-mib 256 -- --verbose",
+    ),
     "image verify": (
         "strongroom image verify registry.example/team/query@sha256:… --key cosign.pub",
         _KEYLESS,
