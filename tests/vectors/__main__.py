@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from strongroom.appraisal import standing
 from tests.vectors import runner
 from tests.vectors.runner import AGREES, ARGUED, MISMATCH, Result
 
@@ -32,12 +33,11 @@ def main(arguments: list[str]) -> int:
 
 
 def table(results: list[Result]) -> None:
-    """Per TEE: cases, how many agree, disagreements, in part (no whole evidence in the case), skipped."""
+    """Per TEE: cases by what is known of them, how many agree, disagreements, in part (no whole evidence), skipped."""
     head = (
         "tee",
         "cases",
-        "accepted",
-        "refused",
+        *standing.WORDS,
         "as expected",
         "argued",
         "mismatches",
@@ -52,7 +52,8 @@ def table(results: list[Result]) -> None:
         rows.append(
             (
                 tee,
-                *(str(count) for count in (len(mine), verdicts["accept"], verdicts["reject"])),
+                str(len(mine)),
+                *(str(verdicts[word]) for word in standing.WORDS),
                 *(str(states[state]) for state in (AGREES, ARGUED, MISMATCH)),
                 str(sum(result.partial for result in mine)),
                 "0",

@@ -26,6 +26,7 @@ class Loaded:
 
     evidence, endorsements, binding, roots, now: the arguments of `registry.verify`. roots: the pinned ones, or
     those of a synthetic vendor, whose claims are then `simulated`. binding: what the case's evidence carries.
+    signed: whether `partial` verifies a signature; where it does not, nothing is known of the case ("cannot tell").
     partial: for cases that are no whole evidence (a chain without a quote, a report whose certificates are
     lost): verifies what is there, raises as a verifier does; `evidence` is None then. others: further evidence of the
     same case, all of which must be accepted for the case to be. notes: shown beside the case.
@@ -37,5 +38,6 @@ class Loaded:
     binding: Bound = field(default_factory=lambda: Preset(values={}))
     roots: frozenset[str] = pinned.PINNED
     partial: Callable[[], object] | None = None
+    signed: bool = True
     others: tuple[Loaded, ...] = ()
     notes: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
     <folder>/<tee>/<case>/case.json and the files that it names; `adapters/<tee>.py` turns them into arguments
 
+Outcomes have the words of the product (appraisal/standing.py): verified, simulated (by another root than a pinned one),
+refused, cannot tell (no signature could be verified); none of them but the first two agrees with the label "accept".
 A case agrees when verifying it and asking the default policy give `expected.verdict`, and, where given, `strict_verdict`
 under strict options, `tcb_status` and `advisory_ids`. Nothing is skipped: a TEE without an adapter, an adapter that
 fails, an error that is none of ours are mismatches. A disagreement that docs/evidence-disagreements.md argues, in a
@@ -19,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from strongroom.appraisal import standing
 from strongroom.appraisal.default import default_policy
 from strongroom.appraisal.wording import explain
 from strongroom.errors import EvidenceRefused, Malformed, Refused
@@ -35,13 +38,22 @@ PROJECT = Path(__file__).parents[2]
 DEFAULT = PROJECT.parent / "shared" / "vectors"
 DISAGREEMENTS = PROJECT / "docs" / "evidence-disagreements.md"
 AGREES, MISMATCH, ARGUED = "agrees", "mismatch", "argued"
+SIGNED = frozenset({standing.VERIFIED, standing.SIMULATED})
+AGREEING = {
+    "accept": SIGNED,
+    "accept-partial": SIGNED,
+    "crypto_valid": SIGNED,
+    "reject": frozenset({standing.REFUSED}),
+    "unknown": frozenset({standing.CANNOT_TELL}),
+}
+"""The outcomes that agree with a label."""
 _REFUSALS = (EvidenceRefused, Refused, Malformed)
 _ARGUED = re.compile(r"^### `(?P<case>[^`]+)`: (?P<verdict>\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a verification: `accept`, `reject`, or `error` (ours). check: what refused, or the error."""
+    """What came of a verification: a word of `standing`, or `error` (ours). check: what refused, or the error."""
 
     verdict: str
     check: str = ""
@@ -100,7 +112,7 @@ def _argue(result: Result, known: dict[str, str]) -> Result:
     if result.state == AGREES:
         detail = "the case agrees with its label: take its argument out of the page"
         return replace(result, state=MISMATCH, outcome=replace(result.outcome, check="argued", detail=detail))
-    return replace(result, state=ARGUED) if result.outcome.verdict == verdict else result
+    return replace(result, state=ARGUED) if result.outcome.verdict in AGREEING.get(verdict, ()) else result
 
 
 def _case(path: Path) -> Result:
@@ -158,12 +170,14 @@ def _whole(loaded: Loaded, *, policy: bool = True, strict: bool = False) -> Outc
     checks = default_policy(claims, simulated=loaded.roots != pinned.PINNED, strict=strict) if policy else ()
     for check in checks:
         if not check.ok:
-            return Outcome(verdict="reject", check=check.name, detail=explain(check).got, claims=claims)
+            return Outcome(
+                verdict=standing.REFUSED, check=check.name, detail=explain(check).got, claims=claims
+            )
     for other in loaded.others:
         outcome = _whole(other, policy=policy, strict=strict)
-        if outcome.verdict != "accept":
+        if outcome.verdict not in SIGNED:
             return outcome
-    return Outcome(verdict="accept", claims=claims)
+    return Outcome(verdict=standing.of(claims, vouched=True), claims=claims)
 
 
 def _part(loaded: Loaded, wanted: str) -> Outcome:
@@ -176,14 +190,14 @@ def _part(loaded: Loaded, wanted: str) -> Outcome:
         return _refusal(cause)
     except Exception as cause:  # noqa: BLE001 - as above
         return _error(cause)
-    if wanted == "unknown" and loaded.evidence is not None and _whole(loaded).verdict != "reject":
+    if wanted == "unknown" and loaded.evidence is not None and _whole(loaded).verdict != standing.REFUSED:
         return Outcome(verdict="error", check="unknown", detail="not refused, though its key is nowhere")
-    return Outcome(verdict="unknown" if wanted == "unknown" else "accept")
+    return Outcome(verdict=standing.VERIFIED if loaded.signed else standing.CANNOT_TELL)
 
 
 def _refusal(cause: EvidenceRefused | Refused | Malformed) -> Outcome:
     check = cause.check if isinstance(cause, EvidenceRefused) else cause.code
-    return Outcome(verdict="reject", check=check, detail=cause.message)
+    return Outcome(verdict=standing.REFUSED, check=check, detail=cause.message)
 
 
 def _error(cause: Exception) -> Outcome:
@@ -193,10 +207,9 @@ def _error(cause: Exception) -> Outcome:
 def _compare(
     labels: dict, expected: str, outcome: Outcome, strict: Outcome | None
 ) -> tuple[str, Outcome, str]:
-    verdict = {"accept-partial": "accept", "crypto_valid": "accept"}.get(expected, expected)
-    if outcome.verdict != verdict:
+    if outcome.verdict not in AGREEING.get(expected, ()):
         return MISMATCH, outcome, expected
-    if strict is not None and strict.verdict != labels["strict_verdict"]:
+    if strict is not None and strict.verdict not in AGREEING.get(labels["strict_verdict"], ()):
         return MISMATCH, strict, f"{labels['strict_verdict']} (strict)"
     if outcome.claims is not None:
         status = labels.get("tcb_status")

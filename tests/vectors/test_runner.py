@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from dataclasses import replace
 
@@ -68,14 +69,18 @@ def outcome(tmp_path, monkeypatch, loaded, verdict, **labels):
         (EMPTY, "reject", runner.MISMATCH),
         (replace(EMPTY, partial=lambda: None), "accept", runner.AGREES),
         (replace(EMPTY, partial=lambda: None), "accept-partial", runner.AGREES),
-        (replace(EMPTY, partial=lambda: None), "unknown", runner.AGREES),
+        (replace(EMPTY, partial=lambda: None), "unknown", runner.MISMATCH),  # a signature was verified
+        (replace(EMPTY, partial=lambda: None, signed=False), "unknown", runner.AGREES),
+        (replace(EMPTY, partial=lambda: None, signed=False), "accept", runner.MISMATCH),
+        (replace(EMPTY, partial=lambda: None, signed=False), "accept-partial", runner.MISMATCH),
+        (replace(EMPTY, partial=lambda: None, signed=False), "crypto_valid", runner.MISMATCH),
         (replace(EMPTY, partial=lambda: None), "reject", runner.MISMATCH),
         (replace(EMPTY, partial=refuse), "reject", runner.AGREES),
         (replace(EMPTY, partial=refuse), "accept", runner.MISMATCH),
         (replace(EMPTY, partial=refuse), "unknown", runner.MISMATCH),
         (replace(EMPTY, partial=fall_over), "reject", runner.MISMATCH),
         (replace(GOOD, partial=lambda: None), "unknown", runner.MISMATCH),  # accepted, though no key is known
-        (replace(BAD, partial=lambda: None), "unknown", runner.AGREES),
+        (replace(BAD, partial=lambda: None, signed=False), "unknown", runner.AGREES),
         (replace(GOOD, others=(BAD,)), "accept", runner.MISMATCH),
         (replace(GOOD, others=(GOOD, BAD)), "reject", runner.AGREES),
         (replace(GOOD, others=(GOOD,)), "accept", runner.AGREES),
@@ -134,4 +139,17 @@ def test_the_command_says_what_went_wrong_and_exits_so(tmp_path, monkeypatch, ca
     assert command.main([str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert "some/case" in told
-    assert "expected accept, got reject by binding" in told
+    assert "expected accept, got refused by binding" in told
+
+
+def test_a_case_without_a_verified_signature_never_reads_as_one(tmp_path, monkeypatch, capsys):
+    unsigned = replace(EMPTY, partial=lambda: None, signed=False)
+    result = outcome(tmp_path / "unsigned", monkeypatch, unsigned, "unknown")
+    assert result.outcome.verdict == "cannot tell"
+    assert outcome(tmp_path / "simulated", monkeypatch, GOOD, "accept").outcome.verdict == "simulated"
+    assert outcome(tmp_path / "refused", monkeypatch, BAD, "reject").outcome.verdict == "refused"
+    command.table([result])
+    head, row, _ = capsys.readouterr().out.splitlines()
+    assert re.split(r"\s{2,}", head)[2:6] == ["verified", "refused", "cannot tell", "simulated"]
+    assert re.split(r"\s{2,}", row)[2:6] == ["0", "0", "1", "0"]
+    assert "accept" not in head

@@ -149,7 +149,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Verify and judge evidence. Leaves with 3 and explains every check when it is not accepted."""
+    from strongroom.appraisal import standing
     from strongroom.appraisal.evaluate import evaluate
+    from strongroom.model.endorsements import vouches
 
     now = evidence_files.moment(at)
     binding = evidence_files.expected(report_data, extra_data, nonce, user_data, public_key, contract)
@@ -158,9 +160,10 @@ def verify(
     rules = evidence_files.policy(
         policy, reference, trust, vouch=unsigned_reference, tee=evidence.tee, now=now
     )
+    given = evidence_files.endorsements(endorsements, recognised)
     verdict = evaluate(
         evidence,
-        evidence_files.endorsements(endorsements, recognised),
+        given,
         rules,
         binding=binding,
         now=now,
@@ -171,10 +174,11 @@ def verify(
             raise Misuse("--ear: needs --identity, --audience, and --nonce or --report-data")
         asked = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
         _write_ear(ear, verdict, evidence, asked, audience, load(identity, passphrase_fd))
+    known = standing.of(verdict.claims, vouched=vouches(given, evidence.tee))
     if as_json:
-        print(printable_json(canonical.dumps(_explained(verdict)).decode()))
+        print(printable_json(canonical.dumps({**_explained(verdict), "evidence": known}).decode()))
     else:
-        _print_verdict(verdict, rules.name)
+        _print_verdict(verdict, rules.name, known)
     if not verdict.accepted:
         raise PolicyDenied(
             "the evidence is not accepted", verdict=verdict, hint="each failed check says what to do"
@@ -281,9 +285,18 @@ def _explained(verdict: Any) -> dict[str, object]:
     return {**record, "claims": claims, "checks": checks, "record": record}
 
 
-def _print_verdict(verdict: Any, name: str) -> None:
+_KNOWN = {
+    "verified": "signed by its vendor's key",
+    "refused": "a check of its verifier failed",
+    "cannot tell": "no signature was verified: nothing of its vendor's was given that vouches for a key (--endorsements)",
+    "simulated": "no hardware's vendor signed it: a root that the policy names did",
+}
+
+
+def _print_verdict(verdict: Any, name: str, known: str) -> None:
     from strongroom.appraisal import wording
 
+    print(f"evidence  {known}: {_KNOWN[known]}")
     print(f"verdict   {'ACCEPTED' if verdict.accepted else 'DENIED'} by policy {name} ({verdict.policy})")
     print(f"as of     {fields.format_time(verdict.decided)}")
     for check in map(wording.explain, verdict.checks):
@@ -298,10 +311,13 @@ def _print_verdict(verdict: Any, name: str) -> None:
 
 
 def _print_forecast(made: Any) -> None:
+    from strongroom.appraisal import standing
+
     for when, one in (("so far", made.before), ("by the newer endorsements", made.after)):
-        print(
+        told = (
             f"{'accepted' if one.accepted else 'DENIED  '}  {when}, as of {fields.format_time(one.decided)}"
         )
+        print(f"{told}; evidence {standing.of(one.claims, vouched=True)}")
     for stop in made.stops:
         when = "at once" if stop.when is None else fields.format_time(stop.when)
         print(printable(f"from {when}: {stop.check}: {stop.reason}"))

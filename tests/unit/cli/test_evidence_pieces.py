@@ -7,12 +7,27 @@ import sys
 
 import pytest
 
+from strongroom.appraisal import standing
 from strongroom.cli import main
+from strongroom.model.claims import Claims
+from strongroom_testing.evidence_folder import BINDING, NOW, REPORT_DATA
+from strongroom_testing.fake_intel import FakeIntel
 from tests.unit.evidence.test_recognise import QUOTE, QUOTES, REPORT
 
 TWO = {
     "gateway_attestation": {"intel_quote": QUOTE.hex()},
     "model_attestations": [{"model": "m", "intel_quote": QUOTES["tdx", 5].hex()}],
+}
+CLAIMS = {
+    "tee": "tdx",
+    "root": "r",
+    "machine": "m",
+    "contract": None,
+    "registers": {},
+    "debug": False,
+    "memory_guard": False,
+    "facts": {},
+    "not_checked": (),
 }
 PLACES = (".gateway_attestation.intel_quote", ".model_attestations[0].intel_quote")
 
@@ -92,6 +107,36 @@ def test_verify_judges_the_piece_that_was_named(strongroom):
     )
     assert code == 3
     assert "DENIED" in out
+
+
+def test_what_is_known_of_evidence_is_said_in_one_of_four_words(strongroom, tmp_path):
+    """Accepted or denied is what a policy says; whose signature stands behind evidence is another matter."""
+    intel = FakeIntel(now=NOW)
+    quote = intel.evidence(BINDING).parts["quote"]
+    (tmp_path / "quote.bin").write_bytes(quote)
+    (tmp_path / "given.json").write_bytes(intel.endorsements().encode())
+    platform = {
+        "tee": "tdx",
+        "roots": [intel.root_digest],
+        "machines": ["any"],
+        "references": [{"mr_td": "00" * 48}],
+    }
+    policy = {"format": "strongroom-policy/1", "name": "p", "platforms": [{**platform, "simulated": True}]}
+    (tmp_path / "fake.json").write_text(json.dumps(policy))
+    asked = ("--report-data", REPORT_DATA.hex(), "--at", f"{NOW:%Y-%m-%dT%H:%M:%SZ}")
+
+    def known(*words):
+        _, out, _ = strongroom("verify", "quote.bin", *asked, *words)
+        _, told, _ = strongroom("verify", "quote.bin", *asked, *words, "--json")
+        word = out.splitlines()[0].split("evidence  ")[1].split(":")[0]
+        assert json.loads(told)["evidence"] == word
+        return word
+
+    assert known("--policy", "fake.json", "--endorsements", "given.json") == "simulated"
+    assert known("--policy", "fake.json") == "cannot tell"
+    assert known("--policy", "policy.json", "--endorsements", "given.json") == "refused"
+    assert standing.of(Claims(**CLAIMS, simulated=False), vouched=True) == "verified"
+    assert set(standing.WORDS) == {"verified", "refused", "cannot tell", "simulated"}
 
 
 def test_every_device_in_a_file_of_devices_is_judged(strongroom, tmp_path):

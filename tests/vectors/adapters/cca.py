@@ -38,6 +38,7 @@ def load(folder: Path, case: dict) -> Loaded:
         binding=Preset(values={"report_data": bytes.fromhex(realm["10"])} if "10" in realm else {}),
         roots=roots,
         partial=lambda: _realm_alone(token),
+        signed=False,  # by a key that the token itself names, for which nobody vouches
         notes=notes,
     )
 

@@ -33,7 +33,10 @@ def load(folder: Path, case: dict) -> Loaded:
     endorsements = amd_endorsements(folder)
     if not endorsements.parts:
         return Loaded(
-            now=now, partial=lambda: parses(report, case), notes=("no certificate of the chip: parsed alone",)
+            now=now,
+            partial=lambda: parses(report, case),
+            signed=False,
+            notes=("no certificate of the chip: parsed alone",),
         )
     evidence = Evidence(tee="snp", parts={"report": report})
     told = case["expected"].get("fields", {}).get("report_data")
