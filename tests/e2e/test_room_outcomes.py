@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from strongroom.errors import Refused
 from strongroom.model.receipt import Outcome
+from strongroom.node import runs
+from strongroom.node.run_status import ENDED, State
 from strongroom_testing import traces
 from tests import kernel_view
 from tests.e2e import real_rooms, system_calls
@@ -108,6 +111,32 @@ def test_a_program_that_fails_has_a_receipt_and_its_log_is_sealed(world):
     assert (ran.receipt.outcome, ran.receipt.exit_status) == (Outcome.EXITED, 42)
     sealed = (ran.folder / "log.age").read_bytes()
     assert world.identity("bob").age.open(sealed) == b"sorry\n"
+    log = ran.folder / "log.age"
+    assert f"bob reads the log: strongroom open {log} --identity bob.identity" in ran.text
+
+
+def test_a_run_is_seen_while_it_goes_on_and_its_states_are_kept(world):
+    seen, ended = set(), threading.Event()
+
+    def look():
+        while not ended.is_set():
+            seen.update((one.id, one.state.value) for one in runs.find(world.root) if one.state not in ENDED)
+            ended.wait(0.2)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        ran = world.run(world.contract("sleep 3; exit 0"))
+    finally:
+        ended.set()
+        looker.join()
+    assert ran.code == 0, ran.text
+    assert {"booting", "running"} <= {state for _, state in seen}
+    one = runs.read(ran.folder)
+    assert (one.state, one.good, one.run) == (State.DONE, True, ran.receipt.run)
+    ways = ["starting", "booting", "attesting", "released", "running", "sealing", "recording", "done"]
+    assert list(one.times) == ways
+    assert sorted(one.times.values()) == list(one.times.values())
 
 
 def test_out_of_memory(world):

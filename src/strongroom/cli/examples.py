@@ -48,6 +48,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "strongroom run contract.json --base base --node node --disk query.disk --disk flights.disk --out run",
         "strongroom run contract.json --base bases/snp --backend qemu-snp --disk query.disk --disk flights.disk --out run",
     ),
+    "runs": ("strongroom runs", "strongroom runs results --json"),
     "convert": (
         "strongroom convert image.tar -i bob.identity --name query",
         "strongroom convert registry.example/team/query@sha256:… -i bob.identity --name query --signed-by cosign.pub",

@@ -24,6 +24,7 @@ VERBS = {
     "node": "node",
     "scrape": "scrape",
     "run": "run",
+    "runs": "runs",
     "convert": "convert",
     "image": "image",
     "reference": "reference",

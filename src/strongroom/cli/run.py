@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
     from strongroom.node.backends import Backend
     from strongroom.node.room import Order, Result, Room
+    from strongroom.node.run_status import RunStatus
 
 EXIT_PROGRAM = 8
-FIRST_INSTRUCTION = "program-started"
-STATUS_FORMAT = "strongroom-run/1"
-_MAX_NOTES = 100
 
 
 def register(app: typer.Typer) -> None:
@@ -76,9 +74,12 @@ def run(
 ) -> None:
     """Run a contract's program in a room and keep what leaves it."""
     begun = _process_start()
-    from strongroom.cli import contract_files, interruption
+    from datetime import UTC, datetime
+
+    from strongroom.cli import contract_files, failures, interruption
     from strongroom.errors import Misuse
     from strongroom.node import backends, disks, doctor, measured, room, tpm_state
+    from strongroom.node.run_status import RunStatus
 
     agreement = contract_files.load_agreement(contract)
     chosen = backends.choose(backend, agreement.contract)
@@ -107,12 +108,18 @@ def run(
         serial=debug_serial,
         firmware=firmware or measured.FIRMWARE,
     )
-    status = _Status(begun, out, agreement.contract.digest)
+    status = RunStatus(
+        out,
+        agreement.contract,
+        now=lambda: datetime.now(UTC),
+        elapsed=lambda: round((time.monotonic() - begun) * 1000),
+    )
     with interruption.orderly(), contextlib.ExitStack() as display:
         show = _as_lines(status)
 
         def begin() -> None:
             nonlocal show
+            status.booting()
             # Only now, while the guest boots: a terminal's decoration costs the run nothing.
             if sys.stderr.isatty() and not as_json:
                 show = display.enter_context(_live(status))
@@ -127,9 +134,10 @@ def run(
             one.on_started, one.on_phase, one.on_note = begin, take_phase, status.note
             result = one.run()
         except BaseException as failure:
-            status.failed(failure)
+            stopped = isinstance(failure, KeyboardInterrupt | SystemExit)
+            status.failed(None if stopped else failures.describe(failure))
             raise
-        status.finished(result)
+        status.done(result.receipt, result.files)
     if as_json:
         print(json.dumps(status.document))
     else:
@@ -168,76 +176,19 @@ def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
     )
 
 
-class _Status:
-    """`status.json` in the run's folder: what the operator saw. Nothing of it is proof of anything."""
-
-    def __init__(self, begun: float, folder: Path, contract: str) -> None:
-        from strongroom.model import run_files
-
-        self._begun = begun
-        self._file = folder / run_files.STATUS
-        self.document: dict[str, object] = {
-            "format": STATUS_FORMAT,
-            "contract": contract,
-            "state": "running",
-            "phases": [],
-            "notes": [],
-        }
-        self.phases: list[dict[str, object]] = []
-        self.notes: list[str] = []
-
-    def elapsed(self) -> int:
-        """Milliseconds since this command was started."""
-        return round((time.monotonic() - self._begun) * 1000)
-
-    def phase(self, name: str, moment: int) -> None:
-        at = self.elapsed()
-        self.phases.append({"name": name, "milliseconds": at, "guest_milliseconds": moment})
-        if name == FIRST_INSTRUCTION:
-            self.document.setdefault("first_instruction_milliseconds", at)
-
-    def note(self, line: str) -> None:
-        if len(self.notes) < _MAX_NOTES:
-            self.notes.append(line)
-
-    def finished(self, result: Result) -> None:
-        receipt = result.receipt
-        self._write(
-            state="finished",
-            run=receipt.run,
-            outcome=receipt.outcome.value,
-            exit_status=receipt.exit_status,
-            details=list(receipt.details),
-            files=list(result.files),
-        )
-
-    def failed(self, failure: BaseException) -> None:
-        from strongroom.cli import failures
-
-        # The failure itself matters more than that it could not be noted.
-        with contextlib.suppress(OSError):
-            if isinstance(failure, KeyboardInterrupt | SystemExit):
-                self._write(state="interrupted")
-            else:
-                self._write(state="failed", error=failures.describe(failure))
-
-    def _write(self, **values: object) -> None:
-        from strongroom.cli import files
-        from strongroom.encoding import canonical
-
-        self.document.update(values, phases=self.phases, notes=self.notes, total_milliseconds=self.elapsed())
-        files.write(self._file, canonical.dumps(self.document) + b"\n", replace=True)
-
-
-def _print_summary(status: _Status, result: Result, out: Path) -> None:
+def _print_summary(status: RunStatus, result: Result, out: Path) -> None:
     from strongroom.cli.printable import say
     from strongroom.model import run_files
+    from strongroom.node import runs
 
     receipt = result.receipt
     print(f"run        {receipt.run}")
     print(f"outcome    {receipt.outcome.value}, status {receipt.exit_status}")
     if receipt.details:
         print(f"           {receipt.explanation}")
+    if (receipt.outcome.value, receipt.exit_status) != ("exited", 0):
+        for line in runs.reading_the_log(out):
+            say(f"log        {line}")
     for index, output in enumerate(receipt.outputs):
         say(f"output     {out}/{run_files.output(index)}: {output.path}, {output.sealed_bytes} bytes, sealed")
     print(f"receipt    {out}/{run_files.RECEIPT}")
@@ -258,12 +209,12 @@ def _empty_folder(out: Path) -> Path:
     return out
 
 
-def _as_lines(status: _Status) -> Callable[[str], None]:
+def _as_lines(status: RunStatus) -> Callable[[str], None]:
     return lambda name: print(_line(status, name), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _live(status: _Status) -> Iterator[Callable[[str], None]]:
+def _live(status: RunStatus) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.status import Status
 
@@ -276,7 +227,7 @@ def _live(status: _Status) -> Iterator[Callable[[str], None]]:
         yield show
 
 
-def _line(status: _Status, name: str) -> str:
+def _line(status: RunStatus, name: str) -> str:
     return f"{status.elapsed() / 1000:7.2f} s  {name}"
 
 

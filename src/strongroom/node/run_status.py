@@ -1,0 +1,155 @@
+"""`status.json` in a run's folder: what the operator sees, while the room runs and after. Nothing of it proves anything.
+
+It is replaced whole at each change of state, so that a reader never sees half of it. Whoever writes it holds a lock on the
+folder for as long as the run goes on: a status whose run goes on, without that lock, is of a process that was killed.
+
+::
+
+    {"format": "strongroom-run/2", "contract": digest, "id": the contract's, "state": one of `State`, "phase": the last one,
+     "times": {state: UTC}, "phases": [{"name", "milliseconds", "guest_milliseconds"}], "notes": [text],
+     "total_milliseconds", "first_instruction_milliseconds", at the end "run", "outcome", "exit_status", "details", "files" or "error"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import os
+from typing import TYPE_CHECKING, Any
+
+from strongroom.encoding import canonical, fields
+from strongroom.model import run_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    from strongroom.model.contract import Contract
+    from strongroom.model.receipt import Receipt
+
+FORMAT = "strongroom-run/2"
+MAX_BYTES = 1024 * 1024
+MAX_NOTES, MAX_PHASES = 100, 500
+FIRST_INSTRUCTION = "program-started"
+
+
+class State(enum.StrEnum):
+    """How far a run is, and how it ended."""
+
+    STARTING = "starting"
+    BOOTING = "booting"
+    ATTESTING = "attesting"
+    RELEASED = "released"  # a broker gave keys: from here on a run is spent
+    RUNNING = "running"
+    SEALING = "sealing"
+    RECORDING = "recording"
+    DONE = "done"  # there is a receipt, whatever it says
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    KILLED = "killed"  # never written: its writer is gone
+
+
+ENDED = frozenset((State.DONE, State.FAILED, State.INTERRUPTED, State.KILLED))
+_STATES = {
+    "booted": State.ATTESTING,
+    "contract-bound": State.ATTESTING,
+    "attested": State.RELEASED,
+    FIRST_INSTRUCTION: State.RUNNING,
+    "program-ended": State.SEALING,
+    "outputs-sealed": State.RECORDING,
+}
+
+
+class RunStatus:
+    """The status of one run, written as it changes. now: UTC. elapsed: milliseconds since the command was started."""
+
+    def __init__(
+        self, folder: Path, contract: Contract, *, now: Callable[[], datetime], elapsed: Callable[[], int]
+    ) -> None:
+        self._file = folder / run_files.STATUS
+        self._now, self.elapsed = now, elapsed
+        self._times: dict[str, str] = {}
+        self._phases: list[dict[str, object]] = []
+        self.notes: list[str] = []
+        self.document: dict[str, Any] = {"format": FORMAT, "contract": contract.digest, "id": contract.id}
+        self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(
+            OSError
+        ):  # a file system without locks: then a run that was killed looks alive
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._enter(State.STARTING)
+
+    def booting(self) -> None:
+        """The machine runs."""
+        self._enter(State.BOOTING)
+
+    def phase(self, name: str, moment: int) -> None:
+        """The room says how far it is. moment: by its own clock, in milliseconds."""
+        if len(self._phases) < MAX_PHASES:
+            at = self.elapsed()
+            self._phases.append({"name": name, "milliseconds": at, "guest_milliseconds": moment})
+            if name == FIRST_INSTRUCTION:
+                self.document.setdefault("first_instruction_milliseconds", at)
+        self.document["phase"] = name
+        self._enter(_STATES.get(name.partition(":")[0]))
+
+    def note(self, line: str) -> None:
+        """What else is to be known."""
+        if len(self.notes) < MAX_NOTES:
+            self.notes.append(line)
+
+    def done(self, receipt: Receipt, files: tuple[str, ...]) -> None:
+        """The run ended with a receipt."""
+        self._end(
+            State.DONE,
+            run=receipt.run,
+            outcome=receipt.outcome.value,
+            exit_status=receipt.exit_status,
+            details=list(receipt.details),
+            files=list(files),
+        )
+
+    def failed(self, error: dict[str, object] | None) -> None:
+        """It ended without one. error: what went wrong; None where somebody stopped it."""
+        # The failure itself matters more than that it could not be noted.
+        with contextlib.suppress(OSError):
+            if error is None:
+                self._end(State.INTERRUPTED)
+            else:
+                self._end(State.FAILED, error=error)
+
+    def _enter(self, state: State | None) -> None:
+        if state is not None and state.value not in self._times:
+            self._times[state.value] = fields.format_time(self._now())
+            self.document["state"] = state.value
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk ends no room: its end is told, and written if it can be
+            self._write(durable=False)
+
+    def _end(self, state: State, **values: object) -> None:
+        self._times[state.value] = fields.format_time(self._now())
+        self.document.update(values, state=state.value)
+        try:
+            self._write(durable=True)
+        finally:
+            os.close(self._lock)
+
+    def _write(self, *, durable: bool) -> None:
+        self.document.update(
+            times=self._times, phases=self._phases, notes=self.notes, total_milliseconds=self.elapsed()
+        )
+        part = self._file.with_name(f".{self._file.name}.part")
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            with os.fdopen(fd, "wb") as target:
+                target.write(canonical.dumps(self.document) + b"\n")
+                target.flush()
+                if durable:
+                    os.fsync(target.fileno())
+            part.replace(self._file)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,182 @@
+"""The runs below a folder, by the status that each keeps in its own (`run_status`). Read only; nothing in them is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed
+from strongroom.model import agreement, contract, run_files
+from strongroom.node.run_status import ENDED, FORMAT, MAX_BYTES, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from strongroom.model.contract import Contract
+
+FIRST = "strongroom-run/1"  # written at the end alone, by programs of before
+_FIRST_STATES = {
+    "finished": State.DONE,
+    "running": State.KILLED,
+    "failed": State.FAILED,
+    "interrupted": State.INTERRUPTED,
+}
+MOST = 10_000  # folders that are looked into
+DEPTH = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as its folder tells it. id: the contract's, empty where it is not told. times: of the states, in their order."""
+
+    folder: Path
+    contract: str
+    id: str
+    state: State
+    phase: str
+    times: dict[str, str]
+    milliseconds: int
+    run: str
+    outcome: str
+    exit_status: int | None
+    error: str
+
+    @property
+    def good(self) -> bool:
+        """Whether the program did its work: it left with 0."""
+        return self.state is State.DONE and (self.outcome, self.exit_status) == ("exited", 0)
+
+    def to_json(self) -> dict[str, object]:
+        """The object form."""
+        return {
+            "folder": str(self.folder),
+            "contract": self.contract,
+            "id": self.id,
+            "state": self.state.value,
+            "phase": self.phase,
+            "times": self.times,
+            "milliseconds": self.milliseconds,
+            "run": self.run,
+            "outcome": self.outcome,
+            "exit_status": self.exit_status,
+            "error": self.error,
+        }
+
+
+def find(folder: Path) -> tuple[Run, ...]:
+    """The runs in `folder` and below it, those that began first first. Folders that are none, or odd, are passed over."""
+    found = []
+    for one in _folders(folder):
+        with contextlib.suppress(Malformed, OSError):
+            found.append(read(one))
+    return tuple(sorted(found, key=lambda run: (min(run.times.values(), default=""), run.folder)))
+
+
+def _folders(top: Path) -> Iterator[Path]:
+    waiting, seen = [(top, 0)], 0
+    while waiting and seen < MOST:
+        folder, depth = waiting.pop()
+        seen += 1
+        if (folder / run_files.STATUS).is_file():
+            yield folder
+            continue
+        if depth < DEPTH:
+            with contextlib.suppress(OSError):
+                waiting += [
+                    (folder / one.name, depth + 1)
+                    for one in os.scandir(folder)
+                    if one.is_dir(follow_symlinks=False)
+                ]
+
+
+def read(folder: Path) -> Run:
+    """The run of that folder. Raises `Malformed`, or `OSError` where there is none."""
+    # Asked first: a run that ends meanwhile has then written how.
+    alive = _alive(folder)
+    with (folder / run_files.STATUS).open("rb") as source:
+        data = source.read(MAX_BYTES + 1)
+    top = fields.Fields(canonical.loads(data, what="run status", max_bytes=MAX_BYTES), "run status")
+    form = _text(top, "format")
+    if form not in {FORMAT, FIRST}:
+        raise Malformed("run status: of another format", code="wrong-format")
+    said = _text(top, "state")
+    states = {one.value: one for one in State} if form == FORMAT else _FIRST_STATES
+    if said not in states:
+        raise Malformed("run status.state: unknown")
+    state = states[said]
+    if state not in ENDED and not alive:
+        state = State.KILLED
+    times = top.text_map("times", max_items=16) if "times" in top.names() else {}
+    return Run(
+        folder=folder,
+        contract=_text(top, "contract"),
+        id=_text(top, "id"),
+        state=state,
+        phase=_text(top, "phase"),
+        times={one.value: times[one.value] for one in State if one.value in times},
+        milliseconds=_number(top, "total_milliseconds") or 0,
+        run=_text(top, "run"),
+        outcome=_text(top, "outcome"),
+        exit_status=_number(top, "exit_status"),
+        error=_error(top),
+    )
+
+
+def _alive(folder: Path) -> bool:
+    """Whether somebody holds the folder's lock, as long as its room runs."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return True  # no locks here: nobody can tell, and a run that looks dead might be alive
+    finally:
+        os.close(fd)
+    return False
+
+
+def _text(top: fields.Fields, key: str) -> str:
+    return top.text_map_of((key,), max_length=4096)[key] if key in top.names() else ""
+
+
+def _number(top: fields.Fields, key: str) -> int | None:
+    return top.integer(key, low=0, high=1 << 50) if key in top.names() else None
+
+
+def _error(top: fields.Fields) -> str:
+    if "error" not in top.names():
+        return ""
+    told: dict[str, Any] = top.raw_object("error")
+    return f"{told.get('code', 'error')}: {told.get('message', '')}"[:400]
+
+
+def reading_the_log(folder: Path) -> tuple[str, ...]:
+    """How to read the log of the program that ran there: the command for each party that may; or why nobody can."""
+    agreed = _contract(folder)
+    if agreed is None:
+        return ()
+    if agreed.logs is None:
+        return ("nobody reads the log: the contract names none who may (`contract new --logs PARTY`)",)
+    if not (folder / run_files.LOG).is_file():
+        return ("no log left the room",)
+    log, out = shlex.quote(str(folder / run_files.LOG)), shlex.quote(str(folder / "log"))
+    return tuple(
+        f"{party} reads the log: strongroom open {log} --identity {party}.identity --out {out}"
+        for party in agreed.logs.recipients
+    )
+
+
+def _contract(folder: Path) -> Contract | None:
+    try:
+        with (folder / run_files.AGREEMENT).open("rb") as source:
+            data = source.read(4 * contract.MAX_BYTES + 1)
+        return agreement.read(data).contract
+    except (OSError, Malformed):
+        return None

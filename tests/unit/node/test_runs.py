@@ -1,0 +1,219 @@
+"""The status that a run keeps while it goes on, and what `strongroom runs` makes of it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from strongroom.cli import runs as verb
+from strongroom.errors import Malformed, NotFound
+from strongroom.model import contract as contract_model
+from strongroom.model import receipt, run_files
+from strongroom.node import run_status, runs
+from strongroom.node.run_status import State
+from tests import samples
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+ROOM = (
+    "booted",
+    "contract-bound",
+    "attested:alice",
+    "disks-open",
+    "program-started",
+    "program-ended",
+    "outputs-sealed",
+)
+
+
+class Clock:
+    def __init__(self):
+        self.seconds = 0
+
+    def now(self):
+        return NOW + timedelta(seconds=self.seconds)
+
+    def elapsed(self):
+        return self.seconds * 1000
+
+
+def begin(folder, clock):
+    folder.mkdir(parents=True, exist_ok=True)
+    return run_status.RunStatus(folder, samples.a_contract(), now=clock.now, elapsed=clock.elapsed)
+
+
+def a_receipt(**changes):
+    disk = receipt.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST)
+    made = receipt.Receipt(
+        run="run-" + "0" * 32,
+        contract=samples.DIGEST,
+        signing_key=b"s" * 32,
+        image=disk,
+        datasets=(),
+        outputs=(),
+        outcome=receipt.Outcome.EXITED,
+        exit_status=0,
+        details=(),
+        started=NOW,
+        ended=NOW,
+    )
+    return replace(made, **changes)
+
+
+def test_a_run_shows_where_it_is_while_it_goes_on(tmp_path):
+    clock, folder = Clock(), tmp_path / "run"
+    status = begin(folder, clock)
+    seen = [runs.read(folder).state]
+    status.booting()
+    seen.append(runs.read(folder).state)
+    for name in ROOM:
+        clock.seconds += 1
+        status.phase(name, 5)
+        one = runs.read(folder)
+        seen.append(one.state)
+        assert (one.phase, one.id, one.milliseconds) == (name, "flights", clock.elapsed())
+    assert seen == [
+        State.STARTING,
+        State.BOOTING,
+        State.ATTESTING,
+        State.ATTESTING,
+        State.RELEASED,
+        State.RELEASED,
+        State.RUNNING,
+        State.SEALING,
+        State.RECORDING,
+    ]
+    clock.seconds += 1
+    status.done(a_receipt(), ("receipt.json",))
+    one = runs.read(folder)
+    assert (one.state, one.outcome, one.exit_status, one.good) == (State.DONE, "exited", 0, True)
+    assert list(one.times) == [
+        "starting",
+        "booting",
+        "attesting",
+        "released",
+        "running",
+        "sealing",
+        "recording",
+        "done",
+    ]
+    assert one.times["running"] == "2026-12-01T00:00:05Z"
+    assert json.loads((folder / run_files.STATUS).read_bytes())["first_instruction_milliseconds"] == 5000
+    assert [path.name for path in folder.iterdir()] == [run_files.STATUS]
+
+
+def test_a_run_whose_process_is_gone_is_killed_not_running(tmp_path):
+    folder, clock = tmp_path / "run", Clock()
+    folder.mkdir()
+    child = os.fork()
+    if child == 0:
+        status = begin(folder, clock)
+        status.phase("program-started", 1)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert runs.read(folder).state is State.KILLED
+    alive = begin(tmp_path / "other", clock)
+    assert runs.read(tmp_path / "other").state is State.STARTING
+    alive.failed(None)
+    assert runs.read(tmp_path / "other").state is State.INTERRUPTED
+
+
+def test_a_run_that_failed_says_why(tmp_path):
+    status = begin(tmp_path, Clock())
+    status.failed({"code": "room-died", "message": "the room ended by itself"})
+    one = runs.read(tmp_path)
+    assert (one.state, one.error) == (State.FAILED, "room-died: the room ended by itself")
+    assert not one.good
+
+
+def test_a_full_disk_ends_no_run(tmp_path, monkeypatch):
+    status = begin(tmp_path, Clock())
+    before = (tmp_path / run_files.STATUS).read_bytes()
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        status.booting()
+        status.phase("booted", 1)
+        assert (tmp_path / run_files.STATUS).read_bytes() == before
+        with pytest.raises(OSError, match="No space left"):
+            status.done(a_receipt(), ())
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_what_a_room_says_is_bounded(tmp_path):
+    status = begin(tmp_path, Clock())
+    for at in range(run_status.MAX_PHASES + 50):
+        status.phase(f"receipt-waits:{at}", 1)
+        status.note("x" * 100)
+    assert len(status.notes) == run_status.MAX_NOTES
+    assert len(status.document["phases"]) == run_status.MAX_PHASES
+    assert len((tmp_path / run_files.STATUS).read_bytes()) < run_status.MAX_BYTES
+    status.failed(None)
+
+
+def test_runs_are_found_below_a_folder_and_odd_folders_passed_over(tmp_path, capsys):
+    clock = Clock()
+    for name in ("b", "deep/er/a"):
+        clock.seconds += 1
+        begin(tmp_path / name, clock).done(a_receipt(), ())
+    for name, text in (
+        ("junk", "junk"),
+        ("list", "[]"),
+        ("other", '{"format": "strongroom-node/1"}'),
+        ("odd", '{"format": "strongroom-run/2", "state": "splendid"}'),
+        ("wrong", '{"format": "strongroom-run/2", "state": "done", "exit_status": "x"}'),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / run_files.STATUS).write_text(text)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / run_files.STATUS).write_text(
+        '{"format": "strongroom-run/1", "state": "finished", "contract": "sha256:1", "outcome": "killed", "exit_status": 9}'
+    )
+    found = runs.find(tmp_path)
+    assert [one.folder.relative_to(tmp_path).as_posix() for one in found] == ["old", "b", "deep/er/a"]
+    assert (found[0].state, found[0].good) == (State.DONE, False)
+    verb.runs(tmp_path)
+    shown = capsys.readouterr().out
+    assert "killed, status 9" in shown
+    assert "3 run(s)" in shown
+    verb.runs(tmp_path, as_json=True)
+    assert [one["outcome"] for one in json.loads(capsys.readouterr().out)] == ["killed", "exited", "exited"]
+    with pytest.raises(NotFound, match="no such folder"):
+        verb.runs(tmp_path / "nowhere")
+    with pytest.raises(Malformed, match="of another format"):
+        runs.read(tmp_path / "other")
+
+
+def agreed(folder, logs):
+    one = samples.a_contract()
+    one = replace(one, logs=logs)
+    raw = contract_model.parse(samples.drafting.encode(one))
+    (folder / run_files.AGREEMENT).write_bytes(samples.signed(raw).encode())
+
+
+def test_a_failing_programs_run_says_how_to_read_its_log_and_who_can(tmp_path, capsys):
+    folder = tmp_path / "a run"
+    begin(folder, Clock()).done(a_receipt(exit_status=3), ())
+    assert runs.reading_the_log(folder) == ()
+    agreed(folder, None)
+    assert "names none who may" in runs.reading_the_log(folder)[0]
+    agreed(folder, contract_model.Logs(recipients=("alice", "bob"), max_bytes=1000))
+    assert runs.reading_the_log(folder) == ("no log left the room",)
+    (folder / run_files.LOG).write_bytes(b"sealed")
+    log = f"'{folder}/log.age'"
+    assert runs.reading_the_log(folder) == (
+        f"alice reads the log: strongroom open {log} --identity alice.identity --out '{folder}/log'",
+        f"bob reads the log: strongroom open {log} --identity bob.identity --out '{folder}/log'",
+    )
+    verb.runs(folder)
+    assert "bob reads the log: strongroom open" in capsys.readouterr().out
