@@ -13,7 +13,7 @@ SRC = ROOT / "src"
 
 _NAMES = {
     "model": (
-        "agreement binding contract endorsements identity manifest merging messages parts party policy receipt record "
+        "agreement binding contract endorsements identity manifest merging messages parts party policy receipt record rotation "
         "signatures verdict"
     ),
     "encoding": "canonical cbor dsse fields pem reader sign1 tpm2",
@@ -24,7 +24,7 @@ _NAMES = {
         "nitro sgx snp snp_product snp_report tdx tpm tpm_quote"
     ),
     "appraisal": "appraise attached default evaluate judge policy reference statement terms",
-    "broker": "admit gates own_party receipt release remove_key withdraw",
+    "broker": "admit gates own_party receipt release remove_key rotate withdraw",
     "authority": "issue",
     "agent": "agreed",
     "convert": "image_xattrs layers oci tar",

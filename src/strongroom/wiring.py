@@ -6,6 +6,7 @@ A broker's directory: `broker.json` (settings, secrets under the passphrase), `b
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import fcntl
@@ -14,11 +15,12 @@ import os
 import resource
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from strongroom.authority.issue import Authority
+from strongroom.broker import rotate
 from strongroom.broker import settings as settings_model
 from strongroom.broker import status as status_model
 from strongroom.broker.broker import Broker
@@ -28,7 +30,7 @@ from strongroom.broker.request_log import RequestLog
 from strongroom.crypto import certificates, hpke
 from strongroom.errors import Conflict, Misuse, NotFound, Refused
 from strongroom.ledger import checkpoint, merkle
-from strongroom.model import record
+from strongroom.model import record, rotation
 from strongroom.store import sqlite
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
     from strongroom.broker.endorse import Endorser
     from strongroom.broker.request_log import Event
+    from strongroom.crypto import sign
+    from strongroom.model.messages import LedgerProof
     from strongroom.model.party import Party
 
 SETTINGS = "broker.json"
@@ -150,11 +154,13 @@ def open_broker(
 
     endorser: who knows what vendors say. tell: who is told of requests.
     """
-    settings = read_settings(directory)
-    opened = settings_model.unlock(settings, passphrase)
     limits = budgets or Budgets()
+    read_settings(directory)  # what is no broker's folder is told to be none
     store = sqlite.open_store(directory / DATABASE)
     try:
+        _put_in_place(directory, store)
+        settings = read_settings(directory)
+        opened = settings_model.unlock(settings, passphrase)
         clock = SteadyClock(wall=datetime.now(UTC), monotonic=time.monotonic(), floor=_latest(store))
         log = RequestLog() if tell is None else RequestLog(tell, clock=clock, size=store.ledger.size())
         broker = Broker(
@@ -178,6 +184,48 @@ def open_broker(
             log.close()
     finally:
         store.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotated:
+    """A broker's party after a rotation, and the proof that it is in the ledger."""
+
+    party: Party
+    proof: LedgerProof
+
+
+def rotate_broker_keys(directory: Path, passphrase: bytes, key: sign.SigningKey) -> Rotated:
+    """New keys for the broker, but for its ledger's; `key` is its party's. Raises `Conflict` while it serves, `Refused`."""
+    with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
+        now = datetime.now(UTC).replace(microsecond=0)
+        made = settings_model.renew(opened.settings, passphrase, now=now, random=secrets.token_bytes)
+        statement = rotation.make(opened.settings.party, made.settings.party, time=now, keys=(key,))
+        return _rotated(directory, opened, statement, made)
+
+
+def rotate_broker_identity(directory: Path, passphrase: bytes, statement: rotation.Rotation) -> Rotated:
+    """The broker for its party's new keys. Raises `Conflict` while it serves, `Refused`."""
+    with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
+        rotation.verify(statement, opened.settings.party)
+        party = replace(statement.new, broker=opened.settings.party.broker)
+        made = settings_model.adopt(opened.settings, passphrase, party, random=secrets.token_bytes)
+        return _rotated(directory, opened, statement, made)
+
+
+def _rotated(
+    directory: Path, opened: Opened, statement: rotation.Rotation, made: settings_model.Rotated
+) -> Rotated:
+    proof = asyncio.run(rotate.rotate(opened.broker, statement, made.settings, made.at_rest))
+    _put_in_place(directory, opened.store)
+    return Rotated(party=made.settings.party, proof=proof)
+
+
+def _put_in_place(directory: Path, store: sqlite.SqliteStore) -> None:
+    """Where a rotation was committed, its settings become the folder's. Done again it changes nothing."""
+    staged = store.staged_settings()
+    if staged is not None:
+        _replace_settings(directory, settings_model.parse(staged))
+        asyncio.run(store.write(lambda transaction: transaction.staged.clear()))
 
 
 @contextlib.contextmanager

@@ -54,15 +54,22 @@ LISTED = {
         "{MANIFESTS}/{serial}.json",
     },
     "cli/identity.py": {"{name}.identity", "{name}.party.json"},
+    # Beside these the names of the owner's own files: one that is there already is not written over.
+    "cli/identity_rotate.py": {
+        *("{old.name}.identity", "{old.name}.party.json"),
+        *("out / path.name", "out / locked.name"),
+    },
     # Hidden while they are written; no name begins with a dot.
     "node/inbox.py": {"folder / name", ".{self._target.name}.part"},
+    "node/run_status.py": {".{self._file.name}.part"},
+    "node/runs.py": {"folder / one.name"},  # folders that are looked into
     "seal/newfile.py": {".{path.name}.{os.getpid()}.part"},
     # No files.
     "authority/issue.py": {"spiffe://{contract_id}.strongroom/run/{run}"},
     "cli/reference.py": {"reference/{made.keyid}/{made.release.name}"},
 }
 # What stands after a name in files of one folder: no ending of two is the end of another.
-ENDINGS = (".disk", ".manifest.json", ".key.age", ".identity", ".party.json")
+ENDINGS = (".disk", ".manifest.json", ".key.age", ".identity", ".party.json", ".rotation.json")
 
 
 def places() -> dict[str, set[str]]:

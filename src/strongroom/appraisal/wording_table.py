@@ -162,13 +162,13 @@ TABLE: dict[str, Wording] = {
     "own.signature": Wording(
         expected={"": "a signature of {it}, this broker's own party"},
         got={None: "none that verifies"},
-        hint="that party signs these exact bytes first (`strongroom contract sign`)",
+        hint="that party signs these exact bytes first (`strongroom contract sign`); a key that was rotated signs for nobody",
         source=OWN,
     ),
     "own.entry": Wording(
         expected={"": "as in this broker's own party file: {it}"},
         got={None: "no party with its key"},
-        hint="make the contract from the party file that `strongroom broker init` wrote",
+        hint="make the contract from the party file that `strongroom broker init` or `rotate-keys` wrote last",
         source=OWN,
     ),
     "own.disk": Wording(

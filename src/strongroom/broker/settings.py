@@ -138,6 +138,44 @@ def relock(settings: Settings, old: bytes, new: bytes, *, random: Callable[[int]
     return replace(settings, master=vault.lock(new, master, purpose=_PURPOSE, random=random))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rotated:
+    """Settings with other keys, and what encrypts secrets under them."""
+
+    settings: Settings
+    at_rest: aead.AtRest = field(repr=False)
+
+
+def adopt(
+    settings: Settings, passphrase: bytes, party: party_model.Party, *, random: Callable[[int], bytes]
+) -> Rotated:
+    """The same broker for its party's new keys. Raises `Refused` for a wrong passphrase."""
+    master = vault.unlock(passphrase, settings.master, purpose=_PURPOSE)
+    before, after = (aead.AtRest(master, owner=one.keyid) for one in (settings.party, party))
+    secrets = {
+        name: after.seal(
+            before.open(one, purpose=_SECRET, name=name), purpose=_SECRET, name=name, random=random
+        )
+        for name, one in settings.secrets.items()
+    }
+    return Rotated(settings=replace(settings, party=party, secrets=secrets), at_rest=after)
+
+
+def renew(settings: Settings, passphrase: bytes, *, now: datetime, random: Callable[[int], bytes]) -> Rotated:
+    """The same broker with a new master key, TLS key and authority; the ledger's key stays. Raises as `adopt`."""
+    ledger = unlock(settings, passphrase).ledger
+    fresh = make(
+        settings.party,
+        listen=settings.listen,
+        url=settings.address.url,
+        passphrase=passphrase,
+        now=now,
+        random=random,
+        ledger=ledger,
+    )
+    return Rotated(settings=fresh, at_rest=unlock(fresh, passphrase).at_rest)
+
+
 def make(
     owner: party_model.Party,
     *,
@@ -146,11 +184,12 @@ def make(
     passphrase: bytes,
     now: datetime,
     random: Callable[[int], bytes],
+    ledger: sign.SigningKey | None = None,
 ) -> Settings:
-    """Fresh keys for the broker of `owner`."""
+    """Fresh keys for the broker of `owner`; `ledger` where that one stays."""
     master = random(aead.MASTER_BYTES)
     at_rest = aead.AtRest(master, owner=owner.keyid)
-    server, authority, ledger = tls_keys.generate(), tls_keys.generate(), sign.generate()
+    server, authority, ledger = tls_keys.generate(), tls_keys.generate(), ledger or sign.generate()
     certificate = certificates.make_authority(
         authority, name=f"{owner.name} strongroom authority", now=now, random=random
     )

@@ -136,6 +136,19 @@ class Disks(Protocol):
     def remove(self, manifest: str) -> None:
         """Forget a disk, and its key."""
 
+    def every(self) -> Sequence[KnownDisk]:
+        """All disks."""
+
+
+class Staged(Protocol):
+    """The broker's file as a rotation has made it, until it is in its place."""
+
+    def put(self, settings: bytes) -> None:
+        """Remember it."""
+
+    def clear(self) -> None:
+        """Forget it: it is in its place."""
+
 
 class Ledger(tiles.Leaves, Protocol):
     """The ledger. Leaves and nodes are never changed nor removed."""
@@ -177,6 +190,10 @@ class Transaction(Reading, Protocol):
     @property
     def ledger(self) -> Ledger:
         """The ledger."""
+
+    @property
+    def staged(self) -> Staged:
+        """The broker's file after a rotation."""
 
 
 class LedgerView(tiles.Leaves, Protocol):

@@ -1,4 +1,4 @@
-"""`strongroom broker init|add-key|remove-key|admit|withdraw|serve|status|passwd`."""
+"""`strongroom broker init|add-key|remove-key|admit|withdraw|serve|status|passwd` (rotations: `broker_rotate`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, passphrase
+from strongroom.cli import broker_rotate, files, passphrase
 from strongroom.cli.identity import IdentityFile, NewPassphraseFd, party_file
 from strongroom.cli.printable import say
 from strongroom.encoding import fields
@@ -51,6 +51,8 @@ def register(app: typer.Typer) -> None:
     group.command("serve")(serve)
     group.command("status")(status)
     group.command("passwd")(passwd)
+    group.command("rotate-keys")(broker_rotate.rotate_keys)
+    group.command("rotate-identity")(broker_rotate.rotate_identity)
     app.add_typer(group, name="broker")
 
 

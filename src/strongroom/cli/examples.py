@@ -20,6 +20,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "identity new": ("strongroom identity new alice",),
     "identity show": ("strongroom identity show alice.party.json",),
     "identity passwd": ("strongroom identity passwd alice.identity",),
+    "identity rotate": ("strongroom identity rotate alice.identity --out new --disk flights.manifest.json",),
+    "identity accept": ("strongroom identity accept alice.party.json alice.rotation.json",),
     "seal": (
         "strongroom seal flights/ -i alice.identity --name flights",
         "strongroom seal flights/ -i alice.identity --name flights --passphrase-fd 3 3<passphrase",
@@ -104,6 +106,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "broker serve": ("strongroom broker serve broker --workers 4",),
     "broker status": ("strongroom broker status broker",),
     "broker passwd": ("strongroom broker passwd broker",),
+    "broker rotate-keys": ("strongroom broker rotate-keys broker -i alice.identity",),
+    "broker rotate-identity": ("strongroom broker rotate-identity broker new/alice.rotation.json",),
     "ledger show": ("strongroom ledger show alice.party.json",),
     "ledger verify": ("strongroom ledger verify alice.party.json --against bobs.checkpoint",),
     "ledger witness": ("strongroom ledger witness alice.party.json -i bob.identity",),

@@ -42,6 +42,10 @@ def register(app: typer.Typer) -> None:
     group.command("new")(new)
     group.command("show")(show)
     group.command("passwd")(passwd)
+    from strongroom.cli import identity_rotate  # it builds on this file
+
+    group.command("rotate")(identity_rotate.rotate)
+    group.command("accept")(identity_rotate.accept)
     app.add_typer(group, name="identity")
 
 

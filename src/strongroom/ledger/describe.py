@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from strongroom.appraisal.wording import explain
 from strongroom.encoding import fields
-from strongroom.errors import Malformed
-from strongroom.model import receipt, record, verdict
+from strongroom.errors import Malformed, Refused
+from strongroom.model import party, receipt, record, rotation, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +80,18 @@ def _disk_removal(entry: Record) -> str:
     return f"disk {body.digest('disk')} taken from the broker, with its key"
 
 
+def _rotation(entry: Record) -> str:
+    data = fields.Fields(dict(entry.body), "ledger entry").data("statement", max_bytes=4 * rotation.MAX_BYTES)
+    made = rotation.read(data)
+    try:
+        rotation.verify(made, made.old)
+        vouched = "vouched for by the old key"
+    except Refused:
+        vouched = "NOT SIGNED by both keys"
+    changed = ", ".join(field for field, _, _ in party.differences(made.old, made.new))
+    return f"keys of {made.new.name} replaced ({changed}), {vouched}: {made.old.keyid} to {made.new.keyid}"
+
+
 def _version(body: fields.Fields) -> int:
     return body.integer("version", low=1, high=1_000_000)
 
@@ -91,4 +103,5 @@ _KINDS: dict[record.Kind, Callable[[Record], str]] = {
     record.Kind.CONTRACT: _contract,
     record.Kind.WITHDRAWAL: _withdrawal,
     record.Kind.DISK_REMOVAL: _disk_removal,
+    record.Kind.ROTATION: _rotation,
 }

@@ -75,7 +75,7 @@ class Party:
     @property
     def keyid(self) -> str:
         """The digest of the signing key, by which signatures name it."""
-        return digest.sha256(self.signing_key.raw)
+        return keyid(self.signing_key)
 
     def to_json(self) -> dict[str, object]:
         """The object form, without the format line."""
@@ -89,6 +89,11 @@ class Party:
     def encode(self) -> bytes:
         """The file form."""
         return canonical.dumps({"format": FORMAT, **self.to_json()}) + b"\n"
+
+
+def keyid(key: sign.VerifyingKey) -> str:
+    """The digest of a signing key."""
+    return digest.sha256(key.raw)
 
 
 def differences(entry: Party, file: Party) -> tuple[tuple[str, str, str], ...]:

@@ -30,7 +30,8 @@ class Kind(enum.StrEnum):
     RECEIPT: body {"envelope": BASE64 of the signed receipt}. CONTRACT: body {"id", "version"}:
     the owner admitted a contract version. WITHDRAWAL: body {"id", "version"}: the owner withdrew the contract of
     that id, every version; `contract` is the version known or named. DISK_REMOVAL: body {"disk": manifest digest}: the
-    owner took the disk and its key from the broker.
+    owner took the disk and its key from the broker. ROTATION: body {"statement": BASE64 of the signed rotation}
+    (`model.rotation`): the broker or its party has new keys.
     """
 
     RELEASE = "release"
@@ -39,9 +40,10 @@ class Kind(enum.StrEnum):
     CONTRACT = "contract"
     WITHDRAWAL = "withdrawal"
     DISK_REMOVAL = "disk-removal"
+    ROTATION = "rotation"
 
 
-OF_NO_CONTRACT = frozenset((Kind.DISK_REMOVAL,))
+OF_NO_CONTRACT = frozenset((Kind.DISK_REMOVAL, Kind.ROTATION))
 
 
 @dataclass(frozen=True, kw_only=True)

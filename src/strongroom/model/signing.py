@@ -33,18 +33,23 @@ def check_own(contract: Contract, own: Party, *, identity: Party) -> None:
     own: the file, with the signer's broker if there is one. identity: the public part of the identity that signs.
     Where the broker listens may differ.
     """
+    check_party_file(own, identity)
+    check_member(contract, own)
+    _check_entry(contract, own, "your own party file")
+
+
+def check_party_file(own: Party, identity: Party) -> None:
+    """Raise `Misuse` unless the party file `own` is of that identity, whatever broker it names."""
     if (own.name, own.signing_key, own.recipient) != (
         identity.name,
         identity.signing_key,
         identity.recipient,
     ):
         raise Misuse(
-            f"signing the contract: the party file is not of the identity {identity.name}",
+            f"the party file is not of the identity {identity.name}",
             code="other-party-file",
             hint="`strongroom identity new` and `broker init` wrote NAME.party.json; name it with --party",
         )
-    check_member(contract, own)
-    _check_entry(contract, own, "your own party file")
 
 
 def check_others(contract: Contract, held: Sequence[Party]) -> tuple[str, ...]:

@@ -141,6 +141,12 @@ def signed(manifest: Manifest, owner_key: sign.SigningKey) -> dsse.Envelope:
     )
 
 
+def owned_by(manifest: Manifest, owner_key: sign.SigningKey) -> dsse.Envelope:
+    """The signed manifest of the same disk for another owner. The disk, its key and its check value stay the same."""
+    owned = replace(manifest, raw=b"", owner=digest.sha256(owner_key.public.raw))
+    return signed(manifest_model.parse(manifest_model.encode(owned)), owner_key)
+
+
 def check_owner(envelope: dsse.Envelope, manifest: Manifest, owner: sign.VerifyingKey) -> None:
     """Raise `Refused` unless `owner` is the manifest's owner and signed it."""
     if manifest.owner != digest.sha256(owner.raw):

@@ -89,6 +89,15 @@ nodes = sa.Table(
 )
 
 
+# At most one row: the broker's file after a rotation, until it is in its place in the folder.
+staged = sa.Table(
+    "staged",
+    metadata,
+    sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("settings", sa.LargeBinary, nullable=False),
+)
+
+
 def _first(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=[runs, disks, leaves, nodes])
     connection.exec_driver_sql(
@@ -120,7 +129,11 @@ def _third(connection: sa.Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE contracts ADD COLUMN withdrawn INTEGER NOT NULL DEFAULT 0")
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third)
+def _fourth(connection: sa.Connection) -> None:
+    metadata.create_all(connection, tables=[staged])
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third, _fourth)
 
 
 def migrate(connection: sa.Connection) -> None:

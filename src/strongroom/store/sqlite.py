@@ -49,6 +49,7 @@ _PER_CONTRACT = sa.select(
     schema.runs.c.contract, sa.func.count(), sa.func.count(schema.runs.c.receipt)
 ).group_by(schema.runs.c.contract)
 _VERSIONS = sa.select(schema.contracts).order_by(schema.contracts.c.id, schema.contracts.c.owners)
+_STAGED = sa.select(schema.staged.c.settings)
 _DISKS = sa.select(schema.disks).order_by(schema.disks.c.manifest)
 _CLOCK = sa.select(schema.clock.c.reached)
 
@@ -120,6 +121,12 @@ class SqliteStore:
                 KnownDisk(manifest=row.manifest, cipher=row.cipher, sealed_key=row.sealed_key)
                 for row in connection.execute(_DISKS)
             ]
+
+    def staged_settings(self) -> bytes | None:
+        """The broker's file as a rotation has made it, where it is not in its place yet."""
+        with failures.mapped(), self._reading.begin() as connection:
+            found: bytes | None = connection.execute(_STAGED).scalar_one_or_none()
+            return found
 
     def latest_time(self) -> int:
         """The latest time known, in seconds since 1970."""

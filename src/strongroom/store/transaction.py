@@ -69,6 +69,11 @@ _DISK_PUT = text(
     )
 )
 _DISK_REMOVE = text(sa.delete(_disks).where(_disks.c.manifest == _WANTED))
+_DISK_EVERY = text(
+    sa.select(_disks.c.manifest, _disks.c.cipher, _disks.c.sealed_key).order_by(_disks.c.manifest)
+)
+_STAGED_PUT = text(sa.insert(schema.staged))
+_STAGED_CLEAR = text(sa.delete(schema.staged))
 _SIZE = text(sa.select(sa.func.max(_leaves.c.idx)))
 _LEAF_ADD = text(sa.insert(_leaves), placed=True)
 _NODE_ADD = text(sa.insert(_nodes), placed=True)
@@ -120,6 +125,7 @@ class Transaction:
         self.contracts = Contracts(self._session)
         self.runs = Runs(self._session)
         self.disks = Disks(self._session)
+        self.staged = Staged(self._session)
         self.ledger = Ledger(self._session, nodes)
 
     def keep(self) -> None:
@@ -308,6 +314,27 @@ class Disks:
         """Forget a disk."""
         self._session.write(_DISK_REMOVE, {"wanted": manifest})
         self._known.pop(manifest, None)
+
+    def every(self) -> Sequence[KnownDisk]:
+        """All disks."""
+        rows = self._session.read(_DISK_EVERY, {}).fetchall()
+        return [KnownDisk(manifest=row[0], cipher=row[1], sealed_key=row[2]) for row in rows]
+
+
+class Staged:
+    """Implements `broker.storage.Staged`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def put(self, settings: bytes) -> None:
+        """Remember it."""
+        self.clear()
+        self._session.write(_STAGED_PUT, {"one": 1, "settings": settings})
+
+    def clear(self) -> None:
+        """Forget it."""
+        self._session.write(_STAGED_CLEAR, {})
 
 
 class Ledger:

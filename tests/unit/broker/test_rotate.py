@@ -1,0 +1,219 @@
+"""New keys of a broker, or of its party: recorded, whole or not at all, and the old ones count for nothing from then on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from strongroom import wiring
+from strongroom.broker import settings as settings_model
+from strongroom.broker.challenge import challenge
+from strongroom.broker.rotate import rotate
+from strongroom.encoding import fields
+from strongroom.errors import Conflict, Refused
+from strongroom.ledger import describe, merkle, proof, witness
+from strongroom.model import identity, messages, record, rotation
+from strongroom.seal import disk as sealed_disk
+from strongroom_testing import broker_process, brokers
+from tests.unit.broker.test_release import failed
+
+NEW = identity.generate("alice")
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    return broker_process.prepare(tmp_path / "b")
+
+
+def opened(prepared):
+    return wiring.open_broker(prepared.directory, brokers.PASSPHRASE)
+
+
+def ask(one, scene, agreement):
+    nonce = asyncio.run(
+        challenge(one.broker, messages.encode_challenge_request(agreement.contract.digest))
+    ).nonce
+    room = brokers.Room(tpm=scene.tpm, agreement=agreement, audience=one.broker.audience)
+    answer = asyncio.run(brokers.release(one.broker, room.request(nonce)))
+    return room, nonce, answer
+
+
+def next_version(prepared, settings):
+    before = prepared.agreement.contract
+
+    def draw(_one):
+        members = tuple(
+            replace(one, party=settings.party) if one.party.name == "alice" else one for one in before.members
+        )
+        return replace(before, members=members, version=2, replaces=before.digest)
+
+    return prepared.scene.agreement(draw)
+
+
+def first_version(prepared, settings):
+    digest = prepared.agreement.contract.datasets[0].manifest
+    return prepared.scene.agreement(lambda one: brokers.contract_over(one, settings, digest, runs=3))
+
+
+def statement(prepared, new=NEW, **changes):
+    held = prepared.settings.party
+    after = replace(new.party(held.broker), **changes)
+    return rotation.make(
+        held, after, time=prepared.scene.now, keys=(prepared.scene.alice.signing, new.signing)
+    )
+
+
+def test_with_new_keys_of_the_broker_contracts_from_before_get_nothing_and_the_next_version_does(prepared):
+    with opened(prepared) as one:
+        assert isinstance(ask(one, prepared.scene, prepared.agreement)[2], messages.ReleaseAnswer)
+        note = one.broker.notary.checkpoint(one.store.ledger, one.store.ledger.size())
+    rotated = wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    with opened(prepared) as one:
+        address, before = one.settings.address, prepared.settings.address
+        assert one.settings.party == rotated.party
+        assert address.ledger_key == before.ledger_key
+        assert {address.pin, address.authority}.isdisjoint({before.pin, before.authority})
+        answer = ask(one, prepared.scene, prepared.agreement)[2]
+        assert failed(answer)[0] == "own.entry"
+        agreement = next_version(prepared, one.settings)
+        room, nonce, answer = ask(one, prepared.scene, agreement)
+        # The disk's key came along, under the new master key.
+        assert list(room.open(answer, nonce).values()) == [brokers.DISK_KEY]
+        # It is one ledger, before and after.
+        ledger = one.store.ledger
+        later = one.broker.notary.checkpoint(ledger, ledger.size())
+        witness.observe(note, later, one.broker.notary.public, Source(ledger))
+
+
+class Source:
+    """Where a witness gets its proofs of growth."""
+
+    def __init__(self, ledger):
+        self.ledger = ledger
+
+    def consistency(self, first, second):
+        return merkle.consistency(self.ledger, first, second)
+
+
+def test_a_rotation_is_an_entry_that_anybody_can_check(prepared):
+    rotated = wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    with opened(prepared) as one:
+        entry, _ = proof.verify(rotated.proof, one.broker.notary.public)
+    assert (entry.kind, entry.contract, entry.run) == (record.Kind.ROTATION, "", "")
+    said = describe.describe(entry)
+    assert said.startswith(
+        "keys of alice replaced (broker.pin, broker.authority), vouched for by the old key"
+    )
+    made = statement(prepared)
+    unsigned = replace(made, envelope=replace(made.envelope, signatures=()))
+    forged = replace(entry, body={"statement": fields.format_data(unsigned.encode())})
+    assert "NOT SIGNED by both keys" in describe.describe(forged)
+
+
+def test_with_a_new_identity_what_the_old_one_signed_gets_nothing(prepared):
+    rotated = wiring.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, statement(prepared))
+    assert rotated.party.keyid == NEW.party().keyid
+    with opened(prepared) as one:
+        assert failed(ask(one, prepared.scene, prepared.agreement)[2])[0] == "own.signature"
+        assert one.store.known_disks() == []  # their manifests are of the old key
+        assert one.settings.address == prepared.settings.address
+        # The same disk under a manifest of the new key, and a contract of the new key.
+        manifest = brokers.manifest_model.parse_envelope(brokers.manifest(prepared.scene.alice))[1]
+        again = sealed_disk.owned_by(manifest, NEW.signing).encode()
+        asyncio.run(brokers.add_key(one.broker, again, brokers.DISK_KEY))
+        scene = replace(prepared.scene, alice=NEW)
+        digest = brokers.manifest_digest(again)
+        agreement = scene.agreement(lambda two: brokers.contract_over(two, one.settings, digest, runs=3))
+        room, nonce, answer = ask(one, scene, agreement)
+        assert list(room.open(answer, nonce).values()) == [brokers.DISK_KEY]
+
+
+def test_a_broker_follows_no_statement_but_that_of_its_own_party(prepared):
+    mallory = identity.generate("alice")
+    held = prepared.settings.party
+    foreign = rotation.make(
+        mallory.party(held.broker),
+        NEW.party(held.broker),
+        time=prepared.scene.now,
+        keys=(mallory.signing, NEW.signing),
+    )
+    by_mallory = rotation.make(
+        held, NEW.party(held.broker), time=prepared.scene.now, keys=(mallory.signing, NEW.signing)
+    )
+    for one in (foreign, by_mallory):
+        with pytest.raises(Refused, match="rotation: "):
+            wiring.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, one)
+    elsewhere = statement(prepared, broker=replace(held.broker, pin="sha256:" + "0" * 64))
+    with pytest.raises(Refused, match="another address of the broker than the broker's own"):
+        wiring.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, elsewhere)
+    with pytest.raises(Refused, match="expected a signature by the old key"):
+        wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, mallory.signing)
+    with opened(prepared) as one:
+        assert one.store.ledger.size() == 0
+        assert one.settings == prepared.settings
+
+
+def test_rule_53_killed_between_the_record_and_the_file_the_rotation_is_done(prepared, monkeypatch):
+    def killed(*_args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wiring, "_replace_settings", killed)
+        with pytest.raises(KeyboardInterrupt):
+            wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    assert wiring.read_settings(prepared.directory) == prepared.settings  # the old file, and the new record
+    with opened(prepared) as one:
+        assert one.settings.address.pin != prepared.settings.address.pin
+        assert one.store.ledger.size() == 1
+        assert one.store.staged_settings() is None
+        agreement = first_version(prepared, one.settings)
+        room, nonce, answer = ask(one, prepared.scene, agreement)
+        assert list(room.open(answer, nonce).values()) == [brokers.DISK_KEY]
+
+
+def test_rule_53_what_is_not_recorded_changes_nothing(prepared, monkeypatch):
+    def full(*_args, **_more):
+        raise Refused("no")
+
+    monkeypatch.setattr(record.Record, "encode", full)
+    with pytest.raises(Refused, match="no"):
+        wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    monkeypatch.undo()
+    with opened(prepared) as one:
+        assert one.settings == prepared.settings
+        room, nonce, answer = ask(one, prepared.scene, prepared.agreement)
+        assert list(room.open(answer, nonce).values()) == [brokers.DISK_KEY]
+
+
+def test_a_broker_that_serves_is_not_rotated(prepared):
+    with wiring.serving(prepared.directory, replica=True), pytest.raises(Conflict) as caught:
+        wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    assert caught.value.code == "already-serving"
+    with pytest.raises(Refused, match="does not open this vault"):
+        wiring.rotate_broker_keys(prepared.directory, b"wrong", prepared.scene.alice.signing)
+
+
+def test_the_old_master_key_opens_nothing_of_the_new_broker(prepared):
+    old = settings_model.unlock(prepared.settings, brokers.PASSPHRASE)
+    wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    with opened(prepared) as one:
+        (disk,) = one.store.known_disks()
+        for sealed, purpose, name in (
+            (disk.sealed_key, "disk-key", disk.manifest),
+            (one.settings.secrets["tls"], "broker-secret", "tls"),
+        ):
+            with pytest.raises(Refused, match="does not open under this master key"):
+                old.at_rest.open(sealed, purpose=purpose, name=name)
+
+
+def test_only_a_statement_to_the_very_settings_is_recorded(prepared):
+    """The use case itself holds it, whoever calls."""
+    with opened(prepared) as one:
+        made = settings_model.renew(
+            one.settings, brokers.PASSPHRASE, now=prepared.scene.now, random=one.broker.random
+        )
+        with pytest.raises(Refused, match="another address"):
+            asyncio.run(rotate(one.broker, statement(prepared), made.settings, made.at_rest))
+        assert one.store.ledger.size() == 0
