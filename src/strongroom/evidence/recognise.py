@@ -162,6 +162,9 @@ class _Search:
 
     def _structured(self, data: bytes, layers: int) -> list[Recognised]:
         """The pieces of JSON, MessagePack, SCALE, YAML and protocol buffers."""
+        extended = wrapped.extended(data)
+        if extended is not None and recognise_raw.recognise(extended.parts["report"]) is not None:
+            return [_composed(extended, "", "an extended report")]
         stripped = data.strip()
         if stripped[:1] in (b"{", b"["):
             return self._json(stripped, layers)

@@ -11,14 +11,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strongroom.crypto import crl, vek, x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
-from strongroom.evidence import dcap, dcap_collateral, dcap_quote
+from strongroom.evidence import dcap, dcap_collateral, dcap_quote, wrapped_table
 from strongroom.model import endorsements as model
 
 if TYPE_CHECKING:
@@ -43,19 +42,6 @@ _SIGNER, _ROOT, _PCK = f"{_SGX}TCB Signing", f"{_SGX}Root CA", f"{_SGX}PCK Certi
 _CAS = (f"{_SGX}PCK Platform CA", f"{_SGX}PCK Processor CA")
 # The documents of each TEE, by their `id`.
 _IDS = {"tdx": ("TDX", "TD_QE"), "sgx": ("SGX", "QE")}
-_TABLE = struct.Struct("<16sII")
-_TABLE_KINDS = frozenset(
-    map(
-        bytes.fromhex,
-        (
-            "63da758de6644564adc5f4b93be8accd",  # VCEK
-            "a8074bc2a25a483eaae639c045a0b8a1",  # VLEK
-            "4ab7b379bbac4fe4a02f05aef327c782",  # ASK
-            "c0b406a4a803495297433fb6014cd0ae",  # ARK
-            "92f81bc358114d3d97ffd19f88dc67ea",  # CRL
-        ),
-    )
-)
 _PCCS_TEXTS = {
     "tcb_info_issuer_chain": "tcb-info-issuer-chain",
     "qe_identity_issuer_chain": "qe-identity-issuer-chain",
@@ -130,6 +116,9 @@ def in_der(data: bytes, label: bytes) -> bytes:
 
 def _contents(data: bytes, found: _Found) -> bool:
     """Take what a file holds, whatever it is called. False: nothing that is known."""
+    text = data.strip()
+    if len(text) > 64 and text.isalnum() and wrapped_table.begins(digits := _hex(text)):
+        return _table(digits, found)
     head, body = _message(data)
     taken = _certificates(_unquoted(head), found)
     stripped = body.strip()
@@ -138,6 +127,13 @@ def _contents(data: bytes, found: _Found) -> bool:
     if _table(body, found) or _list(body, found) or _one_certificate(body, found):
         return True
     return _certificates(_unquoted(body), found) or taken
+
+
+def _hex(text: bytes) -> bytes:
+    try:
+        return bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        return b""
 
 
 def _message(data: bytes) -> tuple[bytes, bytes]:
@@ -214,14 +210,9 @@ def _list_text(text: str) -> bytes:
 
 
 def _table(data: bytes, found: _Found) -> bool:
-    """The certificate table that a host hands to the guest's driver (GHCB, extended guest request)."""
-    if data[:16] not in _TABLE_KINDS:
+    if not wrapped_table.begins(data):
         return False
-    for at in range(0, min(len(data) - _TABLE.size + 1, 16 * _TABLE.size), _TABLE.size):
-        kind, start, size = _TABLE.unpack_from(data, at)
-        if not any(kind):
-            break
-        one = data[start : start + size]
+    for one in wrapped_table.entries(data).values():
         if not (_one_certificate(one, found) or _list(one, found)):
             _certificates(one, found)
     return True

@@ -3,9 +3,8 @@
 Where evidence is of several parts, they are put under the names that our verifiers read. Everything is bounded, and
 whatever does not fit is not recognised, never guessed: the verifiers judge the parts strictly, and what cannot be put
 together bit for bit is refused here.
-Formats: confidential-containers Trustee (snp, tdx, az-snp-vtpm, az-tdx-vtpm, nvidia), Azure guest attestation
-requests, go-tpm-tools proto/attest.proto with a TEE's report beside (wrapped_google.py), dstack
-(MessagePack, version 1; SCALE, version 0).
+Formats: Trustee (snp, tdx, az-snp-vtpm, az-tdx-vtpm, nvidia), Azure guest attestation requests, go-tpm-tools
+proto/attest.proto with a TEE's report beside (wrapped_google.py), dstack's MessagePack, NVIDIA's SDKs.
 """
 
 from __future__ import annotations
@@ -21,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 from strongroom.crypto import x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
-from strongroom.evidence import wrapped_google, wrapped_msgpack, wrapped_snp, wrapped_text, wrapped_yaml
+from strongroom.evidence import (
+    wrapped_google,
+    wrapped_msgpack,
+    wrapped_snp,
+    wrapped_table,
+    wrapped_text,
+    wrapped_yaml,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +40,6 @@ _SHA256 = 0x000B
 _PCRS = 24
 _TEES = {"sev_snp": "snp", "tdx": "tdx"}  # go-tpm-tools' names
 _TDX_TYPE = b"\x81\0\0\0"
-_CERTIFICATES = 16  # of a chip, in a list
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,79}")
 # Where the size of what follows header and report stands in a quote, by version and kind: Intel SGX and TDX DCAP
 # Quoting Library API, appendix A.
@@ -184,47 +189,47 @@ def _snp_fields(value: dict[str, Any]) -> Composed | None:
     if not isinstance(fields, dict) or not wrapped_snp.is_fields(fields):
         return None
     report = wrapped_snp.report(fields, _bytes)
-    chain: dict[str, list[bytes]] = {}
-    for one in (value.get("cert_chain") or [])[:_CERTIFICATES]:
-        chain.setdefault(str(one["cert_type"]), []).append(_certificate(one["data"]))
     return Composed(
         kind="SNP report, told field by field",
         tee="snp",
         parts={"report": report},
-        endorsements=_vek(*chain.get("VCEK", ()), *chain.get("VLEK", ()))
-        | _issuers(chain.get("ASK", []), chain.get("ARK", [])),
+        endorsements=wrapped_table.of_chain(value.get("cert_chain"), certificate=_certificate, run=_bytes),
+    )
+
+
+def _snp_with_chain(value: dict[str, Any]) -> Composed | None:
+    """An SNP report in bytes with certificates beside it: by name, in a list, or in the driver's table.
+
+    As attestation-rs, Veraison, systemd and Google's Confidential Space write it.
+    """
+    told = _one_of(value, "attestation_report", "outblob", "report")
+    chain = _one_of(value, "cert_chain", "auxblob", "auxBlob", "aux_blob")
+    if not isinstance(told, str | list | bytes) or not chain:
+        return None
+    report = _bytes(told)
+    if len(report) != wrapped_snp.SIZE:
+        return None
+    kept = wrapped_table.of_chain(chain, certificate=_certificate, run=_bytes)
+    kind = "SNP report and its certificates"
+    return Composed(kind=kind, tee="snp", parts={"report": report}, endorsements=kept)
+
+
+def extended(data: bytes) -> Composed | None:
+    """An SNP report with the driver's table of certificates behind it, as tools write an extended report."""
+    report, table = data[: wrapped_snp.SIZE], data[wrapped_snp.SIZE :]
+    if not wrapped_table.begins(table):
+        return None
+    return Composed(
+        kind="SNP report and its certificates",
+        tee="snp",
+        parts={"report": report},
+        endorsements=wrapped_table.of_names(wrapped_table.entries(table)),
     )
 
 
 def _snp_bare(value: dict[str, Any]) -> Composed | None:
     """An SNP report field by field alone."""
     return _snp_fields({"attestation_report": value})
-
-
-def _vek(*certificates: bytes) -> dict[str, bytes]:
-    """The certificate of the chip's key, where there is exactly one."""
-    return {"vek": certificates[0]} if len(certificates) == 1 else {}
-
-
-def _issuers(signers: list[bytes], roots: list[bytes]) -> dict[str, bytes]:
-    """AMD's own two certificates, where each is there once."""
-    return {"issuers": signers[0] + roots[0]} if len(signers) == len(roots) == 1 else {}
-
-
-def _dstack_snp(value: dict[str, Any]) -> Composed | None:
-    """A report of SEV-SNP by dstack, with its certificates: the chip's first, then AMD's."""
-    if not {"report", "cert_chain"} <= value.keys() or not value["cert_chain"]:
-        return None
-    report = _bytes(value["report"])
-    chain = [_certificate(one) for one in value["cert_chain"][:_CERTIFICATES]]
-    if len(report) != wrapped_snp.SIZE:
-        return None
-    return Composed(
-        kind="SNP report and its certificates, by dstack",
-        tee="snp",
-        parts={"report": report},
-        endorsements=_vek(chain[0]) | _issuers(chain[1:2], chain[2:3]),
-    )
 
 
 def _tdx(value: dict[str, Any]) -> Composed | None:
@@ -267,7 +272,7 @@ _READERS: tuple[tuple[Callable[[dict[str, Any]], Composed | None], str], ...] = 
     (_nvidia, "evidence certificate attestationReportHexStr certChainBase64Encoded"),
     (_snp_fields, "attestation_report cert_chain"),
     (_snp_bare, ""),
-    (_dstack_snp, "report cert_chain"),
+    (_snp_with_chain, "attestation_report outblob report cert_chain auxblob auxBlob aux_blob"),
     (_tdx, "quote cc_eventlog"),
 )
 

@@ -29,6 +29,8 @@ MAX_SEGMENTS = 1024
 MAX_DOCUMENTS = 64
 _LEAST = 48  # bytes
 _MAX_COLUMNS = 1024
+_SHORTEST = 16
+_DIGITS = re.compile(r"[0-9a-fA-F]+")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _QUOTED_LINE = re.compile(r"^[ \t]*>[ ]?", re.MULTILINE)
 _NUMBERED = re.compile(r"[ \t]*([0-9]{1,6})(?:[ \t]*[:|.)\]][ \t]*|[ \t]+)(?=\S)")
@@ -390,6 +392,7 @@ def _words(text: str, most: int) -> tuple[str, Found]:
                 break
             parts.append(more[1])
             end += 1
+        end = _uneven(lines, parts, end)
         joined = "".join(parts)
         if len(joined) >= _LEAST * 4 // 3 and len(joined) <= 2 * most:
             found.append((at + 1, [("text", joined.encode())]))
@@ -400,6 +403,19 @@ def _words(text: str, most: int) -> tuple[str, Found]:
         ]
         at = end
     return text, found
+
+
+def _uneven(lines: list[str], parts: list[str], end: int) -> int:
+    """Go on over base64 whose lines somebody broke anew, at any length. Digits alone may be the next value: never those."""
+    if not parts or len(parts[0]) > _MAX_COLUMNS or _DIGITS.fullmatch("".join(parts)):
+        return end
+    while end < len(lines):
+        more = _ALONE.fullmatch(lines[end])
+        if more is None or len(more[1]) < _SHORTEST:
+            break
+        parts.append(more[1])
+        end += 1
+    return end
 
 
 def _line(text: str, match: re.Match[str]) -> int:

@@ -312,6 +312,35 @@ def test_azures_own_request_and_nvidias_devices():
     assert found == Evidence(tee="nvgpu", parts={"report": SPDM, "certificates": b"leafroot"})
 
 
+def test_nvidias_devices_in_every_list_keep_their_certificates():
+    def text(value):
+        return base64.b64encode(value).decode()
+
+    chain = pem.encode(b"leaf", b"CERTIFICATE") + b"\n# identity\n" + pem.encode(b"root", b"CERTIFICATE")
+    device = {"arch": "HOPPER", "uuid": "unknown", "evidence": text(SPDM), "certificate": text(chain)}
+    other = {**device, "evidence": text(SPDM[:5] + b"\1" + SPDM[6:])}
+    ascii_hex = {"evidence": text(SPDM.hex().encode()), "certificate": text(chain), "gpu_nonce": "x"}
+    old = {"attestationReportHexStr": SPDM.hex(), "certChainBase64Encoded": text(chain)}
+    evidence = Evidence(tee="nvgpu", parts={"report": SPDM, "certificates": b"leafroot"})
+    for value in (
+        device,
+        [device],
+        {"device_evidence_list": [device]},
+        {"nonce": "x", "evidence_list": [device], "arch": "HOPPER"},
+        {"nvidia_payload": json.dumps({"evidence_list": [device]})},
+        ascii_hex,
+        {"evidence": [old]},
+        {"gpu": {"certificate": chain.decode(), "evidence": text(SPDM)}},
+    ):
+        assert recognise(json.dumps(value).encode()).evidence == evidence
+    gateway = {"intel_quote": QUOTE.hex(), "nvidia_payload": json.dumps({"evidence_list": [device, other]})}
+    assert [one.place for one in pieces(json.dumps(gateway).encode())] == [
+        ".intel_quote",
+        ".nvidia_payload.evidence_list[0]",
+        ".nvidia_payload.evidence_list[1]",
+    ]
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [

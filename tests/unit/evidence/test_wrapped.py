@@ -291,6 +291,51 @@ def test_dstacks_reports_keep_their_certificates():
             assert found.endorsements == told_of
 
 
+def table(*kinds):
+    """The driver's table of certificates, in either order of a GUID's bytes."""
+    guids = {"vcek": "63da758de6644564adc5f4b93be8accd", "ask": "4ab7b379bbac4fe4a02f05aef327c782",
+             "ark": "c0b406a4a803495297433fb6014cd0ae", "VCEK": "8d75da6364e66445adc5f4b93be8accd"}  # fmt: skip
+    at, head, rest = 24 * (len(kinds) + 1), b"", b""
+    for kind in kinds:
+        one = f"the {kind.lower()} certificate".encode()
+        head += struct.pack("<16sII", bytes.fromhex(guids[kind]), at + len(rest), len(one))
+        rest += one
+    return head + bytes(24) + rest
+
+
+TABLE = {"vek": b"the vcek certificate", "issuers": b"the ask certificatethe ark certificate"}
+
+
+def test_certificates_beside_a_report_are_kept_however_they_came():
+    report = made()
+
+    def text(data):
+        return base64.b64encode(data).decode()
+
+    names = {"vcek": text(b"the vcek certificate"), "ask": text(b"the ask certificate"), "ark": text(b"the ark certificate")}  # fmt: skip
+    whole = table("vcek", "ask", "ark")
+    for value in (
+        {"attestation_report": text(report), "cert_chain": names},
+        {"platform": "snp", "evidence": {"attestation_report": report.hex(), "cert_chain": names}},
+        {"provider": "sev_guest\n", "outblob": text(report), "auxblob": text(whole)},
+        {"sevSnpAttestation": {"report": text(report), "auxBlob": text(whole)}},
+        {"report": list(report), "cert_chain": [list(one.encode()) for one in
+            ("the vcek certificate", "the ask certificate", "the ark certificate")]},
+    ):  # fmt: skip
+        found = told(value)
+        assert found.evidence.parts == {"report": report}
+        assert found.endorsements == TABLE
+    assert told({"attestation_report": text(report), "cert_chain": None}).endorsements == {}
+    for one in (whole, table("VCEK", "ask", "ark")):
+        found = recognise(report + one)
+        assert found.evidence.parts == {"report": report}
+        assert found.endorsements == TABLE
+        assert recognise((report + one).hex().encode()).endorsements == TABLE
+    assert told({"outblob": text(QUOTE), "auxblob": ""}).evidence.parts == {"quote": QUOTE}
+    cut = recognise(report + whole[:-3])
+    assert cut.endorsements == {"vek": TABLE["vek"]}
+
+
 def compact(size):
     if size < 1 << 6:
         return bytes((size << 2,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 
 import pytest
@@ -201,6 +202,28 @@ def test_several_in_one_text_are_all_told():
         recognise(text.encode())
     rows_of_json = "\n".join(json.dumps({"quote": one.hex()}) for one in (QUOTE, REPORT))
     assert [one.place for one in pieces(rows_of_json.encode())] == ["[line 1].quote", "[line 2].quote"]
+
+
+def test_a_transcript_of_intels_sample_gives_the_quote_alone():
+    text = (
+        "root@tdx-guest:~/work# ./test_tdx_attest\n\t\t\n\t\tTDX report data\n\n"
+        + lines(bytes(range(64)), " {at:08x}: ")
+        + "\n\nWrote TD Report to report.dat\n\t\t\n\t\tTDX quote data\n\n"
+        + lines(QUOTE, " {at:08x}: ")
+        + "\n\nSuccessfully get the TD Quote\nWrote TD Quote to quote.dat\n"
+    )
+    assert recognise(text.encode()).evidence.parts == {"quote": QUOTE}
+
+
+def test_base64_whose_lines_were_broken_anew_is_read_and_digits_after_digits_are_not_joined():
+    text = base64.b64encode(QUOTE).decode()
+    cuts = [0, 70, 150, 226, 290, *range(370, len(text), 80), len(text)]
+    broken = "\n".join(text[begin:end] for begin, end in itertools.pairwise(cuts))
+    assert recognise(f"I tried this document:\n```\n{broken}\n```\nthanks\n".encode()).evidence.parts == {
+        "quote": QUOTE
+    }
+    digits = "\n".join(QUOTE.hex()[at : at + 64] for at in range(0, 2 * len(QUOTE), 64))
+    assert read(f"quote:\n{digits}\n{'ab' * 32}\n") in ([QUOTE], [QUOTE + b"\xab" * 32])
 
 
 def test_words_are_given_in_both_orders():
