@@ -17,6 +17,7 @@ from tests.pages import reading
 
 pytestmark = [
     pytest.mark.room,
+    pytest.mark.root,  # for the memory guard, and for `try`
     pytest.mark.timeout(600),
     pytest.mark.skipif(bool(real_rooms.missing()), reason=real_rooms.missing() or "a room can run"),
 ]

@@ -39,3 +39,14 @@ def test_every_page_is_reached_from_the_way_in():
                 left.append(there)
     alone = {str(page.relative_to(reading.ROOT)) for page in set(reading.pages()) - reached} - BY_THEIR_PLACE
     assert alone == set()
+
+
+def test_pictures_have_words_for_who_cannot_see_them():
+    shown = [
+        line
+        for page in reading.pages()
+        for _, line in reading.outside(page)
+        if ".svg)" in line and "![" in line
+    ]
+    assert shown
+    assert [line for line in shown if "![]" in line] == []

@@ -50,19 +50,24 @@ def try_image(
     data: Annotated[
         list[str],
         typer.Option(
-            help="A folder that the program finds as /data/NAME: DIR, or NAME=DIR. May be repeated."
+            metavar="[NAME=]DIR",
+            help="A folder that the program finds as /data/NAME: DIR, or NAME=DIR. May be repeated.",
         ),
     ] = [],  # noqa: B006 - typer copies it
     out: Annotated[
         Path | None, typer.Option(help="A new or empty folder for what would leave a room.")
     ] = None,
-    env: Annotated[list[str], typer.Option(help="NAME=VALUE, over the image's. May be repeated.")] = [],  # noqa: B006
+    env: Annotated[
+        list[str], typer.Option(metavar="NAME=VALUE", help="A variable over the image's. May be repeated.")
+    ] = [],  # noqa: B006
     memory_mib: Annotated[int, typer.Option(help="As a contract's memory_mib.", min=64)] = 512,
     wall_seconds: Annotated[int, typer.Option(help="As a contract's wall_seconds.", min=1)] = 3600,
     max_output_mib: Annotated[int, typer.Option(help="What a contract would let leave.", min=1)] = 64,
     from_: image_source.From = None,
-    digest: Annotated[str | None, typer.Option(help="Which of several images.")] = None,
-    platform: Annotated[str, typer.Option(help="Which of an index's images.")] = "linux/amd64",
+    digest: Annotated[str | None, typer.Option(metavar="sha256:…", help="Which of several images.")] = None,
+    platform: Annotated[
+        str, typer.Option(metavar="OS/ARCHITECTURE[/VARIANT]", help="Which of an index's images.")
+    ] = "linux/amd64",
     config: Annotated[
         Path | None, typer.Option(help="For a root file system: its OCI image configuration (JSON).")
     ] = None,
