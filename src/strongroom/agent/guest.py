@@ -20,7 +20,7 @@ SECURITY = "/sys/kernel/security"
 ROOM = "/run/room"
 AGENT_RESERVE = 48 << 20
 _LEAST_PROGRAM_MEMORY = 64 << 20
-_MOST_PROCESSES = 4096
+MOST_PROCESSES = 4096
 _RNDADDENTROPY = 0x40085203
 _GRACE_SECONDS = 30.0
 _WANTED_MOUNTS = (("securityfs", SECURITY), ("cgroup2", CGROUPS), ("configfs", "/sys/kernel/config"))
@@ -129,7 +129,7 @@ def make_cgroup(memory: int, folder: str = f"{CGROUPS}/program") -> str:
         os.mkdir(folder)
         _write(f"{folder}/memory.max", str(memory))
         _write(f"{folder}/memory.oom.group", "1")
-        _write(f"{folder}/pids.max", str(_MOST_PROCESSES))
+        _write(f"{folder}/pids.max", str(MOST_PROCESSES))
     except OSError as cause:
         raise Unavailable(
             f"making the program's control group: {cause.strerror} {cause.filename or ''}".strip(),

@@ -258,6 +258,8 @@ def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, 
     program = (config.entrypoint or config.command)[0]
     if not _is_there(program, environment["PATH"], tree):
         notes.append(f"the program {program[:100]!r} is not in the image")
+    elif not _is_there(program, environment["PATH"], tree.mounted(tree.placed(certificates=False))):
+        notes.append(f"the program {program[:100]!r} is where the room mounts its own: it will not be found")
     entries = tree.entries()
     return Loaded(
         kind=chosen.kind,

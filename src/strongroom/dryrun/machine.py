@@ -32,24 +32,25 @@ _PAUSE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """A control group that bounds the program's memory. Both texts are empty where this machine has none.
+    """A control group that bounds the program's memory and processes.
 
-    folder: of version 2, as the agent takes it; empty for version 1. place: the folder, of either version.
+    folder: of version 2, as the agent takes it; empty for version 1. places: all its folders, of either version, the
+    memory's first; none where this machine has no such groups.
     """
 
     folder: str
-    place: str
+    places: tuple[str, ...]
 
     def admit(self, pid: int) -> None:
         """Put a process into it, and with it all that it will start."""
-        if self.place:
-            Path(self.place, "cgroup.procs").write_text(str(pid))
+        for place in self.places:
+            Path(place, "cgroup.procs").write_text(str(pid))
 
     def peak(self) -> int | None:
         """The most bytes that it held at once, where the kernel says so."""
-        for name in ("memory.peak", "memory.max_usage_in_bytes") if self.place else ():
+        for name in ("memory.peak", "memory.max_usage_in_bytes") if self.places else ():
             with contextlib.suppress(OSError):
-                return int(Path(self.place, name).read_text())
+                return int(Path(self.places[0], name).read_text())
         return None
 
 
@@ -78,29 +79,35 @@ def require() -> None:
 
 @contextlib.contextmanager
 def group(memory: int) -> Iterator[Group]:
-    """A control group of `memory` bytes, removed in the end. One without a place where this machine has none."""
+    """A control group of `memory` bytes, removed in the end. One without places where this machine has none."""
     own = f"strongroom-try-{os.getpid()}"
     new = Path(guest.CGROUPS, "cgroup.controllers")
     if new.exists() and "memory" in new.read_text().split():
         place = guest.make_cgroup(memory, f"{guest.CGROUPS}/{own}")
-        made = Group(folder=place, place=place)
+        made = Group(folder=place, places=(place,))
     else:
-        made = Group(folder="", place=_old_group(memory, own))
+        made = Group(folder="", places=_old_groups(memory, own))
     try:
         yield made
     finally:
-        if made.place:
-            _remove(made.place)
+        for place in made.places:
+            _remove(place)
 
 
-def _old_group(memory: int, own: str) -> str:
-    """Version 1, where a machine still has it: the folder, or empty text."""
-    folder = Path(guest.CGROUPS, "memory", own)
-    if not folder.parent.joinpath("memory.limit_in_bytes").exists():
-        return ""
-    folder.mkdir()
-    folder.joinpath("memory.limit_in_bytes").write_text(str(memory))
-    return str(folder)
+def _old_groups(memory: int, own: str) -> tuple[str, ...]:
+    """Of version 1, where a machine still has it."""
+    made = []
+    for kind, limit, value in (
+        ("memory", "memory.limit_in_bytes", memory),
+        ("pids", "pids.max", guest.MOST_PROCESSES),
+    ):
+        folder = Path(guest.CGROUPS, kind, own)
+        if not folder.parent.joinpath("tasks").exists():
+            return ()
+        folder.mkdir()
+        folder.joinpath(limit).write_text(str(value))
+        made.append(str(folder))
+    return tuple(made)
 
 
 def _remove(place: str) -> None:

@@ -103,7 +103,7 @@ def run(trial: Trial) -> Result:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(stage, signal.SIGTERM)  # of no effect where it has ended
             os.waitpid(stage, 0)
-        return _parse(data, limited=bool(group.place), memory=group.peak())
+        return _parse(data, limited=bool(group.places), memory=group.peak())
 
 
 def _parse(data: bytes, *, limited: bool, memory: int | None) -> Result:
@@ -161,15 +161,19 @@ def _interrupted(_number: int, _frame: object) -> NoReturn:
 
 def _perform(trial: Trial, base: str, group: Group) -> dict[str, object]:
     launch = _mounted(trial, base, group)
-    never, _ = os.pipe()  # readable when a read has failed: here the kernel says so to the program alone
     guard = warden.spawn()
+    # In a room this descriptor tells of failed reads. Here a signal does, or one that comes just before the agent's code
+    # begins to wait, or to the thread below, would be noticed only when the wait is over.
+    told, alarm = os.pipe()
+    os.set_blocking(alarm, False)
+    signal.set_wakeup_fd(alarm)
     group.admit(guard.pid)
     shown = threading.Thread(target=_copy, args=(guard.output, trial.log), daemon=True)
     shown.start()
     ended = program.run(
         replace(guard, output=_nothing()),
         launch,
-        reads=reads.ReadWatch(never),
+        reads=reads.ReadWatch(told),
         wall_seconds=trial.wall_seconds,
         log_bytes=_REASON_BYTES,
         on_start=lambda: None,

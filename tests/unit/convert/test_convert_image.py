@@ -625,6 +625,11 @@ def test_notes_tell_what_a_room_hides_and_what_is_missing(tmp_path: Path) -> Non
     layout = simple(tmp_path / "image", body, config={"Entrypoint": ["program"], "Env": ["PATH=/sbin:/bin"]})
     with loaded(layout.path, tmp_path) as found:
         assert found.notes == ("what the image has in /data is covered by the room's own",)
+    layout = simple(tmp_path / "hidden", body, config={"Entrypoint": ["/data/seed"]})
+    with loaded(layout.path, tmp_path) as found:
+        assert found.notes[1:] == (
+            "the program '/data/seed' is where the room mounts its own: it will not be found",
+        )
     layout = simple(
         tmp_path / "other", PROGRAM + END, config={"Entrypoint": ["program"], "Env": ["PATH=/sbin"]}
     )
