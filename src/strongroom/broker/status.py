@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from strongroom.broker.budgets import Budgets
 from strongroom.encoding import fields
 from strongroom.ledger import describe
 from strongroom.model import record
@@ -79,6 +80,7 @@ class Status:
     earlier: tuple[tuple[str, int, int], ...]
     disks: tuple[KnownDisk, ...]
     denials: tuple[tuple[int, Record], ...]
+    budgets: Budgets
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
@@ -94,11 +96,19 @@ class Status:
                 for one in self.disks
             ],
             "denials": [_denial_json(index, entry) for index, entry in self.denials],
+            "budgets": {
+                "nonce_seconds": int(self.budgets.nonce_lifetime.total_seconds()),
+                "verdict_seconds": int(self.budgets.verdict_lifetime.total_seconds()),
+                "denials_recorded_at_once": self.budgets.denials,
+                "seconds_for_one_more": self.budgets.denial_seconds,
+                "denials_of_each_contract_and_address": self.budgets.denials_each,
+                "seconds_for_one_more_of_each": self.budgets.denial_each_seconds,
+            },
         }
 
 
-def status(store: Overview) -> Status:
-    """Read it. The storage may be in use by brokers that serve."""
+def status(store: Overview, budgets: Budgets | None = None) -> Status:
+    """Read it. The storage may be in use by brokers that serve. budgets: theirs; how much of them is left they alone know."""
     used = {contract: (runs, receipts) for contract, runs, receipts in store.runs_by_contract()}
     standing = []
     for id, known in store.known_contracts():
@@ -120,6 +130,7 @@ def status(store: Overview) -> Status:
         earlier=tuple((contract, *counts) for contract, counts in sorted(used.items())),
         disks=tuple(store.known_disks()),
         denials=_denials(store.ledger),
+        budgets=budgets or Budgets(),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli import broker_rotate, files, passphrase
-from strongroom.cli.identity import IdentityFile, NewPassphraseFd, party_file
+from strongroom.cli.identity import IdentityFile, NewPassphraseFd, party_file, refuse_foreign
 from strongroom.cli.printable import say
 from strongroom.encoding import fields
-from strongroom.errors import Malformed, Misuse
 
 if TYPE_CHECKING:
     import socket
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
     from strongroom import wiring
     from strongroom.fetch.needs import Fetcher
-    from strongroom.model.party import Party
 
 BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
 BrokerFd = Annotated[
@@ -50,6 +47,7 @@ def register(app: typer.Typer) -> None:
     group.command("withdraw")(withdraw)
     group.command("serve")(serve)
     group.command("status")(status)
+    group.command("party")(party)
     group.command("passwd")(passwd)
     group.command("rotate-keys")(broker_rotate.rotate_keys)
     group.command("rotate-identity")(broker_rotate.rotate_identity)
@@ -85,7 +83,7 @@ def init(
     reached = settings.url_of(host, port, url)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     target = party or party_file(identity, owner.name)
-    _refuse_foreign(target, owner)
+    refuse_foreign(target, owner)
     secret = passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker")
     made = wiring.init_broker(directory, owner, listen=address, url=reached, passphrase=secret)
     try:
@@ -391,12 +389,24 @@ def status(directory: BrokerDir, as_json: AsJson = False) -> None:
         print(f"earlier version {digest}: {used} run(s), {receipts} with a receipt")
     for disk in told.disks:
         print(f"disk {disk.manifest}: {'public, no key' if disk.sealed_key is None else 'with its key'}")
+    most = told.budgets
+    print(
+        f"budgets: {most.denials} denials are recorded at once ({most.denials_each} of a contract or address), then one in "
+        f"{most.denial_seconds:g} s ({most.denial_each_seconds:g} s); a nonce lasts {most.nonce_lifetime.total_seconds():g} s"
+    )
     if told.denials:
         print("denied last:")
     for index, entry in told.denials:
         say(
             f"  {fields.format_time(entry.time)} entry {index}, contract {entry.contract[:19]}: {describe(entry)}"
         )
+
+
+def party(directory: BrokerDir) -> None:
+    """Print the party file with the broker's address, as `init` and rotations wrote it. No passphrase is needed."""
+    from strongroom import wiring
+
+    print(wiring.read_settings(directory).party.encode().decode(), end="")
 
 
 def passwd(
@@ -415,24 +425,6 @@ def passwd(
 
 def _passphrase(directory: Path, fd: int | None) -> bytes:
     return passphrase.read(fd, what=f"passphrase of the broker in {directory}")
-
-
-def _refuse_foreign(target: Path, owner: Party) -> None:
-    """The only thing that a party file is written over is an older one of the same party."""
-    from strongroom.model import party as party_model
-
-    if not os.path.lexists(target):
-        return
-    try:
-        known = party_model.parse(files.read(target, max_bytes=party_model.MAX_BYTES))
-    except (Malformed, OSError):
-        known = None
-    if known is None or (known.name, known.keyid) != (owner.name, owner.keyid):
-        raise Misuse(
-            f"{target}: is there, and is not {owner.name}'s party file",
-            code="exists",
-            hint="name another file with --party",
-        )
 
 
 def _free_port(host: str) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, passphrase
-from strongroom.cli.identity import IdentityFile, load, party_file
+from strongroom.cli.identity import IdentityFile, load, party_file, refuse_foreign
 from strongroom.model import rotation as rotation_model
 
 BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
@@ -39,6 +39,7 @@ def rotate_keys(
 
     mine = load(identity, identity_passphrase_fd)
     target = party or party_file(identity, mine.name)
+    refuse_foreign(target, mine.party())
     secret = passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}")
     rotated = wiring.rotate_broker_keys(directory, secret, mine.signing)
     files.write(target, rotated.party.encode(), replace=True)

@@ -105,6 +105,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "broker withdraw": ("strongroom broker withdraw broker contract.json",),
     "broker serve": ("strongroom broker serve broker --workers 4",),
     "broker status": ("strongroom broker status broker",),
+    "broker party": ("strongroom broker party broker >alice.party.json",),
     "broker passwd": ("strongroom broker passwd broker",),
     "broker rotate-keys": ("strongroom broker rotate-keys broker -i alice.identity",),
     "broker rotate-identity": ("strongroom broker rotate-identity broker new/alice.rotation.json",),

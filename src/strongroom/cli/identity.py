@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from strongroom.cli import files, passphrase
 from strongroom.encoding import fields
-from strongroom.errors import Malformed
+from strongroom.errors import Malformed, Misuse
 from strongroom.model import identity as identity_model
 from strongroom.model import party as party_model
 
@@ -34,6 +35,22 @@ def load(path: Path, fd: int | None) -> identity_model.Identity:
 def party_file(identity: Path, name: str) -> Path:
     """Where the party file of an identity is, unless one says otherwise: beside it, under the party's name."""
     return identity.with_name(f"{name}.party.json")
+
+
+def refuse_foreign(target: Path, owner: party_model.Party) -> None:
+    """The only thing that a party file is written over is an older one of the same party."""
+    if not os.path.lexists(target):
+        return
+    try:
+        known = party_model.parse(files.read(target, max_bytes=party_model.MAX_BYTES))
+    except (Malformed, OSError):
+        known = None
+    if known is None or (known.name, known.keyid) != (owner.name, owner.keyid):
+        raise Misuse(
+            f"{target}: is there, and is not {owner.name}'s party file",
+            code="exists",
+            hint="name another file with --party",
+        )
 
 
 def register(app: typer.Typer) -> None:

@@ -22,6 +22,7 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import messages, run_files
 from strongroom.model import party as party_model
 from strongroom.model import receipt as receipt_model
+from strongroom.model import rotation as rotation_model
 
 SIMULATED = (
     "SIMULATED: this room ran without TEE hardware. The machine's operator could have looked into it,\n"
@@ -77,12 +78,19 @@ def export(
 def verify(
     file: Annotated[Path, typer.Argument(help="A proof pack.")],
     trust: Annotated[list[Path], typer.Option(help="A party file that you got by a way of your own.")] = [],  # noqa: B006 - typer copies it
+    rotation: Annotated[
+        list[Path],
+        typer.Option(help="A statement of new keys, NAME.rotation.json, that a party made since the run."),
+    ] = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Judge a run again, offline. Leaves with 3 unless every check holds."""
     pack = proofpack.parse(files.read(file, max_bytes=proofpack.MAX_BYTES))
     anchors = [party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES)) for path in trust]
-    judgement = inspection.inspect(pack, anchors=anchors)
+    rotations = [
+        rotation_model.read(files.read(path, max_bytes=4 * rotation_model.MAX_BYTES)) for path in rotation
+    ]
+    judgement = inspection.inspect(pack, anchors=anchors, rotations=rotations)
     if as_json:
         print(
             json.dumps(

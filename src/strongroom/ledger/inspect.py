@@ -1,7 +1,9 @@
 """Judging a proof pack again, offline: every link from the parties' signatures to the receipt.
 
 Checks, in this order (the names recur in the result):
-  1 parties.<name>         the contract names the very keys that the reader trusts, where any were given
+  1 parties.<name>         the contract names the very keys that the reader trusts, where any were given; or those that a
+                           party had before, by a rotation that it signed with both
+    rotated.<name>         and the releases are not of after that rotation: what an old key signed then counts for nothing
   2 contract.approved      enough parties signed these exact bytes, every disk owner among them
   3 contract.signatures    no signature on the contract that is not a party's
   4 manifest.<name>        the sealed disks' manifests are the contract's, signed by their owners
@@ -23,6 +25,7 @@ content (their digests are in the receipt; hash the files).
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -31,9 +34,9 @@ from strongroom.appraisal import judge
 from strongroom.appraisal.wording import explain
 from strongroom.crypto import digest, sign
 from strongroom.encoding import canonical, fields
-from strongroom.errors import StrongroomError
+from strongroom.errors import Refused, StrongroomError
 from strongroom.ledger import proof
-from strongroom.model import binding, record, signatures, verdict
+from strongroom.model import binding, record, rotation, signatures, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,13 +81,15 @@ class Judgement:
         return tuple(check for check in self.checks if not check.ok)
 
 
-def inspect(pack: ProofPack, *, anchors: Sequence[Party]) -> Judgement:
+def inspect(
+    pack: ProofPack, *, anchors: Sequence[Party], rotations: Sequence[rotation.Rotation] = ()
+) -> Judgement:
     """All checks, good and bad. Never raises.
 
     anchors: the parties whose keys the reader got by a way of their own. With none, the first check
-    fails: a pack that vouches for itself proves nothing.
+    fails: a pack that vouches for itself proves nothing. rotations: statements of new keys that parties made since.
     """
-    checks = [*_parties(pack, anchors), _approved(pack), _only_parties(pack)]
+    checks = [*_parties(pack, anchors, rotations), _approved(pack), _only_parties(pack)]
     checks += [*_manifests(pack), _only_manifests(pack)]
     simulated = False
     for release in pack.releases:
@@ -98,13 +103,17 @@ def inspect(pack: ProofPack, *, anchors: Sequence[Party]) -> Judgement:
     return Judgement(checks=tuple(checks), simulated=simulated)
 
 
-def _parties(pack: ProofPack, anchors: Sequence[Party]) -> list[Explained]:
+def _parties(
+    pack: ProofPack, anchors: Sequence[Party], rotations: Sequence[rotation.Rotation]
+) -> list[Explained]:
     if not anchors:
         return [_no("parties", "at least one party file that you trust", "none", "give --trust PARTY_FILE")]
     members = {member.party.name: member.party for member in pack.agreement.contract.members}
     checks = []
-    for anchor in anchors:
-        named = members.get(anchor.name)
+    for given in anchors:
+        named = members.get(given.name)
+        anchor, passed = _of_that_time(given, named, rotations)
+        checks += [_before(pack, one) for one in passed]
         got = "no such party" if named is None else named.keyid
         same = named is not None and named.signing_key == anchor.signing_key
         if same and named is not None and named.recipient != anchor.recipient:
@@ -118,6 +127,33 @@ def _parties(pack: ProofPack, anchors: Sequence[Party]) -> list[Explained]:
             )
         )
     return checks
+
+
+def _of_that_time(
+    anchor: Party, named: Party | None, rotations: Sequence[rotation.Rotation]
+) -> tuple[Party, list[rotation.Rotation]]:
+    """The party as it was before those of `rotations` that lead back to the keys that the contract names; and these."""
+    passed: list[rotation.Rotation] = []
+    for _ in rotations:
+        same = named is not None and named.signing_key == anchor.signing_key
+        if named is None or (same and _known_by(named.broker) == _known_by(anchor.broker)):
+            break
+        for one in rotations:
+            with contextlib.suppress(Refused):
+                anchor = rotation.former(one, anchor)
+                passed.append(one)
+                break
+    return anchor, passed
+
+
+def _before(pack: ProofPack, one: rotation.Rotation) -> Explained:
+    name, expected = f"rotated.{one.new.name}", f"releases of before {fields.format_time(one.time)}"
+    try:
+        last = max(record.parse(release.ledger.entry).time for release in pack.releases)
+    except StrongroomError as cause:
+        return _no(name, expected, cause.message, cause.hint)
+    hint = "these keys were replaced by then: whoever signs with them is not that party"
+    return _check(name, expected, f"the last of {fields.format_time(last)}", last <= one.time, hint)
 
 
 def _known_by(address: BrokerAddress | None) -> tuple[object, ...]:

@@ -80,14 +80,7 @@ def read(data: bytes) -> Rotation:
 
 def verify(rotation: Rotation, held: Party) -> Party:
     """The party's new public part, where `held` is its old one and both keys signed. Raises `Refused`."""
-    differing = party_model.differences(rotation.old, held)
-    if differing:
-        told = "; ".join(f"{field} is {theirs}, not {mine}" for field, theirs, mine in differing)
-        raise Refused(
-            f"rotation: it does not begin at the keys that are held of {held.name}: {told}",
-            code="other-party",
-            hint="rotations are followed one after the other, from the one after the party file that you have",
-        )
+    _check_held(rotation.old, held, "begin")
     keys = {"old": held.signing_key, "new": rotation.new.signing_key}
     signed = signatures.signers(rotation.envelope, frozenset(keys.values()))
     for which, key in keys.items():
@@ -98,6 +91,24 @@ def verify(rotation: Rotation, held: Party) -> Party:
                 hint="get the statement from the party itself; `strongroom identity rotate` writes it",
             )
     return rotation.new
+
+
+def former(rotation: Rotation, held: Party) -> Party:
+    """The party's old public part, where `held` is its new one and both keys signed. Raises `Refused`."""
+    _check_held(rotation.new, held, "end")
+    verify(rotation, rotation.old)
+    return rotation.old
+
+
+def _check_held(said: Party, held: Party, where: str) -> None:
+    differing = party_model.differences(said, held)
+    if differing:
+        told = "; ".join(f"{field} is {theirs}, not {mine}" for field, theirs, mine in differing)
+        raise Refused(
+            f"rotation: it does not {where} at the keys that are held of {held.name}: {told}",
+            code="other-party",
+            hint="rotations are followed one after the other, from the party file that you have",
+        )
 
 
 def _party(source: fields.Fields) -> Party:

@@ -177,6 +177,7 @@ def test_status_tells_runs_used_and_left_and_denials_with_their_reasons(world):
     made = told.to_json()
     assert made["denials"][0]["reason"]["name"] == "contract.runs"
     assert made["contracts"][0]["runs_left"] == 0
+    assert made["budgets"]["denials_recorded_at_once"] == world.broker.budgets.denials
     assert made["disks"] == [
         {"manifest": brokers.manifest_digest(world.disk), "cipher": "aes-xts-plain64", "key": True}
     ]

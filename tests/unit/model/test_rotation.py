@@ -29,6 +29,14 @@ def test_whoever_holds_the_old_party_file_gets_the_new_one():
     assert rotation.verify(one, moved) == NEXT  # where a broker listens is no key
 
 
+def test_whoever_holds_the_new_party_file_gets_the_old_one():
+    assert rotation.former(made(), NEXT) == HELD
+    with pytest.raises(Refused, match="does not end at the keys that are held of alice"):
+        rotation.former(made(), HELD)
+    with pytest.raises(Refused, match="expected a signature by the old key"):
+        rotation.former(made(keys=(NEW.signing,)), NEXT)
+
+
 def test_new_keys_of_a_broker_are_signed_by_its_partys_key_alone():
     renewed = replace(HELD, broker=replace(ADDRESS, pin="sha256:" + "7" * 64))
     one = made(new=renewed, keys=(OLD.signing,))
