@@ -13,7 +13,7 @@ SRC = ROOT / "src"
 
 _NAMES = {
     "model": (
-        "agreement binding contract endorsements identity manifest merging messages parts party policy receipt record rotation "
+        "agreed agreement binding contract endorsements identity manifest merging messages parts party policy receipt record rotation "
         "signatures verdict"
     ),
     "encoding": "canonical cbor dsse fields pem reader sign1 tpm2",
@@ -26,7 +26,6 @@ _NAMES = {
     "appraisal": "appraise attached default evaluate judge policy reference statement terms",
     "broker": "admit gates own_party receipt release remove_key rotate withdraw",
     "authority": "issue",
-    "agent": "agreed",
     "convert": "image_xattrs layers oci tar",
 }
 MODULES = tuple(f"strongroom.{package}.{name}" for package, names in _NAMES.items() for name in names.split())

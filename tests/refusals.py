@@ -22,7 +22,7 @@ UNREACHED: dict[tuple[str, str], str] = {
         'raise Malformed("revocation list: signed with another algorithm than it says")',
     ): "today's X.509 library refuses such a list before; another one need not",
     (
-        "strongroom.agent.agreed",
+        "strongroom.model.agreed",
         'raise Malformed(f"manifest {image.name}: an image without settings")',
     ): "a manifest of the kind image without settings does not parse; the types do not know that",
 }

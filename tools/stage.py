@@ -76,11 +76,12 @@ class Stage:
         data: str = "flights.disk",
         program: str = "query.disk",
         contract: str = "contract.json",
+        anyway: bool = False,
     ) -> list[object]:
-        """The operator's command for one run."""
+        """The operator's command for one run. anyway: of an operator who cheats, and does not ask first."""
         return [
             "run", contract, "--node", "node", "--base", base or self.base,
-            "--disk", data, "--disk", program, "--out", out,
+            "--disk", data, "--disk", program, "--out", out, *(["--start-anyway"] if anyway else []),
         ]  # fmt: skip
 
     @contextlib.contextmanager

@@ -45,6 +45,8 @@ LISTED = {
     "cli/base.py": {"out / profile.name", "cache / name"},
     "cli/files.py": {"base / 'strongroom' / name", ".{path.name}.{secrets.token_hex(4)}.part"},
     "cli/measure.py": {"folder / name"},
+    # Moved as they are, into a folder that is new.
+    "cli/run_folder.py": {"aside / path.name"},
     "wiring.py": {"directory / name"},
     # Serials are "image" and "data-N"; beside them are "out", "scratch" and "tls".
     "agent/room.py": {"{guest.ROOM}/{serial}", "{CHAINS}/{one.party}.pem", "{folder}/{name}"},

@@ -47,7 +47,8 @@ def command(world, contract, folder, *options, base="base"):
     """`strongroom run` as its arguments."""
     return [
         "run", contract, "--node", world.path("node"), "--base", world.path(base),
-        "--disk", world.path("query.disk"), "--disk", world.path("flights.disk"), "--out", folder, *options,
+        "--disk", world.path("query.disk"), "--disk", world.path("flights.disk"), "--out", folder, "--start-anyway",
+        *options,
     ]  # fmt: skip
 
 
@@ -208,7 +209,7 @@ def test_another_program_is_refused_before_a_key_is_asked_for(world, thief):
     done = strongroom(
         "run", contract, "--node", world.path("node"), "--base", world.path("base"),
         "--disk", thief, "--disk", world.path("flights.disk"),
-        "--out", world.path("thief-out"), "--no-memory-guard", check=False,
+        "--out", world.path("thief-out"), "--no-memory-guard", "--start-anyway", check=False,
     )  # fmt: skip
     assert done.returncode == 3
     assert "[missing-disk]" in done.stderr
@@ -359,6 +360,56 @@ def test_qemu_killed_while_the_program_runs(world, guarded):
     assert (status["state"], status["error"]["code"]) == ("failed", "room-died")
     assert not (folder / "receipt.json").exists()
     assert not any(one.name.endswith(".part") for one in folder.rglob("*"))
+
+
+def asking_first(world, contract, folder, *options, base="base"):
+    """As an honest operator runs it."""
+    line = command(world, contract, folder, "--no-memory-guard", *options, base=base)
+    line.remove("--start-anyway")
+    return line
+
+
+def test_what_would_be_refused_is_refused_before_a_room_boots_and_leaves_no_trace(world):
+    contract = world.contract("exit 0")
+    folder = world.path("foreseen")
+    base = changed_base(world, "base-foreseen", "cmdline", lambda data: data.extend(b" quiet"))
+    before = decisions(world)
+    done = strongroom(*asking_first(world, contract, folder, base=base), check=False)
+    assert done.returncode == 3
+    _, checks = failed_checks(folder)
+    assert set(checks) == {"platform.reference.cmdline"}
+    assert "no run was used" in done.stderr
+    # In the same folder, and by the true base, it runs; then its one run is used up, and that is known before, too.
+    assert strongroom(*asking_first(world, contract, folder)).returncode == 0
+    assert (folder / "attempt-1/status.json").exists()
+    used = strongroom(*asking_first(world, contract, world.path("foreseen-again")), check=False)
+    assert used.returncode == 3
+    _, checks = failed_checks(world.path("foreseen-again"))
+    assert set(checks) == {"contract.runs"}
+    assert decisions(world)[len(before) :] == [record.Kind.RELEASE, record.Kind.RECEIPT]
+    asked = strongroom("contract", "check", contract, "--ask", check=False)
+    assert asked.returncode == 3
+    assert "NO   alice's broker, contract.runs" in asked.stdout
+
+
+def test_an_interrupted_run_says_which_it_was_what_it_cost_and_what_to_type(world):
+    contract = world.contract("sleep 100", "--runs", 2)
+    folder = world.path("stopped")
+    running = subprocess.Popen(
+        [*real_rooms.COMMAND, *map(str, asking_first(world, contract, folder))],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    phase(running, "program-started")
+    running.send_signal(signal.SIGINT)
+    _, text = running.communicate(timeout=30)
+    assert running.returncode == 130
+    status = json.loads((folder / "status.json").read_bytes())
+    assert status["run"].startswith("run-")
+    assert status["cost"] == {"alice": "used"}
+    assert f"run        {status['run']}, without a receipt" in text
+    assert "ended      you stopped it while the room was at program-started" in text
+    assert "cost       a run was used at the broker of alice: 1 of 2" in text
+    assert "next       the same command again" in text
 
 
 def test_interrupted_runs_leave_a_status_and_no_process(world):

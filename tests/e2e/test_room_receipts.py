@@ -42,7 +42,7 @@ def run(world, contract, *, at):
         [
             *COMMAND, "run", str(contract), "--node", str(world.path("node")), "--base", str(world.path("base")),
             "--disk", str(world.path("query.disk")), "--disk", str(world.path("flights.disk")),
-            "--out", str(folder), "--no-memory-guard",
+            "--out", str(folder), "--no-memory-guard", "--start-anyway",
         ],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -91,7 +91,7 @@ class World:
         done = strongroom(
             "run", contract, "--node", self.path("node"), "--base", self.path("base"),
             "--disk", self.path(f"{program}.disk"), "--disk", self.path("table.disk"), "--out", folder,
-            "--no-memory-guard", check=False, timeout=900,
+            "--no-memory-guard", "--start-anyway", check=False, timeout=900,
         )  # fmt: skip
         return Ran(code=done.returncode, text=done.stdout + done.stderr, folder=folder)
 

@@ -25,9 +25,9 @@ from strongroom.model.receipt import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from strongroom.agent.agreed import Terms
     from strongroom.agent.channel import Channel
     from strongroom.agent.program import Ended
+    from strongroom.model.agreed import Terms
     from strongroom.model.contract import Contract
     from strongroom.model.manifest import Manifest
     from strongroom.model.receipt import OutputRecord, Receipt

@@ -29,14 +29,14 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from strongroom.agent import agreed, attest, closing, disks, guest, owners, program
+from strongroom.agent import attest, closing, disks, guest, owners, program
 from strongroom.agent.container import Launch
 from strongroom.agent.devicemapper import DeviceMapper
 from strongroom.crypto import csr
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
+from strongroom.model import agreed, run_files
 from strongroom.model import agreement as agreement_model
 from strongroom.model import channel as wire
-from strongroom.model import run_files
 from strongroom.model.receipt import Outcome
 from strongroom.model.verdict import Check
 

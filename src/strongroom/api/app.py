@@ -16,6 +16,7 @@ from strongroom.broker import request_log
 from strongroom.broker.challenge import challenge
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release, turn_away
+from strongroom.broker.standing import standing
 from strongroom.encoding import canonical
 from strongroom.model import messages
 
@@ -71,7 +72,16 @@ def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
         broker.request_log.recorded(proof, request="receipt", peer=peer, contract="")
         return _json(proof.encode())
 
-    return {"challenge": post_challenge, "release": post_release, "receipt": post_receipt}
+    async def post_standing(request: Request) -> Response:
+        async with bodies.read(request, limit["standing"]) as body:
+            return _json((await standing(broker, body)).encode())
+
+    return {
+        "challenge": post_challenge,
+        "release": post_release,
+        "receipt": post_receipt,
+        "standing": post_standing,
+    }
 
 
 def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:

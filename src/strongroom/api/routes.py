@@ -59,6 +59,14 @@ ROUTES = (
         why="one receipt for each released run, signed by the run's attested key",
     ),
     RouteRow(
+        name="standing",
+        method="POST",
+        path="/v1/standings",
+        auth=Auth.NONE,
+        limit=messages.MAX_REQUEST,
+        why="says of a contract that this party signed what a denied release would say, and of others nothing; leaves no trace",
+    ),
+    RouteRow(
         name="health",
         method="GET",
         path="/v1/health",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from strongroom.model.binding import Binding
     from strongroom.model.claims import Claims
     from strongroom.model.contract import Contract, Platform
+    from strongroom.model.launch import Launch
     from strongroom.model.policy import Policy
     from strongroom.model.verdict import Data
 
@@ -105,6 +106,18 @@ def check_platforms(
     return min(tried, key=_distance)
 
 
+def check_launch(launch: Launch, platforms: tuple[Platform, ...]) -> tuple[Check, ...]:
+    """What `check_platforms` would say of a room that is started so, as far as that is known before it speaks."""
+    tried = [
+        _launched(launch, platform, reference, contract=None)
+        for platform in platforms
+        for reference in platform.references
+    ]
+    if not tried:
+        return (Check(name="platform.tee", expected=None, got=launch.tee, ok=False),)
+    return min(tried, key=_distance)
+
+
 def _distance(checks: tuple[Check, ...]) -> tuple[bool, int]:
     failed = [check for check in checks if not check.ok]
     return any(check.name == "platform.tee" for check in failed), len(failed)
@@ -113,6 +126,22 @@ def _distance(checks: tuple[Check, ...]) -> tuple[bool, int]:
 def _platform(
     claims: Claims, platform: Platform, reference: dict[str, str], *, contract: str | None, now: datetime
 ) -> tuple[Check, ...]:
+    launched = _launched(claims, platform, reference, contract=contract)
+    if claims.tee != platform.tee:
+        return launched
+    return (
+        *launched,
+        *(() if contract is None else (_equal("platform.contract", contract, claims.contract),)),
+        *check_policy(
+            claims, platform.policy, machines=platform.machines, simulated=platform.simulated, now=now
+        ),
+    )
+
+
+def _launched(
+    claims: Claims | Launch, platform: Platform, reference: dict[str, str], *, contract: str | None
+) -> tuple[Check, ...]:
+    """The checks of what was started, on which machine."""
     if claims.tee != platform.tee:
         # Nothing else of it would mean anything: registers, roots and facts are of another kind.
         return (_equal("platform.tee", platform.tee, claims.tee),)
@@ -139,14 +168,10 @@ def _platform(
         ),
         _machine(claims, platform),
         *_registers(claims, reference, platform.policy or policy_model.DEFAULT, contract),
-        *(() if contract is None else (_equal("platform.contract", contract, claims.contract),)),
-        *check_policy(
-            claims, platform.policy, machines=platform.machines, simulated=platform.simulated, now=now
-        ),
     )
 
 
-def _machine(claims: Claims, platform: Platform) -> Check:
+def _machine(claims: Claims | Launch, platform: Platform) -> Check:
     wide = ANY_MACHINE in platform.machines and bool(claims.machine)
     return Check(
         name="platform.machine",
@@ -157,7 +182,7 @@ def _machine(claims: Claims, platform: Platform) -> Check:
 
 
 def _registers(
-    claims: Claims, reference: dict[str, str], policy: Policy, contract: str | None
+    claims: Claims | Launch, reference: dict[str, str], policy: Policy, contract: str | None
 ) -> tuple[Check, ...]:
     """One check for each register that either side names: a register without a reference is a no."""
     names = list(dict.fromkeys((*reference, *policy.registers, *claims.registers)))
@@ -168,7 +193,7 @@ def _registers(
 
 
 def _register(
-    name: str, claims: Claims, reference: dict[str, str], policy: Policy, contract: str | None
+    name: str, claims: Claims | Launch, reference: dict[str, str], policy: Policy, contract: str | None
 ) -> Check:
     got = claims.registers.get(name)
     lists = (_exact(reference, name), policy.registers.get(name))

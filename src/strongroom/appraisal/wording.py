@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.appraisal.wording_table import MAX_TEXT, TABLE, plain
+from strongroom.appraisal.wording_form import MAX_TEXT, plain
+from strongroom.appraisal.wording_table import TABLE
 from strongroom.model.verdict import Check, Explained
 
 if TYPE_CHECKING:
-    from strongroom.appraisal.wording_table import Phrases, Wording
+    from strongroom.appraisal.wording_form import Phrases, Wording
     from strongroom.model.verdict import Data
 
 UNKNOWN = "this check is of a later version, which knows what to do"

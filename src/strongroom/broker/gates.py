@@ -85,20 +85,33 @@ class Gates:
 
 def check(broker: Broker, ask: Ask, state: Reading) -> Gates:
     """Make every check. state: the storage, committed, or within the transaction that decides."""
-    wanted = ask.contract.disks_of(broker.party.keyid)
-    disks = tuple(disk for one in wanted if (disk := state.disks.find(one)) is not None)
-    known = state.contracts.highest(versions.series(ask.contract))
+    disks = _disks(broker, ask.contract, state)
+    *follows, keys = contract(broker, ask.contract, ask.brought, state)
     checks = (
         *ask.own,
         fresh(ask.nonce_end),
         nonce_contract(ask.contract.digest, ask.request.contract),
         _role(ask.request.role),
-        *versions.check(known, ask.contract, ask.brought),
+        *follows,
         _unique(state.runs.find(ask.run)),
         *_certificate(ask),
-        _keys(wanted, disks),
+        keys,
     )
     return Gates(checks=checks, disks=disks)
+
+
+def contract(broker: Broker, of: Contract, brought: versions.Brought, state: Reading) -> tuple[Check, ...]:
+    """Those checks that no request is needed for: 4, 5 and, as the last, 9."""
+    known = state.contracts.highest(versions.series(of))
+    return (
+        *versions.check(known, of, brought),
+        _keys(of.disks_of(broker.party.keyid), _disks(broker, of, state)),
+    )
+
+
+def _disks(broker: Broker, of: Contract, state: Reading) -> tuple[KnownDisk, ...]:
+    wanted = of.disks_of(broker.party.keyid)
+    return tuple(disk for one in wanted if (disk := state.disks.find(one)) is not None)
 
 
 def fresh(end: datetime | None, *, use: NonceUse = NonceUse.FRESH) -> Check:

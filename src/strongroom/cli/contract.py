@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, sentences
+from strongroom.cli.contract_check import check, refuse_unfit
 from strongroom.cli.contract_files import ContractFile, load_agreement, print_differences, print_signatures
 from strongroom.cli.contract_sign import sign
 from strongroom.cli.printable import printable_json, say
@@ -113,10 +114,11 @@ def new(
     members = tuple(_member(text) for text in party)
     previous = None if replaces is None else load_agreement(replaces).contract
     image_owner, image_manifest = _owned(image, members, "image")
-    datasets = []
+    datasets, data = [], []
     for text in dataset:
         name, _, path = text.rpartition("=")
         owner, manifest = _owned(Path(path), members, "dataset")
+        data.append((owner, manifest))
         datasets.append(
             contract_model.Dataset(name=name or manifest.name, owner=owner, manifest=manifest.digest)
         )
@@ -187,6 +189,7 @@ def new(
             f"{replaces}: is of {previous.id}, or of other disk owners: no version of another contract replaces it",
             hint="with another id or other owners of disks it is a new contract: leave --replaces out",
         )
+    refuse_unfit(parsed, ((image_owner, image_manifest), *data))
     files.write(out, agreement_model.draft(parsed).encode())
     print(f"{out}: contract {parsed.id} version {parsed.version}, {parsed.digest}")
     print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
@@ -255,42 +258,6 @@ def diff(old: ContractFile, new: ContractFile, as_json: Json = False) -> None:
         print(json.dumps([{"place": p, "before": b, "after": a} for p, b, a in rows]))
         return
     print_differences(first, second)
-
-
-def check(
-    file: ContractFile,
-    as_json: Json = False,
-    runs_used: Annotated[int, typer.Option(help="Runs that have happened already.", min=0)] = 0,
-) -> None:
-    """Would this run today, and who must still sign? Leaves with 3 when it would not."""
-    from strongroom.appraisal import terms, wording
-
-    agreement = load_agreement(file)
-    made = terms.check_terms(agreement, now=datetime.now(UTC), runs_used=runs_used)
-    checks = [wording.explain(one) for one in made]
-    ready = all(one.ok for one in checks)
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "would_run": ready,
-                    "missing": list(agreement.missing()),
-                    "checks": [one.to_json() for one in checks],
-                }
-            )
-        )
-    else:
-        for one in checks:
-            told = f"{one.name}: expected {one.expected}, got {one.got}"
-            say(f"{'yes' if one.ok else 'NO '}  {told}")
-    if not ready:
-        raise Refused(
-            "it would not run now",
-            code="would-not-run",
-            hint="; ".join(one.hint for one in checks if not one.ok and one.hint),
-        )
-    if not as_json:
-        print("it would run now, in a room that its platforms accept")
 
 
 def _member(text: str) -> contract_model.Member:

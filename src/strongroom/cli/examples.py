@@ -41,7 +41,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "contract merge": ("strongroom contract merge from-alice.json from-bob.json --out contract.json",),
     "contract verify": ("strongroom contract verify contract.json",),
     "contract diff": ("strongroom contract diff contract.json next.json",),
-    "contract check": ("strongroom contract check contract.json",),
+    "contract check": (
+        "strongroom contract check contract.json",
+        "strongroom contract check contract.json --ask",
+    ),
     "node init": ("strongroom node init node --name operator",),
     "node show": ("strongroom node show node --json >node.json",),
     "node doctor": ("strongroom node doctor", "strongroom node doctor --backend qemu-snp"),

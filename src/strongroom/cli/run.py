@@ -1,7 +1,8 @@
 """`strongroom run`: one room under one contract. Started by the operator, who holds no key.
 
 Leaves with 0 only if the room handed out a receipt that says "exited, 0"; with 8 when there is a
-receipt of another outcome; with the usual codes (cli/failures.py) when there is none.
+receipt of another outcome; with the usual codes (cli/failures.py) when there is none. Whatever a room would be refused for and
+is known before is refused before one boots (node/foreseen.py). Every end says what happened, what it cost and what to type next.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from strongroom.model.contract import Contract
     from strongroom.node.backends import Backend
+    from strongroom.node.foreseen import Foreseen
+    from strongroom.node.qemu import Drive
     from strongroom.node.room import Order, Result, Room
     from strongroom.node.run_status import RunStatus
 
@@ -60,6 +64,13 @@ def run(
     no_memory_guard: Annotated[
         bool, typer.Option("--no-memory-guard", help="Run without it; the evidence says so.")
     ] = False,
+    start_anyway: Annotated[
+        bool,
+        typer.Option(
+            "--start-anyway",
+            help="Do not ask first what the room would be refused for. For tests of rooms and brokers, which refuse it themselves.",
+        ),
+    ] = False,
     clock: Annotated[
         str,
         typer.Option(
@@ -76,25 +87,13 @@ def run(
     begun = _process_start()
     from datetime import UTC, datetime
 
-    from strongroom.cli import contract_files, failures, interruption
-    from strongroom.errors import Misuse
-    from strongroom.node import backends, disks, doctor, measured, room, tpm_state
+    from strongroom.cli import contract_files, interruption, run_folder
+    from strongroom.node import backends, foreseen, measured, room, tpm_state
     from strongroom.node.run_status import RunStatus
 
     agreement = contract_files.load_agreement(contract)
-    chosen = backends.choose(backend, agreement.contract)
-    if chosen is not backends.LOCAL:
-        given = frozenset() if firmware is None else frozenset({"firmware"})
-        backends.require(chosen, doctor.Host(), given=given)
-    elif node is None:
-        raise Misuse("--node: a local room needs one", hint="`strongroom node init` makes a node")
-    if manifest and len(manifest) != len(disk):
-        raise Misuse(
-            f"--manifest: {len(manifest)} given for {len(disk)} disks", hint="one for each --disk, or none"
-        )
-    beside: list[Path | None] = [*manifest] or [None] * len(disk)
-    sealed = [disks.load(one, named) for one, named in zip(disk, beside, strict=True)]
-    drives, manifests = disks.match(agreement.contract, sealed)
+    chosen = _backend(backend, agreement.contract, node=node, firmware=firmware)
+    drives, manifests = _disks(agreement.contract, disk, manifest)
     order = room.Order(
         node=None if node is None else tpm_state.load(node),
         base=backends.base_folder(base, chosen),
@@ -102,19 +101,19 @@ def run(
         drives=drives,
         manifests=manifests,
         earlier=contract_files.load_earlier(earlier),
-        out=_empty_folder(out),
+        out=out,
         guarded=not no_memory_guard,
         clock=clock,
         serial=debug_serial,
         firmware=firmware or measured.FIRMWARE,
     )
-    status = RunStatus(
-        out,
-        agreement.contract,
-        now=lambda: datetime.now(UTC),
-        elapsed=lambda: round((time.monotonic() - begun) * 1000),
-    )
-    with interruption.orderly(), contextlib.ExitStack() as display:
+    with interruption.orderly(), run_folder.taken(out), contextlib.ExitStack() as display:
+        status = RunStatus(
+            out,
+            agreement.contract,
+            now=lambda: datetime.now(UTC),
+            elapsed=lambda: round((time.monotonic() - begun) * 1000),
+        )
         show = _as_lines(status)
 
         def begin() -> None:
@@ -129,21 +128,80 @@ def run(
             if not as_json:
                 show(name)
 
+        def take_held(names: tuple[str, ...]) -> None:
+            show(f"{out} has no room for {', '.join(names)}: kept in memory, and tried again until there is")
+
+        known = foreseen.Foreseen()
         try:
             one = _room(chosen, order, firmware)
+            if not start_anyway:
+                known = foreseen.foresee(one.order)
+                status.notes += known.notes
             one.on_started, one.on_phase, one.on_note = begin, take_phase, status.note
+            one.on_held = take_held
             result = one.run()
         except BaseException as failure:
-            stopped = isinstance(failure, KeyboardInterrupt | SystemExit)
-            status.failed(None if stopped else failures.describe(failure))
+            display.close()
+            for line in _failed(status, out, agreement.contract, failure, known):
+                if not as_json:
+                    print(line, file=sys.stderr)
             raise
-        status.done(result.receipt, result.files)
+        with contextlib.suppress(OSError):  # the result is there; a full disk takes nothing from it
+            status.done(result.receipt, result.files)
     if as_json:
         print(json.dumps(status.document))
     else:
         _print_summary(status, result, out)
     if (result.receipt.outcome.value, result.receipt.exit_status) != ("exited", 0):
         sys.exit(EXIT_PROGRAM)
+
+
+def _backend(name: str | None, contract: Contract, *, node: Path | None, firmware: Path | None) -> Backend:
+    """The back end that is meant, which this machine must be able to run."""
+    from strongroom.errors import Misuse
+    from strongroom.node import backends, doctor
+
+    chosen = backends.choose(name, contract)
+    if chosen is not backends.LOCAL:
+        given = frozenset() if firmware is None else frozenset({"firmware"})
+        backends.require(chosen, doctor.Host(), given=given)
+    elif node is None:
+        raise Misuse("--node: a local room needs one", hint="`strongroom node init` makes a node")
+    return chosen
+
+
+def _disks(
+    contract: Contract, disk: list[Path], manifest: list[Path]
+) -> tuple[tuple[Drive, ...], dict[str, bytes]]:
+    """The contract's disks among those given, and their manifests."""
+    from strongroom.errors import Misuse
+    from strongroom.node import disks
+
+    if manifest and len(manifest) != len(disk):
+        raise Misuse(
+            f"--manifest: {len(manifest)} given for {len(disk)} disks", hint="one for each --disk, or none"
+        )
+    beside: list[Path | None] = [*manifest] or [None] * len(disk)
+    return disks.match(contract, [disks.load(*one) for one in zip(disk, beside, strict=True)])
+
+
+def _failed(
+    status: RunStatus, out: Path, contract: Contract, failure: BaseException, known: Foreseen
+) -> tuple[str, ...]:
+    """Write down how it ended. The lines for people."""
+    from strongroom.cli import failures, run_ends
+
+    end = run_ends.read(out, contract, failure)
+    interrupted = isinstance(failure, KeyboardInterrupt | SystemExit)
+    status.failed(
+        None if interrupted else failures.describe(failure),
+        run=end.run,
+        cost={party: one.value for party, one in end.costs.items()},
+    )
+    lines = run_ends.tell(
+        end, phase=status.reached, interrupted=interrupted, contract=contract, before=known.runs
+    )
+    return tuple(lines)
 
 
 def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
@@ -198,15 +256,6 @@ def _print_summary(status: RunStatus, result: Result, out: Path) -> None:
     print(f"took       {status.elapsed() / 1000:.2f} s in all")
     for line in status.notes:
         print(f"note       {line}", file=sys.stderr)
-
-
-def _empty_folder(out: Path) -> Path:
-    from strongroom.errors import Misuse
-
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
-        raise Misuse(f"{out}: is not empty", hint="every run has a folder of its own")
-    return out
 
 
 def _as_lines(status: RunStatus) -> Callable[[str], None]:

@@ -1,4 +1,4 @@
-"""Reading a broker's public endpoints from a party's own machine.
+"""Asking a broker's public endpoints from a party's own machine, or a node's.
 
 TLS 1.3, and the server's key must be the one that the contract or the party file pins; names and
 dates of its certificate are not looked at, since the pin is the identity. Answers are bounded in size
@@ -20,7 +20,7 @@ from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.fetch.deadline import deadline
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles
-from strongroom.model import record
+from strongroom.model import messages, record
 
 if TYPE_CHECKING:
     from strongroom.model.party import BrokerAddress
@@ -34,7 +34,7 @@ MAX_TILE = tiles.WIDTH * (2 + record.MAX_BYTES)
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerReader:
-    """GETs from one broker. Raises `Unavailable`, `NotFound`, `Malformed`, or `Refused` for a wrong key."""
+    """Questions to one broker. Raises `Unavailable`, `NotFound`, `Malformed`, or `Refused` for a wrong key."""
 
     address: BrokerAddress
     total_seconds: float = TOTAL_SECONDS
@@ -79,8 +79,17 @@ class BrokerReader:
         path = f"/v1/results/{urllib.parse.quote(run, safe='')}?{query}"
         return self.get(path, max_bytes=ear_token.MAX_TOKEN)
 
+    def standing(self, agreement: bytes, earlier: tuple[bytes, ...]) -> messages.Standing:
+        """How a contract stands there. `NotFound`: this broker is of a version that cannot say."""
+        asked = messages.StandingRequest(agreement=agreement, earlier=earlier)
+        data = self._ask("/v1/standings", max_bytes=messages.MAX_PROOF, body=asked.encode())
+        return messages.parse_standing(data)
+
     def get(self, path: str, *, max_bytes: int) -> bytes:
         """The body of a 200 answer, at most `max_bytes`."""
+        return self._ask(path, max_bytes=max_bytes)
+
+    def _ask(self, path: str, *, max_bytes: int, body: bytes | None = None) -> bytes:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False
@@ -92,10 +101,13 @@ class BrokerReader:
             connection.connect()
             with deadline(connection.sock, self.total_seconds):
                 self._check_pin(connection.sock.getpeercert(binary_form=True))
-                connection.request("GET", path, headers={"Accept": "application/json, text/plain"})
+                headers = {"Accept": "application/json, text/plain"}
+                if body is not None:
+                    headers["Content-Type"] = "application/json"
+                connection.request("GET" if body is None else "POST", path, body=body, headers=headers)
                 answer = connection.getresponse()
                 length = answer.length
-                body = answer.read(length) if length is not None and length <= max_bytes else b""
+                told = answer.read(length) if length is not None and length <= max_bytes else b""
         # ValueError: a host name that no resolver takes, or a header that is none.
         except (OSError, http.client.HTTPException, ValueError) as cause:
             raise Unavailable(
@@ -106,16 +118,16 @@ class BrokerReader:
         finally:
             connection.close()
         # Without a length a cut answer would look like a whole one.
-        if length is None or length > max_bytes or len(body) != length:
-            told = "without a length" if length is None else "too large" if length > max_bytes else "cut off"
-            raise Unavailable(f"{self.address.url}: the answer is {told}", code="broker-answer")
+        if length is None or length > max_bytes or len(told) != length:
+            why = "without a length" if length is None else "too large" if length > max_bytes else "cut off"
+            raise Unavailable(f"{self.address.url}: the answer is {why}", code="broker-answer")
         if answer.status == http.HTTPStatus.NOT_FOUND:
             raise NotFound(f"{self.address.url}{path}: not found", code="not-found")
         if answer.status == http.HTTPStatus.FORBIDDEN:
-            raise _refusal(self.address.url, body)
+            raise _refusal(self.address.url, told)
         if answer.status != http.HTTPStatus.OK:
             raise Unavailable(f"{self.address.url}: HTTP {answer.status}", code="broker-answer")
-        return body
+        return told
 
     def _check_pin(self, certificate: bytes | None) -> None:
         try:

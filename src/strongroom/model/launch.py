@@ -46,6 +46,23 @@ class LaunchRecord:
         return canonical.dumps({"format": FORMAT, **self.reference(), "memory_guard": self.memory_guard})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What a node is about to start, as its own files and settings say: no claim, since nothing of it is proved.
+
+    The names are those of `claims.Claims`, with which it is compared to a contract in the same way.
+    """
+
+    tee: str
+    simulated: bool
+    memory_guard: bool
+    root: str
+    machine: str
+    registers: dict[str, str]
+    debug: bool = False
+    contract: str | None = None
+
+
 def parse(data: bytes) -> LaunchRecord:
     """Parse a launch record. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what="launch record", max_bytes=MAX_BYTES), "launch record")

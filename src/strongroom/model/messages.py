@@ -9,6 +9,7 @@ reading: a head (one line of JSON: nonce, contract, the agreement's length), the
 POST /v1/challenges   {"contract": digest}                    → Challenge
 POST /v1/releases     head LF agreement rest (ReleaseRequest) → ReleaseAnswer (200) | DenialAnswer (403)
 POST /v1/receipts     receipt in its DSSE envelope            → LedgerProof
+POST /v1/standings    {"agreement": data, "earlier": [data]}  → Standing
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from strongroom.model import binding as binding_model
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
 from strongroom.model import record
-from strongroom.model.verdict import Words, read_words
+from strongroom.model.verdict import Check, Words, read_checks, read_words
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -146,6 +147,55 @@ def parse_release_head(line: bytes) -> ReleaseHead:
     )
     top.done()
     return head
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandingRequest:
+    """A question how a contract stands: its agreement's exact bytes, and envelopes of its earlier versions."""
+
+    agreement: bytes
+    earlier: tuple[bytes, ...] = ()
+
+    def encode(self) -> bytes:
+        """JSON bytes."""
+        return canonical.dumps(
+            {
+                "agreement": fields.format_data(self.agreement),
+                "earlier": [fields.format_data(one) for one in self.earlier],
+            }
+        )
+
+
+def parse_standing_request(data: bytes) -> StandingRequest:
+    """Parse such a question. Raises `Malformed`."""
+    top = _top(data, "standing request", MAX_REQUEST)
+    request = StandingRequest(
+        agreement=top.data("agreement", max_bytes=MAX_AGREEMENT), earlier=agreement_model.read_earlier(top)
+    )
+    top.done()
+    return request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What a broker would hold against any room under a contract, by its own clock. It promises nothing."""
+
+    checks: tuple[Check, ...]
+    time: datetime
+
+    def encode(self) -> bytes:
+        """JSON bytes."""
+        return canonical.dumps(
+            {"checks": [one.to_json() for one in self.checks], "time": fields.format_time(self.time)}
+        )
+
+
+def parse_standing(data: bytes) -> Standing:
+    """Parse the answer. Raises `Malformed`."""
+    top = _top(data, "standing", MAX_PROOF)
+    found = Standing(checks=read_checks(top), time=top.time("time"))
+    top.done()
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Unavailable
 from strongroom.node import doctor
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contract import Contract
+
+
+BASE = "base.json"
+MAX_BASE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,28 @@ def require(backend: Backend, host: doctor.Host, *, given: frozenset[str] = froz
 
 
 def base_folder(base: Path, backend: Backend) -> Path:
-    """The part of the base that `backend` boots: a folder of the profile's name, or the base itself."""
+    """The part of the base that `backend` boots: a folder of the profile's name, or the base itself.
+
+    Raises `Misuse` for a base of another profile, by what the base says of itself.
+    """
     part = base / backend.profile
-    return part if part.is_dir() else base
+    found = part if part.is_dir() else base
+    profile = _profile(found)
+    if profile not in ("", backend.profile):
+        raise Misuse(
+            f"--base {found}: is a base for {profile}, and --backend {backend.name} boots one for {backend.profile}",
+            code="wrong-base",
+            hint=f"`strongroom base build --for {backend.profile}` makes one"
+            + "".join(f"; or --backend {one.name}" for one in BACKENDS.values() if one.profile == profile),
+        )
+    return found
+
+
+def _profile(base: Path) -> str:
+    """What a base says that it is for; nothing where it does not say."""
+    try:
+        with (base / BASE).open("rb") as source:
+            top = fields.Fields(canonical.loads(source.read(MAX_BASE), what=BASE, max_bytes=MAX_BASE), BASE)
+    except OSError:
+        return ""
+    return top.text("profile", max_length=16) if "profile" in top.names() else ""

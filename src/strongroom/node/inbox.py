@@ -3,11 +3,15 @@
 The room's side is not trusted: only names of this list, each once, each within its size; a file
 appears whole under its name, or not at all. Outputs arrive sealed to the contract's
 recipients; this side could not read them if it wanted to.
+
+A room hands out its files once, and its keys are gone. So a folder that takes no more costs no result: the file goes on
+into memory, and `settle` puts it into the folder as soon as that takes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 
 _LOG_ALLOWANCE = 1 << 20
 _AGE_ALLOWANCE = 1 << 20
+_CHUNK = 8 << 20
+# Of a folder that may take the file later. Anything else (a link in its place) is no accident.
+_PASSING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE))
 
 
 def limit(name: str, contract: Contract) -> int:
@@ -42,6 +49,13 @@ def limit(name: str, contract: Contract) -> int:
     )
 
 
+def most(contract: Contract) -> int:
+    """How many bytes all of a run's files may have together under `contract`."""
+    names = [run_files.RECEIPT, *([] if contract.logs is None else [run_files.LOG])]
+    names += [run_files.output(index) for index in range(len(contract.outputs))]
+    return sum(limit(name, contract) for name in names)
+
+
 def _sealed(most: int) -> int:
     """The largest sealed form of `most` bytes: padded to a power of two, in an age file."""
     padded = 1 << (most - 1).bit_length()
@@ -55,6 +69,7 @@ class Inbox:
         self._folder = folder
         self._contract = contract
         self._open: dict[int, _Incoming] = {}
+        self._held: list[_Incoming] = []
         self.received: list[str] = []
 
     def begin(self, stream: int, name: str) -> None:
@@ -71,16 +86,18 @@ class Inbox:
         return stream in self._open
 
     def write(self, stream: int, data: bytes) -> None:
-        """The next bytes. Raises `Refused` beyond the limit, `Unavailable` when the disk is full."""
+        """The next bytes. Raises `Refused` beyond the limit, `Unavailable` when neither folder nor memory takes them."""
         incoming = self._open[stream]
         with _told(incoming.name):
             incoming.write(data)
 
     def finish(self, stream: int) -> str:
-        """The file is whole: it gets its name, which is returned."""
+        """The file is whole: it gets its name, which is returned, or waits in memory for `settle`."""
         incoming = self._open.pop(stream)
         with _told(incoming.name):
             incoming.finish()
+        if incoming.held:
+            self._held.append(incoming)
         self.received.append(incoming.name)
         return incoming.name
 
@@ -90,23 +107,47 @@ class Inbox:
             incoming = _Incoming(self._folder, name, len(data))
             incoming.write(data)
             incoming.finish()
+        if incoming.held:
+            self._held.append(incoming)
+
+    def settle(self) -> tuple[str, ...]:
+        """Put what waits in memory into the folder. Names of what still waits, for want of room there."""
+        left = []
+        for incoming in self._held:
+            try:
+                incoming.store()
+            except OSError:
+                left.append(incoming)
+        self._held = left
+        return tuple(one.name for one in left)
 
     def close(self) -> None:
-        """Remove what is incomplete."""
-        for incoming in self._open.values():
+        """Remove what is incomplete, and let go of what waits."""
+        for incoming in (*self._open.values(), *self._held):
             incoming.discard()
         self._open.clear()
+        self._held.clear()
 
 
 class _Incoming:
+    """One file on its way: beside its place until it is whole, or in memory once the folder takes no more."""
+
     def __init__(self, folder: Path, name: str, most: int) -> None:
         self.name = name
+        self.held = False
         self._target = folder / name
         self._part = self._target.with_name(f".{self._target.name}.part")
         self._left = most
-        self._fd = os.open(
-            self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
-        )
+        self._fd = -1
+        try:
+            self._fd = self._create()
+        except OSError as cause:
+            if cause.errno not in _PASSING:
+                raise
+            self._hold()
+
+    def _create(self) -> int:
+        return os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
     def write(self, data: bytes) -> None:
         self._left -= len(data)
@@ -116,20 +157,58 @@ class _Incoming:
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(self._fd, view) :]
+                try:
+                    view = view[os.write(self._fd, view) :]
+                except OSError as cause:
+                    if self.held or cause.errno not in _PASSING:
+                        raise
+                    self._hold()
         except OSError:
             self.discard()
             raise
 
     def finish(self) -> None:
+        if self.held:
+            return
         try:
             os.fsync(self._fd)
             self._part.replace(self._target)
-        except OSError:
-            self.discard()
-            raise
+        except OSError as cause:
+            if cause.errno not in _PASSING:
+                self.discard()
+                raise
+            self._hold()
+            return
         os.close(self._fd)
         self._fd = -1
+
+    def _hold(self) -> None:
+        """Go on in memory, with what there is so far."""
+        memory = os.memfd_create(self.name, os.MFD_CLOEXEC)
+        try:
+            if self._fd >= 0:
+                _copy(self._fd, memory)
+        except OSError:
+            os.close(memory)
+            raise
+        self.discard()
+        self._fd, self.held = memory, True
+
+    def store(self) -> None:
+        """Into the folder, from memory. Raises `OSError`, and then it is still in memory."""
+        fd = self._create()
+        try:
+            _copy(self._fd, fd)
+            os.fsync(fd)
+            self._part.replace(self._target)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._part.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        os.close(self._fd)
+        self._fd, self.held = -1, False
 
     def discard(self) -> None:
         if self._fd >= 0:
@@ -137,6 +216,16 @@ class _Incoming:
             self._fd = -1
         with contextlib.suppress(OSError):
             self._part.unlink(missing_ok=True)
+
+
+def _copy(source: int, target: int) -> None:
+    """All of `source`, to the end of `target`."""
+    offset = 0
+    while data := os.pread(source, _CHUNK, offset):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(target, view) :]
+        offset += len(data)
 
 
 @contextlib.contextmanager

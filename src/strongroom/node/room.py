@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,10 @@ BOOT_SECONDS = 180.0  # emulation on a loaded machine; the usual start takes fiv
 AFTERWARDS_SECONDS = 300.0  # attesting, sealing the outputs, the receipts
 BROKER_SECONDS = 80.0  # more for each broker that dawdles (the agent's RECEIPT_SECONDS)
 SERIAL_BASE = "base"
+HELD_SECONDS, AGAIN_SECONDS = (
+    3600.0,
+    5.0,
+)  # of a result in memory: how long, and how often its folder is tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +89,16 @@ class Room:
     """One run of an order, in a local room. `tee_room` starts other rooms.
 
     on_started: called once QEMU runs, while the guest boots. on_phase(name, guest's milliseconds) and
-    on_note(line) tell how it goes.
+    on_note(line) tell how it goes. on_held: called with names of files that wait in memory, since the run's folder takes
+    no more; each is tried again until `HELD_SECONDS` have passed.
     """
 
     order: Order
     on_started: Callable[[], None] = lambda: None
     on_phase: Callable[[str, int], None] = lambda _name, _moment: None
     on_note: Callable[[str], None] = lambda _line: None
+    on_held: Callable[[tuple[str, ...]], None] = lambda _names: None
+    pause: Callable[[float], None] = time.sleep
     qemu: children.Child | None = field(default=None, init=False)
     swtpm: children.Child | None = field(default=None, init=False)
     phase: str = field(default="starting", init=False)
@@ -131,8 +139,28 @@ class Room:
             wait = order.agreement.contract.receipts.wait_seconds
             dawdling = BROKER_SECONDS * len(order.agreement.contract.key_owners())
             silence = limits.wall_seconds + wait + AFTERWARDS_SECONDS + dawdling
-            wire.serve(relay.Patience(hello=BOOT_SECONDS, silence=silence, total=BOOT_SECONDS + silence))
+            try:
+                wire.serve(relay.Patience(hello=BOOT_SECONDS, silence=silence, total=BOOT_SECONDS + silence))
+            except BaseException:
+                files.settle()
+                raise
+            self._settle(files)
         return self._result(files.received)
+
+    def _settle(self, files: inbox.Inbox) -> None:
+        """Have everything in the run's folder: the room is gone, and what is in memory alone would be lost."""
+        for _ in range(int(HELD_SECONDS / AGAIN_SECONDS)):
+            left = files.settle()
+            if not left:
+                return
+            self.on_held(left)
+            self.pause(AGAIN_SECONDS)
+        if left := files.settle():
+            raise Unavailable(
+                f"{self.order.out}: for {HELD_SECONDS / 60:.0f} minutes there was no room for {', '.join(left)}",
+                code="run-folder",
+                hint="the result is lost; another run needs a folder with room for the outputs",
+            )
 
     def _launch(self, stack: contextlib.ExitStack) -> Launched:
         """swtpm, QEMU, and the measurer between them."""

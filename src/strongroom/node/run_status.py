@@ -7,7 +7,7 @@ folder for as long as the run goes on: a status whose run goes on, without that 
 
     {"format": "strongroom-run/2", "contract": digest, "id": the contract's, "state": one of `State`, "phase": the last one,
      "times": {state: UTC}, "phases": [{"name", "milliseconds", "guest_milliseconds"}], "notes": [text],
-     "total_milliseconds", "first_instruction_milliseconds", at the end "run", "outcome", "exit_status", "details", "files" or "error"}
+     "total_milliseconds", "first_instruction_milliseconds", at the end "run", and "outcome", "exit_status", "details", "files" or "error", "cost": {party: "used", "unused" or "unknown"}}
 """
 
 from __future__ import annotations
@@ -111,14 +111,26 @@ class RunStatus:
             files=list(files),
         )
 
-    def failed(self, error: dict[str, object] | None) -> None:
-        """It ended without one. error: what went wrong; None where somebody stopped it."""
+    def failed(
+        self, error: dict[str, object] | None, *, run: str = "", cost: dict[str, str] | None = None
+    ) -> None:
+        """It ended without one. error: what went wrong; None where somebody stopped it.
+
+        run: its name, where a broker gave it keys. cost: by party, whether its broker counted a run.
+        """
+        spent: dict[str, object] = {"cost": cost or {}, **({"run": run} if run else {})}
         # The failure itself matters more than that it could not be noted.
         with contextlib.suppress(OSError):
             if error is None:
-                self._end(State.INTERRUPTED)
+                self._end(State.INTERRUPTED, **spent)
             else:
-                self._end(State.FAILED, error=error)
+                self._end(State.FAILED, error=error, **spent)
+
+    @property
+    def reached(self) -> str:
+        """How far the room was, for people: its last phase; nothing where none was started."""
+        boot = "its boot" if State.BOOTING.value in self._times else ""
+        return str(self.document.get("phase", boot))
 
     def _enter(self, state: State | None) -> None:
         if state is not None and state.value not in self._times:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.agent import agreed, room
+from strongroom.agent import room
 from strongroom.crypto import digest
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, Refused
+from strongroom.model import agreed
 from strongroom.model import contract as contract_model
 from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model

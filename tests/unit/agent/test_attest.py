@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 
 from strongroom.agent import attest, closing, program
-from strongroom.agent.agreed import Terms
 from strongroom.crypto import hpke, sign
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
+from strongroom.model.agreed import Terms
 from strongroom.model.channel import parse_start
 from strongroom.model.endorsements import Endorsements
 from strongroom.model.receipt import Outcome, OutputRecord

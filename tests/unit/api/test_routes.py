@@ -66,8 +66,18 @@ def test_rule_43_the_application_has_exactly_the_routes_of_the_table(world):
 def test_rule_43_every_route_without_authentication_is_on_this_list():
     """Whoever adds one must also say so here."""
     public = {row.name for row in routes.ROUTES if row.auth is routes.Auth.NONE}
-    assert public == {"challenge", "health", "checkpoint", "tile", "proof", "consistency", "run", "result"}
+    reading = {"health", "checkpoint", "tile", "proof", "consistency", "run", "result"}
+    assert public == {"challenge", "standing", *reading}
     assert all(row.why for row in routes.ROUTES)
+
+
+def test_rule_43_a_question_how_a_contract_stands_is_answered_and_changes_nothing(world):
+    agreement = world.agreement()
+    asked = messages.StandingRequest(agreement=agreement.encode()).encode()
+    answer = call(application(world), "POST", "/v1/standings", asked)
+    assert answer.status_code == 200
+    assert all(one.ok for one in messages.parse_standing(answer.content).checks)
+    assert world.store.ledger.size() == 0
 
 
 ROOM = ("room", "nonce", "receipt")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from strongroom.appraisal import wording
 from strongroom.appraisal.wording import explain
-from strongroom.appraisal.wording_table import MAX_TEXT, TABLE
+from strongroom.appraisal.wording_form import MAX_TEXT
+from strongroom.appraisal.wording_table import TABLE
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model.verdict import Check, Words, read_checks, read_words

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -82,7 +83,74 @@ def test_what_is_incomplete_is_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):
+class Full:
+    """A disk that takes so many bytes, and then no more until there is room."""
+
+    def __init__(self, monkeypatch, folder, room, number=errno.ENOSPC):
+        self.folder, self.room, self.number = str(folder), room, number
+        self.write = os.write
+        monkeypatch.setattr(os, "write", self)
+
+    def __call__(self, fd, data):
+        if not str(Path(f"/proc/self/fd/{fd}").readlink()).startswith(self.folder):
+            return self.write(fd, data)
+        if not self.room:
+            raise OSError(self.number, os.strerror(self.number))
+        taken = self.write(fd, memoryview(data)[: self.room])
+        self.room -= taken
+        return taken
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("room", [0, 3])
+def test_what_a_full_disk_does_not_take_waits_in_memory_until_it_does(tmp_path, monkeypatch, room, number):
+    box = inbox.Inbox(tmp_path, CONTRACT)
+    disk = Full(monkeypatch, tmp_path, room, number)
+    box.begin(1, "out-0.tar.age")
+    box.write(1, b"first")
+    box.write(1, b" and second")
+    assert box.finish(1) == "out-0.tar.age"
+    assert box.received == ["out-0.tar.age"]
+    assert list(tmp_path.iterdir()) == []
+    assert box.settle() == ("out-0.tar.age",)
+    assert list(tmp_path.iterdir()) == []
+    disk.room = 1000
+    assert box.settle() == ()
+    assert (tmp_path / "out-0.tar.age").read_bytes() == b"first and second"
+    assert len(list(tmp_path.iterdir())) == 1
+    box.close()
+
+
+def test_in_memory_the_limit_is_the_contracts_too(tmp_path, monkeypatch):
+    box = inbox.Inbox(tmp_path, CONTRACT)
+    Full(monkeypatch, tmp_path, 0)
+    box.begin(1, "receipt.json")
+    box.write(1, bytes(inbox.limit("receipt.json", CONTRACT)))
+    with pytest.raises(Refused) as caught:
+        box.write(1, b"x")
+    assert caught.value.code == "too-large"
+
+
+def test_a_folder_that_is_gone_when_the_file_is_whole_costs_nothing_once_it_is_back(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    box = inbox.Inbox(folder, CONTRACT)
+    box.begin(1, "receipt.json")
+    box.write(1, b"content")
+    fsync = os.fsync
+
+    def full(_fd):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    box.finish(1)
+    assert box.settle() == ("receipt.json",)
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert box.settle() == ()
+    assert (folder / "receipt.json").read_bytes() == b"content"
+
+
+def test_neither_folder_nor_memory(tmp_path, monkeypatch):
     box = inbox.Inbox(tmp_path, CONTRACT)
     box.begin(1, "receipt.json")
 
@@ -94,6 +162,12 @@ def test_a_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):
         box.write(1, b"x")
     assert caught.value.code == "run-folder"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_how_much_a_run_may_hand_out():
+    assert inbox.most(CONTRACT) == sum(
+        inbox.limit(name, CONTRACT) for name in ("receipt.json", "out-0.tar.age")
+    )
 
 
 def test_a_link_planted_beside_is_not_followed(tmp_path):

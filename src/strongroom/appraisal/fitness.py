@@ -1,0 +1,62 @@
+"""Could a room ever run under a contract, going by its words alone? Asked when it is drafted, before it is signed and before a room boots.
+
+  contract.broker     an owner of a disk has a broker: nobody else judges a room
+  contract.simulated  each platform trusts a vendor's root, or says that it accepts software standing in
+  contract.outputs    what may leave fits into the room's memory, where outputs are held
+  contract.roles      who is called an owner owns such a disk, and who owns one is called so
+
+Each is a `Check`. A broker asks none of them: it decides by what is signed and proved. Whoever asks here wants to know before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strongroom.evidence import roots
+from strongroom.model.contract import Role
+from strongroom.model.verdict import Check
+
+if TYPE_CHECKING:
+    from strongroom.model.contract import Contract, Platform
+    from strongroom.model.verdict import Data
+
+
+def check_fitness(contract: Contract) -> tuple[Check, ...]:
+    """All of the above."""
+    return (_broker(contract), _simulated(contract), _outputs(contract), _roles(contract))
+
+
+def _broker(contract: Contract) -> Check:
+    have = list(contract.key_owners())
+    return Check(name="contract.broker", expected=list(contract.owners()), got=have, ok=bool(have))
+
+
+def _simulated(contract: Contract) -> Check:
+    vain: Data = [platform.tee for platform in contract.platforms if not _possible(platform)]
+    return Check(name="contract.simulated", expected="possible", got=vain or "possible", ok=not vain)
+
+
+def _possible(platform: Platform) -> bool:
+    return platform.simulated or any(roots.is_hardware(platform.tee, root) for root in platform.roots)
+
+
+def _outputs(contract: Contract) -> Check:
+    memory, most = contract.limits.memory_mib << 20, sum(one.max_bytes for one in contract.outputs)
+    return Check(name="contract.outputs", expected=memory, got=most, ok=most <= memory)
+
+
+def _roles(contract: Contract) -> Check:
+    wrong: dict[str, Data] = {}
+    for member in contract.members:
+        name = member.party.name
+        image = contract.image.owner == name
+        data = any(dataset.owner == name for dataset in contract.datasets)
+        fits = {
+            Role.DATA_OWNER: data,
+            Role.PROGRAM_OWNER: image,
+            Role.RECIPIENT: not (image or data),
+            Role.AUDITOR: not (image or data),
+        }
+        if not fits[member.role]:
+            wrong[name] = {"role": member.role.value, "image": image, "data": data}
+    return Check(name="contract.roles", expected="fitting", got=wrong or "fitting", ok=not wrong)

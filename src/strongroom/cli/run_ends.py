@@ -1,0 +1,106 @@
+"""How a run ended that brought no receipt home: what happened, what it cost, and what to type next.
+
+A broker counts a run when it releases keys. Whether it did is seen by what came through this node: `release-PARTY.json` is its word,
+`evidence-PARTY.json` alone means that it was asked and that no answer came.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed, PolicyDenied
+from strongroom.model import binding as binding_model
+from strongroom.model import messages, run_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from strongroom.model.contract import Contract
+
+
+class Cost(enum.StrEnum):
+    """Whether a broker has counted a run."""
+
+    UNUSED = "unused"
+    USED = "used"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """What a run came to, as far as this node saw it. run: its name, empty where no broker released anything.
+
+    receipt: whether the room handed out its receipt, which some broker may not have recorded.
+    """
+
+    run: str
+    costs: dict[str, Cost]
+    receipt: bool = False
+
+    @property
+    def worst(self) -> Cost:
+        """The dearest of all brokers'."""
+        told = self.costs.values()
+        return next((one for one in (Cost.USED, Cost.UNKNOWN) if one in told), Cost.UNUSED)
+
+
+def read(out: Path, contract: Contract, failure: BaseException) -> End:
+    """Look at what the room handed out before it ended."""
+    run = ""
+    costs = {}
+    for party in contract.key_owners():
+        costs[party] = Cost.UNUSED
+        if (out / run_files.release(party)).is_file():
+            costs[party] = Cost.USED
+            run = run or _run(out / run_files.release(party))
+        elif (out / run_files.evidence(party)).is_file() and not isinstance(failure, PolicyDenied):
+            costs[party] = Cost.UNKNOWN
+    return End(run=run, costs=costs, receipt=(out / run_files.RECEIPT).is_file())
+
+
+def _run(path: Path) -> str:
+    try:
+        with path.open("rb") as source:
+            data = source.read(2 * messages.MAX_ANSWER)
+        top = fields.Fields(canonical.loads(data, what=path.name, max_bytes=len(data)), path.name)
+        return binding_model.read(top.object("binding")).keys.run_id
+    except (OSError, Malformed):
+        return ""
+
+
+def tell(
+    end: End, *, phase: str, interrupted: bool, contract: Contract, before: Mapping[str, int]
+) -> Iterator[str]:
+    """The lines for people. phase: how far the room was; empty: none was started. before: runs used before, by party, as far as known."""
+    where = f"while the room was at {phase}" if phase else "before a room was started"
+    if interrupted:
+        yield f"ended      you stopped it {where}; the room is gone, and nothing of it is left"
+    else:
+        yield f"ended      {where}"
+    if end.run:
+        yield f"run        {end.run}" + ("" if end.receipt else ", without a receipt")
+    if end.worst is Cost.UNUSED:
+        yield "cost       no run was used"
+    for party, cost in end.costs.items():
+        if cost is Cost.USED:
+            used = f": {before[party] + 1} of {contract.limits.runs}" if party in before else ""
+            yield f"cost       a run was used at the broker of {party}{used}"
+        elif cost is Cost.UNKNOWN:
+            yield f"cost       the broker of {party} was asked and its answer did not arrive: it may have counted a run"
+    yield f"next       {_next(end, contract, before)}"
+
+
+def _next(end: End, contract: Contract, before: Mapping[str, int]) -> str:
+    again = "the same command again; what is in the folder goes into attempt-N there"
+    if any(
+        cost is Cost.USED and before.get(party, 0) + 1 >= contract.limits.runs
+        for party, cost in end.costs.items()
+    ):
+        return "no run is left: the parties sign a version with more (`strongroom contract new … --replaces FILE --runs N`)"
+    if end.worst is Cost.UNKNOWN:
+        return f"`strongroom contract check FILE --ask` says how many runs are used; then {again}"
+    return again

@@ -1,0 +1,90 @@
+"""How a contract stands at a broker: what a denied release would say, without a trace, and nothing to strangers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from strongroom.broker.standing import standing
+from strongroom.broker.withdraw import withdraw
+from strongroom.encoding import canonical
+from strongroom.errors import Malformed
+from strongroom.model import messages
+from strongroom_testing import fake_tpm
+
+
+def asked(world, agreement, *earlier):
+    request = messages.StandingRequest(
+        agreement=agreement.encode(), earlier=tuple(one.encode() for one in earlier)
+    )
+    answer = asyncio.run(standing(world.broker, request.encode()))
+    return messages.parse_standing(answer.encode())
+
+
+def failed(told):
+    return [one.name for one in told.checks if not one.ok]
+
+
+def test_a_contract_that_would_be_served_stands_and_leaves_no_trace(world):
+    agreement = world.agreement()
+    told = asked(world, agreement)
+    assert failed(told) == []
+    assert [one.name for one in told.checks] == [
+        "own.signature", "own.entry", "own.disk", "contract.withdrawn", "contract.version", "contract.replaces", "keys.present",
+        "contract.approvals", "contract.approvals.alice", "contract.approvals.bob", "contract.validity", "contract.runs",
+    ]  # fmt: skip
+    assert told.time == world.clock()
+    assert world.store.ledger.size() == 0
+    assert world.store.runs_by_contract() == []
+    assert world.store.versions() == []
+
+
+@pytest.mark.parametrize("kind", ["runs", "validity", "version", "withdrawn", "keys", "approvals"])
+def test_whatever_denies_every_room_is_said_before_as_it_is_said_to_a_room(world, kind):
+    """The same checks, by name and data, as the release that is denied for them."""
+    agreement = world.agreement(runs=1)
+    if kind == "runs":
+        assert isinstance(world.ask(agreement), messages.ReleaseAnswer)
+    elif kind == "validity":
+        world.clock.advance(timedelta(days=3))
+    elif kind == "version":
+        agreement = world.agreement(lambda one: replace(one, version=3, replaces=fake_tpm.digest("x")))
+    elif kind == "withdrawn":
+        asyncio.run(withdraw(world.broker, agreement.encode()))
+    elif kind == "keys":
+        other = fake_tpm.digest("another disk")
+        agreement = world.agreement(
+            lambda one: replace(one, datasets=(replace(one.datasets[0], manifest=other),))
+        )
+    else:
+        agreement = world.agreement(signers=("alice",))
+    told = asked(world, agreement)
+    assert failed(told)
+    denied = world.ask(agreement)
+    assert isinstance(denied, messages.DenialAnswer)
+    said = {one["name"]: one for one in denied.verdict["checks"]}
+    assert [one.to_json() for one in told.checks] == [said[one.name] for one in told.checks]
+
+
+def test_earlier_versions_count_as_in_a_release(world):
+    first = world.agreement()
+    second = world.agreement(lambda one: replace(one, version=2, replaces=first.contract.digest))
+    assert failed(asked(world, second)) == ["contract.version"]
+    assert failed(asked(world, second, first)) == []
+
+
+def test_rule_43_a_contract_that_the_brokers_party_did_not_sign_is_told_that_and_nothing_else(world):
+    told = asked(world, world.agreement(signers=("bob",)))
+    assert [one.name for one in told.checks] == ["own.signature"]
+    assert failed(told) == ["own.signature"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", canonical.dumps({"agreement": "AA==", "earlier": [], "more": 1})]
+)
+def test_what_is_no_question(world, body):
+    with pytest.raises(Malformed, match="standing request"):
+        asyncio.run(standing(world.broker, body))
