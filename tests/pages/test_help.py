@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -13,7 +14,7 @@ from strongroom.convert import base_profile
 from strongroom.convert.measure import snp, tdx
 from strongroom.model.contract import Role
 from strongroom.node import backends
-from tests.pages import command_lines
+from tests.pages import command_lines, reading
 
 VERBS = dict(command_lines.verbs())
 NAMES = [" ".join(path[1:]) for path in VERBS]
@@ -95,3 +96,11 @@ def test_closed_sets_are_named(name, option):
     (found,) = [one for one in options(name) if option in one.opts]
     told = f"{found.metavar} {found.help}"
     assert [str(one) for one in CHOICES[name, option] if not re.search(rf"\b{re.escape(one)}\b", told)] == []
+
+
+def test_the_page_of_contracts_has_every_option_of_contract_new_and_no_other():
+    lines = (reading.DOCS / "contracts.md").read_text().splitlines()
+    first = lines.index("| option | says | without it |")
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[first:])
+    told = {one for row in rows for one in re.findall(r"`(--[a-z-]+)", row.split("|")[1])}
+    assert told == {one.opts[0] for one in options("contract new")} - {"--out", "--help"}
