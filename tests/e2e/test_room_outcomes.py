@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
+import tarfile
 import tempfile
 import threading
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ from strongroom.node.run_status import ENDED, State
 from strongroom_testing import traces
 from tests import kernel_view
 from tests.e2e import real_rooms, system_calls
+from tests.unit.convert import kit
 
 pytestmark = [
     pytest.mark.room,
@@ -245,6 +248,45 @@ def test_a_changed_program_never_runs(world):
 def test_what_the_image_lacks_is_not_started(world):
     ran = world.run(world.contract("exec /bin/absent || exit 9"))
     assert ran.receipt.outcome is Outcome.EXITED
+
+
+def test_a_room_sees_what_runtimes_make_of_strange_layers(world, tmp_path):
+    """A fifo works, hard-linked whiteouts hide, an opaque mark empties the directory that replaced a link."""
+    layout = kit.Layout(tmp_path / "layout")
+    with io.BytesIO() as buffer:
+        with tarfile.open(fileobj=buffer, mode="w") as out:
+            out.add(world.path("image"), ".")
+        busybox = buffer.getvalue()
+    lower = (
+        kit.entry(b"opt/a", b"1")
+        + kit.entry(b"opt/list", b"2")
+        + kit.symlink(b"link", b"target")
+        + kit.entry(b"target/keep", b"kept")
+        + kit.entry(b"dev/console", flag=b"3")
+    )
+    upper = (
+        kit.hardlink(b"opt/.wh.a", b"opt/list")
+        + kit.folder(b"link/")
+        + kit.entry(b"link/.wh..wh..opq")
+        + kit.entry(b"link/new", b"new")
+        + kit.pax({b"SCHILY.xattr.com.apple.provenance": b"x"})
+        + kit.entry(b"var/pipe", flag=b"6", mode=0o666)
+    )
+    settings = {"Entrypoint": ["/bin/sh"], "User": "1000:1000", "WorkingDir": "/", "Env": ["PATH=/bin"]}
+    layout.index(layout.image(busybox, lower, upper, b"", config=settings))
+    real_rooms.strongroom(
+        "convert", layout.path, "-i", world.path("bob.identity"), "--name", "strange", "--out", world.root
+    )
+    script = (
+        "test -p /var/pipe && { echo through > /var/pipe & cat /var/pipe > /out/pipe; }; "
+        "for place in opt link target dev; do ls /$place > /out/$place; done"
+    )
+    ran = world.run(world.contract(script, image="strange"), image="strange")
+    assert ran.code == 0, ran.text
+    files = ran.output(world.identity("bob"))
+    assert files["pipe"] == b"through\n"
+    assert (files["opt"], files["link"], files["target"]) == (b"list\n", b"new\n", b"keep\n")
+    assert b"console" not in files["dev"]
 
 
 def test_certificates_are_there_for_the_program_alone(world):
