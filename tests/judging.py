@@ -26,7 +26,7 @@ _NAMES = {
     "appraisal": "appraise attached default evaluate judge policy reference statement terms",
     "broker": "admit gates own_party receipt release remove_key rotate withdraw",
     "authority": "issue",
-    "convert": "image_xattrs layers oci tar",
+    "convert": "image_xattrs layer_entries layers oci tar",
 }
 MODULES = tuple(f"strongroom.{package}.{name}" for package, names in _NAMES.items() for name in names.split())
 

@@ -2,7 +2,7 @@
 
 Spec: OCI image-spec v1.1, "Image Layer Filesystem Changeset".
 A layer is applied in this order:
-  1 its entries are read and checked                            2 its whiteouts hide what lower layers put there
+  1 its entries are read and checked (`layer_entries`)          2 its whiteouts hide what lower layers put there
   3 its entries are added, in order                             4 parents that no layer names are directories 0755 of root
 An image must not mean two things: where common runtimes differ it is refused, where they agree it means what they say.
   - A path whose parent is a symbolic link is refused: some runtimes follow the link inside the image,
@@ -14,8 +14,9 @@ An image must not mean two things: where common runtimes differ it is refused, w
     directory hides all of it; a directory over anything else replaces it.
   - A hard link needs its target to exist by then, in this layer or a lower one, and shares its
     inode; the link's own metadata is not applied. A link to a symbolic link becomes a copy of it.
-  - A whiteout is one by its name, of whatever type it is. What AUFS kept for itself (.wh..wh.*) is nothing, but for the
-    files in .wh..wh.plnk, which hard links may name.
+  - A whiteout is one by its name, of whatever type it is. One that comes after what its own layer has put there is
+    refused: the specification lets it hide lower layers alone, most runtimes remove what is there. What AUFS kept for
+    itself (.wh..wh.*) is nothing, but for the files in .wh..wh.plnk, which hard links may name.
   - Device nodes in /dev are left out, with a note: the room's own lies over them. Elsewhere they are refused.
   - Which extended attributes are kept, left out or refused `image_xattrs` says.
 """
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from strongroom.convert import image_xattrs, tar
+from strongroom.convert.layer_entries import DEVICES, HINT, OPAQUE, WHITEOUT, Entries, no_device
 from strongroom.convert.tar import Type
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Refused
@@ -40,11 +42,6 @@ if TYPE_CHECKING:
     from strongroom.convert.limits import Limits
     from strongroom.model.mounts import Placed
 
-_WHITEOUT = b".wh."
-_OPAQUE = b".wh..wh..opq"
-_META = b".wh..wh."
-_AUFS_LINKS = b".wh..wh.plnk/"
-_DEVICES = (Type.CHARACTER, Type.BLOCK)
 _KINDS = {
     Type.FILE: Kind.FILE,
     Type.DIRECTORY: Kind.DIRECTORY,
@@ -52,8 +49,6 @@ _KINDS = {
     Type.FIFO: Kind.FIFO,
 }
 _MAX_NOTES = 32
-_RUN = 1 << 20
-_HIDDEN_HINT = "the image is built wrongly, or to confuse; rebuild it"
 
 
 @dataclass(eq=False, slots=True)
@@ -110,20 +105,14 @@ class Tree:
         self, members: Iterable[tar.Member], open_at: Callable[[int, int], BinaryIO], *, what: str
     ) -> None:
         """Apply a layer given by its entries."""
-        layer = _Layer(self, what, open_at)
-        plain, whiteouts = [], []
-        for place, member in enumerate(members):
+        entries = Entries(what, open_at)
+        for member in members:
             self._count(member, what)
-            layer.admit(member, place)
-            if _of_aufs(member.path):
-                continue
-            if _is_whiteout(member.path):
-                whiteouts.append((member.path, place))
-            else:
-                plain.append(member)
-        for path, place in whiteouts:
+            entries.admit(member)
+        layer = _Layer(self, entries)
+        for path, place in entries.whiteouts:
             layer.hide(path, place)
-        for member in plain:
+        for member in entries.plain:
             layer.add(member)
 
     def settle(self) -> None:
@@ -243,79 +232,31 @@ class Tree:
 class _Layer:
     """One layer while it is being applied."""
 
-    def __init__(self, tree: Tree, what: str, open_at: Callable[[int, int], BinaryIO]) -> None:
+    def __init__(self, tree: Tree, entries: Entries) -> None:
         self._tree = tree
-        self._what = what
-        self._open_at = open_at
-        self._named: dict[bytes, tar.Member] = {}
-        # Where in the layer a directory comes first, and a link.
-        self._folders: dict[bytes, int] = {}
-        self._links: dict[bytes, int] = {}
+        self._entries = entries
         # Directories that hold something of this layer: they stay, since nothing of the layer may replace them.
         self._holding: dict[bytes, Node] = {}
-
-    def admit(self, member: tar.Member, place: int) -> None:
-        """What can be said of an entry by itself, the layer's `place`th, and of one that comes again (step 1)."""
-        where = tar.Place(self._what, member.path)
-        before = self._named.get(member.path)
-        if before is not None and not self._says_the_same(before, member):
-            raise Refused(
-                f"{where}: twice in one layer, and not the same", code="duplicate-entry", hint=_HIDDEN_HINT
-            )
-        self._named[member.path] = member
-        if member.type is Type.DIRECTORY:
-            self._folders.setdefault(member.path, place)
-        if member.type is Type.SYMLINK:
-            self._links.setdefault(member.path, place)
-        marks = _is_whiteout(member.path) or _of_aufs(member.path)
-        if member.type in _DEVICES and not marks and not member.path.startswith(b"dev/"):
-            raise _device(where, member.type)
-        if not member.path and member.type is not Type.DIRECTORY:
-            raise Refused(f"{where}: the root as a {member.type}", code="bad-root")
-        if _WHITEOUT not in member.path or _of_aufs(member.path):
-            return
-        for part in member.path.split(b"/")[:-1]:
-            if part.startswith(_WHITEOUT):
-                raise Refused(f"{where}: inside a whiteout", code="bad-whiteout", hint=_HIDDEN_HINT)
-        name = member.path.rpartition(b"/")[2]
-        if name in (_WHITEOUT, b".wh..", b".wh..."):
-            raise Refused(f"{where}: an unknown whiteout", code="bad-whiteout", hint=_HIDDEN_HINT)
-
-    def _says_the_same(self, one: tar.Member, other: tar.Member) -> bool:
-        """Whether two entries of one path mean what each of them would mean alone."""
-        if _is_whiteout(one.path):
-            return True  # only its name says something
-        if one.type is Type.DIRECTORY:
-            return other.type is Type.DIRECTORY and one.xattrs == other.xattrs
-        if replace(one, offset=0) != replace(other, offset=0):
-            return False
-        if one.type is not Type.FILE:
-            return True
-        with self._open_at(one.offset, one.size) as left, self._open_at(other.offset, other.size) as right:
-            while run := left.read(_RUN):
-                if run != right.read(_RUN):
-                    return False
-        return True
 
     def hide(self, path: bytes, place: int) -> None:
         """Apply a whiteout, the layer's `place`th entry, to what lower layers left (step 2)."""
         folder, _, name = path.rpartition(b"/")
         above = folder
         while above:  # who goes entry by entry would follow a link that this layer has put there before
-            if self._links.get(above, place) < place:
+            if self._entries.link_before(above, place):
                 raise self._through(path, above.rpartition(b"/")[2])
             above = above.rpartition(b"/")[0]
         node = self._lower(folder, path, place)
         if node is None:
             return  # it hides nothing
-        if name == _OPAQUE:
+        if name == OPAQUE:
             node.children.clear()
         else:
-            node.children.pop(name.removeprefix(_WHITEOUT), None)
+            node.children.pop(name.removeprefix(WHITEOUT), None)
 
     def add(self, member: tar.Member) -> None:
         """Put an entry into the tree (steps 3 and 4)."""
-        where = tar.Place(self._what, member.path)
+        where = tar.Place(self._entries.what, member.path)
         if not member.path:
             self._update(self._tree.root, member, where)
             return
@@ -331,29 +272,29 @@ class _Layer:
             raise Refused(
                 f"{where}: a {member.type} over a directory of the same layer",
                 code="duplicate-entry",
-                hint=_HIDDEN_HINT,
+                hint=HINT,
             )
         parent.children[name] = self._linked(member, where) or self._fresh(member, where)
 
     def _fresh(self, member: tar.Member, where: tar.Place) -> Node:
-        if member.type in _DEVICES:
+        if member.type in DEVICES:
             self._tree.note("device nodes in /dev of the image are left out: a room has its own /dev")
             return Node(Kind.FILE, left_out=True)
         node = Node(_KINDS[member.type], size=member.size, target=member.target)
         self._update(node, member, where)
         if node.kind is Kind.FILE:
-            offset, size, open_at = member.offset, member.size, self._open_at
+            offset, size, open_at = member.offset, member.size, self._entries.open_at
             node.open = lambda: open_at(offset, size)
         return node
 
     def _linked(self, member: tar.Member, where: tar.Place) -> Node | None:
         if member.type is not Type.HARDLINK:
             return None
-        kept = self._named.get(member.target) if member.target.startswith(_AUFS_LINKS) else None
-        if kept is not None and kept.type is Type.FILE:
+        kept = self._entries.kept_by_aufs(member.target)
+        if kept is not None:
             return self._fresh(kept, where)
         node = None
-        if member.target != member.path:
+        if not (member.target + b"/").startswith(member.path + b"/"):  # which the link would replace
             folder, _, name = member.target.rpartition(b"/")
             above = self._lower(folder, member.target)
             node = None if above is None else above.children.get(name)
@@ -364,7 +305,7 @@ class _Layer:
                 hint="the target must come before the link, in the same layer or a lower one",
             )
         if node.left_out and not member.path.startswith(b"dev/"):
-            raise _device(where, Type.HARDLINK)
+            raise no_device(where, "a hard link to a device")
         if node.kind is Kind.SYMLINK:
             return Node(
                 node.kind,
@@ -395,11 +336,13 @@ class _Layer:
             if child is None:
                 return None
             if child.kind is Kind.SYMLINK:
-                if place is not None and self._folders.get(done, place) < place:
+                if place is not None and self._entries.folder_before(done, place):
                     return None
                 raise self._through(path, part)
             if child.kind is not Kind.DIRECTORY:
-                return None
+                if place is None or self._entries.folder_before(done, place):
+                    return None
+                raise self._no_directory(path, done, child)
             node = child
         return node
 
@@ -418,17 +361,21 @@ class _Layer:
             elif child.kind is Kind.SYMLINK:
                 raise self._through(where, part)
             elif child.kind is not Kind.DIRECTORY:
-                raise Refused(
-                    f"{where}: {show(done)} is a {child.kind.value}, not a directory",
-                    code="not-directory",
-                    hint=_HIDDEN_HINT,
-                )
+                raise self._no_directory(where, done, child)
             self._holding[done] = child
             node = child
         return node
 
+    def _no_directory(self, path: bytes | tar.Place, above: bytes, node: Node) -> Refused:
+        where = path if isinstance(path, tar.Place) else tar.Place(self._entries.what, path)
+        return Refused(
+            f"{where}: {show(above)} is a {node.kind.value}, not a directory",
+            code="not-directory",
+            hint=HINT,
+        )
+
     def _through(self, path: bytes | tar.Place, link: bytes) -> Refused:
-        where = path if isinstance(path, tar.Place) else tar.Place(self._what, path)
+        where = path if isinstance(path, tar.Place) else tar.Place(self._entries.what, path)
         return Refused(
             f"{where}: goes through the symbolic link {show(link)}",
             code="symlink-escape",
@@ -439,26 +386,6 @@ class _Layer:
 def _copied(node: Node) -> Node:
     """Another node of the same metadata, with the same children."""
     return replace(node, children=dict(node.children))
-
-
-def _is_whiteout(path: bytes) -> bool:
-    return path.rpartition(b"/")[2].startswith(_WHITEOUT)
-
-
-def _of_aufs(path: bytes) -> bool:
-    """Whether it lies in what AUFS kept for itself at the top of its layers."""
-    first = path.partition(b"/")[0]
-    return first.startswith(_META) and first != _OPAQUE
-
-
-def _device(where: tar.Place, type_: Type) -> Refused:
-    told = "a hard link to a device" if type_ is Type.HARDLINK else f"a {type_}"
-    return Refused(
-        f"{where}: {told}",
-        code="device-node",
-        hint="remove it from the image; a room has its own /dev, and an overlay whiteout "
-        "(character device 0/0) belongs into a layer as a .wh. file",
-    )
 
 
 def _entry(path: bytes, node: Node, group: int | None) -> sealed.Entry:

@@ -16,7 +16,7 @@ def test_whiteout_hides_only_lower_layers() -> None:
 
 def test_whiteout_of_a_directory_and_a_new_one_of_that_name() -> None:
     lower = entry(b"d/x/y", b"1") + entry(b"e", b"2")
-    upper = entry(b"d/x/z", b"3") + entry(b"d/.wh.x")
+    upper = entry(b"d/.wh.x") + entry(b"d/x/z", b"3")
     assert listing(apply(lower, upper)) == {b"d": None, b"d/x": None, b"d/x/z": b"3", b"e": b"2"}
 
 
@@ -159,6 +159,20 @@ REFUSED = {
         [entry(b"dev/null", flag=b"3") + hardlink(b"null", b"dev/null")],
     ),
     "root is a symlink": ("bad-root", [symlink(b"./", b"/etc")]),
+    "whiteout of what this layer has put there": (
+        "bad-whiteout",
+        [entry(b"a"), entry(b"a", b"x") + entry(b".wh.a")],
+    ),
+    "whiteout of what this layer has put below": (
+        "bad-whiteout",
+        [entry(b"d/a"), entry(b"d/b/c") + entry(b".wh.d")],
+    ),
+    "whiteout below a lower file": ("not-directory", [entry(b"a"), entry(b"a/.wh.b")]),
+    "opaque mark in a lower file": ("not-directory", [entry(b"d/a"), entry(b"d/a/b/.wh..wh..opq")]),
+    "hard link over the directory of its target": (
+        "bad-link",
+        [entry(b"d/e/f", b"x"), hardlink(b"d", b"d/e/f")],
+    ),
     "file inside a whiteout": ("bad-whiteout", [entry(b".wh.a/b")]),
     "file inside an opaque mark": ("bad-whiteout", [entry(b".wh..wh..opq/b")]),
     "whiteout of nothing": ("bad-whiteout", [entry(b".wh.")]),
