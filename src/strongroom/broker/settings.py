@@ -96,7 +96,7 @@ def listen_parts(listen: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT`. Raises `Misuse`."""
     match = LISTEN.fullmatch(listen)
     if match is None or int(match["port"]) > 65535:
-        raise Misuse(f"listen address {listen[:80]!r}: expected HOST:PORT", hint="for example 127.0.0.1:8443")
+        raise Misuse(f"--listen {listen[:80]!r}: expected HOST:PORT", hint="for example 127.0.0.1:8443")
     return match["host"].strip("[]"), int(match["port"])
 
 

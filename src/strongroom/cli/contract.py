@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files, sentences
+from strongroom.cli import files, options, sentences
 from strongroom.cli.contract_check import check, refuse_unfit
 from strongroom.cli.contract_files import ContractFile, load_agreement, print_differences, print_signatures
 from strongroom.cli.contract_sign import sign
@@ -24,6 +24,13 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 
 MAX_DAYS = 36_500
+_FORMS = {"--party": "ROLE=FILE", "--output": "PATH=PARTY[,PARTY]", "--machine": "TEE=ID"}
+_SUCH = {
+    "--party": "data-owner=alice.party.json",
+    "--output": "/out=bob",
+    "--machine": "snp=0102",
+    "--env": "MODE=fast",
+}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -183,7 +190,8 @@ def new(
         ),
         approvals=contract_model.Approvals(parties=names, threshold=threshold or len(names)),
     )
-    parsed = contract_model.parse(drafting.encode(contract))
+    with options.drafted():
+        parsed = contract_model.parse(drafting.encode(contract))
     if previous is not None and (parsed.id, parsed.owner_keys()) != (previous.id, previous.owner_keys()):
         raise Misuse(
             f"{replaces}: is of {previous.id}, or of other disk owners: no version of another contract replaces it",
@@ -340,5 +348,8 @@ def _hardware(
 def _pair(text: str, option: str) -> tuple[str, str]:
     left, equals, right = text.partition("=")
     if not equals or not left or not right:
-        raise Misuse(f"{option}: expected NAME=VALUE, got {text[:80]!r}")
+        form = _FORMS.get(option, "NAME=VALUE")
+        raise Misuse(
+            f"{option}: expected {form}, got {text[:80]!r}", hint=f"for example {option} {_SUCH[option]}"
+        )
     return left, right

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, image_source, interruption, meter
+from strongroom.cli import files, image_source, interruption, meter, options
 from strongroom.cli.identity import IdentityFile, PassphraseFd
 from strongroom.cli.identity import load as load_identity
 from strongroom.cli.image import SignedBy, SignerIdentity, SignerIssuer, TrustedRoot, demanded
@@ -77,7 +77,8 @@ def convert(
 
     _check_names(name, digest)
     signers = demanded(image, digest, signed_by, signer_identity, signer_issuer, trusted_root)
-    wanted = oci.parse_platform(platform)
+    with options.value_of("--platform"):
+        wanted = oci.parse_platform(platform)
     target = _free_target(out, name)
     owner = load_identity(identity, passphrase_fd)
     registries = image_source.Registries(
@@ -99,7 +100,11 @@ def _check_names(name: str, digest: str | None) -> None:
     from strongroom.encoding import fields
 
     if fields.NAME.fullmatch(name) is None:
-        raise Misuse(f"name {name[:40]!r}: use lower-case letters, digits, dots, dashes", code="bad-name")
+        raise Misuse(
+            f"--name {name[:40]!r}: use lower-case letters, digits, dots, dashes",
+            code="bad-name",
+            hint="a plain name, like flights or query-2",
+        )
     if digest is not None and fields.DIGEST.fullmatch(digest) is None:
         raise Misuse(
             f"digest {digest[:80]!r}: expected sha256: and 64 hexadecimal digits",

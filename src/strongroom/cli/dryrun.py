@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, image_source, interruption, meter
+from strongroom.cli import files, image_source, interruption, meter, options
 from strongroom.cli.printable import printable
 from strongroom.cli.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
 from strongroom.errors import Misuse
@@ -86,7 +86,8 @@ def try_image(
     from strongroom.dryrun import machine
 
     machine.require()
-    wanted = oci.parse_platform(platform)
+    with options.value_of("--platform"):
+        wanted = oci.parse_platform(platform)
     sets = dict(_dataset(text) for text in data)
     if len(sets) != len(data):
         raise Misuse("--data: two of one name", hint="name them, " + _HINT)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strongroom.cli import files
+from strongroom.cli import files, options
 from strongroom.encoding import fields
 from strongroom.errors import Misuse
 from strongroom.evidence import recognise, recognise_endorsements, roots
@@ -134,7 +134,8 @@ def moment(text: str | None, option: str = "--at") -> datetime:
         return datetime.now(UTC).replace(microsecond=0)
     if fields.TIME.fullmatch(text) is None:
         raise Misuse(f"{option}: expected a time such as 2026-11-24T12:00:00Z, got {text[:40]!r}")
-    return fields.Fields({"time": text}, option).time("time")
+    with options.value_of(option, takes="a time like 2026-11-24T12:00:00Z"):
+        return fields.Fields({"time": text}, option).time("time")
 
 
 def _hexadecimal(option: str, text: str) -> bytes:

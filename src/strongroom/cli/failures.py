@@ -17,6 +17,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from strongroom import errors
+from strongroom.cli import files
 from strongroom.cli.printable import printable
 from strongroom.model import verdict as verdict_model
 
@@ -33,7 +34,7 @@ EXIT = (
 )
 # What to do next where the failure itself does not say.
 _HINTS = (
-    (errors.Malformed, "is it the right file, and whole? `--help` says what is expected"),
+    (errors.Malformed, "`--help` says what is expected"),
     (errors.Misuse, "`--help` says what is expected"),
     (
         errors.Refused,
@@ -91,6 +92,9 @@ def reported() -> Iterator[None]:
 def _hint(failure: BaseException) -> str:
     """What to do next: the failure's own word, or what holds for all of its kind."""
     own = str(getattr(failure, "hint", ""))
+    if not own and isinstance(failure, errors.Malformed) and files.last_read:
+        # Only where a file was read: a bad value is no bad file.
+        return f"is {files.last_read[0]} the right file, and whole? `--help` says what is expected"
     return own or next((hint for kind, hint in _HINTS if isinstance(failure, kind)), "")
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from strongroom.errors import Malformed, Misuse
 
+last_read: list[Path] = []
+"""The file that was read last, if any: what does not parse afterwards is most likely of it."""
+
 
 def read(path: Path, *, max_bytes: int) -> bytes:
     """The whole file, at most `max_bytes`. Raises `Malformed` when it is larger."""
+    last_read[:] = [path]
     with path.open("rb") as source:
         data = source.read(max_bytes + 1)
     if len(data) > max_bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, image_source, meter
+from strongroom.cli import files, image_source, meter, options
 from strongroom.cli.printable import printable
 from strongroom.cli.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
 
@@ -63,7 +63,8 @@ def preflight(
     from strongroom.errors import Refused
 
     platforms = tuple(dict.fromkeys(platform)) or examiner.PLATFORMS
-    wanted = oci.parse_platform(architecture)
+    with options.value_of("--architecture"):
+        wanted = oci.parse_platform(architecture)
     registries = image_source.Registries(
         mirrors=mirror,
         credentials=credentials,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from strongroom.cli import files
-from strongroom.errors import Malformed, Misuse, NotFound
+from strongroom.errors import Misuse, NotFound
 
 _MAX_CANARY = 1 << 20
 
@@ -46,7 +46,11 @@ def scrape(
     try:
         needles += [bytes.fromhex(text) for text in canary_hex or ()]
     except ValueError as failure:
-        raise Malformed("reading a canary: not hexadecimal", code="scrape-canary") from failure
+        raise Misuse(
+            "--canary-hex: not hexadecimal",
+            code="scrape-canary",
+            hint="two digits of 0-9 and a-f for each byte",
+        ) from failure
     needles += [files.read(path, max_bytes=_MAX_CANARY) for path in canary_file or ()]
     if not needles:
         raise Misuse("scraping: nothing to search for", code="scrape-canary", hint="give --canary TEXT")

@@ -41,7 +41,11 @@ def seal(
     from strongroom.seal import disk, folder, keys
 
     if fields.NAME.fullmatch(name) is None:
-        raise Misuse(f"name {name[:40]!r}: use lower-case letters, digits, dots, dashes", code="bad-name")
+        raise Misuse(
+            f"--name {name[:40]!r}: use lower-case letters, digits, dots, dashes",
+            code="bad-name",
+            hint="a plain name, like flights or query-2",
+        )
     _refuse_inside(paths, out)
     mine = load(identity, passphrase_fd)
     target = out / f"{name}{disk.SUFFIX}"

@@ -91,7 +91,9 @@ def examine(
     """
     for one in platforms:
         if one not in PLATFORMS:
-            raise Misuse(f"platform {one[:40]!r}", hint=f"one of {', '.join(PLATFORMS)}")
+            raise Misuse(
+                f"--platform {one[:40]!r}: no platform of a room", hint=f"one of {', '.join(PLATFORMS)}"
+            )
     try:
         with image.load(
             source.path,

@@ -34,17 +34,20 @@ def lock(passphrase: bytes, plaintext: bytes, *, purpose: str, random: Callable[
 
 def unlock(passphrase: bytes, vault: bytes, *, purpose: str) -> bytes:
     """Decrypt what `lock` made. Raises `Malformed`, or `Refused` for a wrong passphrase."""
-    reader = Reader(vault, "vault")
+    reader = Reader(vault, "what a passphrase locks")
     header = reader.take(25)
     if header[:8] != _MAGIC or header[8] != _LOG_N:
-        raise Malformed("vault: not a Strongroom vault of this version")
+        raise Malformed(
+            "what a passphrase locks: not in the form of this version",
+            hint="the file is damaged, or of another version of this program",
+        )
     nonce = reader.take(12)
     ciphertext = reader.take(reader.remaining)
     try:
         return AESGCM(_derive(passphrase, header)).decrypt(nonce, ciphertext, header + purpose.encode())
     except InvalidTag:
         raise Refused(
-            "the passphrase does not open this vault",
+            "the passphrase is another one than this was locked with",
             code="wrong-passphrase",
             hint="check the passphrase; a damaged file gives the same answer",
         ) from None

@@ -46,6 +46,7 @@ def generate(name: str) -> Identity:
         raise Malformed(
             f"identity name {name[:40]!r}: use lower-case letters, digits, dots, dashes",
             code="bad-name",
+            hint="choose a plain name, like alice or team-7",
         )
     return Identity(name=name, signing=sign.generate(), age=age.generate())
 

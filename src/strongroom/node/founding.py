@@ -28,7 +28,9 @@ def create(folder: Path, name: str, *, now: datetime, random: Callable[[int], by
     """
     if fields.NAME.fullmatch(name) is None:
         raise Malformed(
-            f"node name {name[:40]!r}: use lower-case letters, digits, dots, dashes", code="bad-name"
+            f"node name {name[:40]!r}: use lower-case letters, digits, dots, dashes",
+            code="bad-name",
+            hint="give a plain one with --name, like node-1",
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Misuse(f"{folder}: exists already", hint="a node is made once; name another folder")

@@ -35,6 +35,7 @@ BOOT_SECONDS = 180.0  # emulation on a loaded machine; the usual start takes fiv
 AFTERWARDS_SECONDS = 300.0  # attesting, sealing the outputs, the receipts
 BROKER_SECONDS = 80.0  # more for each broker that dawdles (the agent's RECEIPT_SECONDS)
 SERIAL_BASE = "base"
+TOGETHER_SECONDS = 1.0
 HELD_SECONDS, AGAIN_SECONDS = (
     3600.0,
     5.0,
@@ -232,18 +233,22 @@ class Room:
             files.put(run_files.manifest(serial), data)
 
     def _watched(self, measurer: hcrtm.LaunchMeasurer) -> Watched:
-        tpm = self.swtpm
-        if tpm is None:
+        tpm, machine = self.swtpm, self.qemu
+        if tpm is None or machine is None:
             raise Unavailable("the room did not start", code="room-died")
+        watched = self._qemu_watched(lambda: measurer.failure)
 
         def tpm_ended() -> None:
+            # A TPM goes when its machine does, and may be seen first: then the machine's end is the reason.
+            if machine.wait(TOGETHER_SECONDS) is not None:
+                watched[machine.fd]()
             raise Unavailable(
                 f"the room's TPM ended ({_ended(tpm.wait(1.0))}) in phase {self.phase!r}",
                 code="room-died",
                 hint="swtpm was ended by somebody, or its state is damaged",
             )
 
-        return {**self._qemu_watched(lambda: measurer.failure), tpm.fd: tpm_ended}
+        return {**watched, tpm.fd: tpm_ended}
 
     def _qemu_watched(self, failure: Callable[[], Exception | None] = lambda: None) -> Watched:
         """Raises `failure` when there is one, once QEMU has ended, else how it ended."""

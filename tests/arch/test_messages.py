@@ -1,0 +1,61 @@
+"""What can be held mechanically of messages: values of options are not spoken of as files, and no inner word comes out."""
+
+from __future__ import annotations
+
+import ast
+
+from tests.arch import sources
+
+# Parsers of what somebody typed. What they refuse is the value of an option.
+OF_VALUES = {"oci.parse_platform", "drafting.encode"}
+NAMING = {"options.value_of", "options.drafted"}
+# Names of parts that users never meet.
+INNER = ("vault",)
+RAISED = {"Malformed", "Misuse", "Refused", "NotFound", "Conflict", "Unavailable"}
+
+
+def test_the_values_of_options_are_parsed_where_their_option_is_named():
+    found, bare = set(), []
+    for source in sources.product():
+        if source.package != "cli":
+            continue
+        named = {
+            id(inner)
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.With)
+            and any(
+                isinstance(one.context_expr, ast.Call) and sources.dotted(one.context_expr.func) in NAMING
+                for one in node.items
+            )
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and sources.dotted(node.func) in OF_VALUES:
+                found.add(sources.dotted(node.func))
+                if id(node) not in named:
+                    bare.append(f"{source.name}:{node.lineno}")
+    assert bare == [], (
+        "parse it within `options.value_of(OPTION)`: its hint is about the option then, not about a file"
+    )
+    assert found == OF_VALUES
+
+
+def test_no_message_has_a_word_of_ours_that_users_never_meet():
+    found = [
+        f"{source.name}:{text.lineno}: {text.value}"
+        for source in sources.product()
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and sources.dotted(node.func).rpartition(".")[2] in RAISED
+        for text in ast.walk(node)
+        if isinstance(text, ast.Constant)
+        and isinstance(text.value, str)
+        and any(word in text.value.lower() for word in INNER)
+    ]
+    assert found == []
+
+
+def test_only_one_place_asks_whether_it_is_the_right_file():
+    places = [
+        source.name for source in sources.product() if "the right file, and whole" in source.path.read_text()
+    ]
+    assert places == ["strongroom/cli/failures.py"]

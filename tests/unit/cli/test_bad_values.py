@@ -1,0 +1,119 @@
+"""A bad value of an option is said of that option, in its words, with what to type; never of a file that is sound."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from strongroom.cli import failures, files, options
+from strongroom.cli.main import application
+from strongroom.errors import Malformed, Misuse, StrongroomError
+
+CATCH_ALL = "the right file, and whole?"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two parties, a disk of each, a broker of alice's, a base and a node, as `contract new` wants them."""
+    folder = tmp_path_factory.mktemp("values")
+    (folder / "root/bin").mkdir(parents=True)
+    shutil.copy("/bin/true", folder / "root/bin/p")
+    (folder / "data").mkdir()
+    (folder / "data/rows").write_text("a")
+    (folder / "config.json").write_text(json.dumps({"config": {"Entrypoint": ["/bin/p"]}}))
+    digest = "sha256:" + "1" * 64
+    (folder / "node.json").write_text(json.dumps({"root": digest, "machine": digest}))
+    (folder / "base.json").write_text(json.dumps({"reference": {"machine": "q35"}}))
+    for line in (
+        "identity new alice", "identity new bob", "seal data -i alice.identity --name flights",
+        "convert root --config config.json -i bob.identity --name query",
+        "broker init broker -i alice.identity --listen 127.0.0.1:9",
+    ):  # fmt: skip
+        done = typed(folder, line)
+        assert done.exit_code == 0, (line, done.exception)
+    return folder
+
+
+def typed(folder, line):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("STRONGROOM_PASSPHRASE", "correct horse")
+        files.last_read.clear()
+        return CliRunner().invoke(application(), [word.replace("~", " ") for word in line.split()])
+
+
+DRAFT = (
+    "contract new {} --out c.json --party data-owner=alice.party.json --party program-owner=bob.party.json --image query.manifest.json"
+    " --dataset flights.manifest.json --base base.json --node node.json --simulated "
+)
+F = DRAFT.format("f")
+BARE = (
+    "contract new f --out c.json --party data-owner=alice.party.json --party program-owner=bob.party.json --image query.manifest.json"
+    " --dataset flights.manifest.json --simulated "
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("identity new A~B", "identity name"),
+        ("node init x --name A~B", "--name"),
+        ("broker init b2 -i alice.identity --listen nowhere", "--listen"),
+        ("seal data -i alice.identity --name A~B --out y", "--name"),
+        ("convert root --config config.json -i bob.identity --name A~B --out y", "--name"),
+        ("convert root --config config.json -i bob.identity --name q --out y --platform linux", "--platform"),
+        ("preflight root --config config.json --architecture foo", "--architecture"),
+        ("preflight root --config config.json --platform sgx", "--platform"),
+        ("scrape 1 --canary-hex zz", "--canary-hex"),
+        (DRAFT.format("F~X"), "the contract's name"),
+        (F + "--output /etc=bob", "--output"),
+        (F + "--output bob", "--output: expected PATH=PARTY"),
+        (F + "--output /out=carol", "--party"),
+        (F + "--output /out=bob --output /out/a=bob", "--output"),
+        (F + "--output /out=bob --output /out=bob", "--output"),
+        (F + "--logs carol", "--logs"),
+        (F + "--runs 0", "--runs"),
+        (F + "--wall-seconds 0", "--wall-seconds"),
+        (F + "--memory-mib 5", "--memory-mib"),
+        (F + "--threshold 5", "--threshold"),
+        (F + "--env A~B=c", "--env"),
+        (F + "--env A", "--env"),
+        (F + "--certificate-name a~b", "--certificate-name"),
+        (F + "--machine x=1", "--machine"),
+        (F + "--party foo=bob.party.json", "--party"),
+        (F + "--party bob.party.json", "--party: expected ROLE=FILE"),
+        (F + "--party recipient=bob.party.json", "--party"),
+        (F + "--dataset X~Y=flights.manifest.json", "--dataset"),
+        (F + "--dataset flights.manifest.json", "--dataset"),
+        (BARE, "--base and --node, or --reference"),
+        (BARE + "--base base.json", "--node"),
+        (BARE + "--node node.json", "--base"),
+    ],
+)
+def test_a_bad_value_is_said_of_its_option(place, line, named):
+    done = typed(place, line)
+    assert isinstance(done.exception, StrongroomError), (done.exit_code, done.output, done.exception)
+    told = failures.describe(done.exception)
+    assert named in f"{told['message']} {told['hint']}"
+    assert told["hint"]
+    assert CATCH_ALL not in str(told["hint"])
+    assert not (place / "c.json").exists()
+
+
+def test_the_hint_about_a_file_names_the_one_that_was_read_and_is_never_given_without_one(tmp_path):
+    files.last_read.clear()
+    assert CATCH_ALL not in str(failures.describe(Malformed("odd"))["hint"])
+    (tmp_path / "sound").write_text("x")
+    files.read(tmp_path / "sound", max_bytes=10)
+    assert failures.describe(Malformed("odd"))["hint"].startswith(f"is {tmp_path / 'sound'} the right file")
+    with pytest.raises(Misuse, match="--when: odd") as caught, options.value_of("--when"):
+        raise Malformed("odd")
+    assert CATCH_ALL not in str(failures.describe(caught.value)["hint"])
+
+
+def test_what_no_option_stands_for_stays_what_it_is():
+    with pytest.raises(Malformed, match="canonical"), options.drafted():
+        raise Malformed("contract: not canonical")
