@@ -214,21 +214,32 @@ def prepare(root: Path) -> World:
     return world
 
 
-def convert_busybox(root: Path, name: str, *, user: str, files: dict[str, bytes]) -> None:
-    """One more disk of bob's: his busybox with further programs, run as that user."""
+def convert_busybox(
+    root: Path,
+    name: str,
+    *,
+    user: str,
+    files: dict[str, bytes],
+    links: dict[str, str] | None = None,
+    entrypoint: str = "/bin/sh",
+) -> None:
+    """One more disk of bob's: his busybox with further programs and links, run as that user."""
     shutil.copytree(root / "image", root / f"{name}.tree", symlinks=True)
+    for path, target in (links or {}).items():
+        (root / f"{name}.tree" / path).symlink_to(target)
     for path, content in files.items():
+        (root / f"{name}.tree" / path).parent.mkdir(parents=True, exist_ok=True)
         (root / f"{name}.tree" / path).write_bytes(content)
         (root / f"{name}.tree" / path).chmod(0o755)
-    (root / f"{name}.config.json").write_text(json.dumps(_config(user)))
+    (root / f"{name}.config.json").write_text(json.dumps(_config(user, entrypoint)))
     strongroom(
         "convert", root / f"{name}.tree", "-i", root / "bob.identity", "--name", name,
         "--config", root / f"{name}.config.json", "--out", root,
     )  # fmt: skip
 
 
-def _config(user: str) -> dict:
-    settings = {"Entrypoint": ["/bin/sh"], "User": user, "WorkingDir": "/", "Env": ["PATH=/bin"]}
+def _config(user: str, entrypoint: str = "/bin/sh") -> dict:
+    settings = {"Entrypoint": [entrypoint], "User": user, "WorkingDir": "/", "Env": ["PATH=/bin"]}
     return {
         "architecture": "amd64",
         "os": "linux",

@@ -297,3 +297,45 @@ def test_certificates_are_there_for_the_program_alone(world):
     assert files["chain"].count(b"BEGIN CERTIFICATE") >= 1
     assert b"PRIVATE KEY" in files["key"]
     assert b"-r--------" in files["ls"]
+
+
+LINKS = {
+    "tmp": "var/tmp",
+    "run": "/tmp",
+    "data": "/srv/data",
+    "out": "../../srv/out",
+    "proc": "srv/proc",
+    "dev": "/srv/dev",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "links", "entrypoint", "runs"),
+    [
+        ("program-in-data", {"data/sh": None}, {}, "/data/sh", False),
+        ("interpreter-in-tmp", {"tmp/sh": None, "bin/probe": b"#!/tmp/sh\n"}, {}, "/bin/probe", False),
+        ("mounts-by-links", {"etc/x": b""}, LINKS, "/bin/sh", True),
+    ],
+)
+def test_preflights_word_is_what_happens(world, name, files, links, entrypoint, runs):
+    contents = {
+        path: real_rooms.BUSYBOX.read_bytes() if content is None else content
+        for path, content in files.items()
+    }
+    real_rooms.convert_busybox(
+        world.root, name, user="1000", files=contents, links=links, entrypoint=entrypoint
+    )
+    told = real_rooms.strongroom(
+        "preflight", world.path(f"{name}.tree"), "--config", world.path(f"{name}.config.json"),
+        "--platform", "local", check=False,
+    )  # fmt: skip
+    assert (told.returncode == 0) is runs, told.stdout
+    script = "wc -l < /data/flights/table.csv > /out/rows; ls /run/strongroom/tls > /out/tls; echo x > /tmp/x && cat /var/tmp/x > /out/x"
+    ran = world.run(world.contract(script, "--certificate-name", "query.example.org", image=name), image=name)
+    if runs:
+        assert ran.code == 0, ran.text
+        files = ran.output(world.identity("bob"))
+        assert files == {"rows": b"%d\n" % real_rooms.ROWS, "tls": b"chains\nkey.pem\n", "x": b"x\n"}
+    else:
+        assert ran.receipt.outcome is Outcome.NOT_STARTED
+        assert ran.receipt.details == ("program-missing",)
