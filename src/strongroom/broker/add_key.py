@@ -40,8 +40,7 @@ async def add_key(
             code="not-ours",
             hint="each owner's broker keeps that owner's keys alone",
         )
-    message, own = envelope.pae(), broker.party.signing_key
-    if not any(signatures.verifies(one, own, message) for one in envelope.signatures):
+    if not signatures.signed_by(envelope, broker.party.signing_key):
         raise Refused("add-key: the owner has not signed this manifest", code="bad-signature")
     if (parsed.cipher == NO_CIPHER) != (key is None):
         raise Misuse(

@@ -37,13 +37,14 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Refused, StrongroomError
 from strongroom.ledger import proof
 from strongroom.model import binding, record, rotation, signatures, verdict
+from strongroom.model import party as party_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from strongroom.ledger.proofpack import ProofPack, ReceiptEntry, Release
     from strongroom.model.messages import LedgerProof
-    from strongroom.model.party import BrokerAddress, Party
+    from strongroom.model.party import Party
     from strongroom.model.verdict import Explained
 
 PLAIN = "none"
@@ -114,13 +115,7 @@ def _parties(
         named = members.get(given.name)
         anchor, passed = _of_that_time(given, named, rotations)
         checks += [_before(pack, one) for one in passed]
-        got = "no such party" if named is None else named.keyid
-        same = named is not None and named.signing_key == anchor.signing_key
-        if same and named is not None and named.recipient != anchor.recipient:
-            same, got = False, "that key with another recipient, who could read what is sealed to it"
-        if same and anchor.broker is not None and named is not None:
-            same = _known_by(named.broker) == _known_by(anchor.broker)
-            got = got if same else "another broker"
+        same, got = (False, "no such party") if named is None else _as_known(named, anchor)
         checks.append(
             _check(
                 f"parties.{anchor.name}", anchor.keyid, got, same, "the contract is not with whom you think"
@@ -135,8 +130,7 @@ def _of_that_time(
     """The party as it was before those of `rotations` that lead back to the keys that the contract names; and these."""
     passed: list[rotation.Rotation] = []
     for _ in rotations:
-        same = named is not None and named.signing_key == anchor.signing_key
-        if named is None or (same and _known_by(named.broker) == _known_by(anchor.broker)):
+        if named is None or not any(one.startswith(_KNOWN_BY) for one in _differing(named, anchor)):
             break
         for one in rotations:
             with contextlib.suppress(Refused):
@@ -156,9 +150,24 @@ def _before(pack: ProofPack, one: rotation.Rotation) -> Explained:
     return _check(name, expected, f"the last of {fields.format_time(last)}", last <= one.time, hint)
 
 
-def _known_by(address: BrokerAddress | None) -> tuple[object, ...]:
-    # Where a broker listens may change after the run; what it is known by may not.
-    return () if address is None else (address.pin, address.ledger_key, address.authority)
+_KNOWN_BY = ("signing_key", "broker")
+
+
+def _differing(named: Party, anchor: Party) -> frozenset[str]:
+    """The fields in which a contract's entry is not the party file."""
+    return frozenset(field for field, _, _ in party_model.differences(named, anchor))
+
+
+def _as_known(named: Party, anchor: Party) -> tuple[bool, str]:
+    """Whether the contract's entry is the party that the reader knows, and what it is. An anchor may have no broker."""
+    differing = _differing(named, anchor)
+    if "signing_key" in differing:
+        return False, named.keyid
+    if "recipient" in differing:
+        return False, "that key with another recipient, who could read what is sealed to it"
+    if anchor.broker is not None and any(field.startswith("broker") for field in differing):
+        return False, "another broker"
+    return True, named.keyid
 
 
 def _approved(pack: ProofPack) -> Explained:
@@ -173,12 +182,9 @@ def _approved(pack: ProofPack) -> Explained:
 
 
 def _only_parties(pack: ProofPack) -> Explained:
-    envelope = pack.agreement.envelope
-    parties = {member.party.keyid: member.party.signing_key for member in pack.agreement.contract.members}
-    message = envelope.pae()
-    stray = [
-        one for one in envelope.signatures if not signatures.verifies(one, parties.get(one.keyid), message)
-    ]
+    envelope, signers = pack.agreement.envelope, set(pack.agreement.signers())
+    sound = {one.party.keyid for one in pack.agreement.contract.members if one.party.name in signers}
+    stray = [one for one in envelope.signatures if one.keyid not in sound]
     return _check(
         "contract.signatures",
         "signatures of its parties alone, each sound",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from strongroom.errors import Malformed, Refused
 from strongroom.model import channel as wire
 from strongroom.model import manifest as manifest_model
+from strongroom.model import signatures
 
 if TYPE_CHECKING:
-    from strongroom.encoding.dsse import Envelope
     from strongroom.model.agreement import Agreement
     from strongroom.model.contract import Contract
     from strongroom.model.manifest import ImageSettings, Manifest
@@ -98,20 +98,9 @@ def _manifest(start: wire.Start, serial: str, digest: str, kind: str, owner: Par
             code="wrong-manifest",
             hint="the contract was signed for another disk",
         )
-    if manifest.owner != owner.keyid or not _signed(envelope, owner):
+    if manifest.owner != owner.keyid or not signatures.signed_by(envelope, owner.signing_key):
         raise Refused(
             f"the manifest of the disk {serial} is not signed by its owner {owner.name}",
             code="unsigned-manifest",
         )
     return manifest
-
-
-def _signed(envelope: Envelope, owner: Party) -> bool:
-    message = envelope.pae()
-    for one in envelope.signatures:
-        try:
-            owner.signing_key.verify(one.sig, message)
-        except Refused:
-            continue
-        return True
-    return False

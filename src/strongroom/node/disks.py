@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from strongroom.errors import Misuse, NotFound, Refused
 from strongroom.model import channel
 from strongroom.model import manifest as manifest_model
+from strongroom.model import signatures
 from strongroom.node import qemu
 
 if TYPE_CHECKING:
@@ -94,13 +95,9 @@ def match(contract: Contract, given: Sequence[Sealed]) -> tuple[tuple[qemu.Drive
 
 def _check_signature(sealed: Sealed, contract: Contract, what: str, owner: str) -> None:
     envelope, _ = manifest_model.parse_envelope(sealed.signed)
-    party = contract.party(owner)
-    for one in envelope.signatures:
-        if one.keyid == party.keyid:
-            party.signing_key.verify(one.sig, envelope.pae())
-            return
-    raise Refused(
-        f"{what}: its manifest is not signed by {owner}",
-        code="unsigned-manifest",
-        hint="ask the owner for the manifest as `seal` or `convert` wrote it",
-    )
+    if not signatures.signed_by(envelope, contract.party(owner).signing_key):
+        raise Refused(
+            f"{what}: its manifest is not signed by {owner}",
+            code="unsigned-manifest",
+            hint="ask the owner for the manifest as `seal` or `convert` wrote it",
+        )

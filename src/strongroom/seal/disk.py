@@ -19,6 +19,7 @@ from strongroom.crypto import digest, xts
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, Misuse, Refused
 from strongroom.model import manifest as manifest_model
+from strongroom.model import signatures
 from strongroom.model.manifest import BLOCK, ImageSettings, Manifest
 from strongroom.seal import browse, erofs, extract, lanes, newfile, verity
 
@@ -155,11 +156,8 @@ def check_owner(envelope: dsse.Envelope, manifest: Manifest, owner: sign.Verifyi
             code="not-owner",
             hint="name the party that sealed the disk",
         )
-    for one in envelope.signatures:
-        if one.keyid == manifest.owner:
-            owner.verify(one.sig, envelope.pae())
-            return
-    raise Refused("the manifest is not signed by its owner", code="bad-signature")
+    if not signatures.signed_by(envelope, owner):
+        raise Refused("the manifest is not signed by its owner", code="bad-signature")
 
 
 def verify(disk: Path, manifest: Manifest, *, progress: Progress = silent) -> None:

@@ -23,7 +23,7 @@ SETTINGS = manifest_model.ImageSettings(
 )  # fmt: skip
 
 
-def envelope(identity, kind, cipher="none", signer=None, owner=None) -> bytes:
+def envelope(identity, kind, cipher="none", signer=None, owner=None, keyid="") -> bytes:
     made = manifest_model.Manifest(
         raw=b"", kind=kind, name=kind, owner=(owner or identity).party().keyid, cipher=cipher, data_bytes=8192,
         hash_offset=8192, disk_bytes=16384, root_hash="sha256:" + "7" * 64, salt=bytes(32),
@@ -33,7 +33,8 @@ def envelope(identity, kind, cipher="none", signer=None, owner=None) -> bytes:
         payload_type=manifest_model.PAYLOAD_TYPE, payload=manifest_model.encode(made), signatures=()
     )
     key = (signer or identity).signing
-    return replace(bare, signatures=(dsse.Signature(keyid="x", sig=key.sign(bare.pae())),)).encode()
+    keyid = keyid or identity.party().keyid
+    return replace(bare, signatures=(dsse.Signature(keyid=keyid, sig=key.sign(bare.pae())),)).encode()
 
 
 class Handover:
@@ -144,6 +145,8 @@ def test_another_disk_than_the_contracts_is_refused():
         lambda scene: envelope(scene.alice, "dataset", signer=scene.bob),
         lambda scene: envelope(scene.alice, "dataset", owner=scene.bob),
         lambda scene: envelope(scene.bob, "dataset"),
+        # A key id selects whose signature it is: hers under another's name is nobody's.
+        lambda scene: envelope(scene.alice, "dataset", keyid=scene.bob.party().keyid),
     ],
 )
 def test_a_manifest_that_its_owner_did_not_sign_is_refused(data):

@@ -106,7 +106,7 @@ def test_a_disk_too_many_is_refused(pair, tmp_path):
 def test_a_manifest_by_somebody_else(pair, tmp_path):
     image, _ = pair
     forged = disks.load(sealed_disk(tmp_path, "forged", samples.ALICE, signer=samples.BOB))
-    with pytest.raises(Refused, match="does not verify"):
+    with pytest.raises(Refused, match="its manifest is not signed by alice"):
         disks.match(contract_of(image, forged), [image, forged])
 
 

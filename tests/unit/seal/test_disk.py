@@ -90,7 +90,7 @@ def test_manifest_is_signed_by_the_owner_and_only_by_them(tmp_path):
     forged = json.loads(data)
     forged["signatures"][0]["sig"] = base64.b64encode(bytes(64)).decode()
     envelope, manifest = manifest_model.parse_envelope(json.dumps(forged).encode())
-    with pytest.raises(Refused, match="signature does not verify"):
+    with pytest.raises(Refused, match="the manifest is not signed by its owner"):
         disk.check_owner(envelope, manifest, OWNER.public)
 
 
