@@ -1,16 +1,20 @@
 """Rooms that ask a real broker for keys as fast as they can, and what that costs the broker. Used by benchmarks.
 
-The clients run on the same cores as the broker, so that rates are of the machine as it is. What holds on any machine are
-processor times, read from the kernel, as multiples of a yardstick of the same run: one bare signature verified.
+The clients run on the same cores as the broker, so that rates are of the machine as it is, and the clients' own share of
+it is told. They do little: of a release request only what differs from the one before is made anew (nonce, signing key,
+quote and its signature), and put into bytes that were encoded once. To the broker each is a room of its own. What holds on
+any machine are processor times, read from the kernel, as multiples of a yardstick of the same run: one bare signature verified.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import statistics
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from strongroom.crypto import hpke, tls
+from strongroom.model import messages
 from strongroom_testing import broker_process, brokers
 
 if TYPE_CHECKING:
@@ -47,33 +52,61 @@ class Measured:
         return sorted(self.latencies)[min(len(self.latencies) - 1, int(0.99 * len(self.latencies)))]
 
 
+class Template:
+    """A release request whose nonce and signing key are to be put in, and the quote that goes with them."""
+
+    def __init__(self, room: brokers.Room) -> None:
+        self._tpm, self._binding = room.tpm, room.binding(os.urandom(messages.NONCE_BYTES))
+        asked = room.ask(self._binding.nonce, csr=room.csr(brokers.NAMES))
+        self._quote, self._extra = asked.evidence.parts["quote"], self._binding.value("extra_data")
+        own = [asked.nonce, asked.keys.signing, self._quote, asked.evidence.parts["signature"]]
+        self._pieces: list[bytes] = []
+        rest = asked.encode()
+        # The order in which they stand: the nonce in the head, then canonical JSON.
+        order = sorted(range(len(own)), key=lambda at: rest.index(base64.b64encode(own[at])))
+        for at in order:
+            before, found, rest = rest.partition(base64.b64encode(own[at]))
+            if not found or base64.b64encode(own[at]) in rest:
+                raise RuntimeError("a request in which what changes does not stand once")
+            self._pieces.append(before)
+        self._rest, self._order = rest, order
+
+    def fill(self, nonce: bytes) -> bytes:
+        """The request of another room, for `nonce`."""
+        # The public key of a room is 32 bytes, of which its release asks nothing but that nobody had them before.
+        signing = os.urandom(32)
+        binding = replace(self._binding, nonce=nonce, keys=replace(self._binding.keys, signing=signing))
+        quote = self._quote.replace(self._extra, binding.value("extra_data"))
+        own = (nonce, signing, quote, self._tpm.sign(quote))
+        made = []
+        for piece, at in zip(self._pieces, self._order, strict=True):
+            made += (piece, base64.b64encode(own[at]))
+        return b"".join((*made, self._rest))
+
+
 class Driver:
     """One connection with a room's lasting keys behind it, ready to ask again and again."""
 
     def __init__(self, prepared: broker_process.Prepared) -> None:
-        self._prepared = prepared
-        self._tls, self._kem = tls.generate(), hpke.generate()
-        self._csr = self._room().csr(brokers.NAMES)
-        self._client = prepared.client(timeout=120)
-
-    def _room(self) -> brokers.Room:
-        one = self._prepared
-        return brokers.Room(
-            tpm=one.scene.tpm,
-            agreement=one.agreement,
-            audience=one.settings.address.pin,
-            tls_key=self._tls,
-            kem=self._kem,
+        room = brokers.Room(
+            tpm=prepared.scene.tpm,
+            agreement=prepared.agreement,
+            audience=prepared.settings.address.pin,
+            tls_key=tls.generate(),
+            kem=hpke.generate(),
         )
+        self._template = Template(room)
+        self._challenge = messages.encode_challenge_request(prepared.agreement.contract.digest)
+        self._client = prepared.client(timeout=120)
 
     def drive(self, until: float, took: list[float]) -> None:
         """Challenge and release, until the time has come."""
         while time.monotonic() < until:
             begun = time.monotonic()
-            nonce = self._prepared.challenge(self._client).nonce
-            status, answer = self._client.request(
-                "POST", "/v1/releases", self._room().ask(nonce, csr=self._csr).encode()
-            )
+            status, answer = self._client.request("POST", "/v1/challenges", self._challenge)
+            if status == 200:
+                nonce = base64.b64decode(json.loads(answer)["nonce"])
+                status, answer = self._client.request("POST", "/v1/releases", self._template.fill(nonce))
             if status != 200:
                 raise RuntimeError(answer[:500])
             took.append(1000 * (time.monotonic() - begun))

@@ -12,8 +12,8 @@
   9 keys.present       every disk of this owner is known here, with its key if it has one
 
 Each is a `Check` of names and data; none raises. `appraisal.judge` takes them and decides; `appraisal.wording_table`
-has their sentences. They are made twice: before anything is verified, and again within the transaction that decides,
-where they must say the same.
+has their sentences. They are made before anything is verified, of the request and of what the storage knew (`Known`).
+Of nothing else: so the transaction that decides asks whether the storage still knows the same, and then they stand.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.broker.broker import Broker
-    from strongroom.broker.storage import KnownDisk, Reading, Run
+    from strongroom.broker.storage import KnownDisk, KnownVersion, Reading, Run, Series
     from strongroom.crypto.certificates import Request
     from strongroom.model.agreement import Agreement
     from strongroom.model.contract import Contract
@@ -48,12 +48,14 @@ NO_CIPHER = "none"
 class Ask:
     """A release request, parsed: the message, its agreement and its certificate request.
 
-    own: the checks of `own_party`, which all held, or there would be no agreement. nonce_end: when the nonce ends,
-    which is one of ours. brought: the contract's earlier versions, as far as the request has them.
+    own: the checks of `own_party`, which all held, or there would be no agreement. disks: the manifests of the broker's
+    own party's disks. nonce_end: when the nonce ends, which is one of ours. brought: the contract's earlier versions,
+    as far as the request has them.
     """
 
     request: ReleaseRequest
     own: tuple[Check, ...]
+    disks: tuple[str, ...]
     nonce_end: datetime
     agreement: Agreement
     brought: versions.Brought
@@ -63,6 +65,11 @@ class Ask:
     def contract(self) -> Contract:
         """The contract that keys are asked for under."""
         return self.agreement.contract
+
+    @cached_property
+    def series(self) -> Series:
+        """What the contract's versions are counted by."""
+        return versions.series(self.contract)
 
     @cached_property
     def run(self) -> str:
@@ -76,41 +83,49 @@ class Ask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gates:
-    """The checks, and the disks that keys would be released for."""
+class Known:
+    """All that the checks take from the storage.
 
-    checks: tuple[Check, ...]
+    version: the highest of the contract's series. run: the one of this room's name. disks: of those that keys would be
+    released for, the ones that are known.
+    """
+
+    version: KnownVersion | None
+    run: Run | None
     disks: tuple[KnownDisk, ...]
 
 
-def check(broker: Broker, ask: Ask, state: Reading) -> Gates:
-    """Make every check. state: the storage, committed, or within the transaction that decides."""
-    disks = _disks(broker, ask.contract, state)
-    *follows, keys = contract(broker, ask.contract, ask.brought, state)
-    checks = (
+def known(ask: Ask, state: Reading) -> Known:
+    """Read it. state: the storage, committed, or within the transaction that decides."""
+    return Known(
+        version=state.contracts.highest(ask.series),
+        run=state.runs.find(ask.run),
+        disks=_held(ask.disks, state),
+    )
+
+
+def check(ask: Ask, known: Known) -> tuple[Check, ...]:
+    """Make every check. Pure."""
+    return (
         *ask.own,
         fresh(ask.nonce_end),
         nonce_contract(ask.contract.digest, ask.request.contract),
         _role(ask.request.role),
-        *follows,
-        _unique(state.runs.find(ask.run)),
+        *versions.check(known.version, ask.contract, ask.brought),
+        _unique(known.run),
         *_certificate(ask),
-        keys,
+        _keys(ask.disks, known.disks),
     )
-    return Gates(checks=checks, disks=disks)
 
 
 def contract(broker: Broker, of: Contract, brought: versions.Brought, state: Reading) -> tuple[Check, ...]:
     """Those checks that no request is needed for: 4, 5 and, as the last, 9."""
-    known = state.contracts.highest(versions.series(of))
-    return (
-        *versions.check(known, of, brought),
-        _keys(of.disks_of(broker.party.keyid), _disks(broker, of, state)),
-    )
-
-
-def _disks(broker: Broker, of: Contract, state: Reading) -> tuple[KnownDisk, ...]:
     wanted = of.disks_of(broker.party.keyid)
+    highest = state.contracts.highest(versions.series(of))
+    return (*versions.check(highest, of, brought), _keys(wanted, _held(wanted, state)))
+
+
+def _held(wanted: tuple[str, ...], state: Reading) -> tuple[KnownDisk, ...]:
     return tuple(disk for one in wanted if (disk := state.disks.find(one)) is not None)
 
 

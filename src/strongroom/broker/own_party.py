@@ -34,11 +34,13 @@ class Reading:
     """What the gate says of an agreement's bytes.
 
     digest: of the contract's bytes. agreement: None unless every check holds, so that nobody goes on with another.
+    disks: the manifests of the party's own disks.
     """
 
     digest: str
     checks: tuple[Check, ...]
     agreement: Agreement | None
+    disks: tuple[str, ...] = ()
 
 
 def read(data: bytes, own: Party) -> Reading:
@@ -49,9 +51,10 @@ def read(data: bytes, own: Party) -> Reading:
     if not signed.ok:
         return Reading(digest=contract_digest, checks=(signed,), agreement=None)
     agreement = agreement_model.open_envelope(envelope)
-    checks = (signed, _entry(agreement.contract, own), _disk(agreement.contract, own))
+    disks = agreement.contract.disks_of(own.keyid)
+    checks = (signed, _entry(agreement.contract, own), _disk(disks))
     held = all(check.ok for check in checks)
-    return Reading(digest=contract_digest, checks=checks, agreement=agreement if held else None)
+    return Reading(digest=contract_digest, checks=checks, agreement=agreement if held else None, disks=disks)
 
 
 def _signature(envelope: dsse.Envelope, own: Party) -> Check:
@@ -74,7 +77,7 @@ def _entry(contract: Contract, own: Party) -> Check:
     )
 
 
-def _disk(contract: Contract, own: Party) -> Check:
+def _disk(disks: tuple[str, ...]) -> Check:
     """Check 3."""
-    owns = bool(contract.disks_of(own.keyid))
+    owns = bool(disks)
     return Check(name="own.disk", expected="disk", got="disk" if owns else None, ok=owns)

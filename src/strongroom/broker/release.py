@@ -9,8 +9,8 @@ What a request must show before the broker does more for it, in this order:
     accepted room its keys are sealed and its certificate is signed; nothing of it leaves
 1 is done on the event loop; 2, 3 and 4 in a thread, and no transaction is open. What they took from the storage
 (runs used, versions and disks known, runs of that name) may change meanwhile. So, in one transaction:
-  5 the gates are asked again, and must say word for word the same, or all of 4 is done again; runs that were used
-    meanwhile are counted in (`judge.with_runs_used`), which may turn the verdict into a denial
+  5 what the gates were made of is read again (`gates.Known`), and must be the same, or all of 4 is done again; runs
+    that were used meanwhile are counted in (`judge.with_runs_used`), which may turn the verdict into a denial
   6 the nonce is used up; whoever else had it is denied
   7 the decision is appended to the ledger; an accepted one is counted as a run
   8 commit, durable
@@ -76,7 +76,7 @@ class _Prepared:
     """A decision that nobody has recorded yet, and what it was made from. sealed and certificates: of an accepted one."""
 
     now: datetime
-    gates: gates.Gates
+    known: gates.Known
     binding: binding_model.Binding
     judged: _Judged
     verdict: Verdict
@@ -204,6 +204,7 @@ def _look(broker: Broker, split: messages.SplitRequest) -> messages.DenialAnswer
     ask = gates.Ask(
         request=request,
         own=reading.checks,
+        disks=reading.disks,
         nonce_end=end,
         agreement=reading.agreement,
         brought=versions.read(reading.agreement.contract, request.earlier, broker.party),
@@ -218,11 +219,11 @@ def _prepare(broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed) -> _Pre
     """Step 4."""
     now = broker.clock()
 
-    def known(state: Reading) -> tuple[gates.Gates, int]:
-        return gates.check(broker, ask, state), state.runs.used(ask.contract.digest)
+    def read(state: Reading) -> tuple[gates.Known, int]:
+        return gates.known(ask, state), state.runs.used(ask.contract.digest)
 
-    checked, runs_used = broker.store.read(known)
-    asked = (*checked.checks, *endorsed.checks)
+    known, runs_used = broker.store.read(read)
+    asked = (*gates.check(ask, known), *endorsed.checks)
     judged = _Judged(
         endorsements=endorsed.endorsements,
         gates=len(asked),
@@ -247,11 +248,16 @@ def _prepare(broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed) -> _Pre
         now=now.replace(microsecond=0),
         lifetime=timedelta(seconds=judged.lifetime_seconds),
     )
-    prepared = _Prepared(now=now, gates=checked, binding=binding, judged=judged, verdict=verdict)
-    if isinstance(verdict, Accepted):
-        sealed = _seal(broker, verdict, checked.disks)
-        prepared = replace(prepared, sealed=sealed, certificates=_certify(broker, ask, verdict))
-    return prepared
+    accepted = verdict if isinstance(verdict, Accepted) else None
+    return _Prepared(
+        now=now,
+        known=known,
+        binding=binding,
+        judged=judged,
+        verdict=verdict,
+        sealed=_seal(broker, accepted, known.disks) if accepted else b"",
+        certificates=_certify(broker, ask, accepted) if accepted else (),
+    )
 
 
 def _decide(
@@ -259,7 +265,7 @@ def _decide(
 ) -> _Decision | None:
     """Steps 5 to 7. None, and nothing done: what was prepared holds no longer."""
     now, contract = broker.clock(), ask.contract
-    if gates.check(broker, ask, transaction) != prepared.gates or now - prepared.now > FRESH_FOR:
+    if gates.known(ask, transaction) != prepared.known or now - prepared.now > FRESH_FOR:
         return None
     use = transaction.nonces.use(ask.request.nonce, expires=ask.nonce_end, now=now)
     if use is not NonceUse.FRESH:
@@ -280,7 +286,7 @@ def _decide(
         transaction.runs.add(
             Run(run=ask.run, contract=contract.digest, signing_key=signing_key, release=index, receipt=None)
         )
-        transaction.contracts.raise_to(versions.series(contract), versions.known(contract))
+        transaction.contracts.raise_to(ask.series, versions.known(contract))
     return _Decision(verdict=prepared.verdict, entry=entry, index=index)
 
 
@@ -341,7 +347,7 @@ def _entry(broker: Broker, ask: gates.Ask, prepared: _Prepared) -> bytes | None:
     """The record. Raises `Malformed` when a release is too long for the ledger; None for such a denial."""
     verdict, judged = prepared.verdict, prepared.judged
     accepted = isinstance(verdict, Accepted)
-    disks = [disk.manifest for disk in prepared.gates.disks if disk.sealed_key is not None]
+    disks = [disk.manifest for disk in prepared.known.disks if disk.sealed_key is not None]
     leaf = prepared.certificates[0] if accepted and prepared.certificates else None
     body: dict[str, Any] = {
         "evidence": ask.evidence,

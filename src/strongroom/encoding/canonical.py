@@ -67,12 +67,7 @@ def loads(data: bytes, *, what: str, max_bytes: int) -> Any:
     if len(data) > max_bytes:
         raise Malformed(f"{what}: {len(data)} bytes, at most {max_bytes} allowed", code="too-large")
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_float=_no_float,
-            parse_constant=_no_float,
-        )
+        value = _DECODER.decode(data.decode("utf-8"))
         _check(value)
     except Malformed as cause:
         raise Malformed(f"{what}: {cause.message}", code=cause.code) from None
@@ -96,48 +91,51 @@ def _no_float(text: str) -> NoReturn:
     raise Malformed(f"number {text[:40]!r} is not an integer", code="not-integer")
 
 
+# Made once: to make it takes longer than to read a short message.
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_no_float, parse_constant=_no_float)
+
+
 def _check(value: object) -> bool:
     """Raise `Malformed` for what the subset does not hold; return whether all keys are ASCII.
 
     Level by level, and every key once, however often it occurs: this walk is a good part of what a ledger entry costs.
     """
-    keys: set[object] = set()
+    keys: set[Any] = set()
+    texts: list[str] = []
     level: list[object] = [value]
     for _ in range(MAX_DEPTH + 1):
         below: list[object] = []
         for item in level:
             if isinstance(item, str):
-                _check_text(item)
+                texts.append(item)
             elif isinstance(item, dict):
                 keys.update(item)
-                below.extend(item.values())
+                below += item.values()
             elif isinstance(item, list | tuple):
-                below.extend(item)
-            else:
-                _check_scalar(item)
+                below += item
+            elif item is not None and not isinstance(item, bool):
+                _check_integer(item)
         if not below:
+            _check_text("".join(texts))
             return _check_keys(keys)
         level = below
     raise Malformed("nested too deeply", code="too-deep")
 
 
-def _check_scalar(value: object) -> None:
-    if value is None or isinstance(value, bool):
-        return
+def _check_integer(value: object) -> None:
     if not isinstance(value, int):
         raise Malformed(f"{type(value).__name__} has no place in canonical JSON", code="bad-type")
     if abs(value) > MAX_INTEGER:
         raise Malformed("integer out of range", code="integer-range")
 
 
-def _check_keys(keys: set[object]) -> bool:
-    plain = True
+def _check_keys(keys: set[Any]) -> bool:
     for key in keys:
         if not isinstance(key, str):
             raise Malformed("object key is not text", code="bad-key")
-        _check_text(key)
-        plain = plain and key.isascii()
-    return plain
+    joined = "".join(keys)
+    _check_text(joined)
+    return joined.isascii()
 
 
 def _check_text(text: str) -> None:

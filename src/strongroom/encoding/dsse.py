@@ -8,6 +8,7 @@ This file knows the format; who must have signed is for the callers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
@@ -30,6 +31,11 @@ class Envelope:
     payload_type: str
     payload: bytes
     signatures: tuple[Signature, ...]
+
+    @cached_property
+    def verified(self) -> dict[bytes, bool]:
+        """Whether the signature by a key (raw) is good, for those that were asked about (`model/signatures.py`)."""
+        return {}
 
     def pae(self) -> bytes:
         """The bytes that are signed (DSSE: Pre-Authentication Encoding)."""

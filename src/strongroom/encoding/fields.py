@@ -6,7 +6,6 @@ never silently dropped. Missing means `Malformed`, unless the getter's name says
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from datetime import UTC, datetime
@@ -83,10 +82,10 @@ class Fields:
         if not isinstance(value, str) or len(value) > (max_bytes + 2) // 3 * 4:
             raise self._bad(key, f"base64 of at most {max_bytes} bytes")
         try:
-            decoded = base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
+            decoded = binascii.a2b_base64(value, strict_mode=True)
+        except ValueError:  # `binascii.Error` is one
             raise self._bad(key, "base64") from None
-        if base64.b64encode(decoded).decode() != value or len(decoded) > max_bytes:
+        if format_data(decoded) != value or len(decoded) > max_bytes:
             raise self._bad(key, "canonical base64")
         if exactly is not None and len(decoded) != exactly:
             raise self._bad(key, f"{exactly} bytes in base64")
@@ -208,4 +207,4 @@ def format_time(moment: datetime) -> str:
 
 def format_data(data: bytes) -> str:
     """The text form that `Fields.data` reads."""
-    return base64.b64encode(data).decode()
+    return binascii.b2a_base64(data, newline=False).decode()

@@ -55,6 +55,8 @@ def verify_with_devices(
     devices = evidence.devices
     _check_count(len(devices), expected)
     ours, theirs = _apart(endorsements, len(devices))
+    if not devices:
+        return registry.verify(evidence, ours, binding=binding, roots=roots, now=now)
     claims = registry.verify(replace(evidence, devices=()), ours, binding=binding, roots=roots, now=now)
     verified = tuple(
         _verify(index, one, theirs[index], binding=binding, roots=roots, now=now)

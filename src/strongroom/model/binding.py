@@ -74,7 +74,7 @@ class RoomKeys:
     tls: bytes
     kem: bytes
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """The run's name, the same at every broker: `run-` and 32 hexadecimal digits."""
         return "run-" + digest.sha256(framed.join("strongroom/run/1", self.signing))[7:39]

@@ -239,6 +239,11 @@ class Contract:
 
     def owners(self) -> tuple[str, ...]:
         """Names of the parties who own a disk, each once, in contract order."""
+        return self._owners
+
+    # Kept: nothing of a contract ever changes, and a broker asks at each of its runs.
+    @cached_property
+    def _owners(self) -> tuple[str, ...]:
         owners = {self.image.owner, *(dataset.owner for dataset in self.datasets)}
         return tuple(member.party.name for member in self.members if member.party.name in owners)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from strongroom.crypto import age, digest, sign
 from strongroom.encoding import canonical, fields
@@ -72,7 +73,7 @@ class Party:
     recipient: str
     broker: BrokerAddress | None
 
-    @property
+    @cached_property
     def keyid(self) -> str:
         """The digest of the signing key, by which signatures name it."""
         return keyid(self.signing_key)

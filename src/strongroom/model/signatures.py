@@ -24,7 +24,7 @@ def signed_by(envelope: dsse.Envelope, key: sign.VerifyingKey) -> bool:
 
 
 def signers(envelope: dsse.Envelope, keys: Iterable[sign.VerifyingKey]) -> frozenset[sign.VerifyingKey]:
-    """Those of `keys` that signed `envelope`: at most one verification for each of them.
+    """Those of `keys` that signed `envelope`: at most one verification for each of them, however often it is asked about.
 
     A key id that stands there twice counts for nothing: which of the two is meant is for nobody to guess.
     """
@@ -32,15 +32,14 @@ def signers(envelope: dsse.Envelope, keys: Iterable[sign.VerifyingKey]) -> froze
     for one in envelope.signatures:
         by_keyid.setdefault(one.keyid, []).append(one.sig)
     message = b""
-    signed = set()
-    for key in keys:
+    known = envelope.verified
+    asked = tuple(keys)
+    for key in asked:
         given = by_keyid.get(digest.sha256(key.raw), [])
-        if len(given) != 1:
-            continue
-        message = message or envelope.pae()
-        if _verifies(given[0], key, message):
-            signed.add(key)
-    return frozenset(signed)
+        if key.raw not in known and len(given) == 1:
+            message = message or envelope.pae()
+            known[key.raw] = _verifies(given[0], key, message)
+    return frozenset(key for key in asked if known.get(key.raw))
 
 
 def verifies(signature: dsse.Signature, key: sign.VerifyingKey | None, message: bytes) -> bool:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Misuse, NotFound, Refused
-from strongroom.model import channel
+from strongroom.model import channel, signatures
 from strongroom.model import manifest as manifest_model
-from strongroom.model import signatures
 from strongroom.node import qemu
 
 if TYPE_CHECKING:

@@ -46,8 +46,8 @@ def test_a_withdrawal_between_preparing_and_deciding_counts(world, monkeypatch):
     body = world.room(agreement).request(world.challenge(agreement).nonce)
     check, asked = gates.check, []
 
-    def checking(broker, ask, state):
-        made = check(broker, ask, state)
+    def checking(ask, state):
+        made = check(ask, state)
         if not asked:
             asked.append(1)
             known = gates.versions.known(agreement.contract)
