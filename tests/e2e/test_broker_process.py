@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -634,10 +635,8 @@ def test_rule_59_one_address_takes_no_more_than_its_share_of_the_connections(pre
         for _ in range(limits.connections // limits.share + 20):
             with contextlib.suppress(OSError):
                 opened.enter_context(contextlib.closing(connect("127.0.0.1")))
-        refused = opened.enter_context(contextlib.closing(connect("127.0.0.1")))
-        with contextlib.suppress(OSError):
-            refused.sendall(b"GET /v1/health HTTP/1.1\r\nHost: broker\r\n\r\n")
-            assert refused.recv(100) == b""
+        refused = opened.enter_context(socket.create_connection((host, port), 30))
+        assert refused.recv(100) == b"", "closed before it costs a handshake"
         other = opened.enter_context(contextlib.closing(connect("127.0.0.2")))
         other.sendall(b"GET /v1/health HTTP/1.1\r\nHost: broker\r\n\r\n")
         assert other.recv(100).startswith(b"HTTP/1.1 200 ")
@@ -652,7 +651,25 @@ def test_rule_59_a_thousand_connections_that_say_nothing_use_up_no_files(prepare
         opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         opened.enter_context(broker_process.served(prepared))
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
-        for _ in range(1100):
-            opened.enter_context(socket.create_connection((host, port), 30))
+        for at in range(1100):
+            source = (f"127.0.1.{1 + at // 100}", 0)
+            opened.enter_context(socket.create_connection((host, port), 30, source_address=source))
         with prepared.client() as client:
             assert client.json("GET", "/v1/health") == (200, {"ready": True})
+
+
+def test_rule_59_one_address_has_no_more_than_its_share_of_unfinished_handshakes(prepared):
+    """Beyond it a connection is closed before it costs a handshake; who comes from elsewhere is served."""
+    address = (prepared.settings.host, prepared.settings.port)
+    limits = budgets.Budgets(handshake_seconds=60)
+    allowed = limits.handshakes // limits.handshake_share
+    with broker_process.served(prepared), contextlib.ExitStack() as opened:
+        silent = [
+            opened.enter_context(socket.create_connection(address, 30, source_address=("127.0.0.3", 0)))
+            for _ in range(allowed + 40)
+        ]
+        with prepared.client() as client:
+            assert client.json("GET", "/v1/health") == (200, {"ready": True})
+        closed, _, _ = select.select(silent, [], [], 5)
+        assert len(closed) == 40
+        assert all(one.recv(1) == b"" for one in closed)

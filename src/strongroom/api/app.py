@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response, StreamingResponse
 
@@ -21,12 +21,14 @@ from strongroom.encoding import canonical
 from strongroom.model import messages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from starlette.requests import Request
 
     from strongroom.api.application import Handler
     from strongroom.broker.broker import Broker
+
+T = TypeVar("T")
 
 JSON = http_errors.JSON
 PAUSE = 1.0
@@ -91,17 +93,20 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
             return _json(canonical.dumps({"ready": True}))
         return _json(canonical.dumps({"ready": False, "why": why}), status=503)
 
-    async def get_checkpoint(_request: Request) -> Response:
-        note = await broker.workers.look(ledger.checkpoint, broker)
+    def look(request: Request, work: Callable[..., T], *args: Any, begun: bool = False) -> Awaitable[T]:
+        return broker.workers.look(work, *args, peer=budgets_model.peer(request.client), begun=begun)
+
+    async def get_checkpoint(request: Request) -> Response:
+        note = await look(request, ledger.checkpoint, broker)
         return Response(note, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"})
 
     async def get_tile(request: Request) -> Response:
-        length, data = await broker.workers.look(ledger.tile, broker, request.path_params["path"])
+        length, data = await look(request, ledger.tile, broker, request.path_params["path"])
         # A full tile never changes, and a partial one keeps its name and content too.
         kept = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Length": str(length)}
 
         async def pieces() -> AsyncIterator[bytes]:
-            while (piece := await broker.workers.look(next, data, b"", begun=True)) != b"":
+            while (piece := await look(request, next, data, b"", begun=True)) != b"":
                 yield piece
 
         return StreamingResponse(pieces(), media_type="application/octet-stream", headers=kept)
@@ -109,19 +114,19 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
     async def get_proof(request: Request) -> Response:
         index = ledger.number(request.query_params.get("index"), "index")
         size = ledger.number(request.query_params.get("size"), "size")
-        return _json(await broker.workers.look(ledger.proof, broker, index, size))
+        return _json(await look(request, ledger.proof, broker, index, size))
 
     async def get_consistency(request: Request) -> Response:
         first = ledger.number(request.query_params.get("from"), "from")
         second = ledger.number(request.query_params.get("to"), "to")
-        return _json(await broker.workers.look(ledger.consistency, broker, first, second))
+        return _json(await look(request, ledger.consistency, broker, first, second))
 
     async def get_run(request: Request) -> Response:
-        return _json(await broker.workers.look(ledger.run, broker, request.path_params["run"]))
+        return _json(await look(request, ledger.run, broker, request.path_params["run"]))
 
     async def get_result(request: Request) -> Response:
         asked = results.read(request.path_params["run"], request.query_params)
-        token = await broker.workers.look(results.answer, broker, asked)
+        token = await look(request, results.answer, broker, asked)
         return Response(token, media_type=asked.media_type, headers={"Cache-Control": "no-store"})
 
     return {

@@ -29,7 +29,8 @@ FIRST_LINE = 1024  # bytes: more than any first line has
 class Budgets:
     """connections: how many at once. Seconds: for the TLS handshake, for the headers of a request, for
     its body, for the whole of it, and of silence between two. bodies: bytes of all bodies at once.
-    share: one address has at most one in so many of the connections, and of the bytes.
+    share: one address has at most one in so many of the connections, and of the bytes. handshakes, handshake_share: the
+    same of TLS handshakes that are not over, which are no connections yet.
     """
 
     connections: int = 512
@@ -41,6 +42,8 @@ class Budgets:
     idle_seconds: int = 30
     bodies: int = 64 * 1024 * 1024
     share: int = 4
+    handshakes: int = 2048
+    handshake_share: int = 16
 
 
 def peer(client: tuple[str, int] | None) -> str:
@@ -76,6 +79,10 @@ class Shares:
         self._held[name] += count
         self._all += count
         return True
+
+    def full(self, name: str) -> bool:
+        """Whether not one more may be held."""
+        return self._held[name] >= self._most or self._all >= self._whole
 
     def give_back(self, name: str, count: int) -> None:
         """What was taken is held no longer. Who holds nothing is not remembered."""

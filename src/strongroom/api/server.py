@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from strongroom.api import budgets as budgets_model
+from strongroom.api.arrivals import Arrivals
 from strongroom.api.budgets import Shares
 from strongroom.crypto import tls
 from strongroom.errors import Unavailable
@@ -145,8 +146,8 @@ class Server(uvicorn.Server):
     def __init__(
         self, app: Application, *, context: ssl.SSLContext, budgets: Budgets, ready: Callable[[], None]
     ) -> None:
-        shares = Shares(budgets.connections, budgets.share)
-        protocol = type("Connection", (_Connection,), {"budgets": budgets, "shares": shares})
+        self._shares = Shares(budgets.connections, budgets.share)
+        protocol = type("Connection", (_Connection,), {"budgets": budgets, "shares": self._shares})
         super().__init__(
             uvicorn.Config(
                 app,
@@ -166,7 +167,9 @@ class Server(uvicorn.Server):
             )
         )
         self._budgets = budgets
+        self._context = context
         self._ready = ready
+        self._arrivals: list[Arrivals] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -181,7 +184,6 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on the given sockets."""
         await self.lifespan.startup()
-        loop = asyncio.get_running_loop()
 
         def connected() -> asyncio.Protocol:
             make: Any = self.config.http_protocol_class
@@ -190,19 +192,21 @@ class Server(uvicorn.Server):
             )
             return made
 
-        self.servers = [
-            await loop.create_server(
-                connected,
-                sock=one,
-                ssl=self.config.ssl,
-                backlog=self.config.backlog,
-                ssl_handshake_timeout=self._budgets.handshake_seconds,
-                ssl_shutdown_timeout=self._budgets.handshake_seconds,
-            )
+        self._arrivals = [
+            Arrivals(one, connected, context=self._context, budgets=self._budgets, full=self._shares.full)
             for one in sockets or []
         ]
+        self.servers = []  # none of the loop's own
+        for one in self._arrivals:
+            one.start(self.config.backlog)
         self.started = True
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and let what is under way end."""
+        for one in self._arrivals:
+            one.close()
+        await super().shutdown(sockets)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -4,13 +4,15 @@ Whose requests have kept failing goes to the patient one (`budgets.Budgets.failu
 processor time that it has worked, so that all such requests together get a quarter of one core at most, and few may
 wait for it. Nobody is shut out: an honest room behind the same address gets its answer later.
 
-Whoever only looks at the ledger has a thread as well, which rests in the same way: releases come first.
+Whoever only looks at the ledger has a thread as well, which rests in the same way: releases come first. One address has
+at most a quarter of the places of those who wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +27,7 @@ T = TypeVar("T")
 THREADS = 2
 WAITING = 32
 LOOKING = 64
+LOOKING_EACH = 16
 REST = 3.0
 LOOKING_REST = 2.0
 
@@ -47,7 +50,7 @@ class Workers:
         self._looking = ThreadPoolExecutor(1, "ledger-reader")
         self._rest = rest
         self._waiting = 0
-        self._lookers = 0
+        self._lookers: Counter[str] = Counter()
 
     @property
     def crowded(self) -> bool:
@@ -67,23 +70,26 @@ class Workers:
         finally:
             self._waiting -= 1
 
-    async def look(self, work: Callable[..., T], *args: Any, begun: bool = False) -> T:
-        """Run `work(*args)`, which reads what anybody may. begun: part of an answer that has begun, and is to end.
+    async def look(self, work: Callable[..., T], *args: Any, peer: str = "", begun: bool = False) -> T:
+        """Run `work(*args)`, which reads what anybody may. peer: the address that asked. begun: part of an answer that
+        has begun, and is to end.
 
-        Raises what it raises, or `Unavailable` when too many wait.
+        Raises what it raises, or `Unavailable` when too many wait, or too many of that address.
         """
-        if self._lookers >= LOOKING and not begun:
+        if not begun and (self._lookers.total() >= LOOKING or self._lookers[peer] >= LOOKING_EACH):
             raise Unavailable(
                 "ledger: too many who read it wait already",
                 code="too-many-readers",
                 hint="try again in a moment",
             )
-        self._lookers += 1
+        self._lookers[peer] += 1
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._looking, self._rested, LOOKING_REST, partial(work, *args))
         finally:
-            self._lookers -= 1
+            self._lookers[peer] -= 1
+            if not self._lookers[peer]:
+                del self._lookers[peer]
 
     def _rested(self, rest: float, work: Callable[[], T]) -> T:
         begun = time.thread_time()

@@ -22,7 +22,7 @@ from strongroom.broker.nonces import Nonces
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
 from strongroom.broker.storage import KnownVersion
-from strongroom.broker.workers import LOOKING, WAITING, Workers
+from strongroom.broker.workers import LOOKING, LOOKING_EACH, WAITING, Workers
 from strongroom.crypto import sign
 from strongroom.encoding import canonical, dsse, fields, framed
 from strongroom.errors import Malformed, Refused, Unavailable
@@ -368,10 +368,12 @@ def test_who_looks_at_the_ledger_waits_for_one_thread_and_few_may_wait():
     workers = Workers(rest=rests.append)
 
     async def crowd():
-        waiting = [asyncio.ensure_future(workers.look(go.wait)) for _ in range(LOOKING)]
+        waiting = [
+            asyncio.ensure_future(workers.look(go.wait, peer=f"192.0.2.{at % 4}")) for at in range(LOOKING)
+        ]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable) as caught:
-            await workers.look(lambda: None)
+            await workers.look(lambda: None, peer="192.0.2.9")
         assert caught.value.code == "too-many-readers"
         begun = asyncio.ensure_future(workers.look(lambda: "to its end", begun=True))
         assert await workers.run(lambda: "at once") == "at once"
@@ -383,6 +385,26 @@ def test_who_looks_at_the_ledger_waits_for_one_thread_and_few_may_wait():
     assert asyncio.run(crowd()) == sum(range(300_000))
     assert len(rests) == LOOKING + 2
     assert rests[-1] > 0
+
+
+def test_one_address_has_a_quarter_of_the_places_of_who_reads_the_ledger():
+    go = threading.Event()
+    workers = Workers(rest=lambda _: None)
+
+    async def crowd():
+        waiting = [
+            asyncio.ensure_future(workers.look(go.wait, peer="192.0.2.1")) for _ in range(LOOKING_EACH)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable) as caught:
+            await workers.look(lambda: None, peer="192.0.2.1")
+        assert caught.value.code == "too-many-readers"
+        other = asyncio.ensure_future(workers.look(lambda: "from elsewhere", peer="192.0.2.2"))
+        go.set()
+        await asyncio.gather(*waiting)
+        return await other, await workers.look(lambda: "again", peer="192.0.2.1")
+
+    assert asyncio.run(crowd()) == ("from elsewhere", "again")
 
 
 def test_the_patient_one_rests_for_thrice_what_it_worked_and_few_may_wait_for_it():
