@@ -83,6 +83,16 @@ def fault(words: list[str]) -> str:
         return failure.format_message()
 
 
+@cache
+def help_of(words: tuple[str, ...], *, columns: int) -> str:
+    """What `--help` prints of a verb on a terminal that wide."""
+    command, context = root(), None
+    for name in (NAME, *words):
+        command = command if context is None else command.commands[name]
+        context = command.context_class(command, info_name=name, parent=context, terminal_width=columns)
+    return str(command.get_help(context))
+
+
 def named(words: list[str]) -> tuple[Any, str]:
     """(The verb's command, what is wrong with its name or options), for text that leaves things out."""
     command = root()

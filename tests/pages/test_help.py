@@ -6,10 +6,8 @@ import itertools
 import re
 
 import pytest
-from typer.testing import CliRunner
 
 from strongroom.cli import examples
-from strongroom.cli.main import application
 from strongroom.convert import base_profile
 from strongroom.convert.measure import snp, tdx
 from strongroom.model.contract import Role
@@ -38,10 +36,8 @@ def options(name):
     return [one for one in VERBS["strongroom", *name.split()].params if one.param_type_name == "option"]
 
 
-def help_of(name, columns="100"):
-    done = CliRunner().invoke(application(), [*name.split(), "--help"], env={"COLUMNS": columns})
-    assert done.exit_code == 0
-    return done.output
+def help_of(name, columns=100):
+    return command_lines.help_of(tuple(name.split()), columns=columns)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,7 +57,7 @@ def test_every_example_is_of_a_verb():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_help_shows_the_example_as_it_is_typed(name):
-    printed = "\n".join(line.strip() for line in help_of(name, columns="80").splitlines())
+    printed = "\n".join(line.strip() for line in help_of(name, columns=80).splitlines())
     for one in examples.EXAMPLES[name]:
         assert "\n".join(line.strip() for line in one.splitlines()) in printed
 
