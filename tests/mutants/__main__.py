@@ -29,7 +29,14 @@ FOLDERS = (
     *(f"tests/unit/{name}" for name in ("broker", "authority", "agent/test_agreed.py")),
     *(
         f"tests/unit/convert/test_{name}.py"
-        for name in ("layers", "layer_forms", "convert_tar", "convert_image")
+        for name in (
+            "layers",
+            "layer_forms",
+            "strange_layers",
+            "strange_images",
+            "convert_tar",
+            "convert_image",
+        )
     ),
     *(f"tests/unit/convert/test_{name}.py" for name in ("oci_blobs", "oci_documents")),
 )
