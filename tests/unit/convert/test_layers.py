@@ -188,7 +188,7 @@ REFUSED = {
             "bad-xattr",
             [pax({b"SCHILY.xattr.trusted.overlay." + name: b"y"}) + folder(b"d/")],
         )
-        for name in (b"opaque", b"redirect", b"metacopy", b"whiteout")
+        for name in (b"opaque", b"redirect", b"metacopy", b"whiteout", b"whiteouts", b"xwhiteouts")
     },
 }
 

@@ -318,6 +318,7 @@ def test_a_layer_that_ends_inside_something_is_refused(tmp_path: Path, body: byt
         (b"trusted.overlay.origin", "extended attributes 'trusted.overlay.origin'"),
         (b"trusted.overlay.impure", "extended attributes 'trusted.overlay.impure'"),
         (b"trusted.mine", "extended attributes 'trusted.mine'"),
+        (b"redirect", "extended attributes 'redirect'"),
         (b"user.", "extended attributes 'user.'"),
     ],
 )
