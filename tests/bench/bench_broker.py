@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from strongroom_testing import https_client
 
 SECONDS = 4.0
-STRANGE = 200
+STRANGE = 1000
 APPENDS, BATCH = 20_000, 256
 
 
