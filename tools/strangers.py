@@ -395,9 +395,9 @@ def rows(folder: Path) -> Path:
     return folder
 
 
-def build(name: str) -> Path:
-    """The layout from the cache, made first when it is not there. Raises `RuntimeError` where apt fails."""
-    one = ALL[name]
+def build(name: str, *, user: str | None = None) -> Path:
+    """The layout from the cache, made first when it is not there; of another `user` if given. Raises `RuntimeError` where apt fails."""
+    one = ALL[name] if user is None else replace(ALL[name], user=user)
     cache = images.cache_folder()
     key = hashlib.sha256()
     for file in (Path(debian_root.__file__), Path(images.__file__)):
