@@ -1,14 +1,17 @@
 """Which shared libraries a program of an image would find, as its loader searches: ld.so(8), and musl's.
 
-For each name in NEEDED: RPATH of the file and of those that want it (where there is no RUNPATH), LD_LIBRARY_PATH, RUNPATH, the
-folders of /etc/ld.so.conf where the image has a cache of libraries, then the usual folders. Libraries of another
-machine do not count. What a program loads by itself while it runs (dlopen) cannot be seen from outside.
+For each name in NEEDED: RPATH of the file and of those that want it (where there is no RUNPATH), LD_LIBRARY_PATH, RUNPATH,
+what the image's /etc/ld.so.cache says, then the loader's own folders. Those differ (Debian's does not search /lib64, Fedora's does
+not search /lib) and are read from the loader itself. Where it does not tell them, a library in one of the usual folders is
+neither found nor lost. Libraries of another machine do not count. What a program loads by itself while it runs (dlopen) cannot be
+seen from outside.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import re
+import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.convert import elf
@@ -16,12 +19,12 @@ from strongroom.errors import Malformed
 from strongroom.seal.tree import Kind, show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from strongroom.convert.elf import Elf
     from strongroom.convert.layers import Node, Tree
 
-_GLIBC = (
+_USUAL = (
     b"/lib/x86_64-linux-gnu",
     b"/usr/lib/x86_64-linux-gnu",
     b"/lib64",
@@ -30,10 +33,26 @@ _GLIBC = (
     b"/usr/lib",
 )
 _MUSL = (b"/lib", b"/usr/local/lib", b"/usr/lib")
+# glibc's own folders are one string in its loader: each ends with a slash and a zero.
+_OWN_FOLDERS = re.compile(rb"(?:/[!-~]{1,255}/\0)+")
+_CACHE = b"glibc-ld.so.cache1.1"
+_CACHE_HEAD = struct.Struct("<20sII20x")
+_CACHE_ENTRY = struct.Struct("<IIIIQ")
+_AMD64 = 0x0303
 _ORIGIN = re.compile(rb"\$(?:ORIGIN\b|\{ORIGIN\})", re.ASCII)
 _MAX_LIBRARIES = 2048
-_MAX_CONF = 1 << 16
-_MAX_CONFS = 64
+_MAX_TEXT = 1 << 16
+_MAX_PATH = 1 << 12
+_MAX_CACHE = 1 << 24
+_MAX_LOADER = 1 << 23
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """`lost` would not be found; `untold` are there, but nothing says whether the loader looks where they are."""
+
+    lost: tuple[bytes, ...]
+    untold: tuple[bytes, ...]
 
 
 class Libraries:
@@ -42,7 +61,7 @@ class Libraries:
     def __init__(self, tree: Tree, environment: dict[str, str]) -> None:
         self._tree = tree
         self._own = [part.encode() for part in environment.get("LD_LIBRARY_PATH", "").split(":") if part]
-        self._configured: tuple[bytes, ...] | None = None
+        self._cache: dict[bytes, list[bytes]] | None = None
         self._read: dict[int, Elf | None] = {}
 
     def read(self, node: Node, what: str) -> Elf:
@@ -57,16 +76,16 @@ class Libraries:
 
             return elf.parse(read_at, node.size, what=what)
 
-    def missing(self, path: bytes, program: Elf) -> list[bytes]:
+    def missing(self, path: bytes, program: Elf) -> Missing:
         """Names of libraries that `program` (at `path`), or a library of it, needs and would not find.
 
         A program's $ORIGIN is where links lead to (/proc/self/exe), a library's is where it was found.
         """
         known = {program.interpreter.rpartition(b"/")[2]}
-        musl = b"ld-musl" in program.interpreter
+        cache, folders = self._places(program.interpreter)
         real = b"/" + self._tree.resolve(path)
         todo: list[tuple[bytes, Elf, tuple[bytes, ...]]] = [(real, program, ())]
-        lost = []
+        lost, untold = [], []
         while todo and len(known) < _MAX_LIBRARIES:
             at, wants, above = todo.pop()
             folder = at.rpartition(b"/")[0]
@@ -75,16 +94,18 @@ class Libraries:
                 if name in known:
                     continue
                 known.add(name)
-                search = (*rpath, *self._own, *_expand(wants.runpath, folder), *self._folders(musl=musl))
-                found = self._find(name, search)
+                named = (*rpath, *self._own, *_expand(wants.runpath, folder))
+                found = self._find(_at(name, named) + cache.get(name, []) + _at(name, folders or ()))
+                if found is None and folders is None:
+                    found = self._find(_at(name, _USUAL))
+                    untold += [name] if found else []
                 if found is None:
                     lost.append(name)
                 else:
                     todo.append((*found, rpath))
-        return lost
+        return Missing(lost=tuple(lost), untold=tuple(untold))
 
-    def _find(self, name: bytes, search: Iterable[bytes]) -> tuple[bytes, Elf] | None:
-        places = [name] if b"/" in name else (folder + b"/" + name for folder in search)
+    def _find(self, places: Iterable[bytes]) -> tuple[bytes, Elf] | None:
         for place in places:
             node = self._tree.find(place)
             if node is None or node.kind is not Kind.FILE:
@@ -99,37 +120,52 @@ class Libraries:
                 return place, found
         return None
 
-    def _folders(self, *, musl: bool) -> tuple[bytes, ...]:
-        if musl:
-            text = self._text(b"/etc/ld-musl-x86_64.path")
-            return tuple(part for part in re.split(rb"[:\n]", text) if part) or _MUSL
-        if self._configured is None:
-            told = self._tree.find(b"/etc/ld.so.cache") is not None
-            self._configured = tuple(self._conf(b"/etc/ld.so.conf", [])) if told else ()
-        return (*self._configured, *_GLIBC)
+    def _places(self, interpreter: bytes) -> tuple[dict[bytes, list[bytes]], tuple[bytes, ...] | None]:
+        """The files that the cache names, by library, and the loader's own folders: None where it does not tell."""
+        if b"ld-musl" in interpreter:
+            text = self._bytes(b"/etc/ld-musl-x86_64.path", _MAX_TEXT)
+            return {}, tuple(part for part in re.split(rb"[:\n]", text) if part) or _MUSL
+        if self._cache is None:
+            self._cache = _cached(self._bytes(b"/etc/ld.so.cache", _MAX_CACHE))
+        told = set(_OWN_FOLDERS.findall(self._bytes(interpreter, _MAX_LOADER)))
+        folders = tuple(part[:-1] for part in told.pop().split(b"\0")[:-1]) if len(told) == 1 else None
+        return self._cache, folders
 
-    def _conf(self, path: bytes, seen: list[bytes]) -> Iterator[bytes]:
-        if path in seen or len(seen) > _MAX_CONFS:
-            return
-        seen.append(path)
-        for line in self._text(path).split(b"\n"):
-            words = line.partition(b"#")[0].split()
-            if len(words) > 1 and words[0] == b"include":
-                for pattern in words[1:]:
-                    folder, _, name = pattern.rpartition(b"/")
-                    node = self._tree.find(folder)
-                    for child in sorted(node.children if node is not None else ()):
-                        if fnmatch.fnmatchcase(child, name):
-                            yield from self._conf(folder + b"/" + child, seen)
-            else:
-                yield from words
-
-    def _text(self, path: bytes) -> bytes:
+    def _bytes(self, path: bytes, limit: int) -> bytes:
         node = self._tree.find(path)
-        if node is None or node.open is None or node.size > _MAX_CONF:
+        if node is None or node.open is None or node.size > limit:
             return b""
         with node.open() as source:
-            return source.read(_MAX_CONF)
+            return source.read(limit)
+
+
+def _cached(data: bytes) -> dict[bytes, list[bytes]]:
+    """Ldconfig's cache: name of a library to its files. What is no such cache the loader passes over, and so do we.
+
+    Entries for processors with special abilities are left out: whether a room's has them is not known here.
+    """
+    start = data.find(_CACHE)  # caches of old ldconfigs begin with an older table
+    files: dict[bytes, list[bytes]] = {}
+    if start < 0 or len(data) - start < _CACHE_HEAD.size:
+        return files
+    data = data[start:]
+    _, count, _ = _CACHE_HEAD.unpack_from(data)
+    count = min(count, (len(data) - _CACHE_HEAD.size) // _CACHE_ENTRY.size)
+    for index in range(count):
+        flags, name, file, _, ability = _CACHE_ENTRY.unpack_from(
+            data, _CACHE_HEAD.size + index * _CACHE_ENTRY.size
+        )
+        if flags == _AMD64 and not ability:
+            files.setdefault(_string(data, name), []).append(_string(data, file))
+    return files
+
+
+def _string(data: bytes, at: int) -> bytes:
+    return data[at : at + _MAX_PATH].partition(b"\0")[0]
+
+
+def _at(name: bytes, folders: Iterable[bytes]) -> list[bytes]:
+    return [name] if b"/" in name else [folder + b"/" + name for folder in folders]
 
 
 def _expand(paths: Iterable[bytes], folder: bytes) -> tuple[bytes, ...]:

@@ -22,7 +22,7 @@ from strongroom.model import mounts
 from strongroom.seal.tree import Kind, show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from strongroom.convert.layers import Node, Tree
     from strongroom.model.manifest import ImageSettings
@@ -308,17 +308,31 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
             )
             return
     path = place.encode("utf-8", "surrogateescape")
-    lost = libraries.missing(path, program)
-    if lost:
+    missing = libraries.missing(path, program)
+    if missing.lost:
         built = Libraries(subject.image, subject.settings.environment).missing(path, program)
-        hidden_ones = [name for name in lost if name not in built]
-        names = ", ".join(printable(name.decode("utf-8", "replace")) for name in (hidden_ones or lost)[:5])
+        hidden_ones = [name for name in missing.lost if name not in built.lost]
+        names = _names(hidden_ones or missing.lost)
         if hidden_ones:
             yield blocks("libraries", place, f"it needs {names}, where the room mounts its own", _ELSEWHERE)
         else:
             yield blocks(
-                "libraries", place, f"it needs {names}, not in the image", "add the packages that bring them"
+                "libraries",
+                place,
+                f"it needs {names}, not where its loader looks for libraries",
+                "add the packages that bring them, or name their folder in LD_LIBRARY_PATH",
             )
+    if missing.untold:
+        yield warns(
+            "libraries",
+            place,
+            f"it needs {_names(missing.untold)}; they are in the image, but its loader does not tell where it looks",
+            "`strongroom try` shows whether it finds them",
+        )
+
+
+def _names(libraries: Sequence[bytes]) -> str:
+    return ", ".join(printable(name.decode("utf-8", "replace")) for name in libraries[:5])
 
 
 def _may(subject: Subject, place: str, node: Node) -> bool:

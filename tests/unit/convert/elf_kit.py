@@ -64,3 +64,21 @@ def program(
         + struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, BASE, 64, 0, 0, 64, 56, len(rows), 0, 0, 0)
     )
     return (head + headers).ljust(start, b"\0") + bytes(body)
+
+
+def loader(*folders: bytes) -> bytes:
+    """A glibc loader that searches these folders when nothing else names a library."""
+    return program() + b"\0" + b"".join(one + b"/\0" for one in folders)
+
+
+def cache(*files: bytes, flags: int = 0x0303, ability: int = 0, old: bool = False) -> bytes:
+    """What ldconfig writes, of these files."""
+    strings, entries = b"", b""
+    start = 48 + 24 * len(files)
+    for file in files:
+        name = file.rpartition(b"/")[2]
+        at = start + len(strings)
+        entries += struct.pack("<IIIIQ", flags, at + len(file) - len(name), at, 0, ability)
+        strings += file + b"\0"
+    new = struct.pack("<20sII20x", b"glibc-ld.so.cache1.1", len(files), len(strings)) + entries + strings
+    return (struct.pack("<12sI", b"ld.so-1.7.0", 0) if old else b"") + new

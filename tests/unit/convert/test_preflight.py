@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from strongroom.convert import compose, preflight
 from strongroom.convert.preflight import PLATFORMS, Report, Source
 from strongroom.errors import Misuse
-from tests.unit.convert.elf_kit import program
+from tests.unit.convert.elf_kit import cache, loader, program
 from tests.unit.convert.kit import ACCOUNTS, END, Layout, entry, folder, pax, simple, symlink
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOADER = b"/lib64/ld-linux-x86-64.so.2"
 LIBC = (
     folder(b"lib64/")
-    + entry(b"lib64/ld-linux-x86-64.so.2", program(), mode=0o755)
+    + entry(b"lib64/ld-linux-x86-64.so.2", loader(b"/lib64", b"/usr/lib64"), mode=0o755)
     + entry(b"lib64/libc.so.6", program(), mode=0o644)
 )
 GOOD = program(interpreter=LOADER, needed=(b"libc.so.6",))
@@ -148,15 +146,56 @@ def test_libraries_are_searched_as_the_loader_does(tmp_path):
     assert bad(look(tmp_path / "b", image(files), **run, Env=["PATH=/bin", "LD_LIBRARY_PATH=/far"])) == {
         "environment": "warns"
     }
-    conf = (
-        entry(b"etc/ld.so.cache")
-        + entry(b"etc/ld.so.conf", b"# c\ninclude /etc/ld.so.conf.d/*.conf\n")
-        + folder(b"etc/ld.so.conf.d/")
-        + entry(b"etc/ld.so.conf.d/a.conf", b"/far\n")
-    )
-    assert bad(look(tmp_path / "c", image(files, conf), **run)) == {}
+    conf = entry(b"etc/ld.so.conf", b"/far\n")
+    for name, made, found in (
+        ("c", cache(b"/far/libfar.so"), True),
+        ("d", cache(b"/far/libfar.so", old=True), True),
+        ("e", cache(b"/gone/libfar.so", b"/far/libfar.so"), True),
+        ("f", cache(b"/far/libfar.so", flags=3), False),
+        ("g", cache(b"/far/libfar.so", ability=1 << 62), False),
+        ("h", cache(b"/far/libother.so"), False),
+        ("i", cache(b"/far/libfar.so")[:40], False),
+        ("j", cache(b"/far/libfar.so")[:60], False),
+        ("k", b"", False),
+    ):
+        files_ = image(files, conf, entry(b"etc/ld.so.cache", made))
+        assert bad(look(tmp_path / name, files_, **run)) == ({} if found else {"libraries": "blocks"}), name
+    whole = image(files, entry(b"etc/ld.so.cache", cache(b"/far/libfar.so")))
     arm = entry(b"far/libfar.so", program(machine=183))
-    assert bad(look(tmp_path / "d", image(files, conf), arm, **run)) == {"libraries": "blocks"}
+    assert bad(look(tmp_path / "arm", whole, arm, **run)) == {"libraries": "blocks"}
+
+
+def test_a_loaders_own_folders_are_read_from_the_loader(tmp_path):
+    debian = loader(b"/lib/x86_64-linux-gnu", b"/usr/lib/x86_64-linux-gnu", b"/lib", b"/usr/lib")
+    dirs = folder(b"lib/") + folder(b"lib/x86_64-linux-gnu/") + folder(b"store/")
+
+    def made(name: str, its: bytes, where: bytes) -> dict[str, str]:
+        libc = entry(where + b"/libc.so.6", program(), mode=0o644)
+        files = (
+            BIN + ACCOUNTS + folder(b"lib64/") + dirs + entry(LOADER[1:], its, mode=0o755)
+            + entry(b"bin/program", GOOD, mode=0o755) + libc
+        )  # fmt: skip
+        return bad(look(tmp_path / name, files))
+
+    assert made("debian", debian, b"lib/x86_64-linux-gnu") == {}
+    assert made("debian-lib64", debian, b"lib64") == {"libraries": "blocks"}
+    assert made("fedora", loader(b"/lib64", b"/usr/lib64"), b"lib64") == {}
+    assert made("fedora-lib", loader(b"/lib64", b"/usr/lib64"), b"lib") == {"libraries": "blocks"}
+    assert made("store", loader(b"/store"), b"store") == {}
+    # A loader that says nothing, or two things: neither yes nor no.
+    assert made("silent", program(), b"lib64") == {"libraries": "warns"}
+    assert made("silent-lost", program(), b"store") == {"libraries": "blocks"}
+    assert made("two", debian + loader(b"/lib64"), b"lib64") == {"libraries": "warns"}
+
+
+def test_this_machines_own_loader_tells_its_folders(tmp_path):
+    """Debian's, which does not search /lib64: what was made up above holds for a loader as it is shipped."""
+    real = Path("/lib64/ld-linux-x86-64.so.2").read_bytes()
+    libc = entry(b"lib64/libc.so.6", program())
+    files = BIN + ACCOUNTS + folder(b"lib64/") + folder(b"lib/") + entry(LOADER[1:], real, mode=0o755)
+    files += entry(b"bin/program", GOOD, mode=0o755)
+    assert bad(look(tmp_path / "a", files + libc)) == {"libraries": "blocks"}
+    assert bad(look(tmp_path / "b", files + symlink(b"lib/libc.so.6", b"/lib64/libc.so.6") + libc)) == {}
 
 
 def test_the_level_of_the_processor_depends_on_the_platform(tmp_path):
