@@ -166,15 +166,21 @@ def become(launch: Launch, users: int) -> None:
 
 
 def execute(launch: Launch) -> None:
-    """Become the program. Returns only by `OSError`."""
+    """Become the program. Returns only by `OSError`.
+
+    The program is a file of the image: /proc/self/exe would be the agent's own interpreter.
+    """
     environment = {"PATH": DEFAULT_PATH, **launch.environment}
     name = launch.arguments[0]
     if "/" in name:
+        kernel.lead_plainly(name)
         os.execve(name, launch.arguments, environment)  # noqa: S606 - replaces this process, by design
     denied: OSError | None = None
     for folder in environment["PATH"].split(":"):
+        path = f"{folder or '.'}/{name}"
         try:
-            os.execve(f"{folder or '.'}/{name}", launch.arguments, environment)  # noqa: S606 - as above
+            kernel.lead_plainly(path)
+            os.execve(path, launch.arguments, environment)  # noqa: S606 - as above
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as cause:

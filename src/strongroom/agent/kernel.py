@@ -8,6 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,6 +49,9 @@ _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _AT_EMPTY_PATH, _AT_FDCWD = 0x1, 0x4
 _MOUNT_ATTR_IDMAP = 0x100000
 _SYS_CLOSE_RANGE = 436
 _CLOSE_RANGE_CLOEXEC = 4
+_LAST_FD = 0xFFFFFFFF
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS = 0x02
 _CAPABILITY_VERSION_3 = 0x20080522
 _POWER_OFF, _RESTART = 0x4321FEDC, 0x01234567
 # Of the base's command line: this machine has nothing that powers off, and ends when it resets.
@@ -152,8 +159,34 @@ def set_seccomp(program: bytes) -> None:
 
 def close_on_exec(first: int) -> None:
     """Every open file descriptor from `first` on is closed by the next execution."""
-    last = ctypes.c_uint(0xFFFFFFFF)
-    _check(_libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first), last, _CLOSE_RANGE_CLOEXEC), "closing files")
+    _close_range(first, _LAST_FD, _CLOSE_RANGE_CLOEXEC)
+
+
+def close_all(first: int, *, but: Iterable[int]) -> None:
+    """Close every file descriptor from `first` on now, but for those."""
+    for kept in sorted(one for one in but if one >= first):
+        if first < kept:
+            _close_range(first, kept - 1, 0)
+        first = kept + 1
+    _close_range(first, _LAST_FD, 0)
+
+
+def _close_range(first: int, last: int, flags: int) -> None:
+    numbers = (ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags))
+    _check(_libc.syscall(_SYS_CLOSE_RANGE, *numbers), "closing files")
+
+
+def lead_plainly(path: str) -> None:
+    """Raise `OSError` (ELOOP) for a path that leads through /proc's links to what processes have open.
+
+    Only the kernel knows them: `readlink` says of them what is not so in this root (openat2(2), RESOLVE_NO_MAGICLINKS).
+    """
+    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_MAGICLINKS)
+    found = _libc.syscall(_SYS_OPENAT2, _AT_FDCWD, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+    if found < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    os.close(found)
 
 
 def drop_capabilities() -> None:

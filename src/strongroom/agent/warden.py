@@ -32,6 +32,7 @@ _NO_REASONS: Mapping[int, str] = {}
 _REASONS = {
     errno.ENOENT: "program-missing",
     errno.ENOTDIR: "program-missing",
+    errno.ELOOP: "program-missing",
     errno.EACCES: "program-not-executable",
     errno.EPERM: "program-not-executable",
     errno.ENOEXEC: "program-bad-format",
@@ -114,6 +115,9 @@ def _program(launch: container.Launch, users: int, events: int, output: int) -> 
     )  # so that /dev/stdout opens for the user, too
     for fd, place in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(fd, place)
+    # Now, not by the execution: until then the image's own words (its working directory, its interpreters) might lead
+    # through /proc/self/fd to what whoever started the agent had open outside.
+    kernel.close_all(3, but=(users, events))
     kernel.close_on_exec(3)
     if "HOME" not in launch.environment:
         launch.environment["HOME"] = container.home_of(launch.uid)

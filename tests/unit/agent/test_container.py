@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -462,3 +463,29 @@ def test_an_image_with_names_of_its_own_keeps_them(room):
     (room.root / "etc/hosts").symlink_to("/out/hosts")
     assert "No such file" in said(room.shell("cat /etc/hosts"))
     assert not (room.out / "hosts").exists()
+
+
+def test_the_images_words_lead_nowhere_that_the_agent_has_open(room, tmp_path):
+    (tmp_path / "secret").write_text("the host's")
+    outside = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # As a folder that whoever started a dry run had open, of the same number there.
+        ended = room.run("/bin/cat", "secret", working_directory=f"/proc/self/fd/{outside}")
+        assert (ended.outcome, ended.details) == (Outcome.NOT_STARTED, ("program-missing",))
+        script = room.root / "bin/script"
+        script.write_text(f"#!/proc/self/fd/{outside}/program\n")
+        script.chmod(0o755)
+        shutil.copy(room.root / "bin/busybox", tmp_path / "program")
+        tmp_path.chmod(0o755)
+        ended = room.run("/bin/script")
+        assert (ended.outcome, ended.details) == (Outcome.NOT_STARTED, ("program-missing",))
+    finally:
+        os.close(outside)
+
+
+@pytest.mark.parametrize("program", ["/proc/self/exe", "exe", "/bin/link", "/proc/thread-self/exe"])
+def test_a_program_is_the_images_file_and_never_the_agents_interpreter(room, program):
+    (room.root / "bin/link").symlink_to("/proc/self/exe")
+    ended = room.run(program, "-c", "print(1)", environment={"PATH": "/proc/self"})
+    assert (ended.outcome, ended.details) == (Outcome.NOT_STARTED, ("program-missing",))
+    assert "Too many levels of symbolic links" in said(ended)
