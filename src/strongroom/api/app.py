@@ -75,8 +75,9 @@ def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
         return _json(proof.encode())
 
     async def post_standing(request: Request) -> Response:
-        async with bodies.read(request, limit["standing"]) as body:
-            return _json((await standing(broker, body)).encode())
+        with _counted(broker, "standing", request):
+            async with bodies.read(request, limit["standing"]) as body:
+                return _json((await standing(broker, body, peer=budgets_model.peer(request.client))).encode())
 
     return {
         "challenge": post_challenge,

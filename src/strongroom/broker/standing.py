@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from strongroom.model.verdict import Check
 
 
-async def standing(broker: Broker, body: bytes) -> messages.Standing:
-    """The checks, all of them or those of the gate that failed. Raises `Malformed` or `Unavailable`."""
-    return await broker.workers.look(_look, broker, messages.parse_standing_request(body))
+async def standing(broker: Broker, body: bytes, *, peer: str = "") -> messages.Standing:
+    """The checks, all of them or those of the gate that failed. peer: the address that asked.
+
+    Raises `Malformed` or `Unavailable`.
+    """
+    return await broker.workers.look(_look, broker, body, peer=peer)
 
 
-def _look(broker: Broker, request: messages.StandingRequest) -> messages.Standing:
+def _look(broker: Broker, body: bytes) -> messages.Standing:
+    request = messages.parse_standing_request(body)  # here: of a long one it would hold up the event loop
     now = broker.clock()
     reading = broker.agreements.read(request.agreement, broker.party)
     agreement = reading.agreement

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,8 +11,9 @@ import pytest
 
 from strongroom.broker.standing import standing
 from strongroom.broker.withdraw import withdraw
+from strongroom.broker.workers import LOOKING_EACH
 from strongroom.encoding import canonical
-from strongroom.errors import Malformed
+from strongroom.errors import Malformed, Unavailable
 from strongroom.model import messages
 from strongroom_testing import fake_tpm
 
@@ -88,3 +90,35 @@ def test_rule_43_a_contract_that_the_brokers_party_did_not_sign_is_told_that_and
 def test_what_is_no_question(world, body):
     with pytest.raises(Malformed, match="standing request"):
         asyncio.run(standing(world.broker, body))
+
+
+def test_rule_59_questions_of_one_address_leave_others_their_place_and_are_parsed_beside_the_loop(
+    world, monkeypatch
+):
+    agreement, go, parsed_by = world.agreement(), threading.Event(), set()
+    body = messages.StandingRequest(agreement=agreement.encode()).encode()
+    parse = messages.parse_standing_request
+
+    def slowly(data):
+        parsed_by.add(threading.current_thread())
+        go.wait(10)
+        return parse(data)
+
+    monkeypatch.setattr(messages, "parse_standing_request", slowly)
+
+    async def flood():
+        many = [
+            asyncio.ensure_future(standing(world.broker, body, peer="192.0.2.1")) for _ in range(LOOKING_EACH)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable) as caught:
+            await standing(world.broker, body, peer="192.0.2.1")
+        assert caught.value.code == "too-many-readers"
+        other = asyncio.ensure_future(standing(world.broker, body, peer="192.0.2.2"))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(*many)
+        return await other
+
+    assert failed(asyncio.run(flood())) == []
+    assert threading.main_thread() not in parsed_by
