@@ -90,6 +90,7 @@ _ABOUT = frozenset(
 )
 _SWITCHES = frozenset(["true", "false", "yes", "no", "on", "off"])
 _SMALL = 5  # digits: a number that short is a setting
+# What may go on for long begins where nothing of its kind stands before it: no text makes looking for it slow.
 _FORMS = (
     ("a private key", re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY")),
     ("a secret key of age", re.compile(r"AGE-SECRET-KEY-1")),
@@ -100,8 +101,11 @@ _FORMS = (
     ("a key of Google", re.compile(r"\bAIza[A-Za-z0-9_-]{35}\b")),
     ("a token of Hugging Face", re.compile(r"\bhf_[A-Za-z0-9]{20,}")),
     ("a key of a service", re.compile(r"\b(sk|rk)(_live|_test|-proj|-ant)?[-_][A-Za-z0-9_-]{20,}")),
-    ("a signed web token (JWT)", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")),
-    ("a password within an address", re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s:@]+@")),
+    (
+        "a signed web token (JWT)",
+        re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+    ),
+    ("a password within an address", re.compile(r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s:@]+@")),
 )
 
 

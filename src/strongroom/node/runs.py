@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shlex
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +101,7 @@ def read(folder: Path) -> Run:
     """The run of that folder. Raises `Malformed`, or `OSError` where there is none."""
     # Asked first: a run that ends meanwhile has then written how.
     alive = _alive(folder)
-    with (folder / run_files.STATUS).open("rb") as source:
-        data = source.read(MAX_BYTES + 1)
+    data = _plain(folder / run_files.STATUS, MAX_BYTES + 1)
     top = fields.Fields(canonical.loads(data, what="run status", max_bytes=MAX_BYTES), "run status")
     form = _text(top, "format")
     if form not in {FORMAT, FIRST}:
@@ -126,6 +127,15 @@ def read(folder: Path) -> Run:
         exit_status=_number(top, "exit_status"),
         error=_error(top),
     )
+
+
+def _plain(path: Path, most: int) -> bytes:
+    """So many bytes of a plain file. Raises `OSError` for all else: a link leads elsewhere, a fifo waits for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as source:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "no plain file", str(path))
+        return source.read(most)
 
 
 def _alive(folder: Path) -> bool:
@@ -175,8 +185,6 @@ def reading_the_log(folder: Path) -> tuple[str, ...]:
 
 def _contract(folder: Path) -> Contract | None:
     try:
-        with (folder / run_files.AGREEMENT).open("rb") as source:
-            data = source.read(4 * contract.MAX_BYTES + 1)
-        return agreement.read(data).contract
+        return agreement.read(_plain(folder / run_files.AGREEMENT, 4 * contract.MAX_BYTES + 1)).contract
     except (OSError, Malformed):
         return None

@@ -62,3 +62,10 @@ def test_arguments_are_told_by_number_and_no_value_is_repeated():
     )
     assert list(found) == ["B_TOKEN", "argument 2", "argument 3"]
     assert "swordfish" not in str(found)
+
+
+@pytest.mark.parametrize("part", ["a.", "eyJ-", "eyJaaaaaaaaaa.", "a://x:", "-----BEGIN ", "sk-", "aA"])
+def test_rule_59_a_value_of_a_megabyte_is_looked_through_once(part):
+    # Where the search began anew at every letter, this took the better part of an hour.
+    text = part * ((1 << 20) // len(part))
+    assert all(part not in told for told in credentials.exposed({"X": text}, (text,)).values())

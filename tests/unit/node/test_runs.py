@@ -217,3 +217,15 @@ def test_a_failing_programs_run_says_how_to_read_its_log_and_who_can(tmp_path, c
     )
     verb.runs(folder)
     assert "bob reads the log: strongroom open" in capsys.readouterr().out
+
+
+def test_a_folder_of_fifos_and_links_holds_nobody_up_and_shows_no_other_file(tmp_path, capsys):
+    folder = tmp_path / "hostile"
+    begin(folder, Clock()).done(a_receipt(exit_status=3), ())
+    os.mkfifo(folder / run_files.AGREEMENT)
+    assert runs.reading_the_log(folder) == ()
+    verb.runs(tmp_path)
+    assert "1 run(s)" in capsys.readouterr().out
+    (folder / run_files.STATUS).rename(tmp_path / "elsewhere")
+    (folder / run_files.STATUS).symlink_to(tmp_path / "elsewhere")
+    assert runs.find(tmp_path) == ()
