@@ -127,6 +127,13 @@ def read_settings(directory: Path) -> settings_model.Settings:
 
 def change_passphrase(directory: Path, old: bytes, new: bytes) -> None:
     """Lock the broker's keys under another passphrase, whole or not at all. Raises `Refused` for a wrong old one."""
+    read_settings(directory)  # what is no broker's folder is told to be none
+    store = sqlite.open_store(directory / DATABASE)
+    try:
+        # Before, not after: what a rotation has left is under the old passphrase.
+        _put_in_place(directory, store)
+    finally:
+        store.close()
     made = settings_model.relock(read_settings(directory), old, new, random=secrets.token_bytes)
     _replace_settings(directory, made)
 

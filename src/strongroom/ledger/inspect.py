@@ -141,7 +141,18 @@ def _of_that_time(
 
 
 def _before(pack: ProofPack, one: rotation.Rotation) -> Explained:
+    """Whether the releases are of before that rotation, by the clock of the party's own broker.
+
+    Of no other: whoever has stolen the old key signs a contract of today, and a broker of their own says that it was yesterday.
+    """
     name, expected = f"rotated.{one.new.name}", f"releases of before {fields.format_time(one.time)}"
+    if one.old.broker is None or one.old.name not in {release.party for release in pack.releases}:
+        return _no(
+            name,
+            expected,
+            "no release in the ledger of its own broker, by a party file that names it: nobody else's clock counts",
+            "give the party file of that time to --trust, where you know that nobody else had its key",
+        )
     try:
         last = max(record.parse(release.ledger.entry).time for release in pack.releases)
     except StrongroomError as cause:

@@ -217,3 +217,19 @@ def test_only_a_statement_to_the_very_settings_is_recorded(prepared):
         with pytest.raises(Refused, match="another address"):
             asyncio.run(rotate(one.broker, statement(prepared), made.settings, made.at_rest))
         assert one.store.ledger.size() == 0
+
+
+def test_a_passphrase_changed_after_a_rotation_was_killed_stays_changed(prepared, monkeypatch):
+    def killed(*_args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wiring, "_replace_settings", killed)
+        with pytest.raises(KeyboardInterrupt):
+            wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    wiring.change_passphrase(prepared.directory, brokers.PASSPHRASE, b"another one")
+    with pytest.raises(Refused, match="is another one than this was locked with"), opened(prepared):
+        pass
+    with wiring.open_broker(prepared.directory, b"another one") as one:
+        assert one.settings.address.pin != prepared.settings.address.pin
+        assert one.store.staged_settings() is None

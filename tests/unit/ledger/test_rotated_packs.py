@@ -76,3 +76,18 @@ def test_an_entry_that_is_none_is_no_release_of_before(world, pack):
     ledger = replace(pack.releases[0].ledger, entry=b"{}")
     spoilt = replace(pack, releases=(replace(pack.releases[0], ledger=ledger), *pack.releases[1:]))
     assert names(judged(world, spoilt, new, made))[0] == "rotated.alice"
+
+
+def test_when_an_old_key_signed_is_said_by_the_ledger_of_its_own_party_alone(world, pack):
+    """A thief of the old key signs a contract of today with a broker of theirs, whose clock says yesterday."""
+    held, later = old(world), world.scene.now + timedelta(days=1)
+    bare, new = replace(held, broker=None), NEW.party(None)
+    made = statement(bare, new, signing(world), NEW.signing, time=later)
+    # Whose broker alice's is, the reader does not know: any ledger would pass for it.
+    assert names(judged(world, pack, new, made)) == ["rotated.alice"]
+    assert judged(world, pack, bare).holds
+    # And there is none of hers, where she has no disk in it.
+    known = NEW.party(held.broker)
+    made = statement(held, known, signing(world), NEW.signing, time=later)
+    others = replace(pack, releases=tuple(one for one in pack.releases if one.party != "alice"))
+    assert "rotated.alice" in names(judged(world, others, known, made))
