@@ -19,6 +19,7 @@ import binascii
 import json
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -142,9 +143,7 @@ class _Search:
             return []
         bare = recognise_raw.recognise(data)
         if bare is not None:
-            self.count += 1
-            if self.count > MAX_PIECES:
-                raise Malformed(f"evidence: more than {MAX_PIECES} pieces", code="too-many")
+            self._one_more()
             kind, evidence, room = bare
             return [Recognised(kind=kind, evidence=evidence, layers=(room,) if room else ())]
         self.left -= len(data)
@@ -159,6 +158,12 @@ class _Search:
         ]
         readings.append(self._structured(data, layers))
         return _one_reading(readings) or self._text(data, layers)
+
+    def _one_more(self) -> None:
+        """Count a piece, of whatever form: all are held against each other in the end."""
+        self.count += 1
+        if self.count > MAX_PIECES:
+            raise Malformed(f"evidence: more than {MAX_PIECES} pieces", code="too-many")
 
     def _structured(self, data: bytes, layers: int) -> list[Recognised]:
         """The pieces of JSON, MessagePack, SCALE, YAML and protocol buffers."""
@@ -203,10 +208,12 @@ class _Search:
         def _taken(place: str, one: dict[str, Any]) -> frozenset[str]:
             if place and _is_own(one):
                 try:
-                    found.append(_own(one, place, f"{layer}, {place}"))
-                    return frozenset(one)
+                    own = _own(one, place, f"{layer}, {place}")
                 except Malformed:
                     return frozenset()
+                self._one_more()
+                found.append(own)
+                return frozenset(one)
             try:
                 made = wrapped.composed(one)
             except Malformed as cause:
@@ -214,6 +221,7 @@ class _Search:
                 return frozenset()
             if made is None:
                 return frozenset()
+            self._one_more()
             found.append(_composed(made[0], place, f"{layer}, {place}" if place else layer))
             return made[1]
 
@@ -266,7 +274,7 @@ def _loads(data: bytes) -> Any:
     def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) != len(pairs):
-            twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+            (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
             raise Malformed(f"evidence: duplicate key {twice[:40]!r}", code="duplicate-key")
         return made
 

@@ -7,6 +7,9 @@ base64, over several lines too. A dump counts only where its offsets and its byt
 
 What can be read in more than one way (words of 16 bits in either order, numbers of either base) is given in each:
 which of them is evidence, whoever asks finds out, and refuses where two are.
+
+A text may be anybody's. Every pattern here takes a run as a whole and gives nothing of it back (`*+`), so that no text
+makes it begin again at each letter; what `*` stands for counts against the same bound as what is written out.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from strongroom.errors import Malformed
 from strongroom.evidence import wrapped_text
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ MAX_LINES = 100_000
 MAX_SEGMENTS = 1024
 MAX_DOCUMENTS = 64
 _LEAST = 48  # bytes
+# Letters of the shortest evidence, a TPM quote of 79 bytes. A digest has fewer.
+_LEAST_WORD, _LEAST_DIGITS = 106, 158
 _MAX_COLUMNS = 1024
 _SHORTEST = 16
 _DIGITS = re.compile(r"[0-9a-fA-F]+")
@@ -38,36 +44,39 @@ _OFFSET = re.compile(
     r"[ \t]*(?:0[xX])?([0-9a-fA-F]{1,16})[hH]?[ \t]*(?:<[^>\n]{0,80}>)?[ \t]*[:|]?(?:[ \t]+|$)"
 )
 _GROUP = re.compile(r"(?:0[xX])?((?:[0-9a-fA-F]{2}){1,64})(?![0-9a-fA-F])[,;]?")
-_COLUMN = re.compile(r"[ \t]+(?:\|.*\||>.*<)[ \t]*$")
+_COLUMN = {"|": re.compile(r"[ \t]\|"), "<": re.compile(r"[ \t]>")}  # by its last letter, how it begins
 _WORD_BYTES = 8
 # What a log puts before each line of a dump: a time, a host, a program's name.
 _PREFIX = re.compile(r"^[^\n]{1,160}?[\s\]](?=(?:0[xX])?[0-9a-fA-F]{4,16}:[ \t]+[0-9a-fA-F]{2,8}[ \t])")
 _GROUPS = re.compile(r"(?:[0-9a-fA-F]{2,16}(?:[ \t]+|$))+")
 _GAP = re.compile(r"[ \t]*(?:[-|][ \t]+)?")
-_ITEM = r"(?:\(byte\)[ \t]*)?(?:0[xX][0-9a-fA-F]{1,2}(?:_?u8|[uU])?|[0-9]{1,3})"
-_LIST = re.compile(rf"(?<![\w.]){_ITEM}(?:[\s,;]+{_ITEM}){{{_LEAST - 1},}}(?![\w.])")
-_PAIRS = re.compile(rf"(?<![\w:-])[0-9a-fA-F]{{2}}(?:[:-]\s*[0-9a-fA-F]{{2}}){{{_LEAST - 1},}}(?![\w])")
-_BARE_PAIRS = re.compile(rf"(?<![\w,])[0-9a-fA-F]{{2}}(?:\s*,\s*[0-9a-fA-F]{{2}}){{{_LEAST - 1},}}(?![\w])")
-_QUOTED = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
-_STRING = f"[bB]?{_QUOTED}"
-_AGAIN = rf"(?:[ \t]*[\\+]?[ \t]*\n?[ \t]*{_STRING})*"
+_ITEM = r"(?:\(byte\)[ \t]*+)?(?:0[xX][0-9a-fA-F]{1,2}(?:_?u8|[uU])?|[0-9]{1,3})(?![\w.])"
+_LIST = re.compile(rf"(?<![\w.]){_ITEM}(?:[\s,;]++{_ITEM})*+")
+_PAIR = r"[0-9a-fA-F]{2}(?!\w)"
+_PAIRS = re.compile(rf"(?<![\w:-]){_PAIR}(?:[:-]\s*+{_PAIR})*+")
+_BARE_PAIRS = re.compile(rf"(?<![\w,]){_PAIR}(?:\s*+,\s*+{_PAIR})*+")
+_QUOTED = r"""(?<!\\)(?:"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')"""
+_STRING = f"(?:(?<!\\\\)[bB])?{_QUOTED}"
+_AGAIN = rf"(?:[ \t]*+[\\+]?+[ \t]*+\n?+[ \t]*+{_STRING})*"
 _BYTE_STRINGS = re.compile(rf"(?<!\w)[bB]{_QUOTED}{_AGAIN}")
 _STRINGS = re.compile(_STRING + _AGAIN)
 _ONE_STRING = re.compile(_STRING)
-_ESCAPES = re.compile(rf"(?:\\x[0-9a-fA-F]{{2}}\s*){{{_LEAST},}}")
+_ESCAPES = re.compile(r"(?:\\x[0-9a-fA-F]{2}\s*+)++")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_LINE_COMMENT = re.compile(r"//[^\n]*")
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----([A-Za-z0-9+/=\s]*)-----END \1-----")
 _WORD = re.compile(
-    r"(?:^|(?<=[\s\"'`=:(<\[{,]))([A-Za-z0-9+/_-]{16,}={0,2})[\"'`,;\\)>\]}+]*[ \t]*$", re.MULTILINE
+    r"(?:^|(?<=[\s\"'`=:(<\[{,]))([A-Za-z0-9+/_-]{16,}+={0,2}+)[\"'`,;\\)>\]}+]*+[ \t]*+$", re.MULTILINE
 )
-_INNER = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{2 * _LEAST},}}={{0,2}}(?![A-Za-z0-9+/_=-])")
-_ALONE = re.compile(r"[ \t\"'`(\[{<]*([A-Za-z0-9+/_-]+={0,2})[ \t\"'`,;\\)>\]}+]*")
+_INNER = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{_LEAST_WORD},}}+={{0,2}}+(?![A-Za-z0-9+/_=-])")
+_ALONE = re.compile(r"[ \t\"'`(\[{<]*+([A-Za-z0-9+/_-]++={0,2}+)[ \t\"'`,;\\)>\]}+]*+")
 
 
 def segments(data: bytes, *, most: int) -> Iterator[tuple[str, Readings]]:
     """(place, readings) of each stretch of the text `data` that may be somebody's bytes, in order of its forms.
 
-    most: the largest size of any of them. Nothing where `data` is no text.
+    most: the largest size of any of them, and of all dumps together. Nothing where `data` is no text. Raises `Malformed`:
+    more than are looked at, so that it cannot be told whether there is another piece.
     """
     if len(data) < _LEAST or data.count(b"\0"):
         return
@@ -89,7 +98,11 @@ def segments(data: bytes, *, most: int) -> Iterator[tuple[str, Readings]]:
         for at, readings in found:
             left -= 1
             if left < 0:
-                return
+                raise Malformed(
+                    f"evidence: a text in which more than {MAX_SEGMENTS} stretches may be somebody's bytes",
+                    code="too-many",
+                    hint="give the evidence itself, without what stands around it",
+                )
             yield f"line {at}", [one for one in readings if one[1] != whole]
 
 
@@ -136,10 +149,13 @@ def _dumps(text: str, most: int) -> tuple[str, Found]:
     lines = text.split("\n")
     bare = [_PREFIX.sub("", line) for line in lines]
     found: Found = []
-    at = 0
+    at, left = 0, most
     while at < len(lines):
         dump, passed = _dump(bare, at, most) if _may_dump(bare[at]) else (None, 1)
         if dump is not None:
+            left -= len(dump.data)
+            if left < 0:
+                raise Malformed(f"evidence: dumps of more than {most} bytes", code="too-large")
             found.append((at + 1, dump.readings()))
             lines[at : at + passed] = [""] * passed
         at += passed
@@ -154,17 +170,17 @@ def _may_dump(line: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Dump:
-    """A dump's bytes by group, and how many bytes a group of it has."""
+    """A dump's bytes as they stand and with each group turned, and how many bytes a group of it has."""
 
-    groups: list[bytes]
+    data: bytes
+    turned: bytes
     width: int
 
     def readings(self) -> Readings:
         """The bytes as they stand, and where they stand in words, also with each word turned."""
-        out = [("hex dump", b"".join(self.groups))]
+        out = [("hex dump", self.data)]
         if self.width in (2, 4, 8):
-            turned = b"".join(one[::-1] for one in self.groups)
-            out.append((f"hex dump of {8 * self.width}-bit words, little-endian", turned))
+            out.append((f"hex dump of {8 * self.width}-bit words, little-endian", self.turned))
         return out
 
 
@@ -225,47 +241,46 @@ def _with_offsets(lines: Iterator[str], base: int, most: int) -> tuple[_Dump | N
 
 def _assembled(rows: list[tuple[int, str, bool]]) -> _Dump | None:
     """The bytes of the rows (offset, what stands behind it, whether lines were left out before it)."""
-    groups: list[bytes] = []
-    column, width, last = 0, 0, b""
+    read_rows: list[_Row] = []
+    column, last = 0, 0
     for (offset, told, _), (following, _, repeated) in itertools.pairwise(rows):
         size = following - offset
-        if repeated:
-            read = _row(told, len(last) or 16)
-            if read is None or size % read.size:
-                return None
-            groups += read.groups * (size // read.size)
-        else:
-            read = _row(told, size)
-            if read is None:
-                return None
-            groups += read.groups
-        column, width, last = max(column, read.end), max(width, read.width), b"".join(read.groups)
+        read = _row(told, (last or 16) if repeated else size)
+        if read is None or size % read.size:
+            return None
+        column, last = max(column, read.end), read.size
+        read_rows.append(replace(read, data=read.data * (size // last), turned=read.turned * (size // last)))
     told = rows[-1][1]
     if told.strip():  # else the offset alone: where the dump ends
         read = _row(told[:column], None) or _row(told, None)
         if read is None:
             return None
-        groups += read.groups
-        width = max(width, read.width)
-    return _Dump(groups=groups, width=width)
+        read_rows.append(read)
+    return _joined(read_rows)
+
+
+def _joined(rows: list[_Row]) -> _Dump:
+    return _Dump(
+        data=b"".join(one.data for one in rows),
+        turned=b"".join(one.turned for one in rows),
+        width=max((one.width for one in rows), default=0),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """The groups of one line; where the last of them ends; how many bytes the first has."""
+    """The bytes of one line, and with each group of it turned; where the last group ends; how many bytes the first has."""
 
-    groups: list[bytes]
+    data: bytes
+    turned: bytes
     end: int
+    width: int
+    count: int
 
     @property
     def size(self) -> int:
         """How many bytes."""
-        return sum(len(one) for one in self.groups)
-
-    @property
-    def width(self) -> int:
-        """How many bytes a group has."""
-        return len(self.groups[0])
+        return len(self.data)
 
 
 def _row(told: str, size: int | None) -> _Row | None:
@@ -287,24 +302,29 @@ def _row(told: str, size: int | None) -> _Row | None:
         return None
     if size is None and rest.strip() and rest[:2].strip():
         return None
-    return _Row(groups=groups, end=end)
+    turned = b"".join(one[::-1] for one in groups)
+    return _Row(data=b"".join(groups), turned=turned, end=end, width=len(groups[0]), count=len(groups))
 
 
 def _without_offsets(lines: Iterator[str]) -> tuple[_Dump | None, int]:
     """Lines of groups alone, maybe with a column of text between bars or angles; and how many."""
-    groups: list[bytes] = []
-    used = width = 0
+    rows: list[_Row] = []
     for line in lines:
-        told = _COLUMN.sub("", line).strip()
+        told = _without_column(line).strip()
         read = _row(told, None)
-        if read is None or read.end != len(told) or (len(read.groups) == 1 and read.size > _WORD_BYTES):
+        if read is None or read.end != len(told) or (read.count == 1 and read.size > _WORD_BYTES):
             break
-        groups += read.groups
-        width = max(width, read.width)
-        used += 1
-    if used < 2 or sum(len(one) for one in groups) < _LEAST:
-        return None, used
-    return _Dump(groups=groups, width=width), used
+        rows.append(read)
+    if len(rows) < 2 or sum(one.size for one in rows) < _LEAST:
+        return None, len(rows)
+    return _joined(rows), len(rows)
+
+
+def _without_column(line: str) -> str:
+    """A line without the text between bars or angles at its end."""
+    told = line.rstrip(" \t")
+    begin = _COLUMN[told[-1]].search(told) if told[-1:] in _COLUMN else None
+    return told if begin is None or begin.end() == len(told) else told[: begin.start()]
 
 
 def _number(digits: str, base: int) -> int | None:
@@ -317,10 +337,14 @@ def _number(digits: str, base: int) -> int | None:
 def _lists(text: str, most: int) -> tuple[str, Found]:
     """Lists of numbers, with comments of C in them."""
     del most
-    plain = _COMMENT.sub(_blank, text)
+    plain = _without_comments(text)
     found: Found = []
     for match in _LIST.finditer(plain):
+        if len(match[0]) < 2 * _LEAST - 1:
+            continue
         items = re.findall(r"0[xX][0-9a-fA-F]{1,2}|[0-9]{1,3}", match[0])
+        if len(items) < _LEAST:
+            continue
         readings: Readings = []
         values = [int(one, 16 if one[:2] in ("0x", "0X") else 10) for one in items]
         if all(one < 256 for one in values):
@@ -329,6 +353,12 @@ def _lists(text: str, most: int) -> tuple[str, Found]:
             readings.append(("list of hexadecimal numbers", bytes(int(one, 16) for one in items)))
         found.append((_line(plain, match), readings))
     return text, found
+
+
+def _without_comments(text: str) -> str:
+    """Without comments of C. Behind the last end of one no beginning has an end, so none is sought there."""
+    end = text.rfind("*/") + 2 if "*/" in text else 0
+    return _COMMENT.sub(_blank, text[:end]) + _LINE_COMMENT.sub("", text[end:])
 
 
 def _pairs(text: str, most: int) -> tuple[str, Found]:
@@ -342,6 +372,7 @@ def _pairs(text: str, most: int) -> tuple[str, Found]:
                 [("pairs of digits", bytes.fromhex("".join(re.findall(r"[0-9a-fA-F]{2}", match[0]))))],
             )
             for match in pattern.finditer(text)
+            if len(match[0]) >= 3 * _LEAST - 1
         ]
     return text, found
 
@@ -362,7 +393,8 @@ def _byte_strings(text: str, most: int) -> tuple[str, Found]:
     if not found:
         for match in _ESCAPES.finditer(text):
             digits = re.findall(r"\\x([0-9a-fA-F]{2})", match[0])
-            found.append((_line(text, match), [("escapes", bytes.fromhex("".join(digits)))]))
+            if len(digits) >= _LEAST:
+                found.append((_line(text, match), [("escapes", bytes.fromhex("".join(digits)))]))
     return text, found
 
 
@@ -394,7 +426,8 @@ def _words(text: str, most: int) -> tuple[str, Found]:
             end += 1
         end = _uneven(lines, parts, end)
         joined = "".join(parts)
-        if len(joined) >= _LEAST * 4 // 3 and len(joined) <= 2 * most:
+        least = _LEAST_DIGITS if _DIGITS.fullmatch(joined) else _LEAST_WORD
+        if least <= len(joined) <= 2 * most:
             found.append((at + 1, [("text", joined.encode())]))
         found += [
             (at + 1, [("text", one[0].encode())])

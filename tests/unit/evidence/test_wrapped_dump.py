@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strongroom.encoding import pem
 from strongroom.errors import Malformed
 from strongroom.evidence import wrapped_dump
 from strongroom.evidence.recognise import pieces, recognise
-from tests.unit.evidence.test_recognise import QUOTE, REPORT, TPM_QUOTE
+from tests.unit.evidence.test_recognise import QUOTE, REPORT, SPDM, TPM_QUOTE
 
 
 def rows(data, size=16):
@@ -287,3 +288,74 @@ def test_a_dump_gives_the_bytes_that_were_dumped(data, form):
         for _, one in readings
     ]
     assert data in found
+
+
+LONG = 200_000
+HOSTILE = {
+    "comments that nobody ends": b"/* " * LONG,
+    "quotes that nobody ends": b'"' + b'\\"' * LONG,
+    "spaces behind a string": b'\\ "a"' + b" " * LONG,
+    "letters of words and of what follows them": b"+" * LONG + b"!",
+    "spaces behind a dump": b"00 11\n00 " + b" " * LONG + b"x",
+    "bars behind a dump": b"00 11\n00 " + b" |" * LONG + b"x",
+    "angles behind a dump": b"00 11\n00 " + b" >" * LONG + b"x",
+    "lists one number too short": (b"1 " * 47 + b"x ") * (LONG // 20),
+    "pairs one too short": (b"aa:" * 46 + b"x ") * (LONG // 20),
+    "escapes one too few": (b"\\x00" * 47 + b"x ") * (LONG // 20),
+    "brackets": b"[" * LONG,
+    "nested objects": b'{"a":' * LONG,
+    "nested lists in YAML": b"a: 1\nb: " + b"[" * LONG,
+    "nested messages": b"quotes ak_cert " + b"a{" * LONG,
+    "stars": b"*" * LONG,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_text_made_to_be_slow_is_read_to_its_end(text):
+    # Where a pattern began again at each letter, each of these took minutes or days.
+    with pytest.raises(Malformed) as caught:
+        pieces(text)
+    assert caught.value.code == "unknown-evidence"
+
+
+def test_dumps_whose_stars_stand_for_more_than_a_file_are_refused():
+    one = b"00000000  " + b"00 " * 16 + b"\n*\n003fff00\n\nnext\n"
+    with pytest.raises(Malformed, match="dumps of more than 4194304 bytes") as caught:
+        pieces(one * 1000)
+    assert caught.value.code == "too-large"
+
+
+def test_pieces_of_every_form_are_counted_before_they_are_compared():
+    own = ",".join(f'{{"tee":"snp","parts":{{"report":"{at:08}"}}}}' for at in range(10_000))
+    chain = json.dumps(pem.encode(b"leaf", b"CERTIFICATE").decode())
+    told = [(SPDM + at.to_bytes(4, "big")).hex() for at in range(300)]
+    devices = ",".join(
+        f'{{"attestationReportHexStr":"{one}","certChainBase64Encoded":{chain}}}' for one in told
+    )
+    for many in (own, devices):
+        with pytest.raises(Malformed, match="more than 256 pieces") as caught:
+            pieces(f"[{many}]".encode())
+        assert caught.value.code == "too-many"
+
+
+def test_a_key_twice_among_very_many_is_named():
+    many = ",".join(f'"{at}":1' for at in range(100_000))
+    with pytest.raises(Malformed, match="duplicate key '99999'") as caught:
+        pieces(f'{{{many},"99999":1}}'.encode())
+    assert caught.value.code == "duplicate-key"
+
+
+def test_a_text_with_more_stretches_than_are_looked_at_is_never_taken_for_its_first_piece():
+    words = "\n".join(f"token {base64.b64encode(at.to_bytes(100, 'big')).decode()}" for at in range(1100))
+    text = (
+        f"quote: {base64.b64encode(QUOTE).decode()}\n{words}\nanother: {base64.b64encode(REPORT).decode()}\n"
+    )
+    with pytest.raises(Malformed, match="more than 1024 stretches") as caught:
+        recognise(text.encode())
+    assert caught.value.code == "too-many"
+
+
+def test_digests_in_a_log_are_no_stretches():
+    digests = "\n".join(f"layer sha256:{at:064x}" for at in range(2000))
+    text = f"{digests}\nquote: {base64.b64encode(QUOTE).decode()}\n"
+    assert recognise(text.encode()).evidence.parts == {"quote": QUOTE}
