@@ -616,9 +616,9 @@ def test_a_strangers_contract_leaves_no_trace_over_the_network(prepared, tmp_pat
         _, after = client.request("GET", "/v1/ledger/checkpoint")
         assert after == before
         assert release(prepared, client)[2] == 200
-    told = wiring.broker_status(prepared.directory)
-    assert [one["digest"] for one in told["contracts"]] == [prepared.agreement.contract.digest]
-    assert told["runs"] == [{"contract": prepared.agreement.contract.digest, "runs": 2, "receipts": 0}]
+    _, told = wiring.broker_status(prepared.directory)
+    assert [one.digest for one in told.contracts] == [prepared.agreement.contract.digest]
+    assert [(one.used, one.receipts) for one in told.contracts] == [(2, 0)]
 
 
 def test_rule_59_one_address_takes_no_more_than_its_share_of_the_connections(prepared):
