@@ -176,11 +176,18 @@ class RequestLog:
             except queue.Empty:
                 pass
             if event is not None:
-                self._tell(event)
+                self._say(event)
             if (summed := self.due(self._clock(), last=ended)) is not None:
-                self._tell(summed)
+                self._say(summed)
             if ended:
                 return
+
+    def _say(self, event: Event) -> None:
+        try:
+            self._tell(event)
+        except Exception:  # noqa: BLE001 - one entry that cannot be shown silences none of those after it
+            with self._lock:
+                self._untold += 1
 
 
 def answered(

@@ -256,3 +256,24 @@ def summed(world):
     log = RequestLog(clock=world.clock)
     log.counted(request="release", reason="nonce.fresh", peer="a")
     return log.due(world.clock.now, last=True)
+
+
+def test_an_entry_that_cannot_be_shown_silences_none_of_those_after_it(world):
+    told = []
+
+    def tell(event):
+        if isinstance(event, Recorded) and event.index == 0:
+            raise ValueError("of a form that nobody foresaw")
+        told.append(event)
+
+    log = RequestLog(tell, clock=world.clock)
+    for index in range(2):
+        log.recorded(
+            messages.LedgerProof(entry=b"{}", index=index, hashes=(), checkpoint=""),
+            request="release",
+            peer="192.0.2.1",
+            contract="",
+        )
+    log.close()
+    assert [one.index for one in told if isinstance(one, Recorded)] == [1]
+    assert sum(one.untold for one in told if isinstance(one, Summed)) == 1
