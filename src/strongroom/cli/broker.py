@@ -76,6 +76,7 @@ def init(
     from strongroom import wiring
     from strongroom.broker import settings
     from strongroom.model import identity as identity_model
+    from strongroom.model import party as party_model
 
     owner = identity_model.read_public(files.read(identity, max_bytes=identity_model.MAX_BYTES))
     host, port = settings.listen_parts(listen)
@@ -84,6 +85,11 @@ def init(
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     target = party or party_file(identity, owner.name)
     refuse_foreign(target, owner)
+    earlier = (
+        party_model.parse(files.read(target, max_bytes=party_model.MAX_BYTES)).broker
+        if target.exists()
+        else None
+    )
     secret = passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker")
     made = wiring.init_broker(directory, owner, listen=address, url=reached, passphrase=secret)
     try:
@@ -96,6 +102,12 @@ def init(
     if settings.of_this_machine(reached):
         print("              rooms on this machine alone reach it there; --url names another way")
     print(f"public part:  {target} (hand this around; contracts carry it)")
+    if earlier:
+        print(
+            f"note: {target} named the broker at {earlier.url} until now; contracts that carry that one still need it up, "
+            "and `strongroom broker party` writes its party file again",
+            file=sys.stderr,
+        )
 
 
 def add_key(
@@ -121,6 +133,7 @@ def add_key(
     from strongroom.model import manifest as manifest_model
 
     envelope = files.read(manifest, max_bytes=2 * manifest_model.MAX_BYTES)
+    manifest_model.parse_envelope(envelope)  # complain about a wrong file before the key is opened
     secret = None
     if key is not None:
         sealed = files.read(key, max_bytes=MAX_KEY_FILE)

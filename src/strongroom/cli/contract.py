@@ -203,6 +203,11 @@ def new(
     print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
     for line in sentences.exposed(parsed):
         print(f"note: {line}", file=sys.stderr)
+    if not parsed.outputs and parsed.logs is None:
+        print(
+            "note: nothing that the program writes leaves the room: --output /out=PARTY and --logs PARTY let it",
+            file=sys.stderr,
+        )
 
 
 def show(file: ContractFile, as_json: Json = False) -> None:
@@ -283,7 +288,10 @@ def _owned(
         files.read(path, max_bytes=4 * manifest_model.MAX_BYTES)
     )
     if manifest.kind != kind:
-        raise Misuse(f"{path}: is the manifest of one {manifest.kind}, expected of one {kind}")
+        raise Misuse(
+            f"{path}: is the manifest of one {manifest.kind}, expected of one {kind}",
+            hint="--image takes the program's manifest (`strongroom convert`), --dataset the data's (`strongroom seal`)",
+        )
     for member in members:
         if member.party.keyid == manifest.owner:
             if signatures.signed_by(envelope, member.party.signing_key):
@@ -296,6 +304,12 @@ def _owned(
 
 
 def _node(path: Path) -> tuple[str, str]:
+    if path.is_dir():
+        raise Misuse(
+            f"--node {path}: is a folder; a contract takes the node's description",
+            code="not-a-file",
+            hint=f"`strongroom node show {path} --json >node.json`, and --node node.json",
+        )
     top = fields.Fields(
         canonical.loads(files.read(path, max_bytes=65536), what=str(path), max_bytes=65536), str(path)
     )

@@ -60,9 +60,9 @@ def try_image(
     env: Annotated[
         list[str], typer.Option(metavar="NAME=VALUE", help="A variable over the image's. May be repeated.")
     ] = [],  # noqa: B006
-    memory_mib: Annotated[int, typer.Option(help="As a contract's memory_mib.", min=64)] = 512,
-    wall_seconds: Annotated[int, typer.Option(help="As a contract's wall_seconds.", min=1)] = 3600,
-    max_output_mib: Annotated[int, typer.Option(help="What a contract would let leave.", min=1)] = 64,
+    memory_mib: Annotated[int, typer.Option(help="As a contract's memory_mib.", min=256)] = 512,
+    wall_seconds: Annotated[int, typer.Option(help="As a contract's wall_seconds.", min=1)] = 600,
+    max_output_mib: Annotated[int, typer.Option(help="What a contract would let leave.", min=1)] = 16,
     from_: image_source.From = None,
     digest: Annotated[str | None, typer.Option(metavar="sha256:…", help="Which of several images.")] = None,
     platform: Annotated[

@@ -94,7 +94,13 @@ def _hint(failure: BaseException) -> str:
     own = str(getattr(failure, "hint", ""))
     if not own and isinstance(failure, errors.Malformed) and files.last_read:
         # Only where a file was read: a bad value is no bad file.
-        return f"is {files.last_read[0]} the right file, and whole? `--help` says what is expected"
+        path = files.last_read[0]
+        kind = files.kind(path)
+        if kind:
+            return f"{path} is {kind}: is it the right file, and whole? `--help` says what is expected"
+        if path.suffix == ".disk":
+            return f"{path} is a sealed disk: is its manifest meant ({path.with_suffix('.manifest.json')})?"
+        return f"is {path} the right file, and whole? `--help` says what is expected"
     return own or next((hint for kind, hint in _HINTS if isinstance(failure, kind)), "")
 
 

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
 
+from strongroom.crypto import age
+from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Misuse
+from strongroom.seal import newfile
+
+_MAX_SMALL = 1 << 20
+_NAMED = re.compile(r"(?:strongroom-|application/vnd\.strongroom\.)([a-z]+)(?:/[0-9]+|\+json)", re.ASCII)
+_KINDS = {
+    "identity": "an identity file",
+    "party": "a party file",
+    "contract": "a contract",
+    "manifest": "a disk's manifest",
+    "receipt": "a receipt",
+    "rotation": "a rotation of keys",
+    "policy": "a policy file",
+    "reference": "a file of reference values",
+    "proof": "a proof pack",
+    "base": "a base's description",
+    "node": "a node's description",
+    "run": "a run's status",
+    "launch": "a launch record",
+}
 
 last_read: list[Path] = []
 """The file that was read last, if any: what does not parse afterwards is most likely of it."""
@@ -31,6 +53,26 @@ def read_text(path: Path, *, max_bytes: int) -> str:
         raise Malformed(f"{path}: is no text", code="not-text") from None
 
 
+def kind(path: Path) -> str:
+    """What a file of ours is, by its own words ("a party file"); empty when it does not say."""
+    try:
+        with path.open("rb") as source:
+            data = source.read(_MAX_SMALL + 1)
+    except OSError:
+        return ""
+    if data.startswith(age.MAGIC):
+        return "an age file (a key, a result or a log, sealed)"
+    if len(data) > _MAX_SMALL:
+        return ""
+    try:
+        top = canonical.loads(data, what=path.name, max_bytes=_MAX_SMALL)
+    except Malformed:
+        return ""
+    told = (top.get("format") or top.get("payloadType")) if isinstance(top, dict) else None
+    named = _NAMED.fullmatch(told) if isinstance(told, str) else None
+    return _KINDS.get(named[1], "") if named else ""
+
+
 def write(path: Path, data: bytes, *, private: bool = False, replace: bool = False) -> None:
     """Write atomically: the file is there whole, or not at all. `private` means mode 0600.
 
@@ -38,7 +80,7 @@ def write(path: Path, data: bytes, *, private: bool = False, replace: bool = Fal
     """
     if os.path.lexists(path):
         if not replace:
-            raise Misuse(f"{path}: exists already", code="exists", hint="remove it, or name another file")
+            raise newfile.taken(path, private=private)
         if not stat.S_ISREG(path.lstat().st_mode):
             raise Misuse(f"{path}: is no plain file", code="not-a-file", hint="name the file itself")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

@@ -119,7 +119,10 @@ def _remembered(broker: Path) -> Path:
 def _source(path: Path) -> tuple[brokers.BrokerReader, sign.VerifyingKey]:
     party = party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES))
     if party.broker is None:
-        raise Misuse(f"{path}: {party.name} has no broker")
+        raise Misuse(
+            f"{path}: {party.name} has no broker",
+            hint="name a party file with a broker; `strongroom broker init` writes it in, so ask for the latest",
+        )
     return brokers.BrokerReader(address=party.broker), sign.VerifyingKey(party.broker.ledger_key)
 
 

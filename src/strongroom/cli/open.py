@@ -13,12 +13,11 @@ import typer
 from strongroom.cli import files, interruption, meter
 from strongroom.cli.identity import IdentityFile, PassphraseFd, load
 from strongroom.cli.inspect import MAX_MANIFEST, manifest_of
-from strongroom.errors import NotFound
+from strongroom.crypto import age
+from strongroom.errors import Misuse, NotFound
 from strongroom.model import identity as identity_model
 from strongroom.model import manifest as manifest_model
 from strongroom.model import run_files
-
-_AGE = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
 
 
 def register(app: typer.Typer) -> None:
@@ -45,9 +44,22 @@ def open_file(
 ) -> None:
     """Open a sealed disk or a sealed result into a folder: whole, or not at all."""
     if not file.is_file():
+        if file.is_dir():
+            raise Misuse(
+                f"{file}: is a folder",
+                code="not-a-file",
+                hint=f"name the file in it, like {file}/out-0.tar.age, or a sealed disk",
+            )
         raise NotFound(f"{file}: no such file")
     with file.open("rb") as source:
-        is_age = source.read(40).startswith(_AGE)
+        is_age = source.read(40).startswith(age.MAGIC)
+    kind = "" if is_age else files.kind(file)
+    if kind:
+        raise Misuse(
+            f"{file}: is {kind}, and nothing of it is sealed",
+            code="not-sealed",
+            hint="name a sealed disk, or an age file that is sealed to you",
+        )
     out = out or _named_after(file)
     mine = load(identity, passphrase_fd)
     with interruption.orderly():

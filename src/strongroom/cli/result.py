@@ -51,7 +51,10 @@ def ask(
 
     party = _party(broker)
     if party.broker is None:
-        raise Misuse(f"{broker}: {party.name} has no broker")
+        raise Misuse(
+            f"{broker}: {party.name} has no broker",
+            hint="name a party file with a broker; `strongroom broker init` writes it in, so ask for the latest",
+        )
     form = "cwt" if out.suffix == ".cwt" else "jwt"
     reader = brokers.BrokerReader(address=party.broker)
     files.write(out, reader.result(run, audience=audience, nonce=_bytes(nonce), form=form))

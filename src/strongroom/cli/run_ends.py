@@ -91,11 +91,12 @@ def tell(
             yield f"cost       a run was used at the broker of {party}{used}"
         elif cost is Cost.UNKNOWN:
             yield f"cost       the broker of {party} was asked and its answer did not arrive: it may have counted a run"
-    yield f"next       {_next(end, contract, before)}"
+    yield f"next       {_next(end, contract, before, interrupted=interrupted)}"
 
 
-def _next(end: End, contract: Contract, before: Mapping[str, int]) -> str:
-    again = "the same command again; what is in the folder goes into attempt-N there"
+def _next(end: End, contract: Contract, before: Mapping[str, int], *, interrupted: bool) -> str:
+    mended = "" if interrupted else ", once what the error names is mended"
+    again = f"the same command again{mended}; what is in the folder goes into attempt-N there"
     if any(
         cost is Cost.USED and before.get(party, 0) + 1 >= contract.limits.runs
         for party, cost in end.costs.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,7 @@ def seal(
 ) -> None:
     """Seal files into an encrypted disk that only a room under your contract can open."""
     from strongroom.seal import disk, folder, keys
+    from strongroom.seal.tree import Kind
 
     if fields.NAME.fullmatch(name) is None:
         raise Misuse(
@@ -92,6 +94,8 @@ def seal(
             )
         )
         return
+    if not any(entry.kind is Kind.FILE for entry in entries):
+        print(f"note: no file is in {', '.join(map(str, paths))}: the disk is empty", file=sys.stderr)
     print(f"sealed    {target} ({meter.rate(made.disk_bytes, time.monotonic() - begin)})")
     print(f"manifest  {manifest} (signed by {mine.name}; contracts name {made.digest})")
     print(f"key       {key_target} (opens with your identity alone; your broker needs it)")

@@ -98,7 +98,7 @@ def _leaves(contract: Contract) -> Iterator[str]:
         to = ", ".join(output.recipients)
         yield f"output   {output.path} sealed to {to}, at most {output.max_bytes} bytes"
     if not contract.outputs:
-        yield "output   none: nothing leaves the room"
+        yield "output   none: what the program writes to /out stays in the room"
     if contract.logs:
         yield f"log      sealed to {', '.join(contract.logs.recipients)}, at most {contract.logs.max_bytes} bytes"
     else:

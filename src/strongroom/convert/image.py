@@ -139,7 +139,8 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
         raise Misuse(f"{path}: a link that leads to itself", code="bad-path") from None
     if not path.exists():
         raise Misuse(
-            f"{path}: no such file or folder", hint="give an OCI layout, an image archive or a folder"
+            f"{path}: no such file or folder",
+            hint="give an OCI layout, an image archive or a folder; an image of a registry is named HOST/NAME@sha256:…, never by a tag",
         )
     with ExitStack() as opened:
         if path.is_dir() and not (path / "oci-layout").exists():

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 
 from strongroom.errors import Malformed, Refused, Unavailable
 
+MAGIC = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
+
 
 @dataclass(frozen=True)
 class AgeIdentity:
@@ -25,18 +27,20 @@ class AgeIdentity:
         return str(self._identity().to_public())
 
     def open(self, sealed: bytes) -> bytes:
-        """Decrypt a whole age file in memory. Raises `Refused`."""
+        """Decrypt a whole age file in memory. Raises `Malformed` when it is none, `Refused`."""
+        if not sealed.startswith(MAGIC):
+            raise Malformed("age file: it begins as none does", code="bad-age")
         try:
             return bytes(_pyrage().decrypt(sealed, [self._identity()]))
         except _pyrage().DecryptError:
-            raise Refused("the age file does not open with this identity", code="not-ours") from None
+            raise _not_ours() from None
 
     def open_stream(self, source: BinaryIO, target: BinaryIO) -> None:
         """Decrypt from `source` to `target` in bounded memory. Raises `Refused`."""
         try:
             _pyrage().decrypt_io(source, target, [self._identity()])
         except _pyrage().DecryptError:
-            raise Refused("the age file does not open with this identity", code="not-ours") from None
+            raise _not_ours() from None
         except OSError as cause:
             if cause.errno is not None:  # the disk's own failure, not the file's
                 raise
@@ -47,6 +51,15 @@ class AgeIdentity:
             return _pyrage().x25519.Identity.from_str(self.text)
         except _pyrage().IdentityError:
             raise Malformed("age identity: not an AGE-SECRET-KEY-1 text") from None
+
+
+def _not_ours() -> Refused:
+    return Refused(
+        "the age file does not open with this identity",
+        code="not-ours",
+        hint="it opens with the identity that it was sealed to: of an output or a log `strongroom contract show` says whose, "
+        "of a disk's key it is the disk's owner's; a damaged file gives the same answer",
+    )
 
 
 def generate() -> AgeIdentity:

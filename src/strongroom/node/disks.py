@@ -88,7 +88,11 @@ def match(contract: Contract, given: Sequence[Sealed]) -> tuple[tuple[qemu.Drive
     named = {digest for _, _, _, digest in wanted}
     for digest, sealed in by_digest.items():
         if digest not in named:
-            raise Misuse(f"{sealed.path}: the contract does not name this disk", code="extra-disk")
+            raise Misuse(
+                f"{sealed.path}: the contract does not name this disk",
+                code="extra-disk",
+                hint="leave it out; `strongroom contract show` lists the disks",
+            )
     return tuple(drives), manifests
 
 

@@ -76,7 +76,9 @@ def _read(path: Path, limit: int) -> bytes:
             data = source.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
-            f"{path}: not there", code="no-node", hint="make a node with `strongroom node init DIR`"
+            f"{path}: not there",
+            code="no-node",
+            hint="name a node's folder, as `strongroom node init DIR` makes it",
         ) from None
     if len(data) > limit:
         raise Malformed(f"{path}: larger than {limit} bytes", code="too-large")

@@ -26,7 +26,7 @@ def create(path: Path, *, mode: int = 0o644, expected_bytes: int = 0) -> Iterato
 
     Raises `Misuse` when `path` exists, and `Unavailable` at once when `expected_bytes` cannot fit.
     """
-    _refuse_existing(path)
+    _refuse_existing(path, mode)
     folder = path.parent
     space = os.statvfs(folder)
     free = space.f_bavail * space.f_frsize
@@ -45,7 +45,7 @@ def create(path: Path, *, mode: int = 0o644, expected_bytes: int = 0) -> Iterato
                 f"{folder}: the disk is full", code="disk-full", hint="make room there"
             ) from None
         os.fsync(fd)
-        _name(fd, part, path)
+        _name(fd, part, path, mode)
     finally:
         os.close(fd)
         if part is not None:
@@ -60,9 +60,20 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             done += os.write(fd, data[done:])
 
 
-def _refuse_existing(path: Path) -> None:
+def taken(path: Path, *, private: bool) -> Misuse:
+    """The refusal to write over a file. A private one may be the only key to something: nobody is told to remove it."""
+    return Misuse(
+        f"{path}: exists already",
+        code="exists",
+        hint="it may be the only key to what is sealed with it: keep it, and name another file or folder"
+        if private
+        else "remove it, or name another file",
+    )
+
+
+def _refuse_existing(path: Path, mode: int) -> None:
     if os.path.lexists(path):
-        raise Misuse(f"{path}: exists already", code="exists", hint="remove it, or name another file")
+        raise taken(path, private=not mode & 0o077)
 
 
 def _open(path: Path, mode: int) -> tuple[int, Path | None]:
@@ -75,7 +86,7 @@ def _open(path: Path, mode: int) -> tuple[int, Path | None]:
     return os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), part
 
 
-def _name(fd: int, part: Path | None, path: Path) -> None:
+def _name(fd: int, part: Path | None, path: Path, mode: int) -> None:
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # With a folder's descriptor this is linkat(…, AT_SYMLINK_FOLLOW), which gives the nameless file its name.
@@ -83,7 +94,7 @@ def _name(fd: int, part: Path | None, path: Path) -> None:
         os.link(source, path.name, dst_dir_fd=folder, follow_symlinks=True)
         os.fsync(folder)
     except FileExistsError:
-        _refuse_existing(path)
+        _refuse_existing(path, mode)
         raise
     finally:
         os.close(folder)
