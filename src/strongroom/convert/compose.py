@@ -32,6 +32,9 @@ _REFERENCE = re.compile(
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _MAX_WORDS = 256
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+# What a shell takes for its own outside quotes. Compose splits texts without a shell: some of these end its reading.
+_UNLIKE = re.compile(r"[;&|<>()`]")
 _YAML = "yaml"
 """The check that readers of YAML could differ about."""
 
@@ -233,8 +236,11 @@ class _Reader:
                 words = shlex.split(value)
             except ValueError as cause:
                 return self._no_words(place, f"a text that cannot be split into words ({cause})".lower())
-            if "\\" in value or "\n" in value:
-                return self._no_words(place, "a text that readers split differently")
+            if "\\" in value or _UNLIKE.search(_QUOTED.sub("", value)):
+                return self._no_words(
+                    place,
+                    "a text that readers split differently; no shell reads it, and Compose stops at ; & | < >",
+                )
         elif isinstance(value, list) and all(isinstance(word, str) for word in value):
             words = [str(word) for word in value]
         else:

@@ -19,7 +19,7 @@ from strongroom.errors import Malformed
 from strongroom.seal.tree import Kind, show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from strongroom.convert.elf import Elf
     from strongroom.convert.layers import Node, Tree
@@ -56,10 +56,17 @@ class Missing:
 
 
 class Libraries:
-    """The libraries of one image; what was read once is remembered."""
+    """The libraries of one image; what was read once is remembered. readable: whether its user may open a file."""
 
-    def __init__(self, tree: Tree, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        environment: dict[str, str],
+        *,
+        readable: Callable[[bytes, Node], bool] = lambda _place, _node: True,
+    ) -> None:
         self._tree = tree
+        self._readable = readable
         self._own = [part.encode() for part in environment.get("LD_LIBRARY_PATH", "").split(":") if part]
         self._cache: dict[bytes, list[bytes]] | None = None
         self._read: dict[int, Elf | None] = {}
@@ -108,8 +115,8 @@ class Libraries:
     def _find(self, places: Iterable[bytes]) -> tuple[bytes, Elf] | None:
         for place in places:
             node = self._tree.find(place)
-            if node is None or node.kind is not Kind.FILE:
-                continue
+            if node is None or node.kind is not Kind.FILE or not self._readable(place, node):
+                continue  # what a loader may not open it passes over
             if id(node) not in self._read:
                 try:
                     self._read[id(node)] = self.read(node, show(place))

@@ -8,13 +8,14 @@ started, every other program on PATH is looked at, and only warned of.
 
 from __future__ import annotations
 
+import itertools
 import re
-import shlex
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from strongroom.convert import elf
-from strongroom.convert.findings import Finding, blocks, fine, warns
+from strongroom.convert import elf, preflight_command
+from strongroom.convert.findings import Finding, Severity, blocks, fine, warns
 from strongroom.convert.libraries import Libraries
 from strongroom.convert.oci import printable
 from strongroom.errors import Malformed, Refused
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from strongroom.model.manifest import ImageSettings
     from strongroom.model.mounts import Placed
 
-SHELLS = ("sh", "bash", "dash", "ash", "busybox")
 # x86-64 levels that a processor has: QEMU's own has no AVX-512; the TEEs' do.
 LEVELS = {"local": 3}
 TEE_LEVEL = 4
@@ -36,49 +36,12 @@ _HEAD = 4096
 _MAX_HOPS = 5
 _MAX_PROGRAMS = 5000
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./-]+", re.ASCII)
-_BUILT_IN = frozenset(
-    [
-        "if",
-        "for",
-        "while",
-        "until",
-        "case",
-        "{",
-        "(",
-        "!",
-        "[",
-        "test",
-        "echo",
-        "printf",
-        "exec",
-        "cd",
-        "set",
-        "export",
-        "eval",
-        "exit",
-        "trap",
-        "ulimit",
-        "umask",
-        "wait",
-        "source",
-        ".",
-        ":",
-        "true",
-        "false",
-        "read",
-    ]
-)
 _ROOMS_OWN = re.compile(r"/(data|out|tmp|proc|dev|run|sys)(/.*)?", re.DOTALL)
 
 
 # What makes execvp(3) go on to the next folder of PATH.
 _TRIED_ON = ("program-mode", "interpreter", "loader")
 _ELSEWHERE = "put it elsewhere in the image, like /usr/local"
-# Programs whose first argument is the file that they run.
-_RUNNERS = re.compile(
-    r"(ba|da|a)?sh|busybox|python[0-9.]*|node|perl|ruby|Rscript|php|lua|julia|deno|bun", re.ASCII
-)
-_COMPOUND = re.compile(r"[;&|<>()$`\n]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +72,17 @@ def look(subject: Subject) -> Iterator[Finding]:
     """Everything about starting the program."""
     settings = subject.settings
     words = (*settings.entrypoint, *settings.command)
-    libraries = Libraries(subject.tree, settings.environment)
+    libraries = Libraries(subject.tree, settings.environment, readable=partial(_may_read, subject))
     where = "ENTRYPOINT" if settings.entrypoint else "CMD"
     problems = list(_start(subject, libraries, words, where, 0))
     yield from problems
+    commands = [words]
+    while len(commands) <= _MAX_HOPS and (inner := preflight_command.started(commands[-1])):
+        commands.append(inner)
     if not problems:
         yield fine("program", where, f"{printable(words[0])} is there and has all its parts")
-        yield from _shell_command(subject, words, where)
-    yield from _arguments(subject, words)
+        yield from _in_turn(subject, libraries, commands, where)
+    yield from _arguments(subject, commands)
     started = path_of(subject, words[0])
     yield from _others(subject, libraries, None if started is None else find(subject.tree, started))
 
@@ -203,7 +169,7 @@ def _absent(subject: Subject, name: str, where: str) -> Finding:
         hidden = subject.covers(place)
         if hidden:
             return blocks("program", where, hidden, _ELSEWHERE)
-    if name.rpartition("/")[2] in SHELLS:
+    if name.rpartition("/")[2] in preflight_command.SHELLS:
         return blocks(
             "shell",
             where,
@@ -251,6 +217,15 @@ def _script(subject: Subject, libraries: Libraries, place: str, head: bytes, hop
         )
         return
     yield from problems
+    node = find(subject.tree, place)
+    if not problems and node is not None and not _bits(subject.settings, node) & 4:
+        yield blocks(
+            "program-mode",
+            place,
+            f"user {subject.settings.uid} may not read it, so its interpreter cannot (mode {node.mode & 0o7777:04o}, owner {node.uid}:{node.gid})",
+            "chmod 0755 in the image; even root has no rights beyond modes in a room",
+        )
+        return
     asked = _asked_of_env(words[1]) if program.endswith("/env") and len(words) > 1 else ""
     if not problems and asked:
         for one in _start(subject, libraries, (asked,), place, hops + 1):
@@ -298,7 +273,8 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
         if hidden:
             yield blocks("loader", place, f"its loader {hidden}", _ELSEWHERE)
             return
-        if find(subject.tree, loader) is None:
+        there = find(subject.tree, loader)
+        if there is None:
             libc = "musl (Alpine)" if "musl" in loader else "glibc"
             yield blocks(
                 "loader",
@@ -306,6 +282,10 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
                 f"its loader {printable(loader)} is not in the image; it was built for {libc}",
                 f"take an image with {libc}, or link the program statically",
             )
+            return
+        unfit = _unfit_loader(subject, libraries, loader, there)
+        if unfit:
+            yield blocks("loader", place, f"its loader {printable(loader)} {unfit}", "mend it in the image")
             return
     path = place.encode("utf-8", "surrogateescape")
     missing = libraries.missing(path, program)
@@ -331,6 +311,19 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
         )
 
 
+def _unfit_loader(subject: Subject, libraries: Libraries, loader: str, node: Node) -> str:
+    """What keeps the kernel from starting a loader that is there: it is executed as a program is."""
+    if node.kind is not Kind.FILE:
+        return f"is a {node.kind.value}"
+    if not _may(subject, loader, node):
+        return f"may not be executed by user {subject.settings.uid} (mode {node.mode & 0o7777:04o}, owner {node.uid}:{node.gid})"
+    try:
+        made_for = libraries.read(node, loader)
+    except Malformed:
+        return "is no ELF file"
+    return "" if (made_for.machine, made_for.bits) == ("amd64", 64) else f"is for {made_for.machine}"
+
+
 def _names(libraries: Sequence[bytes]) -> str:
     return ", ".join(printable(name.decode("utf-8", "replace")) for name in libraries[:5])
 
@@ -343,6 +336,14 @@ def _may(subject: Subject, place: str, node: Node) -> bool:
         may_enter(subject, folder)
         and may_enter(subject, real.decode("utf-8", "surrogateescape"))
         and bool(_bits(subject.settings, node) & 1)
+    )
+
+
+def _may_read(subject: Subject, place: bytes, node: Node) -> bool:
+    """Whether the user may open a library there to read it."""
+    folder = (b"/" + subject.tree.resolve(place)).rpartition(b"/")[0]
+    return bool(_bits(subject.settings, node) & 4) and may_enter(
+        subject, folder.decode("utf-8", "surrogateescape")
     )
 
 
@@ -365,42 +366,58 @@ def _bits(settings: ImageSettings, node: Node) -> int:
     return node.mode & 7
 
 
+def _in_turn(
+    subject: Subject, libraries: Libraries, commands: list[tuple[str, ...]], where: str
+) -> Iterator[Finding]:
+    """The programs that the one which is started is to start in turn, as far as its words say so."""
+    for words in commands:
+        yield from _shell_command(subject, words, where)
+    for before, words in itertools.pairwise(commands):
+        # A shell's command may be a function or built in, and busybox's is: those are looked up there or not at all.
+        if before[0].rpartition("/")[2] not in preflight_command.SHELLS:
+            for one in _start(subject, libraries, words, where, 0):
+                # execvp(3) of glibc gives a file that is no program to the shell.
+                yield replace(one, severity=Severity.WARNS) if one.check == "program-format" else one
+
+
 def _shell_command(subject: Subject, words: tuple[str, ...], where: str) -> Iterator[Finding]:
     """Of a command for a shell, only a plain first word can be looked up."""
-    if len(words) < 3 or words[0].rpartition("/")[2] not in SHELLS or words[1] != "-c":
-        return
-    try:
-        inner = shlex.split(words[2], comments=True)
-    except ValueError:
-        return
-    while inner and (inner[0] == "exec" or "=" in inner[0]):
-        inner = inner[1:]
-    if not inner or not _PLAIN_WORD.fullmatch(inner[0]) or inner[0] in _BUILT_IN:
-        return
-    if path_of(subject, inner[0]) is not None:
+    text = preflight_command.shell_text(words)
+    inner = preflight_command.plain_command(text or "")
+    if text is None or not inner or path_of(subject, inner[0]) is not None:
         return
     hidden = next(filter(None, map(subject.covers, _places(subject, subject.image, inner[0]))), "")
     if hidden:
         # Of a command that is no more than this the end is known.
-        check = warns if _COMPOUND.search(words[2]) else blocks
+        check = warns if preflight_command.COMPOUND.search(text) else blocks
         yield check("program", where, f"the shell is to run it: {hidden}", _ELSEWHERE)
     else:
         yield warns("shell", where, f"the shell is to run {inner[0]}, which is not in the image", "add it")
 
 
-def _arguments(subject: Subject, words: tuple[str, ...]) -> Iterator[Finding]:
-    runs_it = _RUNNERS.fullmatch(words[0].rpartition("/")[2]) is not None
-    for number, word in enumerate(words[1:]):
+def _arguments(subject: Subject, commands: list[tuple[str, ...]]) -> Iterator[Finding]:
+    """Words that name files: the one that an interpreter runs has to be there."""
+    told = set()
+    for words in commands:
+        file = preflight_command.script(words)
+        hidden = subject.covers(_from_folder(subject, file)) if file else ""
+        if hidden:
+            told.add(file)
+            yield blocks("argument", file[:200], hidden, _ELSEWHERE)
+    for word in dict.fromkeys(word for words in commands for word in words[1:] if word not in told):
         hidden = subject.covers(word) if word.startswith("/") else ""
         if hidden:
-            check = blocks if runs_it and number == 0 else warns
-            yield check("argument", word[:200], hidden, _ELSEWHERE)
+            yield warns("argument", word[:200], hidden, _ELSEWHERE)
             continue
         absolute = word.startswith("/") and len(word) > 1 and _PLAIN_WORD.fullmatch(word)
         if absolute and not _ROOMS_OWN.fullmatch(word) and find(subject.tree, word) is None:
             yield warns(
                 "argument", word[:200], "an argument that names no file of the image", "is the path right?"
             )
+
+
+def _from_folder(subject: Subject, name: str) -> str:
+    return name if name.startswith("/") else f"{subject.settings.working_directory}/{name}"
 
 
 def _others(subject: Subject, libraries: Libraries, started: Node | None) -> Iterator[Finding]:

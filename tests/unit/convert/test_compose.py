@@ -386,3 +386,31 @@ REPORTS = [
 @pytest.mark.parametrize(("text", "expected"), [one[1:] for one in REPORTS], ids=[one[0] for one in REPORTS])
 def test_files_of_public_reports_are_told_in_one_run(text, expected):
     assert lines(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["run a; run b", "run a && run b", "cat x | wc", "run > /out/x", "run < x", "run 2>/out/log", "run $$(date)", "run `date`", "run --url=http://a/?b=1&c=2", "run a\\ b"],
+)  # fmt: skip
+def test_a_text_with_a_shells_own_signs_is_never_split(text):
+    # Compose reads it to the first of them and drops the rest; a splitter without a shell makes words of them.
+    for key in ("command", "entrypoint"):
+        one = service(f"{key}: {text}")
+        assert (one.command, one.entrypoint) == (None, None)
+        assert [(found.severity.value, found.check) for found in one.findings] == [("blocks", "compose")]
+        assert "split differently" in one.findings[0].what
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sh -c 'run a && run b > /out/x'", ("sh", "-c", "run a && run b > /out/x")),
+        ('sh -c "cat x | wc; run (y)"', ("sh", "-c", "cat x | wc; run (y)")),
+        (">\n  run a\n  --b 1", ("run", "a", "--b", "1")),
+        ("|\n  run a\n  --b 1", ("run", "a", "--b", "1")),
+    ],
+)
+def test_a_text_that_all_split_alike_is_split(text, words):
+    one = service(f"command: {text}")
+    assert one.command == words
+    assert one.findings == ()

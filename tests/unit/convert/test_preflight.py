@@ -362,3 +362,123 @@ def test_what_is_left_out_is_told(tmp_path):
     assert len(told) == 2
     assert "com.apple.provenance" in told[0]
     assert "/dev" in told[1]
+
+
+def more_programs(*names: bytes) -> tuple[bytes, ...]:
+    return (SHELL, *(entry(b"bin/" + name, GOOD, mode=0o755) for name in names))
+
+
+STARTERS = more_programs(b"python3", b"node", b"java", b"Rscript", b"tini", b"dumb-init", b"env", b"timeout", b"nice", b"setsid", b"busybox")  # fmt: skip
+HIDDEN = (
+    folder(b"data/"),
+    entry(b"data/app", GOOD, mode=0o755),
+    folder(b"tmp/"),
+    entry(b"tmp/run.sh", b"#!/bin/sh\n", mode=0o755),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "folder_of_work", "check"),
+    [
+        ("python3 -u /data/app", "/", "argument"),
+        ("python3 -W ignore -Xutf8 /data/app", "/", "argument"),
+        ("python3 app", "/data", "argument"),
+        ("python3 data/app", "/", "argument"),
+        ("node --max-old-space-size=4096 -r ts-node /data/app", "/", "argument"),
+        ("java -Xmx1g -cp /x -jar /data/app", "/", "argument"),
+        ("Rscript --vanilla /data/app", "/", "argument"),
+        ("sh -e /tmp/run.sh", "/", "argument"),
+        ("busybox sh /tmp/run.sh", "/", "argument"),
+        ("tini -- /data/app", "/", "program"),
+        ("tini -g -e 143 -- python3 /data/app", "/", "argument"),
+        ("dumb-init -r 15:2 /tmp/run.sh", "/", "program"),
+        ("env -u HOME A=1 /data/app", "/", "program"),
+        ("timeout -k 5 10 /data/app", "/", "program"),
+        ("nice -n 5 setsid -w /data/app", "/", "program"),
+        ("tini absent", "/", "program"),
+    ],
+)
+def test_what_a_program_starts_in_turn_and_a_room_hides_blocks(tmp_path, words, folder_of_work, check):
+    report = look(tmp_path, image(*STARTERS, *HIDDEN), Entrypoint=words.split(), WorkingDir=folder_of_work)
+    assert [one.check for one, _ in report.findings if one.severity.value == "blocks"] == [check]
+    assert not report.will_run
+
+
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [
+        (["-c", "python3 /data/app"], "argument"),
+        (["-ec", "/data/app"], "program"),
+        (["-euo", "pipefail", "-c", "exec tini -- /data/app"], "program"),
+    ],
+)
+def test_what_a_shell_is_to_start_and_a_room_hides_blocks(tmp_path, text, check):
+    report = look(tmp_path, image(*STARTERS, *HIDDEN), Entrypoint=["sh", *text])
+    assert [one.check for one, _ in report.findings if one.severity.value == "blocks"] == [check]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["python3", "-m", "app", "/data/app"],
+        ["python3", "/bin/program", "--in", "/data/app"],
+        ["python3", "-c", "pass", "/data/app"],
+        ["python3", "--unknown", "/data/app"],
+        ["tini", "--unknown", "/data/app"],
+        ["tini", "--", "python3", "-m", "app", "/data/app"],
+        ["env", "PATH=/data", "app"],
+        ["java", "-cp", "/bin/program", "Main", "-jar", "/data/app"],
+        ["sh", "-c", "test -e /data/app || exec python3 /data/app"],
+        ["sh", "-c"],
+        ["sh", "--unknown", "/data/app"],
+        ["sh", "-c", "echo 'unfinished"],
+        ["program", "/data/app"],
+    ],
+)
+def test_a_dataset_that_a_program_is_told_of_is_no_program(tmp_path, words):
+    assert look(tmp_path, image(*STARTERS, *HIDDEN), Entrypoint=words).will_run
+
+
+def test_a_starter_gives_the_shell_what_is_no_program(tmp_path):
+    report = look(
+        tmp_path, image(*STARTERS, entry(b"start", b"echo\n", mode=0o755)), Entrypoint=["tini", "/start"]
+    )
+    assert report.will_run
+    assert bad(report) == {"program-format": "warns"}
+
+
+@pytest.mark.parametrize(
+    ("loader", "told"),
+    [
+        (entry(b"lib64/ld-linux-x86-64.so.2", program(), mode=0o644), "may not be executed by user 1000"),
+        (folder(b"lib64/ld-linux-x86-64.so.2/"), "is a directory"),
+        (entry(b"lib64/ld-linux-x86-64.so.2", program(machine=183), mode=0o755), "is for arm64"),
+        (entry(b"lib64/ld-linux-x86-64.so.2", b"text", mode=0o755), "is no ELF file"),
+    ],
+)
+def test_a_loader_that_the_kernel_cannot_start_blocks(tmp_path, loader, told):
+    libraries = folder(b"lib64/") + loader + entry(b"lib64/libc.so.6", program())
+    report = look(tmp_path, BIN + ACCOUNTS + libraries + entry(b"bin/program", GOOD, mode=0o755))
+    [found] = [one for one, _ in report.findings if one.check == "loader"]
+    assert found.severity.value == "blocks"
+    assert told in found.what
+
+
+@pytest.mark.parametrize(
+    "library",
+    [
+        folder(b"opt/") + entry(b"opt/libx.so", program(), mode=0o600),
+        folder(b"opt/", mode=0o700) + entry(b"opt/libx.so", program()),
+    ],
+)
+def test_a_library_that_the_user_may_not_read_is_not_found(tmp_path, library):
+    needs = program(interpreter=LOADER, needed=(b"libx.so",), runpath=b"/opt")
+    report = look(tmp_path, image(library, program_file=needs))
+    assert bad(report) == {"libraries": "blocks"}
+
+
+def test_a_script_that_its_interpreter_may_not_read_blocks(tmp_path):
+    report = look(tmp_path, image(SHELL, program_file=b"#!/bin/sh\n", mode=0o711))
+    assert bad(report) == {"program-mode": "blocks"}
+    mine = entry(b"bin/program", b"#!/bin/sh\n", mode=0o700, uid=1000)
+    assert look(tmp_path / "mine", BIN + ACCOUNTS + LIBC + SHELL + mine).will_run
