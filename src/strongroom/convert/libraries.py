@@ -33,8 +33,9 @@ _USUAL = (
     b"/usr/lib",
 )
 _MUSL = (b"/lib", b"/usr/local/lib", b"/usr/lib")
-# glibc's own folders are one string in its loader: each ends with a slash and a zero.
-_OWN_FOLDERS = re.compile(rb"(?:/[!-~]{1,255}/\0)+")
+# glibc's own folders are one string in its loader: each ends with a slash and a zero. It begins where no text goes before
+# it: looked for at every slash of a file made for it, it would take hours.
+_OWN_FOLDERS = re.compile(rb"(?<![!-~])(?:/[!-~]{1,255}/\0)+")
 _CACHE = b"glibc-ld.so.cache1.1"
 _CACHE_HEAD = struct.Struct("<20sII20x")
 _CACHE_ENTRY = struct.Struct("<IIIIQ")
@@ -70,6 +71,7 @@ class Libraries:
         self._own = [part.encode() for part in environment.get("LD_LIBRARY_PATH", "").split(":") if part]
         self._cache: dict[bytes, list[bytes]] | None = None
         self._read: dict[int, Elf | None] = {}
+        self._folders: dict[bytes, tuple[bytes, ...] | None] = {}
 
     def read(self, node: Node, what: str) -> Elf:
         """A file as an ELF file. Raises `Malformed`."""
@@ -134,9 +136,11 @@ class Libraries:
             return {}, tuple(part for part in re.split(rb"[:\n]", text) if part) or _MUSL
         if self._cache is None:
             self._cache = _cached(self._bytes(b"/etc/ld.so.cache", _MAX_CACHE))
-        told = set(_OWN_FOLDERS.findall(self._bytes(interpreter, _MAX_LOADER)))
-        folders = tuple(part[:-1] for part in told.pop().split(b"\0")[:-1]) if len(told) == 1 else None
-        return self._cache, folders
+        if interpreter not in self._folders:
+            told = set(_OWN_FOLDERS.findall(self._bytes(interpreter, _MAX_LOADER)))
+            own = tuple(part[:-1] for part in told.pop().split(b"\0")[:-1]) if len(told) == 1 else None
+            self._folders[interpreter] = own
+        return self._cache, self._folders[interpreter]
 
     def _bytes(self, path: bytes, limit: int) -> bytes:
         node = self._tree.find(path)

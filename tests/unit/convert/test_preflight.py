@@ -198,6 +198,16 @@ def test_this_machines_own_loader_tells_its_folders(tmp_path):
     assert bad(look(tmp_path / "b", files + symlink(b"lib/libc.so.6", b"/lib64/libc.so.6") + libc)) == {}
 
 
+@pytest.mark.parametrize("part", [b"/", b"/a"])
+def test_rule_59_a_loader_made_to_be_looked_through_for_ever_is_read_once(tmp_path, part):
+    # At every slash, and for every program anew, this took hours.
+    made = loader() + part * ((7 << 20) // len(part))
+    many = b"".join(entry(b"usr/bin/p%d" % at, GOOD, mode=0o755) for at in range(50))
+    files = folder(b"lib64/") + entry(LOADER[1:], made, mode=0o755) + many
+    report = look(tmp_path, files + entry(b"bin/program", GOOD, mode=0o755), Env=["PATH=/bin:/usr/bin"])
+    assert bad(report)["libraries"] == "blocks"  # there is no libc
+
+
 def test_the_level_of_the_processor_depends_on_the_platform(tmp_path):
     report = look(tmp_path, image(program_file=program(level=4)), platforms=PLATFORMS)
     assert [report.runs_on(one) for one in PLATFORMS] == [False, True, True, True, True]
