@@ -87,10 +87,16 @@ def check(
             hint="; ".join(dict.fromkeys(one.hint for one in failed if one.hint)),
         )
     for party, row in silent.items():
+        if isinstance(row, Refused):
+            raise Refused(
+                f"it would not run now: the broker of {party}: {row.message}", code=row.code, hint=row.hint
+            )
         raise Unavailable(
             f"it cannot be told whether it would run: the broker of {party}: {row.message}",
-            code="broker-unreachable",
-            hint=f"{party} starts it with `strongroom broker serve`; without it no room gets keys",
+            code=row.code,
+            hint=f"{party} starts it with `strongroom broker serve`; without it no room gets keys"
+            if row.code == "broker-unreachable"
+            else row.hint,
         )
     if not as_json:
         print("it would run now, in a room that its platforms accept")

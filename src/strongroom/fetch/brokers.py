@@ -138,7 +138,8 @@ class BrokerReader:
             raise Refused(
                 f"{self.address.url}: its key is not the pinned one",
                 code="wrong-broker",
-                hint="somebody else answers at that address, or the broker was set up anew",
+                hint="somebody else answers at that address, or the broker has new keys (`strongroom broker rotate-keys`): "
+                "get its owner's party file again, and sign a contract that carries it",
             )
 
 

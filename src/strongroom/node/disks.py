@@ -80,7 +80,8 @@ def match(contract: Contract, given: Sequence[Sealed]) -> tuple[tuple[qemu.Drive
             raise Refused(
                 f"{what} of {owner}: no disk with the contract's manifest {digest}; given: {names}",
                 code="missing-disk",
-                hint="give it with --disk; a disk that was sealed anew has another manifest and needs a new contract",
+                hint="give it with --disk, and the manifest that the contract names beside it or with --manifest: after a rotation of "
+                "keys that is its owner's new one; a disk that was sealed anew needs a new contract",
             )
         _check_signature(sealed, contract, what, owner)
         drives.append(qemu.Drive(serial=serial, path=sealed.path.absolute()))
