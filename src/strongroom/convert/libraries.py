@@ -42,6 +42,7 @@ _CACHE_ENTRY = struct.Struct("<IIIIQ")
 _AMD64 = 0x0303
 _ORIGIN = re.compile(rb"\$(?:ORIGIN\b|\{ORIGIN\})", re.ASCII)
 _MAX_LIBRARIES = 2048
+_MAX_LOOKS = 1 << 20  # folders that files name, each for every library: of one image
 _MAX_TEXT = 1 << 16
 _MAX_PATH = 1 << 12
 _MAX_CACHE = 1 << 24
@@ -50,7 +51,10 @@ _MAX_LOADER = 1 << 23
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """`lost` would not be found; `untold` are there, but nothing says whether the loader looks where they are."""
+    """`lost` would not be found; `untold` are there, but nothing says whether the loader looks where they are.
+
+    Untold, too, is what comes after more folders than anybody searches.
+    """
 
     lost: tuple[bytes, ...]
     untold: tuple[bytes, ...]
@@ -72,6 +76,7 @@ class Libraries:
         self._cache: dict[bytes, list[bytes]] | None = None
         self._read: dict[int, Elf | None] = {}
         self._folders: dict[bytes, tuple[bytes, ...] | None] = {}
+        self._looks = _MAX_LOOKS
 
     def read(self, node: Node, what: str) -> Elf:
         """A file as an ELF file. Raises `Malformed`."""
@@ -103,6 +108,10 @@ class Libraries:
                 if name in known:
                     continue
                 known.add(name)
+                self._looks -= len(rpath) + len(self._own) + len(wants.runpath)
+                if self._looks < 0:  # made to be searched for ever: nobody says more
+                    untold.append(name)
+                    continue
                 named = (*rpath, *self._own, *_expand(wants.runpath, folder))
                 found = self._find(_at(name, named) + cache.get(name, []) + _at(name, folders or ()))
                 if found is None and folders is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from strongroom.convert import compose, preflight
+from strongroom.convert import compose, libraries, preflight
 from strongroom.convert.preflight import PLATFORMS, Report, Source
 from strongroom.errors import Misuse
 from tests.unit.convert.elf_kit import cache, loader, program
@@ -206,6 +207,19 @@ def test_rule_59_a_loader_made_to_be_looked_through_for_ever_is_read_once(tmp_pa
     files = folder(b"lib64/") + entry(LOADER[1:], made, mode=0o755) + many
     report = look(tmp_path, files + entry(b"bin/program", GOOD, mode=0o755), Env=["PATH=/bin:/usr/bin"])
     assert bad(report)["libraries"] == "blocks"  # there is no libc
+
+
+def test_rule_59_folders_that_libraries_add_to_each_others_are_bounded_together(tmp_path, monkeypatch):
+    def wanting(name: bytes, at: int, **more: bytes) -> bytes:
+        made = program(needed=(name,), runpath=b":".join(b"/%d-%d" % (at, one) for one in range(10)), **more)
+        tag = made.rindex(struct.pack("<Q", 29))  # RPATH, which counts for what is below too
+        return made[:tag] + struct.pack("<Q", 15) + made[tag + 8 :]
+
+    chain = b"".join(entry(b"lib64/l%d.so" % at, wanting(b"l%d.so" % (at + 1), at)) for at in range(20))
+    files = image(chain, program_file=wanting(b"l0.so", 99, interpreter=LOADER))
+    assert bad(look(tmp_path / "few", files)) == {"libraries": "blocks"}  # the last one is not there
+    monkeypatch.setattr(libraries, "_MAX_LOOKS", 500)
+    assert bad(look(tmp_path / "many", files)) == {"libraries": "warns"}
 
 
 def test_the_level_of_the_processor_depends_on_the_platform(tmp_path):
