@@ -199,6 +199,22 @@ def _unpacked(
     return spool
 
 
+def _no_image_in_pieces(path: Path) -> None:
+    """Raise `Refused` for a folder that holds an image in a form which is not read, so that it is taken for no root."""
+    if not (path / "manifest.json").is_file():
+        return
+    if (path / "version").is_file():
+        raise Refused(
+            f"{path}: an image in skopeo's own form (dir:)",
+            code="not-an-image",
+            hint="copy it into a layout: `skopeo copy dir:FOLDER oci:OTHER`",
+        )
+    if (path / "repositories").is_file():
+        raise Refused(
+            f"{path}: an unpacked `docker save` archive", code="not-an-image", hint="give the archive itself"
+        )
+
+
 def _from_folder(
     path: Path,
     config: bytes | None,
@@ -207,6 +223,7 @@ def _from_folder(
     limits: Limits,
     progress: Progress,
 ) -> tuple[sources.Chosen, layers.Tree]:
+    _no_image_in_pieces(path)
     if config is None:
         raise Misuse(
             f"{path}: a root file system does not say what to run",

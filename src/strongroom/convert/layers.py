@@ -80,6 +80,7 @@ class Tree:
         self._limits = limits
         self._entries = 0
         self._xattr_bytes = 0
+        self._links: Symlinks | None = None  # as long as the tree stands still: each link is followed once
 
     def apply(
         self,
@@ -105,6 +106,7 @@ class Tree:
         self, members: Iterable[tar.Member], open_at: Callable[[int, int], BinaryIO], *, what: str
     ) -> None:
         """Apply a layer given by its entries."""
+        self._links = None
         entries = Entries(what, open_at)
         for member in members:
             self._count(member, what)
@@ -117,6 +119,7 @@ class Tree:
 
     def settle(self) -> None:
         """Take out what is to be left out, once all layers are in."""
+        self._links = None
         stack = [self.root]
         while stack:
             node = stack.pop()
@@ -133,13 +136,16 @@ class Tree:
 
     def resolve(self, path: bytes) -> bytes:
         """`path` with all links in it followed; what does not exist is kept as named. Raises `Refused` for a loop."""
-        place = Symlinks(self._target, chroot=True).resolve(path)
+        if self._links is None:
+            self._links = Symlinks(self._target, chroot=True)
+        place = self._links.resolve(path)
         if place is None:
             raise Refused(f"image: {show(path)}: too many symbolic links", code="link-loop")
         return place
 
     def make_directory(self, path: bytes, *, mode: int = 0o755) -> None:
         """Make sure that `path` (clean, no links) is a directory; new ones belong to root."""
+        self._links = None
         node = self.root
         parts = path.split(b"/") if path else []
         for index, part in enumerate(parts):

@@ -46,6 +46,7 @@ _HEX = re.compile(rb"(?:0[xX])?[0-9a-fA-F]+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([A-Za-z0-9+/=\s]*)-----END \1-----")
 _SPACE = re.compile(rb"\s+")
+_PERCENT = re.compile(rb"%(2[bBfF]|3[dD])")
 _MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -359,6 +360,18 @@ def _of_tpm2_tools(data: bytes) -> bytes | None:
     return wrapped_text.tpm2_quote(data.replace(b"\r\n", b"\n").decode("ascii"))
 
 
+def _of_open_enclave(data: bytes) -> bytes | None:
+    """A report of Open Enclave, EGo's too: version 1, 2 for one that leaves the machine, the size of the quote behind."""
+    told = data[:8] == b"\1\0\0\0\2\0\0\0" and int.from_bytes(data[8:16], "little") == len(data) - 16
+    return data[16:] if told else None
+
+
+def _of_percents(data: bytes) -> bytes | None:
+    """A form or an address, with base64's signs as they are written there."""
+    told = data.isascii() and _PERCENT.search(data)
+    return _PERCENT.sub(lambda match: bytes.fromhex(match[1].decode()), data) if told else None
+
+
 _LAYERS: tuple[tuple[str, Callable[[bytes], bytes | None]], ...] = (
     ("gzip", _of_gzip),
     ("text with a byte order mark", _of_marked),
@@ -366,4 +379,6 @@ _LAYERS: tuple[tuple[str, Callable[[bytes], bytes | None]], ...] = (
     ("hexadecimal", _hexadecimal),
     ("base64", _of_base64),
     ("what tpm2_quote prints", _of_tpm2_tools),
+    ("a report of Open Enclave", _of_open_enclave),
+    ("a form of the web", _of_percents),
 )

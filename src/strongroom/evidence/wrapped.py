@@ -21,6 +21,7 @@ from strongroom.crypto import x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
 from strongroom.evidence import (
+    wrapped_dump,
     wrapped_google,
     wrapped_msgpack,
     wrapped_snp,
@@ -93,25 +94,20 @@ def leaves(
         elif isinstance(one, bytes):
             if len(one) >= LEAST:
                 yield place, one
+        elif (run := wrapped_dump.of_value(one)) is not None:
+            yield place, run
         elif isinstance(one, dict):
             gone = taken(place, one)
             left = [(_below(place, key), item) for key, item in one.items() if key not in gone]
             stack += reversed(left)
         elif isinstance(one, list):
-            if _is_bytes(one):
-                yield place, bytes(one)
-            else:
-                stack += [(f"{place}[{index}]", item) for index, item in enumerate(one)][::-1]
+            stack += [(f"{place}[{index}]", item) for index, item in enumerate(one)][::-1]
 
 
 def _below(place: str, key: str) -> str:
     """The place of a field, as jq writes it: a name that is none is quoted, so that no two places look alike."""
     told = f".{key}" if _PLAIN.fullmatch(key) else f"[{json.dumps(key[:80])}]"
     return (place + told)[-200:]
-
-
-def _is_bytes(items: list[object]) -> bool:
-    return len(items) >= LEAST and all(type(one) is int and 0 <= one < 256 for one in items)
 
 
 def _one_of(value: dict[str, Any], *names: str) -> Any:

@@ -18,7 +18,7 @@ import itertools
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strongroom.errors import Malformed
 from strongroom.evidence import wrapped_text
@@ -50,11 +50,12 @@ _WORD_BYTES = 8
 _PREFIX = re.compile(r"^[^\n]{1,160}?[\s\]](?=(?:0[xX])?[0-9a-fA-F]{4,16}:[ \t]+[0-9a-fA-F]{2,8}[ \t])")
 _GROUPS = re.compile(r"(?:[0-9a-fA-F]{2,16}(?:[ \t]+|$))+")
 _GAP = re.compile(r"[ \t]*(?:[-|][ \t]+)?")
-_ITEM = r"(?:\(byte\)[ \t]*+)?(?:0[xX][0-9a-fA-F]{1,2}(?:_?u8|[uU])?|[0-9]{1,3})(?![\w.])"
+_ITEM = r"(?:\(byte\)[ \t]*+)?(?:0[xX][0-9a-fA-F]{1,2}(?:_?u8|[uU])?|-?[0-9]{1,3})(?![\w.])"
 _LIST = re.compile(rf"(?<![\w.]){_ITEM}(?:[\s,;]++{_ITEM})*+")
 _PAIR = r"[0-9a-fA-F]{2}(?!\w)"
 _PAIRS = re.compile(rf"(?<![\w:-]){_PAIR}(?:[:-]\s*+{_PAIR})*+")
-_BARE_PAIRS = re.compile(rf"(?<![\w,]){_PAIR}(?:\s*+,\s*+{_PAIR})*+")
+_SHORT = r"[0-9a-fA-F]{1,2}(?!\w)"
+_BARE_PAIRS = re.compile(rf"(?<![\w,]){_SHORT}(?:(?:\s*+,\s*+|[ \t]++){_SHORT})*+")
 _QUOTED = r"""(?<!\\)(?:"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')"""
 _STRING = f"(?:(?<!\\\\)[bB])?{_QUOTED}"
 _AGAIN = rf"(?:[ \t]*+[\\+]?+[ \t]*+\n?+[ \t]*+{_STRING})*"
@@ -65,8 +66,10 @@ _ESCAPES = re.compile(r"(?:\\x[0-9a-fA-F]{2}\s*+)++")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _LINE_COMMENT = re.compile(r"//[^\n]*")
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----([A-Za-z0-9+/=\s]*)-----END \1-----")
+_OF_DER = "MI"  # how base64 of a certificate begins
 _WORD = re.compile(
-    r"(?:^|(?<=[\s\"'`=:(<\[{,]))([A-Za-z0-9+/_-]{16,}+={0,2}+)[\"'`,;\\)>\]}+]*+[ \t]*+$", re.MULTILINE
+    r"(?:^|(?<=\\x)|(?<=[\s\"'`=:(<\[{,]))([A-Za-z0-9+/_-]{16,}+={0,2}+)[\"'`,;\\)>\]}+]*+[ \t]*+$",
+    re.MULTILINE,
 )
 _INNER = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{_LEAST_WORD},}}+={{0,2}}+(?![A-Za-z0-9+/_=-])")
 _ALONE = re.compile(r"[ \t\"'`(\[{<]*+([A-Za-z0-9+/_-]++={0,2}+)[ \t\"'`,;\\)>\]}+]*+")
@@ -109,13 +112,30 @@ def segments(data: bytes, *, most: int) -> Iterator[tuple[str, Readings]]:
 Found = list[tuple[int, "Readings"]]
 
 
+def of_numbers(items: list[Any]) -> bytes | None:
+    """The bytes of a list of numbers: from 0 to 255, or signed as Java's are; None where it is none."""
+    if len(items) < _LEAST or not all(type(one) is int and -128 <= one < 256 for one in items):
+        return None
+    if min(items) < 0 and max(items) > 127:
+        return None
+    return bytes(one & 0xFF for one in items)
+
+
+def of_value(value: object) -> bytes | None:
+    """The same of a decoded value: a list, or what JSON makes of a typed array of JavaScript, keys from 0 on."""
+    if isinstance(value, dict) and len(value) >= _LEAST:
+        order = [str(at) for at in range(len(value))]
+        return of_numbers([value[at] for at in order]) if value.keys() == set(order) else None
+    return of_numbers(value) if isinstance(value, list) else None
+
+
 def _blocks(text: str, most: int) -> tuple[str, Found]:
-    """PEM's blocks, certificates passed over."""
+    """PEM's blocks, certificates passed over: `certutil -encode` calls everything one."""
     del most
     found: Found = [
         (_line(text, match), [("PEM", "".join(match[2].split()).encode())])
         for match in _PEM.finditer(text)
-        if match[1] != "CERTIFICATE"
+        if match[1] != "CERTIFICATE" or not match[2].lstrip().startswith(_OF_DER)
     ]
     return _PEM.sub(_blank, text), found
 
@@ -342,13 +362,14 @@ def _lists(text: str, most: int) -> tuple[str, Found]:
     for match in _LIST.finditer(plain):
         if len(match[0]) < 2 * _LEAST - 1:
             continue
-        items = re.findall(r"0[xX][0-9a-fA-F]{1,2}|[0-9]{1,3}", match[0])
+        items = re.findall(r"0[xX][0-9a-fA-F]{1,2}|-?[0-9]{1,3}", match[0])
         if len(items) < _LEAST:
             continue
         readings: Readings = []
         values = [int(one, 16 if one[:2] in ("0x", "0X") else 10) for one in items]
-        if all(one < 256 for one in values):
-            readings.append(("list of numbers", bytes(values)))
+        run = of_numbers(values)
+        if run is not None:
+            readings.append(("list of numbers", run))
         if all(len(one) == 2 for one in items):
             readings.append(("list of hexadecimal numbers", bytes(int(one, 16) for one in items)))
         found.append((_line(plain, match), readings))
@@ -366,14 +387,11 @@ def _pairs(text: str, most: int) -> tuple[str, Found]:
     del most
     found: Found = []
     for pattern in (_PAIRS, _BARE_PAIRS):
-        found += [
-            (
-                _line(text, match),
-                [("pairs of digits", bytes.fromhex("".join(re.findall(r"[0-9a-fA-F]{2}", match[0]))))],
-            )
-            for match in pattern.finditer(text)
-            if len(match[0]) >= 3 * _LEAST - 1
-        ]
+        for match in pattern.finditer(text):
+            digits = re.findall(r"[0-9a-fA-F]{1,2}", match[0]) if len(match[0]) >= 2 * _LEAST - 1 else []
+            if len(digits) >= _LEAST:
+                run = bytes(int(one, 16) for one in digits)
+                found.append((_line(text, match), [("pairs of digits", run)]))
     return text, found
 
 

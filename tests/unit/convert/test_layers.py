@@ -242,3 +242,24 @@ def test_entries_come_sorted_and_deterministic() -> None:
     backward = apply(entry(b"b.c") + entry(b"b/x") + entry(b"a") + hardlink(b"z", b"a"))
     assert listing(forward) == listing(backward)
     assert [one.link_group for one in forward.entries()] == [one.link_group for one in backward.entries()]
+
+
+def test_each_link_of_a_tree_that_stands_still_is_followed_once():
+    # A chain of links from each of its links on: without what was found before, as many steps as their square.
+    count = 3000
+    made = apply(b"".join(symlink(b"l%04d" % at, b"l%04d" % (at + 1)) for at in range(count)))
+    asked = []
+    target = made._target
+
+    def counted(path):
+        asked.append(path)
+        return target(path)
+
+    made._target = counted
+    assert made.resolve(b"l%04d" % (count - 40)) == b"l%04d" % count
+    for at in range(count - 40):
+        with pytest.raises(Refused, match="too many symbolic links"):
+            made.resolve(b"l%04d" % at)
+    assert len(asked) < 4 * count
+    made.make_directory(b"l%04d" % count)
+    assert made.find(b"l%04d" % (count - 1)).kind is Kind.DIRECTORY

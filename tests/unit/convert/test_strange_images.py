@@ -394,3 +394,16 @@ def test_an_index_that_says_oci_manifest_of_dockers_is_still_refused(tmp_path: P
     layout.index(layout.json(value, OCI_MANIFEST))
     told = refusal(layout.path, tmp_path)
     assert told.code == "bad-media-type"
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [("version", "an image in skopeo's own form"), ("repositories", "an unpacked `docker save` archive")],
+)
+def test_a_folder_that_holds_an_image_in_pieces_is_taken_for_no_root(tmp_path, beside, told):
+    for name in ("manifest.json", beside):
+        (tmp_path / name).write_text("{}")
+    for config in (None, b'{"config": {"Entrypoint": ["/x"]}}'):
+        with pytest.raises(Refused, match=told) as caught, loaded(tmp_path, tmp_path, config=config):
+            pass
+        assert caught.value.code == "not-an-image"

@@ -14,7 +14,7 @@ from strongroom.encoding import pem
 from strongroom.errors import Malformed
 from strongroom.evidence import wrapped_dump
 from strongroom.evidence.recognise import pieces, recognise
-from tests.unit.evidence.test_recognise import QUOTE, REPORT, SPDM, TPM_QUOTE
+from tests.unit.evidence.test_recognise import QUOTE, QUOTES, REPORT, SPDM, TPM_QUOTE
 
 
 def rows(data, size=16):
@@ -359,3 +359,43 @@ def test_digests_in_a_log_are_no_stretches():
     digests = "\n".join(f"layer sha256:{at:064x}" for at in range(2000))
     text = f"{digests}\nquote: {base64.b64encode(QUOTE).decode()}\n"
     assert recognise(text.encode()).evidence.parts == {"quote": QUOTE}
+
+
+def signed(data):
+    return [one - 256 if one > 127 else one for one in data]
+
+
+FURTHER = {
+    "a typed array of JavaScript, by JSON": json.dumps({"report": {str(at): one for at, one in enumerate(REPORT)}}),
+    "signed bytes of Java, in JSON": json.dumps({"report": signed(REPORT)}),
+    "signed bytes of Java, printed": f"report: {signed(REPORT)}",
+    "Rust's {:x?}": f"report = [{', '.join(f'{one:x}' for one in REPORT)}]",
+    "Node's Buffer, printed": f"<Buffer {REPORT.hex(' ')}>",
+    "certutil -encode": pem.encode(REPORT, b"CERTIFICATE").decode(),
+    "a form of the web": "report=" + base64.b64encode(REPORT).decode().replace("+", "%2B").replace("/", "%2f").replace("=", "%3D") + "&nonce=1",
+    "psql's bytea": f" report\n--------\n \\x{REPORT.hex()}\n(1 row)\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FURTHER.values(), ids=FURTHER)
+def test_bytes_as_further_programs_print_them(text):
+    [piece] = pieces(text.encode())
+    assert piece.evidence.parts == {"report": REPORT}
+
+
+def test_numbers_that_are_no_bytes_are_none():
+    for numbers in ([*signed(REPORT), 200], [*REPORT, 256], [*signed(REPORT), -129]):
+        with pytest.raises(Malformed) as caught:
+            pieces(json.dumps({"report": numbers}).encode())
+        assert caught.value.code == "unknown-evidence"
+
+
+def test_a_report_of_open_enclave_is_its_quote():
+    quote = QUOTES["sgx", 3]
+    told = b"\1\0\0\0\2\0\0\0" + len(quote).to_bytes(8, "little") + quote
+    piece = recognise(told)
+    assert piece.evidence.parts == {"quote": quote}
+    assert piece.layers == ("a report of Open Enclave",)
+    with pytest.raises(Malformed) as caught:
+        recognise(told + b"\0")
+    assert caught.value.code == "unknown-evidence"
