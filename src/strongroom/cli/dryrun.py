@@ -212,7 +212,7 @@ def _told(result: Result, entries: tuple[Entry, ...], trial: Trial, out: Path | 
         return
     left = [one for one in entries if one.kind is not Kind.DIRECTORY]
     total = sum(one.size for one in left)
-    yield f"leaves   {len(left)} files, {meter.size(total)}, which a room would seal to those whom the contract names"
+    yield f"leaves   {len(left)} file{'' if len(left) == 1 else 's'}, {meter.size(total)}, which a room would seal to those whom the contract names"
     for one in left[:_SHOWN]:
         yield f"         {printable(one.path.decode('utf-8', 'replace'))}  {meter.size(one.size)}"
     if len(left) > _SHOWN:

@@ -108,6 +108,8 @@ def _of_the_system(failure: OSError) -> errors.StrongroomError:
     """The operating system said no: a missing file, a full disk. Its own words are the best sentence."""
     what = f"{os.fsdecode(failure.filename)}: " if isinstance(failure.filename, str | bytes) else ""
     kind, code, hint = _SYSTEM.get(failure.errno or 0, _OTHER)
+    if not what and code == "disk-full":
+        hint = "make room where this command writes: beside what it makes, and in ~/.cache/strongroom"
     return kind(f"{what}{failure.strerror or failure}", code=code, hint=hint)
 
 

@@ -243,6 +243,12 @@ def parse_config(data: bytes, *, what: str, limits: Limits) -> ImageConfig:
 def parse_settings(data: bytes, *, what: str, limits: Limits) -> ImageConfig:
     """A configuration without layers, given beside a root file system. Raises `Malformed`."""
     document = _object(canonical.loads(data, what=what, max_bytes=limits.document_bytes), what)
+    if "config" not in document:
+        raise Malformed(
+            f"{what}: key 'config' is missing",
+            code="missing-key",
+            hint='it is an OCI image configuration, like {"config": {"Entrypoint": ["/bin/program"]}}',
+        )
     return _settings(document, (), what)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import pytest
 
-from strongroom.cli import files, main
+from strongroom.cli import failures, files, main
 from strongroom.crypto import age
 from strongroom.errors import Malformed, Refused
 from strongroom_testing import packs
@@ -138,3 +139,30 @@ def test_an_empty_folder_is_sealed_with_a_note(tmp_path, monkeypatch, capsys):
     assert said == (0, "note: no file is in data: the disk is empty\n")
     (tmp_path / "data" / "a").write_text("1")
     assert told(monkeypatch, capsys, "seal", "data", "-i", "alice.identity", "--name", "y") == (0, "")
+
+
+def test_a_full_disk_without_a_name_says_where_to_look(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as left, failures.reported():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert left.value.code == 4
+    assert "hint: make room where this command writes" in capsys.readouterr().err
+
+
+def test_a_pack_judged_without_an_anchor_is_not_said_to_be_false(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    code, said = told(monkeypatch, capsys, "proof", "verify", "run.proof")
+    assert code == 3
+    assert "error [proof-fails]: whether the proof holds cannot be told: it agrees with itself" in said
+    assert "--trust" in said
+    code, said = told(
+        monkeypatch,
+        capsys,
+        "proof",
+        "verify",
+        "run.proof",
+        "--trust",
+        "bob.party.json",
+        "--trust",
+        "alice.party.json",
+    )
+    assert code in (0, None)

@@ -197,3 +197,12 @@ def test_what_a_room_does_not_do_is_told_by_its_name(name):
     document = {"architecture": "amd64", "os": "linux", "config": {name: {"8080/tcp": {}}}}
     read = oci.parse_settings(json.dumps(document).encode(), what="settings", limits=LIMITS)
     assert read.ignored == (name,)
+
+
+def test_settings_beside_a_root_file_system_have_their_config() -> None:
+    """What it runs without one stands one level too high: nobody is told to rebuild an image for that."""
+    with pytest.raises(Malformed, match="config: key 'config' is missing") as caught:
+        oci.parse_settings(b'{"Entrypoint": ["/bin/program"]}', what="config", limits=LIMITS)
+    assert '{"config": {"Entrypoint"' in caught.value.hint
+    given = oci.parse_settings(b'{"config": {"Entrypoint": ["/p"]}}', what="config", limits=LIMITS)
+    assert given.entrypoint == ("/p",)
