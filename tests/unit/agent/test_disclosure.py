@@ -180,7 +180,9 @@ def test_a_padded_output_shows_one_of_few_sizes():
 
 
 def test_a_manifest_has_no_digest_of_what_is_unsealed():
-    """Root hashes are over ciphertext when a disk is encrypted; nothing else of a manifest is computed from content."""
+    """Root hashes are over ciphertext when a disk is encrypted, and so is what `key_check` is keyed over: by a random key
+    of 256 bits or more, which nobody guesses. Nothing else of a manifest is computed from content."""
     assert {one.name for one in fields_of(manifest_model.Manifest)} == {
         "raw", "kind", "name", "owner", "cipher", "data_bytes", "hash_offset", "disk_bytes", "root_hash", "salt", "image",
+        "key_check",
     }  # fmt: skip
