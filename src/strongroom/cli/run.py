@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from strongroom.model.contract import Contract
+    from strongroom.model.receipt import Receipt
     from strongroom.node.backends import Backend
     from strongroom.node.foreseen import Foreseen
     from strongroom.node.qemu import Drive
@@ -151,8 +152,8 @@ def run(
     if as_json:
         print(json.dumps(status.document))
     else:
-        _print_summary(status, result, out)
-    if (result.receipt.outcome.value, result.receipt.exit_status) != ("exited", 0):
+        _print_summary(status, result, out, agreement.contract, known)
+    if not _good(result.receipt):
         sys.exit(EXIT_PROGRAM)
 
 
@@ -234,7 +235,12 @@ def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
     )
 
 
-def _print_summary(status: RunStatus, result: Result, out: Path) -> None:
+def _good(receipt: Receipt) -> bool:
+    return (receipt.outcome.value, receipt.exit_status) == ("exited", 0)
+
+
+def _print_summary(status: RunStatus, result: Result, out: Path, contract: Contract, known: Foreseen) -> None:
+    from strongroom.cli import run_ends
     from strongroom.cli.printable import say
     from strongroom.model import run_files
     from strongroom.node import runs
@@ -244,7 +250,7 @@ def _print_summary(status: RunStatus, result: Result, out: Path) -> None:
     print(f"outcome    {receipt.outcome.value}, status {receipt.exit_status}")
     if receipt.details:
         print(f"           {receipt.explanation}")
-    if (receipt.outcome.value, receipt.exit_status) != ("exited", 0):
+    if not _good(receipt):
         for line in runs.reading_the_log(out):
             say(f"log        {line}")
     for index, output in enumerate(receipt.outputs):
@@ -254,6 +260,10 @@ def _print_summary(status: RunStatus, result: Result, out: Path) -> None:
     if isinstance(first, int):
         print(f"started    the program's first instruction after {first / 1000:.2f} s")
     print(f"took       {status.elapsed() / 1000:.2f} s in all")
+    for line in run_ends.tell_done(
+        out, good=_good(receipt), outputs=bool(receipt.outputs), contract=contract, before=known.runs
+    ):
+        say(line)
     for line in status.notes:
         print(f"note       {line}", file=sys.stderr)
 

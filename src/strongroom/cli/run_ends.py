@@ -1,4 +1,4 @@
-"""How a run ended that brought no receipt home: what happened, what it cost, and what to type next.
+"""How a run ended: what happened, what it cost, and what to type next.
 
 A broker counts a run when it releases keys. Whether it did is seen by what came through this node: `release-PARTY.json` is its word,
 `evidence-PARTY.json` alone means that it was asked and that no answer came.
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contract import Contract
+
+_NO_RUN_LEFT = "no run is left: the parties sign a version with more (`strongroom contract new … --replaces FILE --runs N`)"
 
 
 class Cost(enum.StrEnum):
@@ -87,11 +89,39 @@ def tell(
         yield "cost       no run was used"
     for party, cost in end.costs.items():
         if cost is Cost.USED:
-            used = f": {before[party] + 1} of {contract.limits.runs}" if party in before else ""
-            yield f"cost       a run was used at the broker of {party}{used}"
+            yield _used(party, contract, before)
         elif cost is Cost.UNKNOWN:
             yield f"cost       the broker of {party} was asked and its answer did not arrive: it may have counted a run"
     yield f"next       {_next(end, contract, before, interrupted=interrupted)}"
+
+
+def tell_done(
+    out: Path, *, good: bool, outputs: bool, contract: Contract, before: Mapping[str, int]
+) -> Iterator[str]:
+    """The same for a run that brought its receipt home: keys were released for it, whatever its program made of them.
+
+    good: whether the program ended well. outputs: whether any left.
+    """
+    for party in contract.key_owners():
+        yield _used(party, contract, before)
+    if not good:
+        yield f"next       mend what the log tells; then {_another(contract, before)}"
+    elif outputs:
+        opened = out / run_files.output(0)
+        yield f"next       who may read it: `strongroom open {opened} --identity NAME.identity`"
+    else:
+        yield f"next       `strongroom proof export {out} --out run.proof` keeps the proof of what was done"
+
+
+def _used(party: str, contract: Contract, before: Mapping[str, int]) -> str:
+    used = f": {before[party] + 1} of {contract.limits.runs}" if party in before else ""
+    return f"cost       a run was used at the broker of {party}{used}"
+
+
+def _another(contract: Contract, before: Mapping[str, int]) -> str:
+    if any(before.get(party, 0) + 1 >= contract.limits.runs for party in contract.key_owners()):
+        return _NO_RUN_LEFT
+    return "the same command with another --out, since this folder holds a result"
 
 
 def _next(end: End, contract: Contract, before: Mapping[str, int], *, interrupted: bool) -> str:
@@ -101,7 +131,7 @@ def _next(end: End, contract: Contract, before: Mapping[str, int], *, interrupte
         cost is Cost.USED and before.get(party, 0) + 1 >= contract.limits.runs
         for party, cost in end.costs.items()
     ):
-        return "no run is left: the parties sign a version with more (`strongroom contract new … --replaces FILE --runs N`)"
+        return _NO_RUN_LEFT
     if end.worst is Cost.UNKNOWN:
         return f"`strongroom contract check FILE --ask` says how many runs are used; then {again}"
     return again

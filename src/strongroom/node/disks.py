@@ -13,6 +13,7 @@ from strongroom.errors import Misuse, NotFound, Refused
 from strongroom.model import channel, signatures
 from strongroom.model import manifest as manifest_model
 from strongroom.node import qemu
+from strongroom.seal import disk as seal_disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +36,9 @@ class Sealed:
 def load(disk: Path, manifest: Path | None = None) -> Sealed:
     """Read a disk's manifest (beside it, as `NAME.manifest.json`, unless named) and check the sizes.
 
-    Raises `NotFound`, `Malformed`, or `Refused` when the file cannot be that disk.
+    Raises `Misuse` for a name that is no disk's, `NotFound`, `Malformed`, or `Refused` when the file cannot be that disk.
     """
-    if not disk.name:
-        raise NotFound(f"{disk}: is no disk's file", code="no-disk", hint="name the disk itself")
-    beside = manifest or disk.with_name(f"{disk.name.removesuffix('.disk')}.manifest.json")
+    beside = manifest or seal_disk.beside(disk, seal_disk.MANIFEST_SUFFIX)
     try:
         with beside.open("rb") as source:
             signed = source.read(MAX_MANIFEST + 1)

@@ -41,6 +41,12 @@ def beside(disk: Path, suffix: str) -> Path:
     """The file that belongs to `disk`: NAME.disk → NAME + `suffix`. Raises `Misuse` for a path without a name."""
     if not disk.name:
         raise Misuse(f"{disk}: is no disk's file", code="bad-path", hint="name the disk itself")
+    for of_a_disk, what in ((MANIFEST_SUFFIX, "manifest"), (KEY_SUFFIX, "sealed key")):
+        if disk.name.endswith(of_a_disk):
+            own = disk.with_name(disk.name.removesuffix(of_a_disk) + SUFFIX)
+            raise Misuse(
+                f"{disk}: a disk's {what} by its name", code="bad-path", hint=f"name the disk itself: {own}"
+            )
     return disk.with_name(disk.name.removesuffix(SUFFIX) + suffix)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -116,3 +117,28 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
             pass
     finally:
         os.close(fd)
+
+
+def done(tmp_path, **options):
+    options = {"good": True, "outputs": True, "before": {}, "contract": CONTRACT, **options}
+    return "\n".join(run_ends.tell_done(tmp_path, **options))
+
+
+def test_a_run_that_is_done_says_what_it_cost_and_who_opens_what_left(tmp_path):
+    told = done(tmp_path, before={"alice": 0})
+    assert f"cost       a run was used at the broker of alice: 1 of {CONTRACT.limits.runs}" in told
+    assert f"`strongroom open {tmp_path / 'out-0.tar.age'} --identity NAME.identity`" in told
+    assert f"`strongroom proof export {tmp_path} --out run.proof`" in done(tmp_path, outputs=False)
+
+
+def test_a_program_that_failed_cost_a_run_and_another_takes_another_folder(tmp_path):
+    several = replace(CONTRACT, limits=replace(CONTRACT.limits, runs=3))
+    told = done(tmp_path, good=False, contract=several)
+    assert "cost       a run was used at the broker of alice" in told
+    assert "next       mend what the log tells; then the same command with another --out" in told
+
+
+def test_where_the_program_failed_in_the_last_run_a_version_with_more_is_what_helps(tmp_path):
+    told = done(tmp_path, good=False, before={"alice": CONTRACT.limits.runs - 1})
+    assert "no run is left" in told
+    assert "--replaces FILE --runs N" in told

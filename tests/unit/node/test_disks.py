@@ -149,3 +149,11 @@ def test_a_manifest_that_is_none(tmp_path):
     (tmp_path / "flights.manifest.json").write_bytes(b"{}")
     with pytest.raises(Malformed, match="envelope: key 'payloadType' is missing"):
         disks.load(disk)
+
+
+@pytest.mark.parametrize("suffix", [".manifest.json", ".key.age"])
+def test_another_file_of_a_disk_is_told_from_the_disk(tmp_path, suffix):
+    sealed_disk(tmp_path, "flights", samples.ALICE)
+    with pytest.raises(Misuse, match=f"flights{suffix}: a disk's .* by its name") as caught:
+        disks.load(tmp_path / f"flights{suffix}")
+    assert caught.value.hint == f"name the disk itself: {tmp_path / 'flights.disk'}"
