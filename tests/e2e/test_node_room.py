@@ -268,29 +268,6 @@ def test_a_firmware_that_is_not_there(base, node, tmp_path):
     assert failure.code == "no-base"
 
 
-def test_a_full_disk_on_the_host_ends_the_room(base, node, tmp_path):
-    script = (
-        "phase asleep\nbusybox sleep 1\n"
-        'control "{\\"kind\\":\\"file\\",\\"name\\":\\"receipt.json\\",\\"stream\\":1}"\n'
-        "busybox printf '\\x03\\x00\\x00\\x00\\x01\\x00\\x00\\x00\\x04abcd' >&3\nbusybox sleep 100\n"
-    )
-    made = tiny.build(tmp_path / "base", base, script)
-    out = tmp_path / "out"
-    out.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", out], check=True)
-    try:
-        started = Started(node, made, out)
-        started.until("asleep")
-        subprocess.run(["dd", "if=/dev/zero", f"of={out}/ballast"], capture_output=True, check=False)
-        failure = started.ended()
-        assert isinstance(failure, Unavailable)
-        assert failure.code == "run-folder"
-        assert "No space left" in failure.message
-        assert not any(one.name.endswith(".part") for one in out.rglob("*"))
-    finally:
-        subprocess.run(["umount", out], check=True)
-
-
 def test_the_firmware_that_is_measured_is_the_one_that_runs(base, node, tmp_path):
     """One changed byte in a copy of the firmware is another record, and another PCR 0."""
     made = tiny.build(tmp_path / "base", base)

@@ -65,7 +65,7 @@ def test_show_verify_and_witness_a_growing_ledger(prepared, alice, bob, tmp_path
     add_entries(prepared, 3)
     with broker_process.served(prepared):
         shown = strongroom("ledger", "show", alice).stdout
-        assert shown.count("release") == 3
+        assert shown.count("  release  ") == 3
         assert "3 entries" in shown
         rows = json.loads(strongroom("ledger", "show", alice, "--json").stdout)
         one = strongroom("ledger", "show", alice, "--run", rows[1]["run"], "--json").stdout

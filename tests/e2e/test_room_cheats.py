@@ -146,6 +146,7 @@ def test_a_changed_base_disk_does_not_come_to_attest(world, change):
     assert not (ran.folder / "receipt.json").exists()
 
 
+@pytest.mark.soak
 def test_a_version_whose_past_the_broker_has_not_seen_gets_no_key_until_the_operator_brings_it(world):
     first = world.contract("echo first > /out/x")
     second = world.contract("echo second > /out/x", replaces=first)

@@ -250,6 +250,7 @@ def test_what_the_image_lacks_is_not_started(world):
     assert ran.receipt.outcome is Outcome.EXITED
 
 
+@pytest.mark.soak
 def test_a_room_sees_what_runtimes_make_of_strange_layers(world, tmp_path):
     """A fifo works, hard-linked whiteouts hide, an opaque mark empties the directory that replaced a link."""
     layout = kit.Layout(tmp_path / "layout")
@@ -309,6 +310,7 @@ LINKS = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("name", "files", "links", "entrypoint", "runs"),
     [

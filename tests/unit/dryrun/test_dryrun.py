@@ -115,14 +115,15 @@ def test_the_second_run_takes_the_image_from_the_cache_once_it_was_checked(tmp_p
     path = layout(tmp_path, base(), Entrypoint=["/bin/cat", "/etc/passwd"])
     first = attempt(path, tmp_path, cache=cache)
     kept = next((tmp_path / "cache/disks").glob("*.disk"))
-    inode = kept.stat().st_ino
-    assert attempt(path, tmp_path, cache=cache)[1] == first[1]
-    assert kept.stat().st_ino == inode
-    with kept.open("r+b") as file:
-        file.seek(5000)
-        file.write(b"tampered")
-    assert attempt(path, tmp_path, cache=cache)[1] == first[1]
-    assert kept.stat().st_ino != inode
+    with kept.open("rb"):  # while it is open no other file gets its inode
+        inode = kept.stat().st_ino
+        assert attempt(path, tmp_path, cache=cache)[1] == first[1]
+        assert kept.stat().st_ino == inode
+        with kept.open("r+b") as file:
+            file.seek(5000)
+            file.write(b"tampered")
+        assert attempt(path, tmp_path, cache=cache)[1] == first[1]
+        assert kept.stat().st_ino != inode
     assert not list((tmp_path / "scratch").iterdir())
 
 
