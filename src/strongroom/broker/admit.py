@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.wording import explain
-from strongroom.broker import versions
+from strongroom.broker import own_changes, versions
 from strongroom.errors import Conflict, Refused
 from strongroom.model import record
 
@@ -39,7 +39,7 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
     series = versions.series(contract)
     brought = versions.read(contract, earlier, broker.party)
 
-    def append(transaction: Transaction) -> tuple[bytes, int]:
+    def change(transaction: Transaction) -> own_changes.Change:
         known = transaction.contracts.highest(series)
         for check in versions.check(known, contract, brought):
             if not check.ok:
@@ -49,18 +49,11 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
                     code="contract-withdrawn" if check.name == "contract.withdrawn" else "contract-version",
                     hint=told.hint,
                 )
-        entry = record.Record(
-            kind=record.Kind.CONTRACT,
-            time=broker.clock(),
-            broker=broker.party.name,
-            contract=contract.digest,
-            run="",
-            body={"id": contract.id, "version": contract.version},
-        ).encode()
-        index = transaction.ledger.append(entry, run="")
         transaction.contracts.raise_to(series, versions.known(contract))
-        return entry, index
+        return own_changes.Change(
+            kind=record.Kind.CONTRACT,
+            contract=contract.digest,
+            body={"id": contract.id, "version": contract.version},
+        )
 
-    committed = await broker.store.write(append)
-    entry, index = committed.value
-    return broker.notary.prove(broker.store.ledger, entry=entry, index=index, size=committed.size)
+    return await own_changes.make(broker, change)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.broker import own_changes
 from strongroom.errors import NotFound
 from strongroom.model import record
 
@@ -19,25 +20,14 @@ if TYPE_CHECKING:
 async def remove_key(broker: Broker, manifest: str) -> messages.LedgerProof:
     """Forget the disk of that manifest digest; return the proof. Raises `NotFound`."""
 
-    def append(transaction: Transaction) -> tuple[bytes, int]:
+    def change(transaction: Transaction) -> own_changes.Change:
         if transaction.disks.find(manifest) is None:
             raise NotFound(
                 f"remove-key: this broker has no disk {manifest}",
                 code="unknown-disk",
                 hint="`strongroom broker status` lists its disks",
             )
-        entry = record.Record(
-            kind=record.Kind.DISK_REMOVAL,
-            time=broker.clock(),
-            broker=broker.party.name,
-            contract="",
-            run="",
-            body={"disk": manifest},
-        ).encode()
-        index = transaction.ledger.append(entry, run="")
         transaction.disks.remove(manifest)
-        return entry, index
+        return own_changes.Change(kind=record.Kind.DISK_REMOVAL, body={"disk": manifest})
 
-    committed = await broker.store.write(append)
-    entry, index = committed.value
-    return broker.notary.prove(broker.store.ledger, entry=entry, index=index, size=committed.size)
+    return await own_changes.make(broker, change)

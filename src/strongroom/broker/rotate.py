@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.broker import own_changes
 from strongroom.broker.broker import DISK_KEY
 from strongroom.broker.storage import KnownDisk
 from strongroom.encoding import fields
@@ -44,27 +45,18 @@ async def rotate(
             hint="make it from the party file that `strongroom broker init` or `rotate-keys` wrote",
         )
 
-    def change(transaction: Transaction) -> tuple[bytes, int]:
+    def change(transaction: Transaction) -> own_changes.Change:
         for disk in transaction.disks.every():
             if rotation.of_identity:
                 transaction.disks.remove(disk.manifest)
             elif disk.sealed_key is not None:
                 transaction.disks.put(_under(broker, disk, disk.sealed_key, at_rest))
-        entry = record.Record(
-            kind=record.Kind.ROTATION,
-            time=broker.clock(),
-            broker=broker.party.name,
-            contract="",
-            run="",
-            body={"statement": fields.format_data(rotation.encode())},
-        ).encode()
-        index = transaction.ledger.append(entry, run="")
         transaction.staged.put(settings.encode())
-        return entry, index
+        return own_changes.Change(
+            kind=record.Kind.ROTATION, body={"statement": fields.format_data(rotation.encode())}
+        )
 
-    committed = await broker.store.write(change)
-    entry, index = committed.value
-    return broker.notary.prove(broker.store.ledger, entry=entry, index=index, size=committed.size)
+    return await own_changes.make(broker, change)
 
 
 def _under(broker: Broker, disk: KnownDisk, sealed: bytes, at_rest: AtRest) -> KnownDisk:

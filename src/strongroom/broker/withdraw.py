@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.broker import versions
+from strongroom.broker import own_changes, versions
 from strongroom.errors import Conflict, NotFound, Refused
 from strongroom.model import agreement, record
 
@@ -58,7 +58,7 @@ async def withdraw_known(broker: Broker, digest: str) -> messages.LedgerProof:
 
 
 async def _withdraw(broker: Broker, find: Callable[[Transaction], Found]) -> messages.LedgerProof:
-    def append(transaction: Transaction) -> tuple[bytes, int]:
+    def change(transaction: Transaction) -> own_changes.Change:
         series, known = find(transaction)
         if known.withdrawn:
             raise Conflict(
@@ -66,18 +66,11 @@ async def _withdraw(broker: Broker, find: Callable[[Transaction], Found]) -> mes
                 code="contract-withdrawn",
                 hint="nothing is left to do",
             )
-        entry = record.Record(
-            kind=record.Kind.WITHDRAWAL,
-            time=broker.clock(),
-            broker=broker.party.name,
-            contract=known.digest,
-            run="",
-            body={"id": series.id, "version": known.version},
-        ).encode()
-        index = transaction.ledger.append(entry, run="")
         transaction.contracts.withdraw(series, known)
-        return entry, index
+        return own_changes.Change(
+            kind=record.Kind.WITHDRAWAL,
+            contract=known.digest,
+            body={"id": series.id, "version": known.version},
+        )
 
-    committed = await broker.store.write(append)
-    entry, index = committed.value
-    return broker.notary.prove(broker.store.ledger, entry=entry, index=index, size=committed.size)
+    return await own_changes.make(broker, change)

@@ -138,8 +138,7 @@ def _make(
     from strongroom.convert.limits import LIMITS
     from strongroom.seal import disk
 
-    if found.path is None:
-        raise Misuse("no image", hint="name an image by digest in the compose file, or give --from")
+    found.needed()
     settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
     # A folder's content is known only once it is read; an image that is to be encrypted stays out of caches.
     cache = None if encrypt or settings is not None else image_source.converted()
@@ -225,13 +224,11 @@ def _sealed(
 ) -> tuple[Summary, Manifest]:
     from strongroom.convert import image as images
 
-    if found.path is None:
-        raise Misuse("no image")
     with contextlib.ExitStack() as opened:
         with meter.meter("unpacking") as progress:
             loaded = opened.enter_context(
                 images.load(
-                    found.path,
+                    found.needed(),
                     scratch=target.parent,
                     digest=found.digest,
                     platform=platform,

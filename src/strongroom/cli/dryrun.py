@@ -142,12 +142,11 @@ def _trial(
     from strongroom.dryrun import disks
     from strongroom.dryrun.run import Trial
 
-    if found.path is None:
-        raise Misuse("no image", hint="name an image by digest in the compose file, or give --from")
+    image = found.needed()
     settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
     scratch = image_source.cache_folder() / "try"
     wanted = disks.Wanted(
-        path=found.path, digest=found.digest, platform=platform, config=settings, sealed=found.sealed
+        path=image, digest=found.digest, platform=platform, config=settings, sealed=found.sealed
     )
     made = disks.image(wanted, cache=image_source.converted(), scratch=scratch, steps=meter.meter)
     opened.callback(os.close, made.fd)

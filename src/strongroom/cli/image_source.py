@@ -70,6 +70,12 @@ class Found:
     digest: str | None
     service: Service | None = None
 
+    def needed(self) -> Path:
+        """Where the image lies. Raises `Misuse` where it was only spoken of."""
+        if self.path is None:
+            raise Misuse("no image", hint="name an image by digest in the compose file, or give --from")
+        return self.path
+
     def sealed(self, config: ImageConfig) -> ImageConfig:
         """The image's settings with those that become part of the sealed image."""
         return config if self.service is None else self.service.sealed(config)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from strongroom.model.contract import Contract
-    from strongroom.model.receipt import Receipt
     from strongroom.node.backends import Backend
     from strongroom.node.foreseen import Foreseen
     from strongroom.node.qemu import Drive
@@ -89,7 +88,7 @@ def run(
     from datetime import UTC, datetime
 
     from strongroom.cli import contract_files, interruption, run_folder
-    from strongroom.node import backends, foreseen, measured, room, tpm_state
+    from strongroom.node import backends, foreseen, measured, room, runs, tpm_state
     from strongroom.node.run_status import RunStatus
 
     agreement = contract_files.load_agreement(contract)
@@ -149,11 +148,12 @@ def run(
             raise
         with contextlib.suppress(OSError):  # the result is there; a full disk takes nothing from it
             status.done(result.receipt, result.files)
+    good = runs.good(result.receipt.outcome.value, result.receipt.exit_status)
     if as_json:
         print(json.dumps(status.document))
     else:
-        _print_summary(status, result, out, agreement.contract, known)
-    if not _good(result.receipt):
+        _print_summary(status, result, out, agreement.contract, known, good=good)
+    if not good:
         sys.exit(EXIT_PROGRAM)
 
 
@@ -235,11 +235,9 @@ def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
     )
 
 
-def _good(receipt: Receipt) -> bool:
-    return (receipt.outcome.value, receipt.exit_status) == ("exited", 0)
-
-
-def _print_summary(status: RunStatus, result: Result, out: Path, contract: Contract, known: Foreseen) -> None:
+def _print_summary(
+    status: RunStatus, result: Result, out: Path, contract: Contract, known: Foreseen, *, good: bool
+) -> None:
     from strongroom.cli import run_ends
     from strongroom.cli.printable import say
     from strongroom.model import run_files
@@ -250,7 +248,7 @@ def _print_summary(status: RunStatus, result: Result, out: Path, contract: Contr
     print(f"outcome    {receipt.outcome.value}, status {receipt.exit_status}")
     if receipt.details:
         print(f"           {receipt.explanation}")
-    if not _good(receipt):
+    if not good:
         for line in runs.reading_the_log(out):
             say(f"log        {line}")
     for index, output in enumerate(receipt.outputs):
@@ -261,7 +259,7 @@ def _print_summary(status: RunStatus, result: Result, out: Path, contract: Contr
         print(f"started    the program's first instruction after {first / 1000:.2f} s")
     print(f"took       {status.elapsed() / 1000:.2f} s in all")
     for line in run_ends.tell_done(
-        out, good=_good(receipt), outputs=bool(receipt.outputs), contract=contract, before=known.runs
+        out, good=good, outputs=bool(receipt.outputs), contract=contract, before=known.runs
     ):
         say(line)
     for line in status.notes:

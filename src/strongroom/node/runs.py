@@ -33,6 +33,11 @@ MOST = 10_000  # folders that are looked into
 DEPTH = 4
 
 
+def good(outcome: str, exit_status: int | None) -> bool:
+    """Whether a program with that end did its work: it left with 0."""
+    return (outcome, exit_status) == ("exited", 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A run as its folder tells it. id: the contract's, empty where it is not told. times: of the states, in their order."""
@@ -52,7 +57,7 @@ class Run:
     @property
     def good(self) -> bool:
         """Whether the program did its work: it left with 0."""
-        return self.state is State.DONE and (self.outcome, self.exit_status) == ("exited", 0)
+        return self.state is State.DONE and good(self.outcome, self.exit_status)
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
