@@ -263,6 +263,22 @@ def test_files_sockets_and_pipes_carry_secret_pages(tmp_path):
     assert python(program) == "True\nTrue\n"
 
 
+def connected(path):
+    """A socket to `path` once somebody listens there: the file exists before it listens."""
+    deadline = time.monotonic() + 20
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        try:
+            client.connect(str(path))
+            return client
+        except (FileNotFoundError, ConnectionRefusedError):
+            client.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 @pytest.mark.skipif(not shutil.which("swtpm"), reason="swtpm is not installed")
 def test_swtpm_answers_and_keeps_its_memory(tmp_path):
     server, control = tmp_path / "server", tmp_path / "control"
@@ -278,12 +294,7 @@ def test_swtpm_answers_and_keeps_its_memory(tmp_path):
     argv += ["--server", f"type=unixio,path={server}", "--ctrl", f"type=unixio,path={control}"]
     guarded = guard.spawn(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
-        while not server.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        with socket.socket(socket.AF_UNIX) as tpm:
-            tpm.settimeout(20)
-            tpm.connect(str(server))
+        with connected(server) as tpm:
             tpm.sendall(struct.pack(">HIIH", 0x8001, 12, 0x17B, 16))  # TPM2_GetRandom(16)
             tag, size, code, length = struct.unpack(">HIIH", tpm.recv(12, socket.MSG_WAITALL))
             assert (tag, size, code, length) == (0x8001, 28, 0, 16)
