@@ -25,6 +25,7 @@ from strongroom.seal.tree import Kind, show
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from strongroom.convert.elf import Elf
     from strongroom.convert.layers import Node, Tree
     from strongroom.model.manifest import ImageSettings
     from strongroom.model.mounts import Placed
@@ -57,6 +58,11 @@ class Subject:
     settings: ImageSettings
     platform: str
 
+    @property
+    def level(self) -> int:
+        """The x86-64 level of the room's processor."""
+        return LEVELS.get(self.platform, TEE_LEVEL)
+
     def covers(self, name: str) -> str:
         """What of the room's hides this file of the image, for messages; empty when nothing does."""
         if find(self.image, name) is None or find(self.tree, name) is not None:
@@ -72,7 +78,9 @@ def look(subject: Subject) -> Iterator[Finding]:
     """Everything about starting the program."""
     settings = subject.settings
     words = (*settings.entrypoint, *settings.command)
-    libraries = Libraries(subject.tree, settings.environment, readable=partial(_may_read, subject))
+    libraries = Libraries(
+        subject.tree, settings.environment, level=subject.level, readable=partial(_may_read, subject)
+    )
     where = "ENTRYPOINT" if settings.entrypoint else "CMD"
     problems = list(_start(subject, libraries, words, where, 0))
     yield from problems
@@ -259,14 +267,8 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
     if program.type not in (elf.EXECUTABLE, elf.SHARED):
         yield blocks("program-format", place, "an ELF file that is no program", "name the program itself")
         return
-    has = LEVELS.get(subject.platform, TEE_LEVEL)
-    if program.level > has:
-        yield blocks(
-            "cpu-level",
-            place,
-            f"built for x86-64-v{program.level}; a {subject.platform} room's processor has v{has}",
-            "build it for x86-64-v2 or v3, or run it on a TEE's own processor",
-        )
+    if program.level > subject.level:
+        yield _beyond(subject, place, "built", program.level)
     if program.interpreter:
         loader = program.interpreter.decode("utf-8", "replace")
         hidden = subject.covers(loader)
@@ -287,10 +289,17 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
         if unfit:
             yield blocks("loader", place, f"its loader {printable(loader)} {unfit}", "mend it in the image")
             return
+    yield from _needed(subject, libraries, place, program)
+
+
+def _needed(subject: Subject, libraries: Libraries, place: str, program: Elf) -> Iterator[Finding]:
+    """Its libraries."""
     path = place.encode("utf-8", "surrogateescape")
     missing = libraries.missing(path, program)
     if missing.lost:
-        built = Libraries(subject.image, subject.settings.environment).missing(path, program)
+        built = Libraries(subject.image, subject.settings.environment, level=subject.level).missing(
+            path, program
+        )
         hidden_ones = [name for name in missing.lost if name not in built.lost]
         names = _names(hidden_ones or missing.lost)
         if hidden_ones:
@@ -302,6 +311,8 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
                 f"it needs {names}, not where its loader looks for libraries",
                 "add the packages that bring them, or name their folder in LD_LIBRARY_PATH",
             )
+    for name, level in missing.beyond[:5]:
+        yield _beyond(subject, place, f"it needs {_names([name])}, which is built", level)
     if missing.untold:
         yield warns(
             "libraries",
@@ -309,6 +320,15 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
             f"it needs {_names(missing.untold)}; they are in the image, but its loader does not tell where it looks",
             "`strongroom try` shows whether it finds them",
         )
+
+
+def _beyond(subject: Subject, place: str, what: str, level: int) -> Finding:
+    return blocks(
+        "cpu-level",
+        place,
+        f"{what} for x86-64-v{level}; a {subject.platform} room's processor has v{subject.level}",
+        "build it for x86-64-v2 or v3, or run it on a TEE's own processor",
+    )
 
 
 def _unfit_loader(subject: Subject, libraries: Libraries, loader: str, node: Node) -> str:

@@ -66,9 +66,10 @@ def program(
     return (head + headers).ljust(start, b"\0") + bytes(body)
 
 
-def loader(*folders: bytes) -> bytes:
-    """A glibc loader that searches these folders when nothing else names a library."""
-    return program() + b"\0" + b"".join(one + b"/\0" for one in folders)
+def loader(*folders: bytes, abilities: bool = False) -> bytes:
+    """A glibc loader that searches these folders when nothing else names a library. abilities: one since 2.33."""
+    option = b"  --glibc-hwcaps-prepend LIST\n\0" if abilities else b"\0"
+    return program() + option + b"".join(one + b"/\0" for one in folders)
 
 
 def cache(*files: bytes, flags: int = 0x0303, ability: int = 0, old: bool = False) -> bytes:

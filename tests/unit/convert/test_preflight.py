@@ -189,6 +189,77 @@ def test_a_loaders_own_folders_are_read_from_the_loader(tmp_path):
     assert made("two", debian + loader(b"/lib64"), b"lib64") == {"libraries": "warns"}
 
 
+# Where the C library lies, whether the loader is one since glibc 2.33, the platform, and whether it is found.
+ABILITIES = [
+    (b"lib/glibc-hwcaps/x86-64-v2", True, "local", True),
+    (b"lib/glibc-hwcaps/x86-64-v3", True, "local", True),
+    (b"lib/glibc-hwcaps/x86-64-v4", True, "local", False),
+    (b"lib/glibc-hwcaps/x86-64-v4", True, "snp", True),
+    (b"lib/glibc-hwcaps/x86-64-v5", True, "snp", False),
+    (b"lib/glibc-hwcaps/x86-64", True, "snp", False),
+    (b"lib/glibc-hwcaps/x86-64-v2", False, "local", False),
+    (b"opt/glibc-hwcaps/x86-64-v3", True, "local", True),
+    (b"opt/glibc-hwcaps/x86-64-v4", True, "local", False),
+]
+
+
+@pytest.mark.parametrize(("where", "new", "platform", "found"), ABILITIES)
+def test_folders_for_processors_are_searched_as_far_as_the_rooms_goes(tmp_path, where, new, platform, found):
+    its = entry(LOADER[1:], loader(b"/lib", abilities=new), mode=0o755)
+    files = (
+        BIN
+        + ACCOUNTS
+        + its
+        + entry(b"bin/program", GOOD, mode=0o755)
+        + entry(where + b"/libc.so.6", program())
+    )
+    report = look(tmp_path, files, platforms=(platform,), Env=["PATH=/bin", "LD_LIBRARY_PATH=/opt"])
+    assert report.will_run is found
+    assert ("libraries" in bad(report)) is not found
+
+
+def test_of_two_libraries_the_one_for_the_better_processor_is_loaded(tmp_path):
+    """And with it what that one needs: nothing is known of the other's."""
+    files = BIN + ACCOUNTS + entry(LOADER[1:], loader(b"/lib", abilities=True), mode=0o755)
+    files += entry(b"bin/program", GOOD, mode=0o755)
+    wants = {level: program(needed=(b"lib%s.so" % level,)) for level in (b"v4", b"v3", b"plain")}
+    files += entry(b"lib/libc.so.6", wants[b"plain"])
+    for level in (b"v4", b"v3"):
+        files += entry(b"lib/glibc-hwcaps/x86-64-" + level + b"/libc.so.6", wants[level])
+    for platform, level in (("local", b"v3"), ("snp", b"v4")):
+        there = entry(b"lib/lib" + level + b".so", program())
+        assert bad(look(tmp_path / f"{platform}-there", files + there, platforms=(platform,))) == {}
+        report = look(tmp_path / platform, files, platforms=(platform,))
+        assert bad(report) == {"libraries": "blocks"}
+        assert f"lib{level.decode()}.so" in str(report.findings)
+
+
+def test_ldconfigs_cache_names_libraries_for_processors(tmp_path):
+    """Its entries for folders of `glibc-hwcaps` count as far as the processor goes; those of older kinds do not."""
+    files = BIN + ACCOUNTS + entry(LOADER[1:], loader(b"/lib", abilities=True), mode=0o755)
+    files += entry(b"bin/program", GOOD, mode=0o755)
+    place = b"/far/glibc-hwcaps/x86-64-v3/libc.so.6"
+    for name, made, found in (
+        ("v3", cache(place, ability=1 << 62 | 2 << 32 | 1), True),
+        ("v4", cache(place.replace(b"v3", b"v4"), ability=1 << 62 | 3 << 32), False),
+        ("both", cache(place.replace(b"v3", b"v4"), place, ability=1 << 62), True),
+        ("old", cache(place, ability=1 << 48), False),
+        ("plain", cache(place), True),
+    ):
+        libc = entry(place[1:], program()) + entry(place[1:].replace(b"v3", b"v4"), b"no library")
+        got = bad(look(tmp_path / name, files + libc + entry(b"etc/ld.so.cache", made), platforms=("local",)))
+        assert got == ({} if found else {"libraries": "blocks"}), name
+
+
+def test_a_library_that_needs_more_than_the_processor_starts_nothing(tmp_path):
+    for name, new, wanted in (("new", True, {"cpu-level": "blocks"}), ("old", False, {})):
+        its = entry(LOADER[1:], loader(b"/lib", abilities=new), mode=0o755)
+        files = BIN + ACCOUNTS + its + entry(b"bin/program", GOOD, mode=0o755)
+        files += entry(b"lib/libc.so.6", program(level=4))
+        assert bad(look(tmp_path / name, files, platforms=("local",))) == wanted
+        assert bad(look(tmp_path / f"{name}-tee", files, platforms=("snp",))) == {}
+
+
 def test_this_machines_own_loader_tells_its_folders(tmp_path):
     """Debian's, which does not search /lib64: what was made up above holds for a loader as it is shipped."""
     real = Path("/lib64/ld-linux-x86-64.so.2").read_bytes()
