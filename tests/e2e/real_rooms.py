@@ -179,14 +179,14 @@ class World:
             self.broker.stdout.close()
 
 
-def prepare(root: Path) -> World:
+def prepare(root: Path, *, rows: int = ROWS) -> World:
     """Make identities, disks, broker, node and base, and start the broker."""
     world = World(root=root)
     for name in ("alice", "bob"):
         strongroom("identity", "new", name, "--out", root)
     strongroom("broker", "init", root / "broker", "-i", root / "alice.identity", "--listen", "127.0.0.1:0")
     (root / "data").mkdir()
-    (root / "data/table.csv").write_text("".join(f"{row},{row * row % 9973}\n" for row in range(ROWS)))
+    (root / "data/table.csv").write_text("".join(f"{row},{row * row % 9973}\n" for row in range(rows)))
     strongroom("seal", root / "data", "-i", root / "alice.identity", "--name", "flights", "--out", root)
     _image(root / "image")
     (root / "config.json").write_text(json.dumps(_config("1000:1000")))
