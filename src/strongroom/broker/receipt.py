@@ -13,11 +13,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from strongroom.broker import own_changes
 from strongroom.crypto import sign
 from strongroom.encoding import fields
 from strongroom.errors import Conflict, Refused, Unavailable
 from strongroom.model import receipt as receipt_model
-from strongroom.model import record
+from strongroom.model import record, signatures
 
 if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
@@ -45,30 +46,23 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
         entry_body = {"envelope": fields.format_data(body)}
         if run.receipt is not None:
             return _same_again(transaction, run.receipt, entry_body)
-        entry = record.Record(
-            kind=record.Kind.RECEIPT,
-            time=broker.clock(),
-            broker=broker.party.name,
-            contract=claimed.contract,
-            run=claimed.run,
-            body=dict(entry_body),
-        ).encode()
-        index = transaction.ledger.append(entry, run=claimed.run)
+        change = own_changes.Change(
+            kind=record.Kind.RECEIPT, contract=claimed.contract, run=claimed.run, body=dict(entry_body)
+        )
+        entry, index = own_changes.append(broker, transaction, change)
         transaction.runs.close(claimed.run, receipt=index)
         return entry, index
 
-    committed = await broker.store.write(append)
-    entry, index = committed.value
-    return broker.notary.prove(broker.store.ledger, entry=entry, index=index, size=committed.size)
+    return await own_changes.prove(broker, append)
 
 
 def _verified(broker: Broker, body: bytes) -> Receipt:
     """The receipt, signed by the key of a run that keys were released to. Raises `Malformed` or `Refused`."""
     envelope, claimed = receipt_model.parse_envelope(body)
     run = _released(broker.store.read(lambda state: state.runs.find(claimed.run)), claimed)
-    if len(envelope.signatures) != 1:
+    by_room = signatures.signed_by(envelope, sign.VerifyingKey(run.signing_key))
+    if len(envelope.signatures) != 1 or not by_room:
         raise _unknown()
-    sign.VerifyingKey(run.signing_key).verify(envelope.signatures[0].sig, envelope.pae())
     return claimed
 
 
