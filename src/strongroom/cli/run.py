@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from strongroom.model.contract import Contract
     from strongroom.node.backends import Backend
     from strongroom.node.foreseen import Foreseen
+    from strongroom.node.inbox import Held
     from strongroom.node.qemu import Drive
     from strongroom.node.room import Order, Result, Room
     from strongroom.node.run_status import RunStatus
@@ -87,7 +88,7 @@ def run(
     begun = _process_start()
     from datetime import UTC, datetime
 
-    from strongroom.cli import contract_files, interruption, run_folder
+    from strongroom.cli import contract_files, interruption, run_ends, run_folder
     from strongroom.node import backends, foreseen, measured, room, runs, tpm_state
     from strongroom.node.run_status import RunStatus
 
@@ -128,8 +129,9 @@ def run(
             if not as_json:
                 show(name)
 
-        def take_held(names: tuple[str, ...]) -> None:
-            show(f"{out} has no room for {', '.join(names)}: kept in memory, and tried again until there is")
+        def take_held(held: Held, seconds: float) -> None:
+            status.held(held.names, held.size, seconds)
+            show("\n".join(run_ends.tell_held(out, held, seconds)))
 
         known = foreseen.Foreseen()
         try:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contract import Contract
+    from strongroom.node.inbox import Held
 
 _NO_RUN_LEFT = "no run is left: the parties sign a version with more (`strongroom contract new … --replaces FILE --runs N`)"
 
@@ -111,6 +112,18 @@ def tell_done(
         yield f"next       who may read it: `strongroom open {opened} --identity NAME.identity`"
     else:
         yield f"next       `strongroom proof export {out} --out run.proof` keeps the proof of what was done"
+
+
+def tell_held(out: Path, held: Held, seconds: float) -> Iterator[str]:
+    """The lines for files that are in memory alone, for so long at most: 0 when the run has ended. Nothing held: no more are."""
+    names, mib = ", ".join(held.names), f"{held.size / (1 << 20):.1f} MiB"
+    if not held.names:
+        yield f"{out} has room again: everything is in it"
+    elif not seconds:
+        yield f"LOST: {names} ({mib}): in memory alone, since {out} had no room for it"
+    else:
+        yield f"NO ROOM in {out}: {names} ({mib}) is in memory alone, and lost when this command ends"
+        yield f"  free {mib} there and do not stop this command: it tries every few seconds, for {seconds / 60:.0f} more minutes"
 
 
 def _used(party: str, contract: Contract, before: Mapping[str, int]) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Conflict, Malformed, Misuse
 from strongroom.model import run_files
-from strongroom.node import runs
+from strongroom.node import run_status, runs
 from strongroom.node.run_status import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ATTEMPT = "attempt-"
 _FAILED = (State.FAILED, State.INTERRUPTED)
 
 
@@ -28,25 +25,22 @@ def taken(out: Path) -> Iterator[None]:
     files of something else, `Conflict` while another run uses it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as lock:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.enter_context(run_status.held(out))
         except BlockingIOError:
             raise Conflict(
                 f"--out {out}: another run uses this folder",
                 code="folder-in-use",
-                hint="wait for its end, or name another folder",
+                hint="wait for its end, or name another folder; `strongroom runs` shows how far it is",
             ) from None
         _clear(out)
         yield
-    finally:
-        os.close(folder)
 
 
 def _clear(out: Path) -> None:
     """Move what a failed attempt left out of the way."""
-    left = [path for path in out.iterdir() if not path.name.startswith(ATTEMPT)]
+    left = [path for path in out.iterdir() if not path.name.startswith(runs.ATTEMPT)]
     if not left:
         return
     state = _state(out)
@@ -63,7 +57,7 @@ def _clear(out: Path) -> None:
             hint="name an empty folder, or one that is not there yet",
         )
     number = 1
-    while (aside := out / f"{ATTEMPT}{number}").exists():
+    while (aside := out / f"{runs.ATTEMPT}{number}").exists():
         number += 1
     aside.mkdir()
     for path in left:

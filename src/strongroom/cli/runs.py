@@ -41,6 +41,8 @@ def runs(
             say(f"    {one.run}")
         if one.error:
             say(f"    {one.error}")
+        if one.held:
+            say(f"    NO ROOM for {', '.join(one.held)}: make room there before the run gives up")
         if one.state is State.DONE and not one.good:
             for line in run_folders.reading_the_log(one.folder):
                 say(f"    {line}")

@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Refused, Unavailable
 from strongroom.model import channel, messages, receipt, run_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from strongroom.model.contract import Contract
@@ -62,12 +63,27 @@ def _sealed(most: int) -> int:
     return padded + padded // 1024 + _AGE_ALLOWANCE
 
 
-class Inbox:
-    """Receives files into `folder`, which exists. `close` drops whatever is incomplete."""
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What is in memory alone: names of files, and how many bytes the folder lacks room for."""
 
-    def __init__(self, folder: Path, contract: Contract) -> None:
+    names: tuple[str, ...] = ()
+    size: int = 0
+
+
+class Inbox:
+    """Receives files into `folder`, which exists. `close` drops whatever is incomplete.
+
+    on_held: called at once whenever one more file goes on in memory, with all that are there.
+    """
+
+    def __init__(
+        self, folder: Path, contract: Contract, *, on_held: Callable[[Held], None] = lambda _held: None
+    ) -> None:
         self._folder = folder
         self._contract = contract
+        self._on_held = on_held
+        self._told: set[str] = set()
         self._open: dict[int, _Incoming] = {}
         self._held: list[_Incoming] = []
         self.received: list[str] = []
@@ -80,6 +96,7 @@ class Inbox:
             raise Refused(f"the room hands out {name!r} twice", code="unexpected-file")
         with _told(name):
             self._open[stream] = _Incoming(self._folder, name, most)
+        self._notice(self._open[stream])
 
     def takes(self, stream: int) -> bool:
         """Whether a file comes on that stream."""
@@ -90,6 +107,7 @@ class Inbox:
         incoming = self._open[stream]
         with _told(incoming.name):
             incoming.write(data)
+        self._notice(incoming)
 
     def finish(self, stream: int) -> str:
         """The file is whole: it gets its name, which is returned, or waits in memory for `settle`."""
@@ -98,6 +116,7 @@ class Inbox:
             incoming.finish()
         if incoming.held:
             self._held.append(incoming)
+        self._notice(incoming)
         self.received.append(incoming.name)
         return incoming.name
 
@@ -109,9 +128,21 @@ class Inbox:
             incoming.finish()
         if incoming.held:
             self._held.append(incoming)
+        self._notice(incoming)
 
-    def settle(self) -> tuple[str, ...]:
-        """Put what waits in memory into the folder. Names of what still waits, for want of room there."""
+    def _notice(self, incoming: _Incoming) -> None:
+        if incoming.held and incoming.name not in self._told:
+            self._told.add(incoming.name)
+            self._on_held(self.held)
+
+    @property
+    def held(self) -> Held:
+        """What is in memory alone now, whole or still on its way."""
+        found = [*self._held, *(one for one in self._open.values() if one.held)]
+        return Held(names=tuple(one.name for one in found), size=sum(one.size for one in found))
+
+    def settle(self) -> Held:
+        """Put what waits in memory into the folder. What still waits, for want of room there."""
         left = []
         for incoming in self._held:
             try:
@@ -119,7 +150,7 @@ class Inbox:
             except OSError:
                 left.append(incoming)
         self._held = left
-        return tuple(one.name for one in left)
+        return self.held
 
     def close(self) -> None:
         """Remove what is incomplete, and let go of what waits."""
@@ -137,7 +168,7 @@ class _Incoming:
         self.held = False
         self._target = folder / name
         self._part = self._target.with_name(f".{self._target.name}.part")
-        self._left = most
+        self._most = self._left = most
         self._fd = -1
         try:
             self._fd = self._create()
@@ -145,6 +176,11 @@ class _Incoming:
             if cause.errno not in _PASSING:
                 raise
             self._hold()
+
+    @property
+    def size(self) -> int:
+        """The bytes so far."""
+        return self._most - self._left
 
     def _create(self) -> int:
         return os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)

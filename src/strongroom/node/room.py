@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import sign
 from strongroom.errors import Misuse, Refused, Unavailable
-from strongroom.model import channel, run_files
+from strongroom.model import channel, run_files, signatures
 from strongroom.model import receipt as receipt_model
 from strongroom.node import accelerator, children, hcrtm, inbox, measured, qemu, relay, swtpm
 from strongroom.node.later import Later
@@ -36,10 +36,8 @@ AFTERWARDS_SECONDS = 300.0  # attesting, sealing the outputs, the receipts
 BROKER_SECONDS = 80.0  # more for each broker that dawdles (the agent's RECEIPT_SECONDS)
 SERIAL_BASE = "base"
 TOGETHER_SECONDS = 1.0
-HELD_SECONDS, AGAIN_SECONDS = (
-    3600.0,
-    5.0,
-)  # of a result in memory: how long, and how often its folder is tried
+# Of a result in memory: how long it is kept, how often its folder is tried, and how often that is told.
+HELD_SECONDS, AGAIN_SECONDS, TELL_SECONDS = 3600.0, 5.0, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +88,16 @@ class Room:
     """One run of an order, in a local room. `tee_room` starts other rooms.
 
     on_started: called once QEMU runs, while the guest boots. on_phase(name, guest's milliseconds) and
-    on_note(line) tell how it goes. on_held: called with names of files that wait in memory, since the run's folder takes
-    no more; each is tried again until `HELD_SECONDS` have passed.
+    on_note(line) tell how it goes. on_held(what, seconds left): files are in memory alone, since the run's folder takes no
+    more. Called as soon as one is, again every `TELL_SECONDS` once the room has ended, and with nothing when all of it is in the
+    folder. Each is tried again until `HELD_SECONDS` have passed; with 0 seconds left, it is lost.
     """
 
     order: Order
     on_started: Callable[[], None] = lambda: None
     on_phase: Callable[[str, int], None] = lambda _name, _moment: None
     on_note: Callable[[str], None] = lambda _line: None
-    on_held: Callable[[tuple[str, ...]], None] = lambda _names: None
+    on_held: Callable[[inbox.Held, float], None] = lambda _held, _left: None
     pause: Callable[[float], None] = time.sleep
     qemu: children.Child | None = field(default=None, init=False)
     swtpm: children.Child | None = field(default=None, init=False)
@@ -115,7 +114,9 @@ class Room:
         with contextlib.ExitStack() as stack:
             launched = self._launch(stack)
             self.on_started()
-            files = inbox.Inbox(order.out, order.agreement.contract)
+            files = inbox.Inbox(
+                order.out, order.agreement.contract, on_held=lambda held: self.on_held(held, HELD_SECONDS)
+            )
             stack.callback(files.close)
             record = launched.record()
             self._write_down(files, record)
@@ -142,25 +143,30 @@ class Room:
             silence = limits.wall_seconds + wait + AFTERWARDS_SECONDS + dawdling
             try:
                 wire.serve(relay.Patience(hello=BOOT_SECONDS, silence=silence, total=BOOT_SECONDS + silence))
+                self._settle(files)
             except BaseException:
-                files.settle()
+                if files.held.names:
+                    self.on_held(files.settle(), 0.0)
                 raise
-            self._settle(files)
         return self._result(files.received)
 
     def _settle(self, files: inbox.Inbox) -> None:
         """Have everything in the run's folder: the room is gone, and what is in memory alone would be lost."""
-        for _ in range(int(HELD_SECONDS / AGAIN_SECONDS)):
+        waited = bool(files.held.names)
+        for turn in range(int(HELD_SECONDS / AGAIN_SECONDS)):
             left = files.settle()
-            if not left:
+            if not left.names:
+                if waited:
+                    self.on_held(left, 0.0)
                 return
-            self.on_held(left)
+            if turn % int(TELL_SECONDS / AGAIN_SECONDS) == 0:
+                self.on_held(left, HELD_SECONDS - turn * AGAIN_SECONDS)
             self.pause(AGAIN_SECONDS)
-        if left := files.settle():
+        if (left := files.settle()).names:
             raise Unavailable(
-                f"{self.order.out}: for {HELD_SECONDS / 60:.0f} minutes there was no room for {', '.join(left)}",
+                f"{self.order.out}: for {HELD_SECONDS / 60:.0f} minutes there was no room for {', '.join(left.names)}",
                 code="run-folder",
-                hint="the result is lost; another run needs a folder with room for the outputs",
+                hint=f"that is lost; another run needs a folder with {left.size / (1 << 20):.1f} MiB free for it (--out)",
             )
 
     def _launch(self, stack: contextlib.ExitStack) -> Launched:
@@ -285,11 +291,11 @@ class Room:
             )
         data = (self.order.out / run_files.RECEIPT).read_bytes()
         envelope, receipt = receipt_model.parse_envelope(data)
-        if receipt.contract != self.order.agreement.contract.digest or not envelope.signatures:
-            raise Refused("the receipt is of another contract, or unsigned", code="wrong-receipt")
-        key = sign.VerifyingKey(receipt.signing_key)
-        for one in envelope.signatures:
-            key.verify(one.sig, envelope.pae())
+        agreed = self.order.agreement.contract.digest
+        if receipt.contract != agreed:
+            raise _wrong_receipt(f"it is about the contract {receipt.contract}, not {agreed}")
+        if not signatures.signed_by(envelope, sign.VerifyingKey(receipt.signing_key)):
+            raise _wrong_receipt("no signature of it verifies by the key that it names")
         return Result(receipt=receipt, files=tuple(received))
 
 
@@ -301,6 +307,14 @@ def _brokers(agreement: Agreement) -> dict[str, tuple[str, int]]:
         if broker is not None:
             addresses[name] = (broker.host, broker.port)
     return addresses
+
+
+def _wrong_receipt(why: str) -> Refused:
+    return Refused(
+        f"the room's receipt does not count: {why}",
+        code="wrong-receipt",
+        hint="nothing proves what happened: the base may have been changed; `strongroom base verify` tells",
+    )
 
 
 def _ended(code: int | None) -> str:

@@ -1,28 +1,31 @@
 """`status.json` in a run's folder: what the operator sees, while the room runs and after. Nothing of it proves anything.
 
-It is replaced whole at each change of state, so that a reader never sees half of it. Whoever writes it holds a lock on the
-folder for as long as the run goes on: a status whose run goes on, without that lock, is of a process that was killed.
+It is replaced whole at each change of state, so that a reader never sees half of it. Whoever writes it holds the folder's lock
+(`held`) for as long as the run goes on: a status whose run goes on, without that lock, is of a process that was killed.
 
 ::
 
     {"format": "strongroom-run/2", "contract": digest, "id": the contract's, "state": one of `State`, "phase": the last one,
      "times": {state: UTC}, "phases": [{"name", "milliseconds", "guest_milliseconds"}], "notes": [text],
-     "total_milliseconds", "first_instruction_milliseconds", at the end "run", and "outcome", "exit_status", "details", "files" or "error", "cost": {party: "used", "unused" or "unknown"}}
+     "total_milliseconds", "first_instruction_milliseconds", while the folder lacks room "held": {"files", "bytes", "until": UTC},
+     at the end "run", and "outcome", "exit_status", "details", "files" or "error", "lost": [file], "cost": {party: "used", "unused" or "unknown"}}
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import fcntl
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields
 from strongroom.model import run_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -33,6 +36,10 @@ FORMAT = "strongroom-run/2"
 MAX_BYTES = 1024 * 1024
 MAX_NOTES, MAX_PHASES = 100, 500
 FIRST_INSTRUCTION = "program-started"
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+_BLOCK = 512  # of `st_blocks`, whatever the file system's own are
+# What a file system without locks answers; EBADF: NFS, of a folder that is open for reading alone.
+_NO_LOCKS = frozenset((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF))
 
 
 class State(enum.StrEnum):
@@ -62,6 +69,26 @@ _STATES = {
 }
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Have the folder's lock, which says that a run goes on there. Raises `BlockingIOError` while somebody else has it.
+
+    A file system without locks gives none: there a run that was killed looks alive, and two runs in one folder are not noticed.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError as cause:
+            if cause.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(fd)
+
+
 class RunStatus:
     """The status of one run, written as it changes. now: UTC. elapsed: milliseconds since the command was started."""
 
@@ -74,11 +101,6 @@ class RunStatus:
         self._phases: list[dict[str, object]] = []
         self.notes: list[str] = []
         self.document: dict[str, Any] = {"format": FORMAT, "contract": contract.digest, "id": contract.id}
-        self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with contextlib.suppress(
-            OSError
-        ):  # a file system without locks: then a run that was killed looks alive
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._enter(State.STARTING)
 
     def booting(self) -> None:
@@ -100,6 +122,14 @@ class RunStatus:
         if len(self.notes) < MAX_NOTES:
             self.notes.append(line)
 
+    def held(self, names: tuple[str, ...], size: int, seconds: float) -> None:
+        """Files are in memory alone, and will be for so long at most; none: all of them are in the folder."""
+        self.document.pop("held", None)
+        if names:
+            until = fields.format_time(self._now() + timedelta(seconds=round(seconds)))
+            self.document["held"] = {"files": list(names), "bytes": size, "until": until}
+        self._enter(None)
+
     def done(self, receipt: Receipt, files: tuple[str, ...]) -> None:
         """The run ended with a receipt."""
         self._end(
@@ -117,8 +147,12 @@ class RunStatus:
         """It ended without one. error: what went wrong; None where somebody stopped it.
 
         run: its name, where a broker gave it keys. cost: by party, whether its broker counted a run.
+        What is in memory alone is lost then.
         """
+        held = self.document.pop("held", None)
         spent: dict[str, object] = {"cost": cost or {}, **({"run": run} if run else {})}
+        if held is not None:
+            spent["lost"] = held["files"]
         # The failure itself matters more than that it could not be noted.
         with contextlib.suppress(OSError):
             if error is None:
@@ -144,24 +178,35 @@ class RunStatus:
     def _end(self, state: State, **values: object) -> None:
         self._times[state.value] = fields.format_time(self._now())
         self.document.update(values, state=state.value)
-        try:
-            self._write(durable=True)
-        finally:
-            os.close(self._lock)
+        self._write(durable=True)
 
     def _write(self, *, durable: bool) -> None:
         self.document.update(
             times=self._times, phases=self._phases, notes=self.notes, total_milliseconds=self.elapsed()
         )
+        data = canonical.dumps(self.document) + b"\n"
         part = self._file.with_name(f".{self._file.name}.part")
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             with os.fdopen(fd, "wb") as target:
-                target.write(canonical.dumps(self.document) + b"\n")
+                target.write(data)
                 target.flush()
                 if durable:
                     os.fsync(target.fileno())
             part.replace(self._file)
-        except BaseException:
+        except BaseException as cause:
             part.unlink(missing_ok=True)
-            raise
+            if not (isinstance(cause, OSError) and cause.errno in _FULL and self._over(data)):
+                raise
+
+    def _over(self, data: bytes) -> bool:
+        """On a full disk: write over the file, where that needs no more room. That it is full is to be read there, too."""
+        fd = os.open(self._file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if len(data) > os.fstat(fd).st_blocks * _BLOCK:
+                return False
+            os.pwrite(fd, data, 0)
+            os.ftruncate(fd, len(data))
+        finally:
+            os.close(fd)
+        return True

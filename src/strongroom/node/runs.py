@@ -31,6 +31,8 @@ _FIRST_STATES = {
 }
 MOST = 10_000  # folders that are looked into
 DEPTH = 4
+MAX_HELD = 1000
+ATTEMPT = "attempt-"  # a folder with that and a number, in a run's own: an earlier attempt, which failed
 
 
 def good(outcome: str, exit_status: int | None) -> bool:
@@ -40,7 +42,10 @@ def good(outcome: str, exit_status: int | None) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run as its folder tells it. id: the contract's, empty where it is not told. times: of the states, in their order."""
+    """A run as its folder tells it. id: the contract's, empty where it is not told. times: of the states, in their order.
+
+    held: files that the folder has no room for, while the run goes on.
+    """
 
     folder: Path
     contract: str
@@ -53,6 +58,7 @@ class Run:
     outcome: str
     exit_status: int | None
     error: str
+    held: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -73,6 +79,7 @@ class Run:
             "outcome": self.outcome,
             "exit_status": self.exit_status,
             "error": self.error,
+            "held": list(self.held),
         }
 
 
@@ -90,15 +97,16 @@ def _folders(top: Path) -> Iterator[Path]:
     while waiting and seen < MOST:
         folder, depth = waiting.pop()
         seen += 1
-        if (folder / run_files.STATUS).is_file():
+        is_run = (folder / run_files.STATUS).is_file()
+        if is_run:
             yield folder
-            continue
         if depth < DEPTH:
             with contextlib.suppress(OSError):
                 waiting += [
                     (folder / one.name, depth + 1)
                     for one in os.scandir(folder)
                     if one.is_dir(follow_symlinks=False)
+                    and (not is_run or one.name.startswith(ATTEMPT))  # of its other folders none is a run
                 ]
 
 
@@ -131,6 +139,7 @@ def read(folder: Path) -> Run:
         outcome=_text(top, "outcome"),
         exit_status=_number(top, "exit_status"),
         error=_error(top),
+        held=_held(top) if state not in ENDED else (),
     )
 
 
@@ -170,6 +179,12 @@ def _error(top: fields.Fields) -> str:
         return ""
     told: dict[str, Any] = top.raw_object("error")
     return f"{told.get('code', 'error')}: {told.get('message', '')}"[:400]
+
+
+def _held(top: fields.Fields) -> tuple[str, ...]:
+    if "held" not in top.names():
+        return ()
+    return top.object("held").texts("files", max_items=MAX_HELD)
 
 
 def reading_the_log(folder: Path) -> tuple[str, ...]:

@@ -104,18 +104,21 @@ class Full:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
 @pytest.mark.parametrize("room", [0, 3])
 def test_what_a_full_disk_does_not_take_waits_in_memory_until_it_does(tmp_path, monkeypatch, room, number):
-    box = inbox.Inbox(tmp_path, CONTRACT)
+    told = []
+    box = inbox.Inbox(tmp_path, CONTRACT, on_held=told.append)
     disk = Full(monkeypatch, tmp_path, room, number)
     box.begin(1, "out-0.tar.age")
     box.write(1, b"first")
+    assert [one.names for one in told] == [("out-0.tar.age",)], "told at once, not when the room has ended"
     box.write(1, b" and second")
+    assert len(told) == 1
     assert box.finish(1) == "out-0.tar.age"
     assert box.received == ["out-0.tar.age"]
     assert list(tmp_path.iterdir()) == []
-    assert box.settle() == ("out-0.tar.age",)
+    assert box.settle() == inbox.Held(names=("out-0.tar.age",), size=16)
     assert list(tmp_path.iterdir()) == []
     disk.room = 1000
-    assert box.settle() == ()
+    assert box.settle() == inbox.Held()
     assert (tmp_path / "out-0.tar.age").read_bytes() == b"first and second"
     assert len(list(tmp_path.iterdir())) == 1
     box.close()
@@ -144,9 +147,9 @@ def test_a_folder_that_is_gone_when_the_file_is_whole_costs_nothing_once_it_is_b
 
     monkeypatch.setattr(os, "fsync", full)
     box.finish(1)
-    assert box.settle() == ("receipt.json",)
+    assert box.settle() == inbox.Held(names=("receipt.json",), size=7)
     monkeypatch.setattr(os, "fsync", fsync)
-    assert box.settle() == ()
+    assert box.settle() == inbox.Held()
     assert (folder / "receipt.json").read_bytes() == b"content"
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
-from strongroom.errors import Unavailable
+from strongroom.cli import run_ends
+from strongroom.crypto import digest, sign
+from strongroom.encoding import dsse
+from strongroom.errors import Refused, Unavailable
 from strongroom.model import agreement as agreement_model
+from strongroom.model import receipt as receipt_model
+from strongroom.model import run_files
 from strongroom.node import inbox, room
 from tests import samples
 
@@ -61,25 +67,90 @@ def test_a_tpm_that_ended_while_its_machine_runs_is_the_reason(tmp_path):
 
 class Box:
     def __init__(self, *answers):
-        self.answers = list(answers)
+        self.answers = [inbox.Held(names=names, size=1 << 20) for names in answers]
+
+    @property
+    def held(self):
+        return self.answers[0]
 
     def settle(self):
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
+OUT = ("out-0.tar.age",)
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+
+
 def test_what_waits_in_memory_is_told_and_tried_until_the_folder_takes_it(tmp_path):
     told = []
-    one = made(tmp_path, on_held=told.append)
-    one._settle(Box(("out-0.tar.age",), ("out-0.tar.age",), ()))
-    assert told == [("out-0.tar.age",)] * 2
+    one = made(tmp_path, on_held=lambda held, left: told.append((held.names, left)))
+    one._settle(Box(OUT, OUT, ()))
+    assert told == [(OUT, 3600.0), ((), 0.0)]
+
+
+def test_what_waits_in_memory_is_told_again_every_minute(tmp_path):
+    told = []
+    one = made(tmp_path, on_held=lambda _held, left: told.append(left))
+    one._settle(Box(*[OUT] * 30, ()))
+    assert told == [3600.0, 3540.0, 3480.0, 0.0]
 
 
 def test_what_the_folder_never_takes_is_lost_and_that_is_said(tmp_path):
     with pytest.raises(Unavailable, match="60 minutes there was no room for out-0") as caught:
-        made(tmp_path)._settle(Box(("out-0.tar.age",)))
+        made(tmp_path)._settle(Box(OUT))
     assert caught.value.code == "run-folder"
+    assert "1.0 MiB free" in caught.value.hint
+
+
+def test_whoever_stops_a_run_that_waits_for_room_is_told_what_is_lost(tmp_path):
+    held = inbox.Held(names=OUT, size=3 << 20)
+    waiting, lost, again = (list(run_ends.tell_held(tmp_path, *told)) for told in ((held, 3600.0), (held, 0.0), (inbox.Held(), 0.0)))  # fmt: skip
+    assert waiting[0].startswith(f"NO ROOM in {tmp_path}: out-0.tar.age (3.0 MiB) is in memory alone")
+    assert "free 3.0 MiB there and do not stop this command" in waiting[1]
+    assert lost == [f"LOST: out-0.tar.age (3.0 MiB): in memory alone, since {tmp_path} had no room for it"]
+    assert again == [f"{tmp_path} has room again: everything is in it"]
 
 
 def test_an_empty_box_waits_for_nothing(tmp_path):
     one = made(tmp_path, pause=lambda _: pytest.fail("waited"))
     one._settle(inbox.Inbox(tmp_path, samples.a_contract()))
+
+
+def a_receipt(**changes):
+    key = sign.generate()
+    disk = receipt_model.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST)
+    made = receipt_model.Receipt(
+        run="run-" + "0" * 32, contract=samples.a_contract().digest, signing_key=key.public.raw, image=disk, datasets=(),
+        outputs=(), outcome=receipt_model.Outcome.EXITED, exit_status=0, details=(), started=NOW, ended=NOW,
+    )  # fmt: skip
+    made = replace(made, **changes)
+    payload = made.encode()
+    good = key.sign(dsse.pae(receipt_model.PAYLOAD_TYPE, payload))
+    signature = dsse.Signature(keyid=digest.sha256(key.public.raw), sig=good)
+    return dsse.Envelope(payload_type=receipt_model.PAYLOAD_TYPE, payload=payload, signatures=(signature,))
+
+
+def test_a_receipt_counts_at_the_node_as_it_does_for_an_auditor(tmp_path):
+    """One signature by the key that it names, under that key's id; a second one beside it changes nothing."""
+    one = made(tmp_path)
+    file = tmp_path / run_files.RECEIPT
+
+    def result(envelope):
+        file.write_bytes(envelope.encode())
+        return one._result([run_files.RECEIPT]).receipt
+
+    good = a_receipt()
+    assert result(good).outcome is receipt_model.Outcome.EXITED
+    stranger = dsse.Signature(keyid="sha256:" + "0" * 64, sig=bytes(64))
+    assert result(replace(good, signatures=(*good.signatures, stranger)))
+    unsigned = replace(good, signatures=())
+    renamed = replace(good, signatures=(replace(good.signatures[0], keyid=stranger.keyid),))
+    for bad, why in (
+        (unsigned, "no signature of it verifies"),
+        (renamed, "no signature of it verifies"),
+        (a_receipt(signing_key=sign.generate().public.raw), "no signature of it verifies"),
+        (a_receipt(contract=samples.DIGEST), "it is about the contract sha256:"),
+    ):
+        with pytest.raises(Refused, match=why) as caught:
+            result(bad)
+        assert caught.value.code == "wrong-receipt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.cli import run_folder
 from strongroom.cli import runs as verb
 from strongroom.errors import Malformed, NotFound
 from strongroom.model import contract as contract_model
@@ -67,6 +69,12 @@ def a_receipt(**changes):
 
 def test_a_run_shows_where_it_is_while_it_goes_on(tmp_path):
     clock, folder = Clock(), tmp_path / "run"
+    folder.mkdir()
+    with run_status.held(folder):
+        watch(folder, clock)
+
+
+def watch(folder, clock):
     status = begin(folder, clock)
     seen = [runs.read(folder).state]
     status.booting()
@@ -112,15 +120,43 @@ def test_a_run_whose_process_is_gone_is_killed_not_running(tmp_path):
     folder.mkdir()
     child = os.fork()
     if child == 0:
-        status = begin(folder, clock)
-        status.phase("program-started", 1)
-        os._exit(0)
+        with run_status.held(folder):
+            begin(folder, clock).phase("program-started", 1)
+            os._exit(0)
     os.waitpid(child, 0)
     assert runs.read(folder).state is State.KILLED
-    alive = begin(tmp_path / "other", clock)
-    assert runs.read(tmp_path / "other").state is State.STARTING
+    other = tmp_path / "other"
+    other.mkdir()
+    with run_status.held(other):
+        alive = begin(other, clock)
+        assert runs.read(other).state is State.STARTING
+        with pytest.raises(BlockingIOError), run_status.held(other):
+            pass
     alive.failed(None)
-    assert runs.read(tmp_path / "other").state is State.INTERRUPTED
+    assert runs.read(other).state is State.INTERRUPTED
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_folder_on_a_file_system_without_locks_takes_a_run(tmp_path, monkeypatch, code):
+    def no_locks(*_args):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with run_folder.taken(tmp_path / "run"):
+        begin(tmp_path / "run", Clock())
+        assert runs.read(tmp_path / "run").state is State.STARTING
+
+
+def test_earlier_attempts_are_listed_with_the_run_that_they_are_kept_in(tmp_path):
+    clock, out = Clock(), tmp_path / "out"
+    for _ in range(3):
+        clock.seconds += 1
+        with run_folder.taken(out):
+            begin(out, clock).failed(None)
+    (out / "manifests").mkdir()
+    (out / "manifests" / run_files.STATUS).write_bytes((out / run_files.STATUS).read_bytes())
+    found = [one.folder.relative_to(tmp_path).as_posix() for one in runs.find(tmp_path)]
+    assert found == ["out/attempt-1", "out/attempt-2", "out"]
 
 
 def test_a_run_that_failed_says_why(tmp_path):
@@ -136,16 +172,55 @@ def test_a_full_disk_ends_no_run(tmp_path, monkeypatch):
     before = (tmp_path / run_files.STATUS).read_bytes()
 
     def full(*_args, **_more):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)
         status.booting()
         status.phase("booted", 1)
         assert (tmp_path / run_files.STATUS).read_bytes() == before
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="Input/output"):
             status.done(a_receipt(), ())
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_on_a_full_disk_the_status_tells_what_is_in_memory_alone_and_until_when(
+    tmp_path, monkeypatch, capsys
+):
+    status = begin(tmp_path, Clock())
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, run_status.held(tmp_path):
+        patched.setattr(Path, "replace", full)
+        status.held(("out-0.tar.age",), 5 << 20, 3600.0)
+        assert runs.read(tmp_path).held == ("out-0.tar.age",)
+        told = json.loads((tmp_path / run_files.STATUS).read_bytes())["held"]
+        assert told == {"bytes": 5 << 20, "files": ["out-0.tar.age"], "until": "2026-12-01T01:00:00Z"}
+        verb.runs(tmp_path)
+        assert "NO ROOM for out-0.tar.age" in capsys.readouterr().out
+        status.held((), 0, 0.0)
+        assert runs.read(tmp_path).held == ()
+        status.held(("out-0.tar.age",), 5 << 20, 10.0)
+        status.failed({"code": "run-folder", "message": "no room"})
+    ended = json.loads((tmp_path / run_files.STATUS).read_bytes())
+    assert (ended["state"], ended["lost"], "held" in ended) == ("failed", ["out-0.tar.age"], False)
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_status_that_needs_more_than_the_full_disk_has_keeps_its_last_word(tmp_path, monkeypatch):
+    status = begin(tmp_path, Clock())
+    before = (tmp_path / run_files.STATUS).read_bytes()
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    for _ in range(run_status.MAX_NOTES):
+        status.note("x" * 400)
+    status.booting()
+    assert (tmp_path / run_files.STATUS).read_bytes() == before
 
 
 def test_what_a_room_says_is_bounded(tmp_path):
