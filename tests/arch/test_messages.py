@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from tests.arch import sources
 
@@ -11,6 +12,8 @@ OF_VALUES = {"oci.parse_platform", "drafting.encode"}
 NAMING = {"options.value_of", "options.drafted"}
 # Names of parts that users never meet.
 INNER = ("vault",)
+# What a message says of a file, a folder, a program or a library that is missing.
+ABSENT = re.compile(r"no such (file|folder)|: not there|does not exist|not installed")
 RAISED = {"Malformed", "Misuse", "Refused", "NotFound", "Conflict", "Unavailable"}
 
 
@@ -51,6 +54,19 @@ def test_no_message_has_a_word_of_ours_that_users_never_meet():
         and isinstance(text.value, str)
         and any(word in text.value.lower() for word in INNER)
     ]
+    assert found == []
+
+
+def test_what_is_not_there_is_not_found_whatever_it_is():
+    """Files, programs and libraries: one exit code (5) for all of them, so that scripts need not know who looked."""
+    found = []
+    for source in sources.product():
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            kind = sources.dotted(node.func).rpartition(".")[2]
+            if kind in RAISED - {"NotFound"} and ABSENT.search(ast.unparse(node.args[0])):
+                found.append(f"{source.name}:{node.lineno}: {kind}({ast.unparse(node.args[0])})")
     assert found == []
 
 

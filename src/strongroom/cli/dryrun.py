@@ -15,7 +15,7 @@ import typer
 from strongroom.cli import files, image_source, interruption, meter, options
 from strongroom.cli.printable import printable
 from strongroom.cli.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
-from strongroom.errors import Misuse
+from strongroom.errors import Misuse, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,7 +251,9 @@ def _dataset(text: str) -> tuple[str, Path]:
             f"--data {printable(text[:200])}: {printable(name[:64])!r} is no name of a dataset", hint=_HINT
         )
     if not Path(rest).exists():
-        raise Misuse(f"--data {printable(text[:200])}: no such file or folder", hint=_HINT)
+        raise NotFound(
+            f"--data {printable(text[:200])}: no such file or folder", code="no-such-file", hint=_HINT
+        )
     return name, Path(rest)
 
 

@@ -96,10 +96,10 @@ def _hint(failure: BaseException) -> str:
         # Only where a file was read: a bad value is no bad file.
         path = files.last_read[0]
         kind = files.kind(path)
+        if kind == files.DISK:
+            return f"{path} is {kind}: is its manifest meant ({path.with_suffix('.manifest.json')})?"
         if kind:
             return f"{path} is {kind}: is it the right file, and whole? `--help` says what is expected"
-        if path.suffix == ".disk":
-            return f"{path} is a sealed disk: is its manifest meant ({path.with_suffix('.manifest.json')})?"
         return f"is {path} the right file, and whole? `--help` says what is expected"
     return own or next((hint for kind, hint in _HINTS if isinstance(failure, kind)), "")
 

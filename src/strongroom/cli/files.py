@@ -14,6 +14,7 @@ from strongroom.errors import Malformed, Misuse
 from strongroom.seal import newfile
 
 _MAX_SMALL = 1 << 20
+_EROFS = (0xE0F5E1E2).to_bytes(4, "little")
 _NAMED = re.compile(r"(?:strongroom-|application/vnd\.strongroom\.)([a-z]+)(?:/[0-9]+|\+json)", re.ASCII)
 _KINDS = {
     "identity": "an identity file",
@@ -30,6 +31,8 @@ _KINDS = {
     "run": "a run's status",
     "launch": "a launch record",
 }
+
+DISK = "a sealed disk"
 
 last_read: list[Path] = []
 """The file that was read last, if any: what does not parse afterwards is most likely of it."""
@@ -54,7 +57,10 @@ def read_text(path: Path, *, max_bytes: int) -> str:
 
 
 def kind(path: Path) -> str:
-    """What a file of ours is, by its own words ("a party file"); empty when it does not say."""
+    """What a file of ours is, by its own words ("a party file"); empty when it does not say.
+
+    An encrypted disk says nothing: it is one by its name.
+    """
     try:
         with path.open("rb") as source:
             data = source.read(_MAX_SMALL + 1)
@@ -62,6 +68,8 @@ def kind(path: Path) -> str:
         return ""
     if data.startswith(age.MAGIC):
         return "an age file (a key, a result or a log, sealed)"
+    if path.suffix == ".disk" or data[1024:1028] == _EROFS:
+        return DISK
     if len(data) > _MAX_SMALL:
         return ""
     try:

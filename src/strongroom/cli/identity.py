@@ -94,15 +94,20 @@ def show(
     """Show the public part of an identity. No passphrase is needed."""
     data = files.read(file, max_bytes=identity_model.MAX_BYTES)
     try:
-        party = identity_model.read_public(data)
+        party, private = identity_model.read_public(data), True
     except Malformed:
-        party = party_model.parse(data)
+        party, private = party_model.parse(data), False
     if as_json:
         print(party.encode().decode(), end="")
         return
     print(f"name        {party.name}")
     print(f"signing key {fields.format_data(party.signing_key.raw)}, {party.keyid}")
     print(f"recipient   {party.recipient}")
+    if private:
+        print(
+            f"broker      is told by the party file alone: strongroom identity show {party_file(file, party.name)}"
+        )
+        return
     print(f"broker      {party.broker.url if party.broker else 'none'}")
     if party.broker:
         print(f"  TLS key    {party.broker.pin}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli import files, meter, registry_options
-from strongroom.errors import Misuse, Refused
+from strongroom.errors import Misuse, NotFound, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +105,7 @@ def find(
             raise Misuse("--from goes with a compose file", hint="name the image itself, without --from")
         if not _is_name(image):
             _refuse_tag(image)
+            _refuse_ours(Path(image))
             return Found(path=Path(image), digest=digest)
         pulled, path = _pull(image, platform, registries, into)
         return Found(path=path, digest=digest or pulled)
@@ -157,6 +158,19 @@ def _refuse_tag(text: str) -> None:
         registry_names.parse(text).pinned()
 
 
+def _refuse_ours(path: Path) -> None:
+    """Say of a file that Strongroom wrote what it is, and not that it is a damaged image."""
+    kind = files.kind(path)
+    if not kind:
+        return
+    hint = "give the image that it was made from" if kind == files.DISK else "give the image itself"
+    raise Misuse(
+        f"{path}: is {kind}, and no image",
+        code="not-an-image",
+        hint=f"{hint}: an OCI layout, an archive, a root file system with --config, or HOST/NAME@sha256:…",
+    )
+
+
 def _pull(name: str, platform: Platform, registries: Registries, into: Path) -> tuple[str, Path]:
     from strongroom.fetch import registry, registry_names
 
@@ -178,8 +192,8 @@ def _compose(image: str) -> Service | None:
     try:
         from strongroom.convert import compose, strict_yaml
     except ModuleNotFoundError:
-        raise Misuse(
-            "reading compose files needs PyYAML",
+        raise NotFound(
+            f"{image}: the Python package PyYAML, which reads compose files, is not installed",
             code="missing-extra",
             hint="pip install 'strongroom[compose]'",
         ) from None

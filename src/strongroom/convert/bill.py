@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from strongroom.encoding import canonical
-from strongroom.errors import Unavailable
+from strongroom.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +56,7 @@ def encode(packages: Iterable[Package], *, about: str, newest: int) -> bytes:
 def write(
     packages: Iterable[Package], *, name: str, version: str, about: str, moment: datetime
 ) -> dict[str, Any]:
-    """The document. about: the digest that names what was built. Raises `Unavailable` without the library."""
+    """The document. about: the digest that names what was built. Raises `NotFound` without the library."""
     bom, component, model, urls = (
         _library(part)
         for part in ("cyclonedx.model.bom", "cyclonedx.model.component", "cyclonedx.model", "packageurl")
@@ -96,8 +96,8 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise Unavailable(
+        raise NotFound(
             "bill of materials: the library `cyclonedx-python-lib` is not installed",
             code="no-cyclonedx",
-            hint="install strongroom[build]",
+            hint="pip install 'strongroom[build]'",
         ) from None

@@ -22,7 +22,7 @@ import zlib
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
-from strongroom.errors import Malformed, Refused, Unavailable
+from strongroom.errors import Malformed, NotFound, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -195,7 +195,7 @@ def unpack(
     """Put a layer's uncompressed bytes into `spool`, checked against both digests.
 
     `progress` is called with numbers of the blob's bytes. Raises `Malformed`, `Refused`, or
-    `Unavailable` when the `zstd` program is not installed.
+    `NotFound` when the `zstd` program is not installed.
     """
     _check_size(blob, size)
     compression = compression_of(blob)
@@ -315,9 +315,10 @@ def _unzstd(blob: Blob) -> Generator[bytes, None, None]:
     """Through the `zstd` program (RFC 8878), which gets the bytes and nothing else."""
     program = shutil.which("zstd")
     if program is None:
-        raise Unavailable(
-            f"{blob.what}: the program zstd is needed for this layer",
-            hint="install the Debian package zstd",
+        raise NotFound(
+            f"{blob.what}: is compressed with zstd, which is not installed",
+            code="no-zstd",
+            hint="apt-get install zstd (Debian, Ubuntu)",
         )
     command = [program, "-d", "-c", "-q", f"--memory={_ZSTD_WINDOW}"]
     with subprocess.Popen(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.convert import accounts, blobs, image_files, layers, oci, rootfs, sources, tar
 from strongroom.convert.limits import LIMITS
-from strongroom.errors import Misuse, Refused
+from strongroom.errors import Misuse, NotFound, Refused
 from strongroom.model import mounts
 from strongroom.model.manifest import ImageSettings
 from strongroom.seal.tree import Kind, show
@@ -138,8 +138,9 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
     except RuntimeError:  # Python before 3.13, of a link that leads to itself
         raise Misuse(f"{path}: a link that leads to itself", code="bad-path") from None
     if not path.exists():
-        raise Misuse(
+        raise NotFound(
             f"{path}: no such file or folder",
+            code="no-such-file",
             hint="give an OCI layout, an image archive or a folder; an image of a registry is named HOST/NAME@sha256:…, never by a tag",
         )
     with ExitStack() as opened:

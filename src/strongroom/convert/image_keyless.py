@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from strongroom.encoding import canonical
-from strongroom.errors import Malformed, Misuse, Refused, Unavailable
+from strongroom.errors import Malformed, Misuse, NotFound, Refused
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -46,7 +46,7 @@ class Identity:
 
 
 def verify(bundle: bytes, *, identity: Identity, payload_type: str) -> bytes:
-    """The payload that `identity` signed. Raises `Refused`, `Malformed`, or `Unavailable` without the library."""
+    """The payload that `identity` signed. Raises `Refused`, `Malformed`, or `NotFound` without the library."""
     library = _library()
     root = _trusted_root(library, identity.trusted_root)
     wanted = library.policy.Identity(identity=identity.name, issuer=identity.issuer)
@@ -86,10 +86,10 @@ def _library() -> _Library:
         from sigstore.verify import policy, verifier  # noqa: PLC0415
         from sigstore_models.trustroot import v1  # noqa: PLC0415
     except ImportError:
-        raise Unavailable(
+        raise NotFound(
             "keyless signatures: the library `sigstore` is not installed",
             code="no-sigstore",
-            hint="install strongroom[sigstore]",
+            hint="pip install 'strongroom[sigstore]'",
         ) from None
     # It warns of parts of a trusted root that it leaves out; what counts is what it then refuses.
     logging.getLogger("sigstore").setLevel(logging.ERROR)

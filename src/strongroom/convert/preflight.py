@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from strongroom.model.mounts import Placed
 
 PLATFORMS = ("local", "uki", "snp", "tdx", "nitro")
+_NOT_OF_THE_IMAGE = ("no-such-file", "no-zstd")  # nothing to examine, or nothing to do it with
 _ORDER = {Severity.BLOCKS: 0, Severity.WARNS: 1, Severity.FINE: 2}
 
 
@@ -109,6 +110,8 @@ def examine(
             found = {one: [*told, *_look(loaded, tree, placed, one, memory_mib)] for one in platforms}
             name = loaded.digest
     except (Malformed, Refused, NotFound) as cause:
+        if cause.code in _NOT_OF_THE_IMAGE:
+            raise
         refusal = blocks(
             f"convert-{cause.code}",
             source.path.name,

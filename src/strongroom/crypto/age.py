@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from strongroom.errors import Malformed, Refused, Unavailable
+from strongroom.errors import Malformed, NotFound, Refused
 
 MAGIC = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
 
@@ -101,7 +101,7 @@ def _pyrage() -> Any:
     try:
         return importlib.import_module("pyrage")
     except ImportError:
-        raise Unavailable(
+        raise NotFound(
             "age files: the package pyrage is not installed",
             hint="pip install 'strongroom[rooms]'",
         ) from None

@@ -282,11 +282,15 @@ class _Finder:
 def by_core(pid: int, needles: Sequence[bytes]) -> Pass:
     """Let gdb attach and write a core dump to a temporary file, and search that.
 
-    Raises `Misuse` when gdb's `gcore` is not installed. A refused attachment is a result, not an error.
+    Raises `NotFound` when gdb's `gcore` is not installed. A refused attachment is a result, not an error.
     """
     program = shutil.which("gcore")
     if program is None:
-        raise Misuse("scraping by core dump: gcore is not installed", code="no-gcore", hint="install gdb")
+        raise NotFound(
+            "scraping by core dump: gcore is not installed",
+            code="no-gcore",
+            hint="apt-get install gdb (Debian, Ubuntu)",
+        )
     method = "gcore"
     with tempfile.TemporaryDirectory(prefix="strongroom-core-") as folder:
         try:

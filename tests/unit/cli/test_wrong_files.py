@@ -52,7 +52,7 @@ def test_each_kind_of_file_is_known(folder):
         "flights.manifest.json": "a disk's manifest",
         "query.manifest.json": "a disk's manifest",
         "log.age": "an age file (a key, a result or a log, sealed)",
-        "flights.disk": "",
+        "flights.disk": "a sealed disk",
         "notes.txt": "",
     }
     assert files.kind(folder / "gone") == ""
@@ -72,6 +72,9 @@ def test_each_kind_of_file_is_known(folder):
         (("identity", "show", "flights.disk"), "is its manifest meant (flights.manifest.json)?"),
         (("open", "contract.json", "-i", "x"), "contract.json: is a contract, and nothing of it is sealed"),
         (("open", ".", "-i", "x"), ".: is a folder"),
+        (("preflight", "flights.disk"), "flights.disk: is a sealed disk, and no image"),
+        (("preflight", "flights.disk"), "give the image that it was made from"),
+        (("preflight", "alice.party.json"), "alice.party.json: is a party file, and no image"),
     ],
 )
 def test_a_wrong_file_is_named_for_what_it_is(folder, monkeypatch, capsys, words, expected):

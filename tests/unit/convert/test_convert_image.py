@@ -605,7 +605,7 @@ def test_what_is_no_image_is_said_so(tmp_path: Path) -> None:
         ),
         (layout.path, {"config": CONFIG}, "an image brings its own configuration"),
     ):
-        with pytest.raises((Misuse, Malformed), match=why), loaded(path, tmp_path, **more):
+        with pytest.raises((Misuse, Malformed, NotFound), match=why), loaded(path, tmp_path, **more):
             pass
 
 

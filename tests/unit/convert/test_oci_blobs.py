@@ -12,7 +12,7 @@ import pytest
 
 from strongroom.convert import blobs
 from strongroom.convert.limits import LIMITS, Limits
-from strongroom.errors import Malformed, Refused, Unavailable
+from strongroom.errors import Malformed, NotFound, Refused
 from tests.unit.convert.kit import sha256
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def limited(tmp_path: Path, data: bytes, plain: bytes, limits: Limits, grown: li
 
 def test_without_the_zstd_program_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Unavailable, match="the program zstd is needed for this layer"):
+    with pytest.raises(NotFound, match="is compressed with zstd, which is not installed"):
         unpack(tmp_path, PACKED["zstd"], PLAIN)
 
 
