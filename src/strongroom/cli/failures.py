@@ -14,9 +14,9 @@ import json
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from strongroom import errors
+from strongroom import errors, extras
 from strongroom.cli import files
 from strongroom.cli.printable import printable
 from strongroom.model import verdict as verdict_model
@@ -69,8 +69,7 @@ def reported() -> Iterator[None]:
     try:
         yield
     except errors.StrongroomError as failure:
-        _say(failure)
-        sys.exit(next((code for kind, code in EXIT if isinstance(failure, kind)), 1))
+        _leave(failure)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -78,15 +77,20 @@ def reported() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     except OSError as failure:
-        told = _of_the_system(failure)
-        _say(told)
-        sys.exit(next(code for kind, code in EXIT if isinstance(told, kind)))
+        _leave(_of_the_system(failure))
     except Exception as failure:  # noqa: BLE001 - the last line of defence against tracebacks
+        if isinstance(failure, ModuleNotFoundError) and (told := extras.missing(failure)) is not None:
+            _leave(told)
         print(f"defect: {type(failure).__name__}; please report it", file=sys.stderr)
         print("hint: set STRONGROOM_DEBUG=1 to see where", file=sys.stderr)
         if os.environ.get("STRONGROOM_DEBUG") == "1":
             traceback.print_exc()
         sys.exit(1)
+
+
+def _leave(failure: errors.StrongroomError) -> NoReturn:
+    _say(failure)
+    sys.exit(next((code for kind, code in EXIT if isinstance(failure, kind)), 1))
 
 
 def _hint(failure: BaseException) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli import files, meter, registry_options
-from strongroom.errors import Misuse, NotFound, Refused
+from strongroom.errors import Misuse, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,14 +189,8 @@ def _compose(image: str) -> Service | None:
     path = Path(image)
     if not image.endswith((".yaml", ".yml")) or path.is_dir():
         return None
-    try:
-        from strongroom.convert import compose, strict_yaml
-    except ModuleNotFoundError:
-        raise NotFound(
-            f"{image}: the Python package PyYAML, which reads compose files, is not installed",
-            code="missing-extra",
-            hint="pip install 'strongroom[compose]'",
-        ) from None
+    from strongroom.convert import compose, strict_yaml
+
     return compose.parse(files.read(path, max_bytes=strict_yaml.MAX_BYTES), what=path.name)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import strongroom
 from strongroom.cli import examples, failures
 
 if TYPE_CHECKING:
@@ -53,13 +54,24 @@ def application(verbs: Iterable[str] = tuple(VERBS)) -> typer.Typer:
     )
 
     @app.callback()
-    def root() -> None:
+    def root(
+        version: Annotated[
+            bool,
+            typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version),
+        ] = False,
+    ) -> None:
         pass
 
     for file in dict.fromkeys(VERBS[verb] for verb in verbs):
         importlib.import_module(f"strongroom.cli.{file}").register(app)
     examples.append(app)
     return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"strongroom {strongroom.__version__}")
+        raise typer.Exit
 
 
 def main() -> None:
