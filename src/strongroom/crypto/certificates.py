@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from strongroom.crypto import tls
+from strongroom.crypto import der, tls
 from strongroom.crypto.leaf import Leaf, signed, to_be_signed
 from strongroom.errors import Malformed
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A certificate request whose own signature verified.
+    """A certificate request. Nobody has looked at its signature (`read_request`).
 
-    `spki` is its key (DER). `names` are all subject alternative names, as text with their kind in
+    `spki` is its key (DER, as it was sent). `names` are all subject alternative names, as text with their kind in
     front unless they are DNS names, and `common_name` that of the subject ("" when there is none).
     """
 
@@ -62,10 +62,10 @@ class Signer:
 
     __slots__ = ("_identifier", "_key", "_name", "der")
 
-    def __init__(self, key: tls.TlsKey, der: bytes) -> None:
-        self.der = der
+    def __init__(self, key: tls.TlsKey, certificate_der: bytes) -> None:
+        self.der = certificate_der
         self._key = tls.load(key)
-        certificate = _load(der)
+        certificate = _load(certificate_der)
         if _spki(certificate.public_key()) != key.spki:
             raise Malformed("authority: its certificate is not of its key", code="mismatch")
         self._name = certificate.subject.public_bytes()
@@ -90,23 +90,25 @@ class Signer:
         return signed(tbs, self._key.sign(tbs, ec.ECDSA(hashes.SHA256())))
 
 
-def read_request(der: bytes) -> Request:
-    """Parse a PKCS#10 request and check that its own key signed it. Raises `Malformed`."""
+def read_request(data: bytes) -> Request:
+    """Parse a PKCS#10 request. Raises `Malformed`.
+
+    Its own signature is not verified: whose key it is says the evidence, which is bound to it
+    (docs/decisions/0039-a-key-is-the-evidences-to-prove.md).
+    """
     try:
-        request = x509.load_der_x509_csr(der)
-        if not request.is_signature_valid:
-            raise Malformed("certificate request: not signed by its own key", code="bad-signature")
+        request = x509.load_der_x509_csr(data)
         names: tuple[str, ...] = ()
         for extension in request.extensions:
             if isinstance(extension.value, x509.SubjectAlternativeName):
                 names = tuple(_text(one) for one in extension.value)
         common = [str(one.value) for one in request.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
-        spki = _spki(request.public_key())
+        ((_, info, _),) = der.elements(request.tbs_certrequest_bytes)
+        _version, _subject, (_, _, spki), *_ = der.elements(info)
     except (
         ValueError,
         TypeError,
         UnsupportedAlgorithm,
-        InvalidSignature,
         x509.DuplicateExtension,
         x509.InvalidVersion,
         x509.UnsupportedGeneralNameType,
@@ -137,9 +139,9 @@ def _usage() -> x509.KeyUsage:
     )
 
 
-def _load(der: bytes) -> x509.Certificate:
+def _load(data: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(der)
+        return x509.load_der_x509_certificate(data)
     except ValueError:
         raise Malformed("certificate: not X.509 DER") from None
 

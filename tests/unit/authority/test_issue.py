@@ -255,8 +255,6 @@ def test_requests_are_read_strictly(world):
     room = world.room(world.agreement())
     good = room.csr(brokers.NAMES)
     assert certificates.read_request(good).names == brokers.NAMES
-    forged = bytearray(good)
-    forged[-1] ^= 1
     version = good.index(b"\x02\x01\x00") + 2
     later = good[:version] + b"\x02" + good[version + 1 :]
     for bad, why in (
@@ -265,7 +263,6 @@ def test_requests_are_read_strictly(world):
         (good[:-1], "not PKCS#10 DER"),
         (good + b"\0", "not PKCS#10 DER"),
         (later, "not PKCS#10 DER"),
-        (bytes(forged), "not signed by its own key"),
     ):
         with pytest.raises(Malformed, match=why):
             certificates.read_request(bad)

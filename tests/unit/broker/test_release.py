@@ -16,7 +16,7 @@ from strongroom.agent import attest
 from strongroom.appraisal import wording
 from strongroom.broker.budgets import Allowance, Budgets
 from strongroom.broker.challenge import challenge
-from strongroom.crypto import hpke
+from strongroom.crypto import hpke, spki
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Refused, Unavailable
 from strongroom.ledger import proof
@@ -403,6 +403,18 @@ def test_a_request_by_another_key_is_denied(world):
     room, other = world.room(agreement), world.room(agreement)
     asked = room.ask(world.challenge(agreement).nonce, csr=other.csr(brokers.NAMES))
     assert failed(world.release(asked.encode()))[0] == "certificate.key"
+
+
+def test_whose_key_it_is_says_the_evidence_and_no_signature_of_the_request(world):
+    agreement = world.agreement()
+    room, other = world.room(agreement), world.room(agreement)
+    unsigned = room.csr(brokers.NAMES)[:-8] + bytes(8)
+    answer = world.release(room.ask(world.challenge(agreement).nonce, csr=unsigned).encode())
+    assert spki.of_certificate(answer.certificates[0]) == room.keys.tls
+    # A request that is signed well, for the key that it names, in evidence that is bound to another.
+    taken = other.ask(world.challenge(agreement).nonce, csr=room.csr(brokers.NAMES))
+    taken = replace(taken, keys=replace(taken.keys, tls=room.keys.tls))
+    assert failed(world.release(taken.encode())) == ["evidence.binding"]
 
 
 def test_no_request_no_certificate(world):
