@@ -342,9 +342,8 @@ def log_plainly() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    # Whatever strangers send to the port is no event: handshakes that fail, requests that are none.
-    for name in ("asyncio", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Whatever strangers send to the port is no event: handshakes that fail.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 class _OneLine(logging.Formatter):

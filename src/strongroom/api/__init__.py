@@ -1,1 +1,1 @@
-"""The broker over HTTP: Starlette and uvicorn live here and nowhere below."""
+"""The broker over HTTP: the event loop of the server and the parser of HTTP live here and nowhere below."""

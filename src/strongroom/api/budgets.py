@@ -7,19 +7,17 @@ more of it is read.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import ipaddress
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.errors import Malformed, Misuse, Unavailable
+from strongroom.errors import Malformed, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
-    from starlette.requests import Request
+    from strongroom.api.http import Request
 
 
 FIRST_LINE = 1024  # bytes: more than any first line has
@@ -96,41 +94,36 @@ class Bodies:
     """Counts the bytes of all bodies that are being read or served."""
 
     def __init__(self, budgets: Budgets) -> None:
-        self._budgets = budgets
         self._held = Shares(budgets.bodies, budgets.share)
 
-    @contextlib.asynccontextmanager
     async def read(
         self, request: Request, limit: int, *, worth_reading: Callable[[bytes], bool] | None = None
-    ) -> AsyncIterator[bytes]:
-        """The body, at most `limit` bytes, held until the context ends.
+    ) -> bytes:
+        """The body, at most `limit` bytes, held until `give_back`.
 
         worth_reading: asked with the first line as soon as it is in, or with so much of it as is too long; where it
         says no, no more is read than that.
         """
         _announced(request, limit)
-        name, body = peer(request.client), bytearray()
-        try:
-            try:
-                async with asyncio.timeout(self._budgets.body_seconds):
-                    async for chunk in request.stream():
-                        if not self._held.take(name, len(chunk)):
-                            raise _overloaded()
-                        body += chunk
-                        if len(body) > limit:
-                            raise _too_large(limit)
-                        if worth_reading is not None and (line := _first_line(body)) is not None:
-                            if not worth_reading(line):
-                                break
-                            worth_reading = None
-            except TimeoutError:
-                raise Misuse(
-                    f"request: its body took longer than {self._budgets.body_seconds:g} seconds",
-                    code="slow-body",
-                ) from None
-            yield bytes(body)
-        finally:
-            self._held.give_back(name, len(body))
+        body = bytearray()
+        while piece := await request.more():
+            if not self._held.take(request.peer, len(piece)):
+                raise _overloaded()
+            request.counted += len(piece)
+            body += piece
+            if len(body) > limit:
+                raise _too_large(limit)
+            if worth_reading is not None and (line := _first_line(body)) is not None:
+                if not worth_reading(line):
+                    break
+                worth_reading = None
+        return bytes(body)
+
+    def give_back(self, request: Request) -> None:
+        """Its body is held no longer."""
+        if request.counted:
+            self._held.give_back(request.peer, request.counted)
+            request.counted = 0
 
 
 def _first_line(body: bytearray) -> bytes | None:
@@ -148,7 +141,7 @@ def _overloaded() -> Unavailable:
 
 
 def _announced(request: Request, limit: int) -> None:
-    length = request.headers.get("content-length")
+    length = request.length
     if length is not None and (not length.isascii() or not length.isdigit()):
         raise Malformed("request: bad content length")
     if length is not None and (len(length) > 12 or int(length) > limit):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from starlette.responses import Response
-
 from strongroom import errors
+from strongroom.api.http import Answer
 from strongroom.encoding import canonical
 
-JSON = "application/json"
 _log = logging.getLogger("strongroom.broker")
 
 # A specific code first, then the class.
@@ -25,22 +23,22 @@ _BY_CLASS = (
 _CLOSING = (408, 413, 503)
 
 
-def answer(failure: errors.StrongroomError) -> Response:
-    """The response that tells of `failure`."""
+def answer(failure: errors.StrongroomError) -> Answer:
+    """The answer that tells of `failure`."""
     status = _BY_CODE.get(failure.code)
     if status is None:
         status = next((code for kind, code in _BY_CLASS if isinstance(failure, kind)), 500)
     body = {"error": {"code": failure.code, "message": failure.message, "hint": failure.hint}}
-    headers = {"Cache-Control": "no-store"}
-    if status in _CLOSING:
-        headers["Connection"] = "close"  # the rest of the request is not worth reading
-    if status == 503:
-        headers["Retry-After"] = "5"
-    return Response(canonical.dumps(body), status_code=status, media_type=JSON, headers=headers)
+    return Answer(
+        body=canonical.dumps(body),
+        status=status,
+        closes=status in _CLOSING,  # the rest of the request is not worth reading
+        retry_after=5 if status == 503 else None,
+    )
 
 
-def defect(cause: Exception) -> Response:
-    """The response for what nobody foresaw. The client learns nothing; the log gets the kind and place."""
+def defect(cause: Exception) -> Answer:
+    """The answer for what nobody foresaw. The client learns nothing; the log gets the kind and place."""
     trace = cause.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -48,4 +46,4 @@ def defect(cause: Exception) -> Response:
     # The message itself may hold what the request held, and so stays out of the log.
     _log.error("defect: %s at %s", type(cause).__name__, where)
     body = {"error": {"code": "defect", "message": "the broker failed", "hint": "its log says where"}}
-    return Response(canonical.dumps(body), status_code=500, media_type=JSON)
+    return Answer(body=canonical.dumps(body), status=500)

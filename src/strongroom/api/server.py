@@ -1,7 +1,4 @@
-"""The HTTPS server: uvicorn, TLS 1.3 only, no session tickets, and a clock on every phase of a connection.
-
-uvicorn alone would wait for ever for a handshake's or a header's next byte; `_Connection` does not.
-"""
+"""The HTTPS server: TLS 1.3 only, no session tickets, on uvloop; each connection is a `Connection` with a clock."""
 
 from __future__ import annotations
 
@@ -10,25 +7,25 @@ import contextlib
 import os
 import signal
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import uvloop
 
-from strongroom.api import budgets as budgets_model
 from strongroom.api.arrivals import Arrivals
 from strongroom.api.budgets import Shares
+from strongroom.api.connection import Connection
 from strongroom.crypto import tls
 from strongroom.errors import Unavailable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from strongroom.api.application import Application
-    from strongroom.api.budgets import Budgets
 
-GATHERED = 64 * 1024
+BACKLOG = 2048
+FINISHING = 10.0
+"""Seconds that what is under way gets when the server is told to stop."""
 
 
 def tls_context(certificate: bytes, key: tls.TlsKey) -> ssl.SSLContext:
@@ -51,162 +48,44 @@ def tls_context(certificate: bytes, key: tls.TlsKey) -> ssl.SSLContext:
     return context
 
 
-class _Gathering:
-    """A transport that writes once what is written in one go: head and body of an answer are one TLS record."""
+class Server:
+    """Serves an application until SIGTERM or SIGINT. ready: called once connections are accepted."""
 
-    __slots__ = ("_held", "_loop", "_size", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held: list[bytes] = []
-        self._size = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._held:
-            self._loop.call_soon(self._flush)
-        self._held.append(data)
-        self._size += len(data)
-        if self._size >= GATHERED:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        held, self._held, self._size = self._held, [], 0
-        if held and not self._transport.is_closing():
-            self._transport.write(b"".join(held))
-
-
-class _Connection(HttpToolsProtocol):
-    """A connection that must say something whole within bounds of time and size."""
-
-    budgets: Budgets
-    shares: Shares
-    _peer: str | None = None  # None: of no connection that is counted
-    _timer: asyncio.TimerHandle | None = None
-    _header_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
-        peer = budgets_model.peer(transport.get_extra_info("peername"))
-        if not self.shares.take(peer, 1):
-            transport.abort()  # this address has connections enough: others need theirs
-            return
-        self._peer = peer
-        self._start()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop()
-        if self._peer is not None:
-            self.shares.give_back(self._peer, 1)
-            self._peer = None
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        self._start()
-        self._header_bytes = 0
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._stop()
-        super().on_headers_complete()
-
-    def _count(self, more: int) -> None:
-        self._header_bytes += more
-        if self._header_bytes > self.budgets.header_bytes:
-            self.transport.abort()
-
-    def _start(self) -> None:
-        self._stop()
-        self._timer = self.loop.call_later(self.budgets.header_seconds, self.transport.abort)
-
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-class Server(uvicorn.Server):
-    """uvicorn on a socket that is bound already, with time limits on TLS handshakes."""
-
-    def __init__(
-        self, app: Application, *, context: ssl.SSLContext, budgets: Budgets, ready: Callable[[], None]
-    ) -> None:
-        self._shares = Shares(budgets.connections, budgets.share)
-        protocol = type("Connection", (_Connection,), {"budgets": budgets, "shares": self._shares})
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=protocol,
-                ws="none",
-                loop="uvloop",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                date_header=False,
-                limit_concurrency=budgets.connections,
-                timeout_keep_alive=budgets.idle_seconds,
-                timeout_graceful_shutdown=10,
-                ssl_context_factory=lambda _config, _default: context,
-            )
-        )
-        self._budgets = budgets
+    def __init__(self, app: Application, *, context: ssl.SSLContext, ready: Callable[[], None]) -> None:
+        self._app = app
+        self._budgets = app.budgets
         self._context = context
         self._ready = ready
-        self._arrivals: list[Arrivals] = []
+        self._connected: set[Connection] = set()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Stop on SIGTERM and SIGINT, and return: uvicorn would raise the signal again and end us half-closed."""
-        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+    async def run(self, listening: socket.socket) -> None:
+        """Serve on a bound socket; once told to stop accept no more, and let what is under way end."""
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        for one in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(one, stop.set)
+        shares = Shares(self._budgets.connections, self._budgets.share)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve on the given sockets."""
-        await self.lifespan.startup()
+        def connection() -> Connection:
+            return Connection(self._app, shares=shares, connected=self._connected)
 
-        def connected() -> asyncio.Protocol:
-            make: Any = self.config.http_protocol_class
-            made: asyncio.Protocol = make(
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return made
-
-        self._arrivals = [
-            Arrivals(one, connected, context=self._context, budgets=self._budgets, full=self._shares.full)
-            for one in sockets or []
-        ]
-        self.servers = []  # none of the loop's own
-        for one in self._arrivals:
-            one.start(self.config.backlog)
-        self.started = True
+        arrivals = Arrivals(
+            listening, connection, context=self._context, budgets=self._budgets, full=shares.full
+        )
+        arrivals.start(BACKLOG)
         self._ready()
+        await stop.wait()
+        arrivals.close()
+        await self._finish()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, and let what is under way end."""
-        for one in self._arrivals:
-            one.close()
-        await super().shutdown(sockets)
+    async def _finish(self) -> None:
+        for one in list(self._connected):
+            one.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISHING):
+                while self._connected:  # noqa: ASYNC110 - once in a process's life, and not for long
+                    await asyncio.sleep(0.05)
+        for one in list(self._connected):
+            one.abort()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -230,5 +109,5 @@ def bind(host: str, port: int) -> socket.socket:
 
 def serve(server: Server, listening: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way."""
-    with contextlib.closing(listening):
-        server.run(sockets=[listening])
+    with contextlib.closing(listening), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(server.run(listening))

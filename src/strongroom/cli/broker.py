@@ -357,10 +357,9 @@ def _serve(opened: wiring.Opened, *, host: str, port: int, as_json: bool) -> Non
 
 def _serve_on(opened: wiring.Opened, listening: socket.socket, ready: Callable[[], None]) -> None:
     from strongroom import wiring
-    from strongroom.api import app, budgets, server
+    from strongroom.api import app, server
     from strongroom.encoding import canonical
 
-    limits = budgets.Budgets()
     context = server.tls_context(opened.settings.certificate, opened.secrets.tls)
     wiring.shield_process()
     wiring.allow_many_connections()
@@ -372,8 +371,8 @@ def _serve_on(opened: wiring.Opened, listening: socket.socket, ready: Callable[[
         warm.warm_up()
         ready()
 
-    application = app.build(opened.broker, readiness=app.Readiness(warm.why_not), budgets=limits)
-    server.serve(server.Server(application, context=context, budgets=limits, ready=say), listening)
+    application = app.build(opened.broker, readiness=app.Readiness(warm.why_not))
+    server.serve(server.Server(application, context=context, ready=say), listening)
 
 
 def _say_ready(name: str, at: str, size: int, *, as_json: bool) -> None:

@@ -7,7 +7,6 @@ import json
 import time
 from dataclasses import replace
 
-import httpx
 import pytest
 
 from strongroom.api import app as app_module
@@ -19,8 +18,7 @@ from strongroom.errors import Unavailable
 from strongroom.ledger import checkpoint, merkle, proof, tiles
 from strongroom.model import messages
 from strongroom_testing import brokers, contracts
-
-BASE = "https://broker"
+from strongroom_testing.http_calls import call
 
 
 @pytest.fixture
@@ -31,15 +29,6 @@ def world(tmp_path):
 
 def application(world, *, why=None, limits=None):
     return app_module.build(world.broker, readiness=app_module.Readiness(lambda: why), budgets=limits)
-
-
-def call(app, method, path, body=b"", **options):
-    async def one():
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
-            return await client.request(method, path, content=body, **options)
-
-    return asyncio.run(one())
 
 
 def released(world, app):

@@ -10,9 +10,9 @@ import pytest
 from strongroom.api import app as app_module
 from strongroom.api import budgets
 from strongroom.model import messages
-from strongroom_testing import brokers
+from strongroom_testing import brokers, http_calls
 
-BASE = "https://broker"
+BASE = http_calls.BASE
 
 
 @pytest.fixture
@@ -26,8 +26,7 @@ def application(world, limits=None):
 
 
 async def post(app, address, path, body):
-    transport = httpx.ASGITransport(app=app, client=(address, 1))
-    async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+    async with httpx.AsyncClient(transport=http_calls.Transport(app, peer=address), base_url=BASE) as client:
         return (await client.post(path, content=body)).status_code
 
 

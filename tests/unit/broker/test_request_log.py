@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from dataclasses import replace
 from datetime import timedelta
 
-import httpx
 import pytest
 
 from strongroom.api import app as app_module
@@ -16,9 +14,7 @@ from strongroom.broker import request_log
 from strongroom.broker.request_log import Kind, Recorded, RequestLog, Summed
 from strongroom.cli import request_lines
 from strongroom.model import messages
-from strongroom_testing import brokers
-
-BASE = "https://broker"
+from strongroom_testing import brokers, http_calls
 
 
 class Heard:
@@ -45,12 +41,7 @@ def served(tmp_path):
 
 
 def call(app, method, path, body=b"", peer="203.0.113.7"):
-    async def one():
-        transport = httpx.ASGITransport(app=app, client=(peer, 5))
-        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
-            return await client.request(method, path, content=body)
-
-    return asyncio.run(one())
+    return http_calls.call(app, method, path, body, peer=peer)
 
 
 def nonce(world, app, agreement):
