@@ -136,6 +136,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "endorsements list": ("strongroom endorsements list",),
     "endorsements import": ("strongroom endorsements import endorsements.export",),
     "endorsements export": ("strongroom endorsements export endorsements.export",),
+    "completion": (
+        "strongroom completion bash >~/.local/share/bash-completion/completions/strongroom",
+        "strongroom completion zsh >~/.zfunc/_strongroom",
+        "strongroom completion fish >~/.config/fish/completions/strongroom.fish",
+    ),
+    "manual": ("strongroom manual >strongroom.1 && man ./strongroom.1",),
 }
 
 

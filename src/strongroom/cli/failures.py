@@ -1,10 +1,4 @@
-"""Errors to exit codes and sentences. The only place that knows exit codes.
-
-0 done · 1 unexpected, reported as a defect · 2 malformed input or misuse · 3 refused ·
-4 unavailable, try again · 5 not found · 6 conflict · 7 two things that were compared differ (cli/measure_diff.py)
-8 the program in a room failed (cli/run.py)
-130 interrupted
-"""
+"""Errors to exit codes and sentences. The only place that knows exit codes: `MEANING` has them all."""
 
 from __future__ import annotations
 
@@ -32,6 +26,19 @@ EXIT = (
     (errors.NotFound, 5),
     (errors.Conflict, 6),
 )
+# 7 is given in cli/measure_diff.py, 8 in cli/run.py, 141 where nobody reads what is printed.
+MEANING = {
+    0: "done",
+    1: "a defect: please report it",
+    2: "malformed input or misuse",
+    3: "refused",
+    4: "unavailable, try again",
+    5: "not found",
+    6: "conflict",
+    7: "compared and different",
+    8: "the program in the room failed",
+    130: "interrupted",
+}
 # What to do next where the failure itself does not say.
 _HINTS = (
     (errors.Malformed, "`--help` says what is expected"),

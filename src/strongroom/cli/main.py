@@ -39,6 +39,8 @@ VERBS = {
     "evidence": "evidence",
     "result": "result",
     "endorsements": "endorsements",
+    "completion": "completion",
+    "manual": "manual",
 }
 
 

@@ -1,0 +1,1 @@
+"""The command line as data, and what is written from it: completions of three shells, and the manual page."""
