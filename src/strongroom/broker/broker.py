@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.authority.issue import Authority
+    from strongroom.broker import gates
     from strongroom.broker.budgets import Budgets
     from strongroom.broker.endorse import Endorser
     from strongroom.broker.notary import Notary
@@ -78,6 +79,31 @@ class Agreements:
                 self._ids.pop(dropped.digest, None)
 
 
+class Seen:
+    """What the storage said last of contracts that keys were released under, by their digests; the oldest ones go.
+
+    Good to prepare an acceptance with, which the transaction compares with what the storage says then; never to deny by:
+    it may have changed since. Safe among threads.
+    """
+
+    __slots__ = ("_kept", "_most")
+
+    def __init__(self, most: int = 1024) -> None:
+        self._kept: dict[str, tuple[gates.Known, int]] = {}
+        self._most = most
+
+    def last(self, contract: str) -> tuple[gates.Known, int] | None:
+        """What was known for a room of that contract that is new, and how many runs were used."""
+        return self._kept.get(contract)
+
+    def keep(self, contract: str, known: gates.Known, runs_used: int) -> None:
+        """Remember it. Called by the event loop alone."""
+        self._kept.pop(contract, None)
+        self._kept[contract] = (known, runs_used)
+        while len(self._kept) > self._most:
+            del self._kept[next(iter(self._kept))]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Broker:
     """An owner's broker.
@@ -109,6 +135,11 @@ class Broker:
     def agreements(self) -> Agreements:
         """Agreements that passed the gate."""
         return Agreements(self.budgets.agreement_bytes)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """What was last known of contracts that keys were released under."""
+        return Seen()
 
     @cached_property
     def denials(self) -> Denials:

@@ -2,16 +2,19 @@
 
 What a request must show before the broker does more for it, in this order:
   1 its head is one line, and the nonce in it was made here for the contract that it names, and has not ended
+    (that it was not used before is for 5 to say: whoever comes with a used one could as well have asked for another)
   2 this broker's own party signed the agreement (`own_party`): one verification, no byte of the contract parsed
   3 only now the contract and the rest of the request are parsed, and endorsements found (`endorse`), which may take
     a vendor's time
   4 the broker's own checks (`gates`) and `judge`: the contract's terms, every other signature, the evidence; for an
     accepted room its keys are sealed and its certificate is signed; nothing of it leaves
 1 is done on the event loop; 2, 3 and 4 in a thread, and no transaction is open. What they took from the storage
-(runs used, versions and disks known, runs of that name) may change meanwhile. So, in one transaction:
-  5 what the gates were made of is read again (`gates.Known`), and must be the same, or all of 4 is done again; runs
-    that were used meanwhile are counted in (`judge.with_runs_used`), which may turn the verdict into a denial
-  6 the nonce is used up; whoever else had it is denied
+(runs used, versions and disks known, runs of that name) may change meanwhile. What the storage said last of a contract that keys
+were released under is remembered, and good enough to prepare an acceptance with (`Seen`), never a denial. So, in one transaction:
+  5 the nonce is used up; whoever else had it is denied
+  6 what the gates were made of is read again (`gates.Known`), and must be the same, or nothing of this is kept and all of
+    4 is done again; runs that were used meanwhile are counted in (`judge.with_runs_used`), which may turn the verdict
+    into a denial
   7 the decision is appended to the ledger; an accepted one is counted as a run
   8 commit, durable
   9 only now does anything leave, with the proof that the decision is in the ledger
@@ -40,7 +43,7 @@ from strongroom.broker.storage import NonceUse, Run
 from strongroom.broker.workers import too_many_failures
 from strongroom.crypto import certificates, digest, hpke
 from strongroom.encoding import fields
-from strongroom.errors import Malformed, Unavailable
+from strongroom.errors import Conflict, Malformed, Unavailable
 from strongroom.model import binding as binding_model
 from strongroom.model import messages, record
 from strongroom.model.verdict import Accepted, Denied
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from strongroom.model.verdict import Check, Verdict
 
 TRIES = 4
+CHANGED = "changed"
 FRESH_FOR = timedelta(seconds=5)
 """How old a prepared verdict may be when it is recorded: its time is that of the record."""
 
@@ -100,6 +104,7 @@ class _Decision:
     verdict: Verdict
     entry: bytes | None
     index: int = 0
+    runs_used: int = 0
 
 
 async def release(
@@ -160,7 +165,7 @@ async def _settle(
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
     """Ask vendors where it takes any, then prepare and decide until both are of one state of the storage."""
     ask, endorsed, prepared = looked.ask, looked.endorsed, looked.prepared
-    prepare = partial(_prepare, broker, ask, endorsed or await endorse.fetched(broker, ask))
+    prepare = partial(_prepare_anew, broker, ask, endorsed or await endorse.fetched(broker, ask))
     for _ in range(TRIES):
         if prepared is None:
             prepared = await broker.workers.run(prepare, patient=patient)
@@ -168,10 +173,17 @@ async def _settle(
             prepared.now, contract=ask.contract.digest, peer=peer
         ):
             return _denial(prepared.verdict)
-        committed = await broker.store.write(partial(_decide, broker, ask, prepared))
-        if committed.value is not None:
-            return _answer(broker, prepared, committed.value, committed.size)
-        prepared = None
+        try:
+            committed = await broker.store.write(partial(_decide, broker, ask, prepared))
+        except Conflict as cause:
+            if cause.code != CHANGED:
+                raise
+            prepared = None
+            continue
+        if isinstance(committed.value.verdict, Accepted):
+            known = gates.Known(version=versions.known(ask.contract), run=None, disks=prepared.known.disks)
+            broker.seen.keep(ask.contract.digest, known, committed.value.runs_used + 1)
+        return _answer(broker, prepared, committed.value, committed.size)
     raise Unavailable(
         "release: what it depends on kept changing", code="contended", hint="try again in a moment"
     )
@@ -196,9 +208,8 @@ def _look(broker: Broker, split: messages.SplitRequest) -> messages.DenialAnswer
     if reading.digest != head.contract:
         return _denied(head.contract, (gates.nonce_contract(reading.digest, head.contract),), now)
     end = broker.nonces.end(head.nonce, head.contract)
-    used = broker.store.read(lambda state: state.nonces.used(head.nonce))
-    if end is None or used:
-        return _denied(head.contract, (gates.fresh(end, use=NonceUse.USED),), now)
+    if end is None:
+        return _denied(head.contract, (gates.fresh(end),), now)
     request = messages.parse_release_request(split)
     csr = None if request.csr is None else certificates.read_request(request.csr)
     ask = gates.Ask(
@@ -216,13 +227,32 @@ def _look(broker: Broker, split: messages.SplitRequest) -> messages.DenialAnswer
 
 
 def _prepare(broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed) -> _Prepared:
-    """Step 4."""
-    now = broker.clock()
+    """Step 4, with what was last known of the contract, where that makes for an acceptance."""
+    seen = broker.seen.last(ask.contract.digest)
+    prepared = None if seen is None else _judge(broker, ask, endorsed, *seen)
+    if prepared is not None and isinstance(prepared.verdict, Accepted):
+        return prepared
+    return _prepare_anew(broker, ask, endorsed, prepared)
+
+
+def _prepare_anew(
+    broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed, before: _Prepared | None = None
+) -> _Prepared:
+    """Step 4, with what the storage says now. before: a denial by what was known, which may stand."""
 
     def read(state: Reading) -> tuple[gates.Known, int]:
         return gates.known(ask, state), state.runs.used(ask.contract.digest)
 
     known, runs_used = broker.store.read(read)
+    if before is None or before.known != known:
+        return _judge(broker, ask, endorsed, known, runs_used)
+    return before if before.judged.runs_used == runs_used else _counted(before, ask, runs_used)
+
+
+def _judge(
+    broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed, known: gates.Known, runs_used: int
+) -> _Prepared:
+    now = broker.clock()
     asked = (*gates.check(ask, known), *endorsed.checks)
     judged = _Judged(
         endorsements=endorsed.endorsements,
@@ -260,17 +290,15 @@ def _prepare(broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed) -> _Pre
     )
 
 
-def _decide(
-    broker: Broker, ask: gates.Ask, prepared: _Prepared, transaction: Transaction
-) -> _Decision | None:
-    """Steps 5 to 7. None, and nothing done: what was prepared holds no longer."""
+def _decide(broker: Broker, ask: gates.Ask, prepared: _Prepared, transaction: Transaction) -> _Decision:
+    """Steps 5 to 7. Raises `Conflict`, so that nothing is done, where what was prepared holds no longer."""
     now, contract = broker.clock(), ask.contract
-    if gates.known(ask, transaction) != prepared.known or now - prepared.now > FRESH_FOR:
-        return None
     use = transaction.nonces.use(ask.request.nonce, expires=ask.nonce_end, now=now)
     if use is not NonceUse.FRESH:
         refusal = deny(contract.digest, gates=(gates.fresh(ask.nonce_end, use=use),), now=now)
         return _Decision(verdict=refusal, entry=None)
+    if gates.known(ask, transaction) != prepared.known or now - prepared.now > FRESH_FOR:
+        raise Conflict("release: what it was prepared with has changed", code=CHANGED)
     runs_used = transaction.runs.used(contract.digest)
     if runs_used != prepared.judged.runs_used:
         prepared = _counted(prepared, ask, runs_used)
@@ -287,7 +315,7 @@ def _decide(
             Run(run=ask.run, contract=contract.digest, signing_key=signing_key, release=index, receipt=None)
         )
         transaction.contracts.raise_to(ask.series, versions.known(contract))
-    return _Decision(verdict=prepared.verdict, entry=entry, index=index)
+    return _Decision(verdict=prepared.verdict, entry=entry, index=index, runs_used=runs_used)
 
 
 def _counted(prepared: _Prepared, ask: gates.Ask, runs_used: int) -> _Prepared:

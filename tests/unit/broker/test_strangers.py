@@ -568,3 +568,53 @@ def test_denials_in_a_runs_name_do_not_stand_between_its_release_and_its_receipt
     kept = asyncio.run(receipt(world.broker, room.receipt(contracts.NOW)))
     entries = [entry for _, entry in world.store.ledger.of_run(room.keys.run_id)]
     assert entries == [released.ledger.entry, kept.entry]
+
+
+def test_what_was_known_last_prepares_an_acceptance_without_asking_and_never_a_denial(watched, monkeypatch):
+    from strongroom.broker.storage import Run
+
+    agreement = watched.agreement(runs=3)
+    digest, manifest = agreement.contract.digest, agreement.contract.datasets[0].manifest
+    assert isinstance(watched.ask(agreement), messages.ReleaseAnswer)
+    reads = []
+    read = watched.broker.store.read
+    monkeypatch.setattr(watched.broker.store, "read", lambda work: reads.append(1) or read(work))
+    assert isinstance(watched.ask(agreement), messages.ReleaseAnswer)
+    assert not reads
+    # Another process gives the last run: what was known says one is left, and the storage decides.
+    run = Run(run="run-x", contract=digest, signing_key=b"k" * 32, release=0, receipt=None)
+    asyncio.run(watched.store.write(lambda transaction: transaction.runs.add(run)))
+    assert failed(watched.ask(agreement)) == ["contract.runs", "evidence.verified"]
+    # Another process forgets the disk, and has it again: neither is hidden by what was known.
+    other = watched.agreement(lambda one: replace(one, id="other"), runs=9)
+    known = watched.store.read(lambda state: state.disks.find(manifest))
+    assert isinstance(watched.ask(other), messages.ReleaseAnswer)
+    asyncio.run(watched.store.write(lambda transaction: transaction.disks.remove(manifest)))
+    assert failed(watched.ask(other))[0] == "keys.present"
+    asyncio.run(watched.store.write(lambda transaction: transaction.disks.put(known)))
+    assert isinstance(watched.ask(other), messages.ReleaseAnswer)
+
+
+def test_a_denial_by_what_was_known_is_judged_once_where_it_still_stands(watched, monkeypatch):
+    agreement = watched.agreement()
+    assert isinstance(watched.ask(agreement), messages.ReleaseAnswer)
+    judged = []
+    judge = release_module.judge
+    monkeypatch.setattr(
+        release_module, "judge", lambda *args, **more: judged.append(1) or judge(*args, **more)
+    )
+    room, old = watched.room(agreement), watched.room(agreement)
+    stale = old.ask(watched.challenge(agreement).nonce).evidence
+    asked = replace(room.ask(watched.challenge(agreement).nonce), evidence=stale)
+    assert failed(watched.release(asked.encode())) == ["evidence.binding"]
+    assert len(judged) == 1
+
+
+def test_of_contracts_that_keys_were_released_under_the_last_ones_are_remembered():
+    from strongroom.broker.broker import Seen
+
+    seen = Seen(most=2)
+    known = gates.Known(version=None, run=None, disks=())
+    for contract in ("a", "b", "a", "c"):
+        seen.keep(contract, known, 1)
+    assert [seen.last(one) is not None for one in "abc"] == [True, False, True]
