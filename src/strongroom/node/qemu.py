@@ -30,6 +30,8 @@ _CLOCK = re.compile(r"utc|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
 # Devices of the board that nobody needs: no way in, and less to emulate.
 _LEFT_OUT = "smm=off,sata=off,smbus=off,vmport=off"
 _ACCELERATORS = {"tcg": "tcg,thread=multi,tb-size=256", "kvm": "kvm"}
+# "Fast" string instructions are emulated byte by byte: without them kernel and C library copy words at a time.
+_PROCESSORS = {"tcg": "max,erms=off,fsrm=off", "kvm": "max"}
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -105,7 +107,7 @@ def arguments(machine: Machine) -> list[str]:
         *("-name", "strongroom"),
         *("-machine", f"{MACHINE},{_LEFT_OUT}" + ("" if tee is None else f",{tee.machine}")),
         *("-accel", _ACCELERATORS[machine.accelerator]),
-        *("-cpu", "max" if tee is None else tee.processor),
+        *("-cpu", _PROCESSORS[machine.accelerator] if tee is None else tee.processor),
         *([] if tee is None else tee.objects(memory_mib)),
         *("-m", f"{memory_mib}M"),
         *("-nodefaults", "-no-user-config", "-no-reboot"),

@@ -37,7 +37,7 @@ GOLDEN = [
     "-accel",
     "tcg,thread=multi,tb-size=256",
     "-cpu",
-    "max",
+    "max,erms=off,fsrm=off",
     "-m",
     "704M",
     "-nodefaults",
@@ -88,6 +88,7 @@ def test_golden():
 def test_no_way_in_or_out_but_the_channel():
     line = qemu.arguments(replace(MACHINE, accelerator="kvm"))
     assert line[line.index("-accel") + 1] == "kvm"
+    assert line[line.index("-cpu") + 1] == "max"
     for word in (
         "-netdev",
         "-nic",
