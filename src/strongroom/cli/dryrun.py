@@ -7,6 +7,8 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +20,10 @@ from strongroom.cli.registry_options import Credentials, CredentialsFd, Mirrors,
 from strongroom.errors import Misuse, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from strongroom.cli.image_source import Found
+    from strongroom.convert.findings import Finding
     from strongroom.convert.oci import Platform
     from strongroom.dryrun.run import Result, Trial
     from strongroom.seal.tree import Entry
@@ -121,7 +124,8 @@ def try_image(
             out_bytes=max_output_mib * _MIB,
             results=results.fileno(),
         )
-        _finish(trial, out, as_json=as_json)
+        seen = partial(_foreseen, found, wanted, config, trial)
+        _finish(trial, out, seen, as_json=as_json)
 
 
 def _trial(
@@ -170,7 +174,32 @@ def _trial(
     )
 
 
-def _finish(trial: Trial, out: Path | None, *, as_json: bool) -> None:
+def _foreseen(found: Found, platform: Platform, config: Path | None, trial: Trial) -> tuple[Finding, ...]:
+    """What `preflight` says against this image and command: why it failed, where that could be seen before."""
+    from strongroom.convert import preflight
+    from strongroom.convert.findings import Severity
+    from strongroom.convert.limits import LIMITS
+
+    settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
+    report = preflight.examine(
+        preflight.Source(path=found.needed(), digest=found.digest, architecture=platform, config=settings),
+        scratch=image_source.cache_folder() / "try",
+        platforms=("local",),
+        memory_mib=trial.memory // _MIB,
+        changes=lambda ours: replace(
+            found.run(ours), command=trial.arguments, environment={**ours.environment, **trial.environment}
+        ),
+    )
+    return tuple(
+        one
+        for one, _ in report.findings
+        if one.severity is Severity.BLOCKS or (one.check == "user" and one.severity is Severity.WARNS)
+    )
+
+
+def _finish(
+    trial: Trial, out: Path | None, foreseen: Callable[[], tuple[Finding, ...]], *, as_json: bool
+) -> None:
     from strongroom.convert import results
     from strongroom.dryrun import run
     from strongroom.seal import extract
@@ -184,11 +213,16 @@ def _finish(trial: Trial, out: Path | None, *, as_json: bool) -> None:
         if out is not None:
             with extract.staged(out) as stage, meter.meter("writing the outputs") as progress:
                 extract.write(entries, stage, foreign_links=False, progress=progress)
+    findings = foreseen() if result.failed else ()
     if as_json:
-        print(json.dumps(_report(result, entries), indent=1, sort_keys=True))
+        report = {**_report(result, entries), "foreseen": [one.to_json() for one in findings]}
+        print(json.dumps(report, indent=1, sort_keys=True))
     else:
         for line in _told(result, entries, trial, out):
             print(line)
+        for one in findings:
+            print(f"foreseen {one.check}, {printable(one.where)}: {printable(one.what)}")
+            print(f"         fix: {printable(one.fix)}")
     if result.failed:
         sys.exit(EXIT_PROGRAM)
 

@@ -5,7 +5,7 @@
 
 The image is read as `convert` reads it: what `convert` refuses is a finding that blocks, with its fix. Then each
 part is looked at on its own: settings and files (`preflight_image`), whether the program would start
-(`preflight_program`), memory (`preflight_memory`). A finding that is the same on every platform is told once.
+(`preflight_program`), whose rights it takes (`preflight_user`), memory (`preflight_memory`). A finding that is the same on every platform is told once.
 What cannot be seen from outside: what a program asks of the network, loads while it runs, or needs in memory for its data.
 """
 
@@ -14,7 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from strongroom.convert import image, oci, preflight_image, preflight_memory, preflight_program
+from strongroom.convert import (
+    image,
+    oci,
+    preflight_image,
+    preflight_memory,
+    preflight_program,
+    preflight_user,
+)
 from strongroom.convert.findings import Finding, Severity, blocks, fine, warns
 from strongroom.convert.preflight_program import Subject
 from strongroom.errors import Malformed, Misuse, NotFound, Refused
@@ -176,6 +183,7 @@ def _look(
     return [
         *_level(loaded.platform, platform),
         *preflight_program.look(subject),
+        *preflight_user.look(subject),
         *preflight_image.look(subject, loaded.config),
         *(fine("left-out", "image", note) for note in loaded.tree.notes),
         *preflight_memory.look(subject, memory_mib=memory_mib, content_bytes=loaded.content_bytes),

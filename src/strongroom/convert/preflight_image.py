@@ -1,8 +1,8 @@
 """What an image's own settings and files mean in a room (docs/room.md): each check is one function.
 
-Checked here: user and rights, set-uid programs, environment, volumes and mount points, ports, working
+Checked here: set-uid programs, environment, volumes and mount points, ports, working
 directory, GPU, start-up systems, what it does with an empty standard input.
-Not checked here: whether the program starts (`preflight_program`), memory (`preflight_memory`).
+Not checked here: whether the program starts (`preflight_program`), its user (`preflight_user`), memory (`preflight_memory`).
 """
 
 from __future__ import annotations
@@ -57,13 +57,10 @@ _SUPERVISORS = (
     "circusd",
 )
 _INTERACTIVE = ("sh", "bash", "dash", "ash", "python", "python3", "node", "R", "irb", "ruby", "psql", "jshell", "lua", "julia", "ghci")  # fmt: skip
-_SWITCHES = re.compile(rb"\b(gosu|su-exec|setpriv|runuser|sudo|setuidgid|chpst|chroot)\b")
-_MAX_SCRIPT = 1 << 16
 
 
 def look(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
     """Every check of this file."""
-    yield from _user(subject)
     yield from _raised(subject)
     yield from environment(subject.settings.environment, "image ENV")
     yield from _volumes(subject, config)
@@ -112,35 +109,6 @@ def ports(stated: tuple[str, ...], where: str) -> Iterator[Finding]:
             "nobody can reach a port of a room: it has a loopback (127.0.0.1 and ::1) and no other network",
             "let the image run the client too, and write what counts to /out",
         )
-
-
-def _user(subject: Subject) -> Iterator[Finding]:
-    settings = subject.settings
-    if settings.uid:
-        yield fine("user", "USER", f"user {settings.uid}, group {settings.gid}")
-        return
-    program = (*settings.entrypoint, *settings.command)[0]
-    place = path_of(subject, program)
-    node = None if place is None else subject.tree.find(place.encode("utf-8", "surrogateescape"))
-    text = b""
-    if node is not None and node.open is not None:
-        with node.open() as source:
-            text = source.read(_MAX_SCRIPT)
-    found = _SWITCHES.search(text) if text.startswith(b"#!") else None
-    if found is not None:
-        yield blocks(
-            "user",
-            place or program,
-            f"started as root it changes its user with {found[1].decode()}; root has no capabilities in a room, so this fails",
-            "set USER in the image to the user that it would change to",
-        )
-        return
-    yield warns(
-        "user",
-        "USER",
-        "root, but without any capability: no change of users, no mounts, no files of others",
-        "set USER in the image to an ordinary user",
-    )
 
 
 def _raised(subject: Subject) -> Iterator[Finding]:

@@ -37,6 +37,25 @@ def better(level: int) -> bytes:
     return b"lib/x86_64-linux-gnu/glibc-hwcaps/x86-64-v%d/libc.so.6" % level
 
 
+def entrypoint(text: str) -> bytes:
+    """A script that images start with, and what it needs: setpriv is the host's own."""
+    applets = b"".join(symlink(b"bin/" + name, b"sh") for name in (b"chown", b"chroot", b"su"))
+    setpriv = host(b"usr/bin/setpriv", Path("/usr/bin/setpriv")) + host(
+        b"lib/x86_64-linux-gnu/libcap-ng.so.0", Path("/lib/x86_64-linux-gnu/libcap-ng.so.0")
+    )
+    return script(b"entrypoint.sh", b"#!/bin/sh\n" + text.encode()) + applets + setpriv + dynamic()
+
+
+# As official images do it: where it is root it goes on as somebody else.
+GIVES_UP = """set -e
+if [ "${1#-}" != "$1" ]; then set -- true "$@"; fi
+if [ "$1" = true -a "$(id -u)" = 0 ]; then
+    exec /usr/bin/setpriv --reuid=1000 --regid=100 --clear-groups -- "$0" "$@"
+fi
+exec "$@"
+"""
+
+
 # By name: whether it runs, its files beside the usual ones, its settings.
 CASES: dict[str, tuple[bool, Any, dict[str, Any]]] = {
     "plain": (RUNS, list, {}),
@@ -72,6 +91,21 @@ CASES: dict[str, tuple[bool, Any, dict[str, Any]]] = {
     "library for x86-64-v2": (RUNS, lambda: [dynamic(libc=better(2))], {"Entrypoint": ["/bin/dynamic"]}),
     "library for x86-64-v3, by LD_LIBRARY_PATH": (RUNS, lambda: [dynamic(libc=b"opt/glibc-hwcaps/x86-64-v3/libc.so.6")], {"Entrypoint": ["/bin/dynamic"], "Env": ["LD_LIBRARY_PATH=/opt"]}),
     "library for no processor": (HIDDEN, lambda: [dynamic(libc=better(9))], {"Entrypoint": ["/bin/dynamic"]}),
+    "root gives itself up": (HIDDEN, lambda: [entrypoint(GIVES_UP)], {"Entrypoint": ["/entrypoint.sh"], "Cmd": ["true"], "User": ""}),
+    "root gives itself up by default": (HIDDEN, lambda: [entrypoint(GIVES_UP)], {"Entrypoint": ["/entrypoint.sh"], "Cmd": ["--all"], "User": "0:0"}),
+    "root gives itself up, and is not root": (RUNS, lambda: [entrypoint(GIVES_UP)], {"Entrypoint": ["/entrypoint.sh"], "Cmd": ["true"]}),
+    "root gives itself up, not for this command": (RUNS, lambda: [entrypoint(GIVES_UP)], {"Entrypoint": ["/bin/sh", "/entrypoint.sh"], "Cmd": ["echo"], "User": ""}),
+    "root becomes somebody by su": (HIDDEN, lambda: [entrypoint("exec su -s /bin/sh ann -c true")], {"Entrypoint": ["/entrypoint.sh"], "User": ""}),
+    "somebody becomes root by su": (HIDDEN, lambda: [entrypoint("exec su -c true")], {"Entrypoint": ["/entrypoint.sh"]}),
+    "somebody becomes somebody by setpriv": (HIDDEN, lambda: [entrypoint("")], {"Entrypoint": ["/usr/bin/setpriv", "--reuid=0", "/bin/true"]}),
+    "setpriv changes no user, and asks for rights": (HIDDEN, lambda: [entrypoint("")], {"Entrypoint": ["/usr/bin/setpriv", "--no-new-privs", "/bin/true"], "User": ""}),
+    "root in another root folder": (HIDDEN, lambda: [entrypoint("")], {"Entrypoint": ["/bin/chroot", "/", "/bin/true"], "User": ""}),
+    "root gives files away": (HIDDEN, lambda: [entrypoint("set -e\nchown -R ann:users /etc\nexec true")], {"Entrypoint": ["/entrypoint.sh"], "User": ""}),
+    "root keeps its files": (RUNS, lambda: [entrypoint("set -e\nchown -R root:root /etc\nexec true")], {"Entrypoint": ["/entrypoint.sh"], "User": ""}),
+    "root may fail to give files away": (RUNS, lambda: [entrypoint("set -e\nchown -R ann /etc || true\nexec true")], {"Entrypoint": ["/entrypoint.sh"], "User": ""}),
+    "su in words alone": (RUNS, lambda: [entrypoint("# exec su ann\necho 'use gosu or su'\nexec true")], {"Entrypoint": ["/entrypoint.sh"], "User": ""}),
+    "a variable says whom to become, and is not set": (RUNS, lambda: [entrypoint('if [ -n "$PUID" ]; then exec su "$PUID" -c true; fi; exec true')], {"Entrypoint": ["/entrypoint.sh"], "User": ""}),
+    "a variable says whom to become, and is set": (HIDDEN, lambda: [entrypoint('if [ -n "$PUID" ]; then exec su "$PUID" -c true; fi; exec true')], {"Entrypoint": ["/entrypoint.sh"], "User": "", "Env": ["PATH=/bin", "PUID=ann"]}),
     "shell runs what is in /data": (HIDDEN, lambda: [busybox(b"data/true")], {"Entrypoint": ["/bin/sh", "-c", "/data/true --all"]}),
     "shell has another way": (RUNS, lambda: [busybox(b"data/true")], {"Entrypoint": ["/bin/sh", "-c", "/data/true || exit 0"]}),
     "shell reads what is in /tmp": (HIDDEN, lambda: [script(b"tmp/run.sh", b"exit 0\n")], {"Entrypoint": ["/bin/sh", "/tmp/run.sh"]}),
