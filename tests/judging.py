@@ -12,21 +12,24 @@ ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 
 _NAMES = {
-    "model": (
-        "agreed agreement binding contract endorsements identity manifest merging messages parts party policy receipt record rotation "
-        "signatures verdict"
-    ),
+    "model": "binding endorsements identity manifest messages parts party receipt record rotation signatures verdict",
+    "model.contracts": "agreement contract merging policy",
+    "model.room": "agreed",
     "encoding": "canonical cbor dsse fields pem reader sign1 tpm2",
-    "crypto": "certificates crl csr der ocsp public_key spki vek x509",
+    "crypto": "der public_key spki",
+    "crypto.pki": "certificates crl csr ocsp vek x509",
     "ledger": "checkpoint inspect merkle proof proofpack tiles witness",
-    "evidence": (
-        "azure azure_hcl ccel cose dcap dcap_collateral dcap_pck dcap_quote dcap_tcb eventlog gcp gcp_instance "
-        "nitro sgx snp snp_product snp_report tdx tpm tpm_quote"
+    "evidence": "azure gcp nitro sgx snp tdx tpm",
+    "evidence.formats": (
+        "azure_hcl ccel cose dcap dcap_collateral dcap_pck dcap_quote dcap_tcb eventlog gcp_instance "
+        "snp_product snp_report tpm_quote"
     ),
-    "appraisal": "appraise attached default evaluate judge policy reference statement terms",
-    "broker": "admit gates own_party receipt release remove_key rotate withdraw",
+    "appraisal": "appraise attached_devices default evaluate intoto judge policy terms",
+    "appraisal.reference": "values",
+    "broker": "admit_contract own_party receipt release request_checks",
+    "broker.administration": "remove_key rotate withdraw",
     "authority": "issue",
-    "convert": "image_xattrs layer_entries layers oci tar",
+    "images": "layer_entries layers oci tar xattrs",
 }
 MODULES = tuple(f"strongroom.{package}.{name}" for package, names in _NAMES.items() for name in names.split())
 

@@ -18,11 +18,11 @@ UNREACHED: dict[tuple[str, str], str] = {
         "raise",
     ): "what the parties signed is too small for an acceptance too long to record",
     (
-        "strongroom.crypto.crl",
+        "strongroom.crypto.pki.crl",
         'raise Malformed("revocation list: signed with another algorithm than it says")',
     ): "today's X.509 library refuses such a list before; another one need not",
     (
-        "strongroom.model.agreed",
+        "strongroom.model.room.agreed",
         'raise Malformed(f"manifest {image.name}: an image without settings")',
     ): "a manifest of the kind image without settings does not parse; the types do not know that",
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from strongroom.model import agreement, contract, drafting, identity, party
+from strongroom.model import identity, party
+from strongroom.model.contracts import agreement, contract, drafting
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from strongroom import wiring
 from strongroom.api import server
-from strongroom.broker.add_key import add_key
+from strongroom.broker.administration.add_key import add_key
 from strongroom.model import messages
+from strongroom.wiring import broker
 from strongroom_testing import brokers, contracts, https_client
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.broker.settings import Settings
-    from strongroom.model.agreement import Agreement
-    from strongroom.model.contract import Contract, Platform
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract, Platform
 
 SERVE = ("-m", "strongroom.cli.main", "broker", "serve")
 FAULTY = ("-m", "strongroom_testing.faulty_broker")
@@ -75,11 +75,11 @@ def prepare(directory: Path, *, runs: int = 1_000_000) -> Prepared:
     """Make the folder, add the disk, sign the contract; by the real clock."""
     scene = contracts.scene(now=datetime.now(UTC).replace(microsecond=0))
     listen = f"127.0.0.1:{free_port()}"
-    wiring.init_broker(
+    broker.init_broker(
         directory, scene.alice.party(), listen=listen, url=f"https://{listen}", passphrase=brokers.PASSPHRASE
     )
     disk = brokers.manifest(scene.alice)
-    with wiring.open_broker(directory, brokers.PASSPHRASE) as opened:
+    with broker.open_broker(directory, brokers.PASSPHRASE) as opened:
         asyncio.run(add_key(opened.broker, disk, brokers.DISK_KEY))
         settings = opened.settings
     digest = brokers.manifest_digest(disk)

@@ -18,32 +18,34 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from strongroom import wiring
 from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
-from strongroom.broker.add_key import add_key
+from strongroom.broker.administration.add_key import add_key
 from strongroom.broker.broker import Broker
 from strongroom.broker.budgets import Budgets
 from strongroom.broker.challenge import challenge
-from strongroom.broker.notary import Notary
+from strongroom.broker.log_signer import Notary
 from strongroom.broker.release import release
-from strongroom.crypto import certificates, digest, hpke, sign, tls, xts
+from strongroom.crypto import digest, hpke, sign, tls, xts
+from strongroom.crypto.pki import certificates
 from strongroom.encoding import dsse
-from strongroom.model import contract as contract_model
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
 from strongroom.model.binding import Binding, RoomKeys
+from strongroom.model.contracts import contract as contract_model
 from strongroom.store import sqlite
-from strongroom_testing import contracts, fake_nvidia, fake_tpm
+from strongroom.wiring import broker as wiring
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_nvidia, fake_tpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from strongroom.broker.storage import Store
-    from strongroom.model.agreement import Agreement
-    from strongroom.model.contract import Contract
+    from strongroom.broker.ports import Store
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract
     from strongroom.model.identity import Identity
 
 PASSPHRASE = b"correct horse"

@@ -6,16 +6,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from strongroom.model import agreement as agreement_model
-from strongroom.model import contract as contract_model
-from strongroom.model import drafting, identity
-from strongroom_testing import fake_tpm
+from strongroom.model import identity
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import drafting
+from strongroom_testing.vendors import fake_tpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from strongroom.model.agreement import Agreement
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 

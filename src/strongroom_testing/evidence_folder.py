@@ -15,14 +15,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strongroom.appraisal import reference, statement
+from strongroom.appraisal import intoto
+from strongroom.appraisal.reference import values
 from strongroom.encoding import pem
-from strongroom.evidence import registry
+from strongroom.evidence import verify
 from strongroom.model import identity
 from strongroom.model.binding import Preset
-from strongroom_testing import fake_intel
-from strongroom_testing.fake_amd import FakeAmd
-from strongroom_testing.fake_intel import FakeIntel
+from strongroom_testing.vendors import fake_intel
+from strongroom_testing.vendors.fake_amd import FakeAmd
+from strongroom_testing.vendors.fake_intel import FakeIntel
 
 if TYPE_CHECKING:
     from strongroom.model.claims import Claims
@@ -77,7 +78,7 @@ def write(folder: Path) -> None:
         (quote, intel.endorsements(), intel.root_digest),
         (report, amd.endorsements(), amd.root),
     ):
-        claims[evidence.tee] = registry.verify(
+        claims[evidence.tee] = verify.verify(
             evidence, endorsements, binding=BINDING, roots=frozenset({root}), now=NOW
         )
         (folder / f"{evidence.tee}.endorsements.json").write_bytes(endorsements.encode())
@@ -118,17 +119,17 @@ def _references(folder: Path, claims: Claims) -> None:
         "issued": NOW - timedelta(days=1),
         "expires": NOW + timedelta(days=90),
     }
-    platform = reference.Reference(
+    platform = values.Reference(
         **told, profile="it", tee=claims.tee, references=(dict(claims.registers),), tcb={"qe.svn": 1}
     )
-    made = reference.Release(
+    made = values.Release(
         **told,
         version=1,
-        subjects=(statement.Subject(name="it/bzImage", digest="sha256:" + "1" * 64),),
+        subjects=(intoto.Subject(name="it/bzImage", digest="sha256:" + "1" * 64),),
         platforms=(platform,),
     )
     (folder / "guest.reference.json").write_bytes(
-        reference.encode(made, key=maker.signing, keyid=maker.party().keyid)
+        values.encode(made, key=maker.signing, keyid=maker.party().keyid)
     )
 
 

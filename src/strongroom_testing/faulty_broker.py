@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strongroom import wiring
-from strongroom.cli import broker as broker_verb
+from strongroom.cli.broker import commands as broker_verb
+from strongroom.wiring import broker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from strongroom.broker.storage import Committed, Store
+    from strongroom.broker.ports import Committed, Store
 
 KILL_AT = "STRONGROOM_TEST_KILL_AT"
 
@@ -51,7 +51,7 @@ class Killing:
 def main() -> None:
     directory = Path(sys.argv[1])
     secret = os.environ["STRONGROOM_PASSPHRASE"].encode()
-    with wiring.open_broker(directory, secret) as opened:
+    with broker.open_broker(directory, secret) as opened:
         store = Killing(opened.store, os.environ[KILL_AT])
         faulty = replace(opened, broker=replace(opened.broker, store=store))
         settings = opened.settings

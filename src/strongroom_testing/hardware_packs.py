@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strongroom.model import messages
-from strongroom.model.policy import DEFAULT
+from strongroom.model.contracts.policy import DEFAULT
 from strongroom_testing import brokers, contracts, packs, simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom.model.agreement import Agreement
+    from strongroom.model.contracts.agreement import Agreement
 
 PACK = "proof.json"
 # Rules and allowances of the policy language, so that packs hold their checks.

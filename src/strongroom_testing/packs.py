@@ -15,32 +15,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strongroom import wiring
 from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
-from strongroom.broker.add_key import add_key
+from strongroom.broker.administration.add_key import add_key
 from strongroom.broker.broker import Broker
 from strongroom.broker.budgets import Budgets
 from strongroom.broker.challenge import challenge
-from strongroom.broker.notary import Notary
+from strongroom.broker.log_signer import Notary
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
-from strongroom.crypto import certificates, sign
-from strongroom.crypto import tls as tls_keys
+from strongroom.crypto.pki import certificates
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.ledger import checkpoint, merkle, proofpack
-from strongroom.model import contract as contract_model
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
+from strongroom.model.contracts import contract as contract_model
 from strongroom.store import sqlite
-from strongroom_testing import brokers, contracts, fake_nvidia, fake_tpm
+from strongroom.wiring import broker as wiring
+from strongroom_testing import brokers, contracts
+from strongroom_testing.vendors import fake_nvidia, fake_tpm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom.model.agreement import Agreement
-    from strongroom.model.contract import Contract
+    from strongroom.crypto import sign
+    from strongroom.crypto import tls as tls_keys
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract
     from strongroom.model.identity import Identity
     from strongroom.model.party import Party
 

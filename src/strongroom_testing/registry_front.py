@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from strongroom_testing.vendor_services import Reply, certify
+from strongroom_testing.vendors.vendor_services import Reply, certify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,8 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from strongroom_testing import certificate_maker as maker
-from strongroom_testing.vendor_services import Reply, of_type
+from strongroom_testing.vendors import certificate_maker as maker
+from strongroom_testing.vendors.vendor_services import Reply, of_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,23 +24,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from strongroom.agent.devices import choose
+from strongroom.agent.devices import detect
 from strongroom.appraisal.judge import judge
 from strongroom.crypto import digest, hpke, sign, tls
 from strongroom.model.binding import ROLE_ROOM, Binding, RoomKeys
-from strongroom.model.channel import Start
-from strongroom.model.contract import Platform
+from strongroom.model.contracts.contract import Platform
+from strongroom.model.contracts.policy import Devices, Policy
 from strongroom.model.endorsements import NONE, Endorsements
-from strongroom.model.policy import Devices, Policy
+from strongroom.model.room.channel import Start
 from strongroom.model.verdict import Check
-from strongroom_testing import fake_amd, fake_aws, fake_devices, fake_intel, fake_nvidia
-from strongroom_testing.intel_faults import Fault as IntelFault
+from strongroom_testing.vendors import fake_amd, fake_aws, fake_devices, fake_intel, fake_nvidia
+from strongroom_testing.vendors.intel_faults import Fault as IntelFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.agent.room import Hardware
-    from strongroom.model.agreement import Agreement
+    from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.evidence import Evidence
     from strongroom.model.verdict import Verdict
 
@@ -128,7 +128,7 @@ class Machine:
     def launch(self, contract: str) -> Launched:
         """Start a room for the contract of that digest, as a node does: the host fills what the host fills."""
         kernel = self._vendor.kernel(digest.raw(contract))
-        return Launched(machine=self, hardware=choose.hardware(kernel))
+        return Launched(machine=self, hardware=detect.hardware(kernel))
 
     def endorse(self, evidence: Evidence, *, now: datetime, vek: bytes | None = None) -> Endorsements:  # noqa: ARG002 - a vendor's answer depends on neither here
         """What the vendor says of the machine."""

@@ -6,12 +6,13 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from strongroom import errors
-from strongroom.evidence import registry, roots
+from strongroom.evidence import roots, verify
 from tests.arch import sources
 
 ROOT = sources.ROOT
@@ -31,6 +32,7 @@ CLOCKS = {
 MAY_READ_THE_CLOCK = {"cli", "wiring", "node", "agent", "api", "console", "fetch"}
 JUDGEMENT = {"evidence", "appraisal", "model", "encoding"}
 MAX_LINES = 500
+MAX_FILES = 20  # side by side in one folder
 MAX_TYPE_IGNORES = 8
 
 
@@ -104,21 +106,9 @@ def test_judgement_makes_no_random_choice_and_opens_nothing():
     assert found + opened == []
 
 
-SEVERAL_FILES = (
-    "azure_",
-    "dcap_",
-    "describe_",
-    "eventlog_",
-    "gcp_",
-    "nvgpu_",
-    "recognise_",
-    "snp_",
-    "wrapped_",
-)
+SEVERAL_FILES = ("azure_", "dcap_", "eventlog_", "gcp_", "nvgpu_", "snp_", "tpm_")
 # Clouds whose virtual TPM comes with a report of the hardware, which that TEE's own file verifies.
 STANDS_ON = {"azure": {"snp", "tdx"}, "gcp": {"snp", "tdx"}}
-# Those that stand above the TEEs' files.
-ABOVE = {"registry", "describe", "devices", "recognise"}
 
 
 def scheme(name: str) -> str:
@@ -127,21 +117,34 @@ def scheme(name: str) -> str:
 
 
 def test_inside_evidence_imports_go_one_way():
-    shared = {"tpm_quote", "eventlog", "kept", "roots", "dcap", "cose", "ccel", "wrapped", "verifiers"}
+    """A TEE's file stands on shared formats, a cloud's on its hardware's too; a format on its own scheme alone."""
+    seen = set()
     for source in sources.product():
         if source.package != "evidence" or source.module == "strongroom.evidence":
             continue
-        name = scheme(source.module.split(".")[2])
         inner = {
-            scheme(imported.split(".")[2])
+            tuple(imported.split(".")[2:])
             for imported in sources.imports(source.tree)
             if imported.startswith("strongroom.evidence.")
-        } - {name}
-        assert inner & ABOVE <= ({"registry"} if name == "devices" else set()), source.name
-        if name in shared:
-            assert inner <= ({"eventlog"} if name == "ccel" else {"roots"}) | {"kept"}, source.name
-        elif name not in ABOVE:
-            assert inner <= shared | STANDS_ON.get(name, set()), f"{source.name}: a TEE's file stands alone"
+        }
+        folder, *rest = source.module.split(".")[2:]
+        if folder == "formats" and rest:
+            own = scheme(rest[0])
+            siblings = {scheme(one[1]) for one in inner if one[0] == "formats" and one[1:]} - {own}
+            assert siblings <= ({"eventlog"} if own == "ccel" else set()), source.name
+            assert {one[0] for one in inner} <= {"formats", "memo", "roots"}, source.name
+        elif folder in verify.VERIFIERS:
+            allowed = {"formats", "memo", "roots", "load"} | STANDS_ON.get(folder, set())
+            assert {one[0] for one in inner} <= allowed, f"{source.name}: a TEE's file stands alone"
+        else:
+            continue
+        seen.add(source.name)
+    assert len(seen) > 2 * len(verify.VERIFIERS)
+
+
+def test_no_folder_holds_more_than_twenty_files():
+    folders = Counter(source.path.parent for source in sources.product())
+    assert {str(folder): files for folder, files in folders.items() if files > MAX_FILES} == {}
 
 
 def test_files_stay_short():
@@ -171,13 +174,13 @@ FAKES = {
 ROOMS = {"azure", "gcp", "nitro", "snp", "tdx", "tpm"}
 
 
-@pytest.mark.parametrize("tee", sorted(registry.VERIFIERS))
+@pytest.mark.parametrize("tee", sorted(verify.VERIFIERS))
 def test_each_tee_is_whole(tee):
     """A verifier comes with its page, its fake, its tests, its recorded cases and its row of pinned roots."""
     tests = ROOT / "tests"
     wanted = [
         ROOT / f"src/strongroom/evidence/{tee}.py",
-        ROOT / f"src/strongroom_testing/{FAKES.get(tee, f'fake_{tee}')}.py",
+        ROOT / f"src/strongroom_testing/vendors/{FAKES.get(tee, f'fake_{tee}')}.py",
         ROOT / f"docs/tee/{tee}.md",
     ]
     if tee in ROOMS:
@@ -201,13 +204,13 @@ def test_each_tee_is_whole(tee):
 
 def test_no_page_or_fake_is_without_its_verifier():
     pages = {path.stem for path in (ROOT / "docs" / "tee").glob("*.md")}
-    fakes = {path.stem for path in (ROOT / "src/strongroom_testing").glob("fake_*.py")}
-    tees = set(registry.VERIFIERS)
+    fakes = {path.stem for path in (ROOT / "src/strongroom_testing/vendors").glob("fake_*.py")}
+    tees = set(verify.VERIFIERS)
     assert pages == tees
     assert fakes >= {FAKES.get(tee, f"fake_{tee}") for tee in tees}
 
 
-@pytest.mark.parametrize("tee", sorted(registry.VERIFIERS))
+@pytest.mark.parametrize("tee", sorted(verify.VERIFIERS))
 def test_each_verifier_numbers_its_checks(tee):
     """The checks in the docstring recur as comments, in their order; what is not checked is named."""
     text = (ROOT / f"src/strongroom/evidence/{tee}.py").read_text()
@@ -221,7 +224,7 @@ def test_each_verifier_numbers_its_checks(tee):
 
 
 def test_the_page_of_each_tee_names_every_check():
-    for tee in registry.VERIFIERS:
+    for tee in verify.VERIFIERS:
         text = (ROOT / f"src/strongroom/evidence/{tee}.py").read_text()
         page = (ROOT / f"docs/tee/{tee}.md").read_text()
         names = set(re.findall(r'EvidenceRefused\(\s*f?"([a-z0-9.-]+?)(?:[-{].*?)?"', text))
@@ -261,7 +264,7 @@ def test_errors_are_few_and_drawn():
 
 def test_errors_are_defined_in_one_file():
     # The guardian's own signal to itself that a traced thread has ended; it never leaves `node`.
-    inner = {"strongroom/node/guard_remote.py: Died"}
+    inner = {"strongroom/node/guard/remote.py: Died"}
     strays = [
         f"{source.name}: {node.name}"
         for source in sources.product()

@@ -12,7 +12,7 @@ import re
 
 from tests.arch import sources
 
-# Where names come from outside. `convert` and `fetch` name their files by digests and by their own fixed words.
+# Where names come from outside. `bases`, `images` and `fetch` name their files by digests and by their own fixed words.
 PACKAGES = {
     "agent",
     "api",
@@ -38,37 +38,38 @@ LISTED = {
         "{data}/{name}",  # datasets: their names are unique in a contract, and the folder holds nothing else
     },
     "agent/devices/tsm.py": {"{folder}/{name}"},
-    "agent/disks.py": {"{blocks}/{name}/serial"},
-    "agent/nbd.py": {"{self._folder}/{name}"},
+    "agent/disks/open.py": {"{blocks}/{name}/serial"},
+    "agent/disks/nbd.py": {"{self._folder}/{name}"},
     "node/children.py": {"{folder}/{name}"},
     "node/doctor.py": {"{folder}/{name}", "/{folder}/{name}"},
-    "cli/base.py": {"out / profile.name", "cache / name"},
+    "cli/images/base.py": {"out / profile.name", "cache / name"},
     "cli/files.py": {"base / 'strongroom' / name", ".{path.name}.{secrets.token_hex(4)}.part"},
-    "cli/measure.py": {"folder / name"},
+    "cli/evidence/measure.py": {"folder / name"},
     # Moved as they are, into a folder that is new.
-    "cli/run_folder.py": {"aside / path.name"},
-    "wiring.py": {"directory / name"},
+    "cli/rooms/run_folder.py": {"aside / path.name"},
+    "wiring/broker.py": {"directory / name"},
     # Serials are "image" and "data-N"; beside them are "out", "scratch" and "tls".
-    "agent/room.py": {"{guest.ROOM}/{serial}", "{CHAINS}/{one.party}.pem", "{folder}/{name}"},
+    "agent/room.py": {"{init.ROOM}/{serial}", "{CHAINS}/{one.party}.pem", "{folder}/{name}"},
     # A kind's prefix or ending around one name: tests/unit/model/test_run_files.py, and for a disk's files below.
-    "model/run_files.py": {
+    "model/room/run_files.py": {
         *("{_EVIDENCE}{party}.json", "{_RELEASE}{party}.json", "{_LEDGER_PROOF}{party}.json"),
         "{MANIFESTS}/{serial}.json",
     },
-    "cli/identity.py": {"{name}.identity", "{name}.party.json"},
+    "cli/identity/commands.py": {"{name}.identity"},
+    "cli/identity/files.py": {"{name}.party.json"},
     # Beside these the names of the owner's own files: one that is there already is not written over.
-    "cli/identity_rotate.py": {
+    "cli/identity/rotate.py": {
         *("{old.name}.identity", "{old.name}.party.json"),
         *("out / path.name", "out / locked.name"),
     },
     # Hidden while they are written; no name begins with a dot.
-    "node/inbox.py": {"folder / name", ".{self._target.name}.part"},
+    "node/run_folder.py": {"folder / name", ".{self._target.name}.part"},
     "node/run_status.py": {".{self._file.name}.part"},
     "node/runs.py": {"folder / one.name"},  # folders that are looked into
     "seal/newfile.py": {".{path.name}.{os.getpid()}.part"},
     # No files.
     "authority/issue.py": {"spiffe://{contract_id}.strongroom/run/{run}"},
-    "cli/reference.py": {"reference/{made.keyid}/{made.release.name}"},
+    "cli/evidence/reference.py": {"reference/{made.keyid}/{made.release.name}"},
 }
 # What stands after a name in files of one folder: no ending of two is the end of another.
 ENDINGS = (".disk", ".manifest.json", ".key.age", ".identity", ".party.json", ".rotation.json")

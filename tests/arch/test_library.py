@@ -17,7 +17,7 @@ ALLOWED = {
 PROGRAM = """
 import json, sys
 before = set(sys.modules)
-import strongroom.evidence.registry, strongroom.appraisal.judge
+import strongroom.evidence.verify, strongroom.appraisal.judge
 names = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(json.dumps(sorted(names - set(sys.stdlib_module_names))))
 """

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
-from strongroom.appraisal import wording, wording_table
+from strongroom.appraisal.wording import sentences as wording
+from strongroom.appraisal.wording import table as wording_table
 from strongroom.model.verdict import Check
 from tests.arch import sources
 
@@ -115,7 +116,7 @@ def test_every_check_has_words_a_hint_and_a_source():
     assert unread == set(), "name a check by a text where it is made, so that its words can be looked up"
     wordless = {name for name in told if wording.find(name) is None}
     assert wordless == set(), (
-        "appraisal/wording_table.py has no words for these checks: add an entry by name, with phrases for its data, a "
+        "appraisal/wording/table.py has no words for these checks: add an entry by name, with phrases for its data, a "
         "hint and a source, and its data's form to docs/verdicts.md"
     )
     assert {"nonce.fresh", "platform.devices.fact.x", "platform.reference.x", "keys.present"} <= told
@@ -136,7 +137,7 @@ def test_the_data_of_checks_are_no_sentences():
     ]
     assert sentences == [], (
         "records keep a check's data for ever: use a digest, a number, a time, a name or a code (like-this) here, and "
-        "write its sentence in appraisal/wording_table.py"
+        "write its sentence in appraisal/wording/table.py"
     )
 
 

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strongroom.convert import base, base_document, base_profile, eif
+from strongroom.bases import build, document
+from strongroom.bases import profile as base_profile
+from strongroom.bases.formats import eif
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +113,7 @@ def enclave(folder: Path) -> list[str]:
 
 def _machine(kind: str, folder: Path) -> list[str]:
     # QEMU 7.2 emulates CMPXCHG16B wrongly: Debian's 6.12, which relies on it, dies at random places with odd flags.
-    emulated = base_document.load(folder).profile is base_profile.LOCAL
+    emulated = document.load(folder).profile is base_profile.LOCAL
     return [
         *("qemu-system-x86_64", "-M", kind, "-accel", "tcg,thread=multi,tb-size=256"),
         *("-cpu", "max" if emulated else "max,cx16=off", "-m", "512", "-nodefaults", "-no-user-config"),
@@ -128,11 +130,11 @@ def _channel(path: str) -> list[str]:
 
 def run() -> list[dict[str, object]]:
     """Rows for the table of `make bench`."""
-    cache = base.default_cache(dict(os.environ))
+    cache = build.default_cache(dict(os.environ))
     rows: list[dict[str, object]] = []
     for profile in base_profile.PROFILES.values():
         rows += _rows(profile, cache)
-    local = base.build(base.sources(), cache, lambda _: None)
+    local = build.build(build.sources(), cache, lambda _: None)
     boots = [spoken.seconds for _ in range(ROUNDS) if (spoken := boot(local.folder)) is not None]
     rows.append(
         {
@@ -147,9 +149,9 @@ def run() -> list[dict[str, object]]:
 def _rows(profile: base_profile.Profile, cache: Path) -> list[dict[str, object]]:
     """Of one profile: built with nothing there but downloads, with everything but the base, and not at all."""
 
-    def timed(where: Path, **options: bool) -> tuple[float, base.Built]:
+    def timed(where: Path, **options: bool) -> tuple[float, build.Built]:
         started = time.monotonic()
-        built = base.build(base.sources(profile=profile, cache=where), where, lambda _: None, **options)
+        built = build.build(build.sources(profile=profile, cache=where), where, lambda _: None, **options)
         return time.monotonic() - started, built
 
     timed(cache)

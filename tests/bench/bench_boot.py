@@ -10,9 +10,10 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from strongroom.convert import base, disk_image, uki
+from strongroom.bases import build
+from strongroom.bases.formats import disk_image, uki
 from tests.e2e import measured_boot
-from tests.unit.convert import efi
+from tests.unit.bases import efi
 
 ROUNDS = 3
 SEABIOS = "/usr/share/seabios/bios-256k.bin"
@@ -22,7 +23,7 @@ def run() -> list[dict[str, object]]:
     """Rows for the table of `make bench`."""
     if measured_boot.missing() or not efi.STUB.exists():
         raise SystemExit(measured_boot.missing() or "systemd-boot-efi is not installed")
-    built = base.build(base.sources(), base.default_cache(dict(os.environ)), lambda _: None).folder
+    built = build.build(build.sources(), build.default_cache(dict(os.environ)), lambda _: None).folder
     state = measured_boot.chip().state
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

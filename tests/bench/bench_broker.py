@@ -21,12 +21,13 @@ from strongroom.crypto import hpke, sign, tls
 from strongroom.ledger import checkpoint, merkle
 from strongroom.model import messages
 from strongroom.store import sqlite
-from strongroom_testing import broker_process, brokers, contracts, fake_tpm
+from strongroom_testing import broker_process, brokers, contracts
+from strongroom_testing.vendors import fake_tpm
 from tests.bench import broker_load
 from tests.bench.turns import row, show
 
 if TYPE_CHECKING:
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.contract import Contract
     from strongroom_testing import https_client
 
 SECONDS = 4.0

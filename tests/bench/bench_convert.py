@@ -20,9 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from strongroom.convert import cache as caches
-from strongroom.convert import image
 from strongroom.crypto import sign
+from strongroom.images import cache as caches
+from strongroom.images import load as image
 from strongroom.seal import disk
 
 # (what, files, mean of the logarithm of their sizes, gzip or not)

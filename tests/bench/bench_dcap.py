@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509 as library
 
-from strongroom.crypto import public_key, x509
+from strongroom.crypto import public_key
+from strongroom.crypto.pki import x509
 from strongroom.encoding import pem
-from strongroom.evidence import dcap, dcap_pck, dcap_quote, dcap_tcb, registry
+from strongroom.evidence import verify as registry
+from strongroom.evidence.formats import dcap, dcap_pck, dcap_quote, dcap_tcb
 from strongroom.model.binding import Preset
-from strongroom_testing import fake_intel
+from strongroom_testing.vendors import fake_intel
 from tests.bench import turns
 
 if TYPE_CHECKING:

@@ -17,12 +17,14 @@ import tempfile
 from datetime import timedelta
 
 from strongroom.appraisal import judge
-from strongroom.crypto import x509
-from strongroom.evidence import registry, tpm
+from strongroom.crypto.pki import x509
+from strongroom.evidence import tpm
+from strongroom.evidence import verify as registry
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE
 from strongroom.model.verdict import Accepted, Check
-from strongroom_testing import contracts, fake_tpm
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_tpm
 from tests.bench import turns
 
 ROUNDS = 300
@@ -64,7 +66,7 @@ def loading() -> list[dict[str, object]]:
             return tuple(statistics.median(one[at] for one in took[1:]) for at in (0, 1))
 
         for tee in registry.VERIFIERS:
-            clock, processor = load(f"strongroom.evidence.registry, strongroom.evidence.{tee}")
+            clock, processor = load(f"strongroom.evidence.verify, strongroom.evidence.{tee}")
             what = f"loading the evidence library with {tee}, ms (processor)"
             rows.append(turns.row(what, f"{clock:.0f} ({processor:.0f})", "< 150"))
         clock, processor = load("cryptography.x509")

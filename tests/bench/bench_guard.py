@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from strongroom.node import guard
+from strongroom.node.guard import launch
 from tests.unit.node import tiny_guest, victims
 
 ROUNDS = 3
@@ -38,7 +38,7 @@ def started(argv: list[str], marker: bytes, *, guarded: bool) -> tuple[float, by
     out, theirs = os.pipe()
     began = time.monotonic()
     program = (
-        guard.spawn(argv, stdin=subprocess.DEVNULL, stdout=theirs)
+        launch.spawn(argv, stdin=subprocess.DEVNULL, stdout=theirs)
         if guarded
         else subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs)
     )
@@ -67,7 +67,7 @@ def _boot(memory: int, *, guarded: bool) -> float:
 def run() -> list[tuple[str, float, float, str]]:
     """Rows (what, plain, guarded, unit), medians."""
     rows = []
-    reason = guard.supported()
+    reason = launch.supported()
     if reason:
         raise SystemExit(f"no memory guard here: {reason}")
     measures = [

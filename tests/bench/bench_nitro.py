@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from strongroom.crypto import x509
-from strongroom.evidence import nitro, registry
+from strongroom.crypto.pki import x509
+from strongroom.evidence import nitro, verify
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE
-from strongroom_testing import fake_aws
+from strongroom_testing.vendors import fake_aws
 from tests.bench import turns
 
 ROUNDS = 300
@@ -45,7 +45,7 @@ def run() -> list[dict[str, object]]:
         key.verify(der, signed, algorithm)
 
     def warm() -> None:
-        registry.verify(evidence, NONE, binding=binding, roots=roots, now=NOW)
+        verify.verify(evidence, NONE, binding=binding, roots=roots, now=NOW)
 
     def forget(_: int) -> None:
         for kept in KEPT:

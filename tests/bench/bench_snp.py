@@ -15,11 +15,14 @@ import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import public_key, vek, x509
+from strongroom.crypto import public_key
+from strongroom.crypto.pki import vek, x509
 from strongroom.encoding import pem
-from strongroom.evidence import azure, azure_hcl, registry, snp, snp_product, snp_report, tpm_quote
+from strongroom.evidence import azure, snp
+from strongroom.evidence import verify as registry
+from strongroom.evidence.formats import azure_hcl, snp_product, snp_report, tpm_quote
 from strongroom.model.binding import Binding, RoomKeys
-from strongroom_testing import fake_amd, fake_azure
+from strongroom_testing.vendors import fake_amd, fake_azure
 from tests.bench import turns
 
 if TYPE_CHECKING:

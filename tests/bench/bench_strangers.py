@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
 from strongroom.encoding import dsse
-from strongroom.model import contract as contract_model
 from strongroom.model import messages
+from strongroom.model.contracts import contract as contract_model
 from strongroom_testing import broker_process, https_client
 from tests.bench import broker_load
 from tests.bench.turns import row, show

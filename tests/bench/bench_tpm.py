@@ -15,12 +15,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from strongroom.crypto import x509
-from strongroom.evidence import eventlog_efi, gcp, registry, tpm, tpm_quote
+from strongroom.crypto.pki import x509
+from strongroom.evidence import gcp, tpm
+from strongroom.evidence import verify as registry
+from strongroom.evidence.formats import eventlog_efi, tpm_quote
 from strongroom.model.binding import Binding, Preset, RoomKeys
 from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
-from strongroom_testing import contracts, fake_google, fake_tpm
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_google, fake_tpm
 from tests.bench import turns
 
 if TYPE_CHECKING:

@@ -16,8 +16,13 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from strongroom.convert import base_document, base_profile, eif
-from strongroom.node import hcrtm, measured, nitro, nitro_room, qemu, room, swtpm
+from strongroom.bases import document, profile
+from strongroom.bases.formats import eif
+from strongroom.node import launch_record, room
+from strongroom.node.nitro import cli
+from strongroom.node.nitro import room as nitro_room
+from strongroom.node.qemu import machine
+from strongroom.node.vtpm import hcrtm, swtpm
 from tests.e2e import vsock_device
 
 ENCLAVE = "i-0123456789abcdef0-enc0123456789abcde"
@@ -25,24 +30,22 @@ ENCLAVE = "i-0123456789abcdef0-enc0123456789abcde"
 
 def unpack(nitro_base: Path, out: Path) -> Path:
     """What that base's image starts as the parts of a local room, with their document: a contract can name them."""
-    image = eif.parse((nitro_base / nitro.EIF).read_bytes())
+    image = eif.parse((nitro_base / cli.EIF).read_bytes())
     parts = {
-        base_document.KERNEL: image.kernel,
-        base_document.INITRD: b"".join(
-            image.ramdisks
-        ),  # one behind the other, as an enclave's memory has them
-        base_document.CMDLINE: image.cmdline.replace(b"pci=off ", b""),
-        base_document.DISK: (nitro_base / base_document.DISK).read_bytes(),
-        base_document.PACKAGES: (nitro_base / base_document.PACKAGES).read_bytes(),
+        document.KERNEL: image.kernel,
+        document.INITRD: b"".join(image.ramdisks),  # one behind the other, as an enclave's memory has them
+        document.CMDLINE: image.cmdline.replace(b"pci=off ", b""),
+        document.DISK: (nitro_base / document.DISK).read_bytes(),
+        document.PACKAGES: (nitro_base / document.PACKAGES).read_bytes(),
     }
-    described = base_document.describe(
+    described = document.describe(
         parts,
-        firmware=measured.FIRMWARE.read_bytes(),
-        packages=parts[base_document.PACKAGES],
-        profile=base_profile.LOCAL,
+        firmware=launch_record.FIRMWARE.read_bytes(),
+        packages=parts[document.PACKAGES],
+        profile=profile.LOCAL,
     )
     out.mkdir()
-    for name, content in (parts | {base_document.BASE: described.encode()}).items():
+    for name, content in (parts | {document.BASE: described.encode()}).items():
         (out / name).write_bytes(content)
     return out
 
@@ -80,7 +83,7 @@ class Instance:
         return f"Started enclave\n{json.dumps({'EnclaveID': ENCLAVE, 'EnclaveCID': cid})}"
 
     def record(self) -> bytes:
-        with measured.opened(self.parts) as parts:
+        with launch_record.opened(self.parts) as parts:
             return parts.record(memory_guard=False).encode()
 
     def _connect(self, cid: int, port: int, guests: int) -> socket.socket | None:
@@ -121,13 +124,24 @@ class Instance:
     def _machine(self, memory_mib: int, tpm: int, device: int) -> list[str]:
         parts = self.parts
         return [
-            *(qemu.QEMU, "-M", f"{measured.MACHINE},smm=off,memory-backend=memory", "-m", f"{memory_mib}M"),
+            *(
+                machine.QEMU,
+                "-M",
+                f"{launch_record.MACHINE},smm=off,memory-backend=memory",
+                "-m",
+                f"{memory_mib}M",
+            ),
             *("-object", f"memory-backend-memfd,id=memory,size={memory_mib}M,share=on"),
             # QEMU 7.2 emulates CMPXCHG16B wrongly: Debian's 6.12, which relies on it, dies at random places.
             *("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,cx16=off"),
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-            *("-bios", str(measured.FIRMWARE), "-kernel", str(parts / measured.KERNEL)),
-            *("-initrd", str(parts / measured.INITRD), "-append", (parts / measured.CMDLINE).read_text()),
+            *("-bios", str(launch_record.FIRMWARE), "-kernel", str(parts / launch_record.KERNEL)),
+            *(
+                "-initrd",
+                str(parts / launch_record.INITRD),
+                "-append",
+                (parts / launch_record.CMDLINE).read_text(),
+            ),
             *(
                 "-chardev",
                 f"socket,id=tpm-control,fd={tpm}",

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom.errors import StrongroomError
-from strongroom.model import agreement as agreement_model
 from strongroom.model import manifest as manifest_model
-from strongroom.model import nbd as wire
+from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.receipt import Outcome
-from strongroom.node import disks, nbd, room, tpm_state
+from strongroom.model.room import nbd as wire
+from strongroom.node import disks, room
+from strongroom.node.nitro import nbd
+from strongroom.node.vtpm import state
 from strongroom.seal import erofs, folder
 from tests.e2e.real_rooms import strongroom
 
@@ -90,7 +92,7 @@ def run(
     seen = Seen(folder=world.path(f"run-{contract.stem}"), seconds=time.monotonic())
     seen.folder.mkdir()
     order = room.Order(
-        node=tpm_state.load(world.path("node")), base=world.path("base"), agreement=agreement,
+        node=state.load(world.path("node")), base=world.path("base"), agreement=agreement,
         drives=drives, manifests=manifests, out=seen.folder, guarded=False,
     )  # fmt: skip
     try:

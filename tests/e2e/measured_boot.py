@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from strongroom.agent.tpm import Tpm
 from strongroom.crypto import public_key
 from strongroom.encoding import tpm2
-from strongroom.node import swtpm, tpm_provision
+from strongroom.node.vtpm import provision, swtpm
 from tests.e2e import tiny
 
 if TYPE_CHECKING:
@@ -78,26 +78,26 @@ class Chip:
 def chip() -> Chip:
     keys: list[public_key.PublicKey] = []
 
-    def certify(tpm: tpm_provision.Client) -> None:
+    def certify(tpm: provision.Client) -> None:
         created = tpm.run(tpm2.create_ak(tpm2.ENDORSEMENT), handles=1)
         x, y = tpm2.read_p256_point(tpm2.read_sized(created.parameters))
-        tpm.run(tpm2.evict_control(created.handles[0], tpm_provision.AK_HANDLE))
+        tpm.run(tpm2.evict_control(created.handles[0], provision.AK_HANDLE))
         tpm.run(tpm2.flush_context(created.handles[0]))
         keys.append(public_key.key_of_point("secp256r1", x, y))
 
     return Chip(state=provisioned(certify), key=keys[0])
 
 
-def provisioned(equip: Callable[[tpm_provision.Client], None]) -> bytes:
+def provisioned(equip: Callable[[provision.Client], None]) -> bytes:
     """A fresh TPM's state, the banks SHA-256 and SHA-384 on, after `equip`."""
     fd = os.memfd_create("tpm-state")
     banks = {0x04: 0, 0x0B: 0xFFFFFF, 0x0C: 0xFFFFFF, 0x0D: 0}  # SHA-1, 256, 384, 512: every bank costs time
     chosen = b"".join(struct.pack(">HB", bank, 3) + pcrs.to_bytes(3, "big") for bank, pcrs in banks.items())
     try:
-        with tpm_provision._running(fd) as tpm:
+        with provision._running(fd) as tpm:
             allocate = struct.pack(">I", len(banks)) + chosen
             tpm.run(tpm2.command(0x12B, (tpm2.PLATFORM,), allocate, authorised=1))
-        with tpm_provision._running(fd) as tpm:  # the banks change with the next start
+        with provision._running(fd) as tpm:  # the banks change with the next start
             equip(tpm)
         return os.pread(fd, 1 << 20, 0)
     finally:

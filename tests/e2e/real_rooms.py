@@ -16,7 +16,8 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from strongroom.model import agreement, identity, receipt
+from strongroom.model import identity, receipt
+from strongroom.model.contracts import agreement
 
 BUSYBOX = Path("/usr/bin/busybox")
 APPLETS = (

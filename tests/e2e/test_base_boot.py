@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.convert import base, base_document, base_profile
+from strongroom.bases import build, document
+from strongroom.bases import profile as base_profile
 from tests.bench import bench_base
 
-SHARED = base.default_cache(dict(os.environ))
+SHARED = build.default_cache(dict(os.environ))
 pytestmark = [
     pytest.mark.room,
     pytest.mark.root,
@@ -67,12 +68,12 @@ def stand_in(tmp_path_factory) -> Path:
 
 def with_stand_in(tmp_path_factory, profile) -> Path:
     package = tmp_path_factory.mktemp("package")
-    for name in (*base.AGENT_MODULES, *(f"{folder}/__init__.py" for folder in base.AGENT_PACKAGES)):
+    for name in (*build.AGENT_MODULES, *(f"{folder}/__init__.py" for folder in build.AGENT_PACKAGES)):
         (package / name).parent.mkdir(exist_ok=True)
         (package / name).write_text("")
     (package / "agent" / "__main__.py").write_text(STAND_IN)
     out = tmp_path_factory.mktemp("base") / "base"
-    made = base.assemble(base.sources(package=package, profile=profile), SHARED, lambda _: None)
+    made = build.assemble(build.sources(package=package, profile=profile), SHARED, lambda _: None)
     out.mkdir()
     for name, content in made.items():
         (out / name).write_bytes(content)
@@ -134,7 +135,7 @@ def test_the_agent_finds_what_it_was_promised_and_no_more(plain):
     assert facts["pid"] == 1
     assert facts["environment"].pop("LC_CTYPE", "C.UTF-8") == "C.UTF-8"  # set by Python itself
     assert facts["environment"] == {"PATH": "/usr/bin"}
-    assert facts["argv"] == list(base.AGENT.command)
+    assert facts["argv"] == list(build.AGENT.command)
     assert facts["mounts"]["/"] == "/dev/dm-0 erofs"
     assert {"/proc", "/sys", "/dev", "/run", "/tmp"} <= set(facts["mounts"])
     assert facts["write"] == 30  # EROFS: the tree is read-only
@@ -175,21 +176,21 @@ def test_another_root_hash_does_not_boot(stand_in, tmp_path):
     for name in ("bzImage", "initrd", "base.disk", "base.json"):
         (tmp_path / name).symlink_to(stand_in / name)
     line = (stand_in / "cmdline").read_text()
-    root = base_document.load(stand_in).root_hash.removeprefix("sha256:")
+    root = document.load(stand_in).root_hash.removeprefix("sha256:")
     (tmp_path / "cmdline").write_text(line.replace(root, "0" * 64))
     assert bench_base.boot(tmp_path, until=b"\n") is None
 
 
 def test_the_real_agent_speaks():
     """The base as built, with every module of the agent: without a TPM it can only say why it ends."""
-    built = base.build(base.sources(), SHARED, lambda _: None)
+    built = build.build(build.sources(), SHARED, lambda _: None)
     assert bench_base.boot(built.folder) is not None
 
 
 def test_the_debugging_base_talks_and_says_so(tmp_path):
-    built = base.build(base.sources(debug=True), SHARED, lambda _: None)
+    built = build.build(build.sources(debug=True), SHARED, lambda _: None)
     assert built.base.debug
-    silent = base.build(base.sources(), SHARED, lambda _: None)
+    silent = build.build(build.sources(), SHARED, lambda _: None)
     assert not silent.base.debug
     assert built.base.reference["cmdline"] != silent.base.reference["cmdline"]
     log = tmp_path / "serial"
@@ -214,7 +215,7 @@ def test_the_base_for_snp_loads_what_evidence_needs_and_then_nothing_more(tmp_pa
 
 
 def built(name: str) -> Path:
-    return base.build(base.sources(profile=base_profile.PROFILES[name]), SHARED, lambda _: None).folder
+    return build.build(build.sources(profile=base_profile.PROFILES[name]), SHARED, lambda _: None).folder
 
 
 @pytest.mark.soak  # test_measured_boot boots an image from a disk each time

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.convert import base, base_debs, base_document, base_profile, base_sources
+from strongroom.bases import build, document, inputs
+from strongroom.bases import profile as base_profile
+from strongroom.bases.packages import debs as base_debs
 from strongroom.errors import Misuse
 
 NOBODY = 65534
-SHARED = base.default_cache(dict(os.environ))
+SHARED = build.default_cache(dict(os.environ))
 pytestmark = [pytest.mark.root, pytest.mark.skipif(shutil.which("apt-get") is None, reason="not a Debian")]
 
 
@@ -64,8 +66,8 @@ def elsewhere() -> Path:
 def build_twice(profiles: str, tmp_path: Path) -> tuple[Path, Path]:
     """The same profiles by two users, in two folders, with other umask, time zone, locale and hash seed."""
     for name in profiles.split(","):  # so that both find the downloads
-        given = base.sources(profile=base_profile.PROFILES[name])
-        base_debs.fetch(given.debs, SHARED / "debs", base_sources.archives(SHARED))
+        given = build.sources(profile=base_profile.PROFILES[name])
+        base_debs.fetch(given.debs, SHARED / "debs", inputs.archives(SHARED))
     one, there = tmp_path / "one", elsewhere()
     words = command("build", "--for", profiles, "--out")
     try:
@@ -114,32 +116,32 @@ def check_two_builds(profiles, tmp_path):
     for name in profiles.split(","):
         one, two = files(left / name), files(right / name)
         profile = base_profile.PROFILES[name]
-        assert sorted(one) == sorted((*base_document.parts_of(profile), *base_document.DOCUMENTS))
+        assert sorted(one) == sorted((*document.parts_of(profile), *document.DOCUMENTS))
         assert {file for file in one if one[file] != two.get(file)} == set()
-        assert sum(len(one[file]) for file in base_document.PARTS) <= 80_000_000
+        assert sum(len(one[file]) for file in document.PARTS) <= 80_000_000
         for path in (right / name).iterdir():
             assert path.stat().st_mode & 0o777 == 0o644
         for file, content in one.items():
             assert str(tmp_path).encode() not in content, file
             assert b"Kathmandu" not in content, file
-        assert base_document.load(left / name).profile is profile
-        assert base_document.measure(left / name, firmware=base.FIRMWARE) == base_document.load(left / name)
-        disks.add(one[base_document.DISK])
+        assert document.load(left / name).profile is profile
+        assert document.measure(left / name, firmware=build.FIRMWARE) == document.load(left / name)
+        disks.add(one[document.DISK])
     assert len(disks) == 1  # what runs in the room is the same everywhere
 
 
 def test_modules_compile_to_the_same_bytes_alone_and_in_company(tmp_path):
     """The cache of compiled modules must not show in the bytes."""
-    given = base.sources()
-    unpacked, _ = base._unpacked(given, SHARED, lambda _: None)
+    given = build.sources()
+    unpacked, _ = build._unpacked(given, SHARED, lambda _: None)
     (tmp_path / "whole").mkdir()
-    whole = base._tree(given, unpacked, tmp_path / "whole")
+    whole = build._tree(given, unpacked, tmp_path / "whole")
     kept = sorted((tmp_path / "whole" / "compiled").iterdir())
     partly = tmp_path / "partly" / "compiled"
     partly.mkdir(parents=True)
     for path in kept[::3]:
         shutil.copy(path, partly)
-    assert base._tree(given, unpacked, tmp_path / "partly") == whole
+    assert build._tree(given, unpacked, tmp_path / "partly") == whole
 
 
 def test_a_killed_build_leaves_nothing_half_made_and_the_next_one_works(tmp_path):
@@ -152,8 +154,8 @@ def test_a_killed_build_leaves_nothing_half_made_and_the_next_one_works(tmp_path
         process.send_signal(signal.SIGKILL)
         process.wait()
         for folder in (cache / "strongroom" / "base").glob("[0-9a-f]*"):
-            base_document.load(folder)
-            assert sorted(path.name for path in folder.iterdir()) == sorted(base_document.ALL)
+            document.load(folder)
+            assert sorted(path.name for path in folder.iterdir()) == sorted(document.ALL)
     subprocess.run(command("build"), env=environment(cache), check=True, capture_output=True)
     assert leftovers(cache) == []
     subprocess.run(command("measure"), env=environment(cache), check=True, capture_output=True)
@@ -176,8 +178,8 @@ def test_builds_at_the_same_time_give_one_base(tmp_path):
 
 def test_measure_names_the_file_that_differs(tmp_path):
     out = tmp_path / "base"
-    built = base.build(base.sources(), SHARED, lambda _: None, out=out)
-    assert base_document.measure(out, firmware=base.FIRMWARE) == built.base
+    built = build.build(build.sources(), SHARED, lambda _: None, out=out)
+    assert document.measure(out, firmware=build.FIRMWARE) == built.base
     for name in ("bzImage", "initrd", "cmdline", "base.disk", "packages.json"):
         original = (out / name).read_bytes()
         (out / name).write_bytes(bytes([original[0] ^ 1]) + original[1:])
@@ -197,29 +199,29 @@ def test_measure_names_the_file_that_differs(tmp_path):
 
 def test_a_damaged_base_in_the_cache_is_built_again(tmp_path):
     cache = fresh(tmp_path / "cache") / "strongroom"
-    given = base.sources()
-    first = base.build(given, cache, lambda _: None)
+    given = build.sources()
+    first = build.build(given, cache, lambda _: None)
     disk = first.folder / "base.disk"
     disk.write_bytes(disk.read_bytes()[:-1] + b"!")
-    second = base.build(given, cache, lambda _: None)
+    second = build.build(given, cache, lambda _: None)
     assert not second.cached
     assert second.base == first.base
-    assert base.build(given, cache, lambda _: None).cached
-    assert base.current(cache) == first.folder
+    assert build.build(given, cache, lambda _: None).cached
+    assert build.current(cache) == first.folder
 
 
 def test_what_is_in_the_way_is_not_replaced(tmp_path):
-    given = base.sources()
+    given = build.sources()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for force in (False, True):
         with pytest.raises(Misuse):
-            base.build(given, SHARED, lambda _: None, out=tmp_path / "mine", force=force)
+            build.build(given, SHARED, lambda _: None, out=tmp_path / "mine", force=force)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
 def test_what_is_in_the_room_is_the_agent_and_what_it_needs():
-    built = base.build(base.sources(), SHARED, lambda _: None)
+    built = build.build(build.sources(), SHARED, lambda _: None)
     listed = {one["name"] for one in json.loads((built.folder / "packages.json").read_bytes())}
     assert {"strongroom", "cryptography", "pyrage", "libc6", "busybox-static"} < listed
     assert not {"apt", "dpkg", "perl-base", "bash"} & listed

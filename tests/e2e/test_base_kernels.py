@@ -7,9 +7,11 @@ import struct
 
 import pytest
 
-from strongroom.convert import base, base_debs, base_profile, base_sources, initramfs
+from strongroom.bases import build, initramfs, inputs
+from strongroom.bases import profile as base_profile
+from strongroom.bases.packages import debs
 
-SHARED = base.default_cache(dict(os.environ))
+SHARED = build.default_cache(dict(os.environ))
 pytestmark = pytest.mark.skipif(shutil.which("apt-get") is None, reason="not a Debian")
 
 # What a profile stands on, by the kernel's own names.
@@ -44,16 +46,16 @@ def kernels():
     configurations: dict[str, dict[str, str]] = {}
     out = {}
     for name, profile in base_profile.PROFILES.items():
-        given = base.sources(profile=profile)
+        given = build.sources(profile=profile)
         (kernel,) = [deb for deb in given.debs if profile.kernel.pattern.fullmatch(deb.name)]
         if kernel.name not in configurations:
-            file = base_debs.fetch([kernel], SHARED / "debs", base_sources.archives(SHARED))[kernel.name]
-            found, _, _ = base_debs.unpack(file, kernel, lambda path: path.startswith("boot/config-"))
+            file = debs.fetch([kernel], SHARED / "debs", inputs.archives(SHARED))[kernel.name]
+            found, _, _ = debs.unpack(file, kernel, lambda path: path.startswith("boot/config-"))
             ((_, text),) = found.values()
             configurations[kernel.name] = dict(
                 re.findall(r"^CONFIG_(\w+)=(\S+)$", text.decode(), re.MULTILINE)
             )
-        out[name] = (base._unpacked(given, SHARED, lambda _: None)[0], configurations[kernel.name], kernel)
+        out[name] = (build._unpacked(given, SHARED, lambda _: None)[0], configurations[kernel.name], kernel)
     return out
 
 
@@ -68,7 +70,7 @@ def test_the_kernel_has_every_driver_that_its_profile_needs(kernels, name):
 def test_what_is_not_built_in_is_in_the_initrd(kernels, name):
     files, _, _ = kernels[name]
     profile = base_profile.PROFILES[name]
-    data = initramfs.build(files, base.AGENT, profile, console=False)
+    data = initramfs.build(files, build.AGENT, profile, console=False)
     (builtin,) = [file.content for path, file in files.items() if initramfs.BUILT_IN.fullmatch(path)]
     inside = {
         path.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for path in builtin.decode().split()

@@ -9,22 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.convert import (
-    base,
-    base_cache,
-    base_debs,
-    base_document,
-    base_profile,
-    base_rebuild,
-    base_sources,
-    eif,
-)
+from strongroom.bases import build, cache, document, inputs, profile, rebuild
+from strongroom.bases.formats import eif
+from strongroom.bases.packages import debs
 from strongroom.crypto import image_signer
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Refused, Unavailable
-from tests.unit.convert import enclave
+from tests.unit.bases import enclave
 
-SHARED = base.default_cache(dict(os.environ))
+SHARED = build.default_cache(dict(os.environ))
 pytestmark = [pytest.mark.root, pytest.mark.skipif(shutil.which("apt-get") is None, reason="not a Debian")]
 
 
@@ -34,13 +27,13 @@ def quiet(_: str) -> None:
 
 @pytest.fixture(scope="module")
 def today():
-    return base.sources(profile=base_profile.NITRO)
+    return build.sources(profile=profile.NITRO)
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, today):
     out = tmp_path_factory.mktemp("base") / "nitro"
-    base.build(today, SHARED, quiet, out=out)
+    build.build(today, SHARED, quiet, out=out)
     return out
 
 
@@ -92,9 +85,9 @@ def test_a_package_that_is_no_longer_offered_is_named(folder, tmp_path, monkeypa
         if one["name"] == "zlib1g":
             one |= {"version": "1:0.0.1-1", "digest": "sha256:" + "0" * 64}
     (folder / "packages.json").write_bytes(canonical.dumps(packages))
-    monkeypatch.setattr(base_debs.Archives, "of", lambda *_: base_rebuild.base_debs.base_apt.MACHINE)
+    monkeypatch.setattr(debs.Archives, "of", lambda *_: rebuild.base_debs.base_apt.MACHINE)
     with pytest.raises(Unavailable) as caught:
-        base_rebuild.rebuild(folder, SHARED, quiet)
+        rebuild.rebuild(folder, SHARED, quiet)
     assert caught.value.code == "package-gone"
     assert "zlib1g 1:0.0.1-1" in caught.value.message
     assert "snapshot.debian.org/package/zlib1g" in caught.value.hint
@@ -102,15 +95,15 @@ def test_a_package_that_is_no_longer_offered_is_named(folder, tmp_path, monkeypa
 
 def test_a_package_from_a_folder_counts_by_its_digest_and_is_told(today, tmp_path, monkeypatch):
     deb = next(one for one in today.debs if one.name == "zlib1g")
-    held = base_debs.fetch([deb], SHARED / "debs", base_sources.archives(SHARED))["zlib1g"]
+    held = debs.fetch([deb], SHARED / "debs", inputs.archives(SHARED))["zlib1g"]
     old = tmp_path / "old"
     old.mkdir()
     shutil.copy(held, old / "zlib1g_old.deb")
-    monkeypatch.setattr(base_rebuild, "_download", lambda *_: False)
-    assert base_rebuild._gather((deb,), tmp_path / "cache", old) == (f"zlib1g {deb.version}",)
+    monkeypatch.setattr(rebuild, "_download", lambda *_: False)
+    assert rebuild._gather((deb,), tmp_path / "cache", old) == (f"zlib1g {deb.version}",)
     other = replace(deb, digest="sha256:" + "1" * 64)
     with pytest.raises(Unavailable):
-        base_rebuild._gather((other,), tmp_path / "cache", old)
+        rebuild._gather((other,), tmp_path / "cache", old)
     assert not list((tmp_path / "cache").glob("debs/.*"))
 
 
@@ -120,9 +113,9 @@ def test_trouble_on_the_way_to_a_package_is_not_called_its_end(today, tmp_path, 
             "apt-get -qq download: E: Failed to fetch http://x/ Could not resolve 'x'", code="no-packages"
         )
 
-    monkeypatch.setattr(base_debs, "fetch", fail)
+    monkeypatch.setattr(debs, "fetch", fail)
     with pytest.raises(Unavailable) as caught:
-        base_rebuild._gather(today.debs[:1], tmp_path / "cache", None)
+        rebuild._gather(today.debs[:1], tmp_path / "cache", None)
     assert caught.value.code == "no-packages"
 
 
@@ -143,7 +136,7 @@ def test_a_record_that_is_not_of_here_or_of_no_base_is_refused(folder, kind, cha
     next(one for one in packages if one["kind"] == kind).update(change)
     (folder / "packages.json").write_bytes(canonical.dumps(packages))
     with pytest.raises(raised) as caught:
-        base_rebuild.rebuild(folder, SHARED, quiet)
+        rebuild.rebuild(folder, SHARED, quiet)
     assert caught.value.code == code
 
 
@@ -152,10 +145,10 @@ def test_another_builder_and_a_signature_are_told_and_do_not_count(today, tmp_pa
     given = replace(today, signer=signer, builder="sha256:" + "7" * 64)
     out = tmp_path / "signed"
     out.mkdir()
-    with base_cache.locked(SHARED):
-        made = base.assemble(given, SHARED, quiet)
+    with cache.locked(SHARED):
+        made = build.assemble(given, SHARED, quiet)
     for name, content in made.items():
         (out / name).write_bytes(content)
-    assert eif.parse(made[base_document.EIF]).signature is not None
-    found = base_rebuild.rebuild(out, SHARED, quiet)
-    assert found == base_rebuild.Rebuilt(differences=(), by_digest=(), other_builder=True, signed=True)
+    assert eif.parse(made[document.EIF]).signature is not None
+    found = rebuild.rebuild(out, SHARED, quiet)
+    assert found == rebuild.Rebuilt(differences=(), by_digest=(), other_builder=True, signed=True)

@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from strongroom.crypto import age
-from strongroom.model import agreement, identity, party
+from strongroom.model import identity, party
+from strongroom.model.contracts import agreement
 from strongroom_testing import brokers, contracts
 
 SECRET = "correct horse"

@@ -21,16 +21,18 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import wiring
-from strongroom.api import budgets, routes
+from strongroom.api import budgets
+from strongroom.api.broker import routes
 from strongroom.broker import nonces
 from strongroom.broker import settings as settings_model
 from strongroom.crypto import tls, vault
 from strongroom.ledger import checkpoint, proof
-from strongroom.model import agreement as agreement_model
-from strongroom.model import contract as contract_model
-from strongroom.model import drafting, identity, messages, record
+from strongroom.model import identity, messages, record
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import drafting
 from strongroom.store import sqlite
+from strongroom.wiring import broker
 from strongroom_testing import broker_process, brokers, https_client, traces
 
 
@@ -48,7 +50,7 @@ def release(prepared, client, room=None):
 
 def counted(prepared):
     """Runs in the run table, releases in the ledger: they must always agree."""
-    store = sqlite.open_store(prepared.directory / wiring.DATABASE)
+    store = sqlite.open_store(prepared.directory / broker.DATABASE)
     try:
         size = store.ledger.size()
         entries = [record.parse(one) for one in store.ledger.leaves(0, size)]
@@ -108,7 +110,7 @@ def checkpoint_key(prepared):
 
 
 def test_a_relying_party_asks_for_a_result_and_reads_it(prepared, tmp_path, capsys):
-    from strongroom.cli import result as verb
+    from strongroom.cli.evidence import result as verb
     from strongroom.errors import NotFound, Refused
 
     party, token = tmp_path / "alice.party.json", tmp_path / "result.jwt"
@@ -201,7 +203,7 @@ def test_rule_53_killed_at_random_under_load(prepared):
                 one.join()
     table, ledger = counted(prepared)
     assert table == ledger >= len(answered) >= 48
-    store = sqlite.open_store(prepared.directory / wiring.DATABASE)
+    store = sqlite.open_store(prepared.directory / broker.DATABASE)
     for run, answer in answered:
         assert [entry for _, entry in store.ledger.of_run(run)] == [answer.ledger.entry]
         note = checkpoint.parse(answer.ledger.checkpoint)
@@ -306,7 +308,7 @@ def test_rule_53_every_worker_is_killed_in_turn_and_nothing_is_lost_or_counted_t
         assert process.wait(30) == 0
     table, ledger = counted(prepared)
     assert table == ledger >= len(answered) >= 50
-    store = sqlite.open_store(prepared.directory / wiring.DATABASE)
+    store = sqlite.open_store(prepared.directory / broker.DATABASE)
     for run, answer in answered:
         assert [entry for _, entry in store.ledger.of_run(run)] == [answer.ledger.entry]
     store.close()
@@ -487,7 +489,7 @@ def test_rule_51_the_passphrase_and_keys_are_nowhere_to_be_seen(prepared):
     for path in prepared.directory.rglob("*"):
         if path.is_file():
             places[path.name] = path.read_bytes()
-    store = sqlite.open_store(prepared.directory / wiring.DATABASE)
+    store = sqlite.open_store(prepared.directory / broker.DATABASE)
     places["ledger"] = b"\n".join(store.ledger.leaves(0, store.ledger.size()))
     store.close()
     assert {"release", "denial", "broker.db", "broker.db-wal while it serves", "ledger"} <= places.keys()
@@ -569,14 +571,14 @@ def test_rule_47_a_restored_backup_is_not_served_against_a_witness(prepared, tmp
 
 
 def test_a_damaged_database_is_said_to_be_damaged(prepared):
-    file = prepared.directory / wiring.DATABASE
+    file = prepared.directory / broker.DATABASE
     file.write_bytes(b"SQLite format 3\0" + os.urandom(8192))
     with pytest.raises(AssertionError, match="store-"), broker_process.served(prepared):
         pass
 
 
 def test_the_database_is_ordinary_sqlite(prepared):
-    raw = sqlite3.connect(prepared.directory / wiring.DATABASE)
+    raw = sqlite3.connect(prepared.directory / broker.DATABASE)
     assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     raw.close()
 
@@ -616,7 +618,7 @@ def test_a_strangers_contract_leaves_no_trace_over_the_network(prepared, tmp_pat
         _, after = client.request("GET", "/v1/ledger/checkpoint")
         assert after == before
         assert release(prepared, client)[2] == 200
-    _, told = wiring.broker_status(prepared.directory)
+    _, told = broker.broker_status(prepared.directory)
     assert [one.digest for one in told.contracts] == [prepared.agreement.contract.digest]
     assert [(one.used, one.receipts) for one in told.contracts] == [(2, 0)]
 

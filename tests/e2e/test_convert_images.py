@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tools import images
 
-from strongroom.convert import image
+from strongroom.images import load
 from strongroom.seal.tree import Kind
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def test_the_tree_is_the_one_that_umoci_unpacks(tmp_path: Path, build: Any) -> N
     layout = build()
     images.command_in_clear(layout, data={}, out=tmp_path / "out")  # unpacks it
     root = layout.with_name(layout.name + ".clear")
-    with image.load(layout, scratch=tmp_path) as found:
+    with load.load(layout, scratch=tmp_path) as found:
         assert found.digest == images.digest(layout)
         assert not found.notes
         ours = {one.path for one in found.entries}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.model.receipt import Outcome
-from strongroom.node import nbd
+from strongroom.node.nitro import nbd
 from tests.e2e import enclave, failing_disks, real_rooms
 from tests.e2e.failing_disks import COUNT, FILES, Fault, assert_corrupted, block_of
 

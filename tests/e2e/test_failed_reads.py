@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import Refused
-from strongroom.node import nbd, qemu, room
+from strongroom.node import room
+from strongroom.node.nitro import nbd
+from strongroom.node.qemu import machine as qemu
 from strongroom.seal import erofs
 from tests.e2e import failing_disks, real_rooms
 from tests.e2e.failing_disks import COUNT, Fault, Seen, assert_corrupted, block_of

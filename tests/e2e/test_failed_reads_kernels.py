@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 import strongroom
-from strongroom.convert import base, base_profile
+from strongroom.bases import build
+from strongroom.bases import profile as base_profile
 from strongroom.crypto import sign
 from strongroom.model import manifest as manifest_model
 from strongroom.seal import disk, erofs, folder
 from tests.bench import bench_base
 
-SHARED = base.default_cache(dict(os.environ))
+SHARED = build.default_cache(dict(os.environ))
 pytestmark = [
     pytest.mark.room,
     pytest.mark.root,
@@ -129,14 +130,14 @@ def probe(tmp_path: Path, profile, script: str, **constants) -> Path:
     """A base with the real agent's modules, and `script` in the place of its first."""
     package = tmp_path / "strongroom"
     source = Path(strongroom.__file__).parent
-    for name in base.AGENT_PACKAGES:
+    for name in build.AGENT_PACKAGES:
         shutil.copytree(source / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in base.AGENT_MODULES:
+    for name in build.AGENT_MODULES:
         (package / name).parent.mkdir(exist_ok=True)
         shutil.copy(source / name, package / name)
     settings = "".join(f"{name} = {value!r}\n" for name, value in constants.items())
     (package / "agent/__main__.py").write_text(settings + SAY + script + MAIN)
-    made = base.assemble(base.sources(package=package, profile=profile), SHARED, lambda _: None)
+    made = build.assemble(build.sources(package=package, profile=profile), SHARED, lambda _: None)
     out = tmp_path / "base"
     out.mkdir()
     for name, content in made.items():

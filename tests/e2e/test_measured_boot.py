@@ -7,15 +7,16 @@ import os
 
 import pytest
 
-from strongroom.convert import base, disk_image, pe, uki
-from strongroom.convert.measure import direct_boot, edk2
-from strongroom.convert.measure import uki as measure_uki
-from strongroom.evidence import eventlog_efi, tpm_quote
-from strongroom.node import tpm_provision
+from strongroom.bases import build
+from strongroom.bases.formats import disk_image, pe, uki
+from strongroom.bases.measure import direct_boot, edk2
+from strongroom.bases.measure import uki as measure_uki
+from strongroom.evidence.formats import eventlog_efi, tpm_quote
+from strongroom.node.vtpm import provision
 from tests.e2e import measured_boot
-from tests.unit.convert import efi
+from tests.unit.bases import efi
 
-SHARED = base.default_cache(dict(os.environ))
+SHARED = build.default_cache(dict(os.environ))
 QUOTED = tuple(range(14))
 pytestmark = [
     pytest.mark.room,
@@ -27,7 +28,7 @@ pytestmark = [
 def files(tmp_path_factory):
     """A folder with a kernel, an initrd whose init talks to the test, and a command line."""
     folder = tmp_path_factory.mktemp("files")
-    built = base.build(base.sources(), SHARED, lambda _: None).folder
+    built = build.build(build.sources(), SHARED, lambda _: None).folder
     (folder / "bzImage").write_bytes((built / "bzImage").read_bytes())
     (folder / "initrd").write_bytes(measured_boot.initrd(built))
     (folder / "cmdline").write_bytes(measured_boot.CMDLINE)
@@ -54,7 +55,7 @@ def image(files):
 def quoted(guest: measured_boot.Guest, chip: measured_boot.Chip) -> dict[str, str]:
     """PCRs as the TPM signs them, explained by the event log: hexadecimal by their names in claims."""
     nonce = os.urandom(32)
-    made = guest.tpm.quote(tpm_provision.AK_HANDLE, nonce, QUOTED)
+    made = guest.tpm.quote(provision.AK_HANDLE, nonce, QUOTED)
     quote = tpm_quote.parse_quote(made.attest)
     signature = tpm_quote.parse_signature(made.signature)
     tpm_quote.check_signature(signature, chip.key, quote.raw)

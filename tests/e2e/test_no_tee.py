@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from strongroom.convert import base, base_profile
-from strongroom.model import channel as wire
+from strongroom.bases import build, profile
+from strongroom.model.room import channel as wire
 from tests.bench import bench_base
 from tests.e2e.test_base_boot import SHARED
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.room, pytest.mark.root, pytest.mark.soak]
 
 def test_a_machine_that_is_no_tee_is_taken_for_none():
     """Its kernel has configfs-tsm and nobody who makes reports by it: Linux's own answer to that is what the agent reads."""
-    folder = base.build(base.sources(profile=base_profile.SNP), SHARED, lambda _: None).folder
+    folder = build.build(build.sources(profile=profile.SNP), SHARED, lambda _: None).folder
     said = bench_base.boot(folder, until=b'"hint"')
     assert said is not None
     told = [json.loads(frame.payload) for frame in wire.Decoder().feed(said.data)]

@@ -17,9 +17,12 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import NotFound, Refused, StrongroomError, Unavailable
-from strongroom.evidence import tpm_quote
-from strongroom.model import contract as contract_model
-from strongroom.node import children, founding, measured, qemu, room, tpm_state
+from strongroom.evidence.formats import tpm_quote
+from strongroom.model.contracts import contract as contract_model
+from strongroom.node import children, launch_record, room
+from strongroom.node.qemu import machine
+from strongroom.node.vtpm import create
+from strongroom.node.vtpm import state as tpm_state
 from tests import samples
 from tests.e2e import real_rooms, tiny
 
@@ -52,7 +55,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    return founding.create(
+    return create.create(
         tmp_path_factory.mktemp("node") / "n", "here", now=samples.NOW, random=secrets.token_bytes
     )
 
@@ -126,7 +129,7 @@ def test_what_the_guest_sees_is_what_the_node_says(base, node, tmp_path, guarded
     before = descriptors()
     started = Started(
         node, tiny.build(tmp_path / "base", base), tmp_path / "out", guarded=guarded,
-        drives=tuple(qemu.Drive(serial=name, path=disk) for name in ("image", "data-0", "data-1")),
+        drives=tuple(machine.Drive(serial=name, path=disk) for name in ("image", "data-0", "data-1")),
         clock="2031-05-06T00:00:00",
     )  # fmt: skip
     failure = started.ended()
@@ -238,7 +241,7 @@ def test_a_base_that_does_not_boot(base, node, tmp_path, monkeypatch):
 def test_a_disk_that_qemu_cannot_open_is_told_in_qemus_words(base, node, tmp_path):
     made = tiny.build(tmp_path / "base", base)
     failure = Started(
-        node, made, tmp_path / "out", drives=(qemu.Drive(serial="image", path=tmp_path / "absent"),)
+        node, made, tmp_path / "out", drives=(machine.Drive(serial="image", path=tmp_path / "absent"),)
     ).ended()
     assert failure.code == "room-died"
     assert "No such file" in failure.message
@@ -271,12 +274,12 @@ def test_a_firmware_that_is_not_there(base, node, tmp_path):
 def test_the_firmware_that_is_measured_is_the_one_that_runs(base, node, tmp_path):
     """One changed byte in a copy of the firmware is another record, and another PCR 0."""
     made = tiny.build(tmp_path / "base", base)
-    image = bytearray(measured.FIRMWARE.read_bytes())
+    image = bytearray(launch_record.FIRMWARE.read_bytes())
     place = image.rindex(b"SeaBIOS (version")
     image[place : place + 7] = b"XeaBIOS"
     (tmp_path / "bios").write_bytes(image)
     phases = []
-    for number, firmware in enumerate((measured.FIRMWARE, tmp_path / "bios")):
+    for number, firmware in enumerate((launch_record.FIRMWARE, tmp_path / "bios")):
         started = Started(node, made, tmp_path / f"out-{number}", firmware=firmware)
         assert started.ended().code == "no-receipt"
         phases.append(started.phases[:2])

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.convert import preflight
-from strongroom.convert.preflight import Source
 from strongroom.errors import Refused
+from strongroom.images.preflight import examine
+from strongroom.images.preflight.examine import Source
 from strongroom.model.manifest import ImageSettings
 from strongroom.model.receipt import Outcome
 from strongroom.seal import disk
 from tests.e2e import real_rooms
 from tests.e2e.real_rooms import Ran, strongroom
-from tests.unit.convert import kit
 from tests.unit.dryrun.cases import CASES, IN_ROOMS_ALONE
 from tests.unit.dryrun.images import attempt, base, layout
+from tests.unit.images import kit
 
 MEMORY_MIB = 256
 AT_ONCE = 2
@@ -65,7 +65,7 @@ def test_what_preflight_says_is_what_happens_in_a_room(world, tmp_path, names):
     for name, path in images.items():
         end = ran[name].receipt
         print(f"{name}: {end.outcome.value}, {end.exit_status} {end.explanation}", end="; ")
-        report = preflight.examine(
+        report = examine.examine(
             Source(path=path), scratch=tmp_path, platforms=("local",), memory_mib=MEMORY_MIB
         )
         happened = (end.outcome, end.exit_status) == (Outcome.EXITED, 0)

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom import wiring
 from strongroom.broker.challenge import challenge
 from strongroom.broker.release import release
 from strongroom.crypto import sign
@@ -19,6 +18,7 @@ from strongroom.errors import Unavailable
 from strongroom.fetch.brokers import BrokerReader
 from strongroom.ledger import checkpoint, merkle, tiles
 from strongroom.model import identity, messages
+from strongroom.wiring import broker as wiring
 from strongroom_testing import broker_process, brokers, lying_broker
 from tests.e2e.real_rooms import PASSPHRASE, strongroom
 from tests.unit.ledger.test_ledger_core import Memory

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from strongroom import wiring
 from strongroom.errors import Refused
-from strongroom.model import agreement as agreement_model
 from strongroom.model import record
+from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.receipt import Outcome
-from strongroom.node import disks, qemu, room, tpm_state
+from strongroom.node import disks, room
+from strongroom.node.qemu import machine
+from strongroom.node.vtpm import state
 from strongroom.store import sqlite
+from strongroom.wiring import broker
 from tests.e2e import real_rooms
 from tests.e2e.real_rooms import strongroom
 
@@ -183,7 +185,7 @@ def thief(world):
 
 def decisions(world):
     """What alice's broker has recorded: kinds of entries, in order."""
-    store = sqlite.open_store(world.path("broker") / wiring.DATABASE)
+    store = sqlite.open_store(world.path("broker") / broker.DATABASE)
     try:
         return [record.parse(leaf).kind for leaf in store.ledger.leaves(0, store.ledger.size())]
     finally:
@@ -197,7 +199,7 @@ def order_of(world, contract, folder, **changes):
     drives, manifests = disks.match(agreement.contract, sealed)
     folder.mkdir()
     order = room.Order(
-        node=tpm_state.load(world.path("node")), base=world.path("base"), agreement=agreement,
+        node=state.load(world.path("node")), base=world.path("base"), agreement=agreement,
         drives=drives, manifests=manifests, out=folder, guarded=False,
     )  # fmt: skip
     return replace(order, **changes)
@@ -218,7 +220,7 @@ def test_another_program_is_refused_before_a_key_is_asked_for(world, thief):
     order = order_of(world, contract, world.path("thief-out-1"))
     order = replace(
         order,
-        drives=(qemu.Drive(serial="image", path=thief), *order.drives[1:]),
+        drives=(machine.Drive(serial="image", path=thief), *order.drives[1:]),
         manifests={**order.manifests, "image": thief.with_suffix(".manifest.json").read_bytes()},
     )
     phases = []
@@ -234,7 +236,7 @@ def test_another_program_is_refused_before_a_key_is_asked_for(world, thief):
 def test_another_program_under_the_contracts_manifest_never_starts(world, thief):
     """The node shows the manifest that was signed, and attaches other bytes: the room has the key and opens no disk."""
     order = order_of(world, world.contract("cat /data/flights/table.csv"), world.path("thief-out-2"))
-    order = replace(order, drives=(qemu.Drive(serial="image", path=thief), *order.drives[1:]))
+    order = replace(order, drives=(machine.Drive(serial="image", path=thief), *order.drives[1:]))
     before = decisions(world)
     phases = []
     result = room.Room(order=order, on_phase=lambda name, _moment: phases.append(name)).run()

@@ -20,7 +20,7 @@ from strongroom.node.run_status import ENDED, State
 from strongroom_testing import traces
 from tests import kernel_view
 from tests.e2e import real_rooms, system_calls
-from tests.unit.convert import kit
+from tests.unit.images import kit
 
 pytestmark = [
     pytest.mark.room,

@@ -13,7 +13,8 @@ import pytest
 
 from strongroom.crypto import sign
 from strongroom.ledger import proof
-from strongroom.model import agreement, messages, receipt
+from strongroom.model import messages, receipt
+from strongroom.model.contracts import agreement
 from strongroom.model.receipt import Outcome
 from tests.e2e import real_rooms
 from tests.e2e.real_rooms import COMMAND, PASSPHRASE, Ran

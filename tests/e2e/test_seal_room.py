@@ -14,8 +14,8 @@ import subprocess
 
 import pytest
 
-from strongroom.agent import devicemapper
-from strongroom.convert import base
+from strongroom.agent.disks import devicemapper
+from strongroom.bases import build
 from strongroom.crypto import sign
 from strongroom.seal import disk
 from strongroom.seal.tree import Kind, validate
@@ -50,7 +50,7 @@ $b poweroff -f
 
 
 def test_the_room_s_kernel_reads_what_was_sealed(tmp_path):
-    built = base.build(base.sources(), base.default_cache(dict(os.environ)), lambda _line: None)
+    built = build.build(build.sources(), build.default_cache(dict(os.environ)), lambda _line: None)
     entries = [entry for entry in rich() if entry.path.isascii() and b"\n" not in entry.path]
     made = disk.seal(
         entries,

@@ -15,16 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.convert.measure import uki as measure_uki
+from strongroom.bases.measure import uki as measure_uki
 from strongroom.errors import PolicyDenied
-from strongroom.model import agreement as agreement_model
-from strongroom.model import channel, drafting
-from strongroom.model import contract as contract_model
-from strongroom.model import policy as policy_model
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import drafting
+from strongroom.model.contracts import policy as policy_model
 from strongroom.model.receipt import Outcome
-from strongroom.node import inbox, relay
+from strongroom.model.room import channel
+from strongroom.node import relay, run_folder
 from strongroom.node.room import _brokers
-from strongroom_testing.fake_google import FakeGoogle
+from strongroom_testing.vendors.fake_google import FakeGoogle
 from tests.e2e import measured_boot, real_rooms
 from tests.unit.agent import cloud_tpms
 
@@ -97,7 +98,7 @@ def run(world, machine, agreed, out: Path) -> list[str]:
     disks += measured_boot.further_disk(world.path("flights.disk"), "data-0")
     phases: list[str] = []
     with measured_boot.started_machine(state, *disks, memory=768) as link:
-        files = inbox.Inbox(out, agreed.contract)
+        files = run_folder.Inbox(out, agreed.contract)
         wire = relay.Relay(
             link,
             brokers=_brokers(agreed),

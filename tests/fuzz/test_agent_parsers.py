@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.agent import attest, container, devicemapper, http, program, superblock
+from strongroom.agent import attest, container, http, program
 from strongroom.agent.devices import snp, tdx
-from strongroom.crypto import csr, spki
+from strongroom.agent.disks import devicemapper, superblock
+from strongroom.crypto import spki
+from strongroom.crypto.pki import csr
 from strongroom.encoding import tpm2
 from strongroom.errors import Malformed, StrongroomError, Unavailable
-from strongroom.model import channel as wire
+from strongroom.model.room import channel as wire
 
 junk = st.binary(max_size=2000)
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from strongroom.convert import disk_image, eif, eif_signature, gpt, pe, uki
-from strongroom.convert.measure import direct_boot, nitro
-from strongroom.convert.measure import uki as measure_uki
+from strongroom.bases.formats import disk_image, eif, eif_signature, gpt, pe, uki
+from strongroom.bases.measure import direct_boot, nitro
+from strongroom.bases.measure import uki as measure_uki
 from strongroom.errors import Malformed, Refused
 from tests.fuzz.mutations import mutations, often
-from tests.unit.convert import efi, enclave
+from tests.unit.bases import efi, enclave
 
 EIF = enclave.small(signer=enclave.signer())
 SECTION = eif_signature.make(bytes(48), enclave.signer())

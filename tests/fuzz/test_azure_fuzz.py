@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import azure_hcl
+from strongroom.evidence.formats import azure_hcl
 from tests.fuzz.mutations import mutations, often
 from tests.unit.evidence import test_azure as scene
 

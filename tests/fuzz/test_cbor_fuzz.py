@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from strongroom.encoding import cbor
 from strongroom.errors import Malformed
-from strongroom.evidence import cose
+from strongroom.evidence.formats import cose
 from tests.fuzz.mutations import mutations, often
 
 GOOD = cbor2.dumps({"a": [1, -2, b"bytes", "text", None, True], 5: {"b": [[], {}]}, -7: b"x" * 300})

@@ -13,11 +13,11 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from strongroom.convert import accounts, blobs, image, layers, oci
-from strongroom.convert.limits import Limits
 from strongroom.errors import Malformed, NotFound, Refused
+from strongroom.images import accounts, blobs, layers, load, oci
+from strongroom.images.limits import Limits
 from strongroom.seal.tree import validate
-from tests.unit.convert.kit import (
+from tests.unit.images.kit import (
     ACCOUNTS,
     END,
     OCI_INDEX,
@@ -230,7 +230,7 @@ def test_any_layout(plan: dict[str, Any], whole: bool, data: bytes) -> None:
             index = json.loads((layout.path / "index.json").read_text())
             (layout.path / "index.json").write_text(json.dumps(spoil(index, plan["at"], plan["value"])))
         try:
-            with image.load(layout.path, scratch=Path(name), limits=LIMITS) as found:
+            with load.load(layout.path, scratch=Path(name), limits=LIMITS) as found:
                 validate(found.entries)
         except (Malformed, Refused, NotFound):
             pass
@@ -253,7 +253,7 @@ def test_any_docker_archive(rows: Any, data: bytes) -> None:
         row = json.dumps([{"Config": "c", "Layers": []}] if isinstance(rows, dict) else rows).encode()
         file.write_bytes(entry(b"manifest.json", row) + entry(b"c", config) + data)
         try:
-            with image.load(file, scratch=Path(name), limits=LIMITS) as found:
+            with load.load(file, scratch=Path(name), limits=LIMITS) as found:
                 validate(found.entries)
         except (Malformed, Refused, NotFound):
             pass

@@ -7,8 +7,9 @@ import io
 
 from hypothesis import given
 
-from strongroom.convert import changes_base, changes_image, cpio, initramfs
-from strongroom.convert.base_files import File
+from strongroom.bases import cpio, initramfs
+from strongroom.bases.files import File
+from strongroom.compare import base, image
 from strongroom.errors import Malformed
 from strongroom.seal.tree import Entry, Kind
 from tests.fuzz.mutations import mutations, often
@@ -27,7 +28,7 @@ def test_rule_15_archives_of_any_bytes(data):
 @often
 @given(data=mutations(bytes(0x202) + b"HdrS" + bytes(64)))
 def test_rule_15_a_kernels_release_is_a_word(data):
-    assert changes_base.release(data).isascii()
+    assert base.release(data).isascii()
 
 
 @often
@@ -38,6 +39,6 @@ def test_rule_15_package_databases_of_any_bytes(data):
     entry = Entry(
         path=b"var/lib/dpkg/status", kind=Kind.FILE, mode=0o644, size=len(data), open=lambda: io.BytesIO(data)
     )
-    for name, version in changes_image.packages((entry,)).items():
+    for name, version in image.packages((entry,)).items():
         assert len(name) <= 4 * 256 + len(" (deb)")
         assert len(version) <= 4 * 256

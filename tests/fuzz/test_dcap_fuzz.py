@@ -8,11 +8,11 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.crypto import crl
+from strongroom.crypto.pki import crl
 from strongroom.encoding import pem
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import dcap_pck, dcap_quote, dcap_tcb
-from strongroom_testing import intel_pki
+from strongroom.evidence.formats import dcap_pck, dcap_quote, dcap_tcb
+from strongroom_testing.vendors import intel_pki
 from tests.fuzz.mutations import mutations, often
 from tests.unit.evidence import test_dcap as scene
 

@@ -9,17 +9,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strongroom.appraisal.judge import judge
-from strongroom.appraisal.wording import explain
-from strongroom.crypto import x509
+from strongroom.appraisal.wording.sentences import explain
+from strongroom.crypto.pki import x509
 from strongroom.errors import EvidenceRefused, Malformed, Refused
-from strongroom.evidence import eventlog, registry, tpm, tpm_quote
+from strongroom.evidence import tpm, verify
+from strongroom.evidence.formats import eventlog, tpm_quote
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
-from strongroom.model import launch
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
+from strongroom.model.room import launch
 from strongroom.model.verdict import Denied
-from strongroom_testing import contracts, fake_tpm
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_tpm
 from tests.unit.appraisal.test_judge import AGREEMENT, GATES, binding
 from tests.unit.evidence.test_tpm_verify import BINDING, GOOD, NOW, TPM
 
@@ -66,7 +68,7 @@ def test_rule_15_the_verifier_refuses_or_says_malformed(data):
     if mutated == GOOD.parts[name]:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        registry.verify(evidence, NONE, binding=BINDING, roots=frozenset({TPM.root}), now=NOW)
+        verify.verify(evidence, NONE, binding=BINDING, roots=frozenset({TPM.root}), now=NOW)
 
 
 @often

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from strongroom.encoding import pem
 from strongroom.errors import Malformed, Refused
-from strongroom.fetch import bundle, intel, judgement, statement
-from strongroom.fetch.statement import Statement
-from strongroom.fetch.web import Answer
-from strongroom_testing.intel_pki import FMSPC
+from strongroom.fetch.endorsements import bundle, intel, statement, validate
+from strongroom.fetch.endorsements.statement import Statement
+from strongroom.fetch.http.client import Answer
+from strongroom_testing.vendors.intel_pki import FMSPC
 from tests.fuzz.mutations import mutations, often
 from tests.unit.fetch.vendors import NOW, chip, library
 from tests.unit.fetch.vendors import intel as fake_intel
@@ -52,7 +52,7 @@ KINDS = range(7)
 def test_the_good_ones_are_good():
     assert len(statements()) == len(KINDS)
     for one in statements().values():
-        judgement.judge(one, roots=ROOTS, now=NOW)
+        validate.judge(one, roots=ROOTS, now=NOW)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,7 +67,7 @@ def test_rule_15_no_other_statement_counts(kind, data):
         return
     other = Statement(key=one.key, parts={**one.parts, name: spoiled}, fetched=NOW)
     with pytest.raises((Malformed, Refused)):
-        judgement.judge(other, roots=ROOTS, now=NOW)
+        validate.judge(other, roots=ROOTS, now=NOW)
 
 
 @often
@@ -75,7 +75,7 @@ def test_rule_15_no_other_statement_counts(kind, data):
 def test_any_key_is_known_or_malformed(key):
     for parts in ({"certificate": b"x"}, {"answer": b"{}"}, {"issuers": b"x"}, {"tcb-info": b"x"}):
         with pytest.raises((Malformed, Refused)):
-            judgement.judge(Statement(key=key, parts=parts, fetched=NOW), roots=ROOTS, now=NOW)
+            validate.judge(Statement(key=key, parts=parts, fetched=NOW), roots=ROOTS, now=NOW)
 
 
 @often

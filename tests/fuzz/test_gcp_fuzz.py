@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import ccel, eventlog_efi, gcp_instance, tpm_credential, tpm_quote
+from strongroom.evidence.formats import ccel, eventlog_efi, gcp_instance, tpm_credential, tpm_quote
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_google
+from strongroom_testing.vendors import fake_google
 from tests.fuzz.mutations import mutations, often
 from tests.unit.evidence import test_eventlog_efi as logs
 from tests.unit.evidence import test_gcp as scene

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from strongroom.convert import image
 from strongroom.errors import Malformed, Refused
+from strongroom.images import load
 from strongroom.seal.tree import Entry, Kind
-from tests.unit.convert.kit import END, PROGRAM, Layout, entry, folder, hardlink, symlink
+from tests.unit.images.kit import END, PROGRAM, Layout, entry, folder, hardlink, symlink
 
 pytestmark = [
     pytest.mark.root,
@@ -101,7 +101,7 @@ def test_what_is_taken_is_what_umoci_unpacks():
             row = made.image(*layers)
             made.index(row | {"annotations": {"org.opencontainers.image.ref.name": "it"}})
             try:
-                with image.load(made.path, scratch=scratch) as found:
+                with load.load(made.path, scratch=scratch) as found:
                     ours = taken(found.entries)
             except (Malformed, Refused):
                 continue

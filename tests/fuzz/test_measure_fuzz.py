@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hypothesis import given
 
-from strongroom.convert.measure import edk2, ovmf, snp, tdx
+from strongroom.bases.measure import edk2, ovmf, snp, tdx
 from strongroom.errors import Malformed, Misuse
 from strongroom_testing import firmware
 from tests.fuzz.mutations import mutations, often

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import nvgpu_dice, nvgpu_spdm
+from strongroom.evidence.formats import nvgpu_dice, nvgpu_spdm
 from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often

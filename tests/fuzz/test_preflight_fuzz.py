@@ -8,10 +8,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from strongroom.convert import compose, compose_keys, elf, strict_yaml
-from strongroom.convert.findings import Finding
 from strongroom.errors import Malformed, Refused
-from tests.unit.convert.elf_kit import program
+from strongroom.images.compose import document, keys, strict_yaml
+from strongroom.images.preflight import elf
+from strongroom.images.preflight.findings import Finding
+from tests.unit.images.elf_kit import program
 
 SLOW = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAMES = st.binary(min_size=1, max_size=20)
@@ -64,7 +65,7 @@ VALUES = st.recursive(
 )
 KEYS = st.sampled_from(
     [
-        *compose_keys._KEYS,
+        *keys._KEYS,
         "image",
         "command",
         "entrypoint",
@@ -88,7 +89,7 @@ SERVICES = st.dictionaries(KEYS, VALUES, max_size=5)
 def test_any_compose_file_of_sound_yaml(service, top):
     data = json.dumps({"services": {"a": service}, **top}).encode()
     try:
-        found = compose.parse(data, what="f")
+        found = document.parse(data, what="f")
     except (Malformed, Refused):
         return
     assert all(isinstance(one, Finding) for one in found.findings)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.appraisal import reference, statement
-from strongroom.appraisal.reference import Reference, Release
-from strongroom.appraisal.statement import Statement, Subject
-from strongroom.convert import release_file
+from strongroom.appraisal import intoto
+from strongroom.appraisal.intoto import Statement, Subject
+from strongroom.appraisal.reference import values
+from strongroom.appraisal.reference.values import Reference, Release
+from strongroom.bases import release_file
 from strongroom.crypto import digest, sign
 from strongroom.errors import Malformed, Refused
 from tests.fuzz.mutations import mutations, often
@@ -70,25 +71,25 @@ def test_mutations_are_refused(data):
 
 
 def said(data):
-    return {statement.unverified(line).encode() for line in statement.lines(data)}
+    return {intoto.unverified(line).encode() for line in intoto.lines(data)}
 
 
 @given(JSON)
 def test_signed_nonsense_is_malformed(value):
     payload = json.dumps(value).encode()
     with pytest.raises(Malformed):
-        reference.read(statement.parse(payload))
+        values.read(intoto.parse(payload))
     whole = Statement(
         subjects=(Subject(name="x", digest="sha256:" + "1" * 64),),
-        predicate_type=reference.PREDICATE,
+        predicate_type=values.PREDICATE,
         predicate=value if isinstance(value, dict) else {},
     )
     with pytest.raises(Malformed):
-        reference.read(whole)
+        values.read(whole)
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes(data):
     with contextlib.suppress(Malformed):
-        for line in statement.lines(data):
-            statement.unverified(line)
+        for line in intoto.lines(data):
+            intoto.unverified(line)

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.convert import artifact, image_signatures
-from strongroom.convert.limits import LIMITS
 from strongroom.crypto import pinned_key
 from strongroom.errors import Malformed, Misuse, Refused
-from strongroom.fetch import registry_login, registry_names
+from strongroom.fetch.oci import login, names
+from strongroom.images import artifact, signatures
+from strongroom.images.limits import LIMITS
 
 TEXTS = st.text(max_size=60) | st.text(alphabet="ab/:@.-_[]0sha256", max_size=120)
 JSON = st.recursive(
@@ -43,28 +43,28 @@ KEY = pinned_key.load(
 @given(TEXTS)
 def test_names(text):
     with contextlib.suppress(Misuse):
-        made = registry_names.parse(text)
-        assert registry_names.parse(str(made)) == made
+        made = names.parse(text)
+        assert names.parse(str(made)) == made
         assert ".." not in made.repository.split("/")
-    registry_names.is_name(text)
+    names.is_name(text)
 
 
 @given(DOCUMENTS)
 def test_credentials(data):
     with contextlib.suppress(Malformed, Refused):
-        registry_login.parse(data, host="r.example")
+        login.parse(data, host="r.example")
 
 
 @given(TEXTS | st.text(max_size=40).map(lambda inner: f'Bearer realm="{inner}"'))
 def test_challenges(text):
     with contextlib.suppress(Malformed):
-        registry_login.parse_challenge([text, text])
+        login.parse_challenge([text, text])
 
 
 @given(DOCUMENTS)
 def test_tokens(data):
     with contextlib.suppress(Malformed):
-        assert registry_login.parse_token(data).isascii()
+        assert login.parse_token(data).isascii()
 
 
 @given(DOCUMENTS)
@@ -81,19 +81,19 @@ def test_artifacts(data):
         [b'{"mediaType":"%s","verificationMaterial":{"publicKey":{}},"dsseEnvelope":%s}']
     ).flatmap(
         lambda frame: JSON.map(
-            lambda inner: frame % (image_signatures.BUNDLE_TYPE.encode(), json.dumps(inner).encode())
+            lambda inner: frame % (signatures.BUNDLE_TYPE.encode(), json.dumps(inner).encode())
         )
     )
 )
 def test_signatures_of_images(data):
-    trust = image_signatures.Trust(keys=(KEY,))
+    trust = signatures.Trust(keys=(KEY,))
     for candidate in (
-        image_signatures.Bundle(data=data),
-        image_signatures.Simple(payload=data, signature=data),
+        signatures.Bundle(data=data),
+        signatures.Simple(payload=data, signature=data),
     ):
         with pytest.raises(Refused):
-            image_signatures.verify(["sha256:" + "1" * 64], [candidate], trust=trust)
-    for parse in (image_signatures.parse_simple, image_signatures.parse_statement):
+            signatures.verify(["sha256:" + "1" * 64], [candidate], trust=trust)
+    for parse in (signatures.parse_simple, signatures.parse_statement):
         with contextlib.suppress(Malformed, Refused):
             parse(data)
     with contextlib.suppress(Malformed):

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.convert import results
 from strongroom.errors import Malformed
+from strongroom.images import results
 from strongroom.seal import browse, erofs
 from strongroom.seal.tree import Kind
 from tests.unit.seal.trees import file, folder, link, noise

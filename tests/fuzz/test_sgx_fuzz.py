@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from strongroom.encoding import pem
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import dcap_collateral
+from strongroom.evidence.formats import dcap_collateral
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
 from tests.unit.evidence import test_dcap as scene

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.crypto import der, vek
+from strongroom.crypto import der
+from strongroom.crypto.pki import vek
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import snp_product, snp_report
+from strongroom.evidence.formats import snp_product, snp_report
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
 from tests.unit.evidence import test_snp as scene
@@ -90,7 +91,7 @@ def test_rule_15_certificates_parse_or_are_malformed(data):
 )
 def test_rule_15_amds_extensions_are_read_or_malformed(extensions):
     """Whatever AMD's extensions hold, in a certificate that parses otherwise."""
-    from strongroom_testing import fake_amd
+    from strongroom_testing.vendors import fake_amd
 
     chip = fake_amd.FakeAmd(now=scene.NOW)
     chip._extensions = lambda fault: [fake_amd._extension(name, value) for name, value in extensions.items()]

@@ -28,7 +28,7 @@ FOLDERS = (
     *(f"tests/unit/{name}" for name in ("model", "encoding", "crypto", "ledger", "evidence", "appraisal")),
     *(f"tests/unit/{name}" for name in ("broker", "authority", "agent/test_agreed.py")),
     *(
-        f"tests/unit/convert/test_{name}.py"
+        f"tests/unit/images/test_{name}.py"
         for name in (
             "layers",
             "layer_forms",
@@ -38,7 +38,7 @@ FOLDERS = (
             "convert_image",
         )
     ),
-    *(f"tests/unit/convert/test_{name}.py" for name in ("oci_blobs", "oci_documents")),
+    *(f"tests/unit/images/test_{name}.py" for name in ("oci_blobs", "oci_documents")),
 )
 
 

@@ -6,7 +6,7 @@ import ast
 import re
 from functools import cache
 
-from strongroom.appraisal import wording_table
+from strongroom.appraisal.wording import table
 from strongroom.model import receipt
 from tests.arch import sources
 
@@ -122,4 +122,4 @@ def of_outcomes() -> set[str]:
 
 def of_checks() -> set[str]:
     """Names of checks of a verdict; one that ends with a dot is a family."""
-    return set(wording_table.TABLE)
+    return set(table.TABLE)

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
+from strongroom.bases import profile
+from strongroom.bases.measure import snp, tdx
 from strongroom.cli import examples
-from strongroom.convert import base_profile
-from strongroom.convert.measure import snp, tdx
-from strongroom.model.contract import Role
+from strongroom.model.contracts.contract import Role
 from strongroom.node import backends
 from tests.pages import command_lines, reading
 
@@ -20,10 +20,10 @@ NAMES = [" ".join(path[1:]) for path in VERBS]
 CHOICES = {
     ("run", "--backend"): backends.BACKENDS,
     ("node doctor", "--backend"): backends.BACKENDS,
-    ("base build", "--for"): base_profile.PROFILES,
-    ("preflight", "--platform"): base_profile.PROFILES,
-    ("reference show", "--for"): base_profile.PROFILES,
-    ("measure predict", "--for"): base_profile.PROFILES,
+    ("base build", "--for"): profile.PROFILES,
+    ("preflight", "--platform"): profile.PROFILES,
+    ("reference show", "--for"): profile.PROFILES,
+    ("measure predict", "--for"): profile.PROFILES,
     ("measure predict", "--vmm"): tuple(snp.Vmm),
     ("measure predict", "--page-order"): tuple(tdx.PageOrder),
     ("measure predict", "--evidence"): ("gcp", "azure"),

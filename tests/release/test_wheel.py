@@ -15,7 +15,8 @@ from tools.release import installed, python_dist
 
 import strongroom
 from strongroom import extras
-from strongroom.convert import base_sources, base_wheels
+from strongroom.bases import inputs
+from strongroom.bases.packages import wheels
 from tests.arch import sources
 from tests.release import places
 
@@ -121,9 +122,9 @@ def test_evidence_is_judged_where_the_wheel_alone_is_installed(dist, bare, tmp_p
     done = bare.run("python", "-c", BUILDS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [
-        base_sources.agent_digest(base_sources.here()),
-        base_sources.builder_digest(),
-        *(one.digest for one in base_wheels.collect()),
+        inputs.agent_digest(inputs.here()),
+        inputs.builder_digest(),
+        *(one.digest for one in wheels.collect()),
     ]
     assert bare.run("strongroom", "base", "build", "--help", cwd=tmp_path).returncode == 0
 

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 
 from strongroom.appraisal import standing
 from strongroom.appraisal.default import default_policy
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.errors import EvidenceRefused, Malformed, Refused
-from strongroom.evidence import registry
 from strongroom.evidence import roots as pinned
+from strongroom.evidence import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +160,7 @@ def _judge(adapter, path: Path, case: dict) -> tuple[Outcome, Outcome | None, bo
 
 def _whole(loaded: Loaded, *, policy: bool = True, strict: bool = False) -> Outcome:
     try:
-        claims = registry.verify(
+        claims = verify.verify(
             loaded.evidence, loaded.endorsements, binding=loaded.binding, roots=loaded.roots, now=loaded.now
         )
     except _REFUSALS as cause:

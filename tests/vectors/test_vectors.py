@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from strongroom.errors import Malformed
-from strongroom.evidence import dcap_quote, recognise
+from strongroom.evidence.formats import dcap_quote
+from strongroom.evidence.wrappings import recognise
 from tests.vectors import runner
 
 CASES = {f"{path.parent.name}/{path.name}": path for path in runner.cases(runner.folder())}

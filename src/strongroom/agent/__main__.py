@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import time
 
-from strongroom.agent import guest, kernel, warden
+from strongroom.agent import init, kernel, launcher
 
 FIRST_SECONDS = 180.0
 
@@ -24,25 +24,27 @@ FIRST_SECONDS = 180.0
 def main() -> None:
     """Live, report, power off."""
     try:
-        guest.set_up()  # 1
-        guest.watch(FIRST_SECONDS)
-        guard = warden.spawn()  # 2
+        init.set_up()  # 1
+        init.watch(FIRST_SECONDS)
+        guard = launcher.spawn()  # 2
         _live(guard)  # 3, 4
     finally:
         kernel.power_off()  # 5
 
 
-def _live(guard: warden.Warden) -> None:
+def _live(guard: launcher.Warden) -> None:
     # Imported after the fork: the warden needs none of it, and a small process forks fast.
-    from strongroom.agent import channel, reads, room  # noqa: PLC0415
-    from strongroom.agent.devices import choose  # noqa: PLC0415
+    from strongroom.agent import channel, room  # noqa: PLC0415
+    from strongroom.agent.devices import detect  # noqa: PLC0415
+    from strongroom.agent.disks import reads  # noqa: PLC0415
 
     port = channel.open_any()  # 3
     try:
         watch = reads.inherited()
-        hardware = choose.hardware(choose.RealKernel())
+        hardware = detect.hardware(detect.RealKernel())
         if port.ends:  # a vsock connection: the disks come by vsock too
-            from strongroom.agent import nbd, vsock  # noqa: PLC0415
+            from strongroom.agent import vsock  # noqa: PLC0415
+            from strongroom.agent.disks import nbd  # noqa: PLC0415
 
             room.live(port, hardware, guard, watch, nbd.Disks(lambda: vsock.connect(vsock.DISKS)).find)  # 4
         else:

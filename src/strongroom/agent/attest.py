@@ -16,19 +16,21 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.agent import http
-from strongroom.crypto import csr, digest, hpke, sign
+from strongroom.crypto import digest, hpke, sign
+from strongroom.crypto.pki import csr
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
 from strongroom.ledger import proof as ledger_proof
-from strongroom.model import messages, record, run_files, verdict
+from strongroom.model import messages, record, verdict
 from strongroom.model.binding import ROLE_ROOM, Binding, RoomKeys
+from strongroom.model.room import run_files
 
 if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
-    from strongroom.model.channel import Start
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.contract import Contract
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
+    from strongroom.model.room.channel import Start
 
 CONNECT_SECONDS = 20.0
 ANSWER_SECONDS = 60.0

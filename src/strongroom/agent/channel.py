@@ -1,4 +1,4 @@
-"""The room's end of the channel: one virtio-serial port or vsock connection, many streams (frames: `model/channel.py`).
+"""The room's end of the channel: one virtio-serial port or vsock connection, many streams (frames: `model/room/channel.py`).
 
 Blocking and single-threaded: whoever waits for something pumps the port until it is there. Writing
 never waits without reading, so that two full pipes cannot wait for each other.
@@ -13,7 +13,7 @@ import time
 
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, NotFound, Unavailable
-from strongroom.model import channel as wire
+from strongroom.model.room import channel as wire
 
 PORTS = "/sys/class/virtio-ports"
 MAX_BUFFERED = 8 * 1024 * 1024

@@ -6,7 +6,7 @@ leaves only this behind (tmpfs sizes are the launch's; owners are the program's 
   /data/NAME   the datasets, read-only, nosuid, nodev, noexec       /out   what may leave, owned by the user
   /tmp         private, 1777       /dev  null zero full random urandom, shm       /proc  below
   /run/strongroom/tls   the room's key and certificates, when the contract asks for them
-These places are of `model/mounts`, by which images are judged beforehand too; links of the image lead them elsewhere in it.
+These places are of `model/room/mounts`, by which images are judged beforehand too; links of the image lead them elsewhere in it.
   /etc/hosts, /etc/hostname   the loopback's names, where the image has none of its own
 Network: an own stack with a loopback and nothing else; ports below 1024 are open to every user there.
 Of /proc: the program's own processes, and of the kernel's files those of a short list, read-only. All else that this or
@@ -31,8 +31,8 @@ from strongroom.agent import kernel, owners, seccomp
 from strongroom.encoding import canonical, fields
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Malformed
-from strongroom.model import mounts
 from strongroom.model.manifest import MAX_USER
+from strongroom.model.room import mounts
 
 NAMESPACES = (
     kernel.CLONE_NEWNS

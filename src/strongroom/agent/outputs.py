@@ -24,9 +24,9 @@ from strongroom.agent.tar import Entry
 from strongroom.crypto import age
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Refused
-from strongroom.model.channel import TAR_ALLOWANCE
-from strongroom.model.contract import OutputSizes
+from strongroom.model.contracts.contract import OutputSizes
 from strongroom.model.receipt import OutputRecord
+from strongroom.model.room.channel import TAR_ALLOWANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from strongroom.agent import warden
+from strongroom.agent import launcher
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Unavailable
 from strongroom.model.receipt import DETAILS, Outcome
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.agent.container import Launch
-    from strongroom.agent.reads import ReadWatch
-    from strongroom.agent.warden import Warden
+    from strongroom.agent.disks.reads import ReadWatch
+    from strongroom.agent.launcher import Warden
 
 MAX_EVENTS = 64 * 1024
 TRUNCATED = b"\n[strongroom: the rest was cut off at the contract's limit]\n"
@@ -173,7 +173,7 @@ def _wait(
             timed_out = watch.status is None
             deadline = time.monotonic() + _LAST_WORDS_SECONDS
             if watch.init:
-                warden.kill(watch.init)
+                launcher.kill(watch.init)
             continue
         ready = select.select([*open_fds, reads.fileno()], [], [], left)[0]
         if reads.fileno() in ready:
@@ -196,8 +196,8 @@ def _wait(
 def _end_all(guard: Warden, watch: _Watch, cgroup: str) -> None:
     """Kill whatever is left of the program and wait until it is gone: from here on its outputs stand still."""
     if watch.init:
-        warden.kill(watch.init)
-    warden.kill(guard.pid)  # it has ended by itself, unless something in its way never does
+        launcher.kill(watch.init)
+    launcher.kill(guard.pid)  # it has ended by itself, unless something in its way never does
     if cgroup:
         with open(f"{cgroup}/cgroup.kill", "wb", buffering=0) as file:
             file.write(b"1")

@@ -29,25 +29,26 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from strongroom.agent import attest, closing, disks, guest, owners, program
+from strongroom.agent import attest, finish, init, owners, program
 from strongroom.agent.container import Launch
-from strongroom.agent.devicemapper import DeviceMapper
-from strongroom.crypto import csr
+from strongroom.agent.disks import open as disks
+from strongroom.agent.disks.devicemapper import DeviceMapper
+from strongroom.crypto.pki import csr
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
-from strongroom.model import agreed, run_files
-from strongroom.model import agreement as agreement_model
-from strongroom.model import channel as wire
+from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.receipt import Outcome
+from strongroom.model.room import agreed, run_files
+from strongroom.model.room import channel as wire
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.agent.channel import Channel
-    from strongroom.agent.reads import ReadWatch
-    from strongroom.agent.warden import Warden
+    from strongroom.agent.disks.reads import ReadWatch
+    from strongroom.agent.launcher import Warden
     from strongroom.model.binding import Binding
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.contract import Contract
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
 
@@ -99,9 +100,9 @@ def live(
     phase(channel, "contract-bound")
     terms = agreed.check(agreement, start)  # 3
     contract = terms.contract
-    guest.complain_if_small(contract.limits.memory_mib)
-    guest.watch(contract.limits.wall_seconds + ROOM_SECONDS)
-    guest.add_entropy(hardware.entropy())  # 4
+    init.complain_if_small(contract.limits.memory_mib)
+    init.watch(contract.limits.wall_seconds + ROOM_SECONDS)
+    init.add_entropy(hardware.entropy())  # 4
     keys = attest.make_keys()
     reads.complain()
     released: list[attest.Released] = []
@@ -128,7 +129,7 @@ def live(
             ended = program.Ended(
                 outcome=Outcome.AGENT_FAILED, exit_status=0, details=(), started=progress.started, ended=now
             )
-            ended = closing.agent_failed(ended, cause)
+            ended = finish.agent_failed(ended, cause)
     with contextlib.suppress(StrongroomError):  # a node that does not listen is no reason to sign nothing
         phase(channel, "program-ended")
     _conclude(channel, terms, released, keys, reads, ended)  # 9, 10, 11
@@ -166,21 +167,21 @@ def _conclude(
     contract, parties = terms.contract, tuple(one.party for one in released)
     whole = parties == contract.key_owners()
     wait = contract.receipts.wait_seconds if whole else 0  # for a run that began at some brokers nobody waits
-    guest.watch(CLOSING_SECONDS)
-    sealed = closing.seal(  # 9
-        contract, ended, f"{guest.ROOM}/out", memory=guest.sealing_memory, random=os.urandom
+    init.watch(CLOSING_SECONDS)
+    sealed = finish.seal(  # 9
+        contract, ended, f"{init.ROOM}/out", memory=init.sealing_memory, random=os.urandom
     )
     if reads.failed() and ended.outcome is not Outcome.DATA_CORRUPTED:  # while it sealed
         sealed.close()
-        sealed = closing.Sealed(ended=_corrupted("read-failed", ended.started))
+        sealed = finish.Sealed(ended=_corrupted("read-failed", ended.started))
     try:
         # Brokers are asked one after the other: none that dawdles takes the time of those behind it.
-        guest.watch(CLOSING_SECONDS + wait + len(parties) * attest.RECEIPT_SECONDS)
-        receipt = closing.make_receipt(terms, sealed.ended, sealed.records, released[0])
-        envelope = closing.sign_receipt(receipt, keys)  # 10
+        init.watch(CLOSING_SECONDS + wait + len(parties) * attest.RECEIPT_SECONDS)
+        receipt = finish.make_receipt(terms, sealed.ended, sealed.records, released[0])
+        envelope = finish.sign_receipt(receipt, keys)  # 10
         phase(channel, "outputs-sealed")
         channel.send_file(run_files.RECEIPT, envelope)
-        closing.post_receipt(
+        finish.post_receipt(
             channel,
             contract,
             envelope,
@@ -189,8 +190,8 @@ def _conclude(
             on_failure=lambda party: phase(channel, f"receipt-waits:{party}"),
         )
         phase(channel, "receipt-posted")
-        guest.watch(ROOM_SECONDS)
-        closing.send(channel, sealed)  # 11
+        init.watch(ROOM_SECONDS)
+        finish.send(channel, sealed)  # 11
         phase(channel, "outputs-sent")
     finally:
         sealed.close()
@@ -251,7 +252,7 @@ def _open(
     for serial, _, manifest in terms.disks():
         key = None if manifest.cipher == agreed.PLAIN else disk_keys[manifest.digest]
         device = find(serial)
-        opened.append(disks.open_disk(mapper, serial, manifest, key, f"{guest.ROOM}/{serial}", device))
+        opened.append(disks.open_disk(mapper, serial, manifest, key, f"{init.ROOM}/{serial}", device))
     for one in released:
         one.disk_keys.clear()  # the kernel has them now
 
@@ -266,12 +267,12 @@ def _run(
     progress: _Progress,
 ) -> program.Ended:
     contract = terms.contract
-    available = guest.available_memory()
+    available = init.available_memory()
     kept = 0 if contract.logs is None else min(contract.logs.max_bytes, available // _LOG_SHARE)
     # What the program prints grows in the agent, by an eighth more than there is of it: it is no memory of the program's.
-    memory = guest.program_memory(available - kept - kept // 8, contract.limits.memory_mib << 20)
-    launch = make_launch(terms, available, guest.make_cgroup(memory))
-    prepare_out(terms, f"{guest.ROOM}/out", available)
+    memory = init.program_memory(available - kept - kept // 8, contract.limits.memory_mib << 20)
+    launch = make_launch(terms, available, init.make_cgroup(memory))
+    prepare_out(terms, f"{init.ROOM}/out", available)
     os.makedirs(launch.scratch, 0o700, exist_ok=True)
     if contract.certificate is not None:
         launch = replace(launch, tls=_write_certificates(terms, released, keys))
@@ -301,14 +302,14 @@ def make_launch(terms: agreed.Terms, available: int, cgroup: str) -> Launch:
         uid=settings.uid,
         gid=settings.gid,
         groups=settings.groups,
-        image=f"{guest.ROOM}/{wire.SERIAL_IMAGE}",
+        image=f"{init.ROOM}/{wire.SERIAL_IMAGE}",
         datasets={
-            dataset.name: f"{guest.ROOM}/{wire.data_serial(index)}"
+            dataset.name: f"{init.ROOM}/{wire.data_serial(index)}"
             for index, dataset in enumerate(contract.datasets)
         },
-        out=f"{guest.ROOM}/out",
+        out=f"{init.ROOM}/out",
         tls="",
-        scratch=f"{guest.ROOM}/scratch",
+        scratch=f"{init.ROOM}/scratch",
         root_bytes=available // 4,
         tmp_bytes=available // 2,
         cgroup=cgroup,
@@ -322,7 +323,7 @@ def prepare_out(terms: agreed.Terms, folder: str, available: int) -> None:
     """
     settings = terms.settings
     size = sum(output.max_bytes for output in terms.contract.outputs) + _OUT_SLACK
-    guest.mount_memory(folder, min(size, available // 3), "0755")
+    init.mount_memory(folder, min(size, available // 3), "0755")
     for output in terms.contract.outputs:
         path = folder + output.path.removeprefix("/out")
         os.makedirs(path, 0o755, exist_ok=True)
@@ -334,8 +335,8 @@ def _write_certificates(terms: agreed.Terms, released: list[attest.Released], ke
 
     The chains have a folder of their own: a party may be called `key`.
     """
-    folder = f"{guest.ROOM}/tls"
-    guest.mount_memory(folder, _OUT_SLACK, "0500")
+    folder = f"{init.ROOM}/tls"
+    init.mount_memory(folder, _OUT_SLACK, "0500")
     os.mkdir(f"{folder}/{CHAINS}", 0o500)
     files = [("key.pem", keys.tls.pem())]
     for one in released:
@@ -353,7 +354,7 @@ def _write_certificates(terms: agreed.Terms, released: list[attest.Released], ke
 
 def phase(channel: Channel, name: str) -> None:
     """Tell the node how far the room is."""
-    channel.send_control("phase", name=name, milliseconds=guest.uptime_milliseconds())
+    channel.send_control("phase", name=name, milliseconds=init.uptime_milliseconds())
 
 
 def report(channel: Channel, cause: BaseException) -> None:
@@ -361,7 +362,7 @@ def report(channel: Channel, cause: BaseException) -> None:
     if isinstance(cause, StrongroomError):
         code, message, hint = cause.code, cause.message, cause.hint
     else:
-        message = f"the agent failed: {closing.place_of(cause)}"
+        message = f"the agent failed: {finish.place_of(cause)}"
         code, hint = "defect", "please report it"
     checks = cause.verdict if isinstance(cause, PolicyDenied) and isinstance(cause.verdict, tuple) else ()
     shown = [check.to_message() for check in checks if isinstance(check, Check)]

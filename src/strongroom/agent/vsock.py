@@ -12,7 +12,7 @@ import socket
 import time
 
 from strongroom.errors import Unavailable
-from strongroom.model import channel as wire
+from strongroom.model.room import channel as wire
 
 PARENT = 3  # the context identifier (CID) of the parent instance
 CHANNEL = wire.VSOCK_CHANNEL

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from strongroom.api.budgets import Budgets
     from strongroom.api.http import Answer, Request
-    from strongroom.api.routes import RouteRow
+    from strongroom.api.routing import RouteRow
 
     Handler = Callable[[Request], Awaitable[Answer]]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.appraisal.checks import one_of
 from strongroom.appraisal.policy import ANY_MACHINE, check_policy
-from strongroom.appraisal.telling import one_of
 from strongroom.crypto import digest
 from strongroom.encoding import fields
-from strongroom.model import policy as policy_model
-from strongroom.model.contract import MAX_REGISTERS
+from strongroom.model.contracts import policy as policy_model
+from strongroom.model.contracts.contract import MAX_REGISTERS
 from strongroom.model.verdict import Accepted, Check, Denied, Verdict
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from strongroom.model.binding import Binding
     from strongroom.model.claims import Claims
-    from strongroom.model.contract import Contract, Platform
-    from strongroom.model.launch import Launch
-    from strongroom.model.policy import Policy
+    from strongroom.model.contracts.contract import Contract, Platform
+    from strongroom.model.contracts.policy import Policy
+    from strongroom.model.room.launch import Launch
     from strongroom.model.verdict import Data
 
 ANY, HARDWARE, SOFTWARE = "any", "hardware", "software"

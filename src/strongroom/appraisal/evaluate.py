@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from strongroom.model.binding import Bound
     from strongroom.model.claims import Claims
+    from strongroom.model.contracts.policy_file import PolicyFile
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
-    from strongroom.model.policy_file import PolicyFile
     from strongroom.model.verdict import Check
 
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.evidence import roots
-from strongroom.model.contract import Role
+from strongroom.model.contracts.contract import Role
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
-    from strongroom.model.contract import Contract, Platform
+    from strongroom.model.contracts.contract import Contract, Platform
     from strongroom.model.verdict import Data
 
 

@@ -14,19 +14,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal.evaluate import Appraisal, evaluate
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.encoding import fields
 from strongroom.errors import Malformed
-from strongroom.evidence import dcap_tcb
+from strongroom.evidence.formats import dcap_tcb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from strongroom.model.binding import Bound
     from strongroom.model.claims import Claims
+    from strongroom.model.contracts.policy_file import PolicyFile
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
-    from strongroom.model.policy_file import PolicyFile
 
 _TCB_INFO, _QE_IDENTITY = "tcb-info", "qe-identity"
 # Facts that say until when something counts.

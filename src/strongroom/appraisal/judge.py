@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 from strongroom.appraisal.appraise import NOTHING_ASKED, appraise, deny
 from strongroom.appraisal.terms import RUNS, check_runs, check_terms
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import devices
+from strongroom.evidence import attached as devices
 from strongroom.model.verdict import Check, Verdict, Words
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from strongroom.model.agreement import Agreement
     from strongroom.model.binding import Binding, Bound
     from strongroom.model.claims import Claims
-    from strongroom.model.contract import Platform
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Platform
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
 

@@ -1,4 +1,4 @@
-"""Claims × a platform's policy → checks, in one fixed order. The words of the language are in model/policy.py.
+"""Claims × a platform's policy → checks, in one fixed order. The words of the language are in model/contracts/policy.py.
 
 Deny by default: a claim that a rule names and that is missing is a no; an empty list accepts nothing; a fact that
 says "not compared" never passes. Rules only add checks that can fail, so that adding one never turns a denial into
@@ -12,17 +12,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal import profiles
-from strongroom.appraisal.attached import check_devices
-from strongroom.appraisal.telling import bounded, listed, one_of, same
+from strongroom.appraisal.attached_devices import check_devices
+from strongroom.appraisal.checks import bounded, listed, one_of, same
 from strongroom.encoding import fields
-from strongroom.model import policy as policy_model
+from strongroom.model.contracts import policy as policy_model
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from strongroom.model.claims import Claims
-    from strongroom.model.policy import Policy, Value
+    from strongroom.model.contracts.policy import Policy, Value
     from strongroom.model.verdict import Data
 
 ANY_MACHINE = "any"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from strongroom.model.claims import Claims
-    from strongroom.model.policy import Value
+    from strongroom.model.contracts.policy import Value
 
 SNP_REPORT = "AMD 56860, ATTESTATION_REPORT"
 TDX_ATTRIBUTES = "Intel TDX Module 1.5 ABI, ATTRIBUTES"

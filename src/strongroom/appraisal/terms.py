@@ -15,8 +15,8 @@ from strongroom.model.verdict import Check
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from strongroom.model.agreement import Agreement
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract
 
 RUNS = "contract.runs"
 

@@ -18,14 +18,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import certificates, digest
-from strongroom.crypto.leaf import Leaf
+from strongroom.crypto import digest
+from strongroom.crypto.pki.leaf import Leaf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from strongroom.model.contract import CertificateTerms
+    from strongroom.crypto.pki import certificates
+    from strongroom.model.contracts.contract import CertificateTerms
     from strongroom.model.verdict import Accepted
 
 SIMULATED = "SIMULATED"

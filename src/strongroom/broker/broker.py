@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.authority.issue import Authority
-    from strongroom.broker import gates
     from strongroom.broker.budgets import Budgets
-    from strongroom.broker.endorse import Endorser
-    from strongroom.broker.notary import Notary
-    from strongroom.broker.storage import Store
+    from strongroom.broker.log_signer import Notary
+    from strongroom.broker.ports import Endorser, Known, Store
     from strongroom.crypto.aead import AtRest
     from strongroom.model.party import Party
 
@@ -89,14 +87,14 @@ class Seen:
     __slots__ = ("_kept", "_most")
 
     def __init__(self, most: int = 1024) -> None:
-        self._kept: dict[str, tuple[gates.Known, int]] = {}
+        self._kept: dict[str, tuple[Known, int]] = {}
         self._most = most
 
-    def last(self, contract: str) -> tuple[gates.Known, int] | None:
+    def last(self, contract: str) -> tuple[Known, int] | None:
         """What was known for a room of that contract that is new, and how many runs were used."""
         return self._kept.get(contract)
 
-    def keep(self, contract: str, known: gates.Known, runs_used: int) -> None:
+    def keep(self, contract: str, known: Known, runs_used: int) -> None:
         """Remember it. Called by the event loop alone."""
         self._kept.pop(contract, None)
         self._kept[contract] = (known, runs_used)

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from strongroom.appraisal.telling import listed
+from strongroom.appraisal.checks import listed
 from strongroom.appraisal.terms import check_terms
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import messages
@@ -27,9 +27,8 @@ from strongroom.model.verdict import Check, Words
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from strongroom.broker import gates
+    from strongroom.broker import request_checks
     from strongroom.broker.broker import Broker
-    from strongroom.model.evidence import Evidence
 
 SECONDS = 40.0
 VEK = "vek"
@@ -37,17 +36,6 @@ _DEVICE = "device-"
 _CHECK = "endorsements.found"
 _SOURCE = "docs/endorsements.md, In a broker"
 _EXPECTED = "what the hardware's vendor says of it, current and signed"
-
-
-class Endorser(Protocol):
-    """Where endorsements come from. Safe among threads; may take as long as a vendor does."""
-
-    def endorse(self, evidence: Evidence, *, now: datetime, vek: bytes | None) -> Endorsements:
-        """All that verifying `evidence` takes; `vek` is a certificate that came with it.
-
-        Raises `Unavailable`, or `NotFound`, `Refused`, `Malformed` when there will be none for this evidence.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +46,7 @@ class Endorsed:
     checks: tuple[Check, ...] = ()
 
 
-def brought(broker: Broker, ask: gates.Ask) -> Endorsed | None:
+def brought(broker: Broker, ask: request_checks.Ask) -> Endorsed | None:
     """What the room brought, where that is all that there will be; None where vendors are to be asked."""
     endorser, evidence = broker.endorser, ask.request.evidence
     # Without an endorser nobody can be asked; and what will be denied is worth no vendor's time.
@@ -67,7 +55,7 @@ def brought(broker: Broker, ask: gates.Ask) -> Endorsed | None:
     return None
 
 
-async def fetched(broker: Broker, ask: gates.Ask) -> Endorsed:
+async def fetched(broker: Broker, ask: request_checks.Ask) -> Endorsed:
     """What the vendors say, where `brought` is None. Raises `Unavailable`."""
     return _bounded(await _found(broker, ask))
 
@@ -81,7 +69,7 @@ def _bounded(found: Endorsed) -> Endorsed:
     return Endorsed(endorsements=found.endorsements, checks=(*found.checks, check))
 
 
-async def _found(broker: Broker, ask: gates.Ask) -> Endorsed:
+async def _found(broker: Broker, ask: request_checks.Ask) -> Endorsed:
     evidence, brought = ask.request.evidence, ask.request.endorsements
     endorser, now = broker.endorser, broker.clock()
     if endorser is None:
@@ -105,7 +93,7 @@ async def _found(broker: Broker, ask: gates.Ask) -> Endorsed:
     return Endorsed(endorsements=Endorsements(parts={**devices, **found.parts}), checks=(check,))
 
 
-def _worth_asking(ask: gates.Ask, now: datetime) -> bool:
+def _worth_asking(ask: request_checks.Ask, now: datetime) -> bool:
     if ask.request.evidence.tee not in {platform.tee for platform in ask.contract.platforms}:
         return False
     return all(check.ok for check in check_terms(ask.agreement, now=now, runs_used=0))

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
-from strongroom.model import agreement as agreement_model
 from strongroom.model import party as party_model
 from strongroom.model import signatures
+from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
     from strongroom.encoding import dsse
-    from strongroom.model.agreement import Agreement
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract
     from strongroom.model.party import Party
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from strongroom.broker import own_changes
+from strongroom.broker.administration import own_changes
 from strongroom.crypto import sign
 from strongroom.encoding import fields
 from strongroom.errors import Conflict, Refused, Unavailable
@@ -22,7 +22,7 @@ from strongroom.model import record, signatures
 
 if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
-    from strongroom.broker.storage import Run, Transaction
+    from strongroom.broker.ports import Run, Transaction
     from strongroom.model import messages
     from strongroom.model.receipt import Receipt
 

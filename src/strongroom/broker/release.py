@@ -6,13 +6,13 @@ What a request must show before the broker does more for it, in this order:
   2 this broker's own party signed the agreement (`own_party`): one verification, no byte of the contract parsed
   3 only now the contract and the rest of the request are parsed, and endorsements found (`endorse`), which may take
     a vendor's time
-  4 the broker's own checks (`gates`) and `judge`: the contract's terms, every other signature, the evidence; for an
+  4 the broker's own checks (`request_checks`) and `judge`: the contract's terms, every other signature, the evidence; for an
     accepted room its keys are sealed and its certificate is signed; nothing of it leaves
 1 is done on the event loop; 2, 3 and 4 in a thread, and no transaction is open. What they took from the storage
 (runs used, versions and disks known, runs of that name) may change meanwhile. What the storage said last of a contract that keys
 were released under is remembered, and good enough to prepare an acceptance with (`Seen`), never a denial. So, in one transaction:
   5 the nonce is used up; whoever else had it is denied
-  6 what the gates were made of is read again (`gates.Known`), and must be the same, or nothing of this is kept and all of
+  6 what the gates were made of is read again (`Known`), and must be the same, or nothing of this is kept and all of
     4 is done again; runs that were used meanwhile are counted in (`judge.with_runs_used`), which may turn the verdict
     into a denial
   7 the decision is appended to the ledger; an accepted one is counted as a run
@@ -37,11 +37,13 @@ from typing import TYPE_CHECKING, Any
 from strongroom.appraisal.appraise import deny
 from strongroom.appraisal.judge import judge, with_runs_used
 from strongroom.authority import issue
-from strongroom.broker import endorse, gates, versions
+from strongroom.broker import endorse, versions
+from strongroom.broker import request_checks as gates
 from strongroom.broker.broker import DISK_KEY
-from strongroom.broker.storage import NonceUse, Run
+from strongroom.broker.ports import Known, NonceUse, Run
 from strongroom.broker.workers import too_many_failures
-from strongroom.crypto import certificates, digest, hpke
+from strongroom.crypto import digest, hpke
+from strongroom.crypto.pki import certificates
 from strongroom.encoding import fields
 from strongroom.errors import Conflict, Malformed, Unavailable
 from strongroom.model import binding as binding_model
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.broker.broker import Broker
-    from strongroom.broker.storage import KnownDisk, Reading, Transaction
+    from strongroom.broker.ports import KnownDisk, Reading, Transaction
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.verdict import Check, Verdict
 
@@ -80,7 +82,7 @@ class _Prepared:
     """A decision that nobody has recorded yet, and what it was made from. sealed and certificates: of an accepted one."""
 
     now: datetime
-    known: gates.Known
+    known: Known
     binding: binding_model.Binding
     judged: _Judged
     verdict: Verdict
@@ -181,7 +183,7 @@ async def _settle(
             prepared = None
             continue
         if isinstance(committed.value.verdict, Accepted):
-            known = gates.Known(version=versions.known(ask.contract), run=None, disks=prepared.known.disks)
+            known = Known(version=versions.known(ask.contract), run=None, disks=prepared.known.disks)
             broker.seen.keep(ask.contract.digest, known, committed.value.runs_used + 1)
         return _answer(broker, prepared, committed.value, committed.size)
     raise Unavailable(
@@ -240,7 +242,7 @@ def _prepare_anew(
 ) -> _Prepared:
     """Step 4, with what the storage says now. before: a denial by what was known, which may stand."""
 
-    def read(state: Reading) -> tuple[gates.Known, int]:
+    def read(state: Reading) -> tuple[Known, int]:
         return gates.known(ask, state), state.runs.used(ask.contract.digest)
 
     known, runs_used = broker.store.read(read)
@@ -250,7 +252,7 @@ def _prepare_anew(
 
 
 def _judge(
-    broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed, known: gates.Known, runs_used: int
+    broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed, known: Known, runs_used: int
 ) -> _Prepared:
     now = broker.clock()
     asked = (*gates.check(ask, known), *endorsed.checks)

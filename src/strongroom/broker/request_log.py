@@ -22,7 +22,6 @@ from strongroom.errors import StrongroomError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from strongroom.broker.broker import Broker
     from strongroom.model import messages
 
 QUEUED = 1024
@@ -191,24 +190,21 @@ class RequestLog:
 
 
 def answered(
-    broker: Broker,
+    log: RequestLog,
     answer: messages.ReleaseAnswer | messages.DenialAnswer,
     *,
     peer: str,
     contract: str = "",
 ) -> None:
-    """Tell or count what a release request was answered with. contract: the digest that it named."""
-    log, id = broker.request_log, broker.agreements.id_of(contract)
+    """Tell or count what a release request was answered with. contract: the id of the one that it named."""
     if answer.ledger is not None:
-        log.recorded(answer.ledger, request="release", peer=peer, contract=id)
+        log.recorded(answer.ledger, request="release", peer=peer, contract=contract)
         return
     reason = next((str(one["name"]) for one in answer.verdict["checks"] if not one["ok"]), OTHER)
-    log.counted(request="release", reason=reason, peer=peer, contract=id)
+    log.counted(request="release", reason=reason, peer=peer, contract=contract)
 
 
-def failed(broker: Broker, failure: Exception, *, request: str, peer: str, contract: str = "") -> None:
+def failed(log: RequestLog, failure: Exception, *, request: str, peer: str, contract: str = "") -> None:
     """Count a request that was answered with an error."""
     reason = failure.code if isinstance(failure, StrongroomError) else "defect"
-    broker.request_log.counted(
-        request=request, reason=reason, peer=peer, contract=broker.agreements.id_of(contract)
-    )
+    log.counted(request=request, reason=reason, peer=peer, contract=contract)

@@ -18,8 +18,9 @@ import socket
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import aead, certificates, digest, sign, vault
+from strongroom.crypto import aead, digest, sign, vault
 from strongroom.crypto import tls as tls_keys
+from strongroom.crypto.pki import certificates
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Misuse
 from strongroom.model import party as party_model

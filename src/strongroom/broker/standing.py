@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal import terms
-from strongroom.broker import gates, versions
+from strongroom.broker import request_checks, versions
 from strongroom.model import messages
 
 if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
-    from strongroom.broker.storage import Reading
+    from strongroom.broker.ports import Reading
     from strongroom.model.verdict import Check
 
 
@@ -41,7 +41,7 @@ def _look(broker: Broker, body: bytes) -> messages.Standing:
     def known(state: Reading) -> tuple[Check, ...]:
         used = state.runs.used(contract.digest)
         return (
-            *gates.contract(broker, contract, brought, state),
+            *request_checks.contract(broker, contract, brought, state),
             *terms.check_terms(agreement, now=now, runs_used=used),
         )
 

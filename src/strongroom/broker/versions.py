@@ -17,18 +17,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.broker.storage import KnownVersion, Series
+from strongroom.broker.ports import KnownVersion, Series
 from strongroom.crypto import digest
 from strongroom.encoding import framed
 from strongroom.errors import Malformed
-from strongroom.model import agreement as agreement_model
 from strongroom.model import signatures
+from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.contract import Contract
     from strongroom.model.party import Party
     from strongroom.model.verdict import Data
 

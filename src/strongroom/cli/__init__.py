@@ -1,1 +1,1 @@
-"""The command line: one file per verb. Exit codes live here alone."""
+"""The command line: one module per verb. Exit codes live here alone."""

@@ -26,7 +26,7 @@ EXIT = (
     (errors.NotFound, 5),
     (errors.Conflict, 6),
 )
-# 7 is given in cli/measure_diff.py, 8 in cli/run.py, 141 where nobody reads what is printed.
+# 7 is given in cli/evidence/measure_diff.py, 8 in cli/rooms/run.py, 141 where nobody reads what is printed.
 MEANING = {
     0: "done",
     1: "a defect: please report it",
@@ -138,7 +138,7 @@ def _failed_checks(failure: BaseException) -> tuple[verdict_model.Explained, ...
     failed = getattr(getattr(failure, "verdict", None), "failed", ())
     if not failed:
         return ()
-    from strongroom.appraisal.wording import explain
+    from strongroom.appraisal.wording.sentences import explain
 
     return tuple(explain(check) for check in failed if isinstance(check, verdict_model.Check))
 

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, interruption, meter
-from strongroom.cli.identity import IdentityFile, PassphraseFd, load
+from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.inspect import MAX_MANIFEST, manifest_of
 from strongroom.crypto import age
 from strongroom.errors import Misuse, NotFound
 from strongroom.model import identity as identity_model
 from strongroom.model import manifest as manifest_model
-from strongroom.model import run_files
+from strongroom.model.room import run_files
 
 
 def register(app: typer.Typer) -> None:
@@ -97,7 +97,7 @@ def _open_disk(
 
 
 def _open_result(file: Path, mine: identity_model.Identity, out: Path) -> None:
-    from strongroom.convert import results
+    from strongroom.images import results
     from strongroom.seal import extract
 
     with extract.staged(out) as stage:

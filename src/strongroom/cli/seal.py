@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, interruption, meter
-from strongroom.cli.identity import IdentityFile, PassphraseFd, load
+from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.encoding import fields
 from strongroom.errors import Misuse
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.cli.printable import printable
 from strongroom.encoding import fields
-from strongroom.model import credentials
+from strongroom.model.contracts import credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom.model.contract import Contract, Member, Platform
+    from strongroom.model.contracts.contract import Contract, Member, Platform
 
 ANY = "any"
 

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from strongroom.crypto import public_key, x509
+from strongroom.crypto import public_key
+from strongroom.crypto.pki import x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
 

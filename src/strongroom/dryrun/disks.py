@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strongroom.convert import image as images
 from strongroom.crypto import sign
 from strongroom.errors import Refused
+from strongroom.images import load as images
 from strongroom.seal import disk, folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from strongroom.convert.cache import Cache
-    from strongroom.convert.image import Changes, Progress
-    from strongroom.convert.oci import ImageConfig, Platform
+    from strongroom.images.cache import Cache
+    from strongroom.images.load import Changes, Progress
+    from strongroom.images.oci import ImageConfig, Platform
     from strongroom.model.manifest import ImageSettings, Manifest
     from strongroom.seal.tree import Entry
 

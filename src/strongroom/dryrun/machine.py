@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strongroom.agent import guest, kernel
+from strongroom.agent import init, kernel
 from strongroom.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def require() -> None:
 def group(memory: int) -> Iterator[Group]:
     """A control group of `memory` bytes, removed in the end. One without places where this machine has none."""
     own = f"strongroom-try-{os.getpid()}"
-    new = Path(guest.CGROUPS, "cgroup.controllers")
+    new = Path(init.CGROUPS, "cgroup.controllers")
     if new.exists() and "memory" in new.read_text().split():
-        place = guest.make_cgroup(memory, f"{guest.CGROUPS}/{own}")
+        place = init.make_cgroup(memory, f"{init.CGROUPS}/{own}")
         made = Group(folder=place, places=(place,))
     else:
         made = Group(folder="", places=_old_groups(memory, own))
@@ -99,9 +99,9 @@ def _old_groups(memory: int, own: str) -> tuple[str, ...]:
     made = []
     for kind, limit, value in (
         ("memory", "memory.limit_in_bytes", memory),
-        ("pids", "pids.max", guest.MOST_PROCESSES),
+        ("pids", "pids.max", init.MOST_PROCESSES),
     ):
-        folder = Path(guest.CGROUPS, kind, own)
+        folder = Path(init.CGROUPS, kind, own)
         if not folder.parent.joinpath("tasks").exists():
             return ()
         folder.mkdir()

@@ -1,6 +1,6 @@
 """An image under a room's conditions, in the clear on this machine: nothing is sealed, measured or proved.
 
-As in a room, by the agent's own code (`agent/container`, `agent/program`, `agent/closing`): the read-only image below an overlay,
+As in a room, by the agent's own code (`agent/container`, `agent/program`, `agent/finish`): the read-only image below an overlay,
 /data, /out, /tmp, /dev and /proc, the user namespace, no capability, the system call filter, no network, the
 memory and wall limits, the environment, which outputs would leave and why not. Other than in a room: the kernel, the processors and
 what /proc says of memory are this machine's, and whoever is root on it sees everything.
@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from strongroom.agent import closing, container, guest, kernel, outputs, owners, program, reads, tar, warden
+from strongroom.agent import container, finish, init, kernel, launcher, outputs, owners, program, tar
+from strongroom.agent.disks import reads
 from strongroom.dryrun import machine
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, StrongroomError, Unavailable
-from strongroom.model.contract import OutputSizes
+from strongroom.model.contracts.contract import OutputSizes
 from strongroom.model.receipt import DETAILS, Outcome
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _interrupted(_number: int, _frame: object) -> NoReturn:
 
 def _perform(trial: Trial, base: str, group: Group) -> dict[str, object]:
     launch = _mounted(trial, base, group)
-    guard = warden.spawn()
+    guard = launcher.spawn()
     # In a room this descriptor tells of failed reads. Here a signal does, or one that comes just before the agent's code
     # begins to wait, or to the thread below, would be noticed only when the wait is over.
     told, alarm = os.pipe()
@@ -179,7 +180,7 @@ def _perform(trial: Trial, base: str, group: Group) -> dict[str, object]:
         on_start=lambda: None,
     )
     shown.join(_LAST_WORDS_SECONDS)
-    ended, listings = closing.leaving(
+    ended, listings = finish.leaving(
         ended,
         [(launch.out, trial.out_bytes)],
         sizes=OutputSizes.EXACT,
@@ -214,7 +215,7 @@ def _mounted(trial: Trial, base: str, group: Group) -> Launch:
         machine.mount(disk, places[name])
     out = f"{base}/out"
     settings = trial.settings
-    guest.mount_memory(out, min(trial.out_bytes + _OUT_SLACK, trial.memory // 3), "0755")
+    init.mount_memory(out, min(trial.out_bytes + _OUT_SLACK, trial.memory // 3), "0755")
     os.chown(out, owners.kernel_id(settings.uid), owners.kernel_id(settings.gid))
     return container.Launch(
         arguments=(*settings.entrypoint, *trial.arguments),

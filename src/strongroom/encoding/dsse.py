@@ -13,7 +13,7 @@ from functools import cached_property
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 
-MAX_SIGNATURES = 32  # as many as a contract may have parties (model/contract.py)
+MAX_SIGNATURES = 32  # as many as a contract may have parties (model/contracts/contract.py)
 
 
 @dataclass(frozen=True, kw_only=True)

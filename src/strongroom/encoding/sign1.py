@@ -1,7 +1,7 @@
 """COSE_Sign1 (RFC 9052, section 4.2) with a header of several entries, as CWTs and signed CoRIMs have it.
 
 This file knows the format: which algorithm and whose key is for the callers, who pin both. Evidence of TEEs is read by
-`evidence/cose.py`, which is narrower. The unprotected header must be empty: nothing in it is signed.
+`evidence/formats/cose.py`, which is narrower. The unprotected header must be empty: nothing in it is signed.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import azure_hcl, tpm_quote
-from strongroom.evidence.verifiers import verifier
+from strongroom.evidence.formats import azure_hcl, tpm_quote
+from strongroom.evidence.load import verifier
 from strongroom.model.binding import Preset
 from strongroom.model.evidence import Evidence
 

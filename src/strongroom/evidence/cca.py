@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from strongroom.crypto import digest, public_key
 from strongroom.encoding import cbor
 from strongroom.errors import EvidenceRefused, Malformed, Refused
-from strongroom.evidence import cose
 from strongroom.evidence import roots as pinned
+from strongroom.evidence.formats import cose
 from strongroom.model.claims import Claims
 
 if TYPE_CHECKING:

@@ -27,12 +27,13 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from strongroom.crypto import digest, x509
+from strongroom.crypto import digest
+from strongroom.crypto.pki import x509
 from strongroom.errors import EvidenceRefused, Malformed, Refused
-from strongroom.evidence import ccel, eventlog_efi, gcp_instance, tpm_quote
 from strongroom.evidence import roots as pinned
-from strongroom.evidence.kept import Long
-from strongroom.evidence.verifiers import verifier
+from strongroom.evidence.formats import ccel, eventlog_efi, gcp_instance, tpm_quote
+from strongroom.evidence.load import verifier
+from strongroom.evidence.memo import Long
 from strongroom.model.claims import Claims
 from strongroom.model.evidence import Evidence
 

@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest, public_key, x509
+from strongroom.crypto import digest, public_key
+from strongroom.crypto.pki import x509
 from strongroom.encoding import cbor
 from strongroom.errors import EvidenceRefused, Refused
-from strongroom.evidence import cose
 from strongroom.evidence import roots as pinned
+from strongroom.evidence.formats import cose
 from strongroom.model.claims import Claims
 
 if TYPE_CHECKING:

@@ -23,16 +23,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import ocsp, public_key, x509
+from strongroom.crypto.pki import ocsp, x509
 from strongroom.errors import EvidenceRefused, Refused
-from strongroom.evidence import nvgpu_dice, nvgpu_spdm
 from strongroom.evidence import roots as pinned
+from strongroom.evidence.formats import nvgpu_dice, nvgpu_spdm
 from strongroom.model.claims import Claims
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from strongroom.evidence.nvgpu_spdm import Report
+    from strongroom.crypto import public_key
+    from strongroom.evidence.formats.nvgpu_spdm import Report
     from strongroom.model.binding import Bound
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence

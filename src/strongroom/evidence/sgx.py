@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import dcap, dcap_quote
 from strongroom.evidence import roots as pinned
+from strongroom.evidence.formats import dcap, dcap_quote
 from strongroom.model.claims import Claims
 
 if TYPE_CHECKING:

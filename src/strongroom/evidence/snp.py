@@ -1,7 +1,7 @@
 """AMD SEV-SNP (`snp`): attestation report → Claims.
 
 Specs: AMD 56860 rev 1.58, SEV-SNP Firmware ABI (report; `snp_report.py`); AMD 57230, VCEK Certificate and KDS
-Interface (certificates and CRLs; `snp_product.py`, `crypto/vek.py`); RFC 5280.
+Interface (certificates and CRLs; `snp_product.py`, `crypto/pki/vek.py`); RFC 5280.
 
 Checked here, in this order (numbers recur at the code; a failure is named in EvidenceRefused.check):
   1 parts        exactly the report; endorsements vek, issuers and crl, and no others
@@ -25,10 +25,10 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import crl, vek, x509
+from strongroom.crypto.pki import crl, vek, x509
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import roots as pinned
-from strongroom.evidence import snp_product, snp_report
+from strongroom.evidence.formats import snp_product, snp_report
 from strongroom.evidence.roots import amd
 from strongroom.model.claims import Claims
 

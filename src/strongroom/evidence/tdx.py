@@ -19,8 +19,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import ccel, dcap, dcap_quote
 from strongroom.evidence import roots as pinned
+from strongroom.evidence.formats import ccel, dcap, dcap_quote
 from strongroom.model.claims import Claims
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Local rooms (`tpm`): a TPM 2.0 quote over a measured launch → Claims.
 
 Specs: TCG TPM 2.0 Library, Part 2 (structures); TCG PC Client Platform Firmware Profile 1.06 (event
-log, H-CRTM); Linux IMA (`boot_aggregate`); RFC 5280 (certificates); `model/launch.py` (launch record).
+log, H-CRTM); Linux IMA (`boot_aggregate`); RFC 5280 (certificates); `model/room/launch.py` (launch record).
 
 Checked here, in this order (numbers recur at the code; a failure is named in EvidenceRefused.check):
   1 parts        exactly the seven parts, no endorsements, nothing over its size
@@ -28,12 +28,13 @@ import hashlib
 import struct
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest, x509
+from strongroom.crypto import digest
+from strongroom.crypto.pki import x509
 from strongroom.errors import EvidenceRefused, Malformed, Refused
-from strongroom.evidence import eventlog, tpm_quote
 from strongroom.evidence import roots as pinned
-from strongroom.model import launch
+from strongroom.evidence.formats import eventlog, tpm_quote
 from strongroom.model.claims import Claims
+from strongroom.model.room import launch
 
 if TYPE_CHECKING:
     from datetime import datetime

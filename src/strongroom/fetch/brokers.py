@@ -17,7 +17,7 @@ from strongroom.appraisal import ear_token
 from strongroom.crypto import spki
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
-from strongroom.fetch.deadline import deadline
+from strongroom.fetch.http.deadline import deadline
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles
 from strongroom.model import messages, record

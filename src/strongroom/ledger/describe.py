@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.encoding import fields
 from strongroom.errors import Malformed, Refused
 from strongroom.model import party, receipt, record, rotation, verdict

@@ -31,7 +31,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal import judge
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.crypto import digest, sign
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Refused, StrongroomError

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
-from strongroom.model import agreement as agreement_model
 from strongroom.model import binding as binding_model
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages, receipt
+from strongroom.model.contracts import agreement as agreement_model
 
 if TYPE_CHECKING:
     from strongroom.encoding import dsse

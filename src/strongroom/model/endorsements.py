@@ -3,7 +3,7 @@
 Revocation lists, TCB levels, intermediate certificates: byte strings by name, not yet believed.
 Verification never fetches; a record keeps its endorsements so that its verdict can be judged again.
 JSON form: {"parts": {name: BASE64}}. A verifier refuses parts that it does not read. The part NAME for the
-attached device at place N is called `device-N.NAME` (`evidence/devices.py`).
+attached device at place N is called `device-N.NAME` (`evidence/attached.py`).
 """
 
 from __future__ import annotations

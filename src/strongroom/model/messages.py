@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields, framed
 from strongroom.errors import Malformed
-from strongroom.model import agreement as agreement_model
 from strongroom.model import binding as binding_model
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
 from strongroom.model import record
+from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.verdict import Check, Words, read_checks, read_words
 
 if TYPE_CHECKING:

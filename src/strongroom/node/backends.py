@@ -15,7 +15,7 @@ from strongroom.node import doctor
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.contract import Contract
 
 
 BASE = "base.json"

@@ -1,6 +1,6 @@
 """QEMU and swtpm as children: with the memory guard or without, and never left behind.
 
-A guarded child dies with its guardian, and the guardian with this process (node/guard.py). A child
+A guarded child dies with its guardian, and the guardian with this process (node/guard/launch.py). A child
 without guard gets the kernel's parent-death signal, which `setpriv` of util-linux sets: it dies with
 the thread that started it, even when that is killed by SIGKILL.
 """
@@ -13,7 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import Misuse, NotFound, Unavailable
-from strongroom.node import guard
+from strongroom.node.guard import launch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ def start(arguments: Sequence[str], *, descriptors: Sequence[int], guarded: bool
 def _spawn(line: list[str], descriptors: Sequence[int], stderr: int, *, guarded: bool) -> _Process:
     if guarded:
         try:
-            return guard.spawn(
+            return launch.spawn(
                 line,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -111,7 +111,7 @@ def _spawn(line: list[str], descriptors: Sequence[int], stderr: int, *, guarded:
             )
         except (Misuse, Unavailable) as cause:
             raise Unavailable(
-                f"starting {line[0]} under the memory guard: {guard.supported() or cause.message}",
+                f"starting {line[0]} under the memory guard: {launch.supported() or cause.message}",
                 code="no-memory-guard",
                 hint="run as root; or `--no-memory-guard` runs the room without it, if the contract accepts that",
             ) from None

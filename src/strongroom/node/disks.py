@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Misuse, NotFound, Refused
-from strongroom.model import channel, signatures
 from strongroom.model import manifest as manifest_model
-from strongroom.node import qemu
+from strongroom.model import signatures
+from strongroom.model.room import channel
+from strongroom.node.qemu import machine
 from strongroom.seal import disk as seal_disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.contract import Contract
 
 MAX_MANIFEST = 3 * manifest_model.MAX_BYTES
 
@@ -59,7 +60,7 @@ def load(disk: Path, manifest: Path | None = None) -> Sealed:
     return Sealed(path=disk, signed=signed, manifest=parsed)
 
 
-def match(contract: Contract, given: Sequence[Sealed]) -> tuple[tuple[qemu.Drive, ...], dict[str, bytes]]:
+def match(contract: Contract, given: Sequence[Sealed]) -> tuple[tuple[machine.Drive, ...], dict[str, bytes]]:
     """The contract's disks in order as drives, and their signed manifests by serial.
 
     Raises `Refused` when one is missing or not signed by its owner, `Misuse` when one is superfluous.
@@ -83,7 +84,7 @@ def match(contract: Contract, given: Sequence[Sealed]) -> tuple[tuple[qemu.Drive
                 "keys that is its owner's new one; a disk that was sealed anew needs a new contract",
             )
         _check_signature(sealed, contract, what, owner)
-        drives.append(qemu.Drive(serial=serial, path=sealed.path.absolute()))
+        drives.append(machine.Drive(serial=serial, path=sealed.path.absolute()))
         manifests[serial] = sealed.signed
     named = {digest for _, _, _, digest in wanted}
     for digest, sealed in by_digest.items():

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strongroom.node import accelerator
+from strongroom.node.qemu import accelerator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

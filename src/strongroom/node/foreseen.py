@@ -25,15 +25,15 @@ from strongroom.appraisal import appraise, fitness, terms
 from strongroom.errors import NotFound, PolicyDenied, Unavailable
 from strongroom.evidence import roots
 from strongroom.fetch import brokers
-from strongroom.model import agreed, channel, launch
-from strongroom.node import inbox, measured, relay
+from strongroom.model.room import agreed, channel, launch
+from strongroom.node import launch_record, relay, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
     from pathlib import Path
 
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.contract import Contract
     from strongroom.model.messages import Standing
     from strongroom.model.party import BrokerAddress
     from strongroom.model.verdict import Check
@@ -119,7 +119,7 @@ def _require(what: str, checks: tuple[Check, ...]) -> None:
 
 
 def _launch(order: Order, contract: Contract, *, root: str, machine: str) -> tuple[Check, ...]:
-    with measured.opened(order.base, firmware=order.firmware) as parts:
+    with launch_record.opened(order.base, firmware=order.firmware) as parts:
         record = parts.record(memory_guard=order.guarded)
     return appraise.check_launch(
         launch.Launch(
@@ -143,7 +143,7 @@ def _room_for(order: Order, contract: Contract, free: int, memory: int) -> None:
             code="no-memory",
             hint="run it on a larger machine, or let the parties sign less with `contract new --memory-mib`",
         )
-    need = min(room, inbox.most(contract)) + _SLACK
+    need = min(room, run_folder.most(contract)) + _SLACK
     if free < need:
         raise Unavailable(
             f"{order.out}: {free >> 20} MiB free, and up to {need >> 20} MiB may leave the room",

@@ -1,6 +1,6 @@
 """The host's end of the room's channel: frames in, TCP connections to brokers and files out.
 
-Formats: `model/channel.py`. One thread, one selector; the room's side is not trusted:
+Formats: `model/room/channel.py`. One thread, one selector; the room's side is not trusted:
 
 - a stream goes to the broker that the contract names for a party, or nowhere
 - files are for the inbox to judge; unknown frames, controls and streams end the room
@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied, Refused, StrongroomError, Unavailable
-from strongroom.model import channel as wire
 from strongroom.model import verdict
-from strongroom.node.peer import Peer
+from strongroom.model.room import channel as wire
+from strongroom.node.relay_socket import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from strongroom.node.inbox import Inbox
+    from strongroom.node.run_folder import Inbox
 
 MAX_STREAMS = 16
 MAX_HELD = 1 << 20

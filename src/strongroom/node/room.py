@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import sign
 from strongroom.errors import Misuse, Refused, Unavailable
-from strongroom.model import channel, run_files, signatures
 from strongroom.model import receipt as receipt_model
-from strongroom.node import accelerator, children, hcrtm, inbox, measured, qemu, relay, swtpm
-from strongroom.node.later import Later
+from strongroom.model import signatures
+from strongroom.model.room import channel, run_files
+from strongroom.node import children, launch_record, relay, run_folder
+from strongroom.node.background import Later
+from strongroom.node.qemu import accelerator
+from strongroom.node.qemu import machine as qemu
+from strongroom.node.vtpm import hcrtm, swtpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from strongroom.model.agreement import Agreement
-    from strongroom.node.tpm_state import Node
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.node.vtpm.state import Node
 
     Watched = dict[int, Callable[[], None]]
 
@@ -58,7 +62,7 @@ class Order:
     guarded: bool = True
     clock: str = "utc"
     serial: Path | None = None
-    firmware: Path = measured.FIRMWARE
+    firmware: Path = launch_record.FIRMWARE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,7 @@ class Room:
     on_started: Callable[[], None] = lambda: None
     on_phase: Callable[[str, int], None] = lambda _name, _moment: None
     on_note: Callable[[str], None] = lambda _line: None
-    on_held: Callable[[inbox.Held, float], None] = lambda _held, _left: None
+    on_held: Callable[[run_folder.Held, float], None] = lambda _held, _left: None
     pause: Callable[[float], None] = time.sleep
     qemu: children.Child | None = field(default=None, init=False)
     swtpm: children.Child | None = field(default=None, init=False)
@@ -114,7 +118,7 @@ class Room:
         with contextlib.ExitStack() as stack:
             launched = self._launch(stack)
             self.on_started()
-            files = inbox.Inbox(
+            files = run_folder.Inbox(
                 order.out, order.agreement.contract, on_held=lambda held: self.on_held(held, HELD_SECONDS)
             )
             stack.callback(files.close)
@@ -150,7 +154,7 @@ class Room:
                 raise
         return self._result(files.received)
 
-    def _settle(self, files: inbox.Inbox) -> None:
+    def _settle(self, files: run_folder.Inbox) -> None:
         """Have everything in the run's folder: the room is gone, and what is in memory alone would be lost."""
         waited = bool(files.held.names)
         for turn in range(int(HELD_SECONDS / AGAIN_SECONDS)):
@@ -172,7 +176,7 @@ class Room:
     def _launch(self, stack: contextlib.ExitStack) -> Launched:
         """swtpm, QEMU, and the measurer between them."""
         order = self.order
-        parts = stack.enter_context(measured.opened(order.base, firmware=order.firmware))
+        parts = stack.enter_context(launch_record.opened(order.base, firmware=order.firmware))
         record = Later(lambda: parts.record(memory_guard=order.guarded).encode())
         stack.callback(record.wait)
         if order.node is None:
@@ -228,7 +232,7 @@ class Room:
         watched = self._watched(measurer)
         return Launched(link=link, watched=watched, record=record.result, issuers=order.node.issuers)
 
-    def _write_down(self, files: inbox.Inbox, record: bytes) -> None:
+    def _write_down(self, files: run_folder.Inbox, record: bytes) -> None:
         files.put(run_files.AGREEMENT, self.order.agreement.encode())
         if record:
             files.put(run_files.LAUNCH_RECORD, record)

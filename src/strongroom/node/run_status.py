@@ -22,14 +22,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields
-from strongroom.model import run_files
+from strongroom.model.room import run_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.contract import Contract
     from strongroom.model.receipt import Receipt
 
 FORMAT = "strongroom-run/2"

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
-from strongroom.model import agreement, contract, run_files
+from strongroom.model.contracts import agreement, contract
+from strongroom.model.room import run_files
 from strongroom.node.run_status import ENDED, FORMAT, MAX_BYTES, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from strongroom.model.contract import Contract
+    from strongroom.model.contracts.contract import Contract
 
 FIRST = "strongroom-run/1"  # written at the end alone, by programs of before
 _FIRST_STATES = {

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Misuse, NotFound, Refused
-from strongroom.node import guard_maps
-from strongroom.node.guard_ptrace import LIBC
+from strongroom.node.guard import maps
+from strongroom.node.guard.ptrace import LIBC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _CHUNK = 1 << 20
-_PAGE = guard_maps.PAGE
+_PAGE = maps.PAGE
 _CAREFUL = 4 << 30  # regions up to this size are tried page by page where they cannot be read
 _DEBUGGER_SECONDS = 300
 _KERNEL_PAGES = ("[vvar]", "[vvar_vclock]", "[vsyscall]")  # the kernel's clock pages: no process's data
@@ -69,7 +69,7 @@ class Pass:
     @property
     def secret(self) -> int:
         """Bytes of address space in memfd_secret(2) pages that could not be read."""
-        return sum(part.size for part in self.unread if guard_maps.SECRET in part.region)
+        return sum(part.size for part in self.unread if maps.SECRET in part.region)
 
     @property
     def unreadable(self) -> int:
@@ -193,7 +193,7 @@ def _pass(
     unread: Counter[tuple[str, str]] = Counter()
     total = 0
     try:
-        regions = guard_maps.regions(pid)
+        regions = maps.regions(pid)
         read, close = way(pid)
     except OSError as failure:
         if isinstance(failure, PermissionError):
@@ -236,9 +236,7 @@ def _pass(
     )
 
 
-def _pieces(
-    region: guard_maps.Region, read: Callable[[int, int], bytes]
-) -> Iterator[bytes | tuple[str, int]]:
+def _pieces(region: maps.Region, read: Callable[[int, int], bytes]) -> Iterator[bytes | tuple[str, int]]:
     """The bytes of a region in order, and (reason, size) for each hole."""
     step = _PAGE if region.end - region.start <= _CAREFUL else _CHUNK
     at = region.start

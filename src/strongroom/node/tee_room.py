@@ -11,7 +11,8 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.node import children, measured, qemu, room
+from strongroom.node import children, launch_record, room
+from strongroom.node.qemu import machine as qemu
 
 if TYPE_CHECKING:
     import contextlib
@@ -25,7 +26,7 @@ class TeeRoom(room.Room):
 
     def _launch(self, stack: contextlib.ExitStack) -> room.Launched:
         order = self.order
-        parts = stack.enter_context(measured.opened(order.base, firmware=order.firmware))
+        parts = stack.enter_context(launch_record.opened(order.base, firmware=order.firmware))
         link, qemu_link = socket.socketpair()
         stack.callback(link.close)
         serial = None

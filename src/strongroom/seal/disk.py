@@ -22,15 +22,16 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import signatures
 from strongroom.model.manifest import BLOCK, ImageSettings, Manifest
 from strongroom.seal import browse, erofs, extract, lanes, newfile, verity
+from strongroom.seal.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from strongroom.crypto import sign
+    from strongroom.seal.progress import Progress
     from strongroom.seal.tree import Entry
 
     # (bytes done, bytes in all); called often, in order.
-    Progress = Callable[[int, int], None]
 
 SUFFIX = ".disk"
 MANIFEST_SUFFIX = ".manifest.json"
@@ -48,10 +49,6 @@ def beside(disk: Path, suffix: str) -> Path:
                 f"{disk}: a disk's {what} by its name", code="bad-path", hint=f"name the disk itself: {own}"
             )
     return disk.with_name(disk.name.removesuffix(SUFFIX) + suffix)
-
-
-def silent(done: int, total: int) -> None:
-    """A progress display that shows nothing."""
 
 
 def seal(

@@ -22,7 +22,7 @@ from strongroom.seal.tree import Entry, Kind, show, validate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from strongroom.seal.disk import Progress
+    from strongroom.seal.progress import Progress
 
 _RUN = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event, pool
 
-from strongroom.broker.storage import KnownDisk, KnownVersion
+from strongroom.broker.ports import KnownDisk, KnownVersion
 from strongroom.errors import NotFound
 from strongroom.store import cache, failures, schema, transaction
 from strongroom.store.statements import driver, text
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from strongroom.broker.storage import Committed, Reading, Transaction
+    from strongroom.broker.ports import Committed, Reading, Transaction
     from strongroom.errors import Unavailable
 
 T = TypeVar("T")

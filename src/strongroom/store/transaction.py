@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from strongroom.broker.storage import KnownDisk, KnownVersion, NonceUse, Run, Series
+from strongroom.broker.ports import KnownDisk, KnownVersion, NonceUse, Run, Series
 from strongroom.errors import Unavailable
 from strongroom.ledger import merkle
 from strongroom.store import cache, schema

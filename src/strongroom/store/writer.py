@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy.exc
 
-from strongroom.broker.storage import Committed
+from strongroom.broker.ports import Committed
 from strongroom.errors import Unavailable
 from strongroom.store import failures
 from strongroom.store.statements import driver

@@ -18,8 +18,8 @@ from strongroom.crypto import tls
 from strongroom.encoding import canonical
 from strongroom.errors import StrongroomError
 from strongroom.model import messages
-from strongroom.model.channel import Start
 from strongroom.model.endorsements import NONE
+from strongroom.model.room.channel import Start
 from strongroom_testing import brokers
 from tests.unit.agent.node_end import NodeEnd, TlsServer
 

@@ -16,9 +16,9 @@ from tests.unit.evidence import swtpm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom_testing.fake_amd import Guest
-    from strongroom_testing.fake_azure import FakeAzure
-    from strongroom_testing.fake_google import FakeGoogle
+    from strongroom_testing.vendors.fake_amd import Guest
+    from strongroom_testing.vendors.fake_azure import FakeAzure
+    from strongroom_testing.vendors.fake_google import FakeGoogle
 
 _ATTRIBUTES = tpm2.NV_OWNERWRITE | tpm2.NV_AUTHWRITE | tpm2.NV_OWNERREAD | tpm2.NV_AUTHREAD | tpm2.NV_NO_DA
 _SIGNS = tpm2.u32(1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 16 | 1 << 18)

@@ -7,7 +7,8 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from strongroom.agent import container, kernel, owners, program, reads, warden
+from strongroom.agent import container, kernel, launcher, owners, program
+from strongroom.agent.disks import reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ class ContainerRoom:
 
         launch = replace(self.launch, arguments=arguments, **changes)
         return program.run(
-            warden.spawn(),
+            launcher.spawn(),
             launch,
             reads=reads.ReadWatch(self.record),
             wall_seconds=wall,

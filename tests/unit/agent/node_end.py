@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from strongroom.agent.channel import Channel
 from strongroom.crypto import digest
-from strongroom.model import channel as wire
+from strongroom.model.room import channel as wire
 
 
 class NodeEnd(threading.Thread):

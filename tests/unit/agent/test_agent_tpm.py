@@ -11,12 +11,13 @@ import pytest
 
 from strongroom.agent import tpm
 from strongroom.agent.devices import tpm as device
-from strongroom.crypto import digest, local_ca, sign, tls, x509
+from strongroom.crypto import digest, sign, tls
+from strongroom.crypto.pki import local_ca, x509
 from strongroom.errors import Malformed, Refused, Unavailable
-from strongroom.evidence import tpm_quote
+from strongroom.evidence.formats import tpm_quote
 from strongroom.model import binding as binding_model
-from strongroom.model.channel import Start
-from strongroom.node import tpm_provision
+from strongroom.model.room.channel import Start
+from strongroom.node.vtpm import provision
 
 pytestmark = pytest.mark.skipif(shutil.which("swtpm") is None, reason="swtpm is not installed")
 
@@ -41,14 +42,14 @@ def provisioned():
         certificates.append(local_ca.certify_ak(key, root, point, name="test", now=now, random=os.urandom))
         return certificates[0]
 
-    return tpm_provision.provision(certify), certificates[0], root
+    return provision.provision(certify), certificates[0], root
 
 
 @pytest.fixture
 def client(provisioned):
     fd = os.memfd_create("tpm")
     os.write(fd, provisioned[0])
-    with tpm_provision._running(fd) as running:
+    with provision._running(fd) as running:
         yield tpm.Tpm(Wire(running))
     os.close(fd)
 

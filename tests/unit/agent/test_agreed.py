@@ -10,11 +10,11 @@ from strongroom.agent import room
 from strongroom.crypto import digest
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, Refused
-from strongroom.model import agreed
-from strongroom.model import contract as contract_model
 from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
-from strongroom.model.channel import Start, parse_start
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.room import agreed
+from strongroom.model.room.channel import Start, parse_start
 from strongroom_testing import contracts
 
 SETTINGS = manifest_model.ImageSettings(

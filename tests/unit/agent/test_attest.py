@@ -9,16 +9,16 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.agent import attest, closing, program
+from strongroom.agent import attest, finish, program
 from strongroom.crypto import hpke, sign
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
-from strongroom.model.agreed import Terms
-from strongroom.model.channel import parse_start
 from strongroom.model.endorsements import Endorsements
 from strongroom.model.receipt import Outcome, OutputRecord
+from strongroom.model.room.agreed import Terms
+from strongroom.model.room.channel import parse_start
 from strongroom_testing import brokers
 from tests.unit.agent.broker_side import settle, side
 
@@ -37,7 +37,7 @@ def test_keys_are_released_and_the_public_part_is_recorded(tmp_path):
 
 
 def test_a_denial_arrives_with_every_check(tmp_path):
-    from strongroom_testing import fake_tpm
+    from strongroom_testing.vendors import fake_tpm
 
     other = replace(fake_tpm.RECORD, initrd=fake_tpm.digest("evil"))
     with side(tmp_path) as room, pytest.raises(PolicyDenied) as caught:
@@ -142,8 +142,8 @@ def test_receipt_is_signed_posted_and_proved(tmp_path):
             sealed_bytes=5,
             content_commitment="sha256:" + "2" * 64,
         )
-        made = closing.make_receipt(make_terms(room.contract), ended(), (record,), released)
-        envelope = closing.sign_receipt(made, room.keys)
+        made = finish.make_receipt(make_terms(room.contract), ended(), (record,), released)
+        envelope = finish.sign_receipt(made, room.keys)
         post(room, envelope)
         proof = messages.parse_ledger_proof(settle(room.node, "receipt-alice.json"))
         assert base64.b64encode(envelope) in proof.entry
@@ -155,14 +155,14 @@ def test_receipt_is_signed_posted_and_proved(tmp_path):
 
 
 def post(room, envelope, **options):
-    closing.post_receipt(
+    finish.post_receipt(
         room.node.channel, room.contract, envelope, **{"parties": ("alice",), "wait_seconds": 0, **options}
     )
 
 
 def signed_receipt(room, keys=None):
-    made = closing.make_receipt(make_terms(room.contract), ended(), (), room.attest())
-    return closing.sign_receipt(made, keys or room.keys)
+    made = finish.make_receipt(make_terms(room.contract), ended(), (), room.attest())
+    return finish.sign_receipt(made, keys or room.keys)
 
 
 def test_a_receipt_is_posted_until_the_contracts_time_is_up_and_the_broker_is_named(tmp_path):
@@ -262,7 +262,7 @@ class Kept:
 @pytest.fixture
 def contract():
     scene = brokers.owner()[0]
-    from strongroom.model.contract import Logs, Output
+    from strongroom.model.contracts.contract import Logs, Output
 
     outputs = (
         Output(path="/out/a", recipients=("bob",), max_bytes=1000),
@@ -275,9 +275,9 @@ def contract():
 
 def close(contract, end, folder, *, memory=1 << 30):
     """What reaches the node of a run that ended so: how it is told, the records, the files."""
-    sealed = closing.seal(contract, end, str(folder), memory=lambda: memory, random=os.urandom)
+    sealed = finish.seal(contract, end, str(folder), memory=lambda: memory, random=os.urandom)
     kept = Kept()
-    closing.send(kept, sealed)
+    finish.send(kept, sealed)
     sealed.close()
     return sealed.ended, sealed.records, kept.files
 

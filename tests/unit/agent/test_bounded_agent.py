@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from strongroom.agent import attest, closing, guest, http, outputs, program, room
+from strongroom.agent import attest, finish, http, init, outputs, program, room
 from strongroom.errors import Refused, StrongroomError, Unavailable
-from strongroom.model import contract as contract_model
+from strongroom.model.contracts import contract as contract_model
 from strongroom.node import relay
 from tests import samples
 
@@ -77,8 +77,8 @@ def test_act_7_what_a_program_prints_is_kept_in_no_memory_of_the_agents_reserve(
         contract=replace(samples.a_contract(), limits=limits, logs=logs, certificate=None)
     )
     seen = {}
-    monkeypatch.setattr(guest, "available_memory", lambda: MEMORY)
-    monkeypatch.setattr(guest, "make_cgroup", lambda memory: seen.update(memory=memory) or "")
+    monkeypatch.setattr(init, "available_memory", lambda: MEMORY)
+    monkeypatch.setattr(init, "make_cgroup", lambda memory: seen.update(memory=memory) or "")
     monkeypatch.setattr(room, "make_launch", lambda *_: SimpleNamespace(scratch=str(tmp_path / "scratch")))
     monkeypatch.setattr(room, "prepare_out", lambda *_: None)
     monkeypatch.setattr(program, "run", lambda *_, **options: seen.update(options))
@@ -86,7 +86,7 @@ def test_act_7_what_a_program_prints_is_kept_in_no_memory_of_the_agents_reserve(
     log = bytearray()
     while len(log) < seen["log_bytes"]:
         log += bytes(1 << 16)
-    assert seen["memory"] + log.__alloc__() <= MEMORY - guest.AGENT_RESERVE
+    assert seen["memory"] + log.__alloc__() <= MEMORY - init.AGENT_RESERVE
     assert seen["log_bytes"] == min(log_bytes or 0, MEMORY // 8)
 
 
@@ -100,7 +100,7 @@ def test_act_10_the_node_has_room_for_every_try_of_the_longest_wait_at_the_most_
 
     monkeypatch.setattr(attest, "post_receipt", post)
     with pytest.raises(Unavailable) as caught:
-        closing.post_receipt(
+        finish.post_receipt(
             None,
             None,
             b"",
@@ -136,6 +136,6 @@ def test_act_10_no_brokers_answer_takes_the_memory_that_sealed_outputs_leave(mon
         held = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert held < guest.AGENT_RESERVE // 4
-    monkeypatch.setattr(guest, "available_memory", lambda: MEMORY)
-    assert MEMORY - guest.sealing_memory() > guest.AGENT_RESERVE // 2
+    assert held < init.AGENT_RESERVE // 4
+    monkeypatch.setattr(init, "available_memory", lambda: MEMORY)
+    assert MEMORY - init.sealing_memory() > init.AGENT_RESERVE // 2

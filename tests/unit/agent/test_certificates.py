@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from strongroom.agent import attest, guest, owners, room
+from strongroom.agent import attest, init, owners, room
 
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    monkeypatch.setattr(guest, "ROOM", str(tmp_path))
-    monkeypatch.setattr(guest, "mount_memory", lambda folder, _size, _mode: Path(folder).mkdir(0o700))
+    monkeypatch.setattr(init, "ROOM", str(tmp_path))
+    monkeypatch.setattr(init, "mount_memory", lambda folder, _size, _mode: Path(folder).mkdir(0o700))
     monkeypatch.setattr(owners, "FIRST", 0)
     terms = SimpleNamespace(settings=SimpleNamespace(uid=os.getuid(), gid=os.getgid()))
 

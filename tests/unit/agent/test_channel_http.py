@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from strongroom.agent import channel as channel_module
 from strongroom.agent import http
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
-from strongroom.model import channel as wire
 from strongroom.model.party import BROKER_URL, BrokerAddress
+from strongroom.model.room import channel as wire
 from tests.unit.agent.node_end import NodeEnd, TlsServer
 
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from strongroom.agent.devices import choose, nitro, sev_guest, snp, tdx, tsm
+from strongroom.agent.devices import detect, nitro, sev_guest, snp, tdx, tsm
 from strongroom.encoding import tpm2
 from strongroom.errors import Malformed, Refused, Unavailable
-from strongroom_testing import fake_devices as fakes
-from strongroom_testing.fake_amd import FakeAmd, Guest
+from strongroom_testing.vendors import fake_devices as fakes
+from strongroom_testing.vendors.fake_amd import FakeAmd, Guest
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 HCL, ECC_CERTIFICATE, ECC_TEMPLATE, RSA_TEMPLATE = 0x01400001, 0x01C10002, 0x01C10003, 0x01C10001
@@ -44,26 +44,26 @@ def kernel(*devices, provider=None, tpm=None):
 @pytest.mark.parametrize(
     ("machine", "expected"),
     [
-        (kernel(choose.NSM), "NitroAttester"),
-        (kernel(choose.SEV), "SnpAttester"),
-        (kernel(choose.SEV, provider=tsm.SEV), "SnpAttester"),
+        (kernel(detect.NSM), "NitroAttester"),
+        (kernel(detect.SEV), "SnpAttester"),
+        (kernel(detect.SEV, provider=tsm.SEV), "SnpAttester"),
         (kernel(provider=tsm.SEV), "SnpAttester"),
-        (kernel(choose.TDX, provider=tsm.TDX), "TdxAttester"),
+        (kernel(detect.TDX, provider=tsm.TDX), "TdxAttester"),
         (kernel(tpm=(HCL, 0x01400002)), "AzureAttester"),
         (kernel(tpm=(ECC_CERTIFICATE, ECC_TEMPLATE)), "GcpAttester"),
         (kernel(tpm=(RSA_TEMPLATE,)), "GcpAttester"),
-        (kernel(choose.SEV, tpm=(ECC_TEMPLATE,)), "GcpAttester"),
-        (kernel(choose.TDX, provider=tsm.TDX, tpm=(ECC_TEMPLATE,)), "GcpAttester"),
+        (kernel(detect.SEV, tpm=(ECC_TEMPLATE,)), "GcpAttester"),
+        (kernel(detect.TDX, provider=tsm.TDX, tpm=(ECC_TEMPLATE,)), "GcpAttester"),
         # A TPM of the host's beside the processor's own device is left alone.
-        (kernel(choose.SEV, tpm=()), "SnpAttester"),
-        (kernel(choose.SEV, tpm=(ECC_CERTIFICATE,)), "SnpAttester"),
+        (kernel(detect.SEV, tpm=()), "SnpAttester"),
+        (kernel(detect.SEV, tpm=(ECC_CERTIFICATE,)), "SnpAttester"),
         (kernel(tpm=(ECC_CERTIFICATE,)), "TpmAttester"),  # a local room's
         (kernel(tpm=()), "TpmAttester"),
         (kernel(provider="", tpm=()), "TpmAttester"),  # configfs-tsm without a driver
     ],
 )
 def test_what_is_there_decides(machine, expected):
-    assert type(choose.hardware(machine)).__name__ == expected
+    assert type(detect.hardware(machine)).__name__ == expected
 
 
 @pytest.mark.parametrize(
@@ -71,24 +71,24 @@ def test_what_is_there_decides(machine, expected):
     [
         (kernel(), "no-tee"),
         (kernel(provider=""), "no-tee"),
-        (kernel(choose.NSM, choose.SEV), "contradictory"),
-        (kernel(choose.NSM, tpm=()), "contradictory"),
-        (kernel(choose.NSM, provider=tsm.SEV), "contradictory"),
-        (kernel(choose.SEV, choose.TDX), "contradictory"),
-        (kernel(choose.SEV, provider=tsm.TDX), "contradictory"),
-        (kernel(choose.TDX, provider=tsm.SEV), "contradictory"),
-        (kernel(choose.SEV, tpm=(HCL,)), "contradictory"),
+        (kernel(detect.NSM, detect.SEV), "contradictory"),
+        (kernel(detect.NSM, tpm=()), "contradictory"),
+        (kernel(detect.NSM, provider=tsm.SEV), "contradictory"),
+        (kernel(detect.SEV, detect.TDX), "contradictory"),
+        (kernel(detect.SEV, provider=tsm.TDX), "contradictory"),
+        (kernel(detect.TDX, provider=tsm.SEV), "contradictory"),
+        (kernel(detect.SEV, tpm=(HCL,)), "contradictory"),
         (kernel(provider=tsm.SEV, tpm=(HCL,)), "contradictory"),
         (kernel(provider="arm_cca_guest"), "unknown-tee"),
         (kernel(provider="sev_guest2"), "unknown-tee"),
-        (kernel(choose.TDX), "no-quote"),
+        (kernel(detect.TDX), "no-quote"),
         (kernel(provider=tsm.TDX), "no-quote"),
-        (kernel(choose.TDX, tpm=(ECC_TEMPLATE,)), "no-quote"),
+        (kernel(detect.TDX, tpm=(ECC_TEMPLATE,)), "no-quote"),
     ],
 )
 def test_what_cannot_be_or_cannot_prove_anything_is_refused(machine, code):
     with pytest.raises((Refused, Unavailable)) as caught:
-        choose.hardware(machine)
+        detect.hardware(machine)
     assert (caught.value.code, bool(caught.value.hint)) == (code, True)
 
 
@@ -104,7 +104,7 @@ def test_only_the_device_in_use_is_loaded():
 
 
 def test_the_real_machine_is_looked_at():
-    real = choose.RealKernel()
+    real = detect.RealKernel()
     assert real.has("/proc/self")
     assert not real.has("/dev/absent")
     with pytest.raises(Unavailable) as caught:

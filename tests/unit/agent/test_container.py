@@ -14,8 +14,8 @@ import pytest
 
 from strongroom.agent import container, owners
 from strongroom.errors import Malformed
-from strongroom.model import mounts
 from strongroom.model.receipt import Outcome
+from strongroom.model.room import mounts
 from tests import kernel_view
 
 pytestmark = pytest.mark.root

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.agent import closing, outputs, program
+from strongroom.agent import finish, outputs, program
 from strongroom.errors import Malformed
 from strongroom.model import manifest as manifest_model
 from strongroom.model import receipt as receipt_model
-from strongroom.model.contract import Disclosure, ExitStatus, Logs, OutputSizes
+from strongroom.model.contracts.contract import Disclosure, ExitStatus, Logs, OutputSizes
 from strongroom.model.receipt import DETAILS, Outcome, OutputRecord
 from tests import samples
 
@@ -47,7 +47,7 @@ def receipts(disclosure):
             kinds = [(Outcome.EXITED, (*details, *left)) for left in LEAVING]
             kinds += [(Outcome.OUTPUT_TOO_LARGE, (*details, code)) for code in outputs.TOO_LARGE]
         for kind, codes in kinds:
-            yield kind, closing.shown_status(contract, status), tuple(sorted(codes))
+            yield kind, finish.shown_status(contract, status), tuple(sorted(codes))
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_whatever_a_program_writes_receipts_tell_members_of_closed_sets(things, 
         end = program.Ended(
             outcome=Outcome.EXITED, exit_status=status, details=(), started=0.0, ended=1.0, log=log
         )
-        sealed = closing.seal(contract, end, folder, memory=lambda: 1 << 28, random=os.urandom)
+        sealed = finish.seal(contract, end, folder, memory=lambda: 1 << 28, random=os.urandom)
     try:
         told = sealed.ended
-        shown = closing.shown_status(contract, told.exit_status)
+        shown = finish.shown_status(contract, told.exit_status)
         assert (told.outcome, shown, tuple(sorted(told.details))) in possible
         # Sizes: the padding's power of two, and the header of the age file, which is not the program's to choose.
         for _, file in sealed.files:
@@ -166,8 +166,8 @@ def test_signals_are_as_coarse_as_the_status():
     contract = samples.a_contract(
         disclosure=Disclosure(output_sizes=OutputSizes.EXACT, exit_status=ExitStatus.ZERO_OR_ONE)
     )
-    assert closing.shown_status(contract, int(signal.SIGSEGV)) == 1
-    assert closing.shown_status(contract, 0) == 0
+    assert finish.shown_status(contract, int(signal.SIGSEGV)) == 1
+    assert finish.shown_status(contract, 0) == 0
 
 
 def test_a_padded_output_shows_one_of_few_sizes():

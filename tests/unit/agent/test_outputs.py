@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.agent import closing, outputs, program, tar
+from strongroom.agent import finish, outputs, program, tar
 from strongroom.crypto import age
 from strongroom.errors import Refused
-from strongroom.model.contract import Output, OutputSizes
+from strongroom.model.contracts.contract import Output, OutputSizes
 from strongroom.model.receipt import Outcome
 from tests import samples
 
@@ -172,7 +172,7 @@ def test_the_room_gives_every_output_a_fresh_salt(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     end = program.Ended(outcome=Outcome.EXITED, exit_status=0, details=(), started=0.0, ended=1.0)
-    first = closing.seal(contract, end, str(tmp_path), memory=lambda: 1 << 30, random=random)
+    first = finish.seal(contract, end, str(tmp_path), memory=lambda: 1 << 30, random=random)
     first.close()
     assert asked == [32, 32]
     assert len({one.content_commitment for one in first.records}) == 2
@@ -197,9 +197,9 @@ def test_padded_outputs_show_a_power_of_two_and_open_as_ever(size):
 
 
 def test_a_padded_log_is_its_text_and_line_ends():
-    pieces = b"".join(closing._padded_log(b"word\n", OutputSizes.POWER_OF_TWO))
+    pieces = b"".join(finish._padded_log(b"word\n", OutputSizes.POWER_OF_TWO))
     assert pieces == b"word\n" + b"\n" * (4096 - 5)
-    assert b"".join(closing._padded_log(b"word\n", OutputSizes.EXACT)) == b"word\n"
+    assert b"".join(finish._padded_log(b"word\n", OutputSizes.EXACT)) == b"word\n"
 
 
 def nested(root, name, depth):
@@ -273,7 +273,7 @@ def test_a_sparse_file_larger_than_any_memory_is_an_outcome_before_it_is_read(tm
     end = program.Ended(outcome=Outcome.EXITED, exit_status=0, details=(), started=0.0, ended=1.0)
     for most in (1 << 40, 1 << 30):
         limited = replace(contract, outputs=(replace(contract.outputs[0], max_bytes=most),))
-        sealed = closing.seal(limited, end, str(tmp_path), memory=lambda: 1 << 28, random=os.urandom)
+        sealed = finish.seal(limited, end, str(tmp_path), memory=lambda: 1 << 28, random=os.urandom)
         assert sealed.ended.outcome is Outcome.OUTPUT_TOO_LARGE
         assert sealed.records == ()
         sealed.close()

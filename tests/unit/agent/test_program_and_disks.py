@@ -6,7 +6,9 @@ import os
 
 import pytest
 
-from strongroom.agent import devicemapper, disks, guest, kernel, program
+from strongroom.agent import init, kernel, program
+from strongroom.agent.disks import devicemapper
+from strongroom.agent.disks import open as disks
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model.receipt import Outcome
@@ -49,10 +51,10 @@ def test_memory_shortage_is_counted(tmp_path):
 
 
 def test_programs_memory_is_what_was_agreed_and_leaves_the_agent_its_own():
-    assert guest.program_memory(1 << 30, 256 << 20) == 256 << 20
-    assert guest.program_memory(200 << 20, 256 << 20) == (200 << 20) - guest.AGENT_RESERVE
-    assert guest.program_memory(10 << 20, 256 << 20) == 64 << 20
-    assert guest.available_memory() > 0
+    assert init.program_memory(1 << 30, 256 << 20) == 256 << 20
+    assert init.program_memory(200 << 20, 256 << 20) == (200 << 20) - init.AGENT_RESERVE
+    assert init.program_memory(10 << 20, 256 << 20) == 64 << 20
+    assert init.available_memory() > 0
 
 
 def test_verity_table_points_behind_the_superblock():

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from strongroom.agent import reads
-from strongroom.convert import initramfs
+from strongroom.agent.disks import reads
+from strongroom.bases import initramfs
 from strongroom.errors import Refused, Unavailable
 
 

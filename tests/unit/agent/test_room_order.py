@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from strongroom.agent import attest, guest, reads, room
+from strongroom.agent import attest, init, room
+from strongroom.agent.disks import reads
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
-from strongroom.model.channel import Start
 from strongroom.model.endorsements import NONE
+from strongroom.model.room.channel import Start
 from strongroom.model.verdict import Check, Words
 from tests.unit.agent.node_end import NodeEnd
 from tests.unit.agent.test_agreed import Handover
@@ -50,8 +51,8 @@ def live(node, handover, monkeypatch, *, bind=None, manifests=None, failed_read=
     record, kernel = os.pipe()
     if failed_read:
         os.write(kernel, b"x")
-    monkeypatch.setattr(guest, "watch", lambda seconds: log.append(("watch", seconds)))
-    monkeypatch.setattr(guest, "add_entropy", lambda data: log.append(("mixed",)))
+    monkeypatch.setattr(init, "watch", lambda seconds: log.append(("watch", seconds)))
+    monkeypatch.setattr(init, "add_entropy", lambda data: log.append(("mixed",)))
     made = attest.make_keys
 
     def make_keys():
@@ -100,7 +101,7 @@ def test_no_key_is_made_in_a_room_with_less_memory_than_its_program_is_to_have(n
     handover = Handover()
     agreed = handover.agreement.contract.limits.memory_mib
     figures = {b"MemTotal:": (agreed << 20) - 1, b"MemAvailable:": 1 << 40}
-    monkeypatch.setattr(guest, "_memory", figures.get, raising=False)
+    monkeypatch.setattr(init, "_memory", figures.get, raising=False)
     log, cause = live(node, handover, monkeypatch)
     assert (log, cause.code) == (["bind"], "too-little-memory")
     assert f"alone is to have {agreed}" in cause.message

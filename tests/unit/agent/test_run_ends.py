@@ -15,15 +15,16 @@ from itertools import count
 
 import pytest
 
-from strongroom.agent import attest, closing, disks, guest, outputs, program, room
+from strongroom.agent import attest, finish, init, outputs, program, room
+from strongroom.agent.disks import open as disks
 from strongroom.crypto import age, sign
 from strongroom.encoding import fields
 from strongroom.errors import Malformed, Refused, StrongroomError, Unavailable
-from strongroom.model import contract as contract_model
 from strongroom.model import messages, record
 from strongroom.model import receipt as receipt_model
-from strongroom.model.channel import Start
+from strongroom.model.contracts import contract as contract_model
 from strongroom.model.receipt import Outcome
+from strongroom.model.room.channel import Start
 from strongroom.node import relay
 from strongroom.node import room as node_room
 from strongroom_testing import packs
@@ -146,9 +147,9 @@ def street(tmp_path_factory):
 @pytest.fixture
 def house(tmp_path, monkeypatch, street):
     world, servers, answers = street
-    monkeypatch.setattr(guest, "ROOM", str(tmp_path / "room"))
-    monkeypatch.setattr(guest, "watch", lambda seconds: None)
-    monkeypatch.setattr(guest, "sealing_memory", lambda: 1 << 28)
+    monkeypatch.setattr(init, "ROOM", str(tmp_path / "room"))
+    monkeypatch.setattr(init, "watch", lambda seconds: None)
+    monkeypatch.setattr(init, "sealing_memory", lambda: 1 << 28)
     monkeypatch.setattr(room, "DeviceMapper", Mapper)
     monkeypatch.setattr(room, "_open", open_all)
     (tmp_path / "room/out").mkdir(parents=True)
@@ -244,9 +245,9 @@ def test_a_broker_that_comes_back_within_the_contracts_time_lets_the_outputs_lea
 
     monkeypatch.setattr(room, "_run", run)
     monkeypatch.setattr(
-        closing.post_receipt,
+        finish.post_receipt,
         "__kwdefaults__",
-        {**closing.post_receipt.__kwdefaults__, "pause": lambda _: house.node.routes.update(bob=address)},
+        {**finish.post_receipt.__kwdefaults__, "pause": lambda _: house.node.routes.update(bob=address)},
     )
     house.live(lambda one: replace(one, receipts=contract_model.ReceiptTerms(wait_seconds=60)))
     assert house.left() == ["out-0.tar.age"]
@@ -321,7 +322,7 @@ def test_act_10_brokers_that_dawdle_take_no_time_of_those_that_come_after_them(h
     def post(*_):
         raise Unavailable("nothing came in time", code="timed-out")
 
-    monkeypatch.setattr(guest, "watch", given.append)
+    monkeypatch.setattr(init, "watch", given.append)
     monkeypatch.setattr(room, "_run", ends())
     monkeypatch.setattr(attest, "post_receipt", post)
     with pytest.raises(Unavailable, match="its receipt is not recorded"):
@@ -466,7 +467,7 @@ def test_act_9_whatever_fails_while_outputs_are_sealed_lets_none_leave_and_is_re
 
 def test_act_9_folders_too_deep_for_any_path_are_an_outcome(house, monkeypatch):
     monkeypatch.setattr(room, "_run", ends())
-    opened = os.open(f"{guest.ROOM}/out", os.O_RDONLY)
+    opened = os.open(f"{init.ROOM}/out", os.O_RDONLY)
     for _ in range(40):
         os.mkdir("d" * 200, dir_fd=opened)
         inner = os.open("d" * 200, os.O_RDONLY, dir_fd=opened)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from strongroom.agent import superblock
+from strongroom.agent.disks import superblock
 from strongroom.errors import Malformed
 from strongroom.seal import erofs
 from strongroom.seal.tree import Entry, Kind

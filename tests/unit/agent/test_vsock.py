@@ -11,7 +11,7 @@ import pytest
 
 from strongroom.agent import channel, vsock
 from strongroom.errors import Unavailable
-from strongroom.model import channel as wire
+from strongroom.model.room import channel as wire
 from tests.unit.agent.node_end import NodeEnd
 
 

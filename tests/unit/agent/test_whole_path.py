@@ -16,22 +16,23 @@ from itertools import count
 import pytest
 
 from strongroom.agent import attest
-from strongroom.agent.devices import choose
+from strongroom.agent.devices import detect
 from strongroom.appraisal.judge import judge
 from strongroom.crypto import digest
 from strongroom.encoding import fields
 from strongroom.errors import PolicyDenied, Refused, Unavailable
 from strongroom.model import verdict
-from strongroom.model.channel import Start
-from strongroom.model.contract import Platform
+from strongroom.model.contracts.contract import Platform
 from strongroom.model.endorsements import NONE
-from strongroom_testing import broker_process, brokers, fake_amd, fake_aws, vendor_services
-from strongroom_testing import fake_devices as fakes
-from strongroom_testing.fake_amd import FakeAmd, Guest
-from strongroom_testing.fake_aws import FakeAws
-from strongroom_testing.fake_azure import FakeAzure
-from strongroom_testing.fake_google import FakeGoogle
-from strongroom_testing.fake_intel import FakeIntel
+from strongroom.model.room.channel import Start
+from strongroom_testing import broker_process, brokers
+from strongroom_testing.vendors import fake_amd, fake_aws, vendor_services
+from strongroom_testing.vendors import fake_devices as fakes
+from strongroom_testing.vendors.fake_amd import FakeAmd, Guest
+from strongroom_testing.vendors.fake_aws import FakeAws
+from strongroom_testing.vendors.fake_azure import FakeAzure
+from strongroom_testing.vendors.fake_google import FakeGoogle
+from strongroom_testing.vendors.fake_intel import FakeIntel
 from tests.unit.agent import cloud_tpms
 from tests.unit.agent.node_end import NodeEnd
 from tests.unit.evidence.swtpm import needs_swtpm
@@ -63,7 +64,7 @@ class World:
 
     def attest(self, kernel, agreement, *, issuers=b"", bind=True):
         """The room's acts 2 and 5."""
-        hardware = choose.hardware(kernel)
+        hardware = detect.hardware(kernel)
         contract = agreement.contract
         if bind:
             hardware.bind_contract(contract.digest)
@@ -287,7 +288,7 @@ def test_a_trust_domain_under_debug_is_denied(world):
 def test_without_a_quote_a_trust_domain_proves_nothing(world):
     made = fakes.FakeTdxGuest(platform=world.intel)
     with pytest.raises(Unavailable) as caught:
-        choose.hardware(fakes.FakeKernel(devices={choose.TDX: made}))
+        detect.hardware(fakes.FakeKernel(devices={detect.TDX: made}))
     assert caught.value.code == "no-quote"
 
 
@@ -310,7 +311,7 @@ def test_nitro(world):
 def test_an_enclave_bound_to_another_contract_is_denied(world):
     agreement, other = (world.agreement("nitro", world.aws.root, NITRO) for _ in range(2))
     enclave = fakes.FakeNsm(region=world.aws)
-    choose.hardware(fakes.nitro_kernel(enclave)).bind_contract(other.contract.digest)
+    detect.hardware(fakes.nitro_kernel(enclave)).bind_contract(other.contract.digest)
     assert "platform.contract" in denied(world, fakes.nitro_kernel(enclave), agreement, bind=False)
     never = fakes.FakeNsm(region=world.aws)
     assert "platform.contract" in denied(world, fakes.nitro_kernel(never), agreement, bind=False)
@@ -378,7 +379,7 @@ def test_google_confidential_vm_over_snp(world, host_data):
         agreement = world.agreement("gcp", roots[0], SNP | registers, roots=roots)
         guest = Guest(host_data=raw(agreement)) if host_data else Guest()
         made = fakes.FakeSevGuest(chip=world.milan, guest=guest)
-        kernel = fakes.FakeKernel(devices={choose.SEV: made}, files=made.files(), transport=transport)
+        kernel = fakes.FakeKernel(devices={detect.SEV: made}, files=made.files(), transport=transport)
         got = released(world, world.attest(kernel, agreement, issuers=world.google.issuers), "gcp")
         assert "snp-report" in got.evidence.parts
 
@@ -388,7 +389,7 @@ def test_a_google_vm_launched_for_another_contract_is_refused(world):
     with cloud_tpms.of_google(world.google) as (transport, registers):
         agreement = world.agreement("gcp", world.google.root, registers)
         made = fakes.FakeSevGuest(chip=world.milan, guest=Guest(host_data=b"\1" * 32))
-        kernel = fakes.FakeKernel(devices={choose.SEV: made}, transport=transport)
+        kernel = fakes.FakeKernel(devices={detect.SEV: made}, transport=transport)
         with pytest.raises(Refused) as caught:
             world.attest(kernel, agreement)
         assert caught.value.code == "contract-mismatch"

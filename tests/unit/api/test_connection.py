@@ -8,10 +8,10 @@ import re
 import pytest
 
 from strongroom.api.application import Application
+from strongroom.api.broker.routes import Auth, RouteRow
 from strongroom.api.budgets import Bodies, Budgets, Shares
 from strongroom.api.connection import HELD, Connection
 from strongroom.api.http import Answer
-from strongroom.api.routes import Auth, RouteRow
 from strongroom_testing.http_calls import Pipe
 
 ROWS = (

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.api import app as app_module
-from strongroom.api import budgets, routes
+from strongroom.api import budgets
+from strongroom.api.broker import app as app_module
+from strongroom.api.broker import routes
 from strongroom.broker.budgets import Budgets
 from strongroom.crypto import sign
 from strongroom.encoding import fields
@@ -347,7 +348,7 @@ def test_the_ledger_reads_as_tlog_tiles(world):
 
 def test_a_tile_of_large_entries_is_read_in_pieces(world):
     """15 MB for any anonymous request: of them a broker holds a few entries at a time."""
-    from strongroom.api import ledger
+    from strongroom.api.broker import ledger
 
     large = [bytes([at]) * 60_000 for at in range(20)]
 

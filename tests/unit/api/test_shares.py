@@ -7,8 +7,8 @@ import asyncio
 import httpx
 import pytest
 
-from strongroom.api import app as app_module
 from strongroom.api import budgets
+from strongroom.api.broker import app as app_module
 from strongroom.model import messages
 from strongroom_testing import brokers, http_calls
 

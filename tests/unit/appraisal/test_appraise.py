@@ -9,12 +9,13 @@ from datetime import timedelta
 import pytest
 
 from strongroom.appraisal.appraise import appraise, deny
-from strongroom.appraisal.wording import explain
-from strongroom.evidence import registry
+from strongroom.appraisal.wording.sentences import explain
+from strongroom.evidence import verify
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE
 from strongroom.model.verdict import Accepted, Check, Denied
-from strongroom_testing import contracts, fake_tpm
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_tpm
 
 SCENE = contracts.scene()
 NOW = SCENE.now
@@ -35,7 +36,7 @@ def binding(contract=CONTRACT) -> Binding:
 def claims_for(contract=CONTRACT):
     bound = binding(contract)
     roots = frozenset({SCENE.tpm.root})
-    return registry.verify(SCENE.tpm.evidence(bound), NONE, binding=bound, roots=roots, now=NOW)
+    return verify.verify(SCENE.tpm.evidence(bound), NONE, binding=bound, roots=roots, now=NOW)
 
 
 CLAIMS = claims_for()

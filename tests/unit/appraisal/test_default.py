@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from strongroom.appraisal.default import default_policy
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from tests.unit.evidence import test_gcp as scene
 
 CLAIMS = replace(scene.verify(scene.GOOD), simulated=False)

@@ -8,10 +8,10 @@ import pytest
 
 from strongroom.appraisal.appraise import check_launch
 from strongroom.appraisal.fitness import check_fitness
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.evidence import roots
-from strongroom.model import contract as contract_model
-from strongroom.model.launch import Launch
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.room.launch import Launch
 from tests import samples
 
 Role = contract_model.Role

@@ -10,21 +10,22 @@ import pytest
 
 from strongroom.appraisal.evaluate import evaluate
 from strongroom.appraisal.forecast import forecast
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.encoding import canonical, fields
-from strongroom.evidence import registry
-from strongroom.model import policy_file
+from strongroom.evidence import verify
 from strongroom.model.binding import Preset
+from strongroom.model.contracts import policy_file
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.verdict import read_checks
-from strongroom_testing import evidence_folder, fake_intel
+from strongroom_testing import evidence_folder
 from strongroom_testing.evidence_folder import BINDING, LATER, NOW
-from strongroom_testing.fake_amd import FakeAmd
-from strongroom_testing.fake_intel import FakeIntel
+from strongroom_testing.vendors import fake_intel
+from strongroom_testing.vendors.fake_amd import FakeAmd
+from strongroom_testing.vendors.fake_intel import FakeIntel
 
 INTEL = FakeIntel(now=NOW)
 EVIDENCE, OLD = INTEL.evidence(BINDING), INTEL.endorsements()
-CLAIMS = registry.verify(EVIDENCE, OLD, binding=BINDING, roots=frozenset({INTEL.root_digest}), now=NOW)
+CLAIMS = verify.verify(EVIDENCE, OLD, binding=BINDING, roots=frozenset({INTEL.root_digest}), now=NOW)
 NEWER = evidence_folder.newer(INTEL)
 WAIVED = ["td_attributes.sept_ve_disable"]
 
@@ -150,7 +151,7 @@ def test_damaged_newer_endorsements_are_a_denial_not_a_crash(newer):
 def test_other_vendors_are_forecast_by_minimums():
     amd = FakeAmd(now=NOW, line="Genoa")
     evidence, endorsements = amd.evidence(BINDING), amd.endorsements()
-    claims = registry.verify(evidence, endorsements, binding=BINDING, roots=frozenset({amd.root}), now=NOW)
+    claims = verify.verify(evidence, endorsements, binding=BINDING, roots=frozenset({amd.root}), now=NOW)
     value = {
         "format": "strongroom-policy/1",
         "name": "test",

@@ -9,14 +9,15 @@ import pytest
 
 from strongroom.appraisal import judge as judge_file
 from strongroom.appraisal.judge import judge, with_runs_used
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.encoding import fields
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom.model.verdict import Accepted, Check, Denied, read_checks
-from strongroom_testing import contracts, fake_tpm
-from strongroom_testing.fake_tpm import REFUSED_BY, Fault
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_tpm
+from strongroom_testing.vendors.fake_tpm import REFUSED_BY, Fault
 
 SCENE = contracts.scene()
 NOW = SCENE.now

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from strongroom.appraisal import profiles
 from strongroom.appraisal.appraise import check_platforms
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
-from strongroom.model import contract as contract_model
-from strongroom.model import policy as policy_model
 from strongroom.model import record
 from strongroom.model.claims import Claims
-from strongroom.model.policy import Devices, Policy
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import policy as policy_model
+from strongroom.model.contracts.policy import Devices, Policy
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ROOT = "sha256:" + "11" * 32

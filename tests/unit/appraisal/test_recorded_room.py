@@ -11,9 +11,9 @@ import pytest
 
 from strongroom.appraisal.judge import judge
 from strongroom.encoding import fields
-from strongroom.model import agreement as agreement_model
 from strongroom.model import binding as binding_model
 from strongroom.model import evidence as evidence_model
+from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
 from strongroom.model.verdict import Accepted, Check, Denied

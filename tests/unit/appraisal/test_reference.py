@@ -14,19 +14,22 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.appraisal import reference, reference_corim, reference_corim_keys, statement
-from strongroom.appraisal.reference import Reference, Release
-from strongroom.appraisal.statement import Statement, Subject
+from strongroom.appraisal import intoto
+from strongroom.appraisal.intoto import Statement, Subject
+from strongroom.appraisal.reference import corim as reference_corim
+from strongroom.appraisal.reference import corim_keys
+from strongroom.appraisal.reference import values as reference
+from strongroom.appraisal.reference.values import Reference, Release
 from strongroom.crypto import digest, public_key, sign
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, NotFound, Refused
-from strongroom.evidence import registry
-from strongroom.model import policy_file
+from strongroom.evidence import verify
 from strongroom.model.binding import Preset
-from strongroom_testing.fake_amd import FakeAmd
-from strongroom_testing.fake_cca import FakeCca
-from strongroom_testing.fake_intel import FakeIntel
-from strongroom_testing.fake_nvidia import FakeGpu
+from strongroom.model.contracts import policy_file
+from strongroom_testing.vendors.fake_amd import FakeAmd
+from strongroom_testing.vendors.fake_cca import FakeCca
+from strongroom_testing.vendors.fake_intel import FakeIntel
+from strongroom_testing.vendors.fake_nvidia import FakeGpu
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEY, OTHER = sign.SigningKey(b"\x01" * 32), sign.SigningKey(b"\x02" * 32)
@@ -150,9 +153,9 @@ def test_what_is_not_understood_is_refused_though_it_is_signed(change, why):
 )
 def test_a_statement_of_another_shape_is_refused_though_it_is_signed(change, why):
     payload = json.dumps({**json.loads(GOOD.statement().encode()), **change}).encode()
-    bare = dsse.Envelope(payload_type=statement.PAYLOAD_TYPE, payload=payload, signatures=())
+    bare = dsse.Envelope(payload_type=intoto.PAYLOAD_TYPE, payload=payload, signatures=())
     signature = dsse.Signature(keyid=digest.sha256(KEY.public.raw), sig=KEY.sign(bare.pae()))
-    whole = dsse.Envelope(payload_type=statement.PAYLOAD_TYPE, payload=payload, signatures=(signature,))
+    whole = dsse.Envelope(payload_type=intoto.PAYLOAD_TYPE, payload=payload, signatures=(signature,))
     with pytest.raises(Malformed, match=why):
         open_signed(whole.encode())
 
@@ -171,7 +174,7 @@ def test_other_statements_beside_it_change_nothing():
         with pytest.raises(Malformed, match=why):
             open_signed(data)
     with pytest.raises(Malformed, match="expected 1 to 8 lines, each an envelope"):
-        statement.lines(b"\n".join([signed()] * 9))
+        intoto.lines(b"\n".join([signed()] * 9))
 
 
 def test_a_platform_is_had_by_profile_or_by_tee():
@@ -383,10 +386,10 @@ def test_the_names_are_those_of_claims():
         evidence = maker.evidence(bound)
         given = maker.endorsements(evidence) if tee == "nvgpu" else maker.endorsements()
         root = maker.root_digest if tee == "tdx" else maker.root
-        claims = registry.verify(evidence, given, binding=bound, roots=frozenset({root}), now=now)
+        claims = verify.verify(evidence, given, binding=bound, roots=frozenset({root}), now=now)
         for name in claims.registers:
-            assert reference_corim_keys.register(name, tee) == name
-        for name in reference_corim_keys._FACTS.get(tee, ()):
+            assert corim_keys.register(name, tee) == name
+        for name in corim_keys._FACTS.get(tee, ()):
             assert name in claims.facts
 
 

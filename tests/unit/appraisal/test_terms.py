@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 from strongroom.appraisal.terms import check_terms
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.encoding import dsse
-from strongroom.model import agreement as agreement_model
-from strongroom.model import contract as contract_model
 from strongroom.model import identity
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
 from strongroom_testing import contracts
 
 SCENE = contracts.scene()

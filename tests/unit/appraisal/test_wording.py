@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.appraisal import wording
-from strongroom.appraisal.wording import explain
-from strongroom.appraisal.wording_form import MAX_TEXT
-from strongroom.appraisal.wording_table import TABLE
+from strongroom.appraisal.wording import sentences
+from strongroom.appraisal.wording.form import MAX_TEXT
+from strongroom.appraisal.wording.sentences import explain
+from strongroom.appraisal.wording.table import TABLE
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model.verdict import Check, Words, read_checks, read_words
@@ -95,7 +95,7 @@ def test_hints_name_who_and_what():
     assert hint("platform.tcb.launch.snp", 5, 4) == "update snp, and start the room again"
     assert "Battering RAM" in hint("platform.profile.product", "not-broken", ["Milan"])
     assert "no such fact" in hint("platform.fact.x", 1, None)
-    assert hint("later.check", 1, 2) == wording.UNKNOWN
+    assert hint("later.check", 1, 2) == sentences.UNKNOWN
 
 
 def test_a_verifiers_own_words_are_told_and_never_recorded():

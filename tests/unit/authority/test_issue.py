@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from strongroom.authority import issue
-from strongroom.crypto import certificates, digest, tls
-from strongroom.crypto.leaf import EVIDENCE_OID
+from strongroom.crypto import digest, tls
+from strongroom.crypto.pki import certificates
+from strongroom.crypto.pki.leaf import EVIDENCE_OID
 from strongroom.errors import Malformed
 from strongroom.model import messages, verdict
 from strongroom_testing import brokers, contracts
@@ -236,7 +237,7 @@ def test_issue_takes_accepted_and_nothing_else():
 def names_of_types():
     from datetime import datetime
 
-    from strongroom.model.contract import CertificateTerms
+    from strongroom.model.contracts.contract import CertificateTerms
 
     return {"Accepted": verdict.Accepted, "CertificateTerms": CertificateTerms, "datetime": datetime}
 

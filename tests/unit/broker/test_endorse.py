@@ -11,7 +11,8 @@ from strongroom.broker import endorse
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import messages, record
 from strongroom.model.endorsements import NONE, Endorsements
-from strongroom_testing import brokers, contracts, fake_amd, simulated
+from strongroom_testing import brokers, contracts, simulated
+from strongroom_testing.vendors import fake_amd
 
 NOW = contracts.NOW
 

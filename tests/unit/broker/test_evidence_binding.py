@@ -8,7 +8,8 @@ import pytest
 
 from strongroom.crypto import hpke, sign, tls
 from strongroom.model import messages
-from strongroom_testing import brokers, fake_tpm
+from strongroom_testing import brokers
+from strongroom_testing.vendors import fake_tpm
 
 
 @pytest.fixture

@@ -9,16 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from strongroom.broker import gates, own_party
-from strongroom.broker.admit import admit
+from strongroom.broker import own_party, request_checks
+from strongroom.broker.admit_contract import admit
 from strongroom.broker.budgets import Budgets
 from strongroom.crypto import sign
 from strongroom.encoding import dsse
 from strongroom.errors import Refused
-from strongroom.model import agreement as agreement_model
-from strongroom.model import contract as contract_model
-from strongroom.model import drafting, identity, messages
-from strongroom_testing import brokers, contracts, fake_tpm, simulated
+from strongroom.model import identity, messages
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import drafting
+from strongroom_testing import brokers, contracts, simulated
+from strongroom_testing.vendors import fake_tpm
 
 MALLORY = identity.generate("mallory")
 HERS = ("vault.alice.example", "login.alice.example")
@@ -270,10 +272,10 @@ def test_the_record_of_a_release_says_that_the_gate_was_passed(world):
 
 
 def test_a_disk_without_a_cipher_needs_no_key_and_every_other_has_one():
-    plain = SimpleNamespace(manifest="a", cipher=gates.NO_CIPHER, sealed_key=None)
+    plain = SimpleNamespace(manifest="a", cipher=request_checks.NO_CIPHER, sealed_key=None)
     held = SimpleNamespace(manifest="b", cipher="aes-xts", sealed_key=b"sealed")
-    assert gates._keys(("a", "b"), (plain, held)).ok
+    assert request_checks._keys(("a", "b"), (plain, held)).ok
     lost = SimpleNamespace(manifest="b", cipher="aes-xts", sealed_key=None)
-    refused = gates._keys(("a", "b"), (plain, lost))
+    refused = request_checks._keys(("a", "b"), (plain, lost))
     assert not refused.ok
     assert refused.got == {"missing": ["b"]}

@@ -10,11 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from strongroom import wiring
 from strongroom.broker import nonces
 from strongroom.broker import settings as settings_model
-from strongroom.broker.add_key import add_key
-from strongroom.broker.admit import admit
+from strongroom.broker.administration.add_key import add_key
+from strongroom.broker.admit_contract import admit
 from strongroom.crypto import aead
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Conflict, Malformed, Misuse, NotFound, Refused
@@ -23,6 +22,7 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import messages, record
 from strongroom.seal import disk as sealed_disk
 from strongroom.seal import folder
+from strongroom.wiring import broker
 from strongroom_testing import brokers
 
 
@@ -235,14 +235,14 @@ def test_rule_51_files_are_private(tmp_path):
     scene, _, _ = brokers.owner()
     before = os.umask(0)
     try:
-        wiring.init_broker(
+        broker.init_broker(
             tmp_path / "b",
             scene.alice.party(),
             listen="127.0.0.1:8443",
             url="https://127.0.0.1:8443",
             passphrase=b"x",
         )
-        with wiring.open_broker(tmp_path / "b", b"x"), wiring.serving(tmp_path / "b", replica=False):
+        with broker.open_broker(tmp_path / "b", b"x"), broker.serving(tmp_path / "b", replica=False):
             modes = {one.name: one.stat().st_mode & 0o777 for one in (tmp_path / "b").iterdir()}
     finally:
         os.umask(before)
@@ -254,7 +254,7 @@ def test_init_never_overwrites(tmp_path):
     scene, _, _ = brokers.owner()
     (tmp_path / "file").write_text("precious")
     with pytest.raises(Misuse, match="not empty"):
-        wiring.init_broker(
+        broker.init_broker(
             tmp_path, scene.alice.party(), listen="127.0.0.1:1", url="https://a:1", passphrase=b"x"
         )
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
@@ -262,7 +262,7 @@ def test_init_never_overwrites(tmp_path):
 
 def test_what_is_no_broker_is_not_found(tmp_path):
     with pytest.raises(NotFound, match="not a broker's folder"):
-        wiring.read_settings(tmp_path)
+        broker.read_settings(tmp_path)
 
 
 @pytest.mark.parametrize("listen", ["", "localhost", ":1", "a:b", "a:70000", "a b:1", "http://a:1"])
@@ -324,8 +324,8 @@ def test_another_passphrase_locks_the_same_keys():
 def test_a_passphrase_is_changed_in_one_step(tmp_path, monkeypatch):
     scene, _, _ = brokers.owner()
     folder = tmp_path / "b"
-    wiring.init_broker(folder, scene.alice.party(), listen="127.0.0.1:1", url="https://a:1", passphrase=b"x")
-    before = (folder / wiring.SETTINGS).read_bytes()
+    broker.init_broker(folder, scene.alice.party(), listen="127.0.0.1:1", url="https://a:1", passphrase=b"x")
+    before = (folder / broker.SETTINGS).read_bytes()
 
     def fails(_fd):
         raise OSError(28, "No space left on device")
@@ -333,23 +333,23 @@ def test_a_passphrase_is_changed_in_one_step(tmp_path, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", fails)
         with pytest.raises(OSError, match="No space left"):
-            wiring.change_passphrase(folder, b"x", b"y")
-    assert (folder / wiring.SETTINGS).read_bytes() == before
+            broker.change_passphrase(folder, b"x", b"y")
+    assert (folder / broker.SETTINGS).read_bytes() == before
     assert not list(folder.glob(".*.part"))
-    wiring.change_passphrase(folder, b"x", b"y")
-    assert (folder / wiring.SETTINGS).stat().st_mode & 0o777 == 0o600
-    with wiring.open_broker(folder, b"y"):
+    broker.change_passphrase(folder, b"x", b"y")
+    assert (folder / broker.SETTINGS).stat().st_mode & 0o777 == 0o600
+    with broker.open_broker(folder, b"y"):
         pass
     with (
         pytest.raises(Refused, match="is another one than this was locked with"),
-        wiring.open_broker(folder, b"x"),
+        broker.open_broker(folder, b"x"),
     ):
         pass
 
 
 def test_rule_50_the_clock_never_goes_back():
     wall = datetime(2026, 1, 1, tzinfo=UTC)
-    clock = wiring.SteadyClock(wall=wall, monotonic=100.0, floor=wall + timedelta(days=3))
+    clock = broker.SteadyClock(wall=wall, monotonic=100.0, floor=wall + timedelta(days=3))
     assert clock.at(100.0) == wall + timedelta(days=3)
     assert clock.at(50.0) == wall + timedelta(days=3)
     assert clock.at(160.0) == wall + timedelta(days=3, seconds=60)
@@ -361,13 +361,13 @@ def test_rule_50_a_host_clock_set_back_does_not_revive_a_nonce(tmp_path):
         world.challenge(agreement)
         world.clock.advance(timedelta(hours=5))
         latest = world.challenge(agreement)
-        assert wiring._latest(world.store) == latest.time
+        assert broker._latest(world.store) == latest.time
         # Between two writes of the time, nonces last no longer than until the next one.
         world.clock.advance(timedelta(seconds=9))
         later = world.challenge(agreement)
-        assert later.time - wiring._latest(world.store) < nonces.KEPT
+        assert later.time - broker._latest(world.store) < nonces.KEPT
         world.ask(agreement)
-        assert wiring._latest(world.store) == later.time
+        assert broker._latest(world.store) == later.time
 
 
 def test_rule_50_a_nonce_is_good_no_longer_by_a_clock_that_lags(tmp_path):
@@ -386,18 +386,18 @@ def test_rule_50_a_nonce_is_good_no_longer_by_a_clock_that_lags(tmp_path):
 
 
 def test_one_server_a_folder_unless_all_are_replicas(tmp_path):
-    with wiring.serving(tmp_path, replica=False):
+    with broker.serving(tmp_path, replica=False):
         for replica in (False, True):
             with (
                 pytest.raises(Conflict, match="another broker serves this folder"),
-                wiring.serving(tmp_path, replica=replica),
+                broker.serving(tmp_path, replica=replica),
             ):
                 pass
     with (
-        wiring.serving(tmp_path, replica=True),
-        wiring.serving(tmp_path, replica=True),
+        broker.serving(tmp_path, replica=True),
+        broker.serving(tmp_path, replica=True),
         pytest.raises(Conflict, match="another broker serves this folder"),
-        wiring.serving(tmp_path, replica=False),
+        broker.serving(tmp_path, replica=False),
     ):
         pass
 
@@ -407,7 +407,7 @@ def test_rule_47_a_restored_backup_is_refused_against_a_witnessed_checkpoint(tmp
 
     scene, _, _ = brokers.owner()
     folder, backup = tmp_path / "b", tmp_path / "backup"
-    wiring.init_broker(
+    broker.init_broker(
         folder, scene.alice.party(), listen="127.0.0.1:1", url="https://127.0.0.1:1", passphrase=b"x"
     )
 
@@ -416,20 +416,20 @@ def test_rule_47_a_restored_backup_is_refused_against_a_witnessed_checkpoint(tmp
         ledger = opened.store.ledger
         return opened.broker.notary.checkpoint(ledger, ledger.size())
 
-    with wiring.open_broker(folder, b"x") as opened:
+    with broker.open_broker(folder, b"x") as opened:
         early = grow(opened, record_bytes(1))
     shutil.copytree(folder, backup)
-    with wiring.open_broker(folder, b"x") as opened:
+    with broker.open_broker(folder, b"x") as opened:
         witnessed = grow(opened, record_bytes(2))
-        wiring.expect_checkpoint(opened, early)
-        wiring.expect_checkpoint(opened, witnessed)
-    with wiring.open_broker(backup, b"x") as opened:
-        wiring.expect_checkpoint(opened, early)
+        broker.expect_checkpoint(opened, early)
+        broker.expect_checkpoint(opened, witnessed)
+    with broker.open_broker(backup, b"x") as opened:
+        broker.expect_checkpoint(opened, early)
         with pytest.raises(Refused, match="does not extend"):
-            wiring.expect_checkpoint(opened, witnessed)
+            broker.expect_checkpoint(opened, witnessed)
         grow(opened, record_bytes(3))  # as long as the true one, but another
         with pytest.raises(Refused, match="does not extend"):
-            wiring.expect_checkpoint(opened, witnessed)
+            broker.expect_checkpoint(opened, witnessed)
 
 
 def record_bytes(version):

@@ -14,7 +14,8 @@ from strongroom.errors import Conflict, Malformed, Refused, Unavailable
 from strongroom.ledger import proof
 from strongroom.model import receipt as receipt_model
 from strongroom.model import record
-from strongroom_testing import contracts, fake_tpm
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_tpm
 
 
 @pytest.fixture

@@ -13,18 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strongroom.agent import attest
-from strongroom.appraisal import wording
+from strongroom.appraisal.wording import sentences
 from strongroom.broker.budgets import Allowance, Budgets
 from strongroom.broker.challenge import challenge
 from strongroom.crypto import hpke, spki
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Refused, Unavailable
 from strongroom.ledger import proof
-from strongroom.model import contract as contract_model
 from strongroom.model import evidence as evidence_model
 from strongroom.model import messages, record
 from strongroom.model import verdict as verdict_model
-from strongroom_testing import brokers, contracts, fake_tpm
+from strongroom.model.contracts import contract as contract_model
+from strongroom_testing import brokers, contracts
+from strongroom_testing.vendors import fake_tpm
 
 
 def failed(answer):
@@ -70,7 +71,7 @@ def test_every_check_of_a_verdict_says_what_asks_for_it(world):
     ]
     for answer in (accepted, *denied):
         checks = verdict_model.read_checks(fields.Fields(dict(answer.verdict), "verdict"))
-        assert [check.name for check in checks if not wording.explain(check).source] == []
+        assert [check.name for check in checks if not sentences.explain(check).source] == []
 
 
 def test_no_secret_is_in_the_ledger_or_in_an_answer(world, tmp_path):
@@ -343,8 +344,9 @@ def test_a_contract_that_names_another_broker_for_the_owner_is_refused(world):
 
 def test_somebody_elses_name_is_not_somebody_elses_key(world):
     """mallory calls himself alice and asks for alice's disk: names mean nothing, keys do."""
-    from strongroom.model import agreement as agreement_model
-    from strongroom.model import drafting, identity
+    from strongroom.model import identity
+    from strongroom.model.contracts import agreement as agreement_model
+    from strongroom.model.contracts import drafting
 
     mallory = identity.generate("alice")
 

@@ -9,9 +9,10 @@ import pytest
 
 from strongroom.encoding import canonical
 from strongroom.model import messages, record
+from strongroom.model.contracts.policy import Devices, Policy
 from strongroom.model.evidence import Evidence
-from strongroom.model.policy import Devices, Policy
-from strongroom_testing import brokers, contracts, fake_nvidia
+from strongroom_testing import brokers, contracts
+from strongroom_testing.vendors import fake_nvidia
 
 NOW = contracts.NOW
 VENDOR = fake_nvidia.Authority(now=NOW)

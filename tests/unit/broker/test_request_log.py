@@ -9,10 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from strongroom.api import app as app_module
+from strongroom.api.broker import app as app_module
 from strongroom.broker import request_log
 from strongroom.broker.request_log import Kind, Recorded, RequestLog, Summed
-from strongroom.cli import request_lines
+from strongroom.cli.broker import request_lines
 from strongroom.model import messages
 from strongroom_testing import brokers, http_calls
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom import wiring
 from strongroom.broker import settings as settings_model
+from strongroom.broker.administration.rotate import rotate
 from strongroom.broker.challenge import challenge
-from strongroom.broker.rotate import rotate
 from strongroom.encoding import fields
 from strongroom.errors import Conflict, Refused
 from strongroom.ledger import describe, merkle, proof, witness
 from strongroom.model import identity, messages, record, rotation
 from strongroom.seal import disk as sealed_disk
+from strongroom.wiring import broker
 from strongroom_testing import broker_process, brokers
 from tests.unit.broker.test_release import failed
 
@@ -28,7 +28,7 @@ def prepared(tmp_path):
 
 
 def opened(prepared):
-    return wiring.open_broker(prepared.directory, brokers.PASSPHRASE)
+    return broker.open_broker(prepared.directory, brokers.PASSPHRASE)
 
 
 def ask(one, scene, agreement):
@@ -69,7 +69,7 @@ def test_with_new_keys_of_the_broker_contracts_from_before_get_nothing_and_the_n
     with opened(prepared) as one:
         assert isinstance(ask(one, prepared.scene, prepared.agreement)[2], messages.ReleaseAnswer)
         note = one.broker.notary.checkpoint(one.store.ledger, one.store.ledger.size())
-    rotated = wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    rotated = broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
     with opened(prepared) as one:
         address, before = one.settings.address, prepared.settings.address
         assert one.settings.party == rotated.party
@@ -98,7 +98,7 @@ class Source:
 
 
 def test_a_rotation_is_an_entry_that_anybody_can_check(prepared):
-    rotated = wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    rotated = broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
     with opened(prepared) as one:
         entry, _ = proof.verify(rotated.proof, one.broker.notary.public)
     assert (entry.kind, entry.contract, entry.run) == (record.Kind.ROTATION, "", "")
@@ -113,7 +113,7 @@ def test_a_rotation_is_an_entry_that_anybody_can_check(prepared):
 
 
 def test_with_a_new_identity_what_the_old_one_signed_gets_nothing(prepared):
-    rotated = wiring.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, statement(prepared))
+    rotated = broker.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, statement(prepared))
     assert rotated.party.keyid == NEW.party().keyid
     with opened(prepared) as one:
         assert failed(ask(one, prepared.scene, prepared.agreement)[2])[0] == "own.signature"
@@ -144,12 +144,12 @@ def test_a_broker_follows_no_statement_but_that_of_its_own_party(prepared):
     )
     for one in (foreign, by_mallory):
         with pytest.raises(Refused, match="rotation: "):
-            wiring.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, one)
+            broker.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, one)
     elsewhere = statement(prepared, broker=replace(held.broker, pin="sha256:" + "0" * 64))
     with pytest.raises(Refused, match="another address of the broker than the broker's own"):
-        wiring.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, elsewhere)
+        broker.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, elsewhere)
     with pytest.raises(Refused, match="expected a signature by the old key"):
-        wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, mallory.signing)
+        broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, mallory.signing)
     with opened(prepared) as one:
         assert one.store.ledger.size() == 0
         assert one.settings == prepared.settings
@@ -160,10 +160,10 @@ def test_rule_53_killed_between_the_record_and_the_file_the_rotation_is_done(pre
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(wiring, "_replace_settings", killed)
+        patched.setattr(broker, "_replace_settings", killed)
         with pytest.raises(KeyboardInterrupt):
-            wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
-    assert wiring.read_settings(prepared.directory) == prepared.settings  # the old file, and the new record
+            broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    assert broker.read_settings(prepared.directory) == prepared.settings  # the old file, and the new record
     with opened(prepared) as one:
         assert one.settings.address.pin != prepared.settings.address.pin
         assert one.store.ledger.size() == 1
@@ -179,7 +179,7 @@ def test_rule_53_what_is_not_recorded_changes_nothing(prepared, monkeypatch):
 
     monkeypatch.setattr(record.Record, "encode", full)
     with pytest.raises(Refused, match="no"):
-        wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+        broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
     monkeypatch.undo()
     with opened(prepared) as one:
         assert one.settings == prepared.settings
@@ -188,16 +188,16 @@ def test_rule_53_what_is_not_recorded_changes_nothing(prepared, monkeypatch):
 
 
 def test_a_broker_that_serves_is_not_rotated(prepared):
-    with wiring.serving(prepared.directory, replica=True), pytest.raises(Conflict) as caught:
-        wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    with broker.serving(prepared.directory, replica=True), pytest.raises(Conflict) as caught:
+        broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
     assert caught.value.code == "already-serving"
     with pytest.raises(Refused, match="is another one than this was locked with"):
-        wiring.rotate_broker_keys(prepared.directory, b"wrong", prepared.scene.alice.signing)
+        broker.rotate_broker_keys(prepared.directory, b"wrong", prepared.scene.alice.signing)
 
 
 def test_the_old_master_key_opens_nothing_of_the_new_broker(prepared):
     old = settings_model.unlock(prepared.settings, brokers.PASSPHRASE)
-    wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
     with opened(prepared) as one:
         (disk,) = one.store.known_disks()
         for sealed, purpose, name in (
@@ -224,12 +224,12 @@ def test_a_passphrase_changed_after_a_rotation_was_killed_stays_changed(prepared
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(wiring, "_replace_settings", killed)
+        patched.setattr(broker, "_replace_settings", killed)
         with pytest.raises(KeyboardInterrupt):
-            wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
-    wiring.change_passphrase(prepared.directory, brokers.PASSPHRASE, b"another one")
+            broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    broker.change_passphrase(prepared.directory, brokers.PASSPHRASE, b"another one")
     with pytest.raises(Refused, match="is another one than this was locked with"), opened(prepared):
         pass
-    with wiring.open_broker(prepared.directory, b"another one") as one:
+    with broker.open_broker(prepared.directory, b"another one") as one:
         assert one.settings.address.pin != prepared.settings.address.pin
         assert one.store.staged_settings() is None

@@ -9,13 +9,13 @@ from datetime import timedelta
 
 import pytest
 
+from strongroom.broker.administration.withdraw import withdraw
 from strongroom.broker.standing import standing
-from strongroom.broker.withdraw import withdraw
 from strongroom.broker.workers import LOOKING_EACH
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Unavailable
 from strongroom.model import messages
-from strongroom_testing import fake_tpm
+from strongroom_testing.vendors import fake_tpm
 
 
 def asked(world, agreement, *earlier):

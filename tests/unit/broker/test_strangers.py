@@ -14,23 +14,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.api import routes
-from strongroom.broker import gates, own_party, versions
+from strongroom.api.broker import routes
+from strongroom.broker import own_party, ports, request_checks, versions
 from strongroom.broker import release as release_module
 from strongroom.broker.budgets import Allowances, Budgets, Denials, Failures
 from strongroom.broker.nonces import Nonces
+from strongroom.broker.ports import KnownVersion
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
-from strongroom.broker.storage import KnownVersion
 from strongroom.broker.workers import LOOKING, LOOKING_EACH, WAITING, Workers
 from strongroom.crypto import sign
 from strongroom.encoding import canonical, dsse, fields, framed
 from strongroom.errors import Malformed, Refused, Unavailable
-from strongroom.model import agreement as agreement_model
-from strongroom.model import contract as contract_model
 from strongroom.model import messages
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
 from strongroom.store import sqlite
-from strongroom_testing import brokers, contracts, fake_tpm
+from strongroom_testing import brokers, contracts
+from strongroom_testing.vendors import fake_tpm
 
 CONTRACT = "sha256:" + "0" * 64
 
@@ -203,7 +204,7 @@ def test_a_disk_that_is_changed_meanwhile_is_sealed_anew(watched):
 
 
 def test_a_run_used_up_meanwhile_is_counted_and_may_be_one_too_many(watched):
-    from strongroom.broker.storage import Run
+    from strongroom.broker.ports import Run
 
     agreement = watched.agreement(runs=2)
     digest = agreement.contract.digest
@@ -225,12 +226,12 @@ def test_what_keeps_changing_releases_nothing(watched, monkeypatch):
     agreement = watched.agreement()
     body = watched.room(agreement).request(watched.challenge(agreement).nonce)
     turns = iter(range(1, 1000))
-    known = gates.known
+    known = request_checks.known
 
     def different(*args):
         return replace(known(*args), version=KnownVersion(version=next(turns), digest="sha256:" + "0" * 64))
 
-    monkeypatch.setattr(gates, "known", different)
+    monkeypatch.setattr(request_checks, "known", different)
     with pytest.raises(Unavailable) as caught:
         watched.release(body)
     assert caught.value.code == "contended"
@@ -571,7 +572,7 @@ def test_denials_in_a_runs_name_do_not_stand_between_its_release_and_its_receipt
 
 
 def test_what_was_known_last_prepares_an_acceptance_without_asking_and_never_a_denial(watched, monkeypatch):
-    from strongroom.broker.storage import Run
+    from strongroom.broker.ports import Run
 
     agreement = watched.agreement(runs=3)
     digest, manifest = agreement.contract.digest, agreement.contract.datasets[0].manifest
@@ -614,7 +615,7 @@ def test_of_contracts_that_keys_were_released_under_the_last_ones_are_remembered
     from strongroom.broker.broker import Seen
 
     seen = Seen(most=2)
-    known = gates.Known(version=None, run=None, disks=())
+    known = ports.Known(version=None, run=None, disks=())
     for contract in ("a", "b", "a", "c"):
         seen.keep(contract, known, 1)
     assert [seen.last(one) is not None for one in "abc"] == [True, False, True]

@@ -7,16 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.broker import versions
-from strongroom.broker.admit import admit
+from strongroom.broker.admit_contract import admit
 from strongroom.crypto import sign
 from strongroom.errors import Conflict, Malformed
-from strongroom.model import agreement as agreement_model
-from strongroom.model import contract as contract_model
-from strongroom.model import drafting, identity, messages
+from strongroom.model import identity, messages
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import drafting
 from strongroom.model.verdict import Check
-from strongroom_testing import brokers, fake_tpm
+from strongroom_testing import brokers
+from strongroom_testing.vendors import fake_tpm
 
 MALLORY = identity.generate("mallory")
 

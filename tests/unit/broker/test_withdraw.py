@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.appraisal.wording import explain
-from strongroom.broker import gates
-from strongroom.broker.admit import admit
-from strongroom.broker.remove_key import remove_key
-from strongroom.broker.status import status
-from strongroom.broker.withdraw import withdraw, withdraw_known
+from strongroom.appraisal.wording.sentences import explain
+from strongroom.broker import request_checks
+from strongroom.broker.administration.remove_key import remove_key
+from strongroom.broker.administration.status import status
+from strongroom.broker.administration.withdraw import withdraw, withdraw_known
+from strongroom.broker.admit_contract import admit
 from strongroom.errors import Conflict, Malformed, NotFound, Refused
 from strongroom.ledger import proof
 from strongroom.ledger.describe import describe
@@ -44,20 +44,20 @@ def test_a_withdrawal_between_preparing_and_deciding_counts(world, monkeypatch):
     """The transaction decides: a room that was found good a moment before gets nothing."""
     agreement = world.agreement()
     body = world.room(agreement).request(world.challenge(agreement).nonce)
-    check, asked = gates.check, []
+    check, asked = request_checks.check, []
 
     def checking(ask, state):
         made = check(ask, state)
         if not asked:
             asked.append(1)
-            known = gates.versions.known(agreement.contract)
-            series = gates.versions.series(agreement.contract)
+            known = request_checks.versions.known(agreement.contract)
+            series = request_checks.versions.series(agreement.contract)
             other = brokers.sqlite.open_store(world.directory / brokers.wiring.DATABASE)
             asyncio.run(other.write(lambda tx: tx.contracts.withdraw(series, known)))
             other.close()
         return made
 
-    monkeypatch.setattr(gates, "check", checking)
+    monkeypatch.setattr(request_checks, "check", checking)
     answer = asyncio.run(_elsewhere(world, body))
     assert failed(answer)[0] == "contract.withdrawn"
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from strongroom.cli import main
-from strongroom.model import agreement, contract, identity
+from strongroom.model import identity
+from strongroom.model.contracts import agreement, contract
 from tests import samples
 
 MALLORY = identity.generate("mallory")

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.cli import evidence as verbs
+from strongroom.cli.evidence import commands as verbs
 from strongroom.errors import Malformed, PolicyDenied
-from strongroom.evidence import registry
+from strongroom.evidence import verify as registry
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE
-from strongroom_testing import fake_aws, fake_nvidia
+from strongroom_testing.vendors import fake_aws, fake_nvidia
 from tests import samples
 
 NOW, AT = samples.NOW, "2026-11-24T12:00:00Z"

@@ -11,7 +11,7 @@ from strongroom.appraisal import standing
 from strongroom.cli import main
 from strongroom.model.claims import Claims
 from strongroom_testing.evidence_folder import BINDING, NOW, REPORT_DATA
-from strongroom_testing.fake_intel import FakeIntel
+from strongroom_testing.vendors.fake_intel import FakeIntel
 from tests.unit.evidence.test_recognise import QUOTE, QUOTES, REPORT
 
 TWO = {

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.evidence.describe import describe
+from strongroom.evidence.describe.show import describe
 from strongroom.evidence.tpm import PARTS
 from strongroom.model.evidence import Evidence
-from strongroom_testing import contracts, fake_tpm
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_tpm
 from tests.unit.evidence.test_tpm_verify import BINDING, GOOD, RSA
 
 

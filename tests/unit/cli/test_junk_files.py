@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strongroom.cli import main
-from strongroom.model import agreement
+from strongroom.model.contracts import agreement
 from strongroom_testing import brokers, packs
 from tests import samples
 

@@ -9,12 +9,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from strongroom.cli import contract as contract_verb
-from strongroom.cli import main, measure
-from strongroom.convert.measure import snp
+from strongroom.bases.measure import snp
+from strongroom.cli import main
+from strongroom.cli.contract import commands as contract_verb
+from strongroom.cli.evidence import measure
 from strongroom.errors import Misuse
 from strongroom_testing import firmware
-from tests.unit.convert import kit, test_changes
+from tests.unit.compare import test_changes
+from tests.unit.images import kit
 
 
 @pytest.fixture
@@ -162,7 +164,7 @@ def test_sizes_are_powers_of_two():
 
 
 def test_a_difference_is_exit_code_7_and_json_says_what(base, monkeypatch, capsys):
-    from strongroom.convert import initramfs
+    from strongroom.bases import initramfs
 
     for name in ("old", "new"):
         (base / name).mkdir()
@@ -188,8 +190,8 @@ def test_a_difference_is_exit_code_7_and_json_says_what(base, monkeypatch, capsy
 
 
 def test_many_changes_are_counted_and_all_are_shown_when_asked_for(base, monkeypatch, capsys):
-    from strongroom.convert import initramfs
-    from strongroom.convert.base_files import File
+    from strongroom.bases import initramfs
+    from strongroom.bases.files import File
 
     for name, files in (("old", {}), ("new", {f"f{number:02}": File(content=b"x") for number in range(30)})):
         (base / name).mkdir()
@@ -222,7 +224,7 @@ def test_oci_images_and_root_file_systems_are_compared_by_what_is_in_them(base, 
 
 
 def test_unlike_things_are_not_compared(base, monkeypatch, capsys):
-    from strongroom.convert import initramfs
+    from strongroom.bases import initramfs
 
     (base / "initrd").write_bytes(initramfs.archive({}))
     kit.simple(base / "a", kit.entry(b"bin/program", b"x", mode=0o755) + kit.END)

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.cli import run_ends, run_folder
-from strongroom.cli.run_ends import Cost
+from strongroom.cli.rooms import run_ends, run_folder
+from strongroom.cli.rooms.run_ends import Cost
 from strongroom.encoding import canonical
 from strongroom.errors import Conflict, Misuse, PolicyDenied, Unavailable
 from strongroom.model.binding import Binding, RoomKeys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from strongroom.cli import sentences
-from strongroom.model.policy import Devices, Policy
+from strongroom.model.contracts.policy import Devices, Policy
 from tests import samples
 
 

@@ -15,7 +15,7 @@ from strongroom.cli import main, meter
 from strongroom.cli.printable import printable, printable_json
 from strongroom.encoding import canonical, dsse
 from strongroom_testing import packs
-from tests.unit.convert import kit
+from tests.unit.images import kit
 
 PLANTED = "PLANTED LINE"
 EVIL = f"x\n{PLANTED}\r\x1b[2K\u202e\x9b31m\u2028\u200f\x7f\U000e0041"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from strongroom.convert.preflight_shell import Shell, Step, steps
+from strongroom.images.preflight.shell import Shell, Step, steps
 
 SURE, PERHAPS, NOT = True, False, None
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.images.kit import ACCOUNTS, END, entry, folder, simple, symlink
 
-from strongroom.convert import preflight
-from strongroom.convert.preflight import Source
-from tests.unit.convert.kit import ACCOUNTS, END, entry, folder, simple, symlink
+from strongroom.images.preflight import examine
+from strongroom.images.preflight.examine import Source
 
 PROGRAM = b"#!/bin/sh\n"
 GOSU = "if [ $(id -u) = 0 ]; then exec gosu ann $0 $@; fi\nexec $@\n"
@@ -18,9 +18,7 @@ def told(tmp_path, *files: bytes, **config) -> list[tuple[str, str, str]]:
     tools = folder(b"bin/") + ACCOUNTS + entry(b"bin/sh", b"\x7fELF", mode=0o755)
     settings = {"Env": ["PATH=/bin"], "User": "", **config}
     layout = simple(tmp_path / "layout", tools + b"".join(files) + END, config=settings)
-    report = preflight.examine(
-        Source(path=layout.path), scratch=tmp_path, platforms=("local",), memory_mib=512
-    )
+    report = examine.examine(Source(path=layout.path), scratch=tmp_path, platforms=("local",), memory_mib=512)
     return [
         (one.severity.value, one.what, one.fix)
         for one, _ in report.findings

@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509 import ocsp as library_ocsp
 
-from strongroom.crypto import certificates, crl, der, ocsp, public_key, tls, vek, x509
-from strongroom.crypto.leaf import Leaf
+from strongroom.crypto import der, public_key, tls
+from strongroom.crypto.pki import certificates, crl, ocsp, vek, x509
+from strongroom.crypto.pki.leaf import Leaf
 from strongroom.encoding.reader import Reader
 from strongroom.errors import Malformed, Refused
-from strongroom_testing import certificate_maker as maker
-from strongroom_testing import fake_amd
+from strongroom_testing.vendors import certificate_maker as maker
+from strongroom_testing.vendors import fake_amd
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from strongroom.crypto import certificates, csr, digest, spki
+from strongroom.crypto import digest, spki
+from strongroom.crypto.pki import certificates, csr
 from strongroom.errors import Malformed
 
 NAMES = ("room.example", "a" * 63 + ".example")

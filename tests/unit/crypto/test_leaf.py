@@ -13,8 +13,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.crypto import certificates, tls
-from strongroom.crypto.leaf import EVIDENCE_OID, Leaf
+from strongroom.crypto import tls
+from strongroom.crypto.pki import certificates
+from strongroom.crypto.pki.leaf import EVIDENCE_OID, Leaf
 from strongroom.errors import Malformed
 
 NOW = datetime(2026, 11, 30, 12, 0, 1, tzinfo=UTC)

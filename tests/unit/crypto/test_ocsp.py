@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509 import ocsp as library_ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from strongroom.crypto import ocsp, x509
+from strongroom.crypto.pki import ocsp, x509
 from strongroom.errors import Malformed, Refused
-from strongroom_testing import certificate_maker as maker
+from strongroom_testing.vendors import certificate_maker as maker
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)

@@ -1,4 +1,4 @@
-"""Certificate paths: each rule of RFC 5280 that `crypto/x509.py` claims, broken once."""
+"""Certificate paths: each rule of RFC 5280 that `crypto/pki/x509.py` claims, broken once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from strongroom.crypto import local_ca, public_key, tls, x509
+from strongroom.crypto import public_key, tls
+from strongroom.crypto.pki import local_ca, x509
 from strongroom.errors import Malformed, Refused
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)

@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.unit.convert.kit import entry, folder, symlink
 from tests.unit.dryrun.images import busybox
+from tests.unit.images.kit import entry, folder, symlink
 
 RUNS, HIDDEN = True, False
 LOADER = Path("/lib64/ld-linux-x86-64.so.2")

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strongroom.convert import image as images
 from strongroom.dryrun import disks, run
-from tests.unit.convert.kit import ACCOUNTS, END, entry, folder, simple, symlink
+from strongroom.images import load as images
+from tests.unit.images.kit import ACCOUNTS, END, entry, folder, simple, symlink
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from strongroom.convert.cache import Cache
+    from strongroom.images.cache import Cache
 
 BUSYBOX = Path("/usr/bin/busybox")
 MIB = 1 << 20

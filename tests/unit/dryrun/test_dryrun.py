@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from strongroom.agent import owners
-from strongroom.convert.cache import Cache
 from strongroom.dryrun import machine
 from strongroom.errors import Unavailable
+from strongroom.images.cache import Cache
 from strongroom.model.receipt import Outcome
-from tests.unit.convert.kit import entry
 from tests.unit.dryrun.images import BUSYBOX, MIB, attempt, base, layout
+from tests.unit.images.kit import entry
 
 root = [pytest.mark.root, pytest.mark.skipif(not BUSYBOX.exists(), reason="needs busybox-static")]
 STRONGROOM = Path(sys.executable).parent / "strongroom"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from strongroom.convert import preflight
-from strongroom.convert.preflight import Source
 from strongroom.errors import Refused, Unavailable
+from strongroom.images.preflight import examine
+from strongroom.images.preflight.examine import Source
 from tests.unit.dryrun.cases import CASES
 from tests.unit.dryrun.images import BUSYBOX, attempt, base, layout
 
@@ -20,7 +20,7 @@ pytestmark = [
 def test_what_preflight_says_is_what_happens(tmp_path, name):
     word, files, settings = CASES[name]
     path = layout(tmp_path, base(), *files(), **settings)
-    report = preflight.examine(Source(path=path), scratch=tmp_path, platforms=("local",), memory_mib=512)
+    report = examine.examine(Source(path=path), scratch=tmp_path, platforms=("local",), memory_mib=512)
     try:
         happened = not attempt(path, tmp_path)[0].failed
     except (Refused, Unavailable) as cause:

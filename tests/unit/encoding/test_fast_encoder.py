@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from strongroom import wiring
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed
+from strongroom.wiring import broker
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 LEAVES = st.none() | st.booleans() | st.integers(-canonical.MAX_INTEGER, canonical.MAX_INTEGER) | TEXT
@@ -43,7 +43,7 @@ def restored():
 def both(value):
     canonical.write_with(canonical.by_json)
     plain = canonical.dumps(value)
-    canonical.write_with(wiring.fast_encoder)
+    canonical.write_with(broker.fast_encoder)
     return plain, canonical.dumps(value)
 
 
@@ -82,7 +82,7 @@ def nested(depth):
     ],
 )
 def test_what_the_subset_lacks_is_refused_whoever_writes(value, code):
-    for encoder in (canonical.by_json, wiring.fast_encoder):
+    for encoder in (canonical.by_json, broker.fast_encoder):
         canonical.write_with(encoder)
         with pytest.raises(Malformed) as caught:
             canonical.dumps(value)

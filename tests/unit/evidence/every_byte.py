@@ -10,10 +10,10 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from strongroom.evidence import registry
+from strongroom.evidence import verify as registry
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import (
+from strongroom_testing.vendors import (
     fake_amd,
     fake_aws,
     fake_azure,

@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from strongroom.agent.tpm import Tpm
-from strongroom.crypto import local_ca, tls
+from strongroom.crypto import tls
+from strongroom.crypto.pki import local_ca
 from strongroom.encoding import tpm2
 from strongroom.errors import Unavailable
 from strongroom.model.evidence import Evidence
-from strongroom.node import tpm_provision
-from strongroom_testing import fake_tpm
+from strongroom.node.vtpm import provision
+from strongroom_testing.vendors import fake_tpm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
     from strongroom.model.binding import Binding
-    from strongroom.model.launch import LaunchRecord
+    from strongroom.model.room.launch import LaunchRecord
 
 AK_HANDLE = 0x81010020
 AK_CERTIFICATE_NV = 0x01C10002
@@ -44,7 +45,7 @@ class Machine:
         key = tls.generate()
         self.issuers = local_ca.make_root(key, name="test", now=now, random=os.urandom)
         self.root = "sha256:" + hashlib.sha256(self.issuers).hexdigest()
-        self._state = tpm_provision.provision(
+        self._state = provision.provision(
             lambda point: local_ca.certify_ak(
                 key, self.issuers, point, name="test", now=now, random=os.urandom
             )

@@ -9,16 +9,18 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import azure, azure_hcl, registry
+from strongroom.evidence import azure
 from strongroom.evidence import roots as pinned
+from strongroom.evidence import verify as registry
+from strongroom.evidence.formats import azure_hcl
 from strongroom.evidence.roots import amd, intel
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_azure, fake_intel
-from strongroom_testing.fake_amd import Fault as AmdFault
-from strongroom_testing.fake_amd import Guest
-from strongroom_testing.fake_azure import FakeAzure, Fault
+from strongroom_testing.vendors import fake_azure, fake_intel
+from strongroom_testing.vendors.fake_amd import Fault as AmdFault
+from strongroom_testing.vendors.fake_amd import Guest
+from strongroom_testing.vendors.fake_azure import FakeAzure, Fault
 from tests import samples
 from tests.unit.evidence.test_nitro import BOUND
 

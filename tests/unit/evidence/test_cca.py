@@ -8,11 +8,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import cca, registry
+from strongroom.evidence import cca
 from strongroom.evidence import roots as pinned
+from strongroom.evidence import verify as registry
 from strongroom.model.binding import Preset
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_cca
+from strongroom_testing.vendors import fake_cca
 from tests import samples
 from tests.unit.evidence.test_nitro import BOUND
 

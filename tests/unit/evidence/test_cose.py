@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.crypto import public_key
 from strongroom.errors import Malformed, Refused
-from strongroom.evidence import cose
-from strongroom_testing import certificate_maker as maker
-from strongroom_testing.fake_aws import raw_signature
+from strongroom.evidence.formats import cose
+from strongroom_testing.vendors import certificate_maker as maker
+from strongroom_testing.vendors.fake_aws import raw_signature
 
 P384, P256 = maker.new_key(), maker.new_key(ec.SECP256R1())
 KEYS = {-35: (P384, 48), -7: (P256, 32)}

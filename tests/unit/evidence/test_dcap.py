@@ -8,14 +8,15 @@ import pytest
 
 from strongroom.encoding import pem
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import dcap, dcap_collateral, dcap_pck, dcap_quote, registry
 from strongroom.evidence import roots as pinned
-from strongroom.evidence.kept import Kept
+from strongroom.evidence import verify as registry
+from strongroom.evidence.formats import dcap, dcap_collateral, dcap_pck, dcap_quote
+from strongroom.evidence.memo import Kept
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing.fake_intel import FakeIntel
-from strongroom_testing.intel_faults import OF_SGX, OF_TDX, REFUSED_BY, Fault
+from strongroom_testing.vendors.fake_intel import FakeIntel
+from strongroom_testing.vendors.intel_faults import OF_SGX, OF_TDX, REFUSED_BY, Fault
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -15,10 +15,11 @@ import pytest
 
 from strongroom.encoding import pem
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import dcap_pck, dcap_quote, dcap_tcb, registry
 from strongroom.evidence import roots as pinned
+from strongroom.evidence import verify
+from strongroom.evidence.formats import dcap_pck, dcap_quote, dcap_tcb
 from strongroom.model.binding import Preset
-from strongroom_testing import fake_intel
+from strongroom_testing.vendors import fake_intel
 from tests.vectors import runner
 from tests.vectors.adapters import dcap as adapter
 
@@ -63,7 +64,7 @@ def ours(tee: str, quote: bytes, endorsements, now: datetime, *, bound=None, roo
     bound = bound or Preset(values={"report_data": adapter.report_data(quote)})
     evidence = fake_intel.Evidence(tee=tee, parts={"quote": quote})
     try:
-        return registry.verify(evidence, endorsements, binding=bound, roots=roots, now=now)
+        return verify.verify(evidence, endorsements, binding=bound, roots=roots, now=now)
     except EvidenceRefused as cause:
         return cause.check
     except Malformed:

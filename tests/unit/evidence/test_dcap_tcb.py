@@ -7,8 +7,8 @@ import json
 import pytest
 
 from strongroom.errors import Malformed
-from strongroom.evidence import dcap_tcb
-from strongroom_testing import fake_intel
+from strongroom.evidence.formats import dcap_tcb
+from strongroom_testing.vendors import fake_intel
 from tests.unit.evidence.test_dcap import ENDORSED, GOOD, INTEL, refusal, verify
 
 SGX = json.loads(dcap_tcb.split(ENDORSED["sgx"].parts["tcb-info"], "tcbInfo", what="x")[0])

@@ -8,10 +8,11 @@ import pytest
 
 from strongroom.appraisal.default import default_policy
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import devices, registry
+from strongroom.evidence import attached
+from strongroom.evidence import verify as registry
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_aws, fake_nvidia
+from strongroom_testing.vendors import fake_aws, fake_nvidia
 from tests import samples
 from tests.unit.evidence.test_nitro import BOUND
 
@@ -26,7 +27,7 @@ OTHER = replace(BOUND, keys=replace(BOUND.keys, signing=b"x" * 32))
 def verify(shown, *, expected, cpu=None, binding=BOUND, roots=ROOTS, endorsements=NONE):
     counts = expected if isinstance(expected, set) else {expected}
     evidence = replace(cpu or CPU.evidence(BOUND), devices=tuple(shown))
-    return devices.verify_with_devices(
+    return attached.verify_with_devices(
         evidence, endorsements, expected=counts, binding=binding, roots=roots, now=NOW
     )
 

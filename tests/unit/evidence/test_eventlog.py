@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import eventlog, tpm, tpm_quote
-from strongroom_testing import fake_tpm
+from strongroom.evidence import tpm
+from strongroom.evidence.formats import eventlog, tpm_quote
+from strongroom_testing.vendors import fake_tpm
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "tpm"
 LOG = (VECTORS / "seabios-1.16.2-q35.log").read_bytes()

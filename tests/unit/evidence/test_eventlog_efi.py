@@ -8,8 +8,8 @@ import struct
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import ccel, eventlog, eventlog_efi
-from strongroom_testing import fake_google, fake_tpm
+from strongroom.evidence.formats import ccel, eventlog, eventlog_efi
+from strongroom_testing.vendors import fake_google, fake_tpm
 from tests.vectors import runner
 
 EVENTS = fake_google.boot()

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import registry
+from strongroom.evidence import verify
 from strongroom.model.endorsements import NONE, Endorsements
-from strongroom_testing.fake_amd import Guest
-from strongroom_testing.fake_google import FakeGoogle
+from strongroom_testing.vendors.fake_amd import Guest
+from strongroom_testing.vendors.fake_google import FakeGoogle
 from tests.unit.evidence import (
     test_azure,
     test_cca,
@@ -143,7 +143,7 @@ def accepted(case: Case, where: str, part: str, data: bytes) -> bool:
     given = getattr(case, where)
     changed = replace(case, **{where: replace(given, parts={**given.parts, part: data})})
     try:
-        registry.verify(
+        verify.verify(
             changed.evidence, changed.endorsements, binding=case.bound, roots=case.roots, now=case.now
         )
     except (EvidenceRefused, Malformed):

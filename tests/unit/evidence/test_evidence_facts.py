@@ -11,25 +11,15 @@ import pytest
 
 from strongroom.crypto import der
 from strongroom.errors import Malformed
-from strongroom.evidence import (
-    azure,
-    azure_hcl,
-    ccel,
-    dcap,
-    dcap_pck,
-    dcap_quote,
-    registry,
-    snp,
-    snp_product,
-    snp_report,
-)
+from strongroom.evidence import azure, snp, verify
+from strongroom.evidence.formats import azure_hcl, ccel, dcap, dcap_pck, dcap_quote, snp_product, snp_report
 from strongroom.model.binding import Preset
 from strongroom.model.evidence import Evidence
-from strongroom_testing import intel_pki
-from strongroom_testing.fake_amd import FakeAmd
-from strongroom_testing.fake_azure import FakeAzure
-from strongroom_testing.fake_intel import FakeIntel
-from strongroom_testing.intel_faults import Fault
+from strongroom_testing.vendors import intel_pki
+from strongroom_testing.vendors.fake_amd import FakeAmd
+from strongroom_testing.vendors.fake_azure import FakeAzure
+from strongroom_testing.vendors.fake_intel import FakeIntel
+from strongroom_testing.vendors.intel_faults import Fault
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INTEL = FakeIntel(now=NOW)
@@ -68,7 +58,7 @@ def test_a_platform_of_one_package_has_no_instance_and_no_settings():
 
 def test_the_instance_of_a_platform_is_a_fact_where_it_has_one():
     quote = INTEL.evidence(BOUND, tee="tdx", version=4)
-    claims = registry.verify(
+    claims = verify.verify(
         quote,
         INTEL.endorsements(tee="tdx"),
         binding=BOUND,
@@ -81,7 +71,7 @@ def test_the_instance_of_a_platform_is_a_fact_where_it_has_one():
 def test_a_log_larger_than_any_is_refused_before_the_quote_is_looked_at():
     parts = {"quote": b"junk", "ccel": bytes(ccel.MAX_LOG + 1)}
     with pytest.raises(Malformed, match=f"CCEL: {ccel.MAX_LOG + 1} bytes, at most {ccel.MAX_LOG} allowed"):
-        registry.verify(
+        verify.verify(
             Evidence(tee="tdx", parts=parts),
             INTEL.endorsements(tee="tdx"),
             binding=BOUND,
@@ -94,7 +84,7 @@ def test_kept_collateral_counts_for_the_roots_that_it_was_verified_under():
     """A reader with other roots asks anew, though the same bytes were sound for somebody else."""
     given = INTEL.endorsements(tee="sgx")
     quote = INTEL.evidence(BOUND, tee="sgx", version=3)
-    registry.verify(quote, given, binding=BOUND, roots=frozenset({INTEL.root_digest}), now=NOW)
+    verify.verify(quote, given, binding=BOUND, roots=frozenset({INTEL.root_digest}), now=NOW)
     asked: list[object] = []
 
     class Watched:
@@ -104,7 +94,7 @@ def test_kept_collateral_counts_for_the_roots_that_it_was_verified_under():
 
     kept, dcap.COLLATERALS = dcap.COLLATERALS, Watched()
     try:
-        registry.verify(quote, given, binding=BOUND, roots=frozenset({INTEL.root_digest}), now=NOW)
+        verify.verify(quote, given, binding=BOUND, roots=frozenset({INTEL.root_digest}), now=NOW)
     finally:
         dcap.COLLATERALS = kept
     ((_, roots),) = asked
@@ -200,7 +190,7 @@ def test_boot_registers_are_claimed_though_blank_and_others_only_if_extended():
 
 def test_what_an_azure_vm_leaves_unchecked_is_said_with_what_its_hardware_does():
     binding = Preset(values={"extra_data": b"\5" * 32})
-    claims = registry.verify(
+    claims = verify.verify(
         AZURE.evidence(binding),
         AZURE.endorsements(),
         binding=binding,

@@ -12,26 +12,18 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from strongroom.crypto import der, x509
+from strongroom.crypto import der
+from strongroom.crypto.pki import x509
 from strongroom.encoding import cbor
 from strongroom.errors import EvidenceRefused, Malformed, Refused
-from strongroom.evidence import (
-    azure_hcl,
-    dcap_pck,
-    dcap_quote,
-    dcap_tcb,
-    gcp_instance,
-    nitro,
-    registry,
-    snp,
-    snp_product,
-)
+from strongroom.evidence import nitro, snp, verify
+from strongroom.evidence.formats import azure_hcl, dcap_pck, dcap_quote, dcap_tcb, gcp_instance, snp_product
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE
-from strongroom_testing import fake_amd, fake_google, intel_pki
-from strongroom_testing.fake_amd import FakeAmd
-from strongroom_testing.fake_aws import FakeAws
-from strongroom_testing.fake_intel import FakeIntel
+from strongroom_testing.vendors import fake_amd, fake_google, intel_pki
+from strongroom_testing.vendors.fake_amd import FakeAmd
+from strongroom_testing.vendors.fake_aws import FakeAws
+from strongroom_testing.vendors.fake_intel import FakeIntel
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -334,7 +326,7 @@ NITRO_BOUND = Preset(values={"user_data": bytes(64), "nonce": bytes(32)})
 
 def test_nitro_never_claims_a_memory_guard():
     for nitrotpm in (False, True):
-        claims = registry.verify(
+        claims = verify.verify(
             AWS.evidence(NITRO_BOUND, nitrotpm=nitrotpm),
             NONE,
             binding=NITRO_BOUND,

@@ -10,12 +10,14 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import ccel, gcp, registry
+from strongroom.evidence import gcp
 from strongroom.evidence import roots as pinned
+from strongroom.evidence import verify as registry
+from strongroom.evidence.formats import ccel
 from strongroom.model.binding import Binding, Preset, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_amd, fake_google, fake_intel
+from strongroom_testing.vendors import fake_amd, fake_google, fake_intel
 from tests import samples
 
 NOW = samples.NOW

@@ -10,11 +10,12 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import nitro, registry
+from strongroom.evidence import nitro
+from strongroom.evidence import verify as registry
 from strongroom.model.binding import Binding, Preset, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_aws
+from strongroom_testing.vendors import fake_aws
 from tests import samples
 
 NOW = samples.NOW

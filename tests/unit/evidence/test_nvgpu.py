@@ -8,11 +8,13 @@ from datetime import timedelta
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import nvgpu, nvgpu_dice, nvgpu_spdm, registry
+from strongroom.evidence import nvgpu
+from strongroom.evidence import verify as registry
+from strongroom.evidence.formats import nvgpu_dice, nvgpu_spdm
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_nvidia
+from strongroom_testing.vendors import fake_nvidia
 from tests import samples
 from tests.unit.evidence.test_nitro import BOUND
 

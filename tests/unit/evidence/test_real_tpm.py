@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import registry, tpm
+from strongroom.evidence import tpm, verify
 from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
-from strongroom_testing import contracts, fake_tpm
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_tpm
 from tests.unit.evidence import swtpm
 from tests.unit.evidence.test_tpm_verify import BINDING
 
@@ -30,14 +31,14 @@ def evidence(machine) -> Evidence:
 
 def accepted(machine, evidence, binding=BINDING) -> bool:
     try:
-        registry.verify(evidence, NONE, binding=binding, roots=frozenset({machine.root}), now=NOW)
+        verify.verify(evidence, NONE, binding=binding, roots=frozenset({machine.root}), now=NOW)
     except (EvidenceRefused, Malformed):
         return False
     return True
 
 
 def test_evidence_of_a_real_tpm_verifies(machine, evidence):
-    claims = registry.verify(evidence, NONE, binding=BINDING, roots=frozenset({machine.root}), now=NOW)
+    claims = verify.verify(evidence, NONE, binding=BINDING, roots=frozenset({machine.root}), now=NOW)
     assert claims.registers == fake_tpm.RECORD.reference()
     assert claims.simulated
     assert "SIMULATED" in str(claims.facts["root_subject"])
@@ -70,7 +71,7 @@ def test_rule_18_old_evidence_is_refused_for_a_new_nonce(machine, evidence):
 def test_a_room_started_otherwise_says_so_and_cannot_say_else(machine):
     record = replace(fake_tpm.RECORD, initrd=fake_tpm.digest("another initrd"), memory_guard=False)
     other = machine.evidence(BINDING, record=record)
-    claims = registry.verify(other, NONE, binding=BINDING, roots=frozenset({machine.root}), now=NOW)
+    claims = verify.verify(other, NONE, binding=BINDING, roots=frozenset({machine.root}), now=NOW)
     assert claims.registers["initrd"] == record.initrd
     assert not claims.memory_guard
     lie = Evidence(tee="tpm", parts={**other.parts, "launch-record": fake_tpm.RECORD.encode()})

@@ -9,7 +9,7 @@ import pytest
 
 from strongroom.encoding import tpm2, tpm2_credential
 from strongroom.errors import EvidenceRefused, Refused
-from strongroom.evidence import tpm_credential, tpm_quote
+from strongroom.evidence.formats import tpm_credential, tpm_quote
 from tests.unit.evidence import swtpm
 
 pytestmark = swtpm.needs_swtpm

@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
-from strongroom.evidence import recognise as recognising
-from strongroom.evidence import registry, wrapped
-from strongroom.evidence.describe import describe
-from strongroom.evidence.recognise import pieces, recognise
+from strongroom.evidence import verify
+from strongroom.evidence.describe.show import describe
+from strongroom.evidence.wrappings import recognise as recognising
+from strongroom.evidence.wrappings import trees
+from strongroom.evidence.wrappings.recognise import pieces, recognise
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
 from strongroom_testing.evidence_folder import BINDING, NOW
-from strongroom_testing.fake_amd import FakeAmd
-from strongroom_testing.fake_aws import FakeAws
-from strongroom_testing.fake_intel import FakeIntel
+from strongroom_testing.vendors.fake_amd import FakeAmd
+from strongroom_testing.vendors.fake_aws import FakeAws
+from strongroom_testing.vendors.fake_intel import FakeIntel
 
 INTEL = FakeIntel(now=NOW)
 QUOTES = {
@@ -56,7 +57,7 @@ def test_rule_16_a_quote_is_taken_out_of_a_drivers_buffer_and_nothing_else_is_cu
         assert found.layers == (f"a buffer with {room} zero bytes left after it",)
         padded = Evidence(tee=tee, parts={"quote": quote + bytes(room)})
         with pytest.raises(Malformed, match="bytes of signature data announced"):
-            registry.verify(padded, NONE, binding=BINDING, roots=frozenset({INTEL.root_digest}), now=NOW)
+            verify.verify(padded, NONE, binding=BINDING, roots=frozenset({INTEL.root_digest}), now=NOW)
     for more in (b"\nextra bytes", bytes(70) + b"x", b"x" + bytes(70)):
         assert recognise(quote + more).evidence.parts == {"quote": quote + more}
     assert recognise(quote[:-1]).evidence.parts == {"quote": quote[:-1]}
@@ -246,7 +247,7 @@ def test_go_tpm_tools_protocol_buffers_and_their_json():
     }
     assert recognise(json.dumps(value).encode()).evidence == found.evidence
     for cut in range(len(data)):
-        assert wrapped.protocol_buffer(data[:cut]) is None or cut > data.index(b"leaf")
+        assert trees.protocol_buffer(data[:cut]) is None or cut > data.index(b"leaf")
 
 
 def test_azure_evidence_of_trustee_in_each_of_its_forms():

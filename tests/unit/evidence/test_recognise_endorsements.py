@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.crypto import x509
+from strongroom.crypto.pki import x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
-from strongroom.evidence import recognise_endorsements as recognising
-from strongroom.evidence import registry
+from strongroom.evidence import verify
+from strongroom.evidence.wrappings import recognise_endorsements as recognising
 from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing.evidence_folder import BINDING, NOW
-from strongroom_testing.fake_amd import FakeAmd, Fault
-from strongroom_testing.fake_intel import FakeIntel
+from strongroom_testing.vendors.fake_amd import FakeAmd, Fault
+from strongroom_testing.vendors.fake_intel import FakeIntel
 
 AMD = FakeAmd(now=NOW)
 SNP = AMD.evidence(BINDING)
@@ -103,7 +103,7 @@ AMD_FILES = {
 def test_amds_files_are_read_as_they_come(form):
     parts = recognising.parts(AMD_FILES[form], evidence=SNP)
     assert parts == {"vek": VEK, "issuers": ASK + ARK, "crl": CRL}
-    registry.verify(SNP, Endorsements(parts=parts), binding=BINDING, roots=frozenset({AMD.root}), now=NOW)
+    verify.verify(SNP, Endorsements(parts=parts), binding=BINDING, roots=frozenset({AMD.root}), now=NOW)
 
 
 def collateral(**changes):
@@ -173,7 +173,7 @@ INTEL_FILES = {
 def test_intels_files_are_read_as_they_come(form):
     parts = recognising.parts(INTEL_FILES[form], evidence=TDX)
     assert parts.keys() == OF_INTEL.keys()
-    registry.verify(
+    verify.verify(
         TDX, Endorsements(parts=parts), binding=BINDING, roots=frozenset({INTEL.root_digest}), now=NOW
     )
 

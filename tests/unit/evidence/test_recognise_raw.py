@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import Malformed
-from strongroom.evidence import recognise_raw
-from strongroom.evidence.recognise import recognise
+from strongroom.evidence.wrappings import recognise_raw
+from strongroom.evidence.wrappings.recognise import recognise
 from strongroom.model.binding import Preset
 from strongroom_testing.evidence_folder import NOW, REPORT_DATA
-from strongroom_testing.fake_amd import FakeAmd
-from strongroom_testing.fake_aws import FakeAws
-from strongroom_testing.fake_azure import FakeAzure
-from strongroom_testing.fake_cca import FakeCca
-from strongroom_testing.fake_google import FakeGoogle
-from strongroom_testing.fake_intel import FakeIntel
-from strongroom_testing.fake_nvidia import FakeGpu
+from strongroom_testing.vendors.fake_amd import FakeAmd
+from strongroom_testing.vendors.fake_aws import FakeAws
+from strongroom_testing.vendors.fake_azure import FakeAzure
+from strongroom_testing.vendors.fake_cca import FakeCca
+from strongroom_testing.vendors.fake_google import FakeGoogle
+from strongroom_testing.vendors.fake_intel import FakeIntel
+from strongroom_testing.vendors.fake_nvidia import FakeGpu
 from tests.unit.evidence.test_tpm_verify import GOOD
 
 BINDING = Preset(

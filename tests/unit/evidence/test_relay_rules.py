@@ -13,12 +13,13 @@ from strongroom.api import server
 from strongroom.appraisal import judge
 from strongroom.crypto import hpke, tls
 from strongroom.errors import EvidenceRefused, Refused
-from strongroom.evidence import registry
+from strongroom.evidence import verify
 from strongroom.model import messages
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE
 from strongroom.model.verdict import Accepted, Check, Denied
-from strongroom_testing import contracts, fake_tpm
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_tpm
 
 GATE = (Check(name="nonce.fresh", expected="a fresh nonce", got="one", ok=True),)
 
@@ -51,21 +52,21 @@ def test_rule_20_a_relay_that_holds_the_tls_key_opens_nothing(room):
 def test_rule_20_a_relay_cannot_put_its_own_key_in_the_place_of_the_rooms(room):
     scene, _, bound, evidence = room
     roots = frozenset({scene.tpm.root})
-    registry.verify(evidence, NONE, binding=bound, roots=roots, now=scene.now)
+    verify.verify(evidence, NONE, binding=bound, roots=roots, now=scene.now)
     for keys in (
         replace(bound.keys, kem=hpke.generate().public),
         replace(bound.keys, tls=b"u" * 91),
         replace(bound.keys, signing=b"r" * 32),
     ):
         with pytest.raises(EvidenceRefused) as refusal:
-            registry.verify(evidence, NONE, binding=replace(bound, keys=keys), roots=roots, now=scene.now)
+            verify.verify(evidence, NONE, binding=replace(bound, keys=keys), roots=roots, now=scene.now)
         assert refusal.value.check == "binding"
 
 
 def test_rule_20_what_was_made_for_one_broker_does_not_count_at_another(room):
     scene, _, bound, evidence = room
     with pytest.raises(EvidenceRefused) as refusal:
-        registry.verify(
+        verify.verify(
             evidence,
             NONE,
             binding=replace(bound, audience=fake_tpm.digest("another broker")),

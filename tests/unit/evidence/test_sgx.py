@@ -9,7 +9,7 @@ import pytest
 
 from strongroom.appraisal.default import default_policy
 from strongroom.model.evidence import Evidence
-from strongroom_testing.intel_faults import Fault
+from strongroom_testing.vendors.intel_faults import Fault
 from tests.unit.evidence.test_dcap import BOUND, GOOD, INTEL, refusal, verify
 
 VERSIONS = (3, 4, 5)

@@ -9,14 +9,16 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import registry, snp, snp_product, snp_report
 from strongroom.evidence import roots as pinned
+from strongroom.evidence import snp
+from strongroom.evidence import verify as registry
+from strongroom.evidence.formats import snp_product, snp_report
 from strongroom.evidence.roots import amd
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_amd
-from strongroom_testing.fake_amd import Fault, Guest
+from strongroom_testing.vendors import fake_amd
+from strongroom_testing.vendors.fake_amd import Fault, Guest
 from tests import samples
 from tests.unit.evidence.test_nitro import BOUND
 

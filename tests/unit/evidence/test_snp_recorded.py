@@ -11,8 +11,8 @@ from datetime import datetime
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import registry, snp
 from strongroom.evidence import roots as pinned
+from strongroom.evidence import snp, verify
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
@@ -78,7 +78,7 @@ def test_no_byte_of_a_recorded_azure_vm_over_tdx_can_be_changed(part):
     loaded = azure_adapter.load(folder, case)
 
     def ask(evidence):
-        return registry.verify(
+        return verify.verify(
             evidence, loaded.endorsements, binding=loaded.binding, roots=loaded.roots, now=loaded.now
         )
 

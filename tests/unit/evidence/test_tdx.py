@@ -8,10 +8,10 @@ import struct
 import pytest
 
 from strongroom.appraisal.default import default_policy
-from strongroom.evidence import dcap_quote
+from strongroom.evidence.formats import dcap_quote
 from strongroom.model.evidence import Evidence
-from strongroom_testing import fake_intel
-from strongroom_testing.intel_faults import Fault
+from strongroom_testing.vendors import fake_intel
+from strongroom_testing.vendors.intel_faults import Fault
 from tests.unit.evidence.test_dcap import BOUND, GOOD, INTEL, refusal, verify
 
 

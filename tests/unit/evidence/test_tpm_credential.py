@@ -11,7 +11,7 @@ import pytest
 
 from strongroom.encoding import tpm2, tpm2_credential
 from strongroom.errors import Conflict, Malformed, Misuse, Refused, Unavailable
-from strongroom.evidence import tpm_credential
+from strongroom.evidence.formats import tpm_credential
 from tests.unit.evidence import swtpm
 
 CREDENTIAL = hashlib.sha256(b"a credential").digest()

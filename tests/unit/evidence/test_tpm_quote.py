@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from strongroom.errors import Malformed, Refused
-from strongroom.evidence import tpm_quote
+from strongroom.evidence.formats import tpm_quote
 
 
 def attest(

@@ -10,12 +10,14 @@ from datetime import timedelta
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import registry, roots, tpm
+from strongroom.evidence import roots, tpm
+from strongroom.evidence import verify as registry
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import contracts, fake_tpm
-from strongroom_testing.fake_tpm import REFUSED_BY, Fault
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_tpm
+from strongroom_testing.vendors.fake_tpm import REFUSED_BY, Fault
 
 NOW = contracts.NOW
 TPM = fake_tpm.FakeTpm(now=NOW)

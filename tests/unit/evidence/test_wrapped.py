@@ -12,16 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom.errors import Malformed
-from strongroom.evidence import (
-    wrapped_msgpack,
-    wrapped_scale,
-    wrapped_snp,
-    wrapped_text,
-)
-from strongroom.evidence.describe import describe
-from strongroom.evidence.recognise import pieces, recognise
+from strongroom.evidence.describe.show import describe
+from strongroom.evidence.wrappings import msgpack, snp
+from strongroom.evidence.wrappings import scale as wrapped_scale
+from strongroom.evidence.wrappings import text as wrapped_text
+from strongroom.evidence.wrappings.recognise import pieces, recognise
 from strongroom_testing.evidence_folder import BINDING, NOW
-from strongroom_testing.fake_amd import FakeAmd, Guest
+from strongroom_testing.vendors.fake_amd import FakeAmd, Guest
 from tests.unit.evidence.test_recognise import CCA, NITRO, QUOTE, TPM_QUOTE
 
 VECTORS = Path(__file__).parents[4] / "shared/vectors/snp"
@@ -156,7 +153,7 @@ def test_recorded_reports_of_every_line_and_version_survive_both_forms():
     for case in sorted(VECTORS.iterdir()):
         for file in case.glob("*.bin"):
             report = file.read_bytes()
-            if len(report) != wrapped_snp.SIZE or not 2 <= number(report, 0, 4) <= 5:
+            if len(report) != snp.SIZE or not 2 <= number(report, 0, 4) <= 5:
                 continue
             turin = report[0x188] >= 0x1A
             assert told(old_form(report)).evidence.parts["report"] == report, case.name
@@ -385,7 +382,7 @@ def test_dstacks_first_binary_form():
 )
 def test_messagepack_that_is_none_is_refused(data):
     with pytest.raises(ValueError, match=r"."):
-        wrapped_msgpack.loads(data)
+        msgpack.loads(data)
 
 
 @given(
@@ -397,13 +394,13 @@ def test_messagepack_that_is_none_is_refused(data):
 )
 @settings(max_examples=100, deadline=None)
 def test_messagepack_is_read_as_it_was_written(value):
-    assert wrapped_msgpack.loads(packed(value)) == value
+    assert msgpack.loads(packed(value)) == value
 
 
 @given(st.binary(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_rule_15_messagepack_and_text_parse_or_are_refused(data):
-    for parse in (wrapped_msgpack.loads, lambda raw: wrapped_text.message(raw.decode("latin-1"))):
+    for parse in (msgpack.loads, lambda raw: wrapped_text.message(raw.decode("latin-1"))):
         try:
             parse(data)
         except ValueError:

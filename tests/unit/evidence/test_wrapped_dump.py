@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
-from strongroom.evidence import wrapped_dump
-from strongroom.evidence.recognise import pieces, recognise
+from strongroom.evidence.wrappings import dump
+from strongroom.evidence.wrappings.recognise import pieces, recognise
 from tests.unit.evidence.test_recognise import QUOTE, QUOTES, REPORT, SPDM, TPM_QUOTE
 
 
@@ -228,7 +228,7 @@ def test_base64_whose_lines_were_broken_anew_is_read_and_digits_after_digits_are
 
 
 def test_words_are_given_in_both_orders():
-    ((_, readings),) = wrapped_dump.segments(words(QUOTE).encode(), most=1 << 20)
+    ((_, readings),) = dump.segments(words(QUOTE).encode(), most=1 << 20)
     assert [name for name, _ in readings] == ["hex dump", "hex dump of 16-bit words, little-endian"]
     assert readings[1][1] == QUOTE
 
@@ -237,7 +237,7 @@ def test_what_can_be_read_in_two_ways_is_refused(monkeypatch):
     def two(data, *, most):
         return iter([("line 1", [("one way", QUOTE), ("another way", REPORT)])])
 
-    monkeypatch.setattr(wrapped_dump, "segments", two)
+    monkeypatch.setattr(dump, "segments", two)
     with pytest.raises(
         Malformed, match=r"in two ways, as one way, line 1 .TDX.* and as another way"
     ) as caught:
@@ -246,13 +246,13 @@ def test_what_can_be_read_in_two_ways_is_refused(monkeypatch):
 
 
 def test_short_dumps_and_binary_files_are_left_alone():
-    assert list(wrapped_dump.segments(xxd(bytes(16)).encode(), most=1 << 20)) == []
+    assert list(dump.segments(xxd(bytes(16)).encode(), most=1 << 20)) == []
     for data in (
         b"\0" + xxd(QUOTE).encode(),
         b"\xff" + xxd(QUOTE).encode(),
         b"\n" * 200_000 + xxd(QUOTE).encode(),
     ):
-        assert list(wrapped_dump.segments(data, most=1 << 20)) == []
+        assert list(dump.segments(data, most=1 << 20)) == []
 
 
 def test_rule_15_long_texts_take_no_long_time():
@@ -271,7 +271,7 @@ def test_rule_15_long_texts_take_no_long_time():
     )
 )
 def test_rule_15_any_text_is_searched_without_failing(text):
-    for place, readings in wrapped_dump.segments(text.encode(), most=1 << 20):
+    for place, readings in dump.segments(text.encode(), most=1 << 20):
         assert place.startswith("line ")
         assert all(isinstance(data, bytes) for _, data in readings)
 
@@ -283,9 +283,7 @@ def test_rule_15_any_text_is_searched_without_failing(text):
 )
 def test_a_dump_gives_the_bytes_that_were_dumped(data, form):
     found = [
-        one
-        for _, readings in wrapped_dump.segments(FORMS[form](data).encode(), most=1 << 20)
-        for _, one in readings
+        one for _, readings in dump.segments(FORMS[form](data).encode(), most=1 << 20) for _, one in readings
     ]
     assert data in found
 

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from strongroom.errors import Malformed
-from strongroom.evidence import wrapped, wrapped_google, wrapped_snp
-from strongroom.evidence.recognise import pieces, recognise
+from strongroom.evidence.wrappings import google, snp, trees
+from strongroom.evidence.wrappings.recognise import pieces, recognise
 from tests.unit.evidence.test_recognise import PCRS, QUOTE, TPM_QUOTE
 from tests.unit.evidence.test_recognise import number as number_field
 from tests.unit.evidence.test_recognise import run as run_field
@@ -192,7 +192,7 @@ def in_text(value):
 def in_binary(kind, value):
     out = b""
     for name, one in value.items():
-        tag, inner = wrapped_google._SCHEMA[kind][name]
+        tag, inner = google._SCHEMA[kind][name]
         for item in one if isinstance(one, list) else [one]:
             if isinstance(item, int):
                 out += number_field(tag, item)
@@ -250,15 +250,15 @@ def test_recorded_reports_and_quotes_survive_protocol_buffers():
     count = 0
     for file in sorted(VECTORS.glob("*/report.bin")):
         report = file.read_bytes()
-        if len(report) == wrapped_snp.SIZE and 2 <= number(report, 0, 4) <= 5:
-            plain = wrapped_google.of_tree("snp", in_json(snp_message(report)), wrapped._base64)
-            assert wrapped_google.snp_report(plain) == report, file
+        if len(report) == snp.SIZE and 2 <= number(report, 0, 4) <= 5:
+            plain = google.of_tree("snp", in_json(snp_message(report)), trees._base64)
+            assert google.snp_report(plain) == report, file
             count += 1
     for file in sorted(VECTORS.parent.glob("tdx/*/quote.bin")):
         quote = file.read_bytes()
         if quote[:2] == b"\4\0" and quote[764:766] == b"\6\0" and len(quote) == 636 + number(quote, 632, 4):
-            plain = wrapped_google.of_tree("tdx", in_json(tdx_message(quote)), wrapped._base64)
-            assert wrapped_google.td_quote(plain) == quote, file
+            plain = google.of_tree("tdx", in_json(tdx_message(quote)), trees._base64)
+            assert google.td_quote(plain) == quote, file
             count += 1
     assert count > 40
 
@@ -266,11 +266,11 @@ def test_recorded_reports_and_quotes_survive_protocol_buffers():
 @pytest.mark.parametrize("kind", ["snp", "tdx"])
 def test_protocol_buffers_that_are_not_whole_are_refused_and_say_why(kind):
     whole = snp_message(made()) if kind == "snp" else tdx_message(QUOTE)
-    put = wrapped_google.snp_report if kind == "snp" else wrapped_google.td_quote
+    put = google.snp_report if kind == "snp" else google.td_quote
 
     def refused(message):
         with pytest.raises(Malformed) as caught:
-            put(wrapped_google.of_tree(kind, in_json(message), wrapped._base64))
+            put(google.of_tree(kind, in_json(message), trees._base64))
         assert caught.value.code == "not-whole"
 
     def without(message, path):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.evidence import wrapped_yaml
-from strongroom.evidence.recognise import recognise
+from strongroom.evidence.wrappings import yaml as wrapped_yaml
+from strongroom.evidence.wrappings.recognise import recognise
 from tests.unit.evidence.test_recognise import QUOTE, TPM_QUOTE
 from tests.unit.evidence.test_wrapped import VECTORS
 

@@ -8,13 +8,15 @@ import subprocess
 
 import pytest
 
-from strongroom.convert import oci
-from strongroom.fetch import registry, registry_login, registry_names
-from strongroom.fetch.registry_session import Access
-from strongroom.fetch.web import Client
+from strongroom.fetch.http.client import Client
+from strongroom.fetch.oci import login as registry_login
+from strongroom.fetch.oci import names
+from strongroom.fetch.oci import pull as registry
+from strongroom.fetch.oci.session import Access
+from strongroom.images import oci
 from strongroom_testing import registry_server as server
 from strongroom_testing.registry_front import front
-from tests.unit.convert import kit
+from tests.unit.images import kit
 
 AMD64 = oci.parse_platform("linux/amd64")
 ARM64 = oci.parse_platform("linux/arm64")
@@ -62,7 +64,7 @@ def access(one, *, waits=None, **more):
 
 
 def name(host, digest, repository="team/it"):
-    return registry_names.parse(f"{host}/{repository}@{digest}")
+    return names.parse(f"{host}/{repository}@{digest}")
 
 
 def pull(one, digest, into, *, platform=AMD64, repository="team/it", limits=None, **more):

@@ -10,11 +10,11 @@ import pytest
 from strongroom.cli import main as entry
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Refused, Unavailable
-from strongroom.evidence import registry
-from strongroom.fetch import bundle
-from strongroom.fetch.statement import Statement
+from strongroom.evidence import verify
+from strongroom.fetch.endorsements import bundle
+from strongroom.fetch.endorsements.statement import Statement
 from strongroom.model import endorsements
-from strongroom_testing.vendor_services import serve
+from strongroom_testing.vendors.vendor_services import serve
 from tests.unit.fetch.vendors import BOUND, DAY, NOW, chip, fetcher, intel, library
 
 
@@ -45,7 +45,7 @@ def test_what_was_fetched_here_verifies_there(tmp_path, services, full):
         (chip().evidence(BOUND), chip().root),
     ):
         found = fetcher(tmp_path / "there", services, offline=True).endorse(evidence, now=NOW)
-        registry.verify(evidence, found, binding=BOUND, roots=frozenset({root}), now=NOW)
+        verify.verify(evidence, found, binding=BOUND, roots=frozenset({root}), now=NOW)
     assert bundle.export(there(tmp_path), now=NOW) == data
 
 
@@ -204,7 +204,7 @@ def test_fetch_list_export_import(tmp_path, services, verb):
         assert (code, err) == (0, "")
         assert "bytes" in said
         roots = frozenset({chip().root, intel().root_digest})
-        registry.verify(one, endorsements.parse(out.read_bytes()), binding=BOUND, roots=roots, now=NOW)
+        verify.verify(one, endorsements.parse(out.read_bytes()), binding=BOUND, roots=roots, now=NOW)
     code, said, _ = verb("list")
     assert said.count("current, until") == 7
     assert "number 17" in said

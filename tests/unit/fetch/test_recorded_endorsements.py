@@ -11,11 +11,12 @@ from datetime import datetime
 
 import pytest
 
-from strongroom.evidence import registry, snp_product, snp_report
 from strongroom.evidence import roots as pinned
-from strongroom.fetch import amd
-from strongroom.fetch.needs import Fetcher
-from strongroom_testing.vendor_services import of_type, serve
+from strongroom.evidence import verify
+from strongroom.evidence.formats import snp_product, snp_report
+from strongroom.fetch.endorsements import amd
+from strongroom.fetch.endorsements.resolve import Fetcher
+from strongroom_testing.vendors.vendor_services import of_type, serve
 from tests.unit.fetch.vendors import library
 from tests.vectors import runner
 from tests.vectors.adapters import sgx, snp, tdx
@@ -76,8 +77,8 @@ def test_intel_s_collateral_is_taken_and_verifies(tmp_path, one):
         }
         made = Fetcher(library=library(tmp_path, roots=pinned.PINNED), vendors=services.vendors)
         found = made.endorse(one.evidence, now=one.now)
-    got = registry.verify(one.evidence, found, binding=one.binding, roots=one.roots, now=one.now)
-    assert got == registry.verify(
+    got = verify.verify(one.evidence, found, binding=one.binding, roots=one.roots, now=one.now)
+    assert got == verify.verify(
         one.evidence, one.endorsements, binding=one.binding, roots=one.roots, now=one.now
     )
     again = Fetcher(library=library(tmp_path, roots=pinned.PINNED, offline=True))

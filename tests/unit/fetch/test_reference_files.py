@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from strongroom.cli import main as entry
-from strongroom.convert import artifact
-from strongroom.fetch import artifacts, reference_files, registry_names, registry_push
+from strongroom.fetch.oci import artifacts, names, push, reference_files
+from strongroom.images import artifact
 from strongroom.model import identity
-from tests.unit.convert import release_kit
+from tests.unit.bases import release_kit
 from tests.unit.fetch import registries
 from tests.unit.fetch.registries import access
 
@@ -108,11 +108,11 @@ def test_what_is_signed_verifies_and_shows(run, sign, bases, tmp_path):
 
 
 def test_a_contract_takes_what_is_shown(run, sign, tmp_path):
-    from strongroom.cli import contract
+    from strongroom.cli.contract import commands
 
     shown = tmp_path / "values.json"
     shown.write_text(run("show", sign(), "--for", "snp")[1])
-    (platform,) = contract._hardware([shown], [], any_machine=True)
+    (platform,) = commands._hardware([shown], [], any_machine=True)
     assert (platform.tee, list(platform.references)) == ("snp", SNP["references"])
 
 
@@ -193,8 +193,8 @@ def test_rubbish_about_a_base_does_not_hide_its_reference_values(one, run, sign,
     for kind, data in (("text/plain", b"rubbish"), (reference_files.ENVELOPE, b"{}")):
         part = artifact.part_of(data, kind)
         made = artifact.Artifact(artifact_type=reference_files.KIND, parts=(part,), subject=subject)
-        place = registry_names.parse(f"{where}@{kernel}")
-        registry_push.push_artifact(place, made, {part.digest: data}, access=access(one))
+        place = names.parse(f"{where}@{kernel}")
+        push.push_artifact(place, made, {part.digest: data}, access=access(one))
     options = ("--about", "--registry-ca", one.ca, "--out", tmp_path / "pulled", "--json")
     code, told = run("pull", f"{where}@{kernel}", *options)
     assert (code, json.loads(told)["version"]) == (0, 3)
@@ -205,13 +205,13 @@ def test_rule_30_reference_values_of_another_base_do_not_serve(one, run, sign, b
     """Listed under a digest that they do not name: a registry could do that."""
     data = (tmp_path / "maker" / sign().rpartition("/")[2]).read_bytes()
     digest = "sha256:" + "7" * 64
-    where = registry_names.parse(f"{one.host}/refs/swapped@{digest}")
+    where = names.parse(f"{one.host}/refs/swapped@{digest}")
     lines = data.splitlines()
     parts = tuple(artifact.part_of(line, reference_files.ENVELOPE) for line in lines)
     subject = artifact.Part(media_type="application/octet-stream", digest=digest, size=0)
     made = artifact.Artifact(artifact_type=reference_files.KIND, parts=parts, subject=subject)
     contents = {part.digest: line for part, line in zip(parts, lines, strict=True)}
-    registry_push.push_artifact(where, made, contents, access=access(one))
+    push.push_artifact(where, made, contents, access=access(one))
     options = ("--about", "--registry-ca", one.ca, "--out", tmp_path / "pulled")
     code, told = run("pull", where, *options)
     assert (code, "other-file" in told) == (3, True)
@@ -233,7 +233,7 @@ def test_what_is_published_is_an_artifact_that_other_tools_read(one, kept, run, 
         "https://slsa.dev/provenance/v1",
         "https://cyclonedx.org/bom",
     ]
-    where = registry_names.parse(made["reference"])
+    where = names.parse(made["reference"])
     assert artifacts.pull(where, access=access(one), max_bytes=1 << 20).digest == made["digest"]
 
 

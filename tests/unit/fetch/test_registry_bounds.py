@@ -6,15 +6,18 @@ import json
 
 import pytest
 
-from strongroom.convert import artifact, image_signatures, oci
 from strongroom.errors import Malformed, Refused
-from strongroom.fetch import addresses, artifacts, exchange, registry, registry_names, registry_session
-from strongroom.fetch.registry_session import Access
-from strongroom.fetch.web import Client
+from strongroom.fetch.http import addresses, streaming
+from strongroom.fetch.http.client import Client
+from strongroom.fetch.oci import artifacts, pull
+from strongroom.fetch.oci import names as registry_names
+from strongroom.fetch.oci import session as registry_session
+from strongroom.fetch.oci.session import Access
+from strongroom.images import artifact, oci, signatures
 from strongroom_testing.registry_front import front
-from strongroom_testing.vendor_services import Reply
-from tests.unit.convert import kit
+from strongroom_testing.vendors.vendor_services import Reply
 from tests.unit.fetch.registries import AMD64, access
+from tests.unit.images import kit
 
 INDEX, MANIFEST = oci.INDEXES[0], artifact.MANIFEST
 
@@ -50,7 +53,7 @@ def test_rule_59_indexes_within_indexes_are_bounded_together(one, tmp_path):
     ]
     top = serve(one, index_of(middle * 100), INDEX)
     with pytest.raises(Refused, match="too many or too large documents") as caught:
-        registry.pull(named(one, top["digest"]), platform=AMD64, into=tmp_path / "x", access=access(one))
+        pull.pull(named(one, top["digest"]), platform=AMD64, into=tmp_path / "x", access=access(one))
     assert caught.value.code == "too-large"
     assert len(one.asked) < 100
 
@@ -59,15 +62,15 @@ def test_rule_59_files_of_artifacts_are_bounded_together(one):
     """A signature's artifact of 128 files of half a MiB each, 32 of them: 2 GiB to hold before one is judged."""
     subject = {"mediaType": MANIFEST, "digest": kit.sha256(b"image"), "size": 1}
     config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": kit.sha256(b"{}"), "size": 2}
-    size = image_signatures.MAX_BYTES
-    part = serve(one, b"x" * size, image_signatures.BUNDLE_TYPE, kept="blobs")
-    document = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": image_signatures.BUNDLE_TYPE}
+    size = signatures.MAX_BYTES
+    part = serve(one, b"x" * size, signatures.BUNDLE_TYPE, kept="blobs")
+    document = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": signatures.BUNDLE_TYPE}
     document |= {"config": config, "layers": [part] * 128, "subject": subject}
     large = serve(one, document, MANIFEST)
-    listed = index_of([{**large, "artifactType": image_signatures.BUNDLE_TYPE}])
+    listed = index_of([{**large, "artifactType": signatures.BUNDLE_TYPE}])
     serve(one, listed, INDEX, kept="referrers", name=subject["digest"])
     where = named(one, subject["digest"])
-    kinds = (image_signatures.BUNDLE_TYPE,)
+    kinds = (signatures.BUNDLE_TYPE,)
     assert artifacts.about(where, kinds=kinds, access=access(one), max_bytes=size) == ()
     with pytest.raises(Malformed, match="at most"):
         artifacts.pull(named(one, large["digest"]), access=access(one), max_bytes=size)
@@ -76,15 +79,15 @@ def test_rule_59_files_of_artifacts_are_bounded_together(one):
 
 def test_artifacts_about_something_else_are_not_fetched(one):
     """A list is the registry's word; the artifact's own manifest says what it is about, before its files come."""
-    part = serve(one, b"x", image_signatures.BUNDLE_TYPE, kept="blobs")
-    document = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": image_signatures.BUNDLE_TYPE}
+    part = serve(one, b"x", signatures.BUNDLE_TYPE, kept="blobs")
+    document = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": signatures.BUNDLE_TYPE}
     config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": kit.sha256(b"{}"), "size": 2}
     other = {"mediaType": MANIFEST, "digest": kit.sha256(b"other"), "size": 1}
     made = serve(one, document | {"config": config, "layers": [part], "subject": other}, MANIFEST)
     digest = kit.sha256(b"image")
-    listed = index_of([{**made, "artifactType": image_signatures.BUNDLE_TYPE}])
+    listed = index_of([{**made, "artifactType": signatures.BUNDLE_TYPE}])
     serve(one, listed, INDEX, kept="referrers", name=digest)
-    kinds = (image_signatures.BUNDLE_TYPE,)
+    kinds = (signatures.BUNDLE_TYPE,)
     assert artifacts.about(named(one, digest), kinds=kinds, access=access(one), max_bytes=1 << 19) == ()
     assert not any("/blobs/" in asked.target for asked in one.asked)
 
@@ -128,7 +131,7 @@ def test_rule_55_only_an_answer_out_of_a_private_network_leads_into_one(monkeypa
         def __exit__(self, *_):
             return None
 
-    monkeypatch.setattr(exchange, "exchange", Exchange)
+    monkeypatch.setattr(streaming, "exchange", Exchange)
     session = registry_session.Session(Access(client=Client(tries=1)), "registry.example", "team/it")
     with pytest.raises(Refused) as caught, session.ask("GET", session.url("/blobs/x"), blob=1):
         pass

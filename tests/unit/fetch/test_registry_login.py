@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from strongroom.errors import Malformed, Misuse, Refused, Unavailable
-from strongroom.fetch import registry, registry_login, registry_names
-from strongroom.fetch.registry_login import Credential, Keyring
+from strongroom.fetch.oci import login, names
+from strongroom.fetch.oci import pull as registry
+from strongroom.fetch.oci.login import Credential, Keyring
 from strongroom_testing import registry_server as server
 from strongroom_testing.registry_front import front
-from strongroom_testing.vendor_services import Reply, of_type
+from strongroom_testing.vendors.vendor_services import Reply, of_type
 from tests.unit.fetch import registries
 from tests.unit.fetch.registries import AMD64, READER, access, name
 
@@ -202,12 +203,12 @@ def b64(text):
 def test_of_several_log_ins_tokens_come_first():
     bearer = 'Bearer realm="https://a.example/t",service="s"'
     for headers in ((bearer,), ("Basic", bearer), (bearer, "Basic realm=x"), ("Negotiate", bearer)):
-        assert registry_login.parse_challenge(headers).realm == "https://a.example/t"
-    assert registry_login.parse_challenge(("Negotiate", "Basic")).scheme == "basic"
+        assert login.parse_challenge(headers).realm == "https://a.example/t"
+    assert login.parse_challenge(("Negotiate", "Basic")).scheme == "basic"
     with pytest.raises(Malformed, match="unknown kind, 'Negotiate"):
-        registry_login.parse_challenge(["Negotiate"] * 4 + [bearer])
+        login.parse_challenge(["Negotiate"] * 4 + [bearer])
     with pytest.raises(Malformed, match="unknown kind, ''"):
-        registry_login.parse_challenge(())
+        login.parse_challenge(())
 
 
 def test_a_config_json_is_read_as_docker_writes_it():
@@ -223,7 +224,7 @@ def test_a_config_json_is_read_as_docker_writes_it():
             "HttpHeaders": {"User-Agent": "x"},
         }
     ).encode()
-    found = registry_login.parse(data, host="x").by_host
+    found = login.parse(data, host="x").by_host
     assert found["registry-1.docker.io"] == Credential(name="hub", secret="secret:with:colons")
     assert found["registry.example:5000"] == Credential(name="a", secret="b")
     assert found["ghcr.example"] == Credential(name="<token>", identity_token="refresh")
@@ -231,18 +232,18 @@ def test_a_config_json_is_read_as_docker_writes_it():
 
 
 def test_a_line_is_for_the_registry_that_is_asked():
-    assert registry_login.parse(b"me:pass word\n", host="r.example").of("r.example") == Credential(
+    assert login.parse(b"me:pass word\n", host="r.example").of("r.example") == Credential(
         name="me", secret="pass word"
     )
     for bad in (b"", b"me", b":x", b"me:", b"me:a\x00b", b"me:" + b"x" * 20_000):
         with pytest.raises(Malformed, match=r"credentials of r\.example: expected NAME:SECRET"):
-            registry_login.parse(bad, host="r.example")
+            login.parse(bad, host="r.example")
     with pytest.raises(Malformed, match="credentials: no text"):
-        registry_login.parse(b"\xff:x", host="r.example")
+        login.parse(b"\xff:x", host="r.example")
 
 
 def test_rule_51_no_secret_is_shown():
-    made = registry_login.parse(config(**{"r.example": {"auth": b64("me:hush")}}), host="x")
+    made = login.parse(config(**{"r.example": {"auth": b64("me:hush")}}), host="x")
     assert "hush" not in repr(made)
     for bad in (
         b'{"auths": {"hush.example": {"auth": "hush!"}}}',
@@ -250,15 +251,15 @@ def test_rule_51_no_secret_is_shown():
         b'{"hush": "a", "hush": 1}',
     ):
         with pytest.raises(Malformed) as caught:
-            registry_login.parse(bad, host="x")
+            login.parse(bad, host="x")
         assert "hush" not in caught.value.message.replace("hush.example", "")
 
 
 def test_credential_programs_are_not_run():
     with pytest.raises(Refused) as caught:
-        registry_login.parse(b'{"credsStore": "desktop"}', host="x")
+        login.parse(b'{"credsStore": "desktop"}', host="x")
     assert caught.value.code == "credential-helper"
-    assert registry_login.parse(b"{}", host="x").by_host == {}
+    assert login.parse(b"{}", host="x").by_host == {}
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def test_credential_programs_are_not_run():
     ],
 )
 def test_names_are_read_and_written_alike(text):
-    assert str(registry_names.parse(text)) == text
+    assert str(names.parse(text)) == text
 
 
 NO_HOST = "with the registry's host written out"
@@ -311,12 +312,12 @@ NO_PATH = "its repository is no lower-case path"
 )
 def test_rule_45_what_is_no_name_is_not_read_as_one(text, why):
     with pytest.raises(Misuse, match=why):
-        registry_names.parse(text)
+        names.parse(text)
 
 
 def test_dockers_registry_answers_elsewhere():
-    found = registry_names.parse("docker.io/library/nginx@" + ANY)
+    found = names.parse("docker.io/library/nginx@" + ANY)
     assert (found.place, str(found)) == ("registry-1.docker.io", "docker.io/library/nginx@" + ANY)
-    assert registry_names.is_name("docker.io/library/nginx@" + ANY)
-    assert not registry_names.is_name("./folder/image@sha256:x.tar")
-    assert not registry_names.is_name("image.tar")
+    assert names.is_name("docker.io/library/nginx@" + ANY)
+    assert not names.is_name("./folder/image@sha256:x.tar")
+    assert not names.is_name("image.tar")

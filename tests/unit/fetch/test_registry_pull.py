@@ -11,16 +11,17 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.convert import image
-from strongroom.convert.limits import LIMITS
 from strongroom.errors import Malformed, Misuse, NotFound, Refused, Unavailable
-from strongroom.fetch import registry, registry_names
-from strongroom.fetch.web import Client
+from strongroom.fetch.http.client import Client
+from strongroom.fetch.oci import names
+from strongroom.fetch.oci import pull as registry
+from strongroom.images import load
+from strongroom.images.limits import LIMITS
 from strongroom_testing.registry_front import cut, front
-from strongroom_testing.vendor_services import Reply
-from tests.unit.convert import kit
+from strongroom_testing.vendors.vendor_services import Reply
 from tests.unit.fetch import registries
 from tests.unit.fetch.registries import AMD64, ARM64, access, name, pull
+from tests.unit.images import kit
 
 pytestmark = registries.needs_registry
 
@@ -113,13 +114,13 @@ def test_all_of_it_is_private(one, index, tmp_path):
 
 
 def test_rule_29_a_tag_is_shown_and_never_kept(one, index, tmp_path):
-    tagged = registry_names.parse(f"{one.host}/team/it:today")
+    tagged = names.parse(f"{one.host}/team/it:today")
     assert registry.resolve(tagged, access=access(one)).descriptor.digest == index
     with pytest.raises(Refused, match=index) as caught:
         registry.pull(tagged, platform=AMD64, into=tmp_path, access=access(one))
     assert caught.value.code == "tag-refused"
     assert not list(tmp_path.iterdir())
-    missing = registry_names.parse(f"{one.host}/team/it:tomorrow")
+    missing = names.parse(f"{one.host}/team/it:tomorrow")
     with pytest.raises(Refused) as caught:
         registry.pull(missing, platform=AMD64, into=tmp_path, access=access(one))
     assert caught.value.code == "tag-refused"
@@ -129,7 +130,7 @@ def test_rule_29_an_index_and_its_image_are_told_apart(one, kept, index, image_d
     assert pull(one, index, tmp_path).index == index
     assert pull(one, image_digest, tmp_path).index is None
     assert pull(one, index, tmp_path, platform=ARM64).digest == kept[2][3]["digest"]
-    from strongroom.convert import oci
+    from strongroom.images import oci
 
     with pytest.raises(NotFound, match="linux/riscv64"):
         pull(one, index, tmp_path, platform=oci.parse_platform("linux/riscv64"))
@@ -207,8 +208,8 @@ def test_a_pull_that_was_killed_goes_on_where_it_stopped(one, kept, index, tmp_p
 
     one.spoil(digest, lambda *_: Reply(raw=stall()))
     program = (
-        "import sys; from pathlib import Path; from strongroom.convert import oci; from strongroom.fetch import registry,"
-        " registry_names; from strongroom.fetch.registry_session import Access;"
+        "import sys; from pathlib import Path; from strongroom.images import oci; from strongroom.fetch.oci import pull as registry,"
+        " names as registry_names; from strongroom.fetch.oci.session import Access;"
         "registry.pull(registry_names.parse(sys.argv[1]), platform=oci.parse_platform('linux/amd64'),"
         " into=Path(sys.argv[2]), access=Access(ca=Path(sys.argv[3])))"
     )
@@ -361,7 +362,7 @@ def test_rule_55_plain_http_is_for_loopback_and_by_name(kept, index, tmp_path):
         registry.pull(name(real.host, index), platform=AMD64, into=tmp_path, access=plain)
     allowed = replace(plain, plain_http_to_loopback=True)
     assert registry.pull(name(real.host, index), platform=AMD64, into=tmp_path, access=allowed).index == index
-    from strongroom.fetch.registry_session import Session
+    from strongroom.fetch.oci.session import Session
 
     assert Session(allowed, "192.0.2.1:5000", "x").base.startswith("https:")
     assert Session(allowed, "localhost:5000", "x").base.startswith("https:")
@@ -399,7 +400,7 @@ def test_rule_55_a_blob_may_lie_elsewhere_and_no_credential_goes_there(one, kept
         one.spoil("/v2/", lambda asked, reply: reply if asked.header("authorization") else challenge)
         moved = Reply(status=307, headers=(("Location", target),))
         one.spoil(digest, lambda _, reply: reply if reply.status == 401 else moved)
-        from strongroom.fetch.registry_login import Keyring
+        from strongroom.fetch.oci.login import Keyring
 
         login = Keyring(by_host={one.host: registries.READER, other.host: registries.READER})
         made = replace(access(one), keyring=login)
@@ -491,7 +492,7 @@ def test_processes_that_want_the_same_blob_fetch_it_once(one, kept, index, tmp_p
 
 def test_docker_s_media_types_are_read_as_well(one, kept, tmp_path):
     registries.put(kept[2][0], kept[1].host, repository="docker/it", docker=True)
-    tagged = registry_names.parse(f"{one.host}/docker/it:today")
+    tagged = names.parse(f"{one.host}/docker/it:today")
     top = registry.resolve(tagged, access=access(one)).descriptor
     assert top.media_type == "application/vnd.docker.distribution.manifest.list.v2+json"
     made = pull(one, top.digest, tmp_path, repository="docker/it")
@@ -510,5 +511,5 @@ def test_a_registry_that_speaks_tls_itself(one, kept, tmp_path):
 def test_what_was_pulled_is_what_convert_reads(one, index, tmp_path):
     made = pull(one, index, tmp_path)
     (tmp_path / "scratch").mkdir()
-    with image.load(made.layout, scratch=tmp_path / "scratch", digest=made.digest, platform=AMD64) as found:
+    with load.load(made.layout, scratch=tmp_path / "scratch", digest=made.digest, platform=AMD64) as found:
         assert found.settings.entrypoint == ("/bin/program",)

@@ -9,16 +9,16 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.convert import artifact
-from strongroom.convert.limits import LIMITS
 from strongroom.errors import Malformed, Refused, Unavailable
-from strongroom.fetch import artifacts, registry_names, registry_push
-from strongroom.fetch.registry_push import CHUNK, Pusher
-from strongroom.fetch.registry_session import Session
-from strongroom_testing.vendor_services import Reply, of_type
-from tests.unit.convert import kit
+from strongroom.fetch.oci import artifacts, names, push
+from strongroom.fetch.oci.push import CHUNK, Pusher
+from strongroom.fetch.oci.session import Session
+from strongroom.images import artifact
+from strongroom.images.limits import LIMITS
+from strongroom_testing.vendors.vendor_services import Reply, of_type
 from tests.unit.fetch import registries
 from tests.unit.fetch.registries import access
+from tests.unit.images import kit
 
 pytestmark = registries.needs_registry
 KIND = "application/vnd.example.thing"
@@ -37,7 +37,7 @@ def one(kept):
 
 
 def repository(one, name, tag="new"):
-    return registry_names.parse(f"{one.host}/{name}:{tag}")
+    return names.parse(f"{one.host}/{name}:{tag}")
 
 
 def uploads(one):
@@ -124,7 +124,7 @@ def test_a_registry_that_keeps_something_else_is_found_out(one):
     one.spoil("/manifests/", lambda _, reply: reply.having("Docker-Content-Digest", "sha256:" + "0" * 64))
     made, contents = thing()
     with pytest.raises(Refused) as caught:
-        registry_push.push_artifact(repository(one, "push/liar"), made, contents, access=access(one))
+        push.push_artifact(repository(one, "push/liar"), made, contents, access=access(one))
     assert caught.value.code == "wrong-digest"
 
 
@@ -137,7 +137,7 @@ def test_a_registry_that_stays_broken_is_given_up(one):
 def test_an_artifact_comes_back_by_digest_and_by_tag_never(one):
     made, contents = thing()
     where = repository(one, "things")
-    digest = registry_push.push_artifact(where, made, contents, access=access(one))
+    digest = push.push_artifact(where, made, contents, access=access(one))
     held = artifacts.pull(where.by(digest), access=access(one), max_bytes=100)
     assert (held.digest, held.contents, held.artifact.parts[0].title) == (
         digest,
@@ -167,7 +167,7 @@ def test_what_is_about_an_image_is_found_from_its_digest(one, kept, api):
         body = artifact.encode_list((artifact.Listed(part=own, artifact_type=made.artifact_type),))
         one.files[listed] = of_type(artifact.INDEX, body)
         one.spoil("/manifests/", lambda asked, reply: reply.having("OCI-Subject", image["digest"]))
-    digest = registry_push.push_artifact(where, made, contents, access=access(one))
+    digest = push.push_artifact(where, made, contents, access=access(one))
     found = artifacts.about(
         where.by(image["digest"]), kinds=(made.artifact_type,), access=access(one), max_bytes=100
     )
@@ -183,7 +183,7 @@ def test_a_second_artifact_does_not_put_out_the_first(one):
     where = replace(repository(one, "pair"), tag=None)
     for data in (b"first", b"second", b"second"):
         made, contents = thing(data, subject)
-        registry_push.push_artifact(where, made, contents, access=access(one))
+        push.push_artifact(where, made, contents, access=access(one))
     found = artifacts.about(where.by(subject.digest), kinds=(KIND,), access=access(one), max_bytes=100)
     assert [held.contents[0] for held in found] == [b"first", b"second"]
 
@@ -192,7 +192,7 @@ def test_rule_30_an_artifact_about_another_image_is_left_out(one):
     mine, other = (artifact.part_of(data, artifact.MANIFEST) for data in (b"mine", b"other"))
     where = replace(repository(one, "swap"), tag=None)
     made, contents = thing(b"about the other", other)
-    digest = registry_push.push_artifact(where, made, contents, access=access(one))
+    digest = push.push_artifact(where, made, contents, access=access(one))
     own = artifact.Part(media_type=artifact.MANIFEST, digest=digest, size=len(made.encode()))
     pusher = Pusher(where, access=access(one))
     pusher.list_at_tag(mine.digest, artifact.Listed(part=own, artifact_type=KIND))
@@ -227,18 +227,18 @@ def test_a_list_in_pages_is_read_to_its_end_and_no_further(one):
 
     session = Session(access(one), one.host, "team/it")
     one.files |= {where: page(1, "/more"), "/more": page(2, "/last"), "/last": page(3, "")}
-    assert len(registry_push.referrers(session, digest)) == 3
+    assert len(push.referrers(session, digest)) == 3
     one.files["/last"] = page(3, where)
     with pytest.raises(Refused) as caught:
-        registry_push.referrers(session, digest)
+        push.referrers(session, digest)
     assert caught.value.code == "too-many"
     one.files["/last"] = page(3, "https://127.0.0.1:1/elsewhere")
     with pytest.raises(Refused) as caught:
-        registry_push.referrers(session, digest)
+        push.referrers(session, digest)
     assert caught.value.code == "redirect"
     one.files["/last"] = Reply(status=500)
     with pytest.raises(Unavailable, match="/last: HTTP 500"):
-        registry_push.referrers(session, digest)
+        push.referrers(session, digest)
     one.files.clear()
 
 
@@ -282,5 +282,5 @@ def test_referrers_of_another_type_are_no_list(one):
     digest = "sha256:" + "6" * 64
     one.files[f"/v2/team/it/referrers/{digest}"] = of_type("text/html", b"<html>")
     session = Session(access(one), one.host, "team/it")
-    assert registry_push.referrers(session, digest) == ()
+    assert push.referrers(session, digest) == ()
     one.files.clear()

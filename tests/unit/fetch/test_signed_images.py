@@ -9,14 +9,15 @@ import sys
 import pytest
 
 from strongroom.cli import main as entry
-from strongroom.convert import artifact, image_signatures
 from strongroom.errors import Refused, Unavailable
-from strongroom.fetch import registry_names, registry_push, signed_images
-from strongroom_testing.fake_sigstore import statement
-from strongroom_testing.vendor_services import Reply
-from tests.unit.convert import test_image_signatures as made_by
+from strongroom.fetch.oci import names, push, signed_images
+from strongroom.images import artifact
+from strongroom.images import signatures as image_signatures
+from strongroom_testing.vendors.fake_sigstore import statement
+from strongroom_testing.vendors.vendor_services import Reply
 from tests.unit.fetch import registries
 from tests.unit.fetch.registries import access
+from tests.unit.images import test_image_signatures as made_by
 
 pytestmark = registries.needs_registry
 
@@ -34,12 +35,12 @@ def one(kept):
 
 
 def image(one, digest, repository):
-    return registry_names.parse(f"{one.host}/{repository}@{digest}")
+    return names.parse(f"{one.host}/{repository}@{digest}")
 
 
 def attach_simple(one, reference, *signatures):
     """As `cosign sign` does: one manifest at the tag, with the configuration of an image."""
-    pusher = registry_push.Pusher(reference, access=access(one))
+    pusher = push.Pusher(reference, access=access(one))
     config = b'{"architecture":"","os":"","rootfs":{"type":"layers","diff_ids":[]},"config":{}}'
     rows = []
     for signed in signatures:
@@ -64,7 +65,7 @@ def attach_bundle(one, reference, bundle):
     part = artifact.part_of(bundle.data, image_signatures.BUNDLE_TYPE)
     subject = artifact.Part(media_type=artifact.INDEX, digest=reference.digest, size=1)
     made = artifact.Artifact(artifact_type=image_signatures.BUNDLE_TYPE, parts=(part,), subject=subject)
-    registry_push.push_artifact(reference, made, {part.digest: bundle.data}, access=access(one))
+    push.push_artifact(reference, made, {part.digest: bundle.data}, access=access(one))
 
 
 def bundle_of(payload):

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from strongroom.convert import oci
 from strongroom.errors import Refused
-from strongroom.fetch import registry
+from strongroom.fetch.oci import pull as registry
+from strongroom.images import oci
 from strongroom_testing.registry_front import front
-from tests.unit.convert import kit
 from tests.unit.fetch.registries import access
 from tests.unit.fetch.test_registry_bounds import INDEX, MANIFEST, index_of, named, serve
+from tests.unit.images import kit
 
 TREE = kit.PROGRAM + kit.END
 

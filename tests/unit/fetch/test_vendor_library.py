@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
-from strongroom.fetch import amd, judgement, marks, nvidia, shelf, statement
-from strongroom.fetch.library import CURRENT, OLD, PAST, UNTRUSTED
-from strongroom.fetch.statement import Mark, Statement
-from strongroom.fetch.web import Client
-from strongroom_testing.vendor_services import RIM_ID, Reply, revocation_list, serve
+from strongroom.fetch.endorsements import amd, disk_cache, nvidia, rollback, statement, validate
+from strongroom.fetch.endorsements.library import CURRENT, OLD, PAST, UNTRUSTED
+from strongroom.fetch.endorsements.statement import Mark, Statement
+from strongroom.fetch.http.client import Client
+from strongroom_testing.vendors.vendor_services import RIM_ID, Reply, revocation_list, serve
 from tests.unit.fetch.vendors import BOUND, DAY, NOW, chip, fetcher, intel, library
 
 
@@ -146,7 +146,7 @@ def test_files_are_private_and_hold_the_exact_bytes(tmp_path, services, quote):
     assert folder.stat().st_mode & 0o777 == 0o700
     for path in folder.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600, path
-    kept = shelf.Shelf(folder=folder).get("intel/tcb/tdx/00906ed50000/standard")
+    kept = disk_cache.Shelf(folder=folder).get("intel/tcb/tdx/00906ed50000/standard")
     assert kept.parts["tcb-info"] == found.parts["tcb-info"] == services.intel_parts["tdx"]["tcb-info"]
     assert kept.fetched == NOW
 
@@ -193,10 +193,10 @@ def test_damaged_files_count_as_absent(tmp_path, services, quote, spoil):
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x"
-    shelf.write(path, b"old")
+    disk_cache.write(path, b"old")
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
-        shelf.write(path, b"new")
+        disk_cache.write(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -206,7 +206,7 @@ def one_statement(number, size=1000):
 
 
 def test_the_shelf_is_bounded_and_the_oldest_go_first(tmp_path):
-    small = shelf.Shelf(folder=tmp_path / "kept", max_total=20_000, max_files=5)
+    small = disk_cache.Shelf(folder=tmp_path / "kept", max_total=20_000, max_files=5)
     for number in range(9):
         small.put(one_statement(number))
         time.sleep(0.01)
@@ -217,7 +217,7 @@ def test_the_shelf_is_bounded_and_the_oldest_go_first(tmp_path):
 
 
 def test_left_overs_of_a_crash_are_tidied(tmp_path):
-    one = shelf.Shelf(folder=tmp_path)
+    one = disk_cache.Shelf(folder=tmp_path)
     stale, fresh = tmp_path / "a.json.0.part", tmp_path / "b.json.1.part"
     for path in (stale, fresh):
         path.write_bytes(b"x")
@@ -242,7 +242,7 @@ def test_a_damaged_memory_is_refused_not_forgotten(tmp_path, services, quote, da
 
 
 def test_marks_only_grow_whoever_raises_them(tmp_path):
-    made = marks.Marks(folder=tmp_path)
+    made = rollback.Marks(folder=tmp_path)
     big = 1 << 150
 
     def raising(start):
@@ -268,13 +268,13 @@ def test_marks_only_grow_whoever_raises_them(tmp_path):
 def test_marks_are_durable_before_the_statement_is_kept(tmp_path, services, quote, monkeypatch):
     made = fetcher(tmp_path, services)
     order = []
-    real = shelf.write
+    real = disk_cache.write
 
     def noting(path, data):
         order.append(path.suffix)
         real(path, data)
 
-    monkeypatch.setattr(shelf, "write", noting)
+    monkeypatch.setattr(disk_cache, "write", noting)
     made.library.get(services.vendors.pcs.qe_identity("tdx", "standard"), now=NOW)
     assert order == [".marks", ".json"]
 
@@ -419,7 +419,7 @@ def test_rule_59_outbound_fetches_have_a_budget(tmp_path, services):
 
 
 def test_waiting_for_another_s_fetch_has_an_end(tmp_path):
-    one = shelf.Shelf(folder=tmp_path)
+    one = disk_cache.Shelf(folder=tmp_path)
     with one.alone("x", seconds=1), pytest.raises(Unavailable) as failure, one.alone("x", seconds=0.1):
         pass
     assert failure.value.code == "fetch-busy"
@@ -461,7 +461,7 @@ def test_keys_of_nothing_are_refused(key):
     }.get(key.split("/")[0], "no statement that this version knows")
     one = Statement(key=key, parts={"certificate": b"x"}, fetched=NOW)
     with pytest.raises(Malformed, match=f"'{key}': {whose}"):
-        judgement.judge(one, roots=frozenset(), now=NOW)
+        validate.judge(one, roots=frozenset(), now=NOW)
 
 
 @pytest.mark.parametrize("change", ["added", "renamed"])
@@ -473,4 +473,4 @@ def test_statements_have_their_own_parts_and_no_others(tmp_path, services, quote
         (name, part), *rest = one.statement.parts.items()
         parts = dict(rest) | ({name: part, "x": b"y"} if change == "added" else {"x": part})
         with pytest.raises(Malformed, match="other parts than it has"):
-            judgement.judge(replace(one.statement, parts=parts), roots=made.library.roots, now=NOW)
+            validate.judge(replace(one.statement, parts=parts), roots=made.library.roots, now=NOW)

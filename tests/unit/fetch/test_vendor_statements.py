@@ -9,25 +9,25 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.crypto import x509
+from strongroom.crypto.pki import x509
 from strongroom.encoding import pem
 from strongroom.errors import EvidenceRefused, Malformed, Misuse, NotFound, Refused, Unavailable
-from strongroom.evidence import registry
-from strongroom.fetch import intel as pcs
-from strongroom.fetch import issuers, nvidia
-from strongroom.fetch.needs import Vendors
+from strongroom.evidence import verify
+from strongroom.fetch.endorsements import intel as pcs
+from strongroom.fetch.endorsements import issuers, nvidia
+from strongroom.fetch.endorsements.resolve import Vendors
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing.fake_amd import FakeAmd, Guest
-from strongroom_testing.fake_amd import Fault as AmdFault
-from strongroom_testing.fake_azure import FakeAzure
-from strongroom_testing.fake_google import FakeGoogle
-from strongroom_testing.fake_intel import FakeIntel
-from strongroom_testing.fake_nvidia import FakeGpu
-from strongroom_testing.intel_faults import F
-from strongroom_testing.intel_pki import FMSPC, PROCESSOR_CA, Entity
-from strongroom_testing.vendor_services import (
+from strongroom_testing.vendors.fake_amd import FakeAmd, Guest
+from strongroom_testing.vendors.fake_amd import Fault as AmdFault
+from strongroom_testing.vendors.fake_azure import FakeAzure
+from strongroom_testing.vendors.fake_google import FakeGoogle
+from strongroom_testing.vendors.fake_intel import FakeIntel
+from strongroom_testing.vendors.fake_nvidia import FakeGpu
+from strongroom_testing.vendors.intel_faults import F
+from strongroom_testing.vendors.intel_pki import FMSPC, PROCESSOR_CA, Entity
+from strongroom_testing.vendors.vendor_services import (
     GOOGLE_HOST,
     RIM,
     RIM_ID,
@@ -47,7 +47,7 @@ def services(tmp_path):
 
 
 def verified(evidence, endorsements, root, binding=BOUND, now=NOW):
-    return registry.verify(evidence, endorsements, binding=binding, roots=frozenset({root}), now=now)
+    return verify.verify(evidence, endorsements, binding=binding, roots=frozenset({root}), now=now)
 
 
 # What is asked for which evidence
@@ -175,7 +175,7 @@ def test_google_gets_its_hardware_s_or_nothing(tmp_path, services):
         with_hardware = Evidence(tee="gcp", parts={**evidence.parts, part: data})
         found = made.endorse(with_hardware, now=NOW)
         roots = frozenset({instance.root, intel().root_digest, chip().root})
-        registry.verify(with_hardware, found, binding=binding, roots=roots, now=NOW)
+        verify.verify(with_hardware, found, binding=binding, roots=roots, now=NOW)
 
 
 @pytest.mark.parametrize("tee", ["nitro", "tpm", "nvgpu"])

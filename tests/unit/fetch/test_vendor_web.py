@@ -10,9 +10,10 @@ import time
 import pytest
 
 from strongroom.errors import Malformed, Misuse, NotFound, Refused, Unavailable
-from strongroom.fetch import addresses, web
-from strongroom.fetch.web import Answer, Client, Service
-from strongroom_testing.vendor_services import Reply, of_type, serve
+from strongroom.fetch.http import addresses
+from strongroom.fetch.http import client as web
+from strongroom.fetch.http.client import Answer, Client, Service
+from strongroom_testing.vendors.vendor_services import Reply, of_type, serve
 
 TYPES = frozenset({"application/json"})
 GOOD = of_type("application/json", b"{}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from datetime import UTC, datetime, timedelta
 
-from strongroom.fetch.library import Library
-from strongroom.fetch.marks import Marks
-from strongroom.fetch.needs import Fetcher
-from strongroom.fetch.shelf import Shelf
-from strongroom.fetch.web import Client
+from strongroom.fetch.endorsements.disk_cache import Shelf
+from strongroom.fetch.endorsements.library import Library
+from strongroom.fetch.endorsements.resolve import Fetcher
+from strongroom.fetch.endorsements.rollback import Marks
+from strongroom.fetch.http.client import Client
 from strongroom.model.binding import Preset
-from strongroom_testing.fake_amd import FakeAmd
-from strongroom_testing.fake_intel import FakeIntel
+from strongroom_testing.vendors.fake_amd import FakeAmd
+from strongroom_testing.vendors.fake_intel import FakeIntel
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)

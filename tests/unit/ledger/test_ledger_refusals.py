@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.appraisal import reference, statement
+from strongroom.appraisal import intoto
+from strongroom.appraisal.reference import values
 from strongroom.crypto import sign
 from strongroom.encoding import fields
 from strongroom.errors import Malformed, Refused
@@ -76,19 +77,19 @@ def test_a_reader_who_knows_the_party_by_another_key_is_told(world, pack):
 
 
 def test_a_statement_of_another_kind_holds_no_reference_values():
-    subject = statement.Subject(name="guest", digest=samples.DIGEST)
-    made = statement.Statement(subjects=(subject,), predicate_type="https://example.com/other", predicate={})
+    subject = intoto.Subject(name="guest", digest=samples.DIGEST)
+    made = intoto.Statement(subjects=(subject,), predicate_type="https://example.com/other", predicate={})
     with pytest.raises(Malformed, match="reference file: a statement of another type") as refused:
-        reference.read(made)
+        values.read(made)
     assert refused.value.code == "wrong-type"
 
 
 def test_a_file_of_statements_is_bounded():
     with pytest.raises(Malformed, match=r"statements: .* bytes, at most") as refused:
-        statement.lines(b"x" * (statement.MAX_FILE + 1))
+        intoto.lines(b"x" * (intoto.MAX_FILE + 1))
     assert refused.value.code == "too-large"
-    assert statement.lines(b"x" * statement.MAX_FILE) == (b"x" * statement.MAX_FILE,)
-    assert statement.lines(b"x\n" * statement.MAX_LINES) == (b"x",) * statement.MAX_LINES
-    for bad in (b"", b"\n", b"x\n\n", b"x\n" * (statement.MAX_LINES + 1)):
+    assert intoto.lines(b"x" * intoto.MAX_FILE) == (b"x" * intoto.MAX_FILE,)
+    assert intoto.lines(b"x\n" * intoto.MAX_LINES) == (b"x",) * intoto.MAX_LINES
+    for bad in (b"", b"\n", b"x\n\n", b"x\n" * (intoto.MAX_LINES + 1)):
         with pytest.raises(Malformed, match="lines, each an envelope"):
-            statement.lines(bad)
+            intoto.lines(bad)

@@ -11,8 +11,9 @@ from strongroom.appraisal import judge
 from strongroom.encoding import canonical, fields
 from strongroom.ledger import inspect, proofpack
 from strongroom.model import endorsements, messages, verdict
-from strongroom.model import policy as policy_model
-from strongroom_testing import contracts, fake_nvidia
+from strongroom.model.contracts import policy as policy_model
+from strongroom_testing import contracts
+from strongroom_testing.vendors import fake_nvidia
 
 END = contracts.NOW + timedelta(hours=1)
 PAST = contracts.NOW - timedelta(hours=1)

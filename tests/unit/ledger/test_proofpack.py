@@ -17,11 +17,12 @@ from strongroom.crypto import sign
 from strongroom.encoding import canonical, dsse
 from strongroom.errors import Malformed
 from strongroom.ledger import checkpoint, inspect, proofpack
-from strongroom.model import agreement as agreement_model
 from strongroom.model import identity, record
 from strongroom.model import manifest as manifest_model
 from strongroom.model import receipt as receipt_model
-from strongroom_testing import brokers, fake_tpm, packs
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom_testing import brokers, packs
+from strongroom_testing.vendors import fake_tpm
 
 
 def failed(world, pack, anchors=None):

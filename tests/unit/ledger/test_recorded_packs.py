@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.appraisal import appraise, wording
+from strongroom.appraisal import appraise
+from strongroom.appraisal.wording import sentences
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.ledger import inspect, proofpack
@@ -68,10 +69,10 @@ def test_a_recorded_pack_verifies_whatever_is_reworded(folder, monkeypatch):
             fields.Fields(record.parse(release.ledger.entry).body["verdict"], "verdict")
         )
     ]
-    before = [wording.explain(check).expected for check in checks]
-    monkeypatch.setattr(wording, "TABLE", {})
-    monkeypatch.setattr(wording, "plain", lambda _: "said quite differently")
-    assert all(wording.explain(check).expected != told for check, told in zip(checks, before, strict=True))
+    before = [sentences.explain(check).expected for check in checks]
+    monkeypatch.setattr(sentences, "TABLE", {})
+    monkeypatch.setattr(sentences, "plain", lambda _: "said quite differently")
+    assert all(sentences.explain(check).expected != told for check, told in zip(checks, before, strict=True))
     assert judged(folder).holds
 
 

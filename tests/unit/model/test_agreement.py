@@ -9,7 +9,8 @@ import pytest
 from strongroom.crypto import sign
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, Refused
-from strongroom.model import agreement, contract, identity
+from strongroom.model import identity
+from strongroom.model.contracts import agreement, contract
 from tests import samples
 
 

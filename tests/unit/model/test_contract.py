@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom.errors import Malformed
-from strongroom.model import contract, drafting
+from strongroom.model.contracts import contract, drafting
 from tests import samples
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from strongroom.errors import Malformed
-from strongroom.model import contract, drafting
-from strongroom.model.policy import Policy
+from strongroom.model.contracts import contract, drafting
+from strongroom.model.contracts.policy import Policy
 from tests import samples
 
 

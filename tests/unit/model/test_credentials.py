@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from strongroom.model import credentials
+from strongroom.model.contracts import credentials
 
 BODY = "eyJhbGciOiJIUzI1NiJ9"
 

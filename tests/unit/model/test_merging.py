@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from strongroom.errors import Refused
-from strongroom.model import agreement, contract, drafting, merging
+from strongroom.model.contracts import agreement, contract, drafting, merging
 from tests import samples
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Refused
-from strongroom.model import mounts
+from strongroom.model.room import mounts
 
 NAMES = ("dev", "tmp", "out", "data", "proc", "run", "srv", "shm", "x")
 PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map(lambda parts: "/".join(parts).encode())

@@ -14,18 +14,8 @@ from hypothesis import strategies as st
 from strongroom.crypto import digest, hpke, sign, xts
 from strongroom.encoding import framed
 from strongroom.errors import Malformed, Refused
-from strongroom.model import (
-    binding,
-    channel,
-    evidence,
-    identity,
-    launch,
-    manifest,
-    messages,
-    party,
-    receipt,
-    record,
-)
+from strongroom.model import binding, evidence, identity, manifest, messages, party, receipt, record
+from strongroom.model.room import channel, launch
 from tests import samples
 
 

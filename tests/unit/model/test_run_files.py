@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.encoding import fields
-from strongroom.model import channel, run_files
+from strongroom.model.room import channel, run_files
 
 NAMES = st.from_regex(fields.NAME, fullmatch=True)
 # Names that a kind, a fixed file or an ending of this folder has.

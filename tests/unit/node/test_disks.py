@@ -4,8 +4,8 @@ import pytest
 
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, Misuse, NotFound, Refused
-from strongroom.model import contract as contract_model
 from strongroom.model import manifest as manifest_model
+from strongroom.model.contracts import contract as contract_model
 from strongroom.node import disks
 from tests import samples
 

@@ -12,9 +12,11 @@ from strongroom.broker.standing import standing
 from strongroom.crypto import digest
 from strongroom.encoding import dsse
 from strongroom.errors import NotFound, PolicyDenied, Refused, Unavailable
-from strongroom.model import channel, messages
 from strongroom.model import manifest as manifest_model
-from strongroom.node import foreseen, measured, room, tpm_state
+from strongroom.model import messages
+from strongroom.model.room import channel
+from strongroom.node import foreseen, launch_record, room
+from strongroom.node.vtpm import state
 from strongroom_testing import brokers, contracts
 
 SETTINGS = manifest_model.ImageSettings(
@@ -37,9 +39,9 @@ class Case:
         self.world, self.folder = world, folder
         self.base = folder / "base"
         self.base.mkdir()
-        for name in (measured.KERNEL, measured.INITRD, measured.DISK):
+        for name in (launch_record.KERNEL, launch_record.INITRD, launch_record.DISK):
             (self.base / name).write_bytes(name.encode())
-        (self.base / measured.CMDLINE).write_bytes(b"root=x")
+        (self.base / launch_record.CMDLINE).write_bytes(b"root=x")
         self.firmware = folder / "firmware"
         self.firmware.write_bytes(b"firmware")
         self.out = folder / "out"
@@ -61,7 +63,7 @@ class Case:
         return replace(bare, signatures=(sig,)).encode()
 
     def agreement(self, change=lambda one: one, **options):
-        with measured.opened(self.base, firmware=self.firmware) as parts:
+        with launch_record.opened(self.base, firmware=self.firmware) as parts:
             reference = parts.record(memory_guard=True).reference()
 
         def ours(one):
@@ -77,7 +79,7 @@ class Case:
 
     def order(self, agreement, **changes):
         tpm = self.world.scene.tpm
-        node = tpm_state.Node(
+        node = state.Node(
             folder=self.folder, name="here", root=tpm.root, machine="sha256:" + "0" * 64, issuers=b""
         )
         made = room.Order(

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import Misuse
-from strongroom.node import guard
+from strongroom.node.guard import launch
 
 from . import victims
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(guard.supported() is not None, reason=f"no memory guard here: {guard.supported()}"),
+    pytest.mark.skipif(launch.supported() is not None, reason=f"no memory guard here: {launch.supported()}"),
 ]
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -31,7 +31,7 @@ def run(argv, **options):
     """(exit code, standard output) of a guarded program."""
     out, theirs = os.pipe()
     try:
-        guarded = guard.spawn(argv, stdin=subprocess.DEVNULL, stdout=theirs, **options)
+        guarded = launch.spawn(argv, stdin=subprocess.DEVNULL, stdout=theirs, **options)
     finally:
         os.close(theirs)
     try:
@@ -101,19 +101,19 @@ def test_no_core_and_not_dumpable():
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "no-such-program-on-the-path", "/etc/passwd"])
 def test_a_program_that_cannot_be_executed_is_a_misuse(path):
     with pytest.raises(Misuse) as caught:
-        guard.spawn([path], stdout=subprocess.DEVNULL)
+        launch.spawn([path], stdout=subprocess.DEVNULL)
     assert caught.value.code == "guard-exec"
 
 
 def test_nothing_to_start_is_a_misuse():
     with pytest.raises(Misuse, match="no program was named"):
-        guard.spawn([])
+        launch.spawn([])
 
 
 def test_an_output_pipe_ends_with_the_program_not_with_its_children():
     # The program's own copy of a descriptor is the only one left: closing it is seen at once.
     out, theirs = os.pipe()
-    guarded = guard.spawn([*PYTHON, "import os, time; os.close(1); time.sleep(60)"], stdout=theirs)
+    guarded = launch.spawn([*PYTHON, "import os, time; os.close(1); time.sleep(60)"], stdout=theirs)
     os.close(theirs)
     assert victims.read_until(out, b"never", 10) == b""
     os.close(out)
@@ -122,7 +122,7 @@ def test_an_output_pipe_ends_with_the_program_not_with_its_children():
 
 
 def test_waiting_has_a_limit_and_may_be_repeated():
-    guarded = guard.spawn(["/bin/sleep", "0.6"])
+    guarded = launch.spawn(["/bin/sleep", "0.6"])
     began = time.monotonic()
     assert guarded.wait(0.1) is None
     assert time.monotonic() - began < 0.5
@@ -132,7 +132,7 @@ def test_waiting_has_a_limit_and_may_be_repeated():
 
 
 def test_kill_ends_the_whole_tree():
-    guarded = guard.spawn(["/bin/sh", "-c", "sleep 100 & (sleep 100 & sleep 100) & exec sleep 100"])
+    guarded = launch.spawn(["/bin/sh", "-c", "sleep 100 & (sleep 100 & sleep 100) & exec sleep 100"])
     time.sleep(0.3)
     assert len(victims.in_session(guarded.watcher_pid)) >= 5
     guarded.kill()
@@ -148,7 +148,7 @@ def test_the_end_of_the_program_ends_what_it_left_behind():
 
 @pytest.mark.parametrize("victim", ["guardian_pid", "watcher_pid", "pid"])
 def test_killing_any_of_the_three_ends_all(victim):
-    guarded = guard.spawn(["/bin/sh", "-c", "sleep 100 & sleep 100"])
+    guarded = launch.spawn(["/bin/sh", "-c", "sleep 100 & sleep 100"])
     time.sleep(0.1)
     os.kill(getattr(guarded, victim), signal.SIGKILL)
     assert guarded.wait(10) == -signal.SIGKILL
@@ -159,7 +159,7 @@ def test_killing_any_of_the_three_ends_all(victim):
 @pytest.mark.parametrize("victim", ["guardian_pid", "watcher_pid"])
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_guard_cannot_be_stopped_or_asked_to_go(victim, number):
-    guarded = guard.spawn(["/bin/sh", "-c", "sleep 0.4; sleep 0.1; exit 6"])
+    guarded = launch.spawn(["/bin/sh", "-c", "sleep 0.4; sleep 0.1; exit 6"])
     os.kill(getattr(guarded, victim), number)
     assert guarded.wait(10) == 6
 
@@ -181,7 +181,7 @@ def test_the_program_dies_with_its_caller(number):
 def test_the_program_outlives_the_thread_that_started_it():
     started = []
     thread = threading.Thread(
-        target=lambda: started.append(guard.spawn(["/bin/sh", "-c", "sleep 0.5; exit 8"]))
+        target=lambda: started.append(launch.spawn(["/bin/sh", "-c", "sleep 0.5; exit 8"]))
     )
     thread.start()
     thread.join()
@@ -189,7 +189,7 @@ def test_the_program_outlives_the_thread_that_started_it():
 
 
 def test_a_stopped_program_continues_where_it_was():
-    guarded = guard.spawn(["/bin/sh", "-c", "sleep 0.2; exit 9"])
+    guarded = launch.spawn(["/bin/sh", "-c", "sleep 0.2; exit 9"])
     os.kill(guarded.pid, signal.SIGSTOP)
     assert guarded.wait(0.6) is None
     os.kill(guarded.pid, signal.SIGCONT)
@@ -199,7 +199,7 @@ def test_a_stopped_program_continues_where_it_was():
 def test_many_quick_starts_leave_nothing():
     sessions = []
     for number in range(50):
-        guarded = guard.spawn(["/bin/sh", "-c", f"exit {number}"], stdout=subprocess.DEVNULL)
+        guarded = launch.spawn(["/bin/sh", "-c", f"exit {number}"], stdout=subprocess.DEVNULL)
         sessions.append(guarded.watcher_pid)
         if number % 2:
             assert guarded.wait(20) == number
@@ -233,7 +233,7 @@ while True:
 def test_death_at_any_moment_leaves_nothing(who):
     chance = random.Random(who)  # noqa: S311 - moments, not secrets
     for _ in range(6):
-        guarded = guard.spawn([*PYTHON, BUSY])
+        guarded = launch.spawn([*PYTHON, BUSY])
         time.sleep(chance.uniform(0.02, 0.5))
         assert guarded.wait(0) is None
         if who == "kill":
@@ -245,7 +245,7 @@ def test_death_at_any_moment_leaves_nothing(who):
 
 
 def test_the_guardian_does_not_spin_while_the_program_sleeps():
-    guarded = guard.spawn(["/bin/sleep", "30"])
+    guarded = launch.spawn(["/bin/sleep", "30"])
     time.sleep(0.2)
 
     def ticks():
@@ -279,13 +279,13 @@ def test_a_program_of_another_instruction_set_is_refused(tmp_path):
     from strongroom.errors import Unavailable
 
     with pytest.raises(Unavailable, match="not an x86-64 program"):
-        guard.spawn([str(program)])
+        launch.spawn([str(program)])
 
 
 def test_a_program_already_traced_is_refused_not_run():
     # Whoever traces the watcher first has it: then nothing starts. Simulated by a busy tracer slot.
     libc = ctypes.CDLL(None, use_errno=True)
-    guarded = guard.spawn(["/bin/sleep", "5"])
+    guarded = launch.spawn(["/bin/sleep", "5"])
     for pid in (guarded.pid, guarded.guardian_pid, guarded.watcher_pid):
         for request in (16, 0x4206):  # PTRACE_ATTACH, PTRACE_SEIZE
             assert libc.ptrace(request, pid, 0, 0) == -1
@@ -309,7 +309,7 @@ def test_many_at_once_from_many_threads():
 
 
 def test_one_thread_waits_while_another_kills():
-    guarded = guard.spawn(["/bin/sleep", "100"])
+    guarded = launch.spawn(["/bin/sleep", "100"])
     codes = []
     waiters = [threading.Thread(target=lambda: codes.append(guarded.wait(20))) for _ in range(3)]
     for waiter in waiters:
@@ -324,6 +324,6 @@ def test_one_thread_waits_while_another_kills():
 
 
 def test_leaving_the_context_ends_it():
-    with guard.spawn(["/bin/sleep", "100"]) as guarded:
+    with launch.spawn(["/bin/sleep", "100"]) as guarded:
         pass
     assert victims.in_session(guarded.watcher_pid) == []

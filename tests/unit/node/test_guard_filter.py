@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from strongroom.node import guard_filter
+from strongroom.node.guard import filter as guard_filter
 
 ALLOW, TRACE, ENOMEM, ENOSYS, KILL = 0x7FFF0000, 0x7FF00000, 0x0005000C, 0x00050026, 0x80000000
 X86_64, I386 = 0xC000003E, 0x40000003

@@ -9,9 +9,9 @@ import os
 
 import pytest
 
-from strongroom.node import guard_maps
+from strongroom.node.guard import maps
 
-PAGE = guard_maps.PAGE
+PAGE = maps.PAGE
 
 
 @pytest.mark.parametrize(
@@ -30,19 +30,19 @@ PAGE = guard_maps.PAGE
     ],
 )
 def test_a_line_of_maps(line, expected):
-    region = guard_maps._parse(line)
+    region = maps._parse(line)
     assert (*region, region.prot, region.exposed, region.secret) == expected
 
 
 def test_own_regions_are_in_order_and_hold_this_code():
-    found = guard_maps.regions(os.getpid())
+    found = maps.regions(os.getpid())
     assert all(a.end <= b.start for a, b in itertools.pairwise(found))
     assert any(region.name == "[stack]" and region.exposed for region in found)
 
 
 def test_no_such_process():
     with pytest.raises(FileNotFoundError):
-        guard_maps.regions((1 << 22) + 1)
+        maps.regions((1 << 22) + 1)
 
 
 def test_touched_pages_come_in_runs():
@@ -50,20 +50,20 @@ def test_touched_pages_come_in_runs():
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     block.madvise(mmap.MADV_NOHUGEPAGE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(block))
-    assert list(guard_maps.touched(os.getpid(), start, start + size)) == []
+    assert list(maps.touched(os.getpid(), start, start + size)) == []
     for page in (0, 1, 5, 500, 2999):
         block[page * PAGE] = 1
     runs = [
         ((at - start) // PAGE, length // PAGE)
-        for at, length in guard_maps.touched(os.getpid(), start, start + size)
+        for at, length in maps.touched(os.getpid(), start, start + size)
     ]
     assert runs == [(0, 6), (500, 1), (2999, 1)]
-    part = list(guard_maps.touched(os.getpid(), start + 2 * PAGE, start + 501 * PAGE))
+    part = list(maps.touched(os.getpid(), start + 2 * PAGE, start + 501 * PAGE))
     assert part == [(start + 5 * PAGE, PAGE), (start + 500 * PAGE, PAGE)]
 
 
 def test_a_run_may_span_two_reads(monkeypatch):
-    monkeypatch.setattr(guard_maps, "_CHUNK", 4)
+    monkeypatch.setattr(maps, "_CHUNK", 4)
     size = 64 * PAGE
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     block.madvise(mmap.MADV_NOHUGEPAGE)
@@ -72,6 +72,6 @@ def test_a_run_may_span_two_reads(monkeypatch):
         block[page * PAGE] = 1
     runs = [
         ((at - start) // PAGE, length // PAGE)
-        for at, length in guard_maps.touched(os.getpid(), start, start + size)
+        for at, length in maps.touched(os.getpid(), start, start + size)
     ]
     assert runs == [(2, 4), (40, 1)]

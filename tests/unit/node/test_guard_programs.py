@@ -12,14 +12,14 @@ import time
 
 import pytest
 
-from strongroom.node import guard, guard_maps
+from strongroom.node.guard import launch, maps
 
 from . import victims
 from .test_guard import run
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(guard.supported() is not None, reason=f"no memory guard here: {guard.supported()}"),
+    pytest.mark.skipif(launch.supported() is not None, reason=f"no memory guard here: {launch.supported()}"),
 ]
 
 
@@ -292,14 +292,14 @@ def test_swtpm_answers_and_keeps_its_memory(tmp_path):
         "not-need-init,startup-clear",
     ]
     argv += ["--server", f"type=unixio,path={server}", "--ctrl", f"type=unixio,path={control}"]
-    guarded = guard.spawn(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    guarded = launch.spawn(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         with connected(server) as tpm:
             tpm.sendall(struct.pack(">HIIH", 0x8001, 12, 0x17B, 16))  # TPM2_GetRandom(16)
             tag, size, code, length = struct.unpack(">HIIH", tpm.recv(12, socket.MSG_WAITALL))
             assert (tag, size, code, length) == (0x8001, 28, 0, 16)
             assert tpm.recv(16, socket.MSG_WAITALL) != bytes(16)
-        assert [region for region in guard_maps.regions(guarded.pid) if region.exposed] == []
+        assert [region for region in maps.regions(guarded.pid) if region.exposed] == []
     finally:
         guarded.kill()
         assert guarded.wait(10) is not None

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from strongroom.node import guard, guard_maps, scrape
+from strongroom.node import scrape
+from strongroom.node.guard import launch, maps
 
 from . import tiny_guest, victims
 from .test_guard_secrecy import LIBC, stolen
@@ -18,7 +19,7 @@ from .test_guard_secrecy import LIBC, stolen
 pytestmark = [
     pytest.mark.room,
     pytest.mark.root,
-    pytest.mark.skipif(guard.supported() is not None, reason=f"no memory guard here: {guard.supported()}"),
+    pytest.mark.skipif(launch.supported() is not None, reason=f"no memory guard here: {launch.supported()}"),
 ]
 
 
@@ -51,7 +52,7 @@ def plain_qemu(boot):
 @contextlib.contextmanager
 def guarded_qemu(boot):
     out, theirs = os.pipe()
-    guarded = guard.spawn(boot.argv, stdin=subprocess.DEVNULL, stdout=theirs)
+    guarded = launch.spawn(boot.argv, stdin=subprocess.DEVNULL, stdout=theirs)
     os.close(theirs)
     try:
         booted(out)
@@ -78,11 +79,11 @@ def test_guarded_qemu_shows_nothing():
             report = scrape.scan(guarded.pid, [boot.canary])
             assert report.found == 0, report
             assert min(one.secret for one in report.passes) > 256 << 20
-        assert [region for region in guard_maps.regions(guarded.pid) if region.exposed] == []
+        assert [region for region in maps.regions(guarded.pid) if region.exposed] == []
         # All that is left in ordinary private pages is translated code.
         ordinary = [
             region
-            for region in guard_maps.regions(guarded.pid)
+            for region in maps.regions(guarded.pid)
             if region.perms[3] == "p" and region.perms[1] == "w"
         ]
         assert all("x" in region.perms for region in ordinary)

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.node import guard, guard_maps, scrape
+from strongroom.node import scrape
+from strongroom.node.guard import launch, maps
 
 from . import victims
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(guard.supported() is not None, reason=f"no memory guard here: {guard.supported()}"),
+    pytest.mark.skipif(launch.supported() is not None, reason=f"no memory guard here: {launch.supported()}"),
 ]
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -48,7 +49,7 @@ class Victim:
         out, theirs = os.pipe()
         self.guarded = self.plain = None
         if guarded:
-            self.guarded = guard.spawn(victims.argv(), stdin=feed, stdout=theirs)
+            self.guarded = launch.spawn(victims.argv(), stdin=feed, stdout=theirs)
             self.pid = self.guarded.pid
         else:
             self.plain = subprocess.Popen(victims.argv(), stdin=feed, stdout=theirs)
@@ -111,7 +112,7 @@ def test_a_guarded_process_shows_none(guarded):
 
 
 def test_nothing_private_and_writable_is_left(guarded):
-    assert [region for region in guard_maps.regions(guarded.pid) if region.exposed] == []
+    assert [region for region in maps.regions(guarded.pid) if region.exposed] == []
 
 
 def test_arguments_and_environment_are_hidden(plain, guarded):
@@ -155,7 +156,7 @@ def test_a_debugger_dumps_the_plain_one_and_is_refused_by_the_guarded(plain, gua
 
 
 def test_writing_to_secret_memory_fails_too(guarded):
-    secret = next(region for region in guard_maps.regions(guarded.pid) if region.secret)
+    secret = next(region for region in maps.regions(guarded.pid) if region.secret)
     memory = os.open(f"/proc/{guarded.pid}/mem", os.O_RDWR)
     with pytest.raises(OSError, match="Input/output"):
         os.pwrite(memory, b"x", secret.start)
@@ -238,7 +239,7 @@ def test_the_canary_is_still_hidden_after_work():
 
 def test_limit_root_can_still_write_program_text(guarded):
     code = next(
-        region for region in guard_maps.regions(guarded.pid) if "x" in region.perms and "libc" in region.name
+        region for region in maps.regions(guarded.pid) if "x" in region.perms and "libc" in region.name
     )
     memory = os.open(f"/proc/{guarded.pid}/mem", os.O_RDWR)
     try:
@@ -257,7 +258,7 @@ def test_limit_memory_that_the_program_shares_is_ordinary():
     canary = secrets.token_bytes(32)
     feed, ours = os.pipe()
     out, theirs = os.pipe()
-    one = guard.spawn([sys.executable, "-I", "-S", "-c", program], stdin=feed, stdout=theirs)
+    one = launch.spawn([sys.executable, "-I", "-S", "-c", program], stdin=feed, stdout=theirs)
     os.close(feed)
     os.close(theirs)
     os.write(ours, canary.hex().encode() + b"\n")

@@ -12,12 +12,16 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.agent import nbd as agent_nbd
 from strongroom.agent.channel import Channel
+from strongroom.agent.disks import nbd as agent_nbd
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
-from strongroom.model import agreement as agreement_model
-from strongroom.model import channel as wire
-from strongroom.node import doctor, nitro, nitro_room, qemu, qemu_tee, room, tee_room
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.room import channel as wire
+from strongroom.node import doctor, room, tee_room
+from strongroom.node.nitro import cli
+from strongroom.node.nitro import room as nitro_room
+from strongroom.node.qemu import machine
+from strongroom.node.qemu import tee as qemu_tee
 from tests import samples
 
 CONTRACT = samples.a_contract()
@@ -78,7 +82,7 @@ class Instance:
 
 @pytest.fixture
 def eif(tmp_path):
-    (tmp_path / nitro.EIF).write_bytes(b"eif")
+    (tmp_path / cli.EIF).write_bytes(b"eif")
     return tmp_path
 
 
@@ -101,7 +105,7 @@ def test_an_enclave_speaks_on_its_channel_and_reads_its_disks(eif):
         seen["end"] = caught.value.code
 
     instance = Instance(eif, enclave)
-    drives = (qemu.Drive(serial="data-0", path=eif / "flights.disk"),)
+    drives = (machine.Drive(serial="data-0", path=eif / "flights.disk"),)
     with pytest.raises(Refused) as caught:
         instance.run(order(eif, drives=drives, manifests={"data-0": b"signed"}))
     assert caught.value.code == "contract-mismatch"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import Malformed, NotFound
-from strongroom.model import launch
-from strongroom.node import measured
+from strongroom.model.room import launch
+from strongroom.node import launch_record
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def sha(data):
 
 
 def test_the_record_is_of_the_bytes(base):
-    with measured.opened(base, firmware=base / "bios") as parts:
+    with launch_record.opened(base, firmware=base / "bios") as parts:
         record = parts.record(memory_guard=True)
         assert record == launch.LaunchRecord(
             firmware=sha(b"firmware"),
@@ -45,7 +45,7 @@ def test_the_record_is_of_the_bytes(base):
 
 
 def test_a_file_that_changes_after_the_copy_changes_nothing(base):
-    with measured.opened(base, firmware=base / "bios") as parts:
+    with launch_record.opened(base, firmware=base / "bios") as parts:
         before = parts.record(memory_guard=False)
         (base / "bzImage").write_bytes(b"evil")
         assert parts.record(memory_guard=False) == before
@@ -59,7 +59,7 @@ def test_one_byte_is_another_record(base):
     records = set()
     for content in (b"initrd", b"initre"):
         (base / "initrd").write_bytes(content)
-        with measured.opened(base, firmware=base / "bios") as parts:
+        with launch_record.opened(base, firmware=base / "bios") as parts:
             records.add(parts.record(memory_guard=True).encode())
     assert len(records) == 2
 
@@ -68,7 +68,7 @@ def test_one_byte_is_another_record(base):
 def test_what_is_missing_is_named(base, name):
     (base / name).unlink()
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with pytest.raises(NotFound, match=name), measured.opened(base, firmware=base / "bios"):
+    with pytest.raises(NotFound, match=name), launch_record.opened(base, firmware=base / "bios"):
         pass
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
@@ -78,12 +78,12 @@ def test_command_lines_that_qemu_would_not_carry(base, line):
     (base / "cmdline").write_bytes(line)
     with (
         pytest.raises(Malformed, match="cmdline: expected 1 to 2047 ASCII characters"),
-        measured.opened(base, firmware=base / "bios"),
+        launch_record.opened(base, firmware=base / "bios"),
     ):
         pass
 
 
 def test_an_empty_kernel(base):
     (base / "bzImage").write_bytes(b"")
-    with pytest.raises(Malformed, match="bzImage: empty"), measured.opened(base, firmware=base / "bios"):
+    with pytest.raises(Malformed, match="bzImage: empty"), launch_record.opened(base, firmware=base / "bios"):
         pass

@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.agent import nbd as client
+from strongroom.agent.disks import nbd as client
 from strongroom.errors import Malformed, NotFound, Refused, StrongroomError, Unavailable
-from strongroom.model import nbd as wire
-from strongroom.node import nbd
+from strongroom.model.room import nbd as wire
+from strongroom.node.nitro import nbd
 
 
 def content(blocks, seed):

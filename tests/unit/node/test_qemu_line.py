@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import Malformed
-from strongroom.node import qemu
+from strongroom.node.qemu import machine
 
-MACHINE = qemu.Machine(
+MACHINE = machine.Machine(
     accelerator="tcg",
     memory_mib=512,
     firmware=3,
@@ -20,8 +20,8 @@ MACHINE = qemu.Machine(
     tpm=6,
     channel=7,
     drives=(
-        qemu.Drive(serial="base", path=Path("/bases/one/base.disk")),
-        qemu.Drive(serial="image", path=Path("/disks/a,b=c.disk")),
+        machine.Drive(serial="base", path=Path("/bases/one/base.disk")),
+        machine.Drive(serial="image", path=Path("/disks/a,b=c.disk")),
     ),
 )
 BLOCK = (
@@ -81,12 +81,12 @@ GOLDEN = [
 
 
 def test_golden():
-    assert qemu.arguments(MACHINE) == GOLDEN
+    assert machine.arguments(MACHINE) == GOLDEN
     assert MACHINE.descriptors == (3, 4, 5, 6, 7)
 
 
 def test_no_way_in_or_out_but_the_channel():
-    line = qemu.arguments(replace(MACHINE, accelerator="kvm"))
+    line = machine.arguments(replace(MACHINE, accelerator="kvm"))
     assert line[line.index("-accel") + 1] == "kvm"
     assert line[line.index("-cpu") + 1] == "max"
     for word in (
@@ -106,9 +106,11 @@ def test_no_way_in_or_out_but_the_channel():
 
 
 def test_every_disk_of_a_large_contract_has_a_place_of_its_own():
-    drives = tuple(qemu.Drive(serial=f"data-{n}", path=Path(f"/d{n}")) for n in range(66))
+    drives = tuple(machine.Drive(serial=f"data-{n}", path=Path(f"/d{n}")) for n in range(66))
     places = [
-        word.split("addr=")[1] for word in qemu.arguments(replace(MACHINE, drives=drives)) if "addr=" in word
+        word.split("addr=")[1]
+        for word in machine.arguments(replace(MACHINE, drives=drives))
+        if "addr=" in word
     ]
     assert len(set(places)) == 66
     assert places[8] == "0x9.0,multifunction=on"
@@ -117,17 +119,17 @@ def test_every_disk_of_a_large_contract_has_a_place_of_its_own():
 
 def test_a_serial_that_virtio_would_cut_is_refused():
     with pytest.raises(Malformed, match="20 bytes"):
-        qemu.arguments(replace(MACHINE, drives=(qemu.Drive(serial="d" * 21, path=Path("/d")),)))
+        machine.arguments(replace(MACHINE, drives=(machine.Drive(serial="d" * 21, path=Path("/d")),)))
     with pytest.raises(Malformed, match="disks"):
-        qemu.arguments(replace(MACHINE, drives=MACHINE.drives * 65))
+        machine.arguments(replace(MACHINE, drives=MACHINE.drives * 65))
 
 
 def test_debug_serial_is_the_only_serial():
-    line = qemu.arguments(replace(MACHINE, serial=9))
+    line = machine.arguments(replace(MACHINE, serial=9))
     assert line[-4:] == ["-add-fd", "fd=9,set=1", "-serial", "file:/dev/fdset/1"]
 
 
 @pytest.mark.parametrize("clock", ["", "yesterday", "2031-05-06", "utc,driftfix=slew", "localtime"])
 def test_clocks_that_are_none(clock):
     with pytest.raises(Malformed, match="clock"):
-        qemu.arguments(replace(MACHINE, clock=clock))
+        machine.arguments(replace(MACHINE, clock=clock))

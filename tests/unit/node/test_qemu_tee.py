@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import Malformed, Misuse
-from strongroom.node import nitro, qemu, qemu_tee
+from strongroom.node.nitro import cli
+from strongroom.node.qemu import machine as qemu
+from strongroom.node.qemu import tee as qemu_tee
 
 CONTRACT = "sha256:" + "ab" * 32
 MACHINE = qemu.Machine(
@@ -162,8 +164,8 @@ def test_qemu_knows_every_option_or_not_the_tee_at_all(kind, tee):
 
 
 def test_golden_nitro():
-    enclave = nitro.Enclave(name="strongroom-1", eif=Path("/b/strongroom.eif"), memory_mib=1024, cid=77)
-    assert nitro.run_arguments(enclave) == [
+    enclave = cli.Enclave(name="strongroom-1", eif=Path("/b/strongroom.eif"), memory_mib=1024, cid=77)
+    assert cli.run_arguments(enclave) == [
         *("nitro-cli", "run-enclave"),
         *("--enclave-name", "strongroom-1"),
         *("--cpu-count", "2"),
@@ -171,7 +173,7 @@ def test_golden_nitro():
         *("--eif-path", "/b/strongroom.eif"),
         *("--enclave-cid", "77"),
     ]
-    assert nitro.terminate_arguments("i-1-enc2") == [
+    assert cli.terminate_arguments("i-1-enc2") == [
         "nitro-cli",
         "terminate-enclave",
         "--enclave-id",
@@ -179,7 +181,7 @@ def test_golden_nitro():
     ]
     for cid in (0, 3, 15, 1 << 16):
         with pytest.raises(Misuse, match="expected 16 to 65535"):
-            nitro.run_arguments(replace(enclave, cid=cid))
+            cli.run_arguments(replace(enclave, cid=cid))
 
 
 STARTED = {
@@ -192,7 +194,7 @@ STARTED = {
 
 def test_what_nitro_cli_answers():
     text = "Start allocating memory...\nStarted enclave with enclave-cid: 77\n" + json.dumps(STARTED)
-    assert nitro.parse_started(text, 77) == STARTED["EnclaveID"]
+    assert cli.parse_started(text, 77) == STARTED["EnclaveID"]
 
 
 @pytest.mark.parametrize(
@@ -209,4 +211,4 @@ def test_what_nitro_cli_answers():
 )
 def test_nitro_cli_that_started_nothing(answer, why):
     with pytest.raises(Malformed, match=why):
-        nitro.parse_started(answer, 77)
+        cli.parse_started(answer, 77)

@@ -12,8 +12,8 @@ import pytest
 
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
-from strongroom.model import channel as wire
-from strongroom.node import inbox, relay
+from strongroom.model.room import channel as wire
+from strongroom.node import relay, run_folder
 from tests import samples
 
 CONTRACT = samples.a_contract()
@@ -54,7 +54,7 @@ class World:
         ours, theirs = socket.socketpair()
         self.agent = Agent(theirs)
         self.phases, self.notes = [], []
-        self.inbox = inbox.Inbox(folder, CONTRACT)
+        self.inbox = run_folder.Inbox(folder, CONTRACT)
         self.died = os.eventfd(0)
         self.relay = relay.Relay(
             ours,

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from strongroom.cli import run_ends
+from strongroom.cli.rooms import run_ends
 from strongroom.crypto import digest, sign
 from strongroom.encoding import dsse
 from strongroom.errors import Refused, Unavailable
-from strongroom.model import agreement as agreement_model
 from strongroom.model import receipt as receipt_model
-from strongroom.model import run_files
-from strongroom.node import inbox, room
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.room import run_files
+from strongroom.node import room, run_folder
 from tests import samples
 
 
@@ -67,7 +67,7 @@ def test_a_tpm_that_ended_while_its_machine_runs_is_the_reason(tmp_path):
 
 class Box:
     def __init__(self, *answers):
-        self.answers = [inbox.Held(names=names, size=1 << 20) for names in answers]
+        self.answers = [run_folder.Held(names=names, size=1 << 20) for names in answers]
 
     @property
     def held(self):
@@ -103,8 +103,8 @@ def test_what_the_folder_never_takes_is_lost_and_that_is_said(tmp_path):
 
 
 def test_whoever_stops_a_run_that_waits_for_room_is_told_what_is_lost(tmp_path):
-    held = inbox.Held(names=OUT, size=3 << 20)
-    waiting, lost, again = (list(run_ends.tell_held(tmp_path, *told)) for told in ((held, 3600.0), (held, 0.0), (inbox.Held(), 0.0)))  # fmt: skip
+    held = run_folder.Held(names=OUT, size=3 << 20)
+    waiting, lost, again = (list(run_ends.tell_held(tmp_path, *told)) for told in ((held, 3600.0), (held, 0.0), (run_folder.Held(), 0.0)))  # fmt: skip
     assert waiting[0].startswith(f"NO ROOM in {tmp_path}: out-0.tar.age (3.0 MiB) is in memory alone")
     assert "free 3.0 MiB there and do not stop this command" in waiting[1]
     assert lost == [f"LOST: out-0.tar.age (3.0 MiB): in memory alone, since {tmp_path} had no room for it"]
@@ -113,7 +113,7 @@ def test_whoever_stops_a_run_that_waits_for_room_is_told_what_is_lost(tmp_path):
 
 def test_an_empty_box_waits_for_nothing(tmp_path):
     one = made(tmp_path, pause=lambda _: pytest.fail("waited"))
-    one._settle(inbox.Inbox(tmp_path, samples.a_contract()))
+    one._settle(run_folder.Inbox(tmp_path, samples.a_contract()))
 
 
 def a_receipt(**changes):

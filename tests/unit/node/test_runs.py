@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.cli import run_folder
-from strongroom.cli import runs as verb
+from strongroom.cli.rooms import run_folder
+from strongroom.cli.rooms import runs as verb
 from strongroom.errors import Malformed, NotFound
-from strongroom.model import contract as contract_model
-from strongroom.model import receipt, run_files
+from strongroom.model import receipt
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.room import run_files
 from strongroom.node import run_status, runs
 from strongroom.node.run_status import State
 from tests import samples

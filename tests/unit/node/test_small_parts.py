@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import NotFound, Unavailable
-from strongroom.node import accelerator, children
-from strongroom.node.later import Later
-from strongroom.node.peer import Peer
+from strongroom.node import children
+from strongroom.node.background import Later
+from strongroom.node.qemu import accelerator
+from strongroom.node.relay_socket import Peer
 
 
 def test_kvm_needs_processor_and_device(tmp_path):

@@ -13,11 +13,13 @@ import threading
 
 import pytest
 
-from strongroom.crypto import digest, local_ca, spki, tls, x509
+from strongroom.crypto import digest, spki, tls
+from strongroom.crypto.pki import local_ca, x509
 from strongroom.encoding import tpm2
 from strongroom.errors import Malformed, Misuse, NotFound, Refused, Unavailable
-from strongroom.evidence import tpm_quote
-from strongroom.node import founding, hcrtm, swtpm, tpm_provision, tpm_state
+from strongroom.evidence.formats import tpm_quote
+from strongroom.node.vtpm import create, hcrtm, provision, swtpm
+from strongroom.node.vtpm import state as tpm_state
 from tests.samples import NOW
 
 ALL = tuple(range(13))
@@ -44,7 +46,7 @@ def started(state, record=None):
             qemu.sendall(struct.pack(">II", swtpm.CMD_INIT, 0))
             assert qemu.recv(64) == bytes(4)
             assert measurer.measured
-            client = tpm_provision.Client(data)
+            client = provision.Client(data)
             client.run(tpm2.startup())
             yield client
     finally:
@@ -57,7 +59,7 @@ def started(state, record=None):
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nodes") / "here"
-    return founding.create(folder, "here", now=NOW, random=secrets.token_bytes)
+    return create.create(folder, "here", now=NOW, random=secrets.token_bytes)
 
 
 def read_nv(client, index):
@@ -94,10 +96,10 @@ def test_quotes_verify_against_the_certificate_in_the_tpm(node):
     extra = secrets.token_bytes(32)
     with started(node.tpm_state(), b"r") as client:
         client.run(tpm2.pcr_extend(12, hashlib.sha256(b"contract").digest()))
-        answer = client.run(tpm2.quote(tpm_provision.AK_HANDLE, extra, ALL))
+        answer = client.run(tpm2.quote(provision.AK_HANDLE, extra, ALL))
         attest, signature = tpm2.read_quote(answer.parameters)
-        certificate = read_nv(client, tpm_provision.AK_CERTIFICATE_NV)
-        public = tpm2.read_sized(client.run(tpm2.read_public(tpm_provision.AK_HANDLE)).parameters)
+        certificate = read_nv(client, provision.AK_CERTIFICATE_NV)
+        public = tpm2.read_sized(client.run(tpm2.read_public(provision.AK_HANDLE)).parameters)
         pcrs = b"".join(tpm2.read_pcr(client.run(tpm2.pcr_read(n)).parameters, n) for n in ALL)
     path = x509.verify_path(
         certificate, node.issuers, roots=frozenset({node.root}), purpose=local_ca.AK_PURPOSE, now=NOW
@@ -123,7 +125,7 @@ def test_rooms_side_by_side_share_no_pcr(node):
 
 def test_the_attestation_key_signs_nothing_that_looks_like_a_quote(node):
     # A restricted key: TPM2_Sign over a digest that the TPM did not make itself is refused.
-    sign = bytes.fromhex("80020000004f0000015d") + struct.pack(">I", tpm_provision.AK_HANDLE)
+    sign = bytes.fromhex("80020000004f0000015d") + struct.pack(">I", provision.AK_HANDLE)
     sign += bytes.fromhex("00000009400000090000000000") + b"\x00\x20" + bytes(32)
     sign += bytes.fromhex("0010") + bytes.fromhex("8024400000070000")
     sign = sign[:2] + struct.pack(">I", len(sign)) + sign[6:]
@@ -142,26 +144,26 @@ def test_only_the_sha256_bank_is_there(node):
 
 def test_a_folder_that_is_there_stays_as_it_is(node, tmp_path):
     with pytest.raises(Misuse, match="here: exists already"):
-        founding.create(node.folder, "here", now=NOW, random=secrets.token_bytes)
+        create.create(node.folder, "here", now=NOW, random=secrets.token_bytes)
     with pytest.raises(Malformed, match="node name 'Not A Name'"):
-        founding.create(tmp_path / "n", "Not A Name", now=NOW, random=secrets.token_bytes)
+        create.create(tmp_path / "n", "Not A Name", now=NOW, random=secrets.token_bytes)
     assert not (tmp_path / "n").exists()
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(swtpm, "PROGRAM", "swtpm-that-is-not-there")
     with pytest.raises(NotFound) as caught:
-        founding.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
+        create.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
     assert caught.value.code == "no-swtpm"
     monkeypatch.setattr(swtpm, "PROGRAM", "false")
     with pytest.raises(Unavailable) as failed:
-        founding.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
+        create.create(tmp_path / "n", "here", now=NOW, random=secrets.token_bytes)
     assert failed.value.code == "tpm-failed"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parts_that_do_not_belong_together(node, tmp_path):
-    other = founding.create(tmp_path / "other", "other", now=NOW, random=secrets.token_bytes)
+    other = create.create(tmp_path / "other", "other", now=NOW, random=secrets.token_bytes)
     for name in ("root.der", "ak.der"):
         own = (other.folder / name).read_bytes()
         (other.folder / name).write_bytes((node.folder / name).read_bytes())
@@ -174,7 +176,7 @@ def test_parts_that_do_not_belong_together(node, tmp_path):
 
 
 def test_two_nodes_are_two_machines(node, tmp_path):
-    other = founding.create(tmp_path / "other", "here", now=NOW, random=secrets.token_bytes)
+    other = create.create(tmp_path / "other", "here", now=NOW, random=secrets.token_bytes)
     assert other.machine != node.machine
     assert other.root != node.root
 

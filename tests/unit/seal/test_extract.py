@@ -10,8 +10,8 @@ import tempfile
 
 import pytest
 
-from strongroom.convert import results
 from strongroom.errors import Malformed
+from strongroom.images import results
 from strongroom.seal import extract
 from strongroom.seal.tree import Entry, Kind
 from tests.unit.seal.trees import file, folder, link

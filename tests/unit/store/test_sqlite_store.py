@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 import sqlalchemy.dialects.sqlite
 
-from strongroom.broker.storage import KnownDisk, KnownVersion, NonceUse, Run, Series
+from strongroom.broker.ports import KnownDisk, KnownVersion, NonceUse, Run, Series
 from strongroom.errors import Misuse, NotFound, Refused, Unavailable
 from strongroom.ledger import merkle
 from strongroom.store import schema, sqlite

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.appraisal.wording import explain
+from strongroom.appraisal.wording.sentences import explain
 from strongroom.errors import Refused
 from strongroom.model import messages
 from strongroom.model.verdict import Accepted, Denied

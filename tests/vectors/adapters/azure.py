@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import azure, azure_hcl, registry, snp, snp_report, tdx
+from strongroom.evidence import azure, snp, tdx, verify
 from strongroom.evidence import roots as pinned
+from strongroom.evidence.formats import azure_hcl, snp_report
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
@@ -104,7 +105,7 @@ def _hardware(
 def _whole_is_refused(evidence: Evidence, endorsements: Endorsements, binding: Preset, now: datetime) -> None:
     """What is not there is never skipped. Anything else here is an error of ours."""
     try:
-        registry.verify(evidence, endorsements or NONE, binding=binding, roots=pinned.PINNED, now=now)
+        verify.verify(evidence, endorsements or NONE, binding=binding, roots=pinned.PINNED, now=now)
     except EvidenceRefused as cause:
         if cause.check in {"parts", "revocation"}:
             return

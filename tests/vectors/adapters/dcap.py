@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import dcap, dcap_quote, registry
 from strongroom.evidence import roots as pinned
+from strongroom.evidence import verify
+from strongroom.evidence.formats import dcap, dcap_quote
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
@@ -92,7 +93,7 @@ def endorsements_of(folder: Path) -> Endorsements:
 def authenticate(evidence: Evidence, binding: Preset, now: datetime) -> None:
     """Raise unless nothing but the endorsements is wanting."""
     try:
-        registry.verify(evidence, NONE, binding=binding, roots=pinned.PINNED, now=now)
+        verify.verify(evidence, NONE, binding=binding, roots=pinned.PINNED, now=now)
     except EvidenceRefused as cause:
         if cause.check != dcap.MISSING:
             raise

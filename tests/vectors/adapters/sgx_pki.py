@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from strongroom.evidence import dcap_pck
+from strongroom.evidence.formats import dcap_pck
 from tests.vectors.loaded import Loaded
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from strongroom.errors import EvidenceRefused
-from strongroom.evidence import registry, snp, snp_report
 from strongroom.evidence import roots as pinned
+from strongroom.evidence import snp, verify
+from strongroom.evidence.formats import snp_report
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
@@ -79,7 +80,7 @@ def refused_for_want_of_a_list(
 ) -> None:
     """Rule 4: a missing list is never skipped. Anything else here is an error of ours."""
     try:
-        registry.verify(evidence, endorsements, binding=binding, roots=pinned.PINNED, now=now)
+        verify.verify(evidence, endorsements, binding=binding, roots=pinned.PINNED, now=now)
     except EvidenceRefused as cause:
         if cause.check == "revocation":
             return

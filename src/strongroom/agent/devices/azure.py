@@ -5,7 +5,7 @@ data vouch for the attestation key that the TPM keeps at handle 0x81000003. Over
 Over TDX it holds a TDREPORT, and the quote over it is made by the host's metadata service, which a room without a
 network does not reach: no evidence is made there (`no-td-quote`).
 
-Specs: Azure, "Guest attestation for confidential VMs"; `evidence/azure_hcl.py` (the report's layout).
+Specs: Azure, "Guest attestation for confidential VMs"; `evidence/formats/azure_hcl.py` (the report's layout).
 Parts as `evidence/azure` names them.
 """
 
@@ -22,7 +22,7 @@ from strongroom.model.evidence import Evidence
 if TYPE_CHECKING:
     from strongroom.agent import tpm
     from strongroom.model.binding import Binding
-    from strongroom.model.channel import Start
+    from strongroom.model.room.channel import Start
 
 TEE = "azure"
 HCL_NV = 0x01400001

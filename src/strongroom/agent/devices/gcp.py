@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from strongroom.agent.devices import held, pcr
+from strongroom.agent.devices import host_register, pcr
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from strongroom.agent.devices.snp import SnpAttester
     from strongroom.agent.devices.tdx import TdxAttester
     from strongroom.model.binding import Binding
-    from strongroom.model.channel import Start
+    from strongroom.model.room.channel import Start
 
 TEE = "gcp"
 # (certificate, template) of the attestation key.
@@ -58,7 +58,7 @@ class GcpAttester:
         """Extend the contract's raw digest into PCR 12, which must be untouched. Raises `Refused`."""
         register = self._register()
         if any(register):
-            held.check("the hardware's contract register", register, contract)
+            host_register.check("the hardware's contract register", register, contract)
         pcr.bind(self._tpm, contract)
 
     def entropy(self) -> bytes:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from strongroom.agent.devices.character import Caller
     from strongroom.encoding.cbor import Value
     from strongroom.model.binding import Binding
-    from strongroom.model.channel import Start
+    from strongroom.model.room.channel import Start
 
 TEE = "nitro"
 PATH = "/dev/nsm"

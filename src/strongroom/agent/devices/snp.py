@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from strongroom.agent.devices import held
+from strongroom.agent.devices import host_register
 from strongroom.errors import Malformed
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.model.binding import Binding
-    from strongroom.model.channel import Start
+    from strongroom.model.room.channel import Start
 
 TEE = "snp"
 REPORT, VEK = "report", "vek"
@@ -44,7 +44,7 @@ class SnpAttester:
 
     def bind_contract(self, contract: str) -> None:
         """Check that the guest was launched for `contract`. Raises `Refused`."""
-        held.check("HOSTDATA", self.register(), contract)
+        host_register.check("HOSTDATA", self.register(), contract)
 
     def entropy(self) -> bytes:
         """None of its own."""

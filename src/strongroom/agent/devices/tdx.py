@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from strongroom.agent.devices import character, held
+from strongroom.agent.devices import character, host_register
 from strongroom.errors import Unavailable
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from strongroom.agent.devices.character import Caller
     from strongroom.model.binding import Binding
-    from strongroom.model.channel import Start
+    from strongroom.model.room.channel import Start
 
 TEE = "tdx"
 PATH = "/dev/tdx_guest"
@@ -48,7 +48,7 @@ class TdxAttester:
 
     def bind_contract(self, contract: str) -> None:
         """Check that the trust domain was launched for `contract`. Raises `Refused`."""
-        held.check("MRCONFIGID", self.register(), contract)
+        host_register.check("MRCONFIGID", self.register(), contract)
 
     def entropy(self) -> bytes:
         """None of its own."""

@@ -17,7 +17,7 @@ from strongroom.model.evidence import Evidence
 if TYPE_CHECKING:
     from strongroom.agent import tpm
     from strongroom.model.binding import Binding
-    from strongroom.model.channel import Start
+    from strongroom.model.room.channel import Start
 
 TEE = "tpm"
 AK_HANDLE = 0x81010020

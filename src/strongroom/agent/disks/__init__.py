@@ -1,0 +1,1 @@
+"""A room's sealed disks: device mapper, NBD, superblocks, and reads that failed."""

@@ -1,0 +1,1 @@
+"""The broker's routes: one function a route, which only speaks."""

@@ -1,0 +1,178 @@
+"""The application of a broker: the routes of `routes`, each bound to its use case."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from strongroom.api import budgets as budgets_model
+from strongroom.api.application import Application
+from strongroom.api.broker import ledger, results, routes
+from strongroom.api.http import Answer
+from strongroom.broker import request_log
+from strongroom.broker.challenge import challenge
+from strongroom.broker.receipt import receipt
+from strongroom.broker.release import release, turn_away
+from strongroom.broker.standing import standing
+from strongroom.encoding import canonical
+from strongroom.model import messages
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from strongroom.api.application import Handler
+    from strongroom.api.http import Request
+    from strongroom.broker.broker import Broker
+
+T = TypeVar("T")
+
+PAUSE = 1.0
+"""Seconds that an address whose requests kept failing waits for the no to a nonce of nobody's."""
+
+
+class Readiness:
+    """Whether the broker would serve a release now; `why_not` is asked on each look."""
+
+    def __init__(self, why_not: Callable[[], str | None]) -> None:
+        self.why_not = why_not
+
+
+def build(
+    broker: Broker, *, readiness: Readiness, budgets: budgets_model.Budgets | None = None
+) -> Application:
+    """The application for `broker`."""
+    limits = budgets or budgets_model.Budgets()
+    bodies = budgets_model.Bodies(limits)
+    posts = {
+        name: _counted(broker, bodies, name, handler) for name, handler in _posts(broker, bodies).items()
+    }
+    return Application(routes.ROUTES, {**posts, **_gets(broker, readiness)}, budgets=limits)
+
+
+def _counted(broker: Broker, bodies: budgets_model.Bodies, name: str, handler: Handler) -> Handler:
+    """The handler of requests with a body, which is held as long; those that end in an error are counted."""
+
+    async def counted(request: Request) -> Answer:
+        try:
+            return await handler(request)
+        except Exception as failure:
+            id = broker.agreements.id_of(request.contract)
+            request_log.failed(broker.request_log, failure, request=name, peer=request.peer, contract=id)
+            raise
+        finally:
+            bodies.give_back(request)
+
+    return counted
+
+
+def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
+    limit = {row.name: row.limit for row in routes.ROUTES}
+
+    async def post_challenge(request: Request) -> Answer:
+        body = await bodies.read(request, limit["challenge"])
+        return Answer(body=(await challenge(broker, body)).encode())
+
+    async def post_release(request: Request) -> Answer:
+        return await _release(broker, bodies, limit["release"], request)
+
+    async def post_receipt(request: Request) -> Answer:
+        body = await bodies.read(request, limit["receipt"])
+        proof = await receipt(broker, body, peer=request.peer)
+        broker.request_log.recorded(proof, request="receipt", peer=request.peer, contract="")
+        return Answer(body=proof.encode())
+
+    async def post_standing(request: Request) -> Answer:
+        body = await bodies.read(request, limit["standing"])
+        return Answer(body=(await standing(broker, body, peer=request.peer)).encode())
+
+    return {
+        "challenge": post_challenge,
+        "release": post_release,
+        "receipt": post_receipt,
+        "standing": post_standing,
+    }
+
+
+def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
+    async def get_health(_request: Request) -> Answer:
+        why = readiness.why_not()
+        if why is None:
+            return Answer(body=canonical.dumps({"ready": True}))
+        return Answer(body=canonical.dumps({"ready": False, "why": why}), status=503)
+
+    def look(request: Request, work: Callable[..., T], *args: Any, begun: bool = False) -> Awaitable[T]:
+        return broker.workers.look(work, *args, peer=request.peer, begun=begun)
+
+    async def get_checkpoint(request: Request) -> Answer:
+        note = await look(request, ledger.checkpoint, broker)
+        return Answer(body=note, media_type="text/plain; charset=utf-8")
+
+    async def get_tile(request: Request) -> Answer:
+        length, data = await look(request, ledger.tile, broker, request.parameters["path"])
+
+        async def pieces() -> AsyncIterator[bytes]:
+            while (piece := await look(request, next, data, b"", begun=True)) != b"":
+                yield piece
+
+        return Answer(
+            pieces=pieces(),
+            length=length,
+            media_type="application/octet-stream",
+            # A full tile never changes, and a partial one keeps its name and content too.
+            kept="public, max-age=31536000, immutable",
+        )
+
+    async def get_proof(request: Request) -> Answer:
+        query = request.queried()
+        index, size = ledger.number(query.get("index"), "index"), ledger.number(query.get("size"), "size")
+        return Answer(body=await look(request, ledger.proof, broker, index, size))
+
+    async def get_consistency(request: Request) -> Answer:
+        query = request.queried()
+        first, second = ledger.number(query.get("from"), "from"), ledger.number(query.get("to"), "to")
+        return Answer(body=await look(request, ledger.consistency, broker, first, second))
+
+    async def get_run(request: Request) -> Answer:
+        return Answer(body=await look(request, ledger.run, broker, request.parameters["run"]))
+
+    async def get_result(request: Request) -> Answer:
+        asked = results.read(request.parameters["run"], request.queried())
+        token = await look(request, results.answer, broker, asked)
+        return Answer(body=token, media_type=asked.media_type)
+
+    return {
+        "health": get_health,
+        "checkpoint": get_checkpoint,
+        "tile": get_tile,
+        "proof": get_proof,
+        "consistency": get_consistency,
+        "run": get_run,
+        "result": get_result,
+    }
+
+
+async def _release(broker: Broker, bodies: budgets_model.Bodies, limit: int, request: Request) -> Answer:
+    peer = request.peer
+    head: messages.ReleaseHead | None = None
+    denial: messages.DenialAnswer | None = None
+
+    def worth_reading(line: bytes) -> bool:
+        nonlocal head, denial
+        head = messages.parse_release_head(line)
+        request.contract = head.contract
+        denial = turn_away(broker, head, peer=peer)
+        return denial is None
+
+    patient = broker.failures.patient(broker.clock(), peer=peer)
+    body = await bodies.read(request, limit, worth_reading=worth_reading)
+    answer = denial or await release(broker, body, peer=peer, head=head)
+    id = broker.agreements.id_of(request.contract)
+    request_log.answered(broker.request_log, answer, peer=peer, contract=id)
+    if denial is not None:
+        bodies.give_back(request)
+        if patient:
+            # It comes again over a new connection, whose handshake costs more than all else of this: not at once.
+            await asyncio.sleep(PAUSE)
+        return Answer(body=denial.encode(), status=403, closes=True)
+    status = 200 if isinstance(answer, messages.ReleaseAnswer) else 403
+    return Answer(body=answer.encode(), status=status)

@@ -1,0 +1,103 @@
+"""Every route of the broker, and what authenticates a request on it. The one place that lists them.
+
+A test walks the application's routes and holds them to this table.
+"""
+
+from __future__ import annotations
+
+from strongroom.api.routing import Auth, RouteRow
+from strongroom.model import messages, receipt
+
+KiB = 1024
+
+
+ROUTES = (
+    RouteRow(
+        name="challenge",
+        method="POST",
+        path="/v1/challenges",
+        auth=Auth.NONE,
+        limit=4 * KiB,
+        why="a nonce is worth nothing without evidence; open nonces are bounded",
+    ),
+    RouteRow(
+        name="release",
+        method="POST",
+        path="/v1/releases",
+        auth=Auth.EVIDENCE,
+        limit=messages.MAX_REQUEST,
+        why="keys leave sealed to the attested key, and only for an accepted verdict",
+    ),
+    RouteRow(
+        name="receipt",
+        method="POST",
+        path="/v1/receipts",
+        auth=Auth.ROOM_SIGNATURE,
+        limit=2 * receipt.MAX_BYTES,
+        why="one receipt for each released run, signed by the run's attested key",
+    ),
+    RouteRow(
+        name="standing",
+        method="POST",
+        path="/v1/standings",
+        auth=Auth.NONE,
+        limit=messages.MAX_REQUEST,
+        why="says of a contract that this party signed what a denied release would say, and of others nothing; leaves no trace",
+    ),
+    RouteRow(
+        name="health",
+        method="GET",
+        path="/v1/health",
+        auth=Auth.NONE,
+        limit=0,
+        why="says ready or not, and nothing else",
+    ),
+    RouteRow(
+        name="checkpoint",
+        method="GET",
+        path="/v1/ledger/checkpoint",
+        auth=Auth.NONE,
+        limit=0,
+        why="the ledger is public to whoever reaches the broker: digests, verdicts and receipts, no secret",
+    ),
+    RouteRow(
+        name="tile",
+        method="GET",
+        path="/v1/ledger/tile/{path:path}",
+        auth=Auth.NONE,
+        limit=0,
+        why="as the checkpoint",
+    ),
+    RouteRow(
+        name="proof",
+        method="GET",
+        path="/v1/ledger/proof",
+        auth=Auth.NONE,
+        limit=0,
+        why="as the checkpoint",
+    ),
+    RouteRow(
+        name="consistency",
+        method="GET",
+        path="/v1/ledger/consistency",
+        auth=Auth.NONE,
+        limit=0,
+        why="as the checkpoint",
+    ),
+    RouteRow(
+        name="run",
+        method="GET",
+        path="/v1/ledger/run/{run}",
+        auth=Auth.NONE,
+        limit=0,
+        why="as the checkpoint",
+    ),
+    RouteRow(
+        name="result",
+        method="GET",
+        path="/v1/results/{run}",
+        auth=Auth.NONE,
+        limit=0,
+        why="says what the ledger says of a release, for one audience and nonce; opens and releases nothing",
+    ),
+)

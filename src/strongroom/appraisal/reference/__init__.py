@@ -1,0 +1,1 @@
+"""Reference values: what a vendor or builder says good evidence looks like."""

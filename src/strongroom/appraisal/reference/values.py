@@ -1,0 +1,175 @@
+"""Reference values from signed files: our own format, one file for all platforms of a base.
+
+A file of in-toto statements (`statement`), of which exactly one has the type `PREDICATE`, about the base's files, with the
+predicate::
+
+    {"format": "strongroom-reference/2", "name": name, "version": number, "issued": time, "expires": time,
+     "platforms": [{"profile": name, "tee": name, "references": [{register: value}], "tcb": {component: least}}]}
+
+`references` are alternatives, each a whole set; `tcb` may be empty. `version` only grows: whoever remembers a higher one
+of the same name and signer refuses a lower (`fetch.marks`). Whose signature counts is the reader's to say: at least one
+of the keys that the reader trusts must have signed, whatever the file says of itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from strongroom.appraisal import intoto as statement
+from strongroom.appraisal.intoto import Statement, Subject
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed, NotFound, Refused
+from strongroom.model.contracts.contract import read_reference
+from strongroom.model.contracts.policy import read_minimums
+from strongroom.model.contracts.policy_file import Extra
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from strongroom.crypto.sign import SigningKey, VerifyingKey
+
+FORMAT = "strongroom-reference/2"
+PREDICATE = "urn:strongroom:reference:2"
+MAX_BYTES = 256 * 1024
+MAX_REFERENCES = 64
+MAX_PLATFORMS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Reference values of one TEE, valid from `issued` until before `expires` (None: the file gives no end)."""
+
+    name: str
+    tee: str
+    issued: datetime | None
+    expires: datetime | None
+    references: tuple[dict[str, str], ...]
+    tcb: dict[str, int]
+    profile: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def extra(self) -> Extra:
+        """What policy files take of it."""
+        return Extra(tee=self.tee, references=self.references, tcb=self.tcb, facts=self.facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What one file says: of a base's files, what each platform will report. `platforms` share its name and times."""
+
+    name: str
+    version: int
+    issued: datetime
+    expires: datetime
+    subjects: tuple[Subject, ...]
+    platforms: tuple[Reference, ...]
+
+    def of(self, wanted: str) -> Reference:
+        """The platform of a profile, or of a TEE. Raises `NotFound`, or `Refused` when several are of that TEE."""
+        found = [one for one in self.platforms if one.profile == wanted]
+        found = found or [one for one in self.platforms if one.tee == wanted]
+        known = ", ".join(one.profile for one in self.platforms)
+        if not found:
+            raise NotFound(
+                f"{self.name}: says nothing of {wanted}", code="no-platform", hint=f"it has {known}"
+            )
+        if len(found) > 1:
+            raise Refused(
+                f"{self.name}: several platforms are {wanted}", code="choose", hint=f"one of {known}"
+            )
+        return found[0]
+
+    def statement(self) -> Statement:
+        """The statement. Raises `Malformed` for what could not be read again."""
+        made = Statement(
+            subjects=self.subjects,
+            predicate_type=PREDICATE,
+            predicate={
+                "format": FORMAT,
+                "name": self.name,
+                "version": self.version,
+                "issued": fields.format_time(self.issued),
+                "expires": fields.format_time(self.expires),
+                "platforms": [
+                    {
+                        "profile": one.profile,
+                        "tee": one.tee,
+                        "references": [dict(each) for each in one.references],
+                        "tcb": dict(one.tcb),
+                    }
+                    for one in self.platforms
+                ],
+            },
+        )
+        read(statement.parse(made.encode()))
+        return made
+
+
+def encode(release: Release, *, key: SigningKey, keyid: str) -> bytes:
+    """The signed file, of this one statement. Raises `Malformed` for what could not be read again."""
+    return release.statement().sign(key, keyid=keyid)
+
+
+def read(made: Statement) -> Release:
+    """The reference values in a statement. Raises `Malformed`."""
+    if made.predicate_type != PREDICATE:
+        raise Malformed("reference file: a statement of another type", code="wrong-type")
+    if len(canonical.dumps(made.predicate)) > MAX_BYTES:
+        raise Malformed(f"reference file: more than {MAX_BYTES} bytes", code="too-large")
+    top = fields.Fields(made.predicate, "reference")
+    top.constant("format", FORMAT)
+    told: dict[str, Any] = {
+        "name": top.name("name"),
+        "issued": top.time("issued"),
+        "expires": top.time("expires"),
+    }
+    version = top.integer("version", low=1, high=2**53 - 1)
+    platforms = []
+    for item in top.objects("platforms", max_items=MAX_PLATFORMS):
+        platforms.append(
+            Reference(
+                **told,
+                profile=item.name("profile"),
+                tee=item.name("tee"),
+                references=tuple(
+                    read_reference(one) for one in item.objects("references", max_items=MAX_REFERENCES)
+                ),
+                tcb=read_minimums(item.object("tcb")),
+            )
+        )
+        item.done()
+    top.done()
+    profiles = {one.profile for one in platforms}
+    if not platforms or len(profiles) != len(platforms) or not all(one.references for one in platforms):
+        raise Malformed(
+            "reference.platforms: expected one of each profile, with references, which evidence could meet",
+            code="empty",
+        )
+    return Release(**told, version=version, subjects=made.subjects, platforms=tuple(platforms))
+
+
+def open_signed(data: bytes, *, trusted: Sequence[VerifyingKey], now: datetime) -> Release:
+    """The reference values of a file that one of `trusted` signed. Raises `Refused`, or `Malformed`.
+
+    What else the file states is not looked at, nor needed: it may be a bundle with provenance.
+    """
+    found = [line for line in statement.lines(data) if statement.unverified(line).predicate_type == PREDICATE]
+    if len(found) != 1:
+        raise Malformed(f"reference file: {len(found)} statements of reference values, expected one")
+    made = read(statement.open_signed(found[0], trusted=trusted))
+    check_dates(made, now)
+    return made
+
+
+def check_dates(reference: Reference | Release, now: datetime) -> None:
+    """Raise `Refused` unless `reference` counts at `now`."""
+    early = reference.issued is not None and now < reference.issued
+    late = reference.expires is not None and now >= reference.expires
+    if early or late:
+        raise Refused(
+            f"reference file {reference.name}: not valid at {fields.format_time(now)}",
+            code="reference-expired",
+            hint="get a current one from whoever signs it",
+        )

@@ -1,0 +1,1 @@
+"""Debian packages to the measured base: what a room boots."""

@@ -1,0 +1,1 @@
+"""The formats that firmware and clouds boot: PE, UKI, FAT, GPT, EIF."""

@@ -1,0 +1,261 @@
+"""The signed file of a base: what it will report on each platform, how it was built, and what is in it.
+
+Three statements about the same files, one a line (`appraisal.statement`), each signed by itself:
+
+  reference values      `appraisal.reference`, of every profile that the base was built for
+  provenance            SLSA v1 (https://slsa.dev/spec/v1.0/provenance): parameters, every package with its digest, builder
+  bill of materials     CycloneDX (`bill`), of predicate type `BILL`
+
+Made from the folders of built bases: every file's digest is taken anew. No clock and no chance: signed again by the same
+key, the file has the same bytes, and its name is the digest of the reference statement, whoever signed it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import strongroom
+from strongroom.appraisal import intoto
+from strongroom.appraisal.intoto import Statement, Subject
+from strongroom.appraisal.reference import values as reference
+from strongroom.appraisal.reference.values import Reference, Release
+from strongroom.bases import document
+from strongroom.bases import sbom as bill
+from strongroom.crypto import digest
+from strongroom.encoding import canonical
+from strongroom.errors import Malformed, Misuse, NotFound, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from strongroom.bases.document import Package
+    from strongroom.crypto.sign import SigningKey, VerifyingKey
+
+PROVENANCE = "https://slsa.dev/provenance/v1"
+BILL = "https://cyclonedx.org/bom"
+BUILD_TYPE = "urn:strongroom:base-build:1"
+SUFFIX = ".reference.jsonl"
+LOCAL_TEE, _CLOUDS = "tpm", "uki"
+_TREE = "strongroom-tree-sha256"  # over the paths and contents of a tree, where a package is no one file
+_CHUNK = 1 << 20
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A base's folder as it was found. `local`: the registers of local rooms, where the document has them."""
+
+    profile: str
+    debug: bool
+    files: tuple[Subject, ...]
+    packages: tuple[Package, ...]
+    local: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """A file of which every statement was signed by somebody trusted. `keyid` is who signed the reference values."""
+
+    release: Release
+    keyid: str
+    provenance: dict[str, Any] | None
+    bill: dict[str, Any] | None
+
+    @property
+    def packages(self) -> list[Any]:
+        """What the provenance says went into it."""
+        return _at(self.provenance, "buildDefinition", "resolvedDependencies", kind=list) or []
+
+    @property
+    def builder(self) -> str:
+        """Who the provenance says built it."""
+        return _at(self.provenance, "runDetails", "builder", "id", kind=str) or "nobody"
+
+
+def read(folder: Path) -> Built:
+    """A base's folder. Raises `Refused` when a file is not the one that its document names, `NotFound`, `Malformed`."""
+    data = document.read(folder / document.BASE, document.MAX_BYTES)
+    base = document.parse(data)
+    profile = base.profile.name
+    files = []
+    for name, (_, stated) in sorted(base.files.items()):
+        if _digest(folder / name) != stated:
+            raise Refused(
+                f"{folder / name}: not the file that {document.BASE} names",
+                code="wrong-digest",
+                hint="build the base again",
+            )
+        files.append(Subject(name=f"{profile}/{name}", digest=stated))
+    files.append(Subject(name=f"{profile}/{document.BASE}", digest=digest.sha256(data)))
+    packages = document.read(folder / document.PACKAGES, document.MAX_PACKAGES)
+    if digest.sha256(packages) != base.packages:
+        raise Refused(f"{folder}: {document.PACKAGES} is another one's", code="wrong-digest")
+    return Built(
+        profile=profile,
+        debug=base.debug,
+        files=tuple(files),
+        packages=document.parse_packages(packages),
+        local=base.reference,
+    )
+
+
+def release(
+    bases: Sequence[Built],
+    values: Mapping[str, Sequence[Mapping[str, str]]],
+    *,
+    name: str,
+    version: int,
+    issued: datetime,
+    expires: datetime,
+) -> Release:
+    """The reference values of all platforms. values: by TEE, what `measure --reference` printed.
+
+    Raises `Misuse` for a base without values, values without a base, or a base that has a console.
+    """
+    if any(one.debug for one in bases):
+        raise Misuse("a base with a console is not released", code="debug-base")
+    left = {key: [dict(each) for each in found] for key, found in values.items()}
+    told: dict[str, Any] = {"name": name, "issued": issued, "expires": expires}
+    platforms = []
+
+    def add(profile: str, tee: str, found: list[dict[str, str]]) -> None:
+        if not found:
+            raise Misuse(
+                f"{profile}: no reference values",
+                code="no-values",
+                hint="`strongroom measure FOLDER … --reference` prints them; give them with --values",
+            )
+        platforms.append(Reference(**told, profile=profile, tee=tee, references=tuple(found), tcb={}))
+
+    for one in bases:
+        if one.local:
+            add(one.profile, LOCAL_TEE, [one.local])
+        elif one.profile != _CLOUDS:
+            add(one.profile, one.profile, left.pop(one.profile, []))
+    # A base for clouds has the registers of whichever TEE the cloud has.
+    clouds = any(one.profile == _CLOUDS for one in bases)
+    if left and not clouds:
+        raise Misuse(f"values for {min(left)}, and no base for it", code="no-base")
+    if clouds and not left:
+        add(_CLOUDS, "", [])
+    for tee, found in sorted(left.items()):
+        add(f"{_CLOUDS}-{tee}", tee, found)
+    subjects = tuple(file for one in bases for file in one.files)
+    return Release(**told, version=version, subjects=subjects, platforms=tuple(platforms))
+
+
+def write(made: Release, bases: Sequence[Built], *, key: SigningKey, keyid: str) -> bytes:
+    """The signed file."""
+    about = made.subjects
+    statements = (
+        made.statement(),
+        Statement(subjects=about, predicate_type=PROVENANCE, predicate=_provenance(bases, keyid)),
+        Statement(subjects=about, predicate_type=BILL, predicate=_bill(made, bases)),
+    )
+    return b"".join(one.sign(key, keyid=keyid) + b"\n" for one in statements)
+
+
+def file_name(made: Release) -> str:
+    """What the file is called: by the digest of its reference statement."""
+    return digest.sha256(made.statement().encode()).replace(":", "-") + SUFFIX
+
+
+def verify(data: bytes, *, trusted: Mapping[str, VerifyingKey], now: datetime) -> Verified:
+    """All of a file. trusted: keys by their digests. Raises `Refused`, or `Malformed`.
+
+    Each statement that is there has to be signed by somebody trusted, and be about the same files.
+    """
+    made = reference.open_signed(data, trusted=tuple(trusted.values()), now=now)
+    found: dict[str, Statement] = {}
+    keyid = ""
+    for line in intoto.lines(data):
+        one = intoto.open_signed(line, trusted=tuple(trusted.values()))
+        if one.predicate_type in found:
+            raise Malformed(
+                f"reference file: two statements of type {one.predicate_type[:80]}", code="duplicate"
+            )
+        if one.subjects != made.subjects:
+            raise Refused("reference file: its statements are about different files", code="other-subjects")
+        found[one.predicate_type] = one
+        if one.predicate_type == reference.PREDICATE:
+            keyid = next(name for name, key in trusted.items() if _signed_by(line, key))
+    if strangers := found.keys() - {reference.PREDICATE, PROVENANCE, BILL}:
+        raise Malformed(f"reference file: a statement of type {min(strangers)[:80]!r}", code="unknown-type")
+    return Verified(
+        release=made,
+        keyid=keyid,
+        provenance=found[PROVENANCE].predicate if PROVENANCE in found else None,
+        bill=found[BILL].predicate if BILL in found else None,
+    )
+
+
+def check_files(made: Release, built: Built) -> None:
+    """Raise `Refused` unless every file of a base's folder is one that the release is about."""
+    known = set(made.subjects)
+    for one in built.files:
+        if one not in known:
+            raise Refused(
+                f"{one.name}: {one.digest} is not among the files of release {made.name}, version {made.version}",
+                code="other-file",
+            )
+
+
+def _at(value: Any, *keys: str, kind: type[_T]) -> _T | None:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, kind) else None
+
+
+def _signed_by(line: bytes, key: VerifyingKey) -> bool:
+    try:
+        intoto.open_signed(line, trusted=(key,))
+    except Refused:
+        return False
+    return True
+
+
+def _provenance(bases: Sequence[Built], keyid: str) -> dict[str, Any]:
+    packages = bill.in_order(package for one in bases for package in one.packages)
+    return {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {"profiles": [one.profile for one in bases], "debug": False},
+            "internalParameters": {},
+            "resolvedDependencies": [
+                {
+                    "name": one.name,
+                    "uri": bill.purl(one),
+                    "digest": {"sha256" if bill.is_file(one) else _TREE: one.digest.removeprefix("sha256:")},
+                }
+                for one in packages
+            ],
+        },
+        "runDetails": {
+            "builder": {
+                "id": f"urn:strongroom:builder:{keyid}",
+                "version": {"strongroom": strongroom.__version__},
+            },
+            "metadata": {},
+        },
+    }
+
+
+def _bill(made: Release, bases: Sequence[Built]) -> dict[str, Any]:
+    about = digest.sha256(canonical.dumps([one.digest for one in made.subjects]))
+    packages = {package for one in bases for package in one.packages}
+    return bill.write(packages, name=made.name, version=str(made.version), about=about, moment=made.issued)
+
+
+def _digest(path: Path) -> str:
+    state = hashlib.sha256()
+    try:
+        with path.open("rb") as source:
+            while chunk := source.read(_CHUNK):
+                state.update(chunk)
+    except OSError:
+        raise NotFound(f"{path}: not there, or not readable", code="no-base") from None
+    return "sha256:" + state.hexdigest()

@@ -1,0 +1,1 @@
+"""What a broker's own party changes, each an entry of its ledger."""

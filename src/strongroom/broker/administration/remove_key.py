@@ -1,0 +1,33 @@
+"""Use case: the owner takes a disk and its key from the broker: no contract that names the disk is released under again.
+
+It counts from the transaction on in which it is recorded. `add_key` gives the disk back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strongroom.broker.administration import own_changes
+from strongroom.errors import NotFound
+from strongroom.model import record
+
+if TYPE_CHECKING:
+    from strongroom.broker.broker import Broker
+    from strongroom.broker.ports import Transaction
+    from strongroom.model import messages
+
+
+async def remove_key(broker: Broker, manifest: str) -> messages.LedgerProof:
+    """Forget the disk of that manifest digest; return the proof. Raises `NotFound`."""
+
+    def change(transaction: Transaction) -> own_changes.Change:
+        if transaction.disks.find(manifest) is None:
+            raise NotFound(
+                f"remove-key: this broker has no disk {manifest}",
+                code="unknown-disk",
+                hint="`strongroom broker status` lists its disks",
+            )
+        transaction.disks.remove(manifest)
+        return own_changes.Change(kind=record.Kind.DISK_REMOVAL, body={"disk": manifest})
+
+    return await own_changes.make(broker, change)

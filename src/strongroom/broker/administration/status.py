@@ -1,0 +1,157 @@
+"""What an owner sees of the broker: contracts with their runs, disks, and what was denied last, and why. No key is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from strongroom.broker.budgets import Budgets
+from strongroom.encoding import fields
+from strongroom.ledger import describe
+from strongroom.model import record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from strongroom.broker.ports import KnownDisk, KnownVersion, LedgerView
+    from strongroom.model.record import Record
+
+DENIALS = 10  # the last ones that are told
+LOOKED_AT = 2_000  # entries from the end, among which they are sought
+_AT_ONCE = 100
+
+
+class Overview(Protocol):
+    """What the storage lists."""
+
+    @property
+    def ledger(self) -> LedgerView:
+        """The committed ledger."""
+
+    def known_contracts(self) -> Sequence[tuple[str, KnownVersion]]:
+        """Id and highest version of each series."""
+
+    def runs_by_contract(self) -> Sequence[tuple[str, int, int]]:
+        """Contract digest, runs, and how many of them have a receipt."""
+
+    def known_disks(self) -> Sequence[KnownDisk]:
+        """Every disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A contract as this broker knows it: its highest version. permitted: runs, None where it is not known; used: of them."""
+
+    id: str
+    version: int
+    digest: str
+    withdrawn: bool
+    permitted: int | None
+    used: int
+    receipts: int
+
+    @property
+    def left(self) -> int | None:
+        """How many runs may still be released; None where nobody knows."""
+        if self.withdrawn:
+            return 0
+        return None if self.permitted is None else max(0, self.permitted - self.used)
+
+    def to_json(self) -> dict[str, object]:
+        """The object form."""
+        return {
+            "id": self.id,
+            "version": self.version,
+            "digest": self.digest,
+            "withdrawn": self.withdrawn,
+            "runs_permitted": self.permitted,
+            "runs_used": self.used,
+            "runs_left": self.left,
+            "receipts": self.receipts,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """All of it. earlier: (digest, runs, receipts) of versions that are not the highest. denials: the last first."""
+
+    ledger_size: int
+    contracts: tuple[Standing, ...]
+    earlier: tuple[tuple[str, int, int], ...]
+    disks: tuple[KnownDisk, ...]
+    denials: tuple[tuple[int, Record], ...]
+    budgets: Budgets
+
+    def to_json(self) -> dict[str, object]:
+        """The object form."""
+        return {
+            "ledger_size": self.ledger_size,
+            "contracts": [one.to_json() for one in self.contracts],
+            "earlier_versions": [
+                {"contract": contract, "runs": runs, "receipts": receipts}
+                for contract, runs, receipts in self.earlier
+            ],
+            "disks": [
+                {"manifest": one.manifest, "cipher": one.cipher, "key": one.sealed_key is not None}
+                for one in self.disks
+            ],
+            "denials": [_denial_json(index, entry) for index, entry in self.denials],
+            "budgets": {
+                "nonce_seconds": int(self.budgets.nonce_lifetime.total_seconds()),
+                "verdict_seconds": int(self.budgets.verdict_lifetime.total_seconds()),
+                "denials_recorded_at_once": self.budgets.denials,
+                "seconds_for_one_more": self.budgets.denial_seconds,
+                "denials_of_each_contract_and_address": self.budgets.denials_each,
+                "seconds_for_one_more_of_each": self.budgets.denial_each_seconds,
+            },
+        }
+
+
+def status(store: Overview, budgets: Budgets | None = None) -> Status:
+    """Read it. The storage may be in use by brokers that serve. budgets: theirs; how much of them is left they alone know."""
+    used = {contract: (runs, receipts) for contract, runs, receipts in store.runs_by_contract()}
+    standing = []
+    for id, known in store.known_contracts():
+        runs, receipts = used.pop(known.digest, (0, 0))
+        standing.append(
+            Standing(
+                id=id,
+                version=known.version,
+                digest=known.digest,
+                withdrawn=known.withdrawn,
+                permitted=known.runs,
+                used=runs,
+                receipts=receipts,
+            )
+        )
+    return Status(
+        ledger_size=store.ledger.size(),
+        contracts=tuple(standing),
+        earlier=tuple((contract, *counts) for contract, counts in sorted(used.items())),
+        disks=tuple(store.known_disks()),
+        denials=_denials(store.ledger),
+        budgets=budgets or Budgets(),
+    )
+
+
+def _denials(ledger: LedgerView) -> tuple[tuple[int, Record], ...]:
+    found: list[tuple[int, Record]] = []
+    end = ledger.size()
+    last = max(0, end - LOOKED_AT)
+    while end > last and len(found) < DENIALS:
+        start = max(last, end - _AT_ONCE)
+        rows = [(start + at, record.parse(one)) for at, one in enumerate(ledger.leaves(start, end - start))]
+        found += [row for row in reversed(rows) if row[1].kind is record.Kind.DENIAL]
+        end = start
+    return tuple(found[:DENIALS])
+
+
+def _denial_json(index: int, entry: Record) -> dict[str, object]:
+    first = describe.reason(entry)
+    return {
+        "entry": index,
+        "time": fields.format_time(entry.time),
+        "contract": entry.contract,
+        "run": entry.run,
+        "reason": None if first is None else first.to_json(),
+    }

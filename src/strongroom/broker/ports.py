@@ -1,0 +1,251 @@
+"""What a broker asks of its storage. `store` implements it; tests may too.
+
+The one promise that everything rests on: `Store.write` runs its work alone (no other writer, in this
+process or another, is between its reads and its commit) and returns only after the commit is durable.
+When it raises, nothing of that work is stored.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from strongroom.ledger import tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from strongroom.model.endorsements import Endorsements
+    from strongroom.model.evidence import Evidence
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class NonceUse(enum.StrEnum):
+    """How a nonce stood when it was to be used."""
+
+    FRESH = "fresh"  # it is used now
+    USED = "used"  # before, by whoever shares the storage
+    ENDED = "ended"  # by the clock of whoever shares the storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """The versions of one contract. owners: a digest over the keys of those who own its disks."""
+
+    id: str
+    owners: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownVersion:
+    """The highest version seen of a series. runs: how many it permits, None where nobody remembered. withdrawn: the series is."""
+
+    version: int
+    digest: str
+    runs: int | None = None
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that keys were released to. Indices are places in the ledger; `receipt` None: not yet."""
+
+    run: str
+    contract: str
+    signing_key: bytes
+    release: int
+    receipt: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownDisk:
+    """A disk of the owner. `sealed_key` is encrypted at rest; None for a disk without encryption."""
+
+    manifest: str
+    cipher: str
+    sealed_key: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Committed(Generic[T_co]):
+    """What a work returned, and the ledger's size in a durable state that includes that work."""
+
+    value: T_co
+    size: int
+
+
+class Nonces(Protocol):
+    """Nonces that were used. Among all who share the storage each counts once, and none after its end."""
+
+    def use(self, nonce: bytes, *, expires: datetime, now: datetime) -> NonceUse:
+        """Use the nonce up. It stays known until `expires`, and is refused as ended from then on."""
+
+    def used(self, nonce: bytes) -> bool:
+        """Whether the nonce is known as used. False decides nothing: `use` does."""
+
+
+class Clock(Protocol):
+    """The latest time that anybody who shares the storage has known. It never goes back."""
+
+    def reach(self, now: datetime) -> datetime:
+        """Remember that it was `now`, and return the latest time remembered, in whole seconds."""
+
+
+class Contracts(Protocol):
+    """The version chain of each series."""
+
+    def highest(self, series: Series) -> KnownVersion | None:
+        """The highest version seen."""
+
+    def raise_to(self, series: Series, version: KnownVersion) -> None:
+        """Remember a version as the highest. The caller has checked that it is not lower, and the series not withdrawn."""
+
+    def withdraw(self, series: Series, version: KnownVersion) -> None:
+        """Remember that the series is withdrawn, for ever. version: what to remember where nothing is known of it."""
+
+    def of_digest(self, digest: str) -> Series | None:
+        """The series whose highest known version has that digest."""
+
+
+class Runs(Protocol):
+    """Runs, each once, and how many each contract has used."""
+
+    def used(self, contract: str) -> int:
+        """How many runs were released under the contract of that digest."""
+
+    def add(self, run: Run) -> None:
+        """Count a run. Two runs can not get the same place in the count."""
+
+    def find(self, run: str) -> Run | None:
+        """The run of that name."""
+
+    def close(self, run: str, *, receipt: int) -> None:
+        """Remember where the run's receipt stands."""
+
+
+class Disks(Protocol):
+    """The owner's disks and their keys, encrypted at rest."""
+
+    def find(self, manifest: str) -> KnownDisk | None:
+        """The disk of that manifest digest."""
+
+    def put(self, disk: KnownDisk) -> None:
+        """Remember a disk, or replace what was known of it."""
+
+    def remove(self, manifest: str) -> None:
+        """Forget a disk, and its key."""
+
+    def every(self) -> Sequence[KnownDisk]:
+        """All disks."""
+
+
+class Staged(Protocol):
+    """The broker's file as a rotation has made it, until it is in its place."""
+
+    def put(self, settings: bytes) -> None:
+        """Remember it."""
+
+    def clear(self) -> None:
+        """Forget it: it is in its place."""
+
+
+class Ledger(tiles.Leaves, Protocol):
+    """The ledger. Leaves and nodes are never changed nor removed."""
+
+    def size(self) -> int:
+        """How many leaves there are."""
+
+    def append(self, entry: bytes, *, run: str) -> int:
+        """Append a leaf and the nodes that it completes; return its index."""
+
+
+class Reading(Protocol):
+    """What is committed, read outside any transaction: good to prepare a decision with, not to decide."""
+
+    @property
+    def nonces(self) -> Nonces:
+        """Used nonces."""
+
+    @property
+    def contracts(self) -> Contracts:
+        """Version chains."""
+
+    @property
+    def runs(self) -> Runs:
+        """Runs."""
+
+    @property
+    def disks(self) -> Disks:
+        """Disks and their keys."""
+
+
+class Transaction(Reading, Protocol):
+    """Everything that one work may read and change, all or nothing."""
+
+    @property
+    def clock(self) -> Clock:
+        """The latest time known."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+
+    @property
+    def staged(self) -> Staged:
+        """The broker's file after a rotation."""
+
+
+class LedgerView(tiles.Leaves, Protocol):
+    """The committed ledger, read outside any transaction. Safe from any thread."""
+
+    def size(self) -> int:
+        """How many leaves are durable."""
+
+    def total(self, start: int, count: int) -> int:
+        """How many bytes leaves start … start+count-1 have together. Reads none of them."""
+
+    def of_run(self, run: str) -> Sequence[tuple[int, bytes]]:
+        """Index and bytes of the run's leaves, in order."""
+
+
+class Store(Protocol):
+    """A broker's storage."""
+
+    @property
+    def ledger(self) -> LedgerView:
+        """The committed ledger."""
+
+    def read(self, work: Callable[[Reading], T]) -> T:
+        """What `work` reads of the committed state; it must change nothing. From any thread. Raises `Unavailable`."""
+
+    async def write(self, work: Callable[[Transaction], T]) -> Committed[T]:
+        """Run `work` in a transaction. Raises what `work` raises, or `Unavailable`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """All that the checks take from the storage.
+
+    version: the highest of the contract's series. run: the one of this room's name. disks: of those that keys would be
+    released for, the ones that are known.
+    """
+
+    version: KnownVersion | None
+    run: Run | None
+    disks: tuple[KnownDisk, ...]
+
+
+class Endorser(Protocol):
+    """Where endorsements come from. Safe among threads; may take as long as a vendor does."""
+
+    def endorse(self, evidence: Evidence, *, now: datetime, vek: bytes | None) -> Endorsements:
+        """All that verifying `evidence` takes; `vek` is a certificate that came with it.
+
+        Raises `Unavailable`, or `NotFound`, `Refused`, `Malformed` when there will be none for this evidence.
+        """
+        ...

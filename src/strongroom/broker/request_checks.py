@@ -1,0 +1,168 @@
+"""The broker's own checks of a release request, made before any evidence is looked at and after `own_party`.
+
+  1 nonce.fresh        issued here, not used before, not expired
+  2 nonce.contract     issued for this very contract
+  3 request.role       the one role that this broker serves
+  4 contract.withdrawn the owner has not withdrawn it here        (`versions`)
+    contract.version   the version that is known here, or the next   (`versions`)
+  5 contract.replaces  the next version replaces exactly the one before it
+  6 run.unique         no keys were released to this room before
+  7 certificate.names  the request asks for nothing that the contract lacks
+  8 certificate.key    the request is by the TLS key that the evidence is bound to
+  9 keys.present       every disk of this owner is known here, with its key if it has one
+
+Each is a `Check` of names and data; none raises. `appraisal.judge` takes them and decides; `appraisal.wording_table`
+has their sentences. They are made before anything is verified, of the request and of what the storage knew (`Known`).
+Of nothing else: so the transaction that decides asks whether the storage still knows the same, and then they stand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from strongroom.appraisal.checks import listed
+from strongroom.broker import versions
+from strongroom.broker.ports import Known, NonceUse
+from strongroom.crypto import digest
+from strongroom.encoding import fields
+from strongroom.model import binding as binding_model
+from strongroom.model.verdict import Check
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from strongroom.broker.broker import Broker
+    from strongroom.broker.ports import KnownDisk, Reading, Run, Series
+    from strongroom.crypto.pki.certificates import Request
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract
+    from strongroom.model.messages import ReleaseRequest
+    from strongroom.model.verdict import Data
+
+NO_CIPHER = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """A release request, parsed: the message, its agreement and its certificate request.
+
+    own: the checks of `own_party`, which all held, or there would be no agreement. disks: the manifests of the broker's
+    own party's disks. nonce_end: when the nonce ends, which is one of ours. brought: the contract's earlier versions,
+    as far as the request has them.
+    """
+
+    request: ReleaseRequest
+    own: tuple[Check, ...]
+    disks: tuple[str, ...]
+    nonce_end: datetime
+    agreement: Agreement
+    brought: versions.Brought
+    csr: Request | None
+
+    @property
+    def contract(self) -> Contract:
+        """The contract that keys are asked for under."""
+        return self.agreement.contract
+
+    @cached_property
+    def series(self) -> Series:
+        """What the contract's versions are counted by."""
+        return versions.series(self.contract)
+
+    @cached_property
+    def run(self) -> str:
+        """The run's name."""
+        return self.request.keys.run_id
+
+    @cached_property
+    def evidence(self) -> str:
+        """The digest of the evidence, by which records and certificates name it."""
+        return digest.sha256(self.request.evidence.encode())
+
+
+def known(ask: Ask, state: Reading) -> Known:
+    """Read it. state: the storage, committed, or within the transaction that decides."""
+    return Known(
+        version=state.contracts.highest(ask.series),
+        run=state.runs.find(ask.run),
+        disks=_held(ask.disks, state),
+    )
+
+
+def check(ask: Ask, known: Known) -> tuple[Check, ...]:
+    """Make every check. Pure."""
+    return (
+        *ask.own,
+        fresh(ask.nonce_end),
+        nonce_contract(ask.contract.digest, ask.request.contract),
+        _role(ask.request.role),
+        *versions.check(known.version, ask.contract, ask.brought),
+        _unique(known.run),
+        *_certificate(ask),
+        _keys(ask.disks, known.disks),
+    )
+
+
+def contract(broker: Broker, of: Contract, brought: versions.Brought, state: Reading) -> tuple[Check, ...]:
+    """Those checks that no request is needed for: 4, 5 and, as the last, 9."""
+    wanted = of.disks_of(broker.party.keyid)
+    highest = state.contracts.highest(versions.series(of))
+    return (*versions.check(highest, of, brought), _keys(wanted, _held(wanted, state)))
+
+
+def _held(wanted: tuple[str, ...], state: Reading) -> tuple[KnownDisk, ...]:
+    return tuple(disk for one in wanted if (disk := state.disks.find(one)) is not None)
+
+
+def fresh(end: datetime | None, *, use: NonceUse = NonceUse.FRESH) -> Check:
+    """The check `nonce.fresh`. end: when the nonce ends, None for one that is not ours. use: how it stands."""
+    got: Data = "unused"
+    if end is None:
+        got = "unknown"
+    elif use is NonceUse.USED:
+        got = "used"
+    elif use is NonceUse.ENDED:
+        got = {"expired": fields.format_time(end)}
+    return _equal("nonce.fresh", "unused", got)
+
+
+def nonce_contract(contract: str, issued_for: str) -> Check:
+    """The check `nonce.contract`: the digest of the contract, and that which the nonce was made for."""
+    return _equal("nonce.contract", contract, issued_for)
+
+
+def _role(role: str) -> Check:
+    return _equal("request.role", binding_model.ROLE_ROOM, role)
+
+
+def _unique(found: Run | None) -> Check:
+    return _equal("run.unique", None, None if found is None else found.run)
+
+
+def _certificate(ask: Ask) -> tuple[Check, ...]:
+    if ask.csr is None:
+        return ()
+    allowed = () if ask.contract.certificate is None else ask.contract.certificate.names
+    asked = list(ask.csr.names)
+    if ask.csr.common_name not in ("", ask.run):
+        asked.append(ask.csr.common_name)
+    names = Check(
+        name="certificate.names",
+        expected=list(allowed),
+        got=listed(asked),
+        ok=bool(allowed) and all(name in allowed for name in asked),
+    )
+    key = _equal("certificate.key", digest.sha256(ask.request.keys.tls), digest.sha256(ask.csr.spki))
+    return (names, key)
+
+
+def _keys(wanted: tuple[str, ...], disks: tuple[KnownDisk, ...]) -> Check:
+    held = {disk.manifest for disk in disks if disk.cipher == NO_CIPHER or disk.sealed_key is not None}
+    missing = [one for one in wanted if one not in held]
+    return _equal("keys.present", "all", {"missing": listed(missing)} if missing else "all")
+
+
+def _equal(name: str, expected: Data, got: Data) -> Check:
+    return Check(name=name, expected=expected, got=got, ok=expected == got)

@@ -1,0 +1,64 @@
+"""`strongroom broker rotate-keys|rotate-identity`: new keys of a broker, or of its party."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli import files, passphrase
+from strongroom.cli.identity.files import IdentityFile, load, party_file, refuse_foreign
+from strongroom.model import rotation as rotation_model
+
+BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
+BrokerFd = Annotated[
+    int | None,
+    typer.Option("--passphrase-fd", help="Read the broker's passphrase from this file descriptor."),
+]
+IdentityFd = Annotated[
+    int | None,
+    typer.Option("--identity-passphrase-fd", help="Read the identity's passphrase from this descriptor."),
+]
+
+
+def rotate_keys(
+    directory: BrokerDir,
+    identity: IdentityFile,
+    party: Annotated[
+        Path | None, typer.Option(help="Party file to write; by default NAME.party.json beside the identity.")
+    ] = None,
+    passphrase_fd: BrokerFd = None,
+    identity_passphrase_fd: IdentityFd = None,
+) -> None:
+    """Give the broker a new TLS key, authority and master key; its ledger stays. It must not be serving.
+
+    Contracts name these keys: those from before are released no more; sign their next version.
+    """
+    from strongroom.wiring import broker
+
+    mine = load(identity, identity_passphrase_fd)
+    target = party or party_file(identity, mine.name)
+    refuse_foreign(target, mine.party())
+    secret = passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}")
+    rotated = broker.rotate_broker_keys(directory, secret, mine.signing)
+    files.write(target, rotated.party.encode(), replace=True)
+    print(f"new keys of the broker: ledger entry {rotated.proof.index}")
+    print(f"public part:  {target} (hand this around; contracts carry it)")
+    print("contracts from before name the old keys and are released no more: sign their next version")
+
+
+def rotate_identity(
+    directory: BrokerDir,
+    rotation: Annotated[Path, typer.Argument(help="The statement that `identity rotate` wrote.")],
+    passphrase_fd: BrokerFd = None,
+) -> None:
+    """Follow the broker's own party to its new keys. It must not be serving; its disks are to be added again."""
+    from strongroom.wiring import broker
+
+    statement = rotation_model.read(files.read(rotation, max_bytes=4 * rotation_model.MAX_BYTES))
+    secret = passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}")
+    rotated = broker.rotate_broker_identity(directory, secret, statement)
+    print(f"broker of {rotated.party.name}, {rotated.party.keyid}: ledger entry {rotated.proof.index}")
+    print("contracts signed with the old key are released no more")
+    print("its disks went with the old key: add each with the manifest that `identity rotate --disk` wrote")

@@ -1,0 +1,370 @@
+"""`strongroom contract new|show|sign|merge|verify|diff|check`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli import files, options, sentences
+from strongroom.cli.contract.check import check, refuse_unfit
+from strongroom.cli.contract.files import ContractFile, load_agreement, print_differences, print_signatures
+from strongroom.cli.contract.sign import sign
+from strongroom.cli.printable import printable_json, say
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Misuse, Refused
+from strongroom.model import manifest as manifest_model
+from strongroom.model import party as party_model
+from strongroom.model import signatures
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import drafting, merging
+
+MAX_DAYS = 36_500
+_FORMS = {"--party": "ROLE=FILE", "--output": "PATH=PARTY[,PARTY]", "--machine": "TEE=ID"}
+_SUCH = {
+    "--party": "data-owner=alice.party.json",
+    "--output": "/out=bob",
+    "--machine": "snp=0102",
+    "--env": "MODE=fast",
+}
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(help="Write, sign and judge contracts.", no_args_is_help=True)
+    for verb in (new, show, sign, merge, verify, diff, check):
+        group.command(verb.__name__)(verb)
+    app.add_typer(group, name="contract")
+
+
+def new(
+    contract_id: Annotated[str, typer.Argument(help="The contract's name.")],
+    out: Annotated[Path, typer.Option(help="Where to write it.")],
+    party: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ROLE=FILE",
+            help="A party file and its role: data-owner, program-owner, recipient or auditor.",
+        ),
+    ],
+    image: Annotated[Path, typer.Option(help="The program's signed manifest.")],
+    base: Annotated[list[Path], typer.Option(help="Local rooms: a base folder, or its base.json.")] = [],  # noqa: B006 - typer copies it
+    node: Annotated[
+        list[Path], typer.Option(help="Local rooms: what `strongroom node show --json` printed.")
+    ] = [],  # noqa: B006
+    reference: Annotated[
+        list[Path], typer.Option(help="Other platforms: what `strongroom measure … --reference` printed.")
+    ] = [],  # noqa: B006
+    machine: Annotated[list[str], typer.Option(metavar="TEE=ID", help="A machine of another platform.")] = [],  # noqa: B006
+    dataset: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="A dataset's signed manifest, and the name that the program finds it under (/data/NAME).",
+        ),
+    ] = [],  # noqa: B006
+    output: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH=PARTY[,PARTY]", help="What may leave (/out or /out/NAME), and who may open it."
+        ),
+    ] = [],  # noqa: B006
+    max_output: Annotated[int, typer.Option(help="Most bytes that an output may have.", min=1)] = 16 << 20,
+    logs: Annotated[
+        list[str], typer.Option(metavar="PARTY", help="Who may read the program's log, sealed.")
+    ] = [],  # noqa: B006
+    exact_sizes: Annotated[
+        bool, typer.Option("--exact-sizes", help="Leave outputs and logs unpadded: their sizes show.")
+    ] = False,
+    exact_exit_status: Annotated[
+        bool, typer.Option("--exact-exit-status", help="Receipts show the exit status, not only 0 or 1.")
+    ] = False,
+    receipt_wait: Annotated[
+        int,
+        typer.Option(help="Seconds that a room waits for brokers to record its receipt.", min=0, max=86_400),
+    ] = 600,
+    argument: Annotated[
+        list[str], typer.Option(metavar="WORD", help="Argument in place of the image's CMD.")
+    ] = [],  # noqa: B006
+    env: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A variable added to the image's own. All who sign read it: no place for passwords.",
+        ),
+    ] = [],  # noqa: B006
+    certificate_name: Annotated[
+        list[str], typer.Option(metavar="DNS-NAME", help="DNS name for the room's certificate.")
+    ] = [],  # noqa: B006
+    runs: Annotated[int, typer.Option(help="How many runs are permitted.")] = 1,
+    days: Annotated[int, typer.Option(help="For how many days from now.", min=1, max=MAX_DAYS)] = 30,
+    wall_seconds: Annotated[int, typer.Option(help="Longest run.")] = 600,
+    memory_mib: Annotated[int, typer.Option(help="Memory of the room.")] = 512,
+    threshold: Annotated[int, typer.Option(help="Signatures needed; 0 means every party's.", min=0)] = 0,
+    any_machine: Annotated[
+        bool, typer.Option("--any-machine", help="Accept every machine of the nodes' and vendors' roots.")
+    ] = False,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Accept rooms without TEE hardware.")
+    ] = False,
+    without_memory_guard: Annotated[
+        bool, typer.Option("--without-memory-guard", help="Accept rooms whose guard is off.")
+    ] = False,
+    replaces: Annotated[Path | None, typer.Option(help="The version that this one replaces.")] = None,
+) -> None:
+    """Write a contract down, for the parties to sign. Nothing is accepted that is not named here."""
+    members = tuple(_member(text) for text in party)
+    previous = None if replaces is None else load_agreement(replaces).contract
+    image_owner, image_manifest = _owned(image, members, "image")
+    datasets, data = [], []
+    for text in dataset:
+        name, _, path = text.rpartition("=")
+        owner, manifest = _owned(Path(path), members, "dataset")
+        data.append((owner, manifest))
+        datasets.append(
+            contract_model.Dataset(name=name or manifest.name, owner=owner, manifest=manifest.digest)
+        )
+    nodes = [_node(path) for path in node]
+    machines = [_pair(text, "--machine") for text in machine]
+    now = datetime.now(UTC).replace(microsecond=0)
+    names = tuple(member.party.name for member in members)
+    contract = contract_model.Contract(
+        raw=b"",
+        id=contract_id,
+        version=1 if previous is None else previous.version + 1,
+        replaces=None if previous is None else previous.digest,
+        members=members,
+        image=contract_model.Image(
+            owner=image_owner,
+            manifest=image_manifest.digest,
+            arguments=tuple(argument) or None,
+            environment=dict(_pair(text, "--env") for text in env),
+        ),
+        datasets=tuple(datasets),
+        outputs=tuple(
+            contract_model.Output(path=path, recipients=tuple(to.split(",")), max_bytes=max_output)
+            for path, to in (_pair(text, "--output") for text in output)
+        ),
+        logs=contract_model.Logs(recipients=tuple(logs), max_bytes=1 << 20) if logs else None,
+        disclosure=contract_model.Disclosure(
+            output_sizes=contract_model.OutputSizes.EXACT
+            if exact_sizes
+            else contract_model.OutputSizes.POWER_OF_TWO,
+            exit_status=contract_model.ExitStatus.EXACT
+            if exact_exit_status
+            else contract_model.ExitStatus.ZERO_OR_ONE,
+        ),
+        receipts=contract_model.ReceiptTerms(wait_seconds=receipt_wait),
+        platforms=(
+            *(
+                (
+                    contract_model.Platform(
+                        tee="tpm",
+                        simulated=simulated,
+                        memory_guard=not without_memory_guard,
+                        roots=tuple(dict.fromkeys(root for root, _ in nodes)),
+                        machines=("any",) if any_machine else tuple(one for _, one in nodes),
+                        references=tuple(_reference(path) for path in base),
+                    ),
+                )
+                if base or node
+                else ()
+            ),
+            *_hardware(reference, machines, any_machine=any_machine),
+        ),
+        network=contract_model.Network(egress=(), peers=()),
+        certificate=contract_model.CertificateTerms(names=tuple(certificate_name), lifetime_seconds=3600)
+        if certificate_name
+        else None,
+        limits=contract_model.Limits(
+            runs=runs,
+            not_before=now - timedelta(minutes=5),
+            not_after=now + timedelta(days=days),
+            wall_seconds=wall_seconds,
+            memory_mib=memory_mib,
+        ),
+        approvals=contract_model.Approvals(parties=names, threshold=threshold or len(names)),
+    )
+    with options.drafted():
+        parsed = contract_model.parse(drafting.encode(contract))
+    if previous is not None and (parsed.id, parsed.owner_keys()) != (previous.id, previous.owner_keys()):
+        raise Misuse(
+            f"{replaces}: is of {previous.id}, or of other disk owners: no version of another contract replaces it",
+            hint="with another id or other owners of disks it is a new contract: leave --replaces out",
+        )
+    refuse_unfit(parsed, ((image_owner, image_manifest), *data))
+    files.write(out, agreement_model.draft(parsed).encode())
+    print(f"{out}: contract {parsed.id} version {parsed.version}, {parsed.digest}")
+    print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
+    for line in sentences.exposed(parsed):
+        print(f"note: {line}", file=sys.stderr)
+    if not parsed.outputs and parsed.logs is None:
+        print(
+            "note: nothing that the program writes leaves the room: --output /out=PARTY and --logs PARTY let it",
+            file=sys.stderr,
+        )
+
+
+def show(file: ContractFile, as_json: Json = False) -> None:
+    """Show what a contract says, in sentences."""
+    agreement = load_agreement(file)
+    contract = agreement.contract
+    if as_json:
+        print(printable_json(contract.raw.decode()))
+        return
+    for line in sentences.of(contract):
+        say(line)
+    print_signatures(agreement)
+
+
+def merge(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Copies of one contract, each signed by somebody.", metavar="FILE…")
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write it; may be one of the files.")],
+) -> None:
+    """Gather the signatures that parties made on copies of one contract, each at the same time."""
+    merged = merging.merge([load_agreement(path) for path in paths])
+    for number, keyid in merged.left_out:
+        say(f"left out: {paths[number - 1]}: a signature of {keyid} that is no party's, or does not verify")
+    replaced = out.exists() and any(out.samefile(path) for path in paths)
+    files.write(out, merged.agreement.encode(), replace=replaced)
+    print(f"{out}: {merged.agreement.contract.digest}, the signatures of {len(paths)} file(s)")
+    print_signatures(merged.agreement)
+
+
+def verify(file: ContractFile, as_json: Json = False) -> None:
+    """Check the signatures. Leaves with 3 unless enough parties have signed."""
+    agreement = load_agreement(file)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "digest": agreement.contract.digest,
+                    "approved": agreement.approved(),
+                    "signed": list(agreement.signers()),
+                    "missing": list(agreement.missing()),
+                }
+            )
+        )
+    else:
+        print(f"digest   {agreement.contract.digest}")
+        print_signatures(agreement)
+    if not agreement.approved():
+        raise Refused(
+            "the contract is not approved",
+            code="not-approved",
+            hint=f"still to sign: {', '.join(agreement.missing())}",
+        )
+
+
+def diff(old: ContractFile, new: ContractFile, as_json: Json = False) -> None:
+    """Say what changed from one contract to another."""
+    first, second = load_agreement(old).contract, load_agreement(new).contract
+    if as_json:
+        rows = drafting.differences(first.raw, second.raw)
+        print(json.dumps([{"place": p, "before": b, "after": a} for p, b, a in rows]))
+        return
+    print_differences(first, second)
+
+
+def _member(text: str) -> contract_model.Member:
+    role, path = _pair(text, "--party")
+    if role not in set(contract_model.Role):
+        raise Misuse(f"--party: {role!r} is no role", hint=f"one of {', '.join(contract_model.Role)}")
+    party = party_model.parse(files.read(Path(path), max_bytes=party_model.MAX_BYTES))
+    return contract_model.Member(party=party, role=contract_model.Role(role))
+
+
+def _owned(
+    path: Path, members: tuple[contract_model.Member, ...], kind: str
+) -> tuple[str, manifest_model.Manifest]:
+    envelope, manifest = manifest_model.parse_envelope(
+        files.read(path, max_bytes=4 * manifest_model.MAX_BYTES)
+    )
+    if manifest.kind != kind:
+        raise Misuse(
+            f"{path}: is the manifest of one {manifest.kind}, expected of one {kind}",
+            hint="--image takes the program's manifest (`strongroom convert`), --dataset the data's (`strongroom seal`)",
+        )
+    for member in members:
+        if member.party.keyid == manifest.owner:
+            if signatures.signed_by(envelope, member.party.signing_key):
+                return member.party.name, manifest
+            raise Refused(f"{path}: not signed by its owner {member.party.name}", code="bad-signature")
+    raise Misuse(
+        f"{path}: its owner is not among the parties",
+        hint="give the owner's party file with --party ROLE=FILE",
+    )
+
+
+def _node(path: Path) -> tuple[str, str]:
+    if path.is_dir():
+        raise Misuse(
+            f"--node {path}: is a folder; a contract takes the node's description",
+            code="not-a-file",
+            hint=f"`strongroom node show {path} --json >node.json`, and --node node.json",
+        )
+    top = fields.Fields(
+        canonical.loads(files.read(path, max_bytes=65536), what=str(path), max_bytes=65536), str(path)
+    )
+    return top.digest("root"), top.digest("machine")
+
+
+def _reference(path: Path) -> dict[str, str]:
+    file = path / "base.json" if path.is_dir() else path
+    top = fields.Fields(
+        canonical.loads(files.read(file, max_bytes=1 << 20), what=str(file), max_bytes=1 << 20), str(file)
+    )
+    inner = top.object("reference")
+    return {name: inner.text(name, max_length=400) for name in inner.names()}
+
+
+def _hardware(
+    paths: list[Path], machines: list[tuple[str, str]], *, any_machine: bool
+) -> tuple[contract_model.Platform, ...]:
+    """A platform for each TEE that the files predict registers of; its roots are the vendor's, as they are pinned."""
+    from strongroom.evidence import roots
+
+    found: dict[str, list[dict[str, str]]] = {}
+    for path in paths:
+        data = files.read(path, max_bytes=65536)
+        top = fields.Fields(canonical.loads(data, what=str(path), max_bytes=65536), str(path))
+        tee = top.name("tee")
+        found.setdefault(tee, []).extend(
+            contract_model.read_reference(one) for one in top.objects("references", max_items=64)
+        )
+        top.done()
+        if not roots.HARDWARE.get(tee):
+            raise Misuse(
+                f"{path}: no vendor's root is pinned for {tee}", hint="for local rooms give --base and --node"
+            )
+    if strangers := {tee for tee, _ in machines} - found.keys():
+        raise Misuse(f"--machine: there is no --reference for {min(strangers)[:40]!r}")
+    return tuple(
+        contract_model.Platform(
+            tee=tee,
+            simulated=False,
+            memory_guard=False,
+            roots=tuple(sorted(roots.HARDWARE[tee])),
+            machines=("any",) if any_machine else tuple(name for of, name in machines if of == tee),
+            references=tuple(references),
+        )
+        for tee, references in found.items()
+    )
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    left, equals, right = text.partition("=")
+    if not equals or not left or not right:
+        form = _FORMS.get(option, "NAME=VALUE")
+        raise Misuse(
+            f"{option}: expected {form}, got {text[:80]!r}", hint=f"for example {option} {_SUCH[option]}"
+        )
+    return left, right

@@ -1,0 +1,99 @@
+"""`strongroom contract sign`: shows what is signed, holds it against what the signer has, asks, and signs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli import files, sentences
+from strongroom.cli.contract.files import ContractFile, load_agreement, print_differences, print_signatures
+from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load, party_file
+from strongroom.cli.printable import say
+from strongroom.errors import Misuse, NotFound, Refused
+from strongroom.model import identity as identity_model
+from strongroom.model import party as party_model
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import signing
+
+YES = "yes"
+
+
+def sign(
+    file: ContractFile,
+    identity: IdentityFile,
+    party: Annotated[
+        Path | None, typer.Option(help="Your own party file, if not NAME.party.json beside the identity.")
+    ] = None,
+    replaces: Annotated[
+        Path | None, typer.Option(help="The version that this one replaces, to show what changes.")
+    ] = None,
+    trust: Annotated[
+        list[Path],
+        typer.Option(help="A party file that you got from its owner, to hold the contract against."),
+    ] = [],  # noqa: B006 - typer copies it
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: for scripts that have asked.")] = False,
+    passphrase_fd: PassphraseFd = None,
+) -> None:
+    """Show what a contract says and sign it as one of its parties.
+
+    Your entry in it must be your own party file; --trust holds others' entries against files that you have.
+    """
+    agreement = load_agreement(file)
+    contract = agreement.contract
+    public = identity_model.read_public(files.read(identity, max_bytes=identity_model.MAX_BYTES))
+    signing.check_member(contract, public)
+    own = _own_party(party or party_file(identity, public.name))
+    signing.check_own(contract, own, identity=public)
+    compared = (own.name, *signing.check_others(contract, [_party(path) for path in trust]))
+    previous = None if replaces is None else load_agreement(replaces)
+    signing.check_replaced(contract, None if previous is None else previous.contract)
+    for line in sentences.of(contract):
+        say(line)
+    if previous is not None:
+        print(f"changes  since version {previous.contract.version}:")
+        print_differences(previous.contract, contract)
+        if not signing.signed_before(previous, own):
+            print(f"note     you have not signed version {previous.contract.version}")
+    print(f"compared with party files: {', '.join(compared)}")
+    unknown = ", ".join(signing.not_compared(contract, compared))
+    print(f"not compared (--trust FILE): {unknown or 'nobody'}")
+    print_signatures(agreement)
+    print(f"you sign {contract.digest}")
+    if not yes:
+        _ask(own.name)
+    signed = agreement_model.add_signature(agreement, load(identity, passphrase_fd).signing)
+    files.write(file, signed.encode(), replace=True)
+    print(f"signed {signed.contract.digest} as {own.name}")
+    print_signatures(signed)
+
+
+def _own_party(path: Path) -> party_model.Party:
+    if not path.is_file():
+        raise NotFound(
+            f"{path}: your own party file is not there",
+            code="no-party-file",
+            hint="name it with --party: the file that you hand around, which `broker init` completes",
+        )
+    return _party(path)
+
+
+def _party(path: Path) -> party_model.Party:
+    return party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES))
+
+
+def _ask(name: str) -> None:
+    if not sys.stdin.isatty():
+        raise Misuse(
+            "contract sign: nobody to ask whether to sign this",
+            code="not-asked",
+            hint="read what is shown, then give --yes; on a terminal you are asked",
+        )
+    try:
+        answer = input(f"sign this as {name}? Type {YES} to sign: ")
+    except EOFError:
+        answer = ""
+    if answer.strip() != YES:
+        raise Refused("contract sign: not signed", code="declined", hint=f"type {YES} to sign")

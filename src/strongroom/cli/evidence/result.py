@@ -1,0 +1,134 @@
+"""`strongroom result ask|verify`: attestation results (EAR), for those who rely on a room without judging evidence."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from strongroom.cli import files
+from strongroom.cli.evidence import files as evidence_files
+from strongroom.cli.printable import printable
+from strongroom.encoding import fields
+from strongroom.errors import Misuse, Refused
+from strongroom.model import party as party_model
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from strongroom.appraisal.ear import Result
+    from strongroom.crypto.sign import VerifyingKey
+
+Audience = Annotated[
+    str, typer.Option(metavar="NAME", help="Whom the result is for: the name that you go by.")
+]
+Nonce = Annotated[
+    str,
+    typer.Option(metavar="HEX", help="8 to 64 bytes in hexadecimal, fresh ones of your own for each result."),
+]
+_NONCE = re.compile(r"(?:[0-9a-fA-F]{2}){8,64}", re.ASCII)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(help="Ask for attestation results, and verify them.", no_args_is_help=True)
+    group.command("ask")(ask)
+    group.command("verify")(verify)
+    app.add_typer(group, name="result")
+
+
+def ask(
+    broker: Annotated[Path, typer.Argument(help="The party file of the broker's owner.")],
+    run: Annotated[str, typer.Argument(help="The run, as its certificate, receipt and ledger name it.")],
+    audience: Audience,
+    nonce: Nonce,
+    out: Annotated[Path, typer.Option(help="The token to write: a CWT where it ends in .cwt, else a JWT.")],
+) -> None:
+    """Ask a broker for the signed result of a run. Verify it with `strongroom result verify`."""
+    from strongroom.fetch import brokers
+
+    party = _party(broker)
+    if party.broker is None:
+        raise Misuse(
+            f"{broker}: {party.name} has no broker",
+            hint="name a party file with a broker; `strongroom broker init` writes it in, so ask for the latest",
+        )
+    form = "cwt" if out.suffix == ".cwt" else "jwt"
+    reader = brokers.BrokerReader(address=party.broker)
+    files.write(out, reader.result(run, audience=audience, nonce=_bytes(nonce), form=form))
+    print(f"{out}: what {party.name} says of {run}, for {audience}; not verified yet")
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="A result: JWT or CWT.")],
+    trust: Annotated[Path, typer.Option(help="The party file of the one verifier whose word counts.")],
+    audience: Audience,
+    policy: Annotated[
+        str, typer.Option(metavar="sha256:…", help="The digest of the contract or policy that you rely on.")
+    ],
+    nonce: Nonce,
+    at: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DDTHH:MM:SSZ", help="When it is relied on; now otherwise.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Verify a result offline. Leaves with 3 unless it affirms everything, to you, now, under that policy."""
+    if fields.DIGEST.fullmatch(policy) is None:
+        raise Misuse("--policy: expected sha256: and 64 hexadecimal digits")
+    from strongroom.appraisal import ear_token
+
+    party = _party(trust)
+    found = _read(
+        files.read(file, max_bytes=ear_token.MAX_TOKEN + 1).strip(b"\r\n"),
+        party,
+        audience=audience,
+        policy=policy,
+        nonce=_bytes(nonce),
+        now=evidence_files.moment(at),
+    )
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    print(f"result    AFFIRMING, by {printable(found.issuer)} for {printable(found.audience)}")
+    print(f"attester  {printable(found.attester)}")
+    print(f"policy    {found.policy}")
+    print(f"counts    {fields.format_time(found.issued)} until before {fields.format_time(found.expires)}")
+    for claim, value in found.vector.items():
+        print(f"affirmed  {claim} ({value})")
+    print(f"evidence  {found.evidence}\nverdict   {found.verdict}")
+
+
+def _read(
+    token: bytes, party: party_model.Party, *, audience: str, policy: str, nonce: bytes, now: datetime
+) -> Result:
+    """By the party itself (`evidence verify --ear`), or by its broker. Nobody else's signature counts."""
+    from strongroom.appraisal import ear_token
+    from strongroom.crypto import sign
+
+    def by(key: VerifyingKey) -> Result:
+        expected = ear_token.Expected(
+            key=key, issuer=party.name, audience=audience, policy=policy, nonce=nonce
+        )
+        return ear_token.read(token, expected, now=now)
+
+    if party.broker is None:
+        return by(party.signing_key)
+    try:
+        return by(party.signing_key)
+    except Refused as cause:
+        if cause.code != "token-signature":
+            raise
+    return by(sign.VerifyingKey(party.broker.ledger_key))
+
+
+def _party(path: Path) -> party_model.Party:
+    return party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES))
+
+
+def _bytes(nonce: str) -> bytes:
+    if _NONCE.fullmatch(nonce) is None:
+        raise Misuse("--nonce: expected 8 to 64 bytes in hexadecimal")
+    return bytes.fromhex(nonce)

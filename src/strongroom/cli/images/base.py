@@ -1,0 +1,241 @@
+"""`strongroom base build|show|measure|verify|clean`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from strongroom.bases.document import Base
+    from strongroom.crypto.image_signer import ImageSigner
+
+_MAX_PEM = 16 * 1024
+Folder = Annotated[Path | None, typer.Argument(help="The base's folder; the one built last by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(help="Build and measure the base that every room boots.", no_args_is_help=True)
+    group.command("build")(build)
+    group.command("show")(show)
+    group.command("measure")(measure)
+    group.command("verify")(verify)
+    group.command("clean")(clean)
+    app.add_typer(group, name="base")
+
+
+def build(
+    for_: Annotated[
+        str,
+        typer.Option(
+            "--for", metavar="PROFILE[,PROFILE]", help="Profiles, with commas: local, uki, snp, tdx, nitro."
+        ),
+    ] = "local",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Put a copy into this new folder; of several profiles, into folders below it."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build even what the cache has.")] = False,
+    debug_console: Annotated[
+        bool,
+        typer.Option(
+            "--debug-console",
+            help="A base that talks on a serial port. Measured: no contract for the silent one.",
+        ),
+    ] = False,
+    eif_key: Annotated[
+        Path | None, typer.Option(help="Sign the image for Nitro with this P-384 key (PEM): PCR 8.")
+    ] = None,
+    eif_certificate: Annotated[Path | None, typer.Option(help="That key's certificate (PEM).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Build the base from Debian packages and the agent, or take it from the cache."""
+    from strongroom.bases import build as base
+    from strongroom.bases import profile as base_profile
+    from strongroom.cli import interruption
+
+    started = time.monotonic()
+    profiles = base_profile.named(for_)
+    signer = _signer(eif_key, eif_certificate)
+
+    def progress(step: str) -> None:
+        print(f"{time.monotonic() - started:6.1f} s  {step}", file=sys.stderr)
+
+    made = []
+    with interruption.orderly():
+        for profile in profiles:
+            said = f" ({profile.name})" if len(profiles) > 1 else ""
+            progress(f"looking at packages{said}")
+            given = base.sources(profile=profile, debug=debug_console, signer=signer)
+            target = out / profile.name if out and len(profiles) > 1 else out
+            built = base.build(given, base.default_cache(dict(os.environ)), progress, out=target, force=force)
+            progress("taken from the cache" if built.cached else "built")
+            made.append(built)
+    if as_json:
+        found = [{"folder": str(one.folder), "cached": one.cached, **_json(one.base)} for one in made]
+        print(json.dumps(found if len(profiles) > 1 else found[0]))
+        return
+    for one in made:
+        _table(one.folder, one.base)
+
+
+def show(folder: Folder = None, as_json: Json = False) -> None:
+    """Show what a base's document says."""
+    from strongroom.bases import document
+
+    where = _folder(folder)
+    found = document.load(where)
+    if as_json:
+        print(json.dumps({"folder": str(where), **_json(found)}))
+        return
+    _table(where, found)
+
+
+def measure(folder: Folder = None, as_json: Json = False) -> None:
+    """Compute a base's measurement anew from its files, and compare: exit 3 when anything differs."""
+    from strongroom.bases import build as base
+    from strongroom.bases import document
+    from strongroom.errors import Refused
+
+    where = _folder(folder)
+    stored = document.load(where)
+    found = document.measure(where, firmware=base.FIRMWARE)
+    differing = document.differences(stored, found)
+    if differing:
+        name, expected, got = differing[0]
+        raise Refused(
+            f"{where}: {name} is not what base.json says: expected {expected}, got {got}"
+            + (f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""),
+            code="base-differs",
+            hint="build the base again; if only the firmware differs, this machine's SeaBIOS is another version",
+        )
+    if as_json:
+        print(json.dumps({"folder": str(where), **_json(found)}))
+        return
+    _table(where, found)
+    print("measured    every file is what base.json says")
+
+
+def verify(
+    folder: Folder = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build it again from the recorded packages, and compare.")
+    ] = False,
+    packages: Annotated[
+        Path | None,
+        typer.Option(help="With --rebuild: a folder of .deb files, for packages that apt no longer offers."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """See that a base is what its document says; with --rebuild, that anybody gets the same. Exit 3 when not."""
+    from strongroom.bases import cache as base_cache
+    from strongroom.bases import rebuild as base_rebuild
+    from strongroom.cli import interruption
+    from strongroom.errors import Misuse, Refused
+
+    if not rebuild:
+        if packages is not None:
+            raise Misuse("--packages belongs to --rebuild")
+        measure(folder, as_json)
+        return
+    where = _folder(folder)
+    with interruption.orderly():
+        found = base_rebuild.rebuild(
+            where,
+            base_cache.default(dict(os.environ)),
+            lambda step: print(step, file=sys.stderr),
+            packages=packages,
+        )
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "folder": str(where),
+                    "identical": not found.differences,
+                    "differences": list(found.differences),
+                    "by_digest": list(found.by_digest),
+                    "other_builder": found.other_builder,
+                    "signed": found.signed,
+                }
+            )
+        )
+    for name in found.by_digest:
+        print(
+            f"note: {name}: taken from --packages by its digest; no list of Debian's says so", file=sys.stderr
+        )
+    if found.other_builder:
+        print("note: this Strongroom's builder is not the one that built the base", file=sys.stderr)
+    if found.signed:
+        print("note: the image's signature is not judged here", file=sys.stderr)
+    if found.differences:
+        for one in found.differences:
+            print(f"differs: {one}", file=sys.stderr)
+        more = len(found.differences) - 1
+        raise Refused(
+            f"{where}: built again, it is not the same: {found.differences[0]}"
+            + (f" (and {more} more)" if more else ""),
+            code="rebuild-differs",
+            hint="if only documents differ, another library wrote them; otherwise do not use this base",
+        )
+    if not as_json:
+        print("rebuilt     every file is the same, byte for byte")
+
+
+def clean() -> None:
+    """Remove everything that builds have kept: packages, intermediate results and bases."""
+    from strongroom.bases import cache as base_cache
+
+    cache = base_cache.default(dict(os.environ))
+    for name in base_cache.FOLDERS:
+        if (cache / name).is_dir():
+            shutil.rmtree(cache / name)
+    (cache / "imports.json").unlink(missing_ok=True)
+    print(f"cleaned     {cache}")
+
+
+def _signer(key: Path | None, certificate: Path | None) -> ImageSigner | None:
+    from strongroom.cli import files
+    from strongroom.crypto import image_signer
+    from strongroom.errors import Misuse
+
+    if key is None and certificate is None:
+        return None
+    if key is None or certificate is None:
+        raise Misuse("--eif-key and --eif-certificate belong together")
+    return image_signer.load(files.read(key, max_bytes=_MAX_PEM), files.read(certificate, max_bytes=_MAX_PEM))
+
+
+def _folder(folder: Path | None) -> Path:
+    from strongroom.bases import build as base
+
+    return folder or base.current(base.default_cache(dict(os.environ)))
+
+
+def _json(base: Base) -> dict[str, object]:
+    decoded: dict[str, object] = json.loads(base.encode())
+    return decoded
+
+
+def _table(folder: Path, base: Base) -> None:
+    width = max(12, *(len(name) + 1 for name in base.files))
+    print(f"{'base':<{width}}{folder}")
+    print(f"{'profile':<{width}}{base.profile.name}")
+    for name, (size, what) in base.files.items():
+        print(f"{name:<{width}}{what}  {size / 1e6:7.2f} MB")
+    print(f"{'total':<{width}}{base.total_bytes / 1e6:.2f} MB")
+    for name, value in base.reference.items():
+        print(f"{name:<{width}}{value}")
+    print(f"{'root hash':<{width}}{base.root_hash}")
+    if base.pcr0:
+        print(f"{'PCR 0':<{width}}{base.pcr0['guarded']} (with the memory guard)")
+        print(f"{'':<{width}}{base.pcr0['unguarded']} (without)")
+    if base.debug:
+        print("DEBUG       this base talks on a serial port: what the room prints is for everybody to read")

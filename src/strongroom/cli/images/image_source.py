@@ -1,0 +1,205 @@
+"""Where the image of `convert` and `preflight` comes from: a path, a name in a registry, or a compose file.
+
+A compose file says which image and how it is run; the image itself lies where --from says, or is fetched by its digest.
+What is fetched goes into the cache of layouts, where the next time finds it, unless it is to be encrypted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from strongroom.cli import files, meter
+from strongroom.cli.images import registry_options
+from strongroom.errors import Misuse, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from strongroom.fetch.oci.session import Access
+    from strongroom.images.cache import Cache
+    from strongroom.images.compose.document import Service
+    from strongroom.images.oci import ImageConfig, Platform
+    from strongroom.images.signatures import Trust
+
+From = Annotated[
+    Path | None,
+    typer.Option("--from", help="For a compose file: where its image lies, instead of its registry."),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registries:
+    """The options about registries, as they were given. signers: who has to have signed what is named, if anybody."""
+
+    mirrors: list[str] | None = None
+    credentials: Path | None = None
+    credentials_fd: int | None = None
+    ca: Path | None = None
+    plain_http: bool = False
+    signers: Trust | None = None
+
+    def access(self, name: str) -> Access:
+        """How to speak with the registry of `name`. Raises `Refused` unless `signers` signed exactly what it names."""
+        from strongroom.fetch.oci import names, signed_images
+
+        reference = names.parse(name)
+        access = registry_options.access(
+            reference,
+            mirrors=self.mirrors,
+            credentials=self.credentials,
+            credentials_fd=self.credentials_fd,
+            ca=self.ca,
+            plain_http=self.plain_http,
+        )
+        if self.signers is not None:
+            signed_images.require(reference, (reference.pinned(),), trust=self.signers, access=access)
+        return access
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An image that lies at `path` (None: it was only spoken of). `service` where a compose file names it."""
+
+    path: Path | None
+    digest: str | None
+    service: Service | None = None
+
+    def needed(self) -> Path:
+        """Where the image lies. Raises `Misuse` where it was only spoken of."""
+        if self.path is None:
+            raise Misuse("no image", hint="name an image by digest in the compose file, or give --from")
+        return self.path
+
+    def sealed(self, config: ImageConfig) -> ImageConfig:
+        """The image's settings with those that become part of the sealed image."""
+        return config if self.service is None else self.service.sealed(config)
+
+    def run(self, config: ImageConfig) -> ImageConfig:
+        """The settings that the program meets."""
+        return config if self.service is None else self.service.run(config)
+
+
+def find(
+    image: str,
+    *,
+    from_: Path | None,
+    digest: str | None,
+    platform: Platform,
+    registries: Registries,
+    into: Path,
+    strict: bool,
+) -> Found:
+    """Find the image, fetching it where it is named by a registry. Raises `Misuse`, `Refused`, `Malformed`, `Unavailable`.
+
+    What is fetched goes into the layout `into`. `strict` refuses a compose file that asks for what no room gives.
+    """
+    service = _compose(image)
+    if service is None:
+        if from_ is not None:
+            raise Misuse("--from goes with a compose file", hint="name the image itself, without --from")
+        if not _is_name(image):
+            _refuse_tag(image)
+            _refuse_ours(Path(image))
+            return Found(path=Path(image), digest=digest)
+        pulled, path = _pull(image, platform, registries, into)
+        return Found(path=path, digest=digest or pulled)
+    if strict:
+        _refuse_blocked(service)
+    if from_ is not None:
+        return Found(path=from_, digest=digest or service.digest or None, service=service)
+    if not strict or not _is_name(service.image):
+        return Found(path=None, digest=None, service=service)
+    pulled, path = _pull(service.image, platform, registries, into)
+    return Found(path=path, digest=pulled, service=service)
+
+
+def cache_folder() -> Path:
+    """Where fetched images and converted disks are kept."""
+    from strongroom.bases import build
+
+    return build.default_cache(dict(os.environ))
+
+
+@contextlib.contextmanager
+def layouts(beside: Path | None = None) -> Iterator[Path]:
+    """Where fetched images go: the cache; or a folder in `beside` that is removed in the end, for those that are secret."""
+    if beside is None:
+        yield cache_folder() / "layouts"
+        return
+    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=beside) as folder:
+        yield Path(folder) / "layout"
+
+
+def converted() -> Cache:
+    """What was converted before."""
+    from strongroom.images.cache import Cache
+
+    return Cache(folder=cache_folder() / "converted")
+
+
+def _is_name(text: str) -> bool:
+    from strongroom.fetch.oci import names
+
+    return names.is_name(text) and not Path(text).exists()
+
+
+def _refuse_tag(text: str) -> None:
+    """Say of HOST/NAME:TAG what it is, and not that there is no such file."""
+    from strongroom.fetch.oci import names
+
+    host, slash, rest = text.partition("/")
+    if slash and rest and not Path(text).exists() and names.is_host(host):
+        names.parse(text).pinned()
+
+
+def _refuse_ours(path: Path) -> None:
+    """Say of a file that Strongroom wrote what it is, and not that it is a damaged image."""
+    kind = files.kind(path)
+    if not kind:
+        return
+    hint = "give the image that it was made from" if kind == files.DISK else "give the image itself"
+    raise Misuse(
+        f"{path}: is {kind}, and no image",
+        code="not-an-image",
+        hint=f"{hint}: an OCI layout, an archive, a root file system with --config, or HOST/NAME@sha256:…",
+    )
+
+
+def _pull(name: str, platform: Platform, registries: Registries, into: Path) -> tuple[str, Path]:
+    from strongroom.fetch.oci import names, pull
+
+    with meter.meter("fetching") as progress:
+        pulled = pull.pull(
+            names.parse(name),
+            platform=platform,
+            into=into,
+            access=registries.access(name),
+            progress=progress,
+        )
+    return pulled.digest, into
+
+
+def _compose(image: str) -> Service | None:
+    path = Path(image)
+    if not image.endswith((".yaml", ".yml")) or path.is_dir():
+        return None
+    from strongroom.images.compose import document, strict_yaml
+
+    return document.parse(files.read(path, max_bytes=strict_yaml.MAX_BYTES), what=path.name)
+
+
+def _refuse_blocked(service: Service) -> None:
+    bad = [one for one in service.findings if one.severity.value == "blocks"]
+    if bad:
+        raise Refused(
+            f"{bad[0].where}: {bad[0].what}" + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""),
+            code="would-not-run",
+            hint=f"{bad[0].fix}; `strongroom preflight` lists everything",
+        )

@@ -1,0 +1,125 @@
+"""`strongroom preflight`: will an image, or a compose file's service, run in a room? Leaves with 3 when it will not."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from strongroom.cli import files, meter, options
+from strongroom.cli.images import image_source
+from strongroom.cli.images.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
+from strongroom.cli.printable import printable
+
+if TYPE_CHECKING:
+    from strongroom.images.compose.document import Service
+    from strongroom.images.preflight.examine import Report
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("preflight")(preflight)
+
+
+def preflight(
+    image: Annotated[
+        str,
+        typer.Argument(
+            help="What `convert` takes: an OCI layout, an archive, a root file system, HOST/NAME@sha256:…, a compose file."
+        ),
+    ],
+    from_: image_source.From = None,
+    platform: Annotated[
+        list[str],
+        typer.Option(
+            metavar="local|uki|snp|tdx|nitro",
+            help="local, uki, snp, tdx, nitro; may be repeated. All when absent.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    memory_mib: Annotated[int, typer.Option(help="The memory that the contract will give.", min=256)] = 512,
+    digest: Annotated[str | None, typer.Option(metavar="sha256:…", help="Which of several images.")] = None,
+    architecture: Annotated[
+        str, typer.Option(metavar="OS/ARCHITECTURE[/VARIANT]", help="Which of an index's images.")
+    ] = "linux/amd64",
+    config: Annotated[
+        Path | None, typer.Option(help="For a root file system: its OCI image configuration (JSON).")
+    ] = None,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Folder with room for the unpacked image (nameless files).")
+    ] = None,
+    mirror: Mirrors = None,
+    credentials: Credentials = None,
+    credentials_fd: CredentialsFd = None,
+    registry_ca: RegistryCa = None,
+    plain_http: PlainHttp = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Say whether an image would run in a room, what would break, and how to mend it. Nothing of it is run."""
+    from strongroom.errors import Refused
+    from strongroom.images import oci
+    from strongroom.images.limits import LIMITS
+    from strongroom.images.preflight import examine as examiner
+
+    platforms = tuple(dict.fromkeys(platform)) or examiner.PLATFORMS
+    with options.value_of("--architecture"):
+        wanted = oci.parse_platform(architecture)
+    registries = image_source.Registries(
+        mirrors=mirror,
+        credentials=credentials,
+        credentials_fd=credentials_fd,
+        ca=registry_ca,
+        plain_http=plain_http,
+    )
+    with image_source.layouts() as into:
+        found = image_source.find(
+            image, from_=from_, digest=digest, platform=wanted, registries=registries, into=into, strict=False
+        )
+    if found.path is None:
+        report = _of_the_file(found.service, platforms)
+    else:
+        settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
+        with meter.meter("reading") as progress:
+            report = examiner.examine(
+                examiner.Source(path=found.path, digest=found.digest, architecture=wanted, config=settings),
+                scratch=scratch or Path(tempfile.gettempdir()),
+                platforms=platforms,
+                memory_mib=memory_mib,
+                changes=found.run,
+                before=found.service.findings if found.service else (),
+                progress=progress,
+            )
+    if as_json:
+        print(json.dumps(report.to_json(), indent=1, sort_keys=True))
+    else:
+        _tell(report)
+    if not report.will_run:
+        raise Refused(
+            "it will not run in a room as it is",
+            code="would-not-run",
+            hint="mend what blocks, as said with each finding, and look again",
+        )
+
+
+def _of_the_file(service: Service | None, platforms: tuple[str, ...]) -> Report:
+    from strongroom.images.compose import document
+    from strongroom.images.preflight import examine as preflight
+
+    told = [] if service is None else [*service.findings, document.unchecked(service)]
+    return preflight.merge(dict.fromkeys(platforms, told))
+
+
+def _tell(report: Report) -> None:
+    if report.image:
+        print(f"image   {report.image}")
+    for finding, platforms in report.findings:
+        some = "" if platforms == report.platforms else f" ({', '.join(platforms)})"
+        line = f" (line {finding.line})" if finding.line else ""
+        print(f"{finding.severity.value:7} {finding.check}{some}: {printable(finding.where)}{line}")
+        print(f"        {printable(finding.what)}")
+        if finding.fix:
+            print(f"        fix: {printable(finding.fix)}")
+    for platform in report.platforms:
+        print(f"{platform:7} {'will run' if report.runs_on(platform) else 'will NOT run'}")

@@ -1,0 +1,1 @@
+"""Two bases, images or contracts side by side."""

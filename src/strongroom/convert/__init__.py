@@ -1,1 +1,0 @@
-"""OCI images to sealed disks; Debian packages to the measured base."""

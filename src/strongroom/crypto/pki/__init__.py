@@ -1,0 +1,1 @@
+"""X.509: certificates, requests, lists of revoked ones, OCSP."""

@@ -1,0 +1,153 @@
+"""X.509: an owner's certificate authority, which signs the leaves of rooms (`leaf`), and certificate requests.
+
+RFC 5280, RFC 2986 (PKCS#10). This file encodes and decodes; what a room may be called is decided in
+`authority` and `broker`. Nothing of a request is copied into a certificate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from strongroom.crypto import der, tls
+from strongroom.crypto.pki.leaf import Leaf, signed, to_be_signed
+from strongroom.errors import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A certificate request. Nobody has looked at its signature (`read_request`).
+
+    `spki` is its key (DER, as it was sent). `names` are all subject alternative names, as text with their kind in
+    front unless they are DNS names, and `common_name` that of the subject ("" when there is none).
+    """
+
+    spki: bytes
+    common_name: str
+    names: tuple[str, ...]
+
+
+def make_authority(key: tls.TlsKey, *, name: str, now: datetime, random: Callable[[int], bytes]) -> bytes:
+    """A self-signed authority certificate (DER) that may sign leaves only (path length 0)."""
+    private = tls.load(key)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
+    public = private.public_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(public)
+        .serial_number(tls.serial(random))
+        .not_valid_before(now)
+        .not_valid_after(tls.NO_EXPIRY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+class Signer:
+    """An authority's key and certificate, decoded once."""
+
+    __slots__ = ("_identifier", "_key", "_name", "der")
+
+    def __init__(self, key: tls.TlsKey, certificate_der: bytes) -> None:
+        self.der = certificate_der
+        self._key = tls.load(key)
+        certificate = _load(certificate_der)
+        if _spki(certificate.public_key()) != key.spki:
+            raise Malformed("authority: its certificate is not of its key", code="mismatch")
+        self._name = certificate.subject.public_bytes()
+        self._identifier = certificate.extensions.get_extension_for_class(
+            x509.SubjectKeyIdentifier
+        ).value.digest
+
+    def issue(self, leaf: Leaf, *, random: Callable[[int], bytes]) -> bytes:
+        """A signed leaf certificate (DER). Raises `Malformed` when the key or a name will not do."""
+        try:
+            public = serialization.load_der_public_key(leaf.spki)
+        except (ValueError, UnsupportedAlgorithm):
+            raise Malformed("certificate: the room's TLS key is not a SubjectPublicKeyInfo") from None
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise Malformed("certificate: the room's TLS key is not an elliptic-curve key")
+        tbs = to_be_signed(
+            replace(leaf, spki=_spki(public)),  # written anew: whatever spelling of the key was sent
+            serial=tls.serial(random),
+            issuer=self._name,
+            issuer_key=self._identifier,
+        )
+        return signed(tbs, self._key.sign(tbs, ec.ECDSA(hashes.SHA256())))
+
+
+def read_request(data: bytes) -> Request:
+    """Parse a PKCS#10 request. Raises `Malformed`.
+
+    Its own signature is not verified: whose key it is says the evidence, which is bound to it
+    (docs/decisions/0039-a-key-is-the-evidences-to-prove.md).
+    """
+    try:
+        request = x509.load_der_x509_csr(data)
+        names: tuple[str, ...] = ()
+        for extension in request.extensions:
+            if isinstance(extension.value, x509.SubjectAlternativeName):
+                names = tuple(_text(one) for one in extension.value)
+        common = [str(one.value) for one in request.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
+        ((_, info, _),) = der.elements(request.tbs_certrequest_bytes)
+        _version, _subject, (_, _, spki), *_ = der.elements(info)
+    except (
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+        x509.DuplicateExtension,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+    ):
+        raise Malformed("certificate request: not PKCS#10 DER") from None
+    if len(common) > 1:
+        raise Malformed("certificate request: more than one common name")
+    return Request(spki=spki, common_name="".join(common), names=names)
+
+
+def _text(name: x509.GeneralName) -> str:
+    if isinstance(name, x509.DNSName):
+        return str(name.value)
+    return f"{type(name).__name__}:{str(name.value)[:200]}"
+
+
+def _usage() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _load(data: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(data)
+    except ValueError:
+        raise Malformed("certificate: not X.509 DER") from None
+
+
+def _spki(key: object) -> bytes:
+    encode = getattr(key, "public_bytes", None)
+    if encode is None:
+        raise Malformed("certificate: unknown kind of public key")
+    return bytes(encode(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))

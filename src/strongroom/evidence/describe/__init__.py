@@ -1,0 +1,1 @@
+"""What evidence says, for people: parsed, never verified."""

@@ -1,0 +1,1 @@
+"""Formats that TEEs and clouds share. Each parser raises only `Malformed`."""

@@ -1,0 +1,1 @@
+"""Wrappings in which people have evidence: dumps, texts, trees, vendors' forms."""

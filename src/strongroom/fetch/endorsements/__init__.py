@@ -1,0 +1,1 @@
+"""Vendors' endorsements: fetched, kept, and told old from new."""

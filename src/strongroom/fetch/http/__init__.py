@@ -1,0 +1,1 @@
+"""HTTP to services: bounded in size and time, addresses looked at first."""

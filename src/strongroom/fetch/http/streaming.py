@@ -1,0 +1,172 @@
+"""One HTTP exchange with a registry: any method, bodies that stream, bounded like `web`'s.
+
+The same way out as `web.Client`: an address that is checked and then called itself, TLS that is verified, time of each
+read and of all together. Here a body may be larger than memory, and what an answer means is the caller's to say.
+No redirect is followed, no proxy asked, no cookie kept; what is sent as a credential is the caller's choice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ssl
+import time
+import urllib.parse
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Malformed, Unavailable
+from strongroom.fetch.http import client as web
+from strongroom.fetch.http.deadline import deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from strongroom.fetch.http.client import Client, Service
+
+CHUNK = 256 * 1024
+REDIRECTS = (301, 302, 303, 307, 308)
+_NO_BODY = (204, 304)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked. url: whole, of the service's own scheme and place. `repr` shows no header: one may be a secret."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+class Reply:
+    """An answer whose body is still on its way."""
+
+    def __init__(self, response: http.client.HTTPResponse, request: Request, *, address: str) -> None:
+        self._response = response
+        self._head = request.method == "HEAD"
+        self.url = request.url
+        self.address = (
+            address  # whose answer it is: the one that was spoken to, whatever its name stands for besides
+        )
+        self.status = response.status
+        self._headers: dict[str, tuple[str, ...]] = {}
+        for name, value in response.headers.items():
+            self._headers[name.lower()] = (*self._headers.get(name.lower(), ()), value)
+
+    def one(self, name: str) -> str:
+        """The one value of a header, of printable ASCII; else an empty text."""
+        values = self._headers.get(name.lower(), ())
+        if len(values) != 1 or not values[0].isascii() or not values[0].isprintable():
+            return ""
+        return values[0].strip()
+
+    def every(self, name: str) -> tuple[str, ...]:
+        """All values of a header that may be given several times, those of printable ASCII."""
+        values = self._headers.get(name.lower(), ())
+        return tuple(one.strip() for one in values if one.isascii() and one.isprintable())
+
+    @property
+    def kind(self) -> str:
+        """The media type, without parameters."""
+        return self.one("content-type").partition(";")[0].strip().lower()
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the body has, where the answer says so in one way only."""
+        if len(self._headers.get("content-length", ())) > 1 or (
+            {"content-length", "transfer-encoding"} <= self._headers.keys()
+        ):
+            raise Malformed(f"{self.url}: the answer has more than one length", code="registry-answer")
+        return self._response.length
+
+    def whole(self, *, max_bytes: int) -> bytes:
+        """The body, of a told length or chunked. Raises `Malformed` when it is larger, `Unavailable` when cut."""
+        if self._head or self.status in _NO_BODY:
+            return b""
+        length = self.length
+        if length is None and not self._response.chunked:
+            # A cut answer would look like a whole one.
+            raise Malformed(f"{self.url}: the answer has no length", code="registry-answer")
+        if length is not None and length > max_bytes:
+            raise self._too_large(max_bytes)
+        data = bytearray()
+        for chunk in self.chunks():
+            data += chunk
+            if len(data) > max_bytes:
+                raise self._too_large(max_bytes)
+        if length is not None and len(data) != length:
+            raise _unreachable(self.url, "cut off")
+        return bytes(data)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body in pieces, as long as it comes. Raises `Unavailable` when it stops coming."""
+        if self.one("content-encoding").lower() not in ("", "identity"):
+            raise Malformed(
+                f"{self.url}: the answer is in a content coding that was not asked for",
+                code="registry-answer",
+            )
+        while True:
+            try:
+                chunk = self._response.read1(CHUNK)
+            except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
+                raise _unreachable(self.url, web.told(cause)) from None
+            if not chunk:
+                return
+            yield chunk
+
+    def _too_large(self, most: int) -> Malformed:
+        return Malformed(f"{self.url}: the answer is larger than {most} bytes", code="too-large")
+
+
+@contextlib.contextmanager
+def exchange(client: Client, service: Service, request: Request, *, ends: float) -> Iterator[Reply]:
+    """Ask, and give the answer; the connection is closed afterwards. Raises `Unavailable`, or `Refused`.
+
+    ends: the moment (`time.monotonic`) at which the conversation is cut, wherever it stands.
+    """
+    place = service.place()
+    with contextlib.ExitStack() as opened:
+        try:
+            left = ends - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("no time left")
+            sock = opened.enter_context(client.connect(service, place, left))
+            opened.enter_context(deadline(sock, left))
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
+            connection = http.client.HTTPConnection(*place, timeout=client.read_seconds)
+            connection.sock = sock
+            parts = urllib.parse.urlsplit(request.url)
+            connection.request(
+                request.method,
+                (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+                body=request.body or None,
+                headers={
+                    "Host": parts.netloc.removesuffix(":80" if service.plain else ":443"),
+                    "Accept-Encoding": "identity",
+                    "Connection": "close",
+                    "User-Agent": "strongroom",
+                    **(
+                        {}
+                        if request.method in ("GET", "HEAD")
+                        else {"Content-Length": str(len(request.body))}
+                    ),
+                    **request.headers,
+                },
+            )
+            response = connection.getresponse()
+            opened.callback(response.close)
+            reply = Reply(response, request, address=sock.getpeername()[0])
+        # ValueError, AttributeError: a connection that was shut under http.client's hands.
+        except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
+            raise _unreachable(request.url, web.told(cause)) from None
+        yield reply
+
+
+def _unreachable(url: str, why: str) -> Unavailable:
+    return Unavailable(
+        f"{url}: {why}",
+        code="registry-unreachable",
+        hint="is the registry up, and is the way to it open? What has come is kept: start again to go on",
+    )

@@ -1,0 +1,114 @@
+"""Getting artifacts from OCI registries: by their digest, or as what is said to be about a digest. Checked like images.
+
+No mirror is asked for what is about a digest: a list is believed for nothing, but one that leaves things out is a loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Malformed, NotFound, Refused
+from strongroom.fetch.oci import push
+from strongroom.fetch.oci.session import Access, Session, expect
+from strongroom.images import artifact
+from strongroom.images.limits import LIMITS
+
+if TYPE_CHECKING:
+    from strongroom.fetch.oci.names import Reference
+    from strongroom.images.artifact import Artifact, Part
+
+MAX_LISTED = 32
+MAX_FILES = 4  # times the bytes of one file: of an artifact's files together
+MAX_HELD = 128 << 20  # bytes, of all artifacts about one thing together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An artifact as it was fetched; `contents` are its files in the manifest's order, each of its digest."""
+
+    digest: str
+    artifact: Artifact
+    contents: tuple[bytes, ...]
+
+
+def pull(reference: Reference, *, access: Access, max_bytes: int) -> Held:
+    """The artifact of that digest. Raises `Refused` for a tag, and as `registry.pull`. max_bytes: of each file."""
+    session = Session(access, reference.place, reference.repository)
+    return fetch(session, reference.pinned(), max_bytes=max_bytes)
+
+
+def about(
+    reference: Reference, *, kinds: tuple[str, ...], access: Access, max_bytes: int
+) -> tuple[Held, ...]:
+    """All artifacts of `kinds` that say they are about the digest of `reference`. Raises as `pull`."""
+    session = Session(access, reference.place, reference.repository)
+    subject = reference.pinned()
+    listed = [one for one in push.referrers(session, subject) if one.artifact_type in kinds]
+    if len(listed) > MAX_LISTED:
+        raise Refused(f"{reference}: more than {MAX_LISTED} artifacts about it", code="too-many")
+    held, size = [], 0
+    for one in listed:
+        # Whoever may write there may list rubbish, which is no reason to miss what is good.
+        with contextlib.suppress(Malformed, NotFound):
+            digest, made = _manifest(session, one.part.digest)
+            if made.artifact_type not in kinds or made.subject is None or made.subject.digest != subject:
+                continue
+            size += sum(part.size for part in made.parts)
+            if size > MAX_HELD:
+                raise Refused(
+                    f"{reference}: more than {MAX_HELD} bytes of artifacts about it", code="too-many"
+                )
+            held.append(_held(session, digest, made, max_bytes))
+    return tuple(held)
+
+
+def tagged(reference: Reference, tag: str, *, access: Access, max_bytes: int) -> Held | None:
+    """The artifact at a tag that a convention names after a digest; None where there is none."""
+    session = Session(access, reference.place, reference.repository)
+    try:
+        return fetch(session, tag, max_bytes=max_bytes)
+    except NotFound:
+        return None
+
+
+def fetch(session: Session, name: str, *, max_bytes: int) -> Held:
+    """An artifact and its files."""
+    return _held(session, *_manifest(session, name), max_bytes)
+
+
+def _manifest(session: Session, name: str) -> tuple[str, Artifact]:
+    url = session.url(f"/manifests/{name}")
+    with session.ask("GET", url, headers={"Accept": artifact.MANIFEST}) as reply:
+        expect(reply, 200)
+        if reply.kind != artifact.MANIFEST:
+            raise Malformed(f"{url}: of type {reply.kind[:80]!r}", code="bad-media-type")
+        data = reply.whole(max_bytes=LIMITS.document_bytes)
+    digest = artifact.part_of(data, "").digest
+    if name.startswith("sha256:") and digest != name:
+        raise Refused(f"{url}: expected {name}, got {digest}", code="wrong-digest")
+    return digest, artifact.parse(data, what=f"artifact {digest}", limits=LIMITS)
+
+
+def _held(session: Session, digest: str, made: Artifact, max_bytes: int) -> Held:
+    size = sum(one.size for one in made.parts)
+    if size > MAX_FILES * max_bytes:
+        raise Malformed(
+            f"artifact {digest}: {size} bytes, at most {MAX_FILES * max_bytes} allowed", code="too-large"
+        )
+    return Held(
+        digest=digest,
+        artifact=made,
+        contents=tuple(_blob(session, one, max_bytes) for one in made.parts),
+    )
+
+
+def _blob(session: Session, part: Part, max_bytes: int) -> bytes:
+    if part.size > max_bytes:
+        raise Malformed(
+            f"blob {part.digest}: {part.size} bytes, at most {max_bytes} allowed", code="too-large"
+        )
+    with session.ask("GET", session.url(f"/blobs/{part.digest}"), blob=part.size) as reply:
+        expect(reply, 200)
+        return artifact.check(part, reply.whole(max_bytes=max(part.size, 1)))

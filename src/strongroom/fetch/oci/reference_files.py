@@ -1,0 +1,91 @@
+"""Signed files of reference values in OCI registries, as artifacts: found by their digest, or by any file they are about.
+
+One manifest by itself, and one for each subject of the file, all with the same blobs: an envelope each. Whoever has one
+file of a base asks for what is about its digest. What comes back is believed for its signatures alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.appraisal import intoto
+from strongroom.appraisal.reference import values
+from strongroom.errors import Malformed, NotFound
+from strongroom.fetch.oci import artifacts, push
+from strongroom.images import artifact
+
+if TYPE_CHECKING:
+    from strongroom.fetch.oci.names import Reference
+    from strongroom.fetch.oci.session import Access
+
+KIND = "application/vnd.strongroom.reference.v2"
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+PREDICATE = "in-toto.io/predicate-type"
+_OCTETS = "application/octet-stream"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Where it is: the digest of its own manifest, and the digests of the files from which it is found."""
+
+    digest: str
+    subjects: tuple[str, ...]
+
+
+def publish(data: bytes, where: Reference, *, access: Access) -> Published:
+    """Put a file into a repository. Raises `Malformed` for what is no such file, and as `registry_push`."""
+    lines = intoto.lines(data)
+    made = [intoto.unverified(line) for line in lines]
+    if [one.predicate_type for one in made].count(values.PREDICATE) != 1:
+        raise Malformed("reference file: no statement of reference values")
+    parts, contents = [], {}
+    for number, (line, one) in enumerate(zip(lines, made, strict=True)):
+        part = artifact.Part(
+            media_type=ENVELOPE,
+            digest=artifact.part_of(line, ENVELOPE).digest,
+            size=len(line),
+            annotations={artifact.TITLE: f"{number}.dsse.json", PREDICATE: one.predicate_type},
+        )
+        parts.append(part)
+        contents[part.digest] = line
+    whole = artifact.Artifact(artifact_type=KIND, parts=tuple(parts))
+    pusher = push.Pusher(where, access=access)
+    pusher.contents(whole, contents)
+    digest = pusher.artifact(whole)
+    if where.tag is not None:
+        pusher.manifest(whole.encode(), artifact.MANIFEST, tag=where.tag)
+    about = {one.digest for one in made[0].subjects}
+    for subject in sorted(about):
+        # Its size is not known here; registries do not look at what a subject is.
+        named = artifact.Part(media_type=_OCTETS, digest=subject, size=0)
+        pusher.artifact(artifact.Artifact(artifact_type=KIND, parts=tuple(parts), subject=named))
+    return Published(digest=digest, subjects=tuple(sorted(about)))
+
+
+def pull(where: Reference, *, access: Access) -> bytes:
+    """The file of that manifest digest. Raises as `artifacts.pull`."""
+    held = artifacts.pull(where, access=access, max_bytes=intoto.MAX_BYTES * 2)
+    return _joined(held)
+
+
+def about(where: Reference, *, access: Access) -> tuple[bytes, ...]:
+    """The files about a subject's digest, as the registry lists them. Raises `NotFound` when there is none."""
+    held = artifacts.about(where, kinds=(KIND,), access=access, max_bytes=intoto.MAX_BYTES * 2)
+    if not held:
+        raise NotFound(f"{where}: no reference values about it", code="not-in-registry")
+    files = []
+    for one in held:
+        # Whoever may write there may put rubbish beside what is good.
+        with contextlib.suppress(Malformed):
+            files.append(_joined(one))
+    return tuple(files)
+
+
+def _joined(held: artifacts.Held) -> bytes:
+    if held.artifact.artifact_type != KIND or any(one.media_type != ENVELOPE for one in held.artifact.parts):
+        raise Malformed(f"{held.digest}: no file of reference values", code="wrong-type")
+    data = b"".join(one + b"\n" for one in held.contents)
+    intoto.lines(data)
+    return data

@@ -1,0 +1,76 @@
+"""Signatures of images where `cosign` keeps them: in the image's own repository. What they are worth is judged offline.
+
+Asked for each digest: the tag `sha256-….sig` (simple signing), and the artifacts about it (bundles). Only the registry
+itself is asked. What does not parse is left out here, so that rubbish beside a good signature does not hide it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Malformed, Refused
+from strongroom.fetch.oci import artifacts
+from strongroom.images import signatures
+from strongroom.images.signatures import Bundle, Signed, Simple, Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from strongroom.fetch.oci.artifacts import Held
+    from strongroom.fetch.oci.names import Reference
+    from strongroom.fetch.oci.session import Access
+
+SIGNATURE = "dev.cosignproject.cosign/signature"
+_MAX_SIGNATURE = 16 * 1024
+
+
+def require(reference: Reference, digests: Sequence[str], *, trust: Trust, access: Access) -> Signed:
+    """Who signed the image. Raises `Refused` unless somebody in `trust` did, for one of `digests`.
+
+    digests: the image's, and that of the index it was chosen from, if any (`Pulled.digest`, `Pulled.index`).
+    """
+    found = [one for digest in digests for one in fetch(reference, digest, access=access)]
+    return signatures.verify(digests, found, trust=trust)
+
+
+def fetch(reference: Reference, digest: str, *, access: Access) -> tuple[Simple | Bundle, ...]:
+    """All that the registry has which may be signatures of `digest`. Nothing is verified."""
+    found: list[Simple | Bundle] = []
+    tag = digest.replace(":", "-") + ".sig"
+    try:
+        held = artifacts.tagged(reference, tag, access=access, max_bytes=signatures.MAX_BYTES)
+    except (Malformed, Refused) as failure:
+        if failure.code not in _RUBBISH:
+            raise
+        held = None
+    if held is not None:
+        found.extend(_simple(held))
+    for one in artifacts.about(
+        reference.by(digest),
+        kinds=(signatures.BUNDLE_TYPE,),
+        access=access,
+        max_bytes=signatures.MAX_BYTES,
+    ):
+        found.extend(
+            Bundle(data=data)
+            for part, data in zip(one.artifact.parts, one.contents, strict=True)
+            if part.media_type == signatures.BUNDLE_TYPE
+        )
+    return tuple(found)
+
+
+_RUBBISH = ("malformed", "bad-value", "bad-media-type", "bad-digest", "wrong-digest", "too-large", "not-json")
+
+
+def _simple(held: Held) -> Iterator[Simple]:
+    for part, payload in zip(held.artifact.parts, held.contents, strict=True):
+        text = part.annotations.get(SIGNATURE, "")
+        if part.media_type != signatures.SIMPLE_TYPE or not 0 < len(text) <= _MAX_SIGNATURE:
+            continue
+        try:
+            signature = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        yield Simple(payload=payload, signature=signature)

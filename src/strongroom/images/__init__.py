@@ -1,0 +1,1 @@
+"""OCI images to sealed disks: source, layers, tree, disk."""

@@ -1,0 +1,1 @@
+"""Compose files: every key known by name."""

@@ -1,0 +1,80 @@
+"""A place of a compose file: its name for people, its line, and what is found there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from strongroom.images.compose import strict_yaml
+from strongroom.images.preflight import findings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from strongroom.images.compose.strict_yaml import Document, Path, Value
+    from strongroom.images.preflight.findings import Finding
+
+_LONGEST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where something stands. `about` is what of it is meant, where its path does not say it."""
+
+    document: Document
+    path: Path
+    about: str = ""
+
+    def key(self, name: str | int) -> Place:
+        """One key or item in it."""
+        return replace(self, path=(*self.path, name), about="")
+
+    def of(self, about: str) -> Place:
+        """The same place, with the part of it that is meant."""
+        return replace(self, about=about)
+
+    @property
+    def name(self) -> str:
+        """As people write it: services.web.volumes[0] /data."""
+        return f"{named(self.path)} {self.about}".strip()[:_LONGEST]
+
+    @property
+    def line(self) -> int:
+        """Its line in the file."""
+        return self.document.line(self.path)
+
+    def items(self, value: Value) -> Iterator[tuple[Value, Place]]:
+        """Each item of a list that stands here, or the one thing, without what is unclear."""
+        for number, one in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if one is not strict_yaml.UNCLEAR:
+                yield strict_yaml.known(one), self if number is None else self.key(number)
+
+    def entries(self, value: Value) -> Iterator[tuple[str, Value, Place]]:
+        """Each key of a mapping that stands here, without those whose value is unclear."""
+        for key, one in value.items() if isinstance(value, dict) else ():
+            if one is not strict_yaml.UNCLEAR:
+                yield key, one, self.key(key)
+
+    def blocks(self, check: str, what: str, fix: str) -> Finding:
+        """It will not run."""
+        return self.mark(findings.blocks(check, self.name, what, fix))
+
+    def warns(self, check: str, what: str, fix: str) -> Finding:
+        """It may not do what is expected."""
+        return self.mark(findings.warns(check, self.name, what, fix))
+
+    def fine(self, check: str, what: str) -> Finding:
+        """Nothing to do."""
+        return self.mark(findings.fine(check, self.name, what))
+
+    def mark(self, finding: Finding) -> Finding:
+        """The finding with this place's line."""
+        return replace(finding, line=self.line)
+
+
+def named(path: Path) -> str:
+    """A path as people write it."""
+    text = ""
+    for one in path:
+        text += f"[{one}]" if isinstance(one, int) else f".{one}"
+    return text.removeprefix(".")

@@ -1,0 +1,144 @@
+"""The entries of one layer before they are applied: what each says by itself, and with those that came before it.
+
+Refused here is what runtimes read differently however the tree below looks (`layers` has the rules): a path that comes
+twice and not the same, a whiteout of what its own layer has put there before, devices, what no name of a whiteout is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Refused
+from strongroom.images import tar
+from strongroom.images.tar import Type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
+DEVICES = (Type.CHARACTER, Type.BLOCK)
+HINT = "the image is built wrongly, or to confuse; rebuild it"
+_META = b".wh..wh."
+_AUFS_LINKS = b".wh..wh.plnk/"
+_NO_NAMES = (b".wh.", b".wh..", b".wh...")
+_RUN = 1 << 20
+
+
+class Entries:
+    """What a layer holds, in its order.
+
+    plain: entries that put something somewhere. whiteouts: paths of those that hide, each with its place in the layer.
+    """
+
+    def __init__(self, what: str, open_at: Callable[[int, int], BinaryIO]) -> None:
+        self.what = what
+        self.open_at = open_at
+        self.plain: list[tar.Member] = []
+        self.whiteouts: list[tuple[bytes, int]] = []
+        self._place = 0
+        self._named: dict[bytes, tar.Member] = {}
+        # Every path that an entry has put something at or below.
+        self._put: set[bytes] = set()
+        # Where in the layer a directory comes first, and a link.
+        self._folders: dict[bytes, int] = {}
+        self._links: dict[bytes, int] = {}
+
+    def admit(self, member: tar.Member) -> None:
+        """Take the next entry. Raises `Refused`."""
+        where = tar.Place(self.what, member.path)
+        before = self._named.get(member.path)
+        if before is not None and not self._says_the_same(before, member):
+            raise Refused(f"{where}: twice in one layer, and not the same", code="duplicate-entry", hint=HINT)
+        self._named[member.path] = member
+        self._place += 1
+        if _of_aufs(member.path):
+            return
+        if _is_whiteout(member.path):
+            self._mark(member.path, where)
+        else:
+            self._put_there(member, where)
+
+    def folder_before(self, path: bytes, place: int) -> bool:
+        """Whether the layer has put a directory there before its `place`th entry."""
+        return self._folders.get(path, place) < place
+
+    def link_before(self, path: bytes, place: int) -> bool:
+        """Whether the layer has put a symbolic link there before its `place`th entry."""
+        return self._links.get(path, place) < place
+
+    def kept_by_aufs(self, path: bytes) -> tar.Member | None:
+        """A file that AUFS kept for hard links to name it."""
+        found = self._named.get(path) if path.startswith(_AUFS_LINKS) else None
+        return found if found is not None and found.type is Type.FILE else None
+
+    def _put_there(self, member: tar.Member, where: tar.Place) -> None:
+        if member.type in DEVICES and not member.path.startswith(b"dev/"):
+            raise no_device(where, f"a {member.type}")
+        if not member.path and member.type is not Type.DIRECTORY:
+            raise Refused(f"{where}: the root as a {member.type}", code="bad-root")
+        _outside_whiteouts(member.path, where)
+        if member.type is Type.DIRECTORY:
+            self._folders.setdefault(member.path, self._place)
+        if member.type is Type.SYMLINK:
+            self._links.setdefault(member.path, self._place)
+        path = member.path
+        while path and path not in self._put:
+            self._put.add(path)
+            path = path.rpartition(b"/")[0]
+        self.plain.append(member)
+
+    def _mark(self, path: bytes, where: tar.Place) -> None:
+        _outside_whiteouts(path, where)
+        folder, _, name = path.rpartition(b"/")
+        if name in _NO_NAMES:
+            raise Refused(f"{where}: an unknown whiteout", code="bad-whiteout", hint=HINT)
+        hidden = name.removeprefix(WHITEOUT)
+        if name != OPAQUE and (folder + b"/" + hidden if folder else hidden) in self._put:
+            raise Refused(
+                f"{where}: hides what its own layer has put there before", code="bad-whiteout", hint=HINT
+            )
+        self.whiteouts.append((path, self._place))
+
+    def _says_the_same(self, one: tar.Member, other: tar.Member) -> bool:
+        """Whether two entries of one path mean what each of them would mean alone."""
+        if _is_whiteout(one.path):
+            return True  # only its name says something
+        if one.type is Type.DIRECTORY:
+            return other.type is Type.DIRECTORY and one.xattrs == other.xattrs
+        if replace(one, offset=0) != replace(other, offset=0):
+            return False
+        if one.type is not Type.FILE:
+            return True
+        with self.open_at(one.offset, one.size) as left, self.open_at(other.offset, other.size) as right:
+            while run := left.read(_RUN):
+                if run != right.read(_RUN):
+                    return False
+        return True
+
+
+def no_device(where: tar.Place, told: str) -> Refused:
+    """What is to be said of a device where the room's own /dev does not lie over it."""
+    return Refused(
+        f"{where}: {told}",
+        code="device-node",
+        hint="remove it from the image; a room has its own /dev, and an overlay whiteout "
+        "(character device 0/0) belongs into a layer as a .wh. file",
+    )
+
+
+def _is_whiteout(path: bytes) -> bool:
+    return path.rpartition(b"/")[2].startswith(WHITEOUT)
+
+
+def _of_aufs(path: bytes) -> bool:
+    """Whether it lies in what AUFS kept for itself at the top of its layers."""
+    first = path.partition(b"/")[0]
+    return first.startswith(_META) and first != OPAQUE
+
+
+def _outside_whiteouts(path: bytes, where: tar.Place) -> None:
+    if WHITEOUT in path and any(part.startswith(WHITEOUT) for part in path.split(b"/")[:-1]):
+        raise Refused(f"{where}: inside a whiteout", code="bad-whiteout", hint=HINT)

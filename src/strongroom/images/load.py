@@ -1,0 +1,323 @@
+"""An image to what `seal` takes: a tree of entries and the settings to run it with.
+
+    with image.load(path, scratch=folder) as loaded:
+        disk.seal(loaded.entries, …, image=loaded.settings)
+
+In this order: recognise the source (`sources`), choose one image by digest and platform, check and
+unpack every layer into a spool (`blobs`), apply the layers (`layers`), add what a room needs, look
+up how to run it. The same image digest gives the same entries, whatever form the image came in.
+
+Added to every image, when missing: the empty directories `data`, `out`, `tmp` (mode 1777), `proc` and `dev`, over
+which the room mounts, there or where a link of the image leads (`model/room/mounts`), `sys` and `run`, which programs
+expect, and the working directory; all are root's, from 1970. Added to the environment, when missing, as container runtimes do: PATH and HOME.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Misuse, NotFound, Refused
+from strongroom.images import accounts, blobs, files, layers, oci, rootfs, sources, tar
+from strongroom.images.limits import LIMITS
+from strongroom.images.summary import Summary
+from strongroom.model.manifest import ImageSettings
+from strongroom.model.room import mounts
+from strongroom.seal.tree import Kind, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from strongroom.images.cache import Cache
+    from strongroom.images.layers import Tree
+    from strongroom.images.limits import Limits
+    from strongroom.seal.tree import Entry
+
+    # (bytes done, bytes in all)
+    Progress = Callable[[int, int], None]
+    # What the image says of itself → what somebody runs it with.
+    Changes = Callable[[oci.ImageConfig], oci.ImageConfig]
+
+PLATFORM = oci.Platform(os="linux", architecture="amd64")
+EXPECTED = (b"sys", b"run")  # by programs; the room mounts nothing over them
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An image ready to be sealed. `entries` can be read while the `load` context is open.
+
+    `digest` names the image (see `sources.Chosen`), `index` the index that it was chosen from;
+    `names` and `notes` are for people: tags that mean this digest today, and what was left out.
+    `config` is what the image says of itself, `tree` the same files as `entries`, to look things up in;
+    `platform` is what it is for, as its index says, or else its configuration.
+    """
+
+    kind: str
+    digest: str
+    platform: oci.Platform
+    index: str | None
+    names: tuple[str, ...]
+    layers: int
+    content_bytes: int
+    entries: list[Entry]
+    settings: ImageSettings
+    notes: tuple[str, ...]
+    config: oci.ImageConfig
+    tree: Tree
+
+    @property
+    def summary(self) -> Summary:
+        """Without the files."""
+        return Summary(
+            kind=self.kind,
+            digest=self.digest,
+            index=self.index,
+            names=self.names,
+            layers=self.layers,
+            entries=len(self.entries),
+            content_bytes=self.content_bytes,
+            settings=self.settings,
+            notes=self.notes,
+        )
+
+
+def identify(
+    path: Path, *, digest: str | None, platform: oci.Platform, limits: Limits = LIMITS
+) -> sources.Chosen | None:
+    """Which image `load` would load, without its layers; None for what only reading all of it names.
+
+    That is a root file system, or an archive that is compressed as a whole.
+    """
+    if path.is_dir() and not (path / "oci-layout").exists():
+        return None
+    if not path.is_dir() and files.is_compressed(path):
+        return None
+    with sources.Source(path, limits) as source:
+        return source.choose(digest=digest, platform=platform)
+
+
+@contextmanager
+def load(  # noqa: PLR0913 - by name, and most of them with a default
+    path: Path,
+    *,
+    scratch: Path,
+    digest: str | None = None,
+    platform: oci.Platform = PLATFORM,
+    config: bytes | None = None,
+    changes: Changes = lambda config: config,
+    cache: Cache | None = None,
+    limits: Limits = LIMITS,
+    progress: Progress = lambda _done, _total: None,
+) -> Iterator[Loaded]:
+    """Load the image at `path`.
+
+    `scratch` is a folder on a disk that can hold the uncompressed image; only unnamed files are
+    made there. `digest` chooses among several images. `config` (the bytes of an OCI image
+    configuration) is for a root file system, which brings none. `changes` may put other settings in place of
+    the image's own (a compose file's). `cache` keeps unpacked layers. `progress` gets bytes of layers read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
+    """
+    try:
+        path = path.resolve()
+    except RuntimeError:  # Python before 3.13, of a link that leads to itself
+        raise Misuse(f"{path}: a link that leads to itself", code="bad-path") from None
+    if not path.exists():
+        raise NotFound(
+            f"{path}: no such file or folder",
+            code="no-such-file",
+            hint="give an OCI layout, an image archive or a folder; an image of a registry is named HOST/NAME@sha256:…, never by a tag",
+        )
+    with ExitStack() as opened:
+        if path.is_dir() and not (path / "oci-layout").exists():
+            if digest is not None:
+                raise Misuse(f"{path}: a root file system has no digest to choose by")
+            chosen, tree = _from_folder(path, config, opened, scratch, limits, progress)
+            yield _finish(chosen, changes(chosen.config), tree, limits)
+            return
+        if config is not None:
+            raise Misuse(f"{path}: an image brings its own configuration", hint="leave --config out")
+        source = opened.enter_context(sources.Source(path, limits, scratch=scratch))
+        chosen = source.choose(digest=digest, platform=platform)
+        tree = layers.Tree(limits)
+        total = 0
+        count = _counter(progress, source.bytes_of(chosen))
+        for layer in chosen.layers:
+            spool = opened.enter_context(_unpacked(source, layer, scratch, cache, limits, count))
+            total += spool.size
+            if total > limits.total_bytes:
+                raise Refused(f"image: more than {limits.total_bytes} bytes", code="too-large")
+            tree.apply(spool.read_at, spool.size, spool.open, what=layer.what)
+        yield _finish(chosen, changes(chosen.config), tree, limits)
+
+
+def _unpacked(
+    source: sources.Source,
+    layer: sources.Layer,
+    scratch: Path,
+    cache: Cache | None,
+    limits: Limits,
+    count: Callable[[int], None],
+) -> blobs.Spool:
+    """A layer's uncompressed bytes, checked: unpacked before, or unpacked now."""
+    kept = None if cache is None else cache.layer(layer.diff_id)
+    if kept is not None:
+        return kept
+    with source.open(layer) as blob:
+        if blobs.compression_of(blob) == "none":
+            cache = None  # nothing is saved
+        spool = (None if cache is None else cache.spool()) or blobs.Spool(scratch)
+        try:
+            blobs.unpack(
+                blob,
+                spool,
+                digest=layer.digest,
+                size=layer.size,
+                diff_id=layer.diff_id,
+                limits=limits,
+                progress=count,
+            )
+        except BaseException:
+            spool.close()
+            raise
+    if cache is not None:
+        cache.keep_layer(layer.diff_id, spool)
+    return spool
+
+
+def _no_image_in_pieces(path: Path) -> None:
+    """Raise `Refused` for a folder that holds an image in a form which is not read, so that it is taken for no root."""
+    if not (path / "manifest.json").is_file():
+        return
+    if (path / "version").is_file():
+        raise Refused(
+            f"{path}: an image in skopeo's own form (dir:)",
+            code="not-an-image",
+            hint="copy it into a layout: `skopeo copy dir:FOLDER oci:OTHER`",
+        )
+    if (path / "repositories").is_file():
+        raise Refused(
+            f"{path}: an unpacked `docker save` archive", code="not-an-image", hint="give the archive itself"
+        )
+
+
+def _from_folder(
+    path: Path,
+    config: bytes | None,
+    opened: ExitStack,
+    scratch: Path,
+    limits: Limits,
+    progress: Progress,
+) -> tuple[sources.Chosen, layers.Tree]:
+    _no_image_in_pieces(path)
+    if config is None:
+        raise Misuse(
+            f"{path}: a root file system does not say what to run",
+            code="no-config",
+            hint='give --config with an OCI image configuration, like {"config": {"Entrypoint": ["/bin/program"]}}',
+        )
+    settings = oci.parse_settings(config, what="config", limits=limits)
+    spool = opened.enter_context(blobs.Spool(scratch))
+    count = _counter(progress, rootfs.content_bytes(path))
+    tree = layers.Tree(limits)
+    found = list(rootfs.members(path, spool, limits=limits, progress=count, note=tree.note))
+    tree.add(found, spool.open, what="root file system")
+    chosen = sources.Chosen(
+        kind="root file system",
+        digest=rootfs.digest(found, spool, config),
+        index=None,
+        names=(),
+        platform=settings.platform,
+        config=settings,
+        layers=(),
+    )
+    return chosen, tree
+
+
+def _counter(progress: Progress, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done, max(done, total))
+
+    return count
+
+
+def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, limits: Limits) -> Loaded:
+    if not config.entrypoint and not config.command:
+        raise Refused(
+            f"image {chosen.digest}: neither ENTRYPOINT nor CMD, so nothing to run",
+            code="nothing-to-run",
+            hint="rebuild it with an ENTRYPOINT",
+        )
+    tree.settle()
+    account = accounts.look_up(config.user, tree, limits)
+    notes = list(tree.notes)
+    notes += _make_mount_points(tree)
+    folder = _working_directory(config.working_directory, tree, limits)
+    notes += [f"{name} has no effect in a room" for name in config.ignored]
+    environment = {"PATH": DEFAULT_PATH, "HOME": account.home} | config.environment
+    program = (config.entrypoint or config.command)[0]
+    if not _is_there(program, environment["PATH"], tree):
+        notes.append(f"the program {program[:100]!r} is not in the image")
+    elif not _is_there(program, environment["PATH"], tree.mounted(tree.placed(certificates=False))):
+        notes.append(f"the program {program[:100]!r} is where the room mounts its own: it will not be found")
+    entries = tree.entries()
+    return Loaded(
+        kind=chosen.kind,
+        digest=chosen.digest,
+        platform=chosen.platform,
+        index=chosen.index,
+        names=chosen.names,
+        layers=max(1, len(chosen.layers)),
+        content_bytes=sum(entry.size for entry in entries if entry.kind is Kind.FILE),
+        entries=entries,
+        settings=ImageSettings(
+            source=chosen.digest,
+            entrypoint=config.entrypoint,
+            command=config.command,
+            environment=environment,
+            working_directory=folder,
+            uid=account.uid,
+            gid=account.gid,
+            groups=account.groups,
+        ),
+        notes=tuple(notes),
+        config=config,
+        tree=tree,
+    )
+
+
+def _make_mount_points(tree: layers.Tree) -> Iterator[str]:
+    """What the room's mounts need in the image; tells of each that covers something."""
+    placed = tree.placed(certificates=False)
+    for one in placed:
+        if any(mounts.is_within(one.place, other.place) for other in placed):
+            continue  # in memory of the room's own, which makes it
+        tree.make_directory(one.place, mode=one.mount.mode)
+        node = tree.find(one.place)
+        if node is not None and node.children:
+            place = show(b"/" + one.place)[1:-1]
+            yield f"what the image has in {place} is covered by the room's own"
+    for name in EXPECTED:
+        if name not in tree.root.children:
+            tree.make_directory(name)
+
+
+def _is_there(program: str, search: str, tree: layers.Tree) -> bool:
+    if "/" in program and not program.startswith("/"):
+        return True  # relative to the working directory, which may be a mount of the room
+    places = [program] if "/" in program else [f"{folder}/{program}" for folder in search.split(":")[:64]]
+    return any(tree.find(place[:4096].encode()) is not None for place in places)
+
+
+def _working_directory(text: str, tree: layers.Tree, limits: Limits) -> str:
+    text = text or "/"
+    if not text.startswith("/"):
+        raise Refused(f"image: WORKDIR {text[:100]!r} is not absolute", code="bad-working-directory")
+    path = tar.clean(text.encode(), "image: WORKDIR", limits)
+    tree.make_directory(tree.resolve(path))
+    return "/" + path.decode()

@@ -1,0 +1,1 @@
+"""What an image will meet in a room, told beforehand."""

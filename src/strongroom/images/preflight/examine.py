@@ -1,0 +1,185 @@
+"""Will this image run in a room? Findings for each platform; nothing of the image is executed.
+
+    report = preflight.examine(Source(path=…), scratch=folder, platforms=("local",), memory_mib=512)
+    report.will_run
+
+The image is read as `convert` reads it: what `convert` refuses is a finding that blocks, with its fix. Then each
+part is looked at on its own: settings and files (`preflight_image`), whether the program would start
+(`preflight_program`), whose rights it takes (`preflight_user`), memory (`preflight_memory`). A finding that is the same on every platform is told once.
+What cannot be seen from outside: what a program asks of the network, loads while it runs, or needs in memory for its data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Malformed, Misuse, NotFound, Refused
+from strongroom.images import load as image
+from strongroom.images import oci
+from strongroom.images.preflight import memory, program, settings, user
+from strongroom.images.preflight.findings import Finding, Severity, blocks, fine, warns
+from strongroom.images.preflight.program import Subject
+from strongroom.model.room import mounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from strongroom.images.layers import Tree
+    from strongroom.images.load import Changes, Loaded, Progress
+    from strongroom.model.room.mounts import Placed
+
+PLATFORMS = ("local", "uki", "snp", "tdx", "nitro")
+_NOT_OF_THE_IMAGE = ("no-such-file", "no-zstd")  # nothing to examine, or nothing to do it with
+_ORDER = {Severity.BLOCKS: 0, Severity.WARNS: 1, Severity.FINE: 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All findings, worst first; each with the platforms it holds for.
+
+    `image` is the image's digest, or empty where it could not be read.
+    """
+
+    image: str
+    platforms: tuple[str, ...]
+    findings: tuple[tuple[Finding, tuple[str, ...]], ...]
+
+    def runs_on(self, platform: str) -> bool:
+        """Whether nothing blocks there."""
+        return not any(
+            one.severity is Severity.BLOCKS and platform in platforms for one, platforms in self.findings
+        )
+
+    @property
+    def will_run(self) -> bool:
+        """On every platform that was asked about."""
+        return all(self.runs_on(one) for one in self.platforms)
+
+    def to_json(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "image": self.image or None,
+            "platforms": {one: self.runs_on(one) for one in self.platforms},
+            "will_run": self.will_run,
+            "findings": [{**one.to_json(), "platforms": list(platforms)} for one, platforms in self.findings],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the image lies, and which of several is meant: as `image.load` takes it."""
+
+    path: Path
+    digest: str | None = None
+    architecture: oci.Platform = image.PLATFORM
+    config: bytes | None = None
+
+
+def examine(
+    source: Source,
+    *,
+    scratch: Path,
+    platforms: tuple[str, ...] = PLATFORMS,
+    memory_mib: int,
+    changes: Changes = lambda config: config,
+    before: tuple[Finding, ...] = (),
+    progress: Progress = lambda _done, _total: None,
+) -> Report:
+    """Look at an image.
+
+    `changes` is what somebody runs it with (a compose file's settings), `before` what was found there. Raises `Misuse` and `Unavailable` for a
+    call that cannot be carried out; everything else is a finding.
+    """
+    for one in platforms:
+        if one not in PLATFORMS:
+            raise Misuse(
+                f"--platform {one[:40]!r}: no platform of a room", hint=f"one of {', '.join(PLATFORMS)}"
+            )
+    try:
+        with image.load(
+            source.path,
+            scratch=scratch,
+            digest=source.digest,
+            platform=source.architecture,
+            config=source.config,
+            changes=changes,
+            progress=progress,
+        ) as loaded:
+            placed, told = _placed(loaded.tree)
+            tree = loaded.tree.mounted(placed)
+            found = {one: [*told, *_look(loaded, tree, placed, one, memory_mib)] for one in platforms}
+            name = loaded.digest
+    except (Malformed, Refused, NotFound) as cause:
+        if cause.code in _NOT_OF_THE_IMAGE:
+            raise
+        refusal = blocks(
+            f"convert-{cause.code}",
+            source.path.name,
+            cause.message,
+            cause.hint or "mend the image, or fetch it again",
+        )
+        found, name = {one: [refusal] for one in platforms}, ""
+    return merge({one: [*before, *rest] for one, rest in found.items()}, name)
+
+
+def merge(found: dict[str, list[Finding]], name: str = "") -> Report:
+    """One report of the findings of each platform."""
+    where: dict[Finding, list[str]] = {}
+    for platform, findings in found.items():
+        for one in dict.fromkeys(findings):
+            where.setdefault(one, []).append(platform)
+    rows = sorted(
+        where.items(), key=lambda row: (_ORDER[row[0].severity], row[0].check, row[0].line, row[0].where)
+    )
+    return Report(
+        image=name, platforms=tuple(found), findings=tuple((one, tuple(platforms)) for one, platforms in rows)
+    )
+
+
+def _placed(tree: Tree) -> tuple[tuple[Placed, ...], list[Finding]]:
+    """What a room mounts over the image, its certificates too where they can be."""
+    try:
+        return tree.placed(certificates=True), []
+    except Refused as cause:
+        told = warns(
+            "mount-points",
+            mounts.TLS.shown,
+            f"{cause.message}; no contract with certificate names will do",
+            cause.hint,
+        )
+        return tree.placed(certificates=False), [told]
+
+
+def _level(made_for: oci.Platform, platform: str) -> Iterator[Finding]:
+    """The processor that an image says it is for; what its programs themselves say is looked at with them."""
+    has = program.LEVELS.get(platform, program.TEE_LEVEL)
+    wanted = oci.Platform(os="linux", architecture="amd64", variant=f"v{has}")
+    if not made_for.variant or not wanted.agrees(replace(made_for, variant="")):
+        return
+    if wanted.suits(made_for):
+        yield fine("cpu-level", "image", f"made for {made_for}, which a {platform} room's processor is")
+    else:
+        yield warns(
+            "cpu-level",
+            "image",
+            f"made for {made_for}; a {platform} room's processor has {wanted.variant}",
+            "choose the image of the index that is for a lower level, or for none",
+        )
+
+
+def _look(
+    loaded: Loaded, tree: Tree, placed: tuple[Placed, ...], platform: str, memory_mib: int
+) -> list[Finding]:
+    subject = Subject(
+        image=loaded.tree, placed=placed, tree=tree, settings=loaded.settings, platform=platform
+    )
+    return [
+        *_level(loaded.platform, platform),
+        *program.look(subject),
+        *user.look(subject),
+        *settings.look(subject, loaded.config),
+        *(fine("left-out", "image", note) for note in loaded.tree.notes),
+        *memory.look(subject, memory_mib=memory_mib, content_bytes=loaded.content_bytes),
+    ]

@@ -1,0 +1,45 @@
+"""Extended attributes of an image's files: kept, left out with a note, or refused.
+
+Kept are `security.capability` and `user.*`. All others mean nothing to a program in a room: labels and seals for another
+system's kernel, access lists where there is one user, names that Linux has not. Those by which overlayfs hides or moves
+files are refused, as some runtimes obey them in a layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Refused
+from strongroom.seal.tree import show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from strongroom.images.tar import Place
+
+_OVERLAY = b"trusted.overlay."
+# What overlayfs obeys; the others of its own (origin, impure, nlink, uuid, upper) are its bookkeeping.
+_OBEYED = (b"opaque", b"redirect", b"metacopy", b"whiteout", b"whiteouts", b"xwhiteouts")
+_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default", b"system.nfs4_acl")
+
+
+def kept(xattrs: Mapping[bytes, bytes], where: Place, note: Callable[[str], None]) -> dict[bytes, bytes]:
+    """Those that go into the sealed image; `note` is told of the others. Raises `Refused`."""
+    found = {}
+    for name, value in xattrs.items():
+        if name == b"security.capability" or (name.startswith(b"user.") and len(name) > 5):
+            found[name] = value
+        elif name.startswith(_OVERLAY) and name.removeprefix(_OVERLAY) in _OBEYED:
+            raise Refused(
+                f"{where}: extended attribute {show(name)}",
+                code="bad-xattr",
+                hint="overlayfs hides or moves files by it, and runtimes differ about it in a layer; "
+                "rebuild the layer with whiteouts",
+            )
+        elif name == b"security.selinux":
+            note("SELinux labels of the image are left out: they mean nothing in a room")
+        elif name in _ACLS:
+            note("access control lists of the image are left out: a room has one user")
+        else:
+            note(f"extended attributes {show(name)} of the image are left out: they mean nothing in a room")
+    return found

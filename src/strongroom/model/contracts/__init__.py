@@ -1,0 +1,1 @@
+"""The contract: what parties agree, draft, sign and merge."""

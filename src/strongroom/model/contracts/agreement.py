@@ -1,0 +1,111 @@
+"""An agreement: contract bytes and the signatures over them (a DSSE envelope).
+
+`read` only parses; `signers` verifies each signature against the parties that the contract names.
+A signature counts only when it is by a party's own key; its key id says which party's to try.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from strongroom.crypto import digest, sign
+from strongroom.encoding import dsse, fields
+from strongroom.errors import Malformed, Refused
+from strongroom.model import signatures
+from strongroom.model.contracts import contract as contract_model
+
+# A contract's earlier versions that a request may bring: how many, and their bytes together. Each costs a broker one
+# signature check and one parse; a longer chain its owner admits step by step.
+MAX_EARLIER, MAX_EARLIER_BYTES = 16, 192 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """A parsed contract in its envelope."""
+
+    envelope: dsse.Envelope
+    contract: contract_model.Contract
+
+    def encode(self) -> bytes:
+        """The file form: the envelope as canonical JSON."""
+        return self.envelope.encode() + b"\n"
+
+    def signers(self) -> tuple[str, ...]:
+        """Names of the parties whose signature verifies, in contract order, each once."""
+        return self._signers
+
+    @cached_property
+    def _signers(self) -> tuple[str, ...]:
+        # Kept: neither bytes nor signatures ever change, and a contract is judged at each of its runs.
+        members = self.contract.members
+        signed = signatures.signers(self.envelope, [member.party.signing_key for member in members])
+        return tuple(member.party.name for member in members if member.party.signing_key in signed)
+
+    def missing(self) -> tuple[str, ...]:
+        """Parties who have not signed and may or must; approvers matter while fewer than the threshold have."""
+        signed = self.signers()
+        asked = {*self.contract.approvals.parties, *self.contract.must_sign()}
+        names = (member.party.name for member in self.contract.members)
+        return tuple(name for name in names if name in asked and name not in signed)
+
+    def approved(self) -> bool:
+        """Whether enough of the approvers have signed, and everybody whose signature no threshold replaces."""
+        contract = self.contract
+        signed = set(self.signers())
+        counted = signed & set(contract.approvals.parties)
+        return signed.issuperset(contract.must_sign()) and len(counted) >= contract.approvals.threshold
+
+
+def draft(contract: contract_model.Contract) -> Agreement:
+    """An envelope that nobody has signed yet."""
+    envelope = dsse.Envelope(payload_type=contract_model.PAYLOAD_TYPE, payload=contract.raw, signatures=())
+    return Agreement(envelope=envelope, contract=contract)
+
+
+def read(data: bytes) -> Agreement:
+    """Parse an envelope and the contract within. Raises `Malformed`."""
+    return open_envelope(read_envelope(data))
+
+
+def read_envelope(data: bytes) -> dsse.Envelope:
+    """Parse an envelope and look at nothing within. Raises `Malformed`."""
+    return dsse.parse(data, payload_type=contract_model.PAYLOAD_TYPE, max_payload=contract_model.MAX_BYTES)
+
+
+def open_envelope(envelope: dsse.Envelope) -> Agreement:
+    """Parse the contract within. Raises `Malformed`."""
+    return Agreement(envelope=envelope, contract=contract_model.parse(envelope.payload))
+
+
+def read_earlier(source: fields.Fields) -> tuple[bytes, ...]:
+    """Read `earlier`: envelopes of earlier versions of a contract, lowest first, not looked into. Raises `Malformed`."""
+    envelopes: list[bytes] = []
+    left = MAX_EARLIER_BYTES
+    for index, item in enumerate(source.items("earlier", max_items=MAX_EARLIER)):
+        one = fields.Fields({"envelope": item}, f"{source.what}.earlier[{index}]")
+        envelopes.append(one.data("envelope", max_bytes=left))
+        left -= len(envelopes[-1])
+    return tuple(envelopes)
+
+
+def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:
+    """Sign as the party whose key this is. Signing twice changes nothing. Raises `Refused`."""
+    keyid = digest.sha256(key.public.raw)
+    names = [m.party.name for m in agreement.contract.members if m.party.keyid == keyid]
+    if not names:
+        raise Refused(
+            "signing the contract: this identity is not one of its parties",
+            code="not-a-party",
+            hint="`strongroom contract show` lists the parties",
+        )
+    others = tuple(one for one in agreement.envelope.signatures if one.keyid != keyid)
+    if len(others) >= dsse.MAX_SIGNATURES:
+        raise Malformed("contract envelope: too many signatures")
+    signature = dsse.Signature(keyid=keyid, sig=key.sign(agreement.envelope.pae()))
+    envelope = dsse.Envelope(
+        payload_type=agreement.envelope.payload_type,
+        payload=agreement.envelope.payload,
+        signatures=(*others, signature),
+    )
+    return Agreement(envelope=envelope, contract=agreement.contract)

@@ -1,0 +1,154 @@
+"""A policy file: platforms as contracts have them, for those who judge evidence without a contract.
+
+::
+
+    {"format": "strongroom-policy/1", "name": name, "platforms": [as in a contract]}
+
+In a file `roots` may be ["pinned"], which stands for the pinned vendors' roots of that TEE; `simulated` and
+`memory_guard` may be absent and are then false; `references` may be absent or empty when signed reference files are
+given beside it. Everything else is as strict as in contracts. TOML says the same: a file is read as TOML when it
+does not begin with `{`, and its dates may be TOML's. The digest is over the canonical JSON of what was read, so that
+both forms of one policy have one digest.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from strongroom.crypto import digest
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Malformed
+from strongroom.model.contracts import contract as contract_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from strongroom.model.contracts.contract import Platform
+
+FORMAT = "strongroom-policy/1"
+MAX_BYTES = 1024 * 1024
+MAX_PLATFORMS = 16
+PINNED = "pinned"
+_MAX_DEPTH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """What a signed reference file adds to the platforms of its TEE: alternatives, minimums, and facts that hold for all."""
+
+    tee: str
+    references: tuple[dict[str, str], ...]
+    tcb: Mapping[str, int]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFile:
+    """A parsed policy file. `digest` names it, with what reference files added."""
+
+    name: str
+    digest: str
+    platforms: tuple[Platform, ...]
+
+
+def parse(
+    data: bytes, *, pinned: Callable[[str], frozenset[str]], extra: tuple[Extra, ...] = ()
+) -> PolicyFile:
+    """Parse a policy file, JSON or TOML. Raises `Malformed`.
+
+    pinned: the digests of a TEE's pinned roots, for files that say "pinned". extra: of signed reference files, whose
+    alternatives are added and whose minimums hold besides the file's own, whichever is higher.
+    """
+    value = _decode(data)
+    if not isinstance(value, dict):
+        raise Malformed("policy: expected an object", code="not-object")
+    platforms = value.get("platforms")
+    if isinstance(platforms, list):
+        value = {**value, "platforms": [_completed(one, pinned, extra) for one in platforms]}
+    whole = canonical.dumps(value)
+    top = fields.Fields(value, "policy")
+    top.constant("format", FORMAT)
+    made = PolicyFile(
+        name=top.name("name"),
+        digest=digest.sha256(whole),
+        platforms=tuple(
+            contract_model.read_platform(item) for item in top.objects("platforms", max_items=MAX_PLATFORMS)
+        ),
+    )
+    top.done()
+    if not made.platforms:
+        raise Malformed("policy.platforms: empty, so that nothing is accepted", code="empty")
+    return made
+
+
+def _decode(data: bytes) -> Any:
+    if data.lstrip()[:1] == b"{":
+        return canonical.loads(data, what="policy", max_bytes=MAX_BYTES)
+    if len(data) > MAX_BYTES:
+        raise Malformed(f"policy: {len(data)} bytes, at most {MAX_BYTES} allowed", code="too-large")
+    try:
+        value = tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as cause:
+        raise Malformed(f"policy: neither JSON nor TOML: {str(cause)[:200]}", code="not-toml") from None
+    return canonical.loads(canonical.dumps(_plain(value, 0)), what="policy", max_bytes=2 * MAX_BYTES)
+
+
+def _plain(value: object, depth: int) -> object:
+    """TOML's values as JSON's: its dates and times, which must have a zone, as texts."""
+    if depth > _MAX_DEPTH:
+        raise Malformed("policy: nested too deeply", code="too-deep")
+    if isinstance(value, dict):
+        return {key: _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise Malformed("policy: a time without its zone; write 2026-12-31T00:00:00Z", code="bad-value")
+        return fields.format_time(value)
+    if isinstance(value, str | int):
+        return value
+    raise Malformed(f"policy: {type(value).__name__} has no place here", code="bad-type")
+
+
+def _completed(one: object, pinned: Callable[[str], frozenset[str]], extra: tuple[Extra, ...]) -> object:
+    """A platform with what files may leave out."""
+    if not isinstance(one, dict):
+        return one
+    made = {"simulated": False, "memory_guard": False, "references": [], **one}
+    tee = made.get("tee")
+    if made.get("roots") == [PINNED]:
+        made["roots"] = sorted(pinned(tee)) if isinstance(tee, str) else []
+    fitting = [each for each in extra if each.tee == tee]
+    if fitting and isinstance(made["references"], list):
+        made["references"] = [
+            *made["references"],
+            *(dict(each) for file in fitting for each in file.references),
+        ]
+        made["policy"] = _tightened(made.get("policy", {}), fitting)
+    return made
+
+
+def _tightened(policy: object, fitting: list[Extra]) -> object:
+    """The policy with what reference files demand: of two minimums for a component the higher, and every fact."""
+    own = policy.get("tcb", {}) if isinstance(policy, dict) else None
+    facts = policy.get("facts", {}) if isinstance(policy, dict) else None
+    if not isinstance(policy, dict) or not isinstance(own, dict) or not isinstance(facts, dict):
+        return policy
+    least, held = dict(own), dict(facts)
+    for file in fitting:
+        for name, value in file.tcb.items():
+            if type(least.get(name, 0)) is int:
+                least[name] = max(value, least.get(name, 0))
+        for name, wanted in file.facts.items():
+            listed = held.get(name, wanted)
+            if wanted not in (listed if isinstance(listed, list) else [listed]):
+                raise Malformed(
+                    f"policy: the fact {name[:64]}: a reference file demands {wanted[:160]}, which is not accepted besides",
+                    code="contradiction",
+                    hint="two files, or file and policy, leave no value of this fact: name those that belong together",
+                )
+            held[name] = wanted
+    return {**policy, **({"tcb": least} if least else {}), **({"facts": held} if held else {})}

@@ -1,0 +1,1 @@
+"""What node and agent share: the channel, the run's files, the places in a room."""

@@ -1,0 +1,106 @@
+"""What the node handed over, held against what the parties signed. Nothing of it is believed before.
+
+1 the contract has all the signatures that it needs
+2 every disk that it names has a manifest: the one whose digest the contract names, of the right kind,
+  signed by the disk's owner
+3 every encrypted disk's owner has a broker, and there is a broker at all
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Malformed, Refused
+from strongroom.model import manifest as manifest_model
+from strongroom.model import signatures
+from strongroom.model.room import channel as wire
+
+if TYPE_CHECKING:
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract
+    from strongroom.model.manifest import ImageSettings, Manifest
+    from strongroom.model.party import Party
+
+PLAIN = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """An approved contract with its manifests. `datasets` is in the contract's order."""
+
+    contract: Contract
+    image: Manifest
+    settings: ImageSettings
+    datasets: tuple[Manifest, ...]
+
+    def disks(self) -> tuple[tuple[str, str, Manifest], ...]:
+        """(serial, owner's name, manifest) of every disk, the image first."""
+        contract = self.contract
+        rows = [(wire.SERIAL_IMAGE, contract.image.owner, self.image)]
+        for index, (dataset, manifest) in enumerate(zip(contract.datasets, self.datasets, strict=True)):
+            rows.append((wire.data_serial(index), dataset.owner, manifest))
+        return tuple(rows)
+
+    def keys_from(self, party: str) -> set[str]:
+        """Digests of the manifests of the encrypted disks that `party` owns."""
+        return {
+            manifest.digest
+            for _, owner, manifest in self.disks()
+            if owner == party and manifest.cipher != PLAIN
+        }
+
+
+def check(agreement: Agreement, start: wire.Start) -> Terms:
+    """Check all of the above. Raises `Refused` or `Malformed`."""
+    contract = agreement.contract
+    if not agreement.approved():  # 1
+        raise Refused(
+            f"contract {contract.id}: signatures are missing, of {', '.join(agreement.missing()) or 'nobody'}",
+            code="not-approved",
+            hint="each of the approvers signs with `strongroom contract sign`",
+        )
+    image = _manifest(  # 2
+        start, wire.SERIAL_IMAGE, contract.image.manifest, "image", contract.party(contract.image.owner)
+    )
+    datasets = tuple(
+        _manifest(start, wire.data_serial(index), one.manifest, "dataset", contract.party(one.owner))
+        for index, one in enumerate(contract.datasets)
+    )
+    if image.image is None:
+        raise Malformed(f"manifest {image.name}: an image without settings")
+    terms = Terms(contract=contract, image=image, settings=image.image, datasets=datasets)
+    brokers = contract.key_owners()  # 3
+    if not brokers:
+        raise Refused(
+            "the contract names no broker: nobody would judge this room",
+            code="no-broker",
+            hint="an owner of the image or a dataset needs a broker in the contract",
+        )
+    for _, owner, manifest in terms.disks():
+        if manifest.cipher != PLAIN and owner not in brokers:
+            raise Refused(
+                f"the disk of {manifest.name} is encrypted, and its owner {owner} has no broker",
+                code="no-broker",
+                hint="name the owner's broker in the contract, or seal the disk without encryption",
+            )
+    return terms
+
+
+def _manifest(start: wire.Start, serial: str, digest: str, kind: str, owner: Party) -> Manifest:
+    data = start.manifests.get(serial)
+    if data is None:
+        raise Refused(f"no manifest came for the disk {serial}", code="no-manifest")
+    envelope, manifest = manifest_model.parse_envelope(data)
+    if manifest.digest != digest or manifest.kind != kind:
+        raise Refused(
+            f"the manifest of the disk {serial}: expected the {kind} {digest}, got the {manifest.kind} {manifest.digest}",
+            code="wrong-manifest",
+            hint="the contract was signed for another disk",
+        )
+    if manifest.owner != owner.keyid or not signatures.signed_by(envelope, owner.signing_key):
+        raise Refused(
+            f"the manifest of the disk {serial} is not signed by its owner {owner.name}",
+            code="unsigned-manifest",
+        )
+    return manifest

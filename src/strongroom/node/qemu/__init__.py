@@ -1,0 +1,1 @@
+"""QEMU: the machine, its accelerator, and its TEE."""

@@ -1,0 +1,1 @@
+"""The room's TPM: created, provisioned, and its state kept."""

@@ -1,0 +1,1 @@
+"""Parts put together: which store, clock, randomness and network a program uses."""

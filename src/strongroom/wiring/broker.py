@@ -1,0 +1,353 @@
+"""Builds the broker out of its directory, with the real clock, randomness and disk.
+
+A broker's directory: `broker.json` (settings, secrets under the passphrase), `broker.db` (SQLite),
+`serve.lock`, and `endorsements/` (what vendors said, kept while it counts). Everything below takes time and randomness as arguments; this is where they come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+import resource
+import secrets
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from strongroom.authority.issue import Authority
+from strongroom.broker import settings as settings_model
+from strongroom.broker.administration import rotate
+from strongroom.broker.administration import status as status_model
+from strongroom.broker.broker import Broker
+from strongroom.broker.budgets import Budgets
+from strongroom.broker.log_signer import Notary
+from strongroom.broker.request_log import RequestLog
+from strongroom.crypto import hpke
+from strongroom.crypto.pki import certificates
+from strongroom.errors import Conflict, Misuse, NotFound, Refused
+from strongroom.ledger import checkpoint, merkle
+from strongroom.model import record, rotation
+from strongroom.store import sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from strongroom.broker.ports import Endorser
+    from strongroom.broker.request_log import Event
+    from strongroom.crypto import sign
+    from strongroom.model.messages import LedgerProof
+    from strongroom.model.party import Party
+
+SETTINGS = "broker.json"
+DATABASE = "broker.db"
+LOCK = "serve.lock"
+ENDORSEMENTS = "endorsements"
+MOST_FILES = 65_536
+_PR_SET_DUMPABLE = 4
+
+
+class SteadyClock:
+    """UTC that never goes back: the wall clock read once, then the monotonic clock.
+
+    `floor` is the latest time already on record: a host that sets its clock back and starts the broker
+    anew gains nothing (rule 50). Whole microseconds; a clock set forward shows at the next start.
+    """
+
+    __slots__ = ("_monotonic", "_start")
+
+    def __init__(self, *, wall: datetime, monotonic: float, floor: datetime) -> None:
+        self._start = max(wall, floor)
+        self._monotonic = monotonic
+
+    def at(self, monotonic: float) -> datetime:
+        """The time when the monotonic clock reads so many seconds."""
+        return self._start + timedelta(seconds=max(0.0, monotonic - self._monotonic))
+
+    def __call__(self) -> datetime:
+        """The time now."""
+        return self.at(time.monotonic())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A broker with its store, and its secrets while it is open."""
+
+    broker: Broker
+    store: sqlite.SqliteStore
+    settings: settings_model.Settings
+    secrets: settings_model.Secrets = field(repr=False)
+
+
+def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphrase: bytes) -> Party:
+    """Make a broker's directory; return the owner's public part with the broker's address.
+
+    Raises `Misuse` when there is something already: keys are never made twice for one directory.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise Misuse(f"{directory}: not empty", hint="name a new folder; a broker's keys are made once")
+    made = settings_model.make(
+        owner,
+        listen=listen,
+        url=url,
+        passphrase=passphrase,
+        now=datetime.now(UTC).replace(microsecond=0),
+        random=secrets.token_bytes,
+    )
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    try:
+        sqlite.create(directory / DATABASE)
+        # The settings come last: without them the folder is no broker.
+        _write(directory / SETTINGS, made.encode())
+    except BaseException:
+        unmake_broker(directory)
+        raise
+    return made.party
+
+
+def unmake_broker(directory: Path) -> None:
+    """Take back what `init_broker` has just made. The folder stays, empty."""
+    for name in (SETTINGS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}{sqlite.TURN}"):
+        (directory / name).unlink(missing_ok=True)
+
+
+def read_settings(directory: Path) -> settings_model.Settings:
+    """The broker's own file. Raises `NotFound` or `Malformed`."""
+    path = directory / SETTINGS
+    if not path.is_file():
+        raise NotFound(f"{directory}: not a broker's folder", hint="`strongroom broker init` makes one")
+    with path.open("rb") as source:
+        return settings_model.parse(source.read(settings_model.MAX_BYTES + 1))
+
+
+def change_passphrase(directory: Path, old: bytes, new: bytes) -> None:
+    """Lock the broker's keys under another passphrase, whole or not at all. Raises `Refused` for a wrong old one."""
+    read_settings(directory)  # what is no broker's folder is told to be none
+    store = sqlite.open_store(directory / DATABASE)
+    try:
+        # Before, not after: what a rotation has left is under the old passphrase.
+        _put_in_place(directory, store)
+    finally:
+        store.close()
+    made = settings_model.relock(read_settings(directory), old, new, random=secrets.token_bytes)
+    _replace_settings(directory, made)
+
+
+def _replace_settings(directory: Path, made: settings_model.Settings) -> None:
+    part = directory / f".{SETTINGS}.{secrets.token_hex(4)}.part"
+    try:
+        _write(part, made.encode())
+        part.replace(directory / SETTINGS)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def open_broker(
+    directory: Path,
+    passphrase: bytes,
+    *,
+    budgets: Budgets | None = None,
+    endorser: Endorser | None = None,
+    tell: Callable[[Event], None] | None = None,
+) -> Iterator[Opened]:
+    """The broker of a directory, open until the context ends.
+
+    endorser: who knows what vendors say. tell: who is told of requests.
+    """
+    limits = budgets or Budgets()
+    read_settings(directory)  # what is no broker's folder is told to be none
+    store = sqlite.open_store(directory / DATABASE)
+    try:
+        _put_in_place(directory, store)
+        settings = read_settings(directory)
+        opened = settings_model.unlock(settings, passphrase)
+        clock = SteadyClock(wall=datetime.now(UTC), monotonic=time.monotonic(), floor=_latest(store))
+        log = RequestLog() if tell is None else RequestLog(tell, clock=clock, size=store.ledger.size())
+        broker = Broker(
+            party=settings.party,
+            audience=settings.address.pin,
+            store=store,
+            clock=clock,
+            random=secrets.token_bytes,
+            at_rest=opened.at_rest,
+            authority=Authority(
+                signer=certificates.Signer(opened.authority, settings.authority), random=secrets.token_bytes
+            ),
+            notary=Notary(opened.ledger),
+            budgets=limits,
+            endorser=endorser,
+            request_log=log,
+        )
+        try:
+            yield Opened(broker=broker, store=store, settings=settings, secrets=opened)
+        finally:
+            log.close()
+    finally:
+        store.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotated:
+    """A broker's party after a rotation, and the proof that it is in the ledger."""
+
+    party: Party
+    proof: LedgerProof
+
+
+def rotate_broker_keys(directory: Path, passphrase: bytes, key: sign.SigningKey) -> Rotated:
+    """New keys for the broker, but for its ledger's; `key` is its party's. Raises `Conflict` while it serves, `Refused`."""
+    with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
+        now = datetime.now(UTC).replace(microsecond=0)
+        made = settings_model.renew(opened.settings, passphrase, now=now, random=secrets.token_bytes)
+        statement = rotation.make(opened.settings.party, made.settings.party, time=now, keys=(key,))
+        return _rotated(directory, opened, statement, made)
+
+
+def rotate_broker_identity(directory: Path, passphrase: bytes, statement: rotation.Rotation) -> Rotated:
+    """The broker for its party's new keys. Raises `Conflict` while it serves, `Refused`."""
+    with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
+        rotation.verify(statement, opened.settings.party)
+        party = replace(statement.new, broker=opened.settings.party.broker)
+        made = settings_model.adopt(opened.settings, passphrase, party, random=secrets.token_bytes)
+        return _rotated(directory, opened, statement, made)
+
+
+def _rotated(
+    directory: Path, opened: Opened, statement: rotation.Rotation, made: settings_model.Rotated
+) -> Rotated:
+    proof = asyncio.run(rotate.rotate(opened.broker, statement, made.settings, made.at_rest))
+    _put_in_place(directory, opened.store)
+    return Rotated(party=made.settings.party, proof=proof)
+
+
+def _put_in_place(directory: Path, store: sqlite.SqliteStore) -> None:
+    """Where a rotation was committed, its settings become the folder's. Done again it changes nothing."""
+    staged = store.staged_settings()
+    if staged is not None:
+        _replace_settings(directory, settings_model.parse(staged))
+        asyncio.run(store.write(lambda transaction: transaction.staged.clear()))
+
+
+@contextlib.contextmanager
+def serving(directory: Path, *, replica: bool) -> Iterator[None]:
+    """Hold the directory's lock: alone, or together with other replicas. Raises `Conflict`."""
+    fd = os.open(directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if replica else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"{directory}: another broker serves this folder",
+                code="already-serving",
+                hint="stop it; or start every one of them with --replica, on addresses of their own",
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _latest(store: sqlite.SqliteStore) -> datetime:
+    """The latest time that the store knows to have been."""
+    times = [datetime.fromtimestamp(store.latest_time(), UTC)]
+    size = store.ledger.size()
+    if size:
+        times.append(record.parse(store.ledger.leaves(size - 1, 1)[0]).time)
+    return max(times)
+
+
+def _write(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as target:
+        target.write(data)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def fast_encoder(value: object, *, sort: bool) -> bytes:
+    """The encoder of a broker that serves (`canonical.write_with`): a tenth of the standard library's time."""
+    import orjson  # noqa: PLC0415 - of what this module does, serving alone needs it
+
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort else None)
+
+
+class Warm:
+    """Readiness: false until everything that a release needs has been used once, and while writes fail."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self._warm = False
+
+    def warm_up(self) -> None:
+        """Sign a checkpoint, seal to a fresh key: what fails here must not fail in a release first."""
+        broker = self._opened.broker
+        broker.notary.checkpoint(broker.store.ledger, broker.store.ledger.size())
+        hpke.seal(hpke.generate().public, b"warm", info=b"warm")
+        self._warm = True
+
+    def why_not(self) -> str | None:
+        """None when ready, else a code: `starting`, or that of the last write's failure."""
+        if not self._warm:
+            return "starting"
+        failing = self._opened.store.failing
+        return None if failing is None else failing.code
+
+
+def expect_checkpoint(opened: Opened, note: str) -> None:
+    """Raise `Refused` unless the broker's ledger extends the checkpoint that a witness kept (rule 47)."""
+    kept = checkpoint.verify(note, opened.broker.notary.public)
+    ledger = opened.store.ledger
+    size = ledger.size()
+    if kept.size > size or merkle.root(ledger, kept.size) != kept.root:
+        raise Refused(
+            f"the ledger has {size} entries and does not extend the witnessed checkpoint of {kept.size}",
+            code="restored-backup",
+            hint="this is an old or altered copy of the broker's folder; find the newest one",
+        )
+
+
+def broker_status(directory: Path) -> tuple[settings_model.Settings, status_model.Status]:
+    """What `broker status` shows. Takes no passphrase."""
+    settings = read_settings(directory)
+    store = sqlite.open_store(directory / DATABASE)
+    try:
+        return settings, status_model.status(store)
+    finally:
+        store.close()
+
+
+def shield_process() -> None:
+    """Close core dumps and, to other users' debuggers, this process's memory (rule 51)."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def allow_many_connections() -> None:
+    """As many open files as the system grants, up to `MOST_FILES`: silent connections must not use them all up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def log_plainly() -> None:
+    """Warnings and errors to standard error, one line each, without tracebacks."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    # Whatever strangers send to the port is no event: handshakes that fail.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_info, record.exc_text, record.stack_info = None, None, None
+        return super().format(record).replace("\n", " ")

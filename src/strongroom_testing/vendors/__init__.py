@@ -1,0 +1,1 @@
+"""The other side: vendors and clouds with CAs of their own."""
