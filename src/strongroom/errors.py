@@ -19,9 +19,16 @@ Messages read "doing x: cause", in lower case, and never hold a secret.
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
 
 class StrongroomError(Exception):
-    """The root of the tree. `code` is stable; `hint` says what to do next."""
+    """The root of the tree. `code` is stable; `hint` says what to do next. `file`: what did not parse or was refused, if it is one."""
 
     default_code = "error"
 
@@ -30,6 +37,10 @@ class StrongroomError(Exception):
         self.message = message
         self.code = code or self.default_code
         self.hint = hint
+        self.file: Path | None = None
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Malformed(StrongroomError):
@@ -93,3 +104,20 @@ class Unavailable(StrongroomError):
     """Something needed is not there right now. Never counts as an acceptance."""
 
     default_code = "unavailable"
+
+
+@contextlib.contextmanager
+def of_file(path: Path) -> Iterator[None]:
+    """Within, what does not parse or is refused is that file: what is said of it names the file as the user did.
+
+    Parsers say what of a document is wrong, and do not know where it came from.
+    """
+    try:
+        yield
+    except (Malformed, Refused) as failure:
+        if failure.file is None:
+            failure.file = path
+            # Some say the file's name themselves, without its folder.
+            said = failure.message.removeprefix(f"{path}").removeprefix(path.name).removeprefix(":").strip()
+            failure.message = f"{path}: {said}"
+        raise

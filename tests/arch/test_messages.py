@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import re
 
+import pytest
+
+from strongroom.errors import Malformed, Refused, of_file
 from tests.arch import sources
 
 # Parsers of what somebody typed. What they refuse is the value of an option.
@@ -12,6 +15,23 @@ OF_VALUES = {"oci.parse_platform", "drafting.encode"}
 NAMING = {"options.value_of", "options.drafted"}
 # Names of parts that users never meet.
 INNER = ("vault",)
+# Files whose bytes are judged elsewhere, by what says itself what it judges; measured, searched for; or named by the caller.
+PASSED_ON = [
+    "broker.py: expect",
+    "evidence_files.py: one",
+    "image.py: one",
+    "image.py: payload",
+    "image.py: signature",
+    "image.py: trusted_root",
+    "ledger.py: path",
+    "ledger.py: state",
+    "measure.py: folder / 'rsdp'",
+    "measure.py: folder / 'table-loader'",
+    "measure.py: folder / 'tables'",
+    "measure_diff.py: path",
+    "proof.py: path",
+    "scrape.py: path",
+]
 # What a message says of a file, a folder, a program or a library that is missing.
 ABSENT = re.compile(r"no such (file|folder)|: not there|does not exist|not installed")
 RAISED = {"Malformed", "Misuse", "Refused", "NotFound", "Conflict", "Unavailable"}
@@ -68,6 +88,42 @@ def test_what_is_not_there_is_not_found_whatever_it_is():
             if kind in RAISED - {"NotFound"} and ABSENT.search(ast.unparse(node.args[0])):
                 found.append(f"{source.name}:{node.lineno}: {kind}({ast.unparse(node.args[0])})")
     assert found == []
+
+
+def test_what_does_not_parse_names_its_file_as_the_user_did():
+    """Parsers do not know where bytes came from: whoever reads a file says it, in `files.parsed` or within `of_file`."""
+    bare = []
+    for source in sources.product():
+        if source.package != "cli":
+            continue
+        named = {
+            id(inner)
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.With)
+            and any("of_file(" in ast.unparse(one.context_expr) or "value_of(" in ast.unparse(one.context_expr) for one in node.items)
+            for inner in ast.walk(node)
+        }  # fmt: skip
+        bare += [
+            f"{source.name.rpartition('/')[2]}: {ast.unparse(node.args[0])}"
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.Call)
+            and sources.dotted(node.func) in {"files.read", "files.read_text", "read"}
+            and node.args
+            and id(node) not in named
+        ]
+    assert sorted(bare) == sorted(PASSED_ON)
+
+
+def test_of_a_file_its_name_is_said_once(tmp_path):
+    path = tmp_path / "alice.party.json"
+    for said in ("party.name: bad", f"{path}: party.name: bad", "alice.party.json: party.name: bad"):
+        for kind in (Malformed, Refused):
+            with pytest.raises(kind) as caught, of_file(path):
+                raise kind(said)
+            assert caught.value.message == str(caught.value) == f"{path}: party.name: bad"
+    with pytest.raises(Malformed) as caught, of_file(tmp_path / "outer"), of_file(path):
+        raise Malformed("bad")
+    assert caught.value.message == f"{path}: bad"
 
 
 def test_only_one_place_asks_whether_it_is_the_right_file():

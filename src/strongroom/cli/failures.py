@@ -103,9 +103,9 @@ def _leave(failure: errors.StrongroomError) -> NoReturn:
 def _hint(failure: BaseException) -> str:
     """What to do next: the failure's own word, or what holds for all of its kind."""
     own = str(getattr(failure, "hint", ""))
-    if not own and isinstance(failure, errors.Malformed) and files.last_read:
-        # Only where a file was read: a bad value is no bad file.
-        path = files.last_read[0]
+    path = getattr(failure, "file", None)
+    if not own and isinstance(failure, errors.Malformed) and path is not None:
+        # Only where it is a file that does not parse: a bad value is no bad file.
         kind = files.kind(path)
         if kind == files.DISK:
             return f"{path} is {kind}: is its manifest meant ({path.with_suffix('.manifest.json')})?"

@@ -7,11 +7,17 @@ import re
 import secrets
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from strongroom.crypto import age
 from strongroom.encoding import canonical
-from strongroom.errors import Malformed, Misuse
+from strongroom.errors import Malformed, Misuse, of_file
 from strongroom.seal import newfile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 _MAX_SMALL = 1 << 20
 _EROFS = (0xE0F5E1E2).to_bytes(4, "little")
@@ -34,18 +40,20 @@ _KINDS = {
 
 DISK = "a sealed disk"
 
-last_read: list[Path] = []
-"""The file that was read last, if any: what does not parse afterwards is most likely of it."""
-
 
 def read(path: Path, *, max_bytes: int) -> bytes:
     """The whole file, at most `max_bytes`. Raises `Malformed` when it is larger."""
-    last_read[:] = [path]
     with path.open("rb") as source:
         data = source.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise Malformed(f"{path}: larger than {max_bytes} bytes", code="too-large")
     return data
+
+
+def parsed(path: Path, parse: Callable[[bytes], T], *, max_bytes: int) -> T:
+    """What `parse` makes of the file. What it raises names the file."""
+    with of_file(path):
+        return parse(read(path, max_bytes=max_bytes))
 
 
 def read_text(path: Path, *, max_bytes: int) -> str:

@@ -39,7 +39,7 @@ def inspect(
     if not file.exists():
         raise NotFound(f"{file}: no such file")
     path = manifest_of(file, None) if file.suffix == ".disk" else file
-    envelope, manifest = manifest_model.parse_envelope(files.read(path, max_bytes=MAX_MANIFEST))
+    envelope, manifest = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
     if as_json:
         print(json.dumps({**json.loads(manifest.raw), "digest": manifest.digest}))
         return

@@ -14,7 +14,7 @@ from strongroom.cli import files, interruption, meter
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.inspect import MAX_MANIFEST, manifest_of
 from strongroom.crypto import age
-from strongroom.errors import Misuse, NotFound
+from strongroom.errors import Misuse, NotFound, of_file
 from strongroom.model import identity as identity_model
 from strongroom.model import manifest as manifest_model
 from strongroom.model.room import run_files
@@ -84,14 +84,14 @@ def _open_disk(
     from strongroom.seal import disk, keys
 
     path = manifest_of(file, manifest)
-    envelope, wanted = manifest_model.parse_envelope(files.read(path, max_bytes=MAX_MANIFEST))
+    envelope, wanted = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
     disk.check_owner(envelope, wanted, mine.signing.public)
     key = None
     if wanted.cipher != "none":
         locked = key_file or disk.beside(file, disk.KEY_SUFFIX)
         if not locked.is_file():
             raise NotFound(f"{locked}: there is no key", hint="name it with --key-file")
-        key = keys.unlock(files.read(locked, max_bytes=keys.MAX_BYTES), mine.age)
+        key = files.parsed(locked, lambda data: keys.unlock(data, mine.age), max_bytes=keys.MAX_BYTES)
     with meter.meter(f"opening {file.name}") as progress:
         disk.open_disk(file, wanted, key, out, progress=progress)
 
@@ -100,7 +100,7 @@ def _open_result(file: Path, mine: identity_model.Identity, out: Path) -> None:
     from strongroom.images import results
     from strongroom.seal import extract
 
-    with extract.staged(out) as stage:
+    with of_file(file), extract.staged(out) as stage:
         # The content has no name until it is known to be whole: age tells only at its end.
         with tempfile.TemporaryFile(dir=out.parent) as content, file.open("rb") as source:
             mine.age.open_stream(source, content)

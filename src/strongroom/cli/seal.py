@@ -54,7 +54,7 @@ def seal(
     key_target = disk.beside(target, disk.KEY_SUFFIX)
     key = keys.new(secrets.token_bytes)
     if key_file is not None:
-        key = keys.unlock(files.read(key_file, max_bytes=keys.MAX_BYTES), mine.age)
+        key = files.parsed(key_file, lambda data: keys.unlock(data, mine.age), max_bytes=keys.MAX_BYTES)
     entries = folder.from_paths(paths)
     out.mkdir(parents=True, exist_ok=True)
     same_file = key_file is not None and key_target.exists() and key_file.samefile(key_target)

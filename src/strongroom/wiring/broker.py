@@ -29,7 +29,7 @@ from strongroom.broker.log_signer import Notary
 from strongroom.broker.request_log import RequestLog
 from strongroom.crypto import hpke
 from strongroom.crypto.pki import certificates
-from strongroom.errors import Conflict, Misuse, NotFound, Refused
+from strongroom.errors import Conflict, Misuse, NotFound, Refused, of_file
 from strongroom.ledger import checkpoint, merkle
 from strongroom.model import record, rotation
 from strongroom.store import sqlite
@@ -168,7 +168,8 @@ def open_broker(
     try:
         _put_in_place(directory, store)
         settings = read_settings(directory)
-        opened = settings_model.unlock(settings, passphrase)
+        with of_file(directory / SETTINGS):
+            opened = settings_model.unlock(settings, passphrase)
         clock = SteadyClock(wall=datetime.now(UTC), monotonic=time.monotonic(), floor=_latest(store))
         log = RequestLog() if tell is None else RequestLog(tell, clock=clock, size=store.ledger.size())
         broker = Broker(

@@ -41,7 +41,6 @@ def typed(folder, line):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("STRONGROOM_PASSPHRASE", "correct horse")
-        files.last_read.clear()
         return CliRunner().invoke(application(), [word.replace("~", " ") for word in line.split()])
 
 
@@ -103,12 +102,19 @@ def test_a_bad_value_is_said_of_its_option(place, line, named):
     assert not (place / "c.json").exists()
 
 
-def test_the_hint_about_a_file_names_the_one_that_was_read_and_is_never_given_without_one(tmp_path):
-    files.last_read.clear()
+def test_the_hint_about_a_file_names_the_one_that_does_not_parse_and_is_never_given_without_one(tmp_path):
     assert CATCH_ALL not in str(failures.describe(Malformed("odd"))["hint"])
-    (tmp_path / "sound").write_text("x")
-    files.read(tmp_path / "sound", max_bytes=10)
-    assert failures.describe(Malformed("odd"))["hint"].startswith(f"is {tmp_path / 'sound'} the right file")
+    path = tmp_path / "sound"
+    path.write_text("x")
+
+    def odd(_data):
+        raise Malformed("odd")
+
+    with pytest.raises(Malformed, match=f"{path}: odd") as of_it:
+        files.parsed(path, odd, max_bytes=10)
+    assert failures.describe(of_it.value)["hint"].startswith(f"is {path} the right file")
+    files.parsed(path, bytes, max_bytes=10)
+    assert CATCH_ALL not in str(failures.describe(Malformed("odd"))["hint"])
     with pytest.raises(Misuse, match="--when: odd") as caught, options.value_of("--when"):
         raise Malformed("odd")
     assert CATCH_ALL not in str(failures.describe(caught.value)["hint"])

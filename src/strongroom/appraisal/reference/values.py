@@ -173,3 +173,14 @@ def check_dates(reference: Reference | Release, now: datetime) -> None:
             code="reference-expired",
             hint="get a current one from whoever signs it",
         )
+
+
+def parse_values(data: bytes) -> tuple[str, tuple[dict[str, str], ...]]:
+    """The TEE and its alternatives, as `strongroom measure … --reference` prints them: unsigned, so somebody's own. Raises `Malformed`."""
+    top = fields.Fields(
+        canonical.loads(data, what="reference values", max_bytes=MAX_BYTES), "reference values"
+    )
+    tee = top.name("tee")
+    references = tuple(read_reference(one) for one in top.objects("references", max_items=MAX_REFERENCES))
+    top.done()
+    return tee, references

@@ -79,7 +79,7 @@ def init(
     from strongroom.model import party as party_model
     from strongroom.wiring import broker
 
-    owner = identity_model.read_public(files.read(identity, max_bytes=identity_model.MAX_BYTES))
+    owner = files.parsed(identity, identity_model.read_public, max_bytes=identity_model.MAX_BYTES)
     host, port = settings.listen_parts(listen)
     port = port or _free_port(host)
     reached = settings.url_of(host, port, url)
@@ -87,7 +87,7 @@ def init(
     target = party or party_file(identity, owner.name)
     refuse_foreign(target, owner)
     earlier = (
-        party_model.parse(files.read(target, max_bytes=party_model.MAX_BYTES)).broker
+        files.parsed(target, party_model.parse, max_bytes=party_model.MAX_BYTES).broker
         if target.exists()
         else None
     )
@@ -133,14 +133,18 @@ def add_key(
     from strongroom.model import manifest as manifest_model
     from strongroom.wiring import broker
 
-    envelope = files.read(manifest, max_bytes=2 * manifest_model.MAX_BYTES)
-    manifest_model.parse_envelope(envelope)  # complain about a wrong file before the key is opened
+    # Complain about a wrong file before the key is opened.
+    envelope, _ = files.parsed(
+        manifest, manifest_model.parse_envelope, max_bytes=2 * manifest_model.MAX_BYTES
+    )
     secret = None
     if key is not None:
-        sealed = files.read(key, max_bytes=MAX_KEY_FILE)
-        secret = load(identity, identity_passphrase_fd).age.open(sealed)
+        mine = load(identity, identity_passphrase_fd)
+        secret = files.parsed(key, mine.age.open, max_bytes=MAX_KEY_FILE)
     with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
-        parsed = asyncio.run(store_key(opened.broker, envelope, secret, disk=disk or _disk_beside(manifest)))
+        parsed = asyncio.run(
+            store_key(opened.broker, envelope.encode(), secret, disk=disk or _disk_beside(manifest))
+        )
     print(f"disk {parsed.name}: {parsed.digest} {'with its key' if secret else 'public, without a key'}")
 
 
@@ -218,8 +222,8 @@ def remove_key(
 
     digest = disk
     if fields.DIGEST.fullmatch(disk) is None:
-        data = files.read(Path(disk), max_bytes=2 * manifest_model.MAX_BYTES)
-        digest = manifest_model.parse_envelope(data)[1].digest
+        most = 2 * manifest_model.MAX_BYTES
+        digest = files.parsed(Path(disk), manifest_model.parse_envelope, max_bytes=most)[1].digest
     with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
         proof = asyncio.run(forget(opened.broker, digest))
     print(f"disk {digest}: taken from the broker, ledger entry {proof.index}")

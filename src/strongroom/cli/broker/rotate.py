@@ -56,7 +56,7 @@ def rotate_identity(
     """Follow the broker's own party to its new keys. It must not be serving; its disks are to be added again."""
     from strongroom.wiring import broker
 
-    statement = rotation_model.read(files.read(rotation, max_bytes=4 * rotation_model.MAX_BYTES))
+    statement = files.parsed(rotation, rotation_model.read, max_bytes=4 * rotation_model.MAX_BYTES)
     secret = passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}")
     rotated = broker.rotate_broker_identity(directory, secret, statement)
     print(f"broker of {rotated.party.name}, {rotated.party.keyid}: ledger entry {rotated.proof.index}")

@@ -25,6 +25,7 @@ from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting, merging
 
 MAX_DAYS = 36_500
+_MAX_DESCRIPTION = 1 << 20  # of a node or a base
 _FORMS = {"--party": "ROLE=FILE", "--output": "PATH=PARTY[,PARTY]", "--machine": "TEE=ID"}
 _SUCH = {
     "--party": "data-owner=alice.party.json",
@@ -278,15 +279,15 @@ def _member(text: str) -> contract_model.Member:
     role, path = _pair(text, "--party")
     if role not in set(contract_model.Role):
         raise Misuse(f"--party: {role!r} is no role", hint=f"one of {', '.join(contract_model.Role)}")
-    party = party_model.parse(files.read(Path(path), max_bytes=party_model.MAX_BYTES))
+    party = files.parsed(Path(path), party_model.parse, max_bytes=party_model.MAX_BYTES)
     return contract_model.Member(party=party, role=contract_model.Role(role))
 
 
 def _owned(
     path: Path, members: tuple[contract_model.Member, ...], kind: str
 ) -> tuple[str, manifest_model.Manifest]:
-    envelope, manifest = manifest_model.parse_envelope(
-        files.read(path, max_bytes=4 * manifest_model.MAX_BYTES)
+    envelope, manifest = files.parsed(
+        path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES
     )
     if manifest.kind != kind:
         raise Misuse(
@@ -311,17 +312,21 @@ def _node(path: Path) -> tuple[str, str]:
             code="not-a-file",
             hint=f"`strongroom node show {path} --json >node.json`, and --node node.json",
         )
-    top = fields.Fields(
-        canonical.loads(files.read(path, max_bytes=65536), what=str(path), max_bytes=65536), str(path)
-    )
+    return files.parsed(path, _read_node, max_bytes=_MAX_DESCRIPTION)
+
+
+def _read_node(data: bytes) -> tuple[str, str]:
+    top = fields.Fields(canonical.loads(data, what="node", max_bytes=_MAX_DESCRIPTION), "node")
     return top.digest("root"), top.digest("machine")
 
 
 def _reference(path: Path) -> dict[str, str]:
     file = path / "base.json" if path.is_dir() else path
-    top = fields.Fields(
-        canonical.loads(files.read(file, max_bytes=1 << 20), what=str(file), max_bytes=1 << 20), str(file)
-    )
+    return files.parsed(file, _read_base, max_bytes=_MAX_DESCRIPTION)
+
+
+def _read_base(data: bytes) -> dict[str, str]:
+    top = fields.Fields(canonical.loads(data, what="base", max_bytes=_MAX_DESCRIPTION), "base")
     inner = top.object("reference")
     return {name: inner.text(name, max_length=400) for name in inner.names()}
 
@@ -330,17 +335,13 @@ def _hardware(
     paths: list[Path], machines: list[tuple[str, str]], *, any_machine: bool
 ) -> tuple[contract_model.Platform, ...]:
     """A platform for each TEE that the files predict registers of; its roots are the vendor's, as they are pinned."""
+    from strongroom.appraisal import reference
     from strongroom.evidence import roots
 
     found: dict[str, list[dict[str, str]]] = {}
     for path in paths:
-        data = files.read(path, max_bytes=65536)
-        top = fields.Fields(canonical.loads(data, what=str(path), max_bytes=65536), str(path))
-        tee = top.name("tee")
-        found.setdefault(tee, []).extend(
-            contract_model.read_reference(one) for one in top.objects("references", max_items=64)
-        )
-        top.done()
+        tee, references = files.parsed(path, reference.parse_values, max_bytes=reference.MAX_BYTES)
+        found.setdefault(tee, []).extend(references)
         if not roots.HARDWARE.get(tee):
             raise Misuse(
                 f"{path}: no vendor's root is pinned for {tee}", hint="for local rooms give --base and --node"

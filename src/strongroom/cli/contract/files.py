@@ -20,7 +20,7 @@ ContractFile = Annotated[Path, typer.Argument(help="The contract's file (a signe
 
 def load_agreement(path: Path) -> agreement_model.Agreement:
     """Read a contract file."""
-    return agreement_model.read(files.read(path, max_bytes=MAX_FILE))
+    return files.parsed(path, agreement_model.read, max_bytes=MAX_FILE)
 
 
 def load_earlier(paths: list[Path]) -> tuple[bytes, ...]:

@@ -43,7 +43,7 @@ def sign(
     """
     agreement = load_agreement(file)
     contract = agreement.contract
-    public = identity_model.read_public(files.read(identity, max_bytes=identity_model.MAX_BYTES))
+    public = files.parsed(identity, identity_model.read_public, max_bytes=identity_model.MAX_BYTES)
     signing.check_member(contract, public)
     own = _own_party(party or party_file(identity, public.name))
     signing.check_own(contract, own, identity=public)
@@ -81,7 +81,7 @@ def _own_party(path: Path) -> party_model.Party:
 
 
 def _party(path: Path) -> party_model.Party:
-    return party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES))
+    return files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)
 
 
 def _ask(name: str) -> None:

@@ -92,7 +92,11 @@ def fetch(
 
     given, brought = _evidence(evidence, at_place)
     if vek is not None:
-        brought = recognise_endorsements.in_der(files.read(vek, max_bytes=_MAX_VEK), b"CERTIFICATE")
+        brought = files.parsed(
+            vek,
+            lambda data: recognise_endorsements.in_der(data, b"CERTIFICATE"),
+            max_bytes=_MAX_VEK,
+        )
     fetcher = Fetcher(
         library=make_library(folder, root, offline=offline),
         vendors=make_vendors(pccs, kds, ca),
@@ -150,8 +154,10 @@ def take(
     """Take a file in: each statement judged as if its vendor's service had sent it; older than seen is refused."""
     from strongroom.fetch.endorsements import bundle
 
-    data = files.read(file, max_bytes=bundle.MAX_BYTES)
-    done = bundle.take(data, make_library(folder, root, offline=True), now=datetime.now(UTC))
+    library = make_library(folder, root, offline=True)
+    done = files.parsed(
+        file, lambda data: bundle.take(data, library, now=datetime.now(UTC)), max_bytes=bundle.MAX_BYTES
+    )
     told = {
         "kept": list(done.kept),
         "newer kept before": list(done.newer_before),
@@ -172,7 +178,9 @@ def _evidence(file: Path, place: str | None) -> tuple[Evidence, bytes | None]:
     """The evidence in a file, and the chip's certificate where the file has one beside it."""
     from strongroom.evidence.wrappings import recognise
 
-    found = recognise.recognise(files.read(file, max_bytes=recognise.MAX_FILE), place=place)
+    found = files.parsed(
+        file, lambda data: recognise.recognise(data, place=place), max_bytes=recognise.MAX_FILE
+    )
     return found.evidence, found.endorsements.get("vek")
 
 

@@ -64,13 +64,16 @@ def expected(
 
 def evidence(path: Path, place: str | None = None) -> Recognised:
     """The evidence in a file of any kind. place: which of several pieces."""
-    return recognise.recognise(files.read(path, max_bytes=recognise.MAX_FILE), place=place)
+    return files.parsed(
+        path, lambda data: recognise.recognise(data, place=place), max_bytes=recognise.MAX_FILE
+    )
 
 
 def pieces(path: Path, place: str | None = None) -> tuple[Recognised, ...]:
     """Every piece of evidence in a file of any kind; the one at `place` alone where one is asked for."""
-    data = files.read(path, max_bytes=recognise.MAX_FILE)
-    return recognise.pieces(data) if place is None else (recognise.recognise(data, place=place),)
+    if place is not None:
+        return (evidence(path, place),)
+    return files.parsed(path, recognise.pieces, max_bytes=recognise.MAX_FILE)
 
 
 def with_devices(one: Evidence, devices: list[Path]) -> Evidence:
@@ -105,17 +108,19 @@ def policy(
 
     vouch: unsigned CoRIM files that the user vouches for.
     """
-    keys = [party_model.parse(files.read(one, max_bytes=party_model.MAX_BYTES)).signing_key for one in trust]
+    keys = [
+        files.parsed(one, party_model.parse, max_bytes=party_model.MAX_BYTES).signing_key for one in trust
+    ]
     extra = tuple(
         added
         for one in [*references, *vouch]
         for added in _references(one, keys, tee=tee, vouched=one in vouch, now=now)
     )
-    return policy_file.parse(
-        files.read(path, max_bytes=policy_file.MAX_BYTES),
-        pinned=lambda one: roots.HARDWARE.get(one, frozenset()),
-        extra=extra,
-    )
+
+    def parse(data: bytes) -> PolicyFile:
+        return policy_file.parse(data, pinned=lambda one: roots.HARDWARE.get(one, frozenset()), extra=extra)
+
+    return files.parsed(path, parse, max_bytes=policy_file.MAX_BYTES)
 
 
 def _references(path: Path, keys: list[Any], *, tee: str, vouched: bool, now: datetime) -> tuple[Extra, ...]:
@@ -123,12 +128,14 @@ def _references(path: Path, keys: list[Any], *, tee: str, vouched: bool, now: da
     from strongroom.appraisal.reference import corim as reference_corim
     from strongroom.appraisal.reference import values as reference
 
-    data = files.read(path, max_bytes=intoto.MAX_FILE)
-    if data.lstrip()[:1] == b"{":
-        made = reference.open_signed(data.strip(), trusted=keys, now=now)
-        return tuple(one.extra() for one in made.platforms)
-    corim = reference_corim.open_corim(data, tee=tee, trusted=keys, unsigned_is_trusted=vouched, now=now)
-    return (corim.extra(),)
+    def read(data: bytes) -> tuple[Extra, ...]:
+        if data.lstrip()[:1] == b"{":
+            made = reference.open_signed(data.strip(), trusted=keys, now=now)
+            return tuple(one.extra() for one in made.platforms)
+        corim = reference_corim.open_corim(data, tee=tee, trusted=keys, unsigned_is_trusted=vouched, now=now)
+        return (corim.extra(),)
+
+    return files.parsed(path, read, max_bytes=intoto.MAX_FILE)
 
 
 def moment(text: str | None, option: str = "--at") -> datetime:

@@ -222,8 +222,11 @@ def _acpi(folder: Path) -> Any:
 def _public_key(path: Path) -> bytes:
     from strongroom.encoding import pem
 
-    data = files.read(path, max_bytes=MAX_KEY)
-    (key,) = pem.decode(data, b"PUBLIC KEY", what=str(path), max_blocks=1, max_bytes=MAX_KEY)
+    (key,) = files.parsed(
+        path,
+        lambda data: pem.decode(data, b"PUBLIC KEY", what="key", max_blocks=1, max_bytes=MAX_KEY),
+        max_bytes=MAX_KEY,
+    )
     return key
 
 

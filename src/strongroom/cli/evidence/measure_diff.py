@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files
+from strongroom.cli import files, image_source
 from strongroom.cli.printable import printable
-from strongroom.errors import Misuse
+from strongroom.errors import Misuse, of_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 EXIT_DIFFERENT = 7
 SHOWN = 20  # of one topic, unless all are asked for
-MAX_CONFIG = 4 << 20
 _WIDE = 200  # characters of one value
 
 
@@ -42,7 +41,7 @@ def diff(
     """Say why a measurement or an image changed, the most important first, and which registers change with it."""
     from strongroom.compare import compare
 
-    configs = [files.read(path, max_bytes=MAX_CONFIG) for path in config]
+    configs = [image_source.settings(path) for path in config]
     if len(configs) not in (0, 2):
         raise Misuse("--config: give it for both, or for neither")
     with contextlib.ExitStack() as opened:
@@ -81,11 +80,13 @@ def _subject(path: Path, scratch: Path, config: bytes | None) -> Iterator[Subjec
         from strongroom.cli.inspect import MAX_MANIFEST, manifest_of
         from strongroom.model import manifest as manifest_model
 
-        envelope = files.read(manifest_of(path, None), max_bytes=MAX_MANIFEST)
-        with image.from_disk(path, manifest_model.parse_envelope(envelope)[1]) as found:
+        _, manifest = files.parsed(
+            manifest_of(path, None), manifest_model.parse_envelope, max_bytes=MAX_MANIFEST
+        )
+        with image.from_disk(path, manifest) as found:
             yield found
     elif path.is_file() and _is_document(path):
-        with _document(path) as found:
+        with of_file(path), _document(path) as found:
             yield found
     else:
         with image.from_source(path, scratch=scratch, config=config) as found:

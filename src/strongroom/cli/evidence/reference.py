@@ -16,7 +16,7 @@ from strongroom.cli.identity.files import load as load_identity
 from strongroom.cli.images import registry_options
 from strongroom.cli.images.registry_options import Credentials, CredentialsFd, PlainHttp, RegistryCa
 from strongroom.cli.printable import printable
-from strongroom.errors import Misuse, Refused, StrongroomError
+from strongroom.errors import Misuse, Refused, StrongroomError, of_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,6 @@ At = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 File = Annotated[Path, typer.Argument(help="A signed file of reference values.")]
-MAX_VALUES = 256 * 1024
 
 
 def register(app: typer.Typer) -> None:
@@ -122,18 +121,21 @@ def show(
     from strongroom.appraisal import intoto
     from strongroom.appraisal.reference import values as reference
 
-    data = files.read(file, max_bytes=intoto.MAX_FILE)
     if platform is not None:
-        verified = _verified(data, trust, state, at)
+        verified = _verified_file(file, trust, state, at)
         one = verified.release.of(platform)
         print(json.dumps({"tee": one.tee, "references": list(one.references)}))
         return
-    told = [intoto.unverified(line) for line in intoto.lines(data)]
+    told = files.parsed(
+        file,
+        lambda data: [intoto.unverified(line) for line in intoto.lines(data)],
+        max_bytes=intoto.MAX_FILE,
+    )
     if as_json:
         print(json.dumps([json.loads(one.encode()) for one in told], indent=1))
         return
     if trust:
-        _tell(_verified(data, trust, state, at))
+        _tell(_verified_file(file, trust, state, at))
     else:
         print("NOT VERIFIED: whoever made this file wrote what follows (--trust PARTY says whom you trust)")
     for each in told:
@@ -155,10 +157,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Verify every statement of a file: signer, dates, files, and that no newer version was seen before."""
-    from strongroom.appraisal import intoto
     from strongroom.bases import release_file
 
-    verified = _verified(files.read(file, max_bytes=intoto.MAX_FILE), trust, state, at)
+    verified = _verified_file(file, trust, state, at)
     for folder in base or ():
         release_file.check_files(verified.release, release_file.read(folder))
     if as_json:
@@ -190,7 +191,8 @@ def publish(
         ca=registry_ca,
         plain_http=plain_http,
     )
-    done = reference_files.publish(files.read(file, max_bytes=intoto.MAX_FILE), reference, access=access)
+    data = files.parsed(file, reference_files.checked, max_bytes=intoto.MAX_FILE)
+    done = reference_files.publish(data, reference, access=access)
     name = str(reference.by(done.digest))
     if as_json:
         print(json.dumps({"reference": name, "digest": done.digest, "subjects": list(done.subjects)}))
@@ -269,6 +271,13 @@ def _newest(
     return data, _verified(data, trust, state, at)
 
 
+def _verified_file(file: Path, trust: list[Path] | None, state: Path | None, at: str | None) -> Verified:
+    from strongroom.appraisal import intoto
+
+    with of_file(file):
+        return _verified(files.read(file, max_bytes=intoto.MAX_FILE), trust, state, at)
+
+
 def _verified(data: bytes, trust: list[Path] | None, state: Path | None, at: str | None) -> Verified:
     from strongroom.bases import release_file
     from strongroom.fetch.endorsements.rollback import Marks
@@ -285,23 +294,17 @@ def _keys(trust: list[Path] | None) -> dict[str, VerifyingKey]:
 
     if not trust:
         raise Misuse("whose signature counts?", code="nobody-trusted", hint="name a party file with --trust")
-    parties = [party.parse(files.read(one, max_bytes=party.MAX_BYTES)) for one in trust]
+    parties = [files.parsed(one, party.parse, max_bytes=party.MAX_BYTES) for one in trust]
     return {one.keyid: one.signing_key for one in parties}
 
 
 def _values(paths: list[Path]) -> dict[str, list[dict[str, str]]]:
-    from strongroom.encoding import canonical, fields
-    from strongroom.model.contracts import contract
+    from strongroom.appraisal.reference import values as reference
 
     found: dict[str, list[dict[str, str]]] = {}
     for path in paths:
-        data = files.read(path, max_bytes=MAX_VALUES)
-        top = fields.Fields(canonical.loads(data, what=str(path), max_bytes=MAX_VALUES), str(path))
-        tee = top.name("tee")
-        found.setdefault(tee, []).extend(
-            contract.read_reference(one) for one in top.objects("references", max_items=64)
-        )
-        top.done()
+        tee, references = files.parsed(path, reference.parse_values, max_bytes=reference.MAX_BYTES)
+        found.setdefault(tee, []).extend(references)
     return found
 
 

@@ -13,7 +13,7 @@ from strongroom.cli import files
 from strongroom.cli.evidence import files as evidence_files
 from strongroom.cli.printable import printable
 from strongroom.encoding import fields
-from strongroom.errors import Misuse, Refused
+from strongroom.errors import Misuse, Refused, of_file
 from strongroom.model import party as party_model
 
 if TYPE_CHECKING:
@@ -81,14 +81,15 @@ def verify(
     from strongroom.appraisal import ear_token
 
     party = _party(trust)
-    found = _read(
-        files.read(file, max_bytes=ear_token.MAX_TOKEN + 1).strip(b"\r\n"),
-        party,
-        audience=audience,
-        policy=policy,
-        nonce=_bytes(nonce),
-        now=evidence_files.moment(at),
-    )
+    with of_file(file):
+        found = _read(
+            files.read(file, max_bytes=ear_token.MAX_TOKEN + 1).strip(b"\r\n"),
+            party,
+            audience=audience,
+            policy=policy,
+            nonce=_bytes(nonce),
+            now=evidence_files.moment(at),
+        )
     if as_json:
         print(json.dumps(found.to_json()))
         return
@@ -125,7 +126,7 @@ def _read(
 
 
 def _party(path: Path) -> party_model.Party:
-    return party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES))
+    return files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)
 
 
 def _bytes(nonce: str) -> bytes:

@@ -35,9 +35,9 @@ def verify(
     if not disk.exists():
         raise NotFound(f"{disk}: no such file")
     path = manifest_of(disk, manifest)
-    envelope, wanted = manifest_model.parse_envelope(files.read(path, max_bytes=MAX_MANIFEST))
+    envelope, wanted = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
     if owner is not None:
-        party = party_model.parse(files.read(owner, max_bytes=party_model.MAX_BYTES))
+        party = files.parsed(owner, party_model.parse, max_bytes=party_model.MAX_BYTES)
         disk_layer.check_owner(envelope, wanted, party.signing_key)
     begin = time.monotonic()
     with meter.meter(f"verifying {disk.name}") as progress:

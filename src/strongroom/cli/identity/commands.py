@@ -54,11 +54,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print the public part as JSON.")] = False,
 ) -> None:
     """Show the public part of an identity. No passphrase is needed."""
-    data = files.read(file, max_bytes=identity_model.MAX_BYTES)
-    try:
-        party, private = identity_model.read_public(data), True
-    except Malformed:
-        party, private = party_model.parse(data), False
+    party, private = files.parsed(file, _either, max_bytes=identity_model.MAX_BYTES)
     if as_json:
         print(party.encode().decode(), end="")
         return
@@ -75,6 +71,14 @@ def show(
         print(f"  TLS key    {party.broker.pin}")
         print(f"  ledger key {fields.format_data(party.broker.ledger_key)}")
         print(f"  authority  {party.broker.authority}")
+
+
+def _either(data: bytes) -> tuple[party_model.Party, bool]:
+    """The public part, and whether it is of an identity file."""
+    try:
+        return identity_model.read_public(data), True
+    except Malformed:
+        return party_model.parse(data), False
 
 
 def passwd(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, passphrase
-from strongroom.errors import Malformed, Misuse
+from strongroom.errors import Malformed, Misuse, of_file
 from strongroom.model import identity as identity_model
 from strongroom.model import party as party_model
 
@@ -25,9 +25,10 @@ IdentityFile = Annotated[Path, typer.Option("--identity", "-i", help="Your ident
 
 def load(path: Path, fd: int | None) -> identity_model.Identity:
     """Open an identity file, asking for its passphrase."""
-    data = files.read(path, max_bytes=identity_model.MAX_BYTES)
-    identity_model.read_public(data)  # complain about a wrong file before asking for a passphrase
-    return identity_model.unlock(data, passphrase.read(fd, what=f"passphrase of {path.name}"))
+    with of_file(path):
+        data = files.read(path, max_bytes=identity_model.MAX_BYTES)
+        identity_model.read_public(data)  # complain about a wrong file before asking for a passphrase
+        return identity_model.unlock(data, passphrase.read(fd, what=f"passphrase of {path.name}"))
 
 
 def party_file(identity: Path, name: str) -> Path:
@@ -40,7 +41,7 @@ def refuse_foreign(target: Path, owner: party_model.Party) -> None:
     if not os.path.lexists(target):
         return
     try:
-        known = party_model.parse(files.read(target, max_bytes=party_model.MAX_BYTES))
+        known = files.parsed(target, party_model.parse, max_bytes=party_model.MAX_BYTES)
     except (Malformed, OSError):
         known = None
     if known is None or (known.name, known.keyid) != (owner.name, owner.keyid):

@@ -43,7 +43,9 @@ def rotate(
     from strongroom.model.contracts import signing
 
     old = load(file, passphrase_fd)
-    held = party_model.parse(files.read(party or party_file(file, old.name), max_bytes=party_model.MAX_BYTES))
+    held = files.parsed(
+        party or party_file(file, old.name), party_model.parse, max_bytes=party_model.MAX_BYTES
+    )
     signing.check_party_file(held, old.party())
     secret = passphrase.read(
         new_passphrase_fd, confirm=True, what="the passphrase of the new identity", variable=passphrase.NEW
@@ -85,14 +87,14 @@ def _again(
     """The files of a disk under its owner's new keys: the manifest, and the key's file where there is one beside it."""
     from strongroom.seal import disk, keys
 
-    envelope, manifest = manifest_model.parse_envelope(
-        files.read(path, max_bytes=2 * manifest_model.MAX_BYTES)
+    envelope, manifest = files.parsed(
+        path, manifest_model.parse_envelope, max_bytes=2 * manifest_model.MAX_BYTES
     )
     disk.check_owner(envelope, manifest, old.signing.public)
     made = [(out / path.name, disk.owned_by(manifest, new.signing).encode(), False)]
     locked = path.with_name(path.name.removesuffix(disk.MANIFEST_SUFFIX) + disk.KEY_SUFFIX)
     if locked.is_file():
-        key = keys.unlock(files.read(locked, max_bytes=keys.MAX_BYTES), old.age)
+        key = files.parsed(locked, lambda data: keys.unlock(data, old.age), max_bytes=keys.MAX_BYTES)
         made.append((out / locked.name, keys.lock(key, new.age.recipient), True))
     return made
 
@@ -102,8 +104,8 @@ def accept(
     rotation: Annotated[Path, typer.Argument(help="The statement, NAME.rotation.json, that you got.")],
 ) -> None:
     """Follow a party to its new keys: replace the party file that you have, where its old key vouches for the new one."""
-    before = party_model.parse(files.read(held, max_bytes=party_model.MAX_BYTES))
-    statement = rotation_model.read(files.read(rotation, max_bytes=4 * rotation_model.MAX_BYTES))
+    before = files.parsed(held, party_model.parse, max_bytes=party_model.MAX_BYTES)
+    statement = files.parsed(rotation, rotation_model.read, max_bytes=4 * rotation_model.MAX_BYTES)
     after = rotation_model.verify(statement, before)
     files.write(held, after.encode(), replace=True)
     print(

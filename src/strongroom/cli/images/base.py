@@ -202,7 +202,7 @@ def clean() -> None:
 
 
 def _signer(key: Path | None, certificate: Path | None) -> ImageSigner | None:
-    from strongroom.cli import files
+    from strongroom.cli import files, options
     from strongroom.crypto import image_signer
     from strongroom.errors import Misuse
 
@@ -210,7 +210,10 @@ def _signer(key: Path | None, certificate: Path | None) -> ImageSigner | None:
         return None
     if key is None or certificate is None:
         raise Misuse("--eif-key and --eif-certificate belong together")
-    return image_signer.load(files.read(key, max_bytes=_MAX_PEM), files.read(certificate, max_bytes=_MAX_PEM))
+    with options.value_of("--eif-key, --eif-certificate"):
+        return image_signer.load(
+            files.read(key, max_bytes=_MAX_PEM), files.read(certificate, max_bytes=_MAX_PEM)
+        )
 
 
 def _folder(folder: Path | None) -> Path:

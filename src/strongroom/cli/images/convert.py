@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, interruption, meter, options
+from strongroom.cli import interruption, meter, options
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd
 from strongroom.cli.identity.files import load as load_identity
 from strongroom.cli.images import image_source
@@ -137,11 +137,10 @@ def _make(
     encrypt: bool,
     as_json: bool,
 ) -> None:
-    from strongroom.images.limits import LIMITS
     from strongroom.seal import disk
 
     found.needed()
-    settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
+    settings = image_source.settings(config)
     # A folder's content is known only once it is read; an image that is to be encrypted stays out of caches.
     cache = None if encrypt or settings is not None else image_source.converted()
     tell = _silent if as_json else _tell

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, interruption, meter, options
+from strongroom.cli import interruption, meter, options
 from strongroom.cli.images import image_source
 from strongroom.cli.images.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
 from strongroom.cli.printable import printable
@@ -148,7 +148,7 @@ def _trial(
     from strongroom.images.limits import LIMITS
 
     image = found.needed()
-    settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
+    settings = image_source.settings(config)
     scratch = image_source.cache_folder() / "try"
     wanted = disks.Wanted(
         path=image, digest=found.digest, platform=platform, config=settings, sealed=found.sealed

@@ -130,8 +130,8 @@ def trusted(
 
     keyless = (identity, issuer, trusted_root)
     if keys and keyless == (None, None, None):
-        loaded = (files.read(one, max_bytes=pinned_key.MAX_PEM) for one in keys)
-        return Trust(keys=tuple(pinned_key.load(data) for data in loaded))
+        loaded = (files.parsed(one, pinned_key.load, max_bytes=pinned_key.MAX_PEM) for one in keys)
+        return Trust(keys=tuple(loaded))
     if keys or identity is None or issuer is None or trusted_root is None:
         raise Misuse(
             "who is trusted? either --key, or all of --identity, --issuer and --trusted-root",

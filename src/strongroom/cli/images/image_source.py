@@ -120,6 +120,21 @@ def find(
     return Found(path=path, digest=pulled, service=service)
 
 
+def settings(config: Path | None) -> bytes | None:
+    """The file of --config, which must be an image's configuration."""
+    from strongroom.convert import oci
+    from strongroom.convert.limits import LIMITS
+
+    if config is None:
+        return None
+
+    def checked(data: bytes) -> bytes:
+        oci.parse_settings(data, what="image configuration", limits=LIMITS)
+        return data
+
+    return files.parsed(config, checked, max_bytes=LIMITS.document_bytes)
+
+
 def cache_folder() -> Path:
     """Where fetched images and converted disks are kept."""
     from strongroom.bases import build
@@ -192,7 +207,9 @@ def _compose(image: str) -> Service | None:
         return None
     from strongroom.images.compose import document, strict_yaml
 
-    return document.parse(files.read(path, max_bytes=strict_yaml.MAX_BYTES), what=path.name)
+    return files.parsed(
+        path, lambda data: document.parse(data, what=path.name), max_bytes=strict_yaml.MAX_BYTES
+    )
 
 
 def _refuse_blocked(service: Service) -> None:

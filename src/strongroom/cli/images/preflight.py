@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, meter, options
+from strongroom.cli import meter, options
 from strongroom.cli.images import image_source
 from strongroom.cli.images.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
 from strongroom.cli.printable import printable
@@ -80,7 +80,7 @@ def preflight(
     if found.path is None:
         report = _of_the_file(found.service, platforms)
     else:
-        settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
+        settings = image_source.settings(config)
         with meter.meter("reading") as progress:
             report = examiner.examine(
                 examiner.Source(path=found.path, digest=found.digest, architecture=wanted, config=settings),

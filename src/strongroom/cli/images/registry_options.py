@@ -62,8 +62,11 @@ def access(
     if credentials is not None and credentials_fd is not None:
         raise Misuse("--credentials and --credentials-fd: one of both")
     if credentials is not None:
-        data = files.read(credentials, max_bytes=login.MAX_FILE)
-        keyring = login.parse(data, host=reference.place)
+        keyring = files.parsed(
+            credentials,
+            lambda data: login.parse(data, host=reference.place),
+            max_bytes=login.MAX_FILE,
+        )
     elif credentials_fd is not None:
         keyring = login.parse(_from(credentials_fd), host=reference.place)
     return Access(keyring=keyring, mirrors=tuple(mirrors or ()), ca=ca, plain_http_to_loopback=plain_http)

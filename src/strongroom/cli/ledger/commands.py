@@ -117,7 +117,7 @@ def _remembered(broker: Path) -> Path:
 
 
 def _source(path: Path) -> tuple[brokers.BrokerReader, sign.VerifyingKey]:
-    party = party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES))
+    party = files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)
     if party.broker is None:
         raise Misuse(
             f"{path}: {party.name} has no broker",

@@ -11,7 +11,7 @@ import typer
 from strongroom.cli import files
 from strongroom.cli.printable import say
 from strongroom.encoding import canonical, fields
-from strongroom.errors import Misuse, Refused
+from strongroom.errors import Misuse, Refused, of_file
 from strongroom.ledger import inspect as inspection
 from strongroom.ledger import proofpack
 from strongroom.model import binding as binding_model
@@ -53,16 +53,16 @@ def export(
     releases = [_release(run, path) for path in sorted(run.glob(run_files.RELEASES))]
     receipts = []
     for path in sorted(run.glob(run_files.LEDGER_PROOFS)):
-        proof = messages.parse_ledger_proof(files.read(path, max_bytes=messages.MAX_ANSWER))
+        proof = files.parsed(path, messages.parse_ledger_proof, max_bytes=messages.MAX_ANSWER)
         party = _party(path)
         receipts.append(proofpack.ReceiptEntry(party=party, ledger=proof))
-    envelope, receipt = receipt_model.parse_envelope(
-        files.read(run / run_files.RECEIPT, max_bytes=4 * receipt_model.MAX_BYTES)
+    envelope, receipt = files.parsed(
+        run / run_files.RECEIPT, receipt_model.parse_envelope, max_bytes=4 * receipt_model.MAX_BYTES
     )
     pack = proofpack.ProofPack(
-        agreement=agreement_model.read(files.read(run / run_files.AGREEMENT, max_bytes=4 << 20)),
+        agreement=files.parsed(run / run_files.AGREEMENT, agreement_model.read, max_bytes=4 << 20),
         manifests=tuple(
-            manifest_model.parse_envelope(files.read(path, max_bytes=4 * manifest_model.MAX_BYTES))
+            files.parsed(path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES)
             for path in sorted((run / run_files.MANIFESTS).glob("*.json"))
         ),
         releases=tuple(releases),
@@ -86,10 +86,10 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Judge a run again, offline. Leaves with 3 unless every check holds."""
-    pack = proofpack.parse(files.read(file, max_bytes=proofpack.MAX_BYTES))
-    anchors = [party_model.parse(files.read(path, max_bytes=party_model.MAX_BYTES)) for path in trust]
+    pack = files.parsed(file, proofpack.parse, max_bytes=proofpack.MAX_BYTES)
+    anchors = [files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES) for path in trust]
     rotations = [
-        rotation_model.read(files.read(path, max_bytes=4 * rotation_model.MAX_BYTES)) for path in rotation
+        files.parsed(path, rotation_model.read, max_bytes=4 * rotation_model.MAX_BYTES) for path in rotation
     ]
     judgement = inspection.inspect(pack, anchors=anchors, rotations=rotations)
     if as_json:
@@ -152,22 +152,23 @@ def _party(path: Path) -> str:
 
 def _release(run: Path, path: Path) -> proofpack.Release:
     party = _party(path)
-    top = fields.Fields(
-        canonical.loads(
-            files.read(path, max_bytes=messages.MAX_ANSWER), what=path.name, max_bytes=messages.MAX_ANSWER
-        ),
-        path.name,
-    )
+    with of_file(path):
+        return _read_release(run, party, path)
+
+
+def _read_release(run: Path, party: str, path: Path) -> proofpack.Release:
+    data = files.read(path, max_bytes=messages.MAX_ANSWER)
+    top = fields.Fields(canonical.loads(data, what="answer", max_bytes=messages.MAX_ANSWER), "answer")
     certificates = [
-        fields.Fields({"der": item}, path.name).data("der", max_bytes=64 * 1024)
+        fields.Fields({"der": item}, "answer").data("der", max_bytes=64 * 1024)
         for item in top.items("certificates", max_items=8)
     ]
     top.raw_object("verdict")  # the ledger entry holds it, and is what counts
     release = proofpack.Release(
         party=party,
         binding=binding_model.read(top.object("binding")),
-        evidence=evidence_model.parse(
-            files.read(run / run_files.evidence(party), max_bytes=2 * evidence_model.MAX_BYTES)
+        evidence=files.parsed(
+            run / run_files.evidence(party), evidence_model.parse, max_bytes=2 * evidence_model.MAX_BYTES
         ),
         endorsements=endorsements_model.read(top.object("endorsements")),
         certificates=tuple(certificates),

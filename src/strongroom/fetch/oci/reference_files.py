@@ -34,12 +34,18 @@ class Published:
     subjects: tuple[str, ...]
 
 
-def publish(data: bytes, where: Reference, *, access: Access) -> Published:
-    """Put a file into a repository. Raises `Malformed` for what is no such file, and as `registry_push`."""
-    lines = intoto.lines(data)
-    made = [intoto.unverified(line) for line in lines]
+def checked(data: bytes) -> bytes:
+    """The same bytes, where they are such a file. Raises `Malformed`."""
+    made = [intoto.unverified(line) for line in intoto.lines(data)]
     if [one.predicate_type for one in made].count(values.PREDICATE) != 1:
         raise Malformed("reference file: no statement of reference values")
+    return data
+
+
+def publish(data: bytes, where: Reference, *, access: Access) -> Published:
+    """Put a file into a repository. Raises `Malformed` for what is no such file, and as `registry_push`."""
+    lines = intoto.lines(checked(data))
+    made = [intoto.unverified(line) for line in lines]
     parts, contents = [], {}
     for number, (line, one) in enumerate(zip(lines, made, strict=True)):
         part = artifact.Part(
