@@ -19,6 +19,7 @@ INNER = ("vault",)
 PASSED_ON = [
     "broker.py: expect",
     "evidence_files.py: one",
+    "files.py: path",
     "image.py: one",
     "image.py: payload",
     "image.py: signature",
