@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongroom.cli.contract.files import ContractFile, load_agreement
-from strongroom.cli.printable import say
+from strongroom.cli.contract.files import ContractFile, load_agreement, load_party
+from strongroom.cli.printable import printable, say
 from strongroom.errors import Misuse, Refused, StrongroomError, Unavailable
 
 if TYPE_CHECKING:
@@ -52,9 +54,16 @@ def check(
     ask: Annotated[
         bool,
         typer.Option(
-            "--ask", help="Ask the brokers too: runs used, versions, keys. They must be reachable from here."
+            "--ask",
+            help="Ask the brokers too: runs used, versions, keys. They must be reachable from here, and get the contract with its signatures.",
         ),
     ] = False,
+    trust: Annotated[
+        list[Path],
+        typer.Option(
+            help="With --ask: the party file that you have of another party. Its broker is asked by that file's address, even where the party has not signed."
+        ),
+    ] = [],  # noqa: B006 - typer copies it
     runs_used: Annotated[
         int | None, typer.Option(help="Runs that have happened already, where you know.", min=0)
     ] = None,
@@ -71,7 +80,9 @@ def check(
     if runs_used is None:
         made = [one for one in made if one.name != terms.RUNS]
     checks = [sentences.explain(one) for one in made]
-    told = _ask(agreement) if ask else {}
+    if trust and not ask:
+        raise Misuse("--trust: goes with --ask", hint="it says at which address a party's broker is asked")
+    told = _ask(agreement, trust) if ask else {}
     asked = [
         sentences.explain(one) for row in told.values() if not isinstance(row, StrongroomError) for one in row
     ]
@@ -104,18 +115,39 @@ def check(
         print("it would run now, in a room that its platforms accept")
 
 
-def _ask(agreement: Agreement) -> dict[str, tuple[Check, ...] | StrongroomError]:
-    """What each broker says, or why it said nothing."""
+def _ask(agreement: Agreement, trust: list[Path]) -> dict[str, tuple[Check, ...] | StrongroomError]:
+    """What each broker says, or why it said nothing.
+
+    Whoever drafts a contract writes addresses into it. A broker is asked only where its owner has signed the contract, and so
+    its address, or by a party file that the caller has. To whom the contract goes is told before.
+    """
+    from strongroom.model.contracts import signing
     from strongroom.node import foreseen
 
+    held = [load_party(path) for path in trust]
+    signing.check_others(agreement.contract, held)
+    moved = {one.name: one.broker for one in held}  # a broker may move; what it is known by may not differ
     found: dict[str, tuple[Check, ...] | StrongroomError] = {}
     for party in agreement.contract.key_owners():
-        address = agreement.contract.party(party).broker
-        if address is not None:
-            try:
-                found[party] = foreseen.ask(address, agreement.envelope.encode(), ()).checks
-            except StrongroomError as cause:
-                found[party] = cause
+        address = moved.get(party) or agreement.contract.party(party).broker
+        if address is None:
+            continue
+        if party not in moved and party not in agreement.signers():
+            found[party] = Refused(
+                f"not asked: {party} has not signed the contract, so that {address.url} is the word of whoever drafted it",
+                code="address-not-vouched",
+                hint=f"give the file that you have of {party}: --trust {party}.party.json; or ask once {party} has signed",
+            )
+            continue
+        who = "the party file that you gave" if party in moved else f"{party}'s signature"
+        print(
+            printable(f"asking {party}'s broker at {address.url} (address by {who}): it gets the contract"),
+            file=sys.stderr,
+        )
+        try:
+            found[party] = foreseen.ask(address, agreement.envelope.encode(), ()).checks
+        except StrongroomError as cause:
+            found[party] = cause
     return found
 
 

@@ -10,12 +10,18 @@ import typer
 from strongroom.cli import files
 from strongroom.cli.printable import say
 from strongroom.errors import Misuse
+from strongroom.model import party as party_model
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting
 
 MAX_FILE = 4 * contract_model.MAX_BYTES
 ContractFile = Annotated[Path, typer.Argument(help="The contract's file (a signed envelope).")]
+
+
+def load_party(path: Path) -> party_model.Party:
+    """A party from the file that it hands around."""
+    return files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)
 
 
 def load_agreement(path: Path) -> agreement_model.Agreement:

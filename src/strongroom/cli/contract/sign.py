@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from strongroom.cli import files, sentences
-from strongroom.cli.contract.files import ContractFile, load_agreement, print_differences, print_signatures
+from strongroom.cli.contract.files import (
+    ContractFile,
+    load_agreement,
+    load_party,
+    print_differences,
+    print_signatures,
+)
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load, party_file
 from strongroom.cli.printable import say
 from strongroom.errors import Misuse, NotFound, Refused
@@ -47,7 +53,7 @@ def sign(
     signing.check_member(contract, public)
     own = _own_party(party or party_file(identity, public.name))
     signing.check_own(contract, own, identity=public)
-    compared = (own.name, *signing.check_others(contract, [_party(path) for path in trust]))
+    compared = (own.name, *signing.check_others(contract, [load_party(path) for path in trust]))
     previous = None if replaces is None else load_agreement(replaces)
     signing.check_replaced(contract, None if previous is None else previous.contract)
     for line in sentences.of(contract):
@@ -77,11 +83,7 @@ def _own_party(path: Path) -> party_model.Party:
             code="no-party-file",
             hint="name it with --party: the file that you hand around, which `broker init` completes",
         )
-    return _party(path)
-
-
-def _party(path: Path) -> party_model.Party:
-    return files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)
+    return load_party(path)
 
 
 def _ask(name: str) -> None:

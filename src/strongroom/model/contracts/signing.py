@@ -120,7 +120,7 @@ def _check_entry(contract: Contract, file: Party, whose: str) -> None:
     if differing:
         told = "; ".join(f"{field} is {theirs}, not {mine}" for field, theirs, mine in differing)
         raise Refused(
-            f"signing the contract: its entry for {file.name} is not {whose}: {told}",
+            f"the contract's entry for {file.name} is not {whose}: {told}",
             code="other-entry",
             hint="whoever drafts the contract takes the party file itself; with other keys in it, somebody else is meant",
         )
