@@ -152,6 +152,9 @@ class Staged(Protocol):
     def clear(self) -> None:
         """Forget it: it is in its place."""
 
+    def belong(self, keys: str) -> None:
+        """Remember the keys that everything here is of, instead of others."""
+
 
 class Ledger(tiles.Leaves, Protocol):
     """The ledger. Leaves and nodes are never changed nor removed."""

@@ -56,6 +56,11 @@ class Settings:
         return self.party.broker
 
     @property
+    def keys(self) -> str:
+        """What a rotation changes, in one line: the party's key and the key that rooms know the broker by."""
+        return f"{self.party.keyid} {self.address.pin}"
+
+    @property
     def host(self) -> str:
         """Where to listen: host or address, without brackets."""
         return listen_parts(self.listen)[0]

@@ -98,6 +98,15 @@ staged = sa.Table(
 )
 
 
+# One row: the keys that the database is of (`Settings.keys`), so that a broker's file of other keys beside it is noticed.
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("told", sa.Text, nullable=False),
+)
+
+
 def _first(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=[runs, disks, leaves, nodes])
     connection.exec_driver_sql(
@@ -133,7 +142,12 @@ def _fourth(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=[staged])
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third, _fourth)
+def _fifth(connection: sa.Connection) -> None:
+    """Whose keys it is, the first broker's file that is opened beside it says."""
+    metadata.create_all(connection, tables=[keys])
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third, _fourth, _fifth)
 
 
 def migrate(connection: sa.Connection) -> None:

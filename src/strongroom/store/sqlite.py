@@ -50,6 +50,7 @@ _PER_CONTRACT = sa.select(
 ).group_by(schema.runs.c.contract)
 _VERSIONS = sa.select(schema.contracts).order_by(schema.contracts.c.id, schema.contracts.c.owners)
 _STAGED = sa.select(schema.staged.c.settings)
+_KEYS = sa.select(schema.keys.c.told)
 _DISKS = sa.select(schema.disks).order_by(schema.disks.c.manifest)
 _CLOCK = sa.select(schema.clock.c.reached)
 
@@ -126,6 +127,12 @@ class SqliteStore:
         """The broker's file as a rotation has made it, where it is not in its place yet."""
         with failures.mapped(), self._reading.begin() as connection:
             found: bytes | None = connection.execute(_STAGED).scalar_one_or_none()
+            return found
+
+    def keys(self) -> str | None:
+        """The keys that the database is of, where it was told."""
+        with failures.mapped(), self._reading.begin() as connection:
+            found: str | None = connection.execute(_KEYS).scalar_one_or_none()
             return found
 
     def latest_time(self) -> int:

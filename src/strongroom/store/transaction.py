@@ -74,6 +74,8 @@ _DISK_EVERY = text(
 )
 _STAGED_PUT = text(sa.insert(schema.staged))
 _STAGED_CLEAR = text(sa.delete(schema.staged))
+_KEYS_PUT = text(sa.insert(schema.keys))
+_KEYS_CLEAR = text(sa.delete(schema.keys))
 _SIZE = text(sa.select(sa.func.max(_leaves.c.idx)))
 _LEAF_ADD = text(sa.insert(_leaves), placed=True)
 _NODE_ADD = text(sa.insert(_nodes), placed=True)
@@ -335,6 +337,11 @@ class Staged:
     def clear(self) -> None:
         """Forget it."""
         self._session.write(_STAGED_CLEAR, {})
+
+    def belong(self, keys: str) -> None:
+        """Remember the keys that the database is of."""
+        self._session.write(_KEYS_CLEAR, {})
+        self._session.write(_KEYS_PUT, {"one": 1, "told": keys})
 
 
 class Ledger:

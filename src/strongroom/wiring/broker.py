@@ -170,6 +170,7 @@ def open_broker(
         settings = read_settings(directory)
         with of_file(directory / SETTINGS):
             opened = settings_model.unlock(settings, passphrase)
+            _belongs(settings, store)
         clock = SteadyClock(wall=datetime.now(UTC), monotonic=time.monotonic(), floor=_latest(store))
         log = RequestLog() if tell is None else RequestLog(tell, clock=clock, size=store.ledger.size())
         broker = Broker(
@@ -235,6 +236,20 @@ def _put_in_place(directory: Path, store: sqlite.SqliteStore) -> None:
     if staged is not None:
         _replace_settings(directory, settings_model.parse(staged))
         asyncio.run(store.write(lambda transaction: transaction.staged.clear()))
+
+
+def _belongs(settings: settings_model.Settings, store: sqlite.SqliteStore) -> None:
+    """Raise `Refused` for a broker's file of other keys than the database is of: one from before a rotation, brought back."""
+    known = store.keys()
+    if known is None:
+        asyncio.run(store.write(lambda transaction: transaction.staged.belong(settings.keys)))
+    elif known != settings.keys:
+        raise Refused(
+            f"is not of the keys that the database beside it is of: expected {known}, got {settings.keys}",
+            code="old-settings",
+            hint=f"keys were rotated since this copy was made: bring back the newest {SETTINGS}, or the whole folder of one time. "
+            "Nothing was served",
+        )
 
 
 @contextlib.contextmanager

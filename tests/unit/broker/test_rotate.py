@@ -208,6 +208,26 @@ def test_the_old_master_key_opens_nothing_of_the_new_broker(prepared):
                 old.at_rest.open(sealed, purpose=purpose, name=name)
 
 
+def test_a_brokers_file_from_before_a_rotation_is_not_served_with_the_newer_database(prepared):
+    """By the old file the broker would answer as the old identity, with disk keys that it cannot open."""
+    file = prepared.directory / wiring.SETTINGS
+    old = file.read_bytes()
+    wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    new = file.read_bytes()
+    file.write_bytes(old)
+    with (
+        pytest.raises(Refused, match="is not of the keys that the database beside it is of") as caught,
+        opened(prepared),
+    ):
+        pass
+    assert caught.value.code == "old-settings"
+    assert caught.value.message.startswith(f"{file}: ")
+    file.write_bytes(new)
+    wiring.change_passphrase(prepared.directory, brokers.PASSPHRASE, b"another one")
+    with wiring.open_broker(prepared.directory, b"another one") as one:
+        assert one.store.keys() == one.settings.keys
+
+
 def test_only_a_statement_to_the_very_settings_is_recorded(prepared):
     """The use case itself holds it, whoever calls."""
     with opened(prepared) as one:

@@ -52,6 +52,7 @@ async def rotate(
             elif disk.sealed_key is not None:
                 transaction.disks.put(_under(broker, disk, disk.sealed_key, at_rest))
         transaction.staged.put(settings.encode())
+        transaction.staged.belong(settings.keys)
         return own_changes.Change(
             kind=record.Kind.ROTATION, body={"statement": fields.format_data(rotation.encode())}
         )
