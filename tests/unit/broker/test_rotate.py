@@ -210,9 +210,9 @@ def test_the_old_master_key_opens_nothing_of_the_new_broker(prepared):
 
 def test_a_brokers_file_from_before_a_rotation_is_not_served_with_the_newer_database(prepared):
     """By the old file the broker would answer as the old identity, with disk keys that it cannot open."""
-    file = prepared.directory / wiring.SETTINGS
+    file = prepared.directory / broker.SETTINGS
     old = file.read_bytes()
-    wiring.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
+    broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
     new = file.read_bytes()
     file.write_bytes(old)
     with (
@@ -223,8 +223,8 @@ def test_a_brokers_file_from_before_a_rotation_is_not_served_with_the_newer_data
     assert caught.value.code == "old-settings"
     assert caught.value.message.startswith(f"{file}: ")
     file.write_bytes(new)
-    wiring.change_passphrase(prepared.directory, brokers.PASSPHRASE, b"another one")
-    with wiring.open_broker(prepared.directory, b"another one") as one:
+    broker.change_passphrase(prepared.directory, brokers.PASSPHRASE, b"another one")
+    with broker.open_broker(prepared.directory, b"another one") as one:
         assert one.store.keys() == one.settings.keys
 
 

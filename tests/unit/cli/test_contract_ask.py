@@ -10,7 +10,7 @@ import pytest
 from strongroom.appraisal import terms
 from strongroom.cli import main
 from strongroom.errors import Refused, Unavailable
-from strongroom.model import agreement as agreement_model
+from strongroom.model.contracts import agreement as agreement_model
 from strongroom.node import foreseen
 from strongroom_testing import packs
 

@@ -335,7 +335,7 @@ def _hardware(
     paths: list[Path], machines: list[tuple[str, str]], *, any_machine: bool
 ) -> tuple[contract_model.Platform, ...]:
     """A platform for each TEE that the files predict registers of; its roots are the vendor's, as they are pinned."""
-    from strongroom.appraisal import reference
+    from strongroom.appraisal.reference import values as reference
     from strongroom.evidence import roots
 
     found: dict[str, list[dict[str, str]]] = {}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, image_source
+from strongroom.cli import files
+from strongroom.cli.images import image_source
 from strongroom.cli.printable import printable
 from strongroom.errors import Misuse, of_file
 

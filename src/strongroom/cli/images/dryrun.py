@@ -145,7 +145,6 @@ def _trial(
 ) -> Trial:
     from strongroom.dryrun import disks
     from strongroom.dryrun.run import Trial
-    from strongroom.images.limits import LIMITS
 
     image = found.needed()
     settings = image_source.settings(config)
@@ -177,11 +176,10 @@ def _trial(
 
 def _foreseen(found: Found, platform: Platform, config: Path | None, trial: Trial) -> tuple[Finding, ...]:
     """What `preflight` says against this image and command: why it failed, where that could be seen before."""
-    from strongroom.images.limits import LIMITS
     from strongroom.images.preflight import examine
     from strongroom.images.preflight.findings import Severity
 
-    settings = None if config is None else files.read(config, max_bytes=LIMITS.document_bytes)
+    settings = image_source.settings(config)
     report = examine.examine(
         examine.Source(path=found.needed(), digest=found.digest, architecture=platform, config=settings),
         scratch=image_source.cache_folder() / "try",

@@ -122,8 +122,8 @@ def find(
 
 def settings(config: Path | None) -> bytes | None:
     """The file of --config, which must be an image's configuration."""
-    from strongroom.convert import oci
-    from strongroom.convert.limits import LIMITS
+    from strongroom.images import oci
+    from strongroom.images.limits import LIMITS
 
     if config is None:
         return None

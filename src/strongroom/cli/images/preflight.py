@@ -60,7 +60,6 @@ def preflight(
     """Say whether an image would run in a room, what would break, and how to mend it. Nothing of it is run."""
     from strongroom.errors import Refused
     from strongroom.images import oci
-    from strongroom.images.limits import LIMITS
     from strongroom.images.preflight import examine as examiner
 
     platforms = tuple(dict.fromkeys(platform)) or examiner.PLATFORMS
