@@ -1,5 +1,5 @@
 # `make demo` plays the main job, `make test` runs the tests. Both set everything up first.
-.PHONY: demo test soak check bench mutants vectors strangers setup lock clean help
+.PHONY: demo test soak check bench mutants vectors strangers setup lock dist clean help
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 
@@ -42,6 +42,9 @@ lock: setup  ## write the lock files again
 		--python-version 3.11 --python-platform x86_64-manylinux_2_36 --exclude-newer "7 days" -U -o locks/product.lock
 	@for name in demo peers installer; do $(VENV)/uv pip compile -q locks/$$name.in --no-deps --generate-hashes --no-header \
 		--no-annotate --python-version 3.11 --exclude-newer "7 days" -U -o locks/$$name.lock; done
+
+dist: setup  ## what a release consists of, into dist/: wheel, sdist, Debian package, image of the broker (as root)
+	@$(VENV)/python -m tools.release
 
 clean:  ## remove what was built here (not the base's cache: `strongroom base clean`)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .mutants

@@ -95,12 +95,12 @@ def _as_installed(root: Path, accounts: Sequence[str]) -> None:
             place.symlink_to(f"/{name}")
     if (root / "usr/bin/python3.11").exists():
         # Files that are checked by content do not care for times.
-        command = [_chroot(), str(root), "/usr/bin/python3.11", "-m", "compileall", "-q"]
+        command = [chroot(), str(root), "/usr/bin/python3.11", "-m", "compileall", "-q"]
         command += ["--invalidation-mode", "unchecked-hash", "/usr/lib/python3", "/usr/lib/python3.11"]
         # Some of Debian's own files are for another version of Python.
         subprocess.run(command, env={"LC_ALL": "C.UTF-8"}, stdout=subprocess.DEVNULL, check=False)
     if (root / "usr/sbin/ldconfig").exists():
-        subprocess.run([_chroot(), str(root), "/usr/sbin/ldconfig"], check=True)
+        subprocess.run([chroot(), str(root), "/usr/sbin/ldconfig"], check=True)
         subprocess.run(["rm", "-rf", str(root / "var/cache/ldconfig")], check=True)
 
 
@@ -152,7 +152,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
 
-def _chroot() -> str:
+def chroot() -> str:
     return next((path for path in ("/usr/sbin/chroot", "/usr/bin/chroot") if Path(path).exists()), "chroot")
 
 

@@ -12,8 +12,6 @@ EXTRA = {
     "typer": "cli",
     "rich": "cli",
     "pyrage": "rooms",
-    "starlette": "server",
-    "uvicorn": "server",
     "uvloop": "server",
     "httptools": "server",
     "sqlalchemy": "server",

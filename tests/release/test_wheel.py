@@ -32,10 +32,11 @@ for one in pkgutil.walk_packages(strongroom.__path__, "strongroom."):
 """
 BUILDS = """
 import json
-from strongroom.convert import base_sources, base_wheels
+from strongroom.bases import inputs
+from strongroom.bases.packages import wheels
 print(json.dumps([
-    base_sources.agent_digest(base_sources.here()), base_sources.builder_digest(),
-    *(one.digest for one in base_wheels.collect()),
+    inputs.agent_digest(inputs.here()), inputs.builder_digest(),
+    *(one.digest for one in wheels.collect()),
 ]))
 """
 
@@ -84,7 +85,7 @@ def test_nothing_in_wheel_and_sdist_tells_when_or_by_whom_they_were_made(dist):
 @pytest.mark.root
 def test_evidence_is_judged_where_the_wheel_alone_is_installed(dist, bare, tmp_path):
     """In an empty folder, out of the repository's reach; what needs an extra says which until it is there."""
-    done = bare.run("python", "-c", "from strongroom.evidence import registry, roots", cwd=tmp_path)
+    done = bare.run("python", "-c", "from strongroom.evidence import roots, verify", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = bare.run("strongroom", "--help", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (5, "")
@@ -153,6 +154,6 @@ def test_every_package_that_is_imported_is_of_an_extra_that_brings_it(dist):
         for name in imported | extras.EXTRA.keys()
         for extra in [extras.EXTRA.get(name)]
         for wanted in [installed.closure(dist[0], {extra}) if extra else core]
-        if not {canonicalize_name(one) for one in brought[name]} & set(wanted)
+        if not {canonicalize_name(one) for one in brought.get(name, ())} & set(wanted)
     }
     assert wanting == {}
