@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,15 +57,18 @@ def test_workers_that_do_not_last_are_replaced_ever_later_and_then_no_more(monke
 
 
 def test_a_worker_that_lasted_is_replaced_at_once_and_the_count_begins_anew(monkeypatch, tmp_path):
-    monkeypatch.setattr(supervisor, "LASTING", 0.5)
-    lives = iter([0.0, 0.0, 0.0, 0.7, 0.0])
-    spent = multiprocessing.get_context("fork").Value("i", 0)
+    fork = multiprocessing.get_context("fork")
+    spent, later = fork.Value("i", 0), fork.Value("d", 0.0)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later.value, sleep=time.sleep)
+    monkeypatch.setattr(supervisor, "time", clock)
+    monkeypatch.setattr(supervisor, "LASTING", 3600.0)
 
     def serve(_listening, ready):
         ready()
         with spent.get_lock():
             at, spent.value = spent.value, spent.value + 1
-        time.sleep(list(lives)[at] if at < 5 else 0.0)
+        if at == 3:  # this one lasts
+            later.value = 3600.0
 
     _, starts = watch(monkeypatch, tmp_path, serve)
     assert len(starts) == 3 + 1 + 5

@@ -23,7 +23,7 @@ from strongroom.broker.ports import KnownVersion
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
 from strongroom.broker.workers import LOOKING, LOOKING_EACH, WAITING, Workers
-from strongroom.crypto import sign
+from strongroom.crypto import digest, sign
 from strongroom.encoding import canonical, dsse, fields, framed
 from strongroom.errors import Malformed, Refused, Unavailable
 from strongroom.model import messages
@@ -548,9 +548,13 @@ def test_a_strangers_receipt_opens_no_transaction_and_is_looked_at_beside_the_lo
 
     monkeypatch.setattr(sign.VerifyingKey, "verify", noting)
     monkeypatch.setattr(Workers, "run", asked)
-    forged = room.receipt(contracts.NOW, key=sign.generate())
+    stranger = sign.generate()
+    named = digest.sha256(stranger.public.raw).encode()
+    forged = room.receipt(contracts.NOW, key=stranger).replace(
+        named, digest.sha256(room.keys.signing).encode()
+    )
     for _ in range(watched.broker.budgets.failures + 1):
-        with pytest.raises(Refused, match="signature does not verify"):
+        with pytest.raises(Refused, match="not of a run that keys were released to under that contract"):
             asyncio.run(receipt(watched.broker, forged, peer="192.0.2.1"))
     assert watched.broker.store.writes == 0
     assert threads
