@@ -54,7 +54,7 @@ def open_file(
     with file.open("rb") as source:
         is_age = source.read(40).startswith(age.MAGIC)
     kind = "" if is_age else files.kind(file)
-    if kind:
+    if kind not in ("", files.DISK):
         raise Misuse(
             f"{file}: is {kind}, and nothing of it is sealed",
             code="not-sealed",

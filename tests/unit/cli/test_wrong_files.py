@@ -85,6 +85,19 @@ def test_a_wrong_file_is_named_for_what_it_is(folder, monkeypatch, capsys, words
     assert expected in said
 
 
+def test_a_sealed_disk_opens_though_it_is_known_for_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").write_text("1")
+    for words in (
+        ("identity", "new", "alice"),
+        ("seal", "data", "-i", "alice.identity", "--name", "x"),
+        ("open", "x.disk", "-i", "alice.identity", "--out", "opened"),
+    ):
+        assert told(monkeypatch, capsys, *words)[0] in (0, None), words
+    assert (tmp_path / "opened" / "a").read_text() == "1"
+
+
 def test_the_node_of_a_contract_is_no_folder(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     (folder / "node").mkdir()
