@@ -45,6 +45,9 @@ class Entries:
         # Where in the layer a directory comes first, and a link.
         self._folders: dict[bytes, int] = {}
         self._links: dict[bytes, int] = {}
+        # What whiteouts hide, and directories with an opaque mark.
+        self._hidden: set[bytes] = set()
+        self._opaque: set[bytes] = set()
 
     def admit(self, member: tar.Member) -> None:
         """Take the next entry. Raises `Refused`."""
@@ -68,6 +71,19 @@ class Entries:
     def link_before(self, path: bytes, place: int) -> bool:
         """Whether the layer has put a symbolic link there before its `place`th entry."""
         return self._links.get(path, place) < place
+
+    def contradicts(self, member: tar.Member, before: tar.Member | None) -> bool:
+        """Whether something else is said of the place that an entry comes to through a link: there, or by `before`.
+
+        A whiteout counts wherever it stands: some runtimes know what a layer has put by its name, and others hide it.
+        """
+        for other in (before, self._named.get(member.path)):
+            if other is not None and not self._says_the_same(other, member):
+                return True
+        path = member.path
+        while path and path not in self._hidden and path.rpartition(b"/")[0] not in self._opaque:
+            path = path.rpartition(b"/")[0] if b"/" in path else b""
+        return bool(path)
 
     def kept_by_aufs(self, path: bytes) -> tar.Member | None:
         """A file that AUFS kept for hard links to name it."""
@@ -96,7 +112,12 @@ class Entries:
         if name in _NO_NAMES:
             raise Refused(f"{where}: an unknown whiteout", code="bad-whiteout", hint=HINT)
         hidden = name.removeprefix(WHITEOUT)
-        if name != OPAQUE and (folder + b"/" + hidden if folder else hidden) in self._put:
+        hidden = folder + b"/" + hidden if folder else hidden
+        if name == OPAQUE:
+            self._opaque.add(folder)
+        else:
+            self._hidden.add(hidden)
+        if name != OPAQUE and hidden in self._put:
             raise Refused(
                 f"{where}: hides what its own layer has put there before", code="bad-whiteout", hint=HINT
             )

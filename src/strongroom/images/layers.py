@@ -5,8 +5,10 @@ A layer is applied in this order:
   1 its entries are read and checked (`layer_entries`)          2 its whiteouts hide what lower layers put there
   3 its entries are added, in order                             4 parents that no layer names are directories 0755 of root
 An image must not mean two things: where common runtimes differ it is refused, where they agree it means what they say.
-  - A path whose parent is a symbolic link is refused: some runtimes follow the link inside the image,
-    others replace it. Where the layer itself has put a directory there before, there is no link any more.
+  - A path whose parent is a symbolic link of a lower layer is refused: some runtimes follow the link inside the image,
+    others, which unpack each layer by itself, replace it. Where the layer itself has put a directory there before, there is no
+    link any more. A link that the layer itself has put there before is followed, where it leads to a directory of the
+    same layer (else Docker stops, and others make one), and where nothing else in the layer speaks of the same place.
   - A path that comes twice is refused, unless the entries are equal, contents included: tools that stop at the
     first and tools that take the last read two files. A directory may come again with another mode, owner and time
     (the last count), not with other attributes.
@@ -133,7 +135,7 @@ class Tree:
         Absolute links start at this tree's root and `..` stops there, as in a chroot.
         Raises `Refused` for a loop of links.
         """
-        return self._at(self.resolve(path))
+        return self.at(self.resolve(path))
 
     def resolve(self, path: bytes) -> bytes:
         """`path` with all links in it followed; what does not exist is kept as named. Raises `Refused` for a loop."""
@@ -166,7 +168,7 @@ class Tree:
         """Where a room's mounts go in this tree. Raises `Refused` (`mount-point`)."""
 
         def is_file(path: bytes) -> bool:
-            node = self._at(path)
+            node = self.at(path)
             return node is not None and node.kind is Kind.FILE
 
         return mounts.place(target=self._target, is_file=is_file, certificates=certificates)
@@ -212,7 +214,7 @@ class Tree:
             prefix = path + b"/" if path else b""
             stack.extend((prefix + name, node.children[name]) for name in sorted(node.children, reverse=True))
 
-    def _at(self, path: bytes) -> Node | None:
+    def at(self, path: bytes) -> Node | None:
         """The node of that very name."""
         node: Node | None = self.root
         for part in path.split(b"/") if path else ():
@@ -220,7 +222,7 @@ class Tree:
         return node
 
     def _target(self, path: bytes) -> bytes | None:
-        node = self._at(path)
+        node = self.at(path)
         return node.target if node is not None and node.kind is Kind.SYMLINK else None
 
     def _count(self, member: tar.Member, what: str) -> None:
@@ -242,8 +244,14 @@ class _Layer:
     def __init__(self, tree: Tree, entries: Entries) -> None:
         self._tree = tree
         self._entries = entries
-        # Directories that hold something of this layer: they stay, since nothing of the layer may replace them.
-        self._holding: dict[bytes, Node] = {}
+        # Directories of this layer: they stay, since nothing of the layer may replace them.
+        self._holding: dict[bytes, Node] = {b"": tree.root}
+        # By the folders that entries name, where those really are.
+        self._ways: dict[bytes, bytes] = {b"": b""}
+        # Links of this layer that may be followed, the ends of those that were, and what came to its place through one.
+        self._links: set[bytes] = set()
+        self._ends: dict[bytes, bytes] = {}
+        self._led: dict[bytes, tar.Member] = {}
 
     def hide(self, path: bytes, place: int) -> None:
         """Apply a whiteout, the layer's `place`th entry, to what lower layers left (step 2)."""
@@ -268,20 +276,32 @@ class _Layer:
             self._update(self._tree.root, member, where)
             return
         folder, _, name = member.path.rpartition(b"/")
-        parent = self._parent(folder, where)
+        parent, real = self._parent(folder, where)
+        path = real + b"/" + name if real else name
+        if path != member.path:
+            moved = replace(member, path=path)
+            if self._entries.contradicts(moved, self._led.setdefault(path, moved)):
+                raise Refused(
+                    f"{where}: leads to {show(path)}, of which the same layer says something else",
+                    code="duplicate-entry",
+                    hint=HINT,
+                )
         old = parent.children.get(name)
         if member.type is Type.DIRECTORY:
             if old is None or old.kind is not Kind.DIRECTORY:
                 old = parent.children[name] = Node(Kind.DIRECTORY)
+            self._holding[path] = old
             self._update(old, member, where)
             return
-        if member.path in self._holding:
+        if path in self._holding:
             raise Refused(
                 f"{where}: a {member.type} over a directory of the same layer",
                 code="duplicate-entry",
                 hint=HINT,
             )
-        parent.children[name] = self._linked(member, where) or self._fresh(member, where)
+        parent.children[name] = self._linked(member, where, parent) or self._fresh(member, where)
+        if member.type is Type.SYMLINK and not _climbs(member.path, member.target):
+            self._links.add(path)
 
     def _fresh(self, member: tar.Member, where: tar.Place) -> Node:
         if member.type in DEVICES:
@@ -294,7 +314,7 @@ class _Layer:
             node.open = lambda: open_at(offset, size)
         return node
 
-    def _linked(self, member: tar.Member, where: tar.Place) -> Node | None:
+    def _linked(self, member: tar.Member, where: tar.Place, parent: Node) -> Node | None:
         if member.type is not Type.HARDLINK:
             return None
         kept = self._entries.kept_by_aufs(member.target)
@@ -304,7 +324,8 @@ class _Layer:
         if not (member.target + b"/").startswith(member.path + b"/"):  # which the link would replace
             folder, _, name = member.target.rpartition(b"/")
             above = self._lower(folder, member.target)
-            node = None if above is None else above.children.get(name)
+            itself = above is parent and name == member.path.rpartition(b"/")[2]
+            node = None if above is None or itself else above.children.get(name)
         if node is None or node.kind is Kind.DIRECTORY:
             raise Refused(
                 f"{where}: a hard link to {show(member.target)}, which is no file here",
@@ -331,7 +352,7 @@ class _Layer:
         node.xattrs = image_xattrs.kept(member.xattrs, where, self._tree.note)
 
     def _lower(self, folder: bytes, path: bytes, place: int | None = None) -> Node | None:
-        """The directory that is there now; None when there is none. Never through a link.
+        """The directory that is there now; None when there is none. Through no link but, for hard links, this layer's own.
 
         place: of an entry, before which this layer may have put a directory of its own over a link.
         """
@@ -345,7 +366,9 @@ class _Layer:
             if child.kind is Kind.SYMLINK:
                 if place is not None and self._entries.folder_before(done, place):
                     return None
-                raise self._through(path, part)
+                if place is not None:
+                    raise self._through(path, part)
+                done, child = self._followed(done, part, tar.Place(self._entries.what, path))
             if child.kind is not Kind.DIRECTORY:
                 if place is None or self._entries.folder_before(done, place):
                     return None
@@ -353,11 +376,11 @@ class _Layer:
             node = child
         return node
 
-    def _parent(self, folder: bytes, where: tar.Place) -> Node:
-        """The directory that an entry goes into, made where nobody named it."""
-        known = self._holding.get(folder)
+    def _parent(self, folder: bytes, where: tar.Place) -> tuple[Node, bytes]:
+        """The directory that an entry goes into, made where nobody named it, and its path without links."""
+        known = self._ways.get(folder)
         if known is not None:
-            return known
+            return self._holding[known], known
         node = self._tree.root
         done = b""
         for part in folder.split(b"/") if folder else ():
@@ -366,12 +389,33 @@ class _Layer:
             if child is None:
                 child = node.children[part] = Node(Kind.DIRECTORY)
             elif child.kind is Kind.SYMLINK:
-                raise self._through(where, part)
+                done, child = self._followed(done, part, where)
             elif child.kind is not Kind.DIRECTORY:
                 raise self._no_directory(where, done, child)
             self._holding[done] = child
             node = child
-        return node
+        self._ways[folder] = done
+        return node, done
+
+    def _followed(self, link: bytes, name: bytes, where: tar.Place) -> tuple[bytes, Node]:
+        """The directory that a link leads to. Raises `Refused` unless both are of this layer."""
+
+        def target(path: bytes) -> bytes | None:
+            if path in self._ends:
+                return b"/" + self._ends[path]
+            node = self._tree.at(path)
+            if node is None or node.kind is not Kind.SYMLINK:
+                return None
+            if path not in self._links:
+                raise self._through(where, path.rpartition(b"/")[2])
+            return node.target
+
+        end = Symlinks(target, chroot=True).resolve(link)
+        found = None if end is None else self._holding.get(end)
+        if end is None or found is None:
+            raise self._through(where, name)
+        self._ends[link] = end
+        return end, found
 
     def _no_directory(self, path: bytes | tar.Place, above: bytes, node: Node) -> Refused:
         where = path if isinstance(path, tar.Place) else tar.Place(self._entries.what, path)
@@ -388,6 +432,18 @@ class _Layer:
             code="symlink-escape",
             hint="the layer must name the real directory; rebuild it, or do not trust this image",
         )
+
+
+def _climbs(path: bytes, target: bytes) -> bool:
+    """Whether a link's text leads, by its names, beyond the top of the image: there Docker refuses it."""
+    if target.startswith(b"/"):
+        return False
+    depth = path.count(b"/")
+    for part in target.split(b"/"):
+        depth += 0 if part in (b"", b".") else -1 if part == b".." else 1
+        if depth < 0:
+            return True
+    return False
 
 
 def _copied(node: Node) -> Node:

@@ -170,7 +170,7 @@ def members(
             body = _exactly(read_at, offset, header.size, what)
             _extend(pending, header.flag, body, what)
         else:
-            member = _member(header, pending, offset, what, limits)
+            member = _member(header, pending, offset, what, limits, by_name=note is not None)
             pending = _Pending()
             header.size = member.size
             if offset + (_padded(member.size) if note is None else member.size) > size:
@@ -179,11 +179,16 @@ def members(
         offset += _padded(header.size)
 
 
-def clean(path: bytes, what: str | Place, limits: Limits) -> bytes:
-    """The path relative to the root of the image, b"" for the root. Raises `Malformed` (check 5)."""
+def clean(path: bytes, what: str | Place, limits: Limits, *, by_name: bool = False) -> bytes:
+    """The path relative to the root of the image, b"" for the root. Raises `Malformed` (check 5).
+
+    by_name: `..` takes away the name before it, as every runtime reads an entry's name; beyond the top Docker alone refuses.
+    """
     if b"\0" in path:
         raise Malformed(f"{what}: NUL in a name", code="bad-path")
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if by_name and b".." in parts:
+        parts = _by_name(parts, absolute=path.startswith(b"/"))
     if b".." in parts:
         raise Malformed(
             f"{what}: {show(path)} climbs with '..'",
@@ -198,6 +203,17 @@ def clean(path: bytes, what: str | Place, limits: Limits) -> bytes:
     if len(joined) > limits.path_bytes:
         raise Malformed(f"{what}: a path longer than {limits.path_bytes} bytes", code="too-large")
     return joined
+
+
+def _by_name(parts: list[bytes], *, absolute: bool) -> list[bytes]:
+    """Without each `..` that a name goes before; of an absolute path, at the top, it means nothing."""
+    out: list[bytes] = []
+    for part in parts:
+        if part != b".." or (out[-1:] in ([], [b".."]) and not absolute):
+            out.append(part)
+        elif out:
+            out.pop()
+    return out
 
 
 def _padded(size: int) -> int:
@@ -344,7 +360,9 @@ def _pax(body: bytes, what: str) -> dict[bytes, bytes]:
     return records
 
 
-def _member(header: _Header, pending: _Pending, offset: int, what: str, limits: Limits) -> Member:
+def _member(
+    header: _Header, pending: _Pending, offset: int, what: str, limits: Limits, *, by_name: bool
+) -> Member:
     pax = pending.pax or {}
     for key in _PAX_MEANT:
         if not pax.get(key, b"-"):  # an empty value leaves what the header says (POSIX)
@@ -367,7 +385,7 @@ def _member(header: _Header, pending: _Pending, offset: int, what: str, limits: 
     linked = type_ in (Type.SYMLINK, Type.HARDLINK)
     if (pending.link is not None or b"linkpath" in pax) and not linked:
         raise Malformed(f"{where}: a {type_} with the target of a link", code="bad-pax")
-    path = clean(name, where, limits)
+    path = clean(name, where, limits, by_name=by_name)
     return Member(
         path=path,
         type=type_,

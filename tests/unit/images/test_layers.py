@@ -130,8 +130,88 @@ REFUSED = {
     "file below a lower file": ("not-directory", [entry(b"a"), entry(b"a/b")]),
     "through this layer's symlink": ("symlink-escape", [symlink(b"a", b"/etc") + entry(b"a/passwd", b"x")]),
     "through a lower symlink": ("symlink-escape", [symlink(b"a", b"../../etc"), entry(b"a/passwd", b"x")]),
-    "through a chain": ("symlink-escape", [symlink(b"a", b"b") + folder(b"b/"), entry(b"a/x/y")]),
-    "directory through a symlink": ("symlink-escape", [symlink(b"a", b"b") + folder(b"b/"), folder(b"a/x/")]),
+    "below a lower symlink": ("symlink-escape", [symlink(b"a", b"b") + folder(b"b/"), entry(b"a/x/y")]),
+    "directory through a lower symlink": (
+        "symlink-escape",
+        [symlink(b"a", b"b") + folder(b"b/"), folder(b"a/x/")],
+    ),
+    "through this layer's symlink to a lower directory": (
+        "symlink-escape",
+        [folder(b"b/"), symlink(b"a", b"b") + entry(b"a/x")],
+    ),
+    "through this layer's symlink and a lower one": (
+        "symlink-escape",
+        [symlink(b"b", b"c"), folder(b"c/") + symlink(b"a", b"b") + entry(b"a/x")],
+    ),
+    "through this layer's symlink to what comes later": (
+        "symlink-escape",
+        [symlink(b"a", b"b") + entry(b"a/x") + folder(b"b/")],
+    ),
+    "through this layer's symlink to a file": (
+        "symlink-escape",
+        [entry(b"b") + symlink(b"a", b"b") + entry(b"a/x")],
+    ),
+    "through this layer's circle": ("symlink-escape", [symlink(b"a", b"a") + entry(b"a/x")]),
+    "through this layer's symlink that climbs": (
+        "symlink-escape",
+        [folder(b"b/") + symlink(b"a", b"../b") + entry(b"a/x")],
+    ),
+    "hard link through a symlink that climbs": (
+        "symlink-escape",
+        [entry(b"b/x") + symlink(b"a", b"c/../../b") + hardlink(b"h", b"a/x")],
+    ),
+    "hard link to itself through a symlink": (
+        "bad-link",
+        [entry(b"b/x") + folder(b"b/"), folder(b"b/") + symlink(b"a", b"b") + hardlink(b"b/x", b"a/x")],
+    ),
+    "a file over what a symlink of this layer led to": (
+        "duplicate-entry",
+        [folder(b"b/") + symlink(b"a", b"b") + entry(b"a/x", b"1") + entry(b"b/x", b"2")],
+    ),
+    "what a symlink of this layer leads to over a file": (
+        "duplicate-entry",
+        [entry(b"b/x", b"2") + symlink(b"a", b"b") + entry(b"a/x", b"1")],
+    ),
+    "two symlinks of this layer that lead to one place": (
+        "duplicate-entry",
+        [
+            folder(b"b/")
+            + symlink(b"a", b"b")
+            + symlink(b"c", b"b")
+            + entry(b"a/x", b"1")
+            + entry(b"c/x", b"2")
+        ],
+    ),
+    "a directory through a symlink with other attributes": (
+        "duplicate-entry",
+        [
+            folder(b"b/")
+            + symlink(b"a", b"b")
+            + folder(b"b/d/")
+            + pax({b"SCHILY.xattr.user.a": b"1"})
+            + folder(b"a/d/")
+        ],
+    ),
+    "a file through a symlink over this layer's directory": (
+        "duplicate-entry",
+        [entry(b"b/d/x") + symlink(b"a", b"b") + entry(b"a/d", b"1")],
+    ),
+    "hidden where a symlink of this layer leads": (
+        "duplicate-entry",
+        [entry(b"b/x"), folder(b"b/") + symlink(b"a", b"b") + entry(b"a/x", b"1") + entry(b"b/.wh.x")],
+    ),
+    "hidden above where a symlink of this layer leads": (
+        "duplicate-entry",
+        [entry(b"b/d/x"), entry(b"b/.wh.d") + folder(b"b/d/") + symlink(b"a", b"b/d") + entry(b"a/x", b"1")],
+    ),
+    "opaque where a symlink of this layer leads": (
+        "duplicate-entry",
+        [folder(b"b/") + symlink(b"a", b"b") + entry(b"a/x", b"1") + entry(b"b/.wh..wh..opq")],
+    ),
+    "all opaque, and a symlink of this layer": (
+        "duplicate-entry",
+        [folder(b"b/") + symlink(b"a", b"b") + entry(b"a/x", b"1") + entry(b".wh..wh..opq")],
+    ),
     "whiteout through a symlink": (
         "symlink-escape",
         [symlink(b"a", b"b") + entry(b"b/c"), entry(b"a/.wh.c")],

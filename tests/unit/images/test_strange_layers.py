@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LISTS = folder(b"opt/") + entry(b"opt/a", b"1") + entry(b"opt/b", b"2") + entry(b"opt/list", b"3")
 LINK = symlink(b"link", b"target") + entry(b"target/keep", b"kept")
+USR = folder(b"usr/") + folder(b"usr/lib/")
 GNU = b"ustar  \0"
 
 # Name → (layers, their ends included; the tree).
@@ -122,6 +123,50 @@ CASES: dict[str, tuple[list[bytes], dict[bytes, Any]]] = {
     "names with / and ./": (
         [folder(b"./") + entry(b"/abs/x", b"1") + entry(b"./rel//y", b"2") + hardlink(b"/z", b"./abs/x") + END],
         {b"abs": None, b"abs/x": b"1", b"rel": None, b"rel/y": b"2", b"z": b"1"},
+    ),
+    "names that go up, and stay inside": (
+        [folder(b"a/") + entry(b"a/../b", b"1") + entry(b"/../c", b"2") + entry(b"none/../d/./e", b"3") + END],
+        {b"a": None, b"b": b"1", b"c": b"2", b"d": None, b"d/e": b"3"},
+    ),
+    "names that go up from a link mean the name, not where it leads": (
+        [folder(b"c/") + folder(b"c/d/") + symlink(b"a", b"c/d") + entry(b"a/../b", b"1") + END],
+        {b"a": b"-> c/d", b"b": b"1", b"c": None, b"c/d": None},
+    ),
+    "through a link to a directory of the same layer": (
+        [USR + symlink(b"lib", b"usr/lib") + entry(b"lib/x", b"1") + folder(b"lib/d/") + entry(b"lib/e/f/y", b"2") + END],
+        {b"lib": b"-> usr/lib", b"usr": None, b"usr/lib": None, b"usr/lib/x": b"1", b"usr/lib/d": None, b"usr/lib/e": None, b"usr/lib/e/f": None, b"usr/lib/e/f/y": b"2"},
+    ),
+    "through a link to a directory that the same layer only implies": (
+        [entry(b"usr/lib/y", b"2") + symlink(b"lib", b"/usr/lib") + entry(b"lib/x", b"1") + END],
+        {b"lib": b"-> /usr/lib", b"usr": None, b"usr/lib": None, b"usr/lib/x": b"1", b"usr/lib/y": b"2"},
+    ),
+    "through links that go up and on to others": (
+        [USR + folder(b"var/") + symlink(b"var/a", b"../usr/lib") + symlink(b"b", b"var/a/../l") + symlink(b"usr/l", b"lib") + entry(b"b/x", b"1") + END],
+        {b"b": b"-> var/a/../l", b"usr": None, b"usr/l": b"-> lib", b"usr/lib": None, b"usr/lib/x": b"1", b"var": None, b"var/a": b"-> ../usr/lib"},
+    ),
+    "through a link that lies behind a link": (
+        [USR + symlink(b"lib", b"usr/lib") + folder(b"lib/d/") + symlink(b"lib/l", b"d") + entry(b"lib/l/x", b"1") + END],
+        {b"lib": b"-> usr/lib", b"usr": None, b"usr/lib": None, b"usr/lib/d": None, b"usr/lib/l": b"-> d", b"usr/lib/d/x": b"1"},
+    ),
+    "through a link in the place of a lower directory": (
+        [entry(b"lib/old", b"0") + END, USR + symlink(b"lib", b"usr/lib") + entry(b"lib/x", b"1") + END],
+        {b"lib": b"-> usr/lib", b"usr": None, b"usr/lib": None, b"usr/lib/x": b"1"},
+    ),
+    "through a link that a lower layer has too": (
+        [USR + symlink(b"lib", b"usr/lib") + END, USR + symlink(b"lib", b"usr/lib") + entry(b"lib/x", b"1") + END],
+        {b"lib": b"-> usr/lib", b"usr": None, b"usr/lib": None, b"usr/lib/x": b"1"},
+    ),
+    "through a link over a lower file": (
+        [USR + entry(b"usr/lib/x", b"0") + END, USR + symlink(b"lib", b"usr/lib") + entry(b"lib/x", b"1") + END],
+        {b"lib": b"-> usr/lib", b"usr": None, b"usr/lib": None, b"usr/lib/x": b"1"},
+    ),
+    "the same by two ways": (
+        [USR + symlink(b"lib", b"usr/lib") + folder(b"usr/lib/d/") + folder(b"lib/d/") + entry(b"lib/d/x", b"1") * 2 + entry(b"usr/lib/d/x", b"1") + END],
+        {b"lib": b"-> usr/lib", b"usr": None, b"usr/lib": None, b"usr/lib/d": None, b"usr/lib/d/x": b"1"},
+    ),
+    "a hard link to what is behind a link": (
+        [USR + entry(b"usr/lib/x", b"1") + symlink(b"lib", b"usr/lib") + hardlink(b"h", b"lib/x") + hardlink(b"lib/i", b"usr/lib/x") + END],
+        {b"h": b"1", b"lib": b"-> usr/lib", b"usr": None, b"usr/lib": None, b"usr/lib/x": b"1", b"usr/lib/i": b"1"},
     ),
     "headers of before POSIX": (
         [entry(b"d/", flag=b"\0", magic=bytes(8), mode=0o755) + entry(b"d/f", b"v7", flag=b"\0", magic=bytes(8)) + END],
@@ -283,6 +328,19 @@ def test_the_end_matters_where_no_digest_fixes_the_bytes() -> None:
             )
         )
         assert len(told) == (why == "bytes after the end")
+
+
+@pytest.mark.parametrize("name", [b"../x", b"a/../../x", b"./../x", b"a/b/../../../x"])
+def test_names_that_go_beyond_the_top_are_refused(tmp_path: Path, name: bytes) -> None:
+    """As Docker does; umoci and containerd take them for the top's."""
+    with pytest.raises(Malformed, match="climbs with"):
+        ours(tmp_path, [entry(name, b"1") + END])
+
+
+def test_hard_links_to_names_that_go_up_are_refused(tmp_path: Path) -> None:
+    """containerd goes up from where a link leads, Docker and umoci from its name."""
+    with pytest.raises(Malformed, match="climbs with"):
+        ours(tmp_path, [entry(b"x", b"1") + folder(b"a/") + hardlink(b"h", b"a/../x") + END])
 
 
 @pytest.mark.parametrize(

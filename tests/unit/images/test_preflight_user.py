@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.images.kit import ACCOUNTS, END, entry, folder, simple, symlink
 
 from strongroom.images.preflight import examine
 from strongroom.images.preflight.examine import Source
+from tests.unit.images.kit import ACCOUNTS, END, entry, folder, simple, symlink
 
 PROGRAM = b"#!/bin/sh\n"
 GOSU = "if [ $(id -u) = 0 ]; then exec gosu ann $0 $@; fi\nexec $@\n"
