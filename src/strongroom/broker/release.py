@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from strongroom.model.verdict import Check, Verdict
 
 TRIES = 4
-CHANGED = "changed"
 FRESH_FOR = timedelta(seconds=5)
 """How old a prepared verdict may be when it is recorded: its time is that of the record."""
 
@@ -177,9 +176,7 @@ async def _settle(
             return _denial(prepared.verdict)
         try:
             committed = await broker.store.write(partial(_decide, broker, ask, prepared))
-        except Conflict as cause:
-            if cause.code != CHANGED:
-                raise
+        except Conflict:
             prepared = None
             continue
         if isinstance(committed.value.verdict, Accepted):
@@ -300,7 +297,7 @@ def _decide(broker: Broker, ask: gates.Ask, prepared: _Prepared, transaction: Tr
         refusal = deny(contract.digest, gates=(gates.fresh(ask.nonce_end, use=use),), now=now)
         return _Decision(verdict=refusal, entry=None)
     if gates.known(ask, transaction) != prepared.known or now - prepared.now > FRESH_FOR:
-        raise Conflict("release: what it was prepared with has changed", code=CHANGED)
+        raise Conflict("release: what it was prepared with has changed", code="changed")
     runs_used = transaction.runs.used(contract.digest)
     if runs_used != prepared.judged.runs_used:
         prepared = _counted(prepared, ask, runs_used)
