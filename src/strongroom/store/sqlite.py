@@ -79,6 +79,10 @@ class SqliteStore:
         with self._readers.connection() as connection:
             return work(transaction.Transaction(connection, self._nodes))
 
+    def gather_while(self, expects: Callable[[], bool]) -> None:
+        """Let works wait a moment for others while `expects` says that some are on their way. Asked by another thread."""
+        self._writer.expects = expects
+
     @property
     def failing(self) -> Unavailable | None:
         """Why the last write failed; None when it did not."""

@@ -4,6 +4,9 @@ A thread takes what is queued, up to `BATCH` works, waits for its turn among pro
 after the other between `BEGIN IMMEDIATE` and `COMMIT`: one that raises is undone alone. Only when the commit has
 returned (`synchronous=FULL`: it is on the disk) does anyone hear of a result. If the commit fails, every work of the
 batch is told so and nothing of it is stored.
+
+A commit costs the processor as much as three signatures, however many works it holds. So while more works are on their way
+(`expects`) a batch waits for them, `LOOKS` times `LOOKED` at most.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy.exc
@@ -24,7 +28,7 @@ from strongroom.store.statements import driver
 from strongroom.store.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import sqlalchemy as sa
 
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 
 BATCH = 256
 QUEUED = 1024
+LOOKS = 8
+LOOKED = 0.002
+"""How often a batch asks at most whether others are on their way, and for how many seconds it then waits for one."""
 
 
 class _Work:
@@ -58,6 +65,7 @@ class Writer:
         self._connection: sa.Connection | None = None
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._closed = False
+        self.expects: Callable[[], bool] = lambda: False
         self.failing: Unavailable | None = None
         self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True)
         self._thread.start()
@@ -85,6 +93,7 @@ class Writer:
         while not last:
             batch: list[_Work] = []
             work = self._queue.get()
+            looks = iter(range(LOOKS))
             while work is not None:
                 # Who has withdrawn before this is not served; from here on nobody can.
                 if not work.future.cancelled():
@@ -94,12 +103,20 @@ class Writer:
                 try:
                     work = self._queue.get_nowait()
                 except queue.Empty:
-                    break
+                    if not self._come(looks):
+                        break
+                    work = self._queue.get()
             last = work is None
             if batch:
                 self._run(batch)
         if self._connection is not None:
             self._connection.close()
+
+    def _come(self, looks: Iterator[int]) -> bool:
+        """Whether something is queued, after waiting for what is expected. Nobody else takes from the queue."""
+        while self._queue.empty() and self.expects() and next(looks, None) is not None:
+            time.sleep(LOOKED)
+        return not self._queue.empty()
 
     def _run(self, batch: list[_Work]) -> None:
         size = 0

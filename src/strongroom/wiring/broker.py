@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -188,6 +189,7 @@ def open_broker(
             endorser=endorser,
             request_log=log,
         )
+        store.gather_while(lambda: broker.workers.busy)
         try:
             yield Opened(broker=broker, store=store, settings=settings, secrets=opened)
         finally:
@@ -307,6 +309,10 @@ class Warm:
         broker.notary.checkpoint(broker.store.ledger, broker.store.ledger.size())
         hpke.seal(hpke.generate().public, b"warm", info=b"warm")
         self._warm = True
+
+        # What there is now stays: the collector need not look through it again and again while it serves.
+        gc.collect()
+        gc.freeze()
 
     def why_not(self) -> str | None:
         """None when ready, else a code: `starting`, or that of the last write's failure."""

@@ -390,3 +390,67 @@ def test_a_defect_in_a_work_reaches_its_caller_alone(store):
     with pytest.raises(ZeroDivisionError):
         write(store, broken)
     assert write(store, lambda tx: tx.ledger.append(b"x", run="")).value == 0
+
+
+def batches(store, monkeypatch):
+    """How many works each commit had."""
+    sizes, commit = [], store._writer._commit
+    monkeypatch.setattr(store._writer, "_commit", lambda batch: sizes.append(len(batch)) or commit(batch))
+    return sizes
+
+
+async def one_after_the_other(store, count):
+    async def late(at):
+        await asyncio.sleep(0.02 * at)
+        return await store.write(lambda tx: tx.ledger.append(b"%d" % at, run=""))
+
+    return await asyncio.gather(*(late(at) for at in range(count)))
+
+
+def test_a_batch_waits_for_works_that_are_on_their_way_and_no_longer(store, monkeypatch):
+    from strongroom.store import writer
+
+    monkeypatch.setattr(writer, "LOOKS", 30_000)
+    sizes, coming, submitted = batches(store, monkeypatch), [True], []
+    submit = store._writer.submit
+    monkeypatch.setattr(store._writer, "submit", lambda work: submitted.append(1) or submit(work))
+    store.gather_while(lambda: coming[0])
+
+    async def main():
+        first = asyncio.ensure_future(one_after_the_other(store, 1))
+        await asyncio.sleep(0.05)
+        others = asyncio.ensure_future(one_after_the_other(store, 3))
+        while len(submitted) < 4:  # noqa: ASYNC110 - another thread's doing
+            await asyncio.sleep(0.01)
+        assert sizes == []
+        coming[0] = False
+        await asyncio.gather(first, others)
+
+    asyncio.run(main())
+    assert sizes == [4]
+    asyncio.run(one_after_the_other(store, 2))
+    assert sum(sizes) == 6
+    assert len(sizes) > 1
+
+
+def test_a_batch_waits_for_a_moment_at_most_and_not_at_all_once_it_is_full_or_the_store_closes(
+    store, monkeypatch
+):
+    from strongroom.store import writer
+
+    sizes = batches(store, monkeypatch)
+    store.gather_while(lambda: True)
+    asyncio.run(one_after_the_other(store, 1))  # nobody else ever comes
+    assert sizes == [1]
+    monkeypatch.setattr(writer, "LOOKS", 300_000)
+    monkeypatch.setattr(writer, "BATCH", 3)
+    asyncio.run(one_after_the_other(store, 3))
+    assert sizes == [1, 3]
+
+    async def closed():
+        waiting = asyncio.ensure_future(store.write(lambda tx: tx.ledger.append(b"last", run="")))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(store._writer.close)
+        return await waiting
+
+    assert asyncio.run(closed()).size == 5
