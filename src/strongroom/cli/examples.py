@@ -136,6 +136,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "endorsements list": ("strongroom endorsements list",),
     "endorsements import": ("strongroom endorsements import endorsements.export",),
     "endorsements export": ("strongroom endorsements export endorsements.export",),
+    "doctor": ("strongroom doctor", "strongroom doctor base build"),
     "completion": (
         "strongroom completion bash >~/.local/share/bash-completion/completions/strongroom",
         "strongroom completion zsh >~/.zfunc/_strongroom",

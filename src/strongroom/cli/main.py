@@ -39,6 +39,7 @@ VERBS = {
     "evidence": "evidence.commands",
     "result": "evidence.result",
     "endorsements": "evidence.endorsements",
+    "doctor": "doctor",
     "completion": "completion",
     "manual": "manual",
 }

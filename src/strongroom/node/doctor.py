@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,10 @@ class Need:
     fix: str = ""
     optional: bool = False
 
+    def to_json(self) -> dict[str, object]:
+        """For programs."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ability:
@@ -76,10 +80,7 @@ class Ability:
         return {
             "backend": self.backend,
             "able": self.able,
-            "needs": [
-                {"name": one.name, "ok": one.ok, "found": one.found, "fix": one.fix, "optional": one.optional}
-                for one in self.needs
-            ],
+            "needs": [one.to_json() for one in self.needs],
         }
 
 

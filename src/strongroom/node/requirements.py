@@ -1,0 +1,202 @@
+"""What each verb needs of a machine beside the library itself: programs, Python packages, rights, devices.
+
+Nothing is started and nothing is asked of a network. `doctor` looks at what rooms need; here are the other verbs, and one row
+for each kind of room.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from strongroom import extras
+from strongroom.node import doctor
+from strongroom.node.doctor import Need
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PYTHON = (3, 11)  # a base's; its compiled modules are for one version
+_DEBIAN = "bases are built on Debian 12"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine looked at, so that tests have others. which: where PATH has a program. imports: is a package there?"""
+
+    host: doctor.Host = field(default_factory=doctor.Host)
+    which: Callable[[str], str | None] = shutil.which
+    imports: Callable[[str], bool] = field(default=lambda name: importlib.util.find_spec(name) is not None)
+    root: Callable[[], bool] = field(default=lambda: os.geteuid() == 0)
+    python: tuple[int, int] = sys.version_info[:2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Verbs that need the same, in words as they are typed, with what was looked for."""
+
+    verbs: tuple[str, ...]
+    needs: tuple[Need, ...] = ()
+
+    @property
+    def able(self) -> bool:
+        """Whether every need that is not optional was found."""
+        return all(need.ok or need.optional for need in self.needs)
+
+    @property
+    def lacks(self) -> tuple[Need, ...]:
+        """What is not there, what can be done without included."""
+        return tuple(need for need in self.needs if not need.ok)
+
+    def to_json(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "verbs": list(self.verbs),
+            "able": self.able,
+            "needs": [need.to_json() for need in self.needs],
+        }
+
+
+def examine(machine: Machine) -> tuple[Row, ...]:
+    """Every verb, those that need nothing first."""
+
+    def program(name: str, fix: str, *, optional: bool = False) -> Need:
+        found = machine.which(name)
+        return Need(name=name, ok=found is not None, found=found or "not on PATH", fix=fix, optional=optional)
+
+    def system(name: str, fix: str) -> Need:
+        """Where the base's builder looks, whatever PATH says."""
+        found = machine.host.program(name)
+        return Need(name=name, ok=bool(found), found=found or "not installed", fix=fix)
+
+    def package(name: str, *, optional: bool = False) -> Need:
+        there = machine.imports(name)
+        return Need(
+            name=f"Python package {name}",
+            ok=there,
+            found="installed" if there else "not installed",
+            fix=extras.install(extras.EXTRA[name]),
+            optional=optional,
+        )
+
+    zstd = program(
+        "zstd", "apt-get install zstd (Debian, Ubuntu): for images compressed by it", optional=True
+    )
+    compose = package("yaml", optional=True)
+    age = package("pyrage")
+    rooms = tuple(
+        Row(verbs=(f"run --backend {one.backend}",), needs=(age, *one.needs))
+        for one in doctor.examine(machine.host)
+    )
+    return (
+        Row(
+            verbs=(
+                "endorsements",
+                "inspect",
+                "measure",
+                "proof",
+                "runs",
+                "verify",
+                "completion",
+                "manual",
+                "doctor",
+            )
+        ),
+        Row(verbs=("base show", "base measure", "base clean", "node show", "node doctor")),
+        # What signs opens an identity; the rest of these verbs reads and judges.
+        Row(
+            verbs=("evidence", "contract", "ledger", "reference", "result"),
+            needs=(package("pyrage", optional=True),),
+        ),
+        Row(verbs=("identity", "seal", "open"), needs=(age,)),
+        Row(verbs=("convert",), needs=(age, zstd, compose)),
+        Row(verbs=("preflight",), needs=(zstd, compose)),
+        Row(verbs=("image verify",), needs=(package("sigstore", optional=True),)),
+        Row(verbs=("try",), needs=(_rights(machine), *_dry_run(machine.host), zstd, compose)),
+        Row(
+            verbs=("base build", "base verify"),
+            needs=(
+                system("apt-get", _DEBIAN),
+                system("apt-cache", _DEBIAN),
+                system("dpkg-deb", "apt-get install dpkg (Debian, Ubuntu)"),
+                _python(machine),
+                age,
+                package("cyclonedx"),
+            ),
+        ),
+        Row(
+            verbs=("broker",),
+            needs=(
+                age,
+                package("sqlalchemy"),
+                package("httptools"),
+                package("uvloop"),
+                package("orjson", optional=True),
+            ),
+        ),
+        Row(verbs=("node init",), needs=(program("swtpm", "apt-get install swtpm (Debian, Ubuntu)"),)),
+        *rooms,
+        Row(
+            verbs=("scrape",),
+            needs=(
+                Need(
+                    name="root",
+                    ok=machine.root(),
+                    found="root" if machine.root() else "another user",
+                    fix="sudo, to read the memory of others' processes",
+                    optional=True,
+                ),
+                program(
+                    "gcore", "apt-get install gdb (Debian, Ubuntu): a second way of reading", optional=True
+                ),
+            ),
+        ),
+    )
+
+
+def rows_of(rows: tuple[Row, ...], words: tuple[str, ...]) -> tuple[Row, ...]:
+    """The rows of a verb: of what was typed, of what it is part of, or of all below it. Empty where there is none."""
+    typed = " ".join(words)
+
+    def within(verb: str) -> bool:
+        return f"{typed} ".startswith(f"{verb} ") or f"{verb} ".startswith(f"{typed} ")
+
+    return tuple(row for row in rows if any(within(verb) for verb in row.verbs)) if typed else rows
+
+
+def _python(machine: Machine) -> Need:
+    wanted = ".".join(map(str, PYTHON))
+    return Need(
+        name=f"Python {wanted}",
+        ok=machine.python == PYTHON,
+        found=".".join(map(str, machine.python)),
+        fix="make the virtual environment with Debian 12's /usr/bin/python3",
+    )
+
+
+def _rights(machine: Machine) -> Need:
+    there = machine.root()
+    return Need(name="root", ok=there, found="root" if there else "another user", fix="run it with sudo")
+
+
+def _dry_run(host: doctor.Host) -> tuple[Need, ...]:
+    loop = host.has("dev/loop-control")
+    allowed = host.read("proc/sys/user/max_user_namespaces")
+    return (
+        Need(
+            name="/dev/loop-control",
+            ok=loop,
+            found="there" if loop else "not there",
+            fix="modprobe loop; in a container, give it /dev/loop-control and the devices",
+        ),
+        Need(
+            name="user namespaces",
+            ok=allowed != "0",
+            found=f"at most {allowed}" if allowed else "no limit to be seen",
+            fix="sysctl user.max_user_namespaces=65536",
+        ),
+    )
