@@ -14,7 +14,13 @@ The kernel's command line says that a panic halts the machine, so that even an e
 from __future__ import annotations
 
 import os
+import sys
 import time
+
+from strongroom.agent import value_classes
+
+if __name__ == "__main__":
+    sys.modules["dataclasses"] = value_classes  # before any class is made of it
 
 from strongroom.agent import init, kernel, launcher
 

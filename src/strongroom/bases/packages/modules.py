@@ -54,9 +54,11 @@ UNSEEN = (
     "traceback",
     "warnings",
 )
-# Reached only from code that the agent does not run: tools, other systems, tests.
+# Reached only from code that the agent does not run: tools, other systems, tests. `dataclasses` has a stand-in
+# (`agent/value_classes`).
 NEVER = frozenset(
     (
+        "dataclasses",
         *(
             "asyncio",
             "concurrent",
@@ -103,6 +105,8 @@ for source, target, name in json.load(sys.stdin):
 """
 _IMPORT = """
 import importlib, json, sys
+from strongroom.agent import value_classes
+sys.modules["dataclasses"] = value_classes
 for name in json.load(sys.stdin):
     importlib.import_module(name)
 """
