@@ -1,15 +1,66 @@
-"""Rooms: from the start of `strongroom run` to the program's first instruction, with and without the guard."""
+"""Rooms: from the start of `strongroom run` to the program's first instruction, beside a bare boot of the same kernel in
+the same run; and where a room's start goes, phase by phase.
+
+A bare boot is the same machine with an init of a few lines in the agent's place, started by the node's own code. The phases
+are those of the base's own init and agent, with marks on a serial port between them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import secrets
 import shutil
+import socket
 import statistics
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
-from tests.e2e import real_rooms
+from strongroom.bases import initramfs
+from strongroom.errors import StrongroomError
+from strongroom.node.qemu import (accelerator, machine as qemu)
+from strongroom.node.vtpm import (create, swtpm)
+from strongroom.node import room
+from tests import samples
+from tests.bench.turns import row
+from tests.e2e import real_rooms, tiny
 
 ROUNDS = 3
+MEMORY_MIB = 512
+PROMPT = 'phase "up"\n' + tiny.DONE
+# Marks of the phases in the order of the boot: what has just ended.
+PHASES = (
+    ("kernel", "firmware, kernel and unpacking"),
+    ("modules", "modules"),
+    ("verity", "record of reads, verity and mounts"),
+    ("interpreter", "interpreter"),
+    ("imports", "imports"),
+    ("hello", "TEE, channel and hello"),
+)
+# The agent's own acts up to hello, with marks.
+AGENT = """
+import os, sys
+mark = os.open("/dev/ttyS0", os.O_WRONLY | os.O_NOCTTY)
+os.write(mark, b"interpreter\\n")
+from strongroom.agent import value_classes
+sys.modules["dataclasses"] = value_classes
+from strongroom.agent import guest, kernel, warden
+from strongroom.agent import channel, reads, room
+from strongroom.agent.devices import choose
+os.write(mark, b"imports\\n")
+guest.set_up()
+warden.spawn()
+port = channel.open_any()
+reads.inherited()
+choose.hardware(choose.RealKernel())
+port.send_control("hello")
+os.write(mark, b"hello\\n")
+import time
+time.sleep(100)
+"""
 
 
 def run() -> list[dict[str, object]]:
@@ -19,45 +70,140 @@ def run() -> list[dict[str, object]]:
     root = Path(tempfile.mkdtemp(prefix="strongroom-bench-"))
     world = real_rooms.prepare(root)
     try:
-        contract = world.contract("exit 0", "--runs", 4 * ROUNDS, "--memory-mib", 512)
-        starts: dict[bool, list[float]] = {False: [], True: []}
-        totals: dict[bool, list[float]] = {False: [], True: []}
-        for number in range(ROUNDS):
-            for guarded in (False, True):  # in turns, so that a noisy neighbour hits both
-                folder = root / f"bench-{number}-{guarded}"
-                done = real_rooms.strongroom(
-                    "run", contract, "--node", root / "node", "--base", root / "base",
-                    "--disk", root / "query.disk", "--disk", root / "flights.disk", "--out", folder,
-                    *(() if guarded else ("--no-memory-guard",)),
-                )  # fmt: skip
-                status = real_rooms.Ran(code=done.returncode, text="", folder=folder).status
-                at = {one["name"]: one["milliseconds"] / 1000 for one in status["phases"]}
-                starts[guarded].append(at["program-started"])
-                totals[guarded].append(status["total_milliseconds"] / 1000)
+        starts, totals, bare, phases = _measured(world, root)
     finally:
         world.close()
         shutil.rmtree(root)
-    return [
-        {
-            "what": f"room: `run` to the program's first instruction, {'with' if guarded else 'without'} the guard, s",
-            "value": f"{statistics.median(starts[guarded]):.2f}",
-            "aim": "≤ 8" if guarded else "≤ 6",
-        }
-        for guarded in (False, True)
-    ] + [
-        {
-            "what": f"room: a whole run of `exit 0`, {'with' if guarded else 'without'} the guard, s",
-            "value": f"{statistics.median(totals[guarded]):.2f}",
-            "aim": "",
-        }
-        for guarded in (False, True)
+    rows = []
+    for guarded, how in ((False, "plain"), (True, "guarded")):
+        first, boot = statistics.median(starts[guarded]), statistics.median(bare[guarded])
+        rows += [
+            row(f"bare boot of the kernel, {how}, s", f"{boot:.2f}"),
+            row(f"`run` to the first instruction, {how}, s", f"{first:.2f}"),
+            row(f"ratio of the two, {how}", f"{first / boot:.2f}", "≤ 1.7"),
+            row(f"a whole run of `exit 0`, {how}, s", f"{statistics.median(totals[guarded]):.2f}"),
+        ]
+    boot = statistics.median(bare[False])
+    return rows + [
+        row(f"phase: {what}, of a bare boot", f"{statistics.median(times) / boot:.2f}")
+        for (_, what), times in zip(PHASES, phases, strict=True)
     ]
+
+
+def _measured(
+    world: real_rooms.World, root: Path
+) -> tuple[dict[bool, list[float]], dict[bool, list[float]], dict[bool, list[float]], list[list[float]]]:
+    contract = world.contract("exit 0", "--runs", 4 * ROUNDS, "--memory-mib", MEMORY_MIB)
+    node = create.create(root / "bare-node", "bare", now=samples.NOW, random=secrets.token_bytes)
+    tiny.build(root / "bare", root / "base", PROMPT)
+    marked = _marked(root / "base", root / "marked")
+    starts: dict[bool, list[float]] = {False: [], True: []}
+    totals: dict[bool, list[float]] = {False: [], True: []}
+    bare: dict[bool, list[float]] = {False: [], True: []}
+    phases: list[list[float]] = [[] for _ in PHASES]
+    for number in range(ROUNDS):
+        for guarded in (False, True):  # in turns, so that a noisy neighbour hits all
+            bare[guarded].append(
+                _bare(node, root / "bare", root / f"bare-{number}-{guarded}", guarded=guarded)
+            )
+            folder = root / f"bench-{number}-{guarded}"
+            done = real_rooms.strongroom(
+                "run", contract, "--node", root / "node", "--base", root / "base",
+                "--disk", root / "query.disk", "--disk", root / "flights.disk", "--out", folder,
+                *(() if guarded else ("--no-memory-guard",)),
+            )  # fmt: skip
+            status = real_rooms.Ran(code=done.returncode, text="", folder=folder).status
+            at = {one["name"]: one["milliseconds"] / 1000 for one in status["phases"]}
+            starts[guarded].append(at["program-started"])
+            totals[guarded].append(status["total_milliseconds"] / 1000)
+        for times, took in zip(phases, _phases(node, root / "base", marked), strict=True):
+            times.append(took)
+    return starts, totals, bare, phases
+
+
+def _bare(node: room.Node, base: Path, out: Path, *, guarded: bool) -> float:
+    """Seconds from the start of a room's machine to the first word of an init of a few lines."""
+    out.mkdir()
+    heard: list[float] = []
+    limits = replace(samples.a_contract().limits, memory_mib=MEMORY_MIB)
+    agreement = samples.signed(samples.a_contract(limits=limits))
+    order = room.Order(
+        node=node, base=base, agreement=agreement, drives=(), manifests={}, out=out, guarded=guarded,
+    )  # fmt: skip
+    one = room.Room(order=order, on_phase=lambda _name, _moment: heard.append(time.monotonic()))
+    began = time.monotonic()
+    with contextlib.suppress(StrongroomError):  # it has no receipt to show
+        one.run()
+    return heard[0] - began
+
+
+def _marked(base: Path, folder: Path) -> Path:
+    """An initrd as the base's, whose init and agent mark their phases."""
+    folder.mkdir()
+    init = re.search(
+        rb"#!/bin/busybox sh\n.*?\nexec \$b env [^\n]*\n", (base / "initrd").read_bytes(), re.DOTALL
+    )
+    assert init is not None
+    lines = []
+    for line in init[0].decode().splitlines():
+        if "modprobe -a" in line:
+            lines.append("exec 4>/dev/ttyS0; echo kernel >&4")
+        lines.append(line)
+        if "modules_disabled" in line:
+            lines.append("echo modules >&4")
+        if line == "cd /root":
+            lines.append("echo verity >&4")
+    script = "\n".join(lines).replace("-m strongroom.agent", f"-c '{AGENT}'") + "\n"
+    archive = tiny.Cpio()
+    archive.file("init", script.encode(), 0o755)
+    path = folder / "initrd"
+    path.write_bytes((base / "initrd").read_bytes() + archive.done())
+    return path
+
+
+def _phases(node: room.Node, base: Path, initrd: Path) -> list[float]:
+    """Seconds of each phase, in a machine as a room's, with a serial port for the marks."""
+    state = os.memfd_create("tpm-state")
+    os.write(state, node.tpm_state())
+    control, tpm_control = socket.socketpair()
+    link, qemu_link = socket.socketpair()
+    marks, serial = os.pipe()
+    cmdline = (base / "cmdline").read_bytes().replace(b"8250.nr_uarts=0", b"8250.nr_uarts=1")
+    opened = [os.open(path, os.O_RDONLY) for path in (room.measured.FIRMWARE, base / "bzImage", initrd)]
+    machine = qemu.Machine(
+        accelerator=accelerator.choose(guarded=True), memory_mib=MEMORY_MIB,
+        firmware=opened[0], kernel=opened[1], initrd=opened[2], cmdline=cmdline,
+        tpm=control.fileno(), channel=qemu_link.fileno(), serial=serial,
+        drives=(qemu.Drive(serial=initramfs.SERIAL, path=base / "base.disk"),),
+    )  # fmt: skip
+    began = time.monotonic()
+    tpm = room.children.start(
+        swtpm.arguments(state, tpm_control.fileno()), descriptors=(state, tpm_control.fileno()), guarded=False
+    )
+    guest = room.children.start(qemu.arguments(machine), descriptors=machine.descriptors, guarded=False)
+    os.close(serial)
+    took = []
+    try:
+        with os.fdopen(marks, "rb", buffering=0) as lines:
+            for name, _ in PHASES:
+                assert lines.readline().strip() == name.encode()
+                now = time.monotonic()
+                took.append(now - began)
+                began = now
+    finally:
+        guest.stop()
+        tpm.stop()
+        for one in (control, tpm_control, link, qemu_link):
+            one.close()
+        for descriptor in (state, *opened):
+            os.close(descriptor)
+    return took
 
 
 def main() -> None:
     """Print the rows."""
-    for row in run():
-        print(f"{row['what']:75} {row['value']!s:>8}  {row['aim']}")
+    for one in run():
+        print(f"{one['what']:52} {one['value']!s:>8}  {one['aim']}")
 
 
 if __name__ == "__main__":

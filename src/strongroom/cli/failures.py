@@ -11,12 +11,12 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from strongroom import errors, extras
-from strongroom.cli import files
 from strongroom.cli.printable import printable
-from strongroom.model import verdict as verdict_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from strongroom.model import verdict as verdict_model
 
 EXIT = (
     (errors.Malformed, 2),
@@ -102,6 +102,8 @@ def _leave(failure: errors.StrongroomError) -> NoReturn:
 
 def _hint(failure: BaseException) -> str:
     """What to do next: the failure's own word, or what holds for all of its kind."""
+    from strongroom.cli import files
+
     own = str(getattr(failure, "hint", ""))
     path = getattr(failure, "file", None)
     if not own and isinstance(failure, errors.Malformed) and path is not None:
@@ -139,8 +141,9 @@ def _failed_checks(failure: BaseException) -> tuple[verdict_model.Explained, ...
     if not failed:
         return ()
     from strongroom.appraisal.wording.sentences import explain
+    from strongroom.model.verdict import Check
 
-    return tuple(explain(check) for check in failed if isinstance(check, verdict_model.Check))
+    return tuple(explain(check) for check in failed if isinstance(check, Check))
 
 
 def _say(failure: errors.StrongroomError) -> None:

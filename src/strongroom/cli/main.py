@@ -14,34 +14,68 @@ from strongroom.cli import examples, failures
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Verb → the module below this folder that registers it. One module per verb.
+# Verb → the module below this folder that registers it, and the beginning of its help: `strongroom --help` imports none of
+# them. One module per verb; in the order of that help.
 VERBS = {
-    "identity": "identity.commands",
-    "seal": "seal",
-    "inspect": "inspect",
-    "verify": "evidence.verify",
-    "open": "open",
-    "contract": "contract.commands",
-    "node": "rooms.node",
-    "scrape": "rooms.scrape",
-    "run": "rooms.run",
-    "runs": "rooms.runs",
-    "convert": "images.convert",
-    "image": "images.image",
-    "reference": "evidence.reference",
-    "preflight": "images.preflight",
-    "try": "images.dryrun",
-    "base": "images.base",
-    "measure": "evidence.measure",
-    "broker": "broker.commands",
-    "ledger": "ledger.commands",
-    "proof": "ledger.proof",
-    "evidence": "evidence.commands",
-    "result": "evidence.result",
-    "endorsements": "evidence.endorsements",
-    "doctor": "doctor",
-    "completion": "completion",
-    "manual": "manual",
+    "seal": ("seal", "Seal files into an encrypted disk that only a room under your contract can open."),
+    "inspect": (
+        "inspect",
+        "Show what a sealed disk claims to be. Nothing is checked; that is what verify is for.",
+    ),
+    "verify": (
+        "evidence.verify",
+        "Check that every byte of a sealed disk is what its manifest says, and name the first block that is not.",
+    ),
+    "open": ("open", "Open a sealed disk or a sealed result into a folder: whole, or not at all."),
+    "scrape": (
+        "rooms.scrape",
+        "Read the memory of processes by /proc/PID/mem and process_vm_readv, and search it for canaries.",
+    ),
+    "run": ("rooms.run", "Run a contract's program in a room and keep what leaves it."),
+    "runs": ("rooms.runs", "List runs with their state, progress and outcome; also those that go on now."),
+    "convert": (
+        "images.convert",
+        "Convert an unmodified container image into a sealed disk. Nothing of it is run, or written out as files.",
+    ),
+    "preflight": (
+        "images.preflight",
+        "Say whether an image would run in a room, what would break, and how to mend it. Nothing of it is run.",
+    ),
+    "try": (
+        "images.dryrun",
+        "Run an image as a room would, on this machine and in the clear: nothing is sealed, measured or proved. Needs root.",
+    ),
+    "doctor": (
+        "doctor",
+        "Say what this machine lacks for which verb, and what to type for it. Nothing is started or asked for.",
+    ),
+    "completion": ("completion", "Print a shell's completion of verbs, options, their words, and files."),
+    "manual": (
+        "manual",
+        "Print the manual page, for man: every verb with the texts of its --help, exit codes, and the environment.",
+    ),
+    "identity": ("identity.commands", "Make and show identities."),
+    "contract": ("contract.commands", "Write, sign and judge contracts."),
+    "node": ("rooms.node", "Make and show a node: a machine that can run rooms."),
+    "image": ("images.image", "Look at who signed container images."),
+    "reference": (
+        "evidence.reference",
+        "Reference values of a base, with provenance and bill of materials, in one signed file.",
+    ),
+    "base": ("images.base", "Build and measure the base that every room boots."),
+    "measure": (
+        "evidence.measure",
+        "Predict what a genuine platform will report for a base, from its files alone: `measure FOLDER …`.",
+    ),
+    "broker": ("broker.commands", "Keep keys, and release them to rooms that prove themselves."),
+    "ledger": ("ledger.commands", "Read a ledger and hold it to its word."),
+    "proof": ("ledger.proof", "Export and judge proof packs."),
+    "evidence": ("evidence.commands", "Look into evidence, and judge it."),
+    "result": ("evidence.result", "Ask for attestation results, and verify them."),
+    "endorsements": (
+        "evidence.endorsements",
+        "Fetch and keep what vendors say of their hardware. Verifying itself never asks anybody.",
+    ),
 }
 
 
@@ -65,10 +99,22 @@ def application(verbs: Iterable[str] = tuple(VERBS)) -> typer.Typer:
     ) -> None:
         pass
 
-    for file in dict.fromkeys(VERBS[verb] for verb in verbs):
+    for file in dict.fromkeys(VERBS[verb][0] for verb in verbs):
         importlib.import_module(f"strongroom.cli.{file}").register(app)
     examples.append(app)
     return app
+
+
+def overview() -> typer.Typer:
+    """The command line as its own `--help` shows it: each verb's name and what it is about, and nothing behind them."""
+    app = application(())
+    for verb, (_, about) in VERBS.items():
+        app.command(verb, help=about)(_nothing)
+    return app
+
+
+def _nothing() -> None:
+    """What `overview` has in the place of a verb; no word that names a verb leads there."""
 
 
 def _version(asked: bool) -> None:
@@ -80,7 +126,7 @@ def _version(asked: bool) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    app = application([asked] if asked in VERBS else VERBS)
+    app = application([asked]) if asked in VERBS else overview()
     with failures.reported():
         app()
 

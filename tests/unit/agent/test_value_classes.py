@@ -11,7 +11,8 @@ import pytest
 
 import strongroom
 from strongroom.agent import value_classes
-from strongroom.convert import base_python, base_sources
+from strongroom.bases.packages import modules
+from strongroom.bases import inputs
 
 ROOT = Path(strongroom.__file__).parent
 STAND_IN = "from strongroom.agent import value_classes\nsys.modules['dataclasses'] = value_classes\n"
@@ -65,9 +66,9 @@ print(json.dumps(found))
 
 
 def agent_modules() -> list[str]:
-    paths = [ROOT / name for name in base_sources.AGENT_MODULES]
-    paths += [path for name in base_sources.AGENT_PACKAGES for path in (ROOT / name).rglob("*.py")]
-    names = [base_python.module_name(f"strongroom/{path.relative_to(ROOT)}") for path in sorted(paths)]
+    paths = [ROOT / name for name in inputs.AGENT_MODULES]
+    paths += [path for name in inputs.AGENT_PACKAGES for path in (ROOT / name).rglob("*.py")]
+    names = [modules.module_name(f"strongroom/{path.relative_to(ROOT)}") for path in sorted(paths)]
     return [name for name in names if name and "__main__" not in name]
 
 
