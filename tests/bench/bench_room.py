@@ -21,15 +21,17 @@ from pathlib import Path
 
 from strongroom.bases import initramfs
 from strongroom.errors import StrongroomError
-from strongroom.node.qemu import (accelerator, machine as qemu)
-from strongroom.node.vtpm import (create, swtpm)
-from strongroom.node import room
+from strongroom.node import children, launch_record, room
+from strongroom.node.qemu import accelerator
+from strongroom.node.qemu import machine as qemu
+from strongroom.node.vtpm import create, state, swtpm
 from tests import samples
 from tests.bench.turns import row
 from tests.e2e import real_rooms, tiny
 
 ROUNDS = 3
 MEMORY_MIB = 512
+PAUSE = 0.005  # between two looks at the marks
 PROMPT = 'phase "up"\n' + tiny.DONE
 # Marks of the phases in the order of the boot: what has just ended.
 PHASES = (
@@ -47,15 +49,15 @@ mark = os.open("/dev/ttyS0", os.O_WRONLY | os.O_NOCTTY)
 os.write(mark, b"interpreter\\n")
 from strongroom.agent import value_classes
 sys.modules["dataclasses"] = value_classes
-from strongroom.agent import guest, kernel, warden
-from strongroom.agent import channel, reads, room
-from strongroom.agent.devices import choose
+from strongroom.agent import channel, init, kernel, launcher, room
+from strongroom.agent.devices import detect
+from strongroom.agent.disks import reads
 os.write(mark, b"imports\\n")
-guest.set_up()
-warden.spawn()
+init.set_up()
+launcher.spawn()
 port = channel.open_any()
 reads.inherited()
-choose.hardware(choose.RealKernel())
+detect.hardware(detect.RealKernel())
 port.send_control("hello")
 os.write(mark, b"hello\\n")
 import time
@@ -121,7 +123,7 @@ def _measured(
     return starts, totals, bare, phases
 
 
-def _bare(node: room.Node, base: Path, out: Path, *, guarded: bool) -> float:
+def _bare(node: state.Node, base: Path, out: Path, *, guarded: bool) -> float:
     """Seconds from the start of a room's machine to the first word of an init of a few lines."""
     out.mkdir()
     heard: list[float] = []
@@ -161,15 +163,16 @@ def _marked(base: Path, folder: Path) -> Path:
     return path
 
 
-def _phases(node: room.Node, base: Path, initrd: Path) -> list[float]:
+def _phases(node: state.Node, base: Path, initrd: Path) -> list[float]:
     """Seconds of each phase, in a machine as a room's, with a serial port for the marks."""
-    state = os.memfd_create("tpm-state")
-    os.write(state, node.tpm_state())
+    chip = os.memfd_create("tpm-state")
+    os.write(chip, node.tpm_state())
     control, tpm_control = socket.socketpair()
     link, qemu_link = socket.socketpair()
-    marks, serial = os.pipe()
+    marks = initrd.with_name("marks")
+    serial = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     cmdline = (base / "cmdline").read_bytes().replace(b"8250.nr_uarts=0", b"8250.nr_uarts=1")
-    opened = [os.open(path, os.O_RDONLY) for path in (room.measured.FIRMWARE, base / "bzImage", initrd)]
+    opened = [os.open(path, os.O_RDONLY) for path in (launch_record.FIRMWARE, base / "bzImage", initrd)]
     machine = qemu.Machine(
         accelerator=accelerator.choose(guarded=True), memory_mib=MEMORY_MIB,
         firmware=opened[0], kernel=opened[1], initrd=opened[2], cmdline=cmdline,
@@ -177,16 +180,16 @@ def _phases(node: room.Node, base: Path, initrd: Path) -> list[float]:
         drives=(qemu.Drive(serial=initramfs.SERIAL, path=base / "base.disk"),),
     )  # fmt: skip
     began = time.monotonic()
-    tpm = room.children.start(
-        swtpm.arguments(state, tpm_control.fileno()), descriptors=(state, tpm_control.fileno()), guarded=False
+    tpm = children.start(
+        swtpm.arguments(chip, tpm_control.fileno()), descriptors=(chip, tpm_control.fileno()), guarded=False
     )
-    guest = room.children.start(qemu.arguments(machine), descriptors=machine.descriptors, guarded=False)
+    guest = children.start(qemu.arguments(machine), descriptors=machine.descriptors, guarded=False)
     os.close(serial)
-    took = []
+    took: list[float] = []
     try:
-        with os.fdopen(marks, "rb", buffering=0) as lines:
-            for name, _ in PHASES:
-                assert lines.readline().strip() == name.encode()
+        while len(took) < len(PHASES):
+            assert guest.wait(PAUSE) is None, guest.complaint()
+            for _ in range(marks.read_bytes().count(b"\n") - len(took)):
                 now = time.monotonic()
                 took.append(now - began)
                 began = now
@@ -195,8 +198,9 @@ def _phases(node: room.Node, base: Path, initrd: Path) -> list[float]:
         tpm.stop()
         for one in (control, tpm_control, link, qemu_link):
             one.close()
-        for descriptor in (state, *opened):
+        for descriptor in (chip, *opened):
             os.close(descriptor)
+    assert marks.read_text().split() == [name for name, _ in PHASES]
     return took
 
 
