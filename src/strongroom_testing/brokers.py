@@ -28,7 +28,7 @@ from strongroom.broker.log_signer import Notary
 from strongroom.broker.release import release
 from strongroom.crypto import digest, hpke, sign, tls, xts
 from strongroom.crypto.pki import certificates
-from strongroom.encoding import dsse
+from strongroom.encoding import canonical, dsse, fields
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
@@ -313,3 +313,14 @@ class Room:
         signer = key or self.signing
         signature = dsse.Signature(keyid=digest.sha256(signer.public.raw), sig=signer.sign(bare.pae()))
         return replace(bare, signatures=(signature,)).encode()
+
+
+def parse_denial(data: bytes) -> messages.DenialAnswer:
+    """A denied release, whole, as whoever asked for it reads it. Raises `Malformed`."""
+    top = fields.Fields(
+        canonical.loads(data, what="denial answer", max_bytes=messages.MAX_ANSWER), "denial answer"
+    )
+    top.raw_object("error")
+    answer = messages.read_denial(top)
+    top.done()
+    return answer

@@ -129,7 +129,7 @@ def _references(folder: Path, claims: Claims) -> None:
         platforms=(platform,),
     )
     (folder / "guest.reference.json").write_bytes(
-        values.encode(made, key=maker.signing, keyid=maker.party().keyid)
+        made.statement().sign(maker.signing, keyid=maker.party().keyid)
     )
 
 

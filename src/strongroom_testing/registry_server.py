@@ -19,11 +19,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
+from strongroom.fetch.oci.push import Pusher
+from strongroom.images import artifact
 from strongroom_testing.vendors import certificate_maker as maker
 from strongroom_testing.vendors.vendor_services import Reply, of_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from strongroom.fetch.oci.names import Reference
+    from strongroom.fetch.oci.session import Access
+    from strongroom.images.artifact import Artifact
 
 PROGRAM = shutil.which("docker-registry") or "/usr/bin/docker-registry"
 NAME, SECRET = "reader", "open sesame"
@@ -49,6 +55,18 @@ class Registry:
 def available() -> bool:
     """Whether the program is installed."""
     return Path(PROGRAM).exists()
+
+
+def push_artifact(
+    reference: Reference, made: Artifact, contents: Mapping[str, bytes], *, access: Access
+) -> str:
+    """Put an artifact and its files (by digest) there, under the reference's tag if it has one. Returns its digest."""
+    pusher = Pusher(reference, access=access)
+    pusher.contents(made, contents)
+    digest = pusher.artifact(made)
+    if reference.tag is not None:
+        pusher.manifest(made.encode(), artifact.MANIFEST, tag=reference.tag)
+    return digest
 
 
 @contextlib.contextmanager

@@ -611,7 +611,7 @@ def test_a_strangers_contract_leaves_no_trace_over_the_network(prepared, tmp_pat
             theirs = replace(prepared, agreement=usurping(version))
             room, nonce = theirs.room(), theirs.challenge(client).nonce
             status, answer = client.request("POST", "/v1/releases", room.request(nonce, names=brokers.NAMES))
-            denial = messages.parse_denial_answer(answer)
+            denial = brokers.parse_denial(answer)
             assert status == 403
             assert [one["name"] for one in denial.verdict["checks"]] == ["own.signature"]
             assert denial.ledger is None

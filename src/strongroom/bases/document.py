@@ -46,7 +46,6 @@ PARTS = (KERNEL, INITRD, CMDLINE, DISK)
 EFI, IMAGE, EIF = "strongroom.efi", "strongroom.img", "strongroom.eif"
 BASE, PACKAGES, SBOM = "base.json", "packages.json", "sbom.cdx.json"
 DOCUMENTS = (BASE, PACKAGES, SBOM)
-ALL = (*PARTS, *DOCUMENTS)
 MAX_BYTES = 64 * 1024
 MAX_PACKAGES = 256 * 1024
 MAX_PART = 1 << 30

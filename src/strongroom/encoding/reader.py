@@ -49,14 +49,6 @@ class Reader:
         """Unsigned 32-bit integer, big-endian."""
         return int.from_bytes(self.take(4), "big")
 
-    def u64(self) -> int:
-        """Unsigned 64-bit integer, big-endian."""
-        return int.from_bytes(self.take(8), "big")
-
-    def u16le(self) -> int:
-        """Unsigned 16-bit integer, little-endian."""
-        return int.from_bytes(self.take(2), "little")
-
     def u32le(self) -> int:
         """Unsigned 32-bit integer, little-endian."""
         return int.from_bytes(self.take(4), "little")

@@ -78,7 +78,6 @@ NOT_CHECKED = (
 _BOOT_PCRS = frozenset(range(8))
 _REGISTERS = tuple(f"pcr{index}" for index in range(24))
 _FACTS = tuple(f"pcr_{index}" for index in range(24))
-_SPEC_TPM = "TCG TPM 2.0 Library, Part 2"
 _SPEC_INSTANCE = "google/go-tpm-tools, server/verify.go"
 _CHAIN_CHECKS = {
     "untrusted-root": "chain.root",

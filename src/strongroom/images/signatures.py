@@ -97,20 +97,6 @@ def verify(digests: Sequence[str], candidates: Sequence[Simple | Bundle], *, tru
     )
 
 
-def simple_payload(digest: str, reference: str) -> bytes:
-    """The payload that simple signing signs."""
-    return canonical.dumps(
-        {
-            "critical": {
-                "identity": {"docker-reference": reference},
-                "image": {"docker-manifest-digest": digest},
-                "type": SIMPLE_KIND,
-            },
-            "optional": None,
-        }
-    )
-
-
 def parse_simple(payload: bytes) -> str:
     """The digest that a payload of simple signing names. Raises `Malformed`."""
     what = "simple signing"

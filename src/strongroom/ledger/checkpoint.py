@@ -62,13 +62,6 @@ def origin_of(ledger_key: sign.VerifyingKey) -> str:
     return "strongroom-ledger/" + hashlib.sha256(ledger_key.raw).hexdigest()[:32]
 
 
-def verifier_key(ledger_key: sign.VerifyingKey) -> str:
-    """The C2SP text form of the ledger's key, for other tlog tools: `name+keyid+base64`."""
-    name = origin_of(ledger_key)
-    body = base64.b64encode(bytes([_ED25519]) + ledger_key.raw).decode()
-    return f"{name}+{_key_id(name, _ED25519, ledger_key).hex()}+{body}"
-
-
 def issue(key: sign.SigningKey, *, size: int, root: bytes) -> str:
     """A checkpoint note signed by the ledger's own key."""
     origin = origin_of(key.public)

@@ -13,14 +13,6 @@ if TYPE_CHECKING:
     from strongroom.crypto import sign
 
 
-def prove(nodes: merkle.Nodes, *, entry: bytes, index: int, note: str) -> messages.LedgerProof:
-    """The proof that `entry` stands at `index` in the tree of the checkpoint `note`."""
-    size = checkpoint_format.parse(note).size
-    return messages.LedgerProof(
-        entry=entry, index=index, hashes=merkle.inclusion(nodes, index, size), checkpoint=note
-    )
-
-
 def verify(
     proof: messages.LedgerProof, ledger_key: sign.VerifyingKey
 ) -> tuple[record.Record, checkpoint_format.Checkpoint]:

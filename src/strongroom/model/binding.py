@@ -25,21 +25,16 @@ class Bound(Protocol):
     """What a verifier asks: the exact bytes that a field of the evidence must carry."""
 
     def value(self, field: str) -> bytes:
-        """The expected bytes of `field` (see `FIELDS`). Raises `EvidenceRefused` when nothing is expected:
-        an unbound field is never taken for a bound one.
+        """The expected bytes of `field`. Raises `EvidenceRefused` when nothing is expected:
+        an unbound field is never taken for a bound one. Fields:
+
+          report_data  64 bytes: SNP and TDX and SGX reports, the CCA challenge, Nitro user_data
+          extra_data   32 bytes: the qualifying data of a TPM quote
+          contract     32 bytes: the digest that a TEE's contract register (PCR 12 of a local room) was extended with
+          nonce        32 bytes: NVIDIA's SPDM nonce, the nonce of a Nitro document
+          user_data    0 to 1024 bytes: the user_data of a Nitro document, where it is not the report_data
+          public_key   0 to 1024 bytes: the public_key of a Nitro document
         """
-
-
-FIELDS = {
-    "report_data": "64 bytes: SNP and TDX and SGX reports, the CCA challenge, Nitro user_data",
-    "extra_data": "32 bytes: the qualifying data of a TPM quote",
-    "contract": "32 bytes: the digest that a TEE's contract register (PCR 12 of a local room) was extended with",
-    "nonce": "32 bytes: NVIDIA's SPDM nonce, the nonce of a Nitro document",
-    "user_data": "0 to 1024 bytes: the user_data of a Nitro document, where it is not the report_data",
-    "public_key": "0 to 1024 bytes: the public_key of a Nitro document",
-}
-"""The names that `Bound.value` knows. `Binding` gives its digest as report_data and user_data, SHA-256 of that as
-extra_data and nonce; it states no public_key, since rooms bind their keys in the digest."""
 
 
 @dataclass(frozen=True, kw_only=True)

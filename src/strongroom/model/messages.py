@@ -382,15 +382,6 @@ class DenialAnswer:
         )
 
 
-def parse_denial_answer(data: bytes) -> DenialAnswer:
-    """Parse a denied release. Raises `Malformed`."""
-    top = _top(data, "denial answer", MAX_ANSWER)
-    top.raw_object("error")
-    answer = read_denial(top)
-    top.done()
-    return answer
-
-
 def read_denial(source: fields.Fields) -> DenialAnswer:
     """Read `verdict`, `words` and `ledger` of a denied release; the verdict stands in one place. Raises `Malformed`."""
     words = read_words(source.object("words"))

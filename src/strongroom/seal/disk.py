@@ -199,19 +199,6 @@ def verify(disk: Path, manifest: Manifest, *, progress: Progress = silent) -> No
             raise verity.corrupt(f"root hash sha256:{root.hex()} (a whole disk, but another one)")
 
 
-def decrypt_stream(
-    disk: Path, manifest: Manifest, key: bytes | None, *, progress: Progress = silent
-) -> Iterator[bytes]:
-    """The EROFS image inside `disk`, in order; each run is checked against the root hash before it is decrypted."""
-    with plaintext(disk, manifest, key) as read:
-        total = manifest.data_bytes // BLOCK
-        step = lanes.RUN // BLOCK
-        for first in range(0, total, step):
-            count = min(step, total - first)
-            yield read(first, count)
-            progress((first + count) * BLOCK, manifest.data_bytes)
-
-
 def prove_key(manifest: Manifest, key: bytes, disk: Path | None) -> None:
     """Raise `Refused` unless `key` is that of the manifest's disk, by its check value, else by `disk` itself.
 

@@ -175,7 +175,7 @@ class FakeSevGuest:
 
     def files(self, **options: Any) -> FakeTsmFiles:
         """The same guest by configfs-tsm."""
-        return FakeTsmFiles(tsm.SEV, self.report, floor=self.floor, **options)
+        return FakeTsmFiles(detect.SEV_PROVIDER, self.report, floor=self.floor, **options)
 
     def call(self, request: int, argument: bytearray) -> None:
         version, asked, response, _ = struct.unpack("<QQQQ", argument)
@@ -212,7 +212,7 @@ class FakeTdxGuest:
 
     def files(self, **options: Any) -> FakeTsmFiles:
         """Its configfs-tsm."""
-        return FakeTsmFiles(tsm.TDX, self._quote, **options)
+        return FakeTsmFiles(detect.TDX_PROVIDER, self._quote, **options)
 
     def call(self, request: int, argument: bytearray) -> None:
         if request != tdx.GET_REPORT or len(argument) != 1088:

@@ -46,14 +46,14 @@ def kernel(*devices, provider=None, tpm=None):
     [
         (kernel(detect.NSM), "NitroAttester"),
         (kernel(detect.SEV), "SnpAttester"),
-        (kernel(detect.SEV, provider=tsm.SEV), "SnpAttester"),
-        (kernel(provider=tsm.SEV), "SnpAttester"),
-        (kernel(detect.TDX, provider=tsm.TDX), "TdxAttester"),
+        (kernel(detect.SEV, provider=detect.SEV_PROVIDER), "SnpAttester"),
+        (kernel(provider=detect.SEV_PROVIDER), "SnpAttester"),
+        (kernel(detect.TDX, provider=detect.TDX_PROVIDER), "TdxAttester"),
         (kernel(tpm=(HCL, 0x01400002)), "AzureAttester"),
         (kernel(tpm=(ECC_CERTIFICATE, ECC_TEMPLATE)), "GcpAttester"),
         (kernel(tpm=(RSA_TEMPLATE,)), "GcpAttester"),
         (kernel(detect.SEV, tpm=(ECC_TEMPLATE,)), "GcpAttester"),
-        (kernel(detect.TDX, provider=tsm.TDX, tpm=(ECC_TEMPLATE,)), "GcpAttester"),
+        (kernel(detect.TDX, provider=detect.TDX_PROVIDER, tpm=(ECC_TEMPLATE,)), "GcpAttester"),
         # A TPM of the host's beside the processor's own device is left alone.
         (kernel(detect.SEV, tpm=()), "SnpAttester"),
         (kernel(detect.SEV, tpm=(ECC_CERTIFICATE,)), "SnpAttester"),
@@ -73,16 +73,16 @@ def test_what_is_there_decides(machine, expected):
         (kernel(provider=""), "no-tee"),
         (kernel(detect.NSM, detect.SEV), "contradictory"),
         (kernel(detect.NSM, tpm=()), "contradictory"),
-        (kernel(detect.NSM, provider=tsm.SEV), "contradictory"),
+        (kernel(detect.NSM, provider=detect.SEV_PROVIDER), "contradictory"),
         (kernel(detect.SEV, detect.TDX), "contradictory"),
-        (kernel(detect.SEV, provider=tsm.TDX), "contradictory"),
-        (kernel(detect.TDX, provider=tsm.SEV), "contradictory"),
+        (kernel(detect.SEV, provider=detect.TDX_PROVIDER), "contradictory"),
+        (kernel(detect.TDX, provider=detect.SEV_PROVIDER), "contradictory"),
         (kernel(detect.SEV, tpm=(HCL,)), "contradictory"),
-        (kernel(provider=tsm.SEV, tpm=(HCL,)), "contradictory"),
+        (kernel(provider=detect.SEV_PROVIDER, tpm=(HCL,)), "contradictory"),
         (kernel(provider="arm_cca_guest"), "unknown-tee"),
         (kernel(provider="sev_guest2"), "unknown-tee"),
         (kernel(detect.TDX), "no-quote"),
-        (kernel(provider=tsm.TDX), "no-quote"),
+        (kernel(provider=detect.TDX_PROVIDER), "no-quote"),
         (kernel(detect.TDX, tpm=(ECC_TEMPLATE,)), "no-quote"),
     ],
 )
@@ -94,13 +94,13 @@ def test_what_cannot_be_or_cannot_prove_anything_is_refused(machine, code):
 
 def test_only_the_device_in_use_is_loaded():
     code = (
-        "import sys; from tests.unit.agent.test_choose import kernel; from strongroom.agent.devices import choose;"
-        "[sys.modules.pop(m) for m in list(sys.modules) if m.startswith('strongroom.agent.devices.') and m[25:] != 'choose'];"
-        "choose.hardware(kernel(tpm=()));"
+        "import sys; from tests.unit.agent.test_choose import kernel; from strongroom.agent.devices import detect;"
+        "[sys.modules.pop(m) for m in list(sys.modules) if m.startswith('strongroom.agent.devices.') and m[25:] != 'detect'];"
+        "detect.hardware(kernel(tpm=()));"
         "print(sorted(m[25:] for m in sys.modules if m.startswith('strongroom.agent.devices.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['choose', 'pcr', 'tpm']"
+    assert done.stdout.strip() == "['detect', 'pcr', 'tpm']"
 
 
 def test_the_real_machine_is_looked_at():
@@ -141,7 +141,7 @@ def test_attributes_are_bounded_and_numbers_are_numbers(blob, why):
         def read(self, path, limit):
             return b"9x" * (limit + 1) if path.endswith(blob) else super().read(path, limit)
 
-    odd = Odd(tsm.SEV, lambda _data, _level: (b"", b""))
+    odd = Odd(detect.SEV_PROVIDER, lambda _data, _level: (b"", b""))
     with pytest.raises(Malformed, match=why):
         tsm.Tsm(files=odd).ask(bytes(64))
     assert odd.entries == {}  # whatever happens, nothing is left

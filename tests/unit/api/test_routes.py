@@ -141,7 +141,7 @@ def test_a_denial_is_403_with_verdict_and_proof(world):
     nonce = messages.parse_challenge(call(app, "POST", "/v1/challenges", ask).content).nonce
     answer = call(app, "POST", "/v1/releases", world.room(agreement).request(nonce))
     assert answer.status_code == 403
-    denial = messages.parse_denial_answer(answer.content)
+    denial = brokers.parse_denial(answer.content)
     assert denial.verdict["result"] == "denied"
     proof.verify(denial.ledger, world.broker.notary.public)
     error = answer.json()["error"]

@@ -242,7 +242,7 @@ def test_what_a_verifier_says_of_bad_evidence_is_in_no_ledger(world, fault):
     kept = next(check for check in entry.body["verdict"]["checks"] if check["name"] == name)
     assert kept == {"name": name, "expected": None, "got": None, "ok": False}
     assert words.got.encode() not in answer.ledger.entry
-    read = messages.parse_denial_answer(answer.encode())
+    read = brokers.parse_denial(answer.encode())
     assert read.words == answer.words
     told = attest.read_error(403, answer.encode(), "alice").verdict
     assert next(check for check in told if check.name == name).words == words
@@ -633,7 +633,7 @@ def test_rule_53_a_restart_remembers_nonces_runs_versions_and_ledger(tmp_path):
 
 def test_a_denial_travels_with_its_proof(world):
     answer = world.ask(world.agreement(signers=("alice",)))
-    read = messages.parse_denial_answer(answer.encode())
+    read = brokers.parse_denial(answer.encode())
     assert read == answer
     entry, _ = proof.verify(read.ledger, world.broker.notary.public)
     assert entry.body["verdict"] == read.verdict

@@ -520,7 +520,7 @@ def test_a_denial_that_says_its_verdict_twice_is_refused(world):
     top = json.loads(answer.encode())
     top["verdict"] = answer.verdict
     with pytest.raises(Malformed, match="null where the ledger's entry holds it"):
-        messages.parse_denial_answer(canonical.dumps(top))
+        brokers.parse_denial(canonical.dumps(top))
 
 
 def test_an_agreement_that_is_only_signed_by_its_own_party_is_parsed_and_denied(world):

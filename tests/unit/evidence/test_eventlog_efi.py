@@ -130,29 +130,6 @@ def test_variables_that_do_not_parse_give_no_fact(value):
     )
 
 
-def test_final_events_are_appended_once():
-    banks = ("sha1", "sha256", "sha384")
-    late = EVENTS[-4:]
-    table = struct.pack("<QQ", 1, len(late)) + fake_google.encode_events(late, banks)
-    whole = eventlog_efi.parse(LOG)
-    assert eventlog_efi.append_final(whole, table) == whole  # all of them are in the log already
-    early = eventlog_efi.parse(fake_google.encode_log(EVENTS[:-2]))  # the last two are not
-    assert eventlog_efi.append_final(early, table) == whole
-    before = eventlog_efi.parse(fake_google.encode_log(EVENTS[:-4]))
-    assert eventlog_efi.append_final(before, table) == whole
-    empty = struct.pack("<QQ", 1, 0)
-    assert eventlog_efi.append_final(whole, empty) == whole
-    for bad, why in (
-        (b"", "cut short"),
-        (table[:-1], "cut short"),
-        (table + b"\0", "1 trailing bytes"),
-        (struct.pack("<QQ", 2, 0), "not a table of version 1"),
-        (struct.pack("<QQ", 1, 2**40), "not a table of version 1"),
-    ):
-        with pytest.raises(Malformed, match=why):
-            eventlog_efi.append_final(whole, bad)
-
-
 def test_rule_15_what_is_not_a_log_is_malformed():
     for cut in (*range(80), len(LOG) - 1, len(LOG) - 30):
         if cut != 32 + int.from_bytes(LOG[28:32], "little"):

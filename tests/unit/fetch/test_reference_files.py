@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from strongroom.cli import main as entry
-from strongroom.fetch.oci import artifacts, names, push, reference_files
+from strongroom.fetch.oci import artifacts, names, reference_files
 from strongroom.images import artifact
 from strongroom.model import identity
+from strongroom_testing import registry_server
 from tests.unit.bases import release_kit
 from tests.unit.fetch import registries
 from tests.unit.fetch.registries import access
@@ -194,7 +195,7 @@ def test_rubbish_about_a_base_does_not_hide_its_reference_values(one, run, sign,
         part = artifact.part_of(data, kind)
         made = artifact.Artifact(artifact_type=reference_files.KIND, parts=(part,), subject=subject)
         place = names.parse(f"{where}@{kernel}")
-        push.push_artifact(place, made, {part.digest: data}, access=access(one))
+        registry_server.push_artifact(place, made, {part.digest: data}, access=access(one))
     options = ("--about", "--registry-ca", one.ca, "--out", tmp_path / "pulled", "--json")
     code, told = run("pull", f"{where}@{kernel}", *options)
     assert (code, json.loads(told)["version"]) == (0, 3)
@@ -211,7 +212,7 @@ def test_rule_30_reference_values_of_another_base_do_not_serve(one, run, sign, b
     subject = artifact.Part(media_type="application/octet-stream", digest=digest, size=0)
     made = artifact.Artifact(artifact_type=reference_files.KIND, parts=parts, subject=subject)
     contents = {part.digest: line for part, line in zip(parts, lines, strict=True)}
-    push.push_artifact(where, made, contents, access=access(one))
+    registry_server.push_artifact(where, made, contents, access=access(one))
     options = ("--about", "--registry-ca", one.ca, "--out", tmp_path / "pulled")
     code, told = run("pull", where, *options)
     assert (code, "other-file" in told) == (3, True)

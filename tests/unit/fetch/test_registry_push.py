@@ -15,6 +15,7 @@ from strongroom.fetch.oci.push import CHUNK, Pusher
 from strongroom.fetch.oci.session import Session
 from strongroom.images import artifact
 from strongroom.images.limits import LIMITS
+from strongroom_testing import registry_server
 from strongroom_testing.vendors.vendor_services import Reply, of_type
 from tests.unit.fetch import registries
 from tests.unit.fetch.registries import access
@@ -124,7 +125,7 @@ def test_a_registry_that_keeps_something_else_is_found_out(one):
     one.spoil("/manifests/", lambda _, reply: reply.having("Docker-Content-Digest", "sha256:" + "0" * 64))
     made, contents = thing()
     with pytest.raises(Refused) as caught:
-        push.push_artifact(repository(one, "push/liar"), made, contents, access=access(one))
+        registry_server.push_artifact(repository(one, "push/liar"), made, contents, access=access(one))
     assert caught.value.code == "wrong-digest"
 
 
@@ -137,7 +138,7 @@ def test_a_registry_that_stays_broken_is_given_up(one):
 def test_an_artifact_comes_back_by_digest_and_by_tag_never(one):
     made, contents = thing()
     where = repository(one, "things")
-    digest = push.push_artifact(where, made, contents, access=access(one))
+    digest = registry_server.push_artifact(where, made, contents, access=access(one))
     held = artifacts.pull(where.by(digest), access=access(one), max_bytes=100)
     assert (held.digest, held.contents, held.artifact.parts[0].title) == (
         digest,
@@ -167,7 +168,7 @@ def test_what_is_about_an_image_is_found_from_its_digest(one, kept, api):
         body = artifact.encode_list((artifact.Listed(part=own, artifact_type=made.artifact_type),))
         one.files[listed] = of_type(artifact.INDEX, body)
         one.spoil("/manifests/", lambda asked, reply: reply.having("OCI-Subject", image["digest"]))
-    digest = push.push_artifact(where, made, contents, access=access(one))
+    digest = registry_server.push_artifact(where, made, contents, access=access(one))
     found = artifacts.about(
         where.by(image["digest"]), kinds=(made.artifact_type,), access=access(one), max_bytes=100
     )
@@ -183,7 +184,7 @@ def test_a_second_artifact_does_not_put_out_the_first(one):
     where = replace(repository(one, "pair"), tag=None)
     for data in (b"first", b"second", b"second"):
         made, contents = thing(data, subject)
-        push.push_artifact(where, made, contents, access=access(one))
+        registry_server.push_artifact(where, made, contents, access=access(one))
     found = artifacts.about(where.by(subject.digest), kinds=(KIND,), access=access(one), max_bytes=100)
     assert [held.contents[0] for held in found] == [b"first", b"second"]
 
@@ -192,7 +193,7 @@ def test_rule_30_an_artifact_about_another_image_is_left_out(one):
     mine, other = (artifact.part_of(data, artifact.MANIFEST) for data in (b"mine", b"other"))
     where = replace(repository(one, "swap"), tag=None)
     made, contents = thing(b"about the other", other)
-    digest = push.push_artifact(where, made, contents, access=access(one))
+    digest = registry_server.push_artifact(where, made, contents, access=access(one))
     own = artifact.Part(media_type=artifact.MANIFEST, digest=digest, size=len(made.encode()))
     pusher = Pusher(where, access=access(one))
     pusher.list_at_tag(mine.digest, artifact.Listed(part=own, artifact_type=KIND))

@@ -13,6 +13,7 @@ from strongroom.errors import Refused, Unavailable
 from strongroom.fetch.oci import names, push, signed_images
 from strongroom.images import artifact
 from strongroom.images import signatures as image_signatures
+from strongroom_testing import registry_server
 from strongroom_testing.vendors.fake_sigstore import statement
 from strongroom_testing.vendors.vendor_services import Reply
 from tests.unit.fetch import registries
@@ -65,7 +66,7 @@ def attach_bundle(one, reference, bundle):
     part = artifact.part_of(bundle.data, image_signatures.BUNDLE_TYPE)
     subject = artifact.Part(media_type=artifact.INDEX, digest=reference.digest, size=1)
     made = artifact.Artifact(artifact_type=image_signatures.BUNDLE_TYPE, parts=(part,), subject=subject)
-    push.push_artifact(reference, made, {part.digest: bundle.data}, access=access(one))
+    registry_server.push_artifact(reference, made, {part.digest: bundle.data}, access=access(one))
 
 
 def bundle_of(payload):

@@ -92,10 +92,6 @@ def test_a_bundle_by_a_pinned_key(kind):
     assert signatures.verify([MINE], [keyed(kind)], trust=trust(kind)).form == "bundle"
 
 
-def test_the_payload_that_we_would_sign_is_one():
-    assert signatures.parse_simple(signatures.simple_payload(MINE, "r.example/it")) == MINE
-
-
 def refused(candidates, digests=(MINE,), who=None):
     with pytest.raises(Refused) as caught:
         signatures.verify(list(digests), candidates, trust=who or trust("ECDSA P-256"))

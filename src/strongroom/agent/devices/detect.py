@@ -36,7 +36,8 @@ NSM, SEV, TDX, TPM = "/dev/nsm", "/dev/sev-guest", "/dev/tdx_guest", "/dev/tpmrm
 TSM = "/sys/kernel/config/tsm/report"
 HCL_NV = 0x01400001
 GOOGLE_NV = (0x01C10001, 0x01C10003)
-_PROVIDERS = {"sev_guest": SEV, "tdx_guest": TDX}
+SEV_PROVIDER, TDX_PROVIDER = "sev_guest", "tdx_guest"  # of configfs-tsm
+_PROVIDERS = {SEV_PROVIDER: SEV, TDX_PROVIDER: TDX}
 
 
 class Kernel(Protocol):

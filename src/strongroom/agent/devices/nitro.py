@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from strongroom.model.room.channel import Start
 
 TEE = "nitro"
-PATH = "/dev/nsm"
 DOCUMENT = "document"
 MAX_REQUEST, MAX_RESPONSE = 0x1000, 0x3000
 RAW = character.both_ways(

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = "/sys/kernel/config/tsm/report"
-SEV, TDX = "sev_guest", "tdx_guest"
 MAX_OUT = 64 * 1024
 MAX_AUX = 64 * 1024
 _MAX_WORD = 64

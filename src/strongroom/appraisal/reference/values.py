@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from strongroom.crypto.sign import SigningKey, VerifyingKey
+    from strongroom.crypto.sign import VerifyingKey
 
 FORMAT = "strongroom-reference/2"
 PREDICATE = "urn:strongroom:reference:2"
@@ -105,11 +105,6 @@ class Release:
         )
         read(statement.parse(made.encode()))
         return made
-
-
-def encode(release: Release, *, key: SigningKey, keyid: str) -> bytes:
-    """The signed file, of this one statement. Raises `Malformed` for what could not be read again."""
-    return release.statement().sign(key, keyid=keyid)
 
 
 def read(made: Statement) -> Release:

@@ -23,7 +23,6 @@ from strongroom.bases.formats import gpt, pe, uki
 from strongroom.bases.measure import pcr
 from strongroom.errors import Malformed
 
-CMDLINE_PCR, EXTENSION_PCR = 12, 13
 # By systemd's version, which of our sections its stub measures, in its order. From 256 on, stubs hand the kernel an
 # archive of their own behind the initrd, which PCR 9 would have to follow: these are refused until somebody needs one.
 _FIRST = (".linux", ".osrel", ".cmdline", ".initrd")

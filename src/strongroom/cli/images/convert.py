@@ -184,7 +184,9 @@ def _taken(
     kept = cache.find(key)
     if kept is None or kept.manifest.image is None:
         return None
-    told = Summary(
+    from strongroom.images import summary
+
+    told = summary.Summary(
         kind=chosen.kind,
         digest=chosen.digest,
         index=chosen.index,

@@ -113,32 +113,6 @@ def parse(log: bytes, *, padded: bool = False) -> Log:
     return Log(banks=tuple(sizes.values()), events=tuple(events), locality=_locality(events))
 
 
-def append_final(log: Log, table: bytes) -> Log:
-    """`log` with the events of the final events table (PFP 10.2.3) that it does not hold already.
-
-    The table holds what was measured after the log was first asked for; its beginning may repeat the log's end.
-    Raises `Malformed`.
-    """
-    try:
-        version, count = struct.unpack_from("<QQ", table)
-        if version != 1 or count > MAX_EVENTS or len(table) > MAX_LOG:
-            raise Malformed("final events: not a table of version 1", code="bad-header")
-        sizes = {code: name for code, name in _BANKS.items() if name in log.banks}
-        sizes = dict(sorted(sizes.items(), key=lambda item: log.banks.index(item[1])))
-        offset, events = 16, []
-        for _ in range(count):
-            event, offset = _event(table, offset, sizes)
-            events.append(event)
-    except struct.error:
-        raise Malformed("final events: cut short", code="truncated") from None
-    if offset != len(table):
-        raise Malformed(f"final events: {len(table) - offset} trailing bytes", code="trailing-bytes")
-    known = min(len(events), len(log.events))
-    while known and list(log.events[-known:]) != events[:known]:
-        known -= 1
-    return Log(banks=log.banks, events=(*log.events, *events[known:]), locality=log.locality)
-
-
 def replay(log: Log, bank: str, start: Mapping[int, bytes] | None = None) -> dict[int, bytes]:
     """The value of each register that `log` has events of, by number, in `bank`. Raises `Malformed`: no such bank.
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from strongroom.errors import Malformed
 
 MAX_REPORT = 64 * 1024
-MAX_BLOCKS = 255
 MAX_VALUE = 64
 MAX_FIELDS = 128
 MAX_VERSION = 1  # of the opaque data

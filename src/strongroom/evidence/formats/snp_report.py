@@ -36,7 +36,7 @@ SIZE = 0x4A0
 SIGNED = 0x2A0
 VERSIONS = range(2, 6)
 ECDSA_P384_SHA384 = 1
-VCEK, VLEK, NO_KEY = 0, 1, 7
+VCEK, VLEK = 0, 1
 
 # Bits by name, as the claims say them. Everything above is reserved.
 POLICY = ("smt", "", "migrate_ma", "debug", "single_socket", "cxl_allow", "mem_aes_256_xts", "rapl_dis",

@@ -32,21 +32,6 @@ _NEXT = re.compile(r'<([^<>]{1,2048})>;\s*rel="?next"?', re.ASCII)
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
-def push_artifact(
-    reference: Reference, made: Artifact, contents: Mapping[str, bytes], *, access: Access
-) -> str:
-    """Put an artifact and its files (by digest) into the repository of `reference`, under its tag if it has one.
-
-    Returns the digest of its manifest. Raises `Refused` or `Unavailable`.
-    """
-    pusher = Pusher(reference, access=access)
-    pusher.contents(made, contents)
-    digest = pusher.artifact(made)
-    if reference.tag is not None:
-        pusher.manifest(made.encode(), artifact.MANIFEST, tag=reference.tag)
-    return digest
-
-
 class Pusher:
     """Writes to one repository. `listed`: whether the registry said that it lists the last manifest under its subject."""
 

@@ -86,11 +86,6 @@ class Service:
         )
 
 
-def is_compose(name: str) -> bool:
-    """Whether a file of that name is meant as a compose file."""
-    return name.endswith((".yaml", ".yml"))
-
-
 def parse(data: bytes, *, what: str) -> Service:
     """Read a compose file to its end. Raises `Malformed` for what is no compose file at all.
 

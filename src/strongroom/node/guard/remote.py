@@ -67,7 +67,7 @@ _TABLE_SIZE = 8 * maps.PAGE
 _STUB_SIZE = guard_filter.STUB_CODE + _TABLE_SIZE
 _ENTRY = struct.Struct("<6Q")
 
-_MMAP, _MPROTECT, _SECCOMP = 9, 10, 317
+_MMAP, _SECCOMP = 9, 317
 _MAX_ERRNO = 4095
 _ALL_BUT_TRAP = ((1 << 64) - 1) & ~(1 << (signal.SIGTRAP - 1))  # int3 must stay deliverable
 _BEGIN, _COMMIT = 1, 2
