@@ -132,3 +132,23 @@ def test_only_one_place_asks_whether_it_is_the_right_file():
         source.name for source in sources.product() if "the right file, and whole" in source.path.read_text()
     ]
     assert places == ["strongroom/cli/failures.py"]
+
+
+# Packages whose every message was read with this in mind; what is named after an option, `cli` answers by `--help`.
+READ = {"agent", "bases", "compare", "dryrun", "images", "node", "seal", "wiring"}
+
+
+def test_what_was_asked_wrongly_or_is_not_there_says_what_to_do_next():
+    """`is the name right?` and `--help` are answers of last resort: who refuses knows better."""
+    found = []
+    for source in sources.product():
+        if source.package not in READ:
+            continue
+        found += [
+            f"{source.name}:{node.lineno}: {ast.unparse(node)}"
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.Call)
+            and sources.dotted(node.func).rpartition(".")[2] in {"Misuse", "NotFound"}
+            and not any(keyword.arg == "hint" for keyword in node.keywords)
+        ]
+    assert found == []

@@ -38,6 +38,7 @@ RECEIPT_SECONDS = (
     CONNECT_SECONDS + ANSWER_SECONDS
 )  # a broker's part in one try to post a receipt, at the longest
 _MAX_ERROR = 1024 * 1024
+_NO_BROKER = "who owns an encrypted disk needs a broker: make the contract with the party file that `broker init` wrote"
 _HTTP_OK = 200
 
 
@@ -115,7 +116,7 @@ def attest(
     """
     address = contract.party(party).broker
     if address is None:
-        raise Malformed(f"contract: {party} has no broker")
+        raise Malformed(f"contract: {party} has no broker", hint=_NO_BROKER)
     connection = http.Connection(channel, party, address, timeout=CONNECT_SECONDS)  # 1
     challenge = messages.parse_challenge(  # 2
         _post(
@@ -184,7 +185,7 @@ def proven(
     """The entry that the broker of `party` proves: of that kind, about that run. Raises `Refused` or `Malformed`."""
     broker = contract.party(party).broker
     if broker is None:
-        raise Refused(f"{party} has no broker", code="no-broker")
+        raise Refused(f"{party} has no broker", code="no-broker", hint=_NO_BROKER)
     entry, _ = ledger_proof.verify(proof, sign.VerifyingKey(broker.ledger_key))
     if (entry.kind, entry.broker, entry.contract, entry.run) != (kind, party, contract.digest, run):
         raise _wrong_proof(party)
@@ -203,7 +204,7 @@ def post_receipt(channel: Channel, contract: Contract, party: str, envelope: byt
     """Post a signed receipt to the broker of `party`. Raises as `attest` does."""
     address = contract.party(party).broker
     if address is None:
-        raise Malformed(f"contract: {party} has no broker")
+        raise Malformed(f"contract: {party} has no broker", hint=_NO_BROKER)
     connection = http.Connection(channel, party, address, timeout=CONNECT_SECONDS)
     # Outputs may have filled the room by now: an answer is bounded, and so is an error's.
     proof = messages.MAX_PROOF
@@ -241,7 +242,11 @@ def read_error(status: int, body: bytes, party: str) -> Refused | Unavailable:
                 for check in verdict.read_checks(fields.Fields(denial.verdict, "verdict"))
             )
     except Malformed:
-        return Unavailable(f"{who} answered with status {status} and no explanation", code="broker-error")
+        return Unavailable(
+            f"{who} answered with status {status} and no explanation",
+            code="broker-error",
+            hint="is it a broker, of this version, at that address? What `broker serve` printed may say why",
+        )
     message = f"{who}: {told['message']}"
     if checks:
         return PolicyDenied(message, verdict=checks, hint=told["hint"])

@@ -28,7 +28,11 @@ def find_port(ports: str = PORTS) -> str:
         with open(f"{ports}/{entry}/name", "rb") as file:
             if file.read(64).strip() == wire.PORT_NAME.encode():
                 return f"/dev/{entry}"
-    raise NotFound(f"no virtio-serial port is named {wire.PORT_NAME!r}", code="no-channel")
+    raise NotFound(
+        f"no virtio-serial port is named {wire.PORT_NAME!r}",
+        code="no-channel",
+        hint="the room must be started by `strongroom run`, which gives it one",
+    )
 
 
 def open_port(path: str) -> Channel:

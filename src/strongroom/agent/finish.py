@@ -252,12 +252,18 @@ def _post_one(channel: Channel, contract: Contract, party: str, envelope: bytes)
         run = receipt_model.parse_envelope(envelope)[1].run
         entry = attest.proven(answer, contract, party, record.Kind.RECEIPT, run=run)
         if entry.body != {"envelope": fields.format_data(envelope)}:
-            raise Refused(f"the broker of {party} proves another entry", code="wrong-proof")
+            raise Refused(
+                f"the broker of {party} proves another entry",
+                code="wrong-proof",
+                hint="its ledger does not hold what it answers; keep the run's folder, and ask its owner",
+            )
         return answer.encode()
     except StrongroomError:
         raise
     except Exception as cause:  # noqa: BLE001 - one broker keeps no other from recording
-        raise Refused(f"the answer of the broker of {party}: {place_of(cause)}", code="defect") from None
+        raise Refused(
+            f"the answer of the broker of {party}: {place_of(cause)}", code="defect", hint="please report it"
+        ) from None
 
 
 def _disk(manifest: Manifest) -> receipt_model.Disk:

@@ -160,7 +160,11 @@ def agent(package: Path) -> dict[str, File]:
         for path in paths
     }
     if "strongroom/agent/__main__.py" not in out:
-        raise Misuse(f"{package}: there is no agent", code="no-agent")
+        raise Misuse(
+            f"{package}: there is no agent",
+            code="no-agent",
+            hint="install Strongroom again: its package is incomplete",
+        )
     return out
 
 

@@ -93,7 +93,11 @@ def read(folder: Path) -> Built:
     files.append(Subject(name=f"{profile}/{document.BASE}", digest=digest.sha256(data)))
     packages = document.read(folder / document.PACKAGES, document.MAX_PACKAGES)
     if digest.sha256(packages) != base.packages:
-        raise Refused(f"{folder}: {document.PACKAGES} is another one's", code="wrong-digest")
+        raise Refused(
+            f"{folder / document.PACKAGES}: not the file that {document.BASE} names",
+            code="wrong-digest",
+            hint="build the base again",
+        )
     return Built(
         profile=profile,
         debug=base.debug,
@@ -117,7 +121,11 @@ def release(
     Raises `Misuse` for a base without values, values without a base, or a base that has a console.
     """
     if any(one.debug for one in bases):
-        raise Misuse("a base with a console is not released", code="debug-base")
+        raise Misuse(
+            "a base with a console is not released",
+            code="debug-base",
+            hint="build it without --debug-console, and release that one",
+        )
     left = {key: [dict(each) for each in found] for key, found in values.items()}
     told: dict[str, Any] = {"name": name, "issued": issued, "expires": expires}
     platforms = []
@@ -139,7 +147,11 @@ def release(
     # A base for clouds has the registers of whichever TEE the cloud has.
     clouds = any(one.profile == _CLOUDS for one in bases)
     if left and not clouds:
-        raise Misuse(f"values for {min(left)}, and no base for it", code="no-base")
+        raise Misuse(
+            f"--values for {min(left)}, and no base for it",
+            code="no-base",
+            hint=f"name a base that was built --for {min(left)}, or leave these values out",
+        )
     if clouds and not left:
         add(_CLOUDS, "", [])
     for tee, found in sorted(left.items()):
@@ -179,7 +191,11 @@ def verify(data: bytes, *, trusted: Mapping[str, VerifyingKey], now: datetime) -
                 f"reference file: two statements of type {one.predicate_type[:80]}", code="duplicate"
             )
         if one.subjects != made.subjects:
-            raise Refused("reference file: its statements are about different files", code="other-subjects")
+            raise Refused(
+                "reference file: its statements are about different files",
+                code="other-subjects",
+                hint="it was put together from two releases: get the release's own file again",
+            )
         found[one.predicate_type] = one
         if one.predicate_type == reference.PREDICATE:
             keyid = next(name for name, key in trusted.items() if _signed_by(line, key))
@@ -201,6 +217,7 @@ def check_files(made: Release, built: Built) -> None:
             raise Refused(
                 f"{one.name}: {one.digest} is not among the files of release {made.name}, version {made.version}",
                 code="other-file",
+                hint="the base is of another release, or was changed: give the reference file of its own release",
             )
 
 
@@ -257,5 +274,9 @@ def _digest(path: Path) -> str:
             while chunk := source.read(_CHUNK):
                 state.update(chunk)
     except OSError:
-        raise NotFound(f"{path}: not there, or not readable", code="no-base") from None
+        raise NotFound(
+            f"{path}: not there, or not readable",
+            code="no-base",
+            hint="build a base with `strongroom base build`",
+        ) from None
     return "sha256:" + state.hexdigest()

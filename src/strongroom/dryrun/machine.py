@@ -142,4 +142,8 @@ def mount(disk: int, target: str) -> None:
                 raise
             kernel.mount(device, target, "erofs", _READ_ONLY)
             return
-    raise Unavailable("no loop device stays free for the image", code="no-loop-device")
+    raise Unavailable(
+        "no loop device stays free for the image",
+        code="no-loop-device",
+        hint="`losetup --list` shows who holds them, `losetup --detach DEVICE` frees one",
+    )

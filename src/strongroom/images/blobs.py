@@ -23,6 +23,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
 from strongroom.errors import Malformed, NotFound, Refused
+from strongroom.images.limits import SMALLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -273,7 +274,9 @@ def digest_of(chunks: Iterator[bytes]) -> str:
 def _check_growth(blob: Blob, grown: int, limits: Limits) -> None:
     if grown > limits.layer_bytes:
         raise Refused(
-            f"{blob.what}: more than {limits.layer_bytes} bytes when decompressed", code="too-large"
+            f"{blob.what}: more than {limits.layer_bytes} bytes when decompressed",
+            code="too-large",
+            hint=SMALLER,
         )
 
 

@@ -11,6 +11,7 @@ from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Malformed, Misuse, NotFound, Refused
 from strongroom.images import blobs, tar
 from strongroom.images.blobs import Blob
+from strongroom.images.limits import SMALLER
 from strongroom.seal.tree import show
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ class ArchiveFiles:
                         f"{path.name}: {show(member.path)} twice, and not the same", code="duplicate-entry"
                     )
                 if len(self._found) >= limits.entries:
-                    raise Refused(f"{path.name}: more than {limits.entries} entries", code="too-large")
+                    raise Refused(
+                        f"{path.name}: more than {limits.entries} entries", code="too-large", hint=SMALLER
+                    )
                 self._found[member.path] = member
         except BaseException:
             self._blob.close()
@@ -111,7 +114,9 @@ class ArchiveFiles:
         if blobs.compression_of(self._blob) == "none":
             return
         if scratch is None:
-            raise Misuse(f"{name} is compressed, and there is no folder to unpack it in")
+            raise Misuse(
+                f"{name} is compressed, and there is no folder to unpack it in", hint="unpack it first"
+            )
         self._blob = blobs.decompressed(self._blob, scratch, limits)
 
     def _same(self, one: tar.Member, other: tar.Member) -> bool:
@@ -130,7 +135,7 @@ class ArchiveFiles:
         """Why there is no such file: a link may lead to where there is none."""
         member = self._found.get(os.fsencode(name))
         if member is None or member.type not in _LINKS:
-            return NotFound(f"the archive has no {name[:120]!r}", code="missing-blob")
+            return NotFound(f"the archive has no {name[:120]!r}", code="missing-blob", hint=_INCOMPLETE)
         wanted = member.target.rpartition(b"/")[2]
         elsewhere = [
             path
@@ -157,6 +162,9 @@ class ArchiveFiles:
         return member.target if member.type is tar.Type.SYMLINK else b"/" + member.target
 
 
+_INCOMPLETE = "the image is incomplete: copy or save it again, with all its layers"
+
+
 def _is_blob(name: str) -> bool:
     return name.startswith(BLOBS)
 
@@ -167,7 +175,7 @@ def _open(path: Path, what: str, *, follow: bool = False) -> Blob:
         try:
             fd = os.open(path, flags)
         except OSError as cause:
-            raise NotFound(f"{what}: {cause.strerror}", code="missing-blob") from None
+            raise NotFound(f"{what}: {cause.strerror}", code="missing-blob", hint=_INCOMPLETE) from None
         undo.callback(os.close, fd)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

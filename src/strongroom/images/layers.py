@@ -33,6 +33,7 @@ from strongroom.errors import Refused
 from strongroom.images import tar
 from strongroom.images import xattrs as image_xattrs
 from strongroom.images.layer_entries import DEVICES, HINT, OPAQUE, WHITEOUT, Entries, no_device
+from strongroom.images.limits import SMALLER
 from strongroom.images.tar import Type
 from strongroom.model.room import mounts
 from strongroom.seal import tree as sealed
@@ -143,7 +144,11 @@ class Tree:
             self._links = Symlinks(self._target, chroot=True)
         place = self._links.resolve(path)
         if place is None:
-            raise Refused(f"image: {show(path)}: too many symbolic links", code="link-loop")
+            raise Refused(
+                f"image: {show(path)}: too many symbolic links",
+                code="link-loop",
+                hint="rebuild the image: they lead in a circle",
+            )
         return place
 
     def make_directory(self, path: bytes, *, mode: int = 0o755) -> None:
@@ -230,11 +235,12 @@ class Tree:
         if member.xattrs:
             self._xattr_bytes += sum(len(key) + len(value) for key, value in member.xattrs.items())
         if self._entries > self._limits.entries:
-            raise Refused(f"{what}: more than {self._limits.entries} entries", code="too-large")
+            raise Refused(f"{what}: more than {self._limits.entries} entries", code="too-large", hint=SMALLER)
         if self._xattr_bytes > self._limits.xattr_total_bytes:
             raise Refused(
                 f"{what}: more than {self._limits.xattr_total_bytes} bytes of extended attributes",
                 code="too-large",
+                hint=SMALLER,
             )
 
 

@@ -51,6 +51,8 @@ class Limits:
     """/etc/passwd and /etc/group of the image."""
 
 
+# What to do about an image that is beyond one of them.
+SMALLER = "make the image smaller: leave out what the program does not need, and seal data as a dataset"
 LIMITS = Limits()
 _LEAST = 4096  # bytes that every document counts for: a small one costs its reading too
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.errors import Misuse, NotFound, Refused
 from strongroom.images import accounts, blobs, files, layers, oci, rootfs, sources, tar
-from strongroom.images.limits import LIMITS
+from strongroom.images.limits import LIMITS, SMALLER
 from strongroom.images.summary import Summary
 from strongroom.model.manifest import ImageSettings
 from strongroom.model.room import mounts
@@ -119,25 +119,32 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
     configuration) is for a root file system, which brings none. `changes` may put other settings in place of
     the image's own (a compose file's). `cache` keeps unpacked layers. `progress` gets bytes of layers read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
     """
+    typed = path
     try:
         path = path.resolve()
     except RuntimeError:  # Python before 3.13, of a link that leads to itself
-        raise Misuse(f"{path}: a link that leads to itself", code="bad-path") from None
+        raise Misuse(
+            f"{path}: a link that leads to itself",
+            code="bad-path",
+            hint="name the image that it should lead to",
+        ) from None
     if not path.exists():
         raise NotFound(
-            f"{path}: no such file or folder",
+            f"{typed}: no such file or folder",
             code="no-such-file",
             hint="give an OCI layout, an image archive or a folder; an image of a registry is named HOST/NAME@sha256:…, never by a tag",
         )
     with ExitStack() as opened:
         if path.is_dir() and not (path / "oci-layout").exists():
             if digest is not None:
-                raise Misuse(f"{path}: a root file system has no digest to choose by")
+                raise Misuse(
+                    f"{typed}: a root file system has no digest to choose by", hint="leave --digest out"
+                )
             chosen, tree = _from_folder(path, config, opened, scratch, limits, progress)
             yield _finish(chosen, changes(chosen.config), tree, limits)
             return
         if config is not None:
-            raise Misuse(f"{path}: an image brings its own configuration", hint="leave --config out")
+            raise Misuse(f"{typed}: an image brings its own configuration", hint="leave --config out")
         source = opened.enter_context(sources.Source(path, limits, scratch=scratch))
         chosen = source.choose(digest=digest, platform=platform)
         tree = layers.Tree(limits)
@@ -147,7 +154,7 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
             spool = opened.enter_context(_unpacked(source, layer, scratch, cache, limits, count))
             total += spool.size
             if total > limits.total_bytes:
-                raise Refused(f"image: more than {limits.total_bytes} bytes", code="too-large")
+                raise Refused(f"image: more than {limits.total_bytes} bytes", code="too-large", hint=SMALLER)
             tree.apply(spool.read_at, spool.size, spool.open, what=layer.what)
         yield _finish(chosen, changes(chosen.config), tree, limits)
 
@@ -317,7 +324,11 @@ def _is_there(program: str, search: str, tree: layers.Tree) -> bool:
 def _working_directory(text: str, tree: layers.Tree, limits: Limits) -> str:
     text = text or "/"
     if not text.startswith("/"):
-        raise Refused(f"image: WORKDIR {text[:100]!r} is not absolute", code="bad-working-directory")
+        raise Refused(
+            f"image: WORKDIR {text[:100]!r} is not absolute",
+            code="bad-working-directory",
+            hint="set WORKDIR to a whole path, like /work",
+        )
     path = tar.clean(text.encode(), "image: WORKDIR", limits)
     tree.make_directory(tree.resolve(path))
     return "/" + path.decode()

@@ -202,7 +202,11 @@ def parse_manifest(data: bytes, media_type: str, *, what: str, limits: Limits) -
                 hint="decrypt the image first (`skopeo copy --decryption-key …`); `convert --encrypt` seals it for a room",
             )
         if kind not in LAYERS and kind not in FOREIGN_LAYERS:
-            raise Refused(f"{what}.layers[{number}]: unknown media type {kind!r}", code="bad-media-type")
+            raise Refused(
+                f"{what}.layers[{number}]: unknown media type {kind!r}",
+                code="bad-media-type",
+                hint="copy the image into plain OCI form: `skopeo copy --format oci … oci:FOLDER`",
+            )
         layers.append(replace(layer, foreign=kind in FOREIGN_LAYERS))
     if not layers:
         raise Malformed(f"{what}: no layers", code="empty")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from strongroom.encoding import framed
 from strongroom.errors import Conflict, Refused
 from strongroom.images import tar
+from strongroom.images.limits import SMALLER
 from strongroom.images.tar import Type
 from strongroom.seal.tree import show
 
@@ -60,7 +61,7 @@ def members(
             note("sockets are left out: nobody listens behind one that was copied")
             continue
         if status.st_size > limits.file_bytes:
-            raise Refused(f"{where}: {status.st_size} bytes", code="too-large")
+            raise Refused(f"{where}: {status.st_size} bytes", code="too-large", hint=SMALLER)
         member = _member(path, place, status, spool.size, links)
         if member.type is Type.DIRECTORY:
             names = sorted(os.listdir(place), reverse=True)  # noqa: PTH208 - bytes paths
@@ -68,7 +69,9 @@ def members(
         if member.type is Type.FILE:
             total += member.size
             if total > limits.total_bytes:
-                raise Refused(f"root file system: more than {limits.total_bytes} bytes", code="too-large")
+                raise Refused(
+                    f"root file system: more than {limits.total_bytes} bytes", code="too-large", hint=SMALLER
+                )
             _copy(place, status, spool, where, progress)
         yield member
 

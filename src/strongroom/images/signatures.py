@@ -82,7 +82,9 @@ def verify(digests: Sequence[str], candidates: Sequence[Simple | Bundle], *, tru
     if not trust.keys and trust.identity is None:
         raise Misuse("image signatures: nobody is trusted", hint="name a key, or an identity and its issuer")
     if not digests or any(fields.DIGEST.fullmatch(one) is None for one in digests):
-        raise Misuse("image signatures: expected digests", code="bad-digest")
+        raise Misuse(
+            "image signatures: expected digests", code="bad-digest", hint="name the image by sha256:…"
+        )
     problems = []
     for candidate in candidates[:MAX_CANDIDATES]:
         try:

@@ -18,7 +18,7 @@ from strongroom.encoding import canonical
 from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.images import blobs, oci
 from strongroom.images import files as image_files
-from strongroom.images.limits import Documents
+from strongroom.images.limits import SMALLER, Documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +90,9 @@ class Source:
                 files = image_files.ArchiveFiles(path, self._limits, self._scratch)
             except Malformed as cause:
                 raise Malformed(
-                    f"no image archive: {cause.message}", code="not-an-image", hint=hint
+                    f"{path.name}: not an image archive: {cause.message.removeprefix(path.name).removeprefix(':').strip()}",
+                    code="not-an-image",
+                    hint=hint,
                 ) from None
         if not files.has("oci-layout") and (self._folder or not files.has("manifest.json")):
             old = not self._folder and files.has("repositories")
@@ -165,7 +167,9 @@ class Source:
         )
         leaves = list(itertools.islice(self._leaves(index, ()), self._limits.manifests + 1))
         if len(leaves) > self._limits.manifests:
-            raise Refused(f"index.json: more than {self._limits.manifests} images", code="too-large")
+            raise Refused(
+                f"index.json: more than {self._limits.manifests} images", code="too-large", hint=SMALLER
+            )
         for old in index:
             if old.media_type in oci.SCHEMA_1 and (not leaves or old.digest == digest):
                 raise oci.refuse_schema_1(f"manifest {old.digest}")
@@ -281,7 +285,7 @@ class Source:
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
             raise Malformed(f"{what}.RepoTags: expected texts")
         if len(names) - 1 > self._limits.layers:
-            raise Refused(f"{what}: more than {self._limits.layers} layers", code="too-large")
+            raise Refused(f"{what}: more than {self._limits.layers} layers", code="too-large", hint=SMALLER)
         stated = names[0].rpartition("/")[2].removesuffix(".json")
         digest = "sha256:" + stated if _HEX.fullmatch(stated) else None
         data = self._document(names[0], f"{what}.Config", digest)

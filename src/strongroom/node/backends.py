@@ -58,7 +58,11 @@ def choose(name: str | None, contract: Contract) -> Backend:
             else "no back end of this version starts such rooms",
         )
     if name not in BACKENDS:
-        raise Misuse(f"--backend {name[:40]!r}: none of {', '.join(BACKENDS)}", code="no-backend")
+        raise Misuse(
+            f"--backend {name[:40]!r}: no such back end",
+            code="no-backend",
+            hint=f"one of {', '.join(BACKENDS)}; `strongroom node doctor` tells which of them this machine can start",
+        )
     found = BACKENDS[name]
     if found.tee not in tees:
         raise Misuse(

@@ -48,7 +48,9 @@ def load(disk: Path, manifest: Path | None = None) -> Sealed:
         raise NotFound(
             f"{cause.filename}: not there",
             code="no-disk" if str(cause.filename) == str(disk) else "no-manifest",
-            hint="a disk's manifest is expected beside it; `--manifest` names another place",
+            hint="is the path right? --disk names the file that `seal` or `convert` wrote, NAME.disk"
+            if str(cause.filename) == str(disk)
+            else "a disk's manifest is expected beside it; `--manifest` names another place",
         ) from None
     _, parsed = manifest_model.parse_envelope(signed)
     if size != parsed.disk_bytes:

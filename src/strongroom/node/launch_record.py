@@ -28,6 +28,7 @@ MACHINE = "q35"
 MAX_PART = 1 << 30
 MAX_CMDLINE = 2047  # the x86 boot protocol's usual COMMAND_LINE_SIZE, without its NUL
 _CHUNK = 8 << 20
+_DAMAGED = "that is no base as it was built: `strongroom base build` makes one, and `--base` names it"
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -78,7 +79,11 @@ def read_cmdline(base: Path) -> bytes:
     except OSError:
         raise _missing(base / CMDLINE) from None
     if not data or len(data) > MAX_CMDLINE or not data.isascii() or b"\x00" in data:
-        raise Malformed(f"{base / CMDLINE}: expected 1 to {MAX_CMDLINE} ASCII characters", code="bad-cmdline")
+        raise Malformed(
+            f"{base / CMDLINE}: expected 1 to {MAX_CMDLINE} ASCII characters",
+            code="bad-cmdline",
+            hint=_DAMAGED,
+        )
     return data
 
 
@@ -94,9 +99,9 @@ def _sealed_copy(path: Path) -> int:
             while count := os.sendfile(copy, source, None, _CHUNK):
                 total += count
                 if total > MAX_PART:
-                    raise Malformed(f"{path}: larger than {MAX_PART} bytes", code="too-large")
+                    raise Malformed(f"{path}: larger than {MAX_PART} bytes", code="too-large", hint=_DAMAGED)
             if not total:
-                raise Malformed(f"{path}: empty", code="truncated")
+                raise Malformed(f"{path}: empty", code="truncated", hint=_DAMAGED)
             fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
         except BaseException:
             os.close(copy)

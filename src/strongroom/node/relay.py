@@ -29,7 +29,7 @@ from strongroom.model.room import channel as wire
 from strongroom.node.relay_socket import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from strongroom.node.run_folder import Inbox
 
@@ -221,7 +221,8 @@ class Relay:
                 return
             self._heard_bytes += len(data or b"")
             for frame in self._decoder.feed(data or b""):
-                self._take(frame)
+                with _of_the_room():
+                    self._take(frame)
                 if self._done:
                     return
 
@@ -381,6 +382,19 @@ def _failure(top: fields.Fields, unreachable: str) -> StrongroomError:
     # A receipt that is not recorded keeps its name: the run has ended, and running again is another run.
     code = plain["code"] if plain["code"] == _NOT_RECORDED or not unreachable else "broker-unreachable"
     return Unavailable(message, code=code, hint=hint)
+
+
+@contextlib.contextmanager
+def _of_the_room() -> Iterator[None]:
+    """What does not parse here came from the room: it is no file of the user's, and `--help` has no answer to it."""
+    try:
+        yield
+    except Malformed as failure:
+        failure.hint = (
+            failure.hint
+            or "a room of this version never does that: the base may have been changed; `strongroom base verify` tells"
+        )
+        raise
 
 
 def _printable_check(check: verdict.Check) -> verdict.Check:

@@ -245,7 +245,11 @@ class Room:
     def _watched(self, measurer: hcrtm.LaunchMeasurer) -> Watched:
         tpm, machine = self.swtpm, self.qemu
         if tpm is None or machine is None:
-            raise Unavailable("the room did not start", code="room-died")
+            raise Unavailable(
+                "the room did not start",
+                code="room-died",
+                hint="`strongroom node doctor` tells what it needs here",
+            )
         watched = self._qemu_watched(lambda: measurer.failure)
 
         def tpm_ended() -> None:
@@ -264,7 +268,11 @@ class Room:
         """Raises `failure` when there is one, once QEMU has ended, else how it ended."""
         room = self.qemu
         if room is None:
-            raise Unavailable("the room did not start", code="room-died")
+            raise Unavailable(
+                "the room did not start",
+                code="room-died",
+                hint="`strongroom node doctor` tells what it needs here",
+            )
 
         def room_ended() -> None:
             if (cause := failure()) is not None:

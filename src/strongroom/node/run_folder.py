@@ -94,7 +94,11 @@ class Inbox:
         most = limit(name, self._contract)
         started = {one.name for one in self._open.values()}
         if name in self.received or name in started or stream in self._open:
-            raise Refused(f"the room hands out {name!r} twice", code="unexpected-file")
+            raise Refused(
+                f"the room hands out {name!r} twice",
+                code="unexpected-file",
+                hint="a room of this version never does that: the base may have been changed; `strongroom base verify` tells",
+            )
         with _told(name):
             self._open[stream] = _Incoming(self._folder, name, most)
         self._notice(self._open[stream])
@@ -190,7 +194,11 @@ class _Incoming:
         self._left -= len(data)
         if self._left < 0:
             self.discard()
-            raise Refused(f"{self.name}: larger than the contract allows", code="too-large")
+            raise Refused(
+                f"the room hands out more of {self.name} than the contract allows",
+                code="too-large",
+                hint="a room of this version never does that: the base may have been changed; `strongroom base verify` tells",
+            )
         view = memoryview(data)
         try:
             while view:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _CHUNK = 1 << 20
+_WHICH = "give the number of a running process; `ps aux` lists them"
 _PAGE = maps.PAGE
 _CAREFUL = 4 << 30  # regions up to this size are tried page by page where they cannot be read
 _DEBUGGER_SECONDS = 300
@@ -120,7 +121,11 @@ def scan(pid: int, needles: Sequence[bytes]) -> Report:
     closed to the caller (who is not root).
     """
     if not needles or any(len(needle) < 4 or len(needle) > _CHUNK for needle in needles):
-        raise Misuse("scraping: a canary of 4 bytes to 1 MiB is needed", code="scrape-canary")
+        raise Misuse(
+            "scraping: a canary of 4 bytes to 1 MiB is needed",
+            code="scrape-canary",
+            hint="search for a text that stands in the data and nowhere else",
+        )
     return Report(
         pid=pid,
         command=_command(pid),
@@ -155,7 +160,7 @@ def _command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     except OSError as failure:
-        raise NotFound(f"scraping: there is no process {pid}", code="no-process") from failure
+        raise NotFound(f"scraping: there is no process {pid}", code="no-process", hint=_WHICH) from failure
 
 
 # --- reading ---
@@ -200,7 +205,7 @@ def _pass(
             raise Refused(
                 f"scraping process {pid}: {failure.strerror}", code="scrape-not-root", hint="run as root"
             ) from failure
-        raise NotFound(f"scraping: process {pid} is gone", code="no-process") from failure
+        raise NotFound(f"scraping: process {pid} is gone", code="no-process", hint=_WHICH) from failure
     try:
         for region in regions:
             if region.name in _KERNEL_PAGES:

@@ -116,7 +116,11 @@ def again(
     `Refused` when they are not that disk. After any failure nothing is there.
     """
     if like.cipher != "none":
-        raise Misuse("seal: an encrypted disk is sealed anew, under a key of its own", code="key-mismatch")
+        raise Misuse(
+            "seal: an encrypted disk is sealed anew, under a key of its own",
+            code="key-mismatch",
+            hint="seal the files themselves again: `strongroom seal FOLDER …`",
+        )
     owned = replace(like, raw=b"", name=name, owner=digest.sha256(owner_key.public.raw))
     final = manifest_model.parse(manifest_model.encode(owned))
     if os.path.lexists(beside(target, MANIFEST_SUFFIX)):
@@ -160,7 +164,11 @@ def check_owner(envelope: dsse.Envelope, manifest: Manifest, owner: sign.Verifyi
             hint="name the party that sealed the disk",
         )
     if not signatures.signed_by(envelope, owner):
-        raise Refused("the manifest is not signed by its owner", code="bad-signature")
+        raise Refused(
+            "the manifest is not signed by its owner",
+            code="bad-signature",
+            hint="it was changed, or never signed: get it again from the owner, as `seal` or `convert` wrote it",
+        )
 
 
 def verify(disk: Path, manifest: Manifest, *, progress: Progress = silent) -> None:
@@ -247,6 +255,7 @@ def plaintext(disk: Path, manifest: Manifest, key: bytes | None) -> Iterator[Cal
             if key is None
             else "open: a key for a disk that is not encrypted",
             code="key-mismatch",
+            hint="name its .key.age file with --key-file" if key is None else "leave --key-file out",
         )
     if key is not None:
         check_key(manifest, key)
@@ -312,7 +321,7 @@ def _opened(disk: Path, manifest: Manifest) -> Iterator[int]:
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise Misuse(f"{disk}: not a regular file")
+            raise Misuse(f"{disk}: not a regular file", hint="name the disk's own file, NAME.disk")
         if status.st_size != manifest.disk_bytes:
             raise Refused(
                 f"{disk}: expected {manifest.disk_bytes} bytes, got {status.st_size}",
@@ -351,5 +360,13 @@ def open_disk(
     Raises `Refused` for a disk that is not the manifest's, `Malformed` for an image that is not sound.
     """
     with extract.staged(target) as stage, plaintext(disk, manifest, key) as read:
-        entries = browse.tree(read, manifest.data_bytes)
+        try:
+            entries = browse.tree(read, manifest.data_bytes)
+        except Malformed as failure:
+            # The bytes are the manifest's: neither another manifest nor another copy would help.
+            failure.hint = (
+                failure.hint
+                or "its owner sealed what `strongroom seal` does not write: ask for a disk that it wrote"
+            )
+            raise
         extract.write(entries, stage, foreign_links=manifest.kind == "image", progress=progress)

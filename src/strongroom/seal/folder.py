@@ -32,7 +32,9 @@ def from_paths(paths: Sequence[Path]) -> tuple[Entry, ...]:
     Content is not read here; an entry's `open` raises `Conflict` when the file is no longer the one listed.
     """
     if not paths:
-        raise Misuse("seal: no file or folder given")
+        raise Misuse(
+            "seal: no file or folder given", hint="name what is to be sealed: `strongroom seal FOLDER …`"
+        )
     roots = [os.fsencode(os.path.realpath(path, strict=True)) for path in paths]
     entries = [Entry(path=b"", kind=Kind.DIRECTORY, mode=_DIRECTORY_MODE)]
     links: dict[tuple[int, int], int] = {}
@@ -42,20 +44,27 @@ def from_paths(paths: Sequence[Path]) -> tuple[Entry, ...]:
         names = [os.path.basename(root) for root in roots]  # noqa: PTH119 - bytes paths
         if len(set(names)) != len(names) or b"" in names:
             raise Misuse(
-                "seal: two of the paths have the same name",
+                f"seal: two things would have the same name on the disk: {_alike(paths, names)}",
                 code="duplicate-path",
-                hint="put them into folders of their own, or rename one",
+                hint="put them into one folder, under names of their own, and seal that folder",
             )
         for root, name in sorted(zip(roots, names, strict=True), key=lambda pair: pair[1]):
             entries.extend(_one(root, name, links))
     outward = next(outward_links(entries), None)
     if outward is not None:
         raise Refused(
-            f"symlink {show(outward.path)} leads outside the sealed folder, or in a circle",
+            f"symlink {show(outward.path)} leads outside the sealed folder, or in a circle: to {show(outward.target)}",
             code="escaping-symlink",
             hint="replace it by what it points to, or leave it out",
         )
     return validate(entries)
+
+
+def _alike(paths: Sequence[Path], names: Sequence[bytes]) -> str:
+    """Those of `paths`, as they were typed, that would get a name that another has, or none."""
+    return ", ".join(
+        str(path) for path, name in zip(paths, names, strict=True) if not name or names.count(name) > 1
+    )
 
 
 def outward_links(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -95,7 +104,7 @@ def _one(source: bytes, path: bytes, links: dict[tuple[int, int], int]) -> Itera
         raise Refused(
             f"{show(path)} is a device, fifo or socket",
             code="special-file",
-            hint="a sealed disk holds files, folders and symlinks only",
+            hint="remove it, or leave it out: a sealed disk holds files, folders and symbolic links only",
         )
 
 

@@ -123,7 +123,7 @@ def read_settings(directory: Path) -> settings_model.Settings:
     path = directory / SETTINGS
     if not path.is_file():
         raise NotFound(f"{directory}: not a broker's folder", hint="`strongroom broker init` makes one")
-    with path.open("rb") as source:
+    with of_file(path), path.open("rb") as source:
         return settings_model.parse(source.read(settings_model.MAX_BYTES + 1))
 
 
@@ -136,7 +136,8 @@ def change_passphrase(directory: Path, old: bytes, new: bytes) -> None:
         _put_in_place(directory, store)
     finally:
         store.close()
-    made = settings_model.relock(read_settings(directory), old, new, random=secrets.token_bytes)
+    with of_file(directory / SETTINGS):
+        made = settings_model.relock(read_settings(directory), old, new, random=secrets.token_bytes)
     _replace_settings(directory, made)
 
 

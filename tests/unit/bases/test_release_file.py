@@ -148,7 +148,7 @@ def test_the_files_are_hashed_and_not_believed(tmp_path):
     assert caught.value.code == "wrong-digest"
     folder = release_kit.base(tmp_path / "tdx", "tdx")
     (folder / "packages.json").write_bytes(b"[]")
-    with pytest.raises(Refused, match=r"packages\.json is another one's"):
+    with pytest.raises(Refused, match=r"packages\.json: not the file that base\.json names"):
         release_file.read(folder)
 
 

@@ -106,7 +106,7 @@ def test_references_that_no_platform_fits_are_refused(base, text, machines, why)
         ((*SNP, "--memory", "lots"), "a size like 2G"),
         ((*SNP, "--guest-features", "1"), "hexadecimal"),
         ((*SNP, "--reference", "--without", "rtmr9"), "no-such-register"),
-        (("--for", "snp", "--ovmf", "nowhere.fd"), "no-base"),
+        (("--for", "snp", "--ovmf", "nowhere.fd"), "nowhere.fd: No such file"),
         (("--for", "tdx", "--ovmf", "snp.fd", "--acpi", "."), "table-loader"),
         (("--for", "uki"), "strongroom.efi"),
         ((), "--for local, uki"),

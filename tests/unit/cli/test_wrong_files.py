@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 
@@ -96,6 +97,30 @@ def test_a_sealed_disk_opens_though_it_is_known_for_one(tmp_path, monkeypatch, c
     ):
         assert told(monkeypatch, capsys, *words)[0] in (0, None), words
     assert (tmp_path / "opened" / "a").read_text() == "1"
+
+
+def test_a_wrong_passphrase_names_the_identity_and_an_identity_does_not_say_that_there_is_no_broker(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").write_text("1")
+    assert told(monkeypatch, capsys, "identity", "new", "alice", "--out", "keys")[0] in (0, None)
+    monkeypatch.setattr(sys, "argv", ["strongroom", "identity", "show", "keys/alice.identity"])
+    with contextlib.suppress(SystemExit):
+        main.main()
+    shown = capsys.readouterr().out
+    assert "told by the party file alone: strongroom identity show keys/alice.party.json" in shown
+    assert "none" not in shown
+    monkeypatch.setattr(
+        sys, "argv", ["strongroom", "seal", "data", "-i", "keys/alice.identity", "--name", "x"]
+    )
+    monkeypatch.setenv("STRONGROOM_PASSPHRASE", "another")
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    assert left.value.code == 3
+    assert "error [wrong-passphrase]: keys/alice.identity: " in capsys.readouterr().err
 
 
 def test_the_node_of_a_contract_is_no_folder(folder, monkeypatch, capsys):

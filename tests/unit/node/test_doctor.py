@@ -161,7 +161,7 @@ def test_local_is_the_default_only_where_the_contract_accepts_it():
     [
         ("qemu-tdx", ("snp",), "the contract names no platform tdx, only snp"),
         ("tpm", ("snp",), "the contract names no platform tpm, only snp"),
-        ("qemu-sev", ("snp",), "none of tpm, qemu-snp"),
+        ("qemu-sev", ("snp",), "no such back end"),
     ],
 )
 def test_a_back_end_that_every_broker_would_deny_is_not_started(name, tees, why):

@@ -26,7 +26,7 @@ _IMAGE_SECURITY = bytes.fromhex("cbb219d73a3d9645a3bcdad00e67656f")
 def digest(bank: str, data: bytes) -> bytes:
     """The digest that an event of `data` is extended with. Raises `Misuse` for a bank that nobody quotes."""
     if bank not in BANKS:
-        raise Misuse(f"PCR bank {bank[:20]!r}: expected one of {', '.join(BANKS)}")
+        raise Misuse(f"PCR bank {bank[:20]!r}: nobody quotes it", hint=f"one of {', '.join(BANKS)}")
     return hashlib.new(bank, data).digest()
 
 

@@ -103,13 +103,20 @@ class Prediction:
         """
         left_out = frozenset(without)
         if unknown := left_out - {one.name for one in self.registers}:
-            raise Misuse(f"{self.profile} has no register {min(unknown)!r}", code="no-such-register")
+            raise Misuse(
+                f"--without {min(unknown)}: {self.profile} has no register {min(unknown)!r}",
+                code="no-such-register",
+                hint=f"one of {', '.join(one.name for one in self.registers if one.spare)}"
+                if any(one.spare for one in self.registers)
+                else "leave --without out: none of its registers can be spared",
+            )
         out = {}
         for one in self.registers:
             if one.name in left_out and not one.spare:
                 raise Misuse(
                     f"{one.name} measures what runs: a contract without it would accept anything",
                     code="not-spare",
+                    hint=f"leave --without {one.name} out",
                 )
             if one.name in left_out:
                 continue

@@ -92,7 +92,7 @@ def signature(model: str) -> int:
     name = model[:-3] if _VERSION.fullmatch(model[-3:]) else model
     if name not in _MODELS:
         raise Misuse(
-            f"processor type {model[:40]!r} is not known",
+            f"--vcpu-type {model[:40]!r}: no processor that is known here",
             code="bad-vcpu-type",
             hint=f"one of {', '.join(_MODELS)}, each with or without -v1 to -v9, or a signature like 0x00a00f11",
         )
@@ -104,7 +104,11 @@ def signature(model: str) -> int:
 def digest(launch: Launch) -> bytes:
     """The launch digest, 48 bytes. Raises `Malformed` where the firmware cannot be started so."""
     if not 1 <= launch.vcpus <= MAX_VCPUS:
-        raise Misuse(f"{launch.vcpus} virtual processors: expected 1 to {MAX_VCPUS}", code="bad-vcpus")
+        raise Misuse(
+            f"{launch.vcpus} virtual processors: expected 1 to {MAX_VCPUS}",
+            code="bad-vcpus",
+            hint=f"give --vcpus from 1 to {MAX_VCPUS}",
+        )
     if not launch.firmware.sev:
         raise Malformed(
             "firmware: has no SEV metadata",

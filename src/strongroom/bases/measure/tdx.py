@@ -132,7 +132,11 @@ def td_hob(firmware: Firmware, memory: int) -> bytes:
     at = 0
     for start, size in taken:
         if start + size > low:
-            raise Misuse(f"memory of {memory} bytes is too small for this firmware", code="bad-memory")
+            raise Misuse(
+                f"memory of {memory} bytes is too small for this firmware",
+                code="bad-memory",
+                hint="give more with --memory, like 2G",
+            )
         if start > at:
             out += _resource(_RESOURCE_UNACCEPTED, at, start - at)
         out += _resource(_RESOURCE_MEMORY, start, size)
@@ -148,7 +152,11 @@ def td_hob(firmware: Firmware, memory: int) -> bytes:
 def below_4g(memory: int) -> int:
     """How much of `memory` QEMU's q35 puts below 4 GiB. Raises `Misuse`."""
     if not 0 < memory <= MAX_MEMORY or memory % ovmf.PAGE:
-        raise Misuse(f"memory of {memory} bytes: expected whole pages, at most 16 TiB", code="bad-memory")
+        raise Misuse(
+            f"memory of {memory} bytes: expected whole pages, at most 16 TiB",
+            code="bad-memory",
+            hint="give it with --memory, like 2G or 512M",
+        )
     return memory if memory < _LOW_MOST else _LOW_SPLIT
 
 

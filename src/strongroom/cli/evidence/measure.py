@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,9 +16,11 @@ from typer.core import TyperGroup
 
 from strongroom.cli import files
 from strongroom.cli.evidence import measure_diff
-from strongroom.errors import Misuse
+from strongroom.errors import Malformed, Misuse, of_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from strongroom.bases.measure.predict import Parts, Prediction, Shape
 
 MAX_ACPI = 1 << 20
@@ -136,8 +139,9 @@ def predict(
             1,
             qemu_tee.PROCESSOR,
         )  # the only shape that `run` starts; of another, both are asked for
+    started = firmware or _usual_firmware(chosen)
     shape = predictions.Shape(
-        firmware=_firmware(firmware, chosen),
+        firmware=None if started is None else _firmware(started),
         vcpus=vcpus,
         signature=None if vcpu_type is None else _signature(vcpu_type),
         features=_number(guest_features, "--guest-features"),
@@ -149,7 +153,9 @@ def predict(
         id_key=None if id_key is None else _public_key(id_key),
         author_key=None if author_key is None else _public_key(author_key),
     )
-    found = predictions.predict(chosen, _parts(folder, chosen), shape)
+    parts = _parts(folder, chosen)
+    with _of_its_file(started, folder):
+        found = predictions.predict(chosen, parts, shape)
     if reference:
         tee = found.tee or _one_of(evidence or "", ("gcp", "azure"), "--evidence")
         values = found.references(without=without)
@@ -198,15 +204,33 @@ def _parts(folder: Path, profile: str) -> Parts:
     )
 
 
-def _firmware(given: Path | None, profile: str) -> bytes | None:
-    from strongroom.bases import build, document
+def _usual_firmware(profile: str) -> Path | None:
+    """What `run` starts on this machine."""
+    from strongroom.bases import build
     from strongroom.node import doctor
 
-    if given is None and profile == "local":
-        given = build.FIRMWARE
-    elif given is None and profile in (usual := {"snp": doctor.SNP_FIRMWARE, "tdx": doctor.TDX_FIRMWARE}):
-        given = doctor.Host().firmware(usual[profile])  # what `run` starts on this machine
-    return None if given is None else document.read(given, document.MAX_PART)
+    if profile == "local":
+        return build.FIRMWARE
+    usual = {"snp": doctor.SNP_FIRMWARE, "tdx": doctor.TDX_FIRMWARE}
+    return doctor.Host().firmware(usual[profile]) if profile in usual else None
+
+
+def _firmware(path: Path) -> bytes:
+    from strongroom.bases import document
+
+    with of_file(path):
+        return files.read(path, max_bytes=document.MAX_PART)
+
+
+@contextlib.contextmanager
+def _of_its_file(firmware: Path | None, folder: Path) -> Iterator[None]:
+    """Within, what does not parse is said of the file that it came from: the firmware, or the base."""
+    try:
+        yield
+    except Malformed as failure:
+        of_firmware = firmware is not None and failure.message.startswith("firmware:")
+        with of_file(firmware if firmware is not None and of_firmware else folder):
+            raise
 
 
 def _acpi(folder: Path) -> Any:

@@ -228,7 +228,7 @@ def _sealed(
     from strongroom.images import load as images
 
     with contextlib.ExitStack() as opened:
-        with meter.meter("unpacking") as progress:
+        with found.named(), meter.meter("unpacking") as progress:
             loaded = opened.enter_context(
                 images.load(
                     found.needed(),

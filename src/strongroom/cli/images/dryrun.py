@@ -152,7 +152,8 @@ def _trial(
     wanted = disks.Wanted(
         path=image, digest=found.digest, platform=platform, config=settings, sealed=found.sealed
     )
-    made = disks.image(wanted, cache=image_source.converted(), scratch=scratch, steps=meter.meter)
+    with found.named():
+        made = disks.image(wanted, cache=image_source.converted(), scratch=scratch, steps=meter.meter)
     opened.callback(os.close, made.fd)
     datasets = {}
     for name, path in sets.items():

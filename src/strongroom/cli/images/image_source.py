@@ -17,7 +17,7 @@ import typer
 
 from strongroom.cli import files, meter
 from strongroom.cli.images import registry_options
-from strongroom.errors import Misuse, Refused
+from strongroom.errors import Misuse, Refused, of_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,11 +65,21 @@ class Registries:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """An image that lies at `path` (None: it was only spoken of). `service` where a compose file names it."""
+    """An image that lies at `path` (None: it was only spoken of). `service` where a compose file names it.
+
+    fetched: it came from a registry, and `path` is the cache.
+    """
 
     path: Path | None
     digest: str | None
     service: Service | None = None
+    fetched: bool = False
+
+    def named(self) -> contextlib.AbstractContextManager[None]:
+        """Within, what does not parse or is refused is this image, by the name that was typed; not by that of our cache."""
+        if self.path is None or self.fetched:
+            return contextlib.nullcontext()
+        return of_file(self.path)
 
     def needed(self) -> Path:
         """Where the image lies. Raises `Misuse` where it was only spoken of."""
@@ -109,7 +119,7 @@ def find(
             _refuse_ours(Path(image))
             return Found(path=Path(image), digest=digest)
         pulled, path = _pull(image, platform, registries, into)
-        return Found(path=path, digest=digest or pulled)
+        return Found(path=path, digest=digest or pulled, fetched=True)
     if strict:
         _refuse_blocked(service)
     if from_ is not None:
@@ -117,7 +127,7 @@ def find(
     if not strict or not _is_name(service.image):
         return Found(path=None, digest=None, service=service)
     pulled, path = _pull(service.image, platform, registries, into)
-    return Found(path=path, digest=pulled, service=service)
+    return Found(path=path, digest=pulled, service=service, fetched=True)
 
 
 def settings(config: Path | None) -> bytes | None:

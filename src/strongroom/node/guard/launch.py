@@ -173,7 +173,9 @@ def spawn(
     Raises `Misuse` when the program cannot be executed, `Unavailable` when it cannot be guarded.
     """
     if not argv:
-        raise Misuse("starting a guarded program: no program was named", code="guard-exec")
+        raise Misuse(
+            "starting a guarded program: no program was named", code="guard-exec", hint="name a program"
+        )
     ours, theirs = socket.socketpair()
     try:
         # The program's own arguments and environment go by the socket: the watcher's are for all to read.

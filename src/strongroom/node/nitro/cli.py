@@ -24,6 +24,7 @@ OVERHEAD_MIB = 512
 FIRST_CID, LAST_CID = 16, 0xFFFF
 _ENCLAVE = re.compile(r"i-[0-9a-f]{8,32}-enc[0-9a-f]{8,32}", re.ASCII)
 _MAX_ANSWER = 64 * 1024
+_LOOK = "`nitro-cli describe-enclaves` and its log may say why; `strongroom node doctor --backend nitro` tells of every need"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,11 @@ class Enclave:
 def run_arguments(enclave: Enclave) -> list[str]:
     """The command line that starts it. Raises `Misuse`."""
     if not FIRST_CID <= enclave.cid <= LAST_CID:
-        raise Misuse(f"vsock address {enclave.cid}: expected {FIRST_CID} to {LAST_CID}", code="bad-cid")
+        raise Misuse(
+            f"vsock address {enclave.cid}: expected {FIRST_CID} to {LAST_CID}",
+            code="bad-cid",
+            hint="name one of those; another is the host's own",
+        )
     return [
         *(CLI, "run-enclave"),
         *("--enclave-name", enclave.name),
@@ -62,15 +67,19 @@ def parse_started(answer: str, cid: int) -> str:
     Other members are let be: later versions have more of them.
     """
     if len(answer) > _MAX_ANSWER:
-        raise Malformed("nitro-cli: its answer is too long", code="too-large")
+        raise Malformed("nitro-cli: its answer is too long", code="too-large", hint=_LOOK)
     try:
         told = json.loads(answer[answer.find("{") : answer.rfind("}") + 1])
     except ValueError:
         last = (answer.strip().splitlines() or ["nothing"])[-1]
-        raise Malformed(f"nitro-cli: it started no enclave: {last[:200]!r}", code="not-json") from None
+        raise Malformed(
+            f"nitro-cli: it started no enclave: {last[:200]!r}", code="not-json", hint=_LOOK
+        ) from None
     if not isinstance(told, dict):
-        raise Malformed("nitro-cli: its answer is not an object", code="not-object")
+        raise Malformed("nitro-cli: its answer is not an object", code="not-object", hint=_LOOK)
     enclave = told.get("EnclaveID")
     if not isinstance(enclave, str) or _ENCLAVE.fullmatch(enclave) is None or told.get("EnclaveCID") != cid:
-        raise Malformed("nitro-cli: its answer names no enclave at the address asked for", code="bad-value")
+        raise Malformed(
+            "nitro-cli: its answer names no enclave at the address asked for", code="bad-value", hint=_LOOK
+        )
     return enclave

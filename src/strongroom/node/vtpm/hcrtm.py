@@ -81,7 +81,7 @@ class LaunchMeasurer:
                 os.close(one)
         answer = self._swtpm.recv(_MAX_MESSAGE)
         if not answer:
-            raise Unavailable("swtpm ended", code="tpm-failed")
+            raise Unavailable("the software TPM (swtpm) ended", code="tpm-failed")
         if message[:4] == struct.pack(">I", swtpm.CMD_INIT) and answer[:4] == bytes(4):
             self._measure(self._record())
             self.measured = True

@@ -29,6 +29,7 @@ FORMAT = "strongroom-node/1"
 NAME, ROOT, AK, KEY, STATE = "node.json", "root.der", "ak.der", "ca.key", "tpm.state"
 MAX_STATE = 1024 * 1024
 _MAX_FILE = 64 * 1024
+_MIXED = "the folder holds files of two nodes, or damaged ones: `strongroom node init DIR` makes a new node"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,13 @@ def load(folder: Path) -> Node:
     )
     top.done()
     if digest.sha256(node.issuers) != node.root:
-        raise Malformed(f"{folder}: root.der is not the certificate that node.json names", code="mismatch")
+        raise Malformed(
+            f"{folder}: root.der is not the certificate that node.json names", code="mismatch", hint=_MIXED
+        )
     if spki.digest_of_certificate(_read(folder / AK, _MAX_FILE)) != node.machine:
-        raise Malformed(f"{folder}: ak.der is not of the key that node.json names", code="mismatch")
+        raise Malformed(
+            f"{folder}: ak.der is not of the key that node.json names", code="mismatch", hint=_MIXED
+        )
     return node
 
 
