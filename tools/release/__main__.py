@@ -27,6 +27,7 @@ def main() -> None:
 
 def build(out: Path, *, epoch: int) -> list[Path]:
     """Each file, and SHA256SUMS over them."""
+    os.umask(0o022)  # the interpreter that compiles the image's modules gives them the modes that this leaves
     version = strongroom.__version__
     wheel, sdist = python_dist.build(out, epoch=epoch)
     package = deb.build(out, places.tree(wheel, {"all"}), version=version, epoch=epoch)
