@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from strongroom.cli.identity.files import IdentityFile, PassphraseFd
 from strongroom.cli.identity.files import load as load_identity
 from strongroom.cli.images import image_source
 from strongroom.cli.images.image import SignedBy, SignerIdentity, SignerIssuer, TrustedRoot, demanded
-from strongroom.cli.images.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
+from strongroom.cli.images.registry_options import Registries, taking
 from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command("convert")(convert)
 
 
+@taking
 def convert(
     image: Annotated[
         str,
@@ -62,11 +64,7 @@ def convert(
     encrypt: Annotated[
         bool, typer.Option("--encrypt", help="Encrypt the disk; its key goes to NAME.key.age.")
     ] = False,
-    mirror: Mirrors = None,
-    credentials: Credentials = None,
-    credentials_fd: CredentialsFd = None,
-    registry_ca: RegistryCa = None,
-    plain_http: PlainHttp = False,
+    registries: Registries = Registries(),  # noqa: B008 - frozen
     signed_by: SignedBy = None,
     signer_identity: SignerIdentity = None,
     signer_issuer: SignerIssuer = None,
@@ -83,14 +81,7 @@ def convert(
         wanted = oci.parse_platform(platform)
     target = _free_target(out, name)
     owner = load_identity(identity, passphrase_fd)
-    registries = image_source.Registries(
-        signers=signers,
-        mirrors=mirror,
-        credentials=credentials,
-        credentials_fd=credentials_fd,
-        ca=registry_ca,
-        plain_http=plain_http,
-    )
+    registries = replace(registries, signers=signers)
     with interruption.orderly(), image_source.layouts(out if encrypt else None) as into:
         found = image_source.find(
             image, from_=from_, digest=digest, platform=wanted, registries=registries, into=into, strict=True

@@ -16,7 +16,7 @@ import typer
 
 from strongroom.cli import interruption, meter, options
 from strongroom.cli.images import image_source
-from strongroom.cli.images.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
+from strongroom.cli.images.registry_options import Registries, taking
 from strongroom.cli.printable import printable
 from strongroom.errors import Misuse, NotFound
 
@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
     app.command("try")(try_image)
 
 
+@taking
 def try_image(
     image: Annotated[
         str,
@@ -75,11 +76,7 @@ def try_image(
     config: Annotated[
         Path | None, typer.Option(help="For a root file system: its OCI image configuration (JSON).")
     ] = None,
-    mirror: Mirrors = None,
-    credentials: Credentials = None,
-    credentials_fd: CredentialsFd = None,
-    registry_ca: RegistryCa = None,
-    plain_http: PlainHttp = False,
+    registries: Registries = Registries(),  # noqa: B008 - frozen
     as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as JSON.")] = False,
 ) -> None:
     """Run an image as a room would, on this machine and in the clear: nothing is sealed, measured or proved. Needs root.
@@ -96,13 +93,6 @@ def try_image(
     if len(sets) != len(data):
         raise Misuse("--data: two of one name", hint="name them, " + _HINT)
     _complain_unless_empty(out)
-    registries = image_source.Registries(
-        mirrors=mirror,
-        credentials=credentials,
-        credentials_fd=credentials_fd,
-        ca=registry_ca,
-        plain_http=plain_http,
-    )
     print(
         "in the clear: nothing of this run is sealed, measured or proved, and this machine sees all of it",
         file=sys.stderr,

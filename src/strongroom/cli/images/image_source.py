@@ -16,51 +16,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli import files, meter
-from strongroom.cli.images import registry_options
 from strongroom.errors import Misuse, Refused, of_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom.fetch.oci.session import Access
+    from strongroom.cli.images.registry_options import Registries
     from strongroom.images.cache import Cache
     from strongroom.images.compose.document import Service
     from strongroom.images.oci import ImageConfig, Platform
-    from strongroom.images.signatures import Trust
 
 From = Annotated[
     Path | None,
     typer.Option("--from", help="For a compose file: where its image lies, instead of its registry."),
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Registries:
-    """The options about registries, as they were given. signers: who has to have signed what is named, if anybody."""
-
-    mirrors: list[str] | None = None
-    credentials: Path | None = None
-    credentials_fd: int | None = None
-    ca: Path | None = None
-    plain_http: bool = False
-    signers: Trust | None = None
-
-    def access(self, name: str) -> Access:
-        """How to speak with the registry of `name`. Raises `Refused` unless `signers` signed exactly what it names."""
-        from strongroom.fetch.oci import names, signed_images
-
-        reference = names.parse(name)
-        access = registry_options.access(
-            reference,
-            mirrors=self.mirrors,
-            credentials=self.credentials,
-            credentials_fd=self.credentials_fd,
-            ca=self.ca,
-            plain_http=self.plain_http,
-        )
-        if self.signers is not None:
-            signed_images.require(reference, (reference.pinned(),), trust=self.signers, access=access)
-        return access
 
 
 @dataclass(frozen=True, kw_only=True)

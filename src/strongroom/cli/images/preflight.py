@@ -11,7 +11,7 @@ import typer
 
 from strongroom.cli import meter, options
 from strongroom.cli.images import image_source
-from strongroom.cli.images.registry_options import Credentials, CredentialsFd, Mirrors, PlainHttp, RegistryCa
+from strongroom.cli.images.registry_options import Registries, taking
 from strongroom.cli.printable import printable
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command("preflight")(preflight)
 
 
+@taking
 def preflight(
     image: Annotated[
         str,
@@ -50,11 +51,7 @@ def preflight(
     scratch: Annotated[
         Path | None, typer.Option(help="Folder with room for the unpacked image (nameless files).")
     ] = None,
-    mirror: Mirrors = None,
-    credentials: Credentials = None,
-    credentials_fd: CredentialsFd = None,
-    registry_ca: RegistryCa = None,
-    plain_http: PlainHttp = False,
+    registries: Registries = Registries(),  # noqa: B008 - frozen
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Say whether an image would run in a room, what would break, and how to mend it. Nothing of it is run."""
@@ -65,13 +62,6 @@ def preflight(
     platforms = tuple(dict.fromkeys(platform)) or examiner.PLATFORMS
     with options.value_of("--architecture"):
         wanted = oci.parse_platform(architecture)
-    registries = image_source.Registries(
-        mirrors=mirror,
-        credentials=credentials,
-        credentials_fd=credentials_fd,
-        ca=registry_ca,
-        plain_http=plain_http,
-    )
     with image_source.layouts() as into:
         found = image_source.find(
             image, from_=from_, digest=digest, platform=wanted, registries=registries, into=into, strict=False

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +15,11 @@ from strongroom.cli import files
 from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from strongroom.fetch.oci.names import Reference
     from strongroom.fetch.oci.session import Access
+    from strongroom.images.signatures import Trust
 
 Mirrors = Annotated[
     list[str] | None,
@@ -43,6 +49,78 @@ PlainHttp = Annotated[
         "--insecure-plain-http-to-loopback", help="No TLS with registries at 127.0.0.1 or ::1. For tests."
     ),
 ]
+
+
+# What `taking` gives a verb: each option's name and default.
+_TAKEN = {
+    "mirror": (Mirrors, None),
+    "credentials": (Credentials, None),
+    "credentials_fd": (CredentialsFd, None),
+    "registry_ca": (RegistryCa, None),
+    "plain_http": (PlainHttp, False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registries:
+    """The options about registries, as they were given. signers: who has to have signed what is named, if anybody."""
+
+    mirrors: list[str] | None = None
+    credentials: Path | None = None
+    credentials_fd: int | None = None
+    ca: Path | None = None
+    plain_http: bool = False
+    signers: Trust | None = None
+
+    def access(self, name: str) -> Access:
+        """How to speak with the registry of `name`. Raises `Refused` unless `signers` signed exactly what it names."""
+        from strongroom.fetch.oci import names, signed_images
+
+        reference = names.parse(name)
+        given = access(
+            reference,
+            mirrors=self.mirrors,
+            credentials=self.credentials,
+            credentials_fd=self.credentials_fd,
+            ca=self.ca,
+            plain_http=self.plain_http,
+        )
+        if self.signers is not None:
+            signed_images.require(reference, (reference.pinned(),), trust=self.signers, access=given)
+        return given
+
+
+def taking(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with these options where its parameter `registries` stands, which gets what was given for them."""
+    own = inspect.signature(verb, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in own.parameters.values():
+        if parameter.name == "registries":
+            parameters += [
+                inspect.Parameter(name, parameter.kind, default=default, annotation=kind)
+                for name, (kind, default) in _TAKEN.items()
+            ]
+        else:
+            parameters.append(parameter)
+
+    @functools.wraps(verb)
+    def taken(**values: Any) -> None:
+        given = {name: values.pop(name) for name in _TAKEN}
+        verb(
+            **values,
+            registries=Registries(
+                mirrors=given["mirror"],
+                credentials=given["credentials"],
+                credentials_fd=given["credentials_fd"],
+                ca=given["registry_ca"],
+                plain_http=given["plain_http"],
+            ),
+        )
+
+    # Typer reads both: the order from the signature, the types from the annotations.
+    taken.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    taken.__annotations__ = {one.name: one.annotation for one in parameters}
+    return taken
 
 
 def access(
