@@ -63,7 +63,14 @@ class Application:
             if parameters is None:
                 continue
             if request.method not in route.methods:
-                raise Misuse("this route does not know that method", code="wrong-method")
+                raise Misuse(
+                    f"{request.path[:200]}: expected the method {' or '.join(sorted(route.methods))}, got {request.method[:20]}",
+                    code="wrong-method",
+                )
             request.parameters = parameters
             return route.handler
-        raise NotFound("no such route", code="no-route")
+        raise NotFound(
+            f"{request.path[:200]}: a broker has no such path",
+            code="no-route",
+            hint="docs/brokers.md says what a broker answers",
+        )

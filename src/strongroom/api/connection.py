@@ -98,7 +98,13 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._last = self._deaf = True  # there is nothing else that it could become
         except httptools.HttpParserError:
-            self._refuse(Malformed("request: not HTTP/1.1", code="not-http"))
+            self._refuse(
+                Malformed(
+                    "request: expected HTTP/1.1 within TLS",
+                    code="not-http",
+                    hint="is this the client of another protocol, or a proxy between?",
+                )
+            )
 
     def pause_writing(self) -> None:
         """The client does not read as fast as we write."""

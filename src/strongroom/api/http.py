@@ -120,4 +120,4 @@ def split_target(target: bytes) -> tuple[str, str]:
             path = unquote_to_bytes(path)
         return path.decode("utf-8"), query.decode("ascii")
     except UnicodeDecodeError:
-        raise Malformed("request: its target is not text", code="not-http") from None
+        raise Malformed("request: its path: expected UTF-8, and its query: ASCII", code="not-http") from None

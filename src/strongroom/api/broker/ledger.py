@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 def number(text: str | None, what: str) -> int:
     """A decimal number without sign or leading zeros. Raises `Malformed`."""
     if text is None or _NUMBER.fullmatch(text) is None:
-        raise Malformed(f"{what}: expected a number")
+        raise Malformed(f"{what}: expected a decimal number without sign or leading zeros")
     return int(text)
 
 
@@ -44,7 +44,10 @@ def proof(broker: Broker, index: int, size: int) -> bytes:
     """The entry at `index` with its proof in the tree of `size` leaves. Raises `NotFound`."""
     ledger = broker.store.ledger
     if not 0 <= index < size <= ledger.size():
-        raise NotFound("ledger proof: no such entry in a tree of that size", code="no-entry")
+        raise NotFound(
+            f"ledger proof: the ledger has {ledger.size()} entries: expected an index below size, got index {index}, size {size}",
+            code="no-entry",
+        )
     entry = ledger.leaves(index, 1)[0]
     return broker.notary.prove(ledger, entry=entry, index=index, size=size).encode()
 
@@ -53,7 +56,10 @@ def consistency(broker: Broker, first: int, second: int) -> bytes:
     """{"hashes"}: the proof that the tree of `second` leaves extends that of `first`. Raises `NotFound`."""
     ledger = broker.store.ledger
     if not 0 <= first <= second <= ledger.size():
-        raise NotFound("ledger consistency: the ledger is not that long", code="no-entry")
+        raise NotFound(
+            f"ledger consistency: the ledger has {ledger.size()} entries: expected first up to second, got {first} and {second}",
+            code="no-entry",
+        )
     path = merkle.consistency(ledger, first, second)
     return canonical.dumps({"hashes": [fields.format_data(one) for one in path]})
 
@@ -61,11 +67,15 @@ def consistency(broker: Broker, first: int, second: int) -> bytes:
 def run(broker: Broker, name: str) -> bytes:
     """{"entries": [ledger proof]} of a run, under one checkpoint. Raises `Malformed` or `NotFound`."""
     if RUN.fullmatch(name) is None:
-        raise Malformed("run: expected run- and 32 hexadecimal digits")
+        raise Malformed("run: expected run- and 32 lower-case hexadecimal digits")
     ledger = broker.store.ledger
     found = ledger.of_run(name)
     if not found:
-        raise NotFound(f"{name}: not in this ledger", code="no-run")
+        raise NotFound(
+            f"{name}: this broker's ledger has no entry of that run",
+            code="no-run",
+            hint="ask a broker of the contract that the run was under",
+        )
     size = ledger.size()
     proofs = [
         broker.notary.prove(ledger, entry=entry, index=index, size=size).to_json() for index, entry in found

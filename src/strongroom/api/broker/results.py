@@ -40,9 +40,12 @@ class Asked:
 def read(run: str, query: Mapping[str, str]) -> Asked:
     """Parse the path's run and the query: `audience`, `nonce` (hexadecimal), `form` (`jwt` or `cwt`). Raises `Malformed`."""
     if ledger.RUN.fullmatch(run) is None:
-        raise Malformed("run: expected run- and 32 hexadecimal digits")
+        raise Malformed("run: expected run- and 32 lower-case hexadecimal digits")
     if unknown := sorted(set(query) - _KEYS):
-        raise Malformed(f"result: unknown parameter {unknown[0][:40]!r}", code="unknown-key")
+        raise Malformed(
+            f"result: unknown parameter {unknown[0][:40]!r}, expected audience, nonce and perhaps form",
+            code="unknown-key",
+        )
     audience, nonce, form = query.get("audience", ""), query.get("nonce", ""), query.get("form", "jwt")
     if _AUDIENCE.fullmatch(audience) is None:
         raise Malformed("audience: expected 1 to 256 printable characters: who will rely on the result")
