@@ -596,7 +596,7 @@ def test_what_is_no_image_is_said_so(tmp_path: Path) -> None:
     for path, more, why in (
         (tmp_path / "absent", {}, "no such file or folder"),
         (tmp_path / "empty", {}, "a root file system does not say what to run"),
-        (tmp_path / "text", {}, "text: ends too early"),
+        (tmp_path / "text", {}, "text: not an image archive: ends too early"),
         (tmp_path / "plain.tar", {}, "neither an OCI layout nor a `docker save` archive"),
         (
             tmp_path / "empty",
