@@ -69,14 +69,16 @@ def main():
     say(before=before, error=error, after=watch.failed())
     time.sleep(60)
 import time
-from strongroom.agent import reads
+from strongroom.agent.disks import reads
 """
 
 # Attaches DISK twice: from a server that has all of it, and from one that has not BAD and fails as the command line says.
 OVER_NBD = """
 import base64, socket, struct, threading, time, zlib
-from strongroom.agent import devicemapper, disks, nbd, reads
-from strongroom.model import manifest as manifests, nbd as wire
+from strongroom.agent.disks import devicemapper, nbd, reads
+from strongroom.agent.disks import open as disks
+from strongroom.model import manifest as manifests
+from strongroom.model.room import nbd as wire
 
 def serve(connection, content, bad):
     connection.sendall(struct.pack(">QQH", wire.MAGIC, wire.OPTION_MAGIC, wire.FIXED | wire.NO_ZEROES))

@@ -51,7 +51,7 @@ GOOD = Release(
 
 
 def signed(value=GOOD, key=KEY):
-    return reference.encode(value, key=key, keyid=digest.sha256(KEY.public.raw))
+    return value.statement().sign(key, keyid=digest.sha256(KEY.public.raw))
 
 
 def open_signed(data, *trusted, now=NOW):

@@ -371,11 +371,11 @@ WORKER = """
 import sys
 from datetime import datetime
 from pathlib import Path
-from strongroom.fetch import amd
-from strongroom.fetch.library import Library
-from strongroom.fetch.marks import Marks
-from strongroom.fetch.shelf import Shelf
-from strongroom.fetch.web import Client, Service
+from strongroom.fetch.endorsements import amd
+from strongroom.fetch.endorsements.library import Library
+from strongroom.fetch.endorsements.rollback import Marks
+from strongroom.fetch.endorsements.disk_cache import Shelf
+from strongroom.fetch.http.client import Client, Service
 folder, base, ca, root, now = sys.argv[1:]
 made = Library(shelf=Shelf(folder=Path(folder)), marks=Marks(folder=Path(folder)), client=Client(), roots=frozenset({root}))
 print("ready", flush=True)

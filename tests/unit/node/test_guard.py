@@ -167,8 +167,8 @@ def test_the_guard_cannot_be_stopped_or_asked_to_go(victim, number):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_program_dies_with_its_caller(number):
     program = (
-        "import time\nfrom strongroom.node import guard\n"
-        "g = guard.spawn(['/bin/sleep', '100'])\nprint(g.watcher_pid, flush=True)\ntime.sleep(100)"
+        "import time\nfrom strongroom.node.guard import launch\n"
+        "g = launch.spawn(['/bin/sleep', '100'])\nprint(g.watcher_pid, flush=True)\ntime.sleep(100)"
     )
     caller = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     with caller:
