@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import strongroom
 from strongroom.bases import build, document
 from strongroom.bases import profile as base_profile
 from tests.bench import bench_base
@@ -71,6 +72,8 @@ def with_stand_in(tmp_path_factory, profile) -> Path:
     for name in (*build.AGENT_MODULES, *(f"{folder}/__init__.py" for folder in build.AGENT_PACKAGES)):
         (package / name).parent.mkdir(exist_ok=True)
         (package / name).write_text("")
+    # A base's Python has these in the place of its own dataclasses, whoever its agent is.
+    shutil.copy(Path(strongroom.__file__).parent / "agent/value_classes.py", package / "agent")
     (package / "agent" / "__main__.py").write_text(STAND_IN)
     out = tmp_path_factory.mktemp("base") / "base"
     made = build.assemble(build.sources(package=package, profile=profile), SHARED, lambda _: None)

@@ -120,12 +120,12 @@ def test_a_program_that_is_not_installed_is_named_with_its_package():
 
 
 def test_no_guard_here_is_a_refusal_never_a_run_without(monkeypatch):
-    monkeypatch.setattr(children.guard, "supported", lambda: "the kernel has no memfd_secret")
+    monkeypatch.setattr(children.launch, "supported", lambda: "the kernel has no memfd_secret")
 
     def fail(*_arguments, **_options):
         raise Unavailable("starting a guarded program: no", code="guard-failed")
 
-    monkeypatch.setattr(children.guard, "spawn", fail)
+    monkeypatch.setattr(children.launch, "spawn", fail)
     with pytest.raises(Unavailable, match="no memfd_secret") as caught:
         children.start(["sleep", "1"], descriptors=(), guarded=True)
     assert caught.value.code == "no-memory-guard"
