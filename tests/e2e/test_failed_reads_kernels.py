@@ -34,7 +34,10 @@ pytestmark = [
 FILES = 40
 
 SAY = """
-import json, os
+import json, os, sys
+from strongroom.agent import value_classes
+if __name__ == "__main__":
+    sys.modules["dataclasses"] = value_classes  # as the agent does
 def say(**facts):
     port, = os.listdir("/sys/class/virtio-ports")
     fd = os.open("/dev/" + port, os.O_RDWR)
