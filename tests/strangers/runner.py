@@ -21,6 +21,30 @@ from tests.strangers.expectations import NOT_YET, RIGHT, WRONG
 DEFAULT = Path(__file__).parents[3] / "shared" / "strangers"
 KNOWN = {"wrong": WRONG, "right": RIGHT}
 _SECONDS = 60
+# The members' commands import modules by the names of the version at which they were written: where these are today.
+_MOVED = """
+import importlib, importlib.abc, importlib.util, sys
+MOVED = {
+    "strongroom.appraisal.reference_corim": "strongroom.appraisal.reference.corim",
+    "strongroom.cli.evidence_files": "strongroom.cli.evidence.files",
+    "strongroom.evidence.eventlog_efi": "strongroom.evidence.formats.eventlog_efi",
+    "strongroom.evidence.recognise": "strongroom.evidence.wrappings.recognise",
+    "strongroom.evidence.snp_report": "strongroom.evidence.formats.snp_report",
+    "strongroom.evidence.tpm_quote": "strongroom.evidence.formats.tpm_quote",
+}
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        return importlib.util.spec_from_loader(name, self) if name in MOVED else None
+
+    def create_module(self, spec):
+        return importlib.import_module(MOVED[spec.name])
+
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Finder())
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +100,11 @@ def _outcome(path: Path) -> tuple[int, str]:
         place, home = Path(scratch, "member"), Path(scratch, "home")
         home.mkdir()
         _copy(path, place)
+        (home / "sitecustomize.py").write_text(_MOVED)
         environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(home),
+            "PYTHONPATH": str(home),
             "LANG": "C.UTF-8",
         }
         command = (place / "command.txt").read_text()
