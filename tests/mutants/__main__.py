@@ -169,7 +169,9 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=600, help="how many that are not equivalent")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--module", action="append", help="only this one, like crypto.x509 (repeat for more)")
+    parser.add_argument(
+        "--module", action="append", help="only this one, like crypto.pki.x509 (repeat for more)"
+    )
     parser.add_argument("--state", type=Path, default=ROOT / ".mutants")
     parser.add_argument(
         "--keep-reach", action="store_true", help="use what was measured before the last edits"

@@ -4,7 +4,7 @@ The order of acts:
   1 mounts, and the last place in the kernel's out-of-memory order
   2 fork the warden, which will run the program, while there is nothing to keep from it
   3 open the channel, take over the initrd's record of failed reads, and find the one TEE that this machine is
-    (`devices.choose`)
+    (`devices.detect`)
   4 the room's life (`room.live`, whose own order is numbered there)
   5 tell the node how it ended, and power off; whatever happens, the machine does not go on without its agent
 

@@ -36,7 +36,7 @@ def set_up() -> None:
             kernel.mount(kind, folder, kind, flags)
         except OSError as cause:
             # Already mounted is as good. Without securityfs the evidence has no event log: its verifier decides.
-            # Without configfs there is no report of SEV-SNP by it and no quote of TDX: `devices.choose` decides.
+            # Without configfs there is no report of SEV-SNP by it and no quote of TDX: `devices.detect` decides.
             if cause.errno not in (errno.EBUSY, errno.ENOENT, errno.ENODEV):
                 raise
     with open("/proc/self/oom_score_adj", "wb") as file:

@@ -84,7 +84,7 @@ def verify(
 ) -> Claims:
     """Claims of the evidence and of its attached devices, by the roots and in the numbers that `platforms` name.
 
-    Raises as `devices.verify_with_devices`. Which root goes with which device is for `appraise`.
+    Raises as `attached.verify_with_devices`. Which root goes with which device is for `appraise`.
     """
     meant = [one for one in platforms if one.tee == evidence.tee]
     attached = [None if one.policy is None else one.policy.devices for one in meant]

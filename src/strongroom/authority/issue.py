@@ -5,7 +5,7 @@ Profile:
   SAN         the contract's DNS names, and the URI spiffe://<contract id>.strongroom/run/<run>
   lifetime    from a minute before now (clocks differ) to the contract's lifetime, never past the verdict
   usage       digitalSignature; server and client authentication
-  evidence    digest of the accepted evidence in a private extension (`crypto.leaf`)
+  evidence    digest of the accepted evidence in a private extension (`crypto.pki.leaf`)
 
 Nothing is taken from the certificate request but its key, which the evidence is bound to.
 Not done here: name constraints on the authority. It serves every contract of its owner and so cannot

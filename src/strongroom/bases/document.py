@@ -1,4 +1,4 @@
-"""The documents beside a base: `base.json` and `packages.json`. The third, the bill of materials, is `bill`'s.
+"""The documents beside a base: `base.json` and `packages.json`. The third, the bill of materials, is `sbom`'s.
 
 `base.json` is canonical JSON (format "strongroom-base/2")::
 

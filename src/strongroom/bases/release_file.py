@@ -1,10 +1,10 @@
 """The signed file of a base: what it will report on each platform, how it was built, and what is in it.
 
-Three statements about the same files, one a line (`appraisal.statement`), each signed by itself:
+Three statements about the same files, one a line (`appraisal.intoto`), each signed by itself:
 
-  reference values      `appraisal.reference`, of every profile that the base was built for
+  reference values      `appraisal.reference.values`, of every profile that the base was built for
   provenance            SLSA v1 (https://slsa.dev/spec/v1.0/provenance): parameters, every package with its digest, builder
-  bill of materials     CycloneDX (`bill`), of predicate type `BILL`
+  bill of materials     CycloneDX (`sbom`), of predicate type `BILL`
 
 Made from the folders of built bases: every file's digest is taken anew. No clock and no chance: signed again by the same
 key, the file has the same bytes, and its name is the digest of the reference statement, whoever signed it.

@@ -4,7 +4,7 @@ A nonce is 32 bytes: when it ends (6, seconds since 1970, big-endian) ‖ random
 start of HMAC-SHA256(key, frame(LABEL, end ‖ random, contract digest)). The key is derived from the folder's master
 key, so that every replica knows the nonces of the others, and nobody else can make one.
 
-That a nonce counts once, and not after its end, is for the storage to hold (`storage.Nonces`): it remembers used
+That a nonce counts once, and not after its end, is for the storage to hold (`ports.Nonces`): it remembers used
 ones until they end, and the latest time that anybody has known. `reached` is what this process has heard of that
 time. It is written at least every `KEPT` while nonces are given out; so a clock that is set back and a broker that
 starts anew make no nonce last longer than by that.

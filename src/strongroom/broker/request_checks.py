@@ -11,7 +11,7 @@
   8 certificate.key    the request is by the TLS key that the evidence is bound to
   9 keys.present       every disk of this owner is known here, with its key if it has one
 
-Each is a `Check` of names and data; none raises. `appraisal.judge` takes them and decides; `appraisal.wording_table`
+Each is a `Check` of names and data; none raises. `appraisal.judge` takes them and decides; `appraisal.wording.table`
 has their sentences. They are made before anything is verified, of the request and of what the storage knew (`Known`).
 Of nothing else: so the transaction that decides asks whether the storage still knows the same, and then they stand.
 """

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def subject(contract: Contract) -> Subject:
-    """The references. What else differs between two contracts `model.drafting.differences` says."""
+    """The references. What else differs between two contracts `model.contracts.drafting.differences` says."""
     facts: dict[tuple[Topic, str, str], str] = {}
     registers: dict[str, tuple[str, ...]] = {}
     counts: dict[str, int] = {}

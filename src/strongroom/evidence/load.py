@@ -1,6 +1,6 @@
 """A TEE's verifier, whose file is loaded when it is first asked for, so that nobody waits for the others.
 
-The table of the names that there are is `registry`'s. Clouds, whose evidence may hold a hardware TEE's, ask here too.
+The table of the names that there are is `verify`'s. Clouds, whose evidence may hold a hardware TEE's, ask here too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """NVIDIA GPUs (Hopper, Blackwell and later) and NVSwitches (LS10): signed measurements → Claims of a device.
 
 Specs: DMTF DSP0274 1.1 (SPDM); NVIDIA attestation SDK and nvtrust (opaque fields, FWID, chain); RFC 5280;
-TCG DICE Attestation Architecture (FWID). A device stands beside a CPU's evidence: see `devices.py`.
+TCG DICE Attestation Architecture (FWID). A device stands beside a CPU's evidence: see `attached.py`.
 
 Checked here, in this order (numbers recur at the code; a failure is named in EvidenceRefused.check):
   1 parts        exactly report and certificates, nothing over its size; endorsements: none, or an OCSP answer about

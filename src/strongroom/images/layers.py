@@ -20,7 +20,7 @@ An image must not mean two things: where common runtimes differ it is refused, w
     refused: the specification lets it hide lower layers alone, most runtimes remove what is there. What AUFS kept for
     itself (.wh..wh.*) is nothing, but for the files in .wh..wh.plnk, which hard links may name.
   - Device nodes in /dev are left out, with a note: the room's own lies over them. Elsewhere they are refused.
-  - Which extended attributes are kept, left out or refused `image_xattrs` says.
+  - Which extended attributes are kept, left out or refused `xattrs` says.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Two forms, as they come from a registry or in files:
 
   simple signing   cosign's SIGNATURE_SPEC: a JSON payload and a signature over its bytes, by a pinned key
   bundle           Sigstore's bundle v0.3: a DSSE envelope over an in-toto statement of type `SIGN`, by a pinned key, or
-                   by a certificate for a pinned identity of a pinned issuer (`image_keyless`)
+                   by a certificate for a pinned identity of a pinned issuer (`keyless`)
 
 Checked of each, in this order:
   1 it parses, within bounds, and is of the kind that a signature of an image has: an attestation of something else

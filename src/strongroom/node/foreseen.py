@@ -2,7 +2,7 @@
 
 Checked, in this order; what fails ends it:
   1 the contract's own words: could any room ever run under them                   (`appraisal.fitness`)
-  2 what the room itself will ask first: signatures, manifests, a broker for each key            (`model.agreed`)
+  2 what the room itself will ask first: signatures, manifests, a broker for each key            (`model.room.agreed`)
   3 base, node and memory guard are those that the parties signed for, in local rooms           (`appraise.check_launch`)
   4 the machine has the memory, and the run's folder room for what may leave
   5 every broker that the room needs answers, with its pinned key, and would not deny whatever room it were (`broker.standing`)

@@ -46,7 +46,7 @@ HELD_SECONDS, AGAIN_SECONDS, TELL_SECONDS = 3600.0, 5.0, 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What to run. `drives` and `manifests` (signed, as bytes) go by the serials of `model.channel`.
+    """What to run. `drives` and `manifests` (signed, as bytes) go by the serials of `model.room.channel`.
 
     earlier: envelopes of the contract's earlier versions, lowest first.
     node: None for rooms that the processor's own TEE speaks for. out: the run's folder, which exists and is empty. clock and serial: see `qemu.Machine`.

@@ -56,7 +56,7 @@ _CLOCK = sa.select(schema.clock.c.reached)
 
 
 class SqliteStore:
-    """Implements `broker.storage.Store`. Close it, so that the log is folded into the file."""
+    """Implements `broker.ports.Store`. Close it, so that the log is folded into the file."""
 
     def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self._writing = _engine(path, begin="BEGIN IMMEDIATE", busy_seconds=busy_seconds, size=1)
@@ -173,7 +173,7 @@ class Readers:
 
 
 class LedgerView:
-    """Implements `broker.storage.LedgerView`."""
+    """Implements `broker.ports.LedgerView`."""
 
     def __init__(self, readers: Readers, nodes: cache.NodeCache) -> None:
         self._readers = readers

@@ -150,7 +150,7 @@ class Transaction:
 
 
 class Clock:
-    """Implements `broker.storage.Clock`."""
+    """Implements `broker.ports.Clock`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -172,7 +172,7 @@ class Clock:
 
 
 class Nonces:
-    """Implements `broker.storage.Nonces`."""
+    """Implements `broker.ports.Nonces`."""
 
     def __init__(self, session: Session, clock: Clock) -> None:
         self._session = session
@@ -191,7 +191,7 @@ class Nonces:
 
 
 class Contracts:
-    """Implements `broker.storage.Contracts`."""
+    """Implements `broker.ports.Contracts`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -242,7 +242,7 @@ class Contracts:
 
 
 class Runs:
-    """Implements `broker.storage.Runs`."""
+    """Implements `broker.ports.Runs`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -287,7 +287,7 @@ class Runs:
 
 
 class Disks:
-    """Implements `broker.storage.Disks`."""
+    """Implements `broker.ports.Disks`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -324,7 +324,7 @@ class Disks:
 
 
 class Staged:
-    """Implements `broker.storage.Staged`."""
+    """Implements `broker.ports.Staged`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -345,7 +345,7 @@ class Staged:
 
 
 class Ledger:
-    """Implements `broker.storage.Ledger`. What a batch appends is in memory until it is flushed."""
+    """Implements `broker.ports.Ledger`. What a batch appends is in memory until it is flushed."""
 
     def __init__(self, session: Session, nodes: cache.NodeCache) -> None:
         self._session = session

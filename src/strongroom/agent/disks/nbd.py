@@ -3,7 +3,7 @@
 The agent negotiates with the node's server, then hands a socket to the kernel, which reads blocks over it from then
 on. The kernel's driver takes TCP and Unix sockets alone, so that it gets one end of a pair, and a thread carries the
 bytes between the other end and the vsock connection. Nothing is believed: dm-verity checks every block against the
-manifest's root hash, a size that is too small is found by `disks.open_disk`, and reads that fail by `reads`.
+manifest's root hash, a size that is too small is found by `open.open_disk`, and reads that fail by `reads`.
 
 Specs: NBD protocol (`model/room/nbd`); Linux include/uapi/linux/nbd.h. NBD_DO_IT returns when the disk is gone, hence a
 thread; it has every signal blocked, since one that met it would end the disk. The disk has its size once the thread

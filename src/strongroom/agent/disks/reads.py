@@ -6,7 +6,7 @@ block_bio_complete record every request to a device mapper device that ends with
 sealed disk, read-ahead included, whatever the reason and whatever lies below (virtio, NBD, a disk that shrinks or goes).
 The record's buffer is not empty from the first of them on, and nobody reads from it: that makes it sticky.
 
-Not seen here: a block that is wrong (`disks.complain_if_corrupted`; the base's is a panic), a read that never ends
+Not seen here: a block that is wrong (`open.complain_if_corrupted`; the base's is a panic), a read that never ends
 (the wall limit), and the prefetch of a hash block that fails where no request depended on it.
 """
 

@@ -7,7 +7,7 @@ predicate::
      "platforms": [{"profile": name, "tee": name, "references": [{register: value}], "tcb": {component: least}}]}
 
 `references` are alternatives, each a whole set; `tcb` may be empty. `version` only grows: whoever remembers a higher one
-of the same name and signer refuses a lower (`fetch.marks`). Whose signature counts is the reader's to say: at least one
+of the same name and signer refuses a lower (`fetch.endorsements.rollback`). Whose signature counts is the reader's to say: at least one
 of the keys that the reader trusts must have signed, whatever the file says of itself.
 """
 

@@ -1,4 +1,4 @@
-"""The sentences of every check, by its name; see `wording`. Data's forms and meanings are in docs/verdicts.md.
+"""The sentences of every check, by its name; see `sentences`. Data's forms and meanings are in docs/verdicts.md.
 
 Texts may be changed at any time. Codes (`unsigned`) may not: records hold them.
 """

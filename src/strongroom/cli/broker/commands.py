@@ -1,4 +1,4 @@
-"""`strongroom broker init|add-key|remove-key|admit|withdraw|serve|status|passwd` (rotations: `broker_rotate`)."""
+"""`strongroom broker init|add-key|remove-key|admit|withdraw|serve|status|passwd` (rotations: `rotate`)."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def vcek(service: Service, line: snp_product.Line, chip_id: bytes, tcb: bytes, i
 
 
 def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> Terms:
-    """See `judgement`."""
+    """See `validate`."""
     match path:
         case ["chain", kind, line] if kind in KINDS and line in snp_product.LINES:
             found = _issuers(one, kind, line, roots, now, others=())

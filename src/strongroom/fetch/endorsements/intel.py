@@ -133,7 +133,7 @@ def root_of(chain: bytes) -> bytes:
 
 
 def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> Terms:
-    """See `judgement`."""
+    """See `validate`."""
     match path:
         case ["tcb", tee, fmspc, update] if tee in _TEES and _FMSPC.fullmatch(fmspc) and update in UPDATES:
             return _judge_tcb(one, tee, fmspc, roots, now)

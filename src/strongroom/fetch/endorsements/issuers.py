@@ -86,7 +86,7 @@ class Publishers:
 
 
 def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> Terms:  # noqa: ARG001 - judged as a path, by `resolve.issuers_above`
-    """See `judgement`. An issuer alone can be anybody's: it counts only in a path, which `resolve.issuers_above` verifies."""
+    """See `validate`. An issuer alone can be anybody's: it counts only in a path, which `resolve.issuers_above` verifies."""
     if len(path) != 1 or _DIGEST.fullmatch(path[0]) is None or one.parts.keys() != {"certificate"}:
         raise Malformed(f"{one.key[:100]!r}: no issuer's certificate", code="unknown-statement")
     found = x509.parse(one.parts["certificate"])

@@ -82,7 +82,7 @@ def document(one: Statement) -> bytes:
 
 
 def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> Terms:  # noqa: ARG001 - a RIM is not verified
-    """See `judgement`."""
+    """See `validate`."""
     if len(path) != 2 or path[0] != "rim" or _ID.fullmatch(path[1]) is None or one.parts.keys() != {"answer"}:
         raise Malformed(f"{one.key[:100]!r}: no statement of NVIDIA's", code="unknown-statement")
     document(one)

@@ -1,6 +1,6 @@
-"""One HTTP exchange with a registry: any method, bodies that stream, bounded like `web`'s.
+"""One HTTP exchange with a registry: any method, bodies that stream, bounded like `client`'s.
 
-The same way out as `web.Client`: an address that is checked and then called itself, TLS that is verified, time of each
+The same way out as `client.Client`: an address that is checked and then called itself, TLS that is verified, time of each
 read and of all together. Here a body may be larger than memory, and what an answer means is the caller's to say.
 No redirect is followed, no proxy asked, no cookie kept; what is sent as a credential is the caller's choice.
 """

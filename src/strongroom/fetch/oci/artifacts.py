@@ -34,7 +34,7 @@ class Held:
 
 
 def pull(reference: Reference, *, access: Access, max_bytes: int) -> Held:
-    """The artifact of that digest. Raises `Refused` for a tag, and as `registry.pull`. max_bytes: of each file."""
+    """The artifact of that digest. Raises `Refused` for a tag, and as `pull.pull`. max_bytes: of each file."""
     session = Session(access, reference.place, reference.repository)
     return fetch(session, reference.pinned(), max_bytes=max_bytes)
 

@@ -1,6 +1,6 @@
 """Pulling images from OCI registries, by digest (distribution-spec v1.1).
 
-`pull` fills an OCI layout folder that `convert` reads like any other. Whom it asks is `registry_session`'s to know:
+`pull` fills an OCI layout folder that `convert` reads like any other. Whom it asks is `session`'s to know:
 mirrors in order, then the registry. None of them is believed:
 
   1 a digest names it   a tag is refused, with the digest that it stands for today (rule 29)

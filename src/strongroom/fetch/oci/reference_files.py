@@ -43,7 +43,7 @@ def checked(data: bytes) -> bytes:
 
 
 def publish(data: bytes, where: Reference, *, access: Access) -> Published:
-    """Put a file into a repository. Raises `Malformed` for what is no such file, and as `registry_push`."""
+    """Put a file into a repository. Raises `Malformed` for what is no such file, and as `push`."""
     lines = intoto.lines(checked(data))
     made = [intoto.unverified(line) for line in lines]
     parts, contents = [], {}

@@ -4,8 +4,8 @@
     report.will_run
 
 The image is read as `convert` reads it: what `convert` refuses is a finding that blocks, with its fix. Then each
-part is looked at on its own: settings and files (`preflight_image`), whether the program would start
-(`preflight_program`), whose rights it takes (`preflight_user`), memory (`preflight_memory`). A finding that is the same on every platform is told once.
+part is looked at on its own: settings and files (`settings`), whether the program would start
+(`program`), whose rights it takes (`user`), memory (`memory`). A finding that is the same on every platform is told once.
 What cannot be seen from outside: what a program asks of the network, loads while it runs, or needs in memory for its data.
 """
 
@@ -69,7 +69,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the image lies, and which of several is meant: as `image.load` takes it."""
+    """Where the image lies, and which of several is meant: as `load.load` takes it."""
 
     path: Path
     digest: str | None = None

@@ -2,7 +2,7 @@
 
 Checked here: set-uid programs, environment, volumes and mount points, ports, working
 directory, GPU, start-up systems, what it does with an empty standard input.
-Not checked here: whether the program starts (`preflight_program`), its user (`preflight_user`), memory (`preflight_memory`).
+Not checked here: whether the program starts (`program`), its user (`user`), memory (`memory`).
 """
 
 from __future__ import annotations

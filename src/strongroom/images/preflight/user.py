@@ -2,7 +2,7 @@
 
 Many images start as root and give that up themselves: an entrypoint that goes on with gosu, a server's master that starts its
 workers as somebody else. Looked at is the command line, what it starts in turn, and the scripts on the way as far as their text says
-(`preflight_shell`). Where it is sure that the program comes by such a step, and that it ends there, the step blocks; else it is warned of.
+(`shell`). Where it is sure that the program comes by such a step, and that it ends there, the step blocks; else it is warned of.
 Not seen is what programs do that are not listed here.
 """
 

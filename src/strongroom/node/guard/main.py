@@ -34,7 +34,7 @@ _SET_PDEATHSIG, _SET_NO_NEW_PRIVS, _SET_CHILD_SUBREAPER = 1, 38, 36
 
 
 class _Request:
-    """What the caller asks for; see `guard.spawn`."""
+    """What the caller asks for; see `launch.spawn`."""
 
     def __init__(self, control: socket.socket) -> None:
         (size,) = struct.unpack("<I", _exactly(control, 4))

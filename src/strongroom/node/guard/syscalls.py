@@ -1,6 +1,6 @@
 """System calls of a guarded program that the guardian answers: brk, mmap, mremap, mprotect.
 
-The filter (`guard_filter`) sends here only calls that may make private writable memory, or code. Each
+The filter (`filter`) sends here only calls that may make private writable memory, or code. Each
 function leaves its thread stopped, with registers such that going on is right: the call is carried out,
 answered in the kernel's place, or left to the kernel.
 """

@@ -1,7 +1,7 @@
 """The guardian's loop: every stop of every thread of the guarded program, answered.
 
-System calls stop here by `guard_filter` and are answered by `guard_syscalls`; `guard_space` moves what a program
-starts with; `guard_remote` makes the program do the work itself.
+System calls stop here by `filter` and are answered by `syscalls`; `space` moves what a program
+starts with; `remote` makes the program do the work itself.
 
 What secret pages cannot do, and what is done about it:
   fork       secret mappings are shared: the child copies them all before it or its parent runs on

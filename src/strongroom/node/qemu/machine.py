@@ -1,7 +1,7 @@
 """The command line of a room's QEMU: a pure function of the room.
 
 No network card, no serial port, no monitor, no display, no default device. What the room has:
-a TPM (tpm-crb over swtpm) or a TEE of the processor's (`qemu_tee`), one virtio-serial port to the relay, and read-only
+a TPM (tpm-crb over swtpm) or a TEE of the processor's (`tee`), one virtio-serial port to the relay, and read-only
 virtio-blk disks that the agent knows by their serials. Files and sockets are inherited descriptors, so that no path
 can be swapped under them. The firmware is named, so that the one which was measured is the one that runs.
 """
@@ -44,7 +44,7 @@ class Drive:
 
 
 class Tee(Protocol):
-    """A TEE of the processor's: what it adds to the command line (`qemu_tee`)."""
+    """A TEE of the processor's: what it adds to the command line (`tee`)."""
 
     @property
     def machine(self) -> str:

@@ -1,6 +1,6 @@
 """Founding a node: its certificate authority and its software TPM, all at once or not at all.
 
-Apart from `tpm_state`, because starting a room should not load what only founding needs.
+Apart from `state`, because starting a room should not load what only founding needs.
 """
 
 from __future__ import annotations
