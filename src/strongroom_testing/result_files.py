@@ -46,7 +46,7 @@ def result(issuer: str) -> ear.Result:
 def write(folder: Path) -> None:
     """Write the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    judge, alice, ledger = identity.generate("judge"), identity.generate("alice"), sign.generate()
+    judge, alice, ledger = identity.generate("judge"), identity.generate("alice"), _ends_in_a_line_end()
     address = BrokerAddress(
         url="https://127.0.0.1:1", pin=DIGEST, ledger_key=ledger.public.raw, authority=DIGEST
     )
@@ -67,6 +67,12 @@ def write(folder: Path) -> None:
         (folder / name).write_text(token + "\n")
     (folder / "good.cwt").write_bytes(ear_token.to_cwt(good, judge.signing))
     (folder / "broker.cwt").write_bytes(ear_token.to_cwt(result("alice"), ledger))
+
+
+def _ends_in_a_line_end() -> sign.SigningKey:
+    """A key under which `broker.cwt` ends in the byte of a line end, which is no line end there."""
+    keys = (sign.generate() for _ in range(100_000))
+    return next(key for key in keys if ear_token.to_cwt(result("alice"), key).endswith(b"\n"))
 
 
 def _unsigned(one: ear.Result) -> str:

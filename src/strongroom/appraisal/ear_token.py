@@ -113,11 +113,14 @@ def to_cwt(result: Result, key: SigningKey) -> bytes:
 
 
 def read(token: bytes, expected: Expected, *, now: datetime) -> Result:
-    """The result that a token of either form affirms. Raises `Refused`, or `Malformed`."""
-    if token[:1] == _TAGGED:
+    """The result that a token of either form affirms; line ends around a JWT do not count.
+
+    Raises `Refused`, or `Malformed`.
+    """
+    if token[:1] == _TAGGED:  # its last byte may be that of a line end
         return read_cwt(token, expected, now=now)
     try:
-        return read_jwt(token.decode("ascii"), expected, now=now)
+        return read_jwt(token.decode("ascii").strip("\r\n"), expected, now=now)
     except UnicodeDecodeError:
         raise Malformed("token: neither a JWT nor a CWT", code="not-a-token") from None
 

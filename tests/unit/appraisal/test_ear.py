@@ -122,6 +122,14 @@ def test_both_forms_say_the_same_and_are_read():
     assert labels[266]["snp"][1001] == {0: 2, 1: 2, 2: 3, 4: 2, 5: 2}
 
 
+@pytest.mark.parametrize("last", [0x0A, 0x0D])
+def test_a_token_is_read_whatever_its_last_byte_and_line_ends_around_text_do_not_count(last):
+    keys = (sign.SigningKey(seed.to_bytes(32)) for seed in range(1, 9999))
+    key, made = next((key, token) for key in keys if (token := ear_token.to_cwt(result(), key))[-1] == last)
+    assert ear_token.read(made, replace(EXPECTED, key=key.public), now=NOW) == result()
+    assert ear_token.read(JWT.encode() + b"\r\n", EXPECTED, now=NOW) == result()
+
+
 def test_the_cbor_is_the_deterministic_one_of_another_library():
     payload = cbor2.loads(CWT).value[2]
     assert cbor2.dumps(cbor2.loads(payload), canonical=True) == payload

@@ -83,7 +83,7 @@ def verify(
     party = _party(trust)
     with of_file(file):
         found = _read(
-            files.read(file, max_bytes=ear_token.MAX_TOKEN + 1).strip(b"\r\n"),
+            files.read(file, max_bytes=ear_token.MAX_TOKEN + 1),
             party,
             audience=audience,
             policy=policy,
