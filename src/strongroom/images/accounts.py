@@ -75,17 +75,17 @@ def _group(group: bytes, rows: list[list[bytes]]) -> int:
     if gid is not None:
         return gid
     row = next((row for row in rows if row[0] == group), None)
-    found = _number(row[2]) if row else None
-    if found is None:
+    gid = _number(row[2]) if row else None
+    if gid is None:
         raise _unknown("group", group)
-    return found
+    return gid
 
 
 def _supplementary(name: bytes, rows: list[list[bytes]]) -> tuple[int, ...]:
-    found = {gid for row in rows if name in row[3].split(b",") and (gid := _number(row[2])) is not None}
-    if len(found) > _MAX_GROUPS:
-        raise Malformed(f"image: a user in {len(found)} groups", code="too-large")
-    return tuple(sorted(found))
+    gids = {gid for row in rows if name in row[3].split(b",") and (gid := _number(row[2])) is not None}
+    if len(gids) > _MAX_GROUPS:
+        raise Malformed(f"image: a user in {len(gids)} groups", code="too-large")
+    return tuple(sorted(gids))
 
 
 def _number(text: bytes) -> int | None:

@@ -57,7 +57,7 @@ class Artifact:
             "mediaType": MANIFEST,
             "artifactType": self.artifact_type,
             "config": _object(part_of(EMPTY, EMPTY_TYPE)),
-            "layers": [_object(one) for one in self.parts],
+            "layers": [_object(part) for part in self.parts],
         }
         if self.subject is not None:
             document["subject"] = _object(self.subject)
@@ -100,7 +100,7 @@ def parse(data: bytes, *, what: str, limits: Limits) -> Artifact:
     subject = top.get("subject")
     return Artifact(
         artifact_type=kind,
-        parts=tuple(_part(one, f"{what}.layers[{number}]") for number, one in enumerate(layers)),
+        parts=tuple(_part(layer, f"{what}.layers[{number}]") for number, layer in enumerate(layers)),
         subject=None if subject is None else _part(subject, f"{what}.subject"),
         annotations=_annotations(top, what),
     )
@@ -112,18 +112,18 @@ def parse_list(data: bytes, *, what: str, limits: Limits) -> tuple[Listed, ...]:
     items = top.get("manifests")
     if not isinstance(items, list) or len(items) > limits.manifests:
         raise Malformed(f"{what}.manifests: expected a list of at most {limits.manifests}")
-    found = []
+    listed = []
     for number, item in enumerate(items):
         part = _part(item, f"{what}.manifests[{number}]")
         kind = item.get("artifactType", "")
         if part.media_type == MANIFEST and isinstance(kind, str):
-            found.append(Listed(part=part, artifact_type=oci.printable(kind)))
-    return tuple(found)
+            listed.append(Listed(part=part, artifact_type=oci.printable(kind)))
+    return tuple(listed)
 
 
 def encode_list(listed: tuple[Listed, ...]) -> bytes:
     """The index for a fallback tag."""
-    rows = [{**_object(one.part), "artifactType": one.artifact_type} for one in listed]
+    rows = [{**_object(entry.part), "artifactType": entry.artifact_type} for entry in listed]
     return canonical.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": rows})
 
 
@@ -134,9 +134,9 @@ def fallback_tag(digest: str) -> str:
 
 def check(part: Part, data: bytes) -> bytes:
     """The same bytes. Raises `Refused` unless they are what the manifest names."""
-    found = part_of(data, part.media_type)
-    if (found.digest, found.size) != (part.digest, part.size):
-        raise Refused(f"blob: expected {part.digest}, got {found.digest}", code="wrong-digest")
+    got = part_of(data, part.media_type)
+    if (got.digest, got.size) != (part.digest, part.size):
+        raise Refused(f"blob: expected {part.digest}, got {got.digest}", code="wrong-digest")
     return data
 
 
@@ -177,7 +177,7 @@ def _annotations(item: dict[str, Any], what: str) -> dict[str, str]:
 
 
 def _object(part: Part) -> dict[str, object]:
-    made: dict[str, object] = {"mediaType": part.media_type, "digest": part.digest, "size": part.size}
+    descriptor: dict[str, object] = {"mediaType": part.media_type, "digest": part.digest, "size": part.size}
     if part.annotations:
-        made["annotations"] = dict(part.annotations)
-    return made
+        descriptor["annotations"] = dict(part.annotations)
+    return descriptor

@@ -204,13 +204,13 @@ def unpack(
         # Decompressors are large programs: they see no byte that the image's digest does not cover.
         _check_digest(blob.what, "digest", digest, digest_of(blob.chunks()))
     diff = hashlib.sha256()
-    told = 0
+    reported = 0
     with closing(_DECODERS[compression](blob)) as stream:
         for data in stream:
             diff.update(data)
             spool.append(data)
-            progress(blob.taken - told)
-            told = blob.taken
+            progress(blob.taken - reported)
+            reported = blob.taken
             _check_growth(blob, spool.size, limits)
     got = "sha256:" + diff.hexdigest()
     if digest is not None and compression == "none":

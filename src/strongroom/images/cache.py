@@ -83,7 +83,7 @@ class Cache:
             self.drop(key)
             return None
 
-    def keep(self, key: str, disk: Path, manifest: Manifest, told: Summary) -> None:
+    def keep(self, key: str, disk: Path, manifest: Manifest, summary: Summary) -> None:
         """Keep a disk: by a second name for it where that can be, else as a copy. A cache that is full or broken is no failure."""
         if manifest.disk_bytes > self.max_bytes // 2:
             return
@@ -91,9 +91,9 @@ class Cache:
             {
                 "format": _FORMAT,
                 "manifest": manifest.raw.decode(),
-                "entries": told.entries,
-                "content_bytes": told.content_bytes,
-                "notes": list(told.notes),
+                "entries": summary.entries,
+                "content_bytes": summary.content_bytes,
+                "notes": list(summary.notes),
             }
         )
         path = self.folder / "disks" / f"{key}.disk"
@@ -155,13 +155,13 @@ class Cache:
 
     def prune(self) -> None:
         """Remove what was used longest ago until the bound holds, and what has lost its other half."""
-        found = []
+        disks = []
         for path in self._files():
             with contextlib.suppress(OSError):
                 status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, path))
-        total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
+                disks.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in disks)
+        for _, size, path in sorted(disks):
             if total <= self.max_bytes:
                 break
             total -= size
@@ -216,7 +216,7 @@ def _parse(document: bytes, disk: Path) -> Kept:
         manifest=manifest_model.parse(top.text("manifest", max_length=manifest_model.MAX_BYTES).encode()),
         entries=top.integer("entries", low=1, high=1 << 32),
         content_bytes=top.integer("content_bytes", low=0, high=1 << 50),
-        notes=tuple(str(one) for one in top.items("notes", max_items=1000)),
+        notes=tuple(str(note) for note in top.items("notes", max_items=1000)),
     )
     top.done()
     if kept.manifest.image is None or kept.manifest.cipher != "none":

@@ -69,22 +69,22 @@ class ArchiveFiles:
 
     def __init__(self, path: Path, limits: Limits, scratch: Path | None) -> None:
         self._blob = _open(path, path.name)
-        self._found: dict[bytes, tar.Member] = {}
+        self._members: dict[bytes, tar.Member] = {}
         try:
             self._decompress(path.name, limits, scratch)
             # What counts in an archive has its digest elsewhere: an end that is missing, or more after it, is no matter.
             for member in tar.members(
                 self._blob.read_at, self._blob.size, what=path.name, limits=limits, note=lambda _: None
             ):
-                if member.path in self._found and not self._same(self._found[member.path], member):
+                if member.path in self._members and not self._same(self._members[member.path], member):
                     raise Refused(
                         f"{path.name}: {show(member.path)} twice, and not the same", code="duplicate-entry"
                     )
-                if len(self._found) >= limits.entries:
+                if len(self._members) >= limits.entries:
                     raise Refused(
                         f"{path.name}: more than {limits.entries} entries", code="too-large", hint=SMALLER
                     )
-                self._found[member.path] = member
+                self._members[member.path] = member
         except BaseException:
             self._blob.close()
             raise
@@ -119,28 +119,28 @@ class ArchiveFiles:
             )
         self._blob = blobs.decompressed(self._blob, scratch, limits)
 
-    def _same(self, one: tar.Member, other: tar.Member) -> bool:
-        if one.type is tar.Type.DIRECTORY:
+    def _same(self, member: tar.Member, other: tar.Member) -> bool:
+        if member.type is tar.Type.DIRECTORY:
             return other.type is tar.Type.DIRECTORY
-        if (one.type, one.size, one.target) != (other.type, other.size, other.target):
+        if (member.type, member.size, member.target) != (other.type, other.size, other.target):
             return False
-        places = range(0, one.size, blobs.CHUNK)
-        counts = [min(blobs.CHUNK, one.size - at) for at in places]
+        places = range(0, member.size, blobs.CHUNK)
+        counts = [min(blobs.CHUNK, member.size - at) for at in places]
         return all(
-            self._blob.read_at(one.offset + at, count) == self._blob.read_at(other.offset + at, count)
+            self._blob.read_at(member.offset + at, count) == self._blob.read_at(other.offset + at, count)
             for at, count in zip(places, counts, strict=True)
         )
 
     def _missing(self, name: str) -> NotFound:
         """Why there is no such file: a link may lead to where there is none."""
-        member = self._found.get(os.fsencode(name))
+        member = self._members.get(os.fsencode(name))
         if member is None or member.type not in _LINKS:
             return NotFound(f"the archive has no {name[:120]!r}", code="missing-blob", hint=_INCOMPLETE)
         wanted = member.target.rpartition(b"/")[2]
         elsewhere = [
             path
-            for path, one in self._found.items()
-            if one.type is tar.Type.FILE and path.rpartition(b"/")[2] == wanted
+            for path, other in self._members.items()
+            if other.type is tar.Type.FILE and path.rpartition(b"/")[2] == wanted
         ]
         where = f" (there is one of that name at its root, {show(wanted)})" if wanted in elsewhere else ""
         return NotFound(
@@ -152,11 +152,11 @@ class ArchiveFiles:
     def _find(self, name: str) -> tar.Member | None:
         # `docker save` stores a layer that two images share as a symbolic link inside the archive.
         path = Symlinks(self._target, chroot=True).resolve(os.fsencode(name))
-        member = None if path is None else self._found.get(path)
+        member = None if path is None else self._members.get(path)
         return member if member is not None and member.type is tar.Type.FILE else None
 
     def _target(self, path: bytes) -> bytes | None:
-        member = self._found.get(path)
+        member = self._members.get(path)
         if member is None or member.type not in _LINKS:
             return None
         return member.target if member.type is tar.Type.SYMLINK else b"/" + member.target

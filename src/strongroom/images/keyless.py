@@ -51,12 +51,12 @@ def verify(bundle: bytes, *, identity: Identity, payload_type: str) -> bytes:
     root = _trusted_root(library, identity.trusted_root)
     wanted = library.policy.Identity(identity=identity.name, issuer=identity.issuer)
     try:
-        made = library.models.Bundle.from_json(bundle)
-        kind, payload = library.verifier.Verifier(trusted_root=root).verify_dsse(made, wanted)
+        parsed = library.models.Bundle.from_json(bundle)
+        kind, payload = library.verifier.Verifier(trusted_root=root).verify_dsse(parsed, wanted)
     # Whatever the library makes of hostile bytes, it is no acceptance.
     except Exception as failure:  # noqa: BLE001
         raise Refused(
-            f"keyless signature: {_told(failure)}",
+            f"keyless signature: {_reason(failure)}",
             code="bad-signature",
             hint="is the trusted root current, and are identity and issuer exactly those in the certificate?",
         ) from None
@@ -70,7 +70,7 @@ def _trusted_root(library: _Library, data: bytes) -> Any:
     try:
         return library.models.TrustedRoot(library.roots.TrustedRoot.from_json(data))
     except Exception as failure:  # noqa: BLE001 - as above
-        raise Malformed(f"trusted root: {_told(failure)}", code="bad-trusted-root") from None
+        raise Malformed(f"trusted root: {_reason(failure)}", code="bad-trusted-root") from None
 
 
 class _Library(NamedTuple):
@@ -96,6 +96,6 @@ def _library() -> _Library:
     return _Library(models=models, verifier=verifier, policy=policy, roots=v1)
 
 
-def _told(failure: BaseException) -> str:
+def _reason(failure: BaseException) -> str:
     text = "".join(letter if letter.isprintable() else " " for letter in str(failure)[:400])
     return f"{type(failure).__name__}: {text}"

@@ -87,8 +87,8 @@ class Entries:
 
     def kept_by_aufs(self, path: bytes) -> tar.Member | None:
         """A file that AUFS kept for hard links to name it."""
-        found = self._named.get(path) if path.startswith(_AUFS_LINKS) else None
-        return found if found is not None and found.type is Type.FILE else None
+        entry = self._named.get(path) if path.startswith(_AUFS_LINKS) else None
+        return entry if entry is not None and entry.type is Type.FILE else None
 
     def _put_there(self, member: tar.Member, where: tar.Place) -> None:
         if member.type in DEVICES and not member.path.startswith(b"dev/"):
@@ -123,27 +123,30 @@ class Entries:
             )
         self.whiteouts.append((path, self._place))
 
-    def _says_the_same(self, one: tar.Member, other: tar.Member) -> bool:
+    def _says_the_same(self, member: tar.Member, other: tar.Member) -> bool:
         """Whether two entries of one path mean what each of them would mean alone."""
-        if _is_whiteout(one.path):
+        if _is_whiteout(member.path):
             return True  # only its name says something
-        if one.type is Type.DIRECTORY:
-            return other.type is Type.DIRECTORY and one.xattrs == other.xattrs
-        if replace(one, offset=0) != replace(other, offset=0):
+        if member.type is Type.DIRECTORY:
+            return other.type is Type.DIRECTORY and member.xattrs == other.xattrs
+        if replace(member, offset=0) != replace(other, offset=0):
             return False
-        if one.type is not Type.FILE:
+        if member.type is not Type.FILE:
             return True
-        with self.open_at(one.offset, one.size) as left, self.open_at(other.offset, other.size) as right:
+        with (
+            self.open_at(member.offset, member.size) as left,
+            self.open_at(other.offset, other.size) as right,
+        ):
             while run := left.read(_RUN):
                 if run != right.read(_RUN):
                     return False
         return True
 
 
-def no_device(where: tar.Place, told: str) -> Refused:
+def no_device(where: tar.Place, what: str) -> Refused:
     """What is to be said of a device where the room's own /dev does not lie over it."""
     return Refused(
-        f"{where}: {told}",
+        f"{where}: {what}",
         code="device-node",
         hint="remove it from the image; a room has its own /dev, and an overlay whiteout "
         "(character device 0/0) belongs into a layer as a .wh. file",

@@ -98,8 +98,8 @@ class Tree:
 
         `open_at` is kept by the tree: contents are read through it when the tree is sealed.
         """
-        found = tar.members(read_at, size, what=what, limits=self._limits, note=self.note)
-        self.add(found, open_at, what=what)
+        members = tar.members(read_at, size, what=what, limits=self._limits, note=self.note)
+        self.add(members, open_at, what=what)
 
     def note(self, text: str) -> None:
         """Keep a remark, once."""
@@ -182,15 +182,15 @@ class Tree:
         """The tree that a room's program sees: with the room's own, empty, at each place. To look things up in."""
         seen = Tree(self._limits)
         seen.root = _copied(self.root)
-        for one in placed:
+        for placement in placed:
             node = seen.root
-            for part in one.place.split(b"/"):
+            for part in placement.place.split(b"/"):
                 child = node.children.get(part)
                 node.children[part] = Node(Kind.DIRECTORY) if child is None else _copied(child)
                 node = node.children[part]
             node.children.clear()
-            node.uid, node.gid, node.mode = 0, 0, one.mount.mode
-            if one.mount is mounts.DEV:
+            node.uid, node.gid, node.mode = 0, 0, placement.mount.mode
+            if placement.mount is mounts.DEV:
                 node.children[mounts.SHM[1:]] = Node(Kind.DIRECTORY, mode=0o1777)
         return seen
 
@@ -417,11 +417,11 @@ class _Layer:
             return node.target
 
         end = Symlinks(target, chroot=True).resolve(link)
-        found = None if end is None else self._holding.get(end)
-        if end is None or found is None:
+        directory = None if end is None else self._holding.get(end)
+        if end is None or directory is None:
             raise self._through(where, name)
         self._ends[link] = end
-        return end, found
+        return end, directory
 
     def _no_directory(self, path: bytes | tar.Place, above: bytes, node: Node) -> Refused:
         where = path if isinstance(path, tar.Place) else tar.Place(self._entries.what, path)

@@ -228,11 +228,11 @@ def _from_folder(
     spool = opened.enter_context(blobs.Spool(scratch))
     count = _counter(progress, rootfs.content_bytes(path))
     tree = layers.Tree(limits)
-    found = list(rootfs.members(path, spool, limits=limits, progress=count, note=tree.note))
-    tree.add(found, spool.open, what="root file system")
+    members = list(rootfs.members(path, spool, limits=limits, progress=count, note=tree.note))
+    tree.add(members, spool.open, what="root file system")
     chosen = sources.Chosen(
         kind="root file system",
-        digest=rootfs.digest(found, spool, config),
+        digest=rootfs.digest(members, spool, config),
         index=None,
         names=(),
         platform=settings.platform,
@@ -301,13 +301,13 @@ def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, 
 def _make_mount_points(tree: layers.Tree) -> Iterator[str]:
     """What the room's mounts need in the image; tells of each that covers something."""
     placed = tree.placed(certificates=False)
-    for one in placed:
-        if any(mounts.is_within(one.place, other.place) for other in placed):
+    for placement in placed:
+        if any(mounts.is_within(placement.place, other.place) for other in placed):
             continue  # in memory of the room's own, which makes it
-        tree.make_directory(one.place, mode=one.mount.mode)
-        node = tree.find(one.place)
+        tree.make_directory(placement.place, mode=placement.mount.mode)
+        node = tree.find(placement.place)
         if node is not None and node.children:
-            place = show(b"/" + one.place)[1:-1]
+            place = show(b"/" + placement.place)[1:-1]
             yield f"what the image has in {place} is covered by the room's own"
     for name in EXPECTED:
         if name not in tree.root.children:

@@ -385,12 +385,12 @@ def _valueless(item: dict[str, Any], what: str) -> tuple[str, ...]:
 
 
 def _environment(item: dict[str, Any], what: str) -> dict[str, str]:
-    found = {}
+    variables = {}
     for word in _words(item, "Env", what):
         name, equals, value = word.partition("=")
         if not equals:
             continue  # Docker takes it for a variable that is not to be set
         if not name or len(name) > _ENV_NAME_MAX:
             raise Malformed(f"{what}.Env: expected NAME=VALUE, got {word[:40]!r}")
-        found[name] = value
-    return found
+        variables[name] = value
+    return variables

@@ -30,17 +30,17 @@ def is_tar(fd: int, size: int, *, name: str) -> bool:
 
 def tree(fd: int, size: int, *, what: str, limits: Limits = LIMITS) -> tuple[Entry, ...]:
     """The tree in a tar of `size` bytes. Its entries read from `fd` when they are opened. Raises `Malformed`."""
-    found: dict[bytes, Entry] = {}
+    entries: dict[bytes, Entry] = {}
     for member in tar.members(lambda at, count: _pread(fd, count, at), size, what=what, limits=limits):
         kind = _KINDS.get(member.type)
         if kind is None:
             raise Malformed(f"{what}: {show(member.path)} is a {member.type}", code="special-file")
-        if member.path in found:
+        if member.path in entries:
             raise Malformed(f"{what}: {show(member.path)} is there twice", code="duplicate-path")
-        if len(found) >= limits.entries:
+        if len(entries) >= limits.entries:
             raise Malformed(f"{what}: more than {limits.entries} entries", code="too-large")
         is_file = kind is Kind.FILE
-        found[member.path] = Entry(
+        entries[member.path] = Entry(
             path=member.path,
             kind=kind,
             mode=member.mode & 0o777,
@@ -49,18 +49,18 @@ def tree(fd: int, size: int, *, what: str, limits: Limits = LIMITS) -> tuple[Ent
             target=member.target,
             open=_opener(fd, member.offset, member.size) if is_file else None,
         )
-    for path in list(found):
-        _add_parents(path, found)
-    _add_parents(b"x", found)
-    return validate(found.values())
+    for path in list(entries):
+        _add_parents(path, entries)
+    _add_parents(b"x", entries)
+    return validate(entries.values())
 
 
-def _add_parents(path: bytes, found: dict[bytes, Entry]) -> None:
+def _add_parents(path: bytes, entries: dict[bytes, Entry]) -> None:
     while path:
         path = path.rpartition(b"/")[0]
-        if path in found:
+        if path in entries:
             return
-        found[path] = Entry(path=path, kind=Kind.DIRECTORY, mode=0o755)
+        entries[path] = Entry(path=path, kind=Kind.DIRECTORY, mode=0o755)
 
 
 def _pread(fd: int, count: int, at: int) -> bytes:

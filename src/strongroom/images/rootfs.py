@@ -86,10 +86,10 @@ def content_bytes(root: Path) -> int:
     return total
 
 
-def digest(found: list[tar.Member], spool: Spool, config: bytes) -> str:
+def digest(members: list[tar.Member], spool: Spool, config: bytes) -> str:
     """The image's name: over the configuration's bytes and every entry."""
     state = hashlib.sha256(framed.join(_LABEL, config))
-    for member in found:
+    for member in members:
         state.update(_framed(member, spool))
     return "sha256:" + state.hexdigest()
 

@@ -81,19 +81,19 @@ def verify(digests: Sequence[str], candidates: Sequence[Simple | Bundle], *, tru
     """
     if not trust.keys and trust.identity is None:
         raise Misuse("image signatures: nobody is trusted", hint="name a key, or an identity and its issuer")
-    if not digests or any(fields.DIGEST.fullmatch(one) is None for one in digests):
+    if not digests or any(fields.DIGEST.fullmatch(digest) is None for digest in digests):
         raise Misuse(
             "image signatures: expected digests", code="bad-digest", hint="name the image by sha256:…"
         )
     problems = []
     for candidate in candidates[:MAX_CANDIDATES]:
         try:
-            return _one(candidate, digests, trust)
+            return _verified(candidate, digests, trust)
         except (Malformed, Refused) as failure:
             problems.append(failure.message)
-    told = "; ".join(dict.fromkeys(problems))[:1000] or "there is no signature at all"
+    why = "; ".join(dict.fromkeys(problems))[:1000] or "there is no signature at all"
     raise Refused(
-        f"image {digests[0]}: not signed by whom you trust: {told}",
+        f"image {digests[0]}: not signed by whom you trust: {why}",
         code="image-not-signed",
         hint="get it signed, or pin the key or identity that does sign it",
     )
@@ -135,18 +135,18 @@ def parse_statement(payload: bytes) -> str:
     return digest
 
 
-def _one(candidate: Simple | Bundle, digests: Sequence[str], trust: Trust) -> Signed:
+def _verified(candidate: Simple | Bundle, digests: Sequence[str], trust: Trust) -> Signed:
     if isinstance(candidate, Simple):
         digest = parse_simple(candidate.payload)
-        key = _by_a_key(trust, [candidate.signature], candidate.payload)
+        key = _signing_key(trust, [candidate.signature], candidate.payload)
         return Signed(digest=_meant(digest, digests), form="simple signing", by=f"key {key.digest}")
     document = canonical.loads(candidate.data, what="bundle", max_bytes=MAX_BYTES)
     if not isinstance(document, dict) or document.get("mediaType") != BUNDLE_TYPE:
         raise Malformed(f"bundle: not {BUNDLE_TYPE}", code="wrong-type")
     material = document.get("verificationMaterial")
     if isinstance(material, dict) and "publicKey" in material:
-        payload, found = _envelope(document)
-        key = _by_a_key(trust, found, dsse.pae(STATEMENT_TYPE, payload))
+        payload, signatures = _envelope(document)
+        key = _signing_key(trust, signatures, dsse.pae(STATEMENT_TYPE, payload))
         return Signed(digest=_meant(parse_statement(payload), digests), form="bundle", by=f"key {key.digest}")
     if trust.identity is None:
         raise Refused("bundle: by a certificate, and you trust keys alone", code="untrusted-signer")
@@ -161,9 +161,9 @@ def _meant(digest: str, digests: Sequence[str]) -> str:
     return digest
 
 
-def _by_a_key(trust: Trust, found: Sequence[bytes], message: bytes) -> PinnedKey:
+def _signing_key(trust: Trust, signatures: Sequence[bytes], message: bytes) -> PinnedKey:
     for key in trust.keys:
-        for signature in found:
+        for signature in signatures:
             try:
                 key.verify(signature, message)
             except Refused:
@@ -182,7 +182,7 @@ def _envelope(document: dict[str, Any]) -> tuple[bytes, list[bytes]]:
         raise Malformed("bundle: expected signatures")
     texts = [envelope.get("payload"), *(row.get("sig") if isinstance(row, dict) else None for row in rows)]
     try:
-        payload, *found = (base64.b64decode(text or "", validate=True) for text in texts)
+        payload, *signatures = (base64.b64decode(text or "", validate=True) for text in texts)
     except (binascii.Error, ValueError, TypeError):
         raise Malformed("bundle: not base64") from None
-    return payload, found
+    return payload, signatures

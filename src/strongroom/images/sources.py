@@ -173,7 +173,7 @@ class Source:
         for old in index:
             if old.media_type in oci.SCHEMA_1 and (not leaves or old.digest == digest):
                 raise oci.refuse_schema_1(f"manifest {old.digest}")
-        leaf = _one(leaves, digest, platform, self._is_image)
+        leaf = _only_leaf(leaves, digest, platform, self._is_image)
         what = f"manifest {leaf.descriptor.digest}"
         manifest = oci.parse_manifest(
             self._blob(leaf.descriptor, what), leaf.descriptor.media_type, what=what, limits=self._limits
@@ -244,15 +244,15 @@ class Source:
         )
         if not isinstance(rows, list) or not 0 < len(rows) <= self._limits.manifests:
             raise Malformed("manifest.json: expected a list of images", code="not-an-image")
-        leaves, found = [], {}
+        leaves, layers_of = [], {}
         for number, row in enumerate(rows):
             leaf, layers = self._docker_row(row, f"manifest.json[{number}]")
             leaves.append(leaf)
-            found[leaf.descriptor.digest] = layers
-        leaf = _one(leaves, digest, platform, lambda _: True)
+            layers_of[leaf.descriptor.digest] = layers
+        leaf = _only_leaf(leaves, digest, platform, lambda _: True)
         what = f"config {leaf.descriptor.digest}"
         assert leaf.config is not None  # noqa: S101 - set by _docker_row
-        paths = found[leaf.descriptor.digest]
+        paths = layers_of[leaf.descriptor.digest]
         _same_count(len(paths), leaf.config, what)
         return Chosen(
             kind="docker archive",
@@ -310,7 +310,7 @@ class _Leaf:
     config: ImageConfig | None = field(default=None, repr=False)
 
 
-def _one(
+def _only_leaf(
     leaves: list[_Leaf], digest: str | None, platform: Platform, is_image: Callable[[_Leaf], bool]
 ) -> _Leaf:
     named = [leaf for leaf in leaves if digest in (None, leaf.descriptor.digest, *leaf.indexes)]
@@ -343,13 +343,15 @@ def _one(
     return _Leaf(descriptor=first.descriptor, indexes=first.indexes, names=names, config=first.config)
 
 
-def closest(found: Sequence[_T], wanted: Platform, platform_of: Callable[[_T], Platform | None]) -> list[_T]:
+def closest(
+    candidates: Sequence[_T], wanted: Platform, platform_of: Callable[[_T], Platform | None]
+) -> list[_T]:
     """Those of what suits `wanted` that are made for no more, and for no less, than the others are."""
     far = []
-    for one in found:
-        stated = platform_of(one)
+    for candidate in candidates:
+        stated = platform_of(candidate)
         far.append(0 if stated is None else abs(wanted.distance(stated)))
-    return [one for one, steps in zip(found, far, strict=True) if steps == min(far)]
+    return [candidate for candidate, steps in zip(candidates, far, strict=True) if steps == min(far)]
 
 
 def _listing(leaves: list[_Leaf]) -> str:

@@ -463,7 +463,7 @@ def _pax_time(plain: int, text: bytes | None, where: Place) -> int:
 
 
 def _xattrs(pax: dict[bytes, bytes], where: Place, limits: Limits) -> dict[bytes, bytes]:
-    found = {}
+    xattrs = {}
     for key, value in pax.items():
         if key.startswith(_PAX_REFUSED):
             raise Malformed(
@@ -472,14 +472,14 @@ def _xattrs(pax: dict[bytes, bytes], where: Place, limits: Limits) -> dict[bytes
                 hint=_SPARSE,
             )
         if key in _ACLS:
-            found[_ACLS[key]] = value
+            xattrs[_ACLS[key]] = value
         elif key.startswith(_XATTR):
             name = key.removeprefix(_XATTR)
             if not name or len(name) > limits.name_bytes or b"\0" in name:
                 raise Malformed(f"{where}: a bad name of an extended attribute", code="bad-pax")
             if len(value) > limits.xattr_value_bytes:
                 raise Malformed(f"{where}: extended attribute of {len(value)} bytes", code="too-large")
-            found[name] = value
-    if len(found) > limits.xattrs_per_file:
-        raise Malformed(f"{where}: {len(found)} extended attributes", code="too-large")
-    return found
+            xattrs[name] = value
+    if len(xattrs) > limits.xattrs_per_file:
+        raise Malformed(f"{where}: {len(xattrs)} extended attributes", code="too-large")
+    return xattrs

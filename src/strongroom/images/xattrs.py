@@ -25,10 +25,10 @@ _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default", b"system.nfs4_
 
 def kept(xattrs: Mapping[bytes, bytes], where: Place, note: Callable[[str], None]) -> dict[bytes, bytes]:
     """Those that go into the sealed image; `note` is told of the others. Raises `Refused`."""
-    found = {}
+    kept_xattrs = {}
     for name, value in xattrs.items():
         if name == b"security.capability" or (name.startswith(b"user.") and len(name) > 5):
-            found[name] = value
+            kept_xattrs[name] = value
         elif name.startswith(_OVERLAY) and name.removeprefix(_OVERLAY) in _OBEYED:
             raise Refused(
                 f"{where}: extended attribute {show(name)}",
@@ -42,4 +42,4 @@ def kept(xattrs: Mapping[bytes, bytes], where: Place, note: Callable[[str], None
             note("access control lists of the image are left out: a room has one user")
         else:
             note(f"extended attributes {show(name)} of the image are left out: they mean nothing in a room")
-    return found
+    return kept_xattrs

@@ -106,12 +106,12 @@ def parse(data: bytes, *, what: str) -> Service:
     where = root.key("services")
     stated = services.items() if isinstance(services, dict) else ()
     bodies = [(name, body, where.key(name)) for name, body in stated if name != strict_yaml.MERGE]
-    read = [_Reader(*one).service() for one in bodies if one[1] is not strict_yaml.UNCLEAR]
-    found = [_flaw(flaw) for flaw in document.flaws]
-    found += keys.top(document.value, root)
-    found += [finding for one in read for finding in one.findings]
+    read = [_Reader(*entry).service() for entry in bodies if entry[1] is not strict_yaml.UNCLEAR]
+    findings = [_flaw(flaw) for flaw in document.flaws]
+    findings += keys.top(document.value, root)
+    findings += [finding for service in read for finding in service.findings]
     if len(bodies) > 1:
-        found.append(
+        findings.append(
             where.blocks(
                 "several-services",
                 f"{len(bodies)} services ({', '.join(name for name, _, _ in bodies)[:100]}); one program runs in a room",
@@ -119,8 +119,8 @@ def parse(data: bytes, *, what: str) -> Service:
             )
         )
     if len(bodies) == len(read) == 1:
-        return replace(read[0], findings=tuple(found))
-    return _nothing(tuple(found))
+        return replace(read[0], findings=tuple(findings))
+    return _nothing(tuple(findings))
 
 
 def _nothing(findings: tuple[Finding, ...]) -> Service:
@@ -143,9 +143,9 @@ class _Reader:
         self._place = place
         self._whole = isinstance(body, dict) and strict_yaml.MERGE not in body
         self._body = dict(body) if isinstance(body, dict) else {}
-        self._found: list[Finding] = []
+        self._findings: list[Finding] = []
         if not isinstance(body, dict):
-            self._found.append(
+            self._findings.append(
                 place.blocks("compose", "expected a mapping", "write the service's keys below its name")
             )
 
@@ -154,7 +154,7 @@ class _Reader:
         command = self._words("command")
         entrypoint = self._words("entrypoint")
         if entrypoint is not None and not entrypoint:
-            self._found.append(
+            self._findings.append(
                 self._place.key("entrypoint").blocks(
                     "compose",
                     "an empty entrypoint, which takes the image's away",
@@ -168,7 +168,7 @@ class _Reader:
         user = self._text("user")
         folder = self._text("working_dir")
         for key in list(self._body):
-            self._found += keys.service(key, self._body.pop(key), self._place.key(key))
+            self._findings += keys.service(key, self._body.pop(key), self._place.key(key))
         return Service(
             name=self._name,
             image=image,
@@ -178,7 +178,7 @@ class _Reader:
             environment=environment,
             user=user,
             working_directory=folder,
-            findings=tuple(self._found),
+            findings=tuple(self._findings),
         )
 
     def _image(self) -> tuple[str, str]:
@@ -187,7 +187,7 @@ class _Reader:
             self._body.pop("image", None)
             if self._whole and "provider" not in self._body:
                 why = "it is to be built here" if "build" in self._body else "no image"
-                self._found.append(
+                self._findings.append(
                     place.blocks(
                         "image", why, "build it, push it, and name it by digest: image: name@sha256:…"
                     )
@@ -198,7 +198,7 @@ class _Reader:
             return "", ""
         match = _REFERENCE.fullmatch(stated)
         if match is None:
-            self._found.append(
+            self._findings.append(
                 place.blocks(
                     "image",
                     f"{stated[:100]!r} does not name one image for good",
@@ -215,7 +215,7 @@ class _Reader:
         if value is None or value is strict_yaml.UNCLEAR or (value == "" and key != "image"):
             return None
         if not isinstance(value, str):
-            self._found.append(
+            self._findings.append(
                 self._place.key(key).blocks("compose", "expected text", "write one text, in quotes")
             )
             return None
@@ -246,16 +246,16 @@ class _Reader:
         return tuple(self._literal(word, place) for word in words)
 
     def _no_words(self, place: Place, what: str) -> tuple[str, ...] | None:
-        self._found.append(place.blocks("compose", what, "write it as a list of texts"))
+        self._findings.append(place.blocks("compose", what, "write it as a list of texts"))
         return None
 
     def _environment(self) -> dict[str, str]:
         value, where = self._body.pop("environment", None), self._place.key("environment")
-        whole, found, seen = strict_yaml.clear(value), {}, set[str]()
+        whole, variables, seen = strict_yaml.clear(value), {}, set[str]()
         for name, given, at in self._pairs(value, where):
             place = at.of(name) if at.path[-1] != name else at
             if _VARIABLE.fullmatch(name) is None:
-                self._found.append(
+                self._findings.append(
                     at.blocks(
                         "environment",
                         f"{name[:40]!r} is no variable's name",
@@ -263,10 +263,10 @@ class _Reader:
                     )
                 )
             elif name in seen:
-                self._found.append(place.blocks("environment", f"{name} twice", "keep one of the two"))
+                self._findings.append(place.blocks("environment", f"{name} twice", "keep one of the two"))
                 whole = False
             elif given is None:
-                self._found.append(
+                self._findings.append(
                     place.blocks(
                         "environment-of-host",
                         "its value is taken from the machine that reads this file, so nobody could sign for it",
@@ -276,28 +276,28 @@ class _Reader:
             elif (text := self._plain(given, place)) is None:
                 whole = False
             else:
-                found[name] = self._literal(text, place)
-                variables = settings.environment({name: found[name]}, where.name)
-                self._found += [place.mark(one) for one in variables]
+                variables[name] = self._literal(text, place)
+                problems = settings.environment({name: variables[name]}, where.name)
+                self._findings += [place.mark(finding) for finding in problems]
             seen.add(name)
-        return found if whole else {}
+        return variables if whole else {}
 
     def _pairs(self, value: Value, where: Place) -> Iterator[tuple[str, Value, Place]]:
         if isinstance(value, dict):
             yield from where.entries(value)
         elif isinstance(value, list):
-            for one, place in where.items(value):
-                if isinstance(one, str):
-                    name, equals, text = one.partition("=")
+            for item, place in where.items(value):
+                if isinstance(item, str):
+                    name, equals, text = item.partition("=")
                     yield name, text if equals else None, place
                 else:
-                    self._found.append(
+                    self._findings.append(
                         place.blocks(
                             "environment", "expected NAME=VALUE", "write each as one text, in quotes"
                         )
                     )
         elif value is not None and value is not strict_yaml.UNCLEAR:
-            self._found.append(
+            self._findings.append(
                 where.blocks(
                     "environment", "expected NAME=VALUE in a list, or a mapping", "write NAME: VALUE below it"
                 )
@@ -309,7 +309,7 @@ class _Reader:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         # Compose itself refuses booleans here; what a fraction would be as text, readers disagree on.
-        self._found.append(
+        self._findings.append(
             place.blocks(
                 _YAML, "expected text; what this is as text, readers differ on", "put the value in quotes"
             )
@@ -320,7 +320,7 @@ class _Reader:
         """Undo compose's doubling of `$`; what would be filled in from the host is a finding."""
         plain = text.replace("$$", "")
         if re.search(r"\$[A-Za-z_{]", plain):
-            self._found.append(
+            self._findings.append(
                 place.blocks(
                     "environment-of-host",
                     "a $VARIABLE that is filled in by the machine that reads this file",

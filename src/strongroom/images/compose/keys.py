@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from strongroom.images.compose.strict_yaml import Value
     from strongroom.images.preflight.findings import Finding
 
-    Look = Callable[[Value, Place], Iterator[Finding]]
+    Rule = Callable[[Value, Place], Iterator[Finding]]
 
 SETTINGS = ("image", "command", "entrypoint", "environment", "user", "working_dir")
 """Keys of a service that `compose` reads itself."""
@@ -51,11 +51,11 @@ def service(key: str, value: Value, where: Place) -> Iterator[Finding]:
     """One key of the service."""
     if key.startswith("x-") or value is None or value in ({}, []) or value is strict_yaml.UNCLEAR:
         return
-    look = _KEYS.get(key)
-    if look is None:
+    rule = _KEYS.get(key)
+    if rule is None:
         yield _unknown(where, (*SETTINGS, *_KEYS), (("beside services", _BESIDE), ("under deploy", _DEPLOY)))
         return
-    yield from look(value, where)
+    yield from rule(value, where)
 
 
 def _unknown(
@@ -72,40 +72,44 @@ def _unknown(
 
 
 def _ipv6(value: Value, where: Place) -> Iterator[Finding]:
-    for _, one, place in where.entries(value):
-        if isinstance(one, dict) and one.get("enable_ipv6") is True:
+    for _, network, place in where.entries(value):
+        if isinstance(network, dict) and network.get("enable_ipv6") is True:
             yield place.warns("ipv6", "IPv6 towards others; a room has ::1 and nothing else", "leave it out")
 
 
-def _blocked(check: str, what: str, fix: str) -> Look:
-    def look(value: Value, where: Place) -> Iterator[Finding]:
+def _blocked(check: str, what: str, fix: str) -> Rule:
+    def rule(value: Value, where: Place) -> Iterator[Finding]:
         if value is not False:
             yield where.blocks(check, what, fix)
 
-    return look
+    return rule
 
 
-def _warned(check: str, what: str, fix: str) -> Look:
-    def look(value: Value, where: Place) -> Iterator[Finding]:
+def _warned(check: str, what: str, fix: str) -> Rule:
+    def rule(value: Value, where: Place) -> Iterator[Finding]:
         if value is not False:
             yield where.warns(check, what, fix)
 
-    return look
+    return rule
 
 
-def _nothing(what: str) -> Look:
-    def look(_value: Value, where: Place) -> Iterator[Finding]:
+def _nothing(what: str) -> Rule:
+    def rule(_value: Value, where: Place) -> Iterator[Finding]:
         yield where.fine("compose", what)
 
-    return look
+    return rule
 
 
 def _volumes(value: Value, where: Place) -> Iterator[Finding]:
-    for one, at in where.items(value):
-        if isinstance(one, dict):
-            kind, source, target = one.get("type"), str(one.get("source") or ""), str(one.get("target") or "")
+    for volume, at in where.items(value):
+        if isinstance(volume, dict):
+            kind, source, target = (
+                volume.get("type"),
+                str(volume.get("source") or ""),
+                str(volume.get("target") or ""),
+            )
         else:
-            parts = str(one).split(":")
+            parts = str(volume).split(":")
             source, target = (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
             kind = "bind" if source.startswith(("/", ".", "~", "$")) else "volume"
         place = at.of(target)
@@ -136,8 +140,8 @@ def _volumes(value: Value, where: Place) -> Iterator[Finding]:
 
 def _ports(value: Value, where: Place) -> Iterator[Finding]:
     stated = []
-    for one, _ in where.items(value):
-        target = one.get("target") if isinstance(one, dict) else one
+    for port, _ in where.items(value):
+        target = port.get("target") if isinstance(port, dict) else port
         stated.append(str(target))
     yield from map(where.mark, settings.ports(tuple(stated), where.name))
 
@@ -161,7 +165,7 @@ def _sysctls(value: Value, where: Place) -> Iterator[Finding]:
     if isinstance(value, dict):
         stated = [(name, place) for name, _, place in where.entries(value)]
     else:
-        names = ((str(one).partition("=")[0], place) for one, place in where.items(value))
+        names = ((str(setting).partition("=")[0], place) for setting, place in where.items(value))
         stated = [(name, place.of(name)) for name, place in names]
     for name, place in stated:
         if name == "net.ipv4.ip_unprivileged_port_start":
@@ -173,8 +177,8 @@ def _sysctls(value: Value, where: Place) -> Iterator[Finding]:
 
 
 def _capabilities(value: Value, where: Place) -> Iterator[Finding]:
-    for one, at in where.items(value):
-        name = str(one).upper().removeprefix("CAP_")
+    for capability, at in where.items(value):
+        name = str(capability).upper().removeprefix("CAP_")
         place = at.of(name[:40])
         if name == "NET_BIND_SERVICE":
             yield place.fine("rights", "not needed: every user may listen on low ports of the loopback")
@@ -185,8 +189,8 @@ def _capabilities(value: Value, where: Place) -> Iterator[Finding]:
 
 
 def _devices(value: Value, where: Place) -> Iterator[Finding]:
-    for one, place in where.items(value):
-        path = str(one.get("source") if isinstance(one, dict) else str(one).partition(":")[0])
+    for device, place in where.items(value):
+        path = str(device.get("source") if isinstance(device, dict) else str(device).partition(":")[0])
         check = "gpu" if "nvidia" in path or "/dri" in path or "gpu" in path else "devices"
         yield place.of(path[:80]).blocks(
             check, "a device of the host, which no room has", "let the program work without it"
@@ -197,12 +201,12 @@ def _deploy(value: Value, where: Place) -> Iterator[Finding]:
     if not isinstance(value, dict):
         yield where.warns("compose", "expected a mapping", "write deploy as keys and values, or leave it out")
         return
-    for key, one, place in where.entries(value):
+    for key, inner, place in where.entries(value):
         if key.startswith("x-"):
             continue
-        if key == "resources" and isinstance(one, dict):
-            yield from _resources(one, place)
-        elif key == "replicas" and one not in (0, 1):
+        if key == "resources" and isinstance(inner, dict):
+            yield from _resources(inner, place)
+        elif key == "replicas" and inner not in (0, 1):
             yield place.warns("compose", "several copies; a contract's run is one", "start several runs")
         elif key in _DEPLOY:
             yield place.fine("compose", "has no meaning in a room")
@@ -217,7 +221,7 @@ def _resources(value: Value, where: Place) -> Iterator[Finding]:
         if level not in ("limits", "reservations") or not isinstance(inner, dict):
             yield _unknown(at, ("limits", "reservations"))
             continue
-        for key, one, place in at.entries(inner):
+        for key, amount, place in at.entries(inner):
             if key in ("devices", "generic_resources"):
                 yield place.blocks(
                     "gpu",
@@ -225,7 +229,7 @@ def _resources(value: Value, where: Place) -> Iterator[Finding]:
                     "let the program work without it",
                 )
             elif key == "memory":
-                yield from _memory(one, place)
+                yield from _memory(amount, place)
             elif key in ("cpus", "pids"):
                 yield place.fine("compose", "a room has one processor and at most 4096 processes")
             else:
@@ -240,10 +244,10 @@ def _memory(value: Value, where: Place) -> Iterator[Finding]:
     )
 
 
-def _files(kind: str) -> Look:
-    def look(value: Value, where: Place) -> Iterator[Finding]:
-        for one, place in where.items(value):
-            name = one.get("source") if isinstance(one, dict) else one
+def _files(kind: str) -> Rule:
+    def rule(value: Value, where: Place) -> Iterator[Finding]:
+        for item, place in where.items(value):
+            name = item.get("source") if isinstance(item, dict) else item
             yield place.of(str(name)[:60]).blocks(
                 "secrets" if kind == "secret" else "configs",
                 f"a {kind} that the host would mount; a room takes nothing from its host",
@@ -252,20 +256,20 @@ def _files(kind: str) -> Look:
                 else "put it into the image, or seal it as a dataset",
             )
 
-    return look
+    return rule
 
 
 def _security(value: Value, where: Place) -> Iterator[Finding]:
-    for one, place in where.items(value):
-        if "no-new-privileges" in str(one):
+    for option, place in where.items(value):
+        if "no-new-privileges" in str(option):
             yield place.fine("rights", "no-new-privileges holds in every room")
         else:
-            yield place.of(str(one)[:60]).warns(
+            yield place.of(str(option)[:60]).warns(
                 "rights", "a room has its own system call filter, for every program", "leave it out"
             )
 
 
-_KEYS: dict[str, Look] = {
+_KEYS: dict[str, Rule] = {
     "build": _blocked("image", "an image that is built from this folder has no digest yet", "build and push it, then name it with image: name@sha256:…"),
     "privileged": _blocked("rights", "rights over the host, which no room gives", "do without: leave it out"),
     "network_mode": _network_mode,

@@ -45,15 +45,15 @@ class Place:
 
     def items(self, value: Value) -> Iterator[tuple[Value, Place]]:
         """Each item of a list that stands here, or the one thing, without what is unclear."""
-        for number, one in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if one is not strict_yaml.UNCLEAR:
-                yield strict_yaml.known(one), self if number is None else self.key(number)
+        for number, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if item is not strict_yaml.UNCLEAR:
+                yield strict_yaml.known(item), self if number is None else self.key(number)
 
     def entries(self, value: Value) -> Iterator[tuple[str, Value, Place]]:
         """Each key of a mapping that stands here, without those whose value is unclear."""
-        for key, one in value.items() if isinstance(value, dict) else ():
-            if one is not strict_yaml.UNCLEAR:
-                yield key, one, self.key(key)
+        for key, item in value.items() if isinstance(value, dict) else ():
+            if item is not strict_yaml.UNCLEAR:
+                yield key, item, self.key(key)
 
     def blocks(self, check: str, what: str, fix: str) -> Finding:
         """It will not run."""
@@ -75,6 +75,6 @@ class Place:
 def named(path: Path) -> str:
     """A path as people write it."""
     text = ""
-    for one in path:
-        text += f"[{one}]" if isinstance(one, int) else f".{one}"
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
     return text.removeprefix(".")

@@ -132,18 +132,18 @@ def read(data: bytes, *, what: str) -> Document:
 def known(value: Value) -> Value:
     """`value` without whatever in it is unclear."""
     if isinstance(value, list):
-        return [known(one) for one in value if one is not UNCLEAR]
+        return [known(item) for item in value if item is not UNCLEAR]
     if isinstance(value, dict):
-        return {key: known(one) for key, one in value.items() if one is not UNCLEAR}
+        return {key: known(item) for key, item in value.items() if item is not UNCLEAR}
     return value
 
 
 def clear(value: Value) -> bool:
     """Whether nothing in `value` is unclear."""
     if isinstance(value, list):
-        return all(clear(one) for one in value)
+        return all(clear(item) for item in value)
     if isinstance(value, dict):
-        return all(clear(one) for one in value.values())
+        return all(clear(item) for item in value.values())
     return value is not UNCLEAR
 
 
@@ -188,35 +188,35 @@ def _node(event: Any, source: Iterator[Any], state: _State, path: Path) -> Value
 
 def _sequence(source: Iterator[Any], state: _State, path: Path) -> list[Value]:
     items: list[Value] = []
-    while not isinstance(one := next(source), yaml.SequenceEndEvent):
+    while not isinstance(event := next(source), yaml.SequenceEndEvent):
         place = (*path, len(items))
-        state.lines[place] = _line(one)
-        items.append(_node(one, source, state, place))
+        state.lines[place] = _line(event)
+        items.append(_node(event, source, state, place))
     return items
 
 
 def _mapping(source: Iterator[Any], state: _State, path: Path) -> dict[str, Value]:
-    found: dict[str, Value] = {}
-    while not isinstance(one := next(source), yaml.MappingEndEvent):
-        key = _key(one, source, state, path)
+    mapping: dict[str, Value] = {}
+    while not isinstance(event := next(source), yaml.MappingEndEvent):
+        key = _key(event, source, state, path)
         place = (*path, key)
         before = len(state.flaws)
-        again = key in found and key != MERGE
-        if not again:
-            state.lines.setdefault(place, _line(one))
+        repeated = key in mapping and key != MERGE
+        if not repeated:
+            state.lines.setdefault(place, _line(event))
         value = _node(next(source), source, state, place)
         if key == MERGE:
             # An alias is what one merges: it is said once, with the merge key.
             state.flaws[before:] = [flaw for flaw in state.flaws[before:] if not flaw.what.startswith(_ALIAS)]
             value = UNCLEAR
-        if again:
+        if repeated:
             first = state.lines[place]
             state.flaw(
-                one, place, f"{key[:60]!r} a second time, first in line {first}", "keep one of the two"
+                event, place, f"{key[:60]!r} a second time, first in line {first}", "keep one of the two"
             )
             value = UNCLEAR
-        found[key] = value
-    return found
+        mapping[key] = value
+    return mapping
 
 
 def _key(event: Any, source: Iterator[Any], state: _State, path: Path) -> str:

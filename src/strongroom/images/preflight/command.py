@@ -156,7 +156,7 @@ def script(words: tuple[str, ...]) -> str:
     if name == "java":
         left = _after(words[1:], _JAVA)
         return left[1] if left and left[0] == "-jar" and len(left) > 1 else ""
-    options = next((one for pattern, one in _RUNNERS if pattern.fullmatch(name)), None)
+    options = next((known for pattern, known in _RUNNERS if pattern.fullmatch(name)), None)
     left = None if options is None else _after(words[1:], options)
     return left[0] if left and left[0][:1] not in ("", "-") else ""
 

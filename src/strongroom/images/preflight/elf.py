@@ -98,13 +98,13 @@ def parse(read_at: ReadAt, size: int, *, what: str) -> Elf:
     interpreter = b""
     names = _Names()
     level = 1
-    for one in segments:
-        if one.kind == _INTERP:
-            interpreter = _interpreter(read_at, size, one, what)
-        elif one.kind == _DYN:
-            names = _dynamic(read_at, size, one, segments, what)
-        elif one.kind == _PROPERTY:
-            level = _level(read_at, size, one, what)
+    for segment in segments:
+        if segment.kind == _INTERP:
+            interpreter = _interpreter(read_at, size, segment, what)
+        elif segment.kind == _DYN:
+            names = _dynamic(read_at, size, segment, segments, what)
+        elif segment.kind == _PROPERTY:
+            level = _level(read_at, size, segment, what)
     return Elf(
         machine=machine,
         bits=bits,
@@ -133,16 +133,16 @@ def _segments(read_at: ReadAt, size: int, fields: tuple[int, ...], what: str) ->
     if entry != _SEGMENT.size or count > MAX_SEGMENTS:
         raise Malformed(f"{what}: {count} program headers of {entry} bytes", code="bad-elf")
     table = _exactly(read_at, offset, entry * count, size, what)
-    found = []
+    segments = []
     for kind, _flags, at, address, _physical, in_file, _in_memory, _align in _SEGMENT.iter_unpack(table):
         if kind in (_LOAD, _DYN, _INTERP, _PROPERTY):
             if at + in_file > size:
                 raise Malformed(f"{what}: a segment ends behind the file", code="truncated")
-            found.append(_Segment(kind, at, address, in_file))
+            segments.append(_Segment(kind, at, address, in_file))
     for kind in (_DYN, _INTERP, _PROPERTY):
-        if sum(one.kind == kind for one in found) > 1:
+        if sum(segment.kind == kind for segment in segments) > 1:
             raise Malformed(f"{what}: two segments where one may be", code="bad-elf")
-    return tuple(found)
+    return tuple(segments)
 
 
 def _interpreter(read_at: ReadAt, size: int, segment: _Segment, what: str) -> bytes:
@@ -160,19 +160,19 @@ def _dynamic(
     if segment.size > MAX_DYNAMIC:
         raise Malformed(f"{what}: a dynamic section of {segment.size} bytes", code="too-large")
     data = _exactly(read_at, segment.offset, segment.size - segment.size % _DYNAMIC.size, size, what)
-    found: dict[int, list[int]] = {}
+    tags: dict[int, list[int]] = {}
     for tag, value in _DYNAMIC.iter_unpack(data):
         if tag == 0:
             break
         if tag in (_DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME, _DT_RPATH, _DT_RUNPATH):
-            found.setdefault(tag, []).append(value)
-    if len(found.get(_DT_NEEDED, ())) > MAX_NAMES:
+            tags.setdefault(tag, []).append(value)
+    if len(tags.get(_DT_NEEDED, ())) > MAX_NAMES:
         raise Malformed(f"{what}: it names more than {MAX_NAMES} libraries", code="too-large")
-    if not found.keys() - {_DT_STRTAB, _DT_STRSZ}:
+    if not tags.keys() - {_DT_STRTAB, _DT_STRSZ}:
         return _Names()
-    if len(found.get(_DT_STRTAB, ())) != 1 or len(found.get(_DT_STRSZ, ())) != 1:
+    if len(tags.get(_DT_STRTAB, ())) != 1 or len(tags.get(_DT_STRSZ, ())) != 1:
         raise Malformed(f"{what}: names without one table of names", code="bad-elf")
-    start, length = _in_file(found[_DT_STRTAB][0], segments, what), found[_DT_STRSZ][0]
+    start, length = _in_file(tags[_DT_STRTAB][0], segments, what), tags[_DT_STRSZ][0]
 
     def name(offset: int) -> bytes:
         if offset >= length:
@@ -184,20 +184,20 @@ def _dynamic(
         return text
 
     def paths(tag: int) -> tuple[bytes, ...]:
-        return tuple(part for value in found.get(tag, ())[:1] for part in name(value).split(b":") if part)
+        return tuple(part for value in tags.get(tag, ())[:1] for part in name(value).split(b":") if part)
 
     return _Names(
-        needed=tuple(name(value) for value in found.get(_DT_NEEDED, ())),
-        soname=next((name(value) for value in found.get(_DT_SONAME, ())), b""),
+        needed=tuple(name(value) for value in tags.get(_DT_NEEDED, ())),
+        soname=next((name(value) for value in tags.get(_DT_SONAME, ())), b""),
         rpath=paths(_DT_RPATH),
         runpath=paths(_DT_RUNPATH),
     )
 
 
 def _in_file(address: int, segments: tuple[_Segment, ...], what: str) -> int:
-    for one in segments:
-        if one.kind == _LOAD and one.address <= address < one.address + one.size:
-            return one.offset + address - one.address
+    for segment in segments:
+        if segment.kind == _LOAD and segment.address <= address < segment.address + segment.size:
+            return segment.offset + address - segment.address
     raise Malformed(f"{what}: the table of names is in no segment", code="bad-elf")
 
 

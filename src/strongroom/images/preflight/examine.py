@@ -49,21 +49,24 @@ class Report:
     def runs_on(self, platform: str) -> bool:
         """Whether nothing blocks there."""
         return not any(
-            one.severity is Severity.BLOCKS and platform in platforms for one, platforms in self.findings
+            finding.severity is Severity.BLOCKS and platform in platforms
+            for finding, platforms in self.findings
         )
 
     @property
     def will_run(self) -> bool:
         """On every platform that was asked about."""
-        return all(self.runs_on(one) for one in self.platforms)
+        return all(self.runs_on(platform) for platform in self.platforms)
 
     def to_json(self) -> dict[str, object]:
         """For programs."""
         return {
             "image": self.image or None,
-            "platforms": {one: self.runs_on(one) for one in self.platforms},
+            "platforms": {platform: self.runs_on(platform) for platform in self.platforms},
             "will_run": self.will_run,
-            "findings": [{**one.to_json(), "platforms": list(platforms)} for one, platforms in self.findings],
+            "findings": [
+                {**finding.to_json(), "platforms": list(platforms)} for finding, platforms in self.findings
+            ],
         }
 
 
@@ -92,10 +95,10 @@ def examine(
     `changes` is what somebody runs it with (a compose file's settings), `before` what was found there. Raises `Misuse` and `Unavailable` for a
     call that cannot be carried out; everything else is a finding.
     """
-    for one in platforms:
-        if one not in PLATFORMS:
+    for platform in platforms:
+        if platform not in PLATFORMS:
             raise Misuse(
-                f"--platform {one[:40]!r}: no platform of a room", hint=f"one of {', '.join(PLATFORMS)}"
+                f"--platform {platform[:40]!r}: no platform of a room", hint=f"one of {', '.join(PLATFORMS)}"
             )
     try:
         with image.load(
@@ -107,9 +110,12 @@ def examine(
             changes=changes,
             progress=progress,
         ) as loaded:
-            placed, told = _placed(loaded.tree)
+            placed, mount_findings = _placed(loaded.tree)
             tree = loaded.tree.mounted(placed)
-            found = {one: [*told, *_look(loaded, tree, placed, one, memory_mib)] for one in platforms}
+            findings = {
+                platform: [*mount_findings, *_examine(loaded, tree, placed, platform, memory_mib)]
+                for platform in platforms
+            }
             name = loaded.digest
     except (Malformed, Refused, NotFound) as cause:
         if cause.code in _NOT_OF_THE_IMAGE:
@@ -120,21 +126,23 @@ def examine(
             cause.message,
             cause.hint or "mend the image, or fetch it again",
         )
-        found, name = {one: [refusal] for one in platforms}, ""
-    return merge({one: [*before, *rest] for one, rest in found.items()}, name)
+        findings, name = {platform: [refusal] for platform in platforms}, ""
+    return merge({platform: [*before, *rest] for platform, rest in findings.items()}, name)
 
 
-def merge(found: dict[str, list[Finding]], name: str = "") -> Report:
+def merge(by_platform: dict[str, list[Finding]], name: str = "") -> Report:
     """One report of the findings of each platform."""
     where: dict[Finding, list[str]] = {}
-    for platform, findings in found.items():
-        for one in dict.fromkeys(findings):
-            where.setdefault(one, []).append(platform)
+    for platform, findings in by_platform.items():
+        for finding in dict.fromkeys(findings):
+            where.setdefault(finding, []).append(platform)
     rows = sorted(
         where.items(), key=lambda row: (_ORDER[row[0].severity], row[0].check, row[0].line, row[0].where)
     )
     return Report(
-        image=name, platforms=tuple(found), findings=tuple((one, tuple(platforms)) for one, platforms in rows)
+        image=name,
+        platforms=tuple(by_platform),
+        findings=tuple((finding, tuple(platforms)) for finding, platforms in rows),
     )
 
 
@@ -143,13 +151,13 @@ def _placed(tree: Tree) -> tuple[tuple[Placed, ...], list[Finding]]:
     try:
         return tree.placed(certificates=True), []
     except Refused as cause:
-        told = warns(
+        finding = warns(
             "mount-points",
             mounts.TLS.shown,
             f"{cause.message}; no contract with certificate names will do",
             cause.hint,
         )
-        return tree.placed(certificates=False), [told]
+        return tree.placed(certificates=False), [finding]
 
 
 def _level(made_for: oci.Platform, platform: str) -> Iterator[Finding]:
@@ -169,7 +177,7 @@ def _level(made_for: oci.Platform, platform: str) -> Iterator[Finding]:
         )
 
 
-def _look(
+def _examine(
     loaded: Loaded, tree: Tree, placed: tuple[Placed, ...], platform: str, memory_mib: int
 ) -> list[Finding]:
     subject = Subject(
@@ -177,9 +185,9 @@ def _look(
     )
     return [
         *_level(loaded.platform, platform),
-        *program.look(subject),
-        *user.look(subject),
-        *settings.look(subject, loaded.config),
+        *program.examine(subject),
+        *user.examine(subject),
+        *settings.examine(subject, loaded.config),
         *(fine("left-out", "image", note) for note in loaded.tree.notes),
-        *memory.look(subject, memory_mib=memory_mib, content_bytes=loaded.content_bytes),
+        *memory.examine(subject, memory_mib=memory_mib, content_bytes=loaded.content_bytes),
     ]

@@ -143,21 +143,21 @@ class Libraries:
                     untold.append(name)
                     continue
                 named = (*rpath, *self._own, *_expand(wants.runpath, folder))
-                told = (
+                candidates = (
                     loader.at(name, named)
                     + loader.cached.get(name, [])
                     + loader.at(name, loader.folders or ())
                 )
-                found = self._find(told)
-                if found is None and loader.folders is None:
-                    found = self._find(loader.at(name, _USUAL))
-                    untold += [name] if found else []
-                if found is None:
+                library = self._find(candidates)
+                if library is None and loader.folders is None:
+                    library = self._find(loader.at(name, _USUAL))
+                    untold += [name] if library else []
+                if library is None:
                     lost.append(name)
                     continue
-                todo.append((*found, rpath))
-                if loader.abilities and found[1].level > self._level:
-                    beyond.append((name, found[1].level))
+                todo.append((*library, rpath))
+                if loader.abilities and library[1].level > self._level:
+                    beyond.append((name, library[1].level))
         return Missing(lost=tuple(lost), untold=tuple(untold), beyond=tuple(beyond))
 
     def _find(self, places: Iterable[bytes]) -> tuple[bytes, Elf] | None:
@@ -170,9 +170,9 @@ class Libraries:
                     self._read[id(node)] = self.read(node, show(place))
                 except Malformed:
                     self._read[id(node)] = None
-            found = self._read[id(node)]
-            if found is not None and found.machine == "amd64" and found.bits == 64:
-                return place, found
+            elf = self._read[id(node)]
+            if elf is not None and elf.machine == "amd64" and elf.bits == 64:
+                return place, elf
         return None
 
     def _loader(self, interpreter: bytes) -> _Loader:
@@ -190,8 +190,12 @@ class Libraries:
         if self._cache is None:
             self._cache = _cached(self._bytes(b"/etc/ld.so.cache", _MAX_CACHE), self._level)
         code = self._bytes(interpreter, _MAX_LOADER)
-        told = set(_OWN_FOLDERS.findall(code))
-        own = tuple(part[:-1] for part in told.pop().split(b"\0")[:-1]) if len(told) == 1 else None
+        folder_lists = set(_OWN_FOLDERS.findall(code))
+        own = (
+            tuple(part[:-1] for part in folder_lists.pop().split(b"\0")[:-1])
+            if len(folder_lists) == 1
+            else None
+        )
         levels = range(self._level, 1, -1) if _ABILITIES in code else ()
         abilities = tuple(b"/glibc-hwcaps/x86-64-v%d" % level for level in levels)
         return _Loader(cached=self._cache, folders=own, abilities=abilities)
@@ -225,8 +229,8 @@ def _cached(data: bytes, level: int) -> dict[bytes, list[bytes]]:
         plain = not ability
         if flags == _AMD64 and (plain or (ability & _ABILITY and 0 < _level_of(path) <= level)):
             files.setdefault(_string(data, name), []).append(path)
-    for found in files.values():
-        found.sort(key=_level_of, reverse=True)
+    for paths in files.values():
+        paths.sort(key=_level_of, reverse=True)
     return files
 
 

@@ -43,7 +43,7 @@ _WANTS = {
 }
 
 
-def look(subject: Subject, *, memory_mib: int, content_bytes: int) -> Iterator[Finding]:
+def examine(subject: Subject, *, memory_mib: int, content_bytes: int) -> Iterator[Finding]:
     """Memory, for a contract with `memory_mib`."""
     usable = memory_mib - RESERVE_MIB
     where = f"memory_mib {memory_mib}"

@@ -68,13 +68,13 @@ class Subject:
         if find(self.image, name) is None or find(self.tree, name) is not None:
             return ""
         end = self.image.resolve(name[:4096].encode("utf-8", "surrogateescape"))
-        for one in reversed(self.placed):
-            if mounts.is_within(end, one.place):
-                return f"{printable(name)} is in the image, but {one.mount.shown} is {one.mount.purpose}, and hides it"
+        for placement in reversed(self.placed):
+            if mounts.is_within(end, placement.place):
+                return f"{printable(name)} is in the image, but {placement.mount.shown} is {placement.mount.purpose}, and hides it"
         return f"{printable(name)} is in the image, but leads through what the room hides"
 
 
-def look(subject: Subject) -> Iterator[Finding]:
+def examine(subject: Subject) -> Iterator[Finding]:
     """Everything about starting the program."""
     settings = subject.settings
     words = (*settings.entrypoint, *settings.command)
@@ -104,8 +104,8 @@ def _places(subject: Subject, tree: Tree, name: str) -> Iterator[str]:
     """Every place of a tree where execvp would find `name`, in its order."""
     folder = subject.settings.working_directory
     searched = [""] if "/" in name else subject.settings.environment.get("PATH", "").split(":")[:64]
-    for one in searched:
-        place = f"{one}/{name}" if one else name
+    for entry in searched:
+        place = f"{entry}/{name}" if entry else name
         place = place if place.startswith("/") else f"{folder}/{place}"
         node = find(tree, place)
         if node is not None and node.kind is Kind.FILE and ("/" in name or node.mode & 0o111):
@@ -130,15 +130,15 @@ def _start(
             "interpreter", where, f"interpreters lead from one to another, last {shown}", "name a program"
         )
         return
-    told: list[Finding] = []
+    problems_before: list[Finding] = []
     for place in _places(subject, subject.tree, name):
         problems = list(_at(subject, libraries, place, hops))
         goes_on = "/" not in name and problems and problems[0].check in _TRIED_ON
         if not goes_on:
             yield from problems
             return
-        told = told or problems
-    yield from told or [_absent(subject, name, where)]
+        problems_before = problems_before or problems
+    yield from problems_before or [_absent(subject, name, where)]
 
 
 def _at(subject: Subject, libraries: Libraries, place: str, hops: int) -> Iterator[Finding]:
@@ -236,9 +236,9 @@ def _script(subject: Subject, libraries: Libraries, place: str, head: bytes, hop
         return
     asked = _asked_of_env(words[1]) if program.endswith("/env") and len(words) > 1 else ""
     if not problems and asked:
-        for one in _start(subject, libraries, (asked,), place, hops + 1):
+        for finding in _start(subject, libraries, (asked,), place, hops + 1):
             hidden = next(filter(None, map(subject.covers, _places(subject, subject.image, asked))), "")
-            yield replace(one, check="interpreter") if hidden and one.check == "program" else one
+            yield replace(finding, check="interpreter") if hidden and finding.check == "program" else finding
 
 
 def _asked_of_env(rest: str) -> str:
@@ -395,9 +395,13 @@ def _in_turn(
     for before, words in itertools.pairwise(commands):
         # A shell's command may be a function or built in, and busybox's is: those are looked up there or not at all.
         if before[0].rpartition("/")[2] not in command.SHELLS:
-            for one in _start(subject, libraries, words, where, 0):
+            for finding in _start(subject, libraries, words, where, 0):
                 # execvp(3) of glibc gives a file that is no program to the shell.
-                yield replace(one, severity=Severity.WARNS) if one.check == "program-format" else one
+                yield (
+                    replace(finding, severity=Severity.WARNS)
+                    if finding.check == "program-format"
+                    else finding
+                )
 
 
 def _shell_command(subject: Subject, words: tuple[str, ...], where: str) -> Iterator[Finding]:
@@ -417,14 +421,14 @@ def _shell_command(subject: Subject, words: tuple[str, ...], where: str) -> Iter
 
 def _arguments(subject: Subject, commands: list[tuple[str, ...]]) -> Iterator[Finding]:
     """Words that name files: the one that an interpreter runs has to be there."""
-    told = set()
+    named = set()
     for words in commands:
         file = command.script(words)
         hidden = subject.covers(_from_folder(subject, file)) if file else ""
         if hidden:
-            told.add(file)
+            named.add(file)
             yield blocks("argument", file[:200], hidden, _ELSEWHERE)
-    for word in dict.fromkeys(word for words in commands for word in words[1:] if word not in told):
+    for word in dict.fromkeys(word for words in commands for word in words[1:] if word not in named):
         hidden = subject.covers(word) if word.startswith("/") else ""
         if hidden:
             yield warns("argument", word[:200], hidden, _ELSEWHERE)

@@ -60,7 +60,7 @@ _SUPERVISORS = (
 _INTERACTIVE = ("sh", "bash", "dash", "ash", "python", "python3", "node", "R", "irb", "ruby", "psql", "jshell", "lua", "julia", "ghci")  # fmt: skip
 
 
-def look(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
+def examine(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
     """Every check of this file."""
     yield from _raised(subject)
     yield from environment(subject.settings.environment, "image ENV")
@@ -106,7 +106,7 @@ def ports(stated: tuple[str, ...], where: str) -> Iterator[Finding]:
     if stated:
         yield warns(
             "ports",
-            f"{where} {', '.join(printable(one) for one in stated[:8])}",
+            f"{where} {', '.join(printable(port) for port in stated[:8])}",
             "nobody can reach a port of a room: it has a loopback (127.0.0.1 and ::1) and no other network",
             "let the image run the client too, and write what counts to /out",
         )
@@ -114,16 +114,16 @@ def ports(stated: tuple[str, ...], where: str) -> Iterator[Finding]:
 
 def _raised(subject: Subject) -> Iterator[Finding]:
     """Programs that get rights by being executed: in a room they do not."""
-    found = [
+    paths = [
         entry.path.decode("utf-8", "replace")
         for entry in subject.image.entries()
         if entry.kind is Kind.FILE and (entry.mode & 0o6000 or b"security.capability" in entry.xattrs)
     ]
-    if found:
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    if paths:
+        more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
         yield warns(
             "set-uid",
-            ", ".join(f"/{printable(path)}" for path in found[:5]) + more,
+            ", ".join(f"/{printable(path)}" for path in paths[:5]) + more,
             "set-uid bits and file capabilities have no effect: nothing gains rights in a room",
             "see that the program does not need them",
         )
@@ -136,7 +136,11 @@ def _mount_at(subject: Subject, path: str) -> Placed | None:
     except Refused:
         return None
     return next(
-        (one for one in reversed(subject.placed) if end == one.place or mounts.is_within(end, one.place)),
+        (
+            placement
+            for placement in reversed(subject.placed)
+            if end == placement.place or mounts.is_within(end, placement.place)
+        ),
         None,
     )
 
@@ -161,17 +165,17 @@ def _volumes(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
 
 
 def _covered(subject: Subject) -> Iterator[Finding]:
-    for one in subject.placed:
-        node = subject.image.find(one.place)
+    for placement in subject.placed:
+        node = subject.image.find(placement.place)
         if node is not None and node.children:
             leads = (
                 ""
-                if one.place == one.mount.path
-                else f" (leads to /{printable(one.place.decode('utf-8', 'replace'))})"
+                if placement.place == placement.mount.path
+                else f" (leads to /{printable(placement.place.decode('utf-8', 'replace'))})"
             )
             yield warns(
                 "mount-points",
-                one.mount.shown + leads,
+                placement.mount.shown + leads,
                 f"the image has files there ({len(node.children)} entries), and the room's own is mounted over them",
                 "move them elsewhere in the image",
             )

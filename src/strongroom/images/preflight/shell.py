@@ -86,12 +86,12 @@ def steps(text: str, shell: Shell) -> list[Step]:
     """All steps in order, to the first that is sure to end or to replace the shell."""
     reader = _Reader(text[:MAX_TEXT], shell)
     reader.read()
-    return reader.found
+    return reader.steps
 
 
 class _Reader:
     def __init__(self, text: str, shell: Shell) -> None:
-        self.found: list[Step] = []
+        self.steps: list[Step] = []
         self._text = text
         self._uid = str(shell.uid)
         self._arguments: tuple[str, ...] | None = shell.arguments
@@ -121,8 +121,8 @@ class _Reader:
                 self._take_word(part)
             elif self._take_operator(part):
                 return
-        if not self._end("\n") and self.found and not self._frames:
-            self.found[-1] = replace(self.found[-1], ends=True)  # as it ends, so does the script
+        if not self._end("\n") and self.steps and not self._frames:
+            self.steps[-1] = replace(self.steps[-1], ends=True)  # as it ends, so does the script
 
     def _take_word(self, part: str) -> None:
         if part == "{" and self._function:
@@ -226,7 +226,7 @@ class _Reader:
         while words and (match := _ASSIGNED.fullmatch(words[0])):
             values = self._expanded(match[2])
             known = reached and None not in values and len(values) <= 1
-            self._variables[match[1]] = "".join(one or "" for one in values) if known else None
+            self._variables[match[1]] = "".join(value or "" for value in values) if known else None
             words = words[1:]
         if not words:
             return False
@@ -240,7 +240,7 @@ class _Reader:
             self._set(expanded[1:], reached)
             return False
         if name in ("read", "for", "select", "shift", "getopts", "unset"):
-            self._variables.update((one, None) for one in expanded[1:2] if one)
+            self._variables.update((variable, None) for variable in expanded[1:2] if variable)
             self._arguments = None if name == "shift" else self._arguments
             return False
         replaces = name == "exec"
@@ -250,16 +250,16 @@ class _Reader:
         if expanded and name != "exit":
             tested = tested or self._negated or any(frame.deciding for frame in self._frames)
             ends = replaces or (self._errexit and not tested)
-            self.found.append(
-                Step(words=tuple(one or "" for one in expanded), sure=reached is True, ends=ends)
+            self.steps.append(
+                Step(words=tuple(part or "" for part in expanded), sure=reached is True, ends=ends)
             )
         return over and not any(frame.kind in ("(", "function") for frame in self._frames)
 
     def _set(self, words: list[str | None], reached: Truth) -> None:
         if words[:1] == ["--"]:
-            known = [one for one in words[1:] if one is not None]
+            known = [word for word in words[1:] if word is not None]
             self._arguments = tuple(known) if reached and len(known) == len(words) - 1 else None
-        elif reached and any(one and _ERREXIT.fullmatch(one) for one in words):
+        elif reached and any(word and _ERREXIT.fullmatch(word) for word in words):
             self._errexit = True
 
     def _truth(self, words: list[str]) -> Truth:
@@ -283,16 +283,16 @@ class _Reader:
         match words:
             case ["!", *rest]:
                 return _not(self._test(rest))
-            case [str(one)] | ["-n", str(one)]:
-                return bool(one)
-            case ["-z", str(one)]:
-                return not one
-            case [str(one), "=" | "==", str(other)]:
-                return fnmatchcase(one, other)
-            case [str(one), "!=", str(other)]:
-                return not fnmatchcase(one, other)
-            case [str(one), "-eq" | "-ne" as how, str(other)] if one.isdigit() and other.isdigit():
-                return (int(one[:20]) == int(other[:20])) is (how == "-eq")
+            case [str(left)] | ["-n", str(left)]:
+                return bool(left)
+            case ["-z", str(left)]:
+                return not left
+            case [str(left), "=" | "==", str(other)]:
+                return fnmatchcase(left, other)
+            case [str(left), "!=", str(other)]:
+                return not fnmatchcase(left, other)
+            case [str(left), "-eq" | "-ne" as how, str(other)] if left.isdigit() and other.isdigit():
+                return (int(left[:20]) == int(other[:20])) is (how == "-eq")
         return None
 
     def _expanded(self, raw: str) -> list[str | None]:
@@ -349,18 +349,18 @@ class _Reader:
         return value or match["default"] or ""
 
 
-def _both(one: Truth, other: Truth) -> Truth:
-    if one is False or other is False:
+def _both(left: Truth, other: Truth) -> Truth:
+    if left is False or other is False:
         return False
-    return None if one is None or other is None else True
+    return None if left is None or other is None else True
 
 
-def _either(one: Truth, other: Truth) -> Truth:
-    return _not(_both(_not(one), _not(other)))
+def _either(left: Truth, other: Truth) -> Truth:
+    return _not(_both(_not(left), _not(other)))
 
 
-def _not(one: Truth) -> Truth:
-    return None if one is None else not one
+def _not(value: Truth) -> Truth:
+    return None if value is None else not value
 
 
 def _tokens(text: str) -> Iterator[tuple[bool, str]]:
@@ -373,7 +373,7 @@ def _tokens(text: str) -> Iterator[tuple[bool, str]]:
         elif text.startswith("\\\n", at):
             at += 2
         elif text[at] == "#":
-            at = _found(text, "\n", at)
+            at = _position(text, "\n", at)
         elif redirected := _REDIRECTED.match(text, at):
             start = redirected.end()
             at = _word_end(text, start)
@@ -401,9 +401,9 @@ def _word_end(text: str, at: int) -> int:
             quoted = not quoted
             at += 1
         elif char == "'" and not quoted:
-            at = _found(text, "'", at + 1) + 1
+            at = _position(text, "'", at + 1) + 1
         elif char == "`":
-            at = _found(text, "`", at + 1) + 1
+            at = _position(text, "`", at + 1) + 1
         elif text.startswith("$(", at):
             at = _closed(text, "()", at + 1)
         elif text.startswith("${", at):
@@ -415,7 +415,7 @@ def _word_end(text: str, at: int) -> int:
     return len(text)
 
 
-def _found(text: str, what: str, at: int) -> int:
+def _position(text: str, what: str, at: int) -> int:
     place = text.find(what, at)
     return len(text) if place < 0 else place
 

@@ -65,7 +65,7 @@ class _Act:
     sure: bool
 
 
-def look(subject: Subject) -> Iterator[Finding]:
+def examine(subject: Subject) -> Iterator[Finding]:
     """The user, and every step of the start that takes another's rights."""
     settings = subject.settings
     acts = {(act.where, act.what): act for act in _acts(subject)}
@@ -171,9 +171,9 @@ def _stays_root(subject: Subject, name: str, words: tuple[str, ...]) -> bool:
         return "--user=root" in words
     if name != "nginx":
         return False
-    told = dict(itertools.pairwise(words))
-    texts = (told.get("-g", ""), _text(subject, told.get("-c", "/etc/nginx/nginx.conf")))
-    named = [found[1] for text in texts for found in _NGINX_USER.finditer(text)]
+    options = dict(itertools.pairwise(words))
+    texts = (options.get("-g", ""), _text(subject, options.get("-c", "/etc/nginx/nginx.conf")))
+    named = [match[1] for text in texts for match in _NGINX_USER.finditer(text)]
     return named == ["root"]  # it stops at a second one
 
 
