@@ -108,18 +108,18 @@ def build(
     """
     with base_cache.locked(cache):
         folder = cache / "base" / given.key
-        found = None if force else base_cache.cached(folder)
-        if found is None:
-            made = assemble(given, cache, progress)
-            base_cache.publish(folder, made)
-            base = document.parse(made[document.BASE])
+        cached = None if force else base_cache.cached(folder)
+        if cached is None:
+            parts = assemble(given, cache, progress)
+            base_cache.publish(folder, parts)
+            base = document.parse(parts[document.BASE])
         else:
-            base = found
+            base = cached
         base_cache.point(base_cache.pointer(cache, given.profile.name), given.key)
         base_cache.prune(cache, folder)
         if out is not None:
             base_cache.copy(folder, out, force=force)
-    return Built(folder=out or folder, base=base, cached=found is not None)
+    return Built(folder=out or folder, base=base, cached=cached is not None)
 
 
 def current(cache: Path, profile: Profile = base_profile.LOCAL) -> Path:
@@ -208,13 +208,13 @@ def _unpacked(given: Sources, cache: Path, progress: Progress) -> tuple[dict[str
     common = {*base_debs.RUNTIME, *base_debs.STARTUP}
     groups = [[deb for deb in given.debs if deb.name in common]]
     groups += [[deb] for deb in given.debs if deb.name not in common]
-    found: dict[str, File] = {}
+    unpacked: dict[str, File] = {}
     newest = 0
     for debs in groups:
         files, time = _group(debs, cache, progress)
-        found |= files
+        unpacked |= files
         newest = max(newest, time)
-    return found, newest
+    return unpacked, newest
 
 
 def _group(debs: list[Deb], cache: Path, progress: Progress) -> tuple[dict[str, File], int]:
@@ -231,20 +231,22 @@ def _group(debs: list[Deb], cache: Path, progress: Progress) -> tuple[dict[str, 
     links: dict[str, str] = {}
     newest = 0
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for one, other, time in pool.map(lambda deb: base_debs.unpack(files[deb.name], deb, _near), debs):
-            regular |= one
-            links |= other
+        for more_regular, more_links, time in pool.map(
+            lambda deb: base_debs.unpack(files[deb.name], deb, _near), debs
+        ):
+            regular |= more_regular
+            links |= more_links
             newest = max(newest, time)
-    found = _modules(base_files.follow(regular, links, _wanted))
-    base_files.store(folder, found, newest=newest)
-    return found, newest
+    modules = _modules(base_files.follow(regular, links, _wanted))
+    base_files.store(folder, modules, newest=newest)
+    return modules, newest
 
 
-def _modules(found: dict[str, File]) -> dict[str, File]:
+def _modules(files: dict[str, File]) -> dict[str, File]:
     """The files with kernel modules as the kernel takes them, and only those that some profile loads."""
     plain = {
         path.removesuffix(".xz"): _decompressed(file, path) if path.endswith(_PACKED) else file
-        for path, file in found.items()
+        for path, file in files.items()
     }
     if not any(_KERNEL.fullmatch(path) for path in plain):
         return plain
@@ -283,7 +285,7 @@ def _wanted(path: str) -> bool:
         return path.rpartition("/")[2] in {*_RUNTIME_LIBRARIES, *initramfs.LIBRARIES}
     single = {base_python.INTERPRETER, base_python.LOADER, initramfs.BUSYBOX, initramfs.DMSETUP, STUB}
     patterns = (_KERNEL, initramfs.BUILT_IN)
-    return path in single or any(one.fullmatch(path) is not None for one in patterns)
+    return path in single or any(pattern.fullmatch(path) is not None for pattern in patterns)
 
 
 def _tree(given: Sources, unpacked: dict[str, File], cache: Path) -> dict[str, File]:

@@ -68,7 +68,7 @@ def prune(cache: Path, used: Path) -> None:
     pointed = {link.resolve() for link in (cache / "base").glob(f"{_CURRENT}*")}
     for name, count in _KEPT.items():
         paths = [path for path in (cache / name).glob("[0-9a-f]*") if path.is_dir() and not path.is_symlink()]
-        for path in sorted(paths, key=lambda one: one.stat().st_mtime_ns, reverse=True)[count:]:
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)[count:]:
             if path.resolve() in pointed:
                 continue
             shutil.rmtree(path, ignore_errors=True)

@@ -24,20 +24,20 @@ _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: K
 
 def tree(data: bytes) -> tuple[Entry, ...]:
     """The files of an archive. Raises `Malformed`."""
-    found: dict[bytes, Entry] = {b"": Entry(path=b"", kind=Kind.DIRECTORY, mode=0o755)}
+    entries: dict[bytes, Entry] = {b"": Entry(path=b"", kind=Kind.DIRECTORY, mode=0o755)}
     at = 0
     while True:
         path, entry, at = _record(data, at)
         if path == _TRAILER:
             break
-        if path in found and path:
+        if path in entries and path:
             raise Malformed(f"cpio: {show(path)} is there twice", code="duplicate-path")
-        if len(found) > MAX_FILES:
+        if len(entries) > MAX_FILES:
             raise Malformed(f"cpio: more than {MAX_FILES} files", code="too-large")
-        found[path] = entry
+        entries[path] = entry
     if data[at:].strip(b"\0"):
         raise Malformed("cpio: something behind the trailer", code="trailing-bytes")
-    return validate(found.values())
+    return validate(entries.values())
 
 
 def _record(data: bytes, at: int) -> tuple[bytes, Entry, int]:

@@ -115,9 +115,9 @@ def parse(data: bytes) -> Base:
     files = top.object("files")
     sizes: dict[str, tuple[int, str]] = {}
     for name in parts_of(profile):
-        one = files.object(name)
-        sizes[name] = (one.integer("bytes", low=1, high=MAX_PART), one.digest("digest"))
-        one.done()
+        size = files.object(name)
+        sizes[name] = (size.integer("bytes", low=1, high=MAX_PART), size.digest("digest"))
+        size.done()
     files.done()
     local = profile is base_profile.LOCAL
     base = Base(
@@ -251,9 +251,9 @@ def measure(folder: Path, *, firmware: Path) -> Base:
     )
 
 
-def differences(stored: Base, found: Base) -> tuple[tuple[str, str, str], ...]:
-    """What differs as (name, stored, found), files first; empty when nothing does."""
-    left, right = _flat(stored), _flat(found)
+def differences(stored: Base, rebuilt: Base) -> tuple[tuple[str, str, str], ...]:
+    """What differs as (name, stored, rebuilt), files first; empty when nothing does."""
+    left, right = _flat(stored), _flat(rebuilt)
     return tuple(
         (name, left.get(name, "nothing"), right.get(name, "nothing"))
         for name in left
@@ -279,18 +279,18 @@ def read(path: Path, max_bytes: int) -> bytes:
 
 def packages_json(packages: Iterable[Package]) -> bytes:
     """packages.json: sorted, canonical."""
-    ordered = sorted(packages, key=lambda one: (one.kind, one.name))
+    ordered = sorted(packages, key=lambda package: (package.kind, package.name))
     return canonical.dumps(
         [
             {
-                "kind": one.kind,
-                "name": one.name,
-                "version": one.version,
-                "digest": one.digest,
-                "origin": one.origin,
-                "suite": one.suite,
+                "kind": package.kind,
+                "name": package.name,
+                "version": package.version,
+                "digest": package.digest,
+                "origin": package.origin,
+                "suite": package.suite,
             }
-            for one in ordered
+            for package in ordered
         ]
     )
 
@@ -300,18 +300,18 @@ def parse_packages(data: bytes) -> tuple[Package, ...]:
     value = canonical.loads(data, what=PACKAGES, max_bytes=MAX_PACKAGES)
     top = fields.Fields({"packages": value}, PACKAGES)
     out = []
-    for one in top.objects("packages", max_items=_MAX_PACKAGES):
-        where = one.text_map_of(("origin", "suite"), max_length=64)
-        made = Package(
-            kind=one.text("kind", pattern=_KINDS),
-            name=one.text("name", max_length=200),
-            version=one.text("version", max_length=200),
-            digest=one.digest("digest"),
+    for entry in top.objects("packages", max_items=_MAX_PACKAGES):
+        where = entry.text_map_of(("origin", "suite"), max_length=64)
+        package = Package(
+            kind=entry.text("kind", pattern=_KINDS),
+            name=entry.text("name", max_length=200),
+            version=entry.text("version", max_length=200),
+            digest=entry.digest("digest"),
             origin=where["origin"],
             suite=where["suite"],
         )
-        one.done()
-        out.append(made)
+        entry.done()
+        out.append(package)
     return tuple(out)
 
 

@@ -59,13 +59,13 @@ def load(folder: Path) -> tuple[dict[str, File], int] | None:
         top = fields.Fields(canonical.loads(data, what="index", max_bytes=_MAX_INDEX), "index")
         newest = top.integer("newest", low=0, high=1 << 40)
         files: dict[str, File] = {}
-        for one in top.objects("files", max_items=_MAX_FILES):
-            name = one.digest("digest")
+        for entry in top.objects("files", max_items=_MAX_FILES):
+            name = entry.digest("digest")
             content = (folder / name.removeprefix("sha256:")).read_bytes()
             if digest.sha256(content) != name:
                 return None
-            files[one.text("path", max_length=4096)] = File(
-                content=content, executable=one.boolean("executable")
+            files[entry.text("path", max_length=4096)] = File(
+                content=content, executable=entry.boolean("executable")
             )
     except (OSError, Malformed):
         return None
@@ -88,7 +88,7 @@ def follow(
 
     A link that leads to nothing here is left out: whoever needs it misses it by name.
     """
-    found = {
+    files = {
         path: File(content=data, executable=bool(mode))
         for path, (mode, data) in regular.items()
         if wanted(path)
@@ -99,5 +99,5 @@ def follow(
             target, steps = links[target], steps + 1
         if target in regular:
             mode, data = regular[target]
-            found[path] = File(content=data, executable=bool(mode))
-    return found
+            files[path] = File(content=data, executable=bool(mode))
+    return files

@@ -244,6 +244,6 @@ def _take(files: Mapping[str, File], *paths: str) -> File:
 def _record(out: bytearray, number: int, path: str, mode: int, content: bytes) -> None:
     name = path.encode() + b"\x00"
     numbers = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name), 0)
-    out += b"070701" + b"".join(b"%08X" % one for one in numbers) + name
+    out += b"070701" + b"".join(b"%08X" % field for field in numbers) + name
     out += bytes(-len(out) % 4) + content
     out += bytes(-len(out) % 4)

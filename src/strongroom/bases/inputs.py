@@ -77,17 +77,19 @@ class Sources:
         debs = [
             Package(
                 kind="deb",
-                name=one.name,
-                version=one.version,
-                digest=one.digest,
+                name=package.name,
+                version=package.version,
+                digest=package.digest,
                 origin="debian",
-                suite=one.suite,
+                suite=package.suite,
             )
-            for one in self.debs
+            for package in self.debs
         ]
         wheels = [
-            Package(kind="wheel", name=one.name, version=one.version, digest=one.digest, origin="pypi")
-            for one in self.wheels
+            Package(
+                kind="wheel", name=package.name, version=package.version, digest=package.digest, origin="pypi"
+            )
+            for package in self.wheels
         ]
         return (own, builder, *debs, *wheels)
 

@@ -53,16 +53,16 @@ def differing(kind: str, stored: bytes, built: bytes, parts: Mapping[str, bytes]
     if len(stored) == len(built):
         return _in_place(stored, built, members, parts)
     try:
-        others = {one.name: one for one in _members(kind, stored, parts)}
+        others = {member.name: member for member in _members(kind, stored, parts)}
     except Malformed:
         return (_byte(stored, built),)
     out = []
-    for one in members:
-        other = others.pop(one.name, None)
+    for member in members:
+        other = others.pop(member.name, None)
         if other is None:
-            out.append(f"{one.name} (missing)")
-        elif (one.content, one.mode) != (other.content, other.mode):
-            out += _inside(one, other.content, parts)
+            out.append(f"{member.name} (missing)")
+        elif (member.content, member.mode) != (other.content, other.mode):
+            out += _inside(member, other.content, parts)
     return (*out, *(f"{name} (not in the rebuilt one)" for name in others)) or (_byte(stored, built),)
 
 
@@ -109,12 +109,12 @@ def _members(kind: str, data: bytes, parts: Mapping[str, bytes]) -> list[Member]
         kinds = {".initrd": document.INITRD}
         return [
             Member(
-                name=one.name,
-                at=one.raw_offset,
-                content=data[one.raw_offset : one.raw_offset + one.raw_size],
-                kind=kinds.get(one.name, ""),
+                name=section.name,
+                at=section.raw_offset,
+                content=data[section.raw_offset : section.raw_offset + section.raw_size],
+                kind=kinds.get(section.name, ""),
             )
-            for one in pe.parse(data).sections
+            for section in pe.parse(data).sections
         ]
     if kind == document.EIF:
         image = eif.parse(data)
@@ -123,23 +123,23 @@ def _members(kind: str, data: bytes, parts: Mapping[str, bytes]) -> list[Member]
         held += [
             (f"ramdisk {index}", content, document.INITRD) for index, content in enumerate(image.ramdisks, 1)
         ]
-        return _found(data, held)
+        return _in_order(data, held)
     if kind == document.IMAGE:
         program, disk = parts[document.EFI], parts[document.DISK]
         held = [(_PROGRAM, program, document.EFI), (_PARTITION, disk, document.DISK)]
-        return _found(data, held)
+        return _in_order(data, held)
     return []
 
 
-def _found(data: bytes, held: list[tuple[str, bytes, str]]) -> list[Member]:
+def _in_order(data: bytes, held: list[tuple[str, bytes, str]]) -> list[Member]:
     """Those of `held` that are in `data`, in this order."""
     out: list[Member] = []
     at = 0
     for name, content, kind in held:
-        found = data.find(content, at)
-        if found >= 0:
-            out.append(Member(name=name, at=found, content=content, kind=kind))
-            at = found + len(content)
+        offset = data.find(content, at)
+        if offset >= 0:
+            out.append(Member(name=name, at=offset, content=content, kind=kind))
+            at = offset + len(content)
     return out
 
 
@@ -148,21 +148,23 @@ def _in_place(
 ) -> tuple[str, ...]:
     out: list[str] = []
     rest = bytearray(stored)
-    for one in members:
-        end = one.at + len(one.content)
-        other = stored[one.at : end]
-        rest[one.at : end] = one.content
-        if other != one.content:
-            out += _inside(one, other, parts)
+    for member in members:
+        end = member.at + len(member.content)
+        other = stored[member.at : end]
+        rest[member.at : end] = member.content
+        if other != member.content:
+            out += _inside(member, other, parts)
     if rest != built:
         out.append(f"what lies around its members, {_byte(bytes(rest), built)}")
     return tuple(out)
 
 
-def _inside(one: Member, other: bytes, parts: Mapping[str, bytes]) -> list[str]:
-    if not one.kind:
-        return [one.name]
-    return [f"{one.name}: {name}" for name in differing(one.kind, other, one.content, parts)] or [one.name]
+def _inside(member: Member, other: bytes, parts: Mapping[str, bytes]) -> list[str]:
+    if not member.kind:
+        return [member.name]
+    return [f"{member.name}: {name}" for name in differing(member.kind, other, member.content, parts)] or [
+        member.name
+    ]
 
 
 def _disk(stored: bytes, built: bytes) -> tuple[str, ...]:
@@ -190,12 +192,12 @@ def _files(disk: bytes) -> dict[str, tuple[str, int, bytes]] | None:
 
     out = {}
     try:
-        for one in browse.tree(read, blocks * verity.BLOCK):
+        for entry in browse.tree(read, blocks * verity.BLOCK):
             content = b""
-            if one.open is not None:
-                with one.open() as source:
+            if entry.open is not None:
+                with entry.open() as source:
                     content = source.read()
-            out[_shown(one.path)] = (one.kind.name, one.mode, content)
+            out[_shown(entry.path)] = (entry.kind.name, entry.mode, content)
     except Malformed:
         return None
     return out

@@ -119,7 +119,7 @@ NITRO = Profile(
     end="reboot -f",
     eif=True,
 )
-PROFILES = {one.name: one for one in (LOCAL, UKI, SNP, TDX, NITRO)}
+PROFILES = {profile.name: profile for profile in (LOCAL, UKI, SNP, TDX, NITRO)}
 
 
 def named(names: str) -> tuple[Profile, ...]:
@@ -131,4 +131,4 @@ def named(names: str) -> tuple[Profile, ...]:
                 f"--for: {word[:40]!r} is no profile",
                 hint=f"one or more of {', '.join(PROFILES)}, with commas",
             )
-    return tuple(one for name, one in PROFILES.items() if name in words)
+    return tuple(profile for name, profile in PROFILES.items() if name in words)

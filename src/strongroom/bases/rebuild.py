@@ -84,25 +84,25 @@ def rebuild(
     signed = _signed(kept.get(document.EIF))
     if signed and _same_but_signed(kept[document.EIF], parts[document.EIF]):
         parts[document.EIF] = kept[document.EIF]  # nobody but the signer can make that part again
-    made = build.documented(given, parts, newest=newest)
+    rebuilt = build.documented(given, parts, newest=newest)
     return Rebuilt(
-        differences=_differences(kept, made),
+        differences=_differences(kept, rebuilt),
         by_digest=by_digest,
         other_builder=given.builder != inputs.builder_digest(),
         signed=signed,
     )
 
 
-def _differences(kept: dict[str, bytes], made: dict[str, bytes]) -> tuple[str, ...]:
+def _differences(kept: dict[str, bytes], rebuilt: dict[str, bytes]) -> tuple[str, ...]:
     out: list[str] = []
     for name, content in kept.items():
-        if content == made[name]:
+        if content == rebuilt[name]:
             continue
         if name == document.BASE:
-            found = document.differences(document.parse(content), document.parse(made[name]))
-            out += [f"{name}: {what} (recorded {left}, rebuilt {right})" for what, left, right in found]
+            differing = document.differences(document.parse(content), document.parse(rebuilt[name]))
+            out += [f"{name}: {what} (recorded {left}, rebuilt {right})" for what, left, right in differing]
         else:
-            members = base_members.differing(name, content, made[name], made)
+            members = base_members.differing(name, content, rebuilt[name], rebuilt)
             out += [f"{name}: {member}" for member in members]
     return tuple(out)
 
@@ -133,7 +133,7 @@ def _sources(stored: Base, recorded: tuple[Package, ...], firmware: Path) -> inp
 
 
 def _of(recorded: tuple[Package, ...], kind: str) -> list[Package]:
-    return [one for one in recorded if one.kind == kind]
+    return [package for package in recorded if package.kind == kind]
 
 
 def _debs(recorded: list[Package], profile: Profile) -> tuple[Deb, ...]:
@@ -168,20 +168,20 @@ def _deb(package: Package) -> Deb:
 
 
 def _wheels(recorded: list[Package]) -> tuple[Wheel, ...]:
-    found = wheels.collect()
-    have = {one.name: one for one in found}
-    for one in recorded:
-        here = have.pop(one.name, None)
-        if here is None or (here.version, here.digest) != (one.version, one.digest):
+    installed = wheels.collect()
+    have = {wheel.name: wheel for wheel in installed}
+    for package in recorded:
+        here = have.pop(package.name, None)
+        if here is None or (here.version, here.digest) != (package.version, package.digest):
             got = f"{here.version}, {here.digest}" if here else "none"
             raise Refused(
-                f"the wheel {one.name} is not the one in the base: expected {one.version}, {one.digest}, got {got}",
+                f"the wheel {package.name} is not the one in the base: expected {package.version}, {package.digest}, got {got}",
                 code="other-wheel",
-                hint=f"pip install {one.name}=={one.version}",
+                hint=f"pip install {package.name}=={package.version}",
             )
     if have:
         raise Malformed(f"{document.PACKAGES}: names no wheel {', '.join(sorted(have))}", code="bad-packages")
-    return found
+    return installed
 
 
 def _gather(debs: tuple[Deb, ...], cache: Path, packages: Path | None) -> tuple[str, ...]:
@@ -205,7 +205,7 @@ def _gather(debs: tuple[Deb, ...], cache: Path, packages: Path | None) -> tuple[
         else:
             gone.append(deb)
     if gone:
-        named = ", ".join(f"{one.name} {one.version} ({one.digest})" for one in gone)
+        named = ", ".join(f"{package.name} {package.version} ({package.digest})" for package in gone)
         raise Unavailable(
             f"no longer offered: {named}",
             code="package-gone",

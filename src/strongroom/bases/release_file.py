@@ -120,32 +120,32 @@ def release(
 
     Raises `Misuse` for a base without values, values without a base, or a base that has a console.
     """
-    if any(one.debug for one in bases):
+    if any(base.debug for base in bases):
         raise Misuse(
             "a base with a console is not released",
             code="debug-base",
             hint="build it without --debug-console, and release that one",
         )
-    left = {key: [dict(each) for each in found] for key, found in values.items()}
-    told: dict[str, Any] = {"name": name, "issued": issued, "expires": expires}
+    left = {key: [dict(each) for each in references] for key, references in values.items()}
+    header: dict[str, Any] = {"name": name, "issued": issued, "expires": expires}
     platforms = []
 
-    def add(profile: str, tee: str, found: list[dict[str, str]]) -> None:
-        if not found:
+    def add(profile: str, tee: str, references: list[dict[str, str]]) -> None:
+        if not references:
             raise Misuse(
                 f"{profile}: no reference values",
                 code="no-values",
                 hint="`strongroom measure FOLDER … --reference` prints them; give them with --values",
             )
-        platforms.append(Reference(**told, profile=profile, tee=tee, references=tuple(found), tcb={}))
+        platforms.append(Reference(**header, profile=profile, tee=tee, references=tuple(references), tcb={}))
 
-    for one in bases:
-        if one.local:
-            add(one.profile, LOCAL_TEE, [one.local])
-        elif one.profile != _CLOUDS:
-            add(one.profile, one.profile, left.pop(one.profile, []))
+    for base in bases:
+        if base.local:
+            add(base.profile, LOCAL_TEE, [base.local])
+        elif base.profile != _CLOUDS:
+            add(base.profile, base.profile, left.pop(base.profile, []))
     # A base for clouds has the registers of whichever TEE the cloud has.
-    clouds = any(one.profile == _CLOUDS for one in bases)
+    clouds = any(base.profile == _CLOUDS for base in bases)
     if left and not clouds:
         raise Misuse(
             f"--values for {min(left)}, and no base for it",
@@ -154,26 +154,26 @@ def release(
         )
     if clouds and not left:
         add(_CLOUDS, "", [])
-    for tee, found in sorted(left.items()):
-        add(f"{_CLOUDS}-{tee}", tee, found)
-    subjects = tuple(file for one in bases for file in one.files)
-    return Release(**told, version=version, subjects=subjects, platforms=tuple(platforms))
+    for tee, references in sorted(left.items()):
+        add(f"{_CLOUDS}-{tee}", tee, references)
+    subjects = tuple(file for base in bases for file in base.files)
+    return Release(**header, version=version, subjects=subjects, platforms=tuple(platforms))
 
 
-def write(made: Release, bases: Sequence[Built], *, key: SigningKey, keyid: str) -> bytes:
+def write(release: Release, bases: Sequence[Built], *, key: SigningKey, keyid: str) -> bytes:
     """The signed file."""
-    about = made.subjects
+    about = release.subjects
     statements = (
-        made.statement(),
+        release.statement(),
         Statement(subjects=about, predicate_type=PROVENANCE, predicate=_provenance(bases, keyid)),
-        Statement(subjects=about, predicate_type=BILL, predicate=_bill(made, bases)),
+        Statement(subjects=about, predicate_type=BILL, predicate=_bill(release, bases)),
     )
-    return b"".join(one.sign(key, keyid=keyid) + b"\n" for one in statements)
+    return b"".join(statement.sign(key, keyid=keyid) + b"\n" for statement in statements)
 
 
-def file_name(made: Release) -> str:
+def file_name(release: Release) -> str:
     """What the file is called: by the digest of its reference statement."""
-    return digest.sha256(made.statement().encode()).replace(":", "-") + SUFFIX
+    return digest.sha256(release.statement().encode()).replace(":", "-") + SUFFIX
 
 
 def verify(data: bytes, *, trusted: Mapping[str, VerifyingKey], now: datetime) -> Verified:
@@ -181,41 +181,41 @@ def verify(data: bytes, *, trusted: Mapping[str, VerifyingKey], now: datetime) -
 
     Each statement that is there has to be signed by somebody trusted, and be about the same files.
     """
-    made = reference.open_signed(data, trusted=tuple(trusted.values()), now=now)
-    found: dict[str, Statement] = {}
+    release = reference.open_signed(data, trusted=tuple(trusted.values()), now=now)
+    statements: dict[str, Statement] = {}
     keyid = ""
     for line in intoto.lines(data):
-        one = intoto.open_signed(line, trusted=tuple(trusted.values()))
-        if one.predicate_type in found:
+        statement = intoto.open_signed(line, trusted=tuple(trusted.values()))
+        if statement.predicate_type in statements:
             raise Malformed(
-                f"reference file: two statements of type {one.predicate_type[:80]}", code="duplicate"
+                f"reference file: two statements of type {statement.predicate_type[:80]}", code="duplicate"
             )
-        if one.subjects != made.subjects:
+        if statement.subjects != release.subjects:
             raise Refused(
                 "reference file: its statements are about different files",
                 code="other-subjects",
                 hint="it was put together from two releases: get the release's own file again",
             )
-        found[one.predicate_type] = one
-        if one.predicate_type == reference.PREDICATE:
+        statements[statement.predicate_type] = statement
+        if statement.predicate_type == reference.PREDICATE:
             keyid = next(name for name, key in trusted.items() if _signed_by(line, key))
-    if strangers := found.keys() - {reference.PREDICATE, PROVENANCE, BILL}:
+    if strangers := statements.keys() - {reference.PREDICATE, PROVENANCE, BILL}:
         raise Malformed(f"reference file: a statement of type {min(strangers)[:80]!r}", code="unknown-type")
     return Verified(
-        release=made,
+        release=release,
         keyid=keyid,
-        provenance=found[PROVENANCE].predicate if PROVENANCE in found else None,
-        bill=found[BILL].predicate if BILL in found else None,
+        provenance=statements[PROVENANCE].predicate if PROVENANCE in statements else None,
+        bill=statements[BILL].predicate if BILL in statements else None,
     )
 
 
-def check_files(made: Release, built: Built) -> None:
+def check_files(release: Release, built: Built) -> None:
     """Raise `Refused` unless every file of a base's folder is one that the release is about."""
-    known = set(made.subjects)
-    for one in built.files:
-        if one not in known:
+    known = set(release.subjects)
+    for file in built.files:
+        if file not in known:
             raise Refused(
-                f"{one.name}: {one.digest} is not among the files of release {made.name}, version {made.version}",
+                f"{file.name}: {file.digest} is not among the files of release {release.name}, version {release.version}",
                 code="other-file",
                 hint="the base is of another release, or was changed: give the reference file of its own release",
             )
@@ -236,19 +236,21 @@ def _signed_by(line: bytes, key: VerifyingKey) -> bool:
 
 
 def _provenance(bases: Sequence[Built], keyid: str) -> dict[str, Any]:
-    packages = bill.in_order(package for one in bases for package in one.packages)
+    packages = bill.in_order(package for base in bases for package in base.packages)
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
-            "externalParameters": {"profiles": [one.profile for one in bases], "debug": False},
+            "externalParameters": {"profiles": [base.profile for base in bases], "debug": False},
             "internalParameters": {},
             "resolvedDependencies": [
                 {
-                    "name": one.name,
-                    "uri": bill.purl(one),
-                    "digest": {"sha256" if bill.is_file(one) else _TREE: one.digest.removeprefix("sha256:")},
+                    "name": package.name,
+                    "uri": bill.purl(package),
+                    "digest": {
+                        "sha256" if bill.is_file(package) else _TREE: package.digest.removeprefix("sha256:")
+                    },
                 }
-                for one in packages
+                for package in packages
             ],
         },
         "runDetails": {
@@ -261,10 +263,12 @@ def _provenance(bases: Sequence[Built], keyid: str) -> dict[str, Any]:
     }
 
 
-def _bill(made: Release, bases: Sequence[Built]) -> dict[str, Any]:
-    about = digest.sha256(canonical.dumps([one.digest for one in made.subjects]))
-    packages = {package for one in bases for package in one.packages}
-    return bill.write(packages, name=made.name, version=str(made.version), about=about, moment=made.issued)
+def _bill(release: Release, bases: Sequence[Built]) -> dict[str, Any]:
+    about = digest.sha256(canonical.dumps([file.digest for file in release.subjects]))
+    packages = {package for base in bases for package in base.packages}
+    return bill.write(
+        packages, name=release.name, version=str(release.version), about=about, moment=release.issued
+    )
 
 
 def _digest(path: Path) -> str:

@@ -43,7 +43,10 @@ def is_file(package: Package) -> bool:
 
 def in_order(packages: Iterable[Package]) -> list[Package]:
     """Each once, in one order."""
-    return sorted(set(packages), key=lambda one: (one.kind, one.name, one.version, one.digest, one.suite))
+    return sorted(
+        set(packages),
+        key=lambda package: (package.kind, package.name, package.version, package.digest, package.suite),
+    )
 
 
 def encode(packages: Iterable[Package], *, about: str, newest: int) -> bytes:
@@ -68,26 +71,28 @@ def write(
         bom_ref=f"urn:strongroom:base:{about.removeprefix('sha256:')}",
     )
     parts = []
-    for one in in_order(packages):
-        hashed = [model.HashType(alg=model.HashAlgorithm.SHA_256, content=one.digest.removeprefix("sha256:"))]
+    for package in in_order(packages):
+        hashed = [
+            model.HashType(alg=model.HashAlgorithm.SHA_256, content=package.digest.removeprefix("sha256:"))
+        ]
         parts.append(
             component.Component(
-                name=one.name,
-                version=one.version,
+                name=package.name,
+                version=package.version,
                 type=component.ComponentType.LIBRARY,
-                bom_ref=f"{one.kind}:{purl(one)}",
-                purl=urls.PackageURL.from_string(purl(one)),
-                hashes=hashed if is_file(one) else (),
+                bom_ref=f"{package.kind}:{purl(package)}",
+                purl=urls.PackageURL.from_string(purl(package)),
+                hashes=hashed if is_file(package) else (),
             )
         )
-    made = bom.Bom(
+    bill = bom.Bom(
         serial_number=uuid.uuid5(_SPACE, about),
         metadata=bom.BomMetaData(timestamp=moment, component=whole),
         components=parts,
     )
-    made.register_dependency(whole, parts)
+    bill.register_dependency(whole, parts)
     output, schema = _library("cyclonedx.output"), _library("cyclonedx.schema")
-    text = output.make_outputter(made, schema.OutputFormat.JSON, schema.SchemaVersion.V1_6).output_as_string()
+    text = output.make_outputter(bill, schema.OutputFormat.JSON, schema.SchemaVersion.V1_6).output_as_string()
     document: dict[str, Any] = canonical.loads(text.encode(), what="bill of materials", max_bytes=MAX_BYTES)
     return document
 

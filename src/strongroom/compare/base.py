@@ -71,11 +71,13 @@ def subject(folder: Path) -> Subject:
         (Topic.DEBUG, "cmdline", "what the room prints"): "for nobody" if silent else "FOR EVERYBODY to read",
         (Topic.KERNEL, "kernel", "release"): release(kernel),
     }
-    for one in _packages(folder):
+    for package in _packages(folder):
         # Its digest too: a package can change without a new version.
-        facts[Topic.PACKAGE, "", f"{one.name} ({one.kind})"] = f"{one.version} ({one.digest[:19]}…)"
+        facts[Topic.PACKAGE, "", f"{package.name} ({package.kind})"] = (
+            f"{package.version} ({package.digest[:19]}…)"
+        )
     files = cpio.tree(initrd)
-    trees = {"initrd": tuple(one for one in files if _MODULE.fullmatch(one.path) is None)}
+    trees = {"initrd": tuple(entry for entry in files if _MODULE.fullmatch(entry.path) is None)}
     for entry in files:
         module = _MODULE.fullmatch(entry.path)
         if module is not None and entry.open is not None:
@@ -86,9 +88,9 @@ def subject(folder: Path) -> Subject:
         disk = read(folder / document.DISK, document.MAX_PART)
         parts["disk"] = digest.sha256(disk)
         trees["disk"] = _disk(disk)
-    for part, found, whole in (*_efi(folder), *_enclave(folder)):
+    for part, settings, whole in (*_efi(folder), *_enclave(folder)):
         parts[part] = whole
-        facts |= {(Topic.SETTING, part, name): value for name, value in found.items()}
+        facts |= {(Topic.SETTING, part, name): value for name, value in settings.items()}
     return Subject(
         kind="base",
         parts=parts,
@@ -106,14 +108,18 @@ def _efi(folder: Path) -> Iterator[tuple[str, dict[str, str], str]]:
         return
     data = document.read(file, document.MAX_PART)
     image, parsed = pe.parse(data), uki.parse(data)
-    around = [one for one in image.sections if one.name not in (".linux", ".initrd", ".cmdline")]
+    around = [section for section in image.sections if section.name not in (".linux", ".initrd", ".cmdline")]
     facts = {"stub of systemd": str(parsed.stub)}
     facts |= {
         f"section {name}": parsed.sections[name].decode("utf-8", "backslashreplace").strip()
         for name in (".osrel", ".uname", ".sbat")
         if name in parsed.sections
     }
-    yield "image", facts, digest.sha256(b"".join(one.name.encode() + image.content(one) for one in around))
+    yield (
+        "image",
+        facts,
+        digest.sha256(b"".join(section.name.encode() + image.content(section) for section in around)),
+    )
 
 
 def _enclave(folder: Path) -> Iterator[tuple[str, dict[str, str], str]]:
@@ -129,19 +135,19 @@ def _enclave(folder: Path) -> Iterator[tuple[str, dict[str, str], str]]:
 def release(kernel: bytes) -> str:
     """The release that a bzImage names, or how it is none."""
     start = 0x200 + int.from_bytes(kernel[_RELEASE_AT : _RELEASE_AT + 2], "little")
-    found = _RELEASE.match(kernel, start) if kernel[0x202:0x206] == b"HdrS" else None
-    return found[0].decode() if found else "not a bzImage"
+    text = _RELEASE.match(kernel, start) if kernel[0x202:0x206] == b"HdrS" else None
+    return text[0].decode() if text else "not a bzImage"
 
 
 def _disk(disk: bytes) -> tuple[Entry, ...]:
-    found = base_disk.root_hash(disk)
-    if found is None:
+    tree = base_disk.root_hash(disk)
+    if tree is None:
         raise Malformed(f"{document.DISK}: its hash tree is not that of its data", code="disk-corrupt")
 
     def read(first: int, count: int) -> bytes:
         return disk[first * browse.BLOCK : (first + count) * browse.BLOCK]
 
-    return browse.tree(read, found[1] * browse.BLOCK)
+    return browse.tree(read, tree[1] * browse.BLOCK)
 
 
 def _profile(folder: Path) -> str:

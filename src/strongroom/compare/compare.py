@@ -79,11 +79,11 @@ class Subject:
 
 def compare(old: Subject, new: Subject) -> tuple[Change, ...]:
     """Every difference, the most important first; empty when both are the same bytes."""
-    found = [*_facts(old, new), *_words(old, new)]
+    changes = [*_facts(old, new), *_words(old, new)]
     for part in dict.fromkeys((*old.trees, *new.trees)):
-        found += _files(part, old.trees.get(part, ()), new.trees.get(part, ()))
-    explained = {one.part for one in found}
-    found += [
+        changes += _files(part, old.trees.get(part, ()), new.trees.get(part, ()))
+    explained = {change.part for change in changes}
+    changes += [
         Change(
             topic=Topic.BYTES,
             part=part,
@@ -96,10 +96,13 @@ def compare(old: Subject, new: Subject) -> tuple[Change, ...]:
         if part not in explained
     ]
     order = list(Topic)
-    measured = (replace(one, registers=_registers(one.part, old, new)) for one in found)
+    measured = (replace(change, registers=_registers(change.part, old, new)) for change in changes)
     # Of one topic, what came and what went stand before what changed.
     return tuple(
-        sorted(measured, key=lambda one: (order.index(one.topic), None not in (one.before, one.after)))
+        sorted(
+            measured,
+            key=lambda change: (order.index(change.topic), None not in (change.before, change.after)),
+        )
     )
 
 
@@ -153,7 +156,7 @@ def _once(words: Counter[str]) -> dict[str, str]:
 
 
 def _files(part: str, old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Change]:
-    before, after = ({one.path: one for one in side} for side in (old, new))
+    before, after = ({entry.path: entry for entry in side} for side in (old, new))
     dates = 0
     for path in sorted({*before, *after}):
         left, right = before.get(path), after.get(path)
@@ -169,7 +172,7 @@ def _files(part: str, old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Ch
             continue
         if _rights(left) != _rights(right):
             yield _change(Topic.RIGHTS, part, name, _rights(left), _rights(right))
-        yield _change(Topic.FILE, part, name, _told(left, digests[0]), _told(right, digests[1]))
+        yield _change(Topic.FILE, part, name, _described(left, digests[0]), _described(right, digests[1]))
     if dates:
         count = f"{dates} file{'s' if dates > 1 else ''} with other dates and nothing else"
         yield _change(Topic.DATE, part, part, "", count)
@@ -208,7 +211,7 @@ def _rights(entry: Entry | None) -> str | None:
     return f"{', '.join(words)}, owner {entry.uid}:{entry.gid}" if words else None
 
 
-def _told(entry: Entry | None, digest: str | None) -> str | None:
+def _described(entry: Entry | None, digest: str | None) -> str | None:
     if entry is None:
         return None
     words = [f"{entry.kind.value}, mode {entry.mode:04o}, owner {entry.uid}:{entry.gid}"]

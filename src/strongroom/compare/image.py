@@ -89,14 +89,16 @@ def _words(words: tuple[str, ...]) -> str:
 def packages(entries: Iterable[Entry]) -> dict[str, str]:
     """Version by name and kind of package. Raises `Malformed` for a database that is none."""
     out: dict[str, str] = {}
-    for one in entries:
-        python = _PYTHON.fullmatch(one.path) if one.kind is Kind.DIRECTORY else None
+    for entry in entries:
+        python = _PYTHON.fullmatch(entry.path) if entry.kind is Kind.DIRECTORY else None
         if python is not None:
             out[f"{_text(python[1])} (python)"] = _text(python[2])
-        elif one.path == _DPKG or (one.path.startswith(_DPKG_FOLDER) and not one.path.endswith(b".md5sums")):
-            out |= {f"{name} (deb)": version for name, version in _stanzas(one, b"Package", b"Version")}
-        elif one.path == _APK:
-            out |= {f"{name} (apk)": version for name, version in _stanzas(one, b"P", b"V")}
+        elif entry.path == _DPKG or (
+            entry.path.startswith(_DPKG_FOLDER) and not entry.path.endswith(b".md5sums")
+        ):
+            out |= {f"{name} (deb)": version for name, version in _stanzas(entry, b"Package", b"Version")}
+        elif entry.path == _APK:
+            out |= {f"{name} (apk)": version for name, version in _stanzas(entry, b"P", b"V")}
         if len(out) > MAX_PACKAGES:
             raise Malformed(f"image: more than {MAX_PACKAGES} packages", code="too-many")
     return out

@@ -58,7 +58,7 @@ def image(wanted: Wanted, *, cache: Cache | None, scratch: Path, steps: Steps) -
     if wanted.config is not None:
         cache = None  # a folder's content is known only once it is read
     known = None if cache is None else _kept(wanted, cache, steps)
-    return known or _made(wanted, cache, scratch, steps)
+    return known or _converted(wanted, cache, scratch, steps)
 
 
 def dataset(paths: Sequence[Path], *, scratch: Path, progress: Progress) -> int:
@@ -94,7 +94,7 @@ def _kept(wanted: Wanted, cache: Cache, steps: Steps) -> Image | None:
     return Image(fd=fd, digest=chosen.digest, settings=kept.manifest.image, config=config)
 
 
-def _made(wanted: Wanted, cache: Cache | None, scratch: Path, steps: Steps) -> Image:
+def _converted(wanted: Wanted, cache: Cache | None, scratch: Path, steps: Steps) -> Image:
     with contextlib.ExitStack() as opened:
         place = opened.enter_context(_place(scratch))
         with steps("unpacking") as progress:

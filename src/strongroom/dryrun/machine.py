@@ -84,19 +84,19 @@ def group(memory: int) -> Iterator[Group]:
     new = Path(init.CGROUPS, "cgroup.controllers")
     if new.exists() and "memory" in new.read_text().split():
         place = init.make_cgroup(memory, f"{init.CGROUPS}/{own}")
-        made = Group(folder=place, places=(place,))
+        control_group = Group(folder=place, places=(place,))
     else:
-        made = Group(folder="", places=_old_groups(memory, own))
+        control_group = Group(folder="", places=_old_groups(memory, own))
     try:
-        yield made
+        yield control_group
     finally:
-        for place in made.places:
+        for place in control_group.places:
             _remove(place)
 
 
 def _old_groups(memory: int, own: str) -> tuple[str, ...]:
     """Of version 1, where a machine still has it."""
-    made = []
+    folders = []
     for kind, limit, value in (
         ("memory", "memory.limit_in_bytes", memory),
         ("pids", "pids.max", init.MOST_PROCESSES),
@@ -106,8 +106,8 @@ def _old_groups(memory: int, own: str) -> tuple[str, ...]:
             return ()
         folder.mkdir()
         folder.joinpath(limit).write_text(str(value))
-        made.append(str(folder))
-    return tuple(made)
+        folders.append(str(folder))
+    return tuple(folders)
 
 
 def _remove(place: str) -> None:

@@ -91,12 +91,12 @@ def run(trial: Trial) -> Result:
         tempfile.TemporaryDirectory(prefix="strongroom-try-") as base,
         machine.group(trial.memory) as group,
     ):
-        report, told = os.pipe()
+        report, channel = os.pipe()
         stage = os.fork()
         if stage == 0:
             os.close(report)
-            _stage(trial, base, group, told)
-        os.close(told)
+            _stage(trial, base, group, channel)
+        os.close(channel)
         try:
             data = b"".join(iter(lambda: os.read(report, _READ), b""))
         finally:
@@ -118,7 +118,7 @@ def _parse(data: bytes, *, limited: bool, memory: int | None) -> Result:
             hint="it takes Linux 5.19 or later with erofs, overlayfs, loop devices and user namespaces",
         )
     outcome = top.text("outcome", max_length=32)
-    details = tuple(str(one) for one in top.items("details", max_items=100))
+    details = tuple(str(detail) for detail in top.items("details", max_items=100))
     if outcome not in set(Outcome) or not DETAILS.keys() >= set(details):
         raise Malformed("dry run: an unknown outcome")
     result = Result(
@@ -135,21 +135,23 @@ def _parse(data: bytes, *, limited: bool, memory: int | None) -> Result:
     return result
 
 
-def _stage(trial: Trial, base: str, group: Group, told: int) -> NoReturn:
+def _stage(trial: Trial, base: str, group: Group, channel: int) -> NoReturn:
     """The child: says in one document what came of it, and ends."""
     status = 1
     try:
         signal.signal(signal.SIGTERM, _interrupted)
         signal.signal(signal.SIGINT, _interrupted)
         kernel.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        os.write(told, canonical.dumps(_perform(trial, base, group)))
+        os.write(channel, canonical.dumps(_perform(trial, base, group)))
         status = 0
     except KeyboardInterrupt:
         status = 130
     except StrongroomError as cause:
-        os.write(told, canonical.dumps({"failed": cause.message[:1000]}))
+        os.write(channel, canonical.dumps({"failed": cause.message[:1000]}))
     except OSError as cause:
-        os.write(told, canonical.dumps({"failed": f"{cause.strerror} {cause.filename or ''}".strip()[:1000]}))
+        os.write(
+            channel, canonical.dumps({"failed": f"{cause.strerror} {cause.filename or ''}".strip()[:1000]})
+        )
     finally:
         os._exit(status)
 
@@ -165,7 +167,7 @@ def _perform(trial: Trial, base: str, group: Group) -> dict[str, object]:
     guard = launcher.spawn()
     # In a room this descriptor tells of failed reads. Here a signal does, or one that comes just before the agent's code
     # begins to wait, or to the thread below, would be noticed only when the wait is over.
-    told, alarm = os.pipe()
+    notified, alarm = os.pipe()
     os.set_blocking(alarm, False)
     signal.set_wakeup_fd(alarm)
     group.admit(guard.pid)
@@ -174,7 +176,7 @@ def _perform(trial: Trial, base: str, group: Group) -> dict[str, object]:
     ended = program.run(
         replace(guard, output=_nothing()),
         launch,
-        reads=reads.ReadWatch(told),
+        reads=reads.ReadWatch(notified),
         wall_seconds=trial.wall_seconds,
         log_bytes=_REASON_BYTES,
         on_start=lambda: None,

@@ -41,8 +41,8 @@ def make(pcr0: bytes, signer: ImageSigner) -> bytes:
     signature = signer.sign(bare.signed())
     message = cbor_writer.dumps((bare.protected, {}, payload, signature))
     certificate = pem.encode(signer.certificate, b"CERTIFICATE")
-    one = _record("signing_certificate", tuple(certificate), "signature", tuple(message))
-    return b"\x81" + one
+    record = _record("signing_certificate", tuple(certificate), "signature", tuple(message))
+    return b"\x81" + record
 
 
 def parse(data: bytes) -> Signature:
@@ -50,10 +50,10 @@ def parse(data: bytes) -> Signature:
     value = cbor.loads(data, _WHAT, max_bytes=MAX_SECTION, max_items=_MAX_ITEMS)
     if not isinstance(value, tuple) or len(value) != 1:
         raise Malformed(f"{_WHAT}: expected an array of one", code="bad-signatures")
-    one = cbor.Map(value[0], _WHAT)
-    certificate = _bytes(one, "signing_certificate")
-    signed = cose.parse(_bytes(one, "signature"), _WHAT)
-    one.done()
+    record = cbor.Map(value[0], _WHAT)
+    certificate = _bytes(record, "signing_certificate")
+    signed = cose.parse(_bytes(record, "signature"), _WHAT)
+    record.done()
     payload = cbor.Map(cbor.loads(signed.payload, _WHAT), _WHAT)
     payload.integer("register_index", low=0, high=0)
     pcr0 = _bytes(payload, "register_value")
@@ -71,9 +71,9 @@ def check(signature: Signature, pcr0: bytes) -> None:
     cose.check(signature.signed, x509.parse(signature.certificate).key)
 
 
-def _record(first: str, one: cbor.Value, second: str, other: cbor.Value) -> bytes:
+def _record(first: str, first_value: cbor.Value, second: str, second_value: cbor.Value) -> bytes:
     """A map of two in the order of the fields, not of their names: so AWS's tool writes them."""
-    return b"\xa2" + b"".join(cbor_writer.dumps(item) for item in (first, one, second, other))
+    return b"\xa2" + b"".join(cbor_writer.dumps(item) for item in (first, first_value, second, second_value))
 
 
 def _bytes(source: cbor.Map, key: str) -> bytes:

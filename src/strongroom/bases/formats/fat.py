@@ -71,11 +71,11 @@ def _tree(files: Mapping[str, bytes]) -> tuple[bytes, list[int]]:
     for path in sorted(files):
         names = path.split("/")
         for depth in range(len(names)):
-            above, one = "/".join(names[:depth]), "/".join(names[: depth + 1])
-            if one not in folders[above]:
-                folders[above].append(one)
+            above, here = "/".join(names[:depth]), "/".join(names[: depth + 1])
+            if here not in folders[above]:
+                folders[above].append(here)
             if depth < len(names) - 1:
-                folders.setdefault(one, [])
+                folders.setdefault(here, [])
     if both := files.keys() & folders.keys():
         raise Malformed(f"FAT: {min(both)} is a file and a folder", code="bad-name")
     place: dict[str, tuple[int, int]] = {}
@@ -98,9 +98,9 @@ def _folder(path: str, folders: Mapping[str, list[str]], place: Mapping[str, tup
         above = path.rpartition("/")[0]
         lines.append(_entry(b".".ljust(11), _DIRECTORY, place[path][0], 0))
         lines.append(_entry(b"..".ljust(11), _DIRECTORY, place[above][0] if above else 0, 0))
-    for one in folders[path]:
-        kind = _DIRECTORY if one in folders else _FILE
-        lines.append(_entry(_short(one.rpartition("/")[2]), kind, *place[one]))
+    for entry in folders[path]:
+        kind = _DIRECTORY if entry in folders else _FILE
+        lines.append(_entry(_short(entry.rpartition("/")[2]), kind, *place[entry]))
     if len(lines) > _PER_CLUSTER:
         raise Malformed(f"FAT: more than {_PER_CLUSTER} entries in a folder", code="too-many")
     return b"".join(lines).ljust(SECTOR, b"\0")

@@ -44,17 +44,17 @@ def build(partitions: Sequence[Partition]) -> bytes:
     """The disk. Raises `Malformed` for what the table cannot hold."""
     if not 0 < len(partitions) <= _ENTRIES:
         raise Malformed(f"GPT: {len(partitions)} partitions", code="too-many")
-    digests = [hashlib.sha256(one.content).digest() for one in partitions]
+    digests = [hashlib.sha256(partition.content).digest() for partition in partitions]
     lines, body, at = [], [], UNIT
-    for one, digest in zip(partitions, digests, strict=True):
-        size = -(-len(one.content) // UNIT) * UNIT
-        name = one.label.encode("utf-16-le")
-        if not one.content or not 0 < len(name) <= 72:
-            raise Malformed(f"GPT: partition {one.label[:40]!r} has no place", code="bad-partition")
-        number = _number(b"partition", one.label.encode(), digest)
+    for partition, digest in zip(partitions, digests, strict=True):
+        size = -(-len(partition.content) // UNIT) * UNIT
+        name = partition.label.encode("utf-16-le")
+        if not partition.content or not 0 < len(name) <= 72:
+            raise Malformed(f"GPT: partition {partition.label[:40]!r} has no place", code="bad-partition")
+        number = _number(b"partition", partition.label.encode(), digest)
         last = (at + size) // SECTOR - 1
-        lines.append(_ENTRY.pack(one.type.bytes_le, number.bytes_le, at // SECTOR, last, 0, name))
-        body += [one.content, bytes(size - len(one.content))]
+        lines.append(_ENTRY.pack(partition.type.bytes_le, number.bytes_le, at // SECTOR, last, 0, name))
+        body += [partition.content, bytes(size - len(partition.content))]
         at += size
     total = (at + UNIT) // SECTOR
     if total * SECTOR > MAX_DISK:
@@ -84,7 +84,7 @@ def measured(disk: bytes) -> bytes:
     if zlib.crc32(header[:16] + bytes(4) + header[20:]) != checksum or zlib.crc32(table) != crc:
         raise Malformed("GPT: the checksum is another", code="bad-checksum")
     lines = [table[at : at + _ENTRY.size] for at in range(0, len(table), _ENTRY.size)]
-    used = [one for one in lines if any(one[:16])]
+    used = [entry for entry in lines if any(entry[:16])]
     return header + len(used).to_bytes(8, "little") + b"".join(used)
 
 
@@ -106,7 +106,7 @@ def _protective(total: int) -> bytes:
 
 
 def _number(*parts: bytes) -> uuid.UUID:
-    hashed = hashlib.sha256(b"".join(len(one).to_bytes(8, "big") + one for one in parts)).digest()
+    hashed = hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
     raw = bytearray(hashed[:16])
     raw[6] = raw[6] & 0x0F | 0x80
     raw[8] = raw[8] & 0x3F | 0x80

@@ -168,11 +168,11 @@ def _certificates(data: bytes, entry: int | None, end: int) -> tuple[int, int]:
 
 def names(image: Image) -> tuple[str, ...]:
     """The sections' names. Raises `Malformed` where one stands twice: loaders differ in which of them they take."""
-    found = [section.name for section in image.sections]
-    for left, right in itertools.pairwise(sorted(found)):
+    section_names = [section.name for section in image.sections]
+    for left, right in itertools.pairwise(sorted(section_names)):
         if left == right:
             raise Malformed(f"PE: two sections {left}", code="duplicate")
-    return tuple(found)
+    return tuple(section_names)
 
 
 def authenticode(data: bytes, algorithm: str = "sha256") -> bytes:

@@ -58,18 +58,18 @@ def _parse(data: bytes, *, wanted: tuple[str, ...]) -> Uki:
         raise Malformed(f"UKI: section {min(foreign)} is not understood", code="bad-section")
     if missing := [name for name in (*wanted, ".sdmagic") if name not in names]:
         raise Malformed(f"UKI: no section {missing[0]}", code="bad-section")
-    found = {
+    sections = {
         section.name: image.content(section)
         for section in image.sections
         if section.name in (*SECTIONS, ".sbat", ".sdmagic")
     }
     for name in (".cmdline", ".uname"):
-        if name in found:
-            check_text(name, found[name])
-    magic = _MAGIC.fullmatch(found.pop(".sdmagic"))
+        if name in sections:
+            check_text(name, sections[name])
+    magic = _MAGIC.fullmatch(sections.pop(".sdmagic"))
     if magic is None:
         raise Malformed("UKI: not a stub of systemd", code="bad-stub")
-    return Uki(sections=found, stub=int(magic[1]))
+    return Uki(sections=sections, stub=int(magic[1]))
 
 
 def check_text(name: str, text: bytes) -> None:

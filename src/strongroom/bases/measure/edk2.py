@@ -77,9 +77,9 @@ def _unpack(data: memoryview, left: int) -> bytes:
     """One LZMA stream; empty when these bytes are none."""
     try:
         unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_ALONE, memlimit=_MEMORY)
-        found = unpacker.decompress(data, max_length=left + 1)
+        unpacked = unpacker.decompress(data, max_length=left + 1)
     except (lzma.LZMAError, EOFError):
         return b""
-    if len(found) > left:
+    if len(unpacked) > left:
         raise Malformed(f"firmware: volumes of more than {MAX_VOLUME} bytes", code="too-large")
-    return found
+    return unpacked

@@ -113,7 +113,7 @@ class Firmware:
         """What the image has for a section, without the zeros behind it. Raises `Malformed` where it is not the whole
         image that its descriptor describes: then no offset in it means what it says.
         """
-        if any(one.offset + one.raw_size > len(self.data) for one in self.tdx):
+        if any(part.offset + part.raw_size > len(self.data) for part in self.tdx):
             raise Malformed(
                 "firmware: TDVF: a section's content lies outside the image",
                 code="truncated",
@@ -180,8 +180,8 @@ def _metadata(data: bytes, entry: bytes, magic: bytes, item: struct.Struct) -> l
     start = len(data) - _word(entry, 0, what)
     if start < 0 or start + _HEADER.size > len(data):
         raise Malformed(f"firmware: {what}: lies outside the image", code="truncated")
-    found, length, version, count = _HEADER.unpack_from(data, start)
-    if found != magic or version != 1:
+    found_magic, length, version, count = _HEADER.unpack_from(data, start)
+    if found_magic != magic or version != 1:
         raise Malformed(f"firmware: {what}: not a block of version 1", code="bad-firmware")
     if count > MAX_SECTIONS or length != _HEADER.size + count * item.size or start + length > len(data):
         raise Malformed(f"firmware: {what}: {count} sections in {length} bytes", code="bad-firmware")
@@ -196,7 +196,7 @@ def _sev(data: bytes, entry: bytes) -> tuple[SevSection, ...]:
         if kind in _ONE_PAGE and size != PAGE:
             raise Malformed(f"firmware: ASEV: a section of kind {kind} that is no page", code="bad-firmware")
         out.append(SevSection(kind=SevKind(kind), address=address, size=size))
-    _check(((one.address, one.size) for one in out), "ASEV")
+    _check(((section.address, section.size) for section in out), "ASEV")
     return tuple(out)
 
 
@@ -221,7 +221,7 @@ def _tdx(data: bytes, entry: bytes) -> tuple[TdxSection, ...]:
                 augmented=bool(attributes & 2),
             )
         )
-    _check(((one.address, one.size) for one in out), "TDVF")
+    _check(((section.address, section.size) for section in out), "TDVF")
     return tuple(out)
 
 

@@ -33,8 +33,8 @@ def digest(bank: str, data: bytes) -> bytes:
 def extended(bank: str, digests: Iterable[bytes]) -> str:
     """A PCR that began as zeros, after `digests` in their order; hexadecimal."""
     value = bytes(hashlib.new(bank).digest_size)
-    for one in digests:
-        value = hashlib.new(bank, value + one).digest()
+    for extension in digests:
+        value = hashlib.new(bank, value + extension).digest()
     return value.hex()
 
 

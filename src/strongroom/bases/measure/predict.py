@@ -102,32 +102,32 @@ class Prediction:
         named in `without`: the contract then accepts any value of it.
         """
         left_out = frozenset(without)
-        if unknown := left_out - {one.name for one in self.registers}:
+        if unknown := left_out - {register.name for register in self.registers}:
             raise Misuse(
                 f"--without {min(unknown)}: {self.profile} has no register {min(unknown)!r}",
                 code="no-such-register",
-                hint=f"one of {', '.join(one.name for one in self.registers if one.spare)}"
-                if any(one.spare for one in self.registers)
+                hint=f"one of {', '.join(register.name for register in self.registers if register.spare)}"
+                if any(register.spare for register in self.registers)
                 else "leave --without out: none of its registers can be spared",
             )
         out = {}
-        for one in self.registers:
-            if one.name in left_out and not one.spare:
+        for register in self.registers:
+            if register.name in left_out and not register.spare:
                 raise Misuse(
-                    f"{one.name} measures what runs: a contract without it would accept anything",
+                    f"{register.name} measures what runs: a contract without it would accept anything",
                     code="not-spare",
-                    hint=f"leave --without {one.name} out",
+                    hint=f"leave --without {register.name} out",
                 )
-            if one.name in left_out:
+            if register.name in left_out:
                 continue
-            if one.value is None:
-                waive = f"; or say --without {one.name}, and the contract accepts any value of it"
+            if register.value is None:
+                waive = f"; or say --without {register.name}, and the contract accepts any value of it"
                 raise Misuse(
-                    f"{one.name} cannot be predicted: {one.why}",
+                    f"{register.name} cannot be predicted: {register.why}",
                     code="not-predicted",
-                    hint=f"give what is missing{waive if one.spare else ''}",
+                    hint=f"give what is missing{waive if register.spare else ''}",
                 )
-            out[one.name] = one.value
+            out[register.name] = register.value
         return out
 
 
@@ -309,32 +309,35 @@ def _handed(kernel: bytes, initrd: bytes, shape: Shape) -> bytes:
 
 
 def _uki(parts: Parts, _: Shape) -> Prediction:
-    found = uki.measure(_part(parts.uki, "unified kernel image"))
+    measurement = uki.measure(_part(parts.uki, "unified kernel image"))
     covers = {
         "pcr4": "the image and the kernel in it (Authenticode), and that they were started",
         "pcr9": "command line and initrd, by the kernel",
         "pcr11": "each section of the image, by its stub",
     }
-    secure_boot_off, no_variable = found.pcr7_without_secure_boot
+    secure_boot_off, no_variable = measurement.pcr7_without_secure_boot
     beside = (
         Register(name="pcr7", value=secure_boot_off, covers="secure boot off, no keys enrolled"),
         Register(name="pcr7", value=no_variable, covers="firmware built without secure boot"),
         Register(
-            name="pcr12", value=found.pcr12, covers="nothing from outside; the agent extends the contract"
+            name="pcr12",
+            value=measurement.pcr12,
+            covers="nothing from outside; the agent extends the contract",
         ),
     )
     return Prediction(
         profile="uki",
         tee="",
         registers=tuple(
-            Register(name=name, value=value, covers=covers[name]) for name, value in found.reference().items()
+            Register(name=name, value=value, covers=covers[name])
+            for name, value in measurement.reference().items()
         ),
         beside=beside,
     )
 
 
 def _nitro(parts: Parts, _: Shape) -> Prediction:
-    found = nitro.measure(_part(parts.eif, "enclave image file")).reference()
+    pcrs = nitro.measure(_part(parts.eif, "enclave image file")).reference()
     covers = {
         "pcr0": "kernel, command line, all ramdisks",
         "pcr1": "kernel, command line, the first ramdisk",
@@ -351,7 +354,7 @@ def _nitro(parts: Parts, _: Shape) -> Prediction:
                 covers=covers[name],
                 spare="whoever signed the image" if name == "pcr8" else "",
             )
-            for name, value in found.items()
+            for name, value in pcrs.items()
         ),
     )
 

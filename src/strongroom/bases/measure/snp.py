@@ -187,7 +187,7 @@ def _section(
 
 def _hashes_page(firmware: Firmware, kernel: Kernel) -> bytes:
     """The page that holds the table of digests. Raises `Malformed` where the firmware has no place for it."""
-    places = [one for one in firmware.sev if one.kind is ovmf.SevKind.KERNEL_HASHES]
+    places = [section for section in firmware.sev if section.kind is ovmf.SevKind.KERNEL_HASHES]
     if firmware.hashes is None or len(places) != 1:
         raise Malformed(
             "firmware: has no place for the digests of kernel, initrd and command line",

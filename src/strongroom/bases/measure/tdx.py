@@ -120,11 +120,11 @@ def _extended(section: ovmf.TdxSection, page: int, content: bytes) -> bytes:
 def td_hob(firmware: Firmware, memory: int) -> bytes:
     """The part of QEMU's TD HOB that the firmware measures: all but its end. Raises `Malformed`, `Misuse`."""
     taken = sorted(
-        (one.address, one.size)
-        for one in firmware.tdx
-        if one.kind in (ovmf.TdxKind.HOB, ovmf.TdxKind.TEMPORARY) and one.size
+        (section.address, section.size)
+        for section in firmware.tdx
+        if section.kind in (ovmf.TdxKind.HOB, ovmf.TdxKind.TEMPORARY) and section.size
     )
-    base = next((one.address for one in firmware.tdx if one.kind is ovmf.TdxKind.HOB), None)
+    base = next((section.address for section in firmware.tdx if section.kind is ovmf.TdxKind.HOB), None)
     if base is None:
         raise Malformed("firmware: its TDVF descriptor has no place for a TD HOB", code="no-tdx-metadata")
     low = below_4g(memory)
@@ -173,7 +173,7 @@ def rtmr0(firmware: Firmware, memory: int, acpi: Acpi) -> str:
 
 def rtmr0_events(firmware: Firmware, memory: int, acpi: Acpi) -> Iterator[bytes]:
     """What RTMR 0 measures, in order."""
-    volume = next((one for one in firmware.tdx if one.kind is ovmf.TdxKind.CONFIGURATION), None)
+    volume = next((section for section in firmware.tdx if section.kind is ovmf.TdxKind.CONFIGURATION), None)
     if volume is None:
         raise Malformed("firmware: its TDVF descriptor has no configuration volume", code="no-tdx-metadata")
     yield td_hob(firmware, memory)

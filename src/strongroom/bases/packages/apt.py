@@ -159,7 +159,7 @@ def _sources(suites: list[str]) -> str:
 
 def _mirrors() -> tuple[str, str]:
     """The machine's mirrors of Debian and of its security archive."""
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     try:
         listed = MACHINE.run("apt-get", "indextargets", "--format", _TARGET, "Created-By: Packages")
     except Unavailable:
@@ -168,5 +168,5 @@ def _mirrors() -> tuple[str, str]:
         origin, _, rest = line.partition("|")
         codename, component, address = [*rest.split("|", 2), "", ""][:3]
         if origin == "Debian" and component == "main" and _ADDRESS.fullmatch(address):
-            found.setdefault(codename, address)
-    return found.get(RELEASE, MIRROR), found.get(f"{RELEASE}-security", SECURITY)
+            addresses.setdefault(codename, address)
+    return addresses.get(RELEASE, MIRROR), addresses.get(f"{RELEASE}-security", SECURITY)

@@ -93,8 +93,8 @@ def candidates(profile: Profile, archives: Archives) -> tuple[Deb, ...]:
     names = names_of(profile)
     pattern, suite = profile.kernel.pattern, profile.kernel.suite
     apt = archives.of(suite)
-    found = apt.run("apt-cache", "search", "--names-only", f"^{pattern.pattern.replace('(?:', '(')}$")
-    kernels = [match for line in found.splitlines() if (match := pattern.fullmatch(line.split(" ")[0]))]
+    listing = apt.run("apt-cache", "search", "--names-only", f"^{pattern.pattern.replace('(?:', '(')}$")
+    kernels = [match for line in listing.splitlines() if (match := pattern.fullmatch(line.split(" ")[0]))]
     if not kernels:
         raise Unavailable(
             f"apt knows no kernel of {suite} for {profile.name}", code="no-packages", hint=apt.hint

@@ -129,19 +129,19 @@ def reachable(
 ) -> dict[str, File]:
     """The files of `library` (by path below it) that `roots` need. `scans` remembers imports by content and name."""
     paths = {name: path for path in sorted(library) if (name := module_name(path)) is not None}
-    found: set[str] = set()
+    reached: set[str] = set()
     todo = [*roots, *UNSEEN]
     while todo:
         name = todo.pop()
-        if name in found or name not in paths or name.partition(".")[0] in NEVER:
+        if name in reached or name not in paths or name.partition(".")[0] in NEVER:
             continue
-        found.add(name)
+        reached.add(name)
         if "." in name:
             todo.append(name.rpartition(".")[0])
         path = paths[name]
         if path.endswith(".py"):
             todo += _imports(name, path, library[path].content, scans)
-    return {paths[name]: library[paths[name]] for name in sorted(found)}
+    return {paths[name]: library[paths[name]] for name in sorted(reached)}
 
 
 def compile_all(runtime: Mapping[str, File], modules: Mapping[str, File], cache: Path) -> dict[str, File]:
@@ -157,7 +157,7 @@ def compile_all(runtime: Mapping[str, File], modules: Mapping[str, File], cache:
         identity = b"\x00".join((interpreter.encode(), path.encode(), file.content))
         kept = cache / (hashlib.sha256(identity).hexdigest() + ".pyc")
         missing[path] = (kept.name, file.content)
-    todo = {path: one for path, one in missing.items() if not (cache / one[0]).is_file()}
+    todo = {path: work for path, work in missing.items() if not (cache / work[0]).is_file()}
     if todo:
         with (
             _laid_out(runtime, cache) as (folder, command),

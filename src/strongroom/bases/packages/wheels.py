@@ -67,8 +67,8 @@ def _collect(name: str, prefix: str) -> Wheel:
                 content = source.read(MAX_MODULE + 1)
         except OSError:
             content = b""
-        found = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        if entry.hash is None or entry.hash.mode != "sha256" or entry.hash.value != found:
+        encoded = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        if entry.hash is None or entry.hash.mode != "sha256" or entry.hash.value != encoded:
             raise Malformed(
                 f"{name}: {path} is not the file that the wheel brought",
                 code="altered-wheel",
