@@ -20,7 +20,7 @@ from cryptography import x509 as library
 from strongroom.crypto import public_key
 from strongroom.crypto.pki import x509
 from strongroom.encoding import pem
-from strongroom.evidence import verify as registry
+from strongroom.evidence import verify
 from strongroom.evidence.formats import dcap, dcap_pck, dcap_quote, dcap_tcb
 from strongroom.model.binding import Preset
 from strongroom_testing.vendors import fake_intel
@@ -87,7 +87,6 @@ def qvl(intel: fake_intel.FakeIntel, endorsements: Endorsements, quotes: list[by
 
 
 def intels(_: fake_intel.FakeIntel, endorsements: Endorsements, quotes: list[bytes]) -> Step:
-    from sgx_dcap_quote_verify import verify
 
     parts = endorsements.parts
     leaf, ca, root = (pem.encode(one, b"CERTIFICATE").decode() for one in chain(quotes[0]))
@@ -156,19 +155,19 @@ def run() -> list[dict[str, object]]:
         point = parsed[0].certified[:64]
         key = public_key.key_of_point("secp256r1", point[:32], point[32:])
 
-        def verify(index: int, evidence=evidence, bounds=bounds, endorsements=endorsements) -> object:
-            return registry.verify(evidence[index], endorsements, binding=bounds[index], roots=roots, now=NOW)
+        def verified(index: int, evidence=evidence, bounds=bounds, endorsements=endorsements) -> object:
+            return verify.verify(evidence[index], endorsements, binding=bounds[index], roots=roots, now=NOW)
 
         quick = {
             "bare": turns.Step(
                 lambda at, parsed=parsed, key=key: key.verify_ecdsa(parsed[at].signature, parsed[at].signed)
             ),
-            "warm": turns.Step(verify, verify),
+            "warm": turns.Step(verified, verified),
         }
         slow = {
-            "first of all": turns.Step(verify, lambda _: forget_all()),
-            "everything new": turns.Step(verify, lambda _: forget()),
-            "cold": turns.Step(verify, lambda _, verify=verify: (verify(0), forget_platforms())),
+            "first of all": turns.Step(verified, lambda _: forget_all()),
+            "everything new": turns.Step(verified, lambda _: forget()),
+            "cold": turns.Step(verified, lambda _, verified=verified: (verified(0), forget_platforms())),
         }
         missing = []
         for peer, (make, tees) in PEERS.items():
@@ -217,7 +216,7 @@ def memory(intel: fake_intel.FakeIntel) -> dict[str, object]:
         for index in range(count):
             if index % 50 == 0:
                 forget_platforms()
-            registry.verify(evidence, endorsements, binding=bound, roots=roots, now=NOW)
+            verify.verify(evidence, endorsements, binding=bound, roots=roots, now=NOW)
 
     several(1000)
     tracemalloc.start()

@@ -1,6 +1,6 @@
 """What the evidence library costs beside verification: loading it, reaching a verdict.
 
-Loading: a new process imports the registry and one TEE's file, with all that they load (`cryptography` most of all), its
+Loading: a new process imports `evidence.verify` and one TEE's file, with all that they load (`cryptography` most of all), its
 bytecode compiled before, as installers leave it. The interpreter's own start is not counted. "processor": the same in
 processor time, which says more than the clock on a busy machine. Verdicts: "first" means that certificates, launch
 record, event log and contract signatures have not been seen before, "again" that only the quote and the binding are
@@ -18,8 +18,7 @@ from datetime import timedelta
 
 from strongroom.appraisal import judge
 from strongroom.crypto.pki import x509
-from strongroom.evidence import tpm
-from strongroom.evidence import verify as registry
+from strongroom.evidence import tpm, verify
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE
 from strongroom.model.verdict import Accepted, Check
@@ -45,7 +44,7 @@ def forget(_: int) -> None:
 
 
 def loading() -> list[dict[str, object]]:
-    """Milliseconds to load the registry with each TEE's file, and `cryptography`'s X.509 alone."""
+    """Milliseconds to load `evidence.verify` with each TEE's file, and `cryptography`'s X.509 alone."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
@@ -65,7 +64,7 @@ def loading() -> list[dict[str, object]]:
                 took.append([1e3 * float(one) for one in done.stdout.split()])
             return tuple(statistics.median(one[at] for one in took[1:]) for at in (0, 1))
 
-        for tee in registry.VERIFIERS:
+        for tee in verify.VERIFIERS:
             clock, processor = load(f"strongroom.evidence.verify, strongroom.evidence.{tee}")
             what = f"loading the evidence library with {tee}, ms (processor)"
             rows.append(turns.row(what, f"{clock:.0f} ({processor:.0f})", "< 150"))
@@ -91,9 +90,9 @@ def verdicts(algorithm: str) -> list[dict[str, object]]:
         )
         cases.append((bound, scene.tpm.evidence(bound)))
 
-    def verify(index: int) -> object:
+    def verified(index: int) -> object:
         bound, evidence = cases[index]
-        return registry.verify(evidence, NONE, binding=bound, roots=roots, now=scene.now)
+        return verify.verify(evidence, NONE, binding=bound, roots=roots, now=scene.now)
 
     def decide(index: int) -> object:
         bound, evidence = cases[index]
@@ -116,7 +115,7 @@ def verdicts(algorithm: str) -> list[dict[str, object]]:
         vars(agreement).pop("_signers", None)
 
     rows = []
-    for name, step in (("verify", verify), ("judge", decide)):
+    for name, step in (("verify", verified), ("judge", decide)):
         first = turns.medians({"first": turns.Step(step, fresh)}, ROUNDS)["first"]
         again = turns.medians({"again": turns.Step(step)}, ROUNDS)["again"]
         rows += [

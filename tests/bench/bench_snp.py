@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 from strongroom.crypto import public_key
 from strongroom.crypto.pki import vek, x509
 from strongroom.encoding import pem
-from strongroom.evidence import azure, snp
-from strongroom.evidence import verify as registry
+from strongroom.evidence import azure, snp, verify
 from strongroom.evidence.formats import azure_hcl, snp_product, snp_report, tpm_quote
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom_testing.vendors import fake_amd, fake_azure
@@ -49,18 +48,18 @@ def run() -> list[dict[str, object]]:
         report = snp_report.parse(evidence.parts["report"])
         key = vek.parse(endorsements.parts["vek"]).key
 
-        def verify(evidence=evidence, endorsements=endorsements, roots=roots):
-            return registry.verify(evidence, endorsements, binding=BOUND, roots=roots, now=NOW)
+        def verified(evidence=evidence, endorsements=endorsements, roots=roots):
+            return verify.verify(evidence, endorsements, binding=BOUND, roots=roots, now=NOW)
 
         def bare(key=key, report=report):
             key.verify_ecdsa(report.signature, report.signed)
 
-        rows += _warm(f"snp {line}", verify, bare)
+        rows += _warm(f"snp {line}", verified, bare)
         if line != "Turin":
             rows += _cold(
-                f"snp {line}", verify, lambda bare=bare, parts=endorsements.parts: _bare_chain(parts, bare)
+                f"snp {line}", verified, lambda bare=bare, parts=endorsements.parts: _bare_chain(parts, bare)
             )
-            rows += _peers(chip, evidence.parts["report"], verify)
+            rows += _peers(chip, evidence.parts["report"], verified)
     rows += _azure()
     return rows
 
@@ -73,18 +72,18 @@ def _azure() -> list[dict[str, object]]:
     signature = tpm_quote.parse_signature(evidence.parts["signature"])
     quote = evidence.parts["quote"]
 
-    def verify():
-        return registry.verify(evidence, endorsements, binding=BOUND, roots=roots, now=NOW)
+    def verified():
+        return verify.verify(evidence, endorsements, binding=BOUND, roots=roots, now=NOW)
 
     def bare():
         key.verify_ecdsa(report.signature, report.signed)
         tpm_quote.check_signature(signature, hcl.runtime.ak, quote)
 
-    return _warm("azure over snp", verify, bare)
+    return _warm("azure over snp", verified, bare)
 
 
-def _warm(name: str, verify: Callable[[], object], bare: Callable[[], object]) -> list[dict[str, object]]:
-    took = turns.medians({"warm": _step(verify), "bare": _step(bare)}, ROUNDS)
+def _warm(name: str, verified: Callable[[], object], bare: Callable[[], object]) -> list[dict[str, object]]:
+    took = turns.medians({"warm": _step(verified), "bare": _step(bare)}, ROUNDS)
     whole, limit = took["warm"], took["bare"]
     return [
         turns.row(f"{name}, warm, a second", round(1e6 / whole)),
@@ -94,15 +93,15 @@ def _warm(name: str, verify: Callable[[], object], bare: Callable[[], object]) -
     ]
 
 
-def _cold(name: str, verify: Callable[[], object], bare: Callable[[], object]) -> list[dict[str, object]]:
+def _cold(name: str, verified: Callable[[], object], bare: Callable[[], object]) -> list[dict[str, object]]:
     def new_chip(_: int) -> None:
         snp._issued.cache_clear()
         snp_product.read.cache_clear()
 
     steps = {
-        "chip": turns.Step(lambda _: verify(), new_chip),
-        "cold": turns.Step(lambda _: verify(), _forget),
-        "first": turns.Step(lambda _: verify(), _forget_all),
+        "chip": turns.Step(lambda _: verified(), new_chip),
+        "cold": turns.Step(lambda _: verified(), _forget),
+        "first": turns.Step(lambda _: verified(), _forget_all),
         "bare": _step(bare),
     }
     took = turns.medians(steps, COLD_ROUNDS)
@@ -118,7 +117,7 @@ def _step(timed: Callable[[], object]) -> turns.Step:
     return turns.Step(lambda _: timed())
 
 
-def _peers(chip: fake_amd.FakeAmd, report: bytes, verify: Callable[[], object]) -> list[dict[str, object]]:
+def _peers(chip: fake_amd.FakeAmd, report: bytes, verified: Callable[[], object]) -> list[dict[str, object]]:
     """The peers on the same bytes, what they would fetch given to them instead."""
     rows = []
     for name, module, make in (
@@ -131,9 +130,9 @@ def _peers(chip: fake_amd.FakeAmd, report: bytes, verify: Callable[[], object]) 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # their X.509 library warns of AMD's serial numbers
             steps = {
-                "cold": turns.Step(lambda _: verify(), _forget),
-                "first of all": turns.Step(lambda _: verify(), _forget_all),
-                "warm": turns.Step(lambda _: verify(), lambda _: verify()),
+                "cold": turns.Step(lambda _: verified(), _forget),
+                "first of all": turns.Step(lambda _: verified(), _forget_all),
+                "warm": turns.Step(lambda _: verified(), lambda _: verified()),
                 "peer": _step(make(chip, report)),
             }
             took = turns.medians(steps, COLD_ROUNDS)

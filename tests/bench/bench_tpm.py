@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from strongroom.crypto.pki import x509
-from strongroom.evidence import gcp, tpm
-from strongroom.evidence import verify as registry
+from strongroom.evidence import gcp, tpm, verify
 from strongroom.evidence.formats import eventlog_efi, tpm_quote
 from strongroom.model.binding import Binding, Preset, RoomKeys
 from strongroom.model.endorsements import NONE
@@ -95,23 +94,23 @@ def measure(name: str, make: Make, root: str, *, newcomer: Make | None = None) -
 
         return step
 
-    def verify(_: int) -> object:
-        return registry.verify(held["evidence"], NONE, binding=held["bound"], roots=roots, now=NOW)
+    def verified(_: int) -> object:
+        return verify.verify(held["evidence"], NONE, binding=held["bound"], roots=roots, now=NOW)
 
     def cold(index: int) -> None:
         forget(index)
         prepare(preset, evidence)(index)
 
-    seldom = {"cold": turns.Step(verify, cold)}
+    seldom = {"cold": turns.Step(verified, cold)}
     if newcomer is not None:
         machines = [newcomer(binding(index)) for index in range(ROUNDS)]
-        seldom["new"] = turns.Step(verify, prepare(preset, machines))
+        seldom["new"] = turns.Step(verified, prepare(preset, machines))
     first = turns.medians(seldom, ROUNDS)
     took = turns.medians(
         {
             "limit": turns.Step(bare(evidence)),
-            "warm": turns.Step(verify, prepare(preset, evidence)),
-            "own": turns.Step(verify, prepare(binding, evidence)),
+            "warm": turns.Step(verified, prepare(preset, evidence)),
+            "own": turns.Step(verified, prepare(binding, evidence)),
         },
         ROUNDS,
     )

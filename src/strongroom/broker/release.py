@@ -37,8 +37,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.appraisal.appraise import deny
 from strongroom.appraisal.judge import judge, with_runs_used
 from strongroom.authority import issue
-from strongroom.broker import endorse, versions
-from strongroom.broker import request_checks as gates
+from strongroom.broker import endorse, request_checks, versions
 from strongroom.broker.broker import DISK_KEY
 from strongroom.broker.ports import Known, NonceUse, Run
 from strongroom.broker.workers import too_many_failures
@@ -93,7 +92,7 @@ class _Prepared:
 class _Looked:
     """A request that passed the gate. endorsed, prepared: None where a vendor is to be asked first."""
 
-    ask: gates.Ask
+    ask: request_checks.Ask
     endorsed: endorse.Endorsed | None
     prepared: _Prepared | None
 
@@ -145,7 +144,7 @@ def turn_away(broker: Broker, head: messages.ReleaseHead, *, peer: str = "") -> 
     if end is not None and now < end:
         return None
     broker.failures.failed(now, peer=peer)
-    return _denied(head.contract, (gates.fresh(end, use=NonceUse.ENDED),), now)
+    return _denied(head.contract, (request_checks.fresh(end, use=NonceUse.ENDED),), now)
 
 
 async def _attempt(
@@ -205,13 +204,13 @@ def _look(broker: Broker, split: messages.SplitRequest) -> messages.DenialAnswer
     if reading.agreement is None:
         return _denied(reading.digest, reading.checks, now)
     if reading.digest != head.contract:
-        return _denied(head.contract, (gates.nonce_contract(reading.digest, head.contract),), now)
+        return _denied(head.contract, (request_checks.nonce_contract(reading.digest, head.contract),), now)
     end = broker.nonces.end(head.nonce, head.contract)
     if end is None:
-        return _denied(head.contract, (gates.fresh(end),), now)
+        return _denied(head.contract, (request_checks.fresh(end),), now)
     request = messages.parse_release_request(split)
     csr = None if request.csr is None else certificates.read_request(request.csr)
-    ask = gates.Ask(
+    ask = request_checks.Ask(
         request=request,
         own=reading.checks,
         disks=reading.disks,
@@ -225,7 +224,7 @@ def _look(broker: Broker, split: messages.SplitRequest) -> messages.DenialAnswer
     return _Looked(ask=ask, endorsed=endorsed, prepared=prepared)
 
 
-def _prepare(broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed) -> _Prepared:
+def _prepare(broker: Broker, ask: request_checks.Ask, endorsed: endorse.Endorsed) -> _Prepared:
     """Step 4, with what was last known of the contract, where that makes for an acceptance."""
     seen = broker.seen.last(ask.contract.digest)
     prepared = None if seen is None else _judge(broker, ask, endorsed, *seen)
@@ -235,12 +234,12 @@ def _prepare(broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed) -> _Pre
 
 
 def _prepare_anew(
-    broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed, before: _Prepared | None = None
+    broker: Broker, ask: request_checks.Ask, endorsed: endorse.Endorsed, before: _Prepared | None = None
 ) -> _Prepared:
     """Step 4, with what the storage says now. before: a denial by what was known, which may stand."""
 
     def read(state: Reading) -> tuple[Known, int]:
-        return gates.known(ask, state), state.runs.used(ask.contract.digest)
+        return request_checks.known(ask, state), state.runs.used(ask.contract.digest)
 
     known, runs_used = broker.store.read(read)
     if before is None or before.known != known:
@@ -249,10 +248,10 @@ def _prepare_anew(
 
 
 def _judge(
-    broker: Broker, ask: gates.Ask, endorsed: endorse.Endorsed, known: Known, runs_used: int
+    broker: Broker, ask: request_checks.Ask, endorsed: endorse.Endorsed, known: Known, runs_used: int
 ) -> _Prepared:
     now = broker.clock()
-    asked = (*gates.check(ask, known), *endorsed.checks)
+    asked = (*request_checks.check(ask, known), *endorsed.checks)
     judged = _Judged(
         endorsements=endorsed.endorsements,
         gates=len(asked),
@@ -289,14 +288,16 @@ def _judge(
     )
 
 
-def _decide(broker: Broker, ask: gates.Ask, prepared: _Prepared, transaction: Transaction) -> _Decision:
+def _decide(
+    broker: Broker, ask: request_checks.Ask, prepared: _Prepared, transaction: Transaction
+) -> _Decision:
     """Steps 5 to 7. Raises `Conflict`, so that nothing is done, where what was prepared holds no longer."""
     now, contract = broker.clock(), ask.contract
     use = transaction.nonces.use(ask.request.nonce, expires=ask.nonce_end, now=now)
     if use is not NonceUse.FRESH:
-        refusal = deny(contract.digest, gates=(gates.fresh(ask.nonce_end, use=use),), now=now)
+        refusal = deny(contract.digest, gates=(request_checks.fresh(ask.nonce_end, use=use),), now=now)
         return _Decision(verdict=refusal, entry=None)
-    if gates.known(ask, transaction) != prepared.known or now - prepared.now > FRESH_FOR:
+    if request_checks.known(ask, transaction) != prepared.known or now - prepared.now > FRESH_FOR:
         raise Conflict("release: what it was prepared with has changed", code="changed")
     runs_used = transaction.runs.used(contract.digest)
     if runs_used != prepared.judged.runs_used:
@@ -317,7 +318,7 @@ def _decide(broker: Broker, ask: gates.Ask, prepared: _Prepared, transaction: Tr
     return _Decision(verdict=prepared.verdict, entry=entry, index=index, runs_used=runs_used)
 
 
-def _counted(prepared: _Prepared, ask: gates.Ask, runs_used: int) -> _Prepared:
+def _counted(prepared: _Prepared, ask: request_checks.Ask, runs_used: int) -> _Prepared:
     """The same decision after `runs_used` runs; an accepted room may have come too late."""
     verdict = with_runs_used(prepared.verdict, ask.agreement, runs_used=runs_used)
     return replace(prepared, verdict=verdict, judged=replace(prepared.judged, runs_used=runs_used))
@@ -341,7 +342,7 @@ def _answer(
     return _denial(decision.verdict, proof)
 
 
-def _certify(broker: Broker, ask: gates.Ask, accepted: Accepted) -> tuple[bytes, ...]:
+def _certify(broker: Broker, ask: request_checks.Ask, accepted: Accepted) -> tuple[bytes, ...]:
     """The room's certificate with its authority's, leaf first; nothing where none is agreed or asked for."""
     contract = ask.contract
     if ask.csr is None or contract.certificate is None:
@@ -370,7 +371,7 @@ def _seal(broker: Broker, accepted: Accepted, disks: tuple[KnownDisk, ...]) -> b
     )
 
 
-def _entry(broker: Broker, ask: gates.Ask, prepared: _Prepared) -> bytes | None:
+def _entry(broker: Broker, ask: request_checks.Ask, prepared: _Prepared) -> bytes | None:
     """The record. Raises `Malformed` when a release is too long for the ledger; None for such a denial."""
     verdict, judged = prepared.verdict, prepared.judged
     accepted = isinstance(verdict, Accepted)

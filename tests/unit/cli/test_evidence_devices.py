@@ -9,7 +9,7 @@ import pytest
 
 from strongroom.cli.evidence import commands as verbs
 from strongroom.errors import Malformed, PolicyDenied
-from strongroom.evidence import verify as registry
+from strongroom.evidence import verify
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE
 from strongroom_testing.vendors import fake_aws, fake_nvidia
@@ -26,7 +26,7 @@ def scene(tmp_path):
     aws, vendor = fake_aws.FakeAws(now=NOW), fake_nvidia.Authority(now=NOW)
     gpus = [fake_nvidia.FakeGpu(now=NOW, authority=vendor) for _ in range(2)]
     cpu, shown = aws.evidence(BOUND), [gpu.evidence(BOUND) for gpu in gpus]
-    claims = registry.verify(cpu, NONE, binding=BOUND, roots=frozenset({aws.root}), now=NOW)
+    claims = verify.verify(cpu, NONE, binding=BOUND, roots=frozenset({aws.root}), now=NOW)
     (tmp_path / "cpu.json").write_bytes(cpu.encode())
     for place, one in enumerate(shown):
         (tmp_path / f"gpu-{place}.json").write_bytes(one.encode())
@@ -51,7 +51,7 @@ def scene(tmp_path):
     return tmp_path
 
 
-def verify(scene, file, *devices, **changes):
+def verified(scene, file, *devices, **changes):
     asked = {
         "policy": scene / "policy.json",
         "endorsements": scene / "endorsements",
@@ -65,9 +65,9 @@ def verify(scene, file, *devices, **changes):
 
 
 def test_devices_in_files_of_their_own_and_all_in_one_are_judged_alike(scene, capsys):
-    verify(scene, "cpu.json", "gpu-0.json", "gpu-1.json", as_json=True)
+    verified(scene, "cpu.json", "gpu-0.json", "gpu-1.json", as_json=True)
     apart = json.loads(capsys.readouterr().out)
-    verify(scene, "whole.json", as_json=True)
+    verified(scene, "whole.json", as_json=True)
     assert json.loads(capsys.readouterr().out) == apart
     assert apart["result"] == "accepted"
     assert [one["facts"]["model"] for one in apart["claims"]["devices"]] == ["GH100", "GH100"]
@@ -86,13 +86,13 @@ def test_devices_in_files_of_their_own_and_all_in_one_are_judged_alike(scene, ca
 )
 def test_rule_14_other_devices_than_the_policy_names_are_denied(scene, devices, check):
     with pytest.raises(PolicyDenied) as caught:
-        verify(scene, "cpu.json", *devices)
+        verified(scene, "cpu.json", *devices)
     assert [one.name for one in caught.value.verdict.failed] == [check]
 
 
 def test_without_the_issuers_word_they_are_not_compared(scene):
     with pytest.raises(PolicyDenied) as caught:
-        verify(scene, "whole.json", endorsements=None)
+        verified(scene, "whole.json", endorsements=None)
     assert [one.name for one in caught.value.verdict.failed] == ["platform.devices.compared"]
 
 
@@ -109,7 +109,7 @@ def test_every_device_is_shown(scene, capsys):
 def test_two_files_of_one_part_are_refused(scene):
     (scene / "endorsements" / "device-0.ocsp-1.txt").write_bytes(b"x")
     with pytest.raises(Exception, match="two files for the part"):
-        verify(scene, "whole.json")
+        verified(scene, "whole.json")
 
 
 def test_a_device_within_a_device_is_malformed(scene):
@@ -117,4 +117,4 @@ def test_a_device_within_a_device_is_malformed(scene):
     value["devices"][0]["devices"] = value["devices"][1:]
     (scene / "nested.json").write_text(json.dumps(value, separators=(",", ":"), sort_keys=True))
     with pytest.raises(Malformed, match=r"devices\[0\]: unknown key 'devices'"):
-        verify(scene, "nested.json")
+        verified(scene, "nested.json")

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from strongroom.evidence import verify as registry
+from strongroom.evidence import verify
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import (
@@ -52,7 +52,7 @@ class Case:
             evidence = Evidence(tee=evidence.tee, parts={**evidence.parts, name: data})
         elif name:
             endorsements = Endorsements(parts={**endorsements.parts, name: data})
-        return registry.verify(evidence, endorsements, binding=self.binding, roots=self.roots, now=NOW)
+        return verify.verify(evidence, endorsements, binding=self.binding, roots=self.roots, now=NOW)
 
     def part(self, name: str) -> bytes:
         return {**self.endorsements.parts, **self.evidence.parts}[name]

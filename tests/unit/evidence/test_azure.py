@@ -9,9 +9,8 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import azure
+from strongroom.evidence import azure, verify
 from strongroom.evidence import roots as pinned
-from strongroom.evidence import verify as registry
 from strongroom.evidence.formats import azure_hcl
 from strongroom.evidence.roots import amd, intel
 from strongroom.model.binding import Preset
@@ -32,8 +31,8 @@ ENDORSED = {kind: vm.endorsements() for kind, vm in VMS.items()}
 KINDS = sorted(VMS)
 
 
-def verify(kind, evidence=None, endorsements=None, *, binding=BOUND, roots=None, now=NOW):
-    return registry.verify(
+def verified(kind, evidence=None, endorsements=None, *, binding=BOUND, roots=None, now=NOW):
+    return verify.verify(
         evidence or GOOD[kind],
         endorsements or ENDORSED[kind],
         binding=binding,
@@ -45,7 +44,7 @@ def verify(kind, evidence=None, endorsements=None, *, binding=BOUND, roots=None,
 def refusal(*args, **kwargs) -> str:
     """The check that refuses, `format` where something does not parse."""
     try:
-        verify(*args, **kwargs)
+        verified(*args, **kwargs)
     except EvidenceRefused as cause:
         return cause.check if cause.expected and cause.got and cause.hint else "explains nothing"
     except Malformed:
@@ -59,7 +58,7 @@ def with_part(kind, name, data) -> Evidence:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sound_evidence_verifies_and_says_all(kind):
-    vm, claims = VMS[kind], verify(kind)
+    vm, claims = VMS[kind], verified(kind)
     assert claims.tee == "azure"
     assert claims.root == vm.root
     assert claims.simulated
@@ -82,7 +81,7 @@ def test_sound_evidence_verifies_and_says_all(kind):
 
 @pytest.mark.parametrize("hash_type", [2, 3])
 def test_the_other_hashes_of_runtime_data_are_read(hash_type):
-    assert verify("snp", VMS["snp"].evidence(BOUND, hash_type=hash_type)).contract == samples.DIGEST
+    assert verified("snp", VMS["snp"].evidence(BOUND, hash_type=hash_type)).contract == samples.DIGEST
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,20 +157,20 @@ def test_rule_06_only_the_pinned_vendors_roots_are_hardware():
 
 
 def test_debug_of_the_hardware_is_debug():
-    assert verify("snp", VMS["snp"].evidence(BOUND, guest=Guest(policy=0xB0000))).debug
+    assert verified("snp", VMS["snp"].evidence(BOUND, guest=Guest(policy=0xB0000))).debug
 
 
 def test_a_contract_is_claimed_only_where_pcr_12_holds_it_once():
     blank = FakeAzure(hardware=VMS["snp"].hardware)
-    claims = verify("snp", blank.evidence(BOUND))
+    claims = verified("snp", blank.evidence(BOUND))
     assert claims.contract is None
     assert "pcr12" not in claims.registers
     other = FakeAzure(hardware=VMS["snp"].hardware, contract=bytes(32))
-    claims = verify("snp", other.evidence(BOUND))
+    claims = verified("snp", other.evidence(BOUND))
     assert claims.contract is None
     assert claims.registers["pcr12"] == other.pcrs[12].hex()
     preset = Preset(values={"extra_data": BOUND.value("extra_data")})
-    claims = verify("snp", binding=preset)
+    claims = verified("snp", binding=preset)
     assert claims.contract is None
     assert "pcr12" in claims.registers
 
@@ -185,7 +184,7 @@ def test_rule_17_there_is_no_unbound_verification():
 
 def test_evidence_without_a_nonce_says_so():
     preset = Preset(values={"extra_data": b""})
-    claims = verify("snp", VMS["snp"].evidence(preset), binding=preset)
+    claims = verified("snp", VMS["snp"].evidence(preset), binding=preset)
     assert azure.NOT_FRESH in claims.not_checked
 
 

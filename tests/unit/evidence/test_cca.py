@@ -8,9 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import cca
+from strongroom.evidence import cca, verify
 from strongroom.evidence import roots as pinned
-from strongroom.evidence import verify as registry
 from strongroom.model.binding import Preset
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_cca
@@ -22,8 +21,8 @@ PLATFORM = fake_cca.FakeCca()
 ROOTS = frozenset({PLATFORM.root})
 
 
-def verify(evidence, *, platform=PLATFORM, endorsements=None, binding=BOUND, roots=None):
-    return registry.verify(
+def verified(evidence, *, platform=PLATFORM, endorsements=None, binding=BOUND, roots=None):
+    return verify.verify(
         evidence,
         endorsements or platform.endorsements(),
         binding=binding,
@@ -34,7 +33,7 @@ def verify(evidence, *, platform=PLATFORM, endorsements=None, binding=BOUND, roo
 
 def refusal(*args, **kwargs) -> str:
     try:
-        verify(*args, **kwargs)
+        verified(*args, **kwargs)
     except EvidenceRefused as cause:
         return cause.check if cause.expected and cause.hint else "explains nothing"
     except Malformed:
@@ -49,7 +48,7 @@ def test_a_sound_token_verifies_and_says_all(current, wrapped, curve):
     platform = fake_cca.FakeCca(current=current, platform_curve=curve)
     rem = fake_cca.measured("extended")
     token = platform.evidence(BOUND, wrapped=wrapped, rems=(rem, bytes(32), rem, bytes(32)))
-    claims = verify(token, platform=platform)
+    claims = verified(token, platform=platform)
     assert claims.tee == "cca"
     assert claims.root == platform.root
     assert claims.machine == platform.instance.hex()
@@ -75,24 +74,24 @@ def test_each_fault_is_refused_by_its_check(fault, current):
 
 
 def test_no_platform_key_stands_for_hardware():
-    assert verify(PLATFORM.evidence(BOUND)).simulated
+    assert verified(PLATFORM.evidence(BOUND)).simulated
     assert pinned.PINS["cca"] == ()
     assert refusal(PLATFORM.evidence(BOUND), roots=pinned.PINNED) == "root"
 
 
 @pytest.mark.parametrize("state", [0x0000, 0x1000, 0x2000, 0x4000, 0x5000, 0x6000, 0x7000, 0x2FFF, 0x3100])
 def test_a_platform_that_is_not_secured_counts_as_debug(state):
-    claims = verify(PLATFORM.evidence(BOUND, lifecycle=state))
+    claims = verified(PLATFORM.evidence(BOUND, lifecycle=state))
     assert claims.debug
     assert claims.facts["lifecycle"] == state
-    assert not verify(PLATFORM.evidence(BOUND, lifecycle=0x30FF)).debug
+    assert not verified(PLATFORM.evidence(BOUND, lifecycle=0x30FF)).debug
 
 
 def test_the_personalization_value_is_the_contract_where_it_is_a_digest():
     digest = bytes.fromhex(samples.DIGEST[7:])
-    assert verify(PLATFORM.evidence(BOUND, personalization=digest + bytes(32))).contract == samples.DIGEST
+    assert verified(PLATFORM.evidence(BOUND, personalization=digest + bytes(32))).contract == samples.DIGEST
     for other in (bytes(64), digest + digest, bytes(32) + digest):
-        assert verify(PLATFORM.evidence(BOUND, personalization=other)).contract is None
+        assert verified(PLATFORM.evidence(BOUND, personalization=other)).contract is None
 
 
 def test_rule_17_without_an_expectation_nothing_is_verified():

@@ -9,7 +9,7 @@ import pytest
 from strongroom.encoding import pem
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import roots as pinned
-from strongroom.evidence import verify as registry
+from strongroom.evidence import verify
 from strongroom.evidence.formats import dcap, dcap_collateral, dcap_pck, dcap_quote
 from strongroom.evidence.memo import Kept
 from strongroom.model.binding import Preset
@@ -28,15 +28,15 @@ GOOD = {kind: INTEL.evidence(BOUND, tee=kind[0], version=kind[1]) for kind in KI
 ENDORSED = {tee: INTEL.endorsements(tee=tee) for tee in ("sgx", "tdx")}
 
 
-def verify(evidence, endorsements=None, *, bound=BOUND, roots=ROOTS, now=NOW):
+def verified(evidence, endorsements=None, *, bound=BOUND, roots=ROOTS, now=NOW):
     endorsements = endorsements or ENDORSED[evidence.tee]
-    return registry.verify(evidence, endorsements, binding=bound, roots=roots, now=now)
+    return verify.verify(evidence, endorsements, binding=bound, roots=roots, now=now)
 
 
 def refusal(evidence, endorsements=None, **options) -> str:
     """The name of the check that refuses, `format`, or `accepted`."""
     try:
-        verify(evidence, endorsements, **options)
+        verified(evidence, endorsements, **options)
     except EvidenceRefused as cause:
         return (
             cause.check if cause.expected and cause.got and cause.hint else f"{cause.check} says too little"
@@ -58,7 +58,7 @@ def flips(data: bytes, *, masks=(0x01, 0x20, 0x80)):
 
 @pytest.mark.parametrize(("tee", "version"), KINDS)
 def test_sound_evidence_is_accepted(tee, version):
-    claims = verify(GOOD[tee, version])
+    claims = verified(GOOD[tee, version])
     assert claims.tee == tee
     assert claims.status == "UpToDate"
     assert claims.advisories == ()
@@ -147,9 +147,9 @@ def test_rule_02_collateral_that_has_ended_does_not_count_and_its_evaluation_num
     ):
         assert refusal(GOOD["tdx", 4], INTEL.endorsements(tee="tdx", fault=fault)) == REFUSED_BY[fault]
     # Whoever has seen a newer number refuses an older one: a minimum of `evaluation`, the lower of both documents'.
-    assert verify(GOOD["tdx", 4]).tcb["evaluation"] == 17
+    assert verified(GOOD["tdx", 4]).tcb["evaluation"] == 17
     older = INTEL.endorsements(tee="tdx", identity={"tcbEvaluationDataNumber": 12})
-    claims = verify(GOOD["tdx", 4], older)
+    claims = verified(GOOD["tdx", 4], older)
     assert claims.tcb["evaluation"] == 12
     assert claims.facts["tcb_evaluation_data_number"] == 17
     assert claims.facts["qe_evaluation_data_number"] == 12
@@ -217,8 +217,8 @@ def test_rule_06_a_root_that_came_along_is_not_trusted_for_that():
 def test_the_root_is_pinned_by_its_key_which_two_certificates_carry(monkeypatch):
     assert pinned.HARDWARE["sgx"] == pinned.HARDWARE["tdx"]
     monkeypatch.setitem(pinned.HARDWARE, "sgx", ROOTS)
-    assert not verify(GOOD["sgx", 3]).simulated
-    assert verify(GOOD["tdx", 4]).simulated
+    assert not verified(GOOD["sgx", 3]).simulated
+    assert verified(GOOD["tdx", 4]).simulated
 
 
 def test_rule_15_lists_of_another_length_are_refused_before_they_are_compared():
@@ -289,13 +289,13 @@ def test_certificates_count_in_any_order_of_the_chain():
 
 def test_both_certification_authorities_count():
     other = FakeIntel(now=NOW, processor=True)
-    claims = verify(other.evidence(BOUND), other.endorsements(), roots=frozenset({other.root_digest}))
+    claims = verified(other.evidence(BOUND), other.endorsements(), roots=frozenset({other.root_digest}))
     assert claims.facts["pck_ca"] == "processor"
 
 
 def test_machines_are_told_apart_by_their_ppid_and_nothing_else():
     other = FakeIntel(now=NOW, ppid=b"\x55" * 16)
-    claims = verify(other.evidence(BOUND), other.endorsements(), roots=frozenset({other.root_digest}))
+    claims = verified(other.evidence(BOUND), other.endorsements(), roots=frozenset({other.root_digest}))
     assert claims.machine == other.machine != INTEL.machine
     again = FakeIntel(now=NOW)
     assert again.machine == INTEL.machine
@@ -304,11 +304,11 @@ def test_machines_are_told_apart_by_their_ppid_and_nothing_else():
 def test_verification_changes_none_of_its_arguments():
     evidence, endorsements = GOOD["tdx", 5], ENDORSED["tdx"]
     before = dict(evidence.parts), dict(endorsements.parts)
-    first, second = verify(evidence), verify(evidence)
+    first, second = verified(evidence), verified(evidence)
     assert (evidence.parts, endorsements.parts) == before
     first.facts["status"] = first.registers["mr_td"] = "changed"
     first.tcb["pce.svn"] = 99
-    assert verify(evidence) == second
+    assert verified(evidence) == second
 
 
 def test_kept_outcomes_are_bounded_and_do_not_mix_roots():

@@ -9,7 +9,7 @@ import pytest
 from strongroom.errors import Malformed
 from strongroom.evidence.formats import dcap_tcb
 from strongroom_testing.vendors import fake_intel
-from tests.unit.evidence.test_dcap import ENDORSED, GOOD, INTEL, refusal, verify
+from tests.unit.evidence.test_dcap import ENDORSED, GOOD, INTEL, refusal, verified
 
 SGX = json.loads(dcap_tcb.split(ENDORSED["sgx"].parts["tcb-info"], "tcbInfo", what="x")[0])
 TDX = json.loads(dcap_tcb.split(ENDORSED["tdx"].parts["tcb-info"], "tcbInfo", what="x")[0])
@@ -180,5 +180,5 @@ def test_a_quoting_enclaves_status_lowers_the_platforms_as_intel_says(status):
 @pytest.mark.parametrize("status", sorted(dcap_tcb._STATUSES - {"Revoked"}))
 def test_each_status_but_revoked_is_a_claim(status):
     level = fake_intel.level(fake_intel.COMPONENTS, 13, None, status, "INTEL-SA-9")
-    claims = verify(GOOD["sgx", 3], INTEL.endorsements(tee="sgx", tcb={"tcbLevels": [level]}))
+    claims = verified(GOOD["sgx", 3], INTEL.endorsements(tee="sgx", tcb={"tcbLevels": [level]}))
     assert (claims.status, claims.advisories) == (status, ("INTEL-SA-9",))

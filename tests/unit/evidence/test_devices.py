@@ -8,8 +8,7 @@ import pytest
 
 from strongroom.appraisal.default import default_policy
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import attached
-from strongroom.evidence import verify as registry
+from strongroom.evidence import attached, verify
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_aws, fake_nvidia
@@ -24,7 +23,7 @@ ROOTS = frozenset({CPU.root, VENDOR.root})
 OTHER = replace(BOUND, keys=replace(BOUND.keys, signing=b"x" * 32))
 
 
-def verify(shown, *, expected, cpu=None, binding=BOUND, roots=ROOTS, endorsements=NONE):
+def verified(shown, *, expected, cpu=None, binding=BOUND, roots=ROOTS, endorsements=NONE):
     counts = expected if isinstance(expected, set) else {expected}
     evidence = replace(cpu or CPU.evidence(BOUND), devices=tuple(shown))
     return attached.verify_with_devices(
@@ -34,28 +33,28 @@ def verify(shown, *, expected, cpu=None, binding=BOUND, roots=ROOTS, endorsement
 
 def refusal(*args, **kwargs) -> str:
     with pytest.raises(EvidenceRefused) as caught:
-        verify(*args, **kwargs)
+        verified(*args, **kwargs)
     return caught.value.check
 
 
 def test_all_devices_stand_beside_the_cpu_in_their_order():
-    claims = verify([one.evidence(BOUND) for one in GPUS], expected=3)
+    claims = verified([one.evidence(BOUND) for one in GPUS], expected=3)
     assert claims.tee == "nitro"
     assert [one.machine for one in claims.devices] == [one.machine for one in GPUS]
-    assert verify([], expected=0).devices == ()
-    assert len(verify([one.evidence(BOUND) for one in GPUS[:2]], expected={0, 2, 8}).devices) == 2
+    assert verified([], expected=0).devices == ()
+    assert len(verified([one.evidence(BOUND) for one in GPUS[:2]], expected={0, 2, 8}).devices) == 2
 
 
 def test_what_stands_in_for_a_device_stands_in_for_the_room():
-    claims = verify([GPUS[0].evidence(BOUND)], expected=1)
+    claims = verified([GPUS[0].evidence(BOUND)], expected=1)
     assert claims.simulated
     assert claims.devices[0].simulated
 
 
 def test_devices_are_never_passed_over():
-    """The registry verifies one TEE; whoever hands it a room's evidence with devices gets no claims."""
+    """`evidence.verify` verifies one TEE; whoever hands it a room's evidence with devices gets no claims."""
     with pytest.raises(EvidenceRefused) as caught:
-        registry.verify(
+        verify.verify(
             replace(CPU.evidence(BOUND), devices=(GPUS[0].evidence(BOUND),)),
             NONE,
             binding=BOUND,
@@ -74,9 +73,9 @@ def test_each_devices_endorsements_are_its_own():
             parts={f"device-{at}.{name}": data for at, own in places for name, data in words[own].items()}
         )
 
-    both = verify(shown, expected=2, endorsements=named((0, 0), (1, 1)))
+    both = verified(shown, expected=2, endorsements=named((0, 0), (1, 1)))
     assert [one.facts["ocsp"] for one in both.devices] == ["good", "good"]
-    one = verify(shown, expected=2, endorsements=named((1, 1)))
+    one = verified(shown, expected=2, endorsements=named((1, 1)))
     assert [device.facts["ocsp"] for device in one.devices] == ["not compared", "good"]
     swapped = named((0, 1), (1, 0))
     assert refusal(shown, expected=2, endorsements=swapped) == "devices.0.chain.revocation"
@@ -106,7 +105,7 @@ def test_rule_14_one_failing_device_fails_all(place, fault):
     wanted = fake_nvidia.REFUSED_BY[fault]
     if wanted == "format":
         with pytest.raises(Malformed, match=f"device {place}"):
-            verify(shown, expected=3)
+            verified(shown, expected=3)
     else:
         assert refusal(shown, expected=3) == f"devices.{place}.{wanted}"
 
@@ -119,7 +118,7 @@ def test_rule_14_each_devices_nonce_is_bound_to_the_cpus_evidence():
 
 
 def test_rule_14_a_device_in_debug_is_debug_for_the_default_policy():
-    claims = verify([GPUS[0].evidence(BOUND)], expected=1)
+    claims = verified([GPUS[0].evidence(BOUND)], expected=1)
     debugged = replace(claims, devices=(replace(claims.devices[0], debug=True),))
     good = [check for check in default_policy(claims, simulated=True) if not check.ok]
     bad = [check.name for check in default_policy(debugged, simulated=True) if not check.ok]
@@ -130,8 +129,8 @@ def test_rule_14_a_device_in_debug_is_debug_for_the_default_policy():
 def test_rule_25_cpu_and_devices_of_two_rooms_do_not_mix():
     ours, theirs = CPU.evidence(BOUND), CPU.evidence(OTHER)
     mine, other = GPUS[0].evidence(BOUND), GPUS[0].evidence(OTHER)
-    assert verify([mine], expected=1, cpu=ours).devices
-    assert verify([other], expected=1, cpu=theirs, binding=OTHER).devices
+    assert verified([mine], expected=1, cpu=ours).devices
+    assert verified([other], expected=1, cpu=theirs, binding=OTHER).devices
     assert refusal([other], expected=1, cpu=ours) == "devices.0.binding"
     assert refusal([mine], expected=1, cpu=theirs) == "binding"
     assert refusal([mine], expected=1, cpu=theirs, binding=OTHER) == "devices.0.binding"

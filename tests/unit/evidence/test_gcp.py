@@ -10,9 +10,8 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import gcp
+from strongroom.evidence import gcp, verify
 from strongroom.evidence import roots as pinned
-from strongroom.evidence import verify as registry
 from strongroom.evidence.formats import ccel
 from strongroom.model.binding import Binding, Preset, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
@@ -41,15 +40,15 @@ KINDS = {
 }
 
 
-def verify(evidence, *, google=GOOGLE, binding=BOUND, roots=None, now=NOW, endorsements=NONE):
+def verified(evidence, *, google=GOOGLE, binding=BOUND, roots=None, now=NOW, endorsements=NONE):
     trusted = frozenset({google.root}) if roots is None else roots
-    return registry.verify(evidence, endorsements, binding=binding, roots=trusted, now=now)
+    return verify.verify(evidence, endorsements, binding=binding, roots=trusted, now=now)
 
 
 def refusal(*args, **kwargs) -> str:
     """The check that refuses, `format` where a part does not parse."""
     try:
-        verify(*args, **kwargs)
+        verified(*args, **kwargs)
     except EvidenceRefused as cause:
         return cause.check if cause.expected and cause.hint else "explains nothing"
     except Malformed:
@@ -62,7 +61,7 @@ def changed(name: str, data: bytes) -> Evidence:
 
 
 def test_sound_evidence_verifies_and_says_all():
-    claims = verify(GOOD)
+    claims = verified(GOOD)
     pcrs = fake_google.replay(fake_google.boot(), "sha256")
     assert claims.tee == "gcp"
     assert claims.root == GOOGLE.root
@@ -94,7 +93,7 @@ def test_sound_evidence_verifies_and_says_all():
 def test_every_kind_of_attestation_key_and_bank_verifies(kind):
     google = fake_google.FakeGoogle(now=NOW, **KINDS[kind])
     evidence = google.evidence(BOUND)
-    claims = verify(evidence, google=google)
+    claims = verified(evidence, google=google)
     assert claims.facts["tpm.bank"] == google.bank
     assert claims.facts["secure_boot"] is True
     assert len(claims.registers["pcr7"]) == 2 * {"sha256": 32, "sha384": 48}[google.bank]
@@ -119,14 +118,14 @@ def test_each_fault_is_refused_by_its_check(fault):
 
 
 def test_a_fakes_root_stands_for_no_hardware():
-    assert verify(GOOD).simulated
+    assert verified(GOOD).simulated
 
 
 def test_a_test_machine_of_googles_stands_for_no_hardware(monkeypatch):
     for production in (True, False):
         google = fake_google.FakeGoogle(now=NOW, production=production)
         monkeypatch.setitem(pinned.HARDWARE, "gcp", frozenset({google.root}))
-        assert verify(google.evidence(BOUND), google=google).simulated is not production
+        assert verified(google.evidence(BOUND), google=google).simulated is not production
 
 
 def test_rule_06_a_root_that_the_evidence_brings_is_not_trusted():
@@ -157,9 +156,9 @@ def test_rule_17_without_an_expectation_nothing_is_verified():
 
 def test_a_quote_that_nobody_expected_to_carry_anything_is_said_not_to_be_fresh():
     evidence = GOOGLE.evidence(Preset(values={"extra_data": b""}))
-    claims = verify(evidence, binding=Preset(values={"extra_data": b""}))
+    claims = verified(evidence, binding=Preset(values={"extra_data": b""}))
     assert any("fresh" in line for line in claims.not_checked)
-    assert not any("fresh" in line for line in verify(GOOD).not_checked)
+    assert not any("fresh" in line for line in verified(GOOD).not_checked)
 
 
 def test_rule_19_another_nonce_contract_key_or_audience_is_refused():
@@ -184,14 +183,14 @@ def test_rule_25_parts_of_two_machines_do_not_go_together():
 
 
 def test_a_log_is_not_demanded_and_its_absence_is_told():
-    claims = verify(GOOGLE.evidence(BOUND, logged=False))
+    claims = verified(GOOGLE.evidence(BOUND, logged=False))
     assert "secure_boot" not in claims.facts
     assert any("no event log" in line for line in claims.not_checked)
-    assert claims.registers == verify(GOOD).registers
+    assert claims.registers == verified(GOOD).registers
 
 
 def test_facts_are_of_quoted_registers_alone():
-    claims = verify(GOOGLE.evidence(BOUND, selection=(0, 2, 14)))
+    claims = verified(GOOGLE.evidence(BOUND, selection=(0, 2, 14)))
     assert set(claims.registers) == {"pcr0", "pcr2"}
     assert "secure_boot" not in claims.facts
     assert claims.facts["firmware_version"] == "GCE Virtual Firmware v2"
@@ -202,9 +201,9 @@ def test_systemds_phases_may_follow_in_pcr_11_and_nothing_else():
     phases = [
         hashlib.sha256(word).digest() for word in (b"enter-initrd", b"leave-initrd", b"sysinit", b"ready")
     ]
-    claims = verify(GOOGLE.evidence(BOUND, extend=tuple((11, one) for one in phases)))
+    claims = verified(GOOGLE.evidence(BOUND, extend=tuple((11, one) for one in phases)))
     assert claims.facts["boot_phases"] == "enter-initrd:leave-initrd:sysinit:ready"
-    one = verify(GOOGLE.evidence(BOUND, extend=((11, phases[0]),)))
+    one = verified(GOOGLE.evidence(BOUND, extend=((11, phases[0]),)))
     assert one.facts["boot_phases"] == "enter-initrd"
     for wrong in (((11, phases[1]),), ((11, phases[0]), (11, phases[0])), ((11, bytes(32)),)):
         assert refusal(GOOGLE.evidence(BOUND, extend=wrong)) == "event-log.pcr-11"
@@ -213,11 +212,11 @@ def test_systemds_phases_may_follow_in_pcr_11_and_nothing_else():
 
 def test_the_contract_in_pcr_12_is_found_and_no_other():
     contract = digest.raw(BOUND.contract)
-    claims = verify(GOOGLE.evidence(BOUND, extend=((12, contract),)))
+    claims = verified(GOOGLE.evidence(BOUND, extend=((12, contract),)))
     assert claims.contract == BOUND.contract
     assert "pcr12" not in claims.registers
     for extended in (((12, contract), (12, contract)), ((12, bytes(32)),), ((13, contract),)):
-        claims = verify(GOOGLE.evidence(BOUND, extend=extended))
+        claims = verified(GOOGLE.evidence(BOUND, extend=extended))
         assert claims.contract is None
         assert f"pcr{extended[0][0]}" in claims.registers
 
@@ -254,10 +253,10 @@ def test_rule_16_no_byte_of_a_quote_signed_with_pss_can_be_changed():
 
 
 def test_validity_is_asked_each_time():
-    assert verify(GOOD, now=NOW + timedelta(days=29)).tee == "gcp"
+    assert verified(GOOD, now=NOW + timedelta(days=29)).tee == "gcp"
     assert refusal(GOOD, now=NOW + timedelta(days=31)) == "chain.validity"
     assert refusal(GOOD, now=NOW - timedelta(days=2)) == "chain.validity"
-    assert verify(GOOD).tee == "gcp"
+    assert verified(GOOD).tee == "gcp"
 
 
 INTEL = fake_intel.FakeIntel(now=NOW)
@@ -291,7 +290,7 @@ def in_hardware(evidence, **kwargs):
 
 def test_with_a_tdx_quote_the_claims_are_the_hardwares_and_the_tpms_together():
     evidence, given = in_hardware(in_a_td())
-    claims = verify(evidence, **given)
+    claims = verified(evidence, **given)
     assert claims.tee == "gcp"
     assert (claims.root, claims.machine) == (INTEL.root_digest, INTEL.machine)
     assert claims.status == "UpToDate"
@@ -339,7 +338,7 @@ def test_bare_tdx_evidence_may_bring_its_log():
     quote = INTEL.evidence(BOUND, body={"rtmr0": RTMR0}).parts["quote"]
     for parts, told in (({"quote": quote, "ccel": LOG_OF_TD}, False), ({"quote": quote}, None)):
         evidence, given = in_hardware(Evidence(tee="tdx", parts=parts))
-        claims = verify(evidence, **given)
+        claims = verified(evidence, **given)
         assert claims.facts.get("secure_boot") is told
         assert any("event log" in line for line in claims.not_checked) is (told is None)
 
@@ -347,7 +346,7 @@ def test_bare_tdx_evidence_may_bring_its_log():
 def test_with_an_snp_report_the_claims_are_the_hardwares_and_the_tpms_together():
     report = AMD.evidence(BOUND).parts["report"]
     evidence, given = in_hardware(changed("snp-report", report), endorsements=AMD.endorsements())
-    claims = verify(evidence, **given)
+    claims = verified(evidence, **given)
     assert (claims.root, claims.facts["hardware"]) == (AMD.root, "snp")
     assert {"measurement", "pcr0"} <= claims.registers.keys()
     other = AMD.evidence(replace(BOUND, nonce=b"m" * 32)).parts["report"]

@@ -10,8 +10,7 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import nitro
-from strongroom.evidence import verify as registry
+from strongroom.evidence import nitro, verify
 from strongroom.model.binding import Binding, Preset, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
@@ -30,14 +29,14 @@ BOUND = Binding(
 ROOTS = frozenset({AWS.root})
 
 
-def verify(evidence, *, binding=BOUND, roots=ROOTS, now=NOW, endorsements=NONE):
-    return registry.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+def verified(evidence, *, binding=BOUND, roots=ROOTS, now=NOW, endorsements=NONE):
+    return verify.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
 
 
 def refusal(*args, **kwargs) -> str:
     """The check that refuses, `format` where a part does not parse."""
     try:
-        verify(*args, **kwargs)
+        verified(*args, **kwargs)
     except EvidenceRefused as cause:
         return cause.check if cause.expected and cause.hint else "explains nothing"
     except Malformed:
@@ -46,7 +45,7 @@ def refusal(*args, **kwargs) -> str:
 
 
 def test_a_sound_document_verifies_and_says_all():
-    claims = verify(AWS.evidence(BOUND))
+    claims = verified(AWS.evidence(BOUND))
     assert claims.tee == "nitro"
     assert claims.root == AWS.root
     assert claims.machine == fake_aws.INSTANCE
@@ -63,7 +62,7 @@ def test_a_sound_document_verifies_and_says_all():
 @pytest.mark.parametrize("tagged", [False, True])
 @pytest.mark.parametrize("indefinite", [False, True])
 def test_either_form_of_maps_and_either_tag_are_read(indefinite, tagged):
-    claims = verify(AWS.evidence(BOUND, indefinite=indefinite, tagged=tagged))
+    claims = verified(AWS.evidence(BOUND, indefinite=indefinite, tagged=tagged))
     assert claims.registers["pcr0"] == fake_aws.PCRS[0].hex()
 
 
@@ -73,7 +72,7 @@ def test_each_fault_is_refused_by_its_check(fault):
 
 
 def test_a_fakes_root_stands_for_no_hardware():
-    assert verify(AWS.evidence(BOUND)).simulated
+    assert verified(AWS.evidence(BOUND)).simulated
 
 
 def test_rule_06_a_root_that_the_evidence_brings_is_not_trusted():
@@ -82,16 +81,16 @@ def test_rule_06_a_root_that_the_evidence_brings_is_not_trusted():
 
 
 def test_rule_11_zeros_are_debug_whatever_anybody_lists():
-    claims = verify(AWS.evidence(BOUND, pcrs=dict.fromkeys(range(16), bytes(48))))
+    claims = verified(AWS.evidence(BOUND, pcrs=dict.fromkeys(range(16), bytes(48))))
     assert claims.debug
     for index in (0, 1, 2):
-        assert verify(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {index: bytes(48)})).debug
+        assert verified(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {index: bytes(48)})).debug
 
 
 def test_rule_11_the_chain_is_judged_at_the_documents_own_time():
     """Its certificate has to be valid when the document was made; a later `now` does not change that."""
     document = AWS.evidence(BOUND)
-    assert verify(document, now=NOW + timedelta(hours=1, minutes=59)).facts["bound"]
+    assert verified(document, now=NOW + timedelta(hours=1, minutes=59)).facts["bound"]
     ended = AWS.evidence(BOUND, fault=fake_aws.Fault.LEAF_ENDED)
     assert refusal(ended) == "chain.validity"
     assert refusal(ended, now=NOW - timedelta(minutes=4)) == "chain.validity"
@@ -100,17 +99,17 @@ def test_rule_11_the_chain_is_judged_at_the_documents_own_time():
 def test_rule_11_an_old_document_is_refused_once_its_certificate_has_ended():
     document = AWS.evidence(BOUND)
     ends = NOW + timedelta(hours=2)
-    assert verify(document, now=ends + nitro.SKEW).tee == "nitro"
+    assert verified(document, now=ends + nitro.SKEW).tee == "nitro"
     assert refusal(document, now=ends + nitro.SKEW + timedelta(seconds=1)) == "time"
     assert refusal(document, now=NOW - nitro.SKEW - timedelta(seconds=1)) == "time"
-    assert verify(document, now=NOW - nitro.SKEW).tee == "nitro"
+    assert verified(document, now=NOW - nitro.SKEW).tee == "nitro"
 
 
 def test_rule_11_the_signer_is_a_register_of_its_own():
     """PCR 0 names the image; who signed it stands in PCR 8, and no reference without PCR 8 has it."""
-    signed = verify(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {8: fake_aws.pcr("signer")}))
-    other = verify(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {8: fake_aws.pcr("other")}))
-    unsigned = verify(AWS.evidence(BOUND))
+    signed = verified(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {8: fake_aws.pcr("signer")}))
+    other = verified(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {8: fake_aws.pcr("other")}))
+    unsigned = verified(AWS.evidence(BOUND))
     assert signed.registers["pcr0"] == other.registers["pcr0"] == unsigned.registers["pcr0"]
     assert signed.registers["pcr8"] != other.registers["pcr8"]
     assert "pcr8" not in unsigned.registers
@@ -119,12 +118,12 @@ def test_rule_11_the_signer_is_a_register_of_its_own():
 def test_the_contract_in_pcr_16_is_found_and_no_other():
     contract = digest.raw(BOUND.contract)
     extended = hashlib.sha384(bytes(48) + contract).digest()
-    claims = verify(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {16: extended}))
+    claims = verified(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {16: extended}))
     assert claims.contract == BOUND.contract
     assert "pcr16" not in claims.registers
     twice = hashlib.sha384(extended + contract).digest()
     for value in (twice, contract + bytes(16), bytes(48)):
-        claims = verify(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {16: value}))
+        claims = verified(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {16: value}))
         assert claims.contract is None
         assert ("pcr16" in claims.registers) == any(value)
 
@@ -133,7 +132,9 @@ def test_nitrotpm_documents_have_no_debug_mode_and_no_contract_register():
     pcrs = {index: fake_aws.pcr(str(index)) for index in range(11)} | dict.fromkeys(
         range(17, 23), b"\xff" * 48
     )
-    claims = verify(AWS.evidence(BOUND, pcrs=pcrs | {16: hashlib.sha384(bytes(80)).digest()}, nitrotpm=True))
+    claims = verified(
+        AWS.evidence(BOUND, pcrs=pcrs | {16: hashlib.sha384(bytes(80)).digest()}, nitrotpm=True)
+    )
     assert claims.facts["nitrotpm"] is True
     assert claims.machine == fake_aws.INSTANCE
     assert claims.contract is None
@@ -153,8 +154,8 @@ def test_rule_17_without_an_expectation_nothing_is_verified():
 def test_each_stated_field_has_to_hold():
     document = AWS.evidence(BOUND)
     user, nonce = BOUND.value("user_data"), BOUND.value("nonce")
-    assert verify(document, binding=Preset(values={"nonce": nonce})).facts["bound"] == "nonce"
-    assert verify(document, binding=Preset(values={"report_data": user})).facts["bound"] == "user_data"
+    assert verified(document, binding=Preset(values={"nonce": nonce})).facts["bound"] == "nonce"
+    assert verified(document, binding=Preset(values={"report_data": user})).facts["bound"] == "user_data"
     for values in (
         {"nonce": nonce, "user_data": user[:63]},
         {"nonce": nonce, "user_data": user + b"\0"},
@@ -167,7 +168,7 @@ def test_each_stated_field_has_to_hold():
 
 def test_expecting_emptiness_is_said_to_be_no_binding():
     bare = Preset(values={"user_data": b"", "nonce": b"", "public_key": b""})
-    claims = verify(AWS.evidence(bare), binding=bare)
+    claims = verified(AWS.evidence(bare), binding=bare)
     assert claims.facts["bound"] == ""
     assert nitro.NOT_BOUND in claims.not_checked
 
@@ -204,6 +205,6 @@ def test_what_is_kept_changes_no_answer():
     """The chain is kept by its exact bytes; another time, or another root, is asked again."""
     document = AWS.evidence(BOUND)
     for _ in range(3):
-        assert verify(document).machine == fake_aws.INSTANCE
+        assert verified(document).machine == fake_aws.INSTANCE
         assert refusal(document, roots=frozenset({samples.DIGEST})) == "chain.root"
         assert refusal(document, now=NOW + timedelta(days=1)) == "time"

@@ -8,8 +8,7 @@ from datetime import timedelta
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import nvgpu
-from strongroom.evidence import verify as registry
+from strongroom.evidence import nvgpu, verify
 from strongroom.evidence.formats import nvgpu_dice, nvgpu_spdm
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
@@ -23,13 +22,13 @@ GPU = fake_nvidia.FakeGpu(now=NOW)
 ROOTS = frozenset({GPU.root})
 
 
-def verify(evidence, *, binding=BOUND, roots=ROOTS, now=NOW, endorsements=NONE):
-    return registry.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+def verified(evidence, *, binding=BOUND, roots=ROOTS, now=NOW, endorsements=NONE):
+    return verify.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
 
 
 def refusal(*args, **kwargs) -> str:
     try:
-        verify(*args, **kwargs)
+        verified(*args, **kwargs)
     except EvidenceRefused as cause:
         return cause.check if cause.expected and cause.hint else "explains nothing"
     except Malformed:
@@ -38,7 +37,7 @@ def refusal(*args, **kwargs) -> str:
 
 
 def test_sound_evidence_verifies_and_says_all():
-    claims = verify(GPU.evidence(BOUND))
+    claims = verified(GPU.evidence(BOUND))
     assert claims.tee == "nvgpu"
     assert claims.root == GPU.root
     assert claims.machine == GPU.machine
@@ -74,7 +73,7 @@ def test_sound_evidence_verifies_and_says_all():
 )
 def test_every_model_that_is_known(model, family, header, blocks):
     device = fake_nvidia.FakeGpu(now=NOW, model=model)
-    claims = verify(device.evidence(BOUND, header=header, blocks=blocks), roots=frozenset({device.root}))
+    claims = verified(device.evidence(BOUND, header=header, blocks=blocks), roots=frozenset({device.root}))
     assert (claims.facts["model"], claims.facts["family"]) == (model, family)
     assert len(claims.registers) == blocks
 
@@ -82,7 +81,7 @@ def test_every_model_that_is_known(model, family, header, blocks):
 @pytest.mark.parametrize("debug", [False, True])
 def test_rule_14_blackwells_flag_for_debug_is_told(debug):
     device = fake_nvidia.FakeGpu(now=NOW, model="GB100", debug=debug)
-    claims = verify(device.evidence(BOUND, header=True), roots=frozenset({device.root}))
+    claims = verified(device.evidence(BOUND, header=True), roots=frozenset({device.root}))
     assert claims.debug is debug
     assert claims.facts["certified_flags"] == ("90" if debug else "80")
 
@@ -131,7 +130,7 @@ def test_opaque_data_with_a_header_are_as_strict(fault):
 
 
 def test_what_was_not_compared_is_said_and_is_nobodys_pass():
-    claims = verify(GPU.evidence(BOUND))
+    claims = verified(GPU.evidence(BOUND))
     assert claims.facts["rim"] == claims.facts["ocsp"] == claims.facts["debug_mode"] == "not compared"
     assert claims.not_checked == (*nvgpu.NOT_CHECKED, nvgpu.NOT_ASKED)
     assert claims.status == ""
@@ -144,7 +143,7 @@ def test_rule_04_the_issuers_word_on_every_certificate_is_taken(model, delegated
     evidence = device.evidence(BOUND)
     said = device.endorsements(evidence, delegated=delegated)
     assert sorted(said.parts) == ["ocsp-1", "ocsp-2", "ocsp-3"]
-    claims = verify(evidence, endorsements=said, roots=frozenset({device.root}))
+    claims = verified(evidence, endorsements=said, roots=frozenset({device.root}))
     assert claims.facts["ocsp"] == "good"
     assert claims.facts["rim"] == "not compared"
     assert claims.not_checked == nvgpu.NOT_CHECKED
@@ -161,7 +160,7 @@ def test_rule_03_an_answer_counts_until_its_end_and_no_longer():
     evidence = GPU.evidence(BOUND)
     said = GPU.endorsements(evidence)
     late = NOW + timedelta(hours=23)
-    assert verify(evidence, endorsements=said, now=late - timedelta(seconds=1)).facts["ocsp"] == "good"
+    assert verified(evidence, endorsements=said, now=late - timedelta(seconds=1)).facts["ocsp"] == "good"
     assert refusal(evidence, endorsements=said, now=late) == "chain.revocation"
 
 
@@ -182,14 +181,14 @@ def test_rule_16_no_byte_of_an_answer_can_be_changed():
 
 def test_a_report_of_an_older_driver_names_no_firmware():
     opaque = {number: value for number, value in fake_nvidia.OPAQUE.items() if number != 20}
-    claims = verify(GPU.evidence(BOUND, opaque=opaque))
+    claims = verified(GPU.evidence(BOUND, opaque=opaque))
     assert claims.facts["fwid_reported"] is False
     assert claims.facts["certified_fwid"] == fake_nvidia.FWID.hex()
 
 
 def test_a_field_that_is_not_known_is_shown_as_it_is():
     opaque = {200: b"\xfe\xed", 3: b"570\x1b[0m\0", 6: b"96.10.55.00.01", 11: b"\x00", 15: b"\xff\0"}
-    facts = verify(GPU.evidence(BOUND, opaque=opaque)).facts
+    facts = verified(GPU.evidence(BOUND, opaque=opaque)).facts
     assert facts["opaque_200"] == "feed"
     assert facts["driver_version"] == opaque[3].hex()
     assert facts["vbios_version"] == "96.10.55.00.01"
@@ -200,10 +199,10 @@ def test_a_field_that_is_not_known_is_shown_as_it_is():
 @pytest.mark.parametrize("name", ["GR100", "GX999", "T4", "BF3-DPU"])
 def test_a_name_is_no_gate_and_an_unknown_one_is_told(name):
     device = fake_nvidia.FakeGpu(now=NOW, model=name)
-    claims = verify(device.evidence(BOUND), roots=frozenset({device.root}))
+    claims = verified(device.evidence(BOUND), roots=frozenset({device.root}))
     assert (claims.facts["model"], claims.facts["family"]) == (name, "unknown")
     assert nvgpu.UNKNOWN_NAME in claims.not_checked
-    assert nvgpu.UNKNOWN_NAME not in verify(GPU.evidence(BOUND)).not_checked
+    assert nvgpu.UNKNOWN_NAME not in verified(GPU.evidence(BOUND)).not_checked
     # Whatever it is called: nothing that another root certified.
     stranger = fake_nvidia.FakeGpu(now=NOW, model=name)
     assert refusal(stranger.evidence(BOUND), roots=frozenset({device.root})) == "chain.root"

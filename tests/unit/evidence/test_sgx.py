@@ -10,13 +10,13 @@ import pytest
 from strongroom.appraisal.default import default_policy
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors.intel_faults import Fault
-from tests.unit.evidence.test_dcap import BOUND, GOOD, INTEL, refusal, verify
+from tests.unit.evidence.test_dcap import BOUND, GOOD, INTEL, refusal, verified
 
 VERSIONS = (3, 4, 5)
 
 
 def claims_of(version=3, **body):
-    return verify(INTEL.evidence(BOUND, tee="sgx", version=version, body=body))
+    return verified(INTEL.evidence(BOUND, tee="sgx", version=version, body=body))
 
 
 def attributes(flags):

@@ -10,8 +10,7 @@ import pytest
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import roots as pinned
-from strongroom.evidence import snp
-from strongroom.evidence import verify as registry
+from strongroom.evidence import snp, verify
 from strongroom.evidence.formats import snp_product, snp_report
 from strongroom.evidence.roots import amd
 from strongroom.model.binding import Preset
@@ -33,14 +32,14 @@ GOOD = MILAN.evidence(BOUND)
 ENDORSED = MILAN.endorsements()
 
 
-def verify(evidence=GOOD, endorsements=ENDORSED, *, binding=BOUND, roots=ROOTS, now=NOW):
-    return registry.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+def verified(evidence=GOOD, endorsements=ENDORSED, *, binding=BOUND, roots=ROOTS, now=NOW):
+    return verify.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
 
 
 def refusal(*args, **kwargs) -> str:
     """The check that refuses, `format` where something does not parse."""
     try:
-        verify(*args, **kwargs)
+        verified(*args, **kwargs)
     except EvidenceRefused as cause:
         return cause.check if cause.expected and cause.got and cause.hint else "explains nothing"
     except Malformed:
@@ -49,7 +48,7 @@ def refusal(*args, **kwargs) -> str:
 
 
 def claims_of(guest: Guest, chip=MILAN):
-    return verify(chip.evidence(BOUND, guest=guest), chip.endorsements())
+    return verified(chip.evidence(BOUND, guest=guest), chip.endorsements())
 
 
 def with_part(endorsements: Endorsements, name: str, data: bytes) -> Endorsements:
@@ -64,7 +63,7 @@ def test_sound_reports_of_every_line_and_version_verify(name, version):
     if name == "turin" and version == 2:
         assert refusal(evidence, endorsements) == "product"  # Turin's firmware never wrote these
         return
-    claims = verify(evidence, endorsements)
+    claims = verified(evidence, endorsements)
     assert claims.tee == "snp"
     assert claims.root == chip.root
     assert claims.simulated
@@ -94,10 +93,10 @@ def test_each_fault_is_refused_by_its_check(fault, name):
 
 
 def test_a_chip_and_a_provider_are_told_apart():
-    claims = verify()
+    claims = verified()
     assert claims.machine == fake_amd.CHIP_ID.hex()
     assert claims.facts["vek"] == "VCEK"
-    claims = verify(PROVIDER.evidence(BOUND), PROVIDER.endorsements())
+    claims = verified(PROVIDER.evidence(BOUND), PROVIDER.endorsements())
     assert claims.machine == f"provider:{fake_amd.CSP_ID}"
     assert claims.facts["provider"] == fake_amd.CSP_ID
     assert snp.NO_MACHINE in claims.not_checked
@@ -129,11 +128,11 @@ def test_an_octet_string_around_the_chips_identity_is_read_too():
     extensions = wrapped._extensions(None)
     extensions[-1] = fake_amd._extension("4", b"\x04\x40" + fake_amd.CHIP_ID)
     wrapped._extensions = lambda fault: extensions
-    assert verify(wrapped.evidence(BOUND), wrapped.endorsements()).machine == fake_amd.CHIP_ID.hex()
+    assert verified(wrapped.evidence(BOUND), wrapped.endorsements()).machine == fake_amd.CHIP_ID.hex()
 
 
 def test_dates_are_asked_each_time_although_certificates_are_kept():
-    verify()
+    verified()
     assert refusal(now=NOW + timedelta(days=299)) == "accepted"
     assert refusal(now=NOW + timedelta(days=301)) == "revocation"
     assert refusal(now=NOW + timedelta(days=2001)) == "chain.validity"
@@ -307,10 +306,10 @@ def test_rule_17_there_is_no_unbound_verification():
 
 
 def test_rule_57_product_line_and_chip_are_claims_that_a_policy_can_deny():
-    assert {name: verify(chip.evidence(BOUND), chip.endorsements()).facts["product"] for name, chip in CHIPS.items()} == {
+    assert {name: verified(chip.evidence(BOUND), chip.endorsements()).facts["product"] for name, chip in CHIPS.items()} == {
         "milan": "Milan", "genoa": "Genoa", "turin": "Turin", "vlek": "Milan",
     }  # fmt: skip
-    claims = verify(TURIN.evidence(BOUND), TURIN.endorsements())
+    claims = verified(TURIN.evidence(BOUND), TURIN.endorsements())
     assert claims.machine == claims.facts["chip_id"] == fake_amd.CHIP_ID[:8].ljust(64, b"\0").hex()
 
 

@@ -12,11 +12,11 @@ from strongroom.evidence.formats import dcap_quote
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_intel
 from strongroom_testing.vendors.intel_faults import Fault
-from tests.unit.evidence.test_dcap import BOUND, GOOD, INTEL, refusal, verify
+from tests.unit.evidence.test_dcap import BOUND, GOOD, INTEL, refusal, verified
 
 
 def claims_of(version=5, endorsements=None, **body):
-    return verify(INTEL.evidence(BOUND, tee="tdx", version=version, body=body), endorsements)
+    return verified(INTEL.evidence(BOUND, tee="tdx", version=version, body=body), endorsements)
 
 
 def bits(*which):
@@ -75,7 +75,7 @@ def test_rule_09_version_5_may_carry_a_report_1_0():
     header = struct.pack("<H", 5) + quote[2:48] + struct.pack("<HI", 2, 584)
     signed = header + quote[48:632]
     data = fake_intel.raw_signature(INTEL._attestation, signed) + quote[632 + 4 + 64 :]
-    claims = verify(Evidence(tee="tdx", parts={"quote": signed + struct.pack("<I", len(data)) + data}))
+    claims = verified(Evidence(tee="tdx", parts={"quote": signed + struct.pack("<I", len(data)) + data}))
     assert (claims.facts["quote_version"], claims.facts["td_report"]) == (5, "1.0")
 
 
@@ -86,7 +86,7 @@ def test_rule_09_each_bit_of_td_under_debug_is_debug(bit):
     if bit not in known:
         assert refusal(evidence) == "td-attributes"
         return
-    claims = verify(evidence)
+    claims = verified(evidence)
     assert claims.debug
     assert not all(check.ok for check in default_policy(claims, simulated=True))
 

@@ -10,8 +10,7 @@ from datetime import timedelta
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import roots, tpm
-from strongroom.evidence import verify as registry
+from strongroom.evidence import roots, tpm, verify
 from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
@@ -32,14 +31,14 @@ BINDING = Binding(
 GOOD = TPM.evidence(BINDING)
 
 
-def verify(evidence, *, binding=BINDING, roots=frozenset({TPM.root}), now=NOW, endorsements=NONE):
-    return registry.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+def verified(evidence, *, binding=BINDING, roots=frozenset({TPM.root}), now=NOW, endorsements=NONE):
+    return verify.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
 
 
 def refusal(evidence, **arguments) -> str:
     """The name of the check that refuses, `format` for what does not parse."""
     try:
-        verify(evidence, **arguments)
+        verified(evidence, **arguments)
     except EvidenceRefused as cause:
         return cause.check if all((cause.expected, cause.got, cause.hint)) else "unexplained"
     except Malformed:
@@ -52,7 +51,7 @@ def with_part(name: str, data: bytes) -> Evidence:
 
 
 def test_good_evidence_gives_typed_claims():
-    claims = verify(GOOD)
+    claims = verified(GOOD)
     assert claims.tee == "tpm"
     assert claims.simulated
     assert claims.root == TPM.root
@@ -72,7 +71,7 @@ def test_good_evidence_gives_typed_claims():
 
 def test_an_rsa_attestation_key_serves_too():
     evidence = RSA.evidence(BINDING)
-    assert verify(evidence, roots=frozenset({RSA.root})).facts["ak_key"] == "rsa"
+    assert verified(evidence, roots=frozenset({RSA.root})).facts["ak_key"] == "rsa"
     spoiled = bytearray(evidence.parts["signature"])
     spoiled[-1] ^= 1
     bad = Evidence(tee="tpm", parts={**evidence.parts, "signature": bytes(spoiled)})
@@ -103,14 +102,14 @@ def test_a_path_over_an_intermediate_is_followed():
     authority = fake_tpm.Authority(NOW, depth=2)
     machine = fake_tpm.FakeTpm(now=NOW, authority=authority)
     evidence = machine.evidence(BINDING)
-    assert verify(evidence, roots=frozenset({machine.root})).root == machine.root
+    assert verified(evidence, roots=frozenset({machine.root})).root == machine.root
     backwards = b"".join(reversed(authority.certificates))
     wrong = Evidence(tee="tpm", parts={**evidence.parts, "issuers": backwards})
     assert refusal(wrong, roots=frozenset({machine.root})) == "chain.root"
     # An intermediate that the contract names as root is a root; the path then ends there.
     middle = "sha256:" + hashlib.sha256(authority.certificates[0]).hexdigest()
     cut = Evidence(tee="tpm", parts={**evidence.parts, "issuers": authority.certificates[0]})
-    assert verify(cut, roots=frozenset({middle})).root == middle
+    assert verified(cut, roots=frozenset({middle})).root == middle
     assert refusal(cut, roots=frozenset({machine.root})) == "chain.root"
 
 
@@ -160,9 +159,9 @@ def test_rule_16_ecdsa_r_and_s_are_in_range():
 
 def test_rule_17_there_is_no_verification_without_a_binding_or_roots():
     with pytest.raises(TypeError):
-        registry.verify(GOOD, NONE, roots=frozenset({TPM.root}), now=NOW)  # type: ignore[call-arg]
+        verify.verify(GOOD, NONE, roots=frozenset({TPM.root}), now=NOW)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        registry.verify(GOOD, NONE, binding=BINDING, now=NOW)  # type: ignore[call-arg]
+        verify.verify(GOOD, NONE, binding=BINDING, now=NOW)  # type: ignore[call-arg]
     assert refusal(GOOD, roots=frozenset()) == "root"
     with pytest.raises(EvidenceRefused, match=r"chain.root:"):
         tpm.verify(GOOD, NONE, binding=BINDING, roots=frozenset(), now=NOW)
@@ -207,19 +206,19 @@ def test_rule_33_unknown_kinds_of_evidence_are_refused():
 
 
 def test_rule_33_whatever_is_not_a_pinned_vendor_is_simulated(monkeypatch):
-    assert verify(GOOD).simulated
+    assert verified(GOOD).simulated
     tpm._launched.cache_clear()  # what is kept was judged with the pins as they are
     monkeypatch.setitem(roots.HARDWARE, "snp", frozenset({TPM.root}))
-    assert verify(GOOD).simulated, "a root of another TEE's vendor does not make a TPM hardware"
+    assert verified(GOOD).simulated, "a root of another TEE's vendor does not make a TPM hardware"
     tpm._launched.cache_clear()
     monkeypatch.setitem(roots.HARDWARE, "tpm", frozenset({TPM.root}))
-    assert not verify(GOOD).simulated
+    assert not verified(GOOD).simulated
     tpm._launched.cache_clear()
 
 
 def test_verification_changes_none_of_its_arguments():
     before = dict(GOOD.parts)
-    verify(GOOD)
+    verified(GOOD)
     assert GOOD.parts == before
 
 
@@ -244,7 +243,7 @@ def test_pcr_10_may_be_untouched_or_hold_either_template():
 
 
 def test_rule_05_an_empty_set_of_roots_verifies_nothing():
-    for tee in registry.VERIFIERS:
+    for tee in verify.VERIFIERS:
         verifier = importlib.import_module(f"strongroom.evidence.{tee}").verify
         with pytest.raises(EvidenceRefused, match=r"evidence check (parts|chain.root):"):
             verifier(GOOD, NONE, binding=BINDING, roots=frozenset(), now=NOW)
@@ -271,4 +270,4 @@ def test_rule_12_quote_key_nonce_digest_and_values_hang_together():
 
 
 def test_rule_13_claims_say_what_the_keys_issuer_vouches_for():
-    assert any("endorsement key" in text for text in verify(GOOD).not_checked)
+    assert any("endorsement key" in text for text in verified(GOOD).not_checked)
