@@ -56,7 +56,7 @@ def a_contract(**changes) -> contract.Contract:
         ),
         network=contract.Network(egress=(), peers=()),
         certificate=contract.CertificateTerms(names=("room.flights.example",), lifetime_seconds=600),
-        limits=contract.Limits(
+        limits=contract.RunLimits(
             runs=1,
             not_before=NOW - timedelta(days=1),
             not_after=NOW + timedelta(days=30),

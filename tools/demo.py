@@ -292,7 +292,7 @@ def scrape_room(stage: Stage, running: subprocess.Popen[str], needles: list[byte
     return len(found), scans, unreadable
 
 
-def needles_seen(report: scrape.Report) -> set[int]:
+def needles_seen(report: scrape.ScrapeReport) -> set[int]:
     """Numbers of the canaries that a scan found, by any way of reading."""
     return {
         number

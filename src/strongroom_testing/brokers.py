@@ -107,7 +107,7 @@ def manifest(
     )
     payload = manifest_model.encode(made)
     bare = dsse.Envelope(payload_type=manifest_model.PAYLOAD_TYPE, payload=payload, signatures=())
-    signature = dsse.Signature(keyid=signer.party().keyid, sig=signer.signing.sign(bare.pae()))
+    signature = dsse.DsseSignature(keyid=signer.party().keyid, sig=signer.signing.sign(bare.pae()))
     return replace(bare, signatures=(signature,)).encode()
 
 
@@ -311,7 +311,7 @@ class Room:
             payload_type=receipt_model.PAYLOAD_TYPE, payload=replace(made, **changes).encode(), signatures=()
         )
         signer = key or self.signing
-        signature = dsse.Signature(keyid=digest.sha256(signer.public.raw), sig=signer.sign(bare.pae()))
+        signature = dsse.DsseSignature(keyid=digest.sha256(signer.public.raw), sig=signer.sign(bare.pae()))
         return replace(bare, signatures=(signature,)).encode()
 
 

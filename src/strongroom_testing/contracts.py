@@ -70,7 +70,7 @@ class Scene:
             platforms=self.platforms or (platform(self.tpm),),
             network=contract_model.Network(egress=(), peers=()),
             certificate=None,
-            limits=contract_model.Limits(
+            limits=contract_model.RunLimits(
                 runs=2,
                 not_before=self.now - timedelta(days=1),
                 not_after=self.now + timedelta(days=1),

@@ -122,10 +122,10 @@ def _references(folder: Path, claims: Claims) -> None:
     platform = values.Reference(
         **told, profile="it", tee=claims.tee, references=(dict(claims.registers),), tcb={"qe.svn": 1}
     )
-    made = values.Release(
+    made = values.ReferenceRelease(
         **told,
         version=1,
-        subjects=(intoto.Subject(name="it/bzImage", digest="sha256:" + "1" * 64),),
+        subjects=(intoto.InTotoSubject(name="it/bzImage", digest="sha256:" + "1" * 64),),
         platforms=(platform,),
     )
     (folder / "guest.reference.json").write_bytes(

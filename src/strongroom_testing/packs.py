@@ -92,12 +92,12 @@ class World:
         request = room.ask(nonce, csr=None if terms is None else room.csr(terms.names), **evidence)
         return request, asyncio.run(release(broker, request.encode()))
 
-    def part(self, room: brokers.Room, name: str, **evidence: Any) -> proofpack.Release:
+    def part(self, room: brokers.Room, name: str, **evidence: Any) -> proofpack.PackedRelease:
         """That broker's part of a pack, whatever it decided."""
         request, answer = self.ask(room, name, **evidence)
         if answer.ledger is None:
             raise AssertionError("not recorded")
-        return proofpack.Release(
+        return proofpack.PackedRelease(
             party=name,
             binding=room.binding(request.nonce),
             evidence=request.evidence,
@@ -170,7 +170,7 @@ def signed_manifest(manifest: manifest_model.Manifest, signer: Identity) -> byte
     bare = dsse.Envelope(
         payload_type=manifest_model.PAYLOAD_TYPE, payload=manifest_model.encode(manifest), signatures=()
     )
-    signature = dsse.Signature(keyid=signer.party().keyid, sig=signer.signing.sign(bare.pae()))
+    signature = dsse.DsseSignature(keyid=signer.party().keyid, sig=signer.signing.sign(bare.pae()))
     return replace(bare, signatures=(signature,)).encode()
 
 

@@ -27,7 +27,7 @@ from strongroom_testing.vendors.vendor_services import Reply, of_type
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from strongroom.fetch.oci.names import Reference
+    from strongroom.fetch.oci.names import OciReference
     from strongroom.fetch.oci.session import Access
     from strongroom.images.artifact import Artifact
 
@@ -58,7 +58,7 @@ def available() -> bool:
 
 
 def push_artifact(
-    reference: Reference, made: Artifact, contents: Mapping[str, bytes], *, access: Access
+    reference: OciReference, made: Artifact, contents: Mapping[str, bytes], *, access: Access
 ) -> str:
     """Put an artifact and its files (by digest) there, under the reference's tag if it has one. Returns its digest."""
     pusher = Pusher(reference, access=access)

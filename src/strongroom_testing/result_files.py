@@ -25,9 +25,9 @@ NONCE = b"\xab" * 16
 DIGEST = "sha256:" + "44" * 32
 
 
-def result(issuer: str) -> ear.Result:
+def result(issuer: str) -> ear.AttestationResult:
     """What affirms everything."""
-    return ear.Result(
+    return ear.AttestationResult(
         issuer=issuer,
         audience=AUDIENCE,
         issued=NOW,
@@ -75,7 +75,7 @@ def _ends_in_a_line_end() -> sign.SigningKey:
     return next(key for key in keys if ear_token.to_cwt(result("alice"), key).endswith(b"\n"))
 
 
-def _unsigned(one: ear.Result) -> str:
+def _unsigned(one: ear.AttestationResult) -> str:
     head = base64.urlsafe_b64encode(json.dumps({"alg": "none", "typ": "eat+jwt"}).encode()).rstrip(b"=")
     body = ear_token.to_jwt(one, sign.generate()).split(".")[1]
     return f"{head.decode()}.{body}."

@@ -147,6 +147,17 @@ def test_no_folder_holds_more_than_twenty_files():
     assert {str(folder): files for folder, files in folders.items() if files > MAX_FILES} == {}
 
 
+def test_no_two_classes_of_the_product_have_one_name():
+    """Names with an underscore are of one file alone."""
+    places: dict[str, list[str]] = {}
+    for source in sources.product():
+        for node in source.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(source.name)
+    assert len(places) > 400
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
 def test_files_stay_short():
     long = {
         source.name: lines

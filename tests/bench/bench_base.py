@@ -149,7 +149,7 @@ def run() -> list[dict[str, object]]:
 def _rows(profile: base_profile.Profile, cache: Path) -> list[dict[str, object]]:
     """Of one profile: built with nothing there but downloads, with everything but the base, and not at all."""
 
-    def timed(where: Path, **options: bool) -> tuple[float, build.Built]:
+    def timed(where: Path, **options: bool) -> tuple[float, build.BuiltBase]:
         started = time.monotonic()
         built = build.build(build.sources(profile=profile, cache=where), where, lambda _: None, **options)
         return time.monotonic() - started, built

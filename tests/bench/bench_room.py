@@ -123,7 +123,7 @@ def _measured(
     return starts, totals, bare, phases
 
 
-def _bare(node: state.Node, base: Path, out: Path, *, guarded: bool) -> float:
+def _bare(node: state.VtpmNode, base: Path, out: Path, *, guarded: bool) -> float:
     """Seconds from the start of a room's machine to the first word of an init of a few lines."""
     out.mkdir()
     heard: list[float] = []
@@ -163,7 +163,7 @@ def _marked(base: Path, folder: Path) -> Path:
     return path
 
 
-def _phases(node: state.Node, base: Path, initrd: Path) -> list[float]:
+def _phases(node: state.VtpmNode, base: Path, initrd: Path) -> list[float]:
     """Seconds of each phase, in a machine as a room's, with a serial port for the marks."""
     chip = os.memfd_create("tpm-state")
     os.write(chip, node.tpm_state())

@@ -111,7 +111,7 @@ def dsse_payload(agreement: bytes) -> bytes:
 
 def _large_contract(prepared: broker_process.Prepared) -> bytes:
     """An envelope of a contract of the largest size, with a bad signature that names the broker's own party's key."""
-    own = dsse.Signature(keyid=prepared.settings.party.keyid, sig=bytes(64))
+    own = dsse.DsseSignature(keyid=prepared.settings.party.keyid, sig=bytes(64))
     return dsse.Envelope(
         payload_type=contract_model.PAYLOAD_TYPE, payload=bytes(contract_model.MAX_BYTES), signatures=(own,)
     ).encode()

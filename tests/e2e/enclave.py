@@ -164,7 +164,7 @@ class EnclaveRoom(nitro_room.NitroRoom):
         return replace(launched, record=self.instance.record, issuers=self.order.node.issuers)
 
 
-def run(order: room.Order, parts: Path, folder: Path, phases: list[str]) -> room.Result:
+def run(order: room.Order, parts: Path, folder: Path, phases: list[str]) -> room.RoomResult:
     """Run it. order.base: the base for Nitro."""
     assert order.node is not None
     folder.mkdir()

@@ -81,7 +81,7 @@ def run(
     world: World,
     contract: Path,
     names: tuple[str, ...],
-    start: Callable[[room.Order, list[str]], room.Result],
+    start: Callable[[room.Order, list[str]], room.RoomResult],
     **changes: Path,
 ) -> Seen:
     """Run that contract over the disks `names`. start: runs the order, and notes its phases. changes: of the order."""

@@ -78,7 +78,7 @@ class Chip:
 def chip() -> Chip:
     keys: list[public_key.PublicKey] = []
 
-    def certify(tpm: provision.Client) -> None:
+    def certify(tpm: provision.TpmClient) -> None:
         created = tpm.run(tpm2.create_ak(tpm2.ENDORSEMENT), handles=1)
         x, y = tpm2.read_p256_point(tpm2.read_sized(created.parameters))
         tpm.run(tpm2.evict_control(created.handles[0], provision.AK_HANDLE))
@@ -88,7 +88,7 @@ def chip() -> Chip:
     return Chip(state=provisioned(certify), key=keys[0])
 
 
-def provisioned(equip: Callable[[provision.Client], None]) -> bytes:
+def provisioned(equip: Callable[[provision.TpmClient], None]) -> bytes:
     """A fresh TPM's state, the banks SHA-256 and SHA-384 on, after `equip`."""
     fd = os.memfd_create("tpm-state")
     banks = {0x04: 0, 0x0B: 0xFFFFFF, 0x0C: 0xFFFFFF, 0x0D: 0}  # SHA-1, 256, 384, 512: every bank costs time

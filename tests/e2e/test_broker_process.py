@@ -54,7 +54,7 @@ def counted(prepared):
     try:
         size = store.ledger.size()
         entries = [record.parse(one) for one in store.ledger.leaves(0, size)]
-        in_ledger = sum(one.kind is record.Kind.RELEASE for one in entries)
+        in_ledger = sum(one.kind is record.RecordKind.RELEASE for one in entries)
         in_table = sum(runs for _, runs, _ in store.runs_by_contract())
         return in_table, in_ledger
     finally:
@@ -69,7 +69,7 @@ def test_rule_56_ready_means_ready_and_a_room_gets_its_keys(prepared):
         parsed = messages.parse_release_answer(answer)
         assert list(room.open(parsed, nonce).values()) == [brokers.DISK_KEY]
         entry, _ = proof.verify(parsed.ledger, checkpoint_key(prepared))
-        assert entry.kind is record.Kind.RELEASE
+        assert entry.kind is record.RecordKind.RELEASE
         status, answer = client.request("POST", "/v1/receipts", room.receipt(prepared.scene.now))
         assert status == 200
         proof.verify(messages.parse_ledger_proof(answer), checkpoint_key(prepared))
@@ -632,7 +632,7 @@ def test_rule_59_one_address_takes_no_more_than_its_share_of_the_connections(pre
     def connect(source):
         return context.wrap_socket(socket.create_connection((host, port), 30, source_address=(source, 0)))
 
-    limits = budgets.Budgets()
+    limits = budgets.ConnectionBudgets()
     with broker_process.served(prepared), contextlib.ExitStack() as opened:
         for _ in range(limits.connections // limits.share + 20):
             with contextlib.suppress(OSError):
@@ -663,7 +663,7 @@ def test_rule_59_a_thousand_connections_that_say_nothing_use_up_no_files(prepare
 def test_rule_59_one_address_has_no_more_than_its_share_of_unfinished_handshakes(prepared):
     """Beyond it a connection is closed before it costs a handshake; who comes from elsewhere is served."""
     address = (prepared.settings.host, prepared.settings.port)
-    limits = budgets.Budgets(handshake_seconds=60)
+    limits = budgets.ConnectionBudgets(handshake_seconds=60)
     allowed = limits.handshakes // limits.handshake_share
     with broker_process.served(prepared), contextlib.ExitStack() as opened:
         silent = [

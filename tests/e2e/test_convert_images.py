@@ -12,7 +12,7 @@ import pytest
 from tools import images
 
 from strongroom.images import load
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import EntryKind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,9 +33,9 @@ def test_the_tree_is_the_one_that_umoci_unpacks(tmp_path: Path, build: Any) -> N
         assert ours ^ theirs <= {b"run", b"sys"}
         for one in found.entries:
             place = root / os.fsdecode(one.path)
-            if one.kind is Kind.SYMLINK:
+            if one.kind is EntryKind.SYMLINK:
                 assert os.fsencode(place.readlink()) == one.target
-            elif one.kind is Kind.FILE:
+            elif one.kind is EntryKind.FILE:
                 status = place.lstat()
                 assert stat.S_ISREG(status.st_mode)
                 seen = (status.st_size, status.st_mode & 0o7777, status.st_uid, int(status.st_mtime))

@@ -137,7 +137,7 @@ def test_a_block_of_the_base_that_cannot_be_read_ends_the_machine(world, monkeyp
 
 
 @contextlib.contextmanager
-def base_from(server: nbd.Server, folder: Path):
+def base_from(server: nbd.NbdServer, folder: Path):
     """QEMU's own NBD client reads the base's disk from `server`: a host that can begin to fail at any time."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "base.socket"))
@@ -165,7 +165,7 @@ def base_from(server: nbd.Server, folder: Path):
 def run_on_failing_base(world, monkeypatch, tmp_path, contract, fault) -> Seen:
     """A room whose base is whole until the program has started, and whose host fails as `fault` says from then on."""
     monkeypatch.setattr(nbd, "_transmit", fault.transmit)
-    with base_from(nbd.Server({"base": world.path("base") / "base.disk"}), tmp_path) as driver:
+    with base_from(nbd.NbdServer({"base": world.path("base") / "base.disk"}), tmp_path) as driver:
         real = qemu.arguments
 
         def arguments(machine):

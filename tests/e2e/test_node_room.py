@@ -34,7 +34,7 @@ pytestmark = [
 
 AGREEMENT = samples.signed(
     samples.a_contract(
-        limits=contract_model.Limits(
+        limits=contract_model.RunLimits(
             runs=1,
             not_before=samples.NOW,
             not_after=samples.NOW.replace(year=2030),

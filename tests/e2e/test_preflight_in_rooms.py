@@ -15,7 +15,7 @@ import pytest
 
 from strongroom.errors import Refused
 from strongroom.images.preflight import examine
-from strongroom.images.preflight.examine import Source
+from strongroom.images.preflight.examine import ImageLocation
 from strongroom.model.manifest import ImageSettings
 from strongroom.model.receipt import Outcome
 from strongroom.seal import disk
@@ -66,7 +66,7 @@ def test_what_preflight_says_is_what_happens_in_a_room(world, tmp_path, names):
         end = ran[name].receipt
         print(f"{name}: {end.outcome.value}, {end.exit_status} {end.explanation}", end="; ")
         report = examine.examine(
-            Source(path=path), scratch=tmp_path, platforms=("local",), memory_mib=MEMORY_MIB
+            ImageLocation(path=path), scratch=tmp_path, platforms=("local",), memory_mib=MEMORY_MIB
         )
         happened = (end.outcome, end.exit_status) == (Outcome.EXITED, 0)
         assert (report.will_run, happened) == (ALL[name][0], ALL[name][0]), (name, end, report.findings)

@@ -109,7 +109,7 @@ def test_a_base_with_one_changed_byte_gets_no_key(world):
     before = decisions(world)
     ran = world.run(world.contract("exit 0"), base=base)
     assert ran.code == 3
-    assert decisions(world)[len(before) :] == [record.Kind.DENIAL]
+    assert decisions(world)[len(before) :] == [record.RecordKind.DENIAL]
     error, checks = failed_checks(ran.folder)
     assert error["code"] == "denied"
     assert {name for name, one in checks.items() if not one["ok"]} == {"platform.reference.initrd"}
@@ -156,7 +156,7 @@ def test_a_version_whose_past_the_broker_has_not_seen_gets_no_key_until_the_oper
     before = decisions(world)
     ran = world.run(third, "--earlier", second)  # the first of all is not there
     assert ran.code == 3
-    assert decisions(world)[len(before) :] == [record.Kind.DENIAL]
+    assert decisions(world)[len(before) :] == [record.RecordKind.DENIAL]
     _, checks = failed_checks(ran.folder)
     refused = {name for name, one in checks.items() if not one["ok"]}
     assert refused == {"contract.version", "evidence.verified"}  # the latter: not looked at any more
@@ -245,7 +245,7 @@ def test_another_program_under_the_contracts_manifest_never_starts(world, thief)
     assert result.receipt.outcome is Outcome.DATA_CORRUPTED
     assert result.receipt.outputs == ()
     # The broker could not know: it released the key to the measured agent, and its ledger has how that ended.
-    assert decisions(world)[len(before) :] == [record.Kind.RELEASE, record.Kind.RECEIPT]
+    assert decisions(world)[len(before) :] == [record.RecordKind.RELEASE, record.RecordKind.RECEIPT]
     assert not [path for path in order.out.iterdir() if path.suffix == ".age"]
 
 
@@ -279,7 +279,7 @@ def test_a_node_that_the_contract_does_not_name(world):
     before = decisions(world)
     done = strongroom(*arguments, check=False)
     assert done.returncode == 3
-    assert decisions(world)[len(before) :] == [record.Kind.DENIAL]
+    assert decisions(world)[len(before) :] == [record.RecordKind.DENIAL]
     _, checks = failed_checks(folder)
     assert {name for name, one in checks.items() if not one["ok"]} == {"evidence.chain.root"}
 
@@ -389,7 +389,7 @@ def test_what_would_be_refused_is_refused_before_a_room_boots_and_leaves_no_trac
     assert used.returncode == 3
     _, checks = failed_checks(world.path("foreseen-again"))
     assert set(checks) == {"contract.runs"}
-    assert decisions(world)[len(before) :] == [record.Kind.RELEASE, record.Kind.RECEIPT]
+    assert decisions(world)[len(before) :] == [record.RecordKind.RELEASE, record.RecordKind.RECEIPT]
     asked = strongroom("contract", "check", contract, "--ask", check=False)
     assert asked.returncode == 3
     assert "NO   alice's broker, contract.runs" in asked.stdout

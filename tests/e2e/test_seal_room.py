@@ -18,7 +18,7 @@ from strongroom.agent.disks import devicemapper
 from strongroom.bases import build
 from strongroom.crypto import sign
 from strongroom.seal import disk
-from strongroom.seal.tree import Kind, validate
+from strongroom.seal.tree import EntryKind, validate
 from tests.e2e.tiny import Cpio
 from tests.unit.seal.trees import noise, rich
 
@@ -93,12 +93,12 @@ def test_the_room_s_kernel_reads_what_was_sealed(tmp_path):
     assert dict(reversed(line.split(maxsplit=1)) for line in digests.splitlines()) == {
         _name(e): hashlib.sha256(e.open().read()).hexdigest() for e in entries if e.open
     }
-    kinds = {Kind.FILE: 0o100000, Kind.DIRECTORY: 0o040000, Kind.SYMLINK: 0o120000}
+    kinds = {EntryKind.FILE: 0o100000, EntryKind.DIRECTORY: 0o040000, EntryKind.SYMLINK: 0o120000}
     assert {line.split(maxsplit=4)[4]: line.split(maxsplit=4)[:4] for line in stats.splitlines()} == {
         _name(e): [f"{kinds[e.kind] | e.mode:x}", str(e.uid), str(e.gid), str(e.mtime)]
         for e in validate(entries)
     }
-    assert links.split() == sorted(e.target.decode() for e in entries if e.kind is Kind.SYMLINK)
+    assert links.split() == sorted(e.target.decode() for e in entries if e.kind is EntryKind.SYMLINK)
 
 
 def _script(made: disk.Manifest) -> str:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.images import accounts, blobs, layers, load, oci
-from strongroom.images.limits import Limits
+from strongroom.images.limits import ImageLimits
 from strongroom.seal.tree import validate
 from tests.unit.images.kit import (
     ACCOUNTS,
@@ -32,7 +32,7 @@ from tests.unit.images.kit import (
     symlink,
 )
 
-LIMITS = Limits(entries=2000, file_bytes=1 << 20, layer_bytes=1 << 22, total_bytes=1 << 22)
+LIMITS = ImageLimits(entries=2000, file_bytes=1 << 20, layer_bytes=1 << 22, total_bytes=1 << 22)
 SLOW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 _PLAIN = b"a b a/b a/b/c ./a /a .. a/.. ./ a/ // tmp out etc/passwd dev/a dev \xff"

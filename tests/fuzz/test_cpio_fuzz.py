@@ -11,7 +11,7 @@ from strongroom.bases import cpio, initramfs
 from strongroom.bases.files import File
 from strongroom.compare import base, image
 from strongroom.errors import Malformed
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 from tests.fuzz.mutations import mutations, often
 
 GOOD = initramfs.archive({"init": File(content=b"#!", executable=True), "lib/a": File(content=b"abc" * 20)})
@@ -37,7 +37,11 @@ def test_rule_15_a_kernels_release_is_a_word(data):
 )
 def test_rule_15_package_databases_of_any_bytes(data):
     entry = Entry(
-        path=b"var/lib/dpkg/status", kind=Kind.FILE, mode=0o644, size=len(data), open=lambda: io.BytesIO(data)
+        path=b"var/lib/dpkg/status",
+        kind=EntryKind.FILE,
+        mode=0o644,
+        size=len(data),
+        open=lambda: io.BytesIO(data),
     )
     for name, version in image.packages((entry,)).items():
         assert len(name) <= 4 * 256 + len(" (deb)")

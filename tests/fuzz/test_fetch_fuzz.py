@@ -14,7 +14,7 @@ from strongroom.encoding import pem
 from strongroom.errors import Malformed, Refused
 from strongroom.fetch.endorsements import bundle, intel, statement, validate
 from strongroom.fetch.endorsements.statement import Statement
-from strongroom.fetch.http.client import Answer
+from strongroom.fetch.http.client import Download
 from strongroom_testing.vendors.intel_pki import FMSPC
 from tests.fuzz.mutations import mutations, often
 from tests.unit.fetch.vendors import NOW, chip, library
@@ -95,7 +95,7 @@ def test_rule_15_files_of_any_bytes_parse_or_are_malformed(data):
 @often
 @given(body=st.binary(max_size=200), header=st.text(max_size=200))
 def test_answers_of_any_bytes_are_taken_or_malformed(body, header):
-    answer = Answer(
+    answer = Download(
         url="https://x/",
         body=body,
         headers={"tcb-info-issuer-chain": (header,), "sgx-pck-certificate-issuer-chain": (header,)},

@@ -15,7 +15,7 @@ import pytest
 
 from strongroom.errors import Malformed, Refused
 from strongroom.images import load
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 from tests.unit.images.kit import END, PROGRAM, Layout, entry, folder, hardlink, symlink
 
 pytestmark = [
@@ -64,7 +64,7 @@ def taken(found: list[Entry]) -> dict[bytes, Any]:
         if one.open is not None:
             with one.open() as source:
                 content = source.read()
-        mode = 0 if one.kind is Kind.SYMLINK else one.mode
+        mode = 0 if one.kind is EntryKind.SYMLINK else one.mode
         out[one.path] = (one.kind, mode, one.uid, one.target or content)
     return {path: row for path, row in out.items() if path not in ADDED}
 
@@ -74,18 +74,18 @@ def unpacked(root: Path) -> dict[bytes, Any]:
     for place in (root, *root.rglob("*")):
         status = place.lstat()
         kind = {
-            stat.S_IFLNK: Kind.SYMLINK,
-            stat.S_IFDIR: Kind.DIRECTORY,
-            stat.S_IFIFO: Kind.FIFO,
-            stat.S_IFREG: Kind.FILE,
+            stat.S_IFLNK: EntryKind.SYMLINK,
+            stat.S_IFDIR: EntryKind.DIRECTORY,
+            stat.S_IFIFO: EntryKind.FIFO,
+            stat.S_IFREG: EntryKind.FILE,
         }[stat.S_IFMT(status.st_mode)]
         content = b""
-        if kind is Kind.SYMLINK:
+        if kind is EntryKind.SYMLINK:
             content = os.fsencode(place.readlink())
-        elif kind is Kind.FILE:
+        elif kind is EntryKind.FILE:
             content = place.read_bytes()
         path = b"" if place == root else os.fsencode(place.relative_to(root))
-        mode = 0 if kind is Kind.SYMLINK else status.st_mode & 0o7777
+        mode = 0 if kind is EntryKind.SYMLINK else status.st_mode & 0o7777
         out[path] = (kind, mode, status.st_uid, content)
     return {path: row for path, row in out.items() if path not in ADDED}
 

@@ -27,7 +27,7 @@ def test_rule_15_tables_of_any_bytes(data):
     image = image.ljust(len(GOOD), b"\0")[-len(GOOD) :]
     with contextlib.suppress(Malformed):
         parsed = ovmf.parse(image)
-        launch = snp.Launch(firmware=parsed, vcpus=2, signature=0)
+        launch = snp.LaunchInputs(firmware=parsed, vcpus=2, signature=0)
         with contextlib.suppress(Malformed):
             assert len(snp.digest(launch)) == 48
         with contextlib.suppress(Malformed):

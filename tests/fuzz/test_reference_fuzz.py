@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.appraisal import intoto
-from strongroom.appraisal.intoto import Statement, Subject
+from strongroom.appraisal.intoto import InTotoStatement, InTotoSubject
 from strongroom.appraisal.reference import values
-from strongroom.appraisal.reference.values import Reference, Release
+from strongroom.appraisal.reference.values import Reference, ReferenceRelease
 from strongroom.bases import release_file
 from strongroom.crypto import digest, sign
 from strongroom.errors import Malformed, Refused
@@ -42,9 +42,9 @@ JSON = st.recursive(
 def good():
     told = {"name": "it", "issued": NOW, "expires": NOW + timedelta(days=1)}
     one = Reference(**told, profile="snp", tee="snp", references=({"measurement": "aa" * 48},), tcb={})
-    about = (Subject(name="snp/bzImage", digest="sha256:" + "1" * 64),)
-    made = Release(**told, version=1, subjects=about, platforms=(one,))
-    other = Statement(subjects=about, predicate_type=release_file.PROVENANCE, predicate={})
+    about = (InTotoSubject(name="snp/bzImage", digest="sha256:" + "1" * 64),)
+    made = ReferenceRelease(**told, version=1, subjects=about, platforms=(one,))
+    other = InTotoStatement(subjects=about, predicate_type=release_file.PROVENANCE, predicate={})
     return (
         b"\n".join(each.sign(KEY, keyid=digest.sha256(KEY.public.raw)) for each in (made.statement(), other))
         + b"\n"
@@ -79,8 +79,8 @@ def test_signed_nonsense_is_malformed(value):
     payload = json.dumps(value).encode()
     with pytest.raises(Malformed):
         values.read(intoto.parse(payload))
-    whole = Statement(
-        subjects=(Subject(name="x", digest="sha256:" + "1" * 64),),
+    whole = InTotoStatement(
+        subjects=(InTotoSubject(name="x", digest="sha256:" + "1" * 64),),
         predicate_type=values.PREDICATE,
         predicate=value if isinstance(value, dict) else {},
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strongroom.errors import Malformed
 from strongroom.images import results
 from strongroom.seal import browse, erofs
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import EntryKind
 from tests.unit.seal.trees import file, folder, link, noise
 
 ENTRIES = [
@@ -106,7 +106,7 @@ def test_folder_blocks_and_attributes_of_any_bytes(data):
         for name, _, kind in browse._folder_block(data):
             assert name
             assert b"/" not in name
-            assert isinstance(kind, Kind)
+            assert isinstance(kind, EntryKind)
     with contextlib.suppress(Malformed):
         browse._xattrs(bytes(12) + data)
 

@@ -116,7 +116,7 @@ def forget() -> None:
             for one in vars(module).values():
                 if isinstance(one, functools._lru_cache_wrapper):
                     one.cache_clear()
-                elif type(one).__name__ == "Kept":
+                elif type(one).__name__ == "Memo":
                     one.clear()
 
 

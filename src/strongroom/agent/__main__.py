@@ -52,7 +52,9 @@ def _live(guard: launcher.Warden) -> None:
             from strongroom.agent import vsock  # noqa: PLC0415
             from strongroom.agent.disks import nbd  # noqa: PLC0415
 
-            room.live(port, hardware, guard, watch, nbd.Disks(lambda: vsock.connect(vsock.DISKS)).find)  # 4
+            room.live(
+                port, hardware, guard, watch, nbd.NbdDisks(lambda: vsock.connect(vsock.DISKS)).find
+            )  # 4
         else:
             room.live(port, hardware, guard, watch)  # 4
     except BaseException as cause:  # noqa: BLE001 - whatever it is, the node is told and the power goes off

@@ -60,7 +60,7 @@ class Keys:
     """The room's own private keys, made in the room and never written anywhere."""
 
     signing: sign.SigningKey = field(repr=False)
-    tls: csr.TlsKey = field(repr=False)
+    tls: csr.RoomTlsKey = field(repr=False)
     kem: hpke.KemPrivateKey = field(repr=False)
     public: RoomKeys
 
@@ -117,7 +117,7 @@ def attest(
     address = contract.party(party).broker
     if address is None:
         raise Malformed(f"contract: {party} has no broker", hint=_NO_BROKER)
-    connection = http.Connection(channel, party, address, timeout=CONNECT_SECONDS)  # 1
+    connection = http.BrokerConnection(channel, party, address, timeout=CONNECT_SECONDS)  # 1
     challenge = messages.parse_challenge(  # 2
         _post(
             connection,
@@ -160,7 +160,7 @@ def attest(
             code="wrong-keys",
             hint="each encrypted disk of the contract needs its key at its owner's broker (`strongroom broker add-key`)",
         )
-    entry = proven(answer.ledger, contract, party, record.Kind.RELEASE, run=keys.public.run_id)  # 6
+    entry = proven(answer.ledger, contract, party, record.RecordKind.RELEASE, run=keys.public.run_id)  # 6
     about = {
         "binding": fields.format_data(binding.digest()),
         "evidence": digest.sha256(evidence.encode()),
@@ -180,7 +180,7 @@ def attest(
 
 
 def proven(
-    proof: messages.LedgerProof, contract: Contract, party: str, kind: record.Kind, *, run: str
+    proof: messages.LedgerProof, contract: Contract, party: str, kind: record.RecordKind, *, run: str
 ) -> record.Record:
     """The entry that the broker of `party` proves: of that kind, about that run. Raises `Refused` or `Malformed`."""
     broker = contract.party(party).broker
@@ -205,7 +205,7 @@ def post_receipt(channel: Channel, contract: Contract, party: str, envelope: byt
     address = contract.party(party).broker
     if address is None:
         raise Malformed(f"contract: {party} has no broker", hint=_NO_BROKER)
-    connection = http.Connection(channel, party, address, timeout=CONNECT_SECONDS)
+    connection = http.BrokerConnection(channel, party, address, timeout=CONNECT_SECONDS)
     # Outputs may have filled the room by now: an answer is bounded, and so is an error's.
     proof = messages.MAX_PROOF
     data = _post(connection, party, "/v1/receipts", envelope, max_answer=proof, max_error=proof)
@@ -214,7 +214,7 @@ def post_receipt(channel: Channel, contract: Contract, party: str, envelope: byt
 
 
 def _post(
-    connection: http.Connection,
+    connection: http.BrokerConnection,
     party: str,
     path: str,
     body: bytes,

@@ -68,7 +68,7 @@ _LAST_CAPABILITY = 63
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launch:
+class ContainerLaunch:
     """All that the warden needs to know. Paths are the agent's; it holds no secret.
 
     image, out, tls: mounted folders (tls may be empty text: none). datasets: folder by dataset name.
@@ -95,13 +95,13 @@ class Launch:
         return canonical.dumps({name: getattr(self, name) for name in self.__dataclass_fields__})
 
 
-def parse_launch(data: bytes) -> Launch:
-    """Read what `Launch.encode` wrote. Raises `Malformed`."""
+def parse_launch(data: bytes) -> ContainerLaunch:
+    """Read what `ContainerLaunch.encode` wrote. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what="launch", max_bytes=64 * 1024 * 1024), "launch")
     texts = top.text_map_of(
         ("image", "out", "tls", "scratch", "cgroup", "working_directory"), max_length=4096
     )
-    launch = Launch(
+    launch = ContainerLaunch(
         arguments=tuple(top.items("arguments", max_items=4096)),
         environment=top.text_map("environment", max_items=4096, max_length=1 << 20),
         uid=top.integer("uid", low=0, high=MAX_USER),
@@ -118,7 +118,7 @@ def parse_launch(data: bytes) -> Launch:
     return launch
 
 
-def build(launch: Launch, users: int) -> None:
+def build(launch: ContainerLaunch, users: int) -> None:
     """Make the container around the calling process and change into its root. Raises `OSError`.
 
     users: a descriptor of the program's user namespace (`owners.make_namespace`), which it is not in yet.
@@ -138,7 +138,7 @@ def build(launch: Launch, users: int) -> None:
     _loopback_up()
 
 
-def become(launch: Launch, users: int) -> None:
+def become(launch: ContainerLaunch, users: int) -> None:
     """Give up everything but the image's user, in `users`. Not to be undone. Raises `OSError`."""
     kernel.enter(users, kernel.CLONE_NEWUSER)  # which gives all rights in it, and none outside
     os.close(users)
@@ -165,7 +165,7 @@ def become(launch: Launch, users: int) -> None:
     kernel.set_seccomp(seccomp.build())
 
 
-def execute(launch: Launch) -> None:
+def execute(launch: ContainerLaunch) -> None:
     """Become the program. Returns only by `OSError`.
 
     The program is a file of the image: /proc/self/exe would be the agent's own interpreter.
@@ -205,7 +205,7 @@ def home_of(uid: int, passwd: str = "/etc/passwd") -> str:  # noqa: S107 - a fil
     return "/"
 
 
-def _overlay(launch: Launch, users: int) -> str:
+def _overlay(launch: ContainerLaunch, users: int) -> str:
     kernel.mount("tmpfs", launch.scratch, "tmpfs", kernel.MS_NODEV, f"size={launch.root_bytes},mode=0700")
     image, upper, work, root = (f"{launch.scratch}/{name}" for name in ("image", "upper", "work", "root"))
     for path in (image, upper, work, root):
@@ -290,7 +290,7 @@ def _open_low_ports() -> None:
         file.write(b"0")
 
 
-def _mount_data(launch: Launch, data: str, users: int) -> None:
+def _mount_data(launch: ContainerLaunch, data: str, users: int) -> None:
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("tmpfs", data, "tmpfs", flags, "size=1m,mode=0755")
     for name, folder in launch.datasets.items():
@@ -300,20 +300,20 @@ def _mount_data(launch: Launch, data: str, users: int) -> None:
     kernel.mount("tmpfs", data, "tmpfs", kernel.MS_REMOUNT | _DATA, "size=1m,mode=0755")
 
 
-def _mount_out(launch: Launch, out: str, _users: int) -> None:
+def _mount_out(launch: ContainerLaunch, out: str, _users: int) -> None:
     kernel.bind(launch.out, out, kernel.MS_NOSUID | kernel.MS_NODEV)
 
 
-def _mount_tmp(launch: Launch, tmp: str, _users: int) -> None:
+def _mount_tmp(launch: ContainerLaunch, tmp: str, _users: int) -> None:
     options = f"size={launch.tmp_bytes},mode=1777,{_OWNED}"
     kernel.mount("tmpfs", tmp, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
 
 
-def _mount_tls(launch: Launch, tls: str, _users: int) -> None:
+def _mount_tls(launch: ContainerLaunch, tls: str, _users: int) -> None:
     kernel.bind(launch.tls, tls, _DATA)
 
 
-def _mount_dev(_launch: Launch, dev: str, _users: int) -> None:
+def _mount_dev(_launch: ContainerLaunch, dev: str, _users: int) -> None:
     kernel.mount("tmpfs", dev, "tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, "size=64k,mode=0755")
     for name, minor in _DEVICES.items():
         os.mknod(f"{dev}/{name}", stat.S_IFCHR | 0o666, os.makedev(1, minor))
@@ -327,7 +327,7 @@ def _mount_dev(_launch: Launch, dev: str, _users: int) -> None:
     kernel.mount("tmpfs", dev, "tmpfs", flags, "size=64k,mode=0755")
 
 
-def _mount_proc(_launch: Launch, proc: str, _users: int) -> None:
+def _mount_proc(_launch: ContainerLaunch, proc: str, _users: int) -> None:
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     # Process 1 is not the program's, and invisible like everything of another user.
     kernel.mount("proc", proc, "proc", flags, "hidepid=invisible")

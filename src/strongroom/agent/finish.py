@@ -38,7 +38,7 @@ _CHUNK = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sealed:
+class SealedRun:
     """What waits in memory: how the run ended, the outputs' records, and sealed files by name."""
 
     ended: Ended
@@ -53,7 +53,7 @@ class Sealed:
 
 def seal(
     contract: Contract, ended: Ended, out: str, *, memory: Callable[[], int], random: Callable[[int], bytes]
-) -> Sealed:
+) -> SealedRun:
     """Seal into memory what a program that ended by itself left in its output folders, and its log.
 
     All are measured before any is sealed: one that is too large holds back every one. memory: how many bytes the
@@ -66,7 +66,7 @@ def seal(
     try:
         return _seal(contract, failed, out, memory, random)
     except BaseException:  # noqa: BLE001 - not even its log could be sealed
-        return Sealed(ended=failed)
+        return SealedRun(ended=failed)
 
 
 def agent_failed(ended: Ended, cause: BaseException) -> Ended:
@@ -90,7 +90,7 @@ def place_of(cause: BaseException) -> str:
 
 def _seal(
     contract: Contract, ended: Ended, out: str, memory: Callable[[], int], random: Callable[[int], bytes]
-) -> Sealed:
+) -> SealedRun:
     sizes = contract.disclosure.output_sizes
     log = ended.log if contract.logs is not None and ended.outcome is not Outcome.DATA_CORRUPTED else None
     folders = [(out + one.path.removeprefix("/out"), one.max_bytes) for one in contract.outputs]
@@ -110,7 +110,7 @@ def _seal(
             )
             files.append((run_files.LOG, target))
         undo.pop_all()
-    return Sealed(ended=ended, records=tuple(records), files=tuple(files))
+    return SealedRun(ended=ended, records=tuple(records), files=tuple(files))
 
 
 def leaving(
@@ -152,7 +152,7 @@ def memory_file() -> BinaryIO:
     return cast("BinaryIO", os.fdopen(os.memfd_create("sealed", os.MFD_CLOEXEC), "w+b"))
 
 
-def send(channel: Channel, sealed: Sealed) -> None:
+def send(channel: Channel, sealed: SealedRun) -> None:
     """Hand the sealed files to the node."""
     for name, file in sealed.files:
         file.seek(0)
@@ -190,7 +190,7 @@ def sign_receipt(receipt: Receipt, keys: attest.Keys) -> bytes:
     """The receipt in its envelope, signed by the key that the evidence is bound to."""
     payload = receipt.encode()
     kind = receipt_model.PAYLOAD_TYPE
-    signature = dsse.Signature(
+    signature = dsse.DsseSignature(
         keyid=digest.sha256(receipt.signing_key), sig=keys.signing.sign(dsse.pae(kind, payload))
     )
     return dsse.Envelope(payload_type=kind, payload=payload, signatures=(signature,)).encode()
@@ -250,7 +250,7 @@ def _post_one(channel: Channel, contract: Contract, party: str, envelope: bytes)
     try:
         answer = attest.post_receipt(channel, contract, party, envelope)
         run = receipt_model.parse_envelope(envelope)[1].run
-        entry = attest.proven(answer, contract, party, record.Kind.RECEIPT, run=run)
+        entry = attest.proven(answer, contract, party, record.RecordKind.RECEIPT, run=run)
         if entry.body != {"envelope": fields.format_data(envelope)}:
             raise Refused(
                 f"the broker of {party} proves another entry",

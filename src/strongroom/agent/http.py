@@ -29,14 +29,14 @@ _LENGTH = re.compile(rb"[0-9]{1,10}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class BrokerAnswer:
     """Status code and body."""
 
     status: int
     body: bytes
 
 
-class Connection:
+class BrokerConnection:
     """One TLS connection to the broker of `party`; any number of requests, one after the other."""
 
     def __init__(self, channel: Channel, party: str, address: BrokerAddress, *, timeout: float) -> None:
@@ -54,7 +54,7 @@ class Connection:
         self._stream = channel.open_stream(party)
         self._handshake(party, time.monotonic() + timeout)
 
-    def post(self, path: str, body: bytes, *, max_answer: int, timeout: float) -> Answer:
+    def post(self, path: str, body: bytes, *, max_answer: int, timeout: float) -> BrokerAnswer:
         """POST `body` as JSON; the answer's body is at most `max_answer` bytes."""
         deadline = time.monotonic() + timeout
         host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
@@ -73,7 +73,7 @@ class Connection:
             self._fill(deadline)
         answer = bytes(self._buffer[:length])
         del self._buffer[:length]
-        return Answer(status=status, body=answer)
+        return BrokerAnswer(status=status, body=answer)
 
     def close(self) -> None:
         """Give the stream back."""

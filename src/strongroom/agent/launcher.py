@@ -90,7 +90,7 @@ def _warden(launch_fd: int, events: int, output: int) -> int:
     return 0
 
 
-def _init(launch: container.Launch, users: int, events: int, output: int) -> int:
+def _init(launch: container.ContainerLaunch, users: int, events: int, output: int) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)  # which process 1 of a namespace does not feel
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
@@ -106,7 +106,7 @@ def _init(launch: container.Launch, users: int, events: int, output: int) -> int
             return 0
 
 
-def _program(launch: container.Launch, users: int, events: int, output: int) -> int:
+def _program(launch: container.ContainerLaunch, users: int, events: int, output: int) -> int:
     _write("/proc/self/oom_score_adj", _FIRST_TO_DIE)
     os.setsid()
     nothing = os.open("/dev/null", os.O_RDONLY)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from strongroom.agent import tar
-from strongroom.agent.tar import Entry
+from strongroom.agent.tar import TarEntry
 from strongroom.crypto import age
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Refused
@@ -50,7 +50,7 @@ class Listing:
     """A folder's entries in order, and whether anything was left out. `root` is the folder's path."""
 
     root: str
-    entries: tuple[Entry, ...]
+    entries: tuple[TarEntry, ...]
     left_out: bool
 
     @property
@@ -61,7 +61,7 @@ class Listing:
 
 def list_folder(root: str, max_bytes: int) -> Listing:
     """List what leaves. Raises `Refused` with one of `TOO_LARGE` above what may."""
-    entries: list[Entry] = []
+    entries: list[TarEntry] = []
     total, names, left_out = 0, 0, False
     try:
         top = os.open(root, _OPEN_FOLDER)
@@ -96,14 +96,14 @@ def list_folder(root: str, max_bytes: int) -> Listing:
     return listing
 
 
-def _without_outward_links(entries: list[Entry]) -> tuple[Entry, ...]:
+def _without_outward_links(entries: list[TarEntry]) -> tuple[TarEntry, ...]:
     """The entries but those links that lead out of the folder or in a circle, by way of its other links or not."""
     links = {entry.name: entry.link for entry in entries if entry.kind == tar.LINK}
     symlinks = Symlinks(links.get, chroot=False, max_ends=MAX_LINK_ENDS)
     return tuple(one for one in entries if one.kind != tar.LINK or symlinks.resolve(one.name) is not None)
 
 
-def _bound(entry: Entry, total: int, count: int, max_bytes: int) -> None:
+def _bound(entry: TarEntry, total: int, count: int, max_bytes: int) -> None:
     if len(entry.name) > MAX_PATH or entry.name.count(b"/") >= MAX_DEPTH:
         raise Refused(
             f"a path is longer or deeper than {MAX_PATH} bytes, {MAX_DEPTH} folders", code="output-depth"
@@ -167,7 +167,7 @@ def tar_and_padding(listing: Listing, salt: bytes, padding: int) -> Iterator[byt
     yield from repeated(b"\x00", padding)
 
 
-def _scan(top: int, folder: bytes) -> Iterator[Entry | None]:
+def _scan(top: int, folder: bytes) -> Iterator[TarEntry | None]:
     """What is in `folder`, a path below the descriptor `top`; None for each thing that stays."""
     # Names are bounded by MAX_PATH, so that the kernel takes any of them in one piece.
     opened = os.open(folder or b".", _OPEN_FOLDER, dir_fd=top)
@@ -180,20 +180,20 @@ def _scan(top: int, folder: bytes) -> Iterator[Entry | None]:
         os.close(opened)
 
 
-def _entry(folder: int, item: os.DirEntry[str], name: bytes) -> Entry | None:
+def _entry(folder: int, item: os.DirEntry[str], name: bytes) -> TarEntry | None:
     found = item.stat(follow_symlinks=False)
     if stat.S_ISDIR(found.st_mode):
-        return Entry(name=name, kind=tar.FOLDER, executable=True, size=0, link=b"")
+        return TarEntry(name=name, kind=tar.FOLDER, executable=True, size=0, link=b"")
     if stat.S_ISREG(found.st_mode):
         executable = bool(found.st_mode & 0o111)
-        return Entry(name=name, kind=tar.FILE, executable=executable, size=found.st_size, link=b"")
+        return TarEntry(name=name, kind=tar.FILE, executable=executable, size=found.st_size, link=b"")
     if stat.S_ISLNK(found.st_mode):
         link = os.readlink(os.fsencode(item.name), dir_fd=folder)
-        return Entry(name=name, kind=tar.LINK, executable=True, size=0, link=link)
+        return TarEntry(name=name, kind=tar.LINK, executable=True, size=0, link=link)
     return None
 
 
-def _content(root: str, entry: Entry) -> Iterator[bytes]:
+def _content(root: str, entry: TarEntry) -> Iterator[bytes]:
     left = entry.size
     top = os.open(root, _OPEN_FOLDER)
     try:

@@ -23,7 +23,7 @@ from strongroom.model.receipt import DETAILS, Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from strongroom.agent.container import Launch
+    from strongroom.agent.container import ContainerLaunch
     from strongroom.agent.disks.reads import ReadWatch
     from strongroom.agent.launcher import Warden
 
@@ -73,7 +73,7 @@ class _Watch:
 
 def run(
     guard: Warden,
-    launch: Launch,
+    launch: ContainerLaunch,
     *,
     reads: ReadWatch,
     wall_seconds: float,

@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.agent import attest, finish, init, owners, program
-from strongroom.agent.container import Launch
+from strongroom.agent.container import ContainerLaunch
 from strongroom.agent.disks import open as disks
 from strongroom.agent.disks.devicemapper import DeviceMapper
 from strongroom.crypto.pki import csr
@@ -173,7 +173,7 @@ def _conclude(
     )
     if reads.failed() and ended.outcome is not Outcome.DATA_CORRUPTED:  # while it sealed
         sealed.close()
-        sealed = finish.Sealed(ended=_corrupted("read-failed", ended.started))
+        sealed = finish.SealedRun(ended=_corrupted("read-failed", ended.started))
     try:
         # Brokers are asked one after the other: none that dawdles takes the time of those behind it.
         init.watch(CLOSING_SECONDS + wait + len(parties) * attest.RECEIPT_SECONDS)
@@ -291,11 +291,11 @@ def _run(
     )
 
 
-def make_launch(terms: agreed.Terms, available: int, cgroup: str) -> Launch:
+def make_launch(terms: agreed.Terms, available: int, cgroup: str) -> ContainerLaunch:
     """How the program is run: the image's own settings, and what the contract says over them."""
     settings, contract = terms.settings, terms.contract
     command = settings.command if contract.image.arguments is None else contract.image.arguments
-    return Launch(
+    return ContainerLaunch(
         arguments=(*settings.entrypoint, *command),
         environment={**settings.environment, **contract.image.environment},
         working_directory=settings.working_directory,

@@ -21,7 +21,7 @@ _NAME_BYTES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class TarEntry:
     """One thing in the tar. `name` is relative; `link` is a symbolic link's target; sizes in bytes."""
 
     name: bytes
@@ -32,7 +32,7 @@ class Entry:
 
 
 def write(
-    entries: tuple[Entry, ...], content: Callable[[Entry], Iterator[bytes]], salt: bytes
+    entries: tuple[TarEntry, ...], content: Callable[[TarEntry], Iterator[bytes]], salt: bytes
 ) -> Iterator[bytes]:
     """The tar's bytes, piece by piece. content: a file's bytes, exactly as many as its size. salt: 32 bytes."""
     yield from _salt(salt)
@@ -79,12 +79,12 @@ def _salt(salt: bytes) -> Iterator[bytes]:
     yield _padded(record)
 
 
-def size_of(entries: tuple[Entry, ...]) -> int:
+def size_of(entries: tuple[TarEntry, ...]) -> int:
     """How many bytes `write` writes."""
     return 4 * BLOCK + sum(_entry_bytes(entry) for entry in entries)
 
 
-def _entry_bytes(entry: Entry) -> int:
+def _entry_bytes(entry: TarEntry) -> int:
     name = len(entry.name) + (entry.kind == FOLDER)
     long = sum(BLOCK + _blocks(length + 1) for length in (name, len(entry.link)) if length > _NAME_BYTES)
     return long + BLOCK + _blocks(entry.size)

@@ -25,7 +25,7 @@ class Transport(Protocol):
         ...
 
 
-class Device:
+class TpmDevice:
     """The kernel's TPM device: one write is one command, one read its response."""
 
     def __init__(self, path: str = DEVICE) -> None:
@@ -48,7 +48,7 @@ class Device:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quote:
+class SignedQuote:
     """A signed quote: TPMS_ATTEST bytes and TPMT_SIGNATURE bytes, as the TPM returned them."""
 
     attest: bytes
@@ -69,10 +69,10 @@ class Tpm:
         """Extend PCR `index` by a 32-byte digest, in the sha256 bank."""
         self._run(tpm2.pcr_extend(index, measurement)).done()
 
-    def quote(self, key: int, extra_data: bytes, pcrs: tuple[int, ...]) -> Quote:
+    def quote(self, key: int, extra_data: bytes, pcrs: tuple[int, ...]) -> SignedQuote:
         """A quote over `pcrs` by the key at handle `key`, in that key's own scheme."""
         attest, signature = tpm2.read_quote(self._run(tpm2.quote(key, extra_data, pcrs)))
-        return Quote(attest=attest, signature=signature)
+        return SignedQuote(attest=attest, signature=signature)
 
     def nv_indices(self) -> frozenset[int]:
         """The NV indices that are defined."""

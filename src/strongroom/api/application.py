@@ -13,11 +13,11 @@ from strongroom.errors import Misuse, NotFound, StrongroomError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from strongroom.api.budgets import Budgets
-    from strongroom.api.http import Answer, Request
+    from strongroom.api.budgets import ConnectionBudgets
+    from strongroom.api.http import HttpResponse, Request
     from strongroom.api.routing import RouteRow
 
-    Handler = Callable[[Request], Awaitable[Answer]]
+    Handler = Callable[[Request], Awaitable[HttpResponse]]
 
 
 class Route:
@@ -43,12 +43,12 @@ class Application:
     """Serves the routes of a table. budgets: what a connection to it may take."""
 
     def __init__(
-        self, rows: tuple[RouteRow, ...], handlers: Mapping[str, Handler], *, budgets: Budgets
+        self, rows: tuple[RouteRow, ...], handlers: Mapping[str, Handler], *, budgets: ConnectionBudgets
     ) -> None:
         self.budgets = budgets
         self.routes = tuple(Route(row, handlers[row.name]) for row in rows)
 
-    async def respond(self, request: Request) -> Answer:
+    async def respond(self, request: Request) -> HttpResponse:
         """The answer to one request. Raises nothing but that it was cancelled."""
         try:
             return await self._find(request)(request)

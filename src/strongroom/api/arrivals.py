@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from strongroom.api.budgets import Budgets
+    from strongroom.api.budgets import ConnectionBudgets
 
 AT_ONCE = 64
 PAUSE = 1.0
@@ -38,7 +38,7 @@ class Arrivals:
         connected: Callable[[], asyncio.Protocol],
         *,
         context: ssl.SSLContext,
-        budgets: Budgets,
+        budgets: ConnectionBudgets,
         full: Callable[[str], bool],
     ) -> None:
         self._listening = listening

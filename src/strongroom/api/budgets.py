@@ -24,7 +24,7 @@ FIRST_LINE = 1024  # bytes: more than any first line has
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budgets:
+class ConnectionBudgets:
     """connections: how many at once. Seconds: for the TLS handshake, for the headers of a request, for
     its body, for the whole of it, and of silence between two. bodies: bytes of all bodies at once.
     share: one address has at most one in so many of the connections, and of the bytes. handshakes, handshake_share: the
@@ -93,7 +93,7 @@ class Shares:
 class Bodies:
     """Counts the bytes of all bodies that are being read or served."""
 
-    def __init__(self, budgets: Budgets) -> None:
+    def __init__(self, budgets: ConnectionBudgets) -> None:
         self._held = Shares(budgets.bodies, budgets.share)
 
     async def read(

@@ -25,7 +25,7 @@ from strongroom.errors import Malformed, Misuse, Unavailable
 if TYPE_CHECKING:
     from strongroom.api.application import Application
     from strongroom.api.budgets import Shares
-    from strongroom.api.http import Answer
+    from strongroom.api.http import HttpResponse
 
 HELD = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
             http_errors.defect(cause)
             self._transport.abort()
 
-    async def _write(self, request: Request, answer: Answer) -> None:
+    async def _write(self, request: Request, answer: HttpResponse) -> None:
         closes = answer.closes or self._last or not self._keeps_alive or not request.complete
         head, bare = answer.head(closes=closes), request.method == "HEAD"
         if self._writable is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from strongroom import errors
-from strongroom.api.http import Answer
+from strongroom.api.http import HttpResponse
 from strongroom.encoding import canonical
 
 _log = logging.getLogger("strongroom.broker")
@@ -23,13 +23,13 @@ _BY_CLASS = (
 _CLOSING = (408, 413, 503)
 
 
-def answer(failure: errors.StrongroomError) -> Answer:
+def answer(failure: errors.StrongroomError) -> HttpResponse:
     """The answer that tells of `failure`."""
     status = _BY_CODE.get(failure.code)
     if status is None:
         status = next((code for kind, code in _BY_CLASS if isinstance(failure, kind)), 500)
     body = {"error": {"code": failure.code, "message": failure.message, "hint": failure.hint}}
-    return Answer(
+    return HttpResponse(
         body=canonical.dumps(body),
         status=status,
         closes=status in _CLOSING,  # the rest of the request is not worth reading
@@ -37,7 +37,7 @@ def answer(failure: errors.StrongroomError) -> Answer:
     )
 
 
-def defect(cause: Exception) -> Answer:
+def defect(cause: Exception) -> HttpResponse:
     """The answer for what nobody foresaw. The client learns nothing; the log gets the kind and place."""
     trace = cause.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -46,4 +46,4 @@ def defect(cause: Exception) -> Answer:
     # The message itself may hold what the request held, and so stays out of the log.
     _log.error("defect: %s at %s", type(cause).__name__, where)
     body = {"error": {"code": "defect", "message": "the broker failed", "hint": "its log says where"}}
-    return Answer(body=canonical.dumps(body), status=500)
+    return HttpResponse(body=canonical.dumps(body), status=500)

@@ -17,7 +17,7 @@ JSON = "application/json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class HttpResponse:
     """pieces, length: of a body that is sent as it is made. closes: the connection ends with this answer."""
 
     body: bytes = b""
@@ -40,7 +40,7 @@ class Answer:
         ).encode("ascii")
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """Where a body comes from."""
 
     def waiter(self) -> asyncio.Future[None]:
@@ -64,7 +64,7 @@ class Request:
     query: str
     peer: str
     length: str | None
-    source: Source
+    source: BodySource
     parameters: dict[str, str] = field(default_factory=dict)
     contract: str = ""
     complete: bool = False

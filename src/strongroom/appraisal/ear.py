@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Refused
-from strongroom.model.record import Kind
+from strongroom.model.record import RecordKind
 from strongroom.model.verdict import Accepted, read_checks
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ _INSTANCE = ("evidence.", "binding.", "platform.root", "platform.machine")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class AttestationResult:
     """The claims of an EAR about one attester.
 
     policy: digest of the contract or policy. vector: claim → AR4SI value. evidence and verdict: digests of their
@@ -126,7 +126,7 @@ def result(
     audience: str,
     verifier: str,
     expires: datetime,
-) -> Result:
+) -> AttestationResult:
     """What `verdict` says, for one audience. An `Accepted` never counts longer than itself.
 
     nonce: 8 to 64 bytes of the relying party's. verifier: the build that judged.
@@ -139,7 +139,7 @@ def result(
         debug=claims is not None and any(one.debug for one in (claims, *claims.devices)),
     )
     accepted = isinstance(verdict, Accepted) or getattr(verdict, "accepted", False)
-    return Result(
+    return AttestationResult(
         issuer=issuer,
         audience=audience,
         issued=verdict.decided.replace(microsecond=0),
@@ -164,7 +164,7 @@ def of_release(
     verifier: str,
     issued: datetime,
     expires: datetime,
-) -> Result:
+) -> AttestationResult:
     """What the verdict of a recorded release says, for one audience and no longer than that verdict counts.
 
     Raises `Malformed` for an entry that records no release, `Refused` once its verdict has ended.
@@ -172,7 +172,7 @@ def of_release(
     body = fields.Fields(dict(entry.body), "ledger entry")
     raw = body.raw_object("verdict")
     verdict = fields.Fields(raw, "verdict")
-    if entry.kind is not Kind.RELEASE or verdict.text("result", max_length=16) != "accepted":
+    if entry.kind is not RecordKind.RELEASE or verdict.text("result", max_length=16) != "accepted":
         raise Malformed("ledger entry: records no release", code="no-release")
     ends = min(expires, verdict.time("expires"))
     if ends <= issued:
@@ -186,7 +186,7 @@ def of_release(
     vector = trust_vector(
         read_checks(verdict), tee, simulated=claims.boolean("simulated"), debug=claims.boolean("debug")
     )
-    return Result(
+    return AttestationResult(
         issuer=issuer,
         audience=audience,
         issued=issued.replace(microsecond=0),

@@ -27,7 +27,7 @@ from strongroom.encoding import canonical, cbor, cbor_writer, fields, sign1
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
-    from strongroom.appraisal.ear import Result
+    from strongroom.appraisal.ear import AttestationResult
     from strongroom.crypto.sign import SigningKey, VerifyingKey
 
 MAX_TOKEN = 16 * 1024
@@ -58,7 +58,7 @@ class Expected:
     demanded: tuple[str, ...] = DEMANDED
 
 
-def to_jwt(result: Result, key: SigningKey) -> str:
+def to_jwt(result: AttestationResult, key: SigningKey) -> str:
     """The signed JWT, compact form."""
     _check_nonce(result.nonce)
     header = {"alg": _ALGORITHM, "typ": JWT_TYPE}
@@ -83,7 +83,7 @@ def to_jwt(result: Result, key: SigningKey) -> str:
     return f"{signed}.{_base64url(key.sign(signed.encode()))}"
 
 
-def to_cwt(result: Result, key: SigningKey) -> bytes:
+def to_cwt(result: AttestationResult, key: SigningKey) -> bytes:
     """The signed CWT: a tagged COSE_Sign1."""
     _check_nonce(result.nonce)
     vector: dict[int | str, cbor.Value] = {
@@ -112,7 +112,7 @@ def to_cwt(result: Result, key: SigningKey) -> bytes:
     ).encode()
 
 
-def read(token: bytes, expected: Expected, *, now: datetime) -> Result:
+def read(token: bytes, expected: Expected, *, now: datetime) -> AttestationResult:
     """The result that a token of either form affirms; line ends around a JWT do not count.
 
     Raises `Refused`, or `Malformed`.
@@ -125,7 +125,7 @@ def read(token: bytes, expected: Expected, *, now: datetime) -> Result:
         raise Malformed("token: neither a JWT nor a CWT", code="not-a-token") from None
 
 
-def read_jwt(token: str, expected: Expected, *, now: datetime) -> Result:
+def read_jwt(token: str, expected: Expected, *, now: datetime) -> AttestationResult:
     """The result that a JWT affirms. Raises `Refused`, or `Malformed`."""
     # 1 size and form
     parts = token.split(".")
@@ -141,7 +141,7 @@ def read_jwt(token: str, expected: Expected, *, now: datetime) -> Result:
     return _checked(_jwt_result(body), expected, now)
 
 
-def read_cwt(token: bytes, expected: Expected, *, now: datetime) -> Result:
+def read_cwt(token: bytes, expected: Expected, *, now: datetime) -> AttestationResult:
     """The result that a CWT affirms. Raises `Refused`, or `Malformed`."""
     # 1 size and form
     message = sign1.parse(token, "token", max_bytes=MAX_TOKEN)
@@ -175,7 +175,7 @@ def _check_signature(expected: Expected, signature: bytes, message: bytes) -> No
         raise Refused("token: not signed by the verifier's key", code="token-signature") from None
 
 
-def _jwt_result(body: bytes) -> Result:
+def _jwt_result(body: bytes) -> AttestationResult:
     top = fields.Fields(canonical.loads(body, what="token", max_bytes=MAX_TOKEN), "token")
     verifier = top.object("ear.verifier-id")
     submods = top.object("submods")
@@ -188,7 +188,7 @@ def _jwt_result(body: bytes) -> Result:
     claims = {name: vector.integer(name, low=-128, high=127) for name in vector.names()}
     if status not in names or not claims.keys() <= set(ear.VECTOR):
         raise Malformed("token: an unknown status or claim of the vector", code="bad-value")
-    made = ear.Result(
+    made = ear.AttestationResult(
         issuer=top.text("iss", max_length=256),
         audience=top.text("aud", max_length=256),
         issued=_moment(top.integer("iat", low=0, high=_MAX_SECONDS)),
@@ -208,7 +208,7 @@ def _jwt_result(body: bytes) -> Result:
     return made
 
 
-def _cwt_result(body: bytes) -> Result:
+def _cwt_result(body: bytes) -> AttestationResult:
     top = cbor.Map(cbor.loads(body, "token", max_bytes=MAX_TOKEN), "token")
     verifier = cbor.Map(top.value(_VERIFIER), "token verifier")
     submods = top.mapping(_SUBMODS, low=1, high=1)
@@ -223,7 +223,7 @@ def _cwt_result(body: bytes) -> Result:
         claims[ear.VECTOR[label]] = value
     if status not in ear.TIERS:
         raise Malformed("token: an unknown status", code="bad-value")
-    made = ear.Result(
+    made = ear.AttestationResult(
         issuer=top.text(_ISS, high=256),
         audience=top.text(_AUD, high=256),
         issued=_moment(top.integer(_IAT, low=0, high=_MAX_SECONDS)),
@@ -262,7 +262,7 @@ def _check_profile(profile: str, developer: str) -> None:
         raise Refused("token: of another profile or kind of verifier", code="token-profile")
 
 
-def _checked(result: Result, expected: Expected, now: datetime) -> Result:
+def _checked(result: AttestationResult, expected: Expected, now: datetime) -> AttestationResult:
     _check_nonce(expected.nonce)
     # 5 issuer, audience, policy, nonce
     for what, got, wanted in (

@@ -28,7 +28,7 @@ MAX_SUBJECTS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class InTotoSubject:
     """A file that a statement is about; its name is for people."""
 
     name: str
@@ -36,10 +36,10 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statement:
+class InTotoStatement:
     """One statement, not yet anybody's."""
 
-    subjects: tuple[Subject, ...]
+    subjects: tuple[InTotoSubject, ...]
     predicate_type: str
     predicate: dict[str, Any]
 
@@ -62,11 +62,11 @@ class Statement:
         payload = self.encode()
         parse(payload)
         bare = dsse.Envelope(payload_type=PAYLOAD_TYPE, payload=payload, signatures=())
-        signature = dsse.Signature(keyid=keyid, sig=key.sign(bare.pae()))
+        signature = dsse.DsseSignature(keyid=keyid, sig=key.sign(bare.pae()))
         return dsse.Envelope(payload_type=PAYLOAD_TYPE, payload=payload, signatures=(signature,)).encode()
 
 
-def parse(payload: bytes) -> Statement:
+def parse(payload: bytes) -> InTotoStatement:
     """Read a payload. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(payload, what="statement", max_bytes=MAX_BYTES), "statement")
     top.constant("_type", TYPE)
@@ -79,8 +79,8 @@ def parse(payload: bytes) -> Statement:
             raise Malformed(f"{item.what}: expected a name and a SHA-256 digest")
         inner.done()
         item.done()
-        subjects.append(Subject(name=name, digest=digest))
-    made = Statement(
+        subjects.append(InTotoSubject(name=name, digest=digest))
+    made = InTotoStatement(
         subjects=tuple(subjects),
         predicate_type=top.text("predicateType", max_length=256),
         predicate=top.raw_object("predicate"),
@@ -101,7 +101,7 @@ def lines(data: bytes) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def open_signed(line: bytes, *, trusted: Sequence[VerifyingKey]) -> Statement:
+def open_signed(line: bytes, *, trusted: Sequence[VerifyingKey]) -> InTotoStatement:
     """The statement of one envelope that one of `trusted` signed. Raises `Refused`, or `Malformed`."""
     envelope = dsse.parse(line, payload_type=PAYLOAD_TYPE, max_payload=MAX_BYTES)
     if not any(signatures.signed_by(envelope, key) for key in trusted):
@@ -113,6 +113,6 @@ def open_signed(line: bytes, *, trusted: Sequence[VerifyingKey]) -> Statement:
     return parse(envelope.payload)
 
 
-def unverified(line: bytes) -> Statement:
+def unverified(line: bytes) -> InTotoStatement:
     """What an envelope says, whoever signed it: to be shown as that, and never acted on."""
     return parse(dsse.parse(line, payload_type=PAYLOAD_TYPE, max_payload=MAX_BYTES).payload)

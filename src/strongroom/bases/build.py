@@ -90,7 +90,7 @@ default_cache = base_cache.default
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BuiltBase:
     """A base that is there: its folder, its document, and whether it came from the cache."""
 
     folder: Path
@@ -100,7 +100,7 @@ class Built:
 
 def build(
     given: Sources, cache: Path, progress: Progress, *, out: Path | None = None, force: bool = False
-) -> Built:
+) -> BuiltBase:
     """Build, or take from the cache; then, if asked, put a copy at `out`.
 
     Raises `Misuse` when `out` exists and is not this base (unless `force`), `Unavailable` when packages cannot be
@@ -119,7 +119,7 @@ def build(
         base_cache.prune(cache, folder)
         if out is not None:
             base_cache.copy(folder, out, force=force)
-    return Built(folder=out or folder, base=base, cached=cached is not None)
+    return BuiltBase(folder=out or folder, base=base, cached=cached is not None)
 
 
 def current(cache: Path, profile: Profile = base_profile.LOCAL) -> Path:

@@ -12,19 +12,19 @@ import stat
 from functools import partial
 
 from strongroom.errors import Malformed
-from strongroom.seal.tree import MAX_PATH, Entry, Kind, show, validate
+from strongroom.seal.tree import MAX_PATH, Entry, EntryKind, show, validate
 
 MAX_FILES = 1 << 16
 _MAGIC = b"070701"
 _HEADER = 110
 _NUMBERS = re.compile(rb"[0-9A-Fa-f]{104}")
 _TRAILER = b"TRAILER!!!"
-_KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
+_KINDS = {stat.S_IFREG: EntryKind.FILE, stat.S_IFDIR: EntryKind.DIRECTORY, stat.S_IFLNK: EntryKind.SYMLINK}
 
 
 def tree(data: bytes) -> tuple[Entry, ...]:
     """The files of an archive. Raises `Malformed`."""
-    entries: dict[bytes, Entry] = {b"": Entry(path=b"", kind=Kind.DIRECTORY, mode=0o755)}
+    entries: dict[bytes, Entry] = {b"": Entry(path=b"", kind=EntryKind.DIRECTORY, mode=0o755)}
     at = 0
     while True:
         path, entry, at = _record(data, at)
@@ -58,12 +58,12 @@ def _record(data: bytes, at: int) -> tuple[bytes, Entry, int]:
     path = name[:-1].removeprefix(b"./").removeprefix(b"/")
     path = b"" if path == b"." else path
     if path == _TRAILER:
-        return path, Entry(path=b"", kind=Kind.DIRECTORY, mode=0), end
+        return path, Entry(path=b"", kind=EntryKind.DIRECTORY, mode=0), end
     kind = _KINDS.get(stat.S_IFMT(mode))
     if kind is None:
         raise Malformed(f"cpio: {show(path)}: of a type that has no place here", code="special-file")
     content = data[content_at:end]
-    is_file = kind is Kind.FILE
+    is_file = kind is EntryKind.FILE
     entry = Entry(
         path=path,
         kind=kind,
@@ -72,7 +72,7 @@ def _record(data: bytes, at: int) -> tuple[bytes, Entry, int]:
         gid=gid,
         mtime=mtime,
         size=size if is_file else 0,
-        target=content if kind is Kind.SYMLINK else b"",
+        target=content if kind is EntryKind.SYMLINK else b"",
         open=partial(io.BytesIO, content) if is_file else None,
     )
     return path, entry, -(-end // 4) * 4

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from strongroom.seal import erofs, verity
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ def write(files: Mapping[str, File], *, folders: Iterable[str]) -> BaseDisk:
     shape = verity.shape(plan.data_bytes)
     disk = bytearray(shape.disk_bytes)
     data = memoryview(disk)[: plan.data_bytes]
-    erofs.Stream(plan).fill(data)
+    erofs.ImageStream(plan).fill(data)
 
     def place(offset: int, block: bytes) -> None:
         disk[offset : offset + len(block)] = block
@@ -87,10 +87,12 @@ def entries(files: Mapping[str, File], *, folders: Iterable[str]) -> list[Entry]
     for path in (*files, *folders):
         parts = path.split("/")[:-1]
         names |= {"/".join(parts[: count + 1]) for count in range(len(parts))}
-    out = [Entry(path=name.encode(), kind=Kind.DIRECTORY, mode=FOLDER_MODE) for name in names]
+    out = [Entry(path=name.encode(), kind=EntryKind.DIRECTORY, mode=FOLDER_MODE) for name in names]
     for path, file in files.items():
         opened = partial(io.BytesIO, file.content)
         out.append(
-            Entry(path=path.encode(), kind=Kind.FILE, mode=file.mode, size=len(file.content), open=opened)
+            Entry(
+                path=path.encode(), kind=EntryKind.FILE, mode=file.mode, size=len(file.content), open=opened
+            )
         )
     return out

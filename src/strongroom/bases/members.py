@@ -28,7 +28,7 @@ _PARTITION = "the partition strongroom-base"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class BaseMember:
     """Content of a file, from byte `at` on. `kind` names the file whose form it has, "" for none."""
 
     name: str
@@ -66,9 +66,9 @@ def differing(kind: str, stored: bytes, built: bytes, parts: Mapping[str, bytes]
     return (*out, *(f"{name} (not in the rebuilt one)" for name in others)) or (_byte(stored, built),)
 
 
-def cpio(data: bytes) -> list[Member]:
+def cpio(data: bytes) -> list[BaseMember]:
     """The members of a cpio archive in format newc. Raises `Malformed`."""
-    out: list[Member] = []
+    out: list[BaseMember] = []
     at = 0
     while True:
         header = data[at : at + _HEADER]
@@ -88,7 +88,7 @@ def cpio(data: bytes) -> list[Member]:
             raise Malformed(f"cpio: more than {MAX_MEMBERS} members", code="too-large")
         kind = document.DISK if said == document.DISK else ""
         out.append(
-            Member(name=said, at=content, content=data[content : content + size], kind=kind, mode=mode)
+            BaseMember(name=said, at=content, content=data[content : content + size], kind=kind, mode=mode)
         )
         at = _up(content + size)
 
@@ -101,14 +101,14 @@ def _up(value: int) -> int:
     return -(-value // 4) * 4
 
 
-def _members(kind: str, data: bytes, parts: Mapping[str, bytes]) -> list[Member]:
+def _members(kind: str, data: bytes, parts: Mapping[str, bytes]) -> list[BaseMember]:
     """The members of a file that has some. Raises `Malformed`."""
     if kind == document.INITRD:
         return cpio(data)
     if kind == document.EFI:
         kinds = {".initrd": document.INITRD}
         return [
-            Member(
+            BaseMember(
                 name=section.name,
                 at=section.raw_offset,
                 content=data[section.raw_offset : section.raw_offset + section.raw_size],
@@ -131,20 +131,20 @@ def _members(kind: str, data: bytes, parts: Mapping[str, bytes]) -> list[Member]
     return []
 
 
-def _in_order(data: bytes, held: list[tuple[str, bytes, str]]) -> list[Member]:
+def _in_order(data: bytes, held: list[tuple[str, bytes, str]]) -> list[BaseMember]:
     """Those of `held` that are in `data`, in this order."""
-    out: list[Member] = []
+    out: list[BaseMember] = []
     at = 0
     for name, content, kind in held:
         offset = data.find(content, at)
         if offset >= 0:
-            out.append(Member(name=name, at=offset, content=content, kind=kind))
+            out.append(BaseMember(name=name, at=offset, content=content, kind=kind))
             at = offset + len(content)
     return out
 
 
 def _in_place(
-    stored: bytes, built: bytes, members: list[Member], parts: Mapping[str, bytes]
+    stored: bytes, built: bytes, members: list[BaseMember], parts: Mapping[str, bytes]
 ) -> tuple[str, ...]:
     out: list[str] = []
     rest = bytearray(stored)
@@ -159,7 +159,7 @@ def _in_place(
     return tuple(out)
 
 
-def _inside(member: Member, other: bytes, parts: Mapping[str, bytes]) -> list[str]:
+def _inside(member: BaseMember, other: bytes, parts: Mapping[str, bytes]) -> list[str]:
     if not member.kind:
         return [member.name]
     return [f"{member.name}: {name}" for name in differing(member.kind, other, member.content, parts)] or [

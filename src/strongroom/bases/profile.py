@@ -29,7 +29,7 @@ class Find(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kernel:
+class KernelSeries:
     """A series of Debian kernels: the names of its packages (numbers in groups say which is newest), and their suite."""
 
     pattern: re.Pattern[str]
@@ -41,7 +41,7 @@ class Profile:
     """One platform. `end` is the busybox command that ends the machine when anything fails."""
 
     name: str
-    kernel: Kernel
+    kernel: KernelSeries
     modules: tuple[str, ...]
     drivers: tuple[str, ...] = ()
     fast: tuple[str, ...] = ()
@@ -59,8 +59,8 @@ class Profile:
 
 RELEASE = "bookworm"  # the release, its updates and its security archive: one suite to a base
 BACKPORTS = "bookworm-backports"
-EMULATED = Kernel(pattern=re.compile(r"linux-image-6\.1\.0-([0-9]+)-cloud-amd64"), suite=RELEASE)
-HARDWARE = Kernel(
+EMULATED = KernelSeries(pattern=re.compile(r"linux-image-6\.1\.0-([0-9]+)-cloud-amd64"), suite=RELEASE)
+HARDWARE = KernelSeries(
     pattern=re.compile(r"linux-image-6\.12\.([0-9]+)\+deb12(?:\.([0-9]+))?-cloud-amd64"), suite=BACKPORTS
 )
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import strongroom
 from strongroom.appraisal import intoto
-from strongroom.appraisal.intoto import Statement, Subject
+from strongroom.appraisal.intoto import InTotoStatement, InTotoSubject
 from strongroom.appraisal.reference import values as reference
-from strongroom.appraisal.reference.values import Reference, Release
+from strongroom.appraisal.reference.values import Reference, ReferenceRelease
 from strongroom.bases import document
 from strongroom.bases import sbom as bill
 from strongroom.crypto import digest
@@ -46,12 +46,12 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BaseFolder:
     """A base's folder as it was found. `local`: the registers of local rooms, where the document has them."""
 
     profile: str
     debug: bool
-    files: tuple[Subject, ...]
+    files: tuple[InTotoSubject, ...]
     packages: tuple[Package, ...]
     local: dict[str, str]
 
@@ -60,7 +60,7 @@ class Built:
 class Verified:
     """A file of which every statement was signed by somebody trusted. `keyid` is who signed the reference values."""
 
-    release: Release
+    release: ReferenceRelease
     keyid: str
     provenance: dict[str, Any] | None
     bill: dict[str, Any] | None
@@ -76,7 +76,7 @@ class Verified:
         return _at(self.provenance, "runDetails", "builder", "id", kind=str) or "nobody"
 
 
-def read(folder: Path) -> Built:
+def read(folder: Path) -> BaseFolder:
     """A base's folder. Raises `Refused` when a file is not the one that its document names, `NotFound`, `Malformed`."""
     data = document.read(folder / document.BASE, document.MAX_BYTES)
     base = document.parse(data)
@@ -89,8 +89,8 @@ def read(folder: Path) -> Built:
                 code="wrong-digest",
                 hint="build the base again",
             )
-        files.append(Subject(name=f"{profile}/{name}", digest=stated))
-    files.append(Subject(name=f"{profile}/{document.BASE}", digest=digest.sha256(data)))
+        files.append(InTotoSubject(name=f"{profile}/{name}", digest=stated))
+    files.append(InTotoSubject(name=f"{profile}/{document.BASE}", digest=digest.sha256(data)))
     packages = document.read(folder / document.PACKAGES, document.MAX_PACKAGES)
     if digest.sha256(packages) != base.packages:
         raise Refused(
@@ -98,7 +98,7 @@ def read(folder: Path) -> Built:
             code="wrong-digest",
             hint="build the base again",
         )
-    return Built(
+    return BaseFolder(
         profile=profile,
         debug=base.debug,
         files=tuple(files),
@@ -108,14 +108,14 @@ def read(folder: Path) -> Built:
 
 
 def release(
-    bases: Sequence[Built],
+    bases: Sequence[BaseFolder],
     values: Mapping[str, Sequence[Mapping[str, str]]],
     *,
     name: str,
     version: int,
     issued: datetime,
     expires: datetime,
-) -> Release:
+) -> ReferenceRelease:
     """The reference values of all platforms. values: by TEE, what `measure --reference` printed.
 
     Raises `Misuse` for a base without values, values without a base, or a base that has a console.
@@ -157,21 +157,21 @@ def release(
     for tee, references in sorted(left.items()):
         add(f"{_CLOUDS}-{tee}", tee, references)
     subjects = tuple(file for base in bases for file in base.files)
-    return Release(**header, version=version, subjects=subjects, platforms=tuple(platforms))
+    return ReferenceRelease(**header, version=version, subjects=subjects, platforms=tuple(platforms))
 
 
-def write(release: Release, bases: Sequence[Built], *, key: SigningKey, keyid: str) -> bytes:
+def write(release: ReferenceRelease, bases: Sequence[BaseFolder], *, key: SigningKey, keyid: str) -> bytes:
     """The signed file."""
     about = release.subjects
     statements = (
         release.statement(),
-        Statement(subjects=about, predicate_type=PROVENANCE, predicate=_provenance(bases, keyid)),
-        Statement(subjects=about, predicate_type=BILL, predicate=_bill(release, bases)),
+        InTotoStatement(subjects=about, predicate_type=PROVENANCE, predicate=_provenance(bases, keyid)),
+        InTotoStatement(subjects=about, predicate_type=BILL, predicate=_bill(release, bases)),
     )
     return b"".join(statement.sign(key, keyid=keyid) + b"\n" for statement in statements)
 
 
-def file_name(release: Release) -> str:
+def file_name(release: ReferenceRelease) -> str:
     """What the file is called: by the digest of its reference statement."""
     return digest.sha256(release.statement().encode()).replace(":", "-") + SUFFIX
 
@@ -182,7 +182,7 @@ def verify(data: bytes, *, trusted: Mapping[str, VerifyingKey], now: datetime) -
     Each statement that is there has to be signed by somebody trusted, and be about the same files.
     """
     release = reference.open_signed(data, trusted=tuple(trusted.values()), now=now)
-    statements: dict[str, Statement] = {}
+    statements: dict[str, InTotoStatement] = {}
     keyid = ""
     for line in intoto.lines(data):
         statement = intoto.open_signed(line, trusted=tuple(trusted.values()))
@@ -209,7 +209,7 @@ def verify(data: bytes, *, trusted: Mapping[str, VerifyingKey], now: datetime) -
     )
 
 
-def check_files(release: Release, built: Built) -> None:
+def check_files(release: ReferenceRelease, built: BaseFolder) -> None:
     """Raise `Refused` unless every file of a base's folder is one that the release is about."""
     known = set(release.subjects)
     for file in built.files:
@@ -235,7 +235,7 @@ def _signed_by(line: bytes, key: VerifyingKey) -> bool:
     return True
 
 
-def _provenance(bases: Sequence[Built], keyid: str) -> dict[str, Any]:
+def _provenance(bases: Sequence[BaseFolder], keyid: str) -> dict[str, Any]:
     packages = bill.in_order(package for base in bases for package in base.packages)
     return {
         "buildDefinition": {
@@ -263,7 +263,7 @@ def _provenance(bases: Sequence[Built], keyid: str) -> dict[str, Any]:
     }
 
 
-def _bill(release: Release, bases: Sequence[Built]) -> dict[str, Any]:
+def _bill(release: ReferenceRelease, bases: Sequence[BaseFolder]) -> dict[str, Any]:
     about = digest.sha256(canonical.dumps([file.digest for file in release.subjects]))
     packages = {package for base in bases for package in base.packages}
     return bill.write(

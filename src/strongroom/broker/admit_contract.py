@@ -40,7 +40,7 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
     series = versions.series(contract)
     brought = versions.read(contract, earlier, broker.party)
 
-    def change(transaction: Transaction) -> own_changes.Change:
+    def change(transaction: Transaction) -> own_changes.OwnChange:
         known = transaction.contracts.highest(series)
         for check in versions.check(known, contract, brought):
             if not check.ok:
@@ -51,8 +51,8 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
                     hint=told.hint,
                 )
         transaction.contracts.raise_to(series, versions.known(contract))
-        return own_changes.Change(
-            kind=record.Kind.CONTRACT,
+        return own_changes.OwnChange(
+            kind=record.RecordKind.CONTRACT,
             contract=contract.digest,
             body={"id": contract.id, "version": contract.version},
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.broker import own_party
 from strongroom.broker.budgets import Denials, Failures
-from strongroom.broker.nonces import PURPOSE, Nonces
+from strongroom.broker.nonces import PURPOSE, NonceMaker
 from strongroom.broker.request_log import RequestLog
 from strongroom.broker.workers import Workers
 
@@ -38,7 +38,7 @@ class Agreements:
     __slots__ = ("_held", "_ids", "_kept", "_lock", "_most")
 
     def __init__(self, most: int) -> None:
-        self._kept: OrderedDict[bytes, tuple[int, own_party.Reading]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[int, own_party.GateVerdict]] = OrderedDict()
         self._ids: dict[str, str] = {}
         self._held = 0
         self._most = most
@@ -49,7 +49,7 @@ class Agreements:
         """How many bytes of agreements are kept."""
         return self._held
 
-    def read(self, data: bytes, own: Party) -> own_party.Reading:
+    def read(self, data: bytes, own: Party) -> own_party.GateVerdict:
         """As `own_party.read`, which an exact repetition need not do twice. Raises `Malformed`."""
         key = hashlib.sha256(data).digest()
         with self._lock:
@@ -66,7 +66,7 @@ class Agreements:
         """The id of a contract that is kept, by the digest of its bytes; empty for any other."""
         return self._ids.get(contract, "")
 
-    def _keep(self, key: bytes, size: int, reading: own_party.Reading) -> None:
+    def _keep(self, key: bytes, size: int, reading: own_party.GateVerdict) -> None:
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = (size, reading)
@@ -77,7 +77,7 @@ class Agreements:
                 self._ids.pop(dropped.digest, None)
 
 
-class Seen:
+class RecentContracts:
     """What the storage said last of contracts that keys were released under, by their digests; the oldest ones go.
 
     Good to prepare an acceptance with, which the transaction compares with what the storage says then; never to deny by:
@@ -125,9 +125,9 @@ class Broker:
     request_log: RequestLog = field(default_factory=RequestLog)
 
     @cached_property
-    def nonces(self) -> Nonces:
+    def nonces(self) -> NonceMaker:
         """The nonces of this broker and its replicas."""
-        return Nonces(self.at_rest.mac_key(PURPOSE))
+        return NonceMaker(self.at_rest.mac_key(PURPOSE))
 
     @cached_property
     def agreements(self) -> Agreements:
@@ -135,9 +135,9 @@ class Broker:
         return Agreements(self.budgets.agreement_bytes)
 
     @cached_property
-    def seen(self) -> Seen:
+    def seen(self) -> RecentContracts:
         """What was last known of contracts that keys were released under."""
-        return Seen()
+        return RecentContracts()
 
     @cached_property
     def denials(self) -> Denials:

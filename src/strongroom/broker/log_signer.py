@@ -14,7 +14,7 @@ from strongroom.ledger import checkpoint, merkle
 from strongroom.model import messages
 
 if TYPE_CHECKING:
-    from strongroom.appraisal.ear import Result
+    from strongroom.appraisal.ear import AttestationResult
     from strongroom.crypto import sign
 
 _KEPT = 64
@@ -53,6 +53,6 @@ class Notary:
             checkpoint=self.checkpoint(nodes, size),
         )
 
-    def vouch(self, result: Result, *, cwt: bool) -> bytes:
+    def vouch(self, result: AttestationResult, *, cwt: bool) -> bytes:
         """The result as a token: a CWT, or else a JWT."""
         return ear_token.to_cwt(result, self._key) if cwt else ear_token.to_jwt(result, self._key).encode()

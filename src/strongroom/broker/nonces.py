@@ -28,7 +28,7 @@ _LABEL = "strongroom/nonce/1"
 _END, _RANDOM, _TAG = 6, 10, 16
 
 
-class Nonces:
+class NonceMaker:
     """Makes nonces and knows its own. Never shows the key."""
 
     __slots__ = ("_keyed", "reached")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class GateVerdict:
     """What the gate says of an agreement's bytes.
 
     digest: of the contract's bytes. agreement: None unless every check holds, so that nobody goes on with another.
@@ -43,18 +43,20 @@ class Reading:
     disks: tuple[str, ...] = ()
 
 
-def read(data: bytes, own: Party) -> Reading:
+def read(data: bytes, own: Party) -> GateVerdict:
     """The gate. data: an agreement's envelope. own: the broker's party. Raises `Malformed`."""
     envelope = agreement_model.read_envelope(data)
     contract_digest = digest.sha256(envelope.payload)
     signed = _signature(envelope, own)
     if not signed.ok:
-        return Reading(digest=contract_digest, checks=(signed,), agreement=None)
+        return GateVerdict(digest=contract_digest, checks=(signed,), agreement=None)
     agreement = agreement_model.open_envelope(envelope)
     disks = agreement.contract.disks_of(own.keyid)
     checks = (signed, _entry(agreement.contract, own), _disk(disks))
     held = all(check.ok for check in checks)
-    return Reading(digest=contract_digest, checks=checks, agreement=agreement if held else None, disks=disks)
+    return GateVerdict(
+        digest=contract_digest, checks=checks, agreement=agreement if held else None, disks=disks
+    )
 
 
 def _signature(envelope: dsse.Envelope, own: Party) -> Check:

@@ -46,8 +46,8 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
         entry_body = {"envelope": fields.format_data(body)}
         if run.receipt is not None:
             return _same_again(transaction, run.receipt, entry_body)
-        change = own_changes.Change(
-            kind=record.Kind.RECEIPT, contract=claimed.contract, run=claimed.run, body=dict(entry_body)
+        change = own_changes.OwnChange(
+            kind=record.RecordKind.RECEIPT, contract=claimed.contract, run=claimed.run, body=dict(entry_body)
         )
         entry, index = own_changes.append(broker, transaction, change)
         transaction.runs.close(claimed.run, receipt=index)

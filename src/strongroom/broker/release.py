@@ -92,7 +92,7 @@ class _Prepared:
 class _Looked:
     """A request that passed the gate. endorsed, prepared: None where a vendor is to be asked first."""
 
-    ask: request_checks.Ask
+    ask: request_checks.ParsedRequest
     endorsed: endorse.Endorsed | None
     prepared: _Prepared | None
 
@@ -210,7 +210,7 @@ def _look(broker: Broker, split: messages.SplitRequest) -> messages.DenialAnswer
         return _denied(head.contract, (request_checks.fresh(end),), now)
     request = messages.parse_release_request(split)
     csr = None if request.csr is None else certificates.read_request(request.csr)
-    ask = request_checks.Ask(
+    ask = request_checks.ParsedRequest(
         request=request,
         own=reading.checks,
         disks=reading.disks,
@@ -224,7 +224,7 @@ def _look(broker: Broker, split: messages.SplitRequest) -> messages.DenialAnswer
     return _Looked(ask=ask, endorsed=endorsed, prepared=prepared)
 
 
-def _prepare(broker: Broker, ask: request_checks.Ask, endorsed: endorse.Endorsed) -> _Prepared:
+def _prepare(broker: Broker, ask: request_checks.ParsedRequest, endorsed: endorse.Endorsed) -> _Prepared:
     """Step 4, with what was last known of the contract, where that makes for an acceptance."""
     seen = broker.seen.last(ask.contract.digest)
     prepared = None if seen is None else _judge(broker, ask, endorsed, *seen)
@@ -234,7 +234,10 @@ def _prepare(broker: Broker, ask: request_checks.Ask, endorsed: endorse.Endorsed
 
 
 def _prepare_anew(
-    broker: Broker, ask: request_checks.Ask, endorsed: endorse.Endorsed, before: _Prepared | None = None
+    broker: Broker,
+    ask: request_checks.ParsedRequest,
+    endorsed: endorse.Endorsed,
+    before: _Prepared | None = None,
 ) -> _Prepared:
     """Step 4, with what the storage says now. before: a denial by what was known, which may stand."""
 
@@ -248,7 +251,11 @@ def _prepare_anew(
 
 
 def _judge(
-    broker: Broker, ask: request_checks.Ask, endorsed: endorse.Endorsed, known: Known, runs_used: int
+    broker: Broker,
+    ask: request_checks.ParsedRequest,
+    endorsed: endorse.Endorsed,
+    known: Known,
+    runs_used: int,
 ) -> _Prepared:
     now = broker.clock()
     asked = (*request_checks.check(ask, known), *endorsed.checks)
@@ -289,7 +296,7 @@ def _judge(
 
 
 def _decide(
-    broker: Broker, ask: request_checks.Ask, prepared: _Prepared, transaction: Transaction
+    broker: Broker, ask: request_checks.ParsedRequest, prepared: _Prepared, transaction: Transaction
 ) -> _Decision:
     """Steps 5 to 7. Raises `Conflict`, so that nothing is done, where what was prepared holds no longer."""
     now, contract = broker.clock(), ask.contract
@@ -318,7 +325,7 @@ def _decide(
     return _Decision(verdict=prepared.verdict, entry=entry, index=index, runs_used=runs_used)
 
 
-def _counted(prepared: _Prepared, ask: request_checks.Ask, runs_used: int) -> _Prepared:
+def _counted(prepared: _Prepared, ask: request_checks.ParsedRequest, runs_used: int) -> _Prepared:
     """The same decision after `runs_used` runs; an accepted room may have come too late."""
     verdict = with_runs_used(prepared.verdict, ask.agreement, runs_used=runs_used)
     return replace(prepared, verdict=verdict, judged=replace(prepared.judged, runs_used=runs_used))
@@ -342,7 +349,7 @@ def _answer(
     return _denial(decision.verdict, proof)
 
 
-def _certify(broker: Broker, ask: request_checks.Ask, accepted: Accepted) -> tuple[bytes, ...]:
+def _certify(broker: Broker, ask: request_checks.ParsedRequest, accepted: Accepted) -> tuple[bytes, ...]:
     """The room's certificate with its authority's, leaf first; nothing where none is agreed or asked for."""
     contract = ask.contract
     if ask.csr is None or contract.certificate is None:
@@ -371,7 +378,7 @@ def _seal(broker: Broker, accepted: Accepted, disks: tuple[KnownDisk, ...]) -> b
     )
 
 
-def _entry(broker: Broker, ask: request_checks.Ask, prepared: _Prepared) -> bytes | None:
+def _entry(broker: Broker, ask: request_checks.ParsedRequest, prepared: _Prepared) -> bytes | None:
     """The record. Raises `Malformed` when a release is too long for the ledger; None for such a denial."""
     verdict, judged = prepared.verdict, prepared.judged
     accepted = isinstance(verdict, Accepted)
@@ -393,7 +400,7 @@ def _entry(broker: Broker, ask: request_checks.Ask, prepared: _Prepared) -> byte
         },
     }
     made = record.Record(
-        kind=record.Kind.RELEASE if accepted else record.Kind.DENIAL,
+        kind=record.RecordKind.RELEASE if accepted else record.RecordKind.DENIAL,
         time=verdict.decided,
         broker=broker.party.name,
         contract=ask.contract.digest,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from strongroom.broker.broker import Broker
     from strongroom.broker.ports import KnownDisk, Reading, Run, Series
-    from strongroom.crypto.pki.certificates import Request
+    from strongroom.crypto.pki.certificates import CertificateRequest
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
     from strongroom.model.messages import ReleaseRequest
@@ -45,7 +45,7 @@ NO_CIPHER = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class ParsedRequest:
     """A release request, parsed: the message, its agreement and its certificate request.
 
     own: the checks of `own_party`, which all held, or there would be no agreement. disks: the manifests of the broker's
@@ -59,7 +59,7 @@ class Ask:
     nonce_end: datetime
     agreement: Agreement
     brought: versions.Brought
-    csr: Request | None
+    csr: CertificateRequest | None
 
     @property
     def contract(self) -> Contract:
@@ -82,7 +82,7 @@ class Ask:
         return digest.sha256(self.request.evidence.encode())
 
 
-def known(ask: Ask, state: Reading) -> Known:
+def known(ask: ParsedRequest, state: Reading) -> Known:
     """Read it. state: the storage, committed, or within the transaction that decides."""
     return Known(
         version=state.contracts.highest(ask.series),
@@ -91,7 +91,7 @@ def known(ask: Ask, state: Reading) -> Known:
     )
 
 
-def check(ask: Ask, known: Known) -> tuple[Check, ...]:
+def check(ask: ParsedRequest, known: Known) -> tuple[Check, ...]:
     """Make every check. Pure."""
     return (
         *ask.own,
@@ -141,7 +141,7 @@ def _unique(found: Run | None) -> Check:
     return _equal("run.unique", None, None if found is None else found.run)
 
 
-def _certificate(ask: Ask) -> tuple[Check, ...]:
+def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
     if ask.csr is None:
         return ()
     allowed = () if ask.contract.certificate is None else ask.contract.certificate.names

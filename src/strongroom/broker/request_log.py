@@ -44,7 +44,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class RequestKind:
     """What requests without an entry have in common. reason: the failed check, or the code of the error."""
 
     request: str
@@ -58,7 +58,7 @@ class Summed:
 
     since: datetime
     until: datetime
-    kinds: tuple[tuple[Kind, int], ...]
+    kinds: tuple[tuple[RequestKind, int], ...]
     addresses: int
     busiest: tuple[tuple[str, int], ...]
     untold: int
@@ -120,12 +120,12 @@ class RequestLog:
 
     def counted(self, *, request: str, reason: str, peer: str, contract: str = "") -> None:
         """Count a request that left no entry."""
-        kind = Kind(request=request, contract=contract, reason=reason)
+        kind = RequestKind(request=request, contract=contract, reason=reason)
         with self._lock:
             if not self._kinds:
                 self._since = self._clock()
             if kind not in self._kinds and len(self._kinds) >= KINDS:
-                kind = Kind(request=OTHER, contract="", reason=OTHER)
+                kind = RequestKind(request=OTHER, contract="", reason=OTHER)
             self._kinds[kind] += 1
             if peer in self._peers or len(self._peers) < ADDRESSES:
                 self._peers[peer] += 1
@@ -161,7 +161,7 @@ class RequestLog:
 
     def _clear(self, now: datetime = NEVER) -> None:
         self._since = now
-        self._kinds: Counter[Kind] = Counter()
+        self._kinds: Counter[RequestKind] = Counter()
         self._peers: Counter[str] = Counter()
         self._untold = 0
 

@@ -25,7 +25,7 @@ VERIFIER = "strongroom"
 def result(broker: Broker, run: str, *, nonce: bytes, audience: str, cwt: bool = False) -> bytes:
     """The token: a JWT, or with `cwt` a CWT. Raises `NotFound`, `Refused` once the verdict has ended, `Malformed`."""
     entries = (record.parse(entry) for _, entry in broker.store.ledger.of_run(run))
-    released = next((one for one in entries if one.kind is record.Kind.RELEASE), None)
+    released = next((one for one in entries if one.kind is record.RecordKind.RELEASE), None)
     if released is None:
         raise NotFound(f"{run}: no release to this run is in the ledger", code="no-release")
     now = broker.clock()

@@ -145,7 +145,7 @@ def relock(settings: Settings, old: bytes, new: bytes, *, random: Callable[[int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rotated:
+class RotatedSettings:
     """Settings with other keys, and what encrypts secrets under them."""
 
     settings: Settings
@@ -154,7 +154,7 @@ class Rotated:
 
 def adopt(
     settings: Settings, passphrase: bytes, party: party_model.Party, *, random: Callable[[int], bytes]
-) -> Rotated:
+) -> RotatedSettings:
     """The same broker for its party's new keys. Raises `Refused` for a wrong passphrase."""
     master = vault.unlock(passphrase, settings.master, purpose=_PURPOSE)
     before, after = (aead.AtRest(master, owner=one.keyid) for one in (settings.party, party))
@@ -164,10 +164,12 @@ def adopt(
         )
         for name, one in settings.secrets.items()
     }
-    return Rotated(settings=replace(settings, party=party, secrets=secrets), at_rest=after)
+    return RotatedSettings(settings=replace(settings, party=party, secrets=secrets), at_rest=after)
 
 
-def renew(settings: Settings, passphrase: bytes, *, now: datetime, random: Callable[[int], bytes]) -> Rotated:
+def renew(
+    settings: Settings, passphrase: bytes, *, now: datetime, random: Callable[[int], bytes]
+) -> RotatedSettings:
     """The same broker with a new master key, TLS key and authority; the ledger's key stays. Raises as `adopt`."""
     ledger = unlock(settings, passphrase).ledger
     fresh = make(
@@ -179,7 +181,7 @@ def renew(settings: Settings, passphrase: bytes, *, now: datetime, random: Calla
         random=random,
         ledger=ledger,
     )
-    return Rotated(settings=fresh, at_rest=unlock(fresh, passphrase).at_rest)
+    return RotatedSettings(settings=fresh, at_rest=unlock(fresh, passphrase).at_rest)
 
 
 def make(

@@ -35,7 +35,7 @@ def doctor(
     from strongroom.node import requirements
 
     words = tuple(verb or ())
-    rows = requirements.rows_of(requirements.examine(requirements.Machine()), words)
+    rows = requirements.rows_of(requirements.examine(requirements.MachineFacts()), words)
     if not rows:
         raise Misuse(f"doctor: no verb {' '.join(words)[:40]!r}", code="no-verb")
     if as_json:

@@ -40,7 +40,7 @@ def seal(
 ) -> None:
     """Seal files into an encrypted disk that only a room under your contract can open."""
     from strongroom.seal import disk, folder, keys
-    from strongroom.seal.tree import Kind
+    from strongroom.seal.tree import EntryKind
 
     if fields.NAME.fullmatch(name) is None:
         raise Misuse(
@@ -94,7 +94,7 @@ def seal(
             )
         )
         return
-    if not any(entry.kind is Kind.FILE for entry in entries):
+    if not any(entry.kind is EntryKind.FILE for entry in entries):
         print(f"note: no file is in {', '.join(map(str, paths))}: the disk is empty", file=sys.stderr)
     print(f"sealed    {target} ({meter.rate(made.disk_bytes, time.monotonic() - begin)})")
     print(f"manifest  {manifest} (signed by {mine.name}; contracts name {made.digest})")

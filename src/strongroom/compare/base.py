@@ -1,4 +1,4 @@
-"""A base's folder as a `Subject`: its command line, kernel, packages, modules and the files of initrd and base disk."""
+"""A base's folder as a `ComparedSide`: its command line, kernel, packages, modules and the files of initrd and base disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from strongroom.bases import cpio, document
 from strongroom.bases import disk as base_disk
 from strongroom.bases.formats import eif, pe, uki
-from strongroom.compare.compare import Subject, Topic
+from strongroom.compare.compare import ComparedSide, Topic
 from strongroom.crypto import digest
 from strongroom.errors import Malformed
 from strongroom.seal import browse
@@ -52,7 +52,7 @@ REGISTERS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def subject(folder: Path) -> Subject:
+def subject(folder: Path) -> ComparedSide:
     """The base in `folder`; base.json and packages.json are read where they are. Raises `Malformed`, `NotFound`."""
     read = document.read
     kernel = read(folder / document.KERNEL, document.MAX_PART)
@@ -91,7 +91,7 @@ def subject(folder: Path) -> Subject:
     for part, settings, whole in (*_efi(folder), *_enclave(folder)):
         parts[part] = whole
         facts |= {(Topic.SETTING, part, name): value for name, value in settings.items()}
-    return Subject(
+    return ComparedSide(
         kind="base",
         parts=parts,
         facts=facts,

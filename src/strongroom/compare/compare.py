@@ -1,6 +1,6 @@
 """Why did it change: two bases, images or contracts compared, as whoever must approve the new one wants to read it.
 
-What is compared is a `Subject`: named facts by topic, and trees of files. What a change touches is the part that it is
+What is compared is a `ComparedSide`: named facts by topic, and trees of files. What a change touches is the part that it is
 in; which registers measure that part, the subject says. Topics are in the order in which they matter.
 """
 
@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -40,7 +40,7 @@ class Topic(enum.StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class Difference:
     """One difference. before, after: None where that side has no such thing. registers: those that measure `part`."""
 
     topic: Topic
@@ -63,7 +63,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ComparedSide:
     """One side. kind: only like is compared with like. parts: digests of what is measured or signed as a whole.
 
     facts: (topic, part, name) → value. words: the command line. trees: by the part that they are in. registers: by part.
@@ -77,14 +77,14 @@ class Subject:
     registers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def compare(old: Subject, new: Subject) -> tuple[Change, ...]:
+def compare(old: ComparedSide, new: ComparedSide) -> tuple[Difference, ...]:
     """Every difference, the most important first; empty when both are the same bytes."""
     changes = [*_facts(old, new), *_words(old, new)]
     for part in dict.fromkeys((*old.trees, *new.trees)):
         changes += _files(part, old.trees.get(part, ()), new.trees.get(part, ()))
     explained = {change.part for change in changes}
     changes += [
-        Change(
+        Difference(
             topic=Topic.BYTES,
             part=part,
             name=part,
@@ -106,7 +106,7 @@ def compare(old: Subject, new: Subject) -> tuple[Change, ...]:
     )
 
 
-def changed_registers(old: Subject, new: Subject) -> dict[str, tuple[str, ...]]:
+def changed_registers(old: ComparedSide, new: ComparedSide) -> dict[str, tuple[str, ...]]:
     """The registers that change, by the part that changed. A part that one side does not state is not compared."""
     return {
         part: _registers(part, old, new)
@@ -115,11 +115,11 @@ def changed_registers(old: Subject, new: Subject) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _registers(part: str, old: Subject, new: Subject) -> tuple[str, ...]:
+def _registers(part: str, old: ComparedSide, new: ComparedSide) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*old.registers.get(part, ()), *new.registers.get(part, ()))))
 
 
-def _facts(old: Subject, new: Subject) -> Iterator[Change]:
+def _facts(old: ComparedSide, new: ComparedSide) -> Iterator[Difference]:
     for key in sorted({*old.facts, *new.facts}):
         topic, part, name = key
         before, after = old.facts.get(key), new.facts.get(key)
@@ -127,11 +127,11 @@ def _facts(old: Subject, new: Subject) -> Iterator[Change]:
             yield _change(topic, part, name, before, after)
 
 
-def _change(topic: Topic, part: str, name: str, before: str | None, after: str | None) -> Change:
-    return Change(topic=topic, part=part, name=name, before=before, after=after, registers=())
+def _change(topic: Topic, part: str, name: str, before: str | None, after: str | None) -> Difference:
+    return Difference(topic=topic, part=part, name=name, before=before, after=after, registers=())
 
 
-def _words(old: Subject, new: Subject) -> Iterator[Change]:
+def _words(old: ComparedSide, new: ComparedSide) -> Iterator[Difference]:
     """The command line word by word: values of one name side by side, then what only one side has."""
     change = functools.partial(_change, Topic.CMDLINE, "cmdline")
     gone, come = Counter(old.words) - Counter(new.words), Counter(new.words) - Counter(old.words)
@@ -155,7 +155,7 @@ def _once(words: Counter[str]) -> dict[str, str]:
     }
 
 
-def _files(part: str, old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Change]:
+def _files(part: str, old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Difference]:
     before, after = ({entry.path: entry for entry in side} for side in (old, new))
     dates = 0
     for path in sorted({*before, *after}):
@@ -180,7 +180,7 @@ def _files(part: str, old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Ch
 
 def _digests(left: Entry | None, right: Entry | None) -> tuple[str | None, str | None]:
     """The contents' digests where they differ. Files are read: there is no other way to know."""
-    if left is None or right is None or left.kind is not right.kind or left.kind is not Kind.FILE:
+    if left is None or right is None or left.kind is not right.kind or left.kind is not EntryKind.FILE:
         return None, None
     pair = (_digest(left), _digest(right))
     return (None, None) if pair[0] == pair[1] else pair
@@ -203,7 +203,7 @@ def _owned(entry: Entry) -> tuple[object, ...]:
 
 def _rights(entry: Entry | None) -> str | None:
     """What a file may do that its user may not; None where that is nothing."""
-    if entry is None or entry.kind is not Kind.FILE:
+    if entry is None or entry.kind is not EntryKind.FILE:
         return None
     words = ["set-uid"] if entry.mode & 0o4000 else []
     words += ["set-gid"] if entry.mode & 0o2000 else []
@@ -215,9 +215,9 @@ def _described(entry: Entry | None, digest: str | None) -> str | None:
     if entry is None:
         return None
     words = [f"{entry.kind.value}, mode {entry.mode:04o}, owner {entry.uid}:{entry.gid}"]
-    if entry.kind is Kind.FILE:
+    if entry.kind is EntryKind.FILE:
         words.append(f"{entry.size} bytes")
-    if entry.kind is Kind.SYMLINK:
+    if entry.kind is EntryKind.SYMLINK:
         words.append(f"to {entry.target.decode('utf-8', 'backslashreplace')}")
     if digest:
         words.append(f"sha256:{digest}")

@@ -1,16 +1,16 @@
-"""A contract as a `Subject`: the reference values of its platforms, register by register."""
+"""A contract as a `ComparedSide`: the reference values of its platforms, register by register."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.compare.compare import Subject, Topic
+from strongroom.compare.compare import ComparedSide, Topic
 
 if TYPE_CHECKING:
     from strongroom.model.contracts.contract import Contract
 
 
-def subject(contract: Contract) -> Subject:
+def subject(contract: Contract) -> ComparedSide:
     """The references. What else differs between two contracts `model.contracts.drafting.differences` says."""
     facts: dict[tuple[Topic, str, str], str] = {}
     registers: dict[str, tuple[str, ...]] = {}
@@ -22,4 +22,4 @@ def subject(contract: Contract) -> Subject:
                 part = f"{platform.tee} {name}"
                 facts[Topic.REFERENCE, part, f"{platform.tee} alternative {number}, {name}"] = value
                 registers[part] = (name,)
-    return Subject(kind="contract", parts={}, facts=facts, registers=registers)
+    return ComparedSide(kind="contract", parts={}, facts=facts, registers=registers)

@@ -1,4 +1,4 @@
-"""An image as a `Subject`: an OCI image, or a sealed disk of one; how it runs, its packages and its files.
+"""An image as a `ComparedSide`: an OCI image, or a sealed disk of one; how it runs, its packages and its files.
 
 An encrypted disk shows its manifest alone: what it runs, as whom, and the root hash of what nobody can read.
 Packages are those that the image's own package databases list (dpkg, apk, Python's dist-info folders).
@@ -10,11 +10,11 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
-from strongroom.compare.compare import Subject, Topic
+from strongroom.compare.compare import ComparedSide, Topic
 from strongroom.errors import Malformed
 from strongroom.images import load as images
 from strongroom.seal import browse, disk
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import EntryKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,14 +35,14 @@ _REGISTERS = {"image": ("image.manifest",), "dataset": ("datasets.manifest",)}
 
 
 @contextlib.contextmanager
-def from_source(path: Path, *, scratch: Path, config: bytes | None) -> Iterator[Subject]:
+def from_source(path: Path, *, scratch: Path, config: bytes | None) -> Iterator[ComparedSide]:
     """An OCI layout, an archive or a root file system (`config` is for that). Open while it is compared."""
     with images.load(path, scratch=scratch, config=config) as loaded:
         yield _subject(loaded.settings, None, tuple(loaded.entries))
 
 
 @contextlib.contextmanager
-def from_disk(path: Path | None, manifest: Manifest) -> Iterator[Subject]:
+def from_disk(path: Path | None, manifest: Manifest) -> Iterator[ComparedSide]:
     """A sealed disk, or its manifest alone (`path` None, or an encrypted disk)."""
     with contextlib.ExitStack() as opened:
         entries: tuple[Entry, ...] | None = None
@@ -55,7 +55,7 @@ def from_disk(path: Path | None, manifest: Manifest) -> Iterator[Subject]:
 
 def _subject(
     settings: ImageSettings | None, root_hash: str | None, entries: tuple[Entry, ...] | None
-) -> Subject:
+) -> ComparedSide:
     facts: dict[tuple[Topic, str, str], str] = {}
     if settings is not None:
         facts |= {(Topic.SETTING, _PART, name): value for name, value in _settings(settings)}
@@ -63,7 +63,7 @@ def _subject(
     if entries is not None:
         facts |= {(Topic.PACKAGE, _PART, name): version for name, version in packages(entries).items()}
     kind = "image" if settings is not None else "dataset"
-    return Subject(
+    return ComparedSide(
         kind=kind,
         parts={} if root_hash is None else {_PART: root_hash},
         facts=facts,
@@ -90,7 +90,7 @@ def packages(entries: Iterable[Entry]) -> dict[str, str]:
     """Version by name and kind of package. Raises `Malformed` for a database that is none."""
     out: dict[str, str] = {}
     for entry in entries:
-        python = _PYTHON.fullmatch(entry.path) if entry.kind is Kind.DIRECTORY else None
+        python = _PYTHON.fullmatch(entry.path) if entry.kind is EntryKind.DIRECTORY else None
         if python is not None:
             out[f"{_text(python[1])} (python)"] = _text(python[2])
         elif entry.path == _DPKG or (

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from strongroom.images.cache import Cache
     from strongroom.images.load import Changes, Progress
-    from strongroom.images.oci import ImageConfig, Platform
+    from strongroom.images.oci import ImageConfig, ImagePlatform
     from strongroom.model.manifest import ImageSettings, Manifest
     from strongroom.seal.tree import Entry
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class ImageDisk:
     """An image's disk as an open file, and how it is run. `digest` names the image."""
 
     fd: int
@@ -48,12 +48,12 @@ class Wanted:
 
     path: Path
     digest: str | None
-    platform: Platform
+    platform: ImagePlatform
     config: bytes | None
     sealed: Changes
 
 
-def image(wanted: Wanted, *, cache: Cache | None, scratch: Path, steps: Steps) -> Image:
+def image(wanted: Wanted, *, cache: Cache | None, scratch: Path, steps: Steps) -> ImageDisk:
     """The image's disk, from the cache where it is there. Raises like `images.load`."""
     if wanted.config is not None:
         cache = None  # a folder's content is known only once it is read
@@ -69,7 +69,7 @@ def dataset(paths: Sequence[Path], *, scratch: Path, progress: Progress) -> int:
         return os.open(target, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _kept(wanted: Wanted, cache: Cache, steps: Steps) -> Image | None:
+def _kept(wanted: Wanted, cache: Cache, steps: Steps) -> ImageDisk | None:
     if not wanted.path.exists():
         return None
     chosen = images.identify(wanted.path.resolve(), digest=wanted.digest, platform=wanted.platform)
@@ -91,10 +91,10 @@ def _kept(wanted: Wanted, cache: Cache, steps: Steps) -> Image | None:
     except BaseException:
         os.close(fd)
         raise
-    return Image(fd=fd, digest=chosen.digest, settings=kept.manifest.image, config=config)
+    return ImageDisk(fd=fd, digest=chosen.digest, settings=kept.manifest.image, config=config)
 
 
-def _converted(wanted: Wanted, cache: Cache | None, scratch: Path, steps: Steps) -> Image:
+def _converted(wanted: Wanted, cache: Cache | None, scratch: Path, steps: Steps) -> ImageDisk:
     with contextlib.ExitStack() as opened:
         place = opened.enter_context(_place(scratch))
         with steps("unpacking") as progress:
@@ -116,7 +116,7 @@ def _converted(wanted: Wanted, cache: Cache | None, scratch: Path, steps: Steps)
         fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
         if cache is not None:
             cache.keep(cache.key(loaded.digest, loaded.config), target, manifest, loaded.summary)
-        return Image(fd=fd, digest=loaded.digest, settings=loaded.settings, config=loaded.config)
+        return ImageDisk(fd=fd, digest=loaded.digest, settings=loaded.settings, config=loaded.config)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from strongroom.model.contracts.contract import OutputSizes
 from strongroom.model.receipt import DETAILS, Outcome
 
 if TYPE_CHECKING:
-    from strongroom.agent.container import Launch
+    from strongroom.agent.container import ContainerLaunch
     from strongroom.dryrun.machine import Group
     from strongroom.model.manifest import ImageSettings
 
@@ -63,7 +63,7 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class DryRunResult:
     """How it ended, as a receipt would say it. `memory` is the most that the program held, where the machine tells.
 
     leaves: whether outputs would leave a room. limited: whether this machine kept the program to its memory.
@@ -84,7 +84,7 @@ class Result:
         return (self.outcome, self.exit_status) != (Outcome.EXITED, 0)
 
 
-def run(trial: Trial) -> Result:
+def run(trial: Trial) -> DryRunResult:
     """Run it to its end. Raises `Unavailable` where this machine cannot; an interrupt ends the program first."""
     machine.require()
     with (
@@ -107,7 +107,7 @@ def run(trial: Trial) -> Result:
         return _parse(data, limited=bool(group.places), memory=group.peak())
 
 
-def _parse(data: bytes, *, limited: bool, memory: int | None) -> Result:
+def _parse(data: bytes, *, limited: bool, memory: int | None) -> DryRunResult:
     if not data:
         raise Unavailable("the dry run ended without a word", code="dry-run", hint="look at the kernel's log")
     top = fields.Fields(canonical.loads(data, what="dry run", max_bytes=_MAX_REPORT), "dry run")
@@ -121,7 +121,7 @@ def _parse(data: bytes, *, limited: bool, memory: int | None) -> Result:
     details = tuple(str(detail) for detail in top.items("details", max_items=100))
     if outcome not in set(Outcome) or not DETAILS.keys() >= set(details):
         raise Malformed("dry run: an unknown outcome")
-    result = Result(
+    result = DryRunResult(
         outcome=Outcome(outcome),
         exit_status=top.integer("exit_status", low=0, high=255),
         details=details,
@@ -203,7 +203,7 @@ def _perform(trial: Trial, base: str, group: Group) -> dict[str, object]:
     }
 
 
-def _mounted(trial: Trial, base: str, group: Group) -> Launch:
+def _mounted(trial: Trial, base: str, group: Group) -> ContainerLaunch:
     """Everything mounted below `base`, in a mount namespace that only this process and its children see."""
     os.umask(0o022)
     kernel.unshare(kernel.CLONE_NEWNS)
@@ -219,7 +219,7 @@ def _mounted(trial: Trial, base: str, group: Group) -> Launch:
     settings = trial.settings
     init.mount_memory(out, min(trial.out_bytes + _OUT_SLACK, trial.memory // 3), "0755")
     os.chown(out, owners.kernel_id(settings.uid), owners.kernel_id(settings.gid))
-    return container.Launch(
+    return container.ContainerLaunch(
         arguments=(*settings.entrypoint, *trial.arguments),
         environment={**settings.environment, **trial.environment},
         working_directory=settings.working_directory,

@@ -17,7 +17,7 @@ MAX_SIGNATURES = 32  # as many as a contract may have parties (model/contracts/c
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signature:
+class DsseSignature:
     """One signature. `keyid` says which of the verifier's own keys to try; it proves nothing."""
 
     keyid: str
@@ -30,7 +30,7 @@ class Envelope:
 
     payload_type: str
     payload: bytes
-    signatures: tuple[Signature, ...]
+    signatures: tuple[DsseSignature, ...]
 
     @cached_property
     def verified(self) -> dict[bytes, bool]:
@@ -73,7 +73,7 @@ def parse(data: bytes, *, payload_type: str, max_payload: int) -> Envelope:
     signatures = []
     for item in top.objects("signatures", max_items=MAX_SIGNATURES):
         signatures.append(
-            Signature(keyid=item.text("keyid", max_length=200), sig=item.data("sig", max_bytes=8192))
+            DsseSignature(keyid=item.text("keyid", max_length=200), sig=item.data("sig", max_bytes=8192))
         )
         item.done()
     top.done()

@@ -65,7 +65,7 @@ _REPORTS = {"snp": "report", "tdx": "quote"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quoted:
+class VouchedQuote:
     """What checks 1 to 6 found: a quote by the TPM of whichever VM the hardware's report vouches for.
 
     Not `Claims`: nothing is to be decided on it. hardware: the evidence for `snp` or `tdx`, which must be bound to
@@ -73,12 +73,12 @@ class Quoted:
     """
 
     hcl: azure_hcl.Hcl
-    quote: tpm_quote.Quote
+    quote: tpm_quote.TpmQuote
     pcrs: Mapping[int, bytes]
     hardware: Evidence
 
 
-def attest(evidence: Evidence, *, binding: Bound) -> Quoted:
+def attest(evidence: Evidence, *, binding: Bound) -> VouchedQuote:
     """Checks 1 to 6, for who verifies the hardware's report otherwise. Raises as `verify`."""
     # 1 parts
     _check_sizes(evidence)
@@ -108,7 +108,7 @@ def attest(evidence: Evidence, *, binding: Bound) -> Quoted:
     tpm_quote.check_binding(quote, binding)
     # 6 pcr-values
     pcrs = tpm_quote.check_pcrs(quote, signature, parts["pcrs"])
-    return Quoted(hcl=hcl, quote=quote, pcrs=pcrs, hardware=hardware)
+    return VouchedQuote(hcl=hcl, quote=quote, pcrs=pcrs, hardware=hardware)
 
 
 def verify(
@@ -179,7 +179,7 @@ def _hardware(parts: dict[str, bytes], hcl: azure_hcl.Hcl) -> Evidence:
     return Evidence(tee=hcl.tee, parts={name: parts[TD_QUOTE] if hcl.tee == "tdx" else hcl.report})
 
 
-def _claims(quoted: Quoted, hardware: Claims, binding: Bound) -> Claims:
+def _claims(quoted: VouchedQuote, hardware: Claims, binding: Bound) -> Claims:
     hcl, quote = quoted.hcl, quoted.quote
     contract = _contract(quoted, binding)
     facts: dict[str, str | int | bool] = {
@@ -210,7 +210,7 @@ def _claims(quoted: Quoted, hardware: Claims, binding: Bound) -> Claims:
     )
 
 
-def _contract(quoted: Quoted, binding: Bound) -> str | None:
+def _contract(quoted: VouchedQuote, binding: Bound) -> str | None:
     """The contract that PCR 12 was extended with, once and first, as in local rooms (SHA-256 bank)."""
     value = quoted.pcrs.get(CONTRACT_PCR, b"")
     if quoted.quote.bank != "sha256" or not any(value):
@@ -222,7 +222,7 @@ def _contract(quoted: Quoted, binding: Bound) -> str | None:
     return digest.text(contract) if value == tpm_quote.extend(tpm_quote.ZERO, contract) else None
 
 
-def _pcr_registers(quoted: Quoted, values: dict[int, str], contract: str | None) -> dict[str, str]:
+def _pcr_registers(quoted: VouchedQuote, values: dict[int, str], contract: str | None) -> dict[str, str]:
     """PCRs 0 to 7, and every other that was extended; not PCR 12 where it holds the contract and no more."""
     digits = 2 * tpm_quote.BANKS[quoted.quote.bank]
     blank = ("0" * digits, "f" * digits)

@@ -80,7 +80,7 @@ class Component:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Platform:
+class PlatformToken:
     """A parsed platform token, nothing of it verified."""
 
     signed: cose.Sign1
@@ -111,7 +111,7 @@ class Realm:
     extensible: tuple[bytes, ...]
 
 
-def parse(token: bytes) -> tuple[Platform, Realm]:
+def parse(token: bytes) -> tuple[PlatformToken, Realm]:
     """Parse both tokens of a CCA token. Raises `Malformed`."""
     platform, realm = split(token)
     return parse_platform(platform), parse_realm(realm)
@@ -136,7 +136,7 @@ def _sign1(value: cbor.Value, what: str) -> cose.Sign1:
     )
 
 
-def parse_platform(value: cbor.Value) -> Platform:
+def parse_platform(value: cbor.Value) -> PlatformToken:
     """Parse a platform token. Raises `Malformed`."""
     what = "cca platform token"
     signed = _sign1(value, what)
@@ -144,7 +144,7 @@ def parse_platform(value: cbor.Value) -> Platform:
     profile = source.text(265, high=128)
     if profile not in _PLATFORM_PROFILES:
         raise source.bad(265, "a known profile")
-    platform = Platform(
+    platform = PlatformToken(
         signed=signed,
         profile=profile,
         challenge=_hash(source, 10),
@@ -295,7 +295,7 @@ def _check_signature(check: str, signed: cose.Sign1, key: public_key.PublicKey) 
         ) from None
 
 
-def check_realm_key(platform: Platform, realm: Realm) -> None:
+def check_realm_key(platform: PlatformToken, realm: Realm) -> None:
     """The link between the tokens: raise `EvidenceRefused` unless the platform token is for the realm's key."""
     hashed = _HASHES[realm.key_algorithm](realm.key_bytes).digest()
     if platform.challenge != hashed:
@@ -313,7 +313,7 @@ def check_realm_signature(realm: Realm) -> None:
     _check_signature("realm.signature", realm.signed, realm.key)
 
 
-def _claims(platform: Platform, realm: Realm, root: str) -> Claims:
+def _claims(platform: PlatformToken, realm: Realm, root: str) -> Claims:
     lifecycle = _LIFECYCLES.get(platform.lifecycle >> 8, "undefined")
     facts: dict[str, str | int | bool] = {
         "platform_profile": platform.profile,

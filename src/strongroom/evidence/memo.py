@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 
-class Kept(Generic[_Value]):
+class Memo(Generic[_Value]):
     """Outcomes by their inputs' exact bytes, at most `most` of them; the least lately used one goes first."""
 
     def __init__(self, most: int) -> None:

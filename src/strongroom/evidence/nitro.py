@@ -70,7 +70,7 @@ _CHAIN_CHECKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class AttestationDocument:
     """A parsed attestation document, nothing of it verified. Times are UTC."""
 
     signed: cose.Sign1
@@ -88,7 +88,7 @@ class Document:
         return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
 
 
-def parse(data: bytes) -> Document:
+def parse(data: bytes) -> AttestationDocument:
     """Parse an attestation document. Raises `Malformed`."""
     signed = cose.parse(data, "nitro document", max_bytes=MAX_DOCUMENT)
     source = cbor.Map(cbor.loads(signed.payload, "nitro payload", max_bytes=MAX_DOCUMENT), "nitro payload")
@@ -96,7 +96,7 @@ def parse(data: bytes) -> Document:
     if source.text("digest", high=16) != "SHA384":
         raise source.bad("digest", "SHA384")
     nitrotpm = source.has("nitrotpm_pcrs")
-    document = Document(
+    document = AttestationDocument(
         signed=signed,
         module_id=module_id,
         timestamp_ms=source.integer("timestamp", low=1, high=_MAX_TIME_MS),
@@ -174,7 +174,7 @@ def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
         )
 
 
-def _chain(document: Document, roots: frozenset[str]) -> x509.Path:
+def _chain(document: AttestationDocument, roots: frozenset[str]) -> x509.Path:
     """The cabundle begins with the root; the leaf's issuer is its last."""
     issuers = b"".join(reversed(document.cabundle))
     try:
@@ -190,7 +190,7 @@ def _chain(document: Document, roots: frozenset[str]) -> x509.Path:
         ) from None
 
 
-def _check_signature(document: Document, key: public_key.PublicKey) -> None:
+def _check_signature(document: AttestationDocument, key: public_key.PublicKey) -> None:
     try:
         cose.check(document.signed, key)
     except Refused as cause:
@@ -202,7 +202,7 @@ def _check_signature(document: Document, key: public_key.PublicKey) -> None:
         ) from None
 
 
-def _check_time(document: Document, leaf: x509.Certificate, now: datetime) -> None:
+def _check_time(document: AttestationDocument, leaf: x509.Certificate, now: datetime) -> None:
     made = document.time
     if made > now + SKEW:
         raise EvidenceRefused(
@@ -222,7 +222,7 @@ def _check_time(document: Document, leaf: x509.Certificate, now: datetime) -> No
         )
 
 
-def _check_binding(document: Document, binding: Bound) -> tuple[str, ...]:
+def _check_binding(document: AttestationDocument, binding: Bound) -> tuple[str, ...]:
     """The fields that `binding` states and the document carries. Expected empty bytes mean: empty, or null."""
     stated = False
     bound: list[str] = []
@@ -262,7 +262,7 @@ def _stated(binding: Bound, name: str) -> bytes | None:
         return None
 
 
-def _claims(document: Document, path: x509.Path, bound: tuple[str, ...], binding: Bound) -> Claims:
+def _claims(document: AttestationDocument, path: x509.Path, bound: tuple[str, ...], binding: Bound) -> Claims:
     pcrs = document.pcrs
     root = path.root.spki_digest
     facts: dict[str, str | int | bool] = {
@@ -308,7 +308,7 @@ def _contract(pcrs: dict[int, bytes], binding: Bound) -> str | None:
     return digest.text(expected) if pcrs[CONTRACT_PCR] == extended else None
 
 
-def _registers(document: Document, contract: str | None) -> dict[str, str]:
+def _registers(document: AttestationDocument, contract: str | None) -> dict[str, str]:
     """PCRs that were extended, and always 0 to 2; not PCR 16 where it holds the contract and no more.
 
     A PCR that nobody extended measures nothing: a reference that names it finds nothing, and denies.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.crypto import public_key
-    from strongroom.evidence.formats.nvgpu_spdm import Report
+    from strongroom.evidence.formats.nvgpu_spdm import GpuReport
     from strongroom.model.binding import Bound
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
@@ -204,7 +204,7 @@ def _model(leaf: x509.Certificate) -> str:
     )
 
 
-def _check_signature(report: Report, key: public_key.PublicKey) -> None:
+def _check_signature(report: GpuReport, key: public_key.PublicKey) -> None:
     try:
         if key.kind != "secp384r1":
             raise Refused(f"the key is {key.kind}", code="wrong-key")
@@ -218,7 +218,7 @@ def _check_signature(report: Report, key: public_key.PublicKey) -> None:
         ) from None
 
 
-def _check_fwid(report: Report, leaf: x509.Certificate) -> nvgpu_dice.Dice:
+def _check_fwid(report: GpuReport, leaf: x509.Certificate) -> nvgpu_dice.Dice:
     """What the device's certificate says. Reports of older drivers name no firmware; then nothing can differ."""
     found = [value for oid in nvgpu_dice.OIDS if (value := leaf.extension(oid)) is not None]
     dice = nvgpu_dice.parse(found[-1]) if found else nvgpu_dice.NONE
@@ -234,7 +234,7 @@ def _check_fwid(report: Report, leaf: x509.Certificate) -> nvgpu_dice.Dice:
     return dice
 
 
-def _claims(report: Report, path: x509.Path, model: str, dice: nvgpu_dice.Dice, status: str) -> Claims:
+def _claims(report: GpuReport, path: x509.Path, model: str, dice: nvgpu_dice.Dice, status: str) -> Claims:
     root = path.root.spki_digest
     identity = path.certificates[1]
     family = _FAMILIES.get(model[:2], UNKNOWN)

@@ -68,7 +68,7 @@ class Attested:
     Not `Claims`: nothing is to be decided on it. issuers: the ASK or ASVK, and the ARK.
     """
 
-    report: snp_report.Report
+    report: snp_report.SnpReport
     vek: snp_product.Vek
     issuers: x509.Path
 
@@ -151,7 +151,7 @@ def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
             )
 
 
-def _check_keys(report: snp_report.Report) -> tuple[str, str]:
+def _check_keys(report: snp_report.SnpReport) -> tuple[str, str]:
     """What signed the report: the kind of its certificate, and how its issuer is named."""
     if report.signature_algo != snp_report.ECDSA_P384_SHA384:
         raise EvidenceRefused(
@@ -270,7 +270,7 @@ def _line(issuer: str, root: str, key: str, issuer_name: str) -> snp_product.Lin
     return line
 
 
-def _check_product(report: snp_report.Report, key: snp_product.Vek, line: snp_product.Line) -> None:
+def _check_product(report: snp_report.SnpReport, key: snp_product.Vek, line: snp_product.Line) -> None:
     if report.version > 2:
         found = snp_product.line_of_cpuid(report.family, report.model)
         got = f"family {report.family:#x} model {report.model:#x}"
@@ -289,7 +289,7 @@ def _check_product(report: snp_report.Report, key: snp_product.Vek, line: snp_pr
         )
 
 
-def _check_vek(report: snp_report.Report, key: snp_product.Vek) -> None:
+def _check_vek(report: snp_report.SnpReport, key: snp_product.Vek) -> None:
     if key.tcb != report.reported_tcb:
         raise EvidenceRefused(
             "vek.tcb",
@@ -396,7 +396,7 @@ def _claims(attested: Attested, listed: crl.RevocationList, next_update: str) ->
     )
 
 
-def _tcb(report: snp_report.Report, line: snp_product.Line) -> dict[str, int]:
+def _tcb(report: snp_report.SnpReport, line: snp_product.Line) -> dict[str, int]:
     tcb = {"guest.svn": report.guest_svn}
     tcb.update(snp_product.claimed_tcb(line, report.reported_tcb, "reported"))
     tcb.update(snp_product.claimed_tcb(line, report.committed_tcb, "committed"))
@@ -405,7 +405,7 @@ def _tcb(report: snp_report.Report, line: snp_product.Line) -> dict[str, int]:
     return tcb
 
 
-def _facts(report: snp_report.Report) -> dict[str, str | int | bool]:
+def _facts(report: snp_report.SnpReport) -> dict[str, str | int | bool]:
     facts: dict[str, str | int | bool] = {
         "version": report.version,
         "vmpl": report.vmpl,

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, Refused
 from strongroom.model.manifest import MAX_USER
-from strongroom.seal.tree import Kind, show
+from strongroom.seal.tree import EntryKind, show
 
 if TYPE_CHECKING:
     from strongroom.images.layers import Tree
-    from strongroom.images.limits import Limits
+    from strongroom.images.limits import ImageLimits
 
 _ID = re.compile(rb"[0-9]{1,10}")
 _MAX_ID = (1 << 32) - 2
@@ -34,7 +34,7 @@ class Account:
     home: str
 
 
-def look_up(user: str, tree: Tree, limits: Limits) -> Account:
+def look_up(user: str, tree: Tree, limits: ImageLimits) -> Account:
     """Resolve an image's USER. Raises `Refused` for unknown names, `Malformed` for a bad file."""
     name, colon, group = user.encode().partition(b":")
     if not name and colon:
@@ -105,11 +105,11 @@ def _unknown(kind: str, name: bytes) -> Refused:
     )
 
 
-def _records(tree: Tree, path: bytes, columns: int, limits: Limits) -> list[list[bytes]]:
+def _records(tree: Tree, path: bytes, columns: int, limits: ImageLimits) -> list[list[bytes]]:
     node = tree.find(path)
     if node is None:
         return []
-    if node.kind is not Kind.FILE or node.open is None or node.size > limits.account_file_bytes:
+    if node.kind is not EntryKind.FILE or node.open is None or node.size > limits.account_file_bytes:
         raise Malformed(f"image: /{path.decode()} is not a small regular file", code="bad-accounts")
     with node.open() as source:
         data = source.read(limits.account_file_bytes)

@@ -17,7 +17,7 @@ from strongroom.images import oci
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from strongroom.images.limits import Limits
+    from strongroom.images.limits import ImageLimits
 
 MANIFEST, INDEX = oci.MANIFESTS[0], oci.INDEXES[0]
 EMPTY_TYPE, EMPTY = "application/vnd.oci.empty.v1+json", b"{}"
@@ -67,7 +67,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class ListedArtifact:
     """One artifact in a list of those that are about a subject."""
 
     part: Part
@@ -84,7 +84,7 @@ def part_of(data: bytes, media_type: str, *, title: str = "") -> Part:
     )
 
 
-def parse(data: bytes, *, what: str, limits: Limits) -> Artifact:
+def parse(data: bytes, *, what: str, limits: ImageLimits) -> Artifact:
     """A manifest of an artifact. Raises `Malformed`.
 
     Its kind is `artifactType`, or where that is missing its configuration's media type, as the specification says.
@@ -106,7 +106,7 @@ def parse(data: bytes, *, what: str, limits: Limits) -> Artifact:
     )
 
 
-def parse_list(data: bytes, *, what: str, limits: Limits) -> tuple[Listed, ...]:
+def parse_list(data: bytes, *, what: str, limits: ImageLimits) -> tuple[ListedArtifact, ...]:
     """What is about a subject: the answer of the referrers API, or the index at its fallback tag. Raises `Malformed`."""
     top = _document(data, INDEX, what, limits, foreign=("layers", "config", "fsLayers"))
     items = top.get("manifests")
@@ -117,11 +117,11 @@ def parse_list(data: bytes, *, what: str, limits: Limits) -> tuple[Listed, ...]:
         part = _part(item, f"{what}.manifests[{number}]")
         kind = item.get("artifactType", "")
         if part.media_type == MANIFEST and isinstance(kind, str):
-            listed.append(Listed(part=part, artifact_type=oci.printable(kind)))
+            listed.append(ListedArtifact(part=part, artifact_type=oci.printable(kind)))
     return tuple(listed)
 
 
-def encode_list(listed: tuple[Listed, ...]) -> bytes:
+def encode_list(listed: tuple[ListedArtifact, ...]) -> bytes:
     """The index for a fallback tag."""
     rows = [{**_object(entry.part), "artifactType": entry.artifact_type} for entry in listed]
     return canonical.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": rows})
@@ -141,7 +141,7 @@ def check(part: Part, data: bytes) -> bytes:
 
 
 def _document(
-    data: bytes, media_type: str, what: str, limits: Limits, *, foreign: tuple[str, ...]
+    data: bytes, media_type: str, what: str, limits: ImageLimits, *, foreign: tuple[str, ...]
 ) -> dict[str, Any]:
     document = canonical.loads(data, what=what, max_bytes=limits.document_bytes)
     if not isinstance(document, dict) or document.get("schemaVersion") != 2:

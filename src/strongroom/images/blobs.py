@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO, Self
 
-    from strongroom.images.limits import Limits
+    from strongroom.images.limits import ImageLimits
 
 CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b\x08"
@@ -190,7 +190,7 @@ def unpack(
     digest: str | None,
     size: int | None,
     diff_id: str,
-    limits: Limits,
+    limits: ImageLimits,
     progress: Callable[[int], None],
 ) -> None:
     """Put a layer's uncompressed bytes into `spool`, checked against both digests.
@@ -218,7 +218,7 @@ def unpack(
     _check_digest(blob.what, "uncompressed digest (diff_id)", diff_id, got)
 
 
-def decompressed(blob: Blob, scratch: Path, limits: Limits) -> Blob:
+def decompressed(blob: Blob, scratch: Path, limits: ImageLimits) -> Blob:
     """All of `blob`, which is closed, in an unnamed file in `scratch`. For what no digest says beforehand."""
     with blob, Spool(scratch) as spool:
         with closing(_DECODERS[compression_of(blob)](blob)) as stream:
@@ -271,7 +271,7 @@ def digest_of(chunks: Iterator[bytes]) -> str:
     return "sha256:" + state.hexdigest()
 
 
-def _check_growth(blob: Blob, grown: int, limits: Limits) -> None:
+def _check_growth(blob: Blob, grown: int, limits: ImageLimits) -> None:
     if grown > limits.layer_bytes:
         raise Refused(
             f"{blob.what}: more than {limits.layer_bytes} bytes when decompressed",

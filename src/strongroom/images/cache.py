@@ -40,7 +40,7 @@ _FORMAT = "strongroom-converted/1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class CachedDisk:
     """A disk in the cache: its file, the manifest of whoever sealed it first, and what was told of it."""
 
     disk: Path
@@ -69,7 +69,7 @@ class Cache:
         whole = canonical.dumps({"image": image, "settings": settings, "code": _code()})
         return digest.sha256(whole).removeprefix("sha256:")
 
-    def find(self, key: str) -> Kept | None:
+    def find(self, key: str) -> CachedDisk | None:
         """The disk of that name, None when it is not there or its document is damaged. Its bytes are for the taker to check."""
         path = self.folder / "disks" / f"{key}.disk"
         try:
@@ -208,10 +208,10 @@ def _small(path: Path) -> bytes:
         return file.read(_MAX_DOCUMENT + 1)
 
 
-def _parse(document: bytes, disk: Path) -> Kept:
+def _parse(document: bytes, disk: Path) -> CachedDisk:
     top = fields.Fields(canonical.loads(document, what="cache", max_bytes=_MAX_DOCUMENT), "cache")
     top.constant("format", _FORMAT)
-    kept = Kept(
+    kept = CachedDisk(
         disk=disk,
         manifest=manifest_model.parse(top.text("manifest", max_length=manifest_model.MAX_BYTES).encode()),
         entries=top.integer("entries", low=1, high=1 << 32),

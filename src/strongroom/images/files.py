@@ -17,14 +17,14 @@ from strongroom.seal.tree import show
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from strongroom.images.limits import Limits
+    from strongroom.images.limits import ImageLimits
 
 BLOBS = "blobs/sha256/"
 _LINKS = (tar.Type.SYMLINK, tar.Type.HARDLINK)
 _NOT_HERE = {b"BZh": "bunzip2", b"\xfd7zXZ\0": "unxz"}
 
 
-class Files(Protocol):
+class ImageFiles(Protocol):
     """Named files of an image, wherever they lie."""
 
     def open(self, name: str) -> Blob:
@@ -67,9 +67,9 @@ class ArchiveFiles:
     Raises `Malformed`, `Refused`, and `Misuse` for a compressed one without `scratch`.
     """
 
-    def __init__(self, path: Path, limits: Limits, scratch: Path | None) -> None:
+    def __init__(self, path: Path, limits: ImageLimits, scratch: Path | None) -> None:
         self._blob = _open(path, path.name)
-        self._members: dict[bytes, tar.Member] = {}
+        self._members: dict[bytes, tar.TarMember] = {}
         try:
             self._decompress(path.name, limits, scratch)
             # What counts in an archive has its digest elsewhere: an end that is missing, or more after it, is no matter.
@@ -104,7 +104,7 @@ class ArchiveFiles:
         """Close the archive."""
         self._blob.close()
 
-    def _decompress(self, name: str, limits: Limits, scratch: Path | None) -> None:
+    def _decompress(self, name: str, limits: ImageLimits, scratch: Path | None) -> None:
         head = self._blob.read_at(0, 8)
         for magic, program in _NOT_HERE.items():
             if head.startswith(magic):
@@ -119,7 +119,7 @@ class ArchiveFiles:
             )
         self._blob = blobs.decompressed(self._blob, scratch, limits)
 
-    def _same(self, member: tar.Member, other: tar.Member) -> bool:
+    def _same(self, member: tar.TarMember, other: tar.TarMember) -> bool:
         if member.type is tar.Type.DIRECTORY:
             return other.type is tar.Type.DIRECTORY
         if (member.type, member.size, member.target) != (other.type, other.size, other.target):
@@ -149,7 +149,7 @@ class ArchiveFiles:
             hint="the archive was packed wrongly: a symbolic link leads on from its own folder; ask who made it",
         )
 
-    def _find(self, name: str) -> tar.Member | None:
+    def _find(self, name: str) -> tar.TarMember | None:
         # `docker save` stores a layer that two images share as a symbolic link inside the archive.
         path = Symlinks(self._target, chroot=True).resolve(os.fsencode(name))
         member = None if path is None else self._members.get(path)

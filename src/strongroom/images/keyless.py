@@ -24,7 +24,7 @@ MAX_NAME = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class KeylessIdentity:
     """Who has to have signed. name: the certificate's subject alternative name (an address, or a workflow's URL).
 
     issuer: the URL of the OpenID Connect issuer that vouched for the name. trusted_root: Sigstore's trusted_root.json.
@@ -45,7 +45,7 @@ class Identity:
                 )
 
 
-def verify(bundle: bytes, *, identity: Identity, payload_type: str) -> bytes:
+def verify(bundle: bytes, *, identity: KeylessIdentity, payload_type: str) -> bytes:
     """The payload that `identity` signed. Raises `Refused`, `Malformed`, or `NotFound` without the library."""
     library = _library()
     root = _trusted_root(library, identity.trusted_root)

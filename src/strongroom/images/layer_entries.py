@@ -36,10 +36,10 @@ class Entries:
     def __init__(self, what: str, open_at: Callable[[int, int], BinaryIO]) -> None:
         self.what = what
         self.open_at = open_at
-        self.plain: list[tar.Member] = []
+        self.plain: list[tar.TarMember] = []
         self.whiteouts: list[tuple[bytes, int]] = []
         self._place = 0
-        self._named: dict[bytes, tar.Member] = {}
+        self._named: dict[bytes, tar.TarMember] = {}
         # Every path that an entry has put something at or below.
         self._put: set[bytes] = set()
         # Where in the layer a directory comes first, and a link.
@@ -49,9 +49,9 @@ class Entries:
         self._hidden: set[bytes] = set()
         self._opaque: set[bytes] = set()
 
-    def admit(self, member: tar.Member) -> None:
+    def admit(self, member: tar.TarMember) -> None:
         """Take the next entry. Raises `Refused`."""
-        where = tar.Place(self.what, member.path)
+        where = tar.ImagePlace(self.what, member.path)
         before = self._named.get(member.path)
         if before is not None and not self._says_the_same(before, member):
             raise Refused(f"{where}: twice in one layer, and not the same", code="duplicate-entry", hint=HINT)
@@ -72,7 +72,7 @@ class Entries:
         """Whether the layer has put a symbolic link there before its `place`th entry."""
         return self._links.get(path, place) < place
 
-    def contradicts(self, member: tar.Member, before: tar.Member | None) -> bool:
+    def contradicts(self, member: tar.TarMember, before: tar.TarMember | None) -> bool:
         """Whether something else is said of the place that an entry comes to through a link: there, or by `before`.
 
         A whiteout counts wherever it stands: some runtimes know what a layer has put by its name, and others hide it.
@@ -85,12 +85,12 @@ class Entries:
             path = path.rpartition(b"/")[0] if b"/" in path else b""
         return bool(path)
 
-    def kept_by_aufs(self, path: bytes) -> tar.Member | None:
+    def kept_by_aufs(self, path: bytes) -> tar.TarMember | None:
         """A file that AUFS kept for hard links to name it."""
         entry = self._named.get(path) if path.startswith(_AUFS_LINKS) else None
         return entry if entry is not None and entry.type is Type.FILE else None
 
-    def _put_there(self, member: tar.Member, where: tar.Place) -> None:
+    def _put_there(self, member: tar.TarMember, where: tar.ImagePlace) -> None:
         if member.type in DEVICES and not member.path.startswith(b"dev/"):
             raise no_device(where, f"a {member.type}")
         if not member.path and member.type is not Type.DIRECTORY:
@@ -106,7 +106,7 @@ class Entries:
             path = path.rpartition(b"/")[0]
         self.plain.append(member)
 
-    def _mark(self, path: bytes, where: tar.Place) -> None:
+    def _mark(self, path: bytes, where: tar.ImagePlace) -> None:
         _outside_whiteouts(path, where)
         folder, _, name = path.rpartition(b"/")
         if name in _NO_NAMES:
@@ -123,7 +123,7 @@ class Entries:
             )
         self.whiteouts.append((path, self._place))
 
-    def _says_the_same(self, member: tar.Member, other: tar.Member) -> bool:
+    def _says_the_same(self, member: tar.TarMember, other: tar.TarMember) -> bool:
         """Whether two entries of one path mean what each of them would mean alone."""
         if _is_whiteout(member.path):
             return True  # only its name says something
@@ -143,7 +143,7 @@ class Entries:
         return True
 
 
-def no_device(where: tar.Place, what: str) -> Refused:
+def no_device(where: tar.ImagePlace, what: str) -> Refused:
     """What is to be said of a device where the room's own /dev does not lie over it."""
     return Refused(
         f"{where}: {what}",
@@ -163,6 +163,6 @@ def _of_aufs(path: bytes) -> bool:
     return first.startswith(_META) and first != OPAQUE
 
 
-def _outside_whiteouts(path: bytes, where: tar.Place) -> None:
+def _outside_whiteouts(path: bytes, where: tar.ImagePlace) -> None:
     if WHITEOUT in path and any(part.startswith(WHITEOUT) for part in path.split(b"/")[:-1]):
         raise Refused(f"{where}: inside a whiteout", code="bad-whiteout", hint=HINT)

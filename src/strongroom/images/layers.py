@@ -37,32 +37,32 @@ from strongroom.images.limits import SMALLER
 from strongroom.images.tar import Type
 from strongroom.model.room import mounts
 from strongroom.seal import tree as sealed
-from strongroom.seal.tree import Kind, show
+from strongroom.seal.tree import EntryKind, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
-    from strongroom.images.limits import Limits
+    from strongroom.images.limits import ImageLimits
     from strongroom.model.room.mounts import Placed
 
 _KINDS = {
-    Type.FILE: Kind.FILE,
-    Type.DIRECTORY: Kind.DIRECTORY,
-    Type.SYMLINK: Kind.SYMLINK,
-    Type.FIFO: Kind.FIFO,
+    Type.FILE: EntryKind.FILE,
+    Type.DIRECTORY: EntryKind.DIRECTORY,
+    Type.SYMLINK: EntryKind.SYMLINK,
+    Type.FIFO: EntryKind.FIFO,
 }
 _MAX_NOTES = 32
 
 
 @dataclass(eq=False, slots=True)
-class Node:
+class Inode:
     """One inode. Hard links are several names for the same Node.
 
     left_out: stands where nothing is to be in the end, as later layers and links may still name it (a device node).
     """
 
-    kind: Kind
+    kind: EntryKind
     mode: int = 0o755
     uid: int = 0
     gid: int = 0
@@ -71,15 +71,15 @@ class Node:
     target: bytes = b""
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     open: Callable[[], BinaryIO] | None = None
-    children: dict[bytes, Node] = field(default_factory=dict)
+    children: dict[bytes, Inode] = field(default_factory=dict)
     left_out: bool = False
 
 
 class Tree:
     """The merged tree. `notes` are remarks for people about what was left out."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.root = Node(Kind.DIRECTORY)
+    def __init__(self, limits: ImageLimits) -> None:
+        self.root = Inode(EntryKind.DIRECTORY)
         self.notes: list[str] = []
         self._limits = limits
         self._entries = 0
@@ -107,7 +107,7 @@ class Tree:
             self.notes.append(text)
 
     def add(
-        self, members: Iterable[tar.Member], open_at: Callable[[int, int], BinaryIO], *, what: str
+        self, members: Iterable[tar.TarMember], open_at: Callable[[int, int], BinaryIO], *, what: str
     ) -> None:
         """Apply a layer given by its entries."""
         self._links = None
@@ -130,7 +130,7 @@ class Tree:
             node.children = {name: child for name, child in node.children.items() if not child.left_out}
             stack.extend(node.children.values())
 
-    def find(self, path: bytes) -> Node | None:
+    def find(self, path: bytes) -> Inode | None:
         """The node at `path`, links followed inside this tree only; None when there is none.
 
         Absolute links start at this tree's root and `..` stops there, as in a chroot.
@@ -159,9 +159,9 @@ class Tree:
         for index, part in enumerate(parts):
             child = node.children.get(part)
             if child is None:
-                child = Node(Kind.DIRECTORY, mode=mode if index == len(parts) - 1 else 0o755)
+                child = Inode(EntryKind.DIRECTORY, mode=mode if index == len(parts) - 1 else 0o755)
                 node.children[part] = child
-            if child.kind is not Kind.DIRECTORY:
+            if child.kind is not EntryKind.DIRECTORY:
                 raise Refused(
                     f"image: {show(path)} must be a directory, but {show(part)} is a {child.kind.value}",
                     code="not-directory",
@@ -174,7 +174,7 @@ class Tree:
 
         def is_file(path: bytes) -> bool:
             node = self.at(path)
-            return node is not None and node.kind is Kind.FILE
+            return node is not None and node.kind is EntryKind.FILE
 
         return mounts.place(target=self._target, is_file=is_file, certificates=certificates)
 
@@ -186,12 +186,12 @@ class Tree:
             node = seen.root
             for part in placement.place.split(b"/"):
                 child = node.children.get(part)
-                node.children[part] = Node(Kind.DIRECTORY) if child is None else _copied(child)
+                node.children[part] = Inode(EntryKind.DIRECTORY) if child is None else _copied(child)
                 node = node.children[part]
             node.children.clear()
             node.uid, node.gid, node.mode = 0, 0, placement.mount.mode
             if placement.mount is mounts.DEV:
-                node.children[mounts.SHM[1:]] = Node(Kind.DIRECTORY, mode=0o1777)
+                node.children[mounts.SHM[1:]] = Inode(EntryKind.DIRECTORY, mode=0o1777)
         return seen
 
     def entries(self) -> list[sealed.Entry]:
@@ -206,12 +206,12 @@ class Tree:
         out = []
         for path, node in self._every():
             group = None
-            if names[id(node)] > 1 and node.kind is Kind.FILE:
+            if names[id(node)] > 1 and node.kind is EntryKind.FILE:
                 group = groups.setdefault(id(node), len(groups) + 1)
             out.append(_entry(path, node, group))
         return out
 
-    def _every(self) -> Iterator[tuple[bytes, Node]]:
+    def _every(self) -> Iterator[tuple[bytes, Inode]]:
         stack = [(b"", self.root)]
         while stack:
             path, node = stack.pop()
@@ -219,18 +219,18 @@ class Tree:
             prefix = path + b"/" if path else b""
             stack.extend((prefix + name, node.children[name]) for name in sorted(node.children, reverse=True))
 
-    def at(self, path: bytes) -> Node | None:
+    def at(self, path: bytes) -> Inode | None:
         """The node of that very name."""
-        node: Node | None = self.root
+        node: Inode | None = self.root
         for part in path.split(b"/") if path else ():
             node = None if node is None else node.children.get(part)
         return node
 
     def _target(self, path: bytes) -> bytes | None:
         node = self.at(path)
-        return node.target if node is not None and node.kind is Kind.SYMLINK else None
+        return node.target if node is not None and node.kind is EntryKind.SYMLINK else None
 
-    def _count(self, member: tar.Member, what: str) -> None:
+    def _count(self, member: tar.TarMember, what: str) -> None:
         self._entries += 1
         if member.xattrs:
             self._xattr_bytes += sum(len(key) + len(value) for key, value in member.xattrs.items())
@@ -251,13 +251,13 @@ class _Layer:
         self._tree = tree
         self._entries = entries
         # Directories of this layer: they stay, since nothing of the layer may replace them.
-        self._holding: dict[bytes, Node] = {b"": tree.root}
+        self._holding: dict[bytes, Inode] = {b"": tree.root}
         # By the folders that entries name, where those really are.
         self._ways: dict[bytes, bytes] = {b"": b""}
         # Links of this layer that may be followed, the ends of those that were, and what came to its place through one.
         self._links: set[bytes] = set()
         self._ends: dict[bytes, bytes] = {}
-        self._led: dict[bytes, tar.Member] = {}
+        self._led: dict[bytes, tar.TarMember] = {}
 
     def hide(self, path: bytes, place: int) -> None:
         """Apply a whiteout, the layer's `place`th entry, to what lower layers left (step 2)."""
@@ -275,9 +275,9 @@ class _Layer:
         else:
             node.children.pop(name.removeprefix(WHITEOUT), None)
 
-    def add(self, member: tar.Member) -> None:
+    def add(self, member: tar.TarMember) -> None:
         """Put an entry into the tree (steps 3 and 4)."""
-        where = tar.Place(self._entries.what, member.path)
+        where = tar.ImagePlace(self._entries.what, member.path)
         if not member.path:
             self._update(self._tree.root, member, where)
             return
@@ -294,8 +294,8 @@ class _Layer:
                 )
         old = parent.children.get(name)
         if member.type is Type.DIRECTORY:
-            if old is None or old.kind is not Kind.DIRECTORY:
-                old = parent.children[name] = Node(Kind.DIRECTORY)
+            if old is None or old.kind is not EntryKind.DIRECTORY:
+                old = parent.children[name] = Inode(EntryKind.DIRECTORY)
             self._holding[path] = old
             self._update(old, member, where)
             return
@@ -309,18 +309,18 @@ class _Layer:
         if member.type is Type.SYMLINK and not _climbs(member.path, member.target):
             self._links.add(path)
 
-    def _fresh(self, member: tar.Member, where: tar.Place) -> Node:
+    def _fresh(self, member: tar.TarMember, where: tar.ImagePlace) -> Inode:
         if member.type in DEVICES:
             self._tree.note("device nodes in /dev of the image are left out: a room has its own /dev")
-            return Node(Kind.FILE, left_out=True)
-        node = Node(_KINDS[member.type], size=member.size, target=member.target)
+            return Inode(EntryKind.FILE, left_out=True)
+        node = Inode(_KINDS[member.type], size=member.size, target=member.target)
         self._update(node, member, where)
-        if node.kind is Kind.FILE:
+        if node.kind is EntryKind.FILE:
             offset, size, open_at = member.offset, member.size, self._entries.open_at
             node.open = lambda: open_at(offset, size)
         return node
 
-    def _linked(self, member: tar.Member, where: tar.Place, parent: Node) -> Node | None:
+    def _linked(self, member: tar.TarMember, where: tar.ImagePlace, parent: Inode) -> Inode | None:
         if member.type is not Type.HARDLINK:
             return None
         kept = self._entries.kept_by_aufs(member.target)
@@ -332,7 +332,7 @@ class _Layer:
             above = self._lower(folder, member.target)
             itself = above is parent and name == member.path.rpartition(b"/")[2]
             node = None if above is None or itself else above.children.get(name)
-        if node is None or node.kind is Kind.DIRECTORY:
+        if node is None or node.kind is EntryKind.DIRECTORY:
             raise Refused(
                 f"{where}: a hard link to {show(member.target)}, which is no file here",
                 code="bad-link",
@@ -340,8 +340,8 @@ class _Layer:
             )
         if node.left_out and not member.path.startswith(b"dev/"):
             raise no_device(where, "a hard link to a device")
-        if node.kind is Kind.SYMLINK:
-            return Node(
+        if node.kind is EntryKind.SYMLINK:
+            return Inode(
                 node.kind,
                 mode=node.mode,
                 uid=node.uid,
@@ -352,12 +352,12 @@ class _Layer:
             )
         return node
 
-    def _update(self, node: Node, member: tar.Member, where: tar.Place) -> None:
-        node.mode = 0o777 if node.kind is Kind.SYMLINK else member.mode
+    def _update(self, node: Inode, member: tar.TarMember, where: tar.ImagePlace) -> None:
+        node.mode = 0o777 if node.kind is EntryKind.SYMLINK else member.mode
         node.uid, node.gid, node.mtime = member.uid, member.gid, member.mtime
         node.xattrs = image_xattrs.kept(member.xattrs, where, self._tree.note)
 
-    def _lower(self, folder: bytes, path: bytes, place: int | None = None) -> Node | None:
+    def _lower(self, folder: bytes, path: bytes, place: int | None = None) -> Inode | None:
         """The directory that is there now; None when there is none. Through no link but, for hard links, this layer's own.
 
         place: of an entry, before which this layer may have put a directory of its own over a link.
@@ -369,20 +369,20 @@ class _Layer:
             child = node.children.get(part)
             if child is None:
                 return None
-            if child.kind is Kind.SYMLINK:
+            if child.kind is EntryKind.SYMLINK:
                 if place is not None and self._entries.folder_before(done, place):
                     return None
                 if place is not None:
                     raise self._through(path, part)
-                done, child = self._followed(done, part, tar.Place(self._entries.what, path))
-            if child.kind is not Kind.DIRECTORY:
+                done, child = self._followed(done, part, tar.ImagePlace(self._entries.what, path))
+            if child.kind is not EntryKind.DIRECTORY:
                 if place is None or self._entries.folder_before(done, place):
                     return None
                 raise self._no_directory(path, done, child)
             node = child
         return node
 
-    def _parent(self, folder: bytes, where: tar.Place) -> tuple[Node, bytes]:
+    def _parent(self, folder: bytes, where: tar.ImagePlace) -> tuple[Inode, bytes]:
         """The directory that an entry goes into, made where nobody named it, and its path without links."""
         known = self._ways.get(folder)
         if known is not None:
@@ -393,24 +393,24 @@ class _Layer:
             done = done + b"/" + part if done else part
             child = node.children.get(part)
             if child is None:
-                child = node.children[part] = Node(Kind.DIRECTORY)
-            elif child.kind is Kind.SYMLINK:
+                child = node.children[part] = Inode(EntryKind.DIRECTORY)
+            elif child.kind is EntryKind.SYMLINK:
                 done, child = self._followed(done, part, where)
-            elif child.kind is not Kind.DIRECTORY:
+            elif child.kind is not EntryKind.DIRECTORY:
                 raise self._no_directory(where, done, child)
             self._holding[done] = child
             node = child
         self._ways[folder] = done
         return node, done
 
-    def _followed(self, link: bytes, name: bytes, where: tar.Place) -> tuple[bytes, Node]:
+    def _followed(self, link: bytes, name: bytes, where: tar.ImagePlace) -> tuple[bytes, Inode]:
         """The directory that a link leads to. Raises `Refused` unless both are of this layer."""
 
         def target(path: bytes) -> bytes | None:
             if path in self._ends:
                 return b"/" + self._ends[path]
             node = self._tree.at(path)
-            if node is None or node.kind is not Kind.SYMLINK:
+            if node is None or node.kind is not EntryKind.SYMLINK:
                 return None
             if path not in self._links:
                 raise self._through(where, path.rpartition(b"/")[2])
@@ -423,16 +423,16 @@ class _Layer:
         self._ends[link] = end
         return end, directory
 
-    def _no_directory(self, path: bytes | tar.Place, above: bytes, node: Node) -> Refused:
-        where = path if isinstance(path, tar.Place) else tar.Place(self._entries.what, path)
+    def _no_directory(self, path: bytes | tar.ImagePlace, above: bytes, node: Inode) -> Refused:
+        where = path if isinstance(path, tar.ImagePlace) else tar.ImagePlace(self._entries.what, path)
         return Refused(
             f"{where}: {show(above)} is a {node.kind.value}, not a directory",
             code="not-directory",
             hint=HINT,
         )
 
-    def _through(self, path: bytes | tar.Place, link: bytes) -> Refused:
-        where = path if isinstance(path, tar.Place) else tar.Place(self._entries.what, path)
+    def _through(self, path: bytes | tar.ImagePlace, link: bytes) -> Refused:
+        where = path if isinstance(path, tar.ImagePlace) else tar.ImagePlace(self._entries.what, path)
         return Refused(
             f"{where}: goes through the symbolic link {show(link)}",
             code="symlink-escape",
@@ -452,12 +452,12 @@ def _climbs(path: bytes, target: bytes) -> bool:
     return False
 
 
-def _copied(node: Node) -> Node:
+def _copied(node: Inode) -> Inode:
     """Another node of the same metadata, with the same children."""
     return replace(node, children=dict(node.children))
 
 
-def _entry(path: bytes, node: Node, group: int | None) -> sealed.Entry:
+def _entry(path: bytes, node: Inode, group: int | None) -> sealed.Entry:
     return sealed.Entry(
         path=path,
         kind=node.kind,

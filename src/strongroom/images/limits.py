@@ -15,7 +15,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ImageLimits:
     """Sizes are bytes. Tests make smaller ones; the product uses `LIMITS`."""
 
     document_bytes: int = 4 * MIB
@@ -53,14 +53,14 @@ class Limits:
 
 # What to do about an image that is beyond one of them.
 SMALLER = "make the image smaller: leave out what the program does not need, and seal data as a dataset"
-LIMITS = Limits()
+LIMITS = ImageLimits()
 _LEAST = 4096  # bytes that every document counts for: a small one costs its reading too
 
 
 class Documents:
     """How much of an image's documents was read so far."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ImageLimits) -> None:
         self._left = limits.documents_bytes
 
     def count(self, size: int, *, what: str) -> None:

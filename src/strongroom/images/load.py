@@ -24,7 +24,7 @@ from strongroom.images.limits import LIMITS, SMALLER
 from strongroom.images.summary import Summary
 from strongroom.model.manifest import ImageSettings
 from strongroom.model.room import mounts
-from strongroom.seal.tree import Kind, show
+from strongroom.seal.tree import EntryKind, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from strongroom.images.cache import Cache
     from strongroom.images.layers import Tree
-    from strongroom.images.limits import Limits
+    from strongroom.images.limits import ImageLimits
     from strongroom.seal.tree import Entry
 
     # (bytes done, bytes in all)
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     # What the image says of itself → what somebody runs it with.
     Changes = Callable[[oci.ImageConfig], oci.ImageConfig]
 
-PLATFORM = oci.Platform(os="linux", architecture="amd64")
+PLATFORM = oci.ImagePlatform(os="linux", architecture="amd64")
 EXPECTED = (b"sys", b"run")  # by programs; the room mounts nothing over them
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -57,7 +57,7 @@ class Loaded:
 
     kind: str
     digest: str
-    platform: oci.Platform
+    platform: oci.ImagePlatform
     index: str | None
     names: tuple[str, ...]
     layers: int
@@ -85,7 +85,7 @@ class Loaded:
 
 
 def identify(
-    path: Path, *, digest: str | None, platform: oci.Platform, limits: Limits = LIMITS
+    path: Path, *, digest: str | None, platform: oci.ImagePlatform, limits: ImageLimits = LIMITS
 ) -> sources.Chosen | None:
     """Which image `load` would load, without its layers; None for what only reading all of it names.
 
@@ -95,7 +95,7 @@ def identify(
         return None
     if not path.is_dir() and files.is_compressed(path):
         return None
-    with sources.Source(path, limits) as source:
+    with sources.OpenedImage(path, limits) as source:
         return source.choose(digest=digest, platform=platform)
 
 
@@ -105,11 +105,11 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
     *,
     scratch: Path,
     digest: str | None = None,
-    platform: oci.Platform = PLATFORM,
+    platform: oci.ImagePlatform = PLATFORM,
     config: bytes | None = None,
     changes: Changes = lambda config: config,
     cache: Cache | None = None,
-    limits: Limits = LIMITS,
+    limits: ImageLimits = LIMITS,
     progress: Progress = lambda _done, _total: None,
 ) -> Iterator[Loaded]:
     """Load the image at `path`.
@@ -145,7 +145,7 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
             return
         if config is not None:
             raise Misuse(f"{typed}: an image brings its own configuration", hint="leave --config out")
-        source = opened.enter_context(sources.Source(path, limits, scratch=scratch))
+        source = opened.enter_context(sources.OpenedImage(path, limits, scratch=scratch))
         chosen = source.choose(digest=digest, platform=platform)
         tree = layers.Tree(limits)
         total = 0
@@ -160,11 +160,11 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
 
 
 def _unpacked(
-    source: sources.Source,
+    source: sources.OpenedImage,
     layer: sources.Layer,
     scratch: Path,
     cache: Cache | None,
-    limits: Limits,
+    limits: ImageLimits,
     count: Callable[[int], None],
 ) -> blobs.Spool:
     """A layer's uncompressed bytes, checked: unpacked before, or unpacked now."""
@@ -214,7 +214,7 @@ def _from_folder(
     config: bytes | None,
     opened: ExitStack,
     scratch: Path,
-    limits: Limits,
+    limits: ImageLimits,
     progress: Progress,
 ) -> tuple[sources.Chosen, layers.Tree]:
     _no_image_in_pieces(path)
@@ -253,7 +253,9 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
     return count
 
 
-def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, limits: Limits) -> Loaded:
+def _finish(
+    chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, limits: ImageLimits
+) -> Loaded:
     if not config.entrypoint and not config.command:
         raise Refused(
             f"image {chosen.digest}: neither ENTRYPOINT nor CMD, so nothing to run",
@@ -280,7 +282,7 @@ def _finish(chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, 
         index=chosen.index,
         names=chosen.names,
         layers=max(1, len(chosen.layers)),
-        content_bytes=sum(entry.size for entry in entries if entry.kind is Kind.FILE),
+        content_bytes=sum(entry.size for entry in entries if entry.kind is EntryKind.FILE),
         entries=entries,
         settings=ImageSettings(
             source=chosen.digest,
@@ -321,7 +323,7 @@ def _is_there(program: str, search: str, tree: layers.Tree) -> bool:
     return any(tree.find(place[:4096].encode()) is not None for place in places)
 
 
-def _working_directory(text: str, tree: layers.Tree, limits: Limits) -> str:
+def _working_directory(text: str, tree: layers.Tree, limits: ImageLimits) -> str:
     text = text or "/"
     if not text.startswith("/"):
         raise Refused(

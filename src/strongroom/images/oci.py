@@ -18,7 +18,7 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
-    from strongroom.images.limits import Limits
+    from strongroom.images.limits import ImageLimits
 
 INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -77,7 +77,7 @@ _WORDS_MAX = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Platform:
+class ImagePlatform:
     """What an image runs on, in the words of Go: linux/amd64, linux/arm64/v8."""
 
     os: str
@@ -87,14 +87,14 @@ class Platform:
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
-    def suits(self, other: Platform) -> bool:
+    def suits(self, other: ImagePlatform) -> bool:
         """Whether an image for `other` is one for this: what it does not say is no difference.
 
         No variant here means any; else the image's is this one or a lower level of it.
         """
         return self._same_machine(other) and (not self.variant or self.distance(other) >= 0)
 
-    def distance(self, other: Platform) -> int:
+    def distance(self, other: ImagePlatform) -> int:
         """How many steps an image for `other` is from one made for this; negative when it wants more than this has.
 
         Where this says no variant, it stands for the lowest level, and distances are upwards, never negative.
@@ -104,14 +104,14 @@ class Platform:
             return 0 if self.variant == other.variant else -1 if self.variant else 1
         return wanted - has if self.variant else abs(has - wanted)
 
-    def agrees(self, other: Platform) -> bool:
+    def agrees(self, other: ImagePlatform) -> bool:
         """Whether `other`, said of the same image elsewhere, can be true too: what one does not say is no difference."""
         variants = _level(self) or self.variant, _level(other) or other.variant
         return self._same_machine(other) and (
             "" in (self.variant, other.variant) or variants[0] == variants[1]
         )
 
-    def _same_machine(self, other: Platform) -> bool:
+    def _same_machine(self, other: ImagePlatform) -> bool:
         pairs = ((self.os, other.os), (_architecture(self)[0], _architecture(other)[0]))
         return all("" in pair or pair[0] == pair[1] for pair in pairs)
 
@@ -123,7 +123,7 @@ class Descriptor:
     media_type: str
     digest: str
     size: int
-    platform: Platform | None = None
+    platform: ImagePlatform | None = None
     ref_name: str = ""
     foreign: bool = False
 
@@ -145,7 +145,7 @@ class ImageConfig:
     `ports` (like 80/tcp) are what they say, for people.
     """
 
-    platform: Platform
+    platform: ImagePlatform
     diff_ids: tuple[str, ...]
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
@@ -157,12 +157,12 @@ class ImageConfig:
     ports: tuple[str, ...] = ()
 
 
-def parse_platform(text: str) -> Platform:
+def parse_platform(text: str) -> ImagePlatform:
     """Read `os/architecture[/variant]`. Raises `Malformed`."""
     match = _PLATFORM.fullmatch(text)
     if match is None:
         raise Malformed(f"platform {text[:60]!r}: expected OS/ARCHITECTURE, like linux/amd64")
-    return Platform(os=match[1], architecture=match[2], variant=match[3] or "")
+    return ImagePlatform(os=match[1], architecture=match[2], variant=match[3] or "")
 
 
 def printable(text: str) -> str:
@@ -171,7 +171,7 @@ def printable(text: str) -> str:
     return shown if len(shown) <= 256 else shown[:255] + "…"
 
 
-def parse_index(data: bytes, media_type: str, *, what: str, limits: Limits) -> tuple[Descriptor, ...]:
+def parse_index(data: bytes, media_type: str, *, what: str, limits: ImageLimits) -> tuple[Descriptor, ...]:
     """The descriptors of an index (manifest list). Raises `Malformed`, `Refused`."""
     document = _document(data, media_type, what, limits, foreign=("layers", "config", "fsLayers"))
     return tuple(
@@ -180,7 +180,7 @@ def parse_index(data: bytes, media_type: str, *, what: str, limits: Limits) -> t
     )
 
 
-def parse_manifest(data: bytes, media_type: str, *, what: str, limits: Limits) -> ImageManifest:
+def parse_manifest(data: bytes, media_type: str, *, what: str, limits: ImageLimits) -> ImageManifest:
     """An image manifest. Raises `Malformed`, `Refused`."""
     document = _document(data, media_type, what, limits, foreign=("manifests", "fsLayers"))
     config = _descriptor(document.get("config"), f"{what}.config")
@@ -231,7 +231,7 @@ def foreign_layer(what: str) -> Refused:
     )
 
 
-def parse_config(data: bytes, *, what: str, limits: Limits) -> ImageConfig:
+def parse_config(data: bytes, *, what: str, limits: ImageLimits) -> ImageConfig:
     """An image configuration. Raises `Malformed`."""
     document = _object(canonical.loads(data, what=what, max_bytes=limits.document_bytes), what)
     if "layers" in document or "manifests" in document or "schemaVersion" in document:
@@ -244,7 +244,7 @@ def parse_config(data: bytes, *, what: str, limits: Limits) -> ImageConfig:
     return _settings(document, tuple(diff_ids), what)
 
 
-def parse_settings(data: bytes, *, what: str, limits: Limits) -> ImageConfig:
+def parse_settings(data: bytes, *, what: str, limits: ImageLimits) -> ImageConfig:
     """A configuration without layers, given beside a root file system. Raises `Malformed`."""
     document = _object(canonical.loads(data, what=what, max_bytes=limits.document_bytes), what)
     if "config" not in document:
@@ -275,7 +275,7 @@ def _settings(document: dict[str, Any], diff_ids: tuple[str, ...], what: str) ->
 
 
 def _document(
-    data: bytes, media_type: str, what: str, limits: Limits, *, foreign: tuple[str, ...]
+    data: bytes, media_type: str, what: str, limits: ImageLimits, *, foreign: tuple[str, ...]
 ) -> dict[str, Any]:
     document = _object(canonical.loads(data, what=what, max_bytes=limits.document_bytes), what)
     if document.get("schemaVersion") == 1 and "fsLayers" in document:
@@ -314,21 +314,21 @@ def _descriptor(value: object, what: str) -> Descriptor:
     )
 
 
-def _architecture(platform: Platform) -> tuple[str, str]:
+def _architecture(platform: ImagePlatform) -> tuple[str, str]:
     """Architecture and variant by their common names."""
     name = platform.architecture.lower()
     name, variant = _ALSO.get(name, (name, ""))
     return name, platform.variant.lower() or variant or _BASELINE.get(name, "")
 
 
-def _level(platform: Platform) -> int | None:
+def _level(platform: ImagePlatform) -> int | None:
     """The variant as a number that grows with what a processor must have; None for one that is no number."""
     match = _LEVEL.fullmatch(_architecture(platform)[1])
     return None if match is None else int(match[1]) * 100 + int(match[2] or 0)
 
 
-def _platform(item: dict[str, Any], what: str) -> Platform:
-    return Platform(
+def _platform(item: dict[str, Any], what: str) -> ImagePlatform:
+    return ImagePlatform(
         os=printable(_text(item, "os", what)),
         architecture=printable(_text(item, "architecture", what)),
         variant=printable(_text(item, "variant", what)),

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from strongroom.errors import Malformed
 from strongroom.images import tar
-from strongroom.images.limits import LIMITS, Limits
-from strongroom.seal.tree import Entry, Kind, show, validate
+from strongroom.images.limits import LIMITS, ImageLimits
+from strongroom.seal.tree import Entry, EntryKind, show, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_KINDS = {tar.Type.FILE: Kind.FILE, tar.Type.DIRECTORY: Kind.DIRECTORY, tar.Type.SYMLINK: Kind.SYMLINK}
+_KINDS = {
+    tar.Type.FILE: EntryKind.FILE,
+    tar.Type.DIRECTORY: EntryKind.DIRECTORY,
+    tar.Type.SYMLINK: EntryKind.SYMLINK,
+}
 _BUFFER = 1 << 20
 
 
@@ -28,7 +32,7 @@ def is_tar(fd: int, size: int, *, name: str) -> bool:
     return magic == b"ustar" or (size > 0 and ".tar" in name and not any(os.pread(fd, tar.BLOCK, 0)))
 
 
-def tree(fd: int, size: int, *, what: str, limits: Limits = LIMITS) -> tuple[Entry, ...]:
+def tree(fd: int, size: int, *, what: str, limits: ImageLimits = LIMITS) -> tuple[Entry, ...]:
     """The tree in a tar of `size` bytes. Its entries read from `fd` when they are opened. Raises `Malformed`."""
     entries: dict[bytes, Entry] = {}
     for member in tar.members(lambda at, count: _pread(fd, count, at), size, what=what, limits=limits):
@@ -39,7 +43,7 @@ def tree(fd: int, size: int, *, what: str, limits: Limits = LIMITS) -> tuple[Ent
             raise Malformed(f"{what}: {show(member.path)} is there twice", code="duplicate-path")
         if len(entries) >= limits.entries:
             raise Malformed(f"{what}: more than {limits.entries} entries", code="too-large")
-        is_file = kind is Kind.FILE
+        is_file = kind is EntryKind.FILE
         entries[member.path] = Entry(
             path=member.path,
             kind=kind,
@@ -60,7 +64,7 @@ def _add_parents(path: bytes, entries: dict[bytes, Entry]) -> None:
         path = path.rpartition(b"/")[0]
         if path in entries:
             return
-        entries[path] = Entry(path=path, kind=Kind.DIRECTORY, mode=0o755)
+        entries[path] = Entry(path=path, kind=EntryKind.DIRECTORY, mode=0o755)
 
 
 def _pread(fd: int, count: int, at: int) -> bytes:

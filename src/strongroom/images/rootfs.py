@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.images.blobs import Spool
-    from strongroom.images.limits import Limits
+    from strongroom.images.limits import ImageLimits
 
 _LABEL = "strongroom/rootfs/1"
 _READ = 1 << 20
@@ -35,10 +35,10 @@ def members(
     root: Path,
     spool: Spool,
     *,
-    limits: Limits,
+    limits: ImageLimits,
     progress: Callable[[int], None],
     note: Callable[[str], None],
-) -> Iterator[tar.Member]:
+) -> Iterator[tar.TarMember]:
     """Every entry of the folder in the order of its bytes, contents appended to `spool`; `note` is told what is left out.
 
     Raises `Refused` for what an image may not hold, `Conflict` when a file changes meanwhile.
@@ -86,7 +86,7 @@ def content_bytes(root: Path) -> int:
     return total
 
 
-def digest(members: list[tar.Member], spool: Spool, config: bytes) -> str:
+def digest(members: list[tar.TarMember], spool: Spool, config: bytes) -> str:
     """The image's name: over the configuration's bytes and every entry."""
     state = hashlib.sha256(framed.join(_LABEL, config))
     for member in members:
@@ -94,7 +94,7 @@ def digest(members: list[tar.Member], spool: Spool, config: bytes) -> str:
     return "sha256:" + state.hexdigest()
 
 
-def _framed(member: tar.Member, spool: Spool) -> bytes:
+def _framed(member: tar.TarMember, spool: Spool) -> bytes:
     content = hashlib.sha256()
     done = 0
     while member.type is Type.FILE and done < member.size:
@@ -119,13 +119,13 @@ def _member(
     status: os.stat_result,
     offset: int,
     links: dict[tuple[int, int], bytes],
-) -> tar.Member:
+) -> tar.TarMember:
     type_, target = _type(path, place, status, links)
     xattrs = {}
     if type_ in (Type.FILE, Type.DIRECTORY):
         for name in os.listxattr(place, follow_symlinks=False):
             xattrs[os.fsencode(name)] = os.getxattr(place, name, follow_symlinks=False)
-    return tar.Member(
+    return tar.TarMember(
         path=path,
         type=type_,
         mode=stat.S_IMODE(status.st_mode),

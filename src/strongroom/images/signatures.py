@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from strongroom.crypto.pinned_key import PinnedKey
-    from strongroom.images.keyless import Identity
+    from strongroom.images.keyless import KeylessIdentity
 
 SIMPLE_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -62,7 +62,7 @@ class Trust:
     """Whose signature counts: any one of these keys, or this identity. One of both has to be given."""
 
     keys: tuple[PinnedKey, ...] = ()
-    identity: Identity | None = None
+    identity: KeylessIdentity | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

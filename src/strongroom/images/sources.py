@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from strongroom.images.blobs import Blob
-    from strongroom.images.files import Files
-    from strongroom.images.limits import Limits
-    from strongroom.images.oci import Descriptor, ImageConfig, Platform
+    from strongroom.images.files import ImageFiles
+    from strongroom.images.limits import ImageLimits
+    from strongroom.images.oci import Descriptor, ImageConfig, ImagePlatform
 
 _MAX_NESTING = 3
 _MAX_NAME = 512
@@ -61,18 +61,18 @@ class Chosen:
     digest: str
     index: str | None
     names: tuple[str, ...]
-    platform: Platform
+    platform: ImagePlatform
     config: ImageConfig
     layers: tuple[Layer, ...]
 
 
-class Source:
+class OpenedImage:
     """An image file or folder, open. Use it as a context manager.
 
     `scratch` is where an archive is unpacked that is compressed as a whole.
     """
 
-    def __init__(self, path: Path, limits: Limits, *, scratch: Path | None = None) -> None:
+    def __init__(self, path: Path, limits: ImageLimits, *, scratch: Path | None = None) -> None:
         self._limits = limits
         self._scratch = scratch
         self._documents = Documents(limits)
@@ -80,9 +80,9 @@ class Source:
         self._files = self._recognise(path)
         self._layout = self._files.has("oci-layout")
 
-    def _recognise(self, path: Path) -> Files:
+    def _recognise(self, path: Path) -> ImageFiles:
         hint = "make one with `skopeo copy … oci:FOLDER` or `docker save`"
-        files: Files
+        files: ImageFiles
         if self._folder:
             files = image_files.FolderFiles(path)
         else:
@@ -118,7 +118,7 @@ class Source:
     ) -> None:
         self._files.close()
 
-    def choose(self, *, digest: str | None, platform: Platform) -> Chosen:
+    def choose(self, *, digest: str | None, platform: ImagePlatform) -> Chosen:
         """The one image that is meant.
 
         Raises `NotFound` when there is none, `Refused` when there are several or it is for another platform,
@@ -156,7 +156,7 @@ class Source:
     def _blob(self, descriptor: Descriptor, what: str) -> bytes:
         return self._document(_place(descriptor.digest), what, descriptor.digest, descriptor.size)
 
-    def _choose_oci(self, digest: str | None, platform: Platform) -> Chosen:
+    def _choose_oci(self, digest: str | None, platform: ImagePlatform) -> Chosen:
         version = canonical.loads(
             self._document("oci-layout", "oci-layout"), what="oci-layout", max_bytes=4096
         )
@@ -236,7 +236,7 @@ class Source:
                 yield from self._leaves(inner, (*above, descriptor.digest), names)
             # Anything else is some other artifact that lies beside the images.
 
-    def _choose_docker(self, digest: str | None, platform: Platform) -> Chosen:
+    def _choose_docker(self, digest: str | None, platform: ImagePlatform) -> Chosen:
         rows = canonical.loads(
             self._document("manifest.json", "manifest.json"),
             what="manifest.json",
@@ -311,7 +311,7 @@ class _Leaf:
 
 
 def _only_leaf(
-    leaves: list[_Leaf], digest: str | None, platform: Platform, is_image: Callable[[_Leaf], bool]
+    leaves: list[_Leaf], digest: str | None, platform: ImagePlatform, is_image: Callable[[_Leaf], bool]
 ) -> _Leaf:
     named = [leaf for leaf in leaves if digest in (None, leaf.descriptor.digest, *leaf.indexes)]
     if not named:
@@ -344,7 +344,7 @@ def _only_leaf(
 
 
 def closest(
-    candidates: Sequence[_T], wanted: Platform, platform_of: Callable[[_T], Platform | None]
+    candidates: Sequence[_T], wanted: ImagePlatform, platform_of: Callable[[_T], ImagePlatform | None]
 ) -> list[_T]:
     """Those of what suits `wanted` that are made for no more, and for no less, than the others are."""
     far = []

@@ -30,7 +30,7 @@ from strongroom.seal.tree import show
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from strongroom.images.limits import Limits
+    from strongroom.images.limits import ImageLimits
 
     # (offset, count) → up to `count` bytes, fewer only at the end.
     ReadAt = Callable[[int, int], bytes]
@@ -84,7 +84,7 @@ _TYPES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
+class TarMember:
     """One entry. `path` is relative and clean; b"" is the root itself.
 
     `target` is a symbolic link's text as it stands, or a hard link's clean relative path.
@@ -103,7 +103,7 @@ class Member:
     xattrs: dict[bytes, bytes]
 
 
-class Place:
+class ImagePlace:
     """Where something is, for messages; only put into words when there is one."""
 
     __slots__ = ("_path", "_what")
@@ -144,8 +144,8 @@ class _Pending:
 
 
 def members(
-    read_at: ReadAt, size: int, *, what: str, limits: Limits, note: Callable[[str], None] | None = None
-) -> Iterator[Member]:
+    read_at: ReadAt, size: int, *, what: str, limits: ImageLimits, note: Callable[[str], None] | None = None
+) -> Iterator[TarMember]:
     """Yield every entry of an archive of `size` bytes, in order. Raises `Malformed`.
 
     `note` is for archives whose bytes a digest fixes, and that digest held: then an end that is missing is no matter,
@@ -179,7 +179,7 @@ def members(
         offset += _padded(header.size)
 
 
-def clean(path: bytes, what: str | Place, limits: Limits, *, by_name: bool = False) -> bytes:
+def clean(path: bytes, what: str | ImagePlace, limits: ImageLimits, *, by_name: bool = False) -> bytes:
     """The path relative to the root of the image, b"" for the root. Raises `Malformed` (check 5).
 
     by_name: `..` takes away the name before it, as every runtime reads an entry's name; beyond the top Docker alone refuses.
@@ -361,15 +361,15 @@ def _pax(body: bytes, what: str) -> dict[bytes, bytes]:
 
 
 def _member(
-    header: _Header, pending: _Pending, offset: int, what: str, limits: Limits, *, by_name: bool
-) -> Member:
+    header: _Header, pending: _Pending, offset: int, what: str, limits: ImageLimits, *, by_name: bool
+) -> TarMember:
     pax = pending.pax or {}
     for key in _PAX_MEANT:
         if not pax.get(key, b"-"):  # an empty value leaves what the header says (POSIX)
             del pax[key]
     name = _override(header.name, pending.name, pax.get(b"path"), what)
     link = _override(header.link, pending.link, pax.get(b"linkpath"), what)
-    where = Place(what, name)
+    where = ImagePlace(what, name)
     type_ = _TYPES[header.flag]
     size = _pax_size(header, pax, where)
     if header.flag == b"\0" and name.endswith(b"/"):
@@ -386,7 +386,7 @@ def _member(
     if (pending.link is not None or b"linkpath" in pax) and not linked:
         raise Malformed(f"{where}: a {type_} with the target of a link", code="bad-pax")
     path = clean(name, where, limits, by_name=by_name)
-    return Member(
+    return TarMember(
         path=path,
         type=type_,
         mode=header.mode,
@@ -412,7 +412,7 @@ def _override(plain: bytes, gnu: bytes | None, pax: bytes | None, what: str) -> 
     return chosen
 
 
-def _target(type_: Type, link: bytes, where: Place, limits: Limits) -> bytes:
+def _target(type_: Type, link: bytes, where: ImagePlace, limits: ImageLimits) -> bytes:
     if not link or len(link) > limits.path_bytes:
         raise Malformed(f"{where}: a link's target is empty or too long", code="bad-path")
     if type_ is Type.SYMLINK:
@@ -423,7 +423,7 @@ def _target(type_: Type, link: bytes, where: Place, limits: Limits) -> bytes:
     return target
 
 
-def _pax_size(header: _Header, pax: dict[bytes, bytes], where: Place) -> int:
+def _pax_size(header: _Header, pax: dict[bytes, bytes], where: ImagePlace) -> int:
     """Check 3: a pax size repeats the header's, or is too large for it."""
     text = pax.get(b"size")
     if text is None:
@@ -440,7 +440,7 @@ def _pax_size(header: _Header, pax: dict[bytes, bytes], where: Place) -> int:
     return size
 
 
-def _pax_id(plain: int, text: bytes | None, where: Place) -> int:
+def _pax_id(plain: int, text: bytes | None, where: ImagePlace) -> int:
     value = plain
     if text is not None:
         if _PAX_SIZE.fullmatch(text) is None:
@@ -451,7 +451,7 @@ def _pax_id(plain: int, text: bytes | None, where: Place) -> int:
     return value
 
 
-def _pax_time(plain: int, text: bytes | None, where: Place) -> int:
+def _pax_time(plain: int, text: bytes | None, where: ImagePlace) -> int:
     if text is None:
         if plain > _MAX_TIME:
             raise Malformed(f"{where}: a time out of range", code="bad-number")
@@ -462,7 +462,7 @@ def _pax_time(plain: int, text: bytes | None, where: Place) -> int:
     return 0 if match[1] else int(match[2])
 
 
-def _xattrs(pax: dict[bytes, bytes], where: Place, limits: Limits) -> dict[bytes, bytes]:
+def _xattrs(pax: dict[bytes, bytes], where: ImagePlace, limits: ImageLimits) -> dict[bytes, bytes]:
     xattrs = {}
     for key, value in pax.items():
         if key.startswith(_PAX_REFUSED):

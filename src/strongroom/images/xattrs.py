@@ -15,7 +15,7 @@ from strongroom.seal.tree import show
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from strongroom.images.tar import Place
+    from strongroom.images.tar import ImagePlace
 
 _OVERLAY = b"trusted.overlay."
 # What overlayfs obeys; the others of its own (origin, impure, nlink, uuid, upper) are its bookkeeping.
@@ -23,7 +23,7 @@ _OBEYED = (b"opaque", b"redirect", b"metacopy", b"whiteout", b"whiteouts", b"xwh
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default", b"system.nfs4_acl")
 
 
-def kept(xattrs: Mapping[bytes, bytes], where: Place, note: Callable[[str], None]) -> dict[bytes, bytes]:
+def kept(xattrs: Mapping[bytes, bytes], where: ImagePlace, note: Callable[[str], None]) -> dict[bytes, bytes]:
     """Those that go into the sealed image; `note` is told of the others. Raises `Refused`."""
     kept_xattrs = {}
     for name, value in xattrs.items():

@@ -96,12 +96,12 @@ def _version(body: fields.Fields) -> int:
     return body.integer("version", low=1, high=1_000_000)
 
 
-_KINDS: dict[record.Kind, Callable[[Record], str]] = {
-    record.Kind.RELEASE: _release,
-    record.Kind.DENIAL: _denial,
-    record.Kind.RECEIPT: _receipt,
-    record.Kind.CONTRACT: _contract,
-    record.Kind.WITHDRAWAL: _withdrawal,
-    record.Kind.DISK_REMOVAL: _disk_removal,
-    record.Kind.ROTATION: _rotation,
+_KINDS: dict[record.RecordKind, Callable[[Record], str]] = {
+    record.RecordKind.RELEASE: _release,
+    record.RecordKind.DENIAL: _denial,
+    record.RecordKind.RECEIPT: _receipt,
+    record.RecordKind.CONTRACT: _contract,
+    record.RecordKind.WITHDRAWAL: _withdrawal,
+    record.RecordKind.DISK_REMOVAL: _disk_removal,
+    record.RecordKind.ROTATION: _rotation,
 }

@@ -42,7 +42,7 @@ from strongroom.model import party as party_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from strongroom.ledger.proofpack import ProofPack, ReceiptEntry, Release
+    from strongroom.ledger.proofpack import PackedRelease, ProofPack, ReceiptEntry
     from strongroom.model.messages import LedgerProof
     from strongroom.model.party import Party
     from strongroom.model.verdict import Explained
@@ -251,7 +251,7 @@ def _only_manifests(pack: ProofPack) -> Explained:
     )
 
 
-def _release(pack: ProofPack, release: Release) -> tuple[list[Explained], bool]:
+def _release(pack: ProofPack, release: PackedRelease) -> tuple[list[Explained], bool]:
     """The checks of one broker's release, and whether its claims say `simulated`."""
     entry, ledger = _ledger_entry(pack, f"ledger.{release.party}", release.party, release.ledger)
     if entry is None:
@@ -276,14 +276,14 @@ def _ledger_entry(
     return entry, _yes(name, expected, f"entry {given.index} of {checkpoint.size}")
 
 
-def _record(pack: ProofPack, release: Release, entry: record.Record) -> Explained:
+def _record(pack: ProofPack, release: PackedRelease, entry: record.Record) -> Explained:
     name = f"record.{release.party}"
     broker = pack.agreement.contract.party(release.party).broker
     ciphers = {manifest.digest: manifest.cipher for _, manifest in pack.manifests}
     own = [manifest for _, owner, manifest in _disks(pack) if owner == release.party]
     locked = [manifest for manifest in dict.fromkeys(own) if ciphers.get(manifest) != PLAIN]
     facts: dict[str, tuple[object, object]] = {
-        "kind": (record.Kind.RELEASE.value, entry.kind.value),
+        "kind": (record.RecordKind.RELEASE.value, entry.kind.value),
         "contract": (pack.agreement.contract.digest, entry.contract),
         "binding's contract": (pack.agreement.contract.digest, release.binding.contract),
         "audience": ("" if broker is None else broker.pin, release.binding.audience),
@@ -303,7 +303,7 @@ def _record(pack: ProofPack, release: Release, entry: record.Record) -> Explaine
     return _yes(name, "this contract, evidence, endorsements, binding, run and disks", "all the same")
 
 
-def _certificates(pack: ProofPack, release: Release, entry: record.Record) -> Explained:
+def _certificates(pack: ProofPack, release: PackedRelease, entry: record.Record) -> Explained:
     broker = pack.agreement.contract.party(release.party).broker
     recorded = entry.body.get("certificate")
     expected: list[object] = [recorded, "" if broker is None else broker.authority]
@@ -319,7 +319,7 @@ def _certificates(pack: ProofPack, release: Release, entry: record.Record) -> Ex
     )
 
 
-def _verdict(pack: ProofPack, release: Release, entry: record.Record) -> tuple[Explained, bool]:
+def _verdict(pack: ProofPack, release: PackedRelease, entry: record.Record) -> tuple[Explained, bool]:
     """The check, and whether the claims say `simulated` (False where nothing could be judged)."""
     name = f"verdict.{release.party}"
     expected = "accepted, and the same when judged again"
@@ -350,7 +350,7 @@ def _same(again: verdict.Verdict, recorded: dict[str, Any], entry: record.Record
 
 
 def _judge_again(
-    pack: ProofPack, release: Release, entry: record.Record
+    pack: ProofPack, release: PackedRelease, entry: record.Record
 ) -> tuple[verdict.Verdict, dict[str, object]]:
     """The verdict that this evidence deserves, and the recorded one. Raises `Malformed`."""
     body = fields.Fields(dict(entry.body), "ledger entry")
@@ -423,7 +423,7 @@ def _receipt_entry(pack: ProofPack, one: ReceiptEntry) -> Explained:
     envelope = fields.format_data(pack.receipt_envelope.encode())
     released = [release.ledger.index for release in pack.releases if release.party == one.party]
     facts = {
-        "a receipt": entry.kind is record.Kind.RECEIPT,
+        "a receipt": entry.kind is record.RecordKind.RECEIPT,
         "of this broker": entry.broker == one.party,
         "of this run": (entry.run, entry.contract) == (pack.receipt.run, pack.receipt.contract),
         "these very bytes": entry.body == {"envelope": envelope},

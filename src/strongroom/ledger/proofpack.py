@@ -32,7 +32,7 @@ MAX_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
+class PackedRelease:
     """What one broker was shown, and the ledger entry of what it decided."""
 
     party: str
@@ -57,7 +57,7 @@ class ProofPack:
 
     agreement: agreement_model.Agreement
     manifests: tuple[tuple[dsse.Envelope, manifest_model.Manifest], ...]
-    releases: tuple[Release, ...]
+    releases: tuple[PackedRelease, ...]
     receipt_envelope: dsse.Envelope
     receipt: receipt.Receipt
     receipts: tuple[ReceiptEntry, ...]
@@ -115,7 +115,7 @@ def parse(data: bytes) -> ProofPack:
     return pack
 
 
-def _release_json(one: Release) -> dict[str, object]:
+def _release_json(one: PackedRelease) -> dict[str, object]:
     return {
         "party": one.party,
         "binding": one.binding.to_json(),
@@ -126,8 +126,8 @@ def _release_json(one: Release) -> dict[str, object]:
     }
 
 
-def _read_release(source: fields.Fields) -> Release:
-    release = Release(
+def _read_release(source: fields.Fields) -> PackedRelease:
+    release = PackedRelease(
         party=source.name("party"),
         binding=binding_model.read(source.object("binding")),
         evidence=evidence_model.read(source.object("evidence")),

@@ -20,7 +20,7 @@ FORMAT = "strongroom-ledger-entry/1"
 MAX_BYTES = 60 * 1024  # C2SP tlog-tiles entry bundles carry a 16-bit length
 
 
-class Kind(enum.StrEnum):
+class RecordKind(enum.StrEnum):
     """What is recorded.
 
     RELEASE and DENIAL: body {"evidence": digest, with that of attached devices, "endorsements": digest,
@@ -43,14 +43,14 @@ class Kind(enum.StrEnum):
     ROTATION = "rotation"
 
 
-OF_NO_CONTRACT = frozenset((Kind.DISK_REMOVAL, Kind.ROTATION))
+OF_NO_CONTRACT = frozenset((RecordKind.DISK_REMOVAL, RecordKind.ROTATION))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One entry. `run` is of releases, denials and receipts, else empty; `contract` is empty for `OF_NO_CONTRACT`."""
 
-    kind: Kind
+    kind: RecordKind
     time: datetime
     broker: str
     contract: str
@@ -80,13 +80,13 @@ def parse(data: bytes) -> Record:
     top = fields.Fields(canonical.loads(data, what="ledger entry", max_bytes=MAX_BYTES), "ledger entry")
     top.constant("format", FORMAT)
     kind = top.text("kind", max_length=16)
-    if kind not in set(Kind):
+    if kind not in set(RecordKind):
         raise Malformed("ledger entry.kind: unknown")
     record = Record(
-        kind=Kind(kind),
+        kind=RecordKind(kind),
         time=top.time("time"),
         broker=top.name("broker"),
-        contract=_contract(top, Kind(kind)),
+        contract=_contract(top, RecordKind(kind)),
         run=top.text_map_of(("run",), max_length=64)["run"],
         body=top.raw_object("body"),
     )
@@ -101,7 +101,7 @@ def heading(data: bytes) -> Record:
     """
     top = json.loads(b"{" + data[data.rindex(b'"broker":') :])
     return Record(
-        kind=Kind(top["kind"]),
+        kind=RecordKind(top["kind"]),
         time=fields.Fields(top, "ledger entry").time("time"),
         broker=top["broker"],
         contract=top["contract"],
@@ -110,7 +110,7 @@ def heading(data: bytes) -> Record:
     )
 
 
-def _contract(top: fields.Fields, kind: Kind) -> str:
+def _contract(top: fields.Fields, kind: RecordKind) -> str:
     if kind not in OF_NO_CONTRACT:
         return top.digest("contract")
     if top.text_map_of(("contract",), max_length=80)["contract"]:

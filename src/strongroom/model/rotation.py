@@ -53,7 +53,7 @@ def make(old: Party, new: Party, *, time: datetime, keys: Iterable[sign.SigningK
     )
     bare = dsse.Envelope(payload_type=PAYLOAD_TYPE, payload=payload, signatures=())
     by_keyid = {party_model.keyid(key.public): key for key in keys}
-    made = tuple(dsse.Signature(keyid=keyid, sig=key.sign(bare.pae())) for keyid, key in by_keyid.items())
+    made = tuple(dsse.DsseSignature(keyid=keyid, sig=key.sign(bare.pae())) for keyid, key in by_keyid.items())
     return read(dsse.Envelope(payload_type=PAYLOAD_TYPE, payload=payload, signatures=made).encode())
 
 

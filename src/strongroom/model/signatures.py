@@ -42,7 +42,7 @@ def signers(envelope: dsse.Envelope, keys: Iterable[sign.VerifyingKey]) -> froze
     return frozenset(key for key in asked if known.get(key.raw))
 
 
-def verifies(signature: dsse.Signature, key: sign.VerifyingKey | None, message: bytes) -> bool:
+def verifies(signature: dsse.DsseSignature, key: sign.VerifyingKey | None, message: bytes) -> bool:
     """Whether `signature` is by `key` over `message`; None is nobody's key."""
     return key is not None and _verifies(signature.sig, key, message)
 

@@ -26,7 +26,7 @@ MAX_MANIFEST = 3 * manifest_model.MAX_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sealed:
+class SealedDisk:
     """A disk file with the manifest that came beside it. `signed` is the manifest file's bytes."""
 
     path: Path
@@ -34,7 +34,7 @@ class Sealed:
     manifest: manifest_model.Manifest
 
 
-def load(disk: Path, manifest: Path | None = None) -> Sealed:
+def load(disk: Path, manifest: Path | None = None) -> SealedDisk:
     """Read a disk's manifest (beside it, as `NAME.manifest.json`, unless named) and check the sizes.
 
     Raises `Misuse` for a name that is no disk's, `NotFound`, `Malformed`, or `Refused` when the file cannot be that disk.
@@ -59,10 +59,12 @@ def load(disk: Path, manifest: Path | None = None) -> Sealed:
             code="wrong-size",
             hint="the file was cut short or exchanged; copy the disk again, and `strongroom verify` it",
         )
-    return Sealed(path=disk, signed=signed, manifest=parsed)
+    return SealedDisk(path=disk, signed=signed, manifest=parsed)
 
 
-def match(contract: Contract, given: Sequence[Sealed]) -> tuple[tuple[machine.Drive, ...], dict[str, bytes]]:
+def match(
+    contract: Contract, given: Sequence[SealedDisk]
+) -> tuple[tuple[machine.Drive, ...], dict[str, bytes]]:
     """The contract's disks in order as drives, and their signed manifests by serial.
 
     Raises `Refused` when one is missing or not signed by its owner, `Misuse` when one is superfluous.
@@ -99,7 +101,7 @@ def match(contract: Contract, given: Sequence[Sealed]) -> tuple[tuple[machine.Dr
     return tuple(drives), manifests
 
 
-def _check_signature(sealed: Sealed, contract: Contract, what: str, owner: str) -> None:
+def _check_signature(sealed: SealedDisk, contract: Contract, what: str, owner: str) -> None:
     envelope, _ = manifest_model.parse_envelope(sealed.signed)
     if not signatures.signed_by(envelope, contract.party(owner).signing_key):
         raise Refused(

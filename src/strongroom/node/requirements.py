@@ -25,7 +25,7 @@ _DEBIAN = "bases are built on Debian 12"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class MachineFacts:
     """The machine looked at, so that tests have others. which: where PATH has a program. imports: is a package there?"""
 
     host: doctor.Host = field(default_factory=doctor.Host)
@@ -61,7 +61,7 @@ class Row:
         }
 
 
-def examine(machine: Machine) -> tuple[Row, ...]:
+def examine(machine: MachineFacts) -> tuple[Row, ...]:
     """Every verb, those that need nothing first."""
 
     def program(name: str, fix: str, *, optional: bool = False) -> Need:
@@ -168,7 +168,7 @@ def rows_of(rows: tuple[Row, ...], words: tuple[str, ...]) -> tuple[Row, ...]:
     return tuple(row for row in rows if any(within(verb) for verb in row.verbs)) if typed else rows
 
 
-def _python(machine: Machine) -> Need:
+def _python(machine: MachineFacts) -> Need:
     wanted = ".".join(map(str, PYTHON))
     return Need(
         name=f"Python {wanted}",
@@ -178,7 +178,7 @@ def _python(machine: Machine) -> Need:
     )
 
 
-def _rights(machine: Machine) -> Need:
+def _rights(machine: MachineFacts) -> Need:
     there = machine.root()
     return Need(name="root", ok=there, found="root" if there else "another user", fix="run it with sudo")
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.agreement import Agreement
-    from strongroom.node.vtpm.state import Node
+    from strongroom.node.vtpm.state import VtpmNode
 
     Watched = dict[int, Callable[[], None]]
 
@@ -52,7 +52,7 @@ class Order:
     node: None for rooms that the processor's own TEE speaks for. out: the run's folder, which exists and is empty. clock and serial: see `qemu.Machine`.
     """
 
-    node: Node | None
+    node: VtpmNode | None
     base: Path
     agreement: Agreement
     drives: tuple[qemu.Drive, ...]
@@ -66,7 +66,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class RoomResult:
     """How a run ended: the room's receipt (its own signature held), and the names of all files."""
 
     receipt: receipt_model.Receipt
@@ -101,13 +101,13 @@ class Room:
     on_started: Callable[[], None] = lambda: None
     on_phase: Callable[[str, int], None] = lambda _name, _moment: None
     on_note: Callable[[str], None] = lambda _line: None
-    on_held: Callable[[run_folder.Held, float], None] = lambda _held, _left: None
+    on_held: Callable[[run_folder.UnwrittenFiles, float], None] = lambda _held, _left: None
     pause: Callable[[float], None] = time.sleep
     qemu: children.Child | None = field(default=None, init=False)
     swtpm: children.Child | None = field(default=None, init=False)
     phase: str = field(default="starting", init=False)
 
-    def run(self) -> Result:
+    def run(self) -> RoomResult:
         """Run it to its end. Whatever happens, no process and no temporary file is left.
 
         Raises `PolicyDenied` or `Refused` when the room gave up and said why; `Unavailable` with code
@@ -294,7 +294,7 @@ class Room:
         self.phase = name
         self.on_phase(name, moment)
 
-    def _result(self, received: list[str]) -> Result:
+    def _result(self, received: list[str]) -> RoomResult:
         if run_files.RECEIPT not in received:
             raise Refused(
                 "the room says that it is done but handed out no receipt",
@@ -308,7 +308,7 @@ class Room:
             raise _wrong_receipt(f"it is about the contract {receipt.contract}, not {agreed}")
         if not signatures.signed_by(envelope, sign.VerifyingKey(receipt.signing_key)):
             raise _wrong_receipt("no signature of it verifies by the key that it names")
-        return Result(receipt=receipt, files=tuple(received))
+        return RoomResult(receipt=receipt, files=tuple(received))
 
 
 def _brokers(agreement: Agreement) -> dict[str, tuple[str, int]]:

@@ -65,7 +65,7 @@ def _sealed(most: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class UnwrittenFiles:
     """What is in memory alone: names of files, and how many bytes the folder lacks room for."""
 
     names: tuple[str, ...] = ()
@@ -79,7 +79,11 @@ class Inbox:
     """
 
     def __init__(
-        self, folder: Path, contract: Contract, *, on_held: Callable[[Held], None] = lambda _held: None
+        self,
+        folder: Path,
+        contract: Contract,
+        *,
+        on_held: Callable[[UnwrittenFiles], None] = lambda _held: None,
     ) -> None:
         self._folder = folder
         self._contract = contract
@@ -141,12 +145,12 @@ class Inbox:
             self._on_held(self.held)
 
     @property
-    def held(self) -> Held:
+    def held(self) -> UnwrittenFiles:
         """What is in memory alone now, whole or still on its way."""
         found = [*self._held, *(one for one in self._open.values() if one.held)]
-        return Held(names=tuple(one.name for one in found), size=sum(one.size for one in found))
+        return UnwrittenFiles(names=tuple(one.name for one in found), size=sum(one.size for one in found))
 
-    def settle(self) -> Held:
+    def settle(self) -> UnwrittenFiles:
         """Put what waits in memory into the folder. What still waits, for want of room there."""
         left = []
         for incoming in self._held:

@@ -42,7 +42,7 @@ def good(outcome: str, exit_status: int | None) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class NodeRun:
     """A run as its folder tells it. id: the contract's, empty where it is not told. times: of the states, in their order.
 
     held: files that the folder has no room for, while the run goes on.
@@ -84,7 +84,7 @@ class Run:
         }
 
 
-def find(folder: Path) -> tuple[Run, ...]:
+def find(folder: Path) -> tuple[NodeRun, ...]:
     """The runs in `folder` and below it, those that began first first. Folders that are none, or odd, are passed over."""
     found = []
     for one in _folders(folder):
@@ -111,7 +111,7 @@ def _folders(top: Path) -> Iterator[Path]:
                 ]
 
 
-def read(folder: Path) -> Run:
+def read(folder: Path) -> NodeRun:
     """The run of that folder. Raises `Malformed`, or `OSError` where there is none."""
     # Asked first: a run that ends meanwhile has then written how.
     alive = _alive(folder)
@@ -128,7 +128,7 @@ def read(folder: Path) -> Run:
     if state not in ENDED and not alive:
         state = State.KILLED
     times = top.text_map("times", max_items=16) if "times" in top.names() else {}
-    return Run(
+    return NodeRun(
         folder=folder,
         contract=_text(top, "contract"),
         id=_text(top, "id"),

@@ -79,7 +79,7 @@ class Pass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ScrapeReport:
     """What scraping one process showed."""
 
     pid: int
@@ -114,7 +114,7 @@ def _mib(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
 
 
-def scan(pid: int, needles: Sequence[bytes]) -> Report:
+def scan(pid: int, needles: Sequence[bytes]) -> ScrapeReport:
     """Search all memory of a process for `needles` (at least 4 bytes each), by both ways of reading.
 
     Raises `NotFound` for no such process, `Misuse` for useless needles, `Refused` when its memory map is
@@ -126,7 +126,7 @@ def scan(pid: int, needles: Sequence[bytes]) -> Report:
             code="scrape-canary",
             hint="search for a text that stands in the data and nowhere else",
         )
-    return Report(
+    return ScrapeReport(
         pid=pid,
         command=_command(pid),
         passes=(

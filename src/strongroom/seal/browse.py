@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from strongroom.errors import Malformed
 from strongroom.seal import erofs
-from strongroom.seal.tree import MAX_ENTRIES, MAX_PATH, MAX_XATTRS_BYTES, Entry, Kind, show, validate
+from strongroom.seal.tree import MAX_ENTRIES, MAX_PATH, MAX_XATTRS_BYTES, Entry, EntryKind, show, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +103,7 @@ class _Image:
     def walk(self) -> Iterator[Entry]:
         """Every entry, folders before what they hold."""
         root = _Inode(self, self._root)
-        if root.kind is not Kind.DIRECTORY:
+        if root.kind is not EntryKind.DIRECTORY:
             raise Malformed("erofs: the root is not a folder", code="bad-image")
         self._folders.add(root.nid)
         yield self._entry(b"", root)
@@ -119,7 +119,7 @@ class _Image:
                     raise Malformed(
                         f"erofs: {show(below)}: wrong type, path too long, or too many", code="bad-image"
                     )
-                if kind is Kind.DIRECTORY:
+                if kind is EntryKind.DIRECTORY:
                     if nid in self._folders:
                         raise Malformed(f"erofs: {show(below)}: a folder is listed twice", code="bad-image")
                     self._folders.add(nid)
@@ -127,7 +127,7 @@ class _Image:
                 yield self._entry(below, inode)
 
     def _entry(self, path: bytes, inode: _Inode) -> Entry:
-        is_file = inode.kind is Kind.FILE
+        is_file = inode.kind is EntryKind.FILE
         if is_file and inode.nid not in self._files:
             # Files that overlap would let a small image unpack to any size.
             self._files[inode.nid] = inode
@@ -135,7 +135,7 @@ class _Image:
             if self._files_left < 0 or inode.inline:
                 raise Malformed(f"erofs: {show(path)}: files hold more than the image has", code="bad-image")
         target = b""
-        if inode.kind is Kind.SYMLINK:
+        if inode.kind is EntryKind.SYMLINK:
             if inode.size > MAX_PATH:
                 raise Malformed(f"erofs: {show(path)}: symlink target too long", code="bad-image")
             target = self.take(inode.data_at, inode.size)
@@ -153,7 +153,7 @@ class _Image:
             open=_Opener(self.read, inode) if is_file else None,
         )
 
-    def _names(self, folder: _Inode, parent: int) -> Iterator[tuple[bytes, int, Kind]]:
+    def _names(self, folder: _Inode, parent: int) -> Iterator[tuple[bytes, int, EntryKind]]:
         """(name, inode number, kind) of what is in `folder`; the order and the two dots are checked."""
         before = b""
         dots = {b".": folder.nid, b"..": parent}
@@ -164,7 +164,7 @@ class _Image:
                     raise Malformed("erofs: a folder is not in order", code="bad-image")
                 before = name
                 if name in dots:
-                    if dots.pop(name) != nid or kind is not Kind.DIRECTORY:
+                    if dots.pop(name) != nid or kind is not EntryKind.DIRECTORY:
                         raise Malformed("erofs: a folder's dots lead astray", code="bad-image")
                 else:
                     yield name, nid, kind
@@ -238,7 +238,7 @@ class _Content(io.RawIOBase):
         return count
 
 
-def _folder_block(block: bytes) -> Iterator[tuple[bytes, int, Kind]]:
+def _folder_block(block: bytes) -> Iterator[tuple[bytes, int, EntryKind]]:
     size = erofs.DIRENT.size
     if len(block) < size:
         raise Malformed("erofs: a folder's block is cut short", code="bad-image")

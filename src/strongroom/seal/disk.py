@@ -143,7 +143,7 @@ def _write_manifest(target: Path, final: Manifest, owner_key: sign.SigningKey) -
 def signed(manifest: Manifest, owner_key: sign.SigningKey) -> dsse.Envelope:
     """The manifest's envelope with the owner's signature. Ed25519 is deterministic, so these are the same bytes always."""
     pae = dsse.pae(manifest_model.PAYLOAD_TYPE, manifest.raw)
-    signature = dsse.Signature(keyid=digest.sha256(owner_key.public.raw), sig=owner_key.sign(pae))
+    signature = dsse.DsseSignature(keyid=digest.sha256(owner_key.public.raw), sig=owner_key.sign(pae))
     return dsse.Envelope(
         payload_type=manifest_model.PAYLOAD_TYPE, payload=manifest.raw, signatures=(signature,)
     )
@@ -274,10 +274,14 @@ def plaintext(disk: Path, manifest: Manifest, key: bytes | None) -> Iterator[Cal
 
 
 def _write(
-    fd: int, plan: erofs.Layout, tree_plan: verity.Shape, cipher: xts.SectorCipher | None, progress: Progress
+    fd: int,
+    plan: erofs.ErofsLayout,
+    tree_plan: verity.VerityShape,
+    cipher: xts.SectorCipher | None,
+    progress: Progress,
 ) -> bytes:
     """Data, tree and superblock into `fd`; returns the root hash."""
-    stream = erofs.Stream(plan)
+    stream = erofs.ImageStream(plan)
 
     def fill(buffer: memoryview, _first: int, count: int) -> None:
         if stream.fill(buffer[:count]) != count:
@@ -308,7 +312,7 @@ def _pwrite(fd: int, view: memoryview, offset: int) -> None:
         done += os.pwrite(fd, view[done:], offset + done)
 
 
-def _shape_of(manifest: Manifest) -> verity.Shape:
+def _shape_of(manifest: Manifest) -> verity.VerityShape:
     plan = verity.shape(manifest.data_bytes)
     if plan.disk_bytes != manifest.disk_bytes or manifest.salt != verity.SALT:
         raise Malformed("manifest: its sizes or its salt are not those of this format", code="bad-manifest")
@@ -333,7 +337,7 @@ def _opened(disk: Path, manifest: Manifest) -> Iterator[int]:
         os.close(fd)
 
 
-def _explain(fd: int, plan: verity.Shape, manifest: Manifest, offset: int) -> None:
+def _explain(fd: int, plan: verity.VerityShape, manifest: Manifest, offset: int) -> None:
     """Raise the refusal that names the first block that differs, seen from the stored tree block at `offset`."""
     block = offset // BLOCK
     if block == plan.data_blocks:

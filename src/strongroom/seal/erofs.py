@@ -8,7 +8,7 @@ Format: Linux 6.1, Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h. 
     then           file contents, larger folders and symlinks, each from a block boundary, in the same order
 
 `layout` decides every position from names and sizes alone, so that the total is known before a byte of content is
-read; `Stream` then produces the bytes. Nothing is written anywhere here.
+read; `ImageStream` then produces the bytes. Nothing is written anywhere here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from strongroom.errors import Conflict, Malformed
-from strongroom.seal.tree import Entry, Kind, show, validate
+from strongroom.seal.tree import Entry, EntryKind, show, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -42,12 +42,12 @@ XATTR_ENTRY = struct.Struct("<BBH")
 EXTENDED = 1
 PLAIN = 0
 INLINE = 2
-FILE_TYPE = {Kind.FILE: 1, Kind.DIRECTORY: 2, Kind.FIFO: 5, Kind.SYMLINK: 7}
+FILE_TYPE = {EntryKind.FILE: 1, EntryKind.DIRECTORY: 2, EntryKind.FIFO: 5, EntryKind.SYMLINK: 7}
 MODE_TYPE = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.FIFO: stat.S_IFIFO,
-    Kind.SYMLINK: stat.S_IFLNK,
+    EntryKind.FILE: stat.S_IFREG,
+    EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.FIFO: stat.S_IFIFO,
+    EntryKind.SYMLINK: stat.S_IFLNK,
 }
 # The name's beginning that one index number stands for.
 XATTR_INDEX = {
@@ -80,7 +80,7 @@ class _Inode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class ErofsLayout:
     """Every position in an image. `data_bytes` is its exact size."""
 
     data_bytes: int
@@ -90,10 +90,10 @@ class Layout:
     children: Mapping[bytes, tuple[bytes, ...]]
 
 
-def layout(entries: Iterable[Entry]) -> Layout:
+def layout(entries: Iterable[Entry]) -> ErofsLayout:
     """Validate `entries` and place them. Raises `Malformed`; reads no content."""
     checked = validate(entries)
-    children: dict[bytes, list[bytes]] = {e.path: [] for e in checked if e.kind is Kind.DIRECTORY}
+    children: dict[bytes, list[bytes]] = {e.path: [] for e in checked if e.kind is EntryKind.DIRECTORY}
     subfolders = dict.fromkeys(children, 0)
     groups: dict[int, _Inode] = {}
     by_path: dict[bytes, _Inode] = {}
@@ -101,7 +101,7 @@ def layout(entries: Iterable[Entry]) -> Layout:
     for entry in checked:
         if entry.path:
             children[entry.parent].append(entry.name)
-            subfolders[entry.parent] += entry.kind is Kind.DIRECTORY
+            subfolders[entry.parent] += entry.kind is EntryKind.DIRECTORY
         inode = None if entry.link_group is None else groups.get(entry.link_group)
         if inode is None:
             xattrs = _xattrs(entry.xattrs)
@@ -113,15 +113,15 @@ def layout(entries: Iterable[Entry]) -> Layout:
         by_path[entry.path] = inode
     for inode in inodes:
         entry = inode.entry
-        if entry.kind is Kind.DIRECTORY:
+        if entry.kind is EntryKind.DIRECTORY:
             inode.links = 2 + subfolders[entry.path]
             inode.size = _folder_bytes(children[entry.path])
-        elif entry.kind is Kind.SYMLINK:
+        elif entry.kind is EntryKind.SYMLINK:
             inode.size = len(entry.target)
         fits = INODE.size + len(inode.xattrs) + inode.size <= BLOCK
-        inode.inline = fits and entry.kind in (Kind.DIRECTORY, Kind.SYMLINK)
+        inode.inline = fits and entry.kind in (EntryKind.DIRECTORY, EntryKind.SYMLINK)
     meta_bytes, blocks = _place(inodes)
-    return Layout(
+    return ErofsLayout(
         data_bytes=blocks * BLOCK,
         meta_bytes=meta_bytes,
         inodes=tuple(inodes),
@@ -130,10 +130,10 @@ def layout(entries: Iterable[Entry]) -> Layout:
     )
 
 
-class Stream:
+class ImageStream:
     """The bytes of an image, in order, for whoever fills buffers with them; or `Conflict` when content changed."""
 
-    def __init__(self, plan: Layout) -> None:
+    def __init__(self, plan: ErofsLayout) -> None:
         self._plan = plan
         self._parts = self._produce()
         self._bytes = memoryview(b"")
@@ -211,7 +211,7 @@ class Stream:
         for inode in plan.inodes:
             if inode.block == NO_BLOCK:
                 continue
-            if inode.entry.kind is Kind.FILE:
+            if inode.entry.kind is EntryKind.FILE:
                 yield inode
             else:
                 content = self._content(inode)
@@ -236,7 +236,7 @@ class Stream:
         return fixed + inode.xattrs + (self._content(inode) if inode.inline else b"")
 
     def _content(self, inode: _Inode) -> bytes:
-        if inode.entry.kind is Kind.SYMLINK:
+        if inode.entry.kind is EntryKind.SYMLINK:
             return inode.entry.target
         path = inode.entry.path
         prefix = path + b"/" if path else b""
@@ -246,9 +246,9 @@ class Stream:
         return _folder(sorted(named, key=lambda pair: pair[0]))
 
 
-def blocks(plan: Layout, *, piece: int = 1 << 20) -> Iterator[bytes]:
+def blocks(plan: ErofsLayout, *, piece: int = 1 << 20) -> Iterator[bytes]:
     """The image as byte runs of `piece` bytes (a multiple of 4096), the last one shorter."""
-    stream = Stream(plan)
+    stream = ImageStream(plan)
     try:
         while True:
             buffer = bytearray(piece)
@@ -305,7 +305,7 @@ def _place(inodes: list[_Inode]) -> tuple[int, int]:
     return meta_bytes, block
 
 
-def _superblock(plan: Layout) -> bytes:
+def _superblock(plan: ErofsLayout) -> bytes:
     def pack(checksum: int) -> bytes:
         fixed = SUPERBLOCK.pack(
             MAGIC,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, Misuse
 from strongroom.seal import folder
-from strongroom.seal.tree import Entry, Kind, show, validate
+from strongroom.seal.tree import Entry, EntryKind, show, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -64,29 +64,29 @@ def write(entries: Iterable[Entry], into: Path, *, foreign_links: bool, progress
     first: dict[int, Entry] = {}
     with _opened_top(into) as top:
         for entry in checked:
-            if entry.kind is Kind.FILE and (entry.link_group is None or entry.link_group not in first):
+            if entry.kind is EntryKind.FILE and (entry.link_group is None or entry.link_group not in first):
                 for count in _write_file(top, entry):
                     done += count
                     progress(done, total)
                 if entry.link_group is not None:
                     first[entry.link_group] = entry
-            elif entry.kind is Kind.FILE and entry.link_group is not None:
+            elif entry.kind is EntryKind.FILE and entry.link_group is not None:
                 _link(top, first[entry.link_group], entry)
-            elif entry.kind is Kind.DIRECTORY and entry.path:
+            elif entry.kind is EntryKind.DIRECTORY and entry.path:
                 with _opened(top, entry.parent) as parent:
                     os.mkdir(entry.name, 0o700, dir_fd=parent)
         for entry in checked:
-            if entry.kind in (Kind.SYMLINK, Kind.FIFO):
+            if entry.kind in (EntryKind.SYMLINK, EntryKind.FIFO):
                 _write_special(top, entry)
         for entry in reversed(checked):
-            if entry.kind is Kind.DIRECTORY:
+            if entry.kind is EntryKind.DIRECTORY:
                 with _opened(top, entry.path) as fd:
                     os.fchmod(fd, entry.mode & 0o777 | 0o700)
                     _date(entry, fd)
 
 
 def _refuse_of_data(entries: Sequence[Entry]) -> None:
-    fifo = next((entry for entry in entries if entry.kind is Kind.FIFO), None)
+    fifo = next((entry for entry in entries if entry.kind is EntryKind.FIFO), None)
     if fifo is not None:
         raise Malformed(f"{show(fifo.path)} is a fifo, and data has none", code="special-file")
     outward = next(folder.outward_links(entries), None)
@@ -145,7 +145,7 @@ def _write_file(top: int, entry: Entry) -> Iterator[int]:
 
 def _write_special(top: int, entry: Entry) -> None:
     with _opened(top, entry.parent) as parent:
-        if entry.kind is Kind.SYMLINK:
+        if entry.kind is EntryKind.SYMLINK:
             os.symlink(entry.target, entry.name, dir_fd=parent)
         else:
             os.mkfifo(entry.name, entry.mode & 0o777 | 0o600, dir_fd=parent)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Conflict, Misuse, Refused
-from strongroom.seal.tree import Entry, Kind, show, validate
+from strongroom.seal.tree import Entry, EntryKind, show, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ def from_paths(paths: Sequence[Path]) -> tuple[Entry, ...]:
             "seal: no file or folder given", hint="name what is to be sealed: `strongroom seal FOLDER …`"
         )
     roots = [os.fsencode(os.path.realpath(path, strict=True)) for path in paths]
-    entries = [Entry(path=b"", kind=Kind.DIRECTORY, mode=_DIRECTORY_MODE)]
+    entries = [Entry(path=b"", kind=EntryKind.DIRECTORY, mode=_DIRECTORY_MODE)]
     links: dict[tuple[int, int], int] = {}
     if len(roots) == 1 and stat.S_ISDIR(os.stat(roots[0]).st_mode):  # noqa: PTH116 - bytes paths
         entries.extend(_inside(roots[0], b"", links))
@@ -69,7 +69,7 @@ def _alike(paths: Sequence[Path], names: Sequence[bytes]) -> str:
 
 def outward_links(entries: Iterable[Entry]) -> Iterator[Entry]:
     """The symlinks of a tree that lead out of it or in a circle, each followed through the tree's other links."""
-    links = {entry.path: entry for entry in entries if entry.kind is Kind.SYMLINK}
+    links = {entry.path: entry for entry in entries if entry.kind is EntryKind.SYMLINK}
     targets = {path: entry.target for path, entry in links.items()}
     symlinks = Symlinks(targets.get, chroot=False)
     return (entry for path, entry in links.items() if symlinks.resolve(path) is None)
@@ -83,18 +83,18 @@ def _inside(folder: bytes, prefix: bytes, links: dict[tuple[int, int], int]) -> 
 def _one(source: bytes, path: bytes, links: dict[tuple[int, int], int]) -> Iterator[Entry]:
     status = os.lstat(source)
     if stat.S_ISDIR(status.st_mode):
-        yield Entry(path=path, kind=Kind.DIRECTORY, mode=_DIRECTORY_MODE)
+        yield Entry(path=path, kind=EntryKind.DIRECTORY, mode=_DIRECTORY_MODE)
         yield from _inside(source, path, links)
     elif stat.S_ISLNK(status.st_mode):
         target = os.readlink(source)  # noqa: PTH115 - bytes paths
-        yield Entry(path=path, kind=Kind.SYMLINK, mode=0o777, target=target)
+        yield Entry(path=path, kind=EntryKind.SYMLINK, mode=0o777, target=target)
     elif stat.S_ISREG(status.st_mode):
         group = None
         if status.st_nlink > 1:
             group = links.setdefault((status.st_dev, status.st_ino), len(links))
         yield Entry(
             path=path,
-            kind=Kind.FILE,
+            kind=EntryKind.FILE,
             mode=0o755 if status.st_mode & stat.S_IXUSR else 0o644,
             size=status.st_size,
             link_group=group,

@@ -29,7 +29,7 @@ XATTR_PREFIXES = (b"user.", b"trusted.", b"security.")
 XATTR_NAMES = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
-class Kind(enum.Enum):
+class EntryKind(enum.Enum):
     """What an entry is. Device nodes and sockets are refused above this layer, and fifos where data is sealed."""
 
     FILE = "file"
@@ -50,7 +50,7 @@ class Entry:
     """
 
     path: bytes
-    kind: Kind
+    kind: EntryKind
     mode: int
     uid: int = 0
     gid: int = 0
@@ -95,11 +95,11 @@ def validate(entries: Iterable[Entry]) -> tuple[Entry, ...]:
                     f"tree: hard links {show(first.path)} and {show(entry.path)} differ", code="bad-link"
                 )
     root = found.get(b"")
-    if root is None or root.kind is not Kind.DIRECTORY:
+    if root is None or root.kind is not EntryKind.DIRECTORY:
         raise Malformed("tree: there is no root directory", code="no-root")
     for path, entry in found.items():
         parent = found.get(entry.parent)
-        if path and (parent is None or parent.kind is not Kind.DIRECTORY):
+        if path and (parent is None or parent.kind is not EntryKind.DIRECTORY):
             raise Malformed(f"tree: {show(path)} is in no listed folder", code="no-parent")
     return tuple(found[path] for path in sorted(found))
 
@@ -132,12 +132,12 @@ def _check_fields(entry: Entry) -> None:
         raise bad("owner, group or time out of range")
     if not 0 <= entry.size <= MAX_FILE:
         raise bad("size out of range")
-    is_file = entry.kind is Kind.FILE
+    is_file = entry.kind is EntryKind.FILE
     if is_file != (entry.open is not None):
         raise bad("files, and only files, have content")
     if not is_file and (entry.size or entry.link_group is not None):
         raise bad("only files have a size and hard links")
-    if (entry.kind is Kind.SYMLINK) != bool(entry.target):
+    if (entry.kind is EntryKind.SYMLINK) != bool(entry.target):
         raise bad("symlinks, and only symlinks, have a target")
     if len(entry.target) > MAX_PATH or b"\x00" in entry.target:
         raise bad("symlink target too long, or holds NUL")

@@ -36,7 +36,7 @@ _CACHED_BLOCKS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class VerityShape:
     """Where everything lies. Numbers are blocks; `levels` begins with the one just above the data.
 
     Each level is (first block, number of blocks), counted from the start of the file. A disk of one
@@ -52,7 +52,7 @@ class Shape:
         return (self.data_blocks + 1 + sum(count for _, count in self.levels)) * BLOCK
 
 
-def shape(data_bytes: int) -> Shape:
+def shape(data_bytes: int) -> VerityShape:
     """The shape for `data_bytes` of data, a positive multiple of 4096."""
     count, rest = divmod(data_bytes, BLOCK)
     if rest or not 0 < count <= MAX_DATA_BLOCKS:
@@ -67,7 +67,7 @@ def shape(data_bytes: int) -> Shape:
     for width in reversed(counts):
         levels.append((position, width))
         position += width
-    return Shape(data_blocks=count, levels=tuple(reversed(levels)))
+    return VerityShape(data_blocks=count, levels=tuple(reversed(levels)))
 
 
 def superblock(data_blocks: int) -> bytes:
@@ -88,7 +88,7 @@ class TreeWriter:
     `write(offset, block)` receives the superblock and every finished tree block, with its place in the file (bytes).
     """
 
-    def __init__(self, plan: Shape, write: Callable[[int, bytes], None]) -> None:
+    def __init__(self, plan: VerityShape, write: Callable[[int, bytes], None]) -> None:
         self._plan = plan
         self._write = write
         self._open = [bytearray() for _ in plan.levels]
@@ -142,7 +142,7 @@ class CheckedReader:
     block above it, up to the root, so that a file that changes under the reader changes nothing but the refusal.
     """
 
-    def __init__(self, fd: int, plan: Shape, root: bytes) -> None:
+    def __init__(self, fd: int, plan: VerityShape, root: bytes) -> None:
         self._fd = fd
         self._plan = plan
         self._root = root

@@ -65,7 +65,7 @@ class SqliteStore:
         with failures.mapped(), self._writing.connect() as connection, connection.begin():
             schema.migrate(connection)
         self._readers = Readers(self._reading)
-        self.ledger = LedgerView(self._readers, self._nodes)
+        self.ledger = SqliteLedgerView(self._readers, self._nodes)
         self._turn = Turn(path.with_name(path.name + TURN))
         self._writer = Writer(self._writing, self._nodes, self._turn)
 
@@ -77,7 +77,7 @@ class SqliteStore:
     def read(self, work: Callable[[Reading], T]) -> T:
         """What `work` reads of the committed state."""
         with self._readers.connection() as connection:
-            return work(transaction.Transaction(connection, self._nodes))
+            return work(transaction.SqlTransaction(connection, self._nodes))
 
     def gather_while(self, expects: Callable[[], bool]) -> None:
         """Let works wait a moment for others while `expects` says that some are on their way. Asked by another thread."""
@@ -172,7 +172,7 @@ class Readers:
             self._idle.pop().close()
 
 
-class LedgerView:
+class SqliteLedgerView:
     """Implements `broker.ports.LedgerView`."""
 
     def __init__(self, readers: Readers, nodes: cache.NodeCache) -> None:

@@ -86,7 +86,7 @@ _LEAVES = text(
 )
 
 
-class Session:
+class WriteSession:
     """The writing connection, with one savepoint for each work that writes, opened by its first write."""
 
     __slots__ = ("_connection", "_saved")
@@ -116,19 +116,19 @@ class Session:
         self._saved = False
 
 
-class Transaction:
+class SqlTransaction:
     """What one batch of works shares."""
 
     def __init__(self, connection: sqlite3.Connection, nodes: cache.NodeCache) -> None:
         self._connection = connection
-        self._session = Session(connection)
-        self.clock = Clock(self._session)
-        self.nonces = Nonces(self._session, self.clock)
-        self.contracts = Contracts(self._session)
-        self.runs = Runs(self._session)
-        self.disks = Disks(self._session)
-        self.staged = Staged(self._session)
-        self.ledger = Ledger(self._session, nodes)
+        self._session = WriteSession(connection)
+        self.clock = SqlClock(self._session)
+        self.nonces = SqlNonces(self._session, self.clock)
+        self.contracts = SqlContracts(self._session)
+        self.runs = SqlRuns(self._session)
+        self.disks = SqlDisks(self._session)
+        self.staged = SqlStaged(self._session)
+        self.ledger = SqlLedger(self._session, nodes)
 
     def keep(self) -> None:
         """End a work that succeeded."""
@@ -149,10 +149,10 @@ class Transaction:
         return self.ledger.flush(self._connection)
 
 
-class Clock:
+class SqlClock:
     """Implements `broker.ports.Clock`."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: WriteSession) -> None:
         self._session = session
         self._reached: int | None = None
 
@@ -171,10 +171,10 @@ class Clock:
         return moment(self._reached)
 
 
-class Nonces:
+class SqlNonces:
     """Implements `broker.ports.Nonces`."""
 
-    def __init__(self, session: Session, clock: Clock) -> None:
+    def __init__(self, session: WriteSession, clock: SqlClock) -> None:
         self._session = session
         self._clock = clock
 
@@ -190,10 +190,10 @@ class Nonces:
         return self._session.read(_NONCE_FIND, {"wanted": nonce}).fetchone() is not None
 
 
-class Contracts:
+class SqlContracts:
     """Implements `broker.ports.Contracts`."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: WriteSession) -> None:
         self._session = session
         self._known: dict[Series, KnownVersion | None] = {}
 
@@ -241,10 +241,10 @@ class Contracts:
         self._known[series] = version
 
 
-class Runs:
+class SqlRuns:
     """Implements `broker.ports.Runs`."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: WriteSession) -> None:
         self._session = session
         self._used: dict[str, int] = {}
 
@@ -286,10 +286,10 @@ class Runs:
         self._session.write(_RUN_CLOSE, {"wanted": run, "at": receipt})
 
 
-class Disks:
+class SqlDisks:
     """Implements `broker.ports.Disks`."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: WriteSession) -> None:
         self._session = session
         self._known: dict[str, KnownDisk] = {}
 
@@ -323,10 +323,10 @@ class Disks:
         return [KnownDisk(manifest=row[0], cipher=row[1], sealed_key=row[2]) for row in rows]
 
 
-class Staged:
+class SqlStaged:
     """Implements `broker.ports.Staged`."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: WriteSession) -> None:
         self._session = session
 
     def put(self, settings: bytes) -> None:
@@ -344,10 +344,10 @@ class Staged:
         self._session.write(_KEYS_PUT, {"one": 1, "told": keys})
 
 
-class Ledger:
+class SqlLedger:
     """Implements `broker.ports.Ledger`. What a batch appends is in memory until it is flushed."""
 
-    def __init__(self, session: Session, nodes: cache.NodeCache) -> None:
+    def __init__(self, session: WriteSession, nodes: cache.NodeCache) -> None:
         self._session = session
         self._committed = nodes
         self._fresh: dict[tuple[int, int], bytes] = {}

@@ -25,7 +25,7 @@ from strongroom.broker.ports import Committed
 from strongroom.errors import Unavailable
 from strongroom.store import failures
 from strongroom.store.statements import driver
-from strongroom.store.transaction import Transaction
+from strongroom.store.transaction import SqlTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class _Work:
 
     __slots__ = ("failure", "future", "loop", "run", "value")
 
-    def __init__(self, run: Callable[[Transaction], Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, run: Callable[[SqlTransaction], Any], loop: asyncio.AbstractEventLoop) -> None:
         self.run = run
         self.loop = loop
         self.future: asyncio.Future[Committed[Any]] = loop.create_future()
@@ -70,7 +70,7 @@ class Writer:
         self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Callable[[Transaction], Any]) -> asyncio.Future[Committed[Any]]:
+    def submit(self, run: Callable[[SqlTransaction], Any]) -> asyncio.Future[Committed[Any]]:
         """Queue a work of the running loop. Raises `Unavailable` when too many wait already."""
         if self._closed:
             raise Unavailable("broker store: closed", code="closing", hint="the broker is stopping")
@@ -141,7 +141,7 @@ class Writer:
         inner = driver(self._connection)
         inner.execute("BEGIN IMMEDIATE")
         try:
-            transaction = Transaction(inner, self._nodes)
+            transaction = SqlTransaction(inner, self._nodes)
             for work in batch:
                 _attempt(transaction, work)
             size = transaction.flush()
@@ -154,7 +154,7 @@ class Writer:
         return size
 
 
-def _attempt(transaction: Transaction, work: _Work) -> None:
+def _attempt(transaction: SqlTransaction, work: _Work) -> None:
     try:
         work.value = work.run(transaction)
     except sqlite3.IntegrityError as cause:

@@ -200,14 +200,14 @@ def open_broker(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rotated:
+class RotatedParty:
     """A broker's party after a rotation, and the proof that it is in the ledger."""
 
     party: Party
     proof: LedgerProof
 
 
-def rotate_broker_keys(directory: Path, passphrase: bytes, key: sign.SigningKey) -> Rotated:
+def rotate_broker_keys(directory: Path, passphrase: bytes, key: sign.SigningKey) -> RotatedParty:
     """New keys for the broker, but for its ledger's; `key` is its party's. Raises `Conflict` while it serves, `Refused`."""
     with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
         now = datetime.now(UTC).replace(microsecond=0)
@@ -216,7 +216,7 @@ def rotate_broker_keys(directory: Path, passphrase: bytes, key: sign.SigningKey)
         return _rotated(directory, opened, statement, made)
 
 
-def rotate_broker_identity(directory: Path, passphrase: bytes, statement: rotation.Rotation) -> Rotated:
+def rotate_broker_identity(directory: Path, passphrase: bytes, statement: rotation.Rotation) -> RotatedParty:
     """The broker for its party's new keys. Raises `Conflict` while it serves, `Refused`."""
     with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
         rotation.verify(statement, opened.settings.party)
@@ -226,11 +226,11 @@ def rotate_broker_identity(directory: Path, passphrase: bytes, statement: rotati
 
 
 def _rotated(
-    directory: Path, opened: Opened, statement: rotation.Rotation, made: settings_model.Rotated
-) -> Rotated:
+    directory: Path, opened: Opened, statement: rotation.Rotation, made: settings_model.RotatedSettings
+) -> RotatedParty:
     proof = asyncio.run(rotate.rotate(opened.broker, statement, made.settings, made.at_rest))
     _put_in_place(directory, opened.store)
-    return Rotated(party=made.settings.party, proof=proof)
+    return RotatedParty(party=made.settings.party, proof=proof)
 
 
 def _put_in_place(directory: Path, store: sqlite.SqliteStore) -> None:

@@ -65,7 +65,7 @@ class FakeKernel:
         return agent_tpm.Tpm(self.transport)
 
 
-class FakeTsmFiles(tsm.Files):
+class FakeTsmFiles(tsm.ConfigfsFiles):
     """configfs-tsm of one provider. make_report: (inblob, level) to (outblob, auxblob).
 
     floor: the most privileged level, None for a driver without levels. race: somebody else writes in between.

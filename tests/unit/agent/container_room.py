@@ -35,7 +35,7 @@ class ContainerRoom:
         (self.data / "table.csv").write_text("a,b\n1,2\n")
         kernel.mount("tmpfs", str(self.out), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m")
         os.chown(self.out, owners.kernel_id(1000), owners.kernel_id(1000))
-        self.launch = container.Launch(
+        self.launch = container.ContainerLaunch(
             arguments=("/bin/sh", "-c", "true"),
             environment={"PATH": "/bin"},
             working_directory="/",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -97,7 +98,8 @@ class NodeEnd(threading.Thread):
             self.files[self._names[frame.stream]] += frame.payload
         elif frame.stream in self._peers:
             if frame.type == wire.FrameType.DATA:
-                self._peers[frame.stream].sendall(frame.payload)
+                with contextlib.suppress(OSError):  # a peer that has left: reading from it tells the room
+                    self._peers[frame.stream].sendall(frame.payload)
             else:
                 self._peers.pop(frame.stream).close()
 

@@ -136,5 +136,5 @@ def test_a_tpm_that_is_always_busy_is_given_up():
 
 def test_no_device():
     with pytest.raises(Unavailable) as caught:
-        tpm.Device("/dev/absent-tpm")
+        tpm.TpmDevice("/dev/absent-tpm")
     assert caught.value.code == "no-tpm"

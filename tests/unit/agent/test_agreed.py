@@ -34,7 +34,7 @@ def envelope(identity, kind, cipher="none", signer=None, owner=None, keyid="") -
     )
     key = (signer or identity).signing
     keyid = keyid or identity.party().keyid
-    return replace(bare, signatures=(dsse.Signature(keyid=keyid, sig=key.sign(bare.pae())),)).encode()
+    return replace(bare, signatures=(dsse.DsseSignature(keyid=keyid, sig=key.sign(bare.pae())),)).encode()
 
 
 class Handover:

@@ -122,12 +122,12 @@ def test_act_10_no_brokers_answer_takes_the_memory_that_sealed_outputs_leave(mon
 
         def post(self, _path, _body, *, max_answer, timeout):
             body = b'{"entry":[' + b"[]," * (max_answer // 3 - 10) + b"[]]}"
-            return http.Answer(status=status, body=body)
+            return http.BrokerAnswer(status=status, body=body)
 
         def close(self):
             pass
 
-    monkeypatch.setattr(http, "Connection", Connection)
+    monkeypatch.setattr(http, "BrokerConnection", Connection)
     contract = SimpleNamespace(party=lambda _name: SimpleNamespace(broker=samples.broker()))
     tracemalloc.start()
     try:

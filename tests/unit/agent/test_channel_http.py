@@ -50,7 +50,7 @@ def test_no_address_that_a_contract_may_hold_is_a_defect(url):
         return
     address = BrokerAddress(url=url, pin="sha256:" + "0" * 64, ledger_key=bytes(32), authority="")
     with pytest.raises(Unavailable, match="nobody there"):
-        http.Connection(Nobody(), "bob", address, timeout=1)
+        http.BrokerConnection(Nobody(), "bob", address, timeout=1)
 
 
 def echo(path, body):
@@ -59,7 +59,7 @@ def echo(path, body):
 
 def test_several_requests_on_one_connection(tmp_path):
     with broker(tmp_path, echo) as (node, address, server):
-        connection = http.Connection(node.channel, "alice", address, timeout=10)
+        connection = http.BrokerConnection(node.channel, "alice", address, timeout=10)
         for body in (b"{}", b"x" * 300_000, b""):
             answer = connection.post("/v1/x", body, max_answer=400_000, timeout=10)
             assert (answer.status, answer.body) == (200, b"/v1/x " + body)
@@ -69,7 +69,7 @@ def test_several_requests_on_one_connection(tmp_path):
 
 def test_a_certificate_of_any_age_does_when_its_key_is_pinned(tmp_path):
     with broker(tmp_path, echo, lifetime_days=-500) as (node, address, _):
-        assert http.Connection(node.channel, "alice", address, timeout=10)
+        assert http.BrokerConnection(node.channel, "alice", address, timeout=10)
 
 
 def test_another_key_is_refused_before_a_byte_is_sent(tmp_path):
@@ -78,7 +78,7 @@ def test_another_key_is_refused_before_a_byte_is_sent(tmp_path):
             url=address.url, pin="sha256:" + "0" * 64, ledger_key=bytes(32), authority=address.pin
         )
         with pytest.raises(Refused) as caught:
-            http.Connection(node.channel, "alice", other, timeout=10)
+            http.BrokerConnection(node.channel, "alice", other, timeout=10)
         assert caught.value.code == "wrong-pin"
         assert server.requests == []
 
@@ -88,24 +88,24 @@ def test_older_tls_is_refused(tmp_path):
         broker(tmp_path, echo, maximum=ssl.TLSVersion.TLSv1_2) as (node, address, _),
         pytest.raises(Unavailable, match="TLSV1_ALERT_PROTOCOL_VERSION"),
     ):
-        http.Connection(node.channel, "alice", address, timeout=10)
+        http.BrokerConnection(node.channel, "alice", address, timeout=10)
 
 
 def test_an_absent_broker_is_unavailable_and_says_so(tmp_path):
     with broker(tmp_path, echo) as (node, address, _), pytest.raises(Unavailable, match="cannot be reached"):
-        http.Connection(node.channel, "bob", address, timeout=10)
+        http.BrokerConnection(node.channel, "bob", address, timeout=10)
 
 
 def test_a_broker_that_dies_in_mid_answer(tmp_path):
     with broker(tmp_path, lambda path, body: None) as (node, address, _):
-        connection = http.Connection(node.channel, "alice", address, timeout=10)
+        connection = http.BrokerConnection(node.channel, "alice", address, timeout=10)
         with pytest.raises(Unavailable, match="the broker of alice cannot be reached, or closed the"):
             connection.post("/", b"", max_answer=10, timeout=5)
 
 
 def test_a_silent_broker_times_out(tmp_path):
     with broker(tmp_path, lambda path, body: (time.sleep(2), None)[1]) as (node, address, _):
-        connection = http.Connection(node.channel, "alice", address, timeout=10)
+        connection = http.BrokerConnection(node.channel, "alice", address, timeout=10)
         began = time.monotonic()
         with pytest.raises(Unavailable, match="nothing came in time"):
             connection.post("/", b"", max_answer=10, timeout=0.3)
@@ -149,7 +149,7 @@ def test_an_endless_head_is_cut_off(tmp_path):
         address,
         _,
     ):
-        connection = http.Connection(node.channel, "alice", address, timeout=10)
+        connection = http.BrokerConnection(node.channel, "alice", address, timeout=10)
         with pytest.raises(Malformed, match="its head is too long"):
             connection.post("/", b"", max_answer=10, timeout=5)
 

@@ -114,7 +114,7 @@ def test_the_real_machine_is_looked_at():
 
 
 def test_configfs_by_the_file_operations_of_a_real_file_system(tmp_path):
-    files = tsm.Files()
+    files = tsm.ConfigfsFiles()
     files.make(str(tmp_path / "entry"))
     (tmp_path / "entry/inblob").write_bytes(b"")
     files.write(str(tmp_path / "entry/inblob"), b"x" * 64)

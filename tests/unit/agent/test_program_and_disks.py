@@ -13,7 +13,7 @@ from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model.receipt import Outcome
 from strongroom.seal import erofs
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 
 KILLED, SEGV, EXIT_3 = 9, 11, 3 << 8
 
@@ -189,7 +189,7 @@ def opened(tmp_path, monkeypatch):
     return act
 
 
-OURS = b"".join(erofs.blocks(erofs.layout([Entry(path=b"", kind=Kind.DIRECTORY, mode=0o755)])))
+OURS = b"".join(erofs.blocks(erofs.layout([Entry(path=b"", kind=EntryKind.DIRECTORY, mode=0o755)])))
 
 
 def test_a_disk_of_our_own_writer_is_mounted(opened):

@@ -105,7 +105,7 @@ class House:
         for party, owner in self.world.owners.items():
             ledger, before = owner.broker.store.ledger, self.before[party]
             for entry in map(record.parse, ledger.leaves(before, ledger.size() - before)):
-                if entry.kind is record.Kind.RECEIPT:
+                if entry.kind is record.RecordKind.RECEIPT:
                     envelope, receipt = receipt_model.parse_envelope(
                         messages.fields.Fields(dict(entry.body), "body").data("envelope", max_bytes=1 << 20)
                     )

@@ -7,9 +7,9 @@ import pytest
 from strongroom.agent.disks import superblock
 from strongroom.errors import Malformed
 from strongroom.seal import erofs
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 
-PLAN = erofs.layout([Entry(path=b"", kind=Kind.DIRECTORY, mode=0o755)])
+PLAN = erofs.layout([Entry(path=b"", kind=EntryKind.DIRECTORY, mode=0o755)])
 OURS = next(erofs.blocks(PLAN))[superblock.OFFSET : superblock.OFFSET + superblock.BYTES]
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from strongroom.api.application import Application
 from strongroom.api.broker.routes import Auth, RouteRow
-from strongroom.api.budgets import Bodies, Budgets, Shares
+from strongroom.api.budgets import Bodies, ConnectionBudgets, Shares
 from strongroom.api.connection import HELD, Connection
-from strongroom.api.http import Answer
+from strongroom.api.http import HttpResponse
 from strongroom_testing.http_calls import Pipe
 
 ROWS = (
@@ -32,7 +32,7 @@ class Served:
                 body = await self.bodies.read(request, 10**6)
                 if gate is not None:
                     await gate.wait()
-                return Answer(body=body)
+                return HttpResponse(body=body)
             except Exception as failure:
                 self.failures.append(failure.code)
                 raise
@@ -40,7 +40,7 @@ class Served:
                 self.bodies.give_back(request)
 
         async def tell(request):
-            return Answer(body=request.path.encode() + b"?" + repr(request.queried()).encode())
+            return HttpResponse(body=request.path.encode() + b"?" + repr(request.queried()).encode())
 
         async def stream(_request):
             async def pieces():
@@ -48,7 +48,7 @@ class Served:
                     self.streamed += 1
                     yield bytes(10)
 
-            return Answer(pieces=pieces(), length=1000)
+            return HttpResponse(pieces=pieces(), length=1000)
 
         self.connected = set()
         self.pipe = Pipe("192.0.2.1")
@@ -71,12 +71,14 @@ class Served:
 
 def run(work, *, gate=False, **budgets):
     async def main():
-        served = Served(Budgets(**budgets), gate=asyncio.Event() if gate else None)
+        served = Served(ConnectionBudgets(**budgets), gate=asyncio.Event() if gate else None)
         await work(served)
         served.pipe.close()
         await asyncio.sleep(0)
         assert not served.connected
-        assert served.shares.take("192.0.2.1", Budgets(**budgets).connections // Budgets(**budgets).share)
+        assert served.shares.take(
+            "192.0.2.1", ConnectionBudgets(**budgets).connections // ConnectionBudgets(**budgets).share
+        )
 
     asyncio.run(main())
 
@@ -142,7 +144,7 @@ def test_a_body_that_stops_being_http_fails_its_request_and_holds_nothing():
         assert statuses(written) == [400]
         assert served.failures == ["not-http"]
         assert served.pipe.closed
-        assert served.bodies._held.take("192.0.2.1", Budgets().bodies // Budgets().share)
+        assert served.bodies._held.take("192.0.2.1", ConnectionBudgets().bodies // ConnectionBudgets().share)
 
     run(work)
 
@@ -259,7 +261,7 @@ def test_a_client_that_goes_away_fails_its_body_and_holds_nothing():
         served.pipe.close()
         await asyncio.sleep(0.02)
         assert served.failures == ["cut-off"]
-        assert served.bodies._held.take("192.0.2.1", Budgets().bodies // Budgets().share)
+        assert served.bodies._held.take("192.0.2.1", ConnectionBudgets().bodies // ConnectionBudgets().share)
 
     run(work)
 
@@ -342,11 +344,11 @@ def test_a_server_that_ends_lets_what_is_under_way_end():
 def test_rule_59_an_address_with_connections_enough_is_cut_off():
     async def main():
         shares = Shares(4, 2)
-        first = [Served(Budgets(), shares=shares) for _ in range(3)]
+        first = [Served(ConnectionBudgets(), shares=shares) for _ in range(3)]
         assert [one.pipe.closed for one in first] == [False, False, True]
         assert await first[2].get() == b""
         first[0].pipe.close()
         await asyncio.sleep(0)
-        assert not Served(Budgets(), shares=shares).pipe.closed
+        assert not Served(ConnectionBudgets(), shares=shares).pipe.closed
 
     asyncio.run(main())

@@ -234,7 +234,7 @@ def test_odd_content_lengths_are_refused(world, length):
 
 
 def test_rule_59_a_body_that_trickles_is_cut_off(world):
-    app = application(world, limits=budgets.Budgets(body_seconds=0.2))
+    app = application(world, limits=budgets.ConnectionBudgets(body_seconds=0.2))
 
     async def slow():
         while True:
@@ -256,7 +256,7 @@ def test_rule_59_a_request_that_takes_too_long_as_a_whole_is_ended(world):
     app = app_module.build(
         replace(world.broker, store=Stuck()),
         readiness=app_module.Readiness(lambda: None),
-        budgets=budgets.Budgets(request_seconds=0.2),
+        budgets=budgets.ConnectionBudgets(request_seconds=0.2),
     )
     ask = messages.encode_challenge_request(world.agreement().contract.digest)
     answer = call(app, "POST", "/v1/challenges", ask)
@@ -265,7 +265,7 @@ def test_rule_59_a_request_that_takes_too_long_as_a_whole_is_ended(world):
 
 
 def test_rule_59_all_bodies_together_are_bounded(world):
-    app = application(world, limits=budgets.Budgets(bodies=100_000, share=1))
+    app = application(world, limits=budgets.ConnectionBudgets(bodies=100_000, share=1))
     answer = call(app, "POST", "/v1/releases", bytes(200_000))
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "overloaded"

@@ -48,7 +48,7 @@ def test_rule_59_a_body_without_a_first_line_is_not_read_to_its_end(world):
 
 def test_rule_59_one_address_holds_no_more_than_its_share_of_all_bodies(world):
     """Somebody sends as much as may be sent, over many connections, and never ends; others are served meanwhile."""
-    app = application(world, budgets.Budgets(bodies=400_000, body_seconds=2))
+    app = application(world, budgets.ConnectionBudgets(bodies=400_000, body_seconds=2))
     ask = messages.encode_challenge_request(world.agreement().contract.digest)
     head = world.room(world.agreement()).request(world.challenge(world.agreement()).nonce)
 

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom.appraisal import intoto
-from strongroom.appraisal.intoto import Statement, Subject
+from strongroom.appraisal.intoto import InTotoStatement, InTotoSubject
 from strongroom.appraisal.reference import corim as reference_corim
 from strongroom.appraisal.reference import corim_keys
 from strongroom.appraisal.reference import values as reference
-from strongroom.appraisal.reference.values import Reference, Release
+from strongroom.appraisal.reference.values import Reference, ReferenceRelease
 from strongroom.crypto import digest, public_key, sign
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, NotFound, Refused
@@ -42,10 +42,10 @@ SNP = Reference(
     tcb={"committed.snp": 20},
 )
 NITRO = Reference(**TOLD, profile="nitro", tee="nitro", references=({"pcr0": "cc" * 48},), tcb={})
-GOOD = Release(
+GOOD = ReferenceRelease(
     **TOLD,
     version=7,
-    subjects=(Subject(name="snp/bzImage", digest="sha256:" + "1" * 64),),
+    subjects=(InTotoSubject(name="snp/bzImage", digest="sha256:" + "1" * 64),),
     platforms=(SNP, NITRO),
 )
 
@@ -117,7 +117,7 @@ PLATFORM = json.loads(GOOD.statement().encode())["predicate"]["platforms"][0]
 )
 def test_what_is_not_understood_is_refused_though_it_is_signed(change, why):
     good = GOOD.statement()
-    made = Statement(
+    made = InTotoStatement(
         subjects=good.subjects,
         predicate_type=good.predicate_type,
         predicate={**good.predicate, **change},
@@ -154,14 +154,16 @@ def test_what_is_not_understood_is_refused_though_it_is_signed(change, why):
 def test_a_statement_of_another_shape_is_refused_though_it_is_signed(change, why):
     payload = json.dumps({**json.loads(GOOD.statement().encode()), **change}).encode()
     bare = dsse.Envelope(payload_type=intoto.PAYLOAD_TYPE, payload=payload, signatures=())
-    signature = dsse.Signature(keyid=digest.sha256(KEY.public.raw), sig=KEY.sign(bare.pae()))
+    signature = dsse.DsseSignature(keyid=digest.sha256(KEY.public.raw), sig=KEY.sign(bare.pae()))
     whole = dsse.Envelope(payload_type=intoto.PAYLOAD_TYPE, payload=payload, signatures=(signature,))
     with pytest.raises(Malformed, match=why):
         open_signed(whole.encode())
 
 
 def test_other_statements_beside_it_change_nothing():
-    other = Statement(subjects=GOOD.subjects, predicate_type="https://slsa.dev/provenance/v1", predicate={})
+    other = InTotoStatement(
+        subjects=GOOD.subjects, predicate_type="https://slsa.dev/provenance/v1", predicate={}
+    )
     beside = other.sign(OTHER, keyid="stranger")
     assert open_signed(b"\n".join((beside, signed(), beside)) + b"\n") == GOOD
     for data, why in (
@@ -182,7 +184,9 @@ def test_a_platform_is_had_by_profile_or_by_tee():
     assert GOOD.of("snp").extra().tcb == {"committed.snp": 20}
     with pytest.raises(NotFound, match="says nothing of tdx"):
         GOOD.of("tdx")
-    two = Release(**TOLD, version=1, subjects=GOOD.subjects, platforms=(replace(SNP, profile="a"), SNP))
+    two = ReferenceRelease(
+        **TOLD, version=1, subjects=GOOD.subjects, platforms=(replace(SNP, profile="a"), SNP)
+    )
     assert two.of("a").profile == "a"
     with pytest.raises(Refused, match="several platforms are snp"):
         replace(two, platforms=(replace(SNP, profile="a"), replace(SNP, profile="b"))).of("snp")

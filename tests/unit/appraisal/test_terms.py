@@ -90,7 +90,7 @@ def test_signatures_are_asked_again_when_anything_differs():
     assert failed(signed) == set()
     spoiled = bytearray(signed.envelope.signatures[0].sig)
     spoiled[0] ^= 1
-    first = dsse.Signature(keyid=signed.envelope.signatures[0].keyid, sig=bytes(spoiled))
+    first = dsse.DsseSignature(keyid=signed.envelope.signatures[0].keyid, sig=bytes(spoiled))
     envelope = replace(signed.envelope, signatures=(first, *signed.envelope.signatures[1:]))
     agreement = agreement_model.Agreement(envelope=envelope, contract=signed.contract)
     assert failed(agreement) == {"contract.approvals", "contract.approvals.alice"}

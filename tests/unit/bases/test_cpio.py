@@ -9,7 +9,7 @@ import pytest
 from strongroom.bases import cpio, initramfs
 from strongroom.bases.files import File
 from strongroom.errors import Malformed
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import EntryKind
 
 
 def shown(entries):
@@ -25,11 +25,11 @@ def test_what_the_initrds_writer_writes_reads_back():
         {"init": File(content=b"#!", executable=True), "lib/a": File(content=b"abc")}, folders=("dev",)
     )
     assert shown(cpio.tree(archive)) == {
-        b"": (Kind.DIRECTORY, 0o755, b""),
-        b"dev": (Kind.DIRECTORY, 0o755, b""),
-        b"init": (Kind.FILE, 0o755, b"#!"),
-        b"lib": (Kind.DIRECTORY, 0o755, b""),
-        b"lib/a": (Kind.FILE, 0o644, b"abc"),
+        b"": (EntryKind.DIRECTORY, 0o755, b""),
+        b"dev": (EntryKind.DIRECTORY, 0o755, b""),
+        b"init": (EntryKind.FILE, 0o755, b"#!"),
+        b"lib": (EntryKind.DIRECTORY, 0o755, b""),
+        b"lib/a": (EntryKind.FILE, 0o644, b"abc"),
     }
 
 
@@ -46,8 +46,8 @@ def test_what_cpio_writes_reads_back(tmp_path):
     )
     found = shown(cpio.tree(made.stdout))
     assert found[b"sub/file"][2] == b"12345"
-    assert found[b"link"] == (Kind.SYMLINK, 0o777, b"sub/file")
-    assert found[b"sub"][:2] == (Kind.DIRECTORY, 0o750)
+    assert found[b"link"] == (EntryKind.SYMLINK, 0o777, b"sub/file")
+    assert found[b"sub"][:2] == (EntryKind.DIRECTORY, 0o750)
 
 
 ARCHIVE = initramfs.archive({"init": File(content=b"#!")})

@@ -159,7 +159,7 @@ def test_a_signature_of_another_image_is_refused():
     with pytest.raises(Refused, match="it is over another PCR 0 than the image's"):
         eif_signature.check(one, bytes(48))
     other = eif_signature.parse(eif_signature.make(bytes(48), enclave.signer()))
-    forged = eif_signature.Signature(
+    forged = eif_signature.EifSignature(
         certificate=image_signer.load(*enclave.pems()).certificate, signed=other.signed, pcr0=other.pcr0
     )
     with pytest.raises(Refused, match="signature does not verify"):

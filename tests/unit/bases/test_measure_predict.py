@@ -42,7 +42,7 @@ def values(found):
 
 
 def test_a_local_room_is_predicted_by_its_launch_record(parts):
-    found = predict.predict("local", parts, predict.Shape(firmware=b"bios"))
+    found = predict.predict("local", parts, predict.MachineShape(firmware=b"bios"))
     record = tpm.launch_record(
         firmware=b"bios",
         kernel=parts.kernel,
@@ -57,32 +57,32 @@ def test_a_local_room_is_predicted_by_its_launch_record(parts):
 
 
 def test_snp_gives_the_reports_measurement(parts):
-    shape = predict.Shape(firmware=AMDSEV, vcpus=2, signature=snp.signature("EPYC-Genoa"))
+    shape = predict.MachineShape(firmware=AMDSEV, vcpus=2, signature=snp.signature("EPYC-Genoa"))
     found = predict.predict("snp", parts, shape)
-    launch = snp.Launch(
+    launch = snp.LaunchInputs(
         firmware=ovmf.parse(AMDSEV),
         vcpus=2,
         signature=snp.signature("EPYC-Genoa"),
-        kernel=snp.Kernel(kernel=parts.kernel, initrd=parts.initrd, cmdline=parts.cmdline),
+        kernel=snp.DirectBoot(kernel=parts.kernel, initrd=parts.initrd, cmdline=parts.cmdline),
     )
     assert found.references() == {"measurement": snp.digest(launch).hex()}
 
 
 @pytest.mark.parametrize("missing", ["firmware", "vcpus", "signature"])
 def test_snp_asks_for_what_its_digest_depends_on(parts, missing):
-    shape = predict.Shape(firmware=AMDSEV, vcpus=2, signature=1)
+    shape = predict.MachineShape(firmware=AMDSEV, vcpus=2, signature=1)
     with pytest.raises(Misuse) as refused:
         predict.predict("snp", parts, replace(shape, **{missing: None}))
     assert refused.value.code == "not-given"
 
 
 def test_where_the_firmware_loads_the_kernel_itself_the_prediction_says_so(parts):
-    shape = predict.Shape(firmware=AMDSEV, vcpus=2, vmm=snp.Vmm.EC2)
+    shape = predict.MachineShape(firmware=AMDSEV, vcpus=2, vmm=snp.Vmm.EC2)
     assert "NOT kernel" in predict.predict("snp", parts, shape).registers[0].covers
 
 
 def test_tdx_gives_every_register_by_the_name_that_claims_give_it(parts):
-    shape = predict.Shape(firmware=TDVF, memory=GIB, acpi=ACPI)
+    shape = predict.MachineShape(firmware=TDVF, memory=GIB, acpi=ACPI)
     found = predict.predict("tdx", parts, shape).references()
     parsed = ovmf.parse(TDVF)
     assert found == {
@@ -97,8 +97,8 @@ def test_tdx_gives_every_register_by_the_name_that_claims_give_it(parts):
 @pytest.mark.parametrize(
     ("shape", "reason"),
     [
-        (predict.Shape(firmware=TDVF), "--memory"),
-        (predict.Shape(firmware=TDVF, memory=GIB), "ACPI tables"),
+        (predict.MachineShape(firmware=TDVF), "--memory"),
+        (predict.MachineShape(firmware=TDVF, memory=GIB), "ACPI tables"),
     ],
 )
 def test_a_register_that_depends_on_what_is_not_given_has_a_reason_and_no_value(parts, shape, reason):
@@ -118,21 +118,21 @@ def test_events_that_are_not_known_are_not_guessed(parts):
         front=bytes(8192),
         volume=firmware.measuring(b"QEMU FW CFG\0"),
     )
-    shape = predict.Shape(firmware=firmware.build(other), memory=GIB, acpi=ACPI)
+    shape = predict.MachineShape(firmware=firmware.build(other), memory=GIB, acpi=ACPI)
     assert values(predict.predict("tdx", parts, shape))["rtmr0"] is None
 
 
 def test_firmware_that_extends_no_rtmr_is_refused(parts):
     """Debian 12's OVMF.fd starts as a trust domain, and would run any kernel with RTMRs of zeros."""
     with pytest.raises(Malformed) as refused:
-        predict.predict("tdx", parts, predict.Shape(firmware=DEBIAN, memory=GIB, acpi=ACPI))
+        predict.predict("tdx", parts, predict.MachineShape(firmware=DEBIAN, memory=GIB, acpi=ACPI))
     assert refused.value.code == "measures-nothing"
 
 
 def test_a_kernel_that_does_not_measure_its_command_line_gets_no_reference(parts):
     """Linux before 6.9, as Debian 12's: with any command line its RTMR 2 is zeros."""
     old = replace(parts, kernel=efi.stub())
-    found = predict.predict("tdx", old, predict.Shape(firmware=TDVF, memory=GIB, acpi=ACPI))
+    found = predict.predict("tdx", old, predict.MachineShape(firmware=TDVF, memory=GIB, acpi=ACPI))
     assert values(found)["rtmr2"] is None
     for without, why in (
         ((), "does not know RTMRs"),
@@ -150,9 +150,9 @@ def every_profile(parts):
         ramdisks=(b"r" * 5000,),
         metadata=eif.metadata(name="n", version="1", kernel="6.1", tool_version="1"),
     )
-    amd = predict.Shape(firmware=AMDSEV, vcpus=1, signature=snp.signature("EPYC-Genoa"))
-    td = predict.Shape(firmware=TDVF, memory=GIB, acpi=ACPI)
-    bios = predict.Shape(firmware=b"bios")
+    amd = predict.MachineShape(firmware=AMDSEV, vcpus=1, signature=snp.signature("EPYC-Genoa"))
+    td = predict.MachineShape(firmware=TDVF, memory=GIB, acpi=ACPI)
+    bios = predict.MachineShape(firmware=b"bios")
     return {
         "tdx": (predict.predict("tdx", parts, td), {"mr_td", "rtmr1", "rtmr2"}),
         "snp": (predict.predict("snp", parts, amd), {"measurement"}),
@@ -161,11 +161,11 @@ def every_profile(parts):
             {"firmware", "kernel", "initrd", "cmdline", "machine"},
         ),
         "nitro": (
-            predict.predict("nitro", predict.Parts(eif=enclave), predict.Shape()),
+            predict.predict("nitro", predict.Parts(eif=enclave), predict.MachineShape()),
             {"pcr0", "pcr1", "pcr2"},
         ),
         "uki": (
-            predict.predict("uki", predict.Parts(uki=efi.small()), predict.Shape()),
+            predict.predict("uki", predict.Parts(uki=efi.small()), predict.MachineShape()),
             {"pcr4", "pcr9", "pcr11"},
         ),
     }
@@ -186,19 +186,19 @@ def test_what_measures_the_program_cannot_be_left_out(parts):
 
 def test_tdx_is_predicted_for_qemu_alone(parts):
     with pytest.raises(Misuse, match="predicted for QEMU alone"):
-        predict.predict("tdx", parts, predict.Shape(firmware=TDVF, vmm=snp.Vmm.GCE))
+        predict.predict("tdx", parts, predict.MachineShape(firmware=TDVF, vmm=snp.Vmm.GCE))
 
 
 def test_nitro_gives_the_pcrs_of_the_image_file():
     described = eif.metadata(name="n", version="1", kernel="6.1", tool_version="1")
     image = eif.build(kernel=b"k" * 5000, cmdline=b"quiet", ramdisks=(b"r" * 5000,), metadata=described)
-    found = predict.predict("nitro", predict.Parts(eif=image), predict.Shape())
+    found = predict.predict("nitro", predict.Parts(eif=image), predict.MachineShape())
     assert found.references() == nitro.measure(image).reference()
 
 
 @pytest.mark.parametrize("profile", ["snp", "tdx", "local"])
 def test_a_base_without_a_part_is_refused(parts, profile):
-    shape = predict.Shape(firmware=TDVF if profile == "tdx" else AMDSEV, vcpus=1, signature=1)
+    shape = predict.MachineShape(firmware=TDVF if profile == "tdx" else AMDSEV, vcpus=1, signature=1)
     with pytest.raises(Misuse) as refused:
         predict.predict(profile, replace(parts, initrd=b""), shape)
     assert refused.value.code == "no-part"
@@ -207,14 +207,14 @@ def test_a_base_without_a_part_is_refused(parts, profile):
 def test_a_unified_kernel_image_is_predicted_by_what_its_files_decide():
     if not efi.STUB.exists():
         pytest.skip("systemd-boot-efi is not installed")
-    found = predict.predict("uki", predict.Parts(uki=efi.small()), predict.Shape())
+    found = predict.predict("uki", predict.Parts(uki=efi.small()), predict.MachineShape())
     assert found.references() == uki.measure(efi.small()).reference()
     assert [one.name for one in found.registers] == ["pcr4", "pcr9", "pcr11"]
 
 
 def test_qemu_before_10_edits_the_kernel_by_the_machines_memory():
     kernel = pe_kernel()
-    shape = predict.Shape(firmware=TDVF, edits_kernel=True)
+    shape = predict.MachineShape(firmware=TDVF, edits_kernel=True)
     parts = predict.Parts(kernel=kernel, initrd=b"initrd", cmdline=b"quiet")
     with pytest.raises(Misuse) as refused:
         predict.predict("tdx", parts, shape)
@@ -247,4 +247,4 @@ def pe_kernel():
 
 def test_an_unknown_profile_is_refused():
     with pytest.raises(Misuse, match="no profile is called 'sev'"):
-        predict.predict("sev", predict.Parts(), predict.Shape())
+        predict.predict("sev", predict.Parts(), predict.MachineShape())

@@ -19,12 +19,12 @@ from sevsnpmeasure import id_block, sev_hashes, vcpu_types, vmm_types  # noqa: E
 from sevsnpmeasure.sev_mode import SevMode  # noqa: E402
 
 DEBIAN = Path("/usr/share/ovmf/OVMF.fd")
-KERNEL = snp.Kernel(
+KERNEL = snp.DirectBoot(
     kernel=b"a kernel" * 99, initrd=b"an initrd" * 77, cmdline=b"console=none strongroom.root=ab"
 )
 AMDSEV = firmware.build(firmware.Shape())
 VMMS = {snp.Vmm.QEMU: "QEMU", snp.Vmm.EC2: "ec2", snp.Vmm.GCE: "gce"}
-LAUNCH = snp.Launch(
+LAUNCH = snp.LaunchInputs(
     firmware=ovmf.parse(AMDSEV), vcpus=2, signature=snp.signature("EPYC-Milan"), kernel=KERNEL
 )
 

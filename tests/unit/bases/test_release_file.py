@@ -13,7 +13,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from strongroom.appraisal import intoto
-from strongroom.appraisal.intoto import Statement
+from strongroom.appraisal.intoto import InTotoStatement
 from strongroom.bases import release_file, sbom
 from strongroom.bases.document import Package
 from strongroom.crypto import digest, sign
@@ -127,7 +127,7 @@ def test_statements_about_other_files_or_twice_or_of_unknown_type_are_refused(ba
     assert caught.value.code == "other-subjects"
     with pytest.raises(Malformed, match=r"two statements of type https://slsa\.dev/provenance/v1"):
         verify(b"\n".join([*good, good[1]]))
-    unknown = Statement(
+    unknown = InTotoStatement(
         subjects=intoto.unverified(good[0]).subjects, predicate_type="urn:x", predicate={}
     ).sign(KEY, keyid=KEYID)
     with pytest.raises(Malformed, match="a statement of type 'urn:x'"):

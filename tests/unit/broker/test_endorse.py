@@ -120,7 +120,7 @@ def test_a_machine_that_its_vendor_does_not_know_is_denied_and_that_is_recorded(
     assert "endorsements.found" in side.failed(answer)
     assert answer.ledger is not None
     entry = record.parse(answer.ledger.entry)
-    assert entry.kind is record.Kind.DENIAL
+    assert entry.kind is record.RecordKind.DENIAL
     words = answer.words["endorsements.found"]
     assert (words.got, words.hint) == (cause.message, cause.hint)
     kept = next(c for c in entry.body["verdict"]["checks"] if c["name"] == "endorsements.found")

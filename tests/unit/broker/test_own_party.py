@@ -221,7 +221,9 @@ def test_a_contract_that_does_not_name_its_partys_key_gets_nothing_though_it_sig
         lambda one: replace(one, members=one.members[:1]), stranger(world).contract, signers=(MALLORY,)
     )
     sealed = nameless.envelope
-    mine = dsse.Signature(keyid=world.settings.party.keyid, sig=world.scene.alice.signing.sign(sealed.pae()))
+    mine = dsse.DsseSignature(
+        keyid=world.settings.party.keyid, sig=world.scene.alice.signing.sign(sealed.pae())
+    )
     signed = replace(nameless, envelope=replace(sealed, signatures=(*sealed.signatures, mine)))
     reading = own_party.read(signed.encode(), world.settings.party)
     assert [check.name for check in reading.checks if not check.ok] == ["own.entry", "own.disk"]

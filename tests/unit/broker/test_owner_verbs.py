@@ -117,7 +117,7 @@ def test_admitting_a_version_withdraws_lower_ones(world):
     second = world.agreement(lambda c: replace(c, version=2, replaces=first.contract.digest))
     proved = asyncio.run(admit(world.broker, second.encode()))
     entry, _ = proof.verify(proved, world.broker.notary.public)
-    assert entry.kind is record.Kind.CONTRACT
+    assert entry.kind is record.RecordKind.CONTRACT
     assert entry.body == {"id": "flights", "version": 2}
     assert isinstance(world.ask(first), messages.DenialAnswer)
     with pytest.raises(Conflict, match=r"contract\.version: expected version 2, "):
@@ -434,7 +434,7 @@ def test_rule_47_a_restored_backup_is_refused_against_a_witnessed_checkpoint(tmp
 
 def record_bytes(version):
     return record.Record(
-        kind=record.Kind.CONTRACT,
+        kind=record.RecordKind.CONTRACT,
         time=datetime(2026, 1, 1, tzinfo=UTC),
         broker="alice",
         contract="sha256:" + "0" * 64,

@@ -33,7 +33,7 @@ def post(world, body):
 def test_a_receipt_is_appended_with_its_proof(world, room):
     body = room.receipt(contracts.NOW)
     entry, checkpoint = proof.verify(post(world, body), world.broker.notary.public)
-    assert entry.kind is record.Kind.RECEIPT
+    assert entry.kind is record.RecordKind.RECEIPT
     assert entry.run == room.keys.run_id
     assert entry.body == {"envelope": fields.format_data(body)}
     assert checkpoint.size == 2

@@ -36,7 +36,7 @@ def failed(answer):
 def nothing_released(world, *, recorded=True):
     assert world.store.runs_by_contract() == []
     entries = world.store.ledger.leaves(0, 100)
-    assert all(record.parse(one).kind is record.Kind.DENIAL for one in entries)
+    assert all(record.parse(one).kind is record.RecordKind.DENIAL for one in entries)
     assert len(entries) == (1 if recorded else 0)
 
 
@@ -48,7 +48,7 @@ def test_a_sound_room_gets_exactly_its_keys(world):
     assert room.open(answer, nonce) == {agreement.contract.datasets[0].manifest: brokers.DISK_KEY}
     entry, checkpoint = proof.verify(answer.ledger, world.broker.notary.public)
     assert checkpoint.size == 1
-    assert entry.kind is record.Kind.RELEASE
+    assert entry.kind is record.RecordKind.RELEASE
     assert entry.run == room.keys.run_id
     assert entry.contract == agreement.contract.digest
     assert entry.body["verdict"] == answer.verdict
@@ -253,7 +253,7 @@ def test_faulty_evidence_is_refused_and_recorded(world, fault):
     answer = world.ask(world.agreement(), fault=fault)
     assert f"evidence.{fake_tpm.REFUSED_BY[fault]}" in failed(answer)
     entry, _ = proof.verify(answer.ledger, world.broker.notary.public)
-    assert entry.kind is record.Kind.DENIAL
+    assert entry.kind is record.RecordKind.DENIAL
     assert entry.body["disks"] == []
     nothing_released(world)
 
@@ -505,7 +505,7 @@ def test_a_duplicate_or_unknown_key_in_the_contract_is_refused(world, old):
     ):
         bare = dsse.Envelope(payload_type=contract_model.PAYLOAD_TYPE, payload=spoilt, signatures=())
         signatures = tuple(
-            dsse.Signature(keyid=one.party().keyid, sig=one.signing.sign(bare.pae()))
+            dsse.DsseSignature(keyid=one.party().keyid, sig=one.signing.sign(bare.pae()))
             for one in (world.scene.alice, world.scene.bob)
         )
         good = world.agreement()

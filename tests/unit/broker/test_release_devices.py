@@ -49,7 +49,7 @@ def refusal(world, agreement, *args, **kwargs):
     assert isinstance(answer, messages.DenialAnswer), "released, where a denial was due"
     assert world.store.runs_by_contract() == []
     entry = record.parse(world.store.ledger.leaves(world.store.ledger.size() - 1, 1)[0])
-    assert entry.kind is record.Kind.DENIAL
+    assert entry.kind is record.RecordKind.DENIAL
     assert entry.body["verdict"] == answer.verdict
     return [check["name"] for check in answer.verdict["checks"] if not check["ok"]]
 

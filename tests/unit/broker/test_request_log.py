@@ -11,7 +11,7 @@ import pytest
 
 from strongroom.api.broker import app as app_module
 from strongroom.broker import request_log
-from strongroom.broker.request_log import Kind, Recorded, RequestLog, Summed
+from strongroom.broker.request_log import Recorded, RequestKind, RequestLog, Summed
 from strongroom.cli.broker import request_lines
 from strongroom.model import messages
 from strongroom_testing import brokers, http_calls
@@ -97,8 +97,8 @@ def test_a_stranger_at_full_speed_makes_sums_and_no_line_of_its_own(served):
     assert 1 <= len(told) <= 12
     assert sum(one.requests for one in told) == 600
     assert {kind for one in told for kind, _ in one.kinds} == {
-        Kind(request="release", contract="", reason="nonce.fresh"),
-        Kind(request="receipt", contract="", reason="not-json"),
+        RequestKind(request="release", contract="", reason="nonce.fresh"),
+        RequestKind(request="receipt", contract="", reason="not-json"),
     }
     assert told[-1].busiest[0][0] == "203.0.113.7"
 
@@ -109,7 +109,7 @@ def test_a_contract_that_nobody_here_signed_gives_its_texts_to_no_line(served):
     body = world.room(strange).request(nonce(world, app, strange))
     call(app, "POST", "/v1/releases", body)
     (one,) = heard.all()
-    assert one.kinds == ((Kind(request="release", contract="", reason="own.signature"), 1),)
+    assert one.kinds == ((RequestKind(request="release", contract="", reason="own.signature"), 1),)
     assert "look-here" not in request_lines._text(one)
 
 
@@ -123,7 +123,7 @@ def test_a_denial_beyond_the_budgets_is_counted_under_its_contract_and_reason(tm
             call(app, "POST", "/v1/releases", world.room(agreement).request(nonce(world, app, agreement)))
         released, denied, summed = heard.all()
     assert [released.index, denied.index] == [0, 1]
-    assert summed.kinds == ((Kind(request="release", contract="flights", reason="contract.runs"), 2),)
+    assert summed.kinds == ((RequestKind(request="release", contract="flights", reason="contract.runs"), 2),)
 
 
 def test_a_recorded_receipt_that_comes_again_is_counted(served):
@@ -137,7 +137,7 @@ def test_a_recorded_receipt_that_comes_again_is_counted(served):
     told = heard.all()
     assert [one.index for one in told if isinstance(one, Recorded)] == [0, 1]
     (summed,) = (one for one in told if isinstance(one, Summed))
-    assert summed.kinds == ((Kind(request="receipt", contract="", reason="recorded-before"), 4),)
+    assert summed.kinds == ((RequestKind(request="receipt", contract="", reason="recorded-before"), 4),)
 
 
 def test_what_a_room_asks_for_writes_no_line_and_no_terminal_code(served):
@@ -197,7 +197,10 @@ def test_what_is_kept_is_bounded_whatever_comes(world):
     assert made.requests == 5000
     assert len(made.kinds) == request_log.KINDS + 1
     assert made.addresses == request_log.ADDRESSES
-    assert made.kinds[0] == (Kind(request="other", contract="", reason="other"), 5000 - request_log.KINDS)
+    assert made.kinds[0] == (
+        RequestKind(request="other", contract="", reason="other"),
+        5000 - request_log.KINDS,
+    )
     proved = messages.LedgerProof(entry=b"", index=0, hashes=(), checkpoint="")
     for index in range(request_log.REMEMBERED + 10):
         log.recorded(replace(proved, index=index), request="receipt", peer="", contract="")

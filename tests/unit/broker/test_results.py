@@ -137,7 +137,7 @@ def test_only_releases_have_results(world):
         result(world.broker, room.keys.run_id, nonce=NONCE, audience="database")
     assert caught.value.code == "no-release"
     denial = record.parse(answer.ledger.entry)
-    for entry in (denial, replace(denial, kind=record.Kind.RELEASE)):
+    for entry in (denial, replace(denial, kind=record.RecordKind.RELEASE)):
         with pytest.raises(Malformed, match="records no release"):
             ear.of_release(
                 entry,

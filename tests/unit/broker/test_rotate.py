@@ -101,7 +101,7 @@ def test_a_rotation_is_an_entry_that_anybody_can_check(prepared):
     rotated = broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
     with opened(prepared) as one:
         entry, _ = proof.verify(rotated.proof, one.broker.notary.public)
-    assert (entry.kind, entry.contract, entry.run) == (record.Kind.ROTATION, "", "")
+    assert (entry.kind, entry.contract, entry.run) == (record.RecordKind.ROTATION, "", "")
     said = describe.describe(entry)
     assert said.startswith(
         "keys of alice replaced (broker.pin, broker.authority), vouched for by the old key"

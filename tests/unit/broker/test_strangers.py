@@ -18,7 +18,7 @@ from strongroom.api.broker import routes
 from strongroom.broker import own_party, ports, request_checks, versions
 from strongroom.broker import release as release_module
 from strongroom.broker.budgets import Allowances, Budgets, Denials, Failures
-from strongroom.broker.nonces import Nonces
+from strongroom.broker.nonces import NonceMaker
 from strongroom.broker.ports import KnownVersion
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
@@ -65,7 +65,7 @@ def failed(answer):
 def largest(agreement):
     """The largest agreement that is read at all, with as many signatures as there may be; all of them junk."""
     signatures = tuple(
-        dsse.Signature(keyid=fake_tpm.digest(str(at)), sig=bytes(64)) for at in range(dsse.MAX_SIGNATURES)
+        dsse.DsseSignature(keyid=fake_tpm.digest(str(at)), sig=bytes(64)) for at in range(dsse.MAX_SIGNATURES)
     )
     payload = bytes(contract_model.MAX_BYTES)
     return replace(agreement.envelope, payload=payload, signatures=signatures).encode()
@@ -104,7 +104,7 @@ def test_a_contract_of_strangers_opens_no_transaction_and_costs_one_verification
     verify = sign.VerifyingKey.verify
     monkeypatch.setattr(sign.VerifyingKey, "verify", lambda *args: tried.append(1) or verify(*args))
     alice = watched.scene.alice.party().keyid
-    forged = dsse.Signature(keyid=alice, sig=bytes(64))
+    forged = dsse.DsseSignature(keyid=alice, sig=bytes(64))
     envelope = agreement.envelope
     for signatures in (envelope.signatures, (*envelope.signatures, forged), (forged, forged)):
         claimed = replace(asked, agreement=replace(envelope, signatures=signatures).encode())
@@ -466,12 +466,12 @@ END = contracts.NOW + timedelta(seconds=120)
 
 
 def made(key=KEY, contract=CONTRACT):
-    return Nonces(key).make(contract, end=END, random=lambda count: b"r" * count)
+    return NonceMaker(key).make(contract, end=END, random=lambda count: b"r" * count)
 
 
 def test_rule_18_a_nonce_is_known_by_its_key_and_contract_alone():
     assert len(made()) == messages.NONCE_BYTES
-    assert Nonces(KEY).end(made(), CONTRACT) == END
+    assert NonceMaker(KEY).end(made(), CONTRACT) == END
     for key, contract, nonce in (
         (bytes(32), CONTRACT, made()),
         (KEY, "sha256:" + "1" * 64, made()),
@@ -480,7 +480,7 @@ def test_rule_18_a_nonce_is_known_by_its_key_and_contract_alone():
         (KEY, CONTRACT, made() + b"\0"),
         (KEY, CONTRACT, bytes(32)),
     ):
-        assert Nonces(key).end(nonce, contract) is None
+        assert NonceMaker(key).end(nonce, contract) is None
 
 
 def test_a_nonce_ends_with_the_hmac_that_its_page_states():
@@ -492,7 +492,7 @@ def test_a_nonce_ends_with_the_hmac_that_its_page_states():
 def test_rule_18_no_bit_of_a_nonce_may_change(bit):
     nonce = bytearray(made())
     nonce[bit // 8] ^= 1 << bit % 8
-    assert Nonces(KEY).end(bytes(nonce), CONTRACT) is None
+    assert NonceMaker(KEY).end(bytes(nonce), CONTRACT) is None
 
 
 def test_a_challenge_stores_nothing_but_the_time_once_in_ten_seconds(watched):
@@ -616,9 +616,9 @@ def test_a_denial_by_what_was_known_is_judged_once_where_it_still_stands(watched
 
 
 def test_of_contracts_that_keys_were_released_under_the_last_ones_are_remembered():
-    from strongroom.broker.broker import Seen
+    from strongroom.broker.broker import RecentContracts
 
-    seen = Seen(most=2)
+    seen = RecentContracts(most=2)
     known = ports.Known(version=None, run=None, disks=())
     for contract in ("a", "b", "a", "c"):
         seen.keep(contract, known, 1)

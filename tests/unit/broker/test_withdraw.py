@@ -34,7 +34,7 @@ def test_a_withdrawn_contract_is_released_by_no_worker(tmp_path):
         for worker in (one, two):
             assert isinstance(worker.ask(agreement), messages.ReleaseAnswer)
         entry = withdrawn(owner, agreement)
-        assert (entry.kind, entry.contract) == (record.Kind.WITHDRAWAL, agreement.contract.digest)
+        assert (entry.kind, entry.contract) == (record.RecordKind.WITHDRAWAL, agreement.contract.digest)
         assert entry.body == {"id": "flights", "version": 1}
         for worker in (one, two, owner):
             assert failed(worker.ask(agreement))[0] == "contract.withdrawn"
@@ -132,7 +132,7 @@ def test_a_receipt_of_a_run_from_before_is_still_recorded(world):
     world.release(room.request(world.challenge(agreement).nonce))
     withdrawn(world, agreement)
     proved = asyncio.run(receipt(world.broker, room.receipt(world.clock.now)))
-    assert proof.verify(proved, world.broker.notary.public)[0].kind is record.Kind.RECEIPT
+    assert proof.verify(proved, world.broker.notary.public)[0].kind is record.RecordKind.RECEIPT
 
 
 def test_a_disk_that_was_taken_away_is_released_by_no_worker(tmp_path):
@@ -141,7 +141,11 @@ def test_a_disk_that_was_taken_away_is_released_by_no_worker(tmp_path):
         assert isinstance(one.ask(agreement), messages.ReleaseAnswer)
         proved = asyncio.run(remove_key(owner.broker, disk))
         entry = proof.verify(proved, owner.broker.notary.public)[0]
-        assert (entry.kind, entry.contract, entry.body) == (record.Kind.DISK_REMOVAL, "", {"disk": disk})
+        assert (entry.kind, entry.contract, entry.body) == (
+            record.RecordKind.DISK_REMOVAL,
+            "",
+            {"disk": disk},
+        )
         assert describe(entry) == f"disk {disk} taken from the broker, with its key"
         answer = one.ask(agreement)
         assert failed(answer)[0] == "keys.present"

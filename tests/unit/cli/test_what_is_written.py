@@ -187,7 +187,7 @@ def test_a_manifest_of_somebody_else_writes_no_lines_and_moves_no_cursor(tmp_pat
     envelope = dsse.Envelope(
         payload_type=manifest.PAYLOAD_TYPE,
         payload=manifest.encode(made),
-        signatures=(dsse.Signature(keyid=evil, sig=b""),),
+        signatures=(dsse.DsseSignature(keyid=evil, sig=b""),),
     )
     (tmp_path / "m.json").write_bytes(envelope.encode())
     code, out, _ = run(monkeypatch, capsys, "inspect", tmp_path / "m.json")

@@ -19,7 +19,7 @@ from strongroom.compare import image as changes_image
 from strongroom.compare.compare import Topic
 from strongroom.errors import Malformed
 from strongroom.model import manifest as manifest_model
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 from tests import samples
 from tests.unit.bases import efi, enclave
 from tests.unit.seal.test_disk import IMAGE, seal
@@ -207,7 +207,7 @@ def test_a_disk_that_is_not_whole_is_no_subject(tmp_path):
 def file(path, content=b"x", **more):
     return Entry(
         path=path,
-        kind=Kind.FILE,
+        kind=EntryKind.FILE,
         mode=more.pop("mode", 0o644),
         size=len(content),
         open=lambda: io.BytesIO(content),
@@ -221,7 +221,7 @@ def image(*entries, settings=IMAGE):
         parts = one.path.split(b"/")[:-1]
         folders |= {b"/".join(parts[: count + 1]) for count in range(len(parts))}
     made = [
-        Entry(path=path, kind=Kind.DIRECTORY, mode=0o755)
+        Entry(path=path, kind=EntryKind.DIRECTORY, mode=0o755)
         for path in folders
         if path not in {e.path for e in entries}
     ]
@@ -274,7 +274,7 @@ def test_an_images_packages_are_those_of_its_databases():
         return (
             file(b"var/lib/dpkg/status", DPKG % openssl),
             file(b"lib/apk/db/installed", b"C:x\nP:busybox\nV:%b\n\n" % busybox),
-            Entry(path=b"usr/numpy-%b.dist-info" % numpy, kind=Kind.DIRECTORY, mode=0o755),
+            Entry(path=b"usr/numpy-%b.dist-info" % numpy, kind=EntryKind.DIRECTORY, mode=0o755),
         )
 
     found = compare.compare(
@@ -292,7 +292,7 @@ def test_a_sealed_disk_is_compared_by_its_files_and_an_encrypted_one_by_its_mani
     for name, key in (("plain", None), ("secret", bytes(range(64)))):
         subjects = []
         for side, content in enumerate((b"x", b"y")):
-            entries = (Entry(path=b"", kind=Kind.DIRECTORY, mode=0o755), file(b"a", content))
+            entries = (Entry(path=b"", kind=EntryKind.DIRECTORY, mode=0o755), file(b"a", content))
             target = tmp_path / f"{name}{side}.disk"
             manifest = seal(target, entries, key=key, kind="image")
             subjects.append(changes_image.from_disk(target, manifest))

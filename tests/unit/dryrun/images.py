@@ -70,7 +70,7 @@ def attempt(
     data: dict[str, Path] | None = None,
     cache: Cache | None = None,
     **changes: Any,
-) -> tuple[run.Result, str, bytes]:
+) -> tuple[run.DryRunResult, str, bytes]:
     """How it ended, what it printed, and the tar of what would leave."""
     with ExitStack() as opened, tempfile.TemporaryFile() as log, tempfile.TemporaryFile() as results:
         wanted = disks.Wanted(

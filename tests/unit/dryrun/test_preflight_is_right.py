@@ -6,7 +6,7 @@ import pytest
 
 from strongroom.errors import Refused, Unavailable
 from strongroom.images.preflight import examine
-from strongroom.images.preflight.examine import Source
+from strongroom.images.preflight.examine import ImageLocation
 from tests.unit.dryrun.cases import CASES
 from tests.unit.dryrun.images import BUSYBOX, attempt, base, layout
 
@@ -20,7 +20,7 @@ pytestmark = [
 def test_what_preflight_says_is_what_happens(tmp_path, name):
     word, files, settings = CASES[name]
     path = layout(tmp_path, base(), *files(), **settings)
-    report = examine.examine(Source(path=path), scratch=tmp_path, platforms=("local",), memory_mib=512)
+    report = examine.examine(ImageLocation(path=path), scratch=tmp_path, platforms=("local",), memory_mib=512)
     try:
         happened = not attempt(path, tmp_path)[0].failed
     except (Refused, Unavailable) as cause:

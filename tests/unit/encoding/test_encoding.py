@@ -117,7 +117,9 @@ def test_dsse_pae_is_that_of_the_specification():
 
 
 def test_dsse_round_trip_and_type():
-    one = dsse.Envelope(payload_type="a/b", payload=b"x", signatures=(dsse.Signature(keyid="k", sig=b"s"),))
+    one = dsse.Envelope(
+        payload_type="a/b", payload=b"x", signatures=(dsse.DsseSignature(keyid="k", sig=b"s"),)
+    )
     assert dsse.parse(one.encode(), payload_type="a/b", max_payload=10) == one
     with pytest.raises(Malformed, match="payloadType"):
         dsse.parse(one.encode(), payload_type="a/c", max_payload=10)

@@ -117,7 +117,7 @@ def test_times_are_written_as_they_are_read():
 
 
 ENVELOPE = dsse.Envelope(
-    payload_type="a/b", payload=b"12345", signatures=(dsse.Signature(keyid="k", sig=b"s"),)
+    payload_type="a/b", payload=b"12345", signatures=(dsse.DsseSignature(keyid="k", sig=b"s"),)
 )
 
 
@@ -198,7 +198,7 @@ def test_numbers_are_read_whole_in_either_order():
 
 
 def test_an_envelope_holds_as_many_signatures_as_a_contract_has_parties():
-    one = dsse.Signature(keyid="k", sig=b"s")
+    one = dsse.DsseSignature(keyid="k", sig=b"s")
     full = dsse.Envelope(payload_type="a/b", payload=b"", signatures=(one,) * 32)
     assert dsse.parse(full.encode(), payload_type="a/b", max_payload=0) == full
     over = dsse.Envelope(payload_type="a/b", payload=b"", signatures=(one,) * 33)

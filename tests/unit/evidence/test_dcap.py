@@ -11,7 +11,7 @@ from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import roots as pinned
 from strongroom.evidence import verify
 from strongroom.evidence.formats import dcap, dcap_collateral, dcap_pck, dcap_quote
-from strongroom.evidence.memo import Kept
+from strongroom.evidence.memo import Memo
 from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
@@ -312,7 +312,7 @@ def test_verification_changes_none_of_its_arguments():
 
 
 def test_kept_outcomes_are_bounded_and_do_not_mix_roots():
-    kept: Kept[int] = Kept(2)
+    kept: Memo[int] = Memo(2)
     assert [kept.get(key, lambda key=key: key) for key in (1, 2, 1, 3, 1, 2)] == [1, 2, 1, 3, 1, 2]
     assert len(kept) == 2
     assert refusal(GOOD["tdx", 4]) == "accepted"

@@ -29,7 +29,7 @@ class Started:
     ek_public: tpm_credential.Public
     ak_public: tpm_credential.Public
 
-    def activate(self, challenge: tpm_credential.Challenge, *, ak: int | None = None) -> bytes:
+    def activate(self, challenge: tpm_credential.CredentialChallenge, *, ak: int | None = None) -> bytes:
         session = self.tpm.run(tpm2_credential.start_policy_session(os.urandom(16)), handles=1).handles[0]
         try:
             self.tpm.run(tpm2_credential.policy_secret(session))
@@ -68,7 +68,7 @@ def other(request):
         yield tpm
 
 
-def challenge(ek: tpm_credential.Public, ak: tpm_credential.Public) -> tpm_credential.Challenge:
+def challenge(ek: tpm_credential.Public, ak: tpm_credential.Public) -> tpm_credential.CredentialChallenge:
     return tpm_credential.make(ek, ek.key, ak, CREDENTIAL, seed=SEED)
 
 
@@ -114,7 +114,7 @@ def test_every_changed_byte_of_a_challenge_is_refused_by_the_tpm(one):
         blob = bytearray(good.credential_blob)
         blob[index] ^= 0x40
         with pytest.raises(Unavailable, match="the TPM answered"):
-            one.activate(tpm_credential.Challenge(credential_blob=bytes(blob), secret=good.secret))
+            one.activate(tpm_credential.CredentialChallenge(credential_blob=bytes(blob), secret=good.secret))
 
 
 @swtpm.needs_swtpm

@@ -132,7 +132,7 @@ def test_rule_55_only_an_answer_out_of_a_private_network_leads_into_one(monkeypa
             return None
 
     monkeypatch.setattr(streaming, "exchange", Exchange)
-    session = registry_session.Session(Access(client=Client(tries=1)), "registry.example", "team/it")
+    session = registry_session.RegistrySession(Access(client=Client(tries=1)), "registry.example", "team/it")
     with pytest.raises(Refused) as caught, session.ask("GET", session.url("/blobs/x"), blob=1):
         pass
     assert caught.value.code == ("forbidden-address" if spoken_to == PUBLIC else "arrived")

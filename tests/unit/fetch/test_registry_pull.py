@@ -362,11 +362,11 @@ def test_rule_55_plain_http_is_for_loopback_and_by_name(kept, index, tmp_path):
         registry.pull(name(real.host, index), platform=AMD64, into=tmp_path, access=plain)
     allowed = replace(plain, plain_http_to_loopback=True)
     assert registry.pull(name(real.host, index), platform=AMD64, into=tmp_path, access=allowed).index == index
-    from strongroom.fetch.oci.session import Session
+    from strongroom.fetch.oci.session import RegistrySession
 
-    assert Session(allowed, "192.0.2.1:5000", "x").base.startswith("https:")
-    assert Session(allowed, "localhost:5000", "x").base.startswith("https:")
-    assert Session(allowed, "[::1]:5000", "x").base.startswith("http:")
+    assert RegistrySession(allowed, "192.0.2.1:5000", "x").base.startswith("https:")
+    assert RegistrySession(allowed, "localhost:5000", "x").base.startswith("https:")
+    assert RegistrySession(allowed, "[::1]:5000", "x").base.startswith("http:")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from strongroom.errors import Malformed, Refused, Unavailable
 from strongroom.fetch.oci import artifacts, names, push
 from strongroom.fetch.oci.push import CHUNK, Pusher
-from strongroom.fetch.oci.session import Session
+from strongroom.fetch.oci.session import RegistrySession
 from strongroom.images import artifact
 from strongroom.images.limits import LIMITS
 from strongroom_testing import registry_server
@@ -165,7 +165,7 @@ def test_what_is_about_an_image_is_found_from_its_digest(one, kept, api):
     if api:
         # This registry has no such API: the front plays the part.
         own = artifact.part_of(made.encode(), artifact.MANIFEST)
-        body = artifact.encode_list((artifact.Listed(part=own, artifact_type=made.artifact_type),))
+        body = artifact.encode_list((artifact.ListedArtifact(part=own, artifact_type=made.artifact_type),))
         one.files[listed] = of_type(artifact.INDEX, body)
         one.spoil("/manifests/", lambda asked, reply: reply.having("OCI-Subject", image["digest"]))
     digest = registry_server.push_artifact(where, made, contents, access=access(one))
@@ -196,14 +196,16 @@ def test_rule_30_an_artifact_about_another_image_is_left_out(one):
     digest = registry_server.push_artifact(where, made, contents, access=access(one))
     own = artifact.Part(media_type=artifact.MANIFEST, digest=digest, size=len(made.encode()))
     pusher = Pusher(where, access=access(one))
-    pusher.list_at_tag(mine.digest, artifact.Listed(part=own, artifact_type=KIND))
+    pusher.list_at_tag(mine.digest, artifact.ListedArtifact(part=own, artifact_type=KIND))
     assert artifacts.about(where.by(mine.digest), kinds=(KIND,), access=access(one), max_bytes=100) == ()
 
 
 def test_what_is_about_it_is_bounded(one):
     rows = artifact.encode_list(
         tuple(
-            artifact.Listed(part=artifact.part_of(str(n).encode(), artifact.MANIFEST), artifact_type=KIND)
+            artifact.ListedArtifact(
+                part=artifact.part_of(str(n).encode(), artifact.MANIFEST), artifact_type=KIND
+            )
             for n in range(33)
         )
     )
@@ -223,10 +225,10 @@ def test_a_list_in_pages_is_read_to_its_end_and_no_further(one):
 
     def page(number, link):
         part = artifact.part_of(str(number).encode(), artifact.MANIFEST)
-        rows = artifact.encode_list((artifact.Listed(part=part, artifact_type=KIND),))
+        rows = artifact.encode_list((artifact.ListedArtifact(part=part, artifact_type=KIND),))
         return of_type(artifact.INDEX, rows, *([("Link", f'<{link}>; rel="next"')] if link else []))
 
-    session = Session(access(one), one.host, "team/it")
+    session = RegistrySession(access(one), one.host, "team/it")
     one.files |= {where: page(1, "/more"), "/more": page(2, "/last"), "/last": page(3, "")}
     assert len(push.referrers(session, digest)) == 3
     one.files["/last"] = page(3, where)
@@ -282,6 +284,6 @@ def test_without_an_artifact_type_the_configuration_tells():
 def test_referrers_of_another_type_are_no_list(one):
     digest = "sha256:" + "6" * 64
     one.files[f"/v2/team/it/referrers/{digest}"] = of_type("text/html", b"<html>")
-    session = Session(access(one), one.host, "team/it")
+    session = RegistrySession(access(one), one.host, "team/it")
     assert push.referrers(session, digest) == ()
     one.files.clear()

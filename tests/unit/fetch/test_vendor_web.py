@@ -12,7 +12,7 @@ import pytest
 from strongroom.errors import Malformed, Misuse, NotFound, Refused, Unavailable
 from strongroom.fetch.http import addresses
 from strongroom.fetch.http import client as web
-from strongroom.fetch.http.client import Answer, Client, Service
+from strongroom.fetch.http.client import Client, Download, Service
 from strongroom_testing.vendors.vendor_services import Reply, of_type, serve
 
 TYPES = frozenset({"application/json"})
@@ -442,11 +442,11 @@ def test_paths_that_would_write_headers_are_a_misuse(services, path):
     ],
 )
 def test_a_header_counts_when_given_once_in_plain_text(values, why):
-    answer = Answer(url="https://x/", body=b"", headers={"chain": values})
+    answer = Download(url="https://x/", body=b"", headers={"chain": values})
     with pytest.raises(Malformed, match=f"header Chain {why}"):
         answer.header("Chain")
 
 
 def test_a_percent_encoded_header_is_decoded_once():
-    answer = Answer(url="https://x/", body=b"", headers={"chain": ("a%2Bb+c%2525%0A",)})
+    answer = Download(url="https://x/", body=b"", headers={"chain": ("a%2Bb+c%2525%0A",)})
     assert answer.decoded("chain") == b"a+b+c%25\n"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.images import layers, tar
 from strongroom.images import load as image
-from strongroom.images.limits import LIMITS, Limits
-from strongroom.seal.tree import Kind, validate
+from strongroom.images.limits import LIMITS, ImageLimits
+from strongroom.seal.tree import EntryKind, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,11 +89,11 @@ def hardlink(name: bytes, target: bytes, **more: Any) -> bytes:
     return entry(name, flag=b"1", link=target, **more)
 
 
-def read(data: bytes, limits: Limits = LIMITS) -> list[tar.Member]:
+def read(data: bytes, limits: ImageLimits = LIMITS) -> list[tar.TarMember]:
     return list(tar.members(lambda at, count: data[at : at + count], len(data), what="layer", limits=limits))
 
 
-def apply(*given: bytes, limits: Limits = LIMITS) -> layers.Tree:
+def apply(*given: bytes, limits: ImageLimits = LIMITS) -> layers.Tree:
     """The tree of layers whose ends are added here."""
     made = layers.Tree(limits)
     for number, body in enumerate(given):
@@ -112,12 +112,12 @@ def listing(made: layers.Tree) -> dict[bytes, Any]:
     """Path → contents (bytes), symlink target ("-> …"), or None for a directory."""
     out: dict[bytes, Any] = {}
     for one in validate(made.entries()):
-        if one.kind is Kind.FILE:
+        if one.kind is EntryKind.FILE:
             assert one.open is not None
             with one.open() as source:
                 out[one.path] = source.read()
         else:
-            out[one.path] = b"-> " + one.target if one.kind is Kind.SYMLINK else None
+            out[one.path] = b"-> " + one.target if one.kind is EntryKind.SYMLINK else None
     del out[b""]
     return out
 

@@ -7,13 +7,13 @@ import pytest
 from strongroom.errors import Malformed
 from strongroom.images import oci
 from strongroom.images.compose import document, keys, strict_yaml
-from strongroom.images.compose.place import Place
+from strongroom.images.compose.place import ComposePlace
 
 DIGEST = "sha256:" + "ab" * 32
 IMAGE = f"registry.example/team/web@{DIGEST}"
 
 
-def service(body: str, top: str = "") -> document.Service:
+def service(body: str, top: str = "") -> document.ComposeService:
     text = (
         f"services:\n  web:\n    image: {IMAGE}\n"
         + "".join(f"    {line}\n" for line in body.splitlines())
@@ -52,7 +52,7 @@ def test_environment_as_a_list():
 
 
 IMAGE_CONFIG = oci.ImageConfig(
-    platform=oci.Platform(os="linux", architecture="amd64"), diff_ids=(), entrypoint=("/e",), command=("c",),
+    platform=oci.ImagePlatform(os="linux", architecture="amd64"), diff_ids=(), entrypoint=("/e",), command=("c",),
     environment={"A": "image", "Z": "z"}, working_directory="/w", user="u", ignored=(),
 )  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_false_and_empty_ask_for_nothing():
 
 
 def test_every_known_key_says_something_and_has_a_fix_when_it_is_bad():
-    place = Place(document=strict_yaml.read(b"a: b", what="f"), path=("a",))
+    place = ComposePlace(document=strict_yaml.read(b"a: b", what="f"), path=("a",))
     for key in keys._KEYS:
         rows = list(keys.service(key, "something", place))
         assert rows, key

@@ -12,10 +12,10 @@ import pytest
 
 from strongroom.errors import Conflict, Malformed, Misuse, NotFound, Refused, StrongroomError
 from strongroom.images import load, oci
-from strongroom.images.limits import Limits
+from strongroom.images.limits import ImageLimits
 from strongroom.model import manifest as manifest_model
 from strongroom.model.room import mounts
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import EntryKind
 from tests.unit.images.kit import (
     ACCOUNTS,
     END,
@@ -35,7 +35,7 @@ from tests.unit.images.kit import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-ARM = oci.Platform(os="linux", architecture="arm64", variant="v8")
+ARM = oci.ImagePlatform(os="linux", architecture="arm64", variant="v8")
 BASE = PROGRAM + ACCOUNTS + END
 
 
@@ -130,7 +130,7 @@ def test_an_index_is_chosen_from_by_platform_and_told_apart(tmp_path: Path) -> N
         pass
     with (
         pytest.raises(NotFound, match="no image for linux/s390x"),
-        loaded(layout.path, tmp_path, platform=oci.Platform(os="linux", architecture="s390x")),
+        loaded(layout.path, tmp_path, platform=oci.ImagePlatform(os="linux", architecture="s390x")),
     ):
         pass
 
@@ -319,7 +319,7 @@ def test_total_size_over_layers_is_bounded(tmp_path: Path) -> None:
     layout = simple(tmp_path / "image", BASE, BASE[:-1024] + entry(b"y") + END)
     with (
         pytest.raises(Refused, match="more than"),
-        loaded(layout.path, tmp_path, limits=Limits(total_bytes=len(BASE) + 100)),
+        loaded(layout.path, tmp_path, limits=ImageLimits(total_bytes=len(BASE) + 100)),
     ):
         pass
 
@@ -416,7 +416,7 @@ def test_working_directory_is_made_through_links_of_the_image(tmp_path: Path) ->
     with loaded(layout.path, tmp_path) as found:
         assert found.settings.working_directory == "/srv/app"
         made = {one.path: one for one in found.entries}
-        assert made[b"var/srv/app"].kind is Kind.DIRECTORY
+        assert made[b"var/srv/app"].kind is EntryKind.DIRECTORY
         assert (made[b"var/srv/app"].mode, made[b"var/srv/app"].uid) == (0o755, 0)
 
 
@@ -451,9 +451,9 @@ def test_mount_points_are_made_once_and_where_links_lead(tmp_path: Path) -> None
     layout = simple(tmp_path / "links", PROGRAM + links + END)
     with loaded(layout.path, tmp_path) as found:
         made = {one.path: one for one in found.entries}
-        assert {made[path].kind for path in (b"tmp", b"run", b"data", b"out")} == {Kind.SYMLINK}
-        assert (made[b"var/tmp"].kind, made[b"var/tmp"].mode) == (Kind.DIRECTORY, 0o1777)
-        assert (made[b"srv/out"].kind, made[b"srv/out"].mode) == (Kind.DIRECTORY, 0o755)
+        assert {made[path].kind for path in (b"tmp", b"run", b"data", b"out")} == {EntryKind.SYMLINK}
+        assert (made[b"var/tmp"].kind, made[b"var/tmp"].mode) == (EntryKind.DIRECTORY, 0o1777)
+        assert (made[b"srv/out"].kind, made[b"srv/out"].mode) == (EntryKind.DIRECTORY, 0o755)
         assert b"var/tmp/data" not in made  # which the room makes in its own memory
 
 
@@ -565,7 +565,7 @@ def test_a_root_file_system_keeps_its_pipes_and_leaves_out_sockets(tmp_path: Pat
         listener.bind(str(root / "socket"))
         with loaded(root, tmp_path, config=CONFIG) as found:
             made = {one.path: one for one in found.entries}
-            assert (made[b"pipe"].kind, made[b"pipe"].mode & 0o700) == (Kind.FIFO, 0o600)
+            assert (made[b"pipe"].kind, made[b"pipe"].mode & 0o700) == (EntryKind.FIFO, 0o600)
             assert b"socket" not in made
             assert [note for note in found.notes if "sockets" in note]
             named = found.digest

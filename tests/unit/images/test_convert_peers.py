@@ -10,7 +10,7 @@ import pytest
 
 from strongroom.crypto import sign
 from strongroom.seal import browse, disk
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import EntryKind
 from tests.unit.images.kit import (
     ACCOUNTS,
     END,
@@ -98,8 +98,8 @@ def described(entries: tuple[Entry, ...]) -> dict[bytes, Any]:
         if one.open is not None:
             with one.open() as source:
                 data = source.read()
-        times = 0 if one.kind is Kind.DIRECTORY else one.mtime
-        mode = 0o777 if one.kind is Kind.SYMLINK else one.mode
+        times = 0 if one.kind is EntryKind.DIRECTORY else one.mtime
+        mode = 0o777 if one.kind is EntryKind.SYMLINK else one.mode
         row = (one.kind, mode, one.uid, one.gid, times, data, one.target, dict(one.xattrs))
         out[one.path] = row
     return out
@@ -111,13 +111,13 @@ def on_disk(root: Path) -> dict[bytes, Any]:
         status = place.lstat()
         data, target, xattrs = b"", b"", {}
         if place.is_symlink():
-            kind, target = Kind.SYMLINK, os.fsencode(place.readlink())
+            kind, target = EntryKind.SYMLINK, os.fsencode(place.readlink())
         else:
-            kind = Kind.DIRECTORY if place.is_dir() else Kind.FILE
-            data = place.read_bytes() if kind is Kind.FILE else b""
+            kind = EntryKind.DIRECTORY if place.is_dir() else EntryKind.FILE
+            data = place.read_bytes() if kind is EntryKind.FILE else b""
             xattrs = {os.fsencode(one): os.getxattr(place, one) for one in os.listxattr(place)}
-        times = 0 if kind is Kind.DIRECTORY else int(status.st_mtime)
-        mode = 0o777 if kind is Kind.SYMLINK else status.st_mode & 0o7777
+        times = 0 if kind is EntryKind.DIRECTORY else int(status.st_mtime)
+        mode = 0o777 if kind is EntryKind.SYMLINK else status.st_mode & 0o7777
         path = b"" if place == root else os.fsencode(place.relative_to(root))
         out[path] = (kind, mode, status.st_uid, status.st_gid, times, data, target, xattrs)
     return out

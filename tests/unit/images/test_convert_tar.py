@@ -8,7 +8,7 @@ import pytest
 
 from strongroom.errors import Malformed
 from strongroom.images import tar
-from strongroom.images.limits import LIMITS, Limits
+from strongroom.images.limits import LIMITS, ImageLimits
 from tests.unit.images.kit import END, entry, folder, hardlink, pax, read, symlink
 
 
@@ -225,6 +225,6 @@ def test_refuses_a_name_with_nul_wherever_it_came_from() -> None:
 
 def test_a_file_over_the_limit_is_refused_by_its_header_alone() -> None:
     with pytest.raises(Malformed) as caught:
-        read(entry(b"a", b"x" * 11) + END, Limits(file_bytes=10))
+        read(entry(b"a", b"x" * 11) + END, ImageLimits(file_bytes=10))
     assert caught.value.code == "too-large"
-    assert read(entry(b"a", b"x" * 10) + END, Limits(file_bytes=10))
+    assert read(entry(b"a", b"x" * 10) + END, ImageLimits(file_bytes=10))

@@ -236,7 +236,7 @@ def sigstore(number=0):
 
 def who(name=IDENTITY, issuer=ISSUER, root=None):
     data = json.dumps(root or sigstore().trusted_root()).encode()
-    return Trust(identity=image_keyless.Identity(name=name, issuer=issuer, trusted_root=data))
+    return Trust(identity=image_keyless.KeylessIdentity(name=name, issuer=issuer, trusted_root=data))
 
 
 @functools.cache
@@ -377,7 +377,7 @@ def test_a_trusted_root_that_is_none_is_malformed():
         (b'{"mediaType": "x"}', "ValidationError"),
         (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
     ):
-        identity = image_keyless.Identity(name="a", issuer="b", trusted_root=data)
+        identity = image_keyless.KeylessIdentity(name="a", issuer="b", trusted_root=data)
         with pytest.raises(Malformed, match=why):
             image_keyless.verify(keyless().data, identity=identity, payload_type="x")
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from strongroom.errors import Refused, StrongroomError
-from strongroom.images.limits import Limits
-from strongroom.seal.tree import Kind
+from strongroom.images.limits import ImageLimits
+from strongroom.seal.tree import EntryKind
 from tests.unit.images.kit import apply, entry, folder, hardlink, listing, pax, symlink
 
 
@@ -92,7 +92,7 @@ def test_hard_link_to_a_symlink_is_a_symlink() -> None:
 
 def test_a_hard_link_that_is_left_alone_is_a_plain_file() -> None:
     made = apply(entry(b"a", b"1") + hardlink(b"b", b"a"), entry(b".wh.a"))
-    assert [one.link_group for one in made.entries() if one.kind is Kind.FILE] == [None]
+    assert [one.link_group for one in made.entries() if one.kind is EntryKind.FILE] == [None]
 
 
 def test_setuid_modes_xattrs_and_the_root_survive() -> None:
@@ -282,7 +282,7 @@ def test_refuses(name: str) -> None:
 
 
 def test_refuses_too_many_entries_over_all_layers() -> None:
-    limits = Limits(entries=3)
+    limits = ImageLimits(entries=3)
     apply(entry(b"a") + entry(b"b"), entry(b"c"), limits=limits)
     with pytest.raises(Refused, match="entries"):
         apply(entry(b"a") + entry(b"b"), entry(b"c") + entry(b"d"), limits=limits)
@@ -290,9 +290,9 @@ def test_refuses_too_many_entries_over_all_layers() -> None:
 
 def test_refuses_too_many_xattr_bytes_over_all_layers() -> None:
     one = pax({b"SCHILY.xattr.user.a": bytes(60)}) + entry(b"a")
-    apply(one, limits=Limits(xattr_total_bytes=100))
+    apply(one, limits=ImageLimits(xattr_total_bytes=100))
     with pytest.raises(Refused, match="extended attributes"):
-        apply(one, one, limits=Limits(xattr_total_bytes=100))
+        apply(one, one, limits=ImageLimits(xattr_total_bytes=100))
 
 
 def test_links_are_followed_inside_the_tree_only() -> None:
@@ -342,4 +342,4 @@ def test_each_link_of_a_tree_that_stands_still_is_followed_once():
             made.resolve(b"l%04d" % at)
     assert len(asked) < 4 * count
     made.make_directory(b"l%04d" % count)
-    assert made.find(b"l%04d" % (count - 1)).kind is Kind.DIRECTORY
+    assert made.find(b"l%04d" % (count - 1)).kind is EntryKind.DIRECTORY

@@ -18,7 +18,7 @@ PLATFORM = oci.parse_platform("linux/amd64")
 
 
 def choose(path):
-    with sources.Source(path, LIMITS) as source:
+    with sources.OpenedImage(path, LIMITS) as source:
         return source.choose(digest=None, platform=PLATFORM)
 
 

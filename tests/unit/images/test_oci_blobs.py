@@ -12,7 +12,7 @@ import pytest
 
 from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.images import blobs
-from strongroom.images.limits import LIMITS, Limits
+from strongroom.images.limits import LIMITS, ImageLimits
 from tests.unit.images.kit import sha256
 
 if TYPE_CHECKING:
@@ -131,15 +131,15 @@ def test_growth_stops_at_the_limit_on_bytes_whatever_the_ratio(tmp_path: Path, c
     plain = bytes(64 << 20)
     data = gzip.compress(plain) if compression == "gzip" else zstd(plain)
     grown: list[int] = []
-    limited(tmp_path, data, plain, Limits(), grown)
+    limited(tmp_path, data, plain, ImageLimits(), grown)
     assert grown[0] == len(plain)
     with pytest.raises(Refused) as caught:
-        limited(tmp_path, data, plain, Limits(layer_bytes=10 << 20), grown)
+        limited(tmp_path, data, plain, ImageLimits(layer_bytes=10 << 20), grown)
     assert caught.value.code == "too-large"
     assert grown[0] <= 12 << 20
 
 
-def limited(tmp_path: Path, data: bytes, plain: bytes, limits: Limits, grown: list[int]) -> None:
+def limited(tmp_path: Path, data: bytes, plain: bytes, limits: ImageLimits, grown: list[int]) -> None:
     file = tmp_path / "blob"
     file.write_bytes(data)
     grown.clear()

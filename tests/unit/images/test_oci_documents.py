@@ -7,7 +7,7 @@ import pytest
 
 from strongroom.errors import Malformed, Refused, StrongroomError
 from strongroom.images import oci
-from strongroom.images.limits import LIMITS, Limits
+from strongroom.images.limits import LIMITS, ImageLimits
 from tests.unit.images.kit import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 
 DIGEST = "sha256:" + "ab" * 32
@@ -178,7 +178,7 @@ def test_bad_configs(change: dict[str, Any], why: str) -> None:
 def test_documents_are_bounded() -> None:
     with pytest.raises(Malformed, match="411 bytes, at most 50 allowed"):
         oci.parse_manifest(
-            json.dumps(MANIFEST).encode(), OCI_MANIFEST, what="m", limits=Limits(document_bytes=50)
+            json.dumps(MANIFEST).encode(), OCI_MANIFEST, what="m", limits=ImageLimits(document_bytes=50)
         )
 
 

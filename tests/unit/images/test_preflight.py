@@ -12,7 +12,7 @@ import pytest
 from strongroom.errors import Misuse
 from strongroom.images.compose import document
 from strongroom.images.preflight import examine, libraries
-from strongroom.images.preflight.examine import PLATFORMS, Report, Source
+from strongroom.images.preflight.examine import PLATFORMS, ImageLocation, PreflightReport
 from tests.unit.images.elf_kit import cache, loader, program
 from tests.unit.images.kit import ACCOUNTS, END, Layout, entry, folder, pax, simple, symlink
 
@@ -33,16 +33,16 @@ def look(
     platforms: tuple[str, ...] = ("local",),
     memory_mib: int = 512,
     **config: Any,
-) -> Report:
+) -> PreflightReport:
     """The report of an image of these layers; `config` are its settings, by default of user 1000 with a PATH."""
     settings = {"User": "1000:100", "Entrypoint": ["/bin/program"], "Env": ["PATH=/bin"], **config}
     layout = simple(tmp_path / "layout", *(one + END for one in tarballs), config=settings)
     return examine.examine(
-        Source(path=layout.path), scratch=tmp_path, platforms=platforms, memory_mib=memory_mib
+        ImageLocation(path=layout.path), scratch=tmp_path, platforms=platforms, memory_mib=memory_mib
     )
 
 
-def bad(report: Report) -> dict[str, str]:
+def bad(report: PreflightReport) -> dict[str, str]:
     """check → severity, of what is not fine."""
     return {one.check: one.severity.value for one, _ in report.findings if one.severity.value != "fine"}
 
@@ -305,7 +305,7 @@ def test_an_enclave_holds_the_image_in_memory(tmp_path):
     big = entry(b"big", bytes(20 << 20))
     layout = simple(tmp_path / "layout", image(big) + END, config={"User": "1000", "Env": ["PATH=/bin"]})
     report = examine.examine(
-        Source(path=layout.path), scratch=tmp_path, platforms=("snp", "nitro"), memory_mib=128
+        ImageLocation(path=layout.path), scratch=tmp_path, platforms=("snp", "nitro"), memory_mib=128
     )
     assert [report.runs_on(one) for one in ("snp", "nitro")] == [True, False]
 
@@ -321,7 +321,7 @@ def test_what_convert_refuses_is_a_finding(tmp_path):
     arm = made.image(image() + END, architecture="arm64") | {
         "platform": {"os": "linux", "architecture": "arm64"}
     }
-    report = examine.examine(Source(path=made.index(arm).path), scratch=tmp_path, memory_mib=512)
+    report = examine.examine(ImageLocation(path=made.index(arm).path), scratch=tmp_path, memory_mib=512)
     assert bad(report) == {"convert-no-image": "blocks"}
 
 
@@ -335,7 +335,7 @@ def test_a_compose_files_settings_are_those_looked_at(tmp_path):
     service = document.parse(text.encode(), what="f")
     layout = simple(tmp_path / "layout", image() + END, config={"Env": ["PATH=/bin"]})
     report = examine.examine(
-        Source(path=layout.path),
+        ImageLocation(path=layout.path),
         scratch=tmp_path,
         platforms=("local",),
         memory_mib=512,
@@ -436,7 +436,7 @@ def test_an_image_for_a_level_of_processors_is_told(tmp_path, variant, severitie
         **more,
     )
     report = examine.examine(
-        Source(path=layout.path), scratch=tmp_path, platforms=("local", "snp"), memory_mib=512
+        ImageLocation(path=layout.path), scratch=tmp_path, platforms=("local", "snp"), memory_mib=512
     )
     assert report.will_run
     found = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from strongroom.images.preflight import examine
-from strongroom.images.preflight.examine import Source
+from strongroom.images.preflight.examine import ImageLocation
 from tests.unit.images.kit import ACCOUNTS, END, entry, folder, simple, symlink
 
 PROGRAM = b"#!/bin/sh\n"
@@ -18,7 +18,9 @@ def told(tmp_path, *files: bytes, **config) -> list[tuple[str, str, str]]:
     tools = folder(b"bin/") + ACCOUNTS + entry(b"bin/sh", b"\x7fELF", mode=0o755)
     settings = {"Env": ["PATH=/bin"], "User": "", **config}
     layout = simple(tmp_path / "layout", tools + b"".join(files) + END, config=settings)
-    report = examine.examine(Source(path=layout.path), scratch=tmp_path, platforms=("local",), memory_mib=512)
+    report = examine.examine(
+        ImageLocation(path=layout.path), scratch=tmp_path, platforms=("local",), memory_mib=512
+    )
     return [
         (one.severity.value, one.what, one.fix)
         for one, _ in report.findings

@@ -16,7 +16,7 @@ import pytest
 
 from strongroom.errors import Malformed, Misuse, NotFound, Refused, StrongroomError
 from strongroom.images import load, oci, sources
-from strongroom.images.limits import LIMITS, Limits
+from strongroom.images.limits import LIMITS, ImageLimits
 from tests.unit.images.kit import (
     ACCOUNTS,
     END,
@@ -40,7 +40,7 @@ BASE = PROGRAM + ACCOUNTS + END
 DOCKER_MANIFEST = oci.MANIFESTS[1]
 
 
-def platform(text: str) -> oci.Platform:
+def platform(text: str) -> oci.ImagePlatform:
     return oci.parse_platform(text)
 
 
@@ -78,7 +78,7 @@ def test_which_platforms_suit(wanted: str, image_s: str, *, suits: bool) -> None
 
 
 def test_what_an_image_does_not_say_is_no_difference() -> None:
-    for silent in (oci.Platform(os="", architecture=""), oci.Platform(os="linux", architecture="")):
+    for silent in (oci.ImagePlatform(os="", architecture=""), oci.ImagePlatform(os="linux", architecture="")):
         assert platform("linux/amd64").suits(silent)
         assert platform("linux/arm/v6").agrees(silent)
 
@@ -313,7 +313,7 @@ def test_an_archive_may_be_compressed_as_a_whole(tmp_path: Path, pack: Any) -> N
         assert (found.digest, listing(found.tree)) == (other.digest, listing(other.tree))
     assert load.identify(packed, digest=None, platform=load.PLATFORM) is None
     with pytest.raises(Misuse, match="there is no folder to unpack it in"):
-        sources.Source(packed, LIMITS)
+        sources.OpenedImage(packed, LIMITS)
     packed.write_bytes(pack(plain.read_bytes())[:-6])
     assert refusal(packed, tmp_path).code == "not-an-image"
 
@@ -321,7 +321,7 @@ def test_an_archive_may_be_compressed_as_a_whole(tmp_path: Path, pack: Any) -> N
 def test_a_compressed_archive_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "it.tar.gz"
     path.write_bytes(gzip.compress(bytes(8 << 20)))
-    with pytest.raises(Refused) as caught, loaded(path, tmp_path, limits=Limits(layer_bytes=1 << 20)):
+    with pytest.raises(Refused) as caught, loaded(path, tmp_path, limits=ImageLimits(layer_bytes=1 << 20)):
         pass
     assert caught.value.code == "too-large"
 

@@ -11,7 +11,7 @@ import pytest
 from strongroom.errors import Malformed, Refused
 from strongroom.images import tar
 from strongroom.images.limits import LIMITS
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import EntryKind
 from tests.unit.images.kit import (
     END,
     PROGRAM,
@@ -421,7 +421,7 @@ def test_fifos_are_kept_and_devices_in_dev_are_left_out(tmp_path: Path) -> None:
     found = {one.path: one for one in made.entries()}
     assert {path for path in found if path.startswith(b"dev")} == {b"dev", b"dev/disk", b"dev/file"}
     for name in (b"run/fifo", b"run/same"):
-        assert (found[name].kind, found[name].mode, found[name].uid) == (Kind.FIFO, 0o620, 5)
+        assert (found[name].kind, found[name].mode, found[name].uid) == (EntryKind.FIFO, 0o620, 5)
     assert made.find(b"dev/console") is None
 
 
@@ -439,7 +439,7 @@ def test_a_fifo_is_one_on_the_disk_and_to_another_reader(tmp_path: Path) -> None
     layout.index(layout.image(PROGRAM + entry(b"pickup", flag=b"6", mode=0o622, uid=7) + END))
     entries, target = seal(layout.path, tmp_path, "it")
     [pipe] = [one for one in entries if one.path == b"pickup"]
-    assert (pipe.kind, pipe.mode, pipe.uid) == (Kind.FIFO, 0o622, 7)
+    assert (pipe.kind, pipe.mode, pipe.uid) == (EntryKind.FIFO, 0o622, 7)
     subprocess.run(
         ["fsck.erofs", f"--extract={tmp_path / 'extracted'}", "--preserve", str(target)],
         check=True,

@@ -26,21 +26,25 @@ def denial(*checks):
     recorded = [
         {"name": name, "expected": expected, "got": got, "ok": ok} for name, expected, got, ok in checks
     ]
-    return entry(record.Kind.DENIAL, {"verdict": {"checks": recorded}})
+    return entry(record.RecordKind.DENIAL, {"verdict": {"checks": recorded}})
 
 
 @pytest.mark.parametrize(
     ("kind", "body", "said"),
     [
-        (record.Kind.RELEASE, {"disks": [samples.DIGEST]}, "released, with the keys of 1 disk(s)"),
-        (record.Kind.CONTRACT, {"id": "a", "version": 2}, "version 2 of a admitted, lower ones withdrawn"),
+        (record.RecordKind.RELEASE, {"disks": [samples.DIGEST]}, "released, with the keys of 1 disk(s)"),
         (
-            record.Kind.WITHDRAWAL,
+            record.RecordKind.CONTRACT,
+            {"id": "a", "version": 2},
+            "version 2 of a admitted, lower ones withdrawn",
+        ),
+        (
+            record.RecordKind.WITHDRAWAL,
             {"id": "a", "version": 2},
             "a withdrawn, every version (the last one known: 2)",
         ),
         (
-            record.Kind.DISK_REMOVAL,
+            record.RecordKind.DISK_REMOVAL,
             {"disk": samples.DIGEST},
             f"disk {samples.DIGEST} taken from the broker, with its key",
         ),
@@ -59,7 +63,7 @@ def test_a_denial_is_told_with_its_reason():
     assert describe.reason(made).name == "run.unique"
 
 
-@pytest.mark.parametrize("kind", record.Kind)
+@pytest.mark.parametrize("kind", record.RecordKind)
 def test_what_nobody_knows_is_said_to_be_so(kind):
     for body in ({}, {"verdict": 1, "disks": 1, "envelope": "!", "id": 3, "version": "x", "disk": "x"}):
         assert describe.describe(entry(kind, body)) == describe.UNKNOWN
@@ -74,11 +78,13 @@ def test_a_sentence_has_an_end():
 
 def test_only_entries_about_a_contract_name_one():
     named = record.Record(
-        kind=record.Kind.DISK_REMOVAL, time=NOW, broker="a", contract=samples.DIGEST, run="", body={}
+        kind=record.RecordKind.DISK_REMOVAL, time=NOW, broker="a", contract=samples.DIGEST, run="", body={}
     )
     with pytest.raises(Malformed, match="contract: none for a disk-removal"):
         record.parse(named.encode())
-    nameless = record.Record(kind=record.Kind.WITHDRAWAL, time=NOW, broker="a", contract="", run="", body={})
+    nameless = record.Record(
+        kind=record.RecordKind.WITHDRAWAL, time=NOW, broker="a", contract="", run="", body={}
+    )
     with pytest.raises(Malformed, match="contract: expected text"):
         record.parse(nameless.encode())
 
@@ -88,5 +94,5 @@ def test_the_heading_of_an_entry_is_all_but_its_body():
         "verdict": {"checks": [], "of": '"broker":"x","contract":"y"'},
         "zz": {"broker": "no", "kind": "no"},
     }
-    made = entry(record.Kind.DENIAL, hiding)
+    made = entry(record.RecordKind.DENIAL, hiding)
     assert record.heading(made.encode()) == replace(made, body={})

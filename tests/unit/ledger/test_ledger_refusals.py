@@ -77,8 +77,10 @@ def test_a_reader_who_knows_the_party_by_another_key_is_told(world, pack):
 
 
 def test_a_statement_of_another_kind_holds_no_reference_values():
-    subject = intoto.Subject(name="guest", digest=samples.DIGEST)
-    made = intoto.Statement(subjects=(subject,), predicate_type="https://example.com/other", predicate={})
+    subject = intoto.InTotoSubject(name="guest", digest=samples.DIGEST)
+    made = intoto.InTotoStatement(
+        subjects=(subject,), predicate_type="https://example.com/other", predicate={}
+    )
     with pytest.raises(Malformed, match="reference file: a statement of another type") as refused:
         values.read(made)
     assert refused.value.code == "wrong-type"

@@ -155,7 +155,7 @@ def test_a_signature_missing_from_the_contract(world, pack):
 
 def test_a_damaged_signature_that_is_not_needed_is_not_passed_over(world, pack):
     envelope = pack.agreement.envelope
-    stray = dsse.Signature(keyid=fake_tpm.digest("nobody"), sig=bytes(64))
+    stray = dsse.DsseSignature(keyid=fake_tpm.digest("nobody"), sig=bytes(64))
     more = replace(envelope, signatures=(*envelope.signatures, stray))
     spoilt = replace(pack, agreement=replace(pack.agreement, envelope=more))
     assert failed(world, spoilt) == ["contract.signatures"]

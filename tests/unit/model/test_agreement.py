@@ -101,7 +101,7 @@ def test_a_stranger_cannot_sign():
 def test_a_signature_of_another_payload_type_does_not_count():
     one = samples.a_contract()
     other = dsse.pae("application/other", one.raw)
-    forged = dsse.Signature(keyid=samples.ALICE.party().keyid, sig=samples.ALICE.signing.sign(other))
+    forged = dsse.DsseSignature(keyid=samples.ALICE.party().keyid, sig=samples.ALICE.signing.sign(other))
     drafted = agreement.draft(one)
     drafted = replace(drafted, envelope=replace(drafted.envelope, signatures=(forged,)))
     assert drafted.signers() == ()
@@ -116,7 +116,7 @@ def test_a_signature_under_another_partys_key_id_is_neithers():
 
 def test_rule_59_each_party_costs_one_verification_however_many_signatures_there_are(monkeypatch):
     whole = samples.signed(samples.a_contract())
-    stray = tuple(dsse.Signature(keyid=f"sha256:{at:064x}", sig=bytes(64)) for at in range(30))
+    stray = tuple(dsse.DsseSignature(keyid=f"sha256:{at:064x}", sig=bytes(64)) for at in range(30))
     crowded = replace(
         whole, envelope=replace(whole.envelope, signatures=(*stray, *whole.envelope.signatures))
     )
@@ -173,7 +173,7 @@ def test_rule_36_the_owner_of_the_image_must_have_signed():
 
 def test_an_envelope_full_of_signatures_takes_no_more():
     drafted = agreement.draft(samples.a_contract())
-    noise = tuple(dsse.Signature(keyid=f"{at}", sig=b"s") for at in range(dsse.MAX_SIGNATURES))
+    noise = tuple(dsse.DsseSignature(keyid=f"{at}", sig=b"s") for at in range(dsse.MAX_SIGNATURES))
     full = replace(drafted, envelope=replace(drafted.envelope, signatures=noise))
     with pytest.raises(Malformed, match="too many signatures"):
         agreement.add_signature(full, samples.ALICE.signing)

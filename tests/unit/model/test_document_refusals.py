@@ -226,7 +226,7 @@ def test_receipts_are_refused_by_what_is_wrong(path, value, why):
 
 
 RECORD = record.Record(
-    kind=record.Kind.CONTRACT,
+    kind=record.RecordKind.CONTRACT,
     time=samples.NOW,
     broker="alice",
     contract=samples.DIGEST,

@@ -197,7 +197,7 @@ def test_receipt_round_trip():
 
 def test_record_round_trip_and_bound():
     one = record.Record(
-        kind=record.Kind.RECEIPT,
+        kind=record.RecordKind.RECEIPT,
         time=samples.NOW,
         broker="alice",
         contract=samples.DIGEST,
@@ -207,7 +207,7 @@ def test_record_round_trip_and_bound():
     assert record.parse(one.encode()) == one
     with pytest.raises(Malformed, match="bytes, at most 61440 allowed"):
         record.Record(
-            kind=record.Kind.RECEIPT,
+            kind=record.RecordKind.RECEIPT,
             time=samples.NOW,
             broker="alice",
             contract=samples.DIGEST,

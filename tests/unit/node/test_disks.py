@@ -43,7 +43,7 @@ def sealed_disk(folder, name, owner, *, signer=None, kind="dataset"):
     envelope = dsse.Envelope(
         payload_type=manifest_model.PAYLOAD_TYPE,
         payload=payload,
-        signatures=(dsse.Signature(keyid=owner.party().keyid, sig=signer.signing.sign(pae)),),
+        signatures=(dsse.DsseSignature(keyid=owner.party().keyid, sig=signer.signing.sign(pae)),),
     )
     disk = folder / f"{name}.disk"
     disk.write_bytes(bytes(8192))
@@ -112,7 +112,7 @@ def test_a_manifest_by_somebody_else(pair, tmp_path):
 
 def test_a_manifest_by_nobody(pair, tmp_path):
     image, dataset = pair
-    stripped = disks.Sealed(
+    stripped = disks.SealedDisk(
         path=dataset.path,
         signed=dsse.Envelope(
             payload_type=manifest_model.PAYLOAD_TYPE, payload=dataset.manifest.raw, signatures=()

@@ -59,7 +59,7 @@ class Case:
             payload_type=manifest_model.PAYLOAD_TYPE, payload=manifest_model.encode(made), signatures=()
         )
         key = signer.signing
-        sig = dsse.Signature(keyid=digest.sha256(key.public.raw), sig=key.sign(bare.pae()))
+        sig = dsse.DsseSignature(keyid=digest.sha256(key.public.raw), sig=key.sign(bare.pae()))
         return replace(bare, signatures=(sig,)).encode()
 
     def agreement(self, change=lambda one: one, **options):
@@ -79,7 +79,7 @@ class Case:
 
     def order(self, agreement, **changes):
         tpm = self.world.scene.tpm
-        node = state.Node(
+        node = state.VtpmNode(
             folder=self.folder, name="here", root=tpm.root, machine="sha256:" + "0" * 64, issuers=b""
         )
         made = room.Order(

@@ -115,10 +115,10 @@ def test_what_a_full_disk_does_not_take_waits_in_memory_until_it_does(tmp_path, 
     assert box.finish(1) == "out-0.tar.age"
     assert box.received == ["out-0.tar.age"]
     assert list(tmp_path.iterdir()) == []
-    assert box.settle() == run_folder.Held(names=("out-0.tar.age",), size=16)
+    assert box.settle() == run_folder.UnwrittenFiles(names=("out-0.tar.age",), size=16)
     assert list(tmp_path.iterdir()) == []
     disk.room = 1000
-    assert box.settle() == run_folder.Held()
+    assert box.settle() == run_folder.UnwrittenFiles()
     assert (tmp_path / "out-0.tar.age").read_bytes() == b"first and second"
     assert len(list(tmp_path.iterdir())) == 1
     box.close()
@@ -147,9 +147,9 @@ def test_a_folder_that_is_gone_when_the_file_is_whole_costs_nothing_once_it_is_b
 
     monkeypatch.setattr(os, "fsync", full)
     box.finish(1)
-    assert box.settle() == run_folder.Held(names=("receipt.json",), size=7)
+    assert box.settle() == run_folder.UnwrittenFiles(names=("receipt.json",), size=7)
     monkeypatch.setattr(os, "fsync", fsync)
-    assert box.settle() == run_folder.Held()
+    assert box.settle() == run_folder.UnwrittenFiles()
     assert (folder / "receipt.json").read_bytes() == b"content"
 
 

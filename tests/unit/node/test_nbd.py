@@ -41,7 +41,7 @@ def disks(tmp_path):
 @pytest.fixture
 def served(tmp_path, disks):
     """The server on a Unix socket."""
-    server = nbd.Server({serial: tmp_path / serial for serial in disks})
+    server = nbd.NbdServer({serial: tmp_path / serial for serial in disks})
     path = str(tmp_path / "socket")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -188,7 +188,7 @@ def test_what_was_open_is_what_is_served(served, disks, tmp_path):
 
 def test_a_missing_disk_is_told_before_a_room_starts(tmp_path, disks):
     with pytest.raises(FileNotFoundError):
-        nbd.Server({"image": tmp_path / "image", "data-0": tmp_path / "absent"})
+        nbd.NbdServer({"image": tmp_path / "image", "data-0": tmp_path / "absent"})
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_whatever_a_server_says_the_client_refuses_or_returns(data):
 def test_whatever_a_client_says_the_server_answers_or_hangs_up(data, begun):
     fd = os.memfd_create("disk")
     os.truncate(fd, 8192)
-    server = nbd.Server({"image": Path(f"/proc/self/fd/{fd}")})
+    server = nbd.NbdServer({"image": Path(f"/proc/self/fd/{fd}")})
     ours, theirs = socket.socketpair()
     with ours:
         server.take(theirs)
@@ -310,7 +310,7 @@ def test_disks_are_attached_once_each_in_order_and_read_by_the_kernel(served, tm
     for number in range(2):
         (tmp_path / f"nbd{number}").touch()
     kernel = Kernel()
-    made = client.Disks(lambda: connected(served), folder=str(tmp_path), ioctl=kernel)
+    made = client.NbdDisks(lambda: connected(served), folder=str(tmp_path), ioctl=kernel)
     for number, serial in enumerate(disks):
         assert made.find(serial) == f"nbd{number}"
         assert (tmp_path / f"nbd{number}").stat().st_size == len(disks[serial])  # not before it can be read
@@ -331,25 +331,25 @@ def test_a_disk_that_never_gets_its_size_is_none(served, tmp_path, monkeypatch):
     monkeypatch.setattr(client, "ATTACH_SECONDS", 0.1)
     (tmp_path / "nbd0").touch()
     with pytest.raises(Unavailable, match="no disk of that size") as caught:
-        client.Disks(lambda: connected(served), folder=str(tmp_path), ioctl=Kernel(fail=client.DO_IT)).find(
-            "image"
-        )
+        client.NbdDisks(
+            lambda: connected(served), folder=str(tmp_path), ioctl=Kernel(fail=client.DO_IT)
+        ).find("image")
     assert caught.value.code == "no-disk"
 
 
 def test_a_kernel_without_nbd_is_told(served, tmp_path):
     with pytest.raises(Unavailable) as caught:
-        client.Disks(lambda: connected(served), folder=str(tmp_path / "absent")).find("image")
+        client.NbdDisks(lambda: connected(served), folder=str(tmp_path / "absent")).find("image")
     assert caught.value.code == "no-disk"
     (tmp_path / "nbd0").touch()
     with pytest.raises(Unavailable, match="nbd0: Invalid argument"):
-        client.Disks(
+        client.NbdDisks(
             lambda: connected(served), folder=str(tmp_path), ioctl=Kernel(fail=client.SET_SOCK)
         ).find("image")
 
 
 def test_a_server_that_is_closed_lets_nobody_hang(tmp_path, disks):
-    server = nbd.Server({"image": tmp_path / "image"})
+    server = nbd.NbdServer({"image": tmp_path / "image"})
     ours, theirs = socket.socketpair()
     server.take(theirs)
     assert client.negotiate(ours, "image")

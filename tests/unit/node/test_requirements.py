@@ -28,7 +28,7 @@ def machine(tmp_path, lacks=(), **changes):
         "root": lambda: True,
         "python": requirements.PYTHON,
     }
-    return requirements.Machine(**whole | changes)
+    return requirements.MachineFacts(**whole | changes)
 
 
 def unable(found):

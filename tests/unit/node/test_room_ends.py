@@ -67,7 +67,7 @@ def test_a_tpm_that_ended_while_its_machine_runs_is_the_reason(tmp_path):
 
 class Box:
     def __init__(self, *answers):
-        self.answers = [run_folder.Held(names=names, size=1 << 20) for names in answers]
+        self.answers = [run_folder.UnwrittenFiles(names=names, size=1 << 20) for names in answers]
 
     @property
     def held(self):
@@ -103,8 +103,8 @@ def test_what_the_folder_never_takes_is_lost_and_that_is_said(tmp_path):
 
 
 def test_whoever_stops_a_run_that_waits_for_room_is_told_what_is_lost(tmp_path):
-    held = run_folder.Held(names=OUT, size=3 << 20)
-    waiting, lost, again = (list(run_ends.tell_held(tmp_path, *told)) for told in ((held, 3600.0), (held, 0.0), (run_folder.Held(), 0.0)))  # fmt: skip
+    held = run_folder.UnwrittenFiles(names=OUT, size=3 << 20)
+    waiting, lost, again = (list(run_ends.tell_held(tmp_path, *told)) for told in ((held, 3600.0), (held, 0.0), (run_folder.UnwrittenFiles(), 0.0)))  # fmt: skip
     assert waiting[0].startswith(f"NO ROOM in {tmp_path}: out-0.tar.age (3.0 MiB) is in memory alone")
     assert "free 3.0 MiB there and do not stop this command" in waiting[1]
     assert lost == [f"LOST: out-0.tar.age (3.0 MiB): in memory alone, since {tmp_path} had no room for it"]
@@ -126,7 +126,7 @@ def a_receipt(**changes):
     made = replace(made, **changes)
     payload = made.encode()
     good = key.sign(dsse.pae(receipt_model.PAYLOAD_TYPE, payload))
-    signature = dsse.Signature(keyid=digest.sha256(key.public.raw), sig=good)
+    signature = dsse.DsseSignature(keyid=digest.sha256(key.public.raw), sig=good)
     return dsse.Envelope(payload_type=receipt_model.PAYLOAD_TYPE, payload=payload, signatures=(signature,))
 
 
@@ -141,7 +141,7 @@ def test_a_receipt_counts_at_the_node_as_it_does_for_an_auditor(tmp_path):
 
     good = a_receipt()
     assert result(good).outcome is receipt_model.Outcome.EXITED
-    stranger = dsse.Signature(keyid="sha256:" + "0" * 64, sig=bytes(64))
+    stranger = dsse.DsseSignature(keyid="sha256:" + "0" * 64, sig=bytes(64))
     assert result(replace(good, signatures=(*good.signatures, stranger)))
     unsigned = replace(good, signatures=())
     renamed = replace(good, signatures=(replace(good.signatures[0], keyid=stranger.keyid),))

@@ -46,7 +46,7 @@ def started(state, record=None):
             qemu.sendall(struct.pack(">II", swtpm.CMD_INIT, 0))
             assert qemu.recv(64) == bytes(4)
             assert measurer.measured
-            client = provision.Client(data)
+            client = provision.TpmClient(data)
             client.run(tpm2.startup())
             yield client
     finally:

@@ -18,7 +18,7 @@ from strongroom.errors import Conflict, Malformed, Misuse, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
 from strongroom.model.manifest import ImageSettings
 from strongroom.seal import disk, erofs, extract, keys, lanes, newfile
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 from tests.unit.seal.test_erofs import complaints
 from tests.unit.seal.trees import file, folder, link, noise, rich
 
@@ -227,7 +227,7 @@ def lying(claimed: int, real: int) -> list[Entry]:
     return [
         folder(),
         file(b"a", noise(3 << 20)),
-        Entry(path=b"f", kind=Kind.FILE, mode=0, size=claimed, open=lambda: io.BytesIO(bytes(real))),
+        Entry(path=b"f", kind=EntryKind.FILE, mode=0, size=claimed, open=lambda: io.BytesIO(bytes(real))),
     ]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from strongroom.errors import Conflict, Malformed
 from strongroom.seal import browse, erofs
-from strongroom.seal.tree import Entry, Kind, validate
+from strongroom.seal.tree import Entry, EntryKind, validate
 from tests.unit.seal.trees import ACL, CAPABILITY, file, folder, link, noise, rich
 
 if TYPE_CHECKING:
@@ -116,21 +116,23 @@ def _assert_same_on_disk(entries, root: Path, modes: int = 0o7777) -> None:
     for path, entry in expected.items():
         where = base + b"/" + path
         mode = os.lstat(where).st_mode
-        if entry.kind is Kind.FILE:
+        if entry.kind is EntryKind.FILE:
             assert stat.S_ISREG(mode)
             with open(where, "rb") as made, entry.open() as wanted:
                 assert made.read() == wanted.read()
-        elif entry.kind is Kind.SYMLINK:
+        elif entry.kind is EntryKind.SYMLINK:
             assert os.readlink(where) == entry.target
         else:
             assert stat.S_ISDIR(mode)
-        if entry.kind is not Kind.SYMLINK and path:
+        if entry.kind is not EntryKind.SYMLINK and path:
             assert stat.S_IMODE(mode) & modes == entry.mode & modes
 
 
 @pytest.mark.parametrize("claimed", [0, 1, 4096, 9_999, 10_001, 1 << 20])
 def test_content_of_another_size_is_refused(claimed):
-    lying = Entry(path=b"f", kind=Kind.FILE, mode=0, size=claimed, open=lambda: io.BytesIO(bytes(10_000)))
+    lying = Entry(
+        path=b"f", kind=EntryKind.FILE, mode=0, size=claimed, open=lambda: io.BytesIO(bytes(10_000))
+    )
     if claimed == 0:  # an empty file has no block and is never opened
         assert erofs.layout([folder(), lying]).data_bytes == 2 * 4096
         return
@@ -140,7 +142,9 @@ def test_content_of_another_size_is_refused(claimed):
 
 
 def test_the_largest_sizes_are_placed_and_one_more_is_refused():
-    huge = [Entry(path=b"%d" % i, kind=Kind.FILE, mode=0, size=1 << 43, open=io.BytesIO) for i in range(2)]
+    huge = [
+        Entry(path=b"%d" % i, kind=EntryKind.FILE, mode=0, size=1 << 43, open=io.BytesIO) for i in range(2)
+    ]
     assert erofs.layout([folder(), huge[0]]).data_bytes == (1 << 43) + 8192
     with pytest.raises(Malformed, match="16 TiB"):
         erofs.layout([folder(), *huge])

@@ -13,7 +13,7 @@ import pytest
 from strongroom.errors import Malformed
 from strongroom.images import results
 from strongroom.seal import extract
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 from tests.unit.seal.trees import file, folder, link
 
 PLANTED = b"planted"
@@ -98,7 +98,7 @@ def test_links_that_stay_inside_are_written_and_lead_where_they_led(tmp_path):
         assert os.path.realpath(os.path.join(root, os.fsdecode(entry.path))).startswith(root)  # noqa: PTH118
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, "hard link"])
+@pytest.mark.parametrize("kind", [EntryKind.FILE, EntryKind.DIRECTORY, EntryKind.SYMLINK, "hard link"])
 def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(tmp_path, kind):
     """As somebody with the owner's rights could do, or a flaw of ours: the file system itself says no."""
     outside = tmp_path / "outside"
@@ -110,13 +110,13 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(tmp_path,
         (stage / "d").symlink_to(outside)
         return io.BytesIO(b"x")
 
-    first = {"kind": Kind.FILE, "mode": 0o644, "size": 1, "open": swap, "link_group": 1}
+    first = {"kind": EntryKind.FILE, "mode": 0o644, "size": 1, "open": swap, "link_group": 1}
     entries = [folder(), folder(b"d"), Entry(path=b"d-", **first)]  # sorts between "d" and what is in it
-    if kind is Kind.FILE:
+    if kind is EntryKind.FILE:
         entries.append(file(b"d/planted", PLANTED))
-    elif kind is Kind.DIRECTORY:
+    elif kind is EntryKind.DIRECTORY:
         entries.append(folder(b"d/planted"))
-    elif kind is Kind.SYMLINK:
+    elif kind is EntryKind.SYMLINK:
         entries.append(link(b"d/planted", b"f"))
     else:
         entries.append(Entry(path=b"d/planted", **first))
@@ -147,7 +147,7 @@ def test_modes_times_and_hard_links_are_kept(tmp_path):
 
 
 def test_fifos_of_an_image_are_made_and_those_of_data_refused(tmp_path):
-    entries = [folder(b""), Entry(path=b"pipe", kind=Kind.FIFO, mode=0o622, mtime=1_600_000_000)]
+    entries = [folder(b""), Entry(path=b"pipe", kind=EntryKind.FIFO, mode=0o622, mtime=1_600_000_000)]
     unpack(entries, tmp_path / "image", foreign_links=True)
     status = (tmp_path / "image/pipe").lstat()
     assert stat.S_ISFIFO(status.st_mode)

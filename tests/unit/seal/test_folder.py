@@ -7,7 +7,7 @@ import pytest
 
 from strongroom.errors import Conflict, Misuse, Refused
 from strongroom.seal import folder
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import EntryKind
 
 
 def _by_path(paths):
@@ -79,7 +79,7 @@ def test_symlinks_that_lead_outside_through_others_are_refused(tmp_path, links):
 def test_symlinks_that_stay_inside_are_kept(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "l").symlink_to("../sub/./x")
-    assert _by_path([tmp_path])[b"sub/l"].kind is Kind.SYMLINK
+    assert _by_path([tmp_path])[b"sub/l"].kind is EntryKind.SYMLINK
 
 
 def test_fifos_and_sockets_are_refused(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from strongroom.errors import Malformed
 from strongroom.seal import tree
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 from tests.unit.seal.trees import file, folder, link, rich
 
 
@@ -58,17 +58,17 @@ def test_parent_must_be_a_listed_folder(parent):
         (file(b"a", uid=(1 << 32) - 1), "owner, group or time out of range"),
         (file(b"a", gid=-1), "owner, group or time out of range"),
         (file(b"a", mtime=-1), "owner, group or time out of range"),
-        (Entry(path=b"a", kind=Kind.FILE, mode=0), "files, and only files, have content"),
-        (Entry(path=b"a", kind=Kind.DIRECTORY, mode=0, size=1), "only files have a size and hard links"),
+        (Entry(path=b"a", kind=EntryKind.FILE, mode=0), "files, and only files, have content"),
+        (Entry(path=b"a", kind=EntryKind.DIRECTORY, mode=0, size=1), "only files have a size and hard links"),
         (
-            Entry(path=b"a", kind=Kind.DIRECTORY, mode=0, link_group=1),
+            Entry(path=b"a", kind=EntryKind.DIRECTORY, mode=0, link_group=1),
             "only files have a size and hard links",
         ),
         (link(b"a", b""), "symlinks, and only symlinks, have a target"),
         (link(b"a", b"x\x00y"), "symlink target too long, or holds NUL"),
         (link(b"a", b"x" * 4096), "symlink target too long, or holds NUL"),
         (
-            Entry(path=b"a", kind=Kind.DIRECTORY, mode=0, target=b"x"),
+            Entry(path=b"a", kind=EntryKind.DIRECTORY, mode=0, target=b"x"),
             "symlinks, and only symlinks, have a target",
         ),
         (file(b"a", xattrs={b"system.other": b""}), "'system.other' has no place on a disk"),

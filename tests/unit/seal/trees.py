@@ -5,24 +5,24 @@ from __future__ import annotations
 import io
 import random
 
-from strongroom.seal.tree import Entry, Kind
+from strongroom.seal.tree import Entry, EntryKind
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 ACL = bytes.fromhex("0200000001000600ffffffff04000400ffffffff20000400ffffffff")
 
 
 def folder(path: bytes = b"", mode: int = 0o755, **more: object) -> Entry:
-    return Entry(path=path, kind=Kind.DIRECTORY, mode=mode, **more)
+    return Entry(path=path, kind=EntryKind.DIRECTORY, mode=mode, **more)
 
 
 def file(path: bytes, content: bytes = b"", mode: int = 0o644, **more: object) -> Entry:
     return Entry(
-        path=path, kind=Kind.FILE, mode=mode, size=len(content), open=lambda: io.BytesIO(content), **more
+        path=path, kind=EntryKind.FILE, mode=mode, size=len(content), open=lambda: io.BytesIO(content), **more
     )
 
 
 def link(path: bytes, target: bytes) -> Entry:
-    return Entry(path=path, kind=Kind.SYMLINK, mode=0o777, target=target)
+    return Entry(path=path, kind=EntryKind.SYMLINK, mode=0o777, target=target)
 
 
 def noise(count: int, seed: int = 1) -> bytes:

@@ -88,7 +88,7 @@ def refused_for_want_of_a_list(
     raise AssertionError("accepted without a revocation list")
 
 
-def parses(data: bytes, case: dict) -> snp_report.Report:
+def parses(data: bytes, case: dict) -> snp_report.SnpReport:
     """The report parses, and its fields are those of the label."""
     report = snp_report.parse(data)
     for name, label in case["expected"].get("fields", {}).items():

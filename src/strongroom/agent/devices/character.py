@@ -21,7 +21,7 @@ class Caller(Protocol):
         ...
 
 
-class Device:
+class CharacterDevice:
     """The device at `path`, open until the end of the room. Raises `Unavailable`."""
 
     def __init__(self, path: str) -> None:

@@ -40,7 +40,7 @@ SEV_PROVIDER, TDX_PROVIDER = "sev_guest", "tdx_guest"  # of configfs-tsm
 _PROVIDERS = {SEV_PROVIDER: SEV, TDX_PROVIDER: TDX}
 
 
-class Kernel(Protocol):
+class MachineView(Protocol):
     """What the agent can see of its machine. Tests give another."""
 
     def has(self, path: str) -> bool:
@@ -71,23 +71,23 @@ class RealKernel:
         """The device at `path`, opened."""
         from strongroom.agent.devices import character  # noqa: PLC0415
 
-        return character.Device(path)
+        return character.CharacterDevice(path)
 
     def tsm(self) -> Tsm:
         """configfs-tsm."""
         from strongroom.agent.devices import tsm  # noqa: PLC0415
 
-        return tsm.Tsm(files=tsm.Files())
+        return tsm.Tsm(files=tsm.ConfigfsFiles())
 
     def tpm(self) -> tpm.Tpm:
         """The TPM."""
         from strongroom.agent import tpm  # noqa: PLC0415
 
-        return tpm.Tpm(tpm.Device())
+        return tpm.Tpm(tpm.TpmDevice())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class SeenDevices:
     """What is there. provider: of configfs-tsm, empty without it."""
 
     devices: frozenset[str]
@@ -99,14 +99,14 @@ class Seen:
         return self.devices & {SEV, TDX} | ({_PROVIDERS[self.provider]} if self.provider else frozenset())
 
 
-def look(kernel: Kernel) -> Seen:
+def look(kernel: MachineView) -> SeenDevices:
     """Look at the machine. Raises `Refused` for a provider that this version does not know."""
     devices = frozenset(path for path in (NSM, SEV, TDX, TPM) if kernel.has(path))
     provider = _provider(kernel) if kernel.has(TSM) else ""
-    return Seen(devices=devices, provider=provider)
+    return SeenDevices(devices=devices, provider=provider)
 
 
-def hardware(kernel: Kernel) -> room.Hardware:
+def hardware(kernel: MachineView) -> room.Hardware:
     """The one TEE of this machine. Raises `Refused`, `Unavailable`."""
     seen = look(kernel)
     if NSM in seen.devices:  # 1
@@ -144,7 +144,7 @@ def hardware(kernel: Kernel) -> room.Hardware:
     return TpmAttester(client)
 
 
-def _processor(kernel: Kernel, seen: Seen) -> SnpAttester | TdxAttester:
+def _processor(kernel: MachineView, seen: SeenDevices) -> SnpAttester | TdxAttester:
     if SEV in seen.processors:
         return _snp(kernel, seen)
     from strongroom.agent.devices.tdx import TdxAttester  # noqa: PLC0415
@@ -159,7 +159,7 @@ def _processor(kernel: Kernel, seen: Seen) -> SnpAttester | TdxAttester:
     return TdxAttester(device=kernel.device(TDX), source=lambda data: interface.ask(data).out)
 
 
-def _snp(kernel: Kernel, seen: Seen) -> SnpAttester:
+def _snp(kernel: MachineView, seen: SeenDevices) -> SnpAttester:
     from strongroom.agent.devices.snp import SnpAttester  # noqa: PLC0415
 
     if seen.provider:
@@ -176,7 +176,7 @@ def _snp(kernel: Kernel, seen: Seen) -> SnpAttester:
     return SnpAttester(source=lambda data: sev_guest.ask(device, data))
 
 
-def _provider(kernel: Kernel) -> str:
+def _provider(kernel: MachineView) -> str:
     """Who makes the reports of configfs-tsm; empty where it is there and nobody does."""
     try:
         name = kernel.tsm().provider()
@@ -193,7 +193,7 @@ def _provider(kernel: Kernel) -> str:
     return name
 
 
-def _contradictory(seen: Seen, why: str) -> Refused:
+def _contradictory(seen: SeenDevices, why: str) -> Refused:
     there = [*sorted(seen.devices), *([f"configfs-tsm of {seen.provider}"] if seen.provider else [])]
     return Refused(
         f"this machine shows {', '.join(there)}: {why}",

@@ -30,7 +30,7 @@ MAX_AUX = 64 * 1024
 _MAX_WORD = 64
 
 
-class Files:
+class ConfigfsFiles:
     """The file operations that configfs offers. Each raises `OSError`."""
 
     def make(self, folder: str) -> None:
@@ -60,7 +60,7 @@ class Files:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class TsmReport:
     """One report. aux: what the host handed out with it, believed by nobody."""
 
     provider: str
@@ -72,7 +72,7 @@ class Answer:
 class Tsm:
     """The interface at `root`. Raises `Unavailable` when the kernel or the firmware does not answer."""
 
-    files: Files
+    files: ConfigfsFiles
     root: str = ROOT
     _asked: int = 0
 
@@ -81,7 +81,7 @@ class Tsm:
         with self._entry("looking who makes reports") as folder:
             return self._word(folder, "provider")
 
-    def ask(self, data: bytes) -> Answer:
+    def ask(self, data: bytes) -> TsmReport:
         """A report that carries the 64 bytes `data`, for the most privileged level that the firmware grants.
 
         Raises `Refused` when somebody else asked in between.
@@ -106,7 +106,7 @@ class Tsm:
                     code="report-raced",
                     hint="something else in the room asked for a report at the same time; nothing is attested",
                 )
-            return Answer(provider=provider, out=out, aux=aux)
+            return TsmReport(provider=provider, out=out, aux=aux)
 
     @contextlib.contextmanager
     def _entry(self, doing: str) -> Iterator[str]:

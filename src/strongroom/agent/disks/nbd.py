@@ -56,7 +56,7 @@ class Ioctl(Protocol):
         ...
 
 
-class Disks:
+class NbdDisks:
     """Attaches disks by their serials, each to the next free device. `find` serves `room` as `disks.find` does."""
 
     def __init__(

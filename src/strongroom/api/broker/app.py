@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from strongroom.api import budgets as budgets_model
 from strongroom.api.application import Application
 from strongroom.api.broker import ledger, results, routes
-from strongroom.api.http import Answer
+from strongroom.api.http import HttpResponse
 from strongroom.broker import request_log
 from strongroom.broker.challenge import challenge
 from strongroom.broker.receipt import receipt
@@ -38,10 +38,10 @@ class Readiness:
 
 
 def build(
-    broker: Broker, *, readiness: Readiness, budgets: budgets_model.Budgets | None = None
+    broker: Broker, *, readiness: Readiness, budgets: budgets_model.ConnectionBudgets | None = None
 ) -> Application:
     """The application for `broker`."""
-    limits = budgets or budgets_model.Budgets()
+    limits = budgets or budgets_model.ConnectionBudgets()
     bodies = budgets_model.Bodies(limits)
     posts = {
         name: _counted(broker, bodies, name, handler) for name, handler in _posts(broker, bodies).items()
@@ -52,7 +52,7 @@ def build(
 def _counted(broker: Broker, bodies: budgets_model.Bodies, name: str, handler: Handler) -> Handler:
     """The handler of requests with a body, which is held as long; those that end in an error are counted."""
 
-    async def counted(request: Request) -> Answer:
+    async def counted(request: Request) -> HttpResponse:
         try:
             return await handler(request)
         except Exception as failure:
@@ -68,22 +68,22 @@ def _counted(broker: Broker, bodies: budgets_model.Bodies, name: str, handler: H
 def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
     limit = {row.name: row.limit for row in routes.ROUTES}
 
-    async def post_challenge(request: Request) -> Answer:
+    async def post_challenge(request: Request) -> HttpResponse:
         body = await bodies.read(request, limit["challenge"])
-        return Answer(body=(await challenge(broker, body)).encode())
+        return HttpResponse(body=(await challenge(broker, body)).encode())
 
-    async def post_release(request: Request) -> Answer:
+    async def post_release(request: Request) -> HttpResponse:
         return await _release(broker, bodies, limit["release"], request)
 
-    async def post_receipt(request: Request) -> Answer:
+    async def post_receipt(request: Request) -> HttpResponse:
         body = await bodies.read(request, limit["receipt"])
         proof = await receipt(broker, body, peer=request.peer)
         broker.request_log.recorded(proof, request="receipt", peer=request.peer, contract="")
-        return Answer(body=proof.encode())
+        return HttpResponse(body=proof.encode())
 
-    async def post_standing(request: Request) -> Answer:
+    async def post_standing(request: Request) -> HttpResponse:
         body = await bodies.read(request, limit["standing"])
-        return Answer(body=(await standing(broker, body, peer=request.peer)).encode())
+        return HttpResponse(body=(await standing(broker, body, peer=request.peer)).encode())
 
     return {
         "challenge": post_challenge,
@@ -94,27 +94,27 @@ def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
 
 
 def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
-    async def get_health(_request: Request) -> Answer:
+    async def get_health(_request: Request) -> HttpResponse:
         why = readiness.why_not()
         if why is None:
-            return Answer(body=canonical.dumps({"ready": True}))
-        return Answer(body=canonical.dumps({"ready": False, "why": why}), status=503)
+            return HttpResponse(body=canonical.dumps({"ready": True}))
+        return HttpResponse(body=canonical.dumps({"ready": False, "why": why}), status=503)
 
     def look(request: Request, work: Callable[..., T], *args: Any, begun: bool = False) -> Awaitable[T]:
         return broker.workers.look(work, *args, peer=request.peer, begun=begun)
 
-    async def get_checkpoint(request: Request) -> Answer:
+    async def get_checkpoint(request: Request) -> HttpResponse:
         note = await look(request, ledger.checkpoint, broker)
-        return Answer(body=note, media_type="text/plain; charset=utf-8")
+        return HttpResponse(body=note, media_type="text/plain; charset=utf-8")
 
-    async def get_tile(request: Request) -> Answer:
+    async def get_tile(request: Request) -> HttpResponse:
         length, data = await look(request, ledger.tile, broker, request.parameters["path"])
 
         async def pieces() -> AsyncIterator[bytes]:
             while (piece := await look(request, next, data, b"", begun=True)) != b"":
                 yield piece
 
-        return Answer(
+        return HttpResponse(
             pieces=pieces(),
             length=length,
             media_type="application/octet-stream",
@@ -122,23 +122,23 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
             kept="public, max-age=31536000, immutable",
         )
 
-    async def get_proof(request: Request) -> Answer:
+    async def get_proof(request: Request) -> HttpResponse:
         query = request.queried()
         index, size = ledger.number(query.get("index"), "index"), ledger.number(query.get("size"), "size")
-        return Answer(body=await look(request, ledger.proof, broker, index, size))
+        return HttpResponse(body=await look(request, ledger.proof, broker, index, size))
 
-    async def get_consistency(request: Request) -> Answer:
+    async def get_consistency(request: Request) -> HttpResponse:
         query = request.queried()
         first, second = ledger.number(query.get("from"), "from"), ledger.number(query.get("to"), "to")
-        return Answer(body=await look(request, ledger.consistency, broker, first, second))
+        return HttpResponse(body=await look(request, ledger.consistency, broker, first, second))
 
-    async def get_run(request: Request) -> Answer:
-        return Answer(body=await look(request, ledger.run, broker, request.parameters["run"]))
+    async def get_run(request: Request) -> HttpResponse:
+        return HttpResponse(body=await look(request, ledger.run, broker, request.parameters["run"]))
 
-    async def get_result(request: Request) -> Answer:
+    async def get_result(request: Request) -> HttpResponse:
         asked = results.read(request.parameters["run"], request.queried())
         token = await look(request, results.answer, broker, asked)
-        return Answer(body=token, media_type=asked.media_type)
+        return HttpResponse(body=token, media_type=asked.media_type)
 
     return {
         "health": get_health,
@@ -151,7 +151,9 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
     }
 
 
-async def _release(broker: Broker, bodies: budgets_model.Bodies, limit: int, request: Request) -> Answer:
+async def _release(
+    broker: Broker, bodies: budgets_model.Bodies, limit: int, request: Request
+) -> HttpResponse:
     peer = request.peer
     head: messages.ReleaseHead | None = None
     denial: messages.DenialAnswer | None = None
@@ -173,6 +175,6 @@ async def _release(broker: Broker, bodies: budgets_model.Bodies, limit: int, req
         if patient:
             # It comes again over a new connection, whose handshake costs more than all else of this: not at once.
             await asyncio.sleep(PAUSE)
-        return Answer(body=denial.encode(), status=403, closes=True)
+        return HttpResponse(body=denial.encode(), status=403, closes=True)
     status = 200 if isinstance(answer, messages.ReleaseAnswer) else 403
-    return Answer(body=answer.encode(), status=status)
+    return HttpResponse(body=answer.encode(), status=status)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal import intoto as statement
-from strongroom.appraisal.intoto import Statement, Subject
+from strongroom.appraisal.intoto import InTotoStatement, InTotoSubject
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.model.contracts.contract import read_reference
@@ -56,14 +56,14 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
+class ReferenceRelease:
     """What one file says: of a base's files, what each platform will report. `platforms` share its name and times."""
 
     name: str
     version: int
     issued: datetime
     expires: datetime
-    subjects: tuple[Subject, ...]
+    subjects: tuple[InTotoSubject, ...]
     platforms: tuple[Reference, ...]
 
     def of(self, wanted: str) -> Reference:
@@ -81,9 +81,9 @@ class Release:
             )
         return found[0]
 
-    def statement(self) -> Statement:
+    def statement(self) -> InTotoStatement:
         """The statement. Raises `Malformed` for what could not be read again."""
-        made = Statement(
+        made = InTotoStatement(
             subjects=self.subjects,
             predicate_type=PREDICATE,
             predicate={
@@ -107,7 +107,7 @@ class Release:
         return made
 
 
-def read(made: Statement) -> Release:
+def read(made: InTotoStatement) -> ReferenceRelease:
     """The reference values in a statement. Raises `Malformed`."""
     if made.predicate_type != PREDICATE:
         raise Malformed("reference file: a statement of another type", code="wrong-type")
@@ -142,10 +142,10 @@ def read(made: Statement) -> Release:
             "reference.platforms: expected one of each profile, with references, which evidence could meet",
             code="empty",
         )
-    return Release(**told, version=version, subjects=made.subjects, platforms=tuple(platforms))
+    return ReferenceRelease(**told, version=version, subjects=made.subjects, platforms=tuple(platforms))
 
 
-def open_signed(data: bytes, *, trusted: Sequence[VerifyingKey], now: datetime) -> Release:
+def open_signed(data: bytes, *, trusted: Sequence[VerifyingKey], now: datetime) -> ReferenceRelease:
     """The reference values of a file that one of `trusted` signed. Raises `Refused`, or `Malformed`.
 
     What else the file states is not looked at, nor needed: it may be a bundle with provenance.
@@ -158,7 +158,7 @@ def open_signed(data: bytes, *, trusted: Sequence[VerifyingKey], now: datetime) 
     return made
 
 
-def check_dates(reference: Reference | Release, now: datetime) -> None:
+def check_dates(reference: Reference | ReferenceRelease, now: datetime) -> None:
     """Raise `Refused` unless `reference` counts at `now`."""
     early = reference.issued is not None and now < reference.issued
     late = reference.expires is not None and now >= reference.expires

@@ -53,7 +53,7 @@ class Eif:
     cmdline: bytes
     ramdisks: tuple[bytes, ...]
     metadata: bytes
-    signature: eif_signature.Signature | None
+    signature: eif_signature.EifSignature | None
 
 
 def metadata(*, name: str, version: str, kernel: str, tool_version: str) -> bytes:

@@ -26,7 +26,7 @@ _WHAT = "EIF signature"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signature:
+class EifSignature:
     """A parsed section, nothing of it verified. certificate: DER. pcr0: what the signature is over."""
 
     certificate: bytes
@@ -45,7 +45,7 @@ def make(pcr0: bytes, signer: ImageSigner) -> bytes:
     return b"\x81" + record
 
 
-def parse(data: bytes) -> Signature:
+def parse(data: bytes) -> EifSignature:
     """Parse a section with one signature, of PCR 0. Raises `Malformed`."""
     value = cbor.loads(data, _WHAT, max_bytes=MAX_SECTION, max_items=_MAX_ITEMS)
     if not isinstance(value, tuple) or len(value) != 1:
@@ -61,10 +61,10 @@ def parse(data: bytes) -> Signature:
     if len(pcr0) != _PCR_BYTES or signed.algorithm != cose.ES384:
         raise Malformed(f"{_WHAT}: expected an ES384 signature of a PCR of 48 bytes", code="bad-signatures")
     (der,) = pem.decode(certificate, b"CERTIFICATE", what=_WHAT, max_blocks=1, max_bytes=MAX_SECTION)
-    return Signature(certificate=der, signed=signed, pcr0=pcr0)
+    return EifSignature(certificate=der, signed=signed, pcr0=pcr0)
 
 
-def check(signature: Signature, pcr0: bytes) -> None:
+def check(signature: EifSignature, pcr0: bytes) -> None:
     """Raise `Refused` unless `signature` is over `pcr0` by its certificate's key; `Malformed`: no certificate."""
     if signature.pcr0 != pcr0:
         raise Refused("EIF signature: it is over another PCR 0 than the image's", code="bad-signature")

@@ -52,7 +52,7 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class PeImage:
     """A parsed image. Offsets count from the file's start; `data_end` is where the last section ends in it."""
 
     data: bytes
@@ -76,7 +76,7 @@ class Image:
         return self.data[section.raw_offset : section.raw_offset + section.virtual_size]
 
 
-def parse(data: bytes) -> Image:
+def parse(data: bytes) -> PeImage:
     """Parse a whole file. Raises `Malformed`."""
     if len(data) > MAX_FILE:
         raise Malformed(f"PE: {len(data)} bytes, at most {MAX_FILE} allowed", code="too-large")
@@ -86,7 +86,7 @@ def parse(data: bytes) -> Image:
         raise Malformed("PE: cut short", code="truncated") from None
 
 
-def _parse(data: bytes) -> Image:
+def _parse(data: bytes) -> PeImage:
     (start,) = struct.unpack_from("<I", data, 0x3C)
     if data[:2] != b"MZ" or data[start : start + 4] != b"PE\0\0" or start < 0x40:
         raise Malformed("PE: no MZ and PE signatures", code="bad-header")
@@ -109,7 +109,7 @@ def _parse(data: bytes) -> Image:
     sections = tuple(_section(data, table + _SECTION.size * index) for index in range(count))
     end = _check_sections(sections, headers_size, image_size, len(data))
     entry = optional + _OPTIONAL.size + 8 * _CERTIFICATES if directories > _CERTIFICATES else None
-    return Image(
+    return PeImage(
         data=data,
         coff=coff,
         optional=optional,
@@ -166,7 +166,7 @@ def _certificates(data: bytes, entry: int | None, end: int) -> tuple[int, int]:
     return offset, size
 
 
-def names(image: Image) -> tuple[str, ...]:
+def names(image: PeImage) -> tuple[str, ...]:
     """The sections' names. Raises `Malformed` where one stands twice: loaders differ in which of them they take."""
     section_names = [section.name for section in image.sections]
     for left, right in itertools.pairwise(sorted(section_names)):

@@ -32,7 +32,7 @@ _SPLIT, _LOW = 0xB0000000, 0x80000000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Registers:
+class DirectBootRegisters:
     """Hexadecimal. pcr12 is before the agent extends anything."""
 
     bank: str
@@ -55,13 +55,13 @@ def measure(
     cmdline: bytes,
     patched_for_mib: int | None = None,
     bank: str = "sha256",
-) -> Registers:
+) -> DirectBootRegisters:
     """The registers. patched_for_mib: the machine's memory, where QEMU (q35) is older than 10.0. Raises `Malformed`."""
     booted = kernel if patched_for_mib is None else patched(kernel, len(initrd), patched_for_mib)
     events = [pe.authenticode(booted, bank)]
     events += [pcr.digest(bank, pcr.BOOT_ATTEMPT), pcr.digest(bank, pcr.SEPARATOR)]
     zero = pcr.extended(bank, ())
-    return Registers(
+    return DirectBootRegisters(
         bank=bank,
         pcr4=pcr.extended(bank, events),
         pcr5=uki.partitions(None, bank),

@@ -18,7 +18,7 @@ from strongroom.bases.formats import eif, eif_signature
 
 
 @dataclass(frozen=True, kw_only=True)
-class Registers:
+class NitroRegisters:
     """48 bytes each, in hexadecimal. pcr8 is None for an image without a signature: then PCR 8 stays zero."""
 
     pcr0: str
@@ -32,13 +32,13 @@ class Registers:
         return named if self.pcr8 is None else {**named, "pcr8": self.pcr8}
 
 
-def measure(image: bytes) -> Registers:
+def measure(image: bytes) -> NitroRegisters:
     """The registers of an image file. Raises `Malformed`, and `Refused` for a signature that Nitro would not take."""
     parsed = eif.parse(image)
     pcr0 = eif.register(parsed.kernel, parsed.cmdline, *parsed.ramdisks)
     if parsed.signature is not None:
         eif_signature.check(parsed.signature, pcr0)
-    return Registers(
+    return NitroRegisters(
         pcr0=pcr0.hex(),
         pcr1=eif.register(parsed.kernel, parsed.cmdline, parsed.ramdisks[0]).hex(),
         pcr2=eif.register(*parsed.ramdisks[1:]).hex(),

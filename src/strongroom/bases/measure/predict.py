@@ -41,7 +41,7 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class MachineShape:
     """What the operator chooses. None: not said, which matters only where a register depends on it.
 
     id_key, author_key: public keys (DER) that sign the guest's ID block, for claims that are beside the measurement.
@@ -131,14 +131,14 @@ class Prediction:
         return out
 
 
-def predict(profile: str, parts: Parts, shape: Shape) -> Prediction:
+def predict(profile: str, parts: Parts, shape: MachineShape) -> Prediction:
     """The registers of `profile`. Raises `Misuse` when an input is missing, `Malformed` when one is unfit."""
     if profile not in _PROFILES:
         raise Misuse(f"no profile is called {profile[:40]!r}", hint=f"one of {', '.join(PROFILES)}")
     return _PROFILES[profile](parts, shape)
 
 
-def _local(parts: Parts, shape: Shape) -> Prediction:
+def _local(parts: Parts, shape: MachineShape) -> Prediction:
     firmware = _given(shape.firmware, "the firmware")
     reference = tpm.launch_record(
         firmware=firmware,
@@ -174,7 +174,7 @@ def _local(parts: Parts, shape: Shape) -> Prediction:
     )
 
 
-def _snp(parts: Parts, shape: Shape) -> Prediction:
+def _snp(parts: Parts, shape: MachineShape) -> Prediction:
     firmware = ovmf.parse(_given(shape.firmware, "the firmware (--ovmf)"))
     vcpus = _given(shape.vcpus, "the number of virtual processors (--vcpus)")
     qemu = shape.vmm is snp.Vmm.QEMU
@@ -184,13 +184,13 @@ def _snp(parts: Parts, shape: Shape) -> Prediction:
     )
     kernel = None
     if qemu:
-        kernel = snp.Kernel(
+        kernel = snp.DirectBoot(
             kernel=_part(parts.kernel, "kernel"),
             initrd=_part(parts.initrd, "initrd"),
             cmdline=_line(parts),
         )
     value = snp.digest(
-        snp.Launch(
+        snp.LaunchInputs(
             firmware=firmware,
             vcpus=vcpus,
             signature=signature,
@@ -225,7 +225,7 @@ def _snp(parts: Parts, shape: Shape) -> Prediction:
     )
 
 
-def _tdx(parts: Parts, shape: Shape) -> Prediction:
+def _tdx(parts: Parts, shape: MachineShape) -> Prediction:
     if shape.vmm is not snp.Vmm.QEMU:
         raise Misuse(
             "TDX is predicted for QEMU alone",
@@ -279,7 +279,7 @@ def _tdx(parts: Parts, shape: Shape) -> Prediction:
     )
 
 
-def _rtmr0(firmware: ovmf.Firmware, events: edk2.Events, shape: Shape) -> Register:
+def _rtmr0(firmware: ovmf.Firmware, events: edk2.Events, shape: MachineShape) -> Register:
     why = ""
     if events is not edk2.Events.EDK2_202302:
         why = _OTHER_EVENTS
@@ -300,7 +300,7 @@ def _rtmr0(firmware: ovmf.Firmware, events: edk2.Events, shape: Shape) -> Regist
     )
 
 
-def _handed(kernel: bytes, initrd: bytes, shape: Shape) -> bytes:
+def _handed(kernel: bytes, initrd: bytes, shape: MachineShape) -> bytes:
     """The kernel as QEMU hands it to the firmware."""
     if not shape.edits_kernel:
         return kernel
@@ -308,7 +308,7 @@ def _handed(kernel: bytes, initrd: bytes, shape: Shape) -> bytes:
     return direct_boot.patched(kernel, len(initrd), memory >> 20)
 
 
-def _uki(parts: Parts, _: Shape) -> Prediction:
+def _uki(parts: Parts, _: MachineShape) -> Prediction:
     measurement = uki.measure(_part(parts.uki, "unified kernel image"))
     covers = {
         "pcr4": "the image and the kernel in it (Authenticode), and that they were started",
@@ -336,7 +336,7 @@ def _uki(parts: Parts, _: Shape) -> Prediction:
     )
 
 
-def _nitro(parts: Parts, _: Shape) -> Prediction:
+def _nitro(parts: Parts, _: MachineShape) -> Prediction:
     pcrs = nitro.measure(_part(parts.eif, "enclave image file")).reference()
     covers = {
         "pcr0": "kernel, command line, all ramdisks",
@@ -382,7 +382,7 @@ def _given(value: T | None, what: str) -> T:
     return value
 
 
-_PROFILES: dict[str, Callable[[Parts, Shape], Prediction]] = {
+_PROFILES: dict[str, Callable[[Parts, MachineShape], Prediction]] = {
     "local": _local,
     "snp": _snp,
     "tdx": _tdx,

@@ -6,7 +6,7 @@ OVMF compares kernel, initrd and command line with).
 
 The digest begins as zeros and becomes SHA-384(digest ‖ content's SHA-384 ‖ u16 0x70 ‖ type ‖ 0 ‖ permissions ‖ address)
 with every page that the host adds, in this order: the firmware; the sections of its SEV metadata in their order; one
-VMSA page for each virtual processor. So it depends on what `Launch` holds and on nothing else: not on memory size,
+VMSA page for each virtual processor. So it depends on what `LaunchInputs` holds and on nothing else: not on memory size,
 devices, ACPI tables, host data, guest policy or the processor underneath.
 """
 
@@ -63,7 +63,7 @@ class Vmm(enum.StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kernel:
+class DirectBoot:
     """What QEMU loads with -kernel, -initrd and -append: whole files, and the line without its NUL."""
 
     kernel: bytes
@@ -72,7 +72,7 @@ class Kernel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launch:
+class LaunchInputs:
     """All that the launch digest depends on.
 
     signature: what CPUID function 1 answers in EAX (`signature` of a model). features: SEV_FEATURES of the VMSA,
@@ -84,7 +84,7 @@ class Launch:
     signature: int
     features: int = 1
     vmm: Vmm = Vmm.QEMU
-    kernel: Kernel | None = None
+    kernel: DirectBoot | None = None
 
 
 def signature(model: str) -> int:
@@ -101,7 +101,7 @@ def signature(model: str) -> int:
     return extended << 20 | low_model >> 4 << 16 | base << 8 | (low_model & 0xF) << 4 | stepping
 
 
-def digest(launch: Launch) -> bytes:
+def digest(launch: LaunchInputs) -> bytes:
     """The launch digest, 48 bytes. Raises `Malformed` where the firmware cannot be started so."""
     if not 1 <= launch.vcpus <= MAX_VCPUS:
         raise Misuse(
@@ -122,7 +122,7 @@ def digest(launch: Launch) -> bytes:
     return value
 
 
-def hashes(kernel: Kernel) -> bytes:
+def hashes(kernel: DirectBoot) -> bytes:
     """QEMU's table of digests: command line (with its NUL), initrd, kernel; padded to 16 bytes."""
     entries = b""
     for name, content in (
@@ -147,7 +147,7 @@ def key_digest(spki: bytes) -> str:
     return hashlib.sha384(struct.pack("<I72s72s880x", 2, x, y)).hexdigest()
 
 
-def _pages(launch: Launch) -> Iterator[tuple[int, int, bytes]]:
+def _pages(launch: LaunchInputs) -> Iterator[tuple[int, int, bytes]]:
     """(type, address, SHA-384 of the content or zeros) of every page, in order."""
     firmware = launch.firmware
     for offset in range(0, len(firmware.data), ovmf.PAGE):
@@ -185,7 +185,7 @@ def _section(
         yield kind, section.address + offset, content
 
 
-def _hashes_page(firmware: Firmware, kernel: Kernel) -> bytes:
+def _hashes_page(firmware: Firmware, kernel: DirectBoot) -> bytes:
     """The page that holds the table of digests. Raises `Malformed` where the firmware has no place for it."""
     places = [section for section in firmware.sev if section.kind is ovmf.SevKind.KERNEL_HASHES]
     if firmware.hashes is None or len(places) != 1:
@@ -205,7 +205,7 @@ def _hashes_page(firmware: Firmware, kernel: Kernel) -> bytes:
     return (bytes(offset) + table).ljust(ovmf.PAGE, b"\0")
 
 
-def _vmsa(launch: Launch, start: int) -> bytes:
+def _vmsa(launch: LaunchInputs, start: int) -> bytes:
     """A processor's first state. Amazon's and Google's hypervisors leave other values than KVM with QEMU does."""
     page = bytearray(ovmf.PAGE)
     code, stack, task = 0x9B, 0x93, 0x8B

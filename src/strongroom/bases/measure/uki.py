@@ -33,7 +33,7 @@ _MEASURED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Registers:
+class UkiRegisters:
     """Hexadecimal. pcr5 is None where no disk was given. pcr12 and pcr13 are before the agent extends anything."""
 
     bank: str
@@ -50,7 +50,7 @@ class Registers:
         return {"pcr4": self.pcr4, "pcr9": self.pcr9, "pcr11": self.pcr11}
 
 
-def measure(image: bytes, *, bank: str = "sha256", disk: bytes | None = None) -> Registers:
+def measure(image: bytes, *, bank: str = "sha256", disk: bytes | None = None) -> UkiRegisters:
     """The registers of an image. disk: the whole disk that it is started from. Raises `Malformed`."""
     parsed = uki.parse(image)
     sections = parsed.sections
@@ -66,7 +66,7 @@ def measure(image: bytes, *, bank: str = "sha256", disk: bytes | None = None) ->
     booted = [pcr.digest(bank, pcr.BOOT_ATTEMPT), separator]
     booted += [pe.authenticode(image, bank), pe.authenticode(sections[".linux"], bank)]
     zero = pcr.extended(bank, ())
-    return Registers(
+    return UkiRegisters(
         bank=bank,
         pcr4=pcr.extended(bank, booted),
         pcr5=None if disk is None else partitions(disk, bank),

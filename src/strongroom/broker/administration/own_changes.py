@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class OwnChange:
     """What the ledger is to say. contract: a digest, and run: a name; empty where none is meant."""
 
-    kind: record.Kind
+    kind: record.RecordKind
     body: dict[str, object]
     contract: str = ""
     run: str = ""
 
 
-async def make(broker: Broker, change: Callable[[Transaction], Change]) -> messages.LedgerProof:
+async def make(broker: Broker, change: Callable[[Transaction], OwnChange]) -> messages.LedgerProof:
     """Do `change` and record what it returns; return the proof. Where it raises, nothing of it stays."""
     return await prove(broker, lambda transaction: append(broker, transaction, change(transaction)))
 
 
-def append(broker: Broker, transaction: Transaction, change: Change) -> tuple[bytes, int]:
+def append(broker: Broker, transaction: Transaction, change: OwnChange) -> tuple[bytes, int]:
     """Record it now. The entry, and its place in the ledger."""
     entry = record.Record(
         kind=change.kind,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def remove_key(broker: Broker, manifest: str) -> messages.LedgerProof:
     """Forget the disk of that manifest digest; return the proof. Raises `NotFound`."""
 
-    def change(transaction: Transaction) -> own_changes.Change:
+    def change(transaction: Transaction) -> own_changes.OwnChange:
         if transaction.disks.find(manifest) is None:
             raise NotFound(
                 f"remove-key: this broker has no disk {manifest}",
@@ -28,6 +28,6 @@ async def remove_key(broker: Broker, manifest: str) -> messages.LedgerProof:
                 hint="`strongroom broker status` lists its disks",
             )
         transaction.disks.remove(manifest)
-        return own_changes.Change(kind=record.Kind.DISK_REMOVAL, body={"disk": manifest})
+        return own_changes.OwnChange(kind=record.RecordKind.DISK_REMOVAL, body={"disk": manifest})
 
     return await own_changes.make(broker, change)

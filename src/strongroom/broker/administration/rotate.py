@@ -45,7 +45,7 @@ async def rotate(
             hint="make it from the party file that `strongroom broker init` or `rotate-keys` wrote",
         )
 
-    def change(transaction: Transaction) -> own_changes.Change:
+    def change(transaction: Transaction) -> own_changes.OwnChange:
         for disk in transaction.disks.every():
             if rotation.of_identity:
                 transaction.disks.remove(disk.manifest)
@@ -53,8 +53,8 @@ async def rotate(
                 transaction.disks.put(_under(broker, disk, disk.sealed_key, at_rest))
         transaction.staged.put(settings.encode())
         transaction.staged.belong(settings.keys)
-        return own_changes.Change(
-            kind=record.Kind.ROTATION, body={"statement": fields.format_data(rotation.encode())}
+        return own_changes.OwnChange(
+            kind=record.RecordKind.ROTATION, body={"statement": fields.format_data(rotation.encode())}
         )
 
     return await own_changes.make(broker, change)

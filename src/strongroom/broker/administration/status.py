@@ -39,7 +39,7 @@ class Overview(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class KnownContract:
     """A contract as this broker knows it: its highest version. permitted: runs, None where it is not known; used: of them."""
 
     id: str
@@ -76,7 +76,7 @@ class Status:
     """All of it. earlier: (digest, runs, receipts) of versions that are not the highest. denials: the last first."""
 
     ledger_size: int
-    contracts: tuple[Standing, ...]
+    contracts: tuple[KnownContract, ...]
     earlier: tuple[tuple[str, int, int], ...]
     disks: tuple[KnownDisk, ...]
     denials: tuple[tuple[int, Record], ...]
@@ -114,7 +114,7 @@ def status(store: Overview, budgets: Budgets | None = None) -> Status:
     for id, known in store.known_contracts():
         runs, receipts = used.pop(known.digest, (0, 0))
         standing.append(
-            Standing(
+            KnownContract(
                 id=id,
                 version=known.version,
                 digest=known.digest,
@@ -141,7 +141,7 @@ def _denials(ledger: LedgerView) -> tuple[tuple[int, Record], ...]:
     while end > last and len(found) < DENIALS:
         start = max(last, end - _AT_ONCE)
         rows = [(start + at, record.parse(one)) for at, one in enumerate(ledger.leaves(start, end - start))]
-        found += [row for row in reversed(rows) if row[1].kind is record.Kind.DENIAL]
+        found += [row for row in reversed(rows) if row[1].kind is record.RecordKind.DENIAL]
         end = start
     return tuple(found[:DENIALS])
 

@@ -60,7 +60,7 @@ async def withdraw_known(broker: Broker, digest: str) -> messages.LedgerProof:
 
 
 async def _withdraw(broker: Broker, find: Callable[[Transaction], Found]) -> messages.LedgerProof:
-    def change(transaction: Transaction) -> own_changes.Change:
+    def change(transaction: Transaction) -> own_changes.OwnChange:
         series, known = find(transaction)
         if known.withdrawn:
             raise Conflict(
@@ -69,8 +69,8 @@ async def _withdraw(broker: Broker, find: Callable[[Transaction], Found]) -> mes
                 hint="nothing is left to do",
             )
         transaction.contracts.withdraw(series, known)
-        return own_changes.Change(
-            kind=record.Kind.WITHDRAWAL,
+        return own_changes.OwnChange(
+            kind=record.RecordKind.WITHDRAWAL,
             contract=known.digest,
             body={"id": series.id, "version": known.version},
         )

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST = 1024  # characters of a line of text
-DECISIONS = {record.Kind.RELEASE: "released", record.Kind.DENIAL: "denied", record.Kind.RECEIPT: "recorded"}
+DECISIONS = {
+    record.RecordKind.RELEASE: "released",
+    record.RecordKind.DENIAL: "denied",
+    record.RecordKind.RECEIPT: "recorded",
+}
 
 
 def printer(*, as_json: bool) -> Callable[[Event], None]:
@@ -83,7 +87,7 @@ def _json(event: Event) -> str:
             }
         )
     made = _entry(event)
-    reason = describe.reason(made) if made.kind is record.Kind.DENIAL else None
+    reason = describe.reason(made) if made.kind is record.RecordKind.DENIAL else None
     return json.dumps(
         {
             "event": "entry",
@@ -102,8 +106,8 @@ def _json(event: Event) -> str:
 def _entry(event: Recorded) -> record.Record:
     # Releases come as fast as the broker can make them: of those the body stays unread.
     made = record.heading(event.entry)
-    return made if made.kind is record.Kind.RELEASE else record.parse(event.entry)
+    return made if made.kind is record.RecordKind.RELEASE else record.parse(event.entry)
 
 
 def _said(made: record.Record) -> str:
-    return "released" if made.kind is record.Kind.RELEASE else describe.describe(made)
+    return "released" if made.kind is record.RecordKind.RELEASE else describe.describe(made)

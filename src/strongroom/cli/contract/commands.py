@@ -183,7 +183,7 @@ def new(
         certificate=contract_model.CertificateTerms(names=tuple(certificate_name), lifetime_seconds=3600)
         if certificate_name
         else None,
-        limits=contract_model.Limits(
+        limits=contract_model.RunLimits(
             runs=runs,
             not_before=now - timedelta(minutes=5),
             not_after=now + timedelta(days=days),

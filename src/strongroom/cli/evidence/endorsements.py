@@ -14,7 +14,7 @@ from strongroom.encoding import fields
 from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
-    from strongroom.fetch.endorsements.library import Library, Listed
+    from strongroom.fetch.endorsements.library import Library, ListedStatement
     from strongroom.fetch.endorsements.resolve import Vendors
     from strongroom.fetch.http.client import Client
     from strongroom.model.evidence import Evidence
@@ -226,7 +226,7 @@ def make_library(
     )
 
 
-def _described(one: Listed) -> dict[str, object]:
+def _described(one: ListedStatement) -> dict[str, object]:
     terms = one.terms
     return {
         "key": one.statement.key,

@@ -21,7 +21,7 @@ from strongroom.errors import Malformed, Misuse, of_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom.bases.measure.predict import Parts, Prediction, Shape
+    from strongroom.bases.measure.predict import MachineShape, Parts, Prediction
 
 MAX_ACPI = 1 << 20
 MAX_KEY = 16 * 1024
@@ -140,7 +140,7 @@ def predict(
             qemu_tee.PROCESSOR,
         )  # the only shape that `run` starts; of another, both are asked for
     started = firmware or _usual_firmware(chosen)
-    shape = predictions.Shape(
+    shape = predictions.MachineShape(
         firmware=None if started is None else _firmware(started),
         vcpus=vcpus,
         signature=None if vcpu_type is None else _signature(vcpu_type),
@@ -279,7 +279,7 @@ def _one_of(text: str, known: tuple[str, ...], option: str) -> str:
     return text
 
 
-def _json(found: Prediction, shape: Shape) -> dict[str, object]:
+def _json(found: Prediction, shape: MachineShape) -> dict[str, object]:
     complete = all(one.value is not None for one in found.registers)
     return {
         "profile": found.profile,

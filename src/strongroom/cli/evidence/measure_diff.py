@@ -19,7 +19,7 @@ from strongroom.errors import Misuse, of_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom.compare.compare import Change, Subject
+    from strongroom.compare.compare import ComparedSide, Difference
 
 EXIT_DIFFERENT = 7
 SHOWN = 20  # of one topic, unless all are asked for
@@ -70,7 +70,7 @@ def diff(
 
 
 @contextlib.contextmanager
-def _subject(path: Path, scratch: Path, config: bytes | None) -> Iterator[Subject]:
+def _subject(path: Path, scratch: Path, config: bytes | None) -> Iterator[ComparedSide]:
     from strongroom.bases import document as base_document
     from strongroom.compare import base, image
     from strongroom.seal import disk
@@ -100,7 +100,7 @@ def _is_document(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _document(path: Path) -> Iterator[Subject]:
+def _document(path: Path) -> Iterator[ComparedSide]:
     """A signed contract or a signed manifest; which of the two, its payload's type says."""
     from strongroom.compare import contract, image
     from strongroom.encoding import canonical
@@ -118,7 +118,7 @@ def _document(path: Path) -> Iterator[Subject]:
 
 
 def _tell(
-    kind: str, found: tuple[Change, ...], registers: dict[str, tuple[str, ...]], *, everything: bool
+    kind: str, found: tuple[Difference, ...], registers: dict[str, tuple[str, ...]], *, everything: bool
 ) -> None:
     if not found:
         print(f"same        the two say and hold the same ({kind})")
@@ -136,7 +136,7 @@ def _tell(
             print(f"{topic:<12}and {count - SHOWN} more (--all shows them)")
 
 
-def _line(change: Change) -> str:
+def _line(change: Difference) -> str:
     name, before, after = (
         None if text is None else printable(text if len(text) <= _WIDE else text[:_WIDE] + "…")
         for text in (change.name, change.before, change.after)

@@ -21,7 +21,7 @@ from strongroom.errors import Misuse, Refused, StrongroomError, of_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom.appraisal.reference.values import Release
+    from strongroom.appraisal.reference.values import ReferenceRelease
     from strongroom.bases.release_file import Verified
     from strongroom.crypto.sign import VerifyingKey
 
@@ -332,7 +332,7 @@ def _tell(verified: Verified) -> None:
         print("  bill of materials: CycloneDX")
 
 
-def _lines(made: Release) -> Iterator[str]:
+def _lines(made: ReferenceRelease) -> Iterator[str]:
     yield f"{made.name}, version {made.version}"
     for one in made.platforms:
         for number, values in enumerate(one.references, 1):

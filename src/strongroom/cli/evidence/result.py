@@ -19,7 +19,7 @@ from strongroom.model import party as party_model
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from strongroom.appraisal.ear import Result
+    from strongroom.appraisal.ear import AttestationResult
     from strongroom.crypto.sign import VerifyingKey
 
 Audience = Annotated[
@@ -104,12 +104,12 @@ def verify(
 
 def _read(
     token: bytes, party: party_model.Party, *, audience: str, policy: str, nonce: bytes, now: datetime
-) -> Result:
+) -> AttestationResult:
     """By the party itself (`evidence verify --ear`), or by its broker. Nobody else's signature counts."""
     from strongroom.appraisal import ear_token
     from strongroom.crypto import sign
 
-    def by(key: VerifyingKey) -> Result:
+    def by(key: VerifyingKey) -> AttestationResult:
         expected = ear_token.Expected(
             key=key, issuer=party.name, audience=audience, policy=policy, nonce=nonce
         )

@@ -22,10 +22,10 @@ from strongroom.errors import Misuse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from strongroom.cli.images.image_source import Found
+    from strongroom.cli.images.image_source import FoundImage
     from strongroom.images.cache import Cache
     from strongroom.images.load import Loaded
-    from strongroom.images.oci import Platform
+    from strongroom.images.oci import ImagePlatform
     from strongroom.images.summary import Summary
     from strongroom.model.identity import Identity
     from strongroom.model.manifest import Manifest
@@ -119,8 +119,8 @@ def _free_target(out: Path, name: str) -> Path:
 
 
 def _make(
-    found: Found,
-    platform: Platform,
+    found: FoundImage,
+    platform: ImagePlatform,
     config: Path | None,
     target: Path,
     owner: Identity,
@@ -153,8 +153,8 @@ def _make(
 
 
 def _taken(
-    found: Found,
-    platform: Platform,
+    found: FoundImage,
+    platform: ImagePlatform,
     target: Path,
     owner: Identity,
     cache: Cache,
@@ -206,8 +206,8 @@ def _taken(
 
 
 def _sealed(
-    found: Found,
-    platform: Platform,
+    found: FoundImage,
+    platform: ImagePlatform,
     config: bytes | None,
     target: Path,
     owner: Identity,

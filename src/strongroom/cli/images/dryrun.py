@@ -23,9 +23,9 @@ from strongroom.errors import Misuse, NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from strongroom.cli.images.image_source import Found
-    from strongroom.dryrun.run import Result, Trial
-    from strongroom.images.oci import Platform
+    from strongroom.cli.images.image_source import FoundImage
+    from strongroom.dryrun.run import DryRunResult, Trial
+    from strongroom.images.oci import ImagePlatform
     from strongroom.images.preflight.findings import Finding
     from strongroom.seal.tree import Entry
 
@@ -120,8 +120,8 @@ def try_image(
 
 
 def _trial(
-    found: Found,
-    platform: Platform,
+    found: FoundImage,
+    platform: ImagePlatform,
     config: Path | None,
     sets: dict[str, Path],
     arguments: tuple[str, ...] | None,
@@ -165,14 +165,18 @@ def _trial(
     )
 
 
-def _foreseen(found: Found, platform: Platform, config: Path | None, trial: Trial) -> tuple[Finding, ...]:
+def _foreseen(
+    found: FoundImage, platform: ImagePlatform, config: Path | None, trial: Trial
+) -> tuple[Finding, ...]:
     """What `preflight` says against this image and command: why it failed, where that could be seen before."""
     from strongroom.images.preflight import examine
     from strongroom.images.preflight.findings import Severity
 
     settings = image_source.settings(config)
     report = examine.examine(
-        examine.Source(path=found.needed(), digest=found.digest, architecture=platform, config=settings),
+        examine.ImageLocation(
+            path=found.needed(), digest=found.digest, architecture=platform, config=settings
+        ),
         scratch=image_source.cache_folder() / "try",
         platforms=("local",),
         memory_mib=trial.memory // _MIB,
@@ -217,9 +221,9 @@ def _finish(
         sys.exit(EXIT_PROGRAM)
 
 
-def _told(result: Result, entries: tuple[Entry, ...], trial: Trial, out: Path | None) -> Iterator[str]:
+def _told(result: DryRunResult, entries: tuple[Entry, ...], trial: Trial, out: Path | None) -> Iterator[str]:
     from strongroom.model.receipt import DETAILS
-    from strongroom.seal.tree import Kind
+    from strongroom.seal.tree import EntryKind
 
     yield f"outcome  {result.outcome.value}, {result.exit_status}"
     for detail in result.details:
@@ -233,7 +237,7 @@ def _told(result: Result, entries: tuple[Entry, ...], trial: Trial, out: Path | 
     if not result.leaves:
         yield "leaves   nothing: outputs leave a room only where the program ends by itself, and within the contract's limits"
         return
-    left = [one for one in entries if one.kind is not Kind.DIRECTORY]
+    left = [one for one in entries if one.kind is not EntryKind.DIRECTORY]
     total = sum(one.size for one in left)
     yield f"leaves   {len(left)} file{'' if len(left) == 1 else 's'}, {meter.size(total)}, which a room would seal to those whom the contract names"
     for one in left[:_SHOWN]:
@@ -243,8 +247,8 @@ def _told(result: Result, entries: tuple[Entry, ...], trial: Trial, out: Path | 
     yield f"written  {out}" if out is not None else "written  nowhere; --out DIR keeps them"
 
 
-def _report(result: Result, entries: tuple[Entry, ...]) -> dict[str, object]:
-    from strongroom.seal.tree import Kind
+def _report(result: DryRunResult, entries: tuple[Entry, ...]) -> dict[str, object]:
+    from strongroom.seal.tree import EntryKind
 
     return {
         "protected": False,
@@ -259,7 +263,7 @@ def _report(result: Result, entries: tuple[Entry, ...]) -> dict[str, object]:
         "outputs": [
             {"path": one.path.decode("utf-8", "replace"), "bytes": one.size}
             for one in entries
-            if one.kind is not Kind.DIRECTORY
+            if one.kind is not EntryKind.DIRECTORY
         ],
     }
 

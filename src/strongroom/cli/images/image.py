@@ -139,7 +139,7 @@ def trusted(
             hint="an identity counts only as told by one issuer, under a root that you give",
         )
     root = files.read(trusted_root, max_bytes=image_keyless.MAX_ROOT)
-    return Trust(identity=image_keyless.Identity(name=identity, issuer=issuer, trusted_root=root))
+    return Trust(identity=image_keyless.KeylessIdentity(name=identity, issuer=issuer, trusted_root=root))
 
 
 def demanded(

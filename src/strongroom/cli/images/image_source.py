@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from strongroom.cli.images.registry_options import Registries
     from strongroom.images.cache import Cache
-    from strongroom.images.compose.document import Service
-    from strongroom.images.oci import ImageConfig, Platform
+    from strongroom.images.compose.document import ComposeService
+    from strongroom.images.oci import ImageConfig, ImagePlatform
 
 From = Annotated[
     Path | None,
@@ -33,7 +33,7 @@ From = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundImage:
     """An image that lies at `path` (None: it was only spoken of). `service` where a compose file names it.
 
     fetched: it came from a registry, and `path` is the cache.
@@ -41,7 +41,7 @@ class Found:
 
     path: Path | None
     digest: str | None
-    service: Service | None = None
+    service: ComposeService | None = None
     fetched: bool = False
 
     def named(self) -> contextlib.AbstractContextManager[None]:
@@ -70,11 +70,11 @@ def find(
     *,
     from_: Path | None,
     digest: str | None,
-    platform: Platform,
+    platform: ImagePlatform,
     registries: Registries,
     into: Path,
     strict: bool,
-) -> Found:
+) -> FoundImage:
     """Find the image, fetching it where it is named by a registry. Raises `Misuse`, `Refused`, `Malformed`, `Unavailable`.
 
     What is fetched goes into the layout `into`. `strict` refuses a compose file that asks for what no room gives.
@@ -86,17 +86,17 @@ def find(
         if not _is_name(image):
             _refuse_tag(image)
             _refuse_ours(Path(image))
-            return Found(path=Path(image), digest=digest)
+            return FoundImage(path=Path(image), digest=digest)
         pulled, path = _pull(image, platform, registries, into)
-        return Found(path=path, digest=digest or pulled, fetched=True)
+        return FoundImage(path=path, digest=digest or pulled, fetched=True)
     if strict:
         _refuse_blocked(service)
     if from_ is not None:
-        return Found(path=from_, digest=digest or service.digest or None, service=service)
+        return FoundImage(path=from_, digest=digest or service.digest or None, service=service)
     if not strict or not _is_name(service.image):
-        return Found(path=None, digest=None, service=service)
+        return FoundImage(path=None, digest=None, service=service)
     pulled, path = _pull(service.image, platform, registries, into)
-    return Found(path=path, digest=pulled, service=service, fetched=True)
+    return FoundImage(path=path, digest=pulled, service=service, fetched=True)
 
 
 def settings(config: Path | None) -> bytes | None:
@@ -166,7 +166,7 @@ def _refuse_ours(path: Path) -> None:
     )
 
 
-def _pull(name: str, platform: Platform, registries: Registries, into: Path) -> tuple[str, Path]:
+def _pull(name: str, platform: ImagePlatform, registries: Registries, into: Path) -> tuple[str, Path]:
     from strongroom.fetch.oci import names, pull
 
     with meter.meter("fetching") as progress:
@@ -180,7 +180,7 @@ def _pull(name: str, platform: Platform, registries: Registries, into: Path) -> 
     return pulled.digest, into
 
 
-def _compose(image: str) -> Service | None:
+def _compose(image: str) -> ComposeService | None:
     path = Path(image)
     if not image.endswith((".yaml", ".yml")) or path.is_dir():
         return None
@@ -191,7 +191,7 @@ def _compose(image: str) -> Service | None:
     )
 
 
-def _refuse_blocked(service: Service) -> None:
+def _refuse_blocked(service: ComposeService) -> None:
     bad = [one for one in service.findings if one.severity.value == "blocks"]
     if bad:
         raise Refused(

@@ -15,8 +15,8 @@ from strongroom.cli.images.registry_options import Registries, taking
 from strongroom.cli.printable import printable
 
 if TYPE_CHECKING:
-    from strongroom.images.compose.document import Service
-    from strongroom.images.preflight.examine import Report
+    from strongroom.images.compose.document import ComposeService
+    from strongroom.images.preflight.examine import PreflightReport
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +72,9 @@ def preflight(
         settings = image_source.settings(config)
         with meter.meter("reading") as progress:
             report = examiner.examine(
-                examiner.Source(path=found.path, digest=found.digest, architecture=wanted, config=settings),
+                examiner.ImageLocation(
+                    path=found.path, digest=found.digest, architecture=wanted, config=settings
+                ),
                 scratch=scratch or Path(tempfile.gettempdir()),
                 platforms=platforms,
                 memory_mib=memory_mib,
@@ -92,7 +94,7 @@ def preflight(
         )
 
 
-def _of_the_file(service: Service | None, platforms: tuple[str, ...]) -> Report:
+def _of_the_file(service: ComposeService | None, platforms: tuple[str, ...]) -> PreflightReport:
     from strongroom.images.compose import document
     from strongroom.images.preflight import examine as preflight
 
@@ -100,7 +102,7 @@ def _of_the_file(service: Service | None, platforms: tuple[str, ...]) -> Report:
     return preflight.merge(dict.fromkeys(platforms, told))
 
 
-def _tell(report: Report) -> None:
+def _tell(report: PreflightReport) -> None:
     if report.image:
         print(f"image   {report.image}")
     for finding, platforms in report.findings:

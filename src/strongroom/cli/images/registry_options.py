@@ -17,7 +17,7 @@ from strongroom.errors import Misuse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from strongroom.fetch.oci.names import Reference
+    from strongroom.fetch.oci.names import OciReference
     from strongroom.fetch.oci.session import Access
     from strongroom.images.signatures import Trust
 
@@ -124,7 +124,7 @@ def taking(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def access(
-    reference: Reference,
+    reference: OciReference,
     *,
     mirrors: list[str] | None = None,
     credentials: Path | None = None,

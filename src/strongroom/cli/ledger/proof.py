@@ -150,13 +150,13 @@ def _party(path: Path) -> str:
     return party
 
 
-def _release(run: Path, path: Path) -> proofpack.Release:
+def _release(run: Path, path: Path) -> proofpack.PackedRelease:
     party = _party(path)
     with of_file(path):
         return _read_release(run, party, path)
 
 
-def _read_release(run: Path, party: str, path: Path) -> proofpack.Release:
+def _read_release(run: Path, party: str, path: Path) -> proofpack.PackedRelease:
     data = files.read(path, max_bytes=messages.MAX_ANSWER)
     top = fields.Fields(canonical.loads(data, what="answer", max_bytes=messages.MAX_ANSWER), "answer")
     certificates = [
@@ -164,7 +164,7 @@ def _read_release(run: Path, party: str, path: Path) -> proofpack.Release:
         for item in top.items("certificates", max_items=8)
     ]
     top.raw_object("verdict")  # the ledger entry holds it, and is what counts
-    release = proofpack.Release(
+    release = proofpack.PackedRelease(
         party=party,
         binding=binding_model.read(top.object("binding")),
         evidence=files.parsed(

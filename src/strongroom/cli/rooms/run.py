@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from strongroom.node.backends import Backend
     from strongroom.node.foreseen import Foreseen
     from strongroom.node.qemu.machine import Drive
-    from strongroom.node.room import Order, Result, Room
-    from strongroom.node.run_folder import Held
+    from strongroom.node.room import Order, Room, RoomResult
+    from strongroom.node.run_folder import UnwrittenFiles
     from strongroom.node.run_status import RunStatus
 
 EXIT_PROGRAM = 8
@@ -133,7 +133,7 @@ def run(
             if not as_json:
                 show(name)
 
-        def take_held(held: Held, seconds: float) -> None:
+        def take_held(held: UnwrittenFiles, seconds: float) -> None:
             status.held(held.names, held.size, seconds)
             show("\n".join(run_ends.tell_held(out, held, seconds)))
 
@@ -241,7 +241,7 @@ def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
 
 
 def _print_summary(
-    status: RunStatus, result: Result, out: Path, contract: Contract, known: Foreseen, *, good: bool
+    status: RunStatus, result: RoomResult, out: Path, contract: Contract, known: Foreseen, *, good: bool
 ) -> None:
     from strongroom.cli.printable import say
     from strongroom.cli.rooms import run_ends

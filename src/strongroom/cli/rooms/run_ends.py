@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.contract import Contract
-    from strongroom.node.run_folder import Held
+    from strongroom.node.run_folder import UnwrittenFiles
 
 _NO_RUN_LEFT = "no run is left: the parties sign a version with more (`strongroom contract new … --replaces FILE --runs N`)"
 
@@ -115,7 +115,7 @@ def tell_done(
         yield f"next       `strongroom proof export {out} --out run.proof` keeps the proof of what was done"
 
 
-def tell_held(out: Path, held: Held, seconds: float) -> Iterator[str]:
+def tell_held(out: Path, held: UnwrittenFiles, seconds: float) -> Iterator[str]:
     """The lines for files that are in memory alone, for so long at most: 0 when the run has ended. Nothing held: no more are."""
     names, mib = ", ".join(held.names), f"{held.size / (1 << 20):.1f} MiB"
     if not held.names:

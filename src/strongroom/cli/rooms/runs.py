@@ -49,7 +49,7 @@ def runs(
     print(f"{len(found)} run(s)")
 
 
-def _state(one: run_folders.Run) -> str:
+def _state(one: run_folders.NodeRun) -> str:
     if one.state is State.DONE:
         return f"{one.outcome}, status {one.exit_status}"
     if one.state in ENDED:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class CertificateRequest:
     """A certificate request. Nobody has looked at its signature (`read_request`).
 
     `spki` is its key (DER, as it was sent). `names` are all subject alternative names, as text with their kind in
@@ -90,7 +90,7 @@ class Signer:
         return signed(tbs, self._key.sign(tbs, ec.ECDSA(hashes.SHA256())))
 
 
-def read_request(data: bytes) -> Request:
+def read_request(data: bytes) -> CertificateRequest:
     """Parse a PKCS#10 request. Raises `Malformed`.
 
     Its own signature is not verified: whose key it is says the evidence, which is bound to it
@@ -116,7 +116,7 @@ def read_request(data: bytes) -> Request:
         raise Malformed("certificate request: not PKCS#10 DER") from None
     if len(common) > 1:
         raise Malformed("certificate request: more than one common name")
-    return Request(spki=spki, common_name="".join(common), names=names)
+    return CertificateRequest(spki=spki, common_name="".join(common), names=names)
 
 
 def _text(name: x509.GeneralName) -> str:

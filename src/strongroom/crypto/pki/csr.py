@@ -22,7 +22,7 @@ _DNS_NAME = der.CONTEXT | 2
 
 
 @dataclass(frozen=True)
-class TlsKey:
+class RoomTlsKey:
     """A private P-256 key, never shown by `repr`."""
 
     key: ec.EllipticCurvePrivateKey = field(repr=False)
@@ -74,9 +74,9 @@ class TlsKey:
         return der.wrap(der.SEQUENCE, info, algorithm, der.wrap(der.BIT_STRING, b"\x00" + signature))
 
 
-def generate() -> TlsKey:
+def generate() -> RoomTlsKey:
     """A fresh key from the operating system's generator."""
-    return TlsKey(ec.generate_private_key(ec.SECP256R1()))
+    return RoomTlsKey(ec.generate_private_key(ec.SECP256R1()))
 
 
 def pem_certificate(certificate: bytes) -> bytes:

@@ -46,7 +46,7 @@ _LIBRARY_ERRORS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class OcspResponse:
     """A parsed answer, not yet believed. Times are UTC.
 
     id_hash: what the certificate's identity (`issuer_name_hash`, `issuer_key_hash`, `serial`) is told by. `hash` is
@@ -66,7 +66,7 @@ class Answer:
     responders: tuple[bytes, ...]
 
 
-def parse(der: bytes) -> Answer:
+def parse(der: bytes) -> OcspResponse:
     """Parse one answer in DER without trailing bytes. Raises `Malformed`."""
     if len(der) > MAX_BYTES:
         raise Malformed(f"OCSP answer: {len(der)} bytes, at most {MAX_BYTES} allowed", code="too-large")
@@ -89,7 +89,7 @@ def parse(der: bytes) -> Answer:
             raise Malformed("OCSP answer: without the time of the next")
         if signed_hash is None or signed_hash.name not in _HASHES:
             raise Malformed("OCSP answer: not signed with SHA-2")
-        return Answer(
+        return OcspResponse(
             id_hash=parsed.hash_algorithm.name,
             issuer_name_hash=parsed.issuer_name_hash,
             issuer_key_hash=parsed.issuer_key_hash,
@@ -107,7 +107,7 @@ def parse(der: bytes) -> Answer:
 
 
 def check_good(
-    answer: Answer,
+    answer: OcspResponse,
     certificate: Certificate,
     issuers: tuple[Certificate, ...],
     *,
@@ -131,7 +131,7 @@ def check_good(
         raise Refused(f"OCSP answer: {certificate.subject} is {answer.status}", code="revoked")
 
 
-def _check_about(answer: Answer, certificate: Certificate, issuer: Certificate) -> None:
+def _check_about(answer: OcspResponse, certificate: Certificate, issuer: Certificate) -> None:
     if answer.id_hash not in _ID_HASHES:
         raise Refused(f"OCSP answer: names the certificate by {answer.id_hash}", code="wrong-answer")
     wanted = (
@@ -152,7 +152,7 @@ def _key_bits(issuer: Certificate) -> bytes:
 
 
 def _check_signed(
-    answer: Answer, issuers: tuple[Certificate, ...], *, roots: frozenset[str], now: datetime
+    answer: OcspResponse, issuers: tuple[Certificate, ...], *, roots: frozenset[str], now: datetime
 ) -> None:
     """By the issuer, or by the responder whose certificate came along, which the issuer issued for answers."""
     signer = issuers[0]

@@ -40,7 +40,7 @@ _PCR_MEANINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
+class ShownField:
     """One value of evidence: in which part, its name, its value, and what it means ("" if plain)."""
 
     part: str
@@ -53,7 +53,7 @@ class Field:
         return {"part": self.part, "name": self.name, "value": self.value, "meaning": self.meaning}
 
 
-def describe(evidence: Evidence) -> tuple[Field, ...]:
+def describe(evidence: Evidence) -> tuple[ShownField, ...]:
     """Every field of `evidence` and of its attached devices, part by part in the verifier's order. Never raises."""
     out = list(_parts(evidence))
     for place, device in enumerate(evidence.devices):
@@ -61,24 +61,24 @@ def describe(evidence: Evidence) -> tuple[Field, ...]:
     return tuple(out)
 
 
-def _parts(evidence: Evidence) -> Iterator[Field]:
+def _parts(evidence: Evidence) -> Iterator[ShownField]:
     known = _DESCRIBERS.get(evidence.tee, {})
     for part in (*known, *(name for name in evidence.parts if name not in known)):
         if part not in evidence.parts:
             if evidence.tee != tpm.TEE and part in parsed.OPTIONAL:
                 continue
-            yield Field(part=part, name="missing", value="-", meaning="the verifier demands it")
+            yield ShownField(part=part, name="missing", value="-", meaning="the verifier demands it")
             continue
         data = evidence.parts[part]
-        yield Field(part=part, name="size", value=f"{len(data)} bytes", meaning=digest.sha256(data))
+        yield ShownField(part=part, name="size", value=f"{len(data)} bytes", meaning=digest.sha256(data))
         if part not in known:
-            yield Field(part=part, name="unknown", value="-", meaning="the verifier refuses it")
+            yield ShownField(part=part, name="unknown", value="-", meaning="the verifier refuses it")
             continue
         try:
             for name, value, why in known[part](data):
-                yield Field(part=part, name=name, value=value, meaning=why)
+                yield ShownField(part=part, name=name, value=value, meaning=why)
         except Malformed as cause:
-            yield Field(part=part, name="malformed", value="-", meaning=cause.message)
+            yield ShownField(part=part, name="malformed", value="-", meaning=cause.message)
 
 
 def _quote(data: bytes) -> Lines:

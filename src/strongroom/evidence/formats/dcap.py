@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.crypto import digest, public_key
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence.formats import dcap_collateral, dcap_pck, dcap_quote
-from strongroom.evidence.memo import Kept
+from strongroom.evidence.memo import Memo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from strongroom.evidence.formats.dcap_collateral import Assessment, Collateral
     from strongroom.evidence.formats.dcap_pck import PckChain, Window
-    from strongroom.evidence.formats.dcap_quote import Quote, SgxReport, TdReport
+    from strongroom.evidence.formats.dcap_quote import DcapQuote, SgxReport, TdReport
     from strongroom.model.binding import Bound
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
@@ -62,7 +62,7 @@ NOT_CHECKED = (
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Platform:
+class CertifiedPlatform:
     """A verified platform: the attestation key that its quoting enclave certified. Compared by identity."""
 
     key: public_key.PublicKey
@@ -77,16 +77,16 @@ class Platform:
 class Proved:
     """A quote that passed every check above. report: an `SgxReport` or a `TdReport`, as the TEE type says."""
 
-    quote: Quote
+    quote: DcapQuote
     report: Any
-    platform: Platform
+    platform: CertifiedPlatform
     assessment: Assessment
 
 
 # What is kept between verifications.
-PLATFORMS: Kept[Platform] = Kept(256)
-COLLATERALS: Kept[Collateral] = Kept(32)
-ASSESSMENTS: Kept[Assessment] = Kept(512)
+PLATFORMS: Memo[CertifiedPlatform] = Memo(256)
+COLLATERALS: Memo[Collateral] = Memo(32)
+ASSESSMENTS: Memo[Assessment] = Memo(512)
 
 
 def prove(
@@ -167,7 +167,7 @@ def prove(
     return Proved(quote, report, platform, assessment)
 
 
-def _quote(evidence: Evidence, endorsements: Endorsements, tee: str, tee_type: int) -> Quote:
+def _quote(evidence: Evidence, endorsements: Endorsements, tee: str, tee_type: int) -> DcapQuote:
     if evidence.tee != tee or evidence.parts.keys() != {PART}:
         raise EvidenceRefused(
             "parts",
@@ -193,7 +193,9 @@ def _quote(evidence: Evidence, endorsements: Endorsements, tee: str, tee_type: i
     return quote
 
 
-def _platform(quote: Quote, brought: bytes | None, roots: frozenset[str], now: datetime) -> Platform:
+def _platform(
+    quote: DcapQuote, brought: bytes | None, roots: frozenset[str], now: datetime
+) -> CertifiedPlatform:
     certified = dcap_quote.certification(quote.version, quote.certified)
     # 2 pck
     if certified.kind == dcap_quote.PCK_CHAIN:
@@ -237,7 +239,9 @@ def _platform(quote: Quote, brought: bytes | None, roots: frozenset[str], now: d
         )
     point = certified.attestation_key
     key = public_key.key_of_point("secp256r1", point[:32], point[32:])
-    return Platform(key, qe, pck, dcap_pck.Window(*pck.spans), _machine(pck), _platform_facts(pck, qe))
+    return CertifiedPlatform(
+        key, qe, pck, dcap_pck.Window(*pck.spans), _machine(pck), _platform_facts(pck, qe)
+    )
 
 
 def _platform_facts(pck: PckChain, qe: SgxReport) -> dict[str, str | int | bool]:

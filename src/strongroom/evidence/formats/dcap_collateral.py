@@ -225,7 +225,7 @@ def _find(
     said: dcap_pck.PckExtension,
     svn: bytes | None,
     present: tuple[bytes, bytes | None, bytes, bytes] | None,
-) -> dcap_tcb.Found:
+) -> dcap_tcb.CoveringLevel:
     """The level that covers the platform with that TEE TCB SVN, whose TDX module must be one that Intel knows."""
     if svn is not None and present is not None:
         _check_module(info, svn, present[2], present[3])
@@ -268,7 +268,7 @@ def _assessment(
     collateral: Collateral,
     said: dcap_pck.PckExtension,
     qe: SgxReport,
-    found: dcap_tcb.Found,
+    found: dcap_tcb.CoveringLevel,
     qe_level: dcap_tcb.SvnLevel,
     status: str,
 ) -> Assessment:

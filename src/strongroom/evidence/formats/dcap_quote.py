@@ -94,7 +94,7 @@ class TdReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Quote:
+class DcapQuote:
     """A quote taken apart. signed: header and body, which `signature` (r ‖ s) is over.
 
     certified: everything from the attestation key to the end, which changes with the platform's quoting enclave
@@ -128,7 +128,7 @@ class Certification:
     data: bytes
 
 
-def parse(data: bytes) -> Quote:
+def parse(data: bytes) -> DcapQuote:
     """Take a quote apart, down to its signature data. Raises `Malformed`."""
     if not _HEADER.size < len(data) <= MAX_QUOTE:
         raise Malformed(
@@ -150,7 +150,7 @@ def parse(data: bytes) -> Quote:
             f"quote: {size} bytes of signature data announced, {len(data) - at} there",
             code="truncated" if size > len(data) - at else "trailing-bytes",
         )
-    return Quote(
+    return DcapQuote(
         version,
         tee_type,
         body_type,

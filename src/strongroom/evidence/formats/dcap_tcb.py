@@ -119,7 +119,7 @@ class EnclaveIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CoveringLevel:
     """The level that covers a platform, and what it came to. sgx: the status by the SGX components alone."""
 
     level: Level
@@ -221,7 +221,7 @@ def module_of(info: TcbInfo, version: int) -> Module | None:
     return next((one for one in info.modules if one.id == wanted), None)
 
 
-def match(info: TcbInfo, components: bytes, pce_svn: int, tee_tcb_svn: bytes | None) -> Found | None:
+def match(info: TcbInfo, components: bytes, pce_svn: int, tee_tcb_svn: bytes | None) -> CoveringLevel | None:
     """The level that covers a platform, by Intel's algorithm; None when no level does.
 
     components: the 16 SVNs of the PCK certificate. tee_tcb_svn: of the TD report; None for SGX. The caller has
@@ -233,18 +233,18 @@ def match(info: TcbInfo, components: bytes, pce_svn: int, tee_tcb_svn: bytes | N
             continue
         sgx = sgx or level.status
         if tee_tcb_svn is None:
-            return Found(level, level.status, sgx, None, level.advisories)
+            return CoveringLevel(level, level.status, sgx, None, level.advisories)
         # From version 1 on the module's own SVN (bytes 0 and 1) is judged by its identity instead.
         first = 2 if tee_tcb_svn[1] else 0
         if not _covers(tee_tcb_svn[first:], level.tdx[first:]):
             continue
         if not tee_tcb_svn[1]:
-            return Found(level, level.status, sgx, None, level.advisories)
+            return CoveringLevel(level, level.status, sgx, None, level.advisories)
         identity = module_of(info, tee_tcb_svn[1])
         module = match_svn(identity.levels, tee_tcb_svn[0]) if identity else None
         if module is None:
             return None
-        return Found(
+        return CoveringLevel(
             level, converge(level.status, module.status), sgx, module, level.advisories + module.advisories
         )
     return None
@@ -262,7 +262,7 @@ def converge(status: str, other: str) -> str:
     return status
 
 
-def relaunch(info: TcbInfo, found: Found, qe_status: str, tee_tcb_svn2: bytes) -> str:
+def relaunch(info: TcbInfo, found: CoveringLevel, qe_status: str, tee_tcb_svn2: bytes) -> str:
     """The status of a TD whose TDX module may have been updated beneath it since its launch.
 
     A TD report 1.5 has the SVNs of the launch and the present ones (`tee_tcb_svn2`). Where only the module of the

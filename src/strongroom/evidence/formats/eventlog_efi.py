@@ -70,7 +70,7 @@ Fact = tuple[int, str, "str | int | bool"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class EfiEvent:
     """One event: its PCR (or measurement register), its type, its digest by bank, its data, which prove nothing."""
 
     pcr: int
@@ -84,7 +84,7 @@ class Log:
     """A parsed log: its banks in their order, its events, and the locality that started the TPM."""
 
     banks: tuple[str, ...]
-    events: tuple[Event, ...]
+    events: tuple[EfiEvent, ...]
     locality: int = 0
 
 
@@ -100,7 +100,7 @@ def parse(log: bytes, *, padded: bool = False) -> Log:
     try:
         sizes, offset = _header(log)
         padding = _padding(log) if padded else len(log)
-        events: list[Event] = []
+        events: list[EfiEvent] = []
         while offset < padding:
             if offset > MAX_LOG:
                 raise Malformed(f"event log: more than {MAX_LOG} bytes before its padding", code="too-large")
@@ -231,7 +231,7 @@ def _check_separators(log: Log) -> None:
             )
 
 
-def _variable(event: Event) -> Iterator[Fact]:
+def _variable(event: EfiEvent) -> Iterator[Fact]:
     """Facts of UEFI_VARIABLE_DATA: owner GUID, lengths of name (in characters) and of data, both."""
     data = event.data
     if len(data) < 32:
@@ -284,7 +284,7 @@ def _header(log: bytes) -> tuple[dict[int, str], int]:
     return banks, _HEADER.size + size
 
 
-def _event(log: bytes, offset: int, banks: dict[int, str]) -> tuple[Event, int]:
+def _event(log: bytes, offset: int, banks: dict[int, str]) -> tuple[EfiEvent, int]:
     pcr, kind, count = _EVENT.unpack_from(log, offset)
     if pcr >= _REGISTERS:
         raise Malformed(f"event log: no register has the number {pcr}", code="bad-pcr")
@@ -303,10 +303,10 @@ def _event(log: bytes, offset: int, banks: dict[int, str]) -> tuple[Event, int]:
     if size > MAX_DATA:
         raise Malformed(f"event log: an event of {size} bytes, at most {MAX_DATA} allowed", code="too-large")
     data = _take(log, offset + 4, size)
-    return Event(pcr=pcr, type=kind, digests=digests, data=data), offset + 4 + size
+    return EfiEvent(pcr=pcr, type=kind, digests=digests, data=data), offset + 4 + size
 
 
-def _locality(events: list[Event]) -> int:
+def _locality(events: list[EfiEvent]) -> int:
     """The locality of the TPM's start-up (PFP 10.4.5.3): 0, 3 or 4. Raises `Malformed`."""
     told = {event.data[16:] for event in events if event.type == NO_ACTION and event.data[:16] == _LOCALITY}
     if not told:
@@ -321,7 +321,7 @@ def _padding(log: bytes) -> int:
     return min(len(log.rstrip(b"\0")), len(log.rstrip(b"\xff")))
 
 
-def _measures(event: Event, bank: str, content: bytes) -> bool:
+def _measures(event: EfiEvent, bank: str, content: bytes) -> bool:
     return _HASH[bank](content).digest() == event.digests[bank]
 
 

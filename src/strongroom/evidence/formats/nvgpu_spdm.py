@@ -32,7 +32,7 @@ _VERSION_FIELD = 34
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class GpuReport:
     """A parsed report, nothing of it verified.
 
     signed: the bytes that the signature is over. nonce: the requester's. measurements: values by index, from 1.
@@ -48,7 +48,7 @@ class Report:
     opaque: dict[int, bytes]
 
 
-def parse(data: bytes) -> Report:
+def parse(data: bytes) -> GpuReport:
     """Parse request ‖ response. Raises `Malformed`."""
     if len(data) > MAX_REPORT:
         raise Malformed(f"nvgpu report: {len(data)} bytes, at most {MAX_REPORT} allowed", code="too-large")
@@ -77,7 +77,7 @@ def parse(data: bytes) -> Report:
     end = at + int.from_bytes(data[at - 2 : at], "little")
     if end + SIGNATURE_BYTES != len(data):
         raise Malformed("nvgpu report: its length is not what its fields say", code="trailing-bytes")
-    return Report(
+    return GpuReport(
         signed=data[:end],
         signature=data[end:],
         nonce=nonce,

@@ -56,7 +56,7 @@ _ZERO = bytes(SIZE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class SnpReport:
     """A parsed report. TCB versions are their 8 raw bytes, since their layout is the product's.
 
     signed: what the signature is over. signature: r ‖ s, 48 bytes each, big-endian, not yet range-checked.
@@ -98,7 +98,7 @@ class Report:
     signature: bytes = field(repr=False)
 
 
-def parse(data: bytes) -> Report:
+def parse(data: bytes) -> SnpReport:
     """Parse one report without trailing bytes. Raises `Malformed`."""
     if len(data) != SIZE:
         raise Malformed(f"SNP report: {len(data)} bytes, expected {SIZE}", code="bad-length")
@@ -123,7 +123,7 @@ def parse(data: bytes) -> Report:
         raise _reserved(f"bits of the platform information ({platform:#x})")
     if flags & ~_FLAGS_KNOWN:
         raise _reserved(f"bits of the key flags ({flags:#x})")
-    return Report(
+    return SnpReport(
         version=version, guest_svn=guest_svn, policy=policy, family_id=family_id, image_id=image_id, vmpl=vmpl,
         signature_algo=algorithm, platform_info=platform, author_key_en=bool(flags & 1),
         mask_chip_key=bool(flags & 2), signing_key=flags >> 2, report_data=report_data, measurement=measurement,

@@ -69,7 +69,7 @@ class Public:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Challenge:
+class CredentialChallenge:
     """What a TPM is sent: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, sizes included."""
 
     credential_blob: bytes
@@ -122,7 +122,7 @@ def check_endorsement_key(public: Public, certified: PublicKey) -> None:
 
 def make(
     endorsement: Public, certified: PublicKey, attestation: Public, credential: bytes, *, seed: bytes
-) -> Challenge:
+) -> CredentialChallenge:
     """Seal `credential` so that only `endorsement`'s TPM opens it, and only for `attestation`.
 
     certified: the key of the EK certificate that the caller verified. credential: 16 to 32 random bytes, at most as
@@ -147,7 +147,7 @@ def make(
     sealed = tpm_wrap.aes_cfb(storage, _tpm2b(credential))
     integrity = tpm_wrap.kdf_a(hash_name, seed, b"INTEGRITY", b"", 8 * size)
     outer = hmac.digest(integrity, sealed + name, hash_name)
-    return Challenge(credential_blob=_tpm2b(_tpm2b(outer) + sealed), secret=_tpm2b(wrapped))
+    return CredentialChallenge(credential_blob=_tpm2b(_tpm2b(outer) + sealed), secret=_tpm2b(wrapped))
 
 
 def enrol(

@@ -65,7 +65,7 @@ _SPEC_ATTEST = "TCG TPM 2.0 Library, Part 2"
 _SPEC = "TCG TPM 2.0 Library, Part 1, 32.3"
 
 
-class Quoted(NamedTuple):
+class QuotedPcrs(NamedTuple):
     """The end of a quote: the bank, the PCR numbers in ascending order, the digest (32 or 48 bytes) over their values."""
 
     bank: str
@@ -73,7 +73,7 @@ class Quoted(NamedTuple):
     digest: bytes
 
 
-class Quote(NamedTuple):
+class TpmQuote(NamedTuple):
     """A parsed TPMS_ATTEST of type quote. (Named tuples, here and below: one is made of every quote that is judged.)
 
     extra_data: what the caller had signed along. clock: milliseconds that the TPM has run. bank: `sha256` or
@@ -108,7 +108,7 @@ class RsaSignature(NamedTuple):
     pss: bool = False
 
 
-def parse_quote(data: bytes) -> Quote:
+def parse_quote(data: bytes) -> TpmQuote:
     """Parse TPMS_ATTEST bytes. Raises `Malformed`."""
     if len(data) > MAX_QUOTE:
         raise Malformed(f"quote: {len(data)} bytes, at most {MAX_QUOTE} allowed", code="too-large")
@@ -132,7 +132,7 @@ def parse_quote(data: bytes) -> Quote:
         bank, selection, pcr_digest = _quoted(data[offset + _CLOCK.size :])
     except struct.error:
         raise Malformed("quote: cut short", code="truncated") from None
-    return Quote(
+    return TpmQuote(
         data,
         data[start:offset],
         clock,
@@ -147,7 +147,7 @@ def parse_quote(data: bytes) -> Quote:
 
 
 @functools.lru_cache(maxsize=256)
-def _quoted(tail: bytes) -> Quoted:
+def _quoted(tail: bytes) -> QuotedPcrs:
     """What follows the clock: the one bank of which PCRs are selected, which, and their digest, to the last byte.
 
     Banks of which no PCR is selected are passed over.
@@ -175,7 +175,7 @@ def _quoted(tail: bytes) -> Quoted:
         raise Malformed("quote: the PCR digest is not 32 or 48 bytes", code="bad-value")
     bits = int.from_bytes(bitmap, "little")
     selection = tuple(index for index in range(8 * _BITMAP) if bits >> index & 1)
-    return Quoted(bank, selection, digest)
+    return QuotedPcrs(bank, selection, digest)
 
 
 def parse_signature(data: bytes) -> EcdsaSignature | RsaSignature:
@@ -226,7 +226,7 @@ def check_signature(
         ) from None
 
 
-def check_binding(quote: Quote, binding: Bound) -> None:
+def check_binding(quote: TpmQuote, binding: Bound) -> None:
     """Raise `EvidenceRefused` (`binding`) unless the quote's extra data are exactly those that `binding` states."""
     expected = binding.value("extra_data")
     if quote.extra_data != expected:
@@ -239,7 +239,9 @@ def check_binding(quote: Quote, binding: Bound) -> None:
         )
 
 
-def check_pcrs(quote: Quote, signature: EcdsaSignature | RsaSignature, values: bytes) -> Mapping[int, bytes]:
+def check_pcrs(
+    quote: TpmQuote, signature: EcdsaSignature | RsaSignature, values: bytes
+) -> Mapping[int, bytes]:
     """The quoted PCRs by number, cut from `values` (ascending). Raises `Malformed`, or `EvidenceRefused` (`pcr-values`).
 
     The digest is by the hash of the scheme that signed, which is not always the hash of the bank.

@@ -13,14 +13,14 @@ from strongroom.crypto.pki import crl, vek, x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed, Refused
 from strongroom.evidence.formats import snp_product
-from strongroom.fetch.endorsements.statement import Ask, Mark, Terms
+from strongroom.fetch.endorsements.statement import Mark, StatementRequest, StatementTerms
 from strongroom.fetch.http.client import Service
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.fetch.endorsements.statement import Statement
-    from strongroom.fetch.http.client import Answer
+    from strongroom.fetch.http.client import Download
 
 KDS = Service(base="https://kdsintf.amd.com")
 KINDS = {"vcek": "SEV-", "vlek": "SEV-VLEK-"}
@@ -43,9 +43,9 @@ _PEM = frozenset(
 _HEX = re.compile(r"(?:[0-9a-f]{2})+", re.ASCII)
 
 
-def chain(service: Service, kind: str, line: str) -> Ask:
+def chain(service: Service, kind: str, line: str) -> StatementRequest:
     """ASK (of `vcek`) or ASVK (of `vlek`), and ARK, of a line of processors."""
-    return Ask(
+    return StatementRequest(
         key=f"amd/chain/{kind}/{line}",
         service=service,
         path=f"/{kind}/v1/{line}/cert_chain",
@@ -55,9 +55,9 @@ def chain(service: Service, kind: str, line: str) -> Ask:
     )
 
 
-def revocations(service: Service, kind: str, line: str, issuers: bytes) -> Ask:
+def revocations(service: Service, kind: str, line: str, issuers: bytes) -> StatementRequest:
     """The ARK's list. issuers: DER of the chain, which is kept with it."""
-    return Ask(
+    return StatementRequest(
         key=f"amd/crl/{kind}/{line}",
         service=service,
         path=f"/{kind}/v1/{line}/crl",
@@ -67,12 +67,14 @@ def revocations(service: Service, kind: str, line: str, issuers: bytes) -> Ask:
     )
 
 
-def vcek(service: Service, line: snp_product.Line, chip_id: bytes, tcb: bytes, issuers: bytes) -> Ask:
+def vcek(
+    service: Service, line: snp_product.Line, chip_id: bytes, tcb: bytes, issuers: bytes
+) -> StatementRequest:
     """The certificate of a chip (64 bytes, as the report has it) at a TCB version (8 bytes, likewise)."""
     hwid = chip_id[: line.hwid].hex()
     levels = {_SPL[name]: level for name, level in line.tcb(tcb).items()}
     query = "&".join(f"{name}={level:02d}" for name, level in levels.items())
-    return Ask(
+    return StatementRequest(
         key=f"amd/vcek/{line.name}/{hwid}/{tcb.hex()}",
         service=service,
         path=f"/vcek/v1/{line.name}/{hwid}?{query}",
@@ -82,18 +84,20 @@ def vcek(service: Service, line: snp_product.Line, chip_id: bytes, tcb: bytes, i
     )
 
 
-def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> Terms:
+def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:
     """See `validate`."""
     match path:
         case ["chain", kind, line] if kind in KINDS and line in snp_product.LINES:
             found = _issuers(one, kind, line, roots, now, others=())
-            return Terms(issued=max(each.not_before for each in found.certificates), until=_until(found))
+            return StatementTerms(
+                issued=max(each.not_before for each in found.certificates), until=_until(found)
+            )
         case ["crl", kind, line] if kind in KINDS and line in snp_product.LINES:
             found = _issuers(one, kind, line, roots, now, others=("crl",))
             listed = crl.parse(one.parts["crl"])
             crl.check_issued(listed, found.root)
             mark = Mark(name=f"{one.key}@{found.root.spki_digest}", number=listed.number)
-            return Terms(issued=listed.this_update, until=listed.next_update, marks=(mark,))
+            return StatementTerms(issued=listed.this_update, until=listed.next_update, marks=(mark,))
         case ["vcek", line, hwid, tcb] if (
             line in snp_product.LINES and _HEX.fullmatch(hwid) and _HEX.fullmatch(tcb)
         ):
@@ -102,16 +106,16 @@ def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: dateti
     raise Malformed(f"{one.key[:100]!r}: no statement of AMD's", code="unknown-statement")
 
 
-def _judge_vcek(der: bytes, line: str, hwid: str, tcb: str, issuers: x509.Path) -> Terms:
+def _judge_vcek(der: bytes, line: str, hwid: str, tcb: str, issuers: x509.Path) -> StatementTerms:
     found = snp_product.read(der)
     if found is None or (found.line.name, found.hwid.hex(), found.tcb.hex()) != (line, hwid, tcb):
         told = "none" if found is None else f"{found.line.name} {found.hwid.hex()} {found.tcb.hex()}"
         raise Refused(f"a certificate of {told}, not of {line} {hwid} {tcb}", code="not-the-vendors")
     vek.check_issued(found.certificate, issuers.leaf)
-    return Terms(issued=found.certificate.not_before, until=found.certificate.not_after)
+    return StatementTerms(issued=found.certificate.not_before, until=found.certificate.not_after)
 
 
-def _take_chain(answer: Answer) -> dict[str, bytes]:
+def _take_chain(answer: Download) -> dict[str, bytes]:
     ders = pem.decode(answer.body, b"CERTIFICATE", what=answer.url, max_blocks=2, max_bytes=MAX_CHAIN)
     return {"issuers": b"".join(ders)}
 

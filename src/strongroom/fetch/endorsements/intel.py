@@ -16,7 +16,7 @@ from strongroom.crypto.pki import crl, x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed, Refused
 from strongroom.evidence.formats import dcap_pck, dcap_tcb
-from strongroom.fetch.endorsements.statement import Ask, Mark, Terms
+from strongroom.fetch.endorsements.statement import Mark, StatementRequest, StatementTerms
 from strongroom.fetch.http.client import Service
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.fetch.endorsements.statement import Statement
-    from strongroom.fetch.http.client import Answer
+    from strongroom.fetch.http.client import Download
 
 STANDARD, EARLY = "standard", "early"
 UPDATES = (STANDARD, EARLY)
@@ -56,9 +56,9 @@ class Pcs:
     api: Service
     lists: Service | None
 
-    def tcb_info(self, tee: str, fmspc: str, update: str) -> Ask:
+    def tcb_info(self, tee: str, fmspc: str, update: str) -> StatementRequest:
         """TCB info of the platforms of an FMSPC (12 hexadecimal digits, lower case)."""
-        return Ask(
+        return StatementRequest(
             key=f"intel/tcb/{tee}/{fmspc}/{update}",
             service=self.api,
             path=f"/{tee}/certification/v4/tcb?fmspc={fmspc}&update={update}",
@@ -67,9 +67,9 @@ class Pcs:
             max_bytes=dcap_tcb.MAX_DOCUMENT,
         )
 
-    def qe_identity(self, tee: str, update: str) -> Ask:
+    def qe_identity(self, tee: str, update: str) -> StatementRequest:
         """Identity of the quoting enclave of `sgx` or `tdx`."""
-        return Ask(
+        return StatementRequest(
             key=f"intel/qe/{tee}/{update}",
             service=self.api,
             path=f"/{tee}/certification/v4/qe/identity?update={update}",
@@ -78,9 +78,9 @@ class Pcs:
             max_bytes=dcap_tcb.MAX_DOCUMENT,
         )
 
-    def pck_revocations(self, ca: str) -> Ask:
+    def pck_revocations(self, ca: str) -> StatementRequest:
         """The list of the PCK CA `platform` or `processor`."""
-        return Ask(
+        return StatementRequest(
             key=f"intel/crl/{ca}",
             service=self.api,
             path=f"/sgx/certification/v4/pckcrl?ca={ca}&encoding=der",
@@ -89,9 +89,9 @@ class Pcs:
             max_bytes=crl.MAX_BYTES,
         )
 
-    def root_revocations(self, root: bytes) -> Ask:
+    def root_revocations(self, root: bytes) -> StatementRequest:
         """The root's own list. root: its certificate (PEM), which is kept with it."""
-        return Ask(
+        return StatementRequest(
             key="intel/crl/root",
             service=self.lists or self.api,
             path="/IntelSGXRootCA.der" if self.lists is not None else "/sgx/certification/v4/rootcacrl",
@@ -100,7 +100,7 @@ class Pcs:
             max_bytes=crl.MAX_BYTES,
         )
 
-    def pck_certificates(self, named: bytes) -> Ask:
+    def pck_certificates(self, named: bytes) -> StatementRequest:
         """PCK certificates of the platform that certification data of type 3 (404 bytes) name by its encrypted PPID."""
         if len(named) != _ENCRYPTED_PPID + 20:
             raise Malformed(
@@ -109,7 +109,7 @@ class Pcs:
                 hint="only an encrypted PPID of 3072 bits (type 3) does: give the quote with its certificates (type 5)",
             )
         ppid, cpu, pce = named[:_ENCRYPTED_PPID], named[_ENCRYPTED_PPID : _ENCRYPTED_PPID + 16], named[-4:]
-        return Ask(
+        return StatementRequest(
             key=f"intel/pck/{hashlib.sha256(named).hexdigest()}",
             service=self.api,
             path=f"/sgx/certification/v4/pckcert?encrypted_ppid={ppid.hex()}&cpusvn={cpu.hex()}"
@@ -132,7 +132,7 @@ def root_of(chain: bytes) -> bytes:
     return pem.encode(ders[-1], b"CERTIFICATE")
 
 
-def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> Terms:
+def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:
     """See `validate`."""
     match path:
         case ["tcb", tee, fmspc, update] if tee in _TEES and _FMSPC.fullmatch(fmspc) and update in UPDATES:
@@ -144,11 +144,13 @@ def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: dateti
         case ["pck", name] if _DIGEST.fullmatch(name):
             _parts(one, "pck-certificate-chain")
             spans = dcap_pck.pck_chain(one.parts["pck-certificate-chain"], roots=roots, now=now).spans
-            return Terms(issued=max(span.begins for span in spans), until=min(span.ends for span in spans))
+            return StatementTerms(
+                issued=max(span.begins for span in spans), until=min(span.ends for span in spans)
+            )
     raise Malformed(f"{one.key[:100]!r}: no statement of Intel's", code="unknown-statement")
 
 
-def _judge_tcb(one: Statement, tee: str, fmspc: str, roots: frozenset[str], now: datetime) -> Terms:
+def _judge_tcb(one: Statement, tee: str, fmspc: str, roots: frozenset[str], now: datetime) -> StatementTerms:
     inner, path = _signed(one, "tcb-info", "tcbInfo", roots, now)
     info = dcap_tcb.parse_tcb_info(inner)
     wanted = (_TEES[tee][0], fmspc)
@@ -157,19 +159,19 @@ def _judge_tcb(one: Statement, tee: str, fmspc: str, roots: frozenset[str], now:
             f"TCB info of {info.kind} {info.fmspc.hex()}, not of {' '.join(wanted)}", code="not-the-vendors"
         )
     mark = Mark(name=f"intel/tcb/{tee}/{fmspc}@{path.root.spki_digest}", number=info.evaluation)
-    return Terms(issued=info.issued, until=_until(path, info.next_update), marks=(mark,))
+    return StatementTerms(issued=info.issued, until=_until(path, info.next_update), marks=(mark,))
 
 
-def _judge_qe(one: Statement, tee: str, roots: frozenset[str], now: datetime) -> Terms:
+def _judge_qe(one: Statement, tee: str, roots: frozenset[str], now: datetime) -> StatementTerms:
     inner, path = _signed(one, "qe-identity", "enclaveIdentity", roots, now)
     identity = dcap_tcb.parse_identity(inner)
     if identity.id != _TEES[tee][1]:
         raise Refused(f"identity of {identity.id}, not of {_TEES[tee][1]}", code="not-the-vendors")
     mark = Mark(name=f"intel/qe/{tee}@{path.root.spki_digest}", number=identity.evaluation)
-    return Terms(issued=identity.issued, until=_until(path, identity.next_update), marks=(mark,))
+    return StatementTerms(issued=identity.issued, until=_until(path, identity.next_update), marks=(mark,))
 
 
-def _judge_list(one: Statement, ca: str, roots: frozenset[str], now: datetime) -> Terms:
+def _judge_list(one: Statement, ca: str, roots: frozenset[str], now: datetime) -> StatementTerms:
     part, above = ("root-ca-crl", "root") if ca == "root" else ("pck-crl", "pck-crl-issuer-chain")
     _parts(one, part, above)
     path = dcap_pck.ca_chain(one.parts[above], what=part, roots=roots, now=now)
@@ -182,7 +184,7 @@ def _judge_list(one: Statement, ca: str, roots: frozenset[str], now: datetime) -
     listed = dcap_pck.revocation_list(one.parts[part], what=part)
     crl.check_issued(listed, path.leaf)
     mark = Mark(name=f"{one.key}@{path.leaf.spki_digest}", number=listed.number)
-    return Terms(issued=listed.this_update, until=_until(path, listed.next_update), marks=(mark,))
+    return StatementTerms(issued=listed.this_update, until=_until(path, listed.next_update), marks=(mark,))
 
 
 def _signed(
@@ -205,11 +207,11 @@ def _until(path: x509.Path, end: datetime) -> datetime:
     return min(end, *(each.not_after for each in path.certificates))
 
 
-def _taking(part: str, header: str, *, chain: str = "") -> Callable[[Answer], dict[str, bytes]]:
+def _taking(part: str, header: str, *, chain: str = "") -> Callable[[Download], dict[str, bytes]]:
     return lambda answer: {part: answer.body, chain or f"{part}-issuer-chain": answer.decoded(header)}
 
 
-def _take_pck(answer: Answer) -> dict[str, bytes]:
+def _take_pck(answer: Download) -> dict[str, bytes]:
     """The certificate, and its issuers from the header, as one chain."""
     leaf = pem.decode(
         answer.body, b"CERTIFICATE", what=answer.url, max_blocks=1, max_bytes=dcap_pck.MAX_CHAIN

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 from strongroom.crypto.pki import x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed, Refused
-from strongroom.fetch.endorsements.statement import Ask, Terms
+from strongroom.fetch.endorsements.statement import StatementRequest, StatementTerms
 from strongroom.fetch.http.client import Service
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.fetch.endorsements.statement import Statement
-    from strongroom.fetch.http.client import Answer
+    from strongroom.fetch.http.client import Download
 
 MAX_DEPTH = 4
 MAX_PATH = 300
@@ -52,7 +52,7 @@ class Publishers:
 
     mirrors: dict[str, Service] = field(default_factory=dict)
 
-    def certificate(self, url: str) -> Ask:
+    def certificate(self, url: str) -> StatementRequest:
         """The certificate at a URL from another certificate. Raises `Refused` for one that is not to be asked."""
         try:
             parts = urllib.parse.urlsplit(url)
@@ -75,7 +75,7 @@ class Publishers:
                 code="forbidden-address",
                 hint="a certificate in evidence may name any URL; give the issuers' certificates yourself",
             )
-        return Ask(
+        return StatementRequest(
             key=f"issuer/{hashlib.sha256(f'{host}{parts.path}'.encode()).hexdigest()}",
             service=self.mirrors.get(host) or Service(base=f"https://{host}"),
             path=parts.path,
@@ -85,15 +85,15 @@ class Publishers:
         )
 
 
-def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> Terms:  # noqa: ARG001 - judged as a path, by `resolve.issuers_above`
+def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:  # noqa: ARG001 - judged as a path, by `resolve.issuers_above`
     """See `validate`. An issuer alone can be anybody's: it counts only in a path, which `resolve.issuers_above` verifies."""
     if len(path) != 1 or _DIGEST.fullmatch(path[0]) is None or one.parts.keys() != {"certificate"}:
         raise Malformed(f"{one.key[:100]!r}: no issuer's certificate", code="unknown-statement")
     found = x509.parse(one.parts["certificate"])
-    return Terms(issued=found.not_before, until=found.not_after)
+    return StatementTerms(issued=found.not_before, until=found.not_after)
 
 
-def _take(answer: Answer) -> dict[str, bytes]:
+def _take(answer: Download) -> dict[str, bytes]:
     body = answer.body
     if body.startswith(b"-----BEGIN"):
         (body,) = pem.decode(

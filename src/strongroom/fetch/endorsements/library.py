@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from strongroom.fetch.endorsements.disk_cache import Shelf
     from strongroom.fetch.endorsements.rollback import Marks
-    from strongroom.fetch.endorsements.statement import Ask, Terms
+    from strongroom.fetch.endorsements.statement import StatementRequest, StatementTerms
     from strongroom.fetch.http.client import Client
 
 LOCK_SECONDS = 120.0
@@ -45,12 +45,12 @@ CURRENT, PAST, OLD, UNTRUSTED = "current", "past its end", "older than seen", "n
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class ListedStatement:
     """One kept statement, for people. terms: None where it cannot be told."""
 
     statement: Statement
     state: str
-    terms: Terms | None
+    terms: StatementTerms | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Library:
         default_factory=lambda: threading.BoundedSemaphore(MAX_OUTBOUND), repr=False
     )
 
-    def get(self, ask: Ask, *, now: datetime, refresh: bool = False) -> Statement:
+    def get(self, ask: StatementRequest, *, now: datetime, refresh: bool = False) -> Statement:
         """The statement, kept or fetched. refresh: ask the service, though what is kept still counts.
 
         Raises `Unavailable`, `NotFound`, `Malformed`, or `Refused`: the answer is not the vendor's, or older than seen.
@@ -124,7 +124,7 @@ class Library:
         """Forget a statement; the numbers that it raised stay."""
         self.shelf.drop(key)
 
-    def listed(self, *, now: datetime) -> Iterator[Listed]:
+    def listed(self, *, now: datetime) -> Iterator[ListedStatement]:
         """Every kept statement, by key."""
         seen = self.marks.seen()
         for key in self.shelf.everything():
@@ -134,14 +134,14 @@ class Library:
             try:
                 terms = validate.judge(one, roots=self.roots, now=now)
             except (Malformed, Refused):
-                yield Listed(statement=one, state=UNTRUSTED, terms=None)
+                yield ListedStatement(statement=one, state=UNTRUSTED, terms=None)
                 continue
             state = CURRENT
             if now > terms.until:
                 state = PAST
             elif any(mark.number < seen.get(mark.name, -1) for mark in terms.marks):
                 state = OLD
-            yield Listed(statement=one, state=state, terms=terms)
+            yield ListedStatement(statement=one, state=state, terms=terms)
 
     def _kept(self, key: str, now: datetime) -> tuple[Statement | None, str]:
         """What is kept and counts; or None, and when what is kept ended."""
@@ -159,7 +159,7 @@ class Library:
             return None, ""
         return one, ""
 
-    def _fetch(self, ask: Ask, now: datetime) -> Statement:
+    def _fetch(self, ask: StatementRequest, now: datetime) -> Statement:
         # 3 the service
         self._spend(ask.key)
         if not self._outbound.acquire(timeout=LOCK_SECONDS):
@@ -205,7 +205,7 @@ class Library:
             )
         asked.append(now)
 
-    def _judge(self, one: Statement, now: datetime) -> Terms:
+    def _judge(self, one: Statement, now: datetime) -> StatementTerms:
         # 4 the judgement
         terms = validate.judge(one, roots=self.roots, now=now)
         # 5 its end
@@ -219,6 +219,6 @@ class Library:
         self.marks.check(terms.marks)
         return terms
 
-    def _keep(self, one: Statement, terms: Terms) -> None:
+    def _keep(self, one: Statement, terms: StatementTerms) -> None:
         self.marks.raise_to(terms.marks)
         self.shelf.put(one)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Misuse
 from strongroom.evidence.formats import nvgpu_spdm
-from strongroom.fetch.endorsements.statement import Ask, Terms
+from strongroom.fetch.endorsements.statement import StatementRequest, StatementTerms
 from strongroom.fetch.http.client import Service
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ _TEXT = re.compile(rb"[A-Za-z0-9.-]{1,40}")
 _DRIVER, _VBIOS, _SKU, _PROJECT, _PROJECT_SKU = 3, 6, 15, 17, 18
 
 
-def rim(service: Service, name: str) -> Ask:
+def rim(service: Service, name: str) -> StatementRequest:
     """The RIM of that id."""
     if _ID.fullmatch(name) is None:
         raise Misuse(f"{name[:100]!r}: not the id of a RIM", code="bad-rim")
-    return Ask(
+    return StatementRequest(
         key=f"nvidia/rim/{name}",
         service=service,
         path=f"/v1/rim/{name}",
@@ -81,9 +81,9 @@ def document(one: Statement) -> bytes:
     return data
 
 
-def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> Terms:  # noqa: ARG001 - a RIM is not verified
+def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:  # noqa: ARG001 - a RIM is not verified
     """See `validate`."""
     if len(path) != 2 or path[0] != "rim" or _ID.fullmatch(path[1]) is None or one.parts.keys() != {"answer"}:
         raise Malformed(f"{one.key[:100]!r}: no statement of NVIDIA's", code="unknown-statement")
     document(one)
-    return Terms(issued=one.fetched, until=one.fetched + KEPT)
+    return StatementTerms(issued=one.fetched, until=one.fetched + KEPT)

@@ -110,7 +110,12 @@ class Fetcher:
         raise NotFound("no line of processors to ask for", code="not-published")
 
     def _of_line(
-        self, report: snp_report.Report, kind: str, line: snp_product.Line, now: datetime, vek: bytes | None
+        self,
+        report: snp_report.SnpReport,
+        kind: str,
+        line: snp_product.Line,
+        now: datetime,
+        vek: bytes | None,
     ) -> Endorsements:
         kds, library = self.vendors.kds, self.library
         chain = library.get(amd.chain(kds, kind, line.name), now=now).parts["issuers"]
@@ -151,7 +156,7 @@ def _hardware(evidence: Evidence) -> Evidence | None:
     )
 
 
-def _lines(report: snp_report.Report, vek: bytes | None) -> list[snp_product.Line]:
+def _lines(report: snp_report.SnpReport, vek: bytes | None) -> list[snp_product.Line]:
     """The report's line; version 2 does not say it: its certificate's, or each that ever wrote such reports."""
     if vek is not None:
         found = snp_product.read(vek)

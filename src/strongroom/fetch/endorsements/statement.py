@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from strongroom.fetch.http.client import Answer, Service
+    from strongroom.fetch.http.client import Download, Service
 
 MAX_KEY = 256
 MAX_PART = 1024 * 1024
@@ -44,7 +44,7 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class StatementTerms:
     """What a statement says of itself. until: its vendor's own end of it, inclusive. marks: what may not go back."""
 
     issued: datetime
@@ -74,14 +74,14 @@ class Statement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class StatementRequest:
     """How to get the statement `key`. take: from the answer to the parts; raises `Malformed`."""
 
     key: str
     service: Service
     path: str
     types: frozenset[str]
-    take: Callable[[Answer], dict[str, bytes]] = field(repr=False)
+    take: Callable[[Download], dict[str, bytes]] = field(repr=False)
     max_bytes: int = MAX_PART
 
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from strongroom.fetch.endorsements.statement import Statement, Terms
+    from strongroom.fetch.endorsements.statement import Statement, StatementTerms
 
-_JUDGES: dict[str, Callable[..., Terms]] = {
+_JUDGES: dict[str, Callable[..., StatementTerms]] = {
     "amd": amd.judge,
     "intel": intel.judge,
     "issuer": issuers.judge,
@@ -21,7 +21,7 @@ _JUDGES: dict[str, Callable[..., Terms]] = {
 }
 
 
-def judge(one: Statement, *, roots: frozenset[str], now: datetime) -> Terms:
+def judge(one: Statement, *, roots: frozenset[str], now: datetime) -> StatementTerms:
     """The statement's terms. Raises `Malformed`, or `Refused`. That it is past its end is for the caller to ask."""
     vendor, *path = one.key.split("/")
     found = _JUDGES.get(vendor)

@@ -69,7 +69,7 @@ class Service:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Download:
     """The body of a 200 answer, and its headers by lower-case name, each with every value it was given."""
 
     url: str
@@ -100,7 +100,7 @@ class Client:
     tries: int = TRIES
     sleep: Callable[[float], None] = time.sleep
 
-    def get(self, service: Service, path: str, *, types: frozenset[str], max_bytes: int) -> Answer:
+    def get(self, service: Service, path: str, *, types: frozenset[str], max_bytes: int) -> Download:
         """The answer to `path` (below the service's base, query included).
 
         Raises `NotFound`, `Refused` (a redirect or an address that leads elsewhere), or `Unavailable`.
@@ -250,7 +250,7 @@ def _read(answer: http.client.HTTPResponse, max_bytes: int) -> _Raw:
     return _Raw(status=answer.status, body=body, problem=problem, headers=headers)
 
 
-def _accept(answer: _Raw, url: str, types: frozenset[str]) -> Answer:
+def _accept(answer: _Raw, url: str, types: frozenset[str]) -> Download:
     if answer.status == http.HTTPStatus.NOT_FOUND:
         raise NotFound(
             f"{url}: not found", code="not-published", hint="the vendor does not know what was asked for"
@@ -269,7 +269,7 @@ def _accept(answer: _Raw, url: str, types: frozenset[str]) -> Answer:
             code="vendor-answer",
             hint="something else than the vendor's service answers there, or it is broken",
         )
-    return Answer(url=url, body=answer.body, headers=answer.headers)
+    return Download(url=url, body=answer.body, headers=answer.headers)
 
 
 def back_off(header: Callable[[str], str], attempt: int) -> float:

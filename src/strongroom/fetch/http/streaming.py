@@ -30,7 +30,7 @@ _NO_BODY = (204, 304)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class OutgoingRequest:
     """What is asked. url: whole, of the service's own scheme and place. `repr` shows no header: one may be a secret."""
 
     method: str
@@ -42,7 +42,7 @@ class Request:
 class Reply:
     """An answer whose body is still on its way."""
 
-    def __init__(self, response: http.client.HTTPResponse, request: Request, *, address: str) -> None:
+    def __init__(self, response: http.client.HTTPResponse, request: OutgoingRequest, *, address: str) -> None:
         self._response = response
         self._head = request.method == "HEAD"
         self.url = request.url
@@ -120,7 +120,7 @@ class Reply:
 
 
 @contextlib.contextmanager
-def exchange(client: Client, service: Service, request: Request, *, ends: float) -> Iterator[Reply]:
+def exchange(client: Client, service: Service, request: OutgoingRequest, *, ends: float) -> Iterator[Reply]:
     """Ask, and give the answer; the connection is closed afterwards. Raises `Unavailable`, or `Refused`.
 
     ends: the moment (`time.monotonic`) at which the conversation is cut, wherever it stands.

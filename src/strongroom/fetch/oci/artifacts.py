@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.fetch.oci import push
-from strongroom.fetch.oci.session import Access, Session, expect
+from strongroom.fetch.oci.session import Access, RegistrySession, expect
 from strongroom.images import artifact
 from strongroom.images.limits import LIMITS
 
 if TYPE_CHECKING:
-    from strongroom.fetch.oci.names import Reference
+    from strongroom.fetch.oci.names import OciReference
     from strongroom.images.artifact import Artifact, Part
 
 MAX_LISTED = 32
@@ -25,7 +25,7 @@ MAX_HELD = 128 << 20  # bytes, of all artifacts about one thing together
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class FetchedArtifact:
     """An artifact as it was fetched; `contents` are its files in the manifest's order, each of its digest."""
 
     digest: str
@@ -33,17 +33,17 @@ class Held:
     contents: tuple[bytes, ...]
 
 
-def pull(reference: Reference, *, access: Access, max_bytes: int) -> Held:
+def pull(reference: OciReference, *, access: Access, max_bytes: int) -> FetchedArtifact:
     """The artifact of that digest. Raises `Refused` for a tag, and as `pull.pull`. max_bytes: of each file."""
-    session = Session(access, reference.place, reference.repository)
+    session = RegistrySession(access, reference.place, reference.repository)
     return fetch(session, reference.pinned(), max_bytes=max_bytes)
 
 
 def about(
-    reference: Reference, *, kinds: tuple[str, ...], access: Access, max_bytes: int
-) -> tuple[Held, ...]:
+    reference: OciReference, *, kinds: tuple[str, ...], access: Access, max_bytes: int
+) -> tuple[FetchedArtifact, ...]:
     """All artifacts of `kinds` that say they are about the digest of `reference`. Raises as `pull`."""
-    session = Session(access, reference.place, reference.repository)
+    session = RegistrySession(access, reference.place, reference.repository)
     subject = reference.pinned()
     listed = [one for one in push.referrers(session, subject) if one.artifact_type in kinds]
     if len(listed) > MAX_LISTED:
@@ -64,21 +64,21 @@ def about(
     return tuple(held)
 
 
-def tagged(reference: Reference, tag: str, *, access: Access, max_bytes: int) -> Held | None:
+def tagged(reference: OciReference, tag: str, *, access: Access, max_bytes: int) -> FetchedArtifact | None:
     """The artifact at a tag that a convention names after a digest; None where there is none."""
-    session = Session(access, reference.place, reference.repository)
+    session = RegistrySession(access, reference.place, reference.repository)
     try:
         return fetch(session, tag, max_bytes=max_bytes)
     except NotFound:
         return None
 
 
-def fetch(session: Session, name: str, *, max_bytes: int) -> Held:
+def fetch(session: RegistrySession, name: str, *, max_bytes: int) -> FetchedArtifact:
     """An artifact and its files."""
     return _held(session, *_manifest(session, name), max_bytes)
 
 
-def _manifest(session: Session, name: str) -> tuple[str, Artifact]:
+def _manifest(session: RegistrySession, name: str) -> tuple[str, Artifact]:
     url = session.url(f"/manifests/{name}")
     with session.ask("GET", url, headers={"Accept": artifact.MANIFEST}) as reply:
         expect(reply, 200)
@@ -91,20 +91,20 @@ def _manifest(session: Session, name: str) -> tuple[str, Artifact]:
     return digest, artifact.parse(data, what=f"artifact {digest}", limits=LIMITS)
 
 
-def _held(session: Session, digest: str, made: Artifact, max_bytes: int) -> Held:
+def _held(session: RegistrySession, digest: str, made: Artifact, max_bytes: int) -> FetchedArtifact:
     size = sum(one.size for one in made.parts)
     if size > MAX_FILES * max_bytes:
         raise Malformed(
             f"artifact {digest}: {size} bytes, at most {MAX_FILES * max_bytes} allowed", code="too-large"
         )
-    return Held(
+    return FetchedArtifact(
         digest=digest,
         artifact=made,
         contents=tuple(_blob(session, one, max_bytes) for one in made.parts),
     )
 
 
-def _blob(session: Session, part: Part, max_bytes: int) -> bytes:
+def _blob(session: RegistrySession, part: Part, max_bytes: int) -> bytes:
     if part.size > max_bytes:
         raise Malformed(
             f"blob {part.digest}: {part.size} bytes, at most {max_bytes} allowed", code="too-large"

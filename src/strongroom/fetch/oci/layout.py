@@ -33,7 +33,7 @@ _VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class OciLayout:
     """The folder, which is made when it is first needed."""
 
     folder: Path

@@ -58,7 +58,7 @@ class Keyring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Challenge:
+class LoginChallenge:
     """What a registry wants: `scheme` is "basic" or "bearer"; the rest is the latter's."""
 
     scheme: str
@@ -105,7 +105,7 @@ def _config(data: bytes) -> Keyring:
 def _host(place: str) -> str:
     """Docker files its own registry under a URL, and others under host names."""
     host = place.removeprefix("https://").removeprefix("http://").partition("/")[0].lower()
-    return names.Reference(host=host, repository="").place
+    return names.OciReference(host=host, repository="").place
 
 
 def _entry(entry: dict[str, Any], host: str) -> Credential:
@@ -130,7 +130,7 @@ def _credential(name: str, secret: str, token: str, what: str, whole: bool) -> C
     return Credential(name=name, secret=secret, identity_token=token)
 
 
-def parse_challenge(headers: Sequence[str]) -> Challenge:
+def parse_challenge(headers: Sequence[str]) -> LoginChallenge:
     """The WWW-Authenticate headers of a 401; of several, tokens come first. Raises `Malformed`."""
     basic = None
     for header in headers[:MAX_CHALLENGES]:
@@ -138,9 +138,9 @@ def parse_challenge(headers: Sequence[str]) -> Challenge:
         said = {name.lower(): value for name, value in _CHALLENGE.findall(rest[:4096])}
         match scheme.lower():
             case "basic":
-                basic = Challenge(scheme="basic")
+                basic = LoginChallenge(scheme="basic")
             case "bearer" if said.get("realm"):
-                return Challenge(scheme="bearer", realm=said["realm"], service=said.get("service", ""))
+                return LoginChallenge(scheme="bearer", realm=said["realm"], service=said.get("service", ""))
     if basic is None:
         known = ", ".join(one.partition(" ")[0][:40] for one in headers[:MAX_CHALLENGES])
         raise Malformed(f"registry: asks for a log-in of an unknown kind, {known!r}", code="registry-answer")
@@ -148,7 +148,7 @@ def parse_challenge(headers: Sequence[str]) -> Challenge:
 
 
 def token_request(
-    challenge: Challenge, credential: Credential | None, scope: str
+    challenge: LoginChallenge, credential: Credential | None, scope: str
 ) -> tuple[str, str, dict[str, str], bytes]:
     """How a token is asked for: method, URL, headers, body."""
     said = {"service": challenge.service, "scope": scope}

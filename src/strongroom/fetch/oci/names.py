@@ -25,7 +25,7 @@ _ELSEWHERE = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class OciReference:
     """A name. `tag` and `digest` are None where they are not given; with both, the digest counts."""
 
     host: str
@@ -42,7 +42,7 @@ class Reference:
         """HOST[:PORT] that answers for it."""
         return _ELSEWHERE.get(self.host, self.host)
 
-    def by(self, digest: str) -> Reference:
+    def by(self, digest: str) -> OciReference:
         """Another thing of the same repository."""
         return replace(self, tag=None, digest=digest)
 
@@ -63,7 +63,7 @@ def is_name(text: str) -> bool:
     return bool(slash) and "@sha256:" in text and is_host(host)
 
 
-def parse(text: str, *, bare: bool = False) -> Reference:
+def parse(text: str, *, bare: bool = False) -> OciReference:
     """Read a name. Raises `Misuse`. bare: it may have neither digest nor tag, as what is put somewhere has none yet."""
     rest, at, digest = text.partition("@")
     host, slash, path = rest.partition("/")
@@ -81,7 +81,7 @@ def parse(text: str, *, bare: bool = False) -> Reference:
         problem = "it has neither digest nor tag"
     if problem:
         raise Misuse(f"{text[:200]!r}: no name in a registry: {problem}", code="bad-reference")
-    return Reference(
+    return OciReference(
         host=host.lower(), repository=repository, tag=tag if colon else None, digest=digest if at else None
     )
 

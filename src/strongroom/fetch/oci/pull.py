@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from strongroom.errors import Malformed, NotFound, Refused, StrongroomError, Unavailable
 from strongroom.fetch.http import client
-from strongroom.fetch.oci.layout import Arriving, Layout
-from strongroom.fetch.oci.session import Access, Session, expect
+from strongroom.fetch.oci.layout import Arriving, OciLayout
+from strongroom.fetch.oci.session import Access, RegistrySession, expect
 from strongroom.images import oci, sources
-from strongroom.images.limits import LIMITS, Documents, Limits
+from strongroom.images.limits import LIMITS, Documents, ImageLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from strongroom.fetch.http.streaming import Reply
-    from strongroom.fetch.oci.names import Reference
-    from strongroom.images.oci import Descriptor, Platform
+    from strongroom.fetch.oci.names import OciReference
+    from strongroom.images.oci import Descriptor, ImagePlatform
 
 _ACCEPT = (*oci.MANIFESTS, *oci.INDEXES)
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)", re.ASCII)
@@ -50,7 +50,7 @@ class Pulled:
     `convert`: it is what counts.
     """
 
-    reference: Reference
+    reference: OciReference
     digest: str
     index: str | None
     layout: Path
@@ -59,7 +59,7 @@ class Pulled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class OciDocument:
     """A manifest or an index, whole and of its digest."""
 
     descriptor: Descriptor
@@ -67,13 +67,13 @@ class Document:
 
 
 def pull(
-    reference: Reference,
+    reference: OciReference,
     *,
-    platform: Platform,
+    platform: ImagePlatform,
     into: Path,
     access: Access,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-    limits: Limits = LIMITS,
+    limits: ImageLimits = LIMITS,
 ) -> Pulled:
     """Bring the image into the layout folder `into`; what is there already is not fetched again.
 
@@ -98,16 +98,16 @@ def pull(
     )
 
 
-def resolve(reference: Reference, *, access: Access, limits: Limits = LIMITS) -> Document:
+def resolve(reference: OciReference, *, access: Access, limits: ImageLimits = LIMITS) -> OciDocument:
     """What a tag stands for at its registry just now: to be shown to people, never kept. No mirror is asked."""
-    session = Session(access, reference.place, reference.repository)
+    session = RegistrySession(access, reference.place, reference.repository)
     name = reference.digest or reference.tag or ""
     return fetch_document(session, name, limits=limits)
 
 
 def fetch_document(
-    session: Session, name: str, *, limits: Limits, descriptor: Descriptor | None = None
-) -> Document:
+    session: RegistrySession, name: str, *, limits: ImageLimits, descriptor: Descriptor | None = None
+) -> OciDocument:
     """A manifest or index by digest or tag, checked against `name` where that is a digest, and its descriptor."""
     url = session.url(f"/manifests/{name}")
     with session.ask("GET", url, headers={"Accept": ", ".join(_ACCEPT)}) as reply:
@@ -129,30 +129,32 @@ def fetch_document(
             code="bad-media-type",
         )
     made = oci.Descriptor(media_type=kind, digest=got, size=len(data))
-    return Document(descriptor=made, data=data)
+    return OciDocument(descriptor=made, data=data)
 
 
 class Puller:
     """Fetches parts of one repository into a layout, from whoever has them."""
 
-    def __init__(self, reference: Reference, *, into: Path, access: Access, limits: Limits) -> None:
-        self.layout = Layout(folder=into)
+    def __init__(self, reference: OciReference, *, into: Path, access: Access, limits: ImageLimits) -> None:
+        self.layout = OciLayout(folder=into)
         self.fetched = 0
         self.notes: list[str] = []
         self._limits = limits
         self._documents = Documents(limits)
         self._sleep = access.client.sleep
-        self._sessions = [Session(access, place, reference.repository) for place in access.places(reference)]
+        self._sessions = [
+            RegistrySession(access, place, reference.repository) for place in access.places(reference)
+        ]
 
-    def document(self, digest: str, descriptor: Descriptor | None = None) -> Document:
+    def document(self, digest: str, descriptor: Descriptor | None = None) -> OciDocument:
         """A manifest or index. One that is in the layout serves, where its descriptor says what it is."""
         self._documents.count(0 if descriptor is None else descriptor.size, what=f"image {digest}")
         if descriptor is not None:
             kept = self.layout.read(digest, max_bytes=self._limits.document_bytes)
             if kept is not None and len(kept) == descriptor.size:
-                return Document(descriptor=descriptor, data=kept)
+                return OciDocument(descriptor=descriptor, data=kept)
 
-        def fetch(session: Session) -> Document:
+        def fetch(session: RegistrySession) -> OciDocument:
             return fetch_document(session, digest, limits=self._limits, descriptor=descriptor)
 
         found = self._from_any(fetch)
@@ -160,7 +162,7 @@ class Puller:
         self.fetched += len(found.data)
         return found
 
-    def choose(self, top: Document, platform: Platform) -> tuple[Document, str | None]:
+    def choose(self, top: OciDocument, platform: ImagePlatform) -> tuple[OciDocument, str | None]:
         """The image for `platform`, and the digest of the index it is from. Raises `NotFound` or `Refused`."""
         if top.descriptor.media_type in oci.MANIFESTS:
             return top, None
@@ -181,7 +183,7 @@ class Puller:
         ((chosen, index),) = suited.values()
         return self.document(chosen.digest, chosen), index
 
-    def _images(self, index: Document, *, depth: int) -> list[tuple[Descriptor, str]]:
+    def _images(self, index: OciDocument, *, depth: int) -> list[tuple[Descriptor, str]]:
         digest = index.descriptor.digest
         if depth > _MAX_NESTING:
             raise Malformed(f"index {digest}: nested too deeply", code="too-deep")
@@ -224,7 +226,7 @@ class Puller:
             ):  # another process may have brought it meanwhile
                 self._from_any(lambda session: self._bring(session, arriving, progress))
 
-    def _bring(self, session: Session, arriving: Arriving, progress: Callable[[int], None]) -> None:
+    def _bring(self, session: RegistrySession, arriving: Arriving, progress: Callable[[int], None]) -> None:
         """All of a blob from one place, in as many pieces as it takes, as long as there is progress."""
         resumed, idle = arriving.done > 0, 0
         for _ in range(_MAX_PIECES):
@@ -245,7 +247,7 @@ class Puller:
                 self._sleep(client.FIRST_WAIT)
         raise Unavailable(f"blob {arriving.digest}: comes in too many pieces", code="registry-unreachable")
 
-    def _piece(self, session: Session, arriving: Arriving, progress: Callable[[int], None]) -> None:
+    def _piece(self, session: RegistrySession, arriving: Arriving, progress: Callable[[int], None]) -> None:
         begin = arriving.done
         headers = {"Range": f"bytes={begin}-"} if begin else {}
         url = session.url(f"/blobs/{arriving.digest}")
@@ -267,7 +269,7 @@ class Puller:
                 hint="what has come is kept: start again to go on",
             )
 
-    def _from_any(self, ask: Callable[[Session], _T]) -> _T:
+    def _from_any(self, ask: Callable[[RegistrySession], _T]) -> _T:
         """What the first place that does well answers. A mirror that did badly is not asked again in this pull."""
         *mirrors, registry = self._sessions
         for mirror in mirrors:
@@ -291,7 +293,7 @@ def _continues(reply: Reply, begin: int, size: int) -> bool:
     )
 
 
-def _refuse_tag(reference: Reference, access: Access, limits: Limits) -> None:
+def _refuse_tag(reference: OciReference, access: Access, limits: ImageLimits) -> None:
     """Say what the tag stands for, and refuse it."""
     today = ""
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.errors import NotFound, Refused, Unavailable
 from strongroom.fetch.http import client
-from strongroom.fetch.oci.session import Access, Session, expect
+from strongroom.fetch.oci.session import Access, RegistrySession, expect
 from strongroom.images import artifact
 from strongroom.images.limits import LIMITS
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from strongroom.fetch.http.streaming import Reply
-    from strongroom.fetch.oci.names import Reference
-    from strongroom.images.artifact import Artifact, Listed
+    from strongroom.fetch.oci.names import OciReference
+    from strongroom.images.artifact import Artifact, ListedArtifact
 
 CHUNK = 8 * 1024 * 1024
 MAX_PAGES = 16
@@ -35,8 +35,8 @@ _OCTETS = {"Content-Type": "application/octet-stream"}
 class Pusher:
     """Writes to one repository. `listed`: whether the registry said that it lists the last manifest under its subject."""
 
-    def __init__(self, reference: Reference, *, access: Access) -> None:
-        self._session = Session(access, reference.place, reference.repository, actions="pull,push")
+    def __init__(self, reference: OciReference, *, access: Access) -> None:
+        self._session = RegistrySession(access, reference.place, reference.repository, actions="pull,push")
         self._tries = access.client.tries
         self._sleep = access.client.sleep
         self.listed = False
@@ -70,7 +70,7 @@ class Pusher:
         digest = self.manifest(data, artifact.MANIFEST, subject=about)
         if about is not None and not self.listed:
             own = artifact.part_of(data, artifact.MANIFEST)
-            self.list_at_tag(about, artifact.Listed(part=own, artifact_type=made.artifact_type))
+            self.list_at_tag(about, artifact.ListedArtifact(part=own, artifact_type=made.artifact_type))
         return digest
 
     def manifest(
@@ -85,7 +85,7 @@ class Pusher:
             self.listed = subject is not None and reply.one("oci-subject") == subject
         return digest
 
-    def list_at_tag(self, subject: str, one: Listed) -> None:
+    def list_at_tag(self, subject: str, one: ListedArtifact) -> None:
         """Add an artifact to those at the fallback tag of `subject`. Two who do so at once may lose one of both."""
         there = at_tag(self._session, subject)
         rest = tuple(known for known in there if known.part.digest != one.part.digest)
@@ -148,9 +148,9 @@ class Pusher:
         return self._session.within(reply, reply.one("location"))
 
 
-def referrers(session: Session, subject: str) -> tuple[Listed, ...]:
+def referrers(session: RegistrySession, subject: str) -> tuple[ListedArtifact, ...]:
     """What a registry lists as being about `subject`, by its API or by the fallback tag. To be verified, all of it."""
-    found: list[Listed] = []
+    found: list[ListedArtifact] = []
     url = session.url(f"/referrers/{subject}")
     for page in range(MAX_PAGES):
         with session.ask("GET", url) as reply:
@@ -169,7 +169,7 @@ def referrers(session: Session, subject: str) -> tuple[Listed, ...]:
     return at_tag(session, subject)
 
 
-def at_tag(session: Session, subject: str) -> tuple[Listed, ...]:
+def at_tag(session: RegistrySession, subject: str) -> tuple[ListedArtifact, ...]:
     """What is listed in the index at the fallback tag."""
     url = session.url(f"/manifests/{artifact.fallback_tag(subject)}")
     try:

@@ -17,7 +17,7 @@ from strongroom.fetch.oci import artifacts, push
 from strongroom.images import artifact
 
 if TYPE_CHECKING:
-    from strongroom.fetch.oci.names import Reference
+    from strongroom.fetch.oci.names import OciReference
     from strongroom.fetch.oci.session import Access
 
 KIND = "application/vnd.strongroom.reference.v2"
@@ -42,7 +42,7 @@ def checked(data: bytes) -> bytes:
     return data
 
 
-def publish(data: bytes, where: Reference, *, access: Access) -> Published:
+def publish(data: bytes, where: OciReference, *, access: Access) -> Published:
     """Put a file into a repository. Raises `Malformed` for what is no such file, and as `push`."""
     lines = intoto.lines(checked(data))
     made = [intoto.unverified(line) for line in lines]
@@ -70,13 +70,13 @@ def publish(data: bytes, where: Reference, *, access: Access) -> Published:
     return Published(digest=digest, subjects=tuple(sorted(about)))
 
 
-def pull(where: Reference, *, access: Access) -> bytes:
+def pull(where: OciReference, *, access: Access) -> bytes:
     """The file of that manifest digest. Raises as `artifacts.pull`."""
     held = artifacts.pull(where, access=access, max_bytes=intoto.MAX_BYTES * 2)
     return _joined(held)
 
 
-def about(where: Reference, *, access: Access) -> tuple[bytes, ...]:
+def about(where: OciReference, *, access: Access) -> tuple[bytes, ...]:
     """The files about a subject's digest, as the registry lists them. Raises `NotFound` when there is none."""
     held = artifacts.about(where, kinds=(KIND,), access=access, max_bytes=intoto.MAX_BYTES * 2)
     if not held:
@@ -89,7 +89,7 @@ def about(where: Reference, *, access: Access) -> tuple[bytes, ...]:
     return tuple(files)
 
 
-def _joined(held: artifacts.Held) -> bytes:
+def _joined(held: artifacts.FetchedArtifact) -> bytes:
     if held.artifact.artifact_type != KIND or any(one.media_type != ENVELOPE for one in held.artifact.parts):
         raise Malformed(f"{held.digest}: no file of reference values", code="wrong-type")
     data = b"".join(one + b"\n" for one in held.contents)

@@ -22,7 +22,7 @@ from strongroom.errors import Misuse, NotFound, Refused, Unavailable
 from strongroom.fetch.http import client as web
 from strongroom.fetch.http import streaming
 from strongroom.fetch.http.client import Client, Service
-from strongroom.fetch.http.streaming import Reply, Request
+from strongroom.fetch.http.streaming import OutgoingRequest, Reply
 from strongroom.fetch.oci import login, names
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Access:
     plain_http_to_loopback: bool = False
     client: Client = field(default_factory=Client)
 
-    def places(self, reference: names.Reference) -> tuple[str, ...]:
+    def places(self, reference: names.OciReference) -> tuple[str, ...]:
         """Who is asked, in order; the registry itself comes last."""
         for mirror in self.mirrors:
             if not names.is_host(mirror):
@@ -56,7 +56,7 @@ class Access:
         return tuple(dict.fromkeys((*self.mirrors, reference.place)))
 
 
-class Session:
+class RegistrySession:
     """A conversation with `place` about `repository`. actions: "pull", or "pull,push"."""
 
     def __init__(self, access: Access, place: str, repository: str, *, actions: str = "pull") -> None:
@@ -100,7 +100,7 @@ class Session:
         Raises `Unavailable`, `Refused` or `Malformed`.
         """
         ends = time.monotonic() + self._client.total_seconds + (blob or len(body)) / SLOWEST
-        request = Request(method=method, url=url, headers=dict(headers or {}), body=body)
+        request = OutgoingRequest(method=method, url=url, headers=dict(headers or {}), body=body)
         tries = self._client.tries if again else 1
         for attempt in range(tries):
             last = attempt + 1 == tries
@@ -130,7 +130,7 @@ class Session:
         raise Misuse("a client that may not try even once")
 
     @contextlib.contextmanager
-    def _logged_in(self, request: Request, ends: float) -> Iterator[Reply]:
+    def _logged_in(self, request: OutgoingRequest, ends: float) -> Iterator[Reply]:
         """The answer, after one log-in where a 401 asks for it."""
         for fresh in (False, True):
             with streaming.exchange(self._client, self._service, self._with(request), ends=ends) as reply:
@@ -142,18 +142,18 @@ class Session:
                 challenge = login.parse_challenge(reply.every("www-authenticate"))
             self._authorization = self._authorize(challenge, reply, ends)
 
-    def _with(self, request: Request) -> Request:
+    def _with(self, request: OutgoingRequest) -> OutgoingRequest:
         headers = dict(request.headers)
         if self._authorization:
             headers["Authorization"] = self._authorization
-        return Request(method=request.method, url=request.url, headers=headers, body=request.body)
+        return OutgoingRequest(method=request.method, url=request.url, headers=headers, body=request.body)
 
-    def _authorize(self, challenge: login.Challenge, asks: Reply, ends: float) -> str:
+    def _authorize(self, challenge: login.LoginChallenge, asks: Reply, ends: float) -> str:
         if challenge.scheme == "basic":
             return "" if self._credential is None else self._credential.basic()
         method, url, headers, body = login.token_request(challenge, self._credential, self._scope)
         service = self._service_of(url, "the place for tokens", asks)
-        asked = Request(method=method, url=url, headers=headers, body=body)
+        asked = OutgoingRequest(method=method, url=url, headers=headers, body=body)
         with streaming.exchange(self._client, service, asked, ends=ends) as reply:
             if reply.status in (400, 401, 403):
                 raise self._denied(reply)
@@ -163,14 +163,14 @@ class Session:
         return f"Bearer {login.parse_token(data)}"
 
     def _follow(
-        self, opened: contextlib.ExitStack, reply: Reply, request: Request, ends: float, *, blob: bool
+        self, opened: contextlib.ExitStack, reply: Reply, request: OutgoingRequest, ends: float, *, blob: bool
     ) -> Reply:
         for _ in range(MAX_HOPS):
             target = urllib.parse.urljoin(reply.url, reply.one("location"))
             here = self._is_here(target)
             if request.method not in ("GET", "HEAD") or not (here or blob):
                 raise _elsewhere(reply.url, target)
-            bare = Request(method=request.method, url=target, headers=request.headers)
+            bare = OutgoingRequest(method=request.method, url=target, headers=request.headers)
             service = self._service if here else self._service_of(target, "a redirect", reply)
             following = self._with(bare) if here else bare
             reply = opened.enter_context(streaming.exchange(self._client, service, following, ends=ends))

@@ -18,15 +18,15 @@ from strongroom.images.signatures import Bundle, Signed, Simple, Trust
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from strongroom.fetch.oci.artifacts import Held
-    from strongroom.fetch.oci.names import Reference
+    from strongroom.fetch.oci.artifacts import FetchedArtifact
+    from strongroom.fetch.oci.names import OciReference
     from strongroom.fetch.oci.session import Access
 
 SIGNATURE = "dev.cosignproject.cosign/signature"
 _MAX_SIGNATURE = 16 * 1024
 
 
-def require(reference: Reference, digests: Sequence[str], *, trust: Trust, access: Access) -> Signed:
+def require(reference: OciReference, digests: Sequence[str], *, trust: Trust, access: Access) -> Signed:
     """Who signed the image. Raises `Refused` unless somebody in `trust` did, for one of `digests`.
 
     digests: the image's, and that of the index it was chosen from, if any (`Pulled.digest`, `Pulled.index`).
@@ -35,7 +35,7 @@ def require(reference: Reference, digests: Sequence[str], *, trust: Trust, acces
     return signatures.verify(digests, found, trust=trust)
 
 
-def fetch(reference: Reference, digest: str, *, access: Access) -> tuple[Simple | Bundle, ...]:
+def fetch(reference: OciReference, digest: str, *, access: Access) -> tuple[Simple | Bundle, ...]:
     """All that the registry has which may be signatures of `digest`. Nothing is verified."""
     found: list[Simple | Bundle] = []
     tag = digest.replace(":", "-") + ".sig"
@@ -64,7 +64,7 @@ def fetch(reference: Reference, digest: str, *, access: Access) -> tuple[Simple 
 _RUBBISH = ("malformed", "bad-value", "bad-media-type", "bad-digest", "wrong-digest", "too-large", "not-json")
 
 
-def _simple(held: Held) -> Iterator[Simple]:
+def _simple(held: FetchedArtifact) -> Iterator[Simple]:
     for part, payload in zip(held.artifact.parts, held.contents, strict=True):
         text = part.annotations.get(SIGNATURE, "")
         if part.media_type != signatures.SIMPLE_TYPE or not 0 < len(text) <= _MAX_SIGNATURE:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed
 from strongroom.images.compose import keys, strict_yaml
-from strongroom.images.compose.place import Place, named
+from strongroom.images.compose.place import ComposePlace, named
 from strongroom.images.preflight import settings
 from strongroom.images.preflight.findings import Finding, blocks, warns
 
@@ -41,7 +41,7 @@ _YAML = "yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service:
+class ComposeService:
     """The one service. None means that the file says nothing and the image's own setting stays.
 
     `image` is a reference with a digest, like registry.example/name@sha256:…; `digest` its second half, and both are
@@ -86,14 +86,14 @@ class Service:
         )
 
 
-def parse(data: bytes, *, what: str) -> Service:
+def parse(data: bytes, *, what: str) -> ComposeService:
     """Read a compose file to its end. Raises `Malformed` for what is no compose file at all.
 
     What a room cannot give, what readers take differently and what is at odds with the specification is not raised: it is in
     `findings`, all of it, each with its line. Of several services all are looked at, and none is taken.
     """
     document = strict_yaml.read(data, what=what)
-    root = Place(document=document, path=())
+    root = ComposePlace(document=document, path=())
     if not isinstance(document.value, dict):
         raise Malformed(f"{what}: expected a mapping with `services`", code="not-compose")
     services = document.value.get("services")
@@ -123,9 +123,9 @@ def parse(data: bytes, *, what: str) -> Service:
     return _nothing(tuple(findings))
 
 
-def _nothing(findings: tuple[Finding, ...]) -> Service:
+def _nothing(findings: tuple[Finding, ...]) -> ComposeService:
     """Where no one service could be read: what was found, and no settings."""
-    return Service(
+    return ComposeService(
         name="", image="", digest="", entrypoint=None, command=None, environment={}, user=None,
         working_directory=None, findings=findings,
     )  # fmt: skip
@@ -138,7 +138,7 @@ def _flaw(flaw: Flaw) -> Finding:
 class _Reader:
     """One service being read; findings are gathered on the way. A setting that is not clear as a whole is not taken."""
 
-    def __init__(self, name: str, body: Value, place: Place) -> None:
+    def __init__(self, name: str, body: Value, place: ComposePlace) -> None:
         self._name = name
         self._place = place
         self._whole = isinstance(body, dict) and strict_yaml.MERGE not in body
@@ -149,7 +149,7 @@ class _Reader:
                 place.blocks("compose", "expected a mapping", "write the service's keys below its name")
             )
 
-    def service(self) -> Service:
+    def service(self) -> ComposeService:
         image, digest = self._image()
         command = self._words("command")
         entrypoint = self._words("entrypoint")
@@ -169,7 +169,7 @@ class _Reader:
         folder = self._text("working_dir")
         for key in list(self._body):
             self._findings += keys.service(key, self._body.pop(key), self._place.key(key))
-        return Service(
+        return ComposeService(
             name=self._name,
             image=image,
             digest=digest,
@@ -245,7 +245,7 @@ class _Reader:
             return self._no_words(place, f"more than {_MAX_WORDS} words")
         return tuple(self._literal(word, place) for word in words)
 
-    def _no_words(self, place: Place, what: str) -> tuple[str, ...] | None:
+    def _no_words(self, place: ComposePlace, what: str) -> tuple[str, ...] | None:
         self._findings.append(place.blocks("compose", what, "write it as a list of texts"))
         return None
 
@@ -282,7 +282,7 @@ class _Reader:
             seen.add(name)
         return variables if whole else {}
 
-    def _pairs(self, value: Value, where: Place) -> Iterator[tuple[str, Value, Place]]:
+    def _pairs(self, value: Value, where: ComposePlace) -> Iterator[tuple[str, Value, ComposePlace]]:
         if isinstance(value, dict):
             yield from where.entries(value)
         elif isinstance(value, list):
@@ -303,7 +303,7 @@ class _Reader:
                 )
             )
 
-    def _plain(self, value: Value, place: Place) -> str | None:
+    def _plain(self, value: Value, place: ComposePlace) -> str | None:
         if isinstance(value, str):
             return value
         if isinstance(value, int) and not isinstance(value, bool):
@@ -316,7 +316,7 @@ class _Reader:
         )
         return None
 
-    def _literal(self, text: str, place: Place) -> str:
+    def _literal(self, text: str, place: ComposePlace) -> str:
         """Undo compose's doubling of `$`; what would be filled in from the host is a finding."""
         plain = text.replace("$$", "")
         if re.search(r"\$[A-Za-z_{]", plain):
@@ -330,7 +330,7 @@ class _Reader:
         return text.replace("$$", "$")
 
 
-def unchecked(service: Service) -> Finding:
+def unchecked(service: ComposeService) -> Finding:
     """Said when only the file was looked at."""
     return warns(
         "image",

@@ -16,11 +16,11 @@ from strongroom.images.preflight import settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from strongroom.images.compose.place import Place
+    from strongroom.images.compose.place import ComposePlace
     from strongroom.images.compose.strict_yaml import Value
     from strongroom.images.preflight.findings import Finding
 
-    Rule = Callable[[Value, Place], Iterator[Finding]]
+    Rule = Callable[[Value, ComposePlace], Iterator[Finding]]
 
 SETTINGS = ("image", "command", "entrypoint", "environment", "user", "working_dir")
 """Keys of a service that `compose` reads itself."""
@@ -30,7 +30,7 @@ _DEPLOY = ("replicas", "mode", "restart_policy", "update_config", "rollback_conf
 _OUT = "let the program read /data/NAME (a dataset of the contract) and write to /out"
 
 
-def top(document: Value, where: Place) -> Iterator[Finding]:
+def top(document: Value, where: ComposePlace) -> Iterator[Finding]:
     """The keys beside `services`."""
     for key, value, place in where.entries(document):
         if key in ("services", "name", "version") or key.startswith("x-"):
@@ -47,7 +47,7 @@ def top(document: Value, where: Place) -> Iterator[Finding]:
                 yield from _ipv6(value, place)
 
 
-def service(key: str, value: Value, where: Place) -> Iterator[Finding]:
+def service(key: str, value: Value, where: ComposePlace) -> Iterator[Finding]:
     """One key of the service."""
     if key.startswith("x-") or value is None or value in ({}, []) or value is strict_yaml.UNCLEAR:
         return
@@ -59,7 +59,7 @@ def service(key: str, value: Value, where: Place) -> Iterator[Finding]:
 
 
 def _unknown(
-    where: Place, names: Iterable[str], elsewhere: Iterable[tuple[str, Iterable[str]]] = ()
+    where: ComposePlace, names: Iterable[str], elsewhere: Iterable[tuple[str, Iterable[str]]] = ()
 ) -> Finding:
     """A key of no specification: nothing is done with it."""
     key = str(where.path[-1])
@@ -71,14 +71,14 @@ def _unknown(
     return where.warns("compose", "no key of the Compose Specification here; nothing is done with it", fix)
 
 
-def _ipv6(value: Value, where: Place) -> Iterator[Finding]:
+def _ipv6(value: Value, where: ComposePlace) -> Iterator[Finding]:
     for _, network, place in where.entries(value):
         if isinstance(network, dict) and network.get("enable_ipv6") is True:
             yield place.warns("ipv6", "IPv6 towards others; a room has ::1 and nothing else", "leave it out")
 
 
 def _blocked(check: str, what: str, fix: str) -> Rule:
-    def rule(value: Value, where: Place) -> Iterator[Finding]:
+    def rule(value: Value, where: ComposePlace) -> Iterator[Finding]:
         if value is not False:
             yield where.blocks(check, what, fix)
 
@@ -86,7 +86,7 @@ def _blocked(check: str, what: str, fix: str) -> Rule:
 
 
 def _warned(check: str, what: str, fix: str) -> Rule:
-    def rule(value: Value, where: Place) -> Iterator[Finding]:
+    def rule(value: Value, where: ComposePlace) -> Iterator[Finding]:
         if value is not False:
             yield where.warns(check, what, fix)
 
@@ -94,13 +94,13 @@ def _warned(check: str, what: str, fix: str) -> Rule:
 
 
 def _nothing(what: str) -> Rule:
-    def rule(_value: Value, where: Place) -> Iterator[Finding]:
+    def rule(_value: Value, where: ComposePlace) -> Iterator[Finding]:
         yield where.fine("compose", what)
 
     return rule
 
 
-def _volumes(value: Value, where: Place) -> Iterator[Finding]:
+def _volumes(value: Value, where: ComposePlace) -> Iterator[Finding]:
     for volume, at in where.items(value):
         if isinstance(volume, dict):
             kind, source, target = (
@@ -138,7 +138,7 @@ def _volumes(value: Value, where: Place) -> Iterator[Finding]:
             )
 
 
-def _ports(value: Value, where: Place) -> Iterator[Finding]:
+def _ports(value: Value, where: ComposePlace) -> Iterator[Finding]:
     stated = []
     for port, _ in where.items(value):
         target = port.get("target") if isinstance(port, dict) else port
@@ -146,7 +146,7 @@ def _ports(value: Value, where: Place) -> Iterator[Finding]:
     yield from map(where.mark, settings.ports(tuple(stated), where.name))
 
 
-def _network_mode(value: Value, where: Place) -> Iterator[Finding]:
+def _network_mode(value: Value, where: ComposePlace) -> Iterator[Finding]:
     if value == "none":
         yield where.fine("network", "a room has a loopback and nothing else: the same")
     elif value == "bridge":
@@ -161,7 +161,7 @@ def _network_mode(value: Value, where: Place) -> Iterator[Finding]:
         )
 
 
-def _sysctls(value: Value, where: Place) -> Iterator[Finding]:
+def _sysctls(value: Value, where: ComposePlace) -> Iterator[Finding]:
     if isinstance(value, dict):
         stated = [(name, place) for name, _, place in where.entries(value)]
     else:
@@ -176,7 +176,7 @@ def _sysctls(value: Value, where: Place) -> Iterator[Finding]:
             yield place.blocks("sysctls", "kernel settings of a room cannot be changed", "leave it out")
 
 
-def _capabilities(value: Value, where: Place) -> Iterator[Finding]:
+def _capabilities(value: Value, where: ComposePlace) -> Iterator[Finding]:
     for capability, at in where.items(value):
         name = str(capability).upper().removeprefix("CAP_")
         place = at.of(name[:40])
@@ -188,7 +188,7 @@ def _capabilities(value: Value, where: Place) -> Iterator[Finding]:
             yield place.blocks("rights", "no program has capabilities in a room", "do without what needs it")
 
 
-def _devices(value: Value, where: Place) -> Iterator[Finding]:
+def _devices(value: Value, where: ComposePlace) -> Iterator[Finding]:
     for device, place in where.items(value):
         path = str(device.get("source") if isinstance(device, dict) else str(device).partition(":")[0])
         check = "gpu" if "nvidia" in path or "/dri" in path or "gpu" in path else "devices"
@@ -197,7 +197,7 @@ def _devices(value: Value, where: Place) -> Iterator[Finding]:
         )
 
 
-def _deploy(value: Value, where: Place) -> Iterator[Finding]:
+def _deploy(value: Value, where: ComposePlace) -> Iterator[Finding]:
     if not isinstance(value, dict):
         yield where.warns("compose", "expected a mapping", "write deploy as keys and values, or leave it out")
         return
@@ -216,7 +216,7 @@ def _deploy(value: Value, where: Place) -> Iterator[Finding]:
             )
 
 
-def _resources(value: Value, where: Place) -> Iterator[Finding]:
+def _resources(value: Value, where: ComposePlace) -> Iterator[Finding]:
     for level, inner, at in where.entries(value):
         if level not in ("limits", "reservations") or not isinstance(inner, dict):
             yield _unknown(at, ("limits", "reservations"))
@@ -236,7 +236,7 @@ def _resources(value: Value, where: Place) -> Iterator[Finding]:
                 yield _unknown(place, ("cpus", "memory", "pids", "devices", "generic_resources"))
 
 
-def _memory(value: Value, where: Place) -> Iterator[Finding]:
+def _memory(value: Value, where: ComposePlace) -> Iterator[Finding]:
     yield where.warns(
         "memory",
         f"{str(value)[:40]}: a room's memory is the contract's",
@@ -245,7 +245,7 @@ def _memory(value: Value, where: Place) -> Iterator[Finding]:
 
 
 def _files(kind: str) -> Rule:
-    def rule(value: Value, where: Place) -> Iterator[Finding]:
+    def rule(value: Value, where: ComposePlace) -> Iterator[Finding]:
         for item, place in where.items(value):
             name = item.get("source") if isinstance(item, dict) else item
             yield place.of(str(name)[:60]).blocks(
@@ -259,7 +259,7 @@ def _files(kind: str) -> Rule:
     return rule
 
 
-def _security(value: Value, where: Place) -> Iterator[Finding]:
+def _security(value: Value, where: ComposePlace) -> Iterator[Finding]:
     for option, place in where.items(value):
         if "no-new-privileges" in str(option):
             yield place.fine("rights", "no-new-privileges holds in every room")

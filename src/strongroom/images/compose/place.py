@@ -11,25 +11,25 @@ from strongroom.images.preflight import findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from strongroom.images.compose.strict_yaml import Document, Path, Value
+    from strongroom.images.compose.strict_yaml import Path, Value, YamlDocument
     from strongroom.images.preflight.findings import Finding
 
 _LONGEST = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ComposePlace:
     """Where something stands. `about` is what of it is meant, where its path does not say it."""
 
-    document: Document
+    document: YamlDocument
     path: Path
     about: str = ""
 
-    def key(self, name: str | int) -> Place:
+    def key(self, name: str | int) -> ComposePlace:
         """One key or item in it."""
         return replace(self, path=(*self.path, name), about="")
 
-    def of(self, about: str) -> Place:
+    def of(self, about: str) -> ComposePlace:
         """The same place, with the part of it that is meant."""
         return replace(self, about=about)
 
@@ -43,13 +43,13 @@ class Place:
         """Its line in the file."""
         return self.document.line(self.path)
 
-    def items(self, value: Value) -> Iterator[tuple[Value, Place]]:
+    def items(self, value: Value) -> Iterator[tuple[Value, ComposePlace]]:
         """Each item of a list that stands here, or the one thing, without what is unclear."""
         for number, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if item is not strict_yaml.UNCLEAR:
                 yield strict_yaml.known(item), self if number is None else self.key(number)
 
-    def entries(self, value: Value) -> Iterator[tuple[str, Value, Place]]:
+    def entries(self, value: Value) -> Iterator[tuple[str, Value, ComposePlace]]:
         """Each key of a mapping that stands here, without those whose value is unclear."""
         for key, item in value.items() if isinstance(value, dict) else ():
             if item is not strict_yaml.UNCLEAR:

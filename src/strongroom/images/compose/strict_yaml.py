@@ -68,7 +68,7 @@ class Flaw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class YamlDocument:
     """What a file says. `lines`: where each key and each item of a list begins; `flaws` in the file's order."""
 
     value: Value
@@ -102,7 +102,7 @@ class _State:
             )
 
 
-def read(data: bytes, *, what: str) -> Document:
+def read(data: bytes, *, what: str) -> YamlDocument:
     """Read the one document in `data`, to its end. Raises `Malformed` for what cannot be read on."""
     if len(data) > MAX_BYTES:
         raise Malformed(f"{what}: {len(data)} bytes, at most {MAX_BYTES} allowed", code="too-large")
@@ -147,7 +147,7 @@ def clear(value: Value) -> bool:
     return value is not UNCLEAR
 
 
-def _document(source: Iterator[Any], state: _State) -> Document:
+def _document(source: Iterator[Any], state: _State) -> YamlDocument:
     next(source)  # the stream's start
     start = next(source)
     if isinstance(start, yaml.StreamEndEvent):
@@ -158,7 +158,7 @@ def _document(source: Iterator[Any], state: _State) -> Document:
     next(source)  # the document's end
     if not isinstance(next(source), yaml.StreamEndEvent):
         raise Malformed(f"{state.what}: several documents in one file", code="bad-yaml", hint="keep one")
-    return Document(value=value, flaws=tuple(state.flaws), lines=state.lines)
+    return YamlDocument(value=value, flaws=tuple(state.flaws), lines=state.lines)
 
 
 def _node(event: Any, source: Iterator[Any], state: _State, path: Path) -> Value:

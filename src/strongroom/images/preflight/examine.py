@@ -19,7 +19,7 @@ from strongroom.images import load as image
 from strongroom.images import oci
 from strongroom.images.preflight import memory, program, settings, user
 from strongroom.images.preflight.findings import Finding, Severity, blocks, fine, warns
-from strongroom.images.preflight.program import Subject
+from strongroom.images.preflight.program import ExaminedImage
 from strongroom.model.room import mounts
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _ORDER = {Severity.BLOCKS: 0, Severity.WARNS: 1, Severity.FINE: 2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class PreflightReport:
     """All findings, worst first; each with the platforms it holds for.
 
     `image` is the image's digest, or empty where it could not be read.
@@ -71,17 +71,17 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ImageLocation:
     """Where the image lies, and which of several is meant: as `load.load` takes it."""
 
     path: Path
     digest: str | None = None
-    architecture: oci.Platform = image.PLATFORM
+    architecture: oci.ImagePlatform = image.PLATFORM
     config: bytes | None = None
 
 
 def examine(
-    source: Source,
+    source: ImageLocation,
     *,
     scratch: Path,
     platforms: tuple[str, ...] = PLATFORMS,
@@ -89,7 +89,7 @@ def examine(
     changes: Changes = lambda config: config,
     before: tuple[Finding, ...] = (),
     progress: Progress = lambda _done, _total: None,
-) -> Report:
+) -> PreflightReport:
     """Look at an image.
 
     `changes` is what somebody runs it with (a compose file's settings), `before` what was found there. Raises `Misuse` and `Unavailable` for a
@@ -130,7 +130,7 @@ def examine(
     return merge({platform: [*before, *rest] for platform, rest in findings.items()}, name)
 
 
-def merge(by_platform: dict[str, list[Finding]], name: str = "") -> Report:
+def merge(by_platform: dict[str, list[Finding]], name: str = "") -> PreflightReport:
     """One report of the findings of each platform."""
     where: dict[Finding, list[str]] = {}
     for platform, findings in by_platform.items():
@@ -139,7 +139,7 @@ def merge(by_platform: dict[str, list[Finding]], name: str = "") -> Report:
     rows = sorted(
         where.items(), key=lambda row: (_ORDER[row[0].severity], row[0].check, row[0].line, row[0].where)
     )
-    return Report(
+    return PreflightReport(
         image=name,
         platforms=tuple(by_platform),
         findings=tuple((finding, tuple(platforms)) for finding, platforms in rows),
@@ -160,10 +160,10 @@ def _placed(tree: Tree) -> tuple[tuple[Placed, ...], list[Finding]]:
         return tree.placed(certificates=False), [finding]
 
 
-def _level(made_for: oci.Platform, platform: str) -> Iterator[Finding]:
+def _level(made_for: oci.ImagePlatform, platform: str) -> Iterator[Finding]:
     """The processor that an image says it is for; what its programs themselves say is looked at with them."""
     has = program.LEVELS.get(platform, program.TEE_LEVEL)
-    wanted = oci.Platform(os="linux", architecture="amd64", variant=f"v{has}")
+    wanted = oci.ImagePlatform(os="linux", architecture="amd64", variant=f"v{has}")
     if not made_for.variant or not wanted.agrees(replace(made_for, variant="")):
         return
     if wanted.suits(made_for):
@@ -180,7 +180,7 @@ def _level(made_for: oci.Platform, platform: str) -> Iterator[Finding]:
 def _examine(
     loaded: Loaded, tree: Tree, placed: tuple[Placed, ...], platform: str, memory_mib: int
 ) -> list[Finding]:
-    subject = Subject(
+    subject = ExaminedImage(
         image=loaded.tree, placed=placed, tree=tree, settings=loaded.settings, platform=platform
     )
     return [

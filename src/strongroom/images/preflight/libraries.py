@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed
 from strongroom.images.preflight import elf
-from strongroom.seal.tree import Kind, show
+from strongroom.seal.tree import EntryKind, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from strongroom.images.layers import Node, Tree
+    from strongroom.images.layers import Inode, Tree
     from strongroom.images.preflight.elf import Elf
 
 _USUAL = (
@@ -96,7 +96,7 @@ class Libraries:
         environment: dict[str, str],
         *,
         level: int,
-        readable: Callable[[bytes, Node], bool] = lambda _place, _node: True,
+        readable: Callable[[bytes, Inode], bool] = lambda _place, _node: True,
     ) -> None:
         self._tree = tree
         self._level = level
@@ -107,7 +107,7 @@ class Libraries:
         self._loaders: dict[bytes, _Loader] = {}
         self._looks = _MAX_LOOKS
 
-    def read(self, node: Node, what: str) -> Elf:
+    def read(self, node: Inode, what: str) -> Elf:
         """A file as an ELF file. Raises `Malformed`."""
         if node.open is None:
             raise Malformed(f"{what}: no file", code="bad-elf")
@@ -163,7 +163,7 @@ class Libraries:
     def _find(self, places: Iterable[bytes]) -> tuple[bytes, Elf] | None:
         for place in places:
             node = self._tree.find(place)
-            if node is None or node.kind is not Kind.FILE or not self._readable(place, node):
+            if node is None or node.kind is not EntryKind.FILE or not self._readable(place, node):
                 continue  # what a loader may not open it passes over
             if id(node) not in self._read:
                 try:

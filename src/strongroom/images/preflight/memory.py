@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.images.preflight.findings import Finding, blocks, fine, warns
-from strongroom.images.preflight.program import Subject, path_of
+from strongroom.images.preflight.program import ExaminedImage, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ _WANTS = {
 }
 
 
-def examine(subject: Subject, *, memory_mib: int, content_bytes: int) -> Iterator[Finding]:
+def examine(subject: ExaminedImage, *, memory_mib: int, content_bytes: int) -> Iterator[Finding]:
     """Memory, for a contract with `memory_mib`."""
     usable = memory_mib - RESERVE_MIB
     where = f"memory_mib {memory_mib}"
@@ -76,7 +76,7 @@ def examine(subject: Subject, *, memory_mib: int, content_bytes: int) -> Iterato
     )
 
 
-def _program(subject: Subject) -> str:
+def _program(subject: ExaminedImage) -> str:
     """The known program that is started, or that a script on its way is there for: its name, or nothing."""
     words = (*subject.settings.entrypoint, *subject.settings.command)
     for word in words[:8]:
@@ -93,7 +93,7 @@ def _program(subject: Subject) -> str:
     return ""
 
 
-def _has(subject: Subject, name: str) -> bool:
+def _has(subject: ExaminedImage, name: str) -> bool:
     if path_of(subject, name) is not None:
         return True
     node = subject.tree.find(b"/usr/lib/postgresql") if name == "postgres" else None

@@ -20,12 +20,12 @@ from strongroom.images.preflight import command, elf
 from strongroom.images.preflight.findings import Finding, Severity, blocks, fine, warns
 from strongroom.images.preflight.libraries import Libraries
 from strongroom.model.room import mounts
-from strongroom.seal.tree import Kind, show
+from strongroom.seal.tree import EntryKind, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from strongroom.images.layers import Node, Tree
+    from strongroom.images.layers import Inode, Tree
     from strongroom.images.preflight.elf import Elf
     from strongroom.model.manifest import ImageSettings
     from strongroom.model.room.mounts import Placed
@@ -46,7 +46,7 @@ _ELSEWHERE = "put it elsewhere in the image, like /usr/local"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ExaminedImage:
     """What is looked at: an image's files, the settings they would be run with, and the platform.
 
     image: the files as they were built. placed: what the room mounts over them. tree: what the program sees of them then.
@@ -74,7 +74,7 @@ class Subject:
         return f"{printable(name)} is in the image, but leads through what the room hides"
 
 
-def examine(subject: Subject) -> Iterator[Finding]:
+def examine(subject: ExaminedImage) -> Iterator[Finding]:
     """Everything about starting the program."""
     settings = subject.settings
     words = (*settings.entrypoint, *settings.command)
@@ -95,12 +95,12 @@ def examine(subject: Subject) -> Iterator[Finding]:
     yield from _others(subject, libraries, None if started is None else find(subject.tree, started))
 
 
-def path_of(subject: Subject, name: str) -> str | None:
+def path_of(subject: ExaminedImage, name: str) -> str | None:
     """Where execvp would find `name`: absolute, or None."""
     return next(_places(subject, subject.tree, name), None)
 
 
-def _places(subject: Subject, tree: Tree, name: str) -> Iterator[str]:
+def _places(subject: ExaminedImage, tree: Tree, name: str) -> Iterator[str]:
     """Every place of a tree where execvp would find `name`, in its order."""
     folder = subject.settings.working_directory
     searched = [""] if "/" in name else subject.settings.environment.get("PATH", "").split(":")[:64]
@@ -108,11 +108,11 @@ def _places(subject: Subject, tree: Tree, name: str) -> Iterator[str]:
         place = f"{entry}/{name}" if entry else name
         place = place if place.startswith("/") else f"{folder}/{place}"
         node = find(tree, place)
-        if node is not None and node.kind is Kind.FILE and ("/" in name or node.mode & 0o111):
+        if node is not None and node.kind is EntryKind.FILE and ("/" in name or node.mode & 0o111):
             yield place
 
 
-def find(tree: Tree, place: str) -> Node | None:
+def find(tree: Tree, place: str) -> Inode | None:
     """What is there, links followed."""
     try:
         return tree.find(place[:4096].encode("utf-8", "surrogateescape"))
@@ -121,7 +121,7 @@ def find(tree: Tree, place: str) -> Node | None:
 
 
 def _start(
-    subject: Subject, libraries: Libraries, words: tuple[str, ...], where: str, hops: int
+    subject: ExaminedImage, libraries: Libraries, words: tuple[str, ...], where: str, hops: int
 ) -> Iterator[Finding]:
     name = words[0]
     shown = printable(name)
@@ -141,7 +141,7 @@ def _start(
     yield from problems_before or [_absent(subject, name, where)]
 
 
-def _at(subject: Subject, libraries: Libraries, place: str, hops: int) -> Iterator[Finding]:
+def _at(subject: ExaminedImage, libraries: Libraries, place: str, hops: int) -> Iterator[Finding]:
     """What keeps the file at `place` from being executed."""
     node = find(subject.tree, place)
     if node is None or node.open is None:
@@ -169,7 +169,7 @@ def _at(subject: Subject, libraries: Libraries, place: str, hops: int) -> Iterat
         )
 
 
-def _absent(subject: Subject, name: str, where: str) -> Finding:
+def _absent(subject: ExaminedImage, name: str, where: str) -> Finding:
     shown = printable(name)
     if not name:
         return blocks("program", where, "an empty name", "name a program")
@@ -186,7 +186,7 @@ def _absent(subject: Subject, name: str, where: str) -> Finding:
         )
     if "/" in name:
         node = find(subject.tree, name)
-        if node is not None and node.kind is Kind.DIRECTORY:
+        if node is not None and node.kind is EntryKind.DIRECTORY:
             return blocks("program", where, f"{shown} is a directory", "name the program in it")
         return blocks("program", where, f"{shown} is not in the image", "add it, or mend the path")
     return blocks(
@@ -194,7 +194,9 @@ def _absent(subject: Subject, name: str, where: str) -> Finding:
     )
 
 
-def _script(subject: Subject, libraries: Libraries, place: str, head: bytes, hops: int) -> Iterator[Finding]:
+def _script(
+    subject: ExaminedImage, libraries: Libraries, place: str, head: bytes, hops: int
+) -> Iterator[Finding]:
     line = head[2:].partition(b"\n")[0][:255]
     if line.endswith(b"\r"):
         yield blocks(
@@ -250,7 +252,7 @@ def _asked_of_env(rest: str) -> str:
     return words[0] if words and not words[0].startswith("-") else ""
 
 
-def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> Iterator[Finding]:
+def _binary(subject: ExaminedImage, libraries: Libraries, place: str, node: Inode) -> Iterator[Finding]:
     try:
         program = libraries.read(node, show(place.encode("utf-8", "surrogateescape")))
     except Malformed as cause:
@@ -292,7 +294,7 @@ def _binary(subject: Subject, libraries: Libraries, place: str, node: Node) -> I
     yield from _needed(subject, libraries, place, program)
 
 
-def _needed(subject: Subject, libraries: Libraries, place: str, program: Elf) -> Iterator[Finding]:
+def _needed(subject: ExaminedImage, libraries: Libraries, place: str, program: Elf) -> Iterator[Finding]:
     """Its libraries."""
     path = place.encode("utf-8", "surrogateescape")
     missing = libraries.missing(path, program)
@@ -322,7 +324,7 @@ def _needed(subject: Subject, libraries: Libraries, place: str, program: Elf) ->
         )
 
 
-def _beyond(subject: Subject, place: str, what: str, level: int) -> Finding:
+def _beyond(subject: ExaminedImage, place: str, what: str, level: int) -> Finding:
     return blocks(
         "cpu-level",
         place,
@@ -331,9 +333,9 @@ def _beyond(subject: Subject, place: str, what: str, level: int) -> Finding:
     )
 
 
-def _unfit_loader(subject: Subject, libraries: Libraries, loader: str, node: Node) -> str:
+def _unfit_loader(subject: ExaminedImage, libraries: Libraries, loader: str, node: Inode) -> str:
     """What keeps the kernel from starting a loader that is there: it is executed as a program is."""
-    if node.kind is not Kind.FILE:
+    if node.kind is not EntryKind.FILE:
         return f"is a {node.kind.value}"
     if not _may(subject, loader, node):
         return f"may not be executed by user {subject.settings.uid} (mode {node.mode & 0o7777:04o}, owner {node.uid}:{node.gid})"
@@ -348,7 +350,7 @@ def _names(libraries: Sequence[bytes]) -> str:
     return ", ".join(printable(name.decode("utf-8", "replace")) for name in libraries[:5])
 
 
-def _may(subject: Subject, place: str, node: Node) -> bool:
+def _may(subject: ExaminedImage, place: str, node: Inode) -> bool:
     """Whether the user may reach and execute it, by modes alone: nobody has more in a room."""
     folder = place.rpartition("/")[0]
     real = b"/" + subject.tree.resolve(place.encode("utf-8", "surrogateescape")).rpartition(b"/")[0]
@@ -359,7 +361,7 @@ def _may(subject: Subject, place: str, node: Node) -> bool:
     )
 
 
-def _may_read(subject: Subject, place: bytes, node: Node) -> bool:
+def _may_read(subject: ExaminedImage, place: bytes, node: Inode) -> bool:
     """Whether the user may open a library there to read it."""
     folder = (b"/" + subject.tree.resolve(place)).rpartition(b"/")[0]
     return bool(_bits(subject.settings, node) & 4) and may_enter(
@@ -367,7 +369,7 @@ def _may_read(subject: Subject, place: bytes, node: Node) -> bool:
     )
 
 
-def may_enter(subject: Subject, place: str) -> bool:
+def may_enter(subject: ExaminedImage, place: str) -> bool:
     """Whether the user may go into that folder, by the modes of all folders on its real way."""
     tree = subject.tree
     folder = tree.root
@@ -378,7 +380,7 @@ def may_enter(subject: Subject, place: str) -> bool:
     return True
 
 
-def _bits(settings: ImageSettings, node: Node) -> int:
+def _bits(settings: ImageSettings, node: Inode) -> int:
     if settings.uid == node.uid:
         return node.mode >> 6 & 7
     if node.gid in (settings.gid, *settings.groups):
@@ -387,7 +389,7 @@ def _bits(settings: ImageSettings, node: Node) -> int:
 
 
 def _in_turn(
-    subject: Subject, libraries: Libraries, commands: list[tuple[str, ...]], where: str
+    subject: ExaminedImage, libraries: Libraries, commands: list[tuple[str, ...]], where: str
 ) -> Iterator[Finding]:
     """The programs that the one which is started is to start in turn, as far as its words say so."""
     for words in commands:
@@ -404,7 +406,7 @@ def _in_turn(
                 )
 
 
-def _shell_command(subject: Subject, words: tuple[str, ...], where: str) -> Iterator[Finding]:
+def _shell_command(subject: ExaminedImage, words: tuple[str, ...], where: str) -> Iterator[Finding]:
     """Of a command for a shell, only a plain first word can be looked up."""
     text = command.shell_text(words)
     inner = command.plain_command(text or "")
@@ -419,7 +421,7 @@ def _shell_command(subject: Subject, words: tuple[str, ...], where: str) -> Iter
         yield warns("shell", where, f"the shell is to run {inner[0]}, which is not in the image", "add it")
 
 
-def _arguments(subject: Subject, commands: list[tuple[str, ...]]) -> Iterator[Finding]:
+def _arguments(subject: ExaminedImage, commands: list[tuple[str, ...]]) -> Iterator[Finding]:
     """Words that name files: the one that an interpreter runs has to be there."""
     named = set()
     for words in commands:
@@ -440,11 +442,11 @@ def _arguments(subject: Subject, commands: list[tuple[str, ...]]) -> Iterator[Fi
             )
 
 
-def _from_folder(subject: Subject, name: str) -> str:
+def _from_folder(subject: ExaminedImage, name: str) -> str:
     return name if name.startswith("/") else f"{subject.settings.working_directory}/{name}"
 
 
-def _others(subject: Subject, libraries: Libraries, started: Node | None) -> Iterator[Finding]:
+def _others(subject: ExaminedImage, libraries: Libraries, started: Inode | None) -> Iterator[Finding]:
     """All other programs on PATH: those that could not be started, in one finding."""
     broken: list[str] = []
     seen = {id(started)}

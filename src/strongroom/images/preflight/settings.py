@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from strongroom.errors import Refused
 from strongroom.images.oci import printable
 from strongroom.images.preflight.findings import Finding, blocks, fine, warns
-from strongroom.images.preflight.program import Subject, find, may_enter, path_of
+from strongroom.images.preflight.program import ExaminedImage, find, may_enter, path_of
 from strongroom.model.contracts import credentials
 from strongroom.model.room import mounts
-from strongroom.seal.tree import Kind
+from strongroom.seal.tree import EntryKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ _SUPERVISORS = (
 _INTERACTIVE = ("sh", "bash", "dash", "ash", "python", "python3", "node", "R", "irb", "ruby", "psql", "jshell", "lua", "julia", "ghci")  # fmt: skip
 
 
-def examine(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
+def examine(subject: ExaminedImage, config: ImageConfig) -> Iterator[Finding]:
     """Every check of this file."""
     yield from _raised(subject)
     yield from environment(subject.settings.environment, "image ENV")
@@ -112,12 +112,12 @@ def ports(stated: tuple[str, ...], where: str) -> Iterator[Finding]:
         )
 
 
-def _raised(subject: Subject) -> Iterator[Finding]:
+def _raised(subject: ExaminedImage) -> Iterator[Finding]:
     """Programs that get rights by being executed: in a room they do not."""
     paths = [
         entry.path.decode("utf-8", "replace")
         for entry in subject.image.entries()
-        if entry.kind is Kind.FILE and (entry.mode & 0o6000 or b"security.capability" in entry.xattrs)
+        if entry.kind is EntryKind.FILE and (entry.mode & 0o6000 or b"security.capability" in entry.xattrs)
     ]
     if paths:
         more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
@@ -129,7 +129,7 @@ def _raised(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _mount_at(subject: Subject, path: str) -> Placed | None:
+def _mount_at(subject: ExaminedImage, path: str) -> Placed | None:
     """The room's mount that `path` is, or that it lies in."""
     try:
         end = subject.image.resolve(path[:4096].encode("utf-8", "surrogateescape"))
@@ -145,7 +145,7 @@ def _mount_at(subject: Subject, path: str) -> Placed | None:
     )
 
 
-def _volumes(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
+def _volumes(subject: ExaminedImage, config: ImageConfig) -> Iterator[Finding]:
     for volume in config.volumes:
         path = printable(volume)
         covered = _mount_at(subject, volume)
@@ -164,7 +164,7 @@ def _volumes(subject: Subject, config: ImageConfig) -> Iterator[Finding]:
             )
 
 
-def _covered(subject: Subject) -> Iterator[Finding]:
+def _covered(subject: ExaminedImage) -> Iterator[Finding]:
     for placement in subject.placed:
         node = subject.image.find(placement.place)
         if node is not None and node.children:
@@ -181,7 +181,7 @@ def _covered(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _working_directory(subject: Subject) -> Iterator[Finding]:
+def _working_directory(subject: ExaminedImage) -> Iterator[Finding]:
     folder = subject.settings.working_directory
     where = f"WORKDIR {printable(folder)}"
     node = find(subject.tree, folder)
@@ -218,7 +218,7 @@ def _working_directory(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _system(subject: Subject) -> Iterator[Finding]:
+def _system(subject: ExaminedImage) -> Iterator[Finding]:
     settings = subject.settings
     words = (*settings.entrypoint, *settings.command)
     place = path_of(subject, words[0])
@@ -241,7 +241,7 @@ def _system(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _input(subject: Subject) -> Iterator[Finding]:
+def _input(subject: ExaminedImage) -> Iterator[Finding]:
     settings = subject.settings
     words = (*settings.entrypoint, *settings.command)
     if len(words) == 1 and words[0].rpartition("/")[2] in _INTERACTIVE:

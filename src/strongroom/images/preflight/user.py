@@ -17,7 +17,7 @@ from strongroom.images.oci import printable
 from strongroom.images.preflight import command
 from strongroom.images.preflight import shell as preflight_shell
 from strongroom.images.preflight.findings import Finding, blocks, fine, warns
-from strongroom.images.preflight.program import Subject, find, path_of
+from strongroom.images.preflight.program import ExaminedImage, find, path_of
 from strongroom.images.preflight.shell import Shell
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class _Act:
     sure: bool
 
 
-def examine(subject: Subject) -> Iterator[Finding]:
+def examine(subject: ExaminedImage) -> Iterator[Finding]:
     """The user, and every step of the start that takes another's rights."""
     settings = subject.settings
     acts = {(act.where, act.what): act for act in _acts(subject)}
@@ -92,7 +92,7 @@ def examine(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _acts(subject: Subject) -> Iterator[_Act]:
+def _acts(subject: ExaminedImage) -> Iterator[_Act]:
     settings = subject.settings
     words = (*settings.entrypoint, *settings.command)
     where = "ENTRYPOINT" if settings.entrypoint else "CMD"
@@ -123,7 +123,7 @@ def _acts(subject: Subject) -> Iterator[_Act]:
         words, sure = passed_on[-1].words, sure and passed_on[-1].sure and passed_on[-1].ends
 
 
-def _of_command(subject: Subject, words: tuple[str, ...], where: str, *, sure: bool) -> Iterator[_Act]:
+def _of_command(subject: ExaminedImage, words: tuple[str, ...], where: str, *, sure: bool) -> Iterator[_Act]:
     if not words or not words[0]:
         return
     uid = subject.settings.uid
@@ -165,7 +165,7 @@ def _account(words: tuple[str, ...], name: str) -> str:
     return account if _USER.fullmatch(account) and account != "root" else ""
 
 
-def _stays_root(subject: Subject, name: str, words: tuple[str, ...]) -> bool:
+def _stays_root(subject: ExaminedImage, name: str, words: tuple[str, ...]) -> bool:
     """Whether a server is told to stay what it is."""
     if name in ("mysqld", "mariadbd"):
         return "--user=root" in words
@@ -177,7 +177,7 @@ def _stays_root(subject: Subject, name: str, words: tuple[str, ...]) -> bool:
     return named == ["root"]  # it stops at a second one
 
 
-def _script(subject: Subject, words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def _script(subject: ExaminedImage, words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The shell script that these words come to, and its arguments; empty where they come to none."""
     file = command.script(words) if words[0].rpartition("/")[2] in command.SHELLS else ""
     if file:
@@ -191,11 +191,11 @@ def _script(subject: Subject, words: tuple[str, ...]) -> tuple[str, tuple[str, .
     return (place, words[1:]) if interpreter in command.SHELLS else ("", ())
 
 
-def _whole(subject: Subject, name: str) -> str:
+def _whole(subject: ExaminedImage, name: str) -> str:
     return name if name.startswith("/") else f"{subject.settings.working_directory}/{name}"
 
 
-def _real_name(subject: Subject, name: str) -> str:
+def _real_name(subject: ExaminedImage, name: str) -> str:
     """What a link's end is called, by which many programs know what they are to be. Busybox goes by its own name."""
     place = path_of(subject, name)
     if place is None:
@@ -207,7 +207,7 @@ def _real_name(subject: Subject, name: str) -> str:
     )
 
 
-def _text(subject: Subject, place: str) -> str:
+def _text(subject: ExaminedImage, place: str) -> str:
     node = find(subject.tree, place) if place else None
     if node is None or node.open is None:
         return ""

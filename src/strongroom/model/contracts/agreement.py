@@ -102,7 +102,7 @@ def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:
     others = tuple(one for one in agreement.envelope.signatures if one.keyid != keyid)
     if len(others) >= dsse.MAX_SIGNATURES:
         raise Malformed("contract envelope: too many signatures")
-    signature = dsse.Signature(keyid=keyid, sig=key.sign(agreement.envelope.pae()))
+    signature = dsse.DsseSignature(keyid=keyid, sig=key.sign(agreement.envelope.pae()))
     envelope = dsse.Envelope(
         payload_type=agreement.envelope.payload_type,
         payload=agreement.envelope.payload,

@@ -172,7 +172,7 @@ class CertificateTerms:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class RunLimits:
     """How often, when, how long and how large."""
 
     runs: int
@@ -208,7 +208,7 @@ class Contract:
     platforms: tuple[Platform, ...]
     network: Network
     certificate: CertificateTerms | None
-    limits: Limits
+    limits: RunLimits
     approvals: Approvals
 
     @cached_property
@@ -439,8 +439,8 @@ def _certificate(source: fields.Fields | None) -> CertificateTerms | None:
     return terms
 
 
-def _limits(source: fields.Fields) -> Limits:
-    limits = Limits(
+def _limits(source: fields.Fields) -> RunLimits:
+    limits = RunLimits(
         runs=source.integer("runs", low=1, high=1_000_000_000),
         not_before=source.time("not_before"),
         not_after=source.time("not_after"),

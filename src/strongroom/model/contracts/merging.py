@@ -40,7 +40,7 @@ def merge(agreements: Sequence[Agreement]) -> Merged:
             )
     message = first.envelope.pae()
     keys = {member.party.keyid: member.party.signing_key for member in first.contract.members}
-    good: dict[str, dsse.Signature] = {}
+    good: dict[str, dsse.DsseSignature] = {}
     left_out: list[tuple[int, str]] = []
     for number, one in enumerate(agreements, 1):
         for signature in one.envelope.signatures:

@@ -31,7 +31,7 @@ MAX_REQUEST = 32 * 1024 * 1024
 MAX_REPLIES = 64
 
 
-class Connection(Protocol):
+class ConnectedSocket(Protocol):
     """A connected socket, as far as it is used here."""
 
     @property
@@ -40,7 +40,7 @@ class Connection(Protocol):
         ...
 
 
-def receive(connection: Connection, count: int) -> bytes:
+def receive(connection: ConnectedSocket, count: int) -> bytes:
     """Exactly `count` bytes. Raises `Unavailable` when the other side goes before."""
     data = bytearray()
     while len(data) < count:

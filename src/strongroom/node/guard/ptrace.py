@@ -39,7 +39,7 @@ _NAMES = (  # noqa: SIM905 - as the kernel's header lists them
 ).split()
 
 
-class Registers(ctypes.Structure):
+class UserRegisters(ctypes.Structure):
     """`struct user_regs_struct`: 27 unsigned 64-bit values."""
 
     _fields_: ClassVar = [(name, ctypes.c_uint64) for name in _NAMES]
@@ -62,9 +62,9 @@ class Registers(ctypes.Structure):
     rip: int
     rsp: int
 
-    def copy(self) -> Registers:
+    def copy(self) -> UserRegisters:
         """An independent copy."""
-        return Registers.from_buffer_copy(self)
+        return UserRegisters.from_buffer_copy(self)
 
 
 def _call(request: int, tid: int, address: int = 0, data: int = 0) -> None:
@@ -98,14 +98,14 @@ def detach(tid: int) -> None:
     _call(_DETACH, tid)
 
 
-def registers(tid: int) -> Registers:
+def registers(tid: int) -> UserRegisters:
     """The registers of a stopped thread."""
-    found = Registers()
+    found = UserRegisters()
     _call(_GETREGS, tid, 0, ctypes.addressof(found))
     return found
 
 
-def set_registers(tid: int, values: Registers) -> None:
+def set_registers(tid: int, values: UserRegisters) -> None:
     """Replace the registers of a stopped thread."""
     _call(_SETREGS, tid, 0, ctypes.addressof(values))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from strongroom.node.guard.ptrace import Registers
+    from strongroom.node.guard.ptrace import UserRegisters
 
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_32BIT, MAP_ANONYMOUS = 1, 2, 0x10, 0x40, 0x20
 MAP_NORESERVE, MAP_FIXED_NOREPLACE = 0x4000, 0x100000
@@ -100,7 +100,7 @@ class Borrowed:
 
     def __init__(self, tid: int, tgid: int) -> None:
         self.tid, self.tgid = tid, tgid
-        self.registers: Registers = ptrace.registers(tid)
+        self.registers: UserRegisters = ptrace.registers(tid)
         self._held: list[int] = []  # signals that arrived meanwhile and cannot be blocked
         self._mask = 0
         self._code = _AT_CALL

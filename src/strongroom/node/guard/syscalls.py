@@ -17,13 +17,13 @@ from strongroom.node.guard.maps import PAGE
 from strongroom.node.guard.remote import Borrowed, Move
 
 if TYPE_CHECKING:
-    from strongroom.node.guard.ptrace import Registers
+    from strongroom.node.guard.ptrace import UserRegisters
     from strongroom.node.guard.space import Task
 
 _ENOMEM = 12
 
 
-def answer(task: Task, state: Registers) -> None:
+def answer(task: Task, state: UserRegisters) -> None:
     """Answer the system call that a thread with these registers is about to make."""
     number = state.orig_rax
     if number == guard_filter.BRK:
@@ -36,7 +36,7 @@ def answer(task: Task, state: Registers) -> None:
         _mprotect(task, state)
 
 
-def skip(tid: int, state: Registers, result: int) -> None:
+def skip(tid: int, state: UserRegisters, result: int) -> None:
     """Answer a system call in the kernel's place."""
     state.orig_rax = ptrace.NO_SYSCALL
     state.rax = result & ptrace.NO_SYSCALL
@@ -50,7 +50,7 @@ def is_secret(tid: int, address: int) -> bool:
     return any(region.secret for region in maps.regions(tid) if region.start <= address < region.end)
 
 
-def _brk(task: Task, state: Registers) -> None:
+def _brk(task: Task, state: UserRegisters) -> None:
     space = task.space
     wanted = state.rdi
     if space.floor <= wanted <= space.limit:
@@ -92,7 +92,7 @@ def _mmap(task: Task) -> None:
         state.rax = result & ptrace.NO_SYSCALL
 
 
-def _mremap(task: Task, state: Registers) -> None:
+def _mremap(task: Task, state: UserRegisters) -> None:
     if state.rdx <= state.rsi and state.rsi:
         return
     for region in maps.regions(task.tid):
@@ -101,7 +101,7 @@ def _mremap(task: Task, state: Registers) -> None:
             return
 
 
-def _mprotect(task: Task, state: Registers) -> None:
+def _mprotect(task: Task, state: UserRegisters) -> None:
     start, protection = state.rdi, state.rdx
     end = start + -(-state.rsi // PAGE) * PAGE
     inside = [region for region in maps.regions(task.tid) if region.start < end and region.end > start]
@@ -134,7 +134,7 @@ def _part(region: maps.Region, start: int, end: int) -> maps.Region:
     return region._replace(start=low, end=high, offset=region.offset + low - region.start)
 
 
-def _result(thread: Borrowed, state: Registers) -> int:
+def _result(thread: Borrowed, state: UserRegisters) -> int:
     """Make the system call that the thread was about to make."""
     try:
         return thread.call(state.orig_rax, state.rdi, state.rsi, state.rdx, state.r10)

@@ -29,7 +29,7 @@ from strongroom.node.guard.space import Space, Task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from strongroom.node.guard.ptrace import Registers
+    from strongroom.node.guard.ptrace import UserRegisters
 
 _CLONE, _VFORK, _CLONE3 = 56, 58, 435
 _CLONE_VM, _CLONE_THREAD = 0x100, 0x10000
@@ -226,7 +226,7 @@ class Tracer:
                 syscalls.answer(task, state)
         ptrace.resume(task.tid)
 
-    def _futex(self, task: Task, state: Registers) -> None:
+    def _futex(self, task: Task, state: UserRegisters) -> None:
         address, operation, value = state.rdi, state.rsi & 0x7F, state.rdx & 0xFFFFFFFF
         if not syscalls.is_secret(task.tid, address):
             return
@@ -238,7 +238,7 @@ class Tracer:
                 self._joiners.setdefault(value, set()).add(task.tid)
 
 
-def _clone_flags(parent: Task, state: Registers) -> int:
+def _clone_flags(parent: Task, state: UserRegisters) -> int:
     if state.orig_rax == _CLONE:
         return state.rdi
     if state.orig_rax == _VFORK:

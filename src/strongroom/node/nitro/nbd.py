@@ -28,7 +28,7 @@ _PERMISSION, _INVALID = 1, 22
 _PIECE = 1 << 20
 
 
-class Server:
+class NbdServer:
     """Serves `disks` (path by serial), which are open from here on: a file exchanged later is not what is served."""
 
     def __init__(self, disks: Mapping[str, Path]) -> None:

@@ -80,7 +80,7 @@ class NitroRoom(room.Room):
         cid = cli.FIRST_CID + os.getpid() % (cli.LAST_CID - cli.FIRST_CID)
         waiting = stack.enter_context(contextlib.closing(self.listen(channel.VSOCK_CHANNEL)))
         disks = stack.enter_context(contextlib.closing(self.listen(channel.VSOCK_DISKS)))
-        server = nbd.Server({drive.serial: drive.path for drive in order.drives})
+        server = nbd.NbdServer({drive.serial: drive.path for drive in order.drives})
         stack.callback(server.close)
         stop = threading.Event()
         serving = threading.Thread(target=self._serve_disks, args=(disks, server, cid, stop), daemon=True)
@@ -130,7 +130,9 @@ class NitroRoom(room.Room):
             hint="the image is damaged or not of this version; nitro-cli's log says whether it booted",
         )
 
-    def _serve_disks(self, disks: socket.socket, server: nbd.Server, cid: int, stop: threading.Event) -> None:
+    def _serve_disks(
+        self, disks: socket.socket, server: nbd.NbdServer, cid: int, stop: threading.Event
+    ) -> None:
         disks.settimeout(_POLL_SECONDS)
         while not stop.is_set():
             try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-def create(folder: Path, name: str, *, now: datetime, random: Callable[[int], bytes]) -> tpm_state.Node:
+def create(folder: Path, name: str, *, now: datetime, random: Callable[[int], bytes]) -> tpm_state.VtpmNode:
     """Make a node's folder, which must not exist (or be empty). All of it appears, or nothing.
 
     Raises `Misuse`, `NotFound` without swtpm, `Unavailable` when the TPM fails.
@@ -50,7 +50,7 @@ def create(folder: Path, name: str, *, now: datetime, random: Callable[[int], by
 
         state = provision.provision(certify)
         ak, public = certified[0]
-        node = tpm_state.Node(
+        node = tpm_state.VtpmNode(
             folder=folder, name=name, root=digest.sha256(root), machine=digest.sha256(public), issuers=root
         )
         _write(part / tpm_state.KEY, key.der)

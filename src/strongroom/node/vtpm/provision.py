@@ -58,7 +58,7 @@ def provision(certify: Callable[[tuple[bytes, bytes]], bytes]) -> bytes:
     return data
 
 
-class Client:
+class TpmClient:
     """Commands to a TPM over a connected stream socket."""
 
     def __init__(self, data: socket.socket) -> None:
@@ -89,7 +89,7 @@ class Client:
 
 
 @contextlib.contextmanager
-def _running(state: int) -> Iterator[Client]:
+def _running(state: int) -> Iterator[TpmClient]:
     """A swtpm over the state in the file descriptor `state`, started up; shut down cleanly at the end."""
     control, control_end = socket.socketpair()
     data, data_end = socket.socketpair()
@@ -112,7 +112,7 @@ def _running(state: int) -> Iterator[Client]:
             data_end.close()
             _answered(control, "taking the data socket")
             _command(control, struct.pack(">II", swtpm.CMD_INIT, 0), "starting")
-            client = Client(data)
+            client = TpmClient(data)
             client.run(tpm2.startup())
             yield client
             client.run(tpm2.shutdown())

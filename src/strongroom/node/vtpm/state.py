@@ -33,7 +33,7 @@ _MIXED = "the folder holds files of two nodes, or damaged ones: `strongroom node
 
 
 @dataclass(frozen=True, kw_only=True)
-class Node:
+class VtpmNode:
     """A node as its folder describes it. `issuers` is what a room hands to verifiers beside its AK."""
 
     folder: Path
@@ -51,12 +51,12 @@ class Node:
         return {"format": FORMAT, "name": self.name, "root": self.root, "machine": self.machine}
 
 
-def load(folder: Path) -> Node:
+def load(folder: Path) -> VtpmNode:
     """Read a node's folder and check that its parts belong together. Raises `NotFound`, `Malformed`."""
     data = _read(folder / NAME, _MAX_FILE)
     top = fields.Fields(canonical.loads(data, what="node.json", max_bytes=_MAX_FILE), "node.json")
     top.constant("format", FORMAT)
-    node = Node(
+    node = VtpmNode(
         folder=folder,
         name=top.name("name"),
         root=top.digest("root"),
