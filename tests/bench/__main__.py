@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark beside this file, then one table of (what, measured, aim).
+"""`make bench`: every benchmark beside this file, then one table of (what, measured, aim), readable at 80 columns.
 
 Medians; this machine's noise is in them. `python -m tests.bench seal broker` runs some of them.
 """
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 HERE = Path(__file__).parent
@@ -24,11 +25,7 @@ def main() -> None:
     chosen = sys.argv[1:] or known
     if unknown := set(chosen) - set(known):
         sys.exit(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    table = Table(title="Strongroom, measured")
-    table.add_column("benchmark")
-    table.add_column("what", overflow="fold")
-    table.add_column("measured", justify="right")
-    table.add_column("aim", overflow="fold")
+    results: dict[str, list[object]] = {}
     failed = []
     for name in chosen:
         started = time.monotonic()
@@ -39,12 +36,24 @@ def main() -> None:
                 failed.append(name)
                 rows = [("failed", f"{type(cause).__name__}: {cause}"[:200], "")]
         console.print(f"{name}: {time.monotonic() - started:.0f} s", highlight=False)
-        for row in rows:
-            table.add_row(name, *columns(row))
-        table.add_section()
-    console.print(table)
+        results[name] = list(rows)
+    console.print(table(results))
     console.print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     sys.exit(1 if failed else 0)
+
+
+def table(results: dict[str, list[object]]) -> Table:
+    """A section a benchmark, headed by its name."""
+    out = Table(title="Strongroom, measured")
+    out.add_column("what", overflow="fold", ratio=5)
+    out.add_column("measured", justify="right", overflow="fold", ratio=4)
+    out.add_column("aim", overflow="fold", ratio=2)
+    for name, rows in results.items():
+        out.add_row(f"[bold]{name}[/]", "", "")
+        for row in rows:
+            out.add_row(*map(escape, columns(row)))
+        out.add_section()
+    return out
 
 
 def columns(row: object) -> tuple[str, str, str]:
