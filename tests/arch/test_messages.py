@@ -135,7 +135,7 @@ def test_only_one_place_asks_whether_it_is_the_right_file():
 
 
 # Packages whose every message was read with this in mind; what is named after an option, `cli` answers by `--help`.
-READ = {"agent", "bases", "compare", "dryrun", "images", "node", "seal", "wiring"}
+READ = {"agent", "bases", "cli", "compare", "dryrun", "images", "node", "seal", "wiring"}
 
 
 def test_what_was_asked_wrongly_or_is_not_there_says_what_to_do_next():

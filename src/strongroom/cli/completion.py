@@ -28,5 +28,9 @@ def completion(
 
     scripts = dict(zip(SHELLS, (bash.script, zsh.script, fish.script), strict=True))
     if shell not in scripts:
-        raise Misuse(f"completion: {shell[:40]!r} is none of {', '.join(SHELLS)}", code="no-shell")
+        raise Misuse(
+            f"completion: {shell[:40]!r} is none of {', '.join(SHELLS)}",
+            code="no-shell",
+            hint="for example `strongroom completion bash`",
+        )
     print(scripts[shell](tree.verbs(main.application())), end="")

@@ -37,7 +37,11 @@ def doctor(
     words = tuple(verb or ())
     rows = requirements.rows_of(requirements.examine(requirements.MachineFacts()), words)
     if not rows:
-        raise Misuse(f"doctor: no verb {' '.join(words)[:40]!r}", code="no-verb")
+        raise Misuse(
+            f"doctor: no verb {' '.join(words)[:40]!r}",
+            code="no-verb",
+            hint="`strongroom doctor` without a verb shows them all",
+        )
     if as_json:
         told = [row.to_json() for row in rows]
         print(json.dumps({"version": strongroom.__version__, "verbs": told}))

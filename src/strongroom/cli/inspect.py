@@ -14,6 +14,7 @@ from strongroom.errors import NotFound
 from strongroom.model import manifest as manifest_model
 
 MAX_MANIFEST = 4 * manifest_model.MAX_BYTES
+NO_OPTION = "put it beside the disk, or name the manifest itself in place of the disk"
 
 
 def register(app: typer.Typer) -> None:
@@ -21,13 +22,15 @@ def register(app: typer.Typer) -> None:
     app.command("inspect")(inspect)
 
 
-def manifest_of(disk: Path, given: Path | None) -> Path:
+def manifest_of(
+    disk: Path, given: Path | None, *, hint: str = "put it beside the disk, or name it with --manifest"
+) -> Path:
     """The manifest that was given, or the one beside the disk. Raises `NotFound`."""
     from strongroom.seal import disk as disk_layer
 
     path = given or disk_layer.beside(disk, disk_layer.MANIFEST_SUFFIX)
     if not path.is_file():
-        raise NotFound(f"{path}: there is no manifest", hint="name it with --manifest")
+        raise NotFound(f"{path}: there is no manifest", hint=hint)
     return path
 
 
@@ -37,8 +40,10 @@ def inspect(
 ) -> None:
     """Show what a sealed disk claims to be. Nothing is checked; that is what verify is for."""
     if not file.exists():
-        raise NotFound(f"{file}: no such file")
-    path = manifest_of(file, None) if file.suffix == ".disk" else file
+        raise NotFound(
+            f"{file}: no such file", hint="name a sealed disk, NAME.disk, or its NAME.manifest.json"
+        )
+    path = manifest_of(file, None, hint=NO_OPTION) if file.suffix == ".disk" else file
     envelope, manifest = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
     if as_json:
         print(json.dumps({**json.loads(manifest.raw), "digest": manifest.digest}))

@@ -50,7 +50,10 @@ def open_file(
                 code="not-a-file",
                 hint=f"name the file in it, like {file}/out-0.tar.age, or a sealed disk",
             )
-        raise NotFound(f"{file}: no such file")
+        raise NotFound(
+            f"{file}: no such file",
+            hint="name a sealed disk, NAME.disk, or an age file that is sealed to you",
+        )
     with file.open("rb") as source:
         is_age = source.read(40).startswith(age.MAGIC)
     kind = "" if is_age else files.kind(file)
@@ -90,7 +93,7 @@ def _open_disk(
     if wanted.cipher != "none":
         locked = key_file or disk.beside(file, disk.KEY_SUFFIX)
         if not locked.is_file():
-            raise NotFound(f"{locked}: there is no key", hint="name it with --key-file")
+            raise NotFound(f"{locked}: there is no key", hint="name the disk's NAME.key.age with --key-file")
         key = files.parsed(locked, lambda data: keys.unlock(data, mine.age), max_bytes=keys.MAX_BYTES)
     with meter.meter(f"opening {file.name}") as progress:
         disk.open_disk(file, wanted, key, out, progress=progress)

@@ -15,32 +15,43 @@ MAX_BYTES = 4096
 
 
 def read(
-    fd: int | None, *, confirm: bool = False, what: str = "passphrase", variable: str = ENVIRONMENT
+    fd: int | None,
+    *,
+    confirm: bool = False,
+    what: str = "passphrase",
+    variable: str = ENVIRONMENT,
+    option: str = "",
 ) -> bytes:
-    """The passphrase, without a trailing newline. Raises `Misuse` when there is none to be had."""
+    """The passphrase, without a trailing newline. option: the one that `fd` came from. Raises `Misuse` when there is none to be had."""
+    option = option or ("--passphrase-fd" if variable == ENVIRONMENT else "--new-passphrase-fd")
     if fd is not None:
         try:
             with os.fdopen(os.dup(fd), "rb") as source:
                 data = source.read(MAX_BYTES + 1).rstrip(b"\r\n")
         except (OSError, OverflowError) as cause:
             raise Misuse(
-                f"passphrase: file descriptor {fd}: {getattr(cause, 'strerror', None) or 'no such number'}",
-                hint="open it for the command, as in `--passphrase-fd 3 3<FILE`",
+                f"{option}: file descriptor {fd}: {getattr(cause, 'strerror', None) or 'no such number'}",
+                hint=f"open it for the command, as in `{option} 3 3<FILE`",
             ) from None
     elif variable in os.environ:
         data = os.environ[variable].encode()
     elif sys.stdin.isatty():
         data = getpass.getpass(f"{what}: ").encode()
         if confirm and getpass.getpass(f"{what}, once more: ").encode() != data:
-            raise Misuse("passphrase: the two differ")
+            raise Misuse(
+                f"{what}: the two that were typed differ",
+                hint="run the command again, and type the same twice",
+            )
     else:
-        option = "--passphrase-fd" if variable == ENVIRONMENT else "--new-passphrase-fd"
         raise Misuse(
-            f"{what}: nobody to ask",
-            hint=f"use {option} N, or set {variable} in tests",
+            f"{what}: nobody to ask, as standard input is no terminal",
+            hint=f"give it by a file descriptor, as in `{option} 3 3<FILE`, or set {variable} in tests",
         )
     if not data or len(data) > MAX_BYTES:
-        raise Misuse(f"passphrase: expected 1 to {MAX_BYTES} bytes")
+        raise Misuse(
+            f"{what}: expected 1 to {MAX_BYTES} bytes, got {'more' if data else 'none'}",
+            hint=f"type one, or see what {option} or {variable} gives",
+        )
     return data
 
 

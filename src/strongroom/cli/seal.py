@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files, interruption, meter
+from strongroom.cli import files, interruption, meter, options
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.encoding import fields
 from strongroom.errors import Misuse
@@ -44,7 +44,7 @@ def seal(
 
     if fields.NAME.fullmatch(name) is None:
         raise Misuse(
-            f"--name {name[:40]!r}: use lower-case letters, digits, dots, dashes",
+            f"--name: expected {options.NAMES}, got {name[:80]!r}",
             code="bad-name",
             hint="a plain name, like flights or query-2",
         )
@@ -106,7 +106,11 @@ def _refuse_inside(paths: list[Path], out: Path) -> None:
     try:
         target = out.resolve()
     except RuntimeError:  # Python before 3.13 says so where it should say OSError
-        raise Misuse(f"--out {out}: a link that leads to itself", code="bad-path") from None
+        raise Misuse(
+            f"--out {out}: a link that leads to itself",
+            code="bad-path",
+            hint="name a folder with --out, or remove the link",
+        ) from None
     for path in paths:
         if path.is_dir() and target.is_relative_to(path.resolve()):
             raise Misuse(

@@ -139,7 +139,7 @@ def add_key(
     )
     secret = None
     if key is not None:
-        mine = load(identity, identity_passphrase_fd)
+        mine = load(identity, identity_passphrase_fd, option="--identity-passphrase-fd")
         secret = files.parsed(key, mine.age.open, max_bytes=MAX_KEY_FILE)
     with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
         parsed = asyncio.run(

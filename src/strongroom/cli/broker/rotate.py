@@ -37,7 +37,7 @@ def rotate_keys(
     """
     from strongroom.wiring import broker
 
-    mine = load(identity, identity_passphrase_fd)
+    mine = load(identity, identity_passphrase_fd, option="--identity-passphrase-fd")
     target = party or party_file(identity, mine.name)
     refuse_foreign(target, mine.party())
     secret = passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}")

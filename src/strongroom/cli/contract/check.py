@@ -44,7 +44,9 @@ def refuse_unfit(contract: Contract, manifests: tuple[tuple[str, Manifest], ...]
         settings = manifest.image
         if settings is not None and not (settings.entrypoint or contract.image.arguments or settings.command):
             raise Misuse(
-                f"{manifest.name}: the image names no program, and --argument gives none", code="cannot-run"
+                f"{manifest.name}: the image names no program, and --argument gives none",
+                code="cannot-run",
+                hint="name the program that the room starts: --argument /PATH/OF/PROGRAM, and --argument WORD for each word after it",
             )
 
 
@@ -81,7 +83,10 @@ def check(
         made = [one for one in made if one.name != terms.RUNS]
     checks = [sentences.explain(one) for one in made]
     if trust and not ask:
-        raise Misuse("--trust: goes with --ask", hint="it says at which address a party's broker is asked")
+        raise Misuse(
+            "--trust: goes with --ask",
+            hint="add --ask, which asks the broker at the address in that file; or leave --trust out",
+        )
     told = _ask(agreement, trust) if ask else {}
     asked = [
         sentences.explain(one) for row in told.values() if not isinstance(row, StrongroomError) for one in row

@@ -195,9 +195,14 @@ def new(
     with options.drafted():
         parsed = contract_model.parse(drafting.encode(contract))
     if previous is not None and (parsed.id, parsed.owner_keys()) != (previous.id, previous.owner_keys()):
+        differs = (
+            "the owners of its disks are others"
+            if parsed.id == previous.id
+            else f"it is of contract {previous.id}, this one of {parsed.id}"
+        )
         raise Misuse(
-            f"{replaces}: is of {previous.id}, or of other disk owners: no version of another contract replaces it",
-            hint="with another id or other owners of disks it is a new contract: leave --replaces out",
+            f"--replaces {replaces}: this is no version of that contract: {differs}",
+            hint="give the file of this contract's last version, or leave --replaces out: it is a new contract then",
         )
     refuse_unfit(parsed, ((image_owner, image_manifest), *data))
     files.write(out, agreement_model.draft(parsed).encode())
@@ -261,7 +266,7 @@ def verify(file: ContractFile, as_json: Json = False) -> None:
         raise Refused(
             "the contract is not approved",
             code="not-approved",
-            hint=f"still to sign: {', '.join(agreement.missing())}",
+            hint=f"still to sign: {', '.join(agreement.missing())}; each types `strongroom contract sign {file} --identity NAME.identity`",
         )
 
 
@@ -298,7 +303,11 @@ def _owned(
         if member.party.keyid == manifest.owner:
             if signatures.signed_by(envelope, member.party.signing_key):
                 return member.party.name, manifest
-            raise Refused(f"{path}: not signed by its owner {member.party.name}", code="bad-signature")
+            raise Refused(
+                f"{path}: not signed by its owner {member.party.name}",
+                code="bad-signature",
+                hint=f"get the manifest from {member.party.name} again, with the party file that goes with it",
+            )
     raise Misuse(
         f"{path}: its owner is not among the parties",
         hint="give the owner's party file with --party ROLE=FILE",
@@ -338,16 +347,21 @@ def _hardware(
     from strongroom.appraisal.reference import values as reference
     from strongroom.evidence import roots
 
+    known = [tee for tee, pinned in roots.HARDWARE.items() if pinned]
     found: dict[str, list[dict[str, str]]] = {}
     for path in paths:
         tee, references = files.parsed(path, reference.parse_values, max_bytes=reference.MAX_BYTES)
         found.setdefault(tee, []).extend(references)
-        if not roots.HARDWARE.get(tee):
+        if tee not in known:
             raise Misuse(
-                f"{path}: no vendor's root is pinned for {tee}", hint="for local rooms give --base and --node"
+                f"--reference {path}: no vendor's root is pinned for {tee}: expected values of {', '.join(known)}",
+                hint="a local room (tpm) takes --base and --node in place of --reference",
             )
     if strangers := {tee for tee, _ in machines} - found.keys():
-        raise Misuse(f"--machine: there is no --reference for {min(strangers)[:40]!r}")
+        raise Misuse(
+            f"--machine: there is no --reference for {min(strangers)[:40]!r}",
+            hint="give --reference too, the file that `strongroom measure FOLDER --reference` printed for that platform",
+        )
     return tuple(
         contract_model.Platform(
             tee=tee,

@@ -38,8 +38,9 @@ def load_earlier(paths: list[Path]) -> tuple[bytes, ...]:
         or sum(map(len, envelopes)) > agreement_model.MAX_EARLIER_BYTES
     ):
         raise Misuse(
-            f"--earlier: at most {agreement_model.MAX_EARLIER} files of {agreement_model.MAX_EARLIER_BYTES} bytes together",
-            hint="the brokers' owners admit the older versions in their turn: `strongroom broker admit`",
+            f"--earlier: expected at most {agreement_model.MAX_EARLIER} files of {agreement_model.MAX_EARLIER_BYTES} bytes together, "
+            f"got {len(envelopes)} of {sum(map(len, envelopes))}",
+            hint="leave the oldest out; the owner of each broker admits those one by one: `strongroom broker admit`",
         )
     return envelopes
 

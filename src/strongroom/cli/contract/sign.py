@@ -98,4 +98,8 @@ def _ask(name: str) -> None:
     except EOFError:
         answer = ""
     if answer.strip() != YES:
-        raise Refused("contract sign: not signed", code="declined", hint=f"type {YES} to sign")
+        raise Refused(
+            "contract sign: not signed",
+            code="declined",
+            hint=f"nothing was written; to sign, type {YES} when asked",
+        )

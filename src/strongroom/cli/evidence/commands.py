@@ -172,7 +172,10 @@ def verify(
     )
     if ear is not None:
         if identity is None or not audience or (nonce is None and report_data is None):
-            raise Misuse("--ear: needs --identity, --audience, and --nonce or --report-data")
+            raise Misuse(
+                "--ear: needs --identity, --audience, and --nonce or --report-data",
+                hint="a result says who signs it (--identity), for whom it is (--audience) and to which question (--nonce)",
+            )
         asked = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
         _write_ear(ear, verdict, evidence, asked, audience, load(identity, passphrase_fd))
     known = standing.of(verdict.claims, vouched=vouches(given, evidence.tee))
@@ -182,7 +185,9 @@ def verify(
         _print_verdict(verdict, rules.name, known)
     if not verdict.accepted:
         raise PolicyDenied(
-            "the evidence is not accepted", verdict=verdict, hint="each failed check says what to do"
+            "the evidence is not accepted",
+            verdict=verdict,
+            hint="do what is said with each check that failed",
         )
 
 

@@ -197,7 +197,8 @@ def make_vendors(pccs: str | None, kds: str | None, ca: Path | None) -> Vendors:
 
     if ca is not None and pccs is None and kds is None:
         raise Misuse(
-            "--ca: for --pccs and --kds alone", hint="vendors' own services are known by the system's CAs"
+            "--ca: for --pccs and --kds alone",
+            hint="leave --ca out: vendors' own services are known by the system's CAs",
         )
     made = Vendors(pcs=PCS if pccs is None else Pcs(api=configured(pccs), lists=None))
     return made if kds is None else Vendors(pcs=made.pcs, kds=configured(kds))
@@ -215,7 +216,10 @@ def make_library(
 
     for one in root or ():
         if fields.DIGEST.fullmatch(one) is None:
-            raise Misuse(f"--root {one[:100]!r}: not sha256: and 64 hexadecimal digits")
+            raise Misuse(
+                f"--root: expected sha256: and 64 lower-case hexadecimal digits, got {one[:100]!r}",
+                hint="the SHA-256 of the root's public key: `openssl x509 -in ROOT.pem -noout -pubkey | openssl pkey -pubin -outform DER | sha256sum`",
+            )
     place = folder or files.state_folder("endorsements")
     return Library(
         shelf=Shelf(folder=place),

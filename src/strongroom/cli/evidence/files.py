@@ -48,16 +48,19 @@ def expected(
     if len(values.get("report_data", bytes(64))) != 64:
         raise Misuse(
             f"--report-data: {len(values['report_data'])} bytes, expected 64",
-            hint="give all of them: nothing is padded or cut here",
+            hint="give all 128 hexadecimal digits: nothing is padded or cut here",
         )
     if not values:
         raise Misuse(
-            "nothing that the evidence must be bound to",
+            "no option says what the evidence must be bound to",
             hint="give --report-data, --extra-data, --nonce or --user-data: what you asked for, in hexadecimal",
         )
     if contract is not None:
         if fields.DIGEST.fullmatch(contract) is None:
-            raise Misuse("--contract: expected sha256: and 64 hexadecimal digits")
+            raise Misuse(
+                f"--contract: expected sha256: and 64 lower-case hexadecimal digits, got {contract[:100]!r}",
+                hint="`strongroom contract verify FILE` prints a contract's digest",
+            )
         values["contract"] = bytes.fromhex(contract.removeprefix("sha256:"))
     return Preset(values=values)
 
@@ -143,7 +146,10 @@ def moment(text: str | None, option: str = "--at") -> datetime:
     if text is None:
         return datetime.now(UTC).replace(microsecond=0)
     if fields.TIME.fullmatch(text) is None:
-        raise Misuse(f"{option}: expected a time such as 2026-11-24T12:00:00Z, got {text[:40]!r}")
+        raise Misuse(
+            f"{option}: expected a time such as 2026-11-24T12:00:00Z, got {text[:40]!r}",
+            hint="give date and time to the second, in UTC, with T between them and Z at the end",
+        )
     with options.value_of(option, takes="a time like 2026-11-24T12:00:00Z"):
         return fields.Fields({"time": text}, option).time("time")
 
@@ -152,4 +158,7 @@ def _hexadecimal(option: str, text: str) -> bytes:
     try:
         return bytes.fromhex(text.removeprefix("0x"))
     except ValueError:
-        raise Misuse(f"{option}: expected hexadecimal digits, two for each byte") from None
+        raise Misuse(
+            f"{option}: expected hexadecimal digits, two for each byte, got {text[:40]!r}",
+            hint=f"for example {option} 0a1b2c",
+        ) from None

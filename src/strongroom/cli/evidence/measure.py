@@ -176,7 +176,7 @@ def _built_for(folder: Path) -> str:
     if not (folder / document.BASE).is_file():
         raise Misuse(
             f"{folder}: has no {document.BASE} that says what it was built for",
-            hint="say --for local, uki, snp, tdx or nitro",
+            hint="name a base's folder, or say for which platform: --for local, uki, snp, tdx or nitro",
         )
     return document.load(folder).profile.name
 
@@ -262,20 +262,29 @@ def _signature(text: str) -> int:
 
 def _number(text: str, option: str) -> int:
     if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", text) is None:
-        raise Misuse(f"{option}: expected a hexadecimal number like 0x1, got {text[:40]!r}")
+        raise Misuse(
+            f"{option}: expected a hexadecimal number like 0x1, got {text[:40]!r}",
+            hint="start it with 0x, and give 1 to 16 digits",
+        )
     return int(text, 16)
 
 
 def _bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise Misuse(f"--memory: expected a size like 2G or 512M, got {text[:40]!r}")
+        raise Misuse(
+            f"--memory: expected a size like 2G or 512M, got {text[:40]!r}",
+            hint="a whole number, then K, M, G, T or nothing: --memory 2G",
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 
 def _one_of(text: str, known: tuple[str, ...], option: str) -> str:
     if text not in known:
-        raise Misuse(f"{option}: {text[:40]!r} is not known", hint=f"one of {', '.join(known)}")
+        raise Misuse(
+            f"{option}: expected one of {', '.join(known)}, got {text[:40]!r}",
+            hint=f"give {option} as one of {', '.join(known)}",
+        )
     return text
 
 

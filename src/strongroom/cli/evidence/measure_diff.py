@@ -44,7 +44,10 @@ def diff(
 
     configs = [image_source.settings(path) for path in config]
     if len(configs) not in (0, 2):
-        raise Misuse("--config: give it for both, or for neither")
+        raise Misuse(
+            f"--config: expected none or two, got {len(configs)}",
+            hint="give the first file system's, then the second's: --config OLD.json --config NEW.json",
+        )
     with contextlib.ExitStack() as opened:
         scratch = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         left, right = (
@@ -52,7 +55,11 @@ def diff(
             for side, path in enumerate((old, new))
         )
         if left.kind != right.kind:
-            raise Misuse(f"{old} is of kind {left.kind}, {new} of kind {right.kind}", code="unlike")
+            raise Misuse(
+                f"{old} is of kind {left.kind}, {new} of kind {right.kind}",
+                code="unlike",
+                hint="name two of one kind: two bases, two images, two datasets or two contracts",
+            )
         found = compare.compare(left, right)
         registers = compare.changed_registers(left, right)
     if as_json:
@@ -78,11 +85,11 @@ def _subject(path: Path, scratch: Path, config: bytes | None) -> Iterator[Compar
     if (path / base_document.KERNEL).is_file():
         yield base.subject(path)
     elif path.suffix == disk.SUFFIX and path.is_file():
-        from strongroom.cli.inspect import MAX_MANIFEST, manifest_of
+        from strongroom.cli.inspect import MAX_MANIFEST, NO_OPTION, manifest_of
         from strongroom.model import manifest as manifest_model
 
         _, manifest = files.parsed(
-            manifest_of(path, None), manifest_model.parse_envelope, max_bytes=MAX_MANIFEST
+            manifest_of(path, None, hint=NO_OPTION), manifest_model.parse_envelope, max_bytes=MAX_MANIFEST
         )
         with image.from_disk(path, manifest) as found:
             yield found

@@ -183,7 +183,10 @@ def publish(
 
     reference = names.parse(where, bare=True)
     if reference.digest is not None:
-        raise Misuse(f"{where}: what is put there has its own digest", hint="leave out @sha256:…")
+        raise Misuse(
+            f"{where}: a digest is no place to publish to: what is put there has its own",
+            hint="leave out @sha256:…",
+        )
     access = registry_options.access(
         reference,
         credentials=credentials,
@@ -265,7 +268,11 @@ def _newest(
         raise (
             failures[0]
             if failures
-            else Refused("nothing that was found is about that file", code="other-file")
+            else Refused(
+                f"of {len(found)} files that the registry has for {subject}, none is about it",
+                code="other-file",
+                hint="ask whoever publishes the base for its file's own digest, and pull by that without --about",
+            )
         )
     _, data = max(good)
     return data, _verified(data, trust, state, at)
@@ -293,7 +300,11 @@ def _keys(trust: list[Path] | None) -> dict[str, VerifyingKey]:
     from strongroom.model import party
 
     if not trust:
-        raise Misuse("whose signature counts?", code="nobody-trusted", hint="name a party file with --trust")
+        raise Misuse(
+            "no --trust says whose signature counts",
+            code="nobody-trusted",
+            hint="name the signer's party file: --trust NAME.party.json",
+        )
     parties = [files.parsed(one, party.parse, max_bytes=party.MAX_BYTES) for one in trust]
     return {one.keyid: one.signing_key for one in parties}
 

@@ -77,7 +77,10 @@ def verify(
 ) -> None:
     """Verify a result offline. Leaves with 3 unless it affirms everything, to you, now, under that policy."""
     if fields.DIGEST.fullmatch(policy) is None:
-        raise Misuse("--policy: expected sha256: and 64 hexadecimal digits")
+        raise Misuse(
+            f"--policy: expected sha256: and 64 lower-case hexadecimal digits, got {policy[:100]!r}",
+            hint="`strongroom contract verify FILE` prints a contract's digest",
+        )
     from strongroom.appraisal import ear_token
 
     party = _party(trust)
@@ -131,5 +134,8 @@ def _party(path: Path) -> party_model.Party:
 
 def _bytes(nonce: str) -> bytes:
     if _NONCE.fullmatch(nonce) is None:
-        raise Misuse("--nonce: expected 8 to 64 bytes in hexadecimal")
+        raise Misuse(
+            f"--nonce: expected 8 to 64 bytes in hexadecimal, got {nonce[:160]!r}",
+            hint="a fresh one of 16 bytes, for example: `openssl rand -hex 16`",
+        )
     return bytes.fromhex(nonce)

@@ -33,7 +33,9 @@ def verify(
     from strongroom.seal import disk as disk_layer
 
     if not disk.exists():
-        raise NotFound(f"{disk}: no such file")
+        raise NotFound(
+            f"{disk}: no such file", hint="name a sealed disk, NAME.disk, as `seal` and `convert` write it"
+        )
     path = manifest_of(disk, manifest)
     envelope, wanted = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
     if owner is not None:

@@ -23,12 +23,14 @@ NewPassphraseFd = Annotated[
 IdentityFile = Annotated[Path, typer.Option("--identity", "-i", help="Your identity file.")]
 
 
-def load(path: Path, fd: int | None) -> identity_model.Identity:
-    """Open an identity file, asking for its passphrase."""
+def load(path: Path, fd: int | None, *, option: str = "") -> identity_model.Identity:
+    """Open an identity file, asking for its passphrase. option: the one that `fd` came from, if not --passphrase-fd."""
     with of_file(path):
         data = files.read(path, max_bytes=identity_model.MAX_BYTES)
         identity_model.read_public(data)  # complain about a wrong file before asking for a passphrase
-        return identity_model.unlock(data, passphrase.read(fd, what=f"passphrase of {path.name}"))
+        return identity_model.unlock(
+            data, passphrase.read(fd, what=f"passphrase of {path.name}", option=option)
+        )
 
 
 def party_file(identity: Path, name: str) -> Path:

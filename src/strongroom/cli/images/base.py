@@ -143,7 +143,7 @@ def verify(
 
     if not rebuild:
         if packages is not None:
-            raise Misuse("--packages belongs to --rebuild")
+            raise Misuse("--packages: goes with --rebuild", hint="add --rebuild, or leave --packages out")
         measure(folder, as_json)
         return
     where = _folder(folder)
@@ -209,7 +209,10 @@ def _signer(key: Path | None, certificate: Path | None) -> ImageSigner | None:
     if key is None and certificate is None:
         return None
     if key is None or certificate is None:
-        raise Misuse("--eif-key and --eif-certificate belong together")
+        given, missing = (
+            ("--eif-certificate", "--eif-key") if key is None else ("--eif-key", "--eif-certificate")
+        )
+        raise Misuse(f"{given}: goes with {missing}", hint=f"give {missing} FILE too")
     with options.value_of("--eif-key, --eif-certificate"):
         return image_signer.load(
             files.read(key, max_bytes=_MAX_PEM), files.read(certificate, max_bytes=_MAX_PEM)

@@ -94,13 +94,13 @@ def _check_names(name: str, digest: str | None) -> None:
 
     if fields.NAME.fullmatch(name) is None:
         raise Misuse(
-            f"--name {name[:40]!r}: use lower-case letters, digits, dots, dashes",
+            f"--name: expected {options.NAMES}, got {name[:80]!r}",
             code="bad-name",
             hint="a plain name, like flights or query-2",
         )
     if digest is not None and fields.DIGEST.fullmatch(digest) is None:
         raise Misuse(
-            f"digest {digest[:80]!r}: expected sha256: and 64 hexadecimal digits",
+            f"--digest: expected sha256: and 64 lower-case hexadecimal digits, got {digest[:80]!r}",
             code="bad-digest",
             hint="a tag does not name an image for good; `strongroom convert` without --digest lists the digests",
         )

@@ -91,7 +91,7 @@ def try_image(
         wanted = oci.parse_platform(platform)
     sets = dict(_dataset(text) for text in data)
     if len(sets) != len(data):
-        raise Misuse("--data: two of one name", hint="name them, " + _HINT)
+        raise Misuse("--data: two of one name", hint="give one another name: --data NAME=DIR")
     _complain_unless_empty(out)
     print(
         "in the clear: nothing of this run is sealed, measured or proved, and this machine sees all of it",
@@ -276,7 +276,8 @@ def _dataset(text: str) -> tuple[str, Path]:
         name, rest = Path(text).resolve().name, text
     if fields.NAME.fullmatch(name) is None:
         raise Misuse(
-            f"--data {printable(text[:200])}: {printable(name[:64])!r} is no name of a dataset", hint=_HINT
+            f"--data {printable(text[:200])}: {printable(name[:64])!r} is no name of a dataset",
+            hint=f"give it one: --data NAME=DIR, where NAME is of {options.NAMES}",
         )
     if not Path(rest).exists():
         raise NotFound(
@@ -288,7 +289,9 @@ def _dataset(text: str) -> tuple[str, Path]:
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise Misuse(f"--env {printable(text[:200])}: expected NAME=VALUE")
+        raise Misuse(
+            f"--env {printable(text[:200])}: expected NAME=VALUE", hint="for example --env MODE=fast"
+        )
     return name, value
 
 
@@ -296,5 +299,7 @@ def _complain_unless_empty(out: Path | None) -> None:
     """Before the run: a result that has no place would be lost."""
     if out is not None and os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise Misuse(
-            f"{out}: exists and is not an empty folder", code="exists", hint="remove it, or name another"
+            f"--out {out}: exists and is not an empty folder",
+            code="exists",
+            hint="remove it, or name another",
         )

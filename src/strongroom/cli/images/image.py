@@ -52,6 +52,8 @@ SignerIssuer = Annotated[
     str | None, typer.Option("--signer-issuer", metavar="https://…", help="… that this issuer vouched for.")
 ]
 
+_DEMANDED = ("--signed-by", "--signer-identity", "--signer-issuer")
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -98,7 +100,10 @@ def verify(
     given = _given(bundle, payload, signature)
     if fields.DIGEST.fullmatch(image) is not None:
         if not given:
-            raise Misuse("a digest alone: where is its signature?", hint="give --bundle or --signature")
+            raise Misuse(
+                f"{image}: a digest alone does not say where its signature lies",
+                hint="give --bundle, or --payload and --signature; or name the image in its registry, HOST/NAME@sha256:…",
+            )
         signed = signatures.verify((image,), given, trust=trust)
     else:
         reference = names.parse(image)
@@ -121,9 +126,17 @@ def verify(
 
 
 def trusted(
-    keys: list[Path] | None, identity: str | None, issuer: str | None, trusted_root: Path | None
+    keys: list[Path] | None,
+    identity: str | None,
+    issuer: str | None,
+    trusted_root: Path | None,
+    *,
+    named: tuple[str, str, str] = ("--key", "--identity", "--issuer"),
 ) -> Trust:
-    """Whose signature counts. Raises `Misuse` for nobody, for both kinds, or for half an identity."""
+    """Whose signature counts. Raises `Misuse` for nobody, for both kinds, or for half an identity.
+
+    named: the options that the first three came from.
+    """
     from strongroom.crypto import pinned_key
     from strongroom.images import keyless as image_keyless
     from strongroom.images.signatures import Trust
@@ -133,10 +146,11 @@ def trusted(
         loaded = (files.parsed(one, pinned_key.load, max_bytes=pinned_key.MAX_PEM) for one in keys)
         return Trust(keys=tuple(loaded))
     if keys or identity is None or issuer is None or trusted_root is None:
+        of_key, of_identity, of_issuer = named
         raise Misuse(
-            "who is trusted? either --key, or all of --identity, --issuer and --trusted-root",
+            f"whose signature counts: expected either {of_key}, or all of {of_identity}, {of_issuer} and --trusted-root",
             code="half-an-identity",
-            hint="an identity counts only as told by one issuer, under a root that you give",
+            hint=f"give {of_key} alone, or all three: an identity counts only by the word of one issuer, under one root",
         )
     root = files.read(trusted_root, max_bytes=image_keyless.MAX_ROOT)
     return Trust(identity=image_keyless.KeylessIdentity(name=identity, issuer=issuer, trusted_root=root))
@@ -157,13 +171,16 @@ def demanded(
         return None
     if not names.is_name(image) or Path(image).exists():
         raise Misuse(
-            f"{image[:200]}: a signature is demanded of what is named in a registry alone",
+            f"{image[:200]}: a signature is demanded, and only images named in a registry can have one here",
             code="no-signature-here",
-            hint="for files: `strongroom image verify sha256:… --bundle …`, and --digest here",
+            hint="for files: verify first, by `strongroom image verify sha256:… --bundle FILE`, and give that --digest here",
         )
     if digest is not None:
-        raise Misuse("--digest: the name has it already", hint="name the very image that is signed")
-    return trusted(keys, identity, issuer, trusted_root)
+        raise Misuse(
+            "--digest: the image's name has a digest already, and it is the one that has to be signed",
+            hint="leave --digest out, and name the very image that is signed",
+        )
+    return trusted(keys, identity, issuer, trusted_root, named=_DEMANDED)
 
 
 def _given(bundles: list[Path] | None, payload: Path | None, signature: Path | None) -> list[Simple | Bundle]:
@@ -176,11 +193,16 @@ def _given(bundles: list[Path] | None, payload: Path | None, signature: Path | N
         Bundle(data=files.read(one, max_bytes=MAX_BYTES)) for one in bundles or ()
     ]
     if (payload is None) != (signature is None):
-        raise Misuse("--payload and --signature: one without the other")
+        lone, other = ("--signature", "--payload") if payload is None else ("--payload", "--signature")
+        raise Misuse(f"{lone}: goes with {other}", hint=f"give {other} FILE too")
     if payload is not None and signature is not None:
         try:
             raw = base64.b64decode(files.read(signature, max_bytes=MAX_BYTES).strip(), validate=True)
         except (binascii.Error, ValueError):
-            raise Misuse(f"{signature}: no base64", code="not-base64") from None
+            raise Misuse(
+                f"--signature {signature}: expected base64",
+                code="not-base64",
+                hint="give the file that `cosign sign --output-signature FILE` wrote; raw bytes go through `base64`",
+            ) from None
         found.append(Simple(payload=files.read(payload, max_bytes=MAX_BYTES), signature=raw))
     return found

@@ -53,7 +53,10 @@ class FoundImage:
     def needed(self) -> Path:
         """Where the image lies. Raises `Misuse` where it was only spoken of."""
         if self.path is None:
-            raise Misuse("no image", hint="name an image by digest in the compose file, or give --from")
+            raise Misuse(
+                "the compose file's image lies in no registry that it names",
+                hint="write image: HOST/NAME@sha256:… there, or say where the image lies: --from FOLDER",
+            )
         return self.path
 
     def sealed(self, config: ImageConfig) -> ImageConfig:
@@ -82,7 +85,10 @@ def find(
     service = _compose(image)
     if service is None:
         if from_ is not None:
-            raise Misuse("--from goes with a compose file", hint="name the image itself, without --from")
+            raise Misuse(
+                f"--from: goes with a compose file, and {image[:200]} is none (.yaml or .yml)",
+                hint="name the image itself, without --from",
+            )
         if not _is_name(image):
             _refuse_tag(image)
             _refuse_ours(Path(image))

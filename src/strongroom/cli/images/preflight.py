@@ -90,7 +90,7 @@ def preflight(
         raise Refused(
             "it will not run in a room as it is",
             code="would-not-run",
-            hint="mend what blocks, as said with each finding, and look again",
+            hint="mend each finding that blocks, as it says, and run preflight again",
         )
 
 

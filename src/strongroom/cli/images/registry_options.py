@@ -138,7 +138,9 @@ def access(
 
     keyring = login.Keyring()
     if credentials is not None and credentials_fd is not None:
-        raise Misuse("--credentials and --credentials-fd: one of both")
+        raise Misuse(
+            "--credentials and --credentials-fd: expected one of them, got both", hint="leave one out"
+        )
     if credentials is not None:
         keyring = files.parsed(
             credentials,
@@ -158,6 +160,6 @@ def _from(fd: int) -> bytes:
             return source.read(login.MAX_FILE)
     except (OSError, OverflowError):
         raise Misuse(
-            f"credentials: file descriptor {fd} is not open",
+            f"--credentials-fd: file descriptor {fd} is not open",
             hint="open it for the command, as in `--credentials-fd 3 3<FILE`",
         ) from None

@@ -145,7 +145,9 @@ def _party(path: Path) -> str:
     party = run_files.party_of(path.name)
     if party is None:
         raise Misuse(
-            f"{path}: of no party", code="bad-path", hint="a run's folder holds no such file: remove it"
+            f"{path}: its name says no party",
+            code="bad-path",
+            hint="`strongroom run` writes no such file: remove it",
         )
     return party
 

@@ -67,7 +67,11 @@ def doctor(
     from strongroom.node import doctor as examination
 
     if backend is not None and backend not in backends.BACKENDS:
-        raise Misuse(f"--backend {backend[:40]!r}: none of {', '.join(backends.BACKENDS)}", code="no-backend")
+        raise Misuse(
+            f"--backend {backend[:40]!r}: none of {', '.join(backends.BACKENDS)}",
+            code="no-backend",
+            hint="`strongroom node doctor` without --backend shows them all",
+        )
     host = examination.Host()
     found = [one for one in examination.examine(host) if backend in (None, one.backend)]
     if as_json:

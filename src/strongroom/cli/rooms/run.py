@@ -173,7 +173,10 @@ def _backend(name: str | None, contract: Contract, *, node: Path | None, firmwar
         given = frozenset() if firmware is None else frozenset({"firmware"})
         backends.require(chosen, doctor.Host(), given=given)
     elif node is None:
-        raise Misuse("--node: a local room needs one", hint="`strongroom node init` makes a node")
+        raise Misuse(
+            "--node: a local room needs the folder of a node",
+            hint="give --node FOLDER; `strongroom node init FOLDER` makes one",
+        )
     return chosen
 
 
@@ -186,7 +189,8 @@ def _disks(
 
     if manifest and len(manifest) != len(disk):
         raise Misuse(
-            f"--manifest: {len(manifest)} given for {len(disk)} disks", hint="one for each --disk, or none"
+            f"--manifest: {len(manifest)} given for {len(disk)} disks",
+            hint="give one for each --disk, in the same order, or none where each lies beside its disk",
         )
     beside: list[Path | None] = [*manifest] or [None] * len(disk)
     return disks.match(contract, [disks.load(*one) for one in zip(disk, beside, strict=True)])

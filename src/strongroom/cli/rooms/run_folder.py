@@ -48,7 +48,7 @@ def _clear(out: Path) -> None:
         raise Misuse(
             f"--out {out}: holds the result of a run, which is never written over",
             code="exists",
-            hint="name another folder; every result has one of its own",
+            hint="name another folder: every result has one of its own",
         )
     if state is None:
         raise Misuse(

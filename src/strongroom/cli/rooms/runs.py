@@ -27,7 +27,11 @@ def runs(
 ) -> None:
     """List runs with their state, progress and outcome; also those that go on now."""
     if not folder.is_dir():
-        raise NotFound(f"{folder}: no such folder", code="no-such-file")
+        raise NotFound(
+            f"{folder}: no such folder",
+            code="no-such-file",
+            hint="name the --out folder of a run, or a folder that has such below it",
+        )
     found = run_folders.find(folder)
     if as_json:
         print(json.dumps([one.to_json() for one in found]))

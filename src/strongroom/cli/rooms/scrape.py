@@ -47,13 +47,17 @@ def scrape(
         needles += [bytes.fromhex(text) for text in canary_hex or ()]
     except ValueError as failure:
         raise Misuse(
-            "--canary-hex: not hexadecimal",
+            "--canary-hex: expected hexadecimal digits, two for each byte",
             code="scrape-canary",
-            hint="two digits of 0-9 and a-f for each byte",
+            hint="for example --canary-hex 0a1b2c",
         ) from failure
     needles += [files.read(path, max_bytes=_MAX_CANARY) for path in canary_file or ()]
     if not needles:
-        raise Misuse("scraping: nothing to search for", code="scrape-canary", hint="give --canary TEXT")
+        raise Misuse(
+            "scraping: nothing to search for",
+            code="scrape-canary",
+            hint="give --canary TEXT, --canary-hex HEX or --canary-file FILE",
+        )
     targets = list(dict.fromkeys(pids))
     if children:
         targets = list(
