@@ -22,7 +22,7 @@ def test_rule_15_no_other_token_verifies(data):
     if data == GOOD:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(Evidence(tee="cca", parts={"token": data}))
+        scene.verified(Evidence(tee="cca", parts={"token": data}))
 
 
 @often
@@ -31,7 +31,7 @@ def test_rule_15_no_other_platform_key_verifies(data):
     if data == KEY:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(
+        scene.verified(
             Evidence(tee="cca", parts={"token": GOOD}),
             endorsements=Endorsements(parts={"platform-key": data}),
         )
@@ -52,4 +52,4 @@ def test_rule_15_no_payload_makes_the_verifier_fall_over(data):
     if spoiled == GOOD:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(Evidence(tee="cca", parts={"token": spoiled}))
+        scene.verified(Evidence(tee="cca", parts={"token": spoiled}))

@@ -35,7 +35,7 @@ def test_rule_15_no_other_evidence_verifies(data):
     if mutated == good:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(scene.changed(name, mutated))
+        scene.verified(scene.changed(name, mutated))
 
 
 @often
@@ -43,7 +43,7 @@ def test_rule_15_no_other_evidence_verifies(data):
 def test_rule_15_no_log_makes_the_verifier_fall_over_or_forges_a_proved_fact(data):
     mutated = data.draw(mutations(scene.GOOD.parts["event-log"], most=200))
     try:
-        claims = scene.verify(scene.changed("event-log", mutated))
+        claims = scene.verified(scene.changed("event-log", mutated))
     except (EvidenceRefused, Malformed):
         return
     assert claims.facts.get("secure_boot", True) is True
@@ -58,7 +58,7 @@ def test_rule_15_no_log_makes_the_verifier_fall_over_or_forges_a_proved_fact(dat
 )
 def test_rule_15_any_parts_are_refused(parts):
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(Evidence(tee="gcp", parts=parts))
+        scene.verified(Evidence(tee="gcp", parts=parts))
 
 
 @pytest.mark.parametrize(

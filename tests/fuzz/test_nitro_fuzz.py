@@ -20,7 +20,7 @@ def test_rule_15_no_other_document_verifies(data):
     if data == GOOD:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(Evidence(tee="nitro", parts={"document": data}))
+        scene.verified(Evidence(tee="nitro", parts={"document": data}))
 
 
 @often
@@ -35,4 +35,4 @@ def test_rule_15_no_payload_makes_the_verifier_fall_over(data):
     if spoiled == GOOD:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(Evidence(tee="nitro", parts={"document": spoiled}))
+        scene.verified(Evidence(tee="nitro", parts={"document": spoiled}))

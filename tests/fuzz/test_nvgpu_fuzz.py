@@ -25,7 +25,7 @@ def test_rule_15_no_other_part_verifies(part, data):
     if put == GOOD[part]:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(Evidence(tee="nvgpu", parts={**GOOD, part: put}))
+        scene.verified(Evidence(tee="nvgpu", parts={**GOOD, part: put}))
 
 
 @often
@@ -58,4 +58,4 @@ def test_rule_15_any_answer_is_read_or_malformed_and_no_other_counts(data):
     if data == ANSWERS["ocsp-1"]:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(EVIDENCE, endorsements=Endorsements(parts={**ANSWERS, "ocsp-1": data}))
+        scene.verified(EVIDENCE, endorsements=Endorsements(parts={**ANSWERS, "ocsp-1": data}))

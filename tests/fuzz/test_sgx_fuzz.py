@@ -24,7 +24,7 @@ def test_rule_15_no_other_quote_verifies(data):
     if put in QUOTES:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(Evidence(tee="sgx", parts={"quote": put}))
+        scene.verified(Evidence(tee="sgx", parts={"quote": put}))
 
 
 def same_certificates(good, put):
@@ -48,4 +48,4 @@ def test_rule_15_no_other_endorsement_verifies(part, data):
     if put == good or (part.endswith("-chain") and same_certificates(good, put)):
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(scene.GOOD["sgx", 3], scene.with_part("sgx", part, put))
+        scene.verified(scene.GOOD["sgx", 3], scene.with_part("sgx", part, put))

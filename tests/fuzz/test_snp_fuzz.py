@@ -24,7 +24,7 @@ def test_rule_15_no_other_report_verifies(data):
     if data == REPORT:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(Evidence(tee="snp", parts={"report": data}))
+        scene.verified(Evidence(tee="snp", parts={"report": data}))
 
 
 @often
@@ -35,7 +35,7 @@ def test_rule_15_no_other_endorsement_verifies(data, name):
     if spoiled == good:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(endorsements=scene.with_part(scene.ENDORSED, name, spoiled))
+        scene.verified(endorsements=scene.with_part(scene.ENDORSED, name, spoiled))
 
 
 @often

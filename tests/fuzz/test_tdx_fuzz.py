@@ -33,7 +33,7 @@ def test_rule_15_no_other_quote_verifies(data):
     if put in QUOTES:
         return
     with pytest.raises((EvidenceRefused, Malformed)):
-        scene.verify(Evidence(tee="tdx", parts={"quote": put}))
+        scene.verified(Evidence(tee="tdx", parts={"quote": put}))
 
 
 @often
@@ -48,7 +48,7 @@ def test_any_signed_report_is_claims_or_a_refusal(version, body):
         body = {name: value for name, value in body.items() if name not in {"tee_tcb_svn2", "mr_service_td"}}
     evidence = scene.INTEL.evidence(scene.BOUND, tee="tdx", version=version, body=body)
     try:
-        claims = scene.verify(evidence)
+        claims = scene.verified(evidence)
     except (EvidenceRefused, Malformed):
         return
     assert claims.status

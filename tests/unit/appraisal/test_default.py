@@ -10,7 +10,7 @@ from strongroom.appraisal.default import default_policy
 from strongroom.appraisal.wording.sentences import explain
 from tests.unit.evidence import test_gcp as scene
 
-CLAIMS = replace(scene.verify(scene.GOOD), simulated=False)
+CLAIMS = replace(scene.verified(scene.GOOD), simulated=False)
 
 
 def failed(claims, **kwargs) -> list[str]:
