@@ -2,6 +2,8 @@
 .PHONY: demo test soak check bench mutants vectors strangers setup lock dist clean help
 .DEFAULT_GOAL := help
 VENV := .venv/bin
+# The tests start the command line hundreds of times; Python keeps what it compiled, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -12,12 +14,11 @@ setup:  ## install everything (the others do it themselves)
 demo: setup  ## the main job, end to end, with the attack and the cheats
 	@$(VENV)/python tools/demo.py
 
-test: setup check  ## all tests, with real rooms; fails unless every promise held and every refusal was executed
-	@$(VENV)/pytest -n 2 --dist loadfile --promises test
+test: setup check  ## all tests, with real rooms; fails unless every promise and refusal held (FAST=1: minutes, no rooms)
+	@$(VENV)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(FAST),--effort fast,--promises test)
 
-soak: setup  ## the slow tests: every value of every byte, strangers' programs in rooms, and the mutants
-	@$(VENV)/pytest -m soak --timeout 3600 --promises soak
-	@$(VENV)/python -m tests.mutants
+soak: setup  ## the slow tests, all or PART=…: every value, strangers' programs in rooms, mutants (ARGS=--list)
+	@$(VENV)/python -m tests.soak $(PART) $(ARGS)
 
 check: setup  ## ruff, mypy, import-linter: seconds
 	@$(VENV)/ruff check src tests tools

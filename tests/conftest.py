@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
 
-from tests import promises
+from tests import durations, effort, promises
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,17 +16,56 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=promises.TABLES,
         help="fail unless every promise in that table of docs/claims.md was tested and held",
     )
+    parser.addoption("--promises-of", metavar="FILE", help="only those that this file of tests holds")
+    parser.addoption(
+        "--effort",
+        choices=effort.SCALE,
+        default="test",
+        help="how many random examples; `fast` also leaves out rooms, bases and releases",
+    )
+    parser.addoption(
+        "--measure", action="store_true", help="write into tests/durations.txt how long each long file took"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    effort.set_to(config.getoption("--effort"))
     table = config.getoption("--promises")
     if table == "test":
         from tests import refusals
 
         config.pluginmanager.register(refusals)
-    if table and not hasattr(config, "workerinput"):  # a worker's reports reach the process that started it
+    if hasattr(config, "workerinput"):  # a worker's reports reach the process that started it
+        return
+    if table:
         rows = promises.read(table, promises.CLAIMS.read_text())
+        if file := config.getoption("--promises-of"):
+            rows = tuple(row for row in rows if row.test.startswith(f"{file}::"))
         config.pluginmanager.register(promises.Keeper(rows))
+    run = durations.run_of(config.getoption("markexpr"))
+    if run and config.getoption("--measure"):
+        config.pluginmanager.register(durations.Stopwatch(run))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session):
+    # What is collected stays until the end: no use in looking through it again and again.
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--effort") == "fast":
+        long = [item for item in items if effort.is_long(item)]
+        if long:
+            config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not effort.is_long(item)]
+    items[:] = effort.long_first(items, durations.read(durations.run_of(config.getoption("markexpr"))))
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -62,14 +62,13 @@ def test_there_are_promises():
 def test_make_proves_both_tables():
     recipes = (ROOT / "Makefile").read_text()
     assert re.search(
-        r"^test: setup check .*\n\t@\$\(VENV\)/pytest -n 2 --dist loadfile --promises test\n",
+        r"^test: setup check .*\n\t@\$\(VENV\)/pytest -n 2 --dist loadfile --no-loadscope-reorder "
+        r"\$\(if \$\(FAST\),--effort fast,--promises test\)\n",
         recipes,
         re.MULTILINE,
     )
     assert re.search(
-        r"^soak: setup .*\n\t@\$\(VENV\)/pytest -m soak .*--promises soak\n\t@\$\(VENV\)/python -m tests\.mutants\n",
-        recipes,
-        re.MULTILINE,
+        r"^soak: setup .*\n\t@\$\(VENV\)/python -m tests\.soak \$\(PART\) \$\(ARGS\)\n", recipes, re.MULTILINE
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
-often = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+from tests.effort import examples
+
+often = examples(400, suppress_health_check=[HealthCheck.too_slow])
 
 
 def mutations(good: bytes, *, most: int = 64) -> st.SearchStrategy[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.agent import attest, container, http, program
@@ -16,6 +16,7 @@ from strongroom.crypto.pki import csr
 from strongroom.encoding import tpm2
 from strongroom.errors import Malformed, StrongroomError, Unavailable
 from strongroom.model.room import channel as wire
+from tests.effort import examples
 
 junk = st.binary(max_size=2000)
 
@@ -130,7 +131,7 @@ def test_warden_events(line):
         program._note(program._Watch(log_bytes=0), line)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.binary(max_size=300).filter(lambda raw: b"\n" not in raw))
 def test_passwd_files(tmp_path_factory, raw):
     path = tmp_path_factory.mktemp("passwd") / "passwd"

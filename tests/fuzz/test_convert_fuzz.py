@@ -10,13 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.images import accounts, blobs, layers, load, oci
 from strongroom.images.limits import ImageLimits
 from strongroom.seal.tree import validate
+from tests.effort import examples
 from tests.unit.images.kit import (
     ACCOUNTS,
     END,
@@ -33,7 +34,7 @@ from tests.unit.images.kit import (
 )
 
 LIMITS = ImageLimits(entries=2000, file_bytes=1 << 20, layer_bytes=1 << 22, total_bytes=1 << 22)
-SLOW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW = examples(150, suppress_health_check=[HealthCheck.too_slow])
 
 _PLAIN = b"a b a/b a/b/c ./a /a .. a/.. ./ a/ // tmp out etc/passwd dev/a dev \xff"
 _HIDING = b".wh.a a/.wh.b a/.wh..wh..opq .wh. .wh..wh.x .wh..wh.plnk/a a/.wh..wh.x .wh..wh..opq/a"
@@ -220,7 +221,7 @@ class Spoiled(Layout):
         return super().json(value, media_type, **more)
 
 
-@settings(SLOW, max_examples=100)
+@examples(100, suppress_health_check=[HealthCheck.too_slow])
 @given(spoiled(), st.booleans(), mutated(st.just(GOOD)))
 def test_any_layout(plan: dict[str, Any], whole: bool, data: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -237,7 +238,7 @@ def test_any_layout(plan: dict[str, Any], whole: bool, data: bytes) -> None:
         assert sorted(one.name for one in Path(name).iterdir()) == ["image"]
 
 
-@settings(SLOW, max_examples=60)
+@examples(60, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES, mutated(st.just(GOOD)))
 def test_any_docker_archive(rows: Any, data: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from strongroom.appraisal.judge import judge
@@ -22,10 +22,11 @@ from strongroom.model.room import launch
 from strongroom.model.verdict import Denied
 from strongroom_testing import contracts
 from strongroom_testing.vendors import fake_tpm
+from tests.effort import examples
 from tests.unit.appraisal.test_judge import AGREEMENT, GATES, binding
 from tests.unit.evidence.test_tpm_verify import BINDING, GOOD, NOW, TPM
 
-often = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+often = examples(400, suppress_health_check=[HealthCheck.too_slow])
 PARSERS = {
     "quote": tpm_quote.parse_quote,
     "signature": tpm_quote.parse_signature,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from strongroom.errors import Malformed, Refused
 from strongroom.images.compose import document, keys, strict_yaml
 from strongroom.images.preflight import elf
 from strongroom.images.preflight.findings import Finding
+from tests.effort import examples
 from tests.unit.images.elf_kit import program
 
-SLOW = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW = examples(200, suppress_health_check=[HealthCheck.too_slow])
 NAMES = st.binary(min_size=1, max_size=20)
 PROGRAMS = st.builds(
     program,

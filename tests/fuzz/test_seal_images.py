@@ -9,13 +9,14 @@ import tarfile
 import tempfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.errors import Malformed
 from strongroom.images import results
 from strongroom.seal import browse, erofs
 from strongroom.seal.tree import EntryKind
+from tests.effort import examples
 from tests.unit.seal.trees import file, folder, link, noise
 
 ENTRIES = [
@@ -61,7 +62,7 @@ def test_the_good_one_reads():
     assert read(GOOD) == 9000
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=8))
 def test_bytes_changed_anywhere(changes):
     data = bytearray(GOOD)
@@ -71,7 +72,7 @@ def test_bytes_changed_anywhere(changes):
         assert read(sealed(data)) <= len(data)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(
         st.tuples(
@@ -90,7 +91,7 @@ def test_words_of_the_metadata_changed(changes):
         assert read(sealed(data)) <= len(data)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary(max_size=3 * 4096), st.integers(0, 4))
 def test_anything_at_all(tail, blocks):
     data = bytearray((tail + bytes(-len(tail) % 4096)) + bytes(blocks * 4096))
@@ -99,7 +100,7 @@ def test_anything_at_all(tail, blocks):
             read(start)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=200))
 def test_folder_blocks_and_attributes_of_any_bytes(data):
     with contextlib.suppress(Malformed):
@@ -234,7 +235,7 @@ def test_hostile_results(bad):
 RESULT = tar_of((info("a/b/f"), b"hello" * 300), (info("x" * 180), b"long"))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(st.tuples(st.integers(0, len(RESULT) - 1), st.integers(0, 255)), min_size=1, max_size=6))
 def test_results_changed_anywhere(changes):
     data = bytearray(RESULT)

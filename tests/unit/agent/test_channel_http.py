@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from strongroom.agent import channel as channel_module
@@ -17,6 +17,7 @@ from strongroom.agent import http
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model.party import BROKER_URL, BrokerAddress
 from strongroom.model.room import channel as wire
+from tests.effort import examples
 from tests.unit.agent.node_end import NodeEnd, TlsServer
 
 
@@ -34,7 +35,7 @@ def broker(tmp_path, handler, **options):
         server.close()
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.from_regex(BROKER_URL, fullmatch=True))
 @example("https://.x:1")
 @example("https://a..b:1")

@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.agent import finish, outputs, program
@@ -26,6 +26,7 @@ from strongroom.model import receipt as receipt_model
 from strongroom.model.contracts.contract import Disclosure, ExitStatus, Logs, OutputSizes
 from strongroom.model.receipt import DETAILS, Outcome, OutputRecord
 from tests import samples
+from tests.effort import examples
 
 LIMITS = Path(__file__).parents[3] / "docs/limits.md"
 SEEN = [None, *(code << 8 for code in range(256)), *range(1, 65)]  # wait statuses, and none
@@ -119,7 +120,7 @@ THINGS = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     things=st.dictionaries(NAMES, THINGS, max_size=8), log=st.binary(max_size=200), status=st.integers(0, 255)
 )

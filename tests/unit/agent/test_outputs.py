@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.agent import finish, outputs, program, tar
@@ -23,6 +23,7 @@ from strongroom.errors import Refused
 from strongroom.model.contracts.contract import Output, OutputSizes
 from strongroom.model.receipt import Outcome
 from tests import samples
+from tests.effort import examples
 
 SALT = bytes(range(32))
 
@@ -178,7 +179,7 @@ def test_the_room_gives_every_output_a_fresh_salt(tmp_path):
     assert len({one.content_commitment for one in first.records}) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(size=st.integers(0, 40_000))
 def test_padded_outputs_show_a_power_of_two_and_open_as_ever(size):
     with tempfile.TemporaryDirectory() as folder:

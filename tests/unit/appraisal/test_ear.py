@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.appraisal import ear, ear_token
@@ -21,6 +21,7 @@ from strongroom.crypto import sign
 from strongroom.errors import Malformed, Refused
 from strongroom.model.evidence import Evidence
 from strongroom.model.verdict import Check
+from tests.effort import examples
 from tests.unit.appraisal.test_policy import SNP
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -414,7 +415,7 @@ def test_every_changed_byte_of_a_token_is_refused():
             read_jwt(JWT[:index] + letter + JWT[index + 1 :])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.one_of(st.text(max_size=200), st.text(alphabet=".eyJhbGciOi_-=", max_size=200)),
     st.binary(max_size=200),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.appraisal import profiles
@@ -19,6 +19,7 @@ from strongroom.model.claims import Claims
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import policy as policy_model
 from strongroom.model.contracts.policy import Devices, Policy
+from tests.effort import examples
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ROOT = "sha256:" + "11" * 32
@@ -532,7 +533,7 @@ _CLAIMS = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(_CLAIMS, _ALLOWANCES, st.lists(_RULES, max_size=4), _RULES)
 def test_adding_a_rule_never_turns_a_denial_into_an_acceptance(claims, allowances, rules, further):
     def policy(parts):

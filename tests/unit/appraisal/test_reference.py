@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.appraisal import intoto
@@ -30,6 +30,7 @@ from strongroom_testing.vendors.fake_amd import FakeAmd
 from strongroom_testing.vendors.fake_cca import FakeCca
 from strongroom_testing.vendors.fake_intel import FakeIntel
 from strongroom_testing.vendors.fake_nvidia import FakeGpu
+from tests.effort import examples
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEY, OTHER = sign.SigningKey(b"\x01" * 32), sign.SigningKey(b"\x02" * 32)
@@ -516,7 +517,7 @@ def test_every_changed_byte_of_a_corim_is_refused():
             open_corim(bytes(changed))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=200), st.integers(0, 200), st.binary(max_size=4))
 def test_any_bytes_are_refused_in_words_or_read(data, at, patch):
     whole = corim()

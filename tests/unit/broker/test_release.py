@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from strongroom.agent import attest
@@ -26,6 +26,7 @@ from strongroom.model import verdict as verdict_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom_testing import brokers, contracts
 from strongroom_testing.vendors import fake_tpm
+from tests.effort import examples
 
 
 def failed(answer):
@@ -284,7 +285,7 @@ def test_rule_34_an_unknown_tee_is_refused(world):
     assert "evidence.tee" in failed(world.release(odd.encode()))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_evidence_with_any_bit_flipped_is_refused(world, data):
     agreement = world.agreement()

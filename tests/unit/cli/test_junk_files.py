@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from strongroom.cli import main
 from strongroom.model.contracts import agreement
 from strongroom_testing import brokers, packs
 from tests import samples
+from tests.effort import examples
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def words(verb, folder, spoilt):
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_junk_files(verb, files, tmp_path, monkeypatch, capsys, data):
     folder, good = files

@@ -10,13 +10,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.crypto import tls
 from strongroom.crypto.pki import certificates
 from strongroom.crypto.pki.leaf import EVIDENCE_OID, Leaf
 from strongroom.errors import Malformed
+from tests.effort import examples
 
 NOW = datetime(2026, 11, 30, 12, 0, 1, tzinfo=UTC)
 CA = tls.generate()
@@ -87,7 +88,7 @@ text = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     common_name=text,
     unit=st.one_of(st.just(""), text),

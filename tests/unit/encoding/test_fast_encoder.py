@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed
 from strongroom.wiring import broker
+from tests.effort import examples
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 LEAVES = st.none() | st.booleans() | st.integers(-canonical.MAX_INTEGER, canonical.MAX_INTEGER) | TEXT
@@ -47,7 +48,7 @@ def both(value):
     return plain, canonical.dumps(value)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(VALUES)
 @example("".join(map(chr, [*range(0xD800), *range(0xE000, 0x3000 + 0xE000)])))
 @example({"\U00010000": 1, "\uffff": 2, "\x7f": "\x00\x1f\x7f\u2028\u2029</script>", "é": '\\"/'})

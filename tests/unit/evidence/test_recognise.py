@@ -8,7 +8,7 @@ import json
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.encoding import pem
@@ -25,6 +25,7 @@ from strongroom_testing.evidence_folder import BINDING, NOW
 from strongroom_testing.vendors.fake_amd import FakeAmd
 from strongroom_testing.vendors.fake_aws import FakeAws
 from strongroom_testing.vendors.fake_intel import FakeIntel
+from tests.effort import examples
 
 INTEL = FakeIntel(now=NOW)
 QUOTES = {
@@ -402,7 +403,7 @@ def test_json_of_others_may_have_fractions_large_numbers_and_a_mark():
         recognise(b'{"a": 1, "a": 2}')
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.one_of(
         st.binary(max_size=300),

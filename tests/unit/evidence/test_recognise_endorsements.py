@@ -7,7 +7,7 @@ import struct
 import urllib.parse
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.crypto.pki import x509
@@ -20,6 +20,7 @@ from strongroom.model.evidence import Evidence
 from strongroom_testing.evidence_folder import BINDING, NOW
 from strongroom_testing.vendors.fake_amd import FakeAmd, Fault
 from strongroom_testing.vendors.fake_intel import FakeIntel
+from tests.effort import examples
 
 AMD = FakeAmd(now=NOW)
 SNP = AMD.evidence(BINDING)
@@ -225,7 +226,7 @@ def test_there_are_not_too_many_files():
         recognising.parts({str(index): b"x" for index in range(257)}, evidence=SNP)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.dictionaries(
         st.sampled_from(["a", "vcek.pem", "crl", "b.json", "vek.der"]),

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.errors import Malformed
@@ -19,6 +19,7 @@ from strongroom.evidence.wrappings import text as wrapped_text
 from strongroom.evidence.wrappings.recognise import pieces, recognise
 from strongroom_testing.evidence_folder import BINDING, NOW
 from strongroom_testing.vendors.fake_amd import FakeAmd, Guest
+from tests.effort import examples
 from tests.unit.evidence.test_recognise import CCA, NITRO, QUOTE, TPM_QUOTE
 
 VECTORS = Path(__file__).parents[4] / "shared/vectors/snp"
@@ -392,13 +393,13 @@ def test_messagepack_that_is_none_is_refused(data):
         max_leaves=20,
     )
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_messagepack_is_read_as_it_was_written(value):
     assert msgpack.loads(packed(value)) == value
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_rule_15_messagepack_and_text_parse_or_are_refused(data):
     for parse in (msgpack.loads, lambda raw: wrapped_text.message(raw.decode("latin-1"))):
         try:
@@ -478,7 +479,7 @@ def test_the_report_itself_beside_fields_that_are_not_whole_will_do():
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_rule_15_dstacks_forms_are_recognised_or_refused(data):
     for raw in (data, b"\x83" + data, b"\0\0" + data, b"\x81\xa8platform" + data):
         try:

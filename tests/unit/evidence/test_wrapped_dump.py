@@ -7,13 +7,14 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
 from strongroom.evidence.wrappings import dump
 from strongroom.evidence.wrappings.recognise import pieces, recognise
+from tests.effort import examples
 from tests.unit.evidence.test_recognise import QUOTE, QUOTES, REPORT, SPDM, TPM_QUOTE
 
 
@@ -262,7 +263,7 @@ def test_rule_15_long_texts_take_no_long_time():
         assert read(text) == []
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.one_of(
         st.text(alphabet="0123456789abcdefx:,| \n*>\"'\\{}[]-", max_size=400),
@@ -276,7 +277,7 @@ def test_rule_15_any_text_is_searched_without_failing(text):
         assert all(isinstance(data, bytes) for _, data in readings)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.binary(min_size=64, max_size=400),
     st.sampled_from(["xxd", "hexdump -C", "od -tx1", "od -Ad -tx1", "xxd -c32"]),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.evidence.wrappings import yaml as wrapped_yaml
 from strongroom.evidence.wrappings.recognise import recognise
+from tests.effort import examples
 from tests.unit.evidence.test_recognise import QUOTE, TPM_QUOTE
 from tests.unit.evidence.test_wrapped import VECTORS
 
@@ -103,7 +104,7 @@ def test_rule_31_yaml_that_could_mean_two_things_is_refused(text):
 
 
 @given(st.text(alphabet="ab:- |>[]{}'\"\n#&*!12,", max_size=80))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_rule_15_yaml_parses_or_is_refused(text):
     try:
         wrapped_yaml.loads(text)

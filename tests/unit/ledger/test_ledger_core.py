@@ -8,13 +8,14 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.crypto import sign
 from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.ledger import checkpoint, merkle, proof, tiles
 from strongroom.model import messages
+from tests.effort import examples
 
 
 class Memory:
@@ -60,7 +61,7 @@ def test_root_is_that_of_the_rfc(size):
     assert merkle.root(memory, size) == slow_root(memory.data)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 70), st.data())
 def test_inclusion_of_every_leaf_and_of_nothing_else(size, data):
     memory = grown(size)
@@ -81,7 +82,7 @@ def test_inclusion_of_every_leaf_and_of_nothing_else(size, data):
             merkle.verify_inclusion(memory.data[index], other, size, path, root)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(0, 70), st.integers(0, 70))
 def test_consistency_of_every_pair(a, b):
     first, second = sorted((a, b))
@@ -368,7 +369,7 @@ def test_tiles_hold_the_tree():
     assert entries.startswith(b"\0\x08leaf 512")
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.text(max_size=200))
 def test_any_text_is_a_checkpoint_or_malformed(text):
     with contextlib.suppress(Malformed):

@@ -9,7 +9,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.broker.release import judge as broker_judge
@@ -23,6 +23,7 @@ from strongroom.model import receipt as receipt_model
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom_testing import brokers, packs
 from strongroom_testing.vendors import fake_tpm
+from tests.effort import examples
 
 
 def failed(world, pack, anchors=None):
@@ -541,14 +542,14 @@ def test_malformed_packs(pack, change, why):
         proofpack.parse(canonical.dumps(top) + b"\n")
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_pack_or_malformed(data):
     with contextlib.suppress(Malformed):
         proofpack.parse(data)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_any_value_in_the_place_of_any_other_is_told_in_checks(world, pack, data):
     """Neither parsing nor judging ever raises anything but Malformed."""

@@ -6,12 +6,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.errors import Malformed
 from strongroom.model.contracts import contract, drafting
 from tests import samples
+from tests.effort import examples
 
 
 def document():
@@ -243,14 +244,14 @@ def test_no_difference_hides_behind_another():
         assert (f"platforms[0].references[1].{name}", '"0"') in shown
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=300))
 def test_any_bytes_parse_or_are_malformed(data):
     with pytest.raises(Malformed):
         contract.parse(data)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.integers(0, len(samples.a_contract().raw) - 1), st.integers(1, 255))
 def test_any_flipped_byte_changes_the_digest_or_is_refused(position, flip):
     one = samples.a_contract()

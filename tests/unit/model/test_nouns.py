@@ -8,7 +8,7 @@ import secrets
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.crypto import digest, hpke, sign, xts
@@ -17,6 +17,7 @@ from strongroom.errors import Malformed, Refused
 from strongroom.model import binding, evidence, identity, manifest, messages, party, receipt, record
 from strongroom.model.room import channel, launch
 from tests import samples
+from tests.effort import examples
 
 
 def keys():
@@ -267,7 +268,7 @@ def test_signatures_verify_or_raise():
             key.public.verify(signature, message)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(st.tuples(st.sampled_from(list(channel.FrameType)), st.integers(0, 9), st.binary(max_size=99))),
     st.data(),
@@ -284,7 +285,7 @@ def test_frames_survive_any_cutting(frames, data):
     assert out == made
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_frames_or_malformed(data):
     with contextlib.suppress(Malformed):
@@ -312,7 +313,7 @@ PARSERS = [
 
 
 @pytest.mark.parametrize("parse", PARSERS, ids=lambda one: f"{one.__module__}.{one.__name__}")
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.one_of(
         st.binary(max_size=100),

@@ -17,13 +17,14 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.agent.disks import nbd as client
 from strongroom.errors import Malformed, NotFound, Refused, StrongroomError, Unavailable
 from strongroom.model.room import nbd as wire
 from strongroom.node.nitro import nbd
+from tests.effort import examples
 
 
 def content(blocks, seed):
@@ -221,7 +222,6 @@ def test_a_request_for_too_much_is_hung_up_on(served, length):
             assert connection.recv(1) == b""
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_whatever_a_server_says_the_client_refuses_or_returns(data):
     ours, theirs = socket.socketpair()
@@ -232,7 +232,7 @@ def test_whatever_a_server_says_the_client_refuses_or_returns(data):
             client.negotiate(ours, "image")
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.binary(max_size=300), st.booleans())
 def test_whatever_a_client_says_the_server_answers_or_hangs_up(data, begun):
     fd = os.memfd_create("disk")

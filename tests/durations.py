@@ -1,0 +1,68 @@
+"""tests/durations.txt: how long each file with long tests took when somebody last measured, by `pytest --measure`.
+
+Workers take the longest files first by it, and `make soak ARGS=--list` shows it. Nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+TABLE = Path(__file__).with_name("durations.txt")
+RUNS = ("test", "soak")
+_LEAST = 5.0  # seconds; a shorter file is not worth a line
+_HEAD = """\
+# What ran, the seconds that it took, and the file. Written by `pytest --measure`; see tests/durations.py.
+"""
+
+
+def run_of(markers: str) -> str:
+    """Which of RUNS an expression of markers (`-m`) selects; empty when it is another selection."""
+    return {"soak": "soak", "not soak": "test"}.get(markers, "")
+
+
+def rows() -> dict[tuple[str, str], float]:
+    """Seconds by what ran and file."""
+    lines = [line.split() for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
+    return {(run, file): float(seconds) for run, seconds, file in lines}
+
+
+def read(run: str) -> dict[str, float]:
+    """Seconds by file, of one of RUNS."""
+    return {file: seconds for (one, file), seconds in rows().items() if one == run}
+
+
+def write(run: str, measured: dict[str, float]) -> None:
+    """Put these files in the place of what was known of them."""
+    known = {key: seconds for key, seconds in rows().items() if key[0] != run or key[1] not in measured}
+    known |= {(run, file): seconds for file, seconds in measured.items() if seconds >= _LEAST}
+    ordered = sorted(known.items(), key=lambda one: (RUNS.index(one[0][0]), -one[1], one[0][1]))
+    TABLE.write_text(_HEAD + "".join(f"{run} {seconds:6.0f} {file}\n" for (run, file), seconds in ordered))
+
+
+class Stopwatch:
+    """Adds up what each file's tests took; at the end of a run that passed the table has it."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._wrote = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._seconds[report.nodeid.partition("::")[0]] += report.duration
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.exitstatus == pytest.ExitCode.OK:
+            write(self._run, self._seconds)
+            self._wrote = True
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        said = "has what these tests took" if self._wrote else "stays as it was: not everything passed"
+        terminalreporter.line(f"{TABLE.name} {said}")

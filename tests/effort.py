@@ -1,0 +1,48 @@
+"""How much a run of the tests tries: `--fast` a part of the random examples, `make soak` ten times as many.
+
+The number that a test gives is that of `make test`. No test has a deadline by the clock: the machine may have other work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import hypothesis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
+
+SCALE = {"fast": 0.2, "test": 1.0, "soak": 10.0}
+_FEWEST = 10
+# What `--fast` leaves out: folders whose tests boot rooms, build bases, or are other programs' work for minutes.
+_LONG = ("tests/e2e/", "tests/release/")
+_effort = "test"
+
+
+def set_to(effort: str) -> None:
+    """Of this process: before any test is imported."""
+    global _effort  # noqa: PLW0603 - decorators read it while tests are imported
+    _effort = effort
+    hypothesis.settings.register_profile(effort, deadline=None, max_examples=_scaled(100))
+    hypothesis.settings.load_profile(effort)
+
+
+def examples(number: int, **other: Any) -> hypothesis.settings:
+    """Hypothesis' settings for a test that `make test` gives so many examples."""
+    return hypothesis.settings(deadline=None, max_examples=_scaled(number), **other)
+
+
+def _scaled(number: int) -> int:
+    return max(min(number, _FEWEST), round(number * SCALE[_effort]))
+
+
+def is_long(item: pytest.Item) -> bool:
+    """Whether it boots a room, or stands where such tests are."""
+    return item.get_closest_marker("room") is not None or item.nodeid.startswith(_LONG)
+
+
+def long_first(items: Sequence[pytest.Item], seconds: dict[str, float]) -> list[pytest.Item]:
+    """File by file, those that took longest first, so that two workers end together; the rest as they were."""
+    return sorted(items, key=lambda item: -seconds.get(item.nodeid.partition("::")[0], 0.0))
