@@ -27,7 +27,7 @@ def test_the_tree_is_the_one_that_umoci_unpacks(tmp_path: Path, build: Any) -> N
     root = layout.with_name(layout.name + ".clear")
     with load.load(layout, scratch=tmp_path) as found:
         assert found.digest == images.digest(layout)
-        assert not found.notes
+        assert not found.summary.notes
         ours = {one.path for one in found.entries}
         theirs = {os.fsencode(place.relative_to(root)) for place in root.rglob("*")} | {b""}
         assert ours ^ theirs <= {b"run", b"sys"}

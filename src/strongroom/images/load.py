@@ -47,41 +47,27 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """An image ready to be sealed. `entries` can be read while the `load` context is open.
+    """An image ready to be sealed: what there is to tell of it, and its files.
 
-    `digest` names the image (see `sources.Chosen`), `index` the index that it was chosen from;
-    `names` and `notes` are for people: tags that mean this digest today, and what was left out.
-    `config` is what the image says of itself, `tree` the same files as `entries`, to look things up in;
-    `platform` is what it is for, as its index says, or else its configuration.
+    `entries` can be read while the `load` context is open, `tree` is the same files, to look things up in. `config` is
+    what the image says of itself; `platform` is what it is for, as its index says, or else its configuration.
     """
 
-    kind: str
-    digest: str
+    summary: Summary
     platform: oci.ImagePlatform
-    index: str | None
-    names: tuple[str, ...]
-    layers: int
-    content_bytes: int
     entries: list[Entry]
-    settings: ImageSettings
-    notes: tuple[str, ...]
     config: oci.ImageConfig
     tree: Tree
 
     @property
-    def summary(self) -> Summary:
-        """Without the files."""
-        return Summary(
-            kind=self.kind,
-            digest=self.digest,
-            index=self.index,
-            names=self.names,
-            layers=self.layers,
-            entries=len(self.entries),
-            content_bytes=self.content_bytes,
-            settings=self.settings,
-            notes=self.notes,
-        )
+    def digest(self) -> str:
+        """What names the image."""
+        return self.summary.digest
+
+    @property
+    def settings(self) -> ImageSettings:
+        """How to run it."""
+        return self.summary.settings
 
 
 def identify(
@@ -275,15 +261,14 @@ def _finish(
     elif not _is_there(program, environment["PATH"], tree.mounted(tree.placed(certificates=False))):
         notes.append(f"the program {program[:100]!r} is where the room mounts its own: it will not be found")
     entries = tree.entries()
-    return Loaded(
+    summary = Summary(
         kind=chosen.kind,
         digest=chosen.digest,
-        platform=chosen.platform,
         index=chosen.index,
         names=chosen.names,
         layers=max(1, len(chosen.layers)),
+        entries=len(entries),
         content_bytes=sum(entry.size for entry in entries if entry.kind is EntryKind.FILE),
-        entries=entries,
         settings=ImageSettings(
             source=chosen.digest,
             entrypoint=config.entrypoint,
@@ -295,9 +280,8 @@ def _finish(
             groups=account.groups,
         ),
         notes=tuple(notes),
-        config=config,
-        tree=tree,
     )
+    return Loaded(summary=summary, platform=chosen.platform, entries=entries, config=config, tree=tree)
 
 
 def _make_mount_points(tree: layers.Tree) -> Iterator[str]:

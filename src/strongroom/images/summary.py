@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What there is to tell of an image. `entries` is their number; the rest as in `Loaded`."""
+    """What there is to tell of an image.
+
+    digest: names the image (see `sources.Chosen`). index: the index that it was chosen from. names: tags that mean this
+    digest today. entries: how many. content_bytes: of its files. notes: what was left out, and what will not be found.
+    """
 
     kind: str
     digest: str

@@ -59,12 +59,12 @@ def test_an_oci_layout(tmp_path: Path, compression: str) -> None:
     layout.index(described)
     with loaded(layout.path, tmp_path) as found:
         assert found.digest == found.settings.source == described["digest"]
-        assert found.kind == "OCI layout"
-        assert found.layers == 2
+        assert found.summary.kind == "OCI layout"
+        assert found.summary.layers == 2
         assert found.settings.entrypoint == ("/bin/program",)
         assert found.settings.environment == {"PATH": load.DEFAULT_PATH, "HOME": "/root"}
         assert found.settings.working_directory == "/"
-        assert found.notes == ("the program '/bin/program' is not in the image",)
+        assert found.summary.notes == ("the program '/bin/program' is not in the image",)
         paths = {one.path for one in found.entries}
         assert b"bin/program" not in paths
         assert {b"x", *load.EXPECTED, *(mount.path for mount in mounts.MOUNTS)} <= paths
@@ -84,7 +84,7 @@ def test_a_name_is_shown_and_not_stored(tmp_path: Path) -> None:
     described = layout.image(BASE)
     layout.index(described | {"annotations": {oci.REF_NAME: "latest"}})
     with loaded(layout.path, tmp_path) as found:
-        assert found.names == ("latest",)
+        assert found.summary.names == ("latest",)
         assert "latest" not in repr(found.settings)
 
 
@@ -100,7 +100,7 @@ def test_several_images_need_a_digest(tmp_path: Path) -> None:
     assert "two" in caught.value.hint
     with loaded(layout.path, tmp_path, digest=two["digest"]) as found:
         assert found.settings.entrypoint == ("/two",)
-        assert found.names == ("two",)
+        assert found.summary.names == ("two",)
     with pytest.raises(NotFound, match="no image"), loaded(layout.path, tmp_path, digest=sha256(b"three")):
         pass
 
@@ -124,8 +124,8 @@ def test_an_index_is_chosen_from_by_platform_and_told_apart(tmp_path: Path) -> N
     ):
         with loaded(layout.path, tmp_path, digest=digest, platform=platform) as found:
             assert found.digest == wanted["digest"]
-            assert found.index == inner["digest"]
-            assert found.names == ("v1",)
+            assert found.summary.index == inner["digest"]
+            assert found.summary.names == ("v1",)
     with pytest.raises(Refused, match="linux/arm64"), loaded(layout.path, tmp_path, digest=arm["digest"]):
         pass
     with (
@@ -181,7 +181,7 @@ def test_a_docker_archive(tmp_path: Path, *, packed: bool) -> None:
     for chosen in (None, digest):
         with loaded(path, tmp_path, digest=chosen) as found:
             assert found.digest == digest
-            assert found.names == ("program:latest",)
+            assert found.summary.names == ("program:latest",)
             assert {b"bin/program", b"x"} <= {one.path for one in found.entries}
     with pytest.raises(NotFound, match="no image"), loaded(path, tmp_path, digest=sha256(b"")):
         pass
@@ -484,7 +484,7 @@ def test_what_cannot_be_mounted_over_is_refused_with_the_rooms_reason(
 def test_files_where_the_room_mounts_nothing_are_nobodys_business(tmp_path: Path) -> None:
     layout = simple(tmp_path / "image", PROGRAM + entry(b"sys") + symlink(b"run", b"run") + END)
     with loaded(layout.path, tmp_path) as found:
-        assert found.notes == ()
+        assert found.summary.notes == ()
 
 
 def test_nothing_to_run_is_refused(tmp_path: Path) -> None:
@@ -499,7 +499,7 @@ def test_the_images_own_environment_is_kept(tmp_path: Path) -> None:
     layout = simple(tmp_path / "image", BASE, config={"Env": given, "Volumes": {"/v": {}}})
     with loaded(layout.path, tmp_path) as found:
         assert found.settings.environment == dict(one.split("=", 1) for one in given)
-        assert found.notes == ("Volumes has no effect in a room",)
+        assert found.summary.notes == ("Volumes has no effect in a room",)
 
 
 def test_settings_fit_into_a_manifest(tmp_path: Path) -> None:
@@ -567,7 +567,7 @@ def test_a_root_file_system_keeps_its_pipes_and_leaves_out_sockets(tmp_path: Pat
             made = {one.path: one for one in found.entries}
             assert (made[b"pipe"].kind, made[b"pipe"].mode & 0o700) == (EntryKind.FIFO, 0o600)
             assert b"socket" not in made
-            assert [note for note in found.notes if "sockets" in note]
+            assert [note for note in found.summary.notes if "sockets" in note]
             named = found.digest
     (root / "socket").unlink()
     with loaded(root, tmp_path, config=CONFIG) as found:
@@ -624,21 +624,21 @@ def test_notes_tell_what_a_room_hides_and_what_is_missing(tmp_path: Path) -> Non
     body = PROGRAM + entry(b"data/seed", b"x") + END
     layout = simple(tmp_path / "image", body, config={"Entrypoint": ["program"], "Env": ["PATH=/sbin:/bin"]})
     with loaded(layout.path, tmp_path) as found:
-        assert found.notes == ("what the image has in /data is covered by the room's own",)
+        assert found.summary.notes == ("what the image has in /data is covered by the room's own",)
     layout = simple(tmp_path / "hidden", body, config={"Entrypoint": ["/data/seed"]})
     with loaded(layout.path, tmp_path) as found:
-        assert found.notes[1:] == (
+        assert found.summary.notes[1:] == (
             "the program '/data/seed' is where the room mounts its own: it will not be found",
         )
     layout = simple(
         tmp_path / "other", PROGRAM + END, config={"Entrypoint": ["program"], "Env": ["PATH=/sbin"]}
     )
     with loaded(layout.path, tmp_path) as found:
-        assert found.notes == ("the program 'program' is not in the image",)
+        assert found.summary.notes == ("the program 'program' is not in the image",)
 
 
 def test_an_archive_may_be_named_by_a_link(tmp_path: Path) -> None:
     archive = simple(tmp_path / "image", BASE).archive(tmp_path / "image.tar")
     (tmp_path / "latest.tar").symlink_to(archive)
     with loaded(tmp_path / "latest.tar", tmp_path) as found:
-        assert found.kind == "OCI archive"
+        assert found.summary.kind == "OCI archive"

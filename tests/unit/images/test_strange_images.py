@@ -168,7 +168,7 @@ def test_a_layer_of_nothing_is_no_change(tmp_path: Path) -> None:
     rows.append({"mediaType": OCI_LAYER + "+gzip", **layout.blob(b"")})
     layout.index(layout.manifest(layout.config([sha256(BASE), *[sha256(b"")] * 3]), rows))
     with loaded(layout.path, tmp_path) as found:
-        assert found.layers == 4
+        assert found.summary.layers == 4
         assert listing(found.tree)[b"bin/program"] == b"#!"
 
 
@@ -351,7 +351,7 @@ def test_dockers_manifests_in_a_layout_and_oci_s_layers_in_them(tmp_path: Path) 
     listed = {**row, "platform": {"os": "linux", "architecture": "amd64"}}
     layout.index(layout.json({"schemaVersion": 2, "mediaType": kind, "manifests": [listed]}, kind))
     with loaded(layout.path, tmp_path) as found:
-        assert (found.digest, found.layers) == (row["digest"], 2)
+        assert (found.digest, found.summary.layers) == (row["digest"], 2)
 
 
 def test_a_variable_without_a_value_is_not_set_and_told(tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_a_variable_without_a_value_is_not_set_and_told(tmp_path: Path) -> None:
             "PASSWORD": None,
             "": None,
         }
-        assert "Env PASSWORD without a value has no effect in a room" in found.notes
+        assert "Env PASSWORD without a value has no effect in a room" in found.summary.notes
 
 
 def test_what_python_s_tarfile_adds_of_a_layout_is_read(tmp_path: Path) -> None:

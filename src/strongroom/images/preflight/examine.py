@@ -189,5 +189,5 @@ def _examine(
         *user.examine(subject),
         *settings.examine(subject, loaded.config),
         *(fine("left-out", "image", note) for note in loaded.tree.notes),
-        *memory.examine(subject, memory_mib=memory_mib, content_bytes=loaded.content_bytes),
+        *memory.examine(subject, memory_mib=memory_mib, content_bytes=loaded.summary.content_bytes),
     ]
