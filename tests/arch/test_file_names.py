@@ -20,9 +20,11 @@ PACKAGES = {
     "broker",
     "cli",
     "dryrun",
+    "files",
     "ledger",
     "model",
     "node",
+    "parties",
     "seal",
     "store",
     "wiring",
@@ -43,10 +45,10 @@ LISTED = {
     "node/children.py": {"{folder}/{name}"},
     "node/doctor.py": {"{folder}/{name}", "/{folder}/{name}"},
     "cli/images/base.py": {"out / profile.name", "cache / name"},
-    "cli/files.py": {"base / 'strongroom' / name", ".{path.name}.{secrets.token_hex(4)}.part"},
+    "files.py": {"base / 'strongroom' / name", ".{path.name}.{secrets.token_hex(4)}.part"},
     "cli/evidence/measure.py": {"folder / name"},
     # Moved as they are, into a folder that is new.
-    "cli/rooms/run_folder.py": {"aside / path.name"},
+    "node/run.py": {"aside / path.name"},
     "wiring/broker.py": {"directory / name"},
     # Serials are "image" and "data-N"; beside them are "out", "scratch" and "tls".
     "agent/room.py": {"{init.ROOM}/{serial}", "{CHAINS}/{one.party}.pem", "{folder}/{name}"},
@@ -56,7 +58,7 @@ LISTED = {
         "{MANIFESTS}/{serial}.json",
     },
     "cli/identity/commands.py": {"{name}.identity"},
-    "cli/identity/files.py": {"{name}.party.json"},
+    "parties/papers.py": {"{name}.party.json"},
     # Beside these the names of the owner's own files: one that is there already is not written over.
     "cli/identity/rotate.py": {
         *("{old.name}.identity", "{old.name}.party.json"),
@@ -79,7 +81,7 @@ def places() -> dict[str, set[str]]:
     """By file: each text with a name in it that looks like a path or a file, and each name put below a folder."""
     out: dict[str, set[str]] = {}
     for source in sources.product():
-        if (source.package or source.path.stem) not in PACKAGES and source.path.stem not in PACKAGES:
+        if source.package not in PACKAGES:
             continue
         for node in ast.walk(source.tree):
             if isinstance(node, ast.JoinedStr):

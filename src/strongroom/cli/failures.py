@@ -102,7 +102,7 @@ def _leave(failure: errors.StrongroomError) -> NoReturn:
 
 def _hint(failure: BaseException) -> str:
     """What to do next: the failure's own word, or what holds for all of its kind."""
-    from strongroom.cli import files
+    from strongroom import files
 
     own = str(getattr(failure, "hint", ""))
     path = getattr(failure, "file", None)

@@ -8,13 +8,11 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files, meter
+from strongroom import files
+from strongroom.cli import meter
 from strongroom.cli.printable import say
 from strongroom.errors import NotFound
 from strongroom.model import manifest as manifest_model
-
-MAX_MANIFEST = 4 * manifest_model.MAX_BYTES
-NO_OPTION = "put it beside the disk, or name the manifest itself in place of the disk"
 
 
 def register(app: typer.Typer) -> None:
@@ -22,29 +20,19 @@ def register(app: typer.Typer) -> None:
     app.command("inspect")(inspect)
 
 
-def manifest_of(
-    disk: Path, given: Path | None, *, hint: str = "put it beside the disk, or name it with --manifest"
-) -> Path:
-    """The manifest that was given, or the one beside the disk. Raises `NotFound`."""
-    from strongroom.seal import disk as disk_layer
-
-    path = given or disk_layer.beside(disk, disk_layer.MANIFEST_SUFFIX)
-    if not path.is_file():
-        raise NotFound(f"{path}: there is no manifest", hint=hint)
-    return path
-
-
 def inspect(
     file: Annotated[Path, typer.Argument(help="A sealed disk (its manifest lies beside it) or a manifest.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's payload as JSON.")] = False,
 ) -> None:
     """Show what a sealed disk claims to be. Nothing is checked; that is what verify is for."""
+    from strongroom.seal import dataset
+
     if not file.exists():
         raise NotFound(
             f"{file}: no such file", hint="name a sealed disk, NAME.disk, or its NAME.manifest.json"
         )
-    path = manifest_of(file, None, hint=NO_OPTION) if file.suffix == ".disk" else file
-    envelope, manifest = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
+    path = dataset.manifest_of(file, None, hint=dataset.NO_OPTION) if file.suffix == ".disk" else file
+    envelope, manifest = files.parsed(path, manifest_model.parse_envelope, max_bytes=dataset.MAX_MANIFEST)
     if as_json:
         print(json.dumps({**json.loads(manifest.raw), "digest": manifest.digest}))
         return

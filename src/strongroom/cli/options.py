@@ -6,12 +6,12 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
+from strongroom.encoding.fields import NAMES
 from strongroom.errors import Malformed, Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NAMES = "lower-case letters, digits, dots, dashes and underscores, at most 64, like team-7"
 # Places of a drafted contract, the options that they come from, and what these take.
 _DRAFTED = (
     ("id", "the contract's name", NAMES),
@@ -56,6 +56,8 @@ def drafted() -> Iterator[None]:
     try:
         yield
     except Malformed as cause:
+        if cause.file is not None:  # of a file that the contract names, not of the contract
+            raise
         if nobody := _NOBODY.search(cause.message):
             raise Misuse(
                 f"--output, --logs: no --party is called {nobody['name']}",

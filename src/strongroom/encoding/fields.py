@@ -14,6 +14,7 @@ from typing import Any
 from strongroom.errors import Malformed
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
+NAMES = "lower-case letters, digits, dots, dashes and underscores, at most 64, like team-7"  # `NAME` in words
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 FIRST_YEAR, LAST_YEAR = 1970, 8999
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)

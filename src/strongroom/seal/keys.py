@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom import files
 from strongroom.crypto import age, xts
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 MAX_BYTES = 16 * 1024
 
@@ -31,3 +33,8 @@ def unlock(data: bytes, identity: age.AgeIdentity) -> bytes:
     key = identity.open(data)
     xts.check_key(key)
     return key
+
+
+def read(path: Path, identity: age.AgeIdentity) -> bytes:
+    """The disk key in the file NAME.key.age. Raises like `unlock`, with the file's name."""
+    return files.parsed(path, lambda data: unlock(data, identity), max_bytes=MAX_BYTES)

@@ -11,7 +11,8 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from strongroom.errors import Misuse, Unavailable
+from strongroom import files
+from strongroom.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,20 +61,9 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             done += os.write(fd, data[done:])
 
 
-def taken(path: Path, *, private: bool) -> Misuse:
-    """The refusal to write over a file. A private one may be the only key to something: nobody is told to remove it."""
-    return Misuse(
-        f"{path}: exists already",
-        code="exists",
-        hint="it may be the only key to what is sealed with it: keep it, and name another file or folder"
-        if private
-        else "remove it, or name another file",
-    )
-
-
 def _refuse_existing(path: Path, mode: int) -> None:
     if os.path.lexists(path):
-        raise taken(path, private=not mode & 0o077)
+        raise files.taken(path, private=not mode & 0o077)
 
 
 def _open(path: Path, mode: int) -> tuple[int, Path | None]:

@@ -8,7 +8,8 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from strongroom.cli import failures, files, options
+from strongroom import files
+from strongroom.cli import failures, options
 from strongroom.cli.main import application
 from strongroom.errors import Malformed, Misuse, StrongroomError
 

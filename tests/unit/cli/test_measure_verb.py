@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.bases.measure import snp
 from strongroom.cli import main
-from strongroom.cli.contract import commands as contract_verb
 from strongroom.cli.evidence import measure
 from strongroom.errors import Misuse
+from strongroom.parties import draft as drafts
 from strongroom_testing import firmware
 from tests.unit.compare import test_changes
 from tests.unit.images import kit
@@ -43,7 +43,7 @@ def test_a_reference_is_what_contract_new_takes(base, monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, ".", *SNP, "--reference")
     assert code == 0
     (base / "reference.json").write_text(out)
-    (platform,) = contract_verb._hardware([base / "reference.json"], [("snp", "0102")], any_machine=False)
+    (platform,) = drafts.hardware_platforms([base / "reference.json"], machines=[("snp", "0102")])
     assert platform.references == tuple(json.loads(out)["references"])
     assert (platform.tee, platform.machines, platform.simulated) == ("snp", ("0102",), False)
     assert len(platform.roots) == 3
@@ -73,7 +73,7 @@ def test_two_references_of_one_tee_are_alternatives(base):
         text = json.dumps({"tee": "snp", "references": [{"measurement": f"0{number}"}]})
         (base / f"{number}.json").write_text(text)
     paths = [base / "1.json", base / "2.json"]
-    (platform,) = contract_verb._hardware(paths, [], any_machine=True)
+    (platform,) = drafts.hardware_platforms(paths, any_machine=True)
     assert platform.references == ({"measurement": "01"}, {"measurement": "02"})
     assert platform.machines == ("any",)
 
@@ -92,7 +92,7 @@ def test_two_references_of_one_tee_are_alternatives(base):
 def test_references_that_no_platform_fits_are_refused(base, text, machines, why):
     (base / "r.json").write_text(text)
     with pytest.raises(Misuse, match=why):
-        contract_verb._hardware([base / "r.json"], machines, any_machine=False)
+        drafts.hardware_platforms([base / "r.json"], machines=machines)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.cli.rooms import run_ends, run_folder
-from strongroom.cli.rooms.run_ends import Cost
+from strongroom.cli.rooms import run_ends
 from strongroom.encoding import canonical
 from strongroom.errors import Conflict, Misuse, PolicyDenied, Unavailable
 from strongroom.model.binding import Binding, RoomKeys
-from strongroom.node import run_status
+from strongroom.node import run, run_cost, run_status
+from strongroom.node.run_cost import Cost
 from tests import samples
 
 CONTRACT = samples.a_contract()
@@ -24,7 +24,7 @@ GONE = Unavailable("gone", code="room-died")
 
 
 def lines(folder, failure=GONE, **options):
-    end = run_ends.read(folder, CONTRACT, failure)
+    end = run_cost.read(folder, CONTRACT, failure)
     options = {"phase": "attested:alice", "interrupted": False, "before": {}, **options}
     return end, "\n".join(run_ends.tell(end, contract=CONTRACT, **options))
 
@@ -80,11 +80,11 @@ def status(folder, state):
 def test_what_a_failed_attempt_left_is_moved_aside_whole(tmp_path, state):
     out = tmp_path / "run"
     for number in (1, 2):
-        with run_folder.taken(out):
+        with run.taken(out):
             assert [one.name for one in out.iterdir() if not one.name.startswith("attempt-")] == []
             status(out, state)
             (out / "evidence-alice.json").write_text(str(number))
-    with run_folder.taken(out):
+    with run.taken(out):
         pass
     assert (out / "attempt-1/evidence-alice.json").read_text() == "1"
     assert (out / "attempt-2/evidence-alice.json").read_text() == "2"
@@ -94,7 +94,7 @@ def test_what_a_failed_attempt_left_is_moved_aside_whole(tmp_path, state):
 def test_a_result_is_never_written_over(tmp_path, state):
     status(tmp_path, state)
     (tmp_path / "out-0.tar.age").write_text("precious")
-    with pytest.raises(Misuse, match="never written over"), run_folder.taken(tmp_path):
+    with pytest.raises(Misuse, match="never written over"), run.taken(tmp_path):
         pass
     assert (tmp_path / "out-0.tar.age").read_text() == "precious"
 
@@ -104,7 +104,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, content):
     (tmp_path / "notes").write_text("mine")
     if content is not None:
         (tmp_path / "status.json").write_text(content)
-    with pytest.raises(Misuse, match="of no run"), run_folder.taken(tmp_path):
+    with pytest.raises(Misuse, match="of no run"), run.taken(tmp_path):
         pass
     assert (tmp_path / "notes").read_text() == "mine"
 
@@ -113,7 +113,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        with pytest.raises(Conflict, match="another run uses this folder"), run_folder.taken(tmp_path):
+        with pytest.raises(Conflict, match="another run uses this folder"), run.taken(tmp_path):
             pass
     finally:
         os.close(fd)

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from strongroom.cli import failures, files, main
+from strongroom import files
+from strongroom.cli import failures, main
 from strongroom.encoding import dsse
 from strongroom.errors import Misuse
 from strongroom.model import manifest

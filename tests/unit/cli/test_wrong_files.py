@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from strongroom.cli import failures, files, main
+from strongroom import files
+from strongroom.cli import failures, main
 from strongroom.crypto import age
 from strongroom.errors import Malformed, Refused
 from strongroom_testing import packs

@@ -109,11 +109,11 @@ def test_what_is_signed_verifies_and_shows(run, sign, bases, tmp_path):
 
 
 def test_a_contract_takes_what_is_shown(run, sign, tmp_path):
-    from strongroom.cli.contract import commands
+    from strongroom.parties import draft as drafts
 
     shown = tmp_path / "values.json"
     shown.write_text(run("show", sign(), "--for", "snp")[1])
-    (platform,) = commands._hardware([shown], [], any_machine=True)
+    (platform,) = drafts.hardware_platforms([shown], any_machine=True)
     assert (platform.tee, list(platform.references)) == ("snp", SNP["references"])
 
 

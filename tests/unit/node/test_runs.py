@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.cli.rooms import run_folder
 from strongroom.cli.rooms import runs as verb
 from strongroom.errors import Malformed, NotFound
 from strongroom.model import receipt
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.room import run_files
+from strongroom.node import run as running
 from strongroom.node import run_status, runs
 from strongroom.node.run_status import State
 from tests import samples
@@ -143,7 +143,7 @@ def test_a_folder_on_a_file_system_without_locks_takes_a_run(tmp_path, monkeypat
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with run_folder.taken(tmp_path / "run"):
+    with running.taken(tmp_path / "run"):
         begin(tmp_path / "run", Clock())
         assert runs.read(tmp_path / "run").state is State.STARTING
 
@@ -152,7 +152,7 @@ def test_earlier_attempts_are_listed_with_the_run_that_they_are_kept_in(tmp_path
     clock, out = Clock(), tmp_path / "out"
     for _ in range(3):
         clock.seconds += 1
-        with run_folder.taken(out):
+        with running.taken(out):
             begin(out, clock).failed(None)
     (out / "manifests").mkdir()
     (out / "manifests" / run_files.STATUS).write_bytes((out / run_files.STATUS).read_bytes())

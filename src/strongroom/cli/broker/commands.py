@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files, passphrase
+from strongroom import files
+from strongroom.cli import passphrase
 from strongroom.cli.broker import rotate
-from strongroom.cli.identity.files import IdentityFile, NewPassphraseFd, party_file, refuse_foreign
+from strongroom.cli.identity.files import IdentityFile, NewPassphraseFd
 from strongroom.cli.printable import say
 from strongroom.encoding import fields
+from strongroom.parties.papers import party_file, refuse_foreign
 
 if TYPE_CHECKING:
     import socket
@@ -168,10 +170,10 @@ def admit(
     import asyncio
 
     from strongroom.broker.admit_contract import admit as record_version
-    from strongroom.cli.contract import files as contract_files
+    from strongroom.parties import papers
     from strongroom.wiring import broker
 
-    agreement, before = contract_files.load_agreement(contract), contract_files.load_earlier(earlier)
+    agreement, before = papers.load_agreement(contract), papers.load_earlier(earlier)
     parsed = agreement.contract
     with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
         proof = asyncio.run(record_version(opened.broker, agreement.encode(), before))
@@ -189,14 +191,14 @@ def withdraw(
     import asyncio
 
     from strongroom.broker.administration import withdraw as use_case
-    from strongroom.cli.contract import files as contract_files
     from strongroom.ledger.describe import describe
     from strongroom.model import record
+    from strongroom.parties import papers
     from strongroom.wiring import broker
 
     data = None
     if fields.DIGEST.fullmatch(contract) is None:
-        data = contract_files.load_agreement(Path(contract)).encode()
+        data = papers.load_agreement(Path(contract)).encode()
     with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
         done = (
             use_case.withdraw_known(opened.broker, contract)

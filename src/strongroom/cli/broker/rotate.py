@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files, passphrase
-from strongroom.cli.identity.files import IdentityFile, load, party_file, refuse_foreign
+from strongroom import files
+from strongroom.cli import passphrase
+from strongroom.cli.identity.files import IdentityFile, load
 from strongroom.model import rotation as rotation_model
+from strongroom.parties.papers import party_file, refuse_foreign
 
 BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
 BrokerFd = Annotated[

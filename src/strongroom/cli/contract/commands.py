@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from strongroom.cli import files, options, sentences
-from strongroom.cli.contract.check import check, refuse_unfit
-from strongroom.cli.contract.files import ContractFile, load_agreement, print_differences, print_signatures
+from strongroom import files
+from strongroom.cli import options, sentences
+from strongroom.cli.contract.check import check
+from strongroom.cli.contract.shown import ContractFile, print_differences, print_signatures
 from strongroom.cli.contract.sign import sign
 from strongroom.cli.printable import printable_json, say
-from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Refused
-from strongroom.model import manifest as manifest_model
-from strongroom.model import party as party_model
-from strongroom.model import signatures
-from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting, merging
+from strongroom.parties.papers import load_agreement, load_party
 
 MAX_DAYS = 36_500
-_MAX_DESCRIPTION = 1 << 20  # of a node or a base
 _FORMS = {"--party": "ROLE=FILE", "--output": "PATH=PARTY[,PARTY]", "--machine": "TEE=ID"}
 _SUCH = {
     "--party": "data-owner=alice.party.json",
@@ -120,39 +116,39 @@ def new(
     replaces: Annotated[Path | None, typer.Option(help="The version that this one replaces.")] = None,
 ) -> None:
     """Write a contract down, for the parties to sign. Nothing is accepted that is not named here."""
+    from strongroom.parties import draft as drafts
+
     members = tuple(_member(text) for text in party)
-    previous = None if replaces is None else load_agreement(replaces).contract
-    image_owner, image_manifest = _owned(image, members, "image")
-    datasets, data = [], []
-    for text in dataset:
-        name, _, path = text.rpartition("=")
-        owner, manifest = _owned(Path(path), members, "dataset")
-        data.append((owner, manifest))
-        datasets.append(
-            contract_model.Dataset(name=name or manifest.name, owner=owner, manifest=manifest.digest)
-        )
-    nodes = [_node(path) for path in node]
     machines = [_pair(text, "--machine") for text in machine]
-    now = datetime.now(UTC).replace(microsecond=0)
-    names = tuple(member.party.name for member in members)
-    contract = contract_model.Contract(
-        raw=b"",
+    local = (
+        (
+            drafts.local_platform(
+                nodes=[drafts.load_node(path) for path in node],
+                bases=base,
+                simulated=simulated,
+                memory_guard=not without_memory_guard,
+                any_machine=any_machine,
+            ),
+        )
+        if base or node
+        else ()
+    )
+    draft = drafts.Draft(
         id=contract_id,
-        version=1 if previous is None else previous.version + 1,
-        replaces=None if previous is None else previous.digest,
         members=members,
-        image=contract_model.Image(
-            owner=image_owner,
-            manifest=image_manifest.digest,
-            arguments=tuple(argument) or None,
-            environment=dict(_pair(text, "--env") for text in env),
+        image=image,
+        platforms=(
+            *local,
+            *drafts.hardware_platforms(reference, machines=machines, any_machine=any_machine),
         ),
-        datasets=tuple(datasets),
+        datasets=tuple(_dataset(text) for text in dataset),
+        arguments=tuple(argument) or None,
+        environment=dict(_pair(text, "--env") for text in env),
         outputs=tuple(
             contract_model.Output(path=path, recipients=tuple(to.split(",")), max_bytes=max_output)
             for path, to in (_pair(text, "--output") for text in output)
         ),
-        logs=contract_model.Logs(recipients=tuple(logs), max_bytes=1 << 20) if logs else None,
+        logs=tuple(logs),
         disclosure=contract_model.Disclosure(
             output_sizes=contract_model.OutputSizes.EXACT
             if exact_sizes
@@ -161,51 +157,19 @@ def new(
             if exact_exit_status
             else contract_model.ExitStatus.ZERO_OR_ONE,
         ),
-        receipts=contract_model.ReceiptTerms(wait_seconds=receipt_wait),
-        platforms=(
-            *(
-                (
-                    contract_model.Platform(
-                        tee="tpm",
-                        simulated=simulated,
-                        memory_guard=not without_memory_guard,
-                        roots=tuple(dict.fromkeys(root for root, _ in nodes)),
-                        machines=("any",) if any_machine else tuple(one for _, one in nodes),
-                        references=tuple(_reference(path) for path in base),
-                    ),
-                )
-                if base or node
-                else ()
-            ),
-            *_hardware(reference, machines, any_machine=any_machine),
-        ),
-        network=contract_model.Network(egress=(), peers=()),
-        certificate=contract_model.CertificateTerms(names=tuple(certificate_name), lifetime_seconds=3600)
-        if certificate_name
-        else None,
-        limits=contract_model.RunLimits(
-            runs=runs,
-            not_before=now - timedelta(minutes=5),
-            not_after=now + timedelta(days=days),
-            wall_seconds=wall_seconds,
-            memory_mib=memory_mib,
-        ),
-        approvals=contract_model.Approvals(parties=names, threshold=threshold or len(names)),
+        receipt_wait=receipt_wait,
+        certificate_names=tuple(certificate_name),
+        runs=runs,
+        days=days,
+        wall_seconds=wall_seconds,
+        memory_mib=memory_mib,
+        threshold=threshold,
+        replaces=replaces,
     )
     with options.drafted():
-        parsed = contract_model.parse(drafting.encode(contract))
-    if previous is not None and (parsed.id, parsed.owner_keys()) != (previous.id, previous.owner_keys()):
-        differs = (
-            "the owners of its disks are others"
-            if parsed.id == previous.id
-            else f"it is of contract {previous.id}, this one of {parsed.id}"
-        )
-        raise Misuse(
-            f"--replaces {replaces}: this is no version of that contract: {differs}",
-            hint="give the file of this contract's last version, or leave --replaces out: it is a new contract then",
-        )
-    refuse_unfit(parsed, ((image_owner, image_manifest), *data))
-    files.write(out, agreement_model.draft(parsed).encode())
+        made = drafts.draft_contract(draft, now=datetime.now(UTC))
+    files.write(out, made.encode())
+    parsed = made.contract
     print(f"{out}: contract {parsed.id} version {parsed.version}, {parsed.digest}")
     print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
     for line in sentences.exposed(parsed):
@@ -284,95 +248,12 @@ def _member(text: str) -> contract_model.Member:
     role, path = _pair(text, "--party")
     if role not in set(contract_model.Role):
         raise Misuse(f"--party: {role!r} is no role", hint=f"one of {', '.join(contract_model.Role)}")
-    party = files.parsed(Path(path), party_model.parse, max_bytes=party_model.MAX_BYTES)
-    return contract_model.Member(party=party, role=contract_model.Role(role))
+    return contract_model.Member(party=load_party(Path(path)), role=contract_model.Role(role))
 
 
-def _owned(
-    path: Path, members: tuple[contract_model.Member, ...], kind: str
-) -> tuple[str, manifest_model.Manifest]:
-    envelope, manifest = files.parsed(
-        path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES
-    )
-    if manifest.kind != kind:
-        raise Misuse(
-            f"{path}: is the manifest of one {manifest.kind}, expected of one {kind}",
-            hint="--image takes the program's manifest (`strongroom convert`), --dataset the data's (`strongroom seal`)",
-        )
-    for member in members:
-        if member.party.keyid == manifest.owner:
-            if signatures.signed_by(envelope, member.party.signing_key):
-                return member.party.name, manifest
-            raise Refused(
-                f"{path}: not signed by its owner {member.party.name}",
-                code="bad-signature",
-                hint=f"get the manifest from {member.party.name} again, with the party file that goes with it",
-            )
-    raise Misuse(
-        f"{path}: its owner is not among the parties",
-        hint="give the owner's party file with --party ROLE=FILE",
-    )
-
-
-def _node(path: Path) -> tuple[str, str]:
-    if path.is_dir():
-        raise Misuse(
-            f"--node {path}: is a folder; a contract takes the node's description",
-            code="not-a-file",
-            hint=f"`strongroom node show {path} --json >node.json`, and --node node.json",
-        )
-    return files.parsed(path, _read_node, max_bytes=_MAX_DESCRIPTION)
-
-
-def _read_node(data: bytes) -> tuple[str, str]:
-    top = fields.Fields(canonical.loads(data, what="node", max_bytes=_MAX_DESCRIPTION), "node")
-    return top.digest("root"), top.digest("machine")
-
-
-def _reference(path: Path) -> dict[str, str]:
-    file = path / "base.json" if path.is_dir() else path
-    return files.parsed(file, _read_base, max_bytes=_MAX_DESCRIPTION)
-
-
-def _read_base(data: bytes) -> dict[str, str]:
-    top = fields.Fields(canonical.loads(data, what="base", max_bytes=_MAX_DESCRIPTION), "base")
-    inner = top.object("reference")
-    return {name: inner.text(name, max_length=400) for name in inner.names()}
-
-
-def _hardware(
-    paths: list[Path], machines: list[tuple[str, str]], *, any_machine: bool
-) -> tuple[contract_model.Platform, ...]:
-    """A platform for each TEE that the files predict registers of; its roots are the vendor's, as they are pinned."""
-    from strongroom.appraisal.reference import values as reference
-    from strongroom.evidence import roots
-
-    known = [tee for tee, pinned in roots.HARDWARE.items() if pinned]
-    found: dict[str, list[dict[str, str]]] = {}
-    for path in paths:
-        tee, references = files.parsed(path, reference.parse_values, max_bytes=reference.MAX_BYTES)
-        found.setdefault(tee, []).extend(references)
-        if tee not in known:
-            raise Misuse(
-                f"--reference {path}: no vendor's root is pinned for {tee}: expected values of {', '.join(known)}",
-                hint="a local room (tpm) takes --base and --node in place of --reference",
-            )
-    if strangers := {tee for tee, _ in machines} - found.keys():
-        raise Misuse(
-            f"--machine: there is no --reference for {min(strangers)[:40]!r}",
-            hint="give --reference too, the file that `strongroom measure FOLDER --reference` printed for that platform",
-        )
-    return tuple(
-        contract_model.Platform(
-            tee=tee,
-            simulated=False,
-            memory_guard=False,
-            roots=tuple(sorted(roots.HARDWARE[tee])),
-            machines=("any",) if any_machine else tuple(name for of, name in machines if of == tee),
-            references=tuple(references),
-        )
-        for tee, references in found.items()
-    )
+def _dataset(text: str) -> tuple[str, Path]:
+    name, _, path = text.rpartition("=")
+    return name, Path(path)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

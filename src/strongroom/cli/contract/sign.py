@@ -8,21 +8,17 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files, sentences
-from strongroom.cli.contract.files import (
-    ContractFile,
-    load_agreement,
-    load_party,
-    print_differences,
-    print_signatures,
-)
-from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load, party_file
+from strongroom import files
+from strongroom.cli import sentences
+from strongroom.cli.contract.shown import ContractFile, print_differences, print_signatures
+from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import say
 from strongroom.errors import Misuse, NotFound, Refused
 from strongroom.model import identity as identity_model
 from strongroom.model import party as party_model
-from strongroom.model.contracts import agreement as agreement_model
-from strongroom.model.contracts import signing
+from strongroom.model.contracts.signing import check_member
+from strongroom.parties import sign as signing
+from strongroom.parties.papers import load_agreement, load_party, party_file
 
 YES = "yes"
 
@@ -50,27 +46,27 @@ def sign(
     agreement = load_agreement(file)
     contract = agreement.contract
     public = files.parsed(identity, identity_model.read_public, max_bytes=identity_model.MAX_BYTES)
-    signing.check_member(contract, public)
+    check_member(contract, public)
     own = _own_party(party or party_file(identity, public.name))
-    signing.check_own(contract, own, identity=public)
-    compared = (own.name, *signing.check_others(contract, [load_party(path) for path in trust]))
+    held = [load_party(path) for path in trust]
     previous = None if replaces is None else load_agreement(replaces)
-    signing.check_replaced(contract, None if previous is None else previous.contract)
+    seen = signing.review(agreement, signer=public, own=own, trust=held, previous=previous)
     for line in sentences.of(contract):
         say(line)
     if previous is not None:
         print(f"changes  since version {previous.contract.version}:")
         print_differences(previous.contract, contract)
-        if not signing.signed_before(previous, own):
+        if not seen.signed_before:
             print(f"note     you have not signed version {previous.contract.version}")
-    print(f"compared with party files: {', '.join(compared)}")
-    unknown = ", ".join(signing.not_compared(contract, compared))
-    print(f"not compared (--trust FILE): {unknown or 'nobody'}")
+    print(f"compared with party files: {', '.join(seen.compared)}")
+    print(f"not compared (--trust FILE): {', '.join(seen.not_compared) or 'nobody'}")
     print_signatures(agreement)
     print(f"you sign {contract.digest}")
     if not yes:
         _ask(own.name)
-    signed = agreement_model.add_signature(agreement, load(identity, passphrase_fd).signing)
+    signed = signing.sign_contract(
+        agreement, identity=load(identity, passphrase_fd), own=own, trust=held, previous=previous
+    )
     files.write(file, signed.encode(), replace=True)
     print(f"signed {signed.contract.digest} as {own.name}")
     print_signatures(signed)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.cli.evidence import files as evidence_files
 from strongroom.cli.identity.files import PassphraseFd, load
 from strongroom.cli.printable import printable, printable_json

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.encoding import fields
 from strongroom.errors import Misuse
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strongroom.cli import files, options
+from strongroom import files
+from strongroom.cli import options
 from strongroom.encoding import fields
 from strongroom.errors import Misuse
 from strongroom.evidence import roots

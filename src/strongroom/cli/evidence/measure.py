@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.cli.evidence import measure_diff
 from strongroom.errors import Malformed, Misuse, of_file
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.cli.images import image_source
 from strongroom.cli.printable import printable
 from strongroom.errors import Misuse, of_file
@@ -85,8 +85,8 @@ def _subject(path: Path, scratch: Path, config: bytes | None) -> Iterator[Compar
     if (path / base_document.KERNEL).is_file():
         yield base.subject(path)
     elif path.suffix == disk.SUFFIX and path.is_file():
-        from strongroom.cli.inspect import MAX_MANIFEST, NO_OPTION, manifest_of
         from strongroom.model import manifest as manifest_model
+        from strongroom.seal.dataset import MAX_MANIFEST, NO_OPTION, manifest_of
 
         _, manifest = files.parsed(
             manifest_of(path, None, hint=NO_OPTION), manifest_model.parse_envelope, max_bytes=MAX_MANIFEST

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.cli.evidence.files import moment
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd
 from strongroom.cli.identity.files import load as load_identity

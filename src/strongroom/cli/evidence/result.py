@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.cli.evidence import files as evidence_files
 from strongroom.cli.printable import printable
 from strongroom.encoding import fields

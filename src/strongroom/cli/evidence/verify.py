@@ -9,11 +9,7 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files, meter
-from strongroom.cli.inspect import MAX_MANIFEST, manifest_of
-from strongroom.errors import NotFound
-from strongroom.model import manifest as manifest_model
-from strongroom.model import party as party_model
+from strongroom.cli import meter
 
 
 def register(app: typer.Typer) -> None:
@@ -30,20 +26,12 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Check that every byte of a sealed disk is what its manifest says, and name the first block that is not."""
-    from strongroom.seal import disk as disk_layer
+    from strongroom.parties import papers
+    from strongroom.seal import dataset
 
-    if not disk.exists():
-        raise NotFound(
-            f"{disk}: no such file", hint="name a sealed disk, NAME.disk, as `seal` and `convert` write it"
-        )
-    path = manifest_of(disk, manifest)
-    envelope, wanted = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
-    if owner is not None:
-        party = files.parsed(owner, party_model.parse, max_bytes=party_model.MAX_BYTES)
-        disk_layer.check_owner(envelope, wanted, party.signing_key)
+    party = None if owner is None else papers.load_party(owner)
     begin = time.monotonic()
-    with meter.meter(f"verifying {disk.name}") as progress:
-        disk_layer.verify(disk, wanted, progress=progress)
+    wanted = dataset.verify_disk(disk, manifest=manifest, owner=party, steps=meter.meter)
     if as_json:
         print(
             json.dumps(

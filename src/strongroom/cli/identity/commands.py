@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files, passphrase
+from strongroom import files
+from strongroom.cli import passphrase
 from strongroom.cli.identity import rotate
-from strongroom.cli.identity.files import NewPassphraseFd, PassphraseFd, load, party_file
+from strongroom.cli.identity.files import NewPassphraseFd, PassphraseFd, load
 from strongroom.encoding import fields
 from strongroom.errors import Malformed
 from strongroom.model import identity as identity_model
 from strongroom.model import party as party_model
+from strongroom.parties.papers import party_file
 
 
 def register(app: typer.Typer) -> None:

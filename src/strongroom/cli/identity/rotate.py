@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files, passphrase
-from strongroom.cli.identity.files import NewPassphraseFd, PassphraseFd, load, party_file
+from strongroom import files
+from strongroom.cli import passphrase
+from strongroom.cli.identity.files import NewPassphraseFd, PassphraseFd, load
 from strongroom.model import identity as identity_model
 from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 from strongroom.model import rotation as rotation_model
+from strongroom.parties.papers import party_file
 
 ROTATION_SUFFIX = ".rotation.json"
 

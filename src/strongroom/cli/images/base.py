@@ -202,7 +202,8 @@ def clean() -> None:
 
 
 def _signer(key: Path | None, certificate: Path | None) -> ImageSigner | None:
-    from strongroom.cli import files, options
+    from strongroom import files
+    from strongroom.cli import options
     from strongroom.crypto import image_signer
     from strongroom.errors import Misuse
 

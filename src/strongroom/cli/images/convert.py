@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,18 +15,10 @@ from strongroom.cli.identity.files import load as load_identity
 from strongroom.cli.images import image_source
 from strongroom.cli.images.image import SignedBy, SignerIdentity, SignerIssuer, TrustedRoot, demanded
 from strongroom.cli.images.registry_options import Registries, taking
-from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from strongroom.cli.images.image_source import FoundImage
-    from strongroom.images.cache import Cache
-    from strongroom.images.load import Loaded
-    from strongroom.images.oci import ImagePlatform
+    from strongroom.images.convert import ConvertedImage
     from strongroom.images.summary import Summary
-    from strongroom.model.identity import Identity
-    from strongroom.model.manifest import Manifest
 
 
 def register(app: typer.Typer) -> None:
@@ -73,204 +63,45 @@ def convert(
     passphrase_fd: PassphraseFd = None,
 ) -> None:
     """Convert an unmodified container image into a sealed disk. Nothing of it is run, or written out as files."""
+    from strongroom.fetch import images as finding
+    from strongroom.images import convert as converting
     from strongroom.images import oci
+    from strongroom.seal import dataset
 
-    _check_names(name, digest)
+    dataset.check_name(name)
+    finding.check_digest(digest)
     signers = demanded(image, digest, signed_by, signer_identity, signer_issuer, trusted_root)
     with options.value_of("--platform"):
         wanted = oci.parse_platform(platform)
-    target = _free_target(out, name)
+    converting.check_free(out, name)
     owner = load_identity(identity, passphrase_fd)
-    registries = replace(registries, signers=signers)
-    with interruption.orderly(), image_source.layouts(out if encrypt else None) as into:
-        found = image_source.find(
-            image, from_=from_, digest=digest, platform=wanted, registries=registries, into=into, strict=True
+    with interruption.orderly():
+        made = finding.convert_image(
+            image,
+            name=name,
+            owner=owner,
+            out=out,
+            digest=digest,
+            platform=wanted,
+            config=config,
+            from_=from_,
+            encrypt=encrypt,
+            cache=image_source.cache_folder(),
+            reach=registries.access,
+            signers=signers,
+            on_summary=_silent if as_json else _tell,
+            steps=meter.meter,
         )
-        _make(found, wanted, config, target, owner, encrypt=encrypt, as_json=as_json)
-
-
-def _check_names(name: str, digest: str | None) -> None:
-    from strongroom.encoding import fields
-
-    if fields.NAME.fullmatch(name) is None:
-        raise Misuse(
-            f"--name: expected {options.NAMES}, got {name[:80]!r}",
-            code="bad-name",
-            hint="a plain name, like flights or query-2",
-        )
-    if digest is not None and fields.DIGEST.fullmatch(digest) is None:
-        raise Misuse(
-            f"--digest: expected sha256: and 64 lower-case hexadecimal digits, got {digest[:80]!r}",
-            code="bad-digest",
-            hint="a tag does not name an image for good; `strongroom convert` without --digest lists the digests",
-        )
-
-
-def _free_target(out: Path, name: str) -> Path:
-    from strongroom.seal import disk
-
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / f"{name}{disk.SUFFIX}"
-    for suffix in (disk.SUFFIX, disk.MANIFEST_SUFFIX, disk.KEY_SUFFIX):
-        file = disk.beside(target, suffix)
-        if file.exists():
-            raise Misuse(f"{file}: exists already", code="exists", hint="remove it, or choose another --name")
-    return target
-
-
-def _make(
-    found: FoundImage,
-    platform: ImagePlatform,
-    config: Path | None,
-    target: Path,
-    owner: Identity,
-    *,
-    encrypt: bool,
-    as_json: bool,
-) -> None:
-    from strongroom.seal import disk
-
-    found.needed()
-    settings = image_source.settings(config)
-    # A folder's content is known only once it is read; an image that is to be encrypted stays out of caches.
-    cache = None if encrypt or settings is not None else image_source.converted()
-    tell = _silent if as_json else _tell
-    done = None if cache is None else _taken(found, platform, target, owner, cache, tell)
-    told, manifest = done or _sealed(
-        found, platform, settings, target, owner, cache=cache, encrypt=encrypt, tell=tell
-    )
-    made = {"disk": target, "manifest": disk.beside(target, disk.MANIFEST_SUFFIX)}
-    if encrypt:
-        made["key"] = disk.beside(target, disk.KEY_SUFFIX)
-    options = () if found.service is None else found.service.contract_options()
     if as_json:
-        report = {**_report(told, manifest, made), "contract_options": list(options)}
-        print(json.dumps(report, indent=1, sort_keys=True))
+        print(json.dumps(_report(made), indent=1, sort_keys=True))
         return
-    _summary(manifest, made)
-    if options:
-        print(f"contract     strongroom contract new … {_safe(shlex.join(options))}")
+    _summary(made)
+    if made.contract_options:
+        print(f"contract     strongroom contract new … {_safe(shlex.join(made.contract_options))}")
 
 
-def _taken(
-    found: FoundImage,
-    platform: ImagePlatform,
-    target: Path,
-    owner: Identity,
-    cache: Cache,
-    tell: Callable[[Summary], None],
-) -> tuple[Summary, Manifest] | None:
-    """The disk from the cache, if the same image was converted the same way before."""
-    from strongroom.errors import Refused
-    from strongroom.images import cache as caches
-    from strongroom.images import load as images
-    from strongroom.seal import disk
-
-    if found.path is None or not found.path.exists():
-        return None
-    chosen = images.identify(found.path.resolve(), digest=found.digest, platform=platform)
-    if chosen is None:
-        return None
-    key = cache.key(chosen.digest, found.sealed(chosen.config))
-    kept = cache.find(key)
-    if kept is None or kept.manifest.image is None:
-        return None
-    from strongroom.images import summary
-
-    told = summary.Summary(
-        kind=chosen.kind,
-        digest=chosen.digest,
-        index=chosen.index,
-        names=chosen.names,
-        layers=len(chosen.layers),
-        entries=kept.entries,
-        content_bytes=kept.content_bytes,
-        settings=kept.manifest.image,
-        notes=kept.notes,
-    )
-    try:
-        with meter.meter("taking it from the cache") as progress:
-            made = disk.again(
-                kept.manifest,
-                name=target.name.removesuffix(disk.SUFFIX),
-                owner_key=owner.signing,
-                target=target,
-                write=lambda fd: caches.copy(kept.disk, fd),
-                progress=progress,
-            )
-    except (Refused, OSError):
-        cache.drop(key)  # damaged: the long way is always open
-        return None
-    tell(told)
-    return told, made
-
-
-def _sealed(
-    found: FoundImage,
-    platform: ImagePlatform,
-    config: bytes | None,
-    target: Path,
-    owner: Identity,
-    *,
-    cache: Cache | None,
-    encrypt: bool,
-    tell: Callable[[Summary], None],
-) -> tuple[Summary, Manifest]:
-    from strongroom.images import load as images
-
-    with contextlib.ExitStack() as opened:
-        with found.named(), meter.meter("unpacking") as progress:
-            loaded = opened.enter_context(
-                images.load(
-                    found.needed(),
-                    scratch=target.parent,
-                    digest=found.digest,
-                    platform=platform,
-                    config=config,
-                    changes=found.sealed,
-                    cache=cache,
-                    progress=progress,
-                )
-            )
-        told = loaded.summary
-        tell(told)
-        manifest = _seal(loaded, target, owner, encrypt=encrypt)
-    if cache is not None:
-        cache.keep(cache.key(told.digest, loaded.config), target, manifest, told)
-    return told, manifest
-
-
-def _silent(_told: Summary) -> None:
+def _silent(_summary: Summary) -> None:
     pass
-
-
-def _seal(loaded: Loaded, target: Path, owner: Identity, *, encrypt: bool) -> Manifest:
-    import secrets
-
-    from strongroom.seal import disk, keys, newfile
-
-    key = keys.new(secrets.token_bytes) if encrypt else None
-    key_file = disk.beside(target, disk.KEY_SUFFIX)
-    name = target.name.removesuffix(disk.SUFFIX)
-    if key is not None:
-        # First the key: a disk that nobody can open is never left behind.
-        newfile.write(key_file, keys.lock(key, owner.age.recipient), mode=0o600)
-    try:
-        with meter.meter(f"sealing {name}") as progress:
-            return disk.seal(
-                loaded.entries,
-                kind="image",
-                name=name,
-                owner_key=owner.signing,
-                key=key,
-                image=loaded.settings,
-                target=target,
-                progress=progress,
-            )
-    except BaseException:
-        if key is not None:
-            key_file.unlink(missing_ok=True)
-        raise
 
 
 def _tell(loaded: Summary) -> None:
@@ -294,25 +125,26 @@ def _tell(loaded: Summary) -> None:
         print(f"note         {_safe(note)}")
 
 
-def _summary(manifest: Manifest, made: dict[str, Path]) -> None:
+def _summary(made: ConvertedImage) -> None:
+    manifest = made.manifest
     cipher = "not encrypted" if manifest.cipher == "none" else manifest.cipher
-    print(f"disk         {made['disk']} ({meter.size(manifest.disk_bytes)}, {cipher})")
-    print(f"manifest     {made['manifest']} (signed)")
-    if "key" in made:
-        print(f"key          {made['key']} (for you alone; give it to your broker)")
+    print(f"disk         {made.disk} ({meter.size(manifest.disk_bytes)}, {cipher})")
+    print(f"manifest     {made.manifest_file} (signed)")
+    if made.key_file is not None:
+        print(f"key          {made.key_file} (for you alone; give it to your broker)")
     print(f"digest       {manifest.digest}")
     print("             a contract names the image by this digest")
 
 
-def _report(loaded: Summary, manifest: Manifest, made: dict[str, Path]) -> dict[str, object]:
-    settings = loaded.settings
+def _report(made: ConvertedImage) -> dict[str, object]:
+    summary, settings, manifest = made.summary, made.summary.settings, made.manifest
     return {
         "source": {
-            "kind": loaded.kind,
-            "digest": loaded.digest,
-            "index": loaded.index,
-            "names": list(loaded.names),
-            "layers": loaded.layers,
+            "kind": summary.kind,
+            "digest": summary.digest,
+            "index": summary.index,
+            "names": list(summary.names),
+            "layers": summary.layers,
         },
         "runs": {
             "entrypoint": list(settings.entrypoint),
@@ -323,17 +155,18 @@ def _report(loaded: Summary, manifest: Manifest, made: dict[str, Path]) -> dict[
             "groups": list(settings.groups),
             "environment": sorted(settings.environment),
         },
-        "entries": loaded.entries,
-        "content_bytes": loaded.content_bytes,
-        "notes": list(loaded.notes),
+        "entries": summary.entries,
+        "content_bytes": summary.content_bytes,
+        "notes": list(summary.notes),
         "name": manifest.name,
         "digest": manifest.digest,
         "root_hash": manifest.root_hash,
         "disk_bytes": manifest.disk_bytes,
         "cipher": manifest.cipher,
-        "disk": str(made["disk"]),
-        "manifest": str(made["manifest"]),
-        "key": str(made["key"]) if "key" in made else None,
+        "disk": str(made.disk),
+        "manifest": str(made.manifest_file),
+        "key": None if made.key_file is None else str(made.key_file),
+        "contract_options": list(made.contract_options),
     }
 
 

@@ -23,8 +23,8 @@ from strongroom.errors import Misuse, NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from strongroom.cli.images.image_source import FoundImage
     from strongroom.dryrun.run import DryRunResult, Trial
+    from strongroom.images.convert import LocatedImage
     from strongroom.images.oci import ImagePlatform
     from strongroom.images.preflight.findings import Finding
     from strongroom.seal.tree import Entry
@@ -84,6 +84,7 @@ def try_image(
     Its mounts, user, system calls, network, memory, time and environment are a room's. What it prints comes on standard error.
     """
     from strongroom.dryrun import machine
+    from strongroom.fetch import images as finding
     from strongroom.images import oci
 
     machine.require()
@@ -97,9 +98,20 @@ def try_image(
         "in the clear: nothing of this run is sealed, measured or proved, and this machine sees all of it",
         file=sys.stderr,
     )
-    with interruption.orderly(), image_source.layouts() as into, contextlib.ExitStack() as opened:
-        found = image_source.find(
-            image, from_=from_, digest=digest, platform=wanted, registries=registries, into=into, strict=True
+    with (
+        interruption.orderly(),
+        finding.layouts(image_source.cache_folder()) as into,
+        contextlib.ExitStack() as opened,
+    ):
+        found = finding.find_image(
+            image,
+            from_=from_,
+            digest=digest,
+            platform=wanted,
+            reach=registries.access,
+            into=into,
+            strict=True,
+            steps=meter.meter,
         )
         results = opened.enter_context(tempfile.TemporaryFile())
         trial = _trial(
@@ -120,7 +132,7 @@ def try_image(
 
 
 def _trial(
-    found: FoundImage,
+    found: LocatedImage,
     platform: ImagePlatform,
     config: Path | None,
     sets: dict[str, Path],
@@ -135,6 +147,7 @@ def _trial(
 ) -> Trial:
     from strongroom.dryrun import disks
     from strongroom.dryrun.run import Trial
+    from strongroom.fetch import images as finding
 
     image = found.needed()
     settings = image_source.settings(config)
@@ -143,7 +156,9 @@ def _trial(
         path=image, digest=found.digest, platform=platform, config=settings, sealed=found.sealed
     )
     with found.named():
-        made = disks.image(wanted, cache=image_source.converted(), scratch=scratch, steps=meter.meter)
+        made = disks.image(
+            wanted, cache=finding.converted(image_source.cache_folder()), scratch=scratch, steps=meter.meter
+        )
     opened.callback(os.close, made.fd)
     datasets = {}
     for name, path in sets.items():
@@ -166,7 +181,7 @@ def _trial(
 
 
 def _foreseen(
-    found: FoundImage, platform: ImagePlatform, config: Path | None, trial: Trial
+    found: LocatedImage, platform: ImagePlatform, config: Path | None, trial: Trial
 ) -> tuple[Finding, ...]:
     """What `preflight` says against this image and command: why it failed, where that could be seen before."""
     from strongroom.images.preflight import examine
@@ -277,7 +292,7 @@ def _dataset(text: str) -> tuple[str, Path]:
     if fields.NAME.fullmatch(name) is None:
         raise Misuse(
             f"--data {printable(text[:200])}: {printable(name[:64])!r} is no name of a dataset",
-            hint=f"give it one: --data NAME=DIR, where NAME is of {options.NAMES}",
+            hint=f"give it one: --data NAME=DIR, where NAME is of {fields.NAMES}",
         )
     if not Path(rest).exists():
         raise NotFound(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.cli.images import registry_options
 from strongroom.cli.images.registry_options import Credentials, CredentialsFd, PlainHttp, RegistryCa
 from strongroom.encoding import fields

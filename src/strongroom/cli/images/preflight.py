@@ -56,15 +56,23 @@ def preflight(
 ) -> None:
     """Say whether an image would run in a room, what would break, and how to mend it. Nothing of it is run."""
     from strongroom.errors import Refused
+    from strongroom.fetch import images as finding
     from strongroom.images import oci
     from strongroom.images.preflight import examine as examiner
 
     platforms = tuple(dict.fromkeys(platform)) or examiner.PLATFORMS
     with options.value_of("--architecture"):
         wanted = oci.parse_platform(architecture)
-    with image_source.layouts() as into:
-        found = image_source.find(
-            image, from_=from_, digest=digest, platform=wanted, registries=registries, into=into, strict=False
+    with finding.layouts(image_source.cache_folder()) as into:
+        found = finding.find_image(
+            image,
+            from_=from_,
+            digest=digest,
+            platform=wanted,
+            reach=registries.access,
+            into=into,
+            strict=False,
+            steps=meter.meter,
         )
     if found.path is None:
         report = _of_the_file(found.service, platforms)

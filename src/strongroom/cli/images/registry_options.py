@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from strongroom.fetch.oci.names import OciReference
     from strongroom.fetch.oci.session import Access
-    from strongroom.images.signatures import Trust
 
 Mirrors = Annotated[
     list[str] | None,
@@ -63,31 +62,26 @@ _TAKEN = {
 
 @dataclass(frozen=True, kw_only=True)
 class Registries:
-    """The options about registries, as they were given. signers: who has to have signed what is named, if anybody."""
+    """The options about registries, as they were given."""
 
     mirrors: list[str] | None = None
     credentials: Path | None = None
     credentials_fd: int | None = None
     ca: Path | None = None
     plain_http: bool = False
-    signers: Trust | None = None
 
     def access(self, name: str) -> Access:
-        """How to speak with the registry of `name`. Raises `Refused` unless `signers` signed exactly what it names."""
-        from strongroom.fetch.oci import names, signed_images
+        """How to speak with the registry of `name`. Raises `Misuse` or `Malformed`."""
+        from strongroom.fetch.oci import names
 
-        reference = names.parse(name)
-        given = access(
-            reference,
+        return access(
+            names.parse(name),
             mirrors=self.mirrors,
             credentials=self.credentials,
             credentials_fd=self.credentials_fd,
             ca=self.ca,
             plain_http=self.plain_http,
         )
-        if self.signers is not None:
-            signed_images.require(reference, (reference.pinned(),), trust=self.signers, access=given)
-        return given
 
 
 def taking(verb: Callable[..., None]) -> Callable[..., None]:

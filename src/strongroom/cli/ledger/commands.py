@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import printable, say
 from strongroom.crypto import sign

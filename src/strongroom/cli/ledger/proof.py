@@ -8,22 +8,10 @@ from typing import Annotated
 
 import typer
 
-from strongroom.cli import files
 from strongroom.cli.printable import say
-from strongroom.encoding import canonical, fields
-from strongroom.errors import Misuse, Refused, of_file
+from strongroom.errors import Refused
 from strongroom.ledger import inspect as inspection
 from strongroom.ledger import proofpack
-from strongroom.model import binding as binding_model
-from strongroom.model import endorsements as endorsements_model
-from strongroom.model import evidence as evidence_model
-from strongroom.model import manifest as manifest_model
-from strongroom.model import messages
-from strongroom.model import party as party_model
-from strongroom.model import receipt as receipt_model
-from strongroom.model import rotation as rotation_model
-from strongroom.model.contracts import agreement as agreement_model
-from strongroom.model.room import run_files
 
 SIMULATED = (
     "SIMULATED: this room ran without TEE hardware. The machine's operator could have looked into it,\n"
@@ -45,35 +33,10 @@ def export(
     out: Annotated[Path, typer.Option(help="The proof pack to write.")],
 ) -> None:
     """Gather a run's agreement, manifests, evidence, verdicts and receipt in one file. No secrets."""
-    if not (run / run_files.RECEIPT).is_file():
-        raise Misuse(
-            f"{run}: holds no receipt",
-            hint="name the --out folder of a `strongroom run` that came to an end",
-        )
-    releases = [_release(run, path) for path in sorted(run.glob(run_files.RELEASES))]
-    receipts = []
-    for path in sorted(run.glob(run_files.LEDGER_PROOFS)):
-        proof = files.parsed(path, messages.parse_ledger_proof, max_bytes=messages.MAX_ANSWER)
-        party = _party(path)
-        receipts.append(proofpack.ReceiptEntry(party=party, ledger=proof))
-    envelope, receipt = files.parsed(
-        run / run_files.RECEIPT, receipt_model.parse_envelope, max_bytes=4 * receipt_model.MAX_BYTES
-    )
-    pack = proofpack.ProofPack(
-        agreement=files.parsed(run / run_files.AGREEMENT, agreement_model.read, max_bytes=4 << 20),
-        manifests=tuple(
-            files.parsed(path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES)
-            for path in sorted((run / run_files.MANIFESTS).glob("*.json"))
-        ),
-        releases=tuple(releases),
-        receipt_envelope=envelope,
-        receipt=receipt,
-        receipts=tuple(receipts),
-    )
-    data = pack.encode()
-    proofpack.parse(data)  # what cannot be read again is not handed out
-    files.write(out, data)
-    print(f"{out}: {len(data)} bytes, {receipt.run}")
+    from strongroom.ledger import export as exporting
+
+    pack = exporting.export_proof(run, out=out)
+    print(f"{out}: {out.stat().st_size} bytes, {pack.receipt.run}")
 
 
 def verify(
@@ -86,12 +49,13 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Judge a run again, offline. Leaves with 3 unless every check holds."""
-    pack = files.parsed(file, proofpack.parse, max_bytes=proofpack.MAX_BYTES)
-    anchors = [files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES) for path in trust]
-    rotations = [
-        files.parsed(path, rotation_model.read, max_bytes=4 * rotation_model.MAX_BYTES) for path in rotation
-    ]
-    judgement = inspection.inspect(pack, anchors=anchors, rotations=rotations)
+    from strongroom.ledger import export as exporting
+    from strongroom.parties import papers
+
+    pack = exporting.load_proof(file)
+    anchors = [papers.load_party(path) for path in trust]
+    rotations = [papers.load_rotation(path) for path in rotation]
+    judgement = exporting.verify_proof(pack, trust=anchors, rotations=rotations)
     if as_json:
         print(
             json.dumps(
@@ -139,42 +103,3 @@ def _print_judgement(pack: proofpack.ProofPack, judgement: inspection.Judgement,
     print(f"contract {receipt.contract}")
     for output in receipt.outputs:
         say(f"output   {output.path}: {output.sealed_digest} ({output.sealed_bytes} bytes, sealed)")
-
-
-def _party(path: Path) -> str:
-    party = run_files.party_of(path.name)
-    if party is None:
-        raise Misuse(
-            f"{path}: its name says no party",
-            code="bad-path",
-            hint="`strongroom run` writes no such file: remove it",
-        )
-    return party
-
-
-def _release(run: Path, path: Path) -> proofpack.PackedRelease:
-    party = _party(path)
-    with of_file(path):
-        return _read_release(run, party, path)
-
-
-def _read_release(run: Path, party: str, path: Path) -> proofpack.PackedRelease:
-    data = files.read(path, max_bytes=messages.MAX_ANSWER)
-    top = fields.Fields(canonical.loads(data, what="answer", max_bytes=messages.MAX_ANSWER), "answer")
-    certificates = [
-        fields.Fields({"der": item}, "answer").data("der", max_bytes=64 * 1024)
-        for item in top.items("certificates", max_items=8)
-    ]
-    top.raw_object("verdict")  # the ledger entry holds it, and is what counts
-    release = proofpack.PackedRelease(
-        party=party,
-        binding=binding_model.read(top.object("binding")),
-        evidence=files.parsed(
-            run / run_files.evidence(party), evidence_model.parse, max_bytes=2 * evidence_model.MAX_BYTES
-        ),
-        endorsements=endorsements_model.read(top.object("endorsements")),
-        certificates=tuple(certificates),
-        ledger=messages.read_ledger_proof(top.object("ledger")),
-    )
-    top.done()
-    return release

@@ -23,12 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from strongroom.model.contracts.contract import Contract
-    from strongroom.node.backends import Backend
-    from strongroom.node.foreseen import Foreseen
-    from strongroom.node.qemu.machine import Drive
-    from strongroom.node.room import Order, Room, RoomResult
+    from strongroom.node.run import FailedRun, FinishedRun
     from strongroom.node.run_folder import UnwrittenFiles
-    from strongroom.node.run_status import RunStatus
 
 EXIT_PROGRAM = 8
 
@@ -87,214 +83,123 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON.")] = False,
 ) -> None:
     """Run a contract's program in a room and keep what leaves it."""
-    begun = _process_start()
-    from datetime import UTC, datetime
+    clock_begun = _process_start()
+    from strongroom.cli import failures
+    from strongroom.cli.rooms import run_ends
+    from strongroom.node import run as running
+    from strongroom.parties import papers
 
-    from strongroom.cli.contract import files
-    from strongroom.cli.rooms import run_ends, run_folder
-    from strongroom.node import backends, foreseen, launch_record, room, runs
-    from strongroom.node.run_status import RunStatus
-    from strongroom.node.vtpm import state
-
-    agreement = files.load_agreement(contract)
-    chosen = _backend(backend, agreement.contract, node=node, firmware=firmware)
-    drives, manifests = _disks(agreement.contract, disk, manifest)
-    order = room.Order(
-        node=None if node is None else state.load(node),
-        base=backends.base_folder(base, chosen),
-        agreement=agreement,
-        drives=drives,
-        manifests=manifests,
-        earlier=files.load_earlier(earlier),
-        out=out,
-        guarded=not no_memory_guard,
-        clock=clock,
-        serial=debug_serial,
-        firmware=firmware or launch_record.FIRMWARE,
-    )
-    with interruption.orderly(), run_folder.taken(out), contextlib.ExitStack() as display:
-        status = RunStatus(
-            out,
-            agreement.contract,
-            now=lambda: datetime.now(UTC),
-            elapsed=lambda: round((time.monotonic() - begun) * 1000),
-        )
-        show = _as_lines(status)
+    agreement = papers.load_agreement(contract)
+    process = running.since(clock_begun)
+    with interruption.orderly(), contextlib.ExitStack() as display:
+        show: Callable[[str, int], None] = _as_lines
 
         def begin() -> None:
             nonlocal show
-            status.booting()
             # Only now, while the guest boots: a terminal's decoration costs the run nothing.
             if sys.stderr.isatty() and not as_json:
-                show = display.enter_context(_live(status))
+                show = display.enter_context(_live())
 
-        def take_phase(name: str, moment: int) -> None:
-            status.phase(name, moment)
+        def take_phase(name: str, milliseconds: int) -> None:
             if not as_json:
-                show(name)
+                show(name, milliseconds)
 
         def take_held(held: UnwrittenFiles, seconds: float) -> None:
-            status.held(held.names, held.size, seconds)
-            show("\n".join(run_ends.tell_held(out, held, seconds)))
+            show("\n".join(run_ends.tell_held(out, held, seconds)), process.elapsed())
 
-        known = foreseen.Foreseen()
-        try:
-            one = _room(chosen, order, firmware)
-            if not start_anyway:
-                known = foreseen.foresee(one.order)
-                status.notes += known.notes
-            one.on_started, one.on_phase, one.on_note = begin, take_phase, status.note
-            one.on_held = take_held
-            result = one.run()
-        except BaseException as failure:
+        def take_failure(failed: FailedRun) -> None:
             display.close()
-            for line in _failed(status, out, agreement.contract, failure, known):
+            for line in run_ends.tell(
+                failed.end,
+                phase=failed.phase,
+                interrupted=failed.interrupted,
+                contract=agreement.contract,
+                before=failed.runs_before,
+            ):
                 if not as_json:
                     print(line, file=sys.stderr)
-            raise
-        with contextlib.suppress(OSError):  # the result is there; a full disk takes nothing from it
-            status.done(result.receipt, result.files)
-    good = runs.good(result.receipt.outcome.value, result.receipt.exit_status)
+
+        finished = running.run_contract(
+            agreement,
+            base=base,
+            sealed_disks=disk,
+            out=out,
+            node=node,
+            backend=backend,
+            firmware=firmware,
+            manifests=manifest,
+            earlier=papers.load_earlier(earlier),
+            memory_guard=not no_memory_guard,
+            foresee=not start_anyway,
+            room_clock=clock,
+            serial=debug_serial,
+            clock=process,
+            described=failures.describe,
+            watch=running.Watch(
+                on_started=begin, on_phase=take_phase, on_held=take_held, on_failed=take_failure
+            ),
+        )
     if as_json:
-        print(json.dumps(status.document))
+        print(json.dumps(finished.status))
     else:
-        _print_summary(status, result, out, agreement.contract, known, good=good)
-    if not good:
+        _print_summary(finished, out, agreement.contract)
+    if not finished.good:
         sys.exit(EXIT_PROGRAM)
 
 
-def _backend(name: str | None, contract: Contract, *, node: Path | None, firmware: Path | None) -> Backend:
-    """The back end that is meant, which this machine must be able to run."""
-    from strongroom.errors import Misuse
-    from strongroom.node import backends, doctor
-
-    chosen = backends.choose(name, contract)
-    if chosen is not backends.LOCAL:
-        given = frozenset() if firmware is None else frozenset({"firmware"})
-        backends.require(chosen, doctor.Host(), given=given)
-    elif node is None:
-        raise Misuse(
-            "--node: a local room needs the folder of a node",
-            hint="give --node FOLDER; `strongroom node init FOLDER` makes one",
-        )
-    return chosen
-
-
-def _disks(
-    contract: Contract, disk: list[Path], manifest: list[Path]
-) -> tuple[tuple[Drive, ...], dict[str, bytes]]:
-    """The contract's disks among those given, and their manifests."""
-    from strongroom.errors import Misuse
-    from strongroom.node import disks
-
-    if manifest and len(manifest) != len(disk):
-        raise Misuse(
-            f"--manifest: {len(manifest)} given for {len(disk)} disks",
-            hint="give one for each --disk, in the same order, or none where each lies beside its disk",
-        )
-    beside: list[Path | None] = [*manifest] or [None] * len(disk)
-    return disks.match(contract, [disks.load(*one) for one in zip(disk, beside, strict=True)])
-
-
-def _failed(
-    status: RunStatus, out: Path, contract: Contract, failure: BaseException, known: Foreseen
-) -> tuple[str, ...]:
-    """Write down how it ended. The lines for people."""
-    from strongroom.cli import failures
-    from strongroom.cli.rooms import run_ends
-
-    end = run_ends.read(out, contract, failure)
-    interrupted = isinstance(failure, KeyboardInterrupt | SystemExit)
-    status.failed(
-        None if interrupted else failures.describe(failure),
-        run=end.run,
-        cost={party: one.value for party, one in end.costs.items()},
-    )
-    lines = run_ends.tell(
-        end, phase=status.reached, interrupted=interrupted, contract=contract, before=known.runs
-    )
-    return tuple(lines)
-
-
-def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
-    """The room of that back end, not yet started."""
-    from dataclasses import replace
-
-    from strongroom.node import doctor, room
-
-    host, contract = doctor.Host(), order.agreement.contract.digest
-    if backend.name == "tpm":
-        return room.Room(order=order)
-    if backend.name == "nitro":
-        from strongroom.node.nitro.room import NitroRoom
-
-        return NitroRoom(order=order)
-    from strongroom.node.qemu import tee
-    from strongroom.node.tee_room import TeeRoom
-
-    usual = host.firmware(doctor.SNP_FIRMWARE if backend.tee == "snp" else doctor.TDX_FIRMWARE)
-    order = replace(order, firmware=firmware or usual or order.firmware)
-    if backend.tee == "snp":
-        cbit, reduced = host.encryption_bit()
-        return TeeRoom(order=order, tee=tee.Snp(contract=contract, cbit=cbit, reduced=reduced))
-    quoting = host.quoting()
-    return TeeRoom(
-        order=order,
-        tee=tee.Tdx(contract=contract) if quoting is None else tee.Tdx(contract=contract, quoting=quoting),
-    )
-
-
-def _print_summary(
-    status: RunStatus, result: RoomResult, out: Path, contract: Contract, known: Foreseen, *, good: bool
-) -> None:
+def _print_summary(finished: FinishedRun, out: Path, contract: Contract) -> None:
     from strongroom.cli.printable import say
     from strongroom.cli.rooms import run_ends
     from strongroom.model.room import run_files
     from strongroom.node import runs
 
-    receipt = result.receipt
+    receipt = finished.receipt
     print(f"run        {receipt.run}")
     print(f"outcome    {receipt.outcome.value}, status {receipt.exit_status}")
     if receipt.details:
         print(f"           {receipt.explanation}")
-    if not good:
+    if not finished.good:
         for line in runs.reading_the_log(out):
             say(f"log        {line}")
     for index, output in enumerate(receipt.outputs):
         say(f"output     {out}/{run_files.output(index)}: {output.path}, {output.sealed_bytes} bytes, sealed")
     print(f"receipt    {out}/{run_files.RECEIPT}")
-    first = status.document.get("first_instruction_milliseconds")
+    first = finished.status.get("first_instruction_milliseconds")
     if isinstance(first, int):
         print(f"started    the program's first instruction after {first / 1000:.2f} s")
-    print(f"took       {status.elapsed() / 1000:.2f} s in all")
+    print(f"took       {finished.milliseconds / 1000:.2f} s in all")
     for line in run_ends.tell_done(
-        out, good=good, outputs=bool(receipt.outputs), contract=contract, before=known.runs
+        out,
+        good=finished.good,
+        outputs=bool(receipt.outputs),
+        contract=contract,
+        before=finished.runs_before,
     ):
         say(line)
-    for line in status.notes:
+    for line in finished.notes:
         print(f"note       {line}", file=sys.stderr)
 
 
-def _as_lines(status: RunStatus) -> Callable[[str], None]:
-    return lambda name: print(_line(status, name), file=sys.stderr, flush=True)
+def _as_lines(name: str, milliseconds: int) -> None:
+    print(_line(name, milliseconds), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _live(status: RunStatus) -> Iterator[Callable[[str], None]]:
+def _live() -> Iterator[Callable[[str, int], None]]:
     from rich.console import Console
     from rich.status import Status
 
     with Status("the room boots", console=Console(stderr=True)) as live:
 
-        def show(name: str) -> None:
-            live.console.print(_line(status, name), highlight=False, markup=False)
+        def show(name: str, milliseconds: int) -> None:
+            live.console.print(_line(name, milliseconds), highlight=False, markup=False)
             live.update(f"{name} …")
 
         yield show
 
 
-def _line(status: RunStatus, name: str) -> str:
-    return f"{status.elapsed() / 1000:7.2f} s  {name}"
+def _line(name: str, milliseconds: int) -> str:
+    return f"{milliseconds / 1000:7.2f} s  {name}"
 
 
 def _process_start() -> float:

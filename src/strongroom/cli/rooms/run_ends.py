@@ -1,20 +1,11 @@
-"""How a run ended: what happened, what it cost, and what to type next.
-
-A broker counts a run when it releases keys. Whether it did is seen by what came through this node: `release-PARTY.json` is its word,
-`evidence-PARTY.json` alone means that it was asked and that no answer came.
-"""
+"""How a run ended, in words: what happened, what it cost, and what to type next."""
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.encoding import canonical, fields
-from strongroom.errors import Malformed, PolicyDenied
-from strongroom.model import binding as binding_model
-from strongroom.model import messages
 from strongroom.model.room import run_files
+from strongroom.node.run_cost import Cost, End
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,56 +15,6 @@ if TYPE_CHECKING:
     from strongroom.node.run_folder import UnwrittenFiles
 
 _NO_RUN_LEFT = "no run is left: the parties sign a version with more (`strongroom contract new … --replaces FILE --runs N`)"
-
-
-class Cost(enum.StrEnum):
-    """Whether a broker has counted a run."""
-
-    UNUSED = "unused"
-    USED = "used"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, kw_only=True)
-class End:
-    """What a run came to, as far as this node saw it. run: its name, empty where no broker released anything.
-
-    receipt: whether the room handed out its receipt, which some broker may not have recorded.
-    """
-
-    run: str
-    costs: dict[str, Cost]
-    receipt: bool = False
-
-    @property
-    def worst(self) -> Cost:
-        """The dearest of all brokers'."""
-        told = self.costs.values()
-        return next((one for one in (Cost.USED, Cost.UNKNOWN) if one in told), Cost.UNUSED)
-
-
-def read(out: Path, contract: Contract, failure: BaseException) -> End:
-    """Look at what the room handed out before it ended."""
-    run = ""
-    costs = {}
-    for party in contract.key_owners():
-        costs[party] = Cost.UNUSED
-        if (out / run_files.release(party)).is_file():
-            costs[party] = Cost.USED
-            run = run or _run(out / run_files.release(party))
-        elif (out / run_files.evidence(party)).is_file() and not isinstance(failure, PolicyDenied):
-            costs[party] = Cost.UNKNOWN
-    return End(run=run, costs=costs, receipt=(out / run_files.RECEIPT).is_file())
-
-
-def _run(path: Path) -> str:
-    try:
-        with path.open("rb") as source:
-            data = source.read(2 * messages.MAX_ANSWER)
-        top = fields.Fields(canonical.loads(data, what=path.name, max_bytes=len(data)), path.name)
-        return binding_model.read(top.object("binding")).keys.run_id
-    except (OSError, Malformed):
-        return ""
 
 
 def tell(

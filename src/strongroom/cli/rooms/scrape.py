@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from strongroom.cli import files
+from strongroom import files
 from strongroom.errors import Misuse, NotFound
 
 _MAX_CANARY = 1 << 20

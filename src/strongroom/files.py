@@ -1,4 +1,4 @@
-"""Reading and writing the files that commands name: bounded, atomic, and private where it matters."""
+"""Small files: read within bounds, written whole or not at all, and private where it matters; and which of ours one is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 from strongroom.crypto import age
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Misuse, of_file
-from strongroom.seal import newfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +95,7 @@ def write(path: Path, data: bytes, *, private: bool = False, replace: bool = Fal
     """
     if os.path.lexists(path):
         if not replace:
-            raise newfile.taken(path, private=private)
+            raise taken(path, private=private)
         if not stat.S_ISREG(path.lstat().st_mode):
             raise Misuse(f"{path}: is no plain file", code="not-a-file", hint="name the file itself")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -112,6 +111,17 @@ def write(path: Path, data: bytes, *, private: bool = False, replace: bool = Fal
         if isinstance(failure, OSError) and failure.filename is None:
             failure.filename = str(path)  # a full disk does not say whose
         raise
+
+
+def taken(path: Path, *, private: bool) -> Misuse:
+    """The refusal to write over a file. A private one may be the only key to something: nobody is told to remove it."""
+    return Misuse(
+        f"{path}: exists already",
+        code="exists",
+        hint="it may be the only key to what is sealed with it: keep it, and name another file or folder"
+        if private
+        else "remove it, or name another file",
+    )
 
 
 def state_folder(name: str) -> Path:

@@ -1,0 +1,34 @@
+"""What verbs of contracts have in common: their argument, and how differences and signatures are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli.printable import say
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import drafting
+
+ContractFile = Annotated[Path, typer.Argument(help="The contract's file (a signed envelope).")]
+
+
+def print_differences(old: contract_model.Contract, new: contract_model.Contract) -> None:
+    """Every value that differs, with its place."""
+    rows = drafting.differences(old.raw, new.raw)
+    for place, before, after in rows:
+        say(place)
+        say(f"  - {before}")
+        say(f"  + {after}")
+    print(f"{len(rows)} difference(s)" if rows else "the two say the same")
+
+
+def print_signatures(agreement: agreement_model.Agreement) -> None:
+    """Who has signed, and who has not."""
+    print(f"signed   {', '.join(agreement.signers()) or 'by nobody'}")
+    if agreement.approved():
+        print("approved yes")
+    else:
+        print(f"approved no: still to sign are {', '.join(agreement.missing())}")

@@ -1,0 +1,126 @@
+"""Would a contract run today, and who must still sign? By its words, and by what the parties' brokers say where they are asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from strongroom.appraisal import fitness, terms
+from strongroom.appraisal.wording import sentences
+from strongroom.errors import Refused, StrongroomError, Unavailable
+from strongroom.model.contracts import signing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.party import BrokerAddress, Party
+    from strongroom.model.verdict import Check, Explained
+
+    # A broker's address, and the contract with its signatures → what it says.
+    Ask = Callable[[BrokerAddress, bytes], tuple[Check, ...]]
+    # Told before: whose broker, where, and whether that address is by a file of the caller's.
+    OnAsk = Callable[[str, BrokerAddress, bool], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What speaks for and against a run now. brokers: by party, what its broker says, or why it said nothing."""
+
+    checks: tuple[Explained, ...]
+    brokers: Mapping[str, tuple[Explained, ...] | StrongroomError] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> tuple[Explained, ...]:
+        """The checks that do not hold, the brokers' among them."""
+        said = [row for row in self.brokers.values() if not isinstance(row, StrongroomError)]
+        return tuple(one for row in (self.checks, *said) for one in row if not one.ok)
+
+    @property
+    def silent(self) -> dict[str, StrongroomError]:
+        """The parties whose brokers said nothing, and why."""
+        return {party: row for party, row in self.brokers.items() if isinstance(row, StrongroomError)}
+
+    @property
+    def would_run(self) -> bool:
+        """Whether nothing speaks against it, and everybody who was asked has said so."""
+        return not self.failed and not self.silent
+
+    def require(self) -> None:
+        """Raise `Refused` where it would not run, `Unavailable` where that cannot be told."""
+        if self.failed:
+            raise Refused(
+                "it would not run now",
+                code="would-not-run",
+                hint="; ".join(dict.fromkeys(one.hint for one in self.failed if one.hint)),
+            )
+        for party, row in self.silent.items():
+            if isinstance(row, Refused):
+                raise Refused(
+                    f"it would not run now: the broker of {party}: {row.message}",
+                    code=row.code,
+                    hint=row.hint,
+                )
+            raise Unavailable(
+                f"it cannot be told whether it would run: the broker of {party}: {row.message}",
+                code=row.code,
+                hint=f"{party} starts it with `strongroom broker serve`; without it no room gets keys"
+                if row.code == "broker-unreachable"
+                else row.hint,
+            )
+
+
+def check_contract(
+    agreement: Agreement,
+    *,
+    now: datetime,
+    runs_used: int | None = None,
+    ask: Ask | None = None,
+    trust: Sequence[Party] = (),
+    on_ask: OnAsk = lambda _party, _address, _by_file: None,
+) -> Outlook:
+    """What speaks for and against a run at `now`. runs_used: those that have happened already, where that is known.
+
+    ask: the network; None asks no broker. trust: party files that the caller has, by whose addresses their brokers are asked.
+    """
+    made = [
+        *fitness.check_fitness(agreement.contract),
+        *terms.check_terms(agreement, now=now, runs_used=runs_used or 0),
+    ]
+    if runs_used is None:
+        made = [one for one in made if one.name != terms.RUNS]
+    return Outlook(
+        checks=tuple(sentences.explain(one) for one in made),
+        brokers={} if ask is None else _asked(agreement, trust, ask, on_ask),
+    )
+
+
+def _asked(
+    agreement: Agreement, trust: Sequence[Party], ask: Ask, on_ask: OnAsk
+) -> dict[str, tuple[Explained, ...] | StrongroomError]:
+    """What each broker says, or why it said nothing.
+
+    Whoever drafts a contract writes addresses into it. A broker is asked only where its owner has signed the contract, and so
+    its address, or by a party file that the caller has. To whom the contract goes is told before.
+    """
+    signing.check_others(agreement.contract, trust)
+    moved = {one.name: one.broker for one in trust}  # a broker may move; what it is known by may not differ
+    found: dict[str, tuple[Explained, ...] | StrongroomError] = {}
+    for party in agreement.contract.key_owners():
+        address = moved.get(party) or agreement.contract.party(party).broker
+        if address is None:
+            continue
+        if party not in moved and party not in agreement.signers():
+            found[party] = Refused(
+                f"not asked: {party} has not signed the contract, so that {address.url} is the word of whoever drafted it",
+                code="address-not-vouched",
+                hint=f"give the file that you have of {party}: --trust {party}.party.json; or ask once {party} has signed",
+            )
+            continue
+        on_ask(party, address, party in moved)
+        try:
+            found[party] = tuple(sentences.explain(one) for one in ask(address, agreement.envelope.encode()))
+        except StrongroomError as cause:
+            found[party] = cause
+    return found

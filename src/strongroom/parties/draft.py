@@ -1,0 +1,293 @@
+"""A contract is drafted: from what parties chose to bytes for all of them to sign. Nothing could ever run under some drafts; those are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from strongroom import files
+from strongroom.appraisal import fitness
+from strongroom.appraisal.reference import values as reference_values
+from strongroom.appraisal.wording import sentences
+from strongroom.encoding import canonical, fields
+from strongroom.errors import Misuse, Refused
+from strongroom.evidence import roots
+from strongroom.model import manifest as manifest_model
+from strongroom.model import signatures
+from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import drafting
+from strongroom.parties import papers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract, Disclosure, Member, Output, Platform
+    from strongroom.model.manifest import Manifest
+
+ANY = "any"
+PLAIN = "none"
+LOG_BYTES = 1 << 20
+CERTIFICATE_SECONDS = 3600
+LEAST_SHOWN = contract_model.Disclosure(
+    output_sizes=contract_model.OutputSizes.POWER_OF_TWO, exit_status=contract_model.ExitStatus.ZERO_OR_ONE
+)
+LENIENCE = timedelta(minutes=5)  # clocks of parties and brokers differ
+_MAX_DESCRIPTION = 1 << 20  # of a node or a base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What the parties chose. image, datasets: signed manifests; a dataset's name is its manifest's where it is empty.
+
+    arguments: in place of the image's own; None keeps those. logs: names of parties who may read the log. replaces: the file of the version
+    before. threshold: signatures needed; 0 means every party's. days: for how long, from now.
+    """
+
+    id: str
+    members: tuple[Member, ...]
+    image: Path
+    platforms: tuple[Platform, ...]
+    datasets: tuple[tuple[str, Path], ...] = ()
+    arguments: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
+    logs: tuple[str, ...] = ()
+    disclosure: Disclosure = LEAST_SHOWN
+    receipt_wait: int = 600
+    certificate_names: tuple[str, ...] = ()
+    runs: int = 1
+    days: int = 30
+    wall_seconds: int = 600
+    memory_mib: int = 512
+    threshold: int = 0
+    replaces: Path | None = None
+
+
+class LocalNode(Protocol):
+    """A node that runs local rooms: digest of its root certificate, and its machine's identity."""
+
+    @property
+    def root(self) -> str:
+        """sha256:… of the root certificate."""
+
+    @property
+    def machine(self) -> str:
+        """sha256:… that names the machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeDescription:
+    """What `strongroom node show --json` printed, as far as contracts need it."""
+
+    root: str
+    machine: str
+
+
+def draft_contract(draft: Draft, *, now: datetime) -> Agreement:
+    """The contract, which nobody has signed yet. now: UTC.
+
+    Raises `Malformed` with the place in the contract whose value does not hold, `Misuse` where nothing could ever run under it or
+    it is no next version of `replaces`, `Refused` for a manifest that its owner did not sign.
+    """
+    previous = None if draft.replaces is None else papers.load_agreement(draft.replaces).contract
+    image_owner, image_manifest = _owned(draft.image, draft.members, "image")
+    owned = [(name, *_owned(path, draft.members, "dataset")) for name, path in draft.datasets]
+    names = tuple(member.party.name for member in draft.members)
+    begin = now.replace(microsecond=0)
+    contract = contract_model.Contract(
+        raw=b"",
+        id=draft.id,
+        version=1 if previous is None else previous.version + 1,
+        replaces=None if previous is None else previous.digest,
+        members=draft.members,
+        image=contract_model.Image(
+            owner=image_owner,
+            manifest=image_manifest.digest,
+            arguments=draft.arguments,
+            environment=dict(draft.environment),
+        ),
+        datasets=tuple(
+            contract_model.Dataset(name=name or manifest.name, owner=owner, manifest=manifest.digest)
+            for name, owner, manifest in owned
+        ),
+        outputs=draft.outputs,
+        logs=contract_model.Logs(recipients=draft.logs, max_bytes=LOG_BYTES) if draft.logs else None,
+        disclosure=draft.disclosure,
+        receipts=contract_model.ReceiptTerms(wait_seconds=draft.receipt_wait),
+        platforms=draft.platforms,
+        network=contract_model.Network(egress=(), peers=()),
+        certificate=contract_model.CertificateTerms(
+            names=draft.certificate_names, lifetime_seconds=CERTIFICATE_SECONDS
+        )
+        if draft.certificate_names
+        else None,
+        limits=contract_model.RunLimits(
+            runs=draft.runs,
+            not_before=begin - LENIENCE,
+            not_after=begin + timedelta(days=draft.days),
+            wall_seconds=draft.wall_seconds,
+            memory_mib=draft.memory_mib,
+        ),
+        approvals=contract_model.Approvals(parties=names, threshold=draft.threshold or len(names)),
+    )
+    parsed = contract_model.parse(drafting.encode(contract))
+    if previous is not None and (parsed.id, parsed.owner_keys()) != (previous.id, previous.owner_keys()):
+        differs = (
+            "the owners of its disks are others"
+            if parsed.id == previous.id
+            else f"it is of contract {previous.id}, this one of {parsed.id}"
+        )
+        raise Misuse(
+            f"--replaces {draft.replaces}: this is no version of that contract: {differs}",
+            hint="give the file of this contract's last version, or leave --replaces out: it is a new contract then",
+        )
+    _refuse_unfit(
+        parsed, ((image_owner, image_manifest), *((owner, manifest) for _, owner, manifest in owned))
+    )
+    return agreement_model.draft(parsed)
+
+
+def local_platform(
+    *,
+    nodes: Sequence[LocalNode],
+    bases: Sequence[Path],
+    simulated: bool = False,
+    memory_guard: bool = True,
+    any_machine: bool = False,
+) -> Platform:
+    """Rooms of the parties' own nodes, with software TPMs. bases: folders, or their base.json. any_machine: of those nodes' roots.
+
+    simulated: accepted although no hardware's vendor vouches for it. memory_guard: whether it has to be on.
+    """
+    return contract_model.Platform(
+        tee="tpm",
+        simulated=simulated,
+        memory_guard=memory_guard,
+        roots=tuple(dict.fromkeys(node.root for node in nodes)),
+        machines=(ANY,) if any_machine else tuple(node.machine for node in nodes),
+        references=tuple(_reference(path) for path in bases),
+    )
+
+
+def hardware_platforms(
+    references: Sequence[Path],
+    *,
+    machines: Sequence[tuple[str, str]] = (),
+    any_machine: bool = False,
+) -> tuple[Platform, ...]:
+    """A platform for each TEE that the files predict registers of; its roots are the vendor's, as they are pinned.
+
+    references: files as `strongroom measure … --reference` prints them. machines: (TEE, identity) of each that is accepted.
+    """
+    known = [tee for tee, pinned in roots.HARDWARE.items() if pinned]
+    predicted: dict[str, list[dict[str, str]]] = {}
+    for path in references:
+        tee, registers = files.parsed(
+            path, reference_values.parse_values, max_bytes=reference_values.MAX_BYTES
+        )
+        predicted.setdefault(tee, []).extend(registers)
+        if tee not in known:
+            raise Misuse(
+                f"--reference {path}: no vendor's root is pinned for {tee}: expected values of {', '.join(known)}",
+                hint="a local room (tpm) takes --base and --node in place of --reference",
+            )
+    if strangers := {tee for tee, _ in machines} - predicted.keys():
+        raise Misuse(
+            f"--machine: there is no --reference for {min(strangers)[:40]!r}",
+            hint="give --reference too, the file that `strongroom measure FOLDER --reference` printed for that platform",
+        )
+    return tuple(
+        contract_model.Platform(
+            tee=tee,
+            simulated=False,
+            memory_guard=False,
+            roots=tuple(sorted(roots.HARDWARE[tee])),
+            machines=(ANY,) if any_machine else tuple(name for of, name in machines if of == tee),
+            references=tuple(registers),
+        )
+        for tee, registers in predicted.items()
+    )
+
+
+def load_node(path: Path) -> NodeDescription:
+    """A node from its description. Raises `Misuse` for the node's folder, `Malformed`."""
+    if path.is_dir():
+        raise Misuse(
+            f"--node {path}: is a folder; a contract takes the node's description",
+            code="not-a-file",
+            hint=f"`strongroom node show {path} --json >node.json`, and --node node.json",
+        )
+    return files.parsed(path, _read_node, max_bytes=_MAX_DESCRIPTION)
+
+
+def _read_node(data: bytes) -> NodeDescription:
+    top = fields.Fields(canonical.loads(data, what="node", max_bytes=_MAX_DESCRIPTION), "node")
+    return NodeDescription(root=top.digest("root"), machine=top.digest("machine"))
+
+
+def _reference(path: Path) -> dict[str, str]:
+    file = path / "base.json" if path.is_dir() else path
+    return files.parsed(file, _read_base, max_bytes=_MAX_DESCRIPTION)
+
+
+def _read_base(data: bytes) -> dict[str, str]:
+    top = fields.Fields(canonical.loads(data, what="base", max_bytes=_MAX_DESCRIPTION), "base")
+    inner = top.object("reference")
+    return {name: inner.text(name, max_length=400) for name in inner.names()}
+
+
+def _owned(path: Path, members: Sequence[Member], kind: str) -> tuple[str, Manifest]:
+    """(The owner's name, the manifest) of a disk's signed manifest."""
+    envelope, manifest = files.parsed(
+        path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES
+    )
+    if manifest.kind != kind:
+        raise Misuse(
+            f"{path}: is the manifest of one {manifest.kind}, expected of one {kind}",
+            hint="--image takes the program's manifest (`strongroom convert`), --dataset the data's (`strongroom seal`)",
+        )
+    for member in members:
+        if member.party.keyid == manifest.owner:
+            if signatures.signed_by(envelope, member.party.signing_key):
+                return member.party.name, manifest
+            raise Refused(
+                f"{path}: not signed by its owner {member.party.name}",
+                code="bad-signature",
+                hint=f"get the manifest from {member.party.name} again, with the party file that goes with it",
+            )
+    raise Misuse(
+        f"{path}: its owner is not among the parties",
+        hint="give the owner's party file with --party ROLE=FILE",
+    )
+
+
+def _refuse_unfit(contract: Contract, manifests: Sequence[tuple[str, Manifest]]) -> None:
+    """Raise `Misuse` where nothing could ever run under a draft. manifests: (owner's name, manifest) of every disk."""
+    failed = [sentences.explain(check) for check in fitness.check_fitness(contract) if not check.ok]
+    if failed:
+        first, *others = failed
+        more = "".join(f"; and {other.name}: {other.got}" for other in others)
+        raise Misuse(
+            f"{first.name}: expected {first.expected}, got {first.got}{more}",
+            code="cannot-run",
+            hint=first.hint,
+        )
+    for owner, manifest in manifests:
+        if manifest.cipher != PLAIN and contract.party(owner).broker is None:
+            raise Misuse(
+                f"{manifest.name}: is encrypted, and the party file of its owner {owner} names no broker to give its key",
+                code="cannot-run",
+                hint=f"`strongroom broker init … --identity {owner}.identity` completes {owner}.party.json; draft with that file",
+            )
+        settings = manifest.image
+        if settings is not None and not (settings.entrypoint or contract.image.arguments or settings.command):
+            raise Misuse(
+                f"{manifest.name}: the image names no program, and --argument gives none",
+                code="cannot-run",
+                hint="name the program that the room starts: --argument /PATH/OF/PROGRAM, and --argument WORD for each word after it",
+            )
