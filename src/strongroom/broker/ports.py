@@ -156,14 +156,17 @@ class Staged(Protocol):
         """Remember the keys that everything here is of, instead of others."""
 
 
-class Ledger(tiles.Leaves, Protocol):
-    """The ledger. Leaves and nodes are never changed nor removed."""
+class Ledger(Protocol):
+    """The ledger. Leaves are never changed nor removed."""
 
     def size(self) -> int:
         """How many leaves there are."""
 
+    def leaves(self, start: int, count: int) -> Sequence[bytes]:
+        """The bytes of leaves start … start+count-1, those just appended too; shorter only at the end of the ledger."""
+
     def append(self, entry: bytes, *, run: str) -> int:
-        """Append a leaf and the nodes that it completes; return its index."""
+        """Append a leaf; return its index."""
 
 
 class Reading(Protocol):

@@ -10,9 +10,12 @@ Verification (RFC 9162, sections 2.1.3.2 and 2.1.4.2) raises `Refused`; it never
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -36,14 +39,17 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def append(nodes: Nodes, size: int, data: bytes) -> list[tuple[int, int, bytes]]:
-    """The (level, index, hash) rows to store when leaf number `size` is appended."""
-    level, index, current = 0, size, leaf_hash(data)
-    rows = [(level, index, current)]
-    while index & 1:
-        current = node_hash(nodes.node(level, index - 1), current)
-        level, index = level + 1, index >> 1
-        rows.append((level, index, current))
+def append(nodes: Nodes, size: int, leaves: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
+    """The (level, index, hash) rows to store when `leaves` are appended to the first `size`: level by level, in order."""
+    rows: list[tuple[int, int, bytes]] = []
+    level, first, fresh = 0, size, [leaf_hash(data) for data in leaves]
+    while fresh:
+        rows += [(level, at, value) for at, value in enumerate(fresh, first)]
+        if first & 1:  # a right child, whose sibling was there before
+            first -= 1
+            fresh.insert(0, nodes.node(level, first))
+        level, first = level + 1, first >> 1
+        fresh = [node_hash(fresh[at], fresh[at + 1]) for at in range(0, len(fresh) - 1, 2)]
     return rows
 
 

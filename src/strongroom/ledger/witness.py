@@ -6,6 +6,7 @@ checkpoint to somebody who remembers a later one.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import Refused
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from strongroom.crypto import sign
+
+
+BLOCK = 16
 
 
 class Consistency(Protocol):
@@ -76,13 +80,13 @@ class _Frontier:
 
 
 def recompute(entries: Iterable[bytes]) -> tuple[int, bytes]:
-    """Size and root of the tree over `entries`, in memory that grows with its height only."""
+    """Size and root of the tree over `entries`, in memory for `BLOCK` of them and the tree's height."""
     frontier = _Frontier()
-    size = 0
-    for entry in entries:
-        for level, index, value in merkle.append(frontier, size, entry):
+    size, rest = 0, iter(entries)
+    while block := list(itertools.islice(rest, BLOCK)):
+        for level, index, value in merkle.append(frontier, size, block):
             frontier.put(level, index, value)
-        size += 1
+        size += len(block)
     return size, merkle.root(frontier, size)
 
 

@@ -349,11 +349,11 @@ class SqlLedger:
 
     def __init__(self, session: WriteSession, nodes: cache.NodeCache) -> None:
         self._session = session
-        self._committed = nodes
-        self._fresh: dict[tuple[int, int], bytes] = {}
+        self._cache = nodes
+        self._nodes: list[tuple[int, int, bytes]] = []
         self._rows: list[tuple[int, str, bytes]] = []
         self._kept = 0
-        self._size: int | None = None
+        self._before: int | None = None
 
     def keep(self) -> None:
         """What was appended so far stays."""
@@ -361,41 +361,33 @@ class SqlLedger:
 
     def undo(self) -> None:
         """Take back what the last work appended."""
-        for index, _, _ in self._rows[self._kept :]:
-            # Each leaf brought the nodes that it completed: those along its trailing ones.
-            level, at = 0, index
-            self._fresh.pop((level, at), None)
-            while at & 1:
-                level, at = level + 1, at >> 1
-                self._fresh.pop((level, at), None)
         del self._rows[self._kept :]
-        self._size = self._rows[-1][0] + 1 if self._rows else None
 
     def flush(self, connection: sqlite3.Connection) -> int:
-        """Write leaves and nodes; return the size."""
+        """Write leaves and the nodes that they complete; return the size."""
+        size = self.size()
+        entries = [entry for _, _, entry in self._rows]
+        self._nodes = merkle.append(self, size - len(entries), entries)
         connection.executemany(_LEAF_ADD, self._rows)
-        connection.executemany(
-            _NODE_ADD,
-            [(level, at, value) for (level, at), value in self._fresh.items()],
-        )
-        return self.size()
+        connection.executemany(_NODE_ADD, self._nodes)
+        return size
 
     def committed(self) -> None:
         """Call after the commit: hand the batch's nodes to the cache."""
-        self._committed.add(self._fresh)
+        self._cache.add({(level, at): value for level, at, value in self._nodes})
 
     def size(self) -> int:
         """How many leaves there are."""
-        if self._size is None:
-            self._size = read_size(self._session.read)
-        return self._size
+        if self._before is None:
+            self._before = read_size(self._session.read)
+        return self._before + len(self._rows)
 
     def node(self, level: int, index: int) -> bytes:
-        """The hash of a complete subtree."""
-        found = self._fresh.get((level, index)) or self._committed.get(level, index)
+        """The hash of a subtree that was complete before this batch."""
+        found = self._cache.get(level, index)
         if found is None:
             read = cache.read_run(self._session.read, level, index)
-            self._committed.add(read)
+            self._cache.add(read)
             found = read[level, index]
         return found
 
@@ -405,14 +397,11 @@ class SqlLedger:
         return [*stored, *(entry for index, _, entry in self._rows if start <= index < start + count)]
 
     def append(self, entry: bytes, *, run: str) -> int:
-        """Append a leaf and the nodes that it completes."""
+        """Append a leaf. The nodes that it completes are made when the batch is flushed."""
         index = self.size()
         if index >= merkle.MAX_SIZE:
             raise Unavailable("ledger: full", code="ledger-full")
-        for level, at, value in merkle.append(self, index, entry):
-            self._fresh[level, at] = value
         self._rows.append((index, run, entry))
-        self._size = index + 1
         return index
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from strongroom.crypto import sign
 from strongroom.errors import Malformed, NotFound, Refused
-from strongroom.ledger import checkpoint, merkle, proof, tiles
+from strongroom.ledger import checkpoint, merkle, proof, tiles, witness
 from strongroom.model import messages
 from tests.effort import examples
 
@@ -30,7 +30,7 @@ class Memory:
         return self.data[start : start + count]
 
     def add(self, data):
-        for level, index, value in merkle.append(self, len(self.data), data):
+        for level, index, value in merkle.append(self, len(self.data), (data,)):
             assert (level, index) not in self.rows
             self.rows[level, index] = value
         self.data.append(data)
@@ -59,6 +59,19 @@ def slow_root(leaves):
 def test_root_is_that_of_the_rfc(size):
     memory = grown(size)
     assert merkle.root(memory, size) == slow_root(memory.data)
+
+
+@examples(60)
+@given(st.lists(st.integers(1, 40), max_size=6))
+def test_leaves_appended_at_once_make_the_nodes_that_they_make_one_by_one(blocks):
+    memory, data = Memory(), [b"leaf %d" % number for number in range(sum(blocks))]
+    for count in blocks:
+        size = len(memory.data)
+        rows = merkle.append(memory, size, data[size : size + count])
+        memory.rows.update({(level, index): value for level, index, value in rows})
+        memory.data += data[size : size + count]
+    assert memory.rows == grown(len(data)).rows
+    assert witness.recompute(data) == (len(data), slow_root(data))
 
 
 @examples(60)
