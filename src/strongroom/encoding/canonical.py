@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 32
@@ -116,7 +116,7 @@ def _check(value: object) -> bool:
             elif item is not None and not isinstance(item, bool):
                 _check_integer(item)
         if not below:
-            _check_text("".join(texts))
+            _check_texts(texts)
             return _check_keys(keys)
         level = below
     raise Malformed("nested too deeply", code="too-deep")
@@ -133,14 +133,18 @@ def _check_keys(keys: set[Any]) -> bool:
     for key in keys:
         if not isinstance(key, str):
             raise Malformed("object key is not text", code="bad-key")
-    joined = "".join(keys)
-    _check_text(joined)
-    return joined.isascii()
+    return _check_texts(keys)
 
 
-def _check_text(text: str) -> None:
-    if not text.isascii() and _SURROGATE.search(text) is not None:
-        raise Malformed("lone surrogate in text", code="bad-text")
+def _check_texts(texts: Collection[str]) -> bool:
+    """Raise `Malformed` for a lone surrogate; return whether all of it is ASCII."""
+    if "".join(texts).isascii():
+        return True
+    # Text by text: what is ASCII, and long because it is base64, is not searched because of one dash elsewhere.
+    for text in texts:
+        if not text.isascii() and _SURROGATE.search(text) is not None:
+            raise Malformed("lone surrogate in text", code="bad-text")
+    return False
 
 
 def _sorted(value: object) -> object:
