@@ -224,7 +224,7 @@ def test_another_program_is_refused_before_a_key_is_asked_for(world, thief):
         manifests={**order.manifests, "image": thief.with_suffix(".manifest.json").read_bytes()},
     )
     phases = []
-    with pytest.raises(Refused, match="the manifest of the disk image: expected the image") as caught:
+    with pytest.raises(Refused, match="the manifest of the image: expected the image") as caught:
         room.Room(order=order, on_phase=lambda name, _moment: phases.append(name)).run()
     assert caught.value.code == "wrong-manifest"
     assert phases == ["booted", "contract-bound"]

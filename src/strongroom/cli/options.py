@@ -37,7 +37,7 @@ _DRAFTED = (
     ("platforms: empty", "--base and --node, or --reference", "what rooms are accepted: give both for local rooms, or what `strongroom measure … --reference` printed"),
     ("platforms[", "--base, --node, --reference or --machine", "local rooms take --base and --node, both; others --reference, and --machine or --any-machine"),
 )  # fmt: skip
-_NOBODY = re.compile(r"no party is called (?P<name>'.*')")
+_NOBODY = re.compile(r"no party is called (?P<name>'[^']*')")
 
 
 @contextlib.contextmanager
@@ -68,10 +68,5 @@ def drafted() -> Iterator[None]:
         for start, option, takes in _DRAFTED:
             if place.startswith(start):
                 said = cause.message.partition(": ")[2] if start[-1:] != "[" else place
-                raise Misuse(f"{option}: {_plain(said)}", code=cause.code, hint=f"it takes {takes}") from None
+                raise Misuse(f"{option}: {said}", code=cause.code, hint=f"it takes {takes}") from None
         raise
-
-
-def _plain(said: str) -> str:
-    """Without the expression that a text has to match, which is for programs."""
-    return re.sub(r"^expected text that matches .*", "no value that it takes", said)

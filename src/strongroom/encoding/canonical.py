@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 32
+_TOO_DEEP = f"nested too deeply: at most {MAX_DEPTH} levels allowed"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -72,10 +73,19 @@ def loads(data: bytes, *, what: str, max_bytes: int) -> Any:
     except Malformed as cause:
         raise Malformed(f"{what}: {cause.message}", code=cause.code) from None
     except RecursionError:
-        raise Malformed(f"{what}: nested too deeply", code="too-deep") from None
+        raise Malformed(f"{what}: {_TOO_DEEP}", code="too-deep") from None
     except ValueError as cause:
-        raise Malformed(f"{what}: not JSON: {cause}", code="not-json") from None
+        raise Malformed(f"{what}: not JSON: {_why(cause)}", code="not-json") from None
     return value
+
+
+def _why(cause: ValueError) -> str:
+    """The reason in a sentence; Python's own speak of codecs and of its settings."""
+    if isinstance(cause, json.JSONDecodeError):
+        return str(cause)
+    if isinstance(cause, UnicodeDecodeError):
+        return f"byte {cause.start} is not UTF-8"
+    return "a number has too many digits"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -119,14 +129,14 @@ def _check(value: object) -> bool:
             _check_texts(texts)
             return _check_keys(keys)
         level = below
-    raise Malformed("nested too deeply", code="too-deep")
+    raise Malformed(_TOO_DEEP, code="too-deep")
 
 
 def _check_integer(value: object) -> None:
     if not isinstance(value, int):
         raise Malformed(f"{type(value).__name__} has no place in canonical JSON", code="bad-type")
     if abs(value) > MAX_INTEGER:
-        raise Malformed("integer out of range", code="integer-range")
+        raise Malformed(f"integer out of range, at most {MAX_INTEGER} either way", code="integer-range")
 
 
 def _check_keys(keys: set[Any]) -> bool:
@@ -143,7 +153,9 @@ def _check_texts(texts: Collection[str]) -> bool:
     # Text by text: what is ASCII, and long because it is base64, is not searched because of one dash elsewhere.
     for text in texts:
         if not text.isascii() and _SURROGATE.search(text) is not None:
-            raise Malformed("lone surrogate in text", code="bad-text")
+            raise Malformed(
+                "lone surrogate in text (U+D800 to U+DFFF), which is no character", code="bad-text"
+            )
     return False
 
 

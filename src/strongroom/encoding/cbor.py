@@ -13,6 +13,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from strongroom.encoding import told
 from strongroom.errors import Malformed
 
 MAX_BYTES = 64 * 1024
@@ -97,7 +98,7 @@ class _Decoder:
             if initial == 0xFF:
                 return _BREAK
             if initial not in _SIMPLE:
-                raise self._bad("a float, or a simple value that means nothing here")
+                raise self._bad("a float, or a simple value other than false, true and null")
             return _SIMPLE[initial]
         count = info if info < 24 else self._argument(info)
         if major == 2:
@@ -119,7 +120,8 @@ class _Decoder:
         if major == 1:
             return -1 - count
         if count not in self._tags:
-            raise self._bad(f"tag {count}, which has no place here", code="unknown-tag")
+            wanted = ", ".join(str(tag) for tag in sorted(self._tags)) or "none"
+            raise self._bad(f"tag {count}, which has no place here (expected {wanted})", code="unknown-tag")
         return Tagged(count, self.value(depth + 1))
 
     def _argument(self, info: int) -> int:
@@ -214,7 +216,11 @@ class _Decoder:
     def _plausible(self, count: int) -> None:
         """Each item has a byte at least: refused before anything is made of a length that lies."""
         if count > len(self._data) - self.at or count > self._most:
-            raise self._bad("ends too soon, or more items than allowed", code="truncated")
+            left = len(self._data) - self.at
+            raise self._bad(
+                f"{count} items announced, {left} bytes left, at most {self._most} items allowed",
+                code="truncated",
+            )
 
     def _bad(self, why: str, *, code: str = "") -> Malformed:
         return Malformed(f"{self._what}: {why}, at byte {self.at}", code=code)
@@ -227,7 +233,7 @@ class Map:
 
     def __init__(self, value: object, what: str) -> None:
         if not isinstance(value, dict):
-            raise Malformed(f"{what}: expected a map", code="not-object")
+            raise Malformed(f"{what}: expected a map, got {told.kind(value)}", code="not-object")
         self._left: dict[int | str, Value] = dict(value)
         self.what = what
 
@@ -245,7 +251,7 @@ class Map:
         """Bytes, from `low` to `high` of them."""
         value = self.value(key)
         if not isinstance(value, bytes) or not low <= len(value) <= high:
-            raise self.bad(key, f"{low} to {high} bytes")
+            raise self.bad(key, f"{low} to {high} bytes", told.kind(value))
         return value
 
     def data_or_null(self, key: int | str, *, low: int, high: int) -> bytes | None:
@@ -259,40 +265,42 @@ class Map:
         """Printable text of 1 to `high` characters."""
         value = self.value(key)
         if not isinstance(value, str) or not 0 < len(value) <= high or not value.isprintable():
-            raise self.bad(key, f"printable text of 1 to {high} characters")
+            raise self.bad(key, f"printable text of 1 to {high} characters", told.kind(value))
         return value
 
     def integer(self, key: int | str, *, low: int, high: int) -> int:
         """An integer with low ≤ value ≤ high."""
         value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.bad(key, f"an integer from {low} to {high}")
+            raise self.bad(key, f"an integer from {low} to {high}", told.kind(value))
         return value
 
     def boolean(self, key: int | str) -> bool:
         """True or false."""
         value = self.value(key)
         if not isinstance(value, bool):
-            raise self.bad(key, "true or false")
+            raise self.bad(key, "true or false", told.kind(value))
         return value
 
     def items(self, key: int | str, *, low: int, high: int) -> tuple[Value, ...]:
         """An array of `low` to `high` items."""
         value = self.value(key)
         if not isinstance(value, tuple) or not low <= len(value) <= high:
-            raise self.bad(key, f"an array of {low} to {high} items")
+            raise self.bad(key, f"an array of {low} to {high} items", told.kind(value))
         return value
 
     def mapping(self, key: int | str, *, low: int, high: int) -> dict[int | str, Value]:
         """A map of `low` to `high` entries."""
         value = self.value(key)
         if not isinstance(value, dict) or not low <= len(value) <= high:
-            raise self.bad(key, f"a map of {low} to {high} entries")
+            raise self.bad(key, f"a map of {low} to {high} entries", told.kind(value))
         return value
 
-    def bad(self, key: int | str, wanted: str) -> Malformed:
-        """The error for a value that is not as wanted, to be raised."""
-        return Malformed(f"{self.what}.{key}: expected {wanted}", code="bad-value")
+    def bad(self, key: int | str, wanted: str, got: str = "") -> Malformed:
+        """The error for a value that is not as wanted, to be raised. got: what it is, in words."""
+        return Malformed(
+            f"{self.what}.{key}: expected {wanted}" + (f", got {got}" if got else ""), code="bad-value"
+        )
 
     def done(self) -> None:
         """Refuse keys that nobody asked for."""

@@ -26,7 +26,9 @@ def decode(data: bytes, label: bytes, *, what: str, max_blocks: int, max_bytes: 
     begin, end = b"-----BEGIN " + label + b"-----" + newline, newline + b"-----END " + label + b"-----"
     *chunks, rest = text.split(end)
     if not chunks or rest not in (b"", newline):
-        raise Malformed(f"{what}: not PEM with {label.decode()} blocks alone", code="not-pem")
+        raise Malformed(
+            f"{what}: expected PEM: {label.decode()} blocks and nothing around them", code="not-pem"
+        )
     if len(chunks) > max_blocks:
         raise Malformed(f"{what}: more than {max_blocks} blocks", code="too-many")
     out = []
@@ -35,7 +37,9 @@ def decode(data: bytes, label: bytes, *, what: str, max_blocks: int, max_bytes: 
         for _ in range(2 if index else 0):
             block = block.removeprefix(newline)
         if not block.startswith(begin):
-            raise Malformed(f"{what}: not PEM with {label.decode()} blocks alone", code="not-pem")
+            raise Malformed(
+                f"{what}: expected PEM: {label.decode()} blocks and nothing around them", code="not-pem"
+            )
         out.append(_body(block[len(begin) :], newline, what))
     return tuple(out)
 
@@ -80,10 +84,13 @@ def _body(body: bytes, newline: bytes, what: str) -> bytes:
     try:
         contents = binascii.a2b_base64(body.replace(newline, b""), strict_mode=True)
     except (binascii.Error, ValueError):
-        raise Malformed(f"{what}: not base64", code="not-pem") from None
+        raise Malformed(f"{what}: a PEM block is not base64", code="not-pem") from None
     columns = len(body.split(newline, 1)[0])
     if not contents or _lines(contents, newline, columns) != body:
-        raise Malformed(f"{what}: not in the one form of PEM, every line as long", code="not-canonical")
+        raise Malformed(
+            f"{what}: expected PEM blocks whose lines are all as long as the first, got others",
+            code="not-canonical",
+        )
     return contents
 
 

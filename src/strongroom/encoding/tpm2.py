@@ -81,7 +81,7 @@ def pcr_read(index: int) -> bytes:
 def pcr_extend(index: int, measurement: bytes) -> bytes:
     """TPM2_PCR_Extend by a 32-byte digest."""
     if len(measurement) != PCR_BYTES:
-        raise Malformed("TPM: a PCR is extended by 32 bytes")
+        raise Malformed(f"TPM: a PCR is extended by {PCR_BYTES} bytes, got {len(measurement)}")
     return command(0x182, (index,), u32(1) + u16(_SHA256) + measurement, authorised=1)
 
 
@@ -169,22 +169,22 @@ def response(data: bytes, *, handles: int = 0) -> Response:
     Raises `Malformed`, or `Unavailable` with code `tpm-retry` (send again) or `tpm-failed`.
     """
     if len(data) > MAX_RESPONSE:
-        raise Malformed("TPM response: too long", code="too-large")
+        raise Malformed(f"TPM response: {len(data)} bytes, at most {MAX_RESPONSE} allowed", code="too-large")
     reader = Reader(data, "TPM response")
     tag, length, result = reader.u16(), reader.u32(), reader.u32()
     if length != len(data):
-        raise Malformed("TPM response: its length field is not its length")
+        raise Malformed(f"TPM response: its length field says {length} bytes, it has {len(data)}")
     if result:
         raise Unavailable(
             f"the TPM answered {result:#x}",
             code="tpm-retry" if result == _RETRY else "tpm-failed",
-            hint="the TPM was not provisioned as expected, or its state is damaged",
+            hint="TPM 2.0 Library, part 2, 6.6 says what the code means; a TPM of software is damaged, or was not provisioned",
         )
     found = tuple(reader.u32() for _ in range(handles))
     if tag == _PLAIN:
         return Response(handles=found, parameters=reader)
     if tag != _SESSIONS:
-        raise Malformed(f"TPM response: unknown tag {tag:#x}")
+        raise Malformed(f"TPM response: tag {tag:#06x}, expected {_PLAIN:#x} or {_SESSIONS:#x}")
     # With sessions the parameters are sized, and the authorisation area follows them.
     return Response(handles=found, parameters=Reader(reader.take(reader.u32()), "TPM response"))
 
@@ -199,11 +199,15 @@ def read_pcr(parameters: Reader, index: int) -> bytes:
     parameters.u32()  # update counter
     wanted = selection((index,))
     if parameters.take(len(wanted)) != wanted or parameters.u32() != 1:
-        raise Malformed(f"TPM: PCR {index} is not in the sha256 bank", code="no-pcr-bank")
+        raise Malformed(
+            f"TPM: PCR {index} is not in the sha256 bank",
+            code="no-pcr-bank",
+            hint="turn the SHA-256 PCR bank of this TPM on, in the firmware's set-up",
+        )
     value = read_sized(parameters)
     parameters.done()
     if len(value) != PCR_BYTES:
-        raise Malformed("TPM: expected a 32-byte PCR value")
+        raise Malformed(f"TPM: PCR {index}: expected a value of {PCR_BYTES} bytes, got {len(value)}")
     return value
 
 
@@ -231,7 +235,7 @@ def read_handles(parameters: Reader) -> frozenset[int]:
     """Handles, as `list_nv` asks for them: all of them, or as many as the TPM tells at once."""
     parameters.u8()  # whether there are more
     if parameters.u32() != _CAP_HANDLES:
-        raise Malformed("TPM: told of another capability than asked")
+        raise Malformed("TPM response: not about handles, which were asked for")
     count = parameters.u32()
     if count > MAX_HANDLES:
         raise Malformed(f"TPM: {count} handles, at most {MAX_HANDLES} asked for")
@@ -245,13 +249,16 @@ def read_p256_point(public: bytes) -> tuple[bytes, bytes]:
     area = Reader(public, "TPM public area")
     wanted = (_ECC, _SHA256)
     if (area.u16(), area.u16()) != wanted or area.u32() != _AK_ATTRIBUTES or read_sized(area):
-        raise Malformed("TPM public area: not a restricted signing key of this format", code="wrong-key")
+        raise Malformed(
+            "TPM public area: expected a restricted ECC signing key with SHA-256 and no policy",
+            code="wrong-key",
+        )
     if tuple(area.u16() for _ in range(5)) != (_NULL, _ECDSA, _SHA256, _P256, _NULL):
-        raise Malformed("TPM public area: not ECDSA P-256 with SHA-256", code="wrong-key")
+        raise Malformed("TPM public area: expected ECDSA on P-256 with SHA-256", code="wrong-key")
     point = read_sized(area), read_sized(area)
     area.done()
     if any(len(one) > PCR_BYTES for one in point):
-        raise Malformed("TPM public area: a coordinate is longer than 32 bytes", code="wrong-key")
+        raise Malformed("TPM public area: a coordinate of the key is longer than 32 bytes", code="wrong-key")
     return point[0].rjust(PCR_BYTES, b"\x00"), point[1].rjust(PCR_BYTES, b"\x00")
 
 
@@ -260,7 +267,7 @@ def selection(pcrs: tuple[int, ...]) -> bytes:
     mask = bytearray(3)
     for index in pcrs:
         if not 0 <= index < 8 * len(mask):
-            raise Malformed("TPM: there are 24 PCRs, numbered from 0")
+            raise Malformed(f"TPM: no PCR has the number {index}: there are 24, numbered from 0")
         mask[index // 8] |= 1 << index % 8
     return u32(1) + u16(_SHA256) + bytes([len(mask)]) + bytes(mask)
 

@@ -36,7 +36,7 @@ def ek_template(kind: str) -> bytes:
     if kind == "secp256r1":
         point = tpm2.sized(bytes(32)) + tpm2.sized(bytes(32))
         return tpm2.u16(_ECC) + head + symmetric + tpm2.u16(_NULL) + tpm2.u16(_P256) + tpm2.u16(_NULL) + point
-    raise Malformed("TPM: endorsement keys are rsa or secp256r1")
+    raise Malformed(f"TPM: an endorsement key of kind {kind[:40]!r}, expected rsa or secp256r1")
 
 
 def create_primary(hierarchy: int, public: bytes) -> bytes:
@@ -50,7 +50,7 @@ def create_primary(hierarchy: int, public: bytes) -> bytes:
 def start_policy_session(nonce: bytes) -> bytes:
     """TPM2_StartAuthSession for a policy, neither salted nor bound. nonce: 16 random bytes. Answers (handle)."""
     if len(nonce) != NONCE_BYTES:
-        raise Malformed(f"TPM: expected a nonce of {NONCE_BYTES} bytes")
+        raise Malformed(f"TPM: expected a nonce of {NONCE_BYTES} bytes, got {len(nonce)}")
     parameters = tpm2.sized(nonce) + tpm2.sized(b"") + bytes([_POLICY]) + tpm2.u16(_NULL) + tpm2.u16(_SHA256)
     return tpm2.command(0x176, (_RH_NULL, _RH_NULL), parameters)
 

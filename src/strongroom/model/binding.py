@@ -48,7 +48,7 @@ class Preset:
         if field not in self.values:
             raise EvidenceRefused(
                 "binding",
-                expected=f"expected bytes for {field}",
+                expected=f"the bytes that {field} of the evidence must hold, given by the caller",
                 got="none given",
                 hint="say what the evidence must be bound to; there is no unbound verification",
             )
@@ -93,7 +93,9 @@ class Binding:
             return digest.raw(self.contract)
         if field in {"extra_data", "nonce"}:
             return hashlib.sha256(self._digest).digest()
-        raise EvidenceRefused("binding", expected="a field that can be bound", got=field)
+        raise EvidenceRefused(
+            "binding", expected="report_data, user_data, contract, extra_data or nonce", got=field
+        )
 
     def to_json(self) -> dict[str, object]:
         """The object form, for records. Everything in it is public."""

@@ -27,7 +27,10 @@ class Endorsements:
     def part(self, name: str) -> bytes:
         """The named part. Raises `Malformed` when it is missing: nothing is skipped for want of it."""
         if name not in self.parts:
-            raise Malformed(f"endorsements: part {name!r} is missing", code="missing-part")
+            raise Malformed(
+                f"endorsements: part {name!r} is missing, given are: {', '.join(sorted(self.parts)) or 'none'}",
+                code="missing-part",
+            )
         return self.parts[name]
 
     def to_json(self) -> dict[str, object]:

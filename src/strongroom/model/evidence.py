@@ -31,7 +31,10 @@ class Evidence:
     def part(self, name: str) -> bytes:
         """The named part. Raises `Malformed` when it is missing."""
         if name not in self.parts:
-            raise Malformed(f"{self.tee} evidence: part {name!r} is missing", code="missing-part")
+            raise Malformed(
+                f"{self.tee} evidence: part {name!r} is missing, given are: {', '.join(sorted(self.parts)) or 'none'}",
+                code="missing-part",
+            )
         return self.parts[name]
 
     def to_json(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import age, sign, vault
-from strongroom.encoding import canonical, fields
+from strongroom.encoding import canonical, fields, told
 from strongroom.errors import Malformed
 from strongroom.model import party as party_model
 
@@ -44,7 +44,7 @@ def generate(name: str) -> Identity:
     """Fresh keys under `name` (lower-case name rules of `fields`)."""
     if fields.NAME.fullmatch(name) is None:
         raise Malformed(
-            f"identity name {name[:40]!r}: use lower-case letters, digits, dots, dashes",
+            f"identity name: expected {fields.NAME_LIKE}, got {told.quoted(name)}",
             code="bad-name",
             hint="choose a plain name, like alice or team-7",
         )
@@ -87,7 +87,11 @@ def unlock(data: bytes, passphrase: bytes) -> Identity:
     )
     secret.done()
     if identity.party() != party:
-        raise Malformed("identity: its public part does not belong to its keys", code="mismatch")
+        raise Malformed(
+            "identity: its public part is not that of its secret keys",
+            code="mismatch",
+            hint="the file was changed: take it from a backup",
+        )
     return identity
 
 

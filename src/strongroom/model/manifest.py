@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from strongroom.crypto import digest
-from strongroom.encoding import canonical, dsse, fields
+from strongroom.encoding import canonical, dsse, fields, told
 from strongroom.errors import Malformed
 
 FORMAT = "strongroom-manifest/1"
@@ -96,10 +96,13 @@ def encode(manifest: Manifest) -> bytes:
 
 def parse(data: bytes) -> Manifest:
     """Parse payload bytes. Raises `Malformed`."""
-    top = fields.Fields(canonical.loads(data, what="manifest", max_bytes=MAX_BYTES), "manifest")
+    top = fields.Fields(canonical.loads(data, what="manifest", max_bytes=MAX_BYTES), "manifest", quoting=True)
     form = top.text("format", max_length=64)
     if form not in {FORMAT, WITH_CHECK}:
-        raise Malformed(f"manifest.format: expected {FORMAT} or {WITH_CHECK}", code="wrong-format")
+        raise Malformed(
+            f"manifest.format: expected {FORMAT} or {WITH_CHECK}, got {told.quoted(form)}",
+            code="wrong-format",
+        )
     key_check = (
         top.data("key_check", max_bytes=CHECK_BYTES, exactly=CHECK_BYTES) if form == WITH_CHECK else None
     )
@@ -107,10 +110,10 @@ def parse(data: bytes) -> Manifest:
     inner = top.object_or_null("image")
     manifest = Manifest(
         raw=data,
-        kind=top.text("kind", max_length=16),
+        kind=top.choice("kind", KINDS),
         name=top.name("name"),
         owner=top.digest("owner"),
-        cipher=top.text("cipher", max_length=32),
+        cipher=top.choice("cipher", CIPHERS),
         data_bytes=top.integer("data_bytes", low=BLOCK, high=1 << 50),
         hash_offset=top.integer("hash_offset", low=BLOCK, high=1 << 50),
         disk_bytes=top.integer("disk_bytes", low=BLOCK, high=1 << 50),
@@ -120,17 +123,25 @@ def parse(data: bytes) -> Manifest:
         key_check=key_check,
     )
     top.done()
-    if manifest.kind not in KINDS or manifest.cipher not in CIPHERS:
-        raise Malformed("manifest: unknown kind or cipher", code="bad-value")
     if key_check is not None and manifest.cipher == "none":
-        raise Malformed("manifest.key_check: of the key of a disk that has none", code="bad-value")
+        raise Malformed(
+            "manifest.key_check: present, though the cipher is none and the disk has no key", code="bad-value"
+        )
     if (manifest.kind == "image") != (manifest.image is not None):
-        raise Malformed("manifest.image: present exactly when the kind is image")
-    sizes = (manifest.data_bytes, manifest.hash_offset, manifest.disk_bytes)
-    if any(size % BLOCK for size in sizes):
-        raise Malformed("manifest: sizes must be multiples of 4096")
+        wanted, got = ("settings", "null") if manifest.image is None else ("null", "settings")
+        raise Malformed(f"manifest.image: expected {wanted}, as the kind is {manifest.kind}, got {got}")
+    for key, size in (
+        ("data_bytes", manifest.data_bytes),
+        ("hash_offset", manifest.hash_offset),
+        ("disk_bytes", manifest.disk_bytes),
+    ):
+        if size % BLOCK:
+            raise Malformed(f"manifest.{key}: expected a multiple of {BLOCK}, got {size}")
     if manifest.hash_offset != manifest.data_bytes or manifest.disk_bytes <= manifest.hash_offset:
-        raise Malformed("manifest: the hash area must follow the data")
+        raise Malformed(
+            "manifest: expected hash_offset to equal data_bytes, and disk_bytes to be more, got "
+            f"{manifest.hash_offset}, {manifest.data_bytes} and {manifest.disk_bytes}"
+        )
     return manifest
 
 
@@ -155,14 +166,16 @@ def _image_json(image: ImageSettings) -> dict[str, object]:
 
 def _read_image(source: fields.Fields) -> ImageSettings:
     groups = []
-    for item in source.items("groups", max_items=256):
+    for index, item in enumerate(source.items("groups", max_items=256)):
         if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item <= MAX_USER:
-            raise Malformed(f"{source.what}.groups: expected group ids")
+            raise Malformed(
+                f"{source.what}.groups[{index}]: expected a group id from 0 to {MAX_USER}, got {told.kind(item)}"
+            )
         groups.append(item)
     settings = ImageSettings(
         source=source.digest("source"),
-        entrypoint=_words(source, "entrypoint"),
-        command=_words(source, "command"),
+        entrypoint=source.words("entrypoint", max_items=1024),
+        command=source.words("command", max_items=1024),
         environment=source.text_map("environment", max_items=1024, max_length=65536),
         working_directory=source.text("working_directory", max_length=4096),
         uid=source.integer("uid", low=0, high=MAX_USER),
@@ -173,14 +186,7 @@ def _read_image(source: fields.Fields) -> ImageSettings:
     if not settings.entrypoint and not settings.command:
         raise Malformed(f"{source.what}: neither entrypoint nor command, so nothing to run")
     if not settings.working_directory.startswith("/"):
-        raise Malformed(f"{source.what}.working_directory: expected an absolute path")
+        raise Malformed(
+            f"{source.what}.working_directory: expected a path that begins with /, got {told.quoted(settings.working_directory)}"
+        )
     return settings
-
-
-def _words(source: fields.Fields, key: str) -> tuple[str, ...]:
-    out = []
-    for item in source.items(key, max_items=1024):
-        if not isinstance(item, str) or len(item) > 65536 or "\x00" in item:
-            raise Malformed(f"{source.what}.{key}: expected texts without NUL")
-        out.append(item)
-    return tuple(out)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from strongroom.encoding import canonical, fields, framed
+from strongroom.encoding import canonical, fields, framed, told
 from strongroom.errors import Malformed
 from strongroom.model import binding as binding_model
 from strongroom.model import endorsements as endorsements_model
@@ -210,14 +210,23 @@ class SplitRequest:
 def split_release_request(data: bytes, *, head: ReleaseHead | None = None) -> SplitRequest:
     """Cut a release request into its parts. head: that of `data`, where it was parsed before. Raises `Malformed`."""
     if len(data) > MAX_REQUEST:
-        raise Malformed(f"release request: {len(data)} bytes, at most {MAX_REQUEST}", code="too-large")
+        raise Malformed(
+            f"release request: {len(data)} bytes, at most {MAX_REQUEST} allowed", code="too-large"
+        )
     end = data.find(b"\n", 0, MAX_HEAD + 1)
     if end < 0:
-        raise Malformed(f"release request: no first line of at most {MAX_HEAD} bytes", code="no-head")
+        raise Malformed(
+            f"release request: expected a first line of at most {MAX_HEAD} bytes, got no line end within them",
+            code="no-head",
+        )
     head = head or parse_release_head(data[:end])
     start = end + 1
     if len(data) < start + head.agreement:
-        raise Malformed("release request: shorter than the agreement that its head announces", code="cut")
+        left = len(data) - start
+        raise Malformed(
+            f"release request: its head announces an agreement of {head.agreement} bytes, {left} follow",
+            code="cut",
+        )
     return SplitRequest(
         head=head,
         agreement=data[start : start + head.agreement],
@@ -279,14 +288,11 @@ class LedgerProof:
 
 def read_ledger_proof(source: fields.Fields) -> LedgerProof:
     """Read the object form. Raises `Malformed`."""
-    hashes = []
-    for index, item in enumerate(source.items("hashes", max_items=64)):
-        one = fields.Fields({"hash": item}, f"{source.what}.hashes[{index}]")
-        hashes.append(one.data("hash", max_bytes=32, exactly=32))
+    hashes = source.datas("hashes", max_items=64, max_bytes=32, exactly=32)
     proof = LedgerProof(
         entry=source.data("entry", max_bytes=MAX_ANSWER),
         index=source.integer("index", low=0, high=canonical.MAX_INTEGER),
-        hashes=tuple(hashes),
+        hashes=hashes,
         checkpoint=source.text("checkpoint", max_length=64 * 1024),
     )
     source.done()
@@ -337,13 +343,10 @@ class ReleaseAnswer:
 def parse_release_answer(data: bytes) -> ReleaseAnswer:
     """Parse an accepted release. Raises `Malformed`."""
     top = _top(data, "release answer", MAX_ANSWER)
-    chain = []
-    for index, item in enumerate(top.items("certificates", max_items=8)):
-        one = fields.Fields({"der": item}, f"release answer.certificates[{index}]")
-        chain.append(one.data("der", max_bytes=64 * 1024))
+    chain = top.datas("certificates", max_items=8, max_bytes=64 * 1024)
     answer = ReleaseAnswer(
         sealed=top.data("sealed", max_bytes=MAX_ANSWER),
-        certificates=tuple(chain),
+        certificates=chain,
         ledger=read_ledger_proof(top.object("ledger")),
         endorsements=endorsements_model.read(top.object("endorsements")),
     )
@@ -389,7 +392,9 @@ def read_denial(source: fields.Fields) -> DenialAnswer:
     if ledger is None:
         return DenialAnswer(verdict=source.raw_object("verdict"), words=words, ledger=None)
     if source.value("verdict") is not None:
-        raise Malformed(f"{source.what}.verdict: null where the ledger's entry holds it", code="bad-value")
+        raise Malformed(
+            f"{source.what}.verdict: expected null, as the ledger's entry holds the verdict", code="bad-value"
+        )
     proof = read_ledger_proof(ledger)
     return DenialAnswer(verdict=recorded_verdict(proof), words=words, ledger=proof)
 
@@ -411,7 +416,9 @@ def parse_disk_keys(data: bytes) -> dict[str, bytes]:
     keys = {}
     for name in inner.names():
         if fields.DIGEST.fullmatch(name) is None:
-            raise Malformed("disk keys: bad manifest digest")
+            raise Malformed(
+                f"disk keys.disks: expected {fields.DIGEST_LIKE} for each key, got {told.quoted(name)}"
+            )
         keys[name] = inner.data(name, max_bytes=64, exactly=64)
     top.done()
     return keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.encoding import fields
+from strongroom.encoding import fields, told
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
@@ -23,5 +23,7 @@ def read(source: fields.Fields, *, least: int, most: int, max_bytes: int) -> dic
         raise Malformed(f"{source.what}: {len(names)} parts, expected {least} to {most}", code="too-many")
     for name in names:
         if fields.NAME.fullmatch(name) is None:
-            raise Malformed(f"{source.what}: {name[:40]!r} is no part's name", code="bad-name")
+            raise Malformed(
+                f"{source.what}: expected {fields.NAME_LIKE}, got {told.quoted(name)}", code="bad-name"
+            )
     return {name: source.data(name, max_bytes=max_bytes) for name in names}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from strongroom.crypto import age, digest, sign
-from strongroom.encoding import canonical, fields
+from strongroom.encoding import canonical, fields, told
 from strongroom.errors import Malformed
 
 FORMAT = "strongroom-party/1"
@@ -23,6 +23,9 @@ BROKER_URL = re.compile(
     r":(?P<port>[0-9]{1,5})",
     re.ASCII,
 )
+
+
+URL_LIKE = "https://HOST:PORT, with a port from 1 to 65535"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class BrokerAddress:
         """Host name or address, without brackets."""
         match = BROKER_URL.fullmatch(self.url)
         if match is None:
-            raise Malformed("broker.url: expected https://HOST:PORT")
+            raise self._bad_url()
         return match["host"].strip("[]")
 
     @property
@@ -51,8 +54,11 @@ class BrokerAddress:
         """TCP port, 1 to 65535."""
         match = BROKER_URL.fullmatch(self.url)
         if match is None or not 0 < int(match["port"]) < 65536:
-            raise Malformed("broker.url: expected https://HOST:PORT")
+            raise self._bad_url()
         return int(match["port"])
+
+    def _bad_url(self) -> Malformed:
+        return Malformed(f"broker.url: expected {URL_LIKE}, got {told.quoted(self.url)}")
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
@@ -128,7 +134,7 @@ def differences(entry: Party, file: Party) -> tuple[tuple[str, str, str], ...]:
 
 def parse(data: bytes) -> Party:
     """Parse the file form. Raises `Malformed`."""
-    top = fields.Fields(canonical.loads(data, what="party", max_bytes=MAX_BYTES), "party")
+    top = fields.Fields(canonical.loads(data, what="party", max_bytes=MAX_BYTES), "party", quoting=True)
     top.constant("format", FORMAT)
     party = read(top)
     top.done()
@@ -151,7 +157,7 @@ def read(source: fields.Fields) -> Party:
 
 def _read_broker(source: fields.Fields) -> BrokerAddress:
     address = BrokerAddress(
-        url=source.text("url", max_length=300, pattern=BROKER_URL),
+        url=source.text("url", max_length=300, pattern=BROKER_URL, like=URL_LIKE),
         pin=source.digest("pin"),
         ledger_key=source.data("ledger_key", max_bytes=32, exactly=32),
         authority=source.digest("authority"),

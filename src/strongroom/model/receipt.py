@@ -143,9 +143,7 @@ def parse(data: bytes) -> Receipt:
     """Parse payload bytes. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what="receipt", max_bytes=MAX_BYTES), "receipt")
     top.constant("format", FORMAT)
-    outcome = top.text("outcome", max_length=32)
-    if outcome not in set(Outcome):
-        raise Malformed("receipt.outcome: unknown")
+    outcome = Outcome(top.choice("outcome", Outcome))
     outputs = []
     for item in top.objects("outputs", max_items=64):
         outputs.append(
@@ -164,7 +162,7 @@ def parse(data: bytes) -> Receipt:
         image=_read_disk(top.object("image")),
         datasets=tuple(_read_disk(item) for item in top.objects("datasets", max_items=MAX_DATASETS)),
         outputs=tuple(outputs),
-        outcome=Outcome(outcome),
+        outcome=outcome,
         exit_status=top.integer("exit_status", low=0, high=255),
         details=_read_details(top),
         started=top.time("started"),
@@ -183,7 +181,10 @@ def parse_envelope(data: bytes) -> tuple[dsse.Envelope, Receipt]:
 def _read_details(top: fields.Fields) -> tuple[str, ...]:
     details = top.texts("details", max_items=8, max_length=32)
     if not DETAILS.keys() >= set(details) or list(details) != sorted(set(details)):
-        raise Malformed("receipt.details: expected known ones, sorted, each once", code="bad-value")
+        raise Malformed(
+            "receipt.details: expected details that this version knows, sorted, each once, got others",
+            code="bad-value",
+        )
     return details
 
 

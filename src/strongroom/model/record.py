@@ -79,14 +79,12 @@ def parse(data: bytes) -> Record:
     """Parse a leaf. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what="ledger entry", max_bytes=MAX_BYTES), "ledger entry")
     top.constant("format", FORMAT)
-    kind = top.text("kind", max_length=16)
-    if kind not in set(RecordKind):
-        raise Malformed("ledger entry.kind: unknown")
+    kind = RecordKind(top.choice("kind", RecordKind))
     record = Record(
-        kind=RecordKind(kind),
+        kind=kind,
         time=top.time("time"),
         broker=top.name("broker"),
-        contract=_contract(top, RecordKind(kind)),
+        contract=_contract(top, kind),
         run=top.text_map_of(("run",), max_length=64)["run"],
         body=top.raw_object("body"),
     )
@@ -114,5 +112,5 @@ def _contract(top: fields.Fields, kind: RecordKind) -> str:
     if kind not in OF_NO_CONTRACT:
         return top.digest("contract")
     if top.text_map_of(("contract",), max_length=80)["contract"]:
-        raise Malformed(f"ledger entry.contract: none for a {kind.value}")
+        raise Malformed(f"ledger entry.contract: expected an empty text, as a {kind.value} is of no contract")
     return ""

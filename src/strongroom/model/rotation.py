@@ -60,18 +60,25 @@ def make(old: Party, new: Party, *, time: datetime, keys: Iterable[sign.SigningK
 def read(data: bytes) -> Rotation:
     """Parse a statement. Raises `Malformed`."""
     envelope = dsse.parse(data, payload_type=PAYLOAD_TYPE, max_payload=MAX_BYTES)
-    top = fields.Fields(canonical.loads(envelope.payload, what="rotation", max_bytes=MAX_BYTES), "rotation")
+    top = fields.Fields(
+        canonical.loads(envelope.payload, what="rotation", max_bytes=MAX_BYTES), "rotation", quoting=True
+    )
     top.constant("format", FORMAT)
     time = top.time("time")
     old, new = (_party(top.object(key)) for key in ("old", "new"))
     top.done()
     if old.name != new.name:
-        raise Malformed("rotation: a party keeps its name", code="bad-value")
+        raise Malformed(
+            f"rotation.new.name: expected {old.name!r}, as a party keeps its name, got {new.name!r}",
+            code="bad-value",
+        )
     if not party_model.differences(old, new):
-        raise Malformed("rotation: no key differs", code="bad-value")
+        raise Malformed(
+            "rotation.new: expected another key than in rotation.old, got the same ones", code="bad-value"
+        )
     if _ledger(old) != _ledger(new):
         raise Malformed(
-            "rotation: a ledger keeps its key, by which it is known",
+            "rotation.new.broker.ledger_key: expected the one in rotation.old, as a ledger keeps its key, got another",
             code="bad-value",
             hint="a broker with another ledger is made with `strongroom broker init`",
         )

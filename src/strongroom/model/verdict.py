@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from strongroom.encoding import fields
+from strongroom.encoding import fields, told
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
@@ -220,4 +220,8 @@ def _data(value: object, what: str, depth: int = 0) -> Data:
         if isinstance(value, list):
             return [_data(item, what, depth + 1) for item in value]
         return {key[:MAX_TEXT]: _data(item, what, depth + 1) for key, item in value.items()}
-    raise Malformed(f"{what}: expected short texts, whole numbers, and few of them", code="bad-value")
+    wanted = (
+        f"text of at most {MAX_TEXT} characters, an integer, true, false, null, or a list or object of at most "
+        f"{_MAX_ITEMS} of them, nested {_MAX_DEPTH} deep at most"
+    )
+    raise Malformed(f"{what}: expected {wanted}, got {told.kind(value)}", code="bad-value")

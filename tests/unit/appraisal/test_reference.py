@@ -105,7 +105,7 @@ PLATFORM = json.loads(GOOD.statement().encode())["predicate"]["platforms"][0]
         ({"platforms": [{**PLATFORM, "references": [{}]}]}, "an empty reference would accept anything"),
         ({"platforms": [{**PLATFORM, "tcb": {"committed.snp": -1}}]}, "snp: expected an integer from 0 to"),
         ({"platforms": [{**PLATFORM, "tcbs": {}}]}, "unknown key 'tcbs'"),
-        ({"platforms": [{**PLATFORM, "tee": ""}]}, "tee: expected text of 1 to 64 characters"),
+        ({"platforms": [{**PLATFORM, "tee": ""}]}, "tee: expected a name: at most 64"),
         (
             {"platforms": [{**PLATFORM, "profile": f"p{n}"} for n in range(17)]},
             "platforms: expected a list of at most 16",
@@ -569,11 +569,14 @@ def test_toml_dates_are_times_with_a_zone():
     text = TOML + "[platforms.policy.status]\nUpToDate = 2026-12-31T01:00:00+01:00\n"
     assert parse(text.encode()).platforms[0].policy.status == {"UpToDate": datetime(2026, 12, 31, tzinfo=UTC)}
     for bad, why in (
-        ("2026-12-31T00:00:00", "a time without its zone; write 2026-12-31T00:00:00Z"),
-        ("2026-12-31", "date has no place here"),
-        ("12:00:00", "time has no place here"),
-        ("1.5", "float has no place here"),
-        ("inf", "float has no place here"),
+        (
+            "2026-12-31T00:00:00",
+            "status.UpToDate: a time without its zone; write it like 2026-12-31T00:00:00Z",
+        ),
+        ("2026-12-31", "status.UpToDate: expected text, .* with date and zone, got a date"),
+        ("12:00:00", "status.UpToDate: expected text, .* got a time"),
+        ("1.5", "expected text, an integer, true, false, or a time with date and zone, got a float"),
+        ("inf", "expected text, an integer, true, false, or a time with date and zone, got a float"),
     ):
         with pytest.raises(Malformed, match=why):
             parse((TOML + f"[platforms.policy.status]\nUpToDate = {bad}\n").encode())
@@ -583,7 +586,7 @@ def test_pinned_roots_are_those_of_the_tee():
     assert parse(changed(roots=["pinned"])).platforms[0].roots == (ROOT,)
     with pytest.raises(Malformed, match="empty, which no room could meet"):
         parse(changed(roots=["pinned"], tee="tpm"))
-    with pytest.raises(Malformed, match=r"item: expected text that matches sha256:.0-9a-f..64."):
+    with pytest.raises(Malformed, match=r"roots\[0\]: expected sha256: and 64"):
         parse(changed(roots=["pinned", ROOT]))
 
 
@@ -609,7 +612,8 @@ def test_facts_of_reference_files_are_demanded_besides_the_policys_own():
     assert parse(own, extra("02")).platforms[0].policy.facts == {"host_data": ("02",), "product": ("Milan",)}
     for contradicting in ((own, extra("03")), (FILE, extra("01"), extra("02"))):
         with pytest.raises(
-            Malformed, match=r"the fact host_data: a reference file demands .*, which is not accepted besides"
+            Malformed,
+            match=r"the fact host_data: a reference file demands .*, the policy or another file accepts",
         ):
             parse(*contradicting)
 

@@ -119,7 +119,7 @@ def test_the_record_form_reads_back(expected, got):
     assert read == (check,)
 
 
-DATA = "expected short texts, whole numbers, and few of them"
+DATA = "expected text of at most 4096 characters, an integer"
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_two_root_hashes_are_refused():
         ({"profile": "uki"}, "key 'strongroom.efi' is missing"),
         ({"extra": 1}, "unknown key 'extra'"),
         ({"debug": "no"}, "debug: expected true or false"),
-        ({"root_hash": "sha256:1"}, "root_hash: expected text that matches"),
+        ({"root_hash": "sha256:1"}, "root_hash: expected sha256: and 64"),
         ({"reference": {}}, "key 'firmware' is missing"),
         ({"files": {}}, "key 'bzImage' is missing"),
         ({"pcr0": {"guarded": "sha256:" + "0" * 64}}, "key 'unguarded' is missing"),
@@ -226,7 +226,7 @@ def test_a_list_of_packages_reads_back_and_one_of_another_shape_does_not():
     good = json.loads(listed)
     for change, why in (
         ({"kind": "rpm"}, "kind: expected text that matches"),
-        ({"digest": "sha256:1"}, "digest: expected text that matches sha256:.0-9a-f..64."),
+        ({"digest": "sha256:1"}, "digest: expected sha256: and 64"),
         ({"name": ""}, "name: expected text of 1 to 200 characters"),
         ({"extra": "x"}, "unknown key 'extra'"),
         ({"suite": 7}, "suite: expected text of at most 64 characters"),

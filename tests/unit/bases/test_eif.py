@@ -174,7 +174,7 @@ def test_keys_that_nitro_does_not_take_are_refused():
         image_signer.load(*enclave.pems(ec.SECP256R1()))
     with pytest.raises(Malformed, match="not a private key in PEM without a passphrase"):
         image_signer.load(b"junk", certificate)
-    with pytest.raises(Malformed, match="not PEM with CERTIFICATE blocks alone"):
+    with pytest.raises(Malformed, match="expected PEM: CERTIFICATE blocks and nothing around them"):
         image_signer.load(key, b"junk")
     assert "key" not in repr(image_signer.load(key, certificate)).partition("certificate")[0]
 
@@ -190,7 +190,10 @@ def test_signatures_in_other_shapes_are_refused():
         ([{**one, "signature": bytes(one["signature"])}], "signature: expected an array of 1 to"),
         ([{**one, "signature": [256, *one["signature"][1:]]}], "signature: expected an array of bytes"),
         ([{**one, "signature": [True, *one["signature"][1:]]}], "signature: expected an array of bytes"),
-        ([{**one, "signing_certificate": list(b"junk")}], "not PEM with CERTIFICATE blocks alone"),
+        (
+            [{**one, "signing_certificate": list(b"junk")}],
+            "expected PEM: CERTIFICATE blocks and nothing around them",
+        ),
         ([{"signature": one["signature"]}], "key 'signing_certificate' is missing"),
     ):
         with pytest.raises(Malformed, match=why):

@@ -519,7 +519,7 @@ def test_a_denial_that_says_its_verdict_twice_is_refused(world):
     answer = world.ask(world.agreement(signers=("alice",)))
     top = json.loads(answer.encode())
     top["verdict"] = answer.verdict
-    with pytest.raises(Malformed, match="null where the ledger's entry holds it"):
+    with pytest.raises(Malformed, match="expected null, as the ledger's entry holds the verdict"):
         brokers.parse_denial(canonical.dumps(top))
 
 

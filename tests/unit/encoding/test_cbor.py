@@ -103,8 +103,8 @@ def test_indefinite_lengths(text, value):
         ("0000", "a byte after the item", "1 trailing bytes"),
         ("d2f6", "a tag that nobody named", "tag 18, which has no place here"),
         ("5affffffff00", "a length beyond the data", "ends too soon"),
-        ("9bffffffffffffffff", "an array beyond the data", "more items than allowed"),
-        ("bb00000001ffffffff", "a map beyond the data", "more items than allowed"),
+        ("9bffffffffffffffff", "an array beyond the data", "items announced"),
+        ("bb00000001ffffffff", "a map beyond the data", "items announced"),
         ("9f", "an array without an end", "ends too soon"),
         ("19ff", "an integer that ends too soon", "ends too soon"),
     ],
@@ -137,7 +137,7 @@ def test_rule_15_depth_items_and_bytes_are_bounded():
         (b"\x5f" + b"\x40" * cbor.MAX_ITEMS + b"\xff", "more than 512 items"),
         (
             b"\x99" + (cbor.MAX_ITEMS + 1).to_bytes(2, "big") + b"\x01" * 600,
-            "ends too soon, or more items than allowed",
+            "items allowed",
         ),
     ):
         with pytest.raises(Malformed, match=why):

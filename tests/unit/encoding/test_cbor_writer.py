@@ -71,7 +71,7 @@ def test_limits_of_the_reader_are_the_callers():
         cbor.loads(deep, "x")
     assert cbor.loads(deep, "x", max_depth=16)
     many = cbor_writer.dumps(tuple(range(600)))
-    with pytest.raises(Malformed, match="ends too soon, or more items than allowed"):
+    with pytest.raises(Malformed, match="items allowed"):
         cbor.loads(many, "x")
     assert len(cbor.loads(many, "x", max_items=700)) == 600
 

@@ -48,30 +48,36 @@ def test_lines_may_be_of_76_characters_if_all_are():
     )
     assert decode(wide) == BLOCKS[:1]
     ragged = b"\n".join([body[0], letters[:76], letters[76:140], letters[140:], body[-2], b""])
-    with pytest.raises(Malformed, match="not in the one form of PEM, every line as long"):
+    with pytest.raises(Malformed, match="whose lines are all as long as the first"):
         decode(ragged)
 
 
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (b"", "not PEM with CERTIFICATE blocks alone"),
-        (b"\0", "not PEM with CERTIFICATE blocks alone"),
-        (b"\n", "not PEM with CERTIFICATE blocks alone"),
-        (TEXT + b"\n", "not PEM with CERTIFICATE blocks alone"),
-        (TEXT[:-1] + b"\0", "not PEM with CERTIFICATE blocks alone"),
-        (TEXT + b"\0\0", "not PEM with CERTIFICATE blocks alone"),
-        (b" " + TEXT, "not PEM with CERTIFICATE blocks alone"),
-        (b"subject=x\n" + TEXT, "not PEM with CERTIFICATE blocks alone"),
-        (TEXT.replace(b"-----\n-----", b"-----\n\n\n-----"), "not PEM with CERTIFICATE blocks alone"),
-        (TEXT.replace(b"CERTIFICATE", b"X509 CRL"), "not PEM with CERTIFICATE blocks alone"),
-        (TEXT.replace(b"\n", b"\r"), "not PEM with CERTIFICATE blocks alone"),
+        (b"", "expected PEM: CERTIFICATE blocks and nothing around them"),
+        (b"\0", "expected PEM: CERTIFICATE blocks and nothing around them"),
+        (b"\n", "expected PEM: CERTIFICATE blocks and nothing around them"),
+        (TEXT + b"\n", "expected PEM: CERTIFICATE blocks and nothing around them"),
+        (TEXT[:-1] + b"\0", "expected PEM: CERTIFICATE blocks and nothing around them"),
+        (TEXT + b"\0\0", "expected PEM: CERTIFICATE blocks and nothing around them"),
+        (b" " + TEXT, "expected PEM: CERTIFICATE blocks and nothing around them"),
+        (b"subject=x\n" + TEXT, "expected PEM: CERTIFICATE blocks and nothing around them"),
+        (
+            TEXT.replace(b"-----\n-----", b"-----\n\n\n-----"),
+            "expected PEM: CERTIFICATE blocks and nothing around them",
+        ),
+        (
+            TEXT.replace(b"CERTIFICATE", b"X509 CRL"),
+            "expected PEM: CERTIFICATE blocks and nothing around them",
+        ),
+        (TEXT.replace(b"\n", b"\r"), "expected PEM: CERTIFICATE blocks and nothing around them"),
         (
             TEXT.replace(b"eA==", b"eB=="),
-            "not in the one form of PEM, every line as long",
+            "whose lines are all as long as the first",
         ),  # spare bits that are not zero
-        (TEXT.replace(b"eA==", b""), "not in the one form of PEM, every line as long"),
-        (TEXT[: len(TEXT) // 2], "not PEM with CERTIFICATE blocks alone"),
+        (TEXT.replace(b"eA==", b""), "whose lines are all as long as the first"),
+        (TEXT[: len(TEXT) // 2], "expected PEM: CERTIFICATE blocks and nothing around them"),
     ],
 )
 def test_other_texts_are_malformed(bad, why):

@@ -317,7 +317,7 @@ CHAIN = "TCB-Info-Issuer-Chain"
 def test_issuers_in_headers_are_read_strictly(tmp_path, services, value):
     good = urllib.parse.quote(services.intel_parts["tdx"]["tcb-info-issuer-chain"])
     services.spoil("/tcb", lambda one: one.having(CHAIN, value.format(good=good)))
-    why = "more than 2 blocks" if value == "{good}{good}" else "not PEM with CERTIFICATE blocks"
+    why = "more than 2 blocks" if value == "{good}{good}" else "expected PEM: CERTIFICATE blocks"
     with pytest.raises(Malformed, match=f"tcb-info: {why}"):
         fetcher(tmp_path, services).endorse(intel().evidence(BOUND), now=NOW)
 

@@ -42,9 +42,9 @@ BINDING = binding.Binding(
         ({"signing": "AAAA"}, "signing: expected 32 bytes in base64"),
         ({"kem": "AAAA"}, "kem: expected 1216 bytes in base64"),
         ({"tls": "A" * 1372}, "tls: expected base64 of at most 1024 bytes"),
-        ({"contract": "flights"}, "contract: expected text that matches sha256"),
-        ({"audience": ""}, "audience: expected text of 1"),
-        ({"role": "Room"}, "role: expected text that matches"),
+        ({"contract": "flights"}, "contract: expected sha256: and 64"),
+        ({"audience": ""}, "audience: expected sha256: and 64"),
+        ({"role": "Room"}, "role: expected a name: at most 64"),
     ],
 )
 def test_a_records_binding_is_refused_by_what_is_wrong(change, why):

@@ -528,7 +528,7 @@ def test_one_pack_has_one_spelling(pack):
         (lambda top: top["releases"][0].update(more=1), "unknown key 'more'"),
         (
             lambda top: top["releases"][0]["ledger"].update(hashes=["AAAA"]),
-            "hash: expected 32 bytes in base64",
+            "hashes\\[0\\]: expected 32 bytes in base64, got 3 bytes",
         ),
         (lambda top: top["releases"][0].update(certificates=[1]), "data: expected base64 of at most"),
         (lambda top: top.update(manifests=["!"]), "data: expected base64"),

@@ -61,7 +61,7 @@ def test_rule_36_one_person_signs_for_one_party_and_once():
         replace(alice.party, name="bob"),
         replace(alice.party, name="bob", recipient=bob.party.recipient, broker=None),
     ):
-        with pytest.raises(Malformed, match="parties: signing_key appears twice"):
+        with pytest.raises(Malformed, match=r"parties: signing_key 'sha256:.*' appears twice"):
             samples.a_contract(members=(alice, replace(bob, party=twin)))
 
 
@@ -175,7 +175,7 @@ def test_an_envelope_full_of_signatures_takes_no_more():
     drafted = agreement.draft(samples.a_contract())
     noise = tuple(dsse.DsseSignature(keyid=f"{at}", sig=b"s") for at in range(dsse.MAX_SIGNATURES))
     full = replace(drafted, envelope=replace(drafted.envelope, signatures=noise))
-    with pytest.raises(Malformed, match="too many signatures"):
+    with pytest.raises(Malformed, match="32 signatures by others, at most 31 leave room"):
         agreement.add_signature(full, samples.ALICE.signing)
     room = replace(drafted, envelope=replace(drafted.envelope, signatures=noise[1:]))
     assert agreement.add_signature(room, samples.ALICE.signing).signers() == ("alice",)

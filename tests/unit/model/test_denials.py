@@ -38,5 +38,5 @@ def nested(depth: int) -> object:
 
 def test_data_of_a_check_are_nested_so_deep_and_no_deeper():
     assert verdict._data(nested(verdict._MAX_DEPTH), "got") == nested(verdict._MAX_DEPTH)
-    with pytest.raises(Malformed, match="got: expected short texts, whole numbers, and few of them"):
+    with pytest.raises(Malformed, match="got: expected text of at most 4096 characters, an integer"):
         verdict._data(nested(verdict._MAX_DEPTH + 1), "got")

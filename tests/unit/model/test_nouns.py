@@ -85,7 +85,7 @@ def test_identity_with_somebody_elses_public_part_is_refused():
     mixed = identity.lock(first, b"p", random=secrets.token_bytes).decode()
     for ours, theirs in ((first.party().recipient, second.party().recipient),):
         mixed = mixed.replace(ours, theirs)
-    with pytest.raises(Malformed, match="belong"):
+    with pytest.raises(Malformed, match="its public part is not that of its secret keys"):
         identity.unlock(mixed.encode(), b"p")
 
 
@@ -140,13 +140,13 @@ def test_a_check_value_is_of_one_key_and_one_disk():
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"kind": "image"}, "present exactly when the kind is image"),
-        ({"kind": "other"}, "unknown kind or cipher"),
-        ({"cipher": "rot13"}, "unknown kind or cipher"),
-        ({"data_bytes": 8191}, "sizes must be multiples of 4096"),
-        ({"hash_offset": 4096}, "the hash area must follow the data"),
-        ({"disk_bytes": 8192}, "the hash area must follow the data"),
-        ({"owner": "alice"}, "owner: expected text that matches sha256:.0-9a-f..64."),
+        ({"kind": "image"}, "image: expected settings, as the kind is image, got null"),
+        ({"kind": "other"}, "manifest.kind: expected one of dataset, image, got 'other'"),
+        ({"cipher": "rot13"}, "manifest.cipher: expected one of aes-xts-plain64, none, got 'rot13'"),
+        ({"data_bytes": 8191}, "expected a multiple of 4096, got"),
+        ({"hash_offset": 4096}, "expected hash_offset to equal data_bytes, and disk_bytes to be more"),
+        ({"disk_bytes": 8192}, "expected hash_offset to equal data_bytes, and disk_bytes to be more"),
+        ({"owner": "alice"}, "owner: expected sha256: and 64"),
     ],
 )
 def test_manifest_refusals(changes, why):
@@ -172,7 +172,7 @@ def test_a_room_has_numbers_for_half_of_all_users(field):
         return manifest.parse(manifest.encode(a_manifest(kind="image", image=image))).image
 
     assert getattr(read(manifest.MAX_USER), field) in (manifest.MAX_USER, (manifest.MAX_USER,))
-    with pytest.raises(Malformed, match=f"image.{field}: expected"):
+    with pytest.raises(Malformed, match=rf"image.{field}(\[0\])?: expected"):
         read(manifest.MAX_USER + 1)
 
 

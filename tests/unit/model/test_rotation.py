@@ -84,8 +84,11 @@ def raw(before, after, **changes):
     ("data", "why"),
     [
         (raw(HELD, MALLORY.party(ADDRESS)), "a party keeps its name"),
-        (raw(HELD, HELD), "no key differs"),
-        (raw(HELD, replace(HELD, broker=replace(ADDRESS, url="https://elsewhere:1"))), "no key differs"),
+        (raw(HELD, HELD), "new: expected another key than in rotation.old"),
+        (
+            raw(HELD, replace(HELD, broker=replace(ADDRESS, url="https://elsewhere:1"))),
+            "new: expected another key than in rotation.old",
+        ),
         (raw(HELD, NEW.party(replace(ADDRESS, ledger_key=b"l" * 32))), "a ledger keeps its key"),
         (raw(HELD, NEW.party()), "a ledger keeps its key"),
         (raw(HELD, NEXT, more=1), "unknown key 'more'"),

@@ -412,8 +412,8 @@ BAD = {
 WHY = {
     "data before hello": "sends before it says hello",
     "open before hello": "sends before it says hello",
-    "unknown frame": "unknown type 9",
-    "a frame too long": "4294967295 bytes is too long",
+    "unknown frame": "type 9, expected 1 to 4",
+    "a frame too long": "4294967295 bytes, at most",
     "not JSON": "not JSON",
     "unknown kind": "unknown kind 'reboot'",
     "unknown key": "unknown key 'more'",

@@ -299,7 +299,7 @@ def test_bad_names_and_keys_are_refused_before_any_work(tmp_path):
     for more, why in (
         ({"key": bytes(64)}, "two halves are equal"),
         ({"key": b"x"}, "expected 64 bytes, got 1"),
-        ({"kind": "film"}, "unknown kind or cipher"),
+        ({"kind": "film"}, "manifest.kind: expected one of dataset, image, got .film."),
     ):
         with pytest.raises(Malformed, match=why):
             seal(tmp_path / "f.disk", **more)

@@ -73,9 +73,15 @@ def read_envelope(data: bytes) -> dsse.Envelope:
     return dsse.parse(data, payload_type=contract_model.PAYLOAD_TYPE, max_payload=contract_model.MAX_BYTES)
 
 
+_DRAFTED = (
+    "whoever drafted the contract makes it anew with `strongroom contract new`, and the parties sign that"
+)
+
+
 def open_envelope(envelope: dsse.Envelope) -> Agreement:
     """Parse the contract within. Raises `Malformed`."""
-    return Agreement(envelope=envelope, contract=contract_model.parse(envelope.payload))
+    with fields.hinted(_DRAFTED):
+        return Agreement(envelope=envelope, contract=contract_model.parse(envelope.payload))
 
 
 def read_earlier(source: fields.Fields) -> tuple[bytes, ...]:
@@ -83,8 +89,8 @@ def read_earlier(source: fields.Fields) -> tuple[bytes, ...]:
     envelopes: list[bytes] = []
     left = MAX_EARLIER_BYTES
     for index, item in enumerate(source.items("earlier", max_items=MAX_EARLIER)):
-        one = fields.Fields({"envelope": item}, f"{source.what}.earlier[{index}]")
-        envelopes.append(one.data("envelope", max_bytes=left))
+        name = f"earlier[{index}]"
+        envelopes.append(fields.Fields({name: item}, source.what).data(name, max_bytes=left))
         left -= len(envelopes[-1])
     return tuple(envelopes)
 
@@ -97,11 +103,14 @@ def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:
         raise Refused(
             "signing the contract: this identity is not one of its parties",
             code="not-a-party",
-            hint="`strongroom contract show` lists the parties",
+            hint="`strongroom contract show` lists the parties; one of them signs, each with its own identity (-i)",
         )
     others = tuple(one for one in agreement.envelope.signatures if one.keyid != keyid)
     if len(others) >= dsse.MAX_SIGNATURES:
-        raise Malformed("contract envelope: too many signatures")
+        raise Malformed(
+            f"contract envelope: {len(others)} signatures by others, at most {dsse.MAX_SIGNATURES - 1} leave room",
+            hint="sign a copy that nobody signed yet, and put both together with `strongroom contract merge`",
+        )
     signature = dsse.DsseSignature(keyid=keyid, sig=key.sign(agreement.envelope.pae()))
     envelope = dsse.Envelope(
         payload_type=agreement.envelope.payload_type,

@@ -31,7 +31,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
-from strongroom.encoding import canonical, fields
+from strongroom.encoding import canonical, fields, told
 from strongroom.errors import Malformed
 from strongroom.model import party as party_model
 from strongroom.model.contracts import policy as policy_model
@@ -48,6 +48,9 @@ MAX_REGISTERS = 48  # of one reference: verdicts tell each, and records have roo
 
 OUTPUT_PATH = re.compile(r"/out(?:/[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?)?", re.ASCII)
 DNS_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-)){1,8}", re.ASCII)
+# The first two in words.
+OUTPUT_LIKE = "/out, or /out/ and a name of lower-case letters, digits, dots, dashes and underscores"
+DNS_LIKE = "a DNS name of two labels or more, in lower case, like room.flights.example"
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 
 
@@ -221,7 +224,10 @@ class Contract:
         for member in self.members:
             if member.party.name == name:
                 return member.party
-        raise Malformed(f"contract: no party is called {name!r}", code="unknown-party")
+        names = ", ".join(member.party.name for member in self.members)
+        raise Malformed(
+            f"contract: no party is called {name!r}; there are: {names or 'none'}", code="unknown-party"
+        )
 
     def recipients(self, names: Iterable[str]) -> tuple[str, ...]:
         """The age recipients of the named parties."""
@@ -275,7 +281,7 @@ class Contract:
 
 def parse(data: bytes) -> Contract:
     """Parse contract bytes. Raises `Malformed`."""
-    top = fields.Fields(canonical.loads(data, what="contract", max_bytes=MAX_BYTES), "contract")
+    top = fields.Fields(canonical.loads(data, what="contract", max_bytes=MAX_BYTES), "contract", quoting=True)
     top.constant("format", FORMAT)
     contract = Contract(
         raw=data,
@@ -301,21 +307,20 @@ def parse(data: bytes) -> Contract:
 
 
 def _member(source: fields.Fields) -> Member:
-    role = source.text("role", max_length=32)
-    if role not in set(Role):
-        raise Malformed(f"{source.what}.role: expected one of {', '.join(Role)}", code="bad-value")
-    member = Member(party=party_model.read(source), role=Role(role))
+    role = Role(source.choice("role", Role))
+    member = Member(party=party_model.read(source), role=role)
     source.done()
     return member
 
 
 def _image(source: fields.Fields) -> Image:
-    left = source.items_or_null("arguments", max_items=256)
-    arguments = None if left is None else _plain_texts(left, f"{source.what}.arguments")
+    arguments = source.words_or_null("arguments", max_items=256)
     environment = source.text_map("environment", max_items=256)
     for name in environment:
         if ENV_NAME.fullmatch(name) is None:
-            raise Malformed(f"{source.what}.environment: {name[:40]!r} is no variable name")
+            raise Malformed(
+                f"{source.what}.environment: expected names of at most 128 letters, digits and _, no digit first, got {told.quoted(name)}"
+            )
     image = Image(
         owner=source.name("owner"),
         manifest=source.digest("manifest"),
@@ -324,15 +329,6 @@ def _image(source: fields.Fields) -> Image:
     )
     source.done()
     return image
-
-
-def _plain_texts(items: list[object], what: str) -> tuple[str, ...]:
-    out = []
-    for item in items:
-        if not isinstance(item, str) or len(item) > 65536 or "\x00" in item:
-            raise Malformed(f"{what}: expected texts without NUL", code="bad-value")
-        out.append(item)
-    return tuple(out)
 
 
 def _dataset(source: fields.Fields) -> Dataset:
@@ -345,7 +341,7 @@ def _dataset(source: fields.Fields) -> Dataset:
 
 def _output(source: fields.Fields) -> Output:
     output = Output(
-        path=source.text("path", max_length=80, pattern=OUTPUT_PATH),
+        path=source.text("path", max_length=80, pattern=OUTPUT_PATH, like=OUTPUT_LIKE),
         recipients=source.texts("recipients", max_items=MAX_PARTIES, max_length=64, pattern=fields.NAME),
         max_bytes=source.integer("max_bytes", low=1, high=1 << 40),
     )
@@ -369,18 +365,12 @@ def _logs(source: fields.Fields | None) -> Logs | None:
 
 
 def _disclosure(source: fields.Fields) -> Disclosure:
-    sizes = source.text("output_sizes", max_length=16)
-    if sizes not in set(OutputSizes):
-        raise Malformed(
-            f"{source.what}.output_sizes: expected one of {', '.join(OutputSizes)}", code="bad-value"
-        )
-    status = source.text("exit_status", max_length=16)
-    if status not in set(ExitStatus):
-        raise Malformed(
-            f"{source.what}.exit_status: expected one of {', '.join(ExitStatus)}", code="bad-value"
-        )
+    disclosure = Disclosure(
+        output_sizes=OutputSizes(source.choice("output_sizes", OutputSizes)),
+        exit_status=ExitStatus(source.choice("exit_status", ExitStatus)),
+    )
     source.done()
-    return Disclosure(output_sizes=OutputSizes(sizes), exit_status=ExitStatus(status))
+    return disclosure
 
 
 def _receipts(source: fields.Fields) -> ReceiptTerms:
@@ -402,16 +392,13 @@ def read_platform(source: fields.Fields) -> Platform:
         policy=policy_model.read(source.object("policy")) if has_policy else None,
     )
     source.done()
-    for key, value in (
-        ("roots", platform.roots),
-        ("machines", platform.machines),
-        ("references", platform.references),
+    for key, value, hint in (
+        ("roots", platform.roots, "name who vouches for the rooms: digests of root certificates"),
+        ("machines", platform.machines, 'the single entry "any" accepts every machine of the roots'),
+        ("references", platform.references, "`strongroom measure` computes the registers of a room"),
     ):
         if not value:
-            raise Malformed(
-                f"{source.what}.{key}: empty, which no room could meet",
-                hint='for machines, the single entry "any" accepts every machine of the roots',
-            )
+            raise Malformed(f"{source.what}.{key}: empty, which no room could meet", hint=hint)
     return platform
 
 
@@ -430,7 +417,7 @@ def _certificate(source: fields.Fields | None) -> CertificateTerms | None:
     if source is None:
         return None
     terms = CertificateTerms(
-        names=source.texts("names", max_items=32, max_length=253, pattern=DNS_NAME),
+        names=source.texts("names", max_items=32, max_length=253, pattern=DNS_NAME, like=DNS_LIKE),
         lifetime_seconds=source.integer("lifetime_seconds", low=60, high=86_400),
     )
     source.done()
@@ -449,7 +436,8 @@ def _limits(source: fields.Fields) -> RunLimits:
     )
     source.done()
     if limits.not_before >= limits.not_after:
-        raise Malformed(f"{source.what}: not_before is not before not_after")
+        begin, end = fields.format_time(limits.not_before), fields.format_time(limits.not_after)
+        raise Malformed(f"{source.what}.not_after: expected a time after not_before ({begin}), got {end}")
     return limits
 
 
@@ -469,16 +457,20 @@ def _cross_check(contract: Contract) -> None:
     _unique([member.party.keyid for member in contract.members], "parties: signing_key")
     _unique([dataset.name for dataset in contract.datasets], "datasets: name")
     _unique([output.path for output in contract.outputs], "outputs: path")
-    _unique(list(contract.approvals.parties), "approvals.parties")
+    _unique(list(contract.approvals.parties), "approvals.parties: name")
     paths = [output.path for output in contract.outputs]
     if "/out" in paths and len(paths) > 1:
-        raise Malformed("contract.outputs: /out holds every other path", code="overlap")
+        raise Malformed("contract.outputs: /out beside paths below it, which it holds", code="overlap")
     if not contract.platforms:
         raise Malformed("contract.platforms: empty, so no room may run it", code="empty")
     if (contract.version == 1) != (contract.replaces is None):
-        raise Malformed("contract.replaces: version 1 replaces nothing, later ones must say what")
+        wanted = "null in version 1" if contract.version == 1 else "the digest of the version before"
+        raise Malformed(f"contract.replaces: expected {wanted}, got {contract.replaces or 'null'}")
     if contract.approvals.threshold > len(contract.approvals.parties):
-        raise Malformed("contract.approvals.threshold: more than there are parties")
+        most, got = len(contract.approvals.parties), contract.approvals.threshold
+        raise Malformed(
+            f"contract.approvals.threshold: expected at most {most}, as many as approve, got {got}"
+        )
     named = [contract.image.owner, *contract.approvals.parties]
     named += [dataset.owner for dataset in contract.datasets]
     for output in contract.outputs:
@@ -490,9 +482,12 @@ def _cross_check(contract: Contract) -> None:
     # Whoever gives something must have agreed to how it is used.
     for owner in contract.owners():
         if owner not in contract.approvals.parties:
-            raise Malformed(f"contract.approvals.parties: the owner {owner!r} is missing")
+            raise Malformed(
+                f"contract.approvals.parties: the owner {owner!r} is missing; whoever owns a disk approves"
+            )
 
 
 def _unique(values: list[str], what: str) -> None:
     if len(set(values)) != len(values):
-        raise Malformed(f"contract.{what} appears twice", code="duplicate")
+        twice = next(value for value in values if values.count(value) > 1)
+        raise Malformed(f"contract.{what} {twice!r} appears twice", code="duplicate")

@@ -33,7 +33,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from strongroom.encoding import fields
+from strongroom.encoding import fields, told
 from strongroom.errors import Malformed
 from strongroom.model.evidence import MAX_DEVICES
 
@@ -136,12 +136,12 @@ def read(source: fields.Fields) -> Policy:
     """Read the object form. Raises `Malformed`."""
     has = set(source.names())
     policy = Policy(
-        profile=_one_of(source, "profile", PROFILES) if "profile" in has else "",
+        profile=source.choice("profile", PROFILES) if "profile" in has else "",
         tcb=read_minimums(source.object("tcb")) if "tcb" in has else {},
         facts=_facts(source.object("facts")) if "facts" in has else {},
         registers=_registers(source.object("registers")) if "registers" in has else {},
         products_denied=_texts(source, "products_denied") if "products_denied" in has else (),
-        revocation=_one_of(source, "revocation", (CHECKED,)) if "revocation" in has else "",
+        revocation=source.choice("revocation", (CHECKED,)) if "revocation" in has else "",
         devices=_devices(source.object("devices")) if "devices" in has else None,
         status=_status(source.object("status")) if "status" in has else None,
         advisories=_advisories(source.object("advisories")) if "advisories" in has else {},
@@ -154,15 +154,11 @@ def read(source: fields.Fields) -> Policy:
     )
     source.done()
     if not policy.products_denied and "products_denied" in has:
-        raise Malformed(f"{source.what}.products_denied: empty, which denies nothing", code="empty")
+        raise Malformed(
+            f"{source.what}.products_denied: empty; leave it out where no product line is denied",
+            code="empty",
+        )
     return policy
-
-
-def _one_of(source: fields.Fields, key: str, known: tuple[str, ...]) -> str:
-    value = source.text(key, max_length=64)
-    if value not in known:
-        raise Malformed(f"{source.what}.{key}: expected one of {', '.join(known)}", code="bad-value")
-    return value
 
 
 def _texts(source: fields.Fields, key: str) -> tuple[str, ...]:
@@ -176,7 +172,9 @@ def _names(source: fields.Fields, *, most: int = MAX_ENTRIES) -> tuple[str, ...]
         raise Malformed(f"{source.what}: {len(names)} entries, at most {most} allowed", code="too-many")
     for name in names:
         if fields.NAME.fullmatch(name) is None:
-            raise Malformed(f"{source.what}: {name[:40]!r} is no name", code="bad-name")
+            raise Malformed(
+                f"{source.what}: expected {fields.NAME_LIKE}, got {told.quoted(name)}", code="bad-name"
+            )
     return names
 
 
@@ -191,15 +189,19 @@ def _facts(source: fields.Fields) -> dict[str, tuple[Value, ...]]:
         value = source.value(name)
         listed = value if isinstance(value, list) else [value]
         if len(listed) > MAX_VALUES:
-            raise Malformed(f"{source.what}.{name}: at most {MAX_VALUES} values", code="too-many")
+            raise Malformed(
+                f"{source.what}.{name}: {len(listed)} values, at most {MAX_VALUES} allowed", code="too-many"
+            )
         for one in listed:
             if not isinstance(one, str | int) or (isinstance(one, str) and len(one) > MAX_TEXT):
+                wanted = f"text of at most {MAX_TEXT} characters, an integer, true or false"
                 raise Malformed(
-                    f"{source.what}.{name}: expected text, an integer, true or false", code="bad-value"
+                    f"{source.what}.{name}: expected {wanted}, got {told.kind(one)}", code="bad-value"
                 )
             if one == NOT_COMPARED:
                 raise Malformed(
-                    f"{source.what}.{name}: {NOT_COMPARED!r} says that nothing was checked", code="bad-value"
+                    f"{source.what}.{name}: {NOT_COMPARED!r} says that nothing was checked, which no policy can demand",
+                    code="bad-value",
                 )
         out[name] = tuple(listed)
     return out
@@ -209,7 +211,9 @@ def read_reference(source: fields.Fields, *, most: int) -> dict[str, str]:
     """Read one alternative of 1 to `most` register values by name. Raises `Malformed`."""
     names = _names(source, most=most)
     if not names:
-        raise Malformed(f"{source.what}: an empty reference would accept anything")
+        raise Malformed(
+            f"{source.what}: expected the value of at least one register: an empty reference would accept anything"
+        )
     return {name: source.text(name, max_length=MAX_TEXT) for name in names}
 
 
@@ -222,7 +226,9 @@ def _status(source: fields.Fields) -> dict[str, datetime | None]:
     out: dict[str, datetime | None] = {}
     for name in _labels(source):
         value = source.value(name)
-        out[name] = None if value is None else fields.Fields({name: value}, source.what).time(name)
+        out[name] = (
+            None if value is None else fields.Fields({name: value}, source.what, quoting=True).time(name)
+        )
     return out
 
 
@@ -234,7 +240,12 @@ def _labels(source: fields.Fields) -> tuple[str, ...]:
     """Vendors' own words: `UpToDate`, `INTEL-SA-00615`."""
     names = source.names()
     if len(names) > MAX_ENTRIES or any(not 0 < len(name) <= 64 or not name.isascii() for name in names):
-        raise Malformed(f"{source.what}: expected at most {MAX_ENTRIES} short names", code="bad-name")
+        wanted = f"at most {MAX_ENTRIES} names of 1 to 64 ASCII characters"
+        longest = max(names, key=lambda name: (not name.isascii(), not name, len(name)))
+        raise Malformed(
+            f"{source.what}: expected {wanted}, got {len(names)}, among them {told.quoted(longest)}",
+            code="bad-name",
+        )
     return names
 
 

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from strongroom.crypto import digest
-from strongroom.encoding import canonical, fields
+from strongroom.encoding import canonical, fields, told
 from strongroom.errors import Malformed
 from strongroom.model.contracts import contract as contract_model
 
@@ -64,12 +64,12 @@ def parse(
     """
     value = _decode(data)
     if not isinstance(value, dict):
-        raise Malformed("policy: expected an object", code="not-object")
+        raise Malformed(f"policy: expected an object, got {told.kind(value)}", code="not-object")
     platforms = value.get("platforms")
     if isinstance(platforms, list):
         value = {**value, "platforms": [_completed(one, pinned, extra) for one in platforms]}
     whole = canonical.dumps(value)
-    top = fields.Fields(value, "policy")
+    top = fields.Fields(value, "policy", quoting=True)
     top.constant("format", FORMAT)
     made = PolicyFile(
         name=top.name("name"),
@@ -93,24 +93,29 @@ def _decode(data: bytes) -> Any:
         value = tomllib.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as cause:
         raise Malformed(f"policy: neither JSON nor TOML: {str(cause)[:200]}", code="not-toml") from None
-    return canonical.loads(canonical.dumps(_plain(value, 0)), what="policy", max_bytes=2 * MAX_BYTES)
+    return canonical.loads(
+        canonical.dumps(_plain(value, "policy", 0)), what="policy", max_bytes=2 * MAX_BYTES
+    )
 
 
-def _plain(value: object, depth: int) -> object:
+def _plain(value: object, at: str, depth: int) -> object:
     """TOML's values as JSON's: its dates and times, which must have a zone, as texts."""
     if depth > _MAX_DEPTH:
-        raise Malformed("policy: nested too deeply", code="too-deep")
+        raise Malformed(f"policy: nested too deeply: at most {_MAX_DEPTH} levels allowed", code="too-deep")
     if isinstance(value, dict):
-        return {key: _plain(item, depth + 1) for key, item in value.items()}
+        return {key: _plain(item, f"{at}.{key[:40]}", depth + 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, depth + 1) for item in value]
+        return [_plain(item, f"{at}[{index}]", depth + 1) for index, item in enumerate(value)]
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise Malformed("policy: a time without its zone; write 2026-12-31T00:00:00Z", code="bad-value")
+            raise Malformed(
+                f"{at}: a time without its zone; write it like 2026-12-31T00:00:00Z", code="bad-value"
+            )
         return fields.format_time(value)
     if isinstance(value, str | int):
         return value
-    raise Malformed(f"policy: {type(value).__name__} has no place here", code="bad-type")
+    wanted = "text, an integer, true, false, or a time with date and zone"
+    raise Malformed(f"{at}: expected {wanted}, got {told.kind(value)}", code="bad-type")
 
 
 def _completed(one: object, pinned: Callable[[str], frozenset[str]], extra: tuple[Extra, ...]) -> object:
@@ -145,8 +150,10 @@ def _tightened(policy: object, fitting: list[Extra]) -> object:
         for name, wanted in file.facts.items():
             listed = held.get(name, wanted)
             if wanted not in (listed if isinstance(listed, list) else [listed]):
+                accepted = listed if isinstance(listed, list) else [listed]
+                told_of = ", ".join(repr(one)[:160] for one in accepted[:3]) or "nothing"
                 raise Malformed(
-                    f"policy: the fact {name[:64]}: a reference file demands {wanted[:160]}, which is not accepted besides",
+                    f"policy: the fact {name[:64]}: a reference file demands {wanted[:160]!r}, the policy or another file accepts {told_of}",
                     code="contradiction",
                     hint="two files, or file and policy, leave no value of this fact: name those that belong together",
                 )

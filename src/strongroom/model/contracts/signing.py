@@ -23,7 +23,7 @@ def check_member(contract: Contract, own: Party) -> None:
         raise Refused(
             "signing the contract: this identity is not one of its parties",
             code="not-a-party",
-            hint="`strongroom contract show` lists the parties",
+            hint="`strongroom contract show` lists the parties; one of them signs, each with its own identity (-i)",
         )
 
 
@@ -46,7 +46,7 @@ def check_party_file(own: Party, identity: Party) -> None:
         identity.recipient,
     ):
         raise Misuse(
-            f"the party file is not of the identity {identity.name}",
+            f"the party file is of {own.name}, {own.keyid}; the identity is {identity.name}, {identity.keyid}",
             code="other-party-file",
             hint="`strongroom identity new` and `broker init` wrote NAME.party.json; name it with --party",
         )
@@ -61,7 +61,7 @@ def check_others(contract: Contract, held: Sequence[Party]) -> tuple[str, ...]:
         if _entry_of(contract, file) is None:
             raise Misuse(
                 f"--trust: nobody in the contract has the name or the key of {file.name}",
-                hint="`strongroom contract show` lists the parties",
+                hint="`strongroom contract show` lists the parties; leave out the files of others",
             )
         _check_entry(contract, file, f"the file of {file.name} that you trust")
     return tuple(file.name for file in held)
@@ -79,7 +79,7 @@ def check_replaced(contract: Contract, previous: Contract | None) -> None:
         )
     if previous.digest != contract.replaces:
         raise Refused(
-            f"signing the contract: it replaces {contract.replaces or 'nothing'}, not {previous.digest}",
+            f"signing the contract: it replaces {contract.replaces or 'nothing'}, --replaces gives {previous.digest}",
             code="replaces-another",
             hint="compare with the version that it names, or let it be drafted again from yours",
         )
@@ -87,10 +87,19 @@ def check_replaced(contract: Contract, previous: Contract | None) -> None:
     if (contract.id, contract.version, contract.owner_keys()) != following:
         raise Refused(
             f"signing the contract: version {contract.version} of {contract.id} does not follow version "
-            f"{previous.version} of {previous.id}: its id, its number or the owners of its disks",
+            f"{previous.version} of {previous.id}: {_apart(contract, previous)}",
             code="no-successor",
             hint="no broker would take it; with another id or other owners of disks it is a new contract",
         )
+
+
+def _apart(contract: Contract, previous: Contract) -> str:
+    if contract.id != previous.id:
+        return f"expected the id {previous.id}, got {contract.id}"
+    if contract.version != previous.version + 1:
+        return f"expected version {previous.version + 1}, got {contract.version}"
+    owners, before = (" and ".join(one.owners()) for one in (contract, previous))
+    return f"expected disks of the owners before it ({before}) by their keys, got those of {owners}"
 
 
 def not_compared(contract: Contract, compared: Sequence[str]) -> tuple[str, ...]:

@@ -61,10 +61,18 @@ def check(agreement: Agreement, start: wire.Start) -> Terms:
             hint="each of the approvers signs with `strongroom contract sign`",
         )
     image = _manifest(  # 2
-        start, wire.SERIAL_IMAGE, contract.image.manifest, "image", contract.party(contract.image.owner)
+        start.manifests.get(wire.SERIAL_IMAGE),
+        f"image {contract.image.manifest}",
+        contract.party(contract.image.owner),
+        "the image",
     )
     datasets = tuple(
-        _manifest(start, wire.data_serial(index), one.manifest, "dataset", contract.party(one.owner))
+        _manifest(
+            start.manifests.get(wire.data_serial(index)),
+            f"dataset {one.manifest}",
+            contract.party(one.owner),
+            f"the dataset {one.name}",
+        )
         for index, one in enumerate(contract.datasets)
     )
     if image.image is None:
@@ -87,20 +95,25 @@ def check(agreement: Agreement, start: wire.Start) -> Terms:
     return terms
 
 
-def _manifest(start: wire.Start, serial: str, digest: str, kind: str, owner: Party) -> Manifest:
-    data = start.manifests.get(serial)
+def _manifest(data: bytes | None, expected: str, owner: Party, disk: str) -> Manifest:
+    """The signed manifest `data` of `disk`, which is of the kind and digest `expected` and by its owner."""
     if data is None:
-        raise Refused(f"no manifest came for the disk {serial}", code="no-manifest")
-    envelope, manifest = manifest_model.parse_envelope(data)
-    if manifest.digest != digest or manifest.kind != kind:
         raise Refused(
-            f"the manifest of the disk {serial}: expected the {kind} {digest}, got the {manifest.kind} {manifest.digest}",
+            f"no manifest came for {disk}",
+            code="no-manifest",
+            hint=f"give the manifest that {owner.name} made when sealing it",
+        )
+    envelope, manifest = manifest_model.parse_envelope(data)
+    if (got := f"{manifest.kind} {manifest.digest}") != expected:
+        raise Refused(
+            f"the manifest of {disk}: expected the {expected}, got the {got}",
             code="wrong-manifest",
-            hint="the contract was signed for another disk",
+            hint="the contract was signed for another disk, or for another sealing of it",
         )
     if manifest.owner != owner.keyid or not signatures.signed_by(envelope, owner.signing_key):
         raise Refused(
-            f"the manifest of the disk {serial} is not signed by its owner {owner.name}",
+            f"the manifest of {disk} is not signed by its owner {owner.name}",
             code="unsigned-manifest",
+            hint=f"get the signed manifest from {owner.name}",
         )
     return manifest

@@ -31,7 +31,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from strongroom.encoding import canonical, fields
+from strongroom.encoding import canonical, fields, told
 from strongroom.errors import Malformed
 from strongroom.model import manifest
 from strongroom.model.contracts import agreement, contract
@@ -91,9 +91,10 @@ class Decoder:
             kind = self._buffer[offset]
             length = int.from_bytes(self._buffer[offset + 5 : offset + 9], "big")
             if kind not in FrameType.__members__.values():
-                raise Malformed(f"channel frame: unknown type {kind}")
-            if length > (MAX_CONTROL if kind == FrameType.CONTROL else MAX_DATA):
-                raise Malformed(f"channel frame: {length} bytes is too long")
+                raise Malformed(f"channel frame: type {kind}, expected 1 to {len(FrameType)}")
+            most = MAX_CONTROL if kind == FrameType.CONTROL else MAX_DATA
+            if length > most:
+                raise Malformed(f"channel frame: {length} bytes, at most {most} allowed")
             end = offset + HEADER + length
             if len(self._buffer) < end:
                 break
@@ -150,7 +151,7 @@ def parse_start(data: bytes) -> Start:
     manifests = {}
     for name in names:
         if fields.NAME.fullmatch(name) is None:
-            raise Malformed("start message: bad disk serial")
+            raise Malformed(f"start message.manifests: expected {fields.NAME_LIKE}, got {told.quoted(name)}")
         manifests[name] = inner.data(name, max_bytes=3 * manifest.MAX_BYTES)
     start = Start(
         agreement=top.data("agreement", max_bytes=3 * contract.MAX_BYTES),

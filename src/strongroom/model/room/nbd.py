@@ -54,9 +54,9 @@ def receive(connection: ConnectedSocket, count: int) -> bytes:
 def asked_name(data: bytes) -> bytes:
     """The export's name in the data of GO or INFO. Raises `Malformed`."""
     if len(data) < 6:
-        raise Malformed("NBD option: too short")
+        raise Malformed(f"NBD option: {len(data)} bytes, expected 6 at least")
     length = struct.unpack_from(">I", data)[0]
     rest = data[4 + length :]
     if len(rest) < 2 or len(rest) != 2 + 2 * struct.unpack_from(">H", rest)[0]:
-        raise Malformed("NBD option: its lengths do not agree")
+        raise Malformed(f"NBD option: its lengths do not add up to its {len(data)} bytes")
     return data[4 : 4 + length]
