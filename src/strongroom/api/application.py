@@ -66,6 +66,7 @@ class Application:
                 raise Misuse(
                     f"{request.path[:200]}: expected the method {' or '.join(sorted(route.methods))}, got {request.method[:20]}",
                     code="wrong-method",
+                    hint="docs/brokers.md says what a broker answers",
                 )
             request.parameters = parameters
             return route.handler

@@ -143,7 +143,7 @@ def _overloaded() -> Unavailable:
 def _announced(request: Request, limit: int) -> None:
     length = request.length
     if length is not None and (not length.isascii() or not length.isdigit()):
-        raise Malformed("request: bad content length")
+        raise Malformed(f"request: Content-Length: expected a number of bytes, got {length[:20]!r}")
     if length is not None and (len(length) > 12 or int(length) > limit):
         raise _too_large(limit)
 

@@ -86,7 +86,9 @@ class Connection(asyncio.Protocol):
             self._shares.give_back(self._peer, 1)
             self._peer = None
         if self._request is not None and not self._request.complete:
-            self._request.fail(Misuse("request: its client is gone", code="cut-off"))
+            self._request.fail(
+                Misuse("request: its client is gone", code="cut-off", hint="nobody is left to tell")
+            )
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -298,7 +300,13 @@ class Connection(asyncio.Protocol):
             self._expire_at(self._deadline)
         elif request is not None and not request.complete and now < self._end:
             seconds = self._budgets.body_seconds
-            request.fail(Misuse(f"request: its body took longer than {seconds:g} seconds", code="slow-body"))
+            request.fail(
+                Misuse(
+                    f"request: its body took longer than {seconds:g} seconds",
+                    code="slow-body",
+                    hint="send it at once: is the way to the broker slow?",
+                )
+            )
             self._expire_at(self._end)
         elif request is not None and self._task is not None and not (self._late or self._begun):
             self._late = True

@@ -102,7 +102,7 @@ def bind(host: str, port: int) -> socket.socket:
         raise Unavailable(
             f"listening on {host}:{port}: {cause.strerror}",
             code="address-taken",
-            hint="is another broker running there?",
+            hint="is another broker running there? --listen HOST:PORT names another address of this machine",
         ) from None
     return bound
 

@@ -81,12 +81,16 @@ class Supervisor:
             if gave_up:
                 self._stop()
         if not started:
-            raise Unavailable("broker: a worker did not start", code="worker-failed", hint="see what it said")
+            raise Unavailable(
+                "broker: a worker did not start",
+                code="worker-failed",
+                hint="mend what it said above, and start again",
+            )
         if gave_up:
             raise Unavailable(
                 f"broker: {MOST} workers in a row ended within {LASTING:g} seconds of their start",
                 code="worker-failed",
-                hint="see what they said, and what ends processes on this machine (memory?)",
+                hint="mend what they said above; if they said nothing, see what ends processes here (too little memory?)",
             )
 
     def _replace(self, place: int) -> bool:

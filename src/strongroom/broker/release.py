@@ -305,7 +305,9 @@ def _decide(
         refusal = deny(contract.digest, gates=(request_checks.fresh(ask.nonce_end, use=use),), now=now)
         return _Decision(verdict=refusal, entry=None)
     if request_checks.known(ask, transaction) != prepared.known or now - prepared.now > FRESH_FOR:
-        raise Conflict("release: what it was prepared with has changed", code="changed")
+        raise Conflict(
+            "release: what it was prepared with has changed", code="changed", hint="prepare it again"
+        )
     runs_used = transaction.runs.used(contract.digest)
     if runs_used != prepared.judged.runs_used:
         prepared = _counted(prepared, ask, runs_used)

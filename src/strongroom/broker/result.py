@@ -27,7 +27,11 @@ def result(broker: Broker, run: str, *, nonce: bytes, audience: str, cwt: bool =
     entries = (record.parse(entry) for _, entry in broker.store.ledger.of_run(run))
     released = next((one for one in entries if one.kind is record.RecordKind.RELEASE), None)
     if released is None:
-        raise NotFound(f"{run}: no release to this run is in the ledger", code="no-release")
+        raise NotFound(
+            f"{run}: no release to this run is in the ledger",
+            code="no-release",
+            hint="ask the broker of a party whose disk that run opened, by the run's name as its receipt has it",
+        )
     now = broker.clock()
     made = ear.of_release(
         released,

@@ -52,7 +52,7 @@ class Settings:
     def address(self) -> party_model.BrokerAddress:
         """How the broker is reached and known; parsing has made sure that there is one."""
         if self.party.broker is None:
-            raise Malformed("broker settings: the party has no broker")
+            raise Malformed("broker settings: the party has no broker", hint=_RESTORE)
         return self.party.broker
 
     @property
@@ -98,11 +98,17 @@ class Secrets:
     ledger: sign.SigningKey = field(repr=False)
 
 
+_RESTORE = "the file was altered, or is of another broker: restore the whole folder from one backup"
+
+
 def listen_parts(listen: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT`. Raises `Misuse`."""
     match = LISTEN.fullmatch(listen)
     if match is None or int(match["port"]) > 65535:
-        raise Misuse(f"--listen {listen[:80]!r}: expected HOST:PORT", hint="for example 127.0.0.1:8443")
+        raise Misuse(
+            f"--listen {listen[:80]!r}: expected HOST:PORT, the port at most 65535",
+            hint="for example --listen 127.0.0.1:8443",
+        )
     return match["host"].strip("[]"), int(match["port"])
 
 
@@ -112,7 +118,10 @@ def url_of(host: str, port: int, url: str | None) -> str:
     reached = url or f"https://{shown}:{port}"
     match = party_model.BROKER_URL.fullmatch(reached)
     if match is None or not 0 < int(match["port"]) < 65536:
-        raise Misuse(f"broker url {reached[:80]!r}: expected https://HOST:PORT")
+        raise Misuse(
+            f"broker url {reached[:80]!r}: expected https://HOST:PORT, the port from 1 to 65535",
+            hint="for example --url https://broker.example:8443",
+        )
     if _everywhere(match["host"].strip("[]")):
         raise Misuse(
             f"broker url {reached}: stands for every address of this machine, and rooms can reach none by it",
@@ -241,7 +250,9 @@ def parse(data: bytes) -> Settings:
     )
     top.done()
     if settings.address.authority != digest.sha256(settings.authority):
-        raise Malformed("broker settings: the authority is not the one of the broker's address")
+        raise Malformed(
+            "broker settings: the authority is not the one of the broker's address", hint=_RESTORE
+        )
     return settings
 
 
@@ -257,5 +268,7 @@ def unlock(settings: Settings, passphrase: bytes) -> Secrets:
         ledger=sign.SigningKey(raw["ledger"]),
     )
     if secrets.tls.pin != settings.address.pin or secrets.ledger.public.raw != settings.address.ledger_key:
-        raise Malformed("broker settings: the keys are not those of the broker's address", code="mismatch")
+        raise Malformed(
+            "broker settings: the keys are not those of the broker's address", code="mismatch", hint=_RESTORE
+        )
     return secrets

@@ -38,7 +38,7 @@ LOOKING_REST = 2.0
 def too_many_failures() -> Unavailable:
     """The error for a request that may not even wait."""
     return Unavailable(
-        "release: too many requests from where requests kept failing",
+        "release: too many requests at once from an address whose requests kept failing",
         code="too-many-failures",
         hint="see what the broker refused before, and try again in a moment",
     )

@@ -142,7 +142,11 @@ def release(kernel: bytes) -> str:
 def _disk(disk: bytes) -> tuple[Entry, ...]:
     tree = base_disk.root_hash(disk)
     if tree is None:
-        raise Malformed(f"{document.DISK}: its hash tree is not that of its data", code="disk-corrupt")
+        raise Malformed(
+            f"{document.DISK}: its hash tree is not that of its data",
+            code="disk-corrupt",
+            hint="the base is damaged: build it again, or copy it anew",
+        )
 
     def read(first: int, count: int) -> bytes:
         return disk[first * browse.BLOCK : (first + count) * browse.BLOCK]

@@ -100,7 +100,9 @@ def packages(entries: Iterable[Entry]) -> dict[str, str]:
         elif entry.path == _APK:
             out |= {f"{name} (apk)": version for name, version in _stanzas(entry, b"P", b"V")}
         if len(out) > MAX_PACKAGES:
-            raise Malformed(f"image: more than {MAX_PACKAGES} packages", code="too-many")
+            raise Malformed(
+                f"image: more than {MAX_PACKAGES} packages", code="too-many", hint="so many are not compared"
+            )
     return out
 
 
@@ -109,7 +111,11 @@ def _stanzas(entry: Entry, name: bytes, version: bytes) -> Iterator[tuple[str, s
     if entry.open is None:
         return
     if entry.size > MAX_DATABASE:
-        raise Malformed(f"image: a package database of {entry.size} bytes", code="too-large")
+        raise Malformed(
+            f"image: {_text(entry.path)}: {entry.size} bytes, expected at most {MAX_DATABASE}",
+            code="too-large",
+            hint="a package database of that size is not read",
+        )
     with entry.open() as content:
         data = content.read(MAX_DATABASE)
     for stanza in data.split(b"\n\n"):

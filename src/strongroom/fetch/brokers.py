@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 10.0  # without a byte
 TOTAL_SECONDS = 60.0  # for one answer
 MAX_PROOF = 64 * 1024
+_NO_BROKER = "something in front of the broker answers, or it is broken: its owner looks at what `strongroom broker serve` prints"
 # A whole bundle of entries, each after its length.
 MAX_TILE = tiles.WIDTH * (2 + record.MAX_BYTES)
 
@@ -45,7 +46,9 @@ class BrokerReader:
         try:
             return data.decode()
         except UnicodeDecodeError:
-            raise Malformed(f"{self.address.url}: the checkpoint is no text") from None
+            raise Malformed(
+                f"{self.address.url}: the checkpoint is no text in UTF-8", code="malformed", hint=_NO_BROKER
+            ) from None
 
     def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
         """The proof that the ledger of `second` entries extends that of `first`.
@@ -113,20 +116,32 @@ class BrokerReader:
             raise Unavailable(
                 f"{self.address.url}: {type(cause).__name__}: {cause}",
                 code="broker-unreachable",
-                hint="is the broker running, and is the address right?",
+                hint="its owner starts it with `strongroom broker serve`; the address is the one in the party file",
             ) from None
         finally:
             connection.close()
         # Without a length a cut answer would look like a whole one.
         if length is None or length > max_bytes or len(told) != length:
             why = "without a length" if length is None else "too large" if length > max_bytes else "cut off"
-            raise Unavailable(f"{self.address.url}: the answer is {why}", code="broker-answer")
+            raise Unavailable(
+                f"{self.address.url}: the answer is {why}", code="broker-answer", hint=_NO_BROKER
+            )
         if answer.status == http.HTTPStatus.NOT_FOUND:
-            raise NotFound(f"{self.address.url}{path}: not found", code="not-found")
+            said, hint = _reason(told)
+            raise NotFound(
+                f"{self.address.url}{path}: {said or 'not found'}",
+                code="not-found",
+                hint=hint or "is it the broker that has it? The party file says which one is asked",
+            )
         if answer.status == http.HTTPStatus.FORBIDDEN:
             raise _refusal(self.address.url, told)
         if answer.status != http.HTTPStatus.OK:
-            raise Unavailable(f"{self.address.url}: HTTP {answer.status}", code="broker-answer")
+            said, hint = _reason(told)
+            raise Unavailable(
+                f"{self.address.url}: HTTP {answer.status}{said and ': ' + said}",
+                code="broker-answer",
+                hint=hint or _NO_BROKER,
+            )
         return told
 
     def _check_pin(self, certificate: bytes | None) -> None:
@@ -147,8 +162,21 @@ def _refusal(url: str, body: bytes) -> Refused | Unavailable:
     """The broker's own reason, which its pinned key vouches for."""
     what = f"{url}: refusal"
     try:
-        told = fields.Fields(canonical.loads(body, what=what, max_bytes=len(body)), what).object("error")
-        texts = told.text_map_of(("code", "message", "hint"), max_length=4096)
+        texts = _error(body, what)
     except Malformed:
-        return Unavailable(f"{url}: HTTP 403", code="broker-answer")
+        return Unavailable(f"{url}: HTTP 403", code="broker-answer", hint=_NO_BROKER)
     return Refused(f"{url}: {texts['message']}", code=texts["code"] or "refused", hint=texts["hint"])
+
+
+def _error(body: bytes, what: str) -> dict[str, str]:
+    told = fields.Fields(canonical.loads(body, what=what, max_bytes=len(body)), what).object("error")
+    return told.text_map_of(("code", "message", "hint"), max_length=4096)
+
+
+def _reason(body: bytes) -> tuple[str, str]:
+    """The broker's own message and hint; nothing where its answer has none."""
+    try:
+        texts = _error(body, "error")
+    except Malformed:
+        return "", ""
+    return texts["message"], texts["hint"]

@@ -57,6 +57,10 @@ class Checkpoint:
         return self.text() + "\n" + "".join(one.line() for one in self.signatures)
 
 
+_AS_SHOWN = "give a checkpoint unchanged, as a broker shows it or `strongroom ledger verify` keeps it"
+_OTHER = "one broker, one ledger: is it the checkpoint of this party's broker? A broker that was made anew has another"
+
+
 def origin_of(ledger_key: sign.VerifyingKey) -> str:
     """The origin line of the ledger with that key: one key, one ledger, one name."""
     return "strongroom-ledger/" + hashlib.sha256(ledger_key.raw).hexdigest()[:32]
@@ -77,22 +81,31 @@ def issue(key: sign.SigningKey, *, size: int, root: bytes) -> str:
 def parse(note: str) -> Checkpoint:
     """Parse a note. Raises `Malformed`."""
     if len(note) > MAX_BYTES:
-        raise Malformed("checkpoint: too large", code="too-large")
+        raise Malformed(
+            f"checkpoint: {len(note)} characters, expected at most {MAX_BYTES}",
+            code="too-large",
+            hint=_AS_SHOWN,
+        )
     text, blank, tail = note.partition("\n\n")
     lines = text.split("\n")
     if not blank or len(lines) != 3 or not lines[0] or not tail.endswith("\n"):
-        raise Malformed("checkpoint: expected three lines, a blank line and signatures")
+        raise Malformed("checkpoint: expected three lines, a blank line and signatures", hint=_AS_SHOWN)
     size = lines[1]
     if not size.isascii() or not size.isdigit() or len(size) > 16 or str(int(size)) != size:
-        raise Malformed("checkpoint: bad tree size")
+        raise Malformed(
+            f"checkpoint: its second line: expected a number of entries, got {size[:40]!r}", hint=_AS_SHOWN
+        )
     signatures = tuple(_parse_line(line) for line in tail[:-1].split("\n")[: MAX_SIGNATURES + 1])
     if not 0 < len(signatures) <= MAX_SIGNATURES:
-        raise Malformed("checkpoint: too many signatures")
+        raise Malformed(
+            f"checkpoint: more than {MAX_SIGNATURES} signatures",
+            hint="leave out cosignatures of witnesses that you do not need",
+        )
     checkpoint = Checkpoint(
         origin=lines[0], size=int(size), root=_decode(lines[2], 32), signatures=signatures
     )
     if checkpoint.size > merkle.MAX_SIZE or checkpoint.note() != note:
-        raise Malformed("checkpoint: not in its one canonical form")
+        raise Malformed("checkpoint: not in its one canonical form", hint=_AS_SHOWN)
     return checkpoint
 
 
@@ -102,14 +115,20 @@ def verify(note: str, ledger_key: sign.VerifyingKey) -> Checkpoint:
     origin = origin_of(ledger_key)
     if checkpoint.origin != origin:
         raise Refused(
-            f"checkpoint: origin is {checkpoint.origin[:80]}, expected {origin}", code="wrong-ledger"
+            f"checkpoint: origin is {checkpoint.origin[:80]}, expected {origin}",
+            code="wrong-ledger",
+            hint=_OTHER,
         )
     key_id = _key_id(origin, _ED25519, ledger_key)
     for one in checkpoint.signatures:
         if one.name == origin and one.key_id == key_id:
             ledger_key.verify(one.body, checkpoint.text().encode())
             return checkpoint
-    raise Refused("checkpoint: not signed by its ledger", code="unsigned")
+    raise Refused(
+        "checkpoint: not signed by its ledger",
+        code="unsigned",
+        hint="anybody could have written it: ask the ledger's broker for one, and do not rely on this one",
+    )
 
 
 def cosign(note: str, name: str, key: sign.SigningKey, *, timestamp: int) -> str:
@@ -140,7 +159,11 @@ def verify_cosignature(checkpoint: Checkpoint, name: str, key: sign.VerifyingKey
             timestamp = int.from_bytes(one.body[:8], "big")
             key.verify(one.body[8:], _cosigned(checkpoint, timestamp))
             return timestamp
-    raise Refused(f"checkpoint: no cosignature by {name}", code="unsigned")
+    raise Refused(
+        f"checkpoint: no cosignature by {name}",
+        code="unsigned",
+        hint=f"ask {name} for a checkpoint that `strongroom ledger witness` wrote",
+    )
 
 
 def _cosigned(checkpoint: Checkpoint, timestamp: int) -> bytes:
@@ -154,10 +177,15 @@ def _key_id(name: str, kind: int, key: sign.VerifyingKey) -> bytes:
 def _parse_line(line: str) -> NoteSignature:
     parts = line.split(" ")
     if len(parts) != 3 or parts[0] != _DASH or not parts[1] or "+" in parts[1]:
-        raise Malformed("checkpoint: bad signature line")
+        raise Malformed(
+            f"checkpoint: a signature's line: expected {_DASH} NAME BASE64, got {line[:80]!r}", hint=_AS_SHOWN
+        )
     data = _decode(parts[2], None)
     if not 4 < len(data) <= 4096:
-        raise Malformed("checkpoint: bad signature length")
+        raise Malformed(
+            f"checkpoint: the signature of {parts[1][:80]!r} has {len(data)} bytes, expected 5 to 4096",
+            hint=_AS_SHOWN,
+        )
     return NoteSignature(name=parts[1], key_id=data[:4], body=data[4:])
 
 
@@ -165,7 +193,9 @@ def _decode(text: str, exactly: int | None) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Malformed("checkpoint: bad base64") from None
+        raise Malformed(f"checkpoint: expected base64, got {text[:80]!r}", hint=_AS_SHOWN) from None
     if exactly is not None and len(data) != exactly:
-        raise Malformed(f"checkpoint: expected {exactly} bytes in base64")
+        raise Malformed(
+            f"checkpoint: its third line: expected {exactly} bytes in base64, got {len(data)}", hint=_AS_SHOWN
+        )
     return data

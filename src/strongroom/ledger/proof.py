@@ -29,5 +29,9 @@ def verify_growth(
 ) -> None:
     """Raise `Refused` unless `new` extends `old`: no fork, no truncation, no restored backup."""
     if old.origin != new.origin:
-        raise Refused("the two checkpoints are of different ledgers", code="wrong-ledger")
+        raise Refused(
+            f"the two checkpoints are of different ledgers: {old.origin[:80]} and {new.origin[:80]}",
+            code="wrong-ledger",
+            hint="compare checkpoints of one broker; one that was made anew has another ledger",
+        )
     merkle.verify_consistency(old.size, old.root, new.size, new.root, path)

@@ -100,7 +100,10 @@ def parse(data: bytes) -> ProofPack:
         item.done()
     top.done()
     if not releases or not receipts:
-        raise Malformed("proof pack: without a release or a receipt entry it proves nothing")
+        raise Malformed(
+            f"proof pack: {len(releases)} releases and {len(receipts)} receipt entries: without one of each it proves nothing",
+            hint="export it from the whole folder that `strongroom run --out` wrote",
+        )
     pack = ProofPack(
         agreement=agreement,
         manifests=manifests,
@@ -111,7 +114,11 @@ def parse(data: bytes) -> ProofPack:
     )
     if pack.encode() != data:
         # One pack, one spelling: nobody can change a byte of it that no check looks at.
-        raise Malformed("proof pack: not in its one canonical form", code="not-canonical")
+        raise Malformed(
+            "proof pack: not in its one canonical form",
+            code="not-canonical",
+            hint="give the file as `strongroom proof export` wrote it, unchanged",
+        )
     return pack
 
 

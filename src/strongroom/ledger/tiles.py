@@ -56,11 +56,17 @@ def parse_path(path: str) -> TilePath:
     """Parse what follows `tile/`. Raises `Malformed` for anything but the canonical spelling."""
     match = _PATH.fullmatch(path) if len(path) <= 64 else None
     if match is None:
-        raise Malformed("tile path: not of the form LEVEL/INDEX[.p/WIDTH]")
+        raise Malformed(
+            f"tile path: expected LEVEL/INDEX[.p/WIDTH], got {path[:80]!r}",
+            hint="C2SP's tlog-tiles has the form, for example 0/x001/234.p/5 or entries/000",
+        )
     index = int(re.sub("[x/]", "", match["index"]))
     width = int(match["width"]) if match["width"] else WIDTH
     if format_index(index) != match["index"] or (match["width"] and width >= WIDTH):
-        raise Malformed("tile path: not canonical")
+        raise Malformed(
+            f"tile path: {path[:80]!r} is not the one spelling of that tile",
+            hint="INDEX is groups of three digits, each but the last after an x; a full tile has no .p/WIDTH",
+        )
     level = -1 if match["level"] == "entries" else int(match["level"])
     return TilePath(level=level, index=index, width=width)
 
@@ -70,7 +76,11 @@ def read(source: Leaves, size: int, path: TilePath) -> Iterator[bytes]:
     start = path.index * WIDTH
     covered = size if path.level < 0 else size >> (HEIGHT * path.level)
     if start + path.width > covered:
-        raise NotFound("tile: beyond the end of the ledger", code="no-tile")
+        raise NotFound(
+            f"tile: beyond the end of the ledger: expected at most {covered} in all at that level, got up to {start + path.width}",
+            code="no-tile",
+            hint="ask for what the checkpoint covers; the last tile of a level by its width: .p/WIDTH",
+        )
     if path.level >= 0:
         level = HEIGHT * path.level
         return iter((b"".join(source.node(level, start + at) for at in range(path.width)),))

@@ -72,7 +72,11 @@ class _Frontier:
     def node(self, level: int, index: int) -> bytes:
         at, value = self._last[level]
         if at != index:
-            raise Refused("ledger audit: out of order", code="ledger-proof")
+            raise Refused(
+                "ledger audit: the entries came out of order",
+                code="ledger-proof",
+                hint="do not trust this ledger; keep what it showed you",
+            )
         return value
 
     def put(self, level: int, index: int, value: bytes) -> None:

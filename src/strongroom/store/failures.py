@@ -23,15 +23,30 @@ _KNOWN = (
         "the database is damaged",
         "stop the broker and restore it from a backup, then let a witness compare its ledger",
     ),
-    ("not a database", "store-corrupt", "the file is not a database", "restore the broker's directory"),
+    (
+        "not a database",
+        "store-corrupt",
+        "the file is not a database",
+        "restore the broker's folder from a backup",
+    ),
     (
         "readonly",
         "store-readonly",
         "the database can not be written",
-        "check the directory's owner and mount",
+        "make the broker's folder writable for whom it runs as: its owner, its mode, a read-only mount",
     ),
-    ("unable to open", "store-missing", "the database can not be opened", "check the broker's directory"),
-    ("disk i/o", "store-io", "the disk fails", "check the broker's disk; nothing was released"),
+    (
+        "unable to open",
+        "store-missing",
+        "the database can not be opened",
+        "is the broker's folder there, and whole? Restore it from a backup if not",
+    ),
+    (
+        "disk i/o",
+        "store-io",
+        "the disk fails",
+        "nothing was released; look at the machine's disk (its kernel log), and restore the folder onto a sound one",
+    ),
 )
 
 
@@ -42,9 +57,9 @@ def explained(cause: sqlalchemy.exc.SQLAlchemyError | sqlite3.Error) -> Unavaila
         if part in text:
             return Unavailable(f"broker store: {said}", code=code, hint=hint)
     return Unavailable(
-        f"broker store: {type(cause).__name__}",
+        f"broker store: the database refused: {type(cause).__name__}",
         code="store-failed",
-        hint="the database refused; nothing was released",
+        hint="nothing was released; try again, and if it stays so, restore the broker's folder from a backup",
     )
 
 

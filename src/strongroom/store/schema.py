@@ -157,7 +157,7 @@ def migrate(connection: sa.Connection) -> None:
         raise Misuse(
             f"broker database: version {version}, this program knows up to {len(MIGRATIONS)}",
             code="newer-store",
-            hint="use the newer Strongroom that made it",
+            hint="run the newer Strongroom that wrote it",
         )
     for step in MIGRATIONS[version:]:
         step(connection)

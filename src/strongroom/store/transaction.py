@@ -400,7 +400,11 @@ class SqlLedger:
         """Append a leaf. The nodes that it completes are made when the batch is flushed."""
         index = self.size()
         if index >= merkle.MAX_SIZE:
-            raise Unavailable("ledger: full", code="ledger-full")
+            raise Unavailable(
+                f"ledger: full, with {index} entries",
+                code="ledger-full",
+                hint="make a new broker for what comes: `strongroom broker init`; keep this one for its ledger",
+            )
         self._rows.append((index, run, entry))
         return index
 

@@ -91,7 +91,10 @@ def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphr
     Raises `Misuse` when there is something already: keys are never made twice for one directory.
     """
     if directory.exists() and any(directory.iterdir()):
-        raise Misuse(f"{directory}: not empty", hint="name a new folder; a broker's keys are made once")
+        raise Misuse(
+            f"{directory}: not empty",
+            hint="name a new folder: a broker's keys are made once, and in one of its own",
+        )
     made = settings_model.make(
         owner,
         listen=listen,
@@ -122,7 +125,9 @@ def read_settings(directory: Path) -> settings_model.Settings:
     """The broker's own file. Raises `NotFound` or `Malformed`."""
     path = directory / SETTINGS
     if not path.is_file():
-        raise NotFound(f"{directory}: not a broker's folder", hint="`strongroom broker init` makes one")
+        raise NotFound(
+            f"{directory}: not a broker's folder", hint="name the folder that `strongroom broker init` made"
+        )
     with of_file(path), path.open("rb") as source:
         return settings_model.parse(source.read(settings_model.MAX_BYTES + 1))
 

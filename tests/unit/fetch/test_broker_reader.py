@@ -73,6 +73,20 @@ def test_a_refusal_is_told_in_the_brokers_words_and_junk_is_no_reason(tmp_path):
             read(tmp_path, says(403, junk))
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "said", "bare"),
+    [(404, NotFound, ": no run$", "not found$"), (503, Unavailable, "HTTP 503: no run$", "HTTP 503$")],
+)
+def test_what_is_not_there_and_what_fails_is_told_in_the_brokers_words(tmp_path, status, kind, said, bare):
+    told = b'{"error":{"code":"no-run","message":"no run","hint":"ask another"}}'
+    with pytest.raises(kind, match=said) as caught:
+        read(tmp_path, says(status, told))
+    assert caught.value.hint == "ask another"
+    with pytest.raises(kind, match=bare) as caught:
+        read(tmp_path, says(status, b"junk"))
+    assert caught.value.hint
+
+
 def test_another_key_is_not_heard_and_not_asked(tmp_path):
     asked = []
 

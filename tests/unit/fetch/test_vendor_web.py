@@ -47,7 +47,7 @@ def test_chunks_are_put_together(services):
 @pytest.mark.parametrize("status", [204, 206, 400, 401, 403, 410, 500, 502])
 def test_only_200_is_an_answer(services, status):
     services.files["/x"] = Reply(status=status, body=b"" if status == 204 else b"{}")
-    with pytest.raises(Unavailable, match=f"/x: HTTP {status}$"):
+    with pytest.raises(Unavailable, match=f"/x: HTTP {status}, expected 200$"):
         get(services)
     assert len(services.asked) == 1
 

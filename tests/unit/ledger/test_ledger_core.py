@@ -231,14 +231,14 @@ def renamed(old, new):
 @pytest.mark.parametrize(
     ("note", "why"),
     [
-        (renamed("\n3\n", "\n03\n"), "bad tree size"),
-        (renamed("\n3\n", "\n+3\n"), "bad tree size"),
-        (renamed("\n3\n", "\nthree\n"), "bad tree size"),
-        (renamed("\n3\n", "\n0x3\n"), "bad tree size"),
-        (renamed("\n3\n", "\n\u0663\n"), "bad tree size"),
-        (renamed("\n3\n", "\n\u00b3\n"), "bad tree size"),
-        (renamed("\n3\n", "\n" + "9" * 17 + "\n"), "bad tree size"),
-        (renamed("\n3\n", "\n" + "9" * 5000 + "\n"), "bad tree size"),
+        (renamed("\n3\n", "\n03\n"), "its second line: expected a number of entries"),
+        (renamed("\n3\n", "\n+3\n"), "its second line: expected a number of entries"),
+        (renamed("\n3\n", "\nthree\n"), "its second line: expected a number of entries"),
+        (renamed("\n3\n", "\n0x3\n"), "its second line: expected a number of entries"),
+        (renamed("\n3\n", "\n\u0663\n"), "its second line: expected a number of entries"),
+        (renamed("\n3\n", "\n\u00b3\n"), "its second line: expected a number of entries"),
+        (renamed("\n3\n", "\n" + "9" * 17 + "\n"), "its second line: expected a number of entries"),
+        (renamed("\n3\n", "\n" + "9" * 5000 + "\n"), "its second line: expected a number of entries"),
         (renamed("\n3\n", f"\n{1 << 53}\n"), "not in its one canonical form"),
         (renamed("\n3\n", "\n3\n3\n"), "expected three lines"),
         (renamed("\n3\n", "\n"), "expected three lines"),
@@ -247,24 +247,24 @@ def renamed(old, new):
         (NOTE[:-1], "expected three lines"),
         ("", "expected three lines"),
         ("\n\n\n", "expected three lines"),
-        (NOTE + "\n", "bad signature line"),
-        (renamed("\u2014", "-"), "bad signature line"),
-        (renamed("\u2014 ", "\u2014  "), "bad signature line"),
+        (NOTE + "\n", "a signature's line: expected"),
+        (renamed("\u2014", "-"), "a signature's line: expected"),
+        (renamed("\u2014 ", "\u2014  "), "a signature's line: expected"),
         (NOTE.replace(LINE, ""), "expected three lines"),
-        (NOTE + "\u2014  " + "AAAA" * 3 + "\n", "bad signature line"),
-        (NOTE + "\u2014 a+b " + "AAAA" * 3 + "\n", "bad signature line"),
-        (NOTE + "\u2014 a AAAAAA==\n", "bad signature length"),
-        (NOTE + "\u2014 a " + base64.b64encode(bytes(4097)).decode() + "\n", "bad signature length"),
+        (NOTE + "\u2014  " + "AAAA" * 3 + "\n", "a signature's line: expected"),
+        (NOTE + "\u2014 a+b " + "AAAA" * 3 + "\n", "a signature's line: expected"),
+        (NOTE + "\u2014 a AAAAAA==\n", "bytes, expected 5 to 4096"),
+        (NOTE + "\u2014 a " + base64.b64encode(bytes(4097)).decode() + "\n", "bytes, expected 5 to 4096"),
         (NOTE + "\u2014 a AAAAAAAA=\n", "not in its one canonical form"),
-        (NOTE + "\u2014 a AAAAAAA\n", "bad base64"),
-        (NOTE + "\u2014 a AAAA_AAA\n", "bad base64"),
+        (NOTE + "\u2014 a AAAAAAA\n", "expected base64, got"),
+        (NOTE + "\u2014 a AAAA_AAA\n", "expected base64, got"),
         (NOTE + "\u2014 a AAAAAAB=\n", "not in its one canonical form"),  # spare bits that are not zero
         (renamed(ROOT, ROOT[:-2] + "J="), "not in its one canonical form"),
-        (renamed(ROOT, ROOT[:-1]), "bad base64"),
+        (renamed(ROOT, ROOT[:-1]), "expected base64, got"),
         (renamed(ROOT, base64.b64encode(b"r" * 31).decode()), "expected 32 bytes in base64"),
         (renamed(ROOT, base64.b64encode(b"r" * 33).decode()), "expected 32 bytes in base64"),
-        (NOTE + LINE * 64, "too many signatures"),
-        (NOTE + LINE * 600, "checkpoint: too large"),
+        (NOTE + LINE * 64, "more than 64 signatures"),
+        (NOTE + LINE * 600, "checkpoint: [0-9]+ characters, expected at most"),
     ],
 )
 def test_a_checkpoint_has_one_form(note, why):
@@ -333,7 +333,7 @@ def test_tile_index_spelling(index, text):
     assert tiles.parse_path(f"0/{text}").index == index
 
 
-FORM, SPELLING = "not of the form LEVEL/INDEX", "tile path: not canonical"
+FORM, SPELLING = "expected LEVEL/INDEX", "is not the one spelling of that tile"
 
 
 @pytest.mark.parametrize(

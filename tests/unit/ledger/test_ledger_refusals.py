@@ -21,7 +21,7 @@ def test_an_audit_goes_from_the_first_entry_to_the_last():
     frontier = witness._Frontier()
     frontier.put(0, 0, b"h" * 32)
     assert frontier.node(0, 0) == b"h" * 32
-    with pytest.raises(Refused, match="ledger audit: out of order"):
+    with pytest.raises(Refused, match="ledger audit: the entries came out of order"):
         frontier.node(0, 1)
 
 

@@ -522,8 +522,8 @@ def test_one_pack_has_one_spelling(pack):
         (lambda top: top.update(more=1), "unknown key 'more'"),
         (lambda top: top.pop("receipts"), "key 'receipts' is missing"),
         (lambda top: top.update(format="strongroom-proof/2"), "format: expected 'strongroom-proof/1'"),
-        (lambda top: top.update(releases=[]), "without a release or a receipt entry it proves nothing"),
-        (lambda top: top.update(receipts=[]), "without a release or a receipt entry it proves nothing"),
+        (lambda top: top.update(releases=[]), "without one of each it proves nothing"),
+        (lambda top: top.update(receipts=[]), "without one of each it proves nothing"),
         (lambda top: top.update(releases=top["releases"] * 20), "releases: expected a list of at most 32"),
         (lambda top: top["releases"][0].update(more=1), "unknown key 'more'"),
         (

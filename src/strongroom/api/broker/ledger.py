@@ -15,14 +15,26 @@ if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
 
 RUN = re.compile(r"run-[0-9a-f]{32}", re.ASCII)
+_SIZE = "/v1/ledger/checkpoint tells the ledger's size, in its second line"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 
 def number(text: str | None, what: str) -> int:
     """A decimal number without sign or leading zeros. Raises `Malformed`."""
     if text is None or _NUMBER.fullmatch(text) is None:
-        raise Malformed(f"{what}: expected a decimal number without sign or leading zeros")
+        raise Malformed(
+            f"{what}: expected a decimal number without sign or leading zeros, got {'none' if text is None else repr(text[:20])}",
+            hint=f"give it in the query, like ?{what}=7",
+        )
     return int(text)
+
+
+def bad_run(name: str) -> Malformed:
+    """The error for what is no run's name."""
+    return Malformed(
+        f"run: expected run- and 32 lower-case hexadecimal digits, got {name[:80]!r}",
+        hint="a run's receipt, its certificate and the ledger's entries name it",
+    )
 
 
 def checkpoint(broker: Broker) -> bytes:
@@ -47,6 +59,7 @@ def proof(broker: Broker, index: int, size: int) -> bytes:
         raise NotFound(
             f"ledger proof: the ledger has {ledger.size()} entries: expected an index below size, got index {index}, size {size}",
             code="no-entry",
+            hint=_SIZE,
         )
     entry = ledger.leaves(index, 1)[0]
     return broker.notary.prove(ledger, entry=entry, index=index, size=size).encode()
@@ -59,6 +72,7 @@ def consistency(broker: Broker, first: int, second: int) -> bytes:
         raise NotFound(
             f"ledger consistency: the ledger has {ledger.size()} entries: expected first up to second, got {first} and {second}",
             code="no-entry",
+            hint=_SIZE,
         )
     path = merkle.consistency(ledger, first, second)
     return canonical.dumps({"hashes": [fields.format_data(one) for one in path]})
@@ -67,7 +81,7 @@ def consistency(broker: Broker, first: int, second: int) -> bytes:
 def run(broker: Broker, name: str) -> bytes:
     """{"entries": [ledger proof]} of a run, under one checkpoint. Raises `Malformed` or `NotFound`."""
     if RUN.fullmatch(name) is None:
-        raise Malformed("run: expected run- and 32 lower-case hexadecimal digits")
+        raise bad_run(name)
     ledger = broker.store.ledger
     found = ledger.of_run(name)
     if not found:

@@ -40,7 +40,7 @@ class Asked:
 def read(run: str, query: Mapping[str, str]) -> Asked:
     """Parse the path's run and the query: `audience`, `nonce` (hexadecimal), `form` (`jwt` or `cwt`). Raises `Malformed`."""
     if ledger.RUN.fullmatch(run) is None:
-        raise Malformed("run: expected run- and 32 lower-case hexadecimal digits")
+        raise ledger.bad_run(run)
     if unknown := sorted(set(query) - _KEYS):
         raise Malformed(
             f"result: unknown parameter {unknown[0][:40]!r}, expected audience, nonce and perhaps form",
@@ -48,11 +48,17 @@ def read(run: str, query: Mapping[str, str]) -> Asked:
         )
     audience, nonce, form = query.get("audience", ""), query.get("nonce", ""), query.get("form", "jwt")
     if _AUDIENCE.fullmatch(audience) is None:
-        raise Malformed("audience: expected 1 to 256 printable characters: who will rely on the result")
+        raise Malformed(
+            f"audience: expected 1 to 256 printable characters, got {len(audience)} characters",
+            hint="name who will rely on the result: ?audience=NAME",
+        )
     if _NONCE.fullmatch(nonce) is None:
-        raise Malformed("nonce: expected 8 to 64 bytes in lower-case hexadecimal: fresh ones of your own")
+        raise Malformed(
+            f"nonce: expected 8 to 64 bytes in lower-case hexadecimal, got {nonce[:160]!r}",
+            hint="give fresh random ones of your own: &nonce=HEX",
+        )
     if form not in _FORMS:
-        raise Malformed("form: expected jwt or cwt")
+        raise Malformed(f"form: expected jwt or cwt, got {form[:20]!r}")
     return Asked(run=run, audience=audience, nonce=bytes.fromhex(nonce), form=form)
 
 

@@ -36,12 +36,16 @@ async def add_key(
     envelope, parsed = manifest_model.parse_envelope(manifest)
     if parsed.owner != broker.party.keyid:
         raise Refused(
-            f"add-key: the disk {parsed.name!r} belongs to another identity",
+            f"add-key: the disk {parsed.name!r} belongs to another identity: expected {broker.party.keyid}, got {parsed.owner}",
             code="not-ours",
-            hint="each owner's broker keeps that owner's keys alone",
+            hint="add it to its owner's broker: each broker keeps the keys of one owner alone",
         )
     if not signatures.signed_by(envelope, broker.party.signing_key):
-        raise Refused("add-key: the owner has not signed this manifest", code="bad-signature")
+        raise Refused(
+            "add-key: the owner has not signed this manifest",
+            code="bad-signature",
+            hint="give the manifest as `strongroom seal` or `convert` wrote it, unchanged",
+        )
     if (parsed.cipher == NO_CIPHER) != (key is None):
         raise Misuse(
             f"add-key: the disk's cipher is {parsed.cipher}, and a key was {'' if key else 'not '}given",
@@ -50,7 +54,10 @@ async def add_key(
     sealed = None
     if key is not None:
         if len(key) != KEY_BYTES:
-            raise Misuse(f"add-key: the key has {len(key)} bytes, expected {KEY_BYTES}")
+            raise Misuse(
+                f"add-key: the key has {len(key)} bytes, expected {KEY_BYTES}",
+                hint="give the NAME.key.age that `strongroom seal` or `convert` wrote beside the disk",
+            )
         sealed_disk.prove_key(parsed, key, disk)
         sealed = broker.at_rest.seal(key, purpose=DISK_KEY, name=parsed.digest, random=broker.random)
     known = KnownDisk(manifest=parsed.digest, cipher=parsed.cipher, sealed_key=sealed)

@@ -190,9 +190,12 @@ def make_vendors(pccs: str | None, kds: str | None, ca: Path | None) -> Vendors:
     from strongroom.fetch.endorsements.resolve import Vendors
     from strongroom.fetch.http.client import Service
 
-    def configured(base: str) -> Service:
+    def configured(option: str, base: str) -> Service:
         service = Service(base=base, private=True, ca=ca)
-        service.place()
+        try:
+            service.place()
+        except Misuse as cause:
+            raise Misuse(f"{option}: {cause.message}", code=cause.code, hint=cause.hint) from None
         return service
 
     if ca is not None and pccs is None and kds is None:
@@ -200,8 +203,8 @@ def make_vendors(pccs: str | None, kds: str | None, ca: Path | None) -> Vendors:
             "--ca: for --pccs and --kds alone",
             hint="leave --ca out: vendors' own services are known by the system's CAs",
         )
-    made = Vendors(pcs=PCS if pccs is None else Pcs(api=configured(pccs), lists=None))
-    return made if kds is None else Vendors(pcs=made.pcs, kds=configured(kds))
+    made = Vendors(pcs=PCS if pccs is None else Pcs(api=configured("--pccs", pccs), lists=None))
+    return made if kds is None else Vendors(pcs=made.pcs, kds=configured("--kds", kds))
 
 
 def make_library(

@@ -16,7 +16,7 @@ from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import printable, say
 from strongroom.crypto import sign
 from strongroom.encoding import reader
-from strongroom.errors import Misuse, Refused
+from strongroom.errors import Misuse, Refused, of_file
 from strongroom.fetch import brokers
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles, witness
@@ -91,8 +91,9 @@ def verify(
     note, current = _observe(source, key, state)
     _audit(source, current, lambda _index, entry: _parses(entry))
     for path in against:
+        theirs = _seen(path, key)
         with _kept_apart(state, note):
-            witness.compare(note, files.read_text(path, max_bytes=checkpoint_format.MAX_BYTES), key, source)
+            witness.compare(note, theirs, key, source)
     files.write(state, note.encode(), replace=True)
     print(f"consistent: {current.size} entries, root {current.root.hex()[:16]}…")
 
@@ -130,10 +131,18 @@ def _observe(
     source: brokers.BrokerReader, key: sign.VerifyingKey, state: Path
 ) -> tuple[str, checkpoint_format.Checkpoint]:
     """The ledger's newest checkpoint, once it is shown to extend the one that `state` remembers."""
-    remembered = files.read_text(state, max_bytes=checkpoint_format.MAX_BYTES) if state.exists() else None
+    remembered = _seen(state, key) if state.exists() else None
     note = source.checkpoint()
     with _kept_apart(state, note):
         return note, witness.observe(remembered, note, key, source)
+
+
+def _seen(path: Path, key: sign.VerifyingKey) -> str:
+    """A checkpoint of this ledger in a file: what is wrong with it is said of the file, not of the broker."""
+    with of_file(path):
+        note = files.read_text(path, max_bytes=checkpoint_format.MAX_BYTES)
+        checkpoint_format.verify(note, key)
+    return note
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from strongroom.crypto.pki import crl, vek, x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed, Refused
 from strongroom.evidence.formats import snp_product
-from strongroom.fetch.endorsements.statement import Mark, StatementRequest, StatementTerms
+from strongroom.fetch.endorsements.statement import OTHER_VERSION, Mark, StatementRequest, StatementTerms
 from strongroom.fetch.http.client import Service
 
 if TYPE_CHECKING:
@@ -103,14 +103,17 @@ def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: dateti
         ):
             found = _issuers(one, "vcek", line, roots, now, others=("vek",))
             return _judge_vcek(one.parts["vek"], line, hwid, tcb, found)
-    raise Malformed(f"{one.key[:100]!r}: no statement of AMD's", code="unknown-statement")
+    raise Malformed(f"{one.key[:100]!r}: no statement of AMD's", code="unknown-statement", hint=OTHER_VERSION)
 
 
 def _judge_vcek(der: bytes, line: str, hwid: str, tcb: str, issuers: x509.Path) -> StatementTerms:
     found = snp_product.read(der)
     if found is None or (found.line.name, found.hwid.hex(), found.tcb.hex()) != (line, hwid, tcb):
         told = "none" if found is None else f"{found.line.name} {found.hwid.hex()} {found.tcb.hex()}"
-        raise Refused(f"a certificate of {told}, not of {line} {hwid} {tcb}", code="not-the-vendors")
+        raise Refused(
+            f"a certificate of another chip or TCB: expected {line} {hwid} {tcb}, got {told}",
+            code="not-the-vendors",
+        )
     vek.check_issued(found.certificate, issuers.leaf)
     return StatementTerms(issued=found.certificate.not_before, until=found.certificate.not_after)
 
@@ -130,12 +133,15 @@ def _issuers(
     others: tuple[str, ...],
 ) -> x509.Path:
     if one.parts.keys() != {"issuers", *others}:
-        raise Malformed(f"{one.key}: other parts than it has", code="unknown-statement")
+        raise Malformed(f"{one.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION)
     path = x509.verify_ca_path(x509.split(one.parts["issuers"]), roots=roots, now=now)
     names = [f"CN={KINDS[kind]}{line},", f"CN=ARK-{line},"]
     subjects = [each.subject for each in path.certificates]
     if len(subjects) != len(names) or not all(map(str.startswith, subjects, names)):
-        raise Refused(f"certificates of {'; '.join(subjects)}, not of {line}", code="not-the-vendors")
+        raise Refused(
+            f"certificates of another line of processors: expected {line}, got {'; '.join(subjects)}",
+            code="not-the-vendors",
+        )
     for each in path.certificates:
         vek.check_authority(each)
     return path

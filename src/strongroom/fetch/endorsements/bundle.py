@@ -46,7 +46,9 @@ def encode(statements: list[Statement]) -> bytes:
     data = canonical.dumps({"format": FORMAT, "statements": [one.to_json() for one in listed]})
     if len(data) > MAX_BYTES or len(listed) > MAX_STATEMENTS:
         raise Malformed(
-            f"{len(listed)} statements of {len(data)} bytes: too much for one file", code="too-large"
+            f"{len(listed)} statements of {len(data)} bytes: expected at most {MAX_STATEMENTS} of {MAX_BYTES} in one file",
+            code="too-large",
+            hint="fetch for fewer machines into a folder of its own (--folder), and export that",
         )
     return data
 
@@ -59,7 +61,11 @@ def parse(data: bytes) -> tuple[Statement, ...]:
     found = tuple(statement.read(one) for one in top.objects("statements", max_items=MAX_STATEMENTS))
     top.done()
     if len({one.key for one in found}) != len(found):
-        raise Malformed(f"{what}: the same statement twice", code="duplicate-key")
+        raise Malformed(
+            f"{what}: the same statement twice",
+            code="duplicate-key",
+            hint="give the file as `strongroom endorsements export` wrote it",
+        )
     return found
 
 
@@ -71,7 +77,7 @@ def take(data: bytes, target: Library, *, now: datetime) -> Imported:
             raise Refused(
                 f"{one.key}: fetched {fields.format_time(one.fetched)}, which is yet to come",
                 code="not-yet",
-                hint="mind the clocks of both machines",
+                hint="set the clocks of both machines: the one that fetched, and this one",
             )
         terms = validate.judge(one, roots=target.roots, now=now)
         if now > terms.until:

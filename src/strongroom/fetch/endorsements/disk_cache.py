@@ -32,6 +32,8 @@ _POLL_SECONDS = 0.02
 _LEFT_OVER_SECONDS = 3600
 _ENDING, _PART = ".json", ".part"
 
+_REMOVE = "nothing of ours: remove it, and what belongs there is fetched again"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shelf:
@@ -127,13 +129,13 @@ def load(path: Path, *, max_bytes: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as cause:
-        raise Malformed(f"{path}: {cause.strerror}") from None
+        raise Malformed(f"{path}: {cause.strerror}", hint=_REMOVE) from None
     with os.fdopen(fd, "rb") as source:
         if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
-            raise Malformed(f"{path}: not a plain file")
+            raise Malformed(f"{path}: not a plain file", hint=_REMOVE)
         data = source.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise Malformed(f"{path}: larger than {max_bytes} bytes", code="too-large")
+        raise Malformed(f"{path}: larger than {max_bytes} bytes", code="too-large", hint=_REMOVE)
     return data
 
 
@@ -153,7 +155,7 @@ def locked(path: Path, *, seconds: float) -> Iterator[None]:
                     raise Unavailable(
                         f"{path.parent}: another one has been fetching for {seconds:g} s",
                         code="fetch-busy",
-                        hint="try again when it is done",
+                        hint="another Strongroom uses this folder: try again when it is done",
                     ) from None
                 time.sleep(_POLL_SECONDS)
         yield

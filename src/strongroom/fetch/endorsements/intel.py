@@ -16,7 +16,7 @@ from strongroom.crypto.pki import crl, x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed, Refused
 from strongroom.evidence.formats import dcap_pck, dcap_tcb
-from strongroom.fetch.endorsements.statement import Mark, StatementRequest, StatementTerms
+from strongroom.fetch.endorsements.statement import OTHER_VERSION, Mark, StatementRequest, StatementTerms
 from strongroom.fetch.http.client import Service
 
 if TYPE_CHECKING:
@@ -147,7 +147,9 @@ def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: dateti
             return StatementTerms(
                 issued=max(span.begins for span in spans), until=min(span.ends for span in spans)
             )
-    raise Malformed(f"{one.key[:100]!r}: no statement of Intel's", code="unknown-statement")
+    raise Malformed(
+        f"{one.key[:100]!r}: no statement of Intel's", code="unknown-statement", hint=OTHER_VERSION
+    )
 
 
 def _judge_tcb(one: Statement, tee: str, fmspc: str, roots: frozenset[str], now: datetime) -> StatementTerms:
@@ -156,7 +158,8 @@ def _judge_tcb(one: Statement, tee: str, fmspc: str, roots: frozenset[str], now:
     wanted = (_TEES[tee][0], fmspc)
     if (info.kind, info.fmspc.hex()) != wanted:
         raise Refused(
-            f"TCB info of {info.kind} {info.fmspc.hex()}, not of {' '.join(wanted)}", code="not-the-vendors"
+            f"TCB info of another platform: expected {' '.join(wanted)}, got {info.kind} {info.fmspc.hex()}",
+            code="not-the-vendors",
         )
     mark = Mark(name=f"intel/tcb/{tee}/{fmspc}@{path.root.spki_digest}", number=info.evaluation)
     return StatementTerms(issued=info.issued, until=_until(path, info.next_update), marks=(mark,))
@@ -166,7 +169,10 @@ def _judge_qe(one: Statement, tee: str, roots: frozenset[str], now: datetime) ->
     inner, path = _signed(one, "qe-identity", "enclaveIdentity", roots, now)
     identity = dcap_tcb.parse_identity(inner)
     if identity.id != _TEES[tee][1]:
-        raise Refused(f"identity of {identity.id}, not of {_TEES[tee][1]}", code="not-the-vendors")
+        raise Refused(
+            f"identity of another enclave: expected {_TEES[tee][1]}, got {identity.id}",
+            code="not-the-vendors",
+        )
     mark = Mark(name=f"intel/qe/{tee}@{path.root.spki_digest}", number=identity.evaluation)
     return StatementTerms(issued=identity.issued, until=_until(path, identity.next_update), marks=(mark,))
 
@@ -178,9 +184,15 @@ def _judge_list(one: Statement, ca: str, roots: frozenset[str], now: datetime) -
     names = path.leaf.subject.split(",")
     if ca == "root":
         if path.leaf is not path.root:
-            raise Refused("a list of another authority than the root", code="not-the-vendors")
+            raise Refused(
+                f"a revocation list of another authority: expected the root, got {path.leaf.subject}",
+                code="not-the-vendors",
+            )
     elif f"CN={_CAS[ca]}" not in names:
-        raise Refused(f"a list of {path.leaf.subject}, not of {_CAS[ca]}", code="not-the-vendors")
+        raise Refused(
+            f"a revocation list of another authority: expected {_CAS[ca]}, got {path.leaf.subject}",
+            code="not-the-vendors",
+        )
     listed = dcap_pck.revocation_list(one.parts[part], what=part)
     crl.check_issued(listed, path.leaf)
     mark = Mark(name=f"{one.key}@{path.leaf.spki_digest}", number=listed.number)
@@ -200,7 +212,7 @@ def _signed(
 
 def _parts(one: Statement, *names: str) -> None:
     if one.parts.keys() != set(names):
-        raise Malformed(f"{one.key}: other parts than it has", code="unknown-statement")
+        raise Malformed(f"{one.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION)
 
 
 def _until(path: x509.Path, end: datetime) -> datetime:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from strongroom.crypto.pki import x509
 from strongroom.encoding import pem
 from strongroom.errors import Malformed, Refused
-from strongroom.fetch.endorsements.statement import StatementRequest, StatementTerms
+from strongroom.fetch.endorsements.statement import OTHER_VERSION, StatementRequest, StatementTerms
 from strongroom.fetch.http.client import Service
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Publishers:
             raise Refused(
                 f"{url[:200]!r}: not where Google or Microsoft publish their issuers",
                 code="forbidden-address",
-                hint="a certificate in evidence may name any URL; give the issuers' certificates yourself",
+                hint="a certificate in evidence may name any URL: give the issuers' certificates to `strongroom evidence verify --endorsements`",
             )
         return StatementRequest(
             key=f"issuer/{hashlib.sha256(f'{host}{parts.path}'.encode()).hexdigest()}",
@@ -88,7 +88,9 @@ class Publishers:
 def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:  # noqa: ARG001 - judged as a path, by `resolve.issuers_above`
     """See `validate`. An issuer alone can be anybody's: it counts only in a path, which `resolve.issuers_above` verifies."""
     if len(path) != 1 or _DIGEST.fullmatch(path[0]) is None or one.parts.keys() != {"certificate"}:
-        raise Malformed(f"{one.key[:100]!r}: no issuer's certificate", code="unknown-statement")
+        raise Malformed(
+            f"{one.key[:100]!r}: no issuer's certificate", code="unknown-statement", hint=OTHER_VERSION
+        )
     found = x509.parse(one.parts["certificate"])
     return StatementTerms(issued=found.not_before, until=found.not_after)
 

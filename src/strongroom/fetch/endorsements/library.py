@@ -163,7 +163,9 @@ class Library:
         # 3 the service
         self._spend(ask.key)
         if not self._outbound.acquire(timeout=LOCK_SECONDS):
-            raise Unavailable(f"{ask.key}: too many fetches at once", code="fetch-busy")
+            raise Unavailable(
+                f"{ask.key}: too many fetches at once", code="fetch-busy", hint="try again in a moment"
+            )
         try:
             answer = self.client.get(ask.service, ask.path, types=ask.types, max_bytes=ask.max_bytes)
         finally:
@@ -213,7 +215,7 @@ class Library:
             raise Unavailable(
                 f"{one.key}: it ended {fields.format_time(terms.until)}",
                 code="stale",
-                hint="the service (or the file) is behind its vendor: ask the vendor itself",
+                hint="whoever gave it is behind its vendor: leave --pccs and --kds out to ask the vendor itself, or bring a newer file",
             )
         # 6 the numbers
         self.marks.check(terms.marks)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Misuse
 from strongroom.evidence.formats import nvgpu_spdm
-from strongroom.fetch.endorsements.statement import StatementRequest, StatementTerms
+from strongroom.fetch.endorsements.statement import OTHER_VERSION, StatementRequest, StatementTerms
 from strongroom.fetch.http.client import Service
 
 if TYPE_CHECKING:
@@ -39,7 +39,11 @@ _DRIVER, _VBIOS, _SKU, _PROJECT, _PROJECT_SKU = 3, 6, 15, 17, 18
 def rim(service: Service, name: str) -> StatementRequest:
     """The RIM of that id."""
     if _ID.fullmatch(name) is None:
-        raise Misuse(f"{name[:100]!r}: not the id of a RIM", code="bad-rim")
+        raise Misuse(
+            f"{name[:100]!r}: not the id of a RIM: expected NV_ and letters, digits, _, . and -",
+            code="bad-rim",
+            hint="an id reads like NV_GPU_DRIVER_GH100_535.104.05",
+        )
     return StatementRequest(
         key=f"nvidia/rim/{name}",
         service=service,
@@ -70,7 +74,9 @@ def document(one: Statement) -> bytes:
     what = "RIM service"
     top = fields.Fields(canonical.loads(one.parts["answer"], what=what, max_bytes=MAX_ANSWER), what)
     if top.text("id", max_length=128) != one.key.rpartition("/")[2]:
-        raise Malformed(f"{what}: the RIM of another id", code="not-the-vendors")
+        raise Malformed(
+            f"{what}: the RIM of another id than {one.key.rpartition('/')[2]}", code="not-the-vendors"
+        )
     try:
         data = base64.b64decode(top.text("rim", max_length=MAX_ANSWER), validate=True)
     except (binascii.Error, ValueError):
@@ -84,6 +90,8 @@ def document(one: Statement) -> bytes:
 def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:  # noqa: ARG001 - a RIM is not verified
     """See `validate`."""
     if len(path) != 2 or path[0] != "rim" or _ID.fullmatch(path[1]) is None or one.parts.keys() != {"answer"}:
-        raise Malformed(f"{one.key[:100]!r}: no statement of NVIDIA's", code="unknown-statement")
+        raise Malformed(
+            f"{one.key[:100]!r}: no statement of NVIDIA's", code="unknown-statement", hint=OTHER_VERSION
+        )
     document(one)
     return StatementTerms(issued=one.fetched, until=one.fetched + KEPT)

@@ -98,7 +98,7 @@ class Fetcher:
             raise NotFound(
                 "the report is signed with a provider's key (VLEK), whose certificate AMD does not publish",
                 code="not-published",
-                hint="the host hands it to the guest with the report (extended guest request): bring it along",
+                hint="the host hands it to the guest with the report (extended guest request): give it with --vek FILE",
             )
         lines = _lines(report, vek)
         for line in lines:
@@ -107,7 +107,11 @@ class Fetcher:
             except NotFound:
                 if line is lines[-1]:
                     raise
-        raise NotFound("no line of processors to ask for", code="not-published")
+        raise NotFound(
+            "no line of processors to ask for",
+            code="not-published",
+            hint="give the chip's certificate, which the host has: --vek FILE",
+        )
 
     def _of_line(
         self,
@@ -137,7 +141,11 @@ def _hardware(evidence: Evidence) -> Evidence | None:
             return Evidence(tee="tdx", parts={"quote": parts[azure.TD_QUOTE]})
         hcl = azure_hcl.parse(evidence.part(azure.HCL))
         if hcl.tee != "snp":
-            raise Malformed(f"azure evidence: TDX without the part {azure.TD_QUOTE}", code="missing-part")
+            raise Malformed(
+                f"azure evidence: TDX without the part {azure.TD_QUOTE}",
+                code="missing-part",
+                hint="collect it again, with the TD quote that Azure's quote service returns for the report",
+            )
         return Evidence(tee="snp", parts={snp.REPORT: hcl.report})
     if evidence.tee == "gcp":
         if gcp.TD_QUOTE in parts:
@@ -152,7 +160,7 @@ def _hardware(evidence: Evidence) -> Evidence | None:
     raise NotFound(
         f"{evidence.tee[:40]}: nobody publishes endorsements for it",
         code="not-published",
-        hint="the platform's maker hands them out; give them to the verifier as they are",
+        hint="the platform's maker hands them out: give them to `strongroom evidence verify --endorsements`",
     )
 
 
@@ -169,7 +177,7 @@ def _lines(report: snp_report.SnpReport, vek: bytes | None) -> list[snp_product.
         raise NotFound(
             f"processor family {report.family:#x}, model {report.model:#x}: not known to this version",
             code="unknown-product",
-            hint="an unknown line of processors never counts",
+            hint="a newer Strongroom may know it; until then its evidence does not count",
         )
     return [line]
 
@@ -190,14 +198,17 @@ def issuers_above(
             raise NotFound(
                 f"{one.subject}: names no issuer's certificate that leads to a root within {issuers.MAX_DEPTH} steps",
                 code="not-published",
-                hint="give the issuers' certificates yourself",
+                hint="give the issuers' certificates to `strongroom evidence verify --endorsements`",
             )
         ask = publishers.certificate(urls[0])
         found.append(library.get(ask, now=now).parts["certificate"])
         keys.append(ask.key)
         one = x509.parse(found[-1])
     if not found:
-        raise Misuse(f"{one.subject}: its own issuer")
+        raise Misuse(
+            f"{one.subject}: its own issuer, so that nobody vouches for it",
+            hint="an attestation key's certificate has an issuer: is this the platform's evidence?",
+        )
     try:
         x509.verify_path(certificate, b"".join(found), roots=library.roots, purpose=None, now=now)
     except Refused:

@@ -45,7 +45,7 @@ class Marks:
             texts = top.text_map("seen", max_items=MAX_MARKS, max_length=60)
             top.done()
             if any(_NUMBER.fullmatch(text) is None for text in texts.values()):
-                raise Malformed(f"{path}: a number that is none")
+                raise Malformed(f"{path}: expected numbers, got a text that is none")
             return {name: int(text) for name, text in texts.items()}
         except Malformed as cause:
             raise Malformed(
@@ -70,7 +70,11 @@ class Marks:
             if raised == seen:
                 return
             if len(raised) > MAX_MARKS:
-                raise Refused(f"more than {MAX_MARKS} platforms and lists seen", code="too-many")
+                raise Refused(
+                    f"{self.folder / _FILE}: {len(raised)} platforms and lists seen, expected at most {MAX_MARKS}",
+                    code="too-many",
+                    hint="use a folder of its own for other machines, or start a new one: what it remembers is then lost",
+                )
             texts = {name: str(number) for name, number in raised.items()}
             disk_cache.write(self.folder / _FILE, canonical.dumps({"seen": texts}))
 
@@ -81,6 +85,6 @@ def _check(seen: dict[str, int], marks: tuple[Mark, ...]) -> None:
             raise Refused(
                 f"{one.name}: number {one.number}, but {seen[one.name]} was seen before",
                 code="downgrade",
-                hint="genuine, but older than what was seen: the service is behind or holds something back. "
-                "(Having asked for early updates once, standard ones are refused until they catch up.)",
+                hint="genuine, but older than what was seen: whoever gave it is behind or holds something back. Get the newest from "
+                "the vendor or the publisher. (After --early, Intel's standard ones are refused until they catch up.)",
             )

@@ -34,6 +34,8 @@ MAX_PART = 1024 * 1024
 MAX_PARTS = 4
 MAX_BYTES = 3 * 1024 * 1024  # of a statement in its JSON form
 
+OTHER_VERSION = "another version of Strongroom wrote it, or it was altered: export it again, with the version that is used here"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
@@ -92,7 +94,7 @@ def read(source: fields.Fields) -> Statement:
     inner = source.object("parts")
     names = inner.names()
     if not 0 < len(names) <= MAX_PARTS or any(fields.NAME.fullmatch(name) is None for name in names):
-        raise Malformed(f"{inner.what}: expected 1 to {MAX_PARTS} named parts")
+        raise Malformed(f"{inner.what}: expected 1 to {MAX_PARTS} named parts", hint=OTHER_VERSION)
     parts = {name: inner.data(name, max_bytes=MAX_PART) for name in names}
     source.done()
     return Statement(key=key, parts=parts, fetched=fetched)

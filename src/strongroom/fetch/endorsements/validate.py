@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed
 from strongroom.fetch.endorsements import amd, intel, issuers, nvidia
+from strongroom.fetch.endorsements.statement import OTHER_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,5 +27,9 @@ def judge(one: Statement, *, roots: frozenset[str], now: datetime) -> StatementT
     vendor, *path = one.key.split("/")
     found = _JUDGES.get(vendor)
     if found is None:
-        raise Malformed(f"{one.key[:100]!r}: no statement that this version knows", code="unknown-statement")
+        raise Malformed(
+            f"{one.key[:100]!r}: no statement that this version knows",
+            code="unknown-statement",
+            hint=OTHER_VERSION,
+        )
     return found(one, path, roots=roots, now=now)

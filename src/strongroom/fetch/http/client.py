@@ -80,7 +80,9 @@ class Download:
         """The one value of a header: printable ASCII. Raises `Malformed`."""
         values = self.headers.get(name.lower(), ())
         if len(values) != 1:
-            raise Malformed(f"{self.url}: header {name} is there {len(values)} times", code="vendor-answer")
+            raise Malformed(
+                f"{self.url}: header {name} is there {len(values)} times, expected once", code="vendor-answer"
+            )
         (value,) = values
         if not value.isascii() or not value.isprintable() or len(value) > MAX_HEADER:
             raise Malformed(f"{self.url}: header {name} is no line of plain text", code="vendor-answer")
@@ -120,7 +122,7 @@ class Client:
                     hint="the service has too much to do, or you ask too often: try again later",
                 )
             self.sleep(wait)
-        raise Misuse("a client that may not try even once")
+        raise Misuse("client: tries: expected at least 1, got 0", hint="make it with tries=1 or more")
 
     def _follow(
         self, service: Service, place: tuple[str, int], url: str, ends: float, *, max_bytes: int
@@ -138,11 +140,15 @@ class Client:
             raise Refused(
                 f"{url}: sends us to {target[:200]!r}, which is another place",
                 code="redirect",
-                hint="a service is not followed to other hosts: configure the right address",
+                hint="a service is not followed to other hosts: give the address at which it answers itself, with --pccs or --kds",
             )
         answer = self._once(service, place, target, ends, max_bytes=max_bytes)
         if answer.status in _REDIRECTS:
-            raise Refused(f"{url}: sends us on more than once", code="redirect")
+            raise Refused(
+                f"{url}: sends us on more than once",
+                code="redirect",
+                hint="give the address at which the service itself answers: --pccs or --kds",
+            )
         return answer
 
     def _once(
@@ -253,10 +259,16 @@ def _read(answer: http.client.HTTPResponse, max_bytes: int) -> _Raw:
 def _accept(answer: _Raw, url: str, types: frozenset[str]) -> Download:
     if answer.status == http.HTTPStatus.NOT_FOUND:
         raise NotFound(
-            f"{url}: not found", code="not-published", hint="the vendor does not know what was asked for"
+            f"{url}: not found",
+            code="not-published",
+            hint="the vendor does not know this platform or version: is the evidence of genuine hardware, and --pccs or --kds of this vendor?",
         )
     if answer.status != http.HTTPStatus.OK:
-        raise Unavailable(f"{url}: HTTP {answer.status}", code="vendor-answer")
+        raise Unavailable(
+            f"{url}: HTTP {answer.status}, expected 200",
+            code="vendor-answer",
+            hint="the vendor's service, or what answers for it, fails: try again later; what is kept still serves",
+        )
     kind = answer.one("content-type").partition(";")[0].strip().lower()
     problem = answer.problem
     if answer.one("content-encoding").lower() not in ("", "identity"):
@@ -292,6 +304,9 @@ def _context(service: Service) -> ssl.SSLContext:
     return context
 
 
+_SUCH_URL = "for example {}://pccs.example:8081"
+
+
 def place_of(url: str, *, plain: bool) -> tuple[str, int]:
     """Host and port of a URL of the one scheme. Raises `Misuse`."""
     wanted = "http" if plain else "https"
@@ -299,7 +314,7 @@ def place_of(url: str, *, plain: bool) -> tuple[str, int]:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
     except ValueError:
-        raise Misuse(f"{url[:200]!r}: not a URL", code="bad-url") from None
+        raise Misuse(f"{url[:200]!r}: not a URL", code="bad-url", hint=_SUCH_URL.format(wanted)) from None
     if (
         parts.scheme != wanted
         or not parts.hostname
@@ -310,6 +325,7 @@ def place_of(url: str, *, plain: bool) -> tuple[str, int]:
         raise Misuse(
             f"{url[:200]!r}: not {wanted}://HOST[:PORT]/…, without a name, a password or a fragment",
             code="bad-url",
+            hint=_SUCH_URL.format(wanted),
         )
     return parts.hostname, port or (80 if plain else 443)
 
@@ -324,7 +340,11 @@ def _url(service: Service, place: tuple[str, int], path: str) -> str:
     shown = f"[{host}]" if ":" in host else host
     url = f"{'http' if service.plain else 'https'}://{shown}:{port}{path}"
     if not path.startswith("/") or not is_plain_url(url):
-        raise Misuse(f"{path[:200]!r}: not a path", code="bad-url")
+        raise Misuse(
+            f"{path[:200]!r}: not a path: expected / and printable ASCII without spaces",
+            code="bad-url",
+            hint=_SUCH_URL.format("https"),
+        )
     return url
 
 
@@ -334,7 +354,11 @@ def _only_loopback(host: str) -> None:
     except ValueError:
         loopback = False
     if not loopback:
-        raise Misuse(f"{host}: plain HTTP is spoken to a loopback address alone", code="bad-url")
+        raise Misuse(
+            f"{host}: plain HTTP is spoken to a loopback address alone",
+            code="bad-url",
+            hint="give an https:// address, or one like http://127.0.0.1:8080",
+        )
 
 
 def told(cause: BaseException) -> str:

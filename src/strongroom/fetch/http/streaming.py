@@ -28,6 +28,8 @@ CHUNK = 256 * 1024
 REDIRECTS = (301, 302, 303, 307, 308)
 _NO_BODY = (204, 304)
 
+BROKEN = "the registry, a mirror, or a proxy in front of it is broken or lies: tell whoever runs it, or take it from another place"
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutgoingRequest:
@@ -77,7 +79,9 @@ class Reply:
         if len(self._headers.get("content-length", ())) > 1 or (
             {"content-length", "transfer-encoding"} <= self._headers.keys()
         ):
-            raise Malformed(f"{self.url}: the answer has more than one length", code="registry-answer")
+            raise Malformed(
+                f"{self.url}: the answer has more than one length", code="registry-answer", hint=BROKEN
+            )
         return self._response.length
 
     def whole(self, *, max_bytes: int) -> bytes:
@@ -87,7 +91,7 @@ class Reply:
         length = self.length
         if length is None and not self._response.chunked:
             # A cut answer would look like a whole one.
-            raise Malformed(f"{self.url}: the answer has no length", code="registry-answer")
+            raise Malformed(f"{self.url}: the answer has no length", code="registry-answer", hint=BROKEN)
         if length is not None and length > max_bytes:
             raise self._too_large(max_bytes)
         data = bytearray()
@@ -105,6 +109,7 @@ class Reply:
             raise Malformed(
                 f"{self.url}: the answer is in a content coding that was not asked for",
                 code="registry-answer",
+                hint=BROKEN,
             )
         while True:
             try:
@@ -116,7 +121,7 @@ class Reply:
             yield chunk
 
     def _too_large(self, most: int) -> Malformed:
-        return Malformed(f"{self.url}: the answer is larger than {most} bytes", code="too-large")
+        return Malformed(f"{self.url}: the answer is larger than {most} bytes", code="too-large", hint=BROKEN)
 
 
 @contextlib.contextmanager
@@ -168,5 +173,5 @@ def _unreachable(url: str, why: str) -> Unavailable:
     return Unavailable(
         f"{url}: {why}",
         code="registry-unreachable",
-        hint="is the registry up, and is the way to it open? What has come is kept: start again to go on",
+        hint="is the registry up, and the way to it open? Type the same again: what has come is kept",
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, NotFound, Refused
+from strongroom.fetch.http.streaming import BROKEN
 from strongroom.fetch.oci import push
 from strongroom.fetch.oci.session import Access, RegistrySession, expect
 from strongroom.images import artifact
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_LISTED = 32
 MAX_FILES = 4  # times the bytes of one file: of an artifact's files together
+_MANY = "whoever may write there has put too much beside it: name the one that you mean by its own digest"
 MAX_HELD = 128 << 20  # bytes, of all artifacts about one thing together
 
 
@@ -47,7 +49,7 @@ def about(
     subject = reference.pinned()
     listed = [one for one in push.referrers(session, subject) if one.artifact_type in kinds]
     if len(listed) > MAX_LISTED:
-        raise Refused(f"{reference}: more than {MAX_LISTED} artifacts about it", code="too-many")
+        raise Refused(f"{reference}: more than {MAX_LISTED} artifacts about it", code="too-many", hint=_MANY)
     held, size = [], 0
     for one in listed:
         # Whoever may write there may list rubbish, which is no reason to miss what is good.
@@ -58,7 +60,9 @@ def about(
             size += sum(part.size for part in made.parts)
             if size > MAX_HELD:
                 raise Refused(
-                    f"{reference}: more than {MAX_HELD} bytes of artifacts about it", code="too-many"
+                    f"{reference}: more than {MAX_HELD} bytes of artifacts about it",
+                    code="too-many",
+                    hint=_MANY,
                 )
             held.append(_held(session, digest, made, max_bytes))
     return tuple(held)
@@ -83,11 +87,15 @@ def _manifest(session: RegistrySession, name: str) -> tuple[str, Artifact]:
     with session.ask("GET", url, headers={"Accept": artifact.MANIFEST}) as reply:
         expect(reply, 200)
         if reply.kind != artifact.MANIFEST:
-            raise Malformed(f"{url}: of type {reply.kind[:80]!r}", code="bad-media-type")
+            raise Malformed(
+                f"{url}: of type {reply.kind[:80]!r}, expected {artifact.MANIFEST}",
+                code="bad-media-type",
+                hint="give the digest of what `strongroom reference publish` or `cosign` put there, not of an image",
+            )
         data = reply.whole(max_bytes=LIMITS.document_bytes)
     digest = artifact.part_of(data, "").digest
     if name.startswith("sha256:") and digest != name:
-        raise Refused(f"{url}: expected {name}, got {digest}", code="wrong-digest")
+        raise Refused(f"{url}: expected {name}, got {digest}", code="wrong-digest", hint=BROKEN)
     return digest, artifact.parse(data, what=f"artifact {digest}", limits=LIMITS)
 
 
@@ -95,7 +103,9 @@ def _held(session: RegistrySession, digest: str, made: Artifact, max_bytes: int)
     size = sum(one.size for one in made.parts)
     if size > MAX_FILES * max_bytes:
         raise Malformed(
-            f"artifact {digest}: {size} bytes, at most {MAX_FILES * max_bytes} allowed", code="too-large"
+            f"artifact {digest}: {size} bytes, expected at most {MAX_FILES * max_bytes}",
+            code="too-large",
+            hint="so large a file is none of those that are looked for: is it the right digest?",
         )
     return FetchedArtifact(
         digest=digest,
@@ -107,7 +117,9 @@ def _held(session: RegistrySession, digest: str, made: Artifact, max_bytes: int)
 def _blob(session: RegistrySession, part: Part, max_bytes: int) -> bytes:
     if part.size > max_bytes:
         raise Malformed(
-            f"blob {part.digest}: {part.size} bytes, at most {max_bytes} allowed", code="too-large"
+            f"blob {part.digest}: {part.size} bytes, expected at most {max_bytes}",
+            code="too-large",
+            hint="so large a file is none of those that are looked for: is it the right digest?",
         )
     with session.ask("GET", session.url(f"/blobs/{part.digest}"), blob=part.size) as reply:
         expect(reply, 200)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Refused
 from strongroom.fetch.endorsements import disk_cache
+from strongroom.fetch.http.streaming import BROKEN
 from strongroom.images import oci
 from strongroom.images.limits import LIMITS
 
@@ -139,7 +140,7 @@ class Arriving:
             raise Refused(
                 f"blob {self.digest}: more than its {self.size} bytes came",
                 code="wrong-size",
-                hint="the registry or mirror is broken, or lies",
+                hint=BROKEN,
             )
         view = memoryview(chunk)
         while view:
@@ -162,7 +163,7 @@ class Arriving:
             raise Refused(
                 f"blob: expected {self.digest}, got {got}",
                 code="wrong-digest",
-                hint="the registry or mirror is broken, or lies",
+                hint=BROKEN,
             )
         # Not synced to the disk: whoever uses it takes its digest again, so that a crash costs time and nothing else.
         self._path.replace(self._target)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Refused
+from strongroom.fetch.http.streaming import BROKEN
 from strongroom.fetch.oci import names
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_FILE = 256 * 1024
 MAX_ENTRIES = 256
+_SUCH = 'give a Docker config.json with {"auths": {HOST: {"auth": …}}}, or one line NAME:SECRET'
 MAX_SECRET = 16 * 1024
 MAX_TOKEN_ANSWER = 128 * 1024
 MAX_CHALLENGES = 4
@@ -73,7 +75,7 @@ def parse(data: bytes, *, host: str) -> Keyring:
     try:
         line = data.decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise Malformed("credentials: no text", code="bad-credentials") from None
+        raise Malformed("credentials: no text in UTF-8", code="bad-credentials", hint=_SUCH) from None
     name, colon, secret = line.partition(":")
     return Keyring(by_host={host: _credential(name, secret, "", f"of {host}", bool(colon))})
 
@@ -82,11 +84,13 @@ def _config(data: bytes) -> Keyring:
     try:
         document = canonical.loads(data, what="credentials", max_bytes=MAX_FILE)
     except Malformed as cause:
-        raise Malformed("credentials: no strict JSON", code=cause.code) from None
+        raise Malformed("credentials: no strict JSON", code=cause.code, hint=_SUCH) from None
     auths = document.get("auths", {})
     if not isinstance(auths, dict) or len(auths) > MAX_ENTRIES:
         raise Malformed(
-            f"credentials.auths: expected at most {MAX_ENTRIES} registries", code="bad-credentials"
+            f"credentials.auths: expected an object of at most {MAX_ENTRIES} registries",
+            code="bad-credentials",
+            hint=_SUCH,
         )
     found: dict[str, Credential] = {}
     for place, entry in auths.items():
@@ -95,9 +99,9 @@ def _config(data: bytes) -> Keyring:
             found[host] = _entry(entry, host)
     if not found and (document.get("credsStore") or document.get("credHelpers")):
         raise Refused(
-            "credentials: kept by another program, which this one does not run",
+            "credentials: the file says that another program keeps them (credsStore, credHelpers), which is not run here",
             code="credential-helper",
-            hint="give NAME:SECRET over --credentials-fd",
+            hint="give one line NAME:SECRET: --credentials-fd 3 3<FILE",
         )
     return Keyring(by_host=found)
 
@@ -111,13 +115,19 @@ def _host(place: str) -> str:
 def _entry(entry: dict[str, Any], host: str) -> Credential:
     texts = {key: entry.get(key, "") for key in ("auth", "username", "password", "identitytoken")}
     if not all(isinstance(one, str) and len(one) <= 2 * MAX_SECRET for one in texts.values()):
-        raise Malformed(f"credentials of {host}: expected short texts", code="bad-credentials")
+        raise Malformed(
+            f"credentials of {host}: expected texts of at most {2 * MAX_SECRET} characters for auth, username, password and identitytoken",
+            code="bad-credentials",
+            hint=_SUCH,
+        )
     name, secret, colon = texts["username"], texts["password"], True
     if texts["auth"]:
         try:
             plain = base64.b64decode(texts["auth"], validate=True).decode()
         except (binascii.Error, ValueError):
-            raise Malformed(f"credentials of {host}: auth is no base64", code="bad-credentials") from None
+            raise Malformed(
+                f"credentials of {host}: auth is no base64", code="bad-credentials", hint=_SUCH
+            ) from None
         name, found, secret = plain.partition(":")
         colon, secret = bool(found), secret.rstrip("\x00")
     return _credential(name, secret, texts["identitytoken"], f"of {host}", colon)
@@ -126,7 +136,7 @@ def _entry(entry: dict[str, Any], host: str) -> Credential:
 def _credential(name: str, secret: str, token: str, what: str, whole: bool) -> Credential:  # noqa: FBT001
     good = whole and name and (secret or token) and len(secret) <= MAX_SECRET and len(token) <= 2 * MAX_SECRET
     if not good or not (name + secret + token).isprintable():
-        raise Malformed(f"credentials {what}: expected NAME:SECRET", code="bad-credentials")
+        raise Malformed(f"credentials {what}: expected NAME:SECRET", code="bad-credentials", hint=_SUCH)
     return Credential(name=name, secret=secret, identity_token=token)
 
 
@@ -143,7 +153,11 @@ def parse_challenge(headers: Sequence[str]) -> LoginChallenge:
                 return LoginChallenge(scheme="bearer", realm=said["realm"], service=said.get("service", ""))
     if basic is None:
         known = ", ".join(one.partition(" ")[0][:40] for one in headers[:MAX_CHALLENGES])
-        raise Malformed(f"registry: asks for a log-in of an unknown kind, {known!r}", code="registry-answer")
+        raise Malformed(
+            f"registry: asks for a log-in of an unknown kind, {known!r}: expected Basic or Bearer",
+            code="registry-answer",
+            hint="take the image from another registry, or as a file",
+        )
     return basic
 
 
@@ -171,9 +185,11 @@ def parse_token(data: bytes) -> str:
     try:
         document = canonical.loads(data, what="token", max_bytes=MAX_TOKEN_ANSWER)
     except Malformed as cause:
-        raise Malformed("registry: its answer with a token is no strict JSON", code=cause.code) from None
+        raise Malformed(
+            "registry: its answer with a token is no strict JSON", code=cause.code, hint=BROKEN
+        ) from None
     for key in ("token", "access_token"):
         value = document.get(key) if isinstance(document, dict) else None
         if isinstance(value, str) and _TOKEN.fullmatch(value) is not None:
             return value
-    raise Malformed("registry: its answer holds no token", code="registry-answer")
+    raise Malformed("registry: its answer holds no token", code="registry-answer", hint=BROKEN)

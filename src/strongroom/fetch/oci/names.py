@@ -80,7 +80,11 @@ def parse(text: str, *, bare: bool = False) -> OciReference:
     elif not at and not colon and not bare:
         problem = "it has neither digest nor tag"
     if problem:
-        raise Misuse(f"{text[:200]!r}: no name in a registry: {problem}", code="bad-reference")
+        raise Misuse(
+            f"{text[:200]!r}: no name in a registry: {problem}",
+            code="bad-reference",
+            hint="for example registry.example/team/name" + ("" if bare else "@sha256:…"),
+        )
     return OciReference(
         host=host.lower(), repository=repository, tag=tag if colon else None, digest=digest if at else None
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from strongroom.errors import Malformed, NotFound, Refused, StrongroomError, Unavailable
 from strongroom.fetch.http import client
+from strongroom.fetch.http.streaming import BROKEN
 from strongroom.fetch.oci.layout import Arriving, OciLayout
 from strongroom.fetch.oci.session import Access, RegistrySession, expect
 from strongroom.images import oci, sources
@@ -85,7 +86,11 @@ def pull(
     top = puller.document(reference.pinned())
     image, index = puller.choose(top, platform)
     what = f"manifest {image.descriptor.digest}"
-    manifest = oci.parse_manifest(image.data, image.descriptor.media_type, what=what, limits=limits)
+    try:
+        manifest = oci.parse_manifest(image.data, image.descriptor.media_type, what=what, limits=limits)
+    except Malformed as failure:
+        failure.hint = failure.hint or "the image itself is not as OCI has it: have it built and pushed again"
+        raise
     puller.blobs((manifest.config, *manifest.layers), progress)
     puller.layout.name(top.descriptor)
     return Pulled(
@@ -116,17 +121,20 @@ def fetch_document(
         if kind in oci.SCHEMA_1:
             raise oci.refuse_schema_1(reply.url)
         if kind not in _ACCEPT:
-            raise Malformed(f"{reply.url}: of type {kind[:80]!r}, which is no image's", code="bad-media-type")
+            raise Malformed(
+                f"{reply.url}: of type {kind[:80]!r}, which is no image's",
+                code="bad-media-type",
+                hint="give the digest of an image or of an index of images",
+            )
         data = reply.whole(max_bytes=limits.document_bytes)
     got = "sha256:" + hashlib.sha256(data).hexdigest()
     if name.startswith("sha256:") and got != name:
-        raise Refused(
-            f"{url}: expected {name}, got {got}", code="wrong-digest", hint="the registry or mirror lies"
-        )
+        raise Refused(f"{url}: expected {name}, got {got}", code="wrong-digest", hint=BROKEN)
     if descriptor is not None and (kind, len(data)) != (descriptor.media_type, descriptor.size):
         raise Malformed(
             f"{url}: {len(data)} bytes of type {kind}, its index says {descriptor.size} of {descriptor.media_type}",
             code="bad-media-type",
+            hint="the image's index is wrong: build and push it again",
         )
     made = oci.Descriptor(media_type=kind, digest=got, size=len(data))
     return OciDocument(descriptor=made, data=data)
@@ -186,7 +194,11 @@ class Puller:
     def _images(self, index: OciDocument, *, depth: int) -> list[tuple[Descriptor, str]]:
         digest = index.descriptor.digest
         if depth > _MAX_NESTING:
-            raise Malformed(f"index {digest}: nested too deeply", code="too-deep")
+            raise Malformed(
+                f"index {digest}: nested too deeply: expected at most {_MAX_NESTING} indexes within another",
+                code="too-deep",
+                hint="name the image itself, by its own digest",
+            )
         listed = oci.parse_index(
             index.data, index.descriptor.media_type, what=f"index {digest}", limits=self._limits
         )
@@ -195,7 +207,11 @@ class Puller:
             if one.media_type in oci.INDEXES:
                 found += self._images(self.document(one.digest, one), depth=depth + 1)
             if len(found) > self._limits.manifests:
-                raise Refused(f"index {digest}: more than {self._limits.manifests} images", code="too-large")
+                raise Refused(
+                    f"index {digest}: more than {self._limits.manifests} images",
+                    code="too-large",
+                    hint="name the image itself, by its own digest",
+                )
         return found
 
     def blobs(self, wanted: tuple[Descriptor, ...], progress: Callable[[int, int], None]) -> None:
@@ -203,7 +219,11 @@ class Puller:
         each = {one.digest: one for one in wanted}
         total = sum(one.size for one in each.values())
         if total > self._limits.total_bytes or any(one.size > self._limits.layer_bytes for one in wanted):
-            raise Refused(f"the image: {total} bytes, which is too much", code="too-large")
+            raise Refused(
+                f"the image: {total} bytes, expected at most {self._limits.total_bytes}, and {self._limits.layer_bytes} of one layer",
+                code="too-large",
+                hint="leave out of the image what the program does not need",
+            )
         done = 0
         for one in each.values():
             before = done
@@ -245,7 +265,11 @@ class Puller:
                 if idle == _IDLE or failure.code == "registry-busy":
                     raise
                 self._sleep(client.FIRST_WAIT)
-        raise Unavailable(f"blob {arriving.digest}: comes in too many pieces", code="registry-unreachable")
+        raise Unavailable(
+            f"blob {arriving.digest}: comes in too many pieces",
+            code="registry-unreachable",
+            hint="what has come is kept: type the same again to go on",
+        )
 
     def _piece(self, session: RegistrySession, arriving: Arriving, progress: Callable[[int], None]) -> None:
         begin = arriving.done
@@ -255,7 +279,11 @@ class Puller:
             if begin and (reply.status != 206 or not _continues(reply, begin, arriving.size)):
                 arriving.restart()
                 if reply.status != 200:
-                    raise Unavailable(f"{reply.url}: HTTP {reply.status} to a range", code="registry-answer")
+                    raise Unavailable(
+                        f"{reply.url}: HTTP {reply.status} to a range, expected 200 or 206",
+                        code="registry-answer",
+                        hint="type the same again: it starts from the beginning",
+                    )
             elif not begin:
                 expect(reply, 200)
             for chunk in reply.chunks():
@@ -266,7 +294,7 @@ class Puller:
             raise Unavailable(
                 f"{url}: broke off at byte {arriving.done} of {arriving.size}",
                 code="registry-unreachable",
-                hint="what has come is kept: start again to go on",
+                hint="what has come is kept: type the same again to go on",
             )
 
     def _from_any(self, ask: Callable[[RegistrySession], _T]) -> _T:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.errors import NotFound, Refused, Unavailable
 from strongroom.fetch.http import client
+from strongroom.fetch.http.streaming import BROKEN
 from strongroom.fetch.oci.session import Access, RegistrySession, expect
 from strongroom.images import artifact
 from strongroom.images.limits import LIMITS
@@ -55,7 +56,11 @@ class Pusher:
                 self._sleep(client.FIRST_WAIT * 2**attempt)
             else:
                 return digest
-        raise Unavailable(f"blob {digest}: not taken", code="registry-answer")
+        raise Unavailable(
+            f"blob {digest}: not taken",
+            code="registry-answer",
+            hint="type the same again: what is there is not sent twice",
+        )
 
     def contents(self, made: Artifact, contents: Mapping[str, bytes]) -> None:
         """Put an artifact's files, by digest."""
@@ -132,7 +137,11 @@ class Pusher:
                 try:
                     place, done = self._where(place)
                 except NotFound:
-                    raise Unavailable(f"{place}: the upload is gone", code="registry-answer") from None
+                    raise Unavailable(
+                        f"{place}: the upload is gone",
+                        code="registry-answer",
+                        hint="type the same again: the registry forgot what it had of it",
+                    ) from None
         return place
 
     def _where(self, place: str) -> tuple[str, int]:
@@ -156,7 +165,11 @@ def referrers(session: RegistrySession, subject: str) -> tuple[ListedArtifact, .
         with session.ask("GET", url) as reply:
             if reply.status != 200 or reply.kind != artifact.INDEX:
                 if page:
-                    raise Unavailable(f"{url}: HTTP {reply.status} in a list", code="registry-answer")
+                    raise Unavailable(
+                        f"{url}: HTTP {reply.status} in a list, expected 200",
+                        code="registry-answer",
+                        hint=BROKEN,
+                    )
                 break
             data = reply.whole(max_bytes=LIMITS.document_bytes)
             found.extend(artifact.parse_list(data, what=f"referrers of {subject}", limits=LIMITS))
@@ -165,7 +178,11 @@ def referrers(session: RegistrySession, subject: str) -> tuple[ListedArtifact, .
                 return tuple(found)
             url = session.within(reply, more[1])
     else:
-        raise Refused(f"{url}: more than {MAX_PAGES} pages about one thing", code="too-many")
+        raise Refused(
+            f"{url}: more than {MAX_PAGES} pages of artifacts about {subject}",
+            code="too-many",
+            hint="whoever may write there has put too much beside it: name the one that you mean by its own digest",
+        )
     return at_tag(session, subject)
 
 
@@ -184,4 +201,8 @@ def at_tag(session: RegistrySession, subject: str) -> tuple[ListedArtifact, ...]
 def _check_digest(reply: Reply, digest: str) -> None:
     told = reply.one("docker-content-digest")
     if told not in ("", digest):
-        raise Refused(f"{reply.url}: keeps {told[:80]}, sent was {digest}", code="wrong-digest")
+        raise Refused(
+            f"{reply.url}: the registry says that it keeps {told[:80]}: expected {digest}, which was sent",
+            code="wrong-digest",
+            hint=BROKEN,
+        )

@@ -38,7 +38,10 @@ def checked(data: bytes) -> bytes:
     """The same bytes, where they are such a file. Raises `Malformed`."""
     made = [intoto.unverified(line) for line in intoto.lines(data)]
     if [one.predicate_type for one in made].count(values.PREDICATE) != 1:
-        raise Malformed("reference file: no statement of reference values")
+        raise Malformed(
+            "reference file: expected one statement of reference values",
+            hint="give a file that `strongroom reference sign` wrote",
+        )
     return data
 
 
@@ -80,7 +83,11 @@ def about(where: OciReference, *, access: Access) -> tuple[bytes, ...]:
     """The files about a subject's digest, as the registry lists them. Raises `NotFound` when there is none."""
     held = artifacts.about(where, kinds=(KIND,), access=access, max_bytes=intoto.MAX_BYTES * 2)
     if not held:
-        raise NotFound(f"{where}: no reference values about it", code="not-in-registry")
+        raise NotFound(
+            f"{where}: no reference values about it",
+            code="not-in-registry",
+            hint="whoever made the base puts them there: `strongroom reference publish`; is it the digest of a base's file?",
+        )
     files = []
     for one in held:
         # Whoever may write there may put rubbish beside what is good.
@@ -91,7 +98,11 @@ def about(where: OciReference, *, access: Access) -> tuple[bytes, ...]:
 
 def _joined(held: artifacts.FetchedArtifact) -> bytes:
     if held.artifact.artifact_type != KIND or any(one.media_type != ENVELOPE for one in held.artifact.parts):
-        raise Malformed(f"{held.digest}: no file of reference values", code="wrong-type")
+        raise Malformed(
+            f"{held.digest}: no file of reference values",
+            code="wrong-type",
+            hint="give the digest that `strongroom reference publish` printed, or --about with that of a base's file",
+        )
     data = b"".join(one + b"\n" for one in held.contents)
     intoto.lines(data)
     return data

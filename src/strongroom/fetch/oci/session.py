@@ -22,7 +22,7 @@ from strongroom.errors import Misuse, NotFound, Refused, Unavailable
 from strongroom.fetch.http import client as web
 from strongroom.fetch.http import streaming
 from strongroom.fetch.http.client import Client, Service
-from strongroom.fetch.http.streaming import OutgoingRequest, Reply
+from strongroom.fetch.http.streaming import BROKEN, OutgoingRequest, Reply
 from strongroom.fetch.oci import login, names
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ class Access:
         """Who is asked, in order; the registry itself comes last."""
         for mirror in self.mirrors:
             if not names.is_host(mirror):
-                raise Misuse(f"mirror {mirror[:200]!r}: expected HOST[:PORT]", code="bad-mirror")
+                raise Misuse(
+                    f"mirror {mirror[:200]!r}: expected HOST[:PORT]",
+                    code="bad-mirror",
+                    hint="for example --mirror mirror.example:5000",
+                )
         return tuple(dict.fromkeys((*self.mirrors, reference.place)))
 
 
@@ -125,9 +129,13 @@ class RegistrySession:
                             hint="the registry has too much to do, or you ask too often: try again later",
                         )
             if time.monotonic() + wait > ends:
-                raise Unavailable(f"{url}: no answer in time", code="registry-unreachable")
+                raise Unavailable(
+                    f"{url}: no answer in time",
+                    code="registry-unreachable",
+                    hint="is the registry up, and the way to it open? Type the same again",
+                )
             self._client.sleep(wait)
-        raise Misuse("a client that may not try even once")
+        raise Misuse("client: tries: expected at least 1, got 0", hint="make it with tries=1 or more")
 
     @contextlib.contextmanager
     def _logged_in(self, request: OutgoingRequest, ends: float) -> Iterator[Reply]:
@@ -158,7 +166,11 @@ class RegistrySession:
             if reply.status in (400, 401, 403):
                 raise self._denied(reply)
             if reply.status != 200:
-                raise Unavailable(f"{challenge.realm[:200]}: HTTP {reply.status}", code="registry-answer")
+                raise Unavailable(
+                    f"{challenge.realm[:200]}: HTTP {reply.status} when asked for a token, expected 200",
+                    code="registry-answer",
+                    hint=BROKEN,
+                )
             data = reply.whole(max_bytes=login.MAX_TOKEN_ANSWER)
         return f"Bearer {login.parse_token(data)}"
 
@@ -176,7 +188,7 @@ class RegistrySession:
             reply = opened.enter_context(streaming.exchange(self._client, service, following, ends=ends))
             if reply.status not in streaming.REDIRECTS:
                 return reply
-        raise Refused(f"{request.url}: sends us on more than {MAX_HOPS} times", code="redirect")
+        raise Refused(f"{request.url}: sends us on more than {MAX_HOPS} times", code="redirect", hint=BROKEN)
 
     def _is_here(self, url: str) -> bool:
         try:
@@ -201,18 +213,25 @@ class RegistrySession:
             service.place()
         except Misuse:
             raise Refused(
-                f"{self.base}: {what} leads to {url[:200]!r}, which is no place to ask", code="redirect"
+                f"{self.base}: {what} leads to {url[:200]!r}, which is no place to ask",
+                code="redirect",
+                hint=BROKEN,
             ) from None
         return service
 
     def _denied(self, reply: Reply) -> Refused:
-        known = (
-            "a credential for it was given, and does not do" if self._credential else "no credential given"
+        known, hint = (
+            (
+                "a credential for it was given, and does not do",
+                "give one that may read there (to publish: write), with",
+            )
+            if self._credential
+            else ("no credential given", "give one with")
         )
         return Refused(
             f"{reply.url}: HTTP {reply.status}: {known}",
             code="registry-denied",
-            hint="give one with --credentials FILE (a Docker config.json) or --credentials-fd",
+            hint=f"{hint} --credentials FILE (a Docker config.json) or --credentials-fd",
         )
 
 
@@ -222,9 +241,15 @@ def expect(reply: Reply, *statuses: int) -> None:
         return
     if reply.status == 404:
         raise NotFound(
-            f"{reply.url}: not there", code="not-in-registry", hint="is the name right, and all of it?"
+            f"{reply.url}: not there",
+            code="not-in-registry",
+            hint="is the name right, and the digest one of that repository? Some registries say so to whom gives no --credentials",
         )
-    raise Unavailable(f"{reply.url}: HTTP {reply.status}", code="registry-answer")
+    raise Unavailable(
+        f"{reply.url}: HTTP {reply.status}, expected {' or '.join(map(str, statuses))}",
+        code="registry-answer",
+        hint=BROKEN,
+    )
 
 
 def _is_loopback(place: str) -> bool:
