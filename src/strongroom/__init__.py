@@ -1,3 +1,54 @@
-"""Strongroom: run one party's program over another party's data where neither, nor the operator, can look."""
+"""Strongroom: run one party's program over another party's data where neither, nor the operator, can look.
+
+The library (docs/library.md): `from strongroom import seal_files, convert_image, draft_contract, sign_contract, run_contract, open_sealed,
+export_proof, verify_proof`, and the types that these take and return. Each is what the command line calls. A name is imported when it is first asked for:
+`import strongroom` costs nothing. `__init__.pyi` has the same names for type checkers.
+"""
 
 __version__ = "0.1.0"
+
+_NAMES = {
+    "strongroom.errors": (
+        *("Conflict", "Malformed", "Misuse", "NotFound", "PolicyDenied", "Refused", "StrongroomError"),
+        "Unavailable",
+    ),
+    "strongroom.fetch.images": ("convert_image",),
+    "strongroom.images.convert": ("ConvertedImage",),
+    "strongroom.ledger.export": ("export_proof", "load_proof", "verify_proof"),
+    "strongroom.ledger.inspect": ("Judgement",),
+    "strongroom.ledger.proofpack": ("ProofPack",),
+    "strongroom.model.contracts.agreement": ("Agreement",),
+    "strongroom.model.contracts.contract": ("Contract", "Disclosure", "Member", "Output", "Platform", "Role"),
+    "strongroom.model.identity": ("Identity",),
+    "strongroom.model.manifest": ("Manifest",),
+    "strongroom.model.party": ("Party",),
+    "strongroom.node.run": ("FailedRun", "FinishedRun", "Watch", "run_contract"),
+    "strongroom.parties.check": ("Outlook", "check_contract"),
+    "strongroom.parties.draft": (
+        *("Draft", "NodeDescription", "draft_contract", "hardware_platforms", "load_node", "local_platform"),
+    ),
+    "strongroom.parties.identity": ("NewIdentity", "new_identity"),
+    "strongroom.parties.open": ("open_sealed",),
+    "strongroom.parties.papers": ("load_agreement", "load_party", "open_identity"),
+    "strongroom.parties.sign": ("Review", "review_contract", "sign_contract"),
+    "strongroom.seal.dataset": ("SealedFiles", "seal_files", "verify_disk"),
+}
+_PLACES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted((*_PLACES, "__version__"))  # noqa: PLE0605 - made of the table above, and held to __init__.pyi by a test
+
+
+def __getattr__(name: str) -> object:
+    """The library's names, imported when they are first asked for (PEP 562)."""
+    module = _PLACES.get(name)
+    if module is None:
+        raise AttributeError(f"module 'strongroom' has no attribute {name!r}")
+    import importlib  # noqa: PLC0415 - most who import this ask for no name
+
+    found = getattr(importlib.import_module(module), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """All names, imported or not."""
+    return sorted({*globals(), *_PLACES})

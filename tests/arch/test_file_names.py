@@ -57,11 +57,10 @@ LISTED = {
         *("{_EVIDENCE}{party}.json", "{_RELEASE}{party}.json", "{_LEDGER_PROOF}{party}.json"),
         "{MANIFESTS}/{serial}.json",
     },
-    "cli/identity/commands.py": {"{name}.identity"},
     "parties/papers.py": {"{name}.party.json"},
     # Beside these the names of the owner's own files: one that is there already is not written over.
-    "cli/identity/rotate.py": {
-        *("{old.name}.identity", "{old.name}.party.json"),
+    "parties/identity.py": {
+        *("{name}.identity", "{old.name}.identity"),
         *("out / path.name", "out / locked.name"),
     },
     # Hidden while they are written; no name begins with a dot.

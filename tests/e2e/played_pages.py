@@ -1,4 +1,4 @@
-"""Plays a page's console blocks as a reader would: one shell, one folder, in the page's order."""
+"""Plays a page's console blocks, and its Python where the page says so, as a reader would: one shell, one folder, in the page's order."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ ACTIVATION = ". .venv/bin/activate"
 
 def play(page: Path, folder: Path, *, seconds: int = 300) -> None:
     """Run the page's commands in `folder`; fails with the first whose status or lines are not the page's."""
-    commands = [
-        one for block in reading.blocks(page) if block.kind == "console" for one in reading.typed(block)
-    ]
+    commands = reading.played(page)
     assert commands, f"{page}: no console block"
     environment = {**os.environ, "STRONGROOM_PASSPHRASE": PASSPHRASE, "COLUMNS": "200"}
     if any(one.command.startswith(ACTIVATION) for one in commands):

@@ -10,6 +10,8 @@ def main() -> None:
     for block in blocks:
         if block.kind == "console":
             print(f"run      {block.where}: {len(reading.typed(block))} command(s)")
+        elif block.kind == "python" and reading.PYTHON_RUNS in block.page.read_text():
+            print(f"run      {block.where}: a program in Python")
     for block in blocks:
         if block.kind == "sh":
             print(f"not run  {block.where}: {block.why_not_run}")

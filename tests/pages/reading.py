@@ -6,7 +6,7 @@ A block's fence says what it is:
   commands (`> ` goes on with the one before); the other lines are what it prints, in order, `…` for anything. A command that
   ends with `# exit N` leaves with N; one that ends with `&` goes on until it says that it is ready.
 - ```` ```sh ````: not run. `<!-- not run: WHY -->` stands above it. Each command of ours in it is parsed by the real parser.
-- ```` ```python ````: its imports are imported.
+- ```` ```python ````: its imports are imported; on a page that says so (`PYTHON_RUNS`) each is a program, run in its place among the console blocks.
 - `json`, `toml`, `yaml`, `dockerfile`, `text`: no commands.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 KINDS = {"console", "sh", "python", "json", "toml", "yaml", "dockerfile", "text"}
+PYTHON_RUNS = "<!-- its Python is run -->"
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 _FENCE = re.compile(r" *```(.*)")
 _INLINE = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
@@ -106,6 +107,19 @@ def typed(block: Block) -> list[Typed]:
                 status=last.status,
                 prints=(*last.prints, line.strip()),
             )
+    return out
+
+
+def played(page: Path) -> list[Typed]:
+    """All that is run of a page, in its order: commands, and its Python where it says so, each block as a program of its own."""
+    out: list[Typed] = []
+    python = PYTHON_RUNS in page.read_text()
+    for block in blocks(page):
+        if block.kind == "console":
+            out += typed(block)
+        elif block.kind == "python" and python:
+            program = f"python -W error - <<'END_OF_BLOCK'\n{block.text}\nEND_OF_BLOCK"
+            out.append(Typed(where=block.where, command=program, status=0, prints=()))
     return out
 
 

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 MAX_AGREEMENT = 4 * contract_model.MAX_BYTES
 
 
-def open_identity(path: Path, *, passphrase: Callable[[], bytes]) -> Identity:
-    """Open an identity file. passphrase: asked for once the file is known to be one. Raises `Malformed`, `Refused`."""
+def open_identity(path: Path, *, passphrase: bytes | Callable[[], bytes]) -> Identity:
+    """Open an identity file. passphrase: a function is asked once the file is known to be one. Raises `Malformed`, `Refused`."""
     with of_file(path):
         data = files.read(path, max_bytes=identity_model.MAX_BYTES)
         identity_model.read_public(data)  # complain about a wrong file before asking for a passphrase
-        return identity_model.unlock(data, passphrase())
+        return identity_model.unlock(data, passphrase if isinstance(passphrase, bytes) else passphrase())
 
 
 def load_party(path: Path) -> Party:

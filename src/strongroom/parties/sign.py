@@ -28,7 +28,7 @@ class Review:
     signed_before: bool | None
 
 
-def review(
+def review_contract(
     agreement: Agreement,
     *,
     signer: Party,
@@ -59,6 +59,6 @@ def sign_contract(
     trust: Sequence[Party] = (),
     previous: Agreement | None = None,
 ) -> Agreement:
-    """Sign as the party `own`, once the contract has passed `review`. Show it to whoever signs before: this asks nobody."""
-    review(agreement, signer=identity.party(), own=own, trust=trust, previous=previous)
+    """Sign as the party `own`, once the contract has passed `review_contract`. Show it to whoever signs before: this asks nobody."""
+    review_contract(agreement, signer=identity.party(), own=own, trust=trust, previous=previous)
     return agreement_model.add_signature(agreement, identity.signing)

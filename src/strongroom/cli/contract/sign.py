@@ -50,7 +50,7 @@ def sign(
     own = _own_party(party or party_file(identity, public.name))
     held = [load_party(path) for path in trust]
     previous = None if replaces is None else load_agreement(replaces)
-    seen = signing.review(agreement, signer=public, own=own, trust=held, previous=previous)
+    seen = signing.review_contract(agreement, signer=public, own=own, trust=held, previous=previous)
     for line in sentences.of(contract):
         say(line)
     if previous is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -36,19 +35,13 @@ def new(
     passphrase_fd: PassphraseFd = None,
 ) -> None:
     """Make an identity: NAME.identity (keep it) and NAME.party.json (hand it around)."""
-    made = identity_model.generate(name)
-    secret = passphrase.read(passphrase_fd, confirm=True)
-    out.mkdir(parents=True, exist_ok=True)
-    private = out / f"{name}.identity"
-    public = party_file(private, name)
-    files.write(private, identity_model.lock(made, secret, random=secrets.token_bytes), private=True)
-    try:
-        files.write(public, made.party().encode())
-    except BaseException:
-        private.unlink()
-        raise
-    print(f"identity of {name}: {private} (private, under your passphrase)")
-    print(f"public part:    {public} (hand this around)")
+    from strongroom.parties import identity as identities
+
+    made = identities.new_identity(
+        name, passphrase=lambda: passphrase.read(passphrase_fd, confirm=True), out=out
+    )
+    print(f"identity of {name}: {made.private_file} (private, under your passphrase)")
+    print(f"public part:    {made.party_file} (hand this around)")
 
 
 def show(
@@ -89,11 +82,12 @@ def passwd(
     new_passphrase_fd: NewPassphraseFd = None,
 ) -> None:
     """Change the passphrase of an identity file. Its keys stay the same."""
+    from strongroom.parties import identity as identities
+
     opened = load(file, passphrase_fd)
     secret = passphrase.read(
         new_passphrase_fd, confirm=True, what="the new passphrase", variable=passphrase.NEW
     )
-    locked = identity_model.lock(opened, secret, random=secrets.token_bytes)
-    files.write(file, locked, private=True, replace=True)
+    identities.change_passphrase(file, opened, passphrase=secret)
     print(f"{file}: opens with the new passphrase alone")
     print("copies of the file from before open with the old one: destroy them, or replace the keys")

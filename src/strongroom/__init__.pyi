@@ -1,0 +1,106 @@
+# The library's names for type checkers: those of `__init__.py`, with where each is.
+
+from strongroom.errors import Conflict as Conflict
+from strongroom.errors import Malformed as Malformed
+from strongroom.errors import Misuse as Misuse
+from strongroom.errors import NotFound as NotFound
+from strongroom.errors import PolicyDenied as PolicyDenied
+from strongroom.errors import Refused as Refused
+from strongroom.errors import StrongroomError as StrongroomError
+from strongroom.errors import Unavailable as Unavailable
+from strongroom.fetch.images import convert_image as convert_image
+from strongroom.images.convert import ConvertedImage as ConvertedImage
+from strongroom.ledger.export import export_proof as export_proof
+from strongroom.ledger.export import load_proof as load_proof
+from strongroom.ledger.export import verify_proof as verify_proof
+from strongroom.ledger.inspect import Judgement as Judgement
+from strongroom.ledger.proofpack import ProofPack as ProofPack
+from strongroom.model.contracts.agreement import Agreement as Agreement
+from strongroom.model.contracts.contract import Contract as Contract
+from strongroom.model.contracts.contract import Disclosure as Disclosure
+from strongroom.model.contracts.contract import Member as Member
+from strongroom.model.contracts.contract import Output as Output
+from strongroom.model.contracts.contract import Platform as Platform
+from strongroom.model.contracts.contract import Role as Role
+from strongroom.model.identity import Identity as Identity
+from strongroom.model.manifest import Manifest as Manifest
+from strongroom.model.party import Party as Party
+from strongroom.node.run import FailedRun as FailedRun
+from strongroom.node.run import FinishedRun as FinishedRun
+from strongroom.node.run import Watch as Watch
+from strongroom.node.run import run_contract as run_contract
+from strongroom.parties.check import Outlook as Outlook
+from strongroom.parties.check import check_contract as check_contract
+from strongroom.parties.draft import Draft as Draft
+from strongroom.parties.draft import NodeDescription as NodeDescription
+from strongroom.parties.draft import draft_contract as draft_contract
+from strongroom.parties.draft import hardware_platforms as hardware_platforms
+from strongroom.parties.draft import load_node as load_node
+from strongroom.parties.draft import local_platform as local_platform
+from strongroom.parties.identity import NewIdentity as NewIdentity
+from strongroom.parties.identity import new_identity as new_identity
+from strongroom.parties.open import open_sealed as open_sealed
+from strongroom.parties.papers import load_agreement as load_agreement
+from strongroom.parties.papers import load_party as load_party
+from strongroom.parties.papers import open_identity as open_identity
+from strongroom.parties.sign import Review as Review
+from strongroom.parties.sign import review_contract as review_contract
+from strongroom.parties.sign import sign_contract as sign_contract
+from strongroom.seal.dataset import SealedFiles as SealedFiles
+from strongroom.seal.dataset import seal_files as seal_files
+from strongroom.seal.dataset import verify_disk as verify_disk
+
+__version__: str
+
+__all__ = [
+    "Agreement",
+    "Conflict",
+    "Contract",
+    "ConvertedImage",
+    "Disclosure",
+    "Draft",
+    "FailedRun",
+    "FinishedRun",
+    "Identity",
+    "Judgement",
+    "Malformed",
+    "Manifest",
+    "Member",
+    "Misuse",
+    "NewIdentity",
+    "NodeDescription",
+    "NotFound",
+    "Outlook",
+    "Output",
+    "Party",
+    "Platform",
+    "PolicyDenied",
+    "ProofPack",
+    "Refused",
+    "Review",
+    "Role",
+    "SealedFiles",
+    "StrongroomError",
+    "Unavailable",
+    "Watch",
+    "__version__",
+    "check_contract",
+    "convert_image",
+    "draft_contract",
+    "export_proof",
+    "hardware_platforms",
+    "load_agreement",
+    "load_node",
+    "load_party",
+    "load_proof",
+    "local_platform",
+    "new_identity",
+    "open_identity",
+    "open_sealed",
+    "review_contract",
+    "run_contract",
+    "seal_files",
+    "sign_contract",
+    "verify_disk",
+    "verify_proof",
+]
