@@ -84,8 +84,8 @@ class BrokerReader:
 
     def standing(self, agreement: bytes, earlier: tuple[bytes, ...]) -> messages.Standing:
         """How a contract stands there. `NotFound`: this broker is of a version that cannot say."""
-        asked = messages.StandingRequest(agreement=agreement, earlier=earlier)
-        data = self._ask("/v1/standings", max_bytes=messages.MAX_PROOF, body=asked.encode())
+        request = messages.StandingRequest(agreement=agreement, earlier=earlier)
+        data = self._ask("/v1/standings", max_bytes=messages.MAX_PROOF, body=request.encode())
         return messages.parse_standing(data)
 
     def get(self, path: str, *, max_bytes: int) -> bytes:
@@ -110,7 +110,7 @@ class BrokerReader:
                 connection.request("GET" if body is None else "POST", path, body=body, headers=headers)
                 answer = connection.getresponse()
                 length = answer.length
-                told = answer.read(length) if length is not None and length <= max_bytes else b""
+                content = answer.read(length) if length is not None and length <= max_bytes else b""
         # ValueError: a host name that no resolver takes, or a header that is none.
         except (OSError, http.client.HTTPException, ValueError) as cause:
             raise Unavailable(
@@ -121,7 +121,7 @@ class BrokerReader:
         finally:
             connection.close()
         # Without a length a cut answer would look like a whole one.
-        if length is None or length > max_bytes or len(told) != length:
+        if length is None or length > max_bytes or len(content) != length:
             why = "without a length" if length is None else "too large" if length > max_bytes else "cut off"
             raise Unavailable(
                 f"{self.address.url}: the answer is {why}", code="broker-answer", hint=_NO_BROKER
@@ -134,7 +134,7 @@ class BrokerReader:
                 hint=hint or "is it the broker that has it? The party file says which one is asked",
             )
         if answer.status == http.HTTPStatus.FORBIDDEN:
-            raise _refusal(self.address.url, told)
+            raise _refusal(self.address.url, content)
         if answer.status != http.HTTPStatus.OK:
             said, hint = _reason(told)
             raise Unavailable(
@@ -142,7 +142,7 @@ class BrokerReader:
                 code="broker-answer",
                 hint=hint or _NO_BROKER,
             )
-        return told
+        return content
 
     def _check_pin(self, certificate: bytes | None) -> None:
         try:
@@ -169,8 +169,8 @@ def _refusal(url: str, body: bytes) -> Refused | Unavailable:
 
 
 def _error(body: bytes, what: str) -> dict[str, str]:
-    told = fields.Fields(canonical.loads(body, what=what, max_bytes=len(body)), what).object("error")
-    return told.text_map_of(("code", "message", "hint"), max_length=4096)
+    error = fields.Fields(canonical.loads(body, what=what, max_bytes=len(body)), what).object("error")
+    return error.text_map_of(("code", "message", "hint"), max_length=4096)
 
 
 def _reason(body: bytes) -> tuple[str, str]:

@@ -109,10 +109,10 @@ def test_rule_55_only_an_answer_out_of_a_private_network_leads_into_one(monkeypa
     class Answer:
         address, url, status = spoken_to, "https://registry.example/v2/x", 307 if where == "redirect" else 401
 
-        def one(self, name):
+        def header(self, name):
             return "https://internal.example/x" if name == "location" else ""
 
-        def every(self, _):
+        def headers(self, _):
             return ('Bearer realm="https://internal.example/token"',)
 
     asked = []

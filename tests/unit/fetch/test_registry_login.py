@@ -232,7 +232,7 @@ def test_a_config_json_is_read_as_docker_writes_it():
 
 
 def test_a_line_is_for_the_registry_that_is_asked():
-    assert login.parse(b"me:pass word\n", host="r.example").of("r.example") == Credential(
+    assert login.parse(b"me:pass word\n", host="r.example").credential_for("r.example") == Credential(
         name="me", secret="pass word"
     )
     for bad in (b"", b"me", b":x", b"me:", b"me:a\x00b", b"me:" + b"x" * 20_000):

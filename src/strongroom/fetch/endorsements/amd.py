@@ -84,38 +84,42 @@ def vcek(
     )
 
 
-def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:
+def judge(statement: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:
     """See `validate`."""
     match path:
         case ["chain", kind, line] if kind in KINDS and line in snp_product.LINES:
-            found = _issuers(one, kind, line, roots, now, others=())
+            chain = _issuers(statement, kind, line, roots, now, others=())
             return StatementTerms(
-                issued=max(each.not_before for each in found.certificates), until=_until(found)
+                issued=max(certificate.not_before for certificate in chain.certificates), until=_until(chain)
             )
         case ["crl", kind, line] if kind in KINDS and line in snp_product.LINES:
-            found = _issuers(one, kind, line, roots, now, others=("crl",))
-            listed = crl.parse(one.parts["crl"])
-            crl.check_issued(listed, found.root)
-            mark = Mark(name=f"{one.key}@{found.root.spki_digest}", number=listed.number)
+            chain = _issuers(statement, kind, line, roots, now, others=("crl",))
+            listed = crl.parse(statement.parts["crl"])
+            crl.check_issued(listed, chain.root)
+            mark = Mark(name=f"{statement.key}@{chain.root.spki_digest}", number=listed.number)
             return StatementTerms(issued=listed.this_update, until=listed.next_update, marks=(mark,))
         case ["vcek", line, hwid, tcb] if (
             line in snp_product.LINES and _HEX.fullmatch(hwid) and _HEX.fullmatch(tcb)
         ):
-            found = _issuers(one, "vcek", line, roots, now, others=("vek",))
-            return _judge_vcek(one.parts["vek"], line, hwid, tcb, found)
-    raise Malformed(f"{one.key[:100]!r}: no statement of AMD's", code="unknown-statement", hint=OTHER_VERSION)
+            chain = _issuers(statement, "vcek", line, roots, now, others=("vek",))
+            return _judge_vcek(statement.parts["vek"], line, hwid, tcb, chain)
+    raise Malformed(f"{statement.key[:100]!r}: no statement of AMD's", code="unknown-statement", hint=OTHER_VERSION)
 
 
 def _judge_vcek(der: bytes, line: str, hwid: str, tcb: str, issuers: x509.Path) -> StatementTerms:
-    found = snp_product.read(der)
-    if found is None or (found.line.name, found.hwid.hex(), found.tcb.hex()) != (line, hwid, tcb):
-        told = "none" if found is None else f"{found.line.name} {found.hwid.hex()} {found.tcb.hex()}"
+    product = snp_product.read(der)
+    if product is None or (product.line.name, product.hwid.hex(), product.tcb.hex()) != (
+        line,
+        hwid,
+        tcb,
+    ):
+        got = "none" if product is None else f"{product.line.name} {product.hwid.hex()} {product.tcb.hex()}"
         raise Refused(
-            f"a certificate of another chip or TCB: expected {line} {hwid} {tcb}, got {told}",
+            f"a certificate of another chip or TCB: expected {line} {hwid} {tcb}, got {got}",
             code="not-the-vendors",
         )
-    vek.check_issued(found.certificate, issuers.leaf)
-    return StatementTerms(issued=found.certificate.not_before, until=found.certificate.not_after)
+    vek.check_issued(product.certificate, issuers.leaf)
+    return StatementTerms(issued=product.certificate.not_before, until=product.certificate.not_after)
 
 
 def _take_chain(answer: Download) -> dict[str, bytes]:
@@ -124,7 +128,7 @@ def _take_chain(answer: Download) -> dict[str, bytes]:
 
 
 def _issuers(
-    one: Statement,
+    statement: Statement,
     kind: str,
     line: str,
     roots: frozenset[str],
@@ -132,20 +136,20 @@ def _issuers(
     *,
     others: tuple[str, ...],
 ) -> x509.Path:
-    if one.parts.keys() != {"issuers", *others}:
-        raise Malformed(f"{one.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION)
-    path = x509.verify_ca_path(x509.split(one.parts["issuers"]), roots=roots, now=now)
+    if statement.parts.keys() != {"issuers", *others}:
+        raise Malformed(f"{statement.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION)
+    path = x509.verify_ca_path(x509.split(statement.parts["issuers"]), roots=roots, now=now)
     names = [f"CN={KINDS[kind]}{line},", f"CN=ARK-{line},"]
-    subjects = [each.subject for each in path.certificates]
+    subjects = [certificate.subject for certificate in path.certificates]
     if len(subjects) != len(names) or not all(map(str.startswith, subjects, names)):
         raise Refused(
             f"certificates of another line of processors: expected {line}, got {'; '.join(subjects)}",
             code="not-the-vendors",
         )
-    for each in path.certificates:
-        vek.check_authority(each)
+    for certificate in path.certificates:
+        vek.check_authority(certificate)
     return path
 
 
 def _until(path: x509.Path) -> datetime:
-    return min(each.not_after for each in path.certificates)
+    return min(certificate.not_after for certificate in path.certificates)

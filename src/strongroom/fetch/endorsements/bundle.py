@@ -1,8 +1,8 @@
 """Statements as one file, for rooms and verifiers that no network reaches.
 
 JSON: {"format": "strongroom-endorsements/1", "statements": [{"fetched", "key", "parts"}, …]}, sorted by key. The file
-is not signed, since each statement is by its vendor: whoever imports judges each as if a service had said it, refuses
-the whole file for one that is forged, damaged or older than seen, and passes over those that are past their end.
+is not signed, since each statement is signed by its vendor. An import judges each statement as if a service had sent it.
+It refuses the whole file for one that is forged, damaged or older than seen, and passes over those that are past their end.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Imported:
 
 def export(source: Library, *, now: datetime) -> bytes:
     """Everything that counts at `now`. Raises `Malformed` when that is too much for one file."""
-    found = [one.statement for one in source.listed(now=now) if one.state == library.CURRENT]
-    return encode(found)
+    current = [listed.statement for listed in source.listed(now=now) if listed.state == library.CURRENT]
+    return encode(current)
 
 
 def encode(statements: list[Statement]) -> bytes:
     """The file of these statements."""
-    listed = sorted(statements, key=lambda one: one.key)
-    data = canonical.dumps({"format": FORMAT, "statements": [one.to_json() for one in listed]})
+    listed = sorted(statements, key=lambda statement: statement.key)
+    data = canonical.dumps({"format": FORMAT, "statements": [statement.to_json() for statement in listed]})
     if len(data) > MAX_BYTES or len(listed) > MAX_STATEMENTS:
         raise Malformed(
             f"{len(listed)} statements of {len(data)} bytes: expected at most {MAX_STATEMENTS} of {MAX_BYTES} in one file",
@@ -58,38 +58,38 @@ def parse(data: bytes) -> tuple[Statement, ...]:
     what = "endorsements file"
     top = fields.Fields(canonical.loads(data, what=what, max_bytes=MAX_BYTES), what)
     top.constant("format", FORMAT)
-    found = tuple(statement.read(one) for one in top.objects("statements", max_items=MAX_STATEMENTS))
+    statements = tuple(statement.read(entry) for entry in top.objects("statements", max_items=MAX_STATEMENTS))
     top.done()
-    if len({one.key for one in found}) != len(found):
+    if len({parsed.key for parsed in statements}) != len(statements):
         raise Malformed(
             f"{what}: the same statement twice",
             code="duplicate-key",
             hint="give the file as `strongroom endorsements export` wrote it",
         )
-    return found
+    return statements
 
 
 def take(data: bytes, target: Library, *, now: datetime) -> Imported:
     """Import a file. Raises `Malformed` or `Refused` without having kept anything."""
     good, past = [], []
-    for one in parse(data):
-        if one.fetched > now:
+    for offered in parse(data):
+        if offered.fetched > now:
             raise Refused(
-                f"{one.key}: fetched {fields.format_time(one.fetched)}, which is yet to come",
+                f"{offered.key}: fetched {fields.format_time(offered.fetched)}, which is yet to come",
                 code="not-yet",
                 hint="set the clocks of both machines: the one that fetched, and this one",
             )
-        terms = validate.judge(one, roots=target.roots, now=now)
+        terms = validate.judge(offered, roots=target.roots, now=now)
         if now > terms.until:
-            past.append(one.key)
+            past.append(offered.key)
             continue
         target.marks.check(terms.marks)
-        good.append(one)
+        good.append(offered)
     kept: list[str] = []
     before: list[str] = []
-    for one in good:
+    for offered in good:
         try:
-            (kept if target.put(one, now=now) else before).append(one.key)
+            (kept if target.put(offered, now=now) else before).append(offered.key)
         except Unavailable:
-            past.append(one.key)
+            past.append(offered.key)
     return Imported(kept=tuple(kept), newer_before=tuple(before), past=tuple(past))

@@ -1,4 +1,4 @@
-"""Statements on disk: one file each, whole or not there, private, and not more than so many bytes in all.
+"""Statements on disk: one private file each, whole or absent, with a bound on all of them together.
 
 A file that is damaged, cut or not a statement counts as absent: what it held can be fetched again. Nothing here is
 believed for being here; who takes a statement from the shelf judges it like one from the network.
@@ -45,13 +45,13 @@ class Shelf:
 
     def get(self, key: str) -> Statement | None:
         """The statement, or None when it is not there or damaged."""
-        found = _load(self._path(key))
-        return found if found is not None and found.key == key else None
+        statement = _load(self._path(key))
+        return statement if statement is not None and statement.key == key else None
 
-    def put(self, one: Statement) -> None:
+    def put(self, statement: Statement) -> None:
         """Keep a statement in place of an older one; the longest unchanged make room for it."""
-        path = self._path(one.key)
-        write(path, one.encode())
+        path = self._path(statement.key)
+        write(path, statement.encode())
         self._make_room(path)
 
     def drop(self, key: str) -> None:
@@ -59,14 +59,14 @@ class Shelf:
         self._path(key).unlink(missing_ok=True)
 
     def everything(self) -> tuple[str, ...]:
-        """The keys of all that is there and whole, sorted."""
+        """The keys of all whole statements, sorted."""
         if not self.folder.is_dir():
             return ()
-        found = (_load(path) for path in self.folder.glob(f"*{_ENDING}"))
-        return tuple(sorted(one.key for one in found if one is not None))
+        statements = (_load(path) for path in self.folder.glob(f"*{_ENDING}"))
+        return tuple(sorted(statement.key for statement in statements if statement is not None))
 
     def changed(self, key: str) -> int:
-        """A number that is another one after each `put`; 0 where nothing is there."""
+        """A number that changes with each `put`; 0 where there is no such statement."""
         try:
             return self._path(key).stat().st_mtime_ns
         except OSError:
@@ -82,21 +82,21 @@ class Shelf:
     def _path(self, key: str) -> Path:
         return self.folder / (_name(key) + _ENDING)
 
-    def _make_room(self, kept: Path) -> None:
+    def _make_room(self, fresh: Path) -> None:
         files = []
         for path in self.folder.iterdir():
             with contextlib.suppress(OSError):  # another process tidies too
-                told = path.lstat()
-                if path.suffix == _PART and time.time() - told.st_mtime > _LEFT_OVER_SECONDS:
+                status = path.lstat()
+                if path.suffix == _PART and time.time() - status.st_mtime > _LEFT_OVER_SECONDS:
                     path.unlink()
                 elif path.suffix == _ENDING:
-                    files.append((told.st_mtime_ns, told.st_size, path))
-        files.sort(key=lambda one: one[0])
+                    files.append((status.st_mtime_ns, status.st_size, path))
+        files.sort(key=lambda file: file[0])
         total, count = sum(size for _, size, _ in files), len(files)
         for _, size, path in files:
             if total <= self.max_total and count <= self.max_files:
                 return
-            if path != kept:
+            if path != fresh:
                 path.unlink(missing_ok=True)
                 total, count = total - size, count - 1
 

@@ -132,28 +132,30 @@ def root_of(chain: bytes) -> bytes:
     return pem.encode(ders[-1], b"CERTIFICATE")
 
 
-def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:
+def judge(statement: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:
     """See `validate`."""
     match path:
         case ["tcb", tee, fmspc, update] if tee in _TEES and _FMSPC.fullmatch(fmspc) and update in UPDATES:
-            return _judge_tcb(one, tee, fmspc, roots, now)
+            return _judge_tcb(statement, tee, fmspc, roots, now)
         case ["qe", tee, update] if tee in _TEES and update in UPDATES:
-            return _judge_qe(one, tee, roots, now)
+            return _judge_qe(statement, tee, roots, now)
         case ["crl", ca] if ca in {"root", *_CAS}:
-            return _judge_list(one, ca, roots, now)
+            return _judge_list(statement, ca, roots, now)
         case ["pck", name] if _DIGEST.fullmatch(name):
-            _parts(one, "pck-certificate-chain")
-            spans = dcap_pck.pck_chain(one.parts["pck-certificate-chain"], roots=roots, now=now).spans
+            _parts(statement, "pck-certificate-chain")
+            spans = dcap_pck.pck_chain(statement.parts["pck-certificate-chain"], roots=roots, now=now).spans
             return StatementTerms(
                 issued=max(span.begins for span in spans), until=min(span.ends for span in spans)
             )
     raise Malformed(
-        f"{one.key[:100]!r}: no statement of Intel's", code="unknown-statement", hint=OTHER_VERSION
+        f"{statement.key[:100]!r}: no statement of Intel's", code="unknown-statement", hint=OTHER_VERSION
     )
 
 
-def _judge_tcb(one: Statement, tee: str, fmspc: str, roots: frozenset[str], now: datetime) -> StatementTerms:
-    inner, path = _signed(one, "tcb-info", "tcbInfo", roots, now)
+def _judge_tcb(
+    statement: Statement, tee: str, fmspc: str, roots: frozenset[str], now: datetime
+) -> StatementTerms:
+    inner, path = _signed(statement, "tcb-info", "tcbInfo", roots, now)
     info = dcap_tcb.parse_tcb_info(inner)
     wanted = (_TEES[tee][0], fmspc)
     if (info.kind, info.fmspc.hex()) != wanted:
@@ -165,8 +167,8 @@ def _judge_tcb(one: Statement, tee: str, fmspc: str, roots: frozenset[str], now:
     return StatementTerms(issued=info.issued, until=_until(path, info.next_update), marks=(mark,))
 
 
-def _judge_qe(one: Statement, tee: str, roots: frozenset[str], now: datetime) -> StatementTerms:
-    inner, path = _signed(one, "qe-identity", "enclaveIdentity", roots, now)
+def _judge_qe(statement: Statement, tee: str, roots: frozenset[str], now: datetime) -> StatementTerms:
+    inner, path = _signed(statement, "qe-identity", "enclaveIdentity", roots, now)
     identity = dcap_tcb.parse_identity(inner)
     if identity.id != _TEES[tee][1]:
         raise Refused(
@@ -177,10 +179,10 @@ def _judge_qe(one: Statement, tee: str, roots: frozenset[str], now: datetime) ->
     return StatementTerms(issued=identity.issued, until=_until(path, identity.next_update), marks=(mark,))
 
 
-def _judge_list(one: Statement, ca: str, roots: frozenset[str], now: datetime) -> StatementTerms:
+def _judge_list(statement: Statement, ca: str, roots: frozenset[str], now: datetime) -> StatementTerms:
     part, above = ("root-ca-crl", "root") if ca == "root" else ("pck-crl", "pck-crl-issuer-chain")
-    _parts(one, part, above)
-    path = dcap_pck.ca_chain(one.parts[above], what=part, roots=roots, now=now)
+    _parts(statement, part, above)
+    path = dcap_pck.ca_chain(statement.parts[above], what=part, roots=roots, now=now)
     names = path.leaf.subject.split(",")
     if ca == "root":
         if path.leaf is not path.root:
@@ -193,30 +195,30 @@ def _judge_list(one: Statement, ca: str, roots: frozenset[str], now: datetime) -
             f"a revocation list of another authority: expected {_CAS[ca]}, got {path.leaf.subject}",
             code="not-the-vendors",
         )
-    listed = dcap_pck.revocation_list(one.parts[part], what=part)
+    listed = dcap_pck.revocation_list(statement.parts[part], what=part)
     crl.check_issued(listed, path.leaf)
-    mark = Mark(name=f"{one.key}@{path.leaf.spki_digest}", number=listed.number)
+    mark = Mark(name=f"{statement.key}@{path.leaf.spki_digest}", number=listed.number)
     return StatementTerms(issued=listed.this_update, until=_until(path, listed.next_update), marks=(mark,))
 
 
 def _signed(
-    one: Statement, part: str, key: str, roots: frozenset[str], now: datetime
+    statement: Statement, part: str, key: str, roots: frozenset[str], now: datetime
 ) -> tuple[bytes, x509.Path]:
     chain = f"{part}-issuer-chain"
-    _parts(one, part, chain)
-    path = dcap_pck.tcb_signer(one.parts[chain], what=part, roots=roots, now=now)
-    inner, signature = dcap_tcb.split(one.parts[part], key, what=part)
+    _parts(statement, part, chain)
+    path = dcap_pck.tcb_signer(statement.parts[chain], what=part, roots=roots, now=now)
+    inner, signature = dcap_tcb.split(statement.parts[part], key, what=part)
     path.leaf.key.verify_ecdsa(signature, inner)
     return inner, path
 
 
-def _parts(one: Statement, *names: str) -> None:
-    if one.parts.keys() != set(names):
-        raise Malformed(f"{one.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION)
+def _parts(statement: Statement, *names: str) -> None:
+    if statement.parts.keys() != set(names):
+        raise Malformed(f"{statement.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION)
 
 
 def _until(path: x509.Path, end: datetime) -> datetime:
-    return min(end, *(each.not_after for each in path.certificates))
+    return min(end, *(certificate.not_after for certificate in path.certificates))
 
 
 def _taking(part: str, header: str, *, chain: str = "") -> Callable[[Download], dict[str, bytes]]:

@@ -1,7 +1,7 @@
 """Certificates above an attestation key's, as Google and Microsoft publish them (AIA).
 
-A certificate in evidence was written by nobody knows whom until its path is verified, and so was the URL in it:
-only hosts of the vendors are asked, over HTTPS whatever the URL says, and without ports, names or queries.
+Until its path is verified, anybody may have written a certificate in evidence, and the URL in it. So only hosts of the
+vendors are asked, over HTTPS whatever the URL says, and without ports, user names or queries.
 """
 
 from __future__ import annotations
@@ -85,14 +85,14 @@ class Publishers:
         )
 
 
-def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:  # noqa: ARG001 - judged as a path, by `resolve.issuers_above`
+def judge(statement: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:  # noqa: ARG001 - judged as a path, by `resolve.issuers_above`
     """See `validate`. An issuer alone can be anybody's: it counts only in a path, which `resolve.issuers_above` verifies."""
-    if len(path) != 1 or _DIGEST.fullmatch(path[0]) is None or one.parts.keys() != {"certificate"}:
+    if len(path) != 1 or _DIGEST.fullmatch(path[0]) is None or statement.parts.keys() != {"certificate"}:
         raise Malformed(
-            f"{one.key[:100]!r}: no issuer's certificate", code="unknown-statement", hint=OTHER_VERSION
+            f"{statement.key[:100]!r}: no issuer's certificate", code="unknown-statement", hint=OTHER_VERSION
         )
-    found = x509.parse(one.parts["certificate"])
-    return StatementTerms(issued=found.not_before, until=found.not_after)
+    certificate = x509.parse(statement.parts["certificate"])
+    return StatementTerms(issued=certificate.not_before, until=certificate.not_after)
 
 
 def _take(answer: Download) -> dict[str, bytes]:

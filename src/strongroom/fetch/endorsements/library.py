@@ -74,7 +74,7 @@ class Library:
 
         Raises `Unavailable`, `NotFound`, `Malformed`, or `Refused`: the answer is not the vendor's, or older than seen.
         """
-        # 1 the shelf; what comes onto it after this look is seen as new below
+        # 1 the shelf; a statement that comes onto it from here on is new to the check below
         before, since = self.shelf.changed(ask.key), time.monotonic()
         kept, ended = self._kept(ask.key, now)
         if kept is not None and not refresh:
@@ -104,20 +104,20 @@ class Library:
                 self._failures[ask.key] = (time.monotonic(), cause)
                 raise
 
-    def put(self, one: Statement, *, now: datetime) -> bool:
-        """Keep a statement that came otherwise, judged as one from a service; False when a newer one is kept.
+    def put(self, statement: Statement, *, now: datetime) -> bool:
+        """Keep a statement that came another way, judged like one from a service. False when a newer one is kept.
 
         Raises `Malformed`, `Refused`, or `Unavailable` when it is past its end.
         """
-        terms = self._judge(one, now)
-        kept = self.shelf.get(one.key)
+        terms = self._judge(statement, now)
+        kept = self.shelf.get(statement.key)
         if kept is not None:
             try:
                 if validate.judge(kept, roots=self.roots, now=now).issued >= terms.issued:
-                    return kept.parts == one.parts
+                    return kept.parts == statement.parts
             except (Malformed, Refused):
                 pass  # what is kept is worth nothing
-        self._keep(one, terms)
+        self._keep(statement, terms)
         return True
 
     def drop(self, key: str) -> None:
@@ -128,28 +128,28 @@ class Library:
         """Every kept statement, by key."""
         seen = self.marks.seen()
         for key in self.shelf.everything():
-            one = self.shelf.get(key)
-            if one is None:
+            statement = self.shelf.get(key)
+            if statement is None:
                 continue
             try:
-                terms = validate.judge(one, roots=self.roots, now=now)
+                terms = validate.judge(statement, roots=self.roots, now=now)
             except (Malformed, Refused):
-                yield ListedStatement(statement=one, state=UNTRUSTED, terms=None)
+                yield ListedStatement(statement=statement, state=UNTRUSTED, terms=None)
                 continue
             state = CURRENT
             if now > terms.until:
                 state = PAST
             elif any(mark.number < seen.get(mark.name, -1) for mark in terms.marks):
                 state = OLD
-            yield ListedStatement(statement=one, state=state, terms=terms)
+            yield ListedStatement(statement=statement, state=state, terms=terms)
 
     def _kept(self, key: str, now: datetime) -> tuple[Statement | None, str]:
-        """What is kept and counts; or None, and when what is kept ended."""
-        one = self.shelf.get(key)
-        if one is None:
+        """The kept statement, where it counts; else None, and the time at which it ended (empty for none)."""
+        statement = self.shelf.get(key)
+        if statement is None:
             return None, ""
         try:
-            terms = validate.judge(one, roots=self.roots, now=now)
+            terms = validate.judge(statement, roots=self.roots, now=now)
             if now > terms.until:
                 return None, fields.format_time(terms.until)
             self.marks.check(terms.marks)
@@ -157,7 +157,7 @@ class Library:
             if cause.code == "marks-damaged":
                 raise
             return None, ""
-        return one, ""
+        return statement, ""
 
     def _fetch(self, ask: StatementRequest, now: datetime) -> Statement:
         # 3 the service
@@ -171,8 +171,8 @@ class Library:
         finally:
             self._outbound.release()
         try:
-            one = Statement(key=ask.key, parts=ask.take(answer), fetched=now.replace(microsecond=0))
-            terms = self._judge(one, now)
+            statement = Statement(key=ask.key, parts=ask.take(answer), fetched=now.replace(microsecond=0))
+            terms = self._judge(statement, now)
         except Unavailable as cause:
             raise Unavailable(f"{answer.url}: {cause.message}", code=cause.code, hint=cause.hint) from None
         except Malformed as cause:
@@ -191,29 +191,29 @@ class Library:
                 code="not-the-vendors",
                 hint="somebody else answers there, or the service is broken; nothing of it was kept",
             ) from None
-        self._keep(one, terms)
-        return one
+        self._keep(statement, terms)
+        return statement
 
     def _spend(self, key: str) -> None:
         """One of the minute's asks. A deque's own operations are atomic; one ask more or less is no matter."""
-        asked, now = self._asked, time.monotonic()
-        while asked and now - asked[0] > 60:
-            asked.popleft()
-        if len(asked) >= self.a_minute:
+        times, now = self._asked, time.monotonic()
+        while times and now - times[0] > 60:
+            times.popleft()
+        if len(times) >= self.a_minute:
             raise Unavailable(
                 f"{key}: {self.a_minute} fetches within a minute already",
                 code="fetch-budget",
                 hint="somebody makes us ask for much that is not kept: try again in a minute",
             )
-        asked.append(now)
+        times.append(now)
 
-    def _judge(self, one: Statement, now: datetime) -> StatementTerms:
+    def _judge(self, statement: Statement, now: datetime) -> StatementTerms:
         # 4 the judgement
-        terms = validate.judge(one, roots=self.roots, now=now)
+        terms = validate.judge(statement, roots=self.roots, now=now)
         # 5 its end
         if now > terms.until:
             raise Unavailable(
-                f"{one.key}: it ended {fields.format_time(terms.until)}",
+                f"{statement.key}: it ended {fields.format_time(terms.until)}",
                 code="stale",
                 hint="whoever gave it is behind its vendor: leave --pccs and --kds out to ask the vendor itself, or bring a newer file",
             )
@@ -221,6 +221,6 @@ class Library:
         self.marks.check(terms.marks)
         return terms
 
-    def _keep(self, one: Statement, terms: StatementTerms) -> None:
+    def _keep(self, statement: Statement, terms: StatementTerms) -> None:
         self.marks.raise_to(terms.marks)
-        self.shelf.put(one)
+        self.shelf.put(statement)

@@ -69,11 +69,11 @@ def named(evidence: Evidence) -> tuple[str, ...]:
     return tuple(out)
 
 
-def document(one: Statement) -> bytes:
+def document(statement: Statement) -> bytes:
     """The RIM itself. Raises `Malformed`."""
     what = "RIM service"
-    top = fields.Fields(canonical.loads(one.parts["answer"], what=what, max_bytes=MAX_ANSWER), what)
-    if top.text("id", max_length=128) != one.key.rpartition("/")[2]:
+    top = fields.Fields(canonical.loads(statement.parts["answer"], what=what, max_bytes=MAX_ANSWER), what)
+    if top.text("id", max_length=128) != statement.key.rpartition("/")[2]:
         raise Malformed(
             f"{what}: the RIM of another id than {one.key.rpartition('/')[2]}", code="not-the-vendors"
         )
@@ -81,17 +81,26 @@ def document(one: Statement) -> bytes:
         data = base64.b64decode(top.text("rim", max_length=MAX_ANSWER), validate=True)
     except (binascii.Error, ValueError):
         raise Malformed(f"{what}: the RIM is not base64") from None
-    told = top.value("sha256") if "sha256" in top.names() else ""
-    if isinstance(told, str) and _HEX.fullmatch(told) and told.lower() != hashlib.sha256(data).hexdigest():
+    stated = top.value("sha256") if "sha256" in top.names() else ""
+    if (
+        isinstance(stated, str)
+        and _HEX.fullmatch(stated)
+        and stated.lower() != hashlib.sha256(data).hexdigest()
+    ):
         raise Malformed(f"{what}: the RIM has another SHA-256 than the service says")
     return data
 
 
-def judge(one: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:  # noqa: ARG001 - a RIM is not verified
+def judge(statement: Statement, path: list[str], *, roots: frozenset[str], now: datetime) -> StatementTerms:  # noqa: ARG001 - a RIM is not verified
     """See `validate`."""
-    if len(path) != 2 or path[0] != "rim" or _ID.fullmatch(path[1]) is None or one.parts.keys() != {"answer"}:
+    if (
+        len(path) != 2
+        or path[0] != "rim"
+        or _ID.fullmatch(path[1]) is None
+        or statement.parts.keys() != {"answer"}
+    ):
         raise Malformed(
-            f"{one.key[:100]!r}: no statement of NVIDIA's", code="unknown-statement", hint=OTHER_VERSION
+            f"{statement.key[:100]!r}: no statement of NVIDIA's", code="unknown-statement", hint=OTHER_VERSION
         )
-    document(one)
-    return StatementTerms(issued=one.fetched, until=one.fetched + KEPT)
+    document(statement)
+    return StatementTerms(issued=statement.fetched, until=statement.fetched + KEPT)

@@ -1,8 +1,8 @@
 """From evidence to the endorsements that its verifier reads: what to ask whom, decided by what the evidence says.
 
-A quote names its FMSPC and its PCK CA in certificates that have to lead to a root that counts; an SNP report, which
-nobody can verify before, its processor, chip and TCB: it can at most make us ask AMD for something of no use. AWS Nitro documents, TPM quotes and GPU reports carry
-all that is read; the key of an Arm CCA platform is published by nobody.
+A quote names its FMSPC and its PCK CA in certificates that have to lead to a root that counts. An SNP report names its
+processor, chip and TCB, and nobody can verify it before: it can at most make us ask AMD for something of no use. AWS
+Nitro documents, TPM quotes and GPU reports carry all that is read; nobody publishes the key of an Arm CCA platform.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ class Fetcher:
 
         Raises `Unavailable`, `NotFound`, `Refused`, or `Malformed` when the evidence does not parse.
         """
-        one = _hardware(evidence)
-        if one is None:
+        hardware = _hardware(evidence)
+        if hardware is None:
             return NONE
-        if one.tee in ("sgx", "tdx"):
-            return self._intel(one, now)
-        return self._amd(one, now, vek)
+        if hardware.tee in ("sgx", "tdx"):
+            return self._intel(hardware, now)
+        return self._amd(hardware, now, vek)
 
     def rims(self, evidence: Evidence, *, now: datetime) -> dict[str, bytes]:
         """The RIMs of a GPU's driver and firmware by their ids. Nothing here compares with them."""
         asks = [nvidia.rim(self.vendors.rims, name) for name in nvidia.named(evidence)]
-        found = [self.library.get(ask, now=now, refresh=self.refresh) for ask in asks]
-        return {one.key.rpartition("/")[2]: nvidia.document(one) for one in found}
+        statements = [self.library.get(ask, now=now, refresh=self.refresh) for ask in asks]
+        return {statement.key.rpartition("/")[2]: nvidia.document(statement) for statement in statements}
 
     def issuers(self, certificate: bytes, *, now: datetime) -> bytes:
         """The issuers of an attestation key's certificate, as evidence of `gcp` has them in its part `issuers`."""
@@ -165,10 +165,10 @@ def _hardware(evidence: Evidence) -> Evidence | None:
 
 
 def _lines(report: snp_report.SnpReport, vek: bytes | None) -> list[snp_product.Line]:
-    """The report's line; version 2 does not say it: its certificate's, or each that ever wrote such reports."""
+    """The line of processors that a report is from. Version 2 does not say it: then the certificate's line, or all possible."""
     if vek is not None:
-        found = snp_product.read(vek)
-        line = None if found is None else found.line
+        certificate = snp_product.read(vek)
+        line = None if certificate is None else certificate.line
     elif report.version == 2:
         return [line for line in snp_product.LINES.values() if line.without_cpuid]
     else:
@@ -189,30 +189,30 @@ def issuers_above(
 
     Raises `Refused` where they lead elsewhere, `NotFound` where a certificate names no issuer.
     """
-    found: list[bytes] = []
+    above: list[bytes] = []
     keys: list[str] = []
-    one = x509.parse(certificate)
-    while one.subject != one.issuer:
-        urls = aia.issuer_urls(one)
-        if not urls or len(found) == issuers.MAX_DEPTH:
+    current = x509.parse(certificate)
+    while current.subject != current.issuer:
+        urls = aia.issuer_urls(current)
+        if not urls or len(above) == issuers.MAX_DEPTH:
             raise NotFound(
-                f"{one.subject}: names no issuer's certificate that leads to a root within {issuers.MAX_DEPTH} steps",
+                f"{current.subject}: names no issuer's certificate that leads to a root within {issuers.MAX_DEPTH} steps",
                 code="not-published",
                 hint="give the issuers' certificates to `strongroom evidence verify --endorsements`",
             )
         ask = publishers.certificate(urls[0])
-        found.append(library.get(ask, now=now).parts["certificate"])
+        above.append(library.get(ask, now=now).parts["certificate"])
         keys.append(ask.key)
-        one = x509.parse(found[-1])
-    if not found:
+        current = x509.parse(above[-1])
+    if not above:
         raise Misuse(
-            f"{one.subject}: its own issuer, so that nobody vouches for it",
+            f"{current.subject}: its own issuer, so that nobody vouches for it",
             hint="an attestation key's certificate has an issuer: is this the platform's evidence?",
         )
     try:
-        x509.verify_path(certificate, b"".join(found), roots=library.roots, purpose=None, now=now)
+        x509.verify_path(certificate, b"".join(above), roots=library.roots, purpose=None, now=now)
     except Refused:
         for key in keys:
             library.drop(key)
         raise
-    return b"".join(found)
+    return b"".join(above)

@@ -66,7 +66,7 @@ class Marks:
         with disk_cache.locked(self.folder / _LOCK, seconds=LOCK_SECONDS):
             seen = self.seen()
             _check(seen, marks)
-            raised = seen | {one.name: one.number for one in marks}
+            raised = seen | {mark.name: mark.number for mark in marks}
             if raised == seen:
                 return
             if len(raised) > MAX_MARKS:
@@ -80,10 +80,10 @@ class Marks:
 
 
 def _check(seen: dict[str, int], marks: tuple[Mark, ...]) -> None:
-    for one in marks:
-        if one.number < seen.get(one.name, -1):
+    for mark in marks:
+        if mark.number < seen.get(mark.name, -1):
             raise Refused(
-                f"{one.name}: number {one.number}, but {seen[one.name]} was seen before",
+                f"{mark.name}: number {mark.number}, but {seen[mark.name]} was seen before",
                 code="downgrade",
                 hint="genuine, but older than what was seen: whoever gave it is behind or holds something back. Get the newest from "
                 "the vendor or the publisher. (After --early, Intel's standard ones are refused until they catch up.)",

@@ -1,4 +1,4 @@
-"""Whether a statement is its vendor's, about what its key says, and until when it counts: by its key's first words."""
+"""Whether a statement is its vendor's and about what its key says, and until when it counts. The key's first word chooses."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _JUDGES: dict[str, Callable[..., StatementTerms]] = {
 }
 
 
-def judge(one: Statement, *, roots: frozenset[str], now: datetime) -> StatementTerms:
-    """The statement's terms. Raises `Malformed`, or `Refused`. That it is past its end is for the caller to ask."""
-    vendor, *path = one.key.split("/")
-    found = _JUDGES.get(vendor)
-    if found is None:
+def judge(statement: Statement, *, roots: frozenset[str], now: datetime) -> StatementTerms:
+    """The statement's terms. Raises `Malformed`, or `Refused`. The caller asks whether it is past its end."""
+    vendor, *path = statement.key.split("/")
+    judge_of = _JUDGES.get(vendor)
+    if judge_of is None:
         raise Malformed(
-            f"{one.key[:100]!r}: no statement that this version knows",
+            f"{statement.key[:100]!r}: no statement that this version knows",
             code="unknown-statement",
             hint=OTHER_VERSION,
         )
-    return found(one, path, roots=roots, now=now)
+    return judge_of(statement, path, roots=roots, now=now)

@@ -15,8 +15,8 @@ from strongroom.errors import Refused, Unavailable
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 METADATA = frozenset(
-    ipaddress.ip_address(one)
-    for one in (
+    ipaddress.ip_address(text)
+    for text in (
         "169.254.169.254",  # AWS, Azure, Google and others
         "169.254.170.2",  # credentials of AWS tasks
         "169.254.170.23",
@@ -38,23 +38,23 @@ def resolve(host: str, port: int, *, private: bool) -> tuple[str, ...]:
     The caller connects to one of these very addresses and does not resolve again: the next answer may be another.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as cause:
         raise Unavailable(
             f"{host}: no address: {cause}", code="vendor-unreachable", hint="is the name right, and DNS up?"
         ) from None
-    out = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
-    for one in out:
-        check(one, host=host, private=private)
+    out = tuple(dict.fromkeys(str(entry[4][0]) for entry in infos))
+    for address in out:
+        check(address, host=host, private=private)
     return out
 
 
 def check(text: str, *, host: str, private: bool) -> None:
     """Refuse an address that a service of that kind cannot have."""
     address = ipaddress.ip_address(text.partition("%")[0])
-    for one in (address, *_within(address)):
-        special = one in METADATA or one.is_link_local or one.is_multicast or one.is_unspecified
-        if special or not (private or one.is_global):
+    for form in (address, *_within(address)):
+        special = form in METADATA or form.is_link_local or form.is_multicast or form.is_unspecified
+        if special or not (private or form.is_global):
             raise Refused(
                 f"{host}: leads to {text}, which is no address of a {'configured' if private else 'public'} service",
                 code="forbidden-address",
@@ -67,13 +67,13 @@ def check(text: str, *, host: str, private: bool) -> None:
 def _within(address: Address) -> tuple[Address, ...]:
     if isinstance(address, ipaddress.IPv4Address):
         return ()
-    found: list[Address] = []
+    within: list[Address] = []
     if address.ipv4_mapped is not None:
-        found.append(address.ipv4_mapped)
+        within.append(address.ipv4_mapped)
     if address.sixtofour is not None:
-        found.append(address.sixtofour)
+        within.append(address.sixtofour)
     if address.teredo is not None:
-        found.extend(address.teredo)
+        within.extend(address.teredo)
     if any(address in network for network in _NAT64):
-        found.append(ipaddress.IPv4Address(address.packed[-4:]))
-    return tuple(found)
+        within.append(ipaddress.IPv4Address(address.packed[-4:]))
+    return tuple(within)

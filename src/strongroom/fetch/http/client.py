@@ -95,7 +95,7 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class Client:
-    """The one way out. sleep: how waiting is done, an argument so that tests need not."""
+    """The only way out to a service. sleep: how waiting is done, an argument so that tests need not wait."""
 
     read_seconds: float = READ_SECONDS
     total_seconds: float = TOTAL_SECONDS
@@ -114,7 +114,7 @@ class Client:
             answer = self._follow(service, place, url, ends, max_bytes=max_bytes)
             if answer.status not in _AGAIN:
                 return _accept(answer, url, types)
-            wait = back_off(answer.one, attempt)
+            wait = back_off(answer.header, attempt)
             if attempt + 1 == self.tries or wait > LONGEST_WAIT or time.monotonic() + wait > ends:
                 raise Unavailable(
                     f"{url}: HTTP {answer.status}, asks to come back in {wait:.0f} s",
@@ -130,7 +130,7 @@ class Client:
         answer = self._once(service, place, url, ends, max_bytes=max_bytes)
         if answer.status not in _REDIRECTS:
             return answer
-        target = answer.one("location")
+        target = answer.header("location")
         try:
             target = urllib.parse.urljoin(url, target)
             elsewhere = place_of(target, plain=service.plain) != place
@@ -182,7 +182,8 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
             late = time.monotonic() >= ends
             raise Unavailable(
-                f"{url}: " + (f"took longer than {self.total_seconds:g} s" if late else told(cause)),
+                f"{url}: "
+                + (f"took longer than {self.total_seconds:g} s" if late else describe_error(cause)),
                 code="vendor-unreachable",
                 hint="is the service up, and is the way to it open? What is kept still serves, while it counts",
             ) from None
@@ -192,9 +193,9 @@ class Client:
         host, port = place
         if service.plain:
             _only_loopback(host)
-        found = addresses.resolve(host, port, private=service.private)
+        resolved = addresses.resolve(host, port, private=service.private)
         failure: OSError = OSError("no address")
-        for address in found:
+        for address in resolved:
             try:
                 plain = socket.create_connection(
                     (address, port), timeout=min(self.read_seconds, max(left, 0.001))
@@ -221,7 +222,7 @@ class _Raw:
     problem: str
     headers: dict[str, tuple[str, ...]]
 
-    def one(self, name: str) -> str:
+    def header(self, name: str) -> str:
         """The one value of a header, or an empty text."""
         values = self.headers.get(name, ())
         return values[0].strip() if len(values) == 1 else ""
@@ -232,7 +233,7 @@ def _read(answer: http.client.HTTPResponse, max_bytes: int) -> _Raw:
     for name, value in answer.headers.items():
         headers[name.lower()] = (*headers.get(name.lower(), ()), value)
     if answer.status != http.HTTPStatus.OK:
-        # Whatever an error page says is nothing to us.
+        # Nothing is read of an error page.
         return _Raw(status=answer.status, body=b"", problem="", headers=headers)
     length = answer.length
     body, problem = b"", ""
@@ -269,9 +270,9 @@ def _accept(answer: _Raw, url: str, types: frozenset[str]) -> Download:
             code="vendor-answer",
             hint="the vendor's service, or what answers for it, fails: try again later; what is kept still serves",
         )
-    kind = answer.one("content-type").partition(";")[0].strip().lower()
+    kind = answer.header("content-type").partition(";")[0].strip().lower()
     problem = answer.problem
-    if answer.one("content-encoding").lower() not in ("", "identity"):
+    if answer.header("content-encoding").lower() not in ("", "identity"):
         problem = "in a content coding that was not asked for"
     elif kind not in types:
         problem = f"of type {kind[:80]!r}, expected {' or '.join(sorted(types))}"
@@ -286,16 +287,16 @@ def _accept(answer: _Raw, url: str, types: frozenset[str]) -> Download:
 
 def back_off(header: Callable[[str], str], attempt: int) -> float:
     """Seconds to wait: what the service asks for, and at least our own longer and longer time."""
-    own: float = FIRST_WAIT * 2**attempt
-    told = header("retry-after")
-    if told.isascii() and told.isdecimal() and len(told) < 10:
-        return max(own, float(told))
+    own_wait: float = FIRST_WAIT * 2**attempt
+    stated = header("retry-after")
+    if stated.isascii() and stated.isdecimal() and len(stated) < 10:
+        return max(own_wait, float(stated))
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         # A date counts by the service's own clock.
-        until = email.utils.parsedate_to_datetime(told)
+        until = email.utils.parsedate_to_datetime(stated)
         since = email.utils.parsedate_to_datetime(header("date"))
-        return max(own, (until - since).total_seconds())
-    return own
+        return max(own_wait, (until - since).total_seconds())
+    return own_wait
 
 
 def _context(service: Service) -> ssl.SSLContext:
@@ -331,14 +332,14 @@ def place_of(url: str, *, plain: bool) -> tuple[str, int]:
 
 
 def is_plain_url(url: str) -> bool:
-    """Whether it has nothing in it that a request line could stumble over."""
+    """Whether a URL has only characters that a request line can carry."""
     return len(url) <= MAX_URL and url.isascii() and url.isprintable() and " " not in url and "\\" not in url
 
 
 def _url(service: Service, place: tuple[str, int], path: str) -> str:
     host, port = place
-    shown = f"[{host}]" if ":" in host else host
-    url = f"{'http' if service.plain else 'https'}://{shown}:{port}{path}"
+    host_text = f"[{host}]" if ":" in host else host
+    url = f"{'http' if service.plain else 'https'}://{host_text}:{port}{path}"
     if not path.startswith("/") or not is_plain_url(url):
         raise Misuse(
             f"{path[:200]!r}: not a path: expected / and printable ASCII without spaces",
@@ -361,6 +362,6 @@ def _only_loopback(host: str) -> None:
         )
 
 
-def told(cause: BaseException) -> str:
+def describe_error(cause: BaseException) -> str:
     """A library's error, in short."""
     return f"{type(cause).__name__}: {cause}"[:300]

@@ -56,22 +56,22 @@ class Reply:
         for name, value in response.headers.items():
             self._headers[name.lower()] = (*self._headers.get(name.lower(), ()), value)
 
-    def one(self, name: str) -> str:
+    def header(self, name: str) -> str:
         """The one value of a header, of printable ASCII; else an empty text."""
         values = self._headers.get(name.lower(), ())
         if len(values) != 1 or not values[0].isascii() or not values[0].isprintable():
             return ""
         return values[0].strip()
 
-    def every(self, name: str) -> tuple[str, ...]:
+    def headers(self, name: str) -> tuple[str, ...]:
         """All values of a header that may be given several times, those of printable ASCII."""
         values = self._headers.get(name.lower(), ())
-        return tuple(one.strip() for one in values if one.isascii() and one.isprintable())
+        return tuple(value.strip() for value in values if value.isascii() and value.isprintable())
 
     @property
     def kind(self) -> str:
         """The media type, without parameters."""
-        return self.one("content-type").partition(";")[0].strip().lower()
+        return self.header("content-type").partition(";")[0].strip().lower()
 
     @property
     def length(self) -> int | None:
@@ -105,7 +105,7 @@ class Reply:
 
     def chunks(self) -> Iterator[bytes]:
         """The body in pieces, as long as it comes. Raises `Unavailable` when it stops coming."""
-        if self.one("content-encoding").lower() not in ("", "identity"):
+        if self.header("content-encoding").lower() not in ("", "identity"):
             raise Malformed(
                 f"{self.url}: the answer is in a content coding that was not asked for",
                 code="registry-answer",
@@ -115,7 +115,7 @@ class Reply:
             try:
                 chunk = self._response.read1(CHUNK)
             except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
-                raise _unreachable(self.url, web.told(cause)) from None
+                raise _unreachable(self.url, web.describe_error(cause)) from None
             if not chunk:
                 return
             yield chunk
@@ -165,7 +165,7 @@ def exchange(client: Client, service: Service, request: OutgoingRequest, *, ends
             reply = Reply(response, request, address=sock.getpeername()[0])
         # ValueError, AttributeError: a connection that was shut under http.client's hands.
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
-            raise _unreachable(request.url, web.told(cause)) from None
+            raise _unreachable(request.url, web.describe_error(cause)) from None
         yield reply
 
 

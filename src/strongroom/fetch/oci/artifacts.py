@@ -1,6 +1,6 @@
-"""Getting artifacts from OCI registries: by their digest, or as what is said to be about a digest. Checked like images.
+"""Getting artifacts from OCI registries: by their digest, or from the list of those about a digest. Checked like images.
 
-No mirror is asked for what is about a digest: a list is believed for nothing, but one that leaves things out is a loss.
+No mirror is asked for such a list. Nothing in it is believed, but what it leaves out would be missed.
 """
 
 from __future__ import annotations
@@ -47,25 +47,33 @@ def about(
     """All artifacts of `kinds` that say they are about the digest of `reference`. Raises as `pull`."""
     session = RegistrySession(access, reference.place, reference.repository)
     subject = reference.pinned()
-    listed = [one for one in push.referrers(session, subject) if one.artifact_type in kinds]
+    listed = [
+        listed_artifact
+        for listed_artifact in push.referrers(session, subject)
+        if listed_artifact.artifact_type in kinds
+    ]
     if len(listed) > MAX_LISTED:
         raise Refused(f"{reference}: more than {MAX_LISTED} artifacts about it", code="too-many", hint=_MANY)
-    held, size = [], 0
-    for one in listed:
+    artifacts_held, size = [], 0
+    for listed_artifact in listed:
         # Whoever may write there may list rubbish, which is no reason to miss what is good.
         with contextlib.suppress(Malformed, NotFound):
-            digest, made = _manifest(session, one.part.digest)
-            if made.artifact_type not in kinds or made.subject is None or made.subject.digest != subject:
+            digest, manifest = _manifest(session, listed_artifact.part.digest)
+            if (
+                manifest.artifact_type not in kinds
+                or manifest.subject is None
+                or manifest.subject.digest != subject
+            ):
                 continue
-            size += sum(part.size for part in made.parts)
+            size += sum(part.size for part in manifest.parts)
             if size > MAX_HELD:
                 raise Refused(
                     f"{reference}: more than {MAX_HELD} bytes of artifacts about it",
                     code="too-many",
                     hint=_MANY,
                 )
-            held.append(_held(session, digest, made, max_bytes))
-    return tuple(held)
+            artifacts_held.append(_held(session, digest, manifest, max_bytes))
+    return tuple(artifacts_held)
 
 
 def tagged(reference: OciReference, tag: str, *, access: Access, max_bytes: int) -> FetchedArtifact | None:
@@ -99,8 +107,8 @@ def _manifest(session: RegistrySession, name: str) -> tuple[str, Artifact]:
     return digest, artifact.parse(data, what=f"artifact {digest}", limits=LIMITS)
 
 
-def _held(session: RegistrySession, digest: str, made: Artifact, max_bytes: int) -> FetchedArtifact:
-    size = sum(one.size for one in made.parts)
+def _held(session: RegistrySession, digest: str, manifest: Artifact, max_bytes: int) -> FetchedArtifact:
+    size = sum(part.size for part in manifest.parts)
     if size > MAX_FILES * max_bytes:
         raise Malformed(
             f"artifact {digest}: {size} bytes, expected at most {MAX_FILES * max_bytes}",
@@ -109,8 +117,8 @@ def _held(session: RegistrySession, digest: str, made: Artifact, max_bytes: int)
         )
     return FetchedArtifact(
         digest=digest,
-        artifact=made,
-        contents=tuple(_blob(session, one, max_bytes) for one in made.parts),
+        artifact=manifest,
+        contents=tuple(_blob(session, part, max_bytes) for part in manifest.parts),
     )
 
 

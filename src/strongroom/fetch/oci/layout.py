@@ -70,16 +70,19 @@ class OciLayout:
 
     @contextlib.contextmanager
     def arriving(self, digest: str, size: int) -> Iterator[Arriving]:
-        """The one right to fetch a blob, with what has come of it before. Raises `Unavailable` when waiting is too long."""
+        """Hold the right to fetch a blob, which nobody else then has. It has the bytes that came before.
+
+        Raises `Unavailable` when waiting for it takes too long.
+        """
         hexadecimal = digest.removeprefix("sha256:")
         partial = self.folder / "partial"
         self._make()
         with disk_cache.locked(partial / f"{hexadecimal[:2]}.lock", seconds=LOCK_SECONDS):
-            made = Arriving(partial / hexadecimal, self.path(digest), digest, size)
+            arriving = Arriving(partial / hexadecimal, self.path(digest), digest, size)
             try:
-                yield made
+                yield arriving
             finally:
-                made.close()
+                arriving.close()
 
     def name(self, descriptor: Descriptor) -> None:
         """List a manifest or index in `index.json`."""
@@ -88,16 +91,16 @@ class OciLayout:
         with disk_cache.locked(self.folder / "partial" / "index.lock", seconds=LOCK_SECONDS):
             disk_cache.write(self.folder / "oci-layout", _VERSION)
             entries = self._named(path)
-            own = {
+            new_entry = {
                 "mediaType": descriptor.media_type,
                 "digest": descriptor.digest,
                 "size": descriptor.size,
             }
-            rest = [one for one in entries if one["digest"] != descriptor.digest]
+            others = [entry for entry in entries if entry["digest"] != descriptor.digest]
             document = {
                 "schemaVersion": 2,
                 "mediaType": oci.INDEXES[0],
-                "manifests": [*rest, own][-MAX_NAMED:],
+                "manifests": [*others, new_entry][-MAX_NAMED:],
             }
             disk_cache.write(path, canonical.dumps(document))
 
@@ -112,9 +115,9 @@ class OciLayout:
             return []
         with contextlib.suppress(Malformed, Refused):
             return [
-                {"mediaType": one.media_type, "digest": one.digest, "size": one.size}
-                for one in oci.parse_index(data, oci.INDEXES[0], what="index.json", limits=LIMITS)
-                if self.path(one.digest).exists()
+                {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+                for descriptor in oci.parse_index(data, oci.INDEXES[0], what="index.json", limits=LIMITS)
+                if self.path(descriptor.digest).exists()
             ]
         return []  # damaged; the blobs are there still, and what is asked for is listed anew
 

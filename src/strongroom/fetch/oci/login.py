@@ -54,7 +54,7 @@ class Keyring:
 
     by_host: Mapping[str, Credential] = field(default_factory=dict)
 
-    def of(self, host: str) -> Credential | None:
+    def credential_for(self, host: str) -> Credential | None:
         """What is filed under exactly that host."""
         return self.by_host.get(host)
 
@@ -92,18 +92,18 @@ def _config(data: bytes) -> Keyring:
             code="bad-credentials",
             hint=_SUCH,
         )
-    found: dict[str, Credential] = {}
+    credentials: dict[str, Credential] = {}
     for place, entry in auths.items():
         host = _host(place)
         if isinstance(entry, dict) and entry and names.is_host(host):
-            found[host] = _entry(entry, host)
-    if not found and (document.get("credsStore") or document.get("credHelpers")):
+            credentials[host] = _entry(entry, host)
+    if not credentials and (document.get("credsStore") or document.get("credHelpers")):
         raise Refused(
             "credentials: the file says that another program keeps them (credsStore, credHelpers), which is not run here",
             code="credential-helper",
             hint="give one line NAME:SECRET: --credentials-fd 3 3<FILE",
         )
-    return Keyring(by_host=found)
+    return Keyring(by_host=credentials)
 
 
 def _host(place: str) -> str:
@@ -114,7 +114,7 @@ def _host(place: str) -> str:
 
 def _entry(entry: dict[str, Any], host: str) -> Credential:
     texts = {key: entry.get(key, "") for key in ("auth", "username", "password", "identitytoken")}
-    if not all(isinstance(one, str) and len(one) <= 2 * MAX_SECRET for one in texts.values()):
+    if not all(isinstance(text, str) and len(text) <= 2 * MAX_SECRET for text in texts.values()):
         raise Malformed(
             f"credentials of {host}: expected texts of at most {2 * MAX_SECRET} characters for auth, username, password and identitytoken",
             code="bad-credentials",
@@ -128,13 +128,15 @@ def _entry(entry: dict[str, Any], host: str) -> Credential:
             raise Malformed(
                 f"credentials of {host}: auth is no base64", code="bad-credentials", hint=_SUCH
             ) from None
-        name, found, secret = plain.partition(":")
-        colon, secret = bool(found), secret.rstrip("\x00")
+        name, separator, secret = plain.partition(":")
+        colon, secret = bool(separator), secret.rstrip("\x00")
     return _credential(name, secret, texts["identitytoken"], f"of {host}", colon)
 
 
-def _credential(name: str, secret: str, token: str, what: str, whole: bool) -> Credential:  # noqa: FBT001
-    good = whole and name and (secret or token) and len(secret) <= MAX_SECRET and len(token) <= 2 * MAX_SECRET
+def _credential(name: str, secret: str, token: str, what: str, complete: bool) -> Credential:  # noqa: FBT001
+    good = (
+        complete and name and (secret or token) and len(secret) <= MAX_SECRET and len(token) <= 2 * MAX_SECRET
+    )
     if not good or not (name + secret + token).isprintable():
         raise Malformed(f"credentials {what}: expected NAME:SECRET", code="bad-credentials", hint=_SUCH)
     return Credential(name=name, secret=secret, identity_token=token)
@@ -144,17 +146,19 @@ def parse_challenge(headers: Sequence[str]) -> LoginChallenge:
     """The WWW-Authenticate headers of a 401; of several, tokens come first. Raises `Malformed`."""
     basic = None
     for header in headers[:MAX_CHALLENGES]:
-        scheme, _, rest = header.partition(" ")
-        said = {name.lower(): value for name, value in _CHALLENGE.findall(rest[:4096])}
+        scheme, _, parameter_text = header.partition(" ")
+        parameters = {name.lower(): value for name, value in _CHALLENGE.findall(parameter_text[:4096])}
         match scheme.lower():
             case "basic":
                 basic = LoginChallenge(scheme="basic")
-            case "bearer" if said.get("realm"):
-                return LoginChallenge(scheme="bearer", realm=said["realm"], service=said.get("service", ""))
+            case "bearer" if parameters.get("realm"):
+                return LoginChallenge(
+                    scheme="bearer", realm=parameters["realm"], service=parameters.get("service", "")
+                )
     if basic is None:
-        known = ", ".join(one.partition(" ")[0][:40] for one in headers[:MAX_CHALLENGES])
+        schemes = ", ".join(text.partition(" ")[0][:40] for text in headers[:MAX_CHALLENGES])
         raise Malformed(
-            f"registry: asks for a log-in of an unknown kind, {known!r}: expected Basic or Bearer",
+            f"registry: asks for a log-in of an unknown kind, {schemes!r}: expected Basic or Bearer",
             code="registry-answer",
             hint="take the image from another registry, or as a file",
         )
@@ -165,7 +169,7 @@ def token_request(
     challenge: LoginChallenge, credential: Credential | None, scope: str
 ) -> tuple[str, str, dict[str, str], bytes]:
     """How a token is asked for: method, URL, headers, body."""
-    said = {"service": challenge.service, "scope": scope}
+    query_fields = {"service": challenge.service, "scope": scope}
     if credential is not None and credential.identity_token:
         form = {
             "grant_type": "refresh_token",
@@ -173,9 +177,9 @@ def token_request(
             "refresh_token": credential.identity_token,
         }
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        return "POST", challenge.realm, kind, urllib.parse.urlencode({**said, **form}).encode()
+        return "POST", challenge.realm, kind, urllib.parse.urlencode({**query_fields, **form}).encode()
     joint = "&" if urllib.parse.urlsplit(challenge.realm).query else "?"
-    query = urllib.parse.urlencode({name: value for name, value in said.items() if value})
+    query = urllib.parse.urlencode({name: value for name, value in query_fields.items() if value})
     headers = {} if credential is None else {"Authorization": credential.basic()}
     return "GET", f"{challenge.realm}{joint}{query}", headers, b""
 

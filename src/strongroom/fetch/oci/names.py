@@ -65,8 +65,8 @@ def is_name(text: str) -> bool:
 
 def parse(text: str, *, bare: bool = False) -> OciReference:
     """Read a name. Raises `Misuse`. bare: it may have neither digest nor tag, as what is put somewhere has none yet."""
-    rest, at, digest = text.partition("@")
-    host, slash, path = rest.partition("/")
+    before_digest, at, digest = text.partition("@")
+    host, slash, path = before_digest.partition("/")
     repository, colon, tag = path.partition(":")
     problem = ""
     if len(text) > MAX_NAME or not slash or not is_host(host):

@@ -136,8 +136,8 @@ def fetch_document(
             code="bad-media-type",
             hint="the image's index is wrong: build and push it again",
         )
-    made = oci.Descriptor(media_type=kind, digest=got, size=len(data))
-    return OciDocument(descriptor=made, data=data)
+    described = oci.Descriptor(media_type=kind, digest=got, size=len(data))
+    return OciDocument(descriptor=described, data=data)
 
 
 class Puller:
@@ -165,23 +165,23 @@ class Puller:
         def fetch(session: RegistrySession) -> OciDocument:
             return fetch_document(session, digest, limits=self._limits, descriptor=descriptor)
 
-        found = self._from_any(fetch)
-        self.layout.put(found.data)
-        self.fetched += len(found.data)
-        return found
+        document = self._from_any(fetch)
+        self.layout.put(document.data)
+        self.fetched += len(document.data)
+        return document
 
     def choose(self, top: OciDocument, platform: ImagePlatform) -> tuple[OciDocument, str | None]:
         """The image for `platform`, and the digest of the index it is from. Raises `NotFound` or `Refused`."""
         if top.descriptor.media_type in oci.MANIFESTS:
             return top, None
-        found = self._images(top, depth=1)
-        fitting = [row for row in found if row[0].platform is None or platform.suits(row[0].platform)]
+        images = self._images(top, depth=1)
+        fitting = [row for row in images if row[0].platform is None or platform.suits(row[0].platform)]
         suited = {
-            one.digest: (one, index)
-            for one, index in sources.closest(fitting, platform, lambda row: row[0].platform)
+            image.digest: (image, index)
+            for image, index in sources.closest(fitting, platform, lambda row: row[0].platform)
         }
         if len(suited) != 1:
-            shown = "; ".join(f"{one.digest} ({one.platform or 'any'})" for one, _ in found[:8])
+            shown = "; ".join(f"{image.digest} ({image.platform or 'any'})" for image, _ in images[:8])
             kind = NotFound if not suited else Refused
             raise kind(
                 f"index {top.descriptor.digest}: {len(suited) or 'no'} images for {platform}",
@@ -202,38 +202,40 @@ class Puller:
         listed = oci.parse_index(
             index.data, index.descriptor.media_type, what=f"index {digest}", limits=self._limits
         )
-        found = [(one, digest) for one in listed if one.media_type in oci.MANIFESTS]
-        for one in listed:
-            if one.media_type in oci.INDEXES:
-                found += self._images(self.document(one.digest, one), depth=depth + 1)
-            if len(found) > self._limits.manifests:
+        images = [(descriptor, digest) for descriptor in listed if descriptor.media_type in oci.MANIFESTS]
+        for descriptor in listed:
+            if descriptor.media_type in oci.INDEXES:
+                images += self._images(self.document(descriptor.digest, descriptor), depth=depth + 1)
+            if len(images) > self._limits.manifests:
                 raise Refused(
                     f"index {digest}: more than {self._limits.manifests} images",
                     code="too-large",
                     hint="name the image itself, by its own digest",
                 )
-        return found
+        return images
 
     def blobs(self, wanted: tuple[Descriptor, ...], progress: Callable[[int, int], None]) -> None:
         """Bring blobs, each checked. Raises `Refused` when they are too large together."""
-        each = {one.digest: one for one in wanted}
-        total = sum(one.size for one in each.values())
-        if total > self._limits.total_bytes or any(one.size > self._limits.layer_bytes for one in wanted):
+        by_digest = {descriptor.digest: descriptor for descriptor in wanted}
+        total = sum(descriptor.size for descriptor in by_digest.values())
+        if total > self._limits.total_bytes or any(
+            descriptor.size > self._limits.layer_bytes for descriptor in wanted
+        ):
             raise Refused(
                 f"the image: {total} bytes, expected at most {self._limits.total_bytes}, and {self._limits.layer_bytes} of one layer",
                 code="too-large",
                 hint="leave out of the image what the program does not need",
             )
         done = 0
-        for one in each.values():
+        for descriptor in by_digest.values():
             before = done
             try:
-                self.blob(one, lambda came, before=before: progress(before + came, total))  # type: ignore[misc]
+                self.blob(descriptor, lambda came, before=before: progress(before + came, total))  # type: ignore[misc]
             except NotFound:
-                if one.foreign:
-                    raise oci.foreign_layer(f"layer {one.digest}") from None
+                if descriptor.foreign:
+                    raise oci.foreign_layer(f"layer {descriptor.digest}") from None
                 raise
-            done += one.size
+            done += descriptor.size
             progress(done, total)
 
     def blob(self, wanted: Descriptor, progress: Callable[[int], None]) -> None:
@@ -312,7 +314,7 @@ class Puller:
 
 def _continues(reply: Reply, begin: int, size: int) -> bool:
     """Whether a 206 holds the rest, and nothing else."""
-    match = _RANGE.fullmatch(reply.one("content-range"))
+    match = _RANGE.fullmatch(reply.header("content-range"))
     return (
         match is not None
         and int(match[1]) == begin

@@ -62,20 +62,22 @@ class Pusher:
             hint="type the same again: what is there is not sent twice",
         )
 
-    def contents(self, made: Artifact, contents: Mapping[str, bytes]) -> None:
+    def contents(self, manifest: Artifact, contents: Mapping[str, bytes]) -> None:
         """Put an artifact's files, by digest."""
         self.blob(artifact.EMPTY)
-        for one in made.parts:
-            self.blob(artifact.check(one, contents[one.digest]))
+        for part in manifest.parts:
+            self.blob(artifact.check(part, contents[part.digest]))
 
-    def artifact(self, made: Artifact) -> str:
+    def artifact(self, manifest: Artifact) -> str:
         """Put an artifact's manifest, whose files are there, and see that it is listed. Returns its digest."""
-        data = made.encode()
-        about = None if made.subject is None else made.subject.digest
+        data = manifest.encode()
+        about = None if manifest.subject is None else manifest.subject.digest
         digest = self.manifest(data, artifact.MANIFEST, subject=about)
         if about is not None and not self.listed:
-            own = artifact.part_of(data, artifact.MANIFEST)
-            self.list_at_tag(about, artifact.ListedArtifact(part=own, artifact_type=made.artifact_type))
+            descriptor = artifact.part_of(data, artifact.MANIFEST)
+            self.list_at_tag(
+                about, artifact.ListedArtifact(part=descriptor, artifact_type=manifest.artifact_type)
+            )
         return digest
 
     def manifest(
@@ -87,14 +89,16 @@ class Pusher:
         with self._session.ask("PUT", url, headers={"Content-Type": media_type}, body=data) as reply:
             expect(reply, 201)
             _check_digest(reply, digest)
-            self.listed = subject is not None and reply.one("oci-subject") == subject
+            self.listed = subject is not None and reply.header("oci-subject") == subject
         return digest
 
-    def list_at_tag(self, subject: str, one: ListedArtifact) -> None:
+    def list_at_tag(self, subject: str, listed: ListedArtifact) -> None:
         """Add an artifact to those at the fallback tag of `subject`. Two who do so at once may lose one of both."""
-        there = at_tag(self._session, subject)
-        rest = tuple(known for known in there if known.part.digest != one.part.digest)
-        self.manifest(artifact.encode_list((*rest, one)), artifact.INDEX, tag=artifact.fallback_tag(subject))
+        listed_before = at_tag(self._session, subject)
+        others = tuple(known for known in listed_before if known.part.digest != listed.part.digest)
+        self.manifest(
+            artifact.encode_list((*others, listed)), artifact.INDEX, tag=artifact.fallback_tag(subject)
+        )
 
     def _has(self, digest: str) -> bool:
         with self._session.ask("HEAD", self._session.url(f"/blobs/{digest}"), blob=0) as reply:
@@ -115,7 +119,7 @@ class Pusher:
             data = b""
         joint = "&" if urllib.parse.urlsplit(place).query else "?"
         closing = f"{place}{joint}digest={urllib.parse.quote(digest)}"
-        with self._session.ask("PUT", closing, headers=_OCTETS, body=data, again=False) as reply:
+        with self._session.ask("PUT", closing, headers=_OCTETS, body=data, retry=False) as reply:
             expect(reply, 201)
             _check_digest(reply, digest)
 
@@ -125,7 +129,7 @@ class Pusher:
             piece = data[done : done + CHUNK]
             headers = {**_OCTETS, "Content-Range": f"{done}-{done + len(piece) - 1}"}
             try:
-                with self._session.ask("PATCH", place, headers=headers, body=piece, again=False) as reply:
+                with self._session.ask("PATCH", place, headers=headers, body=piece, retry=False) as reply:
                     expect(reply, 202)
                     place = self._place(reply)
                     done += len(piece)
@@ -148,18 +152,18 @@ class Pusher:
         """Where an upload that broke off goes on."""
         with self._session.ask("GET", place) as reply:
             expect(reply, 204)
-            told = _RANGE.fullmatch(reply.one("range"))
+            received = _RANGE.fullmatch(reply.header("range"))
             # A range of no bytes cannot be written: "0-0" stands for it, and is taken for it.
-            last = 0 if told is None else int(told[1])
+            last = 0 if received is None else int(received[1])
             return self._place(reply), last + 1 if last else 0
 
     def _place(self, reply: Reply) -> str:
-        return self._session.within(reply, reply.one("location"))
+        return self._session.within(reply, reply.header("location"))
 
 
 def referrers(session: RegistrySession, subject: str) -> tuple[ListedArtifact, ...]:
     """What a registry lists as being about `subject`, by its API or by the fallback tag. To be verified, all of it."""
-    found: list[ListedArtifact] = []
+    listed: list[ListedArtifact] = []
     url = session.url(f"/referrers/{subject}")
     for page in range(MAX_PAGES):
         with session.ask("GET", url) as reply:
@@ -172,10 +176,10 @@ def referrers(session: RegistrySession, subject: str) -> tuple[ListedArtifact, .
                     )
                 break
             data = reply.whole(max_bytes=LIMITS.document_bytes)
-            found.extend(artifact.parse_list(data, what=f"referrers of {subject}", limits=LIMITS))
-            more = _NEXT.search(reply.one("link"))
+            listed.extend(artifact.parse_list(data, what=f"referrers of {subject}", limits=LIMITS))
+            more = _NEXT.search(reply.header("link"))
             if more is None:
-                return tuple(found)
+                return tuple(listed)
             url = session.within(reply, more[1])
     else:
         raise Refused(
@@ -199,10 +203,10 @@ def at_tag(session: RegistrySession, subject: str) -> tuple[ListedArtifact, ...]
 
 
 def _check_digest(reply: Reply, digest: str) -> None:
-    told = reply.one("docker-content-digest")
-    if told not in ("", digest):
+    stated = reply.header("docker-content-digest")
+    if stated not in ("", digest):
         raise Refused(
-            f"{reply.url}: the registry says that it keeps {told[:80]}: expected {digest}, which was sent",
+            f"{reply.url}: the registry says that it keeps {stated[:80]}: expected {digest}, which was sent",
             code="wrong-digest",
             hint=BROKEN,
         )

@@ -36,8 +36,8 @@ class Published:
 
 def checked(data: bytes) -> bytes:
     """The same bytes, where they are such a file. Raises `Malformed`."""
-    made = [intoto.unverified(line) for line in intoto.lines(data)]
-    if [one.predicate_type for one in made].count(values.PREDICATE) != 1:
+    statements = [intoto.unverified(line) for line in intoto.lines(data)]
+    if [statement.predicate_type for statement in statements].count(values.PREDICATE) != 1:
         raise Malformed(
             "reference file: expected one statement of reference values",
             hint="give a file that `strongroom reference sign` wrote",
@@ -48,24 +48,24 @@ def checked(data: bytes) -> bytes:
 def publish(data: bytes, where: OciReference, *, access: Access) -> Published:
     """Put a file into a repository. Raises `Malformed` for what is no such file, and as `push`."""
     lines = intoto.lines(checked(data))
-    made = [intoto.unverified(line) for line in lines]
+    statements = [intoto.unverified(line) for line in lines]
     parts, contents = [], {}
-    for number, (line, one) in enumerate(zip(lines, made, strict=True)):
+    for number, (line, statement) in enumerate(zip(lines, statements, strict=True)):
         part = artifact.Part(
             media_type=ENVELOPE,
             digest=artifact.part_of(line, ENVELOPE).digest,
             size=len(line),
-            annotations={artifact.TITLE: f"{number}.dsse.json", PREDICATE: one.predicate_type},
+            annotations={artifact.TITLE: f"{number}.dsse.json", PREDICATE: statement.predicate_type},
         )
         parts.append(part)
         contents[part.digest] = line
-    whole = artifact.Artifact(artifact_type=KIND, parts=tuple(parts))
+    manifest = artifact.Artifact(artifact_type=KIND, parts=tuple(parts))
     pusher = push.Pusher(where, access=access)
-    pusher.contents(whole, contents)
-    digest = pusher.artifact(whole)
+    pusher.contents(manifest, contents)
+    digest = pusher.artifact(manifest)
     if where.tag is not None:
-        pusher.manifest(whole.encode(), artifact.MANIFEST, tag=where.tag)
-    about = {one.digest for one in made[0].subjects}
+        pusher.manifest(manifest.encode(), artifact.MANIFEST, tag=where.tag)
+    about = {file.digest for file in statements[0].subjects}
     for subject in sorted(about):
         # Its size is not known here; registries do not look at what a subject is.
         named = artifact.Part(media_type=_OCTETS, digest=subject, size=0)
@@ -81,28 +81,30 @@ def pull(where: OciReference, *, access: Access) -> bytes:
 
 def about(where: OciReference, *, access: Access) -> tuple[bytes, ...]:
     """The files about a subject's digest, as the registry lists them. Raises `NotFound` when there is none."""
-    held = artifacts.about(where, kinds=(KIND,), access=access, max_bytes=intoto.MAX_BYTES * 2)
-    if not held:
+    artifacts_held = artifacts.about(where, kinds=(KIND,), access=access, max_bytes=intoto.MAX_BYTES * 2)
+    if not artifacts_held:
         raise NotFound(
             f"{where}: no reference values about it",
             code="not-in-registry",
             hint="whoever made the base puts them there: `strongroom reference publish`; is it the digest of a base's file?",
         )
     files = []
-    for one in held:
+    for artifact_about in artifacts_held:
         # Whoever may write there may put rubbish beside what is good.
         with contextlib.suppress(Malformed):
-            files.append(_joined(one))
+            files.append(_joined(artifact_about))
     return tuple(files)
 
 
 def _joined(held: artifacts.FetchedArtifact) -> bytes:
-    if held.artifact.artifact_type != KIND or any(one.media_type != ENVELOPE for one in held.artifact.parts):
+    if held.artifact.artifact_type != KIND or any(
+        part.media_type != ENVELOPE for part in held.artifact.parts
+    ):
         raise Malformed(
             f"{held.digest}: no file of reference values",
             code="wrong-type",
             hint="give the digest that `strongroom reference publish` printed, or --about with that of a base's file",
         )
-    data = b"".join(one + b"\n" for one in held.contents)
+    data = b"".join(line + b"\n" for line in held.contents)
     intoto.lines(data)
     return data

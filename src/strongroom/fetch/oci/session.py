@@ -66,7 +66,7 @@ class RegistrySession:
     def __init__(self, access: Access, place: str, repository: str, *, actions: str = "pull") -> None:
         self._access = access
         self._client = access.client
-        self._credential = access.keyring.of(place)
+        self._credential = access.keyring.credential_for(place)
         self._scope = f"repository:{repository}:{actions}"
         self._authorization = ""
         plain = access.plain_http_to_loopback and _is_loopback(place)
@@ -95,17 +95,17 @@ class RegistrySession:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         blob: int | None = None,
-        again: bool = True,
+        retry: bool = True,
     ) -> Iterator[Reply]:
         """The answer, after whatever log-in, waiting and following it takes; any status but those is the caller's.
 
-        blob: the size of the blob that is asked for, which may lie elsewhere and take its time. again: False for what
+        blob: the size of the blob that is asked for, which may lie elsewhere and take its time. retry: False for what
         may have been done though no answer came.
         Raises `Unavailable`, `Refused` or `Malformed`.
         """
         ends = time.monotonic() + self._client.total_seconds + (blob or len(body)) / SLOWEST
         request = OutgoingRequest(method=method, url=url, headers=dict(headers or {}), body=body)
-        tries = self._client.tries if again else 1
+        tries = self._client.tries if retry else 1
         for attempt in range(tries):
             last = attempt + 1 == tries
             with contextlib.ExitStack() as opened:
@@ -121,7 +121,7 @@ class RegistrySession:
                     if reply.status not in AGAIN:
                         yield reply
                         return
-                    wait = web.back_off(reply.one, attempt)
+                    wait = web.back_off(reply.header, attempt)
                     if last or wait > web.LONGEST_WAIT:
                         raise Unavailable(
                             f"{url}: HTTP {reply.status}, asks to come back in {wait:.0f} s",
@@ -147,7 +147,7 @@ class RegistrySession:
                         raise self._denied(reply)
                     yield reply
                     return
-                challenge = login.parse_challenge(reply.every("www-authenticate"))
+                challenge = login.parse_challenge(reply.headers("www-authenticate"))
             self._authorization = self._authorize(challenge, reply, ends)
 
     def _with(self, request: OutgoingRequest) -> OutgoingRequest:
@@ -161,8 +161,8 @@ class RegistrySession:
             return "" if self._credential is None else self._credential.basic()
         method, url, headers, body = login.token_request(challenge, self._credential, self._scope)
         service = self._service_of(url, "the place for tokens", asks)
-        asked = OutgoingRequest(method=method, url=url, headers=headers, body=body)
-        with streaming.exchange(self._client, service, asked, ends=ends) as reply:
+        request = OutgoingRequest(method=method, url=url, headers=headers, body=body)
+        with streaming.exchange(self._client, service, request, ends=ends) as reply:
             if reply.status in (400, 401, 403):
                 raise self._denied(reply)
             if reply.status != 200:
@@ -178,7 +178,7 @@ class RegistrySession:
         self, opened: contextlib.ExitStack, reply: Reply, request: OutgoingRequest, ends: float, *, blob: bool
     ) -> Reply:
         for _ in range(MAX_HOPS):
-            target = urllib.parse.urljoin(reply.url, reply.one("location"))
+            target = urllib.parse.urljoin(reply.url, reply.header("location"))
             here = self._is_here(target)
             if request.method not in ("GET", "HEAD") or not (here or blob):
                 raise _elsewhere(reply.url, target)
@@ -196,7 +196,7 @@ class RegistrySession:
         except Misuse:
             return False
 
-    def _service_of(self, url: str, what: str, said: Reply) -> Service:
+    def _service_of(self, url: str, what: str, reply: Reply) -> Service:
         """A place that an answer names, in a private network only if the answer came out of one.
 
         Raises `Refused` when it could not be a place.
@@ -204,7 +204,7 @@ class RegistrySession:
         parts = urllib.parse.urlsplit(url)
         service = Service(
             base=f"{parts.scheme}://{parts.netloc}",
-            private=not ipaddress.ip_address(said.address.partition("%")[0]).is_global,
+            private=not ipaddress.ip_address(reply.address.partition("%")[0]).is_global,
             ca=self._access.ca,
             plain=self._service.plain and parts.scheme == "http",
         )

@@ -31,13 +31,13 @@ def require(reference: OciReference, digests: Sequence[str], *, trust: Trust, ac
 
     digests: the image's, and that of the index it was chosen from, if any (`Pulled.digest`, `Pulled.index`).
     """
-    found = [one for digest in digests for one in fetch(reference, digest, access=access)]
-    return signatures.verify(digests, found, trust=trust)
+    candidates = [candidate for digest in digests for candidate in fetch(reference, digest, access=access)]
+    return signatures.verify(digests, candidates, trust=trust)
 
 
 def fetch(reference: OciReference, digest: str, *, access: Access) -> tuple[Simple | Bundle, ...]:
     """All that the registry has which may be signatures of `digest`. Nothing is verified."""
-    found: list[Simple | Bundle] = []
+    candidates: list[Simple | Bundle] = []
     tag = digest.replace(":", "-") + ".sig"
     try:
         held = artifacts.tagged(reference, tag, access=access, max_bytes=signatures.MAX_BYTES)
@@ -46,19 +46,19 @@ def fetch(reference: OciReference, digest: str, *, access: Access) -> tuple[Simp
             raise
         held = None
     if held is not None:
-        found.extend(_simple(held))
-    for one in artifacts.about(
+        candidates.extend(_simple(held))
+    for artifact_about in artifacts.about(
         reference.by(digest),
         kinds=(signatures.BUNDLE_TYPE,),
         access=access,
         max_bytes=signatures.MAX_BYTES,
     ):
-        found.extend(
+        candidates.extend(
             Bundle(data=data)
-            for part, data in zip(one.artifact.parts, one.contents, strict=True)
+            for part, data in zip(artifact_about.artifact.parts, artifact_about.contents, strict=True)
             if part.media_type == signatures.BUNDLE_TYPE
         )
-    return tuple(found)
+    return tuple(candidates)
 
 
 _RUBBISH = ("malformed", "bad-value", "bad-media-type", "bad-digest", "wrong-digest", "too-large", "not-json")
