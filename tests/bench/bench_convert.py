@@ -102,7 +102,7 @@ def convert(layout: Path, work: Path, cache: caches.Cache | None) -> int:
     assert chosen is not None
     kept = None if cache is None else cache.find(cache.key(chosen.digest, chosen.config))
     if kept is not None:
-        made = disk.again(
+        made = disk.reseal(
             kept.manifest,
             name="own",
             owner_key=OWNER,

@@ -181,7 +181,7 @@ def _taken(job: _Job, cache: Cache) -> tuple[Summary, Manifest] | None:
     )
     try:
         with job.steps("taking it from the cache") as progress:
-            manifest = disk.again(
+            manifest = disk.reseal(
                 kept.manifest,
                 name=job.name,
                 owner_key=job.owner.signing,

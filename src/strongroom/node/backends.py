@@ -33,8 +33,8 @@ class Backend:
 
 LOCAL = Backend(name="tpm", tee="tpm", profile="local")
 BACKENDS = {
-    one.name: one
-    for one in (
+    backend.name: backend
+    for backend in (
         LOCAL,
         Backend(name="qemu-snp", tee="snp", profile="snp"),
         Backend(name="qemu-tdx", tee="tdx", profile="tdx"),
@@ -49,7 +49,7 @@ def choose(name: str | None, contract: Contract) -> Backend:
     if name is None:
         if LOCAL.tee in tees:
             return LOCAL
-        fitting = [one.name for one in BACKENDS.values() if one.tee in tees]
+        fitting = [backend.name for backend in BACKENDS.values() if backend.tee in tees]
         raise Misuse(
             f"the contract is for {', '.join(sorted(tees))}, not for local rooms",
             code="no-backend",
@@ -63,14 +63,14 @@ def choose(name: str | None, contract: Contract) -> Backend:
             code="no-backend",
             hint=f"one of {', '.join(BACKENDS)}; `strongroom node doctor` tells which of them this machine can start",
         )
-    found = BACKENDS[name]
-    if found.tee not in tees:
+    chosen = BACKENDS[name]
+    if chosen.tee not in tees:
         raise Misuse(
-            f"--backend {name}: the contract names no platform {found.tee}, only {', '.join(sorted(tees))}",
+            f"--backend {name}: the contract names no platform {chosen.tee}, only {', '.join(sorted(tees))}",
             code="no-backend",
             hint="every broker would deny such a room",
         )
-    return found
+    return chosen
 
 
 def require(backend: Backend, host: doctor.Host, *, given: frozenset[str] = frozenset()) -> None:
@@ -95,16 +95,18 @@ def base_folder(base: Path, backend: Backend) -> Path:
     Raises `Misuse` for a base of another profile, by what the base says of itself.
     """
     part = base / backend.profile
-    found = part if part.is_dir() else base
-    profile = _profile(found)
+    folder = part if part.is_dir() else base
+    profile = _profile(folder)
     if profile not in ("", backend.profile):
         raise Misuse(
-            f"--base {found}: is a base for {profile}, and --backend {backend.name} boots one for {backend.profile}",
+            f"--base {folder}: is a base for {profile}, and --backend {backend.name} boots one for {backend.profile}",
             code="wrong-base",
             hint=f"`strongroom base build --for {backend.profile}` makes one"
-            + "".join(f"; or --backend {one.name}" for one in BACKENDS.values() if one.profile == profile),
+            + "".join(
+                f"; or --backend {other.name}" for other in BACKENDS.values() if other.profile == profile
+            ),
         )
-    return found
+    return folder
 
 
 def _profile(base: Path) -> str:

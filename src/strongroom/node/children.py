@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _GRACE = 10.0
 _PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "swtpm": "swtpm", "setpriv": "util-linux"}
-# Everything else of the caller's environment is no business of theirs.
+# They get nothing else of the caller's environment.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
@@ -34,7 +34,7 @@ class _Process(Protocol):
 
 
 class Child:
-    """A running child. `fd` becomes readable when it has ended. What it wrote to stderr is kept."""
+    """A child process. `fd` becomes readable when it has ended. What it wrote to stderr is kept."""
 
     def __init__(self, name: str, process: _Process, stderr: int) -> None:
         self.name = name

@@ -63,13 +63,13 @@ def load(disk: Path, manifest: Path | None = None) -> SealedDisk:
 
 
 def match(
-    contract: Contract, given: Sequence[SealedDisk]
+    contract: Contract, disks: Sequence[SealedDisk]
 ) -> tuple[tuple[machine.Drive, ...], dict[str, bytes]]:
     """The contract's disks in order as drives, and their signed manifests by serial.
 
     Raises `Refused` when one is missing or not signed by its owner, `Misuse` when one is superfluous.
     """
-    by_digest = {sealed.manifest.digest: sealed for sealed in given}
+    by_digest = {sealed.manifest.digest: sealed for sealed in disks}
     wanted = [(channel.SERIAL_IMAGE, "the image", contract.image.owner, contract.image.manifest)]
     for index, dataset in enumerate(contract.datasets):
         wanted.append(
@@ -80,7 +80,7 @@ def match(
     for serial, what, owner, digest in wanted:
         sealed = by_digest.get(digest)
         if sealed is None:
-            names = ", ".join(f"{one.path.name} ({one.manifest.digest})" for one in given) or "none"
+            names = ", ".join(f"{disk.path.name} ({disk.manifest.digest})" for disk in disks) or "none"
             raise Refused(
                 f"{what} of {owner}: no disk with the contract's manifest {digest}; given: {names}",
                 code="missing-disk",

@@ -80,7 +80,7 @@ class Ability:
         return {
             "backend": self.backend,
             "able": self.able,
-            "needs": [one.to_json() for one in self.needs],
+            "needs": [need.to_json() for need in self.needs],
         }
 
 
@@ -132,7 +132,7 @@ class Host:
 
     def firmware(self, candidates: tuple[str, ...]) -> Path | None:
         """The first of `candidates` that is there."""
-        return next((self.root / one for one in candidates if self.has(one)), None)
+        return next((self.root / path for path in candidates if self.has(path)), None)
 
     def encryption_bit(self) -> tuple[int, int]:
         """Where SEV's bit is in an address, and by how many bits addresses shrink: CPUID 8000001Fh, EBX.
@@ -163,7 +163,7 @@ def examine(host: Host) -> tuple[Ability, ...]:
 
 def ability(host: Host, backend: str) -> Ability:
     """That back end's."""
-    return next(one for one in examine(host) if one.backend == backend)
+    return next(row for row in examine(host) if row.backend == backend)
 
 
 def _local(host: Host) -> Ability:
@@ -250,7 +250,7 @@ def _tdx(host: Host) -> Ability:
 def _nitro(host: Host) -> Ability:
     pages = host.read("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
     large = host.read("sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages")
-    reserved = any(one.isdigit() and int(one) > 0 for one in (pages, large))
+    reserved = any(count.isdigit() and int(count) > 0 for count in (pages, large))
     processors = host.read("sys/module/nitro_enclaves/parameters/ne_cpus")
     needs = (
         _device(
@@ -290,22 +290,22 @@ def _device(host: Host, path: str, fix: str) -> Need:
 
 def _kvm(host: Host, *, optional: bool = False) -> Need:
     usable = host.kvm(host.root)
-    found = "usable" if usable else ("there, but makes no machine" if host.has("dev/kvm") else "not there")
+    state = "usable" if usable else ("there, but makes no machine" if host.has("dev/kvm") else "not there")
     fix = "virtualisation on in the firmware's setup, the module kvm_amd or kvm_intel, membership in the group kvm"
     if optional:
         fix = "without it rooms are emulated, which is slow: " + fix
-    return Need(name="/dev/kvm", ok=usable, found=found, fix=fix, optional=optional)
+    return Need(name="/dev/kvm", ok=usable, found=state, fix=fix, optional=optional)
 
 
 def _program(host: Host, name: str, fix: str) -> Need:
-    found = host.program(name)
-    return Need(name=name, ok=bool(found), found=found or "not installed", fix=fix)
+    program = host.program(name)
+    return Need(name=name, ok=bool(program), found=program or "not installed", fix=fix)
 
 
 def _file(host: Host, name: str, candidates: tuple[str, ...], fix: str) -> Need:
-    found = host.firmware(candidates)
-    told = "none of " + ", ".join(f"/{one}" for one in candidates) if found is None else str(found)
-    return Need(name=name, ok=found is not None, found=told, fix=fix)
+    path = host.firmware(candidates)
+    shown = "none of " + ", ".join(f"/{candidate}" for candidate in candidates) if path is None else str(path)
+    return Need(name=name, ok=path is not None, found=shown, fix=fix)
 
 
 def _qemu(host: Host, kind: str, least: tuple[int, int]) -> tuple[Need, ...]:
@@ -315,10 +315,10 @@ def _qemu(host: Host, kind: str, least: tuple[int, int]) -> tuple[Need, ...]:
     if not path:
         return (Need(name=QEMU, ok=False, found="not installed", fix=fix),)
     version = _VERSION.search(host.ask([path, "--version"]))
-    told = "an unknown version" if version is None else f"{version[1]}.{version[2]}"
+    stated = "an unknown version" if version is None else f"{version[1]}.{version[2]}"
     new = version is not None and (int(version[1]), int(version[2])) >= least
     known = kind in host.ask([path, "-object", "help"]).split()
     return (
-        Need(name=QEMU, ok=new, found=f"version {told}", fix=fix),
+        Need(name=QEMU, ok=new, found=f"version {stated}", fix=fix),
         Need(name=kind, ok=known, found="known to QEMU" if known else "QEMU knows no such object", fix=fix),
     )

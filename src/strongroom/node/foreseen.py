@@ -1,4 +1,4 @@
-"""What a room would be refused for, found out before it boots: nothing is started, and no run is used, to be told what was known.
+"""What a room would be refused for, found out before it boots. Nothing is started, and no run is used.
 
 Checked, in this order; what fails ends it:
   1 the contract's own words: could any room ever run under them                   (`appraisal.fitness`)
@@ -8,8 +8,8 @@ Checked, in this order; what fails ends it:
   5 every broker that the room needs answers, with its pinned key, and would not deny whatever room it were (`broker.standing`)
 
 A broker that cannot be reached is a refusal: the room would reach it through this node as well, and without it nothing
-runs. One that answers but cannot say, being of another version or busy, is told and decides nothing. Whatever is wrong here is
-wrong for the operator's own sake: nobody else relies on it, and brokers and rooms ask all of it again.
+runs. One that answers but cannot say (it is of another version, or busy) gives a note and decides nothing. All of this
+serves the operator alone: nobody else relies on it, and brokers and rooms check all of it again.
 Not known before: what evidence will prove on hardware, what is in the disks, what the program does.
 """
 
@@ -74,10 +74,12 @@ def foresee(
             agreement=b"", launch_record=b"", issuers=b"", manifests=order.manifests, earlier=order.earlier
         ),
     )
-    asked = {party: address for party in contract.key_owners() if (address := contract.party(party).broker)}
-    with ThreadPoolExecutor(len(asked)) as pool:
+    addresses = {
+        party: address for party in contract.key_owners() if (address := contract.party(party).broker)
+    }
+    with ThreadPoolExecutor(len(addresses)) as pool:
         envelope = order.agreement.envelope.encode()
-        answers = {name: pool.submit(ask, at, envelope, order.earlier) for name, at in asked.items()}  # 5
+        answers = {name: pool.submit(ask, at, envelope, order.earlier) for name, at in addresses.items()}  # 5
         if order.node is not None:
             _require(  # 3
                 "every broker would deny this room, which is not as the parties signed",
@@ -92,7 +94,7 @@ def _answers(answers: dict[str, Future[Standing]]) -> Foreseen:
     runs: dict[str, int] = {}
     for party, answer in answers.items():
         try:
-            told = answer.result()
+            standing = answer.result()
         except NotFound:
             notes.append(f"the broker of {party} is of a version that says nothing before a room boots")
             continue
@@ -101,18 +103,18 @@ def _answers(answers: dict[str, Future[Standing]]) -> Foreseen:
                 raise _unreachable(party, cause) from None
             notes.append(f"the broker of {party} could not say whether it would serve this: {cause.message}")
             continue
-        _require(f"the broker of {party} would deny every room under this contract", told.checks)
-        for check in told.checks:
+        _require(f"the broker of {party} would deny every room under this contract", standing.checks)
+        for check in standing.checks:
             if check.name == terms.RUNS and isinstance(check.got, int):
                 runs[party] = check.got
     return Foreseen(runs=runs, notes=tuple(notes))
 
 
 def _require(what: str, checks: tuple[Check, ...]) -> None:
-    failed = tuple(one for one in checks if not one.ok)
+    failed = tuple(check for check in checks if not check.ok)
     if failed:
         raise PolicyDenied(
-            f"{what}: {', '.join(one.name for one in failed)}",
+            f"{what}: {', '.join(check.name for check in failed)}",
             verdict=relay.RoomRefusal(checks=failed),
             hint="mend what each check says; no room was started, and no run was used",
         )
@@ -135,7 +137,7 @@ def _launch(order: Order, contract: Contract, *, root: str, machine: str) -> tup
 
 
 def _room_for(order: Order, contract: Contract, free: int, memory: int) -> None:
-    """Outputs leave the room's memory: however much they may be by the contract, they are no more than that."""
+    """Raise `Unavailable` where memory or the run's folder is too small. Outputs are never larger than the room's memory."""
     room = contract.limits.memory_mib << 20
     if room > memory:
         raise Unavailable(

@@ -82,7 +82,7 @@ class RoomRefusal:
     @property
     def failed(self) -> tuple[verdict.Check, ...]:
         """The checks that failed."""
-        return tuple(one for one in self.checks if not one.ok)
+        return tuple(check for check in self.checks if not check.ok)
 
 
 class Relay:
@@ -166,7 +166,7 @@ class Relay:
         return self._done
 
     def _after_last_words(self, ended: Callable[[], None]) -> Callable[[], None]:
-        """What the room said before it ended counts before the news of its end."""
+        """`ended`, called once what the room said before its end was read: that counts first."""
 
         def serve() -> None:
             while not self._done and self._peer.connection is not None:
@@ -362,13 +362,13 @@ class Relay:
 
 
 def _failure(top: fields.Fields, unreachable: str) -> StrongroomError:
-    """The error that the room tells of; `unreachable` is what this side knows of a broker it did not reach."""
+    """The error that the room reports. `unreachable`: what this side knows of a broker that it did not reach."""
     checks = verdict.read_checks(top)
     texts = top.text_map_of(("code", "message", "hint"), max_length=wire.MAX_TEXT)
     top.done()
     plain = {key: _printable(text) for key, text in texts.items()}
     if checks:
-        failed = RoomRefusal(checks=tuple(_printable_check(one) for one in checks))
+        failed = RoomRefusal(checks=tuple(_printable_check(check) for check in checks))
         error: StrongroomError = PolicyDenied(plain["message"], verdict=failed, hint=plain["hint"])
         error.code = plain["code"] or error.code
         return error
@@ -412,8 +412,8 @@ def _printable_data(value: verdict.Data) -> verdict.Data:
     if isinstance(value, str):
         return _printable(value)
     if isinstance(value, dict):
-        return {_printable(key): _printable_data(one) for key, one in value.items()}
-    return [_printable_data(one) for one in value] if isinstance(value, list) else value
+        return {_printable(key): _printable_data(item) for key, item in value.items()}
+    return [_printable_data(item) for item in value] if isinstance(value, list) else value
 
 
 def _printable(text: str) -> str:

@@ -37,7 +37,7 @@ class MachineFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Verbs that need the same, in words as they are typed, with what was looked for."""
+    """Verbs that have the same needs, as they are typed, and those needs."""
 
     verbs: tuple[str, ...]
     needs: tuple[Need, ...] = ()
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def lacks(self) -> tuple[Need, ...]:
-        """What is not there, what can be done without included."""
+        """The needs that are not met, optional ones among them."""
         return tuple(need for need in self.needs if not need.ok)
 
     def to_json(self) -> dict[str, object]:
@@ -65,13 +65,13 @@ def examine(machine: MachineFacts) -> tuple[Row, ...]:
     """Every verb, those that need nothing first."""
 
     def program(name: str, fix: str, *, optional: bool = False) -> Need:
-        found = machine.which(name)
-        return Need(name=name, ok=found is not None, found=found or "not on PATH", fix=fix, optional=optional)
+        path = machine.which(name)
+        return Need(name=name, ok=path is not None, found=path or "not on PATH", fix=fix, optional=optional)
 
     def system(name: str, fix: str) -> Need:
         """Where the base's builder looks, whatever PATH says."""
-        found = machine.host.program(name)
-        return Need(name=name, ok=bool(found), found=found or "not installed", fix=fix)
+        path = machine.host.program(name)
+        return Need(name=name, ok=bool(path), found=path or "not installed", fix=fix)
 
     def package(name: str, *, optional: bool = False) -> Need:
         there = machine.imports(name)
@@ -89,8 +89,8 @@ def examine(machine: MachineFacts) -> tuple[Row, ...]:
     compose = package("yaml", optional=True)
     age = package("pyrage")
     rooms = tuple(
-        Row(verbs=(f"run --backend {one.backend}",), needs=(age, *one.needs))
-        for one in doctor.examine(machine.host)
+        Row(verbs=(f"run --backend {ability.backend}",), needs=(age, *ability.needs))
+        for ability in doctor.examine(machine.host)
     )
     return (
         Row(
@@ -159,7 +159,7 @@ def examine(machine: MachineFacts) -> tuple[Row, ...]:
 
 
 def rows_of(rows: tuple[Row, ...], words: tuple[str, ...]) -> tuple[Row, ...]:
-    """The rows of a verb: of what was typed, of what it is part of, or of all below it. Empty where there is none."""
+    """The rows of the verb that was typed, of the group it belongs to, or of all verbs below it. Empty where there is none."""
     typed = " ".join(words)
 
     def within(verb: str) -> bool:

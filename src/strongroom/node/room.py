@@ -278,10 +278,10 @@ class Room:
             if (cause := failure()) is not None:
                 raise cause
             code = room.wait(1.0)
-            said = room.complaint()
+            complaint = room.complaint()
             raise Unavailable(
                 f"the room ended by itself ({_ended(code)}) in phase {self.phase!r}"
-                + (f": {said}" if said else ""),
+                + (f": {complaint}" if complaint else ""),
                 code="room-died",
                 hint="when this happens during the boot, the base is damaged or not of this version"
                 if self.phase == "starting"

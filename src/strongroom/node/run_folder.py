@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _LOG_ALLOWANCE = 1 << 20
 _AGE_ALLOWANCE = 1 << 20
 _CHUNK = 8 << 20
-# Of a folder that may take the file later. Anything else (a link in its place) is no accident.
+# Errors of a folder that may take the file later. Any other (a link in the file's place) is no accident.
 _PASSING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE))
 
 
@@ -52,7 +52,7 @@ def limit(name: str, contract: Contract) -> int:
 
 
 def most(contract: Contract) -> int:
-    """How many bytes all of a run's files may have together under `contract`."""
+    """How many bytes all files of a run may have together under `contract`."""
     names = [run_files.RECEIPT, *([] if contract.logs is None else [run_files.LOG])]
     names += [run_files.output(index) for index in range(len(contract.outputs))]
     return sum(limit(name, contract) for name in names)
@@ -88,7 +88,7 @@ class Inbox:
         self._folder = folder
         self._contract = contract
         self._on_held = on_held
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._open: dict[int, _Incoming] = {}
         self._held: list[_Incoming] = []
         self.received: list[str] = []
@@ -96,14 +96,14 @@ class Inbox:
     def begin(self, stream: int, name: str) -> None:
         """A file called `name` comes on `stream`. Raises `Refused`."""
         most = limit(name, self._contract)
-        started = {one.name for one in self._open.values()}
+        started = {incoming.name for incoming in self._open.values()}
         if name in self.received or name in started or stream in self._open:
             raise Refused(
                 f"the room hands out {name!r} twice",
                 code="unexpected-file",
                 hint="a room of this version never does that: the base may have been changed; `strongroom base verify` tells",
             )
-        with _told(name):
+        with _naming(name):
             self._open[stream] = _Incoming(self._folder, name, most)
         self._notice(self._open[stream])
 
@@ -114,14 +114,14 @@ class Inbox:
     def write(self, stream: int, data: bytes) -> None:
         """The next bytes. Raises `Refused` beyond the limit, `Unavailable` when neither folder nor memory takes them."""
         incoming = self._open[stream]
-        with _told(incoming.name):
+        with _naming(incoming.name):
             incoming.write(data)
         self._notice(incoming)
 
     def finish(self, stream: int) -> str:
         """The file is whole: it gets its name, which is returned, or waits in memory for `settle`."""
         incoming = self._open.pop(stream)
-        with _told(incoming.name):
+        with _naming(incoming.name):
             incoming.finish()
         if incoming.held:
             self._held.append(incoming)
@@ -131,7 +131,7 @@ class Inbox:
 
     def put(self, name: str, data: bytes) -> None:
         """A file of the node's own, whole."""
-        with _told(name):
+        with _naming(name):
             incoming = _Incoming(self._folder, name, len(data))
             incoming.write(data)
             incoming.finish()
@@ -140,18 +140,18 @@ class Inbox:
         self._notice(incoming)
 
     def _notice(self, incoming: _Incoming) -> None:
-        if incoming.held and incoming.name not in self._told:
-            self._told.add(incoming.name)
+        if incoming.held and incoming.name not in self._reported:
+            self._reported.add(incoming.name)
             self._on_held(self.held)
 
     @property
     def held(self) -> UnwrittenFiles:
-        """What is in memory alone now, whole or still on its way."""
-        found = [*self._held, *(one for one in self._open.values() if one.held)]
-        return UnwrittenFiles(names=tuple(one.name for one in found), size=sum(one.size for one in found))
+        """The files that are in memory alone now, whole or still on their way."""
+        files = [*self._held, *(incoming for incoming in self._open.values() if incoming.held)]
+        return UnwrittenFiles(names=tuple(file.name for file in files), size=sum(file.size for file in files))
 
     def settle(self) -> UnwrittenFiles:
-        """Put what waits in memory into the folder. What still waits, for want of room there."""
+        """Put what waits in memory into the folder. Returns what still waits, for want of room there."""
         left = []
         for incoming in self._held:
             try:
@@ -278,7 +278,7 @@ def _copy(source: int, target: int) -> None:
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
+def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as cause:

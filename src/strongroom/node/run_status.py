@@ -118,12 +118,12 @@ class RunStatus:
         self._enter(_STATES.get(name.partition(":")[0]))
 
     def note(self, line: str) -> None:
-        """What else is to be known."""
+        """Add a remark for people."""
         if len(self.notes) < MAX_NOTES:
             self.notes.append(line)
 
     def held(self, names: tuple[str, ...], size: int, seconds: float) -> None:
-        """Files are in memory alone, and will be for so long at most; none: all of them are in the folder."""
+        """Note files that are in memory alone, and until when they are kept; with no files, all are in the folder."""
         self.document.pop("held", None)
         if names:
             until = fields.format_time(self._now() + timedelta(seconds=round(seconds)))
@@ -149,10 +149,10 @@ class RunStatus:
         run: its name, where a broker gave it keys. cost: by party, whether its broker counted a run.
         What is in memory alone is lost then.
         """
-        held = self.document.pop("held", None)
+        held_files = self.document.pop("held", None)
         spent: dict[str, object] = {"cost": cost or {}, **({"run": run} if run else {})}
-        if held is not None:
-            spent["lost"] = held["files"]
+        if held_files is not None:
+            spent["lost"] = held_files["files"]
         # The failure itself matters more than that it could not be noted.
         with contextlib.suppress(OSError):
             if error is None:
@@ -200,7 +200,7 @@ class RunStatus:
                 raise
 
     def _over(self, data: bytes) -> bool:
-        """On a full disk: write over the file, where that needs no more room. That it is full is to be read there, too."""
+        """Write over the file in place, where that needs no more room: so a status tells of a full disk on that very disk."""
         fd = os.open(self._file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if len(data) > os.fstat(fd).st_blocks * _BLOCK:

@@ -43,7 +43,7 @@ def good(outcome: str, exit_status: int | None) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeRun:
-    """A run as its folder tells it. id: the contract's, empty where it is not told. times: of the states, in their order.
+    """A run as its folder tells it. id: the contract's, or empty where it is not stated. times: by state, in their order.
 
     held: files that the folder has no room for, while the run goes on.
     """
@@ -85,29 +85,29 @@ class NodeRun:
 
 
 def find(folder: Path) -> tuple[NodeRun, ...]:
-    """The runs in `folder` and below it, those that began first first. Folders that are none, or odd, are passed over."""
-    found = []
-    for one in _folders(folder):
+    """The runs in `folder` and below it, the earliest first. Folders that are no runs, or damaged ones, are passed over."""
+    runs = []
+    for run_folder in _folders(folder):
         with contextlib.suppress(Malformed, OSError):
-            found.append(read(one))
-    return tuple(sorted(found, key=lambda run: (min(run.times.values(), default=""), run.folder)))
+            runs.append(read(run_folder))
+    return tuple(sorted(runs, key=lambda run: (min(run.times.values(), default=""), run.folder)))
 
 
 def _folders(top: Path) -> Iterator[Path]:
-    waiting, seen = [(top, 0)], 0
-    while waiting and seen < MOST:
+    waiting, visited = [(top, 0)], 0
+    while waiting and visited < MOST:
         folder, depth = waiting.pop()
-        seen += 1
+        visited += 1
         is_run = (folder / run_files.STATUS).is_file()
         if is_run:
             yield folder
         if depth < DEPTH:
             with contextlib.suppress(OSError):
                 waiting += [
-                    (folder / one.name, depth + 1)
-                    for one in os.scandir(folder)
-                    if one.is_dir(follow_symlinks=False)
-                    and (not is_run or one.name.startswith(ATTEMPT))  # of its other folders none is a run
+                    (folder / entry.name, depth + 1)
+                    for entry in os.scandir(folder)
+                    if entry.is_dir(follow_symlinks=False)
+                    and (not is_run or entry.name.startswith(ATTEMPT))  # of its other folders none is a run
                 ]
 
 
@@ -120,11 +120,11 @@ def read(folder: Path) -> NodeRun:
     form = _text(top, "format")
     if form not in {FORMAT, FIRST}:
         raise Malformed("run status: of another format", code="wrong-format")
-    said = _text(top, "state")
-    states = {one.value: one for one in State} if form == FORMAT else _FIRST_STATES
-    if said not in states:
+    stated = _text(top, "state")
+    states = {known.value: known for known in State} if form == FORMAT else _FIRST_STATES
+    if stated not in states:
         raise Malformed("run status.state: unknown")
-    state = states[said]
+    state = states[stated]
     if state not in ENDED and not alive:
         state = State.KILLED
     times = top.text_map("times", max_items=16) if "times" in top.names() else {}
@@ -134,7 +134,7 @@ def read(folder: Path) -> NodeRun:
         id=_text(top, "id"),
         state=state,
         phase=_text(top, "phase"),
-        times={one.value: times[one.value] for one in State if one.value in times},
+        times={known.value: times[known.value] for known in State if known.value in times},
         milliseconds=_number(top, "total_milliseconds") or 0,
         run=_text(top, "run"),
         outcome=_text(top, "outcome"),
@@ -178,8 +178,8 @@ def _number(top: fields.Fields, key: str) -> int | None:
 def _error(top: fields.Fields) -> str:
     if "error" not in top.names():
         return ""
-    told: dict[str, Any] = top.raw_object("error")
-    return f"{told.get('code', 'error')}: {told.get('message', '')}"[:400]
+    error: dict[str, Any] = top.raw_object("error")
+    return f"{error.get('code', 'error')}: {error.get('message', '')}"[:400]
 
 
 def _held(top: fields.Fields) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ def _held(top: fields.Fields) -> tuple[str, ...]:
 
 
 def reading_the_log(folder: Path) -> tuple[str, ...]:
-    """How to read the log of the program that ran there: the command for each party that may; or why nobody can."""
+    """How to read the log of a run's program: the command for each party that may read it; or why nobody can."""
     agreed = _contract(folder)
     if agreed is None:
         return ()

@@ -54,7 +54,7 @@ class Unread:
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """One process, read in one way."""
+    """One way of reading one process, and what it gave."""
 
     method: str
     read: int  # bytes
@@ -63,7 +63,7 @@ class Pass:
     refused: str = ""  # why this way of reading failed altogether
 
     @property
-    def found(self) -> int:
+    def hit_count(self) -> int:
         """All hits of all needles."""
         return sum(sum(hit.counts) for hit in self.hits)
 
@@ -87,19 +87,21 @@ class ScrapeReport:
     passes: tuple[Pass, ...]
 
     @property
-    def found(self) -> int:
+    def hit_count(self) -> int:
         """The most hits that any one way of reading gave."""
-        return max((one.found for one in self.passes), default=0)
+        return max((attempt.hit_count for attempt in self.passes), default=0)
 
     @property
     def sentence(self) -> str:
         """What was seen, in one sentence."""
         who = f"process {self.pid} ({self.command})"
-        best = max(self.passes, key=lambda one: (one.found, one.read))
-        if best.found:
+        best = max(self.passes, key=lambda attempt: (attempt.hit_count, attempt.read))
+        if best.hit_count:
             where = ", ".join(sorted({hit.region for hit in best.hits}))
-            return f"{who}: the canary was found {best.found} times in {where}; any root process can read it"
-        secret = max((one.secret for one in self.passes), default=0)
+            return (
+                f"{who}: the canary was found {best.hit_count} times in {where}; any root process can read it"
+            )
+        secret = max((attempt.secret for attempt in self.passes), default=0)
         if secret:
             return (
                 f"{who}: no canary in the {_mib(best.read)} that can be read; the kernel gives nobody "
@@ -147,13 +149,13 @@ def descendants(pid: int) -> list[int]:
                 continue  # ended
             parent = int(status.rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(entry.name))
-    found = []
+    all_below = []
     waiting = [pid]
     while waiting:
         below = sorted(children.get(waiting.pop(), ()))
-        found += below
+        all_below += below
         waiting += below
-    return found
+    return all_below
 
 
 def _command(pid: int) -> str:

@@ -44,9 +44,11 @@ def beside(disk: Path, suffix: str) -> Path:
         raise Misuse(f"{disk}: is no disk's file", code="bad-path", hint="name the disk itself")
     for of_a_disk, what in ((MANIFEST_SUFFIX, "manifest"), (KEY_SUFFIX, "sealed key")):
         if disk.name.endswith(of_a_disk):
-            own = disk.with_name(disk.name.removesuffix(of_a_disk) + SUFFIX)
+            disk_of_name = disk.with_name(disk.name.removesuffix(of_a_disk) + SUFFIX)
             raise Misuse(
-                f"{disk}: a disk's {what} by its name", code="bad-path", hint=f"name the disk itself: {own}"
+                f"{disk}: a disk's {what} by its name",
+                code="bad-path",
+                hint=f"name the disk itself: {disk_of_name}",
             )
     return disk.with_name(disk.name.removesuffix(SUFFIX) + suffix)
 
@@ -101,7 +103,7 @@ def seal(
     return final
 
 
-def again(
+def reseal(
     like: Manifest,
     *,
     name: str,
@@ -233,9 +235,11 @@ def check_key(manifest: Manifest, key: bytes) -> None:
     """Raise `Refused` where the manifest's check value is of another key."""
     if manifest.key_check is None:
         return
-    found = xts.check_value(key, manifest.root_hash)
-    if not hmac.compare_digest(found, manifest.key_check):
-        raise _wrong_key(manifest, f"a key with the check value {manifest.key_check.hex()}", found.hex())
+    check_value = xts.check_value(key, manifest.root_hash)
+    if not hmac.compare_digest(check_value, manifest.key_check):
+        raise _wrong_key(
+            manifest, f"a key with the check value {manifest.key_check.hex()}", check_value.hex()
+        )
 
 
 def _wrong_key(manifest: Manifest, expected: str, got: str) -> Refused:
@@ -351,8 +355,8 @@ def _explain(fd: int, plan: verity.VerityShape, manifest: Manifest, offset: int)
     reader.check_tree_block(level, index)
     if level == 0:
         # The stored tree is sound here, so a block of data under it is not.
-        for one in range(index * verity.FAN, min((index + 1) * verity.FAN, plan.data_blocks)):
-            reader.read(one, 1)
+        for data_block in range(index * verity.FAN, min((index + 1) * verity.FAN, plan.data_blocks)):
+            reader.read(data_block, 1)
     raise verity.corrupt(f"hash block {index} of level {level} (byte {offset})")
 
 

@@ -287,13 +287,13 @@ def _place(inodes: list[_Inode]) -> tuple[int, int]:
     position = BLOCK
     for inode in inodes:
         position += -position % SLOT
-        whole = INODE.size + len(inode.xattrs) + (inode.size if inode.inline else 0)
+        inode_bytes = INODE.size + len(inode.xattrs) + (inode.size if inode.inline else 0)
         # Content beside its inode must not cross a block, and an inode alone is kept whole too.
-        together = whole if inode.inline else INODE.size
+        together = inode_bytes if inode.inline else INODE.size
         if position % BLOCK + together > BLOCK:
             position += -position % BLOCK
         inode.offset = position
-        position += whole
+        position += inode_bytes
     meta_bytes = position + -position % BLOCK
     block = meta_bytes // BLOCK
     for inode in inodes:

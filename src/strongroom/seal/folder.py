@@ -49,7 +49,7 @@ def from_paths(paths: Sequence[Path]) -> tuple[Entry, ...]:
                 hint="put them into one folder, under names of their own, and seal that folder",
             )
         for root, name in sorted(zip(roots, names, strict=True), key=lambda pair: pair[1]):
-            entries.extend(_one(root, name, links))
+            entries.extend(_entries(root, name, links))
     outward = next(outward_links(entries), None)
     if outward is not None:
         raise Refused(
@@ -77,10 +77,10 @@ def outward_links(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 def _inside(folder: bytes, prefix: bytes, links: dict[tuple[int, int], int]) -> Iterator[Entry]:
     for name in sorted(os.listdir(folder)):  # noqa: PTH208 - bytes paths
-        yield from _one(folder + b"/" + name, prefix + b"/" + name if prefix else name, links)
+        yield from _entries(folder + b"/" + name, prefix + b"/" + name if prefix else name, links)
 
 
-def _one(source: bytes, path: bytes, links: dict[tuple[int, int], int]) -> Iterator[Entry]:
+def _entries(source: bytes, path: bytes, links: dict[tuple[int, int], int]) -> Iterator[Entry]:
     status = os.lstat(source)
     if stat.S_ISDIR(status.st_mode):
         yield Entry(path=path, kind=EntryKind.DIRECTORY, mode=_DIRECTORY_MODE)

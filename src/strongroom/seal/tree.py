@@ -78,30 +78,30 @@ def validate(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     Sound: there is a root directory; every parent is a directory that is listed too; no path is listed twice; paths
     are plain (no leading slash, ".", "..", empty component or NUL); every field is in range and belongs to its kind.
     """
-    found: dict[bytes, Entry] = {}
+    by_path: dict[bytes, Entry] = {}
     groups: dict[int, Entry] = {}
     for entry in entries:
         _check_path(entry.path)
-        if entry.path in found:
+        if entry.path in by_path:
             raise Malformed(f"tree: {show(entry.path)} is listed twice", code="duplicate-path")
-        if len(found) >= MAX_ENTRIES:
+        if len(by_path) >= MAX_ENTRIES:
             raise Malformed(f"tree: more than {MAX_ENTRIES} entries", code="too-large")
         _check_fields(entry)
-        found[entry.path] = entry
+        by_path[entry.path] = entry
         if entry.link_group is not None:
             first = groups.setdefault(entry.link_group, entry)
             if _shared(first) != _shared(entry):
                 raise Malformed(
                     f"tree: hard links {show(first.path)} and {show(entry.path)} differ", code="bad-link"
                 )
-    root = found.get(b"")
+    root = by_path.get(b"")
     if root is None or root.kind is not EntryKind.DIRECTORY:
         raise Malformed("tree: there is no root directory", code="no-root")
-    for path, entry in found.items():
-        parent = found.get(entry.parent)
+    for path, entry in by_path.items():
+        parent = by_path.get(entry.parent)
         if path and (parent is None or parent.kind is not EntryKind.DIRECTORY):
             raise Malformed(f"tree: {show(path)} is in no listed folder", code="no-parent")
-    return tuple(found[path] for path in sorted(found))
+    return tuple(by_path[path] for path in sorted(by_path))
 
 
 def show(path: bytes) -> str:
@@ -147,7 +147,7 @@ def _check_fields(entry: Entry) -> None:
 def _check_xattrs(xattrs: Mapping[bytes, bytes], bad: Callable[[str], Malformed]) -> None:
     total = 0
     for name, value in xattrs.items():
-        prefix = next((one for one in XATTR_PREFIXES if name.startswith(one)), None)
+        prefix = next((known for known in XATTR_PREFIXES if name.startswith(known)), None)
         if prefix is None and name not in XATTR_NAMES:
             raise bad(f"extended attribute {show(name)} has no place on a disk")
         if name == prefix or len(name) > MAX_NAME or b"\x00" in name or len(value) > MAX_XATTR_VALUE:

@@ -67,9 +67,9 @@ def test_plain_qemu_shows_its_guests_memory():
     boot = tiny_guest.Boot(memory=256)
     with plain_qemu(boot) as pid:
         report = scrape.scan(pid, [boot.canary])
-        assert min(one.found for one in report.passes) >= 50
+        assert min(one.hit_count for one in report.passes) >= 50
         if shutil.which("gcore"):
-            assert scrape.by_core(pid, [boot.canary]).found >= 50
+            assert scrape.by_core(pid, [boot.canary]).hit_count >= 50
 
 
 def test_guarded_qemu_shows_nothing():
@@ -77,7 +77,7 @@ def test_guarded_qemu_shows_nothing():
     with guarded_qemu(boot) as guarded:
         for _ in range(3):
             report = scrape.scan(guarded.pid, [boot.canary])
-            assert report.found == 0, report
+            assert report.hit_count == 0, report
             assert min(one.secret for one in report.passes) > 256 << 20
         assert [region for region in maps.regions(guarded.pid) if region.exposed] == []
         # All that is left in ordinary private pages is translated code.
@@ -94,7 +94,7 @@ def test_guarded_qemu_shows_nothing():
         if shutil.which("gcore"):
             assert "not permitted" in scrape.by_core(guarded.pid, [boot.canary]).refused
         for pid in (guarded.guardian_pid, guarded.watcher_pid):
-            assert scrape.scan(pid, [boot.canary]).found == 0
+            assert scrape.scan(pid, [boot.canary]).hit_count == 0
 
 
 def test_the_guest_dies_with_its_guardian():

@@ -105,7 +105,7 @@ def test_a_plain_process_shows_every_kind_of_memory(plain):
 def test_a_guarded_process_shows_none(guarded):
     report = scrape.scan(guarded.pid, guarded.needles)
     for one in report.passes:
-        assert one.found == 0, one.hits
+        assert one.hit_count == 0, one.hits
         assert one.secret > 8 << 20
         assert one.read > 1 << 20  # the program's code could be read: the search did run
     assert "memfd_secret" in report.sentence
@@ -128,7 +128,7 @@ def test_arguments_and_environment_are_hidden(plain, guarded):
 
 def test_the_guardian_holds_no_secret(guarded):
     for pid in (guarded.guarded.guardian_pid, guarded.guarded.watcher_pid):
-        assert scrape.scan(pid, guarded.needles).found == 0
+        assert scrape.scan(pid, guarded.needles).hit_count == 0
 
 
 def test_nobody_else_can_trace_program_guardian_or_watcher(guarded):
@@ -149,9 +149,9 @@ def test_a_plain_process_can_be_traced(plain):
 
 @pytest.mark.skipif(not shutil.which("gcore"), reason="gdb is not installed")
 def test_a_debugger_dumps_the_plain_one_and_is_refused_by_the_guarded(plain, guarded):
-    assert scrape.by_core(plain.pid, plain.needles).found > 4000
+    assert scrape.by_core(plain.pid, plain.needles).hit_count > 4000
     attempt = scrape.by_core(guarded.pid, guarded.needles)
-    assert attempt.found == 0
+    assert attempt.hit_count == 0
     assert "not permitted" in attempt.refused
 
 
@@ -231,7 +231,7 @@ def test_secret_pages_never_reach_swap_or_a_core(guarded):
 def test_the_canary_is_still_hidden_after_work():
     with victim(guarded=True) as one:
         for _ in range(3):
-            assert scrape.scan(one.pid, one.needles).found == 0
+            assert scrape.scan(one.pid, one.needles).hit_count == 0
 
 
 # --- what the guard does not stop: the decision record says so, and must stay true ---

@@ -47,14 +47,14 @@ def test_both_ways_find_the_canary_and_nothing_else():
         assert sum(hit.counts[0] for hit in one.hits) >= 3
         assert sum(hit.counts[1] for hit in one.hits) == 0
         assert one.read > 1 << 20
-    assert f"found {report.found} times" in report.sentence
+    assert f"found {report.hit_count} times" in report.sentence
     assert canary.decode() not in repr(report)
 
 
 def test_no_canary_is_said_in_one_sentence():
     with Holder(b"nothing") as holder:
         report = scrape.scan(holder.pid, [os.urandom(32)])
-    assert report.found == 0
+    assert report.hit_count == 0
     assert "no canary" in report.sentence
     assert "\n" not in report.sentence
 

@@ -78,9 +78,9 @@ def scrape(
             _print(report)
     if as_json:
         document: dict[str, Any] = {
-            "hits": sum(report.found for report in reports),
+            "hits": sum(report.hit_count for report in reports),
             "processes": [
-                {**dataclasses.asdict(report), "hits": report.found, "sentence": report.sentence}
+                {**dataclasses.asdict(report), "hits": report.hit_count, "sentence": report.sentence}
                 for report in reports
             ],
         }
@@ -94,7 +94,7 @@ def _print(report: Any) -> None:
             print(f"  {one.method}: refused: {one.refused}")
             continue
         print(
-            f"  {one.method}: {one.found} hits, {one.read >> 10} KiB read, {one.unreadable >> 10} KiB unreadable"
+            f"  {one.method}: {one.hit_count} hits, {one.read >> 10} KiB read, {one.unreadable >> 10} KiB unreadable"
         )
         for hit in one.hits:
             print(f"    {sum(hit.counts)} in {hit.region} {hit.perms}")

@@ -100,9 +100,9 @@ def detach(tid: int) -> None:
 
 def registers(tid: int) -> UserRegisters:
     """The registers of a stopped thread."""
-    found = UserRegisters()
-    _call(_GETREGS, tid, 0, ctypes.addressof(found))
-    return found
+    values = UserRegisters()
+    _call(_GETREGS, tid, 0, ctypes.addressof(values))
+    return values
 
 
 def set_registers(tid: int, values: UserRegisters) -> None:

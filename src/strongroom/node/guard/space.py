@@ -120,8 +120,8 @@ def move(tid: int, region: maps.Region, protection: int | None = None) -> Move:
     """How to move one region of ordinary memory to secret pages, with all that is in it."""
     if region.inode:
         # A private mapping of a file has content wherever the file has, touched or not.
-        there = min(region.end - region.start, max(0, _mapped_size(tid, region) - region.offset))
-        runs = [(region.start, -(-there // PAGE) * PAGE)]
+        file_bytes = min(region.end - region.start, max(0, _mapped_size(tid, region) - region.offset))
+        runs = [(region.start, -(-file_bytes // PAGE) * PAGE)]
     else:
         runs = list(maps.touched(tid, region.start, region.end))
     return Move(
@@ -132,12 +132,12 @@ def move(tid: int, region: maps.Region, protection: int | None = None) -> Move:
 def _mapped_size(tid: int, region: maps.Region) -> int:
     """The size of the file behind a region. What lies beyond its end cannot be read."""
     try:
-        found = os.stat(f"/proc/{tid}/map_files/{region.start:x}-{region.end:x}")  # noqa: PTH116 - see guard_maps
+        status = os.stat(f"/proc/{tid}/map_files/{region.start:x}-{region.end:x}")  # noqa: PTH116 - see guard_maps
     except FileNotFoundError:
-        found = os.stat(region.name)  # noqa: PTH116 - a part of a mapping has no entry of its own
-    if found.st_ino != region.inode:
+        status = os.stat(region.name)  # noqa: PTH116 - a part of a mapping has no entry of its own
+    if status.st_ino != region.inode:
         raise ValueError(f"the file behind a mapping is not {region.name}")
-    return found.st_size
+    return status.st_size
 
 
 def _stack_move(tid: int, stack: maps.Region, regions: list[maps.Region]) -> Move:

@@ -87,8 +87,8 @@ def _mmap(task: Task) -> None:
             except OSError as failure:
                 result = -(failure.errno or _ENOMEM)
             else:
-                there = min(size, max(0, -(-_file_size(task.tid, state.r8) // PAGE) * PAGE - state.r9))
-                thread.move([Move(result, size, protection, [(result, there)])])
+                file_bytes = min(size, max(0, -(-_file_size(task.tid, state.r8) // PAGE) * PAGE - state.r9))
+                thread.move([Move(result, size, protection, [(result, file_bytes)])])
         state.rax = result & ptrace.NO_SYSCALL
 
 
@@ -147,10 +147,10 @@ def _make_ordinary(thread: Borrowed, region: maps.Region, start: int, end: int) 
     runs = list(maps.touched(thread.tid, start, end)) if region.prot & 1 else []
     flags = remote.MAP_PRIVATE | remote.MAP_ANONYMOUS | remote.MAP_NORESERVE
     # Asked for with PROT_EXEC, which the filter lets pass and which the new mapping will have anyway.
-    there = thread.call(guard_filter.MMAP, 0, end - start, 7, flags, -1)
+    ordinary = thread.call(guard_filter.MMAP, 0, end - start, 7, flags, -1)
     if runs:
-        thread.copy(start, there, runs)
-    thread.call(guard_filter.MREMAP, there, end - start, end - start, 3, start)
+        thread.copy(start, ordinary, runs)
+    thread.call(guard_filter.MREMAP, ordinary, end - start, end - start, 3, start)
 
 
 def _file_size(tid: int, fd: int) -> int:

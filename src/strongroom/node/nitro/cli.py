@@ -69,16 +69,16 @@ def parse_started(answer: str, cid: int) -> str:
     if len(answer) > _MAX_ANSWER:
         raise Malformed("nitro-cli: its answer is too long", code="too-large", hint=_LOOK)
     try:
-        told = json.loads(answer[answer.find("{") : answer.rfind("}") + 1])
+        reply = json.loads(answer[answer.find("{") : answer.rfind("}") + 1])
     except ValueError:
         last = (answer.strip().splitlines() or ["nothing"])[-1]
         raise Malformed(
             f"nitro-cli: it started no enclave: {last[:200]!r}", code="not-json", hint=_LOOK
         ) from None
-    if not isinstance(told, dict):
+    if not isinstance(reply, dict):
         raise Malformed("nitro-cli: its answer is not an object", code="not-object", hint=_LOOK)
-    enclave = told.get("EnclaveID")
-    if not isinstance(enclave, str) or _ENCLAVE.fullmatch(enclave) is None or told.get("EnclaveCID") != cid:
+    enclave = reply.get("EnclaveID")
+    if not isinstance(enclave, str) or _ENCLAVE.fullmatch(enclave) is None or reply.get("EnclaveCID") != cid:
         raise Malformed(
             "nitro-cli: its answer names no enclave at the address asked for", code="bad-value", hint=_LOOK
         )

@@ -58,9 +58,9 @@ class NbdServer:
     def close(self) -> None:
         """Hang up on everybody and close the disks."""
         with self._lock:
-            for one in self._sockets:
+            for connection in self._sockets:
                 with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
         for fd, _ in self._files.values():
@@ -98,9 +98,9 @@ class NbdServer:
                 _reply(connection, option, wire.ACK)
                 return None
             if option in (wire.INFO, wire.GO):
-                found = self._inform(connection, option, data)
-                if found is not None and option == wire.GO:
-                    return found
+                export = self._inform(connection, option, data)
+                if export is not None and option == wire.GO:
+                    return export
             elif option == wire.LIST and not data:
                 for serial in self._files:
                     name = serial.encode()
@@ -111,23 +111,23 @@ class NbdServer:
         raise Malformed("NBD: too many options")
 
     def _export_by_name(self, connection: socket.socket, name: bytes, *, zeroes: bool) -> tuple[int, int]:
-        found = self._files.get(name.decode("utf-8", "replace"))
-        if found is None:
+        export = self._files.get(name.decode("utf-8", "replace"))
+        if export is None:
             raise Malformed("NBD: no such export")  # the protocol knows no answer to that but hanging up
-        connection.sendall(struct.pack(">QH", found[1], wire.FLAGS) + bytes(124 if zeroes else 0))
-        return found
+        connection.sendall(struct.pack(">QH", export[1], wire.FLAGS) + bytes(124 if zeroes else 0))
+        return export
 
     def _inform(self, connection: socket.socket, option: int, data: bytes) -> tuple[int, int] | None:
         name = wire.asked_name(data)
-        found = self._files.get(name.decode("utf-8", "replace"))
-        if found is None:
+        export = self._files.get(name.decode("utf-8", "replace"))
+        if export is None:
             _reply(connection, option, wire.UNKNOWN)
             return None
-        _reply(connection, option, wire.INFORM, struct.pack(">HQH", wire.INFO_EXPORT, found[1], wire.FLAGS))
+        _reply(connection, option, wire.INFORM, struct.pack(">HQH", wire.INFO_EXPORT, export[1], wire.FLAGS))
         sizes = struct.pack(">HIII", wire.INFO_BLOCK_SIZE, 1, wire.BLOCK, wire.MAX_REQUEST)
         _reply(connection, option, wire.INFORM, sizes)
         _reply(connection, option, wire.ACK)
-        return found
+        return export
 
 
 def _transmit(connection: socket.socket, fd: int, size: int) -> None:

@@ -32,10 +32,10 @@ def listen_by_vsock(port: int) -> socket.socket:
     """A listener for enclaves of this instance. Raises `Unavailable`."""
     with contextlib.ExitStack() as undone:
         try:
-            made = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            undone.callback(made.close)
-            made.bind((socket.VMADDR_CID_ANY, port))
-            made.listen(nbd.MAX_CONNECTIONS)
+            listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            undone.callback(listener.close)
+            listener.bind((socket.VMADDR_CID_ANY, port))
+            listener.listen(nbd.MAX_CONNECTIONS)
         except OSError as cause:
             raise Unavailable(
                 f"listening on vsock port {port}: {cause.strerror}",
@@ -43,7 +43,7 @@ def listen_by_vsock(port: int) -> socket.socket:
                 hint="another Nitro room runs on this instance; one at a time can",
             ) from None
         undone.pop_all()
-        return made
+        return listener
 
 
 def vsock_cid(address: object) -> int | None:
@@ -52,7 +52,7 @@ def vsock_cid(address: object) -> int | None:
 
 
 def _watch(link: int, ended: int, stop: threading.Event) -> None:
-    """Set `ended` a moment after the other side of `link` has hung up: what it said before is read first."""
+    """Set `ended` a moment after the other side of `link` has hung up, so that its last words are read first."""
     poll = select.poll()
     poll.register(link, select.POLLRDHUP | select.POLLHUP)
     while not stop.is_set():

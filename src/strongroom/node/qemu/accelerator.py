@@ -25,7 +25,7 @@ def choose(*, guarded: bool) -> str:
 def kvm_usable(*, device: str = DEVICE, cpuinfo: str = CPUINFO) -> bool:
     """Whether the processor can virtualise and the kernel lets this process make a machine.
 
-    Both are asked: there are hosts whose device opens, and makes machines that never run.
+    Both are checked: some hosts have a device that opens and makes machines which never run.
     """
     return _processor_virtualises(cpuinfo) and _machine_can_be_made(device)
 
@@ -38,7 +38,7 @@ def _processor_virtualises(cpuinfo: str) -> bool:
             )
     except OSError:
         return False
-    return any(one in flags for one in _EXTENSIONS)
+    return any(flag in flags for flag in _EXTENSIONS)
 
 
 def _machine_can_be_made(device: str) -> bool:

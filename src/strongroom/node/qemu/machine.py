@@ -89,7 +89,7 @@ class Machine:
     def descriptors(self) -> tuple[int, ...]:
         """What QEMU must inherit."""
         inherited = (self.firmware, self.kernel, self.initrd, self.tpm, self.channel, self.serial)
-        return tuple(one for one in inherited if one is not None)
+        return tuple(descriptor for descriptor in inherited if descriptor is not None)
 
 
 def arguments(machine: Machine) -> list[str]:

@@ -47,15 +47,15 @@ class LaunchMeasurer:
 
     def stop(self) -> None:
         """End it, whatever it waits for."""
-        for one in (self._qemu, self._swtpm):
+        for end in (self._qemu, self._swtpm):
             try:
-                one.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue  # closed already, or the other side has gone
         if self._thread.is_alive():
             self._thread.join()
-        for one in (self._qemu, self._swtpm):
-            one.close()
+        for end in (self._qemu, self._swtpm):
+            end.close()
 
     def _serve(self) -> None:
         try:
@@ -77,8 +77,8 @@ class LaunchMeasurer:
                 return False
             socket.send_fds(self._swtpm, [message], descriptors)
         finally:
-            for one in descriptors:
-                os.close(one)
+            for descriptor in descriptors:
+                os.close(descriptor)
         answer = self._swtpm.recv(_MAX_MESSAGE)
         if not answer:
             raise Unavailable("the software TPM (swtpm) ended", code="tpm-failed")
