@@ -5,7 +5,7 @@ The order of acts:
   2 fork the warden, which will run the program, while there is nothing to keep from it
   3 open the channel, take over the initrd's record of failed reads, and find the one TEE that this machine is
     (`devices.detect`)
-  4 the room's life (`room.live`, whose own order is numbered there)
+  4 the room's life (`room.run`, whose own order is numbered there)
   5 tell the node how it ended, and power off; whatever happens, the machine does not go on without its agent
 
 The kernel's command line says that a panic halts the machine, so that even an end of this process is an end.
@@ -52,11 +52,9 @@ def _live(guard: launcher.Warden) -> None:
             from strongroom.agent import vsock  # noqa: PLC0415
             from strongroom.agent.disks import nbd  # noqa: PLC0415
 
-            room.live(
-                port, hardware, guard, watch, nbd.NbdDisks(lambda: vsock.connect(vsock.DISKS)).find
-            )  # 4
+            room.run(port, hardware, guard, watch, nbd.NbdDisks(lambda: vsock.connect(vsock.DISKS)).find)  # 4
         else:
-            room.live(port, hardware, guard, watch)  # 4
+            room.run(port, hardware, guard, watch)  # 4
     except BaseException as cause:  # noqa: BLE001 - whatever it is, the node is told and the power goes off
         room.report(port, cause)
     else:

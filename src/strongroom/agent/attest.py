@@ -87,7 +87,7 @@ class Released:
             {
                 "binding": self.binding.to_json(),
                 "verdict": self.answer.verdict,
-                "certificates": [fields.format_data(one) for one in self.answer.certificates],
+                "certificates": [fields.format_data(certificate) for certificate in self.answer.certificates],
                 "ledger": self.answer.ledger.to_json(),
                 "endorsements": self.answer.endorsements.to_json(),
             }
@@ -233,7 +233,7 @@ def read_error(status: int, body: bytes, party: str) -> Refused | Unavailable:
     who = f"the broker of {party}"
     try:
         top = fields.Fields(canonical.loads(body, what="error", max_bytes=_MAX_ERROR), "error")
-        told = top.object("error").text_map_of(("code", "message", "hint"), max_length=4096)
+        error = top.object("error").text_map_of(("code", "message", "hint"), max_length=4096)
         checks: tuple[verdict.Check, ...] = ()
         if "verdict" in top.names():
             denial = messages.read_denial(top)
@@ -247,9 +247,9 @@ def read_error(status: int, body: bytes, party: str) -> Refused | Unavailable:
             code="broker-error",
             hint="is it a broker, of this version, at that address? What `broker serve` printed may say why",
         )
-    message = f"{who}: {told['message']}"
+    message = f"{who}: {error['message']}"
     if checks:
-        return PolicyDenied(message, verdict=checks, hint=told["hint"])
+        return PolicyDenied(message, verdict=checks, hint=error["hint"])
     if status >= 500 or status == 429:
-        return Unavailable(message, code=told["code"] or "unavailable", hint=told["hint"])
-    return Refused(message, code=told["code"] or "refused", hint=told["hint"])
+        return Unavailable(message, code=error["code"] or "unavailable", hint=error["hint"])
+    return Refused(message, code=error["code"] or "refused", hint=error["hint"])

@@ -128,8 +128,8 @@ def build(launch: ContainerLaunch, users: int) -> None:
     root = _overlay(launch, users)
     placed = _placed(root, certificates=bool(launch.tls))  # as the image has it: nothing is mounted yet
     _name_loopback(root)
-    for one in placed:
-        MAKERS[one.mount](launch, _directory(root, os.fsdecode(one.place)), users)
+    for placement in placed:
+        MAKERS[placement.mount](launch, _directory(root, os.fsdecode(placement.place)), users)
     os.chdir(root)
     kernel.pivot_root(".", ".")
     kernel.unmount(".")
@@ -273,8 +273,8 @@ def _name_loopback(root: str) -> None:
     for name, text in _NAMES.items():
         path = f"{folder}/{name}"
         with contextlib.suppress(FileNotFoundError):
-            found = os.lstat(path)
-            if not stat.S_ISREG(found.st_mode) or found.st_size:
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_size:
                 continue
             os.unlink(path)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

@@ -93,7 +93,7 @@ def _seal(
 ) -> SealedRun:
     sizes = contract.disclosure.output_sizes
     log = ended.log if contract.logs is not None and ended.outcome is not Outcome.DATA_CORRUPTED else None
-    folders = [(out + one.path.removeprefix("/out"), one.max_bytes) for one in contract.outputs]
+    folders = [(out + wanted.path.removeprefix("/out"), wanted.max_bytes) for wanted in contract.outputs]
     ended, listings = leaving(ended, folders, sizes=sizes, log_bytes=len(log or b""), memory=memory)
     with ExitStack() as undo:
         records, files = [], []
@@ -129,7 +129,7 @@ def leaving(
         return ended, []
     try:
         listings = [outputs.list_folder(folder, most) for folder, most in folders]
-        needed = sum(outputs.sealed_bytes(one.tar_bytes, sizes) for one in listings)
+        needed = sum(outputs.sealed_bytes(folder_listing.tar_bytes, sizes) for folder_listing in listings)
         if needed + outputs.sealed_bytes(log_bytes, sizes) > memory():
             raise Refused("the memory does not suffice", code="output-memory")
     except Refused as cause:

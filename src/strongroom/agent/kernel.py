@@ -139,7 +139,7 @@ def sethostname(name: str) -> None:
 
 def prctl(option: int, *arguments: int) -> None:
     """Set a process attribute; integer arguments only."""
-    words = [ctypes.c_ulong(one) for one in (*arguments, 0, 0, 0, 0)[:4]]
+    words = [ctypes.c_ulong(argument) for argument in (*arguments, 0, 0, 0, 0)[:4]]
     _check(_libc.prctl(option, *words), f"prctl {option}")
 
 
@@ -164,7 +164,7 @@ def close_on_exec(first: int) -> None:
 
 def close_all(first: int, *, but: Iterable[int]) -> None:
     """Close every file descriptor from `first` on now, but for those."""
-    for kept in sorted(one for one in but if one >= first):
+    for kept in sorted(descriptor for descriptor in but if descriptor >= first):
         if first < kept:
             _close_range(first, kept - 1, 0)
         first = kept + 1
@@ -182,11 +182,11 @@ def lead_plainly(path: str) -> None:
     Only the kernel knows them: `readlink` says of them what is not so in this root (openat2(2), RESOLVE_NO_MAGICLINKS).
     """
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_MAGICLINKS)
-    found = _libc.syscall(_SYS_OPENAT2, _AT_FDCWD, os.fsencode(path), how, ctypes.c_size_t(len(how)))
-    if found < 0:
+    descriptor = _libc.syscall(_SYS_OPENAT2, _AT_FDCWD, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+    if descriptor < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
-    os.close(found)
+    os.close(descriptor)
 
 
 def drop_capabilities() -> None:

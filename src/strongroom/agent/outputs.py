@@ -100,7 +100,9 @@ def _without_outward_links(entries: list[TarEntry]) -> tuple[TarEntry, ...]:
     """The entries but those links that lead out of the folder or in a circle, by way of its other links or not."""
     links = {entry.name: entry.link for entry in entries if entry.kind == tar.LINK}
     symlinks = Symlinks(links.get, chroot=False, max_ends=MAX_LINK_ENDS)
-    return tuple(one for one in entries if one.kind != tar.LINK or symlinks.resolve(one.name) is not None)
+    return tuple(
+        entry for entry in entries if entry.kind != tar.LINK or symlinks.resolve(entry.name) is not None
+    )
 
 
 def _bound(entry: TarEntry, total: int, count: int, max_bytes: int) -> None:
@@ -181,13 +183,13 @@ def _scan(top: int, folder: bytes) -> Iterator[TarEntry | None]:
 
 
 def _entry(folder: int, item: os.DirEntry[str], name: bytes) -> TarEntry | None:
-    found = item.stat(follow_symlinks=False)
-    if stat.S_ISDIR(found.st_mode):
+    status = item.stat(follow_symlinks=False)
+    if stat.S_ISDIR(status.st_mode):
         return TarEntry(name=name, kind=tar.FOLDER, executable=True, size=0, link=b"")
-    if stat.S_ISREG(found.st_mode):
-        executable = bool(found.st_mode & 0o111)
-        return TarEntry(name=name, kind=tar.FILE, executable=executable, size=found.st_size, link=b"")
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
+        executable = bool(status.st_mode & 0o111)
+        return TarEntry(name=name, kind=tar.FILE, executable=executable, size=status.st_size, link=b"")
+    if stat.S_ISLNK(status.st_mode):
         link = os.readlink(os.fsencode(item.name), dir_fd=folder)
         return TarEntry(name=name, kind=tar.LINK, executable=True, size=0, link=link)
     return None

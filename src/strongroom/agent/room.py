@@ -81,7 +81,7 @@ class Hardware(Protocol):
         ...
 
 
-def live(
+def run(
     channel: Channel,
     hardware: Hardware,
     guard: Warden,
@@ -164,7 +164,7 @@ def _conclude(
     ended: program.Ended,
 ) -> None:
     """Seal, sign, record, and only then release. Each act has its time, however much others have used up."""
-    contract, parties = terms.contract, tuple(one.party for one in released)
+    contract, parties = terms.contract, tuple(release.party for release in released)
     whole = parties == contract.key_owners()
     wait = contract.receipts.wait_seconds if whole else 0  # for a run that began at some brokers nobody waits
     init.watch(CLOSING_SECONDS)
@@ -248,13 +248,13 @@ def _open(
     opened: list[disks.OpenDisk],
     find: Callable[[str], str],
 ) -> None:
-    disk_keys = {name: key for one in released for name, key in one.disk_keys.items()}
+    disk_keys = {name: key for release in released for name, key in release.disk_keys.items()}
     for serial, _, manifest in terms.disks():
         key = None if manifest.cipher == agreed.PLAIN else disk_keys[manifest.digest]
         device = find(serial)
         opened.append(disks.open_disk(mapper, serial, manifest, key, f"{init.ROOM}/{serial}", device))
-    for one in released:
-        one.disk_keys.clear()  # the kernel has them now
+    for release in released:
+        release.disk_keys.clear()  # the kernel has them now
 
 
 def _run(
@@ -339,9 +339,9 @@ def _write_certificates(terms: agreed.Terms, released: list[attest.Released], ke
     init.mount_memory(folder, _OUT_SLACK, "0500")
     os.mkdir(f"{folder}/{CHAINS}", 0o500)
     files = [("key.pem", keys.tls.pem())]
-    for one in released:
-        chain = b"".join(csr.pem_certificate(der) for der in one.answer.certificates)
-        files.append((f"{CHAINS}/{one.party}.pem", chain))
+    for release in released:
+        chain = b"".join(csr.pem_certificate(der) for der in release.answer.certificates)
+        files.append((f"{CHAINS}/{release.party}.pem", chain))
     for name, content in files:
         with open(f"{folder}/{name}", "xb") as file:
             file.write(content)

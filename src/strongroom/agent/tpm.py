@@ -80,8 +80,8 @@ class Tpm:
 
     def create_primary(self, template: bytes) -> int:
         """The handle of the key that `template` describes, made from the endorsement seed. `flush` it after use."""
-        made = tpm2.create_primary(tpm2.ENDORSEMENT, template)
-        return self._answer(made, handles=1).handles[0]
+        command = tpm2.create_primary(tpm2.ENDORSEMENT, template)
+        return self._answer(command, handles=1).handles[0]
 
     def flush(self, handle: int) -> None:
         """Forget a key."""

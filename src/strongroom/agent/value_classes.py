@@ -55,18 +55,18 @@ def dataclass(
 ) -> Any:
     """As the standard one; `slots` saves no memory here."""
     if cls is None:
-        return lambda later: _made(later, frozen=frozen, kw_only=kw_only)
-    return _made(cls, frozen=frozen, kw_only=kw_only)
+        return lambda later: _with_methods(later, frozen=frozen, kw_only=kw_only)
+    return _with_methods(cls, frozen=frozen, kw_only=kw_only)
 
 
 def replace(instance: Any, /, **changes: Any) -> Any:
     """Another instance of the same class, with `changes`."""
     fields = getattr(instance, _FIELDS)
-    kept = {name: getattr(instance, name) for name, one in fields.items() if one.init}
+    kept = {name: getattr(instance, name) for name, field in fields.items() if field.init}
     return type(instance)(**kept | changes)
 
 
-def _made(cls: _Class, *, frozen: bool, kw_only: bool) -> _Class:
+def _with_methods(cls: _Class, *, frozen: bool, kw_only: bool) -> _Class:
     fields: dict[str, Field] = {}
     positional: tuple[str, ...] = ()
     for base in cls.__mro__[:0:-1]:
@@ -77,12 +77,12 @@ def _made(cls: _Class, *, frozen: bool, kw_only: bool) -> _Class:
         if "ClassVar" in str(annotation) or "InitVar" in str(annotation):
             raise TypeError(f"{cls.__qualname__}.{name}: {annotation} is not known in the room")
         value = cls.__dict__.get(name, MISSING)
-        fields[name] = one = value if isinstance(value, Field) else Field(default=value)
-        if one.default is not MISSING:
-            setattr(cls, name, one.default)
+        fields[name] = field = value if isinstance(value, Field) else Field(default=value)
+        if field.default is not MISSING:
+            setattr(cls, name, field.default)
         elif value is not MISSING:
             delattr(cls, name)
-        if one.init and not kw_only and name not in positional:
+        if field.init and not kw_only and name not in positional:
             positional += (name,)
     setattr(cls, _FIELDS, fields)
     setattr(cls, _POSITIONAL, positional)
@@ -103,13 +103,13 @@ def _init(self: Any, *positional: Any, **given: Any) -> None:
     if len(positional) > len(names) or any(name in given for name in names[: len(positional)]):
         raise TypeError(f"{cls.__qualname__}: too many arguments, or one twice")
     given.update(zip(names, positional, strict=False))
-    for name, one in getattr(cls, _FIELDS).items():
-        if one.init and name in given:
+    for name, field in getattr(cls, _FIELDS).items():
+        if field.init and name in given:
             value = given.pop(name)
-        elif one.default_factory is not MISSING:
-            value = one.default_factory()
-        elif one.default is not MISSING:
-            value = one.default
+        elif field.default_factory is not MISSING:
+            value = field.default_factory()
+        elif field.default is not MISSING:
+            value = field.default
         else:
             raise TypeError(f"{cls.__qualname__}: {name} is missing")
         object.__setattr__(self, name, value)
@@ -121,7 +121,7 @@ def _init(self: Any, *positional: Any, **given: Any) -> None:
 
 
 def _compared(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, name) for name, one in getattr(self, _FIELDS).items() if one.compare)
+    return tuple(getattr(self, name) for name, field in getattr(self, _FIELDS).items() if field.compare)
 
 
 def _eq(self: Any, other: object) -> Any:
@@ -134,7 +134,7 @@ def _hash(self: Any) -> int:
 
 def _repr(self: Any) -> str:
     fields = getattr(self, _FIELDS).items()
-    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name, one in fields if one.repr)
+    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name, field in fields if field.repr)
     return f"{type(self).__qualname__}({shown})"
 
 

@@ -28,20 +28,20 @@ def connect(port: int, *, cid: int = PARENT, seconds: float = CONNECT_SECONDS) -
     ends = time.monotonic() + seconds
     while True:
         try:
-            made = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         except OSError as cause:
             raise _no_way(port, cause) from None
         try:
-            made.settimeout(max(_PAUSE, ends - time.monotonic()))
-            made.connect((cid, port))
+            connection.settimeout(max(_PAUSE, ends - time.monotonic()))
+            connection.connect((cid, port))
         except OSError as cause:
-            made.close()
+            connection.close()
             if time.monotonic() >= ends:
                 raise _no_way(port, cause) from None
             time.sleep(_PAUSE)
         else:
-            made.settimeout(None)
-            return made
+            connection.settimeout(None)
+            return connection
 
 
 def report_boot() -> None:

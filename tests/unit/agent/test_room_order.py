@@ -64,7 +64,7 @@ def live(node, handover, monkeypatch, *, bind=None, manifests=None, failed_read=
     start = Start(agreement=handover.agreement.encode(), launch_record=b"", issuers=b"", manifests=given)
     node.control(**json.loads(start.encode()))
     with pytest.raises(StrongroomError) as caught:
-        room.live(node.channel, Recording(log, bind=bind), None, reads.ReadWatch(record))  # type: ignore[arg-type]
+        room.run(node.channel, Recording(log, bind=bind), None, reads.ReadWatch(record))  # type: ignore[arg-type]
     os.close(record)
     os.close(kernel)
     return [one[0] for one in log], caught.value

@@ -97,7 +97,7 @@ class House:
         }
         start = Start(agreement=agreement.encode(), launch_record=b"", issuers=b"", manifests=manifests)
         self.node.control(**json.loads(start.encode()))
-        room.live(self.node.channel, Hardware(self.world.scene.tpm, **hardware), None, self.reads, find=str)
+        room.run(self.node.channel, Hardware(self.world.scene.tpm, **hardware), None, self.reads, find=str)
 
     def receipts(self):
         """This test's receipts in the brokers' ledgers, by party, each signature held."""

@@ -99,8 +99,8 @@ class SeenDevices:
         return self.devices & {SEV, TDX} | ({_PROVIDERS[self.provider]} if self.provider else frozenset())
 
 
-def look(kernel: MachineView) -> SeenDevices:
-    """Look at the machine. Raises `Refused` for a provider that this version does not know."""
+def survey(kernel: MachineView) -> SeenDevices:
+    """What this machine has. Raises `Refused` for a provider that this version does not know."""
     devices = frozenset(path for path in (NSM, SEV, TDX, TPM) if kernel.has(path))
     provider = _provider(kernel) if kernel.has(TSM) else ""
     return SeenDevices(devices=devices, provider=provider)
@@ -108,7 +108,7 @@ def look(kernel: MachineView) -> SeenDevices:
 
 def hardware(kernel: MachineView) -> room.Hardware:
     """The one TEE of this machine. Raises `Refused`, `Unavailable`."""
-    seen = look(kernel)
+    seen = survey(kernel)
     if NSM in seen.devices:  # 1
         if seen.devices != {NSM} or seen.provider:
             raise _contradictory(seen, "an enclave has no TPM and no other TEE's device")

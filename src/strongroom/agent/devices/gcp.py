@@ -86,8 +86,11 @@ class GcpAttester:
     def _report(self, binding: Binding, start: Start) -> dict[str, bytes]:
         if self._hardware is None:
             return {}
-        made = self._hardware.evidence(binding, start)
-        return {{"snp": "snp-report", "tdx": "td-quote"}[made.tee]: part for part in made.parts.values()}
+        hardware_evidence = self._hardware.evidence(binding, start)
+        return {
+            {"snp": "snp-report", "tdx": "td-quote"}[hardware_evidence.tee]: part
+            for part in hardware_evidence.parts.values()
+        }
 
     def _register(self) -> bytes:
         return b"" if self._hardware is None else self._hardware.register()

@@ -94,9 +94,9 @@ class NitroAttester:
             return cbor.Map({}, what)
         if isinstance(value, dict) and value.keys() == {name}:
             return cbor.Map(value[name], what)
-        told = value.get("Error") if isinstance(value, dict) else None
+        error = value.get("Error") if isinstance(value, dict) else None
         raise Unavailable(
-            f"asking the NSM for {name}: it answered {told if isinstance(told, str) else 'something else'}"[
+            f"asking the NSM for {name}: it answered {error if isinstance(error, str) else 'something else'}"[
                 :200
             ],
             code="nsm-failed",
@@ -108,8 +108,8 @@ class NitroAttester:
         asked, response = bytearray(request), bytearray(MAX_RESPONSE)
         argument = bytearray(
             b"".join(
-                character.word(one)
-                for one in (character.address(asked), len(asked), character.address(response), len(response))
+                character.word(word)
+                for word in (character.address(asked), len(asked), character.address(response), len(response))
             )
         )
         try:

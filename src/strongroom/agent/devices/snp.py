@@ -69,13 +69,13 @@ class SnpAttester:
 
 def brought(table: bytes) -> Endorsements:
     """The VLEK's or VCEK's certificate of a certificate table; a damaged table is the host's, and brings nothing."""
-    found: dict[bytes, bytes] = {}
+    certificates: dict[bytes, bytes] = {}
     for index in range(MAX_CERTIFICATES):
         entry = table[index * _ENTRY : (index + 1) * _ENTRY]
         if len(entry) < _ENTRY or not any(entry[:16]):
             break
         start, length = int.from_bytes(entry[16:20], "little"), int.from_bytes(entry[20:24], "little")
         if 0 < length <= MAX_VEK and start + length <= len(table):
-            found.setdefault(entry[:16], table[start : start + length])
-    certificate = found.get(VLEK) or found.get(VCEK)
+            certificates.setdefault(entry[:16], table[start : start + length])
+    certificate = certificates.get(VLEK) or certificates.get(VCEK)
     return NONE if certificate is None else Endorsements(parts={VEK: certificate})

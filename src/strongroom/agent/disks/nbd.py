@@ -96,8 +96,8 @@ class NbdDisks:
             ):
                 self._ioctl(fd, request, argument)
         except OSError as cause:
-            for one in (kernels, ours):
-                one.close()
+            for end in (kernels, ours):
+                end.close()
             os.close(fd)
             raise _unattached(path, cause) from None
         connection.settimeout(None)
@@ -155,17 +155,17 @@ def negotiate(connection: socket.socket, serial: str) -> int:
         + struct.pack(">QII", wire.OPTION_MAGIC, wire.GO, len(asked))
         + asked
     )
-    told: tuple[int, int] | None = None
+    export: tuple[int, int] | None = None
     for _ in range(wire.MAX_REPLIES):
         reply, answered, kind, length = struct.unpack(">QIII", wire.receive(connection, 20))
         if (reply, answered) != (wire.OPTION_REPLY_MAGIC, wire.GO) or length > wire.MAX_OPTION:
             raise Malformed("NBD: not a reply to what was asked, or too long a one")
         data = wire.receive(connection, length)
-        if kind == wire.ACK and told is not None:
-            return _checked(*told)
+        if kind == wire.ACK and export is not None:
+            return _checked(*export)
         if kind == wire.INFORM:
             if data[:2] == struct.pack(">H", wire.INFO_EXPORT) and len(data) == 12:
-                told = struct.unpack(">QH", data[2:])
+                export = struct.unpack(">QH", data[2:])
         else:
             raise NotFound(
                 f"no disk has the serial {serial!r}", code="no-disk", hint="the node must serve every disk"

@@ -59,7 +59,7 @@ def parse(data: bytes) -> Superblock:
     )
 
 
-def unexpected(found: Superblock, data_bytes: int) -> str:
+def unexpected(superblock: Superblock, data_bytes: int) -> str:
     """The first field in which a disk of `data_bytes` is not as our own writer makes it, in words; empty for none."""
     expected = Superblock(
         compatible=0x3,  # checksum, and modification times
@@ -73,7 +73,7 @@ def unexpected(found: Superblock, data_bytes: int) -> str:
         rest=_REST,
     )
     for name, want in vars(expected).items():
-        got = getattr(found, name)
+        got = getattr(superblock, name)
         if want != got:
             return f"{name.replace('_', ' ')}: expected {_show(want)}, got {_show(got)}"
     return ""
