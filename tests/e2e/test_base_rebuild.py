@@ -85,7 +85,7 @@ def test_a_package_that_is_no_longer_offered_is_named(folder, tmp_path, monkeypa
         if one["name"] == "zlib1g":
             one |= {"version": "1:0.0.1-1", "digest": "sha256:" + "0" * 64}
     (folder / "packages.json").write_bytes(canonical.dumps(packages))
-    monkeypatch.setattr(debs.Archives, "of", lambda *_: rebuild.base_debs.base_apt.MACHINE)
+    monkeypatch.setattr(debs.Archives, "apt_for", lambda *_: rebuild.base_debs.base_apt.MACHINE)
     with pytest.raises(Unavailable) as caught:
         rebuild.rebuild(folder, SHARED, quiet)
     assert caught.value.code == "package-gone"

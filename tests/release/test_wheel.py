@@ -35,7 +35,7 @@ import json
 from strongroom.bases import inputs
 from strongroom.bases.packages import wheels
 print(json.dumps([
-    inputs.agent_digest(inputs.here()), inputs.builder_digest(),
+    inputs.agent_digest(inputs.own_agent()), inputs.builder_digest(),
     *(one.digest for one in wheels.collect()),
 ]))
 """
@@ -123,7 +123,7 @@ def test_evidence_is_judged_where_the_wheel_alone_is_installed(dist, bare, tmp_p
     done = bare.run("python", "-c", BUILDS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [
-        inputs.agent_digest(inputs.here()),
+        inputs.agent_digest(inputs.own_agent()),
         inputs.builder_digest(),
         *(one.digest for one in wheels.collect()),
     ]

@@ -69,8 +69,8 @@ __all__ = (
 AGENT = initramfs.Agent(command=("/usr/bin/python3.11", "-I", "-S", "-B", "-m", "strongroom.agent"))
 FOLDERS = ("dev", "proc", "run", "sys", "tmp")
 # panic, oops: any trouble of the kernel ends the machine (QEMU runs with -no-reboot).
-# lockdown: not even root in the room loads unsigned modules; the initrd raises it to confidentiality (nor reads kernel
-# memory), once it has set up what the agent must see of failed reads, which confidentiality would not let it do.
+# lockdown: not even root in the room loads unsigned modules. The initrd raises it to confidentiality, under which root
+# cannot read kernel memory either, once it has set up the record of failed reads: confidentiality would forbid that.
 OPTIONS = "quiet loglevel=0 panic=-1 oops=panic lockdown=integrity cryptomgr.notests audit=0"
 # No serial port, and a console that does not exist: nothing the kernel prints can leave.
 SILENT = f"8250.nr_uarts=0 {document.NO_CONSOLE}"
@@ -99,7 +99,7 @@ class BuiltBase:
 
 
 def build(
-    given: Sources, cache: Path, progress: Progress, *, out: Path | None = None, force: bool = False
+    sources: Sources, cache: Path, progress: Progress, *, out: Path | None = None, force: bool = False
 ) -> BuiltBase:
     """Build, or take from the cache; then, if asked, put a copy at `out`.
 
@@ -107,15 +107,15 @@ def build(
     had. After a failure there is no trace but the cache's downloads.
     """
     with base_cache.locked(cache):
-        folder = cache / "base" / given.key
+        folder = cache / "base" / sources.key
         cached = None if force else base_cache.cached(folder)
         if cached is None:
-            parts = assemble(given, cache, progress)
+            parts = assemble(sources, cache, progress)
             base_cache.publish(folder, parts)
             base = document.parse(parts[document.BASE])
         else:
             base = cached
-        base_cache.point(base_cache.pointer(cache, given.profile.name), given.key)
+        base_cache.point(base_cache.pointer(cache, sources.profile.name), sources.key)
         base_cache.prune(cache, folder)
         if out is not None:
             base_cache.copy(folder, out, force=force)
@@ -127,48 +127,48 @@ def current(cache: Path, profile: Profile = base_profile.LOCAL) -> Path:
     return base_cache.pointer(cache, profile.name).resolve()
 
 
-def assemble(given: Sources, cache: Path, progress: Progress) -> dict[str, bytes]:
-    """Every file of the base by its name. Takes and leaves downloads and intermediate results in `cache`."""
-    parts, newest = make(given, cache, progress)
-    return documented(given, parts, newest=newest)
+def assemble(sources: Sources, cache: Path, progress: Progress) -> dict[str, bytes]:
+    """Every file of the base by its name. Downloads and intermediate results are looked for, and kept, in `cache`."""
+    parts, newest = make(sources, cache, progress)
+    return documented(sources, parts, newest=newest)
 
 
-def make(given: Sources, cache: Path, progress: Progress) -> tuple[dict[str, bytes], int]:
+def make(sources: Sources, cache: Path, progress: Progress) -> tuple[dict[str, bytes], int]:
     """The base's files without documents, and the newest time in its packages (seconds since 1970)."""
-    unpacked, newest = _unpacked(given, cache, progress)  # 3
+    unpacked, newest = _unpacked(sources, cache, progress)  # 3
     progress("compiling modules")
-    tree = _tree(given, unpacked, cache)  # 4
+    tree = _tree(sources, unpacked, cache)  # 4
     progress("writing the disk")
     disk = base_disk.write(tree, folders=FOLDERS)  # 5
     path, release = _kernel(unpacked)
     parts = {
         document.KERNEL: unpacked[path].content,
-        document.INITRD: initramfs.build(unpacked, AGENT, given.profile, console=given.debug),
-        document.CMDLINE: command_line(disk, debug=given.debug, profile=given.profile).encode(),
+        document.INITRD: initramfs.build(unpacked, AGENT, sources.profile, console=sources.debug),
+        document.CMDLINE: command_line(disk, debug=sources.debug, profile=sources.profile).encode(),
         document.DISK: disk.content,
     }
     stub = unpacked.get(STUB, File(content=b"")).content
-    return parts | images(given, parts, release=release, stub=stub), newest
+    return parts | images(sources, parts, release=release, stub=stub), newest
 
 
-def documented(given: Sources, parts: dict[str, bytes], *, newest: int) -> dict[str, bytes]:
+def documented(sources: Sources, parts: dict[str, bytes], *, newest: int) -> dict[str, bytes]:
     """The files with the documents that stand beside them."""
-    packages = document.packages_json(given.packages)
-    base = document.describe(parts, firmware=given.firmware, packages=packages, profile=given.profile)
+    packages = document.packages_json(sources.packages)
+    base = document.describe(parts, firmware=sources.firmware, packages=packages, profile=sources.profile)
     return {
         **parts,
         document.BASE: base.encode(),
         document.PACKAGES: packages,
-        document.SBOM: sbom.encode(given.packages, about=digest.sha256(base.encode()), newest=newest),
+        document.SBOM: sbom.encode(sources.packages, about=digest.sha256(base.encode()), newest=newest),
     }
 
 
-def images(given: Sources, parts: dict[str, bytes], *, release: str, stub: bytes) -> dict[str, bytes]:
+def images(sources: Sources, parts: dict[str, bytes], *, release: str, stub: bytes) -> dict[str, bytes]:
     """What the profile's platform starts, made of `parts`; nothing where it takes them as they are."""
     kernel, initrd, cmdline, disk = (parts[name] for name in document.PARTS)
     version = strongroom.__version__
     out = {}
-    if given.profile.uki:
+    if sources.profile.uki:
         out[document.EFI] = uki.build(
             stub=stub,
             kernel=kernel,
@@ -178,13 +178,13 @@ def images(given: Sources, parts: dict[str, bytes], *, release: str, stub: bytes
             uname=release.encode(),
         )
         out[document.IMAGE] = disk_image.build(uki=out[document.EFI], base_disk=disk)
-    if given.profile.eif:
+    if sources.profile.eif:
         out[document.EIF] = eif.build(
             kernel=kernel,
             cmdline=cmdline,
             ramdisks=(initrd, initramfs.ramdisk(disk)),
             metadata=eif.metadata(name="strongroom", version=version, kernel=release, tool_version=version),
-            signer=given.signer,
+            signer=sources.signer,
         )
     return out
 
@@ -203,11 +203,11 @@ def _kernel(unpacked: dict[str, File]) -> tuple[str, str]:
     raise Malformed("base: the kernel's package has no kernel", code="bad-package")
 
 
-def _unpacked(given: Sources, cache: Path, progress: Progress) -> tuple[dict[str, File], int]:
+def _unpacked(sources: Sources, cache: Path, progress: Progress) -> tuple[dict[str, File], int]:
     """The wanted files of all packages. Those of the tree, of the kernel and the stub are kept apart, for other profiles."""
     common = {*base_debs.RUNTIME, *base_debs.STARTUP}
-    groups = [[deb for deb in given.debs if deb.name in common]]
-    groups += [[deb] for deb in given.debs if deb.name not in common]
+    groups = [[deb for deb in sources.debs if deb.name in common]]
+    groups += [[deb] for deb in sources.debs if deb.name not in common]
     unpacked: dict[str, File] = {}
     newest = 0
     for debs in groups:
@@ -220,10 +220,10 @@ def _unpacked(given: Sources, cache: Path, progress: Progress) -> tuple[dict[str
 def _group(debs: list[Deb], cache: Path, progress: Progress) -> tuple[dict[str, File], int]:
     identity = canonical.dumps({"debs": sorted(deb.digest for deb in debs), "builder": builder_digest()})
     folder = cache / "unpacked" / digest.sha256(identity).removeprefix("sha256:")
-    kept = base_files.load(folder)
-    if kept is not None:
+    unpacked = base_files.load(folder)
+    if unpacked is not None:
         os.utime(folder)
-        return kept
+        return unpacked
     progress("downloading packages")
     files = base_debs.fetch(debs, cache / "debs", archives(cache))
     progress("unpacking packages")
@@ -288,7 +288,7 @@ def _wanted(path: str) -> bool:
     return path in single or any(pattern.fullmatch(path) is not None for pattern in patterns)
 
 
-def _tree(given: Sources, unpacked: dict[str, File], cache: Path) -> dict[str, File]:
+def _tree(sources: Sources, unpacked: dict[str, File], cache: Path) -> dict[str, File]:
     """The base's tree by path: interpreter, libraries, modules."""
     runtime = {
         path: unpacked[path] for path in (base_python.INTERPRETER, base_python.LOADER) if path in unpacked
@@ -299,7 +299,7 @@ def _tree(given: Sources, unpacked: dict[str, File], cache: Path) -> dict[str, F
             runtime[f"{base_python.LIBRARIES}/{last}"] = file
     prefix = base_python.LIBRARY + "/"
     library = {path.removeprefix(prefix): file for path, file in unpacked.items() if path.startswith(prefix)}
-    packages = {path: file for wheel in given.wheels for path, file in wheel.files.items()} | given.agent
+    packages = {path: file for wheel in sources.wheels for path, file in wheel.files.items()} | sources.agent
     if clash := sorted(set(packages) & set(library)):
         raise Malformed(f"base: {clash[0]} comes from two places", code="bad-package")
     with base_cache.scans(cache / "imports.json") as scans:
@@ -309,7 +309,7 @@ def _tree(given: Sources, unpacked: dict[str, File], cache: Path) -> dict[str, F
     compiled = base_python.compile_all(sources_tree, modules, cache / "compiled")
     tree = {**runtime, **{prefix + path: file for path, file in compiled.items()}}
     own = sorted(
-        name for path in given.agent if (name := base_python.module_name(path)) and "__main__" not in name
+        name for path in sources.agent if (name := base_python.module_name(path)) and "__main__" not in name
     )
     base_python.check_imports(tree, own, cache / "compiled")
     return tree

@@ -105,7 +105,7 @@ def cached(folder: Path) -> Base | None:
 
 
 def publish(folder: Path, files: dict[str, bytes]) -> None:
-    """Put `files` there as `folder`, whole or not at all."""
+    """Put `files` at `folder`, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:

@@ -102,7 +102,7 @@ class Sources:
     @property
     def key(self) -> str:
         """64 hexadecimal digits: the base's name in the cache."""
-        whole = canonical.dumps(
+        inputs = canonical.dumps(
             {
                 "packages": digest.sha256(document.packages_json(self.packages)),
                 "builder": builder_digest(),
@@ -110,7 +110,7 @@ class Sources:
                 "parameters": self.parameters,
             }
         )
-        return digest.sha256(whole).removeprefix("sha256:")
+        return digest.sha256(inputs).removeprefix("sha256:")
 
 
 def sources(
@@ -129,7 +129,7 @@ def sources(
     return Sources(
         debs=base_debs.candidates(profile, archives(cache or base_cache.default(dict(os.environ)))),
         wheels=base_wheels.collect(),
-        agent=agent(package) if package else here(),
+        agent=agent(package) if package else own_agent(),
         firmware=firmware_of(profile, firmware),
         debug=debug,
         profile=profile,
@@ -147,7 +147,7 @@ def firmware_of(profile: Profile, firmware: Path = FIRMWARE) -> bytes:
     return document.read(firmware, 16 << 20) if profile is LOCAL else b""
 
 
-def here() -> dict[str, File]:
+def own_agent() -> dict[str, File]:
     """The source of this Strongroom's agent."""
     return agent(Path(strongroom.__file__).parent)
 

@@ -81,14 +81,16 @@ def cpio(data: bytes) -> list[BaseMember]:
         content = _up(start + length)
         if length > 4096 or not name.endswith(b"\x00") or content + size > len(data):
             raise Malformed(f"cpio: a member that does not fit at byte {at}", code="bad-cpio")
-        said = _shown(name[:-1])
+        name_shown = _shown(name[:-1])
         if name[:-1] == _END.encode():
             return out
         if len(out) >= MAX_MEMBERS:
             raise Malformed(f"cpio: more than {MAX_MEMBERS} members", code="too-large")
-        kind = document.DISK if said == document.DISK else ""
+        kind = document.DISK if name_shown == document.DISK else ""
         out.append(
-            BaseMember(name=said, at=content, content=data[content : content + size], kind=kind, mode=mode)
+            BaseMember(
+                name=name_shown, at=content, content=data[content : content + size], kind=kind, mode=mode
+            )
         )
         at = _up(content + size)
 
@@ -118,24 +120,24 @@ def _members(kind: str, data: bytes, parts: Mapping[str, bytes]) -> list[BaseMem
         ]
     if kind == document.EIF:
         image = eif.parse(data)
-        held = [("the kernel", image.kernel, ""), ("the command line", image.cmdline, "")]
-        held.append(("the metadata", image.metadata, ""))
-        held += [
+        contents = [("the kernel", image.kernel, ""), ("the command line", image.cmdline, "")]
+        contents.append(("the metadata", image.metadata, ""))
+        contents += [
             (f"ramdisk {index}", content, document.INITRD) for index, content in enumerate(image.ramdisks, 1)
         ]
-        return _in_order(data, held)
+        return _in_order(data, contents)
     if kind == document.IMAGE:
         program, disk = parts[document.EFI], parts[document.DISK]
-        held = [(_PROGRAM, program, document.EFI), (_PARTITION, disk, document.DISK)]
-        return _in_order(data, held)
+        contents = [(_PROGRAM, program, document.EFI), (_PARTITION, disk, document.DISK)]
+        return _in_order(data, contents)
     return []
 
 
-def _in_order(data: bytes, held: list[tuple[str, bytes, str]]) -> list[BaseMember]:
+def _in_order(data: bytes, contents: list[tuple[str, bytes, str]]) -> list[BaseMember]:
     """Those of `held` that are in `data`, in this order."""
     out: list[BaseMember] = []
     at = 0
-    for name, content, kind in held:
+    for name, content, kind in contents:
         offset = data.find(content, at)
         if offset >= 0:
             out.append(BaseMember(name=name, at=offset, content=content, kind=kind))
@@ -147,15 +149,15 @@ def _in_place(
     stored: bytes, built: bytes, members: list[BaseMember], parts: Mapping[str, bytes]
 ) -> tuple[str, ...]:
     out: list[str] = []
-    rest = bytearray(stored)
+    patched = bytearray(stored)
     for member in members:
         end = member.at + len(member.content)
         other = stored[member.at : end]
-        rest[member.at : end] = member.content
+        patched[member.at : end] = member.content
         if other != member.content:
             out += _inside(member, other, parts)
-    if rest != built:
-        out.append(f"what lies around its members, {_byte(bytes(rest), built)}")
+    if patched != built:
+        out.append(f"what lies around its members, {_byte(bytes(patched), built)}")
     return tuple(out)
 
 

@@ -72,30 +72,30 @@ def rebuild(
     """
     stored = document.load(folder)
     recorded = document.parse_packages(document.read(folder / document.PACKAGES, document.MAX_PACKAGES))
-    given = _sources(stored, recorded, firmware)
+    sources = _sources(stored, recorded, firmware)
     with base_cache.locked(cache):
-        by_digest = _gather(given.debs, cache, packages)
-        parts, newest = build.make(given, cache, progress)
+        by_digest = _gather(sources.debs, cache, packages)
+        parts, newest = build.make(sources, cache, progress)
     progress("comparing")
-    kept = {
+    recorded_parts = {
         name: document.read(folder / name, document.MAX_PART)
         for name in (*document.parts_of(stored.profile), *document.DOCUMENTS)
     }
-    signed = _signed(kept.get(document.EIF))
-    if signed and _same_but_signed(kept[document.EIF], parts[document.EIF]):
-        parts[document.EIF] = kept[document.EIF]  # nobody but the signer can make that part again
-    rebuilt = build.documented(given, parts, newest=newest)
+    signed = _signed(recorded_parts.get(document.EIF))
+    if signed and _same_but_signed(recorded_parts[document.EIF], parts[document.EIF]):
+        parts[document.EIF] = recorded_parts[document.EIF]  # nobody but the signer can make that part again
+    rebuilt = build.documented(sources, parts, newest=newest)
     return Rebuilt(
-        differences=_differences(kept, rebuilt),
+        differences=_differences(recorded_parts, rebuilt),
         by_digest=by_digest,
-        other_builder=given.builder != inputs.builder_digest(),
+        other_builder=sources.builder != inputs.builder_digest(),
         signed=signed,
     )
 
 
-def _differences(kept: dict[str, bytes], rebuilt: dict[str, bytes]) -> tuple[str, ...]:
+def _differences(recorded_parts: dict[str, bytes], rebuilt: dict[str, bytes]) -> tuple[str, ...]:
     out: list[str] = []
-    for name, content in kept.items():
+    for name, content in recorded_parts.items():
         if content == rebuilt[name]:
             continue
         if name == document.BASE:
@@ -109,7 +109,7 @@ def _differences(kept: dict[str, bytes], rebuilt: dict[str, bytes]) -> tuple[str
 
 def _sources(stored: Base, recorded: tuple[Package, ...], firmware: Path) -> inputs.Sources:
     """The recorded sources, those that are here compared with the record."""
-    own = inputs.here()
+    own = inputs.own_agent()
     agents, builders = _of(recorded, "source"), _of(recorded, "builder")
     if len(agents) != 1 or len(builders) != 1:
         raise Malformed(f"{document.PACKAGES}: names not one agent and one builder", code="bad-packages")
@@ -140,11 +140,11 @@ def _debs(recorded: list[Package], profile: Profile) -> tuple[Deb, ...]:
     """The packages that a base of this profile has, no other, and one kernel."""
     debs = tuple(sorted(map(_deb, recorded), key=lambda deb: deb.name))
     kernels = [deb for deb in debs if profile.kernel.pattern.fullmatch(deb.name)]
-    rest = sorted(deb.name for deb in debs if deb not in kernels)
+    others = sorted(deb.name for deb in debs if deb not in kernels)
     suites = {deb.suite for deb in debs if deb not in kernels}
     if (
         [deb.suite for deb in kernels] != [profile.kernel.suite]
-        or rest != sorted(base_debs.names_of(profile))
+        or others != sorted(base_debs.names_of(profile))
         or suites != {base_profile.RELEASE}
     ):
         raise Malformed(
@@ -169,18 +169,20 @@ def _deb(package: Package) -> Deb:
 
 def _wheels(recorded: list[Package]) -> tuple[Wheel, ...]:
     installed = wheels.collect()
-    have = {wheel.name: wheel for wheel in installed}
+    installed_by_name = {wheel.name: wheel for wheel in installed}
     for package in recorded:
-        here = have.pop(package.name, None)
-        if here is None or (here.version, here.digest) != (package.version, package.digest):
-            got = f"{here.version}, {here.digest}" if here else "none"
+        wheel_here = installed_by_name.pop(package.name, None)
+        if wheel_here is None or (wheel_here.version, wheel_here.digest) != (package.version, package.digest):
+            got = f"{wheel_here.version}, {wheel_here.digest}" if wheel_here else "none"
             raise Refused(
                 f"the wheel {package.name} is not the one in the base: expected {package.version}, {package.digest}, got {got}",
                 code="other-wheel",
                 hint=f"pip install {package.name}=={package.version}",
             )
-    if have:
-        raise Malformed(f"{document.PACKAGES}: names no wheel {', '.join(sorted(have))}", code="bad-packages")
+    if installed_by_name:
+        raise Malformed(
+            f"{document.PACKAGES}: names no wheel {', '.join(sorted(installed_by_name))}", code="bad-packages"
+        )
     return installed
 
 
@@ -189,7 +191,7 @@ def _gather(debs: tuple[Deb, ...], cache: Path, packages: Path | None) -> tuple[
     store = cache / "debs"
     store.mkdir(parents=True, exist_ok=True)
     placed: list[str] = []
-    gone: list[Deb] = []
+    missing: list[Deb] = []
     files = _files(packages)
     archives = inputs.archives(cache)
     for deb in debs:
@@ -203,13 +205,13 @@ def _gather(debs: tuple[Deb, ...], cache: Path, packages: Path | None) -> tuple[
             target.with_name(f".{target.name}.part").replace(target)
             placed.append(f"{deb.name} {deb.version}")
         else:
-            gone.append(deb)
-    if gone:
-        named = ", ".join(f"{package.name} {package.version} ({package.digest})" for package in gone)
+            missing.append(deb)
+    if missing:
+        named = ", ".join(f"{package.name} {package.version} ({package.digest})" for package in missing)
         raise Unavailable(
             f"no longer offered: {named}",
             code="package-gone",
-            hint=f"Debian keeps old packages: {ARCHIVE}/{gone[0].name}/ ; put the files into a folder and name it "
+            hint=f"Debian keeps old packages: {ARCHIVE}/{missing[0].name}/ ; put the files into a folder and name it "
             "with --packages",
         )
     return tuple(placed)

@@ -6,8 +6,8 @@ Three statements about the same files, one a line (`appraisal.intoto`), each sig
   provenance            SLSA v1 (https://slsa.dev/spec/v1.0/provenance): parameters, every package with its digest, builder
   bill of materials     CycloneDX (`sbom`), of predicate type `BILL`
 
-Made from the folders of built bases: every file's digest is taken anew. No clock and no chance: signed again by the same
-key, the file has the same bytes, and its name is the digest of the reference statement, whoever signed it.
+Made from the folders of built bases: every file's digest is computed anew. No clock and no randomness goes in: signed a
+second time by the same key, the file has the same bytes. Its name is the digest of the reference statement, whoever signed it.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def release(
             code="debug-base",
             hint="build it without --debug-console, and release that one",
         )
-    left = {key: [dict(each) for each in references] for key, references in values.items()}
+    values_left = {key: [dict(row) for row in references] for key, references in values.items()}
     header: dict[str, Any] = {"name": name, "issued": issued, "expires": expires}
     platforms = []
 
@@ -143,18 +143,18 @@ def release(
         if base.local:
             add(base.profile, LOCAL_TEE, [base.local])
         elif base.profile != _CLOUDS:
-            add(base.profile, base.profile, left.pop(base.profile, []))
+            add(base.profile, base.profile, values_left.pop(base.profile, []))
     # A base for clouds has the registers of whichever TEE the cloud has.
     clouds = any(base.profile == _CLOUDS for base in bases)
-    if left and not clouds:
+    if values_left and not clouds:
         raise Misuse(
-            f"--values for {min(left)}, and no base for it",
+            f"--values for {min(values_left)}, and no base for it",
             code="no-base",
-            hint=f"name a base that was built --for {min(left)}, or leave these values out",
+            hint=f"name a base that was built --for {min(values_left)}, or leave these values out",
         )
-    if clouds and not left:
+    if clouds and not values_left:
         add(_CLOUDS, "", [])
-    for tee, references in sorted(left.items()):
+    for tee, references in sorted(values_left.items()):
         add(f"{_CLOUDS}-{tee}", tee, references)
     subjects = tuple(file for base in bases for file in base.files)
     return ReferenceRelease(**header, version=version, subjects=subjects, platforms=tuple(platforms))
@@ -177,9 +177,9 @@ def file_name(release: ReferenceRelease) -> str:
 
 
 def verify(data: bytes, *, trusted: Mapping[str, VerifyingKey], now: datetime) -> Verified:
-    """All of a file. trusted: keys by their digests. Raises `Refused`, or `Malformed`.
+    """Verify all of a file. trusted: keys by their digests. Raises `Refused`, or `Malformed`.
 
-    Each statement that is there has to be signed by somebody trusted, and be about the same files.
+    Each of its statements has to be signed by one of the trusted keys, and all have to be about the same files.
     """
     release = reference.open_signed(data, trusted=tuple(trusted.values()), now=now)
     statements: dict[str, InTotoStatement] = {}

@@ -1,7 +1,7 @@
 """The bill of materials of a base: CycloneDX 1.6 (ECMA-424), by the library `cyclonedx-python-lib` (extra `build`).
 
-The same packages are the same bytes: its serial number is made from what it is about, its time is a given one, and
-components are in the library's sorted order.
+The same packages give the same bytes: the serial number follows from the subject, the time is an argument, and components
+are in the library's sorted order.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def is_file(package: Package) -> bool:
 
 
 def in_order(packages: Iterable[Package]) -> list[Package]:
-    """Each once, in one order."""
+    """Every package once, sorted by all its fields."""
     return sorted(
         set(packages),
         key=lambda package: (package.kind, package.name, package.version, package.digest, package.suite),
@@ -64,7 +64,7 @@ def write(
         _library(part)
         for part in ("cyclonedx.model.bom", "cyclonedx.model.component", "cyclonedx.model", "packageurl")
     )
-    whole = component.Component(
+    base = component.Component(
         name=name,
         version=version,
         type=component.ComponentType.OPERATING_SYSTEM,
@@ -87,10 +87,10 @@ def write(
         )
     bill = bom.Bom(
         serial_number=uuid.uuid5(_SPACE, about),
-        metadata=bom.BomMetaData(timestamp=moment, component=whole),
+        metadata=bom.BomMetaData(timestamp=moment, component=base),
         components=parts,
     )
-    bill.register_dependency(whole, parts)
+    bill.register_dependency(base, parts)
     output, schema = _library("cyclonedx.output"), _library("cyclonedx.schema")
     text = output.make_outputter(bill, schema.OutputFormat.JSON, schema.SchemaVersion.V1_6).output_as_string()
     document: dict[str, Any] = canonical.loads(text.encode(), what="bill of materials", max_bytes=MAX_BYTES)

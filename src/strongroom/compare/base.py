@@ -88,8 +88,8 @@ def subject(folder: Path) -> ComparedSide:
         disk = read(folder / document.DISK, document.MAX_PART)
         parts["disk"] = digest.sha256(disk)
         trees["disk"] = _disk(disk)
-    for part, settings, whole in (*_efi(folder), *_enclave(folder)):
-        parts[part] = whole
+    for part, settings, part_digest in (*_efi(folder), *_enclave(folder)):
+        parts[part] = part_digest
         facts |= {(Topic.SETTING, part, name): value for name, value in settings.items()}
     return ComparedSide(
         kind="base",
@@ -133,7 +133,7 @@ def _enclave(folder: Path) -> Iterator[tuple[str, dict[str, str], str]]:
 
 
 def release(kernel: bytes) -> str:
-    """The release that a bzImage names, or how it is none."""
+    """The release that a bzImage names, or "not a bzImage"."""
     start = 0x200 + int.from_bytes(kernel[_RELEASE_AT : _RELEASE_AT + 2], "little")
     text = _RELEASE.match(kernel, start) if kernel[0x202:0x206] == b"HdrS" else None
     return text[0].decode() if text else "not a bzImage"

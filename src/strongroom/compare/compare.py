@@ -134,12 +134,12 @@ def _change(topic: Topic, part: str, name: str, before: str | None, after: str |
 def _words(old: ComparedSide, new: ComparedSide) -> Iterator[Difference]:
     """The command line word by word: values of one name side by side, then what only one side has."""
     change = functools.partial(_change, Topic.CMDLINE, "cmdline")
-    gone, come = Counter(old.words) - Counter(new.words), Counter(new.words) - Counter(old.words)
-    values = [_once(words) for words in (gone, come)]
+    removed, come = Counter(old.words) - Counter(new.words), Counter(new.words) - Counter(old.words)
+    values = [_once(words) for words in (removed, come)]
     for name in sorted(values[0].keys() & values[1].keys()):
         yield change(name, values[0][name], values[1][name])
-        del gone[f"{name}={values[0][name]}"], come[f"{name}={values[1][name]}"]
-    for word in sorted(gone.elements()):
+        del removed[f"{name}={values[0][name]}"], come[f"{name}={values[1][name]}"]
+    for word in sorted(removed.elements()):
         yield change(word, word, None)
     for word in sorted(come.elements()):
         yield change(word, None, word)
@@ -151,7 +151,9 @@ def _once(words: Counter[str]) -> dict[str, str]:
     """Name → value of the words of form name=value whose name is there once."""
     names = Counter(word.partition("=")[0] for word in words.elements())
     return {
-        name: rest for name, _, rest in (word.partition("=") for word in words) if rest and names[name] == 1
+        name: value
+        for name, _, value in (word.partition("=") for word in words)
+        if value and names[name] == 1
     }
 
 

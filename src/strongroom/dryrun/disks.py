@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from strongroom.model.manifest import ImageSettings, Manifest
     from strongroom.seal.tree import Entry
 
-    # A name of what is done → where its progress is told.
+    # The name of a step → the function that its progress is reported to.
     Steps = Callable[[str], AbstractContextManager[Progress]]
 
 
@@ -77,13 +77,13 @@ def _kept(wanted: Wanted, cache: Cache, steps: Steps) -> ImageDisk | None:
         return None
     config = wanted.sealed(chosen.config)
     key = cache.key(chosen.digest, config)
-    kept = cache.find(key)
-    if kept is None or kept.manifest.image is None:
+    kept_disk = cache.find(key)
+    if kept_disk is None or kept_disk.manifest.image is None:
         return None
-    fd = os.open(kept.disk, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(kept_disk.disk, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with steps("checking what is kept") as progress:
-            disk.verify(Path(f"/proc/self/fd/{fd}"), kept.manifest, progress=progress)
+            disk.verify(Path(f"/proc/self/fd/{fd}"), kept_disk.manifest, progress=progress)
     except Refused:
         os.close(fd)
         cache.drop(key)
@@ -91,7 +91,7 @@ def _kept(wanted: Wanted, cache: Cache, steps: Steps) -> ImageDisk | None:
     except BaseException:
         os.close(fd)
         raise
-    return ImageDisk(fd=fd, digest=chosen.digest, settings=kept.manifest.image, config=config)
+    return ImageDisk(fd=fd, digest=chosen.digest, settings=kept_disk.manifest.image, config=config)
 
 
 def _converted(wanted: Wanted, cache: Cache | None, scratch: Path, steps: Steps) -> ImageDisk:

@@ -79,7 +79,7 @@ def require() -> None:
 
 @contextlib.contextmanager
 def group(memory: int) -> Iterator[Group]:
-    """A control group of `memory` bytes, removed in the end. One without places where this machine has none."""
+    """A control group of `memory` bytes, removed in the end. Its `places` are empty where this machine has no such groups."""
     own = f"strongroom-try-{os.getpid()}"
     new = Path(init.CGROUPS, "cgroup.controllers")
     if new.exists() and "memory" in new.read_text().split():

@@ -165,8 +165,8 @@ def _interrupted(_number: int, _frame: object) -> NoReturn:
 def _perform(trial: Trial, base: str, group: Group) -> dict[str, object]:
     launch = _mounted(trial, base, group)
     guard = launcher.spawn()
-    # In a room this descriptor tells of failed reads. Here a signal does, or one that comes just before the agent's code
-    # begins to wait, or to the thread below, would be noticed only when the wait is over.
+    # In a room this descriptor tells of failed reads. Here it tells of signals: without it, a signal that comes just before
+    # the agent's code begins to wait, or that the thread below gets, would be noticed only when the wait is over.
     notified, alarm = os.pipe()
     os.set_blocking(alarm, False)
     signal.set_wakeup_fd(alarm)

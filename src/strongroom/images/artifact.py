@@ -1,4 +1,4 @@
-"""Things in registries that are no images: OCI artifacts (image-spec v1.1, manifest.md, "Guidelines for Artifact Usage").
+"""OCI artifacts: what a registry holds beside images (image-spec v1.1, manifest.md, "Guidelines for Artifact Usage").
 
 One manifest whose `artifactType` says what it is, whose layers are files with a title, and whose `subject` may name
 the manifest that it is about. As `oras` and `cosign` write them. Not checked here: digests of blobs, and what is in them.
@@ -107,7 +107,7 @@ def parse(data: bytes, *, what: str, limits: ImageLimits) -> Artifact:
 
 
 def parse_list(data: bytes, *, what: str, limits: ImageLimits) -> tuple[ListedArtifact, ...]:
-    """What is about a subject: the answer of the referrers API, or the index at its fallback tag. Raises `Malformed`."""
+    """The artifacts about a subject: the referrers API's answer, or the index at the fallback tag. Raises `Malformed`."""
     top = _document(data, INDEX, what, limits, foreign=("layers", "config", "fsLayers"))
     items = top.get("manifests")
     if not isinstance(items, list) or len(items) > limits.manifests:

@@ -173,7 +173,7 @@ def read_at(fd: int, offset: int, count: int) -> bytes:
 
 
 def document(blob: Blob, *, digest: str | None, size: int | None, max_bytes: int) -> bytes:
-    """A small blob whole, checked. `None` means that nobody has said. Raises `Malformed`, `Refused`."""
+    """A small blob, whole and checked. A `size` or `digest` of None is not compared. Raises `Malformed`, `Refused`."""
     _check_size(blob, size)
     if blob.size > max_bytes:
         raise Malformed(f"{blob.what}: {blob.size} bytes, at most {max_bytes} allowed", code="too-large")

@@ -1,6 +1,6 @@
 """What was converted before: disks by image, unpacked layers by digest, so that the same work is not done twice.
 
-    cache/disks/KEY.disk, KEY.json     a sealed disk that is not encrypted, and what was told of it
+    cache/disks/KEY.disk, KEY.json     a sealed disk that is not encrypted, and the image's summary
     cache/layers/DIGEST                an uncompressed layer, under its diff_id
 
 KEY is the digest of everything that decides a disk's bytes: the image's digest, the settings that it is sealed with, and the code that
@@ -41,7 +41,7 @@ _FORMAT = "strongroom-converted/1"
 
 @dataclass(frozen=True, kw_only=True)
 class CachedDisk:
-    """A disk in the cache: its file, the manifest of whoever sealed it first, and what was told of it."""
+    """A disk in the cache: its file, the manifest of whoever sealed it first, and the image's summary."""
 
     disk: Path
     manifest: Manifest
@@ -66,8 +66,8 @@ class Cache:
             "working_directory": config.working_directory,
             "user": config.user,
         }
-        whole = canonical.dumps({"image": image, "settings": settings, "code": _code()})
-        return digest.sha256(whole).removeprefix("sha256:")
+        inputs = canonical.dumps({"image": image, "settings": settings, "code": _code()})
+        return digest.sha256(inputs).removeprefix("sha256:")
 
     def find(self, key: str) -> CachedDisk | None:
         """The disk of that name, None when it is not there or its document is damaged. Its bytes are for the taker to check."""
@@ -116,7 +116,7 @@ class Cache:
             path.unlink(missing_ok=True)
 
     def layer(self, diff_id: str) -> blobs.Spool | None:
-        """An unpacked layer, checked; None when it is not there or is not it (any more)."""
+        """An unpacked layer, checked; None when there is none, or its bytes are not that layer's (any more)."""
         path = self._layer(diff_id)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -226,7 +226,7 @@ def _parse(document: bytes, disk: Path) -> CachedDisk:
 
 def _code() -> str:
     """The digest of what converts: this code decides bytes as much as any layer."""
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     names = (
         "accounts",
         "blobs",
@@ -241,7 +241,7 @@ def _code() -> str:
         "tar",
         "xattrs",
     )
-    mine = [here / f"{name}.py" for name in names]
-    mine += [here.parent / "seal" / f"{name}.py" for name in ("disk", "erofs", "tree", "verity")]
-    mine += [here.parent / "model" / f"{name}.py" for name in ("manifest", "room/mounts")]
+    mine = [folder / f"{name}.py" for name in names]
+    mine += [folder.parent / "seal" / f"{name}.py" for name in ("disk", "erofs", "tree", "verity")]
+    mine += [folder.parent / "model" / f"{name}.py" for name in ("manifest", "room/mounts")]
     return digest.sha256(canonical.dumps([digest.sha256(path.read_bytes()) for path in mine]))

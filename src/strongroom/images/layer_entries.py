@@ -1,7 +1,8 @@
-"""The entries of one layer before they are applied: what each says by itself, and with those that came before it.
+"""The entries of one layer before they are applied: each is checked by itself, and against those before it.
 
-Refused here is what runtimes read differently however the tree below looks (`layers` has the rules): a path that comes
-twice and not the same, a whiteout of what its own layer has put there before, devices, what no name of a whiteout is.
+Runtimes read some layers differently, whatever tree they are applied to. Those are refused here (`layers` has the rules):
+two different entries of one path, a whiteout of what its own layer put there before, devices outside /dev, a name that
+begins like a whiteout's and is none.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _RUN = 1 << 20
 class Entries:
     """What a layer holds, in its order.
 
-    plain: entries that put something somewhere. whiteouts: paths of those that hide, each with its place in the layer.
+    plain: entries that put something somewhere. whiteouts: paths of those that hide, each with its number in the layer.
     """
 
     def __init__(self, what: str, open_at: Callable[[int, int], BinaryIO]) -> None:
@@ -38,11 +39,11 @@ class Entries:
         self.open_at = open_at
         self.plain: list[tar.TarMember] = []
         self.whiteouts: list[tuple[bytes, int]] = []
-        self._place = 0
+        self._number = 0
         self._named: dict[bytes, tar.TarMember] = {}
         # Every path that an entry has put something at or below.
-        self._put: set[bytes] = set()
-        # Where in the layer a directory comes first, and a link.
+        self._occupied: set[bytes] = set()
+        # The number of the first entry that is a directory there, or a link.
         self._folders: dict[bytes, int] = {}
         self._links: dict[bytes, int] = {}
         # What whiteouts hide, and directories with an opaque mark.
@@ -56,26 +57,27 @@ class Entries:
         if before is not None and not self._says_the_same(before, member):
             raise Refused(f"{where}: twice in one layer, and not the same", code="duplicate-entry", hint=HINT)
         self._named[member.path] = member
-        self._place += 1
+        self._number += 1
         if _of_aufs(member.path):
             return
         if _is_whiteout(member.path):
-            self._mark(member.path, where)
+            self._add_whiteout(member.path, where)
         else:
-            self._put_there(member, where)
+            self._add_plain(member, where)
 
-    def folder_before(self, path: bytes, place: int) -> bool:
-        """Whether the layer has put a directory there before its `place`th entry."""
-        return self._folders.get(path, place) < place
+    def folder_before(self, path: bytes, number: int) -> bool:
+        """Whether the layer has put a directory there before its entry `number`."""
+        return self._folders.get(path, number) < number
 
-    def link_before(self, path: bytes, place: int) -> bool:
-        """Whether the layer has put a symbolic link there before its `place`th entry."""
-        return self._links.get(path, place) < place
+    def link_before(self, path: bytes, number: int) -> bool:
+        """Whether the layer has put a symbolic link there before its entry `number`."""
+        return self._links.get(path, number) < number
 
     def contradicts(self, member: tar.TarMember, before: tar.TarMember | None) -> bool:
-        """Whether something else is said of the place that an entry comes to through a link: there, or by `before`.
+        """Whether the layer says something else of the place that `member` comes to through a link.
 
-        A whiteout counts wherever it stands: some runtimes know what a layer has put by its name, and others hide it.
+        `member` has the path where it comes to lie. `before` came to the same place through a link, earlier. A whiteout
+        counts wherever it stands in the layer: some runtimes spare what the layer itself put there, others hide it.
         """
         for other in (before, self._named.get(member.path)):
             if other is not None and not self._says_the_same(other, member):
@@ -90,23 +92,23 @@ class Entries:
         entry = self._named.get(path) if path.startswith(_AUFS_LINKS) else None
         return entry if entry is not None and entry.type is Type.FILE else None
 
-    def _put_there(self, member: tar.TarMember, where: tar.ImagePlace) -> None:
+    def _add_plain(self, member: tar.TarMember, where: tar.ImagePlace) -> None:
         if member.type in DEVICES and not member.path.startswith(b"dev/"):
             raise no_device(where, f"a {member.type}")
         if not member.path and member.type is not Type.DIRECTORY:
             raise Refused(f"{where}: the root as a {member.type}", code="bad-root")
         _outside_whiteouts(member.path, where)
         if member.type is Type.DIRECTORY:
-            self._folders.setdefault(member.path, self._place)
+            self._folders.setdefault(member.path, self._number)
         if member.type is Type.SYMLINK:
-            self._links.setdefault(member.path, self._place)
+            self._links.setdefault(member.path, self._number)
         path = member.path
-        while path and path not in self._put:
-            self._put.add(path)
+        while path and path not in self._occupied:
+            self._occupied.add(path)
             path = path.rpartition(b"/")[0]
         self.plain.append(member)
 
-    def _mark(self, path: bytes, where: tar.ImagePlace) -> None:
+    def _add_whiteout(self, path: bytes, where: tar.ImagePlace) -> None:
         _outside_whiteouts(path, where)
         folder, _, name = path.rpartition(b"/")
         if name in _NO_NAMES:
@@ -117,11 +119,11 @@ class Entries:
             self._opaque.add(folder)
         else:
             self._hidden.add(hidden)
-        if name != OPAQUE and hidden in self._put:
+        if name != OPAQUE and hidden in self._occupied:
             raise Refused(
                 f"{where}: hides what its own layer has put there before", code="bad-whiteout", hint=HINT
             )
-        self.whiteouts.append((path, self._place))
+        self.whiteouts.append((path, self._number))
 
     def _says_the_same(self, member: tar.TarMember, other: tar.TarMember) -> bool:
         """Whether two entries of one path mean what each of them would mean alone."""
@@ -144,7 +146,7 @@ class Entries:
 
 
 def no_device(where: tar.ImagePlace, what: str) -> Refused:
-    """What is to be said of a device where the room's own /dev does not lie over it."""
+    """The refusal of a device that the room's own /dev does not lie over."""
     return Refused(
         f"{where}: {what}",
         code="device-node",

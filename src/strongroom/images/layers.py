@@ -57,7 +57,7 @@ _MAX_NOTES = 32
 
 @dataclass(eq=False, slots=True)
 class Inode:
-    """One inode. Hard links are several names for the same Node.
+    """One inode. Hard links are several names of the same Inode.
 
     left_out: stands where nothing is to be in the end, as later layers and links may still name it (a device node).
     """
@@ -116,8 +116,8 @@ class Tree:
             self._count(member, what)
             entries.admit(member)
         layer = _Layer(self, entries)
-        for path, place in entries.whiteouts:
-            layer.hide(path, place)
+        for path, number in entries.whiteouts:
+            layer.hide(path, number)
         for member in entries.plain:
             layer.add(member)
 
@@ -179,11 +179,11 @@ class Tree:
         return mounts.place(target=self._target, is_file=is_file, certificates=certificates)
 
     def mounted(self, placed: Iterable[Placed]) -> Tree:
-        """The tree that a room's program sees: with the room's own, empty, at each place. To look things up in."""
-        seen = Tree(self._limits)
-        seen.root = _copied(self.root)
+        """The tree as a room's program sees it, an empty directory at each mount point. It is for look-ups alone."""
+        mounted = Tree(self._limits)
+        mounted.root = _copied(self.root)
         for placement in placed:
-            node = seen.root
+            node = mounted.root
             for part in placement.place.split(b"/"):
                 child = node.children.get(part)
                 node.children[part] = Inode(EntryKind.DIRECTORY) if child is None else _copied(child)
@@ -192,7 +192,7 @@ class Tree:
             node.uid, node.gid, node.mode = 0, 0, placement.mount.mode
             if placement.mount is mounts.DEV:
                 node.children[mounts.SHM[1:]] = Inode(EntryKind.DIRECTORY, mode=0o1777)
-        return seen
+        return mounted
 
     def entries(self) -> list[sealed.Entry]:
         """The tree as `seal` takes it, the root first, children in the order of their bytes.
@@ -250,24 +250,25 @@ class _Layer:
     def __init__(self, tree: Tree, entries: Entries) -> None:
         self._tree = tree
         self._entries = entries
-        # Directories of this layer: they stay, since nothing of the layer may replace them.
-        self._holding: dict[bytes, Inode] = {b"": tree.root}
-        # By the folders that entries name, where those really are.
-        self._ways: dict[bytes, bytes] = {b"": b""}
-        # Links of this layer that may be followed, the ends of those that were, and what came to its place through one.
+        # Directories of this layer, by their real paths: nothing in the layer may replace them.
+        self._directories: dict[bytes, Inode] = {b"": tree.root}
+        # The real path of each folder that entries name.
+        self._real_paths: dict[bytes, bytes] = {b"": b""}
+        # Links of this layer, which may be followed; where those that were followed end; the entries that came to
+        # their place through a link.
         self._links: set[bytes] = set()
         self._ends: dict[bytes, bytes] = {}
-        self._led: dict[bytes, tar.TarMember] = {}
+        self._through_links: dict[bytes, tar.TarMember] = {}
 
-    def hide(self, path: bytes, place: int) -> None:
-        """Apply a whiteout, the layer's `place`th entry, to what lower layers left (step 2)."""
+    def hide(self, path: bytes, number: int) -> None:
+        """Apply a whiteout, the layer's entry `number`, to what lower layers left (step 2)."""
         folder, _, name = path.rpartition(b"/")
         above = folder
         while above:  # who goes entry by entry would follow a link that this layer has put there before
-            if self._entries.link_before(above, place):
+            if self._entries.link_before(above, number):
                 raise self._through(path, above.rpartition(b"/")[2])
             above = above.rpartition(b"/")[0]
-        node = self._lower(folder, path, place)
+        node = self._lower(folder, path, number)
         if node is None:
             return  # it hides nothing
         if name == OPAQUE:
@@ -286,7 +287,7 @@ class _Layer:
         path = real + b"/" + name if real else name
         if path != member.path:
             moved = replace(member, path=path)
-            if self._entries.contradicts(moved, self._led.setdefault(path, moved)):
+            if self._entries.contradicts(moved, self._through_links.setdefault(path, moved)):
                 raise Refused(
                     f"{where}: leads to {show(path)}, of which the same layer says something else",
                     code="duplicate-entry",
@@ -296,10 +297,10 @@ class _Layer:
         if member.type is Type.DIRECTORY:
             if old is None or old.kind is not EntryKind.DIRECTORY:
                 old = parent.children[name] = Inode(EntryKind.DIRECTORY)
-            self._holding[path] = old
+            self._directories[path] = old
             self._update(old, member, where)
             return
-        if path in self._holding:
+        if path in self._directories:
             raise Refused(
                 f"{where}: a {member.type} over a directory of the same layer",
                 code="duplicate-entry",
@@ -323,9 +324,9 @@ class _Layer:
     def _linked(self, member: tar.TarMember, where: tar.ImagePlace, parent: Inode) -> Inode | None:
         if member.type is not Type.HARDLINK:
             return None
-        kept = self._entries.kept_by_aufs(member.target)
-        if kept is not None:
-            return self._fresh(kept, where)
+        aufs_file = self._entries.kept_by_aufs(member.target)
+        if aufs_file is not None:
+            return self._fresh(aufs_file, where)
         node = None
         if not (member.target + b"/").startswith(member.path + b"/"):  # which the link would replace
             folder, _, name = member.target.rpartition(b"/")
@@ -357,51 +358,51 @@ class _Layer:
         node.uid, node.gid, node.mtime = member.uid, member.gid, member.mtime
         node.xattrs = image_xattrs.kept(member.xattrs, where, self._tree.note)
 
-    def _lower(self, folder: bytes, path: bytes, place: int | None = None) -> Inode | None:
-        """The directory that is there now; None when there is none. Through no link but, for hard links, this layer's own.
+    def _lower(self, folder: bytes, path: bytes, number: int | None = None) -> Inode | None:
+        """The directory at `folder` now, or None. No link is followed, but for a hard link's target this layer's own are.
 
-        place: of an entry, before which this layer may have put a directory of its own over a link.
+        number: of an entry in this layer, which may have put a directory over a link before it.
         """
         node = self._tree.root
-        done = b""
+        walked = b""
         for part in folder.split(b"/") if folder else ():
-            done = done + b"/" + part if done else part
+            walked = walked + b"/" + part if walked else part
             child = node.children.get(part)
             if child is None:
                 return None
             if child.kind is EntryKind.SYMLINK:
-                if place is not None and self._entries.folder_before(done, place):
+                if number is not None and self._entries.folder_before(walked, number):
                     return None
-                if place is not None:
+                if number is not None:
                     raise self._through(path, part)
-                done, child = self._followed(done, part, tar.ImagePlace(self._entries.what, path))
+                walked, child = self._followed(walked, part, tar.ImagePlace(self._entries.what, path))
             if child.kind is not EntryKind.DIRECTORY:
-                if place is None or self._entries.folder_before(done, place):
+                if number is None or self._entries.folder_before(walked, number):
                     return None
-                raise self._no_directory(path, done, child)
+                raise self._no_directory(path, walked, child)
             node = child
         return node
 
     def _parent(self, folder: bytes, where: tar.ImagePlace) -> tuple[Inode, bytes]:
-        """The directory that an entry goes into, made where nobody named it, and its path without links."""
-        known = self._ways.get(folder)
+        """The directory that an entry goes into, and its path without links. One that no layer names is made."""
+        known = self._real_paths.get(folder)
         if known is not None:
-            return self._holding[known], known
+            return self._directories[known], known
         node = self._tree.root
-        done = b""
+        walked = b""
         for part in folder.split(b"/") if folder else ():
-            done = done + b"/" + part if done else part
+            walked = walked + b"/" + part if walked else part
             child = node.children.get(part)
             if child is None:
                 child = node.children[part] = Inode(EntryKind.DIRECTORY)
             elif child.kind is EntryKind.SYMLINK:
-                done, child = self._followed(done, part, where)
+                walked, child = self._followed(walked, part, where)
             elif child.kind is not EntryKind.DIRECTORY:
-                raise self._no_directory(where, done, child)
-            self._holding[done] = child
+                raise self._no_directory(where, walked, child)
+            self._directories[walked] = child
             node = child
-        self._ways[folder] = done
-        return node, done
+        self._real_paths[folder] = walked
+        return node, walked
 
     def _followed(self, link: bytes, name: bytes, where: tar.ImagePlace) -> tuple[bytes, Inode]:
         """The directory that a link leads to. Raises `Refused` unless both are of this layer."""
@@ -417,7 +418,7 @@ class _Layer:
             return node.target
 
         end = Symlinks(target, chroot=True).resolve(link)
-        directory = None if end is None else self._holding.get(end)
+        directory = None if end is None else self._directories.get(end)
         if end is None or directory is None:
             raise self._through(where, name)
         self._ends[link] = end

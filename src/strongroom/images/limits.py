@@ -64,7 +64,7 @@ class Documents:
         self._left = limits.documents_bytes
 
     def count(self, size: int, *, what: str) -> None:
-        """One more was read. Raises `Refused` when they are too much together."""
+        """Count a document of `size` bytes that was read. Raises `Refused` when all of them are too many bytes."""
         self._left -= max(size, _LEAST)
         if self._left < 0:
             raise Refused(

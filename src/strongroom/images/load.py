@@ -73,9 +73,9 @@ class Loaded:
 def identify(
     path: Path, *, digest: str | None, platform: oci.ImagePlatform, limits: ImageLimits = LIMITS
 ) -> sources.Chosen | None:
-    """Which image `load` would load, without its layers; None for what only reading all of it names.
+    """Which image `load` would load; its layers are not read.
 
-    That is a root file system, or an archive that is compressed as a whole.
+    None for a root file system, and for an archive that is compressed as a whole: to name those, all of them must be read.
     """
     if path.is_dir() and not (path / "oci-layout").exists():
         return None

@@ -88,16 +88,16 @@ class ImagePlatform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     def suits(self, other: ImagePlatform) -> bool:
-        """Whether an image for `other` is one for this: what it does not say is no difference.
+        """Whether an image for `other` runs on this platform. A part that `other` leaves empty suits any.
 
-        No variant here means any; else the image's is this one or a lower level of it.
+        Without a variant here any variant suits; else the same one, or a lower level of it.
         """
         return self._same_machine(other) and (not self.variant or self.distance(other) >= 0)
 
     def distance(self, other: ImagePlatform) -> int:
-        """How many steps an image for `other` is from one made for this; negative when it wants more than this has.
+        """How many levels an image for `other` is below this platform; negative when it wants more than this has.
 
-        Where this says no variant, it stands for the lowest level, and distances are upwards, never negative.
+        Without a variant this platform is the lowest level: then the distance counts upwards and is never negative.
         """
         wanted, has = _level(self), _level(other)
         if wanted is None or has is None:
@@ -105,7 +105,7 @@ class ImagePlatform:
         return wanted - has if self.variant else abs(has - wanted)
 
     def agrees(self, other: ImagePlatform) -> bool:
-        """Whether `other`, said of the same image elsewhere, can be true too: what one does not say is no difference."""
+        """Whether both can describe the same image. A part that either leaves empty agrees with anything."""
         variants = _level(self) or self.variant, _level(other) or other.variant
         return self._same_machine(other) and (
             "" in (self.variant, other.variant) or variants[0] == variants[1]

@@ -1,7 +1,7 @@
 """A root file system in a folder, taken as an image of one layer.
 
-There is no digest that anybody else gave it, so it gets one: SHA-256 over every entry (names,
-metadata, contents) and the configuration that was given with it. Contents are copied into a spool
+Nobody else gave it a digest, so it gets one: SHA-256 over every entry (names, metadata, contents)
+and the configuration that came with it. Contents are copied into a spool
 while they are hashed; what is sealed is therefore what was hashed. The folder's owners, modes,
 times, links and extended attributes are kept; it must not reach into another file system.
 """

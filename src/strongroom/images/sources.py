@@ -346,7 +346,7 @@ def _only_leaf(
 def closest(
     candidates: Sequence[_T], wanted: ImagePlatform, platform_of: Callable[[_T], ImagePlatform | None]
 ) -> list[_T]:
-    """Those of what suits `wanted` that are made for no more, and for no less, than the others are."""
+    """Of candidates that all suit `wanted`, those that are nearest to it: no other is made for a higher level of it."""
     far = []
     for candidate in candidates:
         stated = platform_of(candidate)

@@ -1,4 +1,4 @@
-"""What there is to tell of an image, without its files."""
+"""What people are told about an image, without its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What there is to tell of an image.
+    """What people are told about an image.
 
     digest: names the image (see `sources.Chosen`). index: the index that it was chosen from. names: tags that mean this
     digest today. entries: how many. content_bytes: of its files. notes: what was left out, and what will not be found.

@@ -68,14 +68,14 @@ def _shape(sectors: int) -> tuple[int, int]:
 def _tree(files: Mapping[str, bytes]) -> tuple[bytes, list[int]]:
     """The clusters' contents from the root on, and the table's lines for them. A folder is one cluster."""
     folders: dict[str, list[str]] = {"": []}
-    for path in sorted(files):
-        names = path.split("/")
+    for file in sorted(files):
+        names = file.split("/")
         for depth in range(len(names)):
-            above, here = "/".join(names[:depth]), "/".join(names[: depth + 1])
-            if here not in folders[above]:
-                folders[above].append(here)
+            above, path = "/".join(names[:depth]), "/".join(names[: depth + 1])
+            if path not in folders[above]:
+                folders[above].append(path)
             if depth < len(names) - 1:
-                folders.setdefault(here, [])
+                folders.setdefault(path, [])
     if both := files.keys() & folders.keys():
         raise Malformed(f"FAT: {min(both)} is a file and a folder", code="bad-name")
     place: dict[str, tuple[int, int]] = {}

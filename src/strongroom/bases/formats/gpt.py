@@ -100,8 +100,8 @@ def _header(table: bytes, disk: uuid.UUID, total: int, *, own: int, other: int, 
 
 def _protective(total: int) -> bytes:
     """A master boot record that says: all of this disk is taken."""
-    whole = min(total - 1, 0xFFFFFFFF)
-    line = struct.pack("<B3sB3sII", 0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", 1, whole)
+    sectors = min(total - 1, 0xFFFFFFFF)
+    line = struct.pack("<B3sB3sII", 0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", 1, sectors)
     return bytes(446) + line + bytes(48) + b"\x55\xaa"
 
 

@@ -37,10 +37,10 @@ class Events(enum.StrEnum):
 
 def events(firmware: bytes) -> Events:
     """The events of this build. Raises `Malformed` when its volumes cannot be read."""
-    seen = firmware + b"".join(_volumes(firmware))
-    if _DRIVER not in seen:
+    volumes = firmware + b"".join(_volumes(firmware))
+    if _DRIVER not in volumes:
         return Events.NONE
-    known = _TD_HOB in seen and _ACPI in seen and _FW_CFG not in seen and _MENU not in seen
+    known = _TD_HOB in volumes and _ACPI in volumes and _FW_CFG not in volumes and _MENU not in volumes
     return Events.EDK2_202302 if known else Events.OTHER
 
 

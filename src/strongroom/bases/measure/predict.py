@@ -1,8 +1,8 @@
 """What a genuine platform will report for a base: every register by the name that claims give it, from files alone.
 
-A register that depends on something which is not in the files is told without a value and with the reason; nothing is
-guessed, and nothing is read back from a machine. `references` gives what a contract's platform names; leaving a register
-out of it is a decision that its caller takes by name.
+A register that depends on something which is not in the files has no value, and the reason beside it; nothing is guessed,
+and nothing is read back from a machine. `references` gives what a contract's platform names; its caller may leave a
+register out of it by name.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineShape:
-    """What the operator chooses. None: not said, which matters only where a register depends on it.
+    """What the operator chooses. None: not stated, which matters only where a register depends on it.
 
-    id_key, author_key: public keys (DER) that sign the guest's ID block, for claims that are beside the measurement.
+    id_key, author_key: public keys (DER) that sign the guest's ID block, for the claims in `Prediction.beside`.
     """
 
     firmware: bytes | None = None
@@ -62,9 +62,9 @@ class MachineShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Register:
-    """One register. value: as claims state it, or None and `why`. covers: what it measures. depends: on what besides.
+    """One register. value: as claims state it; None where it cannot be predicted, and then `why`. covers: what it measures.
 
-    spare: where a contract may do without it, what that costs; empty where others do not measure what runs.
+    depends: what else decides it. spare: what a contract loses without it; empty where no contract may leave it out.
     """
 
     name: str
@@ -87,9 +87,10 @@ class Register:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """All registers of one profile, and others that are told beside them (`beside`: a reference does not need them).
+    """All registers of one profile. beside: further values for people, which a contract's reference does not need.
 
-    tee: of the evidence; empty where several kinds state these registers (a unified kernel image runs in any cloud).
+    tee: of the evidence; empty where several kinds of evidence state these registers (a unified kernel image runs in any
+    cloud).
     """
 
     profile: str

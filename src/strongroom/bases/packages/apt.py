@@ -44,7 +44,7 @@ class Apt:
     def run(self, program: str, *words: str, folder: Path | None = None) -> str:
         """The standard output of apt-get or apt-cache. Raises `Unavailable`, `NotFound` where there is no apt."""
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [program, *self.options, *words],
                 cwd=folder,
                 env=ENVIRONMENT,
@@ -61,12 +61,14 @@ class Apt:
             raise Unavailable(
                 f"{program} does not come to an end", code="timed-out", hint=self.hint
             ) from None
-        if done.returncode:
-            reason = next((line for line in done.stderr.splitlines() if line.startswith("E:")), "it failed")
+        if completed.returncode:
+            reason = next(
+                (line for line in completed.stderr.splitlines() if line.startswith("E:")), "it failed"
+            )
             raise Unavailable(
                 f"{' '.join([program, *words[:2]])}: {reason}", code="no-packages", hint=self.hint
             )
-        return done.stdout
+        return completed.stdout
 
 
 MACHINE = Apt()
@@ -165,8 +167,8 @@ def _mirrors() -> tuple[str, str]:
     except Unavailable:
         listed = ""
     for line in listed.splitlines():
-        origin, _, rest = line.partition("|")
-        codename, component, address = [*rest.split("|", 2), "", ""][:3]
+        origin, _, fields = line.partition("|")
+        codename, component, address = [*fields.split("|", 2), "", ""][:3]
         if origin == "Debian" and component == "main" and _ADDRESS.fullmatch(address):
             addresses.setdefault(codename, address)
     return addresses.get(RELEASE, MIRROR), addresses.get(f"{RELEASE}-security", SECURITY)

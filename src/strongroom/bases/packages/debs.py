@@ -76,7 +76,7 @@ class Archives:
     lists: Path
     own: bool = False
 
-    def of(self, suite: str) -> base_apt.Apt:
+    def apt_for(self, suite: str) -> base_apt.Apt:
         """The machine's own for the release; Strongroom's for what a machine need not know."""
         if suite != RELEASE:
             return base_apt.own(self.lists, [suite])
@@ -92,7 +92,7 @@ def candidates(profile: Profile, archives: Archives) -> tuple[Deb, ...]:
     """
     names = names_of(profile)
     pattern, suite = profile.kernel.pattern, profile.kernel.suite
-    apt = archives.of(suite)
+    apt = archives.apt_for(suite)
     listing = apt.run("apt-cache", "search", "--names-only", f"^{pattern.pattern.replace('(?:', '(')}$")
     kernels = [match for line in listing.splitlines() if (match := pattern.fullmatch(line.split(" ")[0]))]
     if not kernels:
@@ -110,7 +110,7 @@ def names_of(profile: Profile) -> set[str]:
 
 
 def _offered(names: set[str], suite: str, archives: Archives) -> list[Deb]:
-    apt = archives.of(suite)
+    apt = archives.apt_for(suite)
     words = [f"{name}:{ARCHITECTURE}" for name in sorted(names)]
     text = apt.run("apt-get", "-qq", "download", "--print-uris", *words)
     debs = [_parse(line, suite) for line in text.splitlines()]
@@ -128,7 +128,7 @@ def fetch(debs: Iterable[Deb], folder: Path, archives: Archives) -> dict[str, Pa
     missing = [deb for name, deb in wanted.items() if not files[name].is_file()]
     for suite in sorted({deb.suite for deb in missing}):
         part = [deb for deb in missing if deb.suite == suite]
-        apt = archives.of(suite)
+        apt = archives.apt_for(suite)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as text:
             incoming = Path(text)
             words = [f"{deb.name}:{ARCHITECTURE}={deb.version}" for deb in part]

@@ -155,8 +155,8 @@ def compile_all(runtime: Mapping[str, File], modules: Mapping[str, File], cache:
             out[path] = file
             continue
         identity = b"\x00".join((interpreter.encode(), path.encode(), file.content))
-        kept = cache / (hashlib.sha256(identity).hexdigest() + ".pyc")
-        missing[path] = (kept.name, file.content)
+        compiled = cache / (hashlib.sha256(identity).hexdigest() + ".pyc")
+        missing[path] = (compiled.name, file.content)
     todo = {path: work for path, work in missing.items() if not (cache / work[0]).is_file()}
     if todo:
         with (
@@ -239,7 +239,7 @@ class _laid_out:  # noqa: N801 - used as a function: `with _laid_out(files) as (
 
 def _run(command: list[str], work: object) -> None:
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONNODEBUGRANGES": "1", "PYTHONHASHSEED": "0"}
-    done = subprocess.run(
+    completed = subprocess.run(
         command,
         input=json.dumps(work),
         capture_output=True,
@@ -248,10 +248,10 @@ def _run(command: list[str], work: object) -> None:
         env=environment,
         timeout=300,
     )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if completed.returncode:
+        last = (completed.stderr.strip().splitlines() or ["no message"])[-1]
         raise Unavailable(
-            f"the base's Python ended with {done.returncode}: {last}",
+            f"the base's Python ended with {completed.returncode}: {last}",
             code="base-incomplete",
             hint="a module that the agent imports is not in the base; see UNSEEN and NEVER in bases/packages/modules.py",
         )

@@ -124,7 +124,7 @@ def parse(data: bytes, *, what: str) -> ComposeService:
 
 
 def _nothing(findings: tuple[Finding, ...]) -> ComposeService:
-    """Where no one service could be read: what was found, and no settings."""
+    """The findings alone, without settings: no service could be read, or several are there."""
     return ComposeService(
         name="", image="", digest="", entrypoint=None, command=None, environment={}, user=None,
         working_directory=None, findings=findings,
@@ -136,7 +136,7 @@ def _flaw(flaw: Flaw) -> Finding:
 
 
 class _Reader:
-    """One service being read; findings are gathered on the way. A setting that is not clear as a whole is not taken."""
+    """Reads one service and gathers findings on the way. A setting that is not clear as a whole is not taken."""
 
     def __init__(self, name: str, body: Value, place: ComposePlace) -> None:
         self._name = name
@@ -251,9 +251,9 @@ class _Reader:
 
     def _environment(self) -> dict[str, str]:
         value, where = self._body.pop("environment", None), self._place.key("environment")
-        whole, variables, seen = strict_yaml.clear(value), {}, set[str]()
-        for name, given, at in self._pairs(value, where):
-            place = at.of(name) if at.path[-1] != name else at
+        clear, variables, seen = strict_yaml.clear(value), {}, set[str]()
+        for name, assigned, at in self._pairs(value, where):
+            place = at.part(name) if at.path[-1] != name else at
             if _VARIABLE.fullmatch(name) is None:
                 self._findings.append(
                     at.blocks(
@@ -264,8 +264,8 @@ class _Reader:
                 )
             elif name in seen:
                 self._findings.append(place.blocks("environment", f"{name} twice", "keep one of the two"))
-                whole = False
-            elif given is None:
+                clear = False
+            elif assigned is None:
                 self._findings.append(
                     place.blocks(
                         "environment-of-host",
@@ -273,14 +273,14 @@ class _Reader:
                         f'write the value here: {name}: "…"',
                     )
                 )
-            elif (text := self._plain(given, place)) is None:
-                whole = False
+            elif (text := self._plain(assigned, place)) is None:
+                clear = False
             else:
                 variables[name] = self._literal(text, place)
                 problems = settings.environment({name: variables[name]}, where.name)
                 self._findings += [place.mark(finding) for finding in problems]
             seen.add(name)
-        return variables if whole else {}
+        return variables if clear else {}
 
     def _pairs(self, value: Value, where: ComposePlace) -> Iterator[tuple[str, Value, ComposePlace]]:
         if isinstance(value, dict):

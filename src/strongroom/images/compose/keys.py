@@ -1,8 +1,8 @@
 """What each key of a compose file means for a room, but for those that become settings (`compose`).
 
 Spec: the Compose Specification, as of 2026: every key of a service, of `deploy` and beside `services` is here by name.
-One table: key → a function of (value, place), which says what it found. A key that is in no specification is a finding too, with
-the nearest that is.
+One table has for each key a rule: a function of (value, place) that yields findings. A key of no specification is a
+finding too, which names the nearest key that is in it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _volumes(value: Value, where: ComposePlace) -> Iterator[Finding]:
             parts = str(volume).split(":")
             source, target = (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
             kind = "bind" if source.startswith(("/", ".", "~", "$")) else "volume"
-        place = at.of(target)
+        place = at.part(target)
         if kind == "tmpfs":
             yield place.fine("volumes", "what is written there is in memory anyway")
         elif "docker.sock" in source or "docker.sock" in target:
@@ -166,7 +166,7 @@ def _sysctls(value: Value, where: ComposePlace) -> Iterator[Finding]:
         stated = [(name, place) for name, _, place in where.entries(value)]
     else:
         names = ((str(setting).partition("=")[0], place) for setting, place in where.items(value))
-        stated = [(name, place.of(name)) for name, place in names]
+        stated = [(name, place.part(name)) for name, place in names]
     for name, place in stated:
         if name == "net.ipv4.ip_unprivileged_port_start":
             yield place.fine("sysctls", "is 0 in every room")
@@ -179,7 +179,7 @@ def _sysctls(value: Value, where: ComposePlace) -> Iterator[Finding]:
 def _capabilities(value: Value, where: ComposePlace) -> Iterator[Finding]:
     for capability, at in where.items(value):
         name = str(capability).upper().removeprefix("CAP_")
-        place = at.of(name[:40])
+        place = at.part(name[:40])
         if name == "NET_BIND_SERVICE":
             yield place.fine("rights", "not needed: every user may listen on low ports of the loopback")
         elif name in ("IPC_LOCK", "SYS_NICE", "CHOWN", "FOWNER", "DAC_OVERRIDE", "SETUID", "SETGID"):
@@ -192,7 +192,7 @@ def _devices(value: Value, where: ComposePlace) -> Iterator[Finding]:
     for device, place in where.items(value):
         path = str(device.get("source") if isinstance(device, dict) else str(device).partition(":")[0])
         check = "gpu" if "nvidia" in path or "/dri" in path or "gpu" in path else "devices"
-        yield place.of(path[:80]).blocks(
+        yield place.part(path[:80]).blocks(
             check, "a device of the host, which no room has", "let the program work without it"
         )
 
@@ -248,7 +248,7 @@ def _files(kind: str) -> Rule:
     def rule(value: Value, where: ComposePlace) -> Iterator[Finding]:
         for item, place in where.items(value):
             name = item.get("source") if isinstance(item, dict) else item
-            yield place.of(str(name)[:60]).blocks(
+            yield place.part(str(name)[:60]).blocks(
                 "secrets" if kind == "secret" else "configs",
                 f"a {kind} that the host would mount; a room takes nothing from its host",
                 "seal it as a dataset of its owner (`strongroom seal`), at /data/NAME, and let the program read it there"
@@ -264,7 +264,7 @@ def _security(value: Value, where: ComposePlace) -> Iterator[Finding]:
         if "no-new-privileges" in str(option):
             yield place.fine("rights", "no-new-privileges holds in every room")
         else:
-            yield place.of(str(option)[:60]).warns(
+            yield place.part(str(option)[:60]).warns(
                 "rights", "a room has its own system call filter, for every program", "leave it out"
             )
 

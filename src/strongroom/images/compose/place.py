@@ -19,7 +19,7 @@ _LONGEST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class ComposePlace:
-    """Where something stands. `about` is what of it is meant, where its path does not say it."""
+    """Where something stands in the file. `about`: the part of it that is meant, where the path does not say so."""
 
     document: YamlDocument
     path: Path
@@ -29,7 +29,7 @@ class ComposePlace:
         """One key or item in it."""
         return replace(self, path=(*self.path, name), about="")
 
-    def of(self, about: str) -> ComposePlace:
+    def part(self, about: str) -> ComposePlace:
         """The same place, with the part of it that is meant."""
         return replace(self, about=about)
 
@@ -44,13 +44,13 @@ class ComposePlace:
         return self.document.line(self.path)
 
     def items(self, value: Value) -> Iterator[tuple[Value, ComposePlace]]:
-        """Each item of a list that stands here, or the one thing, without what is unclear."""
+        """Each item of a list at this place, or the single value that is no list, without what is unclear."""
         for number, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if item is not strict_yaml.UNCLEAR:
                 yield strict_yaml.known(item), self if number is None else self.key(number)
 
     def entries(self, value: Value) -> Iterator[tuple[str, Value, ComposePlace]]:
-        """Each key of a mapping that stands here, without those whose value is unclear."""
+        """Each key of a mapping at this place, without keys whose value is unclear."""
         for key, item in value.items() if isinstance(value, dict) else ():
             if item is not strict_yaml.UNCLEAR:
                 yield key, item, self.key(key)

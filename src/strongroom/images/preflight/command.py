@@ -108,12 +108,12 @@ def started(words: tuple[str, ...]) -> tuple[str, ...]:
     if text is not None:
         return () if COMPOUND.search(text) else plain_command(text)
     options = _STARTERS.get(name)
-    left = None if options is None else _after(words[1:], options)
-    while left and name == "env" and _ASSIGNED.fullmatch(left[0]):
-        if left[0].startswith("PATH="):
+    rest = None if options is None else _after(words[1:], options)
+    while rest and name == "env" and _ASSIGNED.fullmatch(rest[0]):
+        if rest[0].startswith("PATH="):
             return ()
-        left = left[1:]
-    return left[options.operands :] if left and options is not None else ()
+        rest = rest[1:]
+    return rest[options.operands :] if rest and options is not None else ()
 
 
 def shell_text(words: tuple[str, ...]) -> str | None:
@@ -121,19 +121,19 @@ def shell_text(words: tuple[str, ...]) -> str | None:
     name = _name(words)
     if name not in SHELLS or name == "busybox":
         return None
-    left = words[1:]
-    while left and left[0][:1] == "-":
+    rest = words[1:]
+    while rest and rest[0][:1] == "-":
         if (
-            left[0].startswith("-")
-            and left[0].endswith("c")
-            and (left[0] == "-c" or _SHELL.alone.fullmatch(left[0][:-1]))
+            rest[0].startswith("-")
+            and rest[0].endswith("c")
+            and (rest[0] == "-c" or _SHELL.alone.fullmatch(rest[0][:-1]))
         ):
-            return left[1] if len(left) > 1 else None
-        left = (
-            left[1:]
-            if _SHELL.alone.fullmatch(left[0])
-            else left[2:]
-            if _SHELL.valued.fullmatch(left[0])
+            return rest[1] if len(rest) > 1 else None
+        rest = (
+            rest[1:]
+            if _SHELL.alone.fullmatch(rest[0])
+            else rest[2:]
+            if _SHELL.valued.fullmatch(rest[0])
             else ()
         )
     return None  # fmt: skip
@@ -154,11 +154,11 @@ def script(words: tuple[str, ...]) -> str:
     """The file that an interpreter is to run, as it is named; empty where there is none, or where that is not certain."""
     name = _name(words)
     if name == "java":
-        left = _after(words[1:], _JAVA)
-        return left[1] if left and left[0] == "-jar" and len(left) > 1 else ""
+        rest = _after(words[1:], _JAVA)
+        return rest[1] if rest and rest[0] == "-jar" and len(rest) > 1 else ""
     options = next((known for pattern, known in _RUNNERS if pattern.fullmatch(name)), None)
-    left = None if options is None else _after(words[1:], options)
-    return left[0] if left and left[0][:1] not in ("", "-") else ""
+    rest = None if options is None else _after(words[1:], options)
+    return rest[0] if rest and rest[0][:1] not in ("", "-") else ""
 
 
 def _after(words: tuple[str, ...], options: _Options) -> tuple[str, ...] | None:

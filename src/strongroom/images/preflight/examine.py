@@ -90,10 +90,10 @@ def examine(
     before: tuple[Finding, ...] = (),
     progress: Progress = lambda _done, _total: None,
 ) -> PreflightReport:
-    """Look at an image.
+    """Examine an image.
 
-    `changes` is what somebody runs it with (a compose file's settings), `before` what was found there. Raises `Misuse` and `Unavailable` for a
-    call that cannot be carried out; everything else is a finding.
+    `changes` puts other settings in place of the image's (a compose file's); `before` are that file's findings. Raises
+    `Misuse` and `Unavailable` for a call that cannot be carried out; everything else is a finding.
     """
     for platform in platforms:
         if platform not in PLATFORMS:
@@ -127,7 +127,7 @@ def examine(
             cause.hint or "mend the image, or fetch it again",
         )
         findings, name = {platform: [refusal] for platform in platforms}, ""
-    return merge({platform: [*before, *rest] for platform, rest in findings.items()}, name)
+    return merge({platform: [*before, *own] for platform, own in findings.items()}, name)
 
 
 def merge(by_platform: dict[str, list[Finding]], name: str = "") -> PreflightReport:
@@ -147,7 +147,7 @@ def merge(by_platform: dict[str, list[Finding]], name: str = "") -> PreflightRep
 
 
 def _placed(tree: Tree) -> tuple[tuple[Placed, ...], list[Finding]]:
-    """What a room mounts over the image, its certificates too where they can be."""
+    """Where a room's mounts go in the image, certificates among them; without those, a finding says why."""
     try:
         return tree.placed(certificates=True), []
     except Refused as cause:
@@ -161,7 +161,7 @@ def _placed(tree: Tree) -> tuple[tuple[Placed, ...], list[Finding]]:
 
 
 def _level(made_for: oci.ImagePlatform, platform: str) -> Iterator[Finding]:
-    """The processor that an image says it is for; what its programs themselves say is looked at with them."""
+    """The processor level that the image states. What its programs state is examined in `program`."""
     has = program.LEVELS.get(platform, program.TEE_LEVEL)
     wanted = oci.ImagePlatform(os="linux", architecture="amd64", variant=f"v{has}")
     if not made_for.variant or not wanted.agrees(replace(made_for, variant="")):

@@ -34,8 +34,8 @@ _USUAL = (
     b"/usr/lib",
 )
 _MUSL = (b"/lib", b"/usr/local/lib", b"/usr/lib")
-# glibc's own folders are one string in its loader: each ends with a slash and a zero. It begins where no text goes before
-# it: looked for at every slash of a file made for it, it would take hours.
+# glibc's own folders are one string in its loader: each ends with a slash and a zero. The string is searched for only where
+# no text goes before it: a search at every slash would take hours in a file that was made for that.
 _OWN_FOLDERS = re.compile(rb"(?<![!-~])(?:/[!-~]{1,255}/\0)+")
 # Which folders go before a plain one is the processor's to say; loaders that have this option look there.
 _ABILITIES = b"--glibc-hwcaps-prepend"
@@ -56,9 +56,10 @@ _MAX_LOADER = 1 << 23
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """`lost` would not be found; `untold` are there, but nothing says whether the loader looks where they are.
+    """`lost` would not be found. `untold` are in the image, but nothing says whether the loader looks where they are.
 
-    Untold, too, is what comes after more folders than anybody searches. beyond: found, and for another processor, with the level.
+    Names after more folders than anybody searches are untold too. beyond: would be found, but need the stated level, which
+    the processor has not.
     """
 
     lost: tuple[bytes, ...]
@@ -68,9 +69,9 @@ class Missing:
 
 @dataclass(frozen=True, kw_only=True)
 class _Loader:
-    """Where one loader looks beside what files say: `cached` files by library, and its own folders (None: it does not tell).
+    """Where one loader looks beside what files name: `cached` files by library, and its own folders (None: not stated).
 
-    abilities: what goes before each folder's own libraries, below it.
+    abilities: subfolders that it searches before each folder itself (`glibc-hwcaps`).
     """
 
     cached: dict[bytes, list[bytes]]
@@ -122,7 +123,7 @@ class Libraries:
     def missing(self, path: bytes, program: Elf) -> Missing:
         """Names of libraries that `program` (at `path`), or a library of it, needs and would not find.
 
-        A program's $ORIGIN is where links lead to (/proc/self/exe), a library's is where it was found.
+        A program's $ORIGIN is the folder where links lead to (/proc/self/exe), a library's the folder where it was found.
         """
         known = {program.interpreter.rpartition(b"/")[2]}
         loader = self._loader(program.interpreter)
@@ -209,10 +210,10 @@ class Libraries:
 
 
 def _cached(data: bytes, level: int) -> dict[bytes, list[bytes]]:
-    """Ldconfig's cache: name of a library to its files. What is no such cache the loader passes over, and so do we.
+    """Ldconfig's cache: a library's name to its files. Empty for data that is no such cache: the loader ignores it too.
 
-    Files of `glibc-hwcaps` come first where the processor's level reaches, and are left out elsewhere. So is what old glibc
-    kept for processors of certain names.
+    Files of `glibc-hwcaps` come first where the processor has their level, and are left out where it has not. Files that
+    old glibc kept for processors of certain names are left out.
     """
     start = data.find(_CACHE)  # caches of old ldconfigs begin with an older table
     files: dict[bytes, list[bytes]] = {}

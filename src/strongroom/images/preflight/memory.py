@@ -77,7 +77,7 @@ def examine(subject: ExaminedImage, *, memory_mib: int, content_bytes: int) -> I
 
 
 def _program(subject: ExaminedImage) -> str:
-    """The known program that is started, or that a script on its way is there for: its name, or nothing."""
+    """The name of the known program that is started, or of the database that an entrypoint script is there for; or empty."""
     words = (*subject.settings.entrypoint, *subject.settings.command)
     for word in words[:8]:
         name = word.rpartition("/")[2].rstrip("0123456789.") or word

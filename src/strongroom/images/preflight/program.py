@@ -64,7 +64,7 @@ class ExaminedImage:
         return LEVELS.get(self.platform, TEE_LEVEL)
 
     def covers(self, name: str) -> str:
-        """What of the room's hides this file of the image, for messages; empty when nothing does."""
+        """Which of the room's mounts hides this file of the image, for a message; empty when none does."""
         if find(self.image, name) is None or find(self.tree, name) is not None:
             return ""
         end = self.image.resolve(name[:4096].encode("utf-8", "surrogateescape"))
@@ -243,9 +243,9 @@ def _script(
             yield replace(finding, check="interpreter") if hidden and finding.check == "program" else finding
 
 
-def _asked_of_env(rest: str) -> str:
+def _asked_of_env(arguments: str) -> str:
     """The program that env(1) is to start, by the rest of a #! line: one argument to the kernel, several with -S."""
-    text = rest.strip()
+    text = arguments.strip()
     if not text.startswith("-S"):
         return "" if text.startswith("-") or "=" in text else text
     words = [word for word in text.removeprefix("-S").split() if "=" not in word]
@@ -391,11 +391,11 @@ def _bits(settings: ImageSettings, node: Inode) -> int:
 def _in_turn(
     subject: ExaminedImage, libraries: Libraries, commands: list[tuple[str, ...]], where: str
 ) -> Iterator[Finding]:
-    """The programs that the one which is started is to start in turn, as far as its words say so."""
+    """The programs that the started program starts in turn, as far as its arguments name them."""
     for words in commands:
         yield from _shell_command(subject, words, where)
     for before, words in itertools.pairwise(commands):
-        # A shell's command may be a function or built in, and busybox's is: those are looked up there or not at all.
+        # A shell's command may be a function or built in, as busybox's are: `_shell_command` looks those up.
         if before[0].rpartition("/")[2] not in command.SHELLS:
             for finding in _start(subject, libraries, words, where, 0):
                 # execvp(3) of glibc gives a file that is no program to the shell.
@@ -414,7 +414,7 @@ def _shell_command(subject: ExaminedImage, words: tuple[str, ...], where: str) -
         return
     hidden = next(filter(None, map(subject.covers, _places(subject, subject.image, inner[0]))), "")
     if hidden:
-        # Of a command that is no more than this the end is known.
+        # How a simple command ends is known; a compound one may go on without it.
         check = warns if command.COMPOUND.search(text) else blocks
         yield check("program", where, f"the shell is to run it: {hidden}", _ELSEWHERE)
     else:
@@ -449,16 +449,16 @@ def _from_folder(subject: ExaminedImage, name: str) -> str:
 def _others(subject: ExaminedImage, libraries: Libraries, started: Inode | None) -> Iterator[Finding]:
     """All other programs on PATH: those that could not be started, in one finding."""
     broken: list[str] = []
-    seen = {id(started)}
+    known_nodes = {id(started)}
     for folder in subject.settings.environment.get("PATH", "").split(":")[:64]:
         node = find(subject.tree, folder)
         for name in sorted(node.children if node is not None else ()):
             place = folder + "/" + name.decode("utf-8", "surrogateescape")
             child = find(subject.tree, place)
-            if child is None or child.open is None or id(child) in seen or not child.mode & 0o111:
+            if child is None or child.open is None or id(child) in known_nodes or not child.mode & 0o111:
                 continue
-            seen.add(id(child))
-            if len(seen) > _MAX_PROGRAMS:
+            known_nodes.add(id(child))
+            if len(known_nodes) > _MAX_PROGRAMS:
                 return
             with child.open() as source:
                 head = source.read(4)

@@ -69,10 +69,10 @@ class Step:
 
 @dataclass(slots=True, kw_only=True)
 class _Frame:
-    """A compound command that is open.
+    """A compound command that has not ended yet.
 
-    outer: whether it is reached. now: whether the branch is that is being read. before: whether an earlier branch was.
-    deciding: its condition is being read.
+    outer: whether it is reached. now: whether the branch that is being read is taken. before: whether an earlier branch
+    was. deciding: its condition is being read.
     """
 
     kind: str
@@ -183,8 +183,8 @@ class _Reader:
 
     def _go_on(self, top: _Frame, word: str) -> None:
         if word in ("then", "do") and top.deciding:
-            said = self._value if top.kind == "if" else None  # how often a loop goes round is not known
-            top.now, top.deciding = _both(top.now, said), False
+            truth = self._value if top.kind == "if" else None  # how often a loop goes round is not known
+            top.now, top.deciding = _both(top.now, truth), False
         elif word in ("elif", "else"):
             top.before = _either(top.before, top.now)
             top.now, top.deciding = _not(top.before), word == "elif"
@@ -296,7 +296,7 @@ class _Reader:
         return None
 
     def _expanded(self, raw: str) -> list[str | None]:
-        """What a word comes to: a value, several, or None where that is not known."""
+        """The values that a word expands to; None stands for a value that is not known."""
         strange = any(frame.kind == "function" and not frame.now for frame in self._frames)
         arguments = None if strange else self._arguments
         if raw in _ALL:

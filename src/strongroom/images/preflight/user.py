@@ -1,9 +1,9 @@
 """Whose rights a program has, and whether it needs more: nobody in a room can change users or give files away, root neither.
 
-Many images start as root and give that up themselves: an entrypoint that goes on with gosu, a server's master that starts its
-workers as somebody else. Looked at is the command line, what it starts in turn, and the scripts on the way as far as their text says
-(`shell`). Where it is sure that the program comes by such a step, and that it ends there, the step blocks; else it is warned of.
-Not seen is what programs do that are not listed here.
+Many images start as root and give that up themselves: an entrypoint ends in gosu, a server's master starts its workers as
+somebody else. Examined are the command line, what it starts in turn, and the scripts on the way, as far as their text says
+(`shell`). A step blocks where the program is sure to reach it and to end there; any other step is a warning.
+Not seen: what programs do that are not listed here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HEAD = 256
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 _OWNER = re.compile(r"(?!(root|0)?(:(root|0)?)?$)[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]*)?", re.ASCII)
 _ASKING = frozenset(["--version", "-V", "-v", "--help", "-h", "-?", "-t"])
-# Programs that start another one as somebody else, or with other rights (setpriv asks to keep its own first, whatever it is told).
+# Programs that start another one as somebody else, or with other rights (setpriv first asks to keep its own, whatever its options say).
 # The option without which they do not; none: they always do.
 _SWITCHES = {
     **dict.fromkeys(
