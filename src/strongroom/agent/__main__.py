@@ -33,12 +33,12 @@ def main() -> None:
         init.set_up()  # 1
         init.watch(FIRST_SECONDS)
         guard = launcher.spawn()  # 2
-        _live(guard)  # 3, 4
+        _run_room(guard)  # 3, 4
     finally:
         kernel.power_off()  # 5
 
 
-def _live(guard: launcher.Warden) -> None:
+def _run_room(guard: launcher.Warden) -> None:
     # Imported after the fork: the warden needs none of it, and a small process forks fast.
     from strongroom.agent import channel, room  # noqa: PLC0415
     from strongroom.agent.devices import detect  # noqa: PLC0415
