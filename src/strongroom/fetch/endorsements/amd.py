@@ -103,7 +103,9 @@ def judge(statement: Statement, path: list[str], *, roots: frozenset[str], now: 
         ):
             chain = _issuers(statement, "vcek", line, roots, now, others=("vek",))
             return _judge_vcek(statement.parts["vek"], line, hwid, tcb, chain)
-    raise Malformed(f"{statement.key[:100]!r}: no statement of AMD's", code="unknown-statement", hint=OTHER_VERSION)
+    raise Malformed(
+        f"{statement.key[:100]!r}: no statement of AMD's", code="unknown-statement", hint=OTHER_VERSION
+    )
 
 
 def _judge_vcek(der: bytes, line: str, hwid: str, tcb: str, issuers: x509.Path) -> StatementTerms:
@@ -137,7 +139,9 @@ def _issuers(
     others: tuple[str, ...],
 ) -> x509.Path:
     if statement.parts.keys() != {"issuers", *others}:
-        raise Malformed(f"{statement.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION)
+        raise Malformed(
+            f"{statement.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION
+        )
     path = x509.verify_ca_path(x509.split(statement.parts["issuers"]), roots=roots, now=now)
     names = [f"CN={KINDS[kind]}{line},", f"CN=ARK-{line},"]
     subjects = [certificate.subject for certificate in path.certificates]

@@ -214,7 +214,9 @@ def _signed(
 
 def _parts(statement: Statement, *names: str) -> None:
     if statement.parts.keys() != set(names):
-        raise Malformed(f"{statement.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION)
+        raise Malformed(
+            f"{statement.key}: other parts than it has", code="unknown-statement", hint=OTHER_VERSION
+        )
 
 
 def _until(path: x509.Path, end: datetime) -> datetime:
