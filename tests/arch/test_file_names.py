@@ -51,7 +51,7 @@ LISTED = {
     "node/run.py": {"aside / path.name"},
     "wiring/broker.py": {"directory / name"},
     # Serials are "image" and "data-N"; beside them are "out", "scratch" and "tls".
-    "agent/room.py": {"{init.ROOM}/{serial}", "{CHAINS}/{one.party}.pem", "{folder}/{name}"},
+    "agent/room.py": {"{init.ROOM}/{serial}", "{CHAINS}/{release.party}.pem", "{folder}/{name}"},
     # A kind's prefix or ending around one name: tests/unit/model/test_run_files.py, and for a disk's files below.
     "model/room/run_files.py": {
         *("{_EVIDENCE}{party}.json", "{_RELEASE}{party}.json", "{_LEDGER_PROOF}{party}.json"),
@@ -66,7 +66,7 @@ LISTED = {
     # Hidden while they are written; no name begins with a dot.
     "node/run_folder.py": {"folder / name", ".{self._target.name}.part"},
     "node/run_status.py": {".{self._file.name}.part"},
-    "node/runs.py": {"folder / one.name"},  # folders that are looked into
+    "node/runs.py": {"folder / entry.name"},  # folders that are looked into
     "seal/newfile.py": {".{path.name}.{os.getpid()}.part"},
     # No files.
     "authority/issue.py": {"spiffe://{contract_id}.strongroom/run/{run}"},

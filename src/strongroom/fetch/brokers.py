@@ -127,7 +127,7 @@ class BrokerReader:
                 f"{self.address.url}: the answer is {why}", code="broker-answer", hint=_NO_BROKER
             )
         if answer.status == http.HTTPStatus.NOT_FOUND:
-            said, hint = _reason(told)
+            said, hint = _reason(content)
             raise NotFound(
                 f"{self.address.url}{path}: {said or 'not found'}",
                 code="not-found",
@@ -136,7 +136,7 @@ class BrokerReader:
         if answer.status == http.HTTPStatus.FORBIDDEN:
             raise _refusal(self.address.url, content)
         if answer.status != http.HTTPStatus.OK:
-            said, hint = _reason(told)
+            said, hint = _reason(content)
             raise Unavailable(
                 f"{self.address.url}: HTTP {answer.status}{said and ': ' + said}",
                 code="broker-answer",

@@ -75,7 +75,7 @@ def document(statement: Statement) -> bytes:
     top = fields.Fields(canonical.loads(statement.parts["answer"], what=what, max_bytes=MAX_ANSWER), what)
     if top.text("id", max_length=128) != statement.key.rpartition("/")[2]:
         raise Malformed(
-            f"{what}: the RIM of another id than {one.key.rpartition('/')[2]}", code="not-the-vendors"
+            f"{what}: the RIM of another id than {statement.key.rpartition('/')[2]}", code="not-the-vendors"
         )
     try:
         data = base64.b64decode(top.text("rim", max_length=MAX_ANSWER), validate=True)
