@@ -124,7 +124,7 @@ WRONG = {
     "snpguest-certs-folder": Expected(
         right="judged with them",
         says=("^verdict ",),
-        never=(r"evidence\.parts", "no DER SEQUENCE"),
+        never=(r"evidence\.parts", "expected a DER SEQUENCE"),
     ),
     "tar-without-end": _runs(),
     "tdx-quote-as-hexdump": _kind("TDX quote, version 4", r"^found in .*(?i:hex)"),

@@ -34,7 +34,7 @@ class AtRest:
 
     def __init__(self, master: bytes, *, owner: str) -> None:
         if len(master) != MASTER_BYTES:
-            raise Malformed(f"master key: expected {MASTER_BYTES} bytes")
+            raise Malformed(f"master key: expected {MASTER_BYTES} bytes, got {len(master)}")
         self._master = master
         self._owner = owner
         self._keys: dict[str, AESGCM] = {}

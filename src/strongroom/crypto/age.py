@@ -10,6 +10,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from strongroom.encoding import told
 from strongroom.errors import Malformed, NotFound, Refused
 
 MAGIC = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
@@ -29,7 +30,10 @@ class AgeIdentity:
     def open(self, sealed: bytes) -> bytes:
         """Decrypt a whole age file in memory. Raises `Malformed` when it is none, `Refused`."""
         if not sealed.startswith(MAGIC):
-            raise Malformed("age file: it begins as none does", code="bad-age")
+            raise Malformed(
+                "age file: expected one, which begins with age-encryption.org/v1, got another file",
+                code="bad-age",
+            )
         try:
             return bytes(_pyrage().decrypt(sealed, [self._identity()]))
         except _pyrage().DecryptError:
@@ -44,13 +48,19 @@ class AgeIdentity:
         except OSError as cause:
             if cause.errno is not None:  # the disk's own failure, not the file's
                 raise
-            raise Refused("the age file is damaged or cut short", code="damaged") from None
+            raise Refused(
+                "the age file is damaged or cut short",
+                code="damaged",
+                hint="copy it again from where it came",
+            ) from None
 
     def _identity(self) -> Any:
         try:
             return _pyrage().x25519.Identity.from_str(self.text)
         except _pyrage().IdentityError:
-            raise Malformed("age identity: not an AGE-SECRET-KEY-1 text") from None
+            raise Malformed(
+                "age identity: expected a text that begins with AGE-SECRET-KEY-1, got another"
+            ) from None
 
 
 def _not_ours() -> Refused:
@@ -93,7 +103,9 @@ def _recipient(text: str) -> Any:
     try:
         return _pyrage().x25519.Recipient.from_str(text)
     except _pyrage().RecipientError:
-        raise Malformed("age recipient: not an age1 text") from None
+        raise Malformed(
+            f"age recipient: expected age1 and 58 more characters, got {told.kind(text)}"
+        ) from None
 
 
 @functools.cache

@@ -20,6 +20,14 @@ SEQUENCE = 0x30
 SET = 0x31
 CONTEXT = 0x80
 CONSTRUCTED = 0x20
+_NAMES = {
+    INTEGER: "INTEGER",
+    BIT_STRING: "BIT STRING",
+    OCTET_STRING: "OCTET STRING",
+    OBJECT_IDENTIFIER: "OBJECT IDENTIFIER",
+    SEQUENCE: "SEQUENCE",
+    SET: "SET",
+}
 
 
 def wrap(tag: int, *parts: bytes) -> bytes:
@@ -36,19 +44,21 @@ def read(reader: Reader) -> tuple[int, bytes, bytes]:
     """The next element as (tag, contents, whole). Raises `Malformed` on what DER forbids."""
     tag = reader.u8()
     if tag & 0x1F == 0x1F:
-        raise Malformed("DER: a long tag has no place here")
+        raise Malformed(f"{reader.what}: DER: tag {tag:#04x}, of more than one byte, has no place here")
     first = reader.u8()
     head = bytes([tag, first])
     size = first
     if first & 0x80:
         count = first & 0x7F
         if not 1 <= count <= 4:
-            raise Malformed("DER: indefinite or oversized length")
+            raise Malformed(
+                f"{reader.what}: DER: expected a length of 1 to 4 bytes, got {count or 'an indefinite one'}"
+            )
         raw = reader.take(count)
         head += raw
         size = int.from_bytes(raw, "big")
         if size < 0x80 or raw[0] == 0:
-            raise Malformed("DER: length is not in its shortest form")
+            raise Malformed(f"{reader.what}: DER: length {size} is not in its shortest form")
     body = reader.take(size)
     return tag, body, head + body
 
@@ -57,12 +67,18 @@ def expect(reader: Reader, tag: int) -> tuple[bytes, bytes]:
     """The next element, which must have `tag`, as (contents, whole)."""
     found, body, whole = read(reader)
     if found != tag:
-        raise Malformed(f"DER: expected tag {tag:#04x}, got {found:#04x}")
+        raise Malformed(f"{reader.what}: DER: expected {_name(tag)}, got {_name(found)}")
     return body, whole
 
 
-def elements(data: bytes) -> list[tuple[int, bytes, bytes]]:
+def _name(tag: int) -> str:
+    return f"{_NAMES[tag]} (tag {tag:#04x})" if tag in _NAMES else f"tag {tag:#04x}"
+
+
+def elements(data: bytes, what: str = "certificate") -> list[tuple[int, bytes, bytes]]:
     """All elements of the contents of a SEQUENCE or SET, as (tag, contents, whole). Raises `Malformed`.
+
+    what: names the structure in messages.
 
     What `read` does, several times as fast: certificates that are new are parsed while somebody waits.
     """
@@ -70,22 +86,24 @@ def elements(data: bytes) -> list[tuple[int, bytes, bytes]]:
     at, end = 0, len(data)
     while at < end:
         if end - at < 2:
-            raise Malformed("DER: cut short", code="truncated")
+            raise Malformed(f"{what}: DER: cut short", code="truncated")
         tag, size = data[at], data[at + 1]
         body = at + 2
         if tag & 0x1F == 0x1F:
-            raise Malformed("DER: a long tag has no place here")
+            raise Malformed(f"{what}: DER: tag {tag:#04x}, of more than one byte, has no place here")
         if size & 0x80:
             count = size & 0x7F
             body += count
             if not 1 <= count <= 4 or body > end:
-                raise Malformed("DER: indefinite, oversized or cut length")
+                raise Malformed(
+                    f"{what}: DER: expected a length of 1 to 4 bytes, got an indefinite, longer or cut one"
+                )
             size = int.from_bytes(data[at + 2 : body], "big")
             if size < 0x80 or data[at + 2] == 0:
-                raise Malformed("DER: length is not in its shortest form")
+                raise Malformed(f"{what}: DER: length {size} is not in its shortest form")
         stop = body + size
         if stop > end:
-            raise Malformed("DER: cut short", code="truncated")
+            raise Malformed(f"{what}: DER: cut short", code="truncated")
         out.append((tag, data[body:stop], data[at:stop]))
         at = stop
     return out

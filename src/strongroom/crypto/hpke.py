@@ -38,7 +38,11 @@ class KemPrivateKey:
         try:
             return _SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(ml, x), info)
         except (InvalidTag, ValueError):
-            raise Refused("sealed message does not open with this key", code="not-ours") from None
+            raise Refused(
+                "the sealed message does not open with this key",
+                code="not-ours",
+                hint="it was sealed for another room or under another binding, or was changed on its way",
+            ) from None
 
     def _parts(self) -> tuple[mlkem.MLKEM768PrivateKey, x25519.X25519PrivateKey]:
         return (
@@ -63,4 +67,4 @@ def seal(public: bytes, plaintext: bytes, *, info: bytes) -> bytes:
         x = x25519.X25519PublicKey.from_public_bytes(public[_MLKEM_PUBLIC:])
         return _SUITE.encrypt(plaintext, hpke.MLKEM768X25519PublicKey(ml, x), info)
     except ValueError:
-        raise Malformed("KEM key: not an X-Wing encapsulation key") from None
+        raise Malformed("KEM key: expected an X-Wing key (ML-KEM-768 and X25519), got other bytes") from None

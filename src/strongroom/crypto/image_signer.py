@@ -17,6 +17,7 @@ from strongroom.errors import Malformed
 CURVE = "secp384r1"
 _COORDINATE = 48
 _MAX_PEM = 16 * 1024
+_MAKE = "make one with `openssl ecparam -name secp384r1 -genkey -noout -out key.pem`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +41,21 @@ def load(key: bytes, certificate: bytes) -> ImageSigner:
     try:
         loaded = serialization.load_pem_private_key(key, password=None)
     except (TypeError, ValueError, UnsupportedAlgorithm):
-        raise Malformed("image signing key: not a private key in PEM without a passphrase") from None
+        raise Malformed(
+            "image signing key: expected a private key in PEM without a passphrase", hint=_MAKE
+        ) from None
     if not isinstance(loaded, ec.EllipticCurvePrivateKey) or loaded.curve.name != CURVE:
-        raise Malformed("image signing key: expected an ECDSA key of P-384", code="wrong-key")
+        raise Malformed(
+            "image signing key: expected an ECDSA key of P-384, got another kind",
+            code="wrong-key",
+            hint=_MAKE,
+        )
     if public_key.PublicKey(loaded.public_key()).spki != x509.parse(der).key.spki:
-        raise Malformed("image signing key: the certificate is of another key", code="mismatch")
+        raise Malformed(
+            "image signing key: the certificate is of another key",
+            code="mismatch",
+            hint="give the key and the certificate that were made for each other",
+        )
     form = (serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return ImageSigner(key=loaded.private_bytes(*form), certificate=der)
 
@@ -52,5 +63,9 @@ def load(key: bytes, certificate: bytes) -> ImageSigner:
 def _key(der: bytes) -> ec.EllipticCurvePrivateKey:
     loaded = serialization.load_der_private_key(der, password=None)
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-        raise Malformed("image signing key: expected an ECDSA key of P-384", code="wrong-key")
+        raise Malformed(
+            "image signing key: expected an ECDSA key of P-384, got another kind",
+            code="wrong-key",
+            hint=_MAKE,
+        )
     return loaded

@@ -55,7 +55,10 @@ def load(data: bytes) -> PinnedKey:
     try:
         key = serialization.load_der_public_key(der)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise Malformed("public key: does not parse", code="bad-key") from None
+        raise Malformed(
+            "public key: expected a SubjectPublicKeyInfo in PEM (BEGIN PUBLIC KEY), got other bytes in it",
+            code="bad-key",
+        ) from None
     kind = ""
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
         kind = f"ECDSA {_CURVES[key.curve.name][0]}"
@@ -65,7 +68,7 @@ def load(data: bytes) -> PinnedKey:
         kind = f"RSA {key.key_size}"
     if not kind or not isinstance(key, _Key):
         raise Malformed(
-            "public key: expected ECDSA P-256, P-384 or P-521, Ed25519, or RSA of 2048 bits or more",
+            f"public key: expected ECDSA P-256, P-384 or P-521, Ed25519, or RSA of {_MIN_RSA} to {_MAX_RSA} bits",
             code="bad-key",
         )
     return PinnedKey(digest=digest.sha256(der), kind=kind, library=key)

@@ -110,7 +110,9 @@ class PublicKey:
             raise Refused(f"the key is {self.kind}, the signature RSA", code="wrong-key")
         key, size = self._modulus
         if len(signature) != size:
-            raise Refused("RSA signature is not as long as the modulus", code="bad-signature")
+            raise Refused(
+                f"RSA signature of {len(signature)} bytes, not {size} as the modulus", code="bad-signature"
+            )
         try:
             key.verify(signature, message, _PSS[hash] if pss else _PKCS1, _RSA_OVER[hash])
         except InvalidSignature:
@@ -161,7 +163,7 @@ def key_of_modulus(modulus: int, exponent: int) -> PublicKey:
     try:
         return PublicKey(rsa.RSAPublicNumbers(exponent, modulus).public_key())
     except _LIBRARY_ERRORS:
-        raise Malformed("public key: not an RSA key", code="unknown-key") from None
+        raise Malformed("public key: modulus and exponent make no RSA key", code="unknown-key") from None
 
 
 def key_digest(key: PublicKey) -> str:
@@ -172,11 +174,11 @@ def key_digest(key: PublicKey) -> str:
 def key_of_spki(der: bytes) -> PublicKey:
     """The key of a SubjectPublicKeyInfo in its one DER form. Raises `Malformed`."""
     if len(der) > MAX_SPKI:
-        raise Malformed("public key: too large", code="too-large")
+        raise Malformed(f"public key: {len(der)} bytes, at most {MAX_SPKI} allowed", code="too-large")
     try:
         key = serialization.load_der_public_key(der)
     except _LIBRARY_ERRORS:
-        raise Malformed("public key: not a SubjectPublicKeyInfo in DER") from None
+        raise Malformed("public key: expected a SubjectPublicKeyInfo in DER, got other bytes") from None
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise Malformed("public key: neither ECDSA nor RSA", code="unknown-key")
     public = PublicKey(key)

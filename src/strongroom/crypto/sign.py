@@ -46,7 +46,7 @@ class SigningKey:
         try:
             return ed25519.Ed25519PrivateKey.from_private_bytes(self.raw)
         except ValueError:
-            raise Malformed("signing key: expected 32 bytes") from None
+            raise Malformed(f"signing key: expected 32 bytes, got {len(self.raw)}") from None
 
 
 def generate() -> SigningKey:

@@ -69,9 +69,9 @@ def load(key: TlsKey) -> ec.EllipticCurvePrivateKey:
     try:
         loaded = serialization.load_der_private_key(key.der, password=None)
     except (ValueError, TypeError):
-        raise Malformed("TLS key: not PKCS#8") from None
+        raise Malformed("TLS key: expected PKCS#8 in DER") from None
     if not isinstance(loaded, ec.EllipticCurvePrivateKey) or loaded.curve.name != "secp256r1":
-        raise Malformed("TLS key: not a P-256 key")
+        raise Malformed("TLS key: expected a P-256 key")
     return loaded
 
 
@@ -99,7 +99,7 @@ def pem_certificate(der: bytes) -> bytes:
     try:
         return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
     except ValueError:
-        raise Malformed("certificate: not X.509 DER") from None
+        raise Malformed("certificate: expected X.509 in DER") from None
 
 
 def serial(random: Callable[[int], bytes]) -> int:

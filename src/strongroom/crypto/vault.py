@@ -34,12 +34,12 @@ def lock(passphrase: bytes, plaintext: bytes, *, purpose: str, random: Callable[
 
 def unlock(passphrase: bytes, vault: bytes, *, purpose: str) -> bytes:
     """Decrypt what `lock` made. Raises `Malformed`, or `Refused` for a wrong passphrase."""
-    reader = Reader(vault, "what a passphrase locks")
+    reader = Reader(vault, "the part under the passphrase")
     header = reader.take(25)
     if header[:8] != _MAGIC or header[8] != _LOG_N:
         raise Malformed(
-            "what a passphrase locks: not in the form of this version",
-            hint="the file is damaged, or of another version of this program",
+            "the part under the passphrase: not in the form that this version writes",
+            hint="the file is damaged, which a backup mends, or of another version of this program",
         )
     nonce = reader.take(12)
     ciphertext = reader.take(reader.remaining)

@@ -42,7 +42,7 @@ def check_key(key: bytes) -> None:
     if len(key) != KEY_BYTES:
         raise Malformed(f"disk key: expected {KEY_BYTES} bytes, got {len(key)}")
     if hmac.compare_digest(key[: KEY_BYTES // 2], key[KEY_BYTES // 2 :]):
-        raise Malformed("disk key: its two halves are equal")
+        raise Malformed("disk key: its two halves are equal, as in no key that `strongroom seal` made")
 
 
 def check_value(key: bytes, root_hash: str) -> bytes:

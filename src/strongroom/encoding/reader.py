@@ -16,6 +16,11 @@ class Reader:
         self._what = what
 
     @property
+    def what(self) -> str:
+        """The structure's name, for messages."""
+        return self._what
+
+    @property
     def offset(self) -> int:
         """Bytes read so far."""
         return self._offset

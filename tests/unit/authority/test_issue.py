@@ -210,9 +210,9 @@ def sign_for(world, accepted, deal):
 @pytest.mark.parametrize(
     ("spki", "why"),
     [
-        (b"", "the room's TLS key is not a SubjectPublicKeyInfo"),
-        (b"junk", "the room's TLS key is not a SubjectPublicKeyInfo"),
-        ("ed25519", "the room's TLS key is not an elliptic-curve key"),
+        (b"", "the room's TLS key: expected a SubjectPublicKeyInfo in DER"),
+        (b"junk", "the room's TLS key: expected a SubjectPublicKeyInfo in DER"),
+        ("ed25519", "the room's TLS key: expected an elliptic-curve key"),
     ],
 )
 def test_keys_of_another_kind_get_no_certificate(world, spki, why):
@@ -259,11 +259,11 @@ def test_requests_are_read_strictly(world):
     version = good.index(b"\x02\x01\x00") + 2
     later = good[:version] + b"\x02" + good[version + 1 :]
     for bad, why in (
-        (b"", "not PKCS#10 DER"),
-        (b"junk", "not PKCS#10 DER"),
-        (good[:-1], "not PKCS#10 DER"),
-        (good + b"\0", "not PKCS#10 DER"),
-        (later, "not PKCS#10 DER"),
+        (b"", "expected PKCS#10 in DER"),
+        (b"junk", "expected PKCS#10 in DER"),
+        (good[:-1], "expected PKCS#10 in DER"),
+        (good + b"\0", "expected PKCS#10 in DER"),
+        (later, "expected PKCS#10 in DER"),
     ):
         with pytest.raises(Malformed, match=why):
             certificates.read_request(bad)

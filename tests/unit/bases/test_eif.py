@@ -172,7 +172,7 @@ def test_keys_that_nitro_does_not_take_are_refused():
         image_signer.load(enclave.pems()[0], certificate)
     with pytest.raises(Malformed, match="P-384"):
         image_signer.load(*enclave.pems(ec.SECP256R1()))
-    with pytest.raises(Malformed, match="not a private key in PEM without a passphrase"):
+    with pytest.raises(Malformed, match="expected a private key in PEM without a passphrase"):
         image_signer.load(b"junk", certificate)
     with pytest.raises(Malformed, match="expected PEM: CERTIFICATE blocks and nothing around them"):
         image_signer.load(key, b"junk")

@@ -156,7 +156,7 @@ def test_nobody_is_told_to_remove_the_only_key(tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_no_age_file_is_not_called_anothers():
-    with pytest.raises(Malformed, match="begins as none does"):
+    with pytest.raises(Malformed, match=r"expected one, which begins with age-encryption\.org"):
         age.generate().open(bytes(300))
     with pytest.raises(Refused, match="does not open with this identity") as refused:
         age.generate().open(age.seal((age.generate().recipient,), b"x"))

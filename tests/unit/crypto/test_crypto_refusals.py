@@ -101,7 +101,7 @@ def test_keys_are_made_of_points_and_numbers_that_are_keys(p256):
         with pytest.raises(Malformed, match=f"not a point of {kind}"):
             public_key.key_of_point(kind, first, second)
     for modulus, exponent in ((0, 65537), (3, 3), ((1 << 2047) + 1, 2), ((1 << 2047) + 1, 1)):
-        with pytest.raises(Malformed, match="not an RSA key"):
+        with pytest.raises(Malformed, match="modulus and exponent make no RSA key"):
             public_key.key_of_modulus(modulus, exponent)
 
 
@@ -110,9 +110,9 @@ def test_public_keys_have_one_form_and_bounds(p256, monkeypatch):
     assert public_key.key_of_spki(spki).spki == spki
     edwards = ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(DER, SPKI)
     for bad, why in (
-        (b"\0" * (public_key.MAX_SPKI + 1), "public key: too large"),
-        (b"\0" * public_key.MAX_SPKI, "not a SubjectPublicKeyInfo in DER"),
-        (spki + b"\0", "not a SubjectPublicKeyInfo in DER"),
+        (b"\0" * (public_key.MAX_SPKI + 1), "public key: .* bytes, at most .* allowed"),
+        (b"\0" * public_key.MAX_SPKI, "expected a SubjectPublicKeyInfo in DER"),
+        (spki + b"\0", "expected a SubjectPublicKeyInfo in DER"),
         (edwards, "neither ECDSA nor RSA"),
     ):
         with pytest.raises(Malformed, match=why):
@@ -175,27 +175,27 @@ def test_an_authority_on_a_path_of_authorities_must_be_sound(p256):
 
 def test_der_of_another_tag_or_length_is_refused():
     assert der.expect(Reader(b"\x30\x00", "x"), der.SEQUENCE) == (b"", b"\x30\x00")
-    with pytest.raises(Malformed, match="DER: expected tag 0x31, got 0x30"):
+    with pytest.raises(Malformed, match=r"x: DER: expected SET \(tag 0x31\), got SEQUENCE \(tag 0x30\)"):
         der.expect(Reader(b"\x30\x00", "x"), der.SET)
     for data, why in (
         (b"\x30", "cut short"),
         (b"\x30\x01", "cut short"),
         (b"\x30\x81\x80" + bytes(127), "cut short"),
-        (b"\x1f\x01\x00", "a long tag has no place here"),
-        (b"\x30\x80", "indefinite, oversized or cut length"),
-        (b"\x30\x85\0\0\0\0\1\0", "indefinite, oversized or cut length"),
-        (b"\x30\x82\x01", "indefinite, oversized or cut length"),
-        (b"\x30\x81\x7f" + bytes(127), "length is not in its shortest form"),
-        (b"\x30\x82\x00\xff" + bytes(255), "length is not in its shortest form"),
+        (b"\x1f\x01\x00", "DER: tag 0x1f, of more than one byte"),
+        (b"\x30\x80", "expected a length of 1 to 4 bytes, got an indefinite, longer or cut one"),
+        (b"\x30\x85\0\0\0\0\1\0", "expected a length of 1 to 4 bytes, got an indefinite, longer or cut one"),
+        (b"\x30\x82\x01", "expected a length of 1 to 4 bytes, got an indefinite, longer or cut one"),
+        (b"\x30\x81\x7f" + bytes(127), "DER: length .* is not in its shortest form"),
+        (b"\x30\x82\x00\xff" + bytes(255), "DER: length .* is not in its shortest form"),
     ):
         with pytest.raises(Malformed, match=why):
             der.elements(data)
     for data, why in (
-        (b"\x1f\x01\x00", "a long tag has no place here"),
-        (b"\x30\x80", "indefinite or oversized length"),
-        (b"\x30\x85\0\0\0\0\1\0", "indefinite or oversized length"),
-        (b"\x30\x81\x7f" + bytes(127), "length is not in its shortest form"),
-        (b"\x30\x82\x00\xff" + bytes(255), "length is not in its shortest form"),
+        (b"\x1f\x01\x00", "DER: tag 0x1f, of more than one byte"),
+        (b"\x30\x80", "expected a length of 1 to 4 bytes, got"),
+        (b"\x30\x85\0\0\0\0\1\0", "expected a length of 1 to 4 bytes, got"),
+        (b"\x30\x81\x7f" + bytes(127), "DER: length .* is not in its shortest form"),
+        (b"\x30\x82\x00\xff" + bytes(255), "DER: length .* is not in its shortest form"),
         (b"\x30\x01", "x: 1 bytes wanted"),
     ):
         with pytest.raises(Malformed, match=why):
@@ -218,9 +218,9 @@ def request(*common: str, key=None) -> bytes:
 def test_a_request_has_at_most_one_common_name():
     assert certificates.read_request(request()).common_name == ""
     assert certificates.read_request(request("a")).common_name == "a"
-    with pytest.raises(Malformed, match="more than one common name"):
+    with pytest.raises(Malformed, match="2 common names, at most one allowed"):
         certificates.read_request(request("a", "b"))
-    with pytest.raises(Malformed, match="not PKCS#10 DER"):
+    with pytest.raises(Malformed, match="expected PKCS#10 in DER"):
         certificates.read_request(b"junk")
 
 
@@ -228,7 +228,7 @@ def test_a_signer_is_of_its_key_and_its_certificate():
     key = tls.generate()
     own = certificates.make_authority(key, name="a", now=NOW, random=secrets.token_bytes)
     assert certificates.Signer(key, own).der == own
-    with pytest.raises(Malformed, match=r"certificate: not X.509 DER"):
+    with pytest.raises(Malformed, match=r"certificate: expected X.509 in DER"):
         certificates.Signer(key, b"junk")
     with pytest.raises(Malformed, match="its certificate is not of its key"):
         certificates.Signer(tls.generate(), own)
@@ -295,13 +295,13 @@ def test_lists_are_refused_by_what_is_wrong():
     sha384, sha256 = bytes.fromhex("2a8648ce3d040303"), bytes.fromhex("2a8648ce3d040302")
     for bad, why in (
         (bytes(crl.MAX_BYTES + 1), "bytes, at most 1048576 allowed"),
-        (bytes(crl.MAX_BYTES), "not a CRL in DER"),
-        (good + b"\0", "not a CRL in DER"),
+        (bytes(crl.MAX_BYTES), "expected a CRL in DER, got other bytes"),
+        (good + b"\0", "expected a CRL in DER, got other bytes"),
         (revocations(extension=strange), "critical extension 1.2.3.4 is not understood"),
-        (revocations(number=None), "without its number"),
-        (revocations(number=1 << 160), "without its number"),
-        (revocations(named=None), "without its number, the identifier of its authority's key"),
-        (good.replace(sha384, sha256, 1), "another algorithm than it says|not a CRL in DER"),
+        (revocations(number=None), "lacks cRLNumber"),
+        (revocations(number=1 << 160), "lacks cRLNumber"),
+        (revocations(named=None), "lacks authorityKeyIdentifier"),
+        (good.replace(sha384, sha256, 1), "another algorithm than it says|expected a CRL in DER"),
     ):
         with pytest.raises(Malformed, match=why):
             crl.parse(bad)
@@ -312,15 +312,15 @@ def test_lists_count_by_who_signed_them_and_how():
     forged = revocations()[:-4] + b"\x11\x22\x33\x44"
     with pytest.raises(Refused, match="not issued by"):
         crl.check_issued(parsed, authority(subject="other"))
-    with pytest.raises(Refused, match="names another key than CN=CA's"):
+    with pytest.raises(Refused, match="its authorityKeyIdentifier names another key than CN=CA's"):
         crl.check_issued(crl.parse(revocations(named=maker.new_key())), authority())
-    with pytest.raises(Refused, match="names another key than CN=CA's"):
+    with pytest.raises(Refused, match="its authorityKeyIdentifier names another key than CN=CA's"):
         crl.check_issued(parsed, authority(key=maker.new_key()))
     with pytest.raises(Refused, match="its key may not sign revocation lists"):
         crl.check_issued(parsed, authority(ca=False))
     with pytest.raises(Refused, match="signature does not verify"):
         crl.check_issued(crl.parse(forged), authority())
-    with pytest.raises(Refused, match="not signed with SHA-2"):
+    with pytest.raises(Refused, match="expected a signature with SHA-256, SHA-384 or SHA-512, got another"):
         crl.check_issued(crl.parse(revocations(over=hashes.SHA3_256())), authority())
 
 
@@ -379,9 +379,9 @@ def test_answers_are_refused_by_what_is_wrong():
     ).public_bytes(DER)
     for bad, why in (
         (bytes(ocsp.MAX_BYTES + 1), "bytes, at most 16384 allowed"),
-        (spare, "its signature is not whole bytes|not one in DER"),
-        (answer(certificates_=other), "expected one, about one certificate"),
-        (answer(critical=True), "a critical extension is not understood"),
+        (spare, "its signature is not whole bytes|expected one in DER"),
+        (answer(certificates_=other), "expected one about 1 certificate, .* got one about"),
+        (answer(critical=True), "critical extension .* is not understood"),
         (down, "the responder says try_later"),
     ):
         with pytest.raises(Malformed, match=why):
@@ -435,16 +435,25 @@ def test_vek_certificates_are_refused_by_what_is_wrong(chip):
     for bad, why in (
         (bytes(vek.MAX_BYTES + 1), "bytes, at most 4096 allowed"),
         (rebuilt(good, 0, b"\xa0\x03\x02\x01\x01"), "not X.509 version 3"),
-        (rebuilt(good, 4, period(time)), "a period that is not two times"),
-        (rebuilt(good, 4, period(time, time, time)), "a period that is not two times"),
-        (rebuilt(good, 4, period(time, b"\x17\x0d261324120000Z")), "a time that never is"),
-        (rebuilt(good, 4, period(time, b"\x17\x0b2611241200Z")), "a time in another form"),
-        (rebuilt(good, 4, period(time, b"\x17\x0d261124120000z")), "a time in another form"),
-        (rebuilt(good, 4, period(time, b"\x16\x0d261124120000Z")), "a time in another form"),
-        (rebuilt(good, 4, period(time, b"\x17\x0d26112412000\xb2Z")), "a time that is none"),
-        (rebuilt(good, 5, name()), "not one common name"),
-        (rebuilt(good, 5, name(member, member)), "not one common name"),
-        (rebuilt(good, 5, name(der.wrap(der.SET, b"\x30\x00"))), "a member that is no type and value"),
+        (rebuilt(good, 4, period(time)), "expected two times as its validity, got"),
+        (rebuilt(good, 4, period(time, time, time)), "expected two times as its validity, got"),
+        (rebuilt(good, 4, period(time, b"\x17\x0d261324120000Z")), "the time .* is none of the calendar"),
+        (rebuilt(good, 4, period(time, b"\x17\x0b2611241200Z")), "expected a time like YYYYMMDDhhmmssZ, got"),
+        (
+            rebuilt(good, 4, period(time, b"\x17\x0d261124120000z")),
+            "expected a time like YYYYMMDDhhmmssZ, got",
+        ),
+        (
+            rebuilt(good, 4, period(time, b"\x16\x0d261124120000Z")),
+            "expected a time like YYYYMMDDhhmmssZ, got",
+        ),
+        (rebuilt(good, 4, period(time, b"\x17\x0d26112412000\xb2Z")), "a time that is not ASCII"),
+        (rebuilt(good, 5, name()), "expected one printable common name in its subject"),
+        (rebuilt(good, 5, name(member, member)), "expected one printable common name in its subject"),
+        (
+            rebuilt(good, 5, name(der.wrap(der.SET, b"\x30\x00"))),
+            "expected a type and a value in each member of a name",
+        ),
         (rebuilt(good, 6, spki), "a key of kind secp256r1, expected P-384"),
         (rebuilt(good, 7, extensions(25)), "more than 24 extensions"),
     ):
@@ -484,7 +493,7 @@ def test_rsa_signatures_are_of_the_scheme_and_hash_that_was_asked(rsa2048):
     for asked in ({"hash": "sha384"}, {"hash": "sha256", "pss": True}):
         with pytest.raises(Refused, match="signature does not verify"):
             key.verify_rsa(signature, b"message", **asked)
-    with pytest.raises(Refused, match="not as long as the modulus"):
+    with pytest.raises(Refused, match=r"RSA signature of 257 bytes, not 256 as the modulus"):
         key.verify_rsa(signature + b"\0", b"message", hash="sha384", pss=True)
 
 
@@ -498,7 +507,7 @@ def test_rsa_keys_count_from_the_smallest_to_the_largest_size(rsa2048, monkeypat
         if sound:
             assert x509.verify_ca_path((der_bytes,), roots=roots, now=NOW).leaf.der == der_bytes
         else:
-            with pytest.raises(Refused, match="a key of unknown curve or size"):
+            with pytest.raises(Refused, match="expected a key on P-256, P-384 or P-521, or RSA of"):
                 x509.verify_ca_path((der_bytes,), roots=roots, now=NOW)
     x509._ca_path.cache_clear()
 
@@ -532,5 +541,5 @@ def test_times_of_a_vek_certificate_are_of_the_form_that_their_tag_says():
         (der.OCTET_STRING, b"20500102030405Z"),
         (der.OCTET_STRING, b"260102030405Z"),
     ):
-        with pytest.raises(Malformed, match="a time in another form"):
+        with pytest.raises(Malformed, match="expected a time like YYYYMMDDhhmmssZ, got"):
             vek._time(tag, text)

@@ -113,7 +113,7 @@ def test_rule_04_a_revoked_certificate_is_refused(responder):
 
 
 def test_an_answer_without_an_end_is_none(responder):
-    with pytest.raises(Malformed, match="time of the next"):
+    with pytest.raises(Malformed, match="lacks nextUpdate"):
         ocsp.parse(responder.answer("V"))
 
 
@@ -137,10 +137,10 @@ def test_an_answer_about_another_certificate_is_refused(responder):
 @pytest.mark.parametrize(
     ("junk", "why"),
     [
-        (b"", "not one in DER .ValueError."),
-        (b"\x30\x00", "not one in DER .ValueError."),
-        (b"x" * 100, "not one in DER .ValueError."),
-        (b"\x30\x82" + bytes(600), "not one in DER .ValueError."),
+        (b"", "expected one in DER, got other bytes"),
+        (b"\x30\x00", "expected one in DER, got other bytes"),
+        (b"x" * 100, "expected one in DER, got other bytes"),
+        (b"\x30\x82" + bytes(600), "expected one in DER, got other bytes"),
         (bytes(ocsp.MAX_BYTES + 1), "at most"),
     ],
 )

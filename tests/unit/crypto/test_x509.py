@@ -275,16 +275,16 @@ def test_certificates_are_cut_apart_strictly():
     assert x509.split(MIDDLE_DER + ROOT_DER) == (MIDDLE_DER, ROOT_DER)
     for bad, why in (
         (b"", "none"),
-        (b"\x30", "no DER SEQUENCE where one should begin"),
+        (b"\x30", "expected a DER SEQUENCE at byte"),
         (ROOT_DER[:-1], "the last one is cut short"),
-        (ROOT_DER + b"\0", "no DER SEQUENCE where one should begin"),
-        (b"\x31" + ROOT_DER[1:], "no DER SEQUENCE where one should begin"),
+        (ROOT_DER + b"\0", "expected a DER SEQUENCE at byte"),
+        (b"\x31" + ROOT_DER[1:], "expected a DER SEQUENCE at byte"),
         (ROOT_DER * 9, "more than 8"),
     ):
         with pytest.raises(Malformed, match=why):
             x509.split(bad)
     for head in (b"\x30\x80", b"\x30\x81\x7f", b"\x30\x82\x00\xff", b"\x30\x83\x01\x00\x00"):
-        with pytest.raises(Malformed, match="length is not in DER, or beyond"):
+        with pytest.raises(Malformed, match="expected a length in DER of at most 65535 at byte"):
             x509.split(head + bytes(70000))
     assert x509.split(b"\x30\x02\x05\x00") == (b"\x30\x02\x05\x00",)
     assert x509.split(b"\x30\x81\x80" + bytes(128)) == (b"\x30\x81\x80" + bytes(128),)
@@ -292,10 +292,10 @@ def test_certificates_are_cut_apart_strictly():
 
 def test_parsing_is_bounded_and_strict():
     for bad, why in (
-        (b"", "not X.509 in DER .ValueError."),
-        (b"\x30\x00", "not X.509 in DER .ValueError."),
-        (ROOT_DER + b"\0", "not X.509 in DER .ValueError."),
-        (ROOT_DER[:-1], "not X.509 in DER .ValueError."),
+        (b"", "expected X.509 in DER, got other bytes"),
+        (b"\x30\x00", "expected X.509 in DER, got other bytes"),
+        (ROOT_DER + b"\0", "expected X.509 in DER, got other bytes"),
+        (ROOT_DER[:-1], "expected X.509 in DER, got other bytes"),
         (bytes(x509.MAX_CERTIFICATE + 1), "at most"),
     ):
         with pytest.raises(Malformed, match=why):
@@ -342,9 +342,9 @@ def test_signatures_by_certified_keys():
     signature = signer.key.sign(b"message", padding.PKCS1v15(), hashes.SHA256())
     strong.verify_rsa(signature, b"message")
     for bad, why in (
-        (b"", "RSA signature is not as long as the modulus"),
-        (signature[:-1], "RSA signature is not as long as the modulus"),
-        (b"\0" + signature, "RSA signature is not as long as the modulus"),
+        (b"", "RSA signature of .* bytes, not .* as the modulus"),
+        (signature[:-1], "RSA signature of .* bytes, not .* as the modulus"),
+        (b"\0" + signature, "RSA signature of .* bytes, not .* as the modulus"),
         (signature[:-1] + bytes([signature[-1] ^ 1]), "signature does not verify"),
     ):
         with pytest.raises(Refused, match=why):

@@ -67,7 +67,11 @@ class Signer:
         self._key = tls.load(key)
         certificate = _load(certificate_der)
         if _spki(certificate.public_key()) != key.spki:
-            raise Malformed("authority: its certificate is not of its key", code="mismatch")
+            raise Malformed(
+                "authority: its certificate is not of its key",
+                code="mismatch",
+                hint="take both from one backup of the broker",
+            )
         self._name = certificate.subject.public_bytes()
         self._identifier = certificate.extensions.get_extension_for_class(
             x509.SubjectKeyIdentifier
@@ -78,9 +82,11 @@ class Signer:
         try:
             public = serialization.load_der_public_key(leaf.spki)
         except (ValueError, UnsupportedAlgorithm):
-            raise Malformed("certificate: the room's TLS key is not a SubjectPublicKeyInfo") from None
+            raise Malformed(
+                "certificate: the room's TLS key: expected a SubjectPublicKeyInfo in DER"
+            ) from None
         if not isinstance(public, ec.EllipticCurvePublicKey):
-            raise Malformed("certificate: the room's TLS key is not an elliptic-curve key")
+            raise Malformed("certificate: the room's TLS key: expected an elliptic-curve key")
         tbs = to_be_signed(
             replace(leaf, spki=_spki(public)),  # written anew: whatever spelling of the key was sent
             serial=tls.serial(random),
@@ -113,9 +119,9 @@ def read_request(data: bytes) -> CertificateRequest:
         x509.InvalidVersion,
         x509.UnsupportedGeneralNameType,
     ):
-        raise Malformed("certificate request: not PKCS#10 DER") from None
+        raise Malformed("certificate request: expected PKCS#10 in DER") from None
     if len(common) > 1:
-        raise Malformed("certificate request: more than one common name")
+        raise Malformed(f"certificate request: {len(common)} common names, at most one allowed")
     return CertificateRequest(spki=spki, common_name="".join(common), names=names)
 
 
@@ -143,7 +149,7 @@ def _load(data: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(data)
     except ValueError:
-        raise Malformed("certificate: not X.509 DER") from None
+        raise Malformed("certificate: expected X.509 in DER") from None
 
 
 def _spki(key: object) -> bytes:

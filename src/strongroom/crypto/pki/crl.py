@@ -77,10 +77,17 @@ def parse(data: bytes) -> RevocationList:
             if isinstance(extension.value, library_x509.AuthorityKeyIdentifier):
                 authority = extension.value.key_identifier or b""
         ends = parsed.next_update_utc
-        if ends is None or not 0 <= number < _NUMBERS or not authority:
-            raise Malformed(
-                "revocation list: without its number, the identifier of its authority's key, or the time of the next"
+        lacking = [
+            name
+            for name, there in (
+                ("cRLNumber", 0 <= number < _NUMBERS),
+                ("authorityKeyIdentifier", authority),
+                ("nextUpdate", ends),
             )
+            if not there
+        ]
+        if lacking or ends is None:
+            raise Malformed(f"revocation list: lacks {' and '.join(lacking)}")
         ((_, whole, _),) = der.elements(data)
         (_, body, _), (_, _, algorithm), _ = der.elements(whole)
         # TBSCertList: version (which lists with a number have), algorithm, issuer.
@@ -97,8 +104,8 @@ def parse(data: bytes) -> RevocationList:
             next_update=ends,
             library=parsed,
         )
-    except (*_LIBRARY_ERRORS, IndexError) as cause:
-        raise Malformed(f"revocation list: not a CRL in DER ({type(cause).__name__})") from None
+    except (*_LIBRARY_ERRORS, IndexError):
+        raise Malformed("revocation list: expected a CRL in DER, got other bytes") from None
 
 
 def check_issued(one: RevocationList, issuer: Certificate) -> None:
@@ -108,7 +115,8 @@ def check_issued(one: RevocationList, issuer: Certificate) -> None:
         raise Refused(f"revocation list of {one.issuer}: not issued by {issuer.subject}", code="bad-list")
     if one.authority != _identifier(issuer):
         raise Refused(
-            f"revocation list of {one.issuer}: names another key than {issuer.subject}'s", code="bad-list"
+            f"revocation list of {one.issuer}: its authorityKeyIdentifier names another key than {issuer.subject}'s",
+            code="bad-list",
         )
     if not any(
         isinstance(extension.value, library_x509.KeyUsage) and extension.value.crl_sign
@@ -117,7 +125,10 @@ def check_issued(one: RevocationList, issuer: Certificate) -> None:
         raise Refused(f"{issuer.subject}: its key may not sign revocation lists", code="bad-list")
     signed_hash = parsed.signature_hash_algorithm
     if signed_hash is None or signed_hash.name not in _HASHES:
-        raise Refused(f"revocation list of {one.issuer}: not signed with SHA-2", code="bad-list")
+        raise Refused(
+            f"revocation list of {one.issuer}: expected a signature with SHA-256, SHA-384 or SHA-512, got another",
+            code="bad-list",
+        )
     try:
         # The same as the library's own check, without encoding the list again.
         issuer.key.verify_signed(parsed, parsed.tbs_certlist_bytes)

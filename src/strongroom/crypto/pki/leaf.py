@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import der, digest
+from strongroom.encoding import told
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def to_be_signed(leaf: Leaf, *, serial: int, issuer: bytes, issuer_key: bytes) -
     try:
         names = [der.wrap(_DNS_NAME, name.encode("ascii")) for name in leaf.dns_names]
         names.append(der.wrap(_URI, leaf.uri.encode("ascii")))
-    except UnicodeEncodeError:
-        raise Malformed("certificate: a name that is not ASCII") from None
+    except UnicodeEncodeError as cause:
+        raise Malformed(f"certificate: the name {told.quoted(cause.object)} is not ASCII") from None
     authority = der.wrap(der.SEQUENCE, der.wrap(der.CONTEXT | 0, issuer_key))
     evidence = der.wrap(der.OCTET_STRING, digest.raw(leaf.evidence))
     extensions = (

@@ -58,7 +58,10 @@ def certify_ak(
         public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
         issuer = x509.load_der_x509_certificate(root)
     except ValueError:
-        raise Malformed("attestation key: its point is not on P-256, or the root is no certificate") from None
+        raise Malformed(
+            "attestation key: its point is not on P-256, or the node's root is no certificate",
+            hint="make the node's folder anew with `strongroom node init`",
+        ) from None
     identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
         _started(_name(f"AK of {name}"), issuer.subject, public, now=now, random=random)

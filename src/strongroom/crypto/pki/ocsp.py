@@ -80,15 +80,20 @@ def parse(der: bytes) -> OcspResponse:
         # Nothing signs how many bits of the signature are said to be unused.
         if der[der.index(parsed.signature, after) - 1] != 0:
             raise Malformed("OCSP answer: its signature is not whole bytes")
-        if len(list(parsed.responses)) != 1 or len(parsed.certificates) > _MAX_CERTIFICATES:
-            raise Malformed("OCSP answer: expected one, about one certificate")
-        if any(one.critical for one in (*parsed.extensions, *parsed.single_extensions)):
-            raise Malformed("OCSP answer: a critical extension is not understood")
+        about, brought = len(list(parsed.responses)), len(parsed.certificates)
+        if about != 1 or brought > _MAX_CERTIFICATES:
+            raise Malformed(
+                f"OCSP answer: expected one about 1 certificate, with at most {_MAX_CERTIFICATES} of responders, "
+                f"got one about {about}, with {brought}"
+            )
+        for one in (*parsed.extensions, *parsed.single_extensions):
+            if one.critical:
+                raise Malformed(f"OCSP answer: critical extension {one.oid.dotted_string} is not understood")
         ends, signed_hash = parsed.next_update_utc, parsed.signature_hash_algorithm
         if ends is None:
-            raise Malformed("OCSP answer: without the time of the next")
+            raise Malformed("OCSP answer: lacks nextUpdate")
         if signed_hash is None or signed_hash.name not in _HASHES:
-            raise Malformed("OCSP answer: not signed with SHA-2")
+            raise Malformed("OCSP answer: expected a signature with SHA-256, SHA-384 or SHA-512, got another")
         return OcspResponse(
             id_hash=parsed.hash_algorithm.name,
             issuer_name_hash=parsed.issuer_name_hash,
@@ -102,8 +107,8 @@ def parse(der: bytes) -> OcspResponse:
             hash=signed_hash,
             responders=tuple(one.public_bytes(serialization.Encoding.DER) for one in parsed.certificates),
         )
-    except _LIBRARY_ERRORS as cause:
-        raise Malformed(f"OCSP answer: not one in DER ({type(cause).__name__})") from None
+    except _LIBRARY_ERRORS:
+        raise Malformed("OCSP answer: expected one in DER, got other bytes") from None
 
 
 def check_good(
@@ -133,7 +138,10 @@ def check_good(
 
 def _check_about(answer: OcspResponse, certificate: Certificate, issuer: Certificate) -> None:
     if answer.id_hash not in _ID_HASHES:
-        raise Refused(f"OCSP answer: names the certificate by {answer.id_hash}", code="wrong-answer")
+        raise Refused(
+            f"OCSP answer: names the certificate by {answer.id_hash}, expected {' or '.join(sorted(_ID_HASHES))}",
+            code="wrong-answer",
+        )
     wanted = (
         certificate.serial,
         hashlib.new(answer.id_hash, issuer.library.subject.public_bytes()).digest(),

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import der, public_key
+from strongroom.encoding import told
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def parse(data: bytes) -> VekCertificate:
         whole, der.SEQUENCE, der.SEQUENCE, der.BIT_STRING
     )
     if algorithm not in (_PSS, _PSS_TRAILER):
-        raise Malformed("VEK certificate: not signed with RSASSA-PSS and SHA-384", code="unknown-algorithm")
+        raise Malformed(
+            "VEK certificate: expected a signature by RSASSA-PSS with SHA-384, got another algorithm",
+            code="unknown-algorithm",
+        )
     if not signature or signature[0] != 0:
         raise Malformed("VEK certificate: its signature is not whole bytes")
     return _parse_body(body, algorithm, signed, signature[1:])
@@ -85,9 +89,9 @@ def _parse_body(body: bytes, algorithm: bytes, signed: bytes, signature: bytes) 
         raise Malformed("VEK certificate: not X.509 version 3")
     if inner[1] != algorithm:
         raise Malformed("VEK certificate: signed with another algorithm than it says")
-    times = [_time(tag, text) for tag, text, _ in der.elements(period[1])]
+    times = [_time(tag, text) for tag, text, _ in _elements(period[1])]
     if len(times) != 2:
-        raise Malformed("VEK certificate: a period that is not two times")
+        raise Malformed(f"VEK certificate: expected two times as its validity, got {len(times)}")
     key = public_key.key_of_spki(spki[2])
     if key.kind != "secp384r1":
         raise Malformed(f"VEK certificate: a key of kind {key.kind}, expected P-384", code="unknown-key")
@@ -123,9 +127,13 @@ def check_authority(one: Certificate) -> None:
         raise Refused(f"{one.subject}: not signed with RSASSA-PSS and SHA-384", code="bad-chain")
 
 
+def _elements(data: bytes) -> list[tuple[int, bytes, bytes]]:
+    return der.elements(data, "VEK certificate")
+
+
 def _exactly(data: bytes, *tags: int) -> list[tuple[int, bytes, bytes]]:
     """The elements of `data`, which must have these tags, and no others after them."""
-    found = der.elements(data)
+    found = _elements(data)
     if [tag for tag, _, _ in found] != list(tags):
         raise Malformed("VEK certificate: not X.509 in AMD's profile")
     return found
@@ -134,9 +142,9 @@ def _exactly(data: bytes, *tags: int) -> list[tuple[int, bytes, bytes]]:
 def _extensions(data: bytes) -> dict[str, bytes]:
     ((_, listed, _),) = _exactly(data, der.SEQUENCE)
     found: dict[bytes, bytes] = {}
-    for tag, body, _ in der.elements(listed):
+    for tag, body, _ in _elements(listed):
         if tag != der.SEQUENCE:
-            raise Malformed("VEK extension: no SEQUENCE")
+            raise Malformed(f"VEK extension: expected a SEQUENCE, got tag {tag:#04x}")
         # One that is marked critical, or has that default written out, has a BOOLEAN between the two.
         (_, oid, _), (_, value, _) = _exactly(body, der.OBJECT_IDENTIFIER, der.OCTET_STRING)
         if oid in found:
@@ -155,38 +163,44 @@ def _extensions(data: bytes) -> dict[str, bytes]:
 def _common_name(name: bytes) -> str:
     """The one common name of a subject. Raises `Malformed` where there is none, or more."""
     found = []
-    for _, members, _ in der.elements(name):
-        for _, member, _ in der.elements(members):
+    for _, members, _ in _elements(name):
+        for _, member, _ in _elements(members):
             (_, oid, _), (tag, text, _) = _pair(member)
             if oid == _COMMON_NAME and tag in (_UTF8, _PRINTABLE) and text.isascii():
                 found.append(text.decode("ascii"))
     if len(found) != 1 or not found[0].isprintable():
-        raise Malformed("VEK certificate: not one common name in its subject")
+        raise Malformed(
+            f"VEK certificate: expected one printable common name in its subject, got {len(found)}"
+        )
     return found[0][:64]
 
 
 def _pair(data: bytes) -> list[tuple[int, bytes, bytes]]:
-    found = der.elements(data)
+    found = _elements(data)
     if len(found) != 2:
-        raise Malformed("VEK certificate: a name with a member that is no type and value")
+        raise Malformed(
+            f"VEK certificate: expected a type and a value in each member of a name, got {len(found)} elements"
+        )
     return found
 
 
 def _time(tag: int, body: bytes) -> datetime:
     """UTCTime or GeneralizedTime, in UTC, to the second (RFC 5280, section 4.1.2.5)."""
     if not body.isascii():
-        raise Malformed("VEK certificate: a time that is none")
+        raise Malformed("VEK certificate: a time that is not ASCII")
     text = body.decode("ascii")
     if tag == _UTC_TIME and len(text) == 13:
         text = ("20" if text[:2] < "50" else "19") + text
     elif tag != _GENERALIZED_TIME:
         text = ""
     if len(text) != 15 or text[14] != "Z" or not text[:14].isdigit():
-        raise Malformed("VEK certificate: a time in another form than YYYYMMDDhhmmssZ")
+        raise Malformed(
+            f"VEK certificate: expected a time like YYYYMMDDhhmmssZ, got {told.quoted(body.decode('ascii'))}"
+        )
     try:
         return datetime(
             int(text[:4]), int(text[4:6]), int(text[6:8]),
             int(text[8:10]), int(text[10:12]), int(text[12:14]), tzinfo=UTC,
         )  # fmt: skip
     except ValueError:
-        raise Malformed("VEK certificate: a time that never is") from None
+        raise Malformed(f"VEK certificate: the time {text} is none of the calendar") from None

@@ -154,8 +154,8 @@ def parse(der: bytes) -> Certificate:
             library=parsed,
             extensions={one.oid.dotted_string: one for one in parsed.extensions},
         )
-    except (*_LIBRARY_ERRORS, x509.DuplicateExtension, IndexError) as cause:
-        raise Malformed(f"certificate: not X.509 in DER ({type(cause).__name__})") from None
+    except (*_LIBRARY_ERRORS, x509.DuplicateExtension, IndexError):
+        raise Malformed("certificate: expected X.509 in DER, got other bytes") from None
 
 
 def split(data: bytes, *, max_certificates: int = MAX_PATH) -> tuple[bytes, ...]:
@@ -171,7 +171,7 @@ def split(data: bytes, *, max_certificates: int = MAX_PATH) -> tuple[bytes, ...]
         out.append(data[offset:end])
         offset = end
     if not out:
-        raise Malformed("certificates: none", code="truncated")
+        raise Malformed("certificates: expected at least one, got none", code="truncated")
     return tuple(out)
 
 
@@ -274,18 +274,27 @@ def _issued_kept(subject: bytes, issuer: bytes) -> None:
 
 def _sound(one: Certificate, *, is_root: bool) -> None:
     if one.library.version is not x509.Version.v3 and not is_root:
-        raise Refused(f"{one.subject}: not an X.509 version 3 certificate", code="bad-chain")
+        raise Refused(
+            f"{one.subject}: expected X.509 version 3, got {one.library.version.name}", code="bad-chain"
+        )
     if one.serial <= 0:
-        raise Refused(f"{one.subject}: serial number is not positive", code="bad-chain")
+        raise Refused(f"{one.subject}: expected a positive serial number, got {one.serial}", code="bad-chain")
     if one.hash not in _HASHES:
-        raise Refused(f"{one.subject}: not signed with SHA-256, SHA-384 or SHA-512", code="bad-chain")
+        raise Refused(
+            f"{one.subject}: expected a signature with SHA-256, SHA-384 or SHA-512, got {one.hash}",
+            code="bad-chain",
+        )
     key = one.key.library
     if isinstance(key, rsa.RSAPublicKey):
         known = _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS
     else:
         known = isinstance(key.curve, _CURVES)
     if not known:
-        raise Refused(f"{one.subject}: a key of unknown curve or size", code="bad-chain")
+        raise Refused(
+            f"{one.subject}: expected a key on P-256, P-384 or P-521, or RSA of {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits, "
+            f"got {one.key.kind} of {key.key_size} bits",
+            code="bad-chain",
+        )
     for extension in one.extensions.values():
         if extension.critical and not isinstance(extension.value, _UNDERSTOOD):
             raise Refused(
@@ -317,7 +326,10 @@ def _may_issue(issuer: Certificate, *, below: int, purpose: str | None) -> None:
     if constraints is None or not constraints.ca:
         raise Refused(f"{issuer.subject}: not a certificate authority", code="bad-chain")
     if constraints.path_length is not None and below > constraints.path_length:
-        raise Refused(f"{issuer.subject}: the path below it is too long", code="bad-chain")
+        raise Refused(
+            f"{issuer.subject}: {below} authorities below it, its path length allows {constraints.path_length}",
+            code="bad-chain",
+        )
     if usage is None or not usage.key_cert_sign:
         raise Refused(f"{issuer.subject}: its key may not sign certificates", code="bad-chain")
     extended = _extension(issuer, x509.ExtendedKeyUsage)
@@ -353,14 +365,18 @@ def _der_length(data: bytes, offset: int) -> int:
     """Length in bytes, header included, of the DER SEQUENCE at `offset`."""
     head = data[offset : offset + 4]
     if len(head) < 4 or head[0] != 0x30:
-        raise Malformed("certificates: no DER SEQUENCE where one should begin")
+        raise Malformed(
+            f"certificates: expected a DER SEQUENCE at byte {offset}, got {head.hex() or 'nothing'}"
+        )
     if head[1] < 0x80:
         return 2 + head[1]
     if head[1] == 0x81 and head[2] >= 0x80:
         return 3 + head[2]
     if head[1] == 0x82 and head[2]:
         return 4 + int.from_bytes(head[2:4], "big")
-    raise Malformed("certificates: length is not in DER, or beyond 65535 bytes")
+    raise Malformed(
+        f"certificates: expected a length in DER of at most 65535 at byte {offset + 1}, got {head[1:].hex()}"
+    )
 
 
 def _raw(der_bytes: bytes) -> Raw:
