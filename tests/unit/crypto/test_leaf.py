@@ -129,6 +129,14 @@ def test_a_key_is_written_anew_however_its_point_was_spelt():
     assert spki(issued.public_key()) in issued.tbs_certificate_bytes
 
 
+@pytest.mark.parametrize("curve", [0, 1])
+def test_a_key_whose_point_is_not_on_its_curve_gets_no_certificate(curve):
+    bent = bytearray(spki(KEYS[curve]))
+    bent[-1] ^= 1
+    with pytest.raises(Malformed, match="the room's TLS key: expected a SubjectPublicKeyInfo in DER"):
+        SIGNER.issue(made(spki=bytes(bent)), random=lambda n: bytes([5] * n))
+
+
 @pytest.mark.parametrize("changes", [{"dns_names": ("bücher.example",)}, {"uri": "spiffe://bücher/run"}])
 def test_names_that_no_certificate_holds_are_refused(changes):
     with pytest.raises(Malformed, match="not ASCII"):

@@ -6,7 +6,7 @@ RFC 5280, RFC 2986 (PKCS#10). This file encodes and decodes; what a room may be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -15,12 +15,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.crypto import der, tls
-from strongroom.crypto.pki.leaf import Leaf, signed, to_be_signed
+from strongroom.crypto.pki.leaf import Leaf, authority_key, signed, to_be_signed
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+
+# SubjectPublicKeyInfo of a P-256 key up to its point (RFC 5480, section 2), and an uncompressed point's bytes.
+_P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
+_UNCOMPRESSED, _POINT_BYTES = b"\x04", 65
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,7 @@ def make_authority(key: tls.TlsKey, *, name: str, now: datetime, random: Callabl
 class Signer:
     """An authority's key and certificate, decoded once."""
 
-    __slots__ = ("_identifier", "_key", "_name", "der")
+    __slots__ = ("_issuer_key", "_key", "_name", "der")
 
     def __init__(self, key: tls.TlsKey, certificate_der: bytes) -> None:
         self.der = certificate_der
@@ -73,27 +77,35 @@ class Signer:
                 hint="take both from one backup of the broker",
             )
         self._name = certificate.subject.public_bytes()
-        self._identifier = certificate.extensions.get_extension_for_class(
-            x509.SubjectKeyIdentifier
-        ).value.digest
+        identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+        self._issuer_key = authority_key(identifier)
 
     def issue(self, leaf: Leaf, *, random: Callable[[int], bytes]) -> bytes:
         """A signed leaf certificate (DER). Raises `Malformed` when the key or a name will not do."""
-        try:
-            public = serialization.load_der_public_key(leaf.spki)
-        except (ValueError, UnsupportedAlgorithm):
-            raise Malformed(
-                "certificate: the room's TLS key: expected a SubjectPublicKeyInfo in DER"
-            ) from None
-        if not isinstance(public, ec.EllipticCurvePublicKey):
-            raise Malformed("certificate: the room's TLS key: expected an elliptic-curve key")
         tbs = to_be_signed(
-            replace(leaf, spki=_spki(public)),  # written anew: whatever spelling of the key was sent
+            leaf,
+            spki=_room_key(leaf.spki),
             serial=tls.serial(random),
             issuer=self._name,
-            issuer_key=self._identifier,
+            issuer_key=self._issuer_key,
         )
         return signed(tbs, self._key.sign(tbs, ec.ECDSA(hashes.SHA256())))
+
+
+def _room_key(spki: bytes) -> bytes:
+    """The room's TLS key in the one DER form, whatever spelling was sent. Raises `Malformed` when it will not do."""
+    try:
+        point = spki[-_POINT_BYTES:]
+        if spki == _P256_SPKI + point and point.startswith(_UNCOMPRESSED):
+            # What rooms send. To read it as if it could be any kind of key takes as long as to sign for it.
+            ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+            return spki
+        public = serialization.load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm):
+        raise Malformed("certificate: the room's TLS key: expected a SubjectPublicKeyInfo in DER") from None
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise Malformed("certificate: the room's TLS key: expected an elliptic-curve key")
+    return _spki(public)
 
 
 def read_request(data: bytes) -> CertificateRequest:

@@ -23,7 +23,7 @@ EVIDENCE_OID = f"2.25.{_EVIDENCE_UUID}"
 
 @dataclass(frozen=True, kw_only=True)
 class Leaf:
-    """What a room's certificate says. `spki` is the room's TLS key (DER), `evidence` a text digest."""
+    """What a room's certificate says. `spki` is the room's TLS key (DER, as it was sent), `evidence` a text digest."""
 
     common_name: str
     unit: str
@@ -70,11 +70,17 @@ def _arcs(last: int) -> bytes:
     return bytes([2 * 40 + 25, *groups])
 
 
-_EVIDENCE = _arcs(_EVIDENCE_UUID)
+# Its value has one length, so that all of it but the digest at its end is the same in every certificate.
+_EVIDENCE = _extension(_arcs(_EVIDENCE_UUID), der.wrap(der.OCTET_STRING, bytes(32)))[:-32]
 
 
-def to_be_signed(leaf: Leaf, *, serial: int, issuer: bytes, issuer_key: bytes) -> bytes:
-    """The TBSCertificate. issuer: its name (DER); issuer_key: its key identifier.
+def authority_key(identifier: bytes) -> bytes:
+    """The extension that names the key of whoever signs."""
+    return _extension(b"\x55\x1d\x23", der.wrap(der.SEQUENCE, der.wrap(der.CONTEXT | 0, identifier)))
+
+
+def to_be_signed(leaf: Leaf, *, spki: bytes, serial: int, issuer: bytes, issuer_key: bytes) -> bytes:
+    """The TBSCertificate. spki: the leaf's key in the one DER form; issuer: its name (DER); issuer_key: `authority_key` of its key.
 
     Raises `Malformed` for names that no certificate can hold.
     """
@@ -83,15 +89,13 @@ def to_be_signed(leaf: Leaf, *, serial: int, issuer: bytes, issuer_key: bytes) -
         names.append(der.wrap(_URI, leaf.uri.encode("ascii")))
     except UnicodeEncodeError as cause:
         raise Malformed(f"certificate: the name {told.quoted(cause.object)} is not ASCII") from None
-    authority = der.wrap(der.SEQUENCE, der.wrap(der.CONTEXT | 0, issuer_key))
-    evidence = der.wrap(der.OCTET_STRING, digest.raw(leaf.evidence))
     extensions = (
         _NO_AUTHORITY,
         _DIGITAL_SIGNATURE,
         _SERVER_AND_CLIENT,
         _extension(b"\x55\x1d\x11", der.wrap(der.SEQUENCE, *names)),
-        _extension(b"\x55\x1d\x23", authority),
-        _extension(_EVIDENCE, evidence),
+        issuer_key,
+        _EVIDENCE + digest.raw(leaf.evidence),
     )
     return der.wrap(
         der.SEQUENCE,
@@ -101,7 +105,7 @@ def to_be_signed(leaf: Leaf, *, serial: int, issuer: bytes, issuer_key: bytes) -
         issuer,
         der.wrap(der.SEQUENCE, _time(leaf.not_before), _time(leaf.not_after)),
         _name(leaf.common_name, leaf.unit),
-        leaf.spki,
+        spki,
         der.wrap(der.CONTEXT | der.CONSTRUCTED | 3, der.wrap(der.SEQUENCE, *extensions)),
     )
 
