@@ -107,19 +107,28 @@ class _Decision:
     runs_used: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnNonce:
+    """A request's first line whose nonce was made here for the contract that it names, and when that nonce ends."""
+
+    head: messages.ReleaseHead
+    end: datetime
+
+
 async def release(
-    broker: Broker, body: bytes, *, peer: str = "", head: messages.ReleaseHead | None = None
+    broker: Broker, body: bytes, *, peer: str = "", passed: OwnNonce | None = None
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
     """Decide, record, then answer. peer: the address that the request came from, for the budgets.
 
-    head: that of `body`, where `turn_away` has let it pass already. Raises `Malformed`, `Refused` or `Unavailable`; then
-    nothing was released.
+    passed: what `turn_away` said of the first line of `body`, where it was asked already. Raises `Malformed`, `Refused`
+    or `Unavailable`; then nothing was released.
     """
-    split = messages.split_release_request(body, head=head)
-    if head is None and (early := turn_away(broker, split.head, peer=peer)) is not None:
-        return early
+    split = messages.split_release_request(body, head=None if passed is None else passed.head)
+    own = passed or turn_away(broker, split.head, peer=peer)
+    if isinstance(own, messages.DenialAnswer):
+        return own
     try:
-        answer = await _attempt(broker, split, peer)
+        answer = await _attempt(broker, split, own, peer)
     except Unavailable:
         raise
     except Exception:  # what nobody foresaw, too: it must not be cheaper than a plain no
@@ -132,7 +141,9 @@ async def release(
     return answer
 
 
-def turn_away(broker: Broker, head: messages.ReleaseHead, *, peer: str = "") -> messages.DenialAnswer | None:
+def turn_away(
+    broker: Broker, head: messages.ReleaseHead, *, peer: str = ""
+) -> messages.DenialAnswer | OwnNonce:
     """Step 1: the denial of a nonce that is not ours, or has ended. Costs one HMAC, and reads nothing else.
 
     Raises `Unavailable` for an address whose requests kept failing while others of it wait already.
@@ -142,16 +153,16 @@ def turn_away(broker: Broker, head: messages.ReleaseHead, *, peer: str = "") -> 
         raise too_many_failures()
     end = broker.nonces.end(head.nonce, head.contract)
     if end is not None and now < end:
-        return None
+        return OwnNonce(head=head, end=end)
     broker.failures.failed(now, peer=peer)
     return _denied(head.contract, (request_checks.fresh(end, use=NonceUse.ENDED),), now)
 
 
 async def _attempt(
-    broker: Broker, split: messages.SplitRequest, peer: str
+    broker: Broker, split: messages.SplitRequest, own: OwnNonce, peer: str
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
     patient = broker.failures.patient(broker.clock(), peer=peer, contract=split.head.contract)
-    looked = await broker.workers.run(partial(_look, broker, split), patient=patient)
+    looked = await broker.workers.run(partial(_look, broker, split, own), patient=patient)
     if isinstance(looked, messages.DenialAnswer):
         return looked
     answer = await _settle(broker, looked, peer, patient=patient)
@@ -197,24 +208,21 @@ def _denied(contract: str, checks: tuple[Check, ...], now: datetime) -> messages
     return _denial(deny(contract, gates=checks, now=now))
 
 
-def _look(broker: Broker, split: messages.SplitRequest) -> messages.DenialAnswer | _Looked:
+def _look(broker: Broker, split: messages.SplitRequest, own: OwnNonce) -> messages.DenialAnswer | _Looked:
     """Steps 2 and 3, and 4 as well where no vendor is to be asked first."""
-    now, head = broker.clock(), split.head
+    now, head = broker.clock(), own.head
     reading = broker.agreements.read(split.agreement, broker.party)
     if reading.agreement is None:
         return _denied(reading.digest, reading.checks, now)
     if reading.digest != head.contract:
         return _denied(head.contract, (request_checks.nonce_contract(reading.digest, head.contract),), now)
-    end = broker.nonces.end(head.nonce, head.contract)
-    if end is None:
-        return _denied(head.contract, (request_checks.fresh(end),), now)
     request = messages.parse_release_request(split)
     csr = None if request.csr is None else certificates.read_request(request.csr)
     ask = request_checks.ParsedRequest(
         request=request,
         own=reading.checks,
         disks=reading.disks,
-        nonce_end=end,
+        nonce_end=own.end,
         agreement=reading.agreement,
         brought=versions.read(reading.agreement.contract, request.earlier, broker.party),
         csr=csr,

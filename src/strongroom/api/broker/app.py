@@ -12,7 +12,7 @@ from strongroom.api.http import HttpResponse
 from strongroom.broker import request_log
 from strongroom.broker.challenge import challenge
 from strongroom.broker.receipt import receipt
-from strongroom.broker.release import release, turn_away
+from strongroom.broker.release import OwnNonce, release, turn_away
 from strongroom.broker.standing import standing
 from strongroom.encoding import canonical
 from strongroom.model import messages
@@ -155,19 +155,22 @@ async def _release(
     broker: Broker, bodies: budgets_model.Bodies, limit: int, request: Request
 ) -> HttpResponse:
     peer = request.peer
-    head: messages.ReleaseHead | None = None
+    passed: OwnNonce | None = None
     denial: messages.DenialAnswer | None = None
 
     def worth_reading(line: bytes) -> bool:
-        nonlocal head, denial
+        nonlocal passed, denial
         head = messages.parse_release_head(line)
         request.contract = head.contract
-        denial = turn_away(broker, head, peer=peer)
-        return denial is None
+        match turn_away(broker, head, peer=peer):
+            case OwnNonce() as passed:
+                return True
+            case denial:
+                return False
 
     patient = broker.failures.patient(broker.clock(), peer=peer)
     body = await bodies.read(request, limit, worth_reading=worth_reading)
-    answer = denial or await release(broker, body, peer=peer, head=head)
+    answer = denial or await release(broker, body, peer=peer, passed=passed)
     id = broker.agreements.id_of(request.contract)
     request_log.answered(broker.request_log, answer, peer=peer, contract=id)
     if denial is not None:
