@@ -63,7 +63,7 @@ def order(mutant: Mutant, reach: dict) -> list[str]:
     else:
         tests = {t for block in blocks.values() for t in block["tests"]}
     few = inner if len(inner) <= max(20, len(tests) // 4) else set()
-    package, name = mutant.module.split(".")[1:]
+    _, package, *_, name = mutant.module.split(".")
 
     def nearness(index: int) -> tuple:
         test, seconds = reach["tests"][index]

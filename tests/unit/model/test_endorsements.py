@@ -23,6 +23,20 @@ def test_rule_04_a_missing_part_is_an_error():
 
 
 @pytest.mark.parametrize(
+    ("parts", "tee", "vouched"),
+    [
+        ({"vcek": b"x"}, "snp", True),
+        ({}, "snp", False),
+        ({}, "nitro", True),
+        ({"root": b"x"}, "nitro", True),
+        ({}, "unknown", False),
+    ],
+)
+def test_nothing_at_hand_vouches_only_for_what_carries_its_own(parts, tee, vouched):
+    assert endorsements.vouches(endorsements.Endorsements(parts=parts), tee) is vouched
+
+
+@pytest.mark.parametrize(
     ("bad", "why"),
     [
         ({}, "key 'parts' is missing"),
