@@ -40,7 +40,7 @@ OPTIONS = [
     "not soak and not room",
     "--continue-on-collection-errors",  # a file that cannot be collected notices nothing
 ]
-LONGEST_TEST = 3.0  # seconds: a test that takes longer is left out
+LONGEST_TEST = 3.0  # seconds of processor time: a test that takes longer is left out
 LONGEST_LIST = 15.0  # seconds of tests for one mutant: the nearest are tried first
 MOST_FILES = 6  # of tests for a mutant of what runs at import: collecting them takes the time
 KILLER = 200  # the descriptor on which a fork says which test failed: pytest captures the others
@@ -241,9 +241,9 @@ class Reach(Steady):
         forget()
         self.recorder.hits.clear()
         self.recorder.on = True
-        started = time.monotonic()
+        started = time.process_time()  # a busy machine makes no test too long to be tried
         yield
-        seconds = time.monotonic() - started
+        seconds = time.process_time() - started
         self.recorder.on = False
         if item.nodeid not in self.failed:
             for hit in self.recorder.hits:
