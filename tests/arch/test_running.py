@@ -102,3 +102,38 @@ def test_every_number_of_examples_is_scaled():
         if isinstance(node, ast.Call) and sources.dotted(node.func) in {"settings", "hypothesis.settings"}
     ]
     assert calls == []
+
+
+def imported(tree: ast.Module):
+    """Every module that is imported anywhere in a file, and every name that may be one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module or ''}.{one.name}" for one in node.names)
+
+
+def of_tests(tree: ast.Module, tests: set[str]) -> list[str]:
+    return [name for name in imported(tree) if tests & set(name.split("."))]
+
+
+def test_nothing_imports_a_module_of_tests():
+    """What two of them need stands beside them in a module that is none, in a conftest, or in strongroom_testing."""
+    tests = {path.stem for path in TESTS if path.name.startswith("test_")}
+    assert len(tests) > 200
+    files = [*TESTS, *(ROOT / "src").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    found = {str(path.relative_to(ROOT)): of_tests(ast.parse(path.read_text()), tests) for path in files}
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from tests.unit.a import test_b as scene",
+        "from .test_b import c",
+        "def f():\n    import tests.test_b",
+        "from . import test_b",
+    ],
+)
+def test_an_import_of_a_module_of_tests_is_found(line):
+    assert of_tests(ast.parse(line), {"test_b"})

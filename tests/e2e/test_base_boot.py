@@ -1,7 +1,6 @@
 """Bases that boot, and bases that must not: plain QEMU, with a stand-in where the agent would be."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import strongroom
 from strongroom.bases import build, document
 from strongroom.bases import profile as base_profile
 from tests.bench import bench_base
+from tests.e2e.shared_cache import SHARED
 
-SHARED = build.default_cache(dict(os.environ))
 pytestmark = [
     pytest.mark.room,
     pytest.mark.root,

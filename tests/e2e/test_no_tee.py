@@ -9,7 +9,7 @@ import pytest
 from strongroom.bases import build, profile
 from strongroom.model.room import channel as wire
 from tests.bench import bench_base
-from tests.e2e.test_base_boot import SHARED
+from tests.e2e.shared_cache import SHARED
 
 pytestmark = [pytest.mark.room, pytest.mark.root, pytest.mark.soak]
 

@@ -21,7 +21,7 @@ from strongroom.model import identity, messages
 from strongroom.wiring import broker as wiring
 from strongroom_testing import broker_process, brokers, lying_broker
 from tests.e2e.real_rooms import PASSPHRASE, strongroom
-from tests.unit.ledger.test_ledger_core import Memory
+from tests.unit.ledger.memory_tiles import Memory
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence.formats import azure_hcl
 from tests.fuzz.mutations import mutations, often
-from tests.unit.evidence import test_azure as scene
+from tests.unit.evidence import azure_evidence as scene
 
 RUNTIME = scene.VMS["snp"]._runtime(None)
 # Bytes that nothing signs and nobody reads (see test_azure.UNSIGNED) may be other ones.

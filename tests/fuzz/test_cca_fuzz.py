@@ -10,7 +10,7 @@ from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
-from tests.unit.evidence import test_cca as scene
+from tests.unit.evidence import cca_evidence as scene
 
 GOOD = scene.PLATFORM.evidence(scene.BOUND).parts["token"]
 KEY = scene.PLATFORM.endorsements().parts["platform-key"]

@@ -14,7 +14,7 @@ from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence.formats import dcap_pck, dcap_quote, dcap_tcb
 from strongroom_testing.vendors import intel_pki
 from tests.fuzz.mutations import mutations, often
-from tests.unit.evidence import test_dcap as scene
+from tests.unit.evidence import dcap_evidence as scene
 
 TCB, _ = dcap_tcb.split(scene.ENDORSED["tdx"].parts["tcb-info"], "tcbInfo", what="tcb-info")
 IDENTITY, _ = dcap_tcb.split(scene.ENDORSED["tdx"].parts["qe-identity"], "enclaveIdentity", what="qe")

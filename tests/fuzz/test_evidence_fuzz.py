@@ -23,8 +23,8 @@ from strongroom.model.verdict import Denied
 from strongroom_testing import contracts
 from strongroom_testing.vendors import fake_tpm
 from tests.effort import examples
-from tests.unit.appraisal.test_judge import AGREEMENT, GATES, binding
-from tests.unit.evidence.test_tpm_verify import BINDING, GOOD, NOW, TPM
+from tests.unit.appraisal.a_judgement import AGREEMENT, GATES, binding
+from tests.unit.evidence.tpm_evidence import BINDING, GOOD, NOW, TPM
 
 often = examples(400, suppress_health_check=[HealthCheck.too_slow])
 PARSERS = {

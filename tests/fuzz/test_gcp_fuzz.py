@@ -13,8 +13,8 @@ from strongroom.evidence.formats import ccel, eventlog_efi, gcp_instance, tpm_cr
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_google
 from tests.fuzz.mutations import mutations, often
-from tests.unit.evidence import test_eventlog_efi as logs
-from tests.unit.evidence import test_gcp as scene
+from tests.unit.evidence import efi_log as logs
+from tests.unit.evidence import gcp_evidence as scene
 
 SIGNED = ("quote", "signature", "ak-certificate", "issuers", "pcrs")
 # A public area of an RSA key, of the shape that TPM2_ReadPublic answers.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
-from tests.unit.evidence import test_nitro as scene
+from tests.unit.evidence import nitro_evidence as scene
 
 GOOD = scene.AWS.evidence(scene.BOUND, indefinite=True).parts["document"]
 

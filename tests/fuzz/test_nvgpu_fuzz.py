@@ -11,7 +11,7 @@ from strongroom.evidence.formats import nvgpu_dice, nvgpu_spdm
 from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
-from tests.unit.evidence import test_nvgpu as scene
+from tests.unit.evidence import nvgpu_evidence as scene
 
 GOOD = scene.GPU.evidence(scene.BOUND).parts
 OPAQUE = GOOD["report"][GOOD["report"].index(b"570.86.10") - 80 : -96]

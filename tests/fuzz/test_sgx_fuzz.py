@@ -11,7 +11,7 @@ from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence.formats import dcap_collateral
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
-from tests.unit.evidence import test_dcap as scene
+from tests.unit.evidence import dcap_evidence as scene
 
 QUOTES = [scene.GOOD["sgx", version].parts["quote"] for version in (3, 4, 5)]
 

@@ -12,7 +12,7 @@ from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence.formats import snp_product, snp_report
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
-from tests.unit.evidence import test_snp as scene
+from tests.unit.evidence import snp_evidence as scene
 
 REPORT = scene.GOOD.parts["report"]
 VEK = scene.ENDORSED.parts["vek"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.model.evidence import Evidence
 from tests.fuzz.mutations import mutations, often
-from tests.unit.evidence import test_dcap as scene
+from tests.unit.evidence import dcap_evidence as scene
 
 QUOTES = [scene.GOOD["tdx", version].parts["quote"] for version in (4, 5)]
 FIELDS = {

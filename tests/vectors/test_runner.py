@@ -12,7 +12,7 @@ import pytest
 from strongroom.errors import EvidenceRefused
 from strongroom.model.binding import Preset
 from strongroom.model.evidence import Evidence
-from tests.unit.evidence import test_gcp as scene
+from tests.unit.evidence import gcp_evidence as scene
 from tests.vectors import __main__ as command
 from tests.vectors import runner
 from tests.vectors.loaded import Loaded

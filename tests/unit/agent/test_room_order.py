@@ -14,8 +14,8 @@ from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model.endorsements import NONE
 from strongroom.model.room.channel import Start
 from strongroom.model.verdict import Check, Words
+from tests.unit.agent.handover import Handover
 from tests.unit.agent.node_end import NodeEnd
-from tests.unit.agent.test_agreed import Handover
 
 
 class Recording:

@@ -8,7 +8,7 @@ import pytest
 
 from strongroom.appraisal.default import default_policy
 from strongroom.appraisal.wording.sentences import explain
-from tests.unit.evidence import test_gcp as scene
+from tests.unit.evidence import gcp_evidence as scene
 
 CLAIMS = replace(scene.verified(scene.GOOD), simulated=False)
 

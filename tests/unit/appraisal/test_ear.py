@@ -22,7 +22,7 @@ from strongroom.errors import Malformed, Refused
 from strongroom.model.evidence import Evidence
 from strongroom.model.verdict import Check
 from tests.effort import examples
-from tests.unit.appraisal.test_policy import SNP
+from tests.unit.appraisal.snp_claims import SNP
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEY, OTHER = sign.SigningKey(b"\x01" * 32), sign.SigningKey(b"\x02" * 32)

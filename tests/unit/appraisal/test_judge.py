@@ -11,30 +11,16 @@ from strongroom.appraisal import judge as judge_file
 from strongroom.appraisal.judge import judge, with_runs_used
 from strongroom.appraisal.wording.sentences import explain
 from strongroom.encoding import fields
-from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom.model.verdict import Accepted, Check, Denied, read_checks
 from strongroom_testing import contracts
 from strongroom_testing.vendors import fake_tpm
 from strongroom_testing.vendors.fake_tpm import REFUSED_BY, Fault
+from tests.unit.appraisal.a_judgement import AGREEMENT, GATES, SCENE, binding
 
-SCENE = contracts.scene()
 NOW = SCENE.now
-AGREEMENT = SCENE.agreement()
-GATES = (Check(name="nonce", expected="fresh", got="fresh", ok=True),)
 BAD_GATE = Check(name="nonce", expected="fresh", got="used", ok=False)
-
-
-def binding(agreement=AGREEMENT, *, nonce: bytes = b"n" * 32) -> Binding:
-    keys = RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216)
-    return Binding(
-        nonce=nonce,
-        contract=agreement.contract.digest,
-        keys=keys,
-        role="room",
-        audience=fake_tpm.digest("audience"),
-    )
 
 
 def decide(evidence=None, agreement=AGREEMENT, *, tpm=SCENE.tpm, endorsements=NONE, bound=None, **changed):

@@ -20,33 +20,11 @@ from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import policy as policy_model
 from strongroom.model.contracts.policy import Devices, Policy
 from tests.effort import examples
+from tests.unit.appraisal.snp_claims import CONTRACT, ROOT, SNP
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-ROOT = "sha256:" + "11" * 32
-CONTRACT = "sha256:" + "ab" * 32
 LATER = NOW + timedelta(days=1)
 
-SNP = Claims(
-    tee="snp",
-    simulated=False,
-    root=ROOT,
-    machine="c0ffee",
-    contract=CONTRACT,
-    registers={"measurement": "aa" * 48},
-    debug=False,
-    memory_guard=False,
-    facts={
-        "vmpl": 0,
-        "product": "Genoa",
-        "policy.migrate_ma": False,
-        "policy.smt": True,
-        "mask_chip_key": False,
-        "platform.alias_check_complete": True,
-        "platform.ecc_en": True,
-    },
-    not_checked=("revocation of one chip's VCEK: for minimums",),
-    tcb={"committed.snp": 22, "launch.snp": 21, "reported.snp": 20, "committed.microcode": 72},
-)
 TDX = Claims(
     tee="tdx",
     simulated=False,

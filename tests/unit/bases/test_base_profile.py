@@ -10,7 +10,7 @@ from strongroom.bases import profile as base_profile
 from strongroom.bases.files import File
 from strongroom.bases.profile import LOCAL, NITRO, PROFILES, SNP, UKI
 from strongroom.errors import Malformed, Misuse
-from tests.unit.bases import test_base_disk
+from tests.unit.bases import package_files
 
 DISK = disk.write({"file": File(content=b"x" * 5000)}, folders=())
 AGENT = initramfs.Agent(command=("/agent",))
@@ -20,9 +20,9 @@ ROOT = f"strongroom.root={DISK.root_hash.hex()} strongroom.blocks={DISK.data_blo
 def files(profile, *, builtin=()):
     """Packages with a module for each name but those that the kernel has built in."""
     folder = "lib/modules/6.12.1/kernel"
-    out = {path: file for path, file in test_base_disk.package_files().items() if "/modules/" not in path}
+    out = {path: file for path, file in package_files.package_files().items() if "/modules/" not in path}
     for name in set(profile.all_modules) - set(builtin):
-        out[f"{folder}/drivers/{name}.ko"] = test_base_disk.module()
+        out[f"{folder}/drivers/{name}.ko"] = package_files.module()
     text = "".join(f"kernel/drivers/{name.replace('_', '-')}.ko\n" for name in builtin)
     out["lib/modules/6.12.1/modules.builtin"] = File(content=text.encode())
     return out

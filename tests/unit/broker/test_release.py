@@ -27,11 +27,7 @@ from strongroom.model.contracts import contract as contract_model
 from strongroom_testing import brokers, contracts
 from strongroom_testing.vendors import fake_tpm
 from tests.effort import examples
-
-
-def failed(answer):
-    assert isinstance(answer, messages.DenialAnswer), "released, where a denial was due"
-    return [check["name"] for check in answer.verdict["checks"] if not check["ok"]]
+from tests.unit.broker.denials import failed
 
 
 def nothing_released(world, *, recorded=True):

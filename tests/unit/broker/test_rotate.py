@@ -17,7 +17,7 @@ from strongroom.model import identity, messages, record, rotation
 from strongroom.seal import disk as sealed_disk
 from strongroom.wiring import broker
 from strongroom_testing import broker_process, brokers
-from tests.unit.broker.test_release import failed
+from tests.unit.broker.denials import failed
 
 NEW = identity.generate("alice")
 

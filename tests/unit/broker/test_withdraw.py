@@ -19,7 +19,7 @@ from strongroom.ledger.describe import describe
 from strongroom.model import messages, record
 from strongroom.model.verdict import Check
 from strongroom_testing import brokers
-from tests.unit.broker.test_release import failed
+from tests.unit.broker.denials import failed
 
 
 def withdrawn(world, agreement):

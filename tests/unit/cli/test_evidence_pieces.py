@@ -12,7 +12,7 @@ from strongroom.cli import main
 from strongroom.model.claims import Claims
 from strongroom_testing.evidence_folder import BINDING, NOW, REPORT_DATA
 from strongroom_testing.vendors.fake_intel import FakeIntel
-from tests.unit.evidence.test_recognise import QUOTE, QUOTES, REPORT
+from tests.unit.evidence.raw_pieces import QUOTE, QUOTES, REPORT
 
 TWO = {
     "gateway_attestation": {"intel_quote": QUOTE.hex()},

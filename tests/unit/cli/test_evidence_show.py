@@ -14,7 +14,7 @@ from strongroom.evidence.tpm import PARTS
 from strongroom.model.evidence import Evidence
 from strongroom_testing import contracts
 from strongroom_testing.vendors import fake_tpm
-from tests.unit.evidence.test_tpm_verify import BINDING, GOOD, RSA
+from tests.unit.evidence.tpm_evidence import BINDING, GOOD, RSA
 
 
 def show(tmp_path: Path, data: bytes, *options: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from strongroom.cli.evidence import measure
 from strongroom.errors import Misuse
 from strongroom.parties import draft as drafts
 from strongroom_testing import firmware
-from tests.unit.compare import test_changes
+from tests.unit.compare import base_documents
 from tests.unit.images import kit
 
 
@@ -146,7 +146,7 @@ def test_a_command_line_that_is_not_one_line_is_refused(base, monkeypatch, capsy
 
 
 def test_a_base_says_what_it_was_built_for(base, monkeypatch, capsys):
-    (base / "base.json").write_bytes(test_changes.document("snp"))
+    (base / "base.json").write_bytes(base_documents.document("snp"))
     code, out, _ = run(monkeypatch, capsys, ".", *SNP[2:], "--json")
     found = json.loads(out)
     assert (code, found["profile"], found["tee"]) == (0, "snp", "snp")

@@ -10,7 +10,6 @@ import pytest
 from strongroom.bases import build, initramfs
 from strongroom.bases import disk as base_disk
 from strongroom.bases import document as base_document
-from strongroom.bases import profile as base_profile
 from strongroom.bases.files import File
 from strongroom.bases.formats import eif
 from strongroom.compare import base as changes_base
@@ -22,7 +21,8 @@ from strongroom.model import manifest as manifest_model
 from strongroom.seal.tree import Entry, EntryKind
 from tests import samples
 from tests.unit.bases import efi, enclave
-from tests.unit.seal.test_disk import IMAGE, seal
+from tests.unit.compare.base_documents import document
+from tests.unit.seal.sealed import IMAGE, seal
 
 KERNEL = (
     bytes(0x202) + b"HdrS" + bytes(8) + (0x300).to_bytes(2, "little") + bytes(0x2F0) + b"6.1.0-54 (builder)\0"
@@ -48,24 +48,6 @@ def folder(
     (where / base_document.PACKAGES).write_bytes(base_document.packages_json(packages))
     (where / base_document.BASE).write_bytes(document(profile))
     return where
-
-
-def document(profile):
-    """A base.json that names the profile; what it says of files is not looked at here."""
-    chosen = base_profile.PROFILES[profile]
-    local = profile == "local"
-    digest = "sha256:" + "0" * 64
-    return base_document.Base(
-        profile=chosen,
-        debug=False,
-        reference={**dict.fromkeys(("firmware", "kernel", "initrd", "cmdline"), digest), "machine": "q35"}
-        if local
-        else {},
-        files=dict.fromkeys(base_document.parts_of(chosen), (1, digest)),
-        root_hash=digest,
-        pcr0=dict.fromkeys(("guarded", "unguarded"), digest) if local else {},
-        packages=digest,
-    ).encode()
 
 
 def told(tmp_path, **changed):

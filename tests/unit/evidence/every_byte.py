@@ -24,7 +24,7 @@ from strongroom_testing.vendors import (
     fake_tpm,
 )
 from tests import samples
-from tests.unit.evidence.test_nitro import BOUND
+from tests.unit.evidence.nitro_evidence import BOUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,9 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import azure, verify
+from strongroom.evidence import azure
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import azure_hcl
 from strongroom.evidence.roots import amd, intel
@@ -21,24 +20,8 @@ from strongroom_testing.vendors.fake_amd import Fault as AmdFault
 from strongroom_testing.vendors.fake_amd import Guest
 from strongroom_testing.vendors.fake_azure import FakeAzure, Fault
 from tests import samples
-from tests.unit.evidence.test_nitro import BOUND
-
-NOW = samples.NOW
-CONTRACT = digest.raw(samples.DIGEST)
-VMS = {kind: FakeAzure.over(kind, now=NOW, contract=CONTRACT) for kind in ("snp", "tdx")}
-GOOD = {kind: vm.evidence(BOUND) for kind, vm in VMS.items()}
-ENDORSED = {kind: vm.endorsements() for kind, vm in VMS.items()}
-KINDS = sorted(VMS)
-
-
-def verified(kind, evidence=None, endorsements=None, *, binding=BOUND, roots=None, now=NOW):
-    return verify.verify(
-        evidence or GOOD[kind],
-        endorsements or ENDORSED[kind],
-        binding=binding,
-        roots=frozenset({VMS[kind].root}) if roots is None else roots,
-        now=now,
-    )
+from tests.unit.evidence.azure_evidence import ENDORSED, GOOD, KINDS, NOW, VMS, verified, with_part
+from tests.unit.evidence.nitro_evidence import BOUND
 
 
 def refusal(*args, **kwargs) -> str:
@@ -50,10 +33,6 @@ def refusal(*args, **kwargs) -> str:
     except Malformed:
         return "format"
     return "accepted"
-
-
-def with_part(kind, name, data) -> Evidence:
-    return Evidence(tee="azure", parts={**GOOD[kind].parts, name: data})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -236,9 +215,3 @@ def test_runtime_data_with_one_member_of_another_form_do_not_parse(old, new, why
     assert old in text
     with pytest.raises(Malformed, match=why):
         azure_hcl.parse_runtime(text.replace(old, new))
-
-
-# Nothing signs these bytes, and nothing is read from them but that they are what they are expected to be:
-# the HCL report's version (1 or 2), and of the TDREPORT all but its report data, since the TD quote says the same
-# signed, for every machine to check.
-UNSIGNED = {"snp": {4}, "tdx": {4, *range(32, 32 + 128), *range(32 + 192, 32 + 1024)}}

@@ -8,27 +8,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import cca, verify
+from strongroom.evidence import cca
 from strongroom.evidence import roots as pinned
 from strongroom.model.binding import Preset
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_cca
 from tests import samples
-from tests.unit.evidence.test_nitro import BOUND
-
-NOW = samples.NOW
-PLATFORM = fake_cca.FakeCca()
-ROOTS = frozenset({PLATFORM.root})
-
-
-def verified(evidence, *, platform=PLATFORM, endorsements=None, binding=BOUND, roots=None):
-    return verify.verify(
-        evidence,
-        endorsements or platform.endorsements(),
-        binding=binding,
-        roots=frozenset({platform.root}) if roots is None else roots,
-        now=NOW,
-    )
+from tests.unit.evidence.cca_evidence import PLATFORM, verified
+from tests.unit.evidence.nitro_evidence import BOUND
 
 
 def refusal(*args, **kwargs) -> str:

@@ -9,7 +9,7 @@ import pytest
 from strongroom.errors import Malformed
 from strongroom.evidence.formats import dcap_tcb
 from strongroom_testing.vendors import fake_intel
-from tests.unit.evidence.test_dcap import ENDORSED, GOOD, INTEL, refusal, verified
+from tests.unit.evidence.dcap_evidence import ENDORSED, GOOD, INTEL, refusal, verified
 
 SGX = json.loads(dcap_tcb.split(ENDORSED["sgx"].parts["tcb-info"], "tcbInfo", what="x")[0])
 TDX = json.loads(dcap_tcb.split(ENDORSED["tdx"].parts["tcb-info"], "tcbInfo", what="x")[0])

@@ -13,7 +13,7 @@ from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_aws, fake_nvidia
 from tests import samples
-from tests.unit.evidence.test_nitro import BOUND
+from tests.unit.evidence.nitro_evidence import BOUND
 
 NOW = samples.NOW
 CPU = fake_aws.FakeAws(now=NOW)

@@ -10,10 +10,9 @@ import pytest
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence.formats import ccel, eventlog, eventlog_efi
 from strongroom_testing.vendors import fake_google, fake_tpm
+from tests.unit.evidence.efi_log import CCEL, CCEL_EVENTS, EVENTS, LOG, rtmrs
 from tests.vectors import runner
 
-EVENTS = fake_google.boot()
-LOG = fake_google.encode_log(EVENTS)
 TDX_CASE = runner.folder() / "tdx" / "v4-attestation-rs-tdx-quote-live-3ab56d67"
 
 
@@ -170,21 +169,6 @@ def test_rule_15_what_is_not_a_log_is_malformed():
             eventlog_efi.parse(bad)
         with pytest.raises(Malformed, match=why):
             explain(bad)
-
-
-# Measurement registers of a trust domain: RTMR n has the index n + 1.
-CCEL_EVENTS = [
-    fake_google.variable(fake_google._GLOBAL, "SecureBoot", b"\x01", pcr=1),
-    fake_google.said(1, 4, bytes(4)),
-    (2, 0x80000003, b"boot loader", b"where it was loaded"),
-    *fake_google.uki(".linux", b"kernel", pcr=3),
-]
-CCEL = fake_google.encode_log(CCEL_EVENTS, ("sha384",))
-
-
-def rtmrs(events=CCEL_EVENTS) -> tuple[bytes, ...]:
-    values = fake_google.replay(events, "sha384")
-    return tuple(values[index] for index in range(1, 5))
 
 
 def test_ccel_replays_into_rtmrs_and_its_facts_are_told():

@@ -20,14 +20,14 @@ from strongroom.model.endorsements import NONE, Endorsements
 from strongroom_testing.vendors.fake_amd import Guest
 from strongroom_testing.vendors.fake_google import FakeGoogle
 from tests.unit.evidence import (
-    test_azure,
-    test_cca,
-    test_dcap,
-    test_gcp,
-    test_nitro,
-    test_nvgpu,
-    test_snp,
-    test_tpm_verify,
+    azure_evidence,
+    cca_evidence,
+    dcap_evidence,
+    gcp_evidence,
+    nitro_evidence,
+    nvgpu_evidence,
+    snp_evidence,
+    tpm_evidence,
 )
 
 if TYPE_CHECKING:
@@ -48,87 +48,87 @@ class Case:
 
 def intel(tee, version):
     return Case(
-        evidence=test_dcap.GOOD[tee, version],
-        endorsements=test_dcap.ENDORSED[tee],
-        bound=test_dcap.BOUND,
-        roots=test_dcap.ROOTS,
-        now=test_dcap.NOW,
+        evidence=dcap_evidence.GOOD[tee, version],
+        endorsements=dcap_evidence.ENDORSED[tee],
+        bound=dcap_evidence.BOUND,
+        roots=dcap_evidence.ROOTS,
+        now=dcap_evidence.NOW,
     )
 
 
 def amd(name, version):
-    chip = test_snp.CHIPS[name]
+    chip = snp_evidence.CHIPS[name]
     return Case(
-        evidence=chip.evidence(test_snp.BOUND, guest=Guest(version=version)),
+        evidence=chip.evidence(snp_evidence.BOUND, guest=Guest(version=version)),
         endorsements=chip.endorsements(),
-        bound=test_snp.BOUND,
+        bound=snp_evidence.BOUND,
         roots=frozenset({chip.root}),
-        now=test_snp.NOW,
+        now=snp_evidence.NOW,
     )
 
 
 def azure(kind):
     return Case(
-        evidence=test_azure.GOOD[kind],
-        endorsements=test_azure.ENDORSED[kind],
-        bound=test_azure.BOUND,
-        roots=frozenset({test_azure.VMS[kind].root}),
-        now=test_azure.NOW,
-        unsigned={"hcl-report": test_azure.UNSIGNED[kind]},
+        evidence=azure_evidence.GOOD[kind],
+        endorsements=azure_evidence.ENDORSED[kind],
+        bound=azure_evidence.BOUND,
+        roots=frozenset({azure_evidence.VMS[kind].root}),
+        now=azure_evidence.NOW,
+        unsigned={"hcl-report": azure_evidence.UNSIGNED[kind]},
     )
 
 
 def google(kind):
-    # Without a log, whose labels of events nobody measures: test_gcp holds that they forge no fact.
-    machine = FakeGoogle(now=test_gcp.NOW, **test_gcp.KINDS[kind])
+    # Without a log, whose labels of events nobody measures: gcp_evidence holds that they forge no fact.
+    machine = FakeGoogle(now=gcp_evidence.NOW, **gcp_evidence.KINDS[kind])
     return Case(
-        evidence=machine.evidence(test_gcp.BOUND, logged=False),
-        bound=test_gcp.BOUND,
+        evidence=machine.evidence(gcp_evidence.BOUND, logged=False),
+        bound=gcp_evidence.BOUND,
         roots=frozenset({machine.root}),
-        now=test_gcp.NOW,
+        now=gcp_evidence.NOW,
     )
 
 
-GPU = test_nvgpu.GPU.evidence(test_nvgpu.BOUND)
+GPU = nvgpu_evidence.GPU.evidence(nvgpu_evidence.BOUND)
 CASES = {
-    **{f"{tee}-v{version}": intel(tee, version) for tee, version in test_dcap.KINDS},
+    **{f"{tee}-v{version}": intel(tee, version) for tee, version in dcap_evidence.KINDS},
     **{
         f"snp-{name}-v{version}": amd(name, version)
         for name, version in (("milan", 2), ("milan", 3), ("genoa", 5), ("turin", 5), ("vlek", 3))
     },
     "nitro": Case(
-        evidence=test_nitro.AWS.evidence(test_nitro.BOUND),
-        bound=test_nitro.BOUND,
-        roots=test_nitro.ROOTS,
-        now=test_nitro.NOW,
+        evidence=nitro_evidence.AWS.evidence(nitro_evidence.BOUND),
+        bound=nitro_evidence.BOUND,
+        roots=nitro_evidence.ROOTS,
+        now=nitro_evidence.NOW,
     ),
     "tpm": Case(
-        evidence=test_tpm_verify.GOOD,
-        bound=test_tpm_verify.BINDING,
-        roots=frozenset({test_tpm_verify.TPM.root}),
-        now=test_tpm_verify.NOW,
+        evidence=tpm_evidence.GOOD,
+        bound=tpm_evidence.BINDING,
+        roots=frozenset({tpm_evidence.TPM.root}),
+        now=tpm_evidence.NOW,
     ),
     "tpm-rsa": Case(
-        evidence=test_tpm_verify.RSA.evidence(test_tpm_verify.BINDING),
-        bound=test_tpm_verify.BINDING,
-        roots=frozenset({test_tpm_verify.RSA.root}),
-        now=test_tpm_verify.NOW,
+        evidence=tpm_evidence.RSA.evidence(tpm_evidence.BINDING),
+        bound=tpm_evidence.BINDING,
+        roots=frozenset({tpm_evidence.RSA.root}),
+        now=tpm_evidence.NOW,
     ),
-    **{f"azure-{kind}": azure(kind) for kind in test_azure.KINDS},
+    **{f"azure-{kind}": azure(kind) for kind in azure_evidence.KINDS},
     **{f"gcp-{kind}": google(kind) for kind in ("p256", "p384", "rsassa", "rsapss")},
     "cca": Case(
-        evidence=test_cca.PLATFORM.evidence(test_cca.BOUND),
-        endorsements=test_cca.PLATFORM.endorsements(),
-        bound=test_cca.BOUND,
-        roots=test_cca.ROOTS,
-        now=test_cca.NOW,
+        evidence=cca_evidence.PLATFORM.evidence(cca_evidence.BOUND),
+        endorsements=cca_evidence.PLATFORM.endorsements(),
+        bound=cca_evidence.BOUND,
+        roots=cca_evidence.ROOTS,
+        now=cca_evidence.NOW,
     ),
     "nvgpu": Case(
         evidence=GPU,
-        endorsements=test_nvgpu.GPU.endorsements(GPU),
-        bound=test_nvgpu.BOUND,
-        roots=test_nvgpu.ROOTS,
-        now=test_nvgpu.NOW,
+        endorsements=nvgpu_evidence.GPU.endorsements(GPU),
+        bound=nvgpu_evidence.BOUND,
+        roots=nvgpu_evidence.ROOTS,
+        now=nvgpu_evidence.NOW,
     ),
 }
 PARTS = [

@@ -10,39 +10,14 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import gcp, verify
+from strongroom.evidence import gcp
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import ccel
-from strongroom.model.binding import Binding, Preset, RoomKeys
+from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_amd, fake_google, fake_intel
-from tests import samples
-
-NOW = samples.NOW
-GOOGLE = fake_google.FakeGoogle(now=NOW)
-BOUND = Binding(
-    nonce=b"n" * 32,
-    contract=samples.DIGEST,
-    keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
-    role="room",
-    audience=samples.DIGEST,
-)
-GOOD = GOOGLE.evidence(BOUND)
-KINDS = {
-    "p256": {},
-    "p384": {"algorithm": "secp384r1", "hash": "sha384"},
-    "p384-sha256": {"algorithm": "secp384r1"},
-    "rsassa": {"algorithm": "rsa"},
-    "rsassa-sha384": {"algorithm": "rsa", "hash": "sha384", "bank": "sha384"},
-    "rsapss": {"algorithm": "rsapss"},
-    "sha384-bank": {"bank": "sha384"},
-}
-
-
-def verified(evidence, *, google=GOOGLE, binding=BOUND, roots=None, now=NOW, endorsements=NONE):
-    trusted = frozenset({google.root}) if roots is None else roots
-    return verify.verify(evidence, endorsements, binding=binding, roots=trusted, now=now)
+from tests.unit.evidence.gcp_evidence import BOUND, GOOD, GOOGLE, KINDS, NOW, changed, verified
 
 
 def refusal(*args, **kwargs) -> str:
@@ -54,10 +29,6 @@ def refusal(*args, **kwargs) -> str:
     except Malformed:
         return "format"
     return "accepted"
-
-
-def changed(name: str, data: bytes) -> Evidence:
-    return Evidence(tee="gcp", parts={**GOOD.parts, name: data})
 
 
 def test_sound_evidence_verifies_and_says_all():

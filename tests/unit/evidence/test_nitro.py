@@ -10,27 +10,13 @@ import pytest
 
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import nitro, verify
-from strongroom.model.binding import Binding, Preset, RoomKeys
-from strongroom.model.endorsements import NONE, Endorsements
+from strongroom.evidence import nitro
+from strongroom.model.binding import Preset
+from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_aws
 from tests import samples
-
-NOW = samples.NOW
-AWS = fake_aws.FakeAws(now=NOW)
-BOUND = Binding(
-    nonce=b"n" * 32,
-    contract=samples.DIGEST,
-    keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
-    role="room",
-    audience=samples.DIGEST,
-)
-ROOTS = frozenset({AWS.root})
-
-
-def verified(evidence, *, binding=BOUND, roots=ROOTS, now=NOW, endorsements=NONE):
-    return verify.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+from tests.unit.evidence.nitro_evidence import AWS, BOUND, NOW, verified
 
 
 def refusal(*args, **kwargs) -> str:

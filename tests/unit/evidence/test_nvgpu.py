@@ -8,22 +8,14 @@ from datetime import timedelta
 import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
-from strongroom.evidence import nvgpu, verify
+from strongroom.evidence import nvgpu
 from strongroom.evidence.formats import nvgpu_dice, nvgpu_spdm
 from strongroom.model.binding import Preset
-from strongroom.model.endorsements import NONE, Endorsements
+from strongroom.model.endorsements import Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_nvidia
-from tests import samples
-from tests.unit.evidence.test_nitro import BOUND
-
-NOW = samples.NOW
-GPU = fake_nvidia.FakeGpu(now=NOW)
-ROOTS = frozenset({GPU.root})
-
-
-def verified(evidence, *, binding=BOUND, roots=ROOTS, now=NOW, endorsements=NONE):
-    return verify.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+from tests.unit.evidence.nitro_evidence import BOUND
+from tests.unit.evidence.nvgpu_evidence import FWID, GPU, NOW, verified
 
 
 def refusal(*args, **kwargs) -> str:
@@ -90,9 +82,6 @@ def test_blackwells_firmware_is_compared_too():
     device = fake_nvidia.FakeGpu(now=NOW, model="GB100")
     evidence = device.evidence(BOUND, fault=fake_nvidia.Fault.OTHER_FWID)
     assert refusal(evidence, roots=frozenset({device.root})) == "fwid"
-
-
-FWID = bytes.fromhex("303d06096086480165030402020430") + fake_nvidia.FWID
 
 
 @pytest.mark.parametrize(

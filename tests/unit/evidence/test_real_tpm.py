@@ -13,7 +13,7 @@ from strongroom.model.evidence import Evidence
 from strongroom_testing import contracts
 from strongroom_testing.vendors import fake_tpm
 from tests.unit.evidence import swtpm
-from tests.unit.evidence.test_tpm_verify import BINDING
+from tests.unit.evidence.tpm_evidence import BINDING
 
 NOW = contracts.NOW
 pytestmark = swtpm.needs_swtpm

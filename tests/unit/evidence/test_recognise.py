@@ -22,23 +22,23 @@ from strongroom.model.binding import Preset
 from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
 from strongroom_testing.evidence_folder import BINDING, NOW
-from strongroom_testing.vendors.fake_amd import FakeAmd
 from strongroom_testing.vendors.fake_aws import FakeAws
-from strongroom_testing.vendors.fake_intel import FakeIntel
 from tests.effort import examples
+from tests.unit.evidence.raw_pieces import (
+    CCA,
+    INTEL,
+    NITRO,
+    PCRS,
+    QUOTE,
+    QUOTES,
+    REPORT,
+    SPDM,
+    TPM_QUOTE,
+    number,
+    run,
+)
 
-INTEL = FakeIntel(now=NOW)
-QUOTES = {
-    (tee, version): INTEL.evidence(BINDING, tee=tee, version=version).parts["quote"]
-    for tee, version in (("sgx", 3), ("tdx", 4), ("tdx", 5))
-}
-QUOTE = QUOTES["tdx", 4]
-REPORT = FakeAmd(now=NOW).evidence(BINDING).parts["report"]
-TPM_QUOTE = b"\xff\x54\x43\x47\x80\x18" + bytes(100)
 HCL = b"HCLA" + bytes(2000)
-NITRO = b"\x84\x44\xa1\x01\x38\x22\xa0\x59\x10\x00\xa9\x69module_id" + bytes(600)
-CCA = b"\xd9\x01\x8f\xa2\x19\xac\xca\x58\x40" + bytes(200) + b"\x19\xac\xd1" + bytes(200)
-SPDM = b"\x11\xe0\x01\xff" + bytes(33) + b"\x11\x60" + bytes(200)
 
 
 @pytest.mark.parametrize(("tee", "version"), QUOTES)
@@ -190,25 +190,6 @@ def test_pieces_are_bounded():
     bomb = base64.b64encode(gzip.compress(b"A" * (recognising.MAX_FILE - 1))).decode()
     with pytest.raises(Malformed, match="bytes within its wrappings"):
         pieces(json.dumps([f"{bomb}{' ' * index}" for index in range(20)]).encode())
-
-
-def number(tag, value):
-    return varint(tag << 3) + varint(value)
-
-
-def run(tag, data):
-    return varint(tag << 3 | 2) + varint(len(data)) + data
-
-
-def varint(value):
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes(out + bytes([value]))
-
-
-PCRS = {index: bytes([index]) * 32 for index in range(24)}
 
 
 def test_go_tpm_tools_protocol_buffers_and_their_json():

@@ -21,7 +21,7 @@ from strongroom_testing.vendors.fake_cca import FakeCca
 from strongroom_testing.vendors.fake_google import FakeGoogle
 from strongroom_testing.vendors.fake_intel import FakeIntel
 from strongroom_testing.vendors.fake_nvidia import FakeGpu
-from tests.unit.evidence.test_tpm_verify import GOOD
+from tests.unit.evidence.tpm_evidence import GOOD
 
 BINDING = Preset(
     values={"report_data": REPORT_DATA, "nonce": b"n" * 32, "extra_data": b"x" * 32, "challenge": REPORT_DATA}

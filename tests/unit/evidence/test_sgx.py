@@ -10,7 +10,7 @@ import pytest
 from strongroom.appraisal.default import default_policy
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors.intel_faults import Fault
-from tests.unit.evidence.test_dcap import BOUND, GOOD, INTEL, refusal, verified
+from tests.unit.evidence.dcap_evidence import BOUND, GOOD, INTEL, refusal, verified
 
 VERSIONS = (3, 4, 5)
 

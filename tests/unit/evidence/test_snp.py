@@ -10,30 +10,29 @@ import pytest
 from strongroom.crypto import digest
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import roots as pinned
-from strongroom.evidence import snp, verify
+from strongroom.evidence import snp
 from strongroom.evidence.formats import snp_product, snp_report
 from strongroom.evidence.roots import amd
 from strongroom.model.binding import Preset
-from strongroom.model.endorsements import NONE, Endorsements
+from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_amd
 from strongroom_testing.vendors.fake_amd import Fault, Guest
 from tests import samples
-from tests.unit.evidence.test_nitro import BOUND
-
-NOW = samples.NOW
-MILAN = fake_amd.FakeAmd(now=NOW)
-GENOA = fake_amd.FakeAmd(now=NOW, line="Genoa")
-TURIN = fake_amd.FakeAmd(now=NOW, line="Turin")
-PROVIDER = fake_amd.FakeAmd(now=NOW, vlek=True)
-CHIPS = {"milan": MILAN, "genoa": GENOA, "turin": TURIN, "vlek": PROVIDER}
-ROOTS = frozenset({MILAN.root})
-GOOD = MILAN.evidence(BOUND)
-ENDORSED = MILAN.endorsements()
-
-
-def verified(evidence=GOOD, endorsements=ENDORSED, *, binding=BOUND, roots=ROOTS, now=NOW):
-    return verify.verify(evidence, endorsements, binding=binding, roots=roots, now=now)
+from tests.unit.evidence.nitro_evidence import BOUND
+from tests.unit.evidence.snp_evidence import (
+    CHIPS,
+    ENDORSED,
+    GENOA,
+    GOOD,
+    MILAN,
+    NOW,
+    PROVIDER,
+    ROOTS,
+    TURIN,
+    verified,
+    with_part,
+)
 
 
 def refusal(*args, **kwargs) -> str:
@@ -49,10 +48,6 @@ def refusal(*args, **kwargs) -> str:
 
 def claims_of(guest: Guest, chip=MILAN):
     return verified(chip.evidence(BOUND, guest=guest), chip.endorsements())
-
-
-def with_part(endorsements: Endorsements, name: str, data: bytes) -> Endorsements:
-    return Endorsements(parts={**endorsements.parts, name: data})
 
 
 @pytest.mark.parametrize("name", sorted(CHIPS))

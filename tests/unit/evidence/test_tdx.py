@@ -12,7 +12,7 @@ from strongroom.evidence.formats import dcap_quote
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors import fake_intel
 from strongroom_testing.vendors.intel_faults import Fault
-from tests.unit.evidence.test_dcap import BOUND, GOOD, INTEL, refusal, verified
+from tests.unit.evidence.dcap_evidence import BOUND, GOOD, INTEL, refusal, verified
 
 
 def claims_of(version=5, endorsements=None, **body):

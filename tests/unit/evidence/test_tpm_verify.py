@@ -11,24 +11,11 @@ import pytest
 
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import roots, tpm, verify
-from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
-from strongroom_testing import contracts
 from strongroom_testing.vendors import fake_tpm
 from strongroom_testing.vendors.fake_tpm import REFUSED_BY, Fault
-
-NOW = contracts.NOW
-TPM = fake_tpm.FakeTpm(now=NOW)
-RSA = fake_tpm.FakeTpm(now=NOW, algorithm="rsa")
-BINDING = Binding(
-    nonce=bytes(range(32)),
-    contract=fake_tpm.digest("contract"),
-    keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
-    role="room",
-    audience=fake_tpm.digest("audience"),
-)
-GOOD = TPM.evidence(BINDING)
+from tests.unit.evidence.tpm_evidence import BINDING, GOOD, NOW, RSA, TPM
 
 
 def verified(evidence, *, binding=BINDING, roots=frozenset({TPM.root}), now=NOW, endorsements=NONE):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,16 +16,9 @@ from strongroom.evidence.wrappings import msgpack, snp
 from strongroom.evidence.wrappings import scale as wrapped_scale
 from strongroom.evidence.wrappings import text as wrapped_text
 from strongroom.evidence.wrappings.recognise import pieces, recognise
-from strongroom_testing.evidence_folder import BINDING, NOW
-from strongroom_testing.vendors.fake_amd import FakeAmd, Guest
 from tests.effort import examples
-from tests.unit.evidence.test_recognise import CCA, NITRO, QUOTE, TPM_QUOTE
-
-VECTORS = Path(__file__).parents[4] / "shared/vectors/snp"
-
-
-def number(data, at, size):
-    return int.from_bytes(data[at : at + size], "little")
+from tests.unit.evidence.raw_pieces import CCA, NITRO, QUOTE, TPM_QUOTE
+from tests.unit.evidence.wrapped_pieces import VECTORS, made, number
 
 
 def old_form(report):
@@ -116,10 +108,6 @@ def new_form(report, *, turin):
         "current_mit_vector": number(report, 0x200, 8) if told >= 5 else None,
         "signature": {"r": made["signature"]["r"], "s": made["signature"]["s"]},
     }
-
-
-def made(line="Milan", version=2):
-    return FakeAmd(now=NOW, line=line).evidence(BINDING, guest=Guest(version=version)).parts["report"]
 
 
 def told(value):

@@ -15,7 +15,7 @@ from strongroom.errors import Malformed
 from strongroom.evidence.wrappings import dump
 from strongroom.evidence.wrappings.recognise import pieces, recognise
 from tests.effort import examples
-from tests.unit.evidence.test_recognise import QUOTE, QUOTES, REPORT, SPDM, TPM_QUOTE
+from tests.unit.evidence.raw_pieces import QUOTE, QUOTES, REPORT, SPDM, TPM_QUOTE
 
 
 def rows(data, size=16):

@@ -10,10 +10,10 @@ import pytest
 from strongroom.errors import Malformed
 from strongroom.evidence.wrappings import google, snp, trees
 from strongroom.evidence.wrappings.recognise import pieces, recognise
-from tests.unit.evidence.test_recognise import PCRS, QUOTE, TPM_QUOTE
-from tests.unit.evidence.test_recognise import number as number_field
-from tests.unit.evidence.test_recognise import run as run_field
-from tests.unit.evidence.test_wrapped import VECTORS, made, number
+from tests.unit.evidence.raw_pieces import PCRS, QUOTE, TPM_QUOTE
+from tests.unit.evidence.raw_pieces import number as number_field
+from tests.unit.evidence.raw_pieces import run as run_field
+from tests.unit.evidence.wrapped_pieces import VECTORS, made, number
 
 
 def quoted(data):

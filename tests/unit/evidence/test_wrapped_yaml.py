@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from strongroom.evidence.wrappings import yaml as wrapped_yaml
 from strongroom.evidence.wrappings.recognise import recognise
 from tests.effort import examples
-from tests.unit.evidence.test_recognise import QUOTE, TPM_QUOTE
-from tests.unit.evidence.test_wrapped import VECTORS
+from tests.unit.evidence.raw_pieces import QUOTE, TPM_QUOTE
+from tests.unit.evidence.wrapped_pieces import VECTORS
 
 YAML = """\
 # comment

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from strongroom.errors import Malformed, Refused
 from strongroom.fetch.http import addresses, streaming
 from strongroom.fetch.http.client import Client
 from strongroom.fetch.oci import artifacts, pull
-from strongroom.fetch.oci import names as registry_names
 from strongroom.fetch.oci import session as registry_session
 from strongroom.fetch.oci.session import Access
-from strongroom.images import artifact, oci, signatures
+from strongroom.images import signatures
 from strongroom_testing.registry_front import front
-from strongroom_testing.vendors.vendor_services import Reply
 from tests.unit.fetch.registries import AMD64, access
+from tests.unit.fetch.registry_documents import INDEX, MANIFEST, index_of, named, serve
 from tests.unit.images import kit
-
-INDEX, MANIFEST = oci.INDEXES[0], artifact.MANIFEST
 
 
 @pytest.fixture
 def one(tmp_path):
     with front(tmp_path / "front") as made:
         yield made
-
-
-def serve(one, document, kind, *, kept="manifests", name=None):
-    """Answer for a document. Returns what an index says of it."""
-    data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    digest = kit.sha256(data)
-    headers = (("Content-Type", kind),)
-    one.files[f"/v2/team/it/{kept}/{name or digest}"] = Reply(body=data, headers=headers)
-    return {"mediaType": kind, "digest": digest, "size": len(data)}
-
-
-def index_of(entries, **more):
-    return {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries, **more}
-
-
-def named(one, digest):
-    return registry_names.parse(f"{one.host}/team/it@{digest}")
 
 
 def test_rule_59_indexes_within_indexes_are_bounded_together(one, tmp_path):

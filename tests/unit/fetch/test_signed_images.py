@@ -18,7 +18,7 @@ from strongroom_testing.vendors.fake_sigstore import statement
 from strongroom_testing.vendors.vendor_services import Reply
 from tests.unit.fetch import registries
 from tests.unit.fetch.registries import access
-from tests.unit.images import test_image_signatures as made_by
+from tests.unit.images import signed_by as made_by
 
 pytestmark = registries.needs_registry
 

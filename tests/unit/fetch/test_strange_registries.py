@@ -11,7 +11,7 @@ from strongroom.fetch.oci import pull as registry
 from strongroom.images import oci
 from strongroom_testing.registry_front import front
 from tests.unit.fetch.registries import access
-from tests.unit.fetch.test_registry_bounds import INDEX, MANIFEST, index_of, named, serve
+from tests.unit.fetch.registry_documents import INDEX, MANIFEST, index_of, named, serve
 from tests.unit.images import kit
 
 TREE = kit.PROGRAM + kit.END

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from strongroom.crypto import sign
-from strongroom.seal import browse, disk
 from strongroom.seal.tree import EntryKind
 from tests.unit.images.kit import (
     ACCOUNTS,
@@ -19,10 +17,10 @@ from tests.unit.images.kit import (
     entry,
     folder,
     hardlink,
-    loaded,
     pax,
     symlink,
 )
+from tests.unit.images.sealed_tar import seal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,27 +66,6 @@ UPPER = (
     + entry(b"etc/motd", b"hello")
     + END
 )
-
-
-def seal(layout: Path, tmp_path: Path, name: str) -> tuple[tuple[Entry, ...], Path]:
-    target = tmp_path / f"{name}.disk"
-    with loaded(layout, tmp_path) as found:
-        manifest = disk.seal(
-            found.entries,
-            kind="image",
-            name="query",
-            owner_key=sign.SigningKey(b"\7" * 32),
-            key=None,
-            image=found.settings,
-            target=target,
-        )
-
-    def read(first: int, count: int) -> bytes:
-        with target.open("rb") as source:
-            source.seek(first * 4096)
-            return source.read(count * 4096)
-
-    return browse.tree(read, manifest.data_bytes), target
 
 
 def described(entries: tuple[Entry, ...]) -> dict[bytes, Any]:

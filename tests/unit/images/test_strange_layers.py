@@ -433,7 +433,7 @@ def test_a_device_takes_the_place_of_what_was_there_and_can_be_taken_away() -> N
 
 @pytest.mark.root
 def test_a_fifo_is_one_on_the_disk_and_to_another_reader(tmp_path: Path) -> None:
-    from tests.unit.images.test_convert_peers import seal
+    from tests.unit.images.sealed_tar import seal
 
     layout = Layout(tmp_path / "image")
     layout.index(layout.image(PROGRAM + entry(b"pickup", flag=b"6", mode=0o622, uid=7) + END))

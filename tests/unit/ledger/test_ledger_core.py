@@ -16,31 +16,7 @@ from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.ledger import checkpoint, merkle, proof, tiles, witness
 from strongroom.model import messages
 from tests.effort import examples
-
-
-class Memory:
-    def __init__(self):
-        self.rows = {}
-        self.data = []
-
-    def node(self, level, index):
-        return self.rows[level, index]
-
-    def leaves(self, start, count):
-        return self.data[start : start + count]
-
-    def add(self, data):
-        for level, index, value in merkle.append(self, len(self.data), (data,)):
-            assert (level, index) not in self.rows
-            self.rows[level, index] = value
-        self.data.append(data)
-
-
-def grown(count):
-    memory = Memory()
-    for number in range(count):
-        memory.add(b"leaf %d" % number)
-    return memory
+from tests.unit.ledger.memory_tiles import grown
 
 
 def slow_root(leaves):

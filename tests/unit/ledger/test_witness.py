@@ -9,7 +9,7 @@ import pytest
 from strongroom.crypto import sign
 from strongroom.errors import Malformed, Refused
 from strongroom.ledger import checkpoint, merkle, witness
-from tests.unit.ledger.test_ledger_core import grown
+from tests.unit.ledger.memory_tiles import grown
 
 
 class Shown:

@@ -16,6 +16,7 @@ import pytest
 
 from strongroom.errors import Misuse
 from strongroom.node.guard import launch
+from tests.unit.node.guarded import run
 
 from . import victims
 
@@ -25,24 +26,6 @@ pytestmark = [
 ]
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
-
-
-def run(argv, **options):
-    """(exit code, standard output) of a guarded program."""
-    out, theirs = os.pipe()
-    try:
-        guarded = launch.spawn(argv, stdin=subprocess.DEVNULL, stdout=theirs, **options)
-    finally:
-        os.close(theirs)
-    try:
-        data = b""
-        while more := os.read(out, 65536):
-            data += more
-    finally:
-        os.close(out)
-    code = guarded.wait(30)
-    assert guarded.failure == ""
-    return code, data
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 127, 255])

@@ -13,9 +13,9 @@ import time
 import pytest
 
 from strongroom.node.guard import launch, maps
+from tests.unit.node.guarded import run
 
 from . import victims
-from .test_guard import run
 
 pytestmark = [
     pytest.mark.root,

@@ -12,9 +12,9 @@ import pytest
 
 from strongroom.node import scrape
 from strongroom.node.guard import launch, maps
+from tests.unit.node.memory_thief import LIBC, stolen
 
 from . import tiny_guest, victims
-from .test_guard_secrecy import LIBC, stolen
 
 pytestmark = [
     pytest.mark.room,

@@ -18,6 +18,7 @@ import pytest
 
 from strongroom.node import scrape
 from strongroom.node.guard import launch, maps
+from tests.unit.node.memory_thief import LIBC, stolen
 
 from . import victims
 
@@ -25,8 +26,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(launch.supported() is not None, reason=f"no memory guard here: {launch.supported()}"),
 ]
-
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def _wait_until_asleep(pid):
@@ -161,17 +160,6 @@ def test_writing_to_secret_memory_fails_too(guarded):
     with pytest.raises(OSError, match="Input/output"):
         os.pwrite(memory, b"x", secret.start)
     os.close(memory)
-
-
-def stolen(pid):
-    """Copies of all descriptors of a process, by pidfd_getfd(2)."""
-    target = os.pidfd_open(pid)
-    for name in victims.names(f"/proc/{pid}/fd"):
-        fd = LIBC.syscall(438, target, int(name), 0)
-        if fd >= 0:
-            yield fd
-            os.close(fd)
-    os.close(target)
 
 
 def test_stealing_descriptors_finds_no_memory(guarded):

@@ -16,37 +16,11 @@ import pytest
 from strongroom.crypto import digest, sign, xts
 from strongroom.errors import Conflict, Malformed, Misuse, Refused, Unavailable
 from strongroom.model import manifest as manifest_model
-from strongroom.model.manifest import ImageSettings
 from strongroom.seal import disk, erofs, extract, keys, lanes, newfile
 from strongroom.seal.tree import Entry, EntryKind
-from tests.unit.seal.test_erofs import complaints
+from tests.unit.seal.erofs_check import complaints
+from tests.unit.seal.sealed import KEY, OWNER, seal
 from tests.unit.seal.trees import file, folder, link, noise, rich
-
-OWNER = sign.SigningKey(bytes(range(32)))
-KEY = noise(64, 3)
-IMAGE = ImageSettings(
-    source="sha256:" + "1" * 64,
-    entrypoint=("/bin/x",),
-    command=(),
-    environment={},
-    working_directory="/",
-    uid=0,
-    gid=0,
-    groups=(),
-)
-
-
-def seal(target, entries=None, key=KEY, kind="dataset", **more):
-    return disk.seal(
-        rich() if entries is None else entries,
-        kind=kind,
-        name="flights",
-        owner_key=OWNER,
-        key=key,
-        image=IMAGE if kind == "image" else None,
-        target=target,
-        **more,
-    )
 
 
 def test_three_layers_as_their_peers_see_them(tmp_path):

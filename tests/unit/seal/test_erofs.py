@@ -17,6 +17,7 @@ import pytest
 from strongroom.errors import Conflict, Malformed
 from strongroom.seal import browse, erofs
 from strongroom.seal.tree import Entry, EntryKind, validate
+from tests.unit.seal.erofs_check import complaints
 from tests.unit.seal.trees import ACL, CAPABILITY, file, folder, link, noise, rich
 
 if TYPE_CHECKING:
@@ -28,14 +29,6 @@ def image(entries, path: Path) -> Path:
         for run in erofs.blocks(erofs.layout(entries)):
             out.write(run)
     return path
-
-
-def complaints(made: Path, *options: str) -> list[str]:
-    """What fsck.erofs has to say; its exit code is 0 even for images that it cannot read."""
-    answer = subprocess.run(["fsck.erofs", *options, made], check=False, capture_output=True, text=True)
-    return [line for line in answer.stderr.splitlines() if line.startswith("<E>")] + (
-        [f"exit {answer.returncode}"] if answer.returncode else []
-    )
 
 
 def test_size_is_known_before_content(tmp_path):
