@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from itertools import groupby
 
 import pytest
@@ -28,7 +29,11 @@ def ways():
 
 
 WAYS = ways()
-IMPORTS = {source.module: sources.imports(source.tree) for source in sources.product()}
+
+
+@cache
+def imports():
+    return {source.module: sources.imports(source.tree) for source in sources.product()}
 
 
 def test_the_picture_is_current():
@@ -53,15 +58,15 @@ def test_there_are_four_ways():
 
 @pytest.mark.parametrize("way", [modules for _, modules in WAYS], ids=[str(line) for line, _ in WAYS])
 def test_a_way_is_of_modules_that_there_are_each_imported_by_one_above_it(way):
-    assert [one for one in way if one not in IMPORTS] == []
+    assert [one for one in way if one not in imports()] == []
     for index, module in enumerate(way[1:], 1):
-        assert [one for one in way[:index] if module in IMPORTS[one]], f"nothing above {module} imports it"
+        assert [one for one in way[:index] if module in imports()[one]], f"nothing above {module} imports it"
 
 
 def test_a_way_that_does_not_hold_is_found():
     """What the tests above stand on."""
-    assert "strongroom.appraisal.judge" in IMPORTS["strongroom.broker.release"]
-    assert "strongroom.broker.release" not in IMPORTS["strongroom.appraisal.judge"]
+    assert "strongroom.appraisal.judge" in imports()["strongroom.broker.release"]
+    assert "strongroom.broker.release" not in imports()["strongroom.appraisal.judge"]
 
 
 @pytest.mark.parametrize("page", [PAGE, CONTRIBUTING], ids=lambda page: page.name)

@@ -72,11 +72,14 @@ def test_the_whole_record_is_explained_by_the_verifier(monkeypatch):
         tpm._predict.cache_clear()
 
 
-def test_every_other_value_of_every_byte_is_malformed_or_replays_otherwise():
+@pytest.mark.parametrize(
+    "masks", [tuple(1 << bit for bit in range(8)), pytest.param(range(1, 256), marks=pytest.mark.soak)]
+)
+def test_every_other_value_of_every_byte_is_malformed_or_replays_otherwise(masks):
+    """Each bit of each byte; by `make soak`, each value."""
     good = eventlog.replay(eventlog.parse(LOG), start())
-    for place, value in itertools.product(range(len(LOG)), range(256)):
-        if value == LOG[place]:
-            continue
+    for place, mask in itertools.product(range(len(LOG)), masks):
+        value = LOG[place] ^ mask
         flipped = LOG[:place] + bytes([value]) + LOG[place + 1 :]
         try:
             events = eventlog.parse(flipped)
