@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from strongroom.api import server
 from strongroom.broker.administration.add_key import add_key
 from strongroom.model import messages
 from strongroom.wiring import broker
-from strongroom_testing import brokers, contracts, https_client
+from strongroom_testing import brokers, contracts, https_client, ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,16 +64,10 @@ class Prepared:
         return messages.parse_challenge(answer)
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with server.bind("127.0.0.1", 0) as probe:
-        return int(probe.getsockname()[1])
-
-
 def prepare(directory: Path, *, runs: int = 1_000_000) -> Prepared:
     """Make the folder, add the disk, sign the contract; by the real clock."""
     scene = contracts.scene(now=datetime.now(UTC).replace(microsecond=0))
-    listen = f"127.0.0.1:{free_port()}"
+    listen = f"127.0.0.1:{ports.free()}"
     broker.init_broker(
         directory, scene.alice.party(), listen=listen, url=f"https://{listen}", passphrase=brokers.PASSPHRASE
     )
@@ -99,16 +92,16 @@ def served(
     assert process.stderr is not None
     try:
         if not process.stdout.readline():
-            process.wait(20)
+            process.wait(60)
             raise AssertionError(f"the broker did not start: {process.stderr.read().decode()}")
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(20)
+                process.wait(60)
         process.stdout.close()
         process.stderr.close()

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from strongroom.fetch.oci.push import Pusher
 from strongroom.images import artifact
+from strongroom_testing import ports
 from strongroom_testing.vendors import certificate_maker as maker
 from strongroom_testing.vendors.vendor_services import Reply, of_type
 
@@ -79,9 +80,7 @@ def registry(
 ) -> Iterator[Registry]:
     """Run it. tls: its certificate and key (PEM)."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ports.free()
     http: dict[str, Any] = {"addr": f"127.0.0.1:{port}"}
     if tls is not None:
         http["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}

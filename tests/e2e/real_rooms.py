@@ -18,6 +18,7 @@ from pathlib import Path
 
 from strongroom.model import identity, receipt
 from strongroom.model.contracts import agreement
+from strongroom_testing import ports
 
 BUSYBOX = Path("/usr/bin/busybox")
 APPLETS = (
@@ -175,7 +176,7 @@ class World:
     def close(self) -> None:
         if self.broker is not None:
             self.broker.send_signal(signal.SIGTERM)
-            self.broker.wait(20)
+            self.broker.wait(60)
             assert self.broker.stdout is not None
             self.broker.stdout.close()
 
@@ -185,7 +186,15 @@ def prepare(root: Path, *, rows: int = ROWS) -> World:
     world = World(root=root)
     for name in ("alice", "bob"):
         strongroom("identity", "new", name, "--out", root)
-    strongroom("broker", "init", root / "broker", "-i", root / "alice.identity", "--listen", "127.0.0.1:0")
+    strongroom(
+        "broker",
+        "init",
+        root / "broker",
+        "-i",
+        root / "alice.identity",
+        "--listen",
+        f"127.0.0.1:{ports.free()}",
+    )
     (root / "data").mkdir()
     (root / "data/table.csv").write_text("".join(f"{row},{row * row % 9973}\n" for row in range(rows)))
     strongroom("seal", root / "data", "-i", root / "alice.identity", "--name", "flights", "--out", root)

@@ -158,7 +158,7 @@ def base_from(server: nbd.NbdServer, folder: Path):
             }
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            serving.join(10)
+            serving.join(60)
             server.close()
 
 

@@ -25,6 +25,7 @@ from strongroom.node.qemu import machine
 from strongroom.node.vtpm import state
 from strongroom.store import sqlite
 from strongroom.wiring import broker
+from strongroom_testing import ports
 from tests.e2e import real_rooms
 from tests.e2e.real_rooms import strongroom
 
@@ -466,7 +467,15 @@ def test_two_brokers_each_release_their_own_partys_key(world):
     """bob's program is encrypted too, and his broker holds its key."""
     root = world.root
     shutil.copy(world.path("bob.party.json"), world.path("bob-plain.party.json"))
-    strongroom("broker", "init", root / "broker-bob", "-i", root / "bob.identity", "--listen", "127.0.0.1:0")
+    strongroom(
+        "broker",
+        "init",
+        root / "broker-bob",
+        "-i",
+        root / "bob.identity",
+        "--listen",
+        f"127.0.0.1:{ports.free()}",
+    )
     strongroom(
         "convert", root / "image", "-i", root / "bob.identity", "--name", "secret", "--encrypt",
         "--config", root / "config.json", "--out", root,
@@ -492,6 +501,6 @@ def test_two_brokers_each_release_their_own_partys_key(world):
         assert ran.output(world.identity("bob")) == {"x": b"fine\n"}
     finally:
         served.terminate()
-        served.wait(20)
+        served.wait(60)
         served.stdout.close()
         shutil.move(world.path("bob-plain.party.json"), world.path("bob.party.json"))

@@ -69,7 +69,7 @@ def serve(world):
 
 def end(world):
     world.broker.send_signal(signal.SIGKILL)
-    world.broker.wait(20)
+    world.broker.wait(60)
     world.broker.stdout.close()
 
 

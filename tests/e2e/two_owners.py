@@ -14,6 +14,7 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from strongroom_testing import ports
 from tests.e2e import real_rooms
 from tests.e2e.real_rooms import COMMAND, PASSPHRASE, Ran, strongroom
 
@@ -58,7 +59,7 @@ class World:
         """Stop it."""
         process = self.brokers.pop(owner)
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
         assert process.stdout is not None
         process.stdout.close()
 
@@ -104,7 +105,7 @@ def world(root: Path, *, programs: dict[str, tuple[object, ...]]) -> Iterator[Wo
         strongroom("identity", "new", name, "--out", root)
         strongroom(
             "broker", "init", made.path(f"{name}.broker"), "-i", made.path(f"{name}.identity"),
-            "--listen", "127.0.0.1:0",
+            "--listen", f"127.0.0.1:{ports.free()}",
         )  # fmt: skip
     made.path("data").mkdir()
     made.path("data/table.csv").write_text(TABLE)

@@ -51,12 +51,12 @@ def test_rule_15_any_bytes_are_a_sign1_or_malformed(data):
 
 @pytest.mark.parametrize("byte", range(256))
 def test_rule_15_a_run_of_any_one_byte_ends_soon(byte):
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         cbor.loads(bytes([byte]) * cbor.MAX_BYTES, "fuzz", tags=frozenset(range(24)))
     except Malformed:
         pass
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 @often

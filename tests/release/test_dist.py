@@ -157,7 +157,7 @@ def test_the_image_starts_as_nobody_over_a_read_only_root_and_answers_a_challeng
         assert "ro" in of_root[5].split(",")
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait(20)
+        process.wait(60)
         process.stdout.close()
         process.stderr.close()
 

@@ -44,7 +44,7 @@ class NodeEnd(threading.Thread):
 
     def close(self) -> None:
         os.write(self._wake, b"x")
-        self.join(10)
+        self.join(60)
         for one in (self.sock, *self._peers.values()):
             one.close()
         for fd in (self._halt, self._wake, self.channel._fd):
@@ -190,4 +190,4 @@ class TlsServer(threading.Thread):
     def close(self) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
-        self.join(10)
+        self.join(60)

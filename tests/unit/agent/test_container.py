@@ -340,22 +340,22 @@ def test_program_cannot_end_its_init(room):
 
 
 def test_wall_limit_kills_everything(room):
-    ended = room.shell("sleep 60 & sleep 60", wall=1)
+    ended = room.shell("sleep 200 & sleep 200", wall=1)
     assert ended.outcome is Outcome.TIMED_OUT
-    assert 0.9 < ended.ended - ended.started < 10
+    assert 0.9 < ended.ended - ended.started < 100  # not when its program ends
 
 
 def test_a_failed_read_kills_everything_at_once(room):
-    ended = room.shell("sleep 60 & sleep 60", on_start=room.fail_a_read)
+    ended = room.shell("sleep 200 & sleep 200", on_start=room.fail_a_read)
     assert room.starts == 1
-    assert ended.ended - ended.started < 10
+    assert ended.ended - ended.started < 100  # not when its program ends
 
 
 def test_a_read_that_failed_while_the_container_was_made_ends_the_run_too(room):
     room.fail_a_read()
     began = time.monotonic()
-    room.shell("sleep 20")
-    assert time.monotonic() - began < 10
+    room.shell("sleep 200")
+    assert time.monotonic() - began < 100  # not when its program ends
 
 
 def test_orphans_are_reaped_and_killed_with_the_program(room):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
@@ -425,9 +424,7 @@ def test_amd_away_is_no_decision_and_what_is_kept_serves(world):
         fresh = FakeAmd(now=world.prepared.scene.now, line="Genoa")
         agreement = world.agreement("snp", fresh.root, SNP)
         other = fakes.FakeSevGuest(chip=fresh, guest=Guest(host_data=raw(agreement)))
-        began = time.monotonic()
         with pytest.raises(Unavailable, match="vcek/v1/Genoa/cert_chain: HTTP 500"):
             world.attest(fakes.snp_kernel(other), agreement)
-        assert time.monotonic() - began < 30
     finally:
         world.services.heal()

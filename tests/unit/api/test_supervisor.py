@@ -75,8 +75,12 @@ def test_a_worker_that_lasted_is_replaced_at_once_and_the_count_begins_anew(monk
 
 
 def test_a_signal_to_stop_is_heard_during_a_pause(monkeypatch):
-    monkeypatch.setattr(supervisor, "PAUSE", 60.0)
-    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 60.0)
+    monkeypatch.setattr(supervisor, "PAUSE", 600.0)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 600.0)
+    fork = multiprocessing.get_context("fork")
+    pausing = fork.Event()
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda left: pausing.set() or time.sleep(left))
+    monkeypatch.setattr(supervisor, "time", clock)
     sockets = supervisor.bind_all("127.0.0.1", 0, 1)
 
     def serve(_listening, ready):
@@ -85,11 +89,11 @@ def test_a_signal_to_stop_is_heard_during_a_pause(monkeypatch):
     def run():
         supervisor.Supervisor(serve, sockets).run(lambda: None)
 
-    process = multiprocessing.get_context("fork").Process(target=run)
+    process = fork.Process(target=run)
     process.start()
-    time.sleep(0.5)
+    assert pausing.wait(60)
     process.terminate()
-    process.join(20)
+    process.join(60)
     assert process.exitcode == 0
     for one in sockets:
         one.close()

@@ -67,7 +67,8 @@ def test_provenance_is_slsa_s(bases):
     assert len(made.packages) == 3
 
 
-def test_the_bill_of_materials_is_valid_by_the_standard_s_    from cyclonedx.schema import SchemaVersion  # seconds of importing
+def test_the_bill_of_materials_is_valid_by_the_standard_s_own_schema(bases):
+    from cyclonedx.schema import SchemaVersion  # seconds of importing
     from cyclonedx.validation.json import JsonStrictValidator
 
     made = verify(written(bases))

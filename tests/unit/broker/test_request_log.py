@@ -172,7 +172,7 @@ def test_a_reader_who_is_slow_delays_nobody_and_lost_lines_are_counted(world, mo
     reading, held = threading.Event(), []
 
     def slow(event):
-        reading.wait(30)
+        reading.wait(60)
         held.append(event)
 
     log = RequestLog(slow, clock=world.clock)

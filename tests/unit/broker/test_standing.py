@@ -101,7 +101,7 @@ def test_rule_59_questions_of_one_address_leave_others_their_place_and_are_parse
 
     def slowly(data):
         parsed_by.add(threading.current_thread())
-        go.wait(10)
+        go.wait(60)
         return parse(data)
 
     monkeypatch.setattr(messages, "parse_standing_request", slowly)

@@ -44,7 +44,7 @@ def test_a_work_that_raises_tells_who_waits_and_the_thread_serves_on():
 def test_as_many_works_run_at_once_as_there_are_threads():
     async def main():
         threads, meet = Threads(2, "meeting"), threading.Barrier(2)
-        await asyncio.wait_for(asyncio.gather(*(threads.run(lambda: meet.wait(30)) for _ in range(2))), 30)
+        await asyncio.wait_for(asyncio.gather(*(threads.run(lambda: meet.wait(60)) for _ in range(2))), 30)
 
     asyncio.run(main())
 
@@ -52,7 +52,7 @@ def test_as_many_works_run_at_once_as_there_are_threads():
 def test_who_has_withdrawn_is_not_served_and_who_is_served_may_withdraw():
     async def main():
         threads, go, served = Threads(1, "withdrawn"), threading.Event(), []
-        first = asyncio.ensure_future(threads.run(lambda: go.wait(30)))
+        first = asyncio.ensure_future(threads.run(lambda: go.wait(60)))
         second = asyncio.ensure_future(threads.run(lambda: served.append(2)))
         await asyncio.sleep(0.05)
         first.cancel()
@@ -69,7 +69,7 @@ def test_a_loop_that_is_gone_does_not_end_a_thread():
     threads, go = Threads(1, "orphaned"), threading.Event()
 
     async def leaves():
-        asyncio.ensure_future(threads.run(lambda: go.wait(30)))  # noqa: RUF006 - left behind
+        asyncio.ensure_future(threads.run(lambda: go.wait(60)))  # noqa: RUF006 - left behind
         await asyncio.sleep(0.05)
 
     asyncio.run(leaves())
@@ -96,10 +96,10 @@ def test_workers_are_busy_while_a_prompt_request_is_verified_and_not_for_patient
     async def main():
         workers, go = Workers(rest=lambda _: None), threading.Event()
         assert not workers.busy
-        patient = asyncio.ensure_future(workers.run(lambda: go.wait(30), patient=True))
+        patient = asyncio.ensure_future(workers.run(lambda: go.wait(60), patient=True))
         await asyncio.sleep(0)
         assert not workers.busy
-        prompt = asyncio.ensure_future(workers.run(lambda: go.wait(30)))
+        prompt = asyncio.ensure_future(workers.run(lambda: go.wait(60)))
         await asyncio.sleep(0)
         assert workers.busy
         go.set()

@@ -178,7 +178,7 @@ def test_however_it_is_ended_nothing_stays(tmp_path, number, whole_group, code):
         running.send_signal(number)
     assert running.wait(60) == code
     running.stderr.close()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while any((left := left_behind()).values()) and number == signal.SIGKILL and time.monotonic() < deadline:
         for group in left["groups"]:  # an empty folder, which nobody lived to remove
             if not left["processes"]:

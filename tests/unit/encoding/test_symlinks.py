@@ -138,9 +138,9 @@ def test_links_through_links_cost_no_more_than_their_texts():
     asked = []
     links = {b"l%04d" % n: b"l%04d/../l%04d" % (n + 1, n + 1) for n in range(3000)}
     tree = Symlinks(lambda path: asked.append(path) or links.get(path), chroot=False)
-    began = time.monotonic()
+    began = time.process_time()
     ends = [tree.resolve(path) for path in links]
     assert len(asked) <= 4 * len(links)
     assert ends[-1] == b"l3000"
     assert ends[0] is None
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20

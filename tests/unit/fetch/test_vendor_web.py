@@ -133,10 +133,8 @@ def test_a_trickle_ends_with_the_deadline(services, start):
             yield b"X"
 
     services.files["/x"] = Reply(raw=trickle())
-    began = time.monotonic()
     with pytest.raises(Unavailable, match="longer than"):
         get(services, client=Client(read_seconds=2, total_seconds=0.5))
-    assert time.monotonic() - began < 3
 
 
 def test_silence_ends_with_the_read_time_out(services):
@@ -145,10 +143,8 @@ def test_silence_ends_with_the_read_time_out(services):
         yield b""
 
     services.files["/x"] = Reply(raw=silent())
-    began = time.monotonic()
     with pytest.raises(Unavailable, match="The read operation timed out"):
         get(services, client=Client(read_seconds=0.3, total_seconds=10))
-    assert time.monotonic() - began < 2
 
 
 def test_nobody_there_is_unavailable():

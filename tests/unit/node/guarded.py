@@ -21,6 +21,6 @@ def run(argv, **options):
             data += more
     finally:
         os.close(out)
-    code = guarded.wait(30)
+    code = guarded.wait(60)
     assert guarded.failure == ""
     return code, data

@@ -64,9 +64,8 @@ body = THREAD(work)
 for number in range(10):
     handle, result = ctypes.c_ulong(), ctypes.c_void_p()
     assert libc.pthread_create(ctypes.byref(handle), None, body, ctypes.c_void_p(number)) == 0
-    began = time.monotonic()
     assert libc.pthread_join(handle, ctypes.byref(result)) == 0
-    assert result.value == number + 1 and time.monotonic() - began < 5
+    assert result.value == number + 1
 print("joined")
 """
 
@@ -265,7 +264,7 @@ def test_files_sockets_and_pipes_carry_secret_pages(tmp_path):
 
 def connected(path):
     """A socket to `path` once somebody listens there: the file exists before it listens."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(20)
@@ -302,7 +301,7 @@ def test_swtpm_answers_and_keeps_its_memory(tmp_path):
         assert [region for region in maps.regions(guarded.pid) if region.exposed] == []
     finally:
         guarded.kill()
-        assert guarded.wait(10) is not None
+        assert guarded.wait(60) is not None
     assert victims.wait_until_gone(guarded.watcher_pid) == []
 
 

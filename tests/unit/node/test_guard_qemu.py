@@ -59,7 +59,7 @@ def guarded_qemu(boot):
         yield guarded
     finally:
         guarded.kill()
-        guarded.wait(20)
+        guarded.wait(60)
     assert victims.wait_until_gone(guarded.watcher_pid) == []
 
 
@@ -101,5 +101,5 @@ def test_the_guest_dies_with_its_guardian():
     boot = tiny_guest.Boot(memory=256)
     with guarded_qemu(boot) as guarded:
         os.kill(guarded.guardian_pid, 9)
-        assert guarded.wait(10) == -9
+        assert guarded.wait(60) == -9
         assert victims.wait_until_gone(guarded.watcher_pid) == []

@@ -67,7 +67,7 @@ class Victim:
             self.plain.wait()
         else:
             self.guarded.kill()
-            self.guarded.wait(10)
+            self.guarded.wait(60)
 
 
 @contextlib.contextmanager
@@ -257,4 +257,4 @@ def test_limit_memory_that_the_program_shares_is_ordinary():
         os.close(ours)
         os.close(out)
         one.kill()
-        one.wait(10)
+        one.wait(60)

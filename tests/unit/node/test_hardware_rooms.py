@@ -77,7 +77,7 @@ class Instance:
             ).run()
         finally:
             for thread in self.threads:
-                thread.join(10)
+                thread.join(60)
 
 
 @pytest.fixture

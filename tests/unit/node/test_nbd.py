@@ -60,7 +60,7 @@ def served(tmp_path, disks):
     yield path
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-    thread.join(10)
+    thread.join(60)
     server.close()
 
 

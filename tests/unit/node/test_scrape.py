@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
 from strongroom.errors import Misuse, NotFound
 from strongroom.node import scrape
+from tests.unit.node import victims
 
 pytestmark = pytest.mark.root
 
@@ -113,9 +113,8 @@ def test_a_process_that_ends_meanwhile_raises_nothing_strange():
 
 def test_descendants():
     with subprocess.Popen(["/bin/sh", "-c", "sh -c 'sleep 30; true' & sleep 30; true"]) as process:
-        time.sleep(0.3)
+        assert victims.until(lambda: len(scrape.descendants(process.pid)) == 3)
         below = scrape.descendants(process.pid)
-        assert len(below) == 3
         for pid in (*below, process.pid):
             os.kill(pid, 9)
     assert scrape.descendants(process.pid) == []

@@ -40,7 +40,7 @@ def test_later_returns_and_raises():
     gate = threading.Event()
 
     def work():
-        assert gate.wait(10)
+        assert gate.wait(60)
         return 7
 
     value = Later(work)
@@ -74,7 +74,7 @@ def test_a_child_that_ends_is_told_by_its_descriptor_and_keeps_its_words():
         ["sh", "-c", "echo first >&2; printf 'last\\033[1m\\n' >&2; exit 5"], descriptors=(), guarded=False
     )
     try:
-        assert child.wait(10) == 5
+        assert child.wait(60) == 5
         assert child.complaint() == "last?[1m"
     finally:
         child.stop()
@@ -90,7 +90,7 @@ def test_children_inherit_what_they_are_given_and_nothing_else(guarded, monkeypa
     script = f"exec >/dev/fd/{out}; env; [ -e /dev/fd/{kept} ] && echo kept; [ -e /dev/fd/{other} ] || echo no other; cat /dev/stdin"
     child = children.start(["sh", "-c", script], descriptors=(kept, out), guarded=guarded)
     try:
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
         said = os.pread(out, 4096, 0).decode()
         assert "kept\nno other\n" in said
         assert "secret" not in said
@@ -107,7 +107,7 @@ def test_a_child_is_stopped_for_good(guarded):
     pid = child.pid
     assert child.wait(0.05) is None
     child.stop()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not Path(f"/proc/{pid}").exists()

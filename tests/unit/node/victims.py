@@ -6,6 +6,10 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Reads a hex canary from standard input, keeps the bytes on the heap, in a big block, on the stack of the
 # main thread and of another, and prints "ready". The year goes to libc's static buffer of asctime (.bss).
@@ -37,6 +41,16 @@ hold(300)
 
 def argv() -> list[str]:
     return [sys.executable, "-I", "-S", "-c", PROGRAM]
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether that comes to hold; waits for it no longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def in_session(session: int) -> list[int]:

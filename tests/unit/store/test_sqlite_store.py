@@ -369,7 +369,7 @@ def test_a_withdrawn_request_does_not_stop_the_writer(store):
     gate = threading.Event()
 
     async def withdraw():
-        first = asyncio.ensure_future(store.write(lambda tx: gate.wait(5)))
+        first = asyncio.ensure_future(store.write(lambda tx: gate.wait(60)))
         await asyncio.sleep(0.05)
         second = asyncio.ensure_future(store.write(lambda tx: tx.ledger.append(b"gone", run="")))
         await asyncio.sleep(0.05)
