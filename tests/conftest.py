@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many random examples; `fast` also leaves out rooms, bases and releases",
     )
     parser.addoption(
-        "--measure", action="store_true", help="write into tests/durations.txt how long each long file took"
+        "--measure", action="store_true", help="write into tests/durations.txt what each long file took"
     )
 
 
@@ -35,6 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests import refusals
 
         config.pluginmanager.register(refusals)
+    run = durations.run_of(config.getoption("markexpr"))
+    if run and config.getoption("--measure"):
+        config.pluginmanager.register(durations.Meter())
     if hasattr(config, "workerinput"):  # a worker's reports reach the process that started it
         return
     if table:
@@ -42,7 +45,6 @@ def pytest_configure(config: pytest.Config) -> None:
         if file := config.getoption("--promises-of"):
             rows = tuple(row for row in rows if row.test.startswith(f"{file}::"))
         config.pluginmanager.register(promises.Keeper(rows))
-    run = durations.run_of(config.getoption("markexpr"))
     if run and config.getoption("--measure"):
         config.pluginmanager.register(durations.Stopwatch(run))
 

@@ -1,10 +1,12 @@
-"""tests/durations.txt: how long each file with long tests took when somebody last measured, by `pytest --measure`.
+"""tests/durations.txt: what each file with long tests took when somebody last measured, by `pytest --measure`.
 
-Workers take the longest files first by it, and `make soak ARGS=--list` shows it. Nothing else depends on it.
+In seconds of the processor, of the tests and of the programs that they started and saw end: another machine's other work
+does not count. Workers take the longest files first by it, and `make soak ARGS=--list` shows it. Nothing else depends on it.
 """
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +20,32 @@ TABLE = Path(__file__).with_name("durations.txt")
 RUNS = ("test", "soak")
 _LEAST = 5.0  # seconds; a shorter file is not worth a line
 _HEAD = """\
-# What ran, the seconds that it took, and the file. Written by `pytest --measure`; see tests/durations.py.
+# What ran, the seconds of the processor that it took, and the file or part. Written by `pytest --measure`; see tests/durations.py.
 """
 
 
 def run_of(markers: str) -> str:
     """Which of RUNS an expression of markers (`-m`) selects; empty when it is another selection."""
     return {"soak": "soak", "not soak": "test"}.get(markers, "")
+
+
+def processor() -> float:
+    """Seconds of the processor that this process and its ended children have had."""
+    return sum(os.times()[:4])
+
+
+class Meter:
+    """In each process that runs tests: gives every report what its phase took."""
+
+    def __init__(self) -> None:
+        self._before = processor()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        now = processor()
+        report.processor_seconds, self._before = now - self._before, now
+        return report
 
 
 def rows() -> dict[tuple[str, str], float]:
@@ -55,7 +76,7 @@ class Stopwatch:
         self._wrote = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._seconds[report.nodeid.partition("::")[0]] += report.duration
+        self._seconds[report.nodeid.partition("::")[0]] += report.processor_seconds
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

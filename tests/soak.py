@@ -9,7 +9,6 @@ import argparse
 import ast
 import subprocess
 import sys
-import time
 
 from tests import durations, promises
 
@@ -50,7 +49,7 @@ def commands(part: str | None) -> list[tuple[str, ...]]:
 
 
 def listing() -> str:
-    """Each part, the minutes that it took when it was last measured, and what it is."""
+    """Each part, the minutes of the processor that it took when last measured, and what it is."""
     seconds = durations.read("soak")
     lines = []
     for part, what in {
@@ -66,8 +65,8 @@ def listing() -> str:
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make soak", description="The slow tests, by parts.")
     parser.add_argument("part", nargs="?", help="PART=…: one of those that --list shows; without it, all")
-    parser.add_argument("--list", action="store_true", help="the parts, and how long each took (ARGS=--list)")
-    parser.add_argument("--measure", action="store_true", help="write how long each took (ARGS=--measure)")
+    parser.add_argument("--list", action="store_true", help="the parts, and what each took (ARGS=--list)")
+    parser.add_argument("--measure", action="store_true", help="write what each took (ARGS=--measure)")
     given = parser.parse_args(words)
     if given.list:
         print(listing())
@@ -80,13 +79,14 @@ def main(words: list[str]) -> int:
     worst = 0
     for command in todo:
         of_files = "soak" in command
-        began = time.monotonic()
+        began = durations.processor()
         done = subprocess.run(
             [*command, *(["--measure"] if given.measure and of_files else [])], cwd=ROOT, check=False
         )
         if given.measure and not of_files and not done.returncode:
             durations.write(
-                "soak", {part: time.monotonic() - began for part, one in _COMMANDS.items() if one == command}
+                "soak",
+                {part: durations.processor() - began for part, one in _COMMANDS.items() if one == command},
             )
         worst = worst or done.returncode
     return worst

@@ -33,6 +33,7 @@ class NodeEnd(threading.Thread):
         self._names: dict[int, str] = {}
         self._peers: dict[int, socket.socket] = {}
         self._halt, self._wake = os.pipe()
+        self._closing = False
         self.start()
 
     def send(self, type: wire.FrameType, stream: int, payload: bytes = b"") -> None:
@@ -43,7 +44,9 @@ class NodeEnd(threading.Thread):
         self.send(wire.FrameType.CONTROL, 0, json.dumps(values).encode())
 
     def close(self) -> None:
+        self._closing = True
         os.write(self._wake, b"x")
+        self.sock.shutdown(socket.SHUT_RDWR)  # ends a send to an agent that reads no more
         self.join(60)
         for one in (self.sock, *self._peers.values()):
             one.close()
@@ -51,6 +54,13 @@ class NodeEnd(threading.Thread):
             os.close(fd)
 
     def run(self) -> None:
+        try:
+            self._serve()
+        except OSError:
+            if not self._closing:
+                raise
+
+    def _serve(self) -> None:
         decoder = wire.Decoder()
         while True:
             sockets = [self.sock, self._halt, *self._peers.values()]
