@@ -16,7 +16,7 @@ from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.ledger import checkpoint, merkle, proof, tiles, witness
 from strongroom.model import messages
 from tests.effort import examples
-from tests.unit.ledger.memory_tiles import grown
+from tests.unit.ledger.memory_tiles import Memory, grown
 
 
 def slow_root(leaves):
