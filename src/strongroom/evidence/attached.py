@@ -90,7 +90,10 @@ def _apart(endorsements: Endorsements, count: int) -> tuple[Endorsements, tuple[
             theirs[int(match[1])][match[2]] = data
         else:
             raise EvidenceRefused(
-                "devices.endorsements", expected=f"endorsements of {count} devices", got=name[:64]
+                "devices.endorsements",
+                expected=f"endorsements of {count} devices",
+                got=name[:64],
+                hint="leave out the endorsements of devices that are not attached",
             )
     return Endorsements(parts=ours), tuple(Endorsements(parts=one) for one in theirs)
 
@@ -106,7 +109,10 @@ def _verify(
 ) -> Claims:
     if one.tee not in DEVICES:
         raise EvidenceRefused(
-            f"devices.{index}.tee", expected="one of " + ", ".join(sorted(DEVICES)), got=one.tee[:64]
+            f"devices.{index}.tee",
+            expected="one of " + ", ".join(sorted(DEVICES)),
+            got=one.tee[:64],
+            hint="this version cannot verify that kind of device; leave it out, or take a version that can",
         )
     try:
         return verify.verify(one, endorsements, binding=binding, roots=roots, now=now)

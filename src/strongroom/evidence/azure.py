@@ -93,6 +93,7 @@ def attest(evidence: Evidence, *, binding: Bound) -> VouchedQuote:
             "quote",
             expected="PCRs 0 to 7, perhaps more",
             got="PCRs " + ", ".join(str(index) for index in quote.selection),
+            hint="ask the TPM for a quote of these PCRs",
             source=_SPEC_TPM,
         )
     # 4 signature
@@ -156,6 +157,7 @@ def _check_sizes(evidence: Evidence) -> None:
             "parts",
             expected=", ".join(sorted(PARTS)) + f", and for TDX {TD_QUOTE}",
             got=", ".join(sorted(given))[:400] or "nothing",
+            hint="give exactly these parts, each under its name",
             source=_SPEC,
         )
     for name, data in evidence.parts.items():

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest, public_key
-from strongroom.encoding import cbor
+from strongroom.encoding import cbor, told
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import cose
@@ -123,7 +123,7 @@ def split(token: bytes) -> tuple[cbor.Value, cbor.Value]:
         token, "cca token", tags=frozenset({_TAG_COLLECTION, cose.TAG_SIGN1}), max_bytes=MAX_TOKEN
     )
     if not isinstance(value, cbor.Tagged) or value.tag != _TAG_COLLECTION:
-        raise Malformed(f"cca token: expected tag {_TAG_COLLECTION}")
+        raise Malformed(f"cca token: expected a map under tag {_TAG_COLLECTION}, got another item")
     source = cbor.Map(value.value, "cca token")
     both = source.value(_PLATFORM_TOKEN), source.value(_REALM_TOKEN)
     source.done()
@@ -143,7 +143,7 @@ def parse_platform(value: cbor.Value) -> PlatformToken:
     source = cbor.Map(cbor.loads(signed.payload, what, max_bytes=MAX_TOKEN), what)
     profile = source.text(265, high=128)
     if profile not in _PLATFORM_PROFILES:
-        raise source.bad(265, "a known profile")
+        raise source.bad(265, "the profile " + " or ".join(sorted(_PLATFORM_PROFILES)), told.quoted(profile))
     platform = PlatformToken(
         signed=signed,
         profile=profile,
@@ -158,7 +158,7 @@ def parse_platform(value: cbor.Value) -> PlatformToken:
     )
     source.done()
     if platform.instance[0] != 1:
-        raise source.bad(256, "an instance identifier of type RAND")
+        raise source.bad(256, "an instance identifier of type RAND (1)", f"type {platform.instance[0]}")
     return platform
 
 
@@ -182,7 +182,7 @@ def parse_realm(value: cbor.Value) -> Realm:
     source = cbor.Map(cbor.loads(signed.payload, what, max_bytes=MAX_TOKEN), what)
     profile = source.text(265, high=128) if source.has(265) else ""
     if profile not in {"", _REALM_PROFILE}:
-        raise source.bad(265, "a known profile")
+        raise source.bad(265, f"the profile {_REALM_PROFILE}", told.quoted(profile))
     key_bytes = source.data(44237, low=97, high=256)
     realm = Realm(
         signed=signed,
@@ -203,20 +203,20 @@ def parse_realm(value: cbor.Value) -> Realm:
 def _hash(source: cbor.Map, key: int) -> bytes:
     value = source.data(key, low=32, high=64)
     if len(value) not in _HASH_SIZES:
-        raise source.bad(key, "32, 48 or 64 bytes")
+        raise source.bad(key, "32, 48 or 64 bytes", told.kind(value))
     return value
 
 
 def _measurement(source: cbor.Map, value: cbor.Value) -> bytes:
     if not isinstance(value, bytes) or len(value) not in _HASH_SIZES:
-        raise source.bad(44239, "measurements of 32, 48 or 64 bytes")
+        raise source.bad(44239, "measurements of 32, 48 or 64 bytes", told.kind(value))
     return value
 
 
 def _algorithm(source: cbor.Map, key: int) -> str:
     name = source.text(key, high=16)
     if name not in _HASHES:
-        raise source.bad(key, "one of " + ", ".join(_HASHES))
+        raise source.bad(key, "one of " + ", ".join(_HASHES), told.quoted(name))
     return name
 
 
@@ -224,7 +224,9 @@ def _key(data: bytes, *, current: bool) -> public_key.PublicKey:
     """The realm's attestation key, P-384: a raw point in the first profile, a COSE_Key in the current one."""
     if not current:
         if len(data) != 97 or data[0] != 4:
-            raise Malformed("cca realm token: its key is no uncompressed point of P-384", code="unknown-key")
+            raise Malformed(
+                "cca realm token: expected its key to be an uncompressed point of P-384", code="unknown-key"
+            )
         return public_key.key_of_point("secp384r1", data[1:49], data[49:])
     source = cbor.Map(cbor.loads(data, "cca realm key"), "cca realm key")
     source.integer(1, low=2, high=2)  # EC2

@@ -157,6 +157,7 @@ def _check_parts(evidence: Evidence, endorsements: Endorsements) -> str | None:
             "parts",
             expected=f"{', '.join(sorted(PARTS))}; perhaps {LOG}; perhaps {TD_QUOTE} ({TD_LOG} with it) or {SNP_REPORT}",
             got=", ".join(sorted(parts))[:400] or "nothing",
+            hint="give exactly these parts, each under its name",
         )
     for name, part in parts.items():
         if len(part) > _LIMITS[name]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest, public_key
 from strongroom.crypto.pki import x509
-from strongroom.encoding import cbor
+from strongroom.encoding import cbor, told
 from strongroom.errors import EvidenceRefused, Refused
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import cose
@@ -93,8 +93,8 @@ def parse(data: bytes) -> AttestationDocument:
     signed = cose.parse(data, "nitro document", max_bytes=MAX_DOCUMENT)
     source = cbor.Map(cbor.loads(signed.payload, "nitro payload", max_bytes=MAX_DOCUMENT), "nitro payload")
     module_id = source.text("module_id", high=256)
-    if source.text("digest", high=16) != "SHA384":
-        raise source.bad("digest", "SHA384")
+    if (named := source.text("digest", high=16)) != "SHA384":
+        raise source.bad("digest", "SHA384", told.quoted(named))
     nitrotpm = source.has("nitrotpm_pcrs")
     document = AttestationDocument(
         signed=signed,
@@ -119,12 +119,12 @@ def _pcrs(source: cbor.Map, key: str) -> dict[int, bytes]:
     out: dict[int, bytes] = {}
     for index, value in values.items():
         if not isinstance(index, int) or not 0 <= index < MAX_PCRS:
-            raise source.bad(key, "indices from 0 to 31")
+            raise source.bad(key, f"indices from 0 to {MAX_PCRS - 1}", told.kind(index))
         if not isinstance(value, bytes) or len(value) != PCR_BYTES:
-            raise source.bad(key, f"values of {PCR_BYTES} bytes")
+            raise source.bad(f"{key}.{index}", f"{PCR_BYTES} bytes", told.kind(value))
         out[index] = value
     if not {0, 1, 2} <= out.keys():
-        raise source.bad(key, "PCRs 0, 1 and 2 among them")
+        raise source.bad(key, "PCRs 0, 1 and 2 among them", ", ".join(str(index) for index in sorted(out)))
     return dict(sorted(out.items()))
 
 
@@ -132,7 +132,7 @@ def _cabundle(source: cbor.Map) -> tuple[bytes, ...]:
     out = []
     for one in source.items("cabundle", low=1, high=x509.MAX_PATH - 1):
         if not isinstance(one, bytes) or not 1 <= len(one) <= MAX_CERTIFICATE:
-            raise source.bad("cabundle", f"certificates of 1 to {MAX_CERTIFICATE} bytes")
+            raise source.bad("cabundle", f"certificates of 1 to {MAX_CERTIFICATE} bytes", told.kind(one))
         out.append(one)
     return tuple(out)
 
@@ -171,6 +171,7 @@ def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
             "parts",
             expected=f"{PART}, and no endorsements",
             got=", ".join(sorted((*evidence.parts, *endorsements.parts)))[:400] or "nothing",
+            hint="give the attestation document alone: it brings its certificates",
         )
 
 

@@ -141,6 +141,7 @@ def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
             "parts",
             expected=", ".join(PARTS) + ", and no endorsements but OCSP answers",
             got=", ".join(sorted((*evidence.parts, *endorsements.parts)))[:400] or "nothing",
+            hint="give exactly these parts, each under its name",
         )
 
 

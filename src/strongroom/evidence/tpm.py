@@ -101,6 +101,7 @@ def verify(
             "quote",
             expected="PCRs 0 to 12 of the sha256 bank",
             got=f"{quote.bank} PCRs " + ", ".join(str(index) for index in quote.selection),
+            hint="ask the TPM for a quote of these PCRs",
             source=_SPEC_TPM,
         )
     # 4 signature
@@ -162,6 +163,7 @@ def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
             "parts",
             expected=", ".join(sorted(PARTS)),
             got=", ".join(sorted(parts))[:400] or "nothing",
+            hint="give exactly these parts, each under its name",
         )
     for name, limit in PARTS.items():
         if len(parts[name]) > limit:
@@ -214,7 +216,7 @@ def _predict(record: bytes, log: bytes) -> tuple[launch.LaunchRecord, dict[int, 
     if any(event.pcr not in _FIRMWARE_PCRS for event in events):
         raise EvidenceRefused(
             "launch.event-log",
-            expected="events of PCRs 0 to 7",
+            expected="events of PCRs 0 to 7 alone",
             got=", ".join(sorted({str(event.pcr) for event in events})),
             source=_SPEC_PFP,
         )
@@ -224,7 +226,9 @@ def _predict(record: bytes, log: bytes) -> tuple[launch.LaunchRecord, dict[int, 
     predicted[IMA_PCR + 1] = (tpm_quote.ZERO,)
     parsed = launch.parse(record)
     if parsed.encode() != record:
-        raise Malformed("launch record: not in canonical form", code="not-canonical")
+        raise Malformed(
+            "launch record: expected canonical JSON, got the same in another form", code="not-canonical"
+        )
     return parsed, predicted
 
 

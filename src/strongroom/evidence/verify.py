@@ -50,7 +50,7 @@ def verify(
             "devices",
             expected="evidence without attached devices",
             got=f"evidence of {len(evidence.devices)}",
-            hint="devices.verify_with_devices verifies both; nothing of the evidence is passed over",
+            hint="give the evidence of the machine and that of its devices apart, or judge both under one contract or policy",
         )
     if not roots:
         raise EvidenceRefused(

@@ -102,14 +102,18 @@ HEADER = fake_tpm.encode_log([])
         (
             event(0, 1, b"POST CODE"),
             "a type that is not understood",
-            "event of type 0x1, which is not understood",
+            "event of type 0x1, expected EV_SEPARATOR, EV_ACTION or EV_EVENT_TAG",
         ),
         (
             event(0, 3, b"StartupLocality\0\3"),
             "an event that is not measured",
-            "event of type 0x3, which is not understood",
+            "event of type 0x3, expected EV_SEPARATOR, EV_ACTION or EV_EVENT_TAG",
         ),
-        (event(0, 0x80000008, b"blob"), "an EFI event", "event of type 0x80000008, which is not understood"),
+        (
+            event(0, 0x80000008, b"blob"),
+            "an EFI event",
+            "event of type 0x80000008, expected EV_SEPARATOR, EV_ACTION or EV_EVENT_TAG",
+        ),
         (event(24, 4, b"\0\0\0\0"), "no such PCR", "no PCR has the number 24"),
         (event(0, 4, b"\0\0\0\1"), "a separator that reports an error", "data that an event of type 0x4 "),
         (event(0, 4, b""), "an empty separator", "data that an event of type 0x4 "),
@@ -124,10 +128,14 @@ HEADER = fake_tpm.encode_log([])
         (
             event(0, 5, b"action", digest=bytes(32)),
             "data that do not hash to the digest",
-            "data do not hash to its digest",
+            "the data of an event of type 0x5 in PCR 0 do not hash",
         ),
-        (event(0, 4, b"\0\0\0\0", count=2), "a bank too many", "lacks a bank, or has one too many"),
-        (event(0, 4, b"\0\0\0\0", count=0), "no bank", "lacks a bank, or has one too many"),
+        (
+            event(0, 4, b"\0\0\0\0", count=2),
+            "a bank too many",
+            "digests at byte .*, expected .*, one of each bank",
+        ),
+        (event(0, 4, b"\0\0\0\0", count=0), "no bank", "digests at byte .*, expected .*, one of each bank"),
         (event(0, 5, b"a" * 4097), "too much data", "an event of 4097 bytes, at most 4096 allowed"),
         (event(0, 5, b"action")[:-1], "cut short", "cut short"),
         (b"\0", "a trailing byte", "cut short"),
@@ -150,18 +158,27 @@ def header(banks: list[tuple[int, int]], *, vendor: bytes = b"\0", pcr: int = 0,
     ("bad", "why"),
     [
         (b"", "cut short"),
-        (header([]), "bad list of banks"),
-        (header([(4, 20)]), "a bank that is not SHA-256, SHA-384 or SHA-512"),
-        (header([(4, 20), (0xB, 32)]), "a bank that is not SHA-256, SHA-384 or SHA-512"),
+        (header([]), "expected a list of 1 to .* banks in the Spec ID event, got"),
+        (header([(4, 20)]), "a bank of algorithm .* bytes, expected SHA-256, SHA-384 or SHA-512, each once"),
+        (
+            header([(4, 20), (0xB, 32)]),
+            "a bank of algorithm .* bytes, expected SHA-256, SHA-384 or SHA-512, each once",
+        ),
         (header([(0xC, 48)]), "no SHA-256 bank"),
-        (header([(0xB, 32), (0xB, 32)]), "a bank that is not SHA-256, SHA-384 or SHA-512"),
-        (header([(0xB, 20)]), "a bank that is not SHA-256, SHA-384 or SHA-512"),
-        (header([(0xB, 32)], vendor=b"\1x"), "bad list of banks"),
-        (header([(0xB, 32)], vendor=b""), "bad list of banks"),
-        (header([(0xB, 32)], pcr=1), "does not begin with a Spec ID event"),
-        (header([(0xB, 32)], kind=4), "does not begin with a Spec ID event"),
-        (header([(0xB, 32)] * 9), "bad list of banks"),
-        (struct.pack("<II20sI", 0, 3, b"", 1 << 31), "does not begin with a Spec ID event"),
+        (
+            header([(0xB, 32), (0xB, 32)]),
+            "a bank of algorithm .* bytes, expected SHA-256, SHA-384 or SHA-512, each once",
+        ),
+        (
+            header([(0xB, 20)]),
+            "a bank of algorithm .* bytes, expected SHA-256, SHA-384 or SHA-512, each once",
+        ),
+        (header([(0xB, 32)], vendor=b"\1x"), "expected a list of 1 to .* banks in the Spec ID event, got"),
+        (header([(0xB, 32)], vendor=b""), "expected a list of 1 to .* banks in the Spec ID event, got"),
+        (header([(0xB, 32)], pcr=1), "expected a Spec ID event at its begin"),
+        (header([(0xB, 32)], kind=4), "expected a Spec ID event at its begin"),
+        (header([(0xB, 32)] * 9), "expected a list of 1 to .* banks in the Spec ID event, got"),
+        (struct.pack("<II20sI", 0, 3, b"", 1 << 31), "expected a Spec ID event at its begin"),
     ],
 )
 def test_bad_headers_are_malformed(bad, why):
@@ -182,9 +199,11 @@ def test_every_bank_is_checked():
     )
     both = header([(0xB, 32), (0xC, 48)])
     assert len(eventlog.parse(both + sound)) == 1
-    with pytest.raises(Malformed, match="an event's data do not hash to its digest"):
+    with pytest.raises(
+        Malformed, match=r"the data of an event of type .* in PCR .* do not hash to its digest"
+    ):
         eventlog.parse(both + sound.replace(hashlib.sha384(data).digest(), bytes(48)))
-    with pytest.raises(Malformed, match="banks are not in the header's order"):
+    with pytest.raises(Malformed, match=r"a digest of algorithm .*, expected .*, as in the header"):
         eventlog.parse(header([(0xC, 48), (0xB, 32)]) + sound)
 
 

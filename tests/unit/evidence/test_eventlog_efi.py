@@ -52,10 +52,10 @@ def test_the_startup_locality_is_where_pcr_0_begins():
     with pytest.raises(EvidenceRefused, match=r"event-log\.pcr-0"):
         explain(fake_google.encode_log(events))
     for bad in (b"\x01", b"\x05", b"", b"\x03\0"):
-        with pytest.raises(Malformed, match="bad start-up locality"):
+        with pytest.raises(Malformed, match="expected one start-up locality, 0, 3 or 4, got"):
             eventlog_efi.parse(fake_google.encode_log([(0, 3, b"", b"StartupLocality\0" + bad), *EVENTS]))
     twice = [(0, 3, b"", b"StartupLocality\0\x03"), (0, 3, b"", b"StartupLocality\0\x04"), *EVENTS]
-    with pytest.raises(Malformed, match="bad start-up locality"):
+    with pytest.raises(Malformed, match="expected one start-up locality, 0, 3 or 4, got"):
         eventlog_efi.parse(fake_google.encode_log(twice))
 
 
@@ -145,18 +145,24 @@ def test_rule_15_what_is_not_a_log_is_malformed():
         ),  # a PCR that is none
         (
             LOG[:header] + event[:8] + struct.pack("<I", 2) + event[12:],
-            "an event lacks a bank, or has one too many",
+            "an event with .* digests at byte .*, expected .*, one of each bank",
         ),  # a bank too few
         (
             LOG[:header] + event[:12] + twice,
-            "a digest of a bank that the header does not name",
+            "a digest of algorithm .*, expected one of each bank of the header",
         ),
         (
             LOG[:header] + event[:12] + struct.pack("<H", 0x77) + event[14:],
-            "a digest of a bank that the header does not name",
+            "a digest of algorithm .*, expected one of each bank of the header",
         ),
-        (LOG[:56] + struct.pack("<I", 0) + LOG[60:], "bad list of banks"),
-        (LOG[:56] + struct.pack("<I", 200) + LOG[60:], "bad list of banks"),
+        (
+            LOG[:56] + struct.pack("<I", 0) + LOG[60:],
+            "expected a list of 1 to .* banks in the Spec ID event, got",
+        ),
+        (
+            LOG[:56] + struct.pack("<I", 200) + LOG[60:],
+            "expected a list of 1 to .* banks in the Spec ID event, got",
+        ),
         (bytes(eventlog_efi.MAX_LOG + 1), "at most"),
         (
             LOG[:header]
@@ -199,7 +205,7 @@ def test_a_log_is_bounded_whatever_pads_it():
     with pytest.raises(Malformed, match="more than 262144 bytes before its padding"):
         eventlog_efi.parse(long.ljust(1024 * 1024, b"\0"), padded=True)
     for mixed in (bytes(9) + b"\xff" * 9, b"\xff" * 9 + bytes(9), bytes(9) + b"\1"):
-        with pytest.raises(Malformed, match=r"no register has the number|a bank|cut short"):
+        with pytest.raises(Malformed, match=r"no register has the number|one of each bank|cut short"):
             eventlog_efi.parse(CCEL + mixed, padded=True)
 
 
@@ -217,7 +223,7 @@ def test_an_rtmr_that_the_log_does_not_explain_is_refused_by_its_number():
 def test_registers_that_no_event_can_have_extended_are_refused():
     with pytest.raises(EvidenceRefused, match=r"ccel\.mrtd"):
         ccel.explain(fake_google.encode_log([fake_google.said(0, 4, bytes(4))], ("sha384",)), rtmrs())
-    with pytest.raises(Malformed, match="a measurement register that TDX does not have"):
+    with pytest.raises(Malformed, match=r"measurement register .*, expected 1 to 4"):
         ccel.explain(fake_google.encode_log([fake_google.said(5, 4, bytes(4))], ("sha384",)), rtmrs())
     with pytest.raises(Malformed, match="no sha384 bank"):
         ccel.explain(fake_google.encode_log(CCEL_EVENTS, ("sha256",)), rtmrs())

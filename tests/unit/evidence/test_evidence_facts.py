@@ -153,7 +153,7 @@ def test_certification_data_are_as_long_as_they_say():
     certified = dcap_quote.parse(INTEL.evidence(BOUND, tee="sgx", version=3).parts["quote"]).certified
     assert dcap_quote.certification(3, certified)
     for changed in (certified[:-1], certified + b"\0"):
-        with pytest.raises(Malformed, match="the certification data is not as long as it says"):
+        with pytest.raises(Malformed, match=r"bytes of certification data .* announced"):
             dcap_quote.certification(3, changed)
 
 
@@ -164,7 +164,7 @@ def test_a_named_platform_is_named_in_as_many_bytes_as_its_type_has():
     assert len(named.data) == dcap_quote.PLATFORM_NAMED[named.kind]
     head = certified[: len(certified) - len(named.data) - 6]
     for data in (named.data[:-1], named.data + b"\0"):
-        with pytest.raises(Malformed, match="the certification data is not as long as it says"):
+        with pytest.raises(Malformed, match=r"bytes of certification data .* announced"):
             dcap_quote.certification(3, head + struct.pack("<HI", named.kind, len(data)) + data)
 
 

@@ -90,10 +90,16 @@ def test_blackwells_firmware_is_compared_too():
         (b"", "1 bytes wanted at offset 0, 0 left"),
         (b"\x30\x00\x00", "1 trailing bytes"),
         (b"\x30\x03\x02\x01\x01", "1 bytes wanted at offset 3, 0 left"),
-        (b"\x30\x03\x04\x01\x01", "fields out of order, or none of TcbInfo's"),
-        (b"\x30\x06\x88\x01\x01\x87\x01\x00", "fields out of order, or none of TcbInfo's"),
-        (b"\x30\x06\x83\x01\x01\x83\x01\x01", "fields out of order, or none of TcbInfo's"),
-        (b"\x30\x04\x87\x02\x08\x80", "flags are no bits"),
+        (b"\x30\x03\x04\x01\x01", "expected the fields of DiceTcbInfo in ascending order, got tag"),
+        (
+            b"\x30\x06\x88\x01\x01\x87\x01\x00",
+            "expected the fields of DiceTcbInfo in ascending order, got tag",
+        ),
+        (
+            b"\x30\x06\x83\x01\x01\x83\x01\x01",
+            "expected the fields of DiceTcbInfo in ascending order, got tag",
+        ),
+        (b"\x30\x04\x87\x02\x08\x80", "expected flags as a BIT STRING, got"),
         (b"\x30\x02\xa6\x00", "1 bytes wanted at offset 0, 0 left"),
         (b"\x30\x41\xa6\x3f" + FWID[:-1], "65 bytes wanted at offset 2, 64 left"),
         (

@@ -202,5 +202,7 @@ def test_advisories_of_platform_module_and_quoting_enclave_are_merged():
 def test_reports_of_another_length_are_no_reports():
     for kind in (0, dcap_quote.BODY_SGX, dcap_quote.BODY_TD10, dcap_quote.BODY_TD15, 4):
         for size in (0, 583, 585, 647, 649):
-            with pytest.raises(dcap_quote.Malformed, match=f"{size} bytes do not make a body of type {kind}"):
+            with pytest.raises(
+                dcap_quote.Malformed, match=f"{size} bytes, expected .* in a body of type {kind}"
+            ):
                 dcap_quote.td_report(kind, bytes(size))

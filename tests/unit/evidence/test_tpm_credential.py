@@ -177,8 +177,8 @@ def test_public_areas_are_parsed_strictly(one):
                 tpm_credential.parse_public(public.raw[:cut])
         for bad, why in (
             (public.raw + b"\0", "1 trailing bytes"),
-            (b"\0\x08" + public.raw[2:], "not an RSA or ECC key named by"),
-            (public.raw[:2] + b"\0\x04" + public.raw[4:], "not an RSA or ECC key named by"),
+            (b"\0\x08" + public.raw[2:], "expected an RSA or ECC key named by"),
+            (public.raw[:2] + b"\0\x04" + public.raw[4:], "expected an RSA or ECC key named by"),
         ):
             with pytest.raises(Malformed, match=why):
                 tpm_credential.parse_public(bad)

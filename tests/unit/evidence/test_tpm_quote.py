@@ -70,22 +70,22 @@ def test_banks_of_which_nothing_is_selected_are_passed_over():
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (attest(magic=0xFF544346), "magic is not that of a structure made inside a TPM"),
-        (attest(kind=0x8017), "an attestation of another type"),  # TPM_ST_ATTEST_CERTIFY
+        (attest(magic=0xFF544346), "magic .*, expected 0xff544347"),
+        (attest(kind=0x8017), "an attestation of type .*, expected 0x8018"),  # TPM_ST_ATTEST_CERTIFY
         (attest(name=bytes(69)), "a signer of 69 bytes and extra data of 32, at most 68"),
         (attest(extra=bytes(65)), "a signer of 34 bytes and extra data of 65, at most 68"),
-        (attest(safe=2), "the clock's safe flag is neither 0 nor 1"),
-        (attest(count=0), "0 PCR selections"),
-        (attest(count=2), "a selection is not of 24 PCRs"),
+        (attest(safe=2), "the clock's safe flag: expected 0 or 1, got"),
+        (attest(count=0), "0 PCR selections, expected 1 to 16"),
+        (attest(count=2), "a PCR selection of .* bytes, expected 3, for 24 PCRs"),
         (attest(bank=0x4), "expected PCRs of one bank, SHA-256 or SHA-384"),  # SHA-1
         (attest(bank=0xD), "expected PCRs of one bank, SHA-256 or SHA-384"),  # SHA-512
         (attest(select=b"\0\0\0"), "expected PCRs of one bank, SHA-256 or SHA-384"),  # nothing selected
-        (attest(select=b"\xff\x1f"), "a selection is not of 24 PCRs"),
-        (attest(select=b"\xff\x1f\0\0"), "a selection is not of 24 PCRs"),
-        (attest(digest=bytes(31)), "the PCR digest is not 32 or 48 bytes"),
-        (attest(digest=bytes(33)), "the PCR digest is not 32 or 48 bytes"),
-        (attest(tail=b"\0"), "it does not end with its PCR digest"),
-        (attest()[:-1], "it does not end with its PCR digest"),
+        (attest(select=b"\xff\x1f"), "a PCR selection of .* bytes, expected 3, for 24 PCRs"),
+        (attest(select=b"\xff\x1f\0\0"), "a PCR selection of .* bytes, expected 3, for 24 PCRs"),
+        (attest(digest=bytes(31)), "a PCR digest of .* bytes, expected 32 or 48"),
+        (attest(digest=bytes(33)), "a PCR digest of .* bytes, expected 32 or 48"),
+        (attest(tail=b"\0"), "a PCR digest of .* bytes announced"),
+        (attest()[:-1], "a PCR digest of .* bytes announced"),
         (b"", "cut short"),
         (bytes(tpm_quote.MAX_QUOTE + 1), "1025 bytes, at most 1024 allowed"),
     ],
@@ -114,16 +114,22 @@ def test_signatures_are_read():
     ("bad", "why"),
     [
         (b"", "cut short"),
-        (signature(0x18, 0x4, bytes(32), bytes(32)), "not ECDSA or RSA with SHA-256 or SHA-384"),  # SHA-1
-        (signature(0x14, 0x4, bytes(256)), "not ECDSA or RSA with SHA-256 or SHA-384"),
-        (signature(0x16, 0x4, bytes(256)), "not ECDSA or RSA with SHA-256 or SHA-384"),
-        (signature(0x1A, 0xB, bytes(32), bytes(32)), "not ECDSA or RSA with SHA-256 or SHA-384"),  # ECDAA
+        (
+            signature(0x18, 0x4, bytes(32), bytes(32)),
+            "expected ECDSA, RSASSA or RSAPSS with SHA-256 or SHA-384",
+        ),  # SHA-1
+        (signature(0x14, 0x4, bytes(256)), "expected ECDSA, RSASSA or RSAPSS with SHA-256 or SHA-384"),
+        (signature(0x16, 0x4, bytes(256)), "expected ECDSA, RSASSA or RSAPSS with SHA-256 or SHA-384"),
+        (
+            signature(0x1A, 0xB, bytes(32), bytes(32)),
+            "expected ECDSA, RSASSA or RSAPSS with SHA-256 or SHA-384",
+        ),  # ECDAA
         (signature(0x10, 0xB), "cut short"),
         (
             signature(0x10, 0xB, bytes(32), bytes(32)),
-            "not ECDSA or RSA with",
+            "expected ECDSA, RSASSA or RSAPSS with",
         ),  # TPM_ALG_NULL: no signature at all
-        (signature(0x5, 0xB, bytes(32)), "not ECDSA or RSA with SHA-256 or SHA-384"),  # HMAC
+        (signature(0x5, 0xB, bytes(32)), "expected ECDSA, RSASSA or RSAPSS with SHA-256 or SHA-384"),  # HMAC
         (signature(0x18, 0xB, bytes(49), bytes(32)), "49 bytes, at most 48 allowed"),
         (signature(0x18, 0xB, bytes(32)), "cut short"),
         (signature(0x18, 0xB, bytes(32), bytes(32), b""), "2 trailing bytes"),
@@ -139,10 +145,10 @@ def test_bad_signatures_are_malformed(bad, why):
 def test_pcr_values_are_cut_in_the_order_of_the_selection():
     assert tpm_quote.split_pcrs(b"a" * 32 + b"b" * 32, (3, 9)) == {3: b"a" * 32, 9: b"b" * 32}
     for wrong, why in (
-        (b"", "0 bytes for 2 PCRs"),
-        (b"a" * 32, "32 bytes for 2 PCRs"),
-        (b"a" * 65, "65 bytes for 2 PCRs"),
-        (b"a" * 96, "96 bytes for 2 PCRs"),
+        (b"", "0 bytes, expected 64 for 2 PCRs"),
+        (b"a" * 32, "32 bytes, expected 64 for 2 PCRs"),
+        (b"a" * 65, "65 bytes, expected 64 for 2 PCRs"),
+        (b"a" * 96, "96 bytes, expected 64 for 2 PCRs"),
     ):
         with pytest.raises(Malformed, match=why):
             tpm_quote.split_pcrs(wrong, (3, 9))

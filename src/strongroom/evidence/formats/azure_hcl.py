@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strongroom.crypto import public_key
-from strongroom.encoding import canonical
+from strongroom.encoding import canonical, told
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
@@ -90,15 +90,28 @@ def parse(data: bytes) -> Hcl:
         )
     magic, version, size, request, status, zeros = _HEADER.unpack_from(data)
     if magic != b"HCLA" or version not in (1, 2):
-        raise Malformed("HCL report: not version 1 or 2 of one", code="bad-magic")
+        raise Malformed(
+            f"HCL report: expected HCLA and version 1 or 2, got {magic!r} and version {version}",
+            code="bad-magic",
+        )
     if request != _REQUEST_TYPE or status or any(zeros):
-        raise Malformed("HCL report: not the answer to an attestation request", code="bad-value")
+        raise Malformed(
+            f"HCL report: expected an answer of type {_REQUEST_TYPE} and status 0, got type {request}, status {status}",
+            code="bad-value",
+        )
     inner, inner_version, kind, hash_type, length = _REQUEST.unpack_from(data, _HEADER.size + _REPORT_BYTES)
     end = _DATA + length
     if inner != _REQUEST.size + length or size != end or end > len(data):
-        raise Malformed("HCL report: its lengths do not agree", code="bad-length")
+        raise Malformed(
+            f"HCL report: its lengths do not agree: {size} of {len(data)} bytes, of which {inner} and {length} within",
+            code="bad-length",
+        )
     if inner_version != 1 or kind not in _TYPES or hash_type not in _HASHES:
-        raise Malformed("HCL report: unknown version, report type or hash", code="bad-value")
+        raise Malformed(
+            f"HCL report: version {inner_version}, report type {kind} and hash {hash_type}, expected 1, one of "
+            f"{', '.join(map(str, sorted(_TYPES)))} and one of {', '.join(map(str, sorted(_HASHES)))}",
+            code="bad-value",
+        )
     if any(data[end:]):
         raise Malformed("HCL report: bytes other than zero after it", code="trailing-bytes")
     tee, hash_name, runtime = _TYPES[kind], _HASHES[hash_type], data[_DATA:end]
@@ -125,7 +138,7 @@ def parse_runtime(data: bytes) -> Runtime:
     """
     value = canonical.loads(data, what="runtime data", max_bytes=MAX_BYTES)
     if not isinstance(value, dict):
-        raise Malformed("runtime data: not an object", code="not-object")
+        raise Malformed(f"runtime data: expected an object, got {told.kind(value)}", code="not-object")
     user_data = value.get("user-data")
     return Runtime(
         ak=_ak(value.get("keys")),
@@ -143,7 +156,7 @@ def _ak(keys: Any) -> PublicKey:
     if len(named) != 1:
         raise Malformed(f"runtime data: {len(named)} keys called {AK}, expected one", code="bad-value")
     key = named[0]
-    modulus, exponent = _base64url(key.get("n")), _base64url(key.get("e"))
+    modulus, exponent = _base64url(key, "n"), _base64url(key, "e")
     if key.get("kty") != "RSA" or exponent != _EXPONENT:
         raise Malformed(f"runtime data: {AK} is not RSA with exponent 65537", code="unknown-key")
     if not _MODULUS[0] <= len(modulus) <= _MODULUS[1] or modulus[0] < 0x80 or not modulus[-1] & 1:
@@ -153,30 +166,44 @@ def _ak(keys: Any) -> PublicKey:
 
 def _settings(value: Any) -> dict[str, str | int | bool]:
     if not isinstance(value, dict) or len(value) > MAX_SETTINGS:
-        raise Malformed("runtime data: vm-configuration: expected an object", code="bad-value")
+        raise Malformed(
+            f"runtime data: vm-configuration: expected an object of at most {MAX_SETTINGS} entries, got {told.kind(value)}",
+            code="bad-value",
+        )
     out: dict[str, str | int | bool] = {}
     for name, setting in value.items():
         if len(name) > 64 or not name.isascii() or not name.replace("-", "").isalnum():
-            raise Malformed("runtime data: vm-configuration: bad name", code="bad-value")
+            wanted = "names of at most 64 letters, digits and dashes"
+            raise Malformed(
+                f"runtime data: vm-configuration: expected {wanted}, got {told.quoted(name)}",
+                code="bad-value",
+            )
         if isinstance(setting, str) and (
             len(setting) > 256 or not (setting.isascii() and setting.isprintable())
         ):
-            raise Malformed(f"runtime data: vm-configuration: {name}: bad text", code="bad-value")
+            raise Malformed(
+                f"runtime data: vm-configuration.{name}: expected printable ASCII of at most 256 characters, got {told.quoted(setting)}",
+                code="bad-value",
+            )
         if isinstance(setting, str | int | bool):
             out[f"vm.{name}"] = setting
     return out
 
 
-def _base64url(text: Any) -> bytes:
-    """Base64url without padding, in its one form (RFC 7515, section 2)."""
+def _base64url(key: dict[str, Any], name: str) -> bytes:
+    """A number of the key: base64url without padding, in its one form (RFC 7515, section 2)."""
+    text = key.get(name)
     if not isinstance(text, str) or not text.isascii() or not 0 < len(text) <= 1024:
-        raise Malformed("runtime data: a key's number is missing", code="bad-value")
+        raise Malformed(
+            f"runtime data: {AK}.{name}: expected base64url of 1 to 1024 characters, got {told.kind(text)}",
+            code="bad-value",
+        )
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise Malformed("runtime data: a key's number is not base64url", code="bad-value") from None
+        raise Malformed(f"runtime data: {AK}.{name}: not base64url", code="bad-value") from None
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != text:
-        raise Malformed("runtime data: a key's number is not in its one form", code="bad-value")
+        raise Malformed(f"runtime data: {AK}.{name}: not in the one form of base64url", code="bad-value")
     return raw
 
 

@@ -61,8 +61,11 @@ def explain(log: bytes, rtmrs: Sequence[bytes]) -> dict[str, str | int | bool]:
 def _read(log: bytes) -> tuple[dict[int, bytes], dict[str, str | int | bool]]:
     """The replayed registers by index and the facts; machines of one image give the same bytes, hence kept."""
     parsed = eventlog_efi.parse(log, padded=True)
-    if any(event.pcr != _MRTD and event.pcr not in _RTMRS for event in parsed.events):
-        raise Malformed("CCEL: a measurement register that TDX does not have", code="bad-pcr")
+    for event in parsed.events:
+        if event.pcr != _MRTD and event.pcr not in _RTMRS:
+            raise Malformed(
+                f"CCEL: measurement register {event.pcr}, expected 1 to {len(_RTMRS)}", code="bad-pcr"
+            )
     values = eventlog_efi.replay(parsed, _BANK)
     config = eventlog_efi.firmware_facts(parsed, _BANK, config=_RTMRS[0])
     booted = eventlog_efi.boot_facts(parsed, _BANK, uki=_RTMRS[2])

@@ -173,6 +173,7 @@ def _quote(evidence: Evidence, endorsements: Endorsements, tee: str, tee_type: i
             "parts",
             expected=f"{tee} evidence with the part {PART} alone",
             got=f"{evidence.tee[:40]}: {', '.join(sorted(evidence.parts))[:400] or 'nothing'}",
+            hint="give the quote alone, and what belongs to it as endorsements",
         )
     if not endorsements.parts.keys() <= _KNOWN:
         raise EvidenceRefused(
@@ -204,6 +205,7 @@ def _platform(
                 "parts",
                 expected=f"no endorsement {OPTIONAL}: the quote carries its certificates",
                 got=f"{len(brought)} bytes",
+                hint="leave that endorsement out",
             )
         chain = certified.data
     elif brought is not None:

@@ -241,11 +241,11 @@ def check_listed(revoked: crl.RevocationList, one: x509.Certificate) -> None:
 def unhex(data: bytes, *, what: str) -> bytes:
     """Bytes from hexadecimal digits, all in lower or all in upper case. Raises `Malformed`."""
     if data not in (data.lower(), data.upper()) or not data.isalnum():
-        raise Malformed(f"{what}: not hexadecimal digits of one case")
+        raise Malformed(f"{what}: expected hexadecimal digits, all in lower or all in upper case")
     try:
         return bytes.fromhex(data.decode("ascii"))
     except ValueError:
-        raise Malformed(f"{what}: not hexadecimal digits of one case") from None
+        raise Malformed(f"{what}: expected hexadecimal digits, all in lower or all in upper case") from None
 
 
 def _path(ders: tuple[bytes, ...], what: str, roots: frozenset[str], now: datetime) -> x509.Path:
@@ -300,7 +300,7 @@ def _span(what: str, one: x509.Certificate) -> Span:
 def _extension(leaf: x509.Certificate) -> PckExtension:
     raw = leaf.extension(_SGX_EXTENSIONS)
     if raw is None:
-        raise Malformed("PCK certificate: without Intel's SGX extensions")
+        raise Malformed(f"PCK certificate: lacks Intel's SGX extensions ({_SGX_EXTENSIONS})")
     return parse_extension(raw)
 
 
@@ -348,9 +348,11 @@ def _sequence(data: bytes, prefix: bytes, *, whole: bool = True) -> dict[int, tu
             raise _not_der()
         number = data[value - 1]
         if data[name : value - 1] != prefix or number >= 0x80:
-            raise Malformed("PCK certificate: an identifier that is not Intel's among the SGX extensions")
+            raise Malformed(
+                "PCK certificate: an object identifier that is not Intel's among the SGX extensions"
+            )
         if number in out:
-            raise Malformed("PCK certificate: an SGX extension twice", code="duplicate-key")
+            raise Malformed(f"PCK certificate: SGX extension {number} is given twice", code="duplicate-key")
         out[number] = (tag, data[contents:last])
         at = after
     return out
@@ -396,7 +398,9 @@ def _octets(fields: dict[int, tuple[int, bytes]], number: int, size: int) -> byt
 def _small(value: bytes, high: int) -> int:
     number = int.from_bytes(value, "big", signed=True)
     if not value or len(value) > 4 or not 0 <= number <= high:
-        raise Malformed(f"PCK certificate: a number from 0 to {high} expected")
+        raise Malformed(
+            f"PCK certificate: expected a number from 0 to {high} among the SGX extensions, got {value.hex()[:16] or 'none'}"
+        )
     return number
 
 
@@ -405,5 +409,7 @@ def _boolean(fields: dict[int, tuple[int, bytes]], number: int) -> bool | None:
         return None
     value = _need(fields, number, _BOOLEAN)
     if value not in (b"\x00", b"\xff"):
-        raise Malformed("PCK certificate: a boolean that DER does not know")
+        raise Malformed(
+            f"PCK certificate: SGX extension 7.{number}: expected a BOOLEAN of 00 or ff, got {value.hex()[:16] or 'none'}"
+        )
     return value == b"\xff"

@@ -196,7 +196,9 @@ def certification(version: int, data: bytes) -> Certification:
         if kind != QE_REPORT:
             raise Malformed(f"quote: certification data of type {kind}, expected {QE_REPORT} (QE report)")
         if size != len(data) - at:
-            raise Malformed("quote: the QE report's certification data is not as long as it says")
+            raise Malformed(
+                f"quote: {size} bytes of certification data with the QE report announced, {len(data) - at} there"
+            )
     report = data[at : at + _REPORT.size]
     at += _REPORT.size
     signature = data[at : at + _SIGNATURE]
@@ -210,7 +212,9 @@ def certification(version: int, data: bytes) -> Certification:
     if kind not in {PCK_CHAIN, *PLATFORM_NAMED}:
         raise Malformed(f"quote: certification data of type {kind}, expected 1 to 3 or {PCK_CHAIN}")
     if size != len(data) - at or PLATFORM_NAMED.get(kind, size) != size:
-        raise Malformed("quote: the certification data is not as long as it says")
+        raise Malformed(
+            f"quote: {size} bytes of certification data of type {kind} announced, {len(data) - at} there"
+        )
     return Certification(key, report, signature, authentication, kind, data[at:])
 
 
@@ -252,7 +256,9 @@ def sgx_report(body: bytes) -> SgxReport:
 def td_report(body_type: int, body: bytes) -> TdReport:
     """A TD report of either version. Raises `Malformed`."""
     if len(body) != BODY_SIZES.get(body_type) or body_type == BODY_SGX:
-        raise Malformed(f"TD report: {len(body)} bytes do not make a body of type {body_type}")
+        raise Malformed(
+            f"TD report: {len(body)} bytes, expected {BODY_SIZES.get(body_type)} in a body of type {body_type}"
+        )
     (svn, seam, signer, seam_bits, bits, xfam, td, config, owner, owner_config, r0, r1, r2, r3, data) = (
         _TD10.unpack_from(body)
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from strongroom.encoding import canonical
+from strongroom.encoding import canonical, told
 from strongroom.errors import Malformed
 
 MAX_DOCUMENT = 256 * 1024
@@ -163,9 +163,9 @@ def parse_tcb_info(inner: bytes) -> TcbInfo:
         raise Malformed(f"{what}: version {version}, expected 2 or 3", code="unknown-version")
     kind = "SGX" if version == 2 else _text(top, "id", what)
     if kind not in ("SGX", "TDX"):
-        raise Malformed(f"{what}: of {kind[:40]!r}, expected SGX or TDX")
-    if _integer(top, "tcbType", what, high=255) != 0:
-        raise Malformed(f"{what}: a tcbType whose rules of comparison are not known")
+        raise Malformed(f"{what}.id: expected SGX or TDX, got {told.quoted(kind)}")
+    if compared := _integer(top, "tcbType", what, high=255):
+        raise Malformed(f"{what}.tcbType: expected 0, whose rules of comparison are known, got {compared}")
     tdx = kind == "TDX"
     return TcbInfo(
         kind,
@@ -188,8 +188,8 @@ def parse_identity(inner: bytes) -> EnclaveIdentity:
     """Read the inner object of an enclave identity. Raises `Malformed`."""
     what = "QE identity"
     top = _object(inner, what)
-    if _integer(top, "version", what, high=255) != 2:
-        raise Malformed(f"{what}: another version than 2", code="unknown-version")
+    if (version := _integer(top, "version", what, high=255)) != 2:
+        raise Malformed(f"{what}: version {version}, expected 2", code="unknown-version")
     return EnclaveIdentity(
         _text(top, "id", what),
         _time(top, "issueDate", what),
@@ -360,7 +360,7 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
 
 def _as_object(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Malformed(f"{what}: expected an object", code="not-object")
+        raise Malformed(f"{what}: expected an object, got {told.kind(value)}", code="not-object")
     return value
 
 
@@ -377,14 +377,18 @@ def _inner(value: dict[str, Any], key: str, what: str) -> dict[str, Any]:
 def _list(value: dict[str, Any], key: str, what: str, most: int, *, least: int = 1) -> list[Any]:
     found = _get(value, key, what)
     if not isinstance(found, list) or not least <= len(found) <= most:
-        raise Malformed(f"{what}.{key}: expected a list of {least} to {most}", code="bad-value")
+        raise Malformed(
+            f"{what}.{key}: expected a list of {least} to {most}, got {told.kind(found)}", code="bad-value"
+        )
     return found
 
 
 def _integer(value: dict[str, Any], key: str, what: str, *, high: int) -> int:
     found = _get(value, key, what)
     if type(found) is not int or not 0 <= found <= high:
-        raise Malformed(f"{what}.{key}: expected an integer from 0 to {high}", code="bad-value")
+        raise Malformed(
+            f"{what}.{key}: expected an integer from 0 to {high}, got {told.kind(found)}", code="bad-value"
+        )
     return found
 
 
@@ -396,18 +400,25 @@ def _text(value: dict[str, Any], key: str, what: str) -> str:
         or not found.isascii()
         or not found.isprintable()
     ):
-        raise Malformed(f"{what}.{key}: expected a short text", code="bad-value")
+        raise Malformed(
+            f"{what}.{key}: expected 1 to 64 printable ASCII characters, got {told.quoted(found)}",
+            code="bad-value",
+        )
     return found
 
 
 def _hex(value: dict[str, Any], key: str, size: int, what: str) -> bytes:
     found = _get(value, key, what)
     if not isinstance(found, str) or len(found) != 2 * size or not found.isascii() or not found.isalnum():
-        raise Malformed(f"{what}.{key}: expected {size} bytes in hexadecimal", code="bad-value")
+        raise Malformed(
+            f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(found)}", code="bad-value"
+        )
     try:
         return bytes.fromhex(found)
     except ValueError:
-        raise Malformed(f"{what}.{key}: expected {size} bytes in hexadecimal", code="bad-value") from None
+        raise Malformed(
+            f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(found)}", code="bad-value"
+        ) from None
 
 
 def _bits(value: dict[str, Any], key: str, size: int, what: str) -> int:
@@ -417,11 +428,16 @@ def _bits(value: dict[str, Any], key: str, size: int, what: str) -> int:
 def _time(value: dict[str, Any], key: str, what: str) -> datetime:
     found = _get(value, key, what)
     if not isinstance(found, str) or _TIME.fullmatch(found) is None:
-        raise Malformed(f"{what}.{key}: expected a UTC time to the second", code="bad-value")
+        raise Malformed(
+            f"{what}.{key}: expected a UTC time like 2026-12-31T00:00:00Z, got {told.quoted(found)}",
+            code="bad-value",
+        )
     try:
         return datetime.fromisoformat(found[:-1]).replace(tzinfo=UTC)
     except ValueError:
-        raise Malformed(f"{what}.{key}: expected a real date and time", code="bad-value") from None
+        raise Malformed(
+            f"{what}.{key}: expected a date and time that exist, got {told.quoted(found)}", code="bad-value"
+        ) from None
 
 
 def _date(level: dict[str, Any], what: str) -> str:
@@ -432,7 +448,10 @@ def _date(level: dict[str, Any], what: str) -> str:
 def _status(level: dict[str, Any], what: str) -> str:
     found = _text(level, "tcbStatus", what)
     if found not in _STATUSES:
-        raise Malformed(f"{what}: status {found!r} is not known", code="unknown-status")
+        raise Malformed(
+            f"{what}.tcbStatus: status {found!r} is not known, only {', '.join(sorted(_STATUSES))}",
+            code="unknown-status",
+        )
     return found
 
 
@@ -442,5 +461,8 @@ def _advisories(level: dict[str, Any], what: str) -> tuple[str, ...]:
     found = _list(level, "advisoryIDs", what, MAX_ADVISORIES, least=0)
     for one in found:
         if not isinstance(one, str) or _ADVISORY.fullmatch(one) is None:
-            raise Malformed(f"{what}.advisoryIDs: expected names of advisories", code="bad-value")
+            raise Malformed(
+                f"{what}.advisoryIDs: expected names like INTEL-SA-00615, got {told.quoted(one)}",
+                code="bad-value",
+            )
     return tuple(found)

@@ -83,19 +83,28 @@ def _header(log: bytes) -> tuple[dict[int, int], int]:
     """The digest sizes by algorithm, in the order of the log, and where the first event begins."""
     pcr, kind, digest, size = _HEADER.unpack_from(log)
     if pcr != 0 or kind != 3 or any(digest) or size > 256:
-        raise Malformed("event log: does not begin with a Spec ID event", code="bad-header")
+        raise Malformed("event log: expected a Spec ID event at its begin, got another", code="bad-header")
     spec = _take(log, _HEADER.size, size)
     if spec[: len(_SPEC_ID)] != _SPEC_ID:
-        raise Malformed("event log: not a crypto-agile log of PFP, version 2.0 errata 2", code="bad-header")
+        raise Malformed(
+            "event log: expected a crypto-agile log of PFP, version 2.0 errata 2, got another form",
+            code="bad-header",
+        )
     (count,) = struct.unpack_from("<I", spec, len(_SPEC_ID))
     if not 0 < count <= len(_BANKS) or len(spec) != len(_SPEC_ID) + 4 + 4 * count + 1 or spec[-1]:
-        raise Malformed("event log: bad list of banks", code="bad-header")
+        raise Malformed(
+            f"event log: expected a list of 1 to {len(_BANKS)} banks in the Spec ID event, got {count} in {len(spec)} bytes",
+            code="bad-header",
+        )
     banks = {}
     for index in range(count):
         algorithm, length = struct.unpack_from("<HH", spec, len(_SPEC_ID) + 4 + 4 * index)
         name = _BANKS.get(algorithm)
         if name is None or length != hashlib.new(name).digest_size or algorithm in banks:
-            raise Malformed("event log: a bank that is not SHA-256, SHA-384 or SHA-512", code="bad-bank")
+            raise Malformed(
+                f"event log: a bank of algorithm {algorithm:#06x} with digests of {length} bytes, expected SHA-256, SHA-384 or SHA-512, each once",
+                code="bad-bank",
+            )
         banks[algorithm] = length
     if _SHA256 not in banks:
         raise Malformed("event log: no SHA-256 bank", code="bad-bank")
@@ -105,15 +114,21 @@ def _header(log: bytes) -> tuple[dict[int, int], int]:
 def _event(log: bytes, offset: int, banks: dict[int, int]) -> tuple[Event, int]:
     pcr, kind, count = _EVENT.unpack_from(log, offset)
     if pcr >= _PCRS:
-        raise Malformed(f"event log: no PCR has the number {pcr}", code="bad-pcr")
+        raise Malformed(f"event log: no PCR has the number {pcr}, expected 0 to {_PCRS - 1}", code="bad-pcr")
     if count != len(banks):
-        raise Malformed("event log: an event lacks a bank, or has one too many", code="bad-bank")
+        raise Malformed(
+            f"event log: an event with {count} digests at byte {offset}, expected {len(banks)}, one of each bank",
+            code="bad-bank",
+        )
     offset += _EVENT.size
     digests = {}
     for algorithm, length in banks.items():
         (found,) = struct.unpack_from("<H", log, offset)
         if found != algorithm:
-            raise Malformed("event log: banks are not in the header's order", code="bad-bank")
+            raise Malformed(
+                f"event log: a digest of algorithm {found:#06x} at byte {offset}, expected {algorithm:#06x}, as in the header",
+                code="bad-bank",
+            )
         digests[algorithm] = _take(log, offset + 2, length)
         offset += 2 + length
     (size,) = struct.unpack_from("<I", log, offset)
@@ -123,7 +138,10 @@ def _event(log: bytes, offset: int, banks: dict[int, int]) -> tuple[Event, int]:
     _check_data(kind, data)
     for algorithm, digest in digests.items():
         if hashlib.new(_BANKS[algorithm], data).digest() != digest:
-            raise Malformed("event log: an event's data do not hash to its digest", code="bad-digest")
+            raise Malformed(
+                f"event log: the data of an event of type {kind:#x} in PCR {pcr} do not hash to its digest",
+                code="bad-digest",
+            )
     event = Event(pcr=pcr, type=kind, digest=digests[_SHA256], data=data)
     return event, offset + 4 + size
 
@@ -137,7 +155,10 @@ def _check_data(kind: int, data: bytes) -> None:
     elif kind == EVENT_TAG:
         sound = len(data) >= _TAG_HEADER and int.from_bytes(data[4:8], "little") == len(data) - _TAG_HEADER
     else:
-        raise Malformed(f"event log: an event of type {kind:#x}, which is not understood", code="bad-event")
+        raise Malformed(
+            f"event log: an event of type {kind:#x}, expected EV_SEPARATOR, EV_ACTION or EV_EVENT_TAG",
+            code="bad-event",
+        )
     if not sound:
         raise Malformed(f"event log: data that an event of type {kind:#x} cannot have", code="bad-event")
 

@@ -119,7 +119,7 @@ def replay(log: Log, bank: str, start: Mapping[int, bytes] | None = None) -> dic
     start: values that a register does not begin as zero; PCR 0 begins with the locality that the log states.
     """
     if bank not in log.banks or bank not in ("sha256", "sha384", "sha512"):
-        raise Malformed(f"event log: no {bank} bank", code="bad-bank")
+        raise Malformed(f"event log: no {bank} bank, only {', '.join(log.banks)}", code="bad-bank")
     size = _SIZES[bank]
     zero = bytes(size)
     values = {0: bytes(size - 1) + bytes([log.locality])} if log.locality else {}
@@ -262,41 +262,60 @@ def _header(log: bytes) -> tuple[dict[int, str], int]:
     """The banks by algorithm, in the order of the log, and where the first event begins."""
     pcr, kind, digest, size = _HEADER.unpack_from(log)
     if pcr > 1 or kind != NO_ACTION or any(digest) or size > 512:
-        raise Malformed("event log: does not begin with a Spec ID event", code="bad-header")
+        raise Malformed("event log: expected a Spec ID event at its begin, got another", code="bad-header")
     spec = _take(log, _HEADER.size, size)
     signature, _, minor, major, _, word, count = _SPEC.unpack_from(spec)
     if signature != _SIGNATURE or (major, minor) != (2, 0) or word not in (1, 2):
-        raise Malformed("event log: not a crypto-agile log of PFP, version 2.0", code="bad-header")
+        raise Malformed(
+            "event log: expected a crypto-agile log of PFP, version 2.0, got another form", code="bad-header"
+        )
     if not 0 < count <= len(_BANKS):
-        raise Malformed("event log: bad list of banks", code="bad-header")
+        raise Malformed(
+            f"event log: expected a list of 1 to {len(_BANKS)} banks in the Spec ID event, got {count} in {len(spec)} bytes",
+            code="bad-header",
+        )
     banks: dict[int, str] = {}
     offset = _SPEC.size
     for _ in range(count):
         algorithm, length = struct.unpack_from("<HH", spec, offset)
         name = _BANKS.get(algorithm)
         if name is None or length != _SIZES[name] or algorithm in banks:
-            raise Malformed("event log: a bank that is not known", code="bad-bank")
+            raise Malformed(
+                f"event log: a bank of algorithm {algorithm:#06x} with digests of {length} bytes, expected one of {', '.join(_SIZES)}, each once",
+                code="bad-bank",
+            )
         banks[algorithm] = name
         offset += 4
     (vendor,) = struct.unpack_from("<B", spec, offset)
     if len(spec) != offset + 1 + vendor:
-        raise Malformed("event log: bad list of banks", code="bad-header")
+        raise Malformed(
+            f"event log: expected a list of 1 to {len(_BANKS)} banks in the Spec ID event, got {count} in {len(spec)} bytes",
+            code="bad-header",
+        )
     return banks, _HEADER.size + size
 
 
 def _event(log: bytes, offset: int, banks: dict[int, str]) -> tuple[EfiEvent, int]:
     pcr, kind, count = _EVENT.unpack_from(log, offset)
     if pcr >= _REGISTERS:
-        raise Malformed(f"event log: no register has the number {pcr}", code="bad-pcr")
+        raise Malformed(
+            f"event log: no register has the number {pcr}, expected 0 to {_REGISTERS - 1}", code="bad-pcr"
+        )
     if count != len(banks):
-        raise Malformed("event log: an event lacks a bank, or has one too many", code="bad-bank")
+        raise Malformed(
+            f"event log: an event with {count} digests at byte {offset}, expected {len(banks)}, one of each bank",
+            code="bad-bank",
+        )
     offset += _EVENT.size
     digests: dict[str, bytes] = {}
     for _ in range(count):
         (algorithm,) = struct.unpack_from("<H", log, offset)
         name = banks.get(algorithm)
         if name is None or name in digests:
-            raise Malformed("event log: a digest of a bank that the header does not name", code="bad-bank")
+            raise Malformed(
+                f"event log: a digest of algorithm {algorithm:#06x} at byte {offset}, expected one of each bank of the header",
+                code="bad-bank",
+            )
         digests[name] = _take(log, offset + 2, _SIZES[name])
         offset += 2 + _SIZES[name]
     (size,) = struct.unpack_from("<I", log, offset)
@@ -308,12 +327,15 @@ def _event(log: bytes, offset: int, banks: dict[int, str]) -> tuple[EfiEvent, in
 
 def _locality(events: list[EfiEvent]) -> int:
     """The locality of the TPM's start-up (PFP 10.4.5.3): 0, 3 or 4. Raises `Malformed`."""
-    told = {event.data[16:] for event in events if event.type == NO_ACTION and event.data[:16] == _LOCALITY}
-    if not told:
+    stated = {event.data[16:] for event in events if event.type == NO_ACTION and event.data[:16] == _LOCALITY}
+    if not stated:
         return 0
-    if len(told) > 1 or told & {b"\0", b"\x03", b"\x04"} != told:
-        raise Malformed("event log: bad start-up locality", code="bad-event")
-    return told.pop()[0]
+    if len(stated) > 1 or stated & {b"\0", b"\x03", b"\x04"} != stated:
+        raise Malformed(
+            f"event log: expected one start-up locality, 0, 3 or 4, got {', '.join(sorted(one.hex()[:8] or 'none' for one in stated))}",
+            code="bad-event",
+        )
+    return stated.pop()[0]
 
 
 def _padding(log: bytes) -> int:

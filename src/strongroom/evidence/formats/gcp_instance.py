@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from strongroom.crypto import der
+from strongroom.encoding import told
 from strongroom.encoding.reader import Reader
 from strongroom.errors import Malformed
 
@@ -89,7 +90,9 @@ def _properties(reader: Reader) -> tuple[int, dict[str, bool]]:
         tag, body, _ = der.read(reader)
         number = tag & 0x1F
         if tag & ~0x1F != _EXPLICIT or number <= last:
-            raise Malformed("security properties: not tagged fields in ascending order")
+            raise Malformed(
+                f"security properties: expected explicit tags in ascending order, got tag {tag:#04x} after number {last}"
+            )
         last = number
         inner = Reader(body, "security properties")
         if number == 0:
@@ -97,7 +100,9 @@ def _properties(reader: Reader) -> tuple[int, dict[str, bool]]:
         elif number in _FLAGS:
             value, _ = der.expect(inner, _BOOLEAN)
             if value not in (b"\x00", b"\xff"):
-                raise Malformed("security properties: a BOOLEAN that is neither 00 nor ff")
+                raise Malformed(
+                    f"security properties: {_FLAGS[number]}: expected a BOOLEAN of 00 or ff, got {value.hex()[:16] or 'none'}"
+                )
             flags[_FLAGS[number]] = value == b"\xff"
         else:
             der.read(inner)  # a property of a later version, which nobody here asks for
@@ -110,14 +115,18 @@ def _text(reader: Reader) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        raise Malformed("instance extension: not UTF-8") from None
+        raise Malformed("instance extension: a text that is not UTF-8") from None
     if len(text) > MAX_TEXT or not text.isprintable():
-        raise Malformed("instance extension: a text that is too long or not printable")
+        raise Malformed(
+            f"instance extension: expected printable text of at most {MAX_TEXT} characters, got {told.quoted(text)}"
+        )
     return text
 
 
 def _integer(reader: Reader) -> int:
     body, _ = der.expect(reader, der.INTEGER)
     if not 0 < len(body) <= 9 or body[0] & 0x80 or (len(body) > 1 and body[0] == 0 and not body[1] & 0x80):
-        raise Malformed("instance extension: an INTEGER that is negative, too large or not in DER")
+        raise Malformed(
+            f"instance extension: expected an INTEGER in DER, of 64 bits without sign, got {body.hex()[:40] or 'none'}"
+        )
     return int.from_bytes(body, "big")

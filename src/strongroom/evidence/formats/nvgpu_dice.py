@@ -57,14 +57,18 @@ def parse(value: bytes) -> Dice:
         tag, contents, _ = der.read(reader)
         number = tag & 0x1F
         if not tag & der.CONTEXT or number <= last:
-            raise Malformed(f"{what}: fields out of order, or none of TcbInfo's")
+            raise Malformed(
+                f"{what}: expected the fields of DiceTcbInfo in ascending order, got tag {tag:#04x} after number {last}"
+            )
         last = number
         if tag == _FWIDS:
             first, _ = der.expect(Reader(contents, what), der.SEQUENCE)
             fwid = _fwid(first)
         elif tag == _FLAGS:
             if len(contents) < 2 or contents[0] > 7:
-                raise Malformed(f"{what}: flags are no bits")
+                raise Malformed(
+                    f"{what}: expected flags as a BIT STRING, got {contents.hex()[:16] or 'nothing'}"
+                )
             flags = contents[1:]
     return Dice(fwid=fwid, flags=flags)
 
@@ -75,5 +79,7 @@ def _fwid(contents: bytes) -> bytes:
     digest, _ = der.expect(reader, der.OCTET_STRING)
     reader.done()
     if algorithm != _SHA384 or len(digest) != 48:
-        raise Malformed("dice fwid: expected a SHA-384 digest")
+        raise Malformed(
+            f"dice fwid: expected a SHA-384 digest of 48 bytes, got {len(digest)} bytes of algorithm {algorithm.hex()[:40]}"
+        )
     return digest

@@ -52,8 +52,9 @@ def parse(data: bytes) -> GpuReport:
     """Parse request ‖ response. Raises `Malformed`."""
     if len(data) > MAX_REPORT:
         raise Malformed(f"nvgpu report: {len(data)} bytes, at most {MAX_REPORT} allowed", code="too-large")
-    if len(data) < _REQUEST.size + _RESPONSE.size + NONCE_BYTES + 2 + SIGNATURE_BYTES:
-        raise Malformed(f"nvgpu report: {len(data)} bytes are too few", code="truncated")
+    least = _REQUEST.size + _RESPONSE.size + NONCE_BYTES + 2 + SIGNATURE_BYTES
+    if len(data) < least:
+        raise Malformed(f"nvgpu report: {len(data)} bytes, expected at least {least}", code="truncated")
     version, code, attributes, operation, nonce, slot = _REQUEST.unpack_from(data)
     if (version, code, attributes, operation, slot) != (
         _VERSION,
@@ -62,11 +63,15 @@ def parse(data: bytes) -> GpuReport:
         _ALL,
         0,
     ):
-        raise Malformed("nvgpu report: no SPDM 1.1 request for all measurements, signed, of slot 0")
+        raise Malformed(
+            "nvgpu report: expected an SPDM 1.1 request for all measurements, signed, of slot 0, got another"
+        )
     at = _REQUEST.size
     version, code, first, slot, count, size = _RESPONSE.unpack_from(data, at)
     if (version, code, first, slot) != (_VERSION, _MEASUREMENTS, 0, 0):
-        raise Malformed("nvgpu report: no SPDM 1.1 response with measurements of slot 0")
+        raise Malformed(
+            "nvgpu report: expected an SPDM 1.1 response with measurements of slot 0, got another"
+        )
     at += _RESPONSE.size
     end = at + int.from_bytes(size, "little")
     if end + NONCE_BYTES + 2 + SIGNATURE_BYTES > len(data):
@@ -76,7 +81,9 @@ def parse(data: bytes) -> GpuReport:
     at = end + NONCE_BYTES + 2
     end = at + int.from_bytes(data[at - 2 : at], "little")
     if end + SIGNATURE_BYTES != len(data):
-        raise Malformed("nvgpu report: its length is not what its fields say", code="trailing-bytes")
+        raise Malformed(
+            f"nvgpu report: {end + SIGNATURE_BYTES} bytes announced, {len(data)} there", code="trailing-bytes"
+        )
     return GpuReport(
         signed=data[:end],
         signature=data[end:],
@@ -99,7 +106,9 @@ def _blocks(record: bytes, count: int) -> tuple[dict[int, bytes], dict[int, int]
         index, specification, outer, kind, size = _BLOCK.unpack_from(record, at)
         at += _BLOCK.size
         if specification != _DMTF or outer != size + 3 or not 0 < size <= MAX_VALUE:
-            raise Malformed(f"nvgpu report: measurement {index} is not of the form of DMTF")
+            raise Malformed(
+                f"nvgpu report: expected measurement {index} in the form of DMTF, of 1 to {MAX_VALUE} bytes, got form {specification}, {size} bytes"
+            )
         if index <= last or at + size > len(record):
             raise Malformed(f"nvgpu report: measurement {index} is out of order, or ends too soon")
         last = index
@@ -119,7 +128,7 @@ def parse_opaque(data: bytes) -> dict[int, bytes]:
             raise Malformed("nvgpu opaque data: its header ends too soon", code="truncated")
         _, profile, version, _, _ = _HEADER.unpack_from(data)
         if profile != 0:
-            raise Malformed(f"nvgpu opaque data: profile {profile} is not known")
+            raise Malformed(f"nvgpu opaque data: profile {profile}, expected 0")
         at, head = _HEADER.size, 6  # the type of the value stands between the field's number and its length
     fields: dict[int, bytes] = {}
     while at < len(data):
@@ -139,5 +148,5 @@ def parse_opaque(data: bytes) -> dict[int, bytes]:
     if head == 4:
         version = int.from_bytes(fields.get(_VERSION_FIELD, b""), "little")
     if version > MAX_VERSION:
-        raise Malformed(f"nvgpu opaque data: version {version} is not known")
+        raise Malformed(f"nvgpu opaque data: version {version}, expected at most {MAX_VERSION}")
     return fields

@@ -11,6 +11,7 @@ import functools
 from dataclasses import dataclass
 
 from strongroom.crypto.pki import vek
+from strongroom.encoding import told
 from strongroom.errors import Malformed
 
 # The components of a TCB version by the extension that certifies each; one byte each, in the report's order.
@@ -163,7 +164,9 @@ def _integer(extensions: dict[str, bytes], name: str) -> int:
         return value[2]
     if len(value) == 4 and value[:3] == bytes((_INTEGER, 2, 0)) and value[3] >= 0x80:
         return value[3]
-    raise Malformed(f"VEK certificate: extension {vek.ARC}.{name} is no integer from 0 to 255")
+    raise Malformed(
+        f"VEK certificate: extension {vek.ARC}.{name}: expected an INTEGER from 0 to 255, got {value.hex()[:16] or 'none'}"
+    )
 
 
 def _text(extensions: dict[str, bytes], name: str) -> str:
@@ -175,10 +178,14 @@ def _text(extensions: dict[str, bytes], name: str) -> str:
         or value[1] != len(value) - 2
         or not value[2:].isascii()
     ):
-        raise Malformed(f"VEK certificate: extension {vek.ARC}.{name} is no short IA5 text")
+        raise Malformed(
+            f"VEK certificate: extension {vek.ARC}.{name}: expected an IA5String of 1 to 100 characters, got {len(value)} bytes"
+        )
     text = value[2:].decode("ascii")
     if not text.isprintable():
-        raise Malformed(f"VEK certificate: extension {vek.ARC}.{name} holds unprintable characters")
+        raise Malformed(
+            f"VEK certificate: extension {vek.ARC}.{name}: expected printable characters, got {told.quoted(text)}"
+        )
     return text
 
 
@@ -188,5 +195,7 @@ def _octets(extensions: dict[str, bytes], name: str, size: int) -> bytes:
     if len(value) == size + 2 and value[:2] == bytes((_OCTETS, size)):
         return value[2:]
     if len(value) != size:
-        raise Malformed(f"VEK certificate: extension {vek.ARC}.{name} is not {size} bytes")
+        raise Malformed(
+            f"VEK certificate: extension {vek.ARC}.{name}: expected {size} bytes, got {len(value)}"
+        )
     return value

@@ -172,4 +172,7 @@ def _signature(data: bytes) -> bytes:
 
 
 def _reserved(what: str) -> Malformed:
-    return Malformed(f"SNP report: reserved {what} do not have their one value", code="reserved")
+    return Malformed(
+        f"SNP report: reserved {what} are not as the ABI fixes them: zero, and bit 17 of the guest policy one",
+        code="reserved",
+    )

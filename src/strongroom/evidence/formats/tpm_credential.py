@@ -92,7 +92,8 @@ def parse_public(data: bytes) -> Public:
     kind, hash_name, attributes = reader.u16(), _HASHES.get(reader.u16()), reader.u32()
     if kind not in (_RSA, _ECC) or hash_name is None:
         raise Malformed(
-            "TPM public area: not an RSA or ECC key named by SHA-256 or SHA-384", code="unknown-algorithm"
+            "TPM public area: expected an RSA or ECC key named by SHA-256 or SHA-384, got another",
+            code="unknown-algorithm",
         )
     _sized(reader, 64)  # the policy by which it may be used: part of the name, judged by the TPM
     symmetric = _symmetric(reader)
@@ -104,20 +105,33 @@ def parse_public(data: bytes) -> Public:
     )
 
 
+_RESTRICTED = "an attestation key is restricted and signs, an endorsement key is restricted and decrypts; both are made in the TPM"
+
+
 def check_attestation_key(public: Public) -> None:
     """Raise `Refused` unless `public` is a key that signs only what its own TPM made."""
     _check(public, has=_NATIVE | RESTRICTED | SIGN, lacks=DECRYPT, what="attestation")
     if not public.scheme:
-        raise Refused("the attestation key has no signing scheme of its own", code="wrong-key")
+        raise Refused(
+            "the attestation key has no signing scheme of its own", code="wrong-key", hint=_RESTRICTED
+        )
 
 
 def check_endorsement_key(public: Public, certified: PublicKey) -> None:
     """Raise `Refused` unless `public` is a storage key of its TPM's and its key is the `certified` one."""
     _check(public, has=_NATIVE | RESTRICTED | DECRYPT, lacks=SIGN, what="endorsement")
     if not public.symmetric:
-        raise Refused("the endorsement key protects nothing: it has no symmetric algorithm", code="wrong-key")
+        raise Refused(
+            "the endorsement key protects nothing: it has no symmetric algorithm",
+            code="wrong-key",
+            hint="make it from a template of the TCG EK Credential Profile",
+        )
     if public.key.spki != certified.spki:
-        raise Refused("the endorsement key is not the one in its certificate", code="wrong-key")
+        raise Refused(
+            "the endorsement key is not the one in its certificate",
+            code="wrong-key",
+            hint="give the EK certificate of this very TPM",
+        )
 
 
 def make(
@@ -165,7 +179,11 @@ def enrol(
     another EK, or the EK to another name: a name is never taken over.
     """
     if len(credential) < 16 or not hmac.compare_digest(credential, answer):
-        raise Refused("the credential was not recovered: these keys are not of one TPM", code="not-activated")
+        raise Refused(
+            "the credential was not recovered: these keys are not of one TPM",
+            code="not-activated",
+            hint="activate the credential in the TPM that both keys were read from",
+        )
     enrolment = Enrolment(
         endorsement_key=public_key.key_digest(endorsement.key),
         attestation_key=public_key.key_digest(attestation.key),
@@ -183,7 +201,9 @@ def enrol(
 def _check(public: Public, *, has: int, lacks: int, what: str) -> None:
     if public.attributes & has != has or public.attributes & lacks:
         raise Refused(
-            f"object attributes {public.attributes:#010x} are not those of an {what} key", code="wrong-key"
+            f"object attributes {public.attributes:#010x} are not those of an {what} key: expected {has:#x} set, {lacks:#x} not",
+            code="wrong-key",
+            hint=_RESTRICTED,
         )
 
 
@@ -193,7 +213,10 @@ def _symmetric(reader: Reader) -> int:
         return 0
     bits, mode = reader.u16(), reader.u16()
     if algorithm != _AES or bits not in (128, 256) or mode != _CFB:
-        raise Malformed("TPM public area: not AES-CFB", code="unknown-algorithm")
+        raise Malformed(
+            "TPM public area: expected AES of 128 or 256 bits in CFB mode, got another cipher",
+            code="unknown-algorithm",
+        )
     return bits
 
 
@@ -202,7 +225,10 @@ def _scheme(reader: Reader) -> str:
     if code == _NULL:
         return ""
     if code not in _SIGNING or reader.u16() not in _HASHES:
-        raise Malformed("TPM public area: a signing scheme that is not known", code="unknown-algorithm")
+        raise Malformed(
+            f"TPM public area: signing scheme {code:#06x}, expected {', '.join(_SIGNING.values())} with SHA-256 or SHA-384",
+            code="unknown-algorithm",
+        )
     return _SIGNING[code]
 
 
@@ -210,7 +236,10 @@ def _rsa(reader: Reader) -> PublicKey:
     bits, exponent = reader.u16(), reader.u32()
     modulus = int.from_bytes(_sized(reader, 512), "big")
     if bits not in _RSA_BITS or modulus.bit_length() != bits:
-        raise Malformed("TPM public area: an RSA key that is not of 2048 to 4096 bits", code="unknown-key")
+        raise Malformed(
+            f"TPM public area: expected an RSA key of 2048 to 4096 bits, got {bits} and a modulus of {modulus.bit_length()}",
+            code="unknown-key",
+        )
     return public_key.key_of_modulus(modulus, exponent or 65537)
 
 
@@ -218,7 +247,7 @@ def _ecc(reader: Reader) -> PublicKey:
     curve = _CURVES.get(reader.u16())
     if curve is None or reader.u16() != _NULL:
         raise Malformed(
-            "TPM public area: not on P-256 or P-384, or with a key derivation", code="unknown-key"
+            "TPM public area: expected a key on P-256 or P-384 without a key derivation", code="unknown-key"
         )
     size = _COORDINATES[curve]
     x, y = (_sized(reader, size).rjust(size, b"\0") for _ in range(2))

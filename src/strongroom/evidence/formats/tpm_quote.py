@@ -115,9 +115,14 @@ def parse_quote(data: bytes) -> TpmQuote:
     try:
         magic, kind, name = _HEAD.unpack_from(data)
         if magic != _MAGIC:
-            raise Malformed("quote: magic is not that of a structure made inside a TPM", code="bad-magic")
+            raise Malformed(
+                f"quote: magic {magic:#010x}, expected {_MAGIC:#x}, of a structure made inside a TPM",
+                code="bad-magic",
+            )
         if kind != _QUOTE:
-            raise Malformed("quote: an attestation of another type", code="wrong-type")
+            raise Malformed(
+                f"quote: an attestation of type {kind:#06x}, expected {_QUOTE:#x} (quote)", code="wrong-type"
+            )
         (extra,) = _SIZE.unpack_from(data, _HEAD.size + name)
         if name > _MAX_NAME or extra > _MAX_EXTRA:
             raise Malformed(
@@ -128,7 +133,7 @@ def parse_quote(data: bytes) -> TpmQuote:
         offset = start + extra
         clock, reset_count, restart_count, safe, firmware = _CLOCK.unpack_from(data, offset)
         if safe > 1:
-            raise Malformed("quote: the clock's safe flag is neither 0 nor 1", code="bad-value")
+            raise Malformed(f"quote: the clock's safe flag: expected 0 or 1, got {safe}", code="bad-value")
         bank, selection, pcr_digest = _quoted(data[offset + _CLOCK.size :])
     except struct.error:
         raise Malformed("quote: cut short", code="truncated") from None
@@ -154,25 +159,33 @@ def _quoted(tail: bytes) -> QuotedPcrs:
     """
     (count,) = _COUNT.unpack_from(tail)
     if not 0 < count <= _MAX_BANKS:
-        raise Malformed(f"quote: {count} PCR selections", code="bad-selection")
+        raise Malformed(f"quote: {count} PCR selections, expected 1 to {_MAX_BANKS}", code="bad-selection")
     offset = _COUNT.size
     chosen: list[tuple[str | None, bytes]] = []
     for _ in range(count):
         algorithm, size, bitmap = _BANK.unpack_from(tail, offset)
         if size != _BITMAP:
-            raise Malformed("quote: a selection is not of 24 PCRs", code="bad-selection")
+            raise Malformed(
+                f"quote: a PCR selection of {size} bytes, expected {_BITMAP}, for 24 PCRs",
+                code="bad-selection",
+            )
         if any(bitmap):
             chosen.append((_HASHES.get(algorithm), bitmap))
         offset += _BANK.size
     bank, bitmap = chosen[0] if len(chosen) == 1 else (None, b"")
     if bank is None:
-        raise Malformed("quote: expected PCRs of one bank, SHA-256 or SHA-384", code="bad-selection")
+        raise Malformed(
+            f"quote: expected PCRs of one bank, SHA-256 or SHA-384, got {len(chosen)} banks or another one",
+            code="bad-selection",
+        )
     (size,) = _SIZE.unpack_from(tail, offset)
     digest = tail[offset + _SIZE.size :]
     if len(digest) != size:
-        raise Malformed("quote: it does not end with its PCR digest", code="trailing-bytes")
+        raise Malformed(
+            f"quote: a PCR digest of {size} bytes announced, {len(digest)} there", code="trailing-bytes"
+        )
     if size not in _DIGESTS:
-        raise Malformed("quote: the PCR digest is not 32 or 48 bytes", code="bad-value")
+        raise Malformed(f"quote: a PCR digest of {size} bytes, expected 32 or 48", code="bad-value")
     bits = int.from_bytes(bitmap, "little")
     selection = tuple(index for index in range(8 * _BITMAP) if bits >> index & 1)
     return QuotedPcrs(bank, selection, digest)
@@ -186,7 +199,10 @@ def parse_signature(data: bytes) -> EcdsaSignature | RsaSignature:
         scheme, algorithm, size = _SCHEME.unpack_from(data)
         hash_name = _HASHES.get(algorithm)
         if scheme not in _SCHEMES or hash_name is None:
-            raise Malformed("signature: not ECDSA or RSA with SHA-256 or SHA-384", code="unknown-algorithm")
+            raise Malformed(
+                f"signature: expected ECDSA, RSASSA or RSAPSS with SHA-256 or SHA-384, got scheme {scheme:#06x}, hash {algorithm:#06x}",
+                code="unknown-algorithm",
+            )
         first, end = _sized(data, _SCHEME.size, size, _SCHEMES[scheme])
         if scheme != _ECDSA:
             signature: EcdsaSignature | RsaSignature = RsaSignature(first, hash_name, scheme == _RSAPSS)
@@ -248,7 +264,13 @@ def check_pcrs(
     """
     pcrs, got = _values(values, quote.selection, BANKS[quote.bank], signature.hash)
     if got != quote.pcr_digest:
-        raise EvidenceRefused("pcr-values", expected=quote.pcr_digest.hex(), got=got.hex(), source=_SPEC)
+        raise EvidenceRefused(
+            "pcr-values",
+            expected=quote.pcr_digest.hex(),
+            got=got.hex(),
+            hint="give the PCR values as they were when the TPM quoted them",
+            source=_SPEC,
+        )
     return pcrs
 
 
@@ -263,7 +285,10 @@ def _values(
 def split_pcrs(data: bytes, selection: tuple[int, ...], size: int = PCR_BYTES) -> dict[int, bytes]:
     """Cut concatenated PCR values apart, in the order of `selection`. Raises `Malformed`."""
     if len(data) != size * len(selection):
-        raise Malformed(f"PCR values: {len(data)} bytes for {len(selection)} PCRs", code="bad-length")
+        raise Malformed(
+            f"PCR values: {len(data)} bytes, expected {size * len(selection)} for {len(selection)} PCRs",
+            code="bad-length",
+        )
     return {index: data[place * size : (place + 1) * size] for place, index in enumerate(selection)}
 
 
