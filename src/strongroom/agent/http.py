@@ -156,7 +156,7 @@ def parse_head(head: bytes, *, max_answer: int) -> tuple[int, int]:
             raise Malformed("the broker's answer: a transfer encoding, where a plain length is expected")
         if name == b"content-length":
             if length is not None or _LENGTH.fullmatch(header[2]) is None:
-                raise Malformed("the broker's answer: a bad or repeated content length")
+                raise Malformed("the broker's answer: a content length that is no number, or there twice")
             length = int(header[2])
     if length is None or length > max_answer:
         raise Malformed(f"the broker's answer: expected a length of at most {max_answer} bytes")

@@ -107,7 +107,7 @@ class Tpm:
         value = tpm2.read_sized(answer)
         answer.done()
         if not 0 < len(value) <= count:
-            raise Malformed("TPM: random bytes of an unexpected length")
+            raise Malformed(f"TPM: expected 1 to {count} random bytes, got {len(value)}")
         return value
 
     def _run(self, command: bytes) -> Reader:

@@ -23,12 +23,19 @@ _BY_CLASS = (
 _CLOSING = (408, 413, 503)
 
 
+def _hint(failure: errors.StrongroomError) -> str:
+    """For what parsers refuse: they do not know whose message they read."""
+    return "docs/brokers.md says what a broker answers" if isinstance(failure, errors.Malformed) else ""
+
+
 def answer(failure: errors.StrongroomError) -> HttpResponse:
     """The answer that tells of `failure`."""
     status = _BY_CODE.get(failure.code)
     if status is None:
         status = next((code for kind, code in _BY_CLASS if isinstance(failure, kind)), 500)
-    body = {"error": {"code": failure.code, "message": failure.message, "hint": failure.hint}}
+    body = {
+        "error": {"code": failure.code, "message": failure.message, "hint": failure.hint or _hint(failure)}
+    }
     return HttpResponse(
         body=canonical.dumps(body),
         status=status,

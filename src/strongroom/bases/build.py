@@ -200,7 +200,9 @@ def _kernel(unpacked: dict[str, File]) -> tuple[str, str]:
     for path in sorted(unpacked):
         if (match := _KERNEL.fullmatch(path)) is not None:
             return path, match[1]
-    raise Malformed("base: the kernel's package has no kernel", code="bad-package")
+    raise Malformed(
+        "base: the kernel's package has no kernel", code="bad-package", hint=base_debs.OTHER_PACKAGES
+    )
 
 
 def _unpacked(sources: Sources, cache: Path, progress: Progress) -> tuple[dict[str, File], int]:
@@ -265,9 +267,13 @@ def _decompressed(file: File, path: str) -> File:
         unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
         content = unpacker.decompress(file.content, max_length=base_debs.MAX_MEMBER)
     except lzma.LZMAError:
-        raise Malformed(f"{path}: does not decompress", code="bad-package") from None
+        raise Malformed(
+            f"{path}: does not decompress", code="bad-package", hint=base_debs.OTHER_PACKAGES
+        ) from None
     if not unpacker.eof or unpacker.unused_data:
-        raise Malformed(f"{path}: is not one compressed module", code="bad-package")
+        raise Malformed(
+            f"{path}: is not one compressed module", code="bad-package", hint=base_debs.OTHER_PACKAGES
+        )
     return replace(file, content=content)
 
 
@@ -301,7 +307,9 @@ def _tree(sources: Sources, unpacked: dict[str, File], cache: Path) -> dict[str,
     library = {path.removeprefix(prefix): file for path, file in unpacked.items() if path.startswith(prefix)}
     packages = {path: file for wheel in sources.wheels for path, file in wheel.files.items()} | sources.agent
     if clash := sorted(set(packages) & set(library)):
-        raise Malformed(f"base: {clash[0]} comes from two places", code="bad-package")
+        raise Malformed(
+            f"base: {clash[0]} comes from two places", code="bad-package", hint=base_debs.OTHER_PACKAGES
+        )
     with base_cache.scans(cache / "imports.json") as scans:
         names = [name for path in packages if (name := base_python.module_name(path)) is not None]
         modules = base_python.reachable({**library, **packages}, names, scans)

@@ -36,7 +36,7 @@ def tree(data: bytes) -> tuple[Entry, ...]:
             raise Malformed(f"cpio: more than {MAX_FILES} files", code="too-large")
         entries[path] = entry
     if data[at:].strip(b"\0"):
-        raise Malformed("cpio: something behind the trailer", code="trailing-bytes")
+        raise Malformed("cpio: bytes behind the trailer", code="trailing-bytes")
     return validate(entries.values())
 
 

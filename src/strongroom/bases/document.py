@@ -111,7 +111,11 @@ def parse(data: bytes) -> Base:
     top.constant("format", FORMAT)
     profile = base_profile.PROFILES.get(top.text("profile", max_length=16))
     if profile is None:
-        raise Malformed(f"{BASE}: a profile that is not known", code="bad-profile")
+        raise Malformed(
+            f"{BASE}: a profile that is not known: expected one of {', '.join(base_profile.PROFILES)}",
+            code="bad-profile",
+            hint="a newer Strongroom built it: use that one, or build the base again",
+        )
     files = top.object("files")
     sizes: dict[str, tuple[int, str]] = {}
     for name in parts_of(profile):
@@ -162,7 +166,9 @@ def describe(
     cmdline = parts[CMDLINE]
     if len(cmdline) > MAX_CMDLINE or not cmdline.isascii() or b"\n" in cmdline or b"\x00" in cmdline:
         raise Malformed(
-            f"{CMDLINE}: expected one line of at most {MAX_CMDLINE} ASCII characters", code="bad-cmdline"
+            f"{CMDLINE}: expected one line of at most {MAX_CMDLINE} ASCII characters",
+            code="bad-cmdline",
+            hint="build the base again",
         )
     words = cmdline.decode().split(" ")
     named = [word.removeprefix(ROOT_KEY) for word in words if word.startswith(ROOT_KEY)]
@@ -270,10 +276,14 @@ def read(path: Path, max_bytes: int) -> bytes:
         raise NotFound(
             f"{path}: not there, or not readable",
             code="no-base",
-            hint="build a base with `strongroom base build`",
+            hint="name a base's folder, as `strongroom base build` makes it",
         ) from None
     if len(data) > max_bytes:
-        raise Malformed(f"{path}: larger than {max_bytes} bytes", code="too-large")
+        raise Malformed(
+            f"{path}: larger than {max_bytes} bytes",
+            code="too-large",
+            hint="no base's file is so large: is it the right folder? If so, build the base again",
+        )
     return data
 
 

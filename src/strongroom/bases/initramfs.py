@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.bases.files import File
+from strongroom.bases.packages import debs as base_debs
 from strongroom.bases.profile import Find
 from strongroom.errors import Malformed
 
@@ -200,14 +201,20 @@ def order_modules(files: Mapping[str, File], names: Iterable[str]) -> tuple[list
             releases.add(match[1])
             paths[match[2].replace("-", "_")] = path
     if len(releases) != 1:
-        raise Malformed(f"initrd: modules of {len(releases)} kernels", code="bad-package")
+        raise Malformed(
+            f"initrd: modules of {len(releases)} kernels", code="bad-package", hint=base_debs.OTHER_PACKAGES
+        )
     ordered: dict[str, str] = {}
 
     def add(name: str, above: tuple[str, ...]) -> None:
         if name in ordered or name in builtin:
             return
         if name not in paths or name in above:
-            raise Malformed(f"initrd: the kernel has no usable module {name}", code="bad-package")
+            raise Malformed(
+                f"initrd: the kernel has no usable module {name}",
+                code="bad-package",
+                hint=base_debs.OTHER_PACKAGES,
+            )
         for needed in depends(files[paths[name]].content):
             add(needed, (*above, name))
         ordered[name] = paths[name]
@@ -225,7 +232,9 @@ def depends(module: bytes) -> tuple[str, ...]:
     """The modules that a module's `.modinfo` names as needed."""
     match = _DEPENDS.search(module)
     if match is None:
-        raise Malformed("kernel module: no list of dependencies", code="bad-package")
+        raise Malformed(
+            "kernel module: no list of dependencies", code="bad-package", hint=base_debs.OTHER_PACKAGES
+        )
     return tuple(name.replace("-", "_") for name in match[1].decode().split(",") if name)
 
 
@@ -238,7 +247,7 @@ def _take(files: Mapping[str, File], *paths: str) -> File:
     for path in paths:
         if path in files:
             return files[path]
-    raise Malformed(f"initrd: no package has {paths[0]}", code="bad-package")
+    raise Malformed(f"initrd: no package has {paths[0]}", code="bad-package", hint=base_debs.OTHER_PACKAGES)
 
 
 def _record(out: bytearray, number: int, path: str, mode: int, content: bytes) -> None:

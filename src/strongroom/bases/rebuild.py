@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from strongroom.bases.profile import Profile
 
 ARCHIVE = "https://snapshot.debian.org/package"
+_OTHER = "another version of Strongroom built the base, or it was altered: rebuild with that version, or build a base anew"
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+:~-]{0,127}")
 # What apt says of a version that its archives do not have, or have no more; anything else is trouble on the way there.
@@ -112,7 +113,11 @@ def _sources(stored: Base, recorded: tuple[Package, ...], firmware: Path) -> inp
     own = inputs.own_agent()
     agents, builders = _of(recorded, "source"), _of(recorded, "builder")
     if len(agents) != 1 or len(builders) != 1:
-        raise Malformed(f"{document.PACKAGES}: names not one agent and one builder", code="bad-packages")
+        raise Malformed(
+            f"{document.PACKAGES}: expected one agent and one builder, got {len(agents)} and {len(builders)}",
+            code="bad-packages",
+            hint=_OTHER,
+        )
     agent, builder = agents[0], builders[0]
     if agent.digest != inputs.agent_digest(own):
         raise Refused(
@@ -150,6 +155,7 @@ def _debs(recorded: list[Package], profile: Profile) -> tuple[Deb, ...]:
         raise Malformed(
             f"{document.PACKAGES}: does not name exactly the packages of a base for {profile.name}",
             code="bad-packages",
+            hint=_OTHER,
         )
     return debs
 
@@ -161,6 +167,7 @@ def _deb(package: Package) -> Deb:
             f"{document.PACKAGES}: {package.name[:60]!r} {package.version[:60]!r} of "
             f"{package.suite[:60]!r} is no package of a base",
             code="bad-packages",
+            hint=_OTHER,
         )
     return base_debs.Deb(
         name=package.name, version=package.version, digest=package.digest, size=0, suite=package.suite
@@ -181,7 +188,9 @@ def _wheels(recorded: list[Package]) -> tuple[Wheel, ...]:
             )
     if installed_by_name:
         raise Malformed(
-            f"{document.PACKAGES}: names no wheel {', '.join(sorted(installed_by_name))}", code="bad-packages"
+            f"{document.PACKAGES}: names no wheel {', '.join(sorted(installed_by_name))}",
+            code="bad-packages",
+            hint=_OTHER,
         )
     return installed
 

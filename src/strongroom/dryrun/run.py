@@ -120,7 +120,7 @@ def _parse(data: bytes, *, limited: bool, memory: int | None) -> DryRunResult:
     outcome = top.text("outcome", max_length=32)
     details = tuple(str(detail) for detail in top.items("details", max_items=100))
     if outcome not in set(Outcome) or not DETAILS.keys() >= set(details):
-        raise Malformed("dry run: an unknown outcome")
+        raise Malformed("dry run: an outcome that is none of a receipt's", hint="please report it")
     result = DryRunResult(
         outcome=Outcome(outcome),
         exit_status=top.integer("exit_status", low=0, high=255),

@@ -38,7 +38,11 @@ def look_up(user: str, tree: Tree, limits: ImageLimits) -> Account:
     """Resolve an image's USER. Raises `Refused` for unknown names, `Malformed` for a bad file."""
     name, colon, group = user.encode().partition(b":")
     if not name and colon:
-        raise Malformed(f"image: USER {user[:60]!r} has no user", code="bad-user")
+        raise Malformed(
+            f"image: USER {user[:60]!r}: expected USER or USER:GROUP",
+            code="bad-user",
+            hint="rebuild the image with a USER that names one",
+        )
     people = _records(tree, b"etc/passwd", 7, limits)
     uid = _number(name or b"0")
     person = next(
@@ -50,7 +54,11 @@ def look_up(user: str, tree: Tree, limits: ImageLimits) -> Account:
         uid = _number(person[2])
     own = _number(person[3]) if person else 0
     if uid is None or own is None:
-        raise Malformed("image: /etc/passwd: an id that is not a number", code="bad-accounts")
+        raise Malformed(
+            f"image: /etc/passwd: {user[:60] or 'user 0'!r} has an id that is not a number",
+            code="bad-accounts",
+            hint="mend that line in the image, or use a numeric id in USER",
+        )
     groups: tuple[int, ...] = ()
     rows = _records(tree, b"etc/group", 4, limits)
     if group:
@@ -84,7 +92,11 @@ def _group(group: bytes, rows: list[list[bytes]]) -> int:
 def _supplementary(name: bytes, rows: list[list[bytes]]) -> tuple[int, ...]:
     gids = {gid for row in rows if name in row[3].split(b",") and (gid := _number(row[2])) is not None}
     if len(gids) > _MAX_GROUPS:
-        raise Malformed(f"image: a user in {len(gids)} groups", code="too-large")
+        raise Malformed(
+            f"image: user {show(name)} is in {len(gids)} groups, expected at most {_MAX_GROUPS}",
+            code="too-large",
+            hint="take the user out of groups that the program does not need (/etc/group)",
+        )
     return tuple(sorted(gids))
 
 
@@ -93,7 +105,11 @@ def _number(text: bytes) -> int | None:
         return None
     value = int(text)
     if value > _MAX_ID:
-        raise Malformed(f"image: id {value} is out of range", code="bad-user")
+        raise Malformed(
+            f"image: id {value}: expected at most {_MAX_ID}",
+            code="bad-user",
+            hint="give the image a USER with smaller numbers",
+        )
     return value
 
 
@@ -110,7 +126,11 @@ def _records(tree: Tree, path: bytes, columns: int, limits: ImageLimits) -> list
     if node is None:
         return []
     if node.kind is not EntryKind.FILE or node.open is None or node.size > limits.account_file_bytes:
-        raise Malformed(f"image: /{path.decode()} is not a small regular file", code="bad-accounts")
+        raise Malformed(
+            f"image: /{path.decode()} is not a regular file of at most {limits.account_file_bytes} bytes",
+            code="bad-accounts",
+            hint="rebuild the image with a plain one",
+        )
     with node.open() as source:
         data = source.read(limits.account_file_bytes)
     rows = [line.split(b":") for line in data.split(b"\n") if line.strip() and not line.startswith(b"#")]

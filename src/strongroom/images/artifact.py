@@ -136,7 +136,11 @@ def check(part: Part, data: bytes) -> bytes:
     """The same bytes. Raises `Refused` unless they are what the manifest names."""
     got = part_of(data, part.media_type)
     if (got.digest, got.size) != (part.digest, part.size):
-        raise Refused(f"blob: expected {part.digest}, got {got.digest}", code="wrong-digest")
+        raise Refused(
+            f"blob: expected {part.digest}, got {got.digest}",
+            code="wrong-digest",
+            hint="it was changed on its way, or the registry lies: fetch it again, or from elsewhere",
+        )
     return data
 
 
@@ -147,7 +151,7 @@ def _document(
     if not isinstance(document, dict) or document.get("schemaVersion") != 2:
         raise Malformed(f"{what}: expected schemaVersion 2", code="bad-value")
     if document.get("mediaType", media_type) != media_type or any(key in document for key in foreign):
-        raise Malformed(f"{what}: not what its media type says", code="bad-media-type")
+        raise Malformed(f"{what}: expected a document of type {media_type}", code="bad-media-type")
     return document
 
 
@@ -169,10 +173,10 @@ def _annotations(item: dict[str, Any], what: str) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or len(value) > MAX_ANNOTATIONS:
-        raise Malformed(f"{what}.annotations: expected at most {MAX_ANNOTATIONS}")
+        raise Malformed(f"{what}.annotations: expected an object of at most {MAX_ANNOTATIONS} texts")
     for text in value.values():
         if not isinstance(text, str) or len(text) > MAX_ANNOTATION:
-            raise Malformed(f"{what}.annotations: expected texts")
+            raise Malformed(f"{what}.annotations: expected texts of at most {MAX_ANNOTATION} characters")
     return dict(value)
 
 

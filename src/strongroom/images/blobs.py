@@ -176,7 +176,11 @@ def document(blob: Blob, *, digest: str | None, size: int | None, max_bytes: int
     """A small blob, whole and checked. A `size` or `digest` of None is not compared. Raises `Malformed`, `Refused`."""
     _check_size(blob, size)
     if blob.size > max_bytes:
-        raise Malformed(f"{blob.what}: {blob.size} bytes, at most {max_bytes} allowed", code="too-large")
+        raise Malformed(
+            f"{blob.what}: {blob.size} bytes, at most {max_bytes} allowed",
+            code="too-large",
+            hint="no image has so large a document: is it an image?",
+        )
     data = b"".join(blob.chunks())
     if digest is not None:
         _check_digest(blob.what, "digest", digest, "sha256:" + hashlib.sha256(data).hexdigest())

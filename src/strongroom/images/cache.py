@@ -220,7 +220,7 @@ def _parse(document: bytes, disk: Path) -> CachedDisk:
     )
     top.done()
     if kept.manifest.image is None or kept.manifest.cipher != "none":
-        raise Malformed("cache: not an image's disk in clear")
+        raise Malformed("cache: expected an image's disk in clear")
     return kept
 
 

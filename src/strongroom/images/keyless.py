@@ -39,9 +39,9 @@ class KeylessIdentity:
         for what, text in (("identity", self.name), ("issuer", self.issuer)):
             if not 0 < len(text) <= MAX_NAME or not text.isprintable():
                 raise Misuse(
-                    f"image signatures: no {what}",
+                    f"image signatures: {what}: expected 1 to {MAX_NAME} printable characters",
                     code="half-an-identity",
-                    hint="both are needed: who signed, and who says so",
+                    hint="give both, exactly as in the certificate: who signed, and which issuer vouches for it",
                 )
 
 
@@ -61,7 +61,10 @@ def verify(bundle: bytes, *, identity: KeylessIdentity, payload_type: str) -> by
             hint="is the trusted root current, and are identity and issuer exactly those in the certificate?",
         ) from None
     if kind != payload_type:
-        raise Malformed(f"keyless signature: over {str(kind)[:80]!r}", code="wrong-type")
+        raise Malformed(
+            f"keyless signature: expected one over {payload_type}, got one over {str(kind)[:80]!r}",
+            code="wrong-type",
+        )
     return bytes(payload)
 
 
@@ -70,7 +73,11 @@ def _trusted_root(library: _Library, data: bytes) -> Any:
     try:
         return library.models.TrustedRoot(library.roots.TrustedRoot.from_json(data))
     except Exception as failure:  # noqa: BLE001 - as above
-        raise Malformed(f"trusted root: {_reason(failure)}", code="bad-trusted-root") from None
+        raise Malformed(
+            f"trusted root: {_reason(failure)}",
+            code="bad-trusted-root",
+            hint="give Sigstore's trusted_root.json with --trusted-root, as its TUF repository has it",
+        ) from None
 
 
 class _Library(NamedTuple):

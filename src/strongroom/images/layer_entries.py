@@ -96,7 +96,9 @@ class Entries:
         if member.type in DEVICES and not member.path.startswith(b"dev/"):
             raise no_device(where, f"a {member.type}")
         if not member.path and member.type is not Type.DIRECTORY:
-            raise Refused(f"{where}: the root as a {member.type}", code="bad-root")
+            raise Refused(
+                f"{where}: the root as a {member.type}, expected a directory", code="bad-root", hint=HINT
+            )
         _outside_whiteouts(member.path, where)
         if member.type is Type.DIRECTORY:
             self._folders.setdefault(member.path, self._number)

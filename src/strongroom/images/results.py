@@ -16,7 +16,7 @@ from strongroom.images.limits import LIMITS, ImageLimits
 from strongroom.seal.tree import Entry, EntryKind, show, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _KINDS = {
     tar.Type.FILE: EntryKind.FILE,
@@ -24,6 +24,7 @@ _KINDS = {
     tar.Type.SYMLINK: EntryKind.SYMLINK,
 }
 _BUFFER = 1 << 20
+_NOT_OURS = "no room of this version writes such a result: ask whoever ran it which version that was, and do not rely on it"
 
 
 def is_tar(fd: int, size: int, *, name: str) -> bool:
@@ -35,14 +36,18 @@ def is_tar(fd: int, size: int, *, name: str) -> bool:
 def tree(fd: int, size: int, *, what: str, limits: ImageLimits = LIMITS) -> tuple[Entry, ...]:
     """The tree in a tar of `size` bytes. Its entries read from `fd` when they are opened. Raises `Malformed`."""
     entries: dict[bytes, Entry] = {}
-    for member in tar.members(lambda at, count: _pread(fd, count, at), size, what=what, limits=limits):
+    for member in _members(fd, size, what, limits):
         kind = _KINDS.get(member.type)
         if kind is None:
-            raise Malformed(f"{what}: {show(member.path)} is a {member.type}", code="special-file")
+            raise Malformed(
+                f"{what}: {show(member.path)} is a {member.type}", code="special-file", hint=_NOT_OURS
+            )
         if member.path in entries:
-            raise Malformed(f"{what}: {show(member.path)} is there twice", code="duplicate-path")
+            raise Malformed(
+                f"{what}: {show(member.path)} is there twice", code="duplicate-path", hint=_NOT_OURS
+            )
         if len(entries) >= limits.entries:
-            raise Malformed(f"{what}: more than {limits.entries} entries", code="too-large")
+            raise Malformed(f"{what}: more than {limits.entries} entries", code="too-large", hint=_NOT_OURS)
         is_file = kind is EntryKind.FILE
         entries[member.path] = Entry(
             path=member.path,
@@ -57,6 +62,15 @@ def tree(fd: int, size: int, *, what: str, limits: ImageLimits = LIMITS) -> tupl
         _add_parents(path, entries)
     _add_parents(b"x", entries)
     return validate(entries.values())
+
+
+def _members(fd: int, size: int, what: str, limits: ImageLimits) -> Iterator[tar.TarMember]:
+    """The members, as `tar` reads them. What it says of layers is no advice here: nobody rebuilds a result."""
+    try:
+        yield from tar.members(lambda at, count: _pread(fd, count, at), size, what=what, limits=limits)
+    except Malformed as failure:
+        failure.hint = _NOT_OURS
+        raise
 
 
 def _add_parents(path: bytes, entries: dict[bytes, Entry]) -> None:

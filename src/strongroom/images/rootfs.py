@@ -163,7 +163,11 @@ def _copy(
     try:
         fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as cause:
-        raise Conflict(f"{where}: {cause.strerror}", code="source-changed") from None
+        raise Conflict(
+            f"{where}: {cause.strerror}",
+            code="source-changed",
+            hint="leave the folder alone while it is read, and type the same again",
+        ) from None
     with os.fdopen(fd, "rb", buffering=0) as source:
         while spool.size - before <= status.st_size and (chunk := source.read(_READ)):
             spool.append(chunk)
@@ -173,4 +177,8 @@ def _copy(
         status.st_ino,
         status.st_mtime_ns,
     ):
-        raise Conflict(f"{where}: changed while it was read", code="source-changed")
+        raise Conflict(
+            f"{where}: changed while it was read",
+            code="source-changed",
+            hint="leave the folder alone while it is read, and type the same again",
+        )

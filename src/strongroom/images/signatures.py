@@ -80,7 +80,9 @@ def verify(digests: Sequence[str], candidates: Sequence[Simple | Bundle], *, tru
     digests: names of the same bytes only, such as an image's and that of the index it was chosen from by its platform.
     """
     if not trust.keys and trust.identity is None:
-        raise Misuse("image signatures: nobody is trusted", hint="name a key, or an identity and its issuer")
+        raise Misuse(
+            "image signatures: nobody is trusted", hint="give a key, or an identity with its issuer and root"
+        )
     if not digests or any(fields.DIGEST.fullmatch(digest) is None for digest in digests):
         raise Misuse(
             "image signatures: expected digests", code="bad-digest", hint="name the image by sha256:…"
@@ -118,11 +120,9 @@ def parse_statement(payload: bytes) -> str:
     what = "statement"
     top = canonical.loads(payload, what=what, max_bytes=MAX_BYTES)
     if not isinstance(top, dict) or top.get("_type") != STATEMENT:
-        raise Malformed(f"{what}: not {STATEMENT}")
+        raise Malformed(f"{what}: expected {STATEMENT}")
     if top.get("predicateType") != SIGN:
-        raise Refused(
-            f"{what}: says something of the image, and is no signature of it", code="not-a-signature"
-        )
+        raise Refused(f"{what}: is about the image, and is no signature of it", code="not-a-signature")
     subjects = top.get("subject")
     if not isinstance(subjects, list) or len(subjects) != 1 or not isinstance(subjects[0], dict):
         raise Malformed(f"{what}.subject: expected exactly one")
@@ -142,7 +142,7 @@ def _verified(candidate: Simple | Bundle, digests: Sequence[str], trust: Trust) 
         return Signed(digest=_meant(digest, digests), form="simple signing", by=f"key {key.digest}")
     document = canonical.loads(candidate.data, what="bundle", max_bytes=MAX_BYTES)
     if not isinstance(document, dict) or document.get("mediaType") != BUNDLE_TYPE:
-        raise Malformed(f"bundle: not {BUNDLE_TYPE}", code="wrong-type")
+        raise Malformed(f"bundle: expected {BUNDLE_TYPE}", code="wrong-type")
     material = document.get("verificationMaterial")
     if isinstance(material, dict) and "publicKey" in material:
         payload, signatures = _envelope(document)
@@ -176,13 +176,13 @@ def _envelope(document: dict[str, Any]) -> tuple[bytes, list[bytes]]:
     """Payload and signatures of a bundle's envelope, in protobuf's JSON, where ids of keys may be left out."""
     envelope = document.get("dsseEnvelope")
     if not isinstance(envelope, dict) or envelope.get("payloadType") != STATEMENT_TYPE:
-        raise Malformed(f"bundle: no envelope with {STATEMENT_TYPE}", code="wrong-type")
+        raise Malformed(f"bundle: expected an envelope with {STATEMENT_TYPE}", code="wrong-type")
     rows = envelope.get("signatures")
     if not isinstance(rows, list) or not 0 < len(rows) <= dsse.MAX_SIGNATURES:
-        raise Malformed("bundle: expected signatures")
+        raise Malformed(f"bundle: expected 1 to {dsse.MAX_SIGNATURES} signatures")
     texts = [envelope.get("payload"), *(row.get("sig") if isinstance(row, dict) else None for row in rows)]
     try:
         payload, *signatures = (base64.b64decode(text or "", validate=True) for text in texts)
     except (binascii.Error, ValueError, TypeError):
-        raise Malformed("bundle: not base64") from None
+        raise Malformed("bundle: expected payload and signatures in base64") from None
     return payload, signatures

@@ -183,7 +183,9 @@ class OpenedImage:
         stated = leaf.descriptor.platform
         if stated is not None and not stated.agrees(config.platform):
             raise Refused(
-                f"{what}: it is for {config.platform}, the index says {stated}", code="wrong-platform"
+                f"{what}: it is for {config.platform}, the index says {stated}",
+                code="wrong-platform",
+                hint="the index is wrong: build the image again, or name the image's own digest",
             )
         _same_count(len(manifest.layers), config, what)
         for layer in manifest.layers:

@@ -3,8 +3,7 @@
 Specs: POSIX.1-2017 pax (ustar and extended headers); GNU tar manual, "Basic Tar Format".
 It only reads headers and says where contents lie; nothing is ever written anywhere.
 
-Two programs that read one tar differently are how images hide things, so whatever is
-ambiguous is `Malformed`:
+Two programs that read one tar differently are how images hide things: what is ambiguous is `Malformed`:
   1 every header has a known magic and a right checksum           2 numbers are plain octal, or base-256 and not negative
   3 an extended header may not contradict the header it extends   4 a name has one value: pax and GNU give the same, or one does
   5 paths stay inside (no `..`), hold no NUL, and are bounded     6 only regular files have contents
@@ -57,6 +56,8 @@ _PAX_MEANT = frozenset({b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"}
 _PAX_REFUSED = (b"GNU.sparse.", b"SCHILY.realsize", b"SCHILY.filetype")
 _PLAIN = "rebuild the layer with plain ustar or pax entries"
 _SPARSE = "runtimes refuse it too: rebuild the layer without `tar -S` (--sparse)"
+_SHORTER = "rebuild the layer with smaller files, shorter names and fewer attributes"
+_HINTS = {"too-large": _SHORTER} | dict.fromkeys(("bad-tar", "bad-pax", "bad-number", "bad-path"), _PLAIN)
 
 
 class Type(enum.StrEnum):
@@ -151,6 +152,16 @@ def members(
     `note` is for archives whose bytes a digest fixes, and that digest held: then an end that is missing is no matter,
     and bytes after the end are left out, and `note` told. Without it both are `Malformed` (check 7).
     """
+    try:
+        yield from _read(read_at, size, what, limits, note)
+    except Malformed as failure:
+        failure.hint = failure.hint or _HINTS.get(failure.code, "")
+        raise
+
+
+def _read(
+    read_at: ReadAt, size: int, what: str, limits: ImageLimits, note: Callable[[str], None] | None
+) -> Iterator[TarMember]:
     offset = 0
     pending = _Pending()
     while True:
@@ -166,7 +177,7 @@ def members(
         header = _header(block, f"{what}: header at byte {offset - BLOCK}")
         if header.flag in b"xgLK":
             if header.size > limits.pax_bytes:
-                raise Malformed(f"{what}: an extended header of {header.size} bytes", code="too-large")
+                raise _many(f"{what}: an extended header of {header.size} bytes", limits.pax_bytes)
             body = _exactly(read_at, offset, header.size, what)
             _extend(pending, header.flag, body, what)
         else:
@@ -196,7 +207,7 @@ def clean(path: bytes, what: str | ImagePlace, limits: ImageLimits, *, by_name: 
             hint="no honest tool writes such a layer; do not trust this image",
         )
     if len(parts) > limits.depth:
-        raise Malformed(f"{what}: a path of {len(parts)} components", code="too-large")
+        raise _many(f"{what}: a path of {len(parts)} components", limits.depth)
     if parts and max(map(len, parts)) > limits.name_bytes:
         raise Malformed(f"{what}: a name longer than {limits.name_bytes} bytes", code="too-large")
     joined = b"/".join(parts)
@@ -252,7 +263,7 @@ def _header(block: bytes, what: str) -> _Header:
     stated = _number(block[148:156], what)
     # Some old programs summed signed bytes.
     if stated != total and stated != total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
-        raise Malformed(f"{what}: wrong checksum", code="bad-checksum")
+        raise Malformed(f"{what}: its checksum is not that of its bytes", code="bad-checksum")
     name = _text(block[0:100])
     prefix = _prefix(block, form, what)
     flag = block[156:157]
@@ -336,7 +347,7 @@ def _extend(pending: _Pending, flag: bytes, body: bytes, what: str) -> None:
         return
     name = _text(body)
     if (pending.name if flag == b"L" else pending.link) is not None or not name:
-        raise Malformed(f"{what}: a bad or repeated GNU long name", code="bad-tar")
+        raise Malformed(f"{what}: a GNU long name that is empty, or there twice", code="bad-tar")
     if flag == b"L":
         pending.name = name
     else:
@@ -379,7 +390,7 @@ def _member(
     if type_ is Type.FILE and name.endswith(b"/"):
         raise Malformed(f"{where}: a file named like a directory", code="bad-tar")
     if size > limits.file_bytes:
-        raise Malformed(f"{where}: {size} bytes, at most {limits.file_bytes} allowed", code="too-large")
+        raise _many(f"{where}: {size} bytes", limits.file_bytes)
     if not name:
         raise Malformed(f"{where}: an entry without a name", code="bad-path")
     linked = type_ in (Type.SYMLINK, Type.HARDLINK)
@@ -414,7 +425,7 @@ def _override(plain: bytes, gnu: bytes | None, pax: bytes | None, what: str) -> 
 
 def _target(type_: Type, link: bytes, where: ImagePlace, limits: ImageLimits) -> bytes:
     if not link or len(link) > limits.path_bytes:
-        raise Malformed(f"{where}: a link's target is empty or too long", code="bad-path")
+        raise Malformed(f"{where}: a link's target of {len(link)} bytes", code="bad-path")
     if type_ is Type.SYMLINK:
         return link
     target = clean(link, f"{where}: target", limits)
@@ -447,18 +458,18 @@ def _pax_id(plain: int, text: bytes | None, where: ImagePlace) -> int:
             raise Malformed(f"{where}: a pax user or group id that is not a number", code="bad-pax")
         value = int(text)
     if value > _MAX_ID:
-        raise Malformed(f"{where}: user or group id {value} is out of range", code="bad-number")
+        raise Malformed(f"{where}: user or group id {value}, expected at most {_MAX_ID}", code="bad-number")
     return value
 
 
 def _pax_time(plain: int, text: bytes | None, where: ImagePlace) -> int:
     if text is None:
         if plain > _MAX_TIME:
-            raise Malformed(f"{where}: a time out of range", code="bad-number")
+            raise Malformed(f"{where}: a time of {plain} s, expected at most {_MAX_TIME}", code="bad-number")
         return plain
     match = _PAX_TIME.fullmatch(text)
     if match is None or int(match[2]) > _MAX_TIME:
-        raise Malformed(f"{where}: a pax time that is not a number", code="bad-pax")
+        raise Malformed(f"{where}: a pax time that is not a number, or above {_MAX_TIME} s", code="bad-pax")
     return 0 if match[1] else int(match[2])
 
 
@@ -476,10 +487,14 @@ def _xattrs(pax: dict[bytes, bytes], where: ImagePlace, limits: ImageLimits) -> 
         elif key.startswith(_XATTR):
             name = key.removeprefix(_XATTR)
             if not name or len(name) > limits.name_bytes or b"\0" in name:
-                raise Malformed(f"{where}: a bad name of an extended attribute", code="bad-pax")
+                raise Malformed(f"{where}: an attribute's name that is empty or too long", code="bad-pax")
             if len(value) > limits.xattr_value_bytes:
-                raise Malformed(f"{where}: extended attribute of {len(value)} bytes", code="too-large")
+                raise _many(f"{where}: extended attribute of {len(value)} bytes", limits.xattr_value_bytes)
             xattrs[name] = value
     if len(xattrs) > limits.xattrs_per_file:
-        raise Malformed(f"{where}: {len(xattrs)} extended attributes", code="too-large")
+        raise _many(f"{where}: {len(xattrs)} extended attributes", limits.xattrs_per_file)
     return xattrs
+
+
+def _many(what: str, most: int) -> Malformed:
+    return Malformed(f"{what}, at most {most} allowed", code="too-large")

@@ -68,7 +68,7 @@ def choose(name: str | None, contract: Contract) -> Backend:
         raise Misuse(
             f"--backend {name}: the contract names no platform {chosen.tee}, only {', '.join(sorted(tees))}",
             code="no-backend",
-            hint="every broker would deny such a room",
+            hint=f"every broker would deny such a room: leave --backend out, or sign a contract with {chosen.tee}",
         )
     return chosen
 

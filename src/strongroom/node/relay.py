@@ -43,6 +43,10 @@ MAX_OPENED = (
 _MAX_PHASES = 1000
 _NOT_RECORDED = "receipt-not-recorded"
 # What a room's failure may be called when trying again can help.
+_LOOK_AT_BOTH = "run it again; if it stays so, `strongroom base verify` looks at the base, and `strongroom node doctor` at this machine"
+_OF_THE_MACHINE = frozenset(
+    {"channel-lost", "tpm-failed", "tsm-failed", "sev-guest-failed", "tdx-guest-failed", "nsm-failed"}
+)
 _PASSING = frozenset(
     {
         *("timed-out", "cut-off", "tls-failed", "broker-error", "unavailable", "stopped"),
@@ -373,11 +377,14 @@ def _failure(top: fields.Fields, unreachable: str) -> StrongroomError:
         error.code = plain["code"] or error.code
         return error
     if plain["code"] not in _PASSING and not plain["code"].startswith("store-"):
-        return Refused(f"the room gave up: {plain['message']}", code=plain["code"], hint=plain["hint"])
+        return Refused(
+            f"the room gave up: {plain['message']}", code=plain["code"], hint=plain["hint"] or _LOOK_AT_BOTH
+        )
     message = f"the room gave up: {plain['message']}" + (f" ({unreachable})" if unreachable else "")
-    hint = (
-        plain["hint"]
-        or "start the broker, or wait for it, and run again: no run was used up without a release"
+    hint = plain["hint"] or (
+        _LOOK_AT_BOTH
+        if plain["code"] in _OF_THE_MACHINE
+        else "start the broker, or wait for it, and run again: no run was used up without a release"
     )
     # A receipt that is not recorded keeps its name: the run has ended, and running again is another run.
     code = plain["code"] if plain["code"] == _NOT_RECORDED or not unreachable else "broker-unreachable"

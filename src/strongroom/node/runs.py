@@ -119,11 +119,18 @@ def read(folder: Path) -> NodeRun:
     top = fields.Fields(canonical.loads(data, what="run status", max_bytes=MAX_BYTES), "run status")
     form = _text(top, "format")
     if form not in {FORMAT, FIRST}:
-        raise Malformed("run status: of another format", code="wrong-format")
+        raise Malformed(
+            "run status: of another format",
+            code="wrong-format",
+            hint="another version of Strongroom wrote it: look with that one",
+        )
     stated = _text(top, "state")
     states = {known.value: known for known in State} if form == FORMAT else _FIRST_STATES
     if stated not in states:
-        raise Malformed("run status.state: unknown")
+        raise Malformed(
+            "run status.state: not known to this version",
+            hint="another version of Strongroom wrote it: look with that one",
+        )
     state = states[stated]
     if state not in ENDED and not alive:
         state = State.KILLED

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BLOCK = erofs.BLOCK
 _RUN = 256  # blocks read at once from a file
 _CACHED = 64
+_FOREIGN = "the disk is damaged, or another program or version wrote it: ask its owner to make it again"
 _KIND = {mode: kind for kind, mode in erofs.MODE_TYPE.items()}
 
 
@@ -64,7 +65,9 @@ class _Inode:
         kind = _KIND.get(stat.S_IFMT(mode))
         if form not in {erofs.EXTENDED, erofs.EXTENDED | erofs.INLINE << 1} or kind is None:
             raise Malformed(
-                f"erofs: inode {nid}: of a layout or type that has no place here", code="bad-image"
+                f"erofs: inode {nid}: of a layout or type that has no place here",
+                code="bad-image",
+                hint=_FOREIGN,
             )
         self.nid = nid
         self.kind = kind
@@ -72,13 +75,19 @@ class _Inode:
         self.inline = form != erofs.EXTENDED
         size = len(erofs.XATTR_HEADER) + 4 * (count - 1) if count else 0
         if size > 2 * MAX_XATTRS_BYTES:
-            raise Malformed(f"erofs: inode {nid}: extended attributes too large", code="bad-image")
+            raise Malformed(
+                f"erofs: inode {nid}: extended attributes too large", code="bad-image", hint=_FOREIGN
+            )
         self.xattrs = image.take(at + erofs.INODE.size, size)
         self.data_at = at + erofs.INODE.size + size if self.inline else self.block * BLOCK
         if self.size and self.data_at + self.size > image.total:
-            raise Malformed(f"erofs: inode {nid}: content lies outside the image", code="bad-image")
+            raise Malformed(
+                f"erofs: inode {nid}: content lies outside the image", code="bad-image", hint=_FOREIGN
+            )
         if self.inline and self.data_at % BLOCK + self.size > BLOCK:
-            raise Malformed(f"erofs: inode {nid}: inline content crosses a block", code="bad-image")
+            raise Malformed(
+                f"erofs: inode {nid}: inline content crosses a block", code="bad-image", hint=_FOREIGN
+            )
 
 
 class _Image:
@@ -96,7 +105,9 @@ class _Image:
     def take(self, at: int, count: int) -> bytes:
         """Bytes of the image. Raises `Malformed` outside of it."""
         if at < 0 or count < 0 or at + count > self.total:
-            raise Malformed(f"erofs: bytes {at} to {at + count} lie outside the image", code="bad-image")
+            raise Malformed(
+                f"erofs: bytes {at} to {at + count} lie outside the image", code="bad-image", hint=_FOREIGN
+            )
         out = b"".join(self._block(index) for index in range(at // BLOCK, -(-(at + count) // BLOCK)))
         return out[at % BLOCK : at % BLOCK + count]
 
@@ -104,7 +115,7 @@ class _Image:
         """Every entry, folders before what they hold."""
         root = _Inode(self, self._root)
         if root.kind is not EntryKind.DIRECTORY:
-            raise Malformed("erofs: the root is not a folder", code="bad-image")
+            raise Malformed("erofs: the root is not a folder", code="bad-image", hint=_FOREIGN)
         self._folders.add(root.nid)
         yield self._entry(b"", root)
         waiting = [(b"", root, root.nid)]
@@ -117,11 +128,15 @@ class _Image:
                 count += 1
                 if inode.kind is not kind or len(below) > MAX_PATH or count > MAX_ENTRIES:
                     raise Malformed(
-                        f"erofs: {show(below)}: wrong type, path too long, or too many", code="bad-image"
+                        f"erofs: {show(below)}: of another type than its folder says, with a path above {MAX_PATH} bytes, or one of more than {MAX_ENTRIES}",
+                        code="bad-image",
+                        hint=_FOREIGN,
                     )
                 if kind is EntryKind.DIRECTORY:
                     if nid in self._folders:
-                        raise Malformed(f"erofs: {show(below)}: a folder is listed twice", code="bad-image")
+                        raise Malformed(
+                            f"erofs: {show(below)}: a folder is listed twice", code="bad-image", hint=_FOREIGN
+                        )
                     self._folders.add(nid)
                     waiting.append((below, inode, folder.nid))
                 yield self._entry(below, inode)
@@ -133,11 +148,17 @@ class _Image:
             self._files[inode.nid] = inode
             self._files_left -= inode.size
             if self._files_left < 0 or inode.inline:
-                raise Malformed(f"erofs: {show(path)}: files hold more than the image has", code="bad-image")
+                raise Malformed(
+                    f"erofs: {show(path)}: files hold more than the image has",
+                    code="bad-image",
+                    hint=_FOREIGN,
+                )
         target = b""
         if inode.kind is EntryKind.SYMLINK:
             if inode.size > MAX_PATH:
-                raise Malformed(f"erofs: {show(path)}: symlink target too long", code="bad-image")
+                raise Malformed(
+                    f"erofs: {show(path)}: symlink target too long", code="bad-image", hint=_FOREIGN
+                )
             target = self.take(inode.data_at, inode.size)
         return Entry(
             path=path,
@@ -161,33 +182,37 @@ class _Image:
             block = self.take(folder.data_at + start, min(BLOCK, folder.size - start))
             for name, nid, kind in _folder_block(block):
                 if name <= before:
-                    raise Malformed("erofs: a folder is not in order", code="bad-image")
+                    raise Malformed("erofs: a folder is not in order", code="bad-image", hint=_FOREIGN)
                 before = name
                 if name in dots:
                     if dots.pop(name) != nid or kind is not EntryKind.DIRECTORY:
-                        raise Malformed("erofs: a folder's dots lead astray", code="bad-image")
+                        raise Malformed("erofs: a folder's dots lead astray", code="bad-image", hint=_FOREIGN)
                 else:
                     yield name, nid, kind
         if dots:
-            raise Malformed("erofs: a folder lacks its dots", code="bad-image")
+            raise Malformed("erofs: a folder lacks its dots", code="bad-image", hint=_FOREIGN)
 
     def _superblock(self) -> int:
         if self.total < 2 * BLOCK or self.total % BLOCK:
-            raise Malformed("erofs: too small, or not whole blocks", code="bad-image")
+            raise Malformed("erofs: too small, or not whole blocks", code="bad-image", hint=_FOREIGN)
         run = self.take(erofs.SUPER_OFFSET, BLOCK - erofs.SUPER_OFFSET)
         fields = erofs.SUPERBLOCK.unpack_from(run)
         magic, checksum, compat, bits, slots, root, _, _, _, blocks, meta, shared, _, _, features = fields
         expected = erofs.crc32c(run[:4] + bytes(4) + run[8:])
         if magic != erofs.MAGIC or checksum != expected:
             raise Malformed(
-                "erofs: no superblock, or a damaged one", code="bad-image", hint="is the key the right one?"
+                "erofs: no superblock, or a damaged one",
+                code="bad-image",
+                hint="is it the key of this very disk? --key-file names another",
             )
         if (compat, bits, slots, blocks * BLOCK, meta, shared, features) != (
             *(erofs.FEATURE_COMPAT, 12, 0, self.total),
             *(0, 0, 0),
         ):
             raise Malformed(
-                "erofs: an image of another size or with features that have no place here", code="bad-image"
+                "erofs: of another size or with other features than `strongroom seal` writes",
+                code="bad-image",
+                hint=_FOREIGN,
             )
         return int(root)
 
@@ -241,11 +266,11 @@ class _Content(io.RawIOBase):
 def _folder_block(block: bytes) -> Iterator[tuple[bytes, int, EntryKind]]:
     size = erofs.DIRENT.size
     if len(block) < size:
-        raise Malformed("erofs: a folder's block is cut short", code="bad-image")
+        raise Malformed("erofs: a folder's block is cut short", code="bad-image", hint=_FOREIGN)
     first = erofs.DIRENT.unpack_from(block)[1]
     count = first // size
     if not count or first % size or first > len(block):
-        raise Malformed("erofs: a folder's block is not laid out as one", code="bad-image")
+        raise Malformed("erofs: a folder's block is not laid out as one", code="bad-image", hint=_FOREIGN)
     entries = [erofs.DIRENT.unpack_from(block, index * size) for index in range(count)]
     ends = [offset for _, offset, _ in entries[1:]] + [len(block.rstrip(b"\x00"))]
     kinds = {number: kind for kind, number in erofs.FILE_TYPE.items()}
@@ -253,7 +278,7 @@ def _folder_block(block: bytes) -> Iterator[tuple[bytes, int, EntryKind]]:
         name = block[offset:end]
         kind = kinds.get(number)
         if not first <= offset < end or kind is None or b"/" in name or b"\x00" in name:
-            raise Malformed("erofs: a folder's entry is out of range", code="bad-image")
+            raise Malformed("erofs: a folder's entry is out of range", code="bad-image", hint=_FOREIGN)
         yield name, nid, kind
 
 
@@ -262,20 +287,26 @@ def _xattrs(run: bytes) -> dict[bytes, bytes]:
     if not run:
         return out
     if run[: len(erofs.XATTR_HEADER)] != erofs.XATTR_HEADER:
-        raise Malformed("erofs: shared extended attributes have no place here", code="bad-image")
+        raise Malformed(
+            "erofs: shared extended attributes have no place here", code="bad-image", hint=_FOREIGN
+        )
     at = len(erofs.XATTR_HEADER)
     while at < len(run):
         if at + erofs.XATTR_ENTRY.size > len(run):
-            raise Malformed("erofs: an extended attribute is cut short", code="bad-image")
+            raise Malformed("erofs: an extended attribute is cut short", code="bad-image", hint=_FOREIGN)
         suffix_size, index, value_size = erofs.XATTR_ENTRY.unpack_from(run, at)
         at += erofs.XATTR_ENTRY.size
         prefix = erofs.XATTR_INDEX.get(index)
         end = at + suffix_size + value_size
         if prefix is None or end > len(run):
-            raise Malformed("erofs: an extended attribute is cut short or of no known name", code="bad-image")
+            raise Malformed(
+                "erofs: an extended attribute is cut short or of no known name",
+                code="bad-image",
+                hint=_FOREIGN,
+            )
         name = prefix + run[at : at + suffix_size]
         if name in out:
-            raise Malformed("erofs: an extended attribute is there twice", code="bad-image")
+            raise Malformed("erofs: an extended attribute is there twice", code="bad-image", hint=_FOREIGN)
         out[name] = run[at + suffix_size : end]
         at = end + -end % 4
     return out

@@ -319,7 +319,12 @@ def _pwrite(fd: int, view: memoryview, offset: int) -> None:
 def _shape_of(manifest: Manifest) -> verity.VerityShape:
     plan = verity.shape(manifest.data_bytes)
     if plan.disk_bytes != manifest.disk_bytes or manifest.salt != verity.SALT:
-        raise Malformed("manifest: its sizes or its salt are not those of this format", code="bad-manifest")
+        raise Malformed(
+            f"manifest: expected {plan.disk_bytes} bytes and salt {verity.SALT!r} for {manifest.data_bytes} bytes of data, "
+            f"got {manifest.disk_bytes} and {manifest.salt!r}",
+            code="bad-manifest",
+            hint="another program or version sealed it: ask its owner to seal it again",
+        )
     return plan
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from strongroom.seal.progress import Progress
 
 _RUN = 1 << 20
+_NOT_OURS = (
+    "nothing was written: neither `strongroom seal` nor a room makes such a thing; ask whoever made it"
+)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -88,11 +91,15 @@ def write(entries: Iterable[Entry], into: Path, *, foreign_links: bool, progress
 def _refuse_of_data(entries: Sequence[Entry]) -> None:
     fifo = next((entry for entry in entries if entry.kind is EntryKind.FIFO), None)
     if fifo is not None:
-        raise Malformed(f"{show(fifo.path)} is a fifo, and data has none", code="special-file")
+        raise Malformed(
+            f"{show(fifo.path)} is a fifo, and data has none", code="special-file", hint=_NOT_OURS
+        )
     outward = next(folder.outward_links(entries), None)
     if outward is not None:
         raise Malformed(
-            f"symlink {show(outward.path)} leads outside its folder, or in a circle", code="escaping-symlink"
+            f"symlink {show(outward.path)} leads outside its folder, or in a circle",
+            code="escaping-symlink",
+            hint=_NOT_OURS,
         )
 
 

@@ -29,7 +29,11 @@ def lock(key: bytes, recipient: str) -> bytes:
 def unlock(data: bytes, identity: age.AgeIdentity) -> bytes:
     """The disk key in a file. Raises `Refused` when it is not for `identity`, `Malformed` when it holds no key."""
     if len(data) > MAX_BYTES:
-        raise Malformed(f"disk key file: larger than {MAX_BYTES} bytes", code="too-large")
+        raise Malformed(
+            f"disk key file: {len(data)} bytes, expected at most {MAX_BYTES}",
+            code="too-large",
+            hint="name the NAME.key.age that `strongroom seal` or `convert` wrote beside the disk",
+        )
     key = identity.open(data)
     xts.check_key(key)
     return key

@@ -117,7 +117,11 @@ class _Lane:
         if isinstance(answer, OSError):
             raise answer
         if not isinstance(answer, bytes):
-            raise Unavailable(f"a worker process failed: {answer}", code="worker-failed")
+            raise Unavailable(
+                f"a worker process failed: {answer}",
+                code="worker-failed",
+                hint="nothing was kept of it: type the same again, and report it if it stays so",
+            )
         return answer
 
     def finish(self) -> None:

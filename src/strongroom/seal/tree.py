@@ -15,6 +15,7 @@ from strongroom.errors import Malformed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+_RENAME = "give it a shorter, plain name, or leave it out"
 MAX_ENTRIES = 1 << 22
 MAX_PATH = 4095  # Linux PATH_MAX without its NUL; also the longest symlink target
 MAX_NAME = 255
@@ -85,14 +86,19 @@ def validate(entries: Iterable[Entry]) -> tuple[Entry, ...]:
         if entry.path in by_path:
             raise Malformed(f"tree: {show(entry.path)} is listed twice", code="duplicate-path")
         if len(by_path) >= MAX_ENTRIES:
-            raise Malformed(f"tree: more than {MAX_ENTRIES} entries", code="too-large")
+            raise Malformed(
+                f"tree: more than {MAX_ENTRIES} entries",
+                code="too-large",
+                hint="seal fewer files at once, or pack small ones together",
+            )
         _check_fields(entry)
         by_path[entry.path] = entry
         if entry.link_group is not None:
             first = groups.setdefault(entry.link_group, entry)
             if _shared(first) != _shared(entry):
                 raise Malformed(
-                    f"tree: hard links {show(first.path)} and {show(entry.path)} differ", code="bad-link"
+                    f"tree: hard links {show(first.path)} and {show(entry.path)} differ in mode, owner, time or size",
+                    code="bad-link",
                 )
     root = by_path.get(b"")
     if root is None or root.kind is not EntryKind.DIRECTORY:
@@ -114,11 +120,17 @@ def _check_path(path: bytes) -> None:
     if not path:
         return
     if len(path) > MAX_PATH or b"\x00" in path:
-        raise Malformed(f"tree: {show(path)}: too long, or holds NUL", code="bad-path")
+        raise Malformed(
+            f"tree: {show(path)}: a path of {len(path)} bytes: expected at most {MAX_PATH}, without NUL",
+            code="bad-path",
+            hint=_RENAME,
+        )
     for part in path.split(b"/"):
         if part in {b"", b".", b".."} or len(part) > MAX_NAME:
             raise Malformed(
-                f"tree: {show(path)}: a component is empty, '.', '..' or too long", code="bad-path"
+                f"tree: {show(path)}: {show(part)}: expected a name of 1 to {MAX_NAME} bytes that is not . or ..",
+                code="bad-path",
+                hint=_RENAME,
             )
 
 

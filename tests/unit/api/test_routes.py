@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,13 @@ def test_rule_43_the_application_has_exactly_the_routes_of_the_table(world):
         wanted.add((row.name, row.path, frozenset(methods)))
     assert found == wanted
     assert len({row.name for row in routes.ROUTES}) == len(routes.ROUTES)
+
+
+def test_the_page_of_brokers_lists_every_route_and_no_other():
+    page = (Path(__file__).parents[3] / "docs" / "brokers.md").read_text()
+    listed = re.findall(r"^\| `([A-Z]+) (/v1/[^`?]*)", page, re.MULTILINE)
+    paths = [re.sub(r"\{(\w+)(:path)?\}", lambda name: name[1].upper(), row.path) for row in routes.ROUTES]
+    assert listed == [(row.method, path) for row, path in zip(routes.ROUTES, paths, strict=True)]
 
 
 def test_rule_43_every_route_without_authentication_is_on_this_list():
@@ -313,6 +322,7 @@ def test_rule_51_a_wrong_request_does_not_come_back_in_the_answer(world):
     answer = call(application(world), "POST", "/v1/challenges", body)
     assert answer.status_code == 400
     assert b"CANARY" not in answer.content
+    assert answer.json()["error"]["hint"]
 
 
 def fill(world, count):

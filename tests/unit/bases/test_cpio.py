@@ -63,12 +63,12 @@ RECORD = ARCHIVE[: ARCHIVE.index(b"070701", 6)]
         (ARCHIVE[: len(ARCHIVE) - 130], "a record is cut short"),  # no trailer
         (
             ARCHIVE + ARCHIVE,
-            "something behind the trailer",
+            "bytes behind the trailer",
         ),  # a second archive would be unpacked over the first
-        (ARCHIVE + b"!", "something behind the trailer"),
+        (ARCHIVE + b"!", "bytes behind the trailer"),
         (RECORD + ARCHIVE, "'init' is there twice"),  # one path twice
         (ARCHIVE.replace(b"init\0", b"in/t\0"), "'in/t' is in no listed folder"),  # in no listed folder
-        (ARCHIVE.replace(b"init\0", b"../i\0"), "a component is empty, '.', '..' or too long"),
+        (ARCHIVE.replace(b"init\0", b"../i\0"), "expected a name of 1 to 255 bytes"),
         (ARCHIVE.replace(b"000081A4", b"000021A4"), "'init': of a type that has no place here"),  # a device
         (
             ARCHIVE.replace(b"00000002", b"FFFFFFFF", 1).replace(b"000081A4", b"000081A4"),

@@ -98,10 +98,13 @@ def spoiled(offset_from_end: int, put: bytes) -> bytes:
         (bytes(4096), "no table of GUIDs at its end"),
         (bytes(4095), "not whole pages"),
         (spoiled(50, b"\xff\xff")[-4096:], "a table larger than the image"),
-        (spoiled(50, b"\xff\xff"), "bad length, or there twice"),  # a table that begins in the code
+        (
+            spoiled(50, b"\xff\xff"),
+            "longer than the table, or there twice",
+        ),  # a table that begins in the code
         (spoiled(50, b"\x11\x00"), "a table larger than the image"),  # smaller than its own footer
-        (spoiled(50 + 18, b"\x00\x00"), "bad length, or there twice"),
-        (spoiled(50 + 18, b"\xff\x0f"), "bad length, or there twice"),  # beyond the table
+        (spoiled(50 + 18, b"\x00\x00"), "longer than the table, or there twice"),
+        (spoiled(50 + 18, b"\xff\x0f"), "longer than the table, or there twice"),  # beyond the table
         (spoiled(2048, b"XSEV"), "ASEV: not a block of version 1"),
         (spoiled(2048 + -8, struct.pack("<I", 2)), "ASEV: not a block of version 1"),
         (spoiled(2048 + -12, struct.pack("<I", 65)), "65 sections in 100 bytes"),

@@ -145,8 +145,8 @@ def test_images_that_loaders_read_in_two_ways_are_refused():
             patched(image.optional + 56, "I", section.virtual_address),
             "sections beyond the image's end",
         ),  # an image smaller than its sections
-        (patched(image.optional + 108, "I", 17), "an optional header of the wrong size"),
-        (patched(image.coff + 2, "H", 0), "headers of the wrong size"),
+        (patched(image.optional + 108, "I", 17), "its optional header has another size than PE32. has"),
+        (patched(image.coff + 2, "H", 0), "its headers have another size than they say"),
         (patched(last + 20, "I", section.raw_offset + 512), "a gap or an overlap before section .linux"),
         (patched(last + 20, "I", section.raw_offset - 512), "a gap or an overlap before section .linux"),
         (patched(last + 16, "I", section.raw_size + 512), "sections beyond the image's end"),
@@ -159,7 +159,7 @@ def test_images_that_loaders_read_in_two_ways_are_refused():
         ),  # within the last section
         (patched(entry, "II", 0, 8), "signatures that do not end the file"),
         (efi.small()[:-1], "sections beyond the image's end"),
-        (efi.small()[:300], "headers of the wrong size"),
+        (efi.small()[:300], "its headers have another size than they say"),
         (b"", "cut short"),
     ):
         with pytest.raises(Malformed, match=why):

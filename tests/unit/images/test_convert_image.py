@@ -352,7 +352,7 @@ def test_users(tmp_path: Path, user: str, uid: int, gid: int, groups: tuple[int,
     [
         ("bob", "its user 'bob' is not in its /etc/passwd"),
         ("ann:nobody", "its group 'nobody' is not in its /etc/group"),
-        (":staff", "USER ':staff' has no user"),
+        (":staff", "USER ':staff': expected USER or USER:GROUP"),
         ("4294967295", "id 4294967295"),
         ("ann:4294967295", "id 4294967295"),
         ("12345678901", "its user '12345678901' is not in its /etc/passwd"),
@@ -396,10 +396,13 @@ def test_accounts_are_read_through_links_inside_the_image_only(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("accounts", "why"),
     [
-        (folder(b"etc/passwd/"), "/etc/passwd is not a small regular file"),
-        (entry(b"etc/passwd", b"root:x:-1:0::/:/\n"), "/etc/passwd: an id that is not a number"),
-        (entry(b"etc/passwd", b"root:x:0:99999999999::/:/\n"), "/etc/passwd: an id that is not a number"),
-        (entry(b"etc/passwd", b"x" * (1 << 20) + b"\n"), "/etc/passwd is not a small regular file"),
+        (folder(b"etc/passwd/"), "/etc/passwd is not a regular file of at most"),
+        (entry(b"etc/passwd", b"root:x:-1:0::/:/\n"), "/etc/passwd: 'root' has an id that is not a number"),
+        (
+            entry(b"etc/passwd", b"root:x:0:99999999999::/:/\n"),
+            "/etc/passwd: 'root' has an id that is not a number",
+        ),
+        (entry(b"etc/passwd", b"x" * (1 << 20) + b"\n"), "/etc/passwd is not a regular file of at most"),
         (symlink(b"etc/passwd", b"passwd"), "'etc/passwd': too many symbolic links"),
         (b"", "its user 'root' is not in its /etc/passwd"),
     ],

@@ -141,7 +141,7 @@ WHY = {
     "size larger than the archive": "ends inside an entry",
     "garbage after the end": "bytes after the end",
     "garbage after padding": "bytes after the end",
-    "checksum": "wrong checksum",
+    "checksum": "its checksum is not that of its bytes",
     "checksum not octal": "is not an octal number",
     "header of no known form": "neither a POSIX nor a GNU tar header",
     "v7 header with a prefix": "neither a POSIX nor a GNU tar header",
@@ -159,7 +159,7 @@ WHY = {
     "dotdot hard link": "'../b' climbs with '..'",
     "hard link to the root": "a hard link to the root",
     "no name": "an entry without a name",
-    "no target": "a link's target is empty or too long",
+    "no target": "a link's target of",
     "directory with contents": "a directory with contents",
     "symlink with contents": "a symbolic link with contents",
     "hard link with contents": "a hard link with contents",
@@ -173,7 +173,7 @@ WHY = {
     "pax size huge": "99999999999999 bytes, at most 34359738368 allowed",
     "pax size negative": "a pax size that is not a number",
     "pax size on a directory": "the pax header says 512 bytes, the entry 0",
-    "pax uid": "user or group id 4294967295 is out of range",
+    "pax uid": "user or group id 4294967295, expected at most 4294967294",
     "pax uid not a number": "a pax user or group id that is not a number",
     "pax time not a number": "a pax time that is not a number",
     "pax sparse": "pax key 'GNU.sparse.major'",
@@ -187,15 +187,15 @@ WHY = {
     "pax no newline": "a pax record that does not parse",
     "pax no equals": "a pax record without a key",
     "pax and gnu names": "a name given both by GNU and by pax",
-    "gnu name twice": "a bad or repeated GNU long name",
-    "gnu name empty": "a bad or repeated GNU long name",
+    "gnu name twice": "a GNU long name that is empty, or there twice",
+    "gnu name empty": "a GNU long name that is empty, or there twice",
     "gnu link for a file": "a file with the target of a link",
     "name too long": "a name longer than 255 bytes",
     "path too long": "a path longer than",
     "path too deep": "a path of 129 components",
-    "target too long": "a link's target is empty or too long",
+    "target too long": "a link's target of",
     "xattr too large": "extended attribute of 65001 bytes",
-    "xattr without a name": "a bad name of an extended attribute",
+    "xattr without a name": "an attribute's name that is empty or too long",
     "too many xattrs": "65 extended attributes",
     "pax too large": "an extended header of 2097152 bytes",
 }
@@ -213,7 +213,7 @@ def test_refuses_times_that_are_no_time() -> None:
     header[136:148] = late
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header[:512])
-    with pytest.raises(Malformed, match="a time out of range") as caught:
+    with pytest.raises(Malformed, match="a time of") as caught:
         read(bytes(header))
     assert caught.value.code == "bad-number"
 

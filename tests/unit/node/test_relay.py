@@ -295,16 +295,20 @@ def test_failed_is_a_refusal_with_every_check(tmp_path):
     assert (failed.expected, failed.got, failed.words.expected) == ({"a?": ["?"]}, "b?[31m", "?")
 
 
-def test_failed_without_checks_keeps_its_code(tmp_path):
+@pytest.mark.parametrize(("code", "kind"), [("disk-corrupted", Refused), ("tpm-failed", Unavailable)])
+def test_failed_without_checks_keeps_its_code_and_says_where_to_look(tmp_path, code, kind):
+    """A room does not know the commands of this side, and no broker is at fault for its disks or its TPM."""
     world = World(tmp_path, {})
 
     def script(agent):
         agent.hello()
-        agent.control("failed", code="disk-corrupted", message="block 7", hint="", checks=[])
+        agent.control("failed", code=code, message="block 7", hint="", checks=[])
 
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(kind) as caught:
         world.play(script)
-    assert caught.value.code == "disk-corrupted"
+    assert caught.value.code == code
+    assert "strongroom base verify" in caught.value.hint
+    assert "start the broker" not in caught.value.hint
 
 
 def test_what_trying_again_may_help_is_unavailable_and_names_the_broker(tmp_path):

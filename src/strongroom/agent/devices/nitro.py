@@ -96,7 +96,7 @@ class NitroAttester:
             return cbor.Map(value[name], what)
         error = value.get("Error") if isinstance(value, dict) else None
         raise Unavailable(
-            f"asking the NSM for {name}: it answered {error if isinstance(error, str) else 'something else'}"[
+            f"asking the NSM for {name}: it answered {error if isinstance(error, str) else 'another question'}"[
                 :200
             ],
             code="nsm-failed",

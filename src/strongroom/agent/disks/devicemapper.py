@@ -129,7 +129,9 @@ def encode_header(buffer: bytearray, name: str, flags: int, targets: int) -> Non
     """Fill in `struct dm_ioctl` at the start of `buffer`, in the machine's byte order (little)."""
     raw = name.encode()
     if not 0 < len(raw) < _NAME_BYTES:
-        raise Malformed("device mapper: bad device name")
+        raise Malformed(
+            f"device mapper: a device's name of {len(raw)} bytes, expected 1 to {_NAME_BYTES - 1}"
+        )
     words = (*_VERSION, len(buffer), _HEADER, targets, 0, flags, 0, 0)
     for place, word in enumerate(words):
         buffer[4 * place : 4 * place + 4] = word.to_bytes(4, "little")
@@ -144,7 +146,9 @@ def encode_target(target: Target) -> bytearray:
     out[20:24] = size.to_bytes(4, "little")
     kind = target.type.encode()
     if len(kind) >= _TYPE_BYTES:
-        raise Malformed("device mapper: bad target type")
+        raise Malformed(
+            f"device mapper: a target's type of {len(kind)} bytes, expected at most {_TYPE_BYTES - 1}"
+        )
     out[24 : 24 + len(kind)] = kind
     out[_SPEC : _SPEC + len(target.parameters)] = target.parameters
     return out

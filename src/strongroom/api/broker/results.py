@@ -54,7 +54,7 @@ def read(run: str, query: Mapping[str, str]) -> Asked:
         )
     if _NONCE.fullmatch(nonce) is None:
         raise Malformed(
-            f"nonce: expected 8 to 64 bytes in lower-case hexadecimal, got {nonce[:160]!r}",
+            f"nonce: expected 8 to 64 bytes in lower-case hexadecimal, got {len(nonce)} characters that are not",
             hint="give fresh random ones of your own: &nonce=HEX",
         )
     if form not in _FORMS:

@@ -113,10 +113,10 @@ def parse(data: bytes) -> Eif:
     sizes = _LIST.unpack_from(data, _HEAD.size + _LIST.size)
     unused, crc = _TAIL.unpack_from(data, _HEADER_BYTES - _TAIL.size)
     if count > MAX_SECTIONS or unused or any(offsets[count:]) or any(sizes[count:]):
-        raise Malformed("EIF: a header with more than it says", code="bad-header")
+        raise Malformed("EIF: its header has more sections than it counts", code="bad-header")
     view = memoryview(data)
     if zlib.crc32(view[_HEADER_BYTES:], zlib.crc32(view[: _HEADER_BYTES - 4])) != crc:
-        raise Malformed("EIF: the checksum is another", code="bad-checksum")
+        raise Malformed("EIF: its checksum is not that of its bytes", code="bad-checksum")
     sections = _sections(data, offsets[:count], sizes[:count])
     kinds = [kind for kind, _ in sections]
     signed = kinds[-1:] == [SIGNATURE]
@@ -150,7 +150,7 @@ def _sections(data: bytes, offsets: tuple[int, ...], sizes: tuple[int, ...]) -> 
             raise Malformed("EIF: a section is not where the header says", code="bad-section")
         kind, flags, own = _SECTION.unpack_from(data, at)
         if flags or own != size:
-            raise Malformed("EIF: a section is not as the header says", code="bad-section")
+            raise Malformed(f"EIF: the section at byte {at} is not as the header says", code="bad-section")
         out.append((kind, data[start : start + size]))
         at = start + size
     if at != len(data):
@@ -162,7 +162,9 @@ def _check_parts(kernel: bytes, cmdline: bytes, ramdisks: tuple[bytes, ...], des
     if not 0 < len(cmdline) <= MAX_CMDLINE or not all(0x20 <= byte < 0x7F for byte in cmdline):
         raise Malformed("EIF: command line: expected one line of printable ASCII", code="bad-text")
     if not kernel or not 0 < len(ramdisks) <= MAX_SECTIONS - 4 or not all(ramdisks):
-        raise Malformed("EIF: a kernel and at least one ramdisk, none of them empty", code="bad-section")
+        raise Malformed(
+            "EIF: expected a kernel and at least one ramdisk, none of them empty", code="bad-section"
+        )
     top = fields.Fields(
         canonical.loads(described, what="EIF metadata", max_bytes=MAX_METADATA), "EIF metadata"
     )

@@ -67,7 +67,11 @@ def parse(data: bytes) -> EifSignature:
 def check(signature: EifSignature, pcr0: bytes) -> None:
     """Raise `Refused` unless `signature` is over `pcr0` by its certificate's key; `Malformed`: no certificate."""
     if signature.pcr0 != pcr0:
-        raise Refused("EIF signature: it is over another PCR 0 than the image's", code="bad-signature")
+        raise Refused(
+            "EIF signature: it is over another PCR 0 than the image's",
+            code="bad-signature",
+            hint="the image was changed after it was signed: build and sign it again",
+        )
     cose.check(signature.signed, x509.parse(signature.certificate).key)
 
 

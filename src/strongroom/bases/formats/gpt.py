@@ -82,7 +82,7 @@ def measured(disk: bytes) -> bytes:
     if shape != (_SIGNATURE, _REVISION, _HEADER.size, 1, 2, _ENTRIES, _ENTRY.size):
         raise Malformed("GPT: not a table of 128 lines behind its header", code="bad-header")
     if zlib.crc32(header[:16] + bytes(4) + header[20:]) != checksum or zlib.crc32(table) != crc:
-        raise Malformed("GPT: the checksum is another", code="bad-checksum")
+        raise Malformed("GPT: its checksum is not that of its bytes", code="bad-checksum")
     lines = [table[at : at + _ENTRY.size] for at in range(0, len(table), _ENTRY.size)]
     used = [entry for entry in lines if any(entry[:16])]
     return header + len(used).to_bytes(8, "little") + b"".join(used)

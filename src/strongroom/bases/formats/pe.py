@@ -99,13 +99,13 @@ def _parse(data: bytes) -> PeImage:
     if machine != _MACHINE_X86_64 or fields[0] != _PE32_PLUS:
         raise Malformed("PE: not a PE32+ image for x86-64", code="bad-header")
     if directories > 16 or optional_size != _OPTIONAL.size + 8 * directories:
-        raise Malformed("PE: an optional header of the wrong size", code="bad-header")
+        raise Malformed("PE: its optional header has another size than PE32+ has", code="bad-header")
     for alignment in (section_alignment, file_alignment):
         if alignment not in (1 << shift for shift in range(4, 17)):
             raise Malformed(f"PE: alignment {alignment:#x}", code="bad-header")
     table = optional + optional_size
     if not 0 < count <= MAX_SECTIONS or not table + _SECTION.size * count <= headers_size <= len(data):
-        raise Malformed("PE: headers of the wrong size", code="bad-header")
+        raise Malformed("PE: its headers have another size than they say", code="bad-header")
     sections = tuple(_section(data, table + _SECTION.size * index) for index in range(count))
     end = _check_sections(sections, headers_size, image_size, len(data))
     entry = optional + _OPTIONAL.size + 8 * _CERTIFICATES if directories > _CERTIFICATES else None

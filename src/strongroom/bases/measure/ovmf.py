@@ -157,7 +157,9 @@ def _table(data: bytes) -> dict[uuid.UUID, bytes]:
         length, guid = _ENTRY.unpack_from(data, end - _ENTRY.size)
         name = uuid.UUID(bytes_le=guid)
         if not _ENTRY.size <= length <= end - start or name in table:
-            raise Malformed(f"firmware: table entry {name}: bad length, or there twice", code="bad-firmware")
+            raise Malformed(
+                f"firmware: table entry {name}: longer than the table, or there twice", code="bad-firmware"
+            )
         table[name] = data[end - length : end - _ENTRY.size]
         end -= length
     return table

@@ -51,6 +51,7 @@ STARTUP = (
 # The stub that makes a program of the firmware's out of a kernel.
 STUB = "systemd-boot-efi"
 ARCHITECTURE = "amd64"
+OTHER_PACKAGES = "Debian's packages are not as this version of Strongroom knows them: build with a newer one"
 MAX_DEB = 256 << 20
 MAX_MEMBER = 64 << 20
 MAX_UNPACKED = 1 << 30
@@ -177,16 +178,28 @@ def unpack(
                     elif member.isreg():
                         total += member.size
                         if member.size > MAX_MEMBER or total > MAX_UNPACKED:
-                            raise Malformed(f"{deb.name}: {path} is too large", code="too-large")
+                            raise Malformed(
+                                f"{deb.name}: {path}: {member.size} bytes, expected at most {MAX_MEMBER}, and {MAX_UNPACKED} in all",
+                                code="too-large",
+                                hint=OTHER_PACKAGES,
+                            )
                         source = archive.extractfile(member)
                         regular[path] = (member.mode & 0o111, source.read() if source else b"")
         except tarfile.TarError as cause:
-            raise Malformed(f"unpacking {deb.name}: {cause}", code="bad-package") from None
+            raise Malformed(
+                f"unpacking {deb.name}: {cause}",
+                code="bad-package",
+                hint="remove the downloaded packages, `strongroom base clean`, and build again",
+            ) from None
         finally:
             process.stdout.close() if process.stdout else None
             process.wait()
     if process.returncode:
-        raise Malformed(f"unpacking {deb.name}: dpkg-deb ended with {process.returncode}", code="bad-package")
+        raise Malformed(
+            f"unpacking {deb.name}: dpkg-deb ended with {process.returncode}",
+            code="bad-package",
+            hint="remove the downloaded packages, `strongroom base clean`, and build again",
+        )
     return regular, links, newest
 
 
@@ -198,7 +211,9 @@ def _parse(line: str, suite: str) -> Deb:
         )
     name, version, _, size, hexadecimal = match.groups()
     if int(size) > MAX_DEB:
-        raise Malformed(f"{name}: {size} bytes is too large for a package", code="too-large")
+        raise Malformed(
+            f"{name}: {size} bytes, expected at most {MAX_DEB}", code="too-large", hint=OTHER_PACKAGES
+        )
     return Deb(
         name=name,
         version=urllib.parse.unquote(version),

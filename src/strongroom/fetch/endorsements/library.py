@@ -181,7 +181,7 @@ class Library:
             raise Malformed(
                 f"{answer.url}: {cause.message}",
                 code="vendor-answer",
-                hint="something else than the vendor's service answers there, or it is broken; nothing was kept",
+                hint="a proxy or another program answers there in the vendor's place, or its service is broken; nothing was kept",
             ) from None
         except Refused as cause:
             if cause.code == "downgrade":

@@ -85,6 +85,6 @@ def _check(seen: dict[str, int], marks: tuple[Mark, ...]) -> None:
             raise Refused(
                 f"{mark.name}: number {mark.number}, but {seen[mark.name]} was seen before",
                 code="downgrade",
-                hint="genuine, but older than what was seen: whoever gave it is behind or holds something back. Get the newest from "
+                hint="genuine, but older than what was seen: whoever gave it is behind, or holds newer ones back. Get the newest from "
                 "the vendor or the publisher. (After --early, Intel's standard ones are refused until they catch up.)",
             )

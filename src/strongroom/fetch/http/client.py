@@ -280,7 +280,7 @@ def _accept(answer: _Raw, url: str, types: frozenset[str]) -> Download:
         raise Unavailable(
             f"{url}: the answer is {problem}",
             code="vendor-answer",
-            hint="something else than the vendor's service answers there, or it is broken",
+            hint="a proxy or another program answers there in the vendor's place, or its service is broken",
         )
     return Download(url=url, body=answer.body, headers=answer.headers)
 

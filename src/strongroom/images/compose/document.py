@@ -95,7 +95,11 @@ def parse(data: bytes, *, what: str) -> ComposeService:
     document = strict_yaml.read(data, what=what)
     root = ComposePlace(document=document, path=())
     if not isinstance(document.value, dict):
-        raise Malformed(f"{what}: expected a mapping with `services`", code="not-compose")
+        raise Malformed(
+            f"{what}: expected a mapping with `services`",
+            code="not-compose",
+            hint="name a compose file; the image itself is no .yaml file",
+        )
     services = document.value.get("services")
     if not document.flaws and (not isinstance(services, dict) or not services):
         raise Malformed(

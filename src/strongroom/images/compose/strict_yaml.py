@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NODES = 50_000
+_MEND = "mend the file there: its indentation, quotes or brackets"
 MAX_SCALAR = 65_536
 MERGE = "<<"
 """Never a key that is known. It stands, with `UNCLEAR`, in a mapping whose keys are not all known."""
@@ -105,11 +106,15 @@ class _State:
 def read(data: bytes, *, what: str) -> YamlDocument:
     """Read the one document in `data`, to its end. Raises `Malformed` for what cannot be read on."""
     if len(data) > MAX_BYTES:
-        raise Malformed(f"{what}: {len(data)} bytes, at most {MAX_BYTES} allowed", code="too-large")
+        raise Malformed(
+            f"{what}: {len(data)} bytes, at most {MAX_BYTES} allowed",
+            code="too-large",
+            hint="keep the one service that is meant",
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise Malformed(f"{what}: not UTF-8", code="bad-yaml") from None
+        raise Malformed(f"{what}: not UTF-8", code="bad-yaml", hint="save it as UTF-8") from None
     if text.startswith("\ufeff") or "\r" in text.replace("\r\n", "") or "\x85" in text or "\u2028" in text:
         # YAML 1.1 and 1.2 end lines at different characters.
         raise Malformed(
@@ -124,9 +129,11 @@ def read(data: bytes, *, what: str) -> YamlDocument:
         mark = getattr(cause, "problem_mark", None)
         line = "" if mark is None else f" line {mark.line + 1}:"
         problem = str(getattr(cause, "problem", None) or getattr(cause, "reason", None) or "does not parse")
-        raise Malformed(f"{what}:{line} {problem}"[:300], code="bad-yaml") from None
+        raise Malformed(f"{what}:{line} {problem}"[:300], code="bad-yaml", hint=_MEND) from None
     except (ValueError, IndexError, KeyError, AttributeError, RecursionError) as cause:
-        raise Malformed(f"{what}: does not parse ({type(cause).__name__})", code="bad-yaml") from None
+        raise Malformed(
+            f"{what}: does not parse ({type(cause).__name__})", code="bad-yaml", hint=_MEND
+        ) from None
 
 
 def known(value: Value) -> Value:
@@ -243,10 +250,16 @@ def _scalar(event: yaml.ScalarEvent, state: _State, path: Path) -> Value:
     text: str = event.value
     if len(text) > MAX_SCALAR:
         raise Malformed(
-            f"{state.what} line {_line(event)}: a text of {len(text)} characters", code="too-large"
+            f"{state.what} line {_line(event)}: a text of {len(text)} characters, expected at most {MAX_SCALAR}",
+            code="too-large",
+            hint="put it into a file of the image, or seal it as a dataset",
         )
     if "\x00" in text:
-        raise Malformed(f"{state.what} line {_line(event)}: NUL in a text", code="bad-yaml")
+        raise Malformed(
+            f"{state.what} line {_line(event)}: NUL in a text",
+            code="bad-yaml",
+            hint="take it out: no variable or argument can hold it",
+        )
     if event.style is not None:
         return text
     if text in _NULL:

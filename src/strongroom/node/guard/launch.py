@@ -76,7 +76,9 @@ class Guarded:
                     )
                 else:
                     raise Unavailable(
-                        f"starting a guarded program: {rest or 'the guardian ended'}", code="guard-failed"
+                        f"starting a guarded program: {rest or 'the guardian ended'}",
+                        code="guard-failed",
+                        hint="`strongroom node doctor` tells what the memory guard needs on this machine",
                     )
         except BaseException:
             self.kill()

@@ -30,7 +30,7 @@ def create(folder: Path, name: str, *, now: datetime, random: Callable[[int], by
     """
     if fields.NAME.fullmatch(name) is None:
         raise Malformed(
-            f"node name {name[:40]!r}: use lower-case letters, digits, dots, dashes",
+            f"node name {name[:80]!r}: expected 1 to 64 lower-case letters, digits, dots, dashes and underscores",
             code="bad-name",
             hint="give a plain one with --name, like node-1",
         )

@@ -62,7 +62,9 @@ class LaunchMeasurer:
             while self._pass_one():
                 pass
         except OSError as cause:
-            self.failure = Unavailable(f"the TPM's control channel: {cause}", code="tpm-failed")
+            self.failure = Unavailable(
+                f"the TPM's control channel: {cause}", code="tpm-failed", hint=swtpm.LOOK
+            )
         except StrongroomError as cause:
             self.failure = cause
         finally:
@@ -81,7 +83,7 @@ class LaunchMeasurer:
                 os.close(descriptor)
         answer = self._swtpm.recv(_MAX_MESSAGE)
         if not answer:
-            raise Unavailable("the software TPM (swtpm) ended", code="tpm-failed")
+            raise Unavailable("the software TPM (swtpm) ended", code="tpm-failed", hint=swtpm.LOOK)
         if message[:4] == struct.pack(">I", swtpm.CMD_INIT) and answer[:4] == bytes(4):
             self._measure(self._record())
             self.measured = True

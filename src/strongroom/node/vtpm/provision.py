@@ -72,7 +72,7 @@ class TpmClient:
             except Unavailable as cause:
                 if cause.code != "tpm-retry":
                     raise
-        raise Unavailable("the TPM stays busy", code="tpm-failed")
+        raise Unavailable("the TPM stays busy", code="tpm-failed", hint=swtpm.LOOK)
 
     def _exchange(self, command: bytes) -> bytes:
         try:
@@ -81,10 +81,12 @@ class TpmClient:
             while len(answer) < 10 or len(answer) < int.from_bytes(answer[2:6], "big"):
                 piece = self._data.recv(tpm2.MAX_RESPONSE)
                 if not piece or len(answer) + len(piece) > tpm2.MAX_RESPONSE:
-                    raise Unavailable("the TPM ended in the middle of an answer", code="tpm-failed")
+                    raise Unavailable(
+                        "the TPM ended in the middle of an answer", code="tpm-failed", hint=swtpm.LOOK
+                    )
                 answer += piece
         except OSError as cause:
-            raise Unavailable(f"talking to the TPM: {cause}", code="tpm-failed") from None
+            raise Unavailable(f"talking to the TPM: {cause}", code="tpm-failed", hint=swtpm.LOOK) from None
         return answer
 
 
@@ -119,7 +121,7 @@ def _running(state: int) -> Iterator[TpmClient]:
             _command(control, struct.pack(">I", swtpm.CMD_SHUTDOWN), "shutting down")
             child.wait(TIMEOUT)
         except (OSError, subprocess.TimeoutExpired) as cause:
-            raise Unavailable(f"swtpm: {cause}", code="tpm-failed") from None
+            raise Unavailable(f"swtpm: {cause}", code="tpm-failed", hint=swtpm.LOOK) from None
         finally:
             child.kill()
             child.wait()
@@ -133,4 +135,6 @@ def _command(control: socket.socket, command: bytes, what: str) -> None:
 def _answered(control: socket.socket, what: str) -> None:
     answer = control.recv(64)
     if answer[:4] != bytes(4):
-        raise Unavailable(f"swtpm: {what}: it answered {answer[:4].hex() or 'nothing'}", code="tpm-failed")
+        raise Unavailable(
+            f"swtpm: {what}: it answered {answer[:4].hex() or 'nothing'}", code="tpm-failed", hint=swtpm.LOOK
+        )

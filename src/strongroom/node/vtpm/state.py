@@ -86,5 +86,5 @@ def _read(path: Path, limit: int) -> bytes:
             hint="name a node's folder, as `strongroom node init DIR` makes it",
         ) from None
     if len(data) > limit:
-        raise Malformed(f"{path}: larger than {limit} bytes", code="too-large")
+        raise Malformed(f"{path}: larger than {limit} bytes", code="too-large", hint=_MIXED)
     return data
