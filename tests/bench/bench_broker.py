@@ -37,10 +37,11 @@ APPENDS, BATCH = 20_000, 256
 
 @dataclass(frozen=True, kw_only=True)
 class Appended:
-    """Appends per second: of entries of 2 KiB, of 200 bytes; a signed checkpoint is waited for with each batch."""
+    """Ledger entries a second, processor microseconds of one, and milliseconds of a bare fdatasync beside them (`synced`)."""
 
-    large: float
-    small: float
+    rate: float
+    each_us: float
+    sync_ms: float
 
 
 def strange(prepared: broker_process.Prepared, pid: int, *, count: int) -> broker_load.Measured:
@@ -96,15 +97,15 @@ def _challenge(client: https_client.Client, room: brokers.Room) -> bytes:
     return messages.parse_challenge(client.request("POST", "/v1/challenges", ask)[1]).nonce
 
 
-def appends(directory: Path, *, size: int, count: int = APPENDS) -> float:
-    """Ledger appends per second through the store, `BATCH` in one transaction; each batch waits for a signed checkpoint."""
+def appends(directory: Path, *, size: int, count: int = APPENDS) -> Appended:
+    """Entries appended through the store, `BATCH` at once; each batch waits for a signed checkpoint."""
     path = directory / f"appends-{size}.db"
     sqlite.create(path)
     store = sqlite.open_store(path)
     key = sign.generate()
 
-    async def main() -> float:
-        begun = time.monotonic()
+    async def main() -> Appended:
+        begun, worked, made = time.monotonic(), time.process_time(), -(-count // BATCH) * BATCH
         for start in range(0, count, BATCH):
             entries = [b"%08d" % (start + at) + bytes(size - 8) for at in range(BATCH)]
             done = await asyncio.gather(
@@ -112,12 +113,25 @@ def appends(directory: Path, *, size: int, count: int = APPENDS) -> float:
             )
             durable = done[-1].size
             checkpoint.issue(key, size=durable, root=merkle.root(store.ledger, durable))
-        return -(-count // BATCH) * BATCH / (time.monotonic() - begun)
+        rate, each = made / (time.monotonic() - begun), (time.process_time() - worked) / made
+        return Appended(rate=rate, each_us=1e6 * each, sync_ms=synced(directory, BATCH * size))
 
     try:
         return asyncio.run(main())
     finally:
         store.close()
+
+
+def synced(directory: Path, size: int, *, rounds: int = 40) -> float:
+    """Milliseconds, the mean, in which the disk takes `size` more bytes of a bare file for good: no store commits faster."""
+    took = 0.0
+    with (directory / "bare").open("wb", buffering=0) as file:
+        for _ in range(rounds):
+            file.write(bytes(size))
+            begun = time.monotonic()
+            os.fdatasync(file.fileno())
+            took += time.monotonic() - begun
+    return 1000 * took / rounds
 
 
 def run() -> list[dict[str, object]]:
@@ -133,19 +147,22 @@ def run() -> list[dict[str, object]]:
         with broker_process.served(prepared, "--workers", "2") as process:
             both = broker_load.releases(prepared, process.pid, seconds=SECONDS)
         sticks.append(broker_load.yardstick())
-        appended = Appended(
-            large=appends(Path(scratch), size=2048, count=APPENDS // 4),
-            small=appends(Path(scratch), size=200),
-        )
-    return _rows(broker_load.mean(sticks), alone, cold, both, appended)
+        large = appends(Path(scratch), size=2048, count=APPENDS // 4)
+        small = appends(Path(scratch), size=200)
+    return [
+        *_releases(broker_load.mean(sticks), alone, cold, both),
+        *_appends(small, large),
+        row(
+            "load average (1 min), cores", f"{os.getloadavg()[0]:.1f}, {os.cpu_count()}", "≤ 2 for fair rates"
+        ),
+    ]
 
 
-def _rows(
+def _releases(
     stick: broker_load.Yardstick,
     alone: broker_load.Measured,
     cold: broker_load.Measured,
     both: broker_load.Measured,
-    appended: Appended,
 ) -> list[dict[str, object]]:
     unit = stick.ed25519_ms
 
@@ -173,12 +190,21 @@ def _rows(
         ),
         row("  broker's processor ms per release, challenge included", cost(cold)),
         row("  against one contract and machine", f"{cold.broker_ms / alone.broker_ms:.2f} times"),
-        row("ledger appends per second, 200 bytes each", round(appended.small), f"≥ 20000; {BATCH} at once"),
-        row("ledger appends per second, 2 KiB each", round(appended.large), "each batch with its checkpoint"),
-        row(
-            "load average (1 min), cores", f"{os.getloadavg()[0]:.1f}, {os.cpu_count()}", "≤ 2 for fair rates"
-        ),
     ]
+
+
+def _appends(small: Appended, large: Appended) -> list[dict[str, object]]:
+    return [
+        row("ledger appends per second, 200 bytes each", round(small.rate), f"≥ 20000; {BATCH} at once"),
+        row("  processor µs of one; rate without a disk", _bare(small)),
+        row("  one fdatasync of as many bytes, bare, ms", f"{small.sync_ms:.2f}", f"one for each {BATCH}"),
+        row("ledger appends per second, 2 KiB each", round(large.rate), "each batch with its checkpoint"),
+        row("  processor µs of one; rate without a disk", _bare(large)),
+    ]
+
+
+def _bare(appended: Appended) -> str:
+    return f"{appended.each_us:.1f}; {1e6 / appended.each_us:.0f}/s"
 
 
 if __name__ == "__main__":
