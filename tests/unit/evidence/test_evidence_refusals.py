@@ -418,7 +418,7 @@ def test_extensions_of_a_vek_are_refused_by_what_is_wrong():
             snp_product._text({"2": value}, "2")
     assert snp_product._text({"2": b"\x16\x64" + b"a" * 100}, "2") == "a" * 100
     for value in (bytes(63), bytes(65), b"\x04\x3f" + bytes(64), b"\x04\x40" + bytes(63)):
-        with pytest.raises(Malformed, match="expected 64 bytes, got 6[35]"):
+        with pytest.raises(Malformed, match=r"expected 64 bytes, got 6[3-6]"):
             snp_product._octets({"4": value}, "4", 64)
     assert snp_product._octets({"4": bytes(64)}, "4", 64) == bytes(64)
     assert snp_product._octets({"4": b"\x04\x40" + b"c" * 64}, "4", 64) == b"c" * 64
