@@ -144,7 +144,7 @@ def test_modules_compile_to_the_same_bytes_alone_and_in_company(tmp_path):
     assert build._tree(given, unpacked, tmp_path / "partly") == whole
 
 
-def test_a_killed_build_leaves_nothing_half_made_and_the_next_one_works(tmp_path):
+def test_killed_builds_leave_nothing_half_made_and_the_next_ones_at_once_give_one_base(tmp_path):
     cache = fresh(tmp_path / "cache")
     for delay in (0.8, 2.0, 3.5):
         process = subprocess.Popen(
@@ -158,13 +158,6 @@ def test_a_killed_build_leaves_nothing_half_made_and_the_next_one_works(tmp_path
             assert sorted(path.name for path in folder.iterdir()) == sorted(
                 (*document.PARTS, *document.DOCUMENTS)
             )
-    subprocess.run(command("build"), env=environment(cache), check=True, capture_output=True)
-    assert leftovers(cache) == []
-    subprocess.run(command("measure"), env=environment(cache), check=True, capture_output=True)
-
-
-def test_builds_at_the_same_time_give_one_base(tmp_path):
-    cache = fresh(tmp_path / "cache")
     running = [
         subprocess.Popen(
             command("build", "--json"), env=environment(cache), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -174,8 +167,9 @@ def test_builds_at_the_same_time_give_one_base(tmp_path):
     said = [json.loads(process.communicate()[0]) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len({one["folder"] for one in said}) == 1
-    assert sorted(one["cached"] for one in said) == [False, True, True]
+    assert [one["cached"] for one in said].count(False) <= 1  # a killed one may have been ready
     assert leftovers(cache) == []
+    subprocess.run(command("measure"), env=environment(cache), check=True, capture_output=True)
 
 
 def test_measure_names_the_file_that_differs(tmp_path):
