@@ -44,9 +44,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'strongroom' has no attribute {name!r}")
     import importlib  # noqa: PLC0415 - most who import this ask for no name
 
-    found = getattr(importlib.import_module(module), name)
-    globals()[name] = found
-    return found
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -83,8 +83,8 @@ def kind(path: Path) -> str:
         top = canonical.loads(data, what=path.name, max_bytes=_MAX_SMALL)
     except Malformed:
         return ""
-    told = (top.get("format") or top.get("payloadType")) if isinstance(top, dict) else None
-    named = _NAMED.fullmatch(told) if isinstance(told, str) else None
+    format_name = (top.get("format") or top.get("payloadType")) if isinstance(top, dict) else None
+    named = _NAMED.fullmatch(format_name) if isinstance(format_name, str) else None
     return _KINDS.get(named[1], "") if named else ""
 
 

@@ -40,17 +40,17 @@ class Claims:
     advisories: tuple[str, ...] = ()
     devices: tuple[Claims, ...] = ()
 
-    def again(self, facts: dict[str, str | int | bool]) -> Claims:
+    def with_facts(self, facts: dict[str, str | int | bool]) -> Claims:
         """These claims with `facts` added, for the same TEE's next evidence: what else they say did not change.
 
         Faster than making them anew, and no mapping is shared, so that nobody can change another's claims.
         """
         twin = object.__new__(Claims)
-        said = twin.__dict__
-        said.update(self.__dict__)
-        said["registers"] = self.registers.copy()
-        said["facts"] = self.facts | facts
-        said["tcb"] = self.tcb.copy()
+        state = twin.__dict__
+        state.update(self.__dict__)
+        state["registers"] = self.registers.copy()
+        state["facts"] = self.facts | facts
+        state["tcb"] = self.tcb.copy()
         return twin
 
     def to_json(self) -> dict[str, object]:

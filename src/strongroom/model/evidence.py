@@ -39,10 +39,10 @@ class Evidence:
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
-        made: dict[str, Any] = {"tee": self.tee, "parts": named_parts.to_json(self.parts)}
+        document: dict[str, Any] = {"tee": self.tee, "parts": named_parts.to_json(self.parts)}
         if self.devices:
-            made["devices"] = [device.to_json() for device in self.devices]
-        return made
+            document["devices"] = [device.to_json() for device in self.devices]
+        return document
 
     def encode(self) -> bytes:
         """The canonical bytes, whose digest names this evidence in records."""
@@ -53,11 +53,11 @@ def read(source: fields.Fields) -> Evidence:
     """Read the object form. Raises `Malformed`."""
     devices: tuple[Evidence, ...] = ()
     if "devices" in source.names():
-        devices = tuple(_read(one) for one in source.objects("devices", max_items=MAX_DEVICES))
+        devices = tuple(_read(device) for device in source.objects("devices", max_items=MAX_DEVICES))
         if not devices:
             raise Malformed(f"{source.what}.devices: empty; leave it out where there is none", code="empty")
-    made = _read(source)
-    return Evidence(tee=made.tee, parts=made.parts, devices=devices)
+    cpu = _read(source)
+    return Evidence(tee=cpu.tee, parts=cpu.parts, devices=devices)
 
 
 def _read(source: fields.Fields) -> Evidence:

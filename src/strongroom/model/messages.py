@@ -121,7 +121,7 @@ class ReleaseRequest:
                 "tls": fields.format_data(self.keys.tls),
                 "kem": fields.format_data(self.keys.kem),
             },
-            "earlier": [fields.format_data(one) for one in self.earlier],
+            "earlier": [fields.format_data(envelope) for envelope in self.earlier],
             "role": self.role,
             "csr": None if self.csr is None else fields.format_data(self.csr),
         }
@@ -161,7 +161,7 @@ class StandingRequest:
         return canonical.dumps(
             {
                 "agreement": fields.format_data(self.agreement),
-                "earlier": [fields.format_data(one) for one in self.earlier],
+                "earlier": [fields.format_data(envelope) for envelope in self.earlier],
             }
         )
 
@@ -186,16 +186,16 @@ class Standing:
     def encode(self) -> bytes:
         """JSON bytes."""
         return canonical.dumps(
-            {"checks": [one.to_json() for one in self.checks], "time": fields.format_time(self.time)}
+            {"checks": [check.to_json() for check in self.checks], "time": fields.format_time(self.time)}
         )
 
 
 def parse_standing(data: bytes) -> Standing:
     """Parse the answer. Raises `Malformed`."""
     top = _top(data, "standing", MAX_PROOF)
-    found = Standing(checks=read_checks(top), time=top.time("time"))
+    standing = Standing(checks=read_checks(top), time=top.time("time"))
     top.done()
-    return found
+    return standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +277,7 @@ class LedgerProof:
         return {
             "entry": fields.format_data(self.entry),
             "index": self.index,
-            "hashes": [fields.format_data(one) for one in self.hashes],
+            "hashes": [fields.format_data(digest) for digest in self.hashes],
             "checkpoint": self.checkpoint,
         }
 
@@ -333,7 +333,7 @@ class ReleaseAnswer:
         return canonical.dumps(
             {
                 "sealed": fields.format_data(self.sealed),
-                "certificates": [fields.format_data(one) for one in self.certificates],
+                "certificates": [fields.format_data(certificate) for certificate in self.certificates],
                 "ledger": self.ledger.to_json(),
                 "endorsements": self.endorsements.to_json(),
             }

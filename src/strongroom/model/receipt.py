@@ -123,12 +123,12 @@ class Receipt:
                 "datasets": [_disk_json(disk) for disk in self.datasets],
                 "outputs": [
                     {
-                        "path": one.path,
-                        "sealed_digest": one.sealed_digest,
-                        "sealed_bytes": one.sealed_bytes,
-                        "content_commitment": one.content_commitment,
+                        "path": output.path,
+                        "sealed_digest": output.sealed_digest,
+                        "sealed_bytes": output.sealed_bytes,
+                        "content_commitment": output.content_commitment,
                     }
-                    for one in self.outputs
+                    for output in self.outputs
                 ],
                 "outcome": self.outcome.value,
                 "exit_status": self.exit_status,

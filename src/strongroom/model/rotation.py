@@ -53,8 +53,10 @@ def make(old: Party, new: Party, *, time: datetime, keys: Iterable[sign.SigningK
     )
     bare = dsse.Envelope(payload_type=PAYLOAD_TYPE, payload=payload, signatures=())
     by_keyid = {party_model.keyid(key.public): key for key in keys}
-    made = tuple(dsse.DsseSignature(keyid=keyid, sig=key.sign(bare.pae())) for keyid, key in by_keyid.items())
-    return read(dsse.Envelope(payload_type=PAYLOAD_TYPE, payload=payload, signatures=made).encode())
+    signatures = tuple(
+        dsse.DsseSignature(keyid=keyid, sig=key.sign(bare.pae())) for keyid, key in by_keyid.items()
+    )
+    return read(dsse.Envelope(payload_type=PAYLOAD_TYPE, payload=payload, signatures=signatures).encode())
 
 
 def read(data: bytes) -> Rotation:
@@ -107,12 +109,12 @@ def former(rotation: Rotation, held: Party) -> Party:
     return rotation.old
 
 
-def _check_held(said: Party, held: Party, where: str) -> None:
-    differing = party_model.differences(said, held)
+def _check_held(stated: Party, held: Party, where: str) -> None:
+    differing = party_model.differences(stated, held)
     if differing:
-        told = "; ".join(f"{field} is {theirs}, not {mine}" for field, theirs, mine in differing)
+        differences = "; ".join(f"{field} is {theirs}, not {mine}" for field, theirs, mine in differing)
         raise Refused(
-            f"rotation: it does not {where} at the keys that are held of {held.name}: {told}",
+            f"rotation: it does not {where} at the keys that are held of {held.name}: {differences}",
             code="other-party",
             hint="rotations are followed one after the other, from the party file that you have",
         )

@@ -29,16 +29,16 @@ def signers(envelope: dsse.Envelope, keys: Iterable[sign.VerifyingKey]) -> froze
     A key id that stands there twice counts for nothing: which of the two is meant is for nobody to guess.
     """
     by_keyid: dict[str, list[bytes]] = {}
-    for one in envelope.signatures:
-        by_keyid.setdefault(one.keyid, []).append(one.sig)
+    for signature in envelope.signatures:
+        by_keyid.setdefault(signature.keyid, []).append(signature.sig)
     message = b""
     known = envelope.verified
     asked = tuple(keys)
     for key in asked:
-        given = by_keyid.get(digest.sha256(key.raw), [])
-        if key.raw not in known and len(given) == 1:
+        signatures = by_keyid.get(digest.sha256(key.raw), [])
+        if key.raw not in known and len(signatures) == 1:
             message = message or envelope.pae()
-            known[key.raw] = _verifies(given[0], key, message)
+            known[key.raw] = _verifies(signatures[0], key, message)
     return frozenset(key for key in asked if known.get(key.raw))
 
 

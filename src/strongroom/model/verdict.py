@@ -179,7 +179,7 @@ def _words(source: fields.Fields) -> Words:
     return words
 
 
-def as_recorded(again: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+def as_recorded(replayed: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
     """A verdict's record form, without those of `LATER` that `recorded` lacks: what its maker could have recorded.
 
     Raises `Malformed` where `recorded` is of another version of the record form.
@@ -193,16 +193,20 @@ def as_recorded(again: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[s
         )
     checks = read_checks(fields.Fields(dict(recorded), "verdict"))
     names = {check.name for check in checks}
-    kept = [check for check in again["checks"] if check["name"] in names or not _later(check["name"])]
-    return {**again, "checks": kept, "claims": _claims(again["claims"], recorded.get("claims"), "claims.")}
+    kept = [check for check in replayed["checks"] if check["name"] in names or not _later(check["name"])]
+    return {
+        **replayed,
+        "checks": kept,
+        "claims": _claims(replayed["claims"], recorded.get("claims"), "claims."),
+    }
 
 
-def _claims(again: Any, recorded: Any, at: str) -> Any:
-    if not isinstance(again, dict) or not isinstance(recorded, dict):
-        return again
+def _claims(replayed: Any, recorded: Any, at: str) -> Any:
+    if not isinstance(replayed, dict) or not isinstance(recorded, dict):
+        return replayed
     return {
         name: _claims(value, recorded.get(name), f"{at}{name}.")
-        for name, value in again.items()
+        for name, value in replayed.items()
         if name in recorded or not _later(at + name)
     }
 

@@ -35,7 +35,7 @@ class Outlook:
     def failed(self) -> tuple[Explained, ...]:
         """The checks that do not hold, the brokers' among them."""
         said = [row for row in self.brokers.values() if not isinstance(row, StrongroomError)]
-        return tuple(one for row in (self.checks, *said) for one in row if not one.ok)
+        return tuple(check for row in (self.checks, *said) for check in row if not check.ok)
 
     @property
     def silent(self) -> dict[str, StrongroomError]:
@@ -53,7 +53,7 @@ class Outlook:
             raise Refused(
                 "it would not run now",
                 code="would-not-run",
-                hint="; ".join(dict.fromkeys(one.hint for one in self.failed if one.hint)),
+                hint="; ".join(dict.fromkeys(check.hint for check in self.failed if check.hint)),
             )
         for party, row in self.silent.items():
             if isinstance(row, Refused):
@@ -84,14 +84,14 @@ def check_contract(
 
     ask: the network; None asks no broker. trust: party files that the caller has, by whose addresses their brokers are asked.
     """
-    made = [
+    checks = [
         *fitness.check_fitness(agreement.contract),
         *terms.check_terms(agreement, now=now, runs_used=runs_used or 0),
     ]
     if runs_used is None:
-        made = [one for one in made if one.name != terms.RUNS]
+        checks = [check for check in checks if check.name != terms.RUNS]
     return Outlook(
-        checks=tuple(sentences.explain(one) for one in made),
+        checks=tuple(sentences.explain(check) for check in checks),
         brokers={} if ask is None else _asked(agreement, trust, ask, on_ask),
     )
 
@@ -105,14 +105,16 @@ def _asked(
     its address, or by a party file that the caller has. To whom the contract goes is told before.
     """
     signing.check_others(agreement.contract, trust)
-    moved = {one.name: one.broker for one in trust}  # a broker may move; what it is known by may not differ
-    found: dict[str, tuple[Explained, ...] | StrongroomError] = {}
+    moved = {
+        file.name: file.broker for file in trust
+    }  # a broker may move; what it is known by may not differ
+    answers: dict[str, tuple[Explained, ...] | StrongroomError] = {}
     for party in agreement.contract.key_owners():
         address = moved.get(party) or agreement.contract.party(party).broker
         if address is None:
             continue
         if party not in moved and party not in agreement.signers():
-            found[party] = Refused(
+            answers[party] = Refused(
                 f"not asked: {party} has not signed the contract, so that {address.url} is the word of whoever drafted it",
                 code="address-not-vouched",
                 hint=f"give the file that you have of {party}: --trust {party}.party.json; or ask once {party} has signed",
@@ -120,7 +122,9 @@ def _asked(
             continue
         on_ask(party, address, party in moved)
         try:
-            found[party] = tuple(sentences.explain(one) for one in ask(address, agreement.envelope.encode()))
+            answers[party] = tuple(
+                sentences.explain(check) for check in ask(address, agreement.envelope.encode())
+            )
         except StrongroomError as cause:
-            found[party] = cause
-    return found
+            answers[party] = cause
+    return answers

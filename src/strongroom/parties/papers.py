@@ -71,8 +71,10 @@ def load_agreement(path: Path) -> Agreement:
 
 def load_earlier(paths: Sequence[Path]) -> tuple[bytes, ...]:
     """The envelopes of earlier versions, lowest first, in whatever order they are given. Raises `Misuse`."""
-    agreements = sorted((load_agreement(path) for path in paths), key=lambda one: one.contract.version)
-    envelopes = tuple(one.encode() for one in agreements)
+    agreements = sorted(
+        (load_agreement(path) for path in paths), key=lambda agreement: agreement.contract.version
+    )
+    envelopes = tuple(agreement.encode() for agreement in agreements)
     if (
         len(envelopes) > agreement_model.MAX_EARLIER
         or sum(map(len, envelopes)) > agreement_model.MAX_EARLIER_BYTES

@@ -105,7 +105,7 @@ def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:
             code="not-a-party",
             hint="`strongroom contract show` lists the parties; one of them signs, each with its own identity (-i)",
         )
-    others = tuple(one for one in agreement.envelope.signatures if one.keyid != keyid)
+    others = tuple(known for known in agreement.envelope.signatures if known.keyid != keyid)
     if len(others) >= dsse.MAX_SIGNATURES:
         raise Malformed(
             f"contract envelope: {len(others)} signatures by others, at most {dsse.MAX_SIGNATURES - 1} leave room",

@@ -240,7 +240,7 @@ class Contract:
         """
         names = {member.party.name for member in self.members if member.party.keyid == keyid}
         owned = [self.image.manifest] if self.image.owner in names else []
-        owned += [one.manifest for one in self.datasets if one.owner in names]
+        owned += [dataset.manifest for dataset in self.datasets if dataset.owner in names]
         return tuple(dict.fromkeys(owned))
 
     def owners(self) -> tuple[str, ...]:

@@ -111,11 +111,11 @@ _FORMS = (
 
 def exposed(variables: Mapping[str, str], arguments: Sequence[str] = ()) -> dict[str, str]:
     """What looks like a credential, each with why: variables by name, arguments by number. Never a value."""
-    found = {name: why(name, value) for name, value in sorted(variables.items())}
+    reasons = {name: why(name, value) for name, value in sorted(variables.items())}
     for number, word in enumerate(arguments, 1):
         name, _, value = word.partition("=")
-        found[f"argument {number}"] = why(name.lstrip("-"), value) or why("", word)
-    return {name: reason for name, reason in found.items() if reason}
+        reasons[f"argument {number}"] = why(name.lstrip("-"), value) or why("", word)
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def why(name: str, value: str) -> str:

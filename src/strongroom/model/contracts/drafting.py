@@ -23,7 +23,7 @@ def encode(contract: Contract) -> bytes:
             "id": contract.id,
             "version": contract.version,
             "replaces": contract.replaces,
-            "parties": [{**one.party.to_json(), "role": one.role.value} for one in contract.members],
+            "parties": [{**member.party.to_json(), "role": member.role.value} for member in contract.members],
             "image": {
                 "owner": contract.image.owner,
                 "manifest": contract.image.manifest,
@@ -31,11 +31,12 @@ def encode(contract: Contract) -> bytes:
                 "environment": dict(contract.image.environment),
             },
             "datasets": [
-                {"name": one.name, "owner": one.owner, "manifest": one.manifest} for one in contract.datasets
+                {"name": dataset.name, "owner": dataset.owner, "manifest": dataset.manifest}
+                for dataset in contract.datasets
             ],
             "outputs": [
-                {"path": one.path, "recipients": list(one.recipients), "max_bytes": one.max_bytes}
-                for one in contract.outputs
+                {"path": output.path, "recipients": list(output.recipients), "max_bytes": output.max_bytes}
+                for output in contract.outputs
             ],
             "logs": None
             if logs is None
@@ -47,15 +48,15 @@ def encode(contract: Contract) -> bytes:
             "receipts": {"wait_seconds": contract.receipts.wait_seconds},
             "platforms": [
                 {
-                    "tee": one.tee,
-                    "simulated": one.simulated,
-                    "memory_guard": one.memory_guard,
-                    "roots": list(one.roots),
-                    "machines": list(one.machines),
-                    "references": [dict(registers) for registers in one.references],
-                    **({} if one.policy is None else {"policy": one.policy.to_json()}),
+                    "tee": platform.tee,
+                    "simulated": platform.simulated,
+                    "memory_guard": platform.memory_guard,
+                    "roots": list(platform.roots),
+                    "machines": list(platform.machines),
+                    "references": [dict(registers) for registers in platform.references],
+                    **({} if platform.policy is None else {"policy": platform.policy.to_json()}),
                 }
-                for one in contract.platforms
+                for platform in contract.platforms
             ],
             "network": {"egress": list(contract.network.egress), "peers": list(contract.network.peers)},
             "certificate": None

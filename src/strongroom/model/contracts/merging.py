@@ -42,8 +42,8 @@ def merge(agreements: Sequence[Agreement]) -> Merged:
     keys = {member.party.keyid: member.party.signing_key for member in first.contract.members}
     good: dict[str, dsse.DsseSignature] = {}
     left_out: list[tuple[int, str]] = []
-    for number, one in enumerate(agreements, 1):
-        for signature in one.envelope.signatures:
+    for number, agreement in enumerate(agreements, 1):
+        for signature in agreement.envelope.signatures:
             if signatures.verifies(signature, keys.get(signature.keyid), message):
                 good.setdefault(signature.keyid, signature)
             else:
@@ -60,5 +60,5 @@ def _difference(first: Agreement, other: Agreement) -> str:
     rows = drafting.differences(first.contract.raw, other.contract.raw)
     if not rows:
         return "it says the same in other bytes"
-    told = "; ".join(f"{place} is {after}, not {before}" for place, before, after in rows[:_TOLD])
-    return told if len(rows) <= _TOLD else f"{told}; and {len(rows) - _TOLD} more"
+    changes = "; ".join(f"{place} is {after}, not {before}" for place, before, after in rows[:_TOLD])
+    return changes if len(rows) <= _TOLD else f"{changes}; and {len(rows) - _TOLD} more"

@@ -74,17 +74,17 @@ class Devices:
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
-        made: dict[str, object] = {
+        document: dict[str, object] = {
             "count": self.count,
             "roots": list(self.roots),
             "machines": list(self.machines),
             "facts": _facts_json(self.facts),
         }
         if self.references:
-            made["references"] = [dict(one) for one in self.references]
+            document["references"] = [dict(registers) for registers in self.references]
         if self.registers:
-            made["registers"] = {name: list(values) for name, values in self.registers.items()}
-        return made
+            document["registers"] = {name: list(values) for name, values in self.registers.items()}
+        return document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class Policy:
 
     def to_json(self) -> dict[str, object]:
         """The object form, without the keys that are absent."""
-        given: dict[str, object] = {
+        document: dict[str, object] = {
             "profile": self.profile or None,
             "tcb": dict(self.tcb) or None,
             "facts": _facts_json(self.facts) or None,
@@ -125,7 +125,7 @@ class Policy:
             "any_value": list(self.any_value) or None,
             "registers": {name: list(values) for name, values in self.registers.items()} or None,
         }
-        return {key: value for key, value in given.items() if value is not None}
+        return {key: value for key, value in document.items() if value is not None}
 
 
 DEFAULT = Policy()
@@ -192,13 +192,15 @@ def _facts(source: fields.Fields) -> dict[str, tuple[Value, ...]]:
             raise Malformed(
                 f"{source.what}.{name}: {len(listed)} values, at most {MAX_VALUES} allowed", code="too-many"
             )
-        for one in listed:
-            if not isinstance(one, str | int) or (isinstance(one, str) and len(one) > MAX_TEXT):
+        for alternative in listed:
+            if not isinstance(alternative, str | int) or (
+                isinstance(alternative, str) and len(alternative) > MAX_TEXT
+            ):
                 wanted = f"text of at most {MAX_TEXT} characters, an integer, true or false"
                 raise Malformed(
-                    f"{source.what}.{name}: expected {wanted}, got {told.kind(one)}", code="bad-value"
+                    f"{source.what}.{name}: expected {wanted}, got {told.kind(alternative)}", code="bad-value"
                 )
-            if one == NOT_COMPARED:
+            if alternative == NOT_COMPARED:
                 raise Malformed(
                     f"{source.what}.{name}: {NOT_COMPARED!r} says that nothing was checked, which no policy can demand",
                     code="bad-value",
@@ -257,7 +259,7 @@ def _devices(source: fields.Fields) -> Devices:
         roots=source.texts("roots", max_items=16, pattern=fields.DIGEST),
         machines=source.texts("machines", max_items=1024, max_length=200),
         facts=_facts(source.object("facts")) if "facts" in has else {},
-        references=tuple(read_reference(one, most=most) for one in listed),
+        references=tuple(read_reference(reference, most=most) for reference in listed),
         registers=_registers(source.object("registers"), most=most) if "registers" in has else {},
     )
     source.done()

@@ -67,21 +67,21 @@ def parse(
         raise Malformed(f"policy: expected an object, got {told.kind(value)}", code="not-object")
     platforms = value.get("platforms")
     if isinstance(platforms, list):
-        value = {**value, "platforms": [_completed(one, pinned, extra) for one in platforms]}
-    whole = canonical.dumps(value)
+        value = {**value, "platforms": [_completed(platform, pinned, extra) for platform in platforms]}
+    canonical_bytes = canonical.dumps(value)
     top = fields.Fields(value, "policy", quoting=True)
     top.constant("format", FORMAT)
-    made = PolicyFile(
+    policy_file = PolicyFile(
         name=top.name("name"),
-        digest=digest.sha256(whole),
+        digest=digest.sha256(canonical_bytes),
         platforms=tuple(
             contract_model.read_platform(item) for item in top.objects("platforms", max_items=MAX_PLATFORMS)
         ),
     )
     top.done()
-    if not made.platforms:
+    if not policy_file.platforms:
         raise Malformed("policy.platforms: empty, so that nothing is accepted", code="empty")
-    return made
+    return policy_file
 
 
 def _decode(data: bytes) -> Any:
@@ -118,22 +118,22 @@ def _plain(value: object, at: str, depth: int) -> object:
     raise Malformed(f"{at}: expected {wanted}, got {told.kind(value)}", code="bad-type")
 
 
-def _completed(one: object, pinned: Callable[[str], frozenset[str]], extra: tuple[Extra, ...]) -> object:
+def _completed(platform: object, pinned: Callable[[str], frozenset[str]], extra: tuple[Extra, ...]) -> object:
     """A platform with what files may leave out."""
-    if not isinstance(one, dict):
-        return one
-    made = {"simulated": False, "memory_guard": False, "references": [], **one}
-    tee = made.get("tee")
-    if made.get("roots") == [PINNED]:
-        made["roots"] = sorted(pinned(tee)) if isinstance(tee, str) else []
+    if not isinstance(platform, dict):
+        return platform
+    completed = {"simulated": False, "memory_guard": False, "references": [], **platform}
+    tee = completed.get("tee")
+    if completed.get("roots") == [PINNED]:
+        completed["roots"] = sorted(pinned(tee)) if isinstance(tee, str) else []
     fitting = [each for each in extra if each.tee == tee]
-    if fitting and isinstance(made["references"], list):
-        made["references"] = [
-            *made["references"],
-            *(dict(each) for file in fitting for each in file.references),
+    if fitting and isinstance(completed["references"], list):
+        completed["references"] = [
+            *completed["references"],
+            *(dict(registers) for file in fitting for registers in file.references),
         ]
-        made["policy"] = _tightened(made.get("policy", {}), fitting)
-    return made
+        completed["policy"] = _tightened(completed.get("policy", {}), fitting)
+    return completed
 
 
 def _tightened(policy: object, fitting: list[Extra]) -> object:
@@ -142,20 +142,20 @@ def _tightened(policy: object, fitting: list[Extra]) -> object:
     facts = policy.get("facts", {}) if isinstance(policy, dict) else None
     if not isinstance(policy, dict) or not isinstance(own, dict) or not isinstance(facts, dict):
         return policy
-    least, held = dict(own), dict(facts)
+    least, tightened = dict(own), dict(facts)
     for file in fitting:
         for name, value in file.tcb.items():
             if type(least.get(name, 0)) is int:
                 least[name] = max(value, least.get(name, 0))
         for name, wanted in file.facts.items():
-            listed = held.get(name, wanted)
+            listed = tightened.get(name, wanted)
             if wanted not in (listed if isinstance(listed, list) else [listed]):
                 accepted = listed if isinstance(listed, list) else [listed]
-                told_of = ", ".join(repr(one)[:160] for one in accepted[:3]) or "nothing"
+                accepted_list = ", ".join(repr(value)[:160] for value in accepted[:3]) or "nothing"
                 raise Malformed(
-                    f"policy: the fact {name[:64]}: a reference file demands {wanted[:160]!r}, the policy or another file accepts {told_of}",
+                    f"policy: the fact {name[:64]}: a reference file demands {wanted[:160]!r}, the policy or another file accepts {accepted_list}",
                     code="contradiction",
                     hint="two files, or file and policy, leave no value of this fact: name those that belong together",
                 )
-            held[name] = wanted
-    return {**policy, **({"tcb": least} if least else {}), **({"facts": held} if held else {})}
+            tightened[name] = wanted
+    return {**policy, **({"tcb": least} if least else {}), **({"facts": tightened} if tightened else {})}

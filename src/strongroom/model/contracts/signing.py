@@ -98,13 +98,13 @@ def _apart(contract: Contract, previous: Contract) -> str:
         return f"expected the id {previous.id}, got {contract.id}"
     if contract.version != previous.version + 1:
         return f"expected version {previous.version + 1}, got {contract.version}"
-    owners, before = (" and ".join(one.owners()) for one in (contract, previous))
+    owners, before = (" and ".join(version.owners()) for version in (contract, previous))
     return f"expected disks of the owners before it ({before}) by their keys, got those of {owners}"
 
 
 def not_compared(contract: Contract, compared: Sequence[str]) -> tuple[str, ...]:
     """Names of the parties whose entry was held against no file, in contract order."""
-    return tuple(one.party.name for one in contract.members if one.party.name not in compared)
+    return tuple(member.party.name for member in contract.members if member.party.name not in compared)
 
 
 def signed_before(previous: Agreement, own: Party) -> bool:
@@ -114,12 +114,12 @@ def signed_before(previous: Agreement, own: Party) -> bool:
 
 
 def _with_key(contract: Contract, file: Party) -> Party | None:
-    return next((one.party for one in contract.members if one.party.keyid == file.keyid), None)
+    return next((member.party for member in contract.members if member.party.keyid == file.keyid), None)
 
 
 def _entry_of(contract: Contract, file: Party) -> Party | None:
     """The entry that claims to be of `file`: by its key, else by its name."""
-    by_name = (one.party for one in contract.members if one.party.name == file.name)
+    by_name = (member.party for member in contract.members if member.party.name == file.name)
     return _with_key(contract, file) or next(by_name, None)
 
 
@@ -127,9 +127,9 @@ def _check_entry(contract: Contract, file: Party, whose: str) -> None:
     entry = _entry_of(contract, file)
     differing = () if entry is None else party_model.differences(entry, file)
     if differing:
-        told = "; ".join(f"{field} is {theirs}, not {mine}" for field, theirs, mine in differing)
+        differences = "; ".join(f"{field} is {theirs}, not {mine}" for field, theirs, mine in differing)
         raise Refused(
-            f"the contract's entry for {file.name} is not {whose}: {told}",
+            f"the contract's entry for {file.name} is not {whose}: {differences}",
             code="other-entry",
             hint="whoever drafts the contract takes the party file itself; with other keys in it, somebody else is meant",
         )

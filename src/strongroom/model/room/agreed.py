@@ -69,11 +69,11 @@ def check(agreement: Agreement, start: wire.Start) -> Terms:
     datasets = tuple(
         _manifest(
             start.manifests.get(wire.data_serial(index)),
-            f"dataset {one.manifest}",
-            contract.party(one.owner),
-            f"the dataset {one.name}",
+            f"dataset {dataset.manifest}",
+            contract.party(dataset.owner),
+            f"the dataset {dataset.name}",
         )
-        for index, one in enumerate(contract.datasets)
+        for index, dataset in enumerate(contract.datasets)
     )
     if image.image is None:
         raise Malformed(f"manifest {image.name}: an image without settings")

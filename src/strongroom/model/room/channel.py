@@ -135,7 +135,7 @@ class Start:
                 "launch_record": fields.format_data(self.launch_record),
                 "issuers": fields.format_data(self.issuers),
                 "manifests": {name: fields.format_data(data) for name, data in self.manifests.items()},
-                "earlier": [fields.format_data(one) for one in self.earlier],
+                "earlier": [fields.format_data(envelope) for envelope in self.earlier],
             }
         )
 

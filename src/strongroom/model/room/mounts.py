@@ -83,7 +83,7 @@ def place(
                 both = f"in your image it leads to {_show(end)}, and {other.shown} to {_show(there)}: one covers the other"
                 raise _refused(mount, both, _PLAIN)
     placed = (Placed(mount=mount, place=end) for mount, end in ends.items())
-    return tuple(sorted(placed, key=lambda one: (one.mount is PROC, one.place.count(b"/"))))
+    return tuple(sorted(placed, key=lambda placement: (placement.mount is PROC, placement.place.count(b"/"))))
 
 
 def is_within(path: bytes, folder: bytes) -> bool:
@@ -112,7 +112,7 @@ def _disturbs(end: bytes, there: bytes, memory: tuple[bytes, ...]) -> bool:
     """Whether a mount at `end` would cover, or be seen in, what another has at `there`."""
     if end == there:
         return True
-    held = there in memory or any(is_within(end, one) and is_within(one, there) for one in memory)
+    held = there in memory or any(is_within(end, place) and is_within(place, there) for place in memory)
     return is_within(end, there) and not held
 
 
