@@ -65,10 +65,10 @@ def read(reader: Reader) -> tuple[int, bytes, bytes]:
 
 def expect(reader: Reader, tag: int) -> tuple[bytes, bytes]:
     """The next element, which must have `tag`, as (contents, whole)."""
-    found, body, whole = read(reader)
-    if found != tag:
-        raise Malformed(f"{reader.what}: DER: expected {_name(tag)}, got {_name(found)}")
-    return body, whole
+    found_tag, body, element = read(reader)
+    if found_tag != tag:
+        raise Malformed(f"{reader.what}: DER: expected {_name(tag)}, got {_name(found_tag)}")
+    return body, element
 
 
 def _name(tag: int) -> str:

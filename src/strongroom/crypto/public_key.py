@@ -118,20 +118,26 @@ class PublicKey:
         except InvalidSignature:
             raise Refused("signature does not verify", code="bad-signature") from None
 
-    def verify_signed(self, one: x509.Certificate | x509.CertificateRevocationList, signed: bytes) -> None:
+    def verify_signed(
+        self, certificate: x509.Certificate | x509.CertificateRevocationList, signed: bytes
+    ) -> None:
         """Raise `InvalidSignature` or a library's error unless the key signed `signed`, the signed bytes of `one`.
 
         The scheme and the hash are those that `one` says, and the scheme must be one of this kind of key.
         """
-        key, scheme, over = self.library, one.signature_algorithm_parameters, one.signature_hash_algorithm
+        key, scheme, over = (
+            self.library,
+            certificate.signature_algorithm_parameters,
+            certificate.signature_hash_algorithm,
+        )
         if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(scheme, ec.ECDSA):
-            key.verify(one.signature, signed, scheme)
+            key.verify(certificate.signature, signed, scheme)
         elif (
             isinstance(key, rsa.RSAPublicKey)
             and isinstance(scheme, padding.PSS | padding.PKCS1v15)
             and over is not None
         ):
-            key.verify(one.signature, signed, scheme, over)
+            key.verify(certificate.signature, signed, scheme, over)
         else:
             raise InvalidSignature
 

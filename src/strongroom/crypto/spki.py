@@ -23,8 +23,8 @@ def of_certificate(certificate: bytes) -> bytes:
         der.expect(reader, der.INTEGER)
     for _ in ("signature", "issuer", "validity", "subject"):
         der.expect(reader, der.SEQUENCE)
-    _, whole = der.expect(reader, der.SEQUENCE)
-    return whole
+    _, element = der.expect(reader, der.SEQUENCE)
+    return element
 
 
 def digest_of_certificate(certificate: bytes) -> str:

@@ -89,12 +89,12 @@ def _why(cause: ValueError) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
+    unique: dict[str, Any] = {}
     for key, value in pairs:
-        if key in seen:
+        if key in unique:
             raise Malformed(f"duplicate key {key[:40]!r}", code="duplicate-key")
-        seen[key] = value
-    return seen
+        unique[key] = value
+    return unique
 
 
 def _no_float(text: str) -> NoReturn:

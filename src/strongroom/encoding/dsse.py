@@ -48,7 +48,8 @@ class Envelope:
                 "payloadType": self.payload_type,
                 "payload": fields.format_data(self.payload),
                 "signatures": [
-                    {"keyid": one.keyid, "sig": fields.format_data(one.sig)} for one in self.signatures
+                    {"keyid": signature.keyid, "sig": fields.format_data(signature.sig)}
+                    for signature in self.signatures
                 ],
             }
         )

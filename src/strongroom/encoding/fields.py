@@ -45,7 +45,7 @@ class Fields:
         if not isinstance(value, dict):
             raise Malformed(f"{what}: expected an object, got {told.kind(value)}", code="not-object")
         self._left: dict[str, Any] = dict(value)
-        self._told = told.quoted if quoting else told.kind
+        self._shown = told.quoted if quoting else told.kind
         self._quoting = quoting
         self.what = what
 
@@ -67,7 +67,7 @@ class Fields:
             max_length,
             pattern,
             like or _LIKE.get(pattern, ""),
-            self._told,
+            self._shown,
         )
 
     def name(self, key: str) -> str:
@@ -158,7 +158,7 @@ class Fields:
         listed, form = enumerate(self.items(key, max_items=max_items)), like or _LIKE.get(pattern, "")
         return tuple(
             [
-                _text(item, f"{self.what}.{key}[{at}]", max_length, pattern, form, self._told)
+                _text(item, f"{self.what}.{key}[{at}]", max_length, pattern, form, self._shown)
                 for at, item in listed
             ]
         )
@@ -169,7 +169,7 @@ class Fields:
         wanted = tuple(known)
         if not isinstance(value, str) or value not in wanted:
             raise self._bad(
-                key, ("" if len(wanted) == 1 else "one of ") + ", ".join(wanted), self._told(value)
+                key, ("" if len(wanted) == 1 else "one of ") + ", ".join(wanted), self._shown(value)
             )
         return value
 
@@ -252,7 +252,7 @@ class Fields:
         """Demand exactly the text `wanted`."""
         value = self._pop(key)
         if value != wanted:
-            raise self._bad(key, repr(wanted), self._told(value))
+            raise self._bad(key, repr(wanted), self._shown(value))
 
     def names(self) -> tuple[str, ...]:
         """The keys not read yet."""

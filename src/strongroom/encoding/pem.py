@@ -44,7 +44,7 @@ def decode(data: bytes, label: bytes, *, what: str, max_blocks: int, max_bytes: 
     return tuple(out)
 
 
-def found(data: bytes, label: bytes) -> list[bytes]:
+def find_blocks(data: bytes, label: bytes) -> list[bytes]:
     """The contents of every `label` block anywhere in a text, none where there is none.
 
     For files that others hand over with names, comments or headers around the blocks: what they hold is judged, not

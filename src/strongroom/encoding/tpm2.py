@@ -180,13 +180,13 @@ def response(data: bytes, *, handles: int = 0) -> Response:
             code="tpm-retry" if result == _RETRY else "tpm-failed",
             hint="TPM 2.0 Library, part 2, 6.6 says what the code means; a TPM of software is damaged, or was not provisioned",
         )
-    found = tuple(reader.u32() for _ in range(handles))
+    handle_values = tuple(reader.u32() for _ in range(handles))
     if tag == _PLAIN:
-        return Response(handles=found, parameters=reader)
+        return Response(handles=handle_values, parameters=reader)
     if tag != _SESSIONS:
         raise Malformed(f"TPM response: tag {tag:#06x}, expected {_PLAIN:#x} or {_SESSIONS:#x}")
     # With sessions the parameters are sized, and the authorisation area follows them.
-    return Response(handles=found, parameters=Reader(reader.take(reader.u32()), "TPM response"))
+    return Response(handles=handle_values, parameters=Reader(reader.take(reader.u32()), "TPM response"))
 
 
 def read_sized(parameters: Reader) -> bytes:
@@ -239,9 +239,9 @@ def read_handles(parameters: Reader) -> frozenset[int]:
     count = parameters.u32()
     if count > MAX_HANDLES:
         raise Malformed(f"TPM: {count} handles, at most {MAX_HANDLES} asked for")
-    found = frozenset(parameters.u32() for _ in range(count))
+    handles = frozenset(parameters.u32() for _ in range(count))
     parameters.done()
-    return found
+    return handles
 
 
 def read_p256_point(public: bytes) -> tuple[bytes, bytes]:
@@ -257,7 +257,7 @@ def read_p256_point(public: bytes) -> tuple[bytes, bytes]:
         raise Malformed("TPM public area: expected ECDSA on P-256 with SHA-256", code="wrong-key")
     point = read_sized(area), read_sized(area)
     area.done()
-    if any(len(one) > PCR_BYTES for one in point):
+    if any(len(coordinate) > PCR_BYTES for coordinate in point):
         raise Malformed("TPM public area: a coordinate of the key is longer than 32 bytes", code="wrong-key")
     return point[0].rjust(PCR_BYTES, b"\x00"), point[1].rjust(PCR_BYTES, b"\x00")
 

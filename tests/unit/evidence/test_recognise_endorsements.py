@@ -129,7 +129,7 @@ def inner(name, key):
 
 SIGNER = OF_INTEL["tcb-info-issuer-chain"]
 CA = OF_INTEL["pck-crl-issuer-chain"]
-ROOT = pem.found(CA, b"CERTIFICATE")[1]
+ROOT = pem.find_blocks(CA, b"CERTIFICATE")[1]
 INTEL_FILES = {
     "our own names": {f"{name}.bin": part for name, part in OF_INTEL.items()},
     "Intel's service": {
@@ -147,8 +147,8 @@ INTEL_FILES = {
         "root.der": OF_INTEL["root-ca-crl"],
     },
     "certificates alone": {
-        "tcbSignCert.pem": certificate(pem.found(SIGNER, b"CERTIFICATE")[0]),
-        "intermediate.der": pem.found(CA, b"CERTIFICATE")[0],
+        "tcbSignCert.pem": certificate(pem.find_blocks(SIGNER, b"CERTIFICATE")[0]),
+        "intermediate.der": pem.find_blocks(CA, b"CERTIFICATE")[0],
         "rootCaCert.pem": certificate(ROOT),
         "tcbInfo.json": OF_INTEL["tcb-info"],
         "qeIdentity.json": OF_INTEL["qe-identity"],

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 MAX_URLS = 4
 
 
-def issuer_urls(one: Certificate) -> tuple[str, ...]:
+def issuer_urls(certificate: Certificate) -> tuple[str, ...]:
     """The URLs, as they stand: whoever wrote the certificate chose them, and none is to be called unchecked."""
-    for extension in one.extensions.values():
+    for extension in certificate.extensions.values():
         if isinstance(extension.value, x509.AuthorityInformationAccess):
             named = [
                 access.access_location.value

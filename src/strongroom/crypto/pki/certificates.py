@@ -119,8 +119,11 @@ def read_request(data: bytes) -> CertificateRequest:
         names: tuple[str, ...] = ()
         for extension in request.extensions:
             if isinstance(extension.value, x509.SubjectAlternativeName):
-                names = tuple(_text(one) for one in extension.value)
-        common = [str(one.value) for one in request.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
+                names = tuple(_text(name) for name in extension.value)
+        common = [
+            str(attribute.value)
+            for attribute in request.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        ]
         ((_, info, _),) = der.elements(request.tbs_certrequest_bytes)
         _version, _subject, (_, _, spki), *_ = der.elements(info)
     except (

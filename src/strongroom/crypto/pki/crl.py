@@ -88,8 +88,8 @@ def parse(data: bytes) -> RevocationList:
         ]
         if lacking or ends is None:
             raise Malformed(f"revocation list: lacks {' and '.join(lacking)}")
-        ((_, whole, _),) = der.elements(data)
-        (_, body, _), (_, _, algorithm), _ = der.elements(whole)
+        ((_, element, _),) = der.elements(data)
+        (_, body, _), (_, _, algorithm), _ = der.elements(element)
         # TBSCertList: version (which lists with a number have), algorithm, issuer.
         _, (_, _, inner), (_, _, issuer_name), *_ = der.elements(body)
         if inner != algorithm:
@@ -108,14 +108,16 @@ def parse(data: bytes) -> RevocationList:
         raise Malformed("revocation list: expected a CRL in DER, got other bytes") from None
 
 
-def check_issued(one: RevocationList, issuer: Certificate) -> None:
+def check_issued(revocations: RevocationList, issuer: Certificate) -> None:
     """Raise `Refused` unless `issuer` issued and signed the list, and may sign lists."""
-    parsed = one.library
-    if one.issuer_name != issuer.raw.subject:
-        raise Refused(f"revocation list of {one.issuer}: not issued by {issuer.subject}", code="bad-list")
-    if one.authority != _identifier(issuer):
+    parsed = revocations.library
+    if revocations.issuer_name != issuer.raw.subject:
         raise Refused(
-            f"revocation list of {one.issuer}: its authorityKeyIdentifier names another key than {issuer.subject}'s",
+            f"revocation list of {revocations.issuer}: not issued by {issuer.subject}", code="bad-list"
+        )
+    if revocations.authority != _identifier(issuer):
+        raise Refused(
+            f"revocation list of {revocations.issuer}: its authorityKeyIdentifier names another key than {issuer.subject}'s",
             code="bad-list",
         )
     if not any(
@@ -126,7 +128,7 @@ def check_issued(one: RevocationList, issuer: Certificate) -> None:
     signed_hash = parsed.signature_hash_algorithm
     if signed_hash is None or signed_hash.name not in _HASHES:
         raise Refused(
-            f"revocation list of {one.issuer}: expected a signature with SHA-256, SHA-384 or SHA-512, got another",
+            f"revocation list of {revocations.issuer}: expected a signature with SHA-256, SHA-384 or SHA-512, got another",
             code="bad-list",
         )
     try:
@@ -134,7 +136,7 @@ def check_issued(one: RevocationList, issuer: Certificate) -> None:
         issuer.key.verify_signed(parsed, parsed.tbs_certlist_bytes)
     except (InvalidSignature, *_LIBRARY_ERRORS):
         raise Refused(
-            f"revocation list of {one.issuer}: signature does not verify", code="bad-list"
+            f"revocation list of {revocations.issuer}: signature does not verify", code="bad-list"
         ) from None
 
 

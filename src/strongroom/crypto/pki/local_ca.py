@@ -53,7 +53,7 @@ def certify_ak(
 
     Raises `Malformed` when the point is not on the curve or `root` no certificate.
     """
-    x, y = (int.from_bytes(one, "big") for one in point)
+    x, y = (int.from_bytes(coordinate, "big") for coordinate in point)
     try:
         public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
         issuer = x509.load_der_x509_certificate(root)
@@ -78,7 +78,7 @@ def certify_ak(
 
 def spki(point: tuple[bytes, bytes]) -> bytes:
     """SubjectPublicKeyInfo (DER) of the P-256 key with these coordinates. Raises `Malformed`."""
-    x, y = (int.from_bytes(one, "big") for one in point)
+    x, y = (int.from_bytes(coordinate, "big") for coordinate in point)
     try:
         public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
     except ValueError:

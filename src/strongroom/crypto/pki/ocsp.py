@@ -86,9 +86,11 @@ def parse(der: bytes) -> OcspResponse:
                 f"OCSP answer: expected one about 1 certificate, with at most {_MAX_CERTIFICATES} of responders, "
                 f"got one about {about}, with {brought}"
             )
-        for one in (*parsed.extensions, *parsed.single_extensions):
-            if one.critical:
-                raise Malformed(f"OCSP answer: critical extension {one.oid.dotted_string} is not understood")
+        for extension in (*parsed.extensions, *parsed.single_extensions):
+            if extension.critical:
+                raise Malformed(
+                    f"OCSP answer: critical extension {extension.oid.dotted_string} is not understood"
+                )
         ends, signed_hash = parsed.next_update_utc, parsed.signature_hash_algorithm
         if ends is None:
             raise Malformed("OCSP answer: lacks nextUpdate")
@@ -105,7 +107,9 @@ def parse(der: bytes) -> OcspResponse:
             signed=parsed.tbs_response_bytes,
             signature=parsed.signature,
             hash=signed_hash,
-            responders=tuple(one.public_bytes(serialization.Encoding.DER) for one in parsed.certificates),
+            responders=tuple(
+                responder.public_bytes(serialization.Encoding.DER) for responder in parsed.certificates
+            ),
         )
     except _LIBRARY_ERRORS:
         raise Malformed("OCSP answer: expected one in DER, got other bytes") from None
@@ -165,7 +169,7 @@ def _check_signed(
     """By the issuer, or by the responder whose certificate came along, which the issuer issued for answers."""
     signer = issuers[0]
     if answer.responders:
-        above = b"".join(one.der for one in issuers)
+        above = b"".join(issuer.der for issuer in issuers)
         try:
             signer = x509.verify_path(answer.responders[0], above, roots=roots, purpose=SIGNING, now=now).leaf
         except (Refused, Malformed) as cause:

@@ -68,9 +68,9 @@ def parse(data: bytes) -> VekCertificate:
     """Parse one DER certificate. Raises `Malformed`."""
     if len(data) > MAX_BYTES:
         raise Malformed(f"VEK certificate: {len(data)} bytes, at most {MAX_BYTES} allowed", code="too-large")
-    ((_, whole, _),) = _exactly(data, der.SEQUENCE)
+    ((_, element, _),) = _exactly(data, der.SEQUENCE)
     (_, body, signed), (_, algorithm, _), (_, signature, _) = _exactly(
-        whole, der.SEQUENCE, der.SEQUENCE, der.BIT_STRING
+        element, der.SEQUENCE, der.SEQUENCE, der.BIT_STRING
     )
     if algorithm not in (_PSS, _PSS_TRAILER):
         raise Malformed(
@@ -107,24 +107,24 @@ def _parse_body(body: bytes, algorithm: bytes, signed: bytes, signature: bytes) 
     )
 
 
-def check_issued(one: VekCertificate, issuer: Certificate) -> None:
+def check_issued(certificate: VekCertificate, issuer: Certificate) -> None:
     """Raise `Refused` unless `issuer` issued and signed the certificate: by name, then by key."""
-    if one.issuer != issuer.library.subject.public_bytes():
-        raise Refused(f"{one.kind}: not issued by {issuer.subject}", code="bad-chain")
+    if certificate.issuer != issuer.library.subject.public_bytes():
+        raise Refused(f"{certificate.kind}: not issued by {issuer.subject}", code="bad-chain")
     try:
-        issuer.key.verify_rsa(one.signature, one.signed, hash="sha384", pss=True)
+        issuer.key.verify_rsa(certificate.signature, certificate.signed, hash="sha384", pss=True)
     except Refused as cause:
         raise Refused(
-            f"{one.kind}: not signed by {issuer.subject}: {cause.message}", code="bad-chain"
+            f"{certificate.kind}: not signed by {issuer.subject}: {cause.message}", code="bad-chain"
         ) from None
 
 
-def check_authority(one: Certificate) -> None:
+def check_authority(certificate: Certificate) -> None:
     """Raise `Refused` unless an ASK, ASVK or ARK has AMD's form: RSA of 4096 bits, signed with PSS and SHA-384."""
-    if one.key.kind != "rsa" or one.key.library.key_size != _RSA_BITS:
-        raise Refused(f"{one.subject}: its key is not RSA of {_RSA_BITS} bits", code="bad-chain")
-    if one.library.signature_algorithm_oid.dotted_string != _PSS_OID or one.hash != "sha384":
-        raise Refused(f"{one.subject}: not signed with RSASSA-PSS and SHA-384", code="bad-chain")
+    if certificate.key.kind != "rsa" or certificate.key.library.key_size != _RSA_BITS:
+        raise Refused(f"{certificate.subject}: its key is not RSA of {_RSA_BITS} bits", code="bad-chain")
+    if certificate.library.signature_algorithm_oid.dotted_string != _PSS_OID or certificate.hash != "sha384":
+        raise Refused(f"{certificate.subject}: not signed with RSASSA-PSS and SHA-384", code="bad-chain")
 
 
 def _elements(data: bytes) -> list[tuple[int, bytes, bytes]]:
@@ -133,55 +133,55 @@ def _elements(data: bytes) -> list[tuple[int, bytes, bytes]]:
 
 def _exactly(data: bytes, *tags: int) -> list[tuple[int, bytes, bytes]]:
     """The elements of `data`, which must have these tags, and no others after them."""
-    found = _elements(data)
-    if [tag for tag, _, _ in found] != list(tags):
+    elements = _elements(data)
+    if [tag for tag, _, _ in elements] != list(tags):
         raise Malformed("VEK certificate: not X.509 in AMD's profile")
-    return found
+    return elements
 
 
 def _extensions(data: bytes) -> dict[str, bytes]:
     ((_, listed, _),) = _exactly(data, der.SEQUENCE)
-    found: dict[bytes, bytes] = {}
+    extensions: dict[bytes, bytes] = {}
     for tag, body, _ in _elements(listed):
         if tag != der.SEQUENCE:
             raise Malformed(f"VEK extension: expected a SEQUENCE, got tag {tag:#04x}")
         # One that is marked critical, or has that default written out, has a BOOLEAN between the two.
         (_, oid, _), (_, value, _) = _exactly(body, der.OBJECT_IDENTIFIER, der.OCTET_STRING)
-        if oid in found:
+        if oid in extensions:
             raise Malformed("VEK extension: given twice", code="duplicate-extension")
-        if len(found) == MAX_EXTENSIONS:
+        if len(extensions) == MAX_EXTENSIONS:
             raise Malformed(f"VEK certificate: more than {MAX_EXTENSIONS} extensions", code="too-many")
-        found[oid] = value
+        extensions[oid] = value
     arc = len(_ARC_DER)
     return {
         ".".join(str(number) for number in oid[arc:]): value
-        for oid, value in found.items()
+        for oid, value in extensions.items()
         if oid[:arc] == _ARC_DER and oid[arc:] and max(oid[arc:]) < 0x80
     }
 
 
 def _common_name(name: bytes) -> str:
     """The one common name of a subject. Raises `Malformed` where there is none, or more."""
-    found = []
+    names = []
     for _, members, _ in _elements(name):
         for _, member, _ in _elements(members):
             (_, oid, _), (tag, text, _) = _pair(member)
             if oid == _COMMON_NAME and tag in (_UTF8, _PRINTABLE) and text.isascii():
-                found.append(text.decode("ascii"))
-    if len(found) != 1 or not found[0].isprintable():
+                names.append(text.decode("ascii"))
+    if len(names) != 1 or not names[0].isprintable():
         raise Malformed(
-            f"VEK certificate: expected one printable common name in its subject, got {len(found)}"
+            f"VEK certificate: expected one printable common name in its subject, got {len(names)}"
         )
-    return found[0][:64]
+    return names[0][:64]
 
 
 def _pair(data: bytes) -> list[tuple[int, bytes, bytes]]:
-    found = _elements(data)
-    if len(found) != 2:
+    elements = _elements(data)
+    if len(elements) != 2:
         raise Malformed(
-            f"VEK certificate: expected a type and a value in each member of a name, got {len(found)} elements"
+            f"VEK certificate: expected a type and a value in each member of a name, got {len(elements)} elements"
         )
-    return found
+    return elements
 
 
 def _time(tag: int, body: bytes) -> datetime:

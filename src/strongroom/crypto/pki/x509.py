@@ -95,8 +95,12 @@ class Certificate:
 
     def extension(self, oid: str) -> bytes | None:
         """The value (DER) of a vendor's own extension, by its dotted OID; None where the certificate has none."""
-        found = self.extensions.get(oid)
-        return found.value.value if found and isinstance(found.value, x509.UnrecognizedExtension) else None
+        extension = self.extensions.get(oid)
+        return (
+            extension.value.value
+            if extension and isinstance(extension.value, x509.UnrecognizedExtension)
+            else None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +123,9 @@ class Path:
     def period(self) -> tuple[datetime, datetime]:
         """The first and the last moment at which every certificate of it is valid."""
         certificates = self.certificates
-        return max(one.not_before for one in certificates), min(one.not_after for one in certificates)
+        return max(certificate.not_before for certificate in certificates), min(
+            certificate.not_after for certificate in certificates
+        )
 
 
 def parse(der: bytes) -> Certificate:
@@ -152,7 +158,7 @@ def parse(der: bytes) -> Certificate:
             spki_digest=digest.sha256(public.spki),
             raw=raw,
             library=parsed,
-            extensions={one.oid.dotted_string: one for one in parsed.extensions},
+            extensions={extension.oid.dotted_string: extension for extension in parsed.extensions},
         )
     except (*_LIBRARY_ERRORS, x509.DuplicateExtension, IndexError):
         raise Malformed("certificate: expected X.509 in DER, got other bytes") from None
@@ -203,14 +209,14 @@ def _in_date(path: Path, now: datetime) -> None:
     begins, ends = path.period
     if begins <= now <= ends:
         return
-    for one in path.certificates:
+    for certificate in path.certificates:
         for code, word, at, fails in (
-            ("not-yet-valid", "from", one.not_before, now < one.not_before),
-            ("expired", "until", one.not_after, now > one.not_after),
+            ("not-yet-valid", "from", certificate.not_before, now < certificate.not_before),
+            ("expired", "until", certificate.not_after, now > certificate.not_after),
         ):
             if fails:
                 raise Refused(
-                    f"{one.subject}: valid {word} {at:%Y-%m-%dT%H:%M:%SZ}, asked at {now:%Y-%m-%dT%H:%M:%SZ}",
+                    f"{certificate.subject}: valid {word} {at:%Y-%m-%dT%H:%M:%SZ}, asked at {now:%Y-%m-%dT%H:%M:%SZ}",
                     code=code,
                 )
 
@@ -220,8 +226,8 @@ def _path(leaf: bytes, issuers: bytes, roots: frozenset[str], purpose: str | Non
     ders = split(issuers)
     _anchor(ders[-1], roots)
     chain = tuple(kept(der) for der in (leaf, *ders))
-    for one in chain:
-        _sound(one, is_root=one is chain[-1])
+    for certificate in chain:
+        _sound(certificate, is_root=certificate is chain[-1])
     for depth, (subject, issuer) in enumerate(itertools.pairwise(chain)):
         if depth:
             _issued_kept(subject.der, issuer.der)
@@ -238,9 +244,9 @@ def _ca_path(ders: tuple[bytes, ...], roots: frozenset[str]) -> Path:
         raise Malformed(f"certificates: {len(ders)}, expected 1 to {MAX_PATH}", code="too-many")
     _anchor(ders[-1], roots)
     chain = tuple(kept(der) for der in ders)
-    for depth, one in enumerate(chain):
-        _sound(one, is_root=one is chain[-1])
-        _may_issue(one, below=depth, purpose=None)
+    for depth, certificate in enumerate(chain):
+        _sound(certificate, is_root=certificate is chain[-1])
+        _may_issue(certificate, below=depth, purpose=None)
     for subject, issuer in itertools.pairwise(chain):
         _issued_kept(subject.der, issuer.der)
     return Path(certificates=chain)
@@ -248,13 +254,13 @@ def _ca_path(ders: tuple[bytes, ...], roots: frozenset[str]) -> Path:
 
 def _anchor(root: bytes, roots: frozenset[str]) -> None:
     # The root is asked for first: nobody spends signature checks on a path that leads nowhere.
-    whole = digest.sha256(root)
-    if whole in roots:
+    root_digest = digest.sha256(root)
+    if root_digest in roots:
         return
     key = kept(root).spki_digest
     if key not in roots:
         raise Refused(
-            f"the path ends in {whole} (key {key}), which is no trusted root", code="untrusted-root"
+            f"the path ends in {root_digest} (key {key}), which is no trusted root", code="untrusted-root"
         )
     # Pinned by its key alone, the certificate's own words count only under that key.
     _issued_kept(root, root)
@@ -272,33 +278,37 @@ def _issued_kept(subject: bytes, issuer: bytes) -> None:
     _issued(kept(subject), kept(issuer))
 
 
-def _sound(one: Certificate, *, is_root: bool) -> None:
-    if one.library.version is not x509.Version.v3 and not is_root:
+def _sound(certificate: Certificate, *, is_root: bool) -> None:
+    if certificate.library.version is not x509.Version.v3 and not is_root:
         raise Refused(
-            f"{one.subject}: expected X.509 version 3, got {one.library.version.name}", code="bad-chain"
-        )
-    if one.serial <= 0:
-        raise Refused(f"{one.subject}: expected a positive serial number, got {one.serial}", code="bad-chain")
-    if one.hash not in _HASHES:
-        raise Refused(
-            f"{one.subject}: expected a signature with SHA-256, SHA-384 or SHA-512, got {one.hash}",
+            f"{certificate.subject}: expected X.509 version 3, got {certificate.library.version.name}",
             code="bad-chain",
         )
-    key = one.key.library
+    if certificate.serial <= 0:
+        raise Refused(
+            f"{certificate.subject}: expected a positive serial number, got {certificate.serial}",
+            code="bad-chain",
+        )
+    if certificate.hash not in _HASHES:
+        raise Refused(
+            f"{certificate.subject}: expected a signature with SHA-256, SHA-384 or SHA-512, got {certificate.hash}",
+            code="bad-chain",
+        )
+    key = certificate.key.library
     if isinstance(key, rsa.RSAPublicKey):
         known = _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS
     else:
         known = isinstance(key.curve, _CURVES)
     if not known:
         raise Refused(
-            f"{one.subject}: expected a key on P-256, P-384 or P-521, or RSA of {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits, "
-            f"got {one.key.kind} of {key.key_size} bits",
+            f"{certificate.subject}: expected a key on P-256, P-384 or P-521, or RSA of {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits, "
+            f"got {certificate.key.kind} of {key.key_size} bits",
             code="bad-chain",
         )
-    for extension in one.extensions.values():
+    for extension in certificate.extensions.values():
         if extension.critical and not isinstance(extension.value, _UNDERSTOOD):
             raise Refused(
-                f"{one.subject}: critical extension {extension.oid.dotted_string} is not understood",
+                f"{certificate.subject}: critical extension {extension.oid.dotted_string} is not understood",
                 code="bad-chain",
             )
 
@@ -356,9 +366,9 @@ def _marked(extended: x509.ExtendedKeyUsage, purpose: str) -> bool:
     return purpose in marks or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE.dotted_string in marks
 
 
-def _extension(one: Certificate, kind: type[_Kind]) -> _Kind | None:
-    found = one.extensions.get(kind.oid.dotted_string)
-    return found.value if found and isinstance(found.value, kind) else None
+def _extension(certificate: Certificate, kind: type[_Kind]) -> _Kind | None:
+    extension = certificate.extensions.get(kind.oid.dotted_string)
+    return extension.value if extension and isinstance(extension.value, kind) else None
 
 
 def _der_length(data: bytes, offset: int) -> int:
@@ -381,9 +391,9 @@ def _der_length(data: bytes, offset: int) -> int:
 
 def _raw(der_bytes: bytes) -> Raw:
     """Pieces of a certificate that the library has parsed: their places are known."""
-    ((_, whole, _),) = der.elements(der_bytes)
-    (_, body, signed), (_, _, algorithm), _ = der.elements(whole)
-    fields = [one for _, _, one in der.elements(body)]
+    ((_, element, _),) = der.elements(der_bytes)
+    (_, body, signed), (_, _, algorithm), _ = der.elements(element)
+    fields = [value for _, _, value in der.elements(body)]
     first = fields[0][0] == der.CONTEXT | der.CONSTRUCTED  # the version, which the oldest have not
     return Raw(signed, algorithm, fields[first + 1], fields[first + 2], fields[first + 4])
 

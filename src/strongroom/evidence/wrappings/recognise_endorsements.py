@@ -83,22 +83,22 @@ def parts(files: Mapping[str, bytes], *, evidence: Evidence) -> dict[str, bytes]
     """
     if len(files) > MAX_FILES:
         raise Malformed(f"endorsements: more than {MAX_FILES} files", code="too-many")
-    found = _Found()
+    pieces = _Found()
     named: set[str] = set()
     for name, data in sorted(files.items()):
         match = _PART_FILE.match(name)
         stem = name if match is None else match[0]
         named.add(stem)
         if stem in _AS_NAMED or _OF_DEVICES.fullmatch(stem):
-            found.put(stem, data)
+            pieces.put(stem, data)
         elif stem in _IN_DER and evidence.tee not in _IDS:  # Intel's parts have other names
-            found.put(stem, in_der(data, _IN_DER[stem]))
-        elif not _contents(data, found):
-            found.put(stem, data)
-    made = _assembled(found, evidence.tee)
+            pieces.put(stem, in_der(data, _IN_DER[stem]))
+        elif not _contents(data, pieces):
+            pieces.put(stem, data)
+    assembled = _assembled(pieces, evidence.tee)
     if dcap.OPTIONAL not in named and _carries_certificates(evidence):
-        made.pop(dcap.OPTIONAL, None)
-    return made
+        assembled.pop(dcap.OPTIONAL, None)
+    return assembled
 
 
 def _carries_certificates(evidence: Evidence) -> bool:
@@ -112,22 +112,22 @@ def _carries_certificates(evidence: Evidence) -> bool:
 
 def in_der(data: bytes, label: bytes) -> bytes:
     """The contents in DER of a file that is in DER or in PEM, one after the other."""
-    return b"".join(pem.found(data, label)) or data
+    return b"".join(pem.find_blocks(data, label)) or data
 
 
-def _contents(data: bytes, found: _Found) -> bool:
+def _contents(data: bytes, pieces: _Found) -> bool:
     """Take what a file holds, whatever it is called. False: nothing that is known."""
     text = data.strip()
     if len(text) > 64 and text.isalnum() and table.begins(digits := _hex(text)):
-        return _table(digits, found)
+        return _table(digits, pieces)
     head, body = _message(data)
-    taken = _certificates(_unquoted(head), found)
+    has_certificates = _certificates(_unquoted(head), pieces)
     stripped = body.strip()
     if stripped[:1] == b"{":
-        return _json(stripped, found) or taken
-    if _table(body, found) or _list(body, found) or _one_certificate(body, found):
+        return _json(stripped, pieces) or has_certificates
+    if _table(body, pieces) or _list(body, pieces) or _one_certificate(body, pieces):
         return True
-    return _certificates(_unquoted(body), found) or taken
+    return _certificates(_unquoted(body), pieces) or has_certificates
 
 
 def _hex(text: bytes) -> bytes:
@@ -155,7 +155,7 @@ def _unquoted(text: bytes) -> bytes:
     return re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), text)
 
 
-def _json(data: bytes, found: _Found) -> bool:
+def _json(data: bytes, pieces: _Found) -> bool:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -164,18 +164,18 @@ def _json(data: bytes, found: _Found) -> bool:
         return False
     if value.keys() == {"parts"}:
         for name, part in model.parse(data).parts.items():
-            found.put(name, part)
+            pieces.put(name, part)
         return True
     for document, key in _PCCS_SIGNED.values():
         if isinstance(value.get(key), dict) and "signature" in value:
-            found.documents.append((document, str(value[key].get("id", "")), data))
+            pieces.documents.append((document, str(value[key].get("id", "")), data))
             return True
     if _PCCS_SIGNED.keys() <= value.keys():
-        for name, one in _of_pccs(value).items():
-            found.put(name, one)
+        for name, content in _of_pccs(value).items():
+            pieces.put(name, content)
         return True
-    taken = [_certificates(one.encode(), found) for one in value.values() if isinstance(one, str)]
-    return True in taken
+    recognised = [_certificates(text.encode(), pieces) for text in value.values() if isinstance(text, str)]
+    return True in recognised
 
 
 def _of_pccs(value: dict[str, Any]) -> dict[str, bytes]:
@@ -210,16 +210,16 @@ def _list_text(text: str) -> bytes:
         return plain.encode()
 
 
-def _table(data: bytes, found: _Found) -> bool:
+def _table(data: bytes, pieces: _Found) -> bool:
     if not table.begins(data):
         return False
-    for one in table.entries(data).values():
-        if not (_one_certificate(one, found) or _list(one, found)):
-            _certificates(one, found)
+    for entry in table.entries(data).values():
+        if not (_one_certificate(entry, pieces) or _list(entry, pieces)):
+            _certificates(entry, pieces)
     return True
 
 
-def _list(data: bytes, found: _Found) -> bool:
+def _list(data: bytes, pieces: _Found) -> bool:
     text = data.strip()
     if text[:2].lower() == b"30" and text.isalnum():
         try:
@@ -227,23 +227,23 @@ def _list(data: bytes, found: _Found) -> bool:
         except ValueError:
             return False
     elif b"-----BEGIN X509 CRL" in data:
-        data = b"".join(pem.found(data, b"X509 CRL")[:1])
+        data = b"".join(pem.find_blocks(data, b"X509 CRL")[:1])
     if data[:1] != b"\x30":
         return False
     try:
-        found.lists[data] = crl.parse(data)
+        pieces.lists[data] = crl.parse(data)
     except Malformed:
         return False
     return True
 
 
-def _certificates(text: bytes, found: _Found) -> bool:
+def _certificates(text: bytes, pieces: _Found) -> bool:
     """Every certificate in PEM in a text."""
-    taken = [_one_certificate(one, found) for one in pem.found(text, b"CERTIFICATE")]
-    return True in taken
+    recognised = [_one_certificate(der, pieces) for der in pem.find_blocks(text, b"CERTIFICATE")]
+    return True in recognised
 
 
-def _one_certificate(data: bytes, found: _Found) -> bool:
+def _one_certificate(data: bytes, pieces: _Found) -> bool:
     """A certificate in DER, or several one after the other."""
     if data[:1] != b"\x30":
         return False
@@ -251,10 +251,12 @@ def _one_certificate(data: bytes, found: _Found) -> bool:
         ders = x509.split(data)
     except Malformed:
         return False
-    read = [_read(one) for one in ders]
+    read = [_read(der) for der in ders]
     if None in read:
         return False
-    found.certificates.update({one.der: one for one in read if one is not None})
+    pieces.certificates.update(
+        {certificate.der: certificate for certificate in read if certificate is not None}
+    )
     return True
 
 
@@ -267,87 +269,105 @@ def _read(data: bytes) -> _Certificate | None:
         if chip.kind in _VEKS:
             return _Certificate(name=chip.kind, subject=b"", issuer=chip.issuer, der=data)
     try:
-        one = x509.parse(data)
+        certificate = x509.parse(data)
     except Malformed:
         return None
-    common = next((part[3:] for part in one.subject.split(",") if part.startswith("CN=")), "")
-    return _Certificate(name=common, subject=one.raw.subject, issuer=one.raw.issuer, der=data)
+    common = next((part[3:] for part in certificate.subject.split(",") if part.startswith("CN=")), "")
+    return _Certificate(name=common, subject=certificate.raw.subject, issuer=certificate.raw.issuer, der=data)
 
 
-def _assembled(found: _Found, tee: str) -> dict[str, bytes]:
-    known = tuple(found.certificates.values())
-    made: dict[str, bytes] = {}
-    _of_amd(known, found, made)
-    _of_intel(known, found, made)
-    for part, told in (("tcb-info", 0), ("qe-identity", 1)):
-        ids = [identity[told] for kind, identity in _IDS.items() if tee in (kind, "azure", "gcp")]
-        documents = {data for name, one, data in found.documents if name == part and one in ids}
+def _assembled(pieces: _Found, tee: str) -> dict[str, bytes]:
+    known = tuple(pieces.certificates.values())
+    assembled: dict[str, bytes] = {}
+    _of_amd(known, pieces, assembled)
+    _of_intel(known, pieces, assembled)
+    for part, place in (("tcb-info", 0), ("qe-identity", 1)):
+        ids = [identity[place] for kind, identity in _IDS.items() if tee in (kind, "azure", "gcp")]
+        documents = {
+            data for name, document_id, data in pieces.documents if name == part and document_id in ids
+        }
         if len(documents) > 1:
             raise _two(part)
         if documents:
-            made[part] = documents.pop()
+            assembled[part] = documents.pop()
     # What was named for a part is it.
-    return {**made, **found.parts}
+    return {**assembled, **pieces.parts}
 
 
-def _of_amd(known: tuple[_Certificate, ...], found: _Found, made: dict[str, bytes]) -> None:
-    chip = _only("vek", [one for one in known if one.name in _VEKS])
-    signers = [one for one in known if one.name.startswith("SEV-") and one.name not in _VEKS]
-    roots = [one for one in known if one.name.startswith("ARK-")]
+def _of_amd(known: tuple[_Certificate, ...], pieces: _Found, assembled: dict[str, bytes]) -> None:
+    chip = _only("vek", [certificate for certificate in known if certificate.name in _VEKS])
+    signers = [
+        certificate
+        for certificate in known
+        if certificate.name.startswith("SEV-") and certificate.name not in _VEKS
+    ]
+    roots = [certificate for certificate in known if certificate.name.startswith("ARK-")]
     if chip is not None:
-        made["vek"] = chip.der
-        signers = [one for one in signers if one.subject == chip.issuer]
+        assembled["vek"] = chip.der
+        signers = [certificate for certificate in signers if certificate.subject == chip.issuer]
     signer = _only("issuers", signers)
     if signer is not None:
-        roots = [one for one in roots if one.subject == signer.issuer]
+        roots = [certificate for certificate in roots if certificate.subject == signer.issuer]
     root = _only("issuers", roots)
     if signer is not None and root is not None:
-        made["issuers"] = signer.der + root.der
+        assembled["issuers"] = signer.der + root.der
     lists = {
-        data: one
-        for data, one in found.lists.items()
-        if (one.issuer.startswith("CN=ARK-") and root is None) or (root and one.issuer_name == root.subject)
+        data: revocations
+        for data, revocations in pieces.lists.items()
+        if (revocations.issuer.startswith("CN=ARK-") and root is None)
+        or (root and revocations.issuer_name == root.subject)
     }
     if len(lists) > 1:
         raise _two("crl")
     for data in lists:
-        made["crl"] = data
+        assembled["crl"] = data
 
 
-def _of_intel(known: tuple[_Certificate, ...], found: _Found, made: dict[str, bytes]) -> None:
-    root = next((one for one in known if one.name == _ROOT), None)
-    signer = _only("tcb-info-issuer-chain", [one for one in known if one.name == _SIGNER])
-    platform = _only(dcap.OPTIONAL, [one for one in known if one.name == _PCK])
+def _of_intel(known: tuple[_Certificate, ...], pieces: _Found, assembled: dict[str, bytes]) -> None:
+    root = next((certificate for certificate in known if certificate.name == _ROOT), None)
+    signer = _only(
+        "tcb-info-issuer-chain", [certificate for certificate in known if certificate.name == _SIGNER]
+    )
+    platform = _only(dcap.OPTIONAL, [certificate for certificate in known if certificate.name == _PCK])
     for part, names in (("root-ca-crl", (_ROOT,)), ("pck-crl", _CAS)):
         lists = [
-            data for data, one in found.lists.items() if any(f"CN={name}" in one.issuer for name in names)
+            data
+            for data, revocations in pieces.lists.items()
+            if any(f"CN={name}" in revocations.issuer for name in names)
         ]
         if len(lists) > 1:
             raise _two(part)
         for data in lists:
-            made[part] = data
+            assembled[part] = data
     if root is None:
         return
     if signer is not None:
-        made["tcb-info-issuer-chain"] = made["qe-identity-issuer-chain"] = _pem(signer, root)
-    authorities = [one for one in known if one.name in _CAS]
-    if "pck-crl" in made:
-        issuer = found.lists[made["pck-crl"]].issuer_name
-        authority = _only("pck-crl-issuer-chain", [one for one in authorities if one.subject == issuer])
+        assembled["tcb-info-issuer-chain"] = assembled["qe-identity-issuer-chain"] = _pem(signer, root)
+    authorities = [certificate for certificate in known if certificate.name in _CAS]
+    if "pck-crl" in assembled:
+        issuer = pieces.lists[assembled["pck-crl"]].issuer_name
+        authority = _only(
+            "pck-crl-issuer-chain",
+            [certificate for certificate in authorities if certificate.subject == issuer],
+        )
         if authority is not None:
-            made["pck-crl-issuer-chain"] = _pem(authority, root)
-    above = [] if platform is None else [one for one in authorities if one.subject == platform.issuer]
+            assembled["pck-crl-issuer-chain"] = _pem(authority, root)
+    above = (
+        []
+        if platform is None
+        else [certificate for certificate in authorities if certificate.subject == platform.issuer]
+    )
     if platform is not None and above:
-        made[dcap.OPTIONAL] = _pem(platform, above[0], root)
+        assembled[dcap.OPTIONAL] = _pem(platform, above[0], root)
 
 
 def _pem(*chain: _Certificate) -> bytes:
-    return b"".join(pem.encode(one.der, b"CERTIFICATE") for one in chain)
+    return b"".join(pem.encode(certificate.der, b"CERTIFICATE") for certificate in chain)
 
 
-def _only(part: str, given: Iterable[_Certificate]) -> _Certificate | None:
+def _only(part: str, candidates: Iterable[_Certificate]) -> _Certificate | None:
     """The one certificate, None where there is none. Raises `Malformed`: several."""
-    several = list(given)
+    several = list(candidates)
     if len(several) > 1:
         raise _two(part)
     return several[0] if several else None

@@ -60,15 +60,15 @@ def composed(value: dict[str, Any]) -> tuple[Composed, frozenset[str]] | None:
     """
     for read, names in _READERS:
         try:
-            found = read(value)
+            recognised = read(value)
         except Malformed as cause:
             if cause.code == "not-whole":
                 raise
-            found = None
+            recognised = None
         except (KeyError, TypeError, ValueError, AttributeError):
-            found = None
-        if found is not None:
-            return found, frozenset(names.split()) if names else frozenset(value)
+            recognised = None
+        if recognised is not None:
+            return recognised, frozenset(names.split()) if names else frozenset(value)
     return None
 
 
@@ -81,35 +81,35 @@ def leaves(
     """
     stack: list[tuple[str, object]] = [("", value)]
     while stack:
-        place, one = stack.pop()
-        if isinstance(one, str):
-            if LEAST <= len(one) <= MAX_TEXT:
-                yield place, one.encode("utf-8", "replace")
-        elif isinstance(one, bytes):
-            if len(one) >= LEAST:
-                yield place, one
-        elif (run := dump.of_value(one)) is not None:
+        place, node = stack.pop()
+        if isinstance(node, str):
+            if LEAST <= len(node) <= MAX_TEXT:
+                yield place, node.encode("utf-8", "replace")
+        elif isinstance(node, bytes):
+            if len(node) >= LEAST:
+                yield place, node
+        elif (run := dump.of_value(node)) is not None:
             yield place, run
-        elif isinstance(one, dict):
-            gone = taken(place, one)
-            left = [(_below(place, key), item) for key, item in one.items() if key not in gone]
+        elif isinstance(node, dict):
+            used_keys = taken(place, node)
+            left = [(_below(place, key), item) for key, item in node.items() if key not in used_keys]
             stack += reversed(left)
-        elif isinstance(one, list):
-            stack += [(f"{place}[{index}]", item) for index, item in enumerate(one)][::-1]
+        elif isinstance(node, list):
+            stack += [(f"{place}[{index}]", item) for index, item in enumerate(node)][::-1]
 
 
 def _below(place: str, key: str) -> str:
     """The place of a field, as jq writes it: a name that is none is quoted, so that no two places look alike."""
-    told = f".{key}" if _PLAIN.fullmatch(key) else f"[{json.dumps(key[:80])}]"
-    return (place + told)[-200:]
+    step = f".{key}" if _PLAIN.fullmatch(key) else f"[{json.dumps(key[:80])}]"
+    return (place + step)[-200:]
 
 
 def _one_of(value: dict[str, Any], *names: str) -> Any:
     """The value under the one of `names` that is there; None where none is. Raises `ValueError` where several are."""
-    given = [name for name in names if name in value]
-    if len(given) > 1:
+    present = [name for name in names if name in value]
+    if len(present) > 1:
         raise ValueError("a field under two names")
-    return value[given[0]] if given else None
+    return value[present[0]] if present else None
 
 
 def _azure_snake(value: dict[str, Any]) -> Composed | None:
@@ -124,7 +124,7 @@ def _azure_snake(value: dict[str, Any]) -> Composed | None:
         "hcl-report": _bytes(report),
         "quote": _bytes(quote["message"]),
         "signature": _rsassa(_bytes(quote["signature"])),
-        "pcrs": b"".join(_bytes(one) for one in quote["pcrs"][:_PCRS]),
+        "pcrs": b"".join(_bytes(register) for register in quote["pcrs"][:_PCRS]),
     }
     td_quote = _one_of(value, "td_quote", "tdx_quote_base64")
     if td_quote is not None:
@@ -159,17 +159,17 @@ def _go_tpm_tools(value: dict[str, Any]) -> Composed | None:
     if "quotes" not in value or "akCert" not in value:
         return None
     quotes = []
-    for one in value["quotes"][:8]:
-        bank = one["pcrs"]["hash"]
-        values = {int(index): _bytes(text) for index, text in one["pcrs"]["pcrs"].items()}
-        quotes.append((_bytes(one["quote"]), _bytes(one["rawSig"]), bank in ("SHA256", _SHA256), values))
+    for quote in value["quotes"][:8]:
+        bank = quote["pcrs"]["hash"]
+        values = {int(index): _bytes(text) for index, text in quote["pcrs"]["pcrs"].items()}
+        quotes.append((_bytes(quote["quote"]), _bytes(quote["rawSig"]), bank in ("SHA256", _SHA256), values))
     tees = {name: value.get(f"{_camel(name)}Attestation") for name in _TEES}
     return _google(
         quotes,
         ak=_bytes(value["akCert"]),
-        issuers=[_bytes(one) for one in value.get("intermediateCerts", [])[: x509.MAX_PATH]],
+        issuers=[_bytes(certificate) for certificate in value.get("intermediateCerts", [])[: x509.MAX_PATH]],
         log=_bytes(value["eventLog"]) if value.get("eventLog") else b"",
-        tees={kind: google.of_tree(kind, told, _base64) for kind, told in _told(tees)},
+        tees={kind: google.of_tree(kind, report, _base64) for kind, report in _present(tees)},
     )
 
 
@@ -192,16 +192,16 @@ def _snp_with_chain(value: dict[str, Any]) -> Composed | None:
 
     As attestation-rs, Veraison, systemd and Google's Confidential Space write it.
     """
-    told = _one_of(value, "attestation_report", "outblob", "report")
+    report_text = _one_of(value, "attestation_report", "outblob", "report")
     chain = _one_of(value, "cert_chain", "auxblob", "auxBlob", "aux_blob")
-    if not isinstance(told, str | list | bytes) or not chain:
+    if not isinstance(report_text, str | list | bytes) or not chain:
         return None
-    report = _bytes(told)
+    report = _bytes(report_text)
     if len(report) != snp.SIZE:
         return None
-    kept = wrapped_table.of_chain(chain, certificate=_certificate, run=_bytes)
+    endorsements = wrapped_table.of_chain(chain, certificate=_certificate, run=_bytes)
     kind = "SNP report and its certificates"
-    return Composed(kind=kind, tee="snp", parts={"report": report}, endorsements=kept)
+    return Composed(kind=kind, tee="snp", parts={"report": report}, endorsements=endorsements)
 
 
 def extended(data: bytes) -> Composed | None:
@@ -274,8 +274,8 @@ def protocol_buffer(data: bytes) -> Composed | None:
         if not {1, 2, 6} <= top.keys():
             return None
         quotes = []
-        for one in top[2][:8]:
-            inner = _fields(_run(one))
+        for quote_run in top[2][:8]:
+            inner = _fields(_run(quote_run))
             pcrs = _fields(_run(inner[3][0]))
             values = {}
             for entry in pcrs.get(2, [])[:_PCRS]:
@@ -285,7 +285,7 @@ def protocol_buffer(data: bytes) -> Composed | None:
         return _google(
             quotes,
             ak=_run(top[6][0]),
-            issuers=[_run(one) for one in top.get(7, [])[: x509.MAX_PATH]],
+            issuers=[_run(certificate) for certificate in top.get(7, [])[: x509.MAX_PATH]],
             log=_run(top[3][0]) if 3 in top else b"",
             tees={
                 kind: google.of_binary(kind, _run(top[number][0]), _fields)
@@ -304,19 +304,19 @@ def text_form(data: bytes) -> Composed | None:
     try:
         top = wrapped_text.message(data.decode())
         quotes = []
-        for one in top["quotes"][:8]:
-            (pcrs,) = one["pcrs"]
+        for quote_fields in top["quotes"][:8]:
+            (pcrs,) = quote_fields["pcrs"]
             values = {entry.get("key", [0])[0]: _run(entry["value"][0]) for entry in pcrs["pcrs"][:_PCRS]}
             wanted = pcrs["hash"][0] in ("SHA256", _SHA256)
-            quotes.append((_run(one["quote"][0]), _run(one["raw_sig"][0]), wanted, values))
+            quotes.append((_run(quote_fields["quote"][0]), _run(quote_fields["raw_sig"][0]), wanted, values))
         return _google(
             quotes,
             ak=_run(top["ak_cert"][0]),
-            issuers=[_run(one) for one in top.get("intermediate_certs", [])[: x509.MAX_PATH]],
+            issuers=[_run(certificate) for certificate in top.get("intermediate_certs", [])[: x509.MAX_PATH]],
             log=_run(top["event_log"][0]) if "event_log" in top else b"",
             tees={
-                kind: google.of_tree(kind, told[0], _run)
-                for kind, told in _told({name: top.get(f"{name}_attestation") for name in _TEES})
+                kind: google.of_tree(kind, reports[0], _run)
+                for kind, reports in _present({name: top.get(f"{name}_attestation") for name in _TEES})
             },
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
@@ -334,14 +334,14 @@ def packed(data: bytes) -> Any:
     return value if isinstance(value, dict) and "platform" in value else None
 
 
-def _told(tees: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _present(tees: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Which TEE's report is there, by its kind."""
-    return ((_TEES[name], told) for name, told in tees.items() if told)
+    return ((_TEES[name], report) for name, report in tees.items() if report)
 
 
 def _camel(name: str) -> str:
     first, *others = name.split("_")
-    return first + "".join(one.capitalize() for one in others)
+    return first + "".join(word.capitalize() for word in others)
 
 
 def _base64(value: object) -> bytes:
@@ -375,8 +375,8 @@ def _google(
             endorsements = {}
             if "snp" in tees:
                 parts["snp-report"] = google.snp_report(tees["snp"])
-                if found := google.vek(tees["snp"]):
-                    endorsements["vek"] = found
+                if vek := google.vek(tees["snp"]):
+                    endorsements["vek"] = vek
             if "tdx" in tees:
                 parts["td-quote"] = google.td_quote(tees["tdx"])
             kind = "vTPM attestation, by go-tpm-tools"
@@ -402,7 +402,7 @@ def _fields(data: bytes) -> dict[int, list[int | bytes]]:
             at += size
         else:
             raise ValueError("a wire type that has no place here")
-        if sum(len(one) for one in out.values()) > 1024:
+        if sum(len(values) for values in out.values()) > 1024:
             raise ValueError("too many")
     return out
 
@@ -484,7 +484,7 @@ def _certificate(value: object) -> bytes:
 
 def _certificates(text: bytes) -> list[bytes]:
     """The certificates of a text in PEM, whatever stands around them. Raises `ValueError` where there is none."""
-    found = pem.found(text, b"CERTIFICATE")[: x509.MAX_PATH + 1]
-    if not 0 < len(found) <= x509.MAX_PATH:
+    certificates = pem.find_blocks(text, b"CERTIFICATE")[: x509.MAX_PATH + 1]
+    if not 0 < len(certificates) <= x509.MAX_PATH:
         raise ValueError("expected certificates")
-    return found
+    return certificates
