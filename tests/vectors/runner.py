@@ -177,7 +177,7 @@ def _whole(loaded: Loaded, *, policy: bool = True, strict: bool = False) -> Outc
         outcome = _whole(other, policy=policy, strict=strict)
         if outcome.verdict not in SIGNED:
             return outcome
-    return Outcome(verdict=standing.of(claims, vouched=True), claims=claims)
+    return Outcome(verdict=standing.word(claims, vouched=True), claims=claims)
 
 
 def _part(loaded: Loaded, wanted: str) -> Outcome:

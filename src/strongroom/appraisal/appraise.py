@@ -197,21 +197,23 @@ def _register(
 ) -> Check:
     got = claims.registers.get(name)
     lists = (_exact(reference, name), policy.registers.get(name))
-    accepted = [one for one in lists if one is not None]
+    accepted = [listed for listed in lists if listed is not None]
     expected: Data
     if accepted:
-        held = got is not None and all(got in values for values in accepted)
+        ok = got is not None and all(got in values for values in accepted)
         expected = one_of(
-            accepted[0] if len(accepted) == 1 else tuple(one for one in accepted[0] if one in accepted[1])
+            accepted[0]
+            if len(accepted) == 1
+            else tuple(value for value in accepted[0] if value in accepted[1])
         )
     elif got is not None and contract is not None and _holds(got, contract) and claims.contract == contract:
         # The contract cannot hold its own digest: that this register does is what `platform.contract` compares.
-        expected, held = "contract", True
+        expected, ok = "contract", True
     elif name in policy.any_value and policy.profile != policy_model.STRICT:
-        expected, held = ANY, got is not None
+        expected, ok = ANY, got is not None
     else:
-        expected, held = None, False
-    return Check(name=f"platform.reference.{name[:64]}", expected=expected, got=got, ok=held)
+        expected, ok = None, False
+    return Check(name=f"platform.reference.{name[:64]}", expected=expected, got=got, ok=ok)
 
 
 def _exact(reference: dict[str, str], name: str) -> tuple[str, ...] | None:

@@ -34,73 +34,77 @@ _NOBODY = policy_model.Devices(count=0, roots=(), machines=())
 def check_devices(claims: Claims, wanted: Devices | None, *, simulated: bool) -> Iterator[Check]:
     """The checks of every device of `claims`. simulated: whether the platform accepts software standing in."""
     agreed = wanted or _NOBODY
-    found = claims.devices
-    if wanted is not None or found:
-        yield Check(name=_AT, expected=agreed.count, got=len(found), ok=len(found) == agreed.count)
-    if not found:
+    devices = claims.devices
+    if wanted is not None or devices:
+        yield Check(name=_AT, expected=agreed.count, got=len(devices), ok=len(devices) == agreed.count)
+    if not devices:
         return
-    yield _each(found, "debug", False, lambda one: one.debug, lambda _: "debug-on")
+    yield _each(devices, "debug", False, lambda device: device.debug, lambda _: "debug-on")
     yield _each(
-        found,
+        devices,
         "simulated",
         "any" if simulated else "hardware",
-        lambda one: one.simulated and not simulated,
+        lambda device: device.simulated and not simulated,
         lambda _: "software",
     )
     yield _each(
-        found,
+        devices,
         "root",
         one_of(agreed.roots),
-        lambda one: one.root not in agreed.roots,
-        lambda one: one.root or None,
+        lambda device: device.root not in agreed.roots,
+        lambda device: device.root or None,
     )
     yield _each(
-        found,
+        devices,
         "machine",
         ANY if ANY in agreed.machines else one_of(agreed.machines),
-        lambda one: not one.machine or not (ANY in agreed.machines or one.machine in agreed.machines),
-        lambda one: one.machine or None,
+        lambda device: (
+            not device.machine or not (ANY in agreed.machines or device.machine in agreed.machines)
+        ),
+        lambda device: device.machine or None,
     )
     for name, values in agreed.facts.items():
-        yield _fact(found, name, values)
+        yield _fact(devices, name, values)
     yield _each(
-        found,
+        devices,
         "reference",
         _expected(agreed),
-        lambda one: _differs(one, agreed) is not None,
-        lambda one: _differs(one, agreed),
+        lambda device: _differs(device, agreed) is not None,
+        lambda device: _differs(device, agreed),
     )
     yield _each(
-        found,
+        devices,
         "compared",
         [],
-        lambda one: bool(_not_compared(one, agreed)),
-        lambda one: listed(_not_compared(one, agreed)),
+        lambda device: bool(_not_compared(device, agreed)),
+        lambda device: listed(_not_compared(device, agreed)),
     )
 
 
 def _each(
-    found: tuple[Claims, ...],
+    devices: tuple[Claims, ...],
     what: str,
     expected: Data,
     wrong: Callable[[Claims], bool],
-    told: Callable[[Claims], Data],
+    datum: Callable[[Claims], Data],
 ) -> Check:
     """One check of all devices. wrong: whether one fails it; told: what is told of one that does."""
-    failing = [index for index, one in enumerate(found) if wrong(one)]
-    got: dict[str, Data] = {"of": len(found), "failed": len(failing)}
+    failing = [index for index, device in enumerate(devices) if wrong(device)]
+    got: dict[str, Data] = {"of": len(devices), "failed": len(failing)}
     if failing:
-        got["first"] = {str(index): told(found[index]) for index in failing[:_TOLD]}
+        got["first"] = {str(index): datum(devices[index]) for index in failing[:_TOLD]}
     return Check(name=f"{_AT}.{what}", expected=expected, got=got, ok=not failing)
 
 
-def _fact(found: tuple[Claims, ...], name: str, values: tuple[policy_model.Value, ...]) -> Check:
-    def differs(one: Claims) -> bool:
+def _fact(devices: tuple[Claims, ...], name: str, values: tuple[policy_model.Value, ...]) -> Check:
+    def differs(device: Claims) -> bool:
         """Whether it is not as agreed."""
-        got = one.facts.get(name)
+        got = device.facts.get(name)
         return got == policy_model.NOT_COMPARED or not any(same(got, value) for value in values)
 
-    return _each(found, f"fact.{name}", one_of(values), differs, lambda one: bounded(one.facts.get(name)))
+    return _each(
+        devices, f"fact.{name}", one_of(values), differs, lambda device: bounded(device.facts.get(name))
+    )
 
 
 def _expected(agreed: Devices) -> Data:
@@ -109,31 +113,31 @@ def _expected(agreed: Devices) -> Data:
     return {"references": len(agreed.references), "lists": len(agreed.registers)}
 
 
-def _differs(one: Claims, agreed: Devices) -> Data:
+def _differs(device: Claims, agreed: Devices) -> Data:
     """In which registers the device differs from the nearest reference; None where it is as one of them says."""
     references = agreed.references or ({},)
-    reference = min(references, key=lambda given: len(_against(one, given, agreed)))
-    nearest = _against(one, reference, agreed)
+    reference = min(references, key=lambda alternative: len(_against(device, alternative, agreed)))
+    nearest = _against(device, reference, agreed)
     if not nearest:
-        return None if one.registers else {"registers": 0}
+        return None if device.registers else {"registers": 0}
     name = nearest[0]
     lists = _lists(name, reference, agreed)
     expected: list[Data] = [one_of(value[:_MAX_VALUE] for value in values) for values in lists]
-    got = one.registers.get(name)
+    got = device.registers.get(name)
     return {
         "differ": len(nearest),
-        "of": len(one.registers),
+        "of": len(device.registers),
         "register": bounded(name),
         "got": None if got is None else got[:_MAX_VALUE],
         "expected": expected[0] if len(expected) == 1 else expected,
     }
 
 
-def _against(one: Claims, reference: dict[str, str], agreed: Devices) -> list[str]:
+def _against(device: Claims, reference: dict[str, str], agreed: Devices) -> list[str]:
     """The registers, of those that either side names, that are not as the parties signed."""
     wrong = []
-    for name in dict.fromkeys((*reference, *agreed.registers, *one.registers)):
-        got = one.registers.get(name)
+    for name in dict.fromkeys((*reference, *agreed.registers, *device.registers)):
+        got = device.registers.get(name)
         lists = _lists(name, reference, agreed)
         if got is None or not lists or any(got not in values for values in lists):
             wrong.append(name)
@@ -146,10 +150,12 @@ def _lists(name: str, reference: dict[str, str], agreed: Devices) -> list[tuple[
     return lists + ([agreed.registers[name]] if name in agreed.registers else [])
 
 
-def _not_compared(one: Claims, agreed: Devices) -> list[str]:
-    settled = profiles.SHOWN_IN_REGISTERS.get(one.tee, frozenset()) if _differs(one, agreed) is None else ()
+def _not_compared(device: Claims, agreed: Devices) -> list[str]:
+    settled = (
+        profiles.SHOWN_IN_REGISTERS.get(device.tee, frozenset()) if _differs(device, agreed) is None else ()
+    )
     return [
         name
-        for name, value in one.facts.items()
+        for name, value in device.facts.items()
         if value == policy_model.NOT_COMPARED and name not in settled
     ]

@@ -32,9 +32,9 @@ def listed(values: Iterable[str]) -> Data:
 
 def one_of(values: Iterable[Value]) -> Data:
     """The one value, or {"one_of": how many, "first": the first few}; an empty list, of which nothing is one."""
-    given = list(values)
-    if not given:
+    alternatives = list(values)
+    if not alternatives:
         return []
-    if len(given) == 1:
-        return bounded(given[0])
-    return {"one_of": len(given), "first": [bounded(value) for value in given[:_FIRST]]}
+    if len(alternatives) == 1:
+        return bounded(alternatives[0])
+    return {"one_of": len(alternatives), "first": [bounded(value) for value in alternatives[:_FIRST]]}

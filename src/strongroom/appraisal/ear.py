@@ -136,7 +136,7 @@ def result(
         verdict.checks,
         evidence.tee,
         simulated=claims is not None and claims.simulated,
-        debug=claims is not None and any(one.debug for one in (claims, *claims.devices)),
+        debug=claims is not None and any(part.debug for part in (claims, *claims.devices)),
     )
     accepted = isinstance(verdict, Accepted) or getattr(verdict, "accepted", False)
     return AttestationResult(

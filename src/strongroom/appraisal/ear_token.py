@@ -158,9 +158,9 @@ def read_cwt(token: bytes, expected: Expected, *, now: datetime) -> AttestationR
 
 
 def _check_header(header: object, wanted: dict[Any, Any], *, optional: int | str) -> None:
-    given = dict(header) if isinstance(header, dict) else {}
-    given.pop(optional, None)
-    if given != wanted or any(type(given[key]) is not type(wanted[key]) for key in wanted):
+    parameters = dict(header) if isinstance(header, dict) else {}
+    parameters.pop(optional, None)
+    if parameters != wanted or any(type(parameters[key]) is not type(wanted[key]) for key in wanted):
         raise Refused(
             f"token header: expected {wanted} and no other entry",
             code="token-header",
@@ -188,7 +188,7 @@ def _jwt_result(body: bytes) -> AttestationResult:
     claims = {name: vector.integer(name, low=-128, high=127) for name in vector.names()}
     if status not in names or not claims.keys() <= set(ear.VECTOR):
         raise Malformed("token: an unknown status or claim of the vector", code="bad-value")
-    made = ear.AttestationResult(
+    result = ear.AttestationResult(
         issuer=top.text("iss", max_length=256),
         audience=top.text("aud", max_length=256),
         issued=_moment(top.integer("iat", low=0, high=_MAX_SECONDS)),
@@ -202,10 +202,10 @@ def _jwt_result(body: bytes) -> AttestationResult:
         evidence=appraisal.digest(_EVIDENCE),
         verdict=appraisal.digest(_VERDICT),
     )
-    for one in (top, verifier, submods, appraisal):
-        one.done()
+    for source in (top, verifier, submods, appraisal):
+        source.done()
     _check_profile(profile, developer)
-    return made
+    return result
 
 
 def _cwt_result(body: bytes) -> AttestationResult:
@@ -223,7 +223,7 @@ def _cwt_result(body: bytes) -> AttestationResult:
         claims[ear.VECTOR[label]] = value
     if status not in ear.TIERS:
         raise Malformed("token: an unknown status", code="bad-value")
-    made = ear.AttestationResult(
+    result = ear.AttestationResult(
         issuer=top.text(_ISS, high=256),
         audience=top.text(_AUD, high=256),
         issued=_moment(top.integer(_IAT, low=0, high=_MAX_SECONDS)),
@@ -237,10 +237,10 @@ def _cwt_result(body: bytes) -> AttestationResult:
         evidence=_digest(appraisal, _EVIDENCE),
         verdict=_digest(appraisal, _VERDICT),
     )
-    for one in (top, verifier, appraisal):
-        one.done()
+    for source in (top, verifier, appraisal):
+        source.done()
     _check_profile(profile, developer)
-    return made
+    return result
 
 
 def _single(names: tuple[object, ...]) -> str:

@@ -41,7 +41,7 @@ def _possible(platform: Platform) -> bool:
 
 
 def _outputs(contract: Contract) -> Check:
-    memory, most = contract.limits.memory_mib << 20, sum(one.max_bytes for one in contract.outputs)
+    memory, most = contract.limits.memory_mib << 20, sum(output.max_bytes for output in contract.outputs)
     return Check(name="contract.outputs", expected=memory, got=most, ok=most <= memory)
 
 

@@ -85,8 +85,8 @@ class Forecast:
         return {
             "before": self.before.to_json(),
             "after": self.after.to_json(),
-            "stops": [one.to_json() for one in self.stops],
-            "updates": [one.to_json() for one in self.updates],
+            "stops": [stop.to_json() for stop in self.stops],
+            "updates": [update.to_json() for update in self.updates],
         }
 
 
@@ -116,19 +116,19 @@ def forecast(
 
 
 def _stops(before: Appraisal, after: Appraisal, newer: Endorsements) -> Iterator[Stop]:
-    held = {check.name for check in before.checks if check.ok}
+    held_before = {check.name for check in before.checks if check.ok}
     failed_then = {check.name for check in before.failed}
     since = _issued(newer)
     for check in after.failed:
         if check.name in failed_then:
             continue
-        told = explain(check)
-        turned = "held so far" if check.name in held else "new"
+        explained = explain(check)
+        turned = "held so far" if check.name in held_before else "new"
         yield Stop(
             check=check.name,
-            reason=f"{turned}: expected {told.expected}, will be {told.got}",
+            reason=f"{turned}: expected {explained.expected}, will be {explained.got}",
             when=since,
-            fix=told.hint,
+            fix=explained.hint,
         )
 
 
@@ -197,13 +197,16 @@ def _platform_updates(claims: Claims, newer: Endorsements) -> Iterator[Update]:
         return
     inner, _ = dcap_tcb.split(newer.parts[_TCB_INFO], "tcbInfo", what="TCB info")
     info = dcap_tcb.parse_tcb_info(inner)
-    best = next((one for one in info.levels if one.status == dcap_tcb.UP_TO_DATE), None)
+    best = next((level for level in info.levels if level.status == dcap_tcb.UP_TO_DATE), None)
     if best is None:
         return
-    told = _component_names(inner, info.levels.index(best))
+    component_names = _component_names(inner, info.levels.index(best))
     for index, needs in enumerate(best.sgx):
         yield from _behind(
-            claims, f"sgx.{index + 1:02d}", needs, told.get(("sgx", index), "CPU microcode or BIOS")
+            claims,
+            f"sgx.{index + 1:02d}",
+            needs,
+            component_names.get(("sgx", index), "CPU microcode or BIOS"),
         )
     yield from _behind(
         claims, "pce.svn", best.pce_svn, "the provisioning certification enclave (PCE), then the PCK"
@@ -217,10 +220,10 @@ def _platform_updates(claims: Claims, newer: Endorsements) -> Iterator[Update]:
         if svn[1] and index < 2:
             continue  # the module's own version, which its identity judges
         if svn[index] < needs:
-            what = told.get(("tdx", index), "TDX module or its loader")
+            what = component_names.get(("tdx", index), "TDX module or its loader")
             yield Update(component=f"tdx.{index + 1:02d}", has=svn[index], needs=needs, what=what)
     if module is not None:
-        newest = next((one for one in module.levels if one.status == dcap_tcb.UP_TO_DATE), None)
+        newest = next((level for level in module.levels if level.status == dcap_tcb.UP_TO_DATE), None)
         if newest is not None and svn[0] < newest.isv_svn:
             yield Update(component="tdx_module.svn", has=svn[0], needs=newest.isv_svn, what="the TDX module")
 
@@ -230,7 +233,8 @@ def _qe_updates(claims: Claims, newer: Endorsements) -> Iterator[Update]:
         return
     inner, _ = dcap_tcb.split(newer.parts[_QE_IDENTITY], "enclaveIdentity", what="QE identity")
     newest = next(
-        (one for one in dcap_tcb.parse_identity(inner).levels if one.status == dcap_tcb.UP_TO_DATE), None
+        (level for level in dcap_tcb.parse_identity(inner).levels if level.status == dcap_tcb.UP_TO_DATE),
+        None,
     )
     if newest is not None:
         yield from _behind(
@@ -250,8 +254,12 @@ def _component_names(inner: bytes, level: int) -> dict[tuple[str, int], str]:
     out: dict[tuple[str, int], str] = {}
     for kind in ("sgx", "tdx"):
         listed = value["tcbLevels"][level]["tcb"].get(f"{kind}tcbcomponents", [])
-        for index, one in enumerate(listed):
-            words = [one[key] for key in ("category", "type") if isinstance(one.get(key), str) and one[key]]
+        for index, component in enumerate(listed):
+            words = [
+                component[key]
+                for key in ("category", "type")
+                if isinstance(component.get(key), str) and component[key]
+            ]
             if words:
                 out[kind, index] = ": ".join(word[:80] for word in words if word.isprintable())
     return out

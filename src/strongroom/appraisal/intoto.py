@@ -49,8 +49,8 @@ class InTotoStatement:
             {
                 "_type": TYPE,
                 "subject": [
-                    {"name": one.name, "digest": {"sha256": one.digest.removeprefix("sha256:")}}
-                    for one in self.subjects
+                    {"name": subject.name, "digest": {"sha256": subject.digest.removeprefix("sha256:")}}
+                    for subject in self.subjects
                 ],
                 "predicateType": self.predicate_type,
                 "predicate": self.predicate,
@@ -80,7 +80,7 @@ def parse(payload: bytes) -> InTotoStatement:
         inner.done()
         item.done()
         subjects.append(InTotoSubject(name=name, digest=digest))
-    made = InTotoStatement(
+    statement = InTotoStatement(
         subjects=tuple(subjects),
         predicate_type=top.text("predicateType", max_length=256),
         predicate=top.raw_object("predicate"),
@@ -88,17 +88,17 @@ def parse(payload: bytes) -> InTotoStatement:
     top.done()
     if not subjects:
         raise Malformed("statement.subject: empty, it would be about nothing", code="empty")
-    return made
+    return statement
 
 
 def lines(data: bytes) -> tuple[bytes, ...]:
     """The envelopes of a file, each on a line of its own. Raises `Malformed`."""
     if len(data) > MAX_FILE:
         raise Malformed(f"statements: {len(data)} bytes, at most {MAX_FILE} allowed", code="too-large")
-    found = data.removesuffix(b"\n").split(b"\n")
-    if not 0 < len(found) <= MAX_LINES or not all(found):
+    envelopes = data.removesuffix(b"\n").split(b"\n")
+    if not 0 < len(envelopes) <= MAX_LINES or not all(envelopes):
         raise Malformed(f"statements: expected 1 to {MAX_LINES} lines, each an envelope", code="too-many")
-    return tuple(found)
+    return tuple(envelopes)
 
 
 def open_signed(line: bytes, *, trusted: Sequence[VerifyingKey]) -> InTotoStatement:

@@ -86,12 +86,12 @@ def verify(
 
     Raises as `attached.verify_with_devices`. Which root goes with which device is for `appraise`.
     """
-    meant = [one for one in platforms if one.tee == evidence.tee]
-    attached = [None if one.policy is None else one.policy.devices for one in meant]
+    meant = [candidate for candidate in platforms if candidate.tee == evidence.tee]
+    attached = [None if candidate.policy is None else candidate.policy.devices for candidate in meant]
     return devices.verify_with_devices(
         evidence,
         endorsements,
-        expected={0 if one is None else one.count for one in attached} or {0},
+        expected={0 if agreed is None else agreed.count for agreed in attached} or {0},
         binding=binding,
         roots=frozenset(
             root

@@ -68,7 +68,7 @@ def _profile(claims: Claims, policy: Policy, machines: tuple[str, ...]) -> Itera
     """What a profile forbids the contract to allow."""
     if policy.profile == policy_model.PHYSICAL_ATTACKER:
         # A report under a provider's key names no chip, so that its "machine" stands for all of the provider's.
-        wide = [one for one in machines if one == ANY_MACHINE or one.startswith(PROVIDER)]
+        wide = [machine for machine in machines if machine == ANY_MACHINE or machine.startswith(PROVIDER)]
         yield Check(
             name="platform.profile.machines",
             expected="single-machines",
@@ -83,8 +83,10 @@ def _profile(claims: Claims, policy: Policy, machines: tuple[str, ...]) -> Itera
             ok=bool(lines) and profiles.BROKEN.keys().isdisjoint(lines),
         )
     if policy.profile == policy_model.STRICT:
-        given = [*policy.waived, *policy.any_value]
-        yield Check(name="platform.profile.allowances", expected=[], got=listed(given), ok=not given)
+        allowances = [*policy.waived, *policy.any_value]
+        yield Check(
+            name="platform.profile.allowances", expected=[], got=listed(allowances), ok=not allowances
+        )
 
 
 def _status(claims: Claims, policy: Policy, now: datetime) -> Iterator[Check]:
@@ -119,17 +121,17 @@ def _advisories(claims: Claims, policy: Policy, now: datetime) -> Iterator[Check
 
 
 def _revocation(claims: Claims, policy: Policy) -> Iterator[Check]:
-    found = profiles.REVOCATION.get(claims.tee, profiles.NOT_ASKED)
+    stated = profiles.REVOCATION.get(claims.tee, profiles.NOT_ASKED)
     demanded = policy.revocation == policy_model.CHECKED
-    if found == profiles.NONE_PUBLISHED and not demanded:
+    if stated == profiles.NONE_PUBLISHED and not demanded:
         return
     yield Check(
-        name="platform.revocation", expected=profiles.CHECKED, got=found, ok=found == profiles.CHECKED
+        name="platform.revocation", expected=profiles.CHECKED, got=stated, ok=stated == profiles.CHECKED
     )
 
 
 def _vmpl(claims: Claims, policy: Policy) -> Iterator[Check]:
-    name = next((one for one in claims.facts if one.rpartition(".")[2] == "vmpl"), None)
+    name = next((fact for fact in claims.facts if fact.rpartition(".")[2] == "vmpl"), None)
     if name is None and policy.vmpl is None:
         return
     wanted = policy.vmpl or 0

@@ -92,7 +92,7 @@ def demanded_facts(claims: Claims, *, strict: bool) -> tuple[tuple[str, Value], 
     """The facts that hold by default, and by `strict` the further ones."""
     kinds = _kinds(claims)
     tables = (DEFAULT_FACTS, STRICT_FACTS) if strict else (DEFAULT_FACTS,)
-    return tuple(one for table in tables for kind in kinds for one in table.get(kind, {}).items())
+    return tuple(demand for table in tables for kind in kinds for demand in table.get(kind, {}).items())
 
 
 def has_status(claims: Claims) -> bool:

@@ -19,7 +19,7 @@ VERIFIED, REFUSED, CANNOT_TELL, SIMULATED = "verified", "refused", "cannot tell"
 WORDS = (VERIFIED, REFUSED, CANNOT_TELL, SIMULATED)
 
 
-def of(claims: Claims | None, *, vouched: bool) -> str:
+def word(claims: Claims | None, *, vouched: bool) -> str:
     """The word for what verifying gave. claims: None where it gave none.
 
     vouched: whether anything was at hand that signatures are verified by: endorsements, or the evidence's own certificates.

@@ -59,20 +59,20 @@ def verify_with_devices(
         return verify.verify(evidence, ours, binding=binding, roots=roots, now=now)
     claims = verify.verify(replace(evidence, devices=()), ours, binding=binding, roots=roots, now=now)
     verified = tuple(
-        _verify(index, one, theirs[index], binding=binding, roots=roots, now=now)
-        for index, one in enumerate(devices)
+        _verify(index, device, theirs[index], binding=binding, roots=roots, now=now)
+        for index, device in enumerate(devices)
     )
     _check_distinct(verified)
-    simulated = claims.simulated or any(one.simulated for one in verified)
+    simulated = claims.simulated or any(device.simulated for device in verified)
     return replace(claims, devices=verified, simulated=simulated)
 
 
 def _check_count(attested: int, expected: Collection[int]) -> None:
     if attested not in expected or attested > MAX_DEVICES:
-        told = " or ".join(str(count) for count in sorted(set(expected))[:8]) or "no number of"
+        counts = " or ".join(str(count) for count in sorted(set(expected))[:8]) or "no number of"
         raise EvidenceRefused(
             "devices.count",
-            expected=f"evidence of {told} devices, at most {MAX_DEVICES}",
+            expected=f"evidence of {counts} devices, at most {MAX_DEVICES}",
             got=f"evidence of {attested}",
             hint="every device that the parties agreed on is attested, and no other",
         )
@@ -95,27 +95,27 @@ def _apart(endorsements: Endorsements, count: int) -> tuple[Endorsements, tuple[
                 got=name[:64],
                 hint="leave out the endorsements of devices that are not attached",
             )
-    return Endorsements(parts=ours), tuple(Endorsements(parts=one) for one in theirs)
+    return Endorsements(parts=ours), tuple(Endorsements(parts=parts) for parts in theirs)
 
 
 def _verify(
     index: int,
-    one: Evidence,
+    device: Evidence,
     endorsements: Endorsements,
     *,
     binding: Bound,
     roots: frozenset[str],
     now: datetime,
 ) -> Claims:
-    if one.tee not in DEVICES:
+    if device.tee not in DEVICES:
         raise EvidenceRefused(
             f"devices.{index}.tee",
             expected="one of " + ", ".join(sorted(DEVICES)),
-            got=one.tee[:64],
+            got=device.tee[:64],
             hint="this version cannot verify that kind of device; leave it out, or take a version that can",
         )
     try:
-        return verify.verify(one, endorsements, binding=binding, roots=roots, now=now)
+        return verify.verify(device, endorsements, binding=binding, roots=roots, now=now)
     except EvidenceRefused as cause:
         raise EvidenceRefused(
             f"devices.{index}.{cause.check}",
@@ -129,9 +129,9 @@ def _verify(
 
 
 def _check_distinct(verified: tuple[Claims, ...]) -> None:
-    machines = [one.machine for one in verified]
+    machines = [device.machine for device in verified]
     if len(set(machines)) != len(machines):
-        twice = next(one for one in machines if machines.count(one) > 1)
+        twice = next(machine for machine in machines if machines.count(machine) > 1)
         raise EvidenceRefused(
             "devices.distinct",
             expected="each device once",

@@ -151,12 +151,12 @@ def runtime(data: bytes) -> azure_hcl.Hcl:
 
 
 def _check_sizes(evidence: Evidence) -> None:
-    given = evidence.parts.keys()
-    if given - {TD_QUOTE} != PARTS.keys():
+    names = evidence.parts.keys()
+    if names - {TD_QUOTE} != PARTS.keys():
         raise EvidenceRefused(
             "parts",
             expected=", ".join(sorted(PARTS)) + f", and for TDX {TD_QUOTE}",
-            got=", ".join(sorted(given))[:400] or "nothing",
+            got=", ".join(sorted(names))[:400] or "nothing",
             hint="give exactly these parts, each under its name",
             source=_SPEC,
         )

@@ -152,7 +152,9 @@ def parse_platform(value: cbor.Value) -> PlatformToken:
         instance=source.data(256, low=33, high=33),
         config=source.data(2401, low=1, high=4096),
         lifecycle=source.integer(2395, low=0, high=0xFFFF),
-        components=tuple(_component(one) for one in source.items(2399, low=1, high=MAX_COMPONENTS)),
+        components=tuple(
+            _component(component) for component in source.items(2399, low=1, high=MAX_COMPONENTS)
+        ),
         service=source.text(2400, high=512) if source.has(2400) else "",
         algorithm=_algorithm(source, 2402),
     )
@@ -194,7 +196,9 @@ def parse_realm(value: cbor.Value) -> Realm:
         key_bytes=key_bytes,
         key_algorithm=_algorithm(source, 44240),
         initial=_hash(source, 44238),
-        extensible=tuple(_measurement(source, one) for one in source.items(44239, low=REMS, high=REMS)),
+        extensible=tuple(
+            _measurement(source, measurement) for measurement in source.items(44239, low=REMS, high=REMS)
+        ),
     )
     source.done()
     return realm
@@ -339,12 +343,12 @@ def _claims(platform: PlatformToken, realm: Realm, root: str) -> Claims:
         facts[f"rem_{index}"] = value.hex()
         if any(value):
             registers[f"rem{index}"] = value.hex()
-    for index, one in enumerate(platform.components):
-        facts[f"component_{index}_type"] = one.kind
-        facts[f"component_{index}_version"] = one.version
-        facts[f"component_{index}_signer"] = one.signer.hex()
-        facts[f"component_{index}_algorithm"] = one.algorithm or platform.algorithm
-        registers[f"component{index}"] = one.measurement.hex()
+    for index, component in enumerate(platform.components):
+        facts[f"component_{index}_type"] = component.kind
+        facts[f"component_{index}_version"] = component.version
+        facts[f"component_{index}_signer"] = component.signer.hex()
+        facts[f"component_{index}_algorithm"] = component.algorithm or platform.algorithm
+        registers[f"component{index}"] = component.measurement.hex()
     return Claims(
         tee=TEE,
         simulated=not pinned.is_hardware(TEE, root),

@@ -122,8 +122,8 @@ def verify(
     machine = _Machine(path.leaf.der, path.root.der, quote.firmware, quote.bank, quote.selection)
     contract = _contract(quote.bank, pcrs, binding)
     unasked = () if quote.extra_data else (NOT_FRESH,)
-    kept, boot = _measured(machine, parts["pcrs"], log, contract, unasked)
-    claims = kept.again(
+    measured, boot = _measured(machine, parts["pcrs"], log, contract, unasked)
+    claims = measured.with_facts(
         {
             "tpm.clock_ms": quote.clock,
             "tpm.reset_count": quote.reset_count,
@@ -173,13 +173,13 @@ def _check_parts(evidence: Evidence, endorsements: Endorsements) -> str | None:
 
 
 @functools.lru_cache(maxsize=16)
-def _named(given: frozenset[str]) -> tuple[bool, str | None]:
+def _named(names: frozenset[str]) -> tuple[bool, str | None]:
     """Whether evidence may consist of parts with these names, and which of them holds the hardware's report."""
-    reports = given & _HARDWARE.keys()
+    reports = names & _HARDWARE.keys()
     known = (
-        PARTS.keys() <= given <= _LIMITS.keys()
+        PARTS.keys() <= names <= _LIMITS.keys()
         and len(reports) <= 1
-        and (TD_LOG not in given or TD_QUOTE in given)
+        and (TD_LOG not in names or TD_QUOTE in names)
     )
     return known, next(iter(reports), None)
 
@@ -298,7 +298,7 @@ def _measured(
 
 def _shielded(tpm: Claims, boot: frozenset[str], hardware: Claims) -> Claims:
     """Claims of the hardware's report and the virtual TPM together: root, machine and status are the hardware's."""
-    kept = tuple(line for line in tpm.not_checked if line != UNSHIELDED)
+    others_not_checked = tuple(line for line in tpm.not_checked if line != UNSHIELDED)
     return replace(
         hardware,
         tee=TEE,
@@ -311,7 +311,7 @@ def _shielded(tpm: Claims, boot: frozenset[str], hardware: Claims) -> Claims:
             **hardware.facts,
             "hardware": hardware.tee,
         },
-        not_checked=(UNTIED, *hardware.not_checked, *kept),
+        not_checked=(UNTIED, *hardware.not_checked, *others_not_checked),
         tcb={**hardware.tcb, **tpm.tcb},
     )
 

@@ -130,10 +130,10 @@ def _pcrs(source: cbor.Map, key: str) -> dict[int, bytes]:
 
 def _cabundle(source: cbor.Map) -> tuple[bytes, ...]:
     out = []
-    for one in source.items("cabundle", low=1, high=x509.MAX_PATH - 1):
-        if not isinstance(one, bytes) or not 1 <= len(one) <= MAX_CERTIFICATE:
+    for certificate in source.items("cabundle", low=1, high=x509.MAX_PATH - 1):
+        if not isinstance(certificate, bytes) or not 1 <= len(certificate) <= MAX_CERTIFICATE:
             raise source.bad("cabundle", f"certificates of 1 to {MAX_CERTIFICATE} bytes", told.kind(one))
-        out.append(one)
+        out.append(certificate)
     return tuple(out)
 
 
@@ -204,12 +204,12 @@ def _check_signature(document: AttestationDocument, key: public_key.PublicKey) -
 
 
 def _check_time(document: AttestationDocument, leaf: x509.Certificate, now: datetime) -> None:
-    made = document.time
-    if made > now + SKEW:
+    moment = document.time
+    if moment > now + SKEW:
         raise EvidenceRefused(
             "time",
             expected=f"a document from before {now:%Y-%m-%dT%H:%M:%SZ}",
-            got=f"{made:%Y-%m-%dT%H:%M:%SZ}",
+            got=f"{moment:%Y-%m-%dT%H:%M:%SZ}",
             hint="one of the clocks is wrong",
             source=_GUIDE,
         )
@@ -217,7 +217,7 @@ def _check_time(document: AttestationDocument, leaf: x509.Certificate, now: date
         raise EvidenceRefused(
             "time",
             expected=f"a document whose certificate has not ended by {now:%Y-%m-%dT%H:%M:%SZ}",
-            got=f"made {made:%Y-%m-%dT%H:%M:%SZ}, its certificate ended {leaf.not_after:%Y-%m-%dT%H:%M:%SZ}",
+            got=f"made {moment:%Y-%m-%dT%H:%M:%SZ}, its certificate ended {leaf.not_after:%Y-%m-%dT%H:%M:%SZ}",
             hint="ask for a new document; to judge a stored one, give the time at which it was received",
             source=_GUIDE,
         )

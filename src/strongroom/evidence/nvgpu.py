@@ -136,7 +136,7 @@ def verify(
 
 
 def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
-    if evidence.parts.keys() != PARTS.keys() or not all(one.startswith(OCSP) for one in endorsements.parts):
+    if evidence.parts.keys() != PARTS.keys() or not all(name.startswith(OCSP) for name in endorsements.parts):
         raise EvidenceRefused(
             "parts",
             expected=", ".join(PARTS) + ", and no endorsements but OCSP answers",
@@ -221,8 +221,8 @@ def _check_signature(report: GpuReport, key: public_key.PublicKey) -> None:
 
 def _check_fwid(report: GpuReport, leaf: x509.Certificate) -> nvgpu_dice.Dice:
     """What the device's certificate says. Reports of older drivers name no firmware; then nothing can differ."""
-    found = [value for oid in nvgpu_dice.OIDS if (value := leaf.extension(oid)) is not None]
-    dice = nvgpu_dice.parse(found[-1]) if found else nvgpu_dice.NONE
+    values = [value for oid in nvgpu_dice.OIDS if (value := leaf.extension(oid)) is not None]
+    dice = nvgpu_dice.parse(values[-1]) if values else nvgpu_dice.NONE
     named = report.opaque.get(_FWID_FIELD)
     if named is not None and named != dice.fwid:
         raise EvidenceRefused(

@@ -133,13 +133,13 @@ def verify(
 
 
 def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
-    given = endorsements.parts.keys()
-    if evidence.parts.keys() != {REPORT} or not {VEK, ISSUERS} <= given <= LIMITS.keys():
+    names = endorsements.parts.keys()
+    if evidence.parts.keys() != {REPORT} or not {VEK, ISSUERS} <= names <= LIMITS.keys():
         raise EvidenceRefused(
             "parts",
             expected=f"evidence {REPORT}; endorsements {VEK}, {ISSUERS} and {CRL}",
             got=f"evidence {', '.join(sorted(evidence.parts))[:200] or 'nothing'}; "
-            f"endorsements {', '.join(sorted(given))[:200] or 'nothing'}",
+            f"endorsements {', '.join(sorted(names))[:200] or 'nothing'}",
             hint="fetch the endorsements of this chip or provider from AMD's Key Distribution Service",
             source=_SPEC_KDS,
         )
@@ -174,7 +174,7 @@ def _check_keys(report: snp_report.SnpReport) -> tuple[str, str]:
 def _issuers(data: bytes, roots: frozenset[str], now: datetime) -> x509.Path:
     try:
         path = x509.verify_ca_path(_split(data), roots=roots, now=now)
-        _check_authorities(*(one.der for one in path.certificates))
+        _check_authorities(*(certificate.der for certificate in path.certificates))
     except Refused as cause:
         raise _chain_refused(
             cause, "ASK or ASVK and ARK, in date, of which the ARK is one of ", roots
@@ -272,18 +272,18 @@ def _line(issuer: str, root: str, key: str, issuer_name: str) -> snp_product.Lin
 
 def _check_product(report: snp_report.SnpReport, key: snp_product.Vek, line: snp_product.Line) -> None:
     if report.version > 2:
-        found = snp_product.line_of_cpuid(report.family, report.model)
+        stated_line = snp_product.line_of_cpuid(report.family, report.model)
         got = f"family {report.family:#x} model {report.model:#x}"
     else:
-        found = key.line if key.line.without_cpuid else None
+        stated_line = key.line if key.line.without_cpuid else None
         got = f"a version 2 report with a certificate for {key.product}"
-    if found is None or found is not line or key.line is not line:
+    if stated_line is None or stated_line is not line or key.line is not line:
         raise EvidenceRefused(
             "product",
             expected=f"a processor and a certificate of {line.name}, whose root this is",
             got=f"{got}, a certificate for {key.product}",
             hint="this version does not know that processor; an unknown one never counts"
-            if found is None
+            if stated_line is None
             else "the certificates are another processor's",
             source=f"{_SPEC}; {_SPEC_KDS}",
         )
@@ -338,12 +338,12 @@ def _check_revocation(
             hint="fetch the current list",
             source="RFC 5280, section 6.3.3",
         )
-    for one in issuers.certificates:
-        if listed.revokes(one):
+    for certificate in issuers.certificates:
+        if listed.revokes(certificate):
             raise EvidenceRefused(
                 "revocation",
                 expected="authorities that AMD did not revoke",
-                got=f"{one.subject}, serial {one.serial}, is revoked",
+                got=f"{certificate.subject}, serial {certificate.serial}, is revoked",
                 hint="nothing that this authority certified counts any more",
                 source=_SPEC_KDS,
             )

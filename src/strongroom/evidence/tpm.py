@@ -121,7 +121,7 @@ def verify(
         binding.value("contract"),
         quote.firmware,
     )
-    return claims.again(
+    return claims.with_facts(
         {
             "clock_ms": quote.clock,
             "reset_count": quote.reset_count,
@@ -255,7 +255,7 @@ def _boot_aggregates(values: dict[int, bytes]) -> tuple[bytes, ...]:
     return tuple(
         tpm_quote.extend(
             tpm_quote.ZERO,
-            hashlib.sha256(b"".join(struct.pack("<I", len(one)) + one for one in template)).digest(),
+            hashlib.sha256(b"".join(struct.pack("<I", len(part)) + part for part in template)).digest(),
         )
         for template in (fields, (*fields, b""))
     )

@@ -181,16 +181,16 @@ def test_other_statements_beside_it_change_nothing():
 
 
 def test_a_platform_is_had_by_profile_or_by_tee():
-    assert GOOD.of("nitro") == NITRO
-    assert GOOD.of("snp").extra().tcb == {"committed.snp": 20}
+    assert GOOD.platform("nitro") == NITRO
+    assert GOOD.platform("snp").extra().tcb == {"committed.snp": 20}
     with pytest.raises(NotFound, match="says nothing of tdx"):
-        GOOD.of("tdx")
+        GOOD.platform("tdx")
     two = ReferenceRelease(
         **TOLD, version=1, subjects=GOOD.subjects, platforms=(replace(SNP, profile="a"), SNP)
     )
-    assert two.of("a").profile == "a"
+    assert two.platform("a").profile == "a"
     with pytest.raises(Refused, match="several platforms are snp"):
-        replace(two, platforms=(replace(SNP, profile="a"), replace(SNP, profile="b"))).of("snp")
+        replace(two, platforms=(replace(SNP, profile="a"), replace(SNP, profile="b"))).platform("snp")
 
 
 def test_the_same_release_is_the_same_bytes():

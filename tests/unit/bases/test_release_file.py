@@ -43,8 +43,8 @@ def verify(data, *keys, now=NOW):
 def test_one_file_for_all_platforms(bases):
     made = verify(written(bases))
     assert [(one.profile, one.tee) for one in made.release.platforms] == [("local", "tpm"), ("snp", "snp")]
-    assert made.release.of("snp").references == tuple(SNP["snp"])
-    assert made.release.of("local").references[0]["machine"] == "q35"
+    assert made.release.platform("snp").references == tuple(SNP["snp"])
+    assert made.release.platform("local").references[0]["machine"] == "q35"
     assert made.keyid == KEYID
     names = [one.name for one in made.release.subjects]
     assert {"local/base.disk", "snp/bzImage", "snp/base.json"} <= set(names)
@@ -180,7 +180,7 @@ def test_values_and_bases_have_to_fit(bases, tmp_path):
         release([uki], {})
     made = release([*bases, uki], {**SNP, "azure": [{"pcr4": "aa" * 32}], "gcp": [{"pcr4": "bb" * 32}]})
     assert [one.profile for one in made.platforms] == ["local", "snp", "uki-azure", "uki-gcp"]
-    assert made.of("gcp").references == ({"pcr4": "bb" * 32},)
+    assert made.platform("gcp").references == ({"pcr4": "bb" * 32},)
     debug = release_file.read(release_kit.base(tmp_path / "debug", "snp", debug=True))
     with pytest.raises(Misuse) as caught:
         release([debug], SNP)

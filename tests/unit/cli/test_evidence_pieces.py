@@ -135,7 +135,7 @@ def test_what_is_known_of_evidence_is_said_in_one_of_four_words(strongroom, tmp_
     assert known("--policy", "fake.json", "--endorsements", "given.json") == "simulated"
     assert known("--policy", "fake.json") == "cannot tell"
     assert known("--policy", "policy.json", "--endorsements", "given.json") == "refused"
-    assert standing.of(Claims(**CLAIMS, simulated=False), vouched=True) == "verified"
+    assert standing.word(Claims(**CLAIMS, simulated=False), vouched=True) == "verified"
     assert set(standing.WORDS) == {"verified", "refused", "cannot tell", "simulated"}
 
 

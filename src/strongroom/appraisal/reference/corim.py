@@ -75,17 +75,17 @@ def open_corim(
     if len(data) > MAX_BYTES:
         raise Malformed(f"CoRIM: {len(data)} bytes, at most {MAX_BYTES} allowed", code="too-large")
     if data[:1] == b"\xd2":
-        made = _corim(_verified(data, trusted), tee)
+        reference = _corim(_verified(data, trusted), tee)
     elif unsigned_is_trusted:
-        made = _corim(data, tee)
+        reference = _corim(data, tee)
     else:
         raise Refused(
             "CoRIM: not signed",
             code="untrusted-reference",
             hint="get a signed one, or say that you vouch for this file yourself",
         )
-    check_dates(made, now)
-    return made
+    check_dates(reference, now)
+    return reference
 
 
 def _verified(data: bytes, trusted: Sequence[VerifyingKey | PublicKey]) -> bytes:
@@ -134,21 +134,21 @@ def _corim(data: bytes, tee: str) -> Reference:
     name = _name(top.value(0))
     triples: list[_Triple] = []
     tcb: dict[str, int] = {}
-    for one in top.items(1, low=1, high=64):
-        if not isinstance(one, cbor.Tagged) or one.tag != TAG_COMID or not isinstance(one.value, bytes):
+    for item in top.items(1, low=1, high=64):
+        if not isinstance(item, cbor.Tagged) or item.tag != TAG_COMID or not isinstance(item.value, bytes):
             raise top.bad(1, "CoMID tags alone")
-        _comid(one.value, tee, triples, tcb)
+        _comid(item.value, tee, triples, tcb)
     issued, expires = _validity(top)
     # Known, and saying nothing about values: dependent RIMs, profile, entities.
     for key in (2, 3, 5):
         if top.has(key):
             top.value(key)
     top.done()
-    references = tuple(one.registers for one in triples if one.registers)
+    references = tuple(triple.registers for triple in triples if triple.registers)
     if not 0 < len(references) <= MAX_REFERENCES:
         raise Malformed(f"CoRIM: expected 1 to {MAX_REFERENCES} reference triples", code="too-many")
     facts = triples[0].facts
-    if any(one.facts != facts for one in triples):
+    if any(triple.facts != facts for triple in triples):
         raise Malformed(
             "CoRIM: its alternatives differ in facts, which a policy asks of all of them",
             code="facts-differ",
@@ -185,48 +185,48 @@ def _time(value: cbor.Value) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _comid(data: bytes, tee: str, found: list[_Triple], tcb: dict[str, int]) -> None:
+def _comid(data: bytes, tee: str, triples: list[_Triple], tcb: dict[str, int]) -> None:
     value = cbor.loads(
         data, "CoMID", tags=_TAGS, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH, max_items=MAX_ITEMS
     )
     top = cbor.Map(value, "CoMID")
-    triples = cbor.Map(top.value(4), "CoMID triples")
+    triples_map = cbor.Map(top.value(4), "CoMID triples")
     top.value(1)  # the tag's own identity
     for key in (0, 2, 3):  # language, entities, linked tags
         if top.has(key):
             top.value(key)
     top.done()
-    for record in triples.items(0, low=1, high=MAX_REFERENCES):
+    for record in triples_map.items(0, low=1, high=MAX_REFERENCES):
         if not isinstance(record, tuple) or len(record) != 2 or not isinstance(record[1], tuple):
             raise Malformed("CoMID: expected reference triples of an environment and measurements")
-        made = _Triple()
-        for one in record[1]:
-            _measurement(one, tee, made, tcb)
-        if made.registers or made.facts:
-            found.append(made)
-    if triples.has(_ATTESTATION_KEYS):
-        triples.value(_ATTESTATION_KEYS)
+        triple = _Triple()
+        for measurement in record[1]:
+            _measurement(measurement, tee, triple, tcb)
+        if triple.registers or triple.facts:
+            triples.append(triple)
+    if triples_map.has(_ATTESTATION_KEYS):
+        triples_map.value(_ATTESTATION_KEYS)
     # Endorsed values and conditions are no reference values; with them the file would mean something else.
-    triples.done()
+    triples_map.done()
 
 
-def _measurement(value: cbor.Value, tee: str, made: _Triple, tcb: dict[str, int]) -> None:
+def _measurement(value: cbor.Value, tee: str, triple: _Triple, tcb: dict[str, int]) -> None:
     source = cbor.Map(value, "CoMID measurement")
     key = source.value(0) if source.has(0) else None
     inner = cbor.Map(source.value(1), "CoMID measurement")
     source.done()
     if tee == "cca":
-        key = _arms(key, made, inner)
+        key = _arms(key, triple, inner)
     read = False
     if inner.has(14):
         for index, digests in inner.mapping(14, low=1, high=MAX_REGISTERS).items():
-            _put(made.registers, keys.numbered(index, tee), _digest(digests))
+            _put(triple.registers, keys.numbered(index, tee), _digest(digests))
         read = True
     if inner.has(2):
-        _place(made, key, tee, _digest(inner.value(2)))
+        _place(triple, key, tee, _digest(inner.value(2)))
         read = True
     if inner.has(4):
-        _place(made, key, tee, _raw(inner))
+        _place(triple, key, tee, _raw(inner))
         read = True
     if inner.has(1):
         least = inner.value(1)
@@ -247,7 +247,7 @@ def _measurement(value: cbor.Value, tee: str, made: _Triple, tcb: dict[str, int]
         raise Malformed("CoMID measurement: nothing in it that can be compared")
 
 
-def _arms(key: cbor.Value, made: _Triple, inner: cbor.Map) -> cbor.Value:
+def _arms(key: cbor.Value, triple: _Triple, inner: cbor.Map) -> cbor.Value:
     """The key of a measurement of Arm's, as its present profile has it. Components of firmware are numbered in their order.
 
     Who signed a component is a fact; its name and its version are for people.
@@ -256,23 +256,25 @@ def _arms(key: cbor.Value, made: _Triple, inner: cbor.Map) -> cbor.Value:
     if isinstance(key, cbor.Tagged) and key.tag == _TAG_CONFIG:
         return "cca.platform-config"
     if isinstance(key, cbor.Tagged) and key.tag == _TAG_COMPONENT:
-        told = cbor.Map(key.value, "CoMID component")
+        component = cbor.Map(key.value, "CoMID component")
         for text in (1, 4):
-            if told.has(text):
-                told.text(text, high=200)
-        signer = told.data(5, low=32, high=64) if told.has(5) else None
-        told.done()
+            if component.has(text):
+                component.text(text, high=200)
+        signer = component.data(5, low=32, high=64) if component.has(5) else None
+        component.done()
     elif key != keys.COMPONENT:
         return key
     elif inner.has(_CRYPTO_KEYS):
-        (one,) = inner.items(_CRYPTO_KEYS, low=1, high=1)
-        signer = one.value if isinstance(one, cbor.Tagged) and one.tag == _TAG_BYTES else None
+        (signer_key,) = inner.items(_CRYPTO_KEYS, low=1, high=1)
+        signer = (
+            signer_key.value if isinstance(signer_key, cbor.Tagged) and signer_key.tag == _TAG_BYTES else None
+        )
         if not isinstance(signer, bytes) or not 32 <= len(signer) <= 64:
             raise inner.bad(_CRYPTO_KEYS, "who signed the component, 32 to 64 bytes (tag 560)")
-    name = f"component{made.components}"
+    name = f"component{triple.components}"
     if isinstance(signer, bytes):
-        made.facts[f"component_{made.components}_signer"] = signer.hex()
-    made.components += 1
+        triple.facts[f"component_{triple.components}_signer"] = signer.hex()
+    triple.components += 1
     return name
 
 
@@ -284,15 +286,15 @@ def _raw(inner: cbor.Map) -> str:
     return raw.hex()
 
 
-def _place(made: _Triple, key: cbor.Value, tee: str, value: str) -> None:
+def _place(triple: _Triple, key: cbor.Value, tee: str, value: str) -> None:
     """Put a value where its key says: among the registers, or the facts."""
     name = keys.register(key, tee)
     if name is None:
-        _put(made.facts, keys.fact(key, tee), value)
+        _put(triple.facts, keys.fact(key, tee), value)
     elif tee == "cca" and keys.REALM_ZERO.fullmatch(name) and not value.strip("0"):
         return  # claims leave it out where nothing extended it, and any other value is one without a reference
     else:
-        _put(made.registers, name, value)
+        _put(triple.registers, name, value)
 
 
 def _put(registers: dict[str, str], name: str, value: str) -> None:

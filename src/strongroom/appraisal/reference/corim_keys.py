@@ -105,9 +105,9 @@ def _name(key: cbor.Value, tee: str) -> str | None:
 
 
 def _nothing(key: cbor.Value, tee: str) -> Malformed:
-    told = repr(key)[:60] if isinstance(key, int | str) else "of another kind"
+    shown = repr(key)[:60] if isinstance(key, int | str) else "of another kind"
     return Malformed(
-        f"CoMID: a measurement's key that names no register: {told}, for {tee}",
+        f"CoMID: a measurement's key that names no register: {shown}, for {tee}",
         code="unknown-register",
         hint=f"claims of {tee} have {_REGISTERS.get(tee, 'registers of their own').replace('|', ', ')}",
     )

@@ -66,24 +66,24 @@ class ReferenceRelease:
     subjects: tuple[InTotoSubject, ...]
     platforms: tuple[Reference, ...]
 
-    def of(self, wanted: str) -> Reference:
+    def platform(self, wanted: str) -> Reference:
         """The platform of a profile, or of a TEE. Raises `NotFound`, or `Refused` when several are of that TEE."""
-        found = [one for one in self.platforms if one.profile == wanted]
-        found = found or [one for one in self.platforms if one.tee == wanted]
-        known = ", ".join(one.profile for one in self.platforms)
-        if not found:
+        suited = [platform for platform in self.platforms if platform.profile == wanted]
+        suited = suited or [platform for platform in self.platforms if platform.tee == wanted]
+        known = ", ".join(platform.profile for platform in self.platforms)
+        if not suited:
             raise NotFound(
                 f"{self.name}: says nothing of {wanted}", code="no-platform", hint=f"it has {known}"
             )
-        if len(found) > 1:
+        if len(suited) > 1:
             raise Refused(
                 f"{self.name}: several platforms are {wanted}", code="choose", hint=f"one of {known}"
             )
-        return found[0]
+        return suited[0]
 
     def statement(self) -> InTotoStatement:
         """The statement. Raises `Malformed` for what could not be read again."""
-        made = InTotoStatement(
+        reference_statement = InTotoStatement(
             subjects=self.subjects,
             predicate_type=PREDICATE,
             predicate={
@@ -94,28 +94,28 @@ class ReferenceRelease:
                 "expires": fields.format_time(self.expires),
                 "platforms": [
                     {
-                        "profile": one.profile,
-                        "tee": one.tee,
-                        "references": [dict(each) for each in one.references],
-                        "tcb": dict(one.tcb),
+                        "profile": platform.profile,
+                        "tee": platform.tee,
+                        "references": [dict(registers) for registers in platform.references],
+                        "tcb": dict(platform.tcb),
                     }
-                    for one in self.platforms
+                    for platform in self.platforms
                 ],
             },
         )
-        read(statement.parse(made.encode()))
-        return made
+        read(statement.parse(reference_statement.encode()))
+        return reference_statement
 
 
-def read(made: InTotoStatement) -> ReferenceRelease:
+def read(statement: InTotoStatement) -> ReferenceRelease:
     """The reference values in a statement. Raises `Malformed`."""
-    if made.predicate_type != PREDICATE:
+    if statement.predicate_type != PREDICATE:
         raise Malformed("reference file: a statement of another type", code="wrong-type")
-    if len(canonical.dumps(made.predicate)) > MAX_BYTES:
+    if len(canonical.dumps(statement.predicate)) > MAX_BYTES:
         raise Malformed(f"reference file: more than {MAX_BYTES} bytes", code="too-large")
-    top = fields.Fields(made.predicate, "reference")
+    top = fields.Fields(statement.predicate, "reference")
     top.constant("format", FORMAT)
-    told: dict[str, Any] = {
+    header: dict[str, Any] = {
         "name": top.name("name"),
         "issued": top.time("issued"),
         "expires": top.time("expires"),
@@ -125,24 +125,31 @@ def read(made: InTotoStatement) -> ReferenceRelease:
     for item in top.objects("platforms", max_items=MAX_PLATFORMS):
         platforms.append(
             Reference(
-                **told,
+                **header,
                 profile=item.name("profile"),
                 tee=item.name("tee"),
                 references=tuple(
-                    read_reference(one) for one in item.objects("references", max_items=MAX_REFERENCES)
+                    read_reference(registers)
+                    for registers in item.objects("references", max_items=MAX_REFERENCES)
                 ),
                 tcb=read_minimums(item.object("tcb")),
             )
         )
         item.done()
     top.done()
-    profiles = {one.profile for one in platforms}
-    if not platforms or len(profiles) != len(platforms) or not all(one.references for one in platforms):
+    profiles = {platform.profile for platform in platforms}
+    if (
+        not platforms
+        or len(profiles) != len(platforms)
+        or not all(platform.references for platform in platforms)
+    ):
         raise Malformed(
             "reference.platforms: expected one of each profile, with references, which evidence could meet",
             code="empty",
         )
-    return ReferenceRelease(**told, version=version, subjects=made.subjects, platforms=tuple(platforms))
+    return ReferenceRelease(
+        **header, version=version, subjects=statement.subjects, platforms=tuple(platforms)
+    )
 
 
 def open_signed(data: bytes, *, trusted: Sequence[VerifyingKey], now: datetime) -> ReferenceRelease:
@@ -150,12 +157,14 @@ def open_signed(data: bytes, *, trusted: Sequence[VerifyingKey], now: datetime) 
 
     What else the file states is not looked at, nor needed: it may be a bundle with provenance.
     """
-    found = [line for line in statement.lines(data) if statement.unverified(line).predicate_type == PREDICATE]
-    if len(found) != 1:
-        raise Malformed(f"reference file: {len(found)} statements of reference values, expected one")
-    made = read(statement.open_signed(found[0], trusted=trusted))
-    check_dates(made, now)
-    return made
+    envelopes = [
+        line for line in statement.lines(data) if statement.unverified(line).predicate_type == PREDICATE
+    ]
+    if len(envelopes) != 1:
+        raise Malformed(f"reference file: {len(envelopes)} statements of reference values, expected one")
+    release = read(statement.open_signed(envelopes[0], trusted=trusted))
+    check_dates(release, now)
+    return release
 
 
 def check_dates(reference: Reference | ReferenceRelease, now: datetime) -> None:
@@ -176,6 +185,8 @@ def parse_values(data: bytes) -> tuple[str, tuple[dict[str, str], ...]]:
         canonical.loads(data, what="reference values", max_bytes=MAX_BYTES), "reference values"
     )
     tee = top.name("tee")
-    references = tuple(read_reference(one) for one in top.objects("references", max_items=MAX_REFERENCES))
+    references = tuple(
+        read_reference(registers) for registers in top.objects("references", max_items=MAX_REFERENCES)
+    )
     top.done()
     return tee, references

@@ -16,7 +16,7 @@ def _misfits(value: Data) -> str:
     """{party: {"role", "image": whether it owns that, "data": whether it owns any}}."""
     if not isinstance(value, dict):
         return plain(value)
-    return "; ".join(f"{name} {_misfit(one)}" for name, one in value.items())
+    return "; ".join(f"{name} {_misfit(misfit)}" for name, misfit in value.items())
 
 
 def _misfit(value: Data) -> str:

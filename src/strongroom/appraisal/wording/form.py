@@ -46,7 +46,9 @@ def _plain(value: Data) -> str:
     if isinstance(value, str | int):
         return str(value) or '""'
     if not isinstance(value, dict):
-        return ", ".join(_plain(one) for one in value) or NOTHING
+        return ", ".join(_plain(item) for item in value) or NOTHING
     if value.keys() == {"one_of", "first"}:
         return f"one of {_plain(value['one_of'])}: {_plain(value['first'])}"
-    return ", ".join(key if one is None else f"{key} {_plain(one)}" for key, one in value.items()) or NOTHING
+    return (
+        ", ".join(key if item is None else f"{key} {_plain(item)}" for key, item in value.items()) or NOTHING
+    )

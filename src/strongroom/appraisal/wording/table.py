@@ -41,7 +41,7 @@ _UNUSED = "a nonce of this broker, unused and in time"
 
 
 def _names(value: Data) -> list[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _still_to_sign(check: Check) -> str:
@@ -104,8 +104,8 @@ def _devices(value: Data) -> str:
         return f"all {plain(value.get('of'))}"
     first = value.get("first")
     faults = first.items() if isinstance(first, dict) else ()
-    told = "; ".join(f"device {index}: {_device(fault)}" for index, fault in faults)
-    return f"{plain(value['failed'])} of {plain(value.get('of'))}: {told}"
+    faults_told = "; ".join(f"device {index}: {_device(fault)}" for index, fault in faults)
+    return f"{plain(value['failed'])} of {plain(value.get('of'))}: {faults_told}"
 
 
 def _device(fault: Data) -> str:

@@ -178,7 +178,7 @@ def verify(
             )
         asked = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
         _write_ear(ear, verdict, evidence, asked, audience, load(identity, passphrase_fd))
-    known = standing.of(verdict.claims, vouched=vouches(given, evidence.tee))
+    known = standing.word(verdict.claims, vouched=vouches(given, evidence.tee))
     if as_json:
         print(printable_json(canonical.dumps({**_explained(verdict), "evidence": known}).decode()))
     else:
@@ -323,7 +323,7 @@ def _print_forecast(made: Any) -> None:
         told = (
             f"{'accepted' if one.accepted else 'DENIED  '}  {when}, as of {fields.format_time(one.decided)}"
         )
-        print(f"{told}; evidence {standing.of(one.claims, vouched=True)}")
+        print(f"{told}; evidence {standing.word(one.claims, vouched=True)}")
     for stop in made.stops:
         when = "at once" if stop.when is None else fields.format_time(stop.when)
         print(printable(f"from {when}: {stop.check}: {stop.reason}"))

@@ -123,7 +123,7 @@ def show(
 
     if platform is not None:
         verified = _verified_file(file, trust, state, at)
-        one = verified.release.of(platform)
+        one = verified.release.platform(platform)
         print(json.dumps({"tee": one.tee, "references": list(one.references)}))
         return
     told = files.parsed(

@@ -44,9 +44,9 @@ _MEANINGS = {
 }
 
 
-def lines(found: object) -> Lines:
+def lines(parsed: object) -> Lines:
     """(name, value, meaning) of every field of a parsed structure, at most `MAX_LINES`."""
-    for count, (name, value) in enumerate(_walk("", found, 0)):
+    for count, (name, value) in enumerate(_walk("", parsed, 0)):
         if count == MAX_LINES:
             yield "more", "-", f"only {MAX_LINES} fields are shown"
             return
@@ -63,8 +63,8 @@ def _walk(at: str, value: object, depth: int) -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict) and depth < _MAX_DEPTH:
         for key, item in value.items():
             yield from _walk(f"{at}[{key}]", item, depth + 1)
-    elif isinstance(value, tuple) and value and all(isinstance(one, int) for one in value):
-        yield at, " ".join(str(one) for one in value)
+    elif isinstance(value, tuple) and value and all(isinstance(number, int) for number in value):
+        yield at, " ".join(str(number) for number in value)
     elif isinstance(value, tuple | list) and depth < _MAX_DEPTH:
         for index, item in enumerate(value):
             yield from _walk(f"{at}[{index}]", item, depth + 1)
@@ -75,7 +75,7 @@ def _walk(at: str, value: object, depth: int) -> Iterator[tuple[str, str]]:
 def _names(value: object) -> tuple[str, ...]:
     """The names of the fields of a dataclass or of a named tuple; of anything else none."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return tuple(one.name for one in dataclasses.fields(value))
+        return tuple(field.name for field in dataclasses.fields(value))
     return getattr(value, "_fields", ()) if isinstance(value, tuple) else ()
 
 
@@ -99,9 +99,9 @@ def _of(parse: Callable[[bytes], object]) -> Callable[[bytes], Lines]:
 
 def _quote(data: bytes) -> Lines:
     """An Intel quote, told by its own describer; its PCK certificates besides."""
-    told: list[tuple[str, str, str]] = []
-    dcap_quote.describe(data, line=lambda name, value, why: told.append((name, value, why)))
-    yield from told
+    rows: list[tuple[str, str, str]] = []
+    dcap_quote.describe(data, line=lambda name, value, why: rows.append((name, value, why)))
+    yield from rows
     certified = dcap_quote.certification((quote := dcap_quote.parse(data)).version, quote.certified)
     if certified.data.startswith(b"-----BEGIN"):
         for index, der in enumerate(
@@ -119,15 +119,15 @@ def certificates(data: bytes) -> Lines:
 
 
 def _certificate(at: str, der: bytes) -> Lines:
-    one = x509.parse(der)
-    yield f"{at} subject", one.subject or "-", ""
-    yield f"{at} issued by", one.issuer, ""
+    certificate = x509.parse(der)
+    yield f"{at} subject", certificate.subject or "-", ""
+    yield f"{at} issued by", certificate.issuer, ""
     yield (
         f"{at} valid",
-        f"{fields.format_time(one.not_before)} to {fields.format_time(one.not_after)}",
+        f"{fields.format_time(certificate.not_before)} to {fields.format_time(certificate.not_after)}",
         "",
     )
-    yield f"{at} key", one.key.kind, one.spki_digest
+    yield f"{at} key", certificate.key.kind, certificate.spki_digest
 
 
 def _snp(data: bytes) -> Lines:

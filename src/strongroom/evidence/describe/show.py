@@ -57,7 +57,7 @@ def describe(evidence: Evidence) -> tuple[ShownField, ...]:
     """Every field of `evidence` and of its attached devices, part by part in the verifier's order. Never raises."""
     out = list(_parts(evidence))
     for place, device in enumerate(evidence.devices):
-        out += [replace(one, part=f"device {place} ({device.tee}): {one.part}") for one in _parts(device)]
+        out += [replace(row, part=f"device {place} ({device.tee}): {row.part}") for row in _parts(device)]
     return tuple(out)
 
 
@@ -121,13 +121,21 @@ def _issuers(data: bytes) -> Lines:
         yield from _certificate(x509.parse(der), machine=False)
 
 
-def _certificate(one: x509.Certificate, *, machine: bool) -> Lines:
-    yield "subject", one.subject, ""
-    yield "issued by", one.issuer, ""
-    yield "valid", f"{fields.format_time(one.not_before)} to {fields.format_time(one.not_after)}", ""
-    yield "key", one.key.kind, ""
+def _certificate(certificate: x509.Certificate, *, machine: bool) -> Lines:
+    yield "subject", certificate.subject, ""
+    yield "issued by", certificate.issuer, ""
+    yield (
+        "valid",
+        f"{fields.format_time(certificate.not_before)} to {fields.format_time(certificate.not_after)}",
+        "",
+    )
+    yield "key", certificate.key.kind, ""
     if machine:
-        yield "machine", one.spki_digest, "digest of the attestation key: the machine's name in contracts"
+        yield (
+            "machine",
+            certificate.spki_digest,
+            "digest of the attestation key: the machine's name in contracts",
+        )
 
 
 def _pcrs(data: bytes) -> Lines:

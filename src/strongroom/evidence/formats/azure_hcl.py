@@ -148,11 +148,11 @@ def parse_runtime(data: bytes) -> Runtime:
 
 
 def _ak(keys: Any) -> PublicKey:
-    if not isinstance(keys, list) or len(keys) > MAX_KEYS or not all(isinstance(one, dict) for one in keys):
+    if not isinstance(keys, list) or len(keys) > MAX_KEYS or not all(isinstance(jwk, dict) for jwk in keys):
         raise Malformed(
             f"runtime data: keys: expected a list of at most {MAX_KEYS} objects", code="bad-value"
         )
-    named = [one for one in keys if one.get("kid") == AK]
+    named = [jwk for jwk in keys if jwk.get("kid") == AK]
     if len(named) != 1:
         raise Malformed(f"runtime data: {len(named)} keys called {AK}, expected one", code="bad-value")
     key = named[0]

@@ -76,14 +76,14 @@ def read(value: cbor.Value, what: str) -> Sign1:
     return Sign1(protected=protected, algorithm=algorithm, payload=payload, signature=signature)
 
 
-def check(one: Sign1, key: PublicKey) -> None:
+def check(signature: Sign1, key: PublicKey) -> None:
     """Raise `Refused` unless the signature is by `key`."""
-    if key.kind != _CURVES[one.algorithm]:
+    if key.kind != _CURVES[signature.algorithm]:
         raise Refused(
-            f"algorithm {one.algorithm} with a key of {key.kind}, expected {_CURVES[one.algorithm]}",
+            f"algorithm {signature.algorithm} with a key of {key.kind}, expected {_CURVES[one.algorithm]}",
             code="wrong-key",
         )
-    key.verify_ecdsa(one.signature, one.signed())
+    key.verify_ecdsa(signature.signature, signature.signed())
 
 
 def _head(size: int) -> bytes:

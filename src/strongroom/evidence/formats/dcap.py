@@ -102,11 +102,11 @@ def prove(
     tee, kind, qe_id = _KINDS[tee_type]
     # 1 parts
     quote = _quote(evidence, endorsements, tee, tee_type)
-    given = endorsements.parts
+    parts = endorsements.parts
     # 2 pck, 3 qe
     platform = PLATFORMS.get(
-        (quote.version, quote.certified, given.get(OPTIONAL), roots),
-        lambda: _platform(quote, given.get(OPTIONAL), roots, now),
+        (quote.version, quote.certified, parts.get(OPTIONAL), roots),
+        lambda: _platform(quote, parts.get(OPTIONAL), roots, now),
     )
     platform.window.check(now)
     # 4 signature
@@ -142,7 +142,7 @@ def prove(
             source="docs/verdicts.md, What evidence is bound to",
         )
     # 6 endorsements
-    missing = [name for name in dcap_collateral.REQUIRED if name not in given]
+    missing = [name for name in dcap_collateral.REQUIRED if name not in parts]
     if missing:
         raise EvidenceRefused(
             MISSING,
@@ -152,7 +152,7 @@ def prove(
             source=dcap_collateral.SPEC_TCB,
         )
     # 7 tcb-info, qe-identity, root-ca-crl, pck-crl
-    inputs = tuple([given[name] for name in dcap_collateral.REQUIRED])
+    inputs = tuple([parts[name] for name in dcap_collateral.REQUIRED])
     collateral = COLLATERALS.get(
         (inputs, roots), lambda: dcap_collateral.verify(inputs, roots=roots, now=now)
     )
@@ -247,23 +247,23 @@ def _platform(
 
 
 def _platform_facts(pck: PckChain, qe: SgxReport) -> dict[str, str | int | bool]:
-    said = pck.platform
+    platform = pck.platform
     facts: dict[str, str | int | bool] = {
-        "fmspc": said.fmspc.hex(),
-        "pce_id": said.pce_id.hex(),
-        "ppid": said.ppid.hex(),
+        "fmspc": platform.fmspc.hex(),
+        "pce_id": platform.pce_id.hex(),
+        "ppid": platform.ppid.hex(),
         "pck_ca": pck.ca_kind,
         "pck_serial": f"{pck.leaf.serial:x}",
-        "pck_cpu_svn": said.cpu_svn.hex(),
-        "sgx_type": said.sgx_type,
+        "pck_cpu_svn": platform.cpu_svn.hex(),
+        "sgx_type": platform.sgx_type,
         "qe_mr_signer": qe.mr_signer.hex(),
         "qe_mr_enclave": qe.mr_enclave.hex(),
         "root_subject": pck.root.subject,
     }
-    if said.instance:
-        facts["platform_instance"] = said.instance.hex()
+    if platform.instance:
+        facts["platform_instance"] = platform.instance.hex()
     for name in ("dynamic_platform", "cached_keys", "smt_enabled"):
-        value = getattr(said, name)
+        value = getattr(platform, name)
         if value is not None:
             facts[name] = value
     return facts

@@ -133,11 +133,11 @@ def assess(
     _check_revoked(pck, collateral)
     kind, qe_id = kinds
     # 9 tcb.platform
-    info, said = collateral.info, pck.platform
-    if (info.kind, info.fmspc, info.pce_id) != (kind, said.fmspc, said.pce_id):
+    info, platform = collateral.info, pck.platform
+    if (info.kind, info.fmspc, info.pce_id) != (kind, platform.fmspc, platform.pce_id):
         raise EvidenceRefused(
             "tcb.platform",
-            expected=f"TCB info of {kind}, FMSPC {said.fmspc.hex()}, PCE-ID {said.pce_id.hex()}",
+            expected=f"TCB info of {kind}, FMSPC {platform.fmspc.hex()}, PCE-ID {platform.pce_id.hex()}",
             got=f"{info.kind}, FMSPC {info.fmspc.hex()}, PCE-ID {info.pce_id.hex()}",
             hint="fetch the TCB info of this platform's FMSPC",
             source=SPEC_TCB,
@@ -145,12 +145,12 @@ def assess(
     # 10 qe.identity
     qe_level = _check_qe(qe, collateral.identity, qe_id)
     # 11 tcb.module, 12 tcb.level
-    found = _find(info, said, present[0] if present else None, present)
-    status, current = found.status, None
+    covering = _find(info, platform, present[0] if present else None, present)
+    status, current = covering.status, None
     if present is not None and present[1] is not None:
         # A TD report 1.5 tells the TDX module's SVNs at the TD's launch and those of now: both must be covered.
-        current = _find(info, said, present[1], present)
-        status = dcap_tcb.relaunch(info, found, qe_level.status, present[1])
+        current = _find(info, platform, present[1], present)
+        status = dcap_tcb.relaunch(info, covering, qe_level.status, present[1])
         if current.status == dcap_tcb.REVOKED:
             status = dcap_tcb.REVOKED
     status = dcap_tcb.converge(status, qe_level.status)
@@ -159,11 +159,11 @@ def assess(
         raise EvidenceRefused(
             "tcb.status",
             expected="a TCB that Intel has not revoked",
-            got=f"Revoked ({', '.join(found.advisories + qe_level.advisories) or 'no advisories'})",
+            got=f"Revoked ({', '.join(covering.advisories + qe_level.advisories) or 'no advisories'})",
             hint="this platform's TCB is broken beyond trust until its firmware is updated",
             source=SPEC_TCB,
         )
-    assessment = _assessment(collateral, said, qe, found, qe_level, status)
+    assessment = _assessment(collateral, platform, qe, covering, qe_level, status)
     if current is not None:
         assessment.facts["present_tcb_status"] = current.status
     return assessment
@@ -186,8 +186,8 @@ def _check_revoked(pck: dcap_pck.PckChain, collateral: Collateral) -> None:
             hint="fetch the list of the authority that issued this platform's certificate",
             source=dcap_pck.SPEC,
         )
-    for revoked, one in ((collateral.root_crl, pck.ca), (collateral.pck_crl, pck.leaf)):
-        dcap_pck.check_listed(revoked, one)
+    for revoked, certificate in ((collateral.root_crl, pck.ca), (collateral.pck_crl, pck.leaf)):
+        dcap_pck.check_listed(revoked, certificate)
 
 
 def _check_qe(qe: SgxReport, identity: dcap_tcb.EnclaveIdentity, expected_id: str) -> dcap_tcb.SvnLevel:
@@ -222,24 +222,24 @@ def _check_qe(qe: SgxReport, identity: dcap_tcb.EnclaveIdentity, expected_id: st
 
 def _find(
     info: dcap_tcb.TcbInfo,
-    said: dcap_pck.PckExtension,
+    platform: dcap_pck.PckExtension,
     svn: bytes | None,
     present: tuple[bytes, bytes | None, bytes, bytes] | None,
 ) -> dcap_tcb.CoveringLevel:
     """The level that covers the platform with that TEE TCB SVN, whose TDX module must be one that Intel knows."""
     if svn is not None and present is not None:
         _check_module(info, svn, present[2], present[3])
-    found = dcap_tcb.match(info, said.components, said.pce_svn, svn)
-    if found is None:
+    covering = dcap_tcb.match(info, platform.components, platform.pce_svn, svn)
+    if covering is None:
         raise EvidenceRefused(
             "tcb.level",
             expected="a TCB level that covers the platform",
-            got=f"none for components {said.components.hex()}, PCESVN {said.pce_svn}"
+            got=f"none for components {platform.components.hex()}, PCESVN {platform.pce_svn}"
             + (f", TEE TCB SVN {svn.hex()}" if svn is not None else ""),
             hint="older than every level that Intel still knows: update the platform's firmware and TDX module",
             source=SPEC_TCB,
         )
-    return found
+    return covering
 
 
 def _check_module(info: dcap_tcb.TcbInfo, svn: bytes, signer: bytes, attributes: bytes) -> None:
@@ -248,7 +248,7 @@ def _check_module(info: dcap_tcb.TcbInfo, svn: bytes, signer: bytes, attributes:
         raise EvidenceRefused(
             "tcb.module",
             expected="an identity of the TDX module's version: "
-            + (", ".join(one.id for one in info.modules) or "none is given"),
+            + (", ".join(known.id for known in info.modules) or "none is given"),
             got=f"TDX_{svn[1]:02X}",
             hint="Intel's TCB info does not know this TDX module",
             source=SPEC_TCB,
@@ -266,30 +266,30 @@ def _check_module(info: dcap_tcb.TcbInfo, svn: bytes, signer: bytes, attributes:
 
 def _assessment(
     collateral: Collateral,
-    said: dcap_pck.PckExtension,
+    platform: dcap_pck.PckExtension,
     qe: SgxReport,
-    found: dcap_tcb.CoveringLevel,
+    covering: dcap_tcb.CoveringLevel,
     qe_level: dcap_tcb.SvnLevel,
     status: str,
 ) -> Assessment:
     info, identity = collateral.info, collateral.identity
-    tcb = {f"sgx.{index:02d}": svn for index, svn in enumerate(said.components, start=1)}
-    tcb["pce.svn"] = said.pce_svn
+    tcb = {f"sgx.{index:02d}": svn for index, svn in enumerate(platform.components, start=1)}
+    tcb["pce.svn"] = platform.pce_svn
     tcb["qe.svn"] = qe.isv_svn
     tcb["evaluation"] = min(info.evaluation, identity.evaluation)
     facts: dict[str, str | int | bool] = {
         "tcb_evaluation_data_number": info.evaluation,
         "qe_evaluation_data_number": identity.evaluation,
-        "tcb_level_status": found.level.status,
-        "tcb_date": found.level.date,
+        "tcb_level_status": covering.level.status,
+        "tcb_date": covering.level.date,
         "qe_status": qe_level.status,
         "qe_tcb_date": qe_level.date,
         "tcb_info_next_update": f"{info.next_update:%Y-%m-%dT%H:%M:%SZ}",
         "root_crl_number": collateral.root_crl.number,
         "pck_crl_number": collateral.pck_crl.number,
     }
-    if found.module is not None:
-        facts["tdx_module_status"] = found.module.status
-        facts["tdx_module_tcb_date"] = found.module.date
-    advisories = tuple(sorted({*found.advisories, *qe_level.advisories}))
+    if covering.module is not None:
+        facts["tdx_module_status"] = covering.module.status
+        facts["tdx_module_tcb_date"] = covering.module.date
+    advisories = tuple(sorted({*covering.advisories, *qe_level.advisories}))
     return Assessment(status, advisories, tcb, facts)

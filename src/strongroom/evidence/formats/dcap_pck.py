@@ -112,9 +112,11 @@ def certificates(data: bytes, *, what: str, count: int) -> tuple[bytes, ...]:
         raise EvidenceRefused(
             f"{what}.path", expected=f"{count} certificates", got=str(len(ders)), source=SPEC
         )
-    parsed = {one.subject: one for one in map(x509.kept, ders)}
-    issuers = {one.issuer for one in parsed.values() if one.issuer != one.subject}
-    at = [one for one in parsed.values() if one.subject not in issuers]
+    parsed = {certificate.subject: certificate for certificate in map(x509.kept, ders)}
+    issuers = {
+        certificate.issuer for certificate in parsed.values() if certificate.issuer != certificate.subject
+    }
+    at = [certificate for certificate in parsed.values() if certificate.subject not in issuers]
     ordered: list[x509.Certificate] = []
     while len(at) == 1 and len(ordered) < count:
         ordered.append(at[0])
@@ -127,7 +129,7 @@ def certificates(data: bytes, *, what: str, count: int) -> tuple[bytes, ...]:
             got=", ".join(sorted(parsed))[:400],
             source=SPEC,
         )
-    return tuple(one.der for one in ordered)
+    return tuple(certificate.der for certificate in ordered)
 
 
 def pck_chain(data: bytes, *, roots: frozenset[str], now: datetime) -> PckChain:
@@ -141,15 +143,15 @@ def pck_chain(data: bytes, *, roots: frozenset[str], now: datetime) -> PckChain:
         raise _misnamed(what, ca, " or ".join(_CAS))
     _demand(what, leaf, _PCK)
     _demand(what, root, _ROOT)
-    for one in path.certificates:
-        _profile(what, one)
+    for certificate in path.certificates:
+        _profile(what, certificate)
     return PckChain(
         leaf=leaf,
         ca=ca,
         root=root,
         ca_kind=kind,
         platform=_extension(leaf),
-        spans=tuple(_span(what, one) for one in path.certificates),
+        spans=tuple(_span(what, certificate) for certificate in path.certificates),
     )
 
 
@@ -175,14 +177,14 @@ def ca_chain(data: bytes, *, what: str, roots: frozenset[str], now: datetime) ->
     _demand(what, path.root, _ROOT)
     if count == 2 and not any(_named(path.leaf, name) for name in _CAS):
         raise _misnamed(what, path.leaf, " or ".join(_CAS))
-    for one in path.certificates:
-        _profile(what, one)
+    for certificate in path.certificates:
+        _profile(what, certificate)
     return path
 
 
 def spans(what: str, path: x509.Path) -> tuple[Span, ...]:
     """When each certificate of a path counts."""
-    return tuple(_span(what, one) for one in path.certificates)
+    return tuple(_span(what, certificate) for certificate in path.certificates)
 
 
 def trusted_root(certificate: bytes, *, now: datetime) -> str:
@@ -219,19 +221,19 @@ def check_revocation(
             hint="fetch the list of the authority that issued this platform's certificate",
             source=SPEC,
         ) from None
-    for one in certificates:
-        check_listed(revoked, one)
+    for certificate in certificates:
+        check_listed(revoked, certificate)
     return Span(
         f"{what}.validity", f"revocation list of {revoked.issuer}", revoked.this_update, revoked.next_update
     )
 
 
-def check_listed(revoked: crl.RevocationList, one: x509.Certificate) -> None:
+def check_listed(revoked: crl.RevocationList, certificate: x509.Certificate) -> None:
     """Refuse when `one`, which the list's issuer issued, is on the list."""
-    if revoked.revokes(one):
+    if revoked.revokes(certificate):
         raise EvidenceRefused(
             "revoked",
-            expected=f"{one.subject}, serial {one.serial:x}, not revoked",
+            expected=f"{certificate.subject}, serial {certificate.serial:x}, not revoked",
             got=f"on revocation list {revoked.number} of {revoked.issuer}",
             hint="the vendor withdrew this certificate: its key proves nothing any more",
             source=SPEC,
@@ -267,34 +269,37 @@ def _refused(what: str, cause: Refused) -> EvidenceRefused:
     )
 
 
-def _named(one: x509.Certificate, name: str) -> bool:
-    return frozenset(one.subject.split(",")) == _ORGANISATION | {f"CN={name}"}
+def _named(certificate: x509.Certificate, name: str) -> bool:
+    return frozenset(certificate.subject.split(",")) == _ORGANISATION | {f"CN={name}"}
 
 
-def _demand(what: str, one: x509.Certificate, name: str) -> None:
-    if not _named(one, name):
-        raise _misnamed(what, one, name)
+def _demand(what: str, certificate: x509.Certificate, name: str) -> None:
+    if not _named(certificate, name):
+        raise _misnamed(what, certificate, name)
 
 
-def _misnamed(what: str, one: x509.Certificate, name: str) -> EvidenceRefused:
+def _misnamed(what: str, certificate: x509.Certificate, name: str) -> EvidenceRefused:
     return EvidenceRefused(
-        f"{what}.path", expected=f"a certificate of Intel Corporation's {name}", got=one.subject, source=SPEC
+        f"{what}.path",
+        expected=f"a certificate of Intel Corporation's {name}",
+        got=certificate.subject,
+        source=SPEC,
     )
 
 
-def _profile(what: str, one: x509.Certificate) -> None:
-    missing = [oid for oid in _PROFILE if oid not in one.extensions]
-    if missing or one.key.kind != _KEY:
+def _profile(what: str, certificate: x509.Certificate) -> None:
+    missing = [oid for oid in _PROFILE if oid not in certificate.extensions]
+    if missing or certificate.key.kind != _KEY:
         raise EvidenceRefused(
             f"{what}.path",
             expected="a P-256 key and the extensions " + ", ".join(_PROFILE),
-            got=f"{one.subject}: {one.key.kind}, without {', '.join(missing) or 'none'}",
+            got=f"{certificate.subject}: {certificate.key.kind}, without {', '.join(missing) or 'none'}",
             source=SPEC,
         )
 
 
-def _span(what: str, one: x509.Certificate) -> Span:
-    return Span(f"{what}.validity", one.subject, one.not_before, one.not_after)
+def _span(what: str, certificate: x509.Certificate) -> Span:
+    return Span(f"{what}.validity", certificate.subject, certificate.not_before, certificate.not_after)
 
 
 def _extension(leaf: x509.Certificate) -> PckExtension:
@@ -382,10 +387,10 @@ def _not_der() -> Malformed:
 
 
 def _need(fields: dict[int, tuple[int, bytes]], number: int, tag: int) -> bytes:
-    found = fields.get(number)
-    if found is None or found[0] != tag:
+    field = fields.get(number)
+    if field is None or field[0] != tag:
         raise Malformed(f"PCK certificate: SGX extension {number} is missing or of another type")
-    return found[1]
+    return field[1]
 
 
 def _octets(fields: dict[int, tuple[int, bytes]], number: int, size: int) -> bytes:

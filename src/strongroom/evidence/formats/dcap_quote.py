@@ -294,8 +294,8 @@ def describe(data: bytes, *, line: Callable[[str, str, str], None]) -> None:
     for name in report.__slots__:
         value = getattr(report, name)
         if isinstance(value, tuple):
-            for index, one in enumerate(value):
-                line(f"rtmr{index}", one.hex(), "")
+            for index, register in enumerate(value):
+                line(f"rtmr{index}", register.hex(), "")
         elif value is not None:
             line(name, value.hex() if isinstance(value, bytes) else str(value), "")
     certified = certification(quote.version, quote.certified)

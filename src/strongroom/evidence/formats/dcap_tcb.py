@@ -174,10 +174,11 @@ def parse_tcb_info(inner: bytes) -> TcbInfo:
         _hex(top, "fmspc", 6, what),
         _hex(top, "pceId", 2, what),
         _integer(top, "tcbEvaluationDataNumber", what, high=2**31),
-        tuple(_level(one, version, tdx=tdx) for one in _list(top, "tcbLevels", what, MAX_LEVELS)),
+        tuple(_level(level, version, tdx=tdx) for level in _list(top, "tcbLevels", what, MAX_LEVELS)),
         _module(_inner(top, "tdxModule", what), named=False) if tdx else None,
         tuple(
-            _module(one, named=True) for one in _list(top, "tdxModuleIdentities", what, MAX_LEVELS, least=0)
+            _module(module, named=True)
+            for module in _list(top, "tdxModuleIdentities", what, MAX_LEVELS, least=0)
         )
         if tdx and "tdxModuleIdentities" in top
         else (),
@@ -201,7 +202,7 @@ def parse_identity(inner: bytes) -> EnclaveIdentity:
         _bits(top, "attributesMask", 16, what),
         _hex(top, "mrsigner", 32, what),
         _integer(top, "isvprodid", what, high=0xFFFF),
-        tuple(_svn_level(one, what) for one in _list(top, "tcbLevels", what, MAX_LEVELS)),
+        tuple(_svn_level(level, what) for level in _list(top, "tcbLevels", what, MAX_LEVELS)),
     )
 
 
@@ -218,7 +219,7 @@ def module_of(info: TcbInfo, version: int) -> Module | None:
     if version == 0:
         return info.module
     wanted = f"TDX_{version:02X}"
-    return next((one for one in info.modules if one.id == wanted), None)
+    return next((module for module in info.modules if module.id == wanted), None)
 
 
 def match(info: TcbInfo, components: bytes, pce_svn: int, tee_tcb_svn: bytes | None) -> CoveringLevel | None:
@@ -262,7 +263,7 @@ def converge(status: str, other: str) -> str:
     return status
 
 
-def relaunch(info: TcbInfo, found: CoveringLevel, qe_status: str, tee_tcb_svn2: bytes) -> str:
+def relaunch(info: TcbInfo, covering: CoveringLevel, qe_status: str, tee_tcb_svn2: bytes) -> str:
     """The status of a TD whose TDX module may have been updated beneath it since its launch.
 
     A TD report 1.5 has the SVNs of the launch and the present ones (`tee_tcb_svn2`). Where only the module of the
@@ -270,12 +271,12 @@ def relaunch(info: TcbInfo, found: CoveringLevel, qe_status: str, tee_tcb_svn2: 
     """
     if (
         qe_status in (OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION, REVOKED)
-        or found.sgx not in (UP_TO_DATE, SW_HARDENING, CONFIGURATION, CONFIGURATION_AND_SW)
-        or found.status not in (OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION)
-        or found.module is None
-        or found.module.status != OUT_OF_DATE
+        or covering.sgx not in (UP_TO_DATE, SW_HARDENING, CONFIGURATION, CONFIGURATION_AND_SW)
+        or covering.status not in (OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION)
+        or covering.module is None
+        or covering.module.status != OUT_OF_DATE
     ):
-        return found.status
+        return covering.status
     latest = info.levels[0].tdx
     if tee_tcb_svn2[1]:
         module = module_of(info, tee_tcb_svn2[1])
@@ -283,14 +284,14 @@ def relaunch(info: TcbInfo, found: CoveringLevel, qe_status: str, tee_tcb_svn2: 
     else:
         newest = latest[0]
     if tee_tcb_svn2[0] < newest or tee_tcb_svn2[2] < latest[2]:
-        return found.status
+        return covering.status
     needed = (CONFIGURATION, CONFIGURATION_AND_SW, OUT_OF_DATE_CONFIGURATION)
-    return RELAUNCH_CONFIGURATION if found.sgx in needed or found.status in needed else RELAUNCH
+    return RELAUNCH_CONFIGURATION if covering.sgx in needed or covering.status in needed else RELAUNCH
 
 
-def _covers(have: bytes, least: bytes) -> bool:
+def _covers(svns: bytes, least: bytes) -> bool:
     """Whether every SVN reaches its least; both are equally long, as the parsers see to."""
-    return len(have) == len(least) and all(map(int.__ge__, have, least))
+    return len(svns) == len(least) and all(map(int.__ge__, svns, least))
 
 
 def _level(value: object, version: int, *, tdx: bool) -> Level:
@@ -316,7 +317,7 @@ def _level(value: object, version: int, *, tdx: bool) -> Level:
 def _components(tcb: dict[str, Any], key: str) -> bytes:
     listed = _list(tcb, key, "TCB level", COMPONENTS, least=COMPONENTS)
     try:
-        svns = [one["svn"] for one in listed]
+        svns = [component["svn"] for component in listed]
         if {*map(type, svns)} == {int}:
             return bytes(svns)
     except (KeyError, TypeError, ValueError):
@@ -332,7 +333,9 @@ def _module(value: object, *, named: bool) -> Module:
         _hex(module, "mrsigner", 48, what),
         _bits(module, "attributes", 8, what),
         _bits(module, "attributesMask", 8, what),
-        tuple(_svn_level(one, what) for one in _list(module, "tcbLevels", what, MAX_LEVELS)) if named else (),
+        tuple(_svn_level(level, what) for level in _list(module, "tcbLevels", what, MAX_LEVELS))
+        if named
+        else (),
     )
 
 
@@ -375,46 +378,41 @@ def _inner(value: dict[str, Any], key: str, what: str) -> dict[str, Any]:
 
 
 def _list(value: dict[str, Any], key: str, what: str, most: int, *, least: int = 1) -> list[Any]:
-    found = _get(value, key, what)
-    if not isinstance(found, list) or not least <= len(found) <= most:
+    items = _get(value, key, what)
+    if not isinstance(items, list) or not least <= len(items) <= most:
         raise Malformed(
             f"{what}.{key}: expected a list of {least} to {most}, got {told.kind(found)}", code="bad-value"
         )
-    return found
+    return items
 
 
 def _integer(value: dict[str, Any], key: str, what: str, *, high: int) -> int:
-    found = _get(value, key, what)
-    if type(found) is not int or not 0 <= found <= high:
+    number = _get(value, key, what)
+    if type(number) is not int or not 0 <= number <= high:
         raise Malformed(
             f"{what}.{key}: expected an integer from 0 to {high}, got {told.kind(found)}", code="bad-value"
         )
-    return found
+    return number
 
 
 def _text(value: dict[str, Any], key: str, what: str) -> str:
-    found = _get(value, key, what)
-    if (
-        not isinstance(found, str)
-        or not 0 < len(found) <= 64
-        or not found.isascii()
-        or not found.isprintable()
-    ):
+    text = _get(value, key, what)
+    if not isinstance(text, str) or not 0 < len(text) <= 64 or not text.isascii() or not text.isprintable():
         raise Malformed(
             f"{what}.{key}: expected 1 to 64 printable ASCII characters, got {told.quoted(found)}",
             code="bad-value",
         )
-    return found
+    return text
 
 
 def _hex(value: dict[str, Any], key: str, size: int, what: str) -> bytes:
-    found = _get(value, key, what)
-    if not isinstance(found, str) or len(found) != 2 * size or not found.isascii() or not found.isalnum():
+    text = _get(value, key, what)
+    if not isinstance(text, str) or len(text) != 2 * size or not text.isascii() or not text.isalnum():
         raise Malformed(
             f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(found)}", code="bad-value"
         )
     try:
-        return bytes.fromhex(found)
+        return bytes.fromhex(text)
     except ValueError:
         raise Malformed(
             f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(found)}", code="bad-value"
@@ -426,14 +424,14 @@ def _bits(value: dict[str, Any], key: str, size: int, what: str) -> int:
 
 
 def _time(value: dict[str, Any], key: str, what: str) -> datetime:
-    found = _get(value, key, what)
-    if not isinstance(found, str) or _TIME.fullmatch(found) is None:
+    text = _get(value, key, what)
+    if not isinstance(text, str) or _TIME.fullmatch(text) is None:
         raise Malformed(
             f"{what}.{key}: expected a UTC time like 2026-12-31T00:00:00Z, got {told.quoted(found)}",
             code="bad-value",
         )
     try:
-        return datetime.fromisoformat(found[:-1]).replace(tzinfo=UTC)
+        return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
     except ValueError:
         raise Malformed(
             f"{what}.{key}: expected a date and time that exist, got {told.quoted(found)}", code="bad-value"
@@ -446,23 +444,23 @@ def _date(level: dict[str, Any], what: str) -> str:
 
 
 def _status(level: dict[str, Any], what: str) -> str:
-    found = _text(level, "tcbStatus", what)
-    if found not in _STATUSES:
+    text = _text(level, "tcbStatus", what)
+    if text not in _STATUSES:
         raise Malformed(
-            f"{what}.tcbStatus: status {found!r} is not known, only {', '.join(sorted(_STATUSES))}",
+            f"{what}.tcbStatus: status {text!r} is not known, only {', '.join(sorted(_STATUSES))}",
             code="unknown-status",
         )
-    return found
+    return text
 
 
 def _advisories(level: dict[str, Any], what: str) -> tuple[str, ...]:
     if "advisoryIDs" not in level:
         return ()
-    found = _list(level, "advisoryIDs", what, MAX_ADVISORIES, least=0)
-    for one in found:
-        if not isinstance(one, str) or _ADVISORY.fullmatch(one) is None:
+    advisories = _list(level, "advisoryIDs", what, MAX_ADVISORIES, least=0)
+    for advisory in advisories:
+        if not isinstance(advisory, str) or _ADVISORY.fullmatch(advisory) is None:
             raise Malformed(
                 f"{what}.advisoryIDs: expected names like INTEL-SA-00615, got {told.quoted(one)}",
                 code="bad-value",
             )
-    return tuple(found)
+    return tuple(advisories)

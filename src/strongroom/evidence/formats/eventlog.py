@@ -123,8 +123,8 @@ def _event(log: bytes, offset: int, banks: dict[int, int]) -> tuple[Event, int]:
     offset += _EVENT.size
     digests = {}
     for algorithm, length in banks.items():
-        (found,) = struct.unpack_from("<H", log, offset)
-        if found != algorithm:
+        (logged,) = struct.unpack_from("<H", log, offset)
+        if logged != algorithm:
             raise Malformed(
                 f"event log: a digest of algorithm {found:#06x} at byte {offset}, expected {algorithm:#06x}, as in the header",
                 code="bad-bank",

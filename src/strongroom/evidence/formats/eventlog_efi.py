@@ -220,12 +220,12 @@ def _check_separators(log: Log) -> None:
     """Each of PCRs 0 to 7 that has events has exactly one separator, and it is no error's."""
     for index in _FIRMWARE:
         mine = [event for event in log.events if event.pcr == index and event.type != NO_ACTION]
-        found = [event for event in mine if event.type == SEPARATOR]
-        if mine and (len(found) != 1 or found[0].data not in (b"\0\0\0\0", b"\xff\xff\xff\xff")):
+        separators = [event for event in mine if event.type == SEPARATOR]
+        if mine and (len(separators) != 1 or separators[0].data not in (b"\0\0\0\0", b"\xff\xff\xff\xff")):
             raise EvidenceRefused(
                 "event-log.separator",
                 expected=f"one separator in PCR {index}, of zeros or ones",
-                got=f"{len(found)} among {len(mine)} events",
+                got=f"{len(separators)} among {len(mine)} events",
                 hint="the firmware failed, or the log is not a whole one",
                 source=_SPEC_PFP,
             )
@@ -327,12 +327,14 @@ def _event(log: bytes, offset: int, banks: dict[int, str]) -> tuple[EfiEvent, in
 
 def _locality(events: list[EfiEvent]) -> int:
     """The locality of the TPM's start-up (PFP 10.4.5.3): 0, 3 or 4. Raises `Malformed`."""
-    stated = {event.data[16:] for event in events if event.type == NO_ACTION and event.data[:16] == _LOCALITY}
+    stated = {
+        event.data[16:] for event in events if event.type == NO_ACTION and event.data[:16] == _LOCALITY
+    }
     if not stated:
         return 0
     if len(stated) > 1 or stated & {b"\0", b"\x03", b"\x04"} != stated:
         raise Malformed(
-            f"event log: expected one start-up locality, 0, 3 or 4, got {', '.join(sorted(one.hex()[:8] or 'none' for one in stated))}",
+            f"event log: expected one start-up locality, 0, 3 or 4, got {', '.join(sorted(locality.hex()[:8] or 'none' for locality in stated))}",
             code="bad-event",
         )
     return stated.pop()[0]

@@ -188,10 +188,10 @@ def enrol(
         endorsement_key=public_key.key_digest(endorsement.key),
         attestation_key=public_key.key_digest(attestation.key),
     )
-    for name, one in known.items():
-        if (name == machine) != (one.endorsement_key == enrolment.endorsement_key):
+    for name, other in known.items():
+        if (name == machine) != (other.endorsement_key == enrolment.endorsement_key):
             raise Conflict(
-                f"{name} is enrolled with {one.endorsement_key}: neither name nor key moves",
+                f"{name} is enrolled with {other.endorsement_key}: neither name nor key moves",
                 code="enrolled-otherwise",
                 hint="a machine with another TPM is another machine: enrol it under a name of its own",
             )

@@ -95,10 +95,10 @@ def segments(data: bytes, *, most: int) -> Iterator[tuple[str, Readings]]:
     if plain is not None and len(plain) == len(lines):
         text = "\n".join(plain)
     left = MAX_SEGMENTS
-    whole = data.strip()
+    stripped = data.strip()
     for form in (_blocks, _dumps, _documents, _lists, _pairs, _byte_strings, _words):
-        text, found = form(text, most)
-        for at, readings in found:
+        text, runs = form(text, most)
+        for at, readings in runs:
             left -= 1
             if left < 0:
                 raise Malformed(
@@ -106,7 +106,7 @@ def segments(data: bytes, *, most: int) -> Iterator[tuple[str, Readings]]:
                     code="too-many",
                     hint="give the evidence itself, without what stands around it",
                 )
-            yield f"line {at}", [one for one in readings if one[1] != whole]
+            yield f"line {at}", [reading for reading in readings if reading[1] != stripped]
 
 
 Found = list[tuple[int, "Readings"]]
@@ -114,11 +114,11 @@ Found = list[tuple[int, "Readings"]]
 
 def of_numbers(items: list[Any]) -> bytes | None:
     """The bytes of a list of numbers: from 0 to 255, or signed as Java's are; None where it is none."""
-    if len(items) < _LEAST or not all(type(one) is int and -128 <= one < 256 for one in items):
+    if len(items) < _LEAST or not all(type(item) is int and -128 <= item < 256 for item in items):
         return None
     if min(items) < 0 and max(items) > 127:
         return None
-    return bytes(one & 0xFF for one in items)
+    return bytes(item & 0xFF for item in items)
 
 
 def of_value(value: object) -> bytes | None:
@@ -132,22 +132,22 @@ def of_value(value: object) -> bytes | None:
 def _blocks(text: str, most: int) -> tuple[str, Found]:
     """PEM's blocks, certificates passed over: `certutil -encode` calls everything one."""
     del most
-    found: Found = [
+    runs: Found = [
         (_line(text, match), [("PEM", "".join(match[2].split()).encode())])
         for match in _PEM.finditer(text)
         if match[1] != "CERTIFICATE" or not match[2].lstrip().startswith(_OF_DER)
     ]
-    return _PEM.sub(_blank, text), found
+    return _PEM.sub(_blank, text), runs
 
 
 def _documents(text: str, most: int) -> tuple[str, Found]:
     """JSON in the middle of other text, and several in a row."""
     del most
-    found: Found = []
+    runs: Found = []
     out: list[str] = []
     at, decoder = 0, json.JSONDecoder()
     for _ in range(MAX_DOCUMENTS):
-        begin = min((one for one in (text.find("{", at), text.find("[{", at)) if one >= 0), default=-1)
+        begin = min((start for start in (text.find("{", at), text.find("[{", at)) if start >= 0), default=-1)
         if begin < 0:
             break
         try:
@@ -158,17 +158,17 @@ def _documents(text: str, most: int) -> tuple[str, Found]:
             out.append(text[at:end])
         else:
             if end - begin > _LEAST and text[:begin].strip() + text[end:].strip():
-                found.append((text.count("\n", 0, begin) + 1, [("JSON in a text", text[begin:end].encode())]))
+                runs.append((text.count("\n", 0, begin) + 1, [("JSON in a text", text[begin:end].encode())]))
             out.append(text[at:begin] + "\n" * text.count("\n", begin, end))
         at = end
-    return "".join(out) + text[at:], found
+    return "".join(out) + text[at:], runs
 
 
 def _dumps(text: str, most: int) -> tuple[str, Found]:
     """Dumps in lines, and the text without them."""
     lines = text.split("\n")
     bare = [_PREFIX.sub("", line) for line in lines]
-    found: Found = []
+    runs: Found = []
     at, left = 0, most
     while at < len(lines):
         dump, passed = _dump(bare, at, most) if _may_dump(bare[at]) else (None, 1)
@@ -176,10 +176,10 @@ def _dumps(text: str, most: int) -> tuple[str, Found]:
             left -= len(dump.data)
             if left < 0:
                 raise Malformed(f"evidence: dumps of more than {most} bytes", code="too-large")
-            found.append((at + 1, dump.readings()))
+            runs.append((at + 1, dump.readings()))
             lines[at : at + passed] = [""] * passed
         at += passed
-    return "\n".join(lines), found
+    return "\n".join(lines), runs
 
 
 def _may_dump(line: str) -> bool:
@@ -209,13 +209,13 @@ def _dump(lines: list[str], at: int, most: int) -> tuple[_Dump | None, int]:
     passed = 1
     for numbered in (False, True):
         for base in (16, 8, 10):
-            made, used = _with_offsets(_from(lines, at, numbered=numbered), base, most)
-            if made is not None:
-                return made, used
+            dump, used = _with_offsets(_from(lines, at, numbered=numbered), base, most)
+            if dump is not None:
+                return dump, used
             passed = max(passed, used - 1)
-        made, used = _without_offsets(_from(lines, at, numbered=numbered))
-        if made is not None:
-            return made, used
+        dump, used = _without_offsets(_from(lines, at, numbered=numbered))
+        if dump is not None:
+            return dump, used
     return None, passed
 
 
@@ -263,16 +263,16 @@ def _assembled(rows: list[tuple[int, str, bool]]) -> _Dump | None:
     """The bytes of the rows (offset, what stands behind it, whether lines were left out before it)."""
     read_rows: list[_Row] = []
     column, last = 0, 0
-    for (offset, told, _), (following, _, repeated) in itertools.pairwise(rows):
+    for (offset, digits, _), (following, _, repeated) in itertools.pairwise(rows):
         size = following - offset
-        read = _row(told, (last or 16) if repeated else size)
+        read = _row(digits, (last or 16) if repeated else size)
         if read is None or size % read.size:
             return None
         column, last = max(column, read.end), read.size
         read_rows.append(replace(read, data=read.data * (size // last), turned=read.turned * (size // last)))
-    told = rows[-1][1]
-    if told.strip():  # else the offset alone: where the dump ends
-        read = _row(told[:column], None) or _row(told, None)
+    digits = rows[-1][1]
+    if digits.strip():  # else the offset alone: where the dump ends
+        read = _row(digits[:column], None) or _row(digits, None)
         if read is None:
             return None
         read_rows.append(read)
@@ -281,9 +281,9 @@ def _assembled(rows: list[tuple[int, str, bool]]) -> _Dump | None:
 
 def _joined(rows: list[_Row]) -> _Dump:
     return _Dump(
-        data=b"".join(one.data for one in rows),
-        turned=b"".join(one.turned for one in rows),
-        width=max((one.width for one in rows), default=0),
+        data=b"".join(row.data for row in rows),
+        turned=b"".join(row.turned for row in rows),
+        width=max((row.width for row in rows), default=0),
     )
 
 
@@ -303,26 +303,26 @@ class _Row:
         return len(self.data)
 
 
-def _row(told: str, size: int | None) -> _Row | None:
+def _row(digits: str, size: int | None) -> _Row | None:
     """The first `size` bytes of a line, or as many as there are; what stands behind them is a column of text."""
     groups: list[bytes] = []
     at, count, end = 0, 0, 0
     while size is None or count < size:
-        match = _GROUP.match(told, at)
+        match = _GROUP.match(digits, at)
         if match is None:
             break
-        one = bytes.fromhex(match[1])
-        count += len(one)
-        groups.append(one)
+        group = bytes.fromhex(match[1])
+        count += len(group)
+        groups.append(group)
         end = match.end()
-        gap = _GAP.match(told, end)
+        gap = _GAP.match(digits, end)
         at = end if gap is None else gap.end()
-    rest = told[end:]
+    rest = digits[end:]
     if not groups or (size is not None and count != size) or (rest.strip() and _GROUPS.fullmatch(rest[1:])):
         return None
     if size is None and rest.strip() and rest[:2].strip():
         return None
-    turned = b"".join(one[::-1] for one in groups)
+    turned = b"".join(group[::-1] for group in groups)
     return _Row(data=b"".join(groups), turned=turned, end=end, width=len(groups[0]), count=len(groups))
 
 
@@ -330,21 +330,21 @@ def _without_offsets(lines: Iterator[str]) -> tuple[_Dump | None, int]:
     """Lines of groups alone, maybe with a column of text between bars or angles; and how many."""
     rows: list[_Row] = []
     for line in lines:
-        told = _without_column(line).strip()
-        read = _row(told, None)
-        if read is None or read.end != len(told) or (read.count == 1 and read.size > _WORD_BYTES):
+        stripped = _without_column(line).strip()
+        read = _row(stripped, None)
+        if read is None or read.end != len(stripped) or (read.count == 1 and read.size > _WORD_BYTES):
             break
         rows.append(read)
-    if len(rows) < 2 or sum(one.size for one in rows) < _LEAST:
+    if len(rows) < 2 or sum(row.size for row in rows) < _LEAST:
         return None, len(rows)
     return _joined(rows), len(rows)
 
 
 def _without_column(line: str) -> str:
     """A line without the text between bars or angles at its end."""
-    told = line.rstrip(" \t")
-    begin = _COLUMN[told[-1]].search(told) if told[-1:] in _COLUMN else None
-    return told if begin is None or begin.end() == len(told) else told[: begin.start()]
+    stripped = line.rstrip(" \t")
+    begin = _COLUMN[stripped[-1]].search(stripped) if stripped[-1:] in _COLUMN else None
+    return stripped if begin is None or begin.end() == len(stripped) else stripped[: begin.start()]
 
 
 def _number(digits: str, base: int) -> int | None:
@@ -358,7 +358,7 @@ def _lists(text: str, most: int) -> tuple[str, Found]:
     """Lists of numbers, with comments of C in them."""
     del most
     plain = _without_comments(text)
-    found: Found = []
+    runs: Found = []
     for match in _LIST.finditer(plain):
         if len(match[0]) < 2 * _LEAST - 1:
             continue
@@ -366,14 +366,14 @@ def _lists(text: str, most: int) -> tuple[str, Found]:
         if len(items) < _LEAST:
             continue
         readings: Readings = []
-        values = [int(one, 16 if one[:2] in ("0x", "0X") else 10) for one in items]
+        values = [int(item, 16 if item[:2] in ("0x", "0X") else 10) for item in items]
         run = of_numbers(values)
         if run is not None:
             readings.append(("list of numbers", run))
-        if all(len(one) == 2 for one in items):
-            readings.append(("list of hexadecimal numbers", bytes(int(one, 16) for one in items)))
-        found.append((_line(plain, match), readings))
-    return text, found
+        if all(len(item) == 2 for item in items):
+            readings.append(("list of hexadecimal numbers", bytes(int(item, 16) for item in items)))
+        runs.append((_line(plain, match), readings))
+    return text, runs
 
 
 def _without_comments(text: str) -> str:
@@ -385,35 +385,35 @@ def _without_comments(text: str) -> str:
 def _pairs(text: str, most: int) -> tuple[str, Found]:
     """Pairs of digits parted by colons, dashes or commas."""
     del most
-    found: Found = []
+    runs: Found = []
     for pattern in (_PAIRS, _BARE_PAIRS):
         for match in pattern.finditer(text):
             digits = re.findall(r"[0-9a-fA-F]{1,2}", match[0]) if len(match[0]) >= 2 * _LEAST - 1 else []
             if len(digits) >= _LEAST:
-                run = bytes(int(one, 16) for one in digits)
-                found.append((_line(text, match), [("pairs of digits", run)]))
-    return text, found
+                run = bytes(int(digit_pair, 16) for digit_pair in digits)
+                runs.append((_line(text, match), [("pairs of digits", run)]))
+    return text, runs
 
 
 def _byte_strings(text: str, most: int) -> tuple[str, Found]:
     r"""Byte strings with escapes (`b'\x04\x00'`), adjacent ones joined, and escapes alone."""
     del most
-    found: Found = []
+    runs: Found = []
     if "\\" not in text:
-        return text, found
+        return text, runs
     for pattern in (_BYTE_STRINGS, _STRINGS):
         for match in pattern.finditer(text):
             run = _run(match[0])
             if len(run) >= _LEAST:
-                found.append((_line(text, match), [("byte string", run)]))
-        if found:
+                runs.append((_line(text, match), [("byte string", run)]))
+        if runs:
             break
-    if not found:
+    if not runs:
         for match in _ESCAPES.finditer(text):
             digits = re.findall(r"\\x([0-9a-fA-F]{2})", match[0])
             if len(digits) >= _LEAST:
-                found.append((_line(text, match), [("escapes", bytes.fromhex("".join(digits)))]))
-    return text, found
+                runs.append((_line(text, match), [("escapes", bytes.fromhex("".join(digits)))]))
+    return text, runs
 
 
 def _run(strings: str) -> bytes:
@@ -421,14 +421,16 @@ def _run(strings: str) -> bytes:
     if strings.count("\\") < 4:
         return b""
     try:
-        return b"".join(wrapped_text.unescaped(one.lstrip("bB")) for one in _ONE_STRING.findall(strings))
+        return b"".join(
+            wrapped_text.unescaped(quoted.lstrip("bB")) for quoted in _ONE_STRING.findall(strings)
+        )
     except ValueError:
         return b""
 
 
 def _words(text: str, most: int) -> tuple[str, Found]:
     """Long words of hexadecimal or base64: the last of a line, with the lines of the like below it; or within a line."""
-    found: Found = []
+    runs: Found = []
     lines = text.split("\n")
     at = 0
     while at < len(lines):
@@ -446,14 +448,14 @@ def _words(text: str, most: int) -> tuple[str, Found]:
         joined = "".join(parts)
         least = _LEAST_DIGITS if _DIGITS.fullmatch(joined) else _LEAST_WORD
         if least <= len(joined) <= 2 * most:
-            found.append((at + 1, [("text", joined.encode())]))
-        found += [
-            (at + 1, [("text", one[0].encode())])
-            for one in _INNER.finditer(lines[at])
-            if not parts or one[0] != parts[0]
+            runs.append((at + 1, [("text", joined.encode())]))
+        runs += [
+            (at + 1, [("text", inner[0].encode())])
+            for inner in _INNER.finditer(lines[at])
+            if not parts or inner[0] != parts[0]
         ]
         at = end
-    return text, found
+    return text, runs
 
 
 def _uneven(lines: list[str], parts: list[str], end: int) -> int:

@@ -92,7 +92,7 @@ def of_binary(kind: str, data: bytes, fields: Callable[[bytes], dict[int, list[A
             if not name:
                 raise _not_whole(f"field {number} is not known")
             continue
-        out[name] = [of_binary(inner, one, fields) if inner else one for one in values]
+        out[name] = [of_binary(inner, item, fields) if inner else item for item in values]
     return out
 
 
@@ -101,14 +101,14 @@ def of_tree(kind: str, value: object, as_bytes: Callable[[object], bytes]) -> Pl
     if not isinstance(value, dict):
         raise _not_whole(f"{kind}: no message")
     out: Plain = {}
-    for given, one in value.items():
-        name = _CAPITAL.sub(r"_\1", given).lower()
+    for key, content in value.items():
+        name = _CAPITAL.sub(r"_\1", key).lower()
         if name not in _SCHEMA[kind]:
-            raise _not_whole(f"{given[:40]!r} is no field that is known")
+            raise _not_whole(f"{key[:40]!r} is no field that is known")
         inner = _SCHEMA[kind][name][1]
         if inner == "ignored":
             continue
-        values = one if isinstance(one, list) else [one]
+        values = content if isinstance(content, list) else [content]
         out[name] = [of_tree(inner, item, as_bytes) if inner else _scalar(item, as_bytes) for item in values]
     return out
 
@@ -124,39 +124,48 @@ def _scalar(value: object, as_bytes: Callable[[object], bytes]) -> int | bytes:
 
 def snp_report(message: Plain) -> bytes:
     """The report's 1184 bytes. Raises `Malformed`."""
-    told = _Message(_one(message, "report"))
-    version = told.number("version", 4)
-    head = version + told.number("guest_svn", 4) + told.number("policy", 8)
-    head += told.run("family_id", 16) + told.run("image_id", 16) + told.number("vmpl", 4)
-    head += told.number("signature_algo", 4) + told.number("current_tcb", 8) + told.number("platform_info", 8)
-    head += told.number("signer_info", 4) + bytes(4)
+    report = _Message(_only_message(message, "report"))
+    version = report.number("version", 4)
+    head = version + report.number("guest_svn", 4) + report.number("policy", 8)
+    head += report.run("family_id", 16) + report.run("image_id", 16) + report.number("vmpl", 4)
+    head += (
+        report.number("signature_algo", 4)
+        + report.number("current_tcb", 8)
+        + report.number("platform_info", 8)
+    )
+    head += report.number("signer_info", 4) + bytes(4)
     for name, size in (("report_data", 64), ("measurement", 48), ("host_data", 32), ("id_key_digest", 48)):
-        head += told.run(name, size)
-    head += told.run("author_key_digest", 48) + told.run("report_id", 32) + told.run("report_id_ma", 32)
-    head += told.number("reported_tcb", 8) + _cpuid(int.from_bytes(told.number("cpuid1eax_fms", 4), "little"))
-    head = head.ljust(0x1A0, b"\0") + told.run("chip_id", 64) + told.number("committed_tcb", 8)
+        head += report.run(name, size)
+    head += report.run("author_key_digest", 48) + report.run("report_id", 32) + report.run("report_id_ma", 32)
+    head += report.number("reported_tcb", 8) + _cpuid(
+        int.from_bytes(report.number("cpuid1eax_fms", 4), "little")
+    )
+    head = head.ljust(0x1A0, b"\0") + report.run("chip_id", 64) + report.number("committed_tcb", 8)
     for which in ("current", "committed"):
-        head += b"".join(told.number(f"{which}_{part}", 1) for part in ("build", "minor", "major")) + b"\0"
-    head += told.number("launch_tcb", 8)
-    head += told.number("launch_mit_vector", 8) + told.number("current_mit_vector", 8)
-    return head.ljust(0x2A0, b"\0") + told.run("signature", _SIGNATURE)
+        head += b"".join(report.number(f"{which}_{part}", 1) for part in ("build", "minor", "major")) + b"\0"
+    head += report.number("launch_tcb", 8)
+    head += report.number("launch_mit_vector", 8) + report.number("current_mit_vector", 8)
+    return head.ljust(0x2A0, b"\0") + report.run("signature", _SIGNATURE)
 
 
 def vek(message: Plain) -> bytes:
     """The certificate of the key that signed the report, empty where none or two came."""
     chain = message.get("certificate_chain", [{}])[0]
-    found = [
-        one
+    certificates = [
+        certificate
         for name in ("vcek_cert", "vlek_cert")
-        for one in chain.get(name, [])
-        if isinstance(one, bytes) and one
+        for certificate in chain.get(name, [])
+        if isinstance(certificate, bytes) and certificate
     ]
-    return found[0] if len(found) == 1 else b""
+    return certificates[0] if len(certificates) == 1 else b""
 
 
 def td_quote(message: Plain) -> bytes:
     """The quote's bytes, without what filled its buffer. Raises `Malformed`."""
-    header, body = _Message(_one(message, "header")), _Message(_one(message, "td_quote_body"))
+    header, body = (
+        _Message(_only_message(message, "header")),
+        _Message(_only_message(message, "td_quote_body")),
+    )
     out = (
         header.number("version", 2) + header.number("attestation_key_type", 2) + header.number("tee_type", 4)
     )
@@ -169,16 +178,16 @@ def td_quote(message: Plain) -> bytes:
     out += body.run("mr_owner", 48) + body.run("mr_owner_config", 48)
     out += b"".join(body.run("rtmrs", 48, place=place, of=_RTMRS) for place in range(_RTMRS))
     out += body.run("report_data", 64)
-    signed = _signed(_Message(_one(message, "signed_data")))
+    signed = _signed(_Message(_only_message(message, "signed_data")))
     _same("signed_data_size", message, len(signed))
     return out + len(signed).to_bytes(4, "little") + signed
 
 
-def _signed(told: _Message) -> bytes:
-    certification = _one(told.values, "certification_data")
-    qe = _Message(_one(certification, "qe_report_certification_data"))
+def _signed(signed: _Message) -> bytes:
+    certification = _only_message(signed.values, "certification_data")
+    qe = _Message(_only_message(certification, "qe_report_certification_data"))
     enclave, auth, pck = (
-        _Message(_one(qe.values, name))
+        _Message(_only_message(qe.values, name))
         for name in ("qe_report", "qe_auth_data", "pck_certificate_chain_data")
     )
     inner = enclave.run("cpu_svn", 16) + enclave.number("misc_select", 4)
@@ -195,7 +204,7 @@ def _signed(told: _Message) -> bytes:
     inner += _TYPE_CHAIN.to_bytes(2, "little") + len(chain).to_bytes(4, "little") + chain
     _same("certificate_data_type", certification, _TYPE_QE)
     _same("size", certification, len(inner))
-    out = told.run("signature", 64) + told.run("ecdsa_attestation_key", 64)
+    out = signed.run("signature", 64) + signed.run("ecdsa_attestation_key", 64)
     return out + _TYPE_QE.to_bytes(2, "little") + len(inner).to_bytes(4, "little") + inner
 
 
@@ -217,38 +226,38 @@ class _Message:
     def number(self, name: str, size: int) -> bytes:
         """A number, little-endian; 0 where it is left out."""
         values = self.values.get(name, [0])
-        found = values[0] if len(values) == 1 else None
-        if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < 1 << (8 * size):
+        number = values[0] if len(values) == 1 else None
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << (8 * size):
             raise _not_whole(f"{name} is no number of {size} byte(s)")
-        return found.to_bytes(size, "little")
+        return number.to_bytes(size, "little")
 
     def run(self, name: str, size: int, *, place: int = 0, of: int = 1) -> bytes:
         """A run of bytes, of several the one at `place`."""
         values = self.values.get(name, [])
-        found = values[place] if len(values) == of else None
-        if not isinstance(found, bytes) or len(found) != size:
+        run = values[place] if len(values) == of else None
+        if not isinstance(run, bytes) or len(run) != size:
             raise _not_whole(f"{name} is not {size} bytes")
-        return found
+        return run
 
     def rest(self, name: str) -> bytes:
         """Bytes of whatever size; empty where they are left out."""
         values = self.values.get(name, [b""])
-        found = values[0] if len(values) == 1 else None
-        if not isinstance(found, bytes) or len(found) > 0xFFFF:
+        run = values[0] if len(values) == 1 else None
+        if not isinstance(run, bytes) or len(run) > 0xFFFF:
             raise _not_whole(f"{name} is no run of bytes")
-        return found
+        return run
 
 
-def _one(values: Plain, name: str) -> Plain:
-    found = values.get(name, [])
-    if len(found) != 1 or not isinstance(found[0], dict):
+def _only_message(values: Plain, name: str) -> Plain:
+    messages = values.get(name, [])
+    if len(messages) != 1 or not isinstance(messages[0], dict):
         raise _not_whole(f"{name} is missing")
-    return found[0]
+    return messages[0]
 
 
-def _same(name: str, values: Plain, there: int) -> None:
-    if values.get(name, [0]) != [there]:
-        raise _not_whole(f"{name} is not the {there} that it must be")
+def _same(name: str, values: Plain, demanded: int) -> None:
+    if values.get(name, [0]) != [demanded]:
+        raise _not_whole(f"{name} is not the {demanded} that it must be")
 
 
 def _not_whole(why: str) -> Malformed:

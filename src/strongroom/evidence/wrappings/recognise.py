@@ -82,21 +82,23 @@ def recognise(data: bytes, *, place: str | None = None) -> Recognised:
 
     place: which of several pieces is meant. The same evidence written twice is one piece.
     """
-    found = pieces(data)
-    told = "; ".join(f"{one.place or 'the whole'} ({one.kind})" for one in found[:_SHOWN])
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    candidates = pieces(data)
+    list_of_pieces = "; ".join(
+        f"{piece.place or 'the whole'} ({piece.kind})" for piece in candidates[:_SHOWN]
+    )
+    more = f"; and {len(candidates) - _SHOWN} more" if len(candidates) > _SHOWN else ""
     if place is not None:
-        found = tuple(one for one in found if one.place == place)
-        if not found:
+        candidates = tuple(piece for piece in candidates if piece.place == place)
+        if not candidates:
             raise Malformed(
                 f"evidence: no piece at {place[:200]!r}",
                 code="no-such-piece",
-                hint=f"there are: {told}{more}",
+                hint=f"there are: {list_of_pieces}{more}",
             )
-    first = found[0]
-    if any(one.evidence != first.evidence for one in found):
+    first = candidates[0]
+    if any(piece.evidence != first.evidence for piece in candidates):
         raise Malformed(
-            f"evidence: {len(found)} pieces, and none is taken for the whole: {told}{more}",
+            f"evidence: {len(candidates)} pieces, and none is taken for the whole: {list_of_pieces}{more}",
             code="several",
             hint="name one of them by its place with --at-place, or judge each by itself; "
             "`strongroom evidence show` shows all",
@@ -108,20 +110,24 @@ def pieces(data: bytes) -> tuple[Recognised, ...]:
     """Every piece of evidence in `data`, at least one, in the file's order. Raises `Malformed`."""
     if len(data) > MAX_FILE:
         raise Malformed(f"evidence: {len(data)} bytes, at most {MAX_FILE} allowed", code="too-large")
-    found = _distinct(_Search().pieces(data, MAX_LAYERS))
-    if not found:
+    candidates = _distinct(_Search().pieces(data, MAX_LAYERS))
+    if not candidates:
         raise Malformed(
             "evidence: of no kind that is known here", code="unknown-evidence", hint=f"known: {KNOWN}"
         )
-    return tuple(found)
+    return tuple(candidates)
 
 
-def _distinct(found: list[Recognised]) -> list[Recognised]:
+def _distinct(candidates: list[Recognised]) -> list[Recognised]:
     """The pieces but for those that stand within another: the report in an HCL report, the quote of a whole attestation."""
     return [
-        one
-        for one in found
-        if not any(_holds(other.evidence.parts, one.evidence.parts) for other in found if other is not one)
+        candidate
+        for candidate in candidates
+        if not any(
+            _holds(other.evidence.parts, candidate.evidence.parts)
+            for other in candidates
+            if other is not candidate
+        )
     ]
 
 
@@ -154,7 +160,7 @@ class _Search:
         if layers == 0:
             return []
         readings = [
-            [replace(one, layers=(name, *one.layers)) for one in self.pieces(inner, layers - 1)]
+            [replace(piece, layers=(name, *piece.layers)) for piece in self.pieces(inner, layers - 1)]
             for name, unwrap in _LAYERS
             if (inner := unwrap(data)) is not None
         ]
@@ -182,12 +188,12 @@ class _Search:
         ):
             if value is not None:
                 return self.tree(value, name, layers)
-        for made, name in (
+        for composed, name in (
             (trees.protocol_buffer(data), "protocol buffer"),
             (trees.text_form(stripped), "protocol buffer as text"),
         ):
-            if made is not None:
-                return [_composed(made, "", name)]
+            if composed is not None:
+                return [_composed(composed, "", name)]
         return []
 
     def _json(self, data: bytes, layers: int) -> list[Recognised]:
@@ -204,81 +210,83 @@ class _Search:
 
     def tree(self, value: object, layer: str, layers: int) -> list[Recognised]:
         """The pieces in a value of objects and lists: in forms that are known, and anywhere else in it."""
-        found: list[Recognised] = []
+        recognised: list[Recognised] = []
         broken: list[Malformed] = []
 
-        def _taken(place: str, one: dict[str, Any]) -> frozenset[str]:
-            if place and _is_own(one):
+        def _taken(place: str, tree: dict[str, Any]) -> frozenset[str]:
+            if place and _is_own(tree):
                 try:
-                    own = _own(one, place, f"{layer}, {place}")
+                    own = _own(tree, place, f"{layer}, {place}")
                 except Malformed:
                     return frozenset()
                 self._one_more()
-                found.append(own)
-                return frozenset(one)
+                recognised.append(own)
+                return frozenset(tree)
             try:
-                made = trees.composed(one)
+                composed = trees.composed(tree)
             except Malformed as cause:
                 broken.append(cause)
                 return frozenset()
-            if made is None:
+            if composed is None:
                 return frozenset()
             self._one_more()
-            found.append(_composed(made[0], place, f"{layer}, {place}" if place else layer))
-            return made[1]
+            recognised.append(_composed(composed[0], place, f"{layer}, {place}" if place else layer))
+            return composed[1]
 
         for place, leaf in trees.leaves(value, taken=_taken):
-            told = f"{layer}, {place}" if place else layer
-            found += [
-                replace(one, layers=(told, *one.layers), place=place + one.place)
-                for one in self.pieces(leaf, layers - 1)
+            layer_shown = f"{layer}, {place}" if place else layer
+            recognised += [
+                replace(piece, layers=(layer_shown, *piece.layers), place=place + piece.place)
+                for piece in self.pieces(leaf, layers - 1)
             ]
         # The report itself beside its fields will do; the quote of a virtual TPM does not stand for the hardware's report.
-        if broken and not {one.evidence.tee for one in found} - {"tpm"}:
+        if broken and not {piece.evidence.tee for piece in recognised} - {"tpm"}:
             raise broken[0]
-        return found
+        return recognised
 
     def _text(self, data: bytes, layers: int) -> list[Recognised]:
         """The pieces that a text for people holds: in dumps, lists of numbers, escapes, and words long enough."""
-        found: list[Recognised] = []
+        recognised: list[Recognised] = []
         for place, readings in dump.segments(data, most=MAX_FILE):
             alternatives = [
                 [
-                    replace(one, layers=(f"{name}, {place}", *one.layers), place=f"[{place}]{one.place}")
-                    for one in self.pieces(inner, layers - 1)
+                    replace(
+                        piece, layers=(f"{name}, {place}", *piece.layers), place=f"[{place}]{piece.place}"
+                    )
+                    for piece in self.pieces(inner, layers - 1)
                 ]
                 for name, inner in readings
             ]
-            found += _one_reading(alternatives)
-        return found
+            recognised += _one_reading(alternatives)
+        return recognised
 
 
 def _one_reading(readings: list[list[Recognised]]) -> list[Recognised]:
     """The pieces of the one reading that gives any. Raises `Malformed` where two give different evidence."""
-    told = [one for one in readings if one]
-    if not told:
+    recognised = [reading for reading in readings if reading]
+    if not recognised:
         return []
-    first = [one.evidence for one in told[0]]
-    for other in told[1:]:
-        if [one.evidence for one in other] != first:
+    first = [piece.evidence for piece in recognised[0]]
+    for other in recognised[1:]:
+        if [piece.evidence for piece in other] != first:
             raise Malformed(
-                f"evidence: can be read in two ways, as {', '.join(told[0][0].layers)} ({told[0][0].kind}) "
+                f"evidence: can be read in two ways, as {', '.join(recognised[0][0].layers)} ({recognised[0][0].kind}) "
                 f"and as {', '.join(other[0].layers)} ({other[0].kind})",
                 code="ambiguous",
                 hint="give the evidence itself, without what stands around it",
             )
-    return told[0]
+    return recognised[0]
 
 
 def _loads(data: bytes) -> Any:
     """Anybody's JSON: with fractions and large numbers, which are no evidence; a key that comes twice is refused."""
 
     def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
+        document = dict(pairs)
+        if len(document) != len(pairs):
             (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
             raise Malformed(f"evidence: duplicate key {twice[:40]!r}", code="duplicate-key")
-        return made
+        return document
 
     return json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
 
@@ -298,12 +306,12 @@ def _own(value: dict[str, Any], place: str, *layers: str) -> Recognised:
     )
 
 
-def _composed(made: trees.Composed, place: str, layer: str) -> Recognised:
+def _composed(composed: trees.Composed, place: str, layer: str) -> Recognised:
     return Recognised(
-        kind=made.kind,
-        evidence=Evidence(tee=made.tee, parts=made.parts),
+        kind=composed.kind,
+        evidence=Evidence(tee=composed.tee, parts=composed.parts),
         layers=(layer,),
-        endorsements=made.endorsements,
+        endorsements=composed.endorsements,
         place=place,
     )
 
@@ -363,14 +371,16 @@ def _of_tpm2_tools(data: bytes) -> bytes | None:
 
 def _of_open_enclave(data: bytes) -> bytes | None:
     """A report of Open Enclave, EGo's too: version 1, 2 for one that leaves the machine, the size of the quote behind."""
-    told = data[:8] == b"\1\0\0\0\2\0\0\0" and int.from_bytes(data[8:16], "little") == len(data) - 16
-    return data[16:] if told else None
+    is_enclave_report = (
+        data[:8] == b"\1\0\0\0\2\0\0\0" and int.from_bytes(data[8:16], "little") == len(data) - 16
+    )
+    return data[16:] if is_enclave_report else None
 
 
 def _of_percents(data: bytes) -> bytes | None:
     """A form or an address, with base64's signs as they are written there."""
-    told = data.isascii() and _PERCENT.search(data)
-    return _PERCENT.sub(lambda match: bytes.fromhex(match[1].decode()), data) if told else None
+    is_encoded = data.isascii() and _PERCENT.search(data)
+    return _PERCENT.sub(lambda match: bytes.fromhex(match[1].decode()), data) if is_encoded else None
 
 
 _LAYERS: tuple[tuple[str, Callable[[bytes], bytes | None]], ...] = (

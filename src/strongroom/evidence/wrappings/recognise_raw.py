@@ -51,8 +51,8 @@ def recognise(data: bytes) -> tuple[str, Evidence, str] | None:
             content = matches(data)
             if content is not None and len(content) <= most:
                 room = len(data) - len(content) if part == "quote" and tee != "tpm" else 0
-                told = f"a buffer with {room} zero bytes left after it" if room else ""
-                return kind, Evidence(tee=tee, parts={part: content}), told
+                remark = f"a buffer with {room} zero bytes left after it" if room else ""
+                return kind, Evidence(tee=tee, parts={part: content}), remark
     return None
 
 
@@ -83,8 +83,8 @@ def _nitro(data: bytes) -> bytes | None:
 
 
 def _cca(data: bytes) -> bytes | None:
-    whole = data.startswith(_CCA_HEAD) and _CCA_PLATFORM in data and _CCA_REALM in data
-    return data if whole else None
+    is_token = data.startswith(_CCA_HEAD) and _CCA_PLATFORM in data and _CCA_REALM in data
+    return data if is_token else None
 
 
 def _spdm(data: bytes) -> bytes | None:
@@ -100,8 +100,12 @@ def _dcap(version: int, tee_type: int) -> Callable[[bytes], bytes | None]:
     """A quote of that version and TEE, out of the buffer that it stands in."""
 
     def _matches(data: bytes) -> bytes | None:
-        told, _, kind, _, vendor = _DCAP_HEAD.unpack_from(data)
-        return trees.without_room(data) if (told, kind, vendor) == (version, tee_type, _QE_INTEL) else None
+        head_version, _, kind, _, vendor = _DCAP_HEAD.unpack_from(data)
+        return (
+            trees.without_room(data)
+            if (head_version, kind, vendor) == (version, tee_type, _QE_INTEL)
+            else None
+        )
 
     return _matches
 

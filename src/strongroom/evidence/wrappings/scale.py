@@ -29,20 +29,20 @@ def read(data: bytes) -> dict[str, Any] | None:
         return None
     if data[1] == _GOOGLE:
         # The quote was optional once, and there.
-        found = next((one for at in (3, 2) if (one := _quote_at(data, at)) is not None), None)
-        return None if found is None else {"quote": found, "tpm_quote": _tpm_quotes(data)}
+        quote = next((candidate for at in (3, 2) if (candidate := _quote_at(data, at)) is not None), None)
+        return None if quote is None else {"quote": quote, "tpm_quote": _tpm_quotes(data)}
     if data[1] == _SNP:
         return _snp_at(data, 2)
     name = _NAMES.get(data[1])
-    found = None if name is None else _quote_at(data, 2)
-    return None if name is None or found is None else {name: found}
+    quote = None if name is None else _quote_at(data, 2)
+    return None if name is None or quote is None else {name: quote}
 
 
 def _quote_at(data: bytes, at: int) -> bytes | None:
     """The run of bytes at `at` where it may be a quote or a document."""
-    found, _ = _sized(data, at)
+    quote, _ = _sized(data, at)
     return (
-        found if len(found) >= _LEAST and (found[:2] in _QUOTE_HEADS or found[:1] in _NITRO_HEADS) else None
+        quote if len(quote) >= _LEAST and (quote[:2] in _QUOTE_HEADS or quote[:1] in _NITRO_HEADS) else None
     )
 
 
@@ -54,10 +54,10 @@ def _snp_at(data: bytes, at: int) -> dict[str, Any] | None:
     chain: list[bytes] = []
     count, at = _compact(data, at)
     for _ in range(min(count, _MOST)):
-        one, at = _sized(data, at)
-        if not one:
+        certificate, at = _sized(data, at)
+        if not certificate:
             break
-        chain.append(one)
+        chain.append(certificate)
     return {"report": report, "cert_chain": chain}
 
 
@@ -67,7 +67,7 @@ def _tpm_quotes(data: bytes) -> list[bytes]:
     at = data.find(_TPM_QUOTE)
     while at >= 0 and len(out) < _MOST:
         sized = (_sized(data, at - back) for back in (1, 2) if at >= back)
-        out += [one for one, _ in sized if one.startswith(_TPM_QUOTE)]
+        out += [run for run, _ in sized if run.startswith(_TPM_QUOTE)]
         at = data.find(_TPM_QUOTE, at + 1)
     return out
 
@@ -75,8 +75,8 @@ def _tpm_quotes(data: bytes) -> list[bytes]:
 def _sized(data: bytes, at: int) -> tuple[bytes, int]:
     """The bytes at `at`, after their number; none where they are cut short. And where they end."""
     size, start = _compact(data, at)
-    found = data[start : start + size]
-    return (found, start + size) if len(found) == size else (b"", len(data))
+    run = data[start : start + size]
+    return (run, start + size) if len(run) == size else (b"", len(data))
 
 
 def _compact(data: bytes, at: int) -> tuple[int, int]:

@@ -68,46 +68,46 @@ def is_fields(value: dict[str, Any]) -> bool:
 
 def report(value: dict[str, Any], as_bytes: Callable[[object], bytes]) -> bytes:
     """The report's bytes. as_bytes: reads a list, hexadecimal or base64. Raises `Malformed`."""
-    made = _Made(left=dict(value), as_bytes=as_bytes)
+    writer = _Made(left=dict(value), as_bytes=as_bytes)
     for name, (at, size) in _NUMBERS.items():
-        made.number(name, at, size)
+        writer.number(name, at, size)
     for name, (at, size) in _BYTES.items():
-        made.run(name, at, size)
+        writer.run(name, at, size)
     for name, at in _TCBS.items():
-        _tcb(made, name, at)
+        _tcb(writer, name, at)
     if "_author_key_en" in value:
         for name, (at, size) in _OLD_NUMBERS.items():
-            made.number(name, at, size)
+            writer.number(name, at, size)
         for name, (at, size) in _OLD_BYTES.items():
-            made.run(name, at, size)
+            writer.run(name, at, size)
     else:
-        _newer(made, value)
-    signature = made.inner("signature")
+        _newer(writer, value)
+    signature = writer.inner("signature")
     signature.run("r", _SIGNATURE, _SCALAR)
     signature.run("s", _SIGNATURE + _SCALAR, _SCALAR)
     if "_reserved" in signature.left:
         signature.run("_reserved", _SIGNATURE + 2 * _SCALAR, _SIGNATURE_REST)
     signature.done()
-    made.done()
-    return bytes(made.out)
+    writer.done()
+    return bytes(writer.out)
 
 
-def _newer(made: _Made, value: dict[str, Any]) -> None:
+def _newer(writer: _Made, value: dict[str, Any]) -> None:
     version = value["version"]
-    made.number("key_info", 0x48, 4)
+    writer.number("key_info", 0x48, 4)
     for name, at in _VERSIONS.items():
-        inner = made.inner(name)
+        inner = writer.inner(name)
         for offset, part in enumerate(("build", "minor", "major")):
             inner.number(part, at + offset, 1)
         inner.done()
     for name, at in _CPUID.items():
-        made.number_since(name, at, 1, there=version >= _CPUID_SINCE)
+        writer.number_since(name, at, 1, there=version >= _CPUID_SINCE)
     for name, at in _VECTORS.items():
-        made.number_since(name, at, 8, there=version >= _VECTORS_SINCE)
+        writer.number_since(name, at, 8, there=version >= _VECTORS_SINCE)
 
 
-def _tcb(made: _Made, name: str, at: int) -> None:
-    inner = made.inner(name)
+def _tcb(writer: _Made, name: str, at: int) -> None:
+    inner = writer.inner(name)
     turin = inner.left.pop("fmc", None)
     if turin is not None:
         inner.left["fmc"] = turin

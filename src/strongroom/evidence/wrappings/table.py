@@ -47,9 +47,9 @@ def entries(data: bytes) -> dict[str, bytes]:
         kind, start, size = _ENTRY.unpack_from(data, at)
         if not any(kind):
             break
-        one = data[start : start + size]
-        if kind in _KINDS and size and len(one) == size:
-            out.setdefault(_KINDS[kind], one)
+        entry = data[start : start + size]
+        if kind in _KINDS and size and len(entry) == size:
+            out.setdefault(_KINDS[kind], entry)
     return out
 
 
@@ -71,18 +71,24 @@ def of_chain(
     if not chain:
         return {}
     if isinstance(chain, dict):
-        return of_names({name.lower(): certificate(one) for name, one in chain.items() if one})
-    if isinstance(chain, list) and all(isinstance(one, dict) for one in chain):
-        kinds = [str(one["cert_type"]).lower() for one in chain[:_MOST]]
+        return of_names(
+            {
+                name.lower(): certificate(certificate_text)
+                for name, certificate_text in chain.items()
+                if certificate_text
+            }
+        )
+    if isinstance(chain, list) and all(isinstance(item, dict) for item in chain):
+        kinds = [str(item["cert_type"]).lower() for item in chain[:_MOST]]
         named = zip(kinds, chain, strict=False)
-        return of_names({kind: certificate(one["data"]) for kind, one in named if kinds.count(kind) == 1})
-    if isinstance(chain, list) and not all(isinstance(one, int) for one in chain):
-        ders = [certificate(one) for one in chain[:_MOST]]
+        return of_names({kind: certificate(item["data"]) for kind, item in named if kinds.count(kind) == 1})
+    if isinstance(chain, list) and not all(isinstance(item, int) for item in chain):
+        ders = [certificate(item) for item in chain[:_MOST]]
         return _parts(ders[:1], ders[1:2], ders[2:3])
     return of_names(entries(run(chain)))
 
 
 def _parts(veks: list[bytes], signers: list[bytes], roots: list[bytes]) -> dict[str, bytes]:
     """What each is there of once: the certificate of the chip's key, and AMD's two together."""
-    made = {"vek": veks[0]} if len(veks) == 1 else {}
-    return made | ({"issuers": signers[0] + roots[0]} if len(signers) == len(roots) == 1 else {})
+    certificates = {"vek": veks[0]} if len(veks) == 1 else {}
+    return certificates | ({"issuers": signers[0] + roots[0]} if len(signers) == len(roots) == 1 else {})

@@ -29,10 +29,10 @@ def message(text: str) -> Message:
     """A message in text form: each field's values in order; byte strings as `bytes`. Raises `ValueError`."""
     tokens = _tokens(text)
     tokens.reverse()
-    made = _message(tokens, "", 0)
+    parsed = _message(tokens, "", 0)
     if tokens:
         raise ValueError("something after the end")
-    return made
+    return parsed
 
 
 def _tokens(text: str) -> list[str]:

@@ -47,23 +47,23 @@ class _Reader:
 
     def block(self, least: int, depth: int) -> Any:
         """The mapping or list that begins at the next line, indented by at least `least`."""
-        found = self.peek()
-        if depth > MAX_DEPTH or found is None or found[0] < least:
+        line = self.peek()
+        if depth > MAX_DEPTH or line is None or line[0] < least:
             raise ValueError("too deep, or nothing where something is due")
-        indent, content = found
+        indent, content = line
         return self._list(indent, depth) if content.startswith("-") else self._mapping(indent, depth)
 
     def _list(self, indent: int, depth: int) -> list[Any]:
         out = []
-        while (found := self.peek()) is not None and found[0] == indent and found[1].startswith("- "):
+        while (line := self.peek()) is not None and line[0] == indent and line[1].startswith("- "):
             self.at += 1
-            out.append(self._value(found[1][2:].strip(), indent, depth))
+            out.append(self._value(line[1][2:].strip(), indent, depth))
         return out
 
     def _mapping(self, indent: int, depth: int) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        while (found := self.peek()) is not None and found[0] == indent:
-            match = _KEY.fullmatch(found[1])
+        while (line := self.peek()) is not None and line[0] == indent:
+            match = _KEY.fullmatch(line[1])
             if match is None or match[1] in out:
                 raise ValueError("expected a plain key, once")
             self.at += 1
@@ -72,8 +72,8 @@ class _Reader:
         return out
 
     def _below(self, indent: int, depth: int) -> Any:
-        found = self.peek()
-        if found is None or found[0] < indent or (found[0] == indent and not found[1].startswith("- ")):
+        line = self.peek()
+        if line is None or line[0] < indent or (line[0] == indent and not line[1].startswith("- ")):
             return None
         return self.block(indent, depth + 1)
 
