@@ -59,8 +59,8 @@ class Arrivals:
     def close(self) -> None:
         """Accept no more, and end the handshakes under way."""
         self._loop.remove_reader(self._listening.fileno())
-        for one in self._greeting:
-            one.cancel()
+        for connection in self._greeting:
+            connection.cancel()
 
     def _resume(self) -> None:
         if self._listening.fileno() >= 0:

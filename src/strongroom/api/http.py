@@ -81,11 +81,11 @@ class Request:
             await self._waiter
         if self._failure is not None:
             raise self._failure
-        made = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self.held = 0
         self.source.taken()
-        return made
+        return data
 
     def feed(self, piece: bytes) -> None:
         """A piece of the body has come."""

@@ -61,8 +61,8 @@ class Server:
     async def run(self, listening: socket.socket) -> None:
         """Serve on a bound socket; once told to stop accept no more, and let what is under way end."""
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        for one in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(one, stop.set)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
         shares = Shares(self._budgets.connections, self._budgets.share)
 
         def connection() -> Connection:
@@ -78,14 +78,14 @@ class Server:
         await self._finish()
 
     async def _finish(self) -> None:
-        for one in list(self._connected):
-            one.finish()
+        for connection in list(self._connected):
+            connection.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FINISHING):
                 while self._connected:  # noqa: ASYNC110 - once in a process's life, and not for long
                     await asyncio.sleep(0.05)
-        for one in list(self._connected):
-            one.abort()
+        for connection in list(self._connected):
+            connection.abort()
 
 
 def bind(host: str, port: int) -> socket.socket:

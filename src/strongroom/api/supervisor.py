@@ -38,11 +38,11 @@ def bind_all(host: str, port: int, count: int) -> list[socket.socket]:
         port = int(alone.getsockname()[1])
     bound = []
     for _ in range(count):
-        one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        one.bind((host, port))
-        bound.append(one)
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+        bound.append(listener)
     return bound
 
 
@@ -62,8 +62,8 @@ class Supervisor:
 
         Raises `Unavailable` when a worker does not start, or those at one place do not last.
         """
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, self._stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
         heard = [self._start(place) for place in range(len(self._sockets))]
         said = [_hear(fd) for fd in heard]
         started = all(said)
@@ -119,8 +119,8 @@ class Supervisor:
         os.close(hear)
         try:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            for one in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(one, signal.SIG_DFL)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
             if os.getppid() == parent:
                 self._serve(self._sockets[place], lambda: _say(say))
         finally:

@@ -44,11 +44,11 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
         known = transaction.contracts.highest(series)
         for check in versions.check(known, contract, brought):
             if not check.ok:
-                told = explain(check)
+                failed = explain(check)
                 raise Conflict(
-                    f"admit: {told.name}: expected {told.expected}, got {told.got}",
+                    f"admit: {failed.name}: expected {failed.expected}, got {failed.got}",
                     code="contract-withdrawn" if check.name == "contract.withdrawn" else "contract-version",
-                    hint=told.hint,
+                    hint=failed.hint,
                 )
         transaction.contracts.raise_to(series, versions.known(contract))
         return own_changes.OwnChange(

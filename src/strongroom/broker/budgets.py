@@ -73,13 +73,13 @@ class Allowances:
         self._most = most
         self._kept: OrderedDict[str, Allowance] = OrderedDict()
 
-    def of(self, name: str) -> Allowance:
+    def allowance(self, name: str) -> Allowance:
         """The allowance of that name."""
-        found = self._kept.pop(name, None) or Allowance(self._capacity, self._seconds)
-        self._kept[name] = found
+        allowance = self._kept.pop(name, None) or Allowance(self._capacity, self._seconds)
+        self._kept[name] = allowance
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
-        return found
+        return allowance
 
 
 class Denials:
@@ -94,8 +94,12 @@ class Denials:
 
     def take(self, now: datetime, *, contract: str, peer: str) -> bool:
         """Whether one more may be recorded. One that may not takes nothing from the others' budget."""
-        own = (self._contracts.of(contract), self._peers.of(peer))
-        return all(one.left(now) for one in own) and self._all.take(now) and all(one.take(now) for one in own)
+        own = (self._contracts.allowance(contract), self._peers.allowance(peer))
+        return (
+            all(allowance.left(now) for allowance in own)
+            and self._all.take(now)
+            and all(allowance.take(now) for allowance in own)
+        )
 
 
 class Failures:
@@ -115,11 +119,11 @@ class Failures:
 
     def failed(self, now: datetime, *, peer: str) -> None:
         """Count a failure of `peer`."""
-        self._peers.of(peer).take(now)
+        self._peers.allowance(peer).take(now)
 
     def failed_under(self, contract: str, now: datetime) -> None:
         """Count a failure under a contract that the broker's own party signed: nobody else's counts for anything."""
-        self._contracts.of(contract).take(now)
+        self._contracts.allowance(contract).take(now)
 
     def released(self, *, peer: str, contract: str) -> None:
         """Remember that a room behind `peer` had its keys. The pairs longest ago are forgotten."""
@@ -130,8 +134,8 @@ class Failures:
 
     def patient(self, now: datetime, *, peer: str, contract: str = "") -> bool:
         """Whether a request has to wait behind everybody else's. contract: that keys are asked for under, if they are."""
-        if not self._peers.of(peer).left(now):
+        if not self._peers.allowance(peer).left(now):
             return True
         if not contract or (contract, peer) in self._known:
             return False
-        return not self._contracts.of(contract).left(now)
+        return not self._contracts.allowance(contract).left(now)

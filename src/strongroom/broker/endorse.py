@@ -57,19 +57,19 @@ def brought(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed | Non
 
 async def fetched(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed:
     """What the vendors say, where `brought` is None. Raises `Unavailable`."""
-    return _bounded(await _found(broker, ask))
+    return _bounded(await _fetched(broker, ask))
 
 
-def _bounded(found: Endorsed) -> Endorsed:
-    size = sum(map(len, found.endorsements.parts.values()))
+def _bounded(endorsed: Endorsed) -> Endorsed:
+    size = sum(map(len, endorsed.endorsements.parts.values()))
     if size <= messages.MAX_ENDORSED:
-        return found
+        return endorsed
     # Asked before anything is decided: a release whose answer the room could not take would use up its run.
     check = Check(name="endorsements.size", expected=messages.MAX_ENDORSED, got=size, ok=False)
-    return Endorsed(endorsements=found.endorsements, checks=(*found.checks, check))
+    return Endorsed(endorsements=endorsed.endorsements, checks=(*endorsed.checks, check))
 
 
-async def _found(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed:
+async def _fetched(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed:
     evidence, brought = ask.request.evidence, ask.request.endorsements
     endorser, now = broker.endorser, broker.clock()
     if endorser is None:
@@ -78,7 +78,7 @@ async def _found(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed:
     vek = brought.parts.get(VEK)
     try:
         async with asyncio.timeout(SECONDS):
-            found = await asyncio.to_thread(endorser.endorse, evidence, now=now, vek=vek)
+            endorsements = await asyncio.to_thread(endorser.endorse, evidence, now=now, vek=vek)
     except TimeoutError:
         raise Unavailable(
             f"endorsements: nothing complete came within {SECONDS:g} s",
@@ -89,8 +89,8 @@ async def _found(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed:
         words = Words(expected=_EXPECTED, got=cause.message[:400], hint=cause.hint, source=_SOURCE)
         check = Check(name=_CHECK, expected="current", got={"refused": cause.code}, ok=False, words=words)
         return Endorsed(endorsements=brought, checks=(check,))
-    check = Check(name=_CHECK, expected="current", got=listed(sorted(found.parts)), ok=True)
-    return Endorsed(endorsements=Endorsements(parts={**devices, **found.parts}), checks=(check,))
+    check = Check(name=_CHECK, expected="current", got=listed(sorted(endorsements.parts)), ok=True)
+    return Endorsed(endorsements=Endorsements(parts={**devices, **endorsements.parts}), checks=(check,))
 
 
 def _worth_asking(ask: request_checks.ParsedRequest, now: datetime) -> bool:

@@ -53,6 +53,6 @@ class Notary:
             checkpoint=self.checkpoint(nodes, size),
         )
 
-    def vouch(self, result: AttestationResult, *, cwt: bool) -> bytes:
+    def sign_result(self, result: AttestationResult, *, cwt: bool) -> bytes:
         """The result as a token: a CWT, or else a JWT."""
         return ear_token.to_cwt(result, self._key) if cwt else ear_token.to_jwt(result, self._key).encode()

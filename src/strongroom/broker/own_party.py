@@ -53,9 +53,9 @@ def read(data: bytes, own: Party) -> GateVerdict:
     agreement = agreement_model.open_envelope(envelope)
     disks = agreement.contract.disks_of(own.keyid)
     checks = (signed, _entry(agreement.contract, own), _disk(disks))
-    held = all(check.ok for check in checks)
+    ok = all(check.ok for check in checks)
     return GateVerdict(
-        digest=contract_digest, checks=checks, agreement=agreement if held else None, disks=disks
+        digest=contract_digest, checks=checks, agreement=agreement if ok else None, disks=disks
     )
 
 
@@ -67,7 +67,7 @@ def _signature(envelope: dsse.Envelope, own: Party) -> Check:
 
 def _entry(contract: Contract, own: Party) -> Check:
     """Check 2. Its data are the fields that differ, or the key that both name."""
-    named = next((one.party for one in contract.members if one.party.keyid == own.keyid), None)
+    named = next((member.party for member in contract.members if member.party.keyid == own.keyid), None)
     if named is None:
         return Check(name="own.entry", expected=own.keyid, got=None, ok=False)
     differing = party_model.differences(named, own)

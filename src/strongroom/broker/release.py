@@ -89,7 +89,7 @@ class _Prepared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Looked:
+class _Examined:
     """A request that passed the gate. endorsed, prepared: None where a vendor is to be asked first."""
 
     ask: request_checks.ParsedRequest
@@ -162,20 +162,20 @@ async def _attempt(
     broker: Broker, split: messages.SplitRequest, own: OwnNonce, peer: str
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
     patient = broker.failures.patient(broker.clock(), peer=peer, contract=split.head.contract)
-    looked = await broker.workers.run(partial(_look, broker, split, own), patient=patient)
-    if isinstance(looked, messages.DenialAnswer):
-        return looked
-    answer = await _settle(broker, looked, peer, patient=patient)
+    examined = await broker.workers.run(partial(_examine, broker, split, own), patient=patient)
+    if isinstance(examined, messages.DenialAnswer):
+        return examined
+    answer = await _settle(broker, examined, peer, patient=patient)
     if isinstance(answer, messages.DenialAnswer):
-        broker.failures.failed_under(looked.ask.contract.digest, broker.clock())
+        broker.failures.failed_under(examined.ask.contract.digest, broker.clock())
     return answer
 
 
 async def _settle(
-    broker: Broker, looked: _Looked, peer: str, *, patient: bool
+    broker: Broker, examined: _Examined, peer: str, *, patient: bool
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
     """Ask vendors where it takes any, then prepare and decide until both are of one state of the storage."""
-    ask, endorsed, prepared = looked.ask, looked.endorsed, looked.prepared
+    ask, endorsed, prepared = examined.ask, examined.endorsed, examined.prepared
     prepare = partial(_prepare_anew, broker, ask, endorsed or await endorse.fetched(broker, ask))
     for _ in range(TRIES):
         if prepared is None:
@@ -208,7 +208,9 @@ def _denied(contract: str, checks: tuple[Check, ...], now: datetime) -> messages
     return _denial(deny(contract, gates=checks, now=now))
 
 
-def _look(broker: Broker, split: messages.SplitRequest, own: OwnNonce) -> messages.DenialAnswer | _Looked:
+def _examine(
+    broker: Broker, split: messages.SplitRequest, own: OwnNonce
+) -> messages.DenialAnswer | _Examined:
     """Steps 2 and 3, and 4 as well where no vendor is to be asked first."""
     now, head = broker.clock(), own.head
     reading = broker.agreements.read(split.agreement, broker.party)
@@ -229,7 +231,7 @@ def _look(broker: Broker, split: messages.SplitRequest, own: OwnNonce) -> messag
     )
     endorsed = endorse.brought(broker, ask)
     prepared = None if endorsed is None else _prepare(broker, ask, endorsed)
-    return _Looked(ask=ask, endorsed=endorsed, prepared=prepared)
+    return _Examined(ask=ask, endorsed=endorsed, prepared=prepared)
 
 
 def _prepare(broker: Broker, ask: request_checks.ParsedRequest, endorsed: endorse.Endorsed) -> _Prepared:
@@ -409,7 +411,7 @@ def _entry(broker: Broker, ask: request_checks.ParsedRequest, prepared: _Prepare
             "lifetime_seconds": judged.lifetime_seconds,
         },
     }
-    made = record.Record(
+    entry = record.Record(
         kind=record.RecordKind.RELEASE if accepted else record.RecordKind.DENIAL,
         time=verdict.decided,
         broker=broker.party.name,
@@ -418,7 +420,7 @@ def _entry(broker: Broker, ask: request_checks.ParsedRequest, prepared: _Prepare
         body=body,
     )
     try:
-        return made.encode()
+        return entry.encode()
     except Malformed:
         if accepted:
             raise

@@ -113,7 +113,7 @@ def contract(broker: Broker, of: Contract, brought: versions.Brought, state: Rea
 
 
 def _held(wanted: tuple[str, ...], state: Reading) -> tuple[KnownDisk, ...]:
-    return tuple(disk for one in wanted if (disk := state.disks.find(one)) is not None)
+    return tuple(disk for manifest in wanted if (disk := state.disks.find(manifest)) is not None)
 
 
 def fresh(end: datetime | None, *, use: NonceUse = NonceUse.FRESH) -> Check:
@@ -137,8 +137,8 @@ def _role(role: str) -> Check:
     return _equal("request.role", binding_model.ROLE_ROOM, role)
 
 
-def _unique(found: Run | None) -> Check:
-    return _equal("run.unique", None, None if found is None else found.run)
+def _unique(earlier: Run | None) -> Check:
+    return _equal("run.unique", None, None if earlier is None else earlier.run)
 
 
 def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
@@ -159,8 +159,8 @@ def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
 
 
 def _keys(wanted: tuple[str, ...], disks: tuple[KnownDisk, ...]) -> Check:
-    held = {disk.manifest for disk in disks if disk.cipher == NO_CIPHER or disk.sealed_key is not None}
-    missing = [one for one in wanted if one not in held]
+    with_keys = {disk.manifest for disk in disks if disk.cipher == NO_CIPHER or disk.sealed_key is not None}
+    missing = [manifest for manifest in wanted if manifest not in with_keys]
     return _equal("keys.present", "all", {"missing": listed(missing)} if missing else "all")
 
 

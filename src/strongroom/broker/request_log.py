@@ -91,7 +91,7 @@ class RequestLog:
         self._size = size
         self._lock = threading.Lock()
         self._events: queue.Queue[Recorded | None] = queue.Queue(QUEUED)
-        self._told: OrderedDict[int, None] = OrderedDict()
+        self._noted: OrderedDict[int, None] = OrderedDict()
         self._wait = SHORTEST
         self._clear()
         self._thread: threading.Thread | None = None
@@ -102,11 +102,11 @@ class RequestLog:
     def recorded(self, proof: messages.LedgerProof, *, request: str, peer: str, contract: str) -> None:
         """Tell an entry, unless it was told before: whoever sends a recorded receipt again is counted."""
         with self._lock:
-            known = proof.index < self._size or proof.index in self._told
+            known = proof.index < self._size or proof.index in self._noted
             if not known:
-                self._told[proof.index] = None
-                while len(self._told) > REMEMBERED:
-                    self._size = max(self._size, self._told.popitem(last=False)[0] + 1)
+                self._noted[proof.index] = None
+                while len(self._noted) > REMEMBERED:
+                    self._size = max(self._size, self._noted.popitem(last=False)[0] + 1)
         if known:
             self.counted(request=request, reason="recorded-before", peer=peer, contract=contract)
             return
@@ -138,7 +138,7 @@ class RequestLog:
                 if quiet and now - self._since >= 2 * self._wait:
                     self._wait = SHORTEST
                 return None
-            made = Summed(
+            summed = Summed(
                 since=self._since,
                 until=now,
                 kinds=tuple(self._kinds.most_common()),
@@ -148,7 +148,7 @@ class RequestLog:
             )
             self._wait = min(LONGEST, 2 * self._wait)
             self._clear(now)
-            return made
+            return summed
 
     def close(self) -> None:
         """Tell what is left, as far as somebody listens, and end."""
@@ -200,7 +200,7 @@ def answered(
     if answer.ledger is not None:
         log.recorded(answer.ledger, request="release", peer=peer, contract=contract)
         return
-    reason = next((str(one["name"]) for one in answer.verdict["checks"] if not one["ok"]), OTHER)
+    reason = next((str(check["name"]) for check in answer.verdict["checks"] if not check["ok"]), OTHER)
     log.counted(request="release", reason=reason, peer=peer, contract=contract)
 
 

@@ -25,7 +25,7 @@ VERIFIER = "strongroom"
 def result(broker: Broker, run: str, *, nonce: bytes, audience: str, cwt: bool = False) -> bytes:
     """The token: a JWT, or with `cwt` a CWT. Raises `NotFound`, `Refused` once the verdict has ended, `Malformed`."""
     entries = (record.parse(entry) for _, entry in broker.store.ledger.of_run(run))
-    released = next((one for one in entries if one.kind is record.RecordKind.RELEASE), None)
+    released = next((known for known in entries if known.kind is record.RecordKind.RELEASE), None)
     if released is None:
         raise NotFound(
             f"{run}: no release to this run is in the ledger",
@@ -33,7 +33,7 @@ def result(broker: Broker, run: str, *, nonce: bytes, audience: str, cwt: bool =
             hint="ask the broker of a party whose disk that run opened, by the run's name as its receipt has it",
         )
     now = broker.clock()
-    made = ear.of_release(
+    result = ear.of_release(
         released,
         nonce=nonce,
         issuer=broker.party.name,
@@ -42,4 +42,4 @@ def result(broker: Broker, run: str, *, nonce: bytes, audience: str, cwt: bool =
         issued=now.replace(microsecond=0),
         expires=now + LIFETIME,
     )
-    return broker.notary.vouch(made, cwt=cwt)
+    return broker.notary.sign_result(result, cwt=cwt)

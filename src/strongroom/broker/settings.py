@@ -81,7 +81,7 @@ class Settings:
                     "certificate": fields.format_data(self.certificate),
                     "authority": fields.format_data(self.authority),
                     "master": fields.format_data(self.master),
-                    "secrets": {name: fields.format_data(one) for name, one in self.secrets.items()},
+                    "secrets": {name: fields.format_data(secret) for name, secret in self.secrets.items()},
                 }
             )
             + b"\n"
@@ -166,12 +166,12 @@ def adopt(
 ) -> RotatedSettings:
     """The same broker for its party's new keys. Raises `Refused` for a wrong passphrase."""
     master = vault.unlock(passphrase, settings.master, purpose=_PURPOSE)
-    before, after = (aead.AtRest(master, owner=one.keyid) for one in (settings.party, party))
+    before, after = (aead.AtRest(master, owner=owner.keyid) for owner in (settings.party, party))
     secrets = {
         name: after.seal(
-            before.open(one, purpose=_SECRET, name=name), purpose=_SECRET, name=name, random=random
+            before.open(secret, purpose=_SECRET, name=name), purpose=_SECRET, name=name, random=random
         )
-        for name, one in settings.secrets.items()
+        for name, secret in settings.secrets.items()
     }
     return RotatedSettings(settings=replace(settings, party=party, secrets=secrets), at_rest=after)
 
@@ -225,7 +225,8 @@ def make(
         authority=certificate,
         master=vault.lock(passphrase, master, purpose=_PURPOSE, random=random),
         secrets={
-            name: at_rest.seal(one, purpose=_SECRET, name=name, random=random) for name, one in raw.items()
+            name: at_rest.seal(secret, purpose=_SECRET, name=name, random=random)
+            for name, secret in raw.items()
         },
     )
 
@@ -260,7 +261,9 @@ def unlock(settings: Settings, passphrase: bytes) -> Secrets:
     """Open the secrets. Raises `Refused` for a wrong passphrase, `Malformed` when they do not belong."""
     master = vault.unlock(passphrase, settings.master, purpose=_PURPOSE)
     at_rest = aead.AtRest(master, owner=settings.party.keyid)
-    raw = {name: at_rest.open(one, purpose=_SECRET, name=name) for name, one in settings.secrets.items()}
+    raw = {
+        name: at_rest.open(secret, purpose=_SECRET, name=name) for name, secret in settings.secrets.items()
+    }
     secrets = Secrets(
         at_rest=at_rest,
         tls=tls_keys.TlsKey(raw["tls"]),

@@ -25,10 +25,10 @@ async def standing(broker: Broker, body: bytes, *, peer: str = "") -> messages.S
 
     Raises `Malformed` or `Unavailable`.
     """
-    return await broker.workers.look(_look, broker, body, peer=peer)
+    return await broker.workers.read(_standing, broker, body, peer=peer)
 
 
-def _look(broker: Broker, body: bytes) -> messages.Standing:
+def _standing(broker: Broker, body: bytes) -> messages.Standing:
     request = messages.parse_standing_request(body)  # here: of a long one it would hold up the event loop
     now = broker.clock()
     reading = broker.agreements.read(request.agreement, broker.party)

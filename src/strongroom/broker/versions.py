@@ -85,10 +85,10 @@ def _read(data: bytes, contract: Contract, own: Party) -> Link | str:
         envelope = agreement_model.read_envelope(data)
         if not signatures.signed_by(envelope, own.signing_key):
             return "unsigned"
-        found = agreement_model.open_envelope(envelope).contract
+        envelope_contract = agreement_model.open_envelope(envelope).contract
     except Malformed:
         return "malformed"
-    return _link(found) if series(found) == series(contract) else "other-contract"
+    return _link(envelope_contract) if series(envelope_contract) == series(contract) else "other-contract"
 
 
 def _link(contract: Contract) -> Link:

@@ -29,10 +29,10 @@ T = TypeVar("T")
 
 THREADS = 2
 WAITING = 32
-LOOKING = 64
-LOOKING_EACH = 16
+READING = 64
+READING_EACH = 16
 REST = 3.0
-LOOKING_REST = 2.0
+READING_REST = 2.0
 
 
 def too_many_failures() -> Unavailable:
@@ -109,11 +109,11 @@ class Workers:
     def __init__(self, *, rest: Callable[[float], None] = time.sleep) -> None:
         self._prompt = Threads(THREADS, "verifier")
         self._patient = Threads(1, "patient-verifier")
-        self._looking = Threads(1, "ledger-reader")
+        self._reading = Threads(1, "ledger-reader")
         self._rest = rest
         self._waiting = 0
         self._deciding = 0
-        self._lookers: Counter[str] = Counter()
+        self._readers: Counter[str] = Counter()
 
     @property
     def crowded(self) -> bool:
@@ -141,25 +141,25 @@ class Workers:
         finally:
             self._waiting -= 1
 
-    async def look(self, work: Callable[..., T], *args: Any, peer: str = "", begun: bool = False) -> T:
+    async def read(self, work: Callable[..., T], *args: Any, peer: str = "", begun: bool = False) -> T:
         """Run `work(*args)`, which reads what anybody may. peer: the address that asked. begun: part of an answer that
         has begun, and is to end.
 
         Raises what it raises, or `Unavailable` when too many wait, or too many of that address.
         """
-        if not begun and (self._lookers.total() >= LOOKING or self._lookers[peer] >= LOOKING_EACH):
+        if not begun and (self._readers.total() >= READING or self._readers[peer] >= READING_EACH):
             raise Unavailable(
                 "ledger: too many who read it wait already",
                 code="too-many-readers",
                 hint="try again in a moment",
             )
-        self._lookers[peer] += 1
+        self._readers[peer] += 1
         try:
-            return await self._looking.run(partial(self._rested, LOOKING_REST, partial(work, *args)))
+            return await self._reading.run(partial(self._rested, READING_REST, partial(work, *args)))
         finally:
-            self._lookers[peer] -= 1
-            if not self._lookers[peer]:
-                del self._lookers[peer]
+            self._readers[peer] -= 1
+            if not self._readers[peer]:
+                del self._readers[peer]
 
     def _rested(self, rest: float, work: Callable[[], T]) -> T:
         begun = time.thread_time()

@@ -54,7 +54,7 @@ class Checkpoint:
 
     def note(self) -> str:
         """The whole note."""
-        return self.text() + "\n" + "".join(one.line() for one in self.signatures)
+        return self.text() + "\n" + "".join(signature.line() for signature in self.signatures)
 
 
 _AS_SHOWN = "give a checkpoint unchanged, as a broker shows it or `strongroom ledger verify` keeps it"
@@ -120,9 +120,9 @@ def verify(note: str, ledger_key: sign.VerifyingKey) -> Checkpoint:
             hint=_OTHER,
         )
     key_id = _key_id(origin, _ED25519, ledger_key)
-    for one in checkpoint.signatures:
-        if one.name == origin and one.key_id == key_id:
-            ledger_key.verify(one.body, checkpoint.text().encode())
+    for signature in checkpoint.signatures:
+        if signature.name == origin and signature.key_id == key_id:
+            ledger_key.verify(signature.body, checkpoint.text().encode())
             return checkpoint
     raise Refused(
         "checkpoint: not signed by its ledger",
@@ -140,7 +140,11 @@ def cosign(note: str, name: str, key: sign.SigningKey, *, timestamp: int) -> str
     message = _cosigned(checkpoint, timestamp)
     key_id = _key_id(name, _COSIGNATURE_V1, key.public)
     added = NoteSignature(name=name, key_id=key_id, body=timestamp.to_bytes(8, "big") + key.sign(message))
-    kept = tuple(one for one in checkpoint.signatures if (one.name, one.key_id) != (name, key_id))
+    kept = tuple(
+        signature
+        for signature in checkpoint.signatures
+        if (signature.name, signature.key_id) != (name, key_id)
+    )
     cosigned = Checkpoint(
         origin=checkpoint.origin,
         size=checkpoint.size,
@@ -154,10 +158,10 @@ def cosign(note: str, name: str, key: sign.SigningKey, *, timestamp: int) -> str
 def verify_cosignature(checkpoint: Checkpoint, name: str, key: sign.VerifyingKey) -> int:
     """The time (seconds since 1970) at which that witness saw the checkpoint. Raises `Refused`."""
     key_id = _key_id(name, _COSIGNATURE_V1, key)
-    for one in checkpoint.signatures:
-        if one.name == name and one.key_id == key_id and len(one.body) == 72:
-            timestamp = int.from_bytes(one.body[:8], "big")
-            key.verify(one.body[8:], _cosigned(checkpoint, timestamp))
+    for signature in checkpoint.signatures:
+        if signature.name == name and signature.key_id == key_id and len(signature.body) == 72:
+            timestamp = int.from_bytes(signature.body[:8], "big")
+            key.verify(signature.body[8:], _cosigned(checkpoint, timestamp))
             return timestamp
     raise Refused(
         f"checkpoint: no cosignature by {name}",

@@ -25,10 +25,10 @@ UNKNOWN = "of a form that this version does not know"
 def describe(entry: Record) -> str:
     """What the entry says."""
     try:
-        said = _KINDS[entry.kind](entry)
+        description = _KINDS[entry.kind](entry)
     except Malformed:
-        said = UNKNOWN
-    return said if len(said) <= MOST else said[:MOST] + "…"
+        description = UNKNOWN
+    return description if len(description) <= MOST else description[:MOST] + "…"
 
 
 def reason(entry: Record) -> Explained | None:
@@ -60,9 +60,9 @@ def _denial(entry: Record) -> str:
 
 def _receipt(entry: Record) -> str:
     data = fields.Fields(dict(entry.body), "ledger entry").data("envelope", max_bytes=receipt.MAX_BYTES)
-    made = receipt.parse_envelope(data)[1]
-    why = f": {made.explanation}" if made.details else ""
-    return f"receipt: {made.outcome.value}, status {made.exit_status}{why}"
+    parsed = receipt.parse_envelope(data)[1]
+    why = f": {parsed.explanation}" if parsed.details else ""
+    return f"receipt: {parsed.outcome.value}, status {parsed.exit_status}{why}"
 
 
 def _contract(entry: Record) -> str:
@@ -82,14 +82,14 @@ def _disk_removal(entry: Record) -> str:
 
 def _rotation(entry: Record) -> str:
     data = fields.Fields(dict(entry.body), "ledger entry").data("statement", max_bytes=4 * rotation.MAX_BYTES)
-    made = rotation.read(data)
+    statement = rotation.read(data)
     try:
-        rotation.verify(made, made.old)
+        rotation.verify(statement, statement.old)
         vouched = "vouched for by the old key"
     except Refused:
         vouched = "NOT SIGNED by both keys"
-    changed = ", ".join(field for field, _, _ in party.differences(made.old, made.new))
-    return f"keys of {made.new.name} replaced ({changed}), {vouched}: {made.old.keyid} to {made.new.keyid}"
+    changed = ", ".join(field for field, _, _ in party.differences(statement.old, statement.new))
+    return f"keys of {statement.new.name} replaced ({changed}), {vouched}: {statement.old.keyid} to {statement.new.keyid}"
 
 
 def _version(body: fields.Fields) -> int:

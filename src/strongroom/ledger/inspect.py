@@ -94,12 +94,12 @@ def inspect(
     checks += [*_manifests(pack), _only_manifests(pack)]
     simulated = False
     for release in pack.releases:
-        made, claims = _release(pack, release)
-        checks += made
+        more_checks, claims = _release(pack, release)
+        checks += more_checks
         simulated = simulated or claims
     checks.append(_one_room(pack))
     checks += _receipt(pack)
-    checks += [_receipt_entry(pack, one) for one in pack.receipts]
+    checks += [_receipt_entry(pack, entry) for entry in pack.receipts]
     checks.append(_complete(pack))
     return Judgement(checks=tuple(checks), simulated=simulated)
 
@@ -111,10 +111,10 @@ def _parties(
         return [_no("parties", "at least one party file that you trust", "none", "give --trust PARTY_FILE")]
     members = {member.party.name: member.party for member in pack.agreement.contract.members}
     checks = []
-    for given in anchors:
-        named = members.get(given.name)
-        anchor, passed = _of_that_time(given, named, rotations)
-        checks += [_before(pack, one) for one in passed]
+    for known_party in anchors:
+        named = members.get(known_party.name)
+        anchor, passed = _of_that_time(known_party, named, rotations)
+        checks += [_before(pack, statement) for statement in passed]
         same, got = (False, "no such party") if named is None else _as_known(named, anchor)
         checks.append(
             _check(
@@ -130,23 +130,26 @@ def _of_that_time(
     """The party as it was before those of `rotations` that lead back to the keys that the contract names; and these."""
     passed: list[rotation.Rotation] = []
     for _ in rotations:
-        if named is None or not any(one.startswith(_KNOWN_BY) for one in _differing(named, anchor)):
+        if named is None or not any(field.startswith(_KNOWN_BY) for field in _differing(named, anchor)):
             break
-        for one in rotations:
+        for statement in rotations:
             with contextlib.suppress(Refused):
-                anchor = rotation.former(one, anchor)
-                passed.append(one)
+                anchor = rotation.former(statement, anchor)
+                passed.append(statement)
                 break
     return anchor, passed
 
 
-def _before(pack: ProofPack, one: rotation.Rotation) -> Explained:
+def _before(pack: ProofPack, statement: rotation.Rotation) -> Explained:
     """Whether the releases are of before that rotation, by the clock of the party's own broker.
 
     Of no other: whoever has stolen the old key signs a contract of today, and a broker of their own says that it was yesterday.
     """
-    name, expected = f"rotated.{one.new.name}", f"releases of before {fields.format_time(one.time)}"
-    if one.old.broker is None or one.old.name not in {release.party for release in pack.releases}:
+    name, expected = (
+        f"rotated.{statement.new.name}",
+        f"releases of before {fields.format_time(statement.time)}",
+    )
+    if statement.old.broker is None or statement.old.name not in {release.party for release in pack.releases}:
         return _no(
             name,
             expected,
@@ -158,7 +161,7 @@ def _before(pack: ProofPack, one: rotation.Rotation) -> Explained:
     except StrongroomError as cause:
         return _no(name, expected, cause.message, cause.hint)
     hint = "these keys were replaced by then: whoever signs with them is not that party"
-    return _check(name, expected, f"the last of {fields.format_time(last)}", last <= one.time, hint)
+    return _check(name, expected, f"the last of {fields.format_time(last)}", last <= statement.time, hint)
 
 
 _KNOWN_BY = ("signing_key", "broker")
@@ -194,8 +197,8 @@ def _approved(pack: ProofPack) -> Explained:
 
 def _only_parties(pack: ProofPack) -> Explained:
     envelope, signers = pack.agreement.envelope, set(pack.agreement.signers())
-    sound = {one.party.keyid for one in pack.agreement.contract.members if one.party.name in signers}
-    stray = [one for one in envelope.signatures if one.keyid not in sound]
+    sound = {member.party.keyid for member in pack.agreement.contract.members if member.party.name in signers}
+    stray = [signature for signature in envelope.signatures if signature.keyid not in sound]
     return _check(
         "contract.signatures",
         "signatures of its parties alone, each sound",
@@ -210,7 +213,10 @@ def _disks(pack: ProofPack) -> list[tuple[str, str, str]]:
     contract = pack.agreement.contract
     image = ("image", contract.image.owner, contract.image.manifest)
     # Datasets may be called anything, `image` too.
-    return [image, *((f"data.{one.name}", one.owner, one.manifest) for one in contract.datasets)]
+    return [
+        image,
+        *((f"data.{dataset.name}", dataset.owner, dataset.manifest) for dataset in contract.datasets),
+    ]
 
 
 def _manifests(pack: ProofPack) -> list[Explained]:
@@ -218,15 +224,19 @@ def _manifests(pack: ProofPack) -> list[Explained]:
     by_digest = {manifest.digest: (envelope, manifest) for envelope, manifest in pack.manifests}
     checks = []
     for name, owner, manifest_digest in _disks(pack):
-        found = by_digest.get(manifest_digest)
+        signed_manifest = by_digest.get(manifest_digest)
         party = contract.party(owner)
         ok = (
-            found is not None
-            and found[1].owner == party.keyid
-            and [one.keyid for one in found[0].signatures] == [party.keyid]
-            and signatures.signed_by(found[0], party.signing_key)
+            signed_manifest is not None
+            and signed_manifest[1].owner == party.keyid
+            and [signature.keyid for signature in signed_manifest[0].signatures] == [party.keyid]
+            and signatures.signed_by(signed_manifest[0], party.signing_key)
         )
-        got = "missing" if found is None else ("signed by its owner" if ok else "not signed by its owner")
+        got = (
+            "missing"
+            if signed_manifest is None
+            else ("signed by its owner" if ok else "not signed by its owner")
+        )
         checks.append(
             _check(
                 f"manifest.{name}",
@@ -241,12 +251,12 @@ def _manifests(pack: ProofPack) -> list[Explained]:
 
 def _only_manifests(pack: ProofPack) -> Explained:
     wanted = {manifest for _, _, manifest in _disks(pack)}
-    given = [manifest.digest for _, manifest in pack.manifests]
+    digests = [manifest.digest for _, manifest in pack.manifests]
     return _check(
         "manifests.only",
         f"{len(wanted)} manifest(s), each once",
-        f"{len(given)}",
-        sorted(given) == sorted(wanted),
+        f"{len(digests)}",
+        sorted(digests) == sorted(wanted),
         "manifests that the contract does not name have no place here",
     )
 
@@ -261,19 +271,19 @@ def _release(pack: ProofPack, release: PackedRelease) -> tuple[list[Explained], 
 
 
 def _ledger_entry(
-    pack: ProofPack, name: str, party: str, given: LedgerProof
+    pack: ProofPack, name: str, party: str, ledger_proof: LedgerProof
 ) -> tuple[record.Record | None, Explained]:
     expected = f"an entry of the ledger of {party}"
     try:
         broker = pack.agreement.contract.party(party).broker
         if broker is None:
             return None, _no(name, expected, f"{party} has no broker", "")
-        entry, checkpoint = proof.verify(given, sign.VerifyingKey(broker.ledger_key))
+        entry, checkpoint = proof.verify(ledger_proof, sign.VerifyingKey(broker.ledger_key))
     except StrongroomError as cause:
         return None, _no(name, expected, cause.message, cause.hint)
     if len(checkpoint.signatures) != 1:
         return None, _no(name, expected, "signatures on the checkpoint that nobody here can check", "")
-    return entry, _yes(name, expected, f"entry {given.index} of {checkpoint.size}")
+    return entry, _yes(name, expected, f"entry {ledger_proof.index} of {checkpoint.size}")
 
 
 def _record(pack: ProofPack, release: PackedRelease, entry: record.Record) -> Explained:
@@ -309,12 +319,12 @@ def _certificates(pack: ProofPack, release: PackedRelease, entry: record.Record)
     expected: list[object] = [recorded, "" if broker is None else broker.authority]
     if recorded is None:
         expected = []
-    given: list[object] = [digest.sha256(der) for der in release.certificates]
+    digests: list[object] = [digest.sha256(der) for der in release.certificates]
     return _check(
         f"certificates.{release.party}",
-        ", by ".join(str(one) for one in expected) or "none",
-        ", by ".join(str(one) for one in given) or "none",
-        expected == given,
+        ", by ".join(str(issuer) for issuer in expected) or "none",
+        ", by ".join(str(issuer) for issuer in digests) or "none",
+        expected == digests,
         "the certificate is not the one of the record, or not by the authority of the contract",
     )
 
@@ -324,29 +334,31 @@ def _verdict(pack: ProofPack, release: PackedRelease, entry: record.Record) -> t
     name = f"verdict.{release.party}"
     expected = "accepted, and the same when judged again"
     try:
-        again, recorded = _judge_again(pack, release, entry)
-        same = _same(again, recorded, entry)
+        replayed, recorded = _judge_again(pack, release, entry)
+        same = _same(replayed, recorded, entry)
     except StrongroomError as cause:
         return _no(name, expected, cause.message, cause.hint), False
-    if isinstance(again, verdict.Denied):
-        failed = explain(again.failed[0])
-        told = f"denied: {failed.name}: expected {failed.expected}, got {failed.got}"
-        return _no(name, expected, told, failed.hint), again.claims is not None and again.claims.simulated
-    simulated = again.claims.simulated
-    missing = BROKER_CHECKS - {check.name for check in again.checks}
+    if isinstance(replayed, verdict.Denied):
+        failed = explain(replayed.failed[0])
+        got = f"denied: {failed.name}: expected {failed.expected}, got {failed.got}"
+        return _no(
+            name, expected, got, failed.hint
+        ), replayed.claims is not None and replayed.claims.simulated
+    simulated = replayed.claims.simulated
+    missing = BROKER_CHECKS - {check.name for check in replayed.checks}
     if missing:
-        told = f"accepted without asking {', '.join(sorted(missing))}"
-        return _no(name, expected, told, "the broker did not do its part"), simulated
+        got = f"accepted without asking {', '.join(sorted(missing))}"
+        return _no(name, expected, got, "the broker did not do its part"), simulated
     if not same:
         return _no(name, expected, "accepted, but the recorded verdict says something else", ""), simulated
     note = " (SIMULATED: no hardware stands behind it)" if simulated else ""
-    return _yes(name, expected, f"{len(again.checks)} checks, all as recorded{note}"), simulated
+    return _yes(name, expected, f"{len(replayed.checks)} checks, all as recorded{note}"), simulated
 
 
-def _same(again: verdict.Verdict, recorded: dict[str, Any], entry: record.Record) -> bool:
+def _same(replayed: verdict.Verdict, recorded: dict[str, Any], entry: record.Record) -> bool:
     """Whether the entry says what judging again gives, of the same time. Raises `Malformed`."""
-    told = verdict.as_recorded(again.to_json(), recorded)
-    return canonical.dumps(told) == canonical.dumps(recorded) and again.decided == entry.time
+    comparable = verdict.as_recorded(replayed.to_json(), recorded)
+    return canonical.dumps(comparable) == canonical.dumps(recorded) and replayed.decided == entry.time
 
 
 def _judge_again(
@@ -357,7 +369,7 @@ def _judge_again(
     recorded = body.raw_object("verdict")
     judged = body.object("judged")
     gates = judged.integer("gates", low=1, high=64)
-    again = judge.judge(
+    replayed = judge.judge(
         pack.agreement,
         release.evidence,
         release.endorsements,
@@ -368,7 +380,7 @@ def _judge_again(
         lifetime=timedelta(seconds=judged.integer("lifetime_seconds", low=1, high=86_400)),
     )
     judged.done()
-    return again, recorded
+    return replayed, recorded
 
 
 def _one_room(pack: ProofPack) -> Explained:
@@ -400,10 +412,10 @@ def _receipt(pack: ProofPack) -> list[Explained]:
         "this receipt is not of this run",
     )
     roots = {manifest.digest: manifest.root_hash for _, manifest in pack.manifests}
-    wanted = [contract.image.manifest, *(one.manifest for one in contract.datasets)]
+    wanted = [contract.image.manifest, *(dataset.manifest for dataset in contract.datasets)]
     opened = [receipt.image, *receipt.datasets]
-    same = [one.manifest for one in opened] == wanted and all(
-        roots.get(one.manifest) == one.root_hash for one in opened
+    same = [disk.manifest for disk in opened] == wanted and all(
+        roots.get(disk.manifest) == disk.root_hash for disk in opened
     )
     disks = _check(
         "receipt.disks",
@@ -415,19 +427,19 @@ def _receipt(pack: ProofPack) -> list[Explained]:
     return [signature, disks]
 
 
-def _receipt_entry(pack: ProofPack, one: ReceiptEntry) -> Explained:
-    name = f"receipt.{one.party}"
-    entry, check = _ledger_entry(pack, name, one.party, one.ledger)
+def _receipt_entry(pack: ProofPack, receipt: ReceiptEntry) -> Explained:
+    name = f"receipt.{receipt.party}"
+    entry, check = _ledger_entry(pack, name, receipt.party, receipt.ledger)
     if entry is None:
         return check
     envelope = fields.format_data(pack.receipt_envelope.encode())
-    released = [release.ledger.index for release in pack.releases if release.party == one.party]
+    released = [release.ledger.index for release in pack.releases if release.party == receipt.party]
     facts = {
         "a receipt": entry.kind is record.RecordKind.RECEIPT,
-        "of this broker": entry.broker == one.party,
+        "of this broker": entry.broker == receipt.party,
         "of this run": (entry.run, entry.contract) == (pack.receipt.run, pack.receipt.contract),
         "these very bytes": entry.body == {"envelope": envelope},
-        "after the release": all(index < one.ledger.index for index in released),
+        "after the release": all(index < receipt.ledger.index for index in released),
     }
     wrong = [what for what, holds in facts.items() if not holds]
     got = check.got if not wrong else "not " + ", not ".join(wrong)
@@ -436,8 +448,8 @@ def _receipt_entry(pack: ProofPack, one: ReceiptEntry) -> Explained:
 
 def _complete(pack: ProofPack) -> Explained:
     owners = sorted(pack.agreement.contract.key_owners())
-    released = sorted(one.party for one in pack.releases)
-    received = sorted(one.party for one in pack.receipts)
+    released = sorted(release.party for release in pack.releases)
+    received = sorted(receipt.party for receipt in pack.receipts)
     return _check(
         "brokers.complete",
         f"a release and a receipt of {', '.join(owners) or 'nobody'}, each once",

@@ -70,10 +70,11 @@ class ProofPack:
                     "format": FORMAT,
                     "agreement": fields.format_data(self.agreement.encode()),
                     "manifests": [fields.format_data(envelope.encode()) for envelope, _ in self.manifests],
-                    "releases": [_release_json(one) for one in self.releases],
+                    "releases": [_release_json(release) for release in self.releases],
                     "receipt": fields.format_data(self.receipt_envelope.encode()),
                     "receipts": [
-                        {"party": one.party, "ledger": one.ledger.to_json()} for one in self.receipts
+                        {"party": receipt.party, "ledger": receipt.ledger.to_json()}
+                        for receipt in self.receipts
                     ],
                 }
             )
@@ -122,14 +123,14 @@ def parse(data: bytes) -> ProofPack:
     return pack
 
 
-def _release_json(one: PackedRelease) -> dict[str, object]:
+def _release_json(release: PackedRelease) -> dict[str, object]:
     return {
-        "party": one.party,
-        "binding": one.binding.to_json(),
-        "evidence": one.evidence.to_json(),
-        "endorsements": one.endorsements.to_json(),
-        "certificates": [fields.format_data(der) for der in one.certificates],
-        "ledger": one.ledger.to_json(),
+        "party": release.party,
+        "binding": release.binding.to_json(),
+        "evidence": release.evidence.to_json(),
+        "endorsements": release.endorsements.to_json(),
+        "certificates": [fields.format_data(der) for der in release.certificates],
+        "ledger": release.ledger.to_json(),
     }
 
 

@@ -44,8 +44,8 @@ class End:
     @property
     def worst(self) -> Cost:
         """The dearest of all brokers'."""
-        told = self.costs.values()
-        return next((one for one in (Cost.USED, Cost.UNKNOWN) if one in told), Cost.UNUSED)
+        costs = self.costs.values()
+        return next((cost for cost in (Cost.USED, Cost.UNKNOWN) if cost in costs), Cost.UNUSED)
 
 
 def read(out: Path, contract: Contract, failure: BaseException) -> End:

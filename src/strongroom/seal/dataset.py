@@ -94,7 +94,7 @@ def seal_files(
         files.write(key_target, keys.lock(key, owner.age.recipient), private=True)
     try:
         with steps(f"sealing {name}") as progress:
-            made = disk.seal(
+            manifest = disk.seal(
                 entries,
                 kind="dataset",
                 name=name,
@@ -112,7 +112,7 @@ def seal_files(
         disk=target,
         manifest_file=disk.beside(target, disk.MANIFEST_SUFFIX),
         key_file=key_target,
-        manifest=made,
+        manifest=manifest,
         empty=not any(entry.kind is EntryKind.FILE for entry in entries),
     )
 

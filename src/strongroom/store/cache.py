@@ -49,11 +49,11 @@ def read_run(
     """The node and its neighbours in the same tile, as a connection sees them."""
     first = index // _RUN * _RUN
     rows = read(_READ, {"level": level, "first": first, "last": first + _RUN - 1})
-    found = {(level, at): value for at, value in rows}
-    if (level, index) not in found:
+    nodes = {(level, at): value for at, value in rows}
+    if (level, index) not in nodes:
         raise Unavailable(
             f"broker store: ledger node {level}/{index} is missing",
             code="store-corrupt",
             hint="the database is damaged; restore it from a backup",
         )
-    return found
+    return nodes

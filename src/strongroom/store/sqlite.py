@@ -130,14 +130,14 @@ class SqliteStore:
     def staged_settings(self) -> bytes | None:
         """The broker's file as a rotation has made it, where it is not in its place yet."""
         with failures.mapped(), self._reading.begin() as connection:
-            found: bytes | None = connection.execute(_STAGED).scalar_one_or_none()
-            return found
+            staged: bytes | None = connection.execute(_STAGED).scalar_one_or_none()
+            return staged
 
     def keys(self) -> str | None:
         """The keys that the database is of, where it was told."""
         with failures.mapped(), self._reading.begin() as connection:
-            found: str | None = connection.execute(_KEYS).scalar_one_or_none()
-            return found
+            keys: str | None = connection.execute(_KEYS).scalar_one_or_none()
+            return keys
 
     def latest_time(self) -> int:
         """The latest time known, in seconds since 1970."""
@@ -186,13 +186,13 @@ class SqliteLedgerView:
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of a complete subtree."""
-        found = self._nodes.get(level, index)
-        if found is None:
+        value = self._nodes.get(level, index)
+        if value is None:
             with self._readers.connection() as connection:
                 read = cache.read_run(connection.execute, level, index)
             self._nodes.add(read)
-            found = read[level, index]
-        return found
+            value = read[level, index]
+        return value
 
     def leaves(self, start: int, count: int) -> Sequence[bytes]:
         """The bytes of leaves start … start+count-1."""

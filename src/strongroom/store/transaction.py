@@ -206,10 +206,10 @@ class SqlContracts:
         if series not in self._known:
             wanted = {"wanted": series.id, "owners": series.owners}
             row = self._session.read(_VERSION_FIND, wanted).fetchone()
-            found = None
+            version = None
             if row is not None:
-                found = KnownVersion(version=row[0], digest=row[1], runs=row[2], withdrawn=bool(row[3]))
-            self._known[series] = found
+                version = KnownVersion(version=row[0], digest=row[1], runs=row[2], withdrawn=bool(row[3]))
+            self._known[series] = version
         return self._known[series]
 
     def of_digest(self, digest: str) -> Series | None:
@@ -384,12 +384,12 @@ class SqlLedger:
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of a subtree that was complete before this batch."""
-        found = self._cache.get(level, index)
-        if found is None:
+        value = self._cache.get(level, index)
+        if value is None:
             read = cache.read_run(self._session.read, level, index)
             self._cache.add(read)
-            found = read[level, index]
-        return found
+            value = read[level, index]
+        return value
 
     def leaves(self, start: int, count: int) -> Sequence[bytes]:
         """The bytes of leaves start … start+count-1, those of this batch too."""

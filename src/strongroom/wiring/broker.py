@@ -95,7 +95,7 @@ def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphr
             f"{directory}: not empty",
             hint="name a new folder: a broker's keys are made once, and in one of its own",
         )
-    made = settings_model.make(
+    settings = settings_model.make(
         owner,
         listen=listen,
         url=url,
@@ -108,11 +108,11 @@ def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphr
     try:
         sqlite.create(directory / DATABASE)
         # The settings come last: without them the folder is no broker.
-        _write(directory / SETTINGS, made.encode())
+        _write(directory / SETTINGS, settings.encode())
     except BaseException:
         unmake_broker(directory)
         raise
-    return made.party
+    return settings.party
 
 
 def unmake_broker(directory: Path) -> None:
@@ -142,14 +142,14 @@ def change_passphrase(directory: Path, old: bytes, new: bytes) -> None:
     finally:
         store.close()
     with of_file(directory / SETTINGS):
-        made = settings_model.relock(read_settings(directory), old, new, random=secrets.token_bytes)
-    _replace_settings(directory, made)
+        settings = settings_model.relock(read_settings(directory), old, new, random=secrets.token_bytes)
+    _replace_settings(directory, settings)
 
 
-def _replace_settings(directory: Path, made: settings_model.Settings) -> None:
+def _replace_settings(directory: Path, settings: settings_model.Settings) -> None:
     part = directory / f".{SETTINGS}.{secrets.token_hex(4)}.part"
     try:
-        _write(part, made.encode())
+        _write(part, settings.encode())
         part.replace(directory / SETTINGS)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -216,9 +216,9 @@ def rotate_broker_keys(directory: Path, passphrase: bytes, key: sign.SigningKey)
     """New keys for the broker, but for its ledger's; `key` is its party's. Raises `Conflict` while it serves, `Refused`."""
     with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
         now = datetime.now(UTC).replace(microsecond=0)
-        made = settings_model.renew(opened.settings, passphrase, now=now, random=secrets.token_bytes)
-        statement = rotation.make(opened.settings.party, made.settings.party, time=now, keys=(key,))
-        return _rotated(directory, opened, statement, made)
+        rotated = settings_model.renew(opened.settings, passphrase, now=now, random=secrets.token_bytes)
+        statement = rotation.make(opened.settings.party, rotated.settings.party, time=now, keys=(key,))
+        return _rotated(directory, opened, statement, rotated)
 
 
 def rotate_broker_identity(directory: Path, passphrase: bytes, statement: rotation.Rotation) -> RotatedParty:
@@ -226,16 +226,16 @@ def rotate_broker_identity(directory: Path, passphrase: bytes, statement: rotati
     with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
         rotation.verify(statement, opened.settings.party)
         party = replace(statement.new, broker=opened.settings.party.broker)
-        made = settings_model.adopt(opened.settings, passphrase, party, random=secrets.token_bytes)
-        return _rotated(directory, opened, statement, made)
+        rotated = settings_model.adopt(opened.settings, passphrase, party, random=secrets.token_bytes)
+        return _rotated(directory, opened, statement, rotated)
 
 
 def _rotated(
-    directory: Path, opened: Opened, statement: rotation.Rotation, made: settings_model.RotatedSettings
+    directory: Path, opened: Opened, statement: rotation.Rotation, rotated: settings_model.RotatedSettings
 ) -> RotatedParty:
-    proof = asyncio.run(rotate.rotate(opened.broker, statement, made.settings, made.at_rest))
+    proof = asyncio.run(rotate.rotate(opened.broker, statement, rotated.settings, rotated.at_rest))
     _put_in_place(directory, opened.store)
-    return RotatedParty(party=made.settings.party, proof=proof)
+    return RotatedParty(party=rotated.settings.party, proof=proof)
 
 
 def _put_in_place(directory: Path, store: sqlite.SqliteStore) -> None:

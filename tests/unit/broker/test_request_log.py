@@ -207,7 +207,7 @@ def test_what_is_kept_is_bounded_whatever_comes(world):
         if index % 1000 == 0:
             while not log._events.empty():
                 log._events.get_nowait()
-    assert len(log._told) == request_log.REMEMBERED
+    assert len(log._noted) == request_log.REMEMBERED
     log.recorded(replace(proved, index=3), request="receipt", peer="", contract="")
     assert log.due(world.clock.now, last=True).kinds[0][0].reason == "recorded-before"
 

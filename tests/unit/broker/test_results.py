@@ -60,7 +60,7 @@ def vouched(world, answer, *, cwt=False, **changes):
             **changes,
         },
     )
-    return made, world.broker.notary.vouch(made, cwt=cwt)
+    return made, world.broker.notary.sign_result(made, cwt=cwt)
 
 
 @pytest.mark.parametrize("cwt", [False, True], ids=["jwt", "cwt"])
@@ -168,7 +168,7 @@ def test_what_fails_in_a_record_is_never_affirmed(world):
             expires=world.clock.now + timedelta(hours=1),
         )
         assert made.status != ear.AFFIRMING, check["name"]
-        token = world.broker.notary.vouch(made, cwt=False)
+        token = world.broker.notary.sign_result(made, cwt=False)
         with pytest.raises(Refused, match="not affirmed: "):
             ear_token.read(token, expected(world, agreement), now=world.clock.now)
 

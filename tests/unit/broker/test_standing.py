@@ -11,7 +11,7 @@ import pytest
 
 from strongroom.broker.administration.withdraw import withdraw
 from strongroom.broker.standing import standing
-from strongroom.broker.workers import LOOKING_EACH
+from strongroom.broker.workers import READING_EACH
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Unavailable
 from strongroom.model import messages
@@ -108,7 +108,7 @@ def test_rule_59_questions_of_one_address_leave_others_their_place_and_are_parse
 
     async def flood():
         many = [
-            asyncio.ensure_future(standing(world.broker, body, peer="192.0.2.1")) for _ in range(LOOKING_EACH)
+            asyncio.ensure_future(standing(world.broker, body, peer="192.0.2.1")) for _ in range(READING_EACH)
         ]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable) as caught:

@@ -22,7 +22,7 @@ from strongroom.broker.nonces import NonceMaker
 from strongroom.broker.ports import KnownVersion
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
-from strongroom.broker.workers import LOOKING, LOOKING_EACH, WAITING, Workers
+from strongroom.broker.workers import READING, READING_EACH, WAITING, Workers
 from strongroom.crypto import digest, sign
 from strongroom.encoding import canonical, dsse, fields, framed
 from strongroom.errors import Malformed, Refused, Unavailable
@@ -277,9 +277,9 @@ def test_denials_are_counted_for_each_contract_and_each_address():
 def test_names_of_allowances_take_bounded_room():
     allowances = Allowances(1, 60, most=8)
     for at in range(100):
-        assert allowances.of(str(at)).take(contracts.NOW)
+        assert allowances.allowance(str(at)).take(contracts.NOW)
     assert len(allowances._kept) == 8
-    assert not allowances.of("99").take(contracts.NOW)
+    assert not allowances.allowance("99").take(contracts.NOW)
 
 
 def in_lanes(world):
@@ -370,21 +370,21 @@ def test_who_looks_at_the_ledger_waits_for_one_thread_and_few_may_wait():
 
     async def crowd():
         waiting = [
-            asyncio.ensure_future(workers.look(go.wait, peer=f"192.0.2.{at % 4}")) for at in range(LOOKING)
+            asyncio.ensure_future(workers.read(go.wait, peer=f"192.0.2.{at % 4}")) for at in range(READING)
         ]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable) as caught:
-            await workers.look(lambda: None, peer="192.0.2.9")
+            await workers.read(lambda: None, peer="192.0.2.9")
         assert caught.value.code == "too-many-readers"
-        begun = asyncio.ensure_future(workers.look(lambda: "to its end", begun=True))
+        begun = asyncio.ensure_future(workers.read(lambda: "to its end", begun=True))
         assert await workers.run(lambda: "at once") == "at once"
         go.set()
         assert await begun == "to its end"
         await asyncio.gather(*waiting)
-        return await workers.look(sum, range(300_000))
+        return await workers.read(sum, range(300_000))
 
     assert asyncio.run(crowd()) == sum(range(300_000))
-    assert len(rests) == LOOKING + 2
+    assert len(rests) == READING + 2
     assert rests[-1] > 0
 
 
@@ -394,16 +394,16 @@ def test_one_address_has_a_quarter_of_the_places_of_who_reads_the_ledger():
 
     async def crowd():
         waiting = [
-            asyncio.ensure_future(workers.look(go.wait, peer="192.0.2.1")) for _ in range(LOOKING_EACH)
+            asyncio.ensure_future(workers.read(go.wait, peer="192.0.2.1")) for _ in range(READING_EACH)
         ]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable) as caught:
-            await workers.look(lambda: None, peer="192.0.2.1")
+            await workers.read(lambda: None, peer="192.0.2.1")
         assert caught.value.code == "too-many-readers"
-        other = asyncio.ensure_future(workers.look(lambda: "from elsewhere", peer="192.0.2.2"))
+        other = asyncio.ensure_future(workers.read(lambda: "from elsewhere", peer="192.0.2.2"))
         go.set()
         await asyncio.gather(*waiting)
-        return await other, await workers.look(lambda: "again", peer="192.0.2.1")
+        return await other, await workers.read(lambda: "again", peer="192.0.2.1")
 
     assert asyncio.run(crowd()) == ("from elsewhere", "again")
 

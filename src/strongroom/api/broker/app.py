@@ -31,7 +31,7 @@ PAUSE = 1.0
 
 
 class Readiness:
-    """Whether the broker would serve a release now; `why_not` is asked on each look."""
+    """Whether the broker would serve a release now; `why_not` is asked on each probe."""
 
     def __init__(self, why_not: Callable[[], str | None]) -> None:
         self.why_not = why_not
@@ -100,18 +100,18 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
             return HttpResponse(body=canonical.dumps({"ready": True}))
         return HttpResponse(body=canonical.dumps({"ready": False, "why": why}), status=503)
 
-    def look(request: Request, work: Callable[..., T], *args: Any, begun: bool = False) -> Awaitable[T]:
-        return broker.workers.look(work, *args, peer=request.peer, begun=begun)
+    def read(request: Request, work: Callable[..., T], *args: Any, begun: bool = False) -> Awaitable[T]:
+        return broker.workers.read(work, *args, peer=request.peer, begun=begun)
 
     async def get_checkpoint(request: Request) -> HttpResponse:
-        note = await look(request, ledger.checkpoint, broker)
+        note = await read(request, ledger.checkpoint, broker)
         return HttpResponse(body=note, media_type="text/plain; charset=utf-8")
 
     async def get_tile(request: Request) -> HttpResponse:
-        length, data = await look(request, ledger.tile, broker, request.parameters["path"])
+        length, data = await read(request, ledger.tile, broker, request.parameters["path"])
 
         async def pieces() -> AsyncIterator[bytes]:
-            while (piece := await look(request, next, data, b"", begun=True)) != b"":
+            while (piece := await read(request, next, data, b"", begun=True)) != b"":
                 yield piece
 
         return HttpResponse(
@@ -125,19 +125,19 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
     async def get_proof(request: Request) -> HttpResponse:
         query = request.queried()
         index, size = ledger.number(query.get("index"), "index"), ledger.number(query.get("size"), "size")
-        return HttpResponse(body=await look(request, ledger.proof, broker, index, size))
+        return HttpResponse(body=await read(request, ledger.proof, broker, index, size))
 
     async def get_consistency(request: Request) -> HttpResponse:
         query = request.queried()
         first, second = ledger.number(query.get("from"), "from"), ledger.number(query.get("to"), "to")
-        return HttpResponse(body=await look(request, ledger.consistency, broker, first, second))
+        return HttpResponse(body=await read(request, ledger.consistency, broker, first, second))
 
     async def get_run(request: Request) -> HttpResponse:
-        return HttpResponse(body=await look(request, ledger.run, broker, request.parameters["run"]))
+        return HttpResponse(body=await read(request, ledger.run, broker, request.parameters["run"]))
 
     async def get_result(request: Request) -> HttpResponse:
         asked = results.read(request.parameters["run"], request.queried())
-        token = await look(request, results.answer, broker, asked)
+        token = await read(request, results.answer, broker, asked)
         return HttpResponse(body=token, media_type=asked.media_type)
 
     return {

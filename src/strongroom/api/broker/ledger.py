@@ -75,7 +75,7 @@ def consistency(broker: Broker, first: int, second: int) -> bytes:
             hint=_SIZE,
         )
     path = merkle.consistency(ledger, first, second)
-    return canonical.dumps({"hashes": [fields.format_data(one) for one in path]})
+    return canonical.dumps({"hashes": [fields.format_data(digest) for digest in path]})
 
 
 def run(broker: Broker, name: str) -> bytes:
@@ -83,8 +83,8 @@ def run(broker: Broker, name: str) -> bytes:
     if RUN.fullmatch(name) is None:
         raise bad_run(name)
     ledger = broker.store.ledger
-    found = ledger.of_run(name)
-    if not found:
+    entries = ledger.of_run(name)
+    if not entries:
         raise NotFound(
             f"{name}: this broker's ledger has no entry of that run",
             code="no-run",
@@ -92,6 +92,6 @@ def run(broker: Broker, name: str) -> bytes:
         )
     size = ledger.size()
     proofs = [
-        broker.notary.prove(ledger, entry=entry, index=index, size=size).to_json() for index, entry in found
+        broker.notary.prove(ledger, entry=entry, index=index, size=size).to_json() for index, entry in entries
     ]
     return canonical.dumps({"entries": proofs})

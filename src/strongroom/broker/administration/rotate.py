@@ -62,5 +62,5 @@ async def rotate(
 
 def _under(broker: Broker, disk: KnownDisk, sealed: bytes, at_rest: AtRest) -> KnownDisk:
     key = broker.at_rest.open(sealed, purpose=DISK_KEY, name=disk.manifest)
-    again = at_rest.seal(key, purpose=DISK_KEY, name=disk.manifest, random=broker.random)
-    return KnownDisk(manifest=disk.manifest, cipher=disk.cipher, sealed_key=again)
+    resealed = at_rest.seal(key, purpose=DISK_KEY, name=disk.manifest, random=broker.random)
+    return KnownDisk(manifest=disk.manifest, cipher=disk.cipher, sealed_key=resealed)

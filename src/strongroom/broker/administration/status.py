@@ -86,14 +86,14 @@ class Status:
         """The object form."""
         return {
             "ledger_size": self.ledger_size,
-            "contracts": [one.to_json() for one in self.contracts],
+            "contracts": [admitted.to_json() for admitted in self.contracts],
             "earlier_versions": [
                 {"contract": contract, "runs": runs, "receipts": receipts}
                 for contract, runs, receipts in self.earlier
             ],
             "disks": [
-                {"manifest": one.manifest, "cipher": one.cipher, "key": one.sealed_key is not None}
-                for one in self.disks
+                {"manifest": disk.manifest, "cipher": disk.cipher, "key": disk.sealed_key is not None}
+                for disk in self.disks
             ],
             "denials": [_denial_json(index, entry) for index, entry in self.denials],
             "budgets": {
@@ -135,15 +135,15 @@ def status(store: Overview, budgets: Budgets | None = None) -> Status:
 
 
 def _denials(ledger: LedgerView) -> tuple[tuple[int, Record], ...]:
-    found: list[tuple[int, Record]] = []
+    denials: list[tuple[int, Record]] = []
     end = ledger.size()
     last = max(0, end - LOOKED_AT)
-    while end > last and len(found) < DENIALS:
+    while end > last and len(denials) < DENIALS:
         start = max(last, end - _AT_ONCE)
-        rows = [(start + at, record.parse(one)) for at, one in enumerate(ledger.leaves(start, end - start))]
-        found += [row for row in reversed(rows) if row[1].kind is record.RecordKind.DENIAL]
+        rows = [(start + at, record.parse(leaf)) for at, leaf in enumerate(ledger.leaves(start, end - start))]
+        denials += [row for row in reversed(rows) if row[1].kind is record.RecordKind.DENIAL]
         end = start
-    return tuple(found[:DENIALS])
+    return tuple(denials[:DENIALS])
 
 
 def _denial_json(index: int, entry: Record) -> dict[str, object]:
