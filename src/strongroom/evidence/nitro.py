@@ -132,7 +132,9 @@ def _cabundle(source: cbor.Map) -> tuple[bytes, ...]:
     out = []
     for certificate in source.items("cabundle", low=1, high=x509.MAX_PATH - 1):
         if not isinstance(certificate, bytes) or not 1 <= len(certificate) <= MAX_CERTIFICATE:
-            raise source.bad("cabundle", f"certificates of 1 to {MAX_CERTIFICATE} bytes", told.kind(one))
+            raise source.bad(
+                "cabundle", f"certificates of 1 to {MAX_CERTIFICATE} bytes", told.kind(certificate)
+            )
         out.append(certificate)
     return tuple(out)
 

@@ -80,7 +80,7 @@ def check(signature: Sign1, key: PublicKey) -> None:
     """Raise `Refused` unless the signature is by `key`."""
     if key.kind != _CURVES[signature.algorithm]:
         raise Refused(
-            f"algorithm {signature.algorithm} with a key of {key.kind}, expected {_CURVES[one.algorithm]}",
+            f"algorithm {signature.algorithm} with a key of {key.kind}, expected {_CURVES[signature.algorithm]}",
             code="wrong-key",
         )
     key.verify_ecdsa(signature.signature, signature.signed())

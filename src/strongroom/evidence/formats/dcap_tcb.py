@@ -381,7 +381,7 @@ def _list(value: dict[str, Any], key: str, what: str, most: int, *, least: int =
     items = _get(value, key, what)
     if not isinstance(items, list) or not least <= len(items) <= most:
         raise Malformed(
-            f"{what}.{key}: expected a list of {least} to {most}, got {told.kind(found)}", code="bad-value"
+            f"{what}.{key}: expected a list of {least} to {most}, got {told.kind(items)}", code="bad-value"
         )
     return items
 
@@ -390,7 +390,7 @@ def _integer(value: dict[str, Any], key: str, what: str, *, high: int) -> int:
     number = _get(value, key, what)
     if type(number) is not int or not 0 <= number <= high:
         raise Malformed(
-            f"{what}.{key}: expected an integer from 0 to {high}, got {told.kind(found)}", code="bad-value"
+            f"{what}.{key}: expected an integer from 0 to {high}, got {told.kind(number)}", code="bad-value"
         )
     return number
 
@@ -399,7 +399,7 @@ def _text(value: dict[str, Any], key: str, what: str) -> str:
     text = _get(value, key, what)
     if not isinstance(text, str) or not 0 < len(text) <= 64 or not text.isascii() or not text.isprintable():
         raise Malformed(
-            f"{what}.{key}: expected 1 to 64 printable ASCII characters, got {told.quoted(found)}",
+            f"{what}.{key}: expected 1 to 64 printable ASCII characters, got {told.quoted(text)}",
             code="bad-value",
         )
     return text
@@ -409,13 +409,13 @@ def _hex(value: dict[str, Any], key: str, size: int, what: str) -> bytes:
     text = _get(value, key, what)
     if not isinstance(text, str) or len(text) != 2 * size or not text.isascii() or not text.isalnum():
         raise Malformed(
-            f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(found)}", code="bad-value"
+            f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(text)}", code="bad-value"
         )
     try:
         return bytes.fromhex(text)
     except ValueError:
         raise Malformed(
-            f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(found)}", code="bad-value"
+            f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(text)}", code="bad-value"
         ) from None
 
 
@@ -427,14 +427,14 @@ def _time(value: dict[str, Any], key: str, what: str) -> datetime:
     text = _get(value, key, what)
     if not isinstance(text, str) or _TIME.fullmatch(text) is None:
         raise Malformed(
-            f"{what}.{key}: expected a UTC time like 2026-12-31T00:00:00Z, got {told.quoted(found)}",
+            f"{what}.{key}: expected a UTC time like 2026-12-31T00:00:00Z, got {told.quoted(text)}",
             code="bad-value",
         )
     try:
         return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
     except ValueError:
         raise Malformed(
-            f"{what}.{key}: expected a date and time that exist, got {told.quoted(found)}", code="bad-value"
+            f"{what}.{key}: expected a date and time that exist, got {told.quoted(text)}", code="bad-value"
         ) from None
 
 
@@ -460,7 +460,7 @@ def _advisories(level: dict[str, Any], what: str) -> tuple[str, ...]:
     for advisory in advisories:
         if not isinstance(advisory, str) or _ADVISORY.fullmatch(advisory) is None:
             raise Malformed(
-                f"{what}.advisoryIDs: expected names like INTEL-SA-00615, got {told.quoted(one)}",
+                f"{what}.advisoryIDs: expected names like INTEL-SA-00615, got {told.quoted(advisory)}",
                 code="bad-value",
             )
     return tuple(advisories)

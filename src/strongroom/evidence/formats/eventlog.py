@@ -126,7 +126,7 @@ def _event(log: bytes, offset: int, banks: dict[int, int]) -> tuple[Event, int]:
         (logged,) = struct.unpack_from("<H", log, offset)
         if logged != algorithm:
             raise Malformed(
-                f"event log: a digest of algorithm {found:#06x} at byte {offset}, expected {algorithm:#06x}, as in the header",
+                f"event log: a digest of algorithm {logged:#06x} at byte {offset}, expected {algorithm:#06x}, as in the header",
                 code="bad-bank",
             )
         digests[algorithm] = _take(log, offset + 2, length)

@@ -327,9 +327,7 @@ def _event(log: bytes, offset: int, banks: dict[int, str]) -> tuple[EfiEvent, in
 
 def _locality(events: list[EfiEvent]) -> int:
     """The locality of the TPM's start-up (PFP 10.4.5.3): 0, 3 or 4. Raises `Malformed`."""
-    stated = {
-        event.data[16:] for event in events if event.type == NO_ACTION and event.data[:16] == _LOCALITY
-    }
+    stated = {event.data[16:] for event in events if event.type == NO_ACTION and event.data[:16] == _LOCALITY}
     if not stated:
         return 0
     if len(stated) > 1 or stated & {b"\0", b"\x03", b"\x04"} != stated:
