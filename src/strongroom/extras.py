@@ -11,6 +11,7 @@ from strongroom.errors import NotFound
 EXTRA = {
     "typer": "cli",
     "rich": "cli",
+    "structlog": "cli",
     "pyrage": "rooms",
     "uvloop": "server",
     "httptools": "server",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -128,7 +129,17 @@ def main() -> None:
     asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     app = application([asked]) if asked in VERBS else overview()
     with failures.reported():
-        app()
+        if not os.environ.get("STRONGROOM_LOG"):
+            app()
+            return
+        from strongroom import host_log
+        from strongroom.wiring import host_log as setting
+
+        setting.set_up(os.environ, sys.stderr)
+        with host_log.timed(
+            host_log.LogLevel.INFO, "verb", verb=asked or "none", version=strongroom.__version__
+        ):
+            app()
 
 
 if __name__ == "__main__":

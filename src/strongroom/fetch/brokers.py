@@ -13,11 +13,13 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from strongroom import host_log
 from strongroom.appraisal import ear_token
 from strongroom.crypto import spki
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.fetch.http.deadline import deadline
+from strongroom.host_log import LogLevel
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles
 from strongroom.model import messages, record
@@ -93,6 +95,11 @@ class BrokerReader:
         return self._ask(path, max_bytes=max_bytes)
 
     def _ask(self, path: str, *, max_bytes: int, body: bytes | None = None) -> bytes:
+        method = "GET" if body is None else "POST"
+        with host_log.timed(LogLevel.DEBUG, "broker asked", method=method, url=self.address.url + path):
+            return self._asked(path, max_bytes=max_bytes, body=body)
+
+    def _asked(self, path: str, *, max_bytes: int, body: bytes | None) -> bytes:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False

@@ -12,6 +12,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, Protocol
 
+from strongroom import host_log
 from strongroom.errors import Misuse, NotFound, Unavailable
 from strongroom.node.guard import launch
 
@@ -67,6 +68,7 @@ class Child:
                 self._code = self._process.wait(timeout)
             except subprocess.TimeoutExpired:
                 return None
+            host_log.debug("program ended", program=self.name, pid=self.pid, code=self._code)
         return self._code
 
     def stop(self) -> None:
@@ -92,6 +94,8 @@ def start(arguments: Sequence[str], *, descriptors: Sequence[int], guarded: bool
     stderr = os.memfd_create(f"{name}-stderr", os.MFD_CLOEXEC)
     try:
         process = _spawn([path, *arguments[1:]], descriptors, stderr, guarded=guarded)
+        # What is in it for the program alone goes by descriptors: the line is for every user of this machine to read.
+        host_log.debug("program started", line=[path, *arguments[1:]], pid=process.pid, guarded=guarded)
         return Child(name, process, stderr)
     except BaseException:
         os.close(stderr)

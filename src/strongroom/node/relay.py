@@ -22,6 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from strongroom import host_log
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied, Refused, StrongroomError, Unavailable
 from strongroom.model import verdict
@@ -309,6 +310,7 @@ class Relay:
             host, port = address
             self._connected.append((number, None, f"broker of {party} at {host}:{port}: {cause}"))
         else:
+            host_log.debug("room connected to broker", party=party, host=address[0], port=address[1])
             self._connected.append((number, connection, ""))
         with contextlib.suppress(OSError):  # the room has ended meanwhile
             self._waker.send(b"w")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from strongroom import host_log
 from strongroom.errors import Conflict, Malformed, Misuse
 from strongroom.model.room import run_files
 from strongroom.node import (
@@ -154,6 +155,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
             watch=watch,
             status=RunStatus(out, contract, now=clock.now, elapsed=clock.elapsed),
         )
+        host_log.info("run", contract=contract.digest, backend=chosen.name, base=order.base, out=out)
         try:
             machine = _room(chosen, order, firmware)
             if foresee:
@@ -162,6 +164,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
         except BaseException as failure:
             watch.on_failed(attempt.failed(failure, described))
             raise
+        host_log.info("run ended", run=result.receipt.run, outcome=result.receipt.outcome.value)
         with contextlib.suppress(OSError):  # the result is there; a full disk takes nothing from it
             attempt.status.done(result.receipt, result.files)
         return FinishedRun(
@@ -191,7 +194,7 @@ class _Attempt:
 
     def run(self, machine: Room) -> room.RoomResult:
         machine.on_started, machine.on_phase = self._begin, self._take_phase
-        machine.on_held, machine.on_note = self._take_held, self.status.note
+        machine.on_held, machine.on_note = self._take_held, self._take_note
         return machine.run()
 
     def failed(
@@ -218,7 +221,12 @@ class _Attempt:
 
     def _take_phase(self, name: str, moment: int) -> None:
         self.status.phase(name, moment)
+        host_log.info("room", phase=name, milliseconds=self.status.elapsed())
         self.watch.on_phase(name, self.status.elapsed())
+
+    def _take_note(self, line: str) -> None:
+        self.status.note(line)
+        host_log.warning("room", note=line)
 
     def _take_held(self, held: UnwrittenFiles, seconds: float) -> None:
         self.status.held(held.names, held.size, seconds)

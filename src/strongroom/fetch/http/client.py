@@ -26,9 +26,11 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from strongroom import host_log
 from strongroom.errors import Malformed, Misuse, NotFound, Refused, Unavailable
 from strongroom.fetch.http import addresses
 from strongroom.fetch.http.deadline import deadline
+from strongroom.host_log import LogLevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,6 +154,14 @@ class Client:
         return answer
 
     def _once(
+        self, service: Service, place: tuple[str, int], url: str, ends: float, *, max_bytes: int
+    ) -> _Raw:
+        with host_log.timed(LogLevel.DEBUG, "fetch", method="GET", url=url) as log:
+            answer = self._ask(service, place, url, ends, max_bytes=max_bytes)
+            log |= {"status": answer.status, "size": len(answer.body)}
+            return answer
+
+    def _ask(
         self, service: Service, place: tuple[str, int], url: str, ends: float, *, max_bytes: int
     ) -> _Raw:
         parts = urllib.parse.urlsplit(url)

@@ -15,9 +15,11 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from strongroom import host_log
 from strongroom.errors import Malformed, Unavailable
 from strongroom.fetch.http import client as web
 from strongroom.fetch.http.deadline import deadline
+from strongroom.host_log import LogLevel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -132,6 +134,9 @@ def exchange(client: Client, service: Service, request: OutgoingRequest, *, ends
     """
     place = service.place()
     with contextlib.ExitStack() as opened:
+        log = opened.enter_context(
+            host_log.timed(LogLevel.DEBUG, "fetch", method=request.method, url=request.url)
+        )
         try:
             left = ends - time.monotonic()
             if left <= 0:
@@ -163,6 +168,7 @@ def exchange(client: Client, service: Service, request: OutgoingRequest, *, ends
             response = connection.getresponse()
             opened.callback(response.close)
             reply = Reply(response, request, address=sock.getpeername()[0])
+            log |= {"status": reply.status, "address": reply.address}
         # ValueError, AttributeError: a connection that was shut under http.client's hands.
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
             raise _unreachable(request.url, web.describe_error(cause)) from None
