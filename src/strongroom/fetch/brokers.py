@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from strongroom import host_log
 from strongroom.appraisal import ear_token
-from strongroom.crypto import spki
+from strongroom.crypto import sign, spki
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.fetch.http.deadline import deadline
@@ -41,6 +41,11 @@ class BrokerReader:
 
     address: BrokerAddress
     total_seconds: float = TOTAL_SECONDS
+
+    @property
+    def ledger_key(self) -> sign.VerifyingKey:
+        """The key of its checkpoints, as its owner's party file has it."""
+        return sign.VerifyingKey(self.address.ledger_key)
 
     def checkpoint(self) -> str:
         """The latest checkpoint note."""

@@ -33,6 +33,11 @@ def open_identity(path: Path, *, passphrase: bytes | Callable[[], bytes]) -> Ide
         return identity_model.unlock(data, passphrase if isinstance(passphrase, bytes) else passphrase())
 
 
+def load_public(identity: Path) -> Party:
+    """The public part of an identity file, without its passphrase: no broker is in it. Raises `Malformed`."""
+    return files.parsed(identity, identity_model.read_public, max_bytes=identity_model.MAX_BYTES)
+
+
 def load_party(path: Path) -> Party:
     """A party from the file that it hands around."""
     return files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)

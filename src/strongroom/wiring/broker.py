@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from strongroom import files
 from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
 from strongroom.broker.administration import rotate
@@ -33,6 +34,7 @@ from strongroom.crypto.pki import certificates
 from strongroom.errors import Conflict, Misuse, NotFound, Refused, of_file
 from strongroom.ledger import checkpoint, merkle
 from strongroom.model import record, rotation
+from strongroom.parties import papers
 from strongroom.store import sqlite
 
 if TYPE_CHECKING:
@@ -113,6 +115,59 @@ def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphr
         unmake_broker(directory)
         raise
     return settings.party
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewBroker:
+    """A broker that was made. url: how rooms reach it. earlier_url: of the broker that the party file named until now; empty where it named none."""
+
+    party: Party
+    url: str
+    party_file: Path
+    earlier_url: str
+
+    @property
+    def of_this_machine(self) -> bool:
+        """Whether rooms on this machine alone reach it there."""
+        return settings_model.of_this_machine(self.url)
+
+
+def set_up_broker(
+    directory: Path,
+    owner: Party,
+    *,
+    listen: str,
+    url: str | None,
+    party_file: Path,
+    passphrase: Callable[[], bytes],
+) -> NewBroker:
+    """Make a broker for `owner` in the folder `directory`, and write its address into the owner's party file; both, or neither.
+
+    listen: HOST:PORT; port 0 chooses a free one now. url: how rooms reach it, if not there. passphrase: asked once all else is known to be right.
+    Raises `Misuse` for a party file of somebody else, for a folder that is not empty, and for addresses that are none.
+    """
+    host, port = settings_model.listen_parts(listen)
+    port = port or _free_port(host)
+    reached = settings_model.url_of(host, port, url)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    papers.refuse_foreign(party_file, owner)
+    earlier = papers.load_party(party_file).broker if party_file.exists() else None
+    party = init_broker(directory, owner, listen=address, url=reached, passphrase=passphrase())
+    try:
+        files.write(party_file, party.encode(), replace=True)
+    except BaseException:
+        unmake_broker(directory)  # a broker that nobody can find is none
+        raise
+    return NewBroker(
+        party=party, url=reached, party_file=party_file, earlier_url="" if earlier is None else earlier.url
+    )
+
+
+def _free_port(host: str) -> int:
+    from strongroom.api import server  # noqa: PLC0415 - of what this module does, making a broker alone needs it
+
+    with server.bind(host, 0) as probe:
+        return int(probe.getsockname()[1])
 
 
 def unmake_broker(directory: Path) -> None:

@@ -15,7 +15,7 @@ from strongroom.cli.broker import rotate
 from strongroom.cli.identity.files import IdentityFile, NewPassphraseFd
 from strongroom.cli.printable import say
 from strongroom.encoding import fields
-from strongroom.parties.papers import party_file, refuse_foreign
+from strongroom.parties.papers import party_file
 
 if TYPE_CHECKING:
     import socket
@@ -76,38 +76,26 @@ def init(
     passphrase_fd: BrokerFd = None,
 ) -> None:
     """Make a broker: its keys, its authority, its ledger; and write its address into the party file."""
-    from strongroom.broker import settings
-    from strongroom.model import identity as identity_model
-    from strongroom.model import party as party_model
+    from strongroom.parties import papers
     from strongroom.wiring import broker
 
-    owner = files.parsed(identity, identity_model.read_public, max_bytes=identity_model.MAX_BYTES)
-    host, port = settings.listen_parts(listen)
-    port = port or _free_port(host)
-    reached = settings.url_of(host, port, url)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    target = party or party_file(identity, owner.name)
-    refuse_foreign(target, owner)
-    earlier = (
-        files.parsed(target, party_model.parse, max_bytes=party_model.MAX_BYTES).broker
-        if target.exists()
-        else None
+    owner = papers.load_public(identity)
+    made = broker.set_up_broker(
+        directory,
+        owner,
+        listen=listen,
+        url=url,
+        party_file=party or party_file(identity, owner.name),
+        passphrase=lambda: passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker"),
     )
-    secret = passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker")
-    made = broker.init_broker(directory, owner, listen=address, url=reached, passphrase=secret)
-    try:
-        files.write(target, made.encode(), replace=True)
-    except BaseException:
-        broker.unmake_broker(directory)  # a broker that nobody can find is none
-        raise
     print(f"broker of {owner.name}: {directory} (keys under the broker's passphrase)")
-    print(f"address:      {reached}")
-    if settings.of_this_machine(reached):
+    print(f"address:      {made.url}")
+    if made.of_this_machine:
         print("              rooms on this machine alone reach it there; --url names another way")
-    print(f"public part:  {target} (hand this around; contracts carry it)")
-    if earlier:
+    print(f"public part:  {made.party_file} (hand this around; contracts carry it)")
+    if made.earlier_url:
         print(
-            f"note: {target} named the broker at {earlier.url} until now; contracts that carry that one still need it up, "
+            f"note: {made.party_file} named the broker at {made.earlier_url} until now; contracts that carry that one still need it up, "
             "and `strongroom broker party` writes its party file again",
             file=sys.stderr,
         )
@@ -445,13 +433,6 @@ def passwd(
 
 def _passphrase(directory: Path, fd: int | None) -> bytes:
     return passphrase.read(fd, what=f"passphrase of the broker in {directory}")
-
-
-def _free_port(host: str) -> int:
-    from strongroom.api import server
-
-    with server.bind(host, 0) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _shown(listening: socket.socket) -> str:

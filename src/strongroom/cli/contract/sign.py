@@ -14,11 +14,10 @@ from strongroom.cli.contract.shown import ContractFile, print_differences, print
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import say
 from strongroom.errors import Misuse, NotFound, Refused
-from strongroom.model import identity as identity_model
 from strongroom.model import party as party_model
 from strongroom.model.contracts.signing import check_member
 from strongroom.parties import sign as signing
-from strongroom.parties.papers import load_agreement, load_party, party_file
+from strongroom.parties.papers import load_agreement, load_party, load_public, party_file
 
 YES = "yes"
 
@@ -45,7 +44,7 @@ def sign(
     """
     agreement = load_agreement(file)
     contract = agreement.contract
-    public = files.parsed(identity, identity_model.read_public, max_bytes=identity_model.MAX_BYTES)
+    public = load_public(identity)
     check_member(contract, public)
     own = _own_party(party or party_file(identity, public.name))
     held = [load_party(path) for path in trust]

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
-import tempfile
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,12 +16,9 @@ from strongroom.cli.printable import printable
 from strongroom.errors import Misuse, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from strongroom.dryrun.run import DryRunResult, Trial
-    from strongroom.images.convert import LocatedImage
-    from strongroom.images.oci import ImagePlatform
-    from strongroom.images.preflight.findings import Finding
+    from strongroom.dryrun.run import DryRunResult
     from strongroom.seal.tree import Entry
 
 EXIT_PROGRAM = 8
@@ -83,7 +75,7 @@ def try_image(
 
     Its mounts, user, system calls, network, memory, time and environment are a room's. What it prints comes on standard error.
     """
-    from strongroom.dryrun import machine
+    from strongroom.dryrun import machine, trial
     from strongroom.fetch import images as finding
     from strongroom.images import oci
 
@@ -93,17 +85,22 @@ def try_image(
     sets = dict(_dataset(text) for text in data)
     if len(sets) != len(data):
         raise Misuse("--data: two of one name", hint="give one another name: --data NAME=DIR")
-    _complain_unless_empty(out)
+    trial.check_empty(out)
     print(
         "in the clear: nothing of this run is sealed, measured or proved, and this machine sees all of it",
         file=sys.stderr,
     )
-    with (
-        interruption.orderly(),
-        finding.layouts(image_source.cache_folder()) as into,
-        contextlib.ExitStack() as opened,
-    ):
-        found = finding.find_image(
+    terms = trial.TrialTerms(
+        datasets=sets,
+        arguments=tuple(arguments) if arguments else None,
+        environment=dict(_variable(text) for text in env),
+        memory_mib=memory_mib,
+        wall_seconds=wall_seconds,
+        max_output_mib=max_output_mib,
+    )
+    cache = image_source.cache_folder()
+    with interruption.orderly(), finding.layouts(cache) as into:
+        located = finding.find_image(
             image,
             from_=from_,
             digest=digest,
@@ -113,130 +110,35 @@ def try_image(
             strict=True,
             steps=meter.meter,
         )
-        results = opened.enter_context(tempfile.TemporaryFile())
-        trial = _trial(
-            found,
-            wanted,
-            config,
-            sets,
-            tuple(arguments) if arguments else None,
-            dict(_variable(text) for text in env),
-            opened,
-            memory=memory_mib * _MIB,
-            wall_seconds=wall_seconds,
-            out_bytes=max_output_mib * _MIB,
-            results=results.fileno(),
+        located.needed()
+        tried = trial.try_image(
+            located,
+            platform=wanted,
+            settings=image_source.settings(config),
+            terms=terms,
+            out=out,
+            scratch=cache / "try",
+            cache=finding.converted(cache),
+            log=sys.stderr.fileno(),
+            steps=meter.meter,
         )
-        seen = partial(_foreseen, found, wanted, config, trial)
-        _finish(trial, out, seen, as_json=as_json)
-
-
-def _trial(
-    found: LocatedImage,
-    platform: ImagePlatform,
-    config: Path | None,
-    sets: dict[str, Path],
-    arguments: tuple[str, ...] | None,
-    environment: dict[str, str],
-    opened: contextlib.ExitStack,
-    *,
-    memory: int,
-    wall_seconds: int,
-    out_bytes: int,
-    results: int,
-) -> Trial:
-    from strongroom.dryrun import disks
-    from strongroom.dryrun.run import Trial
-    from strongroom.fetch import images as finding
-
-    image = found.needed()
-    settings = image_source.settings(config)
-    scratch = image_source.cache_folder() / "try"
-    wanted = disks.Wanted(
-        path=image, digest=found.digest, platform=platform, config=settings, sealed=found.sealed
-    )
-    with found.named():
-        made = disks.image(
-            wanted, cache=finding.converted(image_source.cache_folder()), scratch=scratch, steps=meter.meter
-        )
-    opened.callback(os.close, made.fd)
-    datasets = {}
-    for name, path in sets.items():
-        with meter.meter(f"reading {name}") as progress:
-            datasets[name] = disks.dataset([path], scratch=scratch, progress=progress)
-        opened.callback(os.close, datasets[name])
-    ran = found.run(made.config)
-    return Trial(
-        image=made.fd,
-        settings=made.settings,
-        datasets=datasets,
-        arguments=ran.command if arguments is None else arguments,
-        environment={**ran.environment, **environment},
-        memory=memory,
-        wall_seconds=wall_seconds,
-        out_bytes=out_bytes,
-        log=sys.stderr.fileno(),
-        results=results,
-    )
-
-
-def _foreseen(
-    found: LocatedImage, platform: ImagePlatform, config: Path | None, trial: Trial
-) -> tuple[Finding, ...]:
-    """What `preflight` says against this image and command: why it failed, where that could be seen before."""
-    from strongroom.images.preflight import examine
-    from strongroom.images.preflight.findings import Severity
-
-    settings = image_source.settings(config)
-    report = examine.examine(
-        examine.ImageLocation(
-            path=found.needed(), digest=found.digest, architecture=platform, config=settings
-        ),
-        scratch=image_source.cache_folder() / "try",
-        platforms=("local",),
-        memory_mib=trial.memory // _MIB,
-        changes=lambda ours: replace(
-            found.run(ours), command=trial.arguments, environment={**ours.environment, **trial.environment}
-        ),
-    )
-    return tuple(
-        one
-        for one, _ in report.findings
-        if one.severity is Severity.BLOCKS or (one.check == "user" and one.severity is Severity.WARNS)
-    )
-
-
-def _finish(
-    trial: Trial, out: Path | None, foreseen: Callable[[], tuple[Finding, ...]], *, as_json: bool
-) -> None:
-    from strongroom.dryrun import run
-    from strongroom.images import results
-    from strongroom.seal import extract
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    result = run.run(trial)
-    entries: tuple[Entry, ...] = ()
-    if result.leaves:
-        entries = results.tree(trial.results, os.fstat(trial.results).st_size, what="outputs")
-        if out is not None:
-            with extract.staged(out) as stage, meter.meter("writing the outputs") as progress:
-                extract.write(entries, stage, foreign_links=False, progress=progress)
-    findings = foreseen() if result.failed else ()
     if as_json:
-        report = {**_report(result, entries), "foreseen": [one.to_json() for one in findings]}
+        foreseen = [each.to_json() for each in tried.findings]
+        report = {**_report(tried.result, tried.entries), "foreseen": foreseen}
         print(json.dumps(report, indent=1, sort_keys=True))
     else:
-        for line in _told(result, entries, trial, out):
+        for line in _told(tried.result, tried.entries, memory_mib, out):
             print(line)
-        for one in findings:
-            print(f"foreseen {one.check}, {printable(one.where)}: {printable(one.what)}")
-            print(f"         fix: {printable(one.fix)}")
-    if result.failed:
+        for each in tried.findings:
+            print(f"foreseen {each.check}, {printable(each.where)}: {printable(each.what)}")
+            print(f"         fix: {printable(each.fix)}")
+    if tried.result.failed:
         sys.exit(EXIT_PROGRAM)
 
 
-def _told(result: DryRunResult, entries: tuple[Entry, ...], trial: Trial, out: Path | None) -> Iterator[str]:
+def _told(
+    result: DryRunResult, entries: tuple[Entry, ...], memory_mib: int, out: Path | None
+) -> Iterator[str]:
     from strongroom.model.receipt import DETAILS
     from strongroom.seal.tree import EntryKind
 
@@ -248,7 +150,7 @@ def _told(result: DryRunResult, entries: tuple[Entry, ...], trial: Trial, out: P
     yield f"time     {result.milliseconds / 1000:.2f} s"
     held = "unknown" if result.memory is None else f"{result.memory / _MIB:.1f} MiB at most"
     unlimited = "" if result.limited else "; NOT limited here: this machine has no control group for memory"
-    yield f"memory   {held}, of {trial.memory // _MIB} MiB{unlimited}"
+    yield f"memory   {held}, of {memory_mib} MiB{unlimited}"
     if not result.leaves:
         yield "leaves   nothing: outputs leave a room only where the program ends by itself, and within the contract's limits"
         return
@@ -308,13 +210,3 @@ def _variable(text: str) -> tuple[str, str]:
             f"--env {printable(text[:200])}: expected NAME=VALUE", hint="for example --env MODE=fast"
         )
     return name, value
-
-
-def _complain_unless_empty(out: Path | None) -> None:
-    """Before the run: a result that has no place would be lost."""
-    if out is not None and os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
-        raise Misuse(
-            f"--out {out}: exists and is not an empty folder",
-            code="exists",
-            hint="remove it, or name another",
-        )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
-import socket
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,8 +36,8 @@ def init(
     """Make a node: its certificate authority, and a software TPM with an attestation key."""
     from strongroom.node.vtpm import create
 
-    chosen = name or socket.gethostname().split(".")[0].lower()
-    node = create.create(folder, chosen, now=datetime.now(UTC), random=secrets.token_bytes)
+    chosen = name or os.uname().nodename.split(".")[0].lower()
+    node = create.create(folder, chosen, now=datetime.now(UTC))
     _print(node.to_json(), as_json=as_json)
     if not as_json:
         print("SIMULATED   a software TPM: contracts must say that they accept that")

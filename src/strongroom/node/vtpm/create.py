@@ -6,6 +6,7 @@ Apart from `state`, because starting a room should not load what only founding n
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-def create(folder: Path, name: str, *, now: datetime, random: Callable[[int], bytes]) -> tpm_state.VtpmNode:
+def create(
+    folder: Path, name: str, *, now: datetime, random: Callable[[int], bytes] = secrets.token_bytes
+) -> tpm_state.VtpmNode:
     """Make a node's folder, which must not exist (or be empty). All of it appears, or nothing.
 
     Raises `Misuse`, `NotFound` without swtpm, `Unavailable` when the TPM fails.
