@@ -77,6 +77,9 @@ def timed(level: LogLevel, event: str, **values: object) -> Iterator[dict[str, o
     begun = time.monotonic()
     try:
         yield more
+    except SystemExit as leaving:
+        more["exit"] = leaving.code or 0  # a verb that is done leaves so, too
+        raise
     except BaseException as failure:
         more["failed"] = getattr(failure, "code", None) or type(failure).__name__
         raise

@@ -155,7 +155,7 @@ def test_a_verb_is_told_without_what_was_typed_or_given(tmp_path):
     program = [sys.executable, "-c", code, "identity", "new", "alice"]
     done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     (verb,) = [json.loads(line) for line in done.stderr.splitlines()]
-    assert (verb["event"], verb["verb"]) == ("verb", "identity")
+    assert (verb["event"], verb["verb"], verb["exit"], "failed" in verb) == ("verb", "identity", 0, False)
     assert "swordfish" not in done.stderr + done.stdout
     bad = {**environment, "STRONGROOM_LOG": "loud"}
     done = subprocess.run(program, cwd=tmp_path, env=bad, capture_output=True, text=True, check=False)
