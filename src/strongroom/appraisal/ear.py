@@ -173,7 +173,9 @@ def of_release(
     raw = body.raw_object("verdict")
     verdict = fields.Fields(raw, "verdict")
     if entry.kind is not RecordKind.RELEASE or verdict.text("result", max_length=16) != "accepted":
-        raise Malformed("ledger entry: records no release", code="no-release")
+        raise Malformed(
+            f"ledger entry: expected an accepted release, got a {entry.kind.value}", code="no-release"
+        )
     ends = min(expires, verdict.time("expires"))
     if ends <= issued:
         raise Refused(

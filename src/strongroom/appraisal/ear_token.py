@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal import ear
-from strongroom.encoding import canonical, cbor, cbor_writer, fields, sign1
+from strongroom.encoding import canonical, cbor, cbor_writer, fields, sign1, told
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
@@ -130,7 +130,10 @@ def read_jwt(token: str, expected: Expected, *, now: datetime) -> AttestationRes
     # 1 size and form
     parts = token.split(".")
     if len(token) > MAX_TOKEN or len(parts) != 3:
-        raise Malformed("token: expected a JWT of three parts", code="not-jwt")
+        raise Malformed(
+            f"token: expected a JWT of three parts and at most {MAX_TOKEN} characters, got {len(parts)} parts, {len(token)} characters",
+            code="not-jwt",
+        )
     head, body, tail = (_from_base64url(part) for part in parts)
     # 2 header
     header = canonical.loads(head, what="token header", max_bytes=1024)
@@ -161,8 +164,9 @@ def _check_header(header: object, wanted: dict[Any, Any], *, optional: int | str
     parameters = dict(header) if isinstance(header, dict) else {}
     parameters.pop(optional, None)
     if parameters != wanted or any(type(parameters[key]) is not type(wanted[key]) for key in wanted):
+        entries = ", ".join(f"{key}: {value}" for key, value in wanted.items())
         raise Refused(
-            f"token header: expected {wanted} and no other entry",
+            f"token header: expected {entries} and no other entry",
             code="token-header",
             hint="only EdDSA counts, by a key that you hold: no token brings its own key or algorithm",
         )
@@ -172,7 +176,11 @@ def _check_signature(expected: Expected, signature: bytes, message: bytes) -> No
     try:
         expected.key.verify(signature, message)
     except Refused:
-        raise Refused("token: not signed by the verifier's key", code="token-signature") from None
+        raise Refused(
+            "token: not signed by the verifier's key",
+            code="token-signature",
+            hint="take the key from the party file of the verifier that you asked; nothing in a token makes it trusted",
+        ) from None
 
 
 def _jwt_result(body: bytes) -> AttestationResult:
@@ -186,8 +194,13 @@ def _jwt_result(body: bytes) -> AttestationResult:
     status = appraisal.text("ear.status", max_length=16)
     vector = appraisal.object("ear.trustworthiness-vector")
     claims = {name: vector.integer(name, low=-128, high=127) for name in vector.names()}
-    if status not in names or not claims.keys() <= set(ear.VECTOR):
-        raise Malformed("token: an unknown status or claim of the vector", code="bad-value")
+    unknown = sorted(claims.keys() - set(ear.VECTOR))
+    if status not in names or unknown:
+        raise Malformed(
+            f"token: expected a status among {', '.join(names)} and claims of AR4SI alone, got {told.quoted(status)} and "
+            + (", ".join(told.quoted(one) for one in unknown[:3]) or "no other claim"),
+            code="bad-value",
+        )
     result = ear.AttestationResult(
         issuer=top.text("iss", max_length=256),
         audience=top.text("aud", max_length=256),
@@ -219,10 +232,16 @@ def _cwt_result(body: bytes) -> AttestationResult:
     claims: dict[str, int] = {}
     for label, value in appraisal.mapping(_VECTOR, low=0, high=len(ear.VECTOR)).items():
         if type(label) is not int or not 0 <= label < len(ear.VECTOR) or type(value) is not int:
-            raise Malformed("token: an unknown claim of the vector", code="bad-value")
+            raise Malformed(
+                f"token: expected claims of AR4SI, 0 to {len(ear.VECTOR) - 1}, with integers, got claim {told.kind(label)}",
+                code="bad-value",
+            )
         claims[ear.VECTOR[label]] = value
     if status not in ear.TIERS:
-        raise Malformed("token: an unknown status", code="bad-value")
+        raise Malformed(
+            f"token: expected a status among {', '.join(str(one) for one in ear.TIERS)}, got {status}",
+            code="bad-value",
+        )
     result = ear.AttestationResult(
         issuer=top.text(_ISS, high=256),
         audience=top.text(_AUD, high=256),
@@ -245,21 +264,27 @@ def _cwt_result(body: bytes) -> AttestationResult:
 
 def _single(names: tuple[object, ...]) -> str:
     if len(names) != 1 or not isinstance(names[0], str):
-        raise Malformed("token: expected exactly one attester", code="bad-value")
+        raise Malformed(
+            f"token: expected exactly one attester among the submods, got {len(names)}", code="bad-value"
+        )
     return names[0]
 
 
 def _digest(source: cbor.Map, key: int | str) -> str:
     text = source.text(key, high=71)
     if fields.DIGEST.fullmatch(text) is None:
-        raise source.bad(key, "a digest")
+        raise source.bad(key, fields.DIGEST_LIKE, told.kind(text))
     return text
 
 
 def _check_profile(profile: str, developer: str) -> None:
     # 5 profile
     if profile != ear.PROFILE or developer != ear.DEVELOPER:
-        raise Refused("token: of another profile or kind of verifier", code="token-profile")
+        raise Refused(
+            f"token: expected the profile {ear.PROFILE} by {ear.DEVELOPER}, got {told.quoted(profile)} by {told.quoted(developer)}",
+            code="token-profile",
+            hint="ask a broker or verifier of Strongroom, of this version",
+        )
 
 
 def _checked(result: AttestationResult, expected: Expected, now: datetime) -> AttestationResult:
@@ -272,7 +297,11 @@ def _checked(result: AttestationResult, expected: Expected, now: datetime) -> At
         ("nonce", result.nonce, expected.nonce),
     ):
         if not wanted or got != wanted:
-            raise Refused(f"token: its {what} is not the expected one", code=f"token-{what}")
+            raise Refused(
+                f"token: expected the {what} {_shown(wanted)}, got {_shown(got)}",
+                code=f"token-{what}",
+                hint="it answers somebody else, or another question or policy: ask again with a nonce of your own",
+            )
     # 6 time
     if not result.issued <= now < result.expires or result.expires - result.issued > MAX_LIFETIME:
         raise Refused(
@@ -292,6 +321,10 @@ def _checked(result: AttestationResult, expected: Expected, now: datetime) -> At
             hint="no claim, or one of 0, affirms nothing",
         )
     return result
+
+
+def _shown(value: str | bytes) -> str:
+    return (value.hex() if isinstance(value, bytes) else told.quoted(value)) or "nothing"
 
 
 def _check_nonce(nonce: bytes) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from strongroom.encoding import canonical, dsse, fields
+from strongroom.encoding import canonical, dsse, fields, told
 from strongroom.errors import Malformed, Refused
 from strongroom.model import signatures
 
@@ -76,7 +76,10 @@ def parse(payload: bytes) -> InTotoStatement:
         inner = item.object("digest")
         digest = "sha256:" + inner.text("sha256", max_length=64)
         if fields.DIGEST.fullmatch(digest) is None or not name.isprintable():
-            raise Malformed(f"{item.what}: expected a name and a SHA-256 digest")
+            raise Malformed(
+                f"{item.what}: expected a printable name and 64 lower-case hexadecimal digits as sha256, got {told.quoted(name)} "
+                f"and {told.kind(digest.removeprefix('sha256:'))}"
+            )
         inner.done()
         item.done()
         subjects.append(InTotoSubject(name=name, digest=digest))
@@ -87,7 +90,9 @@ def parse(payload: bytes) -> InTotoStatement:
     )
     top.done()
     if not subjects:
-        raise Malformed("statement.subject: empty, it would be about nothing", code="empty")
+        raise Malformed(
+            "statement.subject: empty, expected at least one: it would be about nothing", code="empty"
+        )
     return statement
 
 
@@ -97,7 +102,10 @@ def lines(data: bytes) -> tuple[bytes, ...]:
         raise Malformed(f"statements: {len(data)} bytes, at most {MAX_FILE} allowed", code="too-large")
     envelopes = data.removesuffix(b"\n").split(b"\n")
     if not 0 < len(envelopes) <= MAX_LINES or not all(envelopes):
-        raise Malformed(f"statements: expected 1 to {MAX_LINES} lines, each an envelope", code="too-many")
+        raise Malformed(
+            f"statements: expected 1 to {MAX_LINES} lines, each an envelope and none empty, got {len(envelopes)}",
+            code="too-many",
+        )
     return tuple(envelopes)
 
 

@@ -175,14 +175,14 @@ def test_rule_24_the_algorithm_is_pinned_and_headers_bring_no_keys(header):
 def test_rule_24_no_signature_and_hmac_by_the_public_key_count_for_nothing():
     signed = f"{b64({'alg': 'none', 'typ': 'eat+jwt'})}.{JWT.split('.')[1]}"
     for token, why in (
-        (f"{signed}.", "expected .'alg': 'EdDSA', 'typ': 'eat.jwt'. and no"),
+        (f"{signed}.", "expected alg: EdDSA, typ: eat.jwt and no"),
         (f"{JWT.rsplit('.', 1)[0]}.", "not signed by the verifier's key"),
     ):
         with pytest.raises(Refused, match=why):
             read_jwt(token)
     signed = f"{b64({'alg': 'HS256', 'typ': 'eat+jwt'})}.{JWT.split('.')[1]}"
     tag = hmac.new(KEY.public.raw, signed.encode(), hashlib.sha256).digest()
-    with pytest.raises(Refused, match=r"expected .'alg': 'EdDSA', 'typ': 'eat.jwt'. and no"):
+    with pytest.raises(Refused, match=r"expected alg: EdDSA, typ: eat.jwt and no"):
         read_jwt(f"{signed}.{b64(tag)}")
 
 
@@ -358,11 +358,11 @@ def test_evidence_that_did_not_verify_affirms_nothing():
         ),
         (
             lambda claims: claims["submods"]["snp"].update({"ear.status": "fine"}),
-            "an unknown status or claim of the vector",
+            "expected a status among .* and claims of AR4SI alone, got",
         ),
         (
             lambda claims: claims["submods"]["snp"]["ear.trustworthiness-vector"].update(mood=2),
-            "an unknown status or claim of the vector",
+            "expected a status among .* and claims of AR4SI alone, got",
         ),
         (
             lambda claims: claims["submods"]["snp"]["ear.trustworthiness-vector"].update(hardware=True),
@@ -384,11 +384,17 @@ def test_claims_that_are_unknown_missing_or_odd_are_refused(change, why):
             lambda claims: claims[266].update(second=claims[266]["snp"]),
             "266: expected a map of 1 to 1 entries",
         ),
-        (lambda claims: claims[266]["snp"].update({1000: 3}), "an unknown status"),
+        (lambda claims: claims[266]["snp"].update({1000: 3}), "expected a status among .*, got"),
         (lambda claims: claims[266]["snp"].update({1000: True}), "1000: expected an integer from 0 to 127"),
-        (lambda claims: claims[266]["snp"][1001].update({8: 2}), "an unknown claim of the vector"),
-        (lambda claims: claims[266]["snp"][1001].update({4: "2"}), "an unknown claim of the vector"),
-        (lambda claims: claims[266]["snp"].update({1003: "policy"}), "1003: expected a digest"),
+        (
+            lambda claims: claims[266]["snp"][1001].update({8: 2}),
+            "expected claims of AR4SI, 0 to 7, with integers, got claim",
+        ),
+        (
+            lambda claims: claims[266]["snp"][1001].update({4: "2"}),
+            "expected claims of AR4SI, 0 to 7, with integers, got claim",
+        ),
+        (lambda claims: claims[266]["snp"].update({1003: "policy"}), "1003: expected sha256: and 64"),
     ],
 )
 def test_the_same_for_cwt_claims(change, why):
@@ -397,9 +403,9 @@ def test_the_same_for_cwt_claims(change, why):
 
 
 def test_another_profile_is_refused():
-    with pytest.raises(Refused, match="of another profile or kind of verifier"):
+    with pytest.raises(Refused, match=r"expected the profile .* by .*, got"):
         read_jwt(jwt(change=lambda claims: claims.update(eat_profile="tag:example.com,2026:mine")))
-    with pytest.raises(Refused, match="of another profile or kind of verifier"):
+    with pytest.raises(Refused, match=r"expected the profile .* by .*, got"):
         read_cwt(cwt(change=lambda claims: claims.update({265: "tag:example.com,2026:mine"})))
 
 

@@ -99,9 +99,15 @@ PLATFORM = json.loads(GOOD.statement().encode())["predicate"]["platforms"][0]
     ("change", "why"),
     [
         ({"format": "strongroom-reference/1"}, "format: expected 'strongroom-reference/2'"),
-        ({"platforms": []}, "platforms: expected one of each profile, with"),
-        ({"platforms": [PLATFORM, PLATFORM]}, "platforms: expected one of each profile, with"),
-        ({"platforms": [{**PLATFORM, "references": []}]}, "platforms: expected one of each profile, with"),
+        ({"platforms": []}, "platforms: expected at least one, each of a profile of its own and with"),
+        (
+            {"platforms": [PLATFORM, PLATFORM]},
+            "platforms: expected at least one, each of a profile of its own and with",
+        ),
+        (
+            {"platforms": [{**PLATFORM, "references": []}]},
+            "platforms: expected at least one, each of a profile of its own and with",
+        ),
         ({"platforms": [{**PLATFORM, "references": [{}]}]}, "an empty reference would accept anything"),
         ({"platforms": [{**PLATFORM, "tcb": {"committed.snp": -1}}]}, "snp: expected an integer from 0 to"),
         ({"platforms": [{**PLATFORM, "tcbs": {}}]}, "unknown key 'tcbs'"),
@@ -131,16 +137,16 @@ def test_what_is_not_understood_is_refused_though_it_is_signed(change, why):
     ("change", "why"),
     [
         ({"_type": "https://in-toto.io/Statement/v0.1"}, "_type: expected 'https://in-toto.io/Statement/v1'"),
-        ({"subject": []}, "empty, it would be about nothing"),
+        ({"subject": []}, "empty, expected at least one: it would be about nothing"),
         ({"subject": [{"name": "x", "digest": {}}]}, "key 'sha256' is missing"),
         (
             {"subject": [{"name": "x", "digest": {"sha256": "1" * 63}}]},
-            "expected a name and a SHA-256 digest",
+            "expected a printable name and 64 lower-case hexadecimal digits as sha256, got",
         ),
         ({"subject": [{"name": "x", "digest": {"sha256": "1" * 64, "sha512": "2"}}]}, "unknown key 'sha512'"),
         (
             {"subject": [{"name": "a\nb", "digest": {"sha256": "1" * 64}}]},
-            "expected a name and a SHA-256 digest",
+            "expected a printable name and 64 lower-case hexadecimal digits as sha256, got",
         ),
         ({"subject": [{"name": "x", "digest": {"sha256": "1" * 64}, "uri": "y"}]}, "unknown key 'uri'"),
         (
@@ -148,7 +154,10 @@ def test_what_is_not_understood_is_refused_though_it_is_signed(change, why):
             "subject: expected a list of at most 128",
         ),
         ({"predicate": []}, "predicate: expected an object"),
-        ({"predicateType": "urn:strongroom:reference:3"}, "0 statements of reference values, expected one"),
+        (
+            {"predicateType": "urn:strongroom:reference:3"},
+            "0 statements of reference values .*, expected one",
+        ),
         ({"more": 1}, "unknown key 'more'"),
     ],
 )
@@ -168,15 +177,15 @@ def test_other_statements_beside_it_change_nothing():
     beside = other.sign(OTHER, keyid="stranger")
     assert open_signed(b"\n".join((beside, signed(), beside)) + b"\n") == GOOD
     for data, why in (
-        (beside, "0 statements of reference values, expected one"),
-        (b"\n".join((signed(), signed())), "2 statements of reference values, expected one"),
-        (b"", "expected 1 to 8 lines, each an envelope"),
-        (b"\n", "expected 1 to 8 lines, each an envelope"),
-        (signed() + b"\n\n", "expected 1 to 8 lines, each an envelope"),
+        (beside, "0 statements of reference values .*, expected one"),
+        (b"\n".join((signed(), signed())), "2 statements of reference values .*, expected one"),
+        (b"", "expected 1 to 8 lines, each an envelope and none empty, got"),
+        (b"\n", "expected 1 to 8 lines, each an envelope and none empty, got"),
+        (signed() + b"\n\n", "expected 1 to 8 lines, each an envelope and none empty, got"),
     ):
         with pytest.raises(Malformed, match=why):
             open_signed(data)
-    with pytest.raises(Malformed, match="expected 1 to 8 lines, each an envelope"):
+    with pytest.raises(Malformed, match="expected 1 to 8 lines, each an envelope and none empty, got"):
         intoto.lines(b"\n".join([signed()] * 9))
 
 
@@ -279,8 +288,8 @@ def test_a_corim_ends():
     bounded = signed_corim(corim(validity=(NOW - timedelta(hours=1), NOW + timedelta(hours=1))))
     assert open_corim(bounded).expires == NOW + timedelta(hours=1)
     for now, why in (
-        (NOW + timedelta(hours=1), "not valid at 2026-11-24T13:00:00Z"),
-        (NOW - timedelta(hours=2), "not valid at 2026-11-24T10:00:00Z"),
+        (NOW + timedelta(hours=1), "counts from .* until before .*, asked at 2026-11-24T13:00:00Z"),
+        (NOW - timedelta(hours=2), "counts from .* until before .*, asked at 2026-11-24T10:00:00Z"),
     ):
         with pytest.raises(Refused, match=why):
             open_corim(bounded, now=now)
@@ -444,20 +453,26 @@ def test_minimum_svns_become_minimums_and_each_triple_an_alternative():
     ("payload", "why"),
     [
         (b"", "ends too soon"),
-        (b"\xa0", "expected tag 501"),
-        (cbor2.dumps({0: "x", 1: []}), "expected tag 501"),
+        (b"\xa0", "expected a map under tag 501"),
+        (cbor2.dumps({0: "x", 1: []}), "expected a map under tag 501"),
         (cbor2.dumps(cbor2.CBORTag(501, {0: "x", 1: []})), "1: expected an array of 1 to 64 items"),
         (
             cbor2.dumps(cbor2.CBORTag(501, {0: "x", 1: [cbor2.CBORTag(505, b"coswid")]})),
             "tag 505, which has no place here",
         ),
         (cbor2.dumps(cbor2.CBORTag(501, {0: "x", 1: [comid(measurement())], 9: "?"})), "unknown key 9"),
-        (corim(comid()), "expected 1 to 64 reference triples"),
-        (corim(comid(measurement(), measurement())), "register measurement twice in one triple"),
+        (corim(comid()), "expected 1 to 64 reference triples with registers, got"),
+        (corim(comid(measurement(), measurement())), "register measurement is given twice in one triple"),
         (corim(comid(measurement("Kernel Of Sorts"))), "a measurement's key that names no register"),
         (corim(comid({0: 5, 1: {2: [[7, b"\xaa" * 48]]}})), "a measurement's key that names no register"),
-        (corim(comid(measurement(mval={}))), "nothing in it that can be compared"),
-        (corim(comid(measurement(mval={11: "name alone"}))), "nothing in it that can be compared"),
+        (
+            corim(comid(measurement(mval={}))),
+            "expected a minimum SVN .1., digests .2., a raw value .4. or integrity registers",
+        ),
+        (
+            corim(comid(measurement(mval={11: "name alone"}))),
+            "expected a minimum SVN .1., digests .2., a raw value .4. or integrity registers",
+        ),
         (corim(comid(measurement(mval={0: {0: "1.0"}}))), "unknown key 0"),
         (corim(comid(measurement(mval={3: {3: True}}))), "unknown key 3"),
         (corim(comid(measurement(mval={1: 3}))), "1: expected a minimum SVN .tag 553.: an exact one"),
@@ -471,7 +486,7 @@ def test_minimum_svns_become_minimums_and_each_triple_an_alternative():
         ),
         (corim(comid(measurement(mval={4: b"\xaa" * 48, 5: b"\xff" * 48}))), "unknown key 5"),
         (corim(comid(measurement(mval={4: b""}))), "4: expected 1 to 64 bytes"),
-        (corim(comid(measurement(mval={2: []}))), "expected exactly one, of the register's algorithm"),
+        (corim(comid(measurement(mval={2: []}))), "expected exactly one, as a list of algorithm and value"),
         (
             corim(comid(measurement(mval={2: [[7, b"\xaa" * 32]]}))),
             "expected SHA-256, SHA-384 or SHA-512, of its length",
@@ -482,7 +497,7 @@ def test_minimum_svns_become_minimums_and_each_triple_an_alternative():
         ),
         (
             corim(comid(measurement(mval={2: [[1, b"\xaa" * 32], [7, b"\xaa" * 48]]}))),
-            "expected exactly one, of the register's algorithm",
+            "expected exactly one, as a list of algorithm and value",
         ),
         (
             cbor2.dumps(

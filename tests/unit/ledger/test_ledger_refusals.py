@@ -81,7 +81,7 @@ def test_a_statement_of_another_kind_holds_no_reference_values():
     made = intoto.InTotoStatement(
         subjects=(subject,), predicate_type="https://example.com/other", predicate={}
     )
-    with pytest.raises(Malformed, match="reference file: a statement of another type") as refused:
+    with pytest.raises(Malformed, match="reference file: expected a statement of type") as refused:
         values.read(made)
     assert refused.value.code == "wrong-type"
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from strongroom.appraisal.reference import corim_keys as keys
 from strongroom.appraisal.reference.values import MAX_REFERENCES, Reference, check_dates
 from strongroom.crypto.sign import VerifyingKey
-from strongroom.encoding import cbor, fields, sign1
+from strongroom.encoding import cbor, fields, sign1, told
 from strongroom.errors import Malformed, Refused
 from strongroom.model.contracts.contract import MAX_REGISTERS
 
@@ -82,7 +82,7 @@ def open_corim(
         raise Refused(
             "CoRIM: not signed",
             code="untrusted-reference",
-            hint="get a signed one, or say that you vouch for this file yourself",
+            hint="get a signed one, or say that you vouch for this file yourself (--unsigned-reference)",
         )
     check_dates(reference, now)
     return reference
@@ -93,8 +93,8 @@ def _verified(data: bytes, trusted: Sequence[VerifyingKey | PublicKey]) -> bytes
     message = sign1.parse(data, "CoRIM", max_bytes=MAX_BYTES)
     header = cbor.Map(message.header, "CoRIM header")
     algorithm = header.integer(sign1.ALGORITHM, low=-65536, high=-1)
-    if header.text(sign1.CONTENT_TYPE, high=64) not in _CONTENT_TYPES:
-        raise header.bad(sign1.CONTENT_TYPE, " or ".join(_CONTENT_TYPES))
+    if (named := header.text(sign1.CONTENT_TYPE, high=64)) not in _CONTENT_TYPES:
+        raise header.bad(sign1.CONTENT_TYPE, " or ".join(_CONTENT_TYPES), told.quoted(named))
     for known in (sign1.KEY_ID, _META, _CWT_CLAIMS):
         if header.has(known):
             header.value(known)
@@ -129,14 +129,14 @@ def _corim(data: bytes, tee: str) -> Reference:
         data, "CoRIM", tags=_TAGS, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH, max_items=MAX_ITEMS
     )
     if not isinstance(value, cbor.Tagged) or value.tag != TAG_CORIM:
-        raise Malformed(f"CoRIM: expected tag {TAG_CORIM}")
+        raise Malformed(f"CoRIM: expected a map under tag {TAG_CORIM}, got another item")
     top = cbor.Map(value.value, "CoRIM")
     name = _name(top.value(0))
     triples: list[_Triple] = []
     tcb: dict[str, int] = {}
     for item in top.items(1, low=1, high=64):
         if not isinstance(item, cbor.Tagged) or item.tag != TAG_COMID or not isinstance(item.value, bytes):
-            raise top.bad(1, "CoMID tags alone")
+            raise top.bad(1, f"CoMIDs alone, bytes under tag {TAG_COMID}", "another item")
         _comid(item.value, tee, triples, tcb)
     issued, expires = _validity(top)
     # Known, and saying nothing about values: dependent RIMs, profile, entities.
@@ -146,7 +146,10 @@ def _corim(data: bytes, tee: str) -> Reference:
     top.done()
     references = tuple(triple.registers for triple in triples if triple.registers)
     if not 0 < len(references) <= MAX_REFERENCES:
-        raise Malformed(f"CoRIM: expected 1 to {MAX_REFERENCES} reference triples", code="too-many")
+        raise Malformed(
+            f"CoRIM: expected 1 to {MAX_REFERENCES} reference triples with registers, got {len(references)}",
+            code="too-many",
+        )
     facts = triples[0].facts
     if any(triple.facts != facts for triple in triples):
         raise Malformed(
@@ -165,7 +168,7 @@ def _name(value: cbor.Value) -> str:
     inner = value.value if isinstance(value, cbor.Tagged) else value
     if isinstance(inner, bytes) and len(inner) == 16:
         return inner.hex()
-    raise Malformed("CoRIM: expected a name or a UUID")
+    raise Malformed(f"CoRIM.0: expected a name of 1 to 200 characters or a UUID, got {told.kind(inner)}")
 
 
 def _validity(top: cbor.Map) -> tuple[datetime | None, datetime | None]:
@@ -181,7 +184,9 @@ def _validity(top: cbor.Map) -> tuple[datetime | None, datetime | None]:
 def _time(value: cbor.Value) -> datetime:
     seconds = value.value if isinstance(value, cbor.Tagged) and value.tag == _TAG_TIME else None
     if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 <= seconds < 253402300800:
-        raise Malformed("CoRIM validity: expected a time of whole seconds")
+        raise Malformed(
+            f"CoRIM validity: expected a time of whole seconds until the year 9999 (tag {_TAG_TIME}), got {told.kind(seconds)}"
+        )
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -198,7 +203,9 @@ def _comid(data: bytes, tee: str, triples: list[_Triple], tcb: dict[str, int]) -
     top.done()
     for record in triples_map.items(0, low=1, high=MAX_REFERENCES):
         if not isinstance(record, tuple) or len(record) != 2 or not isinstance(record[1], tuple):
-            raise Malformed("CoMID: expected reference triples of an environment and measurements")
+            raise Malformed(
+                "CoMID: expected each reference triple to be an environment and a list of measurements, got another item"
+            )
         triple = _Triple()
         for measurement in record[1]:
             _measurement(measurement, tee, triple, tcb)
@@ -244,7 +251,9 @@ def _measurement(value: cbor.Value, tee: str, triple: _Triple, tcb: dict[str, in
         inner.text(11, high=200)  # a name for people
     inner.done()
     if not read:
-        raise Malformed("CoMID measurement: nothing in it that can be compared")
+        raise Malformed(
+            "CoMID measurement: expected a minimum SVN (1), digests (2), a raw value (4) or integrity registers (14)"
+        )
 
 
 def _arms(key: cbor.Value, triple: _Triple, inner: cbor.Map) -> cbor.Value:
@@ -299,7 +308,7 @@ def _place(triple: _Triple, key: cbor.Value, tee: str, value: str) -> None:
 
 def _put(registers: dict[str, str], name: str, value: str) -> None:
     if name in registers:
-        raise Malformed(f"CoMID: register {name} twice in one triple", code="duplicate")
+        raise Malformed(f"CoMID: register {name} is given twice in one triple", code="duplicate")
     if len(registers) == MAX_REGISTERS:
         raise Malformed(f"CoMID: more than {MAX_REGISTERS} registers in one triple", code="too-many")
     registers[name] = value
@@ -313,11 +322,13 @@ def _digest(value: cbor.Value) -> str:
         or not isinstance(value[0], tuple)
         or len(value[0]) != 2
     ):
-        raise Malformed("CoMID digests: expected exactly one, of the register's algorithm")
+        raise Malformed("CoMID digests: expected exactly one, as a list of algorithm and value")
     algorithm, raw = value[0]
     size = None
     if isinstance(algorithm, int | str) and not isinstance(algorithm, bool):
         size = _HASHES.get(algorithm)
     if size is None or not isinstance(raw, bytes) or len(raw) != size:
-        raise Malformed("CoMID digests: expected SHA-256, SHA-384 or SHA-512, of its length")
+        raise Malformed(
+            f"CoMID digests: expected SHA-256, SHA-384 or SHA-512, of its length, got {told.kind(raw)}"
+        )
     return raw.hex()

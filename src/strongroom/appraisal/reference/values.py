@@ -73,11 +73,15 @@ class ReferenceRelease:
         known = ", ".join(platform.profile for platform in self.platforms)
         if not suited:
             raise NotFound(
-                f"{self.name}: says nothing of {wanted}", code="no-platform", hint=f"it has {known}"
+                f"{self.name}: says nothing of {wanted}",
+                code="no-platform",
+                hint=f"name one of its profiles: {known}",
             )
         if len(suited) > 1:
             raise Refused(
-                f"{self.name}: several platforms are {wanted}", code="choose", hint=f"one of {known}"
+                f"{self.name}: several platforms are {wanted}",
+                code="choose",
+                hint=f"name one of its profiles: {known}",
             )
         return suited[0]
 
@@ -110,7 +114,10 @@ class ReferenceRelease:
 def read(statement: InTotoStatement) -> ReferenceRelease:
     """The reference values in a statement. Raises `Malformed`."""
     if statement.predicate_type != PREDICATE:
-        raise Malformed("reference file: a statement of another type", code="wrong-type")
+        raise Malformed(
+            f"reference file: expected a statement of type {PREDICATE}, got one of {statement.predicate_type[:80]!a}",
+            code="wrong-type",
+        )
     if len(canonical.dumps(statement.predicate)) > MAX_BYTES:
         raise Malformed(f"reference file: more than {MAX_BYTES} bytes", code="too-large")
     top = fields.Fields(statement.predicate, "reference")
@@ -144,7 +151,7 @@ def read(statement: InTotoStatement) -> ReferenceRelease:
         or not all(platform.references for platform in platforms)
     ):
         raise Malformed(
-            "reference.platforms: expected one of each profile, with references, which evidence could meet",
+            "reference.platforms: expected at least one, each of a profile of its own and with references",
             code="empty",
         )
     return ReferenceRelease(
@@ -161,7 +168,9 @@ def open_signed(data: bytes, *, trusted: Sequence[VerifyingKey], now: datetime) 
         line for line in statement.lines(data) if statement.unverified(line).predicate_type == PREDICATE
     ]
     if len(envelopes) != 1:
-        raise Malformed(f"reference file: {len(envelopes)} statements of reference values, expected one")
+        raise Malformed(
+            f"reference file: {len(envelopes)} statements of reference values (type {PREDICATE}), expected one"
+        )
     release = read(statement.open_signed(envelopes[0], trusted=trusted))
     check_dates(release, now)
     return release
@@ -172,10 +181,14 @@ def check_dates(reference: Reference | ReferenceRelease, now: datetime) -> None:
     early = reference.issued is not None and now < reference.issued
     late = reference.expires is not None and now >= reference.expires
     if early or late:
+        begin, end = (
+            "any time" if one is None else fields.format_time(one)
+            for one in (reference.issued, reference.expires)
+        )
         raise Refused(
-            f"reference file {reference.name}: not valid at {fields.format_time(now)}",
+            f"reference file {reference.name}: counts from {begin} until before {end}, asked at {fields.format_time(now)}",
             code="reference-expired",
-            hint="get a current one from whoever signs it",
+            hint="get a current one from whoever signs it; is this machine's clock right?",
         )
 
 

@@ -222,7 +222,7 @@ TABLE: dict[str, Wording] = {
     ),
     "verdict.lifetime": Wording(
         expected={"": "an end after {it}"},
-        hint="the contract has ended, or the lifetime given is not positive",
+        hint="the contract has ended, or the lifetime given is not positive; the parties may sign a version with a later end",
         source=TERMS,
     ),
     # The contract's terms.
@@ -268,7 +268,10 @@ TABLE: dict[str, Wording] = {
         hint="the evidence does not prove what it must; attest again on a sound platform",
         source=EVIDENCE,
     ),
-    "binding.contract": Wording(hint="the evidence was made under another contract", source=EVIDENCE),
+    "binding.contract": Wording(
+        hint="the evidence was made under another contract: start the room with the signed one",
+        source=EVIDENCE,
+    ),
     # The platform.
     "platform.tee": Wording(
         expected={None: "a platform with a reference in the contract"},
@@ -294,17 +297,17 @@ TABLE: dict[str, Wording] = {
         source=PLATFORM,
     ),
     "platform.root": Wording(
-        hint="the attestation key is certified by an authority that the contract does not name",
+        hint="the attestation key is certified by an authority that the contract does not name; the parties may sign a version that does",
         source=PLATFORM,
     ),
     "platform.machine": Wording(
         expected={"any": "any machine"},
-        hint="genuine evidence, but of a machine that the contract does not list",
+        hint="genuine evidence, but of a machine that the contract does not list; the parties may sign a version that does",
         source=PLATFORM,
     ),
     "platform.reference": Wording(
         expected={"": "at most {it} registers"},
-        hint="the contract's reference names registers that no room has",
+        hint="the contract's reference names registers that no room has: make it with `strongroom measure`",
         source=PLATFORM,
     ),
     "platform.reference.": Wording(
@@ -316,12 +319,13 @@ TABLE: dict[str, Wording] = {
         hint=lambda check: (
             "the contract's reference does not name this register, so that no value is good"
             if check.expected is None
-            else "the room's value is not the one that the parties signed for"
+            else "the room's value is not the one that the parties signed for: compare with `strongroom measure diff`"
         ),
         source=PLATFORM,
     ),
     "platform.contract": Wording(
-        hint="the room was started under another contract, or never measured one", source=PLATFORM
+        hint="the room was started under another contract, or never measured one: start it with the signed one",
+        source=PLATFORM,
     ),
     # What the policy asks of the platform.
     "platform.profile.machines": Wording(
@@ -355,13 +359,13 @@ TABLE: dict[str, Wording] = {
     ),
     "platform.revocation": Wording(
         got={"none-published": "none published", "not-asked": "not asked for"},
-        hint="the verifier has no revocation lists for this kind of evidence",
+        hint="the verifier has no revocation lists for this evidence: fetch them; where the vendor publishes none, no policy can ask",
         source="RFC 5280, section 6.3",
     ),
     "platform.vmpl": Wording(
         expected={"": "{policy}, and {strict} by the profile `strict`"},
         got=_MISSING,
-        hint="the report was asked for from another privilege level of the guest",
+        hint="the report was asked for from another privilege level of the guest: attest from the one that is demanded",
         source=profiles.SNP_REPORT,
     ),
     "platform.age": Wording(
@@ -382,7 +386,7 @@ TABLE: dict[str, Wording] = {
     "platform.compared": Wording(
         expected={None: "every value compared with its reference"},
         got={"": "not compared: {it}"},
-        hint="the verifier had no reference values of the vendor's; that is no pass under any policy",
+        hint="the verifier had no reference values of the vendor's: give them; without, it is no pass under any policy",
         source=NEVER,
     ),
     "platform.tcb.": Wording(expected={"": "at least {it}"}, got=_MISSING, hint=_component, source=RULES),
@@ -430,7 +434,10 @@ TABLE: dict[str, Wording] = {
         source=ALLOWANCES,
     ),
     "simulated": Wording(
-        expected=_HARDWARE, got=_HARDWARE, hint="the root is not a pinned vendor's", source=NEVER
+        expected=_HARDWARE,
+        got=_HARDWARE,
+        hint="the root is not a pinned vendor's: software stands in for hardware, which proves nothing to others",
+        source=NEVER,
     ),
     "mr_service_td": Wording(
         expected={None: "no service TD bound (all zero)"},
