@@ -285,6 +285,33 @@ def test_a_devices_registers_are_compared_wholly_and_told_in_one_check():
     assert failed(two, Policy(devices=narrower)) == ["platform.devices.reference"]
 
 
+def test_what_devices_were_compared_with_is_told():
+    lists = {name: (value,) for name, value in list(MEASURED.items())[:5]}
+    claims = replace(SNP, devices=(GPU, GPU))
+    for references, registers, expected in (
+        ((), {}, None),
+        ((MEASURED,), {}, {"references": 1, "lists": 0}),
+        ((), lists, {"references": 0, "lists": 5}),
+        ((MEASURED, MEASURED), lists, {"references": 2, "lists": 5}),
+    ):
+        made = checks(claims, Policy(devices=replace(WANTED, references=references, registers=registers)))
+        (told,) = [one for one in made if one.name == "platform.devices.reference"]
+        assert told.expected == expected
+        assert told.ok is (len(references) > 0)  # five registers of 64 are not all of them
+
+
+@pytest.mark.parametrize("failing", range(6))
+def test_of_devices_that_fail_the_first_three_are_named(failing):
+    devices = tuple(
+        replace(GPU, machine=f"gpu-{index}", debug=index > 0 and index <= failing) for index in range(6)
+    )
+    made = checks(replace(SNP, devices=devices), Policy(devices=replace(WANTED, count=6)))
+    (told,) = [one for one in made if one.name == "platform.devices.debug"]
+    named = {str(index): "debug-on" for index in range(1, min(failing, 3) + 1)}
+    assert told.got == {"of": 6, "failed": failing} | ({"first": named} if failing else {})
+    assert told.ok is (failing == 0)
+
+
 def test_rule_35_a_device_that_was_not_compared_is_no_pass():
     plain = replace(GPU, facts={**GPU.facts, "rim": "not compared", "debug_mode": "not compared"})
     two = replace(SNP, devices=(plain, plain))

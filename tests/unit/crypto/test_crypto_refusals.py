@@ -261,12 +261,17 @@ def test_what_an_authority_and_its_leaf_may_do_is_said_bit_by_bit():
 # Revocation lists
 
 CA = maker.new_key()
+SHA384 = hashes.SHA384()
+
+
+def issued(**changes) -> bytes:
+    return maker.issue(
+        maker.Request(**{"subject": "CA", "key": CA, "ca": True, **DATES, **changes}), "CA", CA
+    )
 
 
 def authority(**changes) -> x509.Certificate:
-    return x509.parse(
-        maker.issue(maker.Request(**{"subject": "CA", "key": CA, "ca": True, **DATES, **changes}), "CA", CA)
-    )
+    return x509.parse(issued(**changes))
 
 
 def revocations(*, extension=None, over=None, number=3, named=CA) -> bytes:
@@ -329,8 +334,9 @@ def test_lists_count_by_who_signed_them_and_how():
 LEAF = maker.issue(maker.Request(subject="chip", key=maker.new_key(), **DATES), "CA", CA)
 
 
-def answer(*, identity=None, certificates_=(), critical=False) -> bytes:
-    issuer = library.load_der_x509_certificate(authority().der)
+def answer(*, identity=None, certificates_=(), critical=False, by=CA, over=SHA384) -> bytes:
+    """An answer about LEAF in the name of CA, signed by the key `by` with the hash `over`."""
+    issuer = library.load_der_x509_certificate(issued(key=by))
     builder = (
         library_ocsp.OCSPResponseBuilder()
         .add_response(
@@ -350,7 +356,7 @@ def answer(*, identity=None, certificates_=(), critical=False) -> bytes:
     if critical:
         strange = library.UnrecognizedExtension(library.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
         builder = builder.add_extension(strange, critical=True)
-    return builder.sign(CA, hashes.SHA384()).public_bytes(DER)
+    return builder.sign(by, over).public_bytes(DER)
 
 
 def test_a_responder_is_vouched_for_by_the_issuer():
@@ -386,6 +392,27 @@ def test_answers_are_refused_by_what_is_wrong():
     ):
         with pytest.raises(Malformed, match=why):
             ocsp.parse(bad)
+
+
+def test_an_answer_counts_signed_with_sha_2_alone(rsa2048):
+    for over in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512()):
+        judge(answer(over=over))
+    edwards = ed25519.Ed25519PrivateKey.generate()
+    by_rsa = answer(by=rsa2048, over=hashes.SHA256())
+    ocsp.parse(by_rsa)
+    sha256 = bytes.fromhex("2a864886f70d01010b")  # sha256WithRSAEncryption; of MD5 and SHA-1: ...04 and ...05
+    assert by_rsa.count(sha256) == 1
+    for weak in (
+        answer(over=hashes.SHA224()),
+        answer(over=hashes.SHA3_256()),
+        answer(over=hashes.SHA3_384()),
+        answer(over=hashes.SHA3_512()),
+        answer(by=edwards, over=None),
+        by_rsa.replace(sha256, sha256[:-1] + b"\x04"),
+        by_rsa.replace(sha256, sha256[:-1] + b"\x05"),
+    ):
+        with pytest.raises(Malformed, match="expected a signature with SHA-256, SHA-384 or SHA-512, got"):
+            ocsp.parse(weak)
 
 
 def test_an_answer_names_its_certificate_by_a_known_hash():
@@ -466,6 +493,31 @@ def test_vek_certificates_are_refused_by_what_is_wrong(chip):
     assert odd == datetime(2027, 12, 13, 14, 15, 16, tzinfo=UTC)
     late = b"\x18\x0f20501231235959Z"
     assert vek.parse(rebuilt(good, 4, period(time, late))).not_after.year == 2050
+
+
+def test_extensions_are_amds_by_their_arc_and_numbers_of_one_byte_each(chip):
+    """A number from 128 on has several bytes, which would be read as several numbers; no extension of AMD's has one."""
+    arc = bytes.fromhex("2b060104019c7801")
+    good = chip.endorsements().parts["vek"]
+
+    def one(oid: bytes, value: bytes = b"v", tag: int = der.SEQUENCE) -> bytes:
+        return der.wrap(tag, der.wrap(der.OBJECT_IDENTIFIER, oid), der.wrap(der.OCTET_STRING, value))
+
+    def read(*listed: bytes) -> dict[str, bytes]:
+        whole = der.wrap(der.CONTEXT | der.CONSTRUCTED | 3, der.wrap(der.SEQUENCE, *listed))
+        return vek.parse(rebuilt(good, 7, whole)).extensions
+
+    for numbers in (b"\x01", b"\x03\x01", b"\x7f", b"\x03\x7f"):
+        assert read(one(arc + numbers)) == {".".join(map(str, numbers)): b"v"}
+    for numbers in (b"", b"\x81\x01", b"\x03\x81\x01", b"\x81\x00\x03", b"\x80\x01"):
+        assert read(one(arc + numbers)) == {}
+    assert read(one(arc[:-1] + b"\x02\x01")) == {}
+    assert read(one(arc + b"\x01", b"a"), one(arc + b"\x02", b"b")) == {"1": b"a", "2": b"b"}
+    for value in (b"a", b"b"):
+        with pytest.raises(Malformed, match="VEK extension: given twice"):
+            read(one(arc + b"\x01", b"a"), one(arc + b"\x01", value))
+    with pytest.raises(Malformed, match="VEK extension: expected a SEQUENCE, got tag 0x31"):
+        read(one(arc + b"\x01", tag=der.SET))
 
 
 def test_an_amd_authority_has_amds_form(chip, p256, rsa2048):

@@ -72,12 +72,26 @@ def test_the_signature_is_over_the_exact_bytes_of_the_inner_object():
         ),
         (DOCUMENT[:-4] + b'"}', 'not ."tcbInfo":.….,"signature":"…". with nothing'),
         (DOCUMENT[:-4] + b'zz"}', "the signature is not hexadecimal"),
+        (DOCUMENT[:-2] + b'"]', 'not ."tcbInfo":.….,"signature":"…". with nothing'),
+        (DOCUMENT[:-4] + b'aB"}', "the signature is not 128 hexadecimal digits of one case"),
+        (b"x" * (dcap_tcb.MAX_DOCUMENT + 1), "262145 bytes, at most 262144 allowed"),
+        (b"x" * dcap_tcb.MAX_DOCUMENT, 'not ."tcbInfo":.….,"signature":"…". with nothing'),
         (DOCUMENT[:-4] + b'+1"}', "the signature is not 128 hexadecimal digits of one case"),
     ],
 )
 def test_documents_have_one_form_outside(bad, why):
     with pytest.raises(Malformed, match=why):
         dcap_tcb.split(bad, "tcbInfo", what="x")
+
+
+@pytest.mark.parametrize("digits", range(2, 64, 2))
+def test_a_document_too_short_for_a_signature_is_none(digits):
+    """With fewer digits than a signature has, its places would be counted from the document's end."""
+    start, tail = b'{"tcbInfo":', b',"signature":"'
+    inner = b"x" * (128 - digits - len(start) - len(tail) - digits - 2)
+    short = start + inner + tail + b"a" * digits + b'"}'
+    with pytest.raises(Malformed, match=r'not ."tcbInfo":.….,"signature":"…". with nothing'):
+        dcap_tcb.split(short, "tcbInfo", what="x")
 
 
 @pytest.mark.parametrize(

@@ -118,18 +118,22 @@ def spoiled(report: bytes, offset: int, value: bytes) -> bytes:
 
 # Offsets of the SEV-SNP firmware ABI, table "ATTESTATION_REPORT".
 @pytest.mark.parametrize(
-    ("offset", "what"),
+    ("first", "end"),
     [
-        (0x04C, "after the key flags"),
-        (0x1EB, "after the current version"),
-        (0x1EF, "after the committed one"),
+        pytest.param(0x04C, 0x050, id="after the key flags"),
+        pytest.param(0x18B, 0x1A0, id="after the stepping"),
+        pytest.param(0x1EB, 0x1EC, id="after the current version"),
+        pytest.param(0x1EF, 0x1F0, id="after the committed one"),
+        pytest.param(0x208, 0x2A0, id="before the signature"),
+        pytest.param(0x330, 0x4A0, id="after the signature"),
     ],
 )
-def test_each_reserved_byte_between_the_fields_of_a_report_is_zero(offset, what):
+def test_each_reserved_byte_between_the_fields_of_a_report_is_zero(first, end):
     report = FakeAmd(now=NOW).report(bytes(64))
     assert snp_report.parse(report)
-    with pytest.raises(Malformed, match="reserved"):
-        snp_report.parse(spoiled(report, offset, b"\1"))
+    for offset in range(first, end):
+        with pytest.raises(Malformed, match="reserved bytes"):
+            snp_report.parse(spoiled(report, offset, b"\1"))
 
 
 @pytest.mark.parametrize("offset", [0x1F8, 0x200])

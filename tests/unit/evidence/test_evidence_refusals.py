@@ -281,6 +281,47 @@ def test_instance_extensions_are_refused_by_what_is_wrong(data, why):
         gcp_instance.parse(data)
 
 
+def test_nothing_follows_the_security_properties_of_an_instance():
+    """Neither within their field, nor after it."""
+    front = [der.wrap(0x0C, b"zone"), b"\x02\x01\x01", der.wrap(0x0C, b"project"), b"\x02\x01\x02"]
+    front.append(der.wrap(0x0C, b"vm"))
+    properties = der.wrap(der.SEQUENCE, der.wrap(0xA1, YES))
+    good = der.wrap(der.SEQUENCE, *front, der.wrap(0xA0, properties))
+    assert gcp_instance.parse(good).production
+    for data, why in (
+        (der.wrap(der.SEQUENCE, *front, der.wrap(0xA0, properties, YES)), "security properties: 3 trailing"),
+        (der.wrap(der.SEQUENCE, *front, der.wrap(0xA0, properties), YES), "instance extension: 3 trailing"),
+    ):
+        with pytest.raises(Malformed, match=why):
+            gcp_instance.parse(data)
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (1, "is_production"),
+        (2, "tpm_data_always_encrypted"),
+        (3, "suspend_resume_always_disabled"),
+        (4, "vmtd_always_disabled"),
+        (5, "always_in_yarn"),
+    ],
+)
+def test_each_security_property_of_an_instance_is_told_by_its_own_name(number, name):
+    for value, told in ((YES, True), (NO, False)):
+        read = gcp_instance.parse(instance(der.wrap(0xA0 | number, value)))
+        assert read.flags == {name: told}
+        assert read.production is (told and number == 1)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, (1 << 63) - 1, (1 << 64) - 1])
+def test_the_numbers_of_an_instance_are_read_whole(value):
+    raw = value.to_bytes(value.bit_length() // 8 + 1, "big")
+    assert gcp_instance.parse(instance(number=der.wrap(der.INTEGER, raw))).project_number == value
+    for bad in (b"\0" + raw, raw[:0]):
+        with pytest.raises(Malformed, match=NUMBER):
+            gcp_instance.parse(instance(number=der.wrap(der.INTEGER, bad)))
+
+
 def test_an_instance_is_of_production_only_if_that_is_said():
     assert gcp_instance.parse(GOOGLE).production
     assert gcp_instance.parse(instance(der.wrap(0xA1, YES))).production

@@ -27,7 +27,11 @@ def test_rule_04_a_missing_part_is_an_error():
     [
         ({"vcek": b"x"}, "snp", True),
         ({}, "snp", False),
+        ({}, "sgx", False),
+        ({}, "tdx", False),
         ({}, "nitro", True),
+        ({}, "nvgpu", True),
+        ({}, "tpm", True),
         ({"root": b"x"}, "nitro", True),
         ({}, "unknown", False),
     ],
