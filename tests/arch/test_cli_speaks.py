@@ -33,7 +33,6 @@ LISTED = {
     "broker/commands.py": {"asyncio", "socket", "strongroom.seal.disk"},
     # Not moved yet.
     "evidence/commands.py": {"strongroom.crypto.digest"},
-    "evidence/measure_diff.py": {"strongroom.seal.disk", "tempfile"},
     "evidence/reference.py": {"strongroom.crypto.sign"},
     "evidence/result.py": {"strongroom.crypto.sign"},
     "images/base.py": {".unlink", "shutil", "strongroom.crypto.image_signer"},
