@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
                 Malformed(
                     "request: expected HTTP/1.1 within TLS",
                     code="not-http",
-                    hint="is this the client of another protocol, or a proxy between?",
+                    hint="a client of another protocol, or a proxy, speaks to this port: give it the https:// address of the party file",
                 )
             )
 
@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
                 Misuse(
                     f"request: its body took longer than {seconds:g} seconds",
                     code="slow-body",
-                    hint="send it at once: is the way to the broker slow?",
+                    hint="send it at once, or see what slows the way to the broker",
                 )
             )
             self._expire_at(self._end)

@@ -45,7 +45,9 @@ def _record(data: bytes, at: int) -> tuple[bytes, Entry, int]:
     header = data[at : at + _HEADER]
     if header[:6] != _MAGIC or _NUMBERS.fullmatch(header[6:]) is None:
         raise Malformed(
-            "cpio: no header of format newc", code="bad-archive", hint="is it a compressed initrd?"
+            "cpio: no header of format newc",
+            code="bad-archive",
+            hint="unpack a compressed initrd first; the base's own is none",
         )
     numbers = [int(header[start : start + 8], 16) for start in range(6, _HEADER, 8)]
     _, mode, uid, gid, _, mtime, size, _, _, _, _, name_size, _ = numbers

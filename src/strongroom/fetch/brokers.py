@@ -7,6 +7,7 @@ and in time, however slowly they trickle; no redirect is followed, no proxy is a
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ssl
 import urllib.parse
@@ -25,6 +26,8 @@ from strongroom.ledger import tiles
 from strongroom.model import messages, record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from strongroom.model.party import BrokerAddress
 
 TIMEOUT_SECONDS = 10.0  # without a byte
@@ -71,12 +74,13 @@ class BrokerReader:
                 hint="a ledger that only ever grew has one; keep the checkpoints that you have",
             ) from None
         what = "consistency proof"
-        top = fields.Fields(canonical.loads(data, what=what, max_bytes=MAX_PROOF), what)
-        hashes = [
-            fields.Fields({"hash": item}, what).data("hash", max_bytes=32, exactly=32)
-            for item in top.items("hashes", max_items=128)
-        ]
-        top.done()
+        with self.saying():
+            top = fields.Fields(canonical.loads(data, what=what, max_bytes=MAX_PROOF), what)
+            hashes = [
+                fields.Fields({"hash": item}, what).data("hash", max_bytes=32, exactly=32)
+                for item in top.items("hashes", max_items=128)
+            ]
+            top.done()
         return tuple(hashes)
 
     def tile(self, path: str) -> bytes:
@@ -93,7 +97,18 @@ class BrokerReader:
         """How a contract stands there. `NotFound`: this broker is of a version that cannot say."""
         request = messages.StandingRequest(agreement=agreement, earlier=earlier)
         data = self._ask("/v1/standings", max_bytes=messages.MAX_PROOF, body=request.encode())
-        return messages.parse_standing(data)
+        with self.saying():
+            return messages.parse_standing(data)
+
+    @contextlib.contextmanager
+    def saying(self) -> Iterator[None]:
+        """Within, what does not parse is this broker's answer: it is no file of the user's, and `--help` has no answer to it."""
+        try:
+            yield
+        except Malformed as failure:
+            failure.message = f"{self.address.url}: {failure.message}"
+            failure.hint = failure.hint or _NO_BROKER
+            raise
 
     def get(self, path: str, *, max_bytes: int) -> bytes:
         """The body of a 200 answer, at most `max_bytes`."""

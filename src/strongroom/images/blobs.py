@@ -179,7 +179,7 @@ def document(blob: Blob, *, digest: str | None, size: int | None, max_bytes: int
         raise Malformed(
             f"{blob.what}: {blob.size} bytes, at most {max_bytes} allowed",
             code="too-large",
-            hint="no image has so large a document: is it an image?",
+            hint="no image has so large a document: give the image that is meant",
         )
     data = b"".join(blob.chunks())
     if digest is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from strongroom import files
 from strongroom.encoding import reader
-from strongroom.errors import Refused, of_file
+from strongroom.errors import Malformed, Refused, of_file
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles, witness
 from strongroom.model import record as record_model
@@ -133,7 +133,15 @@ def _audit(source: LedgerSource, checkpoint: Checkpoint, take: Callable[[int, by
             take(index, entry)
             yield entry
 
-    if witness.recompute(taken()) != (checkpoint.size, checkpoint.root):
+    try:
+        found = witness.recompute(taken())
+    except Malformed as failure:
+        failure.hint = (
+            failure.hint
+            or "an entry of the ledger does not parse: ask its owner which version of Strongroom serves it"
+        )
+        raise
+    if found != (checkpoint.size, checkpoint.root):
         raise Refused(
             "the entries are not those of the checkpoint",
             code="ledger-proof",

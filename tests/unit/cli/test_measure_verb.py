@@ -100,7 +100,7 @@ def test_references_that_no_platform_fits_are_refused(base, text, machines, why)
     [
         (("--for", "sgx"), "one of local, snp, tdx"),
         (("--for", "snp", "--ovmf", "snp.fd", "--vcpus", "2"), "not-given"),
-        (("--for", "snp", "--ovmf", "initrd"), "is it an OVMF image?"),
+        (("--for", "snp", "--ovmf", "initrd"), "give a whole OVMF image"),
         ((*SNP, "--page-order", "never"), "one of each, section"),
         ((*SNP, "--vmm", "xen"), "one of qemu, ec2, gce"),
         ((*SNP, "--memory", "lots"), "a size like 2G"),

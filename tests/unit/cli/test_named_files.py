@@ -67,7 +67,7 @@ def test_measure_names_the_firmware_and_the_option(told, tmp_path):
     (tmp_path / "OVMF.fd").write_bytes(bytes(5000))
     measure = ("measure", "base", "--for", "snp", "--vcpus", "1")
     code, said = told(*measure, "--vcpu-type", "EPYC", "--ovmf", "OVMF.fd")
-    assert (code, "OVMF.fd: firmware: not whole pages" in said, "is it an OVMF image?" in said) == (
+    assert (code, "OVMF.fd: firmware: not whole pages" in said, "give a whole OVMF image" in said) == (
         2,
         True,
         True,

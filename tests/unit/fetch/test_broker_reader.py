@@ -224,8 +224,10 @@ def test_an_answer_without_a_length_could_be_half_of_one(tmp_path):
     ],
 )
 def test_proofs_of_growth_are_read_strictly(tmp_path, body, why):
-    with pytest.raises(Malformed, match=why):
+    with pytest.raises(Malformed, match=why) as caught:
         read(tmp_path, says(200, body), lambda reader: reader.consistency(1, 2))
+    assert caught.value.message.startswith("https://127.0.0.1:")
+    assert "strongroom broker serve" in caught.value.hint
 
 
 def test_a_proof_of_growth_that_is_not_there_is_a_refusal(tmp_path):

@@ -127,7 +127,9 @@ def parse(data: bytes) -> Firmware:
     if len(data) > MAX_BYTES:
         raise Malformed(f"firmware: {len(data)} bytes, at most {MAX_BYTES} allowed", code="too-large")
     if not data or len(data) % PAGE:
-        raise Malformed("firmware: not whole pages", code="bad-firmware", hint="is it an OVMF image?")
+        raise Malformed(
+            "firmware: not whole pages", code="bad-firmware", hint="give a whole OVMF image with --ovmf"
+        )
     table = _table(data)
     reset, hashes = table.get(_RESET), table.get(_HASHES)
     return Firmware(
@@ -145,7 +147,9 @@ def _table(data: bytes) -> dict[uuid.UUID, bytes]:
     length, guid = _ENTRY.unpack_from(data, end)
     if uuid.UUID(bytes_le=guid) != _FOOTER:
         raise Malformed(
-            "firmware: no table of GUIDs at its end", code="bad-firmware", hint="is it an OVMF image?"
+            "firmware: no table of GUIDs at its end",
+            code="bad-firmware",
+            hint="give a whole OVMF image with --ovmf",
         )
     start = end + _ENTRY.size - length
     if not _ENTRY.size <= length or start < 0:

@@ -140,7 +140,7 @@ def predict(profile: str, parts: Parts, shape: MachineShape) -> Prediction:
 
 
 def _local(parts: Parts, shape: MachineShape) -> Prediction:
-    firmware = _given(shape.firmware, "the firmware")
+    firmware = _given(shape.firmware, "the firmware (--firmware)")
     reference = tpm.launch_record(
         firmware=firmware,
         kernel=_part(parts.kernel, "kernel"),
@@ -362,7 +362,11 @@ def _nitro(parts: Parts, _: MachineShape) -> Prediction:
 
 def _part(part: bytes, what: str) -> bytes:
     if not part:
-        raise Misuse(f"the base has no {what}", code="no-part", hint="is it a base of that profile?")
+        raise Misuse(
+            f"the base has no {what}",
+            code="no-part",
+            hint="a file of the base is empty: build it again with `strongroom base build`",
+        )
     return part
 
 
@@ -378,7 +382,7 @@ def _given(value: T | None, what: str) -> T:
         raise Misuse(
             f"the prediction depends on {what}",
             code="not-given",
-            hint="name it; `--help` lists the options, and docs/measure.md which firmware fits",
+            hint="give that option; docs/measure.md says which firmware fits",
         )
     return value
 

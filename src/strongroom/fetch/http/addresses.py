@@ -41,7 +41,9 @@ def resolve(host: str, port: int, *, private: bool) -> tuple[str, ...]:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as cause:
         raise Unavailable(
-            f"{host}: no address: {cause}", code="vendor-unreachable", hint="is the name right, and DNS up?"
+            f"{host}: no address: {cause}",
+            code="vendor-unreachable",
+            hint="see whether the name is spelled right, and whether this machine has DNS",
         ) from None
     out = tuple(dict.fromkeys(str(entry[4][0]) for entry in infos))
     for address in out:

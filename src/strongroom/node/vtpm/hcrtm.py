@@ -104,4 +104,5 @@ class LaunchMeasurer:
             raise Unavailable(
                 f"measuring the launch record: swtpm answered {answer[:4].hex() or 'nothing'}",
                 code="tpm-failed",
+                hint=swtpm.LOOK,
             )
