@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 
 import pytest
@@ -47,17 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(promises.Keeper(rows))
     if run and config.getoption("--measure"):
         config.pluginmanager.register(durations.Stopwatch(run))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection(session: pytest.Session):
-    # What is collected stays until the end: no use in looking through it again and again.
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,6 +4,8 @@ import hashlib
 import json
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from strongroom.bases import build, document, initramfs, sbom
 from strongroom.bases import disk as base_disk
@@ -157,9 +159,6 @@ def test_the_bill_of_materials_is_cyclonedx_and_always_the_same():
     first = sbom.encode(PACKAGES, about="sha256:" + "a" * 64, newest=1_700_000_000)
     assert first == sbom.encode(tuple(reversed(PACKAGES)), about="sha256:" + "a" * 64, newest=1_700_000_000)
     assert first != sbom.encode(PACKAGES, about="sha256:" + "b" * 64, newest=1_700_000_000)
-    from cyclonedx.schema import SchemaVersion  # seconds of importing: parsers of every kind of address
-    from cyclonedx.validation.json import JsonStrictValidator
-
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(first.decode()) is None
     value = json.loads(first)
     assert value["metadata"]["timestamp"] == "2023-11-14T22:13:20+00:00"

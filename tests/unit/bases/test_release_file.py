@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from strongroom.appraisal import intoto
 from strongroom.appraisal.intoto import InTotoStatement
@@ -68,9 +70,6 @@ def test_provenance_is_slsa_s(bases):
 
 
 def test_the_bill_of_materials_is_valid_by_the_standard_s_own_schema(bases):
-    from cyclonedx.schema import SchemaVersion  # seconds of importing
-    from cyclonedx.validation.json import JsonStrictValidator
-
     made = verify(written(bases))
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(made.bill)) is None
     assert {one["name"] for one in made.bill["components"]} == {"libc6", "strongroom", "pyrage"}
