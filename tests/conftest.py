@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--effort",
         choices=effort.SCALE,
         default="test",
-        help="how many random examples; `fast` also leaves out rooms, bases and releases",
+        help="how many random examples; `fast` also leaves out rooms, bases, releases and transcripts",
     )
     parser.addoption(
         "--measure", action="store_true", help="write into tests/durations.txt what each long file took"

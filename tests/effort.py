@@ -1,4 +1,4 @@
-"""How much a run of the tests tries: `--fast` a part of the random examples, `make soak` ten times as many.
+"""How much a run of the tests tries: `--effort fast` a part of the random examples, `make soak` ten times as many.
 
 The number that a test gives is that of `make test`. No test has a deadline by the clock: the machine may have other work.
 """
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 SCALE = {"fast": 0.2, "test": 1.0, "soak": 10.0}
 _FEWEST = 10
-# What `--fast` leaves out: folders whose tests boot rooms, build bases, or are other programs' work for minutes.
-_LONG = ("tests/e2e/", "tests/release/")
+# What `--effort fast` leaves out: tests that boot rooms, build bases or releases, or start the command line hundreds of times.
+_LONG = ("tests/e2e/", "tests/release/", "tests/scripts/")
 _UNMEASURED = 20.0  # seconds of the processor: of a room
 _effort = "test"
 

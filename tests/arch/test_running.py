@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -18,9 +19,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 def test_a_part_of_soak_is_each_file_with_slow_tests_and_all_of_them_hold_the_table():
     parts = soak.files()
     assert {"tests/e2e/test_no_tee.py", "tests/unit/evidence/test_every_value.py"} <= set(parts.values())
-    slow = [
-        path for path in TESTS if path.name.startswith("test_") and soak.is_slow(ast.parse(path.read_text()))
-    ]
+    slow = [path for path in TESTS if path.name.startswith("test_") and soak.is_slow(parsed(path))]
     assert len(slow) == len(parts), "two files of slow tests have one name"
     held = {row.test.partition("::")[0] for row in promises.read("soak", promises.CLAIMS.read_text())}
     assert held <= set(parts.values())
@@ -103,10 +102,15 @@ def test_every_number_of_examples_is_scaled():
         (path.relative_to(ROOT), node.lineno)
         for path in TESTS
         if path != ROOT / "tests/effort.py" and path.parent.name != "mutants"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call) and sources.dotted(node.func) in {"settings", "hypothesis.settings"}
     ]
     assert calls == []
+
+
+@cache
+def parsed(path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def imported(tree: ast.Module):
@@ -127,7 +131,7 @@ def test_nothing_imports_a_module_of_tests():
     tests = {path.stem for path in TESTS if path.name.startswith("test_")}
     assert len(tests) > 200
     files = [*TESTS, *(ROOT / "src").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
-    found = {str(path.relative_to(ROOT)): of_tests(ast.parse(path.read_text()), tests) for path in files}
+    found = {str(path.relative_to(ROOT)): of_tests(parsed(path), tests) for path in files}
     assert {file: names for file, names in found.items() if names} == {}
 
 
