@@ -107,6 +107,8 @@ def _hint(failure: BaseException) -> str:
     own = str(getattr(failure, "hint", ""))
     path = getattr(failure, "file", None)
     if not own and isinstance(failure, errors.Malformed) and path is not None:
+        if failure.code == "bad-value" and ".format:" not in failure.message:
+            return f"correct that value if you wrote {path}; else get it again from whoever made it"
         # Only where it is a file that does not parse: a bad value is no bad file.
         kind = files.kind(path)
         if kind == files.DISK:

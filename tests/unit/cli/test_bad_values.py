@@ -121,6 +121,25 @@ def test_the_hint_about_a_file_names_the_one_that_does_not_parse_and_is_never_gi
     assert CATCH_ALL not in str(failures.describe(caught.value)["hint"])
 
 
+def test_a_file_with_one_bad_value_is_not_asked_whether_it_is_the_right_one(tmp_path):
+    path = tmp_path / "bob.party.json"
+    path.write_text("x")
+
+    def told(message, **more):
+        def odd(_data):
+            raise Malformed(message, **more)
+
+        with pytest.raises(Malformed) as caught:
+            files.parsed(path, odd, max_bytes=10)
+        return str(failures.describe(caught.value)["hint"])
+
+    bad = told("party.recipient: expected age1, got null", code="bad-value")
+    assert bad == f"correct that value if you wrote {path}; else get it again from whoever made it"
+    assert CATCH_ALL in told("party.format: expected 'strongroom-party/1', got null", code="bad-value")
+    assert CATCH_ALL in told("party: key 'format' is missing", code="missing-key")
+    assert told("party.recipient: bad", code="bad-value", hint="own") == "own"
+
+
 def test_what_no_option_stands_for_stays_what_it_is():
     with pytest.raises(Malformed, match="canonical"), options.drafted():
         raise Malformed("contract: not canonical")
