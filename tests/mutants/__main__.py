@@ -80,6 +80,8 @@ def _reach(state: Path, *, keep: bool) -> dict:
             return 0
 
         session.in_fork(work, 3 * 3600, state / "reach.log")
+        if not path.exists():
+            sys.exit(f"what tests reach was not measured; the end of {state / 'reach.log'} says why")
     return json.loads(path.read_text())
 
 

@@ -236,6 +236,10 @@ class Reach(Steady):
         self.failed: set[str] = set()
         self.hits: dict[str, list[int]] = {}
 
+    def pytest_collectreport(self, report) -> None:
+        if report.failed:  # its tests would look as if they noticed nothing
+            pytest.exit(f"{report.nodeid} could not be collected:\n{report.longrepr}", returncode=4)
+
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item):
         forget()

@@ -34,6 +34,12 @@ def test_reads_what_python_writes(format_: int) -> None:
     assert link.target == info.linkname.encode()
 
 
+def test_as_many_attributes_as_are_allowed_are_read() -> None:
+    data = pax({b"SCHILY.xattr.user.%d" % number: b"" for number in range(64)}) + entry(b"c") + END
+    (one,) = read(data)
+    assert len(one.xattrs) == 64
+
+
 def test_reads_xattrs_ids_times_and_large_numbers() -> None:
     extended = {
         b"SCHILY.xattr.user.k": b"a=b\n\0",

@@ -160,6 +160,7 @@ def test_a_config() -> None:
         ({"os": 1}, "os: expected text of at most 4096 characters"),
         ({"config": []}, "config: expected an object"),
         ({"config": {"Env": ["=x"]}}, "Env: expected NAME=VALUE, got '=x'"),
+        ({"config": {"Env": ["N" * 257 + "=x"]}}, "Env: expected NAME=VALUE, got 'N"),
         ({"config": {"Env": "A=1"}}, "Env: expected a list of at most 1024"),
         ({"config": {"Entrypoint": "/p"}}, "Entrypoint: expected a list of at most 1024"),
         ({"config": {"Entrypoint": [1]}}, "Entrypoint: expected texts without NUL"),

@@ -143,7 +143,25 @@ def zstd(data: bytes) -> bytes:
     return subprocess.run(["zstd", "-qc"], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
-@pytest.mark.parametrize("media_type", [*sorted(oci.LAYERS), *sorted(oci.FOREIGN_LAYERS)])
+LAYER_TYPES = [  # by the OCI image specification, and Docker's image manifest version 2, schema 2
+    f"application/vnd.{name}"
+    for name in (
+        *(f"oci.image.layer.v1.tar{suffix}" for suffix in ("", "+gzip", "+zstd")),
+        *(f"oci.image.layer.nondistributable.v1.tar{suffix}" for suffix in ("", "+gzip", "+zstd")),
+        *(f"docker.image.rootfs.diff.tar{suffix}" for suffix in ("", ".gzip", ".zstd")),
+        *(f"docker.image.rootfs.foreign.diff.tar{suffix}" for suffix in ("", ".gzip")),
+    )
+]
+
+
+def test_the_types_of_layers_are_those_that_the_world_writes() -> None:
+    assert set(LAYER_TYPES) == oci.LAYERS | oci.FOREIGN_LAYERS
+    assert {
+        name for name in LAYER_TYPES if "nondistributable" in name or "foreign" in name
+    } == oci.FOREIGN_LAYERS
+
+
+@pytest.mark.parametrize("media_type", LAYER_TYPES)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd])
 def test_a_layer_is_compressed_as_its_bytes_say(tmp_path: Path, media_type: str, pack: Any) -> None:
     layout = Layout(tmp_path / "layout")

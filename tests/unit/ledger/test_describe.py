@@ -77,13 +77,13 @@ def test_a_sentence_has_an_end():
 
 
 def test_only_entries_about_a_contract_name_one():
-    named = record.Record(
-        kind=record.RecordKind.DISK_REMOVAL, time=NOW, broker="a", contract=samples.DIGEST, run="", body={}
-    )
-    with pytest.raises(
-        Malformed, match="contract: expected an empty text, as a disk-removal is of no contract"
-    ):
-        record.parse(named.encode())
+    for kind in (record.RecordKind.DISK_REMOVAL, record.RecordKind.ROTATION):
+        named = record.Record(kind=kind, time=NOW, broker="a", contract=samples.DIGEST, run="", body={})
+        with pytest.raises(
+            Malformed, match=f"contract: expected an empty text, as a {kind.value} is of no contract"
+        ):
+            record.parse(named.encode())
+        assert record.parse(replace(named, contract="").encode()).contract == ""
     nameless = record.Record(
         kind=record.RecordKind.WITHDRAWAL, time=NOW, broker="a", contract="", run="", body={}
     )

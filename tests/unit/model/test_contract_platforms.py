@@ -29,6 +29,10 @@ def test_a_policy_is_read_and_written():
     one = parsed(lambda platform: platform.update(policy={"tcb": {"committed.snp": 3}, "vmpl": 1}))
     assert one.platforms[0].policy == Policy(tcb={"committed.snp": 3}, vmpl=1)
     assert contract.parse(drafting.encode(one)).platforms == one.platforms
+    many = {"facts": {"product": [f"p{number}" for number in range(64)]}}
+    policy = parsed(lambda platform: platform.update(policy=many)).platforms[0].policy
+    assert policy is not None
+    assert len(policy.facts["product"]) == 64
     # An empty policy is the strict default, said aloud.
     assert parsed(lambda platform: platform.update(policy={})).platforms[0].policy == Policy()
 
@@ -40,6 +44,10 @@ def test_a_policy_is_read_and_written():
         (lambda platform: platform.update(policy=[]), "policy: expected an object"),
         (lambda platform: platform.update(policy={"tcbs": {}}), "unknown key 'tcbs'"),
         (lambda platform: platform.update(polices={}), "unknown key 'polices'"),
+        (
+            lambda platform: platform.update(policy={"facts": {"product": ["x"] * 65}}),
+            "product: 65 values, at most 64 allowed",
+        ),
         (
             lambda platform: platform.update(references=[{f"r{index}": "x" for index in range(49)}]),
             "49 entries, at most 48 allowed",

@@ -37,6 +37,10 @@ def test_many_differences_are_counted_and_other_bytes_of_the_same_meaning_are_ot
     other = contract.parse(drafting.encode(replace(one, id="another", limits=limits)))
     with pytest.raises(Refused, match="; and 1 more"):
         merging.merge([agreement.draft(one), agreement.draft(other)])
+    three = contract.parse(drafting.encode(replace(one, limits=limits)))
+    with pytest.raises(Refused) as caught:
+        merging.merge([agreement.draft(one), agreement.draft(three)])
+    assert "more" not in caught.value.message
     spaced = contract.parse(one.raw.replace(b'{"', b'{ "', 1))
     with pytest.raises(Refused, match="it says the same in other bytes"):
         merging.merge([agreement.draft(one), agreement.draft(spaced)])

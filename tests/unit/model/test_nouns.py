@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import secrets
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -194,6 +195,8 @@ def a_receipt():
 
 def test_receipt_round_trip():
     assert receipt.parse(a_receipt().encode()) == a_receipt()
+    with pytest.raises(Malformed, match=r"receipt: .*bytes, at most 65536 allowed"):
+        receipt.parse(a_receipt().encode().ljust(64 * 1024 + 1))
 
 
 def test_record_round_trip_and_bound():
@@ -229,6 +232,10 @@ def test_release_request_round_trip():
     )
     split = messages.split_release_request(request.encode())
     assert messages.parse_release_request(split) == request
+    for size, fits in ((1024, True), (1025, False)):
+        sized = replace(request, keys=replace(request.keys, tls=b"t" * size))
+        with contextlib.nullcontext() if fits else pytest.raises(Malformed, match="tls: expected base64"):
+            messages.parse_release_request(messages.split_release_request(sized.encode()))
 
 
 def test_challenge_round_trip():
