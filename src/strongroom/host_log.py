@@ -116,7 +116,7 @@ def _text(value: object) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         return f"[{len(value)} bytes]"
     text = _URL.sub(
-        lambda found: _bare(found[0]), str(value)[: MAX_TEXT + 1]
+        lambda match: _bare(match[0]), str(value)[: MAX_TEXT + 1]
     )  # cut first: what is long is a stranger's
     if not text.isprintable():
         text = text.encode("unicode_escape", "backslashreplace").decode()
