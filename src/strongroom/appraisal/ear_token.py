@@ -198,7 +198,7 @@ def _jwt_result(body: bytes) -> AttestationResult:
     if status not in names or unknown:
         raise Malformed(
             f"token: expected a status among {', '.join(names)} and claims of AR4SI alone, got {told.quoted(status)} and "
-            + (", ".join(told.quoted(one) for one in unknown[:3]) or "no other claim"),
+            + (", ".join(told.quoted(claim) for claim in unknown[:3]) or "no other claim"),
             code="bad-value",
         )
     result = ear.AttestationResult(
@@ -239,7 +239,7 @@ def _cwt_result(body: bytes) -> AttestationResult:
         claims[ear.VECTOR[label]] = value
     if status not in ear.TIERS:
         raise Malformed(
-            f"token: expected a status among {', '.join(str(one) for one in ear.TIERS)}, got {status}",
+            f"token: expected a status among {', '.join(str(tier) for tier in ear.TIERS)}, got {status}",
             code="bad-value",
         )
     result = ear.AttestationResult(

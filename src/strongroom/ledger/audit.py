@@ -134,14 +134,14 @@ def _audit(source: LedgerSource, checkpoint: Checkpoint, take: Callable[[int, by
             yield entry
 
     try:
-        found = witness.recompute(taken())
+        recomputed = witness.recompute(taken())
     except Malformed as failure:
         failure.hint = (
             failure.hint
             or "an entry of the ledger does not parse: ask its owner which version of Strongroom serves it"
         )
         raise
-    if found != (checkpoint.size, checkpoint.root):
+    if recomputed != (checkpoint.size, checkpoint.root):
         raise Refused(
             "the entries are not those of the checkpoint",
             code="ledger-proof",

@@ -182,8 +182,8 @@ def check_dates(reference: Reference | ReferenceRelease, now: datetime) -> None:
     late = reference.expires is not None and now >= reference.expires
     if early or late:
         begin, end = (
-            "any time" if one is None else fields.format_time(one)
-            for one in (reference.issued, reference.expires)
+            "any time" if moment is None else fields.format_time(moment)
+            for moment in (reference.issued, reference.expires)
         )
         raise Refused(
             f"reference file {reference.name}: counts from {begin} until before {end}, asked at {fields.format_time(now)}",
