@@ -36,8 +36,10 @@ def a_contract(**changes) -> contract.Contract:
             contract.Member(party=ALICE.party(broker()), role=contract.Role.DATA_OWNER),
             contract.Member(party=BOB.party(), role=contract.Role.PROGRAM_OWNER),
         ),
-        image=contract.Image(owner="bob", manifest="sha256:" + "cd" * 32, arguments=None, environment={}),
-        datasets=(contract.Dataset(name="flights", owner="alice", manifest=DIGEST),),
+        image=contract.Image(
+            owner="bob", manifest_digest="sha256:" + "cd" * 32, arguments=None, environment={}
+        ),
+        datasets=(contract.Dataset(name="flights", owner="alice", manifest_digest=DIGEST),),
         outputs=(contract.Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
         logs=None,
         disclosure=contract.Disclosure(

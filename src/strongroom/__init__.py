@@ -19,6 +19,7 @@ _NAMES = {
     "strongroom.ledger.proofpack": ("ProofPack",),
     "strongroom.model.contracts.agreement": ("Agreement",),
     "strongroom.model.contracts.contract": ("Contract", "Disclosure", "Member", "Output", "Platform", "Role"),
+    "strongroom.model.identifiers": ("PartyName",),
     "strongroom.model.identity": ("Identity",),
     "strongroom.model.manifest": ("Manifest",),
     "strongroom.model.party": ("Party",),

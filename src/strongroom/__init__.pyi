@@ -22,6 +22,7 @@ from strongroom.model.contracts.contract import Member as Member
 from strongroom.model.contracts.contract import Output as Output
 from strongroom.model.contracts.contract import Platform as Platform
 from strongroom.model.contracts.contract import Role as Role
+from strongroom.model.identifiers import PartyName as PartyName
 from strongroom.model.identity import Identity as Identity
 from strongroom.model.manifest import Manifest as Manifest
 from strongroom.model.party import Party as Party
@@ -73,6 +74,7 @@ __all__ = [
     "Outlook",
     "Output",
     "Party",
+    "PartyName",
     "Platform",
     "PolicyDenied",
     "ProofPack",

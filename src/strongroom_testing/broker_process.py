@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.broker.administration.add_key import add_key
 from strongroom.model import messages
+from strongroom.model.identifiers import ContractId
 from strongroom.wiring import broker
 from strongroom_testing import brokers, contracts, https_client, ports
 
@@ -51,7 +52,7 @@ class Prepared:
         """A signed contract over alice's disk for rooms of these platforms, by an id of its own."""
 
         def ours(one: Contract) -> Contract:
-            return replace(self.agreement.contract, id=id, platforms=platforms, raw=one.raw)
+            return replace(self.agreement.contract, id=ContractId(id), platforms=platforms, raw=one.raw)
 
         return self.scene.agreement(ours)
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from strongroom.broker.ports import Store
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.identifiers import ManifestDigest
     from strongroom.model.identity import Identity
 
 PASSPHRASE = b"correct horse"
@@ -111,7 +112,7 @@ def manifest(
     return replace(bare, signatures=(signature,)).encode()
 
 
-def manifest_digest(envelope: bytes) -> str:
+def manifest_digest(envelope: bytes) -> ManifestDigest:
     """The digest by which contracts name the disk."""
     return manifest_model.parse_envelope(envelope)[1].digest
 
@@ -162,7 +163,9 @@ class World:
         return self.release(room.request(self.challenge(agreement).nonce, **changes))
 
 
-def contract_over(one: Contract, settings: settings_model.Settings, manifest: str, *, runs: int) -> Contract:
+def contract_over(
+    one: Contract, settings: settings_model.Settings, manifest: ManifestDigest, *, runs: int
+) -> Contract:
     """The scene's contract, with alice's broker, her dataset, and certificates."""
     members = tuple(
         replace(member, party=settings.party) if member.party.keyid == settings.party.keyid else member
@@ -171,7 +174,9 @@ def contract_over(one: Contract, settings: settings_model.Settings, manifest: st
     return replace(
         one,
         members=members,
-        datasets=(contract_model.Dataset(name="flights", owner=settings.party.name, manifest=manifest),),
+        datasets=(
+            contract_model.Dataset(name="flights", owner=settings.party.name, manifest_digest=manifest),
+        ),
         certificate=contract_model.CertificateTerms(names=NAMES, lifetime_seconds=600),
         limits=replace(one.limits, runs=runs),
     )
@@ -249,7 +254,7 @@ class Room:
         """What this room's evidence is bound to."""
         return Binding(
             nonce=nonce,
-            contract=self.agreement.contract.digest,
+            contract_digest=self.agreement.contract.digest,
             keys=self.keys,
             role=role,
             audience=self.audience,
@@ -261,7 +266,7 @@ class Room:
         devices = tuple(gpu.evidence(binding) for gpu in self.gpus)
         return messages.ReleaseRequest(
             nonce=nonce,
-            contract=self.agreement.contract.digest,
+            contract_digest=self.agreement.contract.digest,
             agreement=self.agreement.encode(),
             evidence=replace(self.tpm.evidence(binding, **evidence), devices=devices),
             keys=self.keys,
@@ -285,7 +290,7 @@ class Room:
         key = serialization.load_der_private_key(self.tls.der, None)
         return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)  # type: ignore[arg-type]
 
-    def open(self, answer: messages.ReleaseAnswer, nonce: bytes) -> dict[str, bytes]:
+    def open(self, answer: messages.ReleaseAnswer, nonce: bytes) -> dict[ManifestDigest, bytes]:
         """The disk keys that were released."""
         plain = self.kem.open(answer.sealed, info=messages.release_info(self.binding(nonce)))
         return messages.parse_disk_keys(plain)
@@ -293,10 +298,12 @@ class Room:
     def receipt(self, now: datetime, *, key: sign.SigningKey | None = None, **changes: Any) -> bytes:
         """A signed receipt."""
         contract = self.agreement.contract
-        disk = receipt_model.Disk(manifest=contract.image.manifest, root_hash=fake_tpm.digest("root"))
+        disk = receipt_model.Disk(
+            manifest_digest=contract.image.manifest_digest, root_hash=fake_tpm.digest("root")
+        )
         made = receipt_model.Receipt(
-            run=self.keys.run_id,
-            contract=contract.digest,
+            run_id=self.keys.run_id,
+            contract_digest=contract.digest,
             signing_key=self.keys.signing,
             image=disk,
             datasets=(),

@@ -10,6 +10,7 @@ from strongroom.model import identity
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting
+from strongroom.model.identifiers import ContractId, ManifestDigest, PartyName
 from strongroom_testing.vendors import fake_tpm
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Scene:
         """The contract, after `change`, as parsed from its bytes."""
         made = contract_model.Contract(
             raw=b"",
-            id="flights",
+            id=ContractId("flights"),
             version=1,
             replaces=None,
             members=(
@@ -56,12 +57,19 @@ class Scene:
                 contract_model.Member(party=self.bob.party(), role=contract_model.Role.PROGRAM_OWNER),
             ),
             image=contract_model.Image(
-                owner="bob", manifest=fake_tpm.digest("image"), arguments=None, environment={}
+                owner=PartyName("bob"),
+                manifest_digest=ManifestDigest(fake_tpm.digest("image")),
+                arguments=None,
+                environment={},
             ),
             datasets=(
-                contract_model.Dataset(name="flights", owner="alice", manifest=fake_tpm.digest("data")),
+                contract_model.Dataset(
+                    name="flights",
+                    owner=PartyName("alice"),
+                    manifest_digest=ManifestDigest(fake_tpm.digest("data")),
+                ),
             ),
-            outputs=(contract_model.Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
+            outputs=(contract_model.Output(path="/out", recipients=(PartyName("bob"),), max_bytes=1 << 20),),
             logs=None,
             disclosure=contract_model.Disclosure(
                 output_sizes=contract_model.OutputSizes.EXACT, exit_status=contract_model.ExitStatus.EXACT
@@ -77,7 +85,7 @@ class Scene:
                 wall_seconds=60,
                 memory_mib=512,
             ),
-            approvals=contract_model.Approvals(parties=("alice", "bob"), threshold=2),
+            approvals=contract_model.Approvals(parties=(PartyName("alice"), PartyName("bob")), threshold=2),
         )
         return contract_model.parse(drafting.encode(made if change is None else change(made)))
 

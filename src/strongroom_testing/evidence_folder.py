@@ -55,7 +55,7 @@ def newer(intel: FakeIntel, *, at: datetime = LATER) -> Endorsements:
 
 def platform(claims: Claims, **policy: object) -> dict[str, object]:
     """A platform, as policy files have it, that accepts these claims."""
-    contract = "" if claims.contract is None else claims.contract.removeprefix("sha256:")
+    contract = "" if claims.contract_digest is None else claims.contract_digest.removeprefix("sha256:")
     return {
         "tee": claims.tee,
         "simulated": True,

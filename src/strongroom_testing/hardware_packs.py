@@ -52,7 +52,7 @@ class Room(brokers.Room):
         evidence = self.launched.evidence(self.binding(nonce))
         return messages.ReleaseRequest(
             nonce=nonce,
-            contract=self.agreement.contract.digest,
+            contract_digest=self.agreement.contract.digest,
             agreement=self.agreement.encode(),
             evidence=evidence,
             keys=self.keys,

@@ -31,6 +31,7 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
 from strongroom.model.contracts import contract as contract_model
+from strongroom.model.identifiers import PartyName
 from strongroom.store import sqlite
 from strongroom.wiring import broker as wiring
 from strongroom_testing import brokers, contracts
@@ -98,7 +99,7 @@ class World:
         if answer.ledger is None:
             raise AssertionError("not recorded")
         return proofpack.PackedRelease(
-            party=name,
+            party=PartyName(name),
             binding=room.binding(request.nonce),
             evidence=request.evidence,
             endorsements=answer.endorsements
@@ -112,19 +113,20 @@ class World:
         """The room's receipt over the disks of the contract."""
         manifests = [manifest_model.parse_envelope(one.manifest)[1] for one in self.owners.values()]
         disks = {
-            one.digest: receipt_model.Disk(manifest=one.digest, root_hash=one.root_hash) for one in manifests
+            one.digest: receipt_model.Disk(manifest_digest=one.digest, root_hash=one.root_hash)
+            for one in manifests
         }
         contract = room.agreement.contract
         made: dict[str, Any] = {
-            "image": disks[contract.image.manifest],
-            "datasets": tuple(disks[one.manifest] for one in contract.datasets),
+            "image": disks[contract.image.manifest_digest],
+            "datasets": tuple(disks[one.manifest_digest] for one in contract.datasets),
         }
         return room.receipt(self.scene.now, **{**made, **changes})
 
     def post(self, name: str, envelope: bytes) -> proofpack.ReceiptEntry:
         """The receipt, recorded by that broker."""
         return proofpack.ReceiptEntry(
-            party=name, ledger=asyncio.run(receipt(self.owners[name].broker, envelope))
+            party=PartyName(name), ledger=asyncio.run(receipt(self.owners[name].broker, envelope))
         )
 
     def pack(self, room: brokers.Room | None = None) -> proofpack.ProofPack:
@@ -190,8 +192,8 @@ def world(directory: Path) -> Iterator[World]:
             return replace(
                 one,
                 members=members,
-                image=replace(one.image, manifest=image),
-                datasets=(replace(one.datasets[0], manifest=data),),
+                image=replace(one.image, manifest_digest=image),
+                datasets=(replace(one.datasets[0], manifest_digest=data),),
                 certificate=contract_model.CertificateTerms(names=brokers.NAMES, lifetime_seconds=600),
                 limits=replace(one.limits, runs=1_000_000),
             )

@@ -16,6 +16,7 @@ from pathlib import Path
 from strongroom.appraisal import ear, ear_token
 from strongroom.crypto import sign
 from strongroom.model import identity
+from strongroom.model.identifiers import EvidenceDigest
 from strongroom.model.party import BrokerAddress
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -37,9 +38,9 @@ def result(issuer: str) -> ear.AttestationResult:
         attester="snp",
         status=ear.AFFIRMING,
         vector={"instance-identity": 2, "configuration": 2, "executables": 3, "hardware": 2},
-        policy=POLICY,
-        evidence=DIGEST,
-        verdict=DIGEST,
+        policy_digest=POLICY,
+        evidence_digest=EvidenceDigest(DIGEST),
+        verdict_digest=DIGEST,
     )
 
 

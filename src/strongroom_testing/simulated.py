@@ -190,7 +190,7 @@ def verdict(machine: Machine, agreement: Agreement, *, now: datetime | None = No
     keys = RoomKeys(signing=sign.generate().public.raw, tls=tls.generate().spki, kem=hpke.generate().public)
     binding = Binding(
         nonce=secrets.token_bytes(32),
-        contract=contract,
+        contract_digest=contract,
         keys=keys,
         role=ROLE_ROOM,
         audience=digest.sha256(b"broker"),

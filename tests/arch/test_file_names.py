@@ -69,7 +69,7 @@ LISTED = {
     "node/runs.py": {"folder / entry.name"},  # folders that are looked into
     "seal/newfile.py": {".{path.name}.{os.getpid()}.part"},
     # No files.
-    "authority/issue.py": {"spiffe://{contract_id}.strongroom/run/{run}"},
+    "authority/issue.py": {"spiffe://{contract_id}.strongroom/run/{run_id}"},
     "cli/evidence/reference.py": {"reference/{made.keyid}/{made.release.name}"},
 }
 # What stands after a name in files of one folder: no ending of two is the end of another.

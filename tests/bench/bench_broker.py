@@ -110,7 +110,7 @@ def appends(directory: Path, *, size: int, count: int = APPENDS) -> Appended:
         for start in range(0, count, BATCH):
             entries = [b"%08d" % (start + at) + bytes(size - 8) for at in range(BATCH)]
             done = await asyncio.gather(
-                *(store.write(lambda tx, one=one: tx.ledger.append(one, run="")) for one in entries)
+                *(store.write(lambda tx, one=one: tx.ledger.append(one, run_id="")) for one in entries)
             )
             durable = done[-1].size
             checkpoint.issue(key, size=durable, root=merkle.root(store.ledger, durable))

@@ -83,7 +83,7 @@ def verdicts(algorithm: str) -> list[dict[str, object]]:
     for index in range(ROUNDS):
         bound = Binding(
             nonce=index.to_bytes(32, "big"),
-            contract=agreement.contract.digest,
+            contract_digest=agreement.contract.digest,
             keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
             role="room",
             audience=fake_tpm.digest("audience"),

@@ -32,7 +32,7 @@ COLD_ROUNDS = 60
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 BOUND = Binding(
     nonce=b"n" * 32,
-    contract="sha256:" + "ab" * 32,
+    contract_digest="sha256:" + "ab" * 32,
     keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
     role="room",
     audience="sha256:" + "ab" * 32,

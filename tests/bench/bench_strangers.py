@@ -76,7 +76,7 @@ class Stranger:
     def _release(self, client: https_client.Client, agreement: bytes, contract: str) -> int:
         ask = messages.encode_challenge_request(contract)
         nonce = messages.parse_challenge(client.request("POST", "/v1/challenges", ask)[1]).nonce
-        request = replace(self._old, nonce=nonce, contract=contract, agreement=agreement)
+        request = replace(self._old, nonce=nonce, contract_digest=contract, agreement=agreement)
         return client.request("POST", "/v1/releases", request.encode())[0]
 
     def rage(self, attack: Callable[[https_client.Client], int]) -> None:

@@ -45,7 +45,7 @@ KEPT = [
 def binding(index: int) -> Binding:
     return Binding(
         nonce=index.to_bytes(32, "big"),
-        contract=fake_tpm.digest("contract"),
+        contract_digest=fake_tpm.digest("contract"),
         keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
         role="room",
         audience=fake_tpm.digest("audience"),

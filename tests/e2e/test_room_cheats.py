@@ -341,7 +341,7 @@ def test_two_rooms_side_by_side(world):
     ran = [real_rooms.Ran(code=0, text="", folder=one) for one in folders]
     outputs = [one.output(world.identity("bob")) for one in ran]
     assert outputs[0] == outputs[1]
-    assert ran[0].receipt.run != ran[1].receipt.run  # each room has keys of its own
+    assert ran[0].receipt.run_id != ran[1].receipt.run_id  # each room has keys of its own
 
 
 @pytest.mark.parametrize("guarded", [pytest.param(False, marks=pytest.mark.soak), True])

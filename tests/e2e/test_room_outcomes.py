@@ -49,7 +49,9 @@ def done(world):
 
     def look():
         while not ended.is_set():
-            seen.update((one.id, one.state.value) for one in runs.find(world.root) if one.state not in ENDED)
+            seen.update(
+                (one.contract_id, one.state.value) for one in runs.find(world.root) if one.state not in ENDED
+            )
             ended.wait(0.2)
 
     looker = threading.Thread(target=look)
@@ -152,7 +154,7 @@ def test_a_run_is_seen_while_it_goes_on_and_its_states_are_kept(done):
     assert ran.code == 0, ran.text
     assert {"booting", "running"} <= {state for _, state in seen}
     one = runs.read(ran.folder)
-    assert (one.state, one.good, one.run) == (State.DONE, True, ran.receipt.run)
+    assert (one.state, one.good, one.run_id) == (State.DONE, True, ran.receipt.run_id)
     ways = ["starting", "booting", "attesting", "released", "running", "sealing", "recording", "done"]
     assert list(one.times) == ways
     assert sorted(one.times.values()) == list(one.times.values())

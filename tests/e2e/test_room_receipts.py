@@ -110,7 +110,7 @@ def test_a_broker_that_comes_back_in_time_lets_the_outputs_leave_after_the_recor
     signed = agreement.read((ran.folder / "agreement.json").read_bytes())
     key = sign.VerifyingKey(signed.contract.party("alice").broker.ledger_key)
     entry, _ = proof.verify(given, key)
-    assert receipt.parse_envelope((ran.folder / "receipt.json").read_bytes())[1].run == entry.run
+    assert receipt.parse_envelope((ran.folder / "receipt.json").read_bytes())[1].run_id == entry.run_id
     names = [name for name in ran.phases if name in ("receipt-posted", "outputs-sent")]
     assert names == ["receipt-posted", "outputs-sent"]
 

@@ -77,7 +77,7 @@ def test_the_proof_has_both_halves_and_holds(world, ran, pack):
     for name in two_owners.OWNERS:
         for check in ("ledger", "record", "verdict", "certificates", "receipt"):
             assert any(line.startswith(f"ok  {check}.{name}:") for line in lines)
-    assert f"run      {ran.receipt.run}: exited, status 7" in lines
+    assert f"run      {ran.receipt.run_id}: exited, status 7" in lines
     alone = strongroom("proof", "verify", pack, *trust(world, "alice"))
     assert "the keys of bob are taken from the contract" in alone.stdout
     told = json.loads(strongroom("proof", "verify", pack, *trust(world, "bob"), "--json").stdout)
@@ -119,7 +119,7 @@ def test_each_ledger_holds_its_half_of_the_run(world, ran):
     entries = {}
     for name in two_owners.OWNERS:
         shown = strongroom(
-            "ledger", "show", world.path(f"{name}.party.json"), "--run", ran.receipt.run, "--json"
+            "ledger", "show", world.path(f"{name}.party.json"), "--run", ran.receipt.run_id, "--json"
         )
         entries[name] = json.loads(shown.stdout)
         assert [one["kind"] for one in entries[name]] == ["release", "receipt"]

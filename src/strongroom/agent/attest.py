@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.contract import Contract
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
+    from strongroom.model.identifiers import ManifestDigest, PartyName, RunId
     from strongroom.model.room.channel import Start
 
 CONNECT_SECONDS = 20.0
@@ -69,11 +70,11 @@ class Keys:
 class Released:
     """One broker's answer. `moment` is the broker's time, `heard` the monotonic second it was heard at."""
 
-    party: str
+    party: PartyName
     binding: Binding
     evidence: Evidence
     answer: messages.ReleaseAnswer
-    disk_keys: dict[str, bytes] = field(repr=False)
+    disk_keys: dict[ManifestDigest, bytes] = field(repr=False)
     moment: datetime
     heard: float
 
@@ -107,8 +108,8 @@ def attest(
     start: Start,
     contract: Contract,
     keys: Keys,
-    party: str,
-    expected: set[str],
+    party: PartyName,
+    expected: set[ManifestDigest],
 ) -> Released:
     """Attest to the broker of `party`, who owns the encrypted disks with the manifests `expected`.
 
@@ -130,7 +131,7 @@ def attest(
     heard = time.monotonic()
     binding = Binding(  # 3
         nonce=challenge.nonce,
-        contract=contract.digest,
+        contract_digest=contract.digest,
         keys=keys.public,
         role=ROLE_ROOM,
         audience=address.pin,
@@ -139,7 +140,7 @@ def attest(
     channel.send_file(run_files.evidence(party), evidence.encode())
     request = messages.ReleaseRequest(
         nonce=challenge.nonce,
-        contract=contract.digest,
+        contract_digest=contract.digest,
         agreement=start.agreement,
         evidence=evidence,
         keys=keys.public,
@@ -160,10 +161,10 @@ def attest(
             code="wrong-keys",
             hint="each encrypted disk of the contract needs its key at its owner's broker (`strongroom broker add-key`)",
         )
-    entry = proven(answer.ledger, contract, party, record.RecordKind.RELEASE, run=keys.public.run_id)  # 6
+    entry = proven(answer.ledger, contract, party, record.RecordKind.RELEASE, run_id=keys.public.run_id)  # 6
     about = {
         "binding": fields.format_data(binding.digest()),
-        "evidence": digest.sha256(evidence.encode()),
+        "evidence": evidence.digest,
         "endorsements": digest.sha256(answer.endorsements.encode()),
     }
     if any(entry.body.get(name) != value for name, value in about.items()):
@@ -180,19 +181,29 @@ def attest(
 
 
 def proven(
-    proof: messages.LedgerProof, contract: Contract, party: str, kind: record.RecordKind, *, run: str
+    proof: messages.LedgerProof,
+    contract: Contract,
+    party: PartyName,
+    kind: record.RecordKind,
+    *,
+    run_id: RunId,
 ) -> record.Record:
     """The entry that the broker of `party` proves: of that kind, about that run. Raises `Refused` or `Malformed`."""
     broker = contract.party(party).broker
     if broker is None:
         raise Refused(f"{party} has no broker", code="no-broker", hint=_NO_BROKER)
     entry, _ = ledger_proof.verify(proof, sign.VerifyingKey(broker.ledger_key))
-    if (entry.kind, entry.broker, entry.contract, entry.run) != (kind, party, contract.digest, run):
+    if (entry.kind, entry.broker, entry.contract_digest, entry.run_id) != (
+        kind,
+        party,
+        contract.digest,
+        run_id,
+    ):
         raise _wrong_proof(party)
     return entry
 
 
-def _wrong_proof(party: str) -> Refused:
+def _wrong_proof(party: PartyName) -> Refused:
     return Refused(
         f"the broker of {party} proves another entry than this",
         code="wrong-proof",
@@ -200,7 +211,9 @@ def _wrong_proof(party: str) -> Refused:
     )
 
 
-def post_receipt(channel: Channel, contract: Contract, party: str, envelope: bytes) -> messages.LedgerProof:
+def post_receipt(
+    channel: Channel, contract: Contract, party: PartyName, envelope: bytes
+) -> messages.LedgerProof:
     """Post a signed receipt to the broker of `party`. Raises as `attest` does."""
     address = contract.party(party).broker
     if address is None:
@@ -215,7 +228,7 @@ def post_receipt(channel: Channel, contract: Contract, party: str, envelope: byt
 
 def _post(
     connection: http.BrokerConnection,
-    party: str,
+    party: PartyName,
     path: str,
     body: bytes,
     *,
@@ -228,7 +241,7 @@ def _post(
     raise read_error(answer.status, answer.body, party)
 
 
-def read_error(status: int, body: bytes, party: str) -> Refused | Unavailable:
+def read_error(status: int, body: bytes, party: PartyName) -> Refused | Unavailable:
     """The error that an answer other than 200 tells of: {"error": {"code", "message", "hint"}, "verdict", "words"}."""
     who = f"the broker of {party}"
     try:

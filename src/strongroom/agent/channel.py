@@ -10,10 +10,14 @@ from __future__ import annotations
 import os
 import select
 import time
+from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, NotFound, Unavailable
 from strongroom.model.room import channel as wire
+
+if TYPE_CHECKING:
+    from strongroom.model.identifiers import PartyName
 
 PORTS = "/sys/class/virtio-ports"
 MAX_BUFFERED = 8 * 1024 * 1024
@@ -78,7 +82,7 @@ class Channel:
             self.pump(deadline, "the node's message")
         return self._controls.pop(0)
 
-    def open_stream(self, party: str) -> Stream:
+    def open_stream(self, party: PartyName) -> Stream:
         """A stream that the node connects to the broker of `party`."""
         stream = self._new_stream()
         self._streams[stream.id] = stream

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.agent.program import Ended
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.identifiers import PartyName
     from strongroom.model.manifest import Manifest
     from strongroom.model.receipt import OutputRecord, Receipt
     from strongroom.model.room.agreed import Terms
@@ -172,8 +173,8 @@ def make_receipt(
 ) -> Receipt:
     """The receipt. Its times are those of the `first` broker asked."""
     return receipt_model.Receipt(
-        run=first.binding.keys.run_id,
-        contract=terms.contract.digest,
+        run_id=first.binding.keys.run_id,
+        contract_digest=terms.contract.digest,
         signing_key=first.binding.keys.signing,
         image=_disk(terms.image),
         datasets=tuple(_disk(manifest) for manifest in terms.datasets),
@@ -201,9 +202,9 @@ def post_receipt(
     contract: Contract,
     envelope: bytes,
     *,
-    parties: tuple[str, ...],
+    parties: tuple[PartyName, ...],
     wait_seconds: float,
-    on_failure: Callable[[str], None] = lambda _party: None,
+    on_failure: Callable[[PartyName], None] = lambda _party: None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -245,12 +246,12 @@ def post_receipt(
         )
 
 
-def _post_one(channel: Channel, contract: Contract, party: str, envelope: bytes) -> bytes:
+def _post_one(channel: Channel, contract: Contract, party: PartyName, envelope: bytes) -> bytes:
     """The proof that the broker of `party` has recorded these very bytes. Raises `StrongroomError` alone."""
     try:
         answer = attest.post_receipt(channel, contract, party, envelope)
-        run = receipt_model.parse_envelope(envelope)[1].run
-        entry = attest.proven(answer, contract, party, record.RecordKind.RECEIPT, run=run)
+        run = receipt_model.parse_envelope(envelope)[1].run_id
+        entry = attest.proven(answer, contract, party, record.RecordKind.RECEIPT, run_id=run)
         if entry.body != {"envelope": fields.format_data(envelope)}:
             raise Refused(
                 f"the broker of {party} proves another entry",
@@ -267,4 +268,4 @@ def _post_one(channel: Channel, contract: Contract, party: str, envelope: bytes)
 
 
 def _disk(manifest: Manifest) -> receipt_model.Disk:
-    return receipt_model.Disk(manifest=manifest.digest, root_hash=manifest.root_hash)
+    return receipt_model.Disk(manifest_digest=manifest.digest, root_hash=manifest.root_hash)

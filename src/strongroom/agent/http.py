@@ -18,6 +18,7 @@ from strongroom.errors import Malformed, Refused, Unavailable
 
 if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
+    from strongroom.model.identifiers import PartyName
     from strongroom.model.party import BrokerAddress
 
 MAX_HEAD = 16 * 1024
@@ -39,7 +40,7 @@ class BrokerAnswer:
 class BrokerConnection:
     """One TLS connection to the broker of `party`; any number of requests, one after the other."""
 
-    def __init__(self, channel: Channel, party: str, address: BrokerAddress, *, timeout: float) -> None:
+    def __init__(self, channel: Channel, party: PartyName, address: BrokerAddress, *, timeout: float) -> None:
         """Connect and check the pin, within `timeout` seconds. Raises `Unavailable`, `Refused`."""
         self._address = address
         self._party = party
@@ -79,7 +80,7 @@ class BrokerConnection:
         """Give the stream back."""
         self._stream.close()
 
-    def _handshake(self, party: str, deadline: float) -> None:
+    def _handshake(self, party: PartyName, deadline: float) -> None:
         while True:
             try:
                 self._tls.do_handshake()

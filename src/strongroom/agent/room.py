@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.contract import Contract
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
+    from strongroom.model.identifiers import ContractDigest
 
 START_SECONDS = 60.0
 ROOM_SECONDS = 900.0
@@ -63,7 +64,7 @@ CHAINS = "chains"
 class Hardware(Protocol):
     """What a TEE offers to the agent (`agent/devices`)."""
 
-    def bind_contract(self, contract: str) -> None:
+    def bind_contract(self, contract_digest: ContractDigest) -> None:
         """Bind the contract's digest, once and irrevocably. Raises `Refused`."""
         ...
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from strongroom.errors import Malformed
+from strongroom.model.identifiers import NO_CONTRACT, ContractDigest
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,7 +55,7 @@ class BodySource(Protocol):
 class Request:
     """A request whose head is in; its body comes piece by piece.
 
-    peer: by what budgets know the client. length: as the client announced it. parameters: of the path. contract: the digest
+    peer: by what budgets know the client. length: as the client announced it. parameters: of the path. contract_digest:
     of that which keys are asked for under, once it is known. held: bytes that came and were not taken. counted: bytes
     that were taken, as budgets count them.
     """
@@ -66,7 +67,7 @@ class Request:
     length: str | None
     source: BodySource
     parameters: dict[str, str] = field(default_factory=dict)
-    contract: str = ""
+    contract_digest: ContractDigest = NO_CONTRACT
     complete: bool = False
     held: int = 0
     counted: int = 0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from strongroom.model.claims import Claims
     from strongroom.model.contracts.contract import Contract, Platform
     from strongroom.model.contracts.policy import Policy
+    from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.launch import Launch
     from strongroom.model.verdict import Data
 
@@ -51,24 +52,29 @@ def appraise(
         *(() if gates else (NOTHING_ASKED,)),
         _binding(binding, contract),
         _lifetime(now, expires),
-        *check_platforms(claims, contract.platforms, contract=contract.digest, now=now),
+        *check_platforms(claims, contract.platforms, contract_digest=contract.digest, now=now),
     )
     if not all(check.ok for check in checks):
-        return Denied(contract=contract.digest, claims=claims, checks=checks, decided=now)
+        return Denied(contract_digest=contract.digest, claims=claims, checks=checks, decided=now)
     return Accepted(
-        contract=contract.digest, binding=binding, claims=claims, checks=checks, decided=now, expires=expires
+        contract_digest=contract.digest,
+        binding=binding,
+        claims=claims,
+        checks=checks,
+        decided=now,
+        expires=expires,
     )
 
 
 def deny(
-    contract_digest: str, *, gates: tuple[Check, ...], claims: Claims | None = None, now: datetime
+    contract_digest: ContractDigest, *, gates: tuple[Check, ...], claims: Claims | None = None, now: datetime
 ) -> Denied:
     """A denial that is settled before claims are appraised. `gates` says why."""
     checks = gates
     if all(check.ok for check in gates):
         # A denial always shows a failed check, whoever calls this with only good ones.
         checks = (*gates, NOTHING_ASKED)
-    return Denied(contract=contract_digest, claims=claims, checks=checks, decided=now)
+    return Denied(contract_digest=contract_digest, claims=claims, checks=checks, decided=now)
 
 
 # Told when a caller made no check of its own: a verdict without, say, a nonce's check is a denial.
@@ -76,7 +82,7 @@ NOTHING_ASKED = Check(name="verdict.gates", expected="asked", got="not-asked", o
 
 
 def _binding(binding: Binding, contract: Contract) -> Check:
-    return _equal("binding.contract", contract.digest, binding.contract)
+    return _equal("binding.contract", contract.digest, binding.contract_digest)
 
 
 def _lifetime(now: datetime, expires: datetime) -> Check:
@@ -89,15 +95,15 @@ def _lifetime(now: datetime, expires: datetime) -> Check:
 
 
 def check_platforms(
-    claims: Claims, platforms: tuple[Platform, ...], *, contract: str | None, now: datetime
+    claims: Claims, platforms: tuple[Platform, ...], *, contract_digest: ContractDigest | None, now: datetime
 ) -> tuple[Check, ...]:
     """The checks of the platform that fits, else of the one that fails least; good when all are ok.
 
-    contract: the digest that the room must have measured; None where there is no contract (a policy file's
+    contract_digest: what the room must have measured; None where there is no contract (a policy file's
     platforms), and then nothing is asked about it.
     """
     tried = [
-        _platform(claims, platform, reference, contract=contract, now=now)
+        _platform(claims, platform, reference, contract_digest=contract_digest, now=now)
         for platform in platforms
         for reference in platform.references
     ]
@@ -109,7 +115,7 @@ def check_platforms(
 def check_launch(launch: Launch, platforms: tuple[Platform, ...]) -> tuple[Check, ...]:
     """What `check_platforms` would say of a room that is started so, as far as that is known before it speaks."""
     tried = [
-        _launched(launch, platform, reference, contract=None)
+        _launched(launch, platform, reference, contract_digest=None)
         for platform in platforms
         for reference in platform.references
     ]
@@ -124,14 +130,23 @@ def _distance(checks: tuple[Check, ...]) -> tuple[bool, int]:
 
 
 def _platform(
-    claims: Claims, platform: Platform, reference: dict[str, str], *, contract: str | None, now: datetime
+    claims: Claims,
+    platform: Platform,
+    reference: dict[str, str],
+    *,
+    contract_digest: ContractDigest | None,
+    now: datetime,
 ) -> tuple[Check, ...]:
-    launched = _launched(claims, platform, reference, contract=contract)
+    launched = _launched(claims, platform, reference, contract_digest=contract_digest)
     if claims.tee != platform.tee:
         return launched
     return (
         *launched,
-        *(() if contract is None else (_equal("platform.contract", contract, claims.contract),)),
+        *(
+            ()
+            if contract_digest is None
+            else (_equal("platform.contract", contract_digest, claims.contract_digest),)
+        ),
         *check_policy(
             claims, platform.policy, machines=platform.machines, simulated=platform.simulated, now=now
         ),
@@ -139,7 +154,11 @@ def _platform(
 
 
 def _launched(
-    claims: Claims | Launch, platform: Platform, reference: dict[str, str], *, contract: str | None
+    claims: Claims | Launch,
+    platform: Platform,
+    reference: dict[str, str],
+    *,
+    contract_digest: ContractDigest | None,
 ) -> tuple[Check, ...]:
     """The checks of what was started, on which machine."""
     if claims.tee != platform.tee:
@@ -167,7 +186,7 @@ def _launched(
             ok=claims.root in platform.roots,
         ),
         _machine(claims, platform),
-        *_registers(claims, reference, platform.policy or policy_model.DEFAULT, contract),
+        *_registers(claims, reference, platform.policy or policy_model.DEFAULT, contract_digest),
     )
 
 
@@ -182,18 +201,22 @@ def _machine(claims: Claims | Launch, platform: Platform) -> Check:
 
 
 def _registers(
-    claims: Claims | Launch, reference: dict[str, str], policy: Policy, contract: str | None
+    claims: Claims | Launch, reference: dict[str, str], policy: Policy, contract_digest: ContractDigest | None
 ) -> tuple[Check, ...]:
     """One check for each register that either side names: a register without a reference is a no."""
     names = list(dict.fromkeys((*reference, *policy.registers, *claims.registers)))
     if len(names) > MAX_REGISTERS:
         # Verdicts are recorded, and the record has room for so many.
         return (Check(name="platform.reference", expected=MAX_REGISTERS, got=len(names), ok=False),)
-    return tuple(_register(name, claims, reference, policy, contract) for name in names)
+    return tuple(_register(name, claims, reference, policy, contract_digest) for name in names)
 
 
 def _register(
-    name: str, claims: Claims | Launch, reference: dict[str, str], policy: Policy, contract: str | None
+    name: str,
+    claims: Claims | Launch,
+    reference: dict[str, str],
+    policy: Policy,
+    contract_digest: ContractDigest | None,
 ) -> Check:
     got = claims.registers.get(name)
     lists = (_exact(reference, name), policy.registers.get(name))
@@ -206,7 +229,12 @@ def _register(
             if len(accepted) == 1
             else tuple(value for value in accepted[0] if value in accepted[1])
         )
-    elif got is not None and contract is not None and _holds(got, contract) and claims.contract == contract:
+    elif (
+        got is not None
+        and contract_digest is not None
+        and _holds(got, contract_digest)
+        and claims.contract_digest == contract_digest
+    ):
         # The contract cannot hold its own digest: that this register does is what `platform.contract` compares.
         expected, ok = "contract", True
     elif name in policy.any_value and policy.profile != policy_model.STRICT:
@@ -220,9 +248,9 @@ def _exact(reference: dict[str, str], name: str) -> tuple[str, ...] | None:
     return (reference[name],) if name in reference else None
 
 
-def _holds(register: str, contract: str) -> bool:
+def _holds(register: str, contract_digest: ContractDigest) -> bool:
     """Whether a register is the contract's digest, and zeros to its end."""
-    return register[:64] == digest.raw(contract).hex() and not register[64:].strip("0")
+    return register[:64] == digest.raw(contract_digest).hex() and not register[64:].strip("0")
 
 
 def _equal(name: str, expected: str, got: str | None) -> Check:

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING
 from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Refused
+from strongroom.model.identifiers import EvidenceDigest
 from strongroom.model.record import RecordKind
-from strongroom.model.verdict import Accepted, read_checks
+from strongroom.model.verdict import Accepted, Denied, read_checks
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from strongroom.appraisal.evaluate import Appraisal
     from strongroom.model.evidence import Evidence
     from strongroom.model.record import Record
-    from strongroom.model.verdict import Check, Denied
+    from strongroom.model.verdict import Check
 
 PROFILE = "tag:github.com,2023:veraison/ear"
 DEVELOPER = "https://strongroom.invalid"
@@ -73,7 +74,7 @@ _INSTANCE = ("evidence.", "binding.", "platform.root", "platform.machine")
 class AttestationResult:
     """The claims of an EAR about one attester.
 
-    policy: digest of the contract or policy. vector: claim → AR4SI value. evidence and verdict: digests of their
+    policy_digest: of the contract or policy. vector: claim → AR4SI value. evidence_digest, verdict_digest: of their
     canonical bytes, by which they are found in records. Times are whole seconds.
     """
 
@@ -86,9 +87,9 @@ class AttestationResult:
     attester: str
     status: int
     vector: dict[str, int]
-    policy: str
-    evidence: str
-    verdict: str
+    policy_digest: str
+    evidence_digest: EvidenceDigest
+    verdict_digest: str
 
     def to_json(self) -> dict[str, object]:
         """The object form, for people's programs; what is signed has the names of the EAT profile."""
@@ -102,9 +103,9 @@ class AttestationResult:
             "attester": self.attester,
             "status": TIERS[self.status],
             "vector": dict(self.vector),
-            "policy": self.policy,
-            "evidence": self.evidence,
-            "verdict": self.verdict,
+            "policy": self.policy_digest,
+            "evidence": self.evidence_digest,
+            "verdict": self.verdict_digest,
         }
 
 
@@ -149,9 +150,9 @@ def result(
         attester=evidence.tee,
         status=_worst(vector) if accepted else CONTRAINDICATED,
         vector=vector,
-        policy=getattr(verdict, "contract", "") or getattr(verdict, "policy", ""),
-        evidence=digest.sha256(evidence.encode()),
-        verdict=digest.sha256(canonical.dumps(verdict.to_json())),
+        policy_digest=verdict.contract_digest if isinstance(verdict, Accepted | Denied) else verdict.policy,
+        evidence_digest=evidence.digest,
+        verdict_digest=digest.sha256(canonical.dumps(verdict.to_json())),
     )
 
 
@@ -198,9 +199,9 @@ def of_release(
         attester=tee,
         status=_worst(vector),
         vector=vector,
-        policy=entry.contract,
-        evidence=body.digest("evidence"),
-        verdict=digest.sha256(canonical.dumps(raw)),
+        policy_digest=entry.contract_digest,
+        evidence_digest=EvidenceDigest(body.digest("evidence")),
+        verdict_digest=digest.sha256(canonical.dumps(raw)),
     )
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.appraisal import ear
 from strongroom.encoding import canonical, cbor, cbor_writer, fields, sign1, told
 from strongroom.errors import Malformed, Refused
+from strongroom.model.identifiers import EvidenceDigest
 
 if TYPE_CHECKING:
     from strongroom.appraisal.ear import AttestationResult
@@ -65,9 +66,9 @@ def to_jwt(result: AttestationResult, key: SigningKey) -> str:
     appraisal = {
         "ear.status": ear.TIERS[result.status],
         "ear.trustworthiness-vector": dict(result.vector),
-        "ear.appraisal-policy-id": result.policy,
-        _EVIDENCE: result.evidence,
-        _VERDICT: result.verdict,
+        "ear.appraisal-policy-id": result.policy_digest,
+        _EVIDENCE: result.evidence_digest,
+        _VERDICT: result.verdict_digest,
     }
     claims = {
         "iss": result.issuer,
@@ -92,9 +93,9 @@ def to_cwt(result: AttestationResult, key: SigningKey) -> bytes:
     appraisal: dict[int | str, cbor.Value] = {
         _STATUS: result.status,
         _VECTOR: vector,
-        _POLICY: result.policy,
-        _EVIDENCE: result.evidence,
-        _VERDICT: result.verdict,
+        _POLICY: result.policy_digest,
+        _EVIDENCE: result.evidence_digest,
+        _VERDICT: result.verdict_digest,
     }
     claims: dict[int | str, cbor.Value] = {
         _ISS: result.issuer,
@@ -211,9 +212,9 @@ def _jwt_result(body: bytes) -> AttestationResult:
         attester=attester,
         status=names[status],
         vector=claims,
-        policy=appraisal.digest("ear.appraisal-policy-id"),
-        evidence=appraisal.digest(_EVIDENCE),
-        verdict=appraisal.digest(_VERDICT),
+        policy_digest=appraisal.digest("ear.appraisal-policy-id"),
+        evidence_digest=EvidenceDigest(appraisal.digest(_EVIDENCE)),
+        verdict_digest=appraisal.digest(_VERDICT),
     )
     for source in (top, verifier, submods, appraisal):
         source.done()
@@ -252,9 +253,9 @@ def _cwt_result(body: bytes) -> AttestationResult:
         attester=attester,
         status=status,
         vector=claims,
-        policy=_digest(appraisal, _POLICY),
-        evidence=_digest(appraisal, _EVIDENCE),
-        verdict=_digest(appraisal, _VERDICT),
+        policy_digest=_digest(appraisal, _POLICY),
+        evidence_digest=EvidenceDigest(_digest(appraisal, _EVIDENCE)),
+        verdict_digest=_digest(appraisal, _VERDICT),
     )
     for source in (top, verifier, appraisal):
         source.done()
@@ -293,7 +294,7 @@ def _checked(result: AttestationResult, expected: Expected, now: datetime) -> At
     for what, got, wanted in (
         ("issuer", result.issuer, expected.issuer),
         ("audience", result.audience, expected.audience),
-        ("policy", result.policy, expected.policy),
+        ("policy", result.policy_digest, expected.policy),
         ("nonce", result.nonce, expected.nonce),
     ):
         if not wanted or got != wanted:

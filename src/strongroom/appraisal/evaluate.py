@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.policy_file import PolicyFile
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
+    from strongroom.model.identifiers import ContractDigest
     from strongroom.model.verdict import Check
 
 
@@ -64,11 +65,11 @@ def evaluate(
     *,
     binding: Bound,
     now: datetime,
-    contract: str | None = None,
+    contract_digest: ContractDigest | None = None,
 ) -> Appraisal:
     """Verify and judge. Never raises for what the evidence is.
 
-    contract: the digest of a contract that the room must have measured, where there is one.
+    contract_digest: of a contract that the room must have measured, where there is one.
     """
     try:
         claims = verify(evidence, endorsements, policy.platforms, binding=binding, now=now)
@@ -76,5 +77,8 @@ def evaluate(
         return Appraisal(policy=policy.digest, claims=None, checks=(refused(cause),), decided=now)
     except Malformed as cause:
         return Appraisal(policy=policy.digest, claims=None, checks=(malformed(cause),), decided=now)
-    checks = (verified(evidence.tee), *check_platforms(claims, policy.platforms, contract=contract, now=now))
+    checks = (
+        verified(evidence.tee),
+        *check_platforms(claims, policy.platforms, contract_digest=contract_digest, now=now),
+    )
     return Appraisal(policy=policy.digest, claims=claims, checks=checks, decided=now)

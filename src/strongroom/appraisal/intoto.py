@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from strongroom.crypto.sign import SigningKey, VerifyingKey
+    from strongroom.model.identifiers import KeyId
 
 TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -57,7 +58,7 @@ class InTotoStatement:
             }
         )
 
-    def sign(self, key: SigningKey, *, keyid: str) -> bytes:
+    def sign(self, key: SigningKey, *, keyid: KeyId) -> bytes:
         """The envelope: one line. Raises `Malformed` for what could not be read again."""
         payload = self.encode()
         parse(payload)

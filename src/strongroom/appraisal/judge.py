@@ -71,7 +71,7 @@ def with_runs_used(verdict: Verdict, agreement: Agreement, *, runs_used: int) ->
     cheap = (*verdict.checks[:at], check_runs(agreement, runs_used))
     if before.ok and all(check.ok for check in cheap):
         return replace(verdict, checks=(*cheap, *verdict.checks[at + 1 :]))
-    return deny(verdict.contract, gates=(*cheap, _NOT_LOOKED_AT), now=verdict.decided)
+    return deny(verdict.contract_digest, gates=(*cheap, _NOT_LOOKED_AT), now=verdict.decided)
 
 
 def verify(

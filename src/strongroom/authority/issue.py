@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from strongroom.crypto.pki import certificates
     from strongroom.model.contracts.contract import CertificateTerms
+    from strongroom.model.identifiers import ContractId, EvidenceDigest, RunId
     from strongroom.model.verdict import Accepted
 
 SIMULATED = "SIMULATED"
@@ -64,23 +65,23 @@ class Authority:
         return digest.sha256(self.signer.der)
 
 
-def spiffe_id(contract_id: str, run: str) -> str:
+def spiffe_id(contract_id: ContractId, run_id: RunId) -> str:
     """The SPIFFE ID of a room."""
-    return f"spiffe://{contract_id}.strongroom/run/{run}"
+    return f"spiffe://{contract_id}.strongroom/run/{run_id}"
 
 
 def issue(
     accepted: Accepted,
     authority: Authority,
     *,
-    contract_id: str,
+    contract_id: ContractId,
     terms: CertificateTerms,
-    evidence: str,
+    evidence_digest: EvidenceDigest,
     now: datetime,
 ) -> Issued:
     """Certify the TLS key that the accepted evidence is bound to.
 
-    `evidence` is the digest of the evidence. Raises `Malformed` when the key is of no known kind.
+    Raises `Malformed` when the key is of no known kind.
     """
     keys = accepted.binding.keys
     leaf = Leaf(
@@ -89,7 +90,7 @@ def issue(
         dns_names=terms.names,
         uri=spiffe_id(contract_id, keys.run_id),
         spki=keys.tls,
-        evidence=evidence,
+        evidence_digest=evidence_digest,
         not_before=now - BACKDATED,
         not_after=min(now + timedelta(seconds=terms.lifetime_seconds), accepted.expires),
     )

@@ -26,6 +26,7 @@ from strongroom.bases import sbom as bill
 from strongroom.crypto import digest
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Misuse, NotFound, Refused
+from strongroom.model.identifiers import KeyId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ class Verified:
     """A file of which every statement was signed by somebody trusted. `keyid` is who signed the reference values."""
 
     release: ReferenceRelease
-    keyid: str
+    keyid: KeyId
     provenance: dict[str, Any] | None
     bill: dict[str, Any] | None
 
@@ -160,7 +161,7 @@ def release(
     return ReferenceRelease(**header, version=version, subjects=subjects, platforms=tuple(platforms))
 
 
-def write(release: ReferenceRelease, bases: Sequence[BaseFolder], *, key: SigningKey, keyid: str) -> bytes:
+def write(release: ReferenceRelease, bases: Sequence[BaseFolder], *, key: SigningKey, keyid: KeyId) -> bytes:
     """The signed file."""
     about = release.subjects
     statements = (
@@ -176,14 +177,14 @@ def file_name(release: ReferenceRelease) -> str:
     return digest.sha256(release.statement().encode()).replace(":", "-") + SUFFIX
 
 
-def verify(data: bytes, *, trusted: Mapping[str, VerifyingKey], now: datetime) -> Verified:
+def verify(data: bytes, *, trusted: Mapping[KeyId, VerifyingKey], now: datetime) -> Verified:
     """Verify all of a file. trusted: keys by their digests. Raises `Refused`, or `Malformed`.
 
     Each of its statements has to be signed by one of the trusted keys, and all have to be about the same files.
     """
     release = reference.open_signed(data, trusted=tuple(trusted.values()), now=now)
     statements: dict[str, InTotoStatement] = {}
-    keyid = ""
+    keyid = KeyId("")
     for line in intoto.lines(data):
         statement = intoto.open_signed(line, trusted=tuple(trusted.values()))
         if statement.predicate_type in statements:
@@ -235,7 +236,7 @@ def _signed_by(line: bytes, key: VerifyingKey) -> bool:
     return True
 
 
-def _provenance(bases: Sequence[BaseFolder], keyid: str) -> dict[str, Any]:
+def _provenance(bases: Sequence[BaseFolder], keyid: KeyId) -> dict[str, Any]:
     packages = bill.in_order(package for base in bases for package in base.packages)
     return {
         "buildDefinition": {

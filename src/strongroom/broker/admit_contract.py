@@ -53,7 +53,7 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
         transaction.contracts.raise_to(series, versions.known(contract))
         return own_changes.OwnChange(
             kind=record.RecordKind.CONTRACT,
-            contract=contract.digest,
+            contract_digest=contract.digest,
             body={"id": contract.id, "version": contract.version},
         )
 

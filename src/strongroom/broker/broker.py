@@ -14,6 +14,7 @@ from strongroom.broker.budgets import Denials, Failures
 from strongroom.broker.nonces import PURPOSE, NonceMaker
 from strongroom.broker.request_log import RequestLog
 from strongroom.broker.workers import Workers
+from strongroom.model.identifiers import NO_CONTRACT_ID, ContractDigest, ContractId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ class Agreements:
 
     def __init__(self, most: int) -> None:
         self._kept: OrderedDict[bytes, tuple[int, own_party.GateVerdict]] = OrderedDict()
-        self._ids: dict[str, str] = {}
+        self._ids: dict[ContractDigest, ContractId] = {}
         self._held = 0
         self._most = most
         self._lock = threading.Lock()
@@ -59,12 +60,12 @@ class Agreements:
         reading = own_party.read(data, own)
         if reading.agreement is not None:
             self._keep(key, len(data), reading)
-            self._ids[reading.digest] = reading.agreement.contract.id
+            self._ids[reading.contract_digest] = reading.agreement.contract.id
         return reading
 
-    def id_of(self, contract: str) -> str:
+    def id_of(self, contract_digest: ContractDigest) -> ContractId:
         """The id of a contract that is kept, by the digest of its bytes; empty for any other."""
-        return self._ids.get(contract, "")
+        return self._ids.get(contract_digest, NO_CONTRACT_ID)
 
     def _keep(self, key: bytes, size: int, reading: own_party.GateVerdict) -> None:
         with self._lock:
@@ -74,7 +75,7 @@ class Agreements:
             while self._held > self._most:
                 _, (gone, dropped) = self._kept.popitem(last=False)
                 self._held -= gone
-                self._ids.pop(dropped.digest, None)
+                self._ids.pop(dropped.contract_digest, None)
 
 
 class RecentContracts:
@@ -87,17 +88,17 @@ class RecentContracts:
     __slots__ = ("_kept", "_most")
 
     def __init__(self, most: int = 1024) -> None:
-        self._kept: dict[str, tuple[Known, int]] = {}
+        self._kept: dict[ContractDigest, tuple[Known, int]] = {}
         self._most = most
 
-    def last(self, contract: str) -> tuple[Known, int] | None:
+    def last(self, contract_digest: ContractDigest) -> tuple[Known, int] | None:
         """What was known for a room of that contract that is new, and how many runs were used."""
-        return self._kept.get(contract)
+        return self._kept.get(contract_digest)
 
-    def keep(self, contract: str, known: Known, runs_used: int) -> None:
+    def keep(self, contract_digest: ContractDigest, known: Known, runs_used: int) -> None:
         """Remember it. Called by the event loop alone."""
-        self._kept.pop(contract, None)
-        self._kept[contract] = (known, runs_used)
+        self._kept.pop(contract_digest, None)
+        self._kept[contract_digest] = (known, runs_used)
         while len(self._kept) > self._most:
             del self._kept[next(iter(self._kept))]
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from strongroom.model.identifiers import NO_CONTRACT, ContractDigest
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -92,9 +94,9 @@ class Denials:
         self._contracts = Allowances(budgets.denials_each, budgets.denial_each_seconds)
         self._peers = Allowances(budgets.denials_each, budgets.denial_each_seconds)
 
-    def take(self, now: datetime, *, contract: str, peer: str) -> bool:
+    def take(self, now: datetime, *, contract_digest: ContractDigest, peer: str) -> bool:
         """Whether one more may be recorded. One that may not takes nothing from the others' budget."""
-        own = (self._contracts.allowance(contract), self._peers.allowance(peer))
+        own = (self._contracts.allowance(contract_digest), self._peers.allowance(peer))
         return (
             all(allowance.left(now) for allowance in own)
             and self._all.take(now)
@@ -121,21 +123,21 @@ class Failures:
         """Count a failure of `peer`."""
         self._peers.allowance(peer).take(now)
 
-    def failed_under(self, contract: str, now: datetime) -> None:
+    def failed_under(self, contract_digest: ContractDigest, now: datetime) -> None:
         """Count a failure under a contract that the broker's own party signed: nobody else's counts for anything."""
-        self._contracts.allowance(contract).take(now)
+        self._contracts.allowance(contract_digest).take(now)
 
-    def released(self, *, peer: str, contract: str) -> None:
+    def released(self, *, peer: str, contract_digest: ContractDigest) -> None:
         """Remember that a room behind `peer` had its keys. The pairs longest ago are forgotten."""
-        self._known.pop((contract, peer), None)
-        self._known[contract, peer] = None
+        self._known.pop((contract_digest, peer), None)
+        self._known[contract_digest, peer] = None
         while len(self._known) > self._most:
             self._known.popitem(last=False)
 
-    def patient(self, now: datetime, *, peer: str, contract: str = "") -> bool:
-        """Whether a request has to wait behind everybody else's. contract: that keys are asked for under, if they are."""
+    def patient(self, now: datetime, *, peer: str, contract_digest: ContractDigest = NO_CONTRACT) -> bool:
+        """Whether a request has to wait behind everybody else's. contract_digest: of that which keys are asked for under, if they are."""
         if not self._peers.allowance(peer).left(now):
             return True
-        if not contract or (contract, peer) in self._known:
+        if not contract_digest or (contract_digest, peer) in self._known:
             return False
-        return not self._contracts.allowance(contract).left(now)
+        return not self._contracts.allowance(contract_digest).left(now)

@@ -21,6 +21,8 @@ from strongroom.encoding import framed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from strongroom.model.identifiers import ContractDigest
+
 PURPOSE = "challenge"
 BYTES = 32
 KEPT = timedelta(seconds=10)
@@ -38,19 +40,21 @@ class NonceMaker:
         self._keyed = hmac.new(key, digestmod="sha256")
         self.reached = datetime.fromtimestamp(0, UTC)
 
-    def make(self, contract: str, *, end: datetime, random: Callable[[int], bytes]) -> bytes:
+    def make(
+        self, contract_digest: ContractDigest, *, end: datetime, random: Callable[[int], bytes]
+    ) -> bytes:
         """A nonce for the contract of that digest, good before `end` (whole seconds)."""
         head = int(end.timestamp()).to_bytes(_END, "big") + random(_RANDOM)
-        return head + self._tag(head, contract)
+        return head + self._tag(head, contract_digest)
 
-    def end(self, nonce: bytes, contract: str) -> datetime | None:
+    def end(self, nonce: bytes, contract_digest: ContractDigest) -> datetime | None:
         """When the nonce ends; None when it was not made here for that contract."""
         head, tag = nonce[: _END + _RANDOM], nonce[_END + _RANDOM :]
-        if len(nonce) != BYTES or not hmac.compare_digest(tag, self._tag(head, contract)):
+        if len(nonce) != BYTES or not hmac.compare_digest(tag, self._tag(head, contract_digest)):
             return None
         return datetime.fromtimestamp(int.from_bytes(head[:_END], "big"), UTC)
 
-    def _tag(self, head: bytes, contract: str) -> bytes:
+    def _tag(self, head: bytes, contract_digest: ContractDigest) -> bytes:
         tag = self._keyed.copy()
-        tag.update(framed.join(_LABEL, head, contract.encode()))
+        tag.update(framed.join(_LABEL, head, contract_digest.encode()))
         return tag.digest()[:_TAG]

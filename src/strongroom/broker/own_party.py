@@ -20,6 +20,7 @@ from strongroom.crypto import digest
 from strongroom.model import party as party_model
 from strongroom.model import signatures
 from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.identifiers import ContractDigest, ManifestDigest
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
@@ -33,29 +34,29 @@ if TYPE_CHECKING:
 class GateVerdict:
     """What the gate says of an agreement's bytes.
 
-    digest: of the contract's bytes. agreement: None unless every check holds, so that nobody goes on with another.
+    contract_digest: of its exact bytes, whoever signed them. agreement: None unless every check holds, so that nobody goes on with another.
     disks: the manifests of the party's own disks.
     """
 
-    digest: str
+    contract_digest: ContractDigest
     checks: tuple[Check, ...]
     agreement: Agreement | None
-    disks: tuple[str, ...] = ()
+    disks: tuple[ManifestDigest, ...] = ()
 
 
 def read(data: bytes, own: Party) -> GateVerdict:
     """The gate. data: an agreement's envelope. own: the broker's party. Raises `Malformed`."""
     envelope = agreement_model.read_envelope(data)
-    contract_digest = digest.sha256(envelope.payload)
+    contract_digest = ContractDigest(digest.sha256(envelope.payload))
     signed = _signature(envelope, own)
     if not signed.ok:
-        return GateVerdict(digest=contract_digest, checks=(signed,), agreement=None)
+        return GateVerdict(contract_digest=contract_digest, checks=(signed,), agreement=None)
     agreement = agreement_model.open_envelope(envelope)
     disks = agreement.contract.disks_of(own.keyid)
     checks = (signed, _entry(agreement.contract, own), _disk(disks))
     ok = all(check.ok for check in checks)
     return GateVerdict(
-        digest=contract_digest, checks=checks, agreement=agreement if ok else None, disks=disks
+        contract_digest=contract_digest, checks=checks, agreement=agreement if ok else None, disks=disks
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
+    from strongroom.model.identifiers import ContractDigest, ContractId, ManifestDigest, RunId
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -36,7 +37,7 @@ class NonceUse(enum.StrEnum):
 class Series:
     """The versions of one contract. owners: a digest over the keys of those who own its disks."""
 
-    id: str
+    id: ContractId
     owners: str
 
 
@@ -45,7 +46,7 @@ class KnownVersion:
     """The highest version seen of a series. runs: how many it permits, None where nobody remembered. withdrawn: the series is."""
 
     version: int
-    digest: str
+    digest: ContractDigest
     runs: int | None = None
     withdrawn: bool = False
 
@@ -54,8 +55,8 @@ class KnownVersion:
 class Run:
     """A run that keys were released to. Indices are places in the ledger; `receipt` None: not yet."""
 
-    run: str
-    contract: str
+    run_id: RunId
+    contract_digest: ContractDigest
     signing_key: bytes
     release: int
     receipt: int | None
@@ -65,7 +66,7 @@ class Run:
 class KnownDisk:
     """A disk of the owner. `sealed_key` is encrypted at rest; None for a disk without encryption."""
 
-    manifest: str
+    manifest_digest: ManifestDigest
     cipher: str
     sealed_key: bytes | None = field(repr=False)
 
@@ -107,36 +108,36 @@ class Contracts(Protocol):
     def withdraw(self, series: Series, version: KnownVersion) -> None:
         """Remember that the series is withdrawn, for ever. version: what to remember where nothing is known of it."""
 
-    def of_digest(self, digest: str) -> Series | None:
+    def of_digest(self, contract_digest: ContractDigest) -> Series | None:
         """The series whose highest known version has that digest."""
 
 
 class Runs(Protocol):
     """Runs, each once, and how many each contract has used."""
 
-    def used(self, contract: str) -> int:
+    def used(self, contract_digest: ContractDigest) -> int:
         """How many runs were released under the contract of that digest."""
 
     def add(self, run: Run) -> None:
         """Count a run. Two runs can not get the same place in the count."""
 
-    def find(self, run: str) -> Run | None:
+    def find(self, run_id: RunId) -> Run | None:
         """The run of that name."""
 
-    def close(self, run: str, *, receipt: int) -> None:
+    def close(self, run_id: RunId, *, receipt: int) -> None:
         """Remember where the run's receipt stands."""
 
 
 class Disks(Protocol):
     """The owner's disks and their keys, encrypted at rest."""
 
-    def find(self, manifest: str) -> KnownDisk | None:
+    def find(self, manifest_digest: ManifestDigest) -> KnownDisk | None:
         """The disk of that manifest digest."""
 
     def put(self, disk: KnownDisk) -> None:
         """Remember a disk, or replace what was known of it."""
 
-    def remove(self, manifest: str) -> None:
+    def remove(self, manifest_digest: ManifestDigest) -> None:
         """Forget a disk, and its key."""
 
     def every(self) -> Sequence[KnownDisk]:
@@ -165,7 +166,7 @@ class Ledger(Protocol):
     def leaves(self, start: int, count: int) -> Sequence[bytes]:
         """The bytes of leaves start … start+count-1, those just appended too; shorter only at the end of the ledger."""
 
-    def append(self, entry: bytes, *, run: str) -> int:
+    def append(self, entry: bytes, *, run_id: RunId) -> int:
         """Append a leaf; return its index."""
 
 
@@ -214,7 +215,7 @@ class LedgerView(tiles.Leaves, Protocol):
     def total(self, start: int, count: int) -> int:
         """How many bytes leaves start … start+count-1 have together. Reads none of them."""
 
-    def of_run(self, run: str) -> Sequence[tuple[int, bytes]]:
+    def of_run(self, run_id: RunId) -> Sequence[tuple[int, bytes]]:
         """Index and bytes of the run's leaves, in order."""
 
 

@@ -42,15 +42,18 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
         raise
 
     def append(transaction: Transaction) -> tuple[bytes, int]:
-        run = _released(transaction.runs.find(claimed.run), claimed)
+        run = _released(transaction.runs.find(claimed.run_id), claimed)
         entry_body = {"envelope": fields.format_data(body)}
         if run.receipt is not None:
             return _same_again(transaction, run.receipt, entry_body)
         change = own_changes.OwnChange(
-            kind=record.RecordKind.RECEIPT, contract=claimed.contract, run=claimed.run, body=dict(entry_body)
+            kind=record.RecordKind.RECEIPT,
+            contract_digest=claimed.contract_digest,
+            run_id=claimed.run_id,
+            body=dict(entry_body),
         )
         entry, index = own_changes.append(broker, transaction, change)
-        transaction.runs.close(claimed.run, receipt=index)
+        transaction.runs.close(claimed.run_id, receipt=index)
         return entry, index
 
     return await own_changes.prove(broker, append)
@@ -59,7 +62,7 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
 def _verified(broker: Broker, body: bytes) -> Receipt:
     """The receipt, signed by the key of a run that keys were released to. Raises `Malformed` or `Refused`."""
     envelope, claimed = receipt_model.parse_envelope(body)
-    run = _released(broker.store.read(lambda state: state.runs.find(claimed.run)), claimed)
+    run = _released(broker.store.read(lambda state: state.runs.find(claimed.run_id)), claimed)
     by_room = signatures.signed_by(envelope, sign.VerifyingKey(run.signing_key))
     if len(envelope.signatures) != 1 or not by_room:
         raise _unknown()
@@ -68,7 +71,10 @@ def _verified(broker: Broker, body: bytes) -> Receipt:
 
 def _released(run: Run | None, claimed: Receipt) -> Run:
     """The run, where it is the one that the receipt is about. Raises `Refused`."""
-    if run is None or (claimed.signing_key, claimed.contract) != (run.signing_key, run.contract):
+    if run is None or (claimed.signing_key, claimed.contract_digest) != (
+        run.signing_key,
+        run.contract_digest,
+    ):
         raise _unknown()
     return run
 

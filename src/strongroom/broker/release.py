@@ -47,6 +47,7 @@ from strongroom.encoding import fields
 from strongroom.errors import Conflict, Malformed, Unavailable
 from strongroom.model import binding as binding_model
 from strongroom.model import messages, record
+from strongroom.model.identifiers import NO_RUN, ContractDigest
 from strongroom.model.verdict import Accepted, Denied
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ async def release(
     if isinstance(answer, messages.DenialAnswer):
         broker.failures.failed(broker.clock(), peer=peer)
     else:
-        broker.failures.released(peer=peer, contract=split.head.contract)
+        broker.failures.released(peer=peer, contract_digest=split.head.contract_digest)
     return answer
 
 
@@ -149,19 +150,21 @@ def turn_away(
     Raises `Unavailable` for an address whose requests kept failing while others of it wait already.
     """
     now = max(broker.clock(), broker.nonces.reached)
-    if broker.workers.crowded and broker.failures.patient(now, peer=peer, contract=head.contract):
+    if broker.workers.crowded and broker.failures.patient(
+        now, peer=peer, contract_digest=head.contract_digest
+    ):
         raise too_many_failures()
-    end = broker.nonces.end(head.nonce, head.contract)
+    end = broker.nonces.end(head.nonce, head.contract_digest)
     if end is not None and now < end:
         return OwnNonce(head=head, end=end)
     broker.failures.failed(now, peer=peer)
-    return _denied(head.contract, (request_checks.fresh(end, use=NonceUse.ENDED),), now)
+    return _denied(head.contract_digest, (request_checks.fresh(end, use=NonceUse.ENDED),), now)
 
 
 async def _attempt(
     broker: Broker, split: messages.SplitRequest, own: OwnNonce, peer: str
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
-    patient = broker.failures.patient(broker.clock(), peer=peer, contract=split.head.contract)
+    patient = broker.failures.patient(broker.clock(), peer=peer, contract_digest=split.head.contract_digest)
     examined = await broker.workers.run(partial(_examine, broker, split, own), patient=patient)
     if isinstance(examined, messages.DenialAnswer):
         return examined
@@ -181,7 +184,7 @@ async def _settle(
         if prepared is None:
             prepared = await broker.workers.run(prepare, patient=patient)
         if not isinstance(prepared.verdict, Accepted) and not broker.denials.take(
-            prepared.now, contract=ask.contract.digest, peer=peer
+            prepared.now, contract_digest=ask.contract.digest, peer=peer
         ):
             return _denial(prepared.verdict)
         try:
@@ -203,9 +206,11 @@ def _denial(verdict: Verdict, proof: messages.LedgerProof | None = None) -> mess
     return messages.DenialAnswer(verdict=verdict.to_json(), words=words, ledger=proof)
 
 
-def _denied(contract: str, checks: tuple[Check, ...], now: datetime) -> messages.DenialAnswer:
+def _denied(
+    contract_digest: ContractDigest, checks: tuple[Check, ...], now: datetime
+) -> messages.DenialAnswer:
     """A denial that leaves no trace."""
-    return _denial(deny(contract, gates=checks, now=now))
+    return _denial(deny(contract_digest, gates=checks, now=now))
 
 
 def _examine(
@@ -215,9 +220,13 @@ def _examine(
     now, head = broker.clock(), own.head
     reading = broker.agreements.read(split.agreement, broker.party)
     if reading.agreement is None:
-        return _denied(reading.digest, reading.checks, now)
-    if reading.digest != head.contract:
-        return _denied(head.contract, (request_checks.nonce_contract(reading.digest, head.contract),), now)
+        return _denied(reading.contract_digest, reading.checks, now)
+    if reading.contract_digest != head.contract_digest:
+        return _denied(
+            head.contract_digest,
+            (request_checks.nonce_contract(reading.contract_digest, head.contract_digest),),
+            now,
+        )
     request = messages.parse_release_request(split)
     csr = None if request.csr is None else certificates.read_request(request.csr)
     ask = request_checks.ParsedRequest(
@@ -277,7 +286,7 @@ def _judge(
     )
     binding = binding_model.Binding(
         nonce=ask.request.nonce,
-        contract=ask.contract.digest,
+        contract_digest=ask.contract.digest,
         keys=ask.request.keys,
         role=ask.request.role,
         audience=broker.audience,
@@ -327,11 +336,17 @@ def _decide(
         return _Decision(verdict=prepared.verdict, entry=None)
     accepted = isinstance(prepared.verdict, Accepted)
     # Who is denied may have named anybody's run: its records are not to be sought among denials.
-    index = transaction.ledger.append(entry, run=ask.run if accepted else "")
+    index = transaction.ledger.append(entry, run_id=ask.run_id if accepted else NO_RUN)
     if accepted:
         signing_key = ask.request.keys.signing
         transaction.runs.add(
-            Run(run=ask.run, contract=contract.digest, signing_key=signing_key, release=index, receipt=None)
+            Run(
+                run_id=ask.run_id,
+                contract_digest=contract.digest,
+                signing_key=signing_key,
+                release=index,
+                receipt=None,
+            )
         )
         transaction.contracts.raise_to(ask.series, versions.known(contract))
     return _Decision(verdict=prepared.verdict, entry=entry, index=index, runs_used=runs_used)
@@ -371,7 +386,7 @@ def _certify(broker: Broker, ask: request_checks.ParsedRequest, accepted: Accept
         broker.authority,
         contract_id=contract.id,
         terms=contract.certificate,
-        evidence=ask.evidence,
+        evidence_digest=ask.evidence_digest,
         now=accepted.decided,
     ).chain
 
@@ -379,7 +394,9 @@ def _certify(broker: Broker, ask: request_checks.ParsedRequest, accepted: Accept
 def _seal(broker: Broker, accepted: Accepted, disks: tuple[KnownDisk, ...]) -> bytes:
     """The disk keys, sealed to the KEM key that the accepted evidence is bound to."""
     keys = {
-        disk.manifest: broker.at_rest.open(disk.sealed_key, purpose=DISK_KEY, name=disk.manifest)
+        disk.manifest_digest: broker.at_rest.open(
+            disk.sealed_key, purpose=DISK_KEY, name=disk.manifest_digest
+        )
         for disk in disks
         if disk.sealed_key is not None
     }
@@ -394,10 +411,10 @@ def _entry(broker: Broker, ask: request_checks.ParsedRequest, prepared: _Prepare
     """The record. Raises `Malformed` when a release is too long for the ledger; None for such a denial."""
     verdict, judged = prepared.verdict, prepared.judged
     accepted = isinstance(verdict, Accepted)
-    disks = [disk.manifest for disk in prepared.known.disks if disk.sealed_key is not None]
+    disks = [disk.manifest_digest for disk in prepared.known.disks if disk.sealed_key is not None]
     leaf = prepared.certificates[0] if accepted and prepared.certificates else None
     body: dict[str, Any] = {
-        "evidence": ask.evidence,
+        "evidence": ask.evidence_digest,
         "endorsements": digest.sha256(judged.endorsements.encode()),
         "binding": fields.format_data(prepared.binding.digest()),
         "nonce": fields.format_data(ask.request.nonce),
@@ -415,8 +432,8 @@ def _entry(broker: Broker, ask: request_checks.ParsedRequest, prepared: _Prepare
         kind=record.RecordKind.RELEASE if accepted else record.RecordKind.DENIAL,
         time=verdict.decided,
         broker=broker.party.name,
-        contract=ask.contract.digest,
-        run=ask.run,
+        contract_digest=ask.contract.digest,
+        run_id=ask.run_id,
         body=body,
     )
     try:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from strongroom.crypto.pki.certificates import CertificateRequest
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.identifiers import ContractDigest, EvidenceDigest, ManifestDigest, RunId
     from strongroom.model.messages import ReleaseRequest
     from strongroom.model.verdict import Data
 
@@ -55,7 +56,7 @@ class ParsedRequest:
 
     request: ReleaseRequest
     own: tuple[Check, ...]
-    disks: tuple[str, ...]
+    disks: tuple[ManifestDigest, ...]
     nonce_end: datetime
     agreement: Agreement
     brought: versions.Brought
@@ -72,21 +73,21 @@ class ParsedRequest:
         return versions.series(self.contract)
 
     @cached_property
-    def run(self) -> str:
+    def run_id(self) -> RunId:
         """The run's name."""
         return self.request.keys.run_id
 
     @cached_property
-    def evidence(self) -> str:
+    def evidence_digest(self) -> EvidenceDigest:
         """The digest of the evidence, by which records and certificates name it."""
-        return digest.sha256(self.request.evidence.encode())
+        return self.request.evidence.digest
 
 
 def known(ask: ParsedRequest, state: Reading) -> Known:
     """Read it. state: the storage, committed, or within the transaction that decides."""
     return Known(
         version=state.contracts.highest(ask.series),
-        run=state.runs.find(ask.run),
+        run=state.runs.find(ask.run_id),
         disks=_held(ask.disks, state),
     )
 
@@ -96,7 +97,7 @@ def check(ask: ParsedRequest, known: Known) -> tuple[Check, ...]:
     return (
         *ask.own,
         fresh(ask.nonce_end),
-        nonce_contract(ask.contract.digest, ask.request.contract),
+        nonce_contract(ask.contract.digest, ask.request.contract_digest),
         _role(ask.request.role),
         *versions.check(known.version, ask.contract, ask.brought),
         _unique(known.run),
@@ -112,7 +113,7 @@ def contract(broker: Broker, of: Contract, brought: versions.Brought, state: Rea
     return (*versions.check(highest, of, brought), _keys(wanted, _held(wanted, state)))
 
 
-def _held(wanted: tuple[str, ...], state: Reading) -> tuple[KnownDisk, ...]:
+def _held(wanted: tuple[ManifestDigest, ...], state: Reading) -> tuple[KnownDisk, ...]:
     return tuple(disk for manifest in wanted if (disk := state.disks.find(manifest)) is not None)
 
 
@@ -128,9 +129,9 @@ def fresh(end: datetime | None, *, use: NonceUse = NonceUse.FRESH) -> Check:
     return _equal("nonce.fresh", "unused", got)
 
 
-def nonce_contract(contract: str, issued_for: str) -> Check:
+def nonce_contract(contract_digest: ContractDigest, issued_for: ContractDigest) -> Check:
     """The check `nonce.contract`: the digest of the contract, and that which the nonce was made for."""
-    return _equal("nonce.contract", contract, issued_for)
+    return _equal("nonce.contract", contract_digest, issued_for)
 
 
 def _role(role: str) -> Check:
@@ -138,7 +139,7 @@ def _role(role: str) -> Check:
 
 
 def _unique(earlier: Run | None) -> Check:
-    return _equal("run.unique", None, None if earlier is None else earlier.run)
+    return _equal("run.unique", None, None if earlier is None else earlier.run_id)
 
 
 def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
@@ -146,7 +147,7 @@ def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
         return ()
     allowed = () if ask.contract.certificate is None else ask.contract.certificate.names
     asked = list(ask.csr.names)
-    if ask.csr.common_name not in ("", ask.run):
+    if ask.csr.common_name not in ("", ask.run_id):
         asked.append(ask.csr.common_name)
     names = Check(
         name="certificate.names",
@@ -158,8 +159,10 @@ def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
     return (names, key)
 
 
-def _keys(wanted: tuple[str, ...], disks: tuple[KnownDisk, ...]) -> Check:
-    with_keys = {disk.manifest for disk in disks if disk.cipher == NO_CIPHER or disk.sealed_key is not None}
+def _keys(wanted: tuple[ManifestDigest, ...], disks: tuple[KnownDisk, ...]) -> Check:
+    with_keys = {
+        disk.manifest_digest for disk in disks if disk.cipher == NO_CIPHER or disk.sealed_key is not None
+    }
     missing = [manifest for manifest in wanted if manifest not in with_keys]
     return _equal("keys.present", "all", {"missing": listed(missing)} if missing else "all")
 

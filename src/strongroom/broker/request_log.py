@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from strongroom.errors import StrongroomError
+from strongroom.model.identifiers import NO_CONTRACT_ID, ContractId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +36,10 @@ NEVER = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """A decision or a receipt that is in the ledger. contract: its id, empty where it is not known. entry: the leaf's bytes."""
+    """A decision or a receipt that is in the ledger. contract_id: empty where it is not known. entry: the leaf's bytes."""
 
     peer: str
-    contract: str
+    contract_id: ContractId
     entry: bytes
     index: int
 
@@ -48,7 +49,7 @@ class RequestKind:
     """What requests without an entry have in common. reason: the failed check, or the code of the error."""
 
     request: str
-    contract: str
+    contract_id: ContractId
     reason: str
 
 
@@ -99,7 +100,9 @@ class RequestLog:
             self._thread = threading.Thread(target=self._serve, name="request-log", daemon=True)
             self._thread.start()
 
-    def recorded(self, proof: messages.LedgerProof, *, request: str, peer: str, contract: str) -> None:
+    def recorded(
+        self, proof: messages.LedgerProof, *, request: str, peer: str, contract_id: ContractId
+    ) -> None:
         """Tell an entry, unless it was told before: whoever sends a recorded receipt again is counted."""
         with self._lock:
             known = proof.index < self._size or proof.index in self._noted
@@ -108,24 +111,26 @@ class RequestLog:
                 while len(self._noted) > REMEMBERED:
                     self._size = max(self._size, self._noted.popitem(last=False)[0] + 1)
         if known:
-            self.counted(request=request, reason="recorded-before", peer=peer, contract=contract)
+            self.counted(request=request, reason="recorded-before", peer=peer, contract_id=contract_id)
             return
         try:
             self._events.put_nowait(
-                Recorded(peer=peer, contract=contract, entry=proof.entry, index=proof.index)
+                Recorded(peer=peer, contract_id=contract_id, entry=proof.entry, index=proof.index)
             )
         except queue.Full:
             with self._lock:
                 self._untold += 1
 
-    def counted(self, *, request: str, reason: str, peer: str, contract: str = "") -> None:
+    def counted(
+        self, *, request: str, reason: str, peer: str, contract_id: ContractId = NO_CONTRACT_ID
+    ) -> None:
         """Count a request that left no entry."""
-        kind = RequestKind(request=request, contract=contract, reason=reason)
+        kind = RequestKind(request=request, contract_id=contract_id, reason=reason)
         with self._lock:
             if not self._kinds:
                 self._since = self._clock()
             if kind not in self._kinds and len(self._kinds) >= KINDS:
-                kind = RequestKind(request=OTHER, contract="", reason=OTHER)
+                kind = RequestKind(request=OTHER, contract_id=NO_CONTRACT_ID, reason=OTHER)
             self._kinds[kind] += 1
             if peer in self._peers or len(self._peers) < ADDRESSES:
                 self._peers[peer] += 1
@@ -194,17 +199,19 @@ def answered(
     answer: messages.ReleaseAnswer | messages.DenialAnswer,
     *,
     peer: str,
-    contract: str = "",
+    contract_id: ContractId = NO_CONTRACT_ID,
 ) -> None:
-    """Tell or count what a release request was answered with. contract: the id of the one that it named."""
+    """Tell or count what a release request was answered with. contract_id: of the one that it named."""
     if answer.ledger is not None:
-        log.recorded(answer.ledger, request="release", peer=peer, contract=contract)
+        log.recorded(answer.ledger, request="release", peer=peer, contract_id=contract_id)
         return
     reason = next((str(check["name"]) for check in answer.verdict["checks"] if not check["ok"]), OTHER)
-    log.counted(request="release", reason=reason, peer=peer, contract=contract)
+    log.counted(request="release", reason=reason, peer=peer, contract_id=contract_id)
 
 
-def failed(log: RequestLog, failure: Exception, *, request: str, peer: str, contract: str = "") -> None:
+def failed(
+    log: RequestLog, failure: Exception, *, request: str, peer: str, contract_id: ContractId = NO_CONTRACT_ID
+) -> None:
     """Count a request that was answered with an error."""
     reason = failure.code if isinstance(failure, StrongroomError) else "defect"
-    log.counted(request=request, reason=reason, peer=peer, contract=contract)
+    log.counted(request=request, reason=reason, peer=peer, contract_id=contract_id)

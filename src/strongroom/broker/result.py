@@ -17,18 +17,19 @@ from strongroom.model import record
 
 if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
+    from strongroom.model.identifiers import RunId
 
 LIFETIME = timedelta(hours=1)
 VERIFIER = "strongroom"
 
 
-def result(broker: Broker, run: str, *, nonce: bytes, audience: str, cwt: bool = False) -> bytes:
+def result(broker: Broker, run_id: RunId, *, nonce: bytes, audience: str, cwt: bool = False) -> bytes:
     """The token: a JWT, or with `cwt` a CWT. Raises `NotFound`, `Refused` once the verdict has ended, `Malformed`."""
-    entries = (record.parse(entry) for _, entry in broker.store.ledger.of_run(run))
+    entries = (record.parse(entry) for _, entry in broker.store.ledger.of_run(run_id))
     released = next((known for known in entries if known.kind is record.RecordKind.RELEASE), None)
     if released is None:
         raise NotFound(
-            f"{run}: no release to this run is in the ledger",
+            f"{run_id}: no release to this run is in the ledger",
             code="no-release",
             hint="ask the broker of a party whose disk that run opened, by the run's name as its receipt has it",
         )

@@ -23,6 +23,7 @@ from strongroom.encoding import framed
 from strongroom.errors import Malformed
 from strongroom.model import signatures
 from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.identifiers import NO_CONTRACT, ContractDigest
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class Link:
     """A version of a contract, by what it takes to put it into the chain. replaces: None for version 1."""
 
     version: int
-    digest: str
-    replaces: str | None
+    digest: ContractDigest
+    replaces: ContractDigest | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,7 @@ def _first(height: int, presented: Link, links: Sequence[Link]) -> Link:
     by_digest = {link.digest: link for link in links}
     first = presented
     while first.version > height + 1:
-        before = by_digest.get(first.replaces or "")
+        before = by_digest.get(first.replaces or NO_CONTRACT)
         if before is None or before.version != first.version - 1:
             break
         first = before

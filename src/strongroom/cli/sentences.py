@@ -36,7 +36,7 @@ def _lines(contract: Contract) -> Iterator[str]:
         yield from _member(member)
     yield from _program(contract)
     for dataset in contract.datasets:
-        yield f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest}"
+        yield f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest_digest}"
     yield from _leaves(contract)
     yield from _discloses(contract)
     for platform in contract.platforms:
@@ -84,7 +84,7 @@ def _member(member: Member) -> Iterator[str]:
 
 def _program(contract: Contract) -> Iterator[str]:
     image = contract.image
-    yield f"program  of {image.owner}: {image.manifest}"
+    yield f"program  of {image.owner}: {image.manifest_digest}"
     if image.arguments is not None:
         yield f"         with arguments {json.dumps(image.arguments)}"
     for name, value in image.environment.items():

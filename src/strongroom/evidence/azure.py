@@ -29,6 +29,7 @@ from strongroom.evidence.formats import azure_hcl, tpm_quote
 from strongroom.evidence.load import verifier
 from strongroom.model.binding import Preset
 from strongroom.model.evidence import Evidence
+from strongroom.model.identifiers import ContractDigest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,7 +184,7 @@ def _hardware(parts: dict[str, bytes], hcl: azure_hcl.Hcl) -> Evidence:
 
 def _claims(quoted: VouchedQuote, hardware: Claims, binding: Bound) -> Claims:
     hcl, quote = quoted.hcl, quoted.quote
-    contract = _contract(quoted, binding)
+    contract_digest = _contract(quoted, binding)
     facts: dict[str, str | int | bool] = {
         **hardware.facts,
         "hardware": hcl.tee,
@@ -205,14 +206,14 @@ def _claims(quoted: VouchedQuote, hardware: Claims, binding: Bound) -> Claims:
     return replace(
         hardware,
         tee=TEE,
-        contract=contract,
-        registers={**hardware.registers, **_pcr_registers(quoted, values, contract)},
+        contract_digest=contract_digest,
+        registers={**hardware.registers, **_pcr_registers(quoted, values, contract_digest)},
         facts=facts,
         not_checked=(*hardware.not_checked, *NOT_CHECKED, *unasked),
     )
 
 
-def _contract(quoted: VouchedQuote, binding: Bound) -> str | None:
+def _contract(quoted: VouchedQuote, binding: Bound) -> ContractDigest | None:
     """The contract that PCR 12 was extended with, once and first, as in local rooms (SHA-256 bank)."""
     value = quoted.pcrs.get(CONTRACT_PCR, b"")
     if quoted.quote.bank != "sha256" or not any(value):
@@ -221,15 +222,19 @@ def _contract(quoted: VouchedQuote, binding: Bound) -> str | None:
         contract = binding.value("contract")
     except EvidenceRefused:  # who verifies for another protocol has no contract
         return None
-    return digest.text(contract) if value == tpm_quote.extend(tpm_quote.ZERO, contract) else None
+    return (
+        ContractDigest(digest.text(contract)) if value == tpm_quote.extend(tpm_quote.ZERO, contract) else None
+    )
 
 
-def _pcr_registers(quoted: VouchedQuote, values: dict[int, str], contract: str | None) -> dict[str, str]:
+def _pcr_registers(
+    quoted: VouchedQuote, values: dict[int, str], contract_digest: ContractDigest | None
+) -> dict[str, str]:
     """PCRs 0 to 7, and every other that was extended; not PCR 12 where it holds the contract and no more."""
     digits = 2 * tpm_quote.BANKS[quoted.quote.bank]
     blank = ("0" * digits, "f" * digits)
     return {
         _PCR_NAMES[index]: text
         for index, text in values.items()
-        if (index in _BOOT_PCRS or text not in blank) and not (contract and index == CONTRACT_PCR)
+        if (index in _BOOT_PCRS or text not in blank) and not (contract_digest and index == CONTRACT_PCR)
     }

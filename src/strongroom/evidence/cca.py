@@ -28,6 +28,7 @@ from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import cose
 from strongroom.model.claims import Claims
+from strongroom.model.identifiers import ContractDigest
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -354,7 +355,7 @@ def _claims(platform: PlatformToken, realm: Realm, root: str) -> Claims:
         simulated=not pinned.is_hardware(TEE, root),
         root=root,
         machine=platform.instance.hex(),
-        contract=_contract(realm.personalization),
+        contract_digest=_contract(realm.personalization),
         registers=registers,
         # In any state but `secured` somebody may look into the platform, or the keys may be no secret.
         debug=lifecycle != _SECURED,
@@ -364,7 +365,7 @@ def _claims(platform: PlatformToken, realm: Realm, root: str) -> Claims:
     )
 
 
-def _contract(personalization: bytes) -> str | None:
+def _contract(personalization: bytes) -> ContractDigest | None:
     """The host's personalization value, where it is a digest and zeros: measured at the realm's creation."""
     head, rest = personalization[:32], personalization[32:]
-    return digest.text(head) if any(head) and not any(rest) else None
+    return ContractDigest(digest.text(head)) if any(head) and not any(rest) else None

@@ -36,6 +36,7 @@ from strongroom.evidence.load import verifier
 from strongroom.evidence.memo import Long
 from strongroom.model.claims import Claims
 from strongroom.model.evidence import Evidence
+from strongroom.model.identifiers import ContractDigest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,9 +121,9 @@ def verify(
     # 8 event-log
     log = None if LOG not in parts else Long(parts[LOG])
     machine = _Machine(path.leaf.der, path.root.der, quote.firmware, quote.bank, quote.selection)
-    contract = _contract(quote.bank, pcrs, binding)
+    contract_digest = _contract(quote.bank, pcrs, binding)
     unasked = () if quote.extra_data else (NOT_FRESH,)
-    measured, boot = _measured(machine, parts["pcrs"], log, contract, unasked)
+    measured, boot = _measured(machine, parts["pcrs"], log, contract_digest, unasked)
     claims = measured.with_facts(
         {
             "tpm.clock_ms": quote.clock,
@@ -246,7 +247,7 @@ def _stated(leaf: bytes, root: bytes) -> tuple[gcp_instance.Instance, dict[str, 
     }
 
 
-def _contract(bank: str, pcrs: Mapping[int, bytes], binding: Bound) -> str | None:
+def _contract(bank: str, pcrs: Mapping[int, bytes], binding: Bound) -> ContractDigest | None:
     """The contract that PCR 12 was extended with, once and first, as in local rooms (SHA-256 bank)."""
     value = pcrs.get(CONTRACT_PCR, tpm_quote.ZERO)
     if bank != "sha256" or value == tpm_quote.ZERO:
@@ -255,12 +256,18 @@ def _contract(bank: str, pcrs: Mapping[int, bytes], binding: Bound) -> str | Non
         contract = binding.value("contract")
     except EvidenceRefused:  # who verifies for another protocol has no contract
         return None
-    return digest.text(contract) if value == tpm_quote.extend(tpm_quote.ZERO, contract) else None
+    return (
+        ContractDigest(digest.text(contract)) if value == tpm_quote.extend(tpm_quote.ZERO, contract) else None
+    )
 
 
 @functools.lru_cache(maxsize=64)
 def _measured(
-    machine: _Machine, values: bytes, log: Long | None, contract: str | None, unasked: tuple[str, ...]
+    machine: _Machine,
+    values: bytes,
+    log: Long | None,
+    contract_digest: ContractDigest | None,
+    unasked: tuple[str, ...],
 ) -> tuple[Claims, frozenset[str]]:
     """Check 8, and the virtual TPM's claims but for the quote's clock; besides, the names of what the log told.
 
@@ -279,8 +286,8 @@ def _measured(
         simulated=not (pinned.is_hardware(TEE, root) and instance.production),
         root=root,
         machine=x509.kept(machine.leaf).spki_digest,
-        contract=contract,
-        registers=_registers(bank, shown, contract),
+        contract_digest=contract_digest,
+        registers=_registers(bank, shown, contract_digest),
         debug=False,
         memory_guard=False,
         facts={
@@ -303,7 +310,7 @@ def _shielded(tpm: Claims, boot: frozenset[str], hardware: Claims) -> Claims:
         hardware,
         tee=TEE,
         simulated=hardware.simulated or tpm.simulated,
-        contract=hardware.contract or tpm.contract,
+        contract_digest=hardware.contract_digest or tpm.contract_digest,
         registers={**hardware.registers, **tpm.registers},
         # Where both have logs, what the TPM's proves is told under the TPM's name.
         facts={
@@ -316,12 +323,12 @@ def _shielded(tpm: Claims, boot: frozenset[str], hardware: Claims) -> Claims:
     )
 
 
-def _registers(bank: str, shown: dict[int, str], contract: str | None) -> dict[str, str]:
+def _registers(bank: str, shown: dict[int, str], contract_digest: ContractDigest | None) -> dict[str, str]:
     """The quoted ones of PCRs 0 to 7, and every other that was extended; not PCR 12 where it holds the contract alone."""
     digits = 2 * tpm_quote.BANKS[bank]
     blank = ("0" * digits, "f" * digits)
     return {
         _REGISTERS[index]: value
         for index, value in shown.items()
-        if (index in _BOOT_PCRS or value not in blank) and not (contract and index == CONTRACT_PCR)
+        if (index in _BOOT_PCRS or value not in blank) and not (contract_digest and index == CONTRACT_PCR)
     }

@@ -31,6 +31,7 @@ from strongroom.errors import EvidenceRefused, Refused
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import cose
 from strongroom.model.claims import Claims
+from strongroom.model.identifiers import ContractDigest
 
 if TYPE_CHECKING:
     from strongroom.model.binding import Bound
@@ -285,15 +286,15 @@ def _claims(document: AttestationDocument, path: x509.Path, bound: tuple[str, ..
             facts[name] = value.hex()
     for index, value in pcrs.items():
         facts[_PCR_FACTS[index]] = value.hex()
-    contract = None if document.nitrotpm else _contract(pcrs, binding)
+    contract_digest = None if document.nitrotpm else _contract(pcrs, binding)
     not_checked = NOT_CHECKED + ((NITROTPM_CONTRACT,) if document.nitrotpm else ())
     return Claims(
         tee=TEE,
         simulated=not pinned.is_hardware(TEE, root),
         root=root,
         machine=document.module_id.partition("-enc")[0].partition("-tpm")[0],
-        contract=contract,
-        registers=_registers(document, contract),
+        contract_digest=contract_digest,
+        registers=_registers(document, contract_digest),
         # AWS: an enclave in debug mode has PCRs of zeros. An instance with a NitroTPM has no such mode.
         debug=not document.nitrotpm and any(pcrs[index] == _ZERO for index in (0, 1, 2)),
         memory_guard=False,
@@ -302,16 +303,16 @@ def _claims(document: AttestationDocument, path: x509.Path, bound: tuple[str, ..
     )
 
 
-def _contract(pcrs: dict[int, bytes], binding: Bound) -> str | None:
+def _contract(pcrs: dict[int, bytes], binding: Bound) -> ContractDigest | None:
     """The contract that PCR 16 was extended with, once and first: SHA-384(zeros ‖ its digest)."""
     expected = _stated(binding, "contract")
     if expected is None or CONTRACT_PCR not in pcrs:
         return None
     extended = hashlib.sha384(_ZERO + expected).digest()
-    return digest.text(expected) if pcrs[CONTRACT_PCR] == extended else None
+    return ContractDigest(digest.text(expected)) if pcrs[CONTRACT_PCR] == extended else None
 
 
-def _registers(document: AttestationDocument, contract: str | None) -> dict[str, str]:
+def _registers(document: AttestationDocument, contract_digest: ContractDigest | None) -> dict[str, str]:
     """PCRs that were extended, and always 0 to 2; not PCR 16 where it holds the contract and no more.
 
     A PCR that nobody extended measures nothing: a reference that names it finds nothing, and denies.
@@ -319,7 +320,7 @@ def _registers(document: AttestationDocument, contract: str | None) -> dict[str,
     out = {}
     for index, value in document.pcrs.items():
         blank = value == _ZERO or (document.nitrotpm and value == _UNTOUCHED)
-        if (index > 2 and blank) or (index == CONTRACT_PCR and contract is not None):
+        if (index > 2 and blank) or (index == CONTRACT_PCR and contract_digest is not None):
             continue
         out[_PCR_REGISTERS[index]] = value.hex()
     return out

@@ -269,7 +269,7 @@ def _claims(report: GpuReport, path: x509.Path, model: str, dice: nvgpu_dice.Dic
         root=root,
         # The key of the chip itself; the device's own key changes with its firmware.
         machine=identity.spki_digest,
-        contract=None,
+        contract_digest=None,
         registers={f"m{index}": value.hex() for index, value in report.measurements.items()},
         # Blackwell's certificates have a flag for it. Otherwise it shows in measurements alone.
         debug=dice.debug,

@@ -103,7 +103,7 @@ def _claims(proved: dcap.Proved, report: dcap_quote.SgxReport, flags: int) -> Cl
         simulated=not pinned.is_hardware(TEE, proved.platform.pck.root.spki_digest),
         root=proved.platform.pck.root.spki_digest,
         machine=proved.platform.machine,
-        contract=dcap.contract(config),
+        contract_digest=dcap.contract(config),
         registers={
             "mr_enclave": report.mr_enclave.hex(),
             "signed_product": f"{signer}{product:04x}",

@@ -25,12 +25,14 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from strongroom.crypto import digest
 from strongroom.crypto.pki import crl, vek, x509
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import snp_product, snp_report
 from strongroom.evidence.roots import amd
 from strongroom.model.claims import Claims
+from strongroom.model.identifiers import ContractDigest
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -376,7 +378,7 @@ def _claims(attested: Attested, listed: crl.RevocationList, next_update: str) ->
         simulated=not pinned.is_hardware(TEE, root.spki_digest),
         root=root.spki_digest,
         machine=f"provider:{key.provider}" if masked else report.chip_id.hex(),
-        contract="sha256:" + report.host_data.hex() if any(report.host_data) else None,
+        contract_digest=ContractDigest(digest.text(report.host_data)) if any(report.host_data) else None,
         registers={"measurement": report.measurement.hex()},
         debug=snp_report.is_debug(report.policy),
         memory_guard=False,

@@ -150,7 +150,7 @@ def _claims(
         simulated=not pinned.is_hardware(TEE, root),
         root=root,
         machine=proved.platform.machine,
-        contract=dcap.contract(report.mr_config_id),
+        contract_digest=dcap.contract(report.mr_config_id),
         registers=registers,
         debug=bool(bits & _TUD),
         memory_guard=False,

@@ -34,6 +34,7 @@ from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import eventlog, tpm_quote
 from strongroom.model.claims import Claims
+from strongroom.model.identifiers import ContractDigest
 from strongroom.model.room import launch
 
 if TYPE_CHECKING:
@@ -153,7 +154,9 @@ def _launched(
             hint="the room was started under another contract, or measured something else before it",
             source="docs/tee/tpm.md, What is measured into which PCR",
         )
-    return _claims(x509.kept(leaf), x509.kept(root), pcrs, parsed, digest.text(contract), firmware)
+    return _claims(
+        x509.kept(leaf), x509.kept(root), pcrs, parsed, ContractDigest(digest.text(contract)), firmware
+    )
 
 
 def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
@@ -266,7 +269,7 @@ def _claims(
     root: x509.Certificate,
     pcrs: dict[int, bytes],
     record: launch.LaunchRecord,
-    contract: str,
+    contract_digest: ContractDigest,
     firmware: int,
 ) -> Claims:
     facts: dict[str, str | int | bool] = {
@@ -282,7 +285,7 @@ def _claims(
         simulated=not pinned.is_hardware(TEE, root.digest),
         root=root.digest,
         machine=ak.spki_digest,
-        contract=contract,
+        contract_digest=contract_digest,
         registers=record.reference(),
         debug=False,
         memory_guard=record.memory_guard,

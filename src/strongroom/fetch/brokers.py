@@ -28,6 +28,7 @@ from strongroom.model import messages, record
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from strongroom.model.identifiers import RunId
     from strongroom.model.party import BrokerAddress
 
 TIMEOUT_SECONDS = 10.0  # without a byte
@@ -87,10 +88,10 @@ class BrokerReader:
         """A tile, by what follows `tile/` in its C2SP path."""
         return self.get(f"/v1/ledger/tile/{path}", max_bytes=MAX_TILE)
 
-    def result(self, run: str, *, audience: str, nonce: bytes, form: str) -> bytes:
+    def result(self, run_id: RunId, *, audience: str, nonce: bytes, form: str) -> bytes:
         """The broker's attestation result of a run: a token, of which nothing is verified."""
         query = urllib.parse.urlencode({"audience": audience, "nonce": nonce.hex(), "form": form})
-        path = f"/v1/results/{urllib.parse.quote(run, safe='')}?{query}"
+        path = f"/v1/results/{urllib.parse.quote(run_id, safe='')}?{query}"
         return self.get(path, max_bytes=ear_token.MAX_TOKEN)
 
     def standing(self, agreement: bytes, earlier: tuple[bytes, ...]) -> messages.Standing:

@@ -54,7 +54,7 @@ def read_entries(source: LedgerSource, *, key: VerifyingKey, run: str = "") -> A
 
     def keep(index: int, entry: bytes) -> None:
         record = record_model.parse(entry)
-        if run in ("", record.run):
+        if run in ("", record.run_id):
             rows.append((index, record))
 
     _audit(source, checkpoint, keep)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from strongroom.ledger.inspect import Judgement
     from strongroom.ledger.proofpack import ProofPack
+    from strongroom.model.identifiers import PartyName
     from strongroom.model.party import Party
     from strongroom.model.rotation import Rotation
 
@@ -83,7 +84,7 @@ def verify_proof(
     return inspection.inspect(pack, anchors=trust, rotations=rotations)
 
 
-def _party(path: Path) -> str:
+def _party(path: Path) -> PartyName:
     party = run_files.party_of(path.name)
     if party is None:
         raise Misuse(
@@ -100,7 +101,7 @@ def _release(run: Path, path: Path) -> proofpack.PackedRelease:
         return _read_release(run, party, path)
 
 
-def _read_release(run: Path, party: str, path: Path) -> proofpack.PackedRelease:
+def _read_release(run: Path, party: PartyName, path: Path) -> proofpack.PackedRelease:
     data = files.read(path, max_bytes=messages.MAX_ANSWER)
     top = fields.Fields(canonical.loads(data, what="answer", max_bytes=messages.MAX_ANSWER), "answer")
     certificates = [

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from strongroom.ledger.proofpack import PackedRelease, ProofPack, ReceiptEntry
+    from strongroom.model.identifiers import ManifestDigest, PartyName
     from strongroom.model.messages import LedgerProof
     from strongroom.model.party import Party
     from strongroom.model.verdict import Explained
@@ -208,14 +209,14 @@ def _only_parties(pack: ProofPack) -> Explained:
     )
 
 
-def _disks(pack: ProofPack) -> list[tuple[str, str, str]]:
+def _disks(pack: ProofPack) -> list[tuple[str, PartyName, ManifestDigest]]:
     """(name, owner, manifest digest) of the contract's disks, the image first."""
     contract = pack.agreement.contract
-    image = ("image", contract.image.owner, contract.image.manifest)
+    image = ("image", contract.image.owner, contract.image.manifest_digest)
     # Datasets may be called anything, `image` too.
     return [
         image,
-        *((f"data.{dataset.name}", dataset.owner, dataset.manifest) for dataset in contract.datasets),
+        *((f"data.{dataset.name}", dataset.owner, dataset.manifest_digest) for dataset in contract.datasets),
     ]
 
 
@@ -271,7 +272,7 @@ def _release(pack: ProofPack, release: PackedRelease) -> tuple[list[Explained], 
 
 
 def _ledger_entry(
-    pack: ProofPack, name: str, party: str, ledger_proof: LedgerProof
+    pack: ProofPack, name: str, party: PartyName, ledger_proof: LedgerProof
 ) -> tuple[record.Record | None, Explained]:
     expected = f"an entry of the ledger of {party}"
     try:
@@ -294,12 +295,12 @@ def _record(pack: ProofPack, release: PackedRelease, entry: record.Record) -> Ex
     locked = [manifest for manifest in dict.fromkeys(own) if ciphers.get(manifest) != PLAIN]
     facts: dict[str, tuple[object, object]] = {
         "kind": (record.RecordKind.RELEASE.value, entry.kind.value),
-        "contract": (pack.agreement.contract.digest, entry.contract),
-        "binding's contract": (pack.agreement.contract.digest, release.binding.contract),
+        "contract": (pack.agreement.contract.digest, entry.contract_digest),
+        "binding's contract": (pack.agreement.contract.digest, release.binding.contract_digest),
         "audience": ("" if broker is None else broker.pin, release.binding.audience),
         "broker": (release.party, entry.broker),
-        "run": (release.binding.keys.run_id, entry.run),
-        "evidence": (digest.sha256(release.evidence.encode()), entry.body.get("evidence")),
+        "run": (release.binding.keys.run_id, entry.run_id),
+        "evidence": (release.evidence.digest, entry.body.get("evidence")),
         "endorsements": (digest.sha256(release.endorsements.encode()), entry.body.get("endorsements")),
         "binding": (fields.format_data(release.binding.digest()), entry.body.get("binding")),
         "nonce": (fields.format_data(release.binding.nonce), entry.body.get("nonce")),
@@ -399,7 +400,7 @@ def _receipt(pack: ProofPack) -> list[Explained]:
     keys = pack.releases[0].binding.keys
     signer = sign.VerifyingKey(keys.signing)
     good = signatures.signed_by(pack.receipt_envelope, signer)
-    about = (receipt.run, receipt.contract, receipt.signing_key) == (
+    about = (receipt.run_id, receipt.contract_digest, receipt.signing_key) == (
         keys.run_id,
         contract.digest,
         keys.signing,
@@ -412,10 +413,10 @@ def _receipt(pack: ProofPack) -> list[Explained]:
         "this receipt is not of this run",
     )
     roots = {manifest.digest: manifest.root_hash for _, manifest in pack.manifests}
-    wanted = [contract.image.manifest, *(dataset.manifest for dataset in contract.datasets)]
+    wanted = [contract.image.manifest_digest, *(dataset.manifest_digest for dataset in contract.datasets)]
     opened = [receipt.image, *receipt.datasets]
-    same = [disk.manifest for disk in opened] == wanted and all(
-        roots.get(disk.manifest) == disk.root_hash for disk in opened
+    same = [disk.manifest_digest for disk in opened] == wanted and all(
+        roots.get(disk.manifest_digest) == disk.root_hash for disk in opened
     )
     disks = _check(
         "receipt.disks",
@@ -437,7 +438,8 @@ def _receipt_entry(pack: ProofPack, receipt: ReceiptEntry) -> Explained:
     facts = {
         "a receipt": entry.kind is record.RecordKind.RECEIPT,
         "of this broker": entry.broker == receipt.party,
-        "of this run": (entry.run, entry.contract) == (pack.receipt.run, pack.receipt.contract),
+        "of this run": (entry.run_id, entry.contract_digest)
+        == (pack.receipt.run_id, pack.receipt.contract_digest),
         "these very bytes": entry.body == {"envelope": envelope},
         "after the release": all(index < receipt.ledger.index for index in released),
     }

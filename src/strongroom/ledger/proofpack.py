@@ -23,6 +23,7 @@ from strongroom.model import evidence as evidence_model
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages, receipt
 from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.identifiers import PartyName
 
 if TYPE_CHECKING:
     from strongroom.encoding import dsse
@@ -35,7 +36,7 @@ MAX_BYTES = 64 * 1024 * 1024
 class PackedRelease:
     """What one broker was shown, and the ledger entry of what it decided."""
 
-    party: str
+    party: PartyName
     binding: binding_model.Binding
     evidence: evidence_model.Evidence
     endorsements: endorsements_model.Endorsements
@@ -47,7 +48,7 @@ class PackedRelease:
 class ReceiptEntry:
     """The ledger entry of the receipt at one broker."""
 
-    party: str
+    party: PartyName
     ledger: messages.LedgerProof
 
 
@@ -96,7 +97,9 @@ def parse(data: bytes) -> ProofPack:
     receipts = []
     for item in top.objects("receipts", max_items=32):
         receipts.append(
-            ReceiptEntry(party=item.name("party"), ledger=messages.read_ledger_proof(item.object("ledger")))
+            ReceiptEntry(
+                party=PartyName(item.name("party")), ledger=messages.read_ledger_proof(item.object("ledger"))
+            )
         )
         item.done()
     top.done()
@@ -136,7 +139,7 @@ def _release_json(release: PackedRelease) -> dict[str, object]:
 
 def _read_release(source: fields.Fields) -> PackedRelease:
     release = PackedRelease(
-        party=source.name("party"),
+        party=PartyName(source.name("party")),
         binding=binding_model.read(source.object("binding")),
         evidence=evidence_model.read(source.object("evidence")),
         endorsements=endorsements_model.read(source.object("endorsements")),

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 from strongroom.crypto import digest
 from strongroom.encoding import fields, framed
 from strongroom.errors import EvidenceRefused
+from strongroom.model.identifiers import ContractDigest, RunId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
 
 LABEL = "strongroom/binding/1"
 
@@ -70,9 +72,9 @@ class RoomKeys:
     kem: bytes
 
     @functools.cached_property
-    def run_id(self) -> str:
+    def run_id(self) -> RunId:
         """The run's name, the same at every broker: `run-` and 32 hexadecimal digits."""
-        return "run-" + digest.sha256(framed.join("strongroom/run/1", self.signing))[7:39]
+        return RunId("run-" + digest.sha256(framed.join("strongroom/run/1", self.signing))[7:39])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ class Binding:
     """The fields of a binding. `audience` is the pin of the broker's TLS key."""
 
     nonce: bytes
-    contract: str
+    contract_digest: ContractDigest
     keys: RoomKeys
     role: str
     audience: str
@@ -90,7 +92,7 @@ class Binding:
         if field in {"report_data", "user_data"}:
             return self._digest
         if field == "contract":
-            return digest.raw(self.contract)
+            return digest.raw(self.contract_digest)
         if field in {"extra_data", "nonce"}:
             return hashlib.sha256(self._digest).digest()
         raise EvidenceRefused(
@@ -101,7 +103,7 @@ class Binding:
         """The object form, for records. Everything in it is public."""
         return {
             "nonce": fields.format_data(self.nonce),
-            "contract": self.contract,
+            "contract": self.contract_digest,
             "signing": fields.format_data(self.keys.signing),
             "tls": fields.format_data(self.keys.tls),
             "kem": fields.format_data(self.keys.kem),
@@ -120,7 +122,7 @@ class Binding:
             framed.join(
                 LABEL,
                 self.nonce,
-                digest.raw(self.contract),
+                digest.raw(self.contract_digest),
                 self.keys.signing,
                 self.keys.tls,
                 self.keys.kem,
@@ -139,7 +141,7 @@ def read(source: fields.Fields) -> Binding:
     )
     binding = Binding(
         nonce=source.data("nonce", max_bytes=32, exactly=32),
-        contract=source.digest("contract"),
+        contract_digest=ContractDigest(source.digest("contract")),
         keys=keys,
         role=source.name("role"),
         audience=source.digest("audience"),

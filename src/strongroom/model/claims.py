@@ -7,6 +7,10 @@ Made by `evidence` alone (an architecture test holds that). Whether they are goo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from strongroom.model.identifiers import ContractDigest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,7 @@ class Claims:
 
     tee: the verifier's name. simulated: software stood in for hardware. root: digest of the trusted
     root certificate (DER). machine: a stable identity of the very TEE (for `tpm` the digest of the
-    attestation key's SubjectPublicKeyInfo). contract: the contract digest that the hardware itself
+    attestation key's SubjectPublicKeyInfo). contract_digest: the one that the hardware itself
     vouches for, or None where the TEE has no such field. registers: measurements by name, as
     contracts' references name them. debug: whether the host may look in. memory_guard: whether the
     node said, in the measured record, that it shields the room's memory. facts: every other claim,
@@ -29,7 +33,7 @@ class Claims:
     simulated: bool
     root: str
     machine: str
-    contract: str | None
+    contract_digest: ContractDigest | None
     registers: dict[str, str]
     debug: bool
     memory_guard: bool
@@ -60,7 +64,7 @@ class Claims:
             "simulated": self.simulated,
             "root": self.root,
             "machine": self.machine,
-            "contract": self.contract,
+            "contract": self.contract_digest,
             "registers": dict(self.registers),
             "debug": self.debug,
             "memory_guard": self.memory_guard,

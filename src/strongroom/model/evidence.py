@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model import parts as named_parts
+from strongroom.model.identifiers import EvidenceDigest
 
 MAX_BYTES = 1024 * 1024
 MAX_PARTS = 32
@@ -45,8 +47,13 @@ class Evidence:
         return document
 
     def encode(self) -> bytes:
-        """The canonical bytes, whose digest names this evidence in records."""
+        """The canonical bytes."""
         return canonical.dumps(self.to_json())
+
+    @property
+    def digest(self) -> EvidenceDigest:
+        """SHA-256 over the canonical bytes: this evidence's name in records and certificates."""
+        return EvidenceDigest(digest.sha256(self.encode()))
 
 
 def read(source: fields.Fields) -> Evidence:

@@ -13,9 +13,11 @@ from strongroom.crypto import age, sign, vault
 from strongroom.encoding import canonical, fields, told
 from strongroom.errors import Malformed
 from strongroom.model import party as party_model
+from strongroom.model.identifiers import PartyName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
 
 FORMAT = "strongroom-identity/1"
 MAX_BYTES = 64 * 1024
@@ -26,7 +28,7 @@ _PURPOSE = "strongroom/identity/1"
 class Identity:
     """An opened identity. `repr` shows no key."""
 
-    name: str
+    name: PartyName
     signing: sign.SigningKey = field(repr=False)
     age: age.AgeIdentity = field(repr=False)
 
@@ -48,7 +50,7 @@ def generate(name: str) -> Identity:
             code="bad-name",
             hint="choose a plain name, like alice or team-7",
         )
-    return Identity(name=name, signing=sign.generate(), age=age.generate())
+    return Identity(name=PartyName(name), signing=sign.generate(), age=age.generate())
 
 
 def lock(identity: Identity, passphrase: bytes, *, random: Callable[[int], bytes]) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from strongroom.crypto import digest
 from strongroom.encoding import canonical, dsse, fields, told
 from strongroom.errors import Malformed
+from strongroom.model.identifiers import KeyId, ManifestDigest
 
 FORMAT = "strongroom-manifest/1"
 WITH_CHECK = "strongroom-manifest/2"
@@ -56,7 +57,7 @@ class Manifest:
     raw: bytes
     kind: str
     name: str
-    owner: str
+    owner: KeyId
     cipher: str
     data_bytes: int
     hash_offset: int
@@ -67,9 +68,9 @@ class Manifest:
     key_check: bytes | None = None
 
     @property
-    def digest(self) -> str:
+    def digest(self) -> ManifestDigest:
         """SHA-256 over the exact bytes: the disk's name in contracts and key stores."""
-        return digest.sha256(self.raw)
+        return ManifestDigest(digest.sha256(self.raw))
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -112,7 +113,7 @@ def parse(data: bytes) -> Manifest:
         raw=data,
         kind=top.choice("kind", KINDS),
         name=top.name("name"),
-        owner=top.digest("owner"),
+        owner=KeyId(top.digest("owner")),
         cipher=top.choice("cipher", CIPHERS),
         data_bytes=top.integer("data_bytes", low=BLOCK, high=1 << 50),
         hash_offset=top.integer("hash_offset", low=BLOCK, high=1 << 50),

@@ -25,10 +25,13 @@ from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
 from strongroom.model import record
 from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.identifiers import ContractDigest, ManifestDigest
 from strongroom.model.verdict import Check, Words, read_checks, read_words
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
+
 
 NONCE_BYTES = 32
 MAX_HEAD = 256
@@ -73,31 +76,31 @@ def parse_challenge(data: bytes) -> Challenge:
     return challenge
 
 
-def encode_challenge_request(contract: str) -> bytes:
+def encode_challenge_request(contract_digest: ContractDigest) -> bytes:
     """JSON bytes that ask for a challenge under the contract of that digest."""
-    return canonical.dumps({"contract": contract})
+    return canonical.dumps({"contract": contract_digest})
 
 
-def parse_challenge_request(data: bytes) -> str:
+def parse_challenge_request(data: bytes) -> ContractDigest:
     """The contract digest of a challenge request. Raises `Malformed`."""
     top = _top(data, "challenge request", 4096)
-    contract = top.digest("contract")
+    contract_digest = ContractDigest(top.digest("contract"))
     top.done()
-    return contract
+    return contract_digest
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseRequest:
     """Evidence for a contract. `csr` is a PKCS#10 request (DER) by the TLS key, or None for no certificate.
 
-    contract: the digest that the nonce was asked for. The agreement is carried as its exact envelope bytes. evidence: of the processor, with that of its attached
+    contract_digest: that which the nonce was asked for. The agreement is carried as its exact envelope bytes. evidence: of the processor, with that of its attached
     devices. endorsements: what the vendors say of both, as far as the room has it (its host may have handed out a
     certificate with the report, or fetched more): they count by their vendors' signatures alone.
     earlier: envelopes of the contract's earlier versions, lowest first, for a broker that does not know them yet.
     """
 
     nonce: bytes
-    contract: str
+    contract_digest: ContractDigest
     agreement: bytes
     evidence: evidence_model.Evidence
     keys: binding_model.RoomKeys
@@ -110,7 +113,7 @@ class ReleaseRequest:
         """The request's bytes."""
         head = {
             "nonce": fields.format_data(self.nonce),
-            "contract": self.contract,
+            "contract": self.contract_digest,
             "agreement": len(self.agreement),
         }
         rest = {
@@ -133,7 +136,7 @@ class ReleaseHead:
     """The first line of a release request. agreement: the length of what follows it, in bytes."""
 
     nonce: bytes
-    contract: str
+    contract_digest: ContractDigest
     agreement: int
 
 
@@ -142,7 +145,7 @@ def parse_release_head(line: bytes) -> ReleaseHead:
     top = _top(line, "release head", MAX_HEAD)
     head = ReleaseHead(
         nonce=top.data("nonce", max_bytes=NONCE_BYTES, exactly=NONCE_BYTES),
-        contract=top.digest("contract"),
+        contract_digest=ContractDigest(top.digest("contract")),
         agreement=top.integer("agreement", low=1, high=MAX_AGREEMENT),
     )
     top.done()
@@ -246,7 +249,7 @@ def parse_release_request(split: SplitRequest) -> ReleaseRequest:
     keys.done()
     request = ReleaseRequest(
         nonce=split.head.nonce,
-        contract=split.head.contract,
+        contract_digest=split.head.contract_digest,
         agreement=split.agreement,
         evidence=evidence_model.read(top.object("evidence")),
         endorsements=endorsements_model.read(top.object("endorsements")),
@@ -404,12 +407,12 @@ def release_info(binding: binding_model.Binding) -> bytes:
     return framed.join(KEYS_LABEL, binding.digest())
 
 
-def encode_disk_keys(keys: dict[str, bytes]) -> bytes:
+def encode_disk_keys(keys: Mapping[ManifestDigest, bytes]) -> bytes:
     """Plaintext of a release: disk keys (64 bytes each) by manifest digest."""
     return canonical.dumps({"disks": {name: fields.format_data(key) for name, key in keys.items()}})
 
 
-def parse_disk_keys(data: bytes) -> dict[str, bytes]:
+def parse_disk_keys(data: bytes) -> dict[ManifestDigest, bytes]:
     """Parse the plaintext of a release. Raises `Malformed`."""
     top = _top(data, "disk keys", 64 * 1024)
     inner = top.object("disks")
@@ -419,7 +422,7 @@ def parse_disk_keys(data: bytes) -> dict[str, bytes]:
             raise Malformed(
                 f"disk keys.disks: expected {fields.DIGEST_LIKE} for each key, got {told.quoted(name)}"
             )
-        keys[name] = inner.data(name, max_bytes=64, exactly=64)
+        keys[ManifestDigest(name)] = inner.data(name, max_bytes=64, exactly=64)
     top.done()
     return keys
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from strongroom.crypto import age, digest, sign
 from strongroom.encoding import canonical, fields, told
 from strongroom.errors import Malformed
+from strongroom.model.identifiers import KeyId, PartyName
 
 FORMAT = "strongroom-party/1"
 MAX_BYTES = 64 * 1024
@@ -74,13 +75,13 @@ class BrokerAddress:
 class Party:
     """The public half of an identity."""
 
-    name: str
+    name: PartyName
     signing_key: sign.VerifyingKey
     recipient: str
     broker: BrokerAddress | None
 
     @cached_property
-    def keyid(self) -> str:
+    def keyid(self) -> KeyId:
         """The digest of the signing key, by which signatures name it."""
         return keyid(self.signing_key)
 
@@ -98,9 +99,9 @@ class Party:
         return canonical.dumps({"format": FORMAT, **self.to_json()}) + b"\n"
 
 
-def keyid(key: sign.VerifyingKey) -> str:
+def keyid(key: sign.VerifyingKey) -> KeyId:
     """The digest of a signing key."""
-    return digest.sha256(key.raw)
+    return KeyId(digest.sha256(key.raw))
 
 
 def differences(entry: Party, file: Party) -> tuple[tuple[str, str, str], ...]:
@@ -143,7 +144,7 @@ def parse(data: bytes) -> Party:
 
 def read(source: fields.Fields) -> Party:
     """Read a party's own keys out of `source`; the caller checks that nothing is left."""
-    name = source.name("name")
+    name = PartyName(source.name("name"))
     key = source.data("signing_key", max_bytes=32, exactly=32)
     recipient = age.check_recipient(source.text("recipient", max_length=100))
     inner = source.object_or_null("broker")

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.errors import Malformed
+from strongroom.model.identifiers import ContractDigest, ManifestDigest, RunId
 
 if TYPE_CHECKING:
     from datetime import datetime
+
 
 FORMAT = "strongroom-receipt/1"
 PAYLOAD_TYPE = "application/vnd.strongroom.receipt+json"
@@ -72,7 +74,7 @@ DETAILS = {
 class Disk:
     """A sealed disk as opened: its manifest digest and the verity root hash that the kernel enforced."""
 
-    manifest: str
+    manifest_digest: ManifestDigest
     root_hash: str
 
 
@@ -94,8 +96,8 @@ class OutputRecord:
 class Receipt:
     """The receipt's fields. `details` are keys of `DETAILS`, sorted, each once."""
 
-    run: str
-    contract: str
+    run_id: RunId
+    contract_digest: ContractDigest
     signing_key: bytes
     image: Disk
     datasets: tuple[Disk, ...]
@@ -116,8 +118,8 @@ class Receipt:
         return canonical.dumps(
             {
                 "format": FORMAT,
-                "run": self.run,
-                "contract": self.contract,
+                "run": self.run_id,
+                "contract": self.contract_digest,
                 "signing_key": fields.format_data(self.signing_key),
                 "image": _disk_json(self.image),
                 "datasets": [_disk_json(disk) for disk in self.datasets],
@@ -156,8 +158,8 @@ def parse(data: bytes) -> Receipt:
         )
         item.done()
     receipt = Receipt(
-        run=top.name("run"),
-        contract=top.digest("contract"),
+        run_id=RunId(top.name("run")),
+        contract_digest=ContractDigest(top.digest("contract")),
         signing_key=top.data("signing_key", max_bytes=32, exactly=32),
         image=_read_disk(top.object("image")),
         datasets=tuple(_read_disk(item) for item in top.objects("datasets", max_items=MAX_DATASETS)),
@@ -189,10 +191,12 @@ def _read_details(top: fields.Fields) -> tuple[str, ...]:
 
 
 def _disk_json(disk: Disk) -> dict[str, object]:
-    return {"manifest": disk.manifest, "root_hash": disk.root_hash}
+    return {"manifest": disk.manifest_digest, "root_hash": disk.root_hash}
 
 
 def _read_disk(source: fields.Fields) -> Disk:
-    disk = Disk(manifest=source.digest("manifest"), root_hash=source.digest("root_hash"))
+    disk = Disk(
+        manifest_digest=ManifestDigest(source.digest("manifest")), root_hash=source.digest("root_hash")
+    )
     source.done()
     return disk

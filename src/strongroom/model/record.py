@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
+from strongroom.model.identifiers import NO_CONTRACT, ContractDigest, PartyName, RunId
 
 if TYPE_CHECKING:
     from datetime import datetime
+
 
 FORMAT = "strongroom-ledger-entry/1"
 MAX_BYTES = 60 * 1024  # C2SP tlog-tiles entry bundles carry a 16-bit length
@@ -48,13 +50,13 @@ OF_NO_CONTRACT = frozenset((RecordKind.DISK_REMOVAL, RecordKind.ROTATION))
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One entry. `run` is of releases, denials and receipts, else empty; `contract` is empty for `OF_NO_CONTRACT`."""
+    """One entry. `run_id` is of releases, denials and receipts, else `NO_RUN`; `OF_NO_CONTRACT` have `NO_CONTRACT`."""
 
     kind: RecordKind
     time: datetime
-    broker: str
-    contract: str
-    run: str
+    broker: PartyName
+    contract_digest: ContractDigest
+    run_id: RunId
     body: dict[str, Any]
 
     def encode(self) -> bytes:
@@ -65,8 +67,8 @@ class Record:
                 "kind": self.kind.value,
                 "time": fields.format_time(self.time),
                 "broker": self.broker,
-                "contract": self.contract,
-                "run": self.run,
+                "contract": self.contract_digest,
+                "run": self.run_id,
                 "body": self.body,
             }
         )
@@ -83,9 +85,9 @@ def parse(data: bytes) -> Record:
     record = Record(
         kind=kind,
         time=top.time("time"),
-        broker=top.name("broker"),
-        contract=_contract(top, kind),
-        run=top.text_map_of(("run",), max_length=64)["run"],
+        broker=PartyName(top.name("broker")),
+        contract_digest=_contract(top, kind),
+        run_id=RunId(top.text_map_of(("run",), max_length=64)["run"]),
         body=top.raw_object("body"),
     )
     top.done()
@@ -101,16 +103,16 @@ def heading(data: bytes) -> Record:
     return Record(
         kind=RecordKind(top["kind"]),
         time=fields.Fields(top, "ledger entry").time("time"),
-        broker=top["broker"],
-        contract=top["contract"],
-        run=top["run"],
+        broker=PartyName(top["broker"]),
+        contract_digest=ContractDigest(top["contract"]),
+        run_id=RunId(top["run"]),
         body={},
     )
 
 
-def _contract(top: fields.Fields, kind: RecordKind) -> str:
+def _contract(top: fields.Fields, kind: RecordKind) -> ContractDigest:
     if kind not in OF_NO_CONTRACT:
-        return top.digest("contract")
+        return ContractDigest(top.digest("contract"))
     if top.text_map_of(("contract",), max_length=80)["contract"]:
         raise Malformed(f"ledger entry.contract: expected an empty text, as a {kind.value} is of no contract")
-    return ""
+    return NO_CONTRACT

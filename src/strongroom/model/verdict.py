@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from strongroom.model.binding import Binding
     from strongroom.model.claims import Claims
+    from strongroom.model.identifiers import ContractDigest
 
 VERSION = 1
 Data: TypeAlias = "str | int | bool | Sequence[Data] | Mapping[str, Data] | None"
@@ -100,7 +101,7 @@ class Check:
 class Accepted:
     """Everything held. Valid until `expires`; for exactly this binding."""
 
-    contract: str
+    contract_digest: ContractDigest
     binding: Binding
     claims: Claims
     checks: tuple[Check, ...]
@@ -112,7 +113,7 @@ class Accepted:
         return {
             "version": VERSION,
             "result": "accepted",
-            "contract": self.contract,
+            "contract": self.contract_digest,
             "decided": fields.format_time(self.decided),
             "expires": fields.format_time(self.expires),
             "claims": self.claims.to_record(),
@@ -124,7 +125,7 @@ class Accepted:
 class Denied:
     """At least one check failed. `claims` is None when the evidence itself did not verify."""
 
-    contract: str
+    contract_digest: ContractDigest
     claims: Claims | None
     checks: tuple[Check, ...]
     decided: datetime
@@ -139,7 +140,7 @@ class Denied:
         return {
             "version": VERSION,
             "result": "denied",
-            "contract": self.contract,
+            "contract": self.contract_digest,
             "decided": fields.format_time(self.decided),
             "claims": None if self.claims is None else self.claims.to_record(),
             "checks": [check.to_json() for check in self.checks],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.identifiers import PartyName
 
 MAX_MANIFEST = 3 * manifest_model.MAX_BYTES
 
@@ -70,19 +71,19 @@ def match(
     Raises `Refused` when one is missing or not signed by its owner, `Misuse` when one is superfluous.
     """
     by_digest = {sealed.manifest.digest: sealed for sealed in disks}
-    wanted = [(channel.SERIAL_IMAGE, "the image", contract.image.owner, contract.image.manifest)]
+    wanted = [(channel.SERIAL_IMAGE, "the image", contract.image.owner, contract.image.manifest_digest)]
     for index, dataset in enumerate(contract.datasets):
         wanted.append(
-            (channel.data_serial(index), f"dataset {dataset.name}", dataset.owner, dataset.manifest)
+            (channel.data_serial(index), f"dataset {dataset.name}", dataset.owner, dataset.manifest_digest)
         )
     drives = []
     manifests = {}
-    for serial, what, owner, digest in wanted:
-        sealed = by_digest.get(digest)
+    for serial, what, owner, manifest_digest in wanted:
+        sealed = by_digest.get(manifest_digest)
         if sealed is None:
             names = ", ".join(f"{disk.path.name} ({disk.manifest.digest})" for disk in disks) or "none"
             raise Refused(
-                f"{what} of {owner}: no disk with the contract's manifest {digest}; given: {names}",
+                f"{what} of {owner}: no disk with the contract's manifest {manifest_digest}; given: {names}",
                 code="missing-disk",
                 hint="give it with --disk, and the manifest that the contract names beside it or with --manifest: after a rotation of "
                 "keys that is its owner's new one; a disk that was sealed anew needs a new contract",
@@ -90,9 +91,9 @@ def match(
         _check_signature(sealed, contract, what, owner)
         drives.append(machine.Drive(serial=serial, path=sealed.path.absolute()))
         manifests[serial] = sealed.signed
-    named = {digest for _, _, _, digest in wanted}
-    for digest, sealed in by_digest.items():
-        if digest not in named:
+    named = {manifest_digest for _, _, _, manifest_digest in wanted}
+    for manifest_digest, sealed in by_digest.items():
+        if manifest_digest not in named:
             raise Misuse(
                 f"{sealed.path}: the contract does not name this disk",
                 code="extra-disk",
@@ -101,7 +102,7 @@ def match(
     return tuple(drives), manifests
 
 
-def _check_signature(sealed: SealedDisk, contract: Contract, what: str, owner: str) -> None:
+def _check_signature(sealed: SealedDisk, contract: Contract, what: str, owner: PartyName) -> None:
     envelope, _ = manifest_model.parse_envelope(sealed.signed)
     if not signatures.signed_by(envelope, contract.party(owner).signing_key):
         raise Refused(

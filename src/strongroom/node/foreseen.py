@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.identifiers import PartyName
     from strongroom.model.messages import Standing
     from strongroom.model.party import BrokerAddress
     from strongroom.model.verdict import Check
@@ -48,7 +49,7 @@ _UNREACHABLE = "broker-unreachable"
 class Foreseen:
     """What could be found out. runs: those used so far, by party, where its broker said; notes: what nobody could say."""
 
-    runs: dict[str, int] = field(default_factory=dict)
+    runs: dict[PartyName, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -89,9 +90,9 @@ def foresee(
         return _answers(answers)
 
 
-def _answers(answers: dict[str, Future[Standing]]) -> Foreseen:
+def _answers(answers: dict[PartyName, Future[Standing]]) -> Foreseen:
     notes: list[str] = []
-    runs: dict[str, int] = {}
+    runs: dict[PartyName, int] = {}
     for party, answer in answers.items():
         try:
             standing = answer.result()
@@ -154,7 +155,7 @@ def _room_for(order: Order, contract: Contract, free: int, memory: int) -> None:
         )
 
 
-def _unreachable(party: str, cause: Unavailable) -> Unavailable:
+def _unreachable(party: PartyName, cause: Unavailable) -> Unavailable:
     return Unavailable(
         f"the broker of {party} does not answer: {cause.message}",
         code=_UNREACHABLE,

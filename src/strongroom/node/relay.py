@@ -26,6 +26,7 @@ from strongroom import host_log
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied, Refused, StrongroomError, Unavailable
 from strongroom.model import verdict
+from strongroom.model.identifiers import PartyName
 from strongroom.model.room import channel as wire
 from strongroom.node.relay_socket import Peer
 
@@ -102,7 +103,7 @@ class Relay:
         self,
         channel: socket.socket,
         *,
-        brokers: Mapping[str, tuple[str, int]],
+        brokers: Mapping[PartyName, tuple[str, int]],
         start: bytes,
         inbox: Inbox,
         on_phase: Callable[[str, int], None],
@@ -282,7 +283,7 @@ class Relay:
         top.done()
 
     def _open(self, number: int, payload: bytes) -> None:
-        party = payload.decode("ascii", errors="replace")
+        party = PartyName(payload.decode("ascii", errors="replace"))  # which may be nobody's
         self._use(number)
         address = self._brokers.get(party)
         if address is None or len(self._streams) >= MAX_STREAMS:
@@ -301,7 +302,7 @@ class Relay:
             raise Malformed(f"the room opens stream {number} twice, or too many", code="bad-channel")
         self._used.add(number)
 
-    def _connect(self, number: int, party: str, address: tuple[str, int]) -> None:
+    def _connect(self, number: int, party: PartyName, address: tuple[str, int]) -> None:
         """In a thread of its own, because names take their time."""
         try:
             connection = socket.create_connection(address, timeout=CONNECT_SECONDS)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.identifiers import PartyName
     from strongroom.node.vtpm.state import VtpmNode
 
     Watched = dict[int, Callable[[], None]]
@@ -304,14 +305,14 @@ class Room:
         data = (self.order.out / run_files.RECEIPT).read_bytes()
         envelope, receipt = receipt_model.parse_envelope(data)
         agreed = self.order.agreement.contract.digest
-        if receipt.contract != agreed:
-            raise _wrong_receipt(f"it is about the contract {receipt.contract}, not {agreed}")
+        if receipt.contract_digest != agreed:
+            raise _wrong_receipt(f"it is about the contract {receipt.contract_digest}, not {agreed}")
         if not signatures.signed_by(envelope, sign.VerifyingKey(receipt.signing_key)):
             raise _wrong_receipt("no signature of it verifies by the key that it names")
         return RoomResult(receipt=receipt, files=tuple(received))
 
 
-def _brokers(agreement: Agreement) -> dict[str, tuple[str, int]]:
+def _brokers(agreement: Agreement) -> dict[PartyName, tuple[str, int]]:
     """Where the brokers are, of those parties whose keys the room needs."""
     addresses = {}
     for name in agreement.contract.key_owners():

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.identifiers import PartyName
     from strongroom.model.receipt import Receipt
     from strongroom.node.backends import Backend
     from strongroom.node.qemu.machine import Drive
@@ -52,7 +53,7 @@ class FailedRun:
     end: End
     phase: str
     interrupted: bool
-    runs_before: Mapping[str, int]
+    runs_before: Mapping[PartyName, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class FinishedRun:
     good: bool
     status: Mapping[str, object]
     notes: tuple[str, ...]
-    runs_before: Mapping[str, int]
+    runs_before: Mapping[PartyName, int]
     milliseconds: int
 
 
@@ -164,7 +165,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
         except BaseException as failure:
             watch.on_failed(attempt.failed(failure, described))
             raise
-        host_log.info("run ended", run=result.receipt.run, outcome=result.receipt.outcome.value)
+        host_log.info("run ended", run=result.receipt.run_id, outcome=result.receipt.outcome.value)
         with contextlib.suppress(OSError):  # the result is there; a full disk takes nothing from it
             attempt.status.done(result.receipt, result.files)
         return FinishedRun(
@@ -185,7 +186,7 @@ class _Attempt:
     order: Order
     watch: Watch
     status: RunStatus
-    runs_before: dict[str, int] = field(default_factory=dict)
+    runs_before: dict[PartyName, int] = field(default_factory=dict)
 
     def foresee(self, order: Order) -> None:
         known = foreseen.foresee(order)
@@ -205,7 +206,7 @@ class _Attempt:
         interrupted = isinstance(failure, KeyboardInterrupt | SystemExit)
         self.status.failed(
             None if interrupted else described(failure),
-            run=end.run,
+            run_id=end.run_id,
             cost={party: cost.value for party, cost in end.costs.items()},
         )
         return FailedRun(
@@ -336,9 +337,11 @@ def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
     order = replace(order, firmware=firmware or usual or order.firmware)
     if backend.tee == "snp":
         cbit, reduced = host.encryption_bit()
-        return TeeRoom(order=order, tee=tee.Snp(contract=contract, cbit=cbit, reduced=reduced))
+        return TeeRoom(order=order, tee=tee.Snp(contract_digest=contract, cbit=cbit, reduced=reduced))
     quoting = host.quoting()
     return TeeRoom(
         order=order,
-        tee=tee.Tdx(contract=contract) if quoting is None else tee.Tdx(contract=contract, quoting=quoting),
+        tee=tee.Tdx(contract_digest=contract)
+        if quoting is None
+        else tee.Tdx(contract_digest=contract, quoting=quoting),
     )

@@ -14,6 +14,7 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied
 from strongroom.model import binding as binding_model
 from strongroom.model import messages
+from strongroom.model.identifiers import NO_RUN, PartyName, RunId
 from strongroom.model.room import run_files
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ class Cost(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """What a run came to, as far as this node saw it. run: its name, empty where no broker released anything.
+    """What a run came to, as far as this node saw it. run_id: empty where no broker released anything.
 
     receipt: whether the room handed out its receipt, which some broker may not have recorded.
     """
 
-    run: str
-    costs: dict[str, Cost]
+    run_id: RunId
+    costs: dict[PartyName, Cost]
     receipt: bool = False
 
     @property
@@ -50,23 +51,23 @@ class End:
 
 def read(out: Path, contract: Contract, failure: BaseException) -> End:
     """Look at what the room handed out before it ended."""
-    run = ""
+    run_id = NO_RUN
     costs = {}
     for party in contract.key_owners():
         costs[party] = Cost.UNUSED
         if (out / run_files.release(party)).is_file():
             costs[party] = Cost.USED
-            run = run or _run(out / run_files.release(party))
+            run_id = run_id or _run_id(out / run_files.release(party))
         elif (out / run_files.evidence(party)).is_file() and not isinstance(failure, PolicyDenied):
             costs[party] = Cost.UNKNOWN
-    return End(run=run, costs=costs, receipt=(out / run_files.RECEIPT).is_file())
+    return End(run_id=run_id, costs=costs, receipt=(out / run_files.RECEIPT).is_file())
 
 
-def _run(path: Path) -> str:
+def _run_id(path: Path) -> RunId:
     try:
         with path.open("rb") as source:
             data = source.read(2 * messages.MAX_ANSWER)
         top = fields.Fields(canonical.loads(data, what=path.name, max_bytes=len(data)), path.name)
         return binding_model.read(top.object("binding")).keys.run_id
     except (OSError, Malformed):
-        return ""
+        return NO_RUN

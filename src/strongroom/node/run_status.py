@@ -22,6 +22,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields
+from strongroom.model.identifiers import NO_RUN, RunId
 from strongroom.model.room import run_files
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class RunStatus:
         """The run ended with a receipt."""
         self._end(
             State.DONE,
-            run=receipt.run,
+            run=receipt.run_id,
             outcome=receipt.outcome.value,
             exit_status=receipt.exit_status,
             details=list(receipt.details),
@@ -142,15 +143,15 @@ class RunStatus:
         )
 
     def failed(
-        self, error: dict[str, object] | None, *, run: str = "", cost: dict[str, str] | None = None
+        self, error: dict[str, object] | None, *, run_id: RunId = NO_RUN, cost: dict[str, str] | None = None
     ) -> None:
         """It ended without one. error: what went wrong; None where somebody stopped it.
 
-        run: its name, where a broker gave it keys. cost: by party, whether its broker counted a run.
+        run_id: where a broker gave it keys. cost: by party, whether its broker counted a run.
         What is in memory alone is lost then.
         """
         held_files = self.document.pop("held", None)
-        spent: dict[str, object] = {"cost": cost or {}, **({"run": run} if run else {})}
+        spent: dict[str, object] = {"cost": cost or {}, **({"run": run_id} if run_id else {})}
         if held_files is not None:
             spent["lost"] = held_files["files"]
         # The failure itself matters more than that it could not be noted.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model.contracts import agreement, contract
+from strongroom.model.identifiers import ContractDigest, ContractId, RunId
 from strongroom.model.room import run_files
 from strongroom.node.run_status import ENDED, FORMAT, MAX_BYTES, State
 
@@ -43,19 +44,19 @@ def good(outcome: str, exit_status: int | None) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeRun:
-    """A run as its folder tells it. id: the contract's, or empty where it is not stated. times: by state, in their order.
+    """A run as its folder tells it. contract_id: empty where it is not stated. times: by state, in their order.
 
     held: files that the folder has no room for, while the run goes on.
     """
 
     folder: Path
-    contract: str
-    id: str
+    contract_digest: ContractDigest
+    contract_id: ContractId
     state: State
     phase: str
     times: dict[str, str]
     milliseconds: int
-    run: str
+    run_id: RunId
     outcome: str
     exit_status: int | None
     error: str
@@ -70,13 +71,13 @@ class NodeRun:
         """The object form."""
         return {
             "folder": str(self.folder),
-            "contract": self.contract,
-            "id": self.id,
+            "contract": self.contract_digest,
+            "id": self.contract_id,
             "state": self.state.value,
             "phase": self.phase,
             "times": self.times,
             "milliseconds": self.milliseconds,
-            "run": self.run,
+            "run": self.run_id,
             "outcome": self.outcome,
             "exit_status": self.exit_status,
             "error": self.error,
@@ -137,13 +138,13 @@ def read(folder: Path) -> NodeRun:
     times = top.text_map("times", max_items=16) if "times" in top.names() else {}
     return NodeRun(
         folder=folder,
-        contract=_text(top, "contract"),
-        id=_text(top, "id"),
+        contract_digest=ContractDigest(_text(top, "contract")),
+        contract_id=ContractId(_text(top, "id")),
         state=state,
         phase=_text(top, "phase"),
         times={known.value: times[known.value] for known in State if known.value in times},
         milliseconds=_number(top, "total_milliseconds") or 0,
-        run=_text(top, "run"),
+        run_id=RunId(_text(top, "run")),
         outcome=_text(top, "outcome"),
         exit_status=_number(top, "exit_status"),
         error=_error(top),

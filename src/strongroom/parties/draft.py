@@ -18,6 +18,7 @@ from strongroom.model import signatures
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting
+from strongroom.model.identifiers import ContractId, PartyName
 from strongroom.parties import papers
 
 if TYPE_CHECKING:
@@ -101,22 +102,26 @@ def draft_contract(draft: Draft, *, now: datetime) -> Agreement:
     begin = now.replace(microsecond=0)
     contract = contract_model.Contract(
         raw=b"",
-        id=draft.id,
+        id=ContractId(draft.id),
         version=1 if previous is None else previous.version + 1,
         replaces=None if previous is None else previous.digest,
         members=draft.members,
         image=contract_model.Image(
             owner=image_owner,
-            manifest=image_manifest.digest,
+            manifest_digest=image_manifest.digest,
             arguments=draft.arguments,
             environment=dict(draft.environment),
         ),
         datasets=tuple(
-            contract_model.Dataset(name=name or manifest.name, owner=owner, manifest=manifest.digest)
+            contract_model.Dataset(name=name or manifest.name, owner=owner, manifest_digest=manifest.digest)
             for name, owner, manifest in owned
         ),
         outputs=draft.outputs,
-        logs=contract_model.Logs(recipients=draft.logs, max_bytes=LOG_BYTES) if draft.logs else None,
+        logs=contract_model.Logs(
+            recipients=tuple(PartyName(name) for name in draft.logs), max_bytes=LOG_BYTES
+        )
+        if draft.logs
+        else None,
         disclosure=draft.disclosure,
         receipts=contract_model.ReceiptTerms(wait_seconds=draft.receipt_wait),
         platforms=draft.platforms,
@@ -241,7 +246,7 @@ def _read_base(data: bytes) -> dict[str, str]:
     return {name: inner.text(name, max_length=400) for name in inner.names()}
 
 
-def _owned(path: Path, members: Sequence[Member], kind: str) -> tuple[str, Manifest]:
+def _owned(path: Path, members: Sequence[Member], kind: str) -> tuple[PartyName, Manifest]:
     """(The owner's name, the manifest) of a disk's signed manifest."""
     envelope, manifest = files.parsed(
         path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES
@@ -266,7 +271,7 @@ def _owned(path: Path, members: Sequence[Member], kind: str) -> tuple[str, Manif
     )
 
 
-def _refuse_unfit(contract: Contract, manifests: Sequence[tuple[str, Manifest]]) -> None:
+def _refuse_unfit(contract: Contract, manifests: Sequence[tuple[PartyName, Manifest]]) -> None:
     """Raise `Misuse` where nothing could ever run under a draft. manifests: (owner's name, manifest) of every disk."""
     failed = [sentences.explain(check) for check in fitness.check_fitness(contract) if not check.ok]
     if failed:

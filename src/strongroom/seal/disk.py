@@ -19,6 +19,7 @@ from strongroom.crypto import digest, xts
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, Misuse, Refused
 from strongroom.model import manifest as manifest_model
+from strongroom.model import party as party_model
 from strongroom.model import signatures
 from strongroom.model.manifest import BLOCK, ImageSettings, Manifest
 from strongroom.seal import browse, erofs, extract, lanes, newfile, verity
@@ -83,7 +84,7 @@ def seal(
         raw=b"",
         kind=kind,
         name=name,
-        owner=digest.sha256(owner_key.public.raw),
+        owner=party_model.keyid(owner_key.public),
         cipher="none" if cipher is None else xts.CIPHER,
         data_bytes=plan.data_bytes,
         hash_offset=plan.data_bytes,
@@ -123,7 +124,7 @@ def reseal(
             code="key-mismatch",
             hint="seal the files themselves again: `strongroom seal FOLDER …`",
         )
-    owned = replace(like, raw=b"", name=name, owner=digest.sha256(owner_key.public.raw))
+    owned = replace(like, raw=b"", name=name, owner=party_model.keyid(owner_key.public))
     final = manifest_model.parse(manifest_model.encode(owned))
     if os.path.lexists(beside(target, MANIFEST_SUFFIX)):
         raise Misuse(f"{beside(target, MANIFEST_SUFFIX)}: exists already", code="exists", hint="remove it")
@@ -145,7 +146,7 @@ def _write_manifest(target: Path, final: Manifest, owner_key: sign.SigningKey) -
 def signed(manifest: Manifest, owner_key: sign.SigningKey) -> dsse.Envelope:
     """The manifest's envelope with the owner's signature. Ed25519 is deterministic, so these are the same bytes always."""
     pae = dsse.pae(manifest_model.PAYLOAD_TYPE, manifest.raw)
-    signature = dsse.DsseSignature(keyid=digest.sha256(owner_key.public.raw), sig=owner_key.sign(pae))
+    signature = dsse.DsseSignature(keyid=party_model.keyid(owner_key.public), sig=owner_key.sign(pae))
     return dsse.Envelope(
         payload_type=manifest_model.PAYLOAD_TYPE, payload=manifest.raw, signatures=(signature,)
     )
@@ -153,7 +154,7 @@ def signed(manifest: Manifest, owner_key: sign.SigningKey) -> dsse.Envelope:
 
 def owned_by(manifest: Manifest, owner_key: sign.SigningKey) -> dsse.Envelope:
     """The signed manifest of the same disk for another owner. The disk, its key and its check value stay the same."""
-    owned = replace(manifest, raw=b"", owner=digest.sha256(owner_key.public.raw))
+    owned = replace(manifest, raw=b"", owner=party_model.keyid(owner_key.public))
     return signed(manifest_model.parse(manifest_model.encode(owned)), owner_key)
 
 

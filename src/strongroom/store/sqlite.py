@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from strongroom.broker.ports import Committed, Reading, Transaction
     from strongroom.errors import Unavailable
+    from strongroom.model.identifiers import ContractDigest, ContractId, RunId
 
 T = TypeVar("T")
 
@@ -96,17 +97,17 @@ class SqliteStore:
         self._reading.dispose()
         self._turn.close()
 
-    def runs_by_contract(self) -> list[tuple[str, int, int]]:
+    def runs_by_contract(self) -> list[tuple[ContractDigest, int, int]]:
         """Contract digest, runs, and how many of them have a receipt."""
         with failures.mapped(), self._reading.begin() as connection:
             return [(row[0], row[1], row[2]) for row in connection.execute(_PER_CONTRACT)]
 
-    def versions(self) -> list[tuple[str, int, str]]:
+    def versions(self) -> list[tuple[ContractId, int, ContractDigest]]:
         """Contract id, highest version and its digest."""
         with failures.mapped(), self._reading.begin() as connection:
             return [(row.id, row.version, row.digest) for row in connection.execute(_VERSIONS)]
 
-    def known_contracts(self) -> list[tuple[str, KnownVersion]]:
+    def known_contracts(self) -> list[tuple[ContractId, KnownVersion]]:
         """Id and highest version of each series."""
         with failures.mapped(), self._reading.begin() as connection:
             return [
@@ -123,7 +124,7 @@ class SqliteStore:
         """Every disk."""
         with failures.mapped(), self._reading.begin() as connection:
             return [
-                KnownDisk(manifest=row.manifest, cipher=row.cipher, sealed_key=row.sealed_key)
+                KnownDisk(manifest_digest=row.manifest, cipher=row.cipher, sealed_key=row.sealed_key)
                 for row in connection.execute(_DISKS)
             ]
 
@@ -204,10 +205,10 @@ class SqliteLedgerView:
         with self._readers.connection() as connection:
             return int(connection.execute(_TOTAL, {"first": start, "end": start + count}).fetchone()[0] or 0)
 
-    def of_run(self, run: str) -> Sequence[tuple[int, bytes]]:
+    def of_run(self, run_id: RunId) -> Sequence[tuple[int, bytes]]:
         """Index and bytes of the run's first 64 leaves."""
         with self._readers.connection() as connection:
-            return [(row[0], row[1]) for row in connection.execute(_OF_RUN, {"wanted": run})]
+            return [(row[0], row[1]) for row in connection.execute(_OF_RUN, {"wanted": run_id})]
 
 
 def create(path: Path) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping, Sequence
 
+    from strongroom.model.identifiers import ContractDigest, ManifestDigest, RunId
+
     Execute = Callable[[str, Mapping[str, object]], sqlite3.Cursor]
 
 _used, _clock, _contracts, _runs = schema.used_nonces, schema.clock, schema.contracts, schema.runs
@@ -212,9 +214,9 @@ class SqlContracts:
             self._known[series] = version
         return self._known[series]
 
-    def of_digest(self, digest: str) -> Series | None:
+    def of_digest(self, contract_digest: ContractDigest) -> Series | None:
         """The series whose highest known version has that digest."""
-        row = self._session.read(_SERIES_OF, {"wanted": digest}).fetchone()
+        row = self._session.read(_SERIES_OF, {"wanted": contract_digest}).fetchone()
         return None if row is None else Series(id=row[0], owners=row[1])
 
     def withdraw(self, series: Series, version: KnownVersion) -> None:
@@ -252,38 +254,40 @@ class SqlRuns:
         """Count again."""
         self._used = {}
 
-    def used(self, contract: str) -> int:
+    def used(self, contract_digest: ContractDigest) -> int:
         """How many runs were released under the contract. Counted once a batch."""
-        if contract not in self._used:
-            last = self._session.read(_RUN_USED, {"wanted": contract}).fetchone()[0]
-            self._used[contract] = int(last or 0)
-        return self._used[contract]
+        if contract_digest not in self._used:
+            last = self._session.read(_RUN_USED, {"wanted": contract_digest}).fetchone()[0]
+            self._used[contract_digest] = int(last or 0)
+        return self._used[contract_digest]
 
     def add(self, run: Run) -> None:
         """Count a run."""
-        ordinal = self.used(run.contract) + 1
+        ordinal = self.used(run.contract_digest) + 1
         row = {
-            "run": run.run,
-            "contract": run.contract,
+            "run": run.run_id,
+            "contract": run.contract_digest,
             "ordinal": ordinal,
             "signing_key": run.signing_key,
             "release": run.release,
             "receipt": run.receipt,
         }
         self._session.write(_RUN_ADD, row)
-        self._used[run.contract] = ordinal
+        self._used[run.contract_digest] = ordinal
 
-    def find(self, run: str) -> Run | None:
+    def find(self, run_id: RunId) -> Run | None:
         """The run of that name."""
-        row = self._session.read(_RUN_FIND, {"wanted": run}).fetchone()
+        row = self._session.read(_RUN_FIND, {"wanted": run_id}).fetchone()
         if row is None:
             return None
         name, contract, signing_key, release, receipt = row
-        return Run(run=name, contract=contract, signing_key=signing_key, release=release, receipt=receipt)
+        return Run(
+            run_id=name, contract_digest=contract, signing_key=signing_key, release=release, receipt=receipt
+        )
 
-    def close(self, run: str, *, receipt: int) -> None:
+    def close(self, run_id: RunId, *, receipt: int) -> None:
         """Remember where the run's receipt stands."""
-        self._session.write(_RUN_CLOSE, {"wanted": run, "at": receipt})
+        self._session.write(_RUN_CLOSE, {"wanted": run_id, "at": receipt})
 
 
 class SqlDisks:
@@ -297,30 +301,30 @@ class SqlDisks:
         """Read again."""
         self._known = {}
 
-    def find(self, manifest: str) -> KnownDisk | None:
+    def find(self, manifest_digest: ManifestDigest) -> KnownDisk | None:
         """The disk of that manifest digest. Read once a batch."""
-        if manifest not in self._known:
-            row = self._session.read(_DISK_FIND, {"wanted": manifest}).fetchone()
+        if manifest_digest not in self._known:
+            row = self._session.read(_DISK_FIND, {"wanted": manifest_digest}).fetchone()
             if row is None:
                 return None
-            self._known[manifest] = KnownDisk(manifest=row[0], cipher=row[1], sealed_key=row[2])
-        return self._known[manifest]
+            self._known[manifest_digest] = KnownDisk(manifest_digest=row[0], cipher=row[1], sealed_key=row[2])
+        return self._known[manifest_digest]
 
     def put(self, disk: KnownDisk) -> None:
         """Remember a disk."""
-        row = {"manifest": disk.manifest, "cipher": disk.cipher, "sealed_key": disk.sealed_key}
+        row = {"manifest": disk.manifest_digest, "cipher": disk.cipher, "sealed_key": disk.sealed_key}
         self._session.write(_DISK_PUT, row)
-        self._known[disk.manifest] = disk
+        self._known[disk.manifest_digest] = disk
 
-    def remove(self, manifest: str) -> None:
+    def remove(self, manifest_digest: ManifestDigest) -> None:
         """Forget a disk."""
-        self._session.write(_DISK_REMOVE, {"wanted": manifest})
-        self._known.pop(manifest, None)
+        self._session.write(_DISK_REMOVE, {"wanted": manifest_digest})
+        self._known.pop(manifest_digest, None)
 
     def every(self) -> Sequence[KnownDisk]:
         """All disks."""
         rows = self._session.read(_DISK_EVERY, {}).fetchall()
-        return [KnownDisk(manifest=row[0], cipher=row[1], sealed_key=row[2]) for row in rows]
+        return [KnownDisk(manifest_digest=row[0], cipher=row[1], sealed_key=row[2]) for row in rows]
 
 
 class SqlStaged:
@@ -396,7 +400,7 @@ class SqlLedger:
         stored = read_leaves(self._session.read, start, count)
         return [*stored, *(entry for index, _, entry in self._rows if start <= index < start + count)]
 
-    def append(self, entry: bytes, *, run: str) -> int:
+    def append(self, entry: bytes, *, run_id: RunId) -> int:
         """Append a leaf. The nodes that it completes are made when the batch is flushed."""
         index = self.size()
         if index >= merkle.MAX_SIZE:
@@ -405,7 +409,7 @@ class SqlLedger:
                 code="ledger-full",
                 hint="make a new broker for what comes: `strongroom broker init`; keep this one for its ledger",
             )
-        self._rows.append((index, run, entry))
+        self._rows.append((index, run_id, entry))
         return index
 
 

@@ -227,7 +227,7 @@ class FakeTpm:
         A fault that only shows in appraisal is made with another `record` (a changed initrd, the
         memory guard off) or with another `FakeTpm` (another machine, another root).
         """
-        contract = bytes.fromhex(binding.contract.removeprefix("sha256:"))
+        contract = bytes.fromhex(binding.contract_digest.removeprefix("sha256:"))
         pcrs, log = _boot(record, contract, fault)
         extra = hashlib.sha256(binding.digest()).digest()
         if fault is Fault.OTHER_NONCE:

@@ -70,12 +70,14 @@ class Handover:
                 members=members,
                 image=replace(
                     one.image,
-                    manifest=payload_digest(self.image),
+                    manifest_digest=payload_digest(self.image),
                     arguments=arguments,
                     environment={"A": "contract"},
                 ),
                 datasets=(
-                    contract_model.Dataset(name="flights", owner="alice", manifest=payload_digest(self.data)),
+                    contract_model.Dataset(
+                        name="flights", owner="alice", manifest_digest=payload_digest(self.data)
+                    ),
                 ),
             )
 

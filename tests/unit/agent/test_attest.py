@@ -147,7 +147,7 @@ def test_receipt_is_signed_posted_and_proved(tmp_path):
         post(room, envelope)
         proof = messages.parse_ledger_proof(settle(room.node, "receipt-alice.json"))
         assert base64.b64encode(envelope) in proof.entry
-        assert made.run == room.keys.public.run_id
+        assert made.run_id == room.keys.public.run_id
         assert abs((made.ended - made.started).total_seconds() - 2) <= 1
         assert (
             abs((made.started - released.moment).total_seconds()) < 60

@@ -80,10 +80,10 @@ def test_every_end_parses_and_nothing_beyond_the_closed_set_does():
 
 
 def a_receipt(**changes):
-    disk = receipt_model.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST)
+    disk = receipt_model.Disk(manifest_digest=samples.DIGEST, root_hash=samples.DIGEST)
     made = receipt_model.Receipt(
-        run="run-" + "0" * 32,
-        contract=samples.DIGEST,
+        run_id="run-" + "0" * 32,
+        contract_digest=samples.DIGEST,
         signing_key=b"s" * 32,
         image=disk,
         datasets=(),
@@ -99,7 +99,7 @@ def a_receipt(**changes):
 
 def test_every_field_of_a_receipt_is_accounted_for():
     """A field that is added has to be put into one of these sets, and into the limits when a program chooses it."""
-    agreed = {"run", "contract", "signing_key", "image", "datasets"}
+    agreed = {"run_id", "contract_digest", "signing_key", "image", "datasets"}
     counted = {"outcome", "exit_status", "details"}
     times = {"started", "ended"}
     sealed = {"path", "sealed_digest", "sealed_bytes", "content_commitment"}

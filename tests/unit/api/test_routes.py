@@ -329,7 +329,7 @@ def fill(world, count):
     async def append():
         await asyncio.gather(
             *(
-                world.store.write(lambda tx, at=at: tx.ledger.append(b"e%d" % at, run=""))
+                world.store.write(lambda tx, at=at: tx.ledger.append(b"e%d" % at, run_id=""))
                 for at in range(count)
             )
         )
@@ -364,7 +364,7 @@ def test_a_tile_of_large_entries_is_read_in_pieces(world):
 
     async def append():
         await asyncio.gather(
-            *(world.store.write(lambda tx, one=one: tx.ledger.append(one, run="")) for one in large)
+            *(world.store.write(lambda tx, one=one: tx.ledger.append(one, run_id="")) for one in large)
         )
 
     asyncio.run(append())
@@ -457,7 +457,7 @@ def test_the_records_of_a_run(world):
         one = messages.read_ledger_proof(fields.Fields(item, "entry"))
         entry, note = proof.verify(one, world.broker.notary.public)
         kinds.append(entry.kind.value)
-        assert (entry.run, note.size) == (room.keys.run_id, 5)
+        assert (entry.run_id, note.size) == (room.keys.run_id, 5)
     assert kinds == ["release", "receipt"]
 
 

@@ -16,7 +16,7 @@ def binding(agreement=AGREEMENT, *, nonce: bytes = b"n" * 32) -> Binding:
     keys = RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216)
     return Binding(
         nonce=nonce,
-        contract=agreement.contract.digest,
+        contract_digest=agreement.contract.digest,
         keys=keys,
         role="room",
         audience=fake_tpm.digest("audience"),

@@ -29,7 +29,11 @@ DAMAGED = fake_tpm.digest("damaged")
 def binding(contract=CONTRACT) -> Binding:
     keys = RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216)
     return Binding(
-        nonce=b"n" * 32, contract=contract.digest, keys=keys, role="room", audience=fake_tpm.digest("a")
+        nonce=b"n" * 32,
+        contract_digest=contract.digest,
+        keys=keys,
+        role="room",
+        audience=fake_tpm.digest("a"),
     )
 
 
@@ -60,7 +64,7 @@ def failed(verdict) -> list[str]:
 def with_platforms(*platforms):
     """A contract with these platforms (unparsed: also ones that parsing would refuse), and its claims."""
     contract = replace(CONTRACT, platforms=tuple(platforms))
-    return contract, replace(CLAIMS, contract=contract.digest)
+    return contract, replace(CLAIMS, contract_digest=contract.digest)
 
 
 def test_what_the_parties_signed_for_is_accepted():
@@ -99,8 +103,8 @@ def test_a_verdict_ends_with_the_contract_at_the_latest():
         ({"debug": True}, ["platform.debug"]),
         ({"memory_guard": False}, ["platform.memory_guard"]),
         ({"root": DAMAGED}, ["platform.root"]),
-        ({"contract": DAMAGED}, ["platform.contract"]),
-        ({"contract": None}, ["platform.contract"]),
+        ({"contract_digest": DAMAGED}, ["platform.contract"]),
+        ({"contract_digest": None}, ["platform.contract"]),
         ({"machine": ""}, ["platform.machine"]),
         *(
             ({"registers": {**CLAIMS.registers, name: DAMAGED}}, [f"platform.reference.{name}"])
@@ -132,7 +136,7 @@ def test_rule_21_another_genuine_machine_is_refused_when_machines_are_listed():
     other = replace(claims, machine=fake_tpm.FakeTpm(now=NOW, authority=SCENE.tpm.authority).machine)
     assert failed(judge(other, contract)) == ["platform.machine"]
     contract, claims = with_platforms(replace(PLATFORM, machines=(SCENE.tpm.machine, "any")))
-    assert failed(judge(replace(other, contract=contract.digest), contract)) == []
+    assert failed(judge(replace(other, contract_digest=contract.digest), contract)) == []
 
 
 def test_rule_34_empty_lists_accept_nothing():
@@ -209,7 +213,7 @@ def test_no_gate_at_all_is_a_denial():
 
 
 def test_evidence_bound_to_another_contract_is_a_denial():
-    other = replace(binding(), contract=DAMAGED)
+    other = replace(binding(), contract_digest=DAMAGED)
     assert failed(judge(bound=other)) == ["binding.contract"]
 
 
@@ -274,19 +278,19 @@ def test_a_stricter_platform_never_accepts_more(rule):
     turned_down = 0
     for base, claims in itertools.product(BASES, CLAIM_SETS):
         before, after = with_platforms(base)[0], with_platforms(STRICTER[rule](base))[0]
-        was = judge(replace(claims, contract=before.digest), before)
-        now = judge(replace(claims, contract=after.digest), after)
+        was = judge(replace(claims, contract_digest=before.digest), before)
+        now = judge(replace(claims, contract_digest=after.digest), after)
         assert not (isinstance(was, Denied) and isinstance(now, Accepted))
         turned_down += isinstance(was, Accepted) and isinstance(now, Denied)
     assert turned_down, "the rule must be able to refuse something that was accepted"
 
 
-@pytest.mark.parametrize("spoil", ["debug", "root", "contract", "tee", "registers"])
+@pytest.mark.parametrize("spoil", ["debug", "root", "contract_digest", "tee", "registers"])
 def test_worse_claims_are_never_accepted_more(spoil):
-    worse = {"debug": True, "root": "none", "contract": None, "tee": "none", "registers": {}}[spoil]
+    worse = {"debug": True, "root": "none", "contract_digest": None, "tee": "none", "registers": {}}[spoil]
     for base, claims in itertools.product(BASES, CLAIM_SETS):
         contract = with_platforms(base)[0]
-        own = replace(claims, contract=contract.digest)
+        own = replace(claims, contract_digest=contract.digest)
         assert isinstance(judge(replace(own, **{spoil: worse}), contract), Denied)
 
 
@@ -294,5 +298,5 @@ def test_another_failed_gate_never_helps():
     bad = Check(name="more", expected="x", got="y", ok=False)
     for base, claims in itertools.product(BASES, CLAIM_SETS):
         contract = with_platforms(base)[0]
-        own = replace(claims, contract=contract.digest)
+        own = replace(claims, contract_digest=contract.digest)
         assert isinstance(judge(own, contract, gates=(*GATES, bad)), Denied)

@@ -70,7 +70,7 @@ def test_sound_evidence_is_accepted_and_the_verdict_is_a_verdicts_object():
         ({"now": NOW + timedelta(days=60)}, "evidence.pck-crl.validity"),
         ({"evidence": replace(EVIDENCE, parts={"quote": b"?"})}, "evidence.format"),
         ({"evidence": replace(EVIDENCE, tee="other")}, "evidence.tee"),
-        ({"contract": "sha256:" + "11" * 32}, "platform.contract"),
+        ({"contract_digest": "sha256:" + "11" * 32}, "platform.contract"),
         ({"evidence": replace(EVIDENCE, devices=(EVIDENCE,))}, "evidence.devices.count"),
         ({"rules": policy(facts={"td_report": "1.5"})}, "platform.fact.td_report"),
         ({"rules": policy(tcb={"qe.svn": 255})}, "platform.tcb.qe.svn"),

@@ -30,7 +30,7 @@ TDX = Claims(
     simulated=False,
     root=ROOT,
     machine="sha256:" + "22" * 32,
-    contract=CONTRACT,
+    contract_digest=CONTRACT,
     registers={"mr_td": "bb" * 48, "rtmr0": "00" * 48, "mr_config_id": "ab" * 32 + "00" * 16},
     debug=False,
     memory_guard=False,
@@ -47,7 +47,13 @@ TDX = Claims(
 )
 MEASURED = {f"m{index}": f"{index:02x}" * 48 for index in range(1, 65)}
 GPU = replace(
-    SNP, tee="nvgpu", machine="gpu-1", contract=None, registers=MEASURED, facts={"model": "GH100"}, tcb={}
+    SNP,
+    tee="nvgpu",
+    machine="gpu-1",
+    contract_digest=None,
+    registers=MEASURED,
+    facts={"model": "GH100"},
+    tcb={},
 )
 
 
@@ -66,7 +72,7 @@ def platform(claims=SNP, policy=None, **changes):
 
 
 def checks(claims=SNP, policy=None, *, now=NOW, contract=CONTRACT, **changes):
-    return check_platforms(claims, (platform(claims, policy, **changes),), contract=contract, now=now)
+    return check_platforms(claims, (platform(claims, policy, **changes),), contract_digest=contract, now=now)
 
 
 def failed(claims=SNP, policy=None, *, now=NOW, contract=CONTRACT, **changes):
@@ -195,7 +201,7 @@ def test_listed_register_values_stand_beside_references():
 
 def test_a_register_that_holds_the_contract_needs_no_reference_and_no_other_does():
     assert failed(TDX) == []
-    assert "platform.reference.mr_config_id" in failed(replace(TDX, contract="sha256:" + "cd" * 32))
+    assert "platform.reference.mr_config_id" in failed(replace(TDX, contract_digest="sha256:" + "cd" * 32))
     odd = {**TDX.registers, "mr_config_id": "ab" * 32 + "00" * 15 + "01"}
     assert "platform.reference.mr_config_id" in failed(replace(TDX, registers=odd))
 

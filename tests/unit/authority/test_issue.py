@@ -179,7 +179,7 @@ def made_accepted(world, room, deal, *, simulated):
         simulated=simulated,
         root="",
         machine="",
-        contract=None,
+        contract_digest=None,
         registers={},
         debug=False,
         memory_guard=True,
@@ -187,7 +187,7 @@ def made_accepted(world, room, deal, *, simulated):
         not_checked=(),
     )
     return verdict.Accepted(
-        contract=deal.contract.digest,
+        contract_digest=deal.contract.digest,
         binding=room.binding(bytes(32)),
         claims=claims,
         checks=(),
@@ -202,7 +202,7 @@ def sign_for(world, accepted, deal):
         world.broker.authority,
         contract_id=deal.contract.id,
         terms=deal.contract.certificate,
-        evidence="sha256:" + "0" * 64,
+        evidence_digest="sha256:" + "0" * 64,
         now=contracts.NOW,
     )
 
@@ -237,9 +237,11 @@ def test_issue_takes_accepted_and_nothing_else():
 def names_of_types():
     from datetime import datetime
 
+    from strongroom.model import identifiers
     from strongroom.model.contracts.contract import CertificateTerms
 
-    return {"Accepted": verdict.Accepted, "CertificateTerms": CertificateTerms, "datetime": datetime}
+    given = {"Accepted": verdict.Accepted, "CertificateTerms": CertificateTerms, "datetime": datetime}
+    return {**vars(identifiers), **given}
 
 
 def test_only_the_broker_s_release_calls_issue():

@@ -47,11 +47,11 @@ class Side:
 
     def request(self, agreement=None, **changes):
         contract = (agreement or self.agreement).contract.digest
-        binding = replace(self.room.binding(self.nonce), contract=contract)
+        binding = replace(self.room.binding(self.nonce), contract_digest=contract)
         launched = self.machine.launch(contract)
         made = messages.ReleaseRequest(
             nonce=self.nonce,
-            contract=contract,
+            contract_digest=contract,
             agreement=(agreement or self.agreement).encode(),
             evidence=launched.evidence(binding),
             keys=self.room.keys,

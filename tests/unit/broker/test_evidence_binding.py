@@ -24,7 +24,7 @@ def other_keys(binding, **changes):
 
 OTHERS = {
     "nonce": lambda bound: replace(bound, nonce=bytes(32)),
-    "contract": lambda bound: replace(bound, contract=fake_tpm.digest("another contract")),
+    "contract": lambda bound: replace(bound, contract_digest=fake_tpm.digest("another contract")),
     "signing key": lambda bound: other_keys(bound, signing=sign.generate().public.raw),
     "tls key": lambda bound: other_keys(bound, tls=tls.generate().spki),
     "kem key": lambda bound: other_keys(bound, kem=hpke.generate().public),

@@ -105,7 +105,7 @@ def test_a_strangers_contract_asks_no_vendor(world):
     nonce = guarded.challenge(agreement).nonce
     request = messages.ReleaseRequest(
         nonce=nonce,
-        contract=agreement.contract.digest,
+        contract_digest=agreement.contract.digest,
         agreement=agreement.encode(),
         evidence=machine.launch(agreement.contract.digest).evidence(room.binding(nonce)),
         keys=room.keys,
@@ -274,10 +274,10 @@ def test_the_record_of_a_release_says_that_the_gate_was_passed(world):
 
 
 def test_a_disk_without_a_cipher_needs_no_key_and_every_other_has_one():
-    plain = SimpleNamespace(manifest="a", cipher=request_checks.NO_CIPHER, sealed_key=None)
-    held = SimpleNamespace(manifest="b", cipher="aes-xts", sealed_key=b"sealed")
+    plain = SimpleNamespace(manifest_digest="a", cipher=request_checks.NO_CIPHER, sealed_key=None)
+    held = SimpleNamespace(manifest_digest="b", cipher="aes-xts", sealed_key=b"sealed")
     assert request_checks._keys(("a", "b"), (plain, held)).ok
-    lost = SimpleNamespace(manifest="b", cipher="aes-xts", sealed_key=None)
+    lost = SimpleNamespace(manifest_digest="b", cipher="aes-xts", sealed_key=None)
     refused = request_checks._keys(("a", "b"), (plain, lost))
     assert not refused.ok
     assert refused.got == {"missing": ["b"]}

@@ -35,7 +35,7 @@ def test_a_public_disk_needs_no_key_and_gets_none(world):
     parsed = add(world, disk, None)
 
     def over(one):
-        return replace(one, datasets=(replace(one.datasets[0], manifest=parsed.digest),))
+        return replace(one, datasets=(replace(one.datasets[0], manifest_digest=parsed.digest),))
 
     agreement = world.agreement(over)
     room = world.room(agreement)
@@ -412,7 +412,7 @@ def test_rule_47_a_restored_backup_is_refused_against_a_witnessed_checkpoint(tmp
     )
 
     def grow(opened, entry):
-        asyncio.run(opened.store.write(lambda tx: tx.ledger.append(entry, run="")))
+        asyncio.run(opened.store.write(lambda tx: tx.ledger.append(entry, run_id="")))
         ledger = opened.store.ledger
         return opened.broker.notary.checkpoint(ledger, ledger.size())
 
@@ -437,7 +437,7 @@ def record_bytes(version):
         kind=record.RecordKind.CONTRACT,
         time=datetime(2026, 1, 1, tzinfo=UTC),
         broker="alice",
-        contract="sha256:" + "0" * 64,
-        run="",
+        contract_digest="sha256:" + "0" * 64,
+        run_id="",
         body={"id": "x", "version": version},
     ).encode()

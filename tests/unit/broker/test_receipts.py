@@ -34,7 +34,7 @@ def test_a_receipt_is_appended_with_its_proof(world, room):
     body = room.receipt(contracts.NOW)
     entry, checkpoint = proof.verify(post(world, body), world.broker.notary.public)
     assert entry.kind is record.RecordKind.RECEIPT
-    assert entry.run == room.keys.run_id
+    assert entry.run_id == room.keys.run_id
     assert entry.body == {"envelope": fields.format_data(body)}
     assert checkpoint.size == 2
     assert world.store.runs_by_contract() == [(room.agreement.contract.digest, 1, 1)]
@@ -68,9 +68,9 @@ def test_a_receipt_of_a_run_without_keys_is_refused(world, room):
     with pytest.raises(Refused, match="not of a run"):
         post(world, other.receipt(contracts.NOW))
     with pytest.raises(Refused, match="not of a run that keys were released to under that"):
-        post(world, room.receipt(contracts.NOW, run=other.keys.run_id))
+        post(world, room.receipt(contracts.NOW, run_id=other.keys.run_id))
     with pytest.raises(Refused, match="not of a run that keys were released to under that"):
-        post(world, room.receipt(contracts.NOW, contract=fake_tpm.digest("other")))
+        post(world, room.receipt(contracts.NOW, contract_digest=fake_tpm.digest("other")))
 
 
 def test_a_receipt_with_signatures_to_spare_is_refused(world, room):

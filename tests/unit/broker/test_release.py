@@ -42,12 +42,12 @@ def test_a_sound_room_gets_exactly_its_keys(world):
     room = world.room(agreement)
     nonce = world.challenge(agreement).nonce
     answer = world.release(room.request(nonce, names=brokers.NAMES))
-    assert room.open(answer, nonce) == {agreement.contract.datasets[0].manifest: brokers.DISK_KEY}
+    assert room.open(answer, nonce) == {agreement.contract.datasets[0].manifest_digest: brokers.DISK_KEY}
     entry, checkpoint = proof.verify(answer.ledger, world.broker.notary.public)
     assert checkpoint.size == 1
     assert entry.kind is record.RecordKind.RELEASE
-    assert entry.run == room.keys.run_id
-    assert entry.contract == agreement.contract.digest
+    assert entry.run_id == room.keys.run_id
+    assert entry.contract_digest == agreement.contract.digest
     assert entry.body["verdict"] == answer.verdict
     assert entry.body["nonce"] == fields.format_data(nonce)
     assert entry.body["binding"] == fields.format_data(room.binding(nonce).digest())
@@ -116,7 +116,7 @@ def test_a_nonce_for_another_contract_is_refused(world):
     nonce = world.challenge(other).nonce
     assert failed(world.release(world.room(one).request(nonce))) == ["nonce.fresh"]
     # Nor does it help to say in the head what it was made for.
-    said = replace(world.room(one).ask(nonce), contract=other.contract.digest)
+    said = replace(world.room(one).ask(nonce), contract_digest=other.contract.digest)
     assert failed(world.release(said.encode())) == ["nonce.contract"]
     nothing_released(world, recorded=False)
 
@@ -360,7 +360,7 @@ def test_somebody_elses_name_is_not_somebody_elses_key(world):
 
 def test_a_disk_that_the_broker_does_not_know_is_denied_before_anything(world):
     def unknown(one):
-        return replace(one, datasets=(replace(one.datasets[0], manifest=fake_tpm.digest("unknown")),))
+        return replace(one, datasets=(replace(one.datasets[0], manifest_digest=fake_tpm.digest("unknown")),))
 
     answer = world.ask(world.agreement(unknown))
     assert failed(answer) == ["keys.present", "evidence.verified"]
@@ -522,8 +522,8 @@ class FailingLedger:
 
     async def write(self, work):
         def failing(transaction):
-            def fail(_entry, *, run):
-                raise Unavailable(f"ledger of {run}: gone", code="disk-full")
+            def fail(_entry, *, run_id):
+                raise Unavailable(f"ledger of {run_id}: gone", code="disk-full")
 
             transaction.ledger.append = fail
             try:
@@ -550,7 +550,7 @@ def test_rule_53_a_work_that_fails_after_its_append_leaves_nothing(world):
     agreement = world.agreement()
 
     def spoilt(transaction):
-        transaction.ledger.append(b"ghost", run="")
+        transaction.ledger.append(b"ghost", run_id="")
         raise Refused("changed my mind")
 
     async def both():

@@ -62,7 +62,7 @@ def test_a_room_with_its_gpus_gets_its_keys(world):
     agreement = over(world)
     room, nonce, answer = asked(world, agreement)
     assert isinstance(answer, messages.ReleaseAnswer), answer
-    assert room.open(answer, nonce) == {agreement.contract.datasets[0].manifest: brokers.DISK_KEY}
+    assert room.open(answer, nonce) == {agreement.contract.datasets[0].manifest_digest: brokers.DISK_KEY}
     told = {check["name"]: check["got"] for check in answer.verdict["checks"]}
     assert told["platform.devices"] == 2
     every = {"of": 2, "failed": 0}

@@ -97,8 +97,8 @@ def test_a_stranger_at_full_speed_makes_sums_and_no_line_of_its_own(served):
     assert 1 <= len(told) <= 12
     assert sum(one.requests for one in told) == 600
     assert {kind for one in told for kind, _ in one.kinds} == {
-        RequestKind(request="release", contract="", reason="nonce.fresh"),
-        RequestKind(request="receipt", contract="", reason="not-json"),
+        RequestKind(request="release", contract_id="", reason="nonce.fresh"),
+        RequestKind(request="receipt", contract_id="", reason="not-json"),
     }
     assert told[-1].busiest[0][0] == "203.0.113.7"
 
@@ -109,7 +109,7 @@ def test_a_contract_that_nobody_here_signed_gives_its_texts_to_no_line(served):
     body = world.room(strange).request(nonce(world, app, strange))
     call(app, "POST", "/v1/releases", body)
     (one,) = heard.all()
-    assert one.kinds == ((RequestKind(request="release", contract="", reason="own.signature"), 1),)
+    assert one.kinds == ((RequestKind(request="release", contract_id="", reason="own.signature"), 1),)
     assert "look-here" not in request_lines._text(one)
 
 
@@ -123,7 +123,9 @@ def test_a_denial_beyond_the_budgets_is_counted_under_its_contract_and_reason(tm
             call(app, "POST", "/v1/releases", world.room(agreement).request(nonce(world, app, agreement)))
         released, denied, summed = heard.all()
     assert [released.index, denied.index] == [0, 1]
-    assert summed.kinds == ((RequestKind(request="release", contract="flights", reason="contract.runs"), 2),)
+    assert summed.kinds == (
+        (RequestKind(request="release", contract_id="flights", reason="contract.runs"), 2),
+    )
 
 
 def test_a_recorded_receipt_that_comes_again_is_counted(served):
@@ -137,7 +139,7 @@ def test_a_recorded_receipt_that_comes_again_is_counted(served):
     told = heard.all()
     assert [one.index for one in told if isinstance(one, Recorded)] == [0, 1]
     (summed,) = (one for one in told if isinstance(one, Summed))
-    assert summed.kinds == ((RequestKind(request="receipt", contract="", reason="recorded-before"), 4),)
+    assert summed.kinds == ((RequestKind(request="receipt", contract_id="", reason="recorded-before"), 4),)
 
 
 def test_what_a_room_asks_for_writes_no_line_and_no_terminal_code(served):
@@ -178,7 +180,7 @@ def test_a_reader_who_is_slow_delays_nobody_and_lost_lines_are_counted(world, mo
     log = RequestLog(slow, clock=world.clock)
     proved = messages.LedgerProof(entry=b"{}", index=0, hashes=(), checkpoint="")
     for index in range(50):
-        log.recorded(replace(proved, index=index), request="release", peer="a", contract="")
+        log.recorded(replace(proved, index=index), request="release", peer="a", contract_id="")
     reading.set()
     while not any(isinstance(one, Summed) for one in held):
         world.clock.advance(timedelta(seconds=2))
@@ -198,17 +200,17 @@ def test_what_is_kept_is_bounded_whatever_comes(world):
     assert len(made.kinds) == request_log.KINDS + 1
     assert made.addresses == request_log.ADDRESSES
     assert made.kinds[0] == (
-        RequestKind(request="other", contract="", reason="other"),
+        RequestKind(request="other", contract_id="", reason="other"),
         5000 - request_log.KINDS,
     )
     proved = messages.LedgerProof(entry=b"", index=0, hashes=(), checkpoint="")
     for index in range(request_log.REMEMBERED + 10):
-        log.recorded(replace(proved, index=index), request="receipt", peer="", contract="")
+        log.recorded(replace(proved, index=index), request="receipt", peer="", contract_id="")
         if index % 1000 == 0:
             while not log._events.empty():
                 log._events.get_nowait()
     assert len(log._noted) == request_log.REMEMBERED
-    log.recorded(replace(proved, index=3), request="receipt", peer="", contract="")
+    log.recorded(replace(proved, index=3), request="receipt", peer="", contract_id="")
     assert log.due(world.clock.now, last=True).kinds[0][0].reason == "recorded-before"
 
 
@@ -232,8 +234,8 @@ def test_sums_come_ever_later_and_at_once_again_after_quiet(world):
 def test_entries_from_before_are_no_news(world):
     heard = Heard(world.clock, size=5)
     proved = messages.LedgerProof(entry=b"{}", index=4, hashes=(), checkpoint="")
-    heard.log.recorded(proved, request="receipt", peer="", contract="")
-    heard.log.recorded(replace(proved, index=5), request="receipt", peer="", contract="")
+    heard.log.recorded(proved, request="receipt", peer="", contract_id="")
+    heard.log.recorded(replace(proved, index=5), request="receipt", peer="", contract_id="")
     assert [type(one) for one in heard.all()] == [Recorded, Summed]
 
 
@@ -266,7 +268,7 @@ def test_an_entry_that_cannot_be_shown_silences_none_of_those_after_it(world):
             messages.LedgerProof(entry=b"{}", index=index, hashes=(), checkpoint=""),
             request="release",
             peer="192.0.2.1",
-            contract="",
+            contract_id="",
         )
     log.close()
     assert [one.index for one in told if isinstance(one, Recorded)] == [1]

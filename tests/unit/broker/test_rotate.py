@@ -53,7 +53,7 @@ def next_version(prepared, settings):
 
 
 def first_version(prepared, settings):
-    digest = prepared.agreement.contract.datasets[0].manifest
+    digest = prepared.agreement.contract.datasets[0].manifest_digest
     return prepared.scene.agreement(lambda one: brokers.contract_over(one, settings, digest, runs=3))
 
 
@@ -101,7 +101,7 @@ def test_a_rotation_is_an_entry_that_anybody_can_check(prepared):
     rotated = broker.rotate_broker_keys(prepared.directory, brokers.PASSPHRASE, prepared.scene.alice.signing)
     with opened(prepared) as one:
         entry, _ = proof.verify(rotated.proof, one.broker.notary.public)
-    assert (entry.kind, entry.contract, entry.run) == (record.RecordKind.ROTATION, "", "")
+    assert (entry.kind, entry.contract_digest, entry.run_id) == (record.RecordKind.ROTATION, "", "")
     said = describe.describe(entry)
     assert said.startswith(
         "keys of alice replaced (broker.pin, broker.authority), vouched for by the old key"
@@ -201,7 +201,7 @@ def test_the_old_master_key_opens_nothing_of_the_new_broker(prepared):
     with opened(prepared) as one:
         (disk,) = one.store.known_disks()
         for sealed, purpose, name in (
-            (disk.sealed_key, "disk-key", disk.manifest),
+            (disk.sealed_key, "disk-key", disk.manifest_digest),
             (one.settings.secrets["tls"], "broker-secret", "tls"),
         ):
             with pytest.raises(Refused, match="does not open under this master key"):

@@ -59,7 +59,7 @@ def test_whatever_denies_every_room_is_said_before_as_it_is_said_to_a_room(world
     elif kind == "keys":
         other = fake_tpm.digest("another disk")
         agreement = world.agreement(
-            lambda one: replace(one, datasets=(replace(one.datasets[0], manifest=other),))
+            lambda one: replace(one, datasets=(replace(one.datasets[0], manifest_digest=other),))
         )
     else:
         agreement = world.agreement(signers=("alice",))

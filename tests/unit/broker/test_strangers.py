@@ -193,7 +193,7 @@ def test_a_disk_that_is_changed_meanwhile_is_sealed_anew(watched):
 
     agreement = watched.agreement()
     room, nonce = watched.room(agreement), watched.challenge(agreement).nonce
-    manifest = agreement.contract.datasets[0].manifest
+    manifest = agreement.contract.datasets[0].manifest_digest
     fresh = bytes(reversed(brokers.DISK_KEY))
     sealed = watched.broker.at_rest.seal(fresh, purpose=DISK_KEY, name=manifest, random=watched.broker.random)
     known = watched.store.read(lambda state: state.disks.find(manifest))
@@ -210,7 +210,7 @@ def test_a_run_used_up_meanwhile_is_counted_and_may_be_one_too_many(watched):
     digest = agreement.contract.digest
 
     def another(name):
-        run = Run(run=name, contract=digest, signing_key=b"k" * 32, release=0, receipt=None)
+        run = Run(run_id=name, contract_digest=digest, signing_key=b"k" * 32, release=0, receipt=None)
         return lambda transaction: transaction.runs.add(run)
 
     body = watched.room(agreement).request(watched.challenge(agreement).nonce)
@@ -264,14 +264,18 @@ def test_agreements_are_kept_by_their_bytes_and_only_of_those_that_passed_the_ga
 def test_denials_are_counted_for_each_contract_and_each_address():
     denials = Denials(Budgets(denials=10, denials_each=3, denial_each_seconds=5))
     now = contracts.NOW
-    assert [denials.take(now, contract="a", peer=str(at)) for at in range(5)] == [True] * 3 + [False] * 2
-    assert [denials.take(now, contract=f"c{at}", peer="p") for at in range(5)] == [True] * 3 + [False] * 2
+    assert [denials.take(now, contract_digest="a", peer=str(at)) for at in range(5)] == [True] * 3 + [
+        False
+    ] * 2
+    assert [denials.take(now, contract_digest=f"c{at}", peer="p") for at in range(5)] == [True] * 3 + [
+        False
+    ] * 2
     # What was refused took nothing from the budget of all.
-    taken = [denials.take(now, contract=f"d{at}", peer=f"q{at}") for at in range(6)]
+    taken = [denials.take(now, contract_digest=f"d{at}", peer=f"q{at}") for at in range(6)]
     assert taken == [True] * 4 + [False] * 2
     later = now + timedelta(seconds=5)
-    assert denials.take(later, contract="a", peer="fresh")
-    assert not denials.take(later, contract="a", peer="other")
+    assert denials.take(later, contract_digest="a", peer="fresh")
+    assert not denials.take(later, contract_digest="a", peer="other")
 
 
 def test_names_of_allowances_take_bounded_room():
@@ -351,16 +355,16 @@ def test_who_only_names_a_contract_does_not_use_up_its_budget(tmp_path):
             with contextlib.suppress(Malformed):
                 assert failed(asyncio.run(release(world.broker, body, peer="198.51.100.1")))
         now, contract = world.clock(), genuine.contract.digest
-        assert not world.broker.failures.patient(now, peer="192.0.2.1", contract=contract)
+        assert not world.broker.failures.patient(now, peer="192.0.2.1", contract_digest=contract)
 
 
 def test_addresses_that_had_keys_take_bounded_room():
     failures = Failures(Budgets(failures_each=1), most=2)
     for at in range(3):
-        failures.released(peer=str(at), contract=CONTRACT)
+        failures.released(peer=str(at), contract_digest=CONTRACT)
     for _ in range(2):
         failures.failed_under(CONTRACT, contracts.NOW)
-    waits = [failures.patient(contracts.NOW, peer=str(at), contract=CONTRACT) for at in range(3)]
+    waits = [failures.patient(contracts.NOW, peer=str(at), contract_digest=CONTRACT) for at in range(3)]
     assert waits == [True, False, False]
 
 
@@ -579,7 +583,7 @@ def test_what_was_known_last_prepares_an_acceptance_without_asking_and_never_a_d
     from strongroom.broker.ports import Run
 
     agreement = watched.agreement(runs=3)
-    digest, manifest = agreement.contract.digest, agreement.contract.datasets[0].manifest
+    digest, manifest = agreement.contract.digest, agreement.contract.datasets[0].manifest_digest
     assert isinstance(watched.ask(agreement), messages.ReleaseAnswer)
     reads = []
     read = watched.broker.store.read
@@ -587,7 +591,7 @@ def test_what_was_known_last_prepares_an_acceptance_without_asking_and_never_a_d
     assert isinstance(watched.ask(agreement), messages.ReleaseAnswer)
     assert not reads
     # Another process gives the last run: what was known says one is left, and the storage decides.
-    run = Run(run="run-x", contract=digest, signing_key=b"k" * 32, release=0, receipt=None)
+    run = Run(run_id="run-x", contract_digest=digest, signing_key=b"k" * 32, release=0, receipt=None)
     asyncio.run(watched.store.write(lambda transaction: transaction.runs.add(run)))
     assert failed(watched.ask(agreement)) == ["contract.runs", "evidence.verified"]
     # Another process forgets the disk, and has it again: neither is hidden by what was known.

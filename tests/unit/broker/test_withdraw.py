@@ -34,7 +34,10 @@ def test_a_withdrawn_contract_is_released_by_no_worker(tmp_path):
         for worker in (one, two):
             assert isinstance(worker.ask(agreement), messages.ReleaseAnswer)
         entry = withdrawn(owner, agreement)
-        assert (entry.kind, entry.contract) == (record.RecordKind.WITHDRAWAL, agreement.contract.digest)
+        assert (entry.kind, entry.contract_digest) == (
+            record.RecordKind.WITHDRAWAL,
+            agreement.contract.digest,
+        )
         assert entry.body == {"id": "flights", "version": 1}
         for worker in (one, two, owner):
             assert failed(worker.ask(agreement))[0] == "contract.withdrawn"
@@ -141,7 +144,7 @@ def test_a_disk_that_was_taken_away_is_released_by_no_worker(tmp_path):
         assert isinstance(one.ask(agreement), messages.ReleaseAnswer)
         proved = asyncio.run(remove_key(owner.broker, disk))
         entry = proof.verify(proved, owner.broker.notary.public)[0]
-        assert (entry.kind, entry.contract, entry.body) == (
+        assert (entry.kind, entry.contract_digest, entry.body) == (
             record.RecordKind.DISK_REMOVAL,
             "",
             {"disk": disk},

@@ -22,7 +22,7 @@ CLAIMS = {
     "tee": "tdx",
     "root": "r",
     "machine": "m",
-    "contract": None,
+    "contract_digest": None,
     "registers": {},
     "debug": False,
     "memory_guard": False,

@@ -19,7 +19,9 @@ from tests import samples
 
 CONTRACT = samples.a_contract()
 KEYS = RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216)
-BINDING = Binding(nonce=b"n" * 32, contract=CONTRACT.digest, keys=KEYS, role="room", audience=samples.DIGEST)
+BINDING = Binding(
+    nonce=b"n" * 32, contract_digest=CONTRACT.digest, keys=KEYS, role="room", audience=samples.DIGEST
+)
 GONE = Unavailable("gone", code="room-died")
 
 
@@ -68,7 +70,7 @@ def test_a_denial_cost_nothing(tmp_path):
 def test_a_release_that_does_not_parse_is_one_without_a_name(tmp_path, content):
     (tmp_path / "release-alice.json").write_bytes(content)
     end, told = lines(tmp_path)
-    assert (end.run, end.costs) == ("", {"alice": Cost.USED})
+    assert (end.run_id, end.costs) == ("", {"alice": Cost.USED})
     assert "run        " not in told
 
 

@@ -245,7 +245,7 @@ def test_what_an_authority_and_its_leaf_may_do_is_said_bit_by_bit():
         dns_names=("a.example",),
         uri="urn:a",
         spki=maker.spki(maker.new_key()),
-        evidence="sha256:" + "00" * 32,
+        evidence_digest="sha256:" + "00" * 32,
         not_before=NOW,
         not_after=NOW + DAY,
     )

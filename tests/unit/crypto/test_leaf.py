@@ -39,7 +39,7 @@ def made(**changes) -> Leaf:
         "dns_names": ("room.example",),
         "uri": "spiffe://flights.strongroom/run/run-" + "0" * 32,
         "spki": spki(KEYS[0]),
-        "evidence": "sha256:" + hashlib.sha256(b"evidence").hexdigest(),
+        "evidence_digest": "sha256:" + hashlib.sha256(b"evidence").hexdigest(),
         "not_before": NOW,
         "not_after": NOW + timedelta(hours=1),
     }
@@ -56,7 +56,7 @@ def by_the_library(leaf: Leaf, serial: int) -> bytes:
     names = [*(x509.DNSName(name) for name in leaf.dns_names), x509.UniformResourceIdentifier(leaf.uri)]
     usage = [False] * 9
     usage[0] = True
-    evidence = b"\x04\x20" + bytes.fromhex(leaf.evidence.removeprefix("sha256:"))
+    evidence = b"\x04\x20" + bytes.fromhex(leaf.evidence_digest.removeprefix("sha256:"))
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name(parts))

@@ -14,7 +14,7 @@ GOOGLE = fake_google.FakeGoogle(now=NOW)
 
 BOUND = Binding(
     nonce=b"n" * 32,
-    contract=samples.DIGEST,
+    contract_digest=samples.DIGEST,
     keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
     role="room",
     audience=samples.DIGEST,

@@ -57,7 +57,7 @@ class Machine:
             for pcr, _, data in fake_tpm.FIRMWARE_EVENTS:
                 tpm.extend_pcr(pcr, hashlib.sha256(data).digest())
             tpm.extend_pcr(10, fake_tpm._boot_aggregate([tpm.read_pcr(index) for index in range(10)]))
-            tpm.extend_pcr(12, bytes.fromhex(binding.contract[7:]))
+            tpm.extend_pcr(12, bytes.fromhex(binding.contract_digest[7:]))
             quote = tpm.quote(AK_HANDLE, hashlib.sha256(binding.digest()).digest(), tuple(range(13)))
             return Evidence(
                 tee="tpm",

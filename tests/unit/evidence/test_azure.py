@@ -41,7 +41,7 @@ def test_sound_evidence_verifies_and_says_all(kind):
     assert claims.tee == "azure"
     assert claims.root == vm.root
     assert claims.simulated
-    assert claims.contract == samples.DIGEST
+    assert claims.contract_digest == samples.DIGEST
     assert not claims.debug
     assert claims.facts["hardware"] == kind
     assert claims.facts["vm.vmUniqueId"] == fake_azure.UNIQUE_ID
@@ -60,7 +60,7 @@ def test_sound_evidence_verifies_and_says_all(kind):
 
 @pytest.mark.parametrize("hash_type", [2, 3])
 def test_the_other_hashes_of_runtime_data_are_read(hash_type):
-    assert verified("snp", VMS["snp"].evidence(BOUND, hash_type=hash_type)).contract == samples.DIGEST
+    assert verified("snp", VMS["snp"].evidence(BOUND, hash_type=hash_type)).contract_digest == samples.DIGEST
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,15 +142,15 @@ def test_debug_of_the_hardware_is_debug():
 def test_a_contract_is_claimed_only_where_pcr_12_holds_it_once():
     blank = FakeAzure(hardware=VMS["snp"].hardware)
     claims = verified("snp", blank.evidence(BOUND))
-    assert claims.contract is None
+    assert claims.contract_digest is None
     assert "pcr12" not in claims.registers
     other = FakeAzure(hardware=VMS["snp"].hardware, contract=bytes(32))
     claims = verified("snp", other.evidence(BOUND))
-    assert claims.contract is None
+    assert claims.contract_digest is None
     assert claims.registers["pcr12"] == other.pcrs[12].hex()
     preset = Preset(values={"extra_data": BOUND.value("extra_data")})
     claims = verified("snp", binding=preset)
-    assert claims.contract is None
+    assert claims.contract_digest is None
     assert "pcr12" in claims.registers
 
 

@@ -76,9 +76,12 @@ def test_a_platform_that_is_not_secured_counts_as_debug(state):
 
 def test_the_personalization_value_is_the_contract_where_it_is_a_digest():
     digest = bytes.fromhex(samples.DIGEST[7:])
-    assert verified(PLATFORM.evidence(BOUND, personalization=digest + bytes(32))).contract == samples.DIGEST
+    assert (
+        verified(PLATFORM.evidence(BOUND, personalization=digest + bytes(32))).contract_digest
+        == samples.DIGEST
+    )
     for other in (bytes(64), digest + digest, bytes(32) + digest):
-        assert verified(PLATFORM.evidence(BOUND, personalization=other)).contract is None
+        assert verified(PLATFORM.evidence(BOUND, personalization=other)).contract_digest is None
 
 
 def test_rule_17_without_an_expectation_nothing_is_verified():

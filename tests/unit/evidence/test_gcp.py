@@ -37,7 +37,7 @@ def test_sound_evidence_verifies_and_says_all():
     assert claims.tee == "gcp"
     assert claims.root == GOOGLE.root
     assert claims.machine == GOOGLE.machine
-    assert claims.contract is None
+    assert claims.contract_digest is None
     assert not claims.debug
     assert claims.tcb == {"gce.security": 2}
     assert claims.registers == {f"pcr{index}": pcrs[index].hex() for index in (*range(10), 11)}
@@ -135,7 +135,7 @@ def test_a_quote_that_nobody_expected_to_carry_anything_is_said_not_to_be_fresh(
 def test_rule_19_another_nonce_contract_key_or_audience_is_refused():
     for other in (
         replace(BOUND, nonce=b"m" * 32),
-        replace(BOUND, contract="sha256:" + "cd" * 32),
+        replace(BOUND, contract_digest="sha256:" + "cd" * 32),
         replace(BOUND, keys=replace(BOUND.keys, kem=b"x" * 1216)),
         replace(BOUND, audience="sha256:" + "cd" * 32),
     ):
@@ -182,13 +182,13 @@ def test_systemds_phases_may_follow_in_pcr_11_and_nothing_else():
 
 
 def test_the_contract_in_pcr_12_is_found_and_no_other():
-    contract = digest.raw(BOUND.contract)
+    contract = digest.raw(BOUND.contract_digest)
     claims = verified(GOOGLE.evidence(BOUND, extend=((12, contract),)))
-    assert claims.contract == BOUND.contract
+    assert claims.contract_digest == BOUND.contract_digest
     assert "pcr12" not in claims.registers
     for extended in (((12, contract), (12, contract)), ((12, bytes(32)),), ((13, contract),)):
         claims = verified(GOOGLE.evidence(BOUND, extend=extended))
-        assert claims.contract is None
+        assert claims.contract_digest is None
         assert f"pcr{extended[0][0]}" in claims.registers
 
 

@@ -36,7 +36,7 @@ def test_a_sound_document_verifies_and_says_all():
     assert claims.root == AWS.root
     assert claims.machine == fake_aws.INSTANCE
     assert not claims.debug
-    assert claims.contract is None
+    assert claims.contract_digest is None
     assert claims.registers == {f"pcr{index}": fake_aws.PCRS[index].hex() for index in (0, 1, 2)}
     assert claims.facts["timestamp_ms"] == int(NOW.timestamp() * 1000)
     assert claims.facts["bound"] == "user_data, nonce"
@@ -102,15 +102,15 @@ def test_rule_11_the_signer_is_a_register_of_its_own():
 
 
 def test_the_contract_in_pcr_16_is_found_and_no_other():
-    contract = digest.raw(BOUND.contract)
+    contract = digest.raw(BOUND.contract_digest)
     extended = hashlib.sha384(bytes(48) + contract).digest()
     claims = verified(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {16: extended}))
-    assert claims.contract == BOUND.contract
+    assert claims.contract_digest == BOUND.contract_digest
     assert "pcr16" not in claims.registers
     twice = hashlib.sha384(extended + contract).digest()
     for value in (twice, contract + bytes(16), bytes(48)):
         claims = verified(AWS.evidence(BOUND, pcrs=fake_aws.PCRS | {16: value}))
-        assert claims.contract is None
+        assert claims.contract_digest is None
         assert ("pcr16" in claims.registers) == any(value)
 
 
@@ -123,7 +123,7 @@ def test_nitrotpm_documents_have_no_debug_mode_and_no_contract_register():
     )
     assert claims.facts["nitrotpm"] is True
     assert claims.machine == fake_aws.INSTANCE
-    assert claims.contract is None
+    assert claims.contract_digest is None
     assert nitro.NITROTPM_CONTRACT in claims.not_checked
     assert set(claims.registers) == {f"pcr{index}" for index in (*range(11), 16)}
 
@@ -163,7 +163,7 @@ def test_rule_19_another_nonce_contract_key_or_audience_is_refused():
     document = AWS.evidence(BOUND)
     for other in (
         replace(BOUND, nonce=b"m" * 32),
-        replace(BOUND, contract="sha256:" + "cd" * 32),
+        replace(BOUND, contract_digest="sha256:" + "cd" * 32),
         replace(BOUND, keys=replace(BOUND.keys, kem=b"x" * 1216)),
         replace(BOUND, audience="sha256:" + "cd" * 32),
     ):

@@ -34,7 +34,7 @@ def test_sound_evidence_verifies_and_says_all():
     assert claims.root == GPU.root
     assert claims.machine == GPU.machine
     assert claims.simulated
-    assert claims.contract is None
+    assert claims.contract_digest is None
     assert list(claims.registers) == [f"m{index}" for index in range(1, 65)]
     assert claims.registers["m3"] == fake_nvidia.measured("measurement 3").hex()
     told = {

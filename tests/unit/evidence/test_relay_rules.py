@@ -31,7 +31,7 @@ def room():
     kem = hpke.generate()
     bound = Binding(
         nonce=b"n" * 32,
-        contract=scene.agreement().contract.digest,
+        contract_digest=scene.agreement().contract.digest,
         keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=kem.public),
         role="room",
         audience=fake_tpm.digest("audience"),

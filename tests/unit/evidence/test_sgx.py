@@ -49,7 +49,7 @@ def test_claims_carry_every_field_of_the_report(version):
     assert claims.facts["isv_prod_id"] == 0x1234
     assert claims.tcb["isv.svn"] == claims.facts["isv_svn"] == 9
     assert claims.tcb["config.svn"] == 4
-    assert claims.contract is None
+    assert claims.contract_digest is None
 
 
 def test_rule_09_a_trust_domains_quote_is_no_enclaves():
@@ -89,8 +89,8 @@ def test_rule_10_a_signer_is_no_register_without_its_product():
 
 def test_rule_10_the_configuration_is_a_claim_and_may_carry_the_contract():
     contract = hashlib.sha256(b"contract").digest()
-    assert claims_of(config_id=contract + bytes(32)).contract == "sha256:" + contract.hex()
-    assert claims_of(config_id=contract * 2).contract is None
+    assert claims_of(config_id=contract + bytes(32)).contract_digest == "sha256:" + contract.hex()
+    assert claims_of(config_id=contract * 2).contract_digest is None
     assert claims_of(config_id=contract * 2).registers["config_id"] == (contract * 2).hex()
 
 

@@ -62,7 +62,7 @@ def test_sound_reports_of_every_line_and_version_verify(name, version):
     assert claims.tee == "snp"
     assert claims.root == chip.root
     assert claims.simulated
-    assert claims.contract is None
+    assert claims.contract_digest is None
     assert not claims.debug
     assert claims.registers == {"measurement": fake_amd.MEASUREMENT.hex()}
     assert claims.facts["version"] == version
@@ -99,7 +99,7 @@ def test_a_chip_and_a_provider_are_told_apart():
 
 def test_host_data_are_the_contract_where_they_are_used():
     contract = digest.raw(samples.DIGEST)
-    assert claims_of(Guest(host_data=contract)).contract == samples.DIGEST
+    assert claims_of(Guest(host_data=contract)).contract_digest == samples.DIGEST
 
 
 def test_amd_roots_are_pinned_one_for_each_line():

@@ -123,8 +123,8 @@ def test_rule_09_a_service_td_is_a_register_and_strict_policy_denies_it():
 
 def test_the_configuration_may_carry_the_contract():
     contract = hashlib.sha256(b"contract").digest()
-    assert claims_of(mr_config_id=contract + bytes(16)).contract == "sha256:" + contract.hex()
-    assert claims_of(mr_config_id=b"\1" + contract + bytes(15)).contract is None
+    assert claims_of(mr_config_id=contract + bytes(16)).contract_digest == "sha256:" + contract.hex()
+    assert claims_of(mr_config_id=b"\1" + contract + bytes(15)).contract_digest is None
 
 
 def relaunch_levels(latest="UpToDate", module="OutOfDate", qe="UpToDate"):

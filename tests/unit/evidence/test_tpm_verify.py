@@ -43,7 +43,7 @@ def test_good_evidence_gives_typed_claims():
     assert claims.simulated
     assert claims.root == TPM.root
     assert claims.machine == TPM.machine
-    assert claims.contract == BINDING.contract
+    assert claims.contract_digest == BINDING.contract_digest
     assert claims.registers == fake_tpm.RECORD.reference()
     assert claims.memory_guard
     assert not claims.debug
@@ -51,7 +51,8 @@ def test_good_evidence_gives_typed_claims():
     assert claims.facts["reset_count"] == 3
     assert claims.facts["clock_safe"] is True
     assert (
-        claims.facts["pcr_12"] == hashlib.sha256(bytes(32) + bytes.fromhex(BINDING.contract[7:])).hexdigest()
+        claims.facts["pcr_12"]
+        == hashlib.sha256(bytes(32) + bytes.fromhex(BINDING.contract_digest[7:])).hexdigest()
     )
     assert any("hardware" in text for text in claims.not_checked)
 
@@ -158,7 +159,7 @@ def test_rule_17_there_is_no_verification_without_a_binding_or_roots():
     "change",
     [
         {"nonce": bytes(32)},
-        {"contract": fake_tpm.digest("another contract")},
+        {"contract_digest": fake_tpm.digest("another contract")},
         {"role": "node"},
         {"audience": fake_tpm.digest("another broker")},
         {"keys": replace(BINDING.keys, signing=b"x" * 32)},

@@ -12,7 +12,7 @@ RSA = fake_tpm.FakeTpm(now=NOW, algorithm="rsa")
 
 BINDING = Binding(
     nonce=bytes(range(32)),
-    contract=fake_tpm.digest("contract"),
+    contract_digest=fake_tpm.digest("contract"),
     keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
     role="room",
     audience=fake_tpm.digest("audience"),

@@ -17,7 +17,7 @@ NOW = datetime(2026, 12, 1, tzinfo=UTC)
 
 def entry(kind, body, *, contract=samples.DIGEST):
     contract = "" if kind in record.OF_NO_CONTRACT else contract
-    made = record.Record(kind=kind, time=NOW, broker="alice", contract=contract, run="", body=body)
+    made = record.Record(kind=kind, time=NOW, broker="alice", contract_digest=contract, run_id="", body=body)
     assert record.parse(made.encode()) == made
     return made
 
@@ -78,14 +78,16 @@ def test_a_sentence_has_an_end():
 
 def test_only_entries_about_a_contract_name_one():
     for kind in (record.RecordKind.DISK_REMOVAL, record.RecordKind.ROTATION):
-        named = record.Record(kind=kind, time=NOW, broker="a", contract=samples.DIGEST, run="", body={})
+        named = record.Record(
+            kind=kind, time=NOW, broker="a", contract_digest=samples.DIGEST, run_id="", body={}
+        )
         with pytest.raises(
             Malformed, match=f"contract: expected an empty text, as a {kind.value} is of no contract"
         ):
             record.parse(named.encode())
-        assert record.parse(replace(named, contract="").encode()).contract == ""
+        assert record.parse(replace(named, contract_digest="").encode()).contract_digest == ""
     nameless = record.Record(
-        kind=record.RecordKind.WITHDRAWAL, time=NOW, broker="a", contract="", run="", body={}
+        kind=record.RecordKind.WITHDRAWAL, time=NOW, broker="a", contract_digest="", run_id="", body={}
     )
     with pytest.raises(Malformed, match="contract: expected sha256: and 64"):
         record.parse(nameless.encode())

@@ -27,7 +27,7 @@ def test_an_audit_goes_from_the_first_entry_to_the_last():
 
 BINDING = binding.Binding(
     nonce=b"n" * 32,
-    contract=samples.DIGEST,
+    contract_digest=samples.DIGEST,
     keys=binding.RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
     role="room",
     audience=samples.DIGEST,

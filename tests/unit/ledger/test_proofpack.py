@@ -420,7 +420,7 @@ def test_a_receipt_with_other_disks(world, what):
     room = world.room()
     pack = world.pack(room)
     image = replace(pack.receipt.image, root_hash=fake_tpm.digest("x"))
-    data = (replace(pack.receipt.datasets[0], manifest=fake_tpm.digest("x")),)
+    data = (replace(pack.receipt.datasets[0], manifest_digest=fake_tpm.digest("x")),)
     changes = {"image": {"image": image}, "datasets": {"datasets": data}, "none": {"datasets": ()}}[what]
     assert failed(world, with_receipt(world, pack, room, **changes))[0] == "receipt.disks"
 

@@ -256,7 +256,7 @@ def test_one_person_cannot_be_two_parties():
 def test_differences_name_the_place():
     old = samples.a_contract()
     new = samples.a_contract(
-        image=contract.Image(owner="bob", manifest=samples.DIGEST, arguments=("-x",), environment={})
+        image=contract.Image(owner="bob", manifest_digest=samples.DIGEST, arguments=("-x",), environment={})
     )
     places = {place for place, _, _ in drafting.differences(old.raw, new.raw)}
     assert places == {"image.manifest", "image.arguments", "image.arguments[0]"}

@@ -195,11 +195,11 @@ def test_a_name_that_no_party_may_have_makes_no_identity():
 
 
 RECEIPT = receipt.Receipt(
-    run="run-" + "0" * 32,
-    contract=samples.DIGEST,
+    run_id="run-" + "0" * 32,
+    contract_digest=samples.DIGEST,
     signing_key=b"s" * 32,
-    image=receipt.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST),
-    datasets=(receipt.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST),),
+    image=receipt.Disk(manifest_digest=samples.DIGEST, root_hash=samples.DIGEST),
+    datasets=(receipt.Disk(manifest_digest=samples.DIGEST, root_hash=samples.DIGEST),),
     outputs=(
         receipt.OutputRecord(
             path="/out", sealed_digest=samples.DIGEST, sealed_bytes=7, content_commitment=samples.DIGEST
@@ -243,8 +243,8 @@ RECORD = record.Record(
     kind=record.RecordKind.CONTRACT,
     time=samples.NOW,
     broker="alice",
-    contract=samples.DIGEST,
-    run="",
+    contract_digest=samples.DIGEST,
+    run_id="",
     body={"id": "flights", "version": 1},
 ).encode()
 

@@ -28,7 +28,7 @@ def keys():
 def a_binding(**changes):
     value = {
         "nonce": b"n" * 32,
-        "contract": samples.DIGEST,
+        "contract_digest": samples.DIGEST,
         "keys": keys(),
         "role": "room",
         "audience": samples.DIGEST,
@@ -41,7 +41,7 @@ def test_rule_19_every_field_of_the_binding_counts():
     assert len(one) == 64
     others = [
         a_binding(nonce=b"m" * 32),
-        a_binding(contract="sha256:" + "ac" * 32),
+        a_binding(contract_digest="sha256:" + "ac" * 32),
         a_binding(keys=binding.RoomKeys(signing=b"x" * 32, tls=b"t" * 91, kem=b"k" * 1216)),
         a_binding(keys=binding.RoomKeys(signing=b"s" * 32, tls=b"x" * 91, kem=b"k" * 1216)),
         a_binding(keys=binding.RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"x" * 1216)),
@@ -179,10 +179,10 @@ def test_a_room_has_numbers_for_half_of_all_users(field):
 
 def a_receipt():
     return receipt.Receipt(
-        run="run-" + "0" * 32,
-        contract=samples.DIGEST,
+        run_id="run-" + "0" * 32,
+        contract_digest=samples.DIGEST,
         signing_key=b"s" * 32,
-        image=receipt.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST),
+        image=receipt.Disk(manifest_digest=samples.DIGEST, root_hash=samples.DIGEST),
         datasets=(),
         outputs=(),
         outcome=receipt.Outcome.EXITED,
@@ -204,8 +204,8 @@ def test_record_round_trip_and_bound():
         kind=record.RecordKind.RECEIPT,
         time=samples.NOW,
         broker="alice",
-        contract=samples.DIGEST,
-        run="run-x",
+        contract_digest=samples.DIGEST,
+        run_id="run-x",
         body={},
     )
     assert record.parse(one.encode()) == one
@@ -214,8 +214,8 @@ def test_record_round_trip_and_bound():
             kind=record.RecordKind.RECEIPT,
             time=samples.NOW,
             broker="alice",
-            contract=samples.DIGEST,
-            run="",
+            contract_digest=samples.DIGEST,
+            run_id="",
             body={"x": "y" * record.MAX_BYTES},
         ).encode()
 
@@ -223,7 +223,7 @@ def test_record_round_trip_and_bound():
 def test_release_request_round_trip():
     request = messages.ReleaseRequest(
         nonce=b"n" * 32,
-        contract=samples.DIGEST,
+        contract_digest=samples.DIGEST,
         agreement=samples.signed(samples.a_contract()).encode(),
         evidence=evidence.Evidence(tee="tpm", parts={"quote": b"q"}),
         keys=keys(),

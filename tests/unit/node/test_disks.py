@@ -54,11 +54,11 @@ def sealed_disk(folder, name, owner, *, signer=None, kind="dataset"):
 def contract_of(image, dataset):
     return samples.a_contract(
         image=contract_model.Image(
-            owner="bob", manifest=image.manifest.digest, arguments=None, environment={}
+            owner="bob", manifest_digest=image.manifest.digest, arguments=None, environment={}
         ),
         datasets=(
-            contract_model.Dataset(name="flights", owner="alice", manifest=dataset.manifest.digest),
-            contract_model.Dataset(name="again", owner="alice", manifest=dataset.manifest.digest),
+            contract_model.Dataset(name="flights", owner="alice", manifest_digest=dataset.manifest.digest),
+            contract_model.Dataset(name="again", owner="alice", manifest_digest=dataset.manifest.digest),
         ),
     )
 

@@ -70,7 +70,7 @@ class Case:
             platform = contracts.platform(self.world.scene.tpm, references=(reference,))
             made = replace(
                 one,
-                image=replace(one.image, manifest=manifest_model.parse_envelope(self.image)[1].digest),
+                image=replace(one.image, manifest_digest=manifest_model.parse_envelope(self.image)[1].digest),
                 platforms=(platform,),
             )
             return change(made)

@@ -183,7 +183,7 @@ def test_without_the_hardware_qemu_ends_and_its_words_are_told(tmp_path):
         (base / name).write_bytes(bytes(4096))
     (base / "cmdline").write_text("quiet")
     made = order(tmp_path, base=base, firmware=base / "OVMF.amdsev.fd")
-    tee = qemu_tee.Snp(contract=CONTRACT.digest, cbit=51, reduced=1)
+    tee = qemu_tee.Snp(contract_digest=CONTRACT.digest, cbit=51, reduced=1)
     with pytest.raises(Unavailable) as caught:
         tee_room.TeeRoom(order=made, tee=tee).run()
     assert caught.value.code == "room-died"

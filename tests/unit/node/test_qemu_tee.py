@@ -28,7 +28,7 @@ MACHINE = qemu.Machine(
     tpm=None,
     channel=7,
     drives=(qemu.Drive(serial="base", path=Path("/bases/one/snp/base.disk")),),
-    tee=qemu_tee.Snp(contract=CONTRACT, cbit=51, reduced=1),
+    tee=qemu_tee.Snp(contract_digest=CONTRACT, cbit=51, reduced=1),
 )
 SNP = "sev-snp-guest,id=tee,cbitpos=51,reduced-phys-bits=1,policy=0x30000"
 TDX = (
@@ -77,7 +77,7 @@ def test_golden_snp():
 
 def test_golden_tdx():
     quoting = {"type": "vsock", "cid": "2", "port": "4050"}
-    line = qemu.arguments(replace(MACHINE, tee=qemu_tee.Tdx(contract=CONTRACT, quoting=quoting)))
+    line = qemu.arguments(replace(MACHINE, tee=qemu_tee.Tdx(contract_digest=CONTRACT, quoting=quoting)))
     assert line == [
         "qemu-system-x86_64",
         *("-name", "strongroom"),
@@ -93,7 +93,7 @@ def test_golden_tdx():
 
 
 def test_a_hardware_room_has_no_tpm_and_no_other_way_in_or_out():
-    for tee in (MACHINE.tee, qemu_tee.Tdx(contract=CONTRACT)):
+    for tee in (MACHINE.tee, qemu_tee.Tdx(contract_digest=CONTRACT)):
         line = qemu.arguments(replace(MACHINE, tee=tee))
         for word in ("-tpmdev", "-netdev", "-nic", "-serial", "-monitor", "-qmp", "-vnc", "-gdb"):
             assert word not in line
@@ -149,7 +149,7 @@ def tried(tee, change=lambda word: word):
 
 @pytest.mark.parametrize(
     ("kind", "tee"),
-    [("sev-snp-guest", MACHINE.tee), ("tdx-guest", qemu_tee.Tdx(contract=CONTRACT))],
+    [("sev-snp-guest", MACHINE.tee), ("tdx-guest", qemu_tee.Tdx(contract_digest=CONTRACT))],
     ids=["snp", "tdx"],
 )
 def test_qemu_knows_every_option_or_not_the_tee_at_all(kind, tee):

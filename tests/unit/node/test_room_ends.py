@@ -118,9 +118,9 @@ def test_an_empty_box_waits_for_nothing(tmp_path):
 
 def a_receipt(**changes):
     key = sign.generate()
-    disk = receipt_model.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST)
+    disk = receipt_model.Disk(manifest_digest=samples.DIGEST, root_hash=samples.DIGEST)
     made = receipt_model.Receipt(
-        run="run-" + "0" * 32, contract=samples.a_contract().digest, signing_key=key.public.raw, image=disk, datasets=(),
+        run_id="run-" + "0" * 32, contract_digest=samples.a_contract().digest, signing_key=key.public.raw, image=disk, datasets=(),
         outputs=(), outcome=receipt_model.Outcome.EXITED, exit_status=0, details=(), started=NOW, ended=NOW,
     )  # fmt: skip
     made = replace(made, **changes)
@@ -149,7 +149,7 @@ def test_a_receipt_counts_at_the_node_as_it_does_for_an_auditor(tmp_path):
         (unsigned, "no signature of it verifies"),
         (renamed, "no signature of it verifies"),
         (a_receipt(signing_key=sign.generate().public.raw), "no signature of it verifies"),
-        (a_receipt(contract=samples.DIGEST), "it is about the contract sha256:"),
+        (a_receipt(contract_digest=samples.DIGEST), "it is about the contract sha256:"),
     ):
         with pytest.raises(Refused, match=why) as caught:
             result(bad)

@@ -51,10 +51,10 @@ def begin(folder, clock):
 
 
 def a_receipt(**changes):
-    disk = receipt.Disk(manifest=samples.DIGEST, root_hash=samples.DIGEST)
+    disk = receipt.Disk(manifest_digest=samples.DIGEST, root_hash=samples.DIGEST)
     made = receipt.Receipt(
-        run="run-" + "0" * 32,
-        contract=samples.DIGEST,
+        run_id="run-" + "0" * 32,
+        contract_digest=samples.DIGEST,
         signing_key=b"s" * 32,
         image=disk,
         datasets=(),
@@ -85,7 +85,7 @@ def watch(folder, clock):
         status.phase(name, 5)
         one = runs.read(folder)
         seen.append(one.state)
-        assert (one.phase, one.id, one.milliseconds) == (name, "flights", clock.elapsed())
+        assert (one.phase, one.contract_id, one.milliseconds) == (name, "flights", clock.elapsed())
     assert seen == [
         State.STARTING,
         State.BOOTING,

@@ -61,7 +61,7 @@ def test_roots_equal_the_definition_in_any_batching(path, size):
         for start in range(0, size, 77):
             part = leaves[start : start + 77]
             await asyncio.gather(
-                *(store.write(lambda tx, one=one: tx.ledger.append(one, run="")) for one in part)
+                *(store.write(lambda tx, one=one: tx.ledger.append(one, run_id="")) for one in part)
             )
 
     store = sqlite.open_store(path)
@@ -80,19 +80,19 @@ SERIES = Series(id="c", owners="o")
 
 def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
     def fails(tx):
-        tx.ledger.append(b"ghost", run="")
-        tx.ledger.append(b"ghost", run="")
+        tx.ledger.append(b"ghost", run_id="")
+        tx.ledger.append(b"ghost", run_id="")
         tx.contracts.raise_to(SERIES, KnownVersion(version=9, digest="x"))
         tx.nonces.use(b"n" * 32, expires=NOW, now=NOW - timedelta(seconds=9))
-        tx.disks.put(KnownDisk(manifest="m", cipher="none", sealed_key=None))
-        tx.runs.add(Run(run="ghost", contract="c", signing_key=b"", release=0, receipt=None))
+        tx.disks.put(KnownDisk(manifest_digest="m", cipher="none", sealed_key=None))
+        tx.runs.add(Run(run_id="ghost", contract_digest="c", signing_key=b"", release=0, receipt=None))
         raise Refused("no")
 
     async def all_of_them():
         return await asyncio.gather(
-            store.write(lambda tx: tx.ledger.append(b"a", run="")),
+            store.write(lambda tx: tx.ledger.append(b"a", run_id="")),
             store.write(fails),
-            store.write(lambda tx: tx.ledger.append(b"b", run="")),
+            store.write(lambda tx: tx.ledger.append(b"b", run_id="")),
             store.write(
                 lambda tx: (
                     tx.contracts.highest(SERIES),
@@ -113,11 +113,16 @@ def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
 
 def test_two_runs_cannot_take_the_same_place(store, path):
     """Were the count ever wrong, the database itself would refuse."""
-    write(store, lambda tx: tx.runs.add(Run(run="a", contract="c", signing_key=b"", release=0, receipt=None)))
+    write(
+        store,
+        lambda tx: tx.runs.add(
+            Run(run_id="a", contract_digest="c", signing_key=b"", release=0, receipt=None)
+        ),
+    )
 
     def cheat(tx):
         tx.runs._used["c"] = 0
-        tx.runs.add(Run(run="b", contract="c", signing_key=b"", release=0, receipt=None))
+        tx.runs.add(Run(run_id="b", contract_digest="c", signing_key=b"", release=0, receipt=None))
 
     with pytest.raises(Unavailable, match="IntegrityError"):
         write(store, cheat)
@@ -208,7 +213,7 @@ def test_a_withdrawal_is_never_undone(store):
 
 
 def test_a_disk_that_is_removed_is_gone_and_a_failing_work_removes_none(store):
-    disk = KnownDisk(manifest="m", cipher="c", sealed_key=b"k")
+    disk = KnownDisk(manifest_digest="m", cipher="c", sealed_key=b"k")
     write(store, lambda tx: tx.disks.put(disk))
 
     def failing(tx):
@@ -231,7 +236,7 @@ def test_rule_56_sixty_four_writers_never_see_a_locked_database(path):
     def one(store):
         async def several():
             for _ in range(5):
-                await store.write(lambda tx: tx.ledger.append(os.urandom(100), run=""))
+                await store.write(lambda tx: tx.ledger.append(os.urandom(100), run_id=""))
 
         try:
             asyncio.run(several())
@@ -258,7 +263,7 @@ def test_rule_56_eight_processes_of_eight_writers_never_see_a_locked_database(pa
         "store = sqlite.open_store(pathlib.Path(sys.argv[1]), busy_seconds=120)\n"
         "async def one():\n"
         "    for _ in range(3):\n"
-        "        await store.write(lambda tx: tx.ledger.append(b'x', run=''))\n"
+        "        await store.write(lambda tx: tx.ledger.append(b'x', run_id=''))\n"
         "async def main():\n"
         "    await asyncio.gather(*(one() for _ in range(8)))\n"
         "asyncio.run(main())\n"
@@ -277,36 +282,36 @@ def test_a_database_locked_by_somebody_else_is_unavailable_not_an_acceptance(pat
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(Unavailable) as caught:
-        write(store, lambda tx: tx.ledger.append(b"x", run=""))
+        write(store, lambda tx: tx.ledger.append(b"x", run_id=""))
     assert caught.value.code == "store-busy"
     assert store.failing is not None
     other.execute("ROLLBACK")
     other.close()
-    write(store, lambda tx: tx.ledger.append(b"x", run=""))
+    write(store, lambda tx: tx.ledger.append(b"x", run_id=""))
     assert store.failing is None
     store.close()
 
 
 def test_a_full_database_is_unavailable_and_stores_nothing(store):
-    write(store, lambda tx: tx.ledger.append(b"first", run=""))
+    write(store, lambda tx: tx.ledger.append(b"first", run_id=""))
     connection = store._writer._connection
     pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     connection.rollback()
     with pytest.raises(Unavailable) as caught:
-        write(store, lambda tx: tx.ledger.append(bytes(1 << 20), run=""))
+        write(store, lambda tx: tx.ledger.append(bytes(1 << 20), run_id=""))
     assert caught.value.code == "disk-full"
     assert store.ledger.size() == 1
     connection.exec_driver_sql("PRAGMA max_page_count = 100000")
     connection.rollback()
-    assert write(store, lambda tx: tx.ledger.append(b"second", run="")).value == 1
+    assert write(store, lambda tx: tx.ledger.append(b"second", run_id="")).value == 1
     assert merkle.root(store.ledger, 2) == merkle.root(Reference([b"first", b"second"]), 2)
 
 
 def test_a_damaged_database_is_unavailable_with_a_hint(path):
     store = sqlite.open_store(path)
     for _ in range(40):
-        write(store, lambda tx: tx.ledger.append(bytes(4000), run=""))
+        write(store, lambda tx: tx.ledger.append(bytes(4000), run_id=""))
     store.close()
     data = bytearray(path.read_bytes())
     for page in range(1, len(data) // 4096):
@@ -316,7 +321,7 @@ def test_a_damaged_database_is_unavailable_with_a_hint(path):
     def use():
         damaged = sqlite.open_store(path)
         try:
-            write(damaged, lambda tx: tx.ledger.append(b"x", run=""))
+            write(damaged, lambda tx: tx.ledger.append(b"x", run_id=""))
         finally:
             damaged.close()
 
@@ -371,13 +376,13 @@ def test_a_withdrawn_request_does_not_stop_the_writer(store):
     async def withdraw():
         first = asyncio.ensure_future(store.write(lambda tx: gate.wait(60)))
         await asyncio.sleep(0.05)
-        second = asyncio.ensure_future(store.write(lambda tx: tx.ledger.append(b"gone", run="")))
+        second = asyncio.ensure_future(store.write(lambda tx: tx.ledger.append(b"gone", run_id="")))
         await asyncio.sleep(0.05)
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
         gate.set()
         await first
-        return await store.write(lambda tx: tx.ledger.append(b"kept", run=""))
+        return await store.write(lambda tx: tx.ledger.append(b"kept", run_id=""))
 
     assert asyncio.run(withdraw()).value == 0
     assert list(store.ledger.leaves(0, 9)) == [b"kept"]
@@ -389,7 +394,7 @@ def test_a_defect_in_a_work_reaches_its_caller_alone(store):
 
     with pytest.raises(ZeroDivisionError):
         write(store, broken)
-    assert write(store, lambda tx: tx.ledger.append(b"x", run="")).value == 0
+    assert write(store, lambda tx: tx.ledger.append(b"x", run_id="")).value == 0
 
 
 def batches(store, monkeypatch):
@@ -402,7 +407,7 @@ def batches(store, monkeypatch):
 async def one_after_the_other(store, count):
     async def late(at):
         await asyncio.sleep(0.02 * at)
-        return await store.write(lambda tx: tx.ledger.append(b"%d" % at, run=""))
+        return await store.write(lambda tx: tx.ledger.append(b"%d" % at, run_id=""))
 
     return await asyncio.gather(*(late(at) for at in range(count)))
 
@@ -448,7 +453,7 @@ def test_a_batch_waits_for_a_moment_at_most_and_not_at_all_once_it_is_full_or_th
     assert sizes == [1, 3]
 
     async def closed():
-        waiting = asyncio.ensure_future(store.write(lambda tx: tx.ledger.append(b"last", run="")))
+        waiting = asyncio.ensure_future(store.write(lambda tx: tx.ledger.append(b"last", run_id="")))
         await asyncio.sleep(0.05)
         await asyncio.to_thread(store._writer.close)
         return await waiting

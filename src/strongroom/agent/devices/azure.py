@@ -22,6 +22,7 @@ from strongroom.model.evidence import Evidence
 if TYPE_CHECKING:
     from strongroom.agent import tpm
     from strongroom.model.binding import Binding
+    from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.channel import Start
 
 TEE = "azure"
@@ -41,9 +42,9 @@ class AzureAttester:
     def __init__(self, client: tpm.Tpm) -> None:
         self._tpm = client
 
-    def bind_contract(self, contract: str) -> None:
+    def bind_contract(self, contract_digest: ContractDigest) -> None:
         """Extend the contract's raw digest into PCR 12, which must be untouched. Raises `Refused`."""
-        pcr.bind(self._tpm, contract)
+        pcr.bind(self._tpm, contract_digest)
 
     def entropy(self) -> bytes:
         """Random bytes of the TPM's own generator."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from strongroom.agent.devices.snp import SnpAttester
     from strongroom.agent.devices.tdx import TdxAttester
     from strongroom.model.binding import Binding
+    from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.channel import Start
 
 TEE = "gcp"
@@ -54,12 +55,12 @@ class GcpAttester:
         """What came with the hardware's report."""
         return NONE if self._hardware is None else self._hardware.brought
 
-    def bind_contract(self, contract: str) -> None:
+    def bind_contract(self, contract_digest: ContractDigest) -> None:
         """Extend the contract's raw digest into PCR 12, which must be untouched. Raises `Refused`."""
         register = self._register()
         if any(register):
-            host_register.check("the hardware's contract register", register, contract)
-        pcr.bind(self._tpm, contract)
+            host_register.check("the hardware's contract register", register, contract_digest)
+        pcr.bind(self._tpm, contract_digest)
 
     def entropy(self) -> bytes:
         """Random bytes of the TPM's own generator."""

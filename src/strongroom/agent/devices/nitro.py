@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from strongroom.agent.devices.character import Caller
     from strongroom.encoding.cbor import Value
     from strongroom.model.binding import Binding
+    from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.channel import Start
 
 TEE = "nitro"
@@ -45,7 +46,7 @@ class NitroAttester:
     device: Caller
     brought: Endorsements = field(default=NONE, init=False)
 
-    def bind_contract(self, contract: str) -> None:
+    def bind_contract(self, contract_digest: ContractDigest) -> None:
         """Extend PCR 16, which must be untouched, by the contract's raw digest, and lock it. Raises `Refused`."""
         value, locked = self._pcr()
         if value != ZERO or locked:
@@ -54,7 +55,7 @@ class NitroAttester:
                 code="pcr-in-use",
                 hint="a room binds one contract; something in the boot has bound another before",
             )
-        raw = digest.raw(contract)
+        raw = digest.raw(contract_digest)
         self._ask("ExtendPCR", {"index": CONTRACT_PCR, "data": raw})
         self._ask("LockPCR", {"index": CONTRACT_PCR})
         if self._pcr() != (hashlib.sha384(ZERO + raw).digest(), True):

@@ -10,13 +10,14 @@ from strongroom.errors import Refused
 
 if TYPE_CHECKING:
     from strongroom.agent import tpm
+    from strongroom.model.identifiers import ContractDigest
 
 CONTRACT = 12
 CLOUD = tuple(range(16))
 """What a cloud's virtual TPM quotes: all PCRs that firmware, boot loader, kernel and a unified image measure into."""
 
 
-def bind(client: tpm.Tpm, contract: str) -> None:
+def bind(client: tpm.Tpm, contract_digest: ContractDigest) -> None:
     """Extend the contract's raw digest into PCR 12, which must be untouched. Raises `Refused`."""
     before = client.read_pcr(CONTRACT)
     if any(before):
@@ -25,7 +26,7 @@ def bind(client: tpm.Tpm, contract: str) -> None:
             code="pcr-in-use",
             hint="a room binds one contract; something in the boot has bound another before",
         )
-    raw = digest.raw(contract)
+    raw = digest.raw(contract_digest)
     client.extend_pcr(CONTRACT, raw)
     if client.read_pcr(CONTRACT) != hashlib.sha256(before + raw).digest():
         raise Refused("binding the contract: the TPM did not extend its PCR", code="pcr-wrong")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.model.binding import Binding
+    from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.channel import Start
 
 TEE = "snp"
@@ -42,9 +43,9 @@ class SnpAttester:
     source: Callable[[bytes], tuple[bytes, bytes]]
     brought: Endorsements = field(default=NONE, init=False)
 
-    def bind_contract(self, contract: str) -> None:
+    def bind_contract(self, contract_digest: ContractDigest) -> None:
         """Check that the guest was launched for `contract`. Raises `Refused`."""
-        host_register.check("HOSTDATA", self.register(), contract)
+        host_register.check("HOSTDATA", self.register(), contract_digest)
 
     def entropy(self) -> bytes:
         """None of its own."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from strongroom.agent.devices.character import Caller
     from strongroom.model.binding import Binding
+    from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.channel import Start
 
 TEE = "tdx"
@@ -46,9 +47,9 @@ class TdxAttester:
     source: Callable[[bytes], bytes]
     brought: Endorsements = field(default=NONE, init=False)
 
-    def bind_contract(self, contract: str) -> None:
+    def bind_contract(self, contract_digest: ContractDigest) -> None:
         """Check that the trust domain was launched for `contract`. Raises `Refused`."""
-        host_register.check("MRCONFIGID", self.register(), contract)
+        host_register.check("MRCONFIGID", self.register(), contract_digest)
 
     def entropy(self) -> bytes:
         """None of its own."""

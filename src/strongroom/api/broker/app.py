@@ -16,6 +16,7 @@ from strongroom.broker.release import OwnNonce, release, turn_away
 from strongroom.broker.standing import standing
 from strongroom.encoding import canonical
 from strongroom.model import messages
+from strongroom.model.identifiers import NO_CONTRACT_ID
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,8 +57,8 @@ def _counted(broker: Broker, bodies: budgets_model.Bodies, name: str, handler: H
         try:
             return await handler(request)
         except Exception as failure:
-            id = broker.agreements.id_of(request.contract)
-            request_log.failed(broker.request_log, failure, request=name, peer=request.peer, contract=id)
+            id = broker.agreements.id_of(request.contract_digest)
+            request_log.failed(broker.request_log, failure, request=name, peer=request.peer, contract_id=id)
             raise
         finally:
             bodies.give_back(request)
@@ -78,7 +79,7 @@ def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
     async def post_receipt(request: Request) -> HttpResponse:
         body = await bodies.read(request, limit["receipt"])
         proof = await receipt(broker, body, peer=request.peer)
-        broker.request_log.recorded(proof, request="receipt", peer=request.peer, contract="")
+        broker.request_log.recorded(proof, request="receipt", peer=request.peer, contract_id=NO_CONTRACT_ID)
         return HttpResponse(body=proof.encode())
 
     async def post_standing(request: Request) -> HttpResponse:
@@ -161,7 +162,7 @@ async def _release(
     def worth_reading(line: bytes) -> bool:
         nonlocal passed, denial
         head = messages.parse_release_head(line)
-        request.contract = head.contract
+        request.contract_digest = head.contract_digest
         match turn_away(broker, head, peer=peer):
             case OwnNonce() as passed:
                 return True
@@ -171,8 +172,8 @@ async def _release(
     patient = broker.failures.patient(broker.clock(), peer=peer)
     body = await bodies.read(request, limit, worth_reading=worth_reading)
     answer = denial or await release(broker, body, peer=peer, passed=passed)
-    id = broker.agreements.id_of(request.contract)
-    request_log.answered(broker.request_log, answer, peer=peer, contract=id)
+    id = broker.agreements.id_of(request.contract_digest)
+    request_log.answered(broker.request_log, answer, peer=peer, contract_id=id)
     if denial is not None:
         bodies.give_back(request)
         if patient:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, NotFound
 from strongroom.ledger import merkle, tiles
+from strongroom.model.identifiers import RunId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,7 @@ def run(broker: Broker, name: str) -> bytes:
     if RUN.fullmatch(name) is None:
         raise bad_run(name)
     ledger = broker.store.ledger
-    entries = ledger.of_run(name)
+    entries = ledger.of_run(RunId(name))
     if not entries:
         raise NotFound(
             f"{name}: this broker's ledger has no entry of that run",

@@ -10,6 +10,7 @@ from strongroom.api.broker import ledger
 from strongroom.appraisal import ear_token
 from strongroom.broker.result import result
 from strongroom.errors import Malformed
+from strongroom.model.identifiers import RunId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,7 @@ _KEYS = frozenset({"audience", "nonce", "form"})
 class Asked:
     """A request for a result, parsed."""
 
-    run: str
+    run_id: RunId
     audience: str
     nonce: bytes
     form: str
@@ -59,9 +60,9 @@ def read(run: str, query: Mapping[str, str]) -> Asked:
         )
     if form not in _FORMS:
         raise Malformed(f"form: expected jwt or cwt, got {form[:20]!r}")
-    return Asked(run=run, audience=audience, nonce=bytes.fromhex(nonce), form=form)
+    return Asked(run_id=RunId(run), audience=audience, nonce=bytes.fromhex(nonce), form=form)
 
 
 def answer(broker: Broker, asked: Asked) -> bytes:
     """The token. Raises as `broker.result`."""
-    return result(broker, asked.run, nonce=asked.nonce, audience=asked.audience, cwt=asked.form == "cwt")
+    return result(broker, asked.run_id, nonce=asked.nonce, audience=asked.audience, cwt=asked.form == "cwt")

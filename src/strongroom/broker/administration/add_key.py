@@ -60,7 +60,7 @@ async def add_key(
             )
         sealed_disk.prove_key(parsed, key, disk)
         sealed = broker.at_rest.seal(key, purpose=DISK_KEY, name=parsed.digest, random=broker.random)
-    known = KnownDisk(manifest=parsed.digest, cipher=parsed.cipher, sealed_key=sealed)
+    known = KnownDisk(manifest_digest=parsed.digest, cipher=parsed.cipher, sealed_key=sealed)
 
     def put(transaction: Transaction) -> None:
         transaction.disks.put(known)

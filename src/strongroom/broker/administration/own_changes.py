@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.model import record
+from strongroom.model.identifiers import NO_CONTRACT, NO_RUN, ContractDigest, RunId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnChange:
-    """What the ledger is to say. contract: a digest, and run: a name; empty where none is meant."""
+    """What the ledger is to say. contract_digest, run_id: empty where none is meant."""
 
     kind: record.RecordKind
     body: dict[str, object]
-    contract: str = ""
-    run: str = ""
+    contract_digest: ContractDigest = NO_CONTRACT
+    run_id: RunId = NO_RUN
 
 
 async def make(broker: Broker, change: Callable[[Transaction], OwnChange]) -> messages.LedgerProof:
@@ -36,11 +37,11 @@ def append(broker: Broker, transaction: Transaction, change: OwnChange) -> tuple
         kind=change.kind,
         time=broker.clock(),
         broker=broker.party.name,
-        contract=change.contract,
-        run=change.run,
+        contract_digest=change.contract_digest,
+        run_id=change.run_id,
         body=change.body,
     ).encode()
-    return entry, transaction.ledger.append(entry, run=change.run)
+    return entry, transaction.ledger.append(entry, run_id=change.run_id)
 
 
 async def prove(broker: Broker, write: Callable[[Transaction], tuple[bytes, int]]) -> messages.LedgerProof:

@@ -48,7 +48,7 @@ async def rotate(
     def change(transaction: Transaction) -> own_changes.OwnChange:
         for disk in transaction.disks.every():
             if rotation.of_identity:
-                transaction.disks.remove(disk.manifest)
+                transaction.disks.remove(disk.manifest_digest)
             elif disk.sealed_key is not None:
                 transaction.disks.put(_under(broker, disk, disk.sealed_key, at_rest))
         transaction.staged.put(settings.encode())
@@ -61,6 +61,6 @@ async def rotate(
 
 
 def _under(broker: Broker, disk: KnownDisk, sealed: bytes, at_rest: AtRest) -> KnownDisk:
-    key = broker.at_rest.open(sealed, purpose=DISK_KEY, name=disk.manifest)
-    resealed = at_rest.seal(key, purpose=DISK_KEY, name=disk.manifest, random=broker.random)
-    return KnownDisk(manifest=disk.manifest, cipher=disk.cipher, sealed_key=resealed)
+    key = broker.at_rest.open(sealed, purpose=DISK_KEY, name=disk.manifest_digest)
+    resealed = at_rest.seal(key, purpose=DISK_KEY, name=disk.manifest_digest, random=broker.random)
+    return KnownDisk(manifest_digest=disk.manifest_digest, cipher=disk.cipher, sealed_key=resealed)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from strongroom.broker.ports import KnownDisk, KnownVersion, LedgerView
+    from strongroom.model.identifiers import ContractDigest, ContractId
     from strongroom.model.record import Record
 
 DENIALS = 10  # the last ones that are told
@@ -28,10 +29,10 @@ class Overview(Protocol):
     def ledger(self) -> LedgerView:
         """The committed ledger."""
 
-    def known_contracts(self) -> Sequence[tuple[str, KnownVersion]]:
+    def known_contracts(self) -> Sequence[tuple[ContractId, KnownVersion]]:
         """Id and highest version of each series."""
 
-    def runs_by_contract(self) -> Sequence[tuple[str, int, int]]:
+    def runs_by_contract(self) -> Sequence[tuple[ContractDigest, int, int]]:
         """Contract digest, runs, and how many of them have a receipt."""
 
     def known_disks(self) -> Sequence[KnownDisk]:
@@ -42,9 +43,9 @@ class Overview(Protocol):
 class KnownContract:
     """A contract as this broker knows it: its highest version. permitted: runs, None where it is not known; used: of them."""
 
-    id: str
+    id: ContractId
     version: int
-    digest: str
+    digest: ContractDigest
     withdrawn: bool
     permitted: int | None
     used: int
@@ -77,7 +78,7 @@ class Status:
 
     ledger_size: int
     contracts: tuple[KnownContract, ...]
-    earlier: tuple[tuple[str, int, int], ...]
+    earlier: tuple[tuple[ContractDigest, int, int], ...]
     disks: tuple[KnownDisk, ...]
     denials: tuple[tuple[int, Record], ...]
     budgets: Budgets
@@ -92,7 +93,7 @@ class Status:
                 for contract, runs, receipts in self.earlier
             ],
             "disks": [
-                {"manifest": disk.manifest, "cipher": disk.cipher, "key": disk.sealed_key is not None}
+                {"manifest": disk.manifest_digest, "cipher": disk.cipher, "key": disk.sealed_key is not None}
                 for disk in self.disks
             ],
             "denials": [_denial_json(index, entry) for index, entry in self.denials],
@@ -151,7 +152,7 @@ def _denial_json(index: int, entry: Record) -> dict[str, object]:
     return {
         "entry": index,
         "time": fields.format_time(entry.time),
-        "contract": entry.contract,
-        "run": entry.run,
+        "contract": entry.contract_digest,
+        "run": entry.run_id,
         "reason": None if first is None else first.to_json(),
     }

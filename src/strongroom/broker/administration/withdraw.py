@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
     from strongroom.broker.ports import KnownVersion, Series, Transaction
     from strongroom.model import messages
+    from strongroom.model.identifiers import ContractDigest
 
     Found = tuple[Series, KnownVersion]
 
@@ -42,15 +43,15 @@ async def withdraw(broker: Broker, data: bytes) -> messages.LedgerProof:
     )
 
 
-async def withdraw_known(broker: Broker, digest: str) -> messages.LedgerProof:
+async def withdraw_known(broker: Broker, contract_digest: ContractDigest) -> messages.LedgerProof:
     """Withdraw the contract whose latest known version has that digest. Raises as `withdraw`, and `NotFound`."""
 
     def find(transaction: Transaction) -> Found:
-        series = transaction.contracts.of_digest(digest)
+        series = transaction.contracts.of_digest(contract_digest)
         known = None if series is None else transaction.contracts.highest(series)
         if series is None or known is None:
             raise NotFound(
-                f"withdraw: {digest} is no contract's latest version that this broker knows",
+                f"withdraw: {contract_digest} is no contract's latest version that this broker knows",
                 code="unknown-contract",
                 hint="`strongroom broker status` lists them; or name the contract's file",
             )
@@ -71,7 +72,7 @@ async def _withdraw(broker: Broker, find: Callable[[Transaction], Found]) -> mes
         transaction.contracts.withdraw(series, known)
         return own_changes.OwnChange(
             kind=record.RecordKind.WITHDRAWAL,
-            contract=known.digest,
+            contract_digest=known.digest,
             body={"id": series.id, "version": known.version},
         )
 

@@ -15,6 +15,7 @@ from strongroom.cli.broker import rotate
 from strongroom.cli.identity.files import IdentityFile, NewPassphraseFd
 from strongroom.cli.printable import say
 from strongroom.encoding import fields
+from strongroom.model.identifiers import ContractDigest, ManifestDigest
 from strongroom.parties.papers import party_file
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def withdraw(
         data = papers.load_agreement(Path(contract)).encode()
     with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
         done = (
-            use_case.withdraw_known(opened.broker, contract)
+            use_case.withdraw_known(opened.broker, ContractDigest(contract))
             if data is None
             else use_case.withdraw(opened.broker, data)
         )
@@ -210,13 +211,13 @@ def remove_key(
     from strongroom.model import manifest as manifest_model
     from strongroom.wiring import broker
 
-    digest = disk
+    manifest_digest = ManifestDigest(disk)
     if fields.DIGEST.fullmatch(disk) is None:
         most = 2 * manifest_model.MAX_BYTES
-        digest = files.parsed(Path(disk), manifest_model.parse_envelope, max_bytes=most)[1].digest
+        manifest_digest = files.parsed(Path(disk), manifest_model.parse_envelope, max_bytes=most)[1].digest
     with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
-        proof = asyncio.run(forget(opened.broker, digest))
-    print(f"disk {digest}: taken from the broker, ledger entry {proof.index}")
+        proof = asyncio.run(forget(opened.broker, manifest_digest))
+    print(f"disk {manifest_digest}: taken from the broker, ledger entry {proof.index}")
     print("backups of the folder from before still hold its key, under the broker's passphrase")
 
 
@@ -396,7 +397,9 @@ def status(directory: BrokerDir, as_json: AsJson = False) -> None:
     for digest, used, receipts in told.earlier:
         print(f"earlier version {digest}: {used} run(s), {receipts} with a receipt")
     for disk in told.disks:
-        print(f"disk {disk.manifest}: {'public, no key' if disk.sealed_key is None else 'with its key'}")
+        print(
+            f"disk {disk.manifest_digest}: {'public, no key' if disk.sealed_key is None else 'with its key'}"
+        )
     most = told.budgets
     print(
         f"budgets: {most.denials} denials are recorded at once ({most.denials_each} of a contract or address), then one in "
@@ -406,7 +409,7 @@ def status(directory: BrokerDir, as_json: AsJson = False) -> None:
         print("denied last:")
     for index, entry in told.denials:
         say(
-            f"  {fields.format_time(entry.time)} entry {index}, contract {entry.contract[:19]}: {describe(entry)}"
+            f"  {fields.format_time(entry.time)} entry {index}, contract {entry.contract_digest[:19]}: {describe(entry)}"
         )
 
 

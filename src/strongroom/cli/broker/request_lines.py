@@ -47,16 +47,16 @@ def _text(event: Event) -> str:
 
 def _recorded(event: Recorded) -> str:
     made = _entry(event)
-    contract = f"{event.contract} {made.contract[:19]}".strip()
+    contract = f"{event.contract_id} {made.contract_digest[:19]}".strip()
     return (
-        f"{fields.format_time(made.time)}  entry {event.index}  {contract}  {made.run}  from {event.peer or '?'}: "
+        f"{fields.format_time(made.time)}  entry {event.index}  {contract}  {made.run_id}  from {event.peer or '?'}: "
         f"{_said(made)}"
     )
 
 
 def _summed(event: Summed) -> str:
     kinds = ", ".join(
-        f"{count} {' '.join(part for part in (kind.request, kind.contract, kind.reason) if part)}"
+        f"{count} {' '.join(part for part in (kind.request, kind.contract_id, kind.reason) if part)}"
         for kind, count in event.kinds
     )
     told = f"{fields.format_time(event.until)}  no entry: {event.requests} request(s)"
@@ -78,7 +78,12 @@ def _json(event: Event) -> str:
                 "until": fields.format_time(event.until),
                 "requests": event.requests,
                 "kinds": [
-                    {"request": one.request, "contract": one.contract, "reason": one.reason, "count": count}
+                    {
+                        "request": one.request,
+                        "contract": one.contract_id,
+                        "reason": one.reason,
+                        "count": count,
+                    }
                     for one, count in event.kinds
                 ],
                 "addresses": event.addresses,
@@ -94,8 +99,8 @@ def _json(event: Event) -> str:
             "entry": event.index,
             "time": fields.format_time(made.time),
             "decision": DECISIONS.get(made.kind, made.kind.value),
-            "contract": {"id": event.contract, "digest": made.contract},
-            "run": made.run,
+            "contract": {"id": event.contract_id, "digest": made.contract_digest},
+            "run": made.run_id,
             "peer": event.peer,
             "description": _said(made),
             "reason": None if reason is None else reason.to_json(),

@@ -19,6 +19,7 @@ from strongroom.cli.printable import printable_json, say
 from strongroom.errors import Misuse, Refused
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting, merging
+from strongroom.model.identifiers import PartyName
 from strongroom.parties.papers import load_agreement, load_party
 
 MAX_DAYS = 36_500
@@ -145,7 +146,9 @@ def new(
         arguments=tuple(argument) or None,
         environment=dict(_pair(text, "--env") for text in env),
         outputs=tuple(
-            contract_model.Output(path=path, recipients=tuple(to.split(",")), max_bytes=max_output)
+            contract_model.Output(
+                path=path, recipients=tuple(PartyName(name) for name in to.split(",")), max_bytes=max_output
+            )
             for path, to in (_pair(text, "--output") for text in output)
         ),
         logs=tuple(logs),

@@ -12,7 +12,6 @@ from strongroom import files
 from strongroom.cli.evidence import files as evidence_files
 from strongroom.cli.identity.files import PassphraseFd, load
 from strongroom.cli.printable import printable, printable_json
-from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, PolicyDenied
 
@@ -42,7 +41,7 @@ UserData = Annotated[
 PublicKey = Annotated[
     str | None, typer.Option(metavar="HEX", help="Expected public key of a Nitro document, hexadecimal.")
 ]
-ContractDigest = Annotated[
+MeasuredContract = Annotated[
     str | None,
     typer.Option(
         "--contract", metavar="sha256:…", help="Digest of the contract that the room must have measured."
@@ -96,7 +95,7 @@ def _shown(one: Any) -> dict[str, object]:
     from strongroom.evidence.describe import show as describe
 
     listed = [field.to_json() for field in describe.describe(one.evidence)]
-    name = digest.sha256(one.evidence.encode())
+    name = one.evidence.digest
     return {**one.to_json(), "digest": name, "verified": False, "fields": listed}
 
 
@@ -104,7 +103,7 @@ def _print_piece(recognised: Any) -> None:
     from strongroom.evidence.describe import show as describe
 
     evidence = recognised.evidence
-    print(f"evidence  {digest.sha256(evidence.encode())}")
+    print(f"evidence  {evidence.digest}")
     print(f"kind      {printable(recognised.kind)}")
     if recognised.layers:
         print(f"found in  {printable(', '.join(recognised.layers))}")
@@ -132,7 +131,7 @@ def verify(
     nonce: Nonce = None,
     user_data: UserData = None,
     public_key: PublicKey = None,
-    contract: ContractDigest = None,
+    contract: MeasuredContract = None,
     at: At = None,
     at_place: AtPlace = None,
     device: Annotated[
@@ -168,7 +167,7 @@ def verify(
         rules,
         binding=binding,
         now=now,
-        contract=contract,
+        contract_digest=None if contract is None else evidence_files.contract_digest(contract),
     )
     if ear is not None:
         if identity is None or not audience or (nonce is None and report_data is None):
@@ -217,7 +216,7 @@ def forecast(
     nonce: Nonce = None,
     user_data: UserData = None,
     public_key: PublicKey = None,
-    contract: ContractDigest = None,
+    contract: MeasuredContract = None,
     at: Annotated[
         str | None,
         typer.Option(metavar="YYYY-MM-DDTHH:MM:SSZ", help="When the evidence was judged; now otherwise."),

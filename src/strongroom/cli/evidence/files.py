@@ -18,6 +18,7 @@ from strongroom.model import party as party_model
 from strongroom.model.binding import Preset
 from strongroom.model.contracts import policy_file
 from strongroom.model.endorsements import Endorsements
+from strongroom.model.identifiers import ContractDigest
 
 if TYPE_CHECKING:
     from strongroom.evidence.wrappings.recognise import Recognised
@@ -57,13 +58,18 @@ def expected(
             hint="give --report-data, --extra-data, --nonce or --user-data: what you asked for, in hexadecimal",
         )
     if contract is not None:
-        if fields.DIGEST.fullmatch(contract) is None:
-            raise Misuse(
-                f"--contract: expected sha256: and 64 lower-case hexadecimal digits, got {contract[:100]!r}",
-                hint="`strongroom contract verify FILE` prints a contract's digest",
-            )
-        values["contract"] = bytes.fromhex(contract.removeprefix("sha256:"))
+        values["contract"] = bytes.fromhex(contract_digest(contract).removeprefix("sha256:"))
     return Preset(values=values)
+
+
+def contract_digest(text: str) -> ContractDigest:
+    """What --contract says. Raises `Misuse`."""
+    if fields.DIGEST.fullmatch(text) is None:
+        raise Misuse(
+            f"--contract: expected sha256: and 64 lower-case hexadecimal digits, got {text[:100]!r}",
+            hint="`strongroom contract verify FILE` prints a contract's digest",
+        )
+    return ContractDigest(text)
 
 
 def evidence(path: Path, place: str | None = None) -> Recognised:

@@ -17,6 +17,7 @@ from strongroom.cli.images import registry_options
 from strongroom.cli.images.registry_options import Credentials, CredentialsFd, PlainHttp, RegistryCa
 from strongroom.cli.printable import printable
 from strongroom.errors import Misuse, Refused, StrongroomError, of_file
+from strongroom.model.identifiers import KeyId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -296,7 +297,7 @@ def _verified(data: bytes, trust: list[Path] | None, state: Path | None, at: str
     return made
 
 
-def _keys(trust: list[Path] | None) -> dict[str, VerifyingKey]:
+def _keys(trust: list[Path] | None) -> dict[KeyId, VerifyingKey]:
     from strongroom.model import party
 
     if not trust:

@@ -15,6 +15,7 @@ from strongroom.cli.printable import printable
 from strongroom.encoding import fields
 from strongroom.errors import Misuse, Refused, of_file
 from strongroom.model import party as party_model
+from strongroom.model.identifiers import RunId
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -58,7 +59,7 @@ def ask(
         )
     form = "cwt" if out.suffix == ".cwt" else "jwt"
     reader = brokers.BrokerReader(address=party.broker)
-    files.write(out, reader.result(run, audience=audience, nonce=_bytes(nonce), form=form))
+    files.write(out, reader.result(RunId(run), audience=audience, nonce=_bytes(nonce), form=form))
     print(f"{out}: what {party.name} says of {run}, for {audience}; not verified yet")
 
 
@@ -98,11 +99,11 @@ def verify(
         return
     print(f"result    AFFIRMING, by {printable(found.issuer)} for {printable(found.audience)}")
     print(f"attester  {printable(found.attester)}")
-    print(f"policy    {found.policy}")
+    print(f"policy    {found.policy_digest}")
     print(f"counts    {fields.format_time(found.issued)} until before {fields.format_time(found.expires)}")
     for claim, value in found.vector.items():
         print(f"affirmed  {claim} ({value})")
-    print(f"evidence  {found.evidence}\nverdict   {found.verdict}")
+    print(f"evidence  {found.evidence_digest}\nverdict   {found.verdict_digest}")
 
 
 def _read(

@@ -58,7 +58,7 @@ def show(
     for index, one in audited.rows:
         time_text = one.time.strftime("%Y-%m-%d %H:%M:%S")
         print(
-            f"{index:6}  {time_text}  {one.kind.value:<12}  {printable(one.run) or '-':<36}  {one.contract[:19] or '-'}"
+            f"{index:6}  {time_text}  {one.kind.value:<12}  {printable(one.run_id) or '-':<36}  {one.contract_digest[:19] or '-'}"
         )
         say(f"        {describe(one)}")
     print(f"{audited.checkpoint.size} entries, root {audited.checkpoint.root.hex()[:16]}…")

@@ -36,7 +36,7 @@ def export(
     from strongroom.ledger import export as exporting
 
     pack = exporting.export_proof(run, out=out)
-    print(f"{out}: {out.stat().st_size} bytes, {pack.receipt.run}")
+    print(f"{out}: {out.stat().st_size} bytes, {pack.receipt.run_id}")
 
 
 def verify(
@@ -97,9 +97,9 @@ def _print_judgement(pack: proofpack.ProofPack, judgement: inspection.Judgement,
     if others:
         print(f"         the keys of {others} are taken from the contract (--trust would check them)")
     receipt = pack.receipt
-    print(f"run      {receipt.run}: {receipt.outcome.value}, status {receipt.exit_status}")
+    print(f"run      {receipt.run_id}: {receipt.outcome.value}, status {receipt.exit_status}")
     if receipt.details:
         print(f"         {receipt.explanation}")
-    print(f"contract {receipt.contract}")
+    print(f"contract {receipt.contract_digest}")
     for output in receipt.outputs:
         say(f"output   {output.path}: {output.sealed_digest} ({output.sealed_bytes} bytes, sealed)")

@@ -154,7 +154,7 @@ def _print_summary(finished: FinishedRun, out: Path, contract: Contract) -> None
     from strongroom.node import runs
 
     receipt = finished.receipt
-    print(f"run        {receipt.run}")
+    print(f"run        {receipt.run_id}")
     print(f"outcome    {receipt.outcome.value}, status {receipt.exit_status}")
     if receipt.details:
         print(f"           {receipt.explanation}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.model.identifiers import PartyName
 from strongroom.model.room import run_files
 from strongroom.node.run_cost import Cost, End
 
@@ -18,7 +19,7 @@ _NO_RUN_LEFT = "no run is left: the parties sign a version with more (`strongroo
 
 
 def tell(
-    end: End, *, phase: str, interrupted: bool, contract: Contract, before: Mapping[str, int]
+    end: End, *, phase: str, interrupted: bool, contract: Contract, before: Mapping[PartyName, int]
 ) -> Iterator[str]:
     """The lines for people. phase: how far the room was; empty: none was started. before: runs used before, by party, as far as known."""
     where = f"while the room was at {phase}" if phase else "before a room was started"
@@ -26,8 +27,8 @@ def tell(
         yield f"ended      you stopped it {where}; the room is gone, and nothing of it is left"
     else:
         yield f"ended      {where}"
-    if end.run:
-        yield f"run        {end.run}" + ("" if end.receipt else ", without a receipt")
+    if end.run_id:
+        yield f"run        {end.run_id}" + ("" if end.receipt else ", without a receipt")
     if end.worst is Cost.UNUSED:
         yield "cost       no run was used"
     for party, cost in end.costs.items():
@@ -39,7 +40,7 @@ def tell(
 
 
 def tell_done(
-    out: Path, *, good: bool, outputs: bool, contract: Contract, before: Mapping[str, int]
+    out: Path, *, good: bool, outputs: bool, contract: Contract, before: Mapping[PartyName, int]
 ) -> Iterator[str]:
     """The same for a run that brought its receipt home: keys were released for it, whatever its program made of them.
 
@@ -68,18 +69,18 @@ def tell_held(out: Path, held: UnwrittenFiles, seconds: float) -> Iterator[str]:
         yield f"  free {mib} there and do not stop this command: it tries every few seconds, for {seconds / 60:.0f} more minutes"
 
 
-def _used(party: str, contract: Contract, before: Mapping[str, int]) -> str:
+def _used(party: PartyName, contract: Contract, before: Mapping[PartyName, int]) -> str:
     used = f": {before[party] + 1} of {contract.limits.runs}" if party in before else ""
     return f"cost       a run was used at the broker of {party}{used}"
 
 
-def _another(contract: Contract, before: Mapping[str, int]) -> str:
+def _another(contract: Contract, before: Mapping[PartyName, int]) -> str:
     if any(before.get(party, 0) + 1 >= contract.limits.runs for party in contract.key_owners()):
         return _NO_RUN_LEFT
     return "the same command with another --out, since this folder holds a result"
 
 
-def _next(end: End, contract: Contract, before: Mapping[str, int], *, interrupted: bool) -> str:
+def _next(end: End, contract: Contract, before: Mapping[PartyName, int], *, interrupted: bool) -> str:
     mended = "" if interrupted else ", once what the error names is mended"
     again = f"the same command again{mended}; what is in the folder goes into attempt-N there"
     if any(

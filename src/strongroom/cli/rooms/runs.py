@@ -39,10 +39,10 @@ def runs(
     for one in found:
         began = next(iter(one.times.values()), "")
         say(
-            f"{one.folder}  {one.id or one.contract[:19]}  {_state(one)}  {began}  {one.milliseconds / 1000:.1f} s"
+            f"{one.folder}  {one.contract_id or one.contract_digest[:19]}  {_state(one)}  {began}  {one.milliseconds / 1000:.1f} s"
         )
-        if one.run:
-            say(f"    {one.run}")
+        if one.run_id:
+            say(f"    {one.run_id}")
         if one.error:
             say(f"    {one.error}")
         if one.held:

@@ -23,14 +23,14 @@ EVIDENCE_OID = f"2.25.{_EVIDENCE_UUID}"
 
 @dataclass(frozen=True, kw_only=True)
 class Leaf:
-    """What a room's certificate says. `spki` is the room's TLS key (DER, as it was sent), `evidence` a text digest."""
+    """What a room's certificate says. `spki` is the room's TLS key (DER, as it was sent), `evidence_digest` a text."""
 
     common_name: str
     unit: str
     dns_names: tuple[str, ...]
     uri: str
     spki: bytes
-    evidence: str
+    evidence_digest: str
     not_before: datetime
     not_after: datetime
 
@@ -95,7 +95,7 @@ def to_be_signed(leaf: Leaf, *, spki: bytes, serial: int, issuer: bytes, issuer_
         _SERVER_AND_CLIENT,
         _extension(b"\x55\x1d\x11", der.wrap(der.SEQUENCE, *names)),
         issuer_key,
-        _EVIDENCE + digest.raw(leaf.evidence),
+        _EVIDENCE + digest.raw(leaf.evidence_digest),
     )
     return der.wrap(
         der.SEQUENCE,

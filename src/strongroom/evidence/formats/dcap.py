@@ -35,6 +35,7 @@ from strongroom.crypto import digest, public_key
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence.formats import dcap_collateral, dcap_pck, dcap_quote
 from strongroom.evidence.memo import Memo
+from strongroom.model.identifiers import ContractDigest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -277,11 +278,11 @@ def _machine(pck: PckChain) -> str:
     return digest.sha256(b"intel-ppid" + ppid + pck.platform.pce_id)
 
 
-def contract(register: bytes) -> str | None:
+def contract(register: bytes) -> ContractDigest | None:
     """The digest in a register that the host fills before the start (MRCONFIGID, CONFIGID): 32 bytes, then zeros.
 
     None where the register is not in use, or holds something else.
     """
     if any(register[32:]) or not any(register):
         return None
-    return digest.text(register[:32])
+    return ContractDigest(digest.text(register[:32]))

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest, sign
 from strongroom.encoding import dsse, fields
 from strongroom.errors import Malformed, Refused
+from strongroom.model import party as party_model
 from strongroom.model import signatures
 from strongroom.model.contracts import contract as contract_model
+
+if TYPE_CHECKING:
+    from strongroom.crypto import sign
+    from strongroom.model.identifiers import PartyName
 
 # A contract's earlier versions that a request may bring: how many, and their bytes together. Each costs a broker one
 # signature check and one parse; a longer chain its owner admits step by step.
@@ -31,18 +36,18 @@ class Agreement:
         """The file form: the envelope as canonical JSON."""
         return self.envelope.encode() + b"\n"
 
-    def signers(self) -> tuple[str, ...]:
+    def signers(self) -> tuple[PartyName, ...]:
         """Names of the parties whose signature verifies, in contract order, each once."""
         return self._signers
 
     @cached_property
-    def _signers(self) -> tuple[str, ...]:
+    def _signers(self) -> tuple[PartyName, ...]:
         # Kept: neither bytes nor signatures ever change, and a contract is judged at each of its runs.
         members = self.contract.members
         signed = signatures.signers(self.envelope, [member.party.signing_key for member in members])
         return tuple(member.party.name for member in members if member.party.signing_key in signed)
 
-    def missing(self) -> tuple[str, ...]:
+    def missing(self) -> tuple[PartyName, ...]:
         """Parties who have not signed and may or must; approvers matter while fewer than the threshold have."""
         signed = self.signers()
         asked = {*self.contract.approvals.parties, *self.contract.must_sign()}
@@ -97,7 +102,7 @@ def read_earlier(source: fields.Fields) -> tuple[bytes, ...]:
 
 def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:
     """Sign as the party whose key this is. Signing twice changes nothing. Raises `Refused`."""
-    keyid = digest.sha256(key.public.raw)
+    keyid = party_model.keyid(key.public)
     names = [m.party.name for m in agreement.contract.members if m.party.keyid == keyid]
     if not names:
         raise Refused(

@@ -35,9 +35,10 @@ from strongroom.encoding import canonical, fields, told
 from strongroom.errors import Malformed
 from strongroom.model import party as party_model
 from strongroom.model.contracts import policy as policy_model
+from strongroom.model.identifiers import ContractDigest, ContractId, KeyId, ManifestDigest, PartyName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
 FORMAT = "strongroom-contract/1"
@@ -78,8 +79,8 @@ class Image:
     `arguments` None means the image's own CMD; `environment` is added to the image's own ENV.
     """
 
-    owner: str
-    manifest: str
+    owner: PartyName
+    manifest_digest: ManifestDigest
     arguments: tuple[str, ...] | None
     environment: dict[str, str]
 
@@ -89,8 +90,8 @@ class Dataset:
     """A sealed disk that the room mounts read-only at `/data/<name>`."""
 
     name: str
-    owner: str
-    manifest: str
+    owner: PartyName
+    manifest_digest: ManifestDigest
 
 
 class OutputSizes(enum.StrEnum):
@@ -127,7 +128,7 @@ class Output:
     """A directory whose files leave as one age file (a tar within) to `recipients` (party names)."""
 
     path: str
-    recipients: tuple[str, ...]
+    recipients: tuple[PartyName, ...]
     max_bytes: int
 
 
@@ -135,7 +136,7 @@ class Output:
 class Logs:
     """Who may read the program's standard output and error, sealed, and how much of it."""
 
-    recipients: tuple[str, ...]
+    recipients: tuple[PartyName, ...]
     max_bytes: int
 
 
@@ -189,7 +190,7 @@ class RunLimits:
 class Approvals:
     """Whose signatures count, and how many of them are needed."""
 
-    parties: tuple[str, ...]
+    parties: tuple[PartyName, ...]
     threshold: int
 
 
@@ -198,9 +199,9 @@ class Contract:
     """A parsed contract. `raw` is the exact bytes; `digest` is over them."""
 
     raw: bytes
-    id: str
+    id: ContractId
     version: int
-    replaces: str | None
+    replaces: ContractDigest | None
     members: tuple[Member, ...]
     image: Image
     datasets: tuple[Dataset, ...]
@@ -215,11 +216,11 @@ class Contract:
     approvals: Approvals
 
     @cached_property
-    def digest(self) -> str:
+    def digest(self) -> ContractDigest:
         """SHA-256 over the exact bytes."""
-        return digest.sha256(self.raw)
+        return ContractDigest(digest.sha256(self.raw))
 
-    def party(self, name: str) -> party_model.Party:
+    def party(self, name: PartyName) -> party_model.Party:
         """The party of that name; parsing has made sure that every named one exists."""
         for member in self.members:
             if member.party.name == name:
@@ -229,31 +230,31 @@ class Contract:
             f"contract: no party is called {name!r}; there are: {names or 'none'}", code="unknown-party"
         )
 
-    def recipients(self, names: Iterable[str]) -> tuple[str, ...]:
+    def recipients(self, names: Iterable[PartyName]) -> tuple[str, ...]:
         """The age recipients of the named parties."""
         return tuple(self.party(name).recipient for name in names)
 
-    def disks_of(self, keyid: str) -> tuple[str, ...]:
+    def disks_of(self, keyid: KeyId) -> tuple[ManifestDigest, ...]:
         """Manifest digests of the disks that the party with that key owns, each once, the image first.
 
         Names are the contract's own; only the key says who somebody is.
         """
         names = {member.party.name for member in self.members if member.party.keyid == keyid}
-        owned = [self.image.manifest] if self.image.owner in names else []
-        owned += [dataset.manifest for dataset in self.datasets if dataset.owner in names]
+        owned = [self.image.manifest_digest] if self.image.owner in names else []
+        owned += [dataset.manifest_digest for dataset in self.datasets if dataset.owner in names]
         return tuple(dict.fromkeys(owned))
 
-    def owners(self) -> tuple[str, ...]:
+    def owners(self) -> tuple[PartyName, ...]:
         """Names of the parties who own a disk, each once, in contract order."""
         return self._owners
 
     # Kept: nothing of a contract ever changes, and a broker asks at each of its runs.
     @cached_property
-    def _owners(self) -> tuple[str, ...]:
+    def _owners(self) -> tuple[PartyName, ...]:
         owners = {self.image.owner, *(dataset.owner for dataset in self.datasets)}
         return tuple(member.party.name for member in self.members if member.party.name in owners)
 
-    def owner_keys(self) -> tuple[str, ...]:
+    def owner_keys(self) -> tuple[KeyId, ...]:
         """Key ids of the parties who own a disk, sorted. With the id they say which contract this is a version of."""
         return tuple(sorted(self.party(name).keyid for name in self.owners()))
 
@@ -262,14 +263,14 @@ class Contract:
         """Whether it accepts a room without hardware."""
         return any(platform.simulated for platform in self.platforms)
 
-    def must_sign(self) -> tuple[str, ...]:
+    def must_sign(self) -> tuple[PartyName, ...]:
         """Names of the parties whose signature no threshold replaces, in contract order.
 
         Who owns a disk decides alone about it; that no hardware stands behind a room everybody has to have agreed to.
         """
         return tuple(member.party.name for member in self.members) if self.simulated else self.owners()
 
-    def key_owners(self) -> tuple[str, ...]:
+    def key_owners(self) -> tuple[PartyName, ...]:
         """Names of the parties who own a disk and have a broker, each once, in contract order."""
         owners = self.owners()
         return tuple(
@@ -283,11 +284,12 @@ def parse(data: bytes) -> Contract:
     """Parse contract bytes. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what="contract", max_bytes=MAX_BYTES), "contract", quoting=True)
     top.constant("format", FORMAT)
+    replaced = top.digest_or_null("replaces")
     contract = Contract(
         raw=data,
-        id=top.name("id"),
+        id=ContractId(top.name("id")),
         version=top.integer("version", low=1, high=1_000_000),
-        replaces=top.digest_or_null("replaces"),
+        replaces=None if replaced is None else ContractDigest(replaced),
         members=tuple(_member(item) for item in top.objects("parties", max_items=MAX_PARTIES)),
         image=_image(top.object("image")),
         datasets=tuple(_dataset(item) for item in top.objects("datasets", max_items=64)),
@@ -322,8 +324,8 @@ def _image(source: fields.Fields) -> Image:
                 f"{source.what}.environment: expected names of at most 128 letters, digits and _, no digit first, got {told.quoted(name)}"
             )
     image = Image(
-        owner=source.name("owner"),
-        manifest=source.digest("manifest"),
+        owner=PartyName(source.name("owner")),
+        manifest_digest=ManifestDigest(source.digest("manifest")),
         arguments=arguments,
         environment=environment,
     )
@@ -333,16 +335,23 @@ def _image(source: fields.Fields) -> Image:
 
 def _dataset(source: fields.Fields) -> Dataset:
     dataset = Dataset(
-        name=source.name("name"), owner=source.name("owner"), manifest=source.digest("manifest")
+        name=source.name("name"),
+        owner=PartyName(source.name("owner")),
+        manifest_digest=ManifestDigest(source.digest("manifest")),
     )
     source.done()
     return dataset
 
 
+def _party_names(source: fields.Fields, key: str) -> tuple[PartyName, ...]:
+    names = source.texts(key, max_items=MAX_PARTIES, max_length=64, pattern=fields.NAME)
+    return tuple(PartyName(name) for name in names)
+
+
 def _output(source: fields.Fields) -> Output:
     output = Output(
         path=source.text("path", max_length=80, pattern=OUTPUT_PATH, like=OUTPUT_LIKE),
-        recipients=source.texts("recipients", max_items=MAX_PARTIES, max_length=64, pattern=fields.NAME),
+        recipients=_party_names(source, "recipients"),
         max_bytes=source.integer("max_bytes", low=1, high=1 << 40),
     )
     source.done()
@@ -355,7 +364,7 @@ def _logs(source: fields.Fields | None) -> Logs | None:
     if source is None:
         return None
     logs = Logs(
-        recipients=source.texts("recipients", max_items=MAX_PARTIES, max_length=64, pattern=fields.NAME),
+        recipients=_party_names(source, "recipients"),
         max_bytes=source.integer("max_bytes", low=1, high=1 << 30),
     )
     source.done()
@@ -443,7 +452,7 @@ def _limits(source: fields.Fields) -> RunLimits:
 
 def _approvals(source: fields.Fields) -> Approvals:
     approvals = Approvals(
-        parties=source.texts("parties", max_items=MAX_PARTIES, max_length=64, pattern=fields.NAME),
+        parties=_party_names(source, "parties"),
         threshold=source.integer("threshold", low=1, high=MAX_PARTIES),
     )
     source.done()
@@ -457,7 +466,7 @@ def _cross_check(contract: Contract) -> None:
     _unique([member.party.keyid for member in contract.members], "parties: signing_key")
     _unique([dataset.name for dataset in contract.datasets], "datasets: name")
     _unique([output.path for output in contract.outputs], "outputs: path")
-    _unique(list(contract.approvals.parties), "approvals.parties: name")
+    _unique(contract.approvals.parties, "approvals.parties: name")
     paths = [output.path for output in contract.outputs]
     if "/out" in paths and len(paths) > 1:
         raise Malformed("contract.outputs: /out beside paths below it, which it holds", code="overlap")
@@ -471,12 +480,10 @@ def _cross_check(contract: Contract) -> None:
         raise Malformed(
             f"contract.approvals.threshold: expected at most {most}, as many as approve, got {got}"
         )
-    named = [contract.image.owner, *contract.approvals.parties]
-    named += [dataset.owner for dataset in contract.datasets]
+    named = [contract.image.owner, *contract.approvals.parties, *(data.owner for data in contract.datasets)]
     for output in contract.outputs:
         named += output.recipients
-    if contract.logs is not None:
-        named += contract.logs.recipients
+    named += contract.logs.recipients if contract.logs is not None else ()
     for name in named:
         contract.party(name)
     # Whoever gives something must have agreed to how it is used.
@@ -487,7 +494,7 @@ def _cross_check(contract: Contract) -> None:
             )
 
 
-def _unique(values: list[str], what: str) -> None:
+def _unique(values: Sequence[str], what: str) -> None:
     if len(set(values)) != len(values):
         twice = next(value for value in values if values.count(value) > 1)
         raise Malformed(f"contract.{what} {twice!r} appears twice", code="duplicate")

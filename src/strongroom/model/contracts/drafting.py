@@ -26,12 +26,12 @@ def encode(contract: Contract) -> bytes:
             "parties": [{**member.party.to_json(), "role": member.role.value} for member in contract.members],
             "image": {
                 "owner": contract.image.owner,
-                "manifest": contract.image.manifest,
+                "manifest": contract.image.manifest_digest,
                 "arguments": None if contract.image.arguments is None else list(contract.image.arguments),
                 "environment": dict(contract.image.environment),
             },
             "datasets": [
-                {"name": dataset.name, "owner": dataset.owner, "manifest": dataset.manifest}
+                {"name": dataset.name, "owner": dataset.owner, "manifest": dataset.manifest_digest}
                 for dataset in contract.datasets
             ],
             "outputs": [

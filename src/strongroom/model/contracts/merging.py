@@ -14,6 +14,8 @@ from strongroom.model.contracts.agreement import Agreement
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from strongroom.crypto import sign
+
 _TOLD = 3  # differences that a sentence has room for
 
 
@@ -39,7 +41,9 @@ def merge(agreements: Sequence[Agreement]) -> Merged:
                 hint="signatures are over exact bytes: everybody signs a copy of one and the same file",
             )
     message = first.envelope.pae()
-    keys = {member.party.keyid: member.party.signing_key for member in first.contract.members}
+    keys: dict[str, sign.VerifyingKey] = {
+        member.party.keyid: member.party.signing_key for member in first.contract.members
+    }
     good: dict[str, dsse.DsseSignature] = {}
     left_out: list[tuple[int, str]] = []
     for number, agreement in enumerate(agreements, 1):

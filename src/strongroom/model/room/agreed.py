@@ -19,6 +19,7 @@ from strongroom.model.room import channel as wire
 if TYPE_CHECKING:
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.identifiers import ManifestDigest, PartyName
     from strongroom.model.manifest import ImageSettings, Manifest
     from strongroom.model.party import Party
 
@@ -34,7 +35,7 @@ class Terms:
     settings: ImageSettings
     datasets: tuple[Manifest, ...]
 
-    def disks(self) -> tuple[tuple[str, str, Manifest], ...]:
+    def disks(self) -> tuple[tuple[str, PartyName, Manifest], ...]:
         """(serial, owner's name, manifest) of every disk, the image first."""
         contract = self.contract
         rows = [(wire.SERIAL_IMAGE, contract.image.owner, self.image)]
@@ -42,7 +43,7 @@ class Terms:
             rows.append((wire.data_serial(index), dataset.owner, manifest))
         return tuple(rows)
 
-    def keys_from(self, party: str) -> set[str]:
+    def keys_from(self, party: PartyName) -> set[ManifestDigest]:
         """Digests of the manifests of the encrypted disks that `party` owns."""
         return {
             manifest.digest
@@ -62,14 +63,14 @@ def check(agreement: Agreement, start: wire.Start) -> Terms:
         )
     image = _manifest(  # 2
         start.manifests.get(wire.SERIAL_IMAGE),
-        f"image {contract.image.manifest}",
+        f"image {contract.image.manifest_digest}",
         contract.party(contract.image.owner),
         "the image",
     )
     datasets = tuple(
         _manifest(
             start.manifests.get(wire.data_serial(index)),
-            f"dataset {dataset.manifest}",
+            f"dataset {dataset.manifest_digest}",
             contract.party(dataset.owner),
             f"the dataset {dataset.name}",
         )

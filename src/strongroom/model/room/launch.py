@@ -13,8 +13,12 @@ that command line. Memory size and disks are not in the record: the agent proves
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical, fields
+
+if TYPE_CHECKING:
+    from strongroom.model.identifiers import ContractDigest
 
 FORMAT = "strongroom-launch/1"
 MAX_BYTES = 4096
@@ -60,7 +64,7 @@ class Launch:
     machine: str
     registers: dict[str, str]
     debug: bool = False
-    contract: str | None = None
+    contract_digest: ContractDigest | None = None
 
 
 def parse(data: bytes) -> LaunchRecord:

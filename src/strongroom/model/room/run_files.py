@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from strongroom.encoding import fields
+from strongroom.model.identifiers import PartyName
 
 AGREEMENT = "agreement.json"
 LAUNCH_RECORD = "launch-record.json"
@@ -25,17 +26,17 @@ _OF_A_PARTY = re.compile(
 _OF_AN_OUTPUT = re.compile(rf"{_OUTPUT}(?P<number>0|[1-9][0-9]?)\.tar\.age", re.ASCII)
 
 
-def evidence(party: str) -> str:
+def evidence(party: PartyName) -> str:
     """What the party's broker was shown."""
     return f"{_EVIDENCE}{party}.json"
 
 
-def release(party: str) -> str:
+def release(party: PartyName) -> str:
     """What the party's broker decided."""
     return f"{_RELEASE}{party}.json"
 
 
-def ledger_proof(party: str) -> str:
+def ledger_proof(party: PartyName) -> str:
     """That the receipt is in the party's ledger."""
     return f"{_LEDGER_PROOF}{party}.json"
 
@@ -50,10 +51,10 @@ def manifest(serial: str) -> str:
     return f"{MANIFESTS}/{serial}.json"
 
 
-def party_of(name: str) -> str | None:
+def party_of(name: str) -> PartyName | None:
     """Whose broker a file is of, None when it is of no party's."""
     match = _OF_A_PARTY.fullmatch(name)
-    return None if match is None else match["party"]
+    return None if match is None else PartyName(match["party"])
 
 
 def output_of(name: str) -> int | None:
@@ -62,4 +63,4 @@ def output_of(name: str) -> int | None:
     return None if match is None else int(match["number"])
 
 
-RELEASES, LEDGER_PROOFS = release("*"), ledger_proof("*")  # patterns for glob
+RELEASES, LEDGER_PROOFS = release(PartyName("*")), ledger_proof(PartyName("*"))  # patterns for glob

@@ -21,6 +21,8 @@ from strongroom.crypto import digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from strongroom.model.identifiers import ContractDigest
+
 POLICY = 0x30000  # SMT allowed, and the bit that is always one; no debugging, no migration agent
 PROCESSOR = "EPYC-v4"
 _ID, _MEMORY = "tee", "ram"
@@ -34,7 +36,7 @@ class Snp:
     processor: the model whose signature goes into the launch digest (`strongroom measure`).
     """
 
-    contract: str
+    contract_digest: ContractDigest
     cbit: int
     reduced: int
     processor: str = PROCESSOR
@@ -46,7 +48,7 @@ class Snp:
 
     def objects(self, memory_mib: int) -> list[str]:
         """Memory, then the TEE: kernel, initrd and command line go into the launch digest by their hashes."""
-        host_data = base64.b64encode(digest.raw(self.contract)).decode()
+        host_data = base64.b64encode(digest.raw(self.contract_digest)).decode()
         tee = (
             f"sev-snp-guest,id={_ID},cbitpos={self.cbit},reduced-phys-bits={self.reduced},policy={POLICY:#x}"
         )
@@ -57,7 +59,7 @@ class Snp:
 class Tdx:
     """TDX. quoting: QEMU's SocketAddress of the quote generation service (QGS), as its object form."""
 
-    contract: str
+    contract_digest: ContractDigest
     quoting: Mapping[str, str] = field(
         default_factory=lambda: {"type": "unix", "path": "/var/run/tdx-qgs/qgs.socket"}
     )
@@ -73,7 +75,9 @@ class Tdx:
         tee = {
             "qom-type": "tdx-guest",
             "id": _ID,
-            "mrconfigid": base64.b64encode(digest.raw(self.contract).ljust(_CONFIG_ID, b"\0")).decode(),
+            "mrconfigid": base64.b64encode(
+                digest.raw(self.contract_digest).ljust(_CONFIG_ID, b"\0")
+            ).decode(),
             "sept-ve-disable": True,
             "quote-generation-socket": dict(self.quoting),
         }
