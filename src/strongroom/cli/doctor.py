@@ -43,8 +43,8 @@ def doctor(
             hint="`strongroom doctor` without a verb shows them all",
         )
     if as_json:
-        told = [row.to_json() for row in rows]
-        print(json.dumps({"version": strongroom.__version__, "verbs": told}))
+        verbs = [row.to_json() for row in rows]
+        print(json.dumps({"version": strongroom.__version__, "verbs": verbs}))
     else:
         for row in rows:
             _print_row(row)

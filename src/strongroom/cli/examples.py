@@ -149,11 +149,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 def append(app: typer.Typer, *before: str) -> None:
     """End the help of each verb in `app` with its examples, each on a line of its own whatever the terminal's width."""
     for verb in app.registered_commands:
-        found = EXAMPLES.get(" ".join((*before, verb.name or "")), ())
-        lines = [line for one in found for line in one.splitlines()]
+        examples = EXAMPLES.get(" ".join((*before, verb.name or "")), ())
+        lines = [line for example in examples for line in example.splitlines()]
         if lines:
             verb.epilog = "\b\n" + "\n".join(
-                ("Example:" if len(found) == 1 else "Examples:", *(f"  {one}" for one in lines))
+                ("Example:" if len(examples) == 1 else "Examples:", *(f"  {line}" for line in lines))
             )
     for group in app.registered_groups:
         if group.typer_instance is not None:

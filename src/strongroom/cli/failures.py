@@ -86,8 +86,8 @@ def reported() -> Iterator[None]:
     except OSError as failure:
         _leave(_of_the_system(failure))
     except Exception as failure:  # noqa: BLE001 - the last line of defence against tracebacks
-        if isinstance(failure, ModuleNotFoundError) and (told := extras.missing(failure)) is not None:
-            _leave(told)
+        if isinstance(failure, ModuleNotFoundError) and (absent := extras.missing(failure)) is not None:
+            _leave(absent)
         print(f"defect: {type(failure).__name__}; please report it", file=sys.stderr)
         print("hint: set STRONGROOM_DEBUG=1 to see where", file=sys.stderr)
         if os.environ.get("STRONGROOM_DEBUG") == "1":
@@ -153,11 +153,11 @@ def _say(failure: errors.StrongroomError) -> None:
         print(json.dumps({"error": describe(failure)}), file=sys.stderr)
         return
     # A message may quote what somebody else wrote.
-    told = failure.message if len(failure.message) <= _LONGEST else failure.message[:_LONGEST] + "…"
-    print(f"error [{printable(failure.code)}]: {printable(told)}", file=sys.stderr)
+    message = failure.message if len(failure.message) <= _LONGEST else failure.message[:_LONGEST] + "…"
+    print(f"error [{printable(failure.code)}]: {printable(message)}", file=sys.stderr)
     for check in _failed_checks(failure):
-        told = f"  {check.name}: expected {check.expected}, got {check.got}"
-        print(printable(told), file=sys.stderr)
+        line = f"  {check.name}: expected {check.expected}, got {check.got}"
+        print(printable(line), file=sys.stderr)
         if check.hint:
             print(f"    {printable(check.hint)}", file=sys.stderr)
     print(f"hint: {printable(_hint(failure))}", file=sys.stderr)

@@ -39,7 +39,9 @@ def inspect(
     print(f"name       {manifest.name} ({manifest.kind})")
     print(f"digest     {manifest.digest}")
     print(f"owner      {manifest.owner}")
-    say(f"signed by  {', '.join(one.keyid for one in envelope.signatures) or 'nobody'} (not checked here)")
+    say(
+        f"signed by  {', '.join(signature.keyid for signature in envelope.signatures) or 'nobody'} (not checked here)"
+    )
     print(f"cipher     {manifest.cipher}")
     print(f"size       {meter.size(manifest.disk_bytes)}, of which {meter.size(manifest.data_bytes)} data")
     print(f"root hash  {manifest.root_hash}")

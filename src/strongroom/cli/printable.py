@@ -25,21 +25,23 @@ def printable(text: str) -> str:
     """One line: each character that is no plain one is written as a backslash escape."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_shown(one) for one in text)
+    return "".join(_shown(character) for character in text)
 
 
-def _shown(one: str) -> str:
-    kind = unicodedata.category(one)
-    if one == " " or (kind not in _KINDS and kind != "Zs" and one not in _BLANK):
-        return one
-    return one.encode("unicode_escape", "backslashreplace").decode()
+def _shown(character: str) -> str:
+    kind = unicodedata.category(character)
+    if character == " " or (kind not in _KINDS and kind != "Zs" and character not in _BLANK):
+        return character
+    return character.encode("unicode_escape", "backslashreplace").decode()
 
 
 def printable_json(document: str) -> str:
     """The same JSON: what is no plain character in a text of it becomes an escape of JSON's own."""
     if document.isascii():
         return document
-    return "".join(one if _shown(one) == one else json.dumps(one)[1:-1] for one in document)
+    return "".join(
+        character if _shown(character) == character else json.dumps(character)[1:-1] for character in document
+    )
 
 
 def say(text: str) -> None:
@@ -55,10 +57,10 @@ def say(text: str) -> None:
 def rows(line: str, columns: int) -> Iterator[str]:
     """`line` in rows of at most `columns`; all but the first begin with `MORE`. Too few columns: one row."""
     row, used = "", 0
-    for one in line:
-        wide = 1 if one.isascii() else 2  # at most: a row too short does no harm
+    for character in line:
+        wide = 1 if character.isascii() else 2  # at most: a row too short does no harm
         if used + wide > columns > 2 * len(MORE):
             yield row
             row, used = MORE, len(MORE)
-        row, used = row + one, used + wide
+        row, used = row + character, used + wide
     yield row

@@ -43,24 +43,28 @@ def seal(
     mine = load(identity, passphrase_fd)
     begin = time.monotonic()
     with interruption.orderly():
-        made = dataset.seal_files(paths, name=name, owner=mine, out=out, key_file=key_file, steps=meter.meter)
+        sealed = dataset.seal_files(
+            paths, name=name, owner=mine, out=out, key_file=key_file, steps=meter.meter
+        )
     if as_json:
         print(
             json.dumps(
                 {
                     "name": name,
-                    "disk": str(made.disk),
-                    "manifest": str(made.manifest_file),
-                    "key": str(made.key_file),
-                    "digest": made.manifest.digest,
-                    "root_hash": made.manifest.root_hash,
-                    "disk_bytes": made.manifest.disk_bytes,
+                    "disk": str(sealed.disk),
+                    "manifest": str(sealed.manifest_file),
+                    "key": str(sealed.key_file),
+                    "digest": sealed.manifest.digest,
+                    "root_hash": sealed.manifest.root_hash,
+                    "disk_bytes": sealed.manifest.disk_bytes,
                 }
             )
         )
         return
-    if made.empty:
+    if sealed.empty:
         print(f"note: no file is in {', '.join(map(str, paths))}: the disk is empty", file=sys.stderr)
-    print(f"sealed    {made.disk} ({meter.rate(made.manifest.disk_bytes, time.monotonic() - begin)})")
-    print(f"manifest  {made.manifest_file} (signed by {mine.name}; contracts name {made.manifest.digest})")
-    print(f"key       {made.key_file} (opens with your identity alone; your broker needs it)")
+    print(f"sealed    {sealed.disk} ({meter.rate(sealed.manifest.disk_bytes, time.monotonic() - begin)})")
+    print(
+        f"manifest  {sealed.manifest_file} (signed by {mine.name}; contracts name {sealed.manifest.digest})"
+    )
+    print(f"key       {sealed.key_file} (opens with your identity alone; your broker needs it)")

@@ -62,8 +62,8 @@ def _lines(contract: Contract) -> Iterator[str]:
 def exposed(contract: Contract) -> Iterator[str]:
     """What in it looks like a credential, which all who read the contract read. No value is repeated."""
     image = contract.image
-    found = credentials.exposed(image.environment, image.arguments or ())
-    for name, reason in found.items():
+    reasons = credentials.exposed(image.environment, image.arguments or ())
+    for name, reason in reasons.items():
         yield printable(
             f"{name} looks like a credential ({reason}), and everybody who has this contract reads it: {credentials.FIX}"
         )

@@ -81,7 +81,7 @@ def init(
     from strongroom.wiring import broker
 
     owner = papers.load_public(identity)
-    made = broker.set_up_broker(
+    new_broker = broker.set_up_broker(
         directory,
         owner,
         listen=listen,
@@ -90,13 +90,13 @@ def init(
         passphrase=lambda: passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker"),
     )
     print(f"broker of {owner.name}: {directory} (keys under the broker's passphrase)")
-    print(f"address:      {made.url}")
-    if made.of_this_machine:
+    print(f"address:      {new_broker.url}")
+    if new_broker.of_this_machine:
         print("              rooms on this machine alone reach it there; --url names another way")
-    print(f"public part:  {made.party_file} (hand this around; contracts carry it)")
-    if made.earlier_url:
+    print(f"public part:  {new_broker.party_file} (hand this around; contracts carry it)")
+    if new_broker.earlier_url:
         print(
-            f"note: {made.party_file} named the broker at {made.earlier_url} until now; contracts that carry that one still need it up, "
+            f"note: {new_broker.party_file} named the broker at {new_broker.earlier_url} until now; contracts that carry that one still need it up, "
             "and `strongroom broker party` writes its party file again",
             file=sys.stderr,
         )
@@ -142,8 +142,8 @@ def add_key(
 def _disk_beside(manifest: Path) -> Path | None:
     from strongroom.seal import disk
 
-    found = manifest.with_name(manifest.name.removesuffix(disk.MANIFEST_SUFFIX) + disk.SUFFIX)
-    return found if found.is_file() else None
+    disk_file = manifest.with_name(manifest.name.removesuffix(disk.MANIFEST_SUFFIX) + disk.SUFFIX)
+    return disk_file if disk_file.is_file() else None
 
 
 def admit(
@@ -384,30 +384,30 @@ def status(directory: BrokerDir, as_json: AsJson = False) -> None:
     from strongroom.ledger.describe import describe
     from strongroom.wiring import broker
 
-    settings, told = broker.broker_status(directory)
+    settings, report = broker.broker_status(directory)
     if as_json:
-        print(json.dumps({"party": settings.party.name, "url": settings.address.url, **told.to_json()}))
+        print(json.dumps({"party": settings.party.name, "url": settings.address.url, **report.to_json()}))
         return
     print(f"broker of {settings.party.name}: {settings.address.url}")
-    print(f"ledger: {told.ledger_size} entries")
-    for one in told.contracts:
-        runs = f"{one.used} run(s) used, {'?' if one.left is None else one.left} left, {one.receipts} with a receipt"
-        state = "WITHDRAWN, " if one.withdrawn else ""
-        print(f"contract {one.id}: version {one.version} {one.digest}: {state}{runs}")
-    for digest, used, receipts in told.earlier:
+    print(f"ledger: {report.ledger_size} entries")
+    for contract in report.contracts:
+        runs = f"{contract.used} run(s) used, {'?' if contract.left is None else contract.left} left, {contract.receipts} with a receipt"
+        state = "WITHDRAWN, " if contract.withdrawn else ""
+        print(f"contract {contract.id}: version {contract.version} {contract.digest}: {state}{runs}")
+    for digest, used, receipts in report.earlier:
         print(f"earlier version {digest}: {used} run(s), {receipts} with a receipt")
-    for disk in told.disks:
+    for disk in report.disks:
         print(
             f"disk {disk.manifest_digest}: {'public, no key' if disk.sealed_key is None else 'with its key'}"
         )
-    most = told.budgets
+    most = report.budgets
     print(
         f"budgets: {most.denials} denials are recorded at once ({most.denials_each} of a contract or address), then one in "
         f"{most.denial_seconds:g} s ({most.denial_each_seconds:g} s); a nonce lasts {most.nonce_lifetime.total_seconds():g} s"
     )
-    if told.denials:
+    if report.denials:
         print("denied last:")
-    for index, entry in told.denials:
+    for index, entry in report.denials:
         say(
             f"  {fields.format_time(entry.time)} entry {index}, contract {entry.contract_digest[:19]}: {describe(entry)}"
         )

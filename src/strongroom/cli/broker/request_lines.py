@@ -46,11 +46,11 @@ def _text(event: Event) -> str:
 
 
 def _recorded(event: Recorded) -> str:
-    made = _entry(event)
-    contract = f"{event.contract_id} {made.contract_digest[:19]}".strip()
+    entry = _entry(event)
+    contract = f"{event.contract_id} {entry.contract_digest[:19]}".strip()
     return (
-        f"{fields.format_time(made.time)}  entry {event.index}  {contract}  {made.run_id}  from {event.peer or '?'}: "
-        f"{_said(made)}"
+        f"{fields.format_time(entry.time)}  entry {event.index}  {contract}  {entry.run_id}  from {event.peer or '?'}: "
+        f"{_said(entry)}"
     )
 
 
@@ -59,14 +59,14 @@ def _summed(event: Summed) -> str:
         f"{count} {' '.join(part for part in (kind.request, kind.contract_id, kind.reason) if part)}"
         for kind, count in event.kinds
     )
-    told = f"{fields.format_time(event.until)}  no entry: {event.requests} request(s)"
+    line = f"{fields.format_time(event.until)}  no entry: {event.requests} request(s)"
     if event.kinds:
         seconds = max(1, round((event.until - event.since).total_seconds()))
         busiest = ", ".join(f"{peer or '?'} {count}" for peer, count in event.busiest)
-        told += f" in {seconds} s: {kinds}; from {event.addresses} address(es): {busiest}"
+        line += f" in {seconds} s: {kinds}; from {event.addresses} address(es): {busiest}"
     if event.untold:
-        told += f"; {event.untold} line(s) lost, as nobody read them: see the ledger"
-    return told
+        line += f"; {event.untold} line(s) lost, as nobody read them: see the ledger"
+    return line
 
 
 def _json(event: Event) -> str:
@@ -79,30 +79,30 @@ def _json(event: Event) -> str:
                 "requests": event.requests,
                 "kinds": [
                     {
-                        "request": one.request,
-                        "contract": one.contract_id,
-                        "reason": one.reason,
+                        "request": kind.request,
+                        "contract": kind.contract_id,
+                        "reason": kind.reason,
                         "count": count,
                     }
-                    for one, count in event.kinds
+                    for kind, count in event.kinds
                 ],
                 "addresses": event.addresses,
                 "busiest": [{"peer": peer, "count": count} for peer, count in event.busiest],
                 "lines_lost": event.untold,
             }
         )
-    made = _entry(event)
-    reason = describe.reason(made) if made.kind is record.RecordKind.DENIAL else None
+    entry = _entry(event)
+    reason = describe.reason(entry) if entry.kind is record.RecordKind.DENIAL else None
     return json.dumps(
         {
             "event": "entry",
             "entry": event.index,
-            "time": fields.format_time(made.time),
-            "decision": DECISIONS.get(made.kind, made.kind.value),
-            "contract": {"id": event.contract_id, "digest": made.contract_digest},
-            "run": made.run_id,
+            "time": fields.format_time(entry.time),
+            "decision": DECISIONS.get(entry.kind, entry.kind.value),
+            "contract": {"id": event.contract_id, "digest": entry.contract_digest},
+            "run": entry.run_id,
             "peer": event.peer,
-            "description": _said(made),
+            "description": _said(entry),
             "reason": None if reason is None else reason.to_json(),
         }
     )
@@ -110,9 +110,9 @@ def _json(event: Event) -> str:
 
 def _entry(event: Recorded) -> record.Record:
     # Releases come as fast as the broker can make them: of those the body stays unread.
-    made = record.heading(event.entry)
-    return made if made.kind is record.RecordKind.RELEASE else record.parse(event.entry)
+    heading = record.heading(event.entry)
+    return heading if heading.kind is record.RecordKind.RELEASE else record.parse(event.entry)
 
 
-def _said(made: record.Record) -> str:
-    return "released" if made.kind is record.RecordKind.RELEASE else describe.describe(made)
+def _said(entry: record.Record) -> str:
+    return "released" if entry.kind is record.RecordKind.RELEASE else describe.describe(entry)

@@ -77,15 +77,15 @@ def _say_whom(party: str, address: BrokerAddress, by_file: bool) -> None:
 
 
 def _print(outlook: Outlook, *, runs_known: bool) -> None:
-    for one in outlook.checks:
-        say(f"{'yes' if one.ok else 'NO '}  {one.name}: expected {one.expected}, got {one.got}")
+    for check in outlook.checks:
+        say(f"{'yes' if check.ok else 'NO '}  {check.name}: expected {check.expected}, got {check.got}")
     for party, row in outlook.brokers.items():
         if isinstance(row, StrongroomError):
             say(f"?    the broker of {party} cannot be asked: {row.message}")
             continue
-        for one in row:
+        for check in row:
             say(
-                f"{'yes' if one.ok else 'NO '}  {party}'s broker, {one.name}: expected {one.expected}, got {one.got}"
+                f"{'yes' if check.ok else 'NO '}  {party}'s broker, {check.name}: expected {check.expected}, got {check.got}"
             )
     if not outlook.brokers and not runs_known:
         print(
@@ -99,11 +99,11 @@ def _document(agreement: Agreement, outlook: Outlook) -> dict[str, Any]:
     return {
         "would_run": outlook.would_run,
         "missing": list(agreement.missing()),
-        "checks": [one.to_json() for one in outlook.checks],
+        "checks": [check.to_json() for check in outlook.checks],
         "brokers": {
             party: {"error": failures.describe(row)}
             if isinstance(row, StrongroomError)
-            else {"checks": [one.to_json() for one in row]}
+            else {"checks": [check.to_json() for check in row]}
             for party, row in outlook.brokers.items()
         },
     }

@@ -170,9 +170,9 @@ def new(
         replaces=replaces,
     )
     with options.drafted():
-        made = drafts.draft_contract(draft, now=datetime.now(UTC))
-    files.write(out, made.encode())
-    parsed = made.contract
+        agreement = drafts.draft_contract(draft, now=datetime.now(UTC))
+    files.write(out, agreement.encode())
+    parsed = agreement.contract
     print(f"{out}: contract {parsed.id} version {parsed.version}, {parsed.digest}")
     print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
     for line in sentences.exposed(parsed):

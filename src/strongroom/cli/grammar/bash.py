@@ -63,11 +63,11 @@ complete -F _strongroom strongroom
 
 def script(verbs: Sequence[Verb]) -> str:
     """What a user sources, or a system puts into its folder of completions."""
-    below = [f'            "{_name(one.path[:-1])} {one.path[-1]}"' for one in verbs if one.path]
+    below = [f'            "{_name(verb.path[:-1])} {verb.path[-1]}"' for verb in verbs if verb.path]
     return (
         _SCRIPT.replace("@@VERBS@@", " | \\\n".join(below))
-        .replace("@@TABLE@@", "\n".join(_row(one) for one in verbs))
-        .replace("@@VALUES@@", "\n".join(line for one in verbs for line in _values(one)))
+        .replace("@@TABLE@@", "\n".join(_row(verb) for verb in verbs))
+        .replace("@@VALUES@@", "\n".join(line for verb in verbs for line in _values(verb)))
     )
 
 
@@ -76,20 +76,20 @@ def _name(path: tuple[str, ...]) -> str:
 
 
 def _row(verb: Verb) -> str:
-    valued = [name for one in verb.options if one.value is not None for name in one.names]
-    names = [name for one in verb.options for name in one.names]
-    words = [word for one in verb.arguments for word in one.value.words]
-    arguments = "FILES" if any(one.value.files for one in verb.arguments) else " ".join(words)
-    told = {"verbs": verb.verbs, "options": names, "valued": valued}
-    lists = " ".join(f"{name}={shlex.quote(' '.join(value))}" for name, value in told.items())
+    valued = [name for option in verb.options if option.value is not None for name in option.names]
+    names = [name for option in verb.options for name in option.names]
+    words = [word for argument in verb.arguments for word in argument.value.words]
+    arguments = "FILES" if any(argument.value.files for argument in verb.arguments) else " ".join(words)
+    arrays = {"verbs": verb.verbs, "options": names, "valued": valued}
+    lists = " ".join(f"{name}={shlex.quote(' '.join(value))}" for name, value in arrays.items())
     return f"        {shlex.quote(_name(verb.path))}) {lists} arguments={shlex.quote(arguments)} ;;"
 
 
 def _values(verb: Verb) -> list[str]:
     out = []
-    for one in verb.options:
-        if one.value is not None and (one.value.files or one.value.words):
-            cases = "|".join(shlex.quote(f"{_name(verb.path)} {name}") for name in one.names)
-            value = "FILES" if one.value.files else " ".join(one.value.words)
+    for option in verb.options:
+        if option.value is not None and (option.value.files or option.value.words):
+            cases = "|".join(shlex.quote(f"{_name(verb.path)} {name}") for name in option.names)
+            value = "FILES" if option.value.files else " ".join(option.value.words)
             out.append(f"            {cases}) arguments={shlex.quote(value)} ;;")
     return out

@@ -26,23 +26,23 @@ end
 
 def script(verbs: Sequence[Verb]) -> str:
     """What a user sources, or a system puts into its folder of completions."""
-    known = " ".join(_quoted(_name(one.path)) for one in verbs if one.path)
+    known = " ".join(_quoted(_name(verb.path)) for verb in verbs if verb.path)
     lines = [
         _HEAD,
         f"set -g __strongroom_verbs {known}",
         "complete -c strongroom -e",
         "complete -c strongroom -f",
     ]
-    briefs = {one.path: one.brief for one in verbs}
-    for one in verbs:
-        at = f"complete -c strongroom -n {_quoted(f'__strongroom_at {_quoted(_name(one.path))}')}"
-        lines += [f"{at} -a {_quoted(name)} -d {_quoted(briefs[*one.path, name])}" for name in one.verbs]
-        for argument in one.arguments:
+    briefs = {verb.path: verb.brief for verb in verbs}
+    for verb in verbs:
+        at = f"complete -c strongroom -n {_quoted(f'__strongroom_at {_quoted(_name(verb.path))}')}"
+        lines += [f"{at} -a {_quoted(name)} -d {_quoted(briefs[*verb.path, name])}" for name in verb.verbs]
+        for argument in verb.arguments:
             if argument.value.words:
                 lines.append(f"{at} -a {_quoted(' '.join(argument.value.words))}")
             elif argument.value.files:
                 lines.append(f"{at} -F")
-        lines += [f"{at} {' '.join(_option(option))}" for option in one.options]
+        lines += [f"{at} {' '.join(_option(option))}" for option in verb.options]
     return "\n".join(lines) + "\n"
 
 

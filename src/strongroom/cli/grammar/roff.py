@@ -28,7 +28,7 @@ def page(
         ".SH DESCRIPTION",
         *_paragraphs(program.help),
         ".SH OPTIONS",
-        *(line for one in program.options for line in _option(one)),
+        *(line for option in program.options for line in _option(option)),
         ".SH VERBS",
     ]
     for verb in rest:
@@ -72,8 +72,8 @@ def _option(option: Option) -> Iterator[str]:
         *([f"default: {option.default}"] if option.default else []),
         *(["required"] if option.required else []),
     ]
-    told = " ".join(option.help.split()) + (f" [{'; '.join(ends)}]" if ends else "")
-    yield from (".TP", f"{names}{value}", _text(told))
+    description = " ".join(option.help.split()) + (f" [{'; '.join(ends)}]" if ends else "")
+    yield from (".TP", f"{names}{value}", _text(description))
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -86,6 +86,6 @@ def _paragraphs(text: str) -> Iterator[str]:
 def _text(text: str) -> str:
     """A line that roff prints as it is: nothing of it is a request or an escape, and all of it is ASCII."""
     out = text.replace("\\", "\\e").replace("-", "\\-")
-    out = "".join(one if one.isascii() else f"\\[u{ord(one):04X}]" for one in out)
+    out = "".join(character if character.isascii() else f"\\[u{ord(character):04X}]" for character in out)
     out = out.replace('"', "\\(dq")
     return "\\&" + out if out.startswith((".", "'")) else out

@@ -82,15 +82,17 @@ def _below(command: Any, path: tuple[str, ...]) -> Iterator[Verb]:
     children: dict[str, Any] = {
         name: child for name, child in getattr(command, "commands", {}).items() if not child.hidden
     }
-    shown = [one for one in command.params if not getattr(one, "hidden", False)]
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     yield Verb(
         path=path,
         help=command.help or "",
         options=(
-            *(_option(one) for one in shown if one.param_type_name == "option"),
+            *(_option(parameter) for parameter in shown if parameter.param_type_name == "option"),
             Option(names=("--help",), help="Show this message and exit."),
         ),
-        arguments=tuple(_argument(one) for one in shown if one.param_type_name == "argument"),
+        arguments=tuple(
+            _argument(parameter) for parameter in shown if parameter.param_type_name == "argument"
+        ),
         verbs=tuple(children),
         examples=tuple(line[2:] for line in (command.epilog or "").splitlines() if line.startswith("  ")),
     )

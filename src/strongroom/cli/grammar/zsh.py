@@ -53,14 +53,16 @@ if [[ $funcstack[1] == _strongroom ]]; then _strongroom "$@"; else compdef _stro
 
 def script(verbs: Sequence[Verb]) -> str:
     """What a user puts into a folder of `fpath` as `_strongroom`, or evaluates."""
-    below = [f'            "{_name(one.path[:-1])} {one.path[-1]}"' for one in verbs if one.path]
+    below = [f'            "{_name(verb.path[:-1])} {verb.path[-1]}"' for verb in verbs if verb.path]
     takes_files = "|".join(
-        shlex.quote(_name(one.path)) for one in verbs if any(each.value.files for each in one.arguments)
+        shlex.quote(_name(verb.path))
+        for verb in verbs
+        if any(argument.value.files for argument in verb.arguments)
     )
     return (
         _SCRIPT.replace("@@VERBS@@", " | \\\n".join(below))
-        .replace("@@TABLE@@", "\n".join(_row(one, verbs) for one in verbs))
-        .replace("@@VALUES@@", "\n".join(line for one in verbs for line in _values(one)))
+        .replace("@@TABLE@@", "\n".join(_row(verb, verbs) for verb in verbs))
+        .replace("@@VALUES@@", "\n".join(line for verb in verbs for line in _values(verb)))
         .replace("@@FILES@@", f'case "$verb" in {takes_files}) _files ;; esac' if takes_files else ":")
     )
 
@@ -70,11 +72,11 @@ def _name(path: tuple[str, ...]) -> str:
 
 
 def _row(verb: Verb, verbs: Sequence[Verb]) -> str:
-    briefs = {one.path[-1]: one.brief for one in verbs if one.path and one.path[:-1] == verb.path}
+    briefs = {child.path[-1]: child.brief for child in verbs if child.path and child.path[:-1] == verb.path}
     below = [f"{name}:{briefs[name]}" for name in verb.verbs]
-    options = [f"{name}:{one.help}" for one in verb.options for name in one.names]
-    words = [word for one in verb.arguments for word in one.value.words]
-    valued = " ".join(name for one in verb.options if one.value is not None for name in one.names)
+    options = [f"{name}:{option.help}" for option in verb.options for name in option.names]
+    words = [word for argument in verb.arguments for word in argument.value.words]
+    valued = " ".join(name for option in verb.options if option.value is not None for name in option.names)
     lists = " ".join(
         f"{name}=({' '.join(shlex.quote(' '.join(item.split())) for item in items)})"
         for name, items in (("verbs", below), ("options", options), ("arguments", words))
@@ -84,10 +86,10 @@ def _row(verb: Verb, verbs: Sequence[Verb]) -> str:
 
 def _values(verb: Verb) -> list[str]:
     out = []
-    for one in verb.options:
-        if one.value is not None:
-            cases = "|".join(shlex.quote(f"{_name(verb.path)} {name}") for name in one.names)
-            out.append(f"            {cases}) {_completed(one.value)} ;;")
+    for option in verb.options:
+        if option.value is not None:
+            cases = "|".join(shlex.quote(f"{_name(verb.path)} {name}") for name in option.names)
+            out.append(f"            {cases}) {_completed(option.value)} ;;")
     return out
 
 

@@ -37,11 +37,11 @@ def new(
     """Make an identity: NAME.identity (keep it) and NAME.party.json (hand it around)."""
     from strongroom.parties import identity as identities
 
-    made = identities.new_identity(
+    created = identities.new_identity(
         name, passphrase=lambda: passphrase.read(passphrase_fd, confirm=True), out=out
     )
-    print(f"identity of {name}: {made.private_file} (private, under your passphrase)")
-    print(f"public part:    {made.party_file} (hand this around)")
+    print(f"identity of {name}: {created.private_file} (private, under your passphrase)")
+    print(f"public part:    {created.party_file} (hand this around)")
 
 
 def show(

@@ -38,7 +38,7 @@ def rotate(
 
     old = load(file, passphrase_fd)
     held = papers.load_party(party or papers.party_file(file, old.name))
-    made = identities.rotate_identity(
+    rotated = identities.rotate_identity(
         old,
         held=held,
         passphrase=lambda: passphrase.read(
@@ -51,11 +51,11 @@ def rotate(
         now=datetime.now(UTC),
         manifests=disk,
     )
-    print(f"new identity: {made.private_file} (private), {made.party_file} (hand this around)")
+    print(f"new identity: {rotated.private_file} (private), {rotated.party_file} (hand this around)")
     print(
-        f"statement:    {made.statement_file} (others follow with `identity accept`; your broker with `rotate-identity`)"
+        f"statement:    {rotated.statement_file} (others follow with `identity accept`; your broker with `rotate-identity`)"
     )
-    for path in made.disk_files:
+    for path in rotated.disk_files:
         print(f"              {path}")
     print(f"keep {file}: it alone opens what was sealed to it")
     print("contracts signed with it are released no more once your broker has the new keys: sign new ones")

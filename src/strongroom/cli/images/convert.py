@@ -76,7 +76,7 @@ def convert(
     converting.check_free(out, name)
     owner = load_identity(identity, passphrase_fd)
     with interruption.orderly():
-        made = finding.convert_image(
+        converted = finding.convert_image(
             image,
             name=name,
             owner=owner,
@@ -93,11 +93,11 @@ def convert(
             steps=meter.meter,
         )
     if as_json:
-        print(json.dumps(_report(made), indent=1, sort_keys=True))
+        print(json.dumps(_report(converted), indent=1, sort_keys=True))
         return
-    _summary(made)
-    if made.contract_options:
-        print(f"contract     strongroom contract new … {_safe(shlex.join(made.contract_options))}")
+    _summary(converted)
+    if converted.contract_options:
+        print(f"contract     strongroom contract new … {_safe(shlex.join(converted.contract_options))}")
 
 
 def _silent(_summary: Summary) -> None:
@@ -125,19 +125,19 @@ def _tell(loaded: Summary) -> None:
         print(f"note         {_safe(note)}")
 
 
-def _summary(made: ConvertedImage) -> None:
-    manifest = made.manifest
+def _summary(converted: ConvertedImage) -> None:
+    manifest = converted.manifest
     cipher = "not encrypted" if manifest.cipher == "none" else manifest.cipher
-    print(f"disk         {made.disk} ({meter.size(manifest.disk_bytes)}, {cipher})")
-    print(f"manifest     {made.manifest_file} (signed)")
-    if made.key_file is not None:
-        print(f"key          {made.key_file} (for you alone; give it to your broker)")
+    print(f"disk         {converted.disk} ({meter.size(manifest.disk_bytes)}, {cipher})")
+    print(f"manifest     {converted.manifest_file} (signed)")
+    if converted.key_file is not None:
+        print(f"key          {converted.key_file} (for you alone; give it to your broker)")
     print(f"digest       {manifest.digest}")
     print("             a contract names the image by this digest")
 
 
-def _report(made: ConvertedImage) -> dict[str, object]:
-    summary, settings, manifest = made.summary, made.summary.settings, made.manifest
+def _report(converted: ConvertedImage) -> dict[str, object]:
+    summary, settings, manifest = converted.summary, converted.summary.settings, converted.manifest
     return {
         "source": {
             "kind": summary.kind,
@@ -163,10 +163,10 @@ def _report(made: ConvertedImage) -> dict[str, object]:
         "root_hash": manifest.root_hash,
         "disk_bytes": manifest.disk_bytes,
         "cipher": manifest.cipher,
-        "disk": str(made.disk),
-        "manifest": str(made.manifest_file),
-        "key": None if made.key_file is None else str(made.key_file),
-        "contract_options": list(made.contract_options),
+        "disk": str(converted.disk),
+        "manifest": str(converted.manifest_file),
+        "key": None if converted.key_file is None else str(converted.key_file),
+        "contract_options": list(converted.contract_options),
     }
 
 

@@ -127,7 +127,7 @@ def try_image(
         report = {**_report(tried.result, tried.entries), "foreseen": foreseen}
         print(json.dumps(report, indent=1, sort_keys=True))
     else:
-        for line in _told(tried.result, tried.entries, memory_mib, out):
+        for line in _lines(tried.result, tried.entries, memory_mib, out):
             print(line)
         for each in tried.findings:
             print(f"foreseen {each.check}, {printable(each.where)}: {printable(each.what)}")
@@ -136,7 +136,7 @@ def try_image(
         sys.exit(EXIT_PROGRAM)
 
 
-def _told(
+def _lines(
     result: DryRunResult, entries: tuple[Entry, ...], memory_mib: int, out: Path | None
 ) -> Iterator[str]:
     from strongroom.model.receipt import DETAILS
@@ -154,11 +154,11 @@ def _told(
     if not result.leaves:
         yield "leaves   nothing: outputs leave a room only where the program ends by itself, and within the contract's limits"
         return
-    left = [one for one in entries if one.kind is not EntryKind.DIRECTORY]
-    total = sum(one.size for one in left)
+    left = [entry for entry in entries if entry.kind is not EntryKind.DIRECTORY]
+    total = sum(entry.size for entry in left)
     yield f"leaves   {len(left)} file{'' if len(left) == 1 else 's'}, {meter.size(total)}, which a room would seal to those whom the contract names"
-    for one in left[:_SHOWN]:
-        yield f"         {printable(one.path.decode('utf-8', 'replace'))}  {meter.size(one.size)}"
+    for entry in left[:_SHOWN]:
+        yield f"         {printable(entry.path.decode('utf-8', 'replace'))}  {meter.size(entry.size)}"
     if len(left) > _SHOWN:
         yield f"         and {len(left) - _SHOWN} more"
     yield f"written  {out}" if out is not None else "written  nowhere; --out DIR keeps them"
@@ -178,9 +178,9 @@ def _report(result: DryRunResult, entries: tuple[Entry, ...]) -> dict[str, objec
         "memory_limited": result.limited,
         "outputs_leave": result.leaves,
         "outputs": [
-            {"path": one.path.decode("utf-8", "replace"), "bytes": one.size}
-            for one in entries
-            if one.kind is not EntryKind.DIRECTORY
+            {"path": entry.path.decode("utf-8", "replace"), "bytes": entry.size}
+            for entry in entries
+            if entry.kind is not EntryKind.DIRECTORY
         ],
     }
 

@@ -113,7 +113,7 @@ def taking(verb: Callable[..., None]) -> Callable[..., None]:
 
     # Typer reads both: the order from the signature, the types from the annotations.
     taken.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    taken.__annotations__ = {one.name: one.annotation for one in parameters}
+    taken.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return taken
 
 

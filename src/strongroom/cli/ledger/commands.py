@@ -49,18 +49,18 @@ def show(
         print(
             json.dumps(
                 [
-                    {"index": index, **json.loads(one.encode()), "description": describe(one)}
-                    for index, one in audited.rows
+                    {"index": index, **json.loads(entry.encode()), "description": describe(entry)}
+                    for index, entry in audited.rows
                 ]
             )
         )
         return
-    for index, one in audited.rows:
-        time_text = one.time.strftime("%Y-%m-%d %H:%M:%S")
+    for index, entry in audited.rows:
+        time_text = entry.time.strftime("%Y-%m-%d %H:%M:%S")
         print(
-            f"{index:6}  {time_text}  {one.kind.value:<12}  {printable(one.run_id) or '-':<36}  {one.contract_digest[:19] or '-'}"
+            f"{index:6}  {time_text}  {entry.kind.value:<12}  {printable(entry.run_id) or '-':<36}  {entry.contract_digest[:19] or '-'}"
         )
-        say(f"        {describe(one)}")
+        say(f"        {describe(entry)}")
     print(f"{audited.checkpoint.size} entries, root {audited.checkpoint.root.hex()[:16]}…")
 
 

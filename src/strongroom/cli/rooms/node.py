@@ -72,21 +72,21 @@ def doctor(
             hint="`strongroom node doctor` without --backend shows them all",
         )
     host = examination.Host()
-    found = [one for one in examination.examine(host) if backend in (None, one.backend)]
+    abilities = [ability for ability in examination.examine(host) if backend in (None, ability.backend)]
     if as_json:
-        print(json.dumps([one.to_json() for one in found]))
+        print(json.dumps([ability.to_json() for ability in abilities]))
     else:
-        for one in found:
-            _print_ability(one)
+        for ability in abilities:
+            _print_ability(ability)
     if backend is not None:
         backends.require(backends.BACKENDS[backend], host)
 
 
-def _print_ability(one: Ability) -> None:
+def _print_ability(ability: Ability) -> None:
     from strongroom.cli.printable import printable
 
-    print(f"{one.backend:<10}{'yes' if one.able else 'no'}    {one.about}")
-    for need in one.needs:
+    print(f"{ability.backend:<10}{'yes' if ability.able else 'no'}    {ability.about}")
+    for need in ability.needs:
         mark = "ok " if need.ok else ("-- " if need.optional else "NO ")
         print(f"    {mark} {need.name}: {printable(need.found)}")
         if not need.ok:

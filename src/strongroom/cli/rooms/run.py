@@ -98,7 +98,7 @@ def run(
             nonlocal show
             # Only now, while the guest boots: a terminal's decoration costs the run nothing.
             if sys.stderr.isatty() and not as_json:
-                show = display.enter_context(_live())
+                show = display.enter_context(_progress())
 
         def take_phase(name: str, milliseconds: int) -> None:
             if not as_json:
@@ -185,15 +185,15 @@ def _as_lines(name: str, milliseconds: int) -> None:
 
 
 @contextlib.contextmanager
-def _live() -> Iterator[Callable[[str, int], None]]:
+def _progress() -> Iterator[Callable[[str, int], None]]:
     from rich.console import Console
     from rich.status import Status
 
-    with Status("the room boots", console=Console(stderr=True)) as live:
+    with Status("the room boots", console=Console(stderr=True)) as status:
 
         def show(name: str, milliseconds: int) -> None:
-            live.console.print(_line(name, milliseconds), highlight=False, markup=False)
-            live.update(f"{name} …")
+            status.console.print(_line(name, milliseconds), highlight=False, markup=False)
+            status.update(f"{name} …")
 
         yield show
 

@@ -82,12 +82,12 @@ def _another(contract: Contract, before: Mapping[PartyName, int]) -> str:
 
 def _next(end: End, contract: Contract, before: Mapping[PartyName, int], *, interrupted: bool) -> str:
     mended = "" if interrupted else ", once what the error names is mended"
-    again = f"the same command again{mended}; what is in the folder goes into attempt-N there"
+    retry = f"the same command again{mended}; what is in the folder goes into attempt-N there"
     if any(
         cost is Cost.USED and before.get(party, 0) + 1 >= contract.limits.runs
         for party, cost in end.costs.items()
     ):
         return _NO_RUN_LEFT
     if end.worst is Cost.UNKNOWN:
-        return f"`strongroom contract check FILE --ask` says how many runs are used; then {again}"
-    return again
+        return f"`strongroom contract check FILE --ask` says how many runs are used; then {retry}"
+    return retry

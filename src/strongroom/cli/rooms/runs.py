@@ -32,30 +32,30 @@ def runs(
             code="no-such-file",
             hint="name the --out folder of a run, or a folder that has such below it",
         )
-    found = run_folders.find(folder)
+    node_runs = run_folders.find(folder)
     if as_json:
-        print(json.dumps([one.to_json() for one in found]))
+        print(json.dumps([node_run.to_json() for node_run in node_runs]))
         return
-    for one in found:
-        began = next(iter(one.times.values()), "")
+    for node_run in node_runs:
+        began = next(iter(node_run.times.values()), "")
         say(
-            f"{one.folder}  {one.contract_id or one.contract_digest[:19]}  {_state(one)}  {began}  {one.milliseconds / 1000:.1f} s"
+            f"{node_run.folder}  {node_run.contract_id or node_run.contract_digest[:19]}  {_state(node_run)}  {began}  {node_run.milliseconds / 1000:.1f} s"
         )
-        if one.run_id:
-            say(f"    {one.run_id}")
-        if one.error:
-            say(f"    {one.error}")
-        if one.held:
-            say(f"    NO ROOM for {', '.join(one.held)}: make room there before the run gives up")
-        if one.state is State.DONE and not one.good:
-            for line in run_folders.reading_the_log(one.folder):
+        if node_run.run_id:
+            say(f"    {node_run.run_id}")
+        if node_run.error:
+            say(f"    {node_run.error}")
+        if node_run.held:
+            say(f"    NO ROOM for {', '.join(node_run.held)}: make room there before the run gives up")
+        if node_run.state is State.DONE and not node_run.good:
+            for line in run_folders.reading_the_log(node_run.folder):
                 say(f"    {line}")
-    print(f"{len(found)} run(s)")
+    print(f"{len(node_runs)} run(s)")
 
 
-def _state(one: run_folders.NodeRun) -> str:
-    if one.state is State.DONE:
-        return f"{one.outcome}, status {one.exit_status}"
-    if one.state in ENDED:
-        return one.state.value
-    return f"{one.state.value} ({one.phase})" if one.phase else one.state.value
+def _state(node_run: run_folders.NodeRun) -> str:
+    if node_run.state is State.DONE:
+        return f"{node_run.outcome}, status {node_run.exit_status}"
+    if node_run.state in ENDED:
+        return node_run.state.value
+    return f"{node_run.state.value} ({node_run.phase})" if node_run.phase else node_run.state.value

@@ -89,14 +89,14 @@ def scrape(
 
 def _print(report: Any) -> None:
     print(report.sentence)
-    for one in report.passes:
-        if one.refused:
-            print(f"  {one.method}: refused: {one.refused}")
+    for memory_pass in report.passes:
+        if memory_pass.refused:
+            print(f"  {memory_pass.method}: refused: {memory_pass.refused}")
             continue
         print(
-            f"  {one.method}: {one.hit_count} hits, {one.read >> 10} KiB read, {one.unreadable >> 10} KiB unreadable"
+            f"  {memory_pass.method}: {memory_pass.hit_count} hits, {memory_pass.read >> 10} KiB read, {memory_pass.unreadable >> 10} KiB unreadable"
         )
-        for hit in one.hits:
+        for hit in memory_pass.hits:
             print(f"    {sum(hit.counts)} in {hit.region} {hit.perms}")
-        for part in sorted(one.unread, key=lambda part: -part.size)[:5]:
+        for part in sorted(memory_pass.unread, key=lambda part: -part.size)[:5]:
             print(f"    {part.size >> 10} KiB of {part.region}: {part.reason}")
