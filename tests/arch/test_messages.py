@@ -18,7 +18,6 @@ INNER = ("vault",)
 # Files whose bytes are judged elsewhere, by what says itself what it judges; measured, searched for; or named by the caller.
 PASSED_ON = [
     "cli/broker/commands.py: expect",
-    "cli/evidence/files.py: one",
     "cli/evidence/measure.py: folder / 'rsdp'",
     "cli/evidence/measure.py: folder / 'table-loader'",
     "cli/evidence/measure.py: folder / 'tables'",
@@ -29,6 +28,7 @@ PASSED_ON = [
     "cli/images/image.py: trusted_root",
     "cli/rooms/scrape.py: path",
     "ledger/export.py: path",
+    "parties/evidence.py: file",
 ]
 # What a message says of a file, a folder, a program or a library that is missing.
 ABSENT = re.compile(r"no such (file|folder)|: not there|does not exist|not installed")

@@ -26,19 +26,23 @@ _MOVED = """
 import importlib, importlib.abc, importlib.util, sys
 MOVED = {
     "strongroom.appraisal.reference_corim": "strongroom.appraisal.reference.corim",
-    "strongroom.cli.evidence_files": "strongroom.cli.evidence.files",
+    "strongroom.cli.evidence_files": "strongroom.parties.evidence",
     "strongroom.evidence.eventlog_efi": "strongroom.evidence.formats.eventlog_efi",
     "strongroom.evidence.recognise": "strongroom.evidence.wrappings.recognise",
     "strongroom.evidence.snp_report": "strongroom.evidence.formats.snp_report",
     "strongroom.evidence.tpm_quote": "strongroom.evidence.formats.tpm_quote",
 }
+NAMES = {"strongroom.parties.evidence": {"endorsements": "load_endorsements"}}
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path=None, target=None):
         return importlib.util.spec_from_loader(name, self) if name in MOVED else None
 
     def create_module(self, spec):
-        return importlib.import_module(MOVED[spec.name])
+        module = importlib.import_module(MOVED[spec.name])
+        for old, new in NAMES.get(MOVED[spec.name], {}).items():
+            setattr(module, old, getattr(module, new))
+        return module
 
     def exec_module(self, module):
         pass

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom import files
-from strongroom.cli.evidence import files as evidence_files
+from strongroom.cli.evidence import given
 from strongroom.cli.identity.files import PassphraseFd, load
 from strongroom.cli.printable import printable, printable_json
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, PolicyDenied
+
+if TYPE_CHECKING:
+    from strongroom.appraisal.evaluate import Appraisal
+    from strongroom.appraisal.forecast import Forecast
+    from strongroom.parties.evidence import JudgedEvidence, ShownEvidence
 
 EvidenceFile = Annotated[
     Path, typer.Argument(help="Evidence: raw, hex, base64, PEM, or in JSON of any kind.")
@@ -74,50 +78,52 @@ def show(file: EvidenceFile, at_place: AtPlace = None, as_json: Json = False) ->
 
     Nothing is verified: see `strongroom evidence verify`.
     """
-    found = evidence_files.pieces(file, at_place)
+    from strongroom.parties import evidence
+
+    pieces = evidence.show_evidence(file, place=at_place)
     if as_json:
-        told = [_shown(one) for one in found]
+        objects = [_shown(piece) for piece in pieces]
         # One piece is told as ever; several as a list, so that no program takes the first for the whole.
-        print(json.dumps(told[0] if len(told) == 1 else {"pieces": told}))
+        print(json.dumps(objects[0] if len(objects) == 1 else {"pieces": objects}))
         return
-    if len(found) > 1:
-        print(f"{len(found)} pieces of evidence in this file (--at-place PLACE shows or judges one):")
-        for one in found:
-            print(printable(f"  {one.place}: {one.kind}"))
-    for one in found:
-        if len(found) > 1:
+    if len(pieces) > 1:
+        print(f"{len(pieces)} pieces of evidence in this file (--at-place PLACE shows or judges one):")
+        for piece in pieces:
+            print(printable(f"  {piece.recognised.place}: {piece.recognised.kind}"))
+    for piece in pieces:
+        if len(pieces) > 1:
             print()
-            print(printable(f"{'-' * 8} {one.place}"))
-        _print_piece(one)
+            print(printable(f"{'-' * 8} {piece.recognised.place}"))
+        _print_piece(piece)
 
 
-def _shown(one: Any) -> dict[str, object]:
-    from strongroom.evidence.describe import show as describe
+def _shown(piece: ShownEvidence) -> dict[str, object]:
+    listed = [field.to_json() for field in piece.fields]
+    return {
+        **piece.recognised.to_json(),
+        "digest": piece.recognised.evidence.digest,
+        "verified": False,
+        "fields": listed,
+    }
 
-    listed = [field.to_json() for field in describe.describe(one.evidence)]
-    name = one.evidence.digest
-    return {**one.to_json(), "digest": name, "verified": False, "fields": listed}
 
-
-def _print_piece(recognised: Any) -> None:
-    from strongroom.evidence.describe import show as describe
-
-    evidence = recognised.evidence
-    print(f"evidence  {evidence.digest}")
+def _print_piece(piece: ShownEvidence) -> None:
+    recognised = piece.recognised
+    print(f"evidence  {recognised.evidence.digest}")
     print(f"kind      {printable(recognised.kind)}")
     if recognised.layers:
         print(f"found in  {printable(', '.join(recognised.layers))}")
     if recognised.endorsements:
         print(f"with it   {printable(', '.join(sorted(recognised.endorsements)))}")
-    print(f"TEE       {printable(evidence.tee)}")
+    print(f"TEE       {printable(recognised.evidence.tee)}")
     print("verified  no: this is what the evidence says of itself (`strongroom evidence verify` judges)")
     part = ""
-    for one in describe.describe(evidence):
-        if one.part != part:
-            part = one.part
+    for field in piece.fields:
+        if field.part != part:
+            part = field.part
             print(f"\n{printable(part)}")
-        told = f"  {one.name:<14}{' ' if len(one.name) >= 14 else ''}{one.value}"
-        print(printable(told) + (f"\n  {'':<14}({printable(one.meaning)})" if one.meaning else ""))
+        line = f"  {field.name:<14}{' ' if len(field.name) >= 14 else ''}{field.value}"
+        print(printable(line) + (f"\n  {'':<14}({printable(field.meaning)})" if field.meaning else ""))
 
 
 def verify(
@@ -149,39 +155,37 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Verify and judge evidence. Leaves with 3 and explains every check when it is not accepted."""
-    from strongroom.appraisal import standing
-    from strongroom.appraisal.evaluate import evaluate
-    from strongroom.model.endorsements import vouches
+    from strongroom.parties import evidence, result
 
-    now = evidence_files.moment(at)
-    binding = evidence_files.expected(report_data, extra_data, nonce, user_data, public_key, contract)
-    recognised = evidence_files.evidence(file, at_place)
-    evidence = evidence_files.with_devices(recognised.evidence, device)
-    rules = evidence_files.policy(
-        policy, reference, trust, vouch=unsigned_reference, tee=evidence.tee, now=now
-    )
-    given = evidence_files.endorsements(endorsements, recognised)
-    verdict = evaluate(
-        evidence,
-        given,
-        rules,
+    now = given.moment(at)
+    binding = given.binding(report_data, extra_data, nonce, user_data, public_key, contract)
+    if ear is not None and (identity is None or not audience or (nonce is None and report_data is None)):
+        raise Misuse(
+            "--ear: needs --identity, --audience, and --nonce or --report-data",
+            hint="a result says who signs it (--identity), for whom it is (--audience) and to which question (--nonce)",
+        )
+    judged = evidence.judge_evidence(
+        file,
+        place=at_place,
+        devices=device,
+        policy=evidence.PolicyFiles(
+            path=policy, references=reference, vouched=unsigned_reference, trust=trust
+        ),
+        endorsements=endorsements,
         binding=binding,
         now=now,
-        contract_digest=None if contract is None else evidence_files.contract_digest(contract),
+        contract_digest=None if contract is None else given.contract_digest(contract),
     )
-    if ear is not None:
-        if identity is None or not audience or (nonce is None and report_data is None):
-            raise Misuse(
-                "--ear: needs --identity, --audience, and --nonce or --report-data",
-                hint="a result says who signs it (--identity), for whom it is (--audience) and to which question (--nonce)",
-            )
+    if ear is not None and identity is not None:
         asked = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
-        _write_ear(ear, verdict, evidence, asked, audience, load(identity, passphrase_fd))
-    known = standing.word(verdict.claims, vouched=vouches(given, evidence.tee))
+        signer = load(identity, passphrase_fd)
+        result.write_result(ear, judged, nonce=asked, audience=audience, signer=signer)
+    verdict = judged.verdict
     if as_json:
-        print(printable_json(canonical.dumps({**_explained(verdict), "evidence": known}).decode()))
+        document = canonical.dumps({**_explained(verdict), "evidence": judged.known})
+        print(printable_json(document.decode()))
     else:
-        _print_verdict(verdict, rules.name, known)
+        _print_verdict(judged)
     if not verdict.accepted:
         raise PolicyDenied(
             "the evidence is not accepted",
@@ -192,17 +196,18 @@ def verify(
 
 def diff(first: EvidenceFile, second: EvidenceFile, at_place: AtPlace = None, as_json: Json = False) -> None:
     """Say in which fields two pieces of evidence differ. Nothing is verified."""
-    before, after = (_flat(one, at_place) for one in (first, second))
+    from strongroom.parties import evidence
+
+    changes = evidence.compare_evidence(first, second, place=at_place)
     rows = [
-        (place, before.get(place, "-"), after.get(place, "-"))
-        for place in dict.fromkeys((*before, *after))
-        if before.get(place) != after.get(place)
+        (change.field, *("-" if value is None else value for value in (change.before, change.after)))
+        for change in changes
     ]
     if as_json:
-        print(json.dumps([{"field": place, "before": old, "after": new} for place, old, new in rows]))
+        print(json.dumps([{"field": field, "before": old, "after": new} for field, old, new in rows]))
         return
-    for place, old, new in rows:
-        print(f"{printable(place)}\n  - {printable(old)}\n  + {printable(new)}")
+    for field, old, new in rows:
+        print(f"{printable(field)}\n  - {printable(old)}\n  + {printable(new)}")
     print(f"{len(rows)} field(s) differ" if rows else "the two say the same")
 
 
@@ -235,52 +240,33 @@ def forecast(
 
     Leaves with 3 when the newer endorsements turn an acceptance into a denial.
     """
-    from strongroom.appraisal import forecast as forecasting
+    from strongroom.parties import evidence
 
-    then, later = evidence_files.moment(at), evidence_files.moment(newer_at, "--newer-at")
-    binding = evidence_files.expected(report_data, extra_data, nonce, user_data, public_key, contract)
-    recognised = evidence_files.evidence(file, at_place)
-    rules = evidence_files.policy(
-        policy, reference, trust, vouch=unsigned_reference, tee=recognised.evidence.tee, now=then
-    )
-    made = forecasting.forecast(
-        recognised.evidence,
-        evidence_files.endorsements(endorsements, recognised),
-        evidence_files.endorsements(newer, recognised),
-        rules,
-        binding=binding,
-        then=then,
-        later=later,
+    foreseen = evidence.forecast_evidence(
+        file,
+        place=at_place,
+        policy=evidence.PolicyFiles(
+            path=policy, references=reference, vouched=unsigned_reference, trust=trust
+        ),
+        endorsements=endorsements,
+        newer=newer,
+        then=given.moment(at),
+        later=given.moment(newer_at, "--newer-at"),
+        binding=given.binding(report_data, extra_data, nonce, user_data, public_key, contract),
     )
     if as_json:
-        print(canonical.dumps(made.to_json()).decode())
+        print(canonical.dumps(foreseen.to_json()).decode())
     else:
-        _print_forecast(made)
-    if made.before.accepted and not made.after.accepted:
+        _print_forecast(foreseen)
+    if foreseen.before.accepted and not foreseen.after.accepted:
         raise PolicyDenied(
             "the newer endorsements end the acceptance",
-            verdict=made.after,
+            verdict=foreseen.after,
             hint="update what is named above, or let the parties accept it until a date",
         )
 
 
-def _flat(path: Path, place: str | None) -> dict[str, str]:
-    """Each field's value by its place; a name that comes again is numbered."""
-    from strongroom.evidence.describe import show as describe
-
-    recognised = evidence_files.evidence(path, place)
-    out = {"kind": recognised.kind}
-    for one in describe.describe(recognised.evidence):
-        place = base = f"{one.part}: {one.name}"
-        number = 1
-        while place in out:
-            number += 1
-            place = f"{base} ({number})"
-        out[place] = one.value
-    return out
-
-
-def _explained(verdict: Any) -> dict[str, object]:
+def _explained(verdict: Appraisal) -> dict[str, object]:
     """The verdict in words, with all claims; `record` is its record form, by whose bytes results name it."""
     from strongroom.appraisal.wording import sentences
 
@@ -298,56 +284,39 @@ _KNOWN = {
 }
 
 
-def _print_verdict(verdict: Any, name: str, known: str) -> None:
+def _print_verdict(judged: JudgedEvidence) -> None:
     from strongroom.appraisal.wording import sentences
 
-    print(f"evidence  {known}: {_KNOWN[known]}")
-    print(f"verdict   {'ACCEPTED' if verdict.accepted else 'DENIED'} by policy {name} ({verdict.policy})")
+    verdict = judged.verdict
+    print(f"evidence  {judged.known}: {_KNOWN[judged.known]}")
+    outcome = "ACCEPTED" if verdict.accepted else "DENIED"
+    print(f"verdict   {outcome} by policy {judged.policy} ({verdict.policy})")
     print(f"as of     {fields.format_time(verdict.decided)}")
     for check in map(sentences.explain, verdict.checks):
-        told = f"{check.name}: expected {check.expected}, got {check.got}"
-        print(printable(f"{'yes' if check.ok else 'NO '}  {told}"))
+        line = f"{check.name}: expected {check.expected}, got {check.got}"
+        print(printable(f"{'yes' if check.ok else 'NO '}  {line}"))
         if not check.ok and check.source:
             print(printable(f"       source: {check.source}"))
     if verdict.claims is not None and verdict.claims.simulated:
         print("SIMULATED: no hardware stands behind this evidence; its maker could have made it up")
-    for one in () if verdict.claims is None else verdict.claims.not_checked:
-        print(printable(f"not checked: {one}"))
+    for skipped in () if verdict.claims is None else verdict.claims.not_checked:
+        print(printable(f"not checked: {skipped}"))
 
 
-def _print_forecast(made: Any) -> None:
+def _print_forecast(foreseen: Forecast) -> None:
     from strongroom.appraisal import standing
 
-    for when, one in (("so far", made.before), ("by the newer endorsements", made.after)):
-        told = (
-            f"{'accepted' if one.accepted else 'DENIED  '}  {when}, as of {fields.format_time(one.decided)}"
+    for when, verdict in (("so far", foreseen.before), ("by the newer endorsements", foreseen.after)):
+        outcome = "accepted" if verdict.accepted else "DENIED  "
+        print(
+            f"{outcome}  {when}, as of {fields.format_time(verdict.decided)}; "
+            f"evidence {standing.word(verdict.claims, vouched=True)}"
         )
-        print(f"{told}; evidence {standing.word(one.claims, vouched=True)}")
-    for stop in made.stops:
+    for stop in foreseen.stops:
         when = "at once" if stop.when is None else fields.format_time(stop.when)
         print(printable(f"from {when}: {stop.check}: {stop.reason}"))
         print(printable(f"  {stop.fix}"))
-    for update in made.updates:
+    for update in foreseen.updates:
         print(printable(f"update {update.component}: has {update.has}, needs {update.needs} ({update.what})"))
-    if not made.stops and not made.updates:
+    if not foreseen.stops and not foreseen.updates:
         print("nothing changes, and nothing is behind")
-
-
-def _write_ear(path: Path, verdict: Any, evidence: Any, nonce: bytes, audience: str, signer: Any) -> None:
-    from datetime import timedelta
-
-    from strongroom.appraisal import ear, ear_token
-
-    result = ear.result(
-        verdict,
-        evidence=evidence,
-        nonce=nonce,
-        issuer=signer.name,
-        audience=audience,
-        verifier="strongroom",
-        expires=verdict.decided + timedelta(hours=1),
-    )
-    if path.suffix == ".cwt":
-        files.write(path, ear_token.to_cwt(result, signer.signing))
-    else:
-        files.write(path, ear_token.to_jwt(result, signer.signing).encode())

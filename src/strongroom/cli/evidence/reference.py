@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom import files
-from strongroom.cli.evidence.files import moment
+from strongroom.cli.evidence.given import moment
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd
 from strongroom.cli.identity.files import load as load_identity
 from strongroom.cli.images import registry_options
 from strongroom.cli.images.registry_options import Credentials, CredentialsFd, PlainHttp, RegistryCa
 from strongroom.cli.printable import printable
 from strongroom.errors import Misuse, Refused, StrongroomError, of_file
-from strongroom.model.identifiers import KeyId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from strongroom.appraisal.reference.values import ReferenceRelease
     from strongroom.bases.release_file import Verified
     from strongroom.crypto.sign import VerifyingKey
+    from strongroom.model.identifiers import KeyId
 
 Trust = Annotated[
     list[Path] | None,

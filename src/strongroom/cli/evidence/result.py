@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from strongroom import files
-from strongroom.cli.evidence import files as evidence_files
+from strongroom.cli.evidence import given
 from strongroom.cli.printable import printable
 from strongroom.encoding import fields
-from strongroom.errors import Misuse, Refused, of_file
-from strongroom.model import party as party_model
-from strongroom.model.identifiers import RunId
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from strongroom.appraisal.ear import AttestationResult
-    from strongroom.crypto.sign import VerifyingKey
+from strongroom.errors import Misuse
 
 Audience = Annotated[
     str, typer.Option(metavar="NAME", help="Whom the result is for: the name that you go by.")
@@ -50,16 +42,19 @@ def ask(
 ) -> None:
     """Ask a broker for the signed result of a run. Verify it with `strongroom result verify`."""
     from strongroom.fetch import brokers
+    from strongroom.model.identifiers import RunId
+    from strongroom.parties import papers
+    from strongroom.parties import result as results
 
-    party = _party(broker)
+    party = papers.load_party(broker)
     if party.broker is None:
         raise Misuse(
             f"{broker}: {party.name} has no broker",
             hint="name a party file with a broker; `strongroom broker init` writes it in, so ask for the latest",
         )
-    form = "cwt" if out.suffix == ".cwt" else "jwt"
     reader = brokers.BrokerReader(address=party.broker)
-    files.write(out, reader.result(RunId(run), audience=audience, nonce=_bytes(nonce), form=form))
+    token = reader.result(RunId(run), audience=audience, nonce=_bytes(nonce), form=results.form(out))
+    files.write(out, token)
     print(f"{out}: what {party.name} says of {run}, for {audience}; not verified yet")
 
 
@@ -82,55 +77,27 @@ def verify(
             f"--policy: expected sha256: and 64 lower-case hexadecimal digits, got {policy[:100]!r}",
             hint="`strongroom contract verify FILE` prints a contract's digest",
         )
-    from strongroom.appraisal import ear_token
+    from strongroom.parties import papers
+    from strongroom.parties import result as results
 
-    party = _party(trust)
-    with of_file(file):
-        found = _read(
-            files.read(file, max_bytes=ear_token.MAX_TOKEN + 1),
-            party,
-            audience=audience,
-            policy=policy,
-            nonce=_bytes(nonce),
-            now=evidence_files.moment(at),
-        )
+    result = results.verify_result(
+        file,
+        verifier=papers.load_party(trust),
+        audience=audience,
+        policy=policy,
+        nonce=_bytes(nonce),
+        now=given.moment(at),
+    )
     if as_json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(result.to_json()))
         return
-    print(f"result    AFFIRMING, by {printable(found.issuer)} for {printable(found.audience)}")
-    print(f"attester  {printable(found.attester)}")
-    print(f"policy    {found.policy_digest}")
-    print(f"counts    {fields.format_time(found.issued)} until before {fields.format_time(found.expires)}")
-    for claim, value in found.vector.items():
+    print(f"result    AFFIRMING, by {printable(result.issuer)} for {printable(result.audience)}")
+    print(f"attester  {printable(result.attester)}")
+    print(f"policy    {result.policy_digest}")
+    print(f"counts    {fields.format_time(result.issued)} until before {fields.format_time(result.expires)}")
+    for claim, value in result.vector.items():
         print(f"affirmed  {claim} ({value})")
-    print(f"evidence  {found.evidence_digest}\nverdict   {found.verdict_digest}")
-
-
-def _read(
-    token: bytes, party: party_model.Party, *, audience: str, policy: str, nonce: bytes, now: datetime
-) -> AttestationResult:
-    """By the party itself (`evidence verify --ear`), or by its broker. Nobody else's signature counts."""
-    from strongroom.appraisal import ear_token
-    from strongroom.crypto import sign
-
-    def by(key: VerifyingKey) -> AttestationResult:
-        expected = ear_token.Expected(
-            key=key, issuer=party.name, audience=audience, policy=policy, nonce=nonce
-        )
-        return ear_token.read(token, expected, now=now)
-
-    if party.broker is None:
-        return by(party.signing_key)
-    try:
-        return by(party.signing_key)
-    except Refused as cause:
-        if cause.code != "token-signature":
-            raise
-    return by(sign.VerifyingKey(party.broker.ledger_key))
-
-
-def _party(path: Path) -> party_model.Party:
-    return files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)
+    print(f"evidence  {result.evidence_digest}\nverdict   {result.verdict_digest}")
 
 
 def _bytes(nonce: str) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strongroom.cli import passphrase
-from strongroom.model import identity as identity_model
+
+if TYPE_CHECKING:
+    from strongroom.model.identity import Identity
 
 PassphraseFd = Annotated[
     int | None, typer.Option("--passphrase-fd", help="Read the passphrase from this file descriptor.")
@@ -20,7 +22,7 @@ NewPassphraseFd = Annotated[
 IdentityFile = Annotated[Path, typer.Option("--identity", "-i", help="Your identity file.")]
 
 
-def load(path: Path, fd: int | None, *, option: str = "") -> identity_model.Identity:
+def load(path: Path, fd: int | None, *, option: str = "") -> Identity:
     """Open an identity file, asking for its passphrase. option: the one that `fd` came from, if not --passphrase-fd."""
     from strongroom.parties import papers
 
