@@ -1,4 +1,4 @@
-"""Names say what a thing is: no variable, parameter, function or method is called by a word that fits everything."""
+"""Names say what a thing is: no file, variable, parameter, function or method is called by a word that fits everything."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ NOT_YET = frozenset(
 KEPT = {("strongroom/node/doctor.py", "found")}
 
 
-def bound(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every name that a file binds, with its line: by assignment, as a parameter, as a function's."""
-    for node in ast.walk(tree):
+def bound(source: sources.Source) -> Iterator[tuple[str, int]]:
+    """A file's own name, and every name that it binds, with its line: by assignment or import, as a parameter or function."""
+    yield source.path.stem, 1
+    for node in ast.walk(source.tree):
         match node:
+            case ast.alias(asname=str(name)):
+                yield name, node.lineno
             case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
                 yield name, node.lineno
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
@@ -42,7 +45,7 @@ def vague() -> Iterator[tuple[str, str]]:
     """Of each vague name the folder or file of NOT_YET that it lies in, if any, and where it stands."""
     for source in sources.product():
         place = next((place for place in NOT_YET if f"{source.name}/".startswith(f"{place}/")), "")
-        for name, line in bound(source.tree):
+        for name, line in bound(source):
             if name.strip("_") in VAGUE and (source.name, name) not in KEPT:
                 yield place, f"{source.name}:{line} {name}"
 

@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from strongroom.appraisal import ear
-from strongroom.encoding import canonical, cbor, cbor_writer, fields, sign1, told
+from strongroom.encoding import canonical, cbor, cbor_writer, fields, sign1, unexpected
 from strongroom.errors import Malformed, Refused
 from strongroom.model.identifiers import EvidenceDigest
 
@@ -198,8 +198,8 @@ def _jwt_result(body: bytes) -> AttestationResult:
     unknown = sorted(claims.keys() - set(ear.VECTOR))
     if status not in names or unknown:
         raise Malformed(
-            f"token: expected a status among {', '.join(names)} and claims of AR4SI alone, got {told.quoted(status)} and "
-            + (", ".join(told.quoted(claim) for claim in unknown[:3]) or "no other claim"),
+            f"token: expected a status among {', '.join(names)} and claims of AR4SI alone, got {unexpected.quoted(status)} and "
+            + (", ".join(unexpected.quoted(claim) for claim in unknown[:3]) or "no other claim"),
             code="bad-value",
         )
     result = ear.AttestationResult(
@@ -234,7 +234,7 @@ def _cwt_result(body: bytes) -> AttestationResult:
     for label, value in appraisal.mapping(_VECTOR, low=0, high=len(ear.VECTOR)).items():
         if type(label) is not int or not 0 <= label < len(ear.VECTOR) or type(value) is not int:
             raise Malformed(
-                f"token: expected claims of AR4SI, 0 to {len(ear.VECTOR) - 1}, with integers, got claim {told.kind(label)}",
+                f"token: expected claims of AR4SI, 0 to {len(ear.VECTOR) - 1}, with integers, got claim {unexpected.kind(label)}",
                 code="bad-value",
             )
         claims[ear.VECTOR[label]] = value
@@ -274,7 +274,7 @@ def _single(names: tuple[object, ...]) -> str:
 def _digest(source: cbor.Map, key: int | str) -> str:
     text = source.text(key, high=71)
     if fields.DIGEST.fullmatch(text) is None:
-        raise source.bad(key, fields.DIGEST_LIKE, told.kind(text))
+        raise source.bad(key, fields.DIGEST_LIKE, unexpected.kind(text))
     return text
 
 
@@ -282,7 +282,7 @@ def _check_profile(profile: str, developer: str) -> None:
     # 5 profile
     if profile != ear.PROFILE or developer != ear.DEVELOPER:
         raise Refused(
-            f"token: expected the profile {ear.PROFILE} by {ear.DEVELOPER}, got {told.quoted(profile)} by {told.quoted(developer)}",
+            f"token: expected the profile {ear.PROFILE} by {ear.DEVELOPER}, got {unexpected.quoted(profile)} by {unexpected.quoted(developer)}",
             code="token-profile",
             hint="ask a broker or verifier of Strongroom, of this version",
         )
@@ -325,7 +325,7 @@ def _checked(result: AttestationResult, expected: Expected, now: datetime) -> At
 
 
 def _shown(value: str | bytes) -> str:
-    return (value.hex() if isinstance(value, bytes) else told.quoted(value)) or "nothing"
+    return (value.hex() if isinstance(value, bytes) else unexpected.quoted(value)) or "nothing"
 
 
 def _check_nonce(nonce: bytes) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from strongroom.encoding import canonical, dsse, fields, told
+from strongroom.encoding import canonical, dsse, fields, unexpected
 from strongroom.errors import Malformed, Refused
 from strongroom.model import signatures
 
@@ -78,8 +78,8 @@ def parse(payload: bytes) -> InTotoStatement:
         digest = "sha256:" + inner.text("sha256", max_length=64)
         if fields.DIGEST.fullmatch(digest) is None or not name.isprintable():
             raise Malformed(
-                f"{item.what}: expected a printable name and 64 lower-case hexadecimal digits as sha256, got {told.quoted(name)} "
-                f"and {told.kind(digest.removeprefix('sha256:'))}"
+                f"{item.what}: expected a printable name and 64 lower-case hexadecimal digits as sha256, got {unexpected.quoted(name)} "
+                f"and {unexpected.kind(digest.removeprefix('sha256:'))}"
             )
         inner.done()
         item.done()

@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from strongroom.encoding import told
+from strongroom.encoding import unexpected
 from strongroom.errors import Malformed, NotFound, Refused
 
 MAGIC = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
@@ -104,7 +104,7 @@ def _recipient(text: str) -> Any:
         return _pyrage().x25519.Recipient.from_str(text)
     except _pyrage().RecipientError:
         raise Malformed(
-            f"age recipient: expected age1 and 58 more characters, got {told.kind(text)}"
+            f"age recipient: expected age1 and 58 more characters, got {unexpected.kind(text)}"
         ) from None
 
 

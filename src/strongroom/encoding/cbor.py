@@ -13,7 +13,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from strongroom.encoding import told
+from strongroom.encoding import unexpected
 from strongroom.errors import Malformed
 
 MAX_BYTES = 64 * 1024
@@ -233,7 +233,7 @@ class Map:
 
     def __init__(self, value: object, what: str) -> None:
         if not isinstance(value, dict):
-            raise Malformed(f"{what}: expected a map, got {told.kind(value)}", code="not-object")
+            raise Malformed(f"{what}: expected a map, got {unexpected.kind(value)}", code="not-object")
         self._left: dict[int | str, Value] = dict(value)
         self.what = what
 
@@ -251,7 +251,7 @@ class Map:
         """Bytes, from `low` to `high` of them."""
         value = self.value(key)
         if not isinstance(value, bytes) or not low <= len(value) <= high:
-            raise self.bad(key, f"{low} to {high} bytes", told.kind(value))
+            raise self.bad(key, f"{low} to {high} bytes", unexpected.kind(value))
         return value
 
     def data_or_null(self, key: int | str, *, low: int, high: int) -> bytes | None:
@@ -265,35 +265,35 @@ class Map:
         """Printable text of 1 to `high` characters."""
         value = self.value(key)
         if not isinstance(value, str) or not 0 < len(value) <= high or not value.isprintable():
-            raise self.bad(key, f"printable text of 1 to {high} characters", told.kind(value))
+            raise self.bad(key, f"printable text of 1 to {high} characters", unexpected.kind(value))
         return value
 
     def integer(self, key: int | str, *, low: int, high: int) -> int:
         """An integer with low ≤ value ≤ high."""
         value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.bad(key, f"an integer from {low} to {high}", told.kind(value))
+            raise self.bad(key, f"an integer from {low} to {high}", unexpected.kind(value))
         return value
 
     def boolean(self, key: int | str) -> bool:
         """True or false."""
         value = self.value(key)
         if not isinstance(value, bool):
-            raise self.bad(key, "true or false", told.kind(value))
+            raise self.bad(key, "true or false", unexpected.kind(value))
         return value
 
     def items(self, key: int | str, *, low: int, high: int) -> tuple[Value, ...]:
         """An array of `low` to `high` items."""
         value = self.value(key)
         if not isinstance(value, tuple) or not low <= len(value) <= high:
-            raise self.bad(key, f"an array of {low} to {high} items", told.kind(value))
+            raise self.bad(key, f"an array of {low} to {high} items", unexpected.kind(value))
         return value
 
     def mapping(self, key: int | str, *, low: int, high: int) -> dict[int | str, Value]:
         """A map of `low` to `high` entries."""
         value = self.value(key)
         if not isinstance(value, dict) or not low <= len(value) <= high:
-            raise self.bad(key, f"a map of {low} to {high} entries", told.kind(value))
+            raise self.bad(key, f"a map of {low} to {high} entries", unexpected.kind(value))
         return value
 
     def bad(self, key: int | str, wanted: str, got: str = "") -> Malformed:

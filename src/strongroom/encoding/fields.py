@@ -12,7 +12,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from strongroom.encoding import told
+from strongroom.encoding import unexpected
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class Fields:
 
     def __init__(self, value: object, what: str, *, quoting: bool = False) -> None:
         if not isinstance(value, dict):
-            raise Malformed(f"{what}: expected an object, got {told.kind(value)}", code="not-object")
+            raise Malformed(f"{what}: expected an object, got {unexpected.kind(value)}", code="not-object")
         self._left: dict[str, Any] = dict(value)
-        self._shown = told.quoted if quoting else told.kind
+        self._shown = unexpected.quoted if quoting else unexpected.kind
         self._quoting = quoting
         self.what = what
 
@@ -89,21 +89,21 @@ class Fields:
         """An integer with low ≤ value ≤ high."""
         value = self._pop(key)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self._bad(key, f"an integer from {low} to {high}", told.kind(value))
+            raise self._bad(key, f"an integer from {low} to {high}", unexpected.kind(value))
         return value
 
     def boolean(self, key: str) -> bool:
         """True or false, nothing like it."""
         value = self._pop(key)
         if not isinstance(value, bool):
-            raise self._bad(key, "true or false", told.kind(value))
+            raise self._bad(key, "true or false", unexpected.kind(value))
         return value
 
     def data(self, key: str, *, max_bytes: int, exactly: int | None = None) -> bytes:
         """Standard base64 with padding, canonical; `exactly` demands one decoded length in bytes."""
         value = self._pop(key)
         if not isinstance(value, str) or len(value) > (max_bytes + 2) // 3 * 4:
-            raise self._bad(key, f"base64 of at most {max_bytes} bytes", told.kind(value))
+            raise self._bad(key, f"base64 of at most {max_bytes} bytes", unexpected.kind(value))
         try:
             decoded = binascii.a2b_base64(value, strict_mode=True)
         except ValueError:  # `binascii.Error` is one
@@ -142,7 +142,7 @@ class Fields:
         """A list of at most `max_items`."""
         value = self._pop(key)
         if not isinstance(value, list) or len(value) > max_items:
-            raise self._bad(key, f"a list of at most {max_items}", told.kind(value))
+            raise self._bad(key, f"a list of at most {max_items}", unexpected.kind(value))
         return value
 
     def texts(
@@ -179,7 +179,7 @@ class Fields:
         for index, item in enumerate(listed):
             if not isinstance(item, str) or len(item) > MAX_WORD or "\x00" in item:
                 wanted = f"text of at most {MAX_WORD} characters, none of them NUL"
-                raise self._bad(f"{key}[{index}]", wanted, told.kind(item))
+                raise self._bad(f"{key}[{index}]", wanted, unexpected.kind(item))
         return tuple(listed)
 
     def words_or_null(self, key: str, *, max_items: int) -> tuple[str, ...] | None:
@@ -201,14 +201,14 @@ class Fields:
         """An object whose values are all text (possibly empty)."""
         value = self._pop(key)
         if not isinstance(value, dict) or len(value) > max_items:
-            raise self._bad(key, f"an object of at most {max_items} entries", told.kind(value))
+            raise self._bad(key, f"an object of at most {max_items} entries", unexpected.kind(value))
         for name, item in value.items():
             if not name or len(name) > 256 or "\x00" in name:
                 wanted = "an object whose keys have 1 to 256 characters, none of them NUL"
                 raise self._bad(key, wanted, f"the key {name[:40]!a}")
             if not isinstance(item, str) or len(item) > max_length or "\x00" in item:
                 wanted = f"text of at most {max_length} characters, none of them NUL"
-                raise self._bad(f"{key}.{name[:40]}", wanted, told.kind(item))
+                raise self._bad(f"{key}.{name[:40]}", wanted, unexpected.kind(item))
         return dict(value)
 
     def text_map_of(self, keys: tuple[str, ...], *, max_length: int) -> dict[str, str]:
@@ -217,7 +217,7 @@ class Fields:
         for key in keys:
             value = self._pop(key)
             if not isinstance(value, str) or len(value) > max_length:
-                raise self._bad(key, f"text of at most {max_length} characters", told.kind(value))
+                raise self._bad(key, f"text of at most {max_length} characters", unexpected.kind(value))
             out[key] = value
         return out
 
@@ -229,7 +229,7 @@ class Fields:
         """A nested object as it was decoded, for values that are kept and shown but not acted on."""
         value = self._pop(key)
         if not isinstance(value, dict):
-            raise self._bad(key, "an object", told.kind(value))
+            raise self._bad(key, "an object", unexpected.kind(value))
         return value
 
     def object(self, key: str) -> Fields:
@@ -281,7 +281,7 @@ def _text(
     if not isinstance(value, str) or not value or len(value) > max_length:
         if form:
             raise _bad(place, form, shown(value))
-        raise _bad(place, f"text of 1 to {max_length} characters", told.kind(value))
+        raise _bad(place, f"text of 1 to {max_length} characters", unexpected.kind(value))
     if "\x00" in value:
         raise _bad(place, "text without NUL", "text with one")
     if pattern is not None and pattern.fullmatch(value) is None:

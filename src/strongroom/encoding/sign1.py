@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from strongroom.encoding import cbor, cbor_writer, told
+from strongroom.encoding import cbor, cbor_writer, unexpected
 from strongroom.errors import Malformed
 
 TAG = 18
@@ -49,15 +49,15 @@ def parse(data: bytes, what: str, *, max_bytes: int) -> Message:
     protected, unprotected, payload, signature = value.value
     if not isinstance(protected, bytes) or not 0 < len(protected) <= _MAX_PROTECTED:
         raise Malformed(
-            f"{what}: expected a protected header of 1 to {_MAX_PROTECTED} bytes, got {told.kind(protected)}"
+            f"{what}: expected a protected header of 1 to {_MAX_PROTECTED} bytes, got {unexpected.kind(protected)}"
         )
     if unprotected != {}:
-        raise Malformed(f"{what}: expected an empty unprotected header, got {told.kind(unprotected)}")
+        raise Malformed(f"{what}: expected an empty unprotected header, got {unexpected.kind(unprotected)}")
     if not isinstance(payload, bytes) or not payload:
-        raise Malformed(f"{what}: expected a payload of at least 1 byte, got {told.kind(payload)}")
+        raise Malformed(f"{what}: expected a payload of at least 1 byte, got {unexpected.kind(payload)}")
     if not isinstance(signature, bytes) or not 0 < len(signature) <= _MAX_SIGNATURE:
         raise Malformed(
-            f"{what}: expected a signature of 1 to {_MAX_SIGNATURE} bytes, got {told.kind(signature)}"
+            f"{what}: expected a signature of 1 to {_MAX_SIGNATURE} bytes, got {unexpected.kind(signature)}"
         )
     header = cbor.loads(protected, f"{what} header", max_bytes=_MAX_PROTECTED)
     if not isinstance(header, dict) or CRITICAL in header:

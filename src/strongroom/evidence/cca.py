@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest, public_key
-from strongroom.encoding import cbor, told
+from strongroom.encoding import cbor, unexpected
 from strongroom.errors import EvidenceRefused, Malformed, Refused
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import cose
@@ -144,7 +144,9 @@ def parse_platform(value: cbor.Value) -> PlatformToken:
     source = cbor.Map(cbor.loads(signed.payload, what, max_bytes=MAX_TOKEN), what)
     profile = source.text(265, high=128)
     if profile not in _PLATFORM_PROFILES:
-        raise source.bad(265, "the profile " + " or ".join(sorted(_PLATFORM_PROFILES)), told.quoted(profile))
+        raise source.bad(
+            265, "the profile " + " or ".join(sorted(_PLATFORM_PROFILES)), unexpected.quoted(profile)
+        )
     platform = PlatformToken(
         signed=signed,
         profile=profile,
@@ -185,7 +187,7 @@ def parse_realm(value: cbor.Value) -> Realm:
     source = cbor.Map(cbor.loads(signed.payload, what, max_bytes=MAX_TOKEN), what)
     profile = source.text(265, high=128) if source.has(265) else ""
     if profile not in {"", _REALM_PROFILE}:
-        raise source.bad(265, f"the profile {_REALM_PROFILE}", told.quoted(profile))
+        raise source.bad(265, f"the profile {_REALM_PROFILE}", unexpected.quoted(profile))
     key_bytes = source.data(44237, low=97, high=256)
     realm = Realm(
         signed=signed,
@@ -208,20 +210,20 @@ def parse_realm(value: cbor.Value) -> Realm:
 def _hash(source: cbor.Map, key: int) -> bytes:
     value = source.data(key, low=32, high=64)
     if len(value) not in _HASH_SIZES:
-        raise source.bad(key, "32, 48 or 64 bytes", told.kind(value))
+        raise source.bad(key, "32, 48 or 64 bytes", unexpected.kind(value))
     return value
 
 
 def _measurement(source: cbor.Map, value: cbor.Value) -> bytes:
     if not isinstance(value, bytes) or len(value) not in _HASH_SIZES:
-        raise source.bad(44239, "measurements of 32, 48 or 64 bytes", told.kind(value))
+        raise source.bad(44239, "measurements of 32, 48 or 64 bytes", unexpected.kind(value))
     return value
 
 
 def _algorithm(source: cbor.Map, key: int) -> str:
     name = source.text(key, high=16)
     if name not in _HASHES:
-        raise source.bad(key, "one of " + ", ".join(_HASHES), told.quoted(name))
+        raise source.bad(key, "one of " + ", ".join(_HASHES), unexpected.quoted(name))
     return name
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest, public_key
 from strongroom.crypto.pki import x509
-from strongroom.encoding import cbor, told
+from strongroom.encoding import cbor, unexpected
 from strongroom.errors import EvidenceRefused, Refused
 from strongroom.evidence import roots as pinned
 from strongroom.evidence.formats import cose
@@ -95,7 +95,7 @@ def parse(data: bytes) -> AttestationDocument:
     source = cbor.Map(cbor.loads(signed.payload, "nitro payload", max_bytes=MAX_DOCUMENT), "nitro payload")
     module_id = source.text("module_id", high=256)
     if (named := source.text("digest", high=16)) != "SHA384":
-        raise source.bad("digest", "SHA384", told.quoted(named))
+        raise source.bad("digest", "SHA384", unexpected.quoted(named))
     nitrotpm = source.has("nitrotpm_pcrs")
     document = AttestationDocument(
         signed=signed,
@@ -120,9 +120,9 @@ def _pcrs(source: cbor.Map, key: str) -> dict[int, bytes]:
     out: dict[int, bytes] = {}
     for index, value in values.items():
         if not isinstance(index, int) or not 0 <= index < MAX_PCRS:
-            raise source.bad(key, f"indices from 0 to {MAX_PCRS - 1}", told.kind(index))
+            raise source.bad(key, f"indices from 0 to {MAX_PCRS - 1}", unexpected.kind(index))
         if not isinstance(value, bytes) or len(value) != PCR_BYTES:
-            raise source.bad(f"{key}.{index}", f"{PCR_BYTES} bytes", told.kind(value))
+            raise source.bad(f"{key}.{index}", f"{PCR_BYTES} bytes", unexpected.kind(value))
         out[index] = value
     if not {0, 1, 2} <= out.keys():
         raise source.bad(key, "PCRs 0, 1 and 2 among them", ", ".join(str(index) for index in sorted(out)))
@@ -134,7 +134,7 @@ def _cabundle(source: cbor.Map) -> tuple[bytes, ...]:
     for certificate in source.items("cabundle", low=1, high=x509.MAX_PATH - 1):
         if not isinstance(certificate, bytes) or not 1 <= len(certificate) <= MAX_CERTIFICATE:
             raise source.bad(
-                "cabundle", f"certificates of 1 to {MAX_CERTIFICATE} bytes", told.kind(certificate)
+                "cabundle", f"certificates of 1 to {MAX_CERTIFICATE} bytes", unexpected.kind(certificate)
             )
         out.append(certificate)
     return tuple(out)

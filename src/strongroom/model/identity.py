@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import age, sign, vault
-from strongroom.encoding import canonical, fields, told
+from strongroom.encoding import canonical, fields, unexpected
 from strongroom.errors import Malformed
 from strongroom.model import party as party_model
 from strongroom.model.identifiers import PartyName
@@ -46,7 +46,7 @@ def generate(name: str) -> Identity:
     """Fresh keys under `name` (lower-case name rules of `fields`)."""
     if fields.NAME.fullmatch(name) is None:
         raise Malformed(
-            f"identity name: expected {fields.NAME_LIKE}, got {told.quoted(name)}",
+            f"identity name: expected {fields.NAME_LIKE}, got {unexpected.quoted(name)}",
             code="bad-name",
             hint="choose a plain name, like alice or team-7",
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from strongroom.crypto import digest
-from strongroom.encoding import canonical, dsse, fields, told
+from strongroom.encoding import canonical, dsse, fields, unexpected
 from strongroom.errors import Malformed
 from strongroom.model.identifiers import KeyId, ManifestDigest
 
@@ -101,7 +101,7 @@ def parse(data: bytes) -> Manifest:
     form = top.text("format", max_length=64)
     if form not in {FORMAT, WITH_CHECK}:
         raise Malformed(
-            f"manifest.format: expected {FORMAT} or {WITH_CHECK}, got {told.quoted(form)}",
+            f"manifest.format: expected {FORMAT} or {WITH_CHECK}, got {unexpected.quoted(form)}",
             code="wrong-format",
         )
     key_check = (
@@ -170,7 +170,7 @@ def _read_image(source: fields.Fields) -> ImageSettings:
     for index, item in enumerate(source.items("groups", max_items=256)):
         if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item <= MAX_USER:
             raise Malformed(
-                f"{source.what}.groups[{index}]: expected a group id from 0 to {MAX_USER}, got {told.kind(item)}"
+                f"{source.what}.groups[{index}]: expected a group id from 0 to {MAX_USER}, got {unexpected.kind(item)}"
             )
         groups.append(item)
     settings = ImageSettings(
@@ -188,6 +188,6 @@ def _read_image(source: fields.Fields) -> ImageSettings:
         raise Malformed(f"{source.what}: neither entrypoint nor command, so nothing to run")
     if not settings.working_directory.startswith("/"):
         raise Malformed(
-            f"{source.what}.working_directory: expected a path that begins with /, got {told.quoted(settings.working_directory)}"
+            f"{source.what}.working_directory: expected a path that begins with /, got {unexpected.quoted(settings.working_directory)}"
         )
     return settings

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from strongroom.encoding import canonical, fields, framed, told
+from strongroom.encoding import canonical, fields, framed, unexpected
 from strongroom.errors import Malformed
 from strongroom.model import binding as binding_model
 from strongroom.model import endorsements as endorsements_model
@@ -420,7 +420,7 @@ def parse_disk_keys(data: bytes) -> dict[ManifestDigest, bytes]:
     for name in inner.names():
         if fields.DIGEST.fullmatch(name) is None:
             raise Malformed(
-                f"disk keys.disks: expected {fields.DIGEST_LIKE} for each key, got {told.quoted(name)}"
+                f"disk keys.disks: expected {fields.DIGEST_LIKE} for each key, got {unexpected.quoted(name)}"
             )
         keys[ManifestDigest(name)] = inner.data(name, max_bytes=64, exactly=64)
     top.done()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.encoding import fields, told
+from strongroom.encoding import fields, unexpected
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
@@ -24,6 +24,6 @@ def read(source: fields.Fields, *, least: int, most: int, max_bytes: int) -> dic
     for name in names:
         if fields.NAME.fullmatch(name) is None:
             raise Malformed(
-                f"{source.what}: expected {fields.NAME_LIKE}, got {told.quoted(name)}", code="bad-name"
+                f"{source.what}: expected {fields.NAME_LIKE}, got {unexpected.quoted(name)}", code="bad-name"
             )
     return {name: source.data(name, max_bytes=max_bytes) for name in names}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from strongroom.crypto import age, digest, sign
-from strongroom.encoding import canonical, fields, told
+from strongroom.encoding import canonical, fields, unexpected
 from strongroom.errors import Malformed
 from strongroom.model.identifiers import KeyId, PartyName
 
@@ -59,7 +59,7 @@ class BrokerAddress:
         return int(match["port"])
 
     def _bad_url(self) -> Malformed:
-        return Malformed(f"broker.url: expected {URL_LIKE}, got {told.quoted(self.url)}")
+        return Malformed(f"broker.url: expected {URL_LIKE}, got {unexpected.quoted(self.url)}")
 
     def to_json(self) -> dict[str, object]:
         """The object form."""

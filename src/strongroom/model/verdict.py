@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from strongroom.encoding import fields, told
+from strongroom.encoding import fields, unexpected
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
@@ -229,4 +229,4 @@ def _data(value: object, what: str, depth: int = 0) -> Data:
         f"text of at most {MAX_TEXT} characters, an integer, true, false, null, or a list or object of at most "
         f"{_MAX_ITEMS} of them, nested {_MAX_DEPTH} deep at most"
     )
-    raise Malformed(f"{what}: expected {wanted}, got {told.kind(value)}", code="bad-value")
+    raise Malformed(f"{what}: expected {wanted}, got {unexpected.kind(value)}", code="bad-value")

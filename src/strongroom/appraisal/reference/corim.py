@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from strongroom.appraisal.reference import corim_keys as keys
 from strongroom.appraisal.reference.values import MAX_REFERENCES, Reference, check_dates
 from strongroom.crypto.sign import VerifyingKey
-from strongroom.encoding import cbor, fields, sign1, told
+from strongroom.encoding import cbor, fields, sign1, unexpected
 from strongroom.errors import Malformed, Refused
 from strongroom.model.contracts.contract import MAX_REGISTERS
 
@@ -94,7 +94,7 @@ def _verified(data: bytes, trusted: Sequence[VerifyingKey | PublicKey]) -> bytes
     header = cbor.Map(message.header, "CoRIM header")
     algorithm = header.integer(sign1.ALGORITHM, low=-65536, high=-1)
     if (named := header.text(sign1.CONTENT_TYPE, high=64)) not in _CONTENT_TYPES:
-        raise header.bad(sign1.CONTENT_TYPE, " or ".join(_CONTENT_TYPES), told.quoted(named))
+        raise header.bad(sign1.CONTENT_TYPE, " or ".join(_CONTENT_TYPES), unexpected.quoted(named))
     for known in (sign1.KEY_ID, _META, _CWT_CLAIMS):
         if header.has(known):
             header.value(known)
@@ -168,7 +168,9 @@ def _name(value: cbor.Value) -> str:
     inner = value.value if isinstance(value, cbor.Tagged) else value
     if isinstance(inner, bytes) and len(inner) == 16:
         return inner.hex()
-    raise Malformed(f"CoRIM.0: expected a name of 1 to 200 characters or a UUID, got {told.kind(inner)}")
+    raise Malformed(
+        f"CoRIM.0: expected a name of 1 to 200 characters or a UUID, got {unexpected.kind(inner)}"
+    )
 
 
 def _validity(top: cbor.Map) -> tuple[datetime | None, datetime | None]:
@@ -185,7 +187,7 @@ def _time(value: cbor.Value) -> datetime:
     seconds = value.value if isinstance(value, cbor.Tagged) and value.tag == _TAG_TIME else None
     if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 <= seconds < 253402300800:
         raise Malformed(
-            f"CoRIM validity: expected a time of whole seconds until the year 9999 (tag {_TAG_TIME}), got {told.kind(seconds)}"
+            f"CoRIM validity: expected a time of whole seconds until the year 9999 (tag {_TAG_TIME}), got {unexpected.kind(seconds)}"
         )
     return datetime.fromtimestamp(seconds, UTC)
 
@@ -329,6 +331,6 @@ def _digest(value: cbor.Value) -> str:
         size = _HASHES.get(algorithm)
     if size is None or not isinstance(raw, bytes) or len(raw) != size:
         raise Malformed(
-            f"CoMID digests: expected SHA-256, SHA-384 or SHA-512, of its length, got {told.kind(raw)}"
+            f"CoMID digests: expected SHA-256, SHA-384 or SHA-512, of its length, got {unexpected.kind(raw)}"
         )
     return raw.hex()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import der, digest
-from strongroom.encoding import told
+from strongroom.encoding import unexpected
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def to_be_signed(leaf: Leaf, *, spki: bytes, serial: int, issuer: bytes, issuer_
         names = [der.wrap(_DNS_NAME, name.encode("ascii")) for name in leaf.dns_names]
         names.append(der.wrap(_URI, leaf.uri.encode("ascii")))
     except UnicodeEncodeError as cause:
-        raise Malformed(f"certificate: the name {told.quoted(cause.object)} is not ASCII") from None
+        raise Malformed(f"certificate: the name {unexpected.quoted(cause.object)} is not ASCII") from None
     extensions = (
         _NO_AUTHORITY,
         _DIGITAL_SIGNATURE,

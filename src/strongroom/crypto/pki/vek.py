@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import der, public_key
-from strongroom.encoding import told
+from strongroom.encoding import unexpected
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _time(tag: int, body: bytes) -> datetime:
         text = ""
     if len(text) != 15 or text[14] != "Z" or not text[:14].isdigit():
         raise Malformed(
-            f"VEK certificate: expected a time like YYYYMMDDhhmmssZ, got {told.quoted(body.decode('ascii'))}"
+            f"VEK certificate: expected a time like YYYYMMDDhhmmssZ, got {unexpected.quoted(body.decode('ascii'))}"
         )
     try:
         return datetime(

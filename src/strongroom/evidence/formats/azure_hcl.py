@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strongroom.crypto import public_key
-from strongroom.encoding import canonical, told
+from strongroom.encoding import canonical, unexpected
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def parse_runtime(data: bytes) -> Runtime:
     """
     value = canonical.loads(data, what="runtime data", max_bytes=MAX_BYTES)
     if not isinstance(value, dict):
-        raise Malformed(f"runtime data: expected an object, got {told.kind(value)}", code="not-object")
+        raise Malformed(f"runtime data: expected an object, got {unexpected.kind(value)}", code="not-object")
     user_data = value.get("user-data")
     return Runtime(
         ak=_ak(value.get("keys")),
@@ -167,7 +167,7 @@ def _ak(keys: Any) -> PublicKey:
 def _settings(value: Any) -> dict[str, str | int | bool]:
     if not isinstance(value, dict) or len(value) > MAX_SETTINGS:
         raise Malformed(
-            f"runtime data: vm-configuration: expected an object of at most {MAX_SETTINGS} entries, got {told.kind(value)}",
+            f"runtime data: vm-configuration: expected an object of at most {MAX_SETTINGS} entries, got {unexpected.kind(value)}",
             code="bad-value",
         )
     out: dict[str, str | int | bool] = {}
@@ -175,14 +175,14 @@ def _settings(value: Any) -> dict[str, str | int | bool]:
         if len(name) > 64 or not name.isascii() or not name.replace("-", "").isalnum():
             wanted = "names of at most 64 letters, digits and dashes"
             raise Malformed(
-                f"runtime data: vm-configuration: expected {wanted}, got {told.quoted(name)}",
+                f"runtime data: vm-configuration: expected {wanted}, got {unexpected.quoted(name)}",
                 code="bad-value",
             )
         if isinstance(setting, str) and (
             len(setting) > 256 or not (setting.isascii() and setting.isprintable())
         ):
             raise Malformed(
-                f"runtime data: vm-configuration.{name}: expected printable ASCII of at most 256 characters, got {told.quoted(setting)}",
+                f"runtime data: vm-configuration.{name}: expected printable ASCII of at most 256 characters, got {unexpected.quoted(setting)}",
                 code="bad-value",
             )
         if isinstance(setting, str | int | bool):
@@ -195,7 +195,7 @@ def _base64url(key: dict[str, Any], name: str) -> bytes:
     text = key.get(name)
     if not isinstance(text, str) or not text.isascii() or not 0 < len(text) <= 1024:
         raise Malformed(
-            f"runtime data: {AK}.{name}: expected base64url of 1 to 1024 characters, got {told.kind(text)}",
+            f"runtime data: {AK}.{name}: expected base64url of 1 to 1024 characters, got {unexpected.kind(text)}",
             code="bad-value",
         )
     try:

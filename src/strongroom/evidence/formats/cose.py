@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.encoding import cbor, told
+from strongroom.encoding import cbor, unexpected
 from strongroom.errors import Malformed, Refused
 
 if TYPE_CHECKING:
@@ -58,20 +58,20 @@ def read(value: cbor.Value, what: str) -> Sign1:
     if isinstance(value, cbor.Tagged) and value.tag == TAG_SIGN1:
         value = value.value
     if not isinstance(value, tuple) or len(value) != 4:
-        raise Malformed(f"{what}: expected a COSE_Sign1, an array of four, got {told.kind(value)}")
+        raise Malformed(f"{what}: expected a COSE_Sign1, an array of four, got {unexpected.kind(value)}")
     protected, unprotected, payload, signature = value
     if not isinstance(protected, bytes) or protected not in _PROTECTED:
         raise Malformed(
-            f"{what}: expected a protected header with the algorithm ES256 or ES384 and no more, got {told.kind(protected)}"
+            f"{what}: expected a protected header with the algorithm ES256 or ES384 and no more, got {unexpected.kind(protected)}"
         )
     if unprotected != {}:
-        raise Malformed(f"{what}: expected an empty unprotected header, got {told.kind(unprotected)}")
+        raise Malformed(f"{what}: expected an empty unprotected header, got {unexpected.kind(unprotected)}")
     algorithm = _PROTECTED[protected]
     if not isinstance(payload, bytes) or not payload:
-        raise Malformed(f"{what}: expected a payload of at least 1 byte, got {told.kind(payload)}")
+        raise Malformed(f"{what}: expected a payload of at least 1 byte, got {unexpected.kind(payload)}")
     if not isinstance(signature, bytes) or len(signature) != _SIZES[algorithm]:
         raise Malformed(
-            f"{what}: expected a signature of {_SIZES[algorithm]} bytes, got {told.kind(signature)}"
+            f"{what}: expected a signature of {_SIZES[algorithm]} bytes, got {unexpected.kind(signature)}"
         )
     return Sign1(protected=protected, algorithm=algorithm, payload=payload, signature=signature)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from strongroom.encoding import canonical, told
+from strongroom.encoding import canonical, unexpected
 from strongroom.errors import Malformed
 
 MAX_DOCUMENT = 256 * 1024
@@ -163,7 +163,7 @@ def parse_tcb_info(inner: bytes) -> TcbInfo:
         raise Malformed(f"{what}: version {version}, expected 2 or 3", code="unknown-version")
     kind = "SGX" if version == 2 else _text(top, "id", what)
     if kind not in ("SGX", "TDX"):
-        raise Malformed(f"{what}.id: expected SGX or TDX, got {told.quoted(kind)}")
+        raise Malformed(f"{what}.id: expected SGX or TDX, got {unexpected.quoted(kind)}")
     if compared := _integer(top, "tcbType", what, high=255):
         raise Malformed(f"{what}.tcbType: expected 0, whose rules of comparison are known, got {compared}")
     tdx = kind == "TDX"
@@ -363,7 +363,7 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
 
 def _as_object(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Malformed(f"{what}: expected an object, got {told.kind(value)}", code="not-object")
+        raise Malformed(f"{what}: expected an object, got {unexpected.kind(value)}", code="not-object")
     return value
 
 
@@ -381,7 +381,8 @@ def _list(value: dict[str, Any], key: str, what: str, most: int, *, least: int =
     items = _get(value, key, what)
     if not isinstance(items, list) or not least <= len(items) <= most:
         raise Malformed(
-            f"{what}.{key}: expected a list of {least} to {most}, got {told.kind(items)}", code="bad-value"
+            f"{what}.{key}: expected a list of {least} to {most}, got {unexpected.kind(items)}",
+            code="bad-value",
         )
     return items
 
@@ -390,7 +391,8 @@ def _integer(value: dict[str, Any], key: str, what: str, *, high: int) -> int:
     number = _get(value, key, what)
     if type(number) is not int or not 0 <= number <= high:
         raise Malformed(
-            f"{what}.{key}: expected an integer from 0 to {high}, got {told.kind(number)}", code="bad-value"
+            f"{what}.{key}: expected an integer from 0 to {high}, got {unexpected.kind(number)}",
+            code="bad-value",
         )
     return number
 
@@ -399,7 +401,7 @@ def _text(value: dict[str, Any], key: str, what: str) -> str:
     text = _get(value, key, what)
     if not isinstance(text, str) or not 0 < len(text) <= 64 or not text.isascii() or not text.isprintable():
         raise Malformed(
-            f"{what}.{key}: expected 1 to 64 printable ASCII characters, got {told.quoted(text)}",
+            f"{what}.{key}: expected 1 to 64 printable ASCII characters, got {unexpected.quoted(text)}",
             code="bad-value",
         )
     return text
@@ -409,13 +411,15 @@ def _hex(value: dict[str, Any], key: str, size: int, what: str) -> bytes:
     text = _get(value, key, what)
     if not isinstance(text, str) or len(text) != 2 * size or not text.isascii() or not text.isalnum():
         raise Malformed(
-            f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(text)}", code="bad-value"
+            f"{what}.{key}: expected {size} bytes in hexadecimal, got {unexpected.quoted(text)}",
+            code="bad-value",
         )
     try:
         return bytes.fromhex(text)
     except ValueError:
         raise Malformed(
-            f"{what}.{key}: expected {size} bytes in hexadecimal, got {told.quoted(text)}", code="bad-value"
+            f"{what}.{key}: expected {size} bytes in hexadecimal, got {unexpected.quoted(text)}",
+            code="bad-value",
         ) from None
 
 
@@ -427,14 +431,15 @@ def _time(value: dict[str, Any], key: str, what: str) -> datetime:
     text = _get(value, key, what)
     if not isinstance(text, str) or _TIME.fullmatch(text) is None:
         raise Malformed(
-            f"{what}.{key}: expected a UTC time like 2026-12-31T00:00:00Z, got {told.quoted(text)}",
+            f"{what}.{key}: expected a UTC time like 2026-12-31T00:00:00Z, got {unexpected.quoted(text)}",
             code="bad-value",
         )
     try:
         return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
     except ValueError:
         raise Malformed(
-            f"{what}.{key}: expected a date and time that exist, got {told.quoted(text)}", code="bad-value"
+            f"{what}.{key}: expected a date and time that exist, got {unexpected.quoted(text)}",
+            code="bad-value",
         ) from None
 
 
@@ -460,7 +465,7 @@ def _advisories(level: dict[str, Any], what: str) -> tuple[str, ...]:
     for advisory in advisories:
         if not isinstance(advisory, str) or _ADVISORY.fullmatch(advisory) is None:
             raise Malformed(
-                f"{what}.advisoryIDs: expected names like INTEL-SA-00615, got {told.quoted(advisory)}",
+                f"{what}.advisoryIDs: expected names like INTEL-SA-00615, got {unexpected.quoted(advisory)}",
                 code="bad-value",
             )
     return tuple(advisories)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from strongroom.crypto import der
-from strongroom.encoding import told
+from strongroom.encoding import unexpected
 from strongroom.encoding.reader import Reader
 from strongroom.errors import Malformed
 
@@ -118,7 +118,7 @@ def _text(reader: Reader) -> str:
         raise Malformed("instance extension: a text that is not UTF-8") from None
     if len(text) > MAX_TEXT or not text.isprintable():
         raise Malformed(
-            f"instance extension: expected printable text of at most {MAX_TEXT} characters, got {told.quoted(text)}"
+            f"instance extension: expected printable text of at most {MAX_TEXT} characters, got {unexpected.quoted(text)}"
         )
     return text
 

@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass
 
 from strongroom.crypto.pki import vek
-from strongroom.encoding import told
+from strongroom.encoding import unexpected
 from strongroom.errors import Malformed
 
 # The components of a TCB version by the extension that certifies each; one byte each, in the report's order.
@@ -184,7 +184,7 @@ def _text(extensions: dict[str, bytes], name: str) -> str:
     text = value[2:].decode("ascii")
     if not text.isprintable():
         raise Malformed(
-            f"VEK certificate: extension {vek.ARC}.{name}: expected printable characters, got {told.quoted(text)}"
+            f"VEK certificate: extension {vek.ARC}.{name}: expected printable characters, got {unexpected.quoted(text)}"
         )
     return text
 

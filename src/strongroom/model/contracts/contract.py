@@ -31,7 +31,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
-from strongroom.encoding import canonical, fields, told
+from strongroom.encoding import canonical, fields, unexpected
 from strongroom.errors import Malformed
 from strongroom.model import party as party_model
 from strongroom.model.contracts import policy as policy_model
@@ -321,7 +321,7 @@ def _image(source: fields.Fields) -> Image:
     for name in environment:
         if ENV_NAME.fullmatch(name) is None:
             raise Malformed(
-                f"{source.what}.environment: expected names of at most 128 letters, digits and _, no digit first, got {told.quoted(name)}"
+                f"{source.what}.environment: expected names of at most 128 letters, digits and _, no digit first, got {unexpected.quoted(name)}"
             )
     image = Image(
         owner=PartyName(source.name("owner")),

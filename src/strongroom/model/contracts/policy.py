@@ -33,7 +33,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from strongroom.encoding import fields, told
+from strongroom.encoding import fields, unexpected
 from strongroom.errors import Malformed
 from strongroom.model.evidence import MAX_DEVICES
 
@@ -173,7 +173,7 @@ def _names(source: fields.Fields, *, most: int = MAX_ENTRIES) -> tuple[str, ...]
     for name in names:
         if fields.NAME.fullmatch(name) is None:
             raise Malformed(
-                f"{source.what}: expected {fields.NAME_LIKE}, got {told.quoted(name)}", code="bad-name"
+                f"{source.what}: expected {fields.NAME_LIKE}, got {unexpected.quoted(name)}", code="bad-name"
             )
     return names
 
@@ -198,7 +198,8 @@ def _facts(source: fields.Fields) -> dict[str, tuple[Value, ...]]:
             ):
                 wanted = f"text of at most {MAX_TEXT} characters, an integer, true or false"
                 raise Malformed(
-                    f"{source.what}.{name}: expected {wanted}, got {told.kind(alternative)}", code="bad-value"
+                    f"{source.what}.{name}: expected {wanted}, got {unexpected.kind(alternative)}",
+                    code="bad-value",
                 )
             if alternative == NOT_COMPARED:
                 raise Malformed(
@@ -245,7 +246,7 @@ def _labels(source: fields.Fields) -> tuple[str, ...]:
         wanted = f"at most {MAX_ENTRIES} names of 1 to 64 ASCII characters"
         longest = max(names, key=lambda name: (not name.isascii(), not name, len(name)))
         raise Malformed(
-            f"{source.what}: expected {wanted}, got {len(names)}, among them {told.quoted(longest)}",
+            f"{source.what}: expected {wanted}, got {len(names)}, among them {unexpected.quoted(longest)}",
             code="bad-name",
         )
     return names

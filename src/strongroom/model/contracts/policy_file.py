@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from strongroom.crypto import digest
-from strongroom.encoding import canonical, fields, told
+from strongroom.encoding import canonical, fields, unexpected
 from strongroom.errors import Malformed
 from strongroom.model.contracts import contract as contract_model
 
@@ -64,7 +64,7 @@ def parse(
     """
     value = _decode(data)
     if not isinstance(value, dict):
-        raise Malformed(f"policy: expected an object, got {told.kind(value)}", code="not-object")
+        raise Malformed(f"policy: expected an object, got {unexpected.kind(value)}", code="not-object")
     platforms = value.get("platforms")
     if isinstance(platforms, list):
         value = {**value, "platforms": [_completed(platform, pinned, extra) for platform in platforms]}
@@ -115,7 +115,7 @@ def _plain(value: object, at: str, depth: int) -> object:
     if isinstance(value, str | int):
         return value
     wanted = "text, an integer, true, false, or a time with date and zone"
-    raise Malformed(f"{at}: expected {wanted}, got {told.kind(value)}", code="bad-type")
+    raise Malformed(f"{at}: expected {wanted}, got {unexpected.kind(value)}", code="bad-type")
 
 
 def _completed(platform: object, pinned: Callable[[str], frozenset[str]], extra: tuple[Extra, ...]) -> object:

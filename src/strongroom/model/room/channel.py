@@ -31,7 +31,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from strongroom.encoding import canonical, fields, told
+from strongroom.encoding import canonical, fields, unexpected
 from strongroom.errors import Malformed
 from strongroom.model import manifest
 from strongroom.model.contracts import agreement, contract
@@ -151,7 +151,9 @@ def parse_start(data: bytes) -> Start:
     manifests = {}
     for name in names:
         if fields.NAME.fullmatch(name) is None:
-            raise Malformed(f"start message.manifests: expected {fields.NAME_LIKE}, got {told.quoted(name)}")
+            raise Malformed(
+                f"start message.manifests: expected {fields.NAME_LIKE}, got {unexpected.quoted(name)}"
+            )
         manifests[name] = inner.data(name, max_bytes=3 * manifest.MAX_BYTES)
     start = Start(
         agreement=top.data("agreement", max_bytes=3 * contract.MAX_BYTES),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from strongroom.encoding import canonical, fields, told
+from strongroom.encoding import canonical, fields, unexpected
 from strongroom.errors import Malformed
 
 
@@ -30,16 +30,16 @@ from strongroom.errors import Malformed
     ],
 )
 def test_a_kind_is_told_without_the_content(value, said):
-    assert told.kind(value) == said
+    assert unexpected.kind(value) == said
 
 
 def test_texts_are_quoted_so_that_letters_that_look_alike_differ():
-    assert told.quoted("alice") == "'alice'"
-    assert told.quoted("\u0430lice\n") == r"'\u0430lice\n'"
-    assert told.quoted("a" * 80) == repr("a" * 80)
-    assert told.quoted("a" * 81) == repr("a" * 80) + "…"
-    assert told.quoted("") == "an empty text"
-    assert told.quoted(5) == "5"
+    assert unexpected.quoted("alice") == "'alice'"
+    assert unexpected.quoted("\u0430lice\n") == r"'\u0430lice\n'"
+    assert unexpected.quoted("a" * 80) == repr("a" * 80)
+    assert unexpected.quoted("a" * 81) == repr("a" * 80) + "…"
+    assert unexpected.quoted("") == "an empty text"
+    assert unexpected.quoted(5) == "5"
 
 
 @pytest.mark.parametrize("value", ["AGE-SECRET-KEY-1" + "Q" * 300, "hunter2\0"])
