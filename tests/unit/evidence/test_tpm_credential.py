@@ -141,7 +141,7 @@ def test_rule_13_only_certified_and_native_keys_are_asked(one, other):
 @swtpm.needs_swtpm
 def test_lengths_are_exact(one):
     for credential, seed in ((b"", SEED), (bytes(15), SEED), (bytes(33), SEED), (CREDENTIAL, bytes(31))):
-        with pytest.raises(Misuse, match="a credential of 16 to 32 bytes and a seed of 32 are"):
+        with pytest.raises(Misuse, match="credential: expected 16 to 32 bytes and a seed of 32, got"):
             tpm_credential.make(one.ek_public, one.ek_public.key, one.ak_public, credential, seed=seed)
 
 

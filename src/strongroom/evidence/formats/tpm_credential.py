@@ -148,7 +148,9 @@ def make(
     size = hashlib.new(endorsement.hash).digest_size
     if not 16 <= len(credential) <= min(size, MAX_CREDENTIAL) or len(seed) != size:
         raise Misuse(
-            f"a credential of 16 to {min(size, MAX_CREDENTIAL)} bytes and a seed of {size} are wanted"
+            f"credential: expected 16 to {min(size, MAX_CREDENTIAL)} bytes and a seed of {size}, "
+            f"got {len(credential)} and {len(seed)}",
+            hint="draw both anew, at random, for each challenge",
         )
     hash_name, name = endorsement.hash, attestation.name
     if endorsement.key.kind == "rsa":
