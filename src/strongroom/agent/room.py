@@ -35,6 +35,7 @@ from strongroom.agent.disks import open as disks
 from strongroom.agent.disks.devicemapper import DeviceMapper
 from strongroom.crypto.pki import csr
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
+from strongroom.model import manifest as manifest_model
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.receipt import Outcome
 from strongroom.model.room import agreed, run_files
@@ -251,7 +252,7 @@ def _open(
 ) -> None:
     disk_keys = {name: key for release in released for name, key in release.disk_keys.items()}
     for serial, _, manifest in terms.disks():
-        key = None if manifest.cipher == agreed.PLAIN else disk_keys[manifest.digest]
+        key = None if manifest.cipher == manifest_model.NO_CIPHER else disk_keys[manifest.digest]
         device = find(serial)
         opened.append(disks.open_disk(mapper, serial, manifest, key, f"{init.ROOM}/{serial}", device))
     for release in released:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.appraisal.checks import one_of
-from strongroom.appraisal.policy import ANY_MACHINE, check_policy
+from strongroom.appraisal.checks import ANY, HARDWARE, SOFTWARE, one_of
+from strongroom.appraisal.policy import check_policy
 from strongroom.crypto import digest
 from strongroom.encoding import fields
 from strongroom.model.contracts import policy as policy_model
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.launch import Launch
     from strongroom.model.verdict import Data
-
-ANY, HARDWARE, SOFTWARE = "any", "hardware", "software"
 
 
 def appraise(
@@ -191,7 +189,7 @@ def _launched(
 
 
 def _machine(claims: Claims | Launch, platform: Platform) -> Check:
-    wide = ANY_MACHINE in platform.machines and bool(claims.machine)
+    wide = policy_model.ANY_MACHINE in platform.machines and bool(claims.machine)
     return Check(
         name="platform.machine",
         expected=ANY if wide else one_of(platform.machines),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal import profiles
-from strongroom.appraisal.checks import bounded, listed, one_of, same
+from strongroom.appraisal.checks import ANY, HARDWARE, SOFTWARE, bounded, listed, one_of, same
 from strongroom.model.contracts import policy as policy_model
 from strongroom.model.verdict import Check
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.policy import Devices
     from strongroom.model.verdict import Data
 
-ANY = "any"
 _AT = "platform.devices"
 _TOLD = 3
 _MAX_VALUE = 96
@@ -43,9 +42,9 @@ def check_devices(claims: Claims, wanted: Devices | None, *, simulated: bool) ->
     yield _each(
         devices,
         "simulated",
-        "any" if simulated else "hardware",
+        ANY if simulated else HARDWARE,
         lambda device: device.simulated and not simulated,
-        lambda _: "software",
+        lambda _: SOFTWARE,
     )
     yield _each(
         devices,
@@ -57,9 +56,10 @@ def check_devices(claims: Claims, wanted: Devices | None, *, simulated: bool) ->
     yield _each(
         devices,
         "machine",
-        ANY if ANY in agreed.machines else one_of(agreed.machines),
+        ANY if policy_model.ANY_MACHINE in agreed.machines else one_of(agreed.machines),
         lambda device: (
-            not device.machine or not (ANY in agreed.machines or device.machine in agreed.machines)
+            not device.machine
+            or not (policy_model.ANY_MACHINE in agreed.machines or device.machine in agreed.machines)
         ),
         lambda device: device.machine or None,
     )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.policy import Value
     from strongroom.model.verdict import Data
 
+ANY, HARDWARE, SOFTWARE = "any", "hardware", "software"  # what a check expected, or got
 MAX_TEXT = 400
 MAX_LISTED = 16
 _FIRST = 4

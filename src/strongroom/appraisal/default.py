@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strongroom.appraisal.checks import ANY, HARDWARE, SOFTWARE
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def default_policy(
         ),
         Check(
             name=f"{at}simulated",
-            expected="any" if simulated else "hardware",
-            got="software" if claims.simulated else "hardware",
+            expected=ANY if simulated else HARDWARE,
+            got=SOFTWARE if claims.simulated else HARDWARE,
             ok=simulated or not claims.simulated,
         ),
     ]

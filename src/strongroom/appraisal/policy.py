@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.policy import Policy, Value
     from strongroom.model.verdict import Data
 
-ANY_MACHINE = "any"
 PROVIDER = "provider:"
 UP_TO_DATE = "UpToDate"
 DEFAULT_STATUS: Mapping[str, datetime | None] = {UP_TO_DATE: None}
@@ -68,7 +67,11 @@ def _profile(claims: Claims, policy: Policy, machines: tuple[str, ...]) -> Itera
     """What a profile forbids the contract to allow."""
     if policy.profile == policy_model.PHYSICAL_ATTACKER:
         # A report under a provider's key names no chip, so that its "machine" stands for all of the provider's.
-        wide = [machine for machine in machines if machine == ANY_MACHINE or machine.startswith(PROVIDER)]
+        wide = [
+            machine
+            for machine in machines
+            if machine == policy_model.ANY_MACHINE or machine.startswith(PROVIDER)
+        ]
         yield Check(
             name="platform.profile.machines",
             expected="single-machines",

@@ -28,6 +28,7 @@ from strongroom.broker.ports import Known, NonceUse
 from strongroom.crypto import digest
 from strongroom.encoding import fields
 from strongroom.model import binding as binding_model
+from strongroom.model import manifest as manifest_model
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import ContractDigest, EvidenceDigest, ManifestDigest, RunId
     from strongroom.model.messages import ReleaseRequest
     from strongroom.model.verdict import Data
-
-NO_CIPHER = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +160,9 @@ def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
 
 def _keys(wanted: tuple[ManifestDigest, ...], disks: tuple[KnownDisk, ...]) -> Check:
     with_keys = {
-        disk.manifest_digest for disk in disks if disk.cipher == NO_CIPHER or disk.sealed_key is not None
+        disk.manifest_digest
+        for disk in disks
+        if disk.cipher == manifest_model.NO_CIPHER or disk.sealed_key is not None
     }
     missing = [manifest for manifest in wanted if manifest not in with_keys]
     return _equal("keys.present", "all", {"missing": listed(missing)} if missing else "all")

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from strongroom.cli.printable import printable
 from strongroom.encoding import fields
 from strongroom.model.contracts import credentials
+from strongroom.model.contracts import policy as policy_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from strongroom.model.contracts.contract import Contract, Member, Platform
-
-ANY = "any"
 
 
 def of(contract: Contract) -> Iterator[str]:
@@ -122,7 +121,7 @@ def _platform(platform: Platform) -> Iterator[str]:
         for name, value in reference.items():
             yield f"         base {number}: {name} {value}"
     for machine in platform.machines:
-        yield f"         machine {'ANY that the roots vouch for' if machine == ANY else machine}"
+        yield f"         machine {'ANY that the roots vouch for' if machine == policy_model.ANY_MACHINE else machine}"
     for root in platform.roots:
         yield f"         root {root}"
     if platform.policy is not None:

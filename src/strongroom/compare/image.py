@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from strongroom.compare.compare import ComparedSide, Topic
 from strongroom.errors import Malformed
 from strongroom.images import load as images
+from strongroom.model import manifest as manifest_model
 from strongroom.seal import browse, disk
 from strongroom.seal.tree import EntryKind
 
@@ -46,7 +47,7 @@ def from_disk(path: Path | None, manifest: Manifest) -> Iterator[ComparedSide]:
     """A sealed disk, or its manifest alone (`path` None, or an encrypted disk)."""
     with contextlib.ExitStack() as opened:
         entries: tuple[Entry, ...] | None = None
-        if path is not None and manifest.cipher == "none":
+        if path is not None and manifest.cipher == manifest_model.NO_CIPHER:
             entries = browse.tree(
                 opened.enter_context(disk.plaintext(path, manifest, None)), manifest.data_bytes
             )

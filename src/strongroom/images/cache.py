@@ -219,7 +219,7 @@ def _parse(document: bytes, disk: Path) -> CachedDisk:
         notes=tuple(str(note) for note in top.items("notes", max_items=1000)),
     )
     top.done()
-    if kept.manifest.image is None or kept.manifest.cipher != "none":
+    if kept.manifest.image is None or kept.manifest.cipher != manifest_model.NO_CIPHER:
         raise Malformed("cache: expected an image's disk in clear")
     return kept
 

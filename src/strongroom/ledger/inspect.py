@@ -37,6 +37,7 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Refused, StrongroomError
 from strongroom.ledger import proof
 from strongroom.model import binding, record, rotation, signatures, verdict
+from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from strongroom.model.party import Party
     from strongroom.model.verdict import Explained
 
-PLAIN = "none"
 # What a broker must have asked before it released, whatever else it asked.
 BROKER_CHECKS = frozenset(
     (
@@ -292,7 +292,9 @@ def _record(pack: ProofPack, release: PackedRelease, entry: record.Record) -> Ex
     broker = pack.agreement.contract.party(release.party).broker
     ciphers = {manifest.digest: manifest.cipher for _, manifest in pack.manifests}
     own = [manifest for _, owner, manifest in _disks(pack) if owner == release.party]
-    locked = [manifest for manifest in dict.fromkeys(own) if ciphers.get(manifest) != PLAIN]
+    locked = [
+        manifest for manifest in dict.fromkeys(own) if ciphers.get(manifest) != manifest_model.NO_CIPHER
+    ]
     facts: dict[str, tuple[object, object]] = {
         "kind": (record.RecordKind.RELEASE.value, entry.kind.value),
         "contract": (pack.agreement.contract.digest, entry.contract_digest),

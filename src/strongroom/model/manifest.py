@@ -21,7 +21,8 @@ CHECK_BYTES = 32
 PAYLOAD_TYPE = "application/vnd.strongroom.manifest+json"
 MAX_BYTES = 256 * 1024
 BLOCK = 4096
-CIPHERS = ("aes-xts-plain64", "none")
+NO_CIPHER = "none"
+CIPHERS = ("aes-xts-plain64", NO_CIPHER)
 KINDS = ("dataset", "image")
 MAX_USER = (
     1 << 31
@@ -124,7 +125,7 @@ def parse(data: bytes) -> Manifest:
         key_check=key_check,
     )
     top.done()
-    if key_check is not None and manifest.cipher == "none":
+    if key_check is not None and manifest.cipher == NO_CIPHER:
         raise Malformed(
             "manifest.key_check: present, though the cipher is none and the disk has no key", code="bad-value"
         )

@@ -18,6 +18,7 @@ from strongroom.model import signatures
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting
+from strongroom.model.contracts import policy as policy_model
 from strongroom.model.identifiers import ContractId, PartyName
 from strongroom.parties import papers
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.contract import Contract, Disclosure, Member, Output, Platform
     from strongroom.model.manifest import Manifest
 
-ANY = "any"
-PLAIN = "none"
 LOG_BYTES = 1 << 20
 CERTIFICATE_SECONDS = 3600
 LEAST_SHOWN = contract_model.Disclosure(
@@ -174,7 +173,7 @@ def local_platform(
         simulated=simulated,
         memory_guard=memory_guard,
         roots=tuple(dict.fromkeys(node.root for node in nodes)),
-        machines=(ANY,) if any_machine else tuple(node.machine for node in nodes),
+        machines=(policy_model.ANY_MACHINE,) if any_machine else tuple(node.machine for node in nodes),
         references=tuple(_reference(path) for path in bases),
     )
 
@@ -212,7 +211,9 @@ def hardware_platforms(
             simulated=False,
             memory_guard=False,
             roots=tuple(sorted(roots.HARDWARE[tee])),
-            machines=(ANY,) if any_machine else tuple(name for of, name in machines if of == tee),
+            machines=(policy_model.ANY_MACHINE,)
+            if any_machine
+            else tuple(name for of, name in machines if of == tee),
             references=tuple(registers),
         )
         for tee, registers in predicted.items()
@@ -283,7 +284,7 @@ def _refuse_unfit(contract: Contract, manifests: Sequence[tuple[PartyName, Manif
             hint=first.hint,
         )
     for owner, manifest in manifests:
-        if manifest.cipher != PLAIN and contract.party(owner).broker is None:
+        if manifest.cipher != manifest_model.NO_CIPHER and contract.party(owner).broker is None:
             raise Misuse(
                 f"{manifest.name}: is encrypted, and the party file of its owner {owner} names no broker to give its key",
                 code="cannot-run",

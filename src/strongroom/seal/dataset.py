@@ -145,7 +145,7 @@ def open_disk(
     envelope, wanted = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
     disk.check_owner(envelope, wanted, owner.signing.public)
     key = None
-    if wanted.cipher != "none":
+    if wanted.cipher != manifest_model.NO_CIPHER:
         locked = key_file or disk.beside(sealed, disk.KEY_SUFFIX)
         if not locked.is_file():
             raise NotFound(f"{locked}: there is no key", hint="name the disk's NAME.key.age with --key-file")

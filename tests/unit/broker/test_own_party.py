@@ -15,7 +15,7 @@ from strongroom.broker.budgets import Budgets
 from strongroom.crypto import sign
 from strongroom.encoding import dsse
 from strongroom.errors import Refused
-from strongroom.model import identity, messages
+from strongroom.model import identity, manifest, messages
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting
@@ -274,7 +274,7 @@ def test_the_record_of_a_release_says_that_the_gate_was_passed(world):
 
 
 def test_a_disk_without_a_cipher_needs_no_key_and_every_other_has_one():
-    plain = SimpleNamespace(manifest_digest="a", cipher=request_checks.NO_CIPHER, sealed_key=None)
+    plain = SimpleNamespace(manifest_digest="a", cipher=manifest.NO_CIPHER, sealed_key=None)
     held = SimpleNamespace(manifest_digest="b", cipher="aes-xts", sealed_key=b"sealed")
     assert request_checks._keys(("a", "b"), (plain, held)).ok
     lost = SimpleNamespace(manifest_digest="b", cipher="aes-xts", sealed_key=None)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from strongroom.broker.broker import DISK_KEY
 from strongroom.broker.ports import KnownDisk
-from strongroom.broker.request_checks import NO_CIPHER
 from strongroom.errors import Misuse, Refused
 from strongroom.model import manifest as manifest_model
 from strongroom.model import signatures
@@ -46,7 +45,7 @@ async def add_key(
             code="bad-signature",
             hint="give the manifest as `strongroom seal` or `convert` wrote it, unchanged",
         )
-    if (parsed.cipher == NO_CIPHER) != (key is None):
+    if (parsed.cipher == manifest_model.NO_CIPHER) != (key is None):
         raise Misuse(
             f"add-key: the disk's cipher is {parsed.cipher}, and a key was {'' if key else 'not '}given",
             hint="give the .key.age file for an encrypted disk, and none for a public one",

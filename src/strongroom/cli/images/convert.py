@@ -127,7 +127,9 @@ def _tell(loaded: Summary) -> None:
 
 def _summary(converted: ConvertedImage) -> None:
     manifest = converted.manifest
-    cipher = "not encrypted" if manifest.cipher == "none" else manifest.cipher
+    from strongroom.model import manifest as manifest_model
+
+    cipher = "not encrypted" if manifest.cipher == manifest_model.NO_CIPHER else manifest.cipher
     print(f"disk         {converted.disk} ({meter.size(manifest.disk_bytes)}, {cipher})")
     print(f"manifest     {converted.manifest_file} (signed)")
     if converted.key_file is not None:

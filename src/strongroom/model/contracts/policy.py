@@ -48,6 +48,7 @@ CHECKED = "checked"
 NOT_COMPARED = "not compared"
 """The value of facts that a verifier had nothing to compare with. No policy takes it for a pass."""
 
+ANY_MACHINE = "any"  # alone in a list of machines: whichever the roots vouch for
 MAX_ENTRIES = 64
 MAX_VALUES = 64
 MAX_TEXT = 400

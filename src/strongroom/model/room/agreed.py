@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from strongroom.model.manifest import ImageSettings, Manifest
     from strongroom.model.party import Party
 
-PLAIN = "none"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
@@ -48,7 +46,7 @@ class Terms:
         return {
             manifest.digest
             for _, owner, manifest in self.disks()
-            if owner == party and manifest.cipher != PLAIN
+            if owner == party and manifest.cipher != manifest_model.NO_CIPHER
         }
 
 
@@ -87,7 +85,7 @@ def check(agreement: Agreement, start: wire.Start) -> Terms:
             hint="an owner of the image or a dataset needs a broker in the contract",
         )
     for _, owner, manifest in terms.disks():
-        if manifest.cipher != PLAIN and owner not in brokers:
+        if manifest.cipher != manifest_model.NO_CIPHER and owner not in brokers:
             raise Refused(
                 f"the disk of {manifest.name} is encrypted, and its owner {owner} has no broker",
                 code="no-broker",
