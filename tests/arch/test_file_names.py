@@ -70,7 +70,6 @@ LISTED = {
     "seal/newfile.py": {".{path.name}.{os.getpid()}.part"},
     # No files.
     "authority/issue.py": {"spiffe://{contract_id}.strongroom/run/{run_id}"},
-    "cli/evidence/reference.py": {"reference/{made.keyid}/{made.release.name}"},
 }
 # What stands after a name in files of one folder: no ending of two is the end of another.
 ENDINGS = (".disk", ".manifest.json", ".key.age", ".identity", ".party.json", ".rotation.json")

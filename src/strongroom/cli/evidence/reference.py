@@ -16,15 +16,14 @@ from strongroom.cli.identity.files import load as load_identity
 from strongroom.cli.images import registry_options
 from strongroom.cli.images.registry_options import Credentials, CredentialsFd, PlainHttp, RegistryCa
 from strongroom.cli.printable import printable
-from strongroom.errors import Misuse, Refused, StrongroomError, of_file
+from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from strongroom.appraisal.reference.values import ReferenceRelease
     from strongroom.bases.release_file import Verified
-    from strongroom.crypto.sign import VerifyingKey
-    from strongroom.model.identifiers import KeyId
+    from strongroom.fetch.references import ReferenceReader
 
 Trust = Annotated[
     list[Path] | None,
@@ -80,27 +79,24 @@ def sign(
     passphrase_fd: PassphraseFd = None,
 ) -> None:
     """Sign what a base will report on every platform that it was built for."""
-    from strongroom.bases import release_file
+    from strongroom.parties import release
 
-    bases = [release_file.read(folder) for folder in base]
     begins = moment(issued, "--issued")
-    made = release_file.release(
-        bases,
-        _values(values or []),
+    signed = release.sign_reference(
+        base,
+        values=values or (),
         name=name,
         version=version,
         issued=begins,
         expires=begins + timedelta(days=days),
+        signer=lambda: load_identity(identity, passphrase_fd),
+        out=out,
     )
-    owner = load_identity(identity, passphrase_fd)
-    data = release_file.write(made, bases, key=owner.signing, keyid=owner.party().keyid)
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / release_file.file_name(made)
-    files.write(target, data, replace=True)
+    profiles = [platform.profile for platform in signed.release.platforms]
     if as_json:
-        print(json.dumps({"file": str(target), "platforms": [one.profile for one in made.platforms]}))
+        print(json.dumps({"file": str(signed.path), "platforms": profiles}))
     else:
-        print(f"{target}\n  {name}, version {version}: {', '.join(one.profile for one in made.platforms)}")
+        print(f"{signed.path}\n  {name}, version {version}: {', '.join(profiles)}")
 
 
 def show(
@@ -123,26 +119,26 @@ def show(
     from strongroom.appraisal.reference import values as reference
 
     if platform is not None:
-        verified = _verified_file(file, trust, state, at)
-        one = verified.release.platform(platform)
-        print(json.dumps({"tee": one.tee, "references": list(one.references)}))
+        release = _reader(trust, state, at).load(file).release
+        values = release.platform(platform)
+        print(json.dumps({"tee": values.tee, "references": list(values.references)}))
         return
-    told = files.parsed(
+    statements = files.parsed(
         file,
         lambda data: [intoto.unverified(line) for line in intoto.lines(data)],
         max_bytes=intoto.MAX_FILE,
     )
     if as_json:
-        print(json.dumps([json.loads(one.encode()) for one in told], indent=1))
+        print(json.dumps([json.loads(statement.encode()) for statement in statements], indent=1))
         return
     if trust:
-        _tell(_verified_file(file, trust, state, at))
+        _tell(_reader(trust, state, at).load(file))
     else:
         print("NOT VERIFIED: whoever made this file wrote what follows (--trust PARTY says whom you trust)")
-    for each in told:
-        print(f"{printable(each.predicate_type)}, about {len(each.subjects)} files")
-        if each.predicate_type == reference.PREDICATE:
-            for line in _lines(reference.read(each)):
+    for statement in statements:
+        print(f"{printable(statement.predicate_type)}, about {len(statement.subjects)} files")
+        if statement.predicate_type == reference.PREDICATE:
+            for line in _lines(reference.read(statement)):
                 print(f"  {printable(line)}")
 
 
@@ -160,7 +156,7 @@ def verify(
     """Verify every statement of a file: signer, dates, files, and that no newer version was seen before."""
     from strongroom.bases import release_file
 
-    verified = _verified_file(file, trust, state, at)
+    verified = _reader(trust, state, at).load(file)
     for folder in base or ():
         release_file.check_files(verified.release, release_file.read(folder))
     if as_json:
@@ -196,12 +192,13 @@ def publish(
         plain_http=plain_http,
     )
     data = files.parsed(file, reference_files.checked, max_bytes=intoto.MAX_FILE)
-    done = reference_files.publish(data, reference, access=access)
-    name = str(reference.by(done.digest))
+    published = reference_files.publish(data, reference, access=access)
+    name = str(reference.by(published.digest))
     if as_json:
-        print(json.dumps({"reference": name, "digest": done.digest, "subjects": list(done.subjects)}))
+        document = {"reference": name, "digest": published.digest, "subjects": list(published.subjects)}
+        print(json.dumps(document))
     else:
-        print(f"{name}\n  found also by the digests of {len(done.subjects)} files")
+        print(f"{name}\n  found also by the digests of {len(published.subjects)} files")
 
 
 def pull(
@@ -222,8 +219,8 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Get a file from an OCI registry, and keep it if somebody trusted signed it and nothing newer was seen."""
-    from strongroom.bases import release_file
-    from strongroom.fetch.oci import names, reference_files
+    from strongroom.fetch import references
+    from strongroom.fetch.oci import names
 
     reference = names.parse(where)
     access = registry_options.access(
@@ -233,72 +230,18 @@ def pull(
         ca=registry_ca,
         plain_http=plain_http,
     )
-    _keys(trust)  # complain before asking anybody
-    if about:
-        found = reference_files.about(reference, access=access)
-        data, verified = _newest(found, trust, state, at, reference.pinned())
-    else:
-        data = reference_files.pull(reference, access=access)
-        verified = _verified(data, trust, state, at)
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / release_file.file_name(verified.release)
-    files.write(target, data, replace=True)
+    reader = _reader(trust, state, at)
+    pulled = references.pull_reference(reference, reader=reader, access=access, out=out, about=about)
     if as_json:
-        print(json.dumps({"file": str(target), **_described(verified)}))
+        print(json.dumps({"file": str(pulled.path), **_described(pulled.verified)}))
         return
-    print(target)
-    _tell(verified)
+    print(pulled.path)
+    _tell(pulled.verified)
 
 
-def _newest(
-    found: tuple[bytes, ...], trust: list[Path] | None, state: Path | None, at: str | None, subject: str
-) -> tuple[bytes, Verified]:
-    """Of what is about a file, the highest version that somebody trusted signed. Others' files do not hide it."""
-    from strongroom.bases import release_file
-
-    good, failures = [], []
-    for data in found:
-        try:
-            verified = release_file.verify(data, trusted=_keys(trust), now=moment(at))
-        except StrongroomError as failure:
-            failures.append(failure)
-            continue
-        if any(one.digest == subject for one in verified.release.subjects):
-            good.append((verified.release.version, data))
-    if not good:
-        raise (
-            failures[0]
-            if failures
-            else Refused(
-                f"of {len(found)} files that the registry has for {subject}, none is about it",
-                code="other-file",
-                hint="ask whoever publishes the base for its file's own digest, and pull by that without --about",
-            )
-        )
-    _, data = max(good)
-    return data, _verified(data, trust, state, at)
-
-
-def _verified_file(file: Path, trust: list[Path] | None, state: Path | None, at: str | None) -> Verified:
-    from strongroom.appraisal import intoto
-
-    with of_file(file):
-        return _verified(files.read(file, max_bytes=intoto.MAX_FILE), trust, state, at)
-
-
-def _verified(data: bytes, trust: list[Path] | None, state: Path | None, at: str | None) -> Verified:
-    from strongroom.bases import release_file
-    from strongroom.fetch.endorsements.rollback import Marks
-    from strongroom.fetch.endorsements.statement import Mark
-
-    made = release_file.verify(data, trusted=_keys(trust), now=moment(at))
-    mark = Mark(name=f"reference/{made.keyid}/{made.release.name}", number=made.release.version)
-    Marks(folder=state or files.state_folder("references")).raise_to((mark,))
-    return made
-
-
-def _keys(trust: list[Path] | None) -> dict[KeyId, VerifyingKey]:
-    from strongroom.model import party
+def _reader(trust: list[Path] | None, state: Path | None, at: str | None) -> ReferenceReader:
+    from strongroom.fetch import references
+    from strongroom.parties import papers
 
     if not trust:
         raise Misuse(
@@ -306,49 +249,44 @@ def _keys(trust: list[Path] | None) -> dict[KeyId, VerifyingKey]:
             code="nobody-trusted",
             hint="name the signer's party file: --trust NAME.party.json",
         )
-    parties = [files.parsed(one, party.parse, max_bytes=party.MAX_BYTES) for one in trust]
-    return {one.keyid: one.signing_key for one in parties}
-
-
-def _values(paths: list[Path]) -> dict[str, list[dict[str, str]]]:
-    from strongroom.appraisal.reference import values as reference
-
-    found: dict[str, list[dict[str, str]]] = {}
-    for path in paths:
-        tee, references = files.parsed(path, reference.parse_values, max_bytes=reference.MAX_BYTES)
-        found.setdefault(tee, []).extend(references)
-    return found
+    return references.ReferenceReader(
+        parties=tuple(papers.load_party(path) for path in trust),
+        now=moment(at),
+        state=state or files.state_folder("references"),
+    )
 
 
 def _described(verified: Verified) -> dict[str, object]:
-    made = verified.release
+    release = verified.release
     return {
-        "name": made.name,
-        "version": made.version,
+        "name": release.name,
+        "version": release.version,
         "signer": verified.keyid,
-        "platforms": [one.profile for one in made.platforms],
+        "platforms": [platform.profile for platform in release.platforms],
         "provenance": verified.provenance is not None,
         "sbom": verified.bill is not None,
-        "subjects": {one.name: one.digest for one in made.subjects},
+        "subjects": {file.name: file.digest for file in release.subjects},
     }
 
 
 def _tell(verified: Verified) -> None:
-    made = verified.release
-    print(f"{made.name}, version {made.version}: {', '.join(one.profile for one in made.platforms)}")
+    release = verified.release
+    print(
+        f"{release.name}, version {release.version}: {', '.join(platform.profile for platform in release.platforms)}"
+    )
     print(f"  signed by {verified.keyid}")
-    print(f"  counts until {made.expires:%Y-%m-%d}, about {len(made.subjects)} files")
+    print(f"  counts until {release.expires:%Y-%m-%d}, about {len(release.subjects)} files")
     if verified.provenance is not None:
         print(f"  provenance: {len(verified.packages)} packages, by {printable(verified.builder)}")
     if verified.bill is not None:
         print("  bill of materials: CycloneDX")
 
 
-def _lines(made: ReferenceRelease) -> Iterator[str]:
-    yield f"{made.name}, version {made.version}"
-    for one in made.platforms:
-        for number, values in enumerate(one.references, 1):
+def _lines(release: ReferenceRelease) -> Iterator[str]:
+    yield f"{release.name}, version {release.version}"
+    for platform in release.platforms:
+        for number, values in enumerate(platform.references, 1):
             for key, value in values.items():
-                yield f"{one.profile} {number}: {key} {value}"
-    for subject in made.subjects:
+                yield f"{platform.profile} {number}: {key} {value}"
+    for subject in release.subjects:
         yield f"{subject.digest}  {subject.name}"
