@@ -32,7 +32,6 @@ LISTED = {
     # Shared with what serves: its event loop, and the type of a listening socket.
     "broker/commands.py": {"asyncio", "socket", "strongroom.seal.disk"},
     # Not moved yet.
-    "images/base.py": {".unlink", "shutil", "strongroom.crypto.image_signer"},
     "images/image.py": {"strongroom.crypto.pinned_key"},
     "images/preflight.py": {"tempfile"},
 }

@@ -44,7 +44,7 @@ LISTED = {
     "agent/disks/nbd.py": {"{self._folder}/{name}"},
     "node/children.py": {"{folder}/{name}"},
     "node/doctor.py": {"{folder}/{name}", "/{folder}/{name}"},
-    "cli/images/base.py": {"out / profile.name", "cache / name"},
+    "cli/images/base.py": {"out / profile.name"},
     "files.py": {"base / 'strongroom' / name", ".{path.name}.{secrets.token_hex(4)}.part"},
     "cli/evidence/measure.py": {"folder / name"},
     # Moved as they are, into a folder that is new.

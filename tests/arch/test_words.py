@@ -17,7 +17,6 @@ VAGUE = frozenset(
 NOT_YET = frozenset(
     [
         "strongroom/cli/evidence",
-        "strongroom/cli/images/base.py",
         "strongroom/cli/images/image.py",
         "strongroom/cli/images/preflight.py",
     ]

@@ -310,7 +310,7 @@ def _tree(sources: Sources, unpacked: dict[str, File], cache: Path) -> dict[str,
         raise Malformed(
             f"base: {clash[0]} comes from two places", code="bad-package", hint=base_debs.OTHER_PACKAGES
         )
-    with base_cache.scans(cache / "imports.json") as scans:
+    with base_cache.scans(cache / base_cache.SCANS) as scans:
         names = [name for path in packages if (name := base_python.module_name(path)) is not None]
         modules = base_python.reachable({**library, **packages}, names, scans)
     sources_tree = {**runtime, **{prefix + path: file for path, file in library.items()}}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from strongroom.bases.document import Base
 
 FOLDERS = ("base", "compiled", "debs", "apt", "unpacked")
+SCANS = "imports.json"
 _CURRENT = "current"
 # How many old results a cache keeps; every change of the agent makes a base, and each is some 60 MB.
 _KEPT = {"base": 4, "unpacked": 6}
@@ -72,6 +73,14 @@ def prune(cache: Path, used: Path) -> None:
             if path.resolve() in pointed:
                 continue
             shutil.rmtree(path, ignore_errors=True)
+
+
+def clean(cache: Path) -> None:
+    """Remove all that builds have kept; what else lies in `cache` stays."""
+    for name in FOLDERS:
+        if (cache / name).is_dir():
+            shutil.rmtree(cache / name)
+    (cache / SCANS).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from strongroom.bases.formats import disk_image, eif, uki
 from strongroom.bases.measure import tpm
 from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
-from strongroom.errors import Malformed, NotFound
+from strongroom.errors import Malformed, NotFound, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -255,6 +255,21 @@ def measure(folder: Path, *, firmware: Path) -> Base:
         packages=read(folder / PACKAGES, MAX_PACKAGES),
         profile=profile,
     )
+
+
+def check(folder: Path, *, firmware: Path) -> Base:
+    """base.json computed anew, as `measure` does. Raises `Refused` where anything of it is not what the stored one says."""
+    stored, measured = load(folder), measure(folder, firmware=firmware)
+    differing = differences(stored, measured)
+    if differing:
+        name, expected, got = differing[0]
+        raise Refused(
+            f"{folder}: {name} is not what {BASE} says: expected {expected}, got {got}"
+            + (f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""),
+            code="base-differs",
+            hint="build the base again; if only the firmware differs, this machine's SeaBIOS is another version",
+        )
+    return measured
 
 
 def differences(stored: Base, rebuilt: Base) -> tuple[tuple[str, str, str], ...]:

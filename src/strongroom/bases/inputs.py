@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import strongroom
+from strongroom import files
 from strongroom.bases import cache as base_cache
 from strongroom.bases import document
 from strongroom.bases.document import Package
@@ -18,7 +19,7 @@ from strongroom.bases.files import File
 from strongroom.bases.packages import debs as base_debs
 from strongroom.bases.packages import wheels as base_wheels
 from strongroom.bases.profile import LOCAL
-from strongroom.crypto import digest
+from strongroom.crypto import digest, image_signer
 from strongroom.encoding import canonical
 from strongroom.errors import Misuse
 
@@ -42,6 +43,7 @@ AGENT_MODULES = (
 )
 OWN = "strongroom"
 BUILDER = "strongroom-builder"
+_MAX_PEM = 16 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +175,11 @@ def agent(package: Path) -> dict[str, File]:
 def agent_digest(files: dict[str, File]) -> str:
     """The agent's digest in packages.json: over its paths and their digests."""
     return digest.sha256(canonical.dumps({path: digest.sha256(file.content) for path, file in files.items()}))
+
+
+def load_signer(key: Path, certificate: Path) -> ImageSigner:
+    """Who signs images for Nitro, from the files (PEM) of a P-384 key without a passphrase and its certificate. Raises `Malformed`."""
+    return image_signer.load(files.read(key, max_bytes=_MAX_PEM), files.read(certificate, max_bytes=_MAX_PEM))
 
 
 def builder_digest() -> str:

@@ -57,6 +57,17 @@ class Rebuilt:
     other_builder: bool
     signed: bool
 
+    def require(self, folder: Path) -> None:
+        """Raise `Refused` unless all is the same as in `folder`."""
+        if self.differences:
+            more = len(self.differences) - 1
+            raise Refused(
+                f"{folder}: built again, it is not the same: {self.differences[0]}"
+                + (f" (and {more} more)" if more else ""),
+                code="rebuild-differs",
+                hint="if only documents differ, another library wrote them; otherwise do not use this base",
+            )
+
 
 def rebuild(
     folder: Path,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from strongroom.bases.build import BuiltBase
     from strongroom.bases.document import Base
-    from strongroom.crypto.image_signer import ImageSigner
 
-_MAX_PEM = 16 * 1024
 Folder = Annotated[Path | None, typer.Argument(help="The base's folder; the one built last by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -59,32 +57,41 @@ def build(
 ) -> None:
     """Build the base from Debian packages and the agent, or take it from the cache."""
     from strongroom.bases import build as base
+    from strongroom.bases import inputs
     from strongroom.bases import profile as base_profile
-    from strongroom.cli import interruption
+    from strongroom.cli import interruption, options
 
     started = time.monotonic()
     profiles = base_profile.named(for_)
-    signer = _signer(eif_key, eif_certificate)
+    _check_pair(eif_key, eif_certificate)
+    signer = None
+    if eif_key is not None and eif_certificate is not None:
+        with options.value_of("--eif-key, --eif-certificate"):
+            signer = inputs.load_signer(eif_key, eif_certificate)
 
     def progress(step: str) -> None:
         print(f"{time.monotonic() - started:6.1f} s  {step}", file=sys.stderr)
 
-    made = []
+    bases: list[BuiltBase] = []
     with interruption.orderly():
         for profile in profiles:
             said = f" ({profile.name})" if len(profiles) > 1 else ""
             progress(f"looking at packages{said}")
-            given = base.sources(profile=profile, debug=debug_console, signer=signer)
+            sources = base.sources(profile=profile, debug=debug_console, signer=signer)
             target = out / profile.name if out and len(profiles) > 1 else out
-            built = base.build(given, base.default_cache(dict(os.environ)), progress, out=target, force=force)
+            built = base.build(
+                sources, base.default_cache(dict(os.environ)), progress, out=target, force=force
+            )
             progress("taken from the cache" if built.cached else "built")
-            made.append(built)
+            bases.append(built)
     if as_json:
-        found = [{"folder": str(one.folder), "cached": one.cached, **_json(one.base)} for one in made]
-        print(json.dumps(found if len(profiles) > 1 else found[0]))
+        documents = [
+            {"folder": str(built.folder), "cached": built.cached, **_json(built.base)} for built in bases
+        ]
+        print(json.dumps(documents if len(profiles) > 1 else documents[0]))
         return
-    for one in made:
-        _table(one.folder, one.base)
+    for built in bases:
+        _table(built.folder, built.base)
 
 
 def show(folder: Folder = None, as_json: Json = False) -> None:
@@ -92,35 +99,23 @@ def show(folder: Folder = None, as_json: Json = False) -> None:
     from strongroom.bases import document
 
     where = _folder(folder)
-    found = document.load(where)
+    base = document.load(where)
     if as_json:
-        print(json.dumps({"folder": str(where), **_json(found)}))
+        print(json.dumps({"folder": str(where), **_json(base)}))
         return
-    _table(where, found)
+    _table(where, base)
 
 
 def measure(folder: Folder = None, as_json: Json = False) -> None:
     """Compute a base's measurement anew from its files, and compare: exit 3 when anything differs."""
-    from strongroom.bases import build as base
-    from strongroom.bases import document
-    from strongroom.errors import Refused
+    from strongroom.bases import build, document
 
     where = _folder(folder)
-    stored = document.load(where)
-    found = document.measure(where, firmware=base.FIRMWARE)
-    differing = document.differences(stored, found)
-    if differing:
-        name, expected, got = differing[0]
-        raise Refused(
-            f"{where}: {name} is not what base.json says: expected {expected}, got {got}"
-            + (f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""),
-            code="base-differs",
-            hint="build the base again; if only the firmware differs, this machine's SeaBIOS is another version",
-        )
+    measured = document.check(where, firmware=build.FIRMWARE)
     if as_json:
-        print(json.dumps({"folder": str(where), **_json(found)}))
+        print(json.dumps({"folder": str(where), **_json(measured)}))
         return
-    _table(where, found)
+    _table(where, measured)
     print("measured    every file is what base.json says")
 
 
@@ -139,7 +134,7 @@ def verify(
     from strongroom.bases import cache as base_cache
     from strongroom.bases import rebuild as base_rebuild
     from strongroom.cli import interruption
-    from strongroom.errors import Misuse, Refused
+    from strongroom.errors import Misuse
 
     if not rebuild:
         if packages is not None:
@@ -148,7 +143,7 @@ def verify(
         return
     where = _folder(folder)
     with interruption.orderly():
-        found = base_rebuild.rebuild(
+        rebuilt = base_rebuild.rebuild(
             where,
             base_cache.default(dict(os.environ)),
             lambda step: print(step, file=sys.stderr),
@@ -159,32 +154,25 @@ def verify(
             json.dumps(
                 {
                     "folder": str(where),
-                    "identical": not found.differences,
-                    "differences": list(found.differences),
-                    "by_digest": list(found.by_digest),
-                    "other_builder": found.other_builder,
-                    "signed": found.signed,
+                    "identical": not rebuilt.differences,
+                    "differences": list(rebuilt.differences),
+                    "by_digest": list(rebuilt.by_digest),
+                    "other_builder": rebuilt.other_builder,
+                    "signed": rebuilt.signed,
                 }
             )
         )
-    for name in found.by_digest:
+    for name in rebuilt.by_digest:
         print(
             f"note: {name}: taken from --packages by its digest; no list of Debian's says so", file=sys.stderr
         )
-    if found.other_builder:
+    if rebuilt.other_builder:
         print("note: this Strongroom's builder is not the one that built the base", file=sys.stderr)
-    if found.signed:
+    if rebuilt.signed:
         print("note: the image's signature is not judged here", file=sys.stderr)
-    if found.differences:
-        for one in found.differences:
-            print(f"differs: {one}", file=sys.stderr)
-        more = len(found.differences) - 1
-        raise Refused(
-            f"{where}: built again, it is not the same: {found.differences[0]}"
-            + (f" (and {more} more)" if more else ""),
-            code="rebuild-differs",
-            hint="if only documents differ, another library wrote them; otherwise do not use this base",
-        )
+    for difference in rebuilt.differences:
+        print(f"differs: {difference}", file=sys.stderr)
+    rebuilt.require(where)
     if not as_json:
         print("rebuilt     every file is the same, byte for byte")
 
@@ -194,30 +182,18 @@ def clean() -> None:
     from strongroom.bases import cache as base_cache
 
     cache = base_cache.default(dict(os.environ))
-    for name in base_cache.FOLDERS:
-        if (cache / name).is_dir():
-            shutil.rmtree(cache / name)
-    (cache / "imports.json").unlink(missing_ok=True)
+    base_cache.clean(cache)
     print(f"cleaned     {cache}")
 
 
-def _signer(key: Path | None, certificate: Path | None) -> ImageSigner | None:
-    from strongroom import files
-    from strongroom.cli import options
-    from strongroom.crypto import image_signer
+def _check_pair(key: Path | None, certificate: Path | None) -> None:
     from strongroom.errors import Misuse
 
-    if key is None and certificate is None:
-        return None
-    if key is None or certificate is None:
+    if (key is None) != (certificate is None):
         given, missing = (
             ("--eif-certificate", "--eif-key") if key is None else ("--eif-key", "--eif-certificate")
         )
         raise Misuse(f"{given}: goes with {missing}", hint=f"give {missing} FILE too")
-    with options.value_of("--eif-key, --eif-certificate"):
-        return image_signer.load(
-            files.read(key, max_bytes=_MAX_PEM), files.read(certificate, max_bytes=_MAX_PEM)
-        )
 
 
 def _folder(folder: Path | None) -> Path:
