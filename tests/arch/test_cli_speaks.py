@@ -1,7 +1,7 @@
 """The command line parses, calls and prints. What decides or does something is a function below it, which others call too.
 
 Held by what its files import and call: nothing that starts programs, opens connections, draws random numbers, locks or makes temporary files, no
-cryptography, no layer of a sealed disk, no file of its own writing. What is not so yet, or is about a terminal, is listed with why.
+cryptography, no layer of a sealed disk, no file of its own writing. What is about a terminal, or shared with what serves, is listed with why.
 """
 
 from __future__ import annotations
@@ -31,9 +31,6 @@ LISTED = {
     "rooms/run.py": {"open"},  # when this process began
     # Shared with what serves: its event loop, and the type of a listening socket.
     "broker/commands.py": {"asyncio", "socket", "strongroom.seal.disk"},
-    # Not moved yet.
-    "images/image.py": {"strongroom.crypto.pinned_key"},
-    "images/preflight.py": {"tempfile"},
 }
 
 

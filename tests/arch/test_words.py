@@ -17,8 +17,6 @@ VAGUE = frozenset(
 NOT_YET = frozenset(
     [
         "strongroom/cli/evidence",
-        "strongroom/cli/images/image.py",
-        "strongroom/cli/images/preflight.py",
     ]
 )
 # `found` is the word of the object that `doctor --json` prints.

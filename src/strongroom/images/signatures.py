@@ -22,12 +22,15 @@ import binascii
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from strongroom import files
+from strongroom.crypto import pinned_key
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.errors import Malformed, Misuse, Refused
 from strongroom.images import keyless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from strongroom.crypto.pinned_key import PinnedKey
     from strongroom.images.keyless import KeylessIdentity
@@ -72,6 +75,37 @@ class Signed:
     digest: str
     form: str
     by: str
+
+
+def trust_keys(paths: Sequence[Path]) -> Trust:
+    """Any one of the public keys in these files (PEM). Raises `Malformed`."""
+    return Trust(
+        keys=tuple(files.parsed(path, pinned_key.load, max_bytes=pinned_key.MAX_PEM) for path in paths)
+    )
+
+
+def trust_identity(name: str, *, issuer: str, trusted_root: Path) -> Trust:
+    """`name` by the word of `issuer`, under the root in a file: Sigstore's trusted_root.json, which is parsed when a signature is verified."""
+    root = files.read(trusted_root, max_bytes=keyless.MAX_ROOT)
+    return Trust(identity=keyless.KeylessIdentity(name=name, issuer=issuer, trusted_root=root))
+
+
+def load_bundle(path: Path) -> Bundle:
+    """A Sigstore bundle from its file; parsed when it is verified."""
+    return Bundle(data=files.read(path, max_bytes=MAX_BYTES))
+
+
+def load_simple(payload: Path, signature: Path) -> Simple:
+    """A payload, and the file of the signature over it (base64). Raises `Misuse`."""
+    try:
+        raw = base64.b64decode(files.read(signature, max_bytes=MAX_BYTES).strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raise Misuse(
+            f"--signature {signature}: expected base64",
+            code="not-base64",
+            hint="give the file that `cosign sign --output-signature FILE` wrote; raw bytes go through `base64`",
+        ) from None
+    return Simple(payload=files.read(payload, max_bytes=MAX_BYTES), signature=raw)
 
 
 def verify(digests: Sequence[str], candidates: Sequence[Simple | Bundle], *, trust: Trust) -> Signed:

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli.images import registry_options
 from strongroom.cli.images.registry_options import Credentials, CredentialsFd, PlainHttp, RegistryCa
-from strongroom.encoding import fields
 from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
@@ -93,32 +91,21 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Verify that whom you trust signed exactly this image, as `cosign` does it. A tag is refused."""
-    from strongroom.fetch.oci import names, signed_images
-    from strongroom.images import signatures
+    from strongroom.fetch.oci import signed_images
 
     trust = trusted(key, identity, issuer, trusted_root)
-    given = _given(bundle, payload, signature)
-    if fields.DIGEST.fullmatch(image) is not None:
-        if not given:
-            raise Misuse(
-                f"{image}: a digest alone does not say where its signature lies",
-                hint="give --bundle, or --payload and --signature; or name the image in its registry, HOST/NAME@sha256:…",
-            )
-        signed = signatures.verify((image,), given, trust=trust)
-    else:
-        reference = names.parse(image)
-        digest = reference.pinned()
-        if given:
-            signed = signatures.verify((digest,), given, trust=trust)
-        else:
-            access = registry_options.access(
-                reference,
-                credentials=credentials,
-                credentials_fd=credentials_fd,
-                ca=registry_ca,
-                plain_http=plain_http,
-            )
-            signed = signed_images.require(reference, (digest,), trust=trust, access=access)
+    signed = signed_images.verify_image(
+        image,
+        _candidates(bundle, payload, signature),
+        trust=trust,
+        reach=lambda reference: registry_options.access(
+            reference,
+            credentials=credentials,
+            credentials_fd=credentials_fd,
+            ca=registry_ca,
+            plain_http=plain_http,
+        ),
+    )
     if as_json:
         print(json.dumps({"digest": signed.digest, "form": signed.form, "by": signed.by}))
         return
@@ -137,14 +124,11 @@ def trusted(
 
     named: the options that the first three came from.
     """
-    from strongroom.crypto import pinned_key
-    from strongroom.images import keyless as image_keyless
-    from strongroom.images.signatures import Trust
+    from strongroom.images import signatures
 
     keyless = (identity, issuer, trusted_root)
     if keys and keyless == (None, None, None):
-        loaded = (files.parsed(one, pinned_key.load, max_bytes=pinned_key.MAX_PEM) for one in keys)
-        return Trust(keys=tuple(loaded))
+        return signatures.trust_keys(keys)
     if keys or identity is None or issuer is None or trusted_root is None:
         of_key, of_identity, of_issuer = named
         raise Misuse(
@@ -152,8 +136,7 @@ def trusted(
             code="half-an-identity",
             hint=f"give {of_key} alone, or all three: an identity counts only by the word of one issuer, under one root",
         )
-    root = files.read(trusted_root, max_bytes=image_keyless.MAX_ROOT)
-    return Trust(identity=image_keyless.KeylessIdentity(name=identity, issuer=issuer, trusted_root=root))
+    return signatures.trust_identity(identity, issuer=issuer, trusted_root=trusted_root)
 
 
 def demanded(
@@ -183,26 +166,15 @@ def demanded(
     return trusted(keys, identity, issuer, trusted_root, named=_DEMANDED)
 
 
-def _given(bundles: list[Path] | None, payload: Path | None, signature: Path | None) -> list[Simple | Bundle]:
-    import base64
-    import binascii
+def _candidates(
+    bundles: list[Path] | None, payload: Path | None, signature: Path | None
+) -> list[Simple | Bundle]:
+    from strongroom.images import signatures
 
-    from strongroom.images.signatures import MAX_BYTES, Bundle, Simple
-
-    found: list[Simple | Bundle] = [
-        Bundle(data=files.read(one, max_bytes=MAX_BYTES)) for one in bundles or ()
-    ]
+    candidates: list[Simple | Bundle] = [signatures.load_bundle(path) for path in bundles or ()]
     if (payload is None) != (signature is None):
         lone, other = ("--signature", "--payload") if payload is None else ("--payload", "--signature")
         raise Misuse(f"{lone}: goes with {other}", hint=f"give {other} FILE too")
     if payload is not None and signature is not None:
-        try:
-            raw = base64.b64decode(files.read(signature, max_bytes=MAX_BYTES).strip(), validate=True)
-        except (binascii.Error, ValueError):
-            raise Misuse(
-                f"--signature {signature}: expected base64",
-                code="not-base64",
-                hint="give the file that `cosign sign --output-signature FILE` wrote; raw bytes go through `base64`",
-            ) from None
-        found.append(Simple(payload=files.read(payload, max_bytes=MAX_BYTES), signature=raw))
-    return found
+        candidates.append(signatures.load_simple(payload, signature))
+    return candidates

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +63,7 @@ def preflight(
     with options.value_of("--architecture"):
         wanted = oci.parse_platform(architecture)
     with finding.layouts(image_source.cache_folder()) as into:
-        found = finding.find_image(
+        located = finding.find_image(
             image,
             from_=from_,
             digest=digest,
@@ -74,20 +73,20 @@ def preflight(
             strict=False,
             steps=meter.meter,
         )
-    if found.path is None:
-        report = _of_the_file(found.service, platforms)
+    if located.path is None:
+        report = _of_the_file(located.service, platforms)
     else:
         settings = image_source.settings(config)
         with meter.meter("reading") as progress:
             report = examiner.examine(
                 examiner.ImageLocation(
-                    path=found.path, digest=found.digest, architecture=wanted, config=settings
+                    path=located.path, digest=located.digest, architecture=wanted, config=settings
                 ),
-                scratch=scratch or Path(tempfile.gettempdir()),
+                scratch=scratch,
                 platforms=platforms,
                 memory_mib=memory_mib,
-                changes=found.run,
-                before=found.service.findings if found.service else (),
+                changes=located.run,
+                before=located.service.findings if located.service else (),
                 progress=progress,
             )
     if as_json:
@@ -106,8 +105,8 @@ def _of_the_file(service: ComposeService | None, platforms: tuple[str, ...]) -> 
     from strongroom.images.compose import document
     from strongroom.images.preflight import examine as preflight
 
-    told = [] if service is None else [*service.findings, document.unchecked(service)]
-    return preflight.merge(dict.fromkeys(platforms, told))
+    findings = [] if service is None else [*service.findings, document.unchecked(service)]
+    return preflight.merge(dict.fromkeys(platforms, findings))
 
 
 def _tell(report: PreflightReport) -> None:

@@ -10,13 +10,14 @@ import base64
 import binascii
 from typing import TYPE_CHECKING
 
-from strongroom.errors import Malformed, Refused
-from strongroom.fetch.oci import artifacts
+from strongroom.encoding import fields
+from strongroom.errors import Malformed, Misuse, Refused
+from strongroom.fetch.oci import artifacts, names
 from strongroom.images import signatures
 from strongroom.images.signatures import Bundle, Signed, Simple, Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from strongroom.fetch.oci.artifacts import FetchedArtifact
     from strongroom.fetch.oci.names import OciReference
@@ -24,6 +25,32 @@ if TYPE_CHECKING:
 
 SIGNATURE = "dev.cosignproject.cosign/signature"
 _MAX_SIGNATURE = 16 * 1024
+
+
+def verify_image(
+    image: str,
+    candidates: Sequence[Simple | Bundle],
+    *,
+    trust: Trust,
+    reach: Callable[[OciReference], Access],
+) -> Signed:
+    """Who signed `image`: by `candidates` alone where there are some, else by what its registry has.
+
+    image: HOST[:PORT]/REPOSITORY@sha256:…, or a digest with `candidates`. reach: the network; not called with `candidates`. Raises `Misuse` for a
+    digest alone, `Refused` for a tag, and unless somebody in `trust` signed.
+    """
+    if fields.DIGEST.fullmatch(image) is not None:
+        if not candidates:
+            raise Misuse(
+                f"{image}: a digest alone does not say where its signature lies",
+                hint="give --bundle, or --payload and --signature; or name the image in its registry, HOST/NAME@sha256:…",
+            )
+        return signatures.verify((image,), candidates, trust=trust)
+    reference = names.parse(image)
+    digest = reference.pinned()
+    if candidates:
+        return signatures.verify((digest,), candidates, trust=trust)
+    return require(reference, (digest,), trust=trust, access=reach(reference))
 
 
 def require(reference: OciReference, digests: Sequence[str], *, trust: Trust, access: Access) -> Signed:

@@ -11,7 +11,9 @@ What cannot be seen from outside: what a program asks of the network, loads whil
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, Misuse, NotFound, Refused
@@ -24,7 +26,6 @@ from strongroom.model.room import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from strongroom.images.layers import Tree
     from strongroom.images.load import Changes, Loaded, Progress
@@ -83,7 +84,7 @@ class ImageLocation:
 def examine(
     source: ImageLocation,
     *,
-    scratch: Path,
+    scratch: Path | None,
     platforms: tuple[str, ...] = PLATFORMS,
     memory_mib: int,
     changes: Changes = lambda config: config,
@@ -92,7 +93,7 @@ def examine(
 ) -> PreflightReport:
     """Examine an image.
 
-    `changes` puts other settings in place of the image's (a compose file's); `before` are that file's findings. Raises
+    `scratch`: a folder with room for the unpacked image; None is the system's for temporary files. `changes` puts other settings in place of the image's (a compose file's); `before` are that file's findings. Raises
     `Misuse` and `Unavailable` for a call that cannot be carried out; everything else is a finding.
     """
     for platform in platforms:
@@ -103,7 +104,7 @@ def examine(
     try:
         with image.load(
             source.path,
-            scratch=scratch,
+            scratch=scratch or Path(tempfile.gettempdir()),
             digest=source.digest,
             platform=source.architecture,
             config=source.config,
