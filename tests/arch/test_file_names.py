@@ -46,7 +46,6 @@ LISTED = {
     "node/doctor.py": {"{folder}/{name}", "/{folder}/{name}"},
     "cli/images/base.py": {"out / profile.name"},
     "files.py": {"base / 'strongroom' / name", ".{path.name}.{secrets.token_hex(4)}.part"},
-    "cli/evidence/measure.py": {"folder / name"},
     # Moved as they are, into a folder that is new.
     "node/run.py": {"aside / path.name"},
     "wiring/broker.py": {"directory / name"},
@@ -58,6 +57,7 @@ LISTED = {
         "{MANIFESTS}/{serial}.json",
     },
     "parties/papers.py": {"{name}.party.json"},
+    "parties/predict.py": {"folder / name"},
     # Beside these the names of the owner's own files: one that is there already is not written over.
     "parties/identity.py": {
         *("{name}.identity", "{old.name}.identity"),

@@ -103,16 +103,16 @@ def fetch(
         update="early" if early else "standard",
         refresh=refresh,
     )
-    found = fetcher.endorse(given, now=datetime.now(UTC), vek=brought)
+    fetched = fetcher.endorse(given, now=datetime.now(UTC), vek=brought)
     if out is not None:
-        files.write(out, found.encode(), replace=True)
+        files.write(out, fetched.encode(), replace=True)
     if as_json:
-        sizes = {name: len(part) for name, part in sorted(found.parts.items())}
+        sizes = {name: len(part) for name, part in sorted(fetched.parts.items())}
         print(json.dumps({"tee": given.tee, "parts": sizes, "out": None if out is None else str(out)}))
         return
-    if not found.parts:
+    if not fetched.parts:
         print(f"{given.tee}: this evidence takes no endorsements")
-    for name, part in sorted(found.parts.items()):
+    for name, part in sorted(fetched.parts.items()):
         print(f"{name:<26}{len(part):>8} bytes")
 
 
@@ -120,13 +120,13 @@ def show(folder: Folder = None, root: Roots = None, as_json: AsJson = False) -> 
     """List what is kept, and until when each counts by its vendor's word."""
     listed = list(make_library(folder, root, offline=True).listed(now=datetime.now(UTC)))
     if as_json:
-        print(json.dumps([_described(one) for one in listed]))
+        print(json.dumps([_described(row) for row in listed]))
         return
-    for one in listed:
-        told = _described(one)
-        number = "" if told["number"] is None else f"  number {told['number']}"
+    for row in listed:
+        described = _described(row)
+        number = "" if described["number"] is None else f"  number {described['number']}"
         print(
-            f"{told['key']}\n  {told['state']}, until {told['until'] or '?'}, fetched {told['fetched']}{number}"
+            f"{described['key']}\n  {described['state']}, until {described['until'] or '?'}, fetched {described['fetched']}{number}"
         )
     if not listed:
         print("nothing is kept")
@@ -158,15 +158,15 @@ def take(
     done = files.parsed(
         file, lambda data: bundle.take(data, library, now=datetime.now(UTC)), max_bytes=bundle.MAX_BYTES
     )
-    told = {
+    outcomes = {
         "kept": list(done.kept),
         "newer kept before": list(done.newer_before),
         "past their end": list(done.past),
     }
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(outcomes))
         return
-    for what, keys in told.items():
+    for what, keys in outcomes.items():
         for key in keys:
             print(f"{what}: {key}")
 
@@ -178,10 +178,10 @@ def _evidence(file: Path, place: str | None) -> tuple[Evidence, bytes | None]:
     """The evidence in a file, and the chip's certificate where the file has one beside it."""
     from strongroom.evidence.wrappings import recognise
 
-    found = files.parsed(
+    recognised = files.parsed(
         file, lambda data: recognise.recognise(data, place=place), max_bytes=recognise.MAX_FILE
     )
-    return found.evidence, found.endorsements.get("vek")
+    return recognised.evidence, recognised.endorsements.get("vek")
 
 
 def make_vendors(pccs: str | None, kds: str | None, ca: Path | None) -> Vendors:
@@ -203,8 +203,8 @@ def make_vendors(pccs: str | None, kds: str | None, ca: Path | None) -> Vendors:
             "--ca: for --pccs and --kds alone",
             hint="leave --ca out: vendors' own services are known by the system's CAs",
         )
-    made = Vendors(pcs=PCS if pccs is None else Pcs(api=configured("--pccs", pccs), lists=None))
-    return made if kds is None else Vendors(pcs=made.pcs, kds=configured("--kds", kds))
+    vendors = Vendors(pcs=PCS if pccs is None else Pcs(api=configured("--pccs", pccs), lists=None))
+    return vendors if kds is None else Vendors(pcs=vendors.pcs, kds=configured("--kds", kds))
 
 
 def make_library(
@@ -217,10 +217,10 @@ def make_library(
     from strongroom.fetch.endorsements.rollback import Marks
     from strongroom.fetch.http.client import Client
 
-    for one in root or ():
-        if fields.DIGEST.fullmatch(one) is None:
+    for digest in root or ():
+        if fields.DIGEST.fullmatch(digest) is None:
             raise Misuse(
-                f"--root: expected sha256: and 64 lower-case hexadecimal digits, got {one[:100]!r}",
+                f"--root: expected sha256: and 64 lower-case hexadecimal digits, got {digest[:100]!r}",
                 hint="the SHA-256 of the root's public key: `openssl x509 -in ROOT.pem -noout -pubkey | openssl pkey -pubin -outform DER | sha256sum`",
             )
     place = folder or files.state_folder("endorsements")
@@ -233,13 +233,13 @@ def make_library(
     )
 
 
-def _described(one: ListedStatement) -> dict[str, object]:
-    terms = one.terms
+def _described(listed: ListedStatement) -> dict[str, object]:
+    terms = listed.terms
     return {
-        "key": one.statement.key,
-        "state": one.state,
-        "fetched": fields.format_time(one.statement.fetched),
+        "key": listed.statement.key,
+        "state": listed.state,
+        "fetched": fields.format_time(listed.statement.fetched),
         "until": None if terms is None else fields.format_time(terms.until),
         "number": None if terms is None or not terms.marks else terms.marks[0].number,
-        "parts": {name: len(part) for name, part in sorted(one.statement.parts.items())},
+        "parts": {name: len(part) for name, part in sorted(listed.statement.parts.items())},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -14,17 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from strongroom import files
 from strongroom.cli.evidence import measure_diff
-from strongroom.errors import Malformed, Misuse, of_file
+from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from strongroom.bases.measure.predict import MachineShape, Prediction
 
-    from strongroom.bases.measure.predict import MachineShape, Parts, Prediction
-
-MAX_ACPI = 1 << 20
-MAX_KEY = 16 * 1024
 _SIZE = re.compile(r"([0-9]{1,9})([KMGT]?)(?:iB)?", re.ASCII)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -129,79 +123,43 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict the registers. One that depends on what is not in the files has no value, and the reason is told."""
-    from strongroom.bases.measure import predict as predictions
     from strongroom.bases.measure import snp, tdx
+    from strongroom.bases.measure.predict import MachineShape
     from strongroom.node.qemu import tee as qemu_tee
+    from strongroom.parties import predict as predicting
 
-    chosen = profile or _built_for(folder)
+    chosen = profile or predicting.built_for(folder)
     if chosen == "snp" and vmm == snp.Vmm.QEMU and vcpus is None and vcpu_type is None:
         vcpus, vcpu_type = (
             1,
             qemu_tee.PROCESSOR,
         )  # the only shape that `run` starts; of another, both are asked for
-    started = firmware or _usual_firmware(chosen)
-    shape = predictions.MachineShape(
-        firmware=None if started is None else _firmware(started),
+    shape = MachineShape(
         vcpus=vcpus,
         signature=None if vcpu_type is None else _signature(vcpu_type),
         features=_number(guest_features, "--guest-features"),
         memory=None if memory is None else _bytes(memory),
         vmm=snp.Vmm(_one_of(vmm, tuple(snp.Vmm), "--vmm")),
         order=tdx.PageOrder(_one_of(page_order, tuple(tdx.PageOrder), "--page-order")),
-        acpi=None if acpi is None else _acpi(acpi),
+        acpi=None if acpi is None else predicting.load_acpi(acpi),
         edits_kernel=edits_kernel,
-        id_key=None if id_key is None else _public_key(id_key),
-        author_key=None if author_key is None else _public_key(author_key),
+        id_key=None if id_key is None else predicting.load_public_key(id_key),
+        author_key=None if author_key is None else predicting.load_public_key(author_key),
     )
-    parts = _parts(folder, chosen)
-    with _of_its_file(started, folder):
-        found = predictions.predict(chosen, parts, shape)
+    prediction = predicting.predict_base(
+        folder, profile=chosen, shape=shape, firmware=firmware or _usual_firmware(chosen)
+    )
     if reference:
-        tee = found.tee or _one_of(evidence or "", ("gcp", "azure"), "--evidence")
-        values = found.references(without=without)
-        for one in found.registers:
-            if one.name in without:
-                print(f"without {one.name}: {one.spare}", file=sys.stderr)
+        tee = prediction.tee or _one_of(evidence or "", ("gcp", "azure"), "--evidence")
+        values = prediction.references(without=without)
+        for register in prediction.registers:
+            if register.name in without:
+                print(f"without {register.name}: {register.spare}", file=sys.stderr)
         print(json.dumps({"tee": tee, "references": [values]}))
     elif as_json:
-        print(json.dumps(_json(found, shape)))
+        print(json.dumps(_json(prediction, shape)))
     else:
-        _table(found)
-
-
-def _built_for(folder: Path) -> str:
-    """The profile that the base's document names."""
-    from strongroom.bases import document
-
-    if not (folder / document.BASE).is_file():
-        raise Misuse(
-            f"{folder}: has no {document.BASE} that says what it was built for",
-            hint="name a base's folder, or say for which platform: --for local, uki, snp, tdx or nitro",
-        )
-    return document.load(folder).profile.name
-
-
-def _parts(folder: Path, profile: str) -> Parts:
-    """The files that the profile's registers depend on; a single file may be named itself."""
-    from strongroom.bases import document
-    from strongroom.bases.measure.predict import Parts
-
-    wanted = {
-        "nitro": {"eif": document.EIF},
-        "uki": {"uki": document.EFI},
-    }.get(profile)
-    single = wanted is not None and folder.is_file()
-    names = wanted or {
-        "kernel": document.KERNEL,
-        "initrd": document.INITRD,
-        "cmdline": document.CMDLINE,
-    }
-    return Parts(
-        **{
-            part: document.read(folder if single else folder / name, document.MAX_PART)
-            for part, name in names.items()
-        }
-    )
+        _table(prediction)
 
 
 def _usual_firmware(profile: str) -> Path | None:
@@ -213,45 +171,6 @@ def _usual_firmware(profile: str) -> Path | None:
         return build.FIRMWARE
     usual = {"snp": doctor.SNP_FIRMWARE, "tdx": doctor.TDX_FIRMWARE}
     return doctor.Host().firmware(usual[profile]) if profile in usual else None
-
-
-def _firmware(path: Path) -> bytes:
-    from strongroom.bases import document
-
-    with of_file(path):
-        return files.read(path, max_bytes=document.MAX_PART)
-
-
-@contextlib.contextmanager
-def _of_its_file(firmware: Path | None, folder: Path) -> Iterator[None]:
-    """Within, what does not parse is said of the file that it came from: the firmware, or the base."""
-    try:
-        yield
-    except Malformed as failure:
-        of_firmware = firmware is not None and failure.message.startswith("firmware:")
-        with of_file(firmware if firmware is not None and of_firmware else folder):
-            raise
-
-
-def _acpi(folder: Path) -> Any:
-    from strongroom.bases.measure import tdx
-
-    return tdx.Acpi(
-        loader=files.read(folder / "table-loader", max_bytes=MAX_ACPI),
-        rsdp=files.read(folder / "rsdp", max_bytes=MAX_ACPI),
-        tables=files.read(folder / "tables", max_bytes=MAX_ACPI),
-    )
-
-
-def _public_key(path: Path) -> bytes:
-    from strongroom.encoding import pem
-
-    (key,) = files.parsed(
-        path,
-        lambda data: pem.decode(data, b"PUBLIC KEY", what="key", max_blocks=1, max_bytes=MAX_KEY),
-        max_bytes=MAX_KEY,
-    )
-    return key
 
 
 def _signature(text: str) -> int:
@@ -288,24 +207,24 @@ def _one_of(text: str, known: tuple[str, ...], option: str) -> str:
     return text
 
 
-def _json(found: Prediction, shape: MachineShape) -> dict[str, object]:
-    complete = all(one.value is not None for one in found.registers)
+def _json(prediction: Prediction, shape: MachineShape) -> dict[str, object]:
+    complete = all(register.value is not None for register in prediction.registers)
     return {
-        "profile": found.profile,
-        "tee": found.tee,
+        "profile": prediction.profile,
+        "tee": prediction.tee,
         "vmm": shape.vmm.value,
-        "registers": [one.to_json() for one in found.registers],
-        "beside": [one.to_json() for one in found.beside],
-        "references": [found.references()] if complete else None,
+        "registers": [register.to_json() for register in prediction.registers],
+        "beside": [value.to_json() for value in prediction.beside],
+        "references": [prediction.references()] if complete else None,
     }
 
 
-def _table(found: Prediction) -> None:
+def _table(prediction: Prediction) -> None:
     wide = int(os.environ.get("COLUMNS", "110")) - 14
-    print(f"platform    {found.profile} (evidence of kind {found.tee or 'gcp or azure'})")
-    for one in (*found.registers, *found.beside):
-        print(f"{one.name:<12}{one.value or 'NOT PREDICTED'}")
-        for word, text in (("covers", one.covers), ("depends on", one.depends), ("because", one.why)):
+    print(f"platform    {prediction.profile} (evidence of kind {prediction.tee or 'gcp or azure'})")
+    for row in (*prediction.registers, *prediction.beside):
+        print(f"{row.name:<12}{row.value or 'NOT PREDICTED'}")
+        for word, text in (("covers", row.covers), ("depends on", row.depends), ("because", row.why)):
             if text:
                 first, *rest = textwrap.wrap(f"{word} {text}", max(wide, 40))
                 print(f"            {first}")

@@ -50,7 +50,7 @@ def diff(
             "kind": compared.kind,
             "same": not compared.differences,
             "registers": {part: list(names) for part, names in compared.registers.items()},
-            "changes": [one.to_json() for one in compared.differences],
+            "changes": [difference.to_json() for difference in compared.differences],
         }
         print(json.dumps(document))
     else:
@@ -60,19 +60,19 @@ def diff(
 
 
 def _tell(
-    kind: str, found: tuple[Difference, ...], registers: dict[str, tuple[str, ...]], *, everything: bool
+    kind: str, differences: tuple[Difference, ...], registers: dict[str, tuple[str, ...]], *, everything: bool
 ) -> None:
-    if not found:
+    if not differences:
         print(f"same        the two say and hold the same ({kind})")
         return
     for part, names in registers.items():
         print(f"measured    {part}: {', '.join(names) or 'by nothing'} will differ")
     shown: dict[str, int] = {}
-    for one in found:
-        topic = one.topic.value
+    for difference in differences:
+        topic = difference.topic.value
         shown[topic] = shown.get(topic, 0) + 1
         if everything or shown[topic] <= SHOWN:
-            print(f"{topic:<12}{_line(one)}")
+            print(f"{topic:<12}{_line(difference)}")
     for topic, count in shown.items():
         if count > SHOWN and not everything:
             print(f"{topic:<12}and {count - SHOWN} more (--all shows them)")
@@ -84,9 +84,9 @@ def _line(change: Difference) -> str:
         for text in (change.name, change.before, change.after)
     )
     if before is None:
-        told = f"+ {name}" if after == name else f"+ {name}: {after}"
+        line = f"+ {name}" if after == name else f"+ {name}: {after}"
     elif after is None:
-        told = f"- {name}" if before == name else f"- {name}: {before}"
+        line = f"- {name}" if before == name else f"- {name}: {before}"
     else:
-        told = f"{name}: {before} -> {after}" if before else f"{name}: {after}"
-    return told + (f"  [{', '.join(change.registers)}]" if change.registers else "")
+        line = f"{name}: {before} -> {after}" if before else f"{name}: {after}"
+    return line + (f"  [{', '.join(change.registers)}]" if change.registers else "")
