@@ -120,7 +120,7 @@ def main():
         ours, theirs = socket.socketpair()
         threading.Thread(target=serve, args=(theirs, content, next(bad)), daemon=True).start()
         return ours
-    attached = nbd.Disks(connect)
+    attached = nbd.NbdDisks(connect)
     facts = {}
     for serial in ("data-0", "data-1"):
         opened = disks.open_disk(mapper, serial, manifest, None, "/run/" + serial, attached.find(serial))

@@ -202,19 +202,19 @@ class Answering:
     [
         (b"", "ends too soon"),
         (b"\xff", "a break outside of an item of indefinite length"),
-        (b"\xf6", "it answered something else"),
-        (b"\xa0", "it answered something else"),
+        (b"\xf6", "it answered another question"),
+        (b"\xa0", "it answered another question"),
         (b"\xa1\x65Error\x6cInvalidIndex", "it answered InvalidIndex"),
         (b"\xa1\x69GetRandom\xa0", "key 'random' is missing"),
         (b"\x69GetRandom", "key 'random' is missing"),
-        (b"\xa1\x65Error\x01", "it answered something else"),
+        (b"\xa1\x65Error\x01", "it answered another question"),
     ],
 )
 def test_an_nsm_that_babbles_is_refused(answer, why):
     with pytest.raises((Malformed, Unavailable), match=why):
         nitro.NitroAttester(device=Answering(answer)).entropy()
     # Asked for something else, an answer to GetRandom is none.
-    asked = "it answered something else" if why == "key 'random' is missing" else why
+    asked = "it answered another question" if why == "key 'random' is missing" else why
     with pytest.raises((Malformed, Unavailable), match=asked):
         nitro.NitroAttester(device=Answering(answer)).bind_contract("sha256:" + "ab" * 32)
 
