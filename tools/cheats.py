@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import images
 from stage import ActFailedError, Stage, write_contract
 
+from strongroom.encoding import fields
 from strongroom.model import binding, evidence, messages
 
 if TYPE_CHECKING:
@@ -115,9 +116,9 @@ def replay(stage: Stage) -> str:
     """Send the first run's evidence again, exactly as the room sent it."""
     run = stage.folder / "run"
     released = json.loads((run / "release-alice.json").read_text())
-    bound = binding.read(binding.fields.Fields(released["binding"], "binding"))
+    bound = binding.read(fields.Fields(released["binding"], "binding"))
     request = messages.ReleaseRequest(
-        nonce=bound.nonce, contract=bound.contract, agreement=(run / "agreement.json").read_bytes(),
+        nonce=bound.nonce, contract_digest=bound.contract_digest, agreement=(run / "agreement.json").read_bytes(),
         evidence=evidence.parse((run / "evidence-alice.json").read_bytes()), keys=bound.keys, role=bound.role, csr=None,
     ).encode()  # fmt: skip
     url = json.loads((stage.folder / "alice.party.json").read_text())["broker"]["url"]

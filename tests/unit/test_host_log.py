@@ -186,4 +186,4 @@ def test_rooms_and_judgement_have_none_of_it():
     }
     telling = {one.package for one in sources.product() if "strongroom.host_log" in sources.imports(one.tree)}
     assert not telling & judging
-    assert {"api", "fetch", "node", "wiring"} <= telling
+    assert telling >= {"cli", "fetch", "node", "wiring"}

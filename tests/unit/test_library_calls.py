@@ -11,6 +11,8 @@ import pytest
 
 import strongroom
 from strongroom import Draft, Member, NodeDescription, Output, Role
+from strongroom.crypto import sign
+from strongroom.images.signatures import Trust
 from tests import samples
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
@@ -139,6 +141,29 @@ def test_brokers_are_asked_by_whatever_network_the_caller_gives(desk):
     outlook = strongroom.check_contract(agreement, now=NOW, ask=ask, trust=trusted)
     assert asked == [(trusted[0].broker.url, agreement.envelope.encode())]
     assert outlook.silent["alice"].code == "broker-unreachable"
+
+
+def test_a_party_file_that_differs_is_told_whether_or_not_brokers_are_asked(desk):
+    agreement = strongroom.draft_contract(draft(desk), now=NOW)
+    other = replace(agreement.contract.party("alice"), signing_key=sign.generate().public)
+    with pytest.raises(strongroom.Refused, match="alice") as caught:
+        strongroom.check_contract(agreement, now=NOW, trust=[other])
+    assert caught.value.code == "other-entry"
+
+
+@pytest.mark.parametrize("change", [{"image": "image"}, {"image": "compose.yaml", "from_": "image"}, {"image": f"reg.example/app@{samples.DIGEST}", "digest": samples.DIGEST}])  # fmt: skip
+def test_a_demanded_signature_is_never_passed_over(desk, tmp_path, change):
+    here, _, bob, *_ = desk
+    (here / "compose.yaml").write_text(
+        f"services:\n  app:\n    image: reg.example/app@{samples.DIGEST}\n    network_mode: none\n"
+    )
+    image = change["image"] if "@" in change["image"] else str(here / change["image"])
+    more = {"from_": here / change["from_"]} if "from_" in change else {"digest": change.get("digest")}
+    with pytest.raises(strongroom.Misuse, match=r"signature is demanded|has to be signed"):
+        strongroom.convert_image(
+            image, config=here / "config.json", name="app", owner=bob, out=tmp_path, signers=Trust(), **more
+        )
+    assert not list(tmp_path.glob("app*"))
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom import host_log
 from strongroom.api import errors as http_errors
 from strongroom.errors import Misuse, NotFound, StrongroomError
-from strongroom.host_log import LogLevel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -52,14 +50,6 @@ class Application:
 
     async def respond(self, request: Request) -> HttpResponse:
         """The answer to one request. Raises nothing but that it was cancelled."""
-        if not host_log.wanted(LogLevel.DEBUG):
-            return await self._answer(request)
-        with host_log.timed(LogLevel.DEBUG, "request", method=request.method[:20]) as log:
-            answer = await self._answer(request)
-            log |= {"status": answer.status, "path": request.path[:200]}
-            return answer
-
-    async def _answer(self, request: Request) -> HttpResponse:
         try:
             return await self._find(request)(request)
         except StrongroomError as failure:

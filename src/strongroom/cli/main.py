@@ -137,7 +137,10 @@ def main() -> None:
 
         setting.set_up(os.environ, sys.stderr)
         with host_log.timed(
-            host_log.LogLevel.INFO, "verb", verb=asked or "none", version=strongroom.__version__
+            host_log.LogLevel.INFO,
+            "verb",
+            verb=asked if asked in VERBS else "none",
+            version=strongroom.__version__,
         ):
             app()
 

@@ -208,7 +208,8 @@ class Fields:
                 raise self._bad(key, wanted, f"the key {name[:40]!a}")
             if not isinstance(item, str) or len(item) > max_length or "\x00" in item:
                 wanted = f"text of at most {max_length} characters, none of them NUL"
-                raise self._bad(f"{key}.{name[:40]}", wanted, unexpected.kind(item))
+                place = name[:40] if name.isascii() and name.isprintable() else f"{name[:40]!a}"
+                raise self._bad(f"{key}.{place}", wanted, unexpected.kind(item))
         return dict(value)
 
     def text_map_of(self, keys: tuple[str, ...], *, max_length: int) -> dict[str, str]:

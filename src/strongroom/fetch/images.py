@@ -139,6 +139,21 @@ def find_image(  # noqa: PLR0913 - by name, and most of them with a default
 
     What is fetched goes into the layout `into`. `strict` refuses a compose file that asks for what no room gives.
     """
+    if signers is not None and digest is not None:
+        raise Misuse(
+            "--digest: the image's name has a digest already, and it is the one that has to be signed",
+            hint="leave --digest out, and name the very image that is signed",
+        )
+
+    def at_hand(path: Path | None, text: str) -> Path | None:
+        """`path`, where no signature is demanded: files of one's own have none."""
+        if signers is not None:
+            raise Misuse(
+                f"{text[:200]}: a signature is demanded, and only images named in a registry can have one here",
+                code="no-signature-here",
+                hint="for files: verify first, by `strongroom image verify sha256:… --bundle FILE`, and give that --digest here",
+            )
+        return path
 
     def fetched(name: str) -> str:
         reference, access = names.parse(name), reach(name)
@@ -157,15 +172,17 @@ def find_image(  # noqa: PLR0913 - by name, and most of them with a default
         if not _is_name(image):
             _refuse_tag(image)
             _refuse_ours(Path(image))
-            return LocatedImage(path=Path(image), digest=digest)
+            return LocatedImage(path=at_hand(Path(image), image), digest=digest)
         pulled = fetched(image)
         return LocatedImage(path=into, digest=digest or pulled, fetched=True)
     if strict:
         _refuse_blocked(service)
     if from_ is not None:
-        return LocatedImage(path=from_, digest=digest or service.digest or None, service=service)
+        return LocatedImage(
+            path=at_hand(from_, str(from_)), digest=digest or service.digest or None, service=service
+        )
     if not strict or not _is_name(service.image):
-        return LocatedImage(path=None, digest=None, service=service)
+        return LocatedImage(path=at_hand(None, service.image or image), digest=None, service=service)
     pulled = fetched(service.image)
     return LocatedImage(path=into, digest=pulled, service=service, fetched=True)
 

@@ -82,8 +82,9 @@ def check_contract(
 ) -> Outlook:
     """What speaks for and against a run at `now`. runs_used: those that have happened already, where that is known.
 
-    ask: the network; None asks no broker. trust: party files that the caller has, by whose addresses their brokers are asked.
+    ask: the network; None asks no broker. trust: party files that the caller has, which the contract has to agree with, and by whose addresses their brokers are asked.
     """
+    signing.check_others(agreement.contract, trust)
     checks = [
         *fitness.check_fitness(agreement.contract),
         *terms.check_terms(agreement, now=now, runs_used=runs_used or 0),
@@ -104,7 +105,6 @@ def _asked(
     Whoever drafts a contract writes addresses into it. A broker is asked only where its owner has signed the contract, and so
     its address, or by a party file that the caller has. To whom the contract goes is told before.
     """
-    signing.check_others(agreement.contract, trust)
     moved = {
         file.name: file.broker for file in trust
     }  # a broker may move; what it is known by may not differ

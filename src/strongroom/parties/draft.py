@@ -290,8 +290,10 @@ def _refuse_unfit(contract: Contract, manifests: Sequence[tuple[PartyName, Manif
                 code="cannot-run",
                 hint=f"`strongroom broker init … --identity {owner}.identity` completes {owner}.party.json; draft with that file",
             )
-        settings = manifest.image
-        if settings is not None and not (settings.entrypoint or contract.image.arguments or settings.command):
+        settings, given = manifest.image, contract.image.arguments
+        if settings is not None and not (
+            settings.entrypoint or (settings.command if given is None else given)
+        ):
             raise Misuse(
                 f"{manifest.name}: the image names no program, and --argument gives none",
                 code="cannot-run",

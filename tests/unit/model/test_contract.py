@@ -198,6 +198,11 @@ DIGEST = "image.manifest: expected sha256: and 64"
             "environment: expected names of at most 128 letters, digits and _, no digit first, got 'A=B'",
         ),
         (("image", "environment"), {"A": "c\0"}, "environment.A: expected text of at most"),
+        (
+            ("image", "environment"),
+            {"A\n\x1b[31m": 1},
+            r"environment.'A\\n\\x1b\[31m': expected text of at most",
+        ),
         (("image", "arguments"), ["a\0b"], "arguments\\[0\\]: expected text of at most 65536 characters"),
         (("image", "arguments"), [1], "arguments\\[0\\]: expected text of at most 65536 characters"),
         (

@@ -220,6 +220,14 @@ def test_record_round_trip_and_bound():
         ).encode()
 
 
+@pytest.mark.parametrize("kind", [record.RecordKind.DISK_REMOVAL, record.RecordKind.ROTATION])
+def test_records_of_no_contract_name_none(kind):
+    nameless = record.Record(kind=kind, time=samples.NOW, broker="a", contract_digest="", run_id="", body={})
+    assert record.parse(nameless.encode()) == nameless
+    with pytest.raises(Malformed, match="of no contract"):
+        record.parse(replace(nameless, contract_digest=samples.DIGEST).encode())
+
+
 def test_release_request_round_trip():
     request = messages.ReleaseRequest(
         nonce=b"n" * 32,
@@ -236,6 +244,13 @@ def test_release_request_round_trip():
         sized = replace(request, keys=replace(request.keys, tls=b"t" * size))
         with contextlib.nullcontext() if fits else pytest.raises(Malformed, match="tls: expected base64"):
             messages.parse_release_request(messages.split_release_request(sized.encode()))
+
+
+def test_a_standing_says_nothing_else():
+    made = messages.Standing(checks=(), time=samples.NOW).encode()
+    assert messages.parse_standing(made).time == samples.NOW
+    with pytest.raises(Malformed, match="unknown key 'more'"):
+        messages.parse_standing(made.replace(b"{", b'{"more":1,', 1))
 
 
 def test_challenge_round_trip():

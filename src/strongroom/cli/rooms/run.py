@@ -148,7 +148,7 @@ def run(
 
 
 def _print_summary(finished: FinishedRun, out: Path, contract: Contract) -> None:
-    from strongroom.cli.printable import say
+    from strongroom.cli.printable import printable, say
     from strongroom.cli.rooms import run_ends
     from strongroom.model.room import run_files
     from strongroom.node import runs
@@ -177,7 +177,7 @@ def _print_summary(finished: FinishedRun, out: Path, contract: Contract) -> None
     ):
         say(line)
     for line in finished.notes:
-        print(f"note       {line}", file=sys.stderr)
+        print(f"note       {printable(line)}", file=sys.stderr)
 
 
 def _as_lines(name: str, milliseconds: int) -> None:
