@@ -140,19 +140,12 @@ def find_image(  # noqa: PLR0913 - by name, and most of them with a default
     What is fetched goes into the layout `into`. `strict` refuses a compose file that asks for what no room gives.
     """
     if signers is not None and digest is not None:
-        raise Misuse(
-            "--digest: the image's name has a digest already, and it is the one that has to be signed",
-            hint="leave --digest out, and name the very image that is signed",
-        )
+        raise digest_beside_signature()
 
     def at_hand(path: Path | None, text: str) -> Path | None:
         """`path`, where no signature is demanded: files of one's own have none."""
         if signers is not None:
-            raise Misuse(
-                f"{text[:200]}: a signature is demanded, and only images named in a registry can have one here",
-                code="no-signature-here",
-                hint="for files: verify first, by `strongroom image verify sha256:… --bundle FILE`, and give that --digest here",
-            )
+            raise no_signature_here(text)
         return path
 
     def fetched(name: str) -> str:
@@ -185,6 +178,23 @@ def find_image(  # noqa: PLR0913 - by name, and most of them with a default
         return LocatedImage(path=at_hand(None, service.image or image), digest=None, service=service)
     pulled = fetched(service.image)
     return LocatedImage(path=into, digest=pulled, service=service, fetched=True)
+
+
+def no_signature_here(text: str) -> Misuse:
+    """The refusal of an image that no registry names, where a signature is demanded."""
+    return Misuse(
+        f"{text[:200]}: a signature is demanded, and only images named in a registry can have one here",
+        code="no-signature-here",
+        hint="for files: verify first, by `strongroom image verify sha256:… --bundle FILE`, and give that --digest here",
+    )
+
+
+def digest_beside_signature() -> Misuse:
+    """The refusal of another digest beside the one that has to be signed."""
+    return Misuse(
+        "--digest: the image's name has a digest already, and it is the one that has to be signed",
+        hint="leave --digest out, and name the very image that is signed",
+    )
 
 
 def _is_name(text: str) -> bool:

@@ -148,21 +148,15 @@ def demanded(
     trusted_root: Path | None,
 ) -> Trust | None:
     """Who has to have signed `image`, None where nobody has to. Raises `Misuse` for what no registry names."""
+    from strongroom.fetch import images as finding
     from strongroom.fetch.oci import names
 
     if not keys and (identity, issuer, trusted_root) == (None, None, None):
         return None
     if not names.is_name(image) or Path(image).exists():
-        raise Misuse(
-            f"{image[:200]}: a signature is demanded, and only images named in a registry can have one here",
-            code="no-signature-here",
-            hint="for files: verify first, by `strongroom image verify sha256:… --bundle FILE`, and give that --digest here",
-        )
+        raise finding.no_signature_here(image)
     if digest is not None:
-        raise Misuse(
-            "--digest: the image's name has a digest already, and it is the one that has to be signed",
-            hint="leave --digest out, and name the very image that is signed",
-        )
+        raise finding.digest_beside_signature()
     return trusted(keys, identity, issuer, trusted_root, named=_DEMANDED)
 
 
