@@ -26,6 +26,7 @@ _LOOP_READ_ONLY, _LOOP_AUTOCLEAR = 1, 4
 _LOOP_CONFIG = struct.Struct("=II 5Q 4I 64s64s32s 2Q 64s")  # linux/loop.h, struct loop_config
 _TRIES = 16
 _READ_ONLY = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+_GROUP = "strongroom-try-"  # and the number of the process
 _LEAVE_TRIES = 500
 _PAUSE = 0.01
 
@@ -80,8 +81,10 @@ def require() -> None:
 @contextlib.contextmanager
 def group(memory: int) -> Iterator[Group]:
     """A control group of `memory` bytes, removed in the end. Its `places` are empty where this machine has no such groups."""
-    own = f"strongroom-try-{os.getpid()}"
+    own = f"{_GROUP}{os.getpid()}"
     new = Path(init.CGROUPS, "cgroup.controllers")
+    for parent in (Path(init.CGROUPS), Path(init.CGROUPS, "memory"), Path(init.CGROUPS, "pids")):
+        _remove_killed(parent)
     if new.exists() and "memory" in new.read_text().split():
         place = init.make_cgroup(memory, f"{init.CGROUPS}/{own}")
         control_group = Group(folder=place, places=(place,))
@@ -108,6 +111,15 @@ def _old_groups(memory: int, own: str) -> tuple[str, ...]:
         folder.joinpath(limit).write_text(str(value))
         folders.append(str(folder))
     return tuple(folders)
+
+
+def _remove_killed(parent: Path) -> None:
+    """Remove the groups of dry runs that SIGKILL ended: nobody lived to do so, and a later process may get the same number."""
+    for place in parent.glob(f"{_GROUP}*"):
+        number = place.name.removeprefix(_GROUP)
+        if number == str(os.getpid()) or not Path("/proc", number).exists():
+            with contextlib.suppress(OSError):  # its last process is still ending
+                place.rmdir()
 
 
 def _remove(place: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -135,10 +136,10 @@ def test_without_roots_rights_it_says_what_is_missing(monkeypatch):
     assert "sudo" in caught.value.hint
 
 
-def left_behind() -> dict[str, list[str]]:
+def left_behind(run: int) -> dict[str, list[str]]:
     return {
         "mounts": [line for line in Path("/proc/self/mounts").read_text().splitlines() if "strongroom-try" in line],
-        "groups": [str(path) for path in Path("/sys/fs/cgroup").glob("**/strongroom-try-*")],
+        "groups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/strongroom-try-{run}")],
         "loops": [
             str(path)
             for path in Path("/sys/block").glob("loop*/loop/backing_file")
@@ -171,7 +172,7 @@ def test_however_it_is_ended_nothing_stays(tmp_path, number, whole_group, code):
     )
     assert running.stderr is not None
     assert any(line == "ready\n" for line in running.stderr)
-    assert left_behind()["processes"]
+    assert left_behind(running.pid)["processes"]
     if whole_group:
         os.killpg(running.pid, number)  # as a terminal does
     else:
@@ -179,12 +180,39 @@ def test_however_it_is_ended_nothing_stays(tmp_path, number, whole_group, code):
     assert running.wait(60) == code
     running.stderr.close()
     deadline = time.monotonic() + 60
-    while any((left := left_behind()).values()) and number == signal.SIGKILL and time.monotonic() < deadline:
+    while (
+        any((left := left_behind(running.pid)).values())
+        and number == signal.SIGKILL
+        and time.monotonic() < deadline
+    ):
         for group in left["groups"]:  # an empty folder, which nobody lived to remove
             if not left["processes"]:
                 Path(group).rmdir()
         time.sleep(0.05)
     assert not any(left.values()), left
+
+
+@marked
+def test_groups_that_killed_dry_runs_left_are_removed_by_the_next():
+    with machine.group(64 * MIB) as own:
+        if not own.places:
+            pytest.skip("needs control groups")
+        killed = [
+            Path(place).with_name(f"strongroom-try-{number}")
+            for place in own.places
+            for number in (2**22 + 1, 1)
+        ]
+        for folder in killed:
+            folder.mkdir()
+    left = []
+    try:
+        with machine.group(64 * MIB):
+            left = [folder.name for folder in killed if folder.exists()]
+    finally:
+        for folder in killed:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    assert set(left) == {"strongroom-try-1"}  # whose process lives
 
 
 @marked
