@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -98,7 +97,7 @@ def write(path: Path, data: bytes, *, private: bool = False, replace: bool = Fal
             raise taken(path, private=private)
         if not stat.S_ISREG(path.lstat().st_mode):
             raise Misuse(f"{path}: is no plain file", code="not-a-file", hint="name the file itself")
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
     try:
         with os.fdopen(fd, "wb") as target:

@@ -12,7 +12,6 @@ from strongroom import files
 from strongroom.cli import meter
 from strongroom.cli.printable import say
 from strongroom.errors import NotFound
-from strongroom.model import manifest as manifest_model
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +24,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's payload as JSON.")] = False,
 ) -> None:
     """Show what a sealed disk claims to be. Nothing is checked; that is what verify is for."""
+    from strongroom.model import manifest as manifest_model
     from strongroom.seal import dataset
 
     if not file.exists():

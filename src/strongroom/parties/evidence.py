@@ -1,6 +1,7 @@
 """Evidence by files of any kind, for whoever relies on it: shown, compared, judged by a policy, and judged again by newer endorsements.
 
 Nothing here reads a clock or asks the network: endorsements are files that the caller has (`fetch.endorsements` gets them).
+What one of these functions needs alone is imported in it: each is a process of its own on the command line.
 """
 
 from __future__ import annotations
@@ -9,12 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from strongroom import files
-from strongroom.appraisal import evaluate, intoto, standing
-from strongroom.appraisal import forecast as forecasting
-from strongroom.appraisal.reference import corim
-from strongroom.appraisal.reference import values as reference_values
+from strongroom.appraisal import evaluate, standing
 from strongroom.evidence import roots
-from strongroom.evidence.describe import show
 from strongroom.evidence.wrappings import recognise, recognise_endorsements
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model.contracts import policy_file
@@ -129,6 +126,8 @@ def load_policy(policy: PolicyFiles, *, tee: str, now: datetime) -> PolicyFile:
 
 def show_evidence(path: Path, *, place: str | None = None) -> tuple[ShownEvidence, ...]:
     """Every piece of evidence in a file, field by field; the one at `place` alone where one is asked for."""
+    from strongroom.evidence.describe import show  # noqa: PLC0415 - reads every format, and judging reads one
+
     return tuple(
         ShownEvidence(
             recognised=piece,
@@ -188,6 +187,8 @@ def forecast_evidence(
     place: str | None = None,
 ) -> Forecast:
     """Judge the evidence in a file by `endorsements` at `then`, and by `newer` ones at `later`. Raises `Malformed` for its files."""
+    from strongroom.appraisal import forecast as forecasting  # noqa: PLC0415 - nothing else here needs it
+
     recognised = load_evidence(path, place=place)
     rules = load_policy(policy, tee=recognised.evidence.tee, now=then)
     return forecasting.forecast(
@@ -204,6 +205,10 @@ def forecast_evidence(
 def _references(
     path: Path, keys: Sequence[VerifyingKey], *, tee: str, vouched: bool, now: datetime
 ) -> tuple[Extra, ...]:
+    from strongroom.appraisal import intoto  # noqa: PLC0415 - most policies come without reference files
+    from strongroom.appraisal.reference import corim  # noqa: PLC0415
+    from strongroom.appraisal.reference import values as reference_values  # noqa: PLC0415
+
     def read(data: bytes) -> tuple[Extra, ...]:
         if data.lstrip()[:1] == b"{":
             release = reference_values.open_signed(data.strip(), trusted=keys, now=now)
@@ -215,6 +220,8 @@ def _references(
 
 def _by_field(recognised: Recognised) -> dict[str, str]:
     """Each field's value by its part and name; a name that comes again is numbered."""
+    from strongroom.evidence.describe import show  # noqa: PLC0415 - as above
+
     values = {"kind": recognised.kind}
     for shown in show.describe(recognised.evidence):
         field = first = f"{shown.part}: {shown.name}"

@@ -43,3 +43,16 @@ def test_a_word_that_is_no_verb_is_told_to_be_none():
     told = typer.testing.CliRunner().invoke(main.overview(), ["sael"])
     assert told.exit_code == 2
     assert "No such command 'sael'" in told.output
+
+
+def test_no_verbs_words_need_what_its_work_needs():
+    # Each `VERB --help`, each completion and each mistyped option waits for what stands at the head of these files.
+    code = "import sys\nfrom strongroom.cli import main\nmain.application()\nprint(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split("'")[1::2])
+    ours = {name for name in imported if name.startswith("strongroom.")}
+    beside = {name.split(".")[1] for name in ours}
+    assert beside == {"cli", "crypto", "encoding", "errors", "extras", "files"}
+    assert {name for name in ours if name.startswith("strongroom.crypto.")} == {"strongroom.crypto.age"}
+    heavy = {"asyncio", "cryptography", "http", "rich", "secrets", "socket", "sqlalchemy", "sqlite3", "ssl"}
+    assert not heavy & imported

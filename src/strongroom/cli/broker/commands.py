@@ -14,9 +14,6 @@ from strongroom.cli import passphrase
 from strongroom.cli.broker import rotate
 from strongroom.cli.identity.files import IdentityFile, NewPassphraseFd
 from strongroom.cli.printable import say
-from strongroom.encoding import fields
-from strongroom.model.identifiers import ContractDigest, ManifestDigest
-from strongroom.parties.papers import party_file
 
 if TYPE_CHECKING:
     import socket
@@ -86,7 +83,7 @@ def init(
         owner,
         listen=listen,
         url=url,
-        party_file=party or party_file(identity, owner.name),
+        party_file=party or papers.party_file(identity, owner.name),
         passphrase=lambda: passphrase.read(passphrase_fd, confirm=True, what="passphrase of the broker"),
     )
     print(f"broker of {owner.name}: {directory} (keys under the broker's passphrase)")
@@ -180,8 +177,10 @@ def withdraw(
     import asyncio
 
     from strongroom.broker.administration import withdraw as use_case
+    from strongroom.encoding import fields
     from strongroom.ledger.describe import describe
     from strongroom.model import record
+    from strongroom.model.identifiers import ContractDigest
     from strongroom.parties import papers
     from strongroom.wiring import broker
 
@@ -208,7 +207,9 @@ def remove_key(
     import asyncio
 
     from strongroom.broker.administration.remove_key import remove_key as forget
+    from strongroom.encoding import fields
     from strongroom.model import manifest as manifest_model
+    from strongroom.model.identifiers import ManifestDigest
     from strongroom.wiring import broker
 
     manifest_digest = ManifestDigest(disk)
@@ -381,6 +382,7 @@ def _say_ready(name: str, at: str, size: int, *, as_json: bool) -> None:
 
 def status(directory: BrokerDir, as_json: AsJson = False) -> None:
     """Show contracts with their runs, disks, and what was denied last and why. No passphrase is needed."""
+    from strongroom.encoding import fields
     from strongroom.ledger.describe import describe
     from strongroom.wiring import broker
 

@@ -10,8 +10,6 @@ import typer
 from strongroom import files
 from strongroom.cli import passphrase
 from strongroom.cli.identity.files import IdentityFile, load
-from strongroom.model import rotation as rotation_model
-from strongroom.parties.papers import party_file, refuse_foreign
 
 BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
 BrokerFd = Annotated[
@@ -37,6 +35,7 @@ def rotate_keys(
 
     Contracts name these keys: those from before are released no more; sign their next version.
     """
+    from strongroom.parties.papers import party_file, refuse_foreign
     from strongroom.wiring import broker
 
     mine = load(identity, identity_passphrase_fd, option="--identity-passphrase-fd")
@@ -56,6 +55,7 @@ def rotate_identity(
     passphrase_fd: BrokerFd = None,
 ) -> None:
     """Follow the broker's own party to its new keys. It must not be serving; its disks are to be added again."""
+    from strongroom.model import rotation as rotation_model
     from strongroom.wiring import broker
 
     statement = files.parsed(rotation, rotation_model.read, max_bytes=4 * rotation_model.MAX_BYTES)

@@ -13,7 +13,6 @@ import typer
 from strongroom.cli.contract.shown import ContractFile
 from strongroom.cli.printable import printable, say
 from strongroom.errors import Misuse, StrongroomError
-from strongroom.parties.papers import load_agreement, load_party
 
 if TYPE_CHECKING:
     from strongroom.model.contracts.agreement import Agreement
@@ -44,6 +43,7 @@ def check(
     """Would this run today, and who must still sign? Leaves with 3 when it would not."""
     from strongroom.node import foreseen
     from strongroom.parties import check as checking
+    from strongroom.parties.papers import load_agreement, load_party
 
     agreement = load_agreement(file)
     if trust and not ask:

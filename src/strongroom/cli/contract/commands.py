@@ -6,21 +6,20 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strongroom import files
-from strongroom.cli import options, sentences
+from strongroom.cli import options
 from strongroom.cli.contract.check import check
 from strongroom.cli.contract.shown import ContractFile, print_differences, print_signatures
 from strongroom.cli.contract.sign import sign
 from strongroom.cli.printable import printable_json, say
 from strongroom.errors import Misuse, Refused
-from strongroom.model.contracts import contract as contract_model
-from strongroom.model.contracts import drafting, merging
-from strongroom.model.identifiers import PartyName
-from strongroom.parties.papers import load_agreement, load_party
+
+if TYPE_CHECKING:
+    from strongroom.model.contracts.contract import Member
 
 MAX_DAYS = 36_500
 _FORMS = {"--party": "ROLE=FILE", "--output": "PATH=PARTY[,PARTY]", "--machine": "TEE=ID"}
@@ -117,6 +116,9 @@ def new(
     replaces: Annotated[Path | None, typer.Option(help="The version that this one replaces.")] = None,
 ) -> None:
     """Write a contract down, for the parties to sign. Nothing is accepted that is not named here."""
+    from strongroom.cli import sentences
+    from strongroom.model.contracts import contract as contract_model
+    from strongroom.model.identifiers import PartyName
     from strongroom.parties import draft as drafts
 
     members = tuple(_member(text) for text in party)
@@ -186,6 +188,9 @@ def new(
 
 def show(file: ContractFile, as_json: Json = False) -> None:
     """Show what a contract says, in sentences."""
+    from strongroom.cli import sentences
+    from strongroom.parties.papers import load_agreement
+
     agreement = load_agreement(file)
     contract = agreement.contract
     if as_json:
@@ -203,6 +208,9 @@ def merge(
     out: Annotated[Path, typer.Option(help="Where to write it; may be one of the files.")],
 ) -> None:
     """Gather the signatures that parties made on copies of one contract, each at the same time."""
+    from strongroom.model.contracts import merging
+    from strongroom.parties.papers import load_agreement
+
     merged = merging.merge([load_agreement(path) for path in paths])
     for number, keyid in merged.left_out:
         say(f"left out: {paths[number - 1]}: a signature of {keyid} that is no party's, or does not verify")
@@ -214,6 +222,8 @@ def merge(
 
 def verify(file: ContractFile, as_json: Json = False) -> None:
     """Check the signatures. Leaves with 3 unless enough parties have signed."""
+    from strongroom.parties.papers import load_agreement
+
     agreement = load_agreement(file)
     if as_json:
         print(
@@ -239,6 +249,9 @@ def verify(file: ContractFile, as_json: Json = False) -> None:
 
 def diff(old: ContractFile, new: ContractFile, as_json: Json = False) -> None:
     """Say what changed from one contract to another."""
+    from strongroom.model.contracts import drafting
+    from strongroom.parties.papers import load_agreement
+
     first, second = load_agreement(old).contract, load_agreement(new).contract
     if as_json:
         rows = drafting.differences(first.raw, second.raw)
@@ -247,7 +260,10 @@ def diff(old: ContractFile, new: ContractFile, as_json: Json = False) -> None:
     print_differences(first, second)
 
 
-def _member(text: str) -> contract_model.Member:
+def _member(text: str) -> Member:
+    from strongroom.model.contracts import contract as contract_model
+    from strongroom.parties.papers import load_party
+
     role, path = _pair(text, "--party")
     if role not in set(contract_model.Role):
         raise Misuse(f"--party: {role!r} is no role", hint=f"one of {', '.join(contract_model.Role)}")

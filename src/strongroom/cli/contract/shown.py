@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strongroom.cli.printable import say
-from strongroom.model.contracts import agreement as agreement_model
-from strongroom.model.contracts import contract as contract_model
-from strongroom.model.contracts import drafting
+
+if TYPE_CHECKING:
+    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.contract import Contract
 
 ContractFile = Annotated[Path, typer.Argument(help="The contract's file (a signed envelope).")]
 
 
-def print_differences(old: contract_model.Contract, new: contract_model.Contract) -> None:
+def print_differences(old: Contract, new: Contract) -> None:
     """Every value that differs, with its place."""
+    from strongroom.model.contracts import drafting
+
     rows = drafting.differences(old.raw, new.raw)
     for place, before, after in rows:
         say(place)
@@ -25,7 +28,7 @@ def print_differences(old: contract_model.Contract, new: contract_model.Contract
     print(f"{len(rows)} difference(s)" if rows else "the two say the same")
 
 
-def print_signatures(agreement: agreement_model.Agreement) -> None:
+def print_signatures(agreement: Agreement) -> None:
     """Who has signed, and who has not."""
     print(f"signed   {', '.join(agreement.signers()) or 'by nobody'}")
     if agreement.approved():

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strongroom import files
-from strongroom.cli import sentences
 from strongroom.cli.contract.shown import ContractFile, print_differences, print_signatures
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import say
 from strongroom.errors import Misuse, NotFound, Refused
-from strongroom.model import party as party_model
-from strongroom.model.contracts.signing import check_member
-from strongroom.parties import sign as signing
-from strongroom.parties.papers import load_agreement, load_party, load_public, party_file
+
+if TYPE_CHECKING:
+    from strongroom.model.party import Party
 
 YES = "yes"
 
@@ -42,6 +40,11 @@ def sign(
 
     Your entry in it must be your own party file; --trust holds others' entries against files that you have.
     """
+    from strongroom.cli import sentences
+    from strongroom.model.contracts.signing import check_member
+    from strongroom.parties import sign as signing
+    from strongroom.parties.papers import load_agreement, load_party, load_public, party_file
+
     agreement = load_agreement(file)
     contract = agreement.contract
     public = load_public(identity)
@@ -71,7 +74,9 @@ def sign(
     print_signatures(signed)
 
 
-def _own_party(path: Path) -> party_model.Party:
+def _own_party(path: Path) -> Party:
+    from strongroom.parties.papers import load_party
+
     if not path.is_file():
         raise NotFound(
             f"{path}: your own party file is not there",

@@ -155,7 +155,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Verify and judge evidence. Leaves with 3 and explains every check when it is not accepted."""
-    from strongroom.parties import evidence, result
+    from strongroom.parties import evidence
 
     now = given.moment(at)
     binding = given.binding(report_data, extra_data, nonce, user_data, public_key, contract)
@@ -177,6 +177,8 @@ def verify(
         contract_digest=None if contract is None else given.contract_digest(contract),
     )
     if ear is not None and identity is not None:
+        from strongroom.parties import result
+
         asked = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
         signer = load(identity, passphrase_fd)
         result.write_result(ear, judged, nonce=asked, audience=audience, signer=signer)

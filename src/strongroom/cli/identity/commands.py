@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +11,10 @@ from strongroom import files
 from strongroom.cli import passphrase
 from strongroom.cli.identity import rotate
 from strongroom.cli.identity.files import NewPassphraseFd, PassphraseFd, load
-from strongroom.encoding import fields
 from strongroom.errors import Malformed
-from strongroom.model import identity as identity_model
-from strongroom.model import party as party_model
-from strongroom.parties.papers import party_file
+
+if TYPE_CHECKING:
+    from strongroom.model.party import Party
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +48,10 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print the public part as JSON.")] = False,
 ) -> None:
     """Show the public part of an identity. No passphrase is needed."""
+    from strongroom.encoding import fields
+    from strongroom.model import identity as identity_model
+    from strongroom.parties.papers import party_file
+
     party, private = files.parsed(file, _either, max_bytes=identity_model.MAX_BYTES)
     if as_json:
         print(party.encode().decode(), end="")
@@ -68,8 +71,11 @@ def show(
         print(f"  authority  {party.broker.authority}")
 
 
-def _either(data: bytes) -> tuple[party_model.Party, bool]:
+def _either(data: bytes) -> tuple[Party, bool]:
     """The public part, and whether it is of an identity file."""
+    from strongroom.model import identity as identity_model
+    from strongroom.model import party as party_model
+
     try:
         return identity_model.read_public(data), True
     except Malformed:

@@ -10,7 +10,6 @@ import typer
 
 from strongroom.cli import passphrase
 from strongroom.cli.identity.files import NewPassphraseFd, PassphraseFd, load
-from strongroom.parties import papers
 
 
 def rotate(
@@ -35,6 +34,7 @@ def rotate(
     (and NAME.key.age beside it) anew.
     """
     from strongroom.parties import identity as identities
+    from strongroom.parties import papers
 
     old = load(file, passphrase_fd)
     held = papers.load_party(party or papers.party_file(file, old.name))

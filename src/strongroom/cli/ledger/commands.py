@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,10 +13,9 @@ from strongroom import files
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import printable, say
 from strongroom.errors import Misuse
-from strongroom.fetch import brokers
-from strongroom.ledger import audit
-from strongroom.ledger.describe import describe
-from strongroom.model import party as party_model
+
+if TYPE_CHECKING:
+    from strongroom.fetch.brokers import BrokerReader
 
 BrokerFile = Annotated[Path, typer.Argument(help="The party file of the broker's owner.")]
 State = Annotated[
@@ -43,6 +42,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """List the entries, after checking that they are what the signed checkpoint covers."""
+    from strongroom.ledger import audit
+    from strongroom.ledger.describe import describe
+
     source = _source(broker)
     audited = audit.read_entries(source, key=source.ledger_key, run=run)
     if as_json:
@@ -72,6 +74,8 @@ def verify(
     ] = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Check the whole ledger against its checkpoint, against what you saw before, and against others."""
+    from strongroom.ledger import audit
+
     source = _source(broker)
     current = audit.verify_ledger(
         source, key=source.ledger_key, state=state or _remembered(broker), against=against
@@ -83,6 +87,8 @@ def cosign(
     broker: BrokerFile, identity: IdentityFile, state: State = None, passphrase_fd: PassphraseFd = None
 ) -> None:
     """Check growth since the last time, cosign the checkpoint and remember it."""
+    from strongroom.ledger import audit
+
     source = _source(broker)
     mine = load(identity, passphrase_fd)
     state = state or _remembered(broker)
@@ -98,7 +104,10 @@ def _remembered(broker: Path) -> Path:
     return broker.with_name(broker.name + ".checkpoint")
 
 
-def _source(path: Path) -> brokers.BrokerReader:
+def _source(path: Path) -> BrokerReader:
+    from strongroom.fetch import brokers
+    from strongroom.model import party as party_model
+
     party = files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)
     if party.broker is None:
         raise Misuse(

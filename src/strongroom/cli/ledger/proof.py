@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strongroom.cli.printable import say
 from strongroom.errors import Refused
-from strongroom.ledger import inspect as inspection
-from strongroom.ledger import proofpack
+
+if TYPE_CHECKING:
+    from strongroom.ledger.inspect import Judgement
+    from strongroom.ledger.proofpack import ProofPack
 
 SIMULATED = (
     "SIMULATED: this room ran without TEE hardware. The machine's operator could have looked into it,\n"
@@ -82,7 +84,7 @@ def verify(
         print("the proof holds" + (", for a SIMULATED room" if judgement.simulated else ""))
 
 
-def _print_judgement(pack: proofpack.ProofPack, judgement: inspection.Judgement, trusted: set[str]) -> None:
+def _print_judgement(pack: ProofPack, judgement: Judgement, trusted: set[str]) -> None:
     if judgement.simulated:
         print(SIMULATED)
     for check in judgement.checks:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strongroom.cli.printable import say
 from strongroom.errors import NotFound
-from strongroom.node import runs as run_folders
-from strongroom.node.run_status import ENDED, State
+
+if TYPE_CHECKING:
+    from strongroom.node.runs import NodeRun
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +27,9 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List runs with their state, progress and outcome; also those that go on now."""
+    from strongroom.node import runs as run_folders
+    from strongroom.node.run_status import State
+
     if not folder.is_dir():
         raise NotFound(
             f"{folder}: no such folder",
@@ -53,7 +57,9 @@ def runs(
     print(f"{len(node_runs)} run(s)")
 
 
-def _state(node_run: run_folders.NodeRun) -> str:
+def _state(node_run: NodeRun) -> str:
+    from strongroom.node.run_status import ENDED, State
+
     if node_run.state is State.DONE:
         return f"{node_run.outcome}, status {node_run.exit_status}"
     if node_run.state in ENDED:
