@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import verbs
+
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
@@ -30,8 +32,8 @@ def run_of(markers: str) -> str:
 
 
 def processor() -> float:
-    """Seconds of the processor that this process and its ended children have had."""
-    return sum(os.times()[:4])
+    """Seconds of the processor that this process, its ended children and the commands of `tests.verbs` have had."""
+    return sum(os.times()[:4]) + verbs.seconds()
 
 
 class Meter:

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,8 @@ from pathlib import Path
 from strongroom.model import identity, receipt
 from strongroom.model.contracts import agreement
 from strongroom_testing import ports
+from tests import verbs
+from tests.verbs import COMMAND, PASSPHRASE
 
 BUSYBOX = Path("/usr/bin/busybox")
 APPLETS = (
@@ -37,8 +38,6 @@ APPLETS = (
     "head",
     "grep",
 )
-COMMAND = (sys.executable, "-m", "strongroom.cli.main")
-PASSPHRASE = "correct horse"
 ROWS = 40_000
 
 
@@ -64,15 +63,7 @@ def strongroom(
     *arguments: object, check: bool = True, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Run one command of the command line."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env={**os.environ, "STRONGROOM_PASSPHRASE": PASSPHRASE},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    done = verbs.run(*arguments, timeout=timeout)
     if check and done.returncode:
         raise AssertionError(f"{arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import verbs
+
 HERE = Path(__file__).parent
 
 
@@ -26,7 +28,7 @@ def test_transcript(script, tmp_path):
         pytest.skip("needs root")
     environment = {
         **os.environ,
-        "STRONGROOM_PASSPHRASE": "correct horse",
+        "STRONGROOM_PASSPHRASE": verbs.PASSPHRASE,
         "COLUMNS": "200",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
@@ -60,15 +62,19 @@ def test_transcript(script, tmp_path):
             case _:
                 wanted = re.fullmatch(r"!(\d*)", words[0])
                 command = words[1:] if wanted else words
-                last = subprocess.run(
-                    command,
-                    cwd=tmp_path,
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    timeout=120,
-                    stdin=subprocess.DEVNULL,
-                    check=False,
+                last = (
+                    verbs.run(*command[1:], cwd=tmp_path, env=environment, timeout=120)
+                    if command[0] == "strongroom"
+                    else subprocess.run(
+                        command,
+                        cwd=tmp_path,
+                        env=environment,
+                        capture_output=True,
+                        text=True,
+                        timeout=120,
+                        stdin=subprocess.DEVNULL,
+                        check=False,
+                    )
                 )
                 told = f"{where}\nexit {last.returncode}\n{last.stdout}{last.stderr}"
                 assert "Traceback" not in last.stderr, told
