@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.appraisal.evaluate import Appraisal, evaluate
 from strongroom.appraisal.wording.sentences import explain
 from strongroom.encoding import fields
-from strongroom.errors import Malformed
+from strongroom.errors import Malformed, PolicyDenied
 from strongroom.evidence.formats import dcap_tcb
 
 if TYPE_CHECKING:
@@ -88,6 +88,15 @@ class Forecast:
             "stops": [stop.to_json() for stop in self.stops],
             "updates": [update.to_json() for update in self.updates],
         }
+
+    def require(self) -> None:
+        """Raise `PolicyDenied` with the verdict of later where the newer endorsements turn an acceptance into a denial."""
+        if self.before.accepted and not self.after.accepted:
+            raise PolicyDenied(
+                "the newer endorsements end the acceptance",
+                verdict=self.after,
+                hint="update what is named above, or let the parties accept it until a date",
+            )
 
 
 def forecast(

@@ -44,19 +44,21 @@ class InTotoStatement:
     predicate_type: str
     predicate: dict[str, Any]
 
+    def to_json(self) -> dict[str, Any]:
+        """The object form."""
+        return {
+            "_type": TYPE,
+            "subject": [
+                {"name": subject.name, "digest": {"sha256": subject.digest.removeprefix("sha256:")}}
+                for subject in self.subjects
+            ],
+            "predicateType": self.predicate_type,
+            "predicate": self.predicate,
+        }
+
     def encode(self) -> bytes:
         """The payload."""
-        return canonical.dumps(
-            {
-                "_type": TYPE,
-                "subject": [
-                    {"name": subject.name, "digest": {"sha256": subject.digest.removeprefix("sha256:")}}
-                    for subject in self.subjects
-                ],
-                "predicateType": self.predicate_type,
-                "predicate": self.predicate,
-            }
-        )
+        return canonical.dumps(self.to_json())
 
     def sign(self, key: SigningKey, *, keyid: KeyId) -> bytes:
         """The envelope: one line. Raises `Malformed` for what could not be read again."""

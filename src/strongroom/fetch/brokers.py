@@ -14,22 +14,24 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom import host_log
+from strongroom import files, host_log
 from strongroom.appraisal import ear_token
 from strongroom.crypto import sign, spki
 from strongroom.encoding import canonical, fields
-from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.errors import Malformed, Misuse, NotFound, Refused, Unavailable
 from strongroom.fetch.http.deadline import deadline
 from strongroom.host_log import LogLevel
 from strongroom.ledger import checkpoint as checkpoint_format
 from strongroom.ledger import tiles
 from strongroom.model import messages, record
+from strongroom.parties import result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from strongroom.model.identifiers import RunId
-    from strongroom.model.party import BrokerAddress
+    from strongroom.model.party import BrokerAddress, Party
 
 TIMEOUT_SECONDS = 10.0  # without a byte
 TOTAL_SECONDS = 60.0  # for one answer
@@ -184,6 +186,26 @@ class BrokerReader:
                 hint="somebody else answers at that address, or the broker has new keys (`strongroom broker rotate-keys`): "
                 "get its owner's party file again, and sign a contract that carries it",
             )
+
+
+def ask_result(broker: Party, *, run_id: RunId, audience: str, nonce: bytes, out: Path) -> None:
+    """Ask the broker of a party for its signed attestation result of a run, for one audience; write the token to the new file `out`.
+
+    nonce: 8 to 64 fresh bytes of the audience's. The token is a CWT where the file's name ends in .cwt, else a JWT, and is not verified
+    (`parties.result.verify_result`). Raises `Misuse` for a party without a broker and a file that exists, and like `BrokerReader`.
+    """
+    token = reader_of(broker).result(run_id, audience=audience, nonce=nonce, form=result.form(out))
+    files.write(out, token)
+
+
+def reader_of(party: Party) -> BrokerReader:
+    """Questions to the broker of a party. Raises `Misuse` where it has none."""
+    if party.broker is None:
+        raise Misuse(
+            f"{party.name} has no broker",
+            hint="name a party file with a broker; `strongroom broker init` writes it in, so ask for the latest",
+        )
+    return BrokerReader(address=party.broker)
 
 
 def _refusal(url: str, body: bytes) -> Refused | Unavailable:

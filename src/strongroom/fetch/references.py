@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from strongroom import files
 from strongroom.appraisal import intoto
 from strongroom.bases import release_file
-from strongroom.errors import Refused, StrongroomError, of_file
+from strongroom.errors import Misuse, Refused, StrongroomError, of_file
 from strongroom.fetch.endorsements.rollback import Marks
 from strongroom.fetch.endorsements.statement import Mark
 from strongroom.fetch.oci import reference_files
+from strongroom.parties import papers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,6 +77,55 @@ class ReferenceReader:
             code="other-file",
             hint="ask whoever publishes the base for its file's own digest, and pull by that without --about",
         )
+
+
+def open_reader(trust: Sequence[Path], *, now: datetime, state: Path | None = None) -> ReferenceReader:
+    """A reader of files that a party of `trust` (their party files) signed. state: a folder; without one the user's own.
+
+    Raises `Misuse` where nobody is trusted: a file that counts whoever signed it is none.
+    """
+    if not trust:
+        raise Misuse(
+            "no --trust says whose signature counts",
+            code="nobody-trusted",
+            hint="name the signer's party file: --trust NAME.party.json",
+        )
+    return ReferenceReader(
+        parties=tuple(papers.load_party(path) for path in trust),
+        now=now,
+        state=state or files.state_folder("references"),
+    )
+
+
+def verify_reference(file: Path, *, reader: ReferenceReader, bases: Sequence[Path] = ()) -> Verified:
+    """Verify all of a file, and remember its version. bases: folders, every file of which has to be one that the release is about.
+
+    Raises `Refused`, `Malformed`, `NotFound`.
+    """
+    verified = reader.load(file)
+    for folder in bases:
+        release_file.check_files(verified.release, release_file.read(folder))
+    return verified
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedReference:
+    """A file in a registry. name: by its own digest. subjects: digests of the files that it is about, by which it is found too."""
+
+    name: OciReference
+    subjects: tuple[str, ...]
+
+
+def publish_reference(file: Path, *, where: OciReference, access: Access) -> PublishedReference:
+    """Put a file into a registry, whoever signed it. access: the network. Raises `Misuse`, `Malformed`, and like `push`."""
+    if where.digest is not None:
+        raise Misuse(
+            f"{where}: a digest is no place to publish to: what is put there has its own",
+            hint="leave out @sha256:…",
+        )
+    data = files.parsed(file, reference_files.checked, max_bytes=intoto.MAX_FILE)
+    published = reference_files.publish(data, where, access=access)
+    return PublishedReference(name=where.by(published.digest), subjects=published.subjects)
 
 
 @dataclass(frozen=True, kw_only=True)

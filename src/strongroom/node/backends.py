@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, Unavailable
-from strongroom.node import doctor
+from strongroom.node import doctor, launch_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +87,14 @@ def require(backend: Backend, host: doctor.Host, *, given: frozenset[str] = froz
         code="backend-unable",
         hint=f"{missing[0].fix}. `strongroom node doctor` tells of every need",
     )
+
+
+def usual_firmware(profile: str, host: doctor.Host) -> Path | None:
+    """The firmware that rooms of a profile start with on this machine unless another is named; None where it has none, or takes none."""
+    if profile == LOCAL.profile:
+        return launch_record.FIRMWARE
+    builds = {"snp": doctor.SNP_FIRMWARE, "tdx": doctor.TDX_FIRMWARE}
+    return host.firmware(builds[profile]) if profile in builds else None
 
 
 def base_folder(base: Path, backend: Backend) -> Path:

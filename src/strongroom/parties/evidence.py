@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from strongroom import files
 from strongroom.appraisal import evaluate, standing
+from strongroom.errors import PolicyDenied
 from strongroom.evidence import roots
 from strongroom.evidence.wrappings import recognise, recognise_endorsements
 from strongroom.model import endorsements as endorsements_model
@@ -66,12 +67,25 @@ class PolicyFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedEvidence:
-    """Evidence with the verdict on it. known: what is known of it whatever the policy says (`appraisal.standing`). policy: its name."""
+    """Evidence with the verdict on it. known: what is known of it whatever the policy says (`appraisal.standing`). policy: its name.
+
+    nonce: the question that it answers, as its binding has it: the nonce, or else the report data; empty where the binding has neither.
+    """
 
     evidence: Evidence
     verdict: Appraisal
     known: str
     policy: str
+    nonce: bytes = b""
+
+    def require(self) -> None:
+        """Raise `PolicyDenied` with the verdict unless it accepts."""
+        if not self.verdict.accepted:
+            raise PolicyDenied(
+                "the evidence is not accepted",
+                verdict=self.verdict,
+                hint="do what is said with each check that failed",
+            )
 
 
 def load_evidence(path: Path, *, place: str | None = None) -> Recognised:
@@ -172,7 +186,8 @@ def judge_evidence(
         evidence, endorsed, rules, binding=binding, now=now, contract_digest=contract_digest
     )
     known = standing.word(verdict.claims, vouched=endorsements_model.vouches(endorsed, evidence.tee))
-    return JudgedEvidence(evidence=evidence, verdict=verdict, known=known, policy=rules.name)
+    nonce = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
+    return JudgedEvidence(evidence=evidence, verdict=verdict, known=known, policy=rules.name, nonce=nonce)
 
 
 def forecast_evidence(

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom import files
+from strongroom.appraisal import intoto
 from strongroom.appraisal.reference import values as reference_values
 from strongroom.bases import release_file
+from strongroom.errors import of_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from strongroom.appraisal.intoto import InTotoStatement
     from strongroom.appraisal.reference.values import ReferenceRelease
     from strongroom.model.identity import Identity
 
@@ -24,6 +27,14 @@ class SignedReference:
 
     path: Path
     release: ReferenceRelease
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownStatement:
+    """A statement that nobody has verified. release: what it says, where it is one of reference values."""
+
+    statement: InTotoStatement
+    release: ReferenceRelease | None
 
 
 def sign_reference(
@@ -52,6 +63,25 @@ def sign_reference(
     target = out / release_file.file_name(release)
     files.write(target, data, replace=True)
     return SignedReference(path=target, release=release)
+
+
+def show_reference(file: Path) -> tuple[ShownStatement, ...]:
+    """Every statement of a file, in its order, whoever signed them: nothing is verified. Raises `Malformed`."""
+    statements = files.parsed(
+        file,
+        lambda data: [intoto.unverified(line) for line in intoto.lines(data)],
+        max_bytes=intoto.MAX_FILE,
+    )
+    with of_file(file):
+        return tuple(
+            ShownStatement(
+                statement=statement,
+                release=reference_values.read(statement)
+                if statement.predicate_type == reference_values.PREDICATE
+                else None,
+            )
+            for statement in statements
+        )
 
 
 def _by_tee(paths: Sequence[Path]) -> dict[str, list[dict[str, str]]]:

@@ -29,26 +29,25 @@ def form(path: Path) -> str:
     return "cwt" if path.suffix == ".cwt" else "jwt"
 
 
-def write_result(
-    path: Path, judged: JudgedEvidence, *, nonce: bytes, audience: str, signer: Identity
-) -> None:
-    """Write what `judged` says for one audience, signed by `signer`, accepted or not. It counts for an hour from when it was decided.
+def write_result(judged: JudgedEvidence, *, audience: str, signer: Identity, out: Path) -> None:
+    """Write what `judged` says for one audience into the new file `out`, signed by `signer`, accepted or not; a CWT where its name ends in .cwt.
 
-    nonce: 8 to 64 bytes of the relying party's. Raises `Misuse` for a file that exists.
+    It answers `judged.nonce`, and counts for an hour from when it was decided. Raises `Malformed` for a nonce that is not 8 to 64 bytes,
+    `Misuse` for a file that exists.
     """
     result = ear.result(
         judged.verdict,
         evidence=judged.evidence,
-        nonce=nonce,
+        nonce=judged.nonce,
         issuer=signer.name,
         audience=audience,
         verifier=_VERIFIER,
         expires=judged.verdict.decided + LIFETIME,
     )
-    if form(path) == "cwt":
-        files.write(path, ear_token.to_cwt(result, signer.signing))
+    if form(out) == "cwt":
+        files.write(out, ear_token.to_cwt(result, signer.signing))
     else:
-        files.write(path, ear_token.to_jwt(result, signer.signing).encode())
+        files.write(out, ear_token.to_jwt(result, signer.signing).encode())
 
 
 def verify_result(

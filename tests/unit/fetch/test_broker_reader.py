@@ -12,11 +12,12 @@ from dataclasses import replace
 import pytest
 
 from strongroom.encoding import fields
-from strongroom.errors import Malformed, NotFound, Refused, Unavailable
+from strongroom.errors import Malformed, Misuse, NotFound, Refused, Unavailable
 from strongroom.fetch import brokers
 from strongroom.ledger import checkpoint
 from strongroom.model.party import BrokerAddress
 from strongroom_testing import lying_broker
+from tests import samples
 
 
 def says(status, *parts):
@@ -256,3 +257,23 @@ def test_hosts_that_no_resolver_takes(host, kind, why):
     )  # fmt: skip
     with pytest.raises(kind, match=why):
         brokers.BrokerReader(address=address).checkpoint()
+
+
+def test_a_result_is_asked_of_the_brokers_party_and_written_once(tmp_path):
+    asked = []
+
+    def answer(path, _key):
+        asked.append(path.rpartition("form=")[2])
+        return 200, [b"token"]
+
+    with lying_broker.serve(tmp_path, answer) as (_, address):
+        asking = {"run_id": "run-1", "audience": "database", "nonce": b"\x01" * 8}
+        for name in ("r.cwt", "r.jwt"):
+            brokers.ask_result(samples.ALICE.party(address), out=tmp_path / name, **asking)
+            assert (tmp_path / name).read_bytes() == b"token"
+        with pytest.raises(Misuse) as caught:
+            brokers.ask_result(samples.ALICE.party(address), out=tmp_path / "r.cwt", **asking)
+    assert (asked[:2], caught.value.code) == (["cwt", "jwt"], "exists")
+    with pytest.raises(Misuse, match="bob has no broker"):
+        brokers.ask_result(samples.BOB.party(), out=tmp_path / "more", **asking)
+    assert not (tmp_path / "more").exists()

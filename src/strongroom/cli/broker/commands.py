@@ -333,15 +333,17 @@ def _endorser(
     root: list[str] | None,
     offline: bool,
 ) -> Fetcher:
-    from strongroom.cli.evidence import endorsements
+    from strongroom.fetch.endorsements import fetch as fetching
     from strongroom.fetch.endorsements.resolve import Fetcher
     from strongroom.fetch.http.client import Client
     from strongroom.wiring import broker
 
     # A room waits for the answer: a vendor gets less time than where somebody fetches beforehand.
     client = Client(total_seconds=_VENDOR_SECONDS, tries=2)
-    library = endorsements.make_library(directory / broker.ENDORSEMENTS, root, offline=offline, client=client)
-    return Fetcher(library=library, vendors=endorsements.make_vendors(pccs, kds, ca))
+    library = fetching.open_library(
+        directory / broker.ENDORSEMENTS, roots=root or (), offline=offline, client=client
+    )
+    return Fetcher(library=library, vendors=fetching.choose_vendors(pccs=pccs, kds=kds, ca=ca))
 
 
 def _serve(opened: broker.Opened, *, host: str, port: int, as_json: bool) -> None:

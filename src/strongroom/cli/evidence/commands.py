@@ -12,7 +12,7 @@ from strongroom.cli.evidence import given
 from strongroom.cli.identity.files import PassphraseFd, load
 from strongroom.cli.printable import printable, printable_json
 from strongroom.encoding import canonical, fields
-from strongroom.errors import Misuse, PolicyDenied
+from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
     from strongroom.appraisal.evaluate import Appraisal
@@ -179,21 +179,15 @@ def verify(
     if ear is not None and identity is not None:
         from strongroom.parties import result
 
-        asked = binding.values.get("nonce", b"") or binding.values.get("report_data", b"")
         signer = load(identity, passphrase_fd)
-        result.write_result(ear, judged, nonce=asked, audience=audience, signer=signer)
+        result.write_result(judged, audience=audience, signer=signer, out=ear)
     verdict = judged.verdict
     if as_json:
         document = canonical.dumps({**_explained(verdict), "evidence": judged.known})
         print(printable_json(document.decode()))
     else:
         _print_verdict(judged)
-    if not verdict.accepted:
-        raise PolicyDenied(
-            "the evidence is not accepted",
-            verdict=verdict,
-            hint="do what is said with each check that failed",
-        )
+    judged.require()
 
 
 def diff(first: EvidenceFile, second: EvidenceFile, at_place: AtPlace = None, as_json: Json = False) -> None:
@@ -260,12 +254,7 @@ def forecast(
         print(canonical.dumps(foreseen.to_json()).decode())
     else:
         _print_forecast(foreseen)
-    if foreseen.before.accepted and not foreseen.after.accepted:
-        raise PolicyDenied(
-            "the newer endorsements end the acceptance",
-            verdict=foreseen.after,
-            hint="update what is named above, or let the parties accept it until a date",
-        )
+    foreseen.require()
 
 
 def _explained(verdict: Appraisal) -> dict[str, object]:

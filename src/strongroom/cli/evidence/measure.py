@@ -125,15 +125,9 @@ def predict(
     """Predict the registers. One that depends on what is not in the files has no value, and the reason is told."""
     from strongroom.bases.measure import snp, tdx
     from strongroom.bases.measure.predict import MachineShape
-    from strongroom.node.qemu import tee as qemu_tee
+    from strongroom.node.predict import predict_room
     from strongroom.parties import predict as predicting
 
-    chosen = profile or predicting.built_for(folder)
-    if chosen == "snp" and vmm == snp.Vmm.QEMU and vcpus is None and vcpu_type is None:
-        vcpus, vcpu_type = (
-            1,
-            qemu_tee.PROCESSOR,
-        )  # the only shape that `run` starts; of another, both are asked for
     shape = MachineShape(
         vcpus=vcpus,
         signature=None if vcpu_type is None else _signature(vcpu_type),
@@ -146,9 +140,7 @@ def predict(
         id_key=None if id_key is None else predicting.load_public_key(id_key),
         author_key=None if author_key is None else predicting.load_public_key(author_key),
     )
-    prediction = predicting.predict_base(
-        folder, profile=chosen, shape=shape, firmware=firmware or _usual_firmware(chosen)
-    )
+    prediction = predict_room(folder, profile=profile, shape=shape, firmware=firmware)
     if reference:
         tee = prediction.tee or _one_of(evidence or "", ("gcp", "azure"), "--evidence")
         values = prediction.references(without=without)
@@ -160,17 +152,6 @@ def predict(
         print(json.dumps(_json(prediction, shape)))
     else:
         _table(prediction)
-
-
-def _usual_firmware(profile: str) -> Path | None:
-    """What `run` starts on this machine."""
-    from strongroom.bases import build
-    from strongroom.node import doctor
-
-    if profile == "local":
-        return build.FIRMWARE
-    usual = {"snp": doctor.SNP_FIRMWARE, "tdx": doctor.TDX_FIRMWARE}
-    return doctor.Host().firmware(usual[profile]) if profile in usual else None
 
 
 def _signature(text: str) -> int:

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli.evidence.given import moment
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd
 from strongroom.cli.identity.files import load as load_identity
 from strongroom.cli.images import registry_options
 from strongroom.cli.images.registry_options import Credentials, CredentialsFd, PlainHttp, RegistryCa
 from strongroom.cli.printable import printable
-from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,31 +113,25 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a file. What a contract may take from it (--for) is shown only when somebody trusted signed it."""
-    from strongroom.appraisal import intoto
-    from strongroom.appraisal.reference import values as reference
+    from strongroom.parties import release as releasing
 
     if platform is not None:
         release = _reader(trust, state, at).load(file).release
         values = release.platform(platform)
         print(json.dumps({"tee": values.tee, "references": list(values.references)}))
         return
-    statements = files.parsed(
-        file,
-        lambda data: [intoto.unverified(line) for line in intoto.lines(data)],
-        max_bytes=intoto.MAX_FILE,
-    )
+    shown = releasing.show_reference(file)
     if as_json:
-        print(json.dumps([json.loads(statement.encode()) for statement in statements], indent=1))
+        print(json.dumps([each.statement.to_json() for each in shown], indent=1, sort_keys=True))
         return
     if trust:
         _tell(_reader(trust, state, at).load(file))
     else:
         print("NOT VERIFIED: whoever made this file wrote what follows (--trust PARTY says whom you trust)")
-    for statement in statements:
-        print(f"{printable(statement.predicate_type)}, about {len(statement.subjects)} files")
-        if statement.predicate_type == reference.PREDICATE:
-            for line in _lines(reference.read(statement)):
-                print(f"  {printable(line)}")
+    for each in shown:
+        print(f"{printable(each.statement.predicate_type)}, about {len(each.statement.subjects)} files")
+        for line in () if each.release is None else _lines(each.release):
+            print(f"  {printable(line)}")
 
 
 def verify(
@@ -154,11 +146,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Verify every statement of a file: signer, dates, files, and that no newer version was seen before."""
-    from strongroom.bases import release_file
+    from strongroom.fetch import references
 
-    verified = _reader(trust, state, at).load(file)
-    for folder in base or ():
-        release_file.check_files(verified.release, release_file.read(folder))
+    verified = references.verify_reference(file, reader=_reader(trust, state, at), bases=base or ())
     if as_json:
         print(json.dumps(_described(verified)))
     else:
@@ -175,15 +165,10 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Put a file into an OCI registry, where it is found by its digest and by that of every file it is about."""
-    from strongroom.appraisal import intoto
-    from strongroom.fetch.oci import names, reference_files
+    from strongroom.fetch import references
+    from strongroom.fetch.oci import names
 
     reference = names.parse(where, bare=True)
-    if reference.digest is not None:
-        raise Misuse(
-            f"{where}: a digest is no place to publish to: what is put there has its own",
-            hint="leave out @sha256:…",
-        )
     access = registry_options.access(
         reference,
         credentials=credentials,
@@ -191,11 +176,10 @@ def publish(
         ca=registry_ca,
         plain_http=plain_http,
     )
-    data = files.parsed(file, reference_files.checked, max_bytes=intoto.MAX_FILE)
-    published = reference_files.publish(data, reference, access=access)
-    name = str(reference.by(published.digest))
+    published = references.publish_reference(file, where=reference, access=access)
+    name = published.name
     if as_json:
-        document = {"reference": name, "digest": published.digest, "subjects": list(published.subjects)}
+        document = {"reference": str(name), "digest": name.digest, "subjects": list(published.subjects)}
         print(json.dumps(document))
     else:
         print(f"{name}\n  found also by the digests of {len(published.subjects)} files")
@@ -241,19 +225,8 @@ def pull(
 
 def _reader(trust: list[Path] | None, state: Path | None, at: str | None) -> ReferenceReader:
     from strongroom.fetch import references
-    from strongroom.parties import papers
 
-    if not trust:
-        raise Misuse(
-            "no --trust says whose signature counts",
-            code="nobody-trusted",
-            hint="name the signer's party file: --trust NAME.party.json",
-        )
-    return references.ReferenceReader(
-        parties=tuple(papers.load_party(path) for path in trust),
-        now=moment(at),
-        state=state or files.state_folder("references"),
-    )
+    return references.open_reader(trust or (), now=moment(at), state=state)
 
 
 def _described(verified: Verified) -> dict[str, object]:

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli.evidence import given
 from strongroom.cli.printable import printable
 from strongroom.encoding import fields
@@ -44,17 +43,9 @@ def ask(
     from strongroom.fetch import brokers
     from strongroom.model.identifiers import RunId
     from strongroom.parties import papers
-    from strongroom.parties import result as results
 
     party = papers.load_party(broker)
-    if party.broker is None:
-        raise Misuse(
-            f"{broker}: {party.name} has no broker",
-            hint="name a party file with a broker; `strongroom broker init` writes it in, so ask for the latest",
-        )
-    reader = brokers.BrokerReader(address=party.broker)
-    token = reader.result(RunId(run), audience=audience, nonce=_bytes(nonce), form=results.form(out))
-    files.write(out, token)
+    brokers.ask_result(party, run_id=RunId(run), audience=audience, nonce=_bytes(nonce), out=out)
     print(f"{out}: what {party.name} says of {run}, for {audience}; not verified yet")
 
 

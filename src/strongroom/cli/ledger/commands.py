@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import printable, say
-from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
     from strongroom.fetch.brokers import BrokerReader
@@ -106,12 +104,6 @@ def _remembered(broker: Path) -> Path:
 
 def _source(path: Path) -> BrokerReader:
     from strongroom.fetch import brokers
-    from strongroom.model import party as party_model
+    from strongroom.parties import papers
 
-    party = files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)
-    if party.broker is None:
-        raise Misuse(
-            f"{path}: {party.name} has no broker",
-            hint="name a party file with a broker; `strongroom broker init` writes it in, so ask for the latest",
-        )
-    return brokers.BrokerReader(address=party.broker)
+    return brokers.reader_of(papers.load_party(path))
