@@ -45,12 +45,13 @@ from strongroom.encoding import canonical
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from strongroom.bases.document import Base
     from strongroom.bases.packages.debs import Deb
     from strongroom.bases.profile import Profile
+    from strongroom.crypto.image_signer import ImageSigner
 
     Progress = Callable[[str], None]
 
@@ -61,6 +62,7 @@ __all__ = (
     "Sources",
     "assemble",
     "build",
+    "build_bases",
     "current",
     "default_cache",
     "sources",
@@ -120,6 +122,35 @@ def build(
         if out is not None:
             base_cache.copy(folder, out, force=force)
     return BuiltBase(folder=out or folder, base=base, cached=cached is not None)
+
+
+def build_bases(
+    profiles: Sequence[Profile],
+    *,
+    cache: Path,
+    out: Path | None = None,
+    force: bool = False,
+    debug: bool = False,
+    signer: ImageSigner | None = None,
+    progress: Progress = lambda _step: None,
+) -> tuple[BuiltBase, ...]:
+    """Build the base of each profile, or take it from `cache`; in the order of `profiles`.
+
+    out: a new folder for a copy; of several profiles it gets a folder of each one's name. debug: a base that talks on a serial port.
+    signer: of the image for Nitro. progress: called with each step as it begins. Raises like `build`; bases that were built before
+    a failure stay.
+    """
+    built = []
+    for profile in profiles:
+        several = len(profiles) > 1
+        progress(f"looking at packages ({profile.name})" if several else "looking at packages")
+        target = out / profile.name if out and several else out
+        base = build(
+            sources(profile=profile, debug=debug, signer=signer), cache, progress, out=target, force=force
+        )
+        progress("taken from the cache" if base.cached else "built")
+        built.append(base)
+    return tuple(built)
 
 
 def current(cache: Path, profile: Profile = base_profile.LOCAL) -> Path:

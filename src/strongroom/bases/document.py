@@ -84,20 +84,22 @@ class Base:
     pcr0: dict[str, str]
     packages: str
 
+    def to_json(self) -> dict[str, object]:
+        """The object form."""
+        local = {"reference": self.reference, "pcr0": self.pcr0} if self.reference else {}
+        return {
+            "format": FORMAT,
+            "profile": self.profile.name,
+            "debug": self.debug,
+            "files": {name: {"bytes": size, "digest": what} for name, (size, what) in self.files.items()},
+            "root_hash": self.root_hash,
+            "packages": self.packages,
+            **local,
+        }
+
     def encode(self) -> bytes:
         """The canonical bytes."""
-        local = {"reference": self.reference, "pcr0": self.pcr0} if self.reference else {}
-        return canonical.dumps(
-            {
-                "format": FORMAT,
-                "profile": self.profile.name,
-                "debug": self.debug,
-                "files": {name: {"bytes": size, "digest": what} for name, (size, what) in self.files.items()},
-                "root_hash": self.root_hash,
-                "packages": self.packages,
-                **local,
-            }
-        )
+        return canonical.dumps(self.to_json())
 
     @property
     def total_bytes(self) -> int:

@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli import meter
 from strongroom.cli.printable import say
-from strongroom.errors import NotFound
 
 
 def register(app: typer.Typer) -> None:
@@ -24,24 +22,17 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest's payload as JSON.")] = False,
 ) -> None:
     """Show what a sealed disk claims to be. Nothing is checked; that is what verify is for."""
-    from strongroom.model import manifest as manifest_model
     from strongroom.seal import dataset
 
-    if not file.exists():
-        raise NotFound(
-            f"{file}: no such file", hint="name a sealed disk, NAME.disk, or its NAME.manifest.json"
-        )
-    path = dataset.manifest_of(file, None, hint=dataset.NO_OPTION) if file.suffix == ".disk" else file
-    envelope, manifest = files.parsed(path, manifest_model.parse_envelope, max_bytes=dataset.MAX_MANIFEST)
+    inspected = dataset.inspect_disk(file)
+    manifest = inspected.manifest
     if as_json:
-        print(json.dumps({**json.loads(manifest.raw), "digest": manifest.digest}))
+        print(json.dumps(inspected.to_json()))
         return
     print(f"name       {manifest.name} ({manifest.kind})")
     print(f"digest     {manifest.digest}")
     print(f"owner      {manifest.owner}")
-    say(
-        f"signed by  {', '.join(signature.keyid for signature in envelope.signatures) or 'nobody'} (not checked here)"
-    )
+    say(f"signed by  {', '.join(inspected.signers) or 'nobody'} (not checked here)")
     print(f"cipher     {manifest.cipher}")
     print(f"size       {meter.size(manifest.disk_bytes)}, of which {meter.size(manifest.data_bytes)} data")
     print(f"root hash  {manifest.root_hash}")

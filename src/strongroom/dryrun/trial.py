@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from strongroom.dryrun import disks, run
 from strongroom.errors import Misuse
-from strongroom.images import results
+from strongroom.fetch import images as finding
+from strongroom.images import convert, load, results
 from strongroom.images.preflight import examine
 from strongroom.images.preflight.findings import Severity
 from strongroom.seal import extract
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.dryrun.run import DryRunResult, Trial
+    from strongroom.fetch.images import Reach
     from strongroom.images.cache import Cache
     from strongroom.images.convert import LocatedImage
     from strongroom.images.oci import ImagePlatform
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from strongroom.seal.progress import Steps
     from strongroom.seal.tree import Entry
 
+SCRATCH = "try"  # in a cache's folder
 _MIB = 1 << 20
 
 
@@ -67,6 +70,51 @@ def check_empty(out: Path | None) -> None:
 
 
 def try_image(  # noqa: PLR0913 - by name, and most of them with a default
+    image: str,
+    *,
+    terms: TrialTerms,
+    out: Path | None,
+    log: int,
+    cache: Path,
+    digest: str | None = None,
+    platform: ImagePlatform = load.PLATFORM,
+    config: Path | None = None,
+    from_: Path | None = None,
+    reach: Reach = finding.by_default,
+    steps: Steps = silently,
+) -> TriedImage:
+    """Run an image to its end under a room's conditions, in the clear. Needs root; a signal ends the program first.
+
+    image, digest, platform, config, from_, reach: as `fetch.images.convert_image`. out: a new or empty folder for what would leave; None writes it
+    nowhere. log: a descriptor for what the program prints. cache: a folder for what is fetched, converted and worked with.
+    Raises `Unavailable` where this machine cannot, and like `convert_image`.
+    """
+    check_empty(out)
+    with finding.layouts(cache) as into:
+        located = finding.find_image(
+            image,
+            from_=from_,
+            digest=digest,
+            platform=platform,
+            reach=reach,
+            into=into,
+            strict=True,
+            steps=steps,
+        )
+        return try_located(
+            located,
+            platform=platform,
+            settings=None if config is None else convert.load_settings(config),
+            terms=terms,
+            out=out,
+            scratch=cache / SCRATCH,
+            cache=finding.converted(cache),
+            log=log,
+            steps=steps,
+        )
+
+
+def try_located(  # noqa: PLR0913 - by name, and most of them with a default
     image: LocatedImage,
     *,
     platform: ImagePlatform,
@@ -78,7 +126,7 @@ def try_image(  # noqa: PLR0913 - by name, and most of them with a default
     log: int,
     steps: Steps = silently,
 ) -> TriedImage:
-    """Run `image` to its end. Needs root; a signal ends the program first.
+    """The same for an image that was found.
 
     settings: a root file system's configuration. out: a new or empty folder for what would leave; None writes it nowhere. scratch: a folder with room for the
     disks. log: a descriptor for what the program prints. Raises `Unavailable` where this machine cannot, and like `images.load`.

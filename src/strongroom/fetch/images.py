@@ -20,14 +20,16 @@ from strongroom.images import convert
 from strongroom.images import load as images
 from strongroom.images.cache import Cache
 from strongroom.images.convert import ConvertedImage, LocatedImage
+from strongroom.images.preflight import examine
 from strongroom.seal import dataset
 from strongroom.seal.progress import silently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from strongroom.images.compose.document import ComposeService
     from strongroom.images.oci import ImagePlatform
+    from strongroom.images.preflight.examine import PreflightReport
     from strongroom.images.signatures import Trust
     from strongroom.images.summary import Summary
     from strongroom.model.identity import Identity
@@ -106,6 +108,64 @@ def convert_image(  # noqa: PLR0913 - by name, and most of them with a default
             on_summary=on_summary,
             steps=steps,
         )
+
+
+def preflight_image(  # noqa: PLR0913 - by name, and most of them with a default
+    image: str,
+    *,
+    digest: str | None = None,
+    platform: ImagePlatform = images.PLATFORM,
+    config: Path | None = None,
+    from_: Path | None = None,
+    cache: Path | None = None,
+    reach: Reach = by_default,
+    scratch: Path | None = None,
+    rooms: Sequence[str] = examine.PLATFORMS,
+    memory_mib: int = 512,
+    steps: Steps = silently,
+) -> PreflightReport:
+    """Whether an image would run in rooms of each of `rooms` (local, uki, snp, tdx, nitro), and what would break. Nothing of it is run.
+
+    image, digest, platform, config, from_, cache, reach: as `convert_image`. Of a compose file whose image is not at hand the file alone is examined.
+    scratch: a folder with room for the unpacked image. memory_mib: what the contract will give. Raises like `convert_image`.
+    """
+    with layouts(cache) as into:
+        located = find_image(
+            image,
+            from_=from_,
+            digest=digest,
+            platform=platform,
+            reach=reach,
+            into=into,
+            strict=False,
+            steps=steps,
+        )
+        service = located.service
+        if located.path is None:
+            return _of_the_file(service, rooms)
+        with steps("reading") as progress:
+            return examine.examine(
+                examine.ImageLocation(
+                    path=located.path,
+                    digest=located.digest,
+                    architecture=platform,
+                    config=None if config is None else convert.load_settings(config),
+                ),
+                scratch=scratch,
+                platforms=tuple(rooms),
+                memory_mib=memory_mib,
+                changes=located.run,
+                before=service.findings if service else (),
+                progress=progress,
+            )
+
+
+def _of_the_file(service: ComposeService | None, rooms: Sequence[str]) -> PreflightReport:
+    """What a compose file says by itself."""
+    from strongroom.images.compose import document  # noqa: PLC0415 - pyyaml is an extra
+
+    findings = [] if service is None else [*service.findings, document.unchecked(service)]
+    return examine.merge(dict.fromkeys(rooms, findings))
 
 
 def converted(cache: Path) -> Cache:

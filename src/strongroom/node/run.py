@@ -7,6 +7,7 @@ written over, and no failed attempt is in the way. How it goes is in the folder'
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -101,6 +102,14 @@ class RunClock:
 
     now: Callable[[], datetime]
     elapsed: Callable[[], int]
+
+
+def since_process_start() -> RunClock:
+    """The clock of this machine, for a run that began with this process: the interpreter's own start counts too."""
+    with open("/proc/self/stat", "rb") as stat:  # noqa: PTH123 - one read of a kernel file
+        ticks = int(stat.read().rpartition(b")")[2].split()[19])
+    began = ticks / os.sysconf("SC_CLK_TCK")
+    return since(time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - began))
 
 
 def since(begun: float) -> RunClock:
@@ -333,7 +342,7 @@ def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
     from strongroom.node.qemu import tee  # noqa: PLC0415 - as above
     from strongroom.node.tee_room import TeeRoom  # noqa: PLC0415 - as above
 
-    usual = host.firmware(doctor.SNP_FIRMWARE if backend.tee == "snp" else doctor.TDX_FIRMWARE)
+    usual = backends.usual_firmware(backend.profile, host)
     order = replace(order, firmware=firmware or usual or order.firmware)
     if backend.tee == "snp":
         cbit, reduced = host.encryption_bit()

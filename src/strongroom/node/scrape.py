@@ -15,10 +15,11 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from strongroom import files
 from strongroom.errors import Misuse, NotFound, Refused
 from strongroom.node.guard import maps
 from strongroom.node.guard.ptrace import LIBC
@@ -136,6 +137,46 @@ def scan(pid: int, needles: Sequence[bytes]) -> ScrapeReport:
             _pass("process_vm_readv", pid, needles, _by_readv),
         ),
     )
+
+
+def scrape_processes(
+    pids: Sequence[int],
+    *,
+    needles: Sequence[bytes],
+    children: bool = False,
+    gcore: bool = False,
+    on_report: Callable[[ScrapeReport], None] = lambda _report: None,
+) -> tuple[ScrapeReport, ...]:
+    """Search the memory of each process once for `needles`, one after the other.
+
+    children: their descendants too; of those, one that ends meanwhile is left out. gcore: also by a debugger's core dump. on_report: called
+    with each report as soon as there is one. Raises like `scan` and `by_core`, for the processes that are named.
+    """
+    if not needles:
+        raise Misuse(
+            "scraping: nothing to search for",
+            code="scrape-canary",
+            hint="give --canary TEXT, --canary-hex HEX or --canary-file FILE",
+        )
+    below = [child for pid in pids for child in descendants(pid)] if children else []
+    reports = []
+    for pid in dict.fromkeys((*pids, *below)):
+        try:
+            report = scan(pid, needles)
+        except NotFound:
+            if pid in pids:
+                raise
+            continue
+        if gcore:
+            report = replace(report, passes=(*report.passes, by_core(pid, needles)))
+        reports.append(report)
+        on_report(report)
+    return tuple(reports)
+
+
+def load_needle(path: Path) -> bytes:
+    """The bytes of a file, to be searched for. Raises `Malformed` for more than 1 MiB."""
+    return files.read(path, max_bytes=_CHUNK)
 
 
 def descendants(pid: int) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom import files
-from strongroom.encoding import fields
+from strongroom.encoding import canonical, fields
 from strongroom.errors import Misuse, NotFound
 from strongroom.model import manifest as manifest_model
 from strongroom.seal import disk, folder, keys
@@ -114,6 +114,32 @@ def seal_files(
         key_file=key_target,
         manifest=manifest,
         empty=not any(entry.kind is EntryKind.FILE for entry in entries),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectedDisk:
+    """What a manifest says, and key ids of those who it says signed it. Nothing is verified."""
+
+    manifest: Manifest
+    signers: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The manifest's own payload, and its digest."""
+        payload = canonical.loads(self.manifest.raw, what="manifest", max_bytes=manifest_model.MAX_BYTES)
+        return {**payload, "digest": self.manifest.digest}
+
+
+def inspect_disk(file: Path) -> InspectedDisk:
+    """What a sealed disk claims to be: of its manifest, or of NAME.disk with the manifest beside it. Raises `NotFound`, `Malformed`."""
+    if not file.exists():
+        raise NotFound(
+            f"{file}: no such file", hint="name a sealed disk, NAME.disk, or its NAME.manifest.json"
+        )
+    path = manifest_of(file, None, hint=NO_OPTION) if file.suffix == disk.SUFFIX else file
+    envelope, manifest = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
+    return InspectedDisk(
+        manifest=manifest, signers=tuple(signature.keyid for signature in envelope.signatures)
     )
 
 

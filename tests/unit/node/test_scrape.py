@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from strongroom.errors import Misuse, NotFound
+from strongroom.errors import Malformed, Misuse, NotFound
 from strongroom.node import scrape
 from tests.unit.node import victims
 
@@ -175,3 +175,49 @@ def test_the_command_refuses_with_a_sentence(arguments, code):
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert done.stderr
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """1 has the children 2 and 3, of which 3 ends meanwhile; 9 is not there. What was scanned, in order."""
+    scanned = []
+
+    def scan(pid, needles):
+        if pid in (3, 9):
+            raise NotFound(f"process {pid}: not there", hint="none")
+        scanned.append(pid)
+        return scrape.ScrapeReport(pid=pid, command="x", passes=())
+
+    monkeypatch.setattr(scrape, "scan", scan)
+    monkeypatch.setattr(scrape, "descendants", {1: [2, 3], 2: [], 9: []}.__getitem__)
+    core = scrape.Pass(method="gcore", read=0, hits=(), unread=())
+    monkeypatch.setattr(scrape, "by_core", lambda pid, needles: core)
+    return scanned
+
+
+def test_each_process_is_read_once_and_told_as_soon_as_it_was(processes):
+    told = []
+    reports = scrape.scrape_processes([2, 1, 2], needles=[b"canary"], children=True, on_report=told.append)
+    assert processes == [2, 1]
+    assert tuple(told) == reports
+    assert all(report.passes == () for report in reports)
+    (report,) = scrape.scrape_processes([1], needles=[b"canary"], gcore=True)
+    assert [one.method for one in report.passes] == ["gcore"]
+
+
+def test_a_descendant_may_end_meanwhile_and_a_named_process_may_not(processes):
+    with pytest.raises(NotFound, match="process 3"):
+        scrape.scrape_processes([1, 3], needles=[b"canary"])
+    with pytest.raises(NotFound, match="process 9"):
+        scrape.scrape_processes([9], needles=[b"canary"], children=True)
+
+
+def test_nothing_to_search_for_is_refused_before_anything_is_read(processes, tmp_path):
+    with pytest.raises(Misuse, match="nothing to search for"):
+        scrape.scrape_processes([1], needles=[])
+    assert processes == []
+    (tmp_path / "canary").write_bytes(b"can\0ary\n")
+    assert scrape.load_needle(tmp_path / "canary") == b"can\0ary\n"
+    (tmp_path / "canary").write_bytes(bytes((1 << 20) + 1))
+    with pytest.raises(Malformed, match="larger than"):
+        scrape.load_needle(tmp_path / "canary")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from strongroom.bases.build import BuiltBase
     from strongroom.bases.document import Base
 
 Folder = Annotated[Path | None, typer.Argument(help="The base's folder; the one built last by default.")]
@@ -72,21 +71,19 @@ def build(
     def progress(step: str) -> None:
         print(f"{time.monotonic() - started:6.1f} s  {step}", file=sys.stderr)
 
-    bases: list[BuiltBase] = []
     with interruption.orderly():
-        for profile in profiles:
-            said = f" ({profile.name})" if len(profiles) > 1 else ""
-            progress(f"looking at packages{said}")
-            sources = base.sources(profile=profile, debug=debug_console, signer=signer)
-            target = out / profile.name if out and len(profiles) > 1 else out
-            built = base.build(
-                sources, base.default_cache(dict(os.environ)), progress, out=target, force=force
-            )
-            progress("taken from the cache" if built.cached else "built")
-            bases.append(built)
+        bases = base.build_bases(
+            profiles,
+            cache=base.default_cache(dict(os.environ)),
+            out=out,
+            force=force,
+            debug=debug_console,
+            signer=signer,
+            progress=progress,
+        )
     if as_json:
         documents = [
-            {"folder": str(built.folder), "cached": built.cached, **_json(built.base)} for built in bases
+            {"folder": str(built.folder), "cached": built.cached, **built.base.to_json()} for built in bases
         ]
         print(json.dumps(documents if len(profiles) > 1 else documents[0]))
         return
@@ -101,7 +98,7 @@ def show(folder: Folder = None, as_json: Json = False) -> None:
     where = _folder(folder)
     base = document.load(where)
     if as_json:
-        print(json.dumps({"folder": str(where), **_json(base)}))
+        print(json.dumps({"folder": str(where), **base.to_json()}))
         return
     _table(where, base)
 
@@ -113,7 +110,7 @@ def measure(folder: Folder = None, as_json: Json = False) -> None:
     where = _folder(folder)
     measured = document.check(where, firmware=build.FIRMWARE)
     if as_json:
-        print(json.dumps({"folder": str(where), **_json(measured)}))
+        print(json.dumps({"folder": str(where), **measured.to_json()}))
         return
     _table(where, measured)
     print("measured    every file is what base.json says")
@@ -200,11 +197,6 @@ def _folder(folder: Path | None) -> Path:
     from strongroom.bases import build as base
 
     return folder or base.current(base.default_cache(dict(os.environ)))
-
-
-def _json(base: Base) -> dict[str, object]:
-    decoded: dict[str, object] = json.loads(base.encode())
-    return decoded
 
 
 def _table(folder: Path, base: Base) -> None:

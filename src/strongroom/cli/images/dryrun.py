@@ -76,7 +76,6 @@ def try_image(
     Its mounts, user, system calls, network, memory, time and environment are a room's. What it prints comes on standard error.
     """
     from strongroom.dryrun import machine, trial
-    from strongroom.fetch import images as finding
     from strongroom.images import oci
 
     machine.require()
@@ -98,28 +97,18 @@ def try_image(
         wall_seconds=wall_seconds,
         max_output_mib=max_output_mib,
     )
-    cache = image_source.cache_folder()
-    with interruption.orderly(), finding.layouts(cache) as into:
-        located = finding.find_image(
-            image,
-            from_=from_,
-            digest=digest,
-            platform=wanted,
-            reach=registries.access,
-            into=into,
-            strict=True,
-            steps=meter.meter,
-        )
-        located.needed()
+    with interruption.orderly():
         tried = trial.try_image(
-            located,
-            platform=wanted,
-            settings=image_source.settings(config),
+            image,
             terms=terms,
             out=out,
-            scratch=cache / "try",
-            cache=finding.converted(cache),
             log=sys.stderr.fileno(),
+            cache=image_source.cache_folder(),
+            digest=digest,
+            platform=wanted,
+            config=config,
+            from_=from_,
+            reach=registries.access,
             steps=meter.meter,
         )
     if as_json:

@@ -14,7 +14,6 @@ from strongroom.cli.images.registry_options import Registries, taking
 from strongroom.cli.printable import printable
 
 if TYPE_CHECKING:
-    from strongroom.images.compose.document import ComposeService
     from strongroom.images.preflight.examine import PreflightReport
 
 
@@ -54,7 +53,6 @@ def preflight(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Say whether an image would run in a room, what would break, and how to mend it. Nothing of it is run."""
-    from strongroom.errors import Refused
     from strongroom.fetch import images as finding
     from strongroom.images import oci
     from strongroom.images.preflight import examine as examiner
@@ -62,51 +60,24 @@ def preflight(
     platforms = tuple(dict.fromkeys(platform)) or examiner.PLATFORMS
     with options.value_of("--architecture"):
         wanted = oci.parse_platform(architecture)
-    with finding.layouts(image_source.cache_folder()) as into:
-        located = finding.find_image(
-            image,
-            from_=from_,
-            digest=digest,
-            platform=wanted,
-            reach=registries.access,
-            into=into,
-            strict=False,
-            steps=meter.meter,
-        )
-    if located.path is None:
-        report = _of_the_file(located.service, platforms)
-    else:
-        settings = image_source.settings(config)
-        with meter.meter("reading") as progress:
-            report = examiner.examine(
-                examiner.ImageLocation(
-                    path=located.path, digest=located.digest, architecture=wanted, config=settings
-                ),
-                scratch=scratch,
-                platforms=platforms,
-                memory_mib=memory_mib,
-                changes=located.run,
-                before=located.service.findings if located.service else (),
-                progress=progress,
-            )
+    report = finding.preflight_image(
+        image,
+        digest=digest,
+        platform=wanted,
+        config=config,
+        from_=from_,
+        cache=image_source.cache_folder(),
+        reach=registries.access,
+        scratch=scratch,
+        rooms=platforms,
+        memory_mib=memory_mib,
+        steps=meter.meter,
+    )
     if as_json:
         print(json.dumps(report.to_json(), indent=1, sort_keys=True))
     else:
         _tell(report)
-    if not report.will_run:
-        raise Refused(
-            "it will not run in a room as it is",
-            code="would-not-run",
-            hint="mend each finding that blocks, as it says, and run preflight again",
-        )
-
-
-def _of_the_file(service: ComposeService | None, platforms: tuple[str, ...]) -> PreflightReport:
-    from strongroom.images.compose import document
-    from strongroom.images.preflight import examine as preflight
-
-    findings = [] if service is None else [*service.findings, document.unchecked(service)]
-    return preflight.merge(dict.fromkeys(platforms, findings))
+    report.require()
 
 
 def _tell(report: PreflightReport) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,14 +81,13 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON.")] = False,
 ) -> None:
     """Run a contract's program in a room and keep what leaves it."""
-    clock_begun = _process_start()
     from strongroom.cli import failures
     from strongroom.cli.rooms import run_ends
     from strongroom.node import run as running
     from strongroom.parties import papers
 
     agreement = papers.load_agreement(contract)
-    process = running.since(clock_begun)
+    process = running.since_process_start()
     with interruption.orderly(), contextlib.ExitStack() as display:
         show: Callable[[str, int], None] = _as_lines
 
@@ -200,11 +197,3 @@ def _progress() -> Iterator[Callable[[str, int], None]]:
 
 def _line(name: str, milliseconds: int) -> str:
     return f"{milliseconds / 1000:7.2f} s  {name}"
-
-
-def _process_start() -> float:
-    """When this process began, on the monotonic clock: the interpreter's own start counts too."""
-    with open("/proc/self/stat", "rb") as stat:  # noqa: PTH123 - one read of a kernel file
-        ticks = int(stat.read().rpartition(b")")[2].split()[19])
-    began = ticks / os.sysconf("SC_CLK_TCK")
-    return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - began)

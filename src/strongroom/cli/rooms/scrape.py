@@ -6,14 +6,14 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongroom import files
-from strongroom.errors import Misuse, NotFound
+from strongroom.errors import Misuse
 
-_MAX_CANARY = 1 << 20
+if TYPE_CHECKING:
+    from strongroom.node.scrape import ScrapeReport
 
 
 def register(app: typer.Typer) -> None:
@@ -51,31 +51,14 @@ def scrape(
             code="scrape-canary",
             hint="for example --canary-hex 0a1b2c",
         ) from failure
-    needles += [files.read(path, max_bytes=_MAX_CANARY) for path in canary_file or ()]
-    if not needles:
-        raise Misuse(
-            "scraping: nothing to search for",
-            code="scrape-canary",
-            hint="give --canary TEXT, --canary-hex HEX or --canary-file FILE",
-        )
-    targets = list(dict.fromkeys(pids))
-    if children:
-        targets = list(
-            dict.fromkeys([*targets, *(child for pid in pids for child in scraper.descendants(pid))])
-        )
-    reports = []
-    for pid in targets:
-        try:
-            report = scraper.scan(pid, needles)
-        except NotFound:
-            if pid in pids:
-                raise
-            continue  # a descendant that has ended meanwhile
-        if gcore:
-            report = dataclasses.replace(report, passes=(*report.passes, scraper.by_core(pid, needles)))
-        reports.append(report)
-        if not as_json:
-            _print(report)
+    needles += [scraper.load_needle(path) for path in canary_file or ()]
+    reports = scraper.scrape_processes(
+        pids,
+        needles=needles,
+        children=children,
+        gcore=gcore,
+        on_report=_silent if as_json else _print,
+    )
     if as_json:
         document: dict[str, Any] = {
             "hits": sum(report.hit_count for report in reports),
@@ -87,7 +70,11 @@ def scrape(
         print(json.dumps(document, indent=2))
 
 
-def _print(report: Any) -> None:
+def _silent(_report: ScrapeReport) -> None:
+    pass
+
+
+def _print(report: ScrapeReport) -> None:
     print(report.sentence)
     for memory_pass in report.passes:
         if memory_pass.refused:

@@ -59,6 +59,15 @@ class PreflightReport:
         """On every platform that was asked about."""
         return all(self.runs_on(platform) for platform in self.platforms)
 
+    def require(self) -> None:
+        """Raise `Refused` unless it will run on every platform that was asked about."""
+        if not self.will_run:
+            raise Refused(
+                "it will not run in a room as it is",
+                code="would-not-run",
+                hint="mend each finding that blocks, as it says, and run preflight again",
+            )
+
     def to_json(self) -> dict[str, object]:
         """For programs."""
         return {
