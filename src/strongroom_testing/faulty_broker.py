@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strongroom.cli.broker import commands as broker_verb
-from strongroom.wiring import broker
+from strongroom.wiring import broker, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.broker.ports import Committed, Store
+    from strongroom.wiring.serving import ServingBroker
 
 KILL_AT = "STRONGROOM_TEST_KILL_AT"
 
@@ -55,7 +55,14 @@ def main() -> None:
         store = Killing(opened.store, os.environ[KILL_AT])
         faulty = replace(opened, broker=replace(opened.broker, store=store))
         settings = opened.settings
-        broker_verb._serve(faulty, host=settings.host, port=settings.port, as_json=False)  # noqa: SLF001
+        serving.serve_opened(faulty, host=settings.host, port=settings.port, on_ready=_say)
+
+
+def _say(ready: ServingBroker) -> None:
+    """As `strongroom broker serve` says it."""
+    line = f"broker of {ready.party}: ready on {ready.listening}, ledger of {ready.entries} entries\n"
+    sys.stdout.write(line)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

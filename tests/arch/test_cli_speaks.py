@@ -28,9 +28,6 @@ LISTED = {
     "images/registry_options.py": {"os.fdopen"},
     "broker/request_lines.py": {"os.write"},
     "failures.py": {"os.open"},
-    "rooms/run.py": {"open"},  # when this process began
-    # Shared with what serves: its event loop, and the type of a listening socket.
-    "broker/commands.py": {"asyncio", "socket", "strongroom.seal.disk"},
 }
 
 

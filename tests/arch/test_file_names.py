@@ -44,7 +44,6 @@ LISTED = {
     "agent/disks/nbd.py": {"{self._folder}/{name}"},
     "node/children.py": {"{folder}/{name}"},
     "node/doctor.py": {"{folder}/{name}", "/{folder}/{name}"},
-    "cli/images/base.py": {"out / profile.name"},
     "files.py": {"base / 'strongroom' / name", ".{path.name}.{os.urandom(4).hex()}.part"},
     # Moved as they are, into a folder that is new.
     "node/run.py": {"aside / path.name"},

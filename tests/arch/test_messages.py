@@ -19,7 +19,6 @@ INNER = ("vault",)
 PASSED_ON = [
     "bases/inputs.py: certificate",
     "bases/inputs.py: key",
-    "cli/broker/commands.py: expect",
     "parties/predict.py: folder / 'rsdp'",
     "parties/predict.py: folder / 'table-loader'",
     "parties/predict.py: folder / 'tables'",
@@ -28,7 +27,7 @@ PASSED_ON = [
     "images/signatures.py: payload",
     "images/signatures.py: signature",
     "images/signatures.py: trusted_root",
-    "cli/rooms/scrape.py: path",
+    "node/scrape.py: path",
     "ledger/export.py: path",
     "parties/evidence.py: file",
 ]

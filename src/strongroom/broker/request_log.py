@@ -18,12 +18,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from strongroom.errors import StrongroomError
+from strongroom.model import record as record_model
 from strongroom.model.identifiers import NO_CONTRACT_ID, ContractId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strongroom.model import messages
+    from strongroom.model.record import Record
 
 QUEUED = 1024
 KINDS = 32  # of what is summed
@@ -42,6 +44,11 @@ class Recorded:
     contract_id: ContractId
     entry: bytes
     index: int
+
+    def record(self) -> Record:
+        """The entry; of a release without its body, which stays unread: those come as fast as the broker can make them."""
+        heading = record_model.heading(self.entry)
+        return heading if heading.kind is record_model.RecordKind.RELEASE else record_model.parse(self.entry)
 
 
 @dataclass(frozen=True, kw_only=True)

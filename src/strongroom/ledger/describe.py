@@ -31,6 +31,11 @@ def describe(entry: Record) -> str:
     return description if len(description) <= MOST else description[:MOST] + "…"
 
 
+def describe_entry(leaf: bytes) -> str:
+    """What an entry's bytes say. Raises `Malformed`."""
+    return describe(record.parse(leaf))
+
+
 def reason(entry: Record) -> Explained | None:
     """The first failed check of a denial; None where there is none to be read."""
     try:

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli import passphrase
 from strongroom.cli.broker import rotate
 from strongroom.cli.identity.files import IdentityFile, NewPassphraseFd
 from strongroom.cli.printable import say
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
-
-    from strongroom.fetch.endorsements.resolve import Fetcher
-    from strongroom.wiring import broker
+    from strongroom.wiring.serving import ServingBroker
 
 BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
 BrokerFd = Annotated[
@@ -32,8 +27,6 @@ IdentityFd = Annotated[
     typer.Option("--identity-passphrase-fd", help="Read the identity's passphrase from this descriptor."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-MAX_KEY_FILE = 64 * 1024
-_VENDOR_SECONDS = 15.0
 
 
 def register(app: typer.Typer) -> None:
@@ -114,33 +107,18 @@ def add_key(
     identity_passphrase_fd: IdentityFd = None,
 ) -> None:
     """Give the broker a disk of yours, with the key that rooms will need. A key that is not that disk's is refused."""
-    import asyncio
-
-    from strongroom.broker.administration.add_key import add_key as store_key
     from strongroom.cli.identity.files import load
-    from strongroom.model import manifest as manifest_model
-    from strongroom.wiring import broker
+    from strongroom.wiring import owner
 
-    # Complain about a wrong file before the key is opened.
-    envelope, _ = files.parsed(
-        manifest, manifest_model.parse_envelope, max_bytes=2 * manifest_model.MAX_BYTES
+    parsed = owner.add_disk(
+        directory,
+        manifest=manifest,
+        key=key,
+        disk=disk,
+        identity=lambda: load(identity, identity_passphrase_fd, option="--identity-passphrase-fd"),
+        passphrase=lambda: _passphrase(directory, passphrase_fd),
     )
-    secret = None
-    if key is not None:
-        mine = load(identity, identity_passphrase_fd, option="--identity-passphrase-fd")
-        secret = files.parsed(key, mine.age.open, max_bytes=MAX_KEY_FILE)
-    with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
-        parsed = asyncio.run(
-            store_key(opened.broker, envelope.encode(), secret, disk=disk or _disk_beside(manifest))
-        )
-    print(f"disk {parsed.name}: {parsed.digest} {'with its key' if secret else 'public, without a key'}")
-
-
-def _disk_beside(manifest: Path) -> Path | None:
-    from strongroom.seal import disk
-
-    disk_file = manifest.with_name(manifest.name.removesuffix(disk.MANIFEST_SUFFIX) + disk.SUFFIX)
-    return disk_file if disk_file.is_file() else None
+    print(f"disk {parsed.name}: {parsed.digest} {'with its key' if key else 'public, without a key'}")
 
 
 def admit(
@@ -153,17 +131,13 @@ def admit(
     passphrase_fd: BrokerFd = None,
 ) -> None:
     """Admit a contract version, the next after the one that is known: every lower version is refused from now on."""
-    import asyncio
+    from strongroom.wiring import owner
 
-    from strongroom.broker.admit_contract import admit as record_version
-    from strongroom.parties import papers
-    from strongroom.wiring import broker
-
-    agreement, before = papers.load_agreement(contract), papers.load_earlier(earlier)
-    parsed = agreement.contract
-    with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
-        proof = asyncio.run(record_version(opened.broker, agreement.encode(), before))
-    print(f"contract {parsed.id} version {parsed.version}: admitted, ledger entry {proof.index}")
+    admitted = owner.admit_contract(
+        directory, contract, earlier=earlier, passphrase=lambda: _passphrase(directory, passphrase_fd)
+    )
+    parsed = admitted.contract
+    print(f"contract {parsed.id} version {parsed.version}: admitted, ledger entry {admitted.proof.index}")
 
 
 def withdraw(
@@ -174,27 +148,13 @@ def withdraw(
     passphrase_fd: BrokerFd = None,
 ) -> None:
     """Withdraw a contract, every version of it: nothing is released under it any more. It cannot be undone."""
-    import asyncio
+    from strongroom.ledger.describe import describe_entry
+    from strongroom.wiring import owner
 
-    from strongroom.broker.administration import withdraw as use_case
-    from strongroom.encoding import fields
-    from strongroom.ledger.describe import describe
-    from strongroom.model import record
-    from strongroom.model.identifiers import ContractDigest
-    from strongroom.parties import papers
-    from strongroom.wiring import broker
-
-    data = None
-    if fields.DIGEST.fullmatch(contract) is None:
-        data = papers.load_agreement(Path(contract)).encode()
-    with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
-        done = (
-            use_case.withdraw_known(opened.broker, ContractDigest(contract))
-            if data is None
-            else use_case.withdraw(opened.broker, data)
-        )
-        proof = asyncio.run(done)
-    say(f"ledger entry {proof.index}: {describe(record.parse(proof.entry))}")
+    proof = owner.withdraw_contract(
+        directory, contract, passphrase=lambda: _passphrase(directory, passphrase_fd)
+    )
+    say(f"ledger entry {proof.index}: {describe_entry(proof.entry)}")
     print("keys that rooms have already stay with them; their receipts are still taken")
 
 
@@ -204,21 +164,10 @@ def remove_key(
     passphrase_fd: BrokerFd = None,
 ) -> None:
     """Take a disk and its key from the broker: contracts that name it get nothing from now on."""
-    import asyncio
+    from strongroom.wiring import owner
 
-    from strongroom.broker.administration.remove_key import remove_key as forget
-    from strongroom.encoding import fields
-    from strongroom.model import manifest as manifest_model
-    from strongroom.model.identifiers import ManifestDigest
-    from strongroom.wiring import broker
-
-    manifest_digest = ManifestDigest(disk)
-    if fields.DIGEST.fullmatch(disk) is None:
-        most = 2 * manifest_model.MAX_BYTES
-        manifest_digest = files.parsed(Path(disk), manifest_model.parse_envelope, max_bytes=most)[1].digest
-    with broker.open_broker(directory, _passphrase(directory, passphrase_fd)) as opened:
-        proof = asyncio.run(forget(opened.broker, manifest_digest))
-    print(f"disk {manifest_digest}: taken from the broker, ledger entry {proof.index}")
+    removed = owner.remove_disk(directory, disk, passphrase=lambda: _passphrase(directory, passphrase_fd))
+    print(f"disk {removed.manifest_digest}: taken from the broker, ledger entry {removed.proof.index}")
     print("backups of the folder from before still hold its key, under the broker's passphrase")
 
 
@@ -266,120 +215,39 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Serve until SIGTERM. Prints a line when it is ready, one for each ledger entry, and sums of all other requests."""
-    from strongroom.broker import settings
     from strongroom.cli.broker import request_lines
-    from strongroom.ledger import checkpoint
-    from strongroom.wiring import broker
+    from strongroom.wiring import broker, serving
 
-    known = broker.read_settings(directory)
-    host, port = (known.host, known.port) if listen is None else settings.listen_parts(listen)
-    kept = None if expect is None else files.read_text(expect, max_bytes=checkpoint.MAX_BYTES)
-    secret = _passphrase(directory, passphrase_fd)
-    passphrase.forget()
-    endorser = _endorser(directory, kds=kds, pccs=pccs, ca=ca, root=root, offline=offline)
-    with broker.serving(directory, replica=replica):
-        if workers > 1:
-            _serve_with(workers, directory, secret, endorser, kept, host=host, port=port, as_json=as_json)
-            return
-        tell = request_lines.printer(as_json=as_json)
-        with broker.open_broker(directory, secret, endorser=endorser, tell=tell) as opened:
-            if kept is not None:
-                broker.expect_checkpoint(opened, kept)
-            _serve(opened, host=host, port=port, as_json=as_json)
+    def secret() -> bytes:
+        data = _passphrase(directory, passphrase_fd)
+        passphrase.forget()
+        return data
 
-
-def _serve_with(
-    workers: int,
-    directory: Path,
-    secret: bytes,
-    endorser: Fetcher,
-    kept: str | None,
-    *,
-    host: str,
-    port: int,
-    as_json: bool,
-) -> None:
-    """Serve with several processes. Each opens the folder for itself: a connection to a database is not shared."""
-    from strongroom.api import supervisor
-    from strongroom.cli.broker import request_lines
-    from strongroom.errors import StrongroomError
-    from strongroom.wiring import broker
-
-    with broker.open_broker(directory, secret) as opened:  # what would stop every worker is said once, here
-        if kept is not None:
-            broker.expect_checkpoint(opened, kept)
-        name, size = opened.settings.party.name, opened.store.ledger.size()
-    broker.shield_process()
-    sockets = supervisor.bind_all(host, port, workers)
-    at = _shown(sockets[0])
-
-    def work(listening: socket.socket, ready: Callable[[], None]) -> None:
-        try:
-            tell = request_lines.printer(as_json=as_json)
-            with broker.open_broker(directory, secret, endorser=endorser, tell=tell) as own:
-                _serve_on(own, listening, ready)
-        except StrongroomError as cause:
-            print(f"error: {cause.message}", file=sys.stderr, flush=True)
-
-    supervisor.Supervisor(work, sockets).run(lambda: _say_ready(name, at, size, as_json=as_json))
-
-
-def _endorser(
-    directory: Path,
-    *,
-    kds: str | None,
-    pccs: str | None,
-    ca: Path | None,
-    root: list[str] | None,
-    offline: bool,
-) -> Fetcher:
-    from strongroom.fetch.endorsements import fetch as fetching
-    from strongroom.fetch.endorsements.resolve import Fetcher
-    from strongroom.fetch.http.client import Client
-    from strongroom.wiring import broker
-
-    # A room waits for the answer: a vendor gets less time than where somebody fetches beforehand.
-    client = Client(total_seconds=_VENDOR_SECONDS, tries=2)
-    library = fetching.open_library(
-        directory / broker.ENDORSEMENTS, roots=root or (), offline=offline, client=client
+    broker.read_settings(directory)  # what is no broker's folder is told to be none
+    serving.serve_broker(
+        directory,
+        passphrase=secret,
+        endorser=serving.open_endorser(
+            directory, kds=kds, pccs=pccs, ca=ca, roots=root or (), offline=offline
+        ),
+        listen=listen,
+        replica=replica,
+        workers=workers,
+        expect=expect,
+        tell=request_lines.printer(as_json=as_json),
+        on_ready=lambda ready: _say_ready(ready, as_json=as_json),
+        on_failure=lambda cause: print(f"error: {cause.message}", file=sys.stderr, flush=True),
     )
-    return Fetcher(library=library, vendors=fetching.choose_vendors(pccs=pccs, kds=kds, ca=ca))
 
 
-def _serve(opened: broker.Opened, *, host: str, port: int, as_json: bool) -> None:
-    from strongroom.api import server
-
-    listening = server.bind(host, port)
-    name, at = opened.settings.party.name, _shown(listening)
-    _serve_on(opened, listening, lambda: _say_ready(name, at, opened.store.ledger.size(), as_json=as_json))
-
-
-def _serve_on(opened: broker.Opened, listening: socket.socket, ready: Callable[[], None]) -> None:
-    from strongroom.api import server
-    from strongroom.api.broker import app
-    from strongroom.encoding import canonical
-    from strongroom.wiring import broker
-
-    context = server.tls_context(opened.settings.certificate, opened.secrets.tls)
-    broker.shield_process()
-    broker.allow_many_connections()
-    broker.log_plainly()
-    canonical.write_with(broker.fast_encoder)
-    warm = broker.Warm(opened)
-
-    def say() -> None:
-        warm.warm_up()
-        ready()
-
-    application = app.build(opened.broker, readiness=app.Readiness(warm.why_not))
-    server.serve(server.Server(application, context=context, ready=say), listening)
-
-
-def _say_ready(name: str, at: str, size: int, *, as_json: bool) -> None:
+def _say_ready(ready: ServingBroker, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"ready": True, "party": name, "listening": at}), flush=True)
+        print(json.dumps({"ready": True, "party": ready.party, "listening": ready.listening}), flush=True)
     else:
-        print(f"broker of {name}: ready on {at}, ledger of {size} entries", flush=True)
+        print(
+            f"broker of {ready.party}: ready on {ready.listening}, ledger of {ready.entries} entries",
+            flush=True,
+        )
 
 
 def status(directory: BrokerDir, as_json: AsJson = False) -> None:
@@ -440,8 +308,3 @@ def passwd(
 
 def _passphrase(directory: Path, fd: int | None) -> bytes:
     return passphrase.read(fd, what=f"passphrase of the broker in {directory}")
-
-
-def _shown(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -46,7 +46,7 @@ def _text(event: Event) -> str:
 
 
 def _recorded(event: Recorded) -> str:
-    entry = _entry(event)
+    entry = event.record()
     contract = f"{event.contract_id} {entry.contract_digest[:19]}".strip()
     return (
         f"{fields.format_time(entry.time)}  entry {event.index}  {contract}  {entry.run_id}  from {event.peer or '?'}: "
@@ -91,7 +91,7 @@ def _json(event: Event) -> str:
                 "lines_lost": event.untold,
             }
         )
-    entry = _entry(event)
+    entry = event.record()
     reason = describe.reason(entry) if entry.kind is record.RecordKind.DENIAL else None
     return json.dumps(
         {
@@ -106,12 +106,6 @@ def _json(event: Event) -> str:
             "reason": None if reason is None else reason.to_json(),
         }
     )
-
-
-def _entry(event: Recorded) -> record.Record:
-    # Releases come as fast as the broker can make them: of those the body stays unread.
-    heading = record.heading(event.entry)
-    return heading if heading.kind is record.RecordKind.RELEASE else record.parse(event.entry)
 
 
 def _said(entry: record.Record) -> str:

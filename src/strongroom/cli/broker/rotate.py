@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli import passphrase
 from strongroom.cli.identity.files import IdentityFile, load
 
@@ -35,15 +34,17 @@ def rotate_keys(
 
     Contracts name these keys: those from before are released no more; sign their next version.
     """
-    from strongroom.parties.papers import party_file, refuse_foreign
-    from strongroom.wiring import broker
+    from strongroom.parties.papers import party_file
+    from strongroom.wiring import owner
 
     mine = load(identity, identity_passphrase_fd, option="--identity-passphrase-fd")
     target = party or party_file(identity, mine.name)
-    refuse_foreign(target, mine.party())
-    secret = passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}")
-    rotated = broker.rotate_broker_keys(directory, secret, mine.signing)
-    files.write(target, rotated.party.encode(), replace=True)
+    rotated = owner.rotate_keys(
+        directory,
+        identity=mine,
+        party_file=target,
+        passphrase=lambda: passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}"),
+    )
     print(f"new keys of the broker: ledger entry {rotated.proof.index}")
     print(f"public part:  {target} (hand this around; contracts carry it)")
     print("contracts from before name the old keys and are released no more: sign their next version")
@@ -55,10 +56,10 @@ def rotate_identity(
     passphrase_fd: BrokerFd = None,
 ) -> None:
     """Follow the broker's own party to its new keys. It must not be serving; its disks are to be added again."""
-    from strongroom.model import rotation as rotation_model
+    from strongroom.parties.papers import load_rotation
     from strongroom.wiring import broker
 
-    statement = files.parsed(rotation, rotation_model.read, max_bytes=4 * rotation_model.MAX_BYTES)
+    statement = load_rotation(rotation)
     secret = passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}")
     rotated = broker.rotate_broker_identity(directory, secret, statement)
     print(f"broker of {rotated.party.name}, {rotated.party.keyid}: ledger entry {rotated.proof.index}")
