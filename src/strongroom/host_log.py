@@ -1,7 +1,7 @@
 """What processes of a host do, told to whoever set `STRONGROOM_LOG`: requests, fetches, programs that are started, and how long it took.
 
 Nothing is told, and nothing is computed, until `wiring.host_log` has set a teller. Values are names, numbers, paths and addresses; never a secret, and never the
-content of a file: a value whose name says that it is a secret is left out, and so are bytes and what a URL has after its path. No room has this in its measured base, and nothing that judges imports it.
+content of a file: a value whose name says that it is a secret is left out, and so are bytes, and what a URL of whatever scheme has before its host and after its path. No room has this in its measured base, and nothing that judges imports it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import enum
 import re
 import time
-import urllib.parse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +24,9 @@ SECRET = re.compile(
     re.IGNORECASE,
 )
 LEFT_OUT = "[left out]"
-_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+_URL = re.compile(r"://\S+")  # whatever its scheme: postgresql, redis, git+ssh
+_MORE = re.compile(r"[?#]")
+_HOST = re.compile(r"(?:[\w.-]{0,255}|\[[\w:.%]{2,64}\])(?::\d{1,5})?\W{0,8}")  # the rest is a sentence's
 
 
 class LogLevel(enum.IntEnum):
@@ -52,23 +53,23 @@ def wanted(level: LogLevel) -> bool:
     return level >= _least
 
 
-def debug(event: str, **values: object) -> None:
+def debug(event: str, /, **values: object) -> None:
     """What only who looks for a fault wants: each request, fetch and program."""
     _tell(LogLevel.DEBUG, event, values)
 
 
-def info(event: str, **values: object) -> None:
+def info(event: str, /, **values: object) -> None:
     """What there are few of: verbs, rooms, their phases."""
     _tell(LogLevel.INFO, event, values)
 
 
-def warning(event: str, **values: object) -> None:
+def warning(event: str, /, **values: object) -> None:
     """What somebody should look at, though it went on."""
     _tell(LogLevel.WARNING, event, values)
 
 
 @contextlib.contextmanager
-def timed(level: LogLevel, event: str, **values: object) -> Iterator[dict[str, object]]:
+def timed(level: LogLevel, event: str, /, **values: object) -> Iterator[dict[str, object]]:
     """Tell of what is done within, once it is over, with its milliseconds and the code of its failure. More values may be put in meanwhile."""
     if not wanted(level):
         yield {}
@@ -115,18 +116,29 @@ def _text(value: object) -> str:
     """One line. Of a URL: where and which path, without who asks (user:password@) and what else is said (?…, which may hold a signature)."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"[{len(value)} bytes]"
-    text = _URL.sub(
-        lambda match: _bare(match[0]), str(value)[: MAX_TEXT + 1]
-    )  # cut first: what is long is a stranger's
-    if not text.isprintable():
-        text = text.encode("unicode_escape", "backslashreplace").decode()
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+    whole = str(value)
+    text = whole[:MAX_TEXT]  # cut first: what is long is a stranger's
+    cut = len(text) < len(whole)
+
+    def bare(match: re.Match[str]) -> str:
+        # Of a URL that the cut goes through nobody knows whether an "@" was to come.
+        return f"://{LEFT_OUT}" if cut and match.end() == len(text) else _bare(match[0])
+
+    line = _URL.sub(bare, text)
+    if not line.isprintable():
+        line = line.encode("unicode_escape", "backslashreplace").decode()
+    return line[:MAX_TEXT] + "…" if cut or len(line) > MAX_TEXT else line
 
 
 def _bare(url: str) -> str:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        place = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return LEFT_OUT
-    return f"{parts.scheme}://{place}{parts.path}" + ("?…" if parts.query else "")
+    """Of `://…`, the places and their paths; there may be another URL in a path."""
+    shown = _MORE.split(url, maxsplit=1)[0]
+    places = "://".join(_place(piece) for piece in shown.split("://")[1:])
+    return f"://{places}" + (f"{url[len(shown)]}…" if len(shown) < len(url) else "")
+
+
+def _place(piece: str) -> str:
+    """Host, port and path. A password may have the "@" and "/" that it should have written otherwise: what then stands where a host should is left out."""
+    if "@" in piece.partition("/")[0]:
+        piece = piece.rpartition("@")[2]
+    return piece if _HOST.fullmatch(piece.partition("/")[0]) else LEFT_OUT

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -70,6 +71,26 @@ def test_a_terminal_gets_text_and_all_else_json_unless_told_otherwise():
             json.loads(shown[0])
 
 
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_value_may_be_called_as_the_lines_own_are(form):
+    stream = io.StringIO()
+    setting.set_up({"STRONGROOM_LOG": f"debug,{form}"}, stream)
+    names = sorted(setting.OURS)
+    try:
+        host_log.warning("tried", **{name: f"its {name}" for name in names})
+        with host_log.timed(LogLevel.INFO, "timed", event=1, level=2):
+            pass
+    finally:
+        host_log.tell_to(None)
+    first = stream.getvalue().splitlines()[0]
+    assert all(f"its {name}" in first for name in names)
+    assert str(os.getpid()) in first
+    if form == "json":
+        parsed = json.loads(first)
+        assert (parsed["event"], parsed["level"], parsed["process"]) == ("tried", "warning", os.getpid())
+        assert parsed["process_"] == "its process"
+
+
 @pytest.mark.parametrize("asked", ["loud", "debug,xml", "debug,json,text", ",", "10"])
 def test_a_setting_that_is_none_is_refused(asked):
     with pytest.raises(Misuse) as caught:
@@ -102,6 +123,49 @@ def test_secrets_do_not_show(told):
     assert told[1][2] == {"url": "https://registry.example/v2/x?…"}
     assert told[2][2] == {"why": "see https://h/p?… there"}
     assert told[0][2]["body"] == "[9 bytes]"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://alice:swordfish@db.example/flights", "postgresql://db.example/flights"),
+        ("redis://:swordfish@10.0.0.1:6379/0", "redis://10.0.0.1:6379/0"),
+        ("HTTPS://alice:swordfish@[2001:db8::1]:443/x", "HTTPS://[2001:db8::1]:443/x"),
+        ("jdbc:postgresql://alice:swordfish@h:5432/x?user=swordfish", "jdbc:postgresql://h:5432/x?…"),
+        ("1git+ssh://swordfish@h/x#swordfish", "1git+ssh://h/x#…"),
+        ("a://h/x,b://alice:swordfish@h", "a://h/x,b://h"),
+        ("a://h/x?to=b://h/y&token=swordfish", "a://h/x?…"),
+        # Passwords that should have been written with %2F, %3F and %40.
+        ("postgresql://alice:sword/fish@h/x", "postgresql://[left out]"),
+        ("postgresql://alice:sword?fish@h/x", "postgresql://[left out]?…"),
+        ("postgresql://alice:swordfish@1/swordfish@h/x", "postgresql://h/x"),
+        (
+            "at docker://registry.example/team/query@sha256:ab",
+            "at docker://registry.example/team/query@sha256:ab",
+        ),
+        ("no https://127.0.0.1:8443: refused", "no https://127.0.0.1:8443: refused"),
+        ("unix:///run/x.sock", "unix:///run/x.sock"),
+    ],
+)
+def test_of_a_url_of_whatever_scheme_place_and_path_show(told, url, shown):
+    host_log.info("tried", url=url, line=["--at", url])
+    assert told[0][2] == {"url": shown, "line": ["--at", shown]}
+
+
+@pytest.mark.parametrize("before", range(host_log.MAX_TEXT - 60, host_log.MAX_TEXT + 2))
+def test_a_url_that_the_cut_goes_through_shows_nobody(told, before):
+    host_log.info("tried", why="x" * before + "https://alice:swordfish@registry.example/v2/")
+    (shown,) = told[0][2].values()
+    assert "sword" not in shown
+    assert shown.endswith("…") or len(shown) < host_log.MAX_TEXT
+
+
+@pytest.mark.parametrize("text", ["://" * 30_000, "a://" + "." * 90_000 + "a:b", "@" * 90_000, "x" * 90_000])
+def test_a_strangers_text_costs_no_more_than_its_length(told, text):
+    begun = time.process_time()
+    host_log.info("tried", why=text)
+    assert time.process_time() - begun < 1.0
+    assert len(told[0][2]["why"]) <= host_log.MAX_TEXT + 1
 
 
 def test_what_strangers_write_is_one_line_and_has_an_end(told):

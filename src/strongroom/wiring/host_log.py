@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 VARIABLE = "STRONGROOM_LOG"
 LEVELS = {level.name.lower(): level for level in LogLevel}
 FORMS = ("json", "text")
+OURS = frozenset(
+    {"event", "exc_info", "exception", "level", "method_name", "process", "self", "stack", "timestamp"}
+)
+"""What lines, or structlog, mean something else by: a value of such a name is shown as `NAME_`."""
 
 
 def set_up(environment: Mapping[str, str], stream: TextIO) -> None:
@@ -56,6 +60,7 @@ def _teller(stream: TextIO, *, as_json: bool, colours: bool) -> Teller:
     )
 
     def tell(level: LogLevel, event: str, values: dict[str, Told]) -> None:
-        getattr(logger, level.name.lower())(event, process=os.getpid(), **values)
+        named = {f"{name}_" if name in OURS else name: value for name, value in values.items()}
+        getattr(logger, level.name.lower())(event, process=os.getpid(), **named)
 
     return tell
