@@ -55,6 +55,9 @@ def one(command: list[str], folder: Path) -> Took:
     """A fresh process, whose output nobody reads. Raises `SystemExit` where it fails: a refusal is no measure."""
     begun = time.perf_counter()
     environment = os.environ | {"STRONGROOM_PASSPHRASE": "correct horse"}
+    environment.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # in many a container; it makes each start compile everything anew
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

@@ -18,6 +18,7 @@ import secrets
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom import files
@@ -31,7 +32,7 @@ from strongroom.broker.log_signer import Notary
 from strongroom.broker.request_log import RequestLog
 from strongroom.crypto import hpke
 from strongroom.crypto.pki import certificates
-from strongroom.errors import Conflict, Misuse, NotFound, Refused, of_file
+from strongroom.errors import Conflict, Misuse, NotFound, Refused, Unavailable, of_file
 from strongroom.ledger import checkpoint, merkle
 from strongroom.model import record, rotation
 from strongroom.parties import papers
@@ -39,7 +40,6 @@ from strongroom.store import sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from strongroom.broker.ports import Endorser
     from strongroom.broker.request_log import Event
@@ -52,6 +52,9 @@ DATABASE = "broker.db"
 LOCK = "serve.lock"
 ENDORSEMENTS = "endorsements"
 MOST_FILES = 65_536
+_GIVEN_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of IPv6, too
+_LEAST_PORT = 10_000
+_TRIES = 64
 _PR_SET_DUMPABLE = 4
 
 
@@ -143,7 +146,7 @@ def set_up_broker(
 ) -> NewBroker:
     """Make a broker for `owner` in the folder `directory`, and write its address into the owner's party file; both, or neither.
 
-    listen: HOST:PORT; port 0 chooses a free one now. url: how rooms reach it, if not there. passphrase: asked once all else is known to be right.
+    listen: HOST:PORT; port 0 chooses one for good, now (`ports_to_choose`). url: how rooms reach it, if not there. passphrase: asked once all else is known to be right.
     Raises `Misuse` for a party file of somebody else, for a folder that is not empty, and for addresses that are none.
     """
     host, port = settings_model.listen_parts(listen)
@@ -163,11 +166,32 @@ def set_up_broker(
     )
 
 
+def ports_to_choose(given_out: str) -> list[int]:
+    """Ports of 10,000 and above that nobody has who did not name them. given_out: first and last of those that the kernel gives to who names none.
+
+    Contracts carry a broker's port, so that it is chosen long before the broker serves: one of the kernel's would be some connection's by then.
+    """
+    first, last = (int(word) for word in given_out.split())
+    return [port for port in range(_LEAST_PORT, 65_536) if not first <= port <= last]
+
+
 def _free_port(host: str) -> int:
     from strongroom.api import server  # noqa: PLC0415 - of what this module does, making a broker alone needs it
 
-    with server.bind(host, 0) as probe:
-        return int(probe.getsockname()[1])
+    failure = Unavailable(
+        f"listening on {host}: the kernel gives out every port from {_LEAST_PORT} up by itself ({_GIVEN_OUT})",
+        code="address-taken",
+        hint="name a port with --listen HOST:PORT",
+    )
+    places = ports_to_choose(_GIVEN_OUT.read_text())
+    for port in secrets.SystemRandom().sample(places, min(len(places), _TRIES)):
+        try:
+            server.bind(host, port).close()
+        except Unavailable as cause:
+            failure = cause
+        else:
+            return port
+    raise failure
 
 
 def unmake_broker(directory: Path) -> None:

@@ -10,20 +10,22 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from strongroom.api import server
 from strongroom.broker import nonces
 from strongroom.broker import settings as settings_model
 from strongroom.broker.administration.add_key import add_key
 from strongroom.broker.admit_contract import admit
 from strongroom.crypto import aead
 from strongroom.encoding import canonical, fields
-from strongroom.errors import Conflict, Malformed, Misuse, NotFound, Refused
+from strongroom.errors import Conflict, Malformed, Misuse, NotFound, Refused, Unavailable
 from strongroom.ledger import proof
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages, record
 from strongroom.seal import disk as sealed_disk
 from strongroom.seal import folder
 from strongroom.wiring import broker
-from strongroom_testing import brokers
+from strongroom_testing import brokers, ports
+from tests import samples
 
 
 def add(world, manifest, key, disk=None):
@@ -441,3 +443,52 @@ def record_bytes(version):
         run_id="",
         body={"id": "x", "version": version},
     ).encode()
+
+
+@pytest.mark.parametrize(
+    ("given_out", "first", "last", "count"),
+    [
+        ("32768\t60999\n", 10_000, 65_535, 22_768 + 4_536),
+        ("1024 9999", 10_000, 65_535, 55_536),
+        ("1024 65000", 65_001, 65_535, 535),
+    ],
+)
+def test_port_0_is_one_that_the_kernel_gives_to_nobody(given_out, first, last, count):
+    ports = broker.ports_to_choose(given_out)
+    assert (ports[0], ports[-1], len(ports)) == (first, last, count)
+    given = range(*map(int, given_out.split()))
+    assert not set(given) & set(ports)
+    assert broker.ports_to_choose("1024 65535") == []
+
+
+def made(folder, host="127.0.0.1"):
+    return broker.set_up_broker(
+        folder / "b",
+        samples.ALICE.party(),
+        listen=f"{host}:0",
+        url="https://keys.example:443",
+        party_file=folder / "alice.party.json",
+        passphrase=lambda: b"secret",
+    )
+
+
+def test_a_chosen_port_is_kept_and_one_that_is_taken_is_not_chosen(tmp_path, monkeypatch):
+    with server.bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(broker, "ports_to_choose", lambda _: [port])
+        with pytest.raises(Unavailable, match=f"listening on 127.0.0.1:{port}") as caught:
+            made(tmp_path)
+        assert caught.value.code == "address-taken"
+        assert not (tmp_path / "b").exists()
+        free = ports.free()
+        monkeypatch.setattr(broker, "ports_to_choose", lambda _: [port, free])
+        made(tmp_path)
+    assert broker.read_settings(tmp_path / "b").listen == f"127.0.0.1:{free}"
+
+
+def test_where_the_kernel_gives_out_every_port_one_is_to_be_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(broker, "ports_to_choose", lambda _: [])
+    with pytest.raises(Unavailable, match="gives out every port") as caught:
+        made(tmp_path)
+    assert (caught.value.code, "--listen HOST:PORT" in caught.value.hint) == ("address-taken", True)

@@ -52,7 +52,10 @@ def init(
     directory: BrokerDir,
     identity: IdentityFile,
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="HOST:PORT to listen on; port 0 chooses a free one now.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT", help="HOST:PORT to listen on; port 0 chooses a free one, and keeps it."
+        ),
     ] = "127.0.0.1:8443",
     url: Annotated[
         str | None,
