@@ -272,13 +272,19 @@ def test_this_machines_own_loader_tells_its_folders(tmp_path):
 
 
 @pytest.mark.parametrize("part", [b"/", b"/a"])
-def test_rule_59_a_loader_made_to_be_looked_through_for_ever_is_read_once(tmp_path, part):
+def test_rule_59_a_loader_made_to_be_looked_through_for_ever_is_read_once(tmp_path, monkeypatch, part):
     # At every slash, and for every program anew, this took hours.
     made = loader() + part * ((7 << 20) // len(part))
     many = b"".join(entry(b"usr/bin/p%d" % at, GOOD, mode=0o755) for at in range(50))
     files = folder(b"lib64/") + entry(LOADER[1:], made, mode=0o755) + many
+    read = []
+    glibc = libraries.Libraries._glibc
+    monkeypatch.setattr(
+        libraries.Libraries, "_glibc", lambda self, name: read.append(name) or glibc(self, name)
+    )
     report = look(tmp_path, files + entry(b"bin/program", GOOD, mode=0o755), Env=["PATH=/bin:/usr/bin"])
     assert bad(report)["libraries"] == "blocks"  # there is no libc
+    assert read == [LOADER] * 2  # in the image as it was built, too, for whether a mount hides the libc
 
 
 def test_rule_59_folders_that_libraries_add_to_each_others_are_bounded_together(tmp_path, monkeypatch):

@@ -8,10 +8,10 @@ started, every other program on PATH is looked at, and only warned of.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, Refused
@@ -63,6 +63,11 @@ class ExaminedImage:
         """The x86-64 level of the room's processor."""
         return LEVELS.get(self.platform, TEE_LEVEL)
 
+    @functools.cached_property
+    def libraries_as_built(self) -> Libraries:
+        """The libraries of the image where nothing is mounted over it."""
+        return Libraries(self.image, self.settings.environment, level=self.level)
+
     def covers(self, name: str) -> str:
         """Which of the room's mounts hides this file of the image, for a message; empty when none does."""
         if find(self.image, name) is None or find(self.tree, name) is not None:
@@ -79,7 +84,10 @@ def examine(subject: ExaminedImage) -> Iterator[Finding]:
     settings = subject.settings
     words = (*settings.entrypoint, *settings.command)
     libraries = Libraries(
-        subject.tree, settings.environment, level=subject.level, readable=partial(_may_read, subject)
+        subject.tree,
+        settings.environment,
+        level=subject.level,
+        readable=functools.partial(_may_read, subject),
     )
     where = "ENTRYPOINT" if settings.entrypoint else "CMD"
     problems = list(_start(subject, libraries, words, where, 0))
@@ -299,9 +307,7 @@ def _needed(subject: ExaminedImage, libraries: Libraries, place: str, program: E
     path = place.encode("utf-8", "surrogateescape")
     missing = libraries.missing(path, program)
     if missing.lost:
-        built = Libraries(subject.image, subject.settings.environment, level=subject.level).missing(
-            path, program
-        )
+        built = subject.libraries_as_built.missing(path, program)
         hidden_ones = [name for name in missing.lost if name not in built.lost]
         names = _names(hidden_ones or missing.lost)
         if hidden_ones:
