@@ -15,7 +15,7 @@ demo: setup  ## the main job, end to end, with the attack and the cheats
 	@$(VENV)/python tools/demo.py
 
 test: setup check  ## all tests, with real rooms; fails unless every promise and refusal held (FAST=1: minutes, no rooms)
-	@$(VENV)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(FAST),--effort fast,--promises test)
+	@$(VENV)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(FAST),--effort fast,--promises test)
 
 soak: setup  ## the slow tests, all or PART=…: every value, strangers' programs in rooms, mutants (ARGS=--list)
 	@$(VENV)/python -m tests.soak $(PART) $(ARGS)

@@ -50,7 +50,7 @@ def is_long(item: pytest.Item) -> bool:
 
 
 def long_first(items: Sequence[pytest.Item], seconds: dict[str, float]) -> list[pytest.Item]:
-    """File by file, those that took longest first, so that two workers end together; the rest as they were."""
+    """File by file, those that took longest first, so that all workers end together; the rest as they were."""
 
     def took(item: pytest.Item) -> float:
         return seconds.get(item.nodeid.partition("::")[0], _UNMEASURED if is_long(item) else 0.0)

@@ -178,6 +178,7 @@ def _main() -> NoReturn:
     os.environ.clear()
     os.environ.update(command.env)
     os.chdir(command.cwd)
+    tempfile.tempdir = None  # as the environment has it now
     sys.argv[:] = command.line
     sys.modules[
         "__main__"

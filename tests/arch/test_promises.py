@@ -62,7 +62,7 @@ def test_there_are_promises():
 def test_make_proves_both_tables():
     recipes = (ROOT / "Makefile").read_text()
     assert re.search(
-        r"^test: setup check .*\n\t@\$\(VENV\)/pytest -n 2 --dist loadfile --no-loadscope-reorder "
+        r"^test: setup check .*\n\t@\$\(VENV\)/pytest -n 3 --dist loadfile --no-loadscope-reorder "
         r"\$\(if \$\(FAST\),--effort fast,--promises test\)\n",
         recipes,
         re.MULTILINE,

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -15,6 +13,7 @@ from strongroom.bases.packages import debs
 from strongroom.crypto import image_signer
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Refused, Unavailable
+from tests import verbs
 from tests.unit.bases import enclave
 
 SHARED = build.default_cache(dict(os.environ))
@@ -43,12 +42,7 @@ def folder(original, tmp_path):
 
 
 def verify(folder, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "strongroom.cli.main", "base", "verify", str(folder), *words],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    return verbs.run("base", "verify", folder, *words)
 
 
 def flip(path, place):

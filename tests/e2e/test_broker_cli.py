@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -14,22 +13,27 @@ from strongroom.crypto import age
 from strongroom.model import identity, party
 from strongroom.model.contracts import agreement
 from strongroom_testing import brokers, contracts
+from tests import verbs
 
 SECRET = "correct horse"
 
 
-def strongroom(*words, ok=True, env=None, stdin=None, pass_fds=()):
+def strongroom(*words, ok=True, env=None, pass_fds=()):
     environment = {**os.environ, "STRONGROOM_PASSPHRASE": SECRET, **(env or {})}
-    done = subprocess.run(
-        [sys.executable, "-m", "strongroom.cli.main", *map(str, words)],
-        env={name: value for name, value in environment.items() if value is not None},
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=stdin or subprocess.DEVNULL,
-        timeout=60,
-        pass_fds=pass_fds,
-    )
+    env = {name: value for name, value in environment.items() if value is not None}
+    if pass_fds:
+        done = subprocess.run(
+            [*verbs.COMMAND, *map(str, words)],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            pass_fds=pass_fds,
+        )
+    else:
+        done = verbs.run(*words, env=env, timeout=60)
     assert "Traceback" not in done.stderr
     assert (done.returncode == 0) is ok, done.stderr
     return done

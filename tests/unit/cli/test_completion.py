@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from strongroom.cli import completion
+from tests import verbs
 from tests.pages import command_lines
 from tests.unit.cli import shells
 
@@ -35,8 +34,9 @@ BASH_AND_ZSH = {
 
 
 def script(shell):
-    line = [sys.executable, "-m", "strongroom.cli.main", "completion", shell]
-    return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    done = verbs.run("completion", shell)
+    assert done.returncode == 0
+    return done.stdout
 
 
 @pytest.mark.parametrize("name", completion.SHELLS)
@@ -66,7 +66,6 @@ def test_every_verb_and_option_is_in_the_script(name):
 
 
 def test_a_shell_that_is_not_known_is_refused():
-    line = [sys.executable, "-m", "strongroom.cli.main", "completion", "csh"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    done = verbs.run("completion", "csh")
     assert done.returncode == 2
     assert "is none of bash, zsh, fish" in done.stderr

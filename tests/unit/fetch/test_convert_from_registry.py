@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from strongroom_testing import registry_server as server
+from tests import verbs
 from tests.unit.fetch.registries import needs_registry, put, sample
 
+if TYPE_CHECKING:
+    import subprocess
+
 pytestmark = needs_registry
-COMMAND = (sys.executable, "-m", "strongroom.cli.main")
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,7 @@ def world(tmp_path, monkeypatch):
 
 
 def run(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=120
-    )
+    done = verbs.run(*words, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

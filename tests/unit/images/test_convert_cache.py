@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,13 +17,13 @@ from strongroom.crypto import sign
 from strongroom.images import cache as caches
 from strongroom.images import load
 from strongroom.seal import disk
+from tests import verbs
 from tests.unit.images.kit import ACCOUNTS, END, PROGRAM, Layout, entry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 OWNER = sign.SigningKey(b"\7" * 32)
-COMMAND = (sys.executable, "-m", "strongroom.cli.main")
 
 
 @pytest.fixture
@@ -37,9 +36,7 @@ def world(tmp_path, monkeypatch):
 
 
 def run(*words: object, code: int = 0) -> str:
-    done = subprocess.run(
-        [*COMMAND, *map(str, words)], capture_output=True, text=True, check=False, timeout=120
-    )
+    done = verbs.run(*words, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -211,7 +208,7 @@ def test_killed_at_any_moment_nothing_half_made_is_left_and_the_next_one_goes_th
     dice = random.Random(number)  # noqa: S311
     for _ in range(2):
         child = subprocess.Popen(
-            [*COMMAND, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*verbs.COMMAND, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         time.sleep(dice.uniform(0.2, 1.6))
         child.send_signal(number)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from strongroom.ledger import inspect, proofpack
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom_testing import hardware_packs, packs, simulated
+from tests import verbs
 
 
 @pytest.fixture(params=simulated.TEES)
@@ -44,18 +43,13 @@ def test_a_sound_pack_holds_and_no_other_endorsements_do(world):
         assert {"record.alice", "verdict.alice"} <= set(failed(world, changed(pack, NONE)))
 
 
-def strongroom(*words):
-    line = [sys.executable, "-m", "strongroom.cli.main", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_a_runs_folder_becomes_a_pack_that_checks_offline(world, tmp_path):
     out = tmp_path / "written"
     out.mkdir()
     packs.write_run(world, out)
     assert json.loads((out / "run/release-alice.json").read_bytes())["endorsements"]["parts"]
-    done = strongroom("proof", "export", out / "run", "--out", out / "proof.json")
+    done = verbs.run("proof", "export", out / "run", "--out", out / "proof.json")
     assert done.returncode == 0, done.stderr
     trusted = [word for name in ("alice", "bob") for word in ("--trust", out / f"{name}.party.json")]
-    done = strongroom("proof", "verify", out / "proof.json", *trusted)
+    done = verbs.run("proof", "verify", out / "proof.json", *trusted)
     assert (done.returncode, "the proof holds, for a SIMULATED room" in done.stdout) == (0, True), done.stdout
