@@ -16,9 +16,8 @@ from sqlalchemy import event, pool
 
 from strongroom.broker.ports import KnownDisk, KnownVersion
 from strongroom.errors import NotFound
-from strongroom.store import cache, failures, schema, transaction
+from strongroom.store import cache, failures, schema, transaction, turn
 from strongroom.store.statements import driver, text
-from strongroom.store.turn import Turn
 from strongroom.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 10
 READERS = 64  # threads that read at once, at most
-TURN = "-turn"
 OF_RUN = 64
 _of_run = (
     sa.select(schema.leaves.c.idx, schema.leaves.c.entry)
@@ -67,7 +65,7 @@ class SqliteStore:
             schema.migrate(connection)
         self._readers = Readers(self._reading)
         self.ledger = SqliteLedgerView(self._readers, self._nodes)
-        self._turn = Turn(path.with_name(path.name + TURN))
+        self._turn = turn.Turn(path.with_name(path.name + turn.SUFFIX))
         self._writer = Writer(self._writing, self._nodes, self._turn)
 
     async def write(self, work: Callable[[Transaction], T]) -> Committed[T]:

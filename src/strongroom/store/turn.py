@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SUFFIX = "-turn"
+"""What the lock's file is called, after the database's name."""
+
+
 class Turn:
     """A lock on a file of its own. One thread of a process uses it."""
 

@@ -36,7 +36,7 @@ from strongroom.errors import Conflict, Misuse, NotFound, Refused, Unavailable, 
 from strongroom.ledger import checkpoint, merkle
 from strongroom.model import record, rotation
 from strongroom.parties import papers
-from strongroom.store import sqlite
+from strongroom.store import turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from strongroom.crypto import sign
     from strongroom.model.messages import LedgerProof
     from strongroom.model.party import Party
+    from strongroom.store.sqlite import SqliteStore
 
 SETTINGS = "broker.json"
 DATABASE = "broker.db"
@@ -85,7 +86,7 @@ class Opened:
     """A broker with its store, and its secrets while it is open."""
 
     broker: Broker
-    store: sqlite.SqliteStore
+    store: SqliteStore
     settings: settings_model.Settings
     secrets: settings_model.Secrets = field(repr=False)
 
@@ -110,6 +111,8 @@ def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphr
     )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
+    from strongroom.store import sqlite  # noqa: PLC0415 - as in `_open_store`
+
     try:
         sqlite.create(directory / DATABASE)
         # The settings come last: without them the folder is no broker.
@@ -196,7 +199,7 @@ def _free_port(host: str) -> int:
 
 def unmake_broker(directory: Path) -> None:
     """Take back what `init_broker` has just made. The folder stays, empty."""
-    for name in (SETTINGS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}{sqlite.TURN}"):
+    for name in (SETTINGS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}{turn.SUFFIX}"):
         (directory / name).unlink(missing_ok=True)
 
 
@@ -214,7 +217,7 @@ def read_settings(directory: Path) -> settings_model.Settings:
 def change_passphrase(directory: Path, old: bytes, new: bytes) -> None:
     """Lock the broker's keys under another passphrase, whole or not at all. Raises `Refused` for a wrong old one."""
     read_settings(directory)  # what is no broker's folder is told to be none
-    store = sqlite.open_store(directory / DATABASE)
+    store = _open_store(directory)
     try:
         # Before, not after: what a rotation has left is under the old passphrase.
         _put_in_place(directory, store)
@@ -250,7 +253,7 @@ def open_broker(
     """
     limits = budgets or Budgets()
     read_settings(directory)  # what is no broker's folder is told to be none
-    store = sqlite.open_store(directory / DATABASE)
+    store = _open_store(directory)
     try:
         _put_in_place(directory, store)
         settings = read_settings(directory)
@@ -317,7 +320,7 @@ def _rotated(
     return RotatedParty(party=rotated.settings.party, proof=proof)
 
 
-def _put_in_place(directory: Path, store: sqlite.SqliteStore) -> None:
+def _put_in_place(directory: Path, store: SqliteStore) -> None:
     """Where a rotation was committed, its settings become the folder's. Done again it changes nothing."""
     staged = store.staged_settings()
     if staged is not None:
@@ -325,7 +328,7 @@ def _put_in_place(directory: Path, store: sqlite.SqliteStore) -> None:
         asyncio.run(store.write(lambda transaction: transaction.staged.clear()))
 
 
-def _belongs(settings: settings_model.Settings, store: sqlite.SqliteStore) -> None:
+def _belongs(settings: settings_model.Settings, store: SqliteStore) -> None:
     """Raise `Refused` for a broker's file of other keys than the database is of: one from before a rotation, brought back."""
     known = store.keys()
     if known is None:
@@ -357,13 +360,19 @@ def serving(directory: Path, *, replica: bool) -> Iterator[None]:
         os.close(fd)
 
 
-def _latest(store: sqlite.SqliteStore) -> datetime:
+def _latest(store: SqliteStore) -> datetime:
     """The latest time that the store knows to have been."""
     times = [datetime.fromtimestamp(store.latest_time(), UTC)]
     size = store.ledger.size()
     if size:
         times.append(record.parse(store.ledger.leaves(size - 1, 1)[0]).time)
     return max(times)
+
+
+def _open_store(directory: Path) -> SqliteStore:
+    from strongroom.store import sqlite  # noqa: PLC0415 - SQLAlchemy is half of a broker's start (decision 7)
+
+    return sqlite.open_store(directory / DATABASE)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -423,7 +432,7 @@ def expect_checkpoint(opened: Opened, note: str) -> None:
 def broker_status(directory: Path) -> tuple[settings_model.Settings, status_model.Status]:
     """What `broker status` shows. Takes no passphrase."""
     settings = read_settings(directory)
-    store = sqlite.open_store(directory / DATABASE)
+    store = _open_store(directory)
     try:
         return settings, status_model.status(store)
     finally:

@@ -56,3 +56,16 @@ def test_no_verbs_words_need_what_its_work_needs():
     assert {name for name in ours if name.startswith("strongroom.crypto.")} == {"strongroom.crypto.age"}
     heavy = {"asyncio", "cryptography", "http", "rich", "secrets", "socket", "sqlalchemy", "sqlite3", "ssl"}
     assert not heavy & imported
+
+
+def test_who_does_not_open_a_brokers_database_does_not_wait_for_it(tmp_path):
+    code = (
+        "import sys\nfrom strongroom.cli import main\n"
+        f"sys.argv = ['strongroom', 'broker', 'serve', {str(tmp_path)!r}, '--passphrase-fd', '0']\n"
+        "try:\n    main.main()\nfinally:\n    print('sqlalchemy' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input="secret\n", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "not a broker's folder" in done.stderr) == (5, True)
+    assert done.stdout == "False\n"
