@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from tools.release import broker_image, deb, places, python_dist
@@ -17,6 +18,12 @@ import strongroom
 
 
 def main() -> None:
+    if os.geteuid() != 0:
+        sys.exit(
+            "make dist: expected root, got user "
+            f"{os.geteuid()}: the broker's image is unpacked with its files' owners, and compiled within it (chroot, mount)\n"
+            "hint: type `sudo make dist`, on a machine or in a container of Debian 12 that is yours"
+        )
     parser = argparse.ArgumentParser(description="Build what a release consists of.")
     parser.add_argument("--out", type=Path, default=python_dist.ROOT / "dist", help="folder to write into")
     out = parser.parse_args().out

@@ -13,6 +13,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ strongroom ({version}) unstable; urgency=medium
 
   * As CHANGELOG.md beside this file says.
 
- -- The Strongroom authors <strongroom@example.org>  {date}
+ -- {maintainer}  {date}
 """
 _SCRIPTS = ("postinst", "prerm")
 
@@ -66,9 +67,15 @@ def build(out: Path, tree: Mapping[str, File], *, version: str, epoch: int) -> P
     return target
 
 
+def maintainer() -> str:
+    """Who the package is of, as `pyproject.toml` names them: `NAME <ADDRESS>`."""
+    (one,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["maintainers"]
+    return email.utils.formataddr((one["name"], one["email"]))
+
+
 def _documents(version: str, epoch: int) -> dict[str, File]:
     folder = "usr/share/doc/strongroom"
-    changes = _CHANGES.format(version=version, date=email.utils.formatdate(epoch))
+    changes = _CHANGES.format(version=version, maintainer=maintainer(), date=email.utils.formatdate(epoch))
     overrides = (RECIPE / "lintian-overrides").read_bytes()
     return {
         f"{folder}/copyright": File(content=(RECIPE / "copyright").read_bytes()),
@@ -89,7 +96,13 @@ def _compressed(name: str, file: File) -> File:
 
 def _control(files: Mapping[str, File], version: str) -> dict[str, File]:
     size = sum(len(file.content) for file in files.values()) // 1024
-    text = (RECIPE / "control").read_text().replace("@VERSION@", version).replace("@SIZE@", str(size))
+    text = (
+        (RECIPE / "control")
+        .read_text()
+        .replace("@VERSION@", version)
+        .replace("@SIZE@", str(size))
+        .replace("@MAINTAINER@", maintainer())
+    )
     sums = [
         f"{hashlib.md5(file.content, usedforsecurity=False).hexdigest()}  {name}\n"
         for name, file in sorted(files.items())
