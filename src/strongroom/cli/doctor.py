@@ -31,7 +31,7 @@ def doctor(
     `strongroom node doctor` tells every need of rooms, with what was found.
     """
     import strongroom
-    from strongroom.errors import Misuse, Unavailable
+    from strongroom.errors import Misuse
     from strongroom.node import requirements
 
     words = tuple(verb or ())
@@ -48,13 +48,8 @@ def doctor(
     else:
         for row in rows:
             _print_row(row)
-    if words and not any(row.able for row in rows):
-        first = next(need for row in rows for need in row.lacks if not need.optional)
-        raise Unavailable(
-            f"this machine cannot do {' '.join(words)}: {first.name}: {first.found}",
-            code="verb-unable",
-            hint=first.fix,
-        )
+    if words:
+        requirements.require(rows, words)
 
 
 def _print_row(row: Row) -> None:

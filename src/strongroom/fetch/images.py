@@ -240,6 +240,14 @@ def find_image(  # noqa: PLR0913 - by name, and most of them with a default
     return LocatedImage(path=into, digest=pulled, service=service, fetched=True)
 
 
+def check_demand(image: str, digest: str | None) -> None:
+    """Raise `Misuse` for an image of which a signature cannot be demanded: no registry names it, or `digest` names another beside it."""
+    if not _is_name(image):
+        raise no_signature_here(image)
+    if digest is not None:
+        raise digest_beside_signature()
+
+
 def no_signature_here(text: str) -> Misuse:
     """The refusal of an image that no registry names, where a signature is demanded."""
     return Misuse(

@@ -47,6 +47,11 @@ class AuditedEntries:
     rows: tuple[tuple[int, Record], ...]
 
 
+def remembered(party_file: Path) -> Path:
+    """Where what was seen of a broker's ledger is kept, unless one says otherwise: beside its owner's party file, one for each."""
+    return party_file.with_name(party_file.name + ".checkpoint")
+
+
 def read_entries(source: LedgerSource, *, key: VerifyingKey, run: str = "") -> AuditedEntries:
     """The entries of `run`, or all, once they are known to be what the checkpoint covers. Raises `Refused`, `Malformed`."""
     checkpoint = checkpoint_format.verify(source.checkpoint(), key)

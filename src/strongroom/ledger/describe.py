@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.wording.sentences import explain
-from strongroom.encoding import fields
+from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Refused
 from strongroom.model import party, receipt, record, rotation, verdict
 
@@ -34,6 +34,12 @@ def describe(entry: Record) -> str:
 def describe_entry(leaf: bytes) -> str:
     """What an entry's bytes say. Raises `Malformed`."""
     return describe(record.parse(leaf))
+
+
+def row_json(index: int, entry: Record) -> dict[str, object]:
+    """An entry as an object: its index, its own fields, and what it says."""
+    own = canonical.loads(entry.encode(), what="ledger entry", max_bytes=record.MAX_BYTES)
+    return {"index": index, **own, "description": describe(entry)}
 
 
 def reason(entry: Record) -> Explained | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from strongroom import files
 from strongroom.encoding import canonical, fields
-from strongroom.errors import Misuse, of_file
+from strongroom.errors import Misuse, Refused, of_file
 from strongroom.ledger import inspect as inspection
 from strongroom.ledger import proofpack
 from strongroom.model import binding as binding_model
@@ -82,6 +82,21 @@ def verify_proof(
     rotations: statements of new keys that a party made since the run.
     """
     return inspection.inspect(pack, anchors=trust, rotations=rotations)
+
+
+def require_proof(judgement: Judgement, *, trust: Sequence[Party] = ()) -> None:
+    """Raise `Refused` unless every check of `verify_proof` holds. trust: as it was given there."""
+    if judgement.holds:
+        return
+    failed = ", ".join(check.name for check in judgement.failed)
+    hint = judgement.failed[0].hint
+    if not trust and failed == "parties":
+        raise Refused(
+            "whether the proof holds cannot be told: it agrees with itself, and no --trust names a party that you know",
+            code="proof-fails",
+            hint=hint,
+        )
+    raise Refused(f"the proof does not hold: {failed}", code="proof-fails", hint=hint)
 
 
 def _party(path: Path) -> PartyName:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from strongroom import extras
+from strongroom.errors import Unavailable
 from strongroom.node import doctor
 from strongroom.node.doctor import Need
 
@@ -166,6 +167,18 @@ def rows_of(rows: tuple[Row, ...], words: tuple[str, ...]) -> tuple[Row, ...]:
         return f"{typed} ".startswith(f"{verb} ") or f"{verb} ".startswith(f"{typed} ")
 
     return tuple(row for row in rows if any(within(verb) for verb in row.verbs)) if typed else rows
+
+
+def require(rows: tuple[Row, ...], words: tuple[str, ...]) -> None:
+    """Raise `Unavailable` where this machine can do none of `rows`, those of the verb that was typed."""
+    if any(row.able for row in rows):
+        return
+    first = next(need for row in rows for need in row.lacks if not need.optional)
+    raise Unavailable(
+        f"this machine cannot do {' '.join(words)}: {first.name}: {first.found}",
+        code="verb-unable",
+        hint=first.fix,
+    )
 
 
 def _python(machine: MachineFacts) -> Need:

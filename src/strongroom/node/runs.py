@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields
-from strongroom.errors import Malformed
+from strongroom.errors import Malformed, NotFound
 from strongroom.model.contracts import agreement, contract
 from strongroom.model.identifiers import ContractDigest, ContractId, RunId
 from strongroom.model.room import run_files
@@ -86,7 +86,16 @@ class NodeRun:
 
 
 def find(folder: Path) -> tuple[NodeRun, ...]:
-    """The runs in `folder` and below it, the earliest first. Folders that are no runs, or damaged ones, are passed over."""
+    """The runs in `folder` and below it, the earliest first. Folders that are no runs, or damaged ones, are passed over.
+
+    Raises `NotFound` where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise NotFound(
+            f"{folder}: no such folder",
+            code="no-such-file",
+            hint="name the --out folder of a run, or a folder that has such below it",
+        )
     runs = []
     for run_folder in _folders(folder):
         with contextlib.suppress(Malformed, OSError):

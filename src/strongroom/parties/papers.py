@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from strongroom import files
-from strongroom.errors import Malformed, Misuse, of_file
+from strongroom.errors import Malformed, Misuse, NotFound, of_file
 from strongroom.model import identity as identity_model
 from strongroom.model import party as party_model
 from strongroom.model import rotation as rotation_model
@@ -43,6 +43,29 @@ def load_party(path: Path) -> Party:
     return files.parsed(path, party_model.parse, max_bytes=party_model.MAX_BYTES)
 
 
+def load_own_party(path: Path) -> Party:
+    """A party's own file, as `broker init` completes it. Raises `NotFound` where it is not there, `Malformed`."""
+    if not path.is_file():
+        raise NotFound(
+            f"{path}: your own party file is not there",
+            code="no-party-file",
+            hint="name it with --party: the file that you hand around, which `broker init` completes",
+        )
+    return load_party(path)
+
+
+def load_public_or_party(path: Path) -> tuple[Party, bool]:
+    """The public part in an identity file, which names no broker, or a party file; and whether it is the former. Raises `Malformed`."""
+
+    def either(data: bytes) -> tuple[Party, bool]:
+        try:
+            return identity_model.read_public(data), True
+        except Malformed:
+            return party_model.parse(data), False
+
+    return files.parsed(path, either, max_bytes=identity_model.MAX_BYTES)
+
+
 def party_file(identity: Path, name: str) -> Path:
     """Where the party file of an identity is, unless one says otherwise: beside it, under the party's name."""
     return identity.with_name(f"{name}.party.json")
@@ -72,6 +95,11 @@ def load_rotation(path: Path) -> Rotation:
 def load_agreement(path: Path) -> Agreement:
     """A contract with its signatures, from its file. Nothing is verified."""
     return files.parsed(path, agreement_model.read, max_bytes=MAX_AGREEMENT)
+
+
+def save_agreement(agreement: Agreement, *, out: Path, replace: bool = False) -> None:
+    """Write a contract with its signatures: the file is there whole, or not at all. Raises `Misuse` where there is one and `replace` is false."""
+    files.write(out, agreement.encode(), replace=replace)
 
 
 def load_earlier(paths: Sequence[Path]) -> tuple[bytes, ...]:

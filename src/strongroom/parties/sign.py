@@ -1,17 +1,21 @@
-"""A contract is signed: held against what the signer has, shown by the caller, and signed as one of its parties."""
+"""A contract is signed: held against what the signer has, shown by the caller, and signed as one of its parties. Copies of it are merged."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from strongroom.errors import Refused
 from strongroom.model.contracts import agreement as agreement_model
-from strongroom.model.contracts import signing
+from strongroom.model.contracts import merging, signing
+from strongroom.parties import papers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.merging import Merged
     from strongroom.model.identity import Identity
     from strongroom.model.party import Party
 
@@ -62,3 +66,24 @@ def sign_contract(
     """Sign as the party `own`, once the contract has passed `review_contract`. Show it to whoever signs before: this asks nobody."""
     review_contract(agreement, signer=identity.party(), own=own, trust=trust, previous=previous)
     return agreement_model.add_signature(agreement, identity.signing)
+
+
+def merge_contracts(paths: Sequence[Path], *, out: Path) -> Merged:
+    """Gather the signatures that parties made on copies of one contract, and write them to `out`: a new file, or one of `paths`.
+
+    Raises `Refused` unless every file holds the same contract, `Malformed`, `Misuse` where `out` is another file that exists.
+    """
+    merged = merging.merge([papers.load_agreement(path) for path in paths])
+    replaced = out.exists() and any(out.samefile(path) for path in paths)
+    papers.save_agreement(merged.agreement, out=out, replace=replaced)
+    return merged
+
+
+def require_approved(agreement: Agreement, *, file: Path) -> None:
+    """Raise `Refused` unless enough parties have signed. file: where the contract is, for what to type next."""
+    if not agreement.approved():
+        raise Refused(
+            "the contract is not approved",
+            code="not-approved",
+            hint=f"still to sign: {', '.join(agreement.missing())}; each types `strongroom contract sign {file} --identity NAME.identity`",
+        )

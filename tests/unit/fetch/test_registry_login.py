@@ -321,3 +321,16 @@ def test_dockers_registry_answers_elsewhere():
     assert names.is_name("docker.io/library/nginx@" + ANY)
     assert not names.is_name("./folder/image@sha256:x.tar")
     assert not names.is_name("image.tar")
+
+
+def test_a_file_of_log_ins_is_read_by_its_path_and_its_secrets_are_never_told(tmp_path):
+    path = tmp_path / "credentials"
+    path.write_text("reader:secret\n")
+    assert login.load(path, host="reg.example").credential_for("reg.example") == Credential(
+        name="reader", secret="secret"
+    )
+    for text in ("secret", '{"auths": "secret"}', '{"secret', "reader:" + "s" * login.MAX_FILE):
+        path.write_text(text)
+        with pytest.raises(Malformed, match="credentials") as caught:
+            login.load(path, host="reg.example")
+        assert "secret" not in f"{caught.value.message} {caught.value.hint}"

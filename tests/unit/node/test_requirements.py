@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from strongroom import extras
+from strongroom.errors import Unavailable
 from strongroom.node import doctor, requirements
 from tests.pages import command_lines
 
@@ -119,3 +120,13 @@ def test_a_verb_that_there_is_not_is_misuse():
     done = told("sael")
     assert done.returncode == 2
     assert "no verb 'sael'" in done.stderr
+
+
+def test_a_verb_that_no_row_of_it_can_do_is_refused_with_what_to_type(tmp_path):
+    need = doctor.Need(name="swtpm", ok=False, found="not installed", fix="apt-get install swtpm")
+    good = requirements.Row(verbs=("run --backend tpm",))
+    bad = requirements.Row(verbs=("run --backend nitro",), needs=(need,))
+    requirements.require((bad, good), ("run",))
+    with pytest.raises(Unavailable, match="cannot do run --backend nitro: swtpm: not installed") as caught:
+        requirements.require((bad,), ("run", "--backend", "nitro"))
+    assert (caught.value.code, caught.value.hint) == ("verb-unable", need.fix)

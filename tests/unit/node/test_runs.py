@@ -305,3 +305,11 @@ def test_a_folder_of_fifos_and_links_holds_nobody_up_and_shows_no_other_file(tmp
     (folder / run_files.STATUS).rename(tmp_path / "elsewhere")
     (folder / run_files.STATUS).symlink_to(tmp_path / "elsewhere")
     assert runs.find(tmp_path) == ()
+
+
+def test_a_folder_that_is_not_there_has_no_runs_and_is_no_empty_list(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("nowhere", "file"):
+        with pytest.raises(NotFound, match=f"{name}: no such folder") as caught:
+            runs.find(tmp_path / name)
+        assert caught.value.code == "no-such-file"

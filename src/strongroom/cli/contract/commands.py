@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli import options
 from strongroom.cli.contract.check import check
 from strongroom.cli.contract.shown import ContractFile, print_differences, print_signatures
 from strongroom.cli.contract.sign import sign
 from strongroom.cli.printable import printable_json, say
-from strongroom.errors import Misuse, Refused
+from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
     from strongroom.model.contracts.contract import Member
@@ -120,6 +119,7 @@ def new(
     from strongroom.model.contracts import contract as contract_model
     from strongroom.model.identifiers import PartyName
     from strongroom.parties import draft as drafts
+    from strongroom.parties import papers
 
     members = tuple(_member(text) for text in party)
     machines = [_pair(text, "--machine") for text in machine]
@@ -173,7 +173,7 @@ def new(
     )
     with options.drafted():
         agreement = drafts.draft_contract(draft, now=datetime.now(UTC))
-    files.write(out, agreement.encode())
+    papers.save_agreement(agreement, out=out)
     parsed = agreement.contract
     print(f"{out}: contract {parsed.id} version {parsed.version}, {parsed.digest}")
     print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
@@ -208,20 +208,18 @@ def merge(
     out: Annotated[Path, typer.Option(help="Where to write it; may be one of the files.")],
 ) -> None:
     """Gather the signatures that parties made on copies of one contract, each at the same time."""
-    from strongroom.model.contracts import merging
-    from strongroom.parties.papers import load_agreement
+    from strongroom.parties import sign as signing
 
-    merged = merging.merge([load_agreement(path) for path in paths])
+    merged = signing.merge_contracts(paths, out=out)
     for number, keyid in merged.left_out:
         say(f"left out: {paths[number - 1]}: a signature of {keyid} that is no party's, or does not verify")
-    replaced = out.exists() and any(out.samefile(path) for path in paths)
-    files.write(out, merged.agreement.encode(), replace=replaced)
     print(f"{out}: {merged.agreement.contract.digest}, the signatures of {len(paths)} file(s)")
     print_signatures(merged.agreement)
 
 
 def verify(file: ContractFile, as_json: Json = False) -> None:
     """Check the signatures. Leaves with 3 unless enough parties have signed."""
+    from strongroom.parties import sign as signing
     from strongroom.parties.papers import load_agreement
 
     agreement = load_agreement(file)
@@ -239,12 +237,7 @@ def verify(file: ContractFile, as_json: Json = False) -> None:
     else:
         print(f"digest   {agreement.contract.digest}")
         print_signatures(agreement)
-    if not agreement.approved():
-        raise Refused(
-            "the contract is not approved",
-            code="not-approved",
-            hint=f"still to sign: {', '.join(agreement.missing())}; each types `strongroom contract sign {file} --identity NAME.identity`",
-        )
+    signing.require_approved(agreement, file=file)
 
 
 def diff(old: ContractFile, new: ContractFile, as_json: Json = False) -> None:

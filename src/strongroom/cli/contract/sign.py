@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli.contract.shown import ContractFile, print_differences, print_signatures
 from strongroom.cli.identity.files import IdentityFile, PassphraseFd, load
 from strongroom.cli.printable import say
-from strongroom.errors import Misuse, NotFound, Refused
-
-if TYPE_CHECKING:
-    from strongroom.model.party import Party
+from strongroom.errors import Misuse, Refused
 
 YES = "yes"
 
@@ -42,14 +38,15 @@ def sign(
     """
     from strongroom.cli import sentences
     from strongroom.model.contracts.signing import check_member
+    from strongroom.parties import papers
     from strongroom.parties import sign as signing
-    from strongroom.parties.papers import load_agreement, load_party, load_public, party_file
+    from strongroom.parties.papers import load_agreement, load_party, party_file
 
     agreement = load_agreement(file)
     contract = agreement.contract
-    public = load_public(identity)
+    public = papers.load_public(identity)
     check_member(contract, public)
-    own = _own_party(party or party_file(identity, public.name))
+    own = papers.load_own_party(party or party_file(identity, public.name))
     held = [load_party(path) for path in trust]
     previous = None if replaces is None else load_agreement(replaces)
     seen = signing.review_contract(agreement, signer=public, own=own, trust=held, previous=previous)
@@ -69,21 +66,9 @@ def sign(
     signed = signing.sign_contract(
         agreement, identity=load(identity, passphrase_fd), own=own, trust=held, previous=previous
     )
-    files.write(file, signed.encode(), replace=True)
+    papers.save_agreement(signed, out=file, replace=True)
     print(f"signed {signed.contract.digest} as {own.name}")
     print_signatures(signed)
-
-
-def _own_party(path: Path) -> Party:
-    from strongroom.parties.papers import load_party
-
-    if not path.is_file():
-        raise NotFound(
-            f"{path}: your own party file is not there",
-            code="no-party-file",
-            hint="name it with --party: the file that you hand around, which `broker init` completes",
-        )
-    return load_party(path)
 
 
 def _ask(name: str) -> None:

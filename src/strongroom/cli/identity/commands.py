@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from strongroom import files
 from strongroom.cli import passphrase
 from strongroom.cli.identity import rotate
 from strongroom.cli.identity.files import NewPassphraseFd, PassphraseFd, load
-from strongroom.errors import Malformed
-
-if TYPE_CHECKING:
-    from strongroom.model.party import Party
 
 
 def register(app: typer.Typer) -> None:
@@ -49,10 +44,9 @@ def show(
 ) -> None:
     """Show the public part of an identity. No passphrase is needed."""
     from strongroom.encoding import fields
-    from strongroom.model import identity as identity_model
-    from strongroom.parties.papers import party_file
+    from strongroom.parties import papers
 
-    party, private = files.parsed(file, _either, max_bytes=identity_model.MAX_BYTES)
+    party, private = papers.load_public_or_party(file)
     if as_json:
         print(party.encode().decode(), end="")
         return
@@ -61,7 +55,7 @@ def show(
     print(f"recipient   {party.recipient}")
     if private:
         print(
-            f"broker      is told by the party file alone: strongroom identity show {party_file(file, party.name)}"
+            f"broker      is told by the party file alone: strongroom identity show {papers.party_file(file, party.name)}"
         )
         return
     print(f"broker      {party.broker.url if party.broker else 'none'}")
@@ -69,17 +63,6 @@ def show(
         print(f"  TLS key    {party.broker.pin}")
         print(f"  ledger key {fields.format_data(party.broker.ledger_key)}")
         print(f"  authority  {party.broker.authority}")
-
-
-def _either(data: bytes) -> tuple[Party, bool]:
-    """The public part, and whether it is of an identity file."""
-    from strongroom.model import identity as identity_model
-    from strongroom.model import party as party_model
-
-    try:
-        return identity_model.read_public(data), True
-    except Malformed:
-        return party_model.parse(data), False
 
 
 def passwd(

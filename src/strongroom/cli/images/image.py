@@ -149,14 +149,10 @@ def demanded(
 ) -> Trust | None:
     """Who has to have signed `image`, None where nobody has to. Raises `Misuse` for what no registry names."""
     from strongroom.fetch import images as finding
-    from strongroom.fetch.oci import names
 
     if not keys and (identity, issuer, trusted_root) == (None, None, None):
         return None
-    if not names.is_name(image) or Path(image).exists():
-        raise finding.no_signature_here(image)
-    if digest is not None:
-        raise finding.digest_beside_signature()
+    finding.check_demand(image, digest)
     return trusted(keys, identity, issuer, trusted_root, named=_DEMANDED)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongroom import files
 from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
@@ -136,11 +135,7 @@ def access(
             "--credentials and --credentials-fd: expected one of them, got both", hint="leave one out"
         )
     if credentials is not None:
-        keyring = files.parsed(
-            credentials,
-            lambda data: login.parse(data, host=reference.place),
-            max_bytes=login.MAX_FILE,
-        )
+        keyring = login.load(credentials, host=reference.place)
     elif credentials_fd is not None:
         keyring = login.parse(_from(credentials_fd), host=reference.place)
     return Access(keyring=keyring, mirrors=tuple(mirrors or ()), ca=ca, plain_http_to_loopback=plain_http)

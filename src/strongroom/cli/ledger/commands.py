@@ -41,19 +41,12 @@ def show(
 ) -> None:
     """List the entries, after checking that they are what the signed checkpoint covers."""
     from strongroom.ledger import audit
-    from strongroom.ledger.describe import describe
+    from strongroom.ledger.describe import describe, row_json
 
     source = _source(broker)
     audited = audit.read_entries(source, key=source.ledger_key, run=run)
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {"index": index, **json.loads(entry.encode()), "description": describe(entry)}
-                    for index, entry in audited.rows
-                ]
-            )
-        )
+        print(json.dumps([row_json(index, entry) for index, entry in audited.rows]))
         return
     for index, entry in audited.rows:
         time_text = entry.time.strftime("%Y-%m-%d %H:%M:%S")
@@ -76,7 +69,7 @@ def verify(
 
     source = _source(broker)
     current = audit.verify_ledger(
-        source, key=source.ledger_key, state=state or _remembered(broker), against=against
+        source, key=source.ledger_key, state=state or audit.remembered(broker), against=against
     )
     print(f"consistent: {current.size} entries, root {current.root.hex()[:16]}…")
 
@@ -89,17 +82,12 @@ def cosign(
 
     source = _source(broker)
     mine = load(identity, passphrase_fd)
-    state = state or _remembered(broker)
+    state = state or audit.remembered(broker)
     current = audit.witness_ledger(
         source, key=source.ledger_key, state=state, identity=mine, timestamp=int(time.time())
     )
     print(f"cosigned as {mine.name}: {current.size} entries, root {current.root.hex()[:16]}…")
     print(f"{state}: show this checkpoint to others, so that no two of you are shown two histories")
-
-
-def _remembered(broker: Path) -> Path:
-    """Where what was seen of a ledger is kept, unless one says otherwise: beside the party file, one for each."""
-    return broker.with_name(broker.name + ".checkpoint")
 
 
 def _source(path: Path) -> BrokerReader:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli.printable import say
-from strongroom.errors import Refused
 
 if TYPE_CHECKING:
     from strongroom.ledger.inspect import Judgement
@@ -71,15 +70,7 @@ def verify(
         )
     else:
         _print_judgement(pack, judgement, {anchor.name for anchor in anchors})
-    if not judgement.holds:
-        failed = ", ".join(check.name for check in judgement.failed)
-        if not anchors and failed == "parties":
-            raise Refused(
-                "whether the proof holds cannot be told: it agrees with itself, and no --trust names a party that you know",
-                code="proof-fails",
-                hint=judgement.failed[0].hint,
-            )
-        raise Refused(f"the proof does not hold: {failed}", code="proof-fails", hint=judgement.failed[0].hint)
+    exporting.require_proof(judgement, trust=anchors)
     if not as_json:
         print("the proof holds" + (", for a SIMULATED room" if judgement.simulated else ""))
 

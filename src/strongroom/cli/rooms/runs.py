@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli.printable import say
-from strongroom.errors import NotFound
 
 if TYPE_CHECKING:
     from strongroom.node.runs import NodeRun
@@ -30,12 +29,6 @@ def runs(
     from strongroom.node import runs as run_folders
     from strongroom.node.run_status import State
 
-    if not folder.is_dir():
-        raise NotFound(
-            f"{folder}: no such folder",
-            code="no-such-file",
-            hint="name the --out folder of a run, or a folder that has such below it",
-        )
     node_runs = run_folders.find(folder)
     if as_json:
         print(json.dumps([node_run.to_json() for node_run in node_runs]))

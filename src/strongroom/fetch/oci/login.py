@@ -17,6 +17,7 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from strongroom import files
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Refused
 from strongroom.fetch.http.streaming import BROKEN
@@ -24,6 +25,7 @@ from strongroom.fetch.oci import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 MAX_FILE = 256 * 1024
 MAX_ENTRIES = 256
@@ -66,6 +68,11 @@ class LoginChallenge:
     scheme: str
     realm: str = ""
     service: str = ""
+
+
+def load(path: Path, *, host: str) -> Keyring:
+    """The credentials in a file, for `host` where it is one line NAME:SECRET. Raises `Malformed`, which never tells what was read."""
+    return files.parsed(path, lambda data: parse(data, host=host), max_bytes=MAX_FILE)
 
 
 def parse(data: bytes, *, host: str) -> Keyring:
