@@ -46,24 +46,6 @@ def makers(*names: str) -> set[str]:
     }
 
 
-def importing(module: str) -> set[str]:
-    """Modules of the product that import `module`, as a whole or something of it."""
-    parent, _, name = module.rpartition(".")
-    return {
-        source.module
-        for source in sources.product()
-        for node in ast.walk(source.tree)
-        if (
-            isinstance(node, ast.ImportFrom)
-            and (
-                node.module == module
-                or (node.module == parent and any(alias.name == name for alias in node.names))
-            )
-        )
-        or (isinstance(node, ast.Import) and any(alias.name == module for alias in node.names))
-    }
-
-
 def importers(*roots: str) -> set[str]:
     """Packages of the files that import one of the distributions `roots`."""
     return {
@@ -84,15 +66,6 @@ def test_only_appraisal_makes_verdicts():
 
 def test_only_crypto_imports_cryptography():
     assert importers("cryptography", "pyrage") == {"crypto"}
-
-
-def test_evidence_passes_one_door_before_its_first_check():
-    """`judge` asks `attached`, which asks the table for each TEE; clouds that hold another TEE's evidence ask `load`."""
-    assert importing("strongroom.evidence.attached") == {"strongroom.appraisal.judge"}
-    assert importing("strongroom.evidence.verify") == {"strongroom.evidence.attached"}
-    assert importing("strongroom.evidence.load") == {
-        f"strongroom.evidence.{name}" for name in ("verify", "azure", "gcp")
-    }
 
 
 def test_web_frameworks_stay_in_the_api():

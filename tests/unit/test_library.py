@@ -30,6 +30,23 @@ VERBS = {
     "export_proof": "ledger/proof.py",
     "verify_proof": "ledger/proof.py",
     "new_identity": "identity/commands.py",
+    "save_agreement": "contract/commands.py",
+    "merge_contracts": "contract/commands.py",
+    "inspect_disk": "inspect.py",
+    "preflight_image": "images/preflight.py",
+    "try_image": "images/dryrun.py",
+    "predict_room": "evidence/measure.py",
+    "show_evidence": "evidence/commands.py",
+    "judge_evidence": "evidence/commands.py",
+    "forecast_evidence": "evidence/commands.py",
+    "write_result": "evidence/commands.py",
+    "ask_result": "evidence/result.py",
+    "verify_result": "evidence/result.py",
+    "fetch_endorsements": "evidence/endorsements.py",
+    "export_endorsements": "evidence/endorsements.py",
+    "import_endorsements": "evidence/endorsements.py",
+    "sign_reference": "evidence/reference.py",
+    "verify_reference": "evidence/reference.py",
 }
 POSITIONAL = 1  # what is worked on; all else is by name
 

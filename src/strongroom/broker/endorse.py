@@ -27,8 +27,8 @@ from strongroom.model.verdict import Check, Words
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from strongroom.broker import request_checks
     from strongroom.broker.broker import Broker
+    from strongroom.broker.parsed_request import ParsedRequest
 
 SECONDS = 40.0
 VEK = "vek"
@@ -46,7 +46,7 @@ class Endorsed:
     checks: tuple[Check, ...] = ()
 
 
-def brought(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed | None:
+def brought(broker: Broker, ask: ParsedRequest) -> Endorsed | None:
     """What the room brought, where that is all that there will be; None where vendors are to be asked."""
     endorser, evidence = broker.endorser, ask.request.evidence
     # Without an endorser nobody can be asked; and what will be denied is worth no vendor's time.
@@ -55,7 +55,7 @@ def brought(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed | Non
     return None
 
 
-async def fetched(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed:
+async def fetched(broker: Broker, ask: ParsedRequest) -> Endorsed:
     """What the vendors say, where `brought` is None. Raises `Unavailable`."""
     return _bounded(await _fetched(broker, ask))
 
@@ -69,7 +69,7 @@ def _bounded(endorsed: Endorsed) -> Endorsed:
     return Endorsed(endorsements=endorsed.endorsements, checks=(*endorsed.checks, check))
 
 
-async def _fetched(broker: Broker, ask: request_checks.ParsedRequest) -> Endorsed:
+async def _fetched(broker: Broker, ask: ParsedRequest) -> Endorsed:
     evidence, brought = ask.request.evidence, ask.request.endorsements
     endorser, now = broker.endorser, broker.clock()
     if endorser is None:
@@ -93,7 +93,7 @@ async def _fetched(broker: Broker, ask: request_checks.ParsedRequest) -> Endorse
     return Endorsed(endorsements=Endorsements(parts={**devices, **endorsements.parts}), checks=(check,))
 
 
-def _worth_asking(ask: request_checks.ParsedRequest, now: datetime) -> bool:
+def _worth_asking(ask: ParsedRequest, now: datetime) -> bool:
     if ask.request.evidence.tee not in {platform.tee for platform in ask.contract.platforms}:
         return False
     return all(check.ok for check in check_terms(ask.agreement, now=now, runs_used=0))

@@ -39,6 +39,7 @@ from strongroom.appraisal.judge import judge, with_runs_used
 from strongroom.authority import issue
 from strongroom.broker import endorse, request_checks, versions
 from strongroom.broker.broker import DISK_KEY
+from strongroom.broker.parsed_request import ParsedRequest
 from strongroom.broker.ports import Known, NonceUse, Run
 from strongroom.broker.workers import too_many_failures
 from strongroom.crypto import digest, hpke
@@ -93,7 +94,7 @@ class _Prepared:
 class _Examined:
     """A request that passed the gate. endorsed, prepared: None where a vendor is to be asked first."""
 
-    ask: request_checks.ParsedRequest
+    ask: ParsedRequest
     endorsed: endorse.Endorsed | None
     prepared: _Prepared | None
 
@@ -229,7 +230,7 @@ def _examine(
         )
     request = messages.parse_release_request(split)
     csr = None if request.csr is None else certificates.read_request(request.csr)
-    ask = request_checks.ParsedRequest(
+    ask = ParsedRequest(
         request=request,
         own=reading.checks,
         disks=reading.disks,
@@ -243,7 +244,7 @@ def _examine(
     return _Examined(ask=ask, endorsed=endorsed, prepared=prepared)
 
 
-def _prepare(broker: Broker, ask: request_checks.ParsedRequest, endorsed: endorse.Endorsed) -> _Prepared:
+def _prepare(broker: Broker, ask: ParsedRequest, endorsed: endorse.Endorsed) -> _Prepared:
     """Step 4, with what was last known of the contract, where that makes for an acceptance."""
     seen = broker.seen.last(ask.contract.digest)
     prepared = None if seen is None else _judge(broker, ask, endorsed, *seen)
@@ -254,7 +255,7 @@ def _prepare(broker: Broker, ask: request_checks.ParsedRequest, endorsed: endors
 
 def _prepare_anew(
     broker: Broker,
-    ask: request_checks.ParsedRequest,
+    ask: ParsedRequest,
     endorsed: endorse.Endorsed,
     before: _Prepared | None = None,
 ) -> _Prepared:
@@ -271,7 +272,7 @@ def _prepare_anew(
 
 def _judge(
     broker: Broker,
-    ask: request_checks.ParsedRequest,
+    ask: ParsedRequest,
     endorsed: endorse.Endorsed,
     known: Known,
     runs_used: int,
@@ -314,9 +315,7 @@ def _judge(
     )
 
 
-def _decide(
-    broker: Broker, ask: request_checks.ParsedRequest, prepared: _Prepared, transaction: Transaction
-) -> _Decision:
+def _decide(broker: Broker, ask: ParsedRequest, prepared: _Prepared, transaction: Transaction) -> _Decision:
     """Steps 5 to 7. Raises `Conflict`, so that nothing is done, where what was prepared holds no longer."""
     now, contract = broker.clock(), ask.contract
     use = transaction.nonces.use(ask.request.nonce, expires=ask.nonce_end, now=now)
@@ -352,7 +351,7 @@ def _decide(
     return _Decision(verdict=prepared.verdict, entry=entry, index=index, runs_used=runs_used)
 
 
-def _counted(prepared: _Prepared, ask: request_checks.ParsedRequest, runs_used: int) -> _Prepared:
+def _counted(prepared: _Prepared, ask: ParsedRequest, runs_used: int) -> _Prepared:
     """The same decision after `runs_used` runs; an accepted room may have come too late."""
     verdict = with_runs_used(prepared.verdict, ask.agreement, runs_used=runs_used)
     return replace(prepared, verdict=verdict, judged=replace(prepared.judged, runs_used=runs_used))
@@ -376,7 +375,7 @@ def _answer(
     return _denial(decision.verdict, proof)
 
 
-def _certify(broker: Broker, ask: request_checks.ParsedRequest, accepted: Accepted) -> tuple[bytes, ...]:
+def _certify(broker: Broker, ask: ParsedRequest, accepted: Accepted) -> tuple[bytes, ...]:
     """The room's certificate with its authority's, leaf first; nothing where none is agreed or asked for."""
     contract = ask.contract
     if ask.csr is None or contract.certificate is None:
@@ -407,7 +406,7 @@ def _seal(broker: Broker, accepted: Accepted, disks: tuple[KnownDisk, ...]) -> b
     )
 
 
-def _entry(broker: Broker, ask: request_checks.ParsedRequest, prepared: _Prepared) -> bytes | None:
+def _entry(broker: Broker, ask: ParsedRequest, prepared: _Prepared) -> bytes | None:
     """The record. Raises `Malformed` when a release is too long for the ledger; None for such a denial."""
     verdict, judged = prepared.verdict, prepared.judged
     accepted = isinstance(verdict, Accepted)

@@ -18,8 +18,6 @@ Of nothing else: so the transaction that decides asks whether the storage still 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.checks import listed
@@ -35,51 +33,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.broker.broker import Broker
-    from strongroom.broker.ports import KnownDisk, Reading, Run, Series
-    from strongroom.crypto.pki.certificates import CertificateRequest
-    from strongroom.model.contracts.agreement import Agreement
+    from strongroom.broker.parsed_request import ParsedRequest
+    from strongroom.broker.ports import KnownDisk, Reading, Run
     from strongroom.model.contracts.contract import Contract
-    from strongroom.model.identifiers import ContractDigest, EvidenceDigest, ManifestDigest, RunId
-    from strongroom.model.messages import ReleaseRequest
+    from strongroom.model.identifiers import ContractDigest, ManifestDigest
     from strongroom.model.verdict import Data
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParsedRequest:
-    """A release request, parsed: the message, its agreement and its certificate request.
-
-    own: the checks of `own_party`, which all held, or there would be no agreement. disks: the manifests of the broker's
-    own party's disks. nonce_end: when the nonce ends, which is one of ours. brought: the contract's earlier versions,
-    as far as the request has them.
-    """
-
-    request: ReleaseRequest
-    own: tuple[Check, ...]
-    disks: tuple[ManifestDigest, ...]
-    nonce_end: datetime
-    agreement: Agreement
-    brought: versions.Brought
-    csr: CertificateRequest | None
-
-    @property
-    def contract(self) -> Contract:
-        """The contract that keys are asked for under."""
-        return self.agreement.contract
-
-    @cached_property
-    def series(self) -> Series:
-        """What the contract's versions are counted by."""
-        return versions.series(self.contract)
-
-    @cached_property
-    def run_id(self) -> RunId:
-        """The run's name."""
-        return self.request.keys.run_id
-
-    @cached_property
-    def evidence_digest(self) -> EvidenceDigest:
-        """The digest of the evidence, by which records and certificates name it."""
-        return self.request.evidence.digest
 
 
 def known(ask: ParsedRequest, state: Reading) -> Known:

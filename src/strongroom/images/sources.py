@@ -19,6 +19,7 @@ from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.images import blobs, oci
 from strongroom.images import files as image_files
 from strongroom.images.limits import SMALLER, Documents
+from strongroom.images.summary import ImageOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,18 +50,9 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """The image that is meant.
+class Chosen(ImageOrigin):
+    """The image that is meant. `platform` is what it is for, as the index says, or else its configuration."""
 
-    `digest` is its manifest's (docker archive: its configuration's); `index` that of the index it was chosen from,
-    other than the layout's own; `names` the names that the source gives it, to be shown and not kept. `platform` is
-    what it is for, as the index says, or else its configuration.
-    """
-
-    kind: str
-    digest: str
-    index: str | None
-    names: tuple[str, ...]
     platform: ImagePlatform
     config: ImageConfig
     layers: tuple[Layer, ...]

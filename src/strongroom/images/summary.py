@@ -1,4 +1,4 @@
-"""What people are told about an image, without its files."""
+"""An image on its way from its source to a disk: where it came from, and what people are told of it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What people are told about an image.
+class ImageOrigin:
+    """Which image it is. kind: of the source that it lies in.
 
-    digest: names the image (see `sources.Chosen`). index: the index that it was chosen from. names: tags that mean this
-    digest today. entries: how many. content_bytes: of its files. notes: what was left out, and what will not be found.
+    digest: names it: its manifest's (docker archive: its configuration's). index: that of the index it was chosen from, other than
+    the layout's own. names: what the source calls it today, to be shown and not kept.
     """
 
     kind: str
     digest: str
     index: str | None
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(ImageOrigin):
+    """What people are told about an image.
+
+    layers, entries: how many. content_bytes: of its files. notes: what was left out, and what will not be found.
+    """
+
     layers: int
     entries: int
     content_bytes: int
