@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from strongroom.broker import settings as settings_model
 from strongroom.broker.administration.rotate import rotate
 from strongroom.broker.challenge import challenge
+from strongroom.crypto import vault
 from strongroom.encoding import fields
 from strongroom.errors import Conflict, Refused
 from strongroom.ledger import describe, merkle, proof, witness
@@ -20,6 +22,14 @@ from strongroom_testing import broker_process, brokers
 from tests.unit.broker.denials import failed
 
 NEW = identity.generate("alice")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def derived_once():
+    """A broker's key is derived from its passphrase at each start, a tenth of a second long: here once for each vault."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vault, "_derive", functools.cache(vault._derive))
+        yield
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def typed(folder, line):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("STRONGROOM_PASSPHRASE", "correct horse")
-        return CliRunner().invoke(application(), [word.replace("~", " ") for word in line.split()])
+        words = [word.replace("~", " ") for word in line.split()]
+        return CliRunner().invoke(application(words[:1]), words)
 
 
 DRAFT = (
