@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -27,7 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# Objects made before Python looks for cycles among them. Thousands of tests live as long as the run, and are looked through
+# again and again: parsing the sources took three times as long by it.
+_UNTIL_CYCLES_ARE_SOUGHT = 50_000
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    gc.set_threshold(_UNTIL_CYCLES_ARE_SOUGHT)
     effort.set_to(config.getoption("--effort"))
     table = config.getoption("--promises")
     if table == "test":
@@ -56,6 +63,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if not effort.is_long(item)]
     items[:] = effort.long_first(items, durations.read(durations.run_of(config.getoption("markexpr"))))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was collected stays: no search for cycles goes through it
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

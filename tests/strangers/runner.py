@@ -9,6 +9,7 @@ in a copy of its folder, with this tree's `strongroom` and `python` first on the
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import verbs
 from tests.strangers.expectations import NOT_YET, RIGHT, WRONG
 
 DEFAULT = Path(__file__).parents[3] / "shared" / "strangers"
 KNOWN = {"wrong": WRONG, "right": RIGHT}
 _SECONDS = 60
+_OURS = re.compile(
+    r"strongroom(?: [\w./-]+)+", re.ASCII
+)  # one command, and nothing that only a shell would read
 # The members' commands import modules by the names of the version at which they were written: where these are today.
 _MOVED = """
 import importlib, importlib.abc, importlib.util, sys
@@ -113,6 +118,9 @@ def _outcome(path: Path) -> tuple[int, str]:
         }
         command = (place / "command.txt").read_text()
         try:
+            if _OURS.fullmatch(command.strip()):
+                ours = verbs.run(*command.split()[1:], cwd=place, env=environment, timeout=_SECONDS)
+                return ours.returncode, ours.stderr + ours.stdout
             done = subprocess.run(
                 ["bash", "-c", command],
                 cwd=place,

@@ -15,6 +15,7 @@ import pytest
 from strongroom.crypto import age
 from strongroom.model import identity as identity_model
 from strongroom.seal import disk
+from tests import verbs
 from tests.unit.seal.trees import noise
 
 ENVIRONMENT = {**os.environ, "STRONGROOM_PASSPHRASE": "only for this test"}
@@ -38,13 +39,11 @@ def data(tmp_path):
 
 
 def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "strongroom.cli.main", *map(str, words)]
+    return [*verbs.COMMAND, *map(str, words)]
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words), env=ENVIRONMENT, check=False, capture_output=True, text=True, timeout=120
-    )
+    return verbs.run(*words, env=ENVIRONMENT, timeout=120)
 
 
 def seal(alice: Path, data: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
@@ -175,14 +174,14 @@ def test_a_source_that_vanishes_leaves_nothing(alice, large, tmp_path):
     for index in range(50):
         (large / f"z{index}").write_bytes(noise(10))
     with (large / "hole").open("r+b") as hole:
-        hole.truncate(1 << 30)
+        hole.truncate(1 << 29)
     out = tmp_path / "out"
     words = command("seal", large, "--identity", alice, "--name", "flights", "--out", out)
     with subprocess.Popen(words, env=ENVIRONMENT, stdout=-3, stderr=subprocess.PIPE) as process:
         wait_for(lambda: out.exists() and _written(process.pid) > 20 << 20)
         (large / "z7").unlink()
         with (large / "hole").open("r+b") as hole:
-            hole.truncate(1 << 29)
+            hole.truncate(1 << 28)
         _, said = process.communicate(timeout=120)
     assert process.returncode == 6
     assert b"source-changed" in said
