@@ -52,7 +52,7 @@ class Attester(Protocol):
 
     @property
     def brought(self) -> Endorsements:
-        """What the host handed out with the last evidence, to vouch for it. Nothing of it is believed here."""
+        """What the host handed out with the last evidence, to vouch for it (a VLEK's certificate); `NONE` for most. Nothing of it is believed here."""
         ...
 
 
@@ -246,7 +246,7 @@ def read_error(status: int, body: bytes, party: PartyName) -> Refused | Unavaila
     who = f"the broker of {party}"
     try:
         top = fields.Fields(canonical.loads(body, what="error", max_bytes=_MAX_ERROR), "error")
-        error = top.object("error").text_map_of(("code", "message", "hint"), max_length=4096)
+        error = messages.read_error(top)
         checks: tuple[verdict.Check, ...] = ()
         if "verdict" in top.names():
             denial = messages.read_denial(top)
@@ -260,9 +260,9 @@ def read_error(status: int, body: bytes, party: PartyName) -> Refused | Unavaila
             code="broker-error",
             hint="is it a broker, of this version, at that address? What `broker serve` printed may say why",
         )
-    message = f"{who}: {error['message']}"
+    message = f"{who}: {error.message}"
     if checks:
-        return PolicyDenied(message, verdict=checks, hint=error["hint"])
+        return PolicyDenied(message, verdict=checks, hint=error.hint)
     if status >= 500 or status == 429:
-        return Unavailable(message, code=error["code"] or "unavailable", hint=error["hint"])
-    return Refused(message, code=error["code"] or "refused", hint=error["hint"])
+        return Unavailable(message, code=error.code or "unavailable", hint=error.hint)
+    return Refused(message, code=error.code or "refused", hint=error.hint)

@@ -48,10 +48,7 @@ if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.agent.disks.reads import ReadWatch
     from strongroom.agent.launcher import Warden
-    from strongroom.model.binding import Binding
     from strongroom.model.contracts.contract import Contract
-    from strongroom.model.endorsements import Endorsements
-    from strongroom.model.evidence import Evidence
     from strongroom.model.identifiers import ContractDigest
 
 START_SECONDS = 60.0
@@ -62,8 +59,8 @@ _OUT_SLACK = 1 << 20
 CHAINS = "chains"
 
 
-class Hardware(Protocol):
-    """What a TEE offers to the agent (`agent/devices`)."""
+class Hardware(attest.Attester, Protocol):
+    """What a TEE offers to the agent (`agent/devices`): evidence, and before it what evidence is bound to."""
 
     def bind_contract(self, contract_digest: ContractDigest) -> None:
         """Bind the contract's digest, once and irrevocably. Raises `Refused`."""
@@ -71,15 +68,6 @@ class Hardware(Protocol):
 
     def entropy(self) -> bytes:
         """Random bytes of its own."""
-        ...
-
-    def evidence(self, binding: Binding, start: wire.Start) -> Evidence:
-        """Evidence for `binding`."""
-        ...
-
-    @property
-    def brought(self) -> Endorsements:
-        """What the host handed out with it (a VLEK's certificate); `NONE` for most."""
         ...
 
 

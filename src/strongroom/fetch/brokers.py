@@ -212,21 +212,20 @@ def _refusal(url: str, body: bytes) -> Refused | Unavailable:
     """The broker's own reason, which its pinned key vouches for."""
     what = f"{url}: refusal"
     try:
-        texts = _error(body, what)
+        error = _error(body, what)
     except Malformed:
         return Unavailable(f"{url}: HTTP 403", code="broker-answer", hint=_NO_BROKER)
-    return Refused(f"{url}: {texts['message']}", code=texts["code"] or "refused", hint=texts["hint"])
+    return Refused(f"{url}: {error.message}", code=error.code or "refused", hint=error.hint)
 
 
-def _error(body: bytes, what: str) -> dict[str, str]:
-    error = fields.Fields(canonical.loads(body, what=what, max_bytes=len(body)), what).object("error")
-    return error.text_map_of(("code", "message", "hint"), max_length=4096)
+def _error(body: bytes, what: str) -> messages.BrokerError:
+    return messages.read_error(fields.Fields(canonical.loads(body, what=what, max_bytes=len(body)), what))
 
 
 def _reason(body: bytes) -> tuple[str, str]:
     """The broker's own message and hint; nothing where its answer has none."""
     try:
-        texts = _error(body, "error")
+        error = _error(body, "error")
     except Malformed:
         return "", ""
-    return texts["message"], texts["hint"]
+    return error.message, error.hint

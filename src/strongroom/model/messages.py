@@ -358,6 +358,21 @@ def parse_release_answer(data: bytes) -> ReleaseAnswer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BrokerError:
+    """Why a broker answers otherwise than with 200, in its own words. Each may be empty."""
+
+    code: str
+    message: str
+    hint: str
+
+
+def read_error(source: fields.Fields) -> BrokerError:
+    """Read `error` of such an answer; what else is in it is left to the caller. Raises `Malformed`."""
+    texts = source.object("error").text_map_of(("code", "message", "hint"), max_length=4096)
+    return BrokerError(**texts)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DenialAnswer:
     """A denied release. `verdict` is the record form; `ledger` None: answered, but not recorded.
 

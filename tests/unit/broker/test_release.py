@@ -634,3 +634,19 @@ def test_a_denial_travels_with_its_proof(world):
     assert read == answer
     entry, _ = proof.verify(read.ledger, world.broker.notary.public)
     assert entry.body["verdict"] == read.verdict
+
+
+def test_evidence_is_encoded_once_and_goes_by_its_digest(world, monkeypatch):
+    encoded, encode = [], evidence_model.Evidence.encode
+
+    def counted(evidence):
+        encoded.append(evidence)
+        return encode(evidence)
+
+    agreement = world.agreement()
+    room = world.room(agreement)
+    nonce = world.challenge(agreement).nonce
+    body = room.request(nonce)
+    monkeypatch.setattr(evidence_model.Evidence, "encode", counted)
+    assert room.open(world.release(body), nonce)
+    assert len(encoded) == 1
