@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,11 +30,16 @@ def test_every_promise_names_a_test_that_exists(promise):
     assert re.search(rf"^def {re.escape(name)}\(", (ROOT / path).read_text(), re.MULTILINE), promise.test
 
 
+@cache
+def body_of(path):
+    return ast.parse((ROOT / path).read_text()).body
+
+
 @pytest.mark.parametrize(("table", "promise"), [(table, row) for table in ROWS for row in ROWS[table]])
 def test_every_promise_is_in_the_table_of_what_runs_its_test(table, promise):
     """`soak` anywhere among a test's marks, or its module's, and `make test` does not run all of its cases."""
     path, _, name = promise.test.partition("::")
-    body = ast.parse((ROOT / path).read_text()).body
+    body = body_of(path)
     marks = [
         ast.unparse(one.value)
         for one in body
