@@ -37,7 +37,7 @@ GOLDEN = [
     "-accel",
     "tcg,thread=multi,tb-size=256",
     "-cpu",
-    "max,erms=off,fsrm=off",
+    "max,erms=off,fsrm=off,la57=off,pku=off,mpx=off",
     "-m",
     "704M",
     "-nodefaults",

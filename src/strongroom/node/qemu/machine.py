@@ -30,8 +30,9 @@ _CLOCK = re.compile(r"utc|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
 # Devices of the board that nobody needs: no way in, and less to emulate.
 _LEFT_OUT = "smm=off,sata=off,smbus=off,vmport=off"
 _ACCELERATORS = {"tcg": "tcg,thread=multi,tb-size=256", "kvm": "kvm"}
-# "Fast" string instructions are emulated byte by byte: without them kernel and C library copy words at a time.
-_PROCESSORS = {"tcg": "max,erms=off,fsrm=off", "kvm": "max"}
+# "Fast" string instructions are emulated byte by byte: without them kernel and C library copy words at a time. A fifth
+# level of page tables, protection keys and bounds registers make each walk and each change of process longer.
+_PROCESSORS = {"tcg": "max,erms=off,fsrm=off,la57=off,pku=off,mpx=off", "kvm": "max"}
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
