@@ -42,6 +42,14 @@ PHASES = (
     ("imports", "imports"),
     ("hello", "TEE, channel and hello"),
 )
+# What a room tells of itself, in its order: what has just ended, since what stands above.
+ACTS = (
+    ("booted", "from `run` to hello"),
+    ("contract-bound", "contract bound"),
+    ("attested:alice", "checks, keys, attestation and release"),
+    ("disks-open", "disks opened"),
+    ("program-started", "container and program"),
+)
 # The agent's own acts up to hello, with marks.
 AGENT = """
 import os, sys
@@ -72,19 +80,25 @@ def run() -> list[dict[str, object]]:
     root = Path(tempfile.mkdtemp(prefix="strongroom-bench-"))
     world = real_rooms.prepare(root)
     try:
-        starts, totals, bare, phases = _measured(world, root)
+        told, totals, bare, phases = _measured(world, root)
     finally:
         world.close()
         shutil.rmtree(root)
     rows = []
     for guarded, how in ((False, "plain"), (True, "guarded")):
-        first, boot = statistics.median(starts[guarded]), statistics.median(bare[guarded])
+        boot = statistics.median(bare[guarded])
+        first = statistics.median(at["program-started"] for at in told[guarded])
         rows += [
             row(f"bare boot of the kernel, {how}, s", f"{boot:.2f}"),
             row(f"`run` to the first instruction, {how}, s", f"{first:.2f}"),
             row(f"ratio of the two, {how}", f"{first / boot:.2f}", "≤ 1.7"),
             row(f"a whole run of `exit 0`, {how}, s", f"{statistics.median(totals[guarded]):.2f}"),
         ]
+        before = ""
+        for name, what in ACTS:
+            took = statistics.median(at[name] - at.get(before, 0.0) for at in told[guarded])
+            rows.append(row(f"act: {what}, {how}, of a bare boot", f"{took / boot:.2f}"))
+            before = name
     boot = statistics.median(bare[False])
     return rows + [
         row(f"phase: {what}, of a bare boot", f"{statistics.median(times) / boot:.2f}")
@@ -94,12 +108,14 @@ def run() -> list[dict[str, object]]:
 
 def _measured(
     world: real_rooms.World, root: Path
-) -> tuple[dict[bool, list[float]], dict[bool, list[float]], dict[bool, list[float]], list[list[float]]]:
+) -> tuple[
+    dict[bool, list[dict[str, float]]], dict[bool, list[float]], dict[bool, list[float]], list[list[float]]
+]:
     contract = world.contract("exit 0", "--runs", 4 * ROUNDS, "--memory-mib", MEMORY_MIB)
     node = create.create(root / "bare-node", "bare", now=samples.NOW, random=secrets.token_bytes)
     tiny.build(root / "bare", root / "base", PROMPT)
     marked = _marked(root / "base", root / "marked")
-    starts: dict[bool, list[float]] = {False: [], True: []}
+    told: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     totals: dict[bool, list[float]] = {False: [], True: []}
     bare: dict[bool, list[float]] = {False: [], True: []}
     phases: list[list[float]] = [[] for _ in PHASES]
@@ -115,12 +131,11 @@ def _measured(
                 *(() if guarded else ("--no-memory-guard",)),
             )  # fmt: skip
             status = real_rooms.Ran(code=done.returncode, text="", folder=folder).status
-            at = {one["name"]: one["milliseconds"] / 1000 for one in status["phases"]}
-            starts[guarded].append(at["program-started"])
+            told[guarded].append({one["name"]: one["milliseconds"] / 1000 for one in status["phases"]})
             totals[guarded].append(status["total_milliseconds"] / 1000)
         for times, took in zip(phases, _phases(node, root / "base", marked), strict=True):
             times.append(took)
-    return starts, totals, bare, phases
+    return told, totals, bare, phases
 
 
 def _bare(node: state.VtpmNode, base: Path, out: Path, *, guarded: bool) -> float:
