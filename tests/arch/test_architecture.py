@@ -68,6 +68,41 @@ def test_only_crypto_imports_cryptography():
     assert importers("cryptography", "pyrage") == {"crypto"}
 
 
+# Who verifies signatures that are not evidence's: each of a format of its own, in one place.
+SIGNATURES = {
+    "strongroom/model/signatures.py": "DSSE: contracts, manifests, receipts, rotations, reference files",
+    "strongroom/ledger/checkpoint.py": "C2SP signed notes, whose key ids are binding",
+    "strongroom/appraisal/ear_token.py": "JWS and COSE_Sign1: one signature, the reader's key",
+    "strongroom/appraisal/reference/corim.py": "COSE_Sign1: one signature, any of the reader's keys",
+    "strongroom/images/signatures.py": "cosign's forms: any of the keys that somebody pinned",
+    "strongroom/images/keyless.py": "Sigstore's bundles, by its own library",
+    "strongroom/fetch/endorsements/intel.py": "Intel's statements, by the chain that comes with each",
+}
+# What is called so and is about no signature: TLS settings, and a reader of files that asks `release_file`.
+OTHER_VERIFY = {"context.verify_mode", "self.verify", "reader.verify"}
+
+
+def test_each_signed_format_has_one_verifier():
+    """Who else asks "is this signed by" asks them (decision 45)."""
+    places = set()
+    for source in sources.product():
+        if source.package in {"crypto", "evidence"}:
+            continue
+        modules = {
+            alias.asname or alias.name
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Attribute) or not re.fullmatch(r"verify(_[a-z]+)?", node.attr):
+                continue
+            on_module = isinstance(node.value, ast.Name) and node.value.id in modules
+            if not on_module and ast.unparse(node) not in OTHER_VERIFY:
+                places.add(source.name)
+    assert places == SIGNATURES.keys()
+
+
 def test_web_frameworks_stay_in_the_api():
     assert importers("pydantic", "fastapi", "starlette", "httptools", "uvloop") <= {"api", "console"}
 

@@ -112,16 +112,17 @@ def lines(data: bytes) -> tuple[bytes, ...]:
     return tuple(envelopes)
 
 
-def open_signed(line: bytes, *, trusted: Sequence[VerifyingKey]) -> InTotoStatement:
-    """The statement of one envelope that one of `trusted` signed. Raises `Refused`, or `Malformed`."""
+def open_signed(line: bytes, *, trusted: Sequence[VerifyingKey]) -> tuple[InTotoStatement, VerifyingKey]:
+    """The statement of one envelope, and the first of `trusted` that signed it. Raises `Refused`, or `Malformed`."""
     envelope = dsse.parse(line, payload_type=PAYLOAD_TYPE, max_payload=MAX_BYTES)
-    if not any(signatures.signed_by(envelope, key) for key in trusted):
+    signers = list(signatures.by_key(envelope, trusted))
+    if not signers:
         raise Refused(
             "reference file: not signed by any key that you trust",
             code="untrusted-reference",
             hint="name the signer's party file with --trust; nothing in the file itself makes it trusted",
         )
-    return parse(envelope.payload)
+    return parse(envelope.payload), signers[0]
 
 
 def unverified(line: bytes) -> InTotoStatement:

@@ -186,7 +186,7 @@ def verify(data: bytes, *, trusted: Mapping[KeyId, VerifyingKey], now: datetime)
     statements: dict[str, InTotoStatement] = {}
     keyid = KeyId("")
     for line in intoto.lines(data):
-        statement = intoto.open_signed(line, trusted=tuple(trusted.values()))
+        statement, signer = intoto.open_signed(line, trusted=tuple(trusted.values()))
         if statement.predicate_type in statements:
             raise Malformed(
                 f"reference file: two statements of type {statement.predicate_type[:80]}", code="duplicate"
@@ -199,7 +199,7 @@ def verify(data: bytes, *, trusted: Mapping[KeyId, VerifyingKey], now: datetime)
             )
         statements[statement.predicate_type] = statement
         if statement.predicate_type == reference.PREDICATE:
-            keyid = next(name for name, key in trusted.items() if _signed_by(line, key))
+            keyid = next(name for name, key in trusted.items() if key == signer)
     if strangers := statements.keys() - {reference.PREDICATE, PROVENANCE, BILL}:
         raise Malformed(f"reference file: a statement of type {min(strangers)[:80]!r}", code="unknown-type")
     return Verified(
@@ -226,14 +226,6 @@ def _at(value: Any, *keys: str, kind: type[_T]) -> _T | None:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, kind) else None
-
-
-def _signed_by(line: bytes, key: VerifyingKey) -> bool:
-    try:
-        intoto.open_signed(line, trusted=(key,))
-    except Refused:
-        return False
-    return True
 
 
 def _provenance(bases: Sequence[BaseFolder], keyid: KeyId) -> dict[str, Any]:

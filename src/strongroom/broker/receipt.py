@@ -63,8 +63,7 @@ def _verified(broker: Broker, body: bytes) -> Receipt:
     """The receipt, signed by the key of a run that keys were released to. Raises `Malformed` or `Refused`."""
     envelope, claimed = receipt_model.parse_envelope(body)
     run = _released(broker.store.read(lambda state: state.runs.find(claimed.run_id)), claimed)
-    by_room = signatures.signed_by(envelope, sign.VerifyingKey(run.signing_key))
-    if len(envelope.signatures) != 1 or not by_room:
+    if not signatures.only_by(envelope, sign.VerifyingKey(run.signing_key)):
         raise _unknown()
     return claimed
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from strongroom.errors import Malformed, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,15 @@ class SigningKey:
             return ed25519.Ed25519PrivateKey.from_private_bytes(self.raw)
         except ValueError:
             raise Malformed(f"signing key: expected 32 bytes, got {len(self.raw)}") from None
+
+
+def holds(verify: Callable[[bytes, bytes], None], signature: bytes, message: bytes) -> bool:
+    """Whether `verify`, a key's method that raises `Refused`, lets `signature` over `message` pass."""
+    try:
+        verify(signature, message)
+    except Refused:
+        return False
+    return True
 
 
 def generate() -> SigningKey:

@@ -18,7 +18,7 @@ MAX_SIGNATURES = 32  # as many as a contract may have parties (model/contracts/c
 
 @dataclass(frozen=True, kw_only=True)
 class DsseSignature:
-    """One signature. `keyid` says which of the verifier's own keys to try; it proves nothing."""
+    """One signature. `keyid` is a hint at the key that verifies it: nobody signed the hint, and it proves nothing."""
 
     keyid: str
     sig: bytes
@@ -33,8 +33,8 @@ class Envelope:
     signatures: tuple[DsseSignature, ...]
 
     @cached_property
-    def verified(self) -> dict[bytes, bool]:
-        """Whether the signature by a key (raw) is good, for those that were asked about (`model/signatures.py`)."""
+    def verified(self) -> dict[bytes, DsseSignature | None]:
+        """The signature by a key (raw), or None, for the keys that were asked about (`model/signatures.py`)."""
         return {}
 
     def pae(self) -> bytes:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from strongroom import files
-from strongroom.crypto import pinned_key
+from strongroom.crypto import pinned_key, sign
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.errors import Malformed, Misuse, Refused
 from strongroom.images import keyless
@@ -198,11 +198,8 @@ def _meant(digest: str, digests: Sequence[str]) -> str:
 def _signing_key(trust: Trust, signatures: Sequence[bytes], message: bytes) -> PinnedKey:
     for key in trust.keys:
         for signature in signatures:
-            try:
-                key.verify(signature, message)
-            except Refused:
-                continue
-            return key
+            if sign.holds(key.verify, signature, message):
+                return key
     raise Refused("a signature by none of the keys that you trust", code="untrusted-signer")
 
 

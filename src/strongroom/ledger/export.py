@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from strongroom import files
@@ -13,7 +14,7 @@ from strongroom.model import binding as binding_model
 from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
 from strongroom.model import manifest as manifest_model
-from strongroom.model import messages
+from strongroom.model import messages, signatures
 from strongroom.model import receipt as receipt_model
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.room import run_files
@@ -41,7 +42,7 @@ def export_proof(run: Path, *, out: Path) -> ProofPack:
 
 
 def gather(run: Path) -> ProofPack:
-    """What a run's folder holds, as a pack. Nothing of it is verified."""
+    """What a run's folder holds, as a pack. Nothing of it is judged; signatures are brought into the one form that packs have."""
     if not (run / run_files.RECEIPT).is_file():
         raise Misuse(
             f"{run}: holds no receipt",
@@ -55,14 +56,17 @@ def gather(run: Path) -> ProofPack:
     envelope, receipt = files.parsed(
         run / run_files.RECEIPT, receipt_model.parse_envelope, max_bytes=4 * receipt_model.MAX_BYTES
     )
+    agreement = files.parsed(run / run_files.AGREEMENT, agreement_model.read, max_bytes=_MAX_AGREEMENT)
+    keys = [member.party.signing_key for member in agreement.contract.members]
+    manifests = [
+        files.parsed(path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES)
+        for path in sorted((run / run_files.MANIFESTS).glob("*.json"))
+    ]
     return proofpack.ProofPack(
-        agreement=files.parsed(run / run_files.AGREEMENT, agreement_model.read, max_bytes=_MAX_AGREEMENT),
-        manifests=tuple(
-            files.parsed(path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES)
-            for path in sorted((run / run_files.MANIFESTS).glob("*.json"))
-        ),
+        agreement=replace(agreement, envelope=signatures.own_form(agreement.envelope, keys)),
+        manifests=tuple((signatures.own_form(signed, keys), manifest) for signed, manifest in manifests),
         releases=tuple(releases),
-        receipt_envelope=envelope,
+        receipt_envelope=envelope,  # its very bytes are in the ledgers
         receipt=receipt,
         receipts=tuple(receipts),
     )

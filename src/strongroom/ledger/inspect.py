@@ -197,14 +197,16 @@ def _approved(pack: ProofPack) -> Explained:
 
 
 def _only_parties(pack: ProofPack) -> Explained:
-    envelope, signers = pack.agreement.envelope, set(pack.agreement.signers())
-    sound = {member.party.keyid for member in pack.agreement.contract.members if member.party.name in signers}
-    stray = [signature for signature in envelope.signatures if signature.keyid not in sound]
+    envelope = pack.agreement.envelope
+    own = signatures.own_form(
+        envelope, [member.party.signing_key for member in pack.agreement.contract.members]
+    )
+    stray = sum(signature not in own.signatures for signature in envelope.signatures)
     return _check(
         "contract.signatures",
-        "signatures of its parties alone, each sound",
-        f"{len(stray)} of {len(envelope.signatures)} are not" if stray else "all sound",
-        not stray,
+        "signatures of its parties alone, each sound, once, and under its key's own id",
+        "all of them" if envelope == own else f"{stray or 'some'} of {len(envelope.signatures)} are not",
+        envelope == own,
         "a damaged signature, or one of somebody who has no part in this",
     )
 
@@ -230,8 +232,8 @@ def _manifests(pack: ProofPack) -> list[Explained]:
         ok = (
             signed_manifest is not None
             and signed_manifest[1].owner == party.keyid
-            and [signature.keyid for signature in signed_manifest[0].signatures] == [party.keyid]
-            and signatures.signed_by(signed_manifest[0], party.signing_key)
+            and signatures.only_by(signed_manifest[0], party.signing_key)
+            and signed_manifest[0] == signatures.own_form(signed_manifest[0], (party.signing_key,))
         )
         got = (
             "missing"

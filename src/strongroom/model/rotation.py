@@ -91,7 +91,7 @@ def verify(rotation: Rotation, held: Party) -> Party:
     """The party's new public part, where `held` is its old one and both keys signed. Raises `Refused`."""
     _check_held(rotation.old, held, "begin")
     keys = {"old": held.signing_key, "new": rotation.new.signing_key}
-    signed = signatures.signers(rotation.envelope, frozenset(keys.values()))
+    signed = signatures.by_key(rotation.envelope, keys.values())
     for which, key in keys.items():
         if key not in signed:
             raise Refused(

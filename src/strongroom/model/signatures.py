@@ -1,55 +1,86 @@
-"""Whether an envelope is signed by a key. Who must have signed is for the callers.
+"""Whether an envelope is signed by a key: the one place that says so. Who must have signed is for the callers.
 
-A key id only says which signature to look at: what counts is that it verifies by the caller's own key. So that no
-envelope costs its reader more than one verification for each key asked about, and no signature is good twice.
+A signature counts when it verifies by the key that is asked about, whatever key id it stands under. The key id is a hint
+that nobody signed (DSSE 1.0, protocol: "MUST NOT be used for security decisions"): it says which signature is tried first. What
+verifies under no hint is tried as well, at most `MAX_TRIES` times for an envelope, so that nobody's junk is costly.
+A signature counts for one key alone, and a key has signed once however often its signature is there.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest
-from strongroom.errors import Refused
+from strongroom.crypto import digest, sign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from strongroom.crypto import sign
-    from strongroom.encoding import dsse
+    from strongroom.encoding.dsse import DsseSignature, Envelope
 
-
-def signed_by(envelope: dsse.Envelope, key: sign.VerifyingKey) -> bool:
-    """Whether `envelope` has one signature with the key id of `key`, and it verifies."""
-    return bool(signers(envelope, (key,)))
+# Verifications for an envelope beyond one for each key that is asked about. Strongroom's own files need none of them:
+# it writes the key's digest as key id. It is enough for a file by another tool, with four signatures for four keys.
+MAX_TRIES = 16
 
 
-def signers(envelope: dsse.Envelope, keys: Iterable[sign.VerifyingKey]) -> frozenset[sign.VerifyingKey]:
-    """Those of `keys` that signed `envelope`: at most one verification for each of them, however often it is asked about.
+def signed_by(envelope: Envelope, key: sign.VerifyingKey) -> bool:
+    """Whether a signature of `envelope` is by `key`."""
+    return key in by_key(envelope, (key,))
 
-    A key id that stands there twice counts for nothing: which of the two is meant is for nobody to guess.
+
+def only_by(envelope: Envelope, key: sign.VerifyingKey) -> bool:
+    """Whether `envelope` has one signature, and that is by `key`."""
+    return len(envelope.signatures) == 1 and signed_by(envelope, key)
+
+
+def by_key(envelope: Envelope, keys: Iterable[sign.VerifyingKey]) -> dict[sign.VerifyingKey, DsseSignature]:
+    """The signature of each of `keys` that signed `envelope`, in the order of `keys`.
+
+    Answers are kept with the envelope: a key is verified with once, however often it is asked about.
     """
-    by_keyid: dict[str, list[bytes]] = {}
-    for signature in envelope.signatures:
-        by_keyid.setdefault(signature.keyid, []).append(signature.sig)
-    message = b""
-    known = envelope.verified
     asked = tuple(keys)
-    for key in asked:
-        signatures = by_keyid.get(digest.sha256(key.raw), [])
-        if key.raw not in known and len(signatures) == 1:
-            message = message or envelope.pae()
-            known[key.raw] = _verifies(signatures[0], key, message)
-    return frozenset(key for key in asked if known.get(key.raw))
+    known = envelope.verified
+    unknown = {key.raw: key for key in asked if key.raw not in known}
+    left = [signature for signature in envelope.signatures if signature not in known.values()]
+    message = envelope.pae() if unknown and left else b""
+    for signature, key in _tries(left, unknown):
+        if sign.holds(key.verify, signature.sig, message):
+            known[key.raw] = signature
+            left.remove(signature)
+            del unknown[key.raw]
+    known |= dict.fromkeys(unknown)
+    return {key: signed for key in asked if (signed := known[key.raw]) is not None}
 
 
-def verifies(signature: dsse.DsseSignature, key: sign.VerifyingKey | None, message: bytes) -> bool:
-    """Whether `signature` is by `key` over `message`; None is nobody's key."""
-    return key is not None and _verifies(signature.sig, key, message)
+def own_form(envelope: Envelope, keys: Iterable[sign.VerifyingKey]) -> Envelope:
+    """`envelope` as Strongroom writes it: signatures by `keys` alone, each once and under the digest of its key, in their order."""
+    keyids = {signature: digest.sha256(key.raw) for key, signature in by_key(envelope, keys).items()}
+    return replace(
+        envelope,
+        signatures=tuple(
+            replace(signature, keyid=keyids[signature])
+            for signature in dict.fromkeys(envelope.signatures)
+            if signature in keyids
+        ),
+    )
 
 
-def _verifies(signature: bytes, key: sign.VerifyingKey, message: bytes) -> bool:
-    try:
-        key.verify(signature, message)
-    except Refused:
-        return False
-    return True
+def _tries(
+    left: list[DsseSignature], unknown: dict[bytes, sign.VerifyingKey]
+) -> Iterator[tuple[DsseSignature, sign.VerifyingKey]]:
+    """The pairs to try; the caller takes out of `left` and `unknown` what a try has settled."""
+    hinted = {}
+    for key in tuple(unknown.values()):
+        keyid = digest.sha256(key.raw)
+        named = next((signature for signature in left if signature.keyid == keyid), None)
+        if named is not None:
+            hinted[key.raw] = named
+            yield named, key
+    others = (
+        (signature, key)
+        for signature in tuple(left)
+        for key in tuple(unknown.values())
+        if key.raw in unknown and signature in left and signature != hinted.get(key.raw)
+    )
+    yield from islice(others, MAX_TRIES)

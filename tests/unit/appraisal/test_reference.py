@@ -83,11 +83,16 @@ def test_references_begin_and_end():
         assert caught.value.code == "reference-expired"
 
 
-def test_every_changed_byte_is_refused():
+def test_every_changed_byte_is_refused_but_the_key_ids_which_nobody_signed():
     data = signed()
+    keyid = digest.sha256(KEY.public.raw).encode()
+    hint = range(data.index(keyid), data.index(keyid) + len(keyid))
     for index in range(len(data)):
         changed = bytearray(data)
         changed[index] ^= 1
+        if index in hint:
+            assert open_signed(bytes(changed)) == GOOD
+            continue
         with pytest.raises((Refused, Malformed)):
             open_signed(bytes(changed))
 

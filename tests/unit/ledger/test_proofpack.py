@@ -16,7 +16,7 @@ from strongroom.broker.release import judge as broker_judge
 from strongroom.crypto import sign
 from strongroom.encoding import canonical, dsse
 from strongroom.errors import Malformed
-from strongroom.ledger import checkpoint, inspect, proofpack
+from strongroom.ledger import checkpoint, export, inspect, proofpack
 from strongroom.model import identity, record
 from strongroom.model import manifest as manifest_model
 from strongroom.model import receipt as receipt_model
@@ -160,6 +160,32 @@ def test_a_damaged_signature_that_is_not_needed_is_not_passed_over(world, pack):
     more = replace(envelope, signatures=(*envelope.signatures, stray))
     spoilt = replace(pack, agreement=replace(pack.agreement, envelope=more))
     assert failed(world, spoilt) == ["contract.signatures"]
+
+
+def test_key_ids_that_somebody_changed_are_brought_into_order_when_a_pack_is_exported(world, tmp_path):
+    packs.write_run(world, tmp_path)
+    run = tmp_path / "run"
+    pack = export.gather(run)
+    assert failed(world, pack) == []
+    for path in (run / "agreement.json", run / "manifests/0.json"):
+        data = json.loads(path.read_bytes())
+        data["signatures"][0]["keyid"] = "somebody"
+        data["signatures"].append({"keyid": "nobody", "sig": base64.b64encode(bytes(64)).decode()})
+        path.write_bytes(canonical.dumps(data))
+    assert export.gather(run) == pack
+    agreement = agreement_model.read((run / "agreement.json").read_bytes())
+    (manifest, *_), (_, *others) = (
+        manifest_model.parse_envelope((run / "manifests/0.json").read_bytes()),
+        pack.manifests,
+    )
+    (signed,) = pack.receipt_envelope.signatures
+    receipt = replace(pack.receipt_envelope, signatures=(replace(signed, keyid="somebody"),))
+    for changed, name in (
+        (replace(pack, agreement=agreement), "contract.signatures"),
+        (replace(pack, manifests=((manifest, pack.manifests[0][1]), *others)), "manifest.data.flights"),
+        (replace(pack, receipt_envelope=receipt), "receipt.alice"),
+    ):
+        assert name in failed(world, changed)
 
 
 def test_another_contract_signed_by_the_same_parties(world, pack):

@@ -50,9 +50,14 @@ def test_what_does_not_verify_is_left_out_and_said():
     one = samples.a_contract()
     alices, bobs = samples.signed(one, samples.ALICE), samples.signed(one, samples.BOB)
     (own,), (his,) = alices.envelope.signatures, bobs.envelope.signatures
-    forged = replace(own, keyid=his.keyid)
-    stranger = replace(own, keyid="sha256:" + "0" * 64)
+    forged = replace(his, sig=bytes(64))
+    stranger = replace(forged, keyid="sha256:" + "0" * 64)
     spoilt = replace(bobs, envelope=replace(bobs.envelope, signatures=(forged, stranger, his)))
     merged = merging.merge([alices, spoilt])
     assert merged.left_out == ((2, his.keyid), (2, stranger.keyid))
+    assert merged.agreement == samples.signed(one)
+    # Under another's key id it is still its signer's, and stands under the right one afterwards.
+    crossed = replace(own, keyid=his.keyid)
+    merged = merging.merge([replace(bobs, envelope=replace(bobs.envelope, signatures=(crossed, his)))])
+    assert merged.left_out == ()
     assert merged.agreement == samples.signed(one)

@@ -131,7 +131,7 @@ def a_receipt(**changes):
 
 
 def test_a_receipt_counts_at_the_node_as_it_does_for_an_auditor(tmp_path):
-    """One signature by the key that it names, under that key's id; a second one beside it changes nothing."""
+    """One signature by the key that it names, under whatever key id; a second one beside it changes nothing."""
     one = made(tmp_path)
     file = tmp_path / run_files.RECEIPT
 
@@ -143,11 +143,10 @@ def test_a_receipt_counts_at_the_node_as_it_does_for_an_auditor(tmp_path):
     assert result(good).outcome is receipt_model.Outcome.EXITED
     stranger = dsse.DsseSignature(keyid="sha256:" + "0" * 64, sig=bytes(64))
     assert result(replace(good, signatures=(*good.signatures, stranger)))
+    assert result(replace(good, signatures=(replace(good.signatures[0], keyid=stranger.keyid),)))
     unsigned = replace(good, signatures=())
-    renamed = replace(good, signatures=(replace(good.signatures[0], keyid=stranger.keyid),))
     for bad, why in (
         (unsigned, "no signature of it verifies"),
-        (renamed, "no signature of it verifies"),
         (a_receipt(signing_key=sign.generate().public.raw), "no signature of it verifies"),
         (a_receipt(contract_digest=samples.DIGEST), "it is about the contract sha256:"),
     ):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.appraisal.reference import corim_keys as keys
 from strongroom.appraisal.reference.values import MAX_REFERENCES, Reference, check_dates
+from strongroom.crypto import sign
 from strongroom.crypto.sign import VerifyingKey
 from strongroom.encoding import cbor, fields, sign1, unexpected
 from strongroom.errors import Malformed, Refused
@@ -110,18 +111,11 @@ def _verified(data: bytes, trusted: Sequence[VerifyingKey | PublicKey]) -> bytes
 
 def _signed_by(message: sign1.Message, algorithm: int, key: VerifyingKey | PublicKey) -> bool:
     """Algorithm and key have to fit: neither chooses the other."""
-    try:
-        if isinstance(key, VerifyingKey):
-            if algorithm != sign1.EDDSA:
-                return False
-            key.verify(message.signature, message.signed())
-        else:
-            if _ES.get(algorithm) != key.kind:
-                return False
-            key.verify_ecdsa(message.signature, message.signed())
-    except Refused:
-        return False
-    return True
+    if isinstance(key, VerifyingKey):
+        return algorithm == sign1.EDDSA and sign.holds(key.verify, message.signature, message.signed())
+    return _ES.get(algorithm) == key.kind and sign.holds(
+        key.verify_ecdsa, message.signature, message.signed()
+    )
 
 
 def _corim(data: bytes, tee: str) -> Reference:

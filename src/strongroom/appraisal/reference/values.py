@@ -171,7 +171,8 @@ def open_signed(data: bytes, *, trusted: Sequence[VerifyingKey], now: datetime) 
         raise Malformed(
             f"reference file: {len(envelopes)} statements of reference values (type {PREDICATE}), expected one"
         )
-    release = read(statement.open_signed(envelopes[0], trusted=trusted))
+    signed, _ = statement.open_signed(envelopes[0], trusted=trusted)
+    release = read(signed)
     check_dates(release, now)
     return release
 

@@ -1,7 +1,7 @@
 """An agreement: contract bytes and the signatures over them (a DSSE envelope).
 
 `read` only parses; `signers` verifies each signature against the parties that the contract names.
-A signature counts only when it is by a party's own key; its key id says which party's to try.
+A signature counts when it is by a party's own key (`model/signatures.py`), and for that party alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import PartyName
 
 # A contract's earlier versions that a request may bring: how many, and their bytes together. Each costs a broker one
-# signature check and one parse; a longer chain its owner admits step by step.
+# parse and a few verifications (`signatures.MAX_TRIES`); a longer chain its owner admits step by step.
 MAX_EARLIER, MAX_EARLIER_BYTES = 16, 192 * 1024
 
 
@@ -44,7 +44,7 @@ class Agreement:
     def _signers(self) -> tuple[PartyName, ...]:
         # Kept: neither bytes nor signatures ever change, and a contract is judged at each of its runs.
         members = self.contract.members
-        signed = signatures.signers(self.envelope, [member.party.signing_key for member in members])
+        signed = signatures.by_key(self.envelope, [member.party.signing_key for member in members])
         return tuple(member.party.name for member in members if member.party.signing_key in signed)
 
     def missing(self) -> tuple[PartyName, ...]:
@@ -110,7 +110,12 @@ def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:
             code="not-a-party",
             hint="`strongroom contract show` lists the parties; one of them signs, each with its own identity (-i)",
         )
-    others = tuple(known for known in agreement.envelope.signatures if known.keyid != keyid)
+    own = signatures.by_key(agreement.envelope, (key.public,)).get(key.public)
+    others = tuple(
+        signature
+        for signature in agreement.envelope.signatures
+        if signature.keyid != keyid and signature != own
+    )
     if len(others) >= dsse.MAX_SIGNATURES:
         raise Malformed(
             f"contract envelope: {len(others)} signatures by others, at most {dsse.MAX_SIGNATURES - 1} leave room",

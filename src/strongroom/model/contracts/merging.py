@@ -28,7 +28,7 @@ class Merged:
 
 
 def merge(agreements: Sequence[Agreement]) -> Merged:
-    """The signatures of all files over their one contract: each party's once, if it verifies.
+    """The signatures of all files over their one contract: each party's once, under its own key id.
 
     Raises `Refused` unless every file holds the same bytes, and says what differs.
     """
@@ -40,22 +40,24 @@ def merge(agreements: Sequence[Agreement]) -> Merged:
                 code="differs",
                 hint="signatures are over exact bytes: everybody signs a copy of one and the same file",
             )
-    message = first.envelope.pae()
-    keys: dict[str, sign.VerifyingKey] = {
-        member.party.keyid: member.party.signing_key for member in first.contract.members
-    }
-    good: dict[str, dsse.DsseSignature] = {}
+    keys = {member.party.signing_key: member.party.keyid for member in first.contract.members}
+    good: dict[sign.VerifyingKey, bytes] = {}
     left_out: list[tuple[int, str]] = []
     for number, agreement in enumerate(agreements, 1):
-        for signature in agreement.envelope.signatures:
-            if signatures.verifies(signature, keys.get(signature.keyid), message):
-                good.setdefault(signature.keyid, signature)
-            else:
-                left_out.append((number, signature.keyid))
+        by_key = signatures.by_key(agreement.envelope, keys)
+        for key, signature in by_key.items():
+            good.setdefault(key, signature.sig)
+        left_out += [
+            (number, signature.keyid)
+            for signature in agreement.envelope.signatures
+            if signature not in by_key.values()
+        ]
     envelope = dsse.Envelope(
         payload_type=first.envelope.payload_type,
         payload=first.envelope.payload,
-        signatures=tuple(good[keyid] for keyid in keys if keyid in good),
+        signatures=tuple(
+            dsse.DsseSignature(keyid=keyid, sig=good[key]) for key, keyid in keys.items() if key in good
+        ),
     )
     return Merged(agreement=Agreement(envelope=envelope, contract=first.contract), left_out=tuple(left_out))
 
