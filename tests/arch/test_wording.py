@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 
 from strongroom.appraisal.wording import sentences as wording
 from strongroom.appraisal.wording import table as wording_table
@@ -26,15 +27,9 @@ PUBLISHERS = (
     "UEFI ",
     "google/",
 )
-# `_equal(name, expected, got)` and `_each(found, what, expected, …)` make checks too; what follows in front of a name.
-MAKERS = {
-    "Check": (None, ""),
-    "verdict.Check": (None, ""),
-    "_equal": (0, ""),
-    "_each": (1, "platform.devices."),
-}
-# These repeat checks that were made elsewhere.
-READERS = {"strongroom/model/verdict.py", "strongroom/node/relay.py"}
+# What makes a check, and which argument is its name: the constructors of `Check`, and `_each(devices, name, expected, …)`.
+MAKERS = {"Check.judged": 0, "Check.equal": 0, "Check.passed": 0, "Check.failed": 0, "_each": 1}
+NAMES = "strongroom/model/check_names.py"
 # Asked of claims where there is no contract: never recorded.
 UNRECORDED = {"debug", "status", "simulated", "mr_service_td", "td_attributes.sept_ve_disable"}
 
@@ -50,12 +45,19 @@ def constants(tree: ast.Module) -> dict[str, str]:
     return out
 
 
+@cache
+def check_names() -> dict[str, str]:
+    """The names of checks, as the product writes them: `check_names.OWN_DISK`."""
+    (tree,) = (source.tree for source in sources.product() if source.name == NAMES)
+    return {f"check_names.{name}": text for name, text in constants(tree).items()}
+
+
 def text_of(node: ast.expr, known: dict[str, str], *, hole: str | None = "x") -> str | None:
     """What a text is, with `hole` for whatever is only known at run time; None: no text that can be known."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
-    if isinstance(node, ast.Name):
-        return known.get(node.id)
+    if isinstance(node, ast.Name | ast.Attribute):
+        return known.get(sources.dotted(node))
     if isinstance(node, ast.JoinedStr):
         parts = [
             text_of(part.value, known, hole=hole) or hole
@@ -71,9 +73,7 @@ def made() -> list[tuple[str, ast.Call, dict[str, str]]]:
     """Every call in the product that makes a check, with its place; not those inside of a maker."""
     out = []
     for source in sources.product():
-        if source.name in READERS:
-            continue
-        known = constants(source.tree)
+        known = constants(source.tree) | check_names()
         inner = {
             id(node)
             for maker in ast.walk(source.tree)
@@ -90,22 +90,19 @@ def made() -> list[tuple[str, ast.Call, dict[str, str]]]:
 
 def named(call: ast.Call, known: dict[str, str]) -> str | None:
     """The check's name. What stands in front of it (a device's place) is left out."""
-    at, before = MAKERS[sources.dotted(call.func)]
-    given = {one.arg: one.value for one in call.keywords}.get("name") if at is None else call.args[at]
+    given = call.args[MAKERS[sources.dotted(call.func)]]
     if isinstance(given, ast.JoinedStr) and isinstance(given.values[0], ast.FormattedValue):
         given = (
             ast.JoinedStr(values=given.values[1:]) if text_of(given.values[0].value, known) is None else given
         )
-    text = None if given is None else text_of(given, known)
-    return None if text is None else before + text
+    return text_of(given, known)
 
 
 def data(call: ast.Call) -> list[ast.expr]:
     """What is expected, and what was got."""
-    at, _ = MAKERS[sources.dotted(call.func)]
-    return [one.value for one in call.keywords if one.arg in {"expected", "got"}] + (
-        [] if at is None else call.args[at + 1 : at + 3]
-    )
+    at = MAKERS[sources.dotted(call.func)]
+    given = [one.value for one in call.keywords if one.arg in {"expected", "got"}]
+    return given + call.args[at + 1 : at + 3]
 
 
 def test_every_check_has_words_a_hint_and_a_source():
@@ -124,6 +121,31 @@ def test_every_check_has_words_a_hint_and_a_source():
         name for name in told if not wording.explain(Check(name=name, expected=None, got=None, ok=False)).hint
     ]
     assert silent == []
+
+
+def test_a_check_is_built_by_a_constructor_that_says_what_it_means():
+    direct = [
+        f"{source.name}:{line}"
+        for source in sources.product()
+        for name, line in sources.calls(source.tree)
+        if name in {"Check", "verdict.Check"} or name.endswith(".verdict.Check")
+        if source.name != "strongroom/model/verdict.py"
+    ]
+    assert direct == [], "build a check by Check.judged, Check.equal, Check.passed or Check.failed"
+
+
+def test_a_checks_name_is_written_once():
+    """In `model/check_names.py`. Those of `default_policy` are names of claims as well."""
+    names = {text for text in check_names().values() if text not in UNRECORDED | {"evidence."}}
+    again = [
+        f"{source.name}:{node.lineno}: {node.value}"
+        for source in sources.product()
+        if source.name != NAMES
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    assert again == []
+    assert len(set(check_names().values())) == len(check_names())
 
 
 def test_the_data_of_checks_are_no_sentences():

@@ -13,6 +13,7 @@ from strongroom.appraisal.checks import ANY, HARDWARE, SOFTWARE, one_of
 from strongroom.appraisal.policy import check_policy
 from strongroom.crypto import digest
 from strongroom.encoding import fields
+from strongroom.model import check_names
 from strongroom.model.contracts import policy as policy_model
 from strongroom.model.contracts.contract import MAX_REGISTERS
 from strongroom.model.verdict import Accepted, Check, Denied, Verdict
@@ -76,16 +77,16 @@ def deny(
 
 
 # Told when a caller made no check of its own: a verdict without, say, a nonce's check is a denial.
-NOTHING_ASKED = Check(name="verdict.gates", expected="asked", got="not-asked", ok=False)
+NOTHING_ASKED = Check.failed(check_names.VERDICT_GATES, expected="asked", got="not-asked")
 
 
 def _binding(binding: Binding, contract: Contract) -> Check:
-    return _equal("binding.contract", contract.digest, binding.contract_digest)
+    return Check.equal(check_names.BINDING_CONTRACT, contract.digest, binding.contract_digest)
 
 
 def _lifetime(now: datetime, expires: datetime) -> Check:
-    return Check(
-        name="verdict.lifetime",
+    return Check.judged(
+        check_names.VERDICT_LIFETIME,
         expected=fields.format_time(now),
         got=fields.format_time(expires),
         ok=expires > now,
@@ -106,7 +107,7 @@ def check_platforms(
         for reference in platform.references
     ]
     if not tried:
-        return (Check(name="platform.tee", expected=None, got=claims.tee, ok=False),)
+        return (Check.failed(check_names.PLATFORM_TEE, expected=None, got=claims.tee),)
     return min(tried, key=_distance)
 
 
@@ -118,13 +119,13 @@ def check_launch(launch: Launch, platforms: tuple[Platform, ...]) -> tuple[Check
         for reference in platform.references
     ]
     if not tried:
-        return (Check(name="platform.tee", expected=None, got=launch.tee, ok=False),)
+        return (Check.failed(check_names.PLATFORM_TEE, expected=None, got=launch.tee),)
     return min(tried, key=_distance)
 
 
 def _distance(checks: tuple[Check, ...]) -> tuple[bool, int]:
     failed = [check for check in checks if not check.ok]
-    return any(check.name == "platform.tee" for check in failed), len(failed)
+    return any(check.name == check_names.PLATFORM_TEE for check in failed), len(failed)
 
 
 def _platform(
@@ -143,7 +144,7 @@ def _platform(
         *(
             ()
             if contract_digest is None
-            else (_equal("platform.contract", contract_digest, claims.contract_digest),)
+            else (Check.equal(check_names.PLATFORM_CONTRACT, contract_digest, claims.contract_digest),)
         ),
         *check_policy(
             claims, platform.policy, machines=platform.machines, simulated=platform.simulated, now=now
@@ -161,24 +162,24 @@ def _launched(
     """The checks of what was started, on which machine."""
     if claims.tee != platform.tee:
         # Nothing else of it would mean anything: registers, roots and facts are of another kind.
-        return (_equal("platform.tee", platform.tee, claims.tee),)
+        return (Check.equal(check_names.PLATFORM_TEE, platform.tee, claims.tee),)
     return (
-        _equal("platform.tee", platform.tee, claims.tee),
-        Check(
-            name="platform.simulated",
+        Check.equal(check_names.PLATFORM_TEE, platform.tee, claims.tee),
+        Check.judged(
+            check_names.PLATFORM_SIMULATED,
             expected=ANY if platform.simulated else HARDWARE,
             got=SOFTWARE if claims.simulated else HARDWARE,
             ok=platform.simulated or not claims.simulated,
         ),
-        Check(name="platform.debug", expected=False, got=claims.debug, ok=not claims.debug),
-        Check(
-            name="platform.memory_guard",
+        Check.judged(check_names.PLATFORM_DEBUG, expected=False, got=claims.debug, ok=not claims.debug),
+        Check.judged(
+            check_names.PLATFORM_MEMORY_GUARD,
             expected="on" if platform.memory_guard else ANY,
             got="on" if claims.memory_guard else "off",
             ok=claims.memory_guard or not platform.memory_guard,
         ),
-        Check(
-            name="platform.root",
+        Check.judged(
+            check_names.PLATFORM_ROOT,
             expected=one_of(platform.roots),
             got=claims.root,
             ok=claims.root in platform.roots,
@@ -190,8 +191,8 @@ def _launched(
 
 def _machine(claims: Claims | Launch, platform: Platform) -> Check:
     wide = policy_model.ANY_MACHINE in platform.machines and bool(claims.machine)
-    return Check(
-        name="platform.machine",
+    return Check.judged(
+        check_names.PLATFORM_MACHINE,
         expected=ANY if wide else one_of(platform.machines),
         got=claims.machine or None,
         ok=wide or claims.machine in platform.machines,
@@ -205,7 +206,7 @@ def _registers(
     names = list(dict.fromkeys((*reference, *policy.registers, *claims.registers)))
     if len(names) > MAX_REGISTERS:
         # Verdicts are recorded, and the record has room for so many.
-        return (Check(name="platform.reference", expected=MAX_REGISTERS, got=len(names), ok=False),)
+        return (Check.failed(check_names.PLATFORM_REFERENCE, expected=MAX_REGISTERS, got=len(names)),)
     return tuple(_register(name, claims, reference, policy, contract_digest) for name in names)
 
 
@@ -239,7 +240,7 @@ def _register(
         expected, ok = ANY, got is not None
     else:
         expected, ok = None, False
-    return Check(name=f"platform.reference.{name[:64]}", expected=expected, got=got, ok=ok)
+    return Check.judged(f"{check_names.PLATFORM_REGISTER}{name[:64]}", expected=expected, got=got, ok=ok)
 
 
 def _exact(reference: dict[str, str], name: str) -> tuple[str, ...] | None:
@@ -249,7 +250,3 @@ def _exact(reference: dict[str, str], name: str) -> tuple[str, ...] | None:
 def _holds(register: str, contract_digest: ContractDigest) -> bool:
     """Whether a register is the contract's digest, and zeros to its end."""
     return register[:64] == digest.raw(contract_digest).hex() and not register[64:].strip("0")
-
-
-def _equal(name: str, expected: str, got: str | None) -> Check:
-    return Check(name=name, expected=expected, got=got, ok=expected == got)

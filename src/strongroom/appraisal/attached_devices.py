@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.appraisal import profiles
 from strongroom.appraisal.checks import ANY, HARDWARE, SOFTWARE, bounded, listed, one_of, same
+from strongroom.model import check_names
 from strongroom.model.contracts import policy as policy_model
 from strongroom.model.verdict import Check
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.policy import Devices
     from strongroom.model.verdict import Data
 
-_AT = "platform.devices"
 _TOLD = 3
 _MAX_VALUE = 96
 _NOBODY = policy_model.Devices(count=0, roots=(), machines=())
@@ -35,27 +35,29 @@ def check_devices(claims: Claims, wanted: Devices | None, *, simulated: bool) ->
     agreed = wanted or _NOBODY
     devices = claims.devices
     if wanted is not None or devices:
-        yield Check(name=_AT, expected=agreed.count, got=len(devices), ok=len(devices) == agreed.count)
+        yield Check.judged(
+            check_names.DEVICES, expected=agreed.count, got=len(devices), ok=len(devices) == agreed.count
+        )
     if not devices:
         return
-    yield _each(devices, "debug", False, lambda device: device.debug, lambda _: "debug-on")
+    yield _each(devices, check_names.DEVICES_DEBUG, False, lambda device: device.debug, lambda _: "debug-on")
     yield _each(
         devices,
-        "simulated",
+        check_names.DEVICES_SIMULATED,
         ANY if simulated else HARDWARE,
         lambda device: device.simulated and not simulated,
         lambda _: SOFTWARE,
     )
     yield _each(
         devices,
-        "root",
+        check_names.DEVICES_ROOT,
         one_of(agreed.roots),
         lambda device: device.root not in agreed.roots,
         lambda device: device.root or None,
     )
     yield _each(
         devices,
-        "machine",
+        check_names.DEVICES_MACHINE,
         ANY if policy_model.ANY_MACHINE in agreed.machines else one_of(agreed.machines),
         lambda device: (
             not device.machine
@@ -67,14 +69,14 @@ def check_devices(claims: Claims, wanted: Devices | None, *, simulated: bool) ->
         yield _fact(devices, name, values)
     yield _each(
         devices,
-        "reference",
+        check_names.DEVICES_REFERENCE,
         _expected(agreed),
         lambda device: _differs(device, agreed) is not None,
         lambda device: _differs(device, agreed),
     )
     yield _each(
         devices,
-        "compared",
+        check_names.DEVICES_COMPARED,
         [],
         lambda device: bool(_not_compared(device, agreed)),
         lambda device: listed(_not_compared(device, agreed)),
@@ -83,7 +85,7 @@ def check_devices(claims: Claims, wanted: Devices | None, *, simulated: bool) ->
 
 def _each(
     devices: tuple[Claims, ...],
-    what: str,
+    name: str,
     expected: Data,
     wrong: Callable[[Claims], bool],
     datum: Callable[[Claims], Data],
@@ -93,7 +95,7 @@ def _each(
     got: dict[str, Data] = {"of": len(devices), "failed": len(failing)}
     if failing:
         got["first"] = {str(index): datum(devices[index]) for index in failing[:_TOLD]}
-    return Check(name=f"{_AT}.{what}", expected=expected, got=got, ok=not failing)
+    return Check.judged(name, expected=expected, got=got, ok=not failing)
 
 
 def _fact(devices: tuple[Claims, ...], name: str, values: tuple[policy_model.Value, ...]) -> Check:
@@ -103,7 +105,11 @@ def _fact(devices: tuple[Claims, ...], name: str, values: tuple[policy_model.Val
         return got == policy_model.NOT_COMPARED or not any(same(got, value) for value in values)
 
     return _each(
-        devices, f"fact.{name}", one_of(values), differs, lambda device: bounded(device.facts.get(name))
+        devices,
+        f"{check_names.DEVICES_FACT}{name}",
+        one_of(values),
+        differs,
+        lambda device: bounded(device.facts.get(name)),
     )
 
 

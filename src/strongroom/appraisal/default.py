@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.checks import ANY, HARDWARE, SOFTWARE
+from strongroom.model import check_names
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
@@ -30,15 +31,17 @@ def default_policy(
     among devices, for the names of the checks.
     """
     checks = [
-        Check(name=f"{at}debug", expected=False, got=claims.debug, ok=not claims.debug),
-        Check(
-            name=f"{at}status",
+        Check.judged(
+            f"{at}{check_names.CLAIMS_DEBUG}", expected=False, got=claims.debug, ok=not claims.debug
+        ),
+        Check.judged(
+            f"{at}{check_names.CLAIMS_STATUS}",
             expected="not-revoked",
             got=claims.status or None,
             ok=claims.status not in REVOKED,
         ),
-        Check(
-            name=f"{at}simulated",
+        Check.judged(
+            f"{at}{check_names.CLAIMS_SIMULATED}",
             expected=ANY if simulated else HARDWARE,
             got=SOFTWARE if claims.simulated else HARDWARE,
             ok=simulated or not claims.simulated,
@@ -56,8 +59,14 @@ def _strict(claims: Claims, at: str) -> list[Check]:
     service_td = claims.registers.get(_SERVICE_TD)
     if service_td is not None:
         clear = not service_td.strip("0")
-        checks.append(Check(name=f"{at}{_SERVICE_TD}", expected=None, got=service_td, ok=clear))
+        checks.append(
+            Check.judged(f"{at}{check_names.CLAIMS_SERVICE_TD}", expected=None, got=service_td, ok=clear)
+        )
     disabled = claims.facts.get(_SEPT_VE)
     if disabled is not None:
-        checks.append(Check(name=f"{at}{_SEPT_VE}", expected=True, got=disabled, ok=disabled is True))
+        checks.append(
+            Check.judged(
+                f"{at}{check_names.CLAIMS_SEPT_VE}", expected=True, got=disabled, ok=disabled is True
+            )
+        )
     return checks

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Refused
+from strongroom.model import check_names
 from strongroom.model.identifiers import EvidenceDigest
 from strongroom.model.record import RecordKind
 from strongroom.model.verdict import Accepted, Denied, read_checks
@@ -58,16 +59,21 @@ _UNSAFE, _UNRECOGNISED_RUNTIME = 32, 33
 _CONTRAINDICATED, _UNRECOGNISED = 96, 97
 _ENCRYPTED = frozenset({"azure", "cca", "sgx", "snp", "tdx"})
 _HARDWARE = (
-    "platform.simulated",
-    "platform.status",
-    "platform.advisory.",
-    "platform.tcb.",
-    "platform.product",
-    "platform.profile.product",
-    "platform.revocation",
-    "platform.tee",
+    check_names.PLATFORM_SIMULATED,
+    check_names.PLATFORM_STATUS,
+    check_names.PLATFORM_ADVISORY,
+    check_names.PLATFORM_TCB,
+    check_names.PLATFORM_PRODUCT,
+    check_names.PROFILE_PRODUCT,
+    check_names.PLATFORM_REVOCATION,
+    check_names.PLATFORM_TEE,
 )
-_INSTANCE = ("evidence.", "binding.", "platform.root", "platform.machine")
+_INSTANCE = (
+    check_names.EVIDENCE,
+    check_names.BINDING_CONTRACT,
+    check_names.PLATFORM_ROOT,
+    check_names.PLATFORM_MACHINE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +248,6 @@ def _claim(name: str) -> str:
     name = name.replace("platform.devices.", "platform.")
     if name.startswith(_INSTANCE):
         return "instance-identity"
-    if name.startswith("platform.reference"):
+    if name.startswith(check_names.PLATFORM_REFERENCE):
         return "executables"
     return "hardware" if name.startswith(_HARDWARE) else "configuration"

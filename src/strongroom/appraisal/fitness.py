@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.evidence import roots
+from strongroom.model import check_names
 from strongroom.model.contracts.contract import Role
 from strongroom.model.verdict import Check
 
@@ -28,12 +29,16 @@ def check_fitness(contract: Contract) -> tuple[Check, ...]:
 
 def _broker(contract: Contract) -> Check:
     have = list(contract.key_owners())
-    return Check(name="contract.broker", expected=list(contract.owners()), got=have, ok=bool(have))
+    return Check.judged(
+        check_names.CONTRACT_BROKER, expected=list(contract.owners()), got=have, ok=bool(have)
+    )
 
 
 def _simulated(contract: Contract) -> Check:
     vain: Data = [platform.tee for platform in contract.platforms if not _possible(platform)]
-    return Check(name="contract.simulated", expected="possible", got=vain or "possible", ok=not vain)
+    return Check.judged(
+        check_names.CONTRACT_SIMULATED, expected="possible", got=vain or "possible", ok=not vain
+    )
 
 
 def _possible(platform: Platform) -> bool:
@@ -42,7 +47,7 @@ def _possible(platform: Platform) -> bool:
 
 def _outputs(contract: Contract) -> Check:
     memory, most = contract.limits.memory_mib << 20, sum(output.max_bytes for output in contract.outputs)
-    return Check(name="contract.outputs", expected=memory, got=most, ok=most <= memory)
+    return Check.judged(check_names.CONTRACT_OUTPUTS, expected=memory, got=most, ok=most <= memory)
 
 
 def _roles(contract: Contract) -> Check:
@@ -59,4 +64,4 @@ def _roles(contract: Contract) -> Check:
         }
         if not fits[member.role]:
             wrong[name] = {"role": member.role.value, "image": image, "data": data}
-    return Check(name="contract.roles", expected="fitting", got=wrong or "fitting", ok=not wrong)
+    return Check.judged(check_names.CONTRACT_ROLES, expected="fitting", got=wrong or "fitting", ok=not wrong)

@@ -18,6 +18,7 @@ from strongroom.appraisal.wording.sentences import explain
 from strongroom.encoding import fields
 from strongroom.errors import Malformed, PolicyDenied
 from strongroom.evidence.formats import dcap_tcb
+from strongroom.model import check_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,7 +153,7 @@ def _ends(claims: Claims | None, policy: PolicyFile, then: datetime) -> Iterator
         status_end = (asked.status or {}).get(claims.status)
         if status_end is not None and status_end > then:
             yield Stop(
-                check="platform.status",
+                check=check_names.PLATFORM_STATUS,
                 reason=f"{claims.status} is accepted until then",
                 when=status_end,
                 fix="update the platform, or let the parties accept it longer",
@@ -161,7 +162,7 @@ def _ends(claims: Claims | None, policy: PolicyFile, then: datetime) -> Iterator
             end = asked.advisories.get(name)
             if end is not None and end > then:
                 yield Stop(
-                    check=f"platform.advisory.{name[:64]}",
+                    check=f"{check_names.PLATFORM_ADVISORY}{name[:64]}",
                     reason=f"{name} is accepted until then",
                     when=end,
                     fix="read the advisory and update what it names",

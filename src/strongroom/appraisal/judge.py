@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.appraise import NOTHING_ASKED, appraise, deny
-from strongroom.appraisal.terms import RUNS, check_runs, check_terms
+from strongroom.appraisal.terms import check_runs, check_terms
 from strongroom.errors import EvidenceRefused, Malformed
 from strongroom.evidence import attached as devices
+from strongroom.model import check_names
 from strongroom.model.verdict import Check, Verdict, Words
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def with_runs_used(verdict: Verdict, agreement: Agreement, *, runs_used: int) ->
 
     For a caller who judged with a number that has grown meanwhile; where it had been too many already, it still is.
     """
-    at = next(index for index, check in enumerate(verdict.checks) if check.name == RUNS)
+    at = next(index for index, check in enumerate(verdict.checks) if check.name == check_names.CONTRACT_RUNS)
     before = verdict.checks[at]
     cheap = (*verdict.checks[:at], check_runs(agreement, runs_used))
     if before.ok and all(check.ok for check in cheap):
@@ -102,7 +103,7 @@ def verify(
     )
 
 
-_NOT_LOOKED_AT = Check(name="evidence.verified", expected=None, got="not-judged", ok=False)
+_NOT_LOOKED_AT = Check.failed(check_names.EVIDENCE_VERIFIED, expected=None, got="not-judged")
 _FORMAT = "evidence in the format of its TEE"
 _DAMAGED = "the evidence is damaged, or made by a program of another version"
 _PAGE = "docs/verdicts.md, The evidence"
@@ -110,16 +111,16 @@ _PAGE = "docs/verdicts.md, The evidence"
 
 def verified(tee: str) -> Check:
     """The check that evidence of `tee` verified."""
-    return Check(name="evidence.verified", expected=tee, got=tee, ok=True)
+    return Check.passed(check_names.EVIDENCE_VERIFIED, expected=tee, got=tee)
 
 
 def refused(cause: EvidenceRefused) -> Check:
     """The failed check of evidence that a verifier refused. What it says may quote the evidence: no data of ours."""
     words = Words(expected=cause.expected, got=cause.got, hint=cause.hint, source=cause.source or _PAGE)
-    return Check(name=f"evidence.{cause.check}", expected=None, got=None, ok=False, words=words)
+    return Check.failed(f"{check_names.EVIDENCE}{cause.check}", expected=None, got=None, words=words)
 
 
 def malformed(cause: Malformed) -> Check:
     """The failed check of evidence that does not parse."""
     words = Words(expected=_FORMAT, got=cause.message, hint=cause.hint or _DAMAGED, source=_PAGE)
-    return Check(name="evidence.format", expected=None, got=None, ok=False, words=words)
+    return Check.failed(check_names.EVIDENCE_FORMAT, expected=None, got=None, words=words)

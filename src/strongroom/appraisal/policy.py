@@ -15,6 +15,7 @@ from strongroom.appraisal import profiles
 from strongroom.appraisal.attached_devices import check_devices
 from strongroom.appraisal.checks import bounded, listed, one_of, same
 from strongroom.encoding import fields
+from strongroom.model import check_names
 from strongroom.model.contracts import policy as policy_model
 from strongroom.model.verdict import Check
 
@@ -72,23 +73,23 @@ def _profile(claims: Claims, policy: Policy, machines: tuple[str, ...]) -> Itera
             for machine in machines
             if machine == policy_model.ANY_MACHINE or machine.startswith(PROVIDER)
         ]
-        yield Check(
-            name="platform.profile.machines",
+        yield Check.judged(
+            check_names.PROFILE_MACHINES,
             expected="single-machines",
             got={"wide": bounded(wide[0])} if wide else {"listed": len(machines)},
             ok=bool(machines) and not wide,
         )
         lines = profiles.product_lines(claims)
-        yield Check(
-            name="platform.profile.product",
+        yield Check.judged(
+            check_names.PROFILE_PRODUCT,
             expected="not-broken",
             got=listed(lines),
             ok=bool(lines) and profiles.BROKEN.keys().isdisjoint(lines),
         )
     if policy.profile == policy_model.STRICT:
         allowances = [*policy.waived, *policy.any_value]
-        yield Check(
-            name="platform.profile.allowances", expected=[], got=listed(allowances), ok=not allowances
+        yield Check.judged(
+            check_names.PROFILE_ALLOWANCES, expected=[], got=listed(allowances), ok=not allowances
         )
 
 
@@ -99,8 +100,8 @@ def _status(claims: Claims, policy: Policy, now: datetime) -> Iterator[Check]:
     if policy.profile == policy_model.STRICT:
         accepted = {name: end for name, end in accepted.items() if name == UP_TO_DATE}
     end = accepted.get(claims.status)
-    yield Check(
-        name="platform.status",
+    yield Check.judged(
+        check_names.PLATFORM_STATUS,
         expected={name: _until(end) for name, end in accepted.items()},
         got=claims.status or None,
         ok=bool(claims.status) and claims.status in accepted and (end is None or now < end),
@@ -115,8 +116,8 @@ def _advisories(claims: Claims, policy: Policy, now: datetime) -> Iterator[Check
     strict = policy.profile == policy_model.STRICT
     for name in claims.advisories:
         end = None if strict else policy.advisories.get(name)
-        yield Check(
-            name=f"platform.advisory.{name[:64]}",
+        yield Check.judged(
+            f"{check_names.PLATFORM_ADVISORY}{name[:64]}",
             expected=_until(end),
             got=bounded(name),
             ok=end is not None and now < end,
@@ -128,8 +129,8 @@ def _revocation(claims: Claims, policy: Policy) -> Iterator[Check]:
     demanded = policy.revocation == policy_model.CHECKED
     if stated == profiles.NONE_PUBLISHED and not demanded:
         return
-    yield Check(
-        name="platform.revocation", expected=profiles.CHECKED, got=stated, ok=stated == profiles.CHECKED
+    yield Check.judged(
+        check_names.PLATFORM_REVOCATION, expected=profiles.CHECKED, got=stated, ok=stated == profiles.CHECKED
     )
 
 
@@ -140,8 +141,8 @@ def _vmpl(claims: Claims, policy: Policy) -> Iterator[Check]:
     wanted = policy.vmpl or 0
     at_odds = policy.profile == policy_model.STRICT and wanted != 0
     got = None if name is None else claims.facts[name]
-    yield Check(
-        name="platform.vmpl",
+    yield Check.judged(
+        check_names.PLATFORM_VMPL,
         expected={"policy": wanted, "strict": 0} if at_odds else wanted,
         got=bounded(got),
         ok=same(got, wanted) and not at_odds,
@@ -154,8 +155,8 @@ def _age(claims: Claims, policy: Policy, now: datetime) -> Iterator[Check]:
         return
     limit = DEFAULT_MAX_AGE if policy.max_age_seconds is None else policy.max_age_seconds
     begun = _moment(stated)
-    yield Check(
-        name="platform.age",
+    yield Check.judged(
+        check_names.PLATFORM_AGE,
         expected={"seconds": limit, "at": fields.format_time(now)},
         got=None if begun is None else fields.format_time(begun),
         ok=begun is not None and begun - _SKEW <= now <= begun + timedelta(seconds=limit),
@@ -174,8 +175,8 @@ def _demanded(claims: Claims, policy: Policy) -> Iterator[Check]:
     for name, wanted in profiles.demanded_facts(claims, strict=strict):
         got = claims.facts.get(name)
         waived = name in policy.waived and not strict
-        yield Check(
-            name=f"platform.default.{name}",
+        yield Check.judged(
+            f"{check_names.PLATFORM_DEFAULT}{name}",
             expected={"waived": wanted} if waived else wanted,
             got=bounded(got),
             ok=waived or same(got, wanted),
@@ -185,8 +186,8 @@ def _demanded(claims: Claims, policy: Policy) -> Iterator[Check]:
 def _facts(claims: Claims, wanted: Mapping[str, tuple[Value, ...]]) -> Iterator[Check]:
     for name, values in wanted.items():
         got = claims.facts.get(name)
-        yield Check(
-            name=f"platform.fact.{name}",
+        yield Check.judged(
+            f"{check_names.PLATFORM_FACT}{name}",
             expected=one_of(values),
             got=bounded(got),
             ok=any(same(got, value) for value in values) and got != policy_model.NOT_COMPARED,
@@ -196,21 +197,23 @@ def _facts(claims: Claims, wanted: Mapping[str, tuple[Value, ...]]) -> Iterator[
 def _not_compared(claims: Claims) -> Iterator[Check]:
     names = [name for name, value in claims.facts.items() if value == policy_model.NOT_COMPARED]
     if names:
-        yield Check(name="platform.compared", expected=[], got=listed(names), ok=False)
+        yield Check.failed(check_names.PLATFORM_COMPARED, expected=[], got=listed(names))
 
 
 def _tcb(claims: Claims, policy: Policy) -> Iterator[Check]:
     for name, least in policy.tcb.items():
         got = claims.tcb.get(name)
-        yield Check(name=f"platform.tcb.{name}", expected=least, got=got, ok=got is not None and got >= least)
+        yield Check.judged(
+            f"{check_names.PLATFORM_TCB}{name}", expected=least, got=got, ok=got is not None and got >= least
+        )
 
 
 def _products(claims: Claims, policy: Policy) -> Iterator[Check]:
     if not policy.products_denied:
         return
     lines = profiles.product_lines(claims)
-    yield Check(
-        name="platform.product",
+    yield Check.judged(
+        check_names.PLATFORM_PRODUCT,
         expected=listed(policy.products_denied),
         got=listed(lines),
         ok=bool(lines) and not any(line in policy.products_denied for line in lines),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.encoding import fields
+from strongroom.model import check_names
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
-
-RUNS = "contract.runs"
 
 
 def check_terms(agreement: Agreement, *, now: datetime, runs_used: int) -> tuple[Check, ...]:
@@ -30,8 +29,8 @@ def _approvals(agreement: Agreement) -> tuple[Check, ...]:
     contract = agreement.contract
     signed = set(_signers(agreement))
     counted = [name for name in contract.approvals.parties if name in signed]
-    approvals = Check(
-        name="contract.approvals",
+    approvals = Check.judged(
+        check_names.CONTRACT_APPROVALS,
         expected={"threshold": contract.approvals.threshold, "of": list(contract.approvals.parties)},
         got=counted,
         ok=len(counted) >= contract.approvals.threshold,
@@ -49,9 +48,8 @@ def _signers(agreement: Agreement) -> tuple[str, ...]:
 def _signature(name: str, contract: Contract, signers: set[str]) -> Check:
     """A signature that no threshold of others replaces."""
     signed = name in signers
-    return Check(
-        name=f"contract.approvals.{name}",
-        # Owners always sign; everybody does where a platform is simulated.
+    return Check.judged(
+        f"{check_names.CONTRACT_APPROVAL_BY}{name}",
         expected="owner" if name in contract.owners() else "simulated",
         got="signed" if signed else "unsigned",
         ok=signed,
@@ -60,8 +58,8 @@ def _signature(name: str, contract: Contract, signers: set[str]) -> Check:
 
 def _validity(agreement: Agreement, now: datetime) -> Check:
     limits = agreement.contract.limits
-    return Check(
-        name="contract.validity",
+    return Check.judged(
+        check_names.CONTRACT_VALIDITY,
         expected={
             "not_before": fields.format_time(limits.not_before),
             "not_after": fields.format_time(limits.not_after),
@@ -74,4 +72,6 @@ def _validity(agreement: Agreement, now: datetime) -> Check:
 def check_runs(agreement: Agreement, runs_used: int) -> Check:
     """The check `contract.runs`, the last of the terms."""
     permitted = agreement.contract.limits.runs
-    return Check(name=RUNS, expected=permitted, got=runs_used, ok=0 <= runs_used < permitted)
+    return Check.judged(
+        check_names.CONTRACT_RUNS, expected=permitted, got=runs_used, ok=0 <= runs_used < permitted
+    )

@@ -12,7 +12,7 @@ from strongroom.appraisal.wording.sentences import explain
 from strongroom.broker import versions
 from strongroom.broker.administration import own_changes
 from strongroom.errors import Conflict, Refused
-from strongroom.model import record
+from strongroom.model import check_names, record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,9 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
                 failed = explain(check)
                 raise Conflict(
                     f"admit: {failed.name}: expected {failed.expected}, got {failed.got}",
-                    code="contract-withdrawn" if check.name == "contract.withdrawn" else "contract-version",
+                    code="contract-withdrawn"
+                    if check.name == check_names.CONTRACT_WITHDRAWN
+                    else "contract-version",
                     hint=failed.hint,
                 )
         transaction.contracts.raise_to(series, versions.known(contract))

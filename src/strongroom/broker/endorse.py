@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from strongroom.appraisal.checks import listed
 from strongroom.appraisal.terms import check_terms
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
-from strongroom.model import messages
+from strongroom.model import check_names, messages
 from strongroom.model.endorsements import SELF_CONTAINED, Endorsements
 from strongroom.model.verdict import Check, Words
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 SECONDS = 40.0
 VEK = "vek"
 _DEVICE = "device-"
-_CHECK = "endorsements.found"
 _SOURCE = "docs/endorsements.md, In a broker"
 _EXPECTED = "what the hardware's vendor says of it, current and signed"
 
@@ -65,7 +64,7 @@ def _bounded(endorsed: Endorsed) -> Endorsed:
     if size <= messages.MAX_ENDORSED:
         return endorsed
     # Asked before anything is decided: a release whose answer the room could not take would use up its run.
-    check = Check(name="endorsements.size", expected=messages.MAX_ENDORSED, got=size, ok=False)
+    check = Check.failed(check_names.ENDORSEMENTS_SIZE, expected=messages.MAX_ENDORSED, got=size)
     return Endorsed(endorsements=endorsed.endorsements, checks=(*endorsed.checks, check))
 
 
@@ -87,9 +86,13 @@ async def _fetched(broker: Broker, ask: ParsedRequest) -> Endorsed:
         ) from None
     except (NotFound, Refused, Malformed) as cause:
         words = Words(expected=_EXPECTED, got=cause.message[:400], hint=cause.hint, source=_SOURCE)
-        check = Check(name=_CHECK, expected="current", got={"refused": cause.code}, ok=False, words=words)
+        check = Check.failed(
+            check_names.ENDORSEMENTS_FOUND, expected="current", got={"refused": cause.code}, words=words
+        )
         return Endorsed(endorsements=brought, checks=(check,))
-    check = Check(name=_CHECK, expected="current", got=listed(sorted(endorsements.parts)), ok=True)
+    check = Check.passed(
+        check_names.ENDORSEMENTS_FOUND, expected="current", got=listed(sorted(endorsements.parts))
+    )
     return Endorsed(endorsements=Endorsements(parts={**devices, **endorsements.parts}), checks=(check,))
 
 

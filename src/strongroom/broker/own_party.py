@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
+from strongroom.model import check_names, signatures
 from strongroom.model import party as party_model
-from strongroom.model import signatures
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.identifiers import ContractDigest, ManifestDigest
 from strongroom.model.verdict import Check
@@ -63,17 +63,19 @@ def read(data: bytes, own: Party) -> GateVerdict:
 def _signature(envelope: dsse.Envelope, own: Party) -> Check:
     """Check 1."""
     signed = signatures.signed_by(envelope, own.signing_key)
-    return Check(name="own.signature", expected=own.keyid, got=own.keyid if signed else None, ok=signed)
+    return Check.judged(
+        check_names.OWN_SIGNATURE, expected=own.keyid, got=own.keyid if signed else None, ok=signed
+    )
 
 
 def _entry(contract: Contract, own: Party) -> Check:
     """Check 2. Its data are the fields that differ, or the key that both name."""
     named = next((member.party for member in contract.members if member.party.keyid == own.keyid), None)
     if named is None:
-        return Check(name="own.entry", expected=own.keyid, got=None, ok=False)
+        return Check.failed(check_names.OWN_ENTRY, expected=own.keyid, got=None)
     differing = party_model.differences(named, own)
-    return Check(
-        name="own.entry",
+    return Check.judged(
+        check_names.OWN_ENTRY,
         expected={field: mine for field, _, mine in differing} or own.keyid,
         got={field: theirs for field, theirs, _ in differing} or own.keyid,
         ok=not differing,
@@ -83,4 +85,4 @@ def _entry(contract: Contract, own: Party) -> Check:
 def _disk(disks: tuple[str, ...]) -> Check:
     """Check 3."""
     owns = bool(disks)
-    return Check(name="own.disk", expected="disk", got="disk" if owns else None, ok=owns)
+    return Check.judged(check_names.OWN_DISK, expected="disk", got="disk" if owns else None, ok=owns)

@@ -26,6 +26,7 @@ from strongroom.broker.ports import Known, NonceUse
 from strongroom.crypto import digest
 from strongroom.encoding import fields
 from strongroom.model import binding as binding_model
+from strongroom.model import check_names
 from strongroom.model import manifest as manifest_model
 from strongroom.model.verdict import Check
 
@@ -83,20 +84,20 @@ def fresh(end: datetime | None, *, use: NonceUse = NonceUse.FRESH) -> Check:
         got = "used"
     elif use is NonceUse.ENDED:
         got = {"expired": fields.format_time(end)}
-    return _equal("nonce.fresh", "unused", got)
+    return Check.equal(check_names.NONCE_FRESH, "unused", got)
 
 
 def nonce_contract(contract_digest: ContractDigest, issued_for: ContractDigest) -> Check:
     """The check `nonce.contract`: the digest of the contract, and that which the nonce was made for."""
-    return _equal("nonce.contract", contract_digest, issued_for)
+    return Check.equal(check_names.NONCE_CONTRACT, contract_digest, issued_for)
 
 
 def _role(role: str) -> Check:
-    return _equal("request.role", binding_model.ROLE_ROOM, role)
+    return Check.equal(check_names.REQUEST_ROLE, binding_model.ROLE_ROOM, role)
 
 
 def _unique(earlier: Run | None) -> Check:
-    return _equal("run.unique", None, None if earlier is None else earlier.run_id)
+    return Check.equal(check_names.RUN_UNIQUE, None, None if earlier is None else earlier.run_id)
 
 
 def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
@@ -106,13 +107,15 @@ def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
     asked = list(ask.csr.names)
     if ask.csr.common_name not in ("", ask.run_id):
         asked.append(ask.csr.common_name)
-    names = Check(
-        name="certificate.names",
+    names = Check.judged(
+        check_names.CERTIFICATE_NAMES,
         expected=list(allowed),
         got=listed(asked),
         ok=bool(allowed) and all(name in allowed for name in asked),
     )
-    key = _equal("certificate.key", digest.sha256(ask.request.keys.tls), digest.sha256(ask.csr.spki))
+    key = Check.equal(
+        check_names.CERTIFICATE_KEY, digest.sha256(ask.request.keys.tls), digest.sha256(ask.csr.spki)
+    )
     return (names, key)
 
 
@@ -123,8 +126,4 @@ def _keys(wanted: tuple[ManifestDigest, ...], disks: tuple[KnownDisk, ...]) -> C
         if disk.cipher == manifest_model.NO_CIPHER or disk.sealed_key is not None
     }
     missing = [manifest for manifest in wanted if manifest not in with_keys]
-    return _equal("keys.present", "all", {"missing": listed(missing)} if missing else "all")
-
-
-def _equal(name: str, expected: Data, got: Data) -> Check:
-    return Check(name=name, expected=expected, got=got, ok=expected == got)
+    return Check.equal(check_names.KEYS_PRESENT, "all", {"missing": listed(missing)} if missing else "all")

@@ -21,7 +21,7 @@ from strongroom.broker.ports import KnownVersion, Series
 from strongroom.crypto import digest
 from strongroom.encoding import framed
 from strongroom.errors import Malformed
-from strongroom.model import signatures
+from strongroom.model import check_names, signatures
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.identifiers import NO_CONTRACT, ContractDigest
 from strongroom.model.verdict import Check
@@ -76,7 +76,7 @@ def read(contract: Contract, earlier: Sequence[bytes], own: Party) -> Brought:
         links.append(link)
     got: Data = {"file": len(links) + 1, "fault": fault} if fault else "all"
     asked: Data = {"id": contract.id, "signer": own.keyid}
-    check = Check(name="contract.earlier", expected=asked, got=got, ok=not fault)
+    check = Check.judged(check_names.CONTRACT_EARLIER, expected=asked, got=got, ok=not fault)
     return Brought(links=() if fault else tuple(links), checks=(check,))
 
 
@@ -107,18 +107,20 @@ def check(highest: KnownVersion | None, contract: Contract, brought: Brought) ->
     follows = first.version == height + 1
     stands = highest is not None and (presented.version, presented.digest) == (height, head)
     withdrawn = highest is not None and highest.withdrawn
-    stays = Check(
-        name="contract.withdrawn", expected="no", got="yes" if withdrawn else "no", ok=not withdrawn
+    stays = Check.judged(
+        check_names.CONTRACT_WITHDRAWN, expected="no", got="yes" if withdrawn else "no", ok=not withdrawn
     )
-    version = Check(
-        name="contract.version",
+    version = Check.judged(
+        check_names.CONTRACT_VERSION,
         expected=None if highest is None else {"version": highest.version, "digest": highest.digest},
         got={"version": presented.version, "digest": presented.digest, "from": first.version},
         ok=stands or follows,
     )
     if not follows:
         return (stays, *brought.checks, version)
-    replaces = Check(name="contract.replaces", expected=head, got=first.replaces, ok=first.replaces == head)
+    replaces = Check.judged(
+        check_names.CONTRACT_REPLACES, expected=head, got=first.replaces, ok=first.replaces == head
+    )
     return (stays, *brought.checks, version, replaces)
 
 

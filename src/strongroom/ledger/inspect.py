@@ -36,7 +36,7 @@ from strongroom.crypto import digest, sign
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Refused, StrongroomError
 from strongroom.ledger import proof
-from strongroom.model import binding, record, rotation, signatures, verdict
+from strongroom.model import binding, check_names, record, rotation, signatures, verdict
 from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 
@@ -52,15 +52,15 @@ if TYPE_CHECKING:
 # What a broker must have asked before it released, whatever else it asked.
 BROKER_CHECKS = frozenset(
     (
-        "own.signature",
-        "own.entry",
-        "own.disk",
-        "nonce.fresh",
-        "nonce.contract",
-        "request.role",
-        "contract.version",
-        "run.unique",
-        "keys.present",
+        check_names.OWN_SIGNATURE,
+        check_names.OWN_ENTRY,
+        check_names.OWN_DISK,
+        check_names.NONCE_FRESH,
+        check_names.NONCE_CONTRACT,
+        check_names.REQUEST_ROLE,
+        check_names.CONTRACT_VERSION,
+        check_names.RUN_UNIQUE,
+        check_names.KEYS_PRESENT,
     )
 )
 

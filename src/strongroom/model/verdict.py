@@ -88,6 +88,26 @@ class Check:
     ok: bool
     words: Words | None = None
 
+    @classmethod
+    def judged(cls, name: str, *, expected: Data, got: Data, ok: bool) -> Check:
+        """A check that holds where `ok` says so."""
+        return cls(name=name, expected=expected, got=got, ok=ok)
+
+    @classmethod
+    def equal(cls, name: str, expected: Data, got: Data) -> Check:
+        """A check that holds where what was got is what was expected."""
+        return cls(name=name, expected=expected, got=got, ok=expected == got)
+
+    @classmethod
+    def passed(cls, name: str, *, expected: Data, got: Data) -> Check:
+        """A check that holds: what would have failed it was raised before."""
+        return cls(name=name, expected=expected, got=got, ok=True)
+
+    @classmethod
+    def failed(cls, name: str, *, expected: Data, got: Data, words: Words | None = None) -> Check:
+        """A check that fails, whatever was got."""
+        return cls(name=name, expected=expected, got=got, ok=False, words=words)
+
     def to_json(self) -> dict[str, object]:
         """The record form."""
         return {"name": self.name, "expected": self.expected, "got": self.got, "ok": self.ok}

@@ -21,10 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from strongroom.appraisal import appraise, fitness, terms
+from strongroom.appraisal import appraise, fitness
 from strongroom.errors import NotFound, PolicyDenied, Unavailable
 from strongroom.evidence import roots
 from strongroom.fetch import brokers
+from strongroom.model import check_names
 from strongroom.model.room import agreed, channel, launch
 from strongroom.node import launch_record, relay, run_folder
 
@@ -106,7 +107,7 @@ def _answers(answers: dict[PartyName, Future[Standing]]) -> Foreseen:
             continue
         _require(f"the broker of {party} would deny every room under this contract", standing.checks)
         for check in standing.checks:
-            if check.name == terms.RUNS and isinstance(check.got, int):
+            if check.name == check_names.CONTRACT_RUNS and isinstance(check.got, int):
                 runs[party] = check.got
     return Foreseen(runs=runs, notes=tuple(notes))
 

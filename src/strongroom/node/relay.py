@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from strongroom import host_log
@@ -409,11 +409,11 @@ def _of_the_room() -> Iterator[None]:
 
 def _printable_check(check: verdict.Check) -> verdict.Check:
     words = check.words
-    return verdict.Check(
+    return replace(
+        check,
         name=_printable(check.name),
         expected=_printable_data(check.expected),
         got=_printable_data(check.got),
-        ok=check.ok,
         words=words and verdict.Words(**{key: _printable(text) for key, text in words.texts().items()}),
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from strongroom.appraisal import fitness, terms
 from strongroom.appraisal.wording import sentences
 from strongroom.errors import Refused, StrongroomError, Unavailable
+from strongroom.model import check_names
 from strongroom.model.contracts import signing
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def check_contract(
         *terms.check_terms(agreement, now=now, runs_used=runs_used or 0),
     ]
     if runs_used is None:
-        checks = [check for check in checks if check.name != terms.RUNS]
+        checks = [check for check in checks if check.name != check_names.CONTRACT_RUNS]
     return Outlook(
         checks=tuple(sentences.explain(check) for check in checks),
         brokers={} if ask is None else _asked(agreement, trust, ask, on_ask),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strongroom.appraisal.wording.form import Wording, plain
+from strongroom.model import check_names
 
 if TYPE_CHECKING:
     from strongroom.model.verdict import Data
@@ -27,13 +28,13 @@ def _misfit(value: Data) -> str:
 
 
 TABLE: dict[str, Wording] = {
-    "contract.broker": Wording(
+    check_names.CONTRACT_BROKER: Wording(
         expected={None: "an owner of a disk", "": "a broker of {it}, or of one of them"},
         got={None: "no broker", "": "brokers of {it}"},
         hint="an owner makes one with `strongroom broker init`, which completes the party file; draft the contract with that file",
         source=FITNESS,
     ),
-    "contract.simulated": Wording(
+    check_names.CONTRACT_SIMULATED: Wording(
         expected={"possible": "platforms that some room can meet"},
         got={
             "possible": "platforms that some room can meet",
@@ -42,13 +43,13 @@ TABLE: dict[str, Wording] = {
         hint="`contract new … --simulated` accepts rooms without TEE hardware; every party signs that",
         source=FITNESS,
     ),
-    "contract.outputs": Wording(
+    check_names.CONTRACT_OUTPUTS: Wording(
         expected={"": "outputs of at most {it} bytes together, the room's memory"},
         got={"": "outputs of up to {it} bytes"},
         hint="outputs are held in memory: lower --max-output, or give more with --memory-mib (three times the outputs is enough)",
         source=FITNESS,
     ),
-    "contract.roles": Wording(
+    check_names.CONTRACT_ROLES: Wording(
         expected={"fitting": "roles that fit what each party owns"},
         got={"fitting": "roles that fit what each party owns", "": _misfits},
         hint="--party ROLE=FILE: data-owner owns a dataset, program-owner the image, recipient and auditor own no disk",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from strongroom.appraisal import profiles
 from strongroom.appraisal.wording import fitness
 from strongroom.appraisal.wording.form import Phrases, Wording, plain
+from strongroom.model import check_names
 
 if TYPE_CHECKING:
     from strongroom.model.verdict import Check, Data
@@ -80,7 +81,7 @@ def _component(check: Check) -> str:
     """What to update, from a component's name: `committed.microcode` is the microcode."""
     if check.got is None:
         return "the claims have no such component"
-    which, _, component = check.name.removeprefix("platform.tcb.").partition(".")
+    which, _, component = check.name.removeprefix(check_names.PLATFORM_TCB).partition(".")
     if which == "launch":
         return f"update {component}, and start the room again"
     return f"update {component or which}" + (", and commit it" if which == "committed" and component else "")
@@ -119,26 +120,26 @@ def _device(fault: Data) -> str:
 TABLE: dict[str, Wording] = {
     **fitness.TABLE,
     # What a broker asks before all else.
-    "own.signature": Wording(
+    check_names.OWN_SIGNATURE: Wording(
         expected={"": "a signature of {it}, this broker's own party"},
         got={None: "none that verifies"},
         hint="that party signs these exact bytes first (`strongroom contract sign`); a key that was rotated signs for nobody",
         source=OWN,
     ),
-    "own.entry": Wording(
+    check_names.OWN_ENTRY: Wording(
         expected={"": "as in this broker's own party file: {it}"},
         got={None: "no party with its key"},
         hint="make the contract from the party file that `strongroom broker init` or `rotate-keys` wrote last",
         source=OWN,
     ),
-    "own.disk": Wording(
+    check_names.OWN_DISK: Wording(
         expected={"disk": "a disk that this broker's party owns"},
         got={"disk": "a disk that this broker's party owns", None: "none: it has nothing to give"},
         hint="rooms ask the brokers of those who own the image or a dataset, and no others",
         source=OWN,
     ),
     # The broker's own checks.
-    "nonce.fresh": Wording(
+    check_names.NONCE_FRESH: Wording(
         expected={"unused": _UNUSED},
         got={
             "unused": _UNUSED,
@@ -149,25 +150,25 @@ TABLE: dict[str, Wording] = {
         hint="ask for a challenge and attest afresh; evidence is good for one release",
         source=BROKER,
     ),
-    "nonce.contract": Wording(
+    check_names.NONCE_CONTRACT: Wording(
         got={None: "no nonce"},
         hint="the challenge was for another contract; ask for one under this contract",
         source=BROKER,
     ),
-    "request.role": Wording(hint="keys are released to rooms alone", source=BROKER),
-    "contract.withdrawn": Wording(
+    check_names.REQUEST_ROLE: Wording(hint="keys are released to rooms alone", source=BROKER),
+    check_names.CONTRACT_WITHDRAWN: Wording(
         expected={"no": "a contract that its owner has not withdrawn here"},
         got={"no": "not withdrawn", "yes": "withdrawn by its owner, every version of it"},
         hint="nothing is released under it any more; the parties may sign a new contract, with another id",
         source=WITHDRAWING,
     ),
-    "contract.earlier": Wording(
+    check_names.CONTRACT_EARLIER: Wording(
         expected={"": "earlier versions of {id} with the same disk owners, each signed by {signer}"},
         got={"all": "those alone", "": "file {file}: {fault}"},
         hint="bring the signed files of the versions before this one, and nothing else",
         source=VERSIONS,
     ),
-    "contract.version": Wording(
+    check_names.CONTRACT_VERSION: Wording(
         expected={
             None: "version 1, as nothing of it is known here, or a later one with all before it",
             "": "version {version}, {digest}, or a later one with all between",
@@ -176,63 +177,63 @@ TABLE: dict[str, Wording] = {
         hint=_version_hint,
         source=VERSIONS,
     ),
-    "contract.replaces": Wording(
+    check_names.CONTRACT_REPLACES: Wording(
         hint="each version replaces exactly the one before it, which is known here", source=VERSIONS
     ),
-    "run.unique": Wording(
+    check_names.RUN_UNIQUE: Wording(
         expected={None: "a room that got no keys before"},
         got={None: "a room that got no keys before", "": "{it}, released before"},
         hint="a room gets its keys once; start another room",
         source=BROKER,
     ),
-    "certificate.names": Wording(
+    check_names.CERTIFICATE_NAMES: Wording(
         expected={None: "no names, as no certificate is agreed", "": "names out of: {it}"},
         got={None: "no names"},
         hint="names come from the contract alone; ask for those or fewer",
         source=BROKER,
     ),
-    "certificate.key": Wording(
+    check_names.CERTIFICATE_KEY: Wording(
         expected={"": "a request by the TLS key that the evidence is bound to, {it}"},
         hint="sign the request with the attested TLS key",
         source=BROKER,
     ),
-    "keys.present": Wording(
+    check_names.KEYS_PRESENT: Wording(
         expected={"all": "every disk of this owner known here, with its key"},
         got={"all": "all known", "": "not known: {missing}"},
         hint="the owner adds it: `strongroom broker add-key DIR MANIFEST [KEY.age]`",
         source=BROKER,
     ),
-    "endorsements.found": Wording(
+    check_names.ENDORSEMENTS_FOUND: Wording(
         expected={"current": "what the hardware's vendor says of it, current and signed"},
         got={None: "none needed", "": "{it}"},
         hint="the vendor has none for this machine, or what came is not sound",
         source=ENDORSEMENTS,
     ),
-    "endorsements.size": Wording(
+    check_names.ENDORSEMENTS_SIZE: Wording(
         expected={"": "at most {it} bytes of endorsements"},
         got={"": "{it} bytes"},
         hint="more than any vendor's come to: leave out what the room's verifiers do not read",
         source=ENDORSEMENTS,
     ),
-    "verdict.gates": Wording(
+    check_names.VERDICT_GATES: Wording(
         expected={"asked": "a check that was made before"},
         got={"not-asked": "none that decides"},
         hint="a defect of the caller: it asked for a verdict before it had checked anything",
         source=BROKER,
     ),
-    "verdict.lifetime": Wording(
+    check_names.VERDICT_LIFETIME: Wording(
         expected={"": "an end after {it}"},
         hint="the contract has ended, or the lifetime given is not positive; the parties may sign a version with a later end",
         source=TERMS,
     ),
     # The contract's terms.
-    "contract.approvals": Wording(
+    check_names.CONTRACT_APPROVALS: Wording(
         expected={"": "signatures of at least {threshold} of {of}"},
         got={None: "nobody's", "": "those of {it}"},
         hint=_still_to_sign,
         source=TERMS,
     ),
-    "contract.approvals.": Wording(
+    check_names.CONTRACT_APPROVAL_BY: Wording(
         expected={
             "owner": "the signature of {name}, who owns a disk",
             "simulated": "the signature of {name}, since a platform is simulated, which every party signs",
@@ -241,19 +242,19 @@ TABLE: dict[str, Wording] = {
         hint="{name} signs these exact bytes (`strongroom contract sign`)",
         source=TERMS,
     ),
-    "contract.validity": Wording(
+    check_names.CONTRACT_VALIDITY: Wording(
         expected={"": "from {not_before} until before {not_after}"},
         hint="wait, or let the parties sign a version with other dates",
         source=TERMS,
     ),
-    "contract.runs": Wording(
+    check_names.CONTRACT_RUNS: Wording(
         expected={"": "fewer than {it} runs so far"},
         got={"": "{it} runs so far"},
         hint="the permitted runs are used up; the parties may sign a version with more",
         source=TERMS,
     ),
     # The evidence.
-    "evidence.verified": Wording(
+    check_names.EVIDENCE_VERIFIED: Wording(
         expected={
             None: "evidence that verifies and is bound to this request",
             "": "{it} evidence that verifies and is bound to this request",
@@ -262,55 +263,55 @@ TABLE: dict[str, Wording] = {
         hint="settle the failed checks above first",
         source=EVIDENCE,
     ),
-    "evidence.": Wording(
+    check_names.EVIDENCE: Wording(
         expected={None: "evidence that passes this check of its verifier"},
         got={None: "evidence that does not: whoever brought it was told why"},
         hint="the evidence does not prove what it must; attest again on a sound platform",
         source=EVIDENCE,
     ),
-    "binding.contract": Wording(
+    check_names.BINDING_CONTRACT: Wording(
         hint="the evidence was made under another contract: start the room with the signed one",
         source=EVIDENCE,
     ),
     # The platform.
-    "platform.tee": Wording(
+    check_names.PLATFORM_TEE: Wording(
         expected={None: "a platform with a reference in the contract"},
         hint="the contract names another kind of room, or none; an empty list accepts nothing",
         source=PLATFORM,
     ),
-    "platform.simulated": Wording(
+    check_names.PLATFORM_SIMULATED: Wording(
         expected=_HARDWARE,
         got=_HARDWARE,
         hint="only a platform with `simulated: true` accepts this root, and every party signs that",
         source=NEVER,
     ),
-    "platform.debug": Wording(
+    check_names.PLATFORM_DEBUG: Wording(
         expected=_DEBUG,
         got=_DEBUG,
         hint="the host may look into a room in debug mode; no contract accepts that",
         source=NEVER,
     ),
-    "platform.memory_guard": Wording(
+    check_names.PLATFORM_MEMORY_GUARD: Wording(
         expected={"on": "memory guard on", "any": "memory guard on or off"},
         got={"on": "memory guard on", "off": "memory guard off"},
         hint="start the room with its memory guard on",
         source=PLATFORM,
     ),
-    "platform.root": Wording(
+    check_names.PLATFORM_ROOT: Wording(
         hint="the attestation key is certified by an authority that the contract does not name; the parties may sign a version that does",
         source=PLATFORM,
     ),
-    "platform.machine": Wording(
+    check_names.PLATFORM_MACHINE: Wording(
         expected={"any": "any machine"},
         hint="genuine evidence, but of a machine that the contract does not list; the parties may sign a version that does",
         source=PLATFORM,
     ),
-    "platform.reference": Wording(
+    check_names.PLATFORM_REFERENCE: Wording(
         expected={"": "at most {it} registers"},
         hint="the contract's reference names registers that no room has: make it with `strongroom measure`",
         source=PLATFORM,
     ),
-    "platform.reference.": Wording(
+    check_names.PLATFORM_REGISTER: Wording(
         expected={
             None: "a reference value in the contract",
             "contract": "the contract's digest",
@@ -323,92 +324,94 @@ TABLE: dict[str, Wording] = {
         ),
         source=PLATFORM,
     ),
-    "platform.contract": Wording(
+    check_names.PLATFORM_CONTRACT: Wording(
         hint="the room was started under another contract, or never measured one: start it with the signed one",
         source=PLATFORM,
     ),
     # What the policy asks of the platform.
-    "platform.profile.machines": Wording(
+    check_names.PROFILE_MACHINES: Wording(
         expected={"single-machines": "a list of single machines"},
         got={"": _listed_machines},
         hint="against somebody with hands on the machine, name the machines whose place you trust",
         source=PROFILES,
     ),
-    "platform.profile.product": Wording(
+    check_names.PROFILE_PRODUCT: Wording(
         expected={"not-broken": "a product line without a known key extraction or memory interposer"},
         got=_MISSING,
         hint=_broken,
         source=PROFILES,
     ),
-    "platform.profile.allowances": Wording(
+    check_names.PROFILE_ALLOWANCES: Wording(
         expected={None: "nothing waived, and every register compared"},
         got={None: "nothing waived"},
         hint="the profile `strict` stands no such allowance",
         source=PROFILES,
     ),
-    "platform.status": Wording(
+    check_names.PLATFORM_STATUS: Wording(
         expected={None: "a status that is not there, as the policy accepts none"},
         got=_MISSING,
         hint="update the platform's firmware and microcode, or let the parties accept the status until a date",
         source=ALLOWANCES,
     ),
-    "platform.advisory.": Wording(
+    check_names.PLATFORM_ADVISORY: Wording(
         expected={None: "no advisory", "": "accepted until {it}"},
         hint="read the advisory: update the platform, or let the parties accept it until a date",
         source=ALLOWANCES,
     ),
-    "platform.revocation": Wording(
+    check_names.PLATFORM_REVOCATION: Wording(
         got={"none-published": "none published", "not-asked": "not asked for"},
         hint="the verifier has no revocation lists for this evidence: fetch them; where the vendor publishes none, no policy can ask",
         source="RFC 5280, section 6.3",
     ),
-    "platform.vmpl": Wording(
+    check_names.PLATFORM_VMPL: Wording(
         expected={"": "{policy}, and {strict} by the profile `strict`"},
         got=_MISSING,
         hint="the report was asked for from another privilege level of the guest: attest from the one that is demanded",
         source=profiles.SNP_REPORT,
     ),
-    "platform.age": Wording(
+    check_names.PLATFORM_AGE: Wording(
         expected={"": "at most {seconds} s old at {at}"},
         got={None: "no such claim", "": "made {it}"},
         hint=_age,
         source=ALLOWANCES,
     ),
-    "platform.default.": Wording(
+    check_names.PLATFORM_DEFAULT: Wording(
         expected={"": "any value: the parties signed that they waive {waived}"},
         got=_MISSING,
         hint="demanded by default, where the parties may waive it by its name and sign that, or by the profile `strict`",
         source=lambda check: profiles.FACT_SOURCES.get(
-            check.name.removeprefix("platform.default."), ALLOWANCES
+            check.name.removeprefix(check_names.PLATFORM_DEFAULT), ALLOWANCES
         ),
     ),
-    "platform.fact.": Wording(got=_MISSING, hint=_fact, source=RULES),
-    "platform.compared": Wording(
+    check_names.PLATFORM_FACT: Wording(got=_MISSING, hint=_fact, source=RULES),
+    check_names.PLATFORM_COMPARED: Wording(
         expected={None: "every value compared with its reference"},
         got={"": "not compared: {it}"},
         hint="the verifier had no reference values of the vendor's: give them; without, it is no pass under any policy",
         source=NEVER,
     ),
-    "platform.tcb.": Wording(expected={"": "at least {it}"}, got=_MISSING, hint=_component, source=RULES),
-    "platform.product": Wording(
+    check_names.PLATFORM_TCB: Wording(
+        expected={"": "at least {it}"}, got=_MISSING, hint=_component, source=RULES
+    ),
+    check_names.PLATFORM_PRODUCT: Wording(
         expected={"": "a product line, and none of {it}"}, got=_MISSING, hint=_denied_line, source=RULES
     ),
     # The policy's attached devices: each check asks one thing of all of them.
-    "platform.devices": Wording(
+    check_names.DEVICES: Wording(
         expected={"": "{it} device(s)"},
         hint="every device of the room is attested and agreed on, and no other",
         source=DEVICES,
     ),
-    "platform.devices.debug": Wording(expected=_DEBUG, got={"": _devices}, hint=_ONE_DEVICE, source=DEVICES),
-    "platform.devices.simulated": Wording(
+    check_names.DEVICES_DEBUG: Wording(expected=_DEBUG, got={"": _devices}, hint=_ONE_DEVICE, source=DEVICES),
+    check_names.DEVICES_SIMULATED: Wording(
         expected=_HARDWARE, got={"": _devices}, hint=_ONE_DEVICE, source=DEVICES
     ),
-    "platform.devices.root": Wording(got={"": _devices}, hint=_ONE_DEVICE, source=DEVICES),
-    "platform.devices.machine": Wording(
+    check_names.DEVICES_ROOT: Wording(got={"": _devices}, hint=_ONE_DEVICE, source=DEVICES),
+    check_names.DEVICES_MACHINE: Wording(
         expected={"any": "any device"}, got={"": _devices}, hint=_ONE_DEVICE, source=DEVICES
     ),
-    "platform.devices.fact.": Wording(got={"": _devices}, hint=_ONE_DEVICE, source=DEVICES),
-    "platform.devices.reference": Wording(
+    check_names.DEVICES_FACT: Wording(got={"": _devices}, hint=_ONE_DEVICE, source=DEVICES),
+    check_names.DEVICES_REFERENCE: Wording(
         expected={
             None: "reference values of the device in the contract",
             "": "every register as in one of {references} reference(s) and {lists} list(s)",
@@ -417,34 +420,34 @@ TABLE: dict[str, Wording] = {
         hint=_ONE_DEVICE,
         source=DEVICES,
     ),
-    "platform.devices.compared": Wording(
+    check_names.DEVICES_COMPARED: Wording(
         expected={None: "every value compared with its reference"},
         got={"": _devices},
         hint=_ONE_DEVICE,
         source=DEVICES,
     ),
     # What `default_policy` asks of claims where there is neither contract nor policy.
-    "debug": Wording(
+    check_names.CLAIMS_DEBUG: Wording(
         expected=_DEBUG, got=_DEBUG, hint="the host may look in: never give secrets to it", source=NEVER
     ),
-    "status": Wording(
+    check_names.CLAIMS_STATUS: Wording(
         expected={"not-revoked": "a status that is not Revoked"},
         got={None: "none given by this vendor"},
         hint="the vendor withdrew its word for this platform",
         source=ALLOWANCES,
     ),
-    "simulated": Wording(
+    check_names.CLAIMS_SIMULATED: Wording(
         expected=_HARDWARE,
         got=_HARDWARE,
         hint="the root is not a pinned vendor's: software stands in for hardware, which proves nothing to others",
         source=NEVER,
     ),
-    "mr_service_td": Wording(
+    check_names.CLAIMS_SERVICE_TD: Wording(
         expected={None: "no service TD bound (all zero)"},
         hint="another trust domain may act on this one: judge it too",
         source="Intel TDX Module 1.5 ABI, TDREPORT",
     ),
-    "td_attributes.sept_ve_disable": Wording(
+    check_names.CLAIMS_SEPT_VE: Wording(
         expected={True: "SEPT_VE_DISABLE set"},
         got={True: "set", False: "not set"},
         hint="the host may inject faults for pages that it takes away",
