@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 
 import pytest
 
@@ -142,3 +143,23 @@ def test_what_was_asked_wrongly_or_is_not_there_says_what_to_do_next():
             and not any(keyword.arg == "hint" for keyword in node.keywords)
         ]
     assert found == []
+
+
+# What the node says in the room's place: it sees the channel's other end (`node/relay.py`), and that a room was stopped.
+HINTED_BY_THE_NODE = {
+    "strongroom/agent/channel.py": 6,
+    "strongroom/agent/init.py": 1,
+    "strongroom/agent/program.py": 1,
+}
+
+
+def test_what_a_room_refuses_says_what_to_do_next():
+    bare = Counter(
+        source.name
+        for source in sources.product()
+        if source.package == "agent"
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and sources.dotted(node.func) in RAISED
+        if not any(keyword.arg == "hint" for keyword in node.keywords)
+    )
+    assert bare == HINTED_BY_THE_NODE

@@ -34,6 +34,8 @@ from strongroom.errors import Malformed
 from strongroom.model.manifest import MAX_USER
 from strongroom.model.room import mounts
 
+_PROGRAM = "give the image an entrypoint, or the contract arguments"
+
 NAMESPACES = (
     kernel.CLONE_NEWNS
     | kernel.CLONE_NEWPID
@@ -114,7 +116,7 @@ def parse_launch(data: bytes) -> ContainerLaunch:
     )
     top.done()
     if not launch.arguments:
-        raise Malformed("launch: nothing to run")
+        raise Malformed("launch: nothing to run", hint=_PROGRAM)
     return launch
 
 

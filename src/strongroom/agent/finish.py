@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from strongroom.model.receipt import OutputRecord, Receipt
     from strongroom.model.room.agreed import Terms
 
+_MEMORY = "let the contract give more memory (--memory-mib), or the program write less"
+
 LONGEST_PAUSE = 30.0
 _CHUNK = 64 * 1024
 
@@ -132,7 +134,7 @@ def leaving(
         listings = [outputs.list_folder(folder, most) for folder, most in folders]
         needed = sum(outputs.sealed_bytes(folder_listing.tar_bytes, sizes) for folder_listing in listings)
         if needed + outputs.sealed_bytes(log_bytes, sizes) > memory():
-            raise Refused("the memory does not suffice", code="output-memory")
+            raise Refused("the memory does not suffice", code="output-memory", hint=_MEMORY)
     except Refused as cause:
         if cause.code not in outputs.TOO_LARGE:
             raise

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import PartyName
     from strongroom.model.party import BrokerAddress
 
+_ODD_ANSWER = "something else than a broker may answer at that address, or stand between: ask its owner, and try `strongroom ledger show` with its party file"
+
 MAX_HEAD = 16 * 1024
 MAX_HEADERS = 64
 _CHUNK = 64 * 1024
@@ -66,7 +68,7 @@ class BrokerConnection:
         self._write(head.encode("ascii") + body)
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > MAX_HEAD:
-                raise Malformed("the broker's answer: its head is too long")
+                raise Malformed("the broker's answer: its head is too long", hint=_ODD_ANSWER)
             self._fill(deadline)
         status, length = parse_head(bytes(self._buffer[:end]), max_answer=max_answer)
         del self._buffer[: end + 4]
@@ -90,7 +92,7 @@ class BrokerConnection:
                 self._receive(deadline)
             except ssl.SSLError as cause:
                 raise Unavailable(
-                    f"TLS with the broker of {party}: {cause.reason}", code="tls-failed"
+                    f"TLS with the broker of {party}: {cause.reason}", code="tls-failed", hint=_ODD_ANSWER
                 ) from None
         self._flush()
         certificate = self._tls.getpeercert(binary_form=True) or b""
@@ -108,7 +110,9 @@ class BrokerConnection:
             try:
                 view = view[self._tls.write(view[:_CHUNK]) :]
             except ssl.SSLError as cause:
-                raise Unavailable(f"writing to the broker: {cause.reason}", code="tls-failed") from None
+                raise Unavailable(
+                    f"writing to the broker: {cause.reason}", code="tls-failed", hint=_ODD_ANSWER
+                ) from None
             self._flush()
 
     def _fill(self, deadline: float) -> None:
@@ -120,9 +124,15 @@ class BrokerConnection:
                 self._receive(deadline)
                 continue
             except ssl.SSLError as cause:
-                raise Unavailable(f"reading the broker's answer: {cause.reason}", code="tls-failed") from None
+                raise Unavailable(
+                    f"reading the broker's answer: {cause.reason}", code="tls-failed", hint=_ODD_ANSWER
+                ) from None
             if not data:
-                raise Unavailable(f"the broker of {self._party} closed the connection early", code="cut-off")
+                raise Unavailable(
+                    f"the broker of {self._party} closed the connection early",
+                    code="cut-off",
+                    hint=_ODD_ANSWER,
+                )
             self._buffer += data
             return
 
@@ -146,19 +156,26 @@ def parse_head(head: bytes, *, max_answer: int) -> tuple[int, int]:
     lines = head.split(b"\r\n")
     match = _STATUS.fullmatch(lines[0])
     if match is None or len(lines) > MAX_HEADERS:
-        raise Malformed("the broker's answer: not an HTTP/1.1 answer")
+        raise Malformed("the broker's answer: not an HTTP/1.1 answer", hint=_ODD_ANSWER)
     length = None
     for line in lines[1:]:
         header = _HEADER.fullmatch(line)
         if header is None:
-            raise Malformed("the broker's answer: a header that is none")
+            raise Malformed("the broker's answer: a header that is none", hint=_ODD_ANSWER)
         name = header[1].lower()
         if name == b"transfer-encoding":
-            raise Malformed("the broker's answer: a transfer encoding, where a plain length is expected")
+            raise Malformed(
+                "the broker's answer: a transfer encoding, where a plain length is expected", hint=_ODD_ANSWER
+            )
         if name == b"content-length":
             if length is not None or _LENGTH.fullmatch(header[2]) is None:
-                raise Malformed("the broker's answer: a content length that is no number, or there twice")
+                raise Malformed(
+                    "the broker's answer: a content length that is no number, or there twice",
+                    hint=_ODD_ANSWER,
+                )
             length = int(header[2])
     if length is None or length > max_answer:
-        raise Malformed(f"the broker's answer: expected a length of at most {max_answer} bytes")
+        raise Malformed(
+            f"the broker's answer: expected a length of at most {max_answer} bytes", hint=_ODD_ANSWER
+        )
     return int(match[1]), length

@@ -15,6 +15,8 @@ from strongroom.errors import Refused, Unavailable
 if TYPE_CHECKING:
     from types import FrameType
 
+_NO_MEMORY_SIZE = "the kernel of the base does not say it in /proc/meminfo: build the base anew"
+
 CGROUPS = "/sys/fs/cgroup"
 SECURITY = "/sys/kernel/security"
 ROOM = "/run/room"
@@ -109,7 +111,9 @@ def _memory(name: bytes) -> int:
         for line in file:
             if line.startswith(name):
                 return int(line.split()[1]) * 1024
-    raise Unavailable("the kernel does not say how much memory there is", code="no-meminfo")
+    raise Unavailable(
+        "the kernel does not say how much memory there is", code="no-meminfo", hint=_NO_MEMORY_SIZE
+    )
 
 
 def sealing_memory() -> int:

@@ -31,6 +31,8 @@ from strongroom.model.room.channel import TAR_ALLOWANCE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_LESS = "let the program write fewer, smaller or flatter files, or the contract allow more (--max-output)"
+
 MAX_ENTRIES = 100_000
 MAX_NAMES = 16 << 20  # bytes of all paths and links
 MAX_LINK_ENDS = 16 << 20  # bytes of where links lead
@@ -85,14 +87,16 @@ def list_folder(root: str, max_bytes: int) -> Listing:
                     folders.append(entry.name)
                 _bound(entry, total, len(entries), max_bytes)
                 if names > MAX_NAMES:
-                    raise Refused(f"names and links of more than {MAX_NAMES} bytes", code="output-entries")
+                    raise Refused(
+                        f"names and links of more than {MAX_NAMES} bytes", code="output-entries", hint=_LESS
+                    )
     finally:
         os.close(top)
     entries.sort(key=lambda entry: entry.name)
     kept = _without_outward_links(entries)
     listing = Listing(root=root, entries=kept, left_out=left_out or len(kept) < len(entries))
     if listing.tar_bytes > max_bytes + TAR_ALLOWANCE:
-        raise Refused("so many small entries make too large a tar", code="output-entries")
+        raise Refused("so many small entries make too large a tar", code="output-entries", hint=_LESS)
     return listing
 
 
@@ -108,12 +112,16 @@ def _without_outward_links(entries: list[TarEntry]) -> tuple[TarEntry, ...]:
 def _bound(entry: TarEntry, total: int, count: int, max_bytes: int) -> None:
     if len(entry.name) > MAX_PATH or entry.name.count(b"/") >= MAX_DEPTH:
         raise Refused(
-            f"a path is longer or deeper than {MAX_PATH} bytes, {MAX_DEPTH} folders", code="output-depth"
+            f"a path is longer or deeper than {MAX_PATH} bytes, {MAX_DEPTH} folders",
+            code="output-depth",
+            hint=_LESS,
         )
     if count > MAX_ENTRIES:
-        raise Refused(f"more than {MAX_ENTRIES} entries", code="output-entries")
+        raise Refused(f"more than {MAX_ENTRIES} entries", code="output-entries", hint=_LESS)
     if total > max_bytes:
-        raise Refused(f"larger than the {max_bytes} bytes that the contract allows", code="output-bytes")
+        raise Refused(
+            f"larger than the {max_bytes} bytes that the contract allows", code="output-bytes", hint=_LESS
+        )
 
 
 def sealed_bytes(size: int, sizes: OutputSizes) -> int:
@@ -204,11 +212,11 @@ def _content(root: str, entry: TarEntry) -> Iterator[bytes]:
         os.close(top)
     with open(opened, "rb") as file:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise Refused("an output file is none any more", code="output-changed")
+            raise Refused("an output file is none any more", code="output-changed", hint=_LESS)
         while left:
             data = file.read(min(_CHUNK, left))
             if not data:
-                raise Refused("an output file shrank while it was sealed", code="output-changed")
+                raise Refused("an output file shrank while it was sealed", code="output-changed", hint=_LESS)
             left -= len(data)
             yield data
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from strongroom.agent.disks.reads import ReadWatch
     from strongroom.agent.launcher import Warden
 
+_PROCESS = "run it again; if it stays so, the room's memory or kernel keeps a killed process: try with more --memory-mib"
+
 MAX_EVENTS = 64 * 1024
 TRUNCATED = b"\n[strongroom: the rest was cut off at the contract's limit]\n"
 _READ = 64 * 1024
@@ -204,7 +206,7 @@ def _end_all(guard: Warden, watch: _Watch, cgroup: str) -> None:
     deadline = time.monotonic() + _END_SECONDS
     while not _is_over(guard.pid, cgroup):
         if time.monotonic() > deadline:
-            raise Unavailable("a process of the program does not end", code="program-alive")
+            raise Unavailable("a process of the program does not end", code="program-alive", hint=_PROCESS)
         time.sleep(_PAUSE)
 
 

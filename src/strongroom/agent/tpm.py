@@ -12,6 +12,8 @@ from strongroom.errors import Malformed, Unavailable
 if TYPE_CHECKING:
     from strongroom.encoding.reader import Reader
 
+_TPM = "run it again; if it stays so, the host's TPM is not sound: `strongroom node doctor` looks at what this machine has"
+
 DEVICE = "/dev/tpmrm0"
 MAX_RANDOM = 32
 _RETRIES = 100
@@ -44,7 +46,7 @@ class TpmDevice:
             os.write(self._fd, command)
             return os.read(self._fd, tpm2.MAX_RESPONSE)
         except OSError as cause:
-            raise Unavailable(f"talking to the TPM: {cause.strerror}", code="tpm-failed") from None
+            raise Unavailable(f"talking to the TPM: {cause.strerror}", code="tpm-failed", hint=_TPM) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ class Tpm:
             piece = tpm2.read_sized(answer)
             answer.done()
             if len(piece) != wanted:
-                raise Malformed(f"TPM: expected {wanted} bytes of an NV index, got {len(piece)}")
+                raise Malformed(f"TPM: expected {wanted} bytes of an NV index, got {len(piece)}", hint=_TPM)
             content += piece
         return bytes(content)
 
@@ -107,7 +109,7 @@ class Tpm:
         value = tpm2.read_sized(answer)
         answer.done()
         if not 0 < len(value) <= count:
-            raise Malformed(f"TPM: expected 1 to {count} random bytes, got {len(value)}")
+            raise Malformed(f"TPM: expected 1 to {count} random bytes, got {len(value)}", hint=_TPM)
         return value
 
     def _run(self, command: bytes) -> Reader:
@@ -121,4 +123,4 @@ class Tpm:
             except Unavailable as cause:
                 if cause.code != "tpm-retry":
                     raise
-        raise Unavailable("the TPM stays busy", code="tpm-failed")
+        raise Unavailable("the TPM stays busy", code="tpm-failed", hint=_TPM)

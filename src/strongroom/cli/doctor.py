@@ -56,7 +56,9 @@ def _print_row(row: Row) -> None:
     from strongroom.cli.printable import printable
 
     names = textwrap.wrap(", ".join(row.verbs), _WIDTH)
-    state = "yes" if not row.lacks else ("in part" if row.able else "no")
+    state = (
+        "yes" if row.able else "no"
+    )  # as `node doctor`: what is optional is listed, and keeps nothing from working
     print("\n".join([f"{names[0]:<{_WIDTH + 2}}{state}", *names[1:]]))
     for need in row.lacks:
         print(f"    {'--' if need.optional else 'NO'}  {need.name}: {printable(need.found)}")

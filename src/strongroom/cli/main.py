@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import strongroom
-from strongroom.cli import examples, failures
+from strongroom.cli import examples, failures, usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -130,7 +130,7 @@ def main() -> None:
     app = application([asked]) if asked in VERBS else overview()
     with failures.reported():
         if not os.environ.get("STRONGROOM_LOG"):
-            app()
+            usage.run(app)
             return
         from strongroom import host_log
         from strongroom.wiring import host_log as setting
@@ -142,7 +142,7 @@ def main() -> None:
             verb=asked if asked in VERBS else "none",
             version=strongroom.__version__,
         ):
-            app()
+            usage.run(app)
 
 
 if __name__ == "__main__":

@@ -286,7 +286,9 @@ def _ledger_entry(
         return None, _no(name, expected, cause.message, cause.hint)
     if len(checkpoint.signatures) != 1:
         return None, _no(name, expected, "signatures on the checkpoint that nobody here can check", "")
-    return entry, _yes(name, expected, f"entry {ledger_proof.index} of {checkpoint.size}")
+    return entry, _yes(
+        name, expected, f"entry {ledger_proof.index}, counted from 0, of a ledger of {checkpoint.size}"
+    )
 
 
 def _record(pack: ProofPack, release: PackedRelease, entry: record.Record) -> Explained:

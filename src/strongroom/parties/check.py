@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class Outlook:
             raise Refused(
                 "it would not run now",
                 code="would-not-run",
-                hint="; ".join(dict.fromkeys(check.hint for check in self.failed if check.hint)),
+                hint="; ".join(_hints(self.failed)),
             )
         for party, row in self.silent.items():
             if isinstance(row, Refused):
@@ -70,6 +71,13 @@ class Outlook:
                 if row.code == "broker-unreachable"
                 else row.hint,
             )
+
+
+def _hints(failed: Sequence[Explained]) -> tuple[str, ...]:
+    """What to do, each said once: the approvals' hint names the parties that are still to sign."""
+    approvals = next((check.hint for check in failed if check.name == check_names.CONTRACT_APPROVALS), "")
+    named = {f"{check_names.CONTRACT_APPROVAL_BY}{word}" for word in re.findall(r"[a-z0-9-]+", approvals)}
+    return tuple(dict.fromkeys(check.hint for check in failed if check.hint and check.name not in named))
 
 
 def check_contract(

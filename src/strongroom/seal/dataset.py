@@ -49,7 +49,10 @@ def check_name(name: str) -> None:
 
 
 def check_place(paths: Sequence[Path], *, out: Path) -> None:
-    """Raise `Misuse` for an `out` in what is sealed: a disk inside the folder that it seals would hold itself the next time."""
+    """Raise `Misuse` for an `out` in what is sealed: a disk inside the folder that it seals would hold itself the next time.
+
+    Raises `OSError` for a path that is not there.
+    """
     try:
         target = out.resolve()
     except RuntimeError:  # Python before 3.13 says so where it should say OSError
@@ -59,6 +62,7 @@ def check_place(paths: Sequence[Path], *, out: Path) -> None:
             hint="name a folder with --out, or remove the link",
         ) from None
     for path in paths:
+        path.lstat()
         if path.is_dir() and target.is_relative_to(path.resolve()):
             raise Misuse(
                 f"--out {out} lies in {path}, which is being sealed",

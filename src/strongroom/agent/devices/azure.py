@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.channel import Start
 
+_REPORT = "run it again; if it stays so, the virtual TPM is none of Azure's confidential machines"
+
 TEE = "azure"
 HCL_NV = 0x01400001
 AK_HANDLE = 0x81000003
@@ -54,7 +56,9 @@ class AzureAttester:
         """A quote over PCRs 0 to 15 for `binding`, and the HCL report that vouches for its key."""
         report = self._tpm.read_nv(HCL_NV, authority=tpm2.OWNER)
         if len(report) > MAX_HCL:
-            raise Malformed(f"HCL report: {len(report)} bytes, at most {MAX_HCL} allowed", code="too-large")
+            raise Malformed(
+                f"HCL report: {len(report)} bytes, at most {MAX_HCL} allowed", code="too-large", hint=_REPORT
+            )
         if int.from_bytes(report[_KIND], "little") != _SNP:
             raise Refused(
                 "making evidence: this Azure VM is not over SEV-SNP, and its quote is the metadata service's to make",

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from strongroom.errors import Unavailable
 
+_DEVICE = "the machine gave the room no such device: `strongroom node doctor` says what it lacks"
+
 _READ_WRITE = 3
 _WORD = 8
 
@@ -28,7 +30,7 @@ class CharacterDevice:
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as cause:
-            raise Unavailable(f"opening {path}: {cause.strerror}", code="no-device") from None
+            raise Unavailable(f"opening {path}: {cause.strerror}", code="no-device", hint=_DEVICE) from None
 
     def call(self, request: int, argument: bytearray) -> None:
         """The ioctl `request`."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.channel import Start
 
+_NSM = "run it again; if it stays so, the enclave's security module is not sound: try another instance"
+
 TEE = "nitro"
 DOCUMENT = "document"
 MAX_REQUEST, MAX_RESPONSE = 0x1000, 0x3000
@@ -59,7 +61,9 @@ class NitroAttester:
         self._ask("ExtendPCR", {"index": CONTRACT_PCR, "data": raw})
         self._ask("LockPCR", {"index": CONTRACT_PCR})
         if self._pcr() != (hashlib.sha384(ZERO + raw).digest(), True):
-            raise Refused("binding the contract: the NSM did not extend and lock its PCR", code="pcr-wrong")
+            raise Refused(
+                "binding the contract: the NSM did not extend and lock its PCR", code="pcr-wrong", hint=_NSM
+            )
 
     def entropy(self) -> bytes:
         """Random bytes of the NSM's."""
@@ -101,11 +105,12 @@ class NitroAttester:
                 :200
             ],
             code="nsm-failed",
+            hint=_NSM,
         )
 
     def _exchange(self, request: bytes) -> bytes:
         if len(request) > MAX_REQUEST:
-            raise Malformed("NSM request: too long", code="too-large")
+            raise Malformed("NSM request: too long", code="too-large", hint=_NSM)
         asked, response = bytearray(request), bytearray(MAX_RESPONSE)
         argument = bytearray(
             b"".join(
@@ -116,8 +121,8 @@ class NitroAttester:
         try:
             self.device.call(RAW, argument)
         except OSError as cause:
-            raise Unavailable(f"asking the NSM: {cause.strerror}", code="nsm-failed") from None
+            raise Unavailable(f"asking the NSM: {cause.strerror}", code="nsm-failed", hint=_NSM) from None
         length = int.from_bytes(argument[24:32], "little")
         if length > len(response):
-            raise Malformed("NSM response: longer than its buffer", code="too-large")
+            raise Malformed("NSM response: longer than its buffer", code="too-large", hint=_NSM)
         return bytes(response[:length])

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from strongroom.agent import tpm
     from strongroom.model.identifiers import ContractDigest
 
+_EXTENDED = "run it again; if it stays so, the TPM is not sound: another machine may do"
+
 CONTRACT = 12
 CLOUD = tuple(range(16))
 """What a cloud's virtual TPM quotes: all PCRs that firmware, boot loader, kernel and a unified image measure into."""
@@ -29,7 +31,9 @@ def bind(client: tpm.Tpm, contract_digest: ContractDigest) -> None:
     raw = digest.raw(contract_digest)
     client.extend_pcr(CONTRACT, raw)
     if client.read_pcr(CONTRACT) != hashlib.sha256(before + raw).digest():
-        raise Refused("binding the contract: the TPM did not extend its PCR", code="pcr-wrong")
+        raise Refused(
+            "binding the contract: the TPM did not extend its PCR", code="pcr-wrong", hint=_EXTENDED
+        )
 
 
 def values(client: tpm.Tpm, indices: tuple[int, ...]) -> bytes:

@@ -18,6 +18,8 @@ from strongroom.errors import Malformed, Unavailable
 if TYPE_CHECKING:
     from strongroom.agent.devices.character import Caller
 
+_REPORT_SIZE = "the kernel's sev-guest is of another version than this base: run it on the kernel of the base"
+
 PATH = "/dev/sev-guest"
 REQUEST_BYTES = 32  # struct snp_guest_request_ioctl: version, two pointers, the error
 RESPONSE_BYTES = 4000
@@ -74,5 +76,7 @@ def _call(device: Caller, request: int, asked: bytearray) -> bytes:
     if any(argument[24:]) or status:
         raise OSError(errno.EIO, f"the firmware answered {argument[24:].hex()}, status {status:#x}")
     if int.from_bytes(response[4:8], "little") != _REPORT:
-        raise Malformed(f"{PATH}: a report of another size than {_REPORT} bytes", code="bad-length")
+        raise Malformed(
+            f"{PATH}: a report of another size than {_REPORT} bytes", code="bad-length", hint=_REPORT_SIZE
+        )
     return bytes(response[_HEAD : _HEAD + _REPORT])

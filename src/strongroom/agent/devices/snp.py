@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import ContractDigest
     from strongroom.model.room.channel import Start
 
+_REPORT_SIZE = "the kernel's report is of another version than this base: run it on the kernel of the base"
+
 TEE = "snp"
 REPORT, VEK = "report", "vek"
 REPORT_BYTES = 1184
@@ -64,7 +66,11 @@ class SnpAttester:
     def _report(self, data: bytes) -> tuple[bytes, bytes]:
         report, table = self.source(data)
         if len(report) != REPORT_BYTES:
-            raise Malformed(f"SNP report: {len(report)} bytes, expected {REPORT_BYTES}", code="bad-length")
+            raise Malformed(
+                f"SNP report: {len(report)} bytes, expected {REPORT_BYTES}",
+                code="bad-length",
+                hint=_REPORT_SIZE,
+            )
         return report, table
 
 

@@ -24,6 +24,8 @@ from strongroom.errors import Malformed, Refused, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_TSM = "the kernel's configfs-tsm is of another version than this base: run it on the kernel of the base"
+
 ROOT = "/sys/kernel/config/tsm/report"
 MAX_OUT = 64 * 1024
 MAX_AUX = 64 * 1024
@@ -135,7 +137,7 @@ class Tsm:
     def _number(self, folder: str, name: str) -> int:
         text = self._word(folder, name)
         if not text.isascii() or not text.isdigit():
-            raise Malformed(f"configfs-tsm: {name} is {text[:40]!r}, not a number")
+            raise Malformed(f"configfs-tsm: {name} is {text[:40]!r}, not a number", hint=_TSM)
         return int(text)
 
     def _word(self, folder: str, name: str) -> str:
@@ -144,5 +146,5 @@ class Tsm:
     def _blob(self, folder: str, name: str, limit: int) -> bytes:
         data = self.files.read(f"{folder}/{name}", limit)
         if len(data) > limit:
-            raise Malformed(f"configfs-tsm: {name} is longer than {limit} bytes", code="too-large")
+            raise Malformed(f"configfs-tsm: {name} is longer than {limit} bytes", code="too-large", hint=_TSM)
         return data

@@ -13,6 +13,8 @@ from strongroom.agent import kernel
 from strongroom.encoding.reader import Reader
 from strongroom.errors import Malformed, Unavailable
 
+_KERNEL = "the kernel does not do as this base expects: run it again, and if it stays so build the base anew"
+
 CONTROL = "/dev/mapper/control"
 SECTOR = 512
 
@@ -91,13 +93,15 @@ class DeviceMapper:
         buffer = bytearray(_BUFFER)
         encode_header(buffer, name, flags, targets)
         if _HEADER + len(data) > _BUFFER:
-            raise Malformed("device mapper: the table is too long")
+            raise Malformed("device mapper: the table is too long", hint=_KERNEL)
         buffer[_HEADER : _HEADER + len(data)] = data
         try:
             kernel.ioctl(self._fd, _IOCTL | number, buffer)
         except OSError as cause:
             raise Unavailable(
-                f"device mapper: request {number} for {name}: {cause.strerror}", code="device-mapper"
+                f"device mapper: request {number} for {name}: {cause.strerror}",
+                code="device-mapper",
+                hint=_KERNEL,
             ) from None
         finally:
             if flags & _SECURE_DATA:
@@ -130,7 +134,8 @@ def encode_header(buffer: bytearray, name: str, flags: int, targets: int) -> Non
     raw = name.encode()
     if not 0 < len(raw) < _NAME_BYTES:
         raise Malformed(
-            f"device mapper: a device's name of {len(raw)} bytes, expected 1 to {_NAME_BYTES - 1}"
+            f"device mapper: a device's name of {len(raw)} bytes, expected 1 to {_NAME_BYTES - 1}",
+            hint=_KERNEL,
         )
     words = (*_VERSION, len(buffer), _HEADER, targets, 0, flags, 0, 0)
     for place, word in enumerate(words):
@@ -147,7 +152,8 @@ def encode_target(target: Target) -> bytearray:
     kind = target.type.encode()
     if len(kind) >= _TYPE_BYTES:
         raise Malformed(
-            f"device mapper: a target's type of {len(kind)} bytes, expected at most {_TYPE_BYTES - 1}"
+            f"device mapper: a target's type of {len(kind)} bytes, expected at most {_TYPE_BYTES - 1}",
+            hint=_KERNEL,
         )
     out[24 : 24 + len(kind)] = kind
     out[_SPEC : _SPEC + len(target.parameters)] = target.parameters
@@ -169,10 +175,10 @@ def parse_status(answer: bytes) -> str:
     head.take(16)
     start = head.u32le()
     if head.u32le() != 1:
-        raise Malformed("device mapper answer: expected one target")
+        raise Malformed("device mapper answer: expected one target", hint=_KERNEL)
     body = Reader(answer[start:], "device mapper status")
     body.take(_SPEC)
     text, end, _ = body.take(body.remaining).partition(b"\x00")
     if not end or len(text) > 4096:
-        raise Malformed("device mapper status: not terminated")
+        raise Malformed("device mapper status: not terminated", hint=_KERNEL)
     return text.decode("ascii", "replace")

@@ -31,6 +31,8 @@ from strongroom.model.room import nbd as wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_NODE = "the node serves the disks otherwise than this base expects: both have to be of one version"
+
 SET_SOCK, SET_BLOCK_SIZE, DO_IT, CLEAR_SOCK, SET_SIZE_BLOCKS, SET_TIMEOUT, SET_FLAGS = (
     0xAB00,
     0xAB01,
@@ -147,7 +149,7 @@ def negotiate(connection: socket.socket, serial: str) -> int:
     """Choose the export `serial`; its size in bytes, of whole blocks. Raises `NotFound`, `Malformed`, `Refused`."""
     magic, option, flags = struct.unpack(">QQH", wire.receive(connection, 18))
     if (magic, option) != (wire.MAGIC, wire.OPTION_MAGIC) or not flags & wire.FIXED:
-        raise Malformed("NBD: not a server of the fixed newstyle negotiation")
+        raise Malformed("NBD: not a server of the fixed newstyle negotiation", hint=_NODE)
     name = serial.encode()
     asked = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
     connection.sendall(
@@ -159,7 +161,7 @@ def negotiate(connection: socket.socket, serial: str) -> int:
     for _ in range(wire.MAX_REPLIES):
         reply, answered, kind, length = struct.unpack(">QIII", wire.receive(connection, 20))
         if (reply, answered) != (wire.OPTION_REPLY_MAGIC, wire.GO) or length > wire.MAX_OPTION:
-            raise Malformed("NBD: not a reply to what was asked, or too long a one")
+            raise Malformed("NBD: not a reply to what was asked, or too long a one", hint=_NODE)
         data = wire.receive(connection, length)
         if kind == wire.ACK and export is not None:
             return _checked(*export)
@@ -170,12 +172,12 @@ def negotiate(connection: socket.socket, serial: str) -> int:
             raise NotFound(
                 f"no disk has the serial {serial!r}", code="no-disk", hint="the node must serve every disk"
             )
-    raise Malformed("NBD: the server does not come to an end")
+    raise Malformed("NBD: the server does not come to an end", hint=_NODE)
 
 
 def _checked(size: int, flags: int) -> int:
     if not flags & wire.READ_ONLY:
-        raise Refused("NBD: the node serves a disk that can be written", code="writable-disk")
+        raise Refused("NBD: the node serves a disk that can be written", code="writable-disk", hint=_NODE)
     if not 0 < size <= MAX_BYTES or size % wire.BLOCK:
-        raise Malformed(f"NBD: a disk of {size} bytes, expected whole blocks of {wire.BLOCK}")
+        raise Malformed(f"NBD: a disk of {size} bytes, expected whole blocks of {wire.BLOCK}", hint=_NODE)
     return size

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from strongroom.agent.disks.devicemapper import DeviceMapper
     from strongroom.model.manifest import Manifest
 
+_MOUNT = "the kernel does not mount it: seal the data again with this version, and run again"
+
 BLOCK_DEVICES = "/sys/block"
 UNSUPPORTED = "unsupported-disk"  # of `receipt.DETAILS` too
 
@@ -91,7 +93,9 @@ def open_disk(
         kernel.mount(path, folder, "erofs", flags)
     except OSError as cause:
         complain_if_corrupted(mapper, disk)
-        raise Unavailable(f"mounting the disk of {manifest.name}: {cause.strerror}", code="mount") from None
+        raise Unavailable(
+            f"mounting the disk of {manifest.name}: {cause.strerror}", code="mount", hint=_MOUNT
+        ) from None
     return disk
 
 

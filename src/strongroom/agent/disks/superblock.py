@@ -15,6 +15,10 @@ from dataclasses import dataclass
 
 from strongroom.errors import Malformed
 
+_SEALED = (
+    "the disk holds no file system that this version writes: seal the data again, and sign the new manifest"
+)
+
 OFFSET = 1024
 BYTES = 128
 MAGIC = 0xE0F5E1E2
@@ -41,10 +45,10 @@ class Superblock:
 def parse(data: bytes) -> Superblock:
     """Parse the 128 bytes. Raises `Malformed`, with code `bad-magic` when it is no erofs superblock at all."""
     if len(data) != BYTES:
-        raise Malformed(f"superblock: {len(data)} bytes, expected {BYTES}", code="truncated")
+        raise Malformed(f"superblock: {len(data)} bytes, expected {BYTES}", code="truncated", hint=_SEALED)
     fields = _FIELDS.unpack(data)
     if fields[0] != MAGIC:
-        raise Malformed("superblock: no erofs file system", code="bad-magic")
+        raise Malformed("superblock: no erofs file system", code="bad-magic", hint=_SEALED)
     # Left out: checksum (1), number of inodes (6), time (7, 8), UUID (12), name (13).
     return Superblock(
         compatible=fields[2],

@@ -54,7 +54,7 @@ def show(
             f"{index:6}  {time_text}  {entry.kind.value:<12}  {printable(entry.run_id) or '-':<36}  {entry.contract_digest[:19] or '-'}"
         )
         say(f"        {describe(entry)}")
-    print(f"{audited.checkpoint.size} entries, root {audited.checkpoint.root.hex()[:16]}…")
+    print(f"{audited.checkpoint.size} entries, numbered from 0, root {audited.checkpoint.root.hex()[:16]}…")
 
 
 def verify(
