@@ -113,7 +113,7 @@ def write(path: Path, data: bytes, *, private: bool = False, replace: bool = Fal
 
 
 def taken(path: Path, *, private: bool) -> Misuse:
-    """The refusal to write over a file. A private one may be the only key to something: nobody is told to remove it."""
+    """The refusal to write over a file. A private one may be the only key to something: no hint says to remove it."""
     return Misuse(
         f"{path}: exists already",
         code="exists",

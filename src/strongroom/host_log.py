@@ -1,6 +1,6 @@
-"""What processes of a host do, told to whoever set `STRONGROOM_LOG`: requests, fetches, programs that are started, and how long it took.
+"""What processes of a host do, written for whoever set `STRONGROOM_LOG`: requests, fetches, programs that are started, and how long it took.
 
-Nothing is told, and nothing is computed, until `wiring.host_log` has set a teller. Values are names, numbers, paths and addresses; never a secret, and never the
+Nothing is written, and nothing is computed, until `wiring.host_log` has set a teller. Values are names, numbers, paths and addresses; never a secret, and never the
 content of a file: a value whose name says that it is a secret is left out, and so are bytes, and what a URL of whatever scheme has before its host and after its path. No room has this in its measured base, and nothing that judges imports it.
 """
 
@@ -30,7 +30,7 @@ _HOST = re.compile(r"(?:[\w.-]{0,255}|\[[\w:.%]{2,64}\])(?::\d{1,5})?\W{0,8}")  
 
 
 class LogLevel(enum.IntEnum):
-    """How much is told; each has those above it."""
+    """How much is logged; each level has those above it."""
 
     DEBUG = 10
     INFO = 20
@@ -49,7 +49,7 @@ def tell_to(teller: Teller | None, *, least: LogLevel = LogLevel.WARNING) -> Non
 
 
 def wanted(level: LogLevel) -> bool:
-    """Whether somebody is told of that level: ask before a value is costly to make."""
+    """Whether that level is logged: ask before a value is costly to make."""
     return level >= _least
 
 

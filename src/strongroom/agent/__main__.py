@@ -55,7 +55,7 @@ def _run_room(guard: launcher.Warden) -> None:
             room.run(port, hardware, guard, watch, nbd.NbdDisks(lambda: vsock.connect(vsock.DISKS)).find)  # 4
         else:
             room.run(port, hardware, guard, watch)  # 4
-    except BaseException as cause:  # noqa: BLE001 - whatever it is, the node is told and the power goes off
+    except BaseException as cause:  # noqa: BLE001 - whatever fails, the node gets word of it and the power goes off
         room.report(port, cause)
     else:
         port.send_control("done")

@@ -255,7 +255,7 @@ def _directory(root: str, place: str) -> str:
 
 
 def _own(path: str) -> None:
-    """Make it the container's root's, as if the image had brought it."""
+    """Give `path` to the container's root, as if the image had brought it."""
     os.chown(path, owners.kernel_id(0), owners.kernel_id(0))
 
 

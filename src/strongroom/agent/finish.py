@@ -213,7 +213,7 @@ def post_receipt(
     """Have the receipt recorded by the brokers of all `parties` and pass their ledgers' proofs on.
 
     A broker that does not answer is asked again until `wait_seconds` have passed; one that says no, or whose
-    proof does not hold, is not. on_failure: told a party's name at its first failure.
+    proof does not hold, is not. on_failure: called with a party's name at its first failure.
     Raises `Unavailable` (`receipt-not-recorded`), which names the brokers, after all were tried.
     """
     deadline = clock() + wait_seconds

@@ -68,7 +68,7 @@ def _enough(_number: int, _frame: FrameType | None) -> None:
 
 def _told_to_stop(_number: int, _frame: FrameType | None) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Unavailable("the room was told to stop", code="stopped")
+    raise Unavailable("the room was asked to stop", code="stopped")
 
 
 def uptime_milliseconds() -> int:
@@ -101,7 +101,7 @@ def complain_if_small(agreed_mib: int) -> None:
         raise Refused(
             f"the room has {total} MiB of memory, and its program alone is to have {agreed_mib}",
             code="too-little-memory",
-            hint="the node starts rooms with more than the contract's memory_mib; somebody gave this one less",
+            hint="the node starts rooms with more than the contract's memory_mib; somebody gave this room less",
         )
 
 

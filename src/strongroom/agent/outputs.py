@@ -1,7 +1,7 @@
 """What leaves the room: each output folder as a deterministic tar inside an age file.
 
 The tar (`agent/tar.py`) holds regular files, folders and links that stay within, sorted by name. Everything else
-(devices, sockets, pipes, links that lead out) is left out, and whether anything was is told. Zeros after the tar's
+(devices, sockets, pipes, links that lead out) is left out, and the receipt says whether anything was. Zeros after the tar's
 end pad it, where the contract says so.
 
 Bounded, each with a code of `receipt.DETAILS`: the bytes of files, names and links together (so that

@@ -16,8 +16,8 @@
 
 A run begins when the first broker's keys are in the room. From there on, whatever a program, a disk or a broker
 does, the room signs a receipt and posts it to the brokers that released: what nobody foresaw has an outcome
-of its own. What goes wrong before the program starts is also told to the node, in one message without secrets;
-once it has started, nothing but closed sets of words is told. Not checked here: whether this room is what it
+of its own. What goes wrong before the program starts is also said to the node, in one message without secrets;
+once it has started, nothing but closed sets of words leaves. Not checked here: whether this room is what it
 should be. That is for the brokers, who see its evidence.
 """
 
@@ -221,7 +221,7 @@ def _use(
 
 
 def _corrupted(detail: str, started: float) -> program.Ended:
-    """The end of a run whose disks are not what they should be. Of what the program did nothing is told."""
+    """The end of a run whose disks are not what they should be. Nothing is said of what the program did."""
     return program.Ended(
         outcome=Outcome.DATA_CORRUPTED,
         exit_status=0,

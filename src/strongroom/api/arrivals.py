@@ -1,7 +1,7 @@
 """Connections as they arrive: each is counted by its address before it costs a TLS handshake.
 
-A server of the event loop's own tells who somebody is once the handshake is over; until then nothing bounds how many
-one address has under way. So connections are accepted here, one by one.
+asyncio's own server names a connection's address only once its TLS handshake is over; until then nothing bounds how many
+handshakes an address has under way. So connections are accepted here, each by itself.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Arrivals:
             greeting.add_done_callback(self._greeting.discard)
 
     async def _greet(self, arrived: socket.socket, peer: str) -> None:
-        """The handshake. Where it fails or takes too long the connection is closed by the loop, and nobody is told."""
+        """The handshake. Where the handshake fails or takes too long, the loop closes the connection without a word."""
         try:
             with contextlib.suppress(OSError):
                 await self._loop.connect_accepted_socket(

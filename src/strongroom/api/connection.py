@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it, or cut it off."""
+        """Count the new connection, or cut it off."""
         self._transport = transport  # type: ignore[assignment]
         peer = budgets_model.peer(transport.get_extra_info("peername"))
         if not self._shares.take(peer, 1):
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._expire_in(self._budgets.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it. A request that is being decided is decided; one whose body is missing fails."""
+        """Forget the connection. A request that is being decided is decided; one whose body is missing fails."""
         del exc
         self._deaf = True
         self._connected.discard(self)
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Parse it."""
+        """Parse what arrived."""
         if self._deaf:
             return
         try:
@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def abort(self) -> None:
-        """Cut it off."""
+        """Cut the connection off."""
         self._deaf = True
         if self._task is not None:
             self._task.cancel()
@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
             self._expire_in(self._budgets.idle_seconds)
 
     def _refuse(self, failure: Malformed) -> None:
-        """What cannot be read further: the request under way fails, or the client is told and closed."""
+        """What cannot be read further: the request under way fails, or the client gets an error and the connection is closed."""
         self._last = self._deaf = True
         if self._request is not None:
             if not self._request.complete:

@@ -76,7 +76,7 @@ class Request:
     _waiter: asyncio.Future[None] | None = None
 
     async def more(self) -> bytes:
-        """What has come of the body since the last time; empty at its end. Raises what `fail` was told."""
+        """What has come of the body since the last time; empty at its end. Raises the failure that `fail` was given."""
         while not self._pieces and not self.complete and self._failure is None:
             self._waiter = self.source.waiter()
             await self._waiter

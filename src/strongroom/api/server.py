@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 FINISHING = 10.0
-"""Seconds that what is under way gets when the server is told to stop."""
+"""Seconds that requests under way get when the server is asked to stop."""
 
 
 def tls_context(certificate: bytes, key: tls.TlsKey) -> ssl.SSLContext:
@@ -59,7 +59,7 @@ class Server:
         self._connected: set[Connection] = set()
 
     async def run(self, listening: socket.socket) -> None:
-        """Serve on a bound socket; once told to stop accept no more, and let what is under way end."""
+        """Serve on a bound socket; once asked to stop, accept no more, and let requests under way end."""
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)

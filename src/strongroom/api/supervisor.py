@@ -58,7 +58,7 @@ class Supervisor:
         self._stopping = False
 
     def run(self, ready: Callable[[], None]) -> None:
-        """Serve until told to stop; `ready` is called once all workers are.
+        """Serve until asked to stop; `ready` is called once all workers are.
 
         Raises `Unavailable` when a worker does not start, or those at one place do not last.
         """

@@ -41,7 +41,7 @@ def appraise(
 ) -> Verdict:
     """`Accepted` when every one of `gates` and every check of one platform holds, else `Denied`.
 
-    gates: the checks made before (nonce, terms, evidence), told first in the verdict; an empty
+    gates: the checks made before (nonce, terms, evidence), which stand first in the verdict; an empty
     tuple is a denial, since somebody forgot to ask. lifetime: how long the verdict may count; it
     ends with the contract at the latest.
     """
@@ -76,7 +76,7 @@ def deny(
     return Denied(contract_digest=contract_digest, claims=claims, checks=checks, decided=now)
 
 
-# Told when a caller made no check of its own: a verdict without, say, a nonce's check is a denial.
+# Added when a caller made no check of its own: a verdict without, say, a nonce's check is a denial.
 NOTHING_ASKED = Check.failed(check_names.VERDICT_GATES, expected="asked", got="not-asked")
 
 

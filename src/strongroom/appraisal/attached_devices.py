@@ -90,7 +90,7 @@ def _each(
     wrong: Callable[[Claims], bool],
     datum: Callable[[Claims], Data],
 ) -> Check:
-    """One check of all devices. wrong: whether one fails it; told: what is told of one that does."""
+    """One check of all devices. wrong: whether a device fails it; datum: what the check says of a device that does."""
     failing = [index for index, device in enumerate(devices) if wrong(device)]
     got: dict[str, Data] = {"of": len(devices), "failed": len(failing)}
     if failing:
@@ -100,7 +100,7 @@ def _each(
 
 def _fact(devices: tuple[Claims, ...], name: str, values: tuple[policy_model.Value, ...]) -> Check:
     def differs(device: Claims) -> bool:
-        """Whether it is not as agreed."""
+        """Whether the device's fact is not as agreed."""
         got = device.facts.get(name)
         return got == policy_model.NOT_COMPARED or not any(same(got, value) for value in values)
 

@@ -1,7 +1,7 @@
 """Stored evidence, judged again by newer word of its vendor: what will stop being accepted, when, and what to update.
 
 Two appraisals of the same evidence under the same policy: by the endorsements of then, and by newer ones. Every check
-that held and does not hold any more is told, with the time from which the newer word counts, the dates on which the
+that held and does not hold any more is listed, with the time from which the newer word counts, the dates on which the
 policy's own allowances and the endorsements end, and for Intel each component that is behind the newest level.
 Pure: both times are arguments.
 """

@@ -170,7 +170,7 @@ def _moment(stated: Value | None) -> datetime | None:
 
 
 def _demanded(claims: Claims, policy: Policy) -> Iterator[Check]:
-    """The facts of the strict default, and of the profile. One that is waived is told as that."""
+    """The facts of the strict default, and of the profile. A fact that is waived is recorded as waived."""
     strict = policy.profile == policy_model.STRICT
     for name, wanted in profiles.demanded_facts(claims, strict=strict):
         got = claims.facts.get(name)

@@ -120,7 +120,7 @@ def product_lines(claims: Claims) -> tuple[str, ...]:
 
 
 def _kinds(claims: Claims) -> tuple[str, ...]:
-    """By whose bits the claims are judged: Azure's by those of the hardware beneath, and of both when it is not told."""
+    """By whose bits the claims are judged: Azure's by those of the hardware beneath, and of both when the claims do not say which that is."""
     if claims.tee != "azure":
         return (claims.tee,)
     hardware = claims.facts.get("hardware")

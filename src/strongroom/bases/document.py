@@ -116,7 +116,7 @@ def parse(data: bytes) -> Base:
         raise Malformed(
             f"{BASE}: a profile that is not known: expected one of {', '.join(base_profile.PROFILES)}",
             code="bad-profile",
-            hint="a newer Strongroom built it: use that one, or build the base again",
+            hint="a newer Strongroom built it: use that version, or build the base again",
         )
     files = top.object("files")
     sizes: dict[str, tuple[int, str]] = {}

@@ -3,7 +3,7 @@
 Taken as recorded: profile, debugging console, name, version and digest of every package. Taken from here: the agent's
 source and the wheels, which must have the recorded digests, and the builder, which may be another: what counts is whether
 the same bytes come out. Debian's packages come from earlier builds, from apt while it offers them, or from a folder that
-holds what Debian's archive of old packages has; those last are known by their digest alone, and are told apart.
+holds what Debian's archive of old packages has; those last are known by their digest alone, and are listed apart.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def purl(package: Package) -> str:
 
 
 def is_file(package: Package) -> bool:
-    """Whether its digest is of one file, and not of a tree."""
+    """Whether the package's digest is of one file, and not of a tree."""
     return package.kind == "deb"
 
 

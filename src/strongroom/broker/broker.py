@@ -96,7 +96,7 @@ class RecentContracts:
         return self._kept.get(contract_digest)
 
     def keep(self, contract_digest: ContractDigest, known: Known, runs_used: int) -> None:
-        """Remember it. Called by the event loop alone."""
+        """Remember `known`. Called by the event loop alone."""
         self._kept.pop(contract_digest, None)
         self._kept[contract_digest] = (known, runs_used)
         while len(self._kept) > self._most:

@@ -65,7 +65,7 @@ class Allowance:
 
 
 class Allowances:
-    """An allowance for each of many names. The one that was asked for longest ago is forgotten, and is whole again."""
+    """An allowance for each of many names. The name that was asked for longest ago is forgotten, and its allowance is whole again."""
 
     __slots__ = ("_capacity", "_kept", "_most", "_seconds")
 

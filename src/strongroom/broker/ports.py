@@ -93,7 +93,7 @@ class Clock(Protocol):
     """The latest time that anybody who shares the storage has known. It never goes back."""
 
     def reach(self, now: datetime) -> datetime:
-        """Remember that it was `now`, and return the latest time remembered, in whole seconds."""
+        """Remember `now` as a time that was, and return the latest time remembered, in whole seconds."""
 
 
 class Contracts(Protocol):
@@ -148,10 +148,10 @@ class Staged(Protocol):
     """The broker's file as a rotation has made it, until it is in its place."""
 
     def put(self, settings: bytes) -> None:
-        """Remember it."""
+        """Remember the file."""
 
     def clear(self) -> None:
-        """Forget it: it is in its place."""
+        """Forget the file: it is in its place."""
 
     def belong(self, keys: str) -> None:
         """Remember the keys that everything here is of, instead of others."""

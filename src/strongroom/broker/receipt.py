@@ -91,7 +91,7 @@ def _same_again(transaction: Transaction, index: int, body: dict[str, str]) -> t
     entry = transaction.ledger.leaves(index, 1)[0]
     if record.parse(entry).body != body:
         raise Conflict(
-            "receipt: this run has handed in another one",
+            "receipt: this run has handed in another receipt",
             code="receipt-exists",
             hint="one run, one receipt; the first one stands",
         )

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def known(ask: ParsedRequest, state: Reading) -> Known:
-    """Read it. state: the storage, committed, or within the transaction that decides."""
+    """Read what is known for `ask`. state: the storage, committed, or within the transaction that decides."""
     return Known(
         version=state.contracts.highest(ask.series),
         run=state.runs.find(ask.run_id),

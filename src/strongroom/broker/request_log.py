@@ -1,8 +1,8 @@
 """What a broker that serves tells its owner as it goes: each new ledger entry, and of all else a sum once in a while.
 
-A stranger at full speed makes no line of its own. What is told one by one is bounded by what the ledger takes; whatever
+A stranger at full speed makes no line of its own. What has a line of its own is bounded by what the ledger takes; whatever
 left no entry (nonces of nobody, contracts that nobody here signed, denials beyond the budgets, errors) is counted, and
-told in one sum: after a second, and as long as it goes on ever later, up to once a minute. Names in a sum come from closed
+printed as one sum: after a second, and as long as it goes on ever later, up to once a minute. Names in a sum come from closed
 sets or from contracts that the broker's own party signed; how many there are is bounded, and so is everything kept here.
 
 Telling happens in a thread of its own: a reader who is slow, or gone, delays no release. What does not fit is counted.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 QUEUED = 1024
 KINDS = 32  # of what is summed
 ADDRESSES = 1024
-REMEMBERED = 16_384  # entries that were told: a receipt that comes again is no news
+REMEMBERED = 16_384  # entries that were printed: a receipt that comes again is no news
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=1)
 OTHER = "other"
 NEVER = datetime.fromtimestamp(0, UTC)
@@ -81,7 +81,7 @@ Event = Recorded | Summed
 
 
 def _nobody(_event: Event) -> None:
-    """Nobody is told."""
+    """Nothing is printed."""
 
 
 class RequestLog:
@@ -110,7 +110,7 @@ class RequestLog:
     def recorded(
         self, proof: messages.LedgerProof, *, request: str, peer: str, contract_id: ContractId
     ) -> None:
-        """Tell an entry, unless it was told before: whoever sends a recorded receipt again is counted."""
+        """Print an entry, unless it was printed before: whoever sends a recorded receipt again is counted."""
         with self._lock:
             known = proof.index < self._size or proof.index in self._noted
             if not known:

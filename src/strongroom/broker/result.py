@@ -2,7 +2,7 @@
 
 Whoever deals with a room asks the room's broker, with a nonce and a name of its own, and gets a token that counts for
 that name and nonce alone, for an hour at most and no longer than the verdict. It says what the public ledger says of
-that run and no more: what is told is that an accepted verdict stands there, and by which checks. Only releases have
+that run and no more: it says that an accepted verdict stands there, and by which checks. Only releases have
 results: of a denial there is nothing to rely on.
 """
 

@@ -1,4 +1,4 @@
-"""Being told to stop, as an exception, so that what is half-made is removed on the way out."""
+"""A request to stop becomes an exception, so that half-made files are removed on the way out."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = {
     "STRONGROOM_PASSPHRASE": "A passphrase where --passphrase-fd gives none: for trying out and for tests, since a user's other "
     "programs can read it.",
-    "STRONGROOM_NEW_PASSPHRASE": "The new one, where a passphrase is changed and --new-passphrase-fd gives none.",
+    "STRONGROOM_NEW_PASSPHRASE": "The new passphrase, where it is changed and --new-passphrase-fd gives none.",
     "STRONGROOM_LOG": "debug, info or warning tells on standard error what is done and how long it took; ,json or ,text after it says in which form.",
     "STRONGROOM_DEBUG": "1 shows where a defect was met.",
     "XDG_CACHE_HOME": "Where bases, converted images and what vendors publish are kept, below strongroom/; ~/.cache without it.",

@@ -1,6 +1,6 @@
 """How far a long run over bytes has got: a bar on a terminal, a few plain lines elsewhere, all on standard error.
 
-The bar redraws only when it is told of progress. It starts no thread, so that the work may fork.
+The bar redraws only when progress is reported. It starts no thread, so that the work may fork.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def read(
     variable: str = ENVIRONMENT,
     option: str = "",
 ) -> bytes:
-    """The passphrase, without a trailing newline. option: the one that `fd` came from. Raises `Misuse` when there is none to be had."""
+    """The passphrase, without a trailing newline. option: the option that `fd` came from. Raises `Misuse` when there is no passphrase to be had."""
     option = option or ("--passphrase-fd" if variable == ENVIRONMENT else "--new-passphrase-fd")
     if fd is not None:
         try:
@@ -50,13 +50,13 @@ def read(
     if not data or len(data) > MAX_BYTES:
         raise Misuse(
             f"{what}: expected 1 to {MAX_BYTES} bytes, got {'more' if data else 'none'}",
-            hint=f"type one, or see what {option} or {variable} gives",
+            hint=f"type a passphrase, or see what {option} or {variable} gives",
         )
     return data
 
 
 def forget() -> None:
-    """Wipe it from this process's environment, which /proc/PID/environ would show for as long as it runs."""
+    """Wipe the passphrase from this process's environment, which /proc/PID/environ would show for as long as the process runs."""
     if ENVIRONMENT not in os.environ:
         return
     library = ctypes.CDLL(None)

@@ -59,7 +59,7 @@ def _lines(contract: Contract) -> Iterator[str]:
 
 
 def exposed(contract: Contract) -> Iterator[str]:
-    """What in it looks like a credential, which all who read the contract read. No value is repeated."""
+    """What in the contract looks like a credential, which all who read the contract read. No value is repeated."""
     image = contract.image
     reasons = credentials.exposed(image.environment, image.arguments or ())
     for name, reason in reasons.items():

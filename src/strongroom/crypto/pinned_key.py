@@ -29,7 +29,7 @@ _Key = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedKey:
-    """The key. digest: of its SubjectPublicKeyInfo, by which it is told."""
+    """The key. digest: of its SubjectPublicKeyInfo, which names the key in messages."""
 
     digest: str
     kind: str

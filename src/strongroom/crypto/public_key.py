@@ -29,7 +29,7 @@ _ECDSA = {
     "secp256r1": (P256_ORDER, 32, ec.SECP256R1(), ec.ECDSA(hashes.SHA256())),
     "secp384r1": (P384_ORDER, 48, ec.SECP384R1(), ec.ECDSA(hashes.SHA384())),
 }
-# By hash, the library's objects for signatures whose hash is not the curve's or is told apart from the key.
+# By hash, the library's objects for signatures whose hash is not the curve's or is given apart from the key.
 _RSA_OVER = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}
 _ECDSA_OVER = {name: ec.ECDSA(over) for name, over in _RSA_OVER.items()}
 _PKCS1 = padding.PKCS1v15()

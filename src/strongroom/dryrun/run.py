@@ -64,7 +64,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class DryRunResult:
-    """How it ended, as a receipt would say it. `memory` is the most that the program held, where the machine tells.
+    """How a dry run ended, as a receipt would say. `memory` is the most that the program held, where the machine counts it.
 
     leaves: whether outputs would leave a room. limited: whether this machine kept the program to its memory.
     """
@@ -85,7 +85,7 @@ class DryRunResult:
 
 
 def run(trial: Trial) -> DryRunResult:
-    """Run it to its end. Raises `Unavailable` where this machine cannot; an interrupt ends the program first."""
+    """Run `trial` to its end. Raises `Unavailable` where this machine cannot; an interrupt ends the program first."""
     machine.require()
     with (
         tempfile.TemporaryDirectory(prefix="strongroom-try-") as base,
@@ -158,7 +158,7 @@ def _stage(trial: Trial, base: str, group: Group, channel: int) -> NoReturn:
 
 def _interrupted(_number: int, _frame: object) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # once is enough: a second one must not interrupt the end
+        signal.signal(number, signal.SIG_IGN)  # once is enough: a second signal must not interrupt the end
     raise KeyboardInterrupt
 
 

@@ -1,6 +1,6 @@
-"""An image is tried: its disk and its data are made, it is run under a room's conditions (`run`), and what would leave a room is written out.
+"""An image is tried: its disk and its data's are made, its program runs under a room's conditions (`run`), and what would leave a room is written out.
 
-Why it failed is said by `preflight`, where that could be seen before. Nothing is sealed, measured or proved.
+Why the program failed is said by `preflight`, where that could be seen before. Nothing is sealed, measured or proved.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TrialTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class TriedImage:
-    """How a trial ended: what would leave a room, and, of one that failed, what could be seen before."""
+    """How a trial ended: what would leave a room, and, where the program failed, what `preflight` finds in the image."""
 
     result: DryRunResult
     entries: tuple[Entry, ...]
@@ -83,7 +83,7 @@ def try_image(  # noqa: PLR0913 - by name, and most of them with a default
     reach: Reach = finding.by_default,
     steps: Steps = silently,
 ) -> TriedImage:
-    """Run an image to its end under a room's conditions, in the clear. Needs root; a signal ends the program first.
+    """Run an image to its end under a room's conditions, in the clear. Needs root; a signal ends the program before this process.
 
     image, digest, platform, config, from_, reach: as `fetch.images.convert_image`. out: a new or empty folder for what would leave; None writes it
     nowhere. log: a descriptor for what the program prints. cache: a folder for what is fetched, converted and worked with.

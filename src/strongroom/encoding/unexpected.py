@@ -26,7 +26,7 @@ def kind(value: object) -> str:
 
 
 def quoted(value: object) -> str:
-    """A text in quotes, cut where it is long, with letters that look like others told apart; the kind of anything else."""
+    """A text in quotes, cut where it is long, with letters that look like others marked; the kind of anything else."""
     if not isinstance(value, str) or not value:
         return kind(value)
     return ascii(value) if len(value) <= _MOST else f"{value[:_MOST]!a}…"

@@ -63,7 +63,7 @@ _LIMITS = {
     TD_LOG: ccel.MAX_LOG,
     SNP_REPORT: MAX_REPORT,
 }
-# By the part that holds its report: the TEE, whose file is loaded when it is asked for, and what that calls our parts.
+# By the part that holds its report: the TEE, whose file is loaded when it is asked for, and how its verifier calls these parts.
 _HARDWARE: dict[str, tuple[str, dict[str, str]]] = {
     TD_QUOTE: ("tdx", {TD_QUOTE: "quote", TD_LOG: "ccel"}),
     SNP_REPORT: ("snp", {SNP_REPORT: "report"}),
@@ -140,7 +140,7 @@ def verify(
 
 
 class _Machine(NamedTuple):
-    """Whose PCRs, and which: certificates (DER) of a verified path, what the quote says but for its clock."""
+    """Whose PCRs are quoted, and which: certificates (DER) of a verified path, what the quote says but for its clock."""
 
     leaf: bytes
     root: bytes
@@ -269,7 +269,7 @@ def _measured(
     contract_digest: ContractDigest | None,
     unasked: tuple[str, ...],
 ) -> tuple[Claims, frozenset[str]]:
-    """Check 8, and the virtual TPM's claims but for the quote's clock; besides, the names of what the log told.
+    """Check 8, and the virtual TPM's claims but for the quote's clock; besides, the names of the facts that the log gave.
 
     Of all this nothing is new in the next quote of a machine: kept by exact bytes. A refusal is never kept.
     """
@@ -312,7 +312,7 @@ def _shielded(tpm: Claims, boot: frozenset[str], hardware: Claims) -> Claims:
         simulated=hardware.simulated or tpm.simulated,
         contract_digest=hardware.contract_digest or tpm.contract_digest,
         registers={**hardware.registers, **tpm.registers},
-        # Where both have logs, what the TPM's proves is told under the TPM's name.
+        # Where both have logs, facts from the TPM's log are named `tpm.…`.
         facts={
             **{f"tpm.{name}" if name in boot else name: value for name, value in tpm.facts.items()},
             **hardware.facts,
@@ -324,7 +324,7 @@ def _shielded(tpm: Claims, boot: frozenset[str], hardware: Claims) -> Claims:
 
 
 def _registers(bank: str, shown: dict[int, str], contract_digest: ContractDigest | None) -> dict[str, str]:
-    """The quoted ones of PCRs 0 to 7, and every other that was extended; not PCR 12 where it holds the contract alone."""
+    """Those of PCRs 0 to 7 that are quoted, and every other that was extended; not PCR 12 where it holds the contract alone."""
     digits = 2 * tpm_quote.BANKS[bank]
     blank = ("0" * digits, "f" * digits)
     return {

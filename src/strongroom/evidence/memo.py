@@ -36,7 +36,7 @@ class Memo(Generic[_Value]):
 
 
 class Long:
-    """Long bytes as part of a key: compared whole, told apart by their length first.
+    """Long bytes as part of a key: compared whole, by their length first.
 
     Python hashes bytes several times slower than it compares them, and the bytes of a new log were never hashed before.
     """

@@ -58,7 +58,7 @@ NOT_ASKED = "revocation: NVIDIA tells it by OCSP, and no answers were given"
 _SPDM = "DMTF DSP0274 1.1, section 10.11"
 _NVIDIA = "NVIDIA attestation SDK"
 _OCSP = "RFC 6960, section 3.2"
-# By how NVIDIA's names of chips begin. A name is no gate: who certified the device is, and a name that is not known is told.
+# By how NVIDIA's names of chips begin. A name is no gate: who certified the device is, and a name that is not known becomes a fact as it is.
 _FAMILIES = {"GH": "Hopper", "GB": "Blackwell", "LS": "NVSwitch"}
 UNKNOWN = "unknown"
 UNKNOWN_NAME = (

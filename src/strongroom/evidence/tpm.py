@@ -138,7 +138,7 @@ def _launched(
 ) -> Claims:
     """Checks 7 and 8, and the claims but for the quote's clock.
 
-    leaf, root: of a verified path. values: the quoted ones of `SELECTION`. Of all this nothing is new in the next quote
+    leaf, root: of a verified path. values: those of `SELECTION` that are quoted. Of all this nothing is new in the next quote
     of a room: kept by exact bytes. A refusal is never kept.
     """
     pcrs = tpm_quote.split_pcrs(values, SELECTION)

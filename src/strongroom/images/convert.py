@@ -122,7 +122,7 @@ def convert(  # noqa: PLR0913 - by name, and most of them with a default
     """Seal `image` into the disk `name` in the folder `out`, signed by `owner`.
 
     settings: a root file system's configuration. cache: disks and layers from before; used where the image is public and names
-    its content. on_summary: told what will run, before it is sealed. Raises like `images.load` and `disk.seal`, and `Misuse` where a file is there already.
+    its content. on_summary: called with what will run, before it is sealed. Raises like `images.load` and `disk.seal`, and `Misuse` where a file is there already.
     """
     check_free(out, name)
     image.needed()

@@ -162,7 +162,7 @@ def _is_whiteout(path: bytes) -> bool:
 
 
 def _of_aufs(path: bytes) -> bool:
-    """Whether it lies in what AUFS kept for itself at the top of its layers."""
+    """Whether `path` lies in what AUFS kept for itself at the top of its layers."""
     first = path.partition(b"/")[0]
     return first.startswith(_META) and first != OPAQUE
 

@@ -16,7 +16,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:
-    """Sizes are bytes. Tests make smaller ones; the product uses `LIMITS`."""
+    """Sizes are bytes. Tests make smaller limits; the product uses `LIMITS`."""
 
     document_bytes: int = 4 * MIB
     """One JSON document of the image: index, manifest or configuration."""
@@ -51,7 +51,7 @@ class ImageLimits:
     """/etc/passwd and /etc/group of the image."""
 
 
-# What to do about an image that is beyond one of them.
+# What to do about an image that is beyond a limit.
 SMALLER = "make the image smaller: leave out what the program does not need, and seal data as a dataset"
 LIMITS = ImageLimits()
 _LEAST = 4096  # bytes that every document counts for: a small one costs its reading too

@@ -1,6 +1,6 @@
 """What a room's program left in its output folder, out of the tar in which it travelled: a checked tree.
 
-The program that wrote it is somebody else's: the tar is read by the strict reader, twice the same name is
+The program that wrote the files is somebody else's: the tar is read by the strict reader, twice the same name is
 refused, and only files, folders and symlinks are known (`extract` asks where they lead). Owners and extended attributes are dropped.
 """
 
@@ -65,7 +65,7 @@ def tree(fd: int, size: int, *, what: str, limits: ImageLimits = LIMITS) -> tupl
 
 
 def _members(fd: int, size: int, what: str, limits: ImageLimits) -> Iterator[tar.TarMember]:
-    """The members, as `tar` reads them. What it says of layers is no advice here: nobody rebuilds a result."""
+    """The members, as `tar` reads them. Its advice on how to rebuild a layer is left out: nobody rebuilds a result."""
     try:
         yield from tar.members(lambda at, count: _pread(fd, count, at), size, what=what, limits=limits)
     except Malformed as failure:

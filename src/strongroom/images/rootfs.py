@@ -39,7 +39,7 @@ def members(
     progress: Callable[[int], None],
     note: Callable[[str], None],
 ) -> Iterator[tar.TarMember]:
-    """Every entry of the folder in the order of its bytes, contents appended to `spool`; `note` is told what is left out.
+    """Every entry of the folder in the order of its bytes, contents appended to `spool`; `note` is called with what is left out.
 
     Raises `Refused` for what an image may not hold, `Conflict` when a file changes meanwhile.
     """

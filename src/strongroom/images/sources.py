@@ -3,7 +3,7 @@
 An OCI layout (OCI image-spec v1.1, image-layout.md) as a folder or as a tar of it, or a tar of
 `docker save`. An image is meant by digest alone: a name (tag) in the layout is shown beside the
 digest that it stands for today, and never kept. Where a digest names an index (manifest list), the
-platform chooses in it, and both digests are told apart: what counts is the manifest's.
+platform chooses in it, and both digests are kept apart: what counts is the manifest's.
 `docker save` writes no manifest; such an image is known by its configuration's digest (the image id).
 """
 

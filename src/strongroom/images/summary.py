@@ -1,4 +1,4 @@
-"""An image on its way from its source to a disk: where it came from, and what people are told of it."""
+"""An image on its way from its source to a disk: where it came from, and what people are shown of it."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def members(
     """Yield every entry of an archive of `size` bytes, in order. Raises `Malformed`.
 
     `note` is for archives whose bytes a digest fixes, and that digest held: then an end that is missing is no matter,
-    and bytes after the end are left out, and `note` told. Without it both are `Malformed` (check 7).
+    and bytes after the end are left out, and `note` called. Without it both are `Malformed` (check 7).
     """
     try:
         yield from _read(read_at, size, what, limits, note)
@@ -283,7 +283,7 @@ def _header(block: bytes, what: str) -> _Header:
 
 
 def _form(block: bytes) -> str | None:
-    """Whose header it is. One from before POSIX has nothing where POSIX put its fields: else readers differ."""
+    """The format of a header, None for no known one. A header from before POSIX has nothing where POSIX put its fields: else readers differ."""
     magic = block[257:265]
     if magic == b"ustar  \0":
         return "gnu"

@@ -96,7 +96,7 @@ def require_proof(judgement: Judgement, *, trust: Sequence[Party] = ()) -> None:
     hint = judgement.failed[0].hint
     if not trust and failed == "parties":
         raise Refused(
-            "whether the proof holds cannot be told: it agrees with itself, and no --trust names a party that you know",
+            "nobody can say whether the proof holds: it agrees with itself, and no --trust names a party that you know",
             code="proof-fails",
             hint=hint,
         )

@@ -77,7 +77,7 @@ class Claims:
         }
 
     def to_record(self) -> dict[str, object]:
-        """The object form that verdicts hold: without what nobody checked, which is told in sentences.
+        """The object form that verdicts hold: without what nobody checked, which is in sentences.
 
         Of devices it says who they are: a ledger's entry has room for a verdict over 64 of them in this form alone.
         The evidence, whose digest a record holds, gives the rest again.

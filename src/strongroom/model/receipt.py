@@ -66,7 +66,7 @@ DETAILS = {
         for index in range(MAX_DATASETS)
     },
     "defect": "the agent failed in a way that nobody foresaw",
-    "stopped": "the room was told to stop, or its time was up",
+    "stopped": "the room was asked to stop, or its time was up",
 }
 
 

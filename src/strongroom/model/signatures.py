@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from strongroom.encoding.dsse import DsseSignature, Envelope
 
-# Verifications for an envelope beyond one for each key that is asked about. Strongroom's own files need none of them:
-# it writes the key's digest as key id. It is enough for a file by another tool, with four signatures for four keys.
+# How many pairs of a signature and a key are tried for an envelope where no hint leads from the signature to the key. Strongroom
+# writes the key's digest as key id, so that its own files need none. A file by another tool may have four signatures by four keys.
 MAX_TRIES = 16
 
 

@@ -4,7 +4,7 @@
 Only `appraisal` makes one (an architecture test holds that).
 
 `to_json` is the record form, which ledgers and proof packs keep for ever: names and data, no sentence. What a check
-means is told from its name and data where somebody reads it (`appraisal.wording`), so that no wording is compared.
+means is put into words, by its name and data, where somebody reads it (`appraisal.wording`), so that no wording is compared.
 In one version of the record form a check's name, and the form of its data, never change their meaning; see
 docs/verdicts.md.
 """

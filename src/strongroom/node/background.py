@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 class Later(Generic[_T]):
-    """Starts `work` at once. `result` waits for it, and returns or raises what it did; any thread may ask."""
+    """Starts `work` at once. `result` waits for it, and returns or raises what `work` did; any thread may ask."""
 
     def __init__(self, work: Callable[[], _T]) -> None:
         self._work = work
@@ -29,7 +29,7 @@ class Later(Generic[_T]):
         return self._value[0]
 
     def wait(self) -> None:
-        """Wait for the end, whatever it is."""
+        """Wait until `work` has ended, however it ends."""
         self._thread.join()
 
     def _run(self) -> None:

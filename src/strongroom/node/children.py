@@ -72,7 +72,7 @@ class Child:
         return self._code
 
     def stop(self) -> None:
-        """Kill it, wait until it is gone, let go of everything. Harmless the second time."""
+        """Kill the program, wait until it is gone, and close its descriptors. Harmless the second time."""
         if self.fd < 0:
             return
         if self._code is None:

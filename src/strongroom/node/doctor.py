@@ -72,7 +72,7 @@ class Ability:
 
     @property
     def missing(self) -> tuple[Need, ...]:
-        """What keeps it from working."""
+        """The needs that keep the back end from working."""
         return tuple(need for need in self.needs if not need.ok and not need.optional)
 
     def to_json(self) -> dict[str, object]:

@@ -96,7 +96,7 @@ class Relay:
 
     brokers: (host, port) by party name. start: the start message's bytes. watched: descriptors that
     become readable when something that the room needs has ended, with the function that raises why.
-    on_phase: told (name, guest's milliseconds). on_note: told lines for the log.
+    on_phase: called with (name, guest's milliseconds). on_note: called with lines for the log.
     """
 
     def __init__(

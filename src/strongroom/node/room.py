@@ -41,7 +41,7 @@ AFTERWARDS_SECONDS = 300.0  # attesting, sealing the outputs, the receipts
 BROKER_SECONDS = 80.0  # more for each broker that dawdles (the agent's RECEIPT_SECONDS)
 SERIAL_BASE = "base"
 TOGETHER_SECONDS = 1.0
-# Of a result in memory: how long it is kept, how often its folder is tried, and how often that is told.
+# Of a result in memory: how long it is kept, how often its folder is tried, and how often that is said.
 HELD_SECONDS, AGAIN_SECONDS, TELL_SECONDS = 3600.0, 5.0, 60.0
 
 
@@ -109,7 +109,7 @@ class Room:
     phase: str = field(default="starting", init=False)
 
     def run(self) -> RoomResult:
-        """Run it to its end. Whatever happens, no process and no temporary file is left.
+        """Run the room to its end. Whatever happens, no process and no temporary file is left.
 
         Raises `PolicyDenied` or `Refused` when the room gave up and said why; `Unavailable` with code
         `room-died`, `room-silent`, `room-overran`, `tpm-failed`, `run-folder`; `NotFound` for a

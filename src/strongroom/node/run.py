@@ -1,7 +1,7 @@
 """A run: one room under one contract, on this machine, in a folder of its own. Started by the operator, who holds no key.
 
 Whatever a room would be refused for and is known before is refused before one boots (`foreseen`). The folder has one run at a time, no result is
-written over, and no failed attempt is in the way. How it goes is in the folder's status (`run_status`), and told to a `Watch`.
+written over, and no failed attempt is in the way. How the run goes is in the folder's status (`run_status`), and reported to a `Watch`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class FinishedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Who is told how it goes. on_started: the machine runs. on_phase(name, milliseconds since the run began): what the room says.
+    """What is called as a run goes. on_started: the machine runs. on_phase(name, milliseconds since the run began): what the room says.
 
     on_held(what, seconds left): files are in memory alone (see `room.Room`). on_failed: before the failure is raised.
     """

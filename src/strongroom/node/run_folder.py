@@ -1,6 +1,6 @@
 """The files that a room hands out, on their way to the run's folder.
 
-The room's side is not trusted: only names of this list, each once, each within its size; a file
+The room's side is not trusted: only names that are expected, each once, each within its size; a file
 appears whole under its name, or not at all. Outputs arrive sealed to the contract's
 recipients; this side could not read them if it wanted to.
 
@@ -75,7 +75,7 @@ class UnwrittenFiles:
 class Inbox:
     """Receives files into `folder`, which exists. `close` drops whatever is incomplete.
 
-    on_held: called at once whenever one more file goes on in memory, with all that are there.
+    on_held: called at once whenever one more file goes on in memory, with all files that are held there.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class _Incoming:
         self._fd = -1
 
     def _hold(self) -> None:
-        """Go on in memory, with what there is so far."""
+        """Go on in memory with the file, with what there is so far."""
         memory = os.memfd_create(self.name, os.MFD_CLOEXEC)
         try:
             if self._fd >= 0:

@@ -173,7 +173,7 @@ class RunStatus:
             self.document["state"] = state.value
         with contextlib.suppress(
             OSError
-        ):  # a full disk ends no room: its end is told, and written if it can be
+        ):  # a full disk ends no room: its end is reported, and written if it can be
             self._write(durable=False)
 
     def _end(self, state: State, **values: object) -> None:

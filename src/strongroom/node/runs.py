@@ -132,14 +132,14 @@ def read(folder: Path) -> NodeRun:
         raise Malformed(
             "run status: of another format",
             code="wrong-format",
-            hint="another version of Strongroom wrote it: look with that one",
+            hint="another version of Strongroom wrote it: look with that version",
         )
     stated = _text(top, "state")
     states = {known.value: known for known in State} if form == FORMAT else _FIRST_STATES
     if stated not in states:
         raise Malformed(
             "run status.state: not known to this version",
-            hint="another version of Strongroom wrote it: look with that one",
+            hint="another version of Strongroom wrote it: look with that version",
         )
     state = states[stated]
     if state not in ENDED and not alive:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     # A broker's address, and the contract with its signatures → what it says.
     Ask = Callable[[BrokerAddress, bytes], tuple[Check, ...]]
-    # Told before: whose broker, where, and whether that address is by a file of the caller's.
+    # Called before a broker is asked: whose it is, where, and whether that address is by a file of the caller's.
     OnAsk = Callable[[str, BrokerAddress, bool], None]
 
 
@@ -50,7 +50,7 @@ class Outlook:
         return not self.failed and not self.silent
 
     def require(self) -> None:
-        """Raise `Refused` where it would not run, `Unavailable` where that cannot be told."""
+        """Raise `Refused` where the contract would not run, `Unavailable` where nobody can say."""
         if self.failed:
             raise Refused(
                 "it would not run now",
@@ -65,7 +65,7 @@ class Outlook:
                     hint=row.hint,
                 )
             raise Unavailable(
-                f"it cannot be told whether it would run: the broker of {party}: {row.message}",
+                f"nobody can say whether it would run: the broker of {party}: {row.message}",
                 code=row.code,
                 hint=f"{party} starts it with `strongroom broker serve`; without it no room gets keys"
                 if row.code == "broker-unreachable"
@@ -112,7 +112,7 @@ def _asked(
     """What each broker says, or why it said nothing.
 
     Whoever drafts a contract writes addresses into it. A broker is asked only where its owner has signed the contract, and so
-    its address, or by a party file that the caller has. To whom the contract goes is told before.
+    its address, or by a party file that the caller has. `on_ask` says before to whom the contract goes.
     """
     moved = {
         file.name: file.broker for file in trust

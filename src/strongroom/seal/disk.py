@@ -207,7 +207,7 @@ def verify(disk: Path, manifest: Manifest, *, progress: Progress = silent) -> No
         if wrong:
             _explain(fd, plan, manifest, wrong[0])
         if root != digest.raw(manifest.root_hash):
-            raise verity.corrupt(f"root hash sha256:{root.hex()} (a whole disk, but another one)")
+            raise verity.corrupt(f"root hash sha256:{root.hex()} (a whole disk, but another disk)")
 
 
 def prove_key(manifest: Manifest, key: bytes, disk: Path | None) -> None:

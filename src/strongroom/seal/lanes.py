@@ -146,7 +146,7 @@ class _Lane:
             self._memory.close()
 
     def _serve(self, work: Work, pool: list[_Lane]) -> None:
-        # Ctrl-C reaches the whole process group; the parent decides, and closing its end of the pipe ends this.
+        # Ctrl-C reaches the whole process group; the parent decides, and closing its end of the pipe ends the lane.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})

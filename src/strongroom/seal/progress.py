@@ -19,6 +19,6 @@ def silent(done: int, total: int) -> None:
 
 
 @contextlib.contextmanager
-def silently(step: str) -> Iterator[Progress]:  # noqa: ARG001 - nobody is told its name
-    """Steps that nobody is told of."""
+def silently(step: str) -> Iterator[Progress]:  # noqa: ARG001 - nobody is shown its name
+    """Steps that are reported to nobody."""
     yield silent

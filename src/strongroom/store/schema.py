@@ -120,7 +120,7 @@ def _first(connection: sa.Connection) -> None:
 
 
 def _second(connection: sa.Connection) -> None:
-    """Nonces carry their own proof (docs/decisions/0027-nonces-prove-themselves.md): only used ones are kept. Open ones of before are no good."""
+    """Nonces carry their own proof (docs/decisions/0027-nonces-prove-themselves.md): only used nonces are kept. Nonces from before that are open are refused."""
     metadata.create_all(connection, tables=[used_nonces, clock])
     connection.exec_driver_sql(
         "INSERT INTO used_nonces (nonce, expires) SELECT nonce, expires FROM nonces WHERE used > 0"
@@ -143,7 +143,7 @@ def _fourth(connection: sa.Connection) -> None:
 
 
 def _fifth(connection: sa.Connection) -> None:
-    """Whose keys it is, the first broker's file that is opened beside it says."""
+    """A table of whose keys the database is for: the first broker's file that is opened beside it says that."""
     metadata.create_all(connection, tables=[keys])
 
 

@@ -133,7 +133,7 @@ class SqliteStore:
             return staged
 
     def keys(self) -> str | None:
-        """The keys that the database is of, where it was told."""
+        """The keys that the database is of, where they were given to it."""
         with failures.mapped(), self._reading.begin() as connection:
             keys: str | None = connection.execute(_KEYS).scalar_one_or_none()
             return keys

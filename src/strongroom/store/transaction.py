@@ -334,12 +334,12 @@ class SqlStaged:
         self._session = session
 
     def put(self, settings: bytes) -> None:
-        """Remember it."""
+        """Remember the file."""
         self.clear()
         self._session.write(_STAGED_PUT, {"one": 1, "settings": settings})
 
     def clear(self) -> None:
-        """Forget it."""
+        """Forget the file."""
         self._session.write(_STAGED_CLEAR, {})
 
     def belong(self, keys: str) -> None:

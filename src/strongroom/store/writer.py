@@ -3,7 +3,7 @@
 A thread takes what is queued, up to `BATCH` works, waits for its turn among processes (`turn`), and runs them one
 after the other between `BEGIN IMMEDIATE` and `COMMIT`: one that raises is undone alone. Only when the commit has
 returned (`synchronous=FULL`: it is on the disk) does anyone hear of a result. If the commit fails, every work of the
-batch is told so and nothing of it is stored.
+batch gets that failure, and nothing of it is stored.
 
 A commit costs the processor as much as three signatures, however many works it holds. So while more works are on their way
 (`expects`) a batch waits for them, `LOOKS` times `LOOKED` at most.

@@ -216,7 +216,7 @@ def read_settings(directory: Path) -> settings_model.Settings:
 
 def change_passphrase(directory: Path, old: bytes, new: bytes) -> None:
     """Lock the broker's keys under another passphrase, whole or not at all. Raises `Refused` for a wrong old one."""
-    read_settings(directory)  # what is no broker's folder is told to be none
+    read_settings(directory)  # what is no broker's folder is refused as that
     store = _open_store(directory)
     try:
         # Before, not after: what a rotation has left is under the old passphrase.
@@ -249,10 +249,10 @@ def open_broker(
 ) -> Iterator[Opened]:
     """The broker of a directory, open until the context ends.
 
-    endorser: who knows what vendors say. tell: who is told of requests.
+    endorser: fetches what vendors say. tell: called with each event of the request log.
     """
     limits = budgets or Budgets()
-    read_settings(directory)  # what is no broker's folder is told to be none
+    read_settings(directory)  # what is no broker's folder is refused as that
     store = _open_store(directory)
     try:
         _put_in_place(directory, store)

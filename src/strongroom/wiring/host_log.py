@@ -1,4 +1,4 @@
-"""Sets up what `strongroom.host_log` is told to: lines on standard error, by structlog, as `STRONGROOM_LOG` says.
+"""Sets up where `strongroom.host_log` writes: lines on standard error, by structlog, as `STRONGROOM_LOG` says.
 
 STRONGROOM_LOG=debug, info or warning; for people on a terminal, as JSON elsewhere. `,json` or `,text` after it says which.
 """

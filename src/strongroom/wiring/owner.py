@@ -1,6 +1,6 @@
 """What a broker's owner does to its folder, by files: disks and keys, contracts, and the party's new keys. A broker that serves goes on.
 
-Files are read before a passphrase is asked for, so that a wrong one is told first.
+Files are read before a passphrase is asked for, so that a wrong file is said first.
 """
 
 from __future__ import annotations

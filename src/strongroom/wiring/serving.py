@@ -73,7 +73,7 @@ def serve_broker(  # noqa: PLR0913 - by name, and most of them with a default
 
     passphrase: asked once all else is known to be right. endorser: who knows what vendors say; None asks nobody. listen: HOST:PORT instead of where
     `init_broker` said. replica: share the folder with other replicas. workers: so many processes; one that dies is replaced. expect: a checkpoint that
-    a witness kept. tell: told of requests, in every process. on_failure: told why a worker could not begin. Raises `Misuse`, `Malformed`,
+    a witness kept. tell: called with each event of the request log, in every process. on_failure: called with why a worker could not begin. Raises `Misuse`, `Malformed`,
     `NotFound`, `Conflict` when another serves, `Refused` for a wrong passphrase or a ledger that lacks `expect`, `Unavailable` for an address in use.
     """
     known = broker.read_settings(directory)

@@ -30,7 +30,7 @@ from strongroom_testing import packs
             Unavailable("https://h: refused", code="broker-unreachable", hint="is it running?"),
             4,
             (
-                "error [broker-unreachable]: it cannot be told",
+                "error [broker-unreachable]: nobody can say",
                 "alice starts it with `strongroom broker serve`",
             ),
             "is it running?",
@@ -38,7 +38,7 @@ from strongroom_testing import packs
         (
             Unavailable("https://h: cut off", code="broker-answer"),
             4,
-            ("error [broker-answer]: it cannot be told", "hint: try again"),
+            ("error [broker-answer]: nobody can say", "hint: try again"),
             "broker serve",
         ),
     ],

@@ -194,7 +194,7 @@ def test_a_pack_judged_without_an_anchor_is_not_said_to_be_false(folder, monkeyp
     monkeypatch.chdir(folder)
     code, said = told(monkeypatch, capsys, "proof", "verify", "run.proof")
     assert code == 3
-    assert "error [proof-fails]: whether the proof holds cannot be told: it agrees with itself" in said
+    assert "error [proof-fails]: nobody can say whether the proof holds: it agrees with itself" in said
     assert "--trust" in said
     code, said = told(
         monkeypatch,

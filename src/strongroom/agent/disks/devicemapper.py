@@ -1,7 +1,7 @@
 """Device mapper by its ioctl interface (include/uapi/linux/dm-ioctl.h): dm-verity and dm-crypt targets.
 
 A table goes to the kernel in one buffer that is wiped afterwards; a key is never an argument of a
-process nor in a file. The kernel is told to wipe its copy too.
+process nor in a file. The kernel is asked to wipe its copy too.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def negotiate(connection: socket.socket, serial: str) -> int:
     for _ in range(wire.MAX_REPLIES):
         reply, answered, kind, length = struct.unpack(">QIII", wire.receive(connection, 20))
         if (reply, answered) != (wire.OPTION_REPLY_MAGIC, wire.GO) or length > wire.MAX_OPTION:
-            raise Malformed("NBD: not a reply to what was asked, or too long a one", hint=_NODE)
+            raise Malformed("NBD: not a reply to what was asked, or too long a reply", hint=_NODE)
         data = wire.receive(connection, length)
         if kind == wire.ACK and export is not None:
             return _checked(*export)

@@ -112,7 +112,7 @@ def complain_if_corrupted(mapper: DeviceMapper, disk: OpenDisk) -> None:
 
 
 def _check_superblock(manifest: Manifest, path: str) -> None:
-    # Before the kernel parses anything, and so that a wrong key is told from a corrupted disk.
+    # Before the kernel parses anything, and so that a wrong key is not taken for a corrupted disk.
     try:
         with open(path, "rb", buffering=0) as file:
             data = os.pread(file.fileno(), superblock.BYTES, superblock.OFFSET)

@@ -56,7 +56,7 @@ def read(run: str, query: Mapping[str, str]) -> Asked:
     if _NONCE.fullmatch(nonce) is None:
         raise Malformed(
             f"nonce: expected 8 to 64 bytes in lower-case hexadecimal, got {len(nonce)} characters that are not",
-            hint="give fresh random ones of your own: &nonce=HEX",
+            hint="give fresh random bytes of your own: &nonce=HEX",
         )
     if form not in _FORMS:
         raise Malformed(f"form: expected jwt or cwt, got {form[:20]!r}")

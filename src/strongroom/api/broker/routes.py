@@ -42,7 +42,7 @@ ROUTES = (
         path="/v1/standings",
         auth=Auth.NONE,
         limit=messages.MAX_REQUEST,
-        why="says of a contract that this party signed what a denied release would say, and of others nothing; leaves no trace",
+        why="says of a contract, where this party has signed it, what a denied release would say; of others nothing; leaves no trace",
     ),
     RouteRow(
         name="health",

@@ -238,7 +238,7 @@ def _measurement(value: cbor.Value, tee: str, triple: _Triple, tcb: dict[str, in
             or least.tag != _TAG_MIN_SVN
             or not isinstance(least.value, int)
         ):
-            raise inner.bad(1, "a minimum SVN (tag 553): an exact one cannot be told in a policy")
+            raise inner.bad(1, "a minimum SVN (tag 553): a policy cannot ask for an exact SVN")
         if not isinstance(key, str) or fields.NAME.fullmatch(key) is None or least.value < 0:
             raise inner.bad(1, "an SVN whose measurement is keyed by a component's name")
         tcb[key] = max(least.value, tcb.get(key, 0))

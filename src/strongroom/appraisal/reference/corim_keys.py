@@ -2,7 +2,7 @@
 
 Profiles: CCA realm and platform (draft-ydb-rats-cca-endorsements), AMD SEV-SNP (draft-deeglaze-amd-sev-snp-corim-profile:
 its published keys from 640 on, and its later ones 0 and 2), Intel's names of TDX's and SGX's registers. A key that names
-nothing in the claims of its TEE is refused: no evidence could ever fit it, and nobody would be told why.
+nothing in the claims of its TEE is refused: no evidence could ever fit it, and nobody would learn why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The form of a check's sentences, and how data is told plainly; see `sentences`."""
+"""The form of a check's sentences, and how data is written plainly; see `sentences`."""
 
 from __future__ import annotations
 

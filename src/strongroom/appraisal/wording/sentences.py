@@ -1,8 +1,8 @@
 """What a check says to people: sentences, made of its name and its data where somebody reads it.
 
 Records and proof packs hold names and data alone (`model.verdict`), so that every text of `table` may be
-changed. The table is by name; a name that ends in a dot stands for all that begin so, the longest first. What it does
-not know (a check of a later version, data that a stranger made up) is told plainly, by its data. Never raises.
+changed. The table is by name; a name that ends in a dot stands for all that begin so, the longest first. What the table does
+not know (a check of a later version, data that a stranger made up) is shown plainly, by its data. Never raises.
 """
 
 from __future__ import annotations

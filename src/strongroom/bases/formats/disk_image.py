@@ -1,4 +1,4 @@
-"""`strongroom.img`: a disk that UEFI boots, for machines whose firmware we are not asked to bring.
+"""`strongroom.img`: a disk that UEFI boots, for machines that have firmware of their own.
 
 A boot partition (FAT32) with the unified kernel image where firmware looks for it without any setting, and the base's
 disk (EROFS and its dm-verity tree) in a partition that the initrd knows by its label. Firmware and the image measure

@@ -34,7 +34,7 @@ MAX_SECTIONS = 32
 MAX_CMDLINE = 4096
 MAX_METADATA = 64 * 1024
 KERNEL, CMDLINE, RAMDISK, SIGNATURE, METADATA = range(1, 6)
-# What `nitro-cli` starts an enclave with when it is not told otherwise.
+# What `nitro-cli` starts an enclave with when it is given no other.
 DEFAULT_MEMORY, DEFAULT_PROCESSORS = 1 << 30, 2
 
 _HEAD = struct.Struct(">4sHHQQHH")

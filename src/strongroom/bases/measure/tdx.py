@@ -1,4 +1,4 @@
-"""Intel TDX: MRTD and RTMR 0 to 3 predicted from firmware, kernel, initrd, command line and what QEMU was told.
+"""Intel TDX: MRTD and RTMR 0 to 3 predicted from firmware, kernel, initrd, command line and QEMU's options.
 
 Specs: Intel TDX Module 1.5 ABI, TDH.MEM.PAGE.ADD and TDH.MR.EXTEND (what a page adds to MRTD); Intel, "TDX Virtual
 Firmware Design Guide" 1.01 (TD HOB; which events go where); EDK II, OvmfPkg and SecurityPkg (the events themselves);

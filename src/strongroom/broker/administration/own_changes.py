@@ -32,7 +32,7 @@ async def make(broker: Broker, change: Callable[[Transaction], OwnChange]) -> me
 
 
 def append(broker: Broker, transaction: Transaction, change: OwnChange) -> tuple[bytes, int]:
-    """Record it now. The entry, and its place in the ledger."""
+    """Record `change` now. Returns the entry, and its place in the ledger."""
     entry = record.Record(
         kind=change.kind,
         time=broker.clock(),

@@ -1,6 +1,6 @@
 """Use case: the owner takes a disk and its key from the broker: no contract that names the disk is released under again.
 
-It counts from the transaction on in which it is recorded. `add_key` gives the disk back.
+The removal counts from the transaction on in which it is recorded. `add_key` gives the disk back.
 """
 
 from __future__ import annotations

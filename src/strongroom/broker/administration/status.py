@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import ContractDigest, ContractId
     from strongroom.model.record import Record
 
-DENIALS = 10  # the last ones that are told
+DENIALS = 10  # the last denials that are listed
 LOOKED_AT = 2_000  # entries from the end, among which they are sought
 _AT_ONCE = 100
 
@@ -74,7 +74,7 @@ class KnownContract:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """All of it. earlier: (digest, runs, receipts) of versions that are not the highest. denials: the last first."""
+    """What a broker's storage says of it. earlier: (digest, runs, receipts) of versions that are not the highest. denials: the last first."""
 
     ledger_size: int
     contracts: tuple[KnownContract, ...]
@@ -109,7 +109,7 @@ class Status:
 
 
 def status(store: Overview, budgets: Budgets | None = None) -> Status:
-    """Read it. The storage may be in use by brokers that serve. budgets: theirs; how much of them is left they alone know."""
+    """Read the status. The storage may be in use by brokers that serve. budgets: theirs; how much of them is left they alone know."""
     used = {contract: (runs, receipts) for contract, runs, receipts in store.runs_by_contract()}
     standing = []
     for id, known in store.known_contracts():

@@ -226,7 +226,7 @@ def serve(
         passphrase.forget()
         return data
 
-    broker.read_settings(directory)  # what is no broker's folder is told to be none
+    broker.read_settings(directory)  # what is no broker's folder is refused as that
     serving.serve_broker(
         directory,
         passphrase=secret,
@@ -306,7 +306,7 @@ def passwd(
     new = passphrase.read(new_passphrase_fd, confirm=True, what="the new passphrase", variable=passphrase.NEW)
     broker.change_passphrase(directory, old, new)
     print(f"{directory}: opens with the new passphrase alone")
-    print("copies of the folder from before open with the old one: destroy them")
+    print("copies of the folder from before open with the old passphrase: destroy them")
 
 
 def _passphrase(directory: Path, fd: int | None) -> bytes:

@@ -35,7 +35,7 @@ def printer(*, as_json: bool) -> Callable[[Event], None]:
         try:
             os.write(1, data)
         except OSError:
-            return  # nobody reads, or the disk is full: the ledger has it
+            return  # nobody reads, or the disk is full: the ledger has the entry
 
     return tell
 

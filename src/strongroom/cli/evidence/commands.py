@@ -83,7 +83,7 @@ def show(file: EvidenceFile, at_place: AtPlace = None, as_json: Json = False) ->
     pieces = evidence.show_evidence(file, place=at_place)
     if as_json:
         objects = [_shown(piece) for piece in pieces]
-        # One piece is told as ever; several as a list, so that no program takes the first for the whole.
+        # One piece is printed as an object, several as a list, so that no program takes the first for the whole.
         print(json.dumps(objects[0] if len(objects) == 1 else {"pieces": objects}))
         return
     if len(pieces) > 1:
@@ -130,7 +130,8 @@ def verify(
     file: EvidenceFile,
     policy: PolicyOption,
     endorsements: Annotated[
-        Path | None, typer.Option(help="The vendor's endorsements: our JSON, PCCS's, or a folder of parts.")
+        Path | None,
+        typer.Option(help="The vendor's endorsements: Strongroom's JSON, PCCS's, or a folder of parts."),
     ] = None,
     report_data: ReportData = None,
     extra_data: ExtraData = None,
@@ -225,7 +226,9 @@ def forecast(
     at_place: AtPlace = None,
     newer_at: Annotated[
         str | None,
-        typer.Option(metavar="YYYY-MM-DDTHH:MM:SSZ", help="When to judge by the newer ones; now otherwise."),
+        typer.Option(
+            metavar="YYYY-MM-DDTHH:MM:SSZ", help="When to judge by the newer endorsements; now otherwise."
+        ),
     ] = None,
     reference: References = [],  # noqa: B006 - typer copies it
     unsigned_reference: Vouched = [],  # noqa: B006

@@ -122,7 +122,7 @@ def predict(
     ] = [],  # noqa: B006 - typer copies it
     as_json: Json = False,
 ) -> None:
-    """Predict the registers. One that depends on what is not in the files has no value, and the reason is told."""
+    """Predict the registers. A register that depends on what is not in the files has no value, and the reason is printed."""
     from strongroom.bases.measure import snp, tdx
     from strongroom.bases.measure.predict import MachineShape
     from strongroom.node.predict import predict_room

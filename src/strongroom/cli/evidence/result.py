@@ -19,7 +19,7 @@ Audience = Annotated[
 ]
 Nonce = Annotated[
     str,
-    typer.Option(metavar="HEX", help="8 to 64 bytes in hexadecimal, fresh ones of your own for each result."),
+    typer.Option(metavar="HEX", help="8 to 64 bytes in hexadecimal, drawn by you afresh for each result."),
 ]
 _NONCE = re.compile(r"(?:[0-9a-fA-F]{2}){8,64}", re.ASCII)
 
@@ -58,7 +58,8 @@ def verify(
     ],
     nonce: Nonce,
     at: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DDTHH:MM:SSZ", help="When it is relied on; now otherwise.")
+        str | None,
+        typer.Option(metavar="YYYY-MM-DDTHH:MM:SSZ", help="When the result is relied on; now otherwise."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -95,6 +96,6 @@ def _bytes(nonce: str) -> bytes:
     if _NONCE.fullmatch(nonce) is None:
         raise Misuse(
             f"--nonce: expected 8 to 64 bytes in hexadecimal, got {nonce[:160]!r}",
-            hint="a fresh one of 16 bytes, for example: `openssl rand -hex 16`",
+            hint="a fresh nonce of 16 bytes, for example: `openssl rand -hex 16`",
         )
     return bytes.fromhex(nonce)

@@ -55,7 +55,7 @@ def show(
     print(f"recipient   {party.recipient}")
     if private:
         print(
-            f"broker      is told by the party file alone: strongroom identity show {papers.party_file(file, party.name)}"
+            f"broker      is in the party file alone: strongroom identity show {papers.party_file(file, party.name)}"
         )
         return
     print(f"broker      {party.broker.url if party.broker else 'none'}")
@@ -79,4 +79,4 @@ def passwd(
     )
     identities.change_passphrase(file, opened, passphrase=secret)
     print(f"{file}: opens with the new passphrase alone")
-    print("copies of the file from before open with the old one: destroy them, or replace the keys")
+    print("copies of the file from before open with the old passphrase: destroy them, or replace the keys")

@@ -23,7 +23,7 @@ IdentityFile = Annotated[Path, typer.Option("--identity", "-i", help="Your ident
 
 
 def load(path: Path, fd: int | None, *, option: str = "") -> Identity:
-    """Open an identity file, asking for its passphrase. option: the one that `fd` came from, if not --passphrase-fd."""
+    """Open an identity file, asking for its passphrase. option: the option that `fd` came from, if not --passphrase-fd."""
     from strongroom.parties import papers
 
     return papers.open_identity(

@@ -58,7 +58,9 @@ def rotate(
     for path in rotated.disk_files:
         print(f"              {path}")
     print(f"keep {file}: it alone opens what was sealed to it")
-    print("contracts signed with it are released no more once your broker has the new keys: sign new ones")
+    print(
+        "contracts signed with it are released no more once your broker has the new keys: sign new contracts"
+    )
 
 
 def accept(

@@ -69,11 +69,11 @@ def try_image(
         Path | None, typer.Option(help="For a root file system: its OCI image configuration (JSON).")
     ] = None,
     registries: Registries = Registries(),  # noqa: B008 - frozen
-    as_json: Annotated[bool, typer.Option("--json", help="Print how it ended as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print how the run ended as JSON.")] = False,
 ) -> None:
     """Run an image as a room would, on this machine and in the clear: nothing is sealed, measured or proved. Needs root.
 
-    Its mounts, user, system calls, network, memory, time and environment are a room's. What it prints comes on standard error.
+    The program's mounts, user, system calls, network, memory, time and environment are a room's. What it prints comes on standard error.
     """
     from strongroom.dryrun import machine, trial
     from strongroom.images import oci
@@ -83,7 +83,7 @@ def try_image(
         wanted = oci.parse_platform(platform)
     sets = dict(_dataset(text) for text in data)
     if len(sets) != len(data):
-        raise Misuse("--data: two of one name", hint="give one another name: --data NAME=DIR")
+        raise Misuse("--data: two folders of one name", hint="give one of them another name: --data NAME=DIR")
     trial.check_empty(out)
     print(
         "in the clear: nothing of this run is sealed, measured or proved, and this machine sees all of it",

@@ -3,7 +3,7 @@
 Parsed here: one answer about one certificate, in its one DER form, with the time of the next. Signed by the issuer
 of the certificate, or by a responder that this very issuer certified for it (id-kp-OCSPSigning). Refused: answers
 about several certificates, critical extensions, an answer without an end, "unknown", and every kind of revocation,
-a hold too. A nonce is not asked for: that an answer is fresh is told by its times.
+a hold too. A nonce is not asked for: an answer's times say that it is fresh.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LIBRARY_ERRORS = (
 class OcspResponse:
     """A parsed answer, not yet believed. Times are UTC.
 
-    id_hash: what the certificate's identity (`issuer_name_hash`, `issuer_key_hash`, `serial`) is told by. `hash` is
+    id_hash: what the certificate's identity (`issuer_name_hash`, `issuer_key_hash`, `serial`) is hashed with. `hash` is
     what `signature` over `signed` was made with; `responders` are the certificates (DER) that came along.
     """
 

@@ -1,6 +1,6 @@
 """What a verifier's parser found, field by field: for every TEE whose parts parse into dataclasses.
 
-Byte strings are told in hexadecimal, structures within by their place (`leaf.subject`). Runs on anything that the
+Byte strings are shown in hexadecimal, structures within by their place (`leaf.subject`). Runs on anything that the
 parsers give, so that a new TEE is described as soon as it has one.
 """
 
@@ -98,7 +98,7 @@ def _of(parse: Callable[[bytes], object]) -> Callable[[bytes], Lines]:
 
 
 def _quote(data: bytes) -> Lines:
-    """An Intel quote, told by its own describer; its PCK certificates besides."""
+    """An Intel quote, shown by its own describer; its PCK certificates besides."""
     rows: list[tuple[str, str, str]] = []
     dcap_quote.describe(data, line=lambda name, value, why: rows.append((name, value, why)))
     yield from rows

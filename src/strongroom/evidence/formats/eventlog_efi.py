@@ -6,7 +6,7 @@ measurements (PCR 11 of a unified kernel image); GRUB manual, measured boot.
 
 The binary form is that of `eventlog`, with any banks of the five known and any event types. A log proves nothing by
 itself: it counts only as far as its replay equals quoted registers, and then its digests alone are proved. What an
-event says in its data is told as a fact only where the digest is that of the data (or of the part of the data that its
+event says in its data is a fact only where the digest is that of the data (or of the part of the data that its
 writer measures), and for firmware's configuration only before the separator that ends the firmware's say. Facts that
 are digests (what was booted) carry a name that the log gives them: they are as good as the boot chain before them.
 """

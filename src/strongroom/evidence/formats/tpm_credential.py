@@ -95,7 +95,7 @@ def parse_public(data: bytes) -> Public:
             "TPM public area: expected an RSA or ECC key named by SHA-256 or SHA-384, got another",
             code="unknown-algorithm",
         )
-    _sized(reader, 64)  # the policy by which it may be used: part of the name, judged by the TPM
+    _sized(reader, 64)  # the policy by which the key may be used: part of its name, judged by the TPM
     symmetric = _symmetric(reader)
     scheme = _scheme(reader)
     key = _rsa(reader) if kind == _RSA else _ecc(reader)

@@ -79,7 +79,7 @@ def segments(data: bytes, *, most: int) -> Iterator[tuple[str, Readings]]:
     """(place, readings) of each stretch of the text `data` that may be somebody's bytes, in order of its forms.
 
     most: the largest size of any of them, and of all dumps together. Nothing where `data` is no text. Raises `Malformed`:
-    more than are looked at, so that it cannot be told whether there is another piece.
+    more than are looked at, so that nobody can say whether there is another piece.
     """
     if len(data) < _LEAST or data.count(b"\0"):
         return

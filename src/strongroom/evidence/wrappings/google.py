@@ -1,7 +1,7 @@
 """A TEE's report in protocol buffers of go-sev-guest and go-tdx-guest, as go-tpm-tools puts it beside a TPM's quotes.
 
-Both are told field by field, in each form of protocol buffers: binary by number, JSON in camelCase, text in snake_case.
-They are put together bit for bit, or refused (`not-whole`): each field has its size, sizes that are told are those
+Both are written field by field, in each form of protocol buffers: binary by number, JSON in camelCase, text in snake_case.
+They are put together bit for bit, or refused (`not-whole`): each field has its size, sizes that are written are those
 that are there. Protocol buffers leave out numbers that are 0; nothing else may be missing. Layouts: AMD 56860,
 ATTESTATION_REPORT; Intel TDX DCAP Quoting Library API, appendix A (quote version 4, certification of type 6).
 """
@@ -22,7 +22,7 @@ def _numbered(names: str) -> dict[str, tuple[int, str]]:
     return {name: (number, "") for number, name in enumerate(names.split(), 1)}
 
 
-# By message: each field's name, with its number and, of a message within, that one's name.
+# By message: each field's name, with its number and, of a message within, that message's name.
 _SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
     "snp": {"report": (1, "report"), "certificate_chain": (2, "chain"), "product": (3, "ignored")},
     "report": _numbered(

@@ -1,4 +1,4 @@
-"""An SNP report told field by field, as Rust's `sev` writes it in JSON (Trustee's evidence), put together again.
+"""An SNP report written field by field, as Rust's `sev` writes it in JSON (Trustee's evidence), put together again.
 
 Both forms that this library has had: with every reserved field (until its version 5), and without (since), where the
 reserved bytes are zero by AMD's word. A signature is over bits: what leaves out a field that its version of the
@@ -62,7 +62,7 @@ _CPUID_SINCE, _VECTORS_SINCE = 3, 5
 
 
 def is_fields(value: dict[str, Any]) -> bool:
-    """Whether this is a report told field by field."""
+    """Whether this is a report written field by field."""
     return value.keys() >= _TELLING and isinstance(value["signature"], dict)
 
 

@@ -56,7 +56,7 @@ class Composed:
 def composed(value: dict[str, Any]) -> tuple[Composed, frozenset[str]] | None:
     """The evidence in a decoded object whose form is known, and the names of the fields that it is made of; else None.
 
-    Raises `Malformed` (`not-whole`) for a report told field by field that cannot be put together bit for bit.
+    Raises `Malformed` (`not-whole`) for a report written field by field that cannot be put together bit for bit.
     """
     for read, names in _READERS:
         try:

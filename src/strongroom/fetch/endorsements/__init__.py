@@ -1,1 +1,1 @@
-"""Vendors' endorsements: fetched, kept, and told old from new."""
+"""Vendors' endorsements: fetched, kept, and old distinguished from new."""

@@ -153,7 +153,7 @@ def locked(path: Path, *, seconds: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > ends:
                     raise Unavailable(
-                        f"{path.parent}: another one has been fetching for {seconds:g} s",
+                        f"{path.parent}: another process has been fetching for {seconds:g} s",
                         code="fetch-busy",
                         hint="another Strongroom uses this folder: try again when it is done",
                     ) from None

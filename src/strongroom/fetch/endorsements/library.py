@@ -46,7 +46,7 @@ CURRENT, PAST, OLD, UNTRUSTED = "current", "past its end", "older than seen", "n
 
 @dataclass(frozen=True, kw_only=True)
 class ListedStatement:
-    """One kept statement, for people. terms: None where it cannot be told."""
+    """One kept statement, for people. terms: None where the statement does not say them."""
 
     statement: Statement
     state: str
@@ -105,7 +105,7 @@ class Library:
                 raise
 
     def put(self, statement: Statement, *, now: datetime) -> bool:
-        """Keep a statement that came another way, judged like one from a service. False when a newer one is kept.
+        """Keep a statement that came another way, judged like one from a service. False when a newer statement is kept.
 
         Raises `Malformed`, `Refused`, or `Unavailable` when it is past its end.
         """

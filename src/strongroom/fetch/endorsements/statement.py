@@ -12,7 +12,7 @@ A statement's key names what it is about, wherever it comes from (the vendor, a 
     issuer/DIGEST                           the certificate of an issuer, by the digest of its URL
     nvidia/rim/ID                           reference measurements of one driver or firmware
 
-Each is kept with all that it takes to tell that the vendor signed it, so that it can be told of itself alone.
+Each is kept with all that it takes to tell that the vendor signed it, so that a statement can be verified by itself.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ to a loopback address and only where the caller says so. Checked of the way and 
   2 the redirect     at most one, and only to the same scheme, host and port
   3 the status       200; 404 is `NotFound`; 429 and 503 are asked again a few times, after Retry-After or longer and longer
   4 the type         one of those that the service documents for what was asked
-  5 the length       told (or chunked), kept, and within the caller's bound; no content coding
+  5 the length       stated (or chunked), kept, and within the caller's bound; no content coding
   6 the time         of each read, and of all of it together
 
 No proxy is asked, no cookie kept, no credential sent. Headers are read one by one and count only when given once.

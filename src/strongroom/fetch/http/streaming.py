@@ -87,7 +87,7 @@ class Reply:
         return self._response.length
 
     def whole(self, *, max_bytes: int) -> bytes:
-        """The body, of a told length or chunked. Raises `Malformed` when it is larger, `Unavailable` when cut."""
+        """The body, of a stated length or chunked. Raises `Malformed` when it is larger, `Unavailable` when cut."""
         if self._head or self.status in _NO_BODY:
             return b""
         length = self.length

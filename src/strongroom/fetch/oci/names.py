@@ -58,7 +58,7 @@ class OciReference:
 
 
 def is_name(text: str) -> bool:
-    """Whether it looks like a name in a registry: a digest at its end, or a host with a dot or a port at its beginning."""
+    """Whether `text` looks like a name in a registry: a digest at its end, or a host with a dot or a port at its beginning."""
     host, slash, _ = text.partition("/")
     return bool(slash) and "@sha256:" in text and is_host(host)
 
@@ -91,7 +91,7 @@ def parse(text: str, *, bare: bool = False) -> OciReference:
 
 
 def is_host(text: str) -> bool:
-    """Whether it is HOST[:PORT] of a registry: with a dot, a port or brackets, or `localhost`."""
+    """Whether `text` is HOST[:PORT] of a registry: with a dot, a port or brackets, or `localhost`."""
     match = _HOST.fullmatch(text)
     if match is None or not 0 < int(match["port"] or 443) < 65536:
         return False

@@ -28,7 +28,7 @@ _OCTETS = "application/octet-stream"
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Where it is: the digest of its own manifest, and the digests of the files from which it is found."""
+    """Where a reference file is in a registry: the digest of its own manifest, and the digests of the files from which it is found."""
 
     digest: str
     subjects: tuple[str, ...]

@@ -301,7 +301,7 @@ _KEYS: dict[str, Rule] = {
     "depends_on": _blocked("compose", "other services, which are not in the room", "build one image of what belongs together"),
     "links": _blocked("compose", "other containers, which are not in the room", "build one image of what belongs together"),
     "external_links": _blocked("compose", "other containers, which are not in the room", "leave it out"),
-    "extends": _blocked("compose", "another file or service decides part of this one", "write it out here"),
+    "extends": _blocked("compose", "another file or service decides part of this service", "write it out here"),
     "pid": _blocked("rights", "processes of the host or of another container", "leave it out"),
     "ipc": _warned("rights", "a room has shared memory of its own", "leave it out"),
     "uts": _blocked("rights", "the host's name space", "leave it out"),

@@ -1,1 +1,1 @@
-"""What an image will meet in a room, told beforehand."""
+"""What an image will meet in a room, said before it runs."""

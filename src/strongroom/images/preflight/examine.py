@@ -5,7 +5,7 @@
 
 The image is read as `convert` reads it: what `convert` refuses is a finding that blocks, with its fix. Then each
 part is looked at on its own: settings and files (`settings`), whether the program would start
-(`program`), whose rights it takes (`user`), memory (`memory`). A finding that is the same on every platform is told once.
+(`program`), whose rights it takes (`user`), memory (`memory`). A finding that is the same on every platform is printed once.
 What cannot be seen from outside: what a program asks of the network, loads while it runs, or needs in memory for its data.
 """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Severity(enum.StrEnum):
-    """How bad it is, from worst to best."""
+    """How bad a finding is, from worst to best."""
 
     BLOCKS = "blocks"
     """It will not run as it is."""

@@ -1,4 +1,4 @@
-"""Is the contract's memory enough, as far as that can be told from outside; and what it is divided into.
+"""Is the contract's memory enough, as far as that can be seen from outside; and what it is divided into.
 
 In a room `/` (what is written over the image) may grow to a quarter of the memory, /tmp and /dev/shm to half of it each,
 and outputs are held there too (docs/room.md). The image itself is read from its disk block by block: its size

@@ -48,7 +48,7 @@ Truth = bool | None
 
 @dataclass(frozen=True, kw_only=True)
 class Shell:
-    """Whose script it is: the user's number, its arguments, its variables."""
+    """Who runs a script: the user's number, the script's arguments, its variables."""
 
     uid: int
     arguments: tuple[str, ...]

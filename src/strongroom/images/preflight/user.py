@@ -166,7 +166,7 @@ def _account(words: tuple[str, ...], name: str) -> str:
 
 
 def _stays_root(subject: ExaminedImage, name: str, words: tuple[str, ...]) -> bool:
-    """Whether a server is told to stay what it is."""
+    """Whether a server's settings say that it stays the user that it is."""
     if name in ("mysqld", "mariadbd"):
         return "--user=root" in words
     if name != "nginx":
@@ -174,7 +174,7 @@ def _stays_root(subject: ExaminedImage, name: str, words: tuple[str, ...]) -> bo
     options = dict(itertools.pairwise(words))
     texts = (options.get("-g", ""), _text(subject, options.get("-c", "/etc/nginx/nginx.conf")))
     named = [match[1] for text in texts for match in _NGINX_USER.finditer(text)]
-    return named == ["root"]  # it stops at a second one
+    return named == ["root"]  # nginx stops at a second `user`
 
 
 def _script(subject: ExaminedImage, words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

@@ -260,7 +260,7 @@ class Contract:
 
     @property
     def simulated(self) -> bool:
-        """Whether it accepts a room without hardware."""
+        """Whether the contract accepts a room without hardware."""
         return any(platform.simulated for platform in self.platforms)
 
     def must_sign(self) -> tuple[PartyName, ...]:

@@ -1,6 +1,6 @@
 """Variables that look like somebody's credentials: a contract's environment is read by all who sign it, and by the operator.
 
-Told by the name (PASSWORD, TOKEN, …) or by the form of the value (a PEM key, a cloud's key, a web token). A guess, made to ask
+Recognised by the name (PASSWORD, TOKEN, …) or by the form of the value (a PEM key, a cloud's key, a web token). A guess, made to ask
 somebody to look: it decides nothing, and no value is ever repeated.
 """
 

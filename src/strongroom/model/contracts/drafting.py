@@ -84,7 +84,7 @@ _LABELS = {"parties": "name", "datasets": "name", "outputs": "path"}
 def differences(old: bytes, new: bytes) -> list[tuple[str, str, str]]:
     """(place, before, after) for every value that differs between two contracts' bytes.
 
-    A value that one side lacks is told as "-". Parties and datasets are named by their name, outputs by their path, each
+    A value that one side lacks is shown as "-". Parties and datasets are named by their name, outputs by their path, each
     of which stands there once; other list items by their position, so that none has another's place. Raises `Malformed`.
     """
     before: dict[str, str] = {}

@@ -199,7 +199,7 @@ def spawn(
     request = _pack([os.fsencode(word) for word in argv])
     request += _pack([os.fsencode(name) + b"=" + os.fsencode(value) for name, value in variables.items()])
     request += _pack([b"%d" % fd for fd in pass_fds])
-    with contextlib.suppress(OSError):  # a watcher that could not start is told by `_started`
+    with contextlib.suppress(OSError):  # a watcher that could not start is reported by `_started`
         ours.sendall(struct.pack("<I", len(request)) + request)
     guarded._started()  # noqa: SLF001 - the other half of its constructor
     return guarded

@@ -1,4 +1,4 @@
-"""The kernel calls that the guardian stands on: ptrace(2), wait status, and two lists of numbers. x86-64 only.
+"""The kernel calls that the memory guard needs: ptrace(2), wait status, and two lists of numbers. x86-64 only.
 
 Every function raises `OSError`; `ProcessLookupError` means that the thread died or is not stopped, which
 can happen between any two calls and is never an error of the program.
@@ -142,7 +142,7 @@ def wait() -> tuple[int, int]:
 def wait_for(tid: int) -> tuple[int, int]:
     """The next report of one thread; what others report meanwhile is kept for `wait`.
 
-    It must wait for all: the first thread of a killed process is told of only when all others have been.
+    The wait is for all threads: the kernel reports the first thread of a killed process only when all others have been waited for.
     """
     for number, report in enumerate(_put_off):
         if report[0] == tid:
@@ -155,7 +155,7 @@ def wait_for(tid: int) -> tuple[int, int]:
 
 
 def prctl(option: int, value: int = 0) -> None:
-    """Set one thing about the calling process."""
+    """Call prctl(2), which is about the calling process. Raises `OSError`."""
     if LIBC.prctl(option, value, 0, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl {option}: {os.strerror(number)}")

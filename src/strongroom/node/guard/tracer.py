@@ -71,7 +71,7 @@ class Tracer:
             except Died as died:
                 self._gone(died.tid, died.status)
             except ProcessLookupError:
-                pass  # killed in the midst; its end is yet to be told
+                pass  # killed in the midst; its end is yet to be reported
             except (OSError, RuntimeError, ValueError) as failure:
                 self._fail(f"{type(failure).__name__}: {failure}")
 
@@ -192,7 +192,7 @@ class Tracer:
             try:
                 _, status = ptrace.wait_for(tid)
             except ChildProcessError:
-                ptrace.resume(parent.tid)  # ended and told already
+                ptrace.resume(parent.tid)  # ended and reported already
                 return
             if not os.WIFSTOPPED(status):
                 ptrace.resume(parent.tid)

@@ -90,7 +90,7 @@ class NbdServer:
         for _ in range(MAX_OPTIONS):
             magic, option, length = struct.unpack(">QII", wire.receive(connection, 16))
             if magic != wire.OPTION_MAGIC or length > wire.MAX_OPTION:
-                raise Malformed("NBD: not an option, or too long a one")
+                raise Malformed("NBD: not an option, or too long an option")
             data = wire.receive(connection, length)
             if option == wire.EXPORT_NAME:
                 return self._export_by_name(connection, data, zeroes=not flags & wire.NO_ZEROES)
@@ -134,7 +134,7 @@ def _transmit(connection: socket.socket, fd: int, size: int) -> None:
     while True:
         magic, _, kind, cookie, offset, length = struct.unpack(wire.REQUEST, wire.receive(connection, 28))
         if magic != wire.REQUEST_MAGIC or (kind in (wire.READ, wire.WRITE) and length > wire.MAX_REQUEST):
-            raise Malformed("NBD: not a request, or too large a one")
+            raise Malformed("NBD: not a request, or too large a request")
         if kind == wire.DISCONNECT:
             return
         error = 0

@@ -46,7 +46,7 @@ class LaunchMeasurer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it, whatever it waits for."""
+        """End the proxy, whatever it waits for."""
         for end in (self._qemu, self._swtpm):
             try:
                 end.shutdown(socket.SHUT_RDWR)
@@ -68,7 +68,7 @@ class LaunchMeasurer:
         except StrongroomError as cause:
             self.failure = cause
         finally:
-            # Both ends see it: QEMU does not go on with a TPM that was not measured into.
+            # Both ends see the failure: QEMU does not go on with a TPM that was not measured into.
             self._qemu.close()
             self._swtpm.close()
 
