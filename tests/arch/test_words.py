@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tokenize
 from typing import TYPE_CHECKING
 
 from tests.arch import sources
@@ -52,3 +54,28 @@ def test_no_name_fits_everything():
 def test_places_that_are_still_to_be_mended():
     """A place stands in the list for as long as it has such a name, and no longer."""
     assert {place for place, _ in vague()} - {""} == NOT_YET
+
+
+def prose() -> Iterator[tuple[str, str]]:
+    """Every docstring and comment, with its place."""
+    for source in sources.product():
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node)
+                if text:
+                    yield f"{source.name}:{getattr(node, 'lineno', 1)}", text
+        with source.path.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if token.type == tokenize.COMMENT:
+                    yield f"{source.name}:{token.start[0]}", token.string
+
+
+def test_no_docstring_begins_with_an_it_that_nothing_before_names():
+    begins = re.compile(r"(?:Whether|How|When|What) it\b|[A-Z][a-z]+ it\b(?! is\b| was\b| now\b)")
+    starting = [where for where, text in prose() if begins.match(text) and not text.startswith("Where it")]
+    assert starting == []
+
+
+def test_nobody_is_told_in_prose_without_a_teller():
+    """Say who writes, prints, calls or says what: a reader cannot know who tells."""
+    assert [where for where, text in prose() if re.search(r"\btold\b", text)] == []

@@ -2,7 +2,7 @@
 
 The order of acts:
   1 mounts, and the last place in the kernel's out-of-memory order
-  2 fork the warden, which will run the program, while there is nothing to keep from it
+  2 fork the launcher, which will run the program, while there is nothing to keep from it
   3 open the channel, take over the initrd's record of failed reads, and find the one TEE that this machine is
     (`devices.detect`)
   4 the room's life (`room.run`, whose own order is numbered there)
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _run_room(guard: launcher.Warden) -> None:
-    # Imported after the fork: the warden needs none of it, and a small process forks fast.
+    # Imported after the fork: the launcher needs none of it, and a small process forks fast.
     from strongroom.agent import channel, room  # noqa: PLC0415
     from strongroom.agent.devices import detect  # noqa: PLC0415
     from strongroom.agent.disks import reads  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The program's container: its namespaces, its file system, its user. Runs in the warden's children.
+"""The program's container: its namespaces, its file system, its user. Runs in the launcher's children.
 
 `build` is called as process 1 of fresh namespaces, with the agent's file system still in sight, and
 leaves only this behind (tmpfs sizes are the launch's; owners are the program's own, `owners`):
@@ -71,7 +71,7 @@ _LAST_CAPABILITY = 63
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerLaunch:
-    """All that the warden needs to know. Paths are the agent's; it holds no secret.
+    """All that the launcher needs to know. Paths are the agent's; it holds no secret.
 
     image, out, tls: mounted folders (tls may be empty text: none). datasets: folder by dataset name.
     scratch: an empty folder to build in. Sizes are bytes. cgroup: its folder, or empty text for none.
@@ -93,7 +93,7 @@ class ContainerLaunch:
     cgroup: str
 
     def encode(self) -> bytes:
-        """JSON bytes, for the pipe to the warden."""
+        """JSON bytes, for the pipe to the launcher."""
         return canonical.dumps({name: getattr(self, name) for name in self.__dataclass_fields__})
 
 

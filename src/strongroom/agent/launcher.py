@@ -1,6 +1,6 @@
-"""The warden: a process that the agent forks before it has any key, to run the program later.
+"""The launcher: a process that the agent forks before it has any key, to run the program later.
 
-So no copy of a key is ever in a process that shares a namespace with the program. The warden waits
+So no copy of a key is ever in a process that shares a namespace with the program. The launcher waits
 for its launch, makes the namespaces and forks their process 1, which builds the container, starts the
 program, reaps orphans, and reports. The user namespace is the program's alone: it owns none of the others. When process 1 ends, the kernel kills whatever the program left.
 
@@ -42,7 +42,7 @@ _REASONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Warden:
-    """The agent's side: pipe ends, all owned by the agent, and the warden's process id.
+    """The agent's side: pipe ends, all owned by the agent, and the launcher's process id.
 
     launch: write the launch there, then close. events: lines come out. output: what the program prints.
     """
@@ -54,7 +54,7 @@ class Warden:
 
 
 def spawn() -> Warden:
-    """Fork the warden. To be called before there is anything to keep from it."""
+    """Fork the launcher. To be called before there is anything to keep from it."""
     canonical.dumps({"event": ""})  # loads its codec now: later the agent's file system is out of sight
     launch_read, launch_write = os.pipe()
     events_read, events_write = os.pipe()
@@ -63,13 +63,13 @@ def spawn() -> Warden:
     if pid == 0:
         for fd in (launch_write, events_read, output_read):
             os.close(fd)
-        _guarded(lambda: _warden(launch_read, events_write, output_write), events_write)
+        _guarded(lambda: _launcher(launch_read, events_write, output_write), events_write)
     for fd in (launch_read, events_write, output_write):
         os.close(fd)
     return Warden(pid=pid, launch=launch_write, events=events_read, output=output_read)
 
 
-def _warden(launch_fd: int, events: int, output: int) -> int:
+def _launcher(launch_fd: int, events: int, output: int) -> int:
     data = b"".join(iter(lambda: os.read(launch_fd, 1 << 16), b""))
     os.close(launch_fd)
     if not data:

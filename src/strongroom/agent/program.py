@@ -1,4 +1,4 @@
-"""Runs the program through the warden and says how it ended.
+"""Runs the program through the launcher and says how it ended.
 
 The agent waits here: it drains the program's output (kept only when the contract names a reader),
 watches the wall limit and the disks, and reads from the kernel whether memory ran out. However the run ends, `run` leaves
@@ -82,9 +82,9 @@ def run(
     log_bytes: int,
     on_start: Callable[[], None],
 ) -> Ended:
-    """Run the program to its end, which a failed read is. `on_start` is called when it is about to execute.
+    """Run the program to its end; a failed read ends it. `on_start` is called when it is about to execute.
 
-    What a failed read means for the outcome is the caller's to say: one may fail after the end, too.
+    What a failed read means for the outcome is the caller's to say: a read may fail after the end, too.
     Raises `Unavailable` (`program-alive`) when a process of the program outlives its end.
     """
     ooms = out_of_memory_count(launch.cgroup)
@@ -224,7 +224,7 @@ def _note_lines(watch: _Watch, pending: bytearray, data: bytes) -> bool:
     """Take in events, of which the last may be `pending`; true when the program's start is among them."""
     pending += data
     if len(pending) > MAX_EVENTS:
-        raise Malformed("the warden reports too much", code="warden")
+        raise Malformed("the launcher reports too much", code="warden")
     *lines, rest = bytes(pending).split(b"\n")
     pending[:] = rest
     started = [_note(watch, line) for line in lines]

@@ -22,7 +22,7 @@ _NAME_BYTES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class TarEntry:
-    """One thing in the tar. `name` is relative; `link` is a symbolic link's target; sizes in bytes."""
+    """One entry of the tar. `name` is relative; `link` is a symbolic link's target; sizes in bytes."""
 
     name: bytes
     kind: bytes

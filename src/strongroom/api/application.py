@@ -1,6 +1,6 @@
 """The application: finds the route of a request, and answers every error in one shape.
 
-Our own few lines rather than a framework's layers: those cost a release as much as all of its signatures do.
+A few lines of this project's own rather than a framework's layers, which cost a release as much as all of its signatures do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The cache of bases: one build at a time, results whole or not at all, the ones used last kept."""
+"""The cache of bases: one build at a time, results whole or not at all, those used last kept."""
 
 from __future__ import annotations
 

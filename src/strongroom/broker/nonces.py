@@ -7,7 +7,7 @@ key, so that every replica knows the nonces of the others, and nobody else can m
 That a nonce counts once, and not after its end, is for the storage to hold (`ports.Nonces`): it remembers used
 ones until they end, and the latest time that anybody has known. `reached` is what this process has heard of that
 time. It is written at least every `KEPT` while nonces are given out; so a clock that is set back and a broker that
-starts anew make no nonce last longer than by that.
+starts anew make no nonce last longer than by `KEPT`.
 """
 
 from __future__ import annotations

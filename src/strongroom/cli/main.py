@@ -131,7 +131,6 @@ def main() -> None:
     with failures.reported():
         if not os.environ.get("STRONGROOM_LOG"):
             usage.run(app)
-            return
         from strongroom import host_log
         from strongroom.wiring import host_log as setting
 

@@ -1,6 +1,6 @@
 """What a contract says, in sentences: everything in it that somebody who signs it agrees to.
 
-One line for each thing, whatever the text within: nobody who drafts a contract can write a line that
+One line for each statement, whatever the text within: nobody who drafts a contract can write a line that
 looks like another (see `printable`).
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def of(contract: Contract) -> Iterator[str]:
-    """The lines."""
+    """The contract's sentences, a line each."""
     for line in _lines(contract):
         yield printable(line)
 

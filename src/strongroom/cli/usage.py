@@ -11,14 +11,14 @@ import typer
 from strongroom.errors import Misuse
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 _NUMBERS = frozenset({"int", "int range"})
 _TYPED = re.compile(r"('.*'|-?\d+) is (?:not|larger|smaller)", re.DOTALL)
 
 
-def run(app: typer.Typer) -> None:
-    """Read the command line and do what it says. Raises `Misuse` where it cannot be read."""
+def run(app: typer.Typer) -> NoReturn:
+    """Read the command line, do what it says, and leave. Raises `Misuse` where it cannot be read."""
     try:
         code = app(standalone_mode=False)
     except typer.Abort:
@@ -33,8 +33,7 @@ def run(app: typer.Typer) -> None:
             hint=f"`{context.command_path} --help` shows "
             + ("its verbs" if hasattr(context.command, "commands") else "what it takes, with an example"),
         ) from None
-    if isinstance(code, int) and code:
-        sys.exit(code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _shown(failure: Any) -> None:

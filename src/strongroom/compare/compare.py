@@ -1,4 +1,4 @@
-"""Why did it change: two bases, images or contracts compared, as whoever must approve the new one wants to read it.
+"""What changed between two bases, images or contracts, as whoever must approve the new one wants to read that.
 
 What is compared is a `ComparedSide`: named facts by topic, and trees of files. What a change touches is the part that it is
 in; which registers measure that part, the subject says. Topics are in the order in which they matter.

@@ -44,7 +44,7 @@ class SigningKey:
         """A 64-byte signature."""
         return self._key.sign(message)
 
-    # Made once: it takes three times as long as a signature.
+    # Kept: making the key takes three times as long as a signature.
     @cached_property
     def _key(self) -> ed25519.Ed25519PrivateKey:
         try:

@@ -5,7 +5,7 @@ It is replaced whole at each change of state, so that a reader never sees half o
 
 ::
 
-    {"format": "strongroom-run/2", "contract": digest, "id": the contract's, "state": one of `State`, "phase": the last one,
+    {"format": "strongroom-run/2", "contract": digest, "id": the contract's, "state": one of `State`, "phase": the last phase,
      "times": {state: UTC}, "phases": [{"name", "milliseconds", "guest_milliseconds"}], "notes": [text],
      "total_milliseconds", "first_instruction_milliseconds", while the folder lacks room "held": {"files", "bytes", "until": UTC},
      at the end "run", and "outcome", "exit_status", "details", "files" or "error", "lost": [file], "cost": {party: "used", "unused" or "unknown"}}
@@ -72,7 +72,7 @@ _STATES = {
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Have the folder's lock, which says that a run goes on there. Raises `BlockingIOError` while somebody else has it.
+    """Take the folder's lock, which says that a run goes on there. Raises `BlockingIOError` while somebody else has it.
 
     A file system without locks gives none: there a run that was killed looks alive, and two runs in one folder are not noticed.
     """
@@ -145,10 +145,10 @@ class RunStatus:
     def failed(
         self, error: dict[str, object] | None, *, run_id: RunId = NO_RUN, cost: dict[str, str] | None = None
     ) -> None:
-        """It ended without one. error: what went wrong; None where somebody stopped it.
+        """The run ended without a receipt. error: what went wrong; None where somebody stopped it.
 
         run_id: where a broker gave it keys. cost: by party, whether its broker counted a run.
-        What is in memory alone is lost then.
+        Files that are in memory alone are lost then.
         """
         held_files = self.document.pop("held", None)
         spent: dict[str, object] = {"cost": cost or {}, **({"run": run_id} if run_id else {})}

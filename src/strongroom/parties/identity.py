@@ -150,7 +150,7 @@ def _disk_files(path: Path, old: Identity, new: Identity, out: Path) -> list[_Fi
 
 
 def _write_all(out: Path, wanted: Sequence[_File]) -> None:
-    """All of the files, or none."""
+    """Write all of the files, or none."""
     out.mkdir(parents=True, exist_ok=True)
     done: list[Path] = []
     try:

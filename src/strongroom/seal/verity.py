@@ -37,7 +37,7 @@ _CACHED_BLOCKS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class VerityShape:
-    """Where everything lies. Numbers are blocks; `levels` begins with the one just above the data.
+    """Where data, superblock and tree lie. Numbers are blocks; `levels` begins with the one just above the data.
 
     Each level is (first block, number of blocks), counted from the start of the file. A disk of one
     data block has no level: its root hash is that block's.

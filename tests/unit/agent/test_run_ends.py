@@ -384,7 +384,7 @@ FAULTS = [
     RecursionError(),
     ValueError("a secret word"),
     UnicodeDecodeError("utf-8", b"secret", 0, 1, "secret"),
-    Malformed("the warden reports too much", code="warden"),
+    Malformed("the launcher reports too much", code="warden"),
     Unavailable("the room's time is up", code="timed-out"),
     Refused("no erofs behind the key", code="wrong-disk-key"),
     KeyboardInterrupt(),

@@ -49,7 +49,7 @@ def test_the_same_receipt_again_gets_the_same_entry(world, room):
 
 def test_a_second_receipt_of_a_run_is_a_conflict(world, room):
     post(world, room.receipt(contracts.NOW))
-    with pytest.raises(Conflict, match="this run has handed in another one"):
+    with pytest.raises(Conflict, match="this run has handed in another receipt"):
         post(world, room.receipt(contracts.NOW, exit_status=1))
     assert world.store.ledger.size() == 2
 

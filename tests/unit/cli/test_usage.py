@@ -65,6 +65,5 @@ def test_a_group_without_a_verb_shows_its_help(monkeypatch, capsys):
 
 
 def test_what_is_done_leaves_with_nothing_to_say(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["strongroom", "--version"])
-    main.main()
-    assert capsys.readouterr().err == ""
+    code, _, err = typed(monkeypatch, capsys, "--version")
+    assert (code, err) == (0, "")

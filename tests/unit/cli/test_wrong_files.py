@@ -112,7 +112,7 @@ def test_a_wrong_passphrase_names_the_identity_and_an_identity_does_not_say_that
     with contextlib.suppress(SystemExit):
         main.main()
     shown = capsys.readouterr().out
-    assert "told by the party file alone: strongroom identity show keys/alice.party.json" in shown
+    assert "in the party file alone: strongroom identity show keys/alice.party.json" in shown
     assert "none" not in shown
     monkeypatch.setattr(
         sys, "argv", ["strongroom", "seal", "data", "-i", "keys/alice.identity", "--name", "x"]

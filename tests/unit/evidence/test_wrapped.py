@@ -128,7 +128,7 @@ def test_a_report_told_field_by_field_is_put_together_again(line, version):
             found = told(value)
             assert found.evidence.tee == "snp"
             assert found.evidence.parts == {"report": report}
-            assert found.kind == "SNP report, told field by field"
+            assert found.kind == "SNP report, written field by field"
     hexed = {
         name: bytes(one).hex() if isinstance(one, list) else one
         for name, one in new_form(report, turin=line == "Turin").items()

@@ -5,7 +5,7 @@ Spec: Linux Documentation/ABI/testing/configfs-tsm (below /sys/kernel/config/tsm
   1 make the folder            `provider` says which driver answers
   2 write `inblob`, and where the driver has levels `privlevel`; every write raises `generation` by one
   3 read `outblob`, the report, and `auxblob`, what the host handed out with it
-  4 read `generation` again: another number means that somebody else asked in between, and the report is not ours
+  4 read `generation` again: another number means that somebody else asked in between, and the report is not of this room's data
   5 remove the folder
 
 Each report has a folder of its own, named by the agent, so that 4 cannot happen unless something else in the room
@@ -80,7 +80,7 @@ class Tsm:
 
     def provider(self) -> str:
         """Which driver answers."""
-        with self._entry("looking who makes reports") as folder:
+        with self._entry("asking which driver makes reports") as folder:
             return self._word(folder, "provider")
 
     def ask(self, data: bytes) -> TsmReport:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAUSE = 1.0
-"""Seconds that an address whose requests kept failing waits for the no to a nonce of nobody's."""
+"""Seconds that an address whose requests kept failing waits for the refusal of a nonce that is not this broker's."""
 
 
 class Readiness:
@@ -177,7 +177,7 @@ async def _release(
     if denial is not None:
         bodies.give_back(request)
         if patient:
-            # It comes again over a new connection, whose handshake costs more than all else of this: not at once.
+            # The client comes again over a new connection, whose handshake costs more than all else of this: not at once.
             await asyncio.sleep(PAUSE)
         return HttpResponse(body=denial.encode(), status=403, closes=True)
     status = 200 if isinstance(answer, messages.ReleaseAnswer) else 403

@@ -34,7 +34,7 @@ class Asked:
 
     @property
     def media_type(self) -> str:
-        """Of the answer."""
+        """The media type of the answer."""
         return _FORMS[self.form]
 
 

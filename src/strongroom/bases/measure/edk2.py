@@ -53,7 +53,7 @@ def knows_rtmrs(kernel: bytes) -> bool:
 
 
 def _volumes(firmware: bytes) -> list[bytes]:
-    """The compressed volumes, unpacked. Firmware that looks for them names the GUID too: not every place is one."""
+    """The compressed volumes, unpacked. Firmware that looks for them names the GUID too: not every place with the GUID is a volume."""
     out: list[bytes] = []
     left = MAX_VOLUME
     at = -1

@@ -2,7 +2,7 @@
 
 Leaves with 0 only if the room handed out a receipt that says "exited, 0"; with 8 when there is a
 receipt of another outcome; with the usual codes (cli/failures.py) when there is none. Whatever a room would be refused for and
-is known before is refused before one boots (node/foreseen.py). Every end says what happened, what it cost and what to type next.
+is known before is refused before any room boots (node/foreseen.py). Every end says what happened, what it cost and what to type next.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def run(
         ),
     ] = [],  # noqa: B006
     no_memory_guard: Annotated[
-        bool, typer.Option("--no-memory-guard", help="Run without it; the evidence says so.")
+        bool, typer.Option("--no-memory-guard", help="Run without the memory guard; the evidence says so.")
     ] = False,
     start_anyway: Annotated[
         bool,

@@ -299,7 +299,7 @@ class _Row:
 
     @property
     def size(self) -> int:
-        """How many bytes."""
+        """How many bytes the row has."""
         return len(self.data)
 
 

@@ -180,7 +180,7 @@ def _snp_fields(value: dict[str, Any]) -> Composed | None:
         return None
     report = snp.report(fields, _bytes)
     return Composed(
-        kind="SNP report, told field by field",
+        kind="SNP report, written field by field",
         tee="snp",
         parts={"report": report},
         endorsements=wrapped_table.of_chain(value.get("cert_chain"), certificate=_certificate, run=_bytes),

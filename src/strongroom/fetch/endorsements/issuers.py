@@ -53,7 +53,7 @@ class Publishers:
     mirrors: dict[str, Service] = field(default_factory=dict)
 
     def certificate(self, url: str) -> StatementRequest:
-        """The certificate at a URL from another certificate. Raises `Refused` for one that is not to be asked."""
+        """The certificate at a URL from another certificate. Raises `Refused` for a URL that is not to be asked."""
         try:
             parts = urllib.parse.urlsplit(url)
             port = parts.port

@@ -1,4 +1,4 @@
-"""Names of things in OCI registries: HOST[:PORT]/REPOSITORY[:TAG][@sha256:…].
+"""Names of images and artifacts in OCI registries: HOST[:PORT]/REPOSITORY[:TAG][@sha256:…].
 
 The grammar is that of the OCI distribution specification v1.1 ("Pulling manifests"); the host is always written out,
 as which registry a short name means is another machine's setting. A name counts by its digest alone (rule 29).
@@ -43,7 +43,7 @@ class OciReference:
         return _ELSEWHERE.get(self.host, self.host)
 
     def by(self, digest: str) -> OciReference:
-        """Another thing of the same repository."""
+        """Another manifest of the same repository."""
         return replace(self, tag=None, digest=digest)
 
     def pinned(self) -> str:

@@ -1,4 +1,4 @@
-"""Putting things into OCI registries (distribution-spec v1.1, "Push"): blobs, manifests, and artifacts about others.
+"""Putting blobs, manifests and artifacts about others into OCI registries (distribution-spec v1.1, "Push").
 
 A blob that is there is not sent again; one that another repository of the registry has is mounted; a small one goes in
 one piece, a large one in several, and goes on where it broke off. What is sent is named by its digest, and the

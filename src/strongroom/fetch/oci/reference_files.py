@@ -67,7 +67,7 @@ def publish(data: bytes, where: OciReference, *, access: Access) -> Published:
         pusher.manifest(manifest.encode(), artifact.MANIFEST, tag=where.tag)
     about = {file.digest for file in statements[0].subjects}
     for subject in sorted(about):
-        # Its size is not known here; registries do not look at what a subject is.
+        # The subject's size is not known here; registries do not look at what a subject is.
         named = artifact.Part(media_type=_OCTETS, digest=subject, size=0)
         pusher.artifact(artifact.Artifact(artifact_type=KIND, parts=tuple(parts), subject=named))
     return Published(digest=digest, subjects=tuple(sorted(about)))

@@ -1,4 +1,4 @@
-"""YAML that every parser reads alike; where parsers differ, it says so and takes nothing for a value (rule 31).
+"""YAML that every parser reads alike; where parsers differ, this reader says so and takes nothing for a value (rule 31).
 
 The characters become events by PyYAML; what they mean is decided here, since there versions and libraries differ:
   1 one document, UTF-8, bounded in bytes, depth and nodes      2 no anchors, aliases, merge keys, tags, directives
@@ -213,7 +213,7 @@ def _mapping(source: Iterator[Any], state: _State, path: Path) -> dict[str, Valu
             state.lines.setdefault(place, _line(event))
         value = _node(next(source), source, state, place)
         if key == MERGE:
-            # An alias is what one merges: it is said once, with the merge key.
+            # An alias names what is merged: it is said once, with the merge key.
             state.flaws[before:] = [flaw for flaw in state.flaws[before:] if not flaw.what.startswith(_ALIAS)]
             value = UNCLEAR
         if repeated:
@@ -227,7 +227,7 @@ def _mapping(source: Iterator[Any], state: _State, path: Path) -> dict[str, Valu
 
 
 def _key(event: Any, source: Iterator[Any], state: _State, path: Path) -> str:
-    """The key, or `MERGE` for one that is not known."""
+    """The key, or `MERGE` for a key that is not known."""
     if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None or event.tag is not None:
         state.flaw(event, path, "a key that is no plain text", "write a name")
         if not isinstance(event, yaml.AliasEvent | yaml.ScalarEvent):

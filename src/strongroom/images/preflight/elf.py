@@ -3,7 +3,7 @@
 Specs: System V ABI, "Object Files" and "Program Loading"; the x86-64 psABI (GNU properties, ISA levels);
 glibc's ld.so(8) for what RPATH and RUNPATH mean.
 Read: the header, program headers, PT_INTERP, the dynamic section (NEEDED, SONAME, RPATH, RUNPATH) and the
-x86 instruction-set level of PT_GNU_PROPERTY. Sections are not looked at: nothing that runs a program does.
+x86 instruction-set level of PT_GNU_PROPERTY. Sections are not looked at: neither a kernel nor a loader does.
 Every count and length is bounded before it is used; what does not add up is `Malformed`.
 Not checked here: whether the code is any good.
 """

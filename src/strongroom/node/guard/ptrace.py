@@ -155,7 +155,7 @@ def wait_for(tid: int) -> tuple[int, int]:
 
 
 def prctl(option: int, value: int = 0) -> None:
-    """Call prctl(2), which is about the calling process. Raises `OSError`."""
+    """Set an attribute of the calling process."""
     if LIBC.prctl(option, value, 0, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl {option}: {os.strerror(number)}")
