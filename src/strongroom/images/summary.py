@@ -25,7 +25,7 @@ class ImageOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(ImageOrigin):
-    """What people are told about an image.
+    """What people are shown of an image.
 
     layers, entries: how many. content_bytes: of its files. notes: what was left out, and what will not be found.
     """
