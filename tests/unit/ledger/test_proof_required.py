@@ -35,7 +35,7 @@ def test_one_that_holds_is_required_in_silence():
 @pytest.mark.parametrize(
     ("failed", "trust", "why", "hint"),
     [
-        (("parties",), (), "cannot be told: it agrees with itself", "mend parties"),
+        (("parties",), (), "nobody can say whether the proof holds: it agrees with itself", "mend parties"),
         (("parties",), (samples.ALICE.party(),), "does not hold: parties$", "mend parties"),
         (("receipt", "parties"), (), "does not hold: parties, receipt$", "mend parties"),
         (("ledger", "receipt"), (samples.ALICE.party(),), "does not hold: receipt, ledger$", "mend receipt"),
