@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from strongroom.model import identity, party
-from strongroom.model.contracts import agreement, contract, drafting
+from strongroom.model.contracts import agreement, contract, drafting, room_terms
+from strongroom_testing.contracts import changed
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
@@ -25,8 +26,25 @@ def broker(url="https://127.0.0.1:8443"):
     return party.BrokerAddress(url=url, pin=DIGEST, ledger_key=b"L" * 32, authority=DIGEST)
 
 
+def a_room(**changes) -> room_terms.RoomTerms:
+    """What a contract says of one room."""
+    drawn = room_terms.RoomTerms(
+        name=room_terms.DEFAULT_NAME,
+        image=room_terms.Image(
+            owner="bob", manifest_digest="sha256:" + "cd" * 32, arguments=None, environment={}
+        ),
+        datasets=(room_terms.Dataset(name="flights", owner="alice", manifest_digest=DIGEST),),
+        outputs=(room_terms.Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
+        logs=None,
+        certificate=room_terms.CertificateTerms(names=("room.flights.example",), lifetime_seconds=600),
+        wall_seconds=60,
+        memory_mib=512,
+    )
+    return replace(drawn, **changes)
+
+
 def a_contract(**changes) -> contract.Contract:
-    """A valid contract; `changes` replace fields before it is encoded and parsed again."""
+    """A valid contract; `changes` replace fields, those of its room too, before it is encoded and parsed again."""
     drawn = contract.Contract(
         raw=b"",
         id="flights",
@@ -36,12 +54,7 @@ def a_contract(**changes) -> contract.Contract:
             contract.Member(party=ALICE.party(broker()), role=contract.Role.DATA_OWNER),
             contract.Member(party=BOB.party(), role=contract.Role.PROGRAM_OWNER),
         ),
-        image=contract.Image(
-            owner="bob", manifest_digest="sha256:" + "cd" * 32, arguments=None, environment={}
-        ),
-        datasets=(contract.Dataset(name="flights", owner="alice", manifest_digest=DIGEST),),
-        outputs=(contract.Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
-        logs=None,
+        rooms=(a_room(),),
         disclosure=contract.Disclosure(
             output_sizes=contract.OutputSizes.EXACT, exit_status=contract.ExitStatus.EXACT
         ),
@@ -56,18 +69,14 @@ def a_contract(**changes) -> contract.Contract:
                 references=(REFERENCE,),
             ),
         ),
-        network=contract.Network(egress=(), peers=()),
-        certificate=contract.CertificateTerms(names=("room.flights.example",), lifetime_seconds=600),
         limits=contract.RunLimits(
             runs=1,
             not_before=NOW - timedelta(days=1),
             not_after=NOW + timedelta(days=30),
-            wall_seconds=60,
-            memory_mib=512,
         ),
         approvals=contract.Approvals(parties=("alice", "bob"), threshold=2),
     )
-    return contract.parse(drafting.encode(replace(drawn, **changes)))
+    return contract.parse(drafting.encode(changed(drawn, **changes)))
 
 
 def signed(one: contract.Contract, *signers: identity.Identity) -> agreement.Agreement:

@@ -28,10 +28,8 @@ _NAMES = {
     "strongroom.ledger.proofpack": ("ProofPack",),
     "strongroom.model.binding": ("Preset",),
     "strongroom.model.contracts.agreement": ("Agreement",),
-    "strongroom.model.contracts.contract": (
-        *("Contract", "Disclosure", "Member"),
-        *("Output", "Platform", "Role"),
-    ),
+    "strongroom.model.contracts.contract": ("Contract", "Disclosure", "Member", "Platform", "Role"),
+    "strongroom.model.contracts.room_terms": ("Output",),
     "strongroom.model.identifiers": ("PartyName",),
     "strongroom.model.identity": ("Identity",),
     "strongroom.model.manifest": ("Manifest",),
@@ -40,7 +38,7 @@ _NAMES = {
     "strongroom.node.run": ("FailedRun", "FinishedRun", "Watch", "run_contract"),
     "strongroom.parties.check": ("Outlook", "check_contract"),
     "strongroom.parties.draft": (
-        *("Draft", "NodeDescription", "draft_contract"),
+        *("Draft", "NodeDescription", "RoomDraft", "draft_contract"),
         *("hardware_platforms", "load_node", "local_platform"),
     ),
     "strongroom.parties.evidence": (

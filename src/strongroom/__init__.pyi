@@ -35,9 +35,9 @@ from strongroom.model.contracts.agreement import Agreement as Agreement
 from strongroom.model.contracts.contract import Contract as Contract
 from strongroom.model.contracts.contract import Disclosure as Disclosure
 from strongroom.model.contracts.contract import Member as Member
-from strongroom.model.contracts.contract import Output as Output
 from strongroom.model.contracts.contract import Platform as Platform
 from strongroom.model.contracts.contract import Role as Role
+from strongroom.model.contracts.room_terms import Output as Output
 from strongroom.model.identifiers import PartyName as PartyName
 from strongroom.model.identity import Identity as Identity
 from strongroom.model.manifest import Manifest as Manifest
@@ -51,6 +51,7 @@ from strongroom.parties.check import Outlook as Outlook
 from strongroom.parties.check import check_contract as check_contract
 from strongroom.parties.draft import Draft as Draft
 from strongroom.parties.draft import NodeDescription as NodeDescription
+from strongroom.parties.draft import RoomDraft as RoomDraft
 from strongroom.parties.draft import draft_contract as draft_contract
 from strongroom.parties.draft import hardware_platforms as hardware_platforms
 from strongroom.parties.draft import load_node as load_node
@@ -115,6 +116,7 @@ __all__ = [
     "Refused",
     "Review",
     "Role",
+    "RoomDraft",
     "SealedFiles",
     "StrongroomError",
     "TrialTerms",

@@ -33,7 +33,8 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
 from strongroom.model.binding import Binding, RoomKeys
-from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import room_terms
+from strongroom.model.contracts.room_terms import DEFAULT_NAME
 from strongroom.store import sqlite
 from strongroom.wiring import broker as wiring
 from strongroom_testing import contracts
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from strongroom.broker.ports import Store
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
-    from strongroom.model.identifiers import ManifestDigest
+    from strongroom.model.identifiers import ManifestDigest, RoomName
     from strongroom.model.identity import Identity
 
 PASSPHRASE = b"correct horse"
@@ -153,9 +154,17 @@ class World:
         """What the broker says to a release request."""
         return asyncio.run(release(self.broker, body))
 
-    def room(self, agreement: Agreement, *, gpus: tuple[fake_nvidia.FakeGpu, ...] = ()) -> Room:
-        """A fresh room under that contract. gpus: what is attached to it."""
-        return Room(tpm=self.scene.tpm, agreement=agreement, audience=self.broker.audience, gpus=gpus)
+    def room(
+        self,
+        agreement: Agreement,
+        *,
+        gpus: tuple[fake_nvidia.FakeGpu, ...] = (),
+        role: RoomName = DEFAULT_NAME,
+    ) -> Room:
+        """A fresh room under that contract. gpus: what is attached to it. role: which of the contract's rooms it says to be."""
+        return Room(
+            tpm=self.scene.tpm, agreement=agreement, audience=self.broker.audience, gpus=gpus, role=role
+        )
 
     def ask(self, agreement: Agreement, **changes: Any) -> messages.ReleaseAnswer | messages.DenialAnswer:
         """Challenge and release of a fresh room."""
@@ -171,13 +180,11 @@ def contract_over(
         replace(member, party=settings.party) if member.party.keyid == settings.party.keyid else member
         for member in one.members
     )
-    return replace(
+    return contracts.changed(
         one,
         members=members,
-        datasets=(
-            contract_model.Dataset(name="flights", owner=settings.party.name, manifest_digest=manifest),
-        ),
-        certificate=contract_model.CertificateTerms(names=NAMES, lifetime_seconds=600),
+        datasets=(room_terms.Dataset(name="flights", owner=settings.party.name, manifest_digest=manifest),),
+        certificate=room_terms.CertificateTerms(names=NAMES, lifetime_seconds=600),
         limits=replace(one.limits, runs=runs),
     )
 
@@ -240,8 +247,10 @@ class Room:
         tls_key: tls.TlsKey | None = None,
         kem: hpke.KemPrivateKey | None = None,
         gpus: tuple[fake_nvidia.FakeGpu, ...] = (),
+        role: RoomName = DEFAULT_NAME,
     ) -> None:
         self.tpm = tpm
+        self.role = role
         self.gpus = gpus
         self.agreement = agreement
         self.audience = audience
@@ -250,13 +259,13 @@ class Room:
         self.kem = kem or hpke.generate()
         self.keys = RoomKeys(signing=self.signing.public.raw, tls=self.tls.spki, kem=self.kem.public)
 
-    def binding(self, nonce: bytes, *, role: str = "room") -> Binding:
+    def binding(self, nonce: bytes, *, role: str | None = None) -> Binding:
         """What this room's evidence is bound to."""
         return Binding(
             nonce=nonce,
             contract_digest=self.agreement.contract.digest,
             keys=self.keys,
-            role=role,
+            role=role or self.role,
             audience=self.audience,
         )
 
@@ -270,7 +279,7 @@ class Room:
             agreement=self.agreement.encode(),
             evidence=replace(self.tpm.evidence(binding, **evidence), devices=devices),
             keys=self.keys,
-            role="room",
+            role=self.role,
             csr=csr,
             endorsements=fake_nvidia.endorsements(zip(self.gpus, devices, strict=True)),
         )
@@ -299,11 +308,12 @@ class Room:
         """A signed receipt."""
         contract = self.agreement.contract
         disk = receipt_model.Disk(
-            manifest_digest=contract.image.manifest_digest, root_hash=fake_tpm.digest("root")
+            manifest_digest=contract.rooms[0].image.manifest_digest, root_hash=fake_tpm.digest("root")
         )
         made = receipt_model.Receipt(
             run_id=self.keys.run_id,
             contract_digest=contract.digest,
+            room=self.role,
             signing_key=self.keys.signing,
             image=disk,
             datasets=(),

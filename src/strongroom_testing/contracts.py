@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from strongroom.model import identity
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
-from strongroom.model.contracts import drafting
+from strongroom.model.contracts import drafting, room_terms
 from strongroom.model.identifiers import ContractId, ManifestDigest, PartyName
 from strongroom_testing.vendors import fake_tpm
 
@@ -35,6 +35,18 @@ def platform(tpm: fake_tpm.FakeTpm, **changes: object) -> contract_model.Platfor
     return replace(made, **changes)  # type: ignore[arg-type]  # the tests' own choice of fields
 
 
+_OF_ROOMS = frozenset(each.name for each in fields(room_terms.RoomTerms)) - {"name"}
+
+
+def changed(contract: Contract, **changes: object) -> Contract:
+    """The contract with other fields. Those of a room are its first room's; its bytes stay as they were."""
+    inner = {name: value for name, value in changes.items() if name in _OF_ROOMS}
+    outer = {name: value for name, value in changes.items() if name not in _OF_ROOMS}
+    if inner:
+        outer["rooms"] = (replace(contract.rooms[0], **inner), *contract.rooms[1:])  # type: ignore[arg-type]  # as above
+    return replace(contract, **outer)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """alice owns the data, bob the program; both approve. `contract` is unsigned."""
@@ -56,34 +68,40 @@ class Scene:
                 contract_model.Member(party=self.alice.party(), role=contract_model.Role.DATA_OWNER),
                 contract_model.Member(party=self.bob.party(), role=contract_model.Role.PROGRAM_OWNER),
             ),
-            image=contract_model.Image(
-                owner=PartyName("bob"),
-                manifest_digest=ManifestDigest(fake_tpm.digest("image")),
-                arguments=None,
-                environment={},
-            ),
-            datasets=(
-                contract_model.Dataset(
-                    name="flights",
-                    owner=PartyName("alice"),
-                    manifest_digest=ManifestDigest(fake_tpm.digest("data")),
+            rooms=(
+                room_terms.RoomTerms(
+                    name=room_terms.DEFAULT_NAME,
+                    image=room_terms.Image(
+                        owner=PartyName("bob"),
+                        manifest_digest=ManifestDigest(fake_tpm.digest("image")),
+                        arguments=None,
+                        environment={},
+                    ),
+                    datasets=(
+                        room_terms.Dataset(
+                            name="flights",
+                            owner=PartyName("alice"),
+                            manifest_digest=ManifestDigest(fake_tpm.digest("data")),
+                        ),
+                    ),
+                    outputs=(
+                        room_terms.Output(path="/out", recipients=(PartyName("bob"),), max_bytes=1 << 20),
+                    ),
+                    logs=None,
+                    certificate=None,
+                    wall_seconds=60,
+                    memory_mib=512,
                 ),
             ),
-            outputs=(contract_model.Output(path="/out", recipients=(PartyName("bob"),), max_bytes=1 << 20),),
-            logs=None,
             disclosure=contract_model.Disclosure(
                 output_sizes=contract_model.OutputSizes.EXACT, exit_status=contract_model.ExitStatus.EXACT
             ),
             receipts=contract_model.ReceiptTerms(wait_seconds=0),
             platforms=self.platforms or (platform(self.tpm),),
-            network=contract_model.Network(egress=(), peers=()),
-            certificate=None,
             limits=contract_model.RunLimits(
                 runs=2,
                 not_before=self.now - timedelta(days=1),
                 not_after=self.now + timedelta(days=1),
-                wall_seconds=60,
-                memory_mib=512,
             ),
             approvals=contract_model.Approvals(parties=(PartyName("alice"), PartyName("bob")), threshold=2),
         )

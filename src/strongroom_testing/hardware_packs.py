@@ -56,7 +56,7 @@ class Room(brokers.Room):
             agreement=self.agreement.encode(),
             evidence=evidence,
             keys=self.keys,
-            role="room",
+            role=self.agreement.contract.rooms[0].name,
             csr=csr,
             endorsements=self.launched.brought(evidence),
         )

@@ -30,7 +30,7 @@ from strongroom.ledger import checkpoint, merkle, proofpack
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
-from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import room_terms
 from strongroom.model.identifiers import PartyName
 from strongroom.store import sqlite
 from strongroom.wiring import broker as wiring
@@ -89,7 +89,7 @@ class World:
         room.audience = broker.audience
         body = messages.encode_challenge_request(room.agreement.contract.digest)
         nonce = asyncio.run(challenge(broker, body)).nonce
-        terms = room.agreement.contract.certificate
+        terms = room.agreement.contract.rooms[0].certificate
         request = room.ask(nonce, csr=None if terms is None else room.csr(terms.names), **evidence)
         return request, asyncio.run(release(broker, request.encode()))
 
@@ -116,10 +116,10 @@ class World:
             one.digest: receipt_model.Disk(manifest_digest=one.digest, root_hash=one.root_hash)
             for one in manifests
         }
-        contract = room.agreement.contract
+        terms = room.agreement.contract.rooms[0]
         made: dict[str, Any] = {
-            "image": disks[contract.image.manifest_digest],
-            "datasets": tuple(disks[one.manifest_digest] for one in contract.datasets),
+            "image": disks[terms.image.manifest_digest],
+            "datasets": tuple(disks[one.manifest_digest] for one in terms.datasets),
         }
         return room.receipt(self.scene.now, **{**made, **changes})
 
@@ -189,12 +189,13 @@ def world(directory: Path) -> Iterator[World]:
         def over(one: Contract) -> Contract:
             members = tuple(replace(member, party=owners[member.party.name].party) for member in one.members)
             image, data = (brokers.manifest_digest(owners[name].manifest) for name in ("bob", "alice"))
-            return replace(
+            terms = one.rooms[0]
+            return contracts.changed(
                 one,
                 members=members,
-                image=replace(one.image, manifest_digest=image),
-                datasets=(replace(one.datasets[0], manifest_digest=data),),
-                certificate=contract_model.CertificateTerms(names=brokers.NAMES, lifetime_seconds=600),
+                image=replace(terms.image, manifest_digest=image),
+                datasets=(replace(terms.datasets[0], manifest_digest=data),),
+                certificate=room_terms.CertificateTerms(names=brokers.NAMES, lifetime_seconds=600),
                 limits=replace(one.limits, runs=1_000_000),
             )
 

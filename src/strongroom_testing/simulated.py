@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Protocol
 from strongroom.agent.devices import detect
 from strongroom.appraisal.judge import judge
 from strongroom.crypto import digest, hpke, sign, tls
-from strongroom.model.binding import ROLE_ROOM, Binding, RoomKeys
+from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.contracts.contract import Platform
 from strongroom.model.contracts.policy import Devices, Policy
+from strongroom.model.contracts.room_terms import DEFAULT_NAME
 from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.room.channel import Start
 from strongroom.model.verdict import Check
@@ -94,7 +95,7 @@ class Launched:
 
     def evidence(self, binding: Binding) -> Evidence:
         """What the room shows for `binding`, that of its GPU included."""
-        start = Start(agreement=b"", launch_record=b"", issuers=b"", manifests={})
+        start = Start(agreement=b"", room=DEFAULT_NAME, launch_record=b"", issuers=b"", manifests={})
         made = self.hardware.evidence(binding, start)
         gpu = self.machine.attached
         return made if gpu is None else replace(made, devices=(gpu.evidence(binding),))
@@ -192,7 +193,7 @@ def verdict(machine: Machine, agreement: Agreement, *, now: datetime | None = No
         nonce=secrets.token_bytes(32),
         contract_digest=contract,
         keys=keys,
-        role=ROLE_ROOM,
+        role=agreement.contract.rooms[0].name,
         audience=digest.sha256(b"broker"),
     )
     evidence = room.evidence(binding)

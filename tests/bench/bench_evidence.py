@@ -85,7 +85,7 @@ def verdicts(algorithm: str) -> list[dict[str, object]]:
             nonce=index.to_bytes(32, "big"),
             contract_digest=agreement.contract.digest,
             keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
-            role="room",
+            role="main",
             audience=fake_tpm.digest("audience"),
         )
         cases.append((bound, scene.tpm.evidence(bound)))

@@ -16,7 +16,6 @@ import socket
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from strongroom.bases import initramfs
@@ -142,10 +141,9 @@ def _bare(node: state.VtpmNode, base: Path, out: Path, *, guarded: bool) -> floa
     """Seconds from the start of a room's machine to the first word of an init of a few lines."""
     out.mkdir()
     heard: list[float] = []
-    limits = replace(samples.a_contract().limits, memory_mib=MEMORY_MIB)
-    agreement = samples.signed(samples.a_contract(limits=limits))
+    agreement = samples.signed(samples.a_contract(memory_mib=MEMORY_MIB))
     order = room.Order(
-        node=node, base=base, agreement=agreement, drives=(), manifests={}, out=out, guarded=guarded,
+        room="main", node=node, base=base, agreement=agreement, drives=(), manifests={}, out=out, guarded=guarded,
     )  # fmt: skip
     one = room.Room(order=order, on_phase=lambda _name, _moment: heard.append(time.monotonic()))
     began = time.monotonic()

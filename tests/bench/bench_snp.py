@@ -34,7 +34,7 @@ BOUND = Binding(
     nonce=b"n" * 32,
     contract_digest="sha256:" + "ab" * 32,
     keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
-    role="room",
+    role="main",
     audience="sha256:" + "ab" * 32,
 )
 

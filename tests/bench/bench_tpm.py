@@ -47,7 +47,7 @@ def binding(index: int) -> Binding:
         nonce=index.to_bytes(32, "big"),
         contract_digest=fake_tpm.digest("contract"),
         keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
-        role="room",
+        role="main",
         audience=fake_tpm.digest("audience"),
     )
 

@@ -87,12 +87,14 @@ def run(
     """Run that contract over the disks `names`. start: runs the order, and notes its phases. changes: of the order."""
     agreement = agreement_model.read(contract.read_bytes())
     drives, manifests = disks.match(
-        agreement.contract, [disks.load(world.path(f"{name}.disk")) for name in names]
+        agreement.contract,
+        agreement.contract.rooms[0],
+        [disks.load(world.path(f"{name}.disk")) for name in names],
     )
     seen = Seen(folder=world.path(f"run-{contract.stem}"), seconds=time.monotonic())
     seen.folder.mkdir()
     order = room.Order(
-        node=state.load(world.path("node")), base=world.path("base"), agreement=agreement,
+        room="main", node=state.load(world.path("node")), base=world.path("base"), agreement=agreement,
         drives=drives, manifests=manifests, out=seen.folder, guarded=False,
     )  # fmt: skip
     try:

@@ -34,6 +34,7 @@ from strongroom.model.contracts import drafting
 from strongroom.store import sqlite
 from strongroom.wiring import broker
 from strongroom_testing import broker_process, brokers, https_client, ports, traces
+from strongroom_testing.contracts import changed
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def counted(prepared):
         size = store.ledger.size()
         entries = [record.parse(one) for one in store.ledger.leaves(0, size)]
         in_ledger = sum(one.kind is record.RecordKind.RELEASE for one in entries)
-        in_table = sum(runs for _, runs, _ in store.runs_by_contract())
+        in_table = sum(runs for _, _, runs, _ in store.runs_by_room())
         return in_table, in_ledger
     finally:
         store.close()
@@ -589,7 +590,7 @@ def test_a_strangers_contract_leaves_no_trace_over_the_network(prepared, tmp_pat
 
     def usurping(version):
         one = prepared.agreement.contract
-        drawn = replace(
+        drawn = changed(
             one,
             version=version,
             replaces=None if version == 1 else one.digest,

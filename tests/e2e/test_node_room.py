@@ -38,9 +38,9 @@ AGREEMENT = samples.signed(
             runs=1,
             not_before=samples.NOW,
             not_after=samples.NOW.replace(year=2030),
-            wall_seconds=60,
-            memory_mib=256,
-        )
+        ),
+        wall_seconds=60,
+        memory_mib=256,
     )
 )
 SEPARATOR = hashlib.sha256(b"\xff\xff\xff\xff").digest()  # EV_SEPARATOR of SeaBIOS, as everywhere
@@ -68,7 +68,7 @@ class Started:
         self.phases, self.raised = [], None
         changes.setdefault("guarded", False)
         order = room.Order(
-            node=node, base=base, agreement=AGREEMENT, drives=changes.pop("drives", ()),
+            room="main", node=node, base=base, agreement=AGREEMENT, drives=changes.pop("drives", ()),
             manifests={"image": b"signed"}, out=out, **changes,
         )  # fmt: skip
         self.room = room.Room(order=order, on_phase=lambda name, _moment: self.phases.append(name))
@@ -214,7 +214,7 @@ def serve(folder, base, out, guarded):
     with failures.reported(), interruption.orderly():
         out.mkdir()
         order = room.Order(
-            node=tpm_state.load(folder), base=base, agreement=AGREEMENT, drives=(), manifests={}, out=out,
+            room="main", node=tpm_state.load(folder), base=base, agreement=AGREEMENT, drives=(), manifests={}, out=out,
             guarded=guarded,
         )  # fmt: skip
         made = room.Room(order=order)

@@ -198,10 +198,10 @@ def order_of(world, contract, folder, **changes):
     """What a node of the operator's own making runs: the contract's disks, but for the changes."""
     agreement = agreement_model.read(contract.read_bytes())
     sealed = [disks.load(world.path(f"{name}.disk")) for name in ("query", "flights")]
-    drives, manifests = disks.match(agreement.contract, sealed)
+    drives, manifests = disks.match(agreement.contract, agreement.contract.rooms[0], sealed)
     folder.mkdir()
     order = room.Order(
-        node=state.load(world.path("node")), base=world.path("base"), agreement=agreement,
+        room="main", node=state.load(world.path("node")), base=world.path("base"), agreement=agreement,
         drives=drives, manifests=manifests, out=folder, guarded=False,
     )  # fmt: skip
     return replace(order, **changes)

@@ -86,6 +86,7 @@ def run(world, machine, agreed, out: Path) -> list[str]:
     out.mkdir()
     start = channel.Start(
         agreement=agreed.encode(),
+        room="main",
         launch_record=b"",
         issuers=google.issuers,
         manifests={
@@ -98,7 +99,7 @@ def run(world, machine, agreed, out: Path) -> list[str]:
     disks += measured_boot.further_disk(world.path("flights.disk"), "data-0")
     phases: list[str] = []
     with measured_boot.started_machine(state, *disks, memory=768) as link:
-        files = run_folder.Inbox(out, agreed.contract)
+        files = run_folder.Inbox(out, agreed.contract, "main")
         wire = relay.Relay(
             link,
             brokers=_brokers(agreed),

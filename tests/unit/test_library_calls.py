@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import strongroom
-from strongroom import Draft, Member, NodeDescription, Output, Role
+from strongroom import Draft, Member, NodeDescription, Output, Role, RoomDraft
 from strongroom.crypto import sign
 from strongroom.images.signatures import Trust
 from tests import samples
@@ -49,12 +49,17 @@ def draft(desk, **changes):
             Member(party=alice.party(broker), role=Role.DATA_OWNER),
             Member(party=bob.party(), role=Role.PROGRAM_OWNER),
         ),
-        image=program.manifest_file,
-        datasets=(("", sealed.manifest_file),),
-        outputs=(Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
+        rooms=(
+            RoomDraft(
+                image=program.manifest_file,
+                datasets=(("", sealed.manifest_file),),
+                outputs=(Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
+            ),
+        ),
         platforms=(platform,),
     )
-    return replace(made, **changes)
+    of_room = {name: changes.pop(name) for name in ("outputs", "datasets") if name in changes}
+    return replace(made, rooms=(replace(made.rooms[0], **of_room),), **changes)
 
 
 def test_an_identity_opens_with_its_passphrase_alone(desk):
@@ -97,7 +102,7 @@ def test_a_contract_is_drafted_signed_by_both_and_would_run(desk, tmp_path):
     agreement = strongroom.draft_contract(draft(desk), now=NOW)
     contract = agreement.contract
     assert (contract.version, contract.limits.runs, contract.approvals.threshold) == (1, 1, 2)
-    assert contract.datasets[0].name == "sales"
+    assert contract.rooms[0].datasets[0].name == "sales"
     assert not strongroom.check_contract(agreement, now=NOW).would_run
     parties = {member.party.name: member.party for member in contract.members}
     for signer, other in ((alice, "bob"), (bob, "alice")):
@@ -131,15 +136,15 @@ def test_brokers_are_asked_by_whatever_network_the_caller_gives(desk):
     agreement = strongroom.draft_contract(draft(desk), now=NOW)
     asked = []
 
-    def ask(address, signed):
-        asked.append((address.url, signed))
+    def ask(address, signed, room):
+        asked.append((address.url, signed, room))
         raise strongroom.Unavailable("not there", code="broker-unreachable")
 
     outlook = strongroom.check_contract(agreement, now=NOW, ask=ask)
     assert (asked, outlook.silent["alice"].code) == ([], "address-not-vouched")  # she has not signed
     trusted = [agreement.contract.party("alice")]
     outlook = strongroom.check_contract(agreement, now=NOW, ask=ask, trust=trusted)
-    assert asked == [(trusted[0].broker.url, agreement.envelope.encode())]
+    assert asked == [(trusted[0].broker.url, agreement.envelope.encode(), "main")]
     assert outlook.silent["alice"].code == "broker-unreachable"
 
 

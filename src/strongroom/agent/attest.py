@@ -22,12 +22,13 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
 from strongroom.ledger import proof as ledger_proof
 from strongroom.model import messages, record, verdict
-from strongroom.model.binding import ROLE_ROOM, Binding, RoomKeys
+from strongroom.model.binding import Binding, RoomKeys
 from strongroom.model.room import run_files
 
 if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.contracts.room_terms import RoomTerms
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
     from strongroom.model.identifiers import ManifestDigest, PartyName, RunId
@@ -107,11 +108,12 @@ def attest(
     attester: Attester,
     start: Start,
     contract: Contract,
+    room: RoomTerms,
     keys: Keys,
     party: PartyName,
     expected: set[ManifestDigest],
 ) -> Released:
-    """Attest to the broker of `party`, who owns the encrypted disks with the manifests `expected`.
+    """Attest as `room` of `contract` to the broker of `party`, who owns the encrypted disks with the manifests `expected`.
 
     Raises `PolicyDenied` with every check, `Refused`, `Unavailable`, `Malformed`.
     """
@@ -133,7 +135,7 @@ def attest(
         nonce=challenge.nonce,
         contract_digest=contract.digest,
         keys=keys.public,
-        role=ROLE_ROOM,
+        role=room.name,
         audience=address.pin,
     )
     evidence = attester.evidence(binding, start)
@@ -144,8 +146,8 @@ def attest(
         agreement=start.agreement,
         evidence=evidence,
         keys=keys.public,
-        role=ROLE_ROOM,
-        csr=None if contract.certificate is None else keys.tls.request(contract.certificate.names),
+        role=room.name,
+        csr=None if room.certificate is None else keys.tls.request(room.certificate.names),
         endorsements=attester.brought,
         earlier=start.earlier,
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.agent.program import Ended
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.contracts.room_terms import RoomTerms
     from strongroom.model.identifiers import PartyName
     from strongroom.model.manifest import Manifest
     from strongroom.model.receipt import OutputRecord, Receipt
@@ -55,7 +56,13 @@ class SealedRun:
 
 
 def seal(
-    contract: Contract, ended: Ended, out: str, *, memory: Callable[[], int], random: Callable[[int], bytes]
+    contract: Contract,
+    room: RoomTerms,
+    ended: Ended,
+    out: str,
+    *,
+    memory: Callable[[], int],
+    random: Callable[[int], bytes],
 ) -> SealedRun:
     """Seal into memory what a program that ended by itself left in its output folders, and its log.
 
@@ -63,11 +70,11 @@ def seal(
     sealed files may take. Never raises: whatever the program left is an outcome.
     """
     try:
-        return _seal(contract, ended, out, memory, random)
+        return _seal(contract, room, ended, out, memory, random)
     except BaseException as cause:  # noqa: BLE001 - the room still owes a receipt
         failed = agent_failed(ended, cause)
     try:
-        return _seal(contract, failed, out, memory, random)
+        return _seal(contract, room, failed, out, memory, random)
     except BaseException:  # noqa: BLE001 - not even its log could be sealed
         return SealedRun(ended=failed)
 
@@ -92,24 +99,29 @@ def place_of(cause: BaseException) -> str:
 
 
 def _seal(
-    contract: Contract, ended: Ended, out: str, memory: Callable[[], int], random: Callable[[int], bytes]
+    contract: Contract,
+    room: RoomTerms,
+    ended: Ended,
+    out: str,
+    memory: Callable[[], int],
+    random: Callable[[int], bytes],
 ) -> SealedRun:
     sizes = contract.disclosure.output_sizes
-    log = ended.log if contract.logs is not None and ended.outcome is not Outcome.DATA_CORRUPTED else None
-    folders = [(out + wanted.path.removeprefix("/out"), wanted.max_bytes) for wanted in contract.outputs]
+    log = ended.log if room.logs is not None and ended.outcome is not Outcome.DATA_CORRUPTED else None
+    folders = [(out + wanted.path.removeprefix("/out"), wanted.max_bytes) for wanted in room.outputs]
     ended, listings = leaving(ended, folders, sizes=sizes, log_bytes=len(log or b""), memory=memory)
     with ExitStack() as undo:
         records, files = [], []
-        for number, (output, listing) in enumerate(zip(contract.outputs, listings, strict=False)):
+        for number, (output, listing) in enumerate(zip(room.outputs, listings, strict=False)):
             target = undo.enter_context(memory_file())
             recipients = contract.recipients(output.recipients)
             salt = random(tar.SALT_BYTES)
             records.append(outputs.seal(listing, output.path, recipients, sizes, salt, target))
             files.append((run_files.output(number), target))
-        if contract.logs is not None and log is not None:
+        if room.logs is not None and log is not None:
             target = undo.enter_context(memory_file())
             outputs.seal_pieces(
-                _padded_log(log, sizes), "", contract.recipients(contract.logs.recipients), target
+                _padded_log(log, sizes), "", contract.recipients(room.logs.recipients), target
             )
             files.append((run_files.LOG, target))
         undo.pop_all()
@@ -177,6 +189,7 @@ def make_receipt(
     return receipt_model.Receipt(
         run_id=first.binding.keys.run_id,
         contract_digest=terms.contract.digest,
+        room=terms.room.name,
         signing_key=first.binding.keys.signing,
         image=_disk(terms.image),
         datasets=tuple(_disk(manifest) for manifest in terms.datasets),

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.agent.disks.reads import ReadWatch
     from strongroom.agent.launcher import Warden
-    from strongroom.model.contracts.contract import Contract
     from strongroom.model.identifiers import ContractDigest
 
 START_SECONDS = 60.0
@@ -89,18 +88,18 @@ def run(
     hardware.bind_contract(agreement.contract.digest)  # 2
     phase(channel, "contract-bound")
     terms = agreed.check(agreement, start)  # 3
-    contract = terms.contract
-    init.complain_if_small(contract.limits.memory_mib)
-    init.watch(contract.limits.wall_seconds + ROOM_SECONDS)
+    contract, own = terms.contract, terms.room
+    init.complain_if_small(own.memory_mib)
+    init.watch(own.wall_seconds + ROOM_SECONDS)
     init.add_entropy(hardware.entropy())  # 4
     keys = attest.make_keys()
     reads.complain()
     released: list[attest.Released] = []
     progress = _Progress()
     try:
-        for party in contract.key_owners():  # 5
+        for party in contract.key_owners(own.name):  # 5
             released.append(
-                attest.attest(channel, hardware, start, contract, keys, party, terms.keys_from(party))
+                attest.attest(channel, hardware, start, contract, own, keys, party, terms.keys_from(party))
             )
             channel.send_file(run_files.release(party), released[-1].record())
             phase(channel, f"attested:{party}")
@@ -113,7 +112,7 @@ def run(
             ended = _corrupted("read-failed", progress.started or now)
         elif not progress.started:
             with contextlib.suppress(Exception):  # why it did not start matters more to the node
-                _conclude(channel, terms, released, keys, reads, _not_started(contract, released, cause))
+                _conclude(channel, terms, released, keys, reads, _not_started(terms, released, cause))
             raise
         else:
             ended = program.Ended(
@@ -132,9 +131,9 @@ class _Progress:
     started: float = 0.0
 
 
-def _not_started(contract: Contract, released: list[attest.Released], cause: BaseException) -> program.Ended:
+def _not_started(terms: agreed.Terms, released: list[attest.Released], cause: BaseException) -> program.Ended:
     now = time.monotonic()
-    if len(released) < len(contract.key_owners()):
+    if len(released) < len(terms.contract.key_owners(terms.room.name)):
         detail = "keys-refused"
     elif isinstance(cause, Refused) and cause.code == disks.UNSUPPORTED:
         detail = disks.UNSUPPORTED
@@ -155,11 +154,11 @@ def _conclude(
 ) -> None:
     """Seal, sign, record, and only then release. Each act has its time, however much others have used up."""
     contract, parties = terms.contract, tuple(release.party for release in released)
-    whole = parties == contract.key_owners()
+    whole = parties == contract.key_owners(terms.room.name)
     wait = contract.receipts.wait_seconds if whole else 0  # for a run that began at some brokers nobody waits
     init.watch(CLOSING_SECONDS)
     sealed = finish.seal(  # 9
-        contract, ended, f"{init.ROOM}/out", memory=init.sealing_memory, random=os.urandom
+        contract, terms.room, ended, f"{init.ROOM}/out", memory=init.sealing_memory, random=os.urandom
     )
     if reads.failed() and ended.outcome is not Outcome.DATA_CORRUPTED:  # while it sealed
         sealed.close()
@@ -256,15 +255,15 @@ def _run(
     reads: ReadWatch,
     progress: _Progress,
 ) -> program.Ended:
-    contract = terms.contract
+    own = terms.room
     available = init.available_memory()
-    kept = 0 if contract.logs is None else min(contract.logs.max_bytes, available // _LOG_SHARE)
+    kept = 0 if own.logs is None else min(own.logs.max_bytes, available // _LOG_SHARE)
     # What the program prints grows in the agent, by an eighth more than there is of it: it is no memory of the program's.
-    memory = init.program_memory(available - kept - kept // 8, contract.limits.memory_mib << 20)
+    memory = init.program_memory(available - kept - kept // 8, own.memory_mib << 20)
     launch = make_launch(terms, available, init.make_cgroup(memory))
     prepare_out(terms, f"{init.ROOM}/out", available)
     os.makedirs(launch.scratch, 0o700, exist_ok=True)
-    if contract.certificate is not None:
+    if own.certificate is not None:
         launch = replace(launch, tls=_write_certificates(terms, released, keys))
 
     def on_start() -> None:
@@ -275,7 +274,7 @@ def _run(
         guard,
         launch,
         reads=reads,
-        wall_seconds=contract.limits.wall_seconds,
+        wall_seconds=own.wall_seconds,
         log_bytes=kept,
         on_start=on_start,
     )
@@ -283,11 +282,11 @@ def _run(
 
 def make_launch(terms: agreed.Terms, available: int, cgroup: str) -> ContainerLaunch:
     """How the program is run: the image's own settings, and what the contract says over them."""
-    settings, contract = terms.settings, terms.contract
-    command = settings.command if contract.image.arguments is None else contract.image.arguments
+    settings, own = terms.settings, terms.room
+    command = settings.command if own.image.arguments is None else own.image.arguments
     return ContainerLaunch(
         arguments=(*settings.entrypoint, *command),
-        environment={**settings.environment, **contract.image.environment},
+        environment={**settings.environment, **own.image.environment},
         working_directory=settings.working_directory,
         uid=settings.uid,
         gid=settings.gid,
@@ -295,7 +294,7 @@ def make_launch(terms: agreed.Terms, available: int, cgroup: str) -> ContainerLa
         image=f"{init.ROOM}/{wire.SERIAL_IMAGE}",
         datasets={
             dataset.name: f"{init.ROOM}/{wire.data_serial(index)}"
-            for index, dataset in enumerate(contract.datasets)
+            for index, dataset in enumerate(own.datasets)
         },
         out=f"{init.ROOM}/out",
         tls="",
@@ -312,9 +311,9 @@ def prepare_out(terms: agreed.Terms, folder: str, available: int) -> None:
     The outputs' sealed form waits beside them, and may be padded to twice their size.
     """
     settings = terms.settings
-    size = sum(output.max_bytes for output in terms.contract.outputs) + _OUT_SLACK
+    size = sum(output.max_bytes for output in terms.room.outputs) + _OUT_SLACK
     init.mount_memory(folder, min(size, available // 3), "0755")
-    for output in terms.contract.outputs:
+    for output in terms.room.outputs:
         path = folder + output.path.removeprefix("/out")
         os.makedirs(path, 0o755, exist_ok=True)
         os.chown(path, owners.kernel_id(settings.uid), owners.kernel_id(settings.gid))

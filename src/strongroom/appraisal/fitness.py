@@ -1,6 +1,6 @@
 """Could a room ever run under a contract, going by its words alone? Asked when it is drafted, before it is signed and before a room boots.
 
-  contract.broker     an owner of a disk has a broker: nobody else judges a room
+  contract.broker     of each room an owner of a disk has a broker: nobody else judges a room
   contract.simulated  each platform trusts a vendor's root, or says that it accepts software standing in
   contract.outputs    what may leave fits into the room's memory, where outputs are held
   contract.roles      who is called an owner owns such a disk, and who owns one is called so
@@ -29,9 +29,8 @@ def check_fitness(contract: Contract) -> tuple[Check, ...]:
 
 def _broker(contract: Contract) -> Check:
     have = list(contract.key_owners())
-    return Check.judged(
-        check_names.CONTRACT_BROKER, expected=list(contract.owners()), got=have, ok=bool(have)
-    )
+    judged = all(contract.key_owners(room.name) for room in contract.rooms)
+    return Check.judged(check_names.CONTRACT_BROKER, expected=list(contract.owners()), got=have, ok=judged)
 
 
 def _simulated(contract: Contract) -> Check:
@@ -46,7 +45,10 @@ def _possible(platform: Platform) -> bool:
 
 
 def _outputs(contract: Contract) -> Check:
-    memory, most = contract.limits.memory_mib << 20, sum(output.max_bytes for output in contract.outputs)
+    sizes = [
+        (room.memory_mib << 20, sum(output.max_bytes for output in room.outputs)) for room in contract.rooms
+    ]
+    memory, most = next((size for size in sizes if size[1] > size[0]), sizes[0])
     return Check.judged(check_names.CONTRACT_OUTPUTS, expected=memory, got=most, ok=most <= memory)
 
 
@@ -54,8 +56,8 @@ def _roles(contract: Contract) -> Check:
     wrong: dict[str, Data] = {}
     for member in contract.members:
         name = member.party.name
-        image = contract.image.owner == name
-        data = any(dataset.owner == name for dataset in contract.datasets)
+        image = any(room.image.owner == name for room in contract.rooms)
+        data = any(dataset.owner == name for room in contract.rooms for dataset in room.datasets)
         fits = {
             Role.DATA_OWNER: data,
             Role.PROGRAM_OWNER: image,

@@ -14,7 +14,7 @@ from strongroom.broker.budgets import Denials, Failures
 from strongroom.broker.nonces import PURPOSE, NonceMaker
 from strongroom.broker.request_log import RequestLog
 from strongroom.broker.workers import Workers
-from strongroom.model.identifiers import NO_CONTRACT_ID, ContractDigest, ContractId
+from strongroom.model.identifiers import NO_CONTRACT_ID, ContractDigest, ContractId, RoomName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,17 +88,17 @@ class RecentContracts:
     __slots__ = ("_kept", "_most")
 
     def __init__(self, most: int = 1024) -> None:
-        self._kept: dict[ContractDigest, tuple[Known, int]] = {}
+        self._kept: dict[tuple[ContractDigest, RoomName], tuple[Known, int]] = {}
         self._most = most
 
-    def last(self, contract_digest: ContractDigest) -> tuple[Known, int] | None:
+    def last(self, contract_digest: ContractDigest, room: RoomName) -> tuple[Known, int] | None:
         """What was known for a room of that contract that is new, and how many runs were used."""
-        return self._kept.get(contract_digest)
+        return self._kept.get((contract_digest, room))
 
-    def keep(self, contract_digest: ContractDigest, known: Known, runs_used: int) -> None:
+    def keep(self, contract_digest: ContractDigest, room: RoomName, known: Known, runs_used: int) -> None:
         """Remember `known`. Called by the event loop alone."""
-        self._kept.pop(contract_digest, None)
-        self._kept[contract_digest] = (known, runs_used)
+        self._kept.pop((contract_digest, room), None)
+        self._kept[(contract_digest, room)] = (known, runs_used)
         while len(self._kept) > self._most:
             del self._kept[next(iter(self._kept))]
 

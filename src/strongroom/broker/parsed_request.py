@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strongroom.broker import versions
+from strongroom.model.identifiers import RoomName
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from strongroom.crypto.pki.certificates import CertificateRequest
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
-    from strongroom.model.identifiers import EvidenceDigest, ManifestDigest, RunId
+    from strongroom.model.identifiers import EvidenceDigest, KeyId, ManifestDigest, RunId
     from strongroom.model.messages import ReleaseRequest
     from strongroom.model.verdict import Check
 
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
 class ParsedRequest:
     """A release request, parsed: the message, its agreement and its certificate request.
 
-    own: the checks of `own_party`, which all held, or there would be no agreement. disks: the manifests of the broker's
-    own party's disks. nonce_end: when the nonce ends, which is one of ours. brought: the contract's earlier versions,
-    as far as the request has them.
+    own: the checks of `own_party`, which all held, or there would be no agreement. own_key: the broker's own party's.
+    nonce_end: when the nonce ends, which is one of ours. brought: the contract's earlier versions, as far as the request has them.
     """
 
     request: ReleaseRequest
     own: tuple[Check, ...]
-    disks: tuple[ManifestDigest, ...]
+    own_key: KeyId
     nonce_end: datetime
     agreement: Agreement
     brought: versions.Brought
@@ -41,6 +41,16 @@ class ParsedRequest:
     def contract(self) -> Contract:
         """The contract that keys are asked for under."""
         return self.agreement.contract
+
+    @property
+    def room(self) -> RoomName:
+        """The room that it says to be, which may be none of the contract's."""
+        return RoomName(self.request.role)
+
+    @cached_property
+    def disks(self) -> tuple[ManifestDigest, ...]:
+        """Manifests of the own party's disks in that room."""
+        return self.contract.disks_of(self.own_key, room=self.room)
 
     @cached_property
     def series(self) -> Series:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from strongroom.model.endorsements import Endorsements
     from strongroom.model.evidence import Evidence
-    from strongroom.model.identifiers import ContractDigest, ContractId, ManifestDigest, RunId
+    from strongroom.model.identifiers import ContractDigest, ContractId, ManifestDigest, RoomName, RunId
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -57,6 +57,7 @@ class Run:
 
     run_id: RunId
     contract_digest: ContractDigest
+    room: RoomName
     signing_key: bytes
     release: int
     receipt: int | None
@@ -113,10 +114,10 @@ class Contracts(Protocol):
 
 
 class Runs(Protocol):
-    """Runs, each once, and how many each contract has used."""
+    """Runs, each once, and how many each room of a contract has used."""
 
-    def used(self, contract_digest: ContractDigest) -> int:
-        """How many runs were released under the contract of that digest."""
+    def used(self, contract_digest: ContractDigest, room: RoomName) -> int:
+        """How many runs of that room were released under the contract of that digest."""
 
     def add(self, run: Run) -> None:
         """Count a run. Two runs can not get the same place in the count."""

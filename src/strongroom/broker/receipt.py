@@ -70,9 +70,10 @@ def _verified(broker: Broker, body: bytes) -> Receipt:
 
 def _released(run: Run | None, claimed: Receipt) -> Run:
     """The run, where it is the one that the receipt is about. Raises `Refused`."""
-    if run is None or (claimed.signing_key, claimed.contract_digest) != (
+    if run is None or (claimed.signing_key, claimed.contract_digest, claimed.room) != (
         run.signing_key,
         run.contract_digest,
+        run.room,
     ):
         raise _unknown()
     return run

@@ -195,7 +195,7 @@ async def _settle(
             continue
         if isinstance(committed.value.verdict, Accepted):
             known = Known(version=versions.known(ask.contract), run=None, disks=prepared.known.disks)
-            broker.seen.keep(ask.contract.digest, known, committed.value.runs_used + 1)
+            broker.seen.keep(ask.contract.digest, ask.room, known, committed.value.runs_used + 1)
         return _answer(broker, prepared, committed.value, committed.size)
     raise Unavailable(
         "release: what it depends on kept changing", code="contended", hint="try again in a moment"
@@ -233,7 +233,7 @@ def _examine(
     ask = ParsedRequest(
         request=request,
         own=reading.checks,
-        disks=reading.disks,
+        own_key=broker.party.keyid,
         nonce_end=own.end,
         agreement=reading.agreement,
         brought=versions.read(reading.agreement.contract, request.earlier, broker.party),
@@ -246,7 +246,7 @@ def _examine(
 
 def _prepare(broker: Broker, ask: ParsedRequest, endorsed: endorse.Endorsed) -> _Prepared:
     """Step 4, with what was last known of the contract, where that makes for an acceptance."""
-    seen = broker.seen.last(ask.contract.digest)
+    seen = broker.seen.last(ask.contract.digest, ask.room)
     prepared = None if seen is None else _judge(broker, ask, endorsed, *seen)
     if prepared is not None and isinstance(prepared.verdict, Accepted):
         return prepared
@@ -262,7 +262,7 @@ def _prepare_anew(
     """Step 4, with what the storage says now. before: a denial by what was known, which may stand."""
 
     def read(state: Reading) -> tuple[Known, int]:
-        return request_checks.known(ask, state), state.runs.used(ask.contract.digest)
+        return request_checks.known(ask, state), state.runs.used(ask.contract.digest, ask.room)
 
     known, runs_used = broker.store.read(read)
     if before is None or before.known != known:
@@ -326,7 +326,7 @@ def _decide(broker: Broker, ask: ParsedRequest, prepared: _Prepared, transaction
         raise Conflict(
             "release: what it was prepared with has changed", code="changed", hint="prepare it again"
         )
-    runs_used = transaction.runs.used(contract.digest)
+    runs_used = transaction.runs.used(contract.digest, ask.room)
     if runs_used != prepared.judged.runs_used:
         prepared = _counted(prepared, ask, runs_used)
     # Written here and once: before, nobody knew how many runs there would be.
@@ -342,6 +342,7 @@ def _decide(broker: Broker, ask: ParsedRequest, prepared: _Prepared, transaction
             Run(
                 run_id=ask.run_id,
                 contract_digest=contract.digest,
+                room=ask.room,
                 signing_key=signing_key,
                 release=index,
                 receipt=None,
@@ -378,13 +379,14 @@ def _answer(
 def _certify(broker: Broker, ask: ParsedRequest, accepted: Accepted) -> tuple[bytes, ...]:
     """The room's certificate with its authority's, leaf first; nothing where none is agreed or asked for."""
     contract = ask.contract
-    if ask.csr is None or contract.certificate is None:
+    certificate = contract.room(ask.room).certificate
+    if ask.csr is None or certificate is None:
         return ()
     return issue.issue(
         accepted,
         broker.authority,
         contract_id=contract.id,
-        terms=contract.certificate,
+        terms=certificate,
         evidence_digest=ask.evidence_digest,
         now=accepted.decided,
     ).chain

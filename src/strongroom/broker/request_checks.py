@@ -2,7 +2,7 @@
 
   1 nonce.fresh        issued here, not used before, not expired
   2 nonce.contract     issued for this very contract
-  3 request.role       the one role that this broker serves
+  3 request.role       a room of the contract in which the owner has a disk
   4 contract.withdrawn the owner has not withdrawn it here        (`versions`)
     contract.version   the version that is known here, or the next   (`versions`)
   5 contract.replaces  the next version replaces exactly the one before it
@@ -25,7 +25,6 @@ from strongroom.broker import versions
 from strongroom.broker.ports import Known, NonceUse
 from strongroom.crypto import digest
 from strongroom.encoding import fields
-from strongroom.model import binding as binding_model
 from strongroom.model import check_names
 from strongroom.model import manifest as manifest_model
 from strongroom.model.verdict import Check
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from strongroom.broker.parsed_request import ParsedRequest
     from strongroom.broker.ports import KnownDisk, Reading, Run
     from strongroom.model.contracts.contract import Contract
-    from strongroom.model.identifiers import ContractDigest, ManifestDigest
+    from strongroom.model.identifiers import ContractDigest, KeyId, ManifestDigest, RoomName
     from strongroom.model.verdict import Data
 
 
@@ -56,7 +55,7 @@ def check(ask: ParsedRequest, known: Known) -> tuple[Check, ...]:
         *ask.own,
         fresh(ask.nonce_end),
         nonce_contract(ask.contract.digest, ask.request.contract_digest),
-        _role(ask.request.role),
+        _role(ask.contract, ask.own_key, ask.request.role),
         *versions.check(known.version, ask.contract, ask.brought),
         _unique(known.run),
         *_certificate(ask),
@@ -64,11 +63,14 @@ def check(ask: ParsedRequest, known: Known) -> tuple[Check, ...]:
     )
 
 
-def contract(broker: Broker, of: Contract, brought: versions.Brought, state: Reading) -> tuple[Check, ...]:
-    """Those checks that no request is needed for: 4, 5 and, as the last, 9."""
-    wanted = of.disks_of(broker.party.keyid)
+def standing(
+    broker: Broker, of: Contract, room: RoomName, brought: versions.Brought, state: Reading
+) -> tuple[Check, ...]:
+    """Those checks that a question about a room is enough for: 3, 4, 5 and, as the last, 9."""
+    own = broker.party.keyid
+    wanted = of.disks_of(own, room=room)
     highest = state.contracts.highest(versions.series(of))
-    return (*versions.check(highest, of, brought), _keys(wanted, _held(wanted, state)))
+    return (_role(of, own, room), *versions.check(highest, of, brought), _keys(wanted, _held(wanted, state)))
 
 
 def _held(wanted: tuple[ManifestDigest, ...], state: Reading) -> tuple[KnownDisk, ...]:
@@ -92,8 +94,9 @@ def nonce_contract(contract_digest: ContractDigest, issued_for: ContractDigest) 
     return Check.equal(check_names.NONCE_CONTRACT, contract_digest, issued_for)
 
 
-def _role(role: str) -> Check:
-    return Check.equal(check_names.REQUEST_ROLE, binding_model.ROLE_ROOM, role)
+def _role(contract: Contract, own: KeyId, role: str) -> Check:
+    rooms = [room.name for room in contract.rooms if contract.disks_of(own, room=room.name)]
+    return Check.judged(check_names.REQUEST_ROLE, expected=listed(rooms), got=role, ok=role in rooms)
 
 
 def _unique(earlier: Run | None) -> Check:
@@ -103,7 +106,8 @@ def _unique(earlier: Run | None) -> Check:
 def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
     if ask.csr is None:
         return ()
-    allowed = () if ask.contract.certificate is None else ask.contract.certificate.names
+    terms = next((room.certificate for room in ask.contract.rooms if room.name == ask.room), None)
+    allowed = () if terms is None else terms.names
     asked = list(ask.csr.names)
     if ask.csr.common_name not in ("", ask.run_id):
         asked.append(ask.csr.common_name)

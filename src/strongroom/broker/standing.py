@@ -1,4 +1,4 @@
-"""Use case: how a contract stands here (`POST /v1/standings`): what every room under it would be denied for, whatever it proves.
+"""Use case: how a room of a contract stands here (`POST /v1/standings`): what it would be denied for, whatever it proves.
 
 A node asks before it boots a room, and a party before it lets one run. The answer is made by the gates of a release that no
 evidence is needed for, in the same order: `own_party`, the versions, the disks and their keys, and the contract's terms. It says nothing that a denied
@@ -39,9 +39,9 @@ def _standing(broker: Broker, body: bytes) -> messages.Standing:
     brought = versions.read(contract, request.earlier, broker.party)
 
     def known(state: Reading) -> tuple[Check, ...]:
-        used = state.runs.used(contract.digest)
+        used = state.runs.used(contract.digest, request.room)
         return (
-            *request_checks.contract(broker, contract, brought, state),
+            *request_checks.standing(broker, contract, request.room, brought, state),
             *terms.check_terms(agreement, now=now, runs_used=used),
         )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from strongroom.model.contracts.contract import Contract, Member, Platform
+    from strongroom.model.contracts.room_terms import Image, RoomTerms
 
 
 def of(contract: Contract) -> Iterator[str]:
@@ -33,20 +34,15 @@ def _lines(contract: Contract) -> Iterator[str]:
         yield f"replaces {contract.replaces}"
     for member in contract.members:
         yield from _member(member)
-    yield from _program(contract)
-    for dataset in contract.datasets:
-        yield f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest_digest}"
-    yield from _leaves(contract)
+    for room in contract.rooms:
+        yield from _room(room)
     yield from _discloses(contract)
     for platform in contract.platforms:
         yield from _platform(platform)
-    yield "network  none"
-    if contract.certificate is not None:
-        names = ", ".join(contract.certificate.names)
-        yield f"certificate for {names}, {contract.certificate.lifetime_seconds} s at most"
     limits = contract.limits
+    each = " of each room" if len(contract.rooms) > 1 else ""
     yield (
-        f"limits   {limits.runs} run(s) of at most {limits.wall_seconds} s with {limits.memory_mib} MiB, "
+        f"limits   {limits.runs} run(s){each}, "
         f"{fields.format_time(limits.not_before)} to {fields.format_time(limits.not_after)}"
     )
     approvals = contract.approvals
@@ -60,7 +56,11 @@ def _lines(contract: Contract) -> Iterator[str]:
 
 def exposed(contract: Contract) -> Iterator[str]:
     """What in the contract looks like a credential, which all who read the contract read. No value is repeated."""
-    image = contract.image
+    for room in contract.rooms:
+        yield from _exposed(room.image)
+
+
+def _exposed(image: Image) -> Iterator[str]:
     reasons = credentials.exposed(image.environment, image.arguments or ())
     for name, reason in reasons.items():
         yield printable(
@@ -81,25 +81,35 @@ def _member(member: Member) -> Iterator[str]:
         yield f"         broker's authority {party.broker.authority}"
 
 
-def _program(contract: Contract) -> Iterator[str]:
-    image = contract.image
+def _room(room: RoomTerms) -> Iterator[str]:
+    yield f"room     {room.name}: {room.memory_mib} MiB, at most {room.wall_seconds} s, no network"
+    yield from _program(room.image)
+    for dataset in room.datasets:
+        yield f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest_digest}"
+    yield from _leaves(room)
+    if room.certificate is not None:
+        names = ", ".join(room.certificate.names)
+        yield f"certificate for {names}, {room.certificate.lifetime_seconds} s at most"
+
+
+def _program(image: Image) -> Iterator[str]:
     yield f"program  of {image.owner}: {image.manifest_digest}"
     if image.arguments is not None:
         yield f"         with arguments {json.dumps(image.arguments)}"
     for name, value in image.environment.items():
         yield f"         with {name}={value}"
-    for line in exposed(contract):
+    for line in _exposed(image):
         yield f"note     {line}"
 
 
-def _leaves(contract: Contract) -> Iterator[str]:
-    for output in contract.outputs:
+def _leaves(room: RoomTerms) -> Iterator[str]:
+    for output in room.outputs:
         to = ", ".join(output.recipients)
         yield f"output   {output.path} sealed to {to}, at most {output.max_bytes} bytes"
-    if not contract.outputs:
+    if not room.outputs:
         yield "output   none: what the program writes to /out stays in the room"
-    if contract.logs:
-        yield f"log      sealed to {', '.join(contract.logs.recipients)}, at most {contract.logs.max_bytes} bytes"
+    if room.logs:
+        yield f"log      sealed to {', '.join(room.logs.recipients)}, at most {room.logs.max_bytes} bytes"
     else:
         yield "log      nobody reads it"
 

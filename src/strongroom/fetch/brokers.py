@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from strongroom.model.identifiers import RunId
+    from strongroom.model.identifiers import RoomName, RunId
     from strongroom.model.party import BrokerAddress, Party
 
 TIMEOUT_SECONDS = 10.0  # without a byte
@@ -96,9 +96,9 @@ class BrokerReader:
         path = f"/v1/results/{urllib.parse.quote(run_id, safe='')}?{query}"
         return self.get(path, max_bytes=ear_token.MAX_TOKEN)
 
-    def standing(self, agreement: bytes, earlier: tuple[bytes, ...]) -> messages.Standing:
-        """How a contract stands there. `NotFound`: this broker is of a version that cannot say."""
-        request = messages.StandingRequest(agreement=agreement, earlier=earlier)
+    def standing(self, agreement: bytes, room: RoomName, earlier: tuple[bytes, ...]) -> messages.Standing:
+        """How a room of a contract stands there. `NotFound`: this broker is of a version that cannot say."""
+        request = messages.StandingRequest(agreement=agreement, room=room, earlier=earlier)
         data = self._ask("/v1/standings", max_bytes=messages.MAX_PROOF, body=request.encode())
         with self.saying():
             return messages.parse_standing(data)

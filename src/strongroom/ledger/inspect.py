@@ -36,7 +36,7 @@ from strongroom.crypto import digest, sign
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Refused, StrongroomError
 from strongroom.ledger import proof
-from strongroom.model import binding, check_names, record, rotation, signatures, verdict
+from strongroom.model import check_names, record, rotation, signatures, verdict
 from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from strongroom.ledger.proofpack import PackedRelease, ProofPack, ReceiptEntry
+    from strongroom.model.contracts.room_terms import RoomTerms
     from strongroom.model.identifiers import ManifestDigest, PartyName
     from strongroom.model.messages import LedgerProof
     from strongroom.model.party import Party
@@ -91,7 +92,9 @@ def inspect(
     anchors: the parties whose keys the reader got by a way of their own. With none, the first check
     fails: a pack that vouches for itself proves nothing. rotations: statements of new keys that parties made since.
     """
-    checks = [*_parties(pack, anchors, rotations), _approved(pack), _only_parties(pack)]
+    checks = [*_parties(pack, anchors, rotations), _approved(pack), _only_parties(pack), _agreed_room(pack)]
+    if not checks[-1].ok:  # nothing says which disks and brokers there should be
+        return Judgement(checks=tuple(checks), simulated=False)
     checks += [*_manifests(pack), _only_manifests(pack)]
     simulated = False
     for release in pack.releases:
@@ -211,14 +214,30 @@ def _only_parties(pack: ProofPack) -> Explained:
     )
 
 
+def _agreed_room(pack: ProofPack) -> Explained:
+    names = [room.name for room in pack.agreement.contract.rooms]
+    return _check(
+        "receipt.room",
+        f"a room of the contract: {', '.join(names)}",
+        pack.receipt.room,
+        pack.receipt.room in names,
+        "this receipt is of a room that the parties never agreed to",
+    )
+
+
+def _room(pack: ProofPack) -> RoomTerms:
+    """The room that the receipt is of; `_agreed_room` has made sure of it."""
+    return pack.agreement.contract.room(pack.receipt.room)
+
+
 def _disks(pack: ProofPack) -> list[tuple[str, PartyName, ManifestDigest]]:
-    """(name, owner, manifest digest) of the contract's disks, the image first."""
-    contract = pack.agreement.contract
-    image = ("image", contract.image.owner, contract.image.manifest_digest)
+    """(name, owner, manifest digest) of the room's disks, the image first."""
+    room = _room(pack)
+    image = ("image", room.image.owner, room.image.manifest_digest)
     # Datasets may be called anything, `image` too.
     return [
         image,
-        *((f"data.{dataset.name}", dataset.owner, dataset.manifest_digest) for dataset in contract.datasets),
+        *((f"data.{dataset.name}", dataset.owner, dataset.manifest_digest) for dataset in room.datasets),
     ]
 
 
@@ -311,7 +330,7 @@ def _record(pack: ProofPack, release: PackedRelease, entry: record.Record) -> Ex
         "binding": (fields.format_data(release.binding.digest()), entry.body.get("binding")),
         "nonce": (fields.format_data(release.binding.nonce), entry.body.get("nonce")),
         "signing key": (fields.format_data(release.binding.keys.signing), entry.body.get("signing_key")),
-        "role": (binding.ROLE_ROOM, release.binding.role),
+        "role": (pack.receipt.room, release.binding.role),
         "disks": (locked, entry.body.get("disks")),
     }
     for what, (expected, got) in facts.items():
@@ -419,7 +438,7 @@ def _receipt(pack: ProofPack) -> list[Explained]:
         "this receipt is not of this run",
     )
     roots = {manifest.digest: manifest.root_hash for _, manifest in pack.manifests}
-    wanted = [contract.image.manifest_digest, *(dataset.manifest_digest for dataset in contract.datasets)]
+    wanted = [manifest_digest for _, manifest_digest in _room(pack).disks()]
     opened = [receipt.image, *receipt.datasets]
     same = [disk.manifest_digest for disk in opened] == wanted and all(
         roots.get(disk.manifest_digest) == disk.root_hash for disk in opened
@@ -455,7 +474,7 @@ def _receipt_entry(pack: ProofPack, receipt: ReceiptEntry) -> Explained:
 
 
 def _complete(pack: ProofPack) -> Explained:
-    owners = sorted(pack.agreement.contract.key_owners())
+    owners = sorted(pack.agreement.contract.key_owners(pack.receipt.room))
     released = sorted(release.party for release in pack.releases)
     received = sorted(receipt.party for receipt in pack.receipts)
     return _check(

@@ -57,9 +57,6 @@ class Preset:
         return self.values[field]
 
 
-ROLE_ROOM = "room"
-
-
 @dataclass(frozen=True, kw_only=True)
 class RoomKeys:
     """The public keys that a room makes for itself, in the TEE, before it attests.

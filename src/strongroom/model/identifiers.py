@@ -27,6 +27,9 @@ RunId = NewType("RunId", str)
 PartyName = NewType("PartyName", str)
 """What a party is called in a contract. Only its key says who somebody is (`KeyId`)."""
 
+RoomName = NewType("RoomName", str)
+"""What a room is called in a contract: the role in which it attests."""
+
 KeyId = NewType("KeyId", str)
 """The digest of a party's signing key."""
 

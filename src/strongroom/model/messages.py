@@ -9,7 +9,7 @@ reading: a head (one line of JSON: nonce, contract, the agreement's length), the
 POST /v1/challenges   {"contract": digest}                    → Challenge
 POST /v1/releases     head LF agreement rest (ReleaseRequest) → ReleaseAnswer (200) | DenialAnswer (403)
 POST /v1/receipts     receipt in its DSSE envelope            → LedgerProof
-POST /v1/standings    {"agreement": data, "earlier": [data]}  → Standing
+POST /v1/standings    {"agreement": data, "room": name, "earlier": [data]}  → Standing
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from strongroom.model import endorsements as endorsements_model
 from strongroom.model import evidence as evidence_model
 from strongroom.model import record
 from strongroom.model.contracts import agreement as agreement_model
-from strongroom.model.identifiers import ContractDigest, ManifestDigest
+from strongroom.model.identifiers import ContractDigest, ManifestDigest, RoomName
 from strongroom.model.verdict import Check, Words, read_checks, read_words
 
 if TYPE_CHECKING:
@@ -154,9 +154,10 @@ def parse_release_head(line: bytes) -> ReleaseHead:
 
 @dataclass(frozen=True, kw_only=True)
 class StandingRequest:
-    """A question how a contract stands: its agreement's exact bytes, and envelopes of its earlier versions."""
+    """A question how a room of a contract stands: its agreement's exact bytes, the room's name, envelopes of earlier versions."""
 
     agreement: bytes
+    room: RoomName
     earlier: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
@@ -164,6 +165,7 @@ class StandingRequest:
         return canonical.dumps(
             {
                 "agreement": fields.format_data(self.agreement),
+                "room": self.room,
                 "earlier": [fields.format_data(envelope) for envelope in self.earlier],
             }
         )
@@ -173,7 +175,9 @@ def parse_standing_request(data: bytes) -> StandingRequest:
     """Parse such a question. Raises `Malformed`."""
     top = _top(data, "standing request", MAX_REQUEST)
     request = StandingRequest(
-        agreement=top.data("agreement", max_bytes=MAX_AGREEMENT), earlier=agreement_model.read_earlier(top)
+        agreement=top.data("agreement", max_bytes=MAX_AGREEMENT),
+        room=RoomName(top.name("room")),
+        earlier=agreement_model.read_earlier(top),
     )
     top.done()
     return request

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.errors import Malformed
-from strongroom.model.identifiers import ContractDigest, ManifestDigest, RunId
+from strongroom.model.identifiers import ContractDigest, ManifestDigest, RoomName, RunId
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 
-FORMAT = "strongroom-receipt/1"
+FORMAT = "strongroom-receipt/2"
 PAYLOAD_TYPE = "application/vnd.strongroom.receipt+json"
 MAX_BYTES = 64 * 1024  # more than what a ledger entry has room for
 
@@ -94,10 +94,11 @@ class OutputRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """The receipt's fields. `details` are keys of `DETAILS`, sorted, each once."""
+    """The receipt's fields. `room` is the role in which the room attested. `details` are keys of `DETAILS`, sorted, each once."""
 
     run_id: RunId
     contract_digest: ContractDigest
+    room: RoomName
     signing_key: bytes
     image: Disk
     datasets: tuple[Disk, ...]
@@ -120,6 +121,7 @@ class Receipt:
                 "format": FORMAT,
                 "run": self.run_id,
                 "contract": self.contract_digest,
+                "room": self.room,
                 "signing_key": fields.format_data(self.signing_key),
                 "image": _disk_json(self.image),
                 "datasets": [_disk_json(disk) for disk in self.datasets],
@@ -160,6 +162,7 @@ def parse(data: bytes) -> Receipt:
     receipt = Receipt(
         run_id=RunId(top.name("run")),
         contract_digest=ContractDigest(top.digest("contract")),
+        room=RoomName(top.name("room")),
         signing_key=top.data("signing_key", max_bytes=32, exactly=32),
         image=_read_disk(top.object("image")),
         datasets=tuple(_read_disk(item) for item in top.objects("datasets", max_items=MAX_DATASETS)),

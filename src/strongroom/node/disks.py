@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.contracts.room_terms import RoomTerms
     from strongroom.model.identifiers import PartyName
 
 MAX_MANIFEST = 3 * manifest_model.MAX_BYTES
@@ -64,15 +65,15 @@ def load(disk: Path, manifest: Path | None = None) -> SealedDisk:
 
 
 def match(
-    contract: Contract, disks: Sequence[SealedDisk]
+    contract: Contract, room: RoomTerms, disks: Sequence[SealedDisk]
 ) -> tuple[tuple[machine.Drive, ...], dict[str, bytes]]:
-    """The contract's disks in order as drives, and their signed manifests by serial.
+    """The disks of a room in the contract's order as drives, and their signed manifests by serial.
 
     Raises `Refused` when one is missing or not signed by its owner, `Misuse` when one is superfluous.
     """
     by_digest = {sealed.manifest.digest: sealed for sealed in disks}
-    wanted = [(channel.SERIAL_IMAGE, "the image", contract.image.owner, contract.image.manifest_digest)]
-    for index, dataset in enumerate(contract.datasets):
+    wanted = [(channel.SERIAL_IMAGE, "the image", room.image.owner, room.image.manifest_digest)]
+    for index, dataset in enumerate(room.datasets):
         wanted.append(
             (channel.data_serial(index), f"dataset {dataset.name}", dataset.owner, dataset.manifest_digest)
         )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.contract import Contract
-    from strongroom.model.identifiers import PartyName
+    from strongroom.model.identifiers import PartyName, RoomName
     from strongroom.model.messages import Standing
     from strongroom.model.party import BrokerAddress
     from strongroom.model.verdict import Check
@@ -54,16 +54,16 @@ class Foreseen:
     notes: tuple[str, ...] = ()
 
 
-def ask(address: BrokerAddress, agreement: bytes, earlier: tuple[bytes, ...]) -> Standing:
+def ask(address: BrokerAddress, agreement: bytes, room: RoomName, earlier: tuple[bytes, ...]) -> Standing:
     """Ask one broker. Raises as `BrokerReader`."""
     reader = brokers.BrokerReader(address=address, total_seconds=_ANSWER_SECONDS)
-    return reader.standing(agreement, earlier)
+    return reader.standing(agreement, room, earlier)
 
 
 def foresee(
     order: Order,
     *,
-    ask: Callable[[BrokerAddress, bytes, tuple[bytes, ...]], Standing] = ask,
+    ask: Callable[[BrokerAddress, bytes, RoomName, tuple[bytes, ...]], Standing] = ask,
     free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     memory: Callable[[], int] = lambda: os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
 ) -> Foreseen:
@@ -73,15 +73,24 @@ def foresee(
     agreed.check(  # 2
         order.agreement,
         channel.Start(
-            agreement=b"", launch_record=b"", issuers=b"", manifests=order.manifests, earlier=order.earlier
+            agreement=b"",
+            room=order.room,
+            launch_record=b"",
+            issuers=b"",
+            manifests=order.manifests,
+            earlier=order.earlier,
         ),
     )
     addresses = {
-        party: address for party in contract.key_owners() if (address := contract.party(party).broker)
+        party: address
+        for party in contract.key_owners(order.room)
+        if (address := contract.party(party).broker)
     }
     with ThreadPoolExecutor(len(addresses)) as pool:
         envelope = order.agreement.envelope.encode()
-        answers = {name: pool.submit(ask, at, envelope, order.earlier) for name, at in addresses.items()}  # 5
+        answers = {
+            name: pool.submit(ask, at, envelope, order.room, order.earlier) for name, at in addresses.items()
+        }  # 5
         if order.node is not None:
             _require(  # 3
                 "every broker would deny this room, which is not as the parties signed",
@@ -140,14 +149,14 @@ def _launch(order: Order, contract: Contract, *, root: str, machine: str) -> tup
 
 def _room_for(order: Order, contract: Contract, free: int, memory: int) -> None:
     """Raise `Unavailable` where memory or the run's folder is too small. Outputs are never larger than the room's memory."""
-    room = contract.limits.memory_mib << 20
+    room = contract.room(order.room).memory_mib << 20
     if room > memory:
         raise Unavailable(
             f"the contract gives the room {room >> 20} MiB, this machine has {memory >> 20}",
             code="no-memory",
             hint="run it on a larger machine, or let the parties sign less with `contract new --memory-mib`",
         )
-    need = min(room, run_folder.most(contract)) + _SLACK
+    need = min(room, run_folder.most(contract, order.room)) + _SLACK
     if free < need:
         raise Unavailable(
             f"{order.out}: {free >> 20} MiB free, and up to {need >> 20} MiB may leave the room",

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.agreement import Agreement
-    from strongroom.model.identifiers import PartyName
+    from strongroom.model.contracts.room_terms import RoomTerms
+    from strongroom.model.identifiers import PartyName, RoomName
     from strongroom.node.vtpm.state import VtpmNode
 
     Watched = dict[int, Callable[[], None]]
@@ -47,7 +48,7 @@ HELD_SECONDS, AGAIN_SECONDS, TELL_SECONDS = 3600.0, 5.0, 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What to run. `drives` and `manifests` (signed, as bytes) go by the serials of `model.room.channel`.
+    """What to run: a room of the agreement's contract. `drives` and `manifests` (signed, as bytes) go by the serials of `model.room.channel`.
 
     earlier: envelopes of the contract's earlier versions, lowest first.
     node: None for rooms that the processor's own TEE speaks for. out: the run's folder, which exists and is empty. clock and serial: see `qemu.Machine`.
@@ -56,6 +57,7 @@ class Order:
     node: VtpmNode | None
     base: Path
     agreement: Agreement
+    room: RoomName
     drives: tuple[qemu.Drive, ...]
     manifests: dict[str, bytes]
     out: Path
@@ -64,6 +66,11 @@ class Order:
     clock: str = "utc"
     serial: Path | None = None
     firmware: Path = launch_record.FIRMWARE
+
+    @property
+    def terms(self) -> RoomTerms:
+        """What the contract says of the room."""
+        return self.agreement.contract.room(self.room)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +127,17 @@ class Room:
             launched = self._launch(stack)
             self.on_started()
             files = run_folder.Inbox(
-                order.out, order.agreement.contract, on_held=lambda held: self.on_held(held, HELD_SECONDS)
+                order.out,
+                order.agreement.contract,
+                order.room,
+                on_held=lambda held: self.on_held(held, HELD_SECONDS),
             )
             stack.callback(files.close)
             record = launched.record()
             self._write_down(files, record)
             start = channel.Start(
                 agreement=order.agreement.envelope.encode(),
+                room=order.room,
                 launch_record=record,
                 issuers=launched.issuers,
                 manifests=order.manifests,
@@ -134,7 +145,7 @@ class Room:
             )
             wire = relay.Relay(
                 launched.link,
-                brokers=_brokers(order.agreement),
+                brokers=_brokers(order),
                 start=start.encode(),
                 inbox=files,
                 on_phase=self._take_phase,
@@ -142,10 +153,9 @@ class Room:
                 watched=launched.watched,
             )
             stack.callback(wire.close)
-            limits = order.agreement.contract.limits
             wait = order.agreement.contract.receipts.wait_seconds
-            dawdling = BROKER_SECONDS * len(order.agreement.contract.key_owners())
-            silence = limits.wall_seconds + wait + AFTERWARDS_SECONDS + dawdling
+            dawdling = BROKER_SECONDS * len(order.agreement.contract.key_owners(order.room))
+            silence = order.terms.wall_seconds + wait + AFTERWARDS_SECONDS + dawdling
             try:
                 wire.serve(relay.Patience(hello=BOOT_SECONDS, silence=silence, total=BOOT_SECONDS + silence))
                 self._settle(files)
@@ -197,7 +207,7 @@ class Room:
             stack.callback(os.close, serial)
         machine = qemu.Machine(
             accelerator=accelerator.choose(guarded=order.guarded),
-            memory_mib=order.agreement.contract.limits.memory_mib,
+            memory_mib=order.terms.memory_mib,
             firmware=parts.firmware,
             kernel=parts.kernel,
             initrd=parts.initrd,
@@ -312,11 +322,11 @@ class Room:
         return RoomResult(receipt=receipt, files=tuple(received))
 
 
-def _brokers(agreement: Agreement) -> dict[PartyName, tuple[str, int]]:
+def _brokers(order: Order) -> dict[PartyName, tuple[str, int]]:
     """Where the brokers are, of those parties whose keys the room needs."""
-    addresses = {}
-    for name in agreement.contract.key_owners():
-        broker = agreement.contract.party(name).broker
+    addresses, contract = {}, order.agreement.contract
+    for name in contract.key_owners(order.room):
+        broker = contract.party(name).broker
         if broker is not None:
             addresses[name] = (broker.host, broker.port)
     return addresses

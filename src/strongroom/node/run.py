@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
-    from strongroom.model.identifiers import PartyName
+    from strongroom.model.contracts.room_terms import RoomTerms
+    from strongroom.model.identifiers import PartyName, RoomName
     from strongroom.model.receipt import Receipt
     from strongroom.node.backends import Backend
     from strongroom.node.qemu.machine import Drive
@@ -123,6 +124,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
     base: Path,
     sealed_disks: Sequence[Path],
     out: Path,
+    room_name: RoomName | None = None,
     node: Path | None = None,
     backend: str | None = None,
     firmware: Path | None = None,
@@ -138,18 +140,20 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
 ) -> FinishedRun:
     """Run a contract's program in a room to its end, and keep what leaves it in the folder `out`, which is made.
 
-    base: its folder. node: the node's folder, for local rooms. backend: one of `backends.BACKENDS`; None is for local rooms. manifests: in the
+    room_name: which of the contract's rooms; None where it has one alone. base: its folder. node: the node's folder, for local rooms. backend: one of `backends.BACKENDS`; None is for local rooms. manifests: in the
     order of `sealed_disks`, where they do not lie beside. earlier: envelopes of earlier versions, lowest first. foresee: False starts a room that brokers would
     refuse. Raises `Misuse`, `Refused`, `PolicyDenied`, `Unavailable`, `NotFound`, `Conflict`, `Malformed`; nothing of a room is left then.
     """
     clock = clock or since(time.monotonic())
     contract = agreement.contract
     chosen = _backend(backend, contract, node=node, firmware=firmware)
-    drives, signed = _disks(contract, sealed_disks, manifests)
+    terms = choose_room(contract, room_name)
+    drives, signed = _disks(contract, terms, sealed_disks, manifests)
     order = room.Order(
         node=None if node is None else state.load(node),
         base=backends.base_folder(base, chosen),
         agreement=agreement,
+        room=terms.name,
         drives=drives,
         manifests=signed,
         earlier=earlier,
@@ -163,7 +167,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
         attempt = _Attempt(
             order=order,
             watch=watch,
-            status=RunStatus(out, contract, now=clock.now, elapsed=clock.elapsed),
+            status=RunStatus(out, contract, terms.name, now=clock.now, elapsed=clock.elapsed),
         )
         host_log.info("run", contract=contract.digest, backend=chosen.name, base=order.base, out=out)
         try:
@@ -211,7 +215,7 @@ class _Attempt:
         self, failure: BaseException, described: Callable[[BaseException], dict[str, object]]
     ) -> FailedRun:
         """Write down how it ended."""
-        end = run_cost.read(self.order.out, self.order.agreement.contract, failure)
+        end = run_cost.read(self.order.out, self.order.agreement.contract, self.order.room, failure)
         interrupted = isinstance(failure, KeyboardInterrupt | SystemExit)
         self.status.failed(
             None if interrupted else described(failure),
@@ -302,6 +306,20 @@ def _state(out: Path) -> State | None:
         return None
 
 
+def choose_room(contract: Contract, name: RoomName | None) -> RoomTerms:
+    """The room that is meant. Raises `Misuse`."""
+    names = [room.name for room in contract.rooms]
+    if name is None and len(names) == 1:
+        return contract.rooms[0]
+    if name not in names:
+        raise Misuse(
+            f"--room: expected one of {', '.join(names)}, got {name or 'none'}",
+            code="which-room",
+            hint="the contract has these rooms; each is run by a command of its own",
+        )
+    return contract.room(name)
+
+
 def _backend(name: str | None, contract: Contract, *, node: Path | None, firmware: Path | None) -> Backend:
     """The back end that is meant, which this machine must be able to run."""
     chosen = backends.choose(name, contract)
@@ -317,9 +335,9 @@ def _backend(name: str | None, contract: Contract, *, node: Path | None, firmwar
 
 
 def _disks(
-    contract: Contract, sealed_disks: Sequence[Path], manifests: Sequence[Path]
+    contract: Contract, terms: RoomTerms, sealed_disks: Sequence[Path], manifests: Sequence[Path]
 ) -> tuple[tuple[Drive, ...], dict[str, bytes]]:
-    """The contract's disks among those given, and their manifests."""
+    """The room's disks among those given, and their manifests."""
     if manifests and len(manifests) != len(sealed_disks):
         raise Misuse(
             f"--manifest: {len(manifests)} given for {len(sealed_disks)} disks",
@@ -327,7 +345,7 @@ def _disks(
         )
     beside: list[Path | None] = [*manifests] or [None] * len(sealed_disks)
     pairs = zip(sealed_disks, beside, strict=True)
-    return disks.match(contract, [disks.load(disk, manifest) for disk, manifest in pairs])
+    return disks.match(contract, terms, [disks.load(disk, manifest) for disk, manifest in pairs])
 
 
 def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:

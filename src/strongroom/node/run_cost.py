@@ -14,7 +14,7 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, PolicyDenied
 from strongroom.model import binding as binding_model
 from strongroom.model import messages
-from strongroom.model.identifiers import NO_RUN, PartyName, RunId
+from strongroom.model.identifiers import NO_RUN, PartyName, RoomName, RunId
 from strongroom.model.room import run_files
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ class End:
         return next((cost for cost in (Cost.USED, Cost.UNKNOWN) if cost in costs), Cost.UNUSED)
 
 
-def read(out: Path, contract: Contract, failure: BaseException) -> End:
+def read(out: Path, contract: Contract, room: RoomName, failure: BaseException) -> End:
     """Look at what the room handed out before it ended."""
     run_id = NO_RUN
     costs = {}
-    for party in contract.key_owners():
+    for party in contract.key_owners(room):
         costs[party] = Cost.UNUSED
         if (out / run_files.release(party)).is_file():
             costs[party] = Cost.USED

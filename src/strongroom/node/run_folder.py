@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.identifiers import RoomName
 
 _LOG_ALLOWANCE = 1 << 20
 _AGE_ALLOWANCE = 1 << 20
@@ -33,17 +34,18 @@ _CHUNK = 8 << 20
 _PASSING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE))
 
 
-def limit(name: str, contract: Contract) -> int:
-    """How many bytes the file `name` may have under `contract`. Raises `Refused` for any other name."""
+def limit(name: str, contract: Contract, room: RoomName) -> int:
+    """How many bytes the file `name` may have of that room. Raises `Refused` for any other name."""
+    terms = contract.room(room)
     if name == run_files.RECEIPT:
         return 3 * receipt.MAX_BYTES
-    if name == run_files.LOG and contract.logs is not None:
-        return _sealed(contract.logs.max_bytes + _LOG_ALLOWANCE)
-    if run_files.party_of(name) in contract.key_owners():
+    if name == run_files.LOG and terms.logs is not None:
+        return _sealed(terms.logs.max_bytes + _LOG_ALLOWANCE)
+    if run_files.party_of(name) in contract.key_owners(room):
         return 2 * messages.MAX_ANSWER
     number = run_files.output_of(name)
-    if number is not None and number < len(contract.outputs):
-        return _sealed(contract.outputs[number].max_bytes + channel.TAR_ALLOWANCE)
+    if number is not None and number < len(terms.outputs):
+        return _sealed(terms.outputs[number].max_bytes + channel.TAR_ALLOWANCE)
     raise Refused(
         f"the room hands out a file {name[:80]!r}, which the contract has no place for",
         code="unexpected-file",
@@ -51,11 +53,12 @@ def limit(name: str, contract: Contract) -> int:
     )
 
 
-def most(contract: Contract) -> int:
-    """How many bytes all files of a run may have together under `contract`."""
-    names = [run_files.RECEIPT, *([] if contract.logs is None else [run_files.LOG])]
-    names += [run_files.output(index) for index in range(len(contract.outputs))]
-    return sum(limit(name, contract) for name in names)
+def most(contract: Contract, room: RoomName) -> int:
+    """How many bytes all files of a run may have together."""
+    terms = contract.room(room)
+    names = [run_files.RECEIPT, *([] if terms.logs is None else [run_files.LOG])]
+    names += [run_files.output(index) for index in range(len(terms.outputs))]
+    return sum(limit(name, contract, room) for name in names)
 
 
 def _sealed(most: int) -> int:
@@ -73,7 +76,7 @@ class UnwrittenFiles:
 
 
 class Inbox:
-    """Receives files into `folder`, which exists. `close` drops whatever is incomplete.
+    """Receives the files of a room into `folder`, which exists. `close` drops whatever is incomplete.
 
     on_held: called at once whenever one more file goes on in memory, with all files that are held there.
     """
@@ -82,11 +85,13 @@ class Inbox:
         self,
         folder: Path,
         contract: Contract,
+        room: RoomName,
         *,
         on_held: Callable[[UnwrittenFiles], None] = lambda _held: None,
     ) -> None:
         self._folder = folder
         self._contract = contract
+        self._room = room
         self._on_held = on_held
         self._reported: set[str] = set()
         self._open: dict[int, _Incoming] = {}
@@ -95,7 +100,7 @@ class Inbox:
 
     def begin(self, stream: int, name: str) -> None:
         """A file called `name` comes on `stream`. Raises `Refused`."""
-        most = limit(name, self._contract)
+        most = limit(name, self._contract, self._room)
         started = {incoming.name for incoming in self._open.values()}
         if name in self.received or name in started or stream in self._open:
             raise Refused(

@@ -5,7 +5,7 @@ It is replaced whole at each change of state, so that a reader never sees half o
 
 ::
 
-    {"format": "strongroom-run/2", "contract": digest, "id": the contract's, "state": one of `State`, "phase": the last phase,
+    {"format": "strongroom-run/2", "contract": digest, "id": the contract's, "room": name, "state": one of `State`, "phase": the last phase,
      "times": {state: UTC}, "phases": [{"name", "milliseconds", "guest_milliseconds"}], "notes": [text],
      "total_milliseconds", "first_instruction_milliseconds", while the folder lacks room "held": {"files", "bytes", "until": UTC},
      at the end "run", and "outcome", "exit_status", "details", "files" or "error", "lost": [file], "cost": {party: "used", "unused" or "unknown"}}
@@ -22,7 +22,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields
-from strongroom.model.identifiers import NO_RUN, RunId
+from strongroom.model.identifiers import NO_RUN, RoomName, RunId
 from strongroom.model.room import run_files
 
 if TYPE_CHECKING:
@@ -94,14 +94,25 @@ class RunStatus:
     """The status of one run, written as it changes. now: UTC. elapsed: milliseconds since the command was started."""
 
     def __init__(
-        self, folder: Path, contract: Contract, *, now: Callable[[], datetime], elapsed: Callable[[], int]
+        self,
+        folder: Path,
+        contract: Contract,
+        room: RoomName,
+        *,
+        now: Callable[[], datetime],
+        elapsed: Callable[[], int],
     ) -> None:
         self._file = folder / run_files.STATUS
         self._now, self.elapsed = now, elapsed
         self._times: dict[str, str] = {}
         self._phases: list[dict[str, object]] = []
         self.notes: list[str] = []
-        self.document: dict[str, Any] = {"format": FORMAT, "contract": contract.digest, "id": contract.id}
+        self.document: dict[str, Any] = {
+            "format": FORMAT,
+            "contract": contract.digest,
+            "id": contract.id,
+            "room": room,
+        }
         self._enter(State.STARTING)
 
     def booting(self) -> None:

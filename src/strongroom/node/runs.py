@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, NotFound
 from strongroom.model.contracts import agreement, contract
-from strongroom.model.identifiers import ContractDigest, ContractId, RunId
+from strongroom.model.identifiers import ContractDigest, ContractId, RoomName, RunId
 from strongroom.model.room import run_files
 from strongroom.node.run_status import ENDED, FORMAT, MAX_BYTES, State
 
@@ -44,7 +44,7 @@ def good(outcome: str, exit_status: int | None) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeRun:
-    """A run as its folder tells it. contract_id: empty where it is not stated. times: by state, in their order.
+    """A run as its folder tells it. contract_id, room: empty where it is not stated. times: by state, in their order.
 
     held: files that the folder has no room for, while the run goes on.
     """
@@ -52,6 +52,7 @@ class NodeRun:
     folder: Path
     contract_digest: ContractDigest
     contract_id: ContractId
+    room: RoomName
     state: State
     phase: str
     times: dict[str, str]
@@ -73,6 +74,7 @@ class NodeRun:
             "folder": str(self.folder),
             "contract": self.contract_digest,
             "id": self.contract_id,
+            "room": self.room,
             "state": self.state.value,
             "phase": self.phase,
             "times": self.times,
@@ -149,6 +151,7 @@ def read(folder: Path) -> NodeRun:
         folder=folder,
         contract_digest=ContractDigest(_text(top, "contract")),
         contract_id=ContractId(_text(top, "id")),
+        room=RoomName(_text(top, "room")),
         state=state,
         phase=_text(top, "phase"),
         times={known.value: times[known.value] for known in State if known.value in times},
@@ -210,14 +213,16 @@ def reading_the_log(folder: Path) -> tuple[str, ...]:
     agreed = _contract(folder)
     if agreed is None:
         return ()
-    if agreed.logs is None:
+    name = read(folder).room
+    logs = next((room.logs for room in agreed.rooms if room.name == name), None)
+    if logs is None:
         return ("nobody reads the log: the contract names none who may (`contract new --logs PARTY`)",)
     if not (folder / run_files.LOG).is_file():
         return ("no log left the room",)
     log, out = shlex.quote(str(folder / run_files.LOG)), shlex.quote(str(folder / "log"))
     return tuple(
         f"{party} reads the log: strongroom open {log} --identity {party}.identity --out {out}"
-        for party in agreed.logs.recipients
+        for party in logs.recipients
     )
 
 

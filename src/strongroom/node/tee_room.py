@@ -35,7 +35,7 @@ class TeeRoom(room.Room):
             stack.callback(os.close, serial)
         machine = qemu.Machine(
             accelerator="kvm",
-            memory_mib=order.agreement.contract.limits.memory_mib,
+            memory_mib=order.terms.memory_mib,
             firmware=parts.firmware,
             kernel=parts.kernel,
             initrd=parts.initrd,

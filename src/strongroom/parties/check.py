@@ -17,21 +17,24 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.identifiers import PartyName, RoomName
     from strongroom.model.party import BrokerAddress, Party
     from strongroom.model.verdict import Check, Explained
 
-    # A broker's address, and the contract with its signatures → what it says.
-    Ask = Callable[[BrokerAddress, bytes], tuple[Check, ...]]
+    # A broker's address, the contract with its signatures, and a room of it → what it says.
+    Ask = Callable[[BrokerAddress, bytes, RoomName], tuple[Check, ...]]
     # Called before a broker is asked: whose it is, where, and whether that address is by a file of the caller's.
     OnAsk = Callable[[str, BrokerAddress, bool], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What speaks for and against a run now. brokers: by party, what its broker says, or why it said nothing."""
+    """What speaks for and against a run now. brokers: by party and room, what its broker says, or why it said nothing."""
 
     checks: tuple[Explained, ...]
-    brokers: Mapping[str, tuple[Explained, ...] | StrongroomError] = field(default_factory=dict)
+    brokers: Mapping[tuple[PartyName, RoomName], tuple[Explained, ...] | StrongroomError] = field(
+        default_factory=dict
+    )
 
     @property
     def failed(self) -> tuple[Explained, ...]:
@@ -40,9 +43,9 @@ class Outlook:
         return tuple(check for row in (self.checks, *said) for check in row if not check.ok)
 
     @property
-    def silent(self) -> dict[str, StrongroomError]:
+    def silent(self) -> dict[PartyName, StrongroomError]:
         """The parties whose brokers said nothing, and why."""
-        return {party: row for party, row in self.brokers.items() if isinstance(row, StrongroomError)}
+        return {party: row for (party, _), row in self.brokers.items() if isinstance(row, StrongroomError)}
 
     @property
     def would_run(self) -> bool:
@@ -108,8 +111,8 @@ def check_contract(
 
 def _asked(
     agreement: Agreement, trust: Sequence[Party], ask: Ask, on_ask: OnAsk
-) -> dict[str, tuple[Explained, ...] | StrongroomError]:
-    """What each broker says, or why it said nothing.
+) -> dict[tuple[PartyName, RoomName], tuple[Explained, ...] | StrongroomError]:
+    """What each broker says of each room that it has a part in, or why it said nothing.
 
     Whoever drafts a contract writes addresses into it. A broker is asked only where its owner has signed the contract, and so
     its address, or by a party file that the caller has. `on_ask` says before to whom the contract goes.
@@ -117,23 +120,27 @@ def _asked(
     moved = {
         file.name: file.broker for file in trust
     }  # a broker may move; what it is known by may not differ
-    answers: dict[str, tuple[Explained, ...] | StrongroomError] = {}
-    for party in agreement.contract.key_owners():
-        address = moved.get(party) or agreement.contract.party(party).broker
+    answers: dict[tuple[PartyName, RoomName], tuple[Explained, ...] | StrongroomError] = {}
+    contract = agreement.contract
+    for party in contract.key_owners():
+        address = moved.get(party) or contract.party(party).broker
+        rooms = [room.name for room in contract.rooms if party in contract.key_owners(room.name)]
         if address is None:
             continue
         if party not in moved and party not in agreement.signers():
-            answers[party] = Refused(
+            answers[party, rooms[0]] = Refused(
                 f"not asked: {party} has not signed the contract, so that {address.url} is the word of whoever drafted it",
                 code="address-not-vouched",
                 hint=f"give the file that you have of {party}: --trust {party}.party.json; or ask once {party} has signed",
             )
             continue
         on_ask(party, address, party in moved)
-        try:
-            answers[party] = tuple(
-                sentences.explain(check) for check in ask(address, agreement.envelope.encode())
-            )
-        except StrongroomError as cause:
-            answers[party] = cause
+        for room in rooms:
+            try:
+                answers[party, room] = tuple(
+                    sentences.explain(check) for check in ask(address, agreement.envelope.encode(), room)
+                )
+            except StrongroomError as cause:
+                answers[party, room] = cause
+                break  # nor will it say more of another
     return answers

@@ -17,9 +17,10 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import signatures
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
-from strongroom.model.contracts import drafting
+from strongroom.model.contracts import drafting, room_terms
 from strongroom.model.contracts import policy as policy_model
-from strongroom.model.identifiers import ContractId, PartyName
+from strongroom.model.contracts.room_terms import RoomTerms
+from strongroom.model.identifiers import ContractId, PartyName, RoomName
 from strongroom.parties import papers
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.agreement import Agreement
-    from strongroom.model.contracts.contract import Contract, Disclosure, Member, Output, Platform
+    from strongroom.model.contracts.contract import Contract, Disclosure, Member, Platform
+    from strongroom.model.contracts.room_terms import Output
     from strongroom.model.manifest import Manifest
 
 LOG_BYTES = 1 << 20
@@ -41,29 +43,38 @@ _MAX_DESCRIPTION = 1 << 20  # of a node or a base
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
-    """What the parties chose. image, datasets: signed manifests; a dataset's name is its manifest's where it is empty.
+class RoomDraft:
+    """What the parties chose for one room. image, datasets: signed manifests; a dataset's name is its manifest's where it is empty.
 
-    arguments: in place of the image's own; None keeps those. logs: names of parties who may read the log. replaces: the file of the version
-    before. threshold: signatures needed; 0 means every party's. days: for how long, from now.
+    arguments: in place of the image's own; None keeps those. logs: names of parties who may read the log.
     """
 
-    id: str
-    members: tuple[Member, ...]
     image: Path
-    platforms: tuple[Platform, ...]
+    name: str = room_terms.DEFAULT_NAME
     datasets: tuple[tuple[str, Path], ...] = ()
     arguments: tuple[str, ...] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[Output, ...] = ()
     logs: tuple[str, ...] = ()
-    disclosure: Disclosure = LEAST_SHOWN
-    receipt_wait: int = 600
     certificate_names: tuple[str, ...] = ()
-    runs: int = 1
-    days: int = 30
     wall_seconds: int = 600
     memory_mib: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What the parties chose. replaces: the file of the version before. runs: of each room. threshold: signatures needed; 0 means
+    every party's. days: for how long, from now.
+    """
+
+    id: str
+    members: tuple[Member, ...]
+    rooms: tuple[RoomDraft, ...]
+    platforms: tuple[Platform, ...]
+    disclosure: Disclosure = LEAST_SHOWN
+    receipt_wait: int = 600
+    runs: int = 1
+    days: int = 30
     threshold: int = 0
     replaces: Path | None = None
 
@@ -95,8 +106,7 @@ def draft_contract(draft: Draft, *, now: datetime) -> Agreement:
     it is no next version of `replaces`, `Refused` for a manifest that its owner did not sign.
     """
     previous = None if draft.replaces is None else papers.load_agreement(draft.replaces).contract
-    image_owner, image_manifest = _owned(draft.image, draft.members, "image")
-    owned = [(name, *_owned(path, draft.members, "dataset")) for name, path in draft.datasets]
+    rooms, manifests = zip(*(_room(room, draft.members) for room in draft.rooms), strict=True)
     names = tuple(member.party.name for member in draft.members)
     begin = now.replace(microsecond=0)
     contract = contract_model.Contract(
@@ -105,37 +115,14 @@ def draft_contract(draft: Draft, *, now: datetime) -> Agreement:
         version=1 if previous is None else previous.version + 1,
         replaces=None if previous is None else previous.digest,
         members=draft.members,
-        image=contract_model.Image(
-            owner=image_owner,
-            manifest_digest=image_manifest.digest,
-            arguments=draft.arguments,
-            environment=dict(draft.environment),
-        ),
-        datasets=tuple(
-            contract_model.Dataset(name=name or manifest.name, owner=owner, manifest_digest=manifest.digest)
-            for name, owner, manifest in owned
-        ),
-        outputs=draft.outputs,
-        logs=contract_model.Logs(
-            recipients=tuple(PartyName(name) for name in draft.logs), max_bytes=LOG_BYTES
-        )
-        if draft.logs
-        else None,
+        rooms=rooms,
         disclosure=draft.disclosure,
         receipts=contract_model.ReceiptTerms(wait_seconds=draft.receipt_wait),
         platforms=draft.platforms,
-        network=contract_model.Network(egress=(), peers=()),
-        certificate=contract_model.CertificateTerms(
-            names=draft.certificate_names, lifetime_seconds=CERTIFICATE_SECONDS
-        )
-        if draft.certificate_names
-        else None,
         limits=contract_model.RunLimits(
             runs=draft.runs,
             not_before=begin - LENIENCE,
             not_after=begin + timedelta(days=draft.days),
-            wall_seconds=draft.wall_seconds,
-            memory_mib=draft.memory_mib,
         ),
         approvals=contract_model.Approvals(parties=names, threshold=draft.threshold or len(names)),
     )
@@ -150,10 +137,41 @@ def draft_contract(draft: Draft, *, now: datetime) -> Agreement:
             f"--replaces {draft.replaces}: this is no version of that contract: {differs}",
             hint="give the file of this contract's last version, or leave --replaces out: it is a new contract then",
         )
-    _refuse_unfit(
-        parsed, ((image_owner, image_manifest), *((owner, manifest) for _, owner, manifest in owned))
-    )
+    _refuse_unfit(parsed, manifests)
     return agreement_model.draft(parsed)
+
+
+def _room(
+    room: RoomDraft, members: Sequence[Member]
+) -> tuple[RoomTerms, tuple[tuple[PartyName, Manifest], ...]]:
+    """What the contract says of it, and (owner's name, manifest) of its disks, the image first."""
+    image_owner, image_manifest = _owned(room.image, members, "image")
+    owned = [(name, *_owned(path, members, "dataset")) for name, path in room.datasets]
+    terms = RoomTerms(
+        name=RoomName(room.name),
+        image=room_terms.Image(
+            owner=image_owner,
+            manifest_digest=image_manifest.digest,
+            arguments=room.arguments,
+            environment=dict(room.environment),
+        ),
+        datasets=tuple(
+            room_terms.Dataset(name=name or manifest.name, owner=owner, manifest_digest=manifest.digest)
+            for name, owner, manifest in owned
+        ),
+        outputs=room.outputs,
+        logs=room_terms.Logs(recipients=tuple(PartyName(name) for name in room.logs), max_bytes=LOG_BYTES)
+        if room.logs
+        else None,
+        certificate=room_terms.CertificateTerms(
+            names=room.certificate_names, lifetime_seconds=CERTIFICATE_SECONDS
+        )
+        if room.certificate_names
+        else None,
+        wall_seconds=room.wall_seconds,
+        memory_mib=room.memory_mib,
+    )
+    return terms, ((image_owner, image_manifest), *((owner, manifest) for _, owner, manifest in owned))
 
 
 def local_platform(
@@ -272,8 +290,8 @@ def _owned(path: Path, members: Sequence[Member], kind: str) -> tuple[PartyName,
     )
 
 
-def _refuse_unfit(contract: Contract, manifests: Sequence[tuple[PartyName, Manifest]]) -> None:
-    """Raise `Misuse` where nothing could ever run under a draft. manifests: (owner's name, manifest) of every disk."""
+def _refuse_unfit(contract: Contract, manifests: Sequence[tuple[tuple[PartyName, Manifest], ...]]) -> None:
+    """Raise `Misuse` where nothing could ever run under a draft. manifests: by room, (owner's name, manifest) of every disk."""
     failed = [sentences.explain(check) for check in fitness.check_fitness(contract) if not check.ok]
     if failed:
         first, *others = failed
@@ -283,14 +301,16 @@ def _refuse_unfit(contract: Contract, manifests: Sequence[tuple[PartyName, Manif
             code="cannot-run",
             hint=first.hint,
         )
-    for owner, manifest in manifests:
+    for room, owner, manifest in (
+        (room, *disk) for room, disks in zip(contract.rooms, manifests, strict=True) for disk in disks
+    ):
         if manifest.cipher != manifest_model.NO_CIPHER and contract.party(owner).broker is None:
             raise Misuse(
                 f"{manifest.name}: is encrypted, and the party file of its owner {owner} names no broker to give its key",
                 code="cannot-run",
                 hint=f"`strongroom broker init … --identity {owner}.identity` completes {owner}.party.json; draft with that file",
             )
-        settings, given = manifest.image, contract.image.arguments
+        settings, given = manifest.image, room.image.arguments
         if settings is not None and not (
             settings.entrypoint or (settings.command if given is None else given)
         ):

@@ -48,18 +48,19 @@ contracts = sa.Table(
     sa.Column("withdrawn", sa.Integer, nullable=False, server_default=sa.text("0")),
 )
 
-# `ordinal` counts the runs of a contract from 1. Being unique, it is both the count and the proof
+# `ordinal` counts the runs of a room of a contract from 1. Being unique, it is both the count and the proof
 # that no two runs took the same place.
 runs = sa.Table(
     "runs",
     metadata,
     sa.Column("run", sa.Text, primary_key=True),
     sa.Column("contract", sa.Text, nullable=False),
+    sa.Column("room", sa.Text, nullable=False),
     sa.Column("ordinal", sa.Integer, nullable=False),
     sa.Column("signing_key", sa.LargeBinary, nullable=False),
     sa.Column("release", sa.Integer, nullable=False),
     sa.Column("receipt", sa.Integer),
-    sa.UniqueConstraint("contract", "ordinal"),
+    sa.UniqueConstraint("contract", "room", "ordinal"),
 )
 
 disks = sa.Table(
@@ -108,7 +109,11 @@ keys = sa.Table(
 
 
 def _first(connection: sa.Connection) -> None:
-    metadata.create_all(connection, tables=[runs, disks, leaves, nodes])
+    metadata.create_all(connection, tables=[disks, leaves, nodes])
+    connection.exec_driver_sql(
+        "CREATE TABLE runs (run TEXT NOT NULL PRIMARY KEY, contract TEXT NOT NULL, ordinal INTEGER NOT NULL, "
+        "signing_key BLOB NOT NULL, release INTEGER NOT NULL, receipt INTEGER, UNIQUE (contract, ordinal))"
+    )
     connection.exec_driver_sql(
         "CREATE TABLE contracts (id TEXT NOT NULL, owners TEXT NOT NULL, version INTEGER NOT NULL, "
         "digest TEXT NOT NULL, PRIMARY KEY (id, owners))"
@@ -147,7 +152,18 @@ def _fifth(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=[keys])
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third, _fourth, _fifth)
+def _sixth(connection: sa.Connection) -> None:
+    """Runs are counted by room. Until then every room was called `room`."""
+    connection.exec_driver_sql("ALTER TABLE runs RENAME TO runs_of_contracts")
+    metadata.create_all(connection, tables=[runs])
+    connection.exec_driver_sql(
+        "INSERT INTO runs (run, contract, room, ordinal, signing_key, release, receipt) "
+        "SELECT run, contract, 'room', ordinal, signing_key, release, receipt FROM runs_of_contracts"
+    )
+    connection.exec_driver_sql("DROP TABLE runs_of_contracts")
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third, _fourth, _fifth, _sixth)
 
 
 def migrate(connection: sa.Connection) -> None:

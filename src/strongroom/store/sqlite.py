@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from strongroom.broker.ports import Committed, Reading, Transaction
     from strongroom.errors import Unavailable
-    from strongroom.model.identifiers import ContractDigest, ContractId, RunId
+    from strongroom.model.identifiers import ContractDigest, ContractId, RoomName, RunId
 
 T = TypeVar("T")
 
@@ -44,9 +44,9 @@ _total = sa.select(sa.func.sum(sa.func.length(schema.leaves.c.entry))).where(
     schema.leaves.c.idx >= sa.bindparam("first"), schema.leaves.c.idx < sa.bindparam("end")
 )
 _TOTAL = text(_total)
-_PER_CONTRACT = sa.select(
-    schema.runs.c.contract, sa.func.count(), sa.func.count(schema.runs.c.receipt)
-).group_by(schema.runs.c.contract)
+_PER_ROOM = sa.select(
+    schema.runs.c.contract, schema.runs.c.room, sa.func.count(), sa.func.count(schema.runs.c.receipt)
+).group_by(schema.runs.c.contract, schema.runs.c.room)
 _VERSIONS = sa.select(schema.contracts).order_by(schema.contracts.c.id, schema.contracts.c.owners)
 _STAGED = sa.select(schema.staged.c.settings)
 _KEYS = sa.select(schema.keys.c.told)
@@ -95,10 +95,10 @@ class SqliteStore:
         self._reading.dispose()
         self._turn.close()
 
-    def runs_by_contract(self) -> list[tuple[ContractDigest, int, int]]:
-        """Contract digest, runs, and how many of them have a receipt."""
+    def runs_by_room(self) -> list[tuple[ContractDigest, RoomName, int, int]]:
+        """Contract digest, room, runs, and how many of them have a receipt."""
         with failures.mapped(), self._reading.begin() as connection:
-            return [(row[0], row[1], row[2]) for row in connection.execute(_PER_CONTRACT)]
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(_PER_ROOM)]
 
     def versions(self) -> list[tuple[ContractId, int, ContractDigest]]:
         """Contract id, highest version and its digest."""

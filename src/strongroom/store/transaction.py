@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping, Sequence
 
-    from strongroom.model.identifiers import ContractDigest, ManifestDigest, RunId
+    from strongroom.model.identifiers import ContractDigest, ManifestDigest, RoomName, RunId
 
     Execute = Callable[[str, Mapping[str, object]], sqlite3.Cursor]
 
@@ -52,11 +52,15 @@ _VERSION_PUT = text(
     )
 )
 _SERIES_OF = text(sa.select(_contracts.c.id, _contracts.c.owners).where(_contracts.c.digest == _WANTED))
-_RUN_USED = text(sa.select(sa.func.max(_runs.c.ordinal)).where(_runs.c.contract == _WANTED))
-_RUN_FIND = text(
-    sa.select(_runs.c.run, _runs.c.contract, _runs.c.signing_key, _runs.c.release, _runs.c.receipt).where(
-        _runs.c.run == _WANTED
+_RUN_USED = text(
+    sa.select(sa.func.max(_runs.c.ordinal)).where(
+        _runs.c.contract == _WANTED, _runs.c.room == sa.bindparam("room")
     )
+)
+_RUN_FIND = text(
+    sa.select(
+        _runs.c.run, _runs.c.contract, _runs.c.room, _runs.c.signing_key, _runs.c.release, _runs.c.receipt
+    ).where(_runs.c.run == _WANTED)
 )
 _RUN_ADD = text(sa.insert(_runs))
 _RUN_CLOSE = text(sa.update(_runs).where(_runs.c.run == _WANTED).values(receipt=sa.bindparam("at")))
@@ -248,41 +252,48 @@ class SqlRuns:
 
     def __init__(self, session: WriteSession) -> None:
         self._session = session
-        self._used: dict[str, int] = {}
+        self._used: dict[tuple[str, str], int] = {}
 
     def forget(self) -> None:
         """Count again."""
         self._used = {}
 
-    def used(self, contract_digest: ContractDigest) -> int:
-        """How many runs were released under the contract. Counted once a batch."""
-        if contract_digest not in self._used:
-            last = self._session.read(_RUN_USED, {"wanted": contract_digest}).fetchone()[0]
-            self._used[contract_digest] = int(last or 0)
-        return self._used[contract_digest]
+    def used(self, contract_digest: ContractDigest, room: RoomName) -> int:
+        """How many runs of that room were released under the contract. Counted once a batch."""
+        key = (contract_digest, room)
+        if key not in self._used:
+            last = self._session.read(_RUN_USED, {"wanted": contract_digest, "room": room}).fetchone()[0]
+            self._used[key] = int(last or 0)
+        return self._used[key]
 
     def add(self, run: Run) -> None:
         """Count a run."""
-        ordinal = self.used(run.contract_digest) + 1
+        ordinal = self.used(run.contract_digest, run.room) + 1
         row = {
             "run": run.run_id,
             "contract": run.contract_digest,
+            "room": run.room,
             "ordinal": ordinal,
             "signing_key": run.signing_key,
             "release": run.release,
             "receipt": run.receipt,
         }
         self._session.write(_RUN_ADD, row)
-        self._used[run.contract_digest] = ordinal
+        self._used[(run.contract_digest, run.room)] = ordinal
 
     def find(self, run_id: RunId) -> Run | None:
         """The run of that name."""
         row = self._session.read(_RUN_FIND, {"wanted": run_id}).fetchone()
         if row is None:
             return None
-        name, contract, signing_key, release, receipt = row
+        name, contract, room, signing_key, release, receipt = row
         return Run(
-            run_id=name, contract_digest=contract, signing_key=signing_key, release=release, receipt=receipt
+            run_id=name,
+            contract_digest=contract,
+            room=room,
+            signing_key=signing_key,
+            release=release,
+            receipt=receipt,
         )
 
     def close(self, run_id: RunId, *, receipt: int) -> None:

@@ -41,7 +41,9 @@ class Side:
         self.world, self.node, self.server = world, node, server
         self.agreement = world.agreement()
         self.contract = self.agreement.contract
-        self.start = Start(agreement=self.agreement.encode(), launch_record=b"", issuers=b"", manifests={})
+        self.start = Start(
+            agreement=self.agreement.encode(), room="main", launch_record=b"", issuers=b"", manifests={}
+        )
         self.keys = attest.make_keys()
         self.disk = brokers.manifest_digest(world.disk)
 
@@ -52,6 +54,7 @@ class Side:
             hardware,
             self.start,
             self.contract,
+            self.contract.rooms[0],
             self.keys,
             "alice",
             expected or {self.disk},

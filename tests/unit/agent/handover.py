@@ -8,10 +8,11 @@ from strongroom.crypto import digest
 from strongroom.encoding import dsse
 from strongroom.model import manifest as manifest_model
 from strongroom.model import party as party_model
-from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import room_terms
 from strongroom.model.room import agreed
 from strongroom.model.room.channel import Start, parse_start
 from strongroom_testing import contracts
+from strongroom_testing.contracts import changed
 
 SETTINGS = manifest_model.ImageSettings(
     source="sha256:" + "5" * 64, entrypoint=("/bin/duckdb",), command=("-c", "select 1"), environment={"A": "image", "B": "b"},
@@ -65,17 +66,17 @@ class Handover:
                 )
                 for member in one.members
             )
-            return replace(
+            return changed(
                 one,
                 members=members,
                 image=replace(
-                    one.image,
+                    one.rooms[0].image,
                     manifest_digest=payload_digest(self.image),
                     arguments=arguments,
                     environment={"A": "contract"},
                 ),
                 datasets=(
-                    contract_model.Dataset(
+                    room_terms.Dataset(
                         name="flights", owner="alice", manifest_digest=payload_digest(self.data)
                     ),
                 ),
@@ -86,7 +87,7 @@ class Handover:
     def check(self, **manifests):
         given = {"image": self.image, "data-0": self.data, **manifests}
         start = Start(
-            agreement=self.agreement.encode(), launch_record=b"", issuers=b"",
+            agreement=self.agreement.encode(), room="main", launch_record=b"", issuers=b"",
             manifests={name: data for name, data in given.items() if data is not None},
         )  # fmt: skip
         assert parse_start(start.encode()) == start

@@ -69,9 +69,9 @@ def test_evidence_is_signed_by_the_certified_key_over_this_binding(client, provi
     attester.bind_contract(CONTRACT)
     keys = binding_model.RoomKeys(signing=sign.generate().public.raw, tls=b"tls", kem=bytes(1216))
     binding = binding_model.Binding(
-        nonce=bytes(32), contract_digest=CONTRACT, keys=keys, role="room", audience=CONTRACT
+        nonce=bytes(32), contract_digest=CONTRACT, keys=keys, role="main", audience=CONTRACT
     )
-    start = Start(agreement=b"", launch_record=b"record", issuers=root, manifests={})
+    start = Start(agreement=b"", room="main", launch_record=b"record", issuers=root, manifests={})
     evidence = attester.evidence(binding, start)
     assert set(evidence.parts) == {
         "quote", "signature", "ak-certificate", "issuers", "pcrs", "event-log", "launch-record",

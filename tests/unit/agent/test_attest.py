@@ -19,7 +19,7 @@ from strongroom.model.endorsements import Endorsements
 from strongroom.model.receipt import Outcome, OutputRecord
 from strongroom.model.room.agreed import Terms
 from strongroom.model.room.channel import parse_start
-from strongroom_testing import brokers
+from strongroom_testing import brokers, contracts
 from tests.unit.agent.broker_side import settle, side
 
 
@@ -123,7 +123,7 @@ def test_nonsense_from_the_broker_is_no_crash(tmp_path):
 
 def make_terms(contract) -> Terms:
     disk = manifest_model.parse_envelope(brokers.manifest(brokers.owner()[0].alice))[1]
-    return Terms(contract=contract, image=disk, settings=None, datasets=(disk,))  # type: ignore[arg-type]
+    return Terms(contract=contract, room=contract.rooms[0], image=disk, settings=None, datasets=(disk,))  # type: ignore[arg-type]
 
 
 def ended(outcome=Outcome.EXITED, **changes):
@@ -262,20 +262,22 @@ class Kept:
 @pytest.fixture
 def contract():
     scene = brokers.owner()[0]
-    from strongroom.model.contracts.contract import Logs, Output
+    from strongroom.model.contracts.room_terms import Logs, Output
 
     outputs = (
         Output(path="/out/a", recipients=("bob",), max_bytes=1000),
         Output(path="/out/b", recipients=("alice", "bob"), max_bytes=20),
     )
     return scene.contract(
-        lambda one: replace(one, outputs=outputs, logs=Logs(recipients=("alice",), max_bytes=100))
+        lambda one: contracts.changed(one, outputs=outputs, logs=Logs(recipients=("alice",), max_bytes=100))
     )
 
 
 def close(contract, end, folder, *, memory=1 << 30):
     """What reaches the node of a run that ended so: how it is told, the records, the files."""
-    sealed = finish.seal(contract, end, str(folder), memory=lambda: memory, random=os.urandom)
+    sealed = finish.seal(
+        contract, contract.rooms[0], end, str(folder), memory=lambda: memory, random=os.urandom
+    )
     kept = Kept()
     finish.send(kept, sealed)
     sealed.close()
@@ -325,7 +327,7 @@ def test_logs_leave_sealed_but_not_after_corruption(tmp_path, contract):
     assert close(contract, corrupted, tmp_path)[2] == {}
     files = close(contract, ended(Outcome.TIMED_OUT, log=b"words"), tmp_path)[2]
     assert brokers.owner()[0].alice.age.open(files["log.age"]) == b"words"
-    files = close(replace(contract, logs=None), ended(Outcome.TIMED_OUT, log=b"words"), tmp_path)[2]
+    files = close(contracts.changed(contract, logs=None), ended(Outcome.TIMED_OUT, log=b"words"), tmp_path)[2]
     assert files == {}
 
 

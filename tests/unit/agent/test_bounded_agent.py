@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from strongroom.agent import attest, finish, http, init, outputs, program, room
 from strongroom.errors import Refused, StrongroomError, Unavailable
 from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import room_terms
 from strongroom.node import relay
 from tests import samples
 
@@ -71,11 +71,9 @@ def test_act_9_no_tree_of_few_bytes_takes_much_of_the_agents_memory(tmp_path, pl
 def test_act_7_what_a_program_prints_is_kept_in_no_memory_of_the_agents_reserve(
     tmp_path, monkeypatch, log_bytes
 ):
-    limits = replace(samples.a_contract().limits, memory_mib=1 << 20)
-    logs = None if log_bytes is None else contract_model.Logs(recipients=("bob",), max_bytes=log_bytes)
-    terms = SimpleNamespace(
-        contract=replace(samples.a_contract(), limits=limits, logs=logs, certificate=None)
-    )
+    logs = None if log_bytes is None else room_terms.Logs(recipients=("bob",), max_bytes=log_bytes)
+    own = samples.a_room(memory_mib=1 << 20, logs=logs, certificate=None)
+    terms = SimpleNamespace(contract=samples.a_contract(), room=own)
     seen = {}
     monkeypatch.setattr(init, "available_memory", lambda: MEMORY)
     monkeypatch.setattr(init, "make_cgroup", lambda memory: seen.update(memory=memory) or "")

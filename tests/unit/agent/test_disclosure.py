@@ -23,7 +23,8 @@ from strongroom.agent import finish, outputs, program
 from strongroom.errors import Malformed
 from strongroom.model import manifest as manifest_model
 from strongroom.model import receipt as receipt_model
-from strongroom.model.contracts.contract import Disclosure, ExitStatus, Logs, OutputSizes
+from strongroom.model.contracts.contract import Disclosure, ExitStatus, OutputSizes
+from strongroom.model.contracts.room_terms import Logs
 from strongroom.model.receipt import DETAILS, Outcome, OutputRecord
 from tests import samples
 from tests.effort import examples
@@ -82,6 +83,7 @@ def test_every_end_parses_and_nothing_beyond_the_closed_set_does():
 def a_receipt(**changes):
     disk = receipt_model.Disk(manifest_digest=samples.DIGEST, root_hash=samples.DIGEST)
     made = receipt_model.Receipt(
+        room="main",
         run_id="run-" + "0" * 32,
         contract_digest=samples.DIGEST,
         signing_key=b"s" * 32,
@@ -99,7 +101,7 @@ def a_receipt(**changes):
 
 def test_every_field_of_a_receipt_is_accounted_for():
     """A field that is added has to be put into one of these sets, and into the limits when a program chooses it."""
-    agreed = {"run_id", "contract_digest", "signing_key", "image", "datasets"}
+    agreed = {"run_id", "contract_digest", "room", "signing_key", "image", "datasets"}
     counted = {"outcome", "exit_status", "details"}
     times = {"started", "ended"}
     sealed = {"path", "sealed_digest", "sealed_bytes", "content_commitment"}
@@ -136,7 +138,9 @@ def test_whatever_a_program_writes_receipts_tell_members_of_closed_sets(things, 
         end = program.Ended(
             outcome=Outcome.EXITED, exit_status=status, details=(), started=0.0, ended=1.0, log=log
         )
-        sealed = finish.seal(contract, end, folder, memory=lambda: 1 << 28, random=os.urandom)
+        sealed = finish.seal(
+            contract, contract.rooms[0], end, folder, memory=lambda: 1 << 28, random=os.urandom
+        )
     try:
         told = sealed.ended
         shown = finish.shown_status(contract, told.exit_status)

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from strongroom.agent import finish, outputs, program, tar
 from strongroom.crypto import age
 from strongroom.errors import Refused
-from strongroom.model.contracts.contract import Output, OutputSizes
+from strongroom.model.contracts.contract import OutputSizes
+from strongroom.model.contracts.room_terms import Output
 from strongroom.model.receipt import Outcome
+from strongroom_testing.contracts import changed
 from tests import samples
 from tests.effort import examples
 
@@ -173,7 +175,9 @@ def test_the_room_gives_every_output_a_fresh_salt(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     end = program.Ended(outcome=Outcome.EXITED, exit_status=0, details=(), started=0.0, ended=1.0)
-    first = finish.seal(contract, end, str(tmp_path), memory=lambda: 1 << 30, random=random)
+    first = finish.seal(
+        contract, contract.rooms[0], end, str(tmp_path), memory=lambda: 1 << 30, random=random
+    )
     first.close()
     assert asked == [32, 32]
     assert len({one.content_commitment for one in first.records}) == 2
@@ -273,8 +277,10 @@ def test_a_sparse_file_larger_than_any_memory_is_an_outcome_before_it_is_read(tm
     contract = samples.a_contract(outputs=(Output(path="/out", recipients=("bob",), max_bytes=1 << 40),))
     end = program.Ended(outcome=Outcome.EXITED, exit_status=0, details=(), started=0.0, ended=1.0)
     for most in (1 << 40, 1 << 30):
-        limited = replace(contract, outputs=(replace(contract.outputs[0], max_bytes=most),))
-        sealed = finish.seal(limited, end, str(tmp_path), memory=lambda: 1 << 28, random=os.urandom)
+        limited = changed(contract, outputs=(replace(contract.rooms[0].outputs[0], max_bytes=most),))
+        sealed = finish.seal(
+            limited, limited.rooms[0], end, str(tmp_path), memory=lambda: 1 << 28, random=os.urandom
+        )
         assert sealed.ended.outcome is Outcome.OUTPUT_TOO_LARGE
         assert sealed.records == ()
         sealed.close()

@@ -61,7 +61,9 @@ def live(node, handover, monkeypatch, *, bind=None, manifests=None, failed_read=
 
     monkeypatch.setattr(attest, "make_keys", make_keys)
     given = {"image": handover.image, "data-0": handover.data} if manifests is None else manifests
-    start = Start(agreement=handover.agreement.encode(), launch_record=b"", issuers=b"", manifests=given)
+    start = Start(
+        agreement=handover.agreement.encode(), room="main", launch_record=b"", issuers=b"", manifests=given
+    )
     node.control(**json.loads(start.encode()))
     with pytest.raises(StrongroomError) as caught:
         room.run(node.channel, Recording(log, bind=bind), None, reads.ReadWatch(record))  # type: ignore[arg-type]
@@ -99,7 +101,7 @@ def test_no_key_is_made_for_other_manifests(node, monkeypatch):
 
 def test_no_key_is_made_in_a_room_with_less_memory_than_its_program_is_to_have(node, monkeypatch):
     handover = Handover()
-    agreed = handover.agreement.contract.limits.memory_mib
+    agreed = handover.agreement.contract.rooms[0].memory_mib
     figures = {b"MemTotal:": (agreed << 20) - 1, b"MemAvailable:": 1 << 40}
     monkeypatch.setattr(init, "_memory", figures.get, raising=False)
     log, cause = live(node, handover, monkeypatch)

@@ -23,11 +23,13 @@ from strongroom.errors import Malformed, Refused, StrongroomError, Unavailable
 from strongroom.model import messages, record
 from strongroom.model import receipt as receipt_model
 from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import room_terms
 from strongroom.model.receipt import Outcome
 from strongroom.model.room.channel import Start
 from strongroom.node import relay
 from strongroom.node import room as node_room
 from strongroom_testing import packs
+from strongroom_testing.contracts import changed
 from tests.unit.agent import broker_side
 from tests.unit.agent.node_end import NodeEnd
 
@@ -95,7 +97,9 @@ class House:
             "image": self.world.owners["bob"].manifest,
             "data-0": self.world.owners["alice"].manifest,
         }
-        start = Start(agreement=agreement.encode(), launch_record=b"", issuers=b"", manifests=manifests)
+        start = Start(
+            agreement=agreement.encode(), room="main", launch_record=b"", issuers=b"", manifests=manifests
+        )
         self.node.control(**json.loads(start.encode()))
         room.run(self.node.channel, Hardware(self.world.scene.tpm, **hardware), None, self.reads, find=str)
 
@@ -198,7 +202,7 @@ def raises(cause):
 
 
 def logged(one):
-    return replace(one, logs=contract_model.Logs(recipients=("bob",), max_bytes=1000))
+    return changed(one, logs=room_terms.Logs(recipients=("bob",), max_bytes=1000))
 
 
 def test_outputs_reach_the_node_only_after_every_broker_has_recorded_the_receipt(house, monkeypatch):

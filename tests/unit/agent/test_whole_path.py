@@ -70,10 +70,13 @@ class World:
         settings = self.prepared.settings
         node = NodeEnd({"alice": (settings.host, settings.port)})
         try:
-            start = Start(agreement=agreement.encode(), launch_record=b"", issuers=issuers, manifests={})
+            start = Start(
+                agreement=agreement.encode(), room="main", launch_record=b"", issuers=issuers, manifests={}
+            )
             keys = attest.make_keys()
             disk = brokers.manifest_digest(brokers.manifest(self.prepared.scene.alice))
-            return attest.attest(node.channel, hardware, start, contract, keys, "alice", {disk})
+            own = contract.rooms[0]
+            return attest.attest(node.channel, hardware, start, contract, own, keys, "alice", {disk})
         finally:
             node.close()
 

@@ -72,7 +72,7 @@ def test_rule_43_every_route_without_authentication_is_on_this_list():
 
 def test_rule_43_a_question_how_a_contract_stands_is_answered_and_changes_nothing(world):
     agreement = world.agreement()
-    asked = messages.StandingRequest(agreement=agreement.encode()).encode()
+    asked = messages.StandingRequest(room="main", agreement=agreement.encode()).encode()
     answer = call(application(world), "POST", "/v1/standings", asked)
     assert answer.status_code == 200
     assert all(one.ok for one in messages.parse_standing(answer.content).checks)
@@ -86,7 +86,7 @@ ROOM = ("room", "nonce", "receipt")
 def test_rule_43_every_route_called_with_nothing_gives_nothing_away(world, row):
     app = application(world)
     released(world, app)
-    before = (world.store.ledger.size(), world.store.runs_by_contract())
+    before = (world.store.ledger.size(), world.store.runs_by_room())
     path = row.path.replace("{path:path}", "0/000").replace("{run}", "run-" + "0" * 32)
     answer = call(app, row.method, path, b"{}" if row.method == "POST" else b"")
     if row.name in ("health", "checkpoint"):
@@ -95,7 +95,7 @@ def test_rule_43_every_route_called_with_nothing_gives_nothing_away(world, row):
         assert answer.status_code in (400, 404)
         assert set(answer.json()) == {"error"}
     assert brokers.DISK_KEY[:8] not in answer.content
-    assert (world.store.ledger.size(), world.store.runs_by_contract()) == before
+    assert (world.store.ledger.size(), world.store.runs_by_room()) == before
 
 
 @pytest.mark.parametrize("row", [row for row in routes.ROUTES if row.auth is routes.Auth.EVIDENCE])

@@ -18,6 +18,6 @@ def binding(agreement=AGREEMENT, *, nonce: bytes = b"n" * 32) -> Binding:
         nonce=nonce,
         contract_digest=agreement.contract.digest,
         keys=keys,
-        role="room",
+        role="main",
         audience=fake_tpm.digest("audience"),
     )

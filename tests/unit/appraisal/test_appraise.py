@@ -32,7 +32,7 @@ def binding(contract=CONTRACT) -> Binding:
         nonce=b"n" * 32,
         contract_digest=contract.digest,
         keys=keys,
-        role="room",
+        role="main",
         audience=fake_tpm.digest("a"),
     )
 

@@ -11,7 +11,9 @@ from strongroom.appraisal.fitness import check_fitness
 from strongroom.appraisal.wording.sentences import explain
 from strongroom.evidence import roots
 from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import room_terms
 from strongroom.model.room.launch import Launch
+from strongroom_testing.contracts import changed
 from tests import samples
 
 Role = contract_model.Role
@@ -61,7 +63,7 @@ def roles(alice, bob):
         ),
         (
             samples.a_contract(
-                outputs=(contract_model.Output(path="/out", recipients=("bob",), max_bytes=1 << 40),)
+                outputs=(room_terms.Output(path="/out", recipients=("bob",), max_bytes=1 << 40),)
             ),
             "contract.outputs",
             f"outputs of up to {1 << 40} bytes",
@@ -85,7 +87,7 @@ def test_what_can_never_run(contract, name, got):
 
 def test_who_owns_both_is_called_either():
     one = samples.a_contract()
-    both = replace(one, image=replace(one.image, owner="alice"))
+    both = changed(one, image=replace(one.rooms[0].image, owner="alice"))
     assert (
         unfit(replace(both, members=(both.members[0], replace(both.members[1], role=Role.RECIPIENT)))) == {}
     )

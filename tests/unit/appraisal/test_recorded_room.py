@@ -22,7 +22,7 @@ ROOM = Path(__file__).parents[2] / "vectors" / "tpm" / "room"
 AGREEMENT = agreement_model.read((ROOM / "agreement.json").read_bytes())
 EVIDENCE = evidence_model.parse((ROOM / "evidence.json").read_bytes())
 BINDING = binding_model.read(fields.Fields(json.loads((ROOM / "binding.json").read_text()), "binding"))
-DECIDED = datetime(2026, 11, 30, 22, 50, 36, tzinfo=UTC)
+DECIDED = datetime(2026, 12, 1, 15, 4, 9, tzinfo=UTC)
 GATES = (Check(name="nonce", expected="fresh", got="fresh", ok=True),)
 
 

@@ -480,10 +480,13 @@ def test_minimum_svns_become_minimums_and_each_triple_an_alternative():
         ),
         (corim(comid(measurement(mval={0: {0: "1.0"}}))), "unknown key 0"),
         (corim(comid(measurement(mval={3: {3: True}}))), "unknown key 3"),
-        (corim(comid(measurement(mval={1: 3}))), "1: expected a minimum SVN .tag 553.: an exact one"),
+        (
+            corim(comid(measurement(mval={1: 3}))),
+            "1: expected a minimum SVN .tag 553.: a policy cannot ask for an exact SVN",
+        ),
         (
             corim(comid(measurement(mval={1: cbor2.CBORTag(552, 3)}))),
-            "1: expected a minimum SVN .tag 553.: an exact one",
+            "1: expected a minimum SVN .tag 553.: a policy cannot ask for an exact SVN",
         ),
         (
             corim(comid(measurement("committed.snp", mval={1: cbor2.CBORTag(553, -3)}))),

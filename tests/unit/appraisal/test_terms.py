@@ -12,6 +12,7 @@ from strongroom.model import identity
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom_testing import contracts
+from strongroom_testing.contracts import changed
 
 SCENE = contracts.scene()
 NOW = SCENE.now
@@ -118,7 +119,7 @@ def test_runs_are_counted():
 def test_large_contracts_are_judged_alike():
     def grow(contract):
         arguments = tuple("x" * 60_000 for _ in range(2))
-        return replace(contract, image=replace(contract.image, arguments=arguments))
+        return changed(contract, image=replace(contract.rooms[0].image, arguments=arguments))
 
     assert len(SCENE.contract(grow).raw) > 100_000
     assert failed(SCENE.agreement(grow)) == set()
@@ -131,10 +132,10 @@ def test_large_contracts_are_judged_alike():
 def with_dora(contract):
     """dora receives the output; she neither owns a disk nor approves, and the threshold asks for alice alone."""
     dora = replace(contract.members[0], party=DORA.party(), role=contract_model.Role.RECIPIENT)
-    return replace(
+    return changed(
         contract,
         members=(*contract.members, dora),
-        outputs=(replace(contract.outputs[0], recipients=("dora",)),),
+        outputs=(replace(contract.rooms[0].outputs[0], recipients=("dora",)),),
         approvals=contract_model.Approvals(parties=("alice", "bob"), threshold=1),
     )
 

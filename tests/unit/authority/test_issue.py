@@ -22,6 +22,7 @@ from strongroom.crypto.pki.leaf import EVIDENCE_OID
 from strongroom.errors import Malformed
 from strongroom.model import messages, verdict
 from strongroom_testing import brokers, contracts
+from strongroom_testing.contracts import changed
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def request_for_all(room, names, *, common=""):
 @pytest.mark.parametrize("verdict", [30, 300, 86_400])
 def test_rule_41_a_certificate_never_outlives_its_terms_nor_its_verdict(world, seconds, verdict):
     def lasting(one):
-        return replace(one, certificate=replace(one.certificate, lifetime_seconds=seconds))
+        return changed(one, certificate=replace(one.rooms[0].certificate, lifetime_seconds=seconds))
 
     budgets = replace(world.broker.budgets, verdict_lifetime=timedelta(seconds=verdict))
     brief = replace(world, broker=replace(world.broker, budgets=budgets))
@@ -201,7 +202,7 @@ def sign_for(world, accepted, deal):
         accepted,
         world.broker.authority,
         contract_id=deal.contract.id,
-        terms=deal.contract.certificate,
+        terms=deal.contract.rooms[0].certificate,
         evidence_digest="sha256:" + "0" * 64,
         now=contracts.NOW,
     )
@@ -238,7 +239,7 @@ def names_of_types():
     from datetime import datetime
 
     from strongroom.model import identifiers
-    from strongroom.model.contracts.contract import CertificateTerms
+    from strongroom.model.contracts.room_terms import CertificateTerms
 
     given = {"Accepted": verdict.Accepted, "CertificateTerms": CertificateTerms, "datetime": datetime}
     return {**vars(identifiers), **given}

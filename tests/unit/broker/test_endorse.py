@@ -55,7 +55,7 @@ class Side:
             agreement=(agreement or self.agreement).encode(),
             evidence=launched.evidence(binding),
             keys=self.room.keys,
-            role="room",
+            role="main",
             csr=None,
         )
         return replace(made, **changes)
@@ -178,7 +178,7 @@ def test_what_would_not_fit_into_the_answer_is_denied_before_a_run_is_used_up(wo
     huge = Endorsements(parts=huge.parts | {"crl": bytes(messages.MAX_ENDORSED)})
     side = Side(world, machine, Asked(machine, lambda: huge))
     assert "endorsements.size" in side.failed(side.release())
-    assert world.store.runs_by_contract() == []
+    assert world.store.runs_by_room() == []
     # What a room brings is bounded with its request.
     with pytest.raises(Malformed) as caught:
         side.release(side.request(endorsements=huge))

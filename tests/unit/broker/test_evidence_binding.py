@@ -46,7 +46,7 @@ def test_rule_19_evidence_for_another_binding_is_refused(world, field):
         return
     assert isinstance(answer, messages.DenialAnswer)
     assert [check["name"] for check in answer.verdict["checks"] if not check["ok"]] == ["evidence.binding"]
-    assert world.store.runs_by_contract() == []
+    assert world.store.runs_by_room() == []
 
 
 @pytest.mark.parametrize("key", ["signing", "tls", "kem"])

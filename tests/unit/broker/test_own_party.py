@@ -18,8 +18,9 @@ from strongroom.errors import Refused
 from strongroom.model import identity, manifest, messages, signatures
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
-from strongroom.model.contracts import drafting
+from strongroom.model.contracts import drafting, room_terms
 from strongroom_testing import brokers, contracts, simulated
+from strongroom_testing.contracts import changed
 from strongroom_testing.vendors import fake_tpm
 
 MALLORY = identity.generate("mallory")
@@ -45,16 +46,16 @@ def stranger(world, *, version=1, platforms=None, alice=contract_model.Role.AUDI
     named = contract_model.Member(party=world.settings.party, role=alice)
 
     def change(one):
-        return replace(
+        return changed(
             one,
             version=version,
             replaces=None if version == 1 else fake_tpm.digest("whatever"),
             members=(own, named),
-            image=replace(one.image, owner="mallory"),
-            datasets=(replace(one.datasets[0], owner="mallory"),),
-            outputs=(replace(one.outputs[0], recipients=("mallory",)),),
+            image=replace(one.rooms[0].image, owner="mallory"),
+            datasets=(replace(one.rooms[0].datasets[0], owner="mallory"),),
+            outputs=(replace(one.rooms[0].outputs[0], recipients=("mallory",)),),
             platforms=platforms or one.platforms,
-            certificate=contract_model.CertificateTerms(names=HERS, lifetime_seconds=86_400),
+            certificate=room_terms.CertificateTerms(names=HERS, lifetime_seconds=86_400),
             approvals=contract_model.Approvals(parties=("mallory",), threshold=1),
         )
 
@@ -84,7 +85,7 @@ def test_a_strangers_contract_gets_no_certificate_and_leaves_no_trace(world):
     size, versions, runs = (
         world.store.ledger.size(),
         world.store.versions(),
-        world.store.runs_by_contract(),
+        world.store.runs_by_room(),
     )
     for version in (1, 2, 1_000_000):
         answer = ask(world, stranger(world, version=version))
@@ -92,7 +93,7 @@ def test_a_strangers_contract_gets_no_certificate_and_leaves_no_trace(world):
         assert answer.ledger is None
     assert world.store.ledger.size() == size
     assert world.store.versions() == versions
-    assert world.store.runs_by_contract() == runs
+    assert world.store.runs_by_room() == runs
     # The genuine contract stands as it did.
     assert isinstance(world.ask(genuine), messages.ReleaseAnswer)
 
@@ -109,7 +110,7 @@ def test_a_strangers_contract_asks_no_vendor(world):
         agreement=agreement.encode(),
         evidence=machine.launch(agreement.contract.digest).evidence(room.binding(nonce)),
         keys=room.keys,
-        role="room",
+        role="main",
         csr=None,
     )
     assert failed(guarded.release(request.encode())) == ["own.signature"]
@@ -166,7 +167,7 @@ def test_what_its_party_signed_as_an_auditor_gets_nothing(world):
 def test_what_its_party_signed_as_a_recipient_gets_nothing_either(world):
     receiving = stranger(world, alice=contract_model.Role.RECIPIENT)
     signed = drawn(
-        lambda one: replace(one, outputs=(replace(one.outputs[0], recipients=("alice",)),)),
+        lambda one: changed(one, outputs=(replace(one.rooms[0].outputs[0], recipients=("alice",)),)),
         receiving.contract,
         (MALLORY, world.scene.alice),
     )
@@ -205,10 +206,10 @@ def test_its_partys_key_under_another_name_gets_nothing(world):
     renamed = replace(world.settings.party, name="alicia")
 
     def change(one):
-        return replace(
+        return changed(
             one,
             members=(replace(one.members[0], party=renamed), *one.members[1:]),
-            datasets=(replace(one.datasets[0], owner="alicia"),),
+            datasets=(replace(one.rooms[0].datasets[0], owner="alicia"),),
             approvals=contract_model.Approvals(parties=("alicia", "bob"), threshold=2),
         )
 

@@ -25,6 +25,7 @@ from strongroom.seal import disk as sealed_disk
 from strongroom.seal import folder
 from strongroom.wiring import broker
 from strongroom_testing import brokers, ports
+from strongroom_testing.contracts import changed
 from tests import samples
 
 
@@ -37,7 +38,7 @@ def test_a_public_disk_needs_no_key_and_gets_none(world):
     parsed = add(world, disk, None)
 
     def over(one):
-        return replace(one, datasets=(replace(one.datasets[0], manifest_digest=parsed.digest),))
+        return changed(one, datasets=(replace(one.rooms[0].datasets[0], manifest_digest=parsed.digest),))
 
     agreement = world.agreement(over)
     room = world.room(agreement)
@@ -124,11 +125,11 @@ def test_admitting_a_version_withdraws_lower_ones(world):
     with pytest.raises(Conflict, match=r"contract\.version: expected version 2, "):
         asyncio.run(admit(world.broker, first.encode()))
     clash = world.agreement(
-        lambda c: replace(
+        lambda c: changed(
             c,
             version=2,
             replaces=first.contract.digest,
-            limits=replace(c.limits, wall_seconds=99),
+            wall_seconds=99,
         )
     )
     with pytest.raises(Conflict, match=r"contract\.version: expected version 2, "):

@@ -37,7 +37,7 @@ def test_a_receipt_is_appended_with_its_proof(world, room):
     assert entry.run_id == room.keys.run_id
     assert entry.body == {"envelope": fields.format_data(body)}
     assert checkpoint.size == 2
-    assert world.store.runs_by_contract() == [(room.agreement.contract.digest, 1, 1)]
+    assert world.store.runs_by_room() == [(room.agreement.contract.digest, "main", 1, 1)]
 
 
 def test_the_same_receipt_again_gets_the_same_entry(world, room):

@@ -25,13 +25,14 @@ from strongroom.model import messages, record
 from strongroom.model import verdict as verdict_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom_testing import brokers, contracts
+from strongroom_testing.contracts import changed
 from strongroom_testing.vendors import fake_tpm
 from tests.effort import examples
 from tests.unit.broker.denials import failed
 
 
 def nothing_released(world, *, recorded=True):
-    assert world.store.runs_by_contract() == []
+    assert world.store.runs_by_room() == []
     entries = world.store.ledger.leaves(0, 100)
     assert all(record.parse(one).kind is record.RecordKind.DENIAL for one in entries)
     assert len(entries) == (1 if recorded else 0)
@@ -42,7 +43,9 @@ def test_a_sound_room_gets_exactly_its_keys(world):
     room = world.room(agreement)
     nonce = world.challenge(agreement).nonce
     answer = world.release(room.request(nonce, names=brokers.NAMES))
-    assert room.open(answer, nonce) == {agreement.contract.datasets[0].manifest_digest: brokers.DISK_KEY}
+    assert room.open(answer, nonce) == {
+        agreement.contract.rooms[0].datasets[0].manifest_digest: brokers.DISK_KEY
+    }
     entry, checkpoint = proof.verify(answer.ledger, world.broker.notary.public)
     assert checkpoint.size == 1
     assert entry.kind is record.RecordKind.RELEASE
@@ -51,7 +54,7 @@ def test_a_sound_room_gets_exactly_its_keys(world):
     assert entry.body["verdict"] == answer.verdict
     assert entry.body["nonce"] == fields.format_data(nonce)
     assert entry.body["binding"] == fields.format_data(room.binding(nonce).digest())
-    assert world.store.runs_by_contract() == [(agreement.contract.digest, 1, 0)]
+    assert world.store.runs_by_room() == [(agreement.contract.digest, "main", 1, 0)]
     assert messages.parse_release_answer(answer.encode()) == answer
 
 
@@ -94,7 +97,7 @@ def test_rule_18_old_evidence_replayed_word_for_word_is_refused(world):
     body = world.room(agreement).request(world.challenge(agreement).nonce)
     world.release(body)
     assert "nonce.fresh" in failed(world.release(body))
-    assert world.store.runs_by_contract()[0][1] == 1
+    assert world.store.runs_by_room()[0][2] == 1
 
 
 def test_rule_18_a_nonce_expires(world):
@@ -154,15 +157,15 @@ def test_an_expired_contract_is_refused(world):
 
 def test_rule_38_one_changed_byte_voids_the_signatures(world):
     agreement = world.agreement()
-    changed = world.agreement(lambda c: replace(c, limits=replace(c.limits, wall_seconds=61)))
-    forged = replace(changed, envelope=replace(changed.envelope, signatures=agreement.envelope.signatures))
+    altered = world.agreement(lambda c: changed(c, wall_seconds=61))
+    forged = replace(altered, envelope=replace(altered.envelope, signatures=agreement.envelope.signatures))
     assert failed(world.ask(forged)) == ["own.signature"]
     nothing_released(world, recorded=False)
 
 
 def test_rule_38_the_same_version_with_another_digest_is_refused(world):
     world.ask(world.agreement())
-    other = world.agreement(lambda c: replace(c, limits=replace(c.limits, wall_seconds=61)))
+    other = world.agreement(lambda c: changed(c, wall_seconds=61))
     assert failed(world.ask(other))[0] == "contract.version"
 
 
@@ -202,7 +205,7 @@ def test_the_permitted_runs_are_used_up_for_good(world):
     assert isinstance(world.ask(agreement), messages.ReleaseAnswer)
     assert isinstance(world.ask(agreement), messages.ReleaseAnswer)
     assert "contract.runs" in failed(world.ask(agreement))
-    assert world.store.runs_by_contract() == [(agreement.contract.digest, 2, 0)]
+    assert world.store.runs_by_room() == [(agreement.contract.digest, "main", 2, 0)]
 
 
 def test_two_and_thirty_rooms_in_one_batch_race_for_one_run(world):
@@ -216,7 +219,7 @@ def test_two_and_thirty_rooms_in_one_batch_race_for_one_run(world):
 
     answers = asyncio.run(race())
     assert sum(isinstance(one, messages.ReleaseAnswer) for one in answers) == 1
-    assert world.store.runs_by_contract() == [(agreement.contract.digest, 1, 0)]
+    assert world.store.runs_by_room() == [(agreement.contract.digest, "main", 1, 0)]
     assert world.store.ledger.size() == 32  # one release, 31 denials with a good nonce
 
 
@@ -360,7 +363,9 @@ def test_somebody_elses_name_is_not_somebody_elses_key(world):
 
 def test_a_disk_that_the_broker_does_not_know_is_denied_before_anything(world):
     def unknown(one):
-        return replace(one, datasets=(replace(one.datasets[0], manifest_digest=fake_tpm.digest("unknown")),))
+        return changed(
+            one, datasets=(replace(one.rooms[0].datasets[0], manifest_digest=fake_tpm.digest("unknown")),)
+        )
 
     answer = world.ask(world.agreement(unknown))
     assert failed(answer) == ["keys.present", "evidence.verified"]
@@ -392,7 +397,7 @@ def test_rule_40_a_common_name_counts_as_a_name(world):
 
 
 def test_a_request_where_no_certificate_is_agreed_is_denied(world):
-    agreement = world.agreement(lambda c: replace(c, certificate=None))
+    agreement = world.agreement(lambda c: changed(c, certificate=None))
     body = world.room(agreement).request(world.challenge(agreement).nonce, names=("a.example",))
     assert failed(world.release(body))[0] == "certificate.names"
 

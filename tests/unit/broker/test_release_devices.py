@@ -47,7 +47,7 @@ def refusal(world, agreement, *args, **kwargs):
     """The checks that failed, in the answer and in the ledger alike; nothing was released."""
     _, _, answer = asked(world, agreement, *args, **kwargs)
     assert isinstance(answer, messages.DenialAnswer), "released, where a denial was due"
-    assert world.store.runs_by_contract() == []
+    assert world.store.runs_by_room() == []
     entry = record.parse(world.store.ledger.leaves(world.store.ledger.size() - 1, 1)[0])
     assert entry.kind is record.RecordKind.DENIAL
     assert entry.body["verdict"] == answer.verdict
@@ -62,7 +62,9 @@ def test_a_room_with_its_gpus_gets_its_keys(world):
     agreement = over(world)
     room, nonce, answer = asked(world, agreement)
     assert isinstance(answer, messages.ReleaseAnswer), answer
-    assert room.open(answer, nonce) == {agreement.contract.datasets[0].manifest_digest: brokers.DISK_KEY}
+    assert room.open(answer, nonce) == {
+        agreement.contract.rooms[0].datasets[0].manifest_digest: brokers.DISK_KEY
+    }
     told = {check["name"]: check["got"] for check in answer.verdict["checks"]}
     assert told["platform.devices"] == 2
     every = {"of": 2, "failed": 0}
@@ -197,7 +199,7 @@ def test_rule_25_the_same_nonce_in_another_room_is_another_binding(world):
     )
     failed = [check["name"] for check in answer.verdict["checks"] if not check["ok"]]
     assert failed == ["evidence.devices.0.binding"]
-    assert world.store.runs_by_contract() == []
+    assert world.store.runs_by_room() == []
 
 
 def test_rule_25_the_cpu_of_another_room_is_refused_with_our_gpus(world):

@@ -63,7 +63,7 @@ def next_version(prepared, settings):
 
 
 def first_version(prepared, settings):
-    digest = prepared.agreement.contract.datasets[0].manifest_digest
+    digest = prepared.agreement.contract.rooms[0].datasets[0].manifest_digest
     return prepared.scene.agreement(lambda one: brokers.contract_over(one, settings, digest, runs=3))
 
 

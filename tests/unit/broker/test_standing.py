@@ -15,12 +15,13 @@ from strongroom.broker.workers import READING_EACH
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Unavailable
 from strongroom.model import messages
+from strongroom_testing.contracts import changed
 from strongroom_testing.vendors import fake_tpm
 
 
 def asked(world, agreement, *earlier):
     request = messages.StandingRequest(
-        agreement=agreement.encode(), earlier=tuple(one.encode() for one in earlier)
+        room="main", agreement=agreement.encode(), earlier=tuple(one.encode() for one in earlier)
     )
     answer = asyncio.run(standing(world.broker, request.encode()))
     return messages.parse_standing(answer.encode())
@@ -35,12 +36,12 @@ def test_a_contract_that_would_be_served_stands_and_leaves_no_trace(world):
     told = asked(world, agreement)
     assert failed(told) == []
     assert [one.name for one in told.checks] == [
-        "own.signature", "own.entry", "own.disk", "contract.withdrawn", "contract.version", "contract.replaces", "keys.present",
+        "own.signature", "own.entry", "own.disk", "request.role", "contract.withdrawn", "contract.version", "contract.replaces", "keys.present",
         "contract.approvals", "contract.approvals.alice", "contract.approvals.bob", "contract.validity", "contract.runs",
     ]  # fmt: skip
     assert told.time == world.clock()
     assert world.store.ledger.size() == 0
-    assert world.store.runs_by_contract() == []
+    assert world.store.runs_by_room() == []
     assert world.store.versions() == []
 
 
@@ -59,7 +60,7 @@ def test_whatever_denies_every_room_is_said_before_as_it_is_said_to_a_room(world
     elif kind == "keys":
         other = fake_tpm.digest("another disk")
         agreement = world.agreement(
-            lambda one: replace(one, datasets=(replace(one.datasets[0], manifest_digest=other),))
+            lambda one: changed(one, datasets=(replace(one.rooms[0].datasets[0], manifest_digest=other),))
         )
     else:
         agreement = world.agreement(signers=("alice",))
@@ -96,7 +97,7 @@ def test_rule_59_questions_of_one_address_leave_others_their_place_and_are_parse
     world, monkeypatch
 ):
     agreement, go, parsed_by = world.agreement(), threading.Event(), set()
-    body = messages.StandingRequest(agreement=agreement.encode()).encode()
+    body = messages.StandingRequest(room="main", agreement=agreement.encode()).encode()
     parse = messages.parse_standing_request
 
     def slowly(data):

@@ -184,7 +184,7 @@ def test_what_changes_between_preparing_and_deciding_is_judged_again(watched):
     watched.broker.store.meanwhile = [admitted]
     answer = watched.release(body)
     assert failed(answer)[0] == "contract.version"
-    assert watched.store.runs_by_contract() == []
+    assert watched.store.runs_by_room() == []
     assert watched.broker.store.writes >= 2
 
 
@@ -193,7 +193,7 @@ def test_a_disk_that_is_changed_meanwhile_is_sealed_anew(watched):
 
     agreement = watched.agreement()
     room, nonce = watched.room(agreement), watched.challenge(agreement).nonce
-    manifest = agreement.contract.datasets[0].manifest_digest
+    manifest = agreement.contract.rooms[0].datasets[0].manifest_digest
     fresh = bytes(reversed(brokers.DISK_KEY))
     sealed = watched.broker.at_rest.seal(fresh, purpose=DISK_KEY, name=manifest, random=watched.broker.random)
     known = watched.store.read(lambda state: state.disks.find(manifest))
@@ -210,7 +210,9 @@ def test_a_run_used_up_meanwhile_is_counted_and_may_be_one_too_many(watched):
     digest = agreement.contract.digest
 
     def another(name):
-        run = Run(run_id=name, contract_digest=digest, signing_key=b"k" * 32, release=0, receipt=None)
+        run = Run(
+            room="main", run_id=name, contract_digest=digest, signing_key=b"k" * 32, release=0, receipt=None
+        )
         return lambda transaction: transaction.runs.add(run)
 
     body = watched.room(agreement).request(watched.challenge(agreement).nonce)
@@ -235,7 +237,7 @@ def test_what_keeps_changing_releases_nothing(watched, monkeypatch):
     with pytest.raises(Unavailable) as caught:
         watched.release(body)
     assert caught.value.code == "contended"
-    assert watched.store.runs_by_contract() == []
+    assert watched.store.runs_by_room() == []
     assert watched.store.ledger.size() == 0
 
 
@@ -583,7 +585,7 @@ def test_what_was_known_last_prepares_an_acceptance_without_asking_and_never_a_d
     from strongroom.broker.ports import Run
 
     agreement = watched.agreement(runs=3)
-    digest, manifest = agreement.contract.digest, agreement.contract.datasets[0].manifest_digest
+    digest, manifest = agreement.contract.digest, agreement.contract.rooms[0].datasets[0].manifest_digest
     assert isinstance(watched.ask(agreement), messages.ReleaseAnswer)
     reads = []
     read = watched.broker.store.read
@@ -591,7 +593,9 @@ def test_what_was_known_last_prepares_an_acceptance_without_asking_and_never_a_d
     assert isinstance(watched.ask(agreement), messages.ReleaseAnswer)
     assert not reads
     # Another process gives the last run: what was known says one is left, and the storage decides.
-    run = Run(run_id="run-x", contract_digest=digest, signing_key=b"k" * 32, release=0, receipt=None)
+    run = Run(
+        room="main", run_id="run-x", contract_digest=digest, signing_key=b"k" * 32, release=0, receipt=None
+    )
     asyncio.run(watched.store.write(lambda transaction: transaction.runs.add(run)))
     assert failed(watched.ask(agreement)) == ["contract.runs", "evidence.verified"]
     # Another process forgets the disk, and has it again: neither is hidden by what was known.
@@ -625,5 +629,5 @@ def test_of_contracts_that_keys_were_released_under_the_last_ones_are_remembered
     seen = RecentContracts(most=2)
     known = ports.Known(version=None, run=None, disks=())
     for contract in ("a", "b", "a", "c"):
-        seen.keep(contract, known, 1)
-    assert [seen.last(one) is not None for one in "abc"] == [True, False, True]
+        seen.keep(contract, "main", known, 1)
+    assert [seen.last(one, "main") is not None for one in "abc"] == [True, False, True]

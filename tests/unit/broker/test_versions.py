@@ -18,6 +18,7 @@ from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting
 from strongroom.model.verdict import Check
 from strongroom_testing import brokers
+from strongroom_testing.contracts import changed
 from strongroom_testing.vendors import fake_tpm
 
 MALLORY = identity.generate("mallory")
@@ -135,7 +136,7 @@ def test_a_link_of_another_contract_or_of_other_owners_is_none(world):
     released(world, first)
     for change in (
         lambda one: replace(one, id="other"),
-        lambda one: replace(one, image=replace(one.image, owner="alice")),
+        lambda one: changed(one, image=replace(one.rooms[0].image, owner="alice")),
     ):
         link = following(world, first, change=change)
         assert failed(ask(world, following(world, link), link))[0] == "contract.earlier"
@@ -145,9 +146,7 @@ def test_two_second_versions_do_not_both_count(world):
     first = world.agreement()
     released(world, first)
     one = following(world, first)
-    other = following(
-        world, first, change=lambda two: replace(two, limits=replace(two.limits, wall_seconds=7))
-    )
+    other = following(world, first, change=lambda two: changed(two, wall_seconds=7))
     released(world, following(world, other), one, other)
     assert failed(ask(world, following(world, one), one))[0] == "contract.version"
     assert failed(ask(world, one))[0] == "contract.version"
@@ -160,11 +159,11 @@ def test_the_same_id_of_other_disk_owners_withdraws_nothing(world):
 
     def usurp(one):
         member = contract_model.Member(party=MALLORY.party(), role=contract_model.Role.PROGRAM_OWNER)
-        return replace(
+        return changed(
             one,
             members=(one.members[0], member),
-            image=replace(one.image, owner="mallory"),
-            outputs=(replace(one.outputs[0], recipients=("mallory",)),),
+            image=replace(one.rooms[0].image, owner="mallory"),
+            outputs=(replace(one.rooms[0].outputs[0], recipients=("mallory",)),),
             approvals=contract_model.Approvals(parties=("alice", "mallory"), threshold=1),
         )
 

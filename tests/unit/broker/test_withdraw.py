@@ -19,6 +19,7 @@ from strongroom.ledger.describe import describe
 from strongroom.model import messages, record
 from strongroom.model.verdict import Check
 from strongroom_testing import brokers
+from strongroom_testing.contracts import changed
 from tests.unit.broker.denials import failed
 
 
@@ -118,7 +119,7 @@ def test_a_contract_is_withdrawn_by_the_digest_that_status_shows(world):
 
 
 def test_what_this_broker_never_releases_is_not_withdrawn_here(world):
-    strange = world.agreement(lambda c: replace(c, datasets=()))
+    strange = world.agreement(lambda c: changed(c, datasets=()))
     with pytest.raises(Refused, match="alice owns no disk of flights") as caught:
         asyncio.run(withdraw(world.broker, strange.encode()))
     assert caught.value.code == "not-ours"

@@ -109,7 +109,7 @@ def test_ones_own_key_under_another_name_is_not_signed(sign):
     alice, bob = samples.a_contract().members
     renamed = drafted(
         members=(replace(alice, party=replace(alice.party, name="alicia")), bob),
-        datasets=(replace(samples.a_contract().datasets[0], owner="alicia"),),
+        datasets=(replace(samples.a_contract().rooms[0].datasets[0], owner="alicia"),),
         approvals=contract.Approvals(parties=("alicia", "bob"), threshold=2),
     )
     code, _, err, signers = sign(renamed)

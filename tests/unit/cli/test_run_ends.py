@@ -20,13 +20,13 @@ from tests import samples
 CONTRACT = samples.a_contract()
 KEYS = RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216)
 BINDING = Binding(
-    nonce=b"n" * 32, contract_digest=CONTRACT.digest, keys=KEYS, role="room", audience=samples.DIGEST
+    nonce=b"n" * 32, contract_digest=CONTRACT.digest, keys=KEYS, role="main", audience=samples.DIGEST
 )
 GONE = Unavailable("gone", code="room-died")
 
 
 def lines(folder, failure=GONE, **options):
-    end = run_cost.read(folder, CONTRACT, failure)
+    end = run_cost.read(folder, CONTRACT, "main", failure)
     options = {"phase": "attested:alice", "interrupted": False, "before": {}, **options}
     return end, "\n".join(run_ends.tell(end, contract=CONTRACT, **options))
 
@@ -122,7 +122,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
 
 def done(tmp_path, **options):
-    options = {"good": True, "outputs": True, "before": {}, "contract": CONTRACT, **options}
+    options = {"good": True, "outputs": True, "before": {}, "contract": CONTRACT, "room": "main", **options}
     return "\n".join(run_ends.tell_done(tmp_path, **options))
 
 

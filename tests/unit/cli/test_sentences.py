@@ -19,7 +19,7 @@ def test_every_value_of_a_contract_is_shown():
     contract = samples.a_contract(
         version=3,
         replaces=samples.DIGEST,
-        image=replace(samples.a_contract().image, arguments=("--first", "two words"), environment={"WORD": "value"}),
+        image=replace(samples.a_contract().rooms[0].image, arguments=("--first", "two words"), environment={"WORD": "value"}),
     )  # fmt: skip
     shown = "\n".join(sentences.of(contract))
     left = []
@@ -43,7 +43,7 @@ def test_every_value_of_a_contract_is_shown():
 
 def test_no_text_within_makes_a_line_of_its_own():
     plain = samples.a_contract()
-    image = replace(plain.image, arguments=(EVIL,), environment={"A": EVIL})
+    image = replace(plain.rooms[0].image, arguments=(EVIL,), environment={"A": EVIL})
     platform = replace(plain.platforms[0], machines=(EVIL,), references=({"kernel": EVIL},))
     lines = list(sentences.of(samples.a_contract(image=image, platforms=(platform,))))
     assert sum(line.startswith("log ") for line in lines) == 1

@@ -15,7 +15,7 @@ BOUND = Binding(
     nonce=b"n" * 32,
     contract_digest=samples.DIGEST,
     keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
-    role="room",
+    role="main",
     audience=samples.DIGEST,
 )
 

@@ -33,7 +33,7 @@ def room():
         nonce=b"n" * 32,
         contract_digest=scene.agreement().contract.digest,
         keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=kem.public),
-        role="room",
+        role="main",
         audience=fake_tpm.digest("audience"),
     )
     return scene, kem, bound, scene.tpm.evidence(bound)

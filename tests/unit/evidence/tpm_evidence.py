@@ -14,7 +14,7 @@ BINDING = Binding(
     nonce=bytes(range(32)),
     contract_digest=fake_tpm.digest("contract"),
     keys=RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
-    role="room",
+    role="main",
     audience=fake_tpm.digest("audience"),
 )
 

@@ -29,7 +29,7 @@ BINDING = binding.Binding(
     nonce=b"n" * 32,
     contract_digest=samples.DIGEST,
     keys=binding.RoomKeys(signing=b"s" * 32, tls=b"t" * 91, kem=b"k" * 1216),
-    role="room",
+    role="main",
     audience=samples.DIGEST,
 )
 

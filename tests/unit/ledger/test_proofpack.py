@@ -54,7 +54,7 @@ def test_a_sound_pack_holds_and_says_that_it_is_simulated(world, pack):
     assert judgement.holds
     assert judgement.simulated
     assert [check.name for check in judgement.checks] == [
-        "parties.alice", "parties.bob", "contract.approved", "contract.signatures",
+        "parties.alice", "parties.bob", "contract.approved", "contract.signatures", "receipt.room",
         "manifest.image", "manifest.data.flights", "manifests.only",
         "ledger.alice", "record.alice", "verdict.alice", "certificates.alice",
         "ledger.bob", "record.bob", "verdict.bob", "certificates.bob",

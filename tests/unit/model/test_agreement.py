@@ -162,7 +162,7 @@ def test_rule_36_the_owner_of_the_image_must_have_signed():
     terms = contract.Approvals(parties=("alice", "bob"), threshold=1)
     hardware = tuple(replace(one, simulated=False) for one in samples.a_contract().platforms)
     one = samples.a_contract(approvals=terms, platforms=hardware)
-    assert one.image.owner == "bob"
+    assert one.rooms[0].image.owner == "bob"
     assert not samples.signed(one, samples.ALICE).approved()
     assert not samples.signed(one, samples.BOB).approved()
     assert samples.signed(one).approved()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.errors import Malformed
-from strongroom.model.contracts import contract, drafting
+from strongroom.model.contracts import contract, drafting, room_terms
 from tests import samples
 from tests.effort import examples
 
@@ -114,16 +114,20 @@ DIGEST = "image.manifest: expected sha256: and 64"
         (("platforms", 0, "machines"), [], "machines: empty, which no room could meet"),
         (("platforms", 0, "references"), [], "references: empty, which no room could meet"),
         (("platforms", 0, "references"), [{}], "an empty reference would accept anything"),
-        (("outputs", 0, "recipients"), [], "an output needs at least one recipient"),
-        (("outputs", 0, "recipients"), ["mallory"], NO_PARTY),
-        (("outputs", 0, "path"), "/out/../etc", OUT),
-        (("outputs", 0, "path"), "/tmp", OUT),
-        (("outputs", 0, "path"), "/out/", OUT),
-        (("outputs", 0, "max_bytes"), 0, "max_bytes: expected an integer from 1"),
-        (("outputs", 0, "max_bytes"), (1 << 40) + 1, "max_bytes: expected an integer from 1"),
-        (("logs",), {"recipients": [], "max_bytes": 1}, "logs need at least one recipient"),
-        (("logs",), {"recipients": ["mallory"], "max_bytes": 1}, NO_PARTY),
-        (("logs",), {"recipients": ["bob"], "max_bytes": 0}, "logs.max_bytes: expected an integer from 1"),
+        (("rooms", 0, "outputs", 0, "recipients"), [], "an output needs at least one recipient"),
+        (("rooms", 0, "outputs", 0, "recipients"), ["mallory"], NO_PARTY),
+        (("rooms", 0, "outputs", 0, "path"), "/out/../etc", OUT),
+        (("rooms", 0, "outputs", 0, "path"), "/tmp", OUT),
+        (("rooms", 0, "outputs", 0, "path"), "/out/", OUT),
+        (("rooms", 0, "outputs", 0, "max_bytes"), 0, "max_bytes: expected an integer from 1"),
+        (("rooms", 0, "outputs", 0, "max_bytes"), (1 << 40) + 1, "max_bytes: expected an integer from 1"),
+        (("rooms", 0, "logs"), {"recipients": [], "max_bytes": 1}, "logs need at least one recipient"),
+        (("rooms", 0, "logs"), {"recipients": ["mallory"], "max_bytes": 1}, NO_PARTY),
+        (
+            ("rooms", 0, "logs"),
+            {"recipients": ["bob"], "max_bytes": 0},
+            "logs.max_bytes: expected an integer from 1",
+        ),
         (
             ("approvals",),
             {"parties": [], "threshold": 1},
@@ -138,8 +142,8 @@ DIGEST = "image.manifest: expected sha256: and 64"
         (("limits", "runs"), 0, "runs: expected an integer from 1"),
         (("limits", "runs"), True, "runs: expected an integer from 1"),
         (("limits", "runs"), 1.0, "not an integer"),
-        (("limits", "wall_seconds"), 0, "wall_seconds: expected an integer from 1"),
-        (("limits", "memory_mib"), 255, "memory_mib: expected an integer from 256"),
+        (("rooms", 0, "wall_seconds"), 0, "wall_seconds: expected an integer from 1"),
+        (("rooms", 0, "memory_mib"), 255, "memory_mib: expected an integer from 256"),
         (("limits", "not_after"), "2020-01-01T00:00:00Z", "not_after: expected a time after not_before"),
         (
             ("limits", "not_after"),
@@ -170,47 +174,69 @@ DIGEST = "image.manifest: expected sha256: and 64"
         (("receipts", "wait_seconds"), 86_401, "wait_seconds: expected an integer from 0"),
         (("receipts", "wait_seconds"), 1.5, "not an integer"),
         (("limits", "not_after"), "9000-01-01T00:00:00Z", "not_after: expected a time in the years"),
-        (("network", "egress"), ["example.com:443"], "egress: expected a list of at most 0"),
-        (("network", "peers"), ["flights"], "peers: expected a list of at most 0"),
-        (("certificate", "names"), [], "a certificate needs at least one name"),
-        (("certificate", "names"), ["*.example"], NAMES),
-        (("certificate", "names"), ["Room.Example"], NAMES),
-        *(((many,), [{}] * 65, f"{many}: expected a list of at most 64") for many in ("datasets", "outputs")),
+        (("rooms", 0, "egress"), ["example.com:443"], "egress: expected a list of at most 0"),
+        (("rooms", 0, "peers"), ["flights"], "peers: expected a list of at most 0"),
+        (("rooms", 0, "ports"), ["web"], "ports: expected a list of at most 0"),
+        (("rooms",), [], "rooms: empty, so there is nothing to run"),
+        (("rooms",), [{}] * 17, "rooms: expected a list of at most 16"),
+        (("rooms", 0, "certificate", "names"), [], "a certificate needs at least one name"),
+        (("rooms", 0, "certificate", "names"), ["*.example"], NAMES),
+        (("rooms", 0, "certificate", "names"), ["Room.Example"], NAMES),
+        *(
+            (("rooms", 0, many), [{}] * 65, f"{many}: expected a list of at most 64")
+            for many in ("datasets", "outputs")
+        ),
         (("platforms",), [{}] * 17, "platforms: expected a list of at most 16"),
         (("parties",), [{}] * 33, "parties: expected a list of at most 32"),
         (
-            ("certificate", "names"),
+            ("rooms", 0, "certificate", "names"),
             [".".join(["a" * 63] * 3 + ["b" * 62])],
             "expected a DNS name of two labels or more",
         ),
-        (("certificate", "lifetime_seconds"), 59, "lifetime_seconds: expected an integer from 60"),
-        (("certificate", "lifetime_seconds"), 86_401, "lifetime_seconds: expected an integer from 60"),
+        (
+            ("rooms", 0, "certificate", "lifetime_seconds"),
+            59,
+            "lifetime_seconds: expected an integer from 60",
+        ),
+        (
+            ("rooms", 0, "certificate", "lifetime_seconds"),
+            86_401,
+            "lifetime_seconds: expected an integer from 60",
+        ),
         (("version",), 2, "replaces: expected the digest of the version before, got null"),
         (("version",), 0, "version: expected an integer from 1"),
         (("replaces",), samples.DIGEST, "replaces: expected null in version 1, got sha256:"),
-        (("image", "owner"), "mallory", NO_PARTY),
-        (("datasets", 0, "owner"), "mallory", NO_PARTY),
-        (("image", "manifest"), "latest", DIGEST),
-        (("image", "manifest"), "SHA256:" + "AB" * 32, DIGEST),
+        (("rooms", 0, "image", "owner"), "mallory", NO_PARTY),
+        (("rooms", 0, "datasets", 0, "owner"), "mallory", NO_PARTY),
+        (("rooms", 0, "image", "manifest"), "latest", DIGEST),
+        (("rooms", 0, "image", "manifest"), "SHA256:" + "AB" * 32, DIGEST),
         (
-            ("image", "environment"),
+            ("rooms", 0, "image", "environment"),
             {"A=B": "c"},
             "environment: expected names of at most 128 letters, digits and _, no digit first, got 'A=B'",
         ),
-        (("image", "environment"), {"A": "c\0"}, "environment.A: expected text of at most"),
+        (("rooms", 0, "image", "environment"), {"A": "c\0"}, "environment.A: expected text of at most"),
         (
-            ("image", "environment"),
+            ("rooms", 0, "image", "environment"),
             {"A\n\x1b[31m": 1},
             r"environment.'A\\n\\x1b\[31m': expected text of at most",
         ),
-        (("image", "arguments"), ["a\0b"], "arguments\\[0\\]: expected text of at most 65536 characters"),
-        (("image", "arguments"), [1], "arguments\\[0\\]: expected text of at most 65536 characters"),
         (
-            ("image", "arguments"),
+            ("rooms", 0, "image", "arguments"),
+            ["a\0b"],
+            "arguments\\[0\\]: expected text of at most 65536 characters",
+        ),
+        (
+            ("rooms", 0, "image", "arguments"),
+            [1],
+            "arguments\\[0\\]: expected text of at most 65536 characters",
+        ),
+        (
+            ("rooms", 0, "image", "arguments"),
             ["a" * 65_537],
             "arguments\\[0\\]: expected text of at most 65536 characters",
         ),
-        (("image", "arguments"), ["a"] * 257, "arguments: expected a list of at most 256"),
+        (("rooms", 0, "image", "arguments"), ["a"] * 257, "arguments: expected a list of at most 256"),
         (("parties", 1, "role"), "operator", "role: expected one of"),
         (("parties", 0, "broker", "url"), "http://127.0.0.1:8443", URL),
         (("parties", 0, "broker", "url"), "https://127.0.0.1", URL),
@@ -222,7 +248,7 @@ DIGEST = "image.manifest: expected sha256: and 64"
         (("parties", 0, "name"), "\u0430lice", "name: expected a name: at most 64"),
         (("parties", 0, "signing_key"), "AAAA", "signing_key: expected 32 bytes in base64"),
         (("id",), "../x", "id: expected a name: at most 64"),
-        (("format",), "strongroom-contract/2", "format: expected 'strongroom-contract/1'"),
+        (("format",), "strongroom-contract/1", "format: expected 'strongroom-contract/2'"),
     ],
 )
 def test_rule_34_laxer_or_stranger_values_are_refused(path, to, why):
@@ -232,7 +258,9 @@ def test_rule_34_laxer_or_stranger_values_are_refused(path, to, why):
 
 def test_the_widest_arguments_are_read():
     arguments = ["a" * 65_536, "", *["b"] * 254]
-    assert parse(change(("image", "arguments"), arguments)).image.arguments == tuple(arguments)
+    assert parse(change(("rooms", 0, "image", "arguments"), arguments)).rooms[0].image.arguments == tuple(
+        arguments
+    )
 
 
 @pytest.mark.parametrize(
@@ -241,12 +269,14 @@ def test_the_widest_arguments_are_read():
         ("parties", {"role": "auditor"}, "parties: name 'alice' appears twice"),
         ("datasets", {"manifest": "sha256:" + "ef" * 32}, "datasets: name 'flights' appears twice"),
         ("outputs", {"max_bytes": 1}, "outputs: path '/out' appears twice"),
+        ("rooms", {"memory_mib": 300}, "rooms: name 'main' appears twice"),
         ("outputs", {"path": "/out/more"}, "/out beside paths below it, which it holds"),
     ],
 )
 def test_what_is_listed_twice_is_refused(table, change, why):
     value = document()
-    value[table].append({**value[table][0], **change})
+    holder = value if table in value else value["rooms"][0]
+    holder[table].append({**holder[table][0], **change})
     with pytest.raises(Malformed, match=why):
         parse(value)
 
@@ -261,10 +291,14 @@ def test_one_person_cannot_be_two_parties():
 def test_differences_name_the_place():
     old = samples.a_contract()
     new = samples.a_contract(
-        image=contract.Image(owner="bob", manifest_digest=samples.DIGEST, arguments=("-x",), environment={})
+        image=room_terms.Image(owner="bob", manifest_digest=samples.DIGEST, arguments=("-x",), environment={})
     )
     places = {place for place, _, _ in drafting.differences(old.raw, new.raw)}
-    assert places == {"image.manifest", "image.arguments", "image.arguments[0]"}
+    assert places == {
+        "rooms[main].image.manifest",
+        "rooms[main].image.arguments",
+        "rooms[main].image.arguments[0]",
+    }
 
 
 def test_no_difference_hides_behind_another():
@@ -279,6 +313,19 @@ def test_no_difference_hides_behind_another():
         shown = {(place, after) for place, _, after in drafting.differences(old.raw, new.raw)}
         assert {(f"platforms[0].references[0].{one}", '"evil"') for one in known} <= shown
         assert (f"platforms[0].references[1].{name}", '"0"') in shown
+
+
+def test_each_room_has_the_disks_and_brokers_of_its_own():
+    web = samples.a_room(name="web", datasets=())
+    one = samples.a_contract(rooms=(samples.a_room(name="db"), web))
+    alice, bob = samples.ALICE.party().keyid, samples.BOB.party().keyid
+    assert one.disks_of(alice, room="db") == (samples.DIGEST,)
+    assert one.disks_of(alice, room="web") == one.disks_of(alice, room="elsewhere") == ()
+    assert one.disks_of(bob, room="web") == one.disks_of(bob) == (web.image.manifest_digest,)
+    assert one.owners() == ("alice", "bob")
+    assert (one.key_owners("db"), one.key_owners("web")) == (("alice",), ())
+    with pytest.raises(Malformed, match="no room is called 'elsewhere'; there are: db, web"):
+        one.room("elsewhere")
 
 
 @examples(300)

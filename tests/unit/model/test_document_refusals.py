@@ -195,6 +195,7 @@ def test_a_name_that_no_party_may_have_makes_no_identity():
 
 
 RECEIPT = receipt.Receipt(
+    room="main",
     run_id="run-" + "0" * 32,
     contract_digest=samples.DIGEST,
     signing_key=b"s" * 32,

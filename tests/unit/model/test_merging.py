@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -33,7 +34,8 @@ def test_copies_of_another_contract_are_refused_with_the_difference():
 
 def test_many_differences_are_counted_and_other_bytes_of_the_same_meaning_are_others():
     one = samples.a_contract()
-    limits = replace(one.limits, runs=77, wall_seconds=78, memory_mib=1079)
+    day, limits = timedelta(days=1), one.limits
+    limits = replace(limits, runs=77, not_before=limits.not_before - day, not_after=limits.not_after + day)
     other = contract.parse(drafting.encode(replace(one, id="another", limits=limits)))
     with pytest.raises(Refused, match="; and 1 more"):
         merging.merge([agreement.draft(one), agreement.draft(other)])

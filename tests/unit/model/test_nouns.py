@@ -179,6 +179,7 @@ def test_a_room_has_numbers_for_half_of_all_users(field):
 
 def a_receipt():
     return receipt.Receipt(
+        room="main",
         run_id="run-" + "0" * 32,
         contract_digest=samples.DIGEST,
         signing_key=b"s" * 32,
@@ -235,7 +236,7 @@ def test_release_request_round_trip():
         agreement=samples.signed(samples.a_contract()).encode(),
         evidence=evidence.Evidence(tee="tpm", parts={"quote": b"q"}),
         keys=keys(),
-        role="room",
+        role="main",
         csr=None,
     )
     split = messages.split_release_request(request.encode())

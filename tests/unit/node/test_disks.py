@@ -5,7 +5,7 @@ import pytest
 from strongroom.encoding import dsse
 from strongroom.errors import Malformed, Misuse, NotFound, Refused
 from strongroom.model import manifest as manifest_model
-from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import room_terms
 from strongroom.node import disks
 from tests import samples
 
@@ -53,12 +53,12 @@ def sealed_disk(folder, name, owner, *, signer=None, kind="dataset"):
 
 def contract_of(image, dataset):
     return samples.a_contract(
-        image=contract_model.Image(
+        image=room_terms.Image(
             owner="bob", manifest_digest=image.manifest.digest, arguments=None, environment={}
         ),
         datasets=(
-            contract_model.Dataset(name="flights", owner="alice", manifest_digest=dataset.manifest.digest),
-            contract_model.Dataset(name="again", owner="alice", manifest_digest=dataset.manifest.digest),
+            room_terms.Dataset(name="flights", owner="alice", manifest_digest=dataset.manifest.digest),
+            room_terms.Dataset(name="again", owner="alice", manifest_digest=dataset.manifest.digest),
         ),
     )
 
@@ -72,7 +72,9 @@ def pair(tmp_path):
 
 def test_disks_get_the_serials_of_their_places(pair, tmp_path):
     image, dataset = pair
-    drives, manifests = disks.match(contract_of(image, dataset), [dataset, image])
+    drives, manifests = disks.match(
+        contract_of(image, dataset), contract_of(image, dataset).rooms[0], [dataset, image]
+    )
     assert [(one.serial, one.path.name) for one in drives] == [
         ("image", "query.disk"),
         ("data-0", "flights.disk"),
@@ -84,7 +86,7 @@ def test_disks_get_the_serials_of_their_places(pair, tmp_path):
 def test_a_missing_disk_is_named(pair):
     image, dataset = pair
     with pytest.raises(Refused, match="dataset flights of alice") as caught:
-        disks.match(contract_of(image, dataset), [image])
+        disks.match(contract_of(image, dataset), contract_of(image, dataset).rooms[0], [image])
     assert caught.value.code == "missing-disk"
     assert "query.disk" in caught.value.message
 
@@ -93,21 +95,23 @@ def test_another_program_is_not_the_contracts(pair, tmp_path):
     image, dataset = pair
     other = disks.load(sealed_disk(tmp_path, "exfiltrate", samples.BOB, kind="image"))
     with pytest.raises(Refused, match="the image of bob"):
-        disks.match(contract_of(image, dataset), [other, dataset])
+        disks.match(contract_of(image, dataset), contract_of(image, dataset).rooms[0], [other, dataset])
 
 
 def test_a_disk_too_many_is_refused(pair, tmp_path):
     image, dataset = pair
     other = disks.load(sealed_disk(tmp_path, "more", samples.ALICE))
     with pytest.raises(Misuse, match=r"more\.disk"):
-        disks.match(contract_of(image, dataset), [image, dataset, other])
+        disks.match(
+            contract_of(image, dataset), contract_of(image, dataset).rooms[0], [image, dataset, other]
+        )
 
 
 def test_a_manifest_by_somebody_else(pair, tmp_path):
     image, _ = pair
     forged = disks.load(sealed_disk(tmp_path, "forged", samples.ALICE, signer=samples.BOB))
     with pytest.raises(Refused, match="its manifest is not signed by alice"):
-        disks.match(contract_of(image, forged), [image, forged])
+        disks.match(contract_of(image, forged), contract_of(image, forged).rooms[0], [image, forged])
 
 
 def test_a_manifest_by_nobody(pair, tmp_path):
@@ -120,7 +124,7 @@ def test_a_manifest_by_nobody(pair, tmp_path):
         manifest=dataset.manifest,
     )
     with pytest.raises(Refused) as caught:
-        disks.match(contract_of(image, stripped), [image, stripped])
+        disks.match(contract_of(image, stripped), contract_of(image, stripped).rooms[0], [image, stripped])
     assert caught.value.code == "unsigned-manifest"
 
 

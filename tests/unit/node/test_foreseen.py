@@ -18,6 +18,7 @@ from strongroom.model.room import channel
 from strongroom.node import foreseen, launch_record, room
 from strongroom.node.vtpm import state
 from strongroom_testing import brokers, contracts
+from strongroom_testing.contracts import changed
 
 SETTINGS = manifest_model.ImageSettings(
     source="sha256:" + "5" * 64, entrypoint=("/bin/p",), command=(), environment={}, working_directory="/", uid=7,
@@ -68,9 +69,11 @@ class Case:
 
         def ours(one):
             platform = contracts.platform(self.world.scene.tpm, references=(reference,))
-            made = replace(
+            made = changed(
                 one,
-                image=replace(one.image, manifest_digest=manifest_model.parse_envelope(self.image)[1].digest),
+                image=replace(
+                    one.rooms[0].image, manifest_digest=manifest_model.parse_envelope(self.image)[1].digest
+                ),
                 platforms=(platform,),
             )
             return change(made)
@@ -83,14 +86,14 @@ class Case:
             folder=self.folder, name="here", root=tpm.root, machine="sha256:" + "0" * 64, issuers=b""
         )
         made = room.Order(
-            node=node, base=self.base, agreement=agreement, drives=(), out=self.out, firmware=self.firmware,
+            room="main", node=node, base=self.base, agreement=agreement, drives=(), out=self.out, firmware=self.firmware,
             manifests={channel.SERIAL_IMAGE: self.image, channel.data_serial(0): self.world.disk},
         )  # fmt: skip
         return replace(made, **changes)
 
-    def ask(self, _address, agreement, earlier):
+    def ask(self, _address, agreement, room, earlier):
         self.asked += 1
-        request = messages.StandingRequest(agreement=agreement, earlier=earlier)
+        request = messages.StandingRequest(room=room, agreement=agreement, earlier=earlier)
         return asyncio.run(standing(self.world.broker, request.encode()))
 
     def foresee(self, order, ask=None):
@@ -179,7 +182,7 @@ def test_a_full_folder_and_a_small_machine_start_nothing(case):
 def test_runs_that_are_used_up_a_version_too_far_and_the_end_of_the_contract(case, world):
     used_up = world.agreement(runs=1)  # over a launch that its rooms prove
     assert isinstance(world.ask(used_up), messages.ReleaseAnswer)
-    told = case.ask(None, used_up.encode(), ())
+    told = case.ask(None, used_up.encode(), "main", ())
     assert case.refused(case.order(case.agreement()), lambda *_: told) == {"contract.runs"}
     first = case.agreement(lambda one: replace(one, id="another"), runs=1)
     order = case.order(first)

@@ -32,7 +32,9 @@ ENCLAVE = "i-0123456789abcdef0-enc0123456789abcde"
 def order(tmp_path, **changes):
     out = tmp_path / "out"
     out.mkdir()
-    made = room.Order(node=None, base=tmp_path, agreement=AGREEMENT, drives=(), manifests={}, out=out)
+    made = room.Order(
+        room="main", node=None, base=tmp_path, agreement=AGREEMENT, drives=(), manifests={}, out=out
+    )
     return replace(made, **changes)
 
 

@@ -18,7 +18,7 @@ CONTRACT = samples.a_contract()
     ["receipt.json", "evidence-alice.json", "release-alice.json", "receipt-alice.json", "out-0.tar.age"],
 )
 def test_names_that_a_run_has(tmp_path, name):
-    box = run_folder.Inbox(tmp_path, CONTRACT)
+    box = run_folder.Inbox(tmp_path, CONTRACT, "main")
     box.begin(1, name)
     box.write(1, b"content")
     assert not (tmp_path / name).exists()
@@ -47,13 +47,13 @@ def test_names_that_a_run_has(tmp_path, name):
 )
 def test_names_that_it_has_not(tmp_path, name):
     with pytest.raises(Refused) as caught:
-        run_folder.Inbox(tmp_path, CONTRACT).begin(1, name)
+        run_folder.Inbox(tmp_path, CONTRACT, "main").begin(1, name)
     assert caught.value.code == "unexpected-file"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_twice(tmp_path):
-    box = run_folder.Inbox(tmp_path, CONTRACT)
+    box = run_folder.Inbox(tmp_path, CONTRACT, "main")
     box.begin(1, "receipt.json")
     for stream, name in ((2, "receipt.json"), (1, "out-0.tar.age")):
         with pytest.raises(Refused, match=f"hands out '{name}' twice"):
@@ -64,9 +64,9 @@ def test_nothing_twice(tmp_path):
 
 
 def test_the_limit_is_the_contracts(tmp_path):
-    box = run_folder.Inbox(tmp_path, CONTRACT)
+    box = run_folder.Inbox(tmp_path, CONTRACT, "main")
     box.begin(1, "receipt.json")
-    most = run_folder.limit("receipt.json", CONTRACT)
+    most = run_folder.limit("receipt.json", CONTRACT, "main")
     box.write(1, bytes(most))
     with pytest.raises(Refused) as caught:
         box.write(1, b"x")
@@ -75,7 +75,7 @@ def test_the_limit_is_the_contracts(tmp_path):
 
 
 def test_what_is_incomplete_is_removed(tmp_path):
-    box = run_folder.Inbox(tmp_path, CONTRACT)
+    box = run_folder.Inbox(tmp_path, CONTRACT, "main")
     box.begin(1, "receipt.json")
     box.write(1, b"x")
     assert len(list(tmp_path.iterdir())) == 1
@@ -105,7 +105,7 @@ class Full:
 @pytest.mark.parametrize("room", [0, 3])
 def test_what_a_full_disk_does_not_take_waits_in_memory_until_it_does(tmp_path, monkeypatch, room, number):
     told = []
-    box = run_folder.Inbox(tmp_path, CONTRACT, on_held=told.append)
+    box = run_folder.Inbox(tmp_path, CONTRACT, "main", on_held=told.append)
     disk = Full(monkeypatch, tmp_path, room, number)
     box.begin(1, "out-0.tar.age")
     box.write(1, b"first")
@@ -125,10 +125,10 @@ def test_what_a_full_disk_does_not_take_waits_in_memory_until_it_does(tmp_path, 
 
 
 def test_in_memory_the_limit_is_the_contracts_too(tmp_path, monkeypatch):
-    box = run_folder.Inbox(tmp_path, CONTRACT)
+    box = run_folder.Inbox(tmp_path, CONTRACT, "main")
     Full(monkeypatch, tmp_path, 0)
     box.begin(1, "receipt.json")
-    box.write(1, bytes(run_folder.limit("receipt.json", CONTRACT)))
+    box.write(1, bytes(run_folder.limit("receipt.json", CONTRACT, "main")))
     with pytest.raises(Refused) as caught:
         box.write(1, b"x")
     assert caught.value.code == "too-large"
@@ -137,7 +137,7 @@ def test_in_memory_the_limit_is_the_contracts_too(tmp_path, monkeypatch):
 def test_a_folder_that_is_gone_when_the_file_is_whole_costs_nothing_once_it_is_back(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
-    box = run_folder.Inbox(folder, CONTRACT)
+    box = run_folder.Inbox(folder, CONTRACT, "main")
     box.begin(1, "receipt.json")
     box.write(1, b"content")
     fsync = os.fsync
@@ -154,7 +154,7 @@ def test_a_folder_that_is_gone_when_the_file_is_whole_costs_nothing_once_it_is_b
 
 
 def test_neither_folder_nor_memory(tmp_path, monkeypatch):
-    box = run_folder.Inbox(tmp_path, CONTRACT)
+    box = run_folder.Inbox(tmp_path, CONTRACT, "main")
     box.begin(1, "receipt.json")
 
     def full(_fd, _data):
@@ -168,8 +168,8 @@ def test_neither_folder_nor_memory(tmp_path, monkeypatch):
 
 
 def test_how_much_a_run_may_hand_out():
-    assert run_folder.most(CONTRACT) == sum(
-        run_folder.limit(name, CONTRACT) for name in ("receipt.json", "out-0.tar.age")
+    assert run_folder.most(CONTRACT, "main") == sum(
+        run_folder.limit(name, CONTRACT, "main") for name in ("receipt.json", "out-0.tar.age")
     )
 
 
@@ -180,5 +180,5 @@ def test_a_link_planted_beside_is_not_followed(tmp_path):
     folder.mkdir()
     (folder / ".receipt.json.part").symlink_to(victim)
     with pytest.raises(Unavailable, match="Too many levels of symbolic links"):
-        run_folder.Inbox(folder, CONTRACT).begin(1, "receipt.json")
+        run_folder.Inbox(folder, CONTRACT, "main").begin(1, "receipt.json")
     assert victim.read_bytes() == b"precious"

@@ -54,7 +54,7 @@ class World:
         ours, theirs = socket.socketpair()
         self.agent = Agent(theirs)
         self.phases, self.notes = [], []
-        self.inbox = run_folder.Inbox(folder, CONTRACT)
+        self.inbox = run_folder.Inbox(folder, CONTRACT, "main")
         self.died = os.eventfd(0)
         self.relay = relay.Relay(
             ours,

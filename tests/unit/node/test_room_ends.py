@@ -34,7 +34,7 @@ class Child:
 
 def made(tmp_path, **changes):
     order = room.Order(
-        node=None, base=tmp_path, agreement=agreement_model.draft(samples.a_contract()), drives=(), manifests={},
+        room="main", node=None, base=tmp_path, agreement=agreement_model.draft(samples.a_contract()), drives=(), manifests={},
         out=tmp_path,
     )  # fmt: skip
     one = room.Room(order=order, pause=lambda _: None)
@@ -113,14 +113,14 @@ def test_whoever_stops_a_run_that_waits_for_room_is_told_what_is_lost(tmp_path):
 
 def test_an_empty_box_waits_for_nothing(tmp_path):
     one = made(tmp_path, pause=lambda _: pytest.fail("waited"))
-    one._settle(run_folder.Inbox(tmp_path, samples.a_contract()))
+    one._settle(run_folder.Inbox(tmp_path, samples.a_contract(), "main"))
 
 
 def a_receipt(**changes):
     key = sign.generate()
     disk = receipt_model.Disk(manifest_digest=samples.DIGEST, root_hash=samples.DIGEST)
     made = receipt_model.Receipt(
-        run_id="run-" + "0" * 32, contract_digest=samples.a_contract().digest, signing_key=key.public.raw, image=disk, datasets=(),
+        room="main", run_id="run-" + "0" * 32, contract_digest=samples.a_contract().digest, signing_key=key.public.raw, image=disk, datasets=(),
         outputs=(), outcome=receipt_model.Outcome.EXITED, exit_status=0, details=(), started=NOW, ended=NOW,
     )  # fmt: skip
     made = replace(made, **changes)

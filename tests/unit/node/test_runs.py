@@ -16,10 +16,12 @@ from strongroom.cli.rooms import runs as verb
 from strongroom.errors import Malformed, NotFound
 from strongroom.model import receipt
 from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts import room_terms
 from strongroom.model.room import run_files
 from strongroom.node import run as running
 from strongroom.node import run_status, runs
 from strongroom.node.run_status import State
+from strongroom_testing.contracts import changed
 from tests import samples
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -47,12 +49,13 @@ class Clock:
 
 def begin(folder, clock):
     folder.mkdir(parents=True, exist_ok=True)
-    return run_status.RunStatus(folder, samples.a_contract(), now=clock.now, elapsed=clock.elapsed)
+    return run_status.RunStatus(folder, samples.a_contract(), "main", now=clock.now, elapsed=clock.elapsed)
 
 
 def a_receipt(**changes):
     disk = receipt.Disk(manifest_digest=samples.DIGEST, root_hash=samples.DIGEST)
     made = receipt.Receipt(
+        room="main",
         run_id="run-" + "0" * 32,
         contract_digest=samples.DIGEST,
         signing_key=b"s" * 32,
@@ -272,7 +275,7 @@ def test_runs_are_found_below_a_folder_and_odd_folders_passed_over(tmp_path, cap
 
 def agreed(folder, logs):
     one = samples.a_contract()
-    one = replace(one, logs=logs)
+    one = changed(one, logs=logs)
     raw = contract_model.parse(samples.drafting.encode(one))
     (folder / run_files.AGREEMENT).write_bytes(samples.signed(raw).encode())
 
@@ -283,7 +286,7 @@ def test_a_failing_programs_run_says_how_to_read_its_log_and_who_can(tmp_path, c
     assert runs.reading_the_log(folder) == ()
     agreed(folder, None)
     assert "names none who may" in runs.reading_the_log(folder)[0]
-    agreed(folder, contract_model.Logs(recipients=("alice", "bob"), max_bytes=1000))
+    agreed(folder, room_terms.Logs(recipients=("alice", "bob"), max_bytes=1000))
     assert runs.reading_the_log(folder) == ("no log left the room",)
     (folder / run_files.LOG).write_bytes(b"sealed")
     log = f"'{folder}/log.age'"

@@ -85,7 +85,9 @@ def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
         tx.contracts.raise_to(SERIES, KnownVersion(version=9, digest="x"))
         tx.nonces.use(b"n" * 32, expires=NOW, now=NOW - timedelta(seconds=9))
         tx.disks.put(KnownDisk(manifest_digest="m", cipher="none", sealed_key=None))
-        tx.runs.add(Run(run_id="ghost", contract_digest="c", signing_key=b"", release=0, receipt=None))
+        tx.runs.add(
+            Run(room="main", run_id="ghost", contract_digest="c", signing_key=b"", release=0, receipt=None)
+        )
         raise Refused("no")
 
     async def all_of_them():
@@ -99,7 +101,7 @@ def test_a_failed_work_is_undone_alone_and_its_nodes_are_forgotten(store):
                     tx.nonces.used(b"n" * 32),
                     tx.disks.find("m"),
                     tx.runs.find("ghost"),
-                    tx.runs.used("c"),
+                    tx.runs.used("c", "main"),
                 )
             ),
             return_exceptions=True,
@@ -116,17 +118,19 @@ def test_two_runs_cannot_take_the_same_place(store, path):
     write(
         store,
         lambda tx: tx.runs.add(
-            Run(run_id="a", contract_digest="c", signing_key=b"", release=0, receipt=None)
+            Run(room="main", run_id="a", contract_digest="c", signing_key=b"", release=0, receipt=None)
         ),
     )
 
     def cheat(tx):
-        tx.runs._used["c"] = 0
-        tx.runs.add(Run(run_id="b", contract_digest="c", signing_key=b"", release=0, receipt=None))
+        tx.runs._used["c", "main"] = 0
+        tx.runs.add(
+            Run(room="main", run_id="b", contract_digest="c", signing_key=b"", release=0, receipt=None)
+        )
 
     with pytest.raises(Unavailable, match="IntegrityError"):
         write(store, cheat)
-    assert store.runs_by_contract() == [("c", 1, 0)]
+    assert store.runs_by_room() == [("c", "main", 1, 0)]
 
 
 def use(store, nonce, *, expires, now):
@@ -185,7 +189,12 @@ def test_a_database_of_the_first_version_keeps_its_used_nonces_and_its_time(tmp_
         "digest TEXT NOT NULL, PRIMARY KEY (id, owners))"
     )
     old.execute("INSERT INTO contracts VALUES ('id', 'owners', 3, 'digest')")
-    for table in ("runs", "disks", "leaves", "nodes"):
+    old.execute(
+        "CREATE TABLE runs (run TEXT NOT NULL PRIMARY KEY, contract TEXT NOT NULL, ordinal INTEGER NOT NULL, "
+        "signing_key BLOB NOT NULL, release INTEGER NOT NULL, receipt INTEGER, UNIQUE (contract, ordinal))"
+    )
+    old.execute("INSERT INTO runs VALUES ('run-a', 'digest', 1, x'00', 7, 8)")
+    for table in ("disks", "leaves", "nodes"):
         ddl = sa.schema.CreateTable(schema.metadata.tables[table])
         old.execute(str(ddl.compile(dialect=sa.dialects.sqlite.dialect())))
     old.execute("PRAGMA user_version = 1")
@@ -194,6 +203,9 @@ def test_a_database_of_the_first_version_keeps_its_used_nonces_and_its_time(tmp_
     store = sqlite.open_store(path)
     assert [store.read(lambda tx, one=one: tx.nonces.used(one * 32)) for one in (b"1", b"2")] == [False, True]
     assert store.latest_time() == end - 120
+    # Rooms had one role, `room`, when they had no names.
+    assert store.runs_by_room() == [("digest", "room", 1, 1)]
+    assert store.read(lambda tx: tx.runs.find("run-a")).release == 7
     # Of its contracts nobody remembered how many runs they permit, and none was withdrawn.
     series, version = Series(id="id", owners="owners"), KnownVersion(version=3, digest="digest")
     assert store.read(lambda tx: tx.contracts.highest(series)) == version

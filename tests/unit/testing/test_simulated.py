@@ -65,7 +65,7 @@ class Room(brokers.Room):
             agreement=self.agreement.encode(),
             evidence=evidence,
             keys=self.keys,
-            role="room",
+            role="main",
             csr=csr,
             endorsements=self.launched.brought(evidence),
         )

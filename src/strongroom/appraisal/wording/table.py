@@ -155,7 +155,12 @@ TABLE: dict[str, Wording] = {
         hint="the challenge was for another contract; ask for one under this contract",
         source=BROKER,
     ),
-    check_names.REQUEST_ROLE: Wording(hint="keys are released to rooms alone", source=BROKER),
+    check_names.REQUEST_ROLE: Wording(
+        expected={"": "a room of the contract in which the owner has a disk: {it}"},
+        got={"": "{it}"},
+        hint="a node starts each room as one of the contract's; this broker's owner has no disk in that one",
+        source=BROKER,
+    ),
     check_names.CONTRACT_WITHDRAWN: Wording(
         expected={"no": "a contract that its owner has not withdrawn here"},
         got={"no": "not withdrawn", "yes": "withdrawn by its owner, every version of it"},

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from strongroom.broker.ports import KnownDisk, KnownVersion, LedgerView
-    from strongroom.model.identifiers import ContractDigest, ContractId
+    from strongroom.model.identifiers import ContractDigest, ContractId, RoomName
     from strongroom.model.record import Record
 
 DENIALS = 10  # the last denials that are listed
@@ -32,8 +32,8 @@ class Overview(Protocol):
     def known_contracts(self) -> Sequence[tuple[ContractId, KnownVersion]]:
         """Id and highest version of each series."""
 
-    def runs_by_contract(self) -> Sequence[tuple[ContractDigest, int, int]]:
-        """Contract digest, runs, and how many of them have a receipt."""
+    def runs_by_room(self) -> Sequence[tuple[ContractDigest, RoomName, int, int]]:
+        """Contract digest, room, runs, and how many of them have a receipt."""
 
     def known_disks(self) -> Sequence[KnownDisk]:
         """Every disk."""
@@ -41,9 +41,13 @@ class Overview(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class KnownContract:
-    """A contract as this broker knows it: its highest version. permitted: runs, None where it is not known; used: of them."""
+    """A room of a contract as this broker knows it: of its highest version.
+
+    room: None while none of its rooms ran here. permitted: runs, None where it is not known; used: of them.
+    """
 
     id: ContractId
+    room: RoomName | None
     version: int
     digest: ContractDigest
     withdrawn: bool
@@ -62,6 +66,7 @@ class KnownContract:
         """The object form."""
         return {
             "id": self.id,
+            "room": self.room,
             "version": self.version,
             "digest": self.digest,
             "withdrawn": self.withdrawn,
@@ -74,7 +79,7 @@ class KnownContract:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What a broker's storage says of it. earlier: (digest, runs, receipts) of versions that are not the highest. denials: the last first."""
+    """What a broker's storage says of it. contracts: a row for each room that ran. earlier: (digest, runs, receipts) of versions that are not the highest. denials: the last first."""
 
     ledger_size: int
     contracts: tuple[KnownContract, ...]
@@ -110,25 +115,30 @@ class Status:
 
 def status(store: Overview, budgets: Budgets | None = None) -> Status:
     """Read the status. The storage may be in use by brokers that serve. budgets: theirs; how much of them is left they alone know."""
-    used = {contract: (runs, receipts) for contract, runs, receipts in store.runs_by_contract()}
-    standing = []
-    for id, known in store.known_contracts():
-        runs, receipts = used.pop(known.digest, (0, 0))
-        standing.append(
-            KnownContract(
-                id=id,
-                version=known.version,
-                digest=known.digest,
-                withdrawn=known.withdrawn,
-                permitted=known.runs,
-                used=runs,
-                receipts=receipts,
-            )
+    used: dict[ContractDigest, list[tuple[RoomName | None, int, int]]] = {}
+    for contract, room, runs, receipts in store.runs_by_room():
+        used.setdefault(contract, []).append((room, runs, receipts))
+    standing = [
+        KnownContract(
+            id=id,
+            room=room,
+            version=known.version,
+            digest=known.digest,
+            withdrawn=known.withdrawn,
+            permitted=known.runs,
+            used=runs,
+            receipts=receipts,
         )
+        for id, known in store.known_contracts()
+        for room, runs, receipts in used.pop(known.digest, [(None, 0, 0)])
+    ]
     return Status(
         ledger_size=store.ledger.size(),
         contracts=tuple(standing),
-        earlier=tuple((contract, *counts) for contract, counts in sorted(used.items())),
+        earlier=tuple(
+            (contract, sum(runs for _, runs, _ in rooms), sum(receipts for _, _, receipts in rooms))
+            for contract, rooms in sorted(used.items())
+        ),
         disks=tuple(store.known_disks()),
         denials=_denials(store.ledger),
         budgets=budgets or Budgets(),

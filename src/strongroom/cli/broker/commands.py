@@ -268,7 +268,8 @@ def status(directory: BrokerDir, as_json: AsJson = False) -> None:
     for contract in report.contracts:
         runs = f"{contract.used} run(s) used, {'?' if contract.left is None else contract.left} left, {contract.receipts} with a receipt"
         state = "WITHDRAWN, " if contract.withdrawn else ""
-        print(f"contract {contract.id}: version {contract.version} {contract.digest}: {state}{runs}")
+        room = "" if contract.room is None else f" room {contract.room}"
+        print(f"contract {contract.id}{room}: version {contract.version} {contract.digest}: {state}{runs}")
     for digest, used, receipts in report.earlier:
         print(f"earlier version {digest}: {used} run(s), {receipts} with a receipt")
     for disk in report.disks:

@@ -55,7 +55,7 @@ def check(
         agreement,
         now=datetime.now(UTC),
         runs_used=runs_used,
-        ask=(lambda address, signed: foreseen.ask(address, signed, ()).checks) if ask else None,
+        ask=(lambda address, signed, room: foreseen.ask(address, signed, room, ()).checks) if ask else None,
         trust=[load_party(path) for path in trust],
         on_ask=_say_whom,
     )
@@ -79,13 +79,15 @@ def _say_whom(party: str, address: BrokerAddress, by_file: bool) -> None:
 def _print(outlook: Outlook, *, runs_known: bool) -> None:
     for check in outlook.checks:
         say(f"{'yes' if check.ok else 'NO '}  {check.name}: expected {check.expected}, got {check.got}")
-    for party, row in outlook.brokers.items():
+    several = len({room for _, room in outlook.brokers}) > 1
+    for (party, room), row in outlook.brokers.items():
         if isinstance(row, StrongroomError):
             say(f"?    the broker of {party} cannot be asked: {row.message}")
             continue
+        about = f" about {room}" if several else ""
         for check in row:
             say(
-                f"{'yes' if check.ok else 'NO '}  {party}'s broker, {check.name}: expected {check.expected}, got {check.got}"
+                f"{'yes' if check.ok else 'NO '}  {party}'s broker{about}, {check.name}: expected {check.expected}, got {check.got}"
             )
     if not outlook.brokers and not runs_known:
         print(
@@ -100,10 +102,16 @@ def _document(agreement: Agreement, outlook: Outlook) -> dict[str, Any]:
         "would_run": outlook.would_run,
         "missing": list(agreement.missing()),
         "checks": [check.to_json() for check in outlook.checks],
-        "brokers": {
-            party: {"error": failures.describe(row)}
-            if isinstance(row, StrongroomError)
-            else {"checks": [check.to_json() for check in row]}
-            for party, row in outlook.brokers.items()
-        },
+        "brokers": [
+            {
+                "party": party,
+                "room": room,
+                **(
+                    {"error": failures.describe(row)}
+                    if isinstance(row, StrongroomError)
+                    else {"checks": [check.to_json() for check in row]}
+                ),
+            }
+            for (party, room), row in outlook.brokers.items()
+        ],
     }

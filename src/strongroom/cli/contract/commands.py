@@ -50,6 +50,7 @@ def new(
         ),
     ],
     image: Annotated[Path, typer.Option(help="The program's signed manifest.")],
+    room: Annotated[str, typer.Option(help="What the room is called.")] = "main",
     base: Annotated[list[Path], typer.Option(help="Local rooms: a base folder, or its base.json.")] = [],  # noqa: B006 - typer copies it
     node: Annotated[
         list[Path], typer.Option(help="Local rooms: what `strongroom node show --json` printed.")
@@ -98,7 +99,7 @@ def new(
     certificate_name: Annotated[
         list[str], typer.Option(metavar="DNS-NAME", help="DNS name for the room's certificate.")
     ] = [],  # noqa: B006
-    runs: Annotated[int, typer.Option(help="How many runs are permitted.")] = 1,
+    runs: Annotated[int, typer.Option(help="How many runs of the room are permitted.")] = 1,
     days: Annotated[int, typer.Option(help="For how many days from now.", min=1, max=MAX_DAYS)] = 30,
     wall_seconds: Annotated[int, typer.Option(help="Longest run.")] = 600,
     memory_mib: Annotated[int, typer.Option(help="Memory of the room.")] = 512,
@@ -117,6 +118,7 @@ def new(
     """Write a contract down, for the parties to sign. Nothing is accepted that is not named here."""
     from strongroom.cli import sentences
     from strongroom.model.contracts import contract as contract_model
+    from strongroom.model.contracts.room_terms import Output
     from strongroom.model.identifiers import PartyName
     from strongroom.parties import draft as drafts
     from strongroom.parties import papers
@@ -139,21 +141,31 @@ def new(
     draft = drafts.Draft(
         id=contract_id,
         members=members,
-        image=image,
+        rooms=(
+            drafts.RoomDraft(
+                name=room,
+                image=image,
+                datasets=tuple(_dataset(text) for text in dataset),
+                arguments=tuple(argument) or None,
+                environment=dict(_pair(text, "--env") for text in env),
+                outputs=tuple(
+                    Output(
+                        path=path,
+                        recipients=tuple(PartyName(name) for name in to.split(",")),
+                        max_bytes=max_output,
+                    )
+                    for path, to in (_pair(text, "--output") for text in output)
+                ),
+                logs=tuple(logs),
+                certificate_names=tuple(certificate_name),
+                wall_seconds=wall_seconds,
+                memory_mib=memory_mib,
+            ),
+        ),
         platforms=(
             *local,
             *drafts.hardware_platforms(reference, machines=machines, any_machine=any_machine),
         ),
-        datasets=tuple(_dataset(text) for text in dataset),
-        arguments=tuple(argument) or None,
-        environment=dict(_pair(text, "--env") for text in env),
-        outputs=tuple(
-            contract_model.Output(
-                path=path, recipients=tuple(PartyName(name) for name in to.split(",")), max_bytes=max_output
-            )
-            for path, to in (_pair(text, "--output") for text in output)
-        ),
-        logs=tuple(logs),
         disclosure=contract_model.Disclosure(
             output_sizes=contract_model.OutputSizes.EXACT
             if exact_sizes
@@ -163,11 +175,8 @@ def new(
             else contract_model.ExitStatus.ZERO_OR_ONE,
         ),
         receipt_wait=receipt_wait,
-        certificate_names=tuple(certificate_name),
         runs=runs,
         days=days,
-        wall_seconds=wall_seconds,
-        memory_mib=memory_mib,
         threshold=threshold,
         replaces=replaces,
     )
@@ -179,7 +188,7 @@ def new(
     print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
     for line in sentences.exposed(parsed):
         print(f"note: {line}", file=sys.stderr)
-    if not parsed.outputs and parsed.logs is None:
+    if not any(terms.outputs or terms.logs for terms in parsed.rooms):
         print(
             "note: nothing that the program writes leaves the room: --output /out=PARTY and --logs PARTY let it",
             file=sys.stderr,

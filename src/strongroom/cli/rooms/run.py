@@ -37,6 +37,10 @@ def run(
     base: Annotated[Path, typer.Option(help="The base's folder.")],
     disk: Annotated[list[Path], typer.Option(help="A sealed disk that the contract names.")],
     out: Annotated[Path, typer.Option(help="Folder for the receipt, the evidence and the outputs.")],
+    room: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which of the contract's rooms, where it has several."),
+    ] = None,
     node: Annotated[Path | None, typer.Option(help="The node's folder; local rooms need one.")] = None,
     backend: Annotated[
         str | None,
@@ -83,6 +87,7 @@ def run(
     """Run a contract's program in a room and keep what leaves it."""
     from strongroom.cli import failures
     from strongroom.cli.rooms import run_ends
+    from strongroom.model.identifiers import RoomName
     from strongroom.node import run as running
     from strongroom.parties import papers
 
@@ -121,6 +126,7 @@ def run(
             base=base,
             sealed_disks=disk,
             out=out,
+            room_name=None if room is None else RoomName(room),
             node=node,
             backend=backend,
             firmware=firmware,
@@ -170,6 +176,7 @@ def _print_summary(finished: FinishedRun, out: Path, contract: Contract) -> None
         good=finished.good,
         outputs=bool(receipt.outputs),
         contract=contract,
+        room=finished.receipt.room,
         before=finished.runs_before,
     ):
         say(line)

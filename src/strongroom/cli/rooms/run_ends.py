@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.model.identifiers import PartyName
+from strongroom.model.identifiers import PartyName, RoomName
 from strongroom.model.room import run_files
 from strongroom.node.run_cost import Cost, End
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from strongroom.model.contracts.contract import Contract
@@ -40,16 +40,23 @@ def tell(
 
 
 def tell_done(
-    out: Path, *, good: bool, outputs: bool, contract: Contract, before: Mapping[PartyName, int]
+    out: Path,
+    *,
+    room: RoomName,
+    good: bool,
+    outputs: bool,
+    contract: Contract,
+    before: Mapping[PartyName, int],
 ) -> Iterator[str]:
     """The same for a run that brought its receipt home: keys were released for it, whatever its program made of them.
 
     good: whether the program ended well. outputs: whether any left.
     """
-    for party in contract.key_owners():
+    parties = contract.key_owners(room)
+    for party in parties:
         yield _used(party, contract, before)
     if not good:
-        yield f"next       mend what the log tells; then {_another(contract, before)}"
+        yield f"next       mend what the log tells; then {_another(parties, contract, before)}"
     elif outputs:
         opened = out / run_files.output(0)
         yield f"next       who may read it: `strongroom open {opened} --identity NAME.identity`"
@@ -74,8 +81,8 @@ def _used(party: PartyName, contract: Contract, before: Mapping[PartyName, int])
     return f"cost       a run was used at the broker of {party}{used}"
 
 
-def _another(contract: Contract, before: Mapping[PartyName, int]) -> str:
-    if any(before.get(party, 0) + 1 >= contract.limits.runs for party in contract.key_owners()):
+def _another(parties: Sequence[PartyName], contract: Contract, before: Mapping[PartyName, int]) -> str:
+    if any(before.get(party, 0) + 1 >= contract.limits.runs for party in parties):
         return _NO_RUN_LEFT
     return "the same command with another --out, since this folder holds a result"
 

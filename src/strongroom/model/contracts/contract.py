@@ -5,54 +5,50 @@ and missing keys are refused; empty means no) and never re-serialises what it wa
 
 ::
 
-    {"format": "strongroom-contract/1",
+    {"format": "strongroom-contract/2",
      "id": name, "version": 1.., "replaces": null | digest of the version before,
      "parties": [{"name", "role", "signing_key", "recipient", "broker"}],
-     "image": {"owner": party, "manifest": digest, "arguments": null | [text], "environment": {name: text}},
-     "datasets": [{"name", "owner": party, "manifest": digest}],
-     "outputs": [{"path": "/out" | "/out/NAME", "recipients": [party], "max_bytes"}],
-     "logs": null | {"recipients": [party], "max_bytes"},
+     "rooms": [{"name", "image", "datasets", "outputs", …}],                     `room_terms` has them
      "disclosure": {"output_sizes": "exact" | "power-of-two", "exit_status": "exact" | "zero-or-one"},
      "receipts": {"wait_seconds": 0..86400},
      "platforms": [{"tee", "simulated", "memory_guard", "roots": [digest], "machines": [text],
                     "references": [{register: value}], "policy": object, may be absent}],
-     "network": {"egress": [], "peers": []},
-     "certificate": null | {"names": [DNS name], "lifetime_seconds"},
-     "limits": {"runs", "not_before", "not_after", "wall_seconds", "memory_mib"},
+     "limits": {"runs", "not_before", "not_after"},
      "approvals": {"parties": [party], "threshold"}}
 """
 
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest
-from strongroom.encoding import canonical, fields, unexpected
+from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model import party as party_model
 from strongroom.model.contracts import policy as policy_model
-from strongroom.model.identifiers import ContractDigest, ContractId, KeyId, ManifestDigest, PartyName
+from strongroom.model.contracts import room_terms
+from strongroom.model.contracts.room_terms import MAX_PARTIES, RoomTerms
+from strongroom.model.identifiers import (
+    ContractDigest,
+    ContractId,
+    KeyId,
+    ManifestDigest,
+    PartyName,
+    RoomName,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from datetime import datetime
 
-FORMAT = "strongroom-contract/1"
+FORMAT = "strongroom-contract/2"
 PAYLOAD_TYPE = "application/vnd.strongroom.contract+json"
 MAX_BYTES = 128 * 1024  # a broker hashes them for a stranger
-MAX_PARTIES = 32  # each may sign: an envelope holds as many signatures
+MAX_ROOMS = 16
 MAX_REGISTERS = 48  # of one reference: verdicts tell each, and records have room for so many
-
-OUTPUT_PATH = re.compile(r"/out(?:/[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?)?", re.ASCII)
-DNS_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-)){1,8}", re.ASCII)
-# The first two in words.
-OUTPUT_LIKE = "/out, or /out/ and a name of lower-case letters, digits, dots, dashes and underscores"
-DNS_LIKE = "a DNS name of two labels or more, in lower case, like room.flights.example"
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 
 
 class Role(enum.StrEnum):
@@ -70,28 +66,6 @@ class Member:
 
     party: party_model.Party
     role: Role
-
-
-@dataclass(frozen=True, kw_only=True)
-class Image:
-    """The program: whose, which sealed disk, and what may differ from the image's own settings.
-
-    `arguments` None means the image's own CMD; `environment` is added to the image's own ENV.
-    """
-
-    owner: PartyName
-    manifest_digest: ManifestDigest
-    arguments: tuple[str, ...] | None
-    environment: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A sealed disk that the room mounts read-only at `/data/<name>`."""
-
-    name: str
-    owner: PartyName
-    manifest_digest: ManifestDigest
 
 
 class OutputSizes(enum.StrEnum):
@@ -124,23 +98,6 @@ class ReceiptTerms:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
-    """A directory whose files leave as one age file (a tar within) to `recipients` (party names)."""
-
-    path: str
-    recipients: tuple[PartyName, ...]
-    max_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Logs:
-    """Who may read the program's standard output and error, sealed, and how much of it."""
-
-    recipients: tuple[PartyName, ...]
-    max_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Platform:
     """One kind of room that the parties accept.
 
@@ -160,30 +117,12 @@ class Platform:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
-    """What the room may reach. Both lists are empty in this version: no network."""
-
-    egress: tuple[str, ...]
-    peers: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CertificateTerms:
-    """The DNS names that a room's certificate may carry, and for how many seconds it lives."""
-
-    names: tuple[str, ...]
-    lifetime_seconds: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunLimits:
-    """How often, when, how long and how large."""
+    """How often each of the rooms may run, and when."""
 
     runs: int
     not_before: datetime
     not_after: datetime
-    wall_seconds: int
-    memory_mib: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,15 +142,10 @@ class Contract:
     version: int
     replaces: ContractDigest | None
     members: tuple[Member, ...]
-    image: Image
-    datasets: tuple[Dataset, ...]
-    outputs: tuple[Output, ...]
-    logs: Logs | None
+    rooms: tuple[RoomTerms, ...]
     disclosure: Disclosure
     receipts: ReceiptTerms
     platforms: tuple[Platform, ...]
-    network: Network
-    certificate: CertificateTerms | None
     limits: RunLimits
     approvals: Approvals
 
@@ -234,14 +168,28 @@ class Contract:
         """The age recipients of the named parties."""
         return tuple(self.party(name).recipient for name in names)
 
-    def disks_of(self, keyid: KeyId) -> tuple[ManifestDigest, ...]:
-        """Manifest digests of the disks that the party with that key owns, each once, the image first.
+    def room(self, name: RoomName) -> RoomTerms:
+        """The room of that name. Raises `Malformed`."""
+        for room in self.rooms:
+            if room.name == name:
+                return room
+        names = ", ".join(room.name for room in self.rooms)
+        raise Malformed(f"contract: no room is called {name!r}; there are: {names}", code="unknown-room")
 
-        Names are the contract's own; only the key says who somebody is.
+    def disks_of(self, keyid: KeyId, *, room: RoomName | None = None) -> tuple[ManifestDigest, ...]:
+        """Manifest digests of the disks that the party with that key owns, each once, a room's image first.
+
+        room: of that room alone, which may be none of the contract's; None for all of them. Names of parties are the
+        contract's own; only the key says who somebody is.
         """
         names = {member.party.name for member in self.members if member.party.keyid == keyid}
-        owned = [self.image.manifest_digest] if self.image.owner in names else []
-        owned += [dataset.manifest_digest for dataset in self.datasets if dataset.owner in names]
+        owned = [
+            manifest
+            for terms in self.rooms
+            if room is None or terms.name == room
+            for owner, manifest in terms.disks()
+            if owner in names
+        ]
         return tuple(dict.fromkeys(owned))
 
     def owners(self) -> tuple[PartyName, ...]:
@@ -251,7 +199,7 @@ class Contract:
     # Kept: nothing of a contract ever changes, and a broker asks at each of its runs.
     @cached_property
     def _owners(self) -> tuple[PartyName, ...]:
-        owners = {self.image.owner, *(dataset.owner for dataset in self.datasets)}
+        owners = {owner for room in self.rooms for owner, _ in room.disks()}
         return tuple(member.party.name for member in self.members if member.party.name in owners)
 
     def owner_keys(self) -> tuple[KeyId, ...]:
@@ -270,9 +218,9 @@ class Contract:
         """
         return tuple(member.party.name for member in self.members) if self.simulated else self.owners()
 
-    def key_owners(self) -> tuple[PartyName, ...]:
-        """Names of the parties who own a disk and have a broker, each once, in contract order."""
-        owners = self.owners()
+    def key_owners(self, room: RoomName | None = None) -> tuple[PartyName, ...]:
+        """Names of the parties who own a disk (of that room, or of any) and have a broker, each once, in contract order."""
+        owners = self.owners() if room is None else {owner for owner, _ in self.room(room).disks()}
         return tuple(
             member.party.name
             for member in self.members
@@ -291,15 +239,10 @@ def parse(data: bytes) -> Contract:
         version=top.integer("version", low=1, high=1_000_000),
         replaces=None if replaced is None else ContractDigest(replaced),
         members=tuple(_member(item) for item in top.objects("parties", max_items=MAX_PARTIES)),
-        image=_image(top.object("image")),
-        datasets=tuple(_dataset(item) for item in top.objects("datasets", max_items=64)),
-        outputs=tuple(_output(item) for item in top.objects("outputs", max_items=64)),
-        logs=_logs(top.object_or_null("logs")),
+        rooms=tuple(room_terms.read(item) for item in top.objects("rooms", max_items=MAX_ROOMS)),
         disclosure=_disclosure(top.object("disclosure")),
         receipts=_receipts(top.object("receipts")),
         platforms=tuple(read_platform(item) for item in top.objects("platforms", max_items=16)),
-        network=_network(top.object("network")),
-        certificate=_certificate(top.object_or_null("certificate")),
         limits=_limits(top.object("limits")),
         approvals=_approvals(top.object("approvals")),
     )
@@ -313,64 +256,6 @@ def _member(source: fields.Fields) -> Member:
     member = Member(party=party_model.read(source), role=role)
     source.done()
     return member
-
-
-def _image(source: fields.Fields) -> Image:
-    arguments = source.words_or_null("arguments", max_items=256)
-    environment = source.text_map("environment", max_items=256)
-    for name in environment:
-        if ENV_NAME.fullmatch(name) is None:
-            raise Malformed(
-                f"{source.what}.environment: expected names of at most 128 letters, digits and _, no digit first, got {unexpected.quoted(name)}"
-            )
-    image = Image(
-        owner=PartyName(source.name("owner")),
-        manifest_digest=ManifestDigest(source.digest("manifest")),
-        arguments=arguments,
-        environment=environment,
-    )
-    source.done()
-    return image
-
-
-def _dataset(source: fields.Fields) -> Dataset:
-    dataset = Dataset(
-        name=source.name("name"),
-        owner=PartyName(source.name("owner")),
-        manifest_digest=ManifestDigest(source.digest("manifest")),
-    )
-    source.done()
-    return dataset
-
-
-def _party_names(source: fields.Fields, key: str) -> tuple[PartyName, ...]:
-    names = source.texts(key, max_items=MAX_PARTIES, max_length=64, pattern=fields.NAME)
-    return tuple(PartyName(name) for name in names)
-
-
-def _output(source: fields.Fields) -> Output:
-    output = Output(
-        path=source.text("path", max_length=80, pattern=OUTPUT_PATH, like=OUTPUT_LIKE),
-        recipients=_party_names(source, "recipients"),
-        max_bytes=source.integer("max_bytes", low=1, high=1 << 40),
-    )
-    source.done()
-    if not output.recipients:
-        raise Malformed(f"{source.what}.recipients: an output needs at least one recipient")
-    return output
-
-
-def _logs(source: fields.Fields | None) -> Logs | None:
-    if source is None:
-        return None
-    logs = Logs(
-        recipients=_party_names(source, "recipients"),
-        max_bytes=source.integer("max_bytes", low=1, high=1 << 30),
-    )
-    source.done()
-    if not logs.recipients:
-        raise Malformed(f"{source.what}.recipients: logs need at least one recipient")
-    return logs
 
 
 def _disclosure(source: fields.Fields) -> Disclosure:
@@ -416,32 +301,11 @@ def read_reference(item: fields.Fields) -> dict[str, str]:
     return policy_model.read_reference(item, most=MAX_REGISTERS)
 
 
-def _network(source: fields.Fields) -> Network:
-    network = Network(egress=source.texts("egress", max_items=0), peers=source.texts("peers", max_items=0))
-    source.done()
-    return network
-
-
-def _certificate(source: fields.Fields | None) -> CertificateTerms | None:
-    if source is None:
-        return None
-    terms = CertificateTerms(
-        names=source.texts("names", max_items=32, max_length=253, pattern=DNS_NAME, like=DNS_LIKE),
-        lifetime_seconds=source.integer("lifetime_seconds", low=60, high=86_400),
-    )
-    source.done()
-    if not terms.names:
-        raise Malformed(f"{source.what}.names: a certificate needs at least one name")
-    return terms
-
-
 def _limits(source: fields.Fields) -> RunLimits:
     limits = RunLimits(
         runs=source.integer("runs", low=1, high=1_000_000_000),
         not_before=source.time("not_before"),
         not_after=source.time("not_after"),
-        wall_seconds=source.integer("wall_seconds", low=1, high=30 * 86_400),
-        memory_mib=source.integer("memory_mib", low=256, high=1 << 20),
     )
     source.done()
     if limits.not_before >= limits.not_after:
@@ -452,7 +316,7 @@ def _limits(source: fields.Fields) -> RunLimits:
 
 def _approvals(source: fields.Fields) -> Approvals:
     approvals = Approvals(
-        parties=_party_names(source, "parties"),
+        parties=room_terms.party_names(source, "parties"),
         threshold=source.integer("threshold", low=1, high=MAX_PARTIES),
     )
     source.done()
@@ -461,15 +325,13 @@ def _approvals(source: fields.Fields) -> Approvals:
 
 def _cross_check(contract: Contract) -> None:
     names = [member.party.name for member in contract.members]
-    _unique(names, "parties: name")
+    room_terms.unique(names, "contract.parties: name")
     # Two parties with one key would let one person's signature count twice.
-    _unique([member.party.keyid for member in contract.members], "parties: signing_key")
-    _unique([dataset.name for dataset in contract.datasets], "datasets: name")
-    _unique([output.path for output in contract.outputs], "outputs: path")
-    _unique(contract.approvals.parties, "approvals.parties: name")
-    paths = [output.path for output in contract.outputs]
-    if "/out" in paths and len(paths) > 1:
-        raise Malformed("contract.outputs: /out beside paths below it, which it holds", code="overlap")
+    room_terms.unique([member.party.keyid for member in contract.members], "contract.parties: signing_key")
+    room_terms.unique([room.name for room in contract.rooms], "contract.rooms: name")
+    room_terms.unique(contract.approvals.parties, "contract.approvals.parties: name")
+    if not contract.rooms:
+        raise Malformed("contract.rooms: empty, so there is nothing to run", code="empty")
     if not contract.platforms:
         raise Malformed("contract.platforms: empty, so no room may run it", code="empty")
     if (contract.version == 1) != (contract.replaces is None):
@@ -480,11 +342,7 @@ def _cross_check(contract: Contract) -> None:
         raise Malformed(
             f"contract.approvals.threshold: expected at most {most}, as many as approve, got {got}"
         )
-    named = [contract.image.owner, *contract.approvals.parties, *(data.owner for data in contract.datasets)]
-    for output in contract.outputs:
-        named += output.recipients
-    named += contract.logs.recipients if contract.logs is not None else ()
-    for name in named:
+    for name in (*contract.approvals.parties, *(name for room in contract.rooms for name in room.named())):
         contract.party(name)
     # Whoever gives something must have agreed to how it is used.
     for owner in contract.owners():
@@ -492,9 +350,3 @@ def _cross_check(contract: Contract) -> None:
             raise Malformed(
                 f"contract.approvals.parties: the owner {owner!r} is missing; whoever owns a disk approves"
             )
-
-
-def _unique(values: Sequence[str], what: str) -> None:
-    if len(set(values)) != len(values):
-        twice = next(value for value in values if values.count(value) > 1)
-        raise Malformed(f"contract.{what} {twice!r} appears twice", code="duplicate")

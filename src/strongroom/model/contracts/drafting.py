@@ -5,6 +5,7 @@ The only place that encodes a contract; everything else reads exact bytes.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from strongroom.encoding import canonical, fields
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def encode(contract: Contract) -> bytes:
     """Canonical bytes for the fields of `contract` (its `raw` is not looked at)."""
-    logs, certificate, limits = contract.logs, contract.certificate, contract.limits
+    limits = contract.limits
     return canonical.dumps(
         {
             "format": contract_model.FORMAT,
@@ -24,23 +25,7 @@ def encode(contract: Contract) -> bytes:
             "version": contract.version,
             "replaces": contract.replaces,
             "parties": [{**member.party.to_json(), "role": member.role.value} for member in contract.members],
-            "image": {
-                "owner": contract.image.owner,
-                "manifest": contract.image.manifest_digest,
-                "arguments": None if contract.image.arguments is None else list(contract.image.arguments),
-                "environment": dict(contract.image.environment),
-            },
-            "datasets": [
-                {"name": dataset.name, "owner": dataset.owner, "manifest": dataset.manifest_digest}
-                for dataset in contract.datasets
-            ],
-            "outputs": [
-                {"path": output.path, "recipients": list(output.recipients), "max_bytes": output.max_bytes}
-                for output in contract.outputs
-            ],
-            "logs": None
-            if logs is None
-            else {"recipients": list(logs.recipients), "max_bytes": logs.max_bytes},
+            "rooms": [room.to_json() for room in contract.rooms],
             "disclosure": {
                 "output_sizes": contract.disclosure.output_sizes.value,
                 "exit_status": contract.disclosure.exit_status.value,
@@ -58,16 +43,10 @@ def encode(contract: Contract) -> bytes:
                 }
                 for platform in contract.platforms
             ],
-            "network": {"egress": list(contract.network.egress), "peers": list(contract.network.peers)},
-            "certificate": None
-            if certificate is None
-            else {"names": list(certificate.names), "lifetime_seconds": certificate.lifetime_seconds},
             "limits": {
                 "runs": limits.runs,
                 "not_before": fields.format_time(limits.not_before),
                 "not_after": fields.format_time(limits.not_after),
-                "wall_seconds": limits.wall_seconds,
-                "memory_mib": limits.memory_mib,
             },
             "approvals": {
                 "parties": list(contract.approvals.parties),
@@ -78,13 +57,14 @@ def encode(contract: Contract) -> bytes:
 
 
 # Names that no two items of a list share. A reference may call a register `name`, and give it any value.
-_LABELS = {"parties": "name", "datasets": "name", "outputs": "path"}
+_LABELS = {"parties": "name", "rooms": "name", "rooms.datasets": "name", "rooms.outputs": "path"}
+_LABEL = re.compile(r"\[[^\]]*\]")
 
 
 def differences(old: bytes, new: bytes) -> list[tuple[str, str, str]]:
     """(place, before, after) for every value that differs between two contracts' bytes.
 
-    A value that one side lacks is shown as "-". Parties and datasets are named by their name, outputs by their path, each
+    A value that one side lacks is shown as "-". Parties, rooms and datasets are named by their name, outputs by their path, each
     of which stands there once; other list items by their position, so that none has another's place. Raises `Malformed`.
     """
     before: dict[str, str] = {}
@@ -107,7 +87,7 @@ def _flatten(value: Any, place: str, out: dict[str, str]) -> None:
             _flatten(item, f"{place}.{key}" if place else key, out)
     elif isinstance(value, list) and value:
         for index, item in enumerate(value):
-            key = _LABELS.get(place)
+            key = _LABELS.get(_LABEL.sub("", place))
             label = index if key is None else item[key]
             _flatten(item, f"{place}[{label}]", out)
     else:

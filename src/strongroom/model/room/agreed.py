@@ -1,7 +1,7 @@
 """What the node handed over, held against what the parties signed. Nothing of it is believed before.
 
-1 the contract has all the signatures that it needs
-2 every disk that it names has a manifest: the one whose digest the contract names, of the right kind,
+1 the contract has all the signatures that it needs, and the room that the node names
+2 every disk of that room has a manifest: the one whose digest the contract names, of the right kind,
   signed by the disk's owner
 3 every encrypted disk's owner has a broker, and there is a broker at all
 """
@@ -19,6 +19,7 @@ from strongroom.model.room import channel as wire
 if TYPE_CHECKING:
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.contracts.room_terms import RoomTerms
     from strongroom.model.identifiers import ManifestDigest, PartyName
     from strongroom.model.manifest import ImageSettings, Manifest
     from strongroom.model.party import Party
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """An approved contract with its manifests. `datasets` is in the contract's order."""
+    """An approved contract, the room that this is, and that room's manifests. `datasets` is in the contract's order."""
 
     contract: Contract
+    room: RoomTerms
     image: Manifest
     settings: ImageSettings
     datasets: tuple[Manifest, ...]
 
     def disks(self) -> tuple[tuple[str, PartyName, Manifest], ...]:
         """(serial, owner's name, manifest) of every disk, the image first."""
-        contract = self.contract
-        rows = [(wire.SERIAL_IMAGE, contract.image.owner, self.image)]
-        for index, (dataset, manifest) in enumerate(zip(contract.datasets, self.datasets, strict=True)):
+        rows = [(wire.SERIAL_IMAGE, self.room.image.owner, self.image)]
+        for index, (dataset, manifest) in enumerate(zip(self.room.datasets, self.datasets, strict=True)):
             rows.append((wire.data_serial(index), dataset.owner, manifest))
         return tuple(rows)
 
@@ -59,10 +60,11 @@ def check(agreement: Agreement, start: wire.Start) -> Terms:
             code="not-approved",
             hint="each of the approvers signs with `strongroom contract sign`",
         )
+    room = contract.room(start.room)
     image = _manifest(  # 2
         start.manifests.get(wire.SERIAL_IMAGE),
-        f"image {contract.image.manifest_digest}",
-        contract.party(contract.image.owner),
+        f"image {room.image.manifest_digest}",
+        contract.party(room.image.owner),
         "the image",
     )
     datasets = tuple(
@@ -72,17 +74,17 @@ def check(agreement: Agreement, start: wire.Start) -> Terms:
             contract.party(dataset.owner),
             f"the dataset {dataset.name}",
         )
-        for index, dataset in enumerate(contract.datasets)
+        for index, dataset in enumerate(room.datasets)
     )
     if image.image is None:
         raise Malformed(f"manifest {image.name}: an image without settings")
-    terms = Terms(contract=contract, image=image, settings=image.image, datasets=datasets)
-    brokers = contract.key_owners()  # 3
+    terms = Terms(contract=contract, room=room, image=image, settings=image.image, datasets=datasets)
+    brokers = contract.key_owners(room.name)  # 3
     if not brokers:
         raise Refused(
-            "the contract names no broker: nobody would judge this room",
+            "the contract names no broker for this room: nobody would judge it",
             code="no-broker",
-            hint="an owner of the image or a dataset needs a broker in the contract",
+            hint="an owner of its image or of a dataset needs a broker in the contract",
         )
     for _, owner, manifest in terms.disks():
         if manifest.cipher != manifest_model.NO_CIPHER and owner not in brokers:

@@ -9,7 +9,7 @@ CLOSE    no more bytes from this side; for a stream of a broker it ends both way
 
 Control messages, node → agent::
 
-    {"kind": "start", "agreement": BASE64, "launch_record": BASE64,
+    {"kind": "start", "agreement": BASE64, "room": which of the contract's rooms this is, "launch_record": BASE64,
      "issuers": BASE64 of the DER certificates from the attestation key's issuer to the root, concatenated,
      "manifests": {serial: BASE64 of the signed manifest},    serial: "image", "data-0", "data-1", …
      "earlier": [BASE64 of an earlier version's envelope]}     for brokers that do not know it yet
@@ -35,6 +35,7 @@ from strongroom.encoding import canonical, fields, unexpected
 from strongroom.errors import Malformed
 from strongroom.model import manifest
 from strongroom.model.contracts import agreement, contract
+from strongroom.model.identifiers import RoomName
 from strongroom.model.room import launch
 
 PORT_NAME = "strongroom"
@@ -114,13 +115,14 @@ class Decoder:
 class Start:
     """What the node hands to the agent, none of it believed yet.
 
-    agreement: the contract in its envelope. launch_record: the exact bytes that were measured.
+    agreement: the contract in its envelope. room: which of its rooms this is; a room takes one role in its life. launch_record: the exact bytes that were measured.
     issuers: DER certificates that vouch for the attestation key, issuer first, root last.
     manifests: signed manifests (envelope bytes) by the serial of the disk that they describe.
     earlier: envelopes of the contract's earlier versions, lowest first. The agent hands them to the brokers as they are.
     """
 
     agreement: bytes
+    room: RoomName
     launch_record: bytes
     issuers: bytes
     manifests: dict[str, bytes]
@@ -132,6 +134,7 @@ class Start:
             {
                 "kind": "start",
                 "agreement": fields.format_data(self.agreement),
+                "room": self.room,
                 "launch_record": fields.format_data(self.launch_record),
                 "issuers": fields.format_data(self.issuers),
                 "manifests": {name: fields.format_data(data) for name, data in self.manifests.items()},
@@ -157,6 +160,7 @@ def parse_start(data: bytes) -> Start:
         manifests[name] = inner.data(name, max_bytes=3 * manifest.MAX_BYTES)
     start = Start(
         agreement=top.data("agreement", max_bytes=3 * contract.MAX_BYTES),
+        room=RoomName(top.name("room")),
         launch_record=top.data("launch_record", max_bytes=launch.MAX_BYTES),
         issuers=top.data("issuers", max_bytes=MAX_ISSUERS),
         manifests=manifests,

@@ -90,7 +90,7 @@ class NitroRoom(room.Room):
         enclave = cli.Enclave(
             name=f"strongroom-{os.getpid()}",
             eif=eif.absolute(),
-            memory_mib=order.agreement.contract.limits.memory_mib,
+            memory_mib=order.terms.memory_mib,
             cid=cid,
         )
         started = cli.parse_started(self.ask(cli.run_arguments(enclave)), cid)
