@@ -595,9 +595,9 @@ def test_a_strangers_contract_leaves_no_trace_over_the_network(prepared, tmp_pat
             version=version,
             replaces=None if version == 1 else one.digest,
             members=(owner, auditor),
-            image=replace(one.image, owner="mallory"),
-            datasets=(replace(one.datasets[0], owner="mallory"),),
-            outputs=(replace(one.outputs[0], recipients=("mallory",)),),
+            image=replace(one.rooms[0].image, owner="mallory"),
+            datasets=(replace(one.rooms[0].datasets[0], owner="mallory"),),
+            outputs=(replace(one.rooms[0].outputs[0], recipients=("mallory",)),),
             approvals=contract_model.Approvals(parties=("mallory",), threshold=1),
         )
         draft = agreement_model.draft(contract_model.parse(drafting.encode(drawn)))

@@ -17,6 +17,8 @@ import strongroom
 from strongroom import extras
 from strongroom.bases import inputs
 from strongroom.bases.packages import wheels
+from strongroom.model import identity
+from strongroom.wiring import broker
 from tests.arch import sources
 from tests.release import places
 
@@ -116,10 +118,13 @@ def test_evidence_is_judged_where_the_wheel_alone_is_installed(dist, bare, tmp_p
     done = bare.run("strongroom", *judge, "quote.bin", "--report-data", "ac" * 64, cwd=tmp_path)
     assert done.returncode == 3
     assert "NO   evidence.binding" in done.stdout
-    done = bare.run("strongroom", "broker", "serve", ".", cwd=tmp_path)
-    assert "pip install 'strongroom[server]'" in done.stderr
-
     bare.add(installed.files(installed.closure(dist[0], {"cli", "rooms"})))
+    owner = identity.generate("alice").party()
+    broker.init_broker(
+        tmp_path / "broker", owner, listen="127.0.0.1:1", url="https://127.0.0.1:1", passphrase=b"x"
+    )
+    done = bare.run("strongroom", "broker", "status", "broker", cwd=tmp_path)
+    assert "pip install 'strongroom[server]'" in done.stderr
     done = bare.run("python", "-c", BUILDS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [

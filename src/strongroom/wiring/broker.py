@@ -96,6 +96,8 @@ def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphr
 
     Raises `Misuse` when there is something already: keys are never made twice for one directory.
     """
+    from strongroom.store import sqlite  # noqa: PLC0415 - as in `_open_store`; first, since it may not be installed
+
     if directory.exists() and any(directory.iterdir()):
         raise Misuse(
             f"{directory}: not empty",
@@ -111,8 +113,6 @@ def init_broker(directory: Path, owner: Party, *, listen: str, url: str, passphr
     )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
-    from strongroom.store import sqlite  # noqa: PLC0415 - as in `_open_store`
-
     try:
         sqlite.create(directory / DATABASE)
         # The settings come last: without them the folder is no broker.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import random
@@ -187,9 +188,9 @@ def test_many_quick_starts_leave_nothing():
             guarded.kill()
             assert guarded.wait(60) in {number, -signal.SIGKILL}
     assert [pid for session in sessions for pid in victims.in_session(session)] == []
-    # and no zombie of ours
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    # and no zombie of ours; what other tests have started may live on
+    with contextlib.suppress(ChildProcessError):
+        assert os.waitpid(-1, os.WNOHANG) == (0, 0)
 
 
 BUSY = """
