@@ -2,7 +2,7 @@
 
 Profile:
   subject     CN = the run's name; OU = SIMULATED when the evidence's root is software
-  SAN         the contract's DNS names, and the URI spiffe://<contract id>.strongroom/run/<run>
+  SAN         the contract's DNS names, and the URI spiffe://<contract id>.strongroom/room/<room>/run/<run>
   lifetime    from a minute before now (clocks differ) to the contract's lifetime, never past the verdict
   usage       digitalSignature; server and client authentication
   evidence    digest of the accepted evidence in a private extension (`crypto.pki.leaf`)
@@ -65,9 +65,9 @@ class Authority:
         return digest.sha256(self.signer.der)
 
 
-def spiffe_id(contract_id: ContractId, run_id: RunId) -> str:
-    """The SPIFFE ID of a room."""
-    return f"spiffe://{contract_id}.strongroom/run/{run_id}"
+def spiffe_id(contract_id: ContractId, room: str, run_id: RunId) -> str:
+    """The SPIFFE ID of a run. room: the role that its evidence is bound to."""
+    return f"spiffe://{contract_id}.strongroom/room/{room}/run/{run_id}"
 
 
 def issue(
@@ -88,7 +88,7 @@ def issue(
         common_name=keys.run_id,
         unit=SIMULATED if accepted.claims.simulated else "",
         dns_names=terms.names,
-        uri=spiffe_id(contract_id, keys.run_id),
+        uri=spiffe_id(contract_id, accepted.binding.role, keys.run_id),
         spki=keys.tls,
         evidence_digest=evidence_digest,
         not_before=now - BACKDATED,

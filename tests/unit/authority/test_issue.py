@@ -45,7 +45,7 @@ def test_the_profile(world):
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert tuple(names.get_values_for_type(x509.DNSName)) == brokers.NAMES
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
-        f"spiffe://flights.strongroom/run/{room.keys.run_id}"
+        f"spiffe://flights.strongroom/room/main/run/{room.keys.run_id}"
     ]
     assert len(list(names)) == 3
     subject = {one.oid: one.value for one in leaf.subject}

@@ -53,6 +53,8 @@ def test_a_room_gets_the_keys_and_the_names_of_its_own_part(world):
     leaf = x509.load_der_x509_certificate(answer.certificates[0])
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert tuple(names.get_values_for_type(x509.DNSName)) == brokers.NAMES
+    (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+    assert uri == f"spiffe://flights.strongroom/room/db/run/{room.keys.run_id}"
 
 
 def test_rule_40_no_room_gets_the_names_of_another(world):
