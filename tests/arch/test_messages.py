@@ -147,7 +147,7 @@ def test_what_was_asked_wrongly_or_is_not_there_says_what_to_do_next():
 
 # What the node says in the room's place: it sees the channel's other end (`node/relay.py`), and that a room was stopped.
 HINTED_BY_THE_NODE = {
-    "strongroom/agent/channel.py": 6,
+    "strongroom/agent/channel.py": 4,
     "strongroom/agent/init.py": 1,
     "strongroom/agent/program.py": 1,
 }

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -120,39 +121,40 @@ def attest(
     address = contract.party(party).broker
     if address is None:
         raise Malformed(f"contract: {party} has no broker", hint=_NO_BROKER)
-    connection = http.BrokerConnection(channel, party, address, timeout=CONNECT_SECONDS)  # 1
-    challenge = messages.parse_challenge(  # 2
-        _post(
-            connection,
-            party,
-            "/v1/challenges",
-            messages.encode_challenge_request(contract.digest),
-            max_answer=4096,
+    with contextlib.closing(
+        http.BrokerConnection(channel, party, address, timeout=CONNECT_SECONDS)
+    ) as connection:  # 1
+        challenge = messages.parse_challenge(  # 2
+            _post(
+                connection,
+                party,
+                "/v1/challenges",
+                messages.encode_challenge_request(contract.digest),
+                max_answer=4096,
+            )
         )
-    )
-    heard = time.monotonic()
-    binding = Binding(  # 3
-        nonce=challenge.nonce,
-        contract_digest=contract.digest,
-        keys=keys.public,
-        role=room.name,
-        audience=address.pin,
-    )
-    evidence = attester.evidence(binding, start)
-    channel.send_file(run_files.evidence(party), evidence.encode())
-    request = messages.ReleaseRequest(
-        nonce=challenge.nonce,
-        contract_digest=contract.digest,
-        agreement=start.agreement,
-        evidence=evidence,
-        keys=keys.public,
-        role=room.name,
-        csr=None if room.certificate is None else keys.tls.request(room.certificate.names),
-        endorsements=attester.brought,
-        earlier=start.earlier,
-    )
-    data = _post(connection, party, "/v1/releases", request.encode(), max_answer=messages.MAX_ANSWER)
-    connection.close()
+        heard = time.monotonic()
+        binding = Binding(  # 3
+            nonce=challenge.nonce,
+            contract_digest=contract.digest,
+            keys=keys.public,
+            role=room.name,
+            audience=address.pin,
+        )
+        evidence = attester.evidence(binding, start)
+        channel.send_file(run_files.evidence(party), evidence.encode())
+        request = messages.ReleaseRequest(
+            nonce=challenge.nonce,
+            contract_digest=contract.digest,
+            agreement=start.agreement,
+            evidence=evidence,
+            keys=keys.public,
+            role=room.name,
+            csr=None if room.certificate is None else keys.tls.request(room.certificate.names),
+            endorsements=attester.brought,
+            earlier=start.earlier,
+        )
+        data = _post(connection, party, "/v1/releases", request.encode(), max_answer=messages.MAX_ANSWER)
     answer = messages.parse_release_answer(data)
     disk_keys = messages.parse_disk_keys(
         keys.kem.open(answer.sealed, info=messages.release_info(binding))
@@ -220,11 +222,12 @@ def post_receipt(
     address = contract.party(party).broker
     if address is None:
         raise Malformed(f"contract: {party} has no broker", hint=_NO_BROKER)
-    connection = http.BrokerConnection(channel, party, address, timeout=CONNECT_SECONDS)
     # Outputs may have filled the room by now: an answer is bounded, and so is an error's.
     proof = messages.MAX_PROOF
-    data = _post(connection, party, "/v1/receipts", envelope, max_answer=proof, max_error=proof)
-    connection.close()
+    with contextlib.closing(
+        http.BrokerConnection(channel, party, address, timeout=CONNECT_SECONDS)
+    ) as connection:
+        data = _post(connection, party, "/v1/receipts", envelope, max_answer=proof, max_error=proof)
     return messages.parse_ledger_proof(data)
 
 

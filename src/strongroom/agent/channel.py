@@ -1,29 +1,33 @@
 """The room's end of the channel: one virtio-serial port or vsock connection, many streams (frames: `model/room/channel.py`).
 
-Blocking and single-threaded: whoever waits for something pumps the port until it is there. Writing
-never waits without reading, so that two full pipes cannot wait for each other.
+Blocking and single-threaded: whoever waits for something turns the loop (`strongroom.streams.loop`) until it is there. The
+loop reads whenever it can, so that two full pipes cannot wait for each other.
 What the node may make the agent hold is bounded; a node that sends more is cut off.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import select
 import time
 from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, NotFound, Unavailable
 from strongroom.model.room import channel as wire
+from strongroom.model.room.destination import Destination, Kind, Reason
+from strongroom.streams.loop import Loop
+from strongroom.streams.mux import Side
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from strongroom.model.identifiers import PartyName
+    from strongroom.streams.carrier import Carrier
 
 PORTS = "/sys/class/virtio-ports"
-MAX_BUFFERED = 8 * 1024 * 1024
 MAX_CONTROLS = 16
-_READ = 64 * 1024
-_HOST_ABSENT_PAUSE = 0.01
+_LONG = 3600.0  # seconds: waits that other limits end
 
 
 def find_port(ports: str = PORTS) -> str:
@@ -59,21 +63,19 @@ class Channel:
     """Control messages, broker streams and files over one file descriptor (taken over, non-blocking).
 
     ends: whether a read of nothing is the end, as of a socket; a virtio port reads so while the host is not there.
+    Streams that the node opens are refused: nobody listens for any.
     """
 
     def __init__(self, fd: int, *, ends: bool = False) -> None:
         self._fd = fd
         self.ends = ends
-        os.set_blocking(fd, False)
-        self._decoder = wire.Decoder()
         self._controls: list[bytes] = []
-        self._streams: dict[int, Stream] = {}
-        self._next = 1
+        self._carrier: Carrier = Loop(fd, Side.ROOM, self._take_control, ends=ends)
 
     def send_control(self, kind: str, **values: object) -> None:
-        """Send one control message."""
-        payload = canonical.dumps({"kind": kind, **values})
-        self.send(wire.Frame(type=wire.FrameType.CONTROL, stream=0, payload=payload))
+        """Send one control message; returns when it is out."""
+        self._carrier.send_control(canonical.dumps({"kind": kind, **values}))
+        self.wait_until(lambda: True)
 
     def receive_control(self, timeout: float) -> bytes:
         """The next control message's bytes, within `timeout` seconds. Raises `Unavailable`."""
@@ -82,118 +84,110 @@ class Channel:
             self.pump(deadline, "the node's message")
         return self._controls.pop(0)
 
-    def open_stream(self, party: PartyName) -> Stream:
+    def open_stream(self, party: PartyName) -> BlockingStream:
         """A stream that the node connects to the broker of `party`."""
-        stream = self._new_stream()
-        self._streams[stream.id] = stream
-        self.send(wire.Frame(type=wire.FrameType.OPEN, stream=stream.id, payload=party.encode()))
-        return stream
+        return BlockingStream(self, self._carrier, Destination(kind=Kind.BROKER, name=party))
 
-    def open_file(self, name: str) -> Stream:
-        """A stream that the node writes to the file `name` of the run's folder; close it when done."""
-        stream = self._new_stream()
-        self.send_control("file", stream=stream.id, name=name)
-        return stream
+    def open_file(self, name: str) -> BlockingStream:
+        """A stream that the node writes to the file `name` of the run's folder; finish it when done."""
+        return BlockingStream(self, self._carrier, Destination(kind=Kind.FILE, name=name))
 
     def send_file(self, name: str, content: bytes) -> None:
         """Send a whole small file."""
         stream = self.open_file(name)
         stream.write(content)
-        stream.close()
-
-    def send(self, frame: wire.Frame) -> None:
-        """Send one frame; takes in what arrives meanwhile."""
-        data = memoryview(frame.encode())
-        while data:
-            readable, writable, _ = select.select([self._fd], [self._fd], [])
-            if readable:
-                self._receive()
-            if writable:
-                try:
-                    data = data[os.write(self._fd, data) :]
-                except BlockingIOError:
-                    continue
-                except OSError as cause:
-                    raise Unavailable(f"writing to the node: {cause.strerror}", code="channel-lost") from None
+        stream.finish()
 
     def pump(self, deadline: float, what: str) -> None:
         """Take in what has arrived, waiting for it until `deadline` (monotonic). Raises `Unavailable`."""
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([self._fd], [], [], left)[0]:
+        if left <= 0 or not self._turn(left):
             raise Unavailable(f"waiting for {what}: nothing came in time", code="timed-out")
-        self._receive()
 
-    def forget(self, stream: int) -> None:
-        """Drop what still comes for a stream that nobody listens to any more."""
-        self._streams.pop(stream, None)
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Move bytes until that holds and all is out, however long the node takes. Raises `Unavailable` when it is gone."""
+        self._carrier.write()
+        while not (holds() and self._carrier.is_sent):
+            self._turn(_LONG)
+        self._must_have_node()
 
-    def _receive(self) -> None:
-        try:
-            data = os.read(self._fd, _READ)
-        except BlockingIOError:
-            return
-        except OSError as cause:
-            raise Unavailable(f"reading from the node: {cause.strerror}", code="channel-lost") from None
-        if not data:
-            if self.ends:
-                raise Unavailable("the node hung up", code="channel-lost")
-            # A virtio port reads as ended while the host side is not connected (yet).
-            time.sleep(_HOST_ABSENT_PAUSE)
-            return
-        for frame in self._decoder.feed(data):
-            self._take(frame)
+    def _turn(self, seconds: float) -> bool:
+        is_busy = self._carrier.turn(seconds)
+        self._must_have_node()
+        return is_busy
 
-    def _take(self, frame: wire.Frame) -> None:
-        if frame.type == wire.FrameType.CONTROL:
-            if len(self._controls) >= MAX_CONTROLS:
-                raise Malformed("the node sends more control messages than anybody reads", code="flooded")
-            self._controls.append(frame.payload)
-            return
-        stream = self._streams.get(frame.stream)
-        if stream is None:
-            return  # of a stream that was given up; its bytes mean nothing any more
-        if frame.type == wire.FrameType.DATA:
-            stream.take(frame.payload)
-        elif frame.type == wire.FrameType.CLOSE:
-            stream.ended = True
+    def _must_have_node(self) -> None:
+        if self._carrier.lost:
+            raise Unavailable(f"the channel to the node: {self._carrier.lost}", code="channel-lost")
 
-    def _new_stream(self) -> Stream:
-        stream = Stream(self, self._next)
-        self._next += 1
-        return stream
+    def _take_control(self, payload: bytes) -> None:
+        if len(self._controls) >= MAX_CONTROLS:
+            raise Malformed("the node sends more control messages than anybody reads", code="flooded")
+        self._controls.append(payload)
 
 
-class Stream:
-    """One stream. `ended` is set when the other side will send no more."""
+class BlockingStream:
+    """One stream, which blocks. `is_ended` is set when the other side will send no more, `reason` when it gave the stream up."""
 
-    def __init__(self, channel: Channel, number: int) -> None:
+    def __init__(self, channel: Channel, carrier: Carrier, where: Destination) -> None:
         self._channel = channel
-        self.id = number
-        self.ended = False
-        self._buffer = bytearray()
+        self._where = where
+        self._incoming = bytearray()
+        self._outgoing = memoryview(b"")
+        self._is_finishing = False
+        self.is_ended = False
+        self.reason: Reason | None = None
+        self._stream = carrier.dial(where, self)
 
     def write(self, data: bytes) -> int:
-        """Send all of `data`, in frames of bounded size; returns its length."""
-        for start in range(0, len(data), wire.MAX_DATA):
-            piece = bytes(data[start : start + wire.MAX_DATA])
-            self._channel.send(wire.Frame(type=wire.FrameType.DATA, stream=self.id, payload=piece))
+        """Send all of `data`; returns its length. To a stream that the node has given up, it goes nowhere."""
+        self._outgoing = memoryview(data)
+        self._stream.ready()
+        self._channel.wait_until(lambda: not self._outgoing or self._stream.is_over)
+        self._outgoing = memoryview(b"")
         return len(data)
 
     def read(self, deadline: float) -> bytes:
         """What has arrived, at least one byte; empty at the end. Raises `Unavailable` at `deadline`."""
-        while not self._buffer and not self.ended:
+        while not self._incoming and not self.is_ended:
             self._channel.pump(deadline, "the broker's answer")
-        data = bytes(self._buffer)
-        self._buffer.clear()
+        data = bytes(self._incoming)
+        self._incoming.clear()
+        self._stream.consumed(len(data))
         return data
 
-    def close(self) -> None:
-        """Say that nothing more comes, and listen no more."""
-        self._channel.send(wire.Frame(type=wire.FrameType.CLOSE, stream=self.id, payload=b""))
-        self._channel.forget(self.id)
+    def finish(self) -> None:
+        """Say that nothing more comes; returns when that is out. Raises `Unavailable` if the node has not taken all of it."""
+        self._is_finishing = True
+        self._stream.ready()
+        self._channel.wait_until(lambda: self._stream.sent_end or self._stream.is_over)
+        if self.reason is not None:
+            raise Unavailable(f"the node does not take the {self._where}: {self.reason}", code="channel-lost")
 
-    def take(self, data: bytes) -> None:
-        """Keep bytes that arrived. Raises `Malformed` when they are more than anybody asked for."""
-        if len(self._buffer) + len(data) > MAX_BUFFERED:
-            raise Malformed("the node sends more than was asked for", code="flooded")
-        self._buffer += data
+    def close(self) -> None:
+        """Give the stream back, whatever still comes."""
+        self._stream.reset(Reason.RESET)
+        with contextlib.suppress(Unavailable):  # a node that is gone has given up the stream, too
+            self._channel.wait_until(lambda: True)
+
+    def take(self, data: memoryview) -> None:
+        """Of the stream: keep what came."""
+        self._incoming += data
+
+    def fill(self, view: memoryview) -> int:
+        """Of the stream: what `write` has."""
+        count = min(len(self._outgoing), len(view))
+        view[:count] = self._outgoing[:count]
+        self._outgoing = self._outgoing[count:]
+        return -1 if self._is_finishing and not count and not self._outgoing else count
+
+    def accepted(self) -> None:
+        """Of the stream: nobody waits for that."""
+
+    def ended(self) -> None:
+        """Of the stream: the other side sends no more."""
+        self.is_ended = True
+
+    def over(self, reason: Reason | None) -> None:
+        """Of the stream: it is over."""
+        self.is_ended, self.reason = True, reason

@@ -174,7 +174,7 @@ def send(channel: Channel, sealed: SealedRun) -> None:
         stream = channel.open_file(name)
         while data := file.read(_CHUNK):
             stream.write(data)
-        stream.close()
+        stream.finish()
 
 
 def shown_status(contract: Contract, status: int) -> int:

@@ -55,7 +55,11 @@ class BrokerConnection:
         context.verify_mode = ssl.CERT_NONE  # the pin below is stricter than any chain
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=address.host)
         self._stream = channel.open_stream(party)
-        self._handshake(party, time.monotonic() + timeout)
+        try:
+            self._handshake(party, time.monotonic() + timeout)
+        except BaseException:
+            self._stream.close()
+            raise
 
     def post(self, path: str, body: bytes, *, max_answer: int, timeout: float) -> BrokerAnswer:
         """POST `body` as JSON; the answer's body is at most `max_answer` bytes."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIRMWARE = Path("/usr/share/seabios/bios-256k.bin")
 # The agent's code: these packages whole, and the two modules above them. Nothing else of Strongroom is in the room.
-AGENT_PACKAGES = ("agent", "crypto", "encoding", "model")
+AGENT_PACKAGES = ("agent", "crypto", "encoding", "model", "streams")
 # Of the ledger, what it takes to verify a proof.
 AGENT_MODULES = (
     "__init__.py",

@@ -1,10 +1,10 @@
 """The host's end of the room's channel: frames in, TCP connections to brokers and files out.
 
-Formats: `model/room/channel.py`. One thread, one selector; the room's side is not trusted:
+Formats: `model/room/channel.py`; streams: `strongroom.streams`. One thread, one loop; the room's side is not trusted:
 
 - a stream goes to the broker that the contract names for a party, or nowhere
 - files are for the inbox to judge; unknown frames, controls and streams end the room
-- what is held for a slow peer is bounded: past `MAX_HELD` nothing more is read from the other side
+- what is held for a slow broker is bounded by its stream's window, and stops no other stream
 - the room must say hello in time, must not fall silent, and must end in time
 
 The bytes that pass are TLS between the room and the broker; this side sees ciphertext.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import selectors
 import socket
 import threading
 import time
@@ -28,21 +27,20 @@ from strongroom.errors import Malformed, PolicyDenied, Refused, StrongroomError,
 from strongroom.model import verdict
 from strongroom.model.identifiers import PartyName
 from strongroom.model.room import channel as wire
-from strongroom.node.relay_socket import Peer
+from strongroom.model.room.destination import Kind, Reason
+from strongroom.streams.loop import Loop
+from strongroom.streams.mux import Side
+from strongroom.streams.socket_end import SocketEnd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from strongroom.node.run_folder import Inbox
+    from strongroom.streams.mux import Stream, StreamEnd
 
-MAX_STREAMS = 16
-MAX_HELD = 1 << 20
+MAX_BROKER_STREAMS = 16
 CONNECT_SECONDS = 10.0
-_ROOM = 0  # stream 0 is the control stream, never a broker
-MAX_OPENED = (
-    1 << 17
-)  # streams in a room's life: each of 32 brokers is tried every half minute for up to a day
-_MAX_PHASES = 1000
+_MAX_PHASES = _MAX_NOTES = 1000  # that are passed on: a room can go on without end
 _NOT_RECORDED = "receipt-not-recorded"
 # What a room's failure may be called when trying again can help.
 _LOOK_AT_BOTH = "run it again; if it stays so, `strongroom base verify` looks at the base, and `strongroom node doctor` at this machine"
@@ -110,24 +108,24 @@ class Relay:
         on_note: Callable[[str], None],
         watched: Mapping[int, Callable[[], None]],
     ) -> None:
-        self._peer = Peer(channel)
+        self._channel = channel
         self._brokers = brokers
         self._start = start
         self._inbox = inbox
         self._on_phase = on_phase
         self._on_note = on_note
         self._watched = watched
-        self._decoder = wire.Decoder()
-        self._streams: dict[int, Peer] = {}
-        self._used: set[int] = set()
-        self._selector = selectors.DefaultSelector()
-        self._connected: deque[tuple[int, socket.socket | None, str]] = deque()
+        self._loop = Loop(channel.fileno(), Side.NODE, self._take_control)
+        self._loop.listen(Kind.BROKER, self._open_broker)
+        self._loop.listen(Kind.FILE, self._open_file)
+        self._to_brokers: set[_BrokerEnd] = set()
+        self._connected: deque[tuple[_BrokerEnd, socket.socket | None, str]] = deque()
+        self._connecting = 0  # threads: one goes on after its stream was given up
         self._waker, self._woken = socket.socketpair()
-        self._phases = 0
+        self._phases = self._notes = 0
         self._unreachable = ""
         self._greeted = False
         self._done = False
-        self._heard_bytes = 0
 
     def serve(self, patience: Patience) -> None:
         """Return when the room says that it is done.
@@ -137,11 +135,10 @@ class Relay:
         """
         started = heard = time.monotonic()
         self._woken.setblocking(False)
-        self._selector.register(self._woken, selectors.EVENT_READ, self._take_connections)
+        self._loop.watch(self._woken.fileno(), self._take_connections)
         for fd, ended in self._watched.items():
-            self._selector.register(fd, selectors.EVENT_READ, self._after_last_words(ended))
+            self._loop.watch(fd, self._after_last_words(ended))
         while not self._is_done():
-            self._arm()
             now = time.monotonic()
             silent = now - heard
             allowed = patience.silence if self._greeted else patience.hello
@@ -158,27 +155,23 @@ class Relay:
                     hint="the base may be damaged, or the machine overloaded",
                 )
             wait = min(patience.total - (now - started), allowed - silent)
-            ready = self._selector.select(max(0.0, wait) + 0.01)
-            for key, events in ready:
-                if key.data == _ROOM:
-                    heard = time.monotonic()
-                    self._serve_room(events)
-                elif isinstance(key.data, int):
-                    self._serve_stream(key.data, events)
-                else:
-                    key.data()
+            before = self._loop.received
+            with _of_the_room():
+                self._loop.turn(max(0.0, wait) + 0.01)
+            if self._loop.received != before:
+                heard = time.monotonic()
 
     def _is_done(self) -> bool:
         return self._done
 
-    def _after_last_words(self, ended: Callable[[], None]) -> Callable[[], None]:
+    def _after_last_words(self, ended: Callable[[], None]) -> Callable[[int], None]:
         """`ended`, called once what the room said before its end was read: that counts first."""
 
-        def serve() -> None:
-            while not self._done and self._peer.connection is not None:
-                before = self._heard_bytes
-                self._serve_room(selectors.EVENT_READ)
-                if self._heard_bytes == before:
+        def serve(_events: int) -> None:
+            while not (self._done or self._loop.lost):
+                before = self._loop.received
+                self._loop.read()
+                if self._loop.received == before:
                     break
             if not self._done:
                 ended()
@@ -187,72 +180,18 @@ class Relay:
 
     def close(self) -> None:
         """Close every connection."""
-        for peer in (self._peer, *self._streams.values()):
-            peer.close()
-        for _, connection, _ in self._connected:
-            if connection is not None:
-                connection.close()
-        self._streams.clear()
-        self._selector.close()
-        self._waker.close()
-        self._woken.close()
+        self._loop.close()
+        for link in (self._channel, self._waker, self._woken):
+            link.close()
+        self._close_connected()
 
-    def _arm(self) -> None:
-        """Register for what each side may do now: this is where backpressure happens."""
-        # A full room-side queue stops reading from brokers; one full broker stops reading from the room.
-        reads_room = all(peer.held < MAX_HELD for peer in self._streams.values())
-        self._register(self._peer, _ROOM, reads=reads_room)
-        reads_brokers = self._peer.held < MAX_HELD
-        for number, peer in self._streams.items():
-            self._register(peer, number, reads=reads_brokers)
-
-    def _register(self, peer: Peer, data: object, *, reads: bool) -> None:
-        events = (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if peer.held else 0)
-        if peer.connection is None or events == peer.events:
-            return
-        if peer.events:
-            self._selector.unregister(peer.connection)
-        if events:
-            self._selector.register(peer.connection, events, data)
-        peer.events = events
-
-    def _serve_room(self, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            self._peer.flush()
-        if events & selectors.EVENT_READ:
-            data = self._peer.receive()
-            if data == b"":
-                # QEMU closed the socket: its process descriptor says why, in a moment.
-                self._forget(self._peer)
-                return
-            self._heard_bytes += len(data or b"")
-            for frame in self._decoder.feed(data or b""):
-                with _of_the_room():
-                    self._take(frame)
-                if self._done:
-                    return
-
-    def _take(self, frame: wire.Frame) -> None:
-        if frame.type == wire.FrameType.CONTROL:
-            self._take_control(frame.payload)
-        elif not self._greeted:
-            raise Malformed("the room sends before it says hello", code="bad-channel")
-        elif frame.type == wire.FrameType.OPEN:
-            self._open(frame.stream, frame.payload)
-        elif self._inbox.takes(frame.stream):
-            if frame.type == wire.FrameType.DATA:
-                self._inbox.write(frame.stream, frame.payload)
-            else:
-                self._inbox.finish(frame.stream)
-        elif frame.stream not in self._used:
-            raise Malformed("the room sends on a stream that it never opened", code="bad-channel")
-        elif frame.stream in self._streams:
-            peer = self._streams[frame.stream]
-            if frame.type == wire.FrameType.DATA:
-                peer.send(frame.payload)
-            else:
-                peer.closing = True
-                self._end_if_flushed(frame.stream)
+    def _close_connected(self) -> None:
+        """Connections that no stream has got. A thread may add one while the relay closes: then its wake-up fails."""
+        with contextlib.suppress(IndexError):
+            while True:
+                _, connection, _ = self._connected.popleft()
+                if connection is not None:
+                    connection.close()
 
     def _take_control(self, payload: bytes) -> None:
         top = fields.Fields(
@@ -263,17 +202,13 @@ class Relay:
             if self._greeted:
                 raise Malformed("the room says hello twice", code="bad-channel")
             self._greeted = True
-            self._to_room(wire.FrameType.CONTROL, 0, self._start)
+            self._loop.send_control(self._start)
         elif kind == "phase":
             self._phases += 1
             name = top.text("name", max_length=129, pattern=_PHASE)
             moment = top.integer("milliseconds", low=0, high=canonical.MAX_INTEGER)
             if self._phases <= _MAX_PHASES:
                 self._on_phase(name, moment)
-        elif kind == "file":
-            stream = top.integer("stream", low=1, high=(1 << 32) - 1)
-            self._use(stream)
-            self._inbox.begin(stream, top.text("name", max_length=200))
         elif kind == "failed":
             raise _failure(top, self._unreachable)
         elif kind == "done":
@@ -282,90 +217,116 @@ class Relay:
             raise Malformed(f"the room sends a message of unknown kind {kind!r}", code="bad-channel")
         top.done()
 
-    def _open(self, number: int, payload: bytes) -> None:
-        party = PartyName(payload.decode("ascii", errors="replace"))  # which may be nobody's
-        self._use(number)
+    def _open_file(self, stream: Stream, name: str) -> StreamEnd:
+        self._must_have_greeted()
+        self._inbox.begin(stream.number, name)
+        stream.accept()
+        return _FileEnd(stream, self._inbox)
+
+    def _open_broker(self, stream: Stream, name: str) -> StreamEnd | Reason:
+        self._must_have_greeted()
+        party = PartyName(name)  # which may be nobody's
         address = self._brokers.get(party)
-        if address is None or len(self._streams) >= MAX_STREAMS:
-            why = "too many at once" if address else "the contract names no broker for it"
-            self._on_note(f"connection to {party[:64]!r} refused: {why}")
-            self._to_room(wire.FrameType.CLOSE, number, b"")
-            return
-        # A stream that is being connected holds what the room sends meanwhile.
-        self._streams[number] = Peer()
+        if address is None:
+            self._note(f"connection to {party!r} refused: the contract names no broker for it")
+            return Reason.NOT_ALLOWED
+        if max(len(self._to_brokers), self._connecting) >= MAX_BROKER_STREAMS:
+            self._note(f"connection to {party!r} refused: too many at once")
+            return Reason.TOO_MANY
+        end = _BrokerEnd(self._loop, stream, self._to_brokers)
+        self._connecting += 1
         threading.Thread(
-            target=self._connect, args=(number, party, address), name=f"connect-{party}", daemon=True
+            target=self._connect, args=(end, party, address), name=f"connect-{party}", daemon=True
         ).start()
+        return end
 
-    def _use(self, number: int) -> None:
-        if number == 0 or number in self._used or len(self._used) >= MAX_OPENED:
-            raise Malformed(f"the room opens stream {number} twice, or too many", code="bad-channel")
-        self._used.add(number)
+    def _note(self, line: str) -> None:
+        self._notes += 1
+        if self._notes <= _MAX_NOTES:
+            self._on_note(line)
 
-    def _connect(self, number: int, party: PartyName, address: tuple[str, int]) -> None:
+    def _must_have_greeted(self) -> None:
+        if not self._greeted:
+            raise Malformed("the room opens a stream before it says hello", code="bad-channel")
+
+    def _connect(self, end: _BrokerEnd, party: PartyName, address: tuple[str, int]) -> None:
         """In a thread of its own, because names take their time."""
         try:
             connection = socket.create_connection(address, timeout=CONNECT_SECONDS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as cause:
             host, port = address
-            self._connected.append((number, None, f"broker of {party} at {host}:{port}: {cause}"))
+            self._connected.append((end, None, f"broker of {party} at {host}:{port}: {cause}"))
         else:
             host_log.debug("room connected to broker", party=party, host=address[0], port=address[1])
-            self._connected.append((number, connection, ""))
-        with contextlib.suppress(OSError):  # the room has ended meanwhile
+            self._connected.append((end, connection, ""))
+        try:
             self._waker.send(b"w")
+        except OSError:  # the room has ended meanwhile
+            self._close_connected()
 
-    def _take_connections(self) -> None:
+    def _take_connections(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(4096)
         while self._connected:
-            number, connection, problem = self._connected.popleft()
-            peer = self._streams.get(number)
+            end, connection, problem = self._connected.popleft()
+            self._connecting -= 1
             if connection is None:
                 self._unreachable = problem
-                self._on_note(problem)
-                self._streams.pop(number, None)
-                self._to_room(wire.FrameType.CLOSE, number, b"")
-            elif peer is None:
-                connection.close()
+                self._note(problem)
+                end.stream.reset(Reason.UNREACHABLE)
             else:
-                peer.attach(connection)
-                self._end_if_flushed(number)
+                end.attach(end.stream, connection)
+                end.stream.accept()
 
-    def _serve_stream(self, number: int, events: int) -> None:
-        peer = self._streams.get(number)
-        if peer is None:
-            return
-        if events & selectors.EVENT_WRITE:
-            peer.flush()
-            self._end_if_flushed(number)
-        if events & selectors.EVENT_READ and number in self._streams:
-            data = peer.receive()
-            if data:
-                self._to_room(wire.FrameType.DATA, number, data)
-            elif data == b"":
-                self._to_room(wire.FrameType.CLOSE, number, b"")
-                self._drop(number)
 
-    def _end_if_flushed(self, number: int) -> None:
-        peer = self._streams[number]
-        # A CLOSE of the room ends a broker's stream both ways, once everything before it is out.
-        if peer.closing and not peer.held and peer.connection is not None:
-            self._drop(number)
+class _FileEnd:
+    """A stream that ends in a file of the inbox."""
 
-    def _drop(self, number: int) -> None:
-        peer = self._streams.pop(number)
-        self._forget(peer)
+    def __init__(self, stream: Stream, inbox: Inbox) -> None:
+        self._stream = stream
+        self._inbox = inbox
+        self._is_whole = False
 
-    def _forget(self, peer: Peer) -> None:
-        if peer.events and peer.connection is not None:
-            self._selector.unregister(peer.connection)
-            peer.events = 0
-        peer.close()
+    def take(self, data: memoryview) -> None:
+        """Into the file."""
+        self._inbox.write(self._stream.number, data)
+        self._stream.consumed(len(data))
 
-    def _to_room(self, kind: wire.FrameType, stream: int, payload: bytes) -> None:
-        self._peer.send(wire.Frame(type=kind, stream=stream, payload=payload).encode())
+    def fill(self, _view: memoryview) -> int:
+        """The end, once the file is whole."""
+        return -1 if self._is_whole else 0
+
+    def accepted(self) -> None:
+        """Never, on a stream that the room opened."""
+
+    def ended(self) -> None:
+        """The file is whole."""
+        self._inbox.finish(self._stream.number)
+        self._is_whole = True
+        self._stream.ready()
+
+    def over(self, reason: Reason | None) -> None:
+        """Raises `Malformed` for a file that is given up."""
+        if reason is not None:
+            raise Malformed("the room gives up a file that it hands out", code="bad-channel")
+
+
+class _BrokerEnd(SocketEnd):
+    """A stream that ends in a connection to a broker, one of `all_of_them` until it is over."""
+
+    __slots__ = ("_all", "stream")
+
+    def __init__(self, loop: Loop, stream: Stream, all_of_them: set[_BrokerEnd]) -> None:
+        super().__init__(loop)
+        self.stream = stream
+        self._all = all_of_them
+        self._all.add(self)
+
+    def over(self, reason: Reason | None) -> None:
+        """Close the socket."""
+        self._all.discard(self)
+        super().over(reason)
 
 
 def _failure(top: fields.Fields, unreachable: str) -> StrongroomError:

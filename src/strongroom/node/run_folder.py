@@ -116,7 +116,7 @@ class Inbox:
         """Whether a file comes on that stream."""
         return stream in self._open
 
-    def write(self, stream: int, data: bytes) -> None:
+    def write(self, stream: int, data: bytes | memoryview) -> None:
         """The next bytes. Raises `Refused` beyond the limit, `Unavailable` when neither folder nor memory takes them."""
         incoming = self._open[stream]
         with _naming(incoming.name):
@@ -199,7 +199,7 @@ class _Incoming:
     def _create(self) -> int:
         return os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._left -= len(data)
         if self._left < 0:
             self.discard()

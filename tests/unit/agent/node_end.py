@@ -1,4 +1,4 @@
-"""The node's end of a channel, and a TLS broker that answers as it is told, for tests of the agent."""
+"""The node's end of a channel, frame by frame, and a TLS broker that answers as it is told, for tests of the agent."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from cryptography.x509.oid import NameOID
 from strongroom.agent.channel import Channel
 from strongroom.crypto import digest
 from strongroom.model.room import channel as wire
+from strongroom.model.room import destination
+from strongroom.streams import mux
 
 
 class NodeEnd(threading.Thread):
@@ -32,6 +34,7 @@ class NodeEnd(threading.Thread):
         self.routes, self.controls, self.files = routes, [], {}
         self._names: dict[int, str] = {}
         self._peers: dict[int, socket.socket] = {}
+        self._credit: dict[int, int] = {}
         self._halt, self._wake = os.pipe()
         self._closing = False
         self.start()
@@ -63,7 +66,8 @@ class NodeEnd(threading.Thread):
     def _serve(self) -> None:
         decoder = wire.Decoder()
         while True:
-            sockets = [self.sock, self._halt, *self._peers.values()]
+            waiting = [peer for number, peer in self._peers.items() if self._credit[number]]
+            sockets = [self.sock, self._halt, *waiting]
             for one in select.select(sockets, [], [])[0]:
                 if one == self._halt:
                     return
@@ -81,37 +85,53 @@ class NodeEnd(threading.Thread):
         if stream is None:
             return
         try:
-            data = peer.recv(60000)
+            data = peer.recv(min(wire.MAX_DATA, self._credit[stream]))
         except OSError:
             data = b""
         if data:
+            self._credit[stream] -= len(data)
             self.send(wire.FrameType.DATA, stream, data)
         else:
-            self.send(wire.FrameType.CLOSE, stream)
+            self.send(wire.FrameType.RESET, stream, b"reset")
             self._peers.pop(stream).close()
 
     def _take(self, frame: wire.Frame) -> None:
         if frame.type == wire.FrameType.CONTROL:
-            message = json.loads(frame.payload)
-            self.controls.append(message)
-            if message["kind"] == "file":
-                self._names[frame.stream or message["stream"]] = message["name"]
-                self.files[message["name"]] = b""
+            self.controls.append(json.loads(frame.payload))
         elif frame.type == wire.FrameType.OPEN:
-            try:
-                self._peers[frame.stream] = socket.create_connection(
-                    self.routes[frame.payload.decode()], timeout=5
-                )
-            except (OSError, KeyError):
-                self.send(wire.FrameType.CLOSE, frame.stream)
+            self._open(frame.stream, destination.parse(frame.payload))
+        elif frame.type == wire.FrameType.CREDIT:
+            if frame.stream in self._credit:
+                self._credit[frame.stream] += int.from_bytes(frame.payload, "big")
         elif frame.stream in self._names:
             self.files[self._names[frame.stream]] += frame.payload
+            self._give_back(frame)
+            if frame.type == wire.FrameType.END:
+                self.send(wire.FrameType.END, frame.stream)
         elif frame.stream in self._peers:
             if frame.type == wire.FrameType.DATA:
                 with contextlib.suppress(OSError):  # a peer that has left: reading from it tells the room
                     self._peers[frame.stream].sendall(frame.payload)
+                self._give_back(frame)
             else:
                 self._peers.pop(frame.stream).close()
+
+    def _open(self, stream: int, where: destination.Destination) -> None:
+        if where.kind is destination.Kind.FILE:
+            self._names[stream] = where.name
+            self.files[where.name] = b""
+        else:
+            try:
+                self._peers[stream] = socket.create_connection(self.routes[where.name], timeout=5)
+            except (OSError, KeyError):
+                self.send(wire.FrameType.RESET, stream, b"unreachable")
+                return
+            self._credit[stream] = mux.FIRST_WINDOW
+        self.send(wire.FrameType.ACCEPT, stream)
+
+    def _give_back(self, frame: wire.Frame) -> None:
+        if frame.payload:
+            self.send(wire.FrameType.CREDIT, frame.stream, len(frame.payload).to_bytes(4, "big"))
 
 
 def certificate(lifetime_days: int = 1) -> tuple[bytes, bytes, str]:

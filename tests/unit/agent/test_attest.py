@@ -253,7 +253,7 @@ class Kept:
                 kept[name] = kept.get(name, b"") + data
                 return len(data)
 
-            def close(self):
+            def finish(self):
                 return
 
         return Stream()

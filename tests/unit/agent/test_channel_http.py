@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl
 import threading
 import time
@@ -17,6 +18,7 @@ from strongroom.agent import http
 from strongroom.errors import Malformed, NotFound, Refused, Unavailable
 from strongroom.model.party import BROKER_URL, BrokerAddress
 from strongroom.model.room import channel as wire
+from strongroom.streams import mux
 from tests.effort import examples
 from tests.unit.agent.node_end import NodeEnd, TlsServer
 
@@ -186,11 +188,16 @@ def test_both_sides_may_write_at_once():
     """A node that writes before it reads must not stop an agent that writes, too."""
     node = NodeEnd({})
     try:
-        stream = node.channel.open_stream("nobody")
+        stream = node.channel.open_file("out-0.tar.age")
+        refused = node.channel.open_stream("nobody")
         flood = threading.Thread(
-            target=lambda: [node.send(wire.FrameType.DATA, 999, bytes(60_000)) for _ in range(50)],
+            target=lambda: [
+                node.send(wire.FrameType.DATA, refused._stream.number, bytes(30_000)) for _ in range(100)
+            ],
             daemon=True,
         )
+        while not refused.is_ended:
+            node.channel.pump(time.monotonic() + 60, "the refusal")
         flood.start()
         for _ in range(50):
             stream.write(bytes(60_000))
@@ -201,32 +208,117 @@ def test_both_sides_may_write_at_once():
         node.close()
 
 
-@pytest.mark.parametrize("kind", ["control", "data"])
-def test_a_flooding_node_is_cut_off(kind):
-    node = NodeEnd({})
-    try:
-        stream = node.channel.open_stream("nobody")
-        stream.ended = False
+class Wire:
+    """A node that says what a test says, byte for byte, and the agent's channel to it."""
 
-        def flood():
-            with contextlib.suppress(OSError):
-                for _ in range(400):
-                    if kind == "control":
-                        node.control(kind="start")
-                    else:
-                        node.send(wire.FrameType.DATA, stream.id, bytes(60_000))
+    def __init__(self):
+        self.sock, theirs = socket.socketpair()
+        self.sock.settimeout(60)
+        self.channel = channel_module.Channel(theirs.detach(), ends=True)
+        self.decoder = wire.Decoder()
 
-        threading.Thread(target=flood, daemon=True).start()
+    def send(self, type, stream, payload=b""):
+        self.sock.sendall(wire.Frame(type=type, stream=stream, payload=payload).encode())
 
-        def pump():
-            while True:
-                node.channel.pump(time.monotonic() + 5, "a flood")
+    def heard(self):
+        return self.decoder.feed(self.sock.recv(1 << 20))
 
-        with pytest.raises(Malformed) as caught:
-            pump()
-        assert caught.value.code == "flooded"
-    finally:
-        node.close()
+    def pump(self):
+        self.channel.pump(time.monotonic() + 60, "the node")
+
+    def close(self):
+        self.sock.close()
+        os.close(self.channel._fd)
+
+
+@pytest.fixture
+def wired():
+    made = Wire()
+    yield made
+    made.close()
+
+
+def test_a_node_that_sends_more_control_messages_than_anybody_reads_is_cut_off(wired):
+    for _ in range(channel_module.MAX_CONTROLS + 1):
+        wired.send(wire.FrameType.CONTROL, 0, b"{}")
+    with pytest.raises(Malformed) as caught:
+        wired.pump()
+    assert caught.value.code == "flooded"
+
+
+def test_a_node_that_sends_more_than_was_asked_for_is_cut_off(wired):
+    wired.channel.open_stream("alice")
+    wired.send(wire.FrameType.ACCEPT, 1)
+    wired.send(wire.FrameType.DATA, 1, bytes(mux.FIRST_WINDOW))
+    wired.send(wire.FrameType.DATA, 1, b"x")
+    with pytest.raises(Malformed, match="more than the 0 that were asked for") as caught:
+        wired.pump()
+    assert caught.value.code == "flooded"
+
+
+def test_a_stream_that_the_node_opens_is_not_allowed(wired):
+    for number, where in ((2, b"\x05http"), (4, b"\x01alice"), (6, b"\x02receipt.json")):
+        wired.send(wire.FrameType.OPEN, number, where)
+    wired.pump()
+    assert [(frame.type, frame.stream, frame.payload) for frame in wired.heard()] == [
+        (wire.FrameType.RESET, number, b"not-allowed") for number in (2, 4, 6)
+    ]
+
+
+def test_a_file_that_the_node_does_not_take_is_no_success(wired):
+    stream = wired.channel.open_file("receipt.json")
+    wired.send(wire.FrameType.RESET, 1, b"not-allowed")
+    wired.pump()
+    with pytest.raises(Unavailable, match=r"does not take the file receipt\.json: not-allowed") as caught:
+        stream.finish()
+    assert caught.value.code == "channel-lost"
+    assert stream.write(b"into the void") == 13
+
+
+def test_a_node_that_hangs_up_ends_every_wait(wired):
+    stream = wired.channel.open_stream("alice")
+    wired.sock.close()
+    for act in (lambda: stream.read(time.monotonic() + 60), lambda: wired.channel.send_control("phase")):
+        with pytest.raises(Unavailable) as caught:
+            act()
+        assert caught.value.code == "channel-lost"
+    stream.close()
+
+
+def test_what_is_written_is_out_in_the_order_in_which_it_was_said(wired):
+    """`done` after a file's end, or the node would keep no file."""
+    heard = []
+
+    def listen():
+        while not heard or heard[-1].type != wire.FrameType.CONTROL:
+            for frame in wired.heard():
+                heard.append(frame)
+                if frame.type == wire.FrameType.OPEN:
+                    wired.send(wire.FrameType.ACCEPT, frame.stream)
+                elif frame.type == wire.FrameType.DATA:
+                    wired.send(wire.FrameType.CREDIT, frame.stream, len(frame.payload).to_bytes(4, "big"))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    wired.channel.send_file("out-0.tar.age", bytes(300_000))
+    wired.channel.send_control("done")
+    thread.join(60)
+    kinds = [frame.type.name for frame in heard]
+    assert kinds[0] == "OPEN"
+    assert set(kinds[1:-2]) == {"DATA"}
+    assert kinds[-2:] == ["END", "CONTROL"]
+    assert sum(len(frame.payload) for frame in heard[1:-1]) == 300_000
+
+
+def test_failed_requests_give_their_streams_back(tmp_path):
+    with broker(tmp_path, echo) as (node, address, _):
+        other = BrokerAddress(
+            url=address.url, pin="sha256:" + "0" * 64, ledger_key=bytes(32), authority=address.pin
+        )
+        for _ in range(5):
+            with pytest.raises(Refused):
+                http.BrokerConnection(node.channel, "alice", other, timeout=60)
+        assert node.channel._carrier.open_streams == 0
 
 
 def test_port_is_found_by_its_name(tmp_path):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import threading
-import time
 
 import pytest
 
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, PolicyDenied, Refused, Unavailable
 from strongroom.model.room import channel as wire
+from strongroom.model.room import destination
 from strongroom.node import relay, run_folder
+from strongroom.streams import mux
 from tests import samples
 
 CONTRACT = samples.a_contract()
@@ -43,6 +45,20 @@ class Agent:
                 raise EOFError
             self.frames += self.decoder.feed(data)
         return self.frames.pop(0)
+
+    def open(self, stream, kind, name):
+        where = destination.Destination(kind=kind, name=name)
+        self.frame(wire.FrameType.OPEN, stream, where.encode())
+
+    def file(self, stream, name):
+        self.open(stream, destination.Kind.FILE, name)
+
+    def broker(self, stream, name="alice"):
+        self.open(stream, destination.Kind.BROKER, name)
+
+    def answer(self, stream, kind, payload=b""):
+        frame = self.next()
+        assert (frame.type, frame.stream, frame.payload) == (kind, stream, payload)
 
     def hello(self):
         self.control("hello")
@@ -137,10 +153,12 @@ def test_phases_files_and_the_end(tmp_path):
         agent.hello()
         agent.control("phase", name="attesting", milliseconds=1200)
         agent.control("phase", name="attested:alice", milliseconds=1300)
-        agent.control("file", stream=3, name="receipt.json")
+        agent.file(3, "receipt.json")
         agent.frame(wire.FrameType.DATA, 3, b"half ")
         agent.frame(wire.FrameType.DATA, 3, b"and half")
-        agent.frame(wire.FrameType.CLOSE, 3)
+        agent.frame(wire.FrameType.END, 3)
+        agent.answer(3, wire.FrameType.ACCEPT)
+        agent.answer(3, wire.FrameType.END)
         agent.control("done")
 
     world.play(script)
@@ -149,67 +167,116 @@ def test_phases_files_and_the_end(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["receipt.json"]
 
 
+class Sender:
+    """What an agent may send on its streams, as the relay gives credit."""
+
+    def __init__(self, agent, streams):
+        self.agent = agent
+        self.credit = dict.fromkeys(streams, mux.FIRST_WINDOW)
+
+    def take(self, frame):
+        """Returns the bytes of a frame, whose credit is given back."""
+        if frame.type == wire.FrameType.CREDIT:
+            self.credit[frame.stream] += int.from_bytes(frame.payload, "big")
+        elif frame.type == wire.FrameType.DATA:
+            self.agent.frame(wire.FrameType.CREDIT, frame.stream, len(frame.payload).to_bytes(4, "big"))
+            return frame.payload
+        return b""
+
+    def send(self, stream, data):
+        """Returns what could not be sent yet."""
+        while piece := data[: min(self.credit[stream], wire.MAX_DATA)]:
+            self.credit[stream] -= len(piece)
+            self.agent.frame(wire.FrameType.DATA, stream, piece)
+            data = data[len(piece) :]
+        return data
+
+
 def test_two_streams_at_once_carry_megabytes_both_ways(tmp_path):
     with broker(echo) as address:
         world = World(tmp_path, {"alice": address})
-        blob = {1: os.urandom(3 << 20), 2: os.urandom(3 << 20)}
-        back = {1: bytearray(), 2: bytearray()}
+        blob = {1: os.urandom(3 << 20), 3: os.urandom(3 << 20)}
+        back = {1: bytearray(), 3: bytearray()}
 
         def script(agent):
             agent.hello()
             for stream in blob:
-                agent.frame(wire.FrameType.OPEN, stream, b"alice")
-
-            def write():
-                for start in range(0, 3 << 20, 60_000):
-                    for stream, data in blob.items():
-                        if piece := data[start : start + 60_000]:
-                            agent.frame(wire.FrameType.DATA, stream, piece)
-
-            writer = threading.Thread(target=write)
-            writer.start()
+                agent.broker(stream)
+            sender, left = Sender(agent, blob), dict(blob)
             while any(len(back[stream]) < len(data) for stream, data in blob.items()):
+                for stream in blob:
+                    left[stream] = sender.send(stream, left[stream])
                 frame = agent.next()
-                back[frame.stream] += frame.payload
-            writer.join()
+                back[frame.stream] += sender.take(frame)
             agent.control("done")
 
         world.play(script)
     assert back == blob
 
 
-def test_a_slow_broker_stops_the_room_not_the_node(tmp_path):
+def test_a_slow_broker_stops_no_other_and_holds_no_more_than_its_window(tmp_path):
     release = threading.Event()
 
-    def slow(connection):
-        release.wait(60)
-        while connection.recv(1 << 20):
-            pass
+    def slow_then_echo(connection):
+        if connection.recv(4, socket.MSG_PEEK) == b"slow":
+            release.wait(60)
+        else:
+            echo(connection)
 
-    sent = []
-    with broker(slow) as address:
+    with broker(slow_then_echo) as address:
         world = World(tmp_path, {"alice": address})
 
         def script(agent):
             agent.hello()
-            agent.frame(wire.FrameType.OPEN, 1, b"alice")
+            agent.broker(1)
+            agent.frame(wire.FrameType.DATA, 1, b"slow")
+            sender = Sender(agent, (1, 3))
+            sender.credit[1] -= 4
+            agent.answer(1, wire.FrameType.ACCEPT)
+            # All that the relay gives credit for: what the kernel takes for a peer that reads nothing, and one window.
             agent.end.settimeout(1)
-            piece = bytes(wire.MAX_DATA)
-            try:
-                for _ in range(2000):
-                    agent.frame(wire.FrameType.DATA, 1, piece)
-                    sent.append(len(piece))
-            except TimeoutError:
-                pass
-            held = max(peer.held for peer in list(world.relay._streams.values()))
-            agent.end.close()
-            release.set()
-            assert held <= relay.MAX_HELD + wire.MAX_DATA + 65536
-            os.eventfd_write(world.died, 1)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    sender.send(1, bytes(mux.WINDOW))
+                    sender.take(agent.next())
+            held = max(len(end._held) for end in world.relay._to_brokers)
+            assert 0 < held <= mux.WINDOW
+            agent.end.settimeout(10)
+            agent.broker(3)
+            left, back = os.urandom(3 << 20), bytearray()
+            whole = bytes(left)
+            left = sender.send(3, left)
+            while len(back) < len(whole):
+                frame = agent.next()
+                back += sender.take(frame)
+                left = sender.send(3, left)
+            assert back == whole
+            agent.control("done")
 
-        with pytest.raises(Unavailable, match="it died"):
+        try:
             world.play(script)
-    assert sum(sent) < 64 << 20  # 125 MiB were offered; what was taken lies in buffers of known size
+        finally:
+            release.set()
+
+
+def test_a_room_that_sends_past_its_credit_is_ended(tmp_path):
+    release = threading.Event()
+    with broker(lambda _connection: release.wait(60)) as address:
+        world = World(tmp_path, {"alice": address})
+
+        def script(agent):
+            agent.hello()
+            agent.broker(1)
+            with contextlib.suppress(OSError):
+                for _ in range(2000):
+                    agent.frame(wire.FrameType.DATA, 1, bytes(mux.FIRST_WINDOW))
+
+        try:
+            with pytest.raises(Malformed, match=r"more than the \d+ that were asked for") as caught:
+                world.play(script)
+        finally:
+            release.set()
+    assert caught.value.code == "flooded"
 
 
 def test_a_party_without_broker_gets_no_connection(tmp_path):
@@ -218,15 +285,34 @@ def test_a_party_without_broker_gets_no_connection(tmp_path):
 
         def script(agent):
             agent.hello()
-            for stream, party in enumerate((b"bob", b"127.0.0.1:22", b"\xff\x00"), 1):
-                agent.frame(wire.FrameType.OPEN, stream, party)
-                frame = agent.next()
-                assert (frame.type, frame.stream) == (wire.FrameType.CLOSE, stream)
+            agent.broker(1, "bob")
+            agent.answer(1, wire.FrameType.RESET, b"not-allowed")
+            for stream, kind, name in (
+                (3, destination.Kind.EGRESS, "127.0.0.1:22"),
+                (5, destination.Kind.PEER, "worker:http"),
+                (7, destination.Kind.PORT, "http"),
+            ):
+                agent.open(stream, kind, name)
+                agent.answer(stream, wire.FrameType.RESET, b"not-allowed")
             agent.control("done")
 
         world.play(script)
-    assert len(world.notes) == 3
+    assert len(world.notes) == 1
     assert "contract names no broker" in world.notes[0]
+
+
+def test_a_room_that_asks_without_end_writes_no_log_without_end(tmp_path):
+    world = World(tmp_path, {})
+
+    def script(agent):
+        agent.hello()
+        for stream in range(1, 4001, 2):
+            agent.broker(stream, "bob")
+            agent.answer(stream, wire.FrameType.RESET, b"not-allowed")
+        agent.control("done")
+
+    world.play(script)
+    assert len(world.notes) == 1000
 
 
 def test_a_broker_that_is_not_there_closes_the_stream(tmp_path):
@@ -236,9 +322,9 @@ def test_a_broker_that_is_not_there_closes_the_stream(tmp_path):
 
     def script(agent):
         agent.hello()
-        agent.frame(wire.FrameType.OPEN, 1, b"alice")
+        agent.broker(1)
         agent.frame(wire.FrameType.DATA, 1, b"into the void")
-        assert agent.next().type == wire.FrameType.CLOSE
+        agent.answer(1, wire.FrameType.RESET, b"unreachable")
         agent.frame(wire.FrameType.DATA, 1, b"late bytes are dropped")
         agent.control("done")
 
@@ -246,29 +332,105 @@ def test_a_broker_that_is_not_there_closes_the_stream(tmp_path):
     assert "alice" in world.notes[0]
 
 
-def test_close_reaches_the_broker_after_all_bytes(tmp_path):
+def test_each_direction_ends_by_itself(tmp_path):
     got = []
 
-    def keep(connection):
+    def keep_then_answer(connection):
         while data := connection.recv(65536):
             got.append(data)
+        connection.sendall(b"all of it")
 
-    with broker(keep) as address:
+    with broker(keep_then_answer) as address:
         world = World(tmp_path, {"alice": address})
 
         def script(agent):
             agent.hello()
-            agent.frame(wire.FrameType.OPEN, 1, b"alice")
-            for _ in range(40):
-                agent.frame(wire.FrameType.DATA, 1, bytes(50_000))
-            agent.frame(wire.FrameType.CLOSE, 1)
-            deadline = time.monotonic() + 60
-            while sum(map(len, got)) < 2_000_000 and time.monotonic() < deadline:
-                time.sleep(0.01)
+            agent.broker(1)
+            sender, left = Sender(agent, (1,)), bytes(2_000_000)
+            while left := sender.send(1, left):
+                sender.take(agent.next())
+            agent.frame(wire.FrameType.END, 1)
+            frame = agent.next()
+            while frame.type in (wire.FrameType.CREDIT, wire.FrameType.ACCEPT):
+                frame = agent.next()
+            assert (frame.type, frame.payload) == (wire.FrameType.DATA, b"all of it")
+            agent.answer(1, wire.FrameType.END)
+            assert world.relay._loop.open_streams == 0
             agent.control("done")
 
         world.play(script)
     assert sum(map(len, got)) == 2_000_000
+
+
+def test_a_stream_that_the_room_gives_up_closes_its_connection(tmp_path):
+    closed = threading.Event()
+
+    def wait(connection):
+        with contextlib.suppress(OSError):
+            while connection.recv(65536):
+                pass
+        closed.set()
+
+    with broker(wait) as address:
+        world = World(tmp_path, {"alice": address})
+
+        def script(agent):
+            agent.hello()
+            agent.broker(1)
+            agent.answer(1, wire.FrameType.ACCEPT)
+            agent.frame(wire.FrameType.RESET, 1, b"reset")
+            assert closed.wait(60)
+            agent.frame(wire.FrameType.DATA, 1, b"on its way when the stream was given up")
+            agent.control("done")
+
+        world.play(script)
+
+
+def test_a_broker_that_breaks_the_connection_resets_the_stream(tmp_path):
+    def break_it(connection):
+        connection.recv(1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with broker(break_it) as address:
+        world = World(tmp_path, {"alice": address})
+
+        def script(agent):
+            agent.hello()
+            agent.broker(1)
+            agent.answer(1, wire.FrameType.ACCEPT)
+            agent.frame(wire.FrameType.DATA, 1, b"x")
+            agent.answer(1, wire.FrameType.RESET, b"reset")
+            agent.control("done")
+
+        world.play(script)
+
+
+def test_connections_are_counted_until_they_are_there_or_not(tmp_path, monkeypatch):
+    """A room that opens and gives up costs no thread each time."""
+    release, asked = threading.Event(), []
+
+    def connect(address, **_):
+        asked.append(address)
+        release.wait(60)
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(relay.socket, "create_connection", connect)
+    world = World(tmp_path, {"alice": ("alice.example", 1)})
+    streams = range(1, 200, 2)
+
+    def script(agent):
+        agent.hello()
+        for stream in streams:
+            agent.broker(stream)
+            agent.frame(wire.FrameType.RESET, stream, b"reset")
+        answers = [agent.next().payload for _ in streams]
+        assert answers.count(b"reset") == relay.MAX_BROKER_STREAMS
+        assert answers.count(b"too-many") == len(streams) - relay.MAX_BROKER_STREAMS
+        release.set()
+        agent.control("done")
+
+    world.play(script)
+    assert len(asked) == relay.MAX_BROKER_STREAMS
 
 
 def test_failed_is_a_refusal_with_every_check(tmp_path):
@@ -318,8 +480,8 @@ def test_what_trying_again_may_help_is_unavailable_and_names_the_broker(tmp_path
 
     def script(agent):
         agent.hello()
-        agent.frame(wire.FrameType.OPEN, 1, b"alice")
-        assert agent.next().type == wire.FrameType.CLOSE
+        agent.broker(1)
+        agent.answer(1, wire.FrameType.RESET, b"unreachable")
         agent.control("failed", code="cut-off", message="cannot be reached", hint="", checks=[])
 
     with pytest.raises(Unavailable, match=f"127.0.0.1:{address[1]}: .*refused") as caught:
@@ -349,7 +511,7 @@ def test_death_without_a_word(tmp_path):
 
     def script(agent):
         agent.hello()
-        agent.control("file", stream=1, name="receipt.json")
+        agent.file(1, "receipt.json")
         agent.frame(wire.FrameType.DATA, 1, b"cut of")
         agent.end.close()
         os.eventfd_write(world.died, 1)
@@ -382,56 +544,55 @@ def test_silence_after_hello(tmp_path):
 
 
 BAD = {
-    "data before hello": lambda agent: agent.frame(wire.FrameType.DATA, 1, b"x"),
-    "open before hello": lambda agent: agent.frame(wire.FrameType.OPEN, 1, b"alice"),
-    "unknown frame": lambda agent: agent.end.sendall(b"\x09" + bytes(8)),
-    "a frame too long": lambda agent: agent.end.sendall(b"\x03" + bytes(4) + b"\xff" * 4),
-    "not JSON": lambda agent: agent.frame(wire.FrameType.CONTROL, 0, b"{"),
-    "unknown kind": lambda agent: agent.control("reboot"),
-    "unknown key": lambda agent: agent.control("hello", more=1),
-    "hello twice": lambda agent: (agent.control("hello"), agent.control("hello")),
-    "a stream nobody opened": lambda agent: (
-        agent.control("hello"),
-        agent.frame(wire.FrameType.DATA, 7, b"x"),
+    "data before hello": (
+        lambda agent: agent.frame(wire.FrameType.DATA, 1, b"x"),
+        "stream 1, which was never opened",
     ),
-    "a stream used twice": lambda agent: (
-        agent.control("hello"),
-        agent.frame(wire.FrameType.OPEN, 1, b"bob"),
-        agent.frame(wire.FrameType.OPEN, 1, b"bob"),
+    "a broker before hello": (lambda agent: agent.broker(1), "opens a stream before it says hello"),
+    "a file before hello": (
+        lambda agent: agent.file(1, "receipt.json"),
+        "opens a stream before it says hello",
     ),
-    "the control stream as a broker's": lambda agent: (
-        agent.control("hello"),
-        agent.frame(wire.FrameType.OPEN, 0, b"alice"),
+    "unknown frame": (lambda agent: agent.end.sendall(b"\x09" + bytes(8)), "type 9, expected 1 to 7"),
+    "a frame too long": (
+        lambda agent: agent.end.sendall(b"\x03" + bytes(4) + b"\xff" * 4),
+        "4294967295 bytes, at most",
     ),
-    "streams without end": lambda agent: (
-        agent.control("hello"),
-        *(agent.frame(wire.FrameType.OPEN, number, b"bob") for number in range(1, relay.MAX_OPENED + 2)),
+    "not JSON": (lambda agent: agent.frame(wire.FrameType.CONTROL, 0, b"{"), "not JSON"),
+    "unknown kind": (lambda agent: agent.control("reboot"), "unknown kind 'reboot'"),
+    "unknown key": (lambda agent: agent.control("hello", more=1), "unknown key 'more'"),
+    "hello twice": (lambda agent: (agent.control("hello"), agent.control("hello")), "says hello twice"),
+    "a stream used twice": (
+        lambda agent: (agent.control("hello"), agent.broker(1, "bob"), agent.broker(1, "bob")),
+        "opens stream 1, expected one of its own above 1",
     ),
-    "a file on a used stream": lambda agent: (
-        agent.control("hello"),
-        agent.frame(wire.FrameType.OPEN, 1, b"bob"),
-        agent.control("file", stream=1, name="receipt.json"),
+    "a stream of the node's": (
+        lambda agent: (agent.control("hello"), agent.broker(2)),
+        "opens stream 2, expected one of its own above 0",
     ),
-}
-WHY = {
-    "data before hello": "sends before it says hello",
-    "open before hello": "sends before it says hello",
-    "unknown frame": "type 9, expected 1 to 4",
-    "a frame too long": "4294967295 bytes, at most",
-    "not JSON": "not JSON",
-    "unknown kind": "unknown kind 'reboot'",
-    "unknown key": "unknown key 'more'",
-    "hello twice": "says hello twice",
-    "a stream nobody opened": "on a stream that it never opened",
-    "a stream used twice": "opens stream 1 twice",
-    "the control stream as a broker's": "opens stream 0 twice",
-    "streams without end": "opens stream 131073 twice, or too many",
-    "a file on a used stream": "opens stream 1 twice",
+    "the control stream as a broker's": (
+        lambda agent: (agent.control("hello"), agent.broker(0)),
+        "opens stream 0, expected one of its own above 0",
+    ),
+    "a party's name that is none": (
+        lambda agent: (agent.control("hello"), agent.frame(wire.FrameType.OPEN, 1, b"\x01\xff\x00")),
+        "kind 1 and 2 bytes, expected",
+    ),
+    "a file that is given up": (
+        lambda agent: (
+            agent.control("hello"),
+            agent.file(1, "receipt.json"),
+            agent.frame(wire.FrameType.RESET, 1, b"reset"),
+        ),
+        "gives up a file",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_room_that_breaks_the_protocol_is_ended(tmp_path, name):
     world = World(tmp_path, {})
-    with pytest.raises(Malformed, match=WHY[name]):
-        world.play(BAD[name])
+    script, why = BAD[name]
+    with pytest.raises(Malformed, match=why) as caught:
+        world.play(script)
+    assert "strongroom base verify" in caught.value.hint

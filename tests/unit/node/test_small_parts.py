@@ -1,9 +1,8 @@
-"""What rooms are started with: the accelerator's choice, values computed beside, held sockets, children."""
+"""What rooms are started with: the accelerator's choice, values computed beside, children."""
 
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from pathlib import Path
@@ -14,7 +13,6 @@ from strongroom.errors import NotFound, Unavailable
 from strongroom.node import children
 from strongroom.node.background import Later
 from strongroom.node.qemu import accelerator
-from strongroom.node.relay_socket import Peer
 
 
 def test_kvm_needs_processor_and_device(tmp_path):
@@ -51,22 +49,6 @@ def test_later_returns_and_raises():
     for _ in range(2):
         with pytest.raises(KeyError):
             failing.result()
-
-
-def test_a_peer_holds_until_it_is_attached_and_forgets_when_it_ends():
-    peer = Peer()
-    peer.send(b"held")
-    assert peer.held == 4
-    ours, theirs = socket.socketpair()
-    peer.attach(ours)
-    assert (theirs.recv(10), peer.held) == (b"held", 0)
-    assert peer.receive() is None
-    theirs.close()
-    assert peer.receive() == b""
-    peer.send(b"lost")
-    assert peer.held == 0
-    peer.close()
-    assert peer.connection is None
 
 
 def test_a_child_that_ends_is_told_by_its_descriptor_and_keeps_its_words():

@@ -3,9 +3,15 @@
 Frame: type(1) ‖ stream(4, big-endian) ‖ length(4, big-endian) ‖ payload.
 
 CONTROL  stream 0, a JSON object with `kind` (below)
-OPEN     agent → node: connect `stream` to the broker of the party named in the payload
-DATA     bytes of a stream, either way
-CLOSE    no more bytes from this side; for a stream of a broker it ends both ways
+OPEN     a new stream; the payload says where to (`model/room/destination.py`)
+ACCEPT   the answer to OPEN: the stream is connected
+DATA     bytes of a stream, at least one, within the credit that the other side has given
+END      this side sends no more bytes on the stream; the other still may
+RESET    the stream is over at once, both ways; the payload is a word that says why. Also the answer to OPEN: no
+CREDIT   the sender of this frame takes so many bytes more (4, big-endian) on the stream
+
+Streams that the room opens have odd numbers, those of the node even ones, and each side's numbers grow. What the frames
+of a stream mean, and when they are refused, is in `strongroom.streams.mux`.
 
 Control messages, node → agent::
 
@@ -18,7 +24,6 @@ agent → node::
 
     {"kind": "hello"}
     {"kind": "phase", "name": text, "milliseconds": uptime}    what a bystander may know
-    {"kind": "file", "stream": n, "name": text}                DATA and CLOSE on that stream follow
     {"kind": "failed", "code", "message", "hint", "checks": [Check]}
     {"kind": "done"}
 
@@ -29,7 +34,9 @@ pinned keys, the node connects only to brokers that the contract names and write
 from __future__ import annotations
 
 import enum
+import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from strongroom.encoding import canonical, fields, unexpected
 from strongroom.errors import Malformed
@@ -38,14 +45,20 @@ from strongroom.model.contracts import agreement, contract
 from strongroom.model.identifiers import RoomName
 from strongroom.model.room import launch
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PORT_NAME = "strongroom"
 VSOCK_CHANNEL, VSOCK_DISKS = (
     21330,
     21331,
 )  # where the node listens: for this channel, and for its disks by NBD
 HEADER = 9
+PIECE = 32 * 1024  # the most that virtio_console takes in one write
 MAX_CONTROL = 8 * 1024 * 1024
-MAX_DATA = 64 * 1024
+MAX_DATA = PIECE - HEADER
+MAX_DESTINATION = 256
+MAX_REASON = 16
 MAX_ISSUERS = 64 * 1024
 MAX_MANIFESTS = 65
 MAX_TEXT = 4096  # characters of a failure's message and of its hint
@@ -60,7 +73,23 @@ class FrameType(enum.IntEnum):
     CONTROL = 1
     OPEN = 2
     DATA = 3
-    CLOSE = 4
+    END = 4
+    ACCEPT = 5
+    RESET = 6
+    CREDIT = 7
+
+
+_HEAD = struct.Struct(">BII")
+_MOST = {
+    FrameType.CONTROL: MAX_CONTROL,
+    FrameType.OPEN: MAX_DESTINATION,
+    FrameType.DATA: MAX_DATA,
+    FrameType.END: 0,
+    FrameType.ACCEPT: 0,
+    FrameType.RESET: MAX_REASON,
+    FrameType.CREDIT: 4,
+}
+_BUFFER = 4 * PIECE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,42 +102,75 @@ class Frame:
 
     def encode(self) -> bytes:
         """Header and payload."""
-        head = bytes([self.type]) + self.stream.to_bytes(4, "big")
-        return head + len(self.payload).to_bytes(4, "big") + self.payload
+        return _HEAD.pack(self.type, self.stream, len(self.payload)) + self.payload
+
+
+def write_head(buffer: memoryview, at: int, kind: int, stream: int, length: int) -> None:
+    """Write a header into `buffer`, whose payload is written behind it."""
+    _HEAD.pack_into(buffer, at, kind, stream, length)
 
 
 class Decoder:
-    """Turns bytes as they come into frames. `feed` raises `Malformed` on a bad header."""
+    """Turns bytes as they come into frames, without copying them: they are read into `space` and counted by `took`."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = memoryview(bytearray(_BUFFER))
+        self._start = self._end = 0
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Take `data`; return the frames that are complete."""
-        self._buffer += data
-        frames = []
-        offset = 0
-        while len(self._buffer) - offset >= HEADER:
-            kind = self._buffer[offset]
-            length = int.from_bytes(self._buffer[offset + 5 : offset + 9], "big")
-            if kind not in FrameType.__members__.values():
+    def space(self) -> memoryview:
+        """Where the next bytes go, never empty. What `frames` gave before is overwritten by them."""
+        if self._start == self._end:
+            self._start = self._end = 0
+            if len(self._buffer) > _BUFFER:  # a long control message is over
+                self._buffer = memoryview(bytearray(_BUFFER))
+        elif len(self._buffer) - self._end < PIECE:
+            self._move()
+        return self._buffer[self._end :]
+
+    def took(self, count: int) -> None:
+        """So many bytes came into `space`."""
+        self._end += count
+
+    def frames(self) -> Iterator[tuple[int, int, memoryview]]:
+        """Type, stream and payload of each frame that is complete. Raises `Malformed` on a bad header."""
+        while self._end - self._start >= HEADER:
+            kind, stream, length = _HEAD.unpack_from(self._buffer, self._start)
+            most = _MOST.get(kind)
+            if most is None:
                 raise Malformed(f"channel frame: type {kind}, expected 1 to {len(FrameType)}")
-            most = MAX_CONTROL if kind == FrameType.CONTROL else MAX_DATA
             if length > most:
                 raise Malformed(f"channel frame: {length} bytes, at most {most} allowed")
-            end = offset + HEADER + length
-            if len(self._buffer) < end:
-                break
-            frames.append(
-                Frame(
-                    type=FrameType(kind),
-                    stream=int.from_bytes(self._buffer[offset + 1 : offset + 5], "big"),
-                    payload=bytes(self._buffer[offset + HEADER : end]),
-                )
-            )
-            offset = end
-        del self._buffer[:offset]
+            body = self._start + HEADER
+            if self._end - body < length:
+                return
+            self._start = body + length
+            yield kind, stream, self._buffer[body : self._start]
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take `data`; return the frames that are complete, as values. Raises `Malformed` as `frames` does."""
+        frames = []
+        left = memoryview(data)
+        while left:
+            space = self.space()
+            count = min(len(space), len(left))
+            space[:count] = left[:count]
+            self.took(count)
+            left = left[count:]
+            frames += [
+                Frame(type=FrameType(kind), stream=stream, payload=bytes(payload))
+                for kind, stream, payload in self.frames()
+            ]
         return frames
+
+    def _move(self) -> None:
+        """The incomplete frame to the front, in a buffer in which it has room."""
+        held = self._end - self._start
+        size = _BUFFER
+        if held >= HEADER:  # its header was checked by `frames`
+            size = max(size, HEADER + _HEAD.unpack_from(self._buffer, self._start)[2])
+        target = self._buffer if len(self._buffer) >= size else memoryview(bytearray(size))
+        target[:held] = self._buffer[self._start : self._end]
+        self._buffer, self._start, self._end = target, 0, held
 
 
 @dataclass(frozen=True, kw_only=True)
