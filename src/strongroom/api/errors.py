@@ -20,7 +20,7 @@ _BY_CLASS = (
     (errors.Conflict, 409),
     (errors.Unavailable, 503),
 )
-_CLOSING = (408, 413, 503)
+_CLOSING = (408, 413, 503)  # statuses after which the connection is closed
 
 
 def _hint(failure: errors.StrongroomError) -> str:

@@ -1,7 +1,8 @@
 """Text of others on one's own terminal: shown, never obeyed.
 
 A contract, a record or an answer may hold line ends, escape sequences and marks that turn the reading
-direction. Printed as they are, they could write a line of their own ("the proof holds") or hide one.
+direction. Printed as they are, they could write a line of their own ("the proof holds") or hide one. A plain character
+is the space, or one that has a shape and no other effect.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_KINDS = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
-# Spaces of other widths, and letters without a shape: what is blank is a space, or is shown.
+# Unicode general categories without a shape: controls, formats, surrogates, private use, unassigned, and all separators.
+_SHAPELESS = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
+# Characters that are blank although their category is of letters or symbols.
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+# Begins each row of a broken line but the first.
 MORE = "       ... "
 
 
@@ -29,8 +32,7 @@ def printable(text: str) -> str:
 
 
 def _shown(character: str) -> str:
-    kind = unicodedata.category(character)
-    if character == " " or (kind not in _KINDS and kind != "Zs" and character not in _BLANK):
+    if character == " " or (unicodedata.category(character) not in _SHAPELESS and character not in _BLANK):
         return character
     return character.encode("unicode_escape", "backslashreplace").decode()
 
@@ -45,7 +47,7 @@ def printable_json(document: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line that holds texts of others. On a terminal it is broken to fit, so that none of them begins a row.
+    """Print a line that holds texts of others. On a terminal the line is broken to fit, so that no text of others begins a row.
 
     A terminal would break it too, at its edge: text that is padded to there would look like a line of ours.
     """
@@ -55,10 +57,12 @@ def say(text: str) -> None:
 
 
 def rows(line: str, columns: int) -> Iterator[str]:
-    """`line` in rows of at most `columns`; all but the first begin with `MORE`. Too few columns: one row."""
+    """`line` in rows of at most `columns`; all but the first begin with `MORE`. One row where there is no terminal (0 columns), or one
+    so narrow that `MORE` would fill half of a row.
+    """
     row, used = "", 0
     for character in line:
-        wide = 1 if character.isascii() else 2  # at most: a row too short does no harm
+        wide = 1 if character.isascii() else 2  # columns, at most: a row too short does no harm
         if used + wide > columns > 2 * len(MORE):
             yield row
             row, used = MORE, len(MORE)

@@ -1,4 +1,4 @@
-"""age files (age-encryption.org/v1) with X25519 recipients: how results leave and keys rest.
+"""age files (age-encryption.org/v1) with X25519 recipients: how outputs and logs leave a room, and how keys are kept in files.
 
 The library behind it is loaded at its first use, so that judging evidence needs neither it nor its time.
 """
@@ -13,12 +13,13 @@ from typing import Any, BinaryIO
 from strongroom.encoding import unexpected
 from strongroom.errors import Malformed, NotFound, Refused
 
+# How an age file begins: in binary, and in ASCII armor.
 MAGIC = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
 
 
 @dataclass(frozen=True)
 class AgeIdentity:
-    """A private age key, as its `AGE-SECRET-KEY-1…` text, never shown by `repr`."""
+    """A private age key, which age calls an identity, as its `AGE-SECRET-KEY-1…` text, never shown by `repr`."""
 
     text: str = field(repr=False)
 
@@ -28,7 +29,7 @@ class AgeIdentity:
         return str(self._identity().to_public())
 
     def open(self, sealed: bytes) -> bytes:
-        """Decrypt a whole age file in memory. Raises `Malformed` when it is none, `Refused`."""
+        """Decrypt a whole age file in memory. Raises `Malformed` when it is none, `Refused` when it does not open."""
         if not sealed.startswith(MAGIC):
             raise Malformed(
                 "age file: expected one, which begins with age-encryption.org/v1, got another file",
@@ -40,7 +41,7 @@ class AgeIdentity:
             raise _not_ours() from None
 
     def open_stream(self, source: BinaryIO, target: BinaryIO) -> None:
-        """Decrypt from `source` to `target` in bounded memory. Raises `Refused`."""
+        """Decrypt from `source` to `target` in bounded memory. Raises `Refused` when it does not open, also when it is no age file."""
         try:
             _pyrage().decrypt_io(source, target, [self._identity()])
         except _pyrage().DecryptError:

@@ -52,6 +52,7 @@ class ImageLimits:
 
 
 # What to do about an image that is beyond a limit.
+# The hint of every refusal that a limit of this file makes.
 SMALLER = "make the image smaller: leave out what the program does not need, and seal data as a dataset"
 LIMITS = ImageLimits()
 _LEAST = 4096  # bytes that every document counts for: a small one costs its reading too

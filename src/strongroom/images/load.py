@@ -4,11 +4,11 @@
         disk.seal(loaded.entries, …, image=loaded.settings)
 
 In this order: recognise the source (`sources`), choose one image by digest and platform, check and
-unpack every layer into a spool (`blobs`), apply the layers (`layers`), add what a room needs, look
+unpack every layer into a spool (an unnamed file, `blobs`), apply the layers (`layers`), add what a room needs, look
 up how to run it. The same image digest gives the same entries, whatever form the image came in.
 
 Added to every image, when missing: the empty directories `data`, `out`, `tmp` (mode 1777), `proc` and `dev`, over
-which the room mounts, there or where a link of the image leads (`model/room/mounts`), `sys` and `run`, which programs
+which the room mounts, there or where a symbolic link of the image leads (`model/room/mounts`), `sys` and `run`, which programs
 expect, and the working directory; all are root's, from 1970. Added to the environment, when missing, as container runtimes do: PATH and HOME.
 """
 
@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from strongroom.images.limits import ImageLimits
     from strongroom.seal.tree import Entry
 
-    # (bytes done, bytes in all)
+    # Called with (bytes done, bytes in all).
     Progress = Callable[[int, int], None]
     # What the image says of itself → what somebody runs it with.
     Changes = Callable[[oci.ImageConfig], oci.ImageConfig]
 
 PLATFORM = oci.ImagePlatform(os="linux", architecture="amd64")
 EXPECTED = (b"sys", b"run")  # by programs; the room mounts nothing over them
+# The PATH that container runtimes set where an image sets none.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -61,7 +62,7 @@ class Loaded:
 
     @property
     def digest(self) -> str:
-        """What names the image."""
+        """sha256:… that names the image: its manifest's, or its configuration's where it has none; a root file system's is over all of it."""
         return self.summary.digest
 
     @property
@@ -105,7 +106,7 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
     configuration) is for a root file system, which brings none. `changes` may put other settings in place of
     the image's own (a compose file's). `cache` keeps unpacked layers. `progress` gets bytes of layers read, and in all. Raises `Malformed`, `Refused`, `NotFound`, `Misuse`, `Unavailable`.
     """
-    typed = path
+    typed = path  # messages name it as the user did
     try:
         path = path.resolve()
     except RuntimeError:  # Python before 3.13, of a link that leads to itself
@@ -159,7 +160,8 @@ def _unpacked(
         return kept
     with source.open(layer) as blob:
         if blobs.compression_of(blob) == "none":
-            cache = None  # nothing is saved
+            cache = None  # to keep the unpacked layer would save no work
+        # A cache whose folder cannot be written gives no spool; the layer is then unpacked as without a cache.
         spool = (None if cache is None else cache.spool()) or blobs.Spool(scratch)
         try:
             blobs.unpack(
@@ -203,6 +205,7 @@ def _from_folder(
     limits: ImageLimits,
     progress: Progress,
 ) -> tuple[sources.Chosen, layers.Tree]:
+    """A root file system in a folder: described as an image without layers, and its tree."""
     _no_image_in_pieces(path)
     if config is None:
         raise Misuse(
@@ -210,7 +213,7 @@ def _from_folder(
             code="no-config",
             hint='give --config with an OCI image configuration, like {"config": {"Entrypoint": ["/bin/program"]}}',
         )
-    settings = oci.parse_settings(config, what="config", limits=limits)
+    parsed = oci.parse_settings(config, what="config", limits=limits)
     spool = opened.enter_context(blobs.Spool(scratch))
     count = _counter(progress, rootfs.content_bytes(path))
     tree = layers.Tree(limits)
@@ -221,14 +224,15 @@ def _from_folder(
         digest=rootfs.digest(members, spool, config),
         index=None,
         names=(),
-        platform=settings.platform,
-        config=settings,
+        platform=parsed.platform,
+        config=parsed,
         layers=(),
     )
     return chosen, tree
 
 
 def _counter(progress: Progress, total: int) -> Callable[[int], None]:
+    """What adds up the bytes of each call, and hands the sum to `progress`. The total may turn out too small: files grow."""
     done = 0
 
     def count(more: int) -> None:
@@ -242,6 +246,7 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
 def _finish(
     chosen: sources.Chosen, config: oci.ImageConfig, tree: layers.Tree, limits: ImageLimits
 ) -> Loaded:
+    """Add what a room needs, and look up how to run it. config: the chosen image's own, after `changes`."""
     if not config.entrypoint and not config.command:
         raise Refused(
             f"image {chosen.digest}: neither ENTRYPOINT nor CMD, so nothing to run",
@@ -258,6 +263,7 @@ def _finish(
     program = (config.entrypoint or config.command)[0]
     if not _is_there(program, environment["PATH"], tree):
         notes.append(f"the program {program[:100]!r} is not in the image")
+    # Whether a room has a certificate is the contract's to say, which there is none of yet.
     elif not _is_there(program, environment["PATH"], tree.mounted(tree.placed(certificates=False))):
         notes.append(f"the program {program[:100]!r} is where the room mounts its own: it will not be found")
     entries = tree.entries()
@@ -266,7 +272,7 @@ def _finish(
         digest=chosen.digest,
         index=chosen.index,
         names=chosen.names,
-        layers=max(1, len(chosen.layers)),
+        layers=max(1, len(chosen.layers)),  # a root file system counts as one
         entries=len(entries),
         content_bytes=sum(entry.size for entry in entries if entry.kind is EntryKind.FILE),
         settings=ImageSettings(
@@ -285,15 +291,15 @@ def _finish(
 
 
 def _make_mount_points(tree: layers.Tree) -> Iterator[str]:
-    """What the room's mounts need in the image; tells of each that covers something."""
+    """Make the directories that a room mounts over, and those of `EXPECTED`; give a note for each that covers files of the image."""
     placed = tree.placed(certificates=False)
     for placement in placed:
         if any(mounts.is_within(placement.place, other.place) for other in placed):
-            continue  # in memory of the room's own, which makes it
+            continue  # lies within another mount, where the room makes it
         tree.make_directory(placement.place, mode=placement.mount.mode)
         node = tree.find(placement.place)
         if node is not None and node.children:
-            place = show(b"/" + placement.place)[1:-1]
+            place = show(b"/" + placement.place)[1:-1]  # without its quotes
             yield f"what the image has in {place} is covered by the room's own"
     for name in EXPECTED:
         if name not in tree.root.children:
@@ -301,13 +307,15 @@ def _make_mount_points(tree: layers.Tree) -> Iterator[str]:
 
 
 def _is_there(program: str, search: str, tree: layers.Tree) -> bool:
+    """Whether `tree` has the program, as execvp(3) searches. search: a PATH, of which 64 folders are looked into."""
     if "/" in program and not program.startswith("/"):
         return True  # relative to the working directory, which may be a mount of the room
     places = [program] if "/" in program else [f"{folder}/{program}" for folder in search.split(":")[:64]]
-    return any(tree.find(place[:4096].encode()) is not None for place in places)
+    return any(tree.find(place[:4096].encode()) is not None for place in places)  # PATH_MAX is 4096
 
 
 def _working_directory(text: str, tree: layers.Tree, limits: ImageLimits) -> str:
+    """The working directory as a clean absolute path, made in `tree` when missing. Empty, as in an image that sets none, is /."""
     text = text or "/"
     if not text.startswith("/"):
         raise Refused(

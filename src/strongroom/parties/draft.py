@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.room_terms import Output
     from strongroom.model.manifest import Manifest
 
-LOG_BYTES = 1 << 20
-CERTIFICATE_SECONDS = 3600
+LOG_BYTES = 1 << 20  # at most leave a room as its log
+CERTIFICATE_SECONDS = 3600  # lifetime of a room's certificate
+# Of what people see who are no recipients: sizes rounded up, and success or failure alone.
 LEAST_SHOWN = contract_model.Disclosure(
     output_sizes=contract_model.OutputSizes.POWER_OF_TWO, exit_status=contract_model.ExitStatus.ZERO_OR_ONE
 )
-LENIENCE = timedelta(minutes=5)  # clocks of parties and brokers differ
-_MAX_DESCRIPTION = 1 << 20  # of a node or a base
+LENIENCE = timedelta(minutes=5)  # a contract is valid from so long ago: clocks of parties and brokers differ
+_MAX_DESCRIPTION = 1 << 20  # bytes of a node's or a base's JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class RoomDraft:
     """What the parties chose for one room. image, datasets: signed manifests; a dataset's name is its manifest's where it is empty.
 
     arguments: in place of the image's own; None keeps those. logs: names of parties who may read the log.
+    certificate_names: DNS names of the room's certificate; none: no certificate. wall_seconds: how long the program may run.
     """
 
     image: Path
@@ -64,7 +66,7 @@ class RoomDraft:
 @dataclass(frozen=True, kw_only=True)
 class Draft:
     """What the parties chose. replaces: the file of the version before. runs: of each room. threshold: signatures needed; 0 means
-    every party's. days: for how long, from now.
+    every party's. days: for how long, from now. receipt_wait: seconds for which a room waits for brokers to record its receipt.
     """
 
     id: str
@@ -80,11 +82,11 @@ class Draft:
 
 
 class LocalNode(Protocol):
-    """A node that runs local rooms: digest of its root certificate, and its machine's identity."""
+    """What a contract needs of a node that runs local rooms. A node's folder has it, and a description of the node."""
 
     @property
     def root(self) -> str:
-        """sha256:… of the root certificate."""
+        """sha256:… of the root certificate, which vouches for the node's software TPMs."""
 
     @property
     def machine(self) -> str:
@@ -110,7 +112,7 @@ def draft_contract(draft: Draft, *, now: datetime) -> Agreement:
     names = tuple(member.party.name for member in draft.members)
     begin = now.replace(microsecond=0)
     contract = contract_model.Contract(
-        raw=b"",
+        raw=b"",  # is known once it is encoded, below
         id=ContractId(draft.id),
         version=1 if previous is None else previous.version + 1,
         replaces=None if previous is None else previous.digest,
@@ -127,6 +129,7 @@ def draft_contract(draft: Draft, *, now: datetime) -> Agreement:
         approvals=contract_model.Approvals(parties=names, threshold=draft.threshold or len(names)),
     )
     parsed = contract_model.parse(drafting.encode(contract))
+    # Versions may differ in all but this: who could put disks of others in would take over a contract.
     if previous is not None and (parsed.id, parsed.owner_keys()) != (previous.id, previous.owner_keys()):
         differs = (
             "the owners of its disks are others"
@@ -144,7 +147,7 @@ def draft_contract(draft: Draft, *, now: datetime) -> Agreement:
 def _room(
     room: RoomDraft, members: Sequence[Member]
 ) -> tuple[RoomTerms, tuple[tuple[PartyName, Manifest], ...]]:
-    """What the contract says of it, and (owner's name, manifest) of its disks, the image first."""
+    """What the contract says of `room`, and (owner's name, manifest) of its disks, the image first."""
     image_owner, image_manifest = _owned(room.image, members, "image")
     owned = [(name, *_owned(path, members, "dataset")) for name, path in room.datasets]
     terms = RoomTerms(
@@ -182,7 +185,8 @@ def local_platform(
     memory_guard: bool = True,
     any_machine: bool = False,
 ) -> Platform:
-    """Rooms of the parties' own nodes, with software TPMs. bases: folders, or their base.json. any_machine: of those nodes' roots.
+    """Rooms of the parties' own nodes, with software TPMs. bases: folders, or their base.json. any_machine: accept every
+    machine that a root of these nodes vouches for.
 
     simulated: accepted although no hardware's vendor vouches for it. memory_guard: whether it has to be on.
     """
@@ -205,6 +209,7 @@ def hardware_platforms(
     """A platform for each TEE that the files predict registers of; its roots are the vendor's, as they are pinned.
 
     references: files as `strongroom measure … --reference` prints them. machines: (TEE, identity) of each that is accepted.
+    any_machine: accept every machine that the vendor vouches for.
     """
     known = [tee for tee, pinned in roots.HARDWARE.items() if pinned]
     predicted: dict[str, list[dict[str, str]]] = {}
@@ -268,7 +273,9 @@ def _read_base(data: bytes) -> dict[str, str]:
 def _owned(path: Path, members: Sequence[Member], kind: str) -> tuple[PartyName, Manifest]:
     """(The owner's name, the manifest) of a disk's signed manifest."""
     envelope, manifest = files.parsed(
-        path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES
+        path,
+        manifest_model.parse_envelope,
+        max_bytes=4 * manifest_model.MAX_BYTES,  # the envelope: in base64, with signatures
     )
     if manifest.kind != kind:
         raise Misuse(

@@ -1,4 +1,4 @@
-"""How far long work is: called with the bytes done and those in all; and, of work in steps, by each step's name."""
+"""Whom long work reports to: a function called with the bytes done and those in all, and for work in steps one for each step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     Progress = Callable[[int, int], None]
-    # What is done now → where its progress goes, for as long as it is done.
+    # Name of a step → where its progress goes, while the context is open.
     Steps = Callable[[str], AbstractContextManager[Progress]]
 
 

@@ -2,7 +2,7 @@
 
 Parsed here: complete lists in their one DER form, each with what section 5.2 demands of an authority, its number and
 the identifier of the authority's key, and with the time of the next. Refused: delta and indirect lists, and critical extensions of any kind, which could mean that a list says less than it
-seems to. Whether a list still counts is for the caller, who has the time.
+seems to. Whether a list is still in date is for the caller, who has the time.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1024 * 1024
 
-_NUMBERS = 1 << 160  # RFC 5280, section 5.2.3: at most 20 bytes
-_HASHES = ("sha256", "sha384", "sha512")
+_NUMBER_END = 1 << 160  # RFC 5280, section 5.2.3: at most 20 bytes
+_SIGNED_HASHES = ("sha256", "sha384", "sha512")
+# What `cryptography` raises for bytes that are no list; its deprecation warning is raised where warnings are errors.
 _LIBRARY_ERRORS = (
     ValueError,
     TypeError,
@@ -40,7 +41,10 @@ _LIBRARY_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class RevocationList:
-    """A parsed list, not yet believed. Times are UTC. issuer_name: in DER. authority: identifier of the issuer's key."""
+    """A parsed list, whose signature nobody has verified yet. Times are UTC. digest: of the whole list. issuer: its name as text.
+
+    authority: identifier of the issuer's key. issuer_name: in DER. library: the same list as `cryptography` parsed it.
+    """
 
     digest: str
     issuer: str
@@ -64,9 +68,10 @@ def parse(data: bytes) -> RevocationList:
         parsed = library_x509.load_der_x509_crl(data)
         if parsed.public_bytes(serialization.Encoding.DER) != data:
             raise Malformed("revocation list: not in the one DER form")
+        # Before a BIT STRING's bytes stands the number of bits that the last lacks.
         if data[-len(parsed.signature) - 1] != 0:
             raise Malformed("revocation list: its signature is not whole bytes")
-        number, authority = -1, b""
+        number, authority = -1, b""  # both are what no list may have, until an extension says better
         for extension in parsed.extensions:
             if extension.critical:
                 raise Malformed(
@@ -80,7 +85,7 @@ def parse(data: bytes) -> RevocationList:
         lacking = [
             name
             for name, there in (
-                ("cRLNumber", 0 <= number < _NUMBERS),
+                ("cRLNumber", 0 <= number < _NUMBER_END),
                 ("authorityKeyIdentifier", authority),
                 ("nextUpdate", ends),
             )
@@ -88,6 +93,7 @@ def parse(data: bytes) -> RevocationList:
         ]
         if lacking or ends is None:
             raise Malformed(f"revocation list: lacks {' and '.join(lacking)}")
+        # Each element is (tag, contents, whole). CertificateList: TBSCertList, algorithm, signature.
         ((_, element, _),) = der.elements(data)
         (_, body, _), (_, _, algorithm), _ = der.elements(element)
         # TBSCertList: version (which lists with a number have), algorithm, issuer.
@@ -126,7 +132,7 @@ def check_issued(revocations: RevocationList, issuer: Certificate) -> None:
     ):
         raise Refused(f"{issuer.subject}: its key may not sign revocation lists", code="bad-list")
     signed_hash = parsed.signature_hash_algorithm
-    if signed_hash is None or signed_hash.name not in _HASHES:
+    if signed_hash is None or signed_hash.name not in _SIGNED_HASHES:
         raise Refused(
             f"revocation list of {revocations.issuer}: expected a signature with SHA-256, SHA-384 or SHA-512, got another",
             code="bad-list",

@@ -26,16 +26,19 @@ if TYPE_CHECKING:
 
     from strongroom.fetch.http.client import Client, Service
 
-CHUNK = 256 * 1024
+CHUNK = 256 * 1024  # bytes, at most, of one read
 REDIRECTS = (301, 302, 303, 307, 308)
-_NO_BODY = (204, 304)
+# ValueError, AttributeError: of a connection that `deadline` shut while http.client used it.
+_FAILURES = (OSError, http.client.HTTPException, ValueError, AttributeError)
+_NO_BODY = (204, 304)  # statuses
 
+# The hint where an answer is none that the protocol allows.
 BROKEN = "the registry, a mirror, or a proxy in front of it is broken or lies: tell whoever runs it, or take it from another place"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutgoingRequest:
-    """What is asked. url: whole, of the service's own scheme and place. `repr` shows no header: one may be a secret."""
+    """What is asked. url: whole, of the service's own scheme, host and port. `repr` shows no header: one may be a secret."""
 
     method: str
     url: str
@@ -48,11 +51,10 @@ class Reply:
 
     def __init__(self, response: http.client.HTTPResponse, request: OutgoingRequest, *, address: str) -> None:
         self._response = response
-        self._head = request.method == "HEAD"
+        self._asked_head = request.method == "HEAD"
         self.url = request.url
-        self.address = (
-            address  # whose answer it is: the one that was spoken to, whatever its name stands for besides
-        )
+        # The IP address that answered; the host's name may stand for several.
+        self.address = address
         self.status = response.status
         self._headers: dict[str, tuple[str, ...]] = {}
         for name, value in response.headers.items():
@@ -71,13 +73,13 @@ class Reply:
         return tuple(value.strip() for value in values if value.isascii() and value.isprintable())
 
     @property
-    def kind(self) -> str:
-        """The media type, without parameters."""
+    def media_type(self) -> str:
+        """The media type, without parameters; empty where the answer has none."""
         return self.header("content-type").partition(";")[0].strip().lower()
 
     @property
     def length(self) -> int | None:
-        """How many bytes the body has, where the answer says so in one way only."""
+        """How many bytes the body has, None where the answer does not say. Raises `Malformed` where it says so in two ways."""
         if len(self._headers.get("content-length", ())) > 1 or (
             {"content-length", "transfer-encoding"} <= self._headers.keys()
         ):
@@ -87,8 +89,8 @@ class Reply:
         return self._response.length
 
     def whole(self, *, max_bytes: int) -> bytes:
-        """The body, of a stated length or chunked. Raises `Malformed` when it is larger, `Unavailable` when cut."""
-        if self._head or self.status in _NO_BODY:
+        """The body, of a stated length or chunked. Raises `Malformed` when it is larger or neither, `Unavailable` when cut."""
+        if self._asked_head or self.status in _NO_BODY:
             return b""
         length = self.length
         if length is None and not self._response.chunked:
@@ -116,7 +118,7 @@ class Reply:
         while True:
             try:
                 chunk = self._response.read1(CHUNK)
-            except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
+            except _FAILURES as cause:
                 raise _unreachable(self.url, web.describe_error(cause)) from None
             if not chunk:
                 return
@@ -130,7 +132,7 @@ class Reply:
 def exchange(client: Client, service: Service, request: OutgoingRequest, *, ends: float) -> Iterator[Reply]:
     """Ask, and give the answer; the connection is closed afterwards. Raises `Unavailable`, or `Refused`.
 
-    ends: the moment (`time.monotonic`) at which the conversation is cut, wherever it stands.
+    ends: the moment (`time.monotonic`) at which the exchange is cut, however far it came.
     """
     place = service.place()
     with contextlib.ExitStack() as opened:
@@ -169,8 +171,7 @@ def exchange(client: Client, service: Service, request: OutgoingRequest, *, ends
             opened.callback(response.close)
             reply = Reply(response, request, address=sock.getpeername()[0])
             log |= {"status": reply.status, "address": reply.address}
-        # ValueError, AttributeError: a connection that was shut under http.client's hands.
-        except (OSError, http.client.HTTPException, ValueError, AttributeError) as cause:
+        except _FAILURES as cause:
             raise _unreachable(request.url, web.describe_error(cause)) from None
         yield reply
 

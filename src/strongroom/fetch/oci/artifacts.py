@@ -94,9 +94,9 @@ def _manifest(session: RegistrySession, name: str) -> tuple[str, Artifact]:
     url = session.url(f"/manifests/{name}")
     with session.ask("GET", url, headers={"Accept": artifact.MANIFEST}) as reply:
         expect(reply, 200)
-        if reply.kind != artifact.MANIFEST:
+        if reply.media_type != artifact.MANIFEST:
             raise Malformed(
-                f"{url}: of type {reply.kind[:80]!r}, expected {artifact.MANIFEST}",
+                f"{url}: of type {reply.media_type[:80]!r}, expected {artifact.MANIFEST}",
                 code="bad-media-type",
                 hint="give the digest of what `strongroom reference publish` or `cosign` put there, not of an image",
             )

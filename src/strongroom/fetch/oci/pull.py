@@ -117,7 +117,7 @@ def fetch_document(
     url = session.url(f"/manifests/{name}")
     with session.ask("GET", url, headers={"Accept": ", ".join(_ACCEPT)}) as reply:
         expect(reply, 200)
-        kind = reply.kind
+        kind = reply.media_type
         if kind in oci.SCHEMA_1:
             raise oci.refuse_schema_1(reply.url)
         if kind not in _ACCEPT:

@@ -167,7 +167,7 @@ def referrers(session: RegistrySession, subject: str) -> tuple[ListedArtifact, .
     url = session.url(f"/referrers/{subject}")
     for page in range(MAX_PAGES):
         with session.ask("GET", url) as reply:
-            if reply.status != 200 or reply.kind != artifact.INDEX:
+            if reply.status != 200 or reply.media_type != artifact.INDEX:
                 if page:
                     raise Unavailable(
                         f"{url}: HTTP {reply.status} in a list, expected 200",
