@@ -192,7 +192,14 @@ def _bare_chain(parts: dict[str, bytes], bare: Callable[[], object]) -> None:
 
 
 def _forget(_: int) -> None:
-    for kept in (x509._ca_path, x509.kept, x509._issued_kept, snp._issued, snp._list, snp_product.read):
+    for kept in (
+        x509._ca_path,
+        x509.parse_cached,
+        x509._issued_kept,
+        snp._issued,
+        snp._list,
+        snp_product.read,
+    ):
         kept.cache_clear()
 
 

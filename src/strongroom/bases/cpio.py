@@ -16,7 +16,7 @@ from strongroom.seal.tree import MAX_PATH, Entry, EntryKind, show, validate
 
 MAX_FILES = 1 << 16
 _MAGIC = b"070701"
-_HEADER = 110
+_HEADER = 110  # bytes: the magic, and 13 numbers of 8 hexadecimal digits
 _NUMBERS = re.compile(rb"[0-9A-Fa-f]{104}")
 _TRAILER = b"TRAILER!!!"
 _KINDS = {stat.S_IFREG: EntryKind.FILE, stat.S_IFDIR: EntryKind.DIRECTORY, stat.S_IFLNK: EntryKind.SYMLINK}
@@ -30,7 +30,7 @@ def tree(data: bytes) -> tuple[Entry, ...]:
         path, entry, at = _record(data, at)
         if path == _TRAILER:
             break
-        if path in entries and path:
+        if path in entries and path:  # the root, which is in `entries` from the start, may be stated
             raise Malformed(f"cpio: {show(path)} is there twice", code="duplicate-path")
         if len(entries) > MAX_FILES:
             raise Malformed(f"cpio: more than {MAX_FILES} files", code="too-large")
@@ -50,10 +50,11 @@ def _record(data: bytes, at: int) -> tuple[bytes, Entry, int]:
             hint="unpack a compressed initrd first; the base's own is none",
         )
     numbers = [int(header[start : start + 8], 16) for start in range(6, _HEADER, 8)]
+    # ino, mode, uid, gid, nlink, mtime, filesize, four of devices, namesize, check.
     _, mode, uid, gid, _, mtime, size, _, _, _, _, name_size, _ = numbers
     start = at + _HEADER
     name = data[start : start + name_size]
-    content_at = -(-(start + name_size) // 4) * 4
+    content_at = -(-(start + name_size) // 4) * 4  # names and contents are padded to 4 bytes
     end = content_at + size
     if not 1 < name_size <= MAX_PATH + 1 or len(name) != name_size or name[-1:] != b"\0" or end > len(data):
         raise Malformed("cpio: a record is cut short", code="truncated")

@@ -17,7 +17,7 @@ def orderly() -> Iterator[None]:
         # Once is enough: a second signal must not interrupt the tidying up.
         for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(other, signal.SIG_IGN)
-        sys.exit(128 + number)
+        sys.exit(128 + number)  # what a shell reports of a process that a signal ended
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

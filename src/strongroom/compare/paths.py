@@ -69,7 +69,7 @@ def _side(path: Path, scratch: Path, config: bytes | None) -> Iterator[ComparedS
         _, manifest = files.parsed(
             dataset.manifest_of(path, None, hint=dataset.NO_OPTION),
             manifest_model.parse_envelope,
-            max_bytes=dataset.MAX_MANIFEST,
+            max_bytes=manifest_model.MAX_ENVELOPE,
         )
         with image.from_disk(path, manifest) as side:
             yield side

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 from strongroom.errors import Malformed, Refused
 
 _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-_MLKEM_PUBLIC = 1184
+_MLKEM_PUBLIC = 1184  # bytes, as FIPS 203 has them for ML-KEM-768
 _MLKEM_SEED = 64
 PUBLIC_BYTES = _MLKEM_PUBLIC + 32
 

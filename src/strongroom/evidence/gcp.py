@@ -220,7 +220,7 @@ def _stated(leaf: bytes, root: bytes) -> tuple[gcp_instance.Instance, dict[str, 
     """The instance that the certificate names, and the facts that certificates alone give. They are of a verified path,
     hence kept by their exact bytes.
     """
-    certificate, authority = x509.kept(leaf), x509.kept(root)
+    certificate, authority = x509.parse_cached(leaf), x509.parse_cached(root)
     value = certificate.extension(gcp_instance.OID)
     if value is None:
         raise EvidenceRefused(
@@ -277,7 +277,7 @@ def _measured(
     pcrs = tpm_quote.split_pcrs(values, machine.selection, tpm_quote.BANKS[bank])
     boot = {} if log is None else eventlog_efi.explain(log.data, bank, pcrs)
     instance, stated = _stated(machine.leaf, machine.root)
-    root = x509.kept(machine.root).spki_digest
+    root = x509.parse_cached(machine.root).spki_digest
     shown = {index: value.hex() for index, value in pcrs.items()}
     unlogged = () if boot else ("what the firmware measured: no event log was given",)
     claims = Claims(
@@ -285,7 +285,7 @@ def _measured(
         # Google's test machines have certificates of the same authority.
         simulated=not (pinned.is_hardware(TEE, root) and instance.production),
         root=root,
-        machine=x509.kept(machine.leaf).spki_digest,
+        machine=x509.parse_cached(machine.leaf).spki_digest,
         contract_digest=contract_digest,
         registers=_registers(bank, shown, contract_digest),
         debug=False,

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 TEE = "snp"
 REPORT = "report"
 VEK, ISSUERS, CRL = "vek", "issuers", "crl"
+# Bytes of each endorsement. Two issuers, in PEM, which takes a third more than DER.
 LIMITS = {VEK: vek.MAX_BYTES, ISSUERS: 4 * x509.MAX_CERTIFICATE, CRL: crl.MAX_BYTES}
 
 NOT_CHECKED = (
@@ -65,7 +66,7 @@ _CHAIN_CHECKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Attested:
-    """A report that the chip signed and that is bound (checks 1 to 7); nobody asked yet what AMD took back.
+    """A report that the chip signed and that is bound (checks 1 to 7); nobody asked yet what AMD revoked.
 
     Not `Claims`: nothing is to be decided on it. issuers: the ASK or ASVK, and the ARK.
     """
@@ -88,11 +89,11 @@ def attest(
     _check_parts(evidence, endorsements)
     # 2 report
     report = snp_report.parse(evidence.parts[REPORT])
-    kind, issuer_name = _check_keys(report)
+    kind, issuer_prefix = _check_keys(report)
     # 3 chain
     issuers = _issuers(endorsements.part(ISSUERS), roots, now)
     key = _vek(endorsements.part(VEK), kind, issuers, now)
-    line = _line(issuers.leaf.subject, issuers.root.subject, issuers.root.spki_digest, issuer_name)
+    line = _line(issuers.leaf.subject, issuers.root.subject, issuers.root.spki_digest, issuer_prefix)
     # 4 product
     _check_product(report, key, line)
     # 5 vek
@@ -154,7 +155,7 @@ def _check_parts(evidence: Evidence, endorsements: Endorsements) -> None:
 
 
 def _check_keys(report: snp_report.SnpReport) -> tuple[str, str]:
-    """What signed the report: the kind of its certificate, and how its issuer is named."""
+    """What signed the report: the kind of its certificate, and how its issuer's common name begins."""
     if report.signature_algo != snp_report.ECDSA_P384_SHA384:
         raise EvidenceRefused(
             "report.signature_algo",
@@ -191,13 +192,14 @@ def _issuers(data: bytes, roots: frozenset[str], now: datetime) -> x509.Path:
     return path
 
 
+# Remembered, as the authorities above all chips of a product line are the same.
 _split = functools.lru_cache(maxsize=64)(x509.split)
 
 
 @functools.lru_cache(maxsize=64)
 def _check_authorities(*ders: bytes) -> None:
     for der in ders:
-        vek.check_authority(x509.kept(der))
+        vek.check_authority(x509.parse_cached(der))
 
 
 def _vek(data: bytes, kind: str, issuers: x509.Path, now: datetime) -> snp_product.Vek:
@@ -216,7 +218,7 @@ def _vek(data: bytes, kind: str, issuers: x509.Path, now: datetime) -> snp_produ
             "chain.path", expected=f"a certificate of a {kind}", got=certificate.kind, source=_SPEC_KDS
         )
     try:
-        _issued(data, issuers.leaf.der)
+        _check_issued(data, issuers.leaf.der)
     except Refused as cause:
         raise _chain_refused(
             cause, f"a {kind} certificate that was issued by {issuers.leaf.subject}"
@@ -232,42 +234,42 @@ def _vek(data: bytes, kind: str, issuers: x509.Path, now: datetime) -> snp_produ
 
 
 @functools.lru_cache(maxsize=256)
-def _issued(leaf: bytes, issuer: bytes) -> None:
-    """Whether one exact certificate was issued by another: that does not change, so that it is asked once."""
+def _check_issued(leaf: bytes, issuer: bytes) -> None:
+    """Raise `Refused` unless one certificate (DER) was issued by another. That does not change, so that it is asked once."""
     key = snp_product.read(leaf)
     if key is None:
         raise Refused("a certificate of no known product", code="bad-chain")
-    vek.check_issued(key.certificate, x509.kept(issuer))
+    vek.check_issued(key.certificate, x509.parse_cached(issuer))
 
 
 @functools.lru_cache(maxsize=64)
-def _line(issuer: str, root: str, key: str, issuer_name: str) -> snp_product.Line:
+def _line(issuer_subject: str, root_subject: str, root_key: str, issuer_prefix: str) -> snp_product.Line:
     """The product line that both authorities name. A pinned key speaks for its own line alone.
 
-    issuer, root: the subjects of ASK or ASVK, and ARK. key: the digest of the ARK's. issuer_name: of the ASK's
-    or ASVK's common name, what stands before the line's.
+    issuer_subject: of the ASK or ASVK. root_subject, root_key: of the ARK; the key by its digest. issuer_prefix: what
+    stands before the line's name in the ASK's or ASVK's common name.
     """
     for line in snp_product.LINES.values():
-        if root.startswith(f"CN=ARK-{line.name},"):
+        if root_subject.startswith(f"CN=ARK-{line.name},"):
             break
     else:
         raise EvidenceRefused(
             "product",
             expected="one of " + ", ".join(f"ARK-{name}" for name in snp_product.LINES),
-            got=root,
+            got=root_subject,
             hint="this version does not know that line of processors; an unknown one never counts",
             source=_SPEC_KDS,
         )
-    if key in amd.ARKS.values() and amd.ARKS[line.name] != key:
+    if root_key in amd.ARKS.values() and amd.ARKS[line.name] != root_key:
         raise EvidenceRefused(
             "chain.root",
             expected=f"ARK-{line.name} {amd.ARKS[line.name]}",
-            got=key,
+            got=root_key,
             source="docs/tee/snp.md, AMD's certificates",
         )
-    if not issuer.startswith(f"CN={issuer_name}{line.name},"):
+    if not issuer_subject.startswith(f"CN={issuer_prefix}{line.name},"):
         raise EvidenceRefused(
-            "chain.path", expected=f"issuer {issuer_name}{line.name}", got=issuer, source=_SPEC_KDS
+            "chain.path", expected=f"issuer {issuer_prefix}{line.name}", got=issuer_subject, source=_SPEC_KDS
         )
     return line
 
@@ -313,7 +315,7 @@ def _check_vek(report: snp_report.SnpReport, key: snp_product.Vek) -> None:
 def _check_revocation(
     endorsements: Endorsements, issuers: x509.Path, now: datetime
 ) -> tuple[crl.RevocationList, str]:
-    """The list, and when the next one is due."""
+    """The list, and when the next one is due, as text."""
     data = endorsements.parts.get(CRL)
     if data is None:
         raise EvidenceRefused(
@@ -354,8 +356,9 @@ def _check_revocation(
 
 @functools.lru_cache(maxsize=64)
 def _list(data: bytes, root: bytes) -> tuple[crl.RevocationList, str]:
+    """The list in `data`, issued by the root (DER), and when the next one is due, as text. Remembered, as every chip asks for it."""
     parsed = crl.parse(data)
-    crl.check_issued(parsed, x509.kept(root))
+    crl.check_issued(parsed, x509.parse_cached(root))
     return parsed, f"{parsed.next_update:%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -381,7 +384,7 @@ def _claims(attested: Attested, listed: crl.RevocationList, next_update: str) ->
         contract_digest=ContractDigest(digest.text(report.host_data)) if any(report.host_data) else None,
         registers={"measurement": report.measurement.hex()},
         debug=snp_report.is_debug(report.policy),
-        memory_guard=False,
+        memory_guard=False,  # simulated rooms alone have one
         facts={
             **_facts(report),
             "product": key.line.name,

@@ -155,7 +155,12 @@ def _launched(
             source="docs/tee/tpm.md, What is measured into which PCR",
         )
     return _claims(
-        x509.kept(leaf), x509.kept(root), pcrs, parsed, ContractDigest(digest.text(contract)), firmware
+        x509.parse_cached(leaf),
+        x509.parse_cached(root),
+        pcrs,
+        parsed,
+        ContractDigest(digest.text(contract)),
+        firmware,
     )
 
 

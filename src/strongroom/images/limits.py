@@ -51,8 +51,7 @@ class ImageLimits:
     """/etc/passwd and /etc/group of the image."""
 
 
-# What to do about an image that is beyond a limit.
-# The hint of every refusal that a limit of this file makes.
+# What to do about an image that is beyond a limit: the hint of each such refusal.
 SMALLER = "make the image smaller: leave out what the program does not need, and seal data as a dataset"
 LIMITS = ImageLimits()
 _LEAST = 4096  # bytes that every document counts for: a small one costs its reading too

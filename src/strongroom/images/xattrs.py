@@ -1,8 +1,9 @@
 """Extended attributes of an image's files: kept, left out with a note, or refused.
 
 Kept are `security.capability` and `user.*`. Attributes by which overlayfs hides or moves files are refused, as some
-runtimes obey them in a layer. All others mean nothing to a program in a room and are left out with a note: labels and
-seals for another system's kernel, access lists where there is one user, names that Linux does not know.
+runtimes obey them in a layer. All others mean nothing to a program in a room and are left out with a note: labels
+(SELinux) and signatures (IMA, EVM) for the kernel of another system, access lists where there is one user, and names
+that Linux does not know.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default", b"system.nfs4_
 
 
 def kept(xattrs: Mapping[bytes, bytes], where: ImagePlace, note: Callable[[str], None]) -> dict[bytes, bytes]:
-    """The attributes that go into the sealed image; `note` gets a remark on each other. Raises `Refused`."""
+    """The attributes that go into the sealed image; `note` gets a remark on each of the rest. Raises `Refused`."""
     kept_xattrs = {}
     for name, value in xattrs.items():
         if name == b"security.capability" or (name.startswith(b"user.") and len(name) > 5):

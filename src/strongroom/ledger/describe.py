@@ -92,7 +92,7 @@ def _disk_removal(entry: Record) -> str:
 
 
 def _rotation(entry: Record) -> str:
-    data = fields.Fields(dict(entry.body), "ledger entry").data("statement", max_bytes=4 * rotation.MAX_BYTES)
+    data = fields.Fields(dict(entry.body), "ledger entry").data("statement", max_bytes=rotation.MAX_ENVELOPE)
     statement = rotation.read(data)
     try:
         rotation.verify(statement, statement.old)

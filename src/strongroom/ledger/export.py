@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from strongroom.model.party import Party
     from strongroom.model.rotation import Rotation
 
-_MAX_AGREEMENT = 4 << 20
+_MAX_AGREEMENT = 4 << 20  # bytes
 
 
 def export_proof(run: Path, *, out: Path) -> ProofPack:
@@ -54,12 +54,12 @@ def gather(run: Path) -> ProofPack:
         proof = files.parsed(path, messages.parse_ledger_proof, max_bytes=messages.MAX_ANSWER)
         receipts.append(proofpack.ReceiptEntry(party=_party(path), ledger=proof))
     envelope, receipt = files.parsed(
-        run / run_files.RECEIPT, receipt_model.parse_envelope, max_bytes=4 * receipt_model.MAX_BYTES
+        run / run_files.RECEIPT, receipt_model.parse_envelope, max_bytes=receipt_model.MAX_ENVELOPE
     )
     agreement = files.parsed(run / run_files.AGREEMENT, agreement_model.read, max_bytes=_MAX_AGREEMENT)
     keys = [member.party.signing_key for member in agreement.contract.members]
     manifests = [
-        files.parsed(path, manifest_model.parse_envelope, max_bytes=4 * manifest_model.MAX_BYTES)
+        files.parsed(path, manifest_model.parse_envelope, max_bytes=manifest_model.MAX_ENVELOPE)
         for path in sorted((run / run_files.MANIFESTS).glob("*.json"))
     ]
     return proofpack.ProofPack(
@@ -80,7 +80,7 @@ def load_proof(file: Path) -> ProofPack:
 def verify_proof(
     pack: ProofPack, *, trust: Sequence[Party] = (), rotations: Sequence[Rotation] = ()
 ) -> Judgement:
-    """Judge a run again, offline: every check, whether it holds or not. `Judgement.holds` is the answer.
+    """Judge a run again, offline. The answer has every check, those that hold too; `Judgement.holds` says whether all do.
 
     trust: parties by files that you got by a way of your own; without one the pack can at best agree with itself, and does not hold.
     rotations: statements of new keys that a party made since the run.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
-MAX_SIZE = 2**53 - 1
+MAX_SIZE = 2**53 - 1  # leaves: the largest whole number that every reader of JSON keeps exactly
 
 
 class Nodes(Protocol):
@@ -78,6 +78,7 @@ def consistency(nodes: Nodes, first: int, second: int) -> tuple[bytes, ...]:
     if first in (0, second):
         return ()
     path: list[bytes] = []
+    # whole: [low, high) begins at leaf 0, so that its root is `first`'s, which who verifies has already.
     low, high, whole = 0, second, True
     while first != high:
         middle = low + _split(high - low)
@@ -125,7 +126,9 @@ def verify_consistency(
             raise _refused("the ledger was rewritten: same size, another root")
         return
     steps = list(path)
-    if first & (first - 1) == 0:
+    if (
+        first & (first - 1) == 0
+    ):  # a power of two: the old root is a node of the new tree, and left out of the path
         steps.insert(0, first_root)
     if not steps:
         raise _refused("consistency proof is empty")
@@ -153,6 +156,7 @@ def _split(count: int) -> int:
 
 
 def _range(nodes: Nodes, low: int, high: int) -> bytes:
+    """The root hash of leaves [low, high), read where that is a stored node, else made of two halves."""
     count = high - low
     if count & (count - 1) == 0:
         level = count.bit_length() - 1

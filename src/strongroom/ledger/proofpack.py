@@ -89,11 +89,11 @@ def parse(data: bytes) -> ProofPack:
     top.constant("format", FORMAT)
     agreement = agreement_model.read(top.data("agreement", max_bytes=4 << 20))
     manifests = tuple(
-        manifest_model.parse_envelope(_blob(item, 4 * manifest_model.MAX_BYTES))
+        manifest_model.parse_envelope(_blob(item, manifest_model.MAX_ENVELOPE))
         for item in top.items("manifests", max_items=65)
     )
     releases = tuple(_read_release(item) for item in top.objects("releases", max_items=32))
-    envelope, parsed = receipt.parse_envelope(top.data("receipt", max_bytes=4 * receipt.MAX_BYTES))
+    envelope, parsed = receipt.parse_envelope(top.data("receipt", max_bytes=receipt.MAX_ENVELOPE))
     receipts = []
     for item in top.objects("receipts", max_items=32):
         receipts.append(

@@ -20,6 +20,7 @@ WITH_CHECK = "strongroom-manifest/2"
 CHECK_BYTES = 32
 PAYLOAD_TYPE = "application/vnd.strongroom.manifest+json"
 MAX_BYTES = 256 * 1024
+MAX_ENVELOPE = 4 * MAX_BYTES  # signed: in base64, which takes a third more, with signatures
 BLOCK = 4096
 NO_CIPHER = "none"
 CIPHERS = ("aes-xts-plain64", NO_CIPHER)

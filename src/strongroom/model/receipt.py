@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FORMAT = "strongroom-receipt/2"
 PAYLOAD_TYPE = "application/vnd.strongroom.receipt+json"
 MAX_BYTES = 64 * 1024  # more than what a ledger entry has room for
+MAX_ENVELOPE = 4 * MAX_BYTES  # signed: in base64, which takes a third more, with signatures
 
 
 class Outcome(enum.StrEnum):

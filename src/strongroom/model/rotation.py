@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FORMAT = "strongroom-rotation/1"
 PAYLOAD_TYPE = "application/vnd.strongroom.rotation+json"
 MAX_BYTES = 16 * 1024
+MAX_ENVELOPE = 4 * MAX_BYTES  # signed: in base64, which takes a third more, with signatures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from strongroom.model.contracts.room_terms import RoomTerms
     from strongroom.model.identifiers import PartyName
 
-MAX_MANIFEST = 3 * manifest_model.MAX_BYTES
-
 
 @dataclass(frozen=True, kw_only=True)
 class SealedDisk:
@@ -44,7 +42,7 @@ def load(disk: Path, manifest: Path | None = None) -> SealedDisk:
     beside = manifest or seal_disk.beside(disk, seal_disk.MANIFEST_SUFFIX)
     try:
         with beside.open("rb") as source:
-            signed = source.read(MAX_MANIFEST + 1)
+            signed = source.read(manifest_model.MAX_ENVELOPE + 1)
         size = disk.stat().st_size
     except FileNotFoundError as cause:
         raise NotFound(

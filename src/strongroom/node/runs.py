@@ -24,27 +24,31 @@ if TYPE_CHECKING:
 
     from strongroom.model.contracts.contract import Contract
 
-FIRST = "strongroom-run/1"  # written at the end alone, by programs of before
-_FIRST_STATES = {
+OLD_FORMAT = "strongroom-run/1"  # of versions that replaced the status only once a run had ended
+# A status of them that still says "running" is of a process that was killed.
+_OLD_STATES = {
     "finished": State.DONE,
     "running": State.KILLED,
     "failed": State.FAILED,
     "interrupted": State.INTERRUPTED,
 }
-MOST = 10_000  # folders that are looked into
-DEPTH = 4
-MAX_HELD = 1000
+MAX_FOLDERS = 10_000  # that are looked into
+MAX_DEPTH = 4  # of folders below the one that was named
+MAX_HELD = 1000  # files
 ATTEMPT = "attempt-"  # a folder with that and a number, in a run's own: an earlier attempt, which failed
 
 
 def good(outcome: str, exit_status: int | None) -> bool:
-    """Whether a program with that end did its work: it left with 0."""
+    """Whether a program whose receipt says that outcome and exit status did its work: it left with 0."""
     return (outcome, exit_status) == ("exited", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeRun:
-    """A run as its folder tells it. contract_id, room: empty where it is not stated. times: by state, in their order.
+    """A run as its folder tells it. contract_id, room: empty where it is not stated. phase: how far the room came, for people.
+
+    times: by state, in their order. milliseconds: from the start to when the status was last written. run_id, outcome, exit_status: of the receipt;
+    empty and None without one. error: code and message of a run that failed, else empty.
 
     held: files that the folder has no room for, while the run goes on.
     """
@@ -107,13 +111,13 @@ def find(folder: Path) -> tuple[NodeRun, ...]:
 
 def _folders(top: Path) -> Iterator[Path]:
     waiting, visited = [(top, 0)], 0
-    while waiting and visited < MOST:
+    while waiting and visited < MAX_FOLDERS:
         folder, depth = waiting.pop()
         visited += 1
         is_run = (folder / run_files.STATUS).is_file()
         if is_run:
             yield folder
-        if depth < DEPTH:
+        if depth < MAX_DEPTH:
             with contextlib.suppress(OSError):
                 waiting += [
                     (folder / entry.name, depth + 1)
@@ -130,14 +134,14 @@ def read(folder: Path) -> NodeRun:
     data = _plain(folder / run_files.STATUS, MAX_BYTES + 1)
     top = fields.Fields(canonical.loads(data, what="run status", max_bytes=MAX_BYTES), "run status")
     form = _text(top, "format")
-    if form not in {FORMAT, FIRST}:
+    if form not in {FORMAT, OLD_FORMAT}:
         raise Malformed(
             "run status: of another format",
             code="wrong-format",
             hint="another version of Strongroom wrote it: look with that version",
         )
     stated = _text(top, "state")
-    states = {known.value: known for known in State} if form == FORMAT else _FIRST_STATES
+    states = {known.value: known for known in State} if form == FORMAT else _OLD_STATES
     if stated not in states:
         raise Malformed(
             "run status.state: not known to this version",

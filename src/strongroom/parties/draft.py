@@ -275,7 +275,7 @@ def _owned(path: Path, members: Sequence[Member], kind: str) -> tuple[PartyName,
     envelope, manifest = files.parsed(
         path,
         manifest_model.parse_envelope,
-        max_bytes=4 * manifest_model.MAX_BYTES,  # the envelope: in base64, with signatures
+        max_bytes=manifest_model.MAX_ENVELOPE,
     )
     if manifest.kind != kind:
         raise Misuse(

@@ -89,7 +89,7 @@ def refuse_foreign(target: Path, owner: Party) -> None:
 
 def load_rotation(path: Path) -> Rotation:
     """A party's statement of its new keys. Nothing is verified."""
-    return files.parsed(path, rotation_model.read, max_bytes=4 * rotation_model.MAX_BYTES)
+    return files.parsed(path, rotation_model.read, max_bytes=rotation_model.MAX_ENVELOPE)
 
 
 def load_agreement(path: Path) -> Agreement:

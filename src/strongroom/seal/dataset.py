@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from strongroom.model.party import Party
     from strongroom.seal.progress import Steps
 
-MAX_MANIFEST = 4 * manifest_model.MAX_BYTES
 NO_OPTION = "put it beside the disk, or name the manifest itself in place of the disk"
 
 
@@ -141,7 +140,9 @@ def inspect_disk(file: Path) -> InspectedDisk:
             f"{file}: no such file", hint="name a sealed disk, NAME.disk, or its NAME.manifest.json"
         )
     path = manifest_of(file, None, hint=NO_OPTION) if file.suffix == disk.SUFFIX else file
-    envelope, manifest = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
+    envelope, manifest = files.parsed(
+        path, manifest_model.parse_envelope, max_bytes=manifest_model.MAX_ENVELOPE
+    )
     return InspectedDisk(
         manifest=manifest, signers=tuple(signature.keyid for signature in envelope.signatures)
     )
@@ -172,7 +173,9 @@ def open_disk(
     or one that is not what its manifest says, `Misuse` for an `out` that holds something.
     """
     path = manifest_of(sealed, manifest)
-    envelope, wanted = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
+    envelope, wanted = files.parsed(
+        path, manifest_model.parse_envelope, max_bytes=manifest_model.MAX_ENVELOPE
+    )
     disk.check_owner(envelope, wanted, owner.signing.public)
     key = None
     if wanted.cipher != manifest_model.NO_CIPHER:
@@ -197,7 +200,9 @@ def verify_disk(
             f"{sealed}: no such file", hint="name a sealed disk, NAME.disk, as `seal` and `convert` write it"
         )
     path = manifest_of(sealed, manifest)
-    envelope, wanted = files.parsed(path, manifest_model.parse_envelope, max_bytes=MAX_MANIFEST)
+    envelope, wanted = files.parsed(
+        path, manifest_model.parse_envelope, max_bytes=manifest_model.MAX_ENVELOPE
+    )
     if owner is not None:
         disk.check_owner(envelope, wanted, owner.signing_key)
     with steps(f"verifying {sealed.name}") as progress:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     Passphrase = Callable[[], bytes]
 
 MAX_KEY_FILE = 64 * 1024
-_MAX_MANIFEST = 2 * manifest_model.MAX_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def add_disk(
     key: a NAME.key.age; None for a public disk. disk: to try the key on where the manifest has no check value of it; the one beside the
     manifest by default. identity: the owner's, asked for where there is a key. Raises `Malformed`, `NotFound`, and like `broker.administration.add_key`.
     """
-    envelope, _ = files.parsed(manifest, manifest_model.parse_envelope, max_bytes=_MAX_MANIFEST)
+    envelope, _ = files.parsed(manifest, manifest_model.parse_envelope, max_bytes=manifest_model.MAX_ENVELOPE)
     secret = None if key is None else files.parsed(key, identity().age.open, max_bytes=MAX_KEY_FILE)
     beside = manifest.with_name(manifest.name.removesuffix(sealed_disk.MANIFEST_SUFFIX) + sealed_disk.SUFFIX)
     tried_on = disk or (beside if beside.is_file() else None)
@@ -79,7 +78,7 @@ def remove_disk(directory: Path, digest_or_path: str, *, passphrase: Passphrase)
     manifest_digest = ManifestDigest(digest_or_path)
     if fields.DIGEST.fullmatch(digest_or_path) is None:
         _, manifest = files.parsed(
-            Path(digest_or_path), manifest_model.parse_envelope, max_bytes=_MAX_MANIFEST
+            Path(digest_or_path), manifest_model.parse_envelope, max_bytes=manifest_model.MAX_ENVELOPE
         )
         manifest_digest = manifest.digest
     with broker.open_broker(directory, passphrase()) as opened:

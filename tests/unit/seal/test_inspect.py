@@ -7,6 +7,7 @@ import json
 import pytest
 
 from strongroom.errors import Malformed, NotFound
+from strongroom.model import manifest as manifest_model
 from strongroom.seal import dataset
 from tests import samples
 
@@ -36,7 +37,7 @@ def test_what_is_not_there_or_no_manifest_is_refused_by_name(sealed, tmp_path):
     with pytest.raises(NotFound, match=r"lone\.manifest\.json: there is no manifest") as caught:
         dataset.inspect_disk(tmp_path / "lone.disk")
     assert "--manifest" not in caught.value.hint
-    for data in (b"", b"{}", sealed.manifest.raw, bytes(dataset.MAX_MANIFEST + 1)):
+    for data in (b"", b"{}", sealed.manifest.raw, bytes(manifest_model.MAX_ENVELOPE + 1)):
         (tmp_path / "other.json").write_bytes(data)
         with pytest.raises(Malformed, match=r"other\.json"):
             dataset.inspect_disk(tmp_path / "other.json")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
 
 RUN = re.compile(r"run-[0-9a-f]{32}", re.ASCII)
-_SIZE = "/v1/ledger/checkpoint tells the ledger's size, in its second line"
+_SIZE_HINT = "/v1/ledger/checkpoint tells the ledger's size, in its second line"
+# Up to 16 digits: `merkle.MAX_SIZE` has so many.
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 
@@ -48,7 +49,7 @@ def tile(broker: Broker, path: str) -> tuple[int, Iterator[bytes]]:
     """A tile's length, and its bytes in pieces, which are read as they are taken. Raises `Malformed` or `NotFound`."""
     ledger, parsed = broker.store.ledger, tiles.parse_path(path)
     data = tiles.read(ledger, ledger.size(), parsed)
-    if parsed.level >= 0:
+    if parsed.level >= 0:  # a tile of hashes; else of entries, each behind its length
         return parsed.width * merkle.HASH_BYTES, data
     return ledger.total(parsed.index * tiles.WIDTH, parsed.width) + parsed.width * tiles.LENGTH_BYTES, data
 
@@ -60,20 +61,20 @@ def proof(broker: Broker, index: int, size: int) -> bytes:
         raise NotFound(
             f"ledger proof: the ledger has {ledger.size()} entries: expected an index below size, got index {index}, size {size}",
             code="no-entry",
-            hint=_SIZE,
+            hint=_SIZE_HINT,
         )
     entry = ledger.leaves(index, 1)[0]
     return broker.notary.prove(ledger, entry=entry, index=index, size=size).encode()
 
 
 def consistency(broker: Broker, first: int, second: int) -> bytes:
-    """{"hashes"}: the proof that the tree of `second` leaves extends that of `first`. Raises `NotFound`."""
+    """{"hashes": [base64]}: the proof that the tree of `second` leaves extends that of `first`. Raises `NotFound`."""
     ledger = broker.store.ledger
     if not 0 <= first <= second <= ledger.size():
         raise NotFound(
             f"ledger consistency: the ledger has {ledger.size()} entries: expected first up to second, got {first} and {second}",
             code="no-entry",
-            hint=_SIZE,
+            hint=_SIZE_HINT,
         )
     path = merkle.consistency(ledger, first, second)
     return canonical.dumps({"hashes": [fields.format_data(digest) for digest in path]})

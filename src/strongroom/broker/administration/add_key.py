@@ -1,7 +1,7 @@
 """Use case: the owner gives the broker a disk, with its key if the disk is encrypted.
 
 The manifest must carry the owner's own signature, and the key is proved to be that disk's: a room that got another one
-would fail, and its run be spent. The key rests encrypted under the master key, bound to the manifest's digest.
+would fail, and one of the contract's runs be spent. The key is stored encrypted under the master key, bound to the manifest's digest.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ async def rotate(
 
     Raises `Refused` unless it leads from this broker's party to that of `settings`, signed by both.
     """
+    # `settings` is the broker's new file; `broker` is what runs, with the old keys.
     new = rotation_model.verify(rotation, broker.party)
     if new != settings.party:
         raise Refused(
@@ -47,7 +48,7 @@ async def rotate(
 
     def change(transaction: Transaction) -> own_changes.OwnChange:
         for disk in transaction.disks.every():
-            if rotation.of_identity:
+            if rotation.of_identity:  # the party's own keys change
                 transaction.disks.remove(disk.manifest_digest)
             elif disk.sealed_key is not None:
                 transaction.disks.put(_under(broker, disk, disk.sealed_key, at_rest))
@@ -61,6 +62,7 @@ async def rotate(
 
 
 def _under(broker: Broker, disk: KnownDisk, sealed: bytes, at_rest: AtRest) -> KnownDisk:
+    """The disk with its key, which `sealed` holds under the old master key, sealed under the new one."""
     key = broker.at_rest.open(sealed, purpose=DISK_KEY, name=disk.manifest_digest)
     resealed = at_rest.seal(key, purpose=DISK_KEY, name=disk.manifest_digest, random=broker.random)
     return KnownDisk(manifest_digest=disk.manifest_digest, cipher=disk.cipher, sealed_key=resealed)

@@ -16,9 +16,10 @@ NAME = "strongroom"
 def page(
     verbs: Sequence[Verb], *, version: str, statuses: Mapping[int, str], environment: Mapping[str, str]
 ) -> str:
-    """strongroom(1)."""
+    """strongroom(1). verbs: as `tree.verbs` gives them, the program itself first. statuses: exit status to meaning. environment: variable to meaning."""
     program, *rest = verbs
     parts = [
+        # Where man(7) has a date stands nothing, so that the page is the same on every day.
         f'.TH STRONGROOM 1 "" "{NAME} {_text(version)}" "User Commands"',
         ".SH NAME",
         f"{NAME} \\- {_text(program.brief[:1].lower() + program.brief[1:])}",
@@ -77,6 +78,7 @@ def _option(option: Option) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
+    """The lines of a help text. A backspace in it is for click, which then keeps the lines of that paragraph."""
     for number, paragraph in enumerate(part for part in re.split(r"\n\s*\n", text) if part.strip("\b\n ")):
         if number:
             yield ".PP"

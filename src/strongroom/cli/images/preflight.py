@@ -53,14 +53,15 @@ def preflight(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Say whether an image would run in a room, what would break, and how to mend it. Nothing of it is run."""
-    from strongroom.fetch import images as finding
+    from strongroom.fetch import images as fetch_images
     from strongroom.images import oci
-    from strongroom.images.preflight import examine as examiner
+    from strongroom.images.preflight import examine
 
-    platforms = tuple(dict.fromkeys(platform)) or examiner.PLATFORMS
+    # `--platform` names profiles of the base; an image's own platform is an operating system and an architecture.
+    profiles = tuple(dict.fromkeys(platform)) or examine.PLATFORMS
     with options.value_of("--architecture"):
         wanted = oci.parse_platform(architecture)
-    report = finding.preflight_image(
+    report = fetch_images.preflight_image(
         image,
         digest=digest,
         platform=wanted,
@@ -69,7 +70,7 @@ def preflight(
         cache=image_source.cache_folder(),
         reach=registries.access,
         scratch=scratch,
-        rooms=platforms,
+        rooms=profiles,
         memory_mib=memory_mib,
         steps=meter.meter,
     )

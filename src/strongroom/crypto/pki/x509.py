@@ -225,12 +225,12 @@ def _in_date(path: Path, now: datetime) -> None:
 def _path(leaf: bytes, issuers: bytes, roots: frozenset[str], purpose: str | None) -> Path:
     ders = split(issuers)
     _anchor(ders[-1], roots)
-    chain = tuple(kept(der) for der in (leaf, *ders))
+    chain = tuple(parse_cached(der) for der in (leaf, *ders))
     for certificate in chain:
         _sound(certificate, is_root=certificate is chain[-1])
     for depth, (subject, issuer) in enumerate(itertools.pairwise(chain)):
         if depth:
-            _issued_kept(subject.der, issuer.der)
+            _issued_cached(subject.der, issuer.der)
         else:
             _issued(subject, issuer)
         _may_issue(issuer, below=depth, purpose=purpose)
@@ -243,12 +243,12 @@ def _ca_path(ders: tuple[bytes, ...], roots: frozenset[str]) -> Path:
     if not 0 < len(ders) <= MAX_PATH:
         raise Malformed(f"certificates: {len(ders)}, expected 1 to {MAX_PATH}", code="too-many")
     _anchor(ders[-1], roots)
-    chain = tuple(kept(der) for der in ders)
+    chain = tuple(parse_cached(der) for der in ders)
     for depth, certificate in enumerate(chain):
         _sound(certificate, is_root=certificate is chain[-1])
         _may_issue(certificate, below=depth, purpose=None)
     for subject, issuer in itertools.pairwise(chain):
-        _issued_kept(subject.der, issuer.der)
+        _issued_cached(subject.der, issuer.der)
     return Path(certificates=chain)
 
 
@@ -257,25 +257,25 @@ def _anchor(root: bytes, roots: frozenset[str]) -> None:
     root_digest = digest.sha256(root)
     if root_digest in roots:
         return
-    key = kept(root).spki_digest
+    key = parse_cached(root).spki_digest
     if key not in roots:
         raise Refused(
             f"the path ends in {root_digest} (key {key}), which is no trusted root", code="untrusted-root"
         )
     # Pinned by its key alone, the certificate's own words count only under that key.
-    _issued_kept(root, root)
+    _issued_cached(root, root)
 
 
 @functools.lru_cache(maxsize=256)
-def kept(der: bytes) -> Certificate:
+def parse_cached(der: bytes) -> Certificate:
     """`parse`, remembered: the same issuers stand above most leaves. Raises `Malformed`."""
     return parse(der)
 
 
 @functools.lru_cache(maxsize=256)
-def _issued_kept(subject: bytes, issuer: bytes) -> None:
+def _issued_cached(subject: bytes, issuer: bytes) -> None:
     """`_issued`, for issuers: that they were issued does not change, and who asks again pays no signature."""
-    _issued(kept(subject), kept(issuer))
+    _issued(parse_cached(subject), parse_cached(issuer))
 
 
 def _sound(certificate: Certificate, *, is_root: bool) -> None:

@@ -112,7 +112,7 @@ def certificates(data: bytes, *, what: str, count: int) -> tuple[bytes, ...]:
         raise EvidenceRefused(
             f"{what}.path", expected=f"{count} certificates", got=str(len(ders)), source=SPEC
         )
-    parsed = {certificate.subject: certificate for certificate in map(x509.kept, ders)}
+    parsed = {certificate.subject: certificate for certificate in map(x509.parse_cached, ders)}
     issuers = {
         certificate.issuer for certificate in parsed.values() if certificate.issuer != certificate.subject
     }

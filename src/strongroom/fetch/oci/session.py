@@ -1,7 +1,7 @@
-"""Speaking with one registry: log-in, back-off and redirects, so that what asks need not think of them.
+"""Speaking with one registry: log-in, back-off and redirects, which its callers need not think of.
 
 1 the place      HOST[:PORT] that the user named (registry or mirror); its address may be private, never a metadata
-                 service's (rule 55); TLS verified, or plain HTTP to a loopback address where the caller says so
+                 service's (docs/rules.md, 55); TLS verified, or plain HTTP to a loopback address where the caller says so
 2 the log-in     asked for by a 401: Basic, or a bearer token from the place that the registry names; a credential
                  goes to its own registry and to that place, a token to its own registry
 3 the redirect   within the place; elsewhere for blobs alone, which their digests judge: without any credential, with
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-AGAIN = (429, 500, 502, 503, 504)
-MAX_HOPS = 3
-SLOWEST = 64 * 1024  # bytes a second that a large body has to come at, beyond the time of every answer
+RETRIED = (429, 500, 502, 503, 504)
+MAX_HOPS = 3  # redirects that are followed, one after another
+# Bytes a second. A large body has as much more time than other answers as it takes at this rate.
+SLOWEST = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class Access:
 
 
 class RegistrySession:
-    """A conversation with `place` about `repository`. actions: "pull", or "pull,push"."""
+    """A conversation with `place` (HOST[:PORT]) about `repository`. actions: what a token is asked for, "pull" or "pull,push"."""
 
     def __init__(self, access: Access, place: str, repository: str, *, actions: str = "pull") -> None:
         self._access = access
@@ -97,7 +98,7 @@ class RegistrySession:
         blob: int | None = None,
         retry: bool = True,
     ) -> Iterator[Reply]:
-        """The answer, after whatever log-in, waiting and following it takes; any status but those is the caller's.
+        """The answer, after whatever log-in, waiting and following it takes; any other status is for the caller to judge.
 
         blob: the size of the blob that is asked for, which may lie elsewhere and take its time. retry: False for what
         may have been done though no answer came.
@@ -118,7 +119,7 @@ class RegistrySession:
                         raise
                     wait = web.FIRST_WAIT * 2**attempt
                 else:
-                    if reply.status not in AGAIN:
+                    if reply.status not in RETRIED:
                         yield reply
                         return
                     wait = web.back_off(reply.header, attempt)
@@ -140,9 +141,11 @@ class RegistrySession:
     @contextlib.contextmanager
     def _logged_in(self, request: OutgoingRequest, ends: float) -> Iterator[Reply]:
         """The answer, after one log-in where a 401 asks for it."""
-        for fresh in (False, True):
-            with streaming.exchange(self._client, self._service, self._with(request), ends=ends) as reply:
-                if reply.status != 401 or fresh:
+        for after_login in (False, True):
+            with streaming.exchange(
+                self._client, self._service, self._with_login(request), ends=ends
+            ) as reply:
+                if reply.status != 401 or after_login:
                     if reply.status in (401, 403):
                         raise self._denied(reply)
                     yield reply
@@ -150,13 +153,14 @@ class RegistrySession:
                 challenge = login.parse_challenge(reply.headers("www-authenticate"))
             self._authorization = self._authorize(challenge, reply, ends)
 
-    def _with(self, request: OutgoingRequest) -> OutgoingRequest:
+    def _with_login(self, request: OutgoingRequest) -> OutgoingRequest:
         headers = dict(request.headers)
         if self._authorization:
             headers["Authorization"] = self._authorization
         return OutgoingRequest(method=request.method, url=request.url, headers=headers, body=request.body)
 
     def _authorize(self, challenge: login.LoginChallenge, asks: Reply, ends: float) -> str:
+        """The Authorization header that answers `challenge`, which came in `asks`; empty where there is no credential for Basic."""
         if challenge.scheme == "basic":
             return "" if self._credential is None else self._credential.basic()
         method, url, headers, body = login.token_request(challenge, self._credential, self._scope)
@@ -177,6 +181,7 @@ class RegistrySession:
     def _follow(
         self, opened: contextlib.ExitStack, reply: Reply, request: OutgoingRequest, ends: float, *, blob: bool
     ) -> Reply:
+        """The answer at the end of redirects. blob: whether it may come from elsewhere, and then without a credential."""
         for _ in range(MAX_HOPS):
             target = urllib.parse.urljoin(reply.url, reply.header("location"))
             here = self._is_here(target)
@@ -184,7 +189,7 @@ class RegistrySession:
                 raise _elsewhere(reply.url, target)
             bare = OutgoingRequest(method=request.method, url=target, headers=request.headers)
             service = self._service if here else self._service_of(target, "a redirect", reply)
-            following = self._with(bare) if here else bare
+            following = self._with_login(bare) if here else bare
             reply = opened.enter_context(streaming.exchange(self._client, service, following, ends=ends))
             if reply.status not in streaming.REDIRECTS:
                 return reply

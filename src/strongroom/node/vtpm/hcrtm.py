@@ -3,7 +3,7 @@
 Stands between QEMU and swtpm on the control channel (swtpm_ioctls(3)) and passes everything on, file
 descriptors included. Right after QEMU's CMD_INIT has succeeded it sends the record as an H-CRTM event
 (_TPM_Hash_Start, _Data, _End; TCG PC Client Platform TPM Profile), so that PCR 0 starts as
-SHA-256(0…04 ‖ SHA-256(record)). Nothing in the guest can undo that, and the guest waits for it.
+SHA-256(0…04 ‖ SHA-256(record)), where 4 is the locality of an H-CRTM. Nothing in the guest can undo that, and the guest waits for it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from strongroom.node.vtpm import swtpm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MAX_MESSAGE = 64 * 1024
+_MAX_MESSAGE = 64 * 1024  # bytes
 _MAX_DESCRIPTORS = 4
-_HASH_CHUNK = 4096
-_TIMEOUT = 60.0  # of swtpm's answers; QEMU may be silent for as long as the room lives
+_HASH_CHUNK = 4096  # bytes: what swtpm takes in one CMD_HASH_DATA
+_TIMEOUT = 60.0  # seconds, of swtpm's answers; QEMU may be silent for as long as the room lives
 
 
 class LaunchMeasurer:
@@ -59,11 +59,11 @@ class LaunchMeasurer:
 
     def _serve(self) -> None:
         try:
-            while self._pass_one():
+            while self._pass_message():
                 pass
         except OSError as cause:
             self.failure = Unavailable(
-                f"the TPM's control channel: {cause}", code="tpm-failed", hint=swtpm.LOOK
+                f"the TPM's control channel: {cause}", code="tpm-failed", hint=swtpm.RETRY_HINT
             )
         except StrongroomError as cause:
             self.failure = cause
@@ -72,7 +72,8 @@ class LaunchMeasurer:
             self._qemu.close()
             self._swtpm.close()
 
-    def _pass_one(self) -> bool:
+    def _pass_message(self) -> bool:
+        """Pass one message of QEMU's on, and its answer back. False at the end of the channel."""
         message, descriptors, _, _ = socket.recv_fds(self._qemu, _MAX_MESSAGE, _MAX_DESCRIPTORS)
         try:
             if not message:
@@ -83,8 +84,8 @@ class LaunchMeasurer:
                 os.close(descriptor)
         answer = self._swtpm.recv(_MAX_MESSAGE)
         if not answer:
-            raise Unavailable("the software TPM (swtpm) ended", code="tpm-failed", hint=swtpm.LOOK)
-        if message[:4] == struct.pack(">I", swtpm.CMD_INIT) and answer[:4] == bytes(4):
+            raise Unavailable("the software TPM (swtpm) ended", code="tpm-failed", hint=swtpm.RETRY_HINT)
+        if message[:4] == struct.pack(">I", swtpm.CMD_INIT) and answer[:4] == bytes(4):  # TPM_SUCCESS
             self._measure(self._record())
             self.measured = True
         self._qemu.sendall(answer)
@@ -104,5 +105,5 @@ class LaunchMeasurer:
             raise Unavailable(
                 f"measuring the launch record: swtpm answered {answer[:4].hex() or 'nothing'}",
                 code="tpm-failed",
-                hint=swtpm.LOOK,
+                hint=swtpm.RETRY_HINT,
             )

@@ -72,7 +72,7 @@ class TpmClient:
             except Unavailable as cause:
                 if cause.code != "tpm-retry":
                     raise
-        raise Unavailable("the TPM stays busy", code="tpm-failed", hint=swtpm.LOOK)
+        raise Unavailable("the TPM stays busy", code="tpm-failed", hint=swtpm.RETRY_HINT)
 
     def _exchange(self, command: bytes) -> bytes:
         try:
@@ -82,11 +82,13 @@ class TpmClient:
                 piece = self._data.recv(tpm2.MAX_RESPONSE)
                 if not piece or len(answer) + len(piece) > tpm2.MAX_RESPONSE:
                     raise Unavailable(
-                        "the TPM ended in the middle of an answer", code="tpm-failed", hint=swtpm.LOOK
+                        "the TPM ended in the middle of an answer", code="tpm-failed", hint=swtpm.RETRY_HINT
                     )
                 answer += piece
         except OSError as cause:
-            raise Unavailable(f"talking to the TPM: {cause}", code="tpm-failed", hint=swtpm.LOOK) from None
+            raise Unavailable(
+                f"talking to the TPM: {cause}", code="tpm-failed", hint=swtpm.RETRY_HINT
+            ) from None
         return answer
 
 
@@ -121,7 +123,7 @@ def _running(state: int) -> Iterator[TpmClient]:
             _command(control, struct.pack(">I", swtpm.CMD_SHUTDOWN), "shutting down")
             child.wait(TIMEOUT)
         except (OSError, subprocess.TimeoutExpired) as cause:
-            raise Unavailable(f"swtpm: {cause}", code="tpm-failed", hint=swtpm.LOOK) from None
+            raise Unavailable(f"swtpm: {cause}", code="tpm-failed", hint=swtpm.RETRY_HINT) from None
         finally:
             child.kill()
             child.wait()
@@ -136,5 +138,7 @@ def _answered(control: socket.socket, what: str) -> None:
     answer = control.recv(64)
     if answer[:4] != bytes(4):
         raise Unavailable(
-            f"swtpm: {what}: it answered {answer[:4].hex() or 'nothing'}", code="tpm-failed", hint=swtpm.LOOK
+            f"swtpm: {what}: it answered {answer[:4].hex() or 'nothing'}",
+            code="tpm-failed",
+            hint=swtpm.RETRY_HINT,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from strongroom.errors import NotFound
 
 PROGRAM = "swtpm"
-LOOK = "type the same again; if it stays so, `strongroom node doctor` tells whether the software TPM works on this machine"
+RETRY_HINT = "type the same again; if it stays so, `strongroom node doctor` tells whether the software TPM works on this machine"
 CMD_INIT = 2
 CMD_SHUTDOWN = 3
 CMD_HASH_START = 6
