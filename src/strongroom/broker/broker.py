@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from strongroom.crypto.aead import AtRest
     from strongroom.model.party import Party
 
-DISK_KEY = "disk-key"
+DISK_KEY = "disk-key"  # purpose under which disks' keys are encrypted at rest
 
 
 class Agreements:
-    """Agreements that passed the gate, by the digest of their exact bytes; the least recently used ones go.
+    """Agreements that passed the gate (`own_party.read`), by the digest of their exact bytes; the least recently used ones go.
 
-    Nothing else is kept: what strangers send takes no room here. Safe among threads.
+    most: bytes of them in all. Nothing else is kept: what strangers send takes no room here. Safe among threads.
     """
 
     __slots__ = ("_held", "_ids", "_kept", "_lock", "_most")
@@ -82,7 +82,7 @@ class RecentContracts:
     """What the storage said last of contracts that keys were released under, by their digests; the oldest ones go.
 
     Good to prepare an acceptance with, which the transaction compares with what the storage says then; never to deny by:
-    it may have changed since. Safe among threads.
+    it may have changed since. most: contracts' rooms. Safe among threads.
     """
 
     __slots__ = ("_kept", "_most")
@@ -92,7 +92,7 @@ class RecentContracts:
         self._most = most
 
     def last(self, contract_digest: ContractDigest, room: RoomName) -> tuple[Known, int] | None:
-        """What was known for a room of that contract that is new, and how many runs were used."""
+        """What was known when keys were last released to this room of that contract, and how many runs were used then."""
         return self._kept.get((contract_digest, room))
 
     def keep(self, contract_digest: ContractDigest, room: RoomName, known: Known, runs_used: int) -> None:

@@ -10,7 +10,7 @@ What a request must show before the broker does more for it, in this order:
     accepted room its keys are sealed and its certificate is signed; nothing of it leaves
 1 is done on the event loop; 2, 3 and 4 in a thread, and no transaction is open. What they took from the storage
 (runs used, versions and disks known, runs of that name) may change meanwhile. What the storage said last of a contract that keys
-were released under is remembered, and good enough to prepare an acceptance with (`Seen`), never a denial. So, in one transaction:
+were released under is remembered, and good enough to prepare an acceptance with (`broker.RecentContracts`), never a denial. So, in one transaction:
   5 the nonce is used up; whoever else had it is denied
   6 what the gates were made of is read again (`Known`), and must be the same, or nothing of this is kept and all of
     4 is done again; runs that were used meanwhile are counted in (`judge.with_runs_used`), which may turn the verdict

@@ -85,7 +85,7 @@ class Binding:
     audience: str
 
     def value(self, field: str) -> bytes:
-        """What a field of the evidence must carry for this binding (see `FIELDS`)."""
+        """What a field of the evidence must carry for this binding (see `Bound.value`)."""
         if field in {"report_data", "user_data"}:
             return self._digest
         if field == "contract":

@@ -309,7 +309,14 @@ def test_rule_57_product_line_and_chip_are_claims_that_a_policy_can_deny():
 
 
 def test_what_is_kept_is_bounded():
-    for kept in (snp._issued, snp._list, snp._line, snp._split, snp_product.read, snp_product.claimed_tcb):
+    for kept in (
+        snp._check_issued,
+        snp._list,
+        snp._line,
+        snp._split,
+        snp_product.read,
+        snp_product.claimed_tcb,
+    ):
         assert kept.cache_info().maxsize <= 1024
 
 

@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from strongroom.model.room.channel import Start
 
 TEE = "tpm"
+# Where the node puts them when it provisions the TPM (`node/vtpm/provision.py`).
 AK_HANDLE = 0x81010020
 AK_CERTIFICATE_NV = 0x01C10002
 QUOTED_PCRS = tuple(range(13))
 EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
-_MAX_EVENT_LOG = 512 * 1024
+_MAX_EVENT_LOG = 512 * 1024  # bytes
 
 
 class TpmAttester:
     """Binds one contract, then makes evidence for any number of bindings."""
 
-    brought = NONE
+    brought = NONE  # endorsements that come with the evidence
 
     def __init__(self, client: tpm.Tpm, *, event_log: str = EVENT_LOG) -> None:
         self._tpm = client
@@ -47,6 +48,7 @@ class TpmAttester:
 
     def evidence(self, binding: Binding, start: Start) -> Evidence:
         """A quote over PCRs 0 to 12 for `binding`, with all that a verifier needs beside its roots."""
+        # `Binding.value("extra_data")`: a quote has room for 32 bytes of the 64.
         quote = self._tpm.quote(AK_HANDLE, hashlib.sha256(binding.digest()).digest(), QUOTED_PCRS)
         return Evidence(
             tee=TEE,

@@ -29,7 +29,7 @@ def hcrtm_pcr0(record: bytes) -> bytes:
 def launch_record(
     *, firmware: bytes, kernel: bytes, initrd: bytes, cmdline: bytes, machine: str, memory_guard: bool
 ) -> LaunchRecord:
-    """The record that an honest node writes for these whole files."""
+    """The record that an honest node writes for these whole files. machine: QEMU's machine type, `q35`."""
     return LaunchRecord(
         firmware=digest.sha256(firmware),
         kernel=digest.sha256(kernel),

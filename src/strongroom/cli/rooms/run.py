@@ -92,8 +92,9 @@ def run(
     from strongroom.parties import papers
 
     agreement = papers.load_agreement(contract)
-    process = running.since_process_start()
+    run_clock = running.since_process_start()
     with interruption.orderly(), contextlib.ExitStack() as display:
+        # Shows a phase's name, and the milliseconds since the run began.
         show: Callable[[str, int], None] = _as_lines
 
         def begin() -> None:
@@ -107,10 +108,10 @@ def run(
                 show(name, milliseconds)
 
         def take_held(held: UnwrittenFiles, seconds: float) -> None:
-            show("\n".join(run_ends.tell_held(out, held, seconds)), process.elapsed())
+            show("\n".join(run_ends.tell_held(out, held, seconds)), run_clock.elapsed())
 
         def take_failure(failed: FailedRun) -> None:
-            display.close()
+            display.close()  # nothing may be drawn over the lines that follow
             for line in run_ends.tell(
                 failed.end,
                 phase=failed.phase,
@@ -136,7 +137,7 @@ def run(
             foresee=not start_anyway,
             room_clock=clock,
             serial=debug_serial,
-            clock=process,
+            clock=run_clock,
             described=failures.describe,
             watch=running.Watch(
                 on_started=begin, on_phase=take_phase, on_held=take_held, on_failed=take_failure

@@ -43,8 +43,8 @@ warnings.filterwarnings("ignore", message="Attribute's length must be", category
 
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 
-MAX_CERTIFICATE = 16 * 1024
-MAX_PATH = 8
+MAX_CERTIFICATE = 16 * 1024  # bytes of DER
+MAX_PATH = 8  # certificates
 
 _HASHES = ("sha256", "sha384", "sha512")
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -62,7 +62,7 @@ _LIBRARY_ERRORS = (
 
 
 class Raw(NamedTuple):
-    """Pieces of a certificate as they stand in it, in DER."""
+    """Pieces of a certificate as they stand in it, in DER. signed: the TBSCertificate, in which inner_algorithm stands."""
 
     signed: bytes
     algorithm: bytes
@@ -206,6 +206,7 @@ def verify_ca_path(ders: tuple[bytes, ...], *, roots: frozenset[str], now: datet
 
 
 def _in_date(path: Path, now: datetime) -> None:
+    """7. Raise `Refused` unless every certificate is valid at `now`."""
     begins, ends = path.period
     if begins <= now <= ends:
         return
@@ -229,7 +230,7 @@ def _path(leaf: bytes, issuers: bytes, roots: frozenset[str], purpose: str | Non
     for certificate in chain:
         _sound(certificate, is_root=certificate is chain[-1])
     for depth, (subject, issuer) in enumerate(itertools.pairwise(chain)):
-        if depth:
+        if depth:  # the leaf is another each time
             _issued_cached(subject.der, issuer.der)
         else:
             _issued(subject, issuer)
@@ -253,6 +254,7 @@ def _ca_path(ders: tuple[bytes, ...], roots: frozenset[str]) -> Path:
 
 
 def _anchor(root: bytes, roots: frozenset[str]) -> None:
+    """1. Raise `Refused` unless the root (DER) is one of `roots`."""
     # The root is asked for first: nobody spends signature checks on a path that leads nowhere.
     root_digest = digest.sha256(root)
     if root_digest in roots:
@@ -279,6 +281,7 @@ def _issued_cached(subject: bytes, issuer: bytes) -> None:
 
 
 def _sound(certificate: Certificate, *, is_root: bool) -> None:
+    """2, 6, and the hash of 3. Raise `Refused` for what one certificate shows by itself."""
     if certificate.library.version is not x509.Version.v3 and not is_root:
         raise Refused(
             f"{certificate.subject}: expected X.509 version 3, got {certificate.library.version.name}",
@@ -314,7 +317,7 @@ def _sound(certificate: Certificate, *, is_root: bool) -> None:
 
 
 def _issued(subject: Certificate, issuer: Certificate) -> None:
-    """What the library's `verify_directly_issued_by` compares and verifies, by the bytes and the key at hand.
+    """3. What the library's `verify_directly_issued_by` compares and verifies, by the bytes and the key at hand.
 
     That would encode anew what was signed, and read the issuer's key again.
     """
@@ -330,7 +333,7 @@ def _issued(subject: Certificate, issuer: Certificate) -> None:
 
 
 def _may_issue(issuer: Certificate, *, below: int, purpose: str | None) -> None:
-    """`below` is how many CA certificates stand between this issuer and the leaf."""
+    """4. Raise `Refused` unless `issuer` may issue. `below` is how many CA certificates stand between this issuer and the leaf."""
     constraints = _extension(issuer, x509.BasicConstraints)
     usage = _extension(issuer, x509.KeyUsage)
     if constraints is None or not constraints.ca:
@@ -348,6 +351,7 @@ def _may_issue(issuer: Certificate, *, below: int, purpose: str | None) -> None:
 
 
 def _may_sign(leaf: Certificate, purpose: str | None) -> None:
+    """5. Raise `Refused` unless `leaf` is no CA, may sign, and is marked for the purpose."""
     constraints = _extension(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
         raise Refused(f"{leaf.subject}: a certificate authority, not an end entity", code="bad-chain")
@@ -394,8 +398,9 @@ def _raw(der_bytes: bytes) -> Raw:
     ((_, element, _),) = der.elements(der_bytes)
     (_, body, signed), (_, _, algorithm), _ = der.elements(element)
     fields = [value for _, _, value in der.elements(body)]
-    first = fields[0][0] == der.CONTEXT | der.CONSTRUCTED  # the version, which the oldest have not
-    return Raw(signed, algorithm, fields[first + 1], fields[first + 2], fields[first + 4])
+    # Version (which certificates of version 1 lack), serial number, algorithm, issuer, validity, subject.
+    serial_at = 1 if fields[0][0] == der.CONTEXT | der.CONSTRUCTED else 0
+    return Raw(signed, algorithm, fields[serial_at + 1], fields[serial_at + 2], fields[serial_at + 4])
 
 
 # Texts of names by their DER: few authorities issue most certificates, and the library is slow at writing names.
