@@ -95,7 +95,7 @@ def _warm(name: str, verified: Callable[[], object], bare: Callable[[], object])
 
 def _cold(name: str, verified: Callable[[], object], bare: Callable[[], object]) -> list[dict[str, object]]:
     def new_chip(_: int) -> None:
-        snp._issued.cache_clear()
+        snp._check_issued.cache_clear()
         snp_product.read.cache_clear()
 
     steps = {
@@ -196,7 +196,7 @@ def _forget(_: int) -> None:
         x509._ca_path,
         x509.parse_cached,
         x509._issued_kept,
-        snp._issued,
+        snp._check_issued,
         snp._list,
         snp_product.read,
     ):

@@ -432,7 +432,7 @@ def test_a_certificate_of_no_product_was_issued_by_nobody():
     unknown = amd.endorsements(fault=fake_amd.Fault.VEK_OF_UNKNOWN_PRODUCT).parts["vek"]
     issuer = x509.split(amd.endorsements().parts["issuers"])[0]
     with pytest.raises(Refused, match="a certificate of no known product"):
-        snp._issued(unknown, issuer)
+        snp._check_issued(unknown, issuer)
 
 
 def test_extensions_of_a_vek_are_refused_by_what_is_wrong():
