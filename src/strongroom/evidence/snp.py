@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 TEE = "snp"
 REPORT = "report"
 VEK, ISSUERS, CRL = "vek", "issuers", "crl"
-# Bytes of each endorsement. Two issuers, in PEM, which takes a third more than DER.
+# Bytes of each endorsement. Issuers: room for more than the two, whose number check 3 refuses.
 LIMITS = {VEK: vek.MAX_BYTES, ISSUERS: 4 * x509.MAX_CERTIFICATE, CRL: crl.MAX_BYTES}
 
 NOT_CHECKED = (
