@@ -1,4 +1,4 @@
-"""Which extra brings which package: the library needs two packages, and most verbs need more.
+"""Which extra brings which package: the library needs `cryptography` alone, and most verbs need more.
 
 pip install 'strongroom[cli,server]'      # `all` is every extra
 """

@@ -27,8 +27,8 @@ def default_policy(
 ) -> tuple[Check, ...]:
     """The checks, in order; the claims are good when every one is `ok`. Attached devices are asked the same.
 
-    simulated: software may stand in for hardware (tests of synthetic vendors). at: where these claims stand
-    among devices, for the names of the checks.
+    simulated: software may stand in for hardware (tests of synthetic vendors). at: what the names of
+    the checks begin with: empty for the room's own claims, `device-N.` for those of an attached device.
     """
     checks = [
         Check.judged(
@@ -58,7 +58,7 @@ def _strict(claims: Claims, at: str) -> list[Check]:
     checks = []
     service_td = claims.registers.get(_SERVICE_TD)
     if service_td is not None:
-        clear = not service_td.strip("0")
+        clear = not service_td.strip("0")  # hexadecimal digits: no service TD is bound
         checks.append(
             Check.judged(f"{at}{check_names.CLAIMS_SERVICE_TD}", expected=None, got=service_td, ok=clear)
         )

@@ -83,10 +83,11 @@ def verify(
     binding: Bound,
     now: datetime,
 ) -> Claims:
-    """Claims of the evidence and of its attached devices, by the roots and in the numbers that `platforms` name.
+    """Claims of the evidence and of its attached devices, by the roots and in the number of devices that `platforms` name.
 
     Raises as `attached.verify_with_devices`. Which root goes with which device is for `appraise`.
     """
+    # Those of the evidence's TEE; where there is none, no device is expected, and `appraise` refuses.
     meant = [candidate for candidate in platforms if candidate.tee == evidence.tee]
     attached = [None if candidate.policy is None else candidate.policy.devices for candidate in meant]
     return devices.verify_with_devices(

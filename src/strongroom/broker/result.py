@@ -1,7 +1,7 @@
 """Use case: the verdict of a release, as an attestation result (EAR) for a relying party (`GET /v1/results/RUN`).
 
 Whoever deals with a room asks the room's broker, with a nonce and a name of its own, and gets a token that counts for
-that name and nonce alone, for an hour at most and no longer than the verdict. It says what the public ledger says of
+that name (the audience) and nonce alone, for an hour at most and no longer than the verdict. It says what the public ledger says of
 that run and no more: it says that an accepted verdict stands there, and by which checks. Only releases have
 results: of a denial there is nothing to rely on.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from strongroom.broker.broker import Broker
     from strongroom.model.identifiers import RunId
 
-LIFETIME = timedelta(hours=1)
+LIFETIME = timedelta(hours=1)  # of a token, at most
 VERIFIER = "strongroom"
 
 
@@ -34,7 +34,7 @@ def result(broker: Broker, run_id: RunId, *, nonce: bytes, audience: str, cwt: b
             hint="ask the broker of a party whose disk that run opened, by the run's name as its receipt has it",
         )
     now = broker.clock()
-    result = ear.of_release(
+    attested = ear.of_release(
         released,
         nonce=nonce,
         issuer=broker.party.name,
@@ -43,4 +43,4 @@ def result(broker: Broker, run_id: RunId, *, nonce: bytes, audience: str, cwt: b
         issued=now.replace(microsecond=0),
         expires=now + LIFETIME,
     )
-    return broker.notary.sign_result(result, cwt=cwt)
+    return broker.notary.sign_result(attested, cwt=cwt)

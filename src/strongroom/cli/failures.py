@@ -1,4 +1,4 @@
-"""Errors to exit codes and sentences. The only place that knows exit codes: `MEANING` has them all."""
+"""Errors to exit codes and sentences. `EXIT` has the codes of errors, `MEANING` says what every code means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ EXIT = (
     (errors.NotFound, 5),
     (errors.Conflict, 6),
 )
-# 7 is given in cli/evidence/measure_diff.py, 8 in cli/rooms/run.py, 141 where nobody reads what is printed.
+# 7 is given in cli/evidence/measure_diff.py, 8 in cli/rooms/run.py. Not here: 128 and a signal's number, of a process that
+# a signal ended (cli/interruption.py), as 141 where nobody reads what is printed.
 MEANING = {
     0: "done",
     1: "a defect: please report it",
@@ -52,6 +53,7 @@ _HINTS = (
     (errors.StrongroomError, "try again; if it stays so, look at the machine it is about"),
 )
 _LONGEST = 4096  # characters of a message on a terminal
+# Of an error of the operating system: ours, its code, and its hint. By errno in _SYSTEM.
 _FULL = (errors.Unavailable, "disk-full", "make room there")
 _NO_FILE = (errors.Misuse, "not-a-file", "a file is expected where a folder is, or the other way round")
 _SYSTEM: dict[int, tuple[type[errors.StrongroomError], str, str]] = {

@@ -32,7 +32,7 @@ def verify(
     roots: frozenset[str],
     now: datetime,
 ) -> Claims:
-    """Verify `evidence` by the verifier of its TEE and return its claims. Of one TEE: see `devices` for attached ones.
+    """Verify `evidence` by the verifier of its TEE and return its claims. Of one TEE: `attached` verifies that of attached devices.
 
     binding: what the evidence must be bound to; there is no way to ask without one.
     roots: digests of the roots that count (see `roots`); an empty set accepts nothing.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 BASE = "base.json"
-MAX_BASE = 1 << 20
+MAX_BASE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class Backend:
 
 
 LOCAL = Backend(name="tpm", tee="tpm", profile="local")
+# The profile `uki` has none: such a base is booted on machines of others, as on clouds.
 BACKENDS = {
     backend.name: backend
     for backend in (

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from strongroom.seal.progress import Progress
     from strongroom.seal.tree import Entry
 
-    # (bytes done, bytes in all); called often, in order.
-
 SUFFIX = ".disk"
 MANIFEST_SUFFIX = ".manifest.json"
 KEY_SUFFIX = ".key.age"
@@ -67,7 +65,7 @@ def seal(
 ) -> Manifest:
     """Write the disk `target` (`NAME.disk`) and, beside it, its manifest signed by the owner; returns the manifest.
 
-    `key` is 64 bytes, or None for a disk that is not encrypted (cipher "none"). Raises `Malformed` for an unsound tree
+    kind: "image" or "dataset". `key` is 64 bytes, or None for a disk that is not encrypted (cipher "none"). Raises `Malformed` for an unsound tree
     or key, `Conflict` when content changes while it is read, `Unavailable` when the disk is full, `Misuse`
     when one of the two files exists. After any failure, neither is there.
     """
@@ -89,7 +87,7 @@ def seal(
         data_bytes=plan.data_bytes,
         hash_offset=plan.data_bytes,
         disk_bytes=tree_plan.disk_bytes,
-        root_hash=digest.sha256(b""),
+        root_hash=digest.sha256(b""),  # is known once the disk is written, as its key's check value
         salt=verity.SALT,
         image=image,
         key_check=None if key is None else bytes(manifest_model.CHECK_BYTES),
@@ -196,12 +194,12 @@ def verify(disk: Path, manifest: Manifest, *, progress: Progress = silent) -> No
 
         tree = verity.TreeWriter(plan, compare)
         done = 0
-        with contextlib.closing(lanes.results(manifest.data_bytes, None, work)) as runs:
-            for run in runs:
-                tree.update(run)
+        with contextlib.closing(lanes.results(manifest.data_bytes, None, work)) as batches:
+            for batch in batches:  # digests of blocks, one after another
+                tree.update(batch)
                 if wrong:
                     break
-                done += len(run) // verity.DIGEST * BLOCK
+                done += len(batch) // verity.DIGEST * BLOCK
                 progress(done, manifest.data_bytes)
         root = b"" if wrong else tree.finish()
         if wrong:
@@ -303,10 +301,13 @@ def _write(
 
     tree = verity.TreeWriter(tree_plan, write)
     done = 0
-    with contextlib.closing(stream), contextlib.closing(lanes.results(plan.data_bytes, fill, work)) as runs:
-        for run in runs:
-            tree.update(run)
-            done += len(run) // verity.DIGEST * BLOCK
+    with (
+        contextlib.closing(stream),
+        contextlib.closing(lanes.results(plan.data_bytes, fill, work)) as batches,
+    ):
+        for batch in batches:  # digests of blocks, one after another
+            tree.update(batch)
+            done += len(batch) // verity.DIGEST * BLOCK
             progress(done, plan.data_bytes)
     return tree.finish()
 
@@ -318,6 +319,7 @@ def _pwrite(fd: int, view: memoryview, offset: int) -> None:
 
 
 def _shape_of(manifest: Manifest) -> verity.VerityShape:
+    """Where blocks of data and of the hash tree lie. Raises `Malformed` for a manifest that says otherwise."""
     plan = verity.shape(manifest.data_bytes)
     if plan.disk_bytes != manifest.disk_bytes or manifest.salt != verity.SALT:
         raise Malformed(
@@ -331,7 +333,8 @@ def _shape_of(manifest: Manifest) -> verity.VerityShape:
 
 @contextlib.contextmanager
 def _opened(disk: Path, manifest: Manifest) -> Iterator[int]:
-    fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    """The descriptor of a regular file as large as the manifest says."""
+    fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a fifo would wait for a writer
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

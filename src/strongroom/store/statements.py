@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-_NAMED = sqlite.dialect(paramstyle="named")
-_PLACED = sqlite.dialect(paramstyle="qmark")
+_BY_NAME = sqlite.dialect(paramstyle="named")
+_BY_PLACE = sqlite.dialect(paramstyle="qmark")
 
 
 def text(statement: sa.ClauseElement, *, placed: bool = False) -> str:
-    """The SQL of a statement, its parameters by name, or by place in the order of the table's columns.
+    """The SQL of a statement, its parameters by name; placed: by place (`?`), in the order of the table's columns.
 
-    A statement with values of its own is refused.
+    Raises `ValueError` for a statement with literal values: they would be lost.
     """
-    compiled = statement.compile(dialect=_PLACED if placed else _NAMED)
+    compiled = statement.compile(dialect=_BY_PLACE if placed else _BY_NAME)
     own = [name for name, value in compiled.params.items() if value is not None]
     if own:
         raise ValueError(f"statement with values of its own: {own}")

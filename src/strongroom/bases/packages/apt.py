@@ -27,10 +27,11 @@ ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = "http://deb.debian.org/debian"  # where the machine names none; what comes is verified by signature
 SECURITY = "http://deb.debian.org/debian-security"
-LISTS_SECONDS = 24 * 3600
+LISTS_SECONDS = 24 * 3600  # for which lists of packages are good
 HINT = "run `apt-get update` as root, and see that Debian 12 (main and security) is among apt's sources"
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
+# What apt-get indextargets prints of each list of packages.
 _TARGET = "$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)"
 
 
@@ -51,7 +52,7 @@ class Apt:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=600,
+                timeout=600,  # seconds
             )
         except FileNotFoundError:
             raise NotFound(
@@ -90,7 +91,7 @@ def own(folder: Path, suites: Iterable[str]) -> Apt:
     for name in ("lists/partial", "cache/archives/partial", "parts"):
         (home / name).mkdir(parents=True, exist_ok=True)
     (home / "status").touch()
-    # Hooks of the machine would run on every update; lists are additive, so that they are cleared first.
+    # Hooks of the machine would run on every update. A setting that is a list can only be added to, so that these are cleared first.
     (home / "apt.conf").write_text("#clear APT::Update;\n#clear DPkg;\n#clear Dir::Etc::trustedparts;\n")
     settings = {
         "Dir::Etc::SourceList": "/dev/null",
@@ -122,6 +123,7 @@ def own(folder: Path, suites: Iterable[str]) -> Apt:
 
 def _renew(apt: Apt, home: Path, suites: list[str]) -> None:
     """Fetch lists where there are none, or where the file system says that they are a day older than now."""
+    # Two empty files, whose times the same file system wrote: of the last update, and of now.
     fetched = home / "fetched"
     had = fetched.is_file()
     before = fetched.stat().st_mtime if had else 0.0
@@ -141,6 +143,7 @@ def _renew(apt: Apt, home: Path, suites: list[str]) -> None:
 
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[None]:
+    """While open, no other process of Strongroom renews the lists in `home`."""
     fd = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from strongroom.model import messages
     from strongroom.model.identifiers import ContractDigest
 
-    Found = tuple[Series, KnownVersion]
+    # A contract's series, and the latest version of it that is known.
+    Latest = tuple[Series, KnownVersion]
 
 
 async def withdraw(broker: Broker, data: bytes) -> messages.LedgerProof:
-    """Withdraw the contract of that envelope, signed or not; return the proof.
+    """Withdraw the contract in the envelope `data`, signed or not; return the ledger's proof.
 
     Raises `Malformed`, `Refused` where the owner has no disk in it, `Conflict` when it is withdrawn already.
     """
@@ -46,7 +47,7 @@ async def withdraw(broker: Broker, data: bytes) -> messages.LedgerProof:
 async def withdraw_known(broker: Broker, contract_digest: ContractDigest) -> messages.LedgerProof:
     """Withdraw the contract whose latest known version has that digest. Raises as `withdraw`, and `NotFound`."""
 
-    def find(transaction: Transaction) -> Found:
+    def find(transaction: Transaction) -> Latest:
         series = transaction.contracts.of_digest(contract_digest)
         known = None if series is None else transaction.contracts.highest(series)
         if series is None or known is None:
@@ -60,7 +61,7 @@ async def withdraw_known(broker: Broker, contract_digest: ContractDigest) -> mes
     return await _withdraw(broker, find)
 
 
-async def _withdraw(broker: Broker, find: Callable[[Transaction], Found]) -> messages.LedgerProof:
+async def _withdraw(broker: Broker, find: Callable[[Transaction], Latest]) -> messages.LedgerProof:
     def change(transaction: Transaction) -> own_changes.OwnChange:
         series, known = find(transaction)
         if known.withdrawn:

@@ -31,18 +31,18 @@ def verify(
 
     party = None if owner is None else papers.load_party(owner)
     begin = time.monotonic()
-    wanted = dataset.verify_disk(disk, manifest=manifest, owner=party, steps=meter.meter)
+    verified = dataset.verify_disk(disk, manifest=manifest, owner=party, steps=meter.meter)
     if as_json:
         print(
             json.dumps(
-                {"digest": wanted.digest, "root_hash": wanted.root_hash, "signature": owner is not None}
+                {"digest": verified.digest, "root_hash": verified.root_hash, "signature": owner is not None}
             )
         )
         return
-    print(f"sound      {disk} ({meter.rate(wanted.disk_bytes, time.monotonic() - begin)})")
-    print(f"digest     {wanted.digest}")
+    print(f"sound      {disk} ({meter.rate(verified.disk_bytes, time.monotonic() - begin)})")
+    print(f"digest     {verified.digest}")
     signed = (
-        f"by {wanted.owner}"
+        f"by {verified.owner}"
         if owner is not None
         else "not checked (name the owner's party file with --owner)"
     )

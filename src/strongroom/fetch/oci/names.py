@@ -1,7 +1,7 @@
 """Names of images and artifacts in OCI registries: HOST[:PORT]/REPOSITORY[:TAG][@sha256:…].
 
 The grammar is that of the OCI distribution specification v1.1 ("Pulling manifests"); the host is always written out,
-as which registry a short name means is another machine's setting. A name counts by its digest alone (rule 29).
+as which registry a short name means is another machine's setting. A name counts by its digest alone (docs/rules.md, 29).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from strongroom.encoding import fields
 from strongroom.errors import Misuse, Refused
 
-MAX_NAME = 512
+MAX_NAME = 512  # characters
 _HOST = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9a-fA-F:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?",
     re.ASCII,
@@ -20,8 +20,8 @@ _HOST = re.compile(
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
-# The name of Docker's registry, and where it answers.
-_ELSEWHERE = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+# The names of Docker's registry, and where it answers.
+_ANSWERS_AT = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,10 @@ class OciReference:
     @property
     def place(self) -> str:
         """HOST[:PORT] that answers for it."""
-        return _ELSEWHERE.get(self.host, self.host)
+        return _ANSWERS_AT.get(self.host, self.host)
 
     def by(self, digest: str) -> OciReference:
-        """Another manifest of the same repository."""
+        """The manifest of this digest in the same repository."""
         return replace(self, tag=None, digest=digest)
 
     def pinned(self) -> str:

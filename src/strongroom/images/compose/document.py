@@ -32,12 +32,11 @@ _REFERENCE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._/:-]{0,254})@(?P<digest>sha256:[0-9a-f]{64})", re.ASCII
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
-_MAX_WORDS = 256
+_MAX_WORDS = 256  # of a command or an entrypoint
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # What a shell takes for its own outside quotes. Compose splits texts without a shell: some of these end its reading.
-_UNLIKE = re.compile(r"[;&|<>()`]")
-_YAML = "yaml"
-"""The check that readers of YAML could differ about."""
+_SHELL_MARKS = re.compile(r"[;&|<>()`]")
+_YAML = "yaml"  # the name of findings about what readers of YAML take differently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +144,7 @@ class _Reader:
     def __init__(self, name: str, body: Value, place: ComposePlace) -> None:
         self._name = name
         self._place = place
+        # Whether all keys are here, none merged in from elsewhere: what is missing then is missing.
         self._whole = isinstance(body, dict) and strict_yaml.MERGE not in body
         self._body = dict(body) if isinstance(body, dict) else {}
         self._findings: list[Finding] = []
@@ -213,6 +213,7 @@ class _Reader:
         return stated, match["digest"]
 
     def _text(self, key: str) -> str | None:
+        """The text of a key; None where the file says nothing, an empty text (the same, but of `image`), or nothing clear."""
         value = self._body.pop(key, None)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # user: 1000
@@ -226,7 +227,7 @@ class _Reader:
         return self._literal(value, self._place.key(key))
 
     def _words(self, key: str) -> tuple[str, ...] | None:
-        """A list as it stands; a text as compose splits it, like a shell without expansion."""
+        """A list as it stands; a text as compose splits it, like a shell without expansion. None as of `_text`."""
         value, place = self._body.pop(key, None), self._place.key(key)
         if value is None or not strict_yaml.clear(value):
             return None
@@ -236,7 +237,7 @@ class _Reader:
                 words = shlex.split(value)
             except ValueError as cause:
                 return self._no_words(place, f"a text that cannot be split into words ({cause})".lower())
-            if "\\" in value or _UNLIKE.search(_QUOTED.sub("", value)):
+            if "\\" in value or _SHELL_MARKS.search(_QUOTED.sub("", value)):
                 return self._no_words(
                     place,
                     "a text that readers split differently; no shell reads it, and Compose stops at ; & | < >",
@@ -255,9 +256,10 @@ class _Reader:
 
     def _environment(self) -> dict[str, str]:
         value, where = self._body.pop("environment", None), self._place.key("environment")
+        # clear: whether every variable was read; if not, none is taken.
         clear, variables, seen = strict_yaml.clear(value), {}, set[str]()
         for name, assigned, at in self._pairs(value, where):
-            place = at.part(name) if at.path[-1] != name else at
+            place = at.part(name) if at.path[-1] != name else at  # an item of a list is at its number
             if _VARIABLE.fullmatch(name) is None:
                 self._findings.append(
                     at.blocks(
@@ -308,6 +310,7 @@ class _Reader:
             )
 
     def _plain(self, value: Value, place: ComposePlace) -> str | None:
+        """A variable's value as text; None, and a finding, where readers would not agree on the text."""
         if isinstance(value, str):
             return value
         if isinstance(value, int) and not isinstance(value, bool):

@@ -1,6 +1,6 @@
 """Will this image run in a room? Findings for each platform; nothing of the image is executed.
 
-    report = preflight.examine(Source(path=…), scratch=folder, platforms=("local",), memory_mib=512)
+    report = examine.examine(ImageLocation(path=…), scratch=folder, platforms=("local",), memory_mib=512)
     report.will_run
 
 The image is read as `convert` reads it: what `convert` refuses is a finding that blocks, with its fix. Then each
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from strongroom.images.load import Changes, Loaded, Progress
     from strongroom.model.room.mounts import Placed
 
+# Profiles of the base, as the glossary calls them; users of preflight know them as platforms of a room.
 PLATFORMS = ("local", "uki", "snp", "tdx", "nitro")
 _NOT_OF_THE_IMAGE = ("no-such-file", "no-zstd")  # nothing to examine, or nothing to do it with
 _ORDER = {Severity.BLOCKS: 0, Severity.WARNS: 1, Severity.FINE: 2}
@@ -56,7 +57,7 @@ class PreflightReport:
 
     @property
     def will_run(self) -> bool:
-        """On every platform that was asked about."""
+        """Whether nothing blocks on any platform that was asked about."""
         return all(self.runs_on(platform) for platform in self.platforms)
 
     def require(self) -> None:
@@ -141,7 +142,7 @@ def examine(
 
 
 def merge(by_platform: dict[str, list[Finding]], name: str = "") -> PreflightReport:
-    """One report of the findings of each platform."""
+    """One report of the findings of each platform. name: the image's digest, empty where it could not be read."""
     where: dict[Finding, list[str]] = {}
     for platform, findings in by_platform.items():
         for finding in dict.fromkeys(findings):
@@ -172,6 +173,7 @@ def _placed(tree: Tree) -> tuple[tuple[Placed, ...], list[Finding]]:
 
 def _level(made_for: oci.ImagePlatform, platform: str) -> Iterator[Finding]:
     """The processor level that the image states. What its programs state is examined in `program`."""
+    # x86-64-v1 to v4, as OCI's variant says it.
     has = program.LEVELS.get(platform, program.TEE_LEVEL)
     wanted = oci.ImagePlatform(os="linux", architecture="amd64", variant=f"v{has}")
     if not made_for.variant or not wanted.agrees(replace(made_for, variant="")):

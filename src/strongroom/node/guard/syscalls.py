@@ -7,6 +7,8 @@ answered in the kernel's place, or left to the kernel.
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from strongroom.node.guard.ptrace import UserRegisters
     from strongroom.node.guard.space import Task
 
-_ENOMEM = 12
+_WORD = (1 << 64) - 1  # a register's bits: a negative result is its complement
 
 
 def answer(task: Task, state: UserRegisters) -> None:
@@ -39,7 +41,7 @@ def answer(task: Task, state: UserRegisters) -> None:
 def skip(tid: int, state: UserRegisters, result: int) -> None:
     """Answer a system call in the kernel's place."""
     state.orig_rax = ptrace.NO_SYSCALL
-    state.rax = result & ptrace.NO_SYSCALL
+    state.rax = result & _WORD
     ptrace.set_registers(tid, state)
 
 
@@ -51,6 +53,7 @@ def is_secret(tid: int, address: int) -> bool:
 
 
 def _brk(task: Task, state: UserRegisters) -> None:
+    """brk(rdi): the heap's end is moved in the range set aside for it, and what it gives up is zeroed."""
     space = task.space
     wanted = state.rdi
     if space.floor <= wanted <= space.limit:
@@ -67,6 +70,7 @@ def _brk(task: Task, state: UserRegisters) -> None:
 
 
 def _mmap(task: Task) -> None:
+    """mmap(rdi, rsi, rdx, r10, r8, r9): anonymous memory is made secret; what is mapped of a file is moved into secret pages."""
     with Borrowed(task.tid, task.tgid) as thread:
         state = thread.registers
         address, length, protection, flags = state.rdi, state.rsi, state.rdx, state.r10
@@ -85,27 +89,29 @@ def _mmap(task: Task) -> None:
                     guard_filter.MMAP, address, length, protection, flags, state.r8, state.r9
                 )
             except OSError as failure:
-                result = -(failure.errno or _ENOMEM)
+                result = -(failure.errno or errno.ENOMEM)
             else:
                 file_bytes = min(size, max(0, -(-_file_size(task.tid, state.r8) // PAGE) * PAGE - state.r9))
                 thread.move([Move(result, size, protection, [(result, file_bytes)])])
-        state.rax = result & ptrace.NO_SYSCALL
+        state.rax = result & _WORD
 
 
 def _mremap(task: Task, state: UserRegisters) -> None:
+    """mremap(rdi, rsi, rdx, …): to shrink is the kernel's; to grow or copy is refused for secret pages, which cannot."""
     if state.rdx <= state.rsi and state.rsi:
         return
     for region in maps.regions(task.tid):
         if region.start <= state.rdi < region.end and (region.secret or region.exposed):
-            skip(task.tid, state, -_ENOMEM)
+            skip(task.tid, state, -errno.ENOMEM)
             return
 
 
 def _mprotect(task: Task, state: UserRegisters) -> None:
+    """mprotect(rdi, rsi, rdx): secret pages that become code turn ordinary, private ones that become writable turn secret."""
     start, protection = state.rdi, state.rdx
     end = start + -(-state.rsi // PAGE) * PAGE
     inside = [region for region in maps.regions(task.tid) if region.start < end and region.end > start]
-    if protection & 4:
+    if protection & mmap.PROT_EXEC:
         secret = [region for region in inside if region.secret]
         if not secret:
             return
@@ -139,12 +145,12 @@ def _result(thread: Borrowed, state: UserRegisters) -> int:
     try:
         return thread.call(state.orig_rax, state.rdi, state.rsi, state.rdx, state.r10)
     except OSError as failure:
-        return -(failure.errno or _ENOMEM) & ptrace.NO_SYSCALL
+        return -(failure.errno or errno.ENOMEM) & _WORD
 
 
 def _make_ordinary(thread: Borrowed, region: maps.Region, start: int, end: int) -> None:
     """Secret pages cannot be executed: a range that becomes code goes back to ordinary memory."""
-    runs = list(maps.touched(thread.tid, start, end)) if region.prot & 1 else []
+    runs = list(maps.touched(thread.tid, start, end)) if region.prot & mmap.PROT_READ else []
     flags = remote.MAP_PRIVATE | remote.MAP_ANONYMOUS | remote.MAP_NORESERVE
     # Asked for with PROT_EXEC, which the filter lets pass and which the new mapping will have anyway.
     ordinary = thread.call(guard_filter.MMAP, 0, end - start, 7, flags, -1)
