@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def completion(
     shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell to write it for.")],
 ) -> None:
-    """Print a shell's completion of verbs, options, the words that an option takes, and files.
+    """Print a shell's completion of verbs, options, their words, and files.
 
     The script is made from the parser that reads what is typed, and runs nothing when it completes.
     """
