@@ -2,7 +2,8 @@
 
 A signature counts when it verifies by the key that is asked about, whatever key id it stands under. The key id is a hint
 that nobody signed (DSSE 1.0, protocol: "MUST NOT be used for security decisions"): it says which signature is tried first. What
-verifies under no hint is tried as well, at most `MAX_TRIES` times for an envelope, so that nobody's junk is costly.
+verifies under no hint is tried as well, a few times for each key (`TRIES_EACH`) and at most `MAX_TRIES` times for an envelope, so
+that nobody's junk is costly: a broker asks about one key before it does anything for a stranger.
 A signature counts for one key alone, and a key has signed once however often its signature is there.
 """
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # How many pairs of a signature and a key are tried for an envelope where no hint leads from the signature to the key. Strongroom
 # writes the key's digest as key id, so that its own files need none. A file by another tool may have four signatures by four keys.
-MAX_TRIES = 16
+TRIES_EACH, MAX_TRIES = 4, 16
 
 
 def signed_by(envelope: Envelope, key: sign.VerifyingKey) -> bool:
@@ -70,7 +71,7 @@ def _tries(
     left: list[DsseSignature], unknown: dict[bytes, sign.VerifyingKey]
 ) -> Iterator[tuple[DsseSignature, sign.VerifyingKey]]:
     """The pairs to try; the caller takes out of `left` and `unknown` what a try has settled."""
-    hinted = {}
+    hinted, tries = {}, min(MAX_TRIES, TRIES_EACH * len(unknown))
     for key in tuple(unknown.values()):
         keyid = digest.sha256(key.raw)
         named = next((signature for signature in left if signature.keyid == keyid), None)
@@ -83,4 +84,4 @@ def _tries(
         for key in tuple(unknown.values())
         if key.raw in unknown and signature in left and signature != hinted.get(key.raw)
     )
-    yield from islice(others, MAX_TRIES)
+    yield from islice(others, tries)

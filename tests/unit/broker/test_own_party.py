@@ -144,7 +144,7 @@ def test_a_strangers_contract_costs_few_verifications_and_is_not_parsed(world, m
     monkeypatch.setattr(sign.VerifyingKey, "verify", counting)
     monkeypatch.setattr(contract_model, "parse", lambda _data: pytest.fail("the contract was parsed"))
     assert failed(world.release(body)) == ["own.signature"]
-    assert verified == [world.settings.party.signing_key] * (1 + signatures.MAX_TRIES)
+    assert verified == [world.settings.party.signing_key] * (1 + signatures.TRIES_EACH)
 
 
 def test_a_strangers_contract_stays_in_no_memory(world):

@@ -105,16 +105,22 @@ def test_a_right_key_id_costs_one_verification_however_much_stands_beside(tried)
 def test_too_many_signatures_without_a_hint_cost_a_bounded_number_of_verifications(tried):
     crowd = [junk(at) for at in range(dsse.MAX_SIGNATURES)]
     assert signers(*crowd) == ()
-    assert len(tried) == signatures.MAX_TRIES
+    assert len(tried) == len(KEYS) * signatures.TRIES_EACH
     tried.clear()
     # Nor where all of them pretend to be one party's.
     assert signers(*(replace(one, keyid=keyid(ALICE)) for one in crowd)) == ()
-    assert len(tried) == 1 + signatures.MAX_TRIES
+    assert len(tried) == 1 + len(KEYS) * signatures.TRIES_EACH
     assert len(set(tried)) == len(tried), "no pair is tried twice"
 
 
+def test_many_keys_share_the_bound_of_an_envelope(tried):
+    keys = [sign.SigningKey(bytes([at]) * 32).public for at in range(1, 9)]
+    assert signatures.by_key(envelope(*(junk(at) for at in range(8))), keys) == {}
+    assert len(tried) == signatures.MAX_TRIES
+
+
 def test_behind_more_junk_than_is_tried_only_a_hint_finds_a_signature():
-    crowd = [junk(at) for at in range(signatures.MAX_TRIES)]
+    crowd = [junk(at) for at in range(signatures.TRIES_EACH)]
     unnamed = replace(by(ALICE), keyid="other")
     assert not signatures.signed_by(envelope(*crowd, unnamed), ALICE.public)
     assert signatures.signed_by(envelope(*crowd[1:], unnamed), ALICE.public)
