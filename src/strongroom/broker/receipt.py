@@ -60,11 +60,20 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
 
 
 def _verified(broker: Broker, body: bytes) -> Receipt:
-    """The receipt, signed by the key of a run that keys were released to. Raises `Malformed` or `Refused`."""
+    """The receipt, signed by the key of a run that keys were released to, and in the one spelling that a room gives it: whoever passes it
+    on could change the rest, and what was recorded first stands. Raises `Malformed` or `Refused`.
+    """
     envelope, claimed = receipt_model.parse_envelope(body)
     run = _released(broker.store.read(lambda state: state.runs.find(claimed.run_id)), claimed)
-    if not signatures.only_by(envelope, sign.VerifyingKey(run.signing_key)):
+    key = sign.VerifyingKey(run.signing_key)
+    if not signatures.only_by(envelope, key):
         raise _unknown()
+    if envelope.encode() != body or signatures.own_form(envelope, (key,)) != envelope:
+        raise Refused(
+            "receipt: signed by the run's key, and not spelled as rooms spell it",
+            code="other-spelling",
+            hint="hand in the very bytes that the room made: others may not stand in their place",
+        )
     return claimed
 
 

@@ -117,10 +117,12 @@ def _leaves(room: RoomTerms) -> Iterator[str]:
 def _discloses(contract: Contract) -> Iterator[str]:
     yield f"shown    sizes of sealed files: {contract.disclosure.output_sizes.value}"
     yield f"         exit status: {contract.disclosure.exit_status.value}"
-    yield (
-        f"receipt  recorded by {', '.join(contract.key_owners()) or 'nobody'} before anything leaves; "
-        f"after {contract.receipts.wait_seconds} s without it nothing does"
-    )
+    for room in contract.rooms:
+        of = f"of {room.name}: " if len(contract.rooms) > 1 else ""
+        yield (
+            f"receipt  {of}recorded by {', '.join(contract.key_owners(room.name)) or 'nobody'} before anything leaves; "
+            f"after {contract.receipts.wait_seconds} s without it nothing does"
+        )
 
 
 def _platform(platform: Platform) -> Iterator[str]:

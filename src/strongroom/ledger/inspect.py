@@ -424,7 +424,8 @@ def _receipt(pack: ProofPack) -> list[Explained]:
     receipt, contract = pack.receipt, pack.agreement.contract
     keys = pack.releases[0].binding.keys
     signer = sign.VerifyingKey(keys.signing)
-    good = signatures.signed_by(pack.receipt_envelope, signer)
+    envelope = pack.receipt_envelope
+    good = signatures.signed_by(envelope, signer) and signatures.own_form(envelope, (signer,)) == envelope
     about = (receipt.run_id, receipt.contract_digest, receipt.signing_key) == (
         keys.run_id,
         contract.digest,

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 MAX_BROKER_STREAMS = 16
 CONNECT_SECONDS = 10.0
 _MAX_PHASES = _MAX_NOTES = 1000  # that are passed on: a room can go on without end
+_LAST_WORDS = (
+    4 << 20
+)  # bytes that are read once something that the room needs has ended: more than a socket holds
 _NOT_RECORDED = "receipt-not-recorded"
 # What a room's failure may be called when trying again can help.
 _LOOK_AT_BOTH = "run it again; if it stays so, `strongroom base verify` looks at the base, and `strongroom node doctor` at this machine"
@@ -168,7 +171,8 @@ class Relay:
         """`ended`, called once what the room said before its end was read: that counts first."""
 
         def serve(_events: int) -> None:
-            while not (self._done or self._loop.lost):
+            first = self._loop.received
+            while not (self._done or self._loop.lost) and self._loop.received - first < _LAST_WORDS:
                 before = self._loop.received
                 self._loop.read()
                 if self._loop.received == before:

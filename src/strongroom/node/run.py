@@ -315,7 +315,7 @@ def choose_room(contract: Contract, name: RoomName | None) -> RoomTerms:
         raise Misuse(
             f"--room: expected one of {', '.join(names)}, got {name or 'none'}",
             code="which-room",
-            hint="the contract has these rooms; each is run by a command of its own",
+            hint=f"give --room {names[0]}: each room of the contract is run by a command of its own",
         )
     return contract.room(name)
 

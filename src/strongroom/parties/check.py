@@ -48,6 +48,19 @@ class Outlook:
         return {party: row for (party, _), row in self.brokers.items() if isinstance(row, StrongroomError)}
 
     @property
+    def rooms(self) -> dict[RoomName, bool]:
+        """Whether brokers let each room run that they were asked about."""
+        rows = self.brokers.items()
+        return {
+            room: all(
+                not isinstance(row, StrongroomError) and all(check.ok for check in row)
+                for (_, other), row in rows
+                if other == room
+            )
+            for (_, room), _ in rows
+        }
+
+    @property
     def would_run(self) -> bool:
         """Whether nothing speaks against it, and everybody who was asked has said so."""
         return not self.failed and not self.silent
@@ -56,7 +69,7 @@ class Outlook:
         """Raise `Refused` where the contract would not run, `Unavailable` where nobody can say."""
         if self.failed:
             raise Refused(
-                "it would not run now",
+                self._which(),
                 code="would-not-run",
                 hint="; ".join(_hints(self.failed)),
             )
@@ -75,6 +88,13 @@ class Outlook:
                 else row.hint,
             )
 
+    def _which(self) -> str:
+        """What would not run: all of it, or the rooms that brokers deny."""
+        rooms = self.rooms if all(check.ok for check in self.checks) else {}
+        running = ", ".join(room for room, good in rooms.items() if good)
+        denied = ", ".join(room for room, good in rooms.items() if not good)
+        return f"{denied} would not run now; {running} would" if running else "it would not run now"
+
 
 def _hints(failed: Sequence[Explained]) -> tuple[str, ...]:
     """What to do, each said once: the approvals' hint names the parties that are still to sign."""
@@ -87,12 +107,13 @@ def check_contract(
     agreement: Agreement,
     *,
     now: datetime,
+    room: RoomName | None = None,
     runs_used: int | None = None,
     ask: Ask | None = None,
     trust: Sequence[Party] = (),
     on_ask: OnAsk = lambda _party, _address, _by_file: None,
 ) -> Outlook:
-    """What speaks for and against a run at `now`. runs_used: those that have happened already, where that is known.
+    """What speaks for and against a run at `now`. room: of that room alone, for its brokers; None for each of the contract's. runs_used: those that have happened already, where that is known.
 
     ask: the network; None asks no broker. trust: party files that the caller has, which the contract has to agree with, and by whose addresses their brokers are asked.
     """
@@ -105,12 +126,12 @@ def check_contract(
         checks = [check for check in checks if check.name != check_names.CONTRACT_RUNS]
     return Outlook(
         checks=tuple(sentences.explain(check) for check in checks),
-        brokers={} if ask is None else _asked(agreement, trust, ask, on_ask),
+        brokers={} if ask is None else _asked(agreement, room, trust, ask, on_ask),
     )
 
 
 def _asked(
-    agreement: Agreement, trust: Sequence[Party], ask: Ask, on_ask: OnAsk
+    agreement: Agreement, only: RoomName | None, trust: Sequence[Party], ask: Ask, on_ask: OnAsk
 ) -> dict[tuple[PartyName, RoomName], tuple[Explained, ...] | StrongroomError]:
     """What each broker says of each room that it has a part in, or why it said nothing.
 
@@ -122,9 +143,10 @@ def _asked(
     }  # a broker may move; what it is known by may not differ
     answers: dict[tuple[PartyName, RoomName], tuple[Explained, ...] | StrongroomError] = {}
     contract = agreement.contract
-    for party in contract.key_owners():
+    asked = [room.name for room in contract.rooms] if only is None else [contract.room(only).name]
+    for party in contract.key_owners(only):
         address = moved.get(party) or contract.party(party).broker
-        rooms = [room.name for room in contract.rooms if party in contract.key_owners(room.name)]
+        rooms = [room for room in asked if party in contract.key_owners(room)]
         if address is None:
             continue
         if party not in moved and party not in agreement.signers():

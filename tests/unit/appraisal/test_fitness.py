@@ -54,6 +54,11 @@ def roles(alice, bob):
             "no broker",
         ),
         (
+            samples.a_contract(rooms=(samples.a_room(name="db"), samples.a_room(name="web", datasets=()))),
+            "contract.broker",
+            "no broker",
+        ),
+        (
             replace(
                 samples.a_contract(),
                 platforms=tuple(replace(one, simulated=False) for one in samples.a_contract().platforms),
@@ -83,6 +88,12 @@ def roles(alice, bob):
 )
 def test_what_can_never_run(contract, name, got):
     assert unfit(contract) == {name: got}
+
+
+def test_the_owners_of_the_room_that_nobody_judges_are_named():
+    rooms = (samples.a_room(name="db"), samples.a_room(name="web", datasets=()))
+    (check,) = [check for check in check_fitness(samples.a_contract(rooms=rooms)) if not check.ok]
+    assert (check.name, check.expected, check.got) == ("contract.broker", ["bob"], [])
 
 
 def test_who_owns_both_is_called_either():

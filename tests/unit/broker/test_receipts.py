@@ -54,6 +54,19 @@ def test_a_second_receipt_of_a_run_is_a_conflict(world, room):
     assert world.store.ledger.size() == 2
 
 
+def test_whoever_passes_a_receipt_on_changes_nothing_of_it(world, room):
+    """An operator sees it before the broker does: what is recorded first stands, so nothing else may be."""
+    body = room.receipt(contracts.NOW)
+    envelope, _ = receipt_model.parse_envelope(body)
+    (signature,) = envelope.signatures
+    named = replace(envelope, signatures=(replace(signature, keyid="APPROVED BY THE AUDITOR"),))
+    for other in (b" " + body, named.encode()):
+        with pytest.raises(Refused, match="not spelled as rooms spell it"):
+            post(world, other)
+    assert world.store.ledger.size() == 1
+    post(world, body)
+
+
 def test_a_receipt_by_another_key_is_refused(world, room):
     with pytest.raises(Refused, match="not of a run that keys were released to under that"):
         post(world, room.receipt(contracts.NOW, key=sign.generate()))

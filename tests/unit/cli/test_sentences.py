@@ -41,6 +41,13 @@ def test_every_value_of_a_contract_is_shown():
     assert set(left) <= {".format", ".platforms.machines"}
 
 
+def test_each_room_says_by_whom_its_receipt_is_recorded():
+    rooms = (samples.a_room(name="db"), samples.a_room(name="web", datasets=()))
+    shown = list(sentences.of(samples.a_contract(rooms=rooms)))
+    assert any(line.startswith("receipt  of db: recorded by alice before") for line in shown)
+    assert any(line.startswith("receipt  of web: recorded by nobody before") for line in shown)
+
+
 def test_no_text_within_makes_a_line_of_its_own():
     plain = samples.a_contract()
     image = replace(plain.rooms[0].image, arguments=(EVIL,), environment={"A": EVIL})

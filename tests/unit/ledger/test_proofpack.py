@@ -426,6 +426,12 @@ def test_a_receipt_by_another_key(world):
     assert failed(world, forged) == ["receipt.signature", "receipt.alice", "receipt.bob"]
 
 
+def test_a_receipt_with_words_of_others_for_a_key_id(world, pack):
+    (signature,) = pack.receipt_envelope.signatures
+    worded = replace(pack.receipt_envelope, signatures=(replace(signature, keyid="APPROVED BY THE AUDITOR"),))
+    assert "receipt.signature" in failed(world, replace(pack, receipt_envelope=worded))
+
+
 def test_a_receipt_of_another_run(world, pack):
     strange = world.pack()
     mixed = replace(

@@ -109,6 +109,8 @@ def test_a_signature_under_another_partys_key_id_is_its_signers_alone():
     assert lying.signers() == ("bob",)
     again = agreement.add_signature(agreement.read(lying.encode()), samples.BOB.signing)
     assert again == signed, "who signs again replaces what stands under another key id"
+    both = agreement.add_signature(agreement.read(lying.encode()), samples.ALICE.signing)
+    assert both.signers() == ("alice", "bob"), "nobody's own signature is lost by another's"
 
 
 def test_rule_59_each_party_costs_one_verification_however_many_signatures_there_are(monkeypatch):

@@ -506,6 +506,20 @@ def test_the_last_words_count_before_the_death(tmp_path):
     assert len(world.phases) == 200
 
 
+def test_last_words_without_end_are_not_waited_for(tmp_path):
+    world = World(tmp_path, {})
+
+    def script(agent):
+        agent.hello()
+        os.eventfd_write(world.died, 1)
+        with contextlib.suppress(OSError):  # the relay has ended
+            while True:
+                agent.control("phase", name="on", milliseconds=0)
+
+    with pytest.raises(Unavailable, match="it died"):
+        world.play(script)
+
+
 def test_death_without_a_word(tmp_path):
     world = World(tmp_path, {})
 

@@ -36,16 +36,23 @@ def check(
             help="With --ask: the party file that you have of another party. Its broker is asked by that file's address, even where the party has not signed."
         ),
     ] = [],  # noqa: B006 - typer copies it
+    room: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Ask about that room of the contract alone."),
+    ] = None,
     runs_used: Annotated[
         int | None, typer.Option(help="Runs that have happened already, where you know.", min=0)
     ] = None,
 ) -> None:
     """Would this run today, and who must still sign? Leaves with 3 when it would not."""
+    from strongroom.model.identifiers import RoomName
     from strongroom.node import foreseen
     from strongroom.parties import check as checking
     from strongroom.parties.papers import load_agreement, load_party
 
     agreement = load_agreement(file)
+    if room is not None:
+        agreement.contract.room(RoomName(room))
     if trust and not ask:
         raise Misuse(
             "--trust: goes with --ask",
@@ -54,6 +61,7 @@ def check(
     outlook = checking.check_contract(
         agreement,
         now=datetime.now(UTC),
+        room=None if room is None else RoomName(room),
         runs_used=runs_used,
         ask=(lambda address, signed, room: foreseen.ask(address, signed, room, ()).checks) if ask else None,
         trust=[load_party(path) for path in trust],

@@ -50,7 +50,13 @@ def new(
         ),
     ],
     image: Annotated[Path, typer.Option(help="The program's signed manifest.")],
-    room: Annotated[str, typer.Option(help="What the room is called.")] = "main",
+    room: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="What the room is called (main): the name by which `run --room`, receipts and brokers know it.",
+        ),
+    ] = [],  # noqa: B006
     base: Annotated[list[Path], typer.Option(help="Local rooms: a base folder, or its base.json.")] = [],  # noqa: B006 - typer copies it
     node: Annotated[
         list[Path], typer.Option(help="Local rooms: what `strongroom node show --json` printed.")
@@ -118,11 +124,16 @@ def new(
     """Write a contract down, for the parties to sign. Nothing is accepted that is not named here."""
     from strongroom.cli import sentences
     from strongroom.model.contracts import contract as contract_model
-    from strongroom.model.contracts.room_terms import Output
+    from strongroom.model.contracts.room_terms import DEFAULT_NAME, Output
     from strongroom.model.identifiers import PartyName
     from strongroom.parties import draft as drafts
     from strongroom.parties import papers
 
+    if len(room) > 1:
+        raise Misuse(
+            f"--room: given {len(room)} times; `contract new` drafts a contract of one room",
+            hint="give it once; several rooms are drafted by the library, with a RoomDraft for each (docs/library.md)",
+        )
     members = tuple(_member(text) for text in party)
     machines = [_pair(text, "--machine") for text in machine]
     local = (
@@ -143,7 +154,7 @@ def new(
         members=members,
         rooms=(
             drafts.RoomDraft(
-                name=room,
+                name=room[0] if room else DEFAULT_NAME,
                 image=image,
                 datasets=tuple(_dataset(text) for text in dataset),
                 arguments=tuple(argument) or None,

@@ -159,6 +159,8 @@ def _print_summary(finished: FinishedRun, out: Path, contract: Contract) -> None
 
     receipt = finished.receipt
     print(f"run        {receipt.run_id}")
+    if len(contract.rooms) > 1:
+        print(f"room       {receipt.room}")
     print(f"outcome    {receipt.outcome.value}, status {receipt.exit_status}")
     if receipt.details:
         print(f"           {receipt.explanation}")

@@ -36,7 +36,7 @@ def runs(
     for node_run in node_runs:
         began = next(iter(node_run.times.values()), "")
         say(
-            f"{node_run.folder}  {node_run.contract_id or node_run.contract_digest[:19]}  {_state(node_run)}  {began}  {node_run.milliseconds / 1000:.1f} s"
+            f"{node_run.folder}  {_what(node_run)}  {_state(node_run)}  {began}  {node_run.milliseconds / 1000:.1f} s"
         )
         if node_run.run_id:
             say(f"    {node_run.run_id}")
@@ -48,6 +48,12 @@ def runs(
             for line in run_folders.reading_the_log(node_run.folder):
                 say(f"    {line}")
     print(f"{len(node_runs)} run(s)")
+
+
+def _what(node_run: NodeRun) -> str:
+    """The contract, and its room where somebody chose a name for it."""
+    named = node_run.contract_id or node_run.contract_digest[:19]
+    return named if node_run.room in ("", "main") else f"{named}/{node_run.room}"
 
 
 def _state(node_run: NodeRun) -> str:

@@ -110,11 +110,13 @@ def add_signature(agreement: Agreement, key: sign.SigningKey) -> Agreement:
             code="not-a-party",
             hint="`strongroom contract show` lists the parties; one of them signs, each with its own identity (-i)",
         )
-    own = signatures.by_key(agreement.envelope, (key.public,)).get(key.public)
+    keys = [member.party.signing_key for member in agreement.contract.members]
+    sound = signatures.by_key(agreement.envelope, keys)
+    own = sound.get(key.public)
     others = tuple(
         signature
         for signature in agreement.envelope.signatures
-        if signature.keyid != keyid and signature != own
+        if signature != own and (signature.keyid != keyid or signature in sound.values())
     )
     if len(others) >= dsse.MAX_SIGNATURES:
         raise Malformed(
