@@ -7,7 +7,7 @@
                    certificate, a place in the ledger); to a contract that needs no key of its party it gives nothing
 
 Before all three hold nothing is issued, recorded, counted, raised, fetched or verified at cost. What a stranger's
-contract costs is its envelope and at most one Ed25519 verification: until its own party's signature holds, no byte of
+contract costs is its envelope and at most `1 + signatures.TRIES_EACH` Ed25519 verifications: until its own party's signature holds, no byte of
 the contract is parsed. Pure: to be called outside of any transaction.
 """
 

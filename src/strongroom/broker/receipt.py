@@ -68,7 +68,7 @@ def _verified(broker: Broker, body: bytes) -> Receipt:
     key = sign.VerifyingKey(run.signing_key)
     if not signatures.only_by(envelope, key):
         raise _unknown()
-    if envelope.encode() != body or signatures.own_form(envelope, (key,)) != envelope:
+    if envelope.encode() != body or not signatures.in_own_form(envelope, key):
         raise Refused(
             "receipt: signed by the run's key, and not spelled as rooms spell it",
             code="other-spelling",

@@ -3,7 +3,7 @@
 What a request must show before the broker does more for it, in this order:
   1 its head is one line, and the nonce in it was made here for the contract that it names, and has not ended
     (that it was not used before is for 5 to say: whoever comes with a used one could as well have asked for another)
-  2 this broker's own party signed the agreement (`own_party`): one verification, no byte of the contract parsed
+  2 this broker's own party signed the agreement (`own_party`): few verifications, no byte of the contract parsed
   3 only now the contract and the rest of the request are parsed, and endorsements found (`endorse`), which may take
     a vendor's time
   4 the broker's own checks (`request_checks`) and `judge`: the contract's terms, every other signature, the evidence; for an

@@ -2,8 +2,8 @@
 
 A node asks before it boots a room, and a party before it lets one run. The answer is made by the gates of a release that no
 evidence is needed for, in the same order: `own_party`, the versions, the disks and their keys, and the contract's terms. It says nothing that a denied
-release would not say to the same asker, and it leaves no trace: no nonce, no entry, no run. What strangers send costs one
-signature verification at most, by the thread that rests.
+release would not say to the same asker, and it leaves no trace: no nonce, no entry, no run. What strangers send costs what
+`own_party` does at most, by the thread that rests.
 """
 
 from __future__ import annotations

@@ -251,8 +251,7 @@ def _manifests(pack: ProofPack) -> list[Explained]:
         ok = (
             signed_manifest is not None
             and signed_manifest[1].owner == party.keyid
-            and signatures.only_by(signed_manifest[0], party.signing_key)
-            and signed_manifest[0] == signatures.own_form(signed_manifest[0], (party.signing_key,))
+            and signatures.in_own_form(signed_manifest[0], party.signing_key)
         )
         got = (
             "missing"
@@ -424,8 +423,7 @@ def _receipt(pack: ProofPack) -> list[Explained]:
     receipt, contract = pack.receipt, pack.agreement.contract
     keys = pack.releases[0].binding.keys
     signer = sign.VerifyingKey(keys.signing)
-    envelope = pack.receipt_envelope
-    good = signatures.signed_by(envelope, signer) and signatures.own_form(envelope, (signer,)) == envelope
+    good = signatures.in_own_form(pack.receipt_envelope, signer)
     about = (receipt.run_id, receipt.contract_digest, receipt.signing_key) == (
         keys.run_id,
         contract.digest,

@@ -35,6 +35,11 @@ def only_by(envelope: Envelope, key: sign.VerifyingKey) -> bool:
     return len(envelope.signatures) == 1 and signed_by(envelope, key)
 
 
+def in_own_form(envelope: Envelope, key: sign.VerifyingKey) -> bool:
+    """Whether `envelope` has one signature, by `key` and under the digest of it: the one spelling that Strongroom writes."""
+    return only_by(envelope, key) and own_form(envelope, (key,)) == envelope
+
+
 def by_key(envelope: Envelope, keys: Iterable[sign.VerifyingKey]) -> dict[sign.VerifyingKey, DsseSignature]:
     """The signature of each of `keys` that signed `envelope`, in the order of `keys`.
 

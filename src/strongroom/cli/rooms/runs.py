@@ -52,8 +52,10 @@ def runs(
 
 def _what(node_run: NodeRun) -> str:
     """The contract, and its room where somebody chose a name for it."""
+    from strongroom.model.contracts.room_terms import DEFAULT_NAME
+
     named = node_run.contract_id or node_run.contract_digest[:19]
-    return named if node_run.room in ("", "main") else f"{named}/{node_run.room}"
+    return named if node_run.room in ("", DEFAULT_NAME) else f"{named}/{node_run.room}"
 
 
 def _state(node_run: NodeRun) -> str:
