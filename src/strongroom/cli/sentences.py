@@ -13,6 +13,7 @@ from strongroom.cli.printable import printable
 from strongroom.encoding import fields
 from strongroom.model.contracts import credentials
 from strongroom.model.contracts import policy as policy_model
+from strongroom.model.contracts.room_terms import Restart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,14 +83,46 @@ def _member(member: Member) -> Iterator[str]:
 
 
 def _room(room: RoomTerms) -> Iterator[str]:
-    yield f"room     {room.name}: {room.memory_mib} MiB, at most {room.wall_seconds} s, no network"
+    machine = f"{room.memory_mib} MiB" + (f", {room.processors} processors" if room.processors > 1 else "")
+    quiet = "" if room.ports or room.peers or room.egress else ", no network"
+    yield f"room     {room.name}: {machine}, {_life(room)}{quiet}"
     yield from _program(room.image)
+    yield from _network(room)
     for dataset in room.datasets:
         yield f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest_digest}"
     yield from _leaves(room)
     if room.certificate is not None:
         names = ", ".join(room.certificate.names)
         yield f"certificate for {names}, {room.certificate.lifetime_seconds} s at most"
+
+
+def _life(room: RoomTerms) -> str:
+    if room.service is None:
+        return f"at most {room.wall_seconds} s"
+    restarts = {
+        Restart.NEVER: "ends with its program",
+        Restart.ON_FAILURE: "starts its program again when that fails",
+        Restart.ALWAYS: "starts its program again whenever it ends",
+    }
+    return (
+        f"a service, attests again every {room.service.renewal_seconds} s, {restarts[room.service.restart]}"
+    )
+
+
+def _network(room: RoomTerms) -> Iterator[str]:
+    for port in room.ports:
+        how = "tunnels, and by plain streams" if port.open else "tunnels that prove the room alone"
+        yield f"port     {port.name}: {port.number}, reached through {how}"
+    for peer in room.peers:
+        wait = "; starts once it is there" if peer.wait else ""
+        yield f"peer     port {peer.port} of the room {peer.room}, as host {peer.room}{wait}"
+    for host in room.egress:
+        tls = (
+            f"in TLS of the agent, authority {host.authority_digest}"
+            if host.authority
+            else "as the program sends it"
+        )
+        yield f"egress   {host.host}:{host.port}, {tls}"
 
 
 def _program(image: Image) -> Iterator[str]:

@@ -208,6 +208,7 @@ class Room:
         machine = qemu.Machine(
             accelerator=accelerator.choose(guarded=order.guarded),
             memory_mib=order.terms.memory_mib,
+            processors=order.terms.processors,
             firmware=parts.firmware,
             kernel=parts.kernel,
             initrd=parts.initrd,

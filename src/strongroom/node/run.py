@@ -353,6 +353,12 @@ def _room(backend: Backend, order: Order, firmware: Path | None) -> Room:
     host, contract = doctor.Host(), order.agreement.contract.digest
     if backend.name == "tpm":
         return room.Room(order=order)
+    if order.terms.processors > 1:
+        raise Misuse(
+            f"room {order.room}: {order.terms.processors} processors, and {backend.name} rooms have one in this version",
+            code="processors",
+            hint="leave `processors` out of the contract's room: what is measured depends on it",
+        )
     if backend.name == "nitro":
         from strongroom.node.nitro.room import NitroRoom  # noqa: PLC0415 - no local room needs it
 

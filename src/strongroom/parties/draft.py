@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.contract import Contract, Disclosure, Member, Platform
-    from strongroom.model.contracts.room_terms import Output
+    from strongroom.model.contracts.network_terms import Egress, Peer, Port
+    from strongroom.model.contracts.room_terms import Output, ServiceTerms
     from strongroom.model.manifest import Manifest
 
 LOG_BYTES = 1 << 20  # at most leave a room as its log
@@ -48,7 +49,8 @@ class RoomDraft:
     """What the parties chose for one room. image, datasets: signed manifests; a dataset's name is its manifest's where it is empty.
 
     arguments: in place of the image's own; None keeps those. logs: names of parties who may read the log.
-    certificate_names: DNS names of the room's certificate; none: no certificate. wall_seconds: how long the program may run.
+    certificate_names: DNS names of the room's certificate; none: no certificate. wall_seconds: how long the program of a job may
+    run, which says nothing where `service` makes it a service.
     """
 
     image: Path
@@ -61,6 +63,11 @@ class RoomDraft:
     certificate_names: tuple[str, ...] = ()
     wall_seconds: int = 600
     memory_mib: int = 512
+    processors: int = 1
+    service: ServiceTerms | None = None
+    ports: tuple[Port, ...] = ()
+    peers: tuple[Peer, ...] = ()
+    egress: tuple[Egress, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +178,13 @@ def _room(
         )
         if room.certificate_names
         else None,
-        wall_seconds=room.wall_seconds,
         memory_mib=room.memory_mib,
+        ports=room.ports,
+        peers=room.peers,
+        egress=room.egress,
+        wall_seconds=0 if room.service else room.wall_seconds,
+        service=room.service,
+        processors=room.processors,
     )
     return terms, ((image_owner, image_manifest), *((owner, manifest) for _, owner, manifest in owned))
 

@@ -28,8 +28,8 @@ from strongroom.crypto import digest
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model import party as party_model
+from strongroom.model.contracts import peering, room_terms
 from strongroom.model.contracts import policy as policy_model
-from strongroom.model.contracts import room_terms
 from strongroom.model.contracts.room_terms import MAX_PARTIES, RoomTerms
 from strongroom.model.identifiers import (
     ContractDigest,
@@ -342,6 +342,7 @@ def _cross_check(contract: Contract) -> None:
         raise Malformed(
             f"contract.approvals.threshold: expected at most {most}, as many as approve, got {got}"
         )
+    peering.check(contract.rooms)
     for name in (*contract.approvals.parties, *(name for room in contract.rooms for name in room.named())):
         contract.party(name)
     # Whoever gives something must have agreed to how it is used.

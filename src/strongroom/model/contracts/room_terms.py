@@ -7,28 +7,36 @@
      "datasets": [{"name", "owner": party, "manifest": digest}],
      "outputs": [{"path": "/out" | "/out/NAME", "recipients": [party], "max_bytes"}],
      "logs": null | {"recipients": [party], "max_bytes"},
-     "ports": [], "peers": [], "egress": [],
+     "ports", "peers", "egress",                               lists; `network_terms` has them
      "certificate": null | {"names": [DNS name], "lifetime_seconds"},
-     "wall_seconds", "memory_mib"}
+     "memory_mib",
+     "processors",                                             absent: one
+     "wall_seconds" of a job, or for a service
+     "service": {"renewal_seconds", "restart": "never" | "on-failure" | "always"}}
 
 The name is the role in which a room attests: its evidence is bound to it, and a broker gives it the keys of this room's disks alone.
 """
 
 from __future__ import annotations
 
+import enum
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strongroom.encoding import fields, unexpected
 from strongroom.errors import Malformed
+from strongroom.model.contracts import network_terms
 from strongroom.model.identifiers import ManifestDigest, PartyName, RoomName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from strongroom.model.contracts.network_terms import Egress, Peer, Port
+
 MAX_PARTIES = 32  # each may sign: an envelope holds as many signatures
 MAX_DATASETS = 64
+MAX_PROCESSORS = 64
 DEFAULT_NAME = RoomName("main")
 """What the room is called where a contract has one alone and nobody chose a name."""
 
@@ -87,12 +95,30 @@ class CertificateTerms:
     lifetime_seconds: int
 
 
+class Restart(enum.StrEnum):
+    """When the program of a service is started again in its room."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"  # unless it left with 0
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceTerms:
+    """A room that lives until the contract ends, somebody stops it or a party pauses it. It attests again every
+    `renewal_seconds` or sooner.
+    """
+
+    renewal_seconds: int
+    restart: Restart
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoomTerms:
-    """What the parties agree on for one room.
+    """What the parties agree on for one room: a job, or where `service` says so a service.
 
-    wall_seconds: the most that its program may run. memory_mib: of its machine. A room has no network: `ports`, `peers`
-    and `egress` of the document are empty in this version.
+    wall_seconds: the most that a job's program may run; 0 for a service. memory_mib, processors: of its machine. Without
+    `ports`, `peers` and `egress` it has no network.
     """
 
     name: RoomName
@@ -101,8 +127,13 @@ class RoomTerms:
     outputs: tuple[Output, ...]
     logs: Logs | None
     certificate: CertificateTerms | None
-    wall_seconds: int
     memory_mib: int
+    ports: tuple[Port, ...] = ()
+    peers: tuple[Peer, ...] = ()
+    egress: tuple[Egress, ...] = ()
+    wall_seconds: int = 0
+    service: ServiceTerms | None = None
+    processors: int = 1
 
     def disks(self) -> tuple[tuple[PartyName, ManifestDigest], ...]:
         """(owner, manifest digest) of each disk, the image first."""
@@ -138,21 +169,29 @@ class RoomTerms:
             "logs": None
             if logs is None
             else {"recipients": list(logs.recipients), "max_bytes": logs.max_bytes},
-            "ports": [],
-            "peers": [],
-            "egress": [],
+            **network_terms.to_json(self.ports, self.peers, self.egress),
             "certificate": None
             if certificate is None
             else {"names": list(certificate.names), "lifetime_seconds": certificate.lifetime_seconds},
-            "wall_seconds": self.wall_seconds,
             "memory_mib": self.memory_mib,
+            **({} if self.processors == 1 else {"processors": self.processors}),
+            **self._life(),
+        }
+
+    def _life(self) -> dict[str, object]:
+        if self.service is None:
+            return {"wall_seconds": self.wall_seconds}
+        return {
+            "service": {
+                "renewal_seconds": self.service.renewal_seconds,
+                "restart": self.service.restart.value,
+            }
         }
 
 
 def read(source: fields.Fields) -> RoomTerms:
     """Read the object form. Raises `Malformed`."""
-    for key in ("ports", "peers", "egress"):
-        source.texts(key, max_items=0)
+    service = _service(source)
     terms = RoomTerms(
         name=RoomName(source.name("name")),
         image=_image(source.object("image")),
@@ -160,8 +199,15 @@ def read(source: fields.Fields) -> RoomTerms:
         outputs=tuple(_output(item) for item in source.objects("outputs", max_items=64)),
         logs=_logs(source.object_or_null("logs")),
         certificate=_certificate(source.object_or_null("certificate")),
-        wall_seconds=source.integer("wall_seconds", low=1, high=30 * 86_400),
         memory_mib=source.integer("memory_mib", low=256, high=1 << 20),
+        ports=network_terms.read_ports(source),
+        peers=network_terms.read_peers(source),
+        egress=network_terms.read_egress(source),
+        service=service,
+        wall_seconds=0 if service else source.integer("wall_seconds", low=1, high=30 * 86_400),
+        processors=source.integer("processors", low=2, high=MAX_PROCESSORS)
+        if "processors" in source.names()
+        else 1,
     )
     source.done()
     unique([dataset.name for dataset in terms.datasets], f"{source.what}.datasets: name")
@@ -236,6 +282,23 @@ def _logs(source: fields.Fields | None) -> Logs | None:
     if not logs.recipients:
         raise Malformed(f"{source.what}.recipients: logs need at least one recipient")
     return logs
+
+
+def _service(source: fields.Fields) -> ServiceTerms | None:
+    if "service" not in source.names():
+        return None
+    if "wall_seconds" in source.names():
+        raise Malformed(
+            f"{source.what}: has wall_seconds and service, expected one of them",
+            hint="a job has wall_seconds; a service ends by the contract's not_after, a stop or a pause",
+        )
+    inner = source.object("service")
+    terms = ServiceTerms(
+        renewal_seconds=inner.integer("renewal_seconds", low=60, high=86_400),
+        restart=Restart(inner.choice("restart", Restart)),
+    )
+    inner.done()
+    return terms
 
 
 def _certificate(source: fields.Fields | None) -> CertificateTerms | None:

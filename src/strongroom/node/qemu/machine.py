@@ -67,7 +67,7 @@ class Machine:
     """A room as QEMU sees it.
 
     kernel, initrd, firmware, tpm, channel: inherited file descriptors; tpm is None where `tee` stands in its place.
-    memory_mib: the contract's.
+    memory_mib, processors: the contract's.
     clock: what the guest's clock starts at (`utc`, or a date as `2030-01-31T00:00:00`).
     serial: a descriptor for the guest's serial port, for debugging only: what the guest writes there
     is for everybody to read.
@@ -82,6 +82,7 @@ class Machine:
     tpm: int | None
     channel: int
     drives: tuple[Drive, ...]
+    processors: int = 1
     clock: str = "utc"
     serial: int | None = None
     tee: Tee | None = None
@@ -111,6 +112,7 @@ def arguments(machine: Machine) -> list[str]:
         *("-cpu", _PROCESSORS[machine.accelerator] if tee is None else tee.processor),
         *([] if tee is None else tee.objects(memory_mib)),
         *("-m", f"{memory_mib}M"),
+        *([] if machine.processors == 1 else ["-smp", str(machine.processors)]),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-sandbox", _SANDBOX),
