@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from strongroom.model import identity, party
-from strongroom.model.contracts import agreement, contract, drafting, room_terms
+from strongroom.model.contracts import agreement, certificate_terms, contract, drafting, room_terms
 from strongroom_testing.contracts import changed
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
@@ -36,7 +36,7 @@ def a_room(**changes) -> room_terms.RoomTerms:
         datasets=(room_terms.Dataset(name="flights", owner="alice", manifest_digest=DIGEST),),
         outputs=(room_terms.Output(path="/out", recipients=("bob",), max_bytes=1 << 20),),
         logs=None,
-        certificate=room_terms.CertificateTerms(names=("room.flights.example",), lifetime_seconds=600),
+        certificate=certificate_terms.CertificateTerms(names=("room.flights.example",), lifetime_seconds=600),
         wall_seconds=60,
         memory_mib=512,
     )

@@ -33,7 +33,7 @@ from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
 from strongroom.model.binding import Binding, RoomKeys
-from strongroom.model.contracts import room_terms
+from strongroom.model.contracts import certificate_terms, room_terms
 from strongroom.model.contracts.room_terms import DEFAULT_NAME
 from strongroom.store import sqlite
 from strongroom.wiring import broker as wiring
@@ -184,7 +184,7 @@ def contract_over(
         one,
         members=members,
         datasets=(room_terms.Dataset(name="flights", owner=settings.party.name, manifest_digest=manifest),),
-        certificate=room_terms.CertificateTerms(names=NAMES, lifetime_seconds=600),
+        certificate=certificate_terms.CertificateTerms(names=NAMES, lifetime_seconds=600),
         limits=replace(one.limits, runs=runs),
     )
 

@@ -30,7 +30,7 @@ from strongroom.ledger import checkpoint, merkle, proofpack
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
 from strongroom.model import receipt as receipt_model
-from strongroom.model.contracts import room_terms
+from strongroom.model.contracts import certificate_terms
 from strongroom.model.identifiers import PartyName
 from strongroom.store import sqlite
 from strongroom.wiring import broker as wiring
@@ -195,7 +195,7 @@ def world(directory: Path) -> Iterator[World]:
                 members=members,
                 image=replace(terms.image, manifest_digest=image),
                 datasets=(replace(terms.datasets[0], manifest_digest=data),),
-                certificate=room_terms.CertificateTerms(names=brokers.NAMES, lifetime_seconds=600),
+                certificate=certificate_terms.CertificateTerms(names=brokers.NAMES, lifetime_seconds=600),
                 limits=replace(one.limits, runs=1_000_000),
             )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.crypto.pki import certificates
-    from strongroom.model.contracts.room_terms import CertificateTerms
+    from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.identifiers import ContractId, EvidenceDigest, RunId
     from strongroom.model.verdict import Accepted
 

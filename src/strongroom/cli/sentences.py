@@ -18,6 +18,7 @@ from strongroom.model.contracts.room_terms import Restart
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.contracts.contract import Contract, Member, Platform
     from strongroom.model.contracts.room_terms import Image, RoomTerms
 
@@ -92,8 +93,25 @@ def _room(room: RoomTerms) -> Iterator[str]:
         yield f"data     {dataset.name} of {dataset.owner}, at /data/{dataset.name}: {dataset.manifest_digest}"
     yield from _leaves(room)
     if room.certificate is not None:
-        names = ", ".join(room.certificate.names)
-        yield f"certificate for {names}, {room.certificate.lifetime_seconds} s at most"
+        yield from _certificate(room.certificate)
+
+
+def _certificate(terms: CertificateTerms) -> Iterator[str]:
+    names = ", ".join(terms.names)
+    yield f"certificate for {names}, {terms.lifetime_seconds} s at most"
+    yield f"         key {terms.key.value}, for a TLS {' and '.join(usage.value for usage in terms.usages)}"
+    if terms.trust_domain is not None:
+        yield f"         named in the SPIFFE trust domain {terms.trust_domain}"
+    if terms.delivery is None:
+        return
+    delivery = terms.delivery
+    yield f"         in {delivery.folder} as {delivery.format.value}, of {delivery.uid}:{delivery.gid}, mode {delivery.mode.value}"
+    if delivery.signal is not None:
+        yield f"         then the program is sent SIG{delivery.signal.value}"
+    if delivery.command is not None:
+        yield f"         then the room runs {json.dumps(delivery.command)}"
+    if delivery.check is not None:
+        yield f"         then the room looks for it at the program's port {delivery.check}"
 
 
 def _life(room: RoomTerms) -> str:

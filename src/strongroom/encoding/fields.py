@@ -57,6 +57,13 @@ class Fields:
     def _bad(self, key: str, wanted: str, got: str) -> Malformed:
         return _bad(f"{self.what}.{key}", wanted, got)
 
+    def null(self, key: str) -> bool:
+        """Whether an explicit null stands there, which is read by this; all else is left for another reading."""
+        if key in self._left and self._left[key] is None:
+            del self._left[key]
+            return True
+        return False
+
     def text(
         self, key: str, *, max_length: int = 4096, pattern: re.Pattern[str] | None = None, like: str = ""
     ) -> str:
@@ -80,10 +87,7 @@ class Fields:
 
     def digest_or_null(self, key: str) -> str | None:
         """A digest, or an explicit null."""
-        if key in self._left and self._left[key] is None:
-            del self._left[key]
-            return None
-        return self.digest(key)
+        return None if self.null(key) else self.digest(key)
 
     def integer(self, key: str, *, low: int, high: int) -> int:
         """An integer with low ≤ value ≤ high."""
@@ -184,10 +188,7 @@ class Fields:
 
     def words_or_null(self, key: str, *, max_items: int) -> tuple[str, ...] | None:
         """Words, or an explicit null."""
-        if key in self._left and self._left[key] is None:
-            del self._left[key]
-            return None
-        return self.words(key, max_items=max_items)
+        return None if self.null(key) else self.words(key, max_items=max_items)
 
     def datas(
         self, key: str, *, max_items: int, max_bytes: int, exactly: int | None = None

@@ -16,8 +16,8 @@ from strongroom.evidence import roots
 from strongroom.model import manifest as manifest_model
 from strongroom.model import signatures
 from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import certificate_terms, drafting, room_terms
 from strongroom.model.contracts import contract as contract_model
-from strongroom.model.contracts import drafting, room_terms
 from strongroom.model.contracts import policy as policy_model
 from strongroom.model.contracts.room_terms import RoomTerms
 from strongroom.model.identifiers import ContractId, PartyName, RoomName
@@ -173,7 +173,7 @@ def _room(
         logs=room_terms.Logs(recipients=tuple(PartyName(name) for name in room.logs), max_bytes=LOG_BYTES)
         if room.logs
         else None,
-        certificate=room_terms.CertificateTerms(
+        certificate=certificate_terms.CertificateTerms(
             names=room.certificate_names, lifetime_seconds=CERTIFICATE_SECONDS
         )
         if room.certificate_names

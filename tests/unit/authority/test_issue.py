@@ -239,7 +239,7 @@ def names_of_types():
     from datetime import datetime
 
     from strongroom.model import identifiers
-    from strongroom.model.contracts.room_terms import CertificateTerms
+    from strongroom.model.contracts.certificate_terms import CertificateTerms
 
     given = {"Accepted": verdict.Accepted, "CertificateTerms": CertificateTerms, "datetime": datetime}
     return {**vars(identifiers), **given}

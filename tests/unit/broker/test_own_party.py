@@ -17,8 +17,8 @@ from strongroom.encoding import dsse
 from strongroom.errors import Refused
 from strongroom.model import identity, manifest, messages, signatures
 from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts import certificate_terms, drafting
 from strongroom.model.contracts import contract as contract_model
-from strongroom.model.contracts import drafting, room_terms
 from strongroom_testing import brokers, contracts, simulated
 from strongroom_testing.contracts import changed
 from strongroom_testing.vendors import fake_tpm
@@ -55,7 +55,7 @@ def stranger(world, *, version=1, platforms=None, alice=contract_model.Role.AUDI
             datasets=(replace(one.rooms[0].datasets[0], owner="mallory"),),
             outputs=(replace(one.rooms[0].outputs[0], recipients=("mallory",)),),
             platforms=platforms or one.platforms,
-            certificate=room_terms.CertificateTerms(names=HERS, lifetime_seconds=86_400),
+            certificate=certificate_terms.CertificateTerms(names=HERS, lifetime_seconds=86_400),
             approvals=contract_model.Approvals(parties=("mallory",), threshold=1),
         )
 

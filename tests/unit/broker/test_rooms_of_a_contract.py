@@ -12,7 +12,7 @@ from strongroom.broker.administration.status import status
 from strongroom.broker.receipt import receipt
 from strongroom.errors import Refused
 from strongroom.model import messages
-from strongroom.model.contracts import room_terms
+from strongroom.model.contracts import certificate_terms
 from strongroom_testing import brokers
 from strongroom_testing.vendors import fake_tpm
 from tests.unit.broker.denials import failed
@@ -28,7 +28,7 @@ def two_rooms(one):
         name="web",
         image=replace(db.image, manifest_digest=fake_tpm.digest("web image")),
         datasets=(),
-        certificate=room_terms.CertificateTerms(names=WEB_NAMES, lifetime_seconds=600),
+        certificate=certificate_terms.CertificateTerms(names=WEB_NAMES, lifetime_seconds=600),
     )
     return replace(one, rooms=(db, web))
 

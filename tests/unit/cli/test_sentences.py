@@ -10,6 +10,7 @@ import pytest
 from strongroom.cli import sentences
 from strongroom.cli.printable import MORE, printable, say
 from strongroom.encoding import canonical
+from strongroom.model.contracts.certificate_terms import Delivery, Format, KeyKind, Mode, Signal, Usage
 from tests import samples
 
 EVIL = "x\nlog      nobody reads it\x1b[2K\u202eevil\x9b\u2028"
@@ -21,8 +22,35 @@ def test_every_value_of_a_contract_is_shown():
         replaces=samples.DIGEST,
         image=replace(samples.a_contract().rooms[0].image, arguments=("--first", "two words"), environment={"WORD": "value"}),
     )  # fmt: skip
+    assert not_shown(contract) <= {".format", ".platforms.machines"}
+
+
+@pytest.mark.parametrize("told", [{"signal": Signal.HUP}, {"command": ("nginx", "-s", "reload")}, {}])
+def test_every_value_of_a_rooms_certificate_is_shown(told):
+    delivery = Delivery(
+        folder="/etc/own/tls",
+        format=Format.PKCS12,
+        uid=4711,
+        gid=4712,
+        mode=Mode.GROUP_READS,
+        check=8443,
+        **told,
+    )
+    plain = samples.a_contract()
+    certificate = replace(
+        plain.rooms[0].certificate,
+        key=KeyKind.RSA_3072,
+        usages=(Usage.CLIENT,),
+        trust_domain="rooms.example",
+        delivery=delivery,
+    )
+    assert not_shown(samples.a_contract(certificate=certificate)) <= {".format", ".platforms.machines"}
+
+
+def not_shown(contract):
+    """The places of values that `contract show` leaves out, or tells in other words ("any" machine)."""
     shown = "\n".join(sentences.of(contract))
-    left = []
+    left = set()
 
     def walk(value, place):
         if isinstance(value, dict):
@@ -34,11 +62,10 @@ def test_every_value_of_a_contract_is_shown():
         elif (isinstance(value, str) and value not in shown) or (
             isinstance(value, int) and not isinstance(value, bool) and str(value) not in shown
         ):
-            left.append(place)
+            left.add(place)
 
     walk(canonical.loads(contract.raw, what="contract", max_bytes=1 << 20), "")
-    # Told in other words: "any" machine. Every key is told.
-    assert set(left) <= {".format", ".platforms.machines"}
+    return left
 
 
 def test_each_room_says_by_whom_its_receipt_is_recorded():

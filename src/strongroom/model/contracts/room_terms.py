@@ -8,7 +8,7 @@
      "outputs": [{"path": "/out" | "/out/NAME", "recipients": [party], "max_bytes"}],
      "logs": null | {"recipients": [party], "max_bytes"},
      "ports", "peers", "egress",                               lists; `network_terms` has them
-     "certificate": null | {"names": [DNS name], "lifetime_seconds"},
+     "certificate": null | `certificate_terms`,
      "memory_mib",
      "processors",                                             absent: one
      "wall_seconds" of a job, or for a service
@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING
 
 from strongroom.encoding import fields, unexpected
 from strongroom.errors import Malformed
-from strongroom.model.contracts import network_terms
+from strongroom.model.contracts import certificate_terms, network_terms
 from strongroom.model.identifiers import ManifestDigest, PartyName, RoomName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.contracts.network_terms import Egress, Peer, Port
 
 MAX_PARTIES = 32  # each may sign: an envelope holds as many signatures
@@ -41,10 +42,8 @@ DEFAULT_NAME = RoomName("main")
 """What the room is called where a contract has one alone and nobody chose a name."""
 
 OUTPUT_PATH = re.compile(r"/out(?:/[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?)?", re.ASCII)
-DNS_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-)){1,8}", re.ASCII)
-# The first two in words.
+# The first in words.
 OUTPUT_LIKE = "/out, or /out/ and a name of lower-case letters, digits, dots, dashes and underscores"
-DNS_LIKE = "a DNS name of two labels or more, in lower case, like room.flights.example"
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 
 
@@ -85,14 +84,6 @@ class Logs:
 
     recipients: tuple[PartyName, ...]
     max_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class CertificateTerms:
-    """The DNS names that a room's certificate may carry, and for how many seconds it lives."""
-
-    names: tuple[str, ...]
-    lifetime_seconds: int
 
 
 class Restart(enum.StrEnum):
@@ -170,9 +161,7 @@ class RoomTerms:
             if logs is None
             else {"recipients": list(logs.recipients), "max_bytes": logs.max_bytes},
             **network_terms.to_json(self.ports, self.peers, self.egress),
-            "certificate": None
-            if certificate is None
-            else {"names": list(certificate.names), "lifetime_seconds": certificate.lifetime_seconds},
+            "certificate": None if certificate is None else certificate.to_json(),
             "memory_mib": self.memory_mib,
             **({} if self.processors == 1 else {"processors": self.processors}),
             **self._life(),
@@ -192,13 +181,14 @@ class RoomTerms:
 def read(source: fields.Fields) -> RoomTerms:
     """Read the object form. Raises `Malformed`."""
     service = _service(source)
+    certificate = source.object_or_null("certificate")
     terms = RoomTerms(
         name=RoomName(source.name("name")),
         image=_image(source.object("image")),
         datasets=tuple(_dataset(item) for item in source.objects("datasets", max_items=MAX_DATASETS)),
         outputs=tuple(_output(item) for item in source.objects("outputs", max_items=64)),
         logs=_logs(source.object_or_null("logs")),
-        certificate=_certificate(source.object_or_null("certificate")),
+        certificate=None if certificate is None else certificate_terms.read(certificate),
         memory_mib=source.integer("memory_mib", low=256, high=1 << 20),
         ports=network_terms.read_ports(source),
         peers=network_terms.read_peers(source),
@@ -298,17 +288,4 @@ def _service(source: fields.Fields) -> ServiceTerms | None:
         restart=Restart(inner.choice("restart", Restart)),
     )
     inner.done()
-    return terms
-
-
-def _certificate(source: fields.Fields | None) -> CertificateTerms | None:
-    if source is None:
-        return None
-    terms = CertificateTerms(
-        names=source.texts("names", max_items=32, max_length=253, pattern=DNS_NAME, like=DNS_LIKE),
-        lifetime_seconds=source.integer("lifetime_seconds", low=60, high=86_400),
-    )
-    source.done()
-    if not terms.names:
-        raise Malformed(f"{source.what}.names: a certificate needs at least one name")
     return terms
