@@ -397,7 +397,11 @@ def rows(folder: Path) -> Path:
 
 def build(name: str, *, user: str | None = None) -> Path:
     """The layout from the cache, made first when it is not there; of another `user` if given. Raises `RuntimeError` where apt fails."""
-    one = ALL[name] if user is None else replace(ALL[name], user=user)
+    return cached(f"stranger-{name}", ALL[name] if user is None else replace(ALL[name], user=user))
+
+
+def cached(name: str, one: Stranger) -> Path:
+    """As `build`, of any image: it has no name of its own."""
     cache = images.cache_folder()
     key = hashlib.sha256()
     for file in (Path(debian_root.__file__), Path(images.__file__)):
@@ -407,13 +411,13 @@ def build(name: str, *, user: str | None = None) -> Path:
     key.update(repr(replace(one, build=None, memory_mib=0, outputs=())).encode())
     for wanted in (one.packages, one.tools):
         key.update("\n".join(_known(wanted)).encode())
-    target = cache / f"stranger-{name}-{key.hexdigest()[:16]}"
+    target = cache / f"{name}-{key.hexdigest()[:16]}"
     with images.locked(cache / ".strangers.lock"):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as folder:
                 before = os.umask(0o022)  # modes are content
                 try:
-                    _build(one, Path(folder), cache / "debs", name)
+                    _build(one, Path(folder), cache / "debs", name.partition("-")[2])
                 finally:
                     os.umask(before)
                 (Path(folder) / "layout").rename(target)
