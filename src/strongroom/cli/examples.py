@@ -17,6 +17,10 @@ strongroom image verify registry.example/team/query@sha256:… --identity build@
 _VERIFY_EVIDENCE = "strongroom evidence verify report.bin --policy policy.toml"
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "init": (
+        "strongroom init nginx.tar --port 443",
+        "strongroom init --schema >compose.schema.json",
+    ),
     "identity new": ("strongroom identity new alice",),
     "identity show": ("strongroom identity show alice.party.json",),
     "identity passwd": ("strongroom identity passwd alice.identity",),
@@ -32,7 +36,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "strongroom open run/out-0.tar.age -i bob.identity",
         "strongroom open flights.disk -i alice.identity --out flights-again",
     ),
-    "contract new": (_CONTRACT_NEW,),
+    "contract new": (_CONTRACT_NEW, "strongroom contract new --compose compose.yaml --out contract.json"),
     "contract show": ("strongroom contract show contract.json",),
     "contract sign": (
         "strongroom contract sign contract.json -i alice.identity --trust bob.party.json",

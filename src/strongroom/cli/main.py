@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 # Verb → the module below this folder that registers it, and the beginning of its help: `strongroom --help` imports none of
 # them. One module per verb; in the order of that help.
 VERBS = {
+    "init": (
+        "project.init",
+        "Write a commented Compose file for an image: a service that listens, or a job that runs to its end.",
+    ),
     "seal": ("seal", "Seal files into an encrypted disk that only a room under your contract can open."),
     "inspect": (
         "inspect",

@@ -12,7 +12,12 @@ import typer
 
 from strongroom.cli import options
 from strongroom.cli.contract.check import check
-from strongroom.cli.contract.shown import ContractFile, print_differences, print_signatures
+from strongroom.cli.contract.shown import (
+    ContractFile,
+    print_differences,
+    print_drafted,
+    print_signatures,
+)
 from strongroom.cli.contract.sign import sign
 from strongroom.cli.printable import printable_json, say
 from strongroom.errors import Misuse
@@ -40,16 +45,23 @@ def register(app: typer.Typer) -> None:
 
 
 def new(
-    contract_id: Annotated[str, typer.Argument(help="The contract's name.")],
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Where to write it.")],
+    contract_id: Annotated[str, typer.Argument(help="The contract's name.", show_default=False)] = "",
+    compose: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Compose file with x-strongroom keys, which says all else: every service becomes a room."
+        ),
+    ] = None,
     party: Annotated[
         list[str],
         typer.Option(
             metavar="ROLE=FILE",
             help="A party file and its role: data-owner, program-owner, recipient or auditor.",
         ),
-    ],
-    image: Annotated[Path, typer.Option(help="The program's signed manifest.")],
+    ] = [],  # noqa: B006 - typer copies it
+    image: Annotated[Path | None, typer.Option(help="The program's signed manifest.")] = None,
     room: Annotated[
         list[str],
         typer.Option(
@@ -122,13 +134,18 @@ def new(
     replaces: Annotated[Path | None, typer.Option(help="The version that this one replaces.")] = None,
 ) -> None:
     """Write a contract down, for the parties to sign. Nothing is accepted that is not named here."""
-    from strongroom.cli import sentences
     from strongroom.model.contracts import contract as contract_model
     from strongroom.model.contracts.room_terms import DEFAULT_NAME, Output
     from strongroom.model.identifiers import PartyName
     from strongroom.parties import draft as drafts
     from strongroom.parties import papers
 
+    if compose is not None:
+        from strongroom.cli.contract import compose as composing
+
+        composing.new(context, compose, out=out, replaces=replaces)
+        return
+    image = _required(contract_id, party, image)
     if len(room) > 1:
         raise Misuse(
             f"--room: given {len(room)} times; `contract new` drafts a contract of one room",
@@ -195,10 +212,7 @@ def new(
         agreement = drafts.draft_contract(draft, now=datetime.now(UTC))
     papers.save_agreement(agreement, out=out)
     parsed = agreement.contract
-    print(f"{out}: contract {parsed.id} version {parsed.version}, {parsed.digest}")
-    print(f"to be signed by {', '.join(parsed.approvals.parties)} ({parsed.approvals.threshold} needed)")
-    for line in sentences.exposed(parsed):
-        print(f"note: {line}", file=sys.stderr)
+    print_drafted(out, parsed)
     if not any(terms.outputs or terms.logs for terms in parsed.rooms):
         print(
             "note: nothing that the program writes leaves the room: --output /out=PARTY and --logs PARTY let it",
@@ -271,6 +285,21 @@ def diff(old: ContractFile, new: ContractFile, as_json: Json = False) -> None:
         print(json.dumps([{"place": p, "before": b, "after": a} for p, b, a in rows]))
         return
     print_differences(first, second)
+
+
+def _required(contract_id: str, party: list[str], image: Path | None) -> Path:
+    """The image. Raises `Misuse` for what a contract without a Compose file has to be given."""
+    for given, what in (
+        (contract_id, "argument 'CONTRACT_ID'"),
+        (party, "option '--party'"),
+        (image, "option '--image'"),
+    ):
+        if not given:
+            raise Misuse(
+                f"contract new: missing {what}",
+                hint="`strongroom contract new --help` shows what it takes, with an example; --compose FILE takes all of it from a file",
+            )
+    return image or Path()
 
 
 def _member(text: str) -> Member:

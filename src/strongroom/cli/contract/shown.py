@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,16 @@ def print_differences(old: Contract, new: Contract) -> None:
         say(f"  - {before}")
         say(f"  + {after}")
     print(f"{len(rows)} difference(s)" if rows else "the two say the same")
+
+
+def print_drafted(out: Path, contract: Contract) -> None:
+    """A draft that was written: what it is, who has to sign it, and what others will see."""
+    from strongroom.cli import sentences
+
+    print(f"{out}: contract {contract.id} version {contract.version}, {contract.digest}")
+    print(f"to be signed by {', '.join(contract.approvals.parties)} ({contract.approvals.threshold} needed)")
+    for line in sentences.exposed(contract):
+        print(f"note: {line}", file=sys.stderr)
 
 
 def print_signatures(agreement: Agreement) -> None:

@@ -23,10 +23,12 @@ from strongroom.images.preflight import settings
 from strongroom.images.preflight.findings import Finding, blocks, warns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from strongroom.images.compose.strict_yaml import Flaw, Value
     from strongroom.images.oci import ImageConfig
+
+    ServiceRule = Callable[[str, Value, ComposePlace], Iterable[Finding]]
 
 _REFERENCE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._/:-]{0,254})@(?P<digest>sha256:[0-9a-f]{64})", re.ASCII
@@ -109,8 +111,8 @@ def parse(data: bytes, *, what: str) -> ComposeService:
     where = root.key("services")
     stated = services.items() if isinstance(services, dict) else ()
     bodies = [(name, body, where.key(name)) for name, body in stated if name != strict_yaml.MERGE]
-    read = [_Reader(*entry).service() for entry in bodies if entry[1] is not strict_yaml.UNCLEAR]
-    findings = [_flaw(flaw) for flaw in document.flaws]
+    read = [ServiceReader(*entry).service() for entry in bodies if entry[1] is not strict_yaml.UNCLEAR]
+    findings = [flawed(flaw) for flaw in document.flaws]
     findings += keys.top(document.value, root)
     findings += [finding for service in read for finding in service.findings]
     if len(bodies) > 1:
@@ -134,16 +136,30 @@ def _nothing(findings: tuple[Finding, ...]) -> ComposeService:
     )  # fmt: skip
 
 
-def _flaw(flaw: Flaw) -> Finding:
+def flawed(flaw: Flaw) -> Finding:
+    """What readers of YAML take differently, as a finding."""
     return replace(blocks(_YAML, named(flaw.path) or "the file", flaw.what, flaw.fix), line=flaw.line)
 
 
-class _Reader:
-    """Reads one service and gathers findings on the way. A setting that is not clear as a whole is not taken."""
+class ServiceReader:
+    """Reads one service and gathers findings on the way. A setting that is not clear as a whole is not taken.
 
-    def __init__(self, name: str, body: Value, place: ComposePlace) -> None:
+    rule: what every other key means, as `keys.service` says it for a room by itself. elsewhere: another key says where the
+    image lies, so that `image` may be a mere name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: Value,
+        place: ComposePlace,
+        *,
+        rule: ServiceRule = keys.service,
+        elsewhere: bool = False,
+    ) -> None:
         self._name = name
         self._place = place
+        self._rule, self._elsewhere = rule, elsewhere
         # Whether all keys are here, none merged in from elsewhere: what is missing then is missing.
         self._whole = isinstance(body, dict) and strict_yaml.MERGE not in body
         self._body = dict(body) if isinstance(body, dict) else {}
@@ -154,6 +170,7 @@ class _Reader:
             )
 
     def service(self) -> ComposeService:
+        """What was read. It is read once."""
         image, digest = self._image()
         command = self._words("command")
         entrypoint = self._words("entrypoint")
@@ -172,7 +189,7 @@ class _Reader:
         user = self._text("user")
         folder = self._text("working_dir")
         for key in list(self._body):
-            self._findings += keys.service(key, self._body.pop(key), self._place.key(key))
+            self._findings += self._rule(key, self._body.pop(key), self._place.key(key))
         return ComposeService(
             name=self._name,
             image=image,
@@ -189,7 +206,7 @@ class _Reader:
         place = self._place.key("image")
         if self._body.get("image") is None:
             self._body.pop("image", None)
-            if self._whole and "provider" not in self._body:
+            if self._whole and not self._elsewhere and "provider" not in self._body:
                 why = "it is to be built here" if "build" in self._body else "no image"
                 self._findings.append(
                     place.blocks(
@@ -201,6 +218,8 @@ class _Reader:
         if stated is None:
             return "", ""
         match = _REFERENCE.fullmatch(stated)
+        if match is None and self._elsewhere:
+            return stated, ""
         if match is None:
             self._findings.append(
                 place.blocks(

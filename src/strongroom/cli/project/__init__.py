@@ -1,0 +1,1 @@
+"""Verbs about a Compose file and its rooms."""

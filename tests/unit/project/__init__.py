@@ -1,0 +1,1 @@
+"""Compose files whose services become rooms."""
