@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import durations, effort, promises
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,13 +59,23 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(durations.Stopwatch(run))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Each worker would import the tests of these folders, only to leave them out.
+    if config.getoption("--effort") == "fast" and collection_path.is_relative_to(config.rootpath):
+        return effort.holds_long(collection_path.relative_to(config.rootpath)) or None
+    return None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--effort") == "fast":
-        long = [item for item in items if effort.is_long(item)]
+        kept = []
+        long = []
+        for item in items:
+            (long if effort.is_long(item) else kept).append(item)
         if long:
             config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if not effort.is_long(item)]
+        items[:] = kept
     items[:] = effort.long_first(items, durations.read(durations.run_of(config.getoption("markexpr"))))
 
 

@@ -11,6 +11,7 @@ import hypothesis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import PurePath
 
     import pytest
 
@@ -42,6 +43,11 @@ def _scaled(number: int) -> int:
 def some(values: Sequence[Any]) -> Sequence[Any]:
     """All of them, but every fifth where the run is to be fast."""
     return values[:: 5 if _effort == "fast" else 1]
+
+
+def holds_long(folder: PurePath) -> bool:
+    """Whether all tests below this folder, relative to the tree's root, are long."""
+    return f"{folder.as_posix()}/" in _LONG
 
 
 def is_long(item: pytest.Item) -> bool:

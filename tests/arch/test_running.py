@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from functools import cache
+from pathlib import PurePath
 
 import pytest
 
@@ -77,6 +78,8 @@ def test_fast_leaves_out_rooms_and_the_longest_file_comes_first():
         Item("tests/unit/a.py::a"),
     ]
     assert [effort.is_long(one) for one in items] == [False, True, True, False]
+    folders = ("tests/e2e", "tests/unit", "tests", "tests/e2e/deeper", ".")
+    assert [effort.holds_long(PurePath(one)) for one in folders] == [True, False, False, False, False]
     ordered = effort.long_first(items, {"tests/unit/a.py": 3.0, "tests/unit/c.py": 40.0})
     assert [one.nodeid[-1] for one in ordered] == [
         "d",

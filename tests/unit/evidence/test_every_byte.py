@@ -15,12 +15,14 @@ from strongroom.errors import EvidenceRefused, Malformed
 from tests.unit.evidence import every_byte
 
 PAGE = Path(__file__).parents[3] / "docs/unsigned-bytes.md"
-PARTS = [(name, part) for name, make in every_byte.CASES.items() for part in make().names()]
 
 
 @functools.cache
 def case(name: str) -> every_byte.Case:
     return every_byte.CASES[name]()
+
+
+PARTS = [(name, part) for name in every_byte.CASES for part in case(name).names()]
 
 
 def check(name: str, part: str, *, every: bool) -> None:
