@@ -80,6 +80,10 @@ def read(text):
         return []
 
 
+def stretches(text):
+    return [data for _, readings in dump.segments(text.encode(), most=1 << 20) for _, data in readings]
+
+
 def c_list(data, form="0x{:02x}"):
     return ",\n".join("  " + ", ".join(form.format(one) for one in row) for _, row in rows(data, 12))
 
@@ -261,6 +265,21 @@ def test_rule_15_long_texts_take_no_long_time():
     for text in ("be 12\n" * 90_000, "1 2 3\n" * 90_000, "0x1, " * 40 + "x " * 9, "{" * 200_000, "'" * 200_000,
                  "\\x41" * 47 + "," * 100_000, "00:" * 100_000 + "x", "A" * 1_000_000, "*\n" * 90_000):  # fmt: skip
         assert read(text) == []
+
+
+@pytest.mark.parametrize("parting", [",", ";", "\n", " ", "\u2003", " , "])
+@pytest.mark.parametrize("around", ["{}", "x={}!"])
+def test_a_list_of_the_least_length_is_found_however_its_numbers_are_parted(parting, around):
+    for count in (47, 48):
+        text = around.format(parting.join(map(str, range(100, 100 + count))))
+        assert (bytes(range(100, 100 + count)) in stretches(text)) == (count == 48)
+
+
+@pytest.mark.parametrize("parting", [":", "-", ":\n", ",", " ", "\t", "\n,\n"])
+def test_pairs_of_the_least_length_are_found_however_they_are_parted(parting):
+    for count in (47, 48):
+        data = bytes(range(0xA0, 0xA0 + count))
+        assert (data in stretches(parting.join(f"{one:02x}" for one in data))) == (count == 48)
 
 
 @examples(300)

@@ -359,6 +359,8 @@ def _lists(text: str, most: int) -> tuple[str, Found]:
     del most
     plain = _without_comments(text)
     runs: Found = []
+    if len(plain.split()) + plain.count(",") + plain.count(";") < _LEAST:
+        return text, runs  # fewer items than a list needs: something parts each from the next
     for match in _LIST.finditer(plain):
         if len(match[0]) < 2 * _LEAST - 1:
             continue
@@ -386,7 +388,9 @@ def _pairs(text: str, most: int) -> tuple[str, Found]:
     """Pairs of digits parted by colons, dashes or commas."""
     del most
     runs: Found = []
-    for pattern in (_PAIRS, _BARE_PAIRS):
+    for pattern, parting in ((_PAIRS, ":-"), (_BARE_PAIRS, ", \t")):
+        if sum(map(text.count, parting)) < _LEAST - 1:
+            continue
         for match in pattern.finditer(text):
             digits = re.findall(r"[0-9a-fA-F]{1,2}", match[0]) if len(match[0]) >= 2 * _LEAST - 1 else []
             if len(digits) >= _LEAST:

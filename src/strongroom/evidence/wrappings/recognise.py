@@ -46,7 +46,6 @@ _SHOWN = 8
 _HEX = re.compile(rb"(?:0[xX])?[0-9a-fA-F]+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([A-Za-z0-9+/=\s]*)-----END \1-----")
-_SPACE = re.compile(rb"\s+")
 _PERCENT = re.compile(rb"%(2[bBfF]|3[dD])")
 _MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
@@ -317,7 +316,7 @@ def _composed(composed: trees.Composed, place: str, layer: str) -> Recognised:
 
 
 def _hexadecimal(data: bytes) -> bytes | None:
-    text = _SPACE.sub(b"", data)
+    text = b"".join(data.split())
     if len(text) < 64 or _HEX.fullmatch(text) is None:
         return None
     digits = text[2:] if text[:2] in (b"0x", b"0X") else text
@@ -325,7 +324,7 @@ def _hexadecimal(data: bytes) -> bytes | None:
 
 
 def _of_base64(data: bytes) -> bytes | None:
-    text = _SPACE.sub(b"", data)
+    text = b"".join(data.split())
     if len(text) < 64 or _BASE64.fullmatch(text) is None:
         return None
     plain = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
