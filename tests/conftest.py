@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--effort",
         choices=effort.SCALE,
         default="test",
-        help="how many random examples; `fast` also leaves out rooms, bases, releases and transcripts",
+        help="how many random examples; `fast` also leaves out rooms, bases, releases, transcripts and what is slow",
     )
     parser.addoption(
         "--measure", action="store_true", help="write into tests/durations.txt what each long file took"
@@ -76,6 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if long:
             config.hook.pytest_deselected(items=long)
         items[:] = kept
+        effort.skip_slow(kept)
     items[:] = effort.long_first(items, durations.read(durations.run_of(config.getoption("markexpr"))))
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import PurePath
-
-    import pytest
 
 SCALE = {"fast": 0.2, "test": 1.0, "soak": 10.0}
 _FEWEST = 10
@@ -41,8 +40,8 @@ def _scaled(number: int) -> int:
 
 
 def some(values: Sequence[Any]) -> Sequence[Any]:
-    """All of them, but every fifth where the run is to be fast."""
-    return values[:: 5 if _effort == "fast" else 1]
+    """All of them, but every eleventh where the run is to be fast: odd, so that bits that go round with places all have their turn."""
+    return values[:: 11 if _effort == "fast" else 1]
 
 
 def holds_long(folder: PurePath) -> bool:
@@ -53,6 +52,13 @@ def holds_long(folder: PurePath) -> bool:
 def is_long(item: pytest.Item) -> bool:
     """Whether it boots a room, or stands where such tests are."""
     return item.get_closest_marker("room") is not None or item.nodeid.startswith(_LONG)
+
+
+def skip_slow(items: Sequence[pytest.Item]) -> None:
+    """Skip what is marked `slow(why)`, and say why."""
+    for item in items:
+        if mark := item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason=f"not with --effort fast: {mark.args[0]}"))
 
 
 def long_first(items: Sequence[pytest.Item], seconds: dict[str, float]) -> list[pytest.Item]:

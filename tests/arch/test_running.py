@@ -89,6 +89,37 @@ def test_fast_leaves_out_rooms_and_the_longest_file_comes_first():
     ]  # what nobody measured is as long as a room
 
 
+SUITE = """
+import pytest
+from tests import effort
+@pytest.mark.slow("starts programs")
+def test_slow(): pass
+@pytest.mark.parametrize("at", effort.some(range(24)))
+def test_places(at): pass
+"""
+
+
+@pytest.mark.parametrize(("given", "ran"), [("fast", "3 passed, 1 skipped"), ("test", "25 passed")])
+def test_a_fast_run_skips_what_is_slow_says_why_and_has_some_of_the_places(tmp_path, given, ran):
+    path = tmp_path / "test_it.py"
+    path.write_text(SUITE)
+    command = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.conftest",
+        "-c",
+        ROOT / "pyproject.toml",
+        "--effort",
+        given,
+        path,
+    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran in done.stdout, done.stdout + done.stderr
+    assert ("not with --effort fast: starts programs" in done.stdout) == (given == "fast")
+
+
 @pytest.mark.parametrize(("given", "number"), [("fast", 60), ("test", 300), ("soak", 3000)])
 def test_the_number_of_examples_is_the_runs(given, number):
     """In a process of its own: this one has its number."""

@@ -6,6 +6,7 @@ import pytest
 
 from strongroom.encoding import pem
 from strongroom.errors import Malformed
+from tests import effort
 
 BLOCKS = (bytes(range(200)), b"x", b"y" * 48)
 TEXT = b"".join(pem.encode(one, b"CERTIFICATE") for one in BLOCKS)
@@ -29,9 +30,9 @@ def decode(text, *, most=3):
 )
 def test_every_form_that_counts_and_none_of_its_changed_bytes(text):
     assert decode(text) == BLOCKS
-    for at, byte in enumerate(text):
+    for at in effort.some(range(len(text))):
         for put in range(256):
-            if put == byte:
+            if put == text[at]:
                 continue
             try:
                 changed = decode(text[:at] + bytes([put]) + text[at + 1 :])

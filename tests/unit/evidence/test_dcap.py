@@ -16,6 +16,7 @@ from strongroom.model.endorsements import NONE, Endorsements
 from strongroom.model.evidence import Evidence
 from strongroom_testing.vendors.fake_intel import FakeIntel
 from strongroom_testing.vendors.intel_faults import OF_SGX, OF_TDX, REFUSED_BY, Fault
+from tests import effort
 from tests.unit.evidence.dcap_evidence import (
     BOUND,
     ENDORSED,
@@ -33,9 +34,9 @@ DAY = timedelta(days=1)
 
 
 def flips(data: bytes, *, masks=(0x01, 0x20, 0x80)):
-    for at, byte in enumerate(data):
+    for at in effort.some(range(len(data))):
         for mask in masks:
-            yield at, data[:at] + bytes([byte ^ mask]) + data[at + 1 :]
+            yield at, data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :]
 
 
 @pytest.mark.parametrize(("tee", "version"), KINDS)

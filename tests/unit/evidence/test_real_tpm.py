@@ -12,6 +12,7 @@ from strongroom.model.endorsements import NONE
 from strongroom.model.evidence import Evidence
 from strongroom_testing import contracts
 from strongroom_testing.vendors import fake_tpm
+from tests import effort
 from tests.unit.evidence import swtpm
 from tests.unit.evidence.tpm_evidence import BINDING
 
@@ -57,7 +58,7 @@ def test_the_fake_makes_what_the_real_one_makes(machine, evidence):
 def test_every_single_byte_flip_of_real_evidence_is_refused(machine, evidence, name):
     good = evidence.parts[name]
     assert accepted(machine, evidence)
-    for place in range(len(good)):
+    for place in effort.some(range(len(good))):
         for mask in (1, 16, 128, 255):
             flipped = good[:place] + bytes([good[place] ^ mask]) + good[place + 1 :]
             parts = {**evidence.parts, name: flipped}

@@ -201,6 +201,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(world):
     convert(world, layout(world / "image"), "one")
 
 
+@pytest.mark.slow("a dozen conversions as programs of their own")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_killed_at_any_moment_nothing_half_made_is_left_and_the_next_one_goes_through(world, number):
     source = layout(world / "image", size=12 << 20)

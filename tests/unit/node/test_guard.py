@@ -177,6 +177,7 @@ def test_a_stopped_program_continues_where_it_was():
     assert guarded.wait(60) == 9
 
 
+@pytest.mark.slow("guarded programs, started and ended by the dozen")
 def test_many_quick_starts_leave_nothing():
     sessions = []
     for number in range(50):
@@ -210,6 +211,7 @@ while True:
 """
 
 
+@pytest.mark.slow("guarded programs, started and ended by the dozen")
 @pytest.mark.parametrize("who", ["pid", "guardian_pid", "kill"])
 def test_death_at_any_moment_leaves_nothing(who):
     chance = random.Random(who)  # noqa: S311 - moments, not secrets
@@ -277,6 +279,7 @@ def test_a_program_already_traced_is_refused_not_run():
     guarded.wait(60)
 
 
+@pytest.mark.slow("guarded programs, started and ended by the dozen")
 def test_many_at_once_from_many_threads():
     codes = {}
 

@@ -325,6 +325,7 @@ def test_descriptors_of_secret_files_do_not_pile_up():
     assert python(program) == "0 3\n"  # the lowest free descriptor is still the first
 
 
+@pytest.mark.slow("takes and gives back 750 MB in a guarded program")
 def test_memory_is_given_back():
     program = (
         "def locked(): return next(int(l.split()[1]) for l in open('/proc/meminfo') if l.startswith('Unevictable'))\n"

@@ -216,6 +216,7 @@ def test_secret_pages_never_reach_swap_or_a_core(guarded):
             assert " dd " in flags  # locked, not dumped
 
 
+@pytest.mark.slow("searches the memory of a guarded program that works")
 def test_the_canary_is_still_hidden_after_work():
     with victim(guarded=True) as one:
         for _ in range(3):

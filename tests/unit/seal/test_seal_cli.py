@@ -215,6 +215,7 @@ def wait_for(condition) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow("seals 400 MB in a program of its own")
 def test_memory_is_bounded(tmp_path):
     (tmp_path / "in").mkdir()
     with (tmp_path / "in" / "hole").open("wb") as out:

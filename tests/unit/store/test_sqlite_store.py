@@ -268,6 +268,7 @@ def test_rule_56_sixty_four_writers_never_see_a_locked_database(path):
         store.close()
 
 
+@pytest.mark.slow("eight programs write into one database")
 def test_rule_56_eight_processes_of_eight_writers_never_see_a_locked_database(path):
     program = (
         "import asyncio, sys, pathlib\n"
