@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -20,9 +20,14 @@ class Source:
     package: str
     tree: ast.Module
 
-    @property
+    @cached_property
     def name(self) -> str:
         return str(self.path.relative_to(SRC))
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All of the tree, at whatever depth: walked once."""
+        return tuple(ast.walk(self.tree))
 
 
 @cache

@@ -90,11 +90,11 @@ def test_each_signed_format_has_one_verifier():
             continue
         modules = {
             alias.asname or alias.name
-            for node in ast.walk(source.tree)
+            for node in source.nodes
             if isinstance(node, ast.Import | ast.ImportFrom)
             for alias in node.names
         }
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if not isinstance(node, ast.Attribute) or not re.fullmatch(r"verify(_[a-z]+)?", node.attr):
                 continue
             on_module = isinstance(node.value, ast.Name) and node.value.id in modules
@@ -286,7 +286,7 @@ def test_public_names_of_evidence_and_appraisal_say_what_they_do():
             continue
         if ast.get_docstring(source.tree) is None:
             silent.append(source.name)
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
                 continue
             if ast.get_docstring(node) is None:
@@ -315,7 +315,7 @@ def test_errors_are_defined_in_one_file():
         f"{source.name}: {node.name}"
         for source in sources.product()
         if source.module != "strongroom.errors"
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.ClassDef)
         for base in node.bases
         if sources.dotted(base).endswith(("Error", "Exception", "Malformed", "Refused"))

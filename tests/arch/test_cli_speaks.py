@@ -78,7 +78,7 @@ def does() -> dict[str, set[str]]:
         found |= called & OPENS
         found |= {
             f".{node.func.attr}"
-            for node in ast.walk(source.tree)
+            for node in source.nodes
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
         } & METHODS
         if found:

@@ -73,13 +73,13 @@ def reached() -> set[str]:
                 case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.Tuple(elts=names)):
                     out |= {f"{source.module}.{ast.literal_eval(name)}" for name in names}
         known: dict[str, str] = {}
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, ast.ImportFrom) and node.module:
                 for alias in node.names:
                     whole = f"{node.module}.{alias.name}"
                     known |= {alias.asname or alias.name: whole} if whole in modules else {}
                     out.add(whole)
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, ast.Attribute):
                 module, _, name = sources.dotted(node).rpartition(".")
                 out.add(f"{known.get(module, module)}.{name}")

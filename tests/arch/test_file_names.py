@@ -80,7 +80,7 @@ def places() -> dict[str, set[str]]:
     for source in sources.product():
         if source.package not in PACKAGES:
             continue
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, ast.JoinedStr):
                 fixed = "".join(str(one.value) for one in node.values if isinstance(one, ast.Constant))
                 named = {

@@ -1,6 +1,7 @@
 """Digests and names have types of their own: one name, one thing, and no plain text in its place."""
 
 import ast
+from functools import cache
 
 import pytest
 
@@ -20,16 +21,19 @@ NO_TEXTS = {"contract", "manifest", "evidence", "party"}
 BELOW = {"crypto", "encoding"}  # which know no documents
 
 
+@cache
 def annotated():
     """(place, name, annotation) of every field and argument that says what it is."""
+    out = []
     for source in product():
         if source.package in BELOW:
             continue
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                yield source, node.target.id, ast.unparse(node.annotation)
+                out.append((source, node.target.id, ast.unparse(node.annotation)))
             elif isinstance(node, ast.arg) and node.annotation is not None:
-                yield source, node.arg, ast.unparse(node.annotation)
+                out.append((source, node.arg, ast.unparse(node.annotation)))
+    return out
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))

@@ -44,7 +44,7 @@ def test_the_values_of_options_are_parsed_where_their_option_is_named():
             continue
         named = {
             id(inner)
-            for node in ast.walk(source.tree)
+            for node in source.nodes
             if isinstance(node, ast.With)
             and any(
                 isinstance(one.context_expr, ast.Call) and sources.dotted(one.context_expr.func) in NAMING
@@ -52,7 +52,7 @@ def test_the_values_of_options_are_parsed_where_their_option_is_named():
             )
             for inner in ast.walk(node)
         }
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, ast.Call) and sources.dotted(node.func) in OF_VALUES:
                 found.add(sources.dotted(node.func))
                 if id(node) not in named:
@@ -67,7 +67,7 @@ def test_no_message_has_a_word_of_ours_that_users_never_meet():
     found = [
         f"{source.name}:{text.lineno}: {text.value}"
         for source in sources.product()
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Call) and sources.dotted(node.func).rpartition(".")[2] in RAISED
         for text in ast.walk(node)
         if isinstance(text, ast.Constant)
@@ -81,7 +81,7 @@ def test_what_is_not_there_is_not_found_whatever_it_is():
     """Files, programs and libraries: one exit code (5) for all of them, so that scripts need not know who looked."""
     found = []
     for source in sources.product():
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             kind = sources.dotted(node.func).rpartition(".")[2]
@@ -96,14 +96,14 @@ def test_what_does_not_parse_names_its_file_as_the_user_did():
     for source in sources.product():
         named = {
             id(inner)
-            for node in ast.walk(source.tree)
+            for node in source.nodes
             if isinstance(node, ast.With)
             and any("of_file(" in ast.unparse(one.context_expr) or "value_of(" in ast.unparse(one.context_expr) for one in node.items)
             for inner in ast.walk(node)
         }  # fmt: skip
         bare += [
             f"{source.name.removeprefix('strongroom/')}: {ast.unparse(node.args[0])}"
-            for node in ast.walk(source.tree)
+            for node in source.nodes
             if isinstance(node, ast.Call)
             and sources.dotted(node.func) in {"files.read", "files.read_text"}
             and node.args
@@ -137,7 +137,7 @@ def test_what_was_asked_wrongly_or_is_not_there_says_what_to_do_next():
     for source in sources.product():
         found += [
             f"{source.name}:{node.lineno}: {ast.unparse(node)}"
-            for node in ast.walk(source.tree)
+            for node in source.nodes
             if isinstance(node, ast.Call)
             and sources.dotted(node.func).rpartition(".")[2] in {"Misuse", "NotFound"}
             and not any(keyword.arg == "hint" for keyword in node.keywords)
@@ -158,7 +158,7 @@ def test_what_a_room_refuses_says_what_to_do_next():
         source.name
         for source in sources.product()
         if source.package == "agent"
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Call) and sources.dotted(node.func) in RAISED
         if not any(keyword.arg == "hint" for keyword in node.keywords)
     )

@@ -76,13 +76,13 @@ def made() -> list[tuple[str, ast.Call, dict[str, str]]]:
         known = constants(source.tree) | check_names()
         inner = {
             id(node)
-            for maker in ast.walk(source.tree)
+            for maker in source.nodes
             if isinstance(maker, ast.FunctionDef) and maker.name in MAKERS
             for node in ast.walk(maker)
         }
         out += [
             (f"{source.name}:{node.lineno}", node, known)
-            for node in ast.walk(source.tree)
+            for node in source.nodes
             if isinstance(node, ast.Call) and sources.dotted(node.func) in MAKERS and id(node) not in inner
         ]
     return out
@@ -141,7 +141,7 @@ def test_a_checks_name_is_written_once():
         f"{source.name}:{node.lineno}: {node.value}"
         for source in sources.product()
         if source.name != NAMES
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Constant) and node.value in names
     ]
     assert again == []
@@ -188,7 +188,7 @@ def cited() -> dict[str, str]:
     by_module = {source.module.rpartition(".")[2]: constants(source.tree) for source in sources.product()}
     for source in sources.product():
         known = constants(source.tree)
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if not isinstance(node, ast.Call) or source.name.startswith("strongroom/evidence/roots"):
                 continue
             for one in node.keywords:

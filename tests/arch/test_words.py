@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tokenize
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tests.arch import sources
@@ -24,7 +25,7 @@ KEPT = {("strongroom/node/doctor.py", "found")}
 def bound(source: sources.Source) -> Iterator[tuple[str, int]]:
     """A file's own name, and every name that it binds, with its line: by assignment or import, as a parameter or function."""
     yield source.path.stem, 1
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         match node:
             case ast.alias(asname=str(name)):
                 yield name, node.lineno
@@ -36,13 +37,16 @@ def bound(source: sources.Source) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
 
 
-def vague() -> Iterator[tuple[str, str]]:
+@cache
+def vague() -> list[tuple[str, str]]:
     """Of each vague name the folder or file of NOT_YET that it lies in, if any, and where it stands."""
+    out = []
     for source in sources.product():
         place = next((place for place in NOT_YET if f"{source.name}/".startswith(f"{place}/")), "")
         for name, line in bound(source):
             if name.strip("_") in VAGUE and (source.name, name) not in KEPT:
-                yield place, f"{source.name}:{line} {name}"
+                out.append((place, f"{source.name}:{line} {name}"))
+    return out
 
 
 def test_no_name_fits_everything():
@@ -56,18 +60,21 @@ def test_places_that_are_still_to_be_mended():
     assert {place for place, _ in vague()} - {""} == NOT_YET
 
 
-def prose() -> Iterator[tuple[str, str]]:
+@cache
+def prose() -> list[tuple[str, str]]:
     """Every docstring and comment, with its place."""
+    out = []
     for source in sources.product():
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 text = ast.get_docstring(node)
                 if text:
-                    yield f"{source.name}:{getattr(node, 'lineno', 1)}", text
+                    out.append((f"{source.name}:{getattr(node, 'lineno', 1)}", text))
         with source.path.open("rb") as file:
             for token in tokenize.tokenize(file.readline):
                 if token.type == tokenize.COMMENT:
-                    yield f"{source.name}:{token.start[0]}", token.string
+                    out.append((f"{source.name}:{token.start[0]}", token.string))
+    return out
 
 
 def test_no_docstring_begins_with_an_it_that_nothing_before_names():
