@@ -29,7 +29,7 @@ CLOCKS = {
     "time.monotonic_ns",
     "time.perf_counter",
 }
-MAY_READ_THE_CLOCK = {"cli", "host_log", "wiring", "node", "agent", "api", "console", "fetch"}
+MAY_READ_THE_CLOCK = {"cli", "host_log", "wiring", "node", "agent", "api", "console", "fetch", "project"}
 JUDGEMENT = {"evidence", "appraisal", "model", "encoding"}
 MAX_LINES = 500
 MAX_FILES = 20  # side by side in one folder

@@ -22,6 +22,26 @@ VERBS = {
         "project.init",
         "Write a commented Compose file for an image: a service that listens, or a job that runs to its end.",
     ),
+    "up": (
+        "project.up",
+        "Bring the services of a Compose file up in rooms: all that one owner needs is made in .strongroom/ beside it.",
+    ),
+    "ps": (
+        "project.ps",
+        "List the services with their state, how often their rooms were started, and where they are reached.",
+    ),
+    "logs": (
+        "project.logs",
+        "Show what the services' rooms said: the node's lines, and once a run has ended what the program printed, which you may open.",
+    ),
+    "restart": (
+        "project.restart",
+        "End the rooms of services and start new ones, which prove themselves anew. Every other goes on.",
+    ),
+    "down": (
+        "project.down",
+        "End the rooms of a Compose file and its broker. Identity, keys, contracts, results and records stay in .strongroom/.",
+    ),
     "seal": ("seal", "Seal files into an encrypted disk that only a room under your contract can open."),
     "inspect": (
         "inspect",

@@ -1,0 +1,276 @@
+"""What is done to a project that is up: kept up by a supervisor, watched, listed, started anew, brought down."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from strongroom.errors import Malformed, Misuse, Unavailable
+from strongroom.model.room import run_files
+from strongroom.node import runs
+from strongroom.parties import papers
+from strongroom.project import plan as plans
+from strongroom.project.plan import ENDED, ChildState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from strongroom.node.runs import NodeRun
+    from strongroom.project.folder import StateFolder
+    from strongroom.project.plan import ChildStatus, PlannedRoom, SupervisorStatus
+
+TURN = 0.1
+BEGIN_SECONDS = 30.0  # within which a supervisor says that it is there
+DOWN_SECONDS = 90.0  # within which everything has ended
+_SUPERVISOR = ".supervisor"
+_TAIL = 1 << 20  # bytes of a log that are looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomRow:
+    """One room, as `ps` shows it. run: what its last run says of itself. version: of the contract that it is started under now."""
+
+    planned: PlannedRoom
+    child: ChildStatus | None
+    run: NodeRun | None
+    kept_up: bool
+
+    @property
+    def state(self) -> str:
+        """In one word."""
+        if self.child is None:
+            return ChildState.WAITING.value if self.kept_up else ChildState.STOPPED.value
+        if not self.kept_up and self.child.state not in ENDED:
+            return ChildState.STOPPED.value
+        return self.child.state.value
+
+    def addresses(self) -> tuple[str, ...]:
+        """Where its ports are reached on this machine."""
+        return tuple(
+            f"{f'[{port.address}]' if ':' in port.address else port.address}:{port.host_port} → {port.number}"
+            for port in self.planned.published
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """The object form."""
+        return {
+            "name": self.planned.name,
+            "kind": "job" if self.planned.is_job else "service",
+            "state": self.state,
+            "phase": "" if self.run is None else self.run.phase,
+            "starts": 0 if self.child is None else self.child.starts,
+            "contract": self.planned.contract_digest,
+            "run": "" if self.run is None else self.run.run_id,
+            "folder": "" if self.run is None else str(self.run.folder),
+            "times": {} if self.run is None else self.run.times,
+            "error": "" if self.child is None else self.child.error,
+            "published": [
+                {"address": port.address, "port": port.host_port, "number": port.number}
+                for port in self.planned.published
+            ],
+        }
+
+
+def keep_up(folder: StateFolder, *, with_parent: bool) -> None:
+    """See that a supervisor runs, which takes up the plan. with_parent: it ends when this process does.
+
+    Raises `Unavailable` where none could be started.
+    """
+    if folder.is_supervised():
+        return
+    folder.status.unlink(missing_ok=True)
+    line = [sys.executable, "-m", "strongroom.project", str(folder.path)]
+    if with_parent:
+        line = ["setpriv", "--pdeathsig", "TERM", "--", *line]
+    with folder.log(_SUPERVISOR).open("ab") as log:
+        process = subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
+        )
+    until = time.monotonic() + BEGIN_SECONDS
+    while plans.read_status(folder) is None:
+        if process.poll() is not None or time.monotonic() > until:
+            raise Unavailable(
+                f"the supervisor of {folder.path} did not start",
+                code="no-supervisor",
+                hint=f"{folder.log(_SUPERVISOR)} says why",
+            )
+        time.sleep(TURN)
+
+
+def watch(
+    folder: StateFolder, *, on_change: Callable[[RoomRow], None], forever: bool = False
+) -> tuple[RoomRow, ...]:
+    """Call `on_change` with each room whenever its state or phase is another, until every room runs or has ended.
+
+    forever: go on until all have ended. Raises `Unavailable` where the supervisor is gone.
+    """
+    seen: dict[str, tuple[str, str, int]] = {}
+    while True:
+        supervised = folder.is_supervised()
+        listed = rows(folder)
+        for row in listed:
+            now = (row.state, "" if row.run is None else row.run.phase, row.child.starts if row.child else 0)
+            if seen.get(row.planned.name) != now:
+                seen[row.planned.name] = now
+                on_change(row)
+        settled = {ChildState.RUNNING.value, *(state.value for state in ENDED)}
+        if forever:
+            settled -= {ChildState.RUNNING.value}
+        if all(row.state in settled and _is_current(row) for row in listed):
+            return listed
+        if not supervised:
+            raise Unavailable(
+                f"the supervisor of {folder.path} ended",
+                code="no-supervisor",
+                hint=f"{folder.log(_SUPERVISOR)} says why; `strongroom up` starts another",
+            )
+        time.sleep(TURN)
+
+
+def _is_current(row: RoomRow) -> bool:
+    """Whether the supervisor has taken up what is planned for the room now."""
+    return row.child is not None and row.child.generation == row.planned.generation
+
+
+def rows(folder: StateFolder) -> tuple[RoomRow, ...]:
+    """Every planned room with how it is. Raises `Malformed`, `OSError` where nothing is planned."""
+    plan = plans.read_plan(folder)
+    kept_up = folder.is_supervised()
+    status: SupervisorStatus | None = None
+    with contextlib.suppress(Malformed):
+        status = plans.read_status(folder)
+    out = []
+    for planned in plan.rooms:
+        child = None if status is None else status.room(planned.name)
+        run = None
+        if child is not None and child.run is not None:
+            with contextlib.suppress(OSError, Malformed):
+                run = runs.read(folder.path / child.run)
+        out.append(RoomRow(planned=planned, child=child, run=run, kept_up=kept_up and not plan.down))
+    return tuple(out)
+
+
+def restart(folder: StateFolder, names: Sequence[str]) -> tuple[str, ...]:
+    """Have rooms started anew, all where none is named; returns which. Raises `Misuse` for a name that is none, `Unavailable` where nothing is up."""
+    with folder.changed():
+        plan = plans.read_plan(folder)
+        if plan.down or not folder.is_supervised():
+            raise Unavailable(
+                "nothing is up", code="not-up", hint="`strongroom up` brings it up: it starts what is planned"
+            )
+        chosen = _chosen(plan.rooms, names)
+        latest = max((room.generation for room in plan.rooms), default=0)
+        plans.write_plan(
+            folder,
+            replace(
+                plan,
+                rooms=tuple(
+                    replace(room, generation=latest + 1) if room.name in chosen else room
+                    for room in plan.rooms
+                ),
+            ),
+        )
+        return chosen
+
+
+def down(folder: StateFolder) -> bool:
+    """End every room and the broker, and wait for it; whether anything ran. Raises `Unavailable` where it does not end."""
+    with folder.changed():
+        plan = plans.read_plan(folder)
+        plans.write_plan(folder, replace(plan, down=True))
+    until = time.monotonic() + DOWN_SECONDS
+    ran = folder.is_supervised()
+    while folder.is_supervised():
+        if time.monotonic() > until:
+            raise Unavailable(
+                f"{folder.path}: not everything has ended after {DOWN_SECONDS:g} seconds",
+                code="still-up",
+                hint="`strongroom ps` shows what goes on; try again",
+            )
+        time.sleep(TURN)
+    return ran
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine:
+    """A line and whose it is: a room's node, or its program where `of_program`."""
+
+    name: str
+    text: str
+    of_program: bool = False
+
+
+def log_lines(
+    folder: StateFolder, names: Sequence[str], *, follow: bool, tail: int | None = None
+) -> Iterator[LogLine]:
+    """What rooms' nodes said, and what their programs printed in runs that have ended, which the owner may read.
+
+    tail: the last so many lines of each alone. follow: go on until the supervisor is gone. Raises `Misuse` for a name that is none.
+    """
+    plan = plans.read_plan(folder)
+    chosen = _chosen(plan.rooms, names)
+    opened: set[Path] = set()
+    places: dict[str, int] = {}
+    first = True
+    while True:
+        supervised = folder.is_supervised()
+        for name in chosen:
+            lines = [LogLine(name=name, text=text) for text in _new_lines(folder.log(name), name, places)]
+            lines += _printed(folder, name, opened)
+            yield from lines[-tail:] if first and tail is not None else lines
+        first = False
+        if not (follow and supervised):
+            return
+        time.sleep(TURN * 3)
+
+
+def _new_lines(path: Path, name: str, places: dict[str, int]) -> list[str]:
+    """Whole lines since the last time."""
+    try:
+        with path.open("rb") as source:
+            size = os.fstat(source.fileno()).st_size
+            place = places.get(name, max(0, size - _TAIL))
+            source.seek(place)
+            data = source.read(_TAIL)
+    except OSError:
+        return []
+    whole = data[: data.rfind(b"\n") + 1]
+    places[name] = place + len(whole)
+    return whole.decode(errors="replace").splitlines()
+
+
+def _printed(folder: StateFolder, name: str, opened: set[Path]) -> list[LogLine]:
+    """What programs printed in runs that ended since the last time."""
+    lines = []
+    sealed = (
+        [path / run_files.LOG for path in folder.runs(name).glob("*")] if folder.runs(name).is_dir() else []
+    )
+    for path in sorted(
+        set(sealed) - opened, key=lambda path: int(path.parent.name) if path.parent.name.isdecimal() else 0
+    ):
+        if not path.is_file():
+            continue
+        opened.add(path)
+        identity = papers.open_identity(folder.identity, passphrase=folder.passphrase)
+        # Logs are padded by empty lines, so that their sizes say little.
+        text = identity.age.open(path.read_bytes()).decode(errors="replace").rstrip("\n")
+        lines += [LogLine(name=name, text=line, of_program=True) for line in text.splitlines()]
+    return lines
+
+
+def _chosen(rooms: Sequence[PlannedRoom], names: Sequence[str]) -> tuple[str, ...]:
+    known = [room.name for room in rooms]
+    for name in names:
+        if name not in known:
+            raise Misuse(
+                f"no service {name[:60]!r}",
+                code="unknown-room",
+                hint=f"there are: {', '.join(known) or 'none'}",
+            )
+    return tuple(names) or tuple(known)

@@ -1,0 +1,344 @@
+"""The supervisor with children that are no processes: order, policies, pauses, changes, and what `kill -9` leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from pathlib import Path
+
+import pytest
+
+from strongroom.errors import Conflict, Misuse, NotFound, Unavailable
+from strongroom.model.contracts.room_terms import Restart
+from strongroom.node import run_status
+from strongroom.project import folder as folders
+from strongroom.project import plan as plans
+from strongroom.project import supervisor, upkeep
+from strongroom.project.model import PublishedPort, Wait
+from strongroom.project.plan import Plan, PlannedRoom
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+class Fake:
+    """A child: it ends when a test says so, or when it is signalled, unless it is stubborn."""
+
+    numbers = iter(range(100_000, 200_000))
+
+    def __init__(self, stubborn: bool = False) -> None:
+        self.pid, self.code, self.stubborn = next(self.numbers), None, stubborn
+        self.signals: list[int] = []
+
+    def poll(self):
+        return self.code
+
+    def send_signal(self, number):
+        self.signals.append(number)
+        if not self.stubborn or number == signal.SIGKILL:
+            self.code = -number
+
+
+class Commands:
+    """Starts fakes, and writes the status of a room's run as the room would."""
+
+    def __init__(self) -> None:
+        self.brokers: list[Fake] = []
+        self.rooms: dict[str, list[tuple[Fake, Path]]] = {}
+        self.ready = True
+        self.stubborn = False
+
+    def broker(self, log):
+        with log.open("ab") as target:
+            target.write(b'{"ready": true}\n' if self.ready else b"starting\n")
+        self.brokers.append(Fake())
+        return self.brokers[-1]
+
+    def room(self, room, *, out, log):
+        with log.open("ab") as target:
+            target.write(b"0.1 s  booting\n")
+        self.rooms.setdefault(room.name, []).append((Fake(self.stubborn), out))
+        return self.rooms[room.name][-1][0]
+
+    def says(self, name, state, **more):
+        """The last run of a room says how it is."""
+        fake, out = self.rooms[name][-1]
+        out.mkdir(exist_ok=True)
+        document = {
+            "format": run_status.FORMAT,
+            "contract": DIGEST,
+            "id": "c",
+            "room": name,
+            "state": state.value,
+            **more,
+        }
+        folders.write_document(out / "status.json", document)
+        return fake
+
+    def ends(self, name, code=0, **more):
+        """It ended with a receipt."""
+        fake = self.says(name, run_status.State.DONE, **{"outcome": "exited", "exit_status": code, **more})
+        fake.code = code
+
+
+def room(name, **changes):
+    base = PlannedRoom(
+        name=name, contract=Path("contracts/1.json"), contract_digest=DIGEST, base=Path("bases/b"),
+        disks=(Path("images/k/web.disk"),), is_job=False, restart=Restart.NEVER, memory_guard=True, depends_on={},
+        published=(), room_identity=DIGEST,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+class World:
+    def __init__(self, place, monkeypatch) -> None:
+        self.folder = folders.StateFolder(path=place / ".strongroom")
+        self.folder.make()
+        self.commands, self.now = Commands(), 0.0
+        # Runs of fakes hold no lock: what they say is what counts.
+        monkeypatch.setattr("strongroom.node.runs._alive", lambda _folder: True)
+
+    def plan(self, *rooms, down=False):
+        plans.write_plan(self.folder, Plan(broker="https://127.0.0.1:9", rooms=rooms, down=down))
+
+    def begin(self, *rooms):
+        self.plan(*rooms)
+        self.keeper = supervisor.ProjectSupervisor(self.folder, self.commands, clock=lambda: self.now)
+        self.turns(3)
+
+    def turns(self, count=2, seconds=0.2):
+        for _ in range(count):
+            self.now += seconds
+            self.going = self.keeper.turn()
+
+    def state(self, name):
+        status = plans.read_status(self.folder).room(name)
+        return status.state.value
+
+    def starts(self, name):
+        return len(self.commands.rooms.get(name, []))
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch)
+
+
+def test_rooms_begin_once_the_broker_is_ready_and_run_once_their_program_does(world):
+    world.commands.ready = False
+    world.begin(room("web"))
+    assert (world.starts("web"), world.state("web")) == (0, "waiting")
+    with world.folder.log(".broker").open("ab") as log:
+        log.write(b'{"ready": true}\n')
+    world.turns()
+    assert (world.starts("web"), world.state("web")) == (1, "starting")
+    world.commands.says("web", run_status.State.ATTESTING)
+    world.turns()
+    assert world.state("web") == "starting"
+    world.commands.says("web", run_status.State.RUNNING)
+    world.turns()
+    assert world.state("web") == "running"
+
+
+def test_what_a_broker_before_said_makes_the_next_one_no_readier(world):
+    world.begin(room("web"))
+    world.commands.ready = False
+    world.commands.brokers[0].code = -9
+    world.turns(4, seconds=1)
+    assert len(world.commands.brokers) == 2
+    assert plans.read_status(world.folder).broker.state.value == "starting"
+
+
+def test_order_is_that_of_depends_on(world):
+    world.begin(
+        room("web", depends_on={"db": Wait.STARTED}),
+        room("db", depends_on={"load": Wait.COMPLETED}),
+        room("load", is_job=True),
+    )
+    assert [world.starts(name) for name in ("load", "db", "web")] == [1, 0, 0]
+    world.commands.says("load", run_status.State.RUNNING)
+    world.turns()
+    assert world.starts("db") == 0
+    world.commands.ends("load")
+    world.turns()
+    assert (world.state("load"), world.starts("db"), world.starts("web")) == ("done", 1, 0)
+    world.commands.says("db", run_status.State.RUNNING)
+    world.turns()
+    assert world.starts("web") == 1
+
+
+def test_nobody_waits_for_a_job_that_failed_by_starting_anyway(world):
+    world.begin(room("web", depends_on={"load": Wait.COMPLETED}), room("load", is_job=True))
+    world.commands.ends("load", code=3)
+    world.turns(10, seconds=5)
+    assert (world.state("load"), world.state("web"), world.starts("web")) == ("failed", "waiting", 0)
+    assert plans.read_status(world.folder).room("load").error == "exited, status 3"
+
+
+@pytest.mark.parametrize(
+    ("restart", "code", "again"),
+    [
+        (Restart.NEVER, 0, False), (Restart.NEVER, 1, False), (Restart.ON_FAILURE, 0, False),
+        (Restart.ON_FAILURE, 1, True), (Restart.ALWAYS, 0, True), (Restart.ALWAYS, 1, True),
+    ],
+)  # fmt: skip
+def test_policies(world, restart, code, again):
+    world.begin(room("web", restart=restart))
+    world.commands.ends("web", code=code)
+    world.turns(6, seconds=1)
+    assert world.starts("web") == 1 + again
+    assert world.state("web") == ("starting" if again else "failed" if code else "done")
+
+
+def test_kill_9_of_a_room_and_of_the_broker_heals(world):
+    world.begin(room("web", restart=Restart.ON_FAILURE))
+    world.commands.says("web", run_status.State.RUNNING).code = -9
+    world.commands.brokers[0].code = -9
+    world.turns(6, seconds=1)
+    assert (len(world.commands.brokers), world.starts("web")) == (2, 2)
+    (_, first), (_, second) = world.commands.rooms["web"]
+    assert (first.name, second.name) == ("1", "2")
+
+
+def test_what_does_not_last_waits_longer_each_time_and_what_lasted_does_not(world):
+    world.begin(room("web", restart=Restart.ALWAYS))
+    waited = []
+    for _ in range(9):
+        world.commands.ends("web", code=1)
+        ended, count = world.now, world.starts("web")
+        while world.starts("web") == count:
+            world.turns(1, seconds=0.25)
+        waited.append(world.now - ended)
+    assert waited == sorted(waited)
+    assert waited[0] < 1.5
+    assert 60 <= waited[-1] <= 61
+    world.now += supervisor.LASTING
+    world.commands.ends("web", code=1)
+    world.turns(4, seconds=0.25)
+    assert world.starts("web") == 10 + 1
+
+
+def test_a_changed_room_is_started_anew_and_the_others_go_on(world):
+    web, db = room("web"), room("db")
+    world.begin(web, db)
+    for name in ("web", "db"):
+        world.commands.says(name, run_status.State.RUNNING)
+    world.turns()
+    world.plan(dataclasses.replace(web, room_identity="sha256:" + "cd" * 32), db)
+    world.turns(4)
+    assert (world.starts("web"), world.starts("db")) == (2, 1)
+    assert world.commands.rooms["web"][0][0].signals == [signal.SIGTERM]
+    world.plan(db)
+    world.turns(4)
+    assert [row.planned.name for row in upkeep.rows(world.folder)] == ["db"]
+    assert world.commands.rooms["web"][1][0].signals == [signal.SIGTERM]
+    assert world.commands.rooms["db"][0][0].signals == []
+
+
+def test_a_new_version_of_the_contract_alone_starts_nothing_anew_and_counts_at_the_next_start(world):
+    web = room("web", restart=Restart.ALWAYS)
+    world.begin(web)
+    started = []
+    world.commands.room, plain = (
+        (lambda planned, **more: (started.append(planned.contract), plain(planned, **more))[1]),
+        world.commands.room,
+    )
+    world.plan(dataclasses.replace(web, contract=Path("contracts/2.json")))
+    world.turns(4)
+    assert started == []
+    world.commands.ends("web")
+    world.turns(4, seconds=1)
+    assert started == [Path("contracts/2.json")]
+
+
+def test_down_ends_rooms_before_the_broker_and_kills_what_does_not_end(world):
+    world.commands.stubborn = True
+    world.begin(room("web"))
+    world.commands.says("web", run_status.State.RUNNING)
+    world.turns()
+    world.plan(room("web"), down=True)
+    world.turns(3)
+    assert world.going
+    assert world.commands.brokers[0].signals == []
+    world.turns(30, seconds=1)
+    assert not world.going
+    assert world.commands.rooms["web"][0][0].signals[:2] == [signal.SIGTERM, signal.SIGKILL]
+    assert world.commands.brokers[0].signals == [signal.SIGTERM]
+    assert world.state("web") == "stopped"
+
+
+def test_a_stop_is_no_failure_that_a_policy_would_mend(world):
+    world.begin(room("web", restart=Restart.ALWAYS))
+    world.keeper.stop()
+    world.turns(20, seconds=1)
+    assert (world.starts("web"), world.state("web"), world.going) == (1, "stopped", False)
+
+
+def test_a_damaged_plan_changes_nothing(world):
+    world.begin(room("web"))
+    world.folder.plan.write_text("{")
+    world.turns(4)
+    assert world.commands.rooms["web"][0][0].signals == []
+
+
+def test_of_earlier_runs_the_last_stay(world):
+    world.begin(room("web", restart=Restart.ALWAYS))
+    for _ in range(14):
+        world.commands.ends("web")
+        world.turns(3, seconds=70)
+    kept = sorted(int(path.name) for path in world.folder.runs("web").iterdir())
+    assert kept == list(range(15 - supervisor.KEPT_RUNS + 1, 15))
+
+
+def test_documents_are_read_back_as_they_were_written(world):
+    planned = room(
+        "web", depends_on={"db": Wait.HEALTHY}, published=(PublishedPort(address="::1", host_port=8443, number=443),)
+    )  # fmt: skip
+    world.begin(planned, room("db"))
+    assert plans.read_plan(world.folder).room("web") == planned
+    assert plans.read_plan(world.folder).room("nobody") is None
+    assert [one.name for one in plans.read_status(world.folder).rooms] == ["web", "db"]
+
+
+def test_there_is_one_supervisor(world):
+    with world.folder.supervised():
+        assert world.folder.is_supervised()
+        with pytest.raises(Conflict, match="kept up by another"), world.folder.supervised():
+            pass
+    assert not world.folder.is_supervised()
+
+
+def test_the_folder_is_its_owners_alone(world):
+    assert world.folder.path.stat().st_mode & 0o777 == 0o700
+    assert world.folder.passphrase_file.stat().st_mode & 0o777 == 0o600
+    first = world.folder.passphrase()
+    world.folder.make()
+    assert (world.folder.passphrase(), len(first)) == (first, 64)
+
+
+def test_what_a_room_is_started_with(world):
+    words = supervisor.run_words(world.folder, room("web", memory_guard=False), out=Path("/r/1"))
+    assert words[:4] == ["run", str(world.folder.path / "contracts/1.json"), "--room", "web"]
+    assert words[-3:] == ["--out", "/r/1", "--no-memory-guard"]
+    assert "--no-memory-guard" not in supervisor.run_words(world.folder, room("web"), out=Path("/r/1"))
+
+
+def test_restart_and_rows_and_names_that_are_none(world):
+    world.begin(room("web"), room("db"))
+    with pytest.raises(Unavailable, match="nothing is up"):
+        upkeep.restart(world.folder, ())
+    with world.folder.supervised():
+        assert upkeep.restart(world.folder, ("web",)) == ("web",)
+        with pytest.raises(Misuse, match="no service 'nobody'"):
+            upkeep.restart(world.folder, ("nobody",))
+        world.turns(4)
+        states = [row.state for row in upkeep.rows(world.folder)]
+    assert (world.starts("web"), world.starts("db")) == (2, 1)
+    assert states == ["starting", "starting"]
+    # Without a supervisor nothing runs, whatever was said last.
+    assert [row.state for row in upkeep.rows(world.folder)] == ["stopped", "stopped"]
+    assert [line.text for line in upkeep.log_lines(world.folder, ("db",), follow=False)] == ["0.1 s  booting"]
+
+
+def test_what_was_never_up(tmp_path):
+    with pytest.raises(NotFound, match="ever brought up"):
+        folders.existing(tmp_path / "compose.yaml")
