@@ -63,18 +63,18 @@ class Channel:
     """Control messages, broker streams and files over one file descriptor (taken over, non-blocking).
 
     ends: whether a read of nothing is the end, as of a socket; a virtio port reads so while the host is not there.
-    Streams that the node opens are refused: nobody listens for any.
+    Streams that the node opens are refused, unless somebody listens for them at the `carrier`.
     """
 
     def __init__(self, fd: int, *, ends: bool = False) -> None:
         self._fd = fd
         self.ends = ends
         self._controls: list[bytes] = []
-        self._carrier: Carrier = Loop(fd, Side.ROOM, self._take_control, ends=ends)
+        self.carrier: Carrier = Loop(fd, Side.ROOM, self._take_control, ends=ends)
 
     def send_control(self, kind: str, **values: object) -> None:
         """Send one control message; returns when it is out."""
-        self._carrier.send_control(canonical.dumps({"kind": kind, **values}))
+        self.carrier.send_control(canonical.dumps({"kind": kind, **values}))
         self.wait_until(lambda: True)
 
     def receive_control(self, timeout: float) -> bytes:
@@ -86,11 +86,11 @@ class Channel:
 
     def open_stream(self, party: PartyName) -> BlockingStream:
         """A stream that the node connects to the broker of `party`."""
-        return BlockingStream(self, self._carrier, Destination(kind=Kind.BROKER, name=party))
+        return BlockingStream(self, self.carrier, Destination(kind=Kind.BROKER, name=party))
 
     def open_file(self, name: str) -> BlockingStream:
         """A stream that the node writes to the file `name` of the run's folder; finish it when done."""
-        return BlockingStream(self, self._carrier, Destination(kind=Kind.FILE, name=name))
+        return BlockingStream(self, self.carrier, Destination(kind=Kind.FILE, name=name))
 
     def send_file(self, name: str, content: bytes) -> None:
         """Send a whole small file."""
@@ -106,19 +106,19 @@ class Channel:
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
         """Move bytes until that holds and all is out, however long the node takes. Raises `Unavailable` when it is gone."""
-        self._carrier.write()
-        while not (holds() and self._carrier.is_sent):
+        self.carrier.write()
+        while not (holds() and self.carrier.is_sent):
             self._turn(_LONG)
         self._must_have_node()
 
     def _turn(self, seconds: float) -> bool:
-        is_busy = self._carrier.turn(seconds)
+        is_busy = self.carrier.turn(seconds)
         self._must_have_node()
         return is_busy
 
     def _must_have_node(self) -> None:
-        if self._carrier.lost:
-            raise Unavailable(f"the channel to the node: {self._carrier.lost}", code="channel-lost")
+        if self.carrier.lost:
+            raise Unavailable(f"the channel to the node: {self.carrier.lost}", code="channel-lost")
 
     def _take_control(self, payload: bytes) -> None:
         if len(self._controls) >= MAX_CONTROLS:

@@ -7,8 +7,8 @@ leaves only this behind (tmpfs sizes are the launch's; owners are the program's 
   /tmp         private, 1777       /dev  null zero full random urandom, shm       /proc  below
   /run/strongroom/tls   the room's key and certificates, when the contract asks for them
 These places are of `model/room/mounts`, by which images are judged beforehand too; links of the image lead them elsewhere in it.
-  /etc/hosts, /etc/hostname   the loopback's names, where the image has none of its own
-Network: an own stack with a loopback and nothing else; ports below 1024 are open to every user there.
+  /etc/hosts, /etc/hostname   the loopback's names, where the image has none of its own; before those, the contract's hosts
+Network: an own stack with a loopback and nothing else (`network/namespace`); ports below 1024 are open to every user there.
 Of /proc: the program's own processes, and of the kernel's files those of a short list, read-only. All else that this or
 a later kernel has there reads empty.
 
@@ -19,15 +19,14 @@ new privileges, the system call filter, rlimits.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import resource
 import signal
-import socket
 import stat
 from dataclasses import dataclass
 
 from strongroom.agent import kernel, owners, seccomp
+from strongroom.agent.network import places
 from strongroom.encoding import canonical, fields
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Malformed
@@ -61,9 +60,8 @@ _NAMES = {
     "hostname": f"{HOST_NAME}\n".encode(),
 }
 _OWNED = f"uid={owners.kernel_id(0)},gid={owners.kernel_id(0)}"
+_MOST_NAMES = 1 << 20  # bytes of an image's own hosts
 _LOW_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP_RUNNING = 0x41
 # no root by uid 0, no capability changes on set-uid, no ambient ones, each locked (capabilities(7))
 _SECUREBITS = 0x03 | 0x0C | 0xC0 | 0x20
 _LAST_CAPABILITY = 63
@@ -74,7 +72,8 @@ class ContainerLaunch:
     """All that the launcher needs to know. Paths are the agent's; it holds no secret.
 
     image, out, tls: mounted folders (tls may be empty text: none). datasets: folder by dataset name.
-    scratch: an empty folder to build in. Sizes are bytes. cgroup: its folder, or empty text for none.
+    scratch: an empty folder to build in. Sizes are bytes. cgroup: its folder, or empty text for none. listeners: what the program
+    may connect to, each "HOST:PORT" (`network/places`).
     """
 
     arguments: tuple[str, ...]
@@ -91,6 +90,7 @@ class ContainerLaunch:
     root_bytes: int
     tmp_bytes: int
     cgroup: str
+    listeners: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """JSON bytes, for the pipe to the launcher."""
@@ -112,6 +112,7 @@ def parse_launch(data: bytes) -> ContainerLaunch:
         datasets=top.text_map("datasets", max_items=64),
         root_bytes=top.integer("root_bytes", low=4096, high=1 << 50),
         tmp_bytes=top.integer("tmp_bytes", low=4096, high=1 << 50),
+        listeners=tuple(top.items("listeners", max_items=places.MAX_HOSTS)),
         **texts,
     )
     top.done()
@@ -129,7 +130,7 @@ def build(launch: ContainerLaunch, users: int) -> None:
     _open_low_ports()
     root = _overlay(launch, users)
     placed = _placed(root, certificates=bool(launch.tls))  # as the image has it: nothing is mounted yet
-    _name_loopback(root)
+    _name_hosts(root, launch.listeners)
     for placement in placed:
         MAKERS[placement.mount](launch, _directory(root, os.fsdecode(placement.place)), users)
     os.chdir(root)
@@ -137,7 +138,6 @@ def build(launch: ContainerLaunch, users: int) -> None:
     kernel.unmount(".")
     os.chdir("/")
     kernel.sethostname(HOST_NAME)
-    _loopback_up()
 
 
 def become(launch: ContainerLaunch, users: int) -> None:
@@ -259,11 +259,11 @@ def _own(path: str) -> None:
     os.chown(path, owners.kernel_id(0), owners.kernel_id(0))
 
 
-def _name_loopback(root: str) -> None:
+def _name_hosts(root: str, listeners: tuple[str, ...]) -> None:
     """What container runtimes write for every container: without it no program finds `localhost`.
 
-    An image's own words stay; builders leave an empty file where their runtime mounted one. Where its /etc leads to no
-    folder, nothing is written.
+    An image's own words stay, behind the names that its contract lists; builders leave an empty file where their runtime mounted
+    one. Where its /etc leads to no folder, nothing is written.
     """
     end = Symlinks(lambda path: _target(root, path), chroot=True).resolve(b"etc")
     if not end:
@@ -272,18 +272,30 @@ def _name_loopback(root: str) -> None:
         folder = _directory(root, os.fsdecode(end))
     except NotADirectoryError:
         return
-    for name, text in _NAMES.items():
+    for name, words in _NAMES.items():
         path = f"{folder}/{name}"
+        own, added = _own_words(path), places.hosts_file(listeners) if name == "hosts" else b""
+        if own != b"" and not added:
+            continue
         with contextlib.suppress(FileNotFoundError):
-            status = os.lstat(path)
-            if not stat.S_ISREG(status.st_mode) or status.st_size:
-                continue
             os.unlink(path)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with os.fdopen(fd, "wb") as file:
             os.fchmod(fd, 0o644)
             _own(path)
-            file.write(text)
+            file.write(added + (own or words))
+
+
+def _own_words(path: str) -> bytes | None:
+    """What the image's file says, nothing where there is none; None where it is something else, or far too long."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return b""
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_NAMES:
+        return None
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        return file.read(_MOST_NAMES)
 
 
 def _open_low_ports() -> None:
@@ -359,12 +371,6 @@ def _show(folder: str, shown: frozenset[str]) -> None:
             kernel.mount("tmpfs", entry.path, "tmpfs", _DATA, "size=4k,mode=0555")
         else:
             kernel.bind(os.devnull, entry.path, kernel.MS_RDONLY)  # the agent's, which is still in sight
-
-
-def _loopback_up() -> None:
-    request = b"lo".ljust(16, b"\x00") + _IFF_UP_RUNNING.to_bytes(2, "little") + bytes(22)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plug:
-        fcntl.ioctl(plug.fileno(), _SIOCSIFFLAGS, request)
 
 
 def _limit_open_files() -> None:

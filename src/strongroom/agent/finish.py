@@ -199,6 +199,7 @@ def make_receipt(
         details=tuple(sorted(set(ended.details))),
         started=first.time(ended.started),
         ended=first.time(ended.ended),
+        egress=tuple(count.rounded() for count in ended.egress),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import signal
 import time
 from typing import TYPE_CHECKING, NoReturn
@@ -23,6 +24,7 @@ ROOM = "/run/room"
 AGENT_RESERVE = 48 << 20
 _LEAST_PROGRAM_MEMORY = 64 << 20
 MOST_PROCESSES = 4096
+_OPEN_FILES = 8192  # of the agent
 _RNDADDENTROPY = 0x40085203
 _GRACE_SECONDS = 30.0
 _WANTED_MOUNTS = (("securityfs", SECURITY), ("cgroup2", CGROUPS), ("configfs", "/sys/kernel/config"))
@@ -44,6 +46,12 @@ def set_up() -> None:
     with open("/proc/self/oom_score_adj", "wb") as file:
         file.write(b"-1000")
     os.makedirs(ROOM, 0o700, exist_ok=True)
+
+
+def allow_sockets() -> None:
+    """Let the agent open as many files as its program may have streams, each of which is a socket of the agent's."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, max(hard, _OPEN_FILES)))
 
 
 def watch(seconds: float) -> None:

@@ -1,7 +1,7 @@
 """The launcher: a process that the agent forks before it has any key, to run the program later.
 
 So no copy of a key is ever in a process that shares a namespace with the program. The launcher waits
-for its launch, makes the namespaces and forks their process 1, which builds the container, starts the
+for its launch, makes the namespaces, hands the network's to the agent with its listeners, and forks process 1 of all of them, which builds the container, starts the
 program, reaps orphans, and reports. The user namespace is the program's alone: it owns none of the others. When process 1 ends, the kernel kills whatever the program left.
 
 Events, one JSON object a line: {"event": "init", "pid"} · {"event": "starting"} ·
@@ -14,10 +14,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from strongroom.agent import container, kernel, owners
+from strongroom.agent.network import namespace
 from strongroom.encoding import canonical
 from strongroom.errors import StrongroomError
 
@@ -44,13 +46,15 @@ _REASONS = {
 class Warden:
     """The agent's side: pipe ends, all owned by the agent, and the launcher's process id.
 
-    launch: write the launch there, then close. events: lines come out. output: what the program prints.
+    launch: write the launch there, then close. events: lines come out. output: what the program prints. network: a socket, for
+    `network.namespace.take_over`.
     """
 
     pid: int
     launch: int
     events: int
     output: int
+    network: int
 
 
 def spawn() -> Warden:
@@ -59,17 +63,18 @@ def spawn() -> Warden:
     launch_read, launch_write = os.pipe()
     events_read, events_write = os.pipe()
     output_read, output_write = os.pipe()
+    network, network_end = (end.detach() for end in socket.socketpair())
     pid = os.fork()
     if pid == 0:
-        for fd in (launch_write, events_read, output_read):
+        for fd in (launch_write, events_read, output_read, network):
             os.close(fd)
-        _guarded(lambda: _launcher(launch_read, events_write, output_write), events_write)
-    for fd in (launch_read, events_write, output_write):
+        _guarded(lambda: _launcher(launch_read, events_write, output_write, network_end), events_write)
+    for fd in (launch_read, events_write, output_write, network_end):
         os.close(fd)
-    return Warden(pid=pid, launch=launch_write, events=events_read, output=output_read)
+    return Warden(pid=pid, launch=launch_write, events=events_read, output=output_read, network=network)
 
 
-def _launcher(launch_fd: int, events: int, output: int) -> int:
+def _launcher(launch_fd: int, events: int, output: int, network: int) -> int:
     data = b"".join(iter(lambda: os.read(launch_fd, 1 << 16), b""))
     os.close(launch_fd)
     if not data:
@@ -80,6 +85,9 @@ def _launcher(launch_fd: int, events: int, output: int) -> int:
         _write(f"{launch.cgroup}/cgroup.procs", b"0")
     users = owners.make_namespace()
     kernel.unshare(container.NAMESPACES)
+    namespace.bring_up()
+    namespace.hand_over(network, launch.listeners)
+    os.close(network)
     pid = os.fork()
     if pid == 0:
         _guarded(lambda: _init(launch, users, events, output), events)

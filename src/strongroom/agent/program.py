@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from strongroom.agent import launcher
+from strongroom.agent.network import namespace
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Unavailable
 from strongroom.model.receipt import DETAILS, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from strongroom.agent.container import ContainerLaunch
     from strongroom.agent.disks.reads import ReadWatch
     from strongroom.agent.launcher import Warden
+    from strongroom.agent.network.namespace import Handed
+    from strongroom.agent.network.relay import ProgramNetwork
+    from strongroom.model.receipt import EgressCount
 
 _PROCESS = "run it again; if it stays so, the room's memory or kernel keeps a killed process: try with more --memory-mib"
 
@@ -42,7 +46,7 @@ _PAUSE = 0.01
 class Ended:
     """How the program ended. Times are of the monotonic clock; `log` is what was kept of its output.
 
-    details: keys of `receipt.DETAILS`.
+    details: keys of `receipt.DETAILS`. egress: what went to each host outside, exactly.
     """
 
     outcome: Outcome
@@ -51,6 +55,20 @@ class Ended:
     started: float
     ended: float
     log: bytes = b""
+    egress: tuple[EgressCount, ...] = ()
+
+
+class Waiter(Protocol):
+    """Watches descriptors: a room's carrier (`strongroom.streams.carrier`), or nothing but that (`strongroom.streams.poll`)."""
+
+    def watch(self, fd: int, act: Callable[[int], None], events: int = ...) -> None:
+        """Have `act` called within `turn` when `fd` is ready: by default, to be read."""
+
+    def forget(self, fd: int) -> None:
+        """Watch `fd` no more."""
+
+    def turn(self, timeout: float) -> bool:
+        """Serve what is ready, waiting up to so many seconds for something."""
 
 
 @dataclass
@@ -72,17 +90,26 @@ class _Watch:
         self.log += data[: max(room, 0)]
         self.overflow = self.overflow or (self.log_bytes > 0 and len(data) > room)
 
+    def remark(self, line: str) -> None:
+        """A line of the agent's own among the program's."""
+        begin = b"\n" if self.log and not self.log.endswith(b"\n") else b""
+        self.keep(begin + f"[strongroom: {line}]\n".encode())
+
 
 def run(
     guard: Warden,
     launch: ContainerLaunch,
     *,
+    waiter: Waiter,
     reads: ReadWatch,
     wall_seconds: float,
     log_bytes: int,
     on_start: Callable[[], None],
+    network: ProgramNetwork | None = None,
 ) -> Ended:
     """Run the program to its end; a failed read ends it. `on_start` is called when it is about to execute.
+
+    waiter: what else goes on meanwhile, such as the streams of `network`, is served by its turns.
 
     What a failed read means for the outcome is the caller's to say: a read may fail after the end, too.
     Raises `Unavailable` (`program-alive`) when a process of the program outlives its end.
@@ -94,10 +121,18 @@ def run(
         data = data[os.write(guard.launch, data) :]
     os.close(guard.launch)
     try:
-        timed_out = _wait(guard, watch, reads, wall_seconds, on_start)
-        ended = time.monotonic()
+        try:
+            with _Reports(guard, watch, waiter, reads) as reports:
+                reports.take_network(launch, network)
+                timed_out = _wait(watch, reports, wall_seconds, on_start)
+                ended = time.monotonic()
+        finally:
+            _end_all(guard, watch, launch.cgroup)
+        if network is not None:
+            _drain(waiter, network)
     finally:
-        _end_all(guard, watch, launch.cgroup)
+        if network is not None:
+            network.close()
     outcome, status, details = judge(
         status=watch.status,
         not_started=watch.failed or ("" if watch.started else "container-failed"),
@@ -114,6 +149,7 @@ def run(
         started=watch.started or watch.began,
         ended=ended,
         log=log,
+        egress=() if network is None else network.counts(),
     )
 
 
@@ -155,19 +191,83 @@ def out_of_memory_count(cgroup: str) -> int:
     return 0
 
 
-def _wait(
-    guard: Warden,
-    watch: _Watch,
-    reads: ReadWatch,
-    wall_seconds: float,
-    on_start: Callable[[], None],
-) -> bool:
+class _Reports:
+    """What comes from the launcher and the program, and whether a read has failed: taken in whenever the waiter turns."""
+
+    def __init__(self, guard: Warden, watch: _Watch, waiter: Waiter, reads: ReadWatch) -> None:
+        self._guard, self._watch, self._waiter = guard, watch, waiter
+        self._reads = reads.fileno()
+        self._pending = bytearray()
+        self._open = {guard.events: self._take_events, guard.output: self._take_output}
+        self.read_failed = False
+        self.has_started = False  # and nobody has been informed
+
+    def __enter__(self) -> Self:
+        for fd, take in self._open.items():
+            self._waiter.watch(fd, take)
+        self._waiter.watch(self._reads, self._fail)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in tuple(self._open):
+            self._end(fd)
+        self._waiter.forget(self._reads)
+        self._end(self._guard.network)
+
+    @property
+    def are_over(self) -> bool:
+        """Whether both pipes have ended."""
+        return not self._open.keys() & {self._guard.events, self._guard.output}
+
+    def turn(self, seconds: float) -> None:
+        """Take in what comes, waiting up to so long for something."""
+        self._waiter.turn(seconds)
+
+    def take_network(self, launch: ContainerLaunch, network: ProgramNetwork | None) -> None:
+        """Take over what the launcher makes, for `network`."""
+
+        def take(_events: int) -> None:
+            handed: Handed | None = namespace.take_over(self._guard.network, launch.listeners)
+            self._end(self._guard.network)
+            if handed is None:
+                return
+            if network is None:
+                handed.close()
+            else:
+                network.join(handed, self._watch.remark)
+
+        self._open[self._guard.network] = take
+        self._waiter.watch(self._guard.network, take)
+
+    def _take_events(self, _events: int) -> None:
+        data = os.read(self._guard.events, _READ)
+        if not data:
+            self._end(self._guard.events)
+        elif _note_lines(self._watch, self._pending, data):
+            self.has_started = True
+
+    def _take_output(self, _events: int) -> None:
+        data = os.read(self._guard.output, _READ)
+        if data:
+            self._watch.keep(data)
+        else:
+            self._end(self._guard.output)
+
+    def _fail(self, _events: int) -> None:
+        self.read_failed = True
+        self._waiter.forget(self._reads)  # readable for ever
+
+    def _end(self, fd: int) -> None:
+        if self._open.pop(fd, None) is not None:
+            self._waiter.forget(fd)
+            os.close(fd)
+
+
+def _wait(watch: _Watch, reports: _Reports, wall_seconds: float, on_start: Callable[[], None]) -> bool:
     """Wait until both pipes have ended, or a read fails; true when the wall limit was what ended the program."""
-    pending = bytearray()
-    open_fds = {guard.events, guard.output}
     deadline = watch.began + wall_seconds
     timed_out = False
-    while open_fds:
+    while not (reports.are_over or reports.read_failed):  # whatever still runs is ended by the caller
         left = deadline - time.monotonic()
         if left <= 0:
             if timed_out:
@@ -177,22 +277,19 @@ def _wait(
             if watch.init:
                 launcher.kill(watch.init)
             continue
-        ready = select.select([*open_fds, reads.fileno()], [], [], left)[0]
-        if reads.fileno() in ready:
-            break  # whatever still runs is ended by the caller
-        for fd in ready:
-            data = os.read(fd, _READ)
-            if not data:
-                open_fds.discard(fd)
-                os.close(fd)
-            elif fd == guard.output:
-                watch.keep(data)
-            elif _note_lines(watch, pending, data):
-                deadline = watch.started + wall_seconds
-                on_start()
-    for fd in open_fds:
-        os.close(fd)
+        reports.turn(left)
+        if reports.has_started:
+            reports.has_started = False
+            deadline = watch.started + wall_seconds
+            on_start()
     return timed_out
+
+
+def _drain(waiter: Waiter, network: ProgramNetwork) -> None:
+    """Let go out what a program had sent that is gone, as its own kernel would."""
+    deadline = time.monotonic() + _LAST_WORDS_SECONDS
+    while not network.is_drained and (left := deadline - time.monotonic()) > 0:
+        waiter.turn(left)
 
 
 def _end_all(guard: Warden, watch: _Watch, cgroup: str) -> None:

@@ -33,6 +33,7 @@ from strongroom.agent import attest, finish, init, owners, program
 from strongroom.agent.container import ContainerLaunch
 from strongroom.agent.disks import open as disks
 from strongroom.agent.disks.devicemapper import DeviceMapper
+from strongroom.agent.network import places, relay
 from strongroom.crypto.pki import csr
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model import manifest as manifest_model
@@ -270,9 +271,13 @@ def _run(
         progress.started = time.monotonic()
         phase(channel, "program-started")
 
+    init.allow_sockets()
+    network = relay.ProgramNetwork(channel.carrier, ports=own.ports, ways=places.outward(terms.contract, own))
     return program.run(
         guard,
-        launch,
+        replace(launch, listeners=network.listeners),
+        waiter=channel.carrier,
+        network=network,
         reads=reads,
         wall_seconds=own.wall_seconds,
         log_bytes=kept,

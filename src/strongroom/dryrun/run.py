@@ -27,6 +27,7 @@ from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, StrongroomError, Unavailable
 from strongroom.model.contracts.contract import OutputSizes
 from strongroom.model.receipt import DETAILS, Outcome
+from strongroom.streams.poll import Poll
 
 if TYPE_CHECKING:
     from strongroom.agent.container import ContainerLaunch
@@ -176,6 +177,7 @@ def _perform(trial: Trial, base: str, group: Group) -> dict[str, object]:
     ended = program.run(
         replace(guard, output=_nothing()),
         launch,
+        waiter=Poll(),
         reads=reads.ReadWatch(notified),
         wall_seconds=trial.wall_seconds,
         log_bytes=_REASON_BYTES,

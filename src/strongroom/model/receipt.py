@@ -94,8 +94,44 @@ class OutputRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EgressCount:
+    """What went between a program and one host outside: connections, and bytes sent to it and received from it.
+
+    A receipt has the numbers rounded up (`rounded`), since a program chooses them and anybody may read a ledger: of connections
+    to a power of two, of bytes to one that is `LEAST_BYTES` at least. So they say 15 bits of its own at most.
+    """
+
+    host: str
+    port: int
+    connections: int
+    sent: int
+    received: int
+
+    def rounded(self) -> EgressCount:
+        """As a receipt says it."""
+        return EgressCount(
+            host=self.host,
+            port=self.port,
+            connections=_round_up(self.connections, 1),
+            sent=_round_up(self.sent, LEAST_BYTES),
+            received=_round_up(self.received, LEAST_BYTES),
+        )
+
+
+LEAST_BYTES, _MOST = 1024, 1 << 40
+MAX_EGRESS = 32
+
+
+def _round_up(number: int, least: int) -> int:
+    return min(max(1 << (number - 1).bit_length(), least), _MOST) if number else 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """The receipt's fields. `room` is the role in which the room attested. `details` are keys of `DETAILS`, sorted, each once."""
+    """The receipt's fields. `room` is the role in which the room attested. `details` are keys of `DETAILS`, sorted, each once.
+
+    egress: one for each host that the contract lets the room's program reach, rounded, in the order of their names and ports.
+    """
 
     run_id: RunId
     contract_digest: ContractDigest
@@ -109,6 +145,7 @@ class Receipt:
     details: tuple[str, ...]
     started: datetime
     ended: datetime
+    egress: tuple[EgressCount, ...] = ()
 
     @property
     def explanation(self) -> str:
@@ -140,6 +177,7 @@ class Receipt:
                 "details": list(self.details),
                 "started": fields.format_time(self.started),
                 "ended": fields.format_time(self.ended),
+                **({"egress": [_egress_json(count) for count in self.egress]} if self.egress else {}),
             }
         )
 
@@ -173,6 +211,7 @@ def parse(data: bytes) -> Receipt:
         details=_read_details(top),
         started=top.time("started"),
         ended=top.time("ended"),
+        egress=_read_egress(top),
     )
     top.done()
     return receipt
@@ -192,6 +231,41 @@ def _read_details(top: fields.Fields) -> tuple[str, ...]:
             code="bad-value",
         )
     return details
+
+
+def _egress_json(count: EgressCount) -> dict[str, object]:
+    return {
+        "host": count.host,
+        "port": count.port,
+        "connections": count.connections,
+        "sent": count.sent,
+        "received": count.received,
+    }
+
+
+def _read_egress(top: fields.Fields) -> tuple[EgressCount, ...]:
+    """Absent where the contract lets the program reach nobody."""
+    if "egress" not in top.names():
+        return ()
+    counts = []
+    for item in top.objects("egress", max_items=MAX_EGRESS):
+        counts.append(
+            EgressCount(
+                host=item.text("host", max_length=240),
+                port=item.integer("port", low=1, high=65_535),
+                connections=item.integer("connections", low=0, high=_MOST),
+                sent=item.integer("sent", low=0, high=_MOST),
+                received=item.integer("received", low=0, high=_MOST),
+            )
+        )
+        item.done()
+    places = [(count.host, count.port) for count in counts]
+    if not counts or places != sorted(set(places)) or any(count != count.rounded() for count in counts):
+        raise Malformed(
+            "receipt.egress: expected hosts and ports in order, each once, with numbers that are rounded up, got others",
+            code="bad-value",
+        )
+    return tuple(counts)
 
 
 def _disk_json(disk: Disk) -> dict[str, object]:

@@ -7,6 +7,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
     from strongroom.model.room.destination import Destination, Kind
     from strongroom.streams.mux import Answer, Stream, StreamEnd
 
@@ -38,3 +41,12 @@ class Carrier(Protocol):
 
     def turn(self, timeout: float) -> bool:
         """Move what can be moved, waiting up to `timeout` seconds for something; whether there was something."""
+
+    def watch(self, fd: int, act: Callable[[int], None], events: int = ...) -> None:
+        """Have `act(events)` called within `turn` when `fd` is ready: by default, to be read."""
+
+    def join(self, connection: socket.socket, act: Callable[[int], None]) -> None:
+        """`watch` a non-blocking socket for every change of what it can do."""
+
+    def forget(self, fd: int) -> None:
+        """Watch `fd` no more; before the descriptor is closed."""

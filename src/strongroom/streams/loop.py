@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from strongroom.model.room import channel as wire
 from strongroom.streams.mux import Mux
+from strongroom.streams.poll import Poll
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from strongroom.model.room.destination import Destination, Kind
@@ -26,10 +26,9 @@ _HOST_ABSENT_PAUSE = 0.01
 _PAGE = 4096  # what virtio_console gives at most in one read: less than that is most often all there is
 _MOST_UNREAD = 2 * wire.PIECE  # bytes that are read before their frames are served
 _MOST_READS = 32  # of so much, and writes, in one turn: then sockets have theirs
-_EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
-class Loop:
+class Loop(Poll):
     """A carrier over one file descriptor, which is made non-blocking and stays the caller's to close.
 
     on_control: called with the bytes of each control message. ends: whether a read of nothing is the end, as of a socket;
@@ -39,6 +38,7 @@ class Loop:
     def __init__(
         self, fd: int, side: Side, on_control: Callable[[bytes], None], *, ends: bool = True
     ) -> None:
+        super().__init__()
         os.set_blocking(fd, False)
         self._fd = fd
         self._ends = ends
@@ -46,10 +46,8 @@ class Loop:
         self._decoder = wire.Decoder()
         self._buffer = memoryview(bytearray(wire.PIECE))
         self._unsent = self._buffer[:0]
-        self._epoll = select.epoll()
         self._events = select.EPOLLIN
         self._epoll.register(fd, self._events)
-        self._watched: dict[int, Callable[[int], None]] = {}
         self.received = 0  # bytes in all
         self.lost = ""  # why the connection has ended
 
@@ -74,20 +72,6 @@ class Loop:
     def send_control(self, payload: bytes) -> None:
         """As of a carrier."""
         self._mux.send_control(payload)
-
-    def watch(self, fd: int, act: Callable[[int], None], events: int = select.EPOLLIN) -> None:
-        """Have `act(events)` called within `turn` when `fd` is ready."""
-        self._watched[fd] = act
-        self._epoll.register(fd, events)
-
-    def join(self, connection: socket.socket, act: Callable[[int], None]) -> None:
-        """`watch` a non-blocking socket for every change of what it can do."""
-        self.watch(connection.fileno(), act, _EDGES)
-
-    def forget(self, fd: int) -> None:
-        """Watch `fd` no more; before the descriptor is closed."""
-        if self._watched.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
 
     def turn(self, timeout: float) -> bool:
         """As of a carrier. Raises `Malformed` when the other side breaks the rules, and what those who are called raise."""
@@ -138,8 +122,7 @@ class Loop:
     def close(self) -> None:
         """End all streams and watch nothing any more. The connection is for others to close."""
         self._mux.close()
-        self._epoll.close()
-        self._watched.clear()
+        super().close()
 
     def _read_once(self) -> bool:
         """Whether there may be more."""

@@ -5,16 +5,24 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 from typing import TYPE_CHECKING
 
 from strongroom.model.room.destination import Reason
 
 if TYPE_CHECKING:
-    from strongroom.streams.loop import Loop
+    from strongroom.streams.carrier import Carrier
     from strongroom.streams.mux import Stream
 
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+_AT_ONCE = struct.pack("ii", 1, 0)
+
+
+def reset_on_close(connection: socket.socket) -> None:
+    """Have its close be a reset: what was cut off is not to look as if it were whole."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
 
 class SocketEnd:
@@ -24,7 +32,7 @@ class SocketEnd:
 
     __slots__ = ("_connection", "_held", "_is_over", "_loop", "_readable", "_stream", "_writable")
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Carrier) -> None:
         self._loop = loop
         self._stream: Stream | None = None
         self._connection: socket.socket | None = None
@@ -79,11 +87,13 @@ class SocketEnd:
         """The socket's end follows what is held for it."""
         self._flush()
 
-    def over(self, _reason: Reason | None) -> None:
-        """Close the socket."""
+    def over(self, reason: Reason | None) -> None:
+        """Close the socket; after a reset so that whoever reads from it sees that this is no end."""
         self._is_over = True
         self._held.clear()
         if self._connection is not None:
+            if reason is not None:
+                reset_on_close(self._connection)
             self._loop.forget(self._connection.fileno())
             self._connection.close()
             self._connection = None

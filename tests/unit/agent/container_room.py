@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from strongroom.agent import container, kernel, launcher, owners, program
 from strongroom.agent.disks import reads
+from strongroom.streams.poll import Poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from strongroom.agent.network.relay import ProgramNetwork
 
 BUSYBOX = "/usr/bin/busybox"
 
@@ -63,6 +66,8 @@ class ContainerRoom:
         wall: float = 20,
         log: int = 1 << 20,
         on_start: Callable[[], None] = lambda: None,
+        waiter: program.Waiter | None = None,
+        network: ProgramNetwork | None = None,
         **changes: object,
     ) -> program.Ended:
         self.starts = 0
@@ -75,6 +80,8 @@ class ContainerRoom:
         return program.run(
             launcher.spawn(),
             launch,
+            waiter=waiter or Poll(),
+            network=network,
             reads=reads.ReadWatch(self.record),
             wall_seconds=wall,
             log_bytes=log,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from strongroom.agent import attest, finish, http, init, outputs, program, room
+from strongroom.agent import attest, container, finish, http, init, outputs, program, room
 from strongroom.errors import Refused, StrongroomError, Unavailable
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import room_terms
@@ -80,10 +80,15 @@ def test_act_7_what_a_program_prints_is_kept_in_no_memory_of_the_agents_reserve(
     seen = {}
     monkeypatch.setattr(init, "available_memory", lambda: MEMORY)
     monkeypatch.setattr(init, "make_cgroup", lambda memory: seen.update(memory=memory) or "")
-    monkeypatch.setattr(room, "make_launch", lambda *_: SimpleNamespace(scratch=str(tmp_path / "scratch")))
+    launch = container.ContainerLaunch(
+        arguments=("/bin/true",), environment={}, working_directory="/", uid=0, gid=0, groups=(), image="", datasets={},
+        out="", tls="", scratch=str(tmp_path / "scratch"), root_bytes=4096, tmp_bytes=4096, cgroup="",
+    )  # fmt: skip
+    monkeypatch.setattr(room, "make_launch", lambda *_: launch)
     monkeypatch.setattr(room, "prepare_out", lambda *_: None)
     monkeypatch.setattr(program, "run", lambda *_, **options: seen.update(options))
-    room._run(None, terms, [], None, None, None, None)
+    monkeypatch.setattr(init, "allow_sockets", lambda: None)
+    room._run(SimpleNamespace(carrier=None), terms, [], None, None, None, None)
     log = bytearray()
     while len(log) < seen["log_bytes"]:
         log += bytes(1 << 16)

@@ -200,6 +200,23 @@ def test_receipt_round_trip():
         receipt.parse(a_receipt().encode().ljust(64 * 1024 + 1))
 
 
+def test_what_went_outside_is_rounded_up_in_a_receipt():
+    count = receipt.EgressCount(host="api.example", port=443, connections=5, sent=0, received=1025)
+    rounded = receipt.EgressCount(host="api.example", port=443, connections=8, sent=0, received=2048)
+    assert count.rounded() == rounded == rounded.rounded()
+    least = replace(count, connections=1, sent=1, received=1 << 60).rounded()
+    assert (least.connections, least.sent, least.received) == (1, 1024, 1 << 40)
+    values = {replace(count, sent=1 << shift).rounded().sent for shift in range(64)} | {0}
+    assert len(values) <= 32
+    other = replace(rounded, port=80)
+    for egress in ((), (rounded,), (other, rounded)):
+        given = replace(a_receipt(), egress=egress)
+        assert receipt.parse(given.encode()) == given
+    for egress in ((rounded, rounded), (rounded, other), (count,), (replace(rounded, sent=1),)):
+        with pytest.raises(Malformed, match=r"receipt.egress: expected hosts and ports in order"):
+            receipt.parse(replace(a_receipt(), egress=egress).encode())
+
+
 def test_record_round_trip_and_bound():
     one = record.Record(
         kind=record.RecordKind.RECEIPT,

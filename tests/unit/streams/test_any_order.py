@@ -204,6 +204,7 @@ def test_destinations_that_are_names_and_that_are_none():
         ),
         Kind.PEER: ("worker", "worker:", ":http", "a:b:c"),
         Kind.PORT: ("", "80/tcp", "a:b"),
+        Kind.TUNNEL: ("", "80/tcp", "a:b"),
     }
     for kind, names in good.items():
         for name in names:
@@ -214,7 +215,7 @@ def test_destinations_that_are_names_and_that_are_none():
             with pytest.raises(Malformed) as caught:
                 destination.parse(Destination(kind=kind, name=name).encode())
             assert caught.value.code == "bad-channel"
-    for data in (b"", b"\x05", b"\x00http", b"\x06http", b"\x05" + b"a" * 256, b"\x05\xff"):
+    for data in (b"", b"\x05", b"\x00http", b"\x07http", b"\x05" + b"a" * 256, b"\x05\xff"):
         with pytest.raises(Malformed, match="stream's destination: "):
             destination.parse(data)
 

@@ -4,7 +4,8 @@
     2 file    the file NAME of the run's folder, written by the room
     3 egress  HOST:PORT outside, for the room's program
     4 peer    ROLE:PORT, another room's port by its name, for the room's program
-    5 port    the room's port of that name, for who connects to it at the node
+    5 port    the room's open port of that name, for who connects to it at the node: the program's own bytes
+    6 tunnel  the room's port of that name, through a tunnel that the room ends
 
 Which of them exist is for the side that is asked, and it refuses all others.
 """
@@ -31,6 +32,7 @@ class Kind(enum.IntEnum):
     EGRESS = 3
     PEER = 4
     PORT = 5
+    TUNNEL = 6
 
 
 class Reason(enum.StrEnum):
@@ -52,6 +54,7 @@ _NAMES = {
     Kind.EGRESS: rf"(?=[^:]{{1,240}}:){_LABEL}(?:\.{_LABEL})*:[1-9][0-9]{{0,4}}",
     Kind.PEER: f"{_NAME}:{_NAME}",
     Kind.PORT: _NAME,
+    Kind.TUNNEL: _NAME,
 }
 _REASONS = {reason.encode("ascii"): reason for reason in Reason}
 
