@@ -18,7 +18,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
 from strongroom.broker.administration.add_key import add_key
 from strongroom.broker.broker import Broker
@@ -27,7 +26,6 @@ from strongroom.broker.challenge import challenge
 from strongroom.broker.log_signer import Notary
 from strongroom.broker.release import release
 from strongroom.crypto import digest, hpke, sign, tls, xts
-from strongroom.crypto.pki import certificates
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.model import manifest as manifest_model
 from strongroom.model import messages
@@ -212,9 +210,7 @@ def world(
         clock=clock,
         random=secrets.token_bytes,
         at_rest=keys.at_rest,
-        authority=Authority(
-            signer=certificates.Signer(keys.authority, settings.authority), random=secrets.token_bytes
-        ),
+        authority=keys.authority,
         notary=Notary(keys.ledger),
         budgets=limits,
     )

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
 from strongroom.broker.administration.add_key import add_key
 from strongroom.broker.broker import Broker
@@ -24,7 +23,6 @@ from strongroom.broker.challenge import challenge
 from strongroom.broker.log_signer import Notary
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
-from strongroom.crypto.pki import certificates
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.ledger import checkpoint, merkle, proofpack
 from strongroom.model import manifest as manifest_model
@@ -226,9 +224,7 @@ def _owner(
         clock=brokers.Clock(scene.now.replace(microsecond=987_654)),
         random=secrets.token_bytes,
         at_rest=keys.at_rest,
-        authority=Authority(
-            signer=certificates.Signer(keys.authority, settings.authority), random=secrets.token_bytes
-        ),
+        authority=keys.authority,
         notary=Notary(keys.ledger),
         budgets=limits,
     )

@@ -68,7 +68,10 @@ LISTED = {
     "node/runs.py": {"folder / entry.name"},  # folders that are looked into
     "seal/newfile.py": {".{path.name}.{os.getpid()}.part"},
     # No files.
-    "authority/issue.py": {"spiffe://{contract_id}.strongroom/room/{room}/run/{run_id}"},
+    "authority/issue.py": {
+        "spiffe://{contract_id}.strongroom/room/{room}/run/{run_id}",
+        "spiffe://{trust_domain}/contract/{contract_id}/room/{room}/run/{run_id}",
+    },
 }
 # What stands after a name in files of one folder: no ending of two is the end of another.
 ENDINGS = (".disk", ".manifest.json", ".key.age", ".identity", ".party.json", ".rotation.json")

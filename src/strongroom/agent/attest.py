@@ -97,9 +97,9 @@ class Released:
         )
 
 
-def make_keys() -> Keys:
-    """Fresh keys from the kernel's generator."""
-    signing, tls, kem = sign.generate(), csr.generate(), hpke.generate()
+def make_keys(kind: str = csr.P256) -> Keys:
+    """Fresh keys from the kernel's generator. kind: of the TLS key, as the contract says."""
+    signing, tls, kem = sign.generate(), csr.generate(kind), hpke.generate()
     public = RoomKeys(signing=signing.public.raw, tls=tls.public, kem=kem.public)
     return Keys(signing=signing, tls=tls, kem=kem, public=public)
 

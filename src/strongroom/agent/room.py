@@ -93,7 +93,7 @@ def run(
     init.complain_if_small(own.memory_mib)
     init.watch(own.wall_seconds + ROOM_SECONDS)
     init.add_entropy(hardware.entropy())  # 4
-    keys = attest.make_keys()
+    keys = attest.make_keys() if own.certificate is None else attest.make_keys(own.certificate.key)
     reads.complain()
     released: list[attest.Released] = []
     progress = _Progress()

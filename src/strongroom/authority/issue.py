@@ -2,30 +2,30 @@
 
 Profile:
   subject     CN = the run's name; OU = SIMULATED when the evidence's root is software
-  SAN         the contract's DNS names, and the URI spiffe://<contract id>.strongroom/room/<room>/run/<run>
-  lifetime    from a minute before now (clocks differ) to the contract's lifetime, never past the verdict
-  usage       digitalSignature; server and client authentication
+  SAN         the contract's DNS names, and the room's SPIFFE ID (`spiffe_id`)
+  lifetime    from a minute before now (clocks differ) to the contract's lifetime, never past the verdict nor the contract
+  usage       digitalSignature; server authentication, client authentication, or both, as the contract says
   evidence    digest of the accepted evidence in a private extension (`crypto.pki.leaf`)
 
-Nothing is taken from the certificate request but its key, which the evidence is bound to.
-Not done here: name constraints on the authority. It serves every contract of its owner and so cannot
-know their names beforehand; verifiers pin it together with the contract's names instead.
+Nothing is taken from the certificate request but its key, which the evidence is bound to. The issuer is the contract's own
+(`authority.roots`), below the root that the contract names; its names are constrained to the contract's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from strongroom.crypto import digest
+from strongroom.crypto import digest, tls
 from strongroom.crypto.pki.leaf import Leaf
+from strongroom.model.contracts.certificate_terms import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from strongroom.crypto.pki import certificates
+    from strongroom.authority.roots import ContractIssuer
     from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.identifiers import ContractId, EvidenceDigest, RunId
     from strongroom.model.verdict import Accepted
@@ -36,63 +36,58 @@ BACKDATED = timedelta(minutes=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Issued:
-    """A certificate (DER), leaf and authority, and the leaf's digest."""
+    """A certificate (DER) with the contract's issuer and the root above it. serial, not_after: the leaf's own."""
 
     leaf: bytes
-    authority: bytes
-
-    @property
-    def digest(self) -> str:
-        """The digest of the leaf, as records name it."""
-        return digest.sha256(self.leaf)
+    issuer: ContractIssuer
+    serial: int
+    not_after: datetime
 
     @property
     def chain(self) -> tuple[bytes, ...]:
-        """Leaf first."""
-        return (self.leaf, self.authority)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Authority:
-    """An owner's own certificate authority."""
-
-    signer: certificates.Signer = field(repr=False)
-    random: Callable[[int], bytes]
+        """Leaf first, root last."""
+        return (self.leaf, self.issuer.certificate, self.issuer.root)
 
     @property
-    def digest(self) -> str:
-        """The digest of the authority's certificate, as contracts name it."""
-        return digest.sha256(self.signer.der)
+    def digests(self) -> tuple[str, str]:
+        """The digests of leaf and issuer, as records name them."""
+        return digest.sha256(self.leaf), digest.sha256(self.issuer.certificate)
 
 
-def spiffe_id(contract_id: ContractId, room: str, run_id: RunId) -> str:
-    """The SPIFFE ID of a run. room: the role that its evidence is bound to."""
-    return f"spiffe://{contract_id}.strongroom/room/{room}/run/{run_id}"
+def spiffe_id(contract_id: ContractId, room: str, run_id: RunId, trust_domain: str | None = None) -> str:
+    """The SPIFFE ID of a run. room: the role that its evidence is bound to. trust_domain: None for the contract's own."""
+    if trust_domain is None:
+        return f"spiffe://{contract_id}.strongroom/room/{room}/run/{run_id}"
+    return f"spiffe://{trust_domain}/contract/{contract_id}/room/{room}/run/{run_id}"
 
 
 def issue(
     accepted: Accepted,
-    authority: Authority,
+    issuer: ContractIssuer,
     *,
     contract_id: ContractId,
     terms: CertificateTerms,
     evidence_digest: EvidenceDigest,
     now: datetime,
+    random: Callable[[int], bytes],
 ) -> Issued:
     """Certify the TLS key that the accepted evidence is bound to.
 
     Raises `Malformed` when the key is of no known kind.
     """
     keys = accepted.binding.keys
+    ends = min(now + timedelta(seconds=terms.lifetime_seconds), accepted.expires, issuer.not_after)
     leaf = Leaf(
         common_name=keys.run_id,
         unit=SIMULATED if accepted.claims.simulated else "",
         dns_names=terms.names,
-        uri=spiffe_id(contract_id, accepted.binding.role, keys.run_id),
+        uri=spiffe_id(contract_id, accepted.binding.role, keys.run_id, terms.trust_domain),
         spki=keys.tls,
         evidence_digest=evidence_digest,
         not_before=now - BACKDATED,
-        not_after=min(now + timedelta(seconds=terms.lifetime_seconds), accepted.expires),
+        not_after=ends,
+        server=Usage.SERVER in terms.usages,
+        client=Usage.CLIENT in terms.usages,
     )
-    signed = authority.signer.issue(leaf, random=authority.random)
-    return Issued(leaf=signed, authority=authority.signer.der)
+    serial = tls.serial(random)
+    return Issued(leaf=issuer.signer.issue(leaf, serial=serial), issuer=issuer, serial=serial, not_after=ends)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from strongroom.appraisal.wording.sentences import explain
 from strongroom.broker import versions
 from strongroom.broker.administration import own_changes
+from strongroom.broker.certificates import revoke
 from strongroom.errors import Conflict, Refused
 from strongroom.model import check_names, record
 
@@ -52,6 +53,7 @@ async def admit(broker: Broker, data: bytes, earlier: Sequence[bytes] = ()) -> m
                     else "contract-version",
                     hint=failed.hint,
                 )
+        revoke.superseded(transaction, series, contract.digest, now=broker.clock())
         transaction.contracts.raise_to(series, versions.known(contract))
         return own_changes.OwnChange(
             kind=record.RecordKind.CONTRACT,

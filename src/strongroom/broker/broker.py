@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from strongroom.authority.issue import Authority
+    from strongroom.authority.roots import Authority
     from strongroom.broker.budgets import Budgets
     from strongroom.broker.log_signer import Notary
     from strongroom.broker.ports import Endorser, Known, Store
@@ -33,12 +33,13 @@ DISK_KEY = "disk-key"  # purpose under which disks' keys are encrypted at rest
 class Agreements:
     """Agreements that passed the gate (`own_party.read`), by the digest of their exact bytes; the least recently used ones go.
 
-    most: bytes of them in all. Nothing else is kept: what strangers send takes no room here. Safe among threads.
+    most: bytes of them in all. roots: of the party's authority, by digest (`own_party`). Nothing else is kept: what strangers send takes no room here. Safe among threads.
     """
 
-    __slots__ = ("_held", "_ids", "_kept", "_lock", "_most")
+    __slots__ = ("_held", "_ids", "_kept", "_lock", "_most", "_roots")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, roots: frozenset[str] = frozenset()) -> None:
+        self._roots = roots
         self._kept: OrderedDict[bytes, tuple[int, own_party.GateVerdict]] = OrderedDict()
         self._ids: dict[ContractDigest, ContractId] = {}
         self._held = 0
@@ -57,7 +58,7 @@ class Agreements:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key][1]
-        reading = own_party.read(data, own)
+        reading = own_party.read(data, own, roots=self._roots)
         if reading.agreement is not None:
             self._keep(key, len(data), reading)
             self._ids[reading.contract_digest] = reading.agreement.contract.id
@@ -133,7 +134,7 @@ class Broker:
     @cached_property
     def agreements(self) -> Agreements:
         """Agreements that passed the gate."""
-        return Agreements(self.budgets.agreement_bytes)
+        return Agreements(self.budgets.agreement_bytes, self.authority.digests)
 
     @cached_property
     def seen(self) -> RecentContracts:

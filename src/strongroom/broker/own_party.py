@@ -2,7 +2,7 @@
 
   1 own.signature  the broker's own party signed these exact bytes
   2 own.entry      the contract's entry for that key is the broker's own party file, field for field; where the broker
-                   listens alone may differ
+                   listens may differ, and of its authority's roots it may name any that the broker has (`authority.roots`)
   3 own.disk       the party owns a disk of the contract: a broker gives disk keys, and what goes with them (the room's
                    certificate, a place in the ledger); to a contract that needs no key of its party it gives nothing
 
@@ -44,8 +44,10 @@ class GateVerdict:
     disks: tuple[ManifestDigest, ...] = ()
 
 
-def read(data: bytes, own: Party) -> GateVerdict:
-    """The gate. data: an agreement's envelope. own: the broker's party. Raises `Malformed`."""
+def read(data: bytes, own: Party, *, roots: frozenset[str] = frozenset()) -> GateVerdict:
+    """The gate. data: an agreement's envelope. own: the broker's party. roots: digests of its authority's roots, where it has
+    others than its party's file names. Raises `Malformed`.
+    """
     envelope = agreement_model.read_envelope(data)
     contract_digest = ContractDigest(digest.sha256(envelope.payload))
     signed = _signature(envelope, own)
@@ -53,7 +55,7 @@ def read(data: bytes, own: Party) -> GateVerdict:
         return GateVerdict(contract_digest=contract_digest, checks=(signed,), agreement=None)
     agreement = agreement_model.open_envelope(envelope)
     disks = agreement.contract.disks_of(own.keyid)
-    checks = (signed, _entry(agreement.contract, own), _disk(disks))
+    checks = (signed, _entry(agreement.contract, own, roots), _disk(disks))
     ok = all(check.ok for check in checks)
     return GateVerdict(
         contract_digest=contract_digest, checks=checks, agreement=agreement if ok else None, disks=disks
@@ -68,12 +70,16 @@ def _signature(envelope: dsse.Envelope, own: Party) -> Check:
     )
 
 
-def _entry(contract: Contract, own: Party) -> Check:
+def _entry(contract: Contract, own: Party, roots: frozenset[str]) -> Check:
     """Check 2. Its data are the fields that differ, or the key that both name."""
     named = next((member.party for member in contract.members if member.party.keyid == own.keyid), None)
     if named is None:
         return Check.failed(check_names.OWN_ENTRY, expected=own.keyid, got=None)
-    differing = party_model.differences(named, own)
+    differing = [
+        (field, theirs, mine)
+        for field, theirs, mine in party_model.differences(named, own)
+        if field != "broker.authority" or theirs not in roots
+    ]
     return Check.judged(
         check_names.OWN_ENTRY,
         expected={field: mine for field, _, mine in differing} or own.keyid,

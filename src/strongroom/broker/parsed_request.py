@@ -48,6 +48,14 @@ class ParsedRequest:
         return RoomName(self.request.role)
 
     @cached_property
+    def own_root(self) -> str:
+        """The digest of the root that the contract names for the own party's authority."""
+        brokers = (
+            member.party.broker for member in self.contract.members if member.party.keyid == self.own_key
+        )
+        return next((broker.authority for broker in brokers if broker is not None), "")
+
+    @cached_property
     def disks(self) -> tuple[ManifestDigest, ...]:
         """Manifests of the own party's disks in that room."""
         return self.contract.disks_of(self.own_key, room=self.room)

@@ -145,6 +145,55 @@ class Disks(Protocol):
         """All disks."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class IssuedLeaf:
+    """A certificate that was issued to a run. `revoked` None: not."""
+
+    serial: int
+    contract_digest: ContractDigest
+    room: RoomName
+    run_id: RunId
+    not_after: datetime
+    revoked: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IssuedIssuer:
+    """The issuer of a contract's certificates, below the root of that digest. certificate: DER. `revoked` None: not."""
+
+    contract_digest: ContractDigest
+    root: str
+    certificate: bytes
+    serial: int
+    not_after: datetime
+    revoked: datetime | None = None
+
+
+class Certificates(Protocol):
+    """Certificates that have not ended, and which of them were revoked. Those that have ended are forgotten."""
+
+    def add(self, leaf: IssuedLeaf, issuer: IssuedIssuer) -> None:
+        """Remember a leaf that is about to leave, and who issued it."""
+
+    def find(self, serial: int) -> IssuedLeaf | None:
+        """The leaf with that serial number."""
+
+    def issuer(self, contract_digest: ContractDigest) -> IssuedIssuer | None:
+        """The issuer of that contract's leaves, once there was one."""
+
+    def revoke(self, contract_digest: ContractDigest, room: RoomName | None, *, now: datetime) -> int:
+        """Revoke every leaf of a room, or of all rooms for None; return how many were not revoked before."""
+
+    def revoke_issuer(self, contract_digest: ContractDigest, *, now: datetime) -> None:
+        """Revoke the contract's issuer, if there was one."""
+
+    def revoked_leaves(self, contract_digest: ContractDigest, *, now: datetime) -> Sequence[IssuedLeaf]:
+        """The contract's revoked leaves that would still be good, by serial number."""
+
+    def revoked_issuers(self, root: str, *, now: datetime) -> Sequence[IssuedIssuer]:
+        """The revoked issuers below a root that would still be good, by serial number."""
+
+
 class Staged(Protocol):
     """The broker's file as a rotation has made it, until it is in its place."""
 
@@ -189,6 +238,10 @@ class Reading(Protocol):
     @property
     def disks(self) -> Disks:
         """Disks and their keys."""
+
+    @property
+    def certificates(self) -> Certificates:
+        """Certificates that were issued."""
 
 
 class Transaction(Reading, Protocol):

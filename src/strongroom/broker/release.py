@@ -39,6 +39,7 @@ from strongroom.appraisal.judge import judge, with_runs_used
 from strongroom.authority import issue
 from strongroom.broker import endorse, request_checks, versions
 from strongroom.broker.broker import DISK_KEY
+from strongroom.broker.certificates import revoke
 from strongroom.broker.parsed_request import ParsedRequest
 from strongroom.broker.ports import Known, NonceUse, Run
 from strongroom.broker.workers import too_many_failures
@@ -54,6 +55,7 @@ from strongroom.model.verdict import Accepted, Denied
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from strongroom.authority.issue import Issued
     from strongroom.broker.broker import Broker
     from strongroom.broker.ports import KnownDisk, Reading, Transaction
     from strongroom.model.endorsements import Endorsements
@@ -79,7 +81,9 @@ class _Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """A decision that nobody has recorded yet, and what it was made from. sealed and certificates: of an accepted one."""
+    """A decision that nobody has recorded yet, and what it was made from. sealed and issued: of an accepted one, issued
+    None where no certificate is agreed or asked for.
+    """
 
     now: datetime
     known: Known
@@ -87,7 +91,7 @@ class _Prepared:
     judged: _Judged
     verdict: Verdict
     sealed: bytes = field(default=b"", repr=False)
-    certificates: tuple[bytes, ...] = ()
+    issued: Issued | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,7 +315,7 @@ def _judge(
         judged=judged,
         verdict=verdict,
         sealed=_seal(broker, accepted, known.disks) if accepted else b"",
-        certificates=_certify(broker, ask, accepted) if accepted else (),
+        issued=_certify(broker, ask, accepted) if accepted else None,
     )
 
 
@@ -348,7 +352,10 @@ def _decide(broker: Broker, ask: ParsedRequest, prepared: _Prepared, transaction
                 receipt=None,
             )
         )
+        revoke.superseded(transaction, ask.series, contract.digest, now=now)
         transaction.contracts.raise_to(ask.series, versions.known(contract))
+        if prepared.issued is not None:
+            revoke.remember(transaction, ask, prepared.issued)
     return _Decision(verdict=prepared.verdict, entry=entry, index=index, runs_used=runs_used)
 
 
@@ -369,27 +376,29 @@ def _answer(
     if isinstance(decision.verdict, Accepted) and proof is not None:
         return messages.ReleaseAnswer(
             sealed=prepared.sealed,
-            certificates=prepared.certificates,
+            certificates=() if prepared.issued is None else prepared.issued.chain,
             ledger=proof,
             endorsements=prepared.judged.endorsements,
         )
     return _denial(decision.verdict, proof)
 
 
-def _certify(broker: Broker, ask: ParsedRequest, accepted: Accepted) -> tuple[bytes, ...]:
-    """The room's certificate with its authority's, leaf first; nothing where none is agreed or asked for."""
+def _certify(broker: Broker, ask: ParsedRequest, accepted: Accepted) -> Issued | None:
+    """The room's certificate with its issuer's; None where none is agreed or asked for."""
     contract = ask.contract
-    certificate = contract.room(ask.room).certificate
-    if ask.csr is None or certificate is None:
-        return ()
+    terms = contract.room(ask.room).certificate
+    issuer = broker.authority.issuer(contract, ask.own_root)
+    if ask.csr is None or terms is None or issuer is None:
+        return None
     return issue.issue(
         accepted,
-        broker.authority,
+        issuer,
         contract_id=contract.id,
-        terms=certificate,
+        terms=terms,
         evidence_digest=ask.evidence_digest,
         now=accepted.decided,
-    ).chain
+        random=broker.random,
+    )
 
 
 def _seal(broker: Broker, accepted: Accepted, disks: tuple[KnownDisk, ...]) -> bytes:
@@ -413,7 +422,8 @@ def _entry(broker: Broker, ask: ParsedRequest, prepared: _Prepared) -> bytes | N
     verdict, judged = prepared.verdict, prepared.judged
     accepted = isinstance(verdict, Accepted)
     disks = [disk.manifest_digest for disk in prepared.known.disks if disk.sealed_key is not None]
-    leaf = prepared.certificates[0] if accepted and prepared.certificates else None
+    issued = prepared.issued if accepted else None
+    leaf, issuer = (None, None) if issued is None else issued.digests
     body: dict[str, Any] = {
         "evidence": ask.evidence_digest,
         "endorsements": digest.sha256(judged.endorsements.encode()),
@@ -421,7 +431,8 @@ def _entry(broker: Broker, ask: ParsedRequest, prepared: _Prepared) -> bytes | N
         "nonce": fields.format_data(ask.request.nonce),
         "signing_key": fields.format_data(ask.request.keys.signing),
         "disks": disks if accepted else [],
-        "certificate": None if leaf is None else digest.sha256(leaf),
+        "certificate": leaf,
+        "issuer": issuer,
         "verdict": verdict.to_json(),
         "judged": {
             "gates": judged.gates,

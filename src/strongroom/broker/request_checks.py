@@ -9,6 +9,7 @@
   6 run.unique         no keys were released to this room before
   7 certificate.names  the request asks for nothing that the contract lacks
   8 certificate.key    the request is by the TLS key that the evidence is bound to
+    certificate.kind   that key is of the kind that the contract says
   9 keys.present       every disk of this owner is known here, with its key if it has one
 
 Each is a `Check` of names and data; none raises. `appraisal.judge` takes them and decides; `appraisal.wording.table`
@@ -24,6 +25,7 @@ from strongroom.appraisal.checks import listed
 from strongroom.broker import versions
 from strongroom.broker.ports import Known, NonceUse
 from strongroom.crypto import digest
+from strongroom.crypto.pki import certificates
 from strongroom.encoding import fields
 from strongroom.model import check_names
 from strongroom.model import manifest as manifest_model
@@ -120,7 +122,12 @@ def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:
     key = Check.equal(
         check_names.CERTIFICATE_KEY, digest.sha256(ask.request.keys.tls), digest.sha256(ask.csr.spki)
     )
-    return (names, key)
+    kind = Check.equal(
+        check_names.CERTIFICATE_KIND,
+        None if terms is None else terms.key.value,
+        certificates.key_kind(ask.request.keys.tls) or "unknown",
+    )
+    return (names, key, kind)
 
 
 def _keys(wanted: tuple[ManifestDigest, ...], disks: tuple[KnownDisk, ...]) -> Check:

@@ -2,9 +2,10 @@
 
 Canonical JSON, mode 0600::
 
-    {"format": "strongroom-broker/1", "listen": "HOST:PORT", "party": the owner's public part with
-     the broker's address, "certificate": BASE64(DER), "authority": BASE64(DER),
-     "master": BASE64(vault), "secrets": {"tls", "authority", "ledger": BASE64(sealed)}}
+    {"format": "strongroom-broker/2", "listen": "HOST:PORT", "party": the owner's public part with
+     the broker's address, "certificate": BASE64(DER),
+     "roots": [{"state": "current" | "next" | "previous", "certificate": BASE64(DER), "key": BASE64(sealed)}],
+     "master": BASE64(vault), "secrets": {"tls", "ledger": BASE64(sealed)}}
 
 The master key is random; the passphrase opens the vault (scrypt, AES-256-GCM) that holds it. Every
 other secret, disk keys too, is encrypted under a key derived from it (`crypto.aead`).
@@ -18,9 +19,11 @@ import socket
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from strongroom.authority.roots import PURPOSE as ISSUERS
+from strongroom.authority.roots import Authority, Root, RootState
 from strongroom.crypto import aead, digest, sign, vault
 from strongroom.crypto import tls as tls_keys
-from strongroom.crypto.pki import certificates
+from strongroom.crypto.pki import certificates, issuers, key_signer
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, Misuse
 from strongroom.model import party as party_model
@@ -29,22 +32,45 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-FORMAT = "strongroom-broker/1"
+FORMAT = "strongroom-broker/2"
 MAX_BYTES = 256 * 1024
 LISTEN = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9a-f:]{2,39}\]):(?P<port>[0-9]{1,5})", re.ASCII)
 _PURPOSE = "strongroom/broker-master/1"
 _SECRET = "broker-secret"  # noqa: S105 - a purpose, not a secret
-_NAMES = ("tls", "authority", "ledger")
+_ROOT = "authority-root"
+_NAMES = ("tls", "ledger")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedRoot:
+    """A root of the broker's authority: its certificate (DER), and its key under the master key."""
+
+    state: RootState
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """The digest of its certificate, by which contracts name it."""
+        return digest.sha256(self.certificate)
+
+    def to_json(self) -> dict[str, str]:
+        """The object form."""
+        return {
+            "state": self.state.value,
+            "certificate": fields.format_data(self.certificate),
+            "key": fields.format_data(self.key),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The file, parsed; its secrets are still closed."""
+    """The file, parsed; its secrets are still closed. roots: one is current, and of each other state there is one at most."""
 
     listen: str
     party: party_model.Party
     certificate: bytes
-    authority: bytes
+    roots: tuple[SealedRoot, ...]
     master: bytes = field(repr=False)
     secrets: dict[str, bytes] = field(repr=False)
 
@@ -54,6 +80,10 @@ class Settings:
         if self.party.broker is None:
             raise Malformed("broker settings: the party has no broker", hint=_RESTORE)
         return self.party.broker
+
+    def root(self, state: RootState) -> SealedRoot | None:
+        """The root of that state, if there is one."""
+        return next((root for root in self.roots if root.state is state), None)
 
     @property
     def keys(self) -> str:
@@ -79,7 +109,7 @@ class Settings:
                     "listen": self.listen,
                     "party": self.party.to_json(),
                     "certificate": fields.format_data(self.certificate),
-                    "authority": fields.format_data(self.authority),
+                    "roots": [root.to_json() for root in self.roots],
                     "master": fields.format_data(self.master),
                     "secrets": {name: fields.format_data(secret) for name, secret in self.secrets.items()},
                 }
@@ -94,8 +124,13 @@ class Secrets:
 
     at_rest: aead.AtRest = field(repr=False)
     tls: tls_keys.TlsKey = field(repr=False)
-    authority: tls_keys.TlsKey = field(repr=False)
+    roots: tuple[Root, ...] = field(repr=False)
     ledger: sign.SigningKey = field(repr=False)
+
+    @property
+    def authority(self) -> Authority:
+        """The owner's certificate authority."""
+        return Authority(self.roots, secret=self.at_rest.mac_key(ISSUERS))
 
 
 _RESTORE = "the file was altered, or is of another broker: restore the whole folder from one backup"
@@ -173,7 +208,13 @@ def adopt(
         )
         for name, secret in settings.secrets.items()
     }
-    return RotatedSettings(settings=replace(settings, party=party, secrets=secrets), at_rest=after)
+    roots = tuple(
+        replace(root, key=_seal_root(after, _open_root(before, root), digest=root.digest, random=random))
+        for root in settings.roots
+    )
+    return RotatedSettings(
+        settings=replace(settings, party=party, secrets=secrets, roots=roots), at_rest=after
+    )
 
 
 def renew(
@@ -206,14 +247,12 @@ def make(
     """Fresh keys for the broker of `owner`; `ledger` where that one stays."""
     master = random(aead.MASTER_BYTES)
     at_rest = aead.AtRest(master, owner=owner.keyid)
-    server, authority, ledger = tls_keys.generate(), tls_keys.generate(), ledger or sign.generate()
-    certificate = certificates.make_authority(
-        authority, name=f"{owner.name} strongroom authority", now=now, random=random
-    )
+    server, ledger = tls_keys.generate(), ledger or sign.generate()
+    root = make_root(at_rest, RootState.CURRENT, name=owner.name, now=now, random=random)
     address = party_model.BrokerAddress(
-        url=url, pin=server.pin, ledger_key=ledger.public.raw, authority=digest.sha256(certificate)
+        url=url, pin=server.pin, ledger_key=ledger.public.raw, authority=root.digest
     )
-    raw = {"tls": server.der, "authority": authority.der, "ledger": ledger.raw}
+    raw = {"tls": server.der, "ledger": ledger.raw}
     return Settings(
         listen=listen,
         party=party_model.Party(
@@ -222,13 +261,33 @@ def make(
         certificate=tls_keys.self_signed(
             server, name=f"{owner.name} strongroom broker", now=now, random=random
         ),
-        authority=certificate,
+        roots=(root,),
         master=vault.lock(passphrase, master, purpose=_PURPOSE, random=random),
         secrets={
             name: at_rest.seal(secret, purpose=_SECRET, name=name, random=random)
             for name, secret in raw.items()
         },
     )
+
+
+def make_root(
+    at_rest: aead.AtRest, state: RootState, *, name: str, now: datetime, random: Callable[[int], bytes]
+) -> SealedRoot:
+    """A fresh root of the authority of the owner called `name`."""
+    key = tls_keys.generate()
+    certificate = issuers.make_root(
+        key_signer.held(key), name=f"{name} strongroom authority", now=now, random=random
+    )
+    sealed = _seal_root(at_rest, key.der, digest=digest.sha256(certificate), random=random)
+    return SealedRoot(state=state, certificate=certificate, key=sealed)
+
+
+def _seal_root(at_rest: aead.AtRest, key: bytes, *, digest: str, random: Callable[[int], bytes]) -> bytes:
+    return at_rest.seal(key, purpose=_ROOT, name=digest, random=random)
+
+
+def _open_root(at_rest: aead.AtRest, root: SealedRoot) -> bytes:
+    return at_rest.open(root.key, purpose=_ROOT, name=root.digest)
 
 
 def parse(data: bytes) -> Settings:
@@ -245,16 +304,29 @@ def parse(data: bytes) -> Settings:
         listen=top.text("listen", max_length=300, pattern=LISTEN),
         party=party,
         certificate=top.data("certificate", max_bytes=64 * 1024),
-        authority=top.data("authority", max_bytes=64 * 1024),
+        roots=tuple(_root(item) for item in top.objects("roots", max_items=len(RootState))),
         master=top.data("master", max_bytes=4096),
         secrets=secrets,
     )
     top.done()
-    if settings.address.authority != digest.sha256(settings.authority):
+    if len({root.state for root in settings.roots}) != len(settings.roots):
+        raise Malformed("broker settings.roots: two roots of one state", code="duplicate", hint=_RESTORE)
+    current = settings.root(RootState.CURRENT)
+    if current is None or settings.address.authority != current.digest:
         raise Malformed(
-            "broker settings: the authority is not the one of the broker's address", hint=_RESTORE
+            "broker settings: the authority's root is not the one of the broker's address", hint=_RESTORE
         )
     return settings
+
+
+def _root(source: fields.Fields) -> SealedRoot:
+    root = SealedRoot(
+        state=RootState(source.choice("state", RootState)),
+        certificate=source.data("certificate", max_bytes=16 * 1024),
+        key=source.data("key", max_bytes=4096),
+    )
+    source.done()
+    return root
 
 
 def unlock(settings: Settings, passphrase: bytes) -> Secrets:
@@ -267,7 +339,15 @@ def unlock(settings: Settings, passphrase: bytes) -> Secrets:
     secrets = Secrets(
         at_rest=at_rest,
         tls=tls_keys.TlsKey(raw["tls"]),
-        authority=tls_keys.TlsKey(raw["authority"]),
+        roots=tuple(
+            Root(
+                state=root.state,
+                signer=certificates.Signer(
+                    key_signer.held(tls_keys.TlsKey(_open_root(at_rest, root))), root.certificate
+                ),
+            )
+            for root in settings.roots
+        ),
         ledger=sign.SigningKey(raw["ledger"]),
     )
     if secrets.tls.pin != settings.address.pin or secrets.ledger.public.raw != settings.address.ledger_key:

@@ -120,6 +120,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "broker party": ("strongroom broker party broker >alice.party.json",),
     "broker passwd": ("strongroom broker passwd broker",),
     "broker rotate-keys": ("strongroom broker rotate-keys broker -i alice.identity",),
+    "broker rotate-root": (
+        "strongroom broker rotate-root broker --prepare",
+        "strongroom broker rotate-root broker --switch -i alice.identity",
+        "strongroom broker rotate-root broker --retire",
+    ),
     "broker rotate-identity": ("strongroom broker rotate-identity broker new/alice.rotation.json",),
     "ledger show": ("strongroom ledger show alice.party.json",),
     "ledger verify": ("strongroom ledger verify alice.party.json --against bobs.checkpoint",),

@@ -341,9 +341,10 @@ def _record(pack: ProofPack, release: PackedRelease, entry: record.Record) -> Ex
 def _certificates(pack: ProofPack, release: PackedRelease, entry: record.Record) -> Explained:
     broker = pack.agreement.contract.party(release.party).broker
     recorded = entry.body.get("certificate")
-    expected: list[object] = [recorded, "" if broker is None else broker.authority]
-    if recorded is None:
-        expected = []
+    root = "" if broker is None else broker.authority
+    # Records from before contracts had issuers lack one.
+    expected = [] if recorded is None else [recorded, entry.body.get("issuer"), root]
+    expected = [each for each in expected if each is not None]
     digests: list[object] = [digest.sha256(der) for der in release.certificates]
     return _check(
         f"certificates.{release.party}",

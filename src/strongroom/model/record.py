@@ -26,7 +26,7 @@ class RecordKind(enum.StrEnum):
     """What is recorded.
 
     RELEASE and DENIAL: body {"evidence": digest, with that of attached devices, "endorsements": digest,
-    "binding": BASE64(64), "nonce": BASE64(32), "signing_key", "disks": [manifest digest], "certificate": digest | null, "verdict": object,
+    "binding": BASE64(64), "nonce": BASE64(32), "signing_key", "disks": [manifest digest], "certificate", "issuer": digest | null, "verdict": object,
     "judged": {"gates": how many of the verdict's checks only the broker could make (they come first),
     "runs_used", "lifetime_seconds"}}: with evidence and endorsements, all that it takes to judge again.
     RECEIPT: body {"envelope": BASE64 of the signed receipt}. CONTRACT: body {"id", "version"}:

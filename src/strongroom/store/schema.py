@@ -108,6 +108,36 @@ keys = sa.Table(
 )
 
 
+# Certificates of rooms and of their contracts' issuers, until they end. Serial numbers have 16 bytes, and those of leaves
+# no other leaf of this broker.
+issuers = sa.Table(
+    "issuers",
+    metadata,
+    sa.Column("contract", sa.Text, primary_key=True),
+    sa.Column("root", sa.Text, nullable=False),
+    sa.Column("certificate", sa.LargeBinary, nullable=False),
+    sa.Column("serial", sa.LargeBinary, nullable=False),
+    sa.Column("expires", sa.Integer, nullable=False),
+    sa.Column("revoked", sa.Integer),
+    sqlite_with_rowid=False,
+)
+sa.Index("issuers_by_root", issuers.c.root)
+
+certificates = sa.Table(
+    "certificates",
+    metadata,
+    sa.Column("serial", sa.LargeBinary, primary_key=True),
+    sa.Column("contract", sa.Text, nullable=False),
+    sa.Column("room", sa.Text, nullable=False),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("expires", sa.Integer, nullable=False),
+    sa.Column("revoked", sa.Integer),
+    sqlite_with_rowid=False,
+)
+sa.Index("certificates_by_contract", certificates.c.contract, certificates.c.room)
+sa.Index("certificates_by_end", certificates.c.expires)
+
+
 def _first(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=[disks, leaves, nodes])
     connection.exec_driver_sql(
@@ -163,7 +193,20 @@ def _sixth(connection: sa.Connection) -> None:
     connection.exec_driver_sql("DROP TABLE runs_of_contracts")
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third, _fourth, _fifth, _sixth)
+def _certificates(connection: sa.Connection) -> None:
+    """Which certificates were issued, and which of them revoked. Those from before are not known, and end within a day."""
+    metadata.create_all(connection, tables=[issuers, certificates])
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
+    _first,
+    _second,
+    _third,
+    _fourth,
+    _fifth,
+    _sixth,
+    _certificates,
+)
 
 
 def migrate(connection: sa.Connection) -> None:

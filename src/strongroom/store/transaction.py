@@ -10,7 +10,6 @@ of a release SQLAlchemy's execution would cost more than SQLite's.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -20,11 +19,14 @@ from strongroom.broker.ports import KnownDisk, KnownVersion, NonceUse, Run, Seri
 from strongroom.errors import Unavailable
 from strongroom.ledger import merkle
 from strongroom.store import cache, schema
+from strongroom.store.certificates import CERTIFICATES_FORGET, SqlCertificates
+from strongroom.store.moments import moment, seconds
 from strongroom.store.statements import text
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from strongroom.model.identifiers import ContractDigest, ManifestDigest, RoomName, RunId
 
@@ -133,6 +135,7 @@ class SqlTransaction:
         self.contracts = SqlContracts(self._session)
         self.runs = SqlRuns(self._session)
         self.disks = SqlDisks(self._session)
+        self.certificates = SqlCertificates(self._session.read, self._session.write)
         self.staged = SqlStaged(self._session)
         self.ledger = SqlLedger(self._session, nodes)
 
@@ -167,13 +170,14 @@ class SqlClock:
         self._reached = None
 
     def reach(self, now: datetime) -> datetime:
-        """Remember `now`; nonces that have ended by then are forgotten, since they are refused by the clock."""
+        """Remember `now`; nonces and certificates that have ended by then are forgotten: they are refused by the clock."""
         if self._reached is None:
             self._reached = int(self._session.read(_CLOCK_READ, {}).fetchone()[0])
         if seconds(now) > self._reached:
             self._reached = seconds(now)
             self._session.write(_CLOCK_SET, {"now": self._reached})
             self._session.write(_NONCE_FORGET, {"now": self._reached})
+            self._session.write(CERTIFICATES_FORGET, {"now": self._reached})
         return moment(self._reached)
 
 
@@ -433,13 +437,3 @@ def read_size(read: Execute) -> int:
     """How many leaves a connection sees."""
     last = read(_SIZE, {}).fetchone()[0]
     return 0 if last is None else int(last) + 1
-
-
-def seconds(time: datetime) -> int:
-    """Whole seconds since 1970."""
-    return int(time.timestamp())
-
-
-def moment(value: int) -> datetime:
-    """The time of so many seconds since 1970."""
-    return datetime.fromtimestamp(value, UTC)

@@ -22,16 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom import files
-from strongroom.authority.issue import Authority
 from strongroom.broker import settings as settings_model
 from strongroom.broker.administration import rotate
 from strongroom.broker.administration import status as status_model
 from strongroom.broker.broker import Broker
 from strongroom.broker.budgets import Budgets
+from strongroom.broker.certificates import rotation as roots
 from strongroom.broker.log_signer import Notary
 from strongroom.broker.request_log import RequestLog
 from strongroom.crypto import hpke
-from strongroom.crypto.pki import certificates
 from strongroom.errors import Conflict, Misuse, NotFound, Refused, Unavailable, of_file
 from strongroom.ledger import checkpoint, merkle
 from strongroom.model import record, rotation
@@ -269,9 +268,7 @@ def open_broker(
             clock=clock,
             random=secrets.token_bytes,
             at_rest=opened.at_rest,
-            authority=Authority(
-                signer=certificates.Signer(opened.authority, settings.authority), random=secrets.token_bytes
-            ),
+            authority=opened.authority,
             notary=Notary(opened.ledger),
             budgets=limits,
             endorser=endorser,
@@ -310,6 +307,39 @@ def rotate_broker_identity(directory: Path, passphrase: bytes, statement: rotati
         party = replace(statement.new, broker=opened.settings.party.broker)
         rotated = settings_model.adopt(opened.settings, passphrase, party, random=secrets.token_bytes)
         return _rotated(directory, opened, statement, rotated)
+
+
+def prepare_root(directory: Path, passphrase: bytes) -> settings_model.Settings:
+    """Give the broker's authority a next root. Raises `Conflict` while it serves, or where there is one, and `Refused`."""
+    with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
+        now = datetime.now(UTC).replace(microsecond=0)
+        prepared = roots.prepare(opened.settings, opened.secrets.at_rest, now=now, random=secrets.token_bytes)
+        _replace_settings(directory, prepared)
+        return prepared
+
+
+def switch_root(directory: Path, passphrase: bytes, key: sign.SigningKey) -> RotatedParty:
+    """Make the next root the current one; `key` is its party's. Raises as `prepare_root`, and `NotFound` without a next one."""
+    with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
+        now = datetime.now(UTC).replace(microsecond=0)
+        switched = roots.switch(opened.settings)
+        statement = rotation.make(opened.settings.party, switched.party, time=now, keys=(key,))
+        rotated = settings_model.RotatedSettings(settings=switched, at_rest=opened.secrets.at_rest)
+        return _rotated(directory, opened, statement, rotated)
+
+
+def retire_root(directory: Path) -> settings_model.Settings:
+    """Forget the root before the current one, and its key. Raises `Conflict` while the broker serves, `NotFound` without one."""
+    read_settings(directory)  # what is no broker's folder is refused as that
+    with serving(directory, replica=False):
+        store = _open_store(directory)
+        try:
+            _put_in_place(directory, store)  # before: what a rotation has left would bring the root back
+        finally:
+            store.close()
+        retired = roots.retire(read_settings(directory))
+        _replace_settings(directory, retired)
+        return retired
 
 
 def _rotated(

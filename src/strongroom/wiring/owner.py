@@ -126,3 +126,16 @@ def rotate_keys(
     rotated = broker.rotate_broker_keys(directory, passphrase(), identity.signing)
     files.write(party_file, rotated.party.encode(), replace=True)
     return rotated
+
+
+def switch_root(
+    directory: Path, *, identity: Identity, party_file: Path, passphrase: Passphrase
+) -> RotatedParty:
+    """Make the next root of the broker's authority the current one, written into its owner's party file. It must not be serving.
+
+    Raises `Misuse` for a party file of somebody else, and like `wiring.broker.switch_root`.
+    """
+    papers.refuse_foreign(party_file, identity.party())
+    rotated = broker.switch_root(directory, passphrase(), identity.signing)
+    files.write(party_file, rotated.party.encode(), replace=True)
+    return rotated

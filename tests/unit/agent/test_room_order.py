@@ -55,9 +55,9 @@ def live(node, handover, monkeypatch, *, bind=None, manifests=None, failed_read=
     monkeypatch.setattr(init, "add_entropy", lambda data: log.append(("mixed",)))
     made = attest.make_keys
 
-    def make_keys():
+    def make_keys(*kind):
         log.append(("keys",))
-        return made()
+        return made(*kind)
 
     monkeypatch.setattr(attest, "make_keys", make_keys)
     given = {"image": handover.image, "data-0": handover.data} if manifests is None else manifests

@@ -12,12 +12,12 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from strongroom.authority import issue
 from strongroom.crypto import digest, tls
-from strongroom.crypto.pki import certificates
+from strongroom.crypto.pki import certificates, issuers, key_signer
 from strongroom.crypto.pki.leaf import EVIDENCE_OID
 from strongroom.errors import Malformed
 from strongroom.model import messages, verdict
@@ -36,12 +36,12 @@ def issued(world, *, change=None, names=brokers.NAMES):
     room = world.room(deal)
     asked = room.ask(world.challenge(deal).nonce, csr=room.csr(names))
     answer = world.release(asked.encode())
-    leaf, authority = (x509.load_der_x509_certificate(der) for der in answer.certificates)
-    return room, asked, answer, leaf, authority
+    leaf, issuer, _root = (x509.load_der_x509_certificate(der) for der in answer.certificates)
+    return room, asked, answer, leaf, issuer
 
 
 def test_the_profile(world):
-    room, asked, answer, leaf, authority = issued(world)
+    room, asked, answer, leaf, issuer = issued(world)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert tuple(names.get_values_for_type(x509.DNSName)) == brokers.NAMES
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
@@ -71,19 +71,22 @@ def test_the_profile(world):
         )
         == room.keys.tls
     )
-    leaf.verify_directly_issued_by(authority)
-    assert digest.sha256(answer.certificates[1]) == world.settings.address.authority
+    leaf.verify_directly_issued_by(issuer)
+    issuer.verify_directly_issued_by(x509.load_der_x509_certificate(answer.certificates[2]))
+    assert digest.sha256(answer.certificates[2]) == world.settings.address.authority
     assert 0 < leaf.serial_number < 1 << 127
 
 
-def test_the_authority_signs_leaves_only(world):
-    *_, authority = issued(world)
-    basic = authority.extensions.get_extension_for_class(x509.BasicConstraints)
-    assert basic.critical
-    assert (basic.value.ca, basic.value.path_length) == (True, 0)
-    usage = authority.extensions.get_extension_for_class(x509.KeyUsage).value
-    assert usage.key_cert_sign
-    assert not usage.digital_signature
+def test_the_issuer_signs_leaves_only_and_the_root_issuers_only(world):
+    _, _, answer, _, _ = issued(world)
+    for der, below in ((answer.certificates[1], 0), (answer.certificates[2], 1)):
+        authority = x509.load_der_x509_certificate(der)
+        basic = authority.extensions.get_extension_for_class(x509.BasicConstraints)
+        assert basic.critical
+        assert (basic.value.ca, basic.value.path_length) == (True, below)
+        usage = authority.extensions.get_extension_for_class(x509.KeyUsage).value
+        assert usage.key_cert_sign
+        assert not usage.digital_signature
 
 
 def test_rule_40_names_come_from_the_contract_and_nothing_from_the_request(world):
@@ -200,11 +203,12 @@ def made_accepted(world, room, deal, *, simulated):
 def sign_for(world, accepted, deal):
     return issue.issue(
         accepted,
-        world.broker.authority,
+        world.broker.authority.issuer(deal.contract, world.settings.address.authority),
         contract_id=deal.contract.id,
         terms=deal.contract.rooms[0].certificate,
         evidence_digest="sha256:" + "0" * 64,
         now=contracts.NOW,
+        random=secrets.token_bytes,
     )
 
 
@@ -213,13 +217,13 @@ def sign_for(world, accepted, deal):
     [
         (b"", "the room's TLS key: expected a SubjectPublicKeyInfo in DER"),
         (b"junk", "the room's TLS key: expected a SubjectPublicKeyInfo in DER"),
-        ("ed25519", "the room's TLS key: expected an elliptic-curve key"),
+        ("x25519", "the room's TLS key: expected a key on P-256 or P-384, Ed25519, or RSA of 3072 bits"),
     ],
 )
 def test_keys_of_another_kind_get_no_certificate(world, spki, why):
-    if spki == "ed25519":
+    if spki == "x25519":
         spki = (
-            ed25519.Ed25519PrivateKey.generate()
+            x25519.X25519PrivateKey.generate()
             .public_key()
             .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
@@ -236,12 +240,20 @@ def test_issue_takes_accepted_and_nothing_else():
 
 
 def names_of_types():
+    from collections.abc import Callable
     from datetime import datetime
 
+    from strongroom.authority.roots import ContractIssuer
     from strongroom.model import identifiers
     from strongroom.model.contracts.certificate_terms import CertificateTerms
 
-    given = {"Accepted": verdict.Accepted, "CertificateTerms": CertificateTerms, "datetime": datetime}
+    given = {
+        "Accepted": verdict.Accepted,
+        "Callable": Callable,
+        "CertificateTerms": CertificateTerms,
+        "ContractIssuer": ContractIssuer,
+        "datetime": datetime,
+    }
     return {**vars(identifiers), **given}
 
 
@@ -287,8 +299,8 @@ def test_an_address_in_a_request_shows_as_a_name(world):
 
 
 def test_an_authority_whose_key_is_another_is_refused():
-    key, other = tls.generate(), tls.generate()
-    der = certificates.make_authority(key, name="a", now=contracts.NOW, random=secrets.token_bytes)
+    key, other = (key_signer.held(tls.generate()) for _ in range(2))
+    der = issuers.make_root(key, name="a", now=contracts.NOW, random=secrets.token_bytes)
     certificates.Signer(key, der)
     with pytest.raises(Malformed, match="its certificate is not of its key"):
         certificates.Signer(other, der)

@@ -16,7 +16,7 @@ from strongroom.broker import settings as settings_model
 from strongroom.broker.administration.add_key import add_key
 from strongroom.broker.admit_contract import admit
 from strongroom.crypto import aead
-from strongroom.encoding import canonical, fields
+from strongroom.encoding import canonical
 from strongroom.errors import Conflict, Malformed, Misuse, NotFound, Refused, Unavailable
 from strongroom.ledger import proof
 from strongroom.model import manifest as manifest_model
@@ -165,9 +165,12 @@ def test_settings_open_with_their_passphrase_alone():
 
 def test_rule_46_secrets_do_not_open_under_another_name_owner_or_purpose():
     made = settings_model.parse(make().encode())
-    swapped = {**made.secrets, "tls": made.secrets["authority"], "authority": made.secrets["tls"]}
+    swapped = {**made.secrets, "tls": made.secrets["ledger"], "ledger": made.secrets["tls"]}
     with pytest.raises(Refused, match="the stored broker-secret does not open under this"):
         settings_model.unlock(replace(made, secrets=swapped), b"secret")
+    root = replace(made.roots[0], key=made.secrets["tls"])
+    with pytest.raises(Refused, match="the stored authority-root does not open under this"):
+        settings_model.unlock(replace(made, roots=(root,)), b"secret")
     master = bytes(32)
     one = aead.AtRest(master, owner="alice")
     sealed = one.seal(b"x" * 64, purpose="disk-key", name="a", random=secrets.token_bytes)
@@ -206,9 +209,7 @@ def test_rule_46_a_disk_key_moved_to_another_row_does_not_open(world):
     assert world.store.ledger.size() == 0
 
 
-@pytest.mark.parametrize(
-    "key", ["format", "listen", "party", "certificate", "authority", "master", "secrets"]
-)
+@pytest.mark.parametrize("key", ["format", "listen", "party", "certificate", "roots", "master", "secrets"])
 def test_settings_are_parsed_strictly(key):
     top = canonical.loads(make().encode(), what="test", max_bytes=1 << 20)
     lacking = {name: one for name, one in top.items() if name != key}
@@ -217,18 +218,30 @@ def test_settings_are_parsed_strictly(key):
             settings_model.parse(canonical.dumps(spoilt))
 
 
-def test_settings_with_an_authority_that_is_not_theirs_are_refused():
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (lambda roots: [make().roots[0].to_json()], "root is not the one of the broker's address"),
+        (lambda roots: [], "root is not the one of the broker's address"),
+        (lambda roots: [{**roots[0], "state": "previous"}], "root is not the one of the broker's address"),
+        (lambda roots: [*roots, *roots], "two roots of one state"),
+        (lambda roots: [{**roots[0], "state": "old"}], "expected one of next, current, previous"),
+    ],
+)
+def test_settings_with_roots_that_are_not_theirs_are_refused(changed, why):
     top = canonical.loads(make().encode(), what="test", max_bytes=1 << 20)
-    top["authority"] = fields.format_data(make().authority)
-    with pytest.raises(Malformed, match="the authority is not the one of the broker's address"):
+    top["roots"] = changed(top["roots"])
+    with pytest.raises(Malformed, match=why):
         settings_model.parse(canonical.dumps(top))
 
 
 def test_rule_51_no_secret_shows_in_a_repr():
     made = make()
     opened = settings_model.unlock(made, b"secret")
-    for shown in (repr(made), repr(opened), repr(opened.tls), repr(opened.ledger), repr(opened.at_rest)):
-        for secret in (opened.tls.der, opened.ledger.raw, opened.authority.der):
+    kept = (made, opened, opened.tls, opened.ledger, opened.at_rest, opened.roots[0], opened.authority)
+    for shown in map(repr, (*kept, opened.roots[0].signer, opened.roots[0].signer.key)):
+        scalar = opened.roots[0].signer.key.key.private_numbers().private_value.to_bytes(32, "big")
+        for secret in (opened.tls.der, opened.ledger.raw, scalar):
             assert repr(secret)[2:40] not in shown
             assert secret.hex()[:32] not in shown
 

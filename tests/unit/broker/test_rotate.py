@@ -11,9 +11,9 @@ import pytest
 from strongroom.broker import settings as settings_model
 from strongroom.broker.administration.rotate import rotate
 from strongroom.broker.challenge import challenge
-from strongroom.crypto import vault
+from strongroom.crypto import digest, vault
 from strongroom.encoding import fields
-from strongroom.errors import Conflict, Refused
+from strongroom.errors import Conflict, NotFound, Refused
 from strongroom.ledger import describe, merkle, proof, witness
 from strongroom.model import identity, messages, record, rotation
 from strongroom.seal import disk as sealed_disk
@@ -263,3 +263,89 @@ def test_a_passphrase_changed_after_a_rotation_was_killed_stays_changed(prepared
     with broker.open_broker(prepared.directory, b"another one") as one:
         assert one.settings.address.pin != prepared.settings.address.pin
         assert one.store.staged_settings() is None
+
+
+def steps(prepared):
+    """The three steps, each by a broker's owner: what the folder's roots are after each."""
+    folder, passphrase = prepared.directory, brokers.PASSPHRASE
+    yield broker.prepare_root(folder, passphrase).roots
+    broker.switch_root(folder, passphrase, prepared.scene.alice.signing)
+    yield broker.read_settings(folder).roots
+    yield broker.retire_root(folder).roots
+
+
+def of_root(prepared, root):
+    """An agreement of a contract of its own that names `root`."""
+    digest = prepared.agreement.contract.rooms[0].datasets[0].manifest_digest
+
+    def draw(one):
+        drawn = brokers.contract_over(one, prepared.settings, digest, runs=9)
+        members = tuple(
+            replace(member, party=replace(member.party, broker=replace(member.party.broker, authority=root)))
+            if member.party.name == "alice"
+            else member
+            for member in drawn.members
+        )
+        return replace(drawn, id=f"of-{root[7:15]}", members=members)
+
+    return prepared.scene.agreement(draw)
+
+
+def certified_root(prepared, agreement):
+    """The digest of the root below which a room gets its certificate; the denial's first check where it gets none."""
+    with opened(prepared) as one:
+        nonce = asyncio.run(
+            challenge(one.broker, messages.encode_challenge_request(agreement.contract.digest))
+        ).nonce
+        room = brokers.Room(tpm=prepared.scene.tpm, agreement=agreement, audience=one.broker.audience)
+        answer = asyncio.run(brokers.release(one.broker, room.request(nonce, names=brokers.NAMES)))
+    if isinstance(answer, messages.DenialAnswer):
+        return failed(answer)[0]
+    return digest.sha256(answer.certificates[-1])
+
+
+def test_a_root_is_changed_in_three_steps_and_each_contract_keeps_the_one_that_it_names(prepared):
+    old = prepared.settings.address.authority
+    at = steps(prepared)
+    roots = {root.state.value: root.digest for root in next(at)}
+    new = roots["next"]
+    assert roots == {"current": old, "next": new}
+    before, after = of_root(prepared, old), of_root(prepared, new)
+    assert certified_root(prepared, before) == old
+    assert certified_root(prepared, after) == new  # named before it is the party's
+    with pytest.raises(Conflict, match="there is a next root already"):
+        broker.prepare_root(prepared.directory, brokers.PASSPHRASE)
+    roots = {root.state.value: root.digest for root in next(at)}
+    assert roots == {"current": new, "previous": old}
+    assert broker.read_settings(prepared.directory).address.authority == new
+    assert certified_root(prepared, before) == old
+    assert certified_root(prepared, after) == new
+    roots = {root.state.value: root.digest for root in next(at)}
+    assert roots == {"current": new}
+    assert certified_root(prepared, before) == "own.entry"
+    assert certified_root(prepared, after) == new
+
+
+def test_a_switch_of_roots_is_an_entry_and_says_what_it_lacks(prepared):
+    folder, key = prepared.directory, prepared.scene.alice.signing
+    with pytest.raises(NotFound, match="there is no next root"):
+        broker.switch_root(folder, brokers.PASSPHRASE, key)
+    with pytest.raises(NotFound, match="there is no previous root"):
+        broker.retire_root(folder)
+    broker.prepare_root(folder, brokers.PASSPHRASE)
+    rotated = broker.switch_root(folder, brokers.PASSPHRASE, key)
+    with opened(prepared) as one:
+        entry, _ = proof.verify(rotated.proof, one.broker.notary.public)
+    assert describe.describe(entry).startswith("keys of alice replaced (broker.authority), vouched for")
+    broker.prepare_root(folder, brokers.PASSPHRASE)
+    with pytest.raises(Conflict, match="may still name the root before the current one"):
+        broker.switch_root(folder, brokers.PASSPHRASE, key)
+
+
+def test_roots_go_with_a_party_to_its_new_keys(prepared):
+    broker.prepare_root(prepared.directory, brokers.PASSPHRASE)
+    before = broker.read_settings(prepared.directory).roots
+    broker.rotate_broker_identity(prepared.directory, brokers.PASSPHRASE, statement(prepared))
+    with opened(prepared) as one:
+        assert [root.digest for root in one.settings.roots] == [root.digest for root in before]
+        assert one.broker.authority.digests == {root.digest for root in before}

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509 import ocsp as library_ocsp
 
 from strongroom.crypto import der, public_key, tls
-from strongroom.crypto.pki import certificates, crl, ocsp, vek, x509
+from strongroom.crypto.pki import certificates, crl, issuers, key_signer, ocsp, vek, x509
 from strongroom.crypto.pki.leaf import Leaf
 from strongroom.encoding.reader import Reader
 from strongroom.errors import Malformed, Refused
@@ -225,20 +225,20 @@ def test_a_request_has_at_most_one_common_name():
 
 
 def test_a_signer_is_of_its_key_and_its_certificate():
-    key = tls.generate()
-    own = certificates.make_authority(key, name="a", now=NOW, random=secrets.token_bytes)
+    key = key_signer.held(tls.generate())
+    own = issuers.make_root(key, name="a", now=NOW, random=secrets.token_bytes)
     assert certificates.Signer(key, own).der == own
     with pytest.raises(Malformed, match=r"certificate: expected X.509 in DER"):
         certificates.Signer(key, b"junk")
     with pytest.raises(Malformed, match="its certificate is not of its key"):
-        certificates.Signer(tls.generate(), own)
+        certificates.Signer(key_signer.held(tls.generate()), own)
     with pytest.raises(Malformed, match="unknown kind of public key"):
         certificates._spki(object())
 
 
 def test_what_an_authority_and_its_leaf_may_do_is_said_bit_by_bit():
-    key = tls.generate()
-    own = certificates.make_authority(key, name="a", now=NOW, random=secrets.token_bytes)
+    key = key_signer.held(tls.generate())
+    own = issuers.make_root(key, name="a", now=NOW, random=secrets.token_bytes)
     leaf = Leaf(
         common_name="a",
         unit="u",
@@ -249,7 +249,7 @@ def test_what_an_authority_and_its_leaf_may_do_is_said_bit_by_bit():
         not_before=NOW,
         not_after=NOW + DAY,
     )
-    issued = certificates.Signer(key, own).issue(leaf, random=secrets.token_bytes)
+    issued = certificates.Signer(key, own).issue(leaf, serial=7)
     for der_, wanted in ((own, {"key_cert_sign", "crl_sign"}), (issued, {"digital_signature"})):
         usage = library.load_der_x509_certificate(der_).extensions.get_extension_for_class(library.KeyUsage)
         names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment")

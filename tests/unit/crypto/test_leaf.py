@@ -8,24 +8,28 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.crypto import tls
-from strongroom.crypto.pki import certificates
+from strongroom.crypto.pki import certificates, issuers, key_signer
 from strongroom.crypto.pki.leaf import EVIDENCE_OID, Leaf
 from strongroom.errors import Malformed
 from tests.effort import examples
 
 NOW = datetime(2026, 11, 30, 12, 0, 1, tzinfo=UTC)
 CA = tls.generate()
-AUTHORITY = certificates.make_authority(
-    CA, name="alice's authority", now=NOW, random=lambda n: bytes([1] * n)
+AUTHORITY = issuers.make_root(
+    key_signer.held(CA), name="alice's authority", now=NOW, random=lambda n: bytes([1] * n)
 )
-SIGNER = certificates.Signer(CA, AUTHORITY)
-KEYS = [ec.generate_private_key(curve).public_key() for curve in (ec.SECP256R1(), ec.SECP384R1())]
+SIGNER = certificates.Signer(key_signer.held(CA), AUTHORITY)
+KEYS = [
+    *(ec.generate_private_key(curve).public_key() for curve in (ec.SECP256R1(), ec.SECP384R1())),
+    ed25519.Ed25519PrivateKey.generate().public_key(),
+    rsa.generate_private_key(public_exponent=65_537, key_size=3072).public_key(),
+]
 
 
 def spki(key, point=serialization.PublicFormat.SubjectPublicKeyInfo) -> bytes:
@@ -68,7 +72,10 @@ def by_the_library(leaf: Leaf, serial: int) -> bytes:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(*usage), critical=True)
         .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH] * leaf.server
+                + [ExtendedKeyUsageOID.CLIENT_AUTH] * leaf.client
+            ),
             critical=False,
         )
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -92,6 +99,7 @@ text = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=
 @given(
     common_name=text,
     unit=st.one_of(st.just(""), text),
+    purposes=st.sampled_from([(True, True), (True, False), (False, True)]),
     dns_names=st.lists(st.from_regex(r"[a-z0-9-]{1,30}(\.[a-z]{2,9}){0,3}", fullmatch=True), max_size=40).map(
         tuple
     ),
@@ -101,17 +109,21 @@ text = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=
     serial=st.binary(min_size=20, max_size=20).filter(any),
 )
 def test_a_leaf_is_signed_over_the_very_bytes_that_a_library_would_sign(
-    common_name, unit, dns_names, not_before, seconds, key, serial
+    common_name, unit, purposes, dns_names, not_before, seconds, key, serial
 ):
     leaf = made(
         common_name=common_name,
         unit=unit,
+        server=purposes[0],
+        client=purposes[1],
         dns_names=dns_names,
         not_before=not_before,
         not_after=not_before + timedelta(seconds=seconds),
         spki=spki(key),
     )
-    issued = x509.load_der_x509_certificate(SIGNER.issue(leaf, random=lambda count: serial[:count]))
+    issued = x509.load_der_x509_certificate(
+        SIGNER.issue(leaf, serial=tls.serial(lambda count: serial[:count]))
+    )
     issued.verify_directly_issued_by(x509.load_der_x509_certificate(AUTHORITY))
     assert issued.tbs_certificate_bytes == by_the_library(leaf, issued.serial_number)
 
@@ -125,7 +137,7 @@ def test_a_key_is_written_anew_however_its_point_was_spelt():
     body = head + b"\x03" + bytes([len(compressed) + 1]) + b"\x00" + compressed
     short = b"\x30" + bytes([len(body)]) + body
     assert serialization.load_der_public_key(short) == key
-    issued = x509.load_der_x509_certificate(SIGNER.issue(made(spki=short), random=lambda n: bytes([5] * n)))
+    issued = x509.load_der_x509_certificate(SIGNER.issue(made(spki=short), serial=5))
     assert spki(issued.public_key()) in issued.tbs_certificate_bytes
 
 
@@ -134,10 +146,10 @@ def test_a_key_whose_point_is_not_on_its_curve_gets_no_certificate(curve):
     bent = bytearray(spki(KEYS[curve]))
     bent[-1] ^= 1
     with pytest.raises(Malformed, match="the room's TLS key: expected a SubjectPublicKeyInfo in DER"):
-        SIGNER.issue(made(spki=bytes(bent)), random=lambda n: bytes([5] * n))
+        SIGNER.issue(made(spki=bytes(bent)), serial=5)
 
 
 @pytest.mark.parametrize("changes", [{"dns_names": ("bücher.example",)}, {"uri": "spiffe://bücher/run"}])
 def test_names_that_no_certificate_holds_are_refused(changes):
     with pytest.raises(Malformed, match="not ASCII"):
-        SIGNER.issue(made(**changes), random=lambda n: bytes([5] * n))
+        SIGNER.issue(made(**changes), serial=5)

@@ -408,9 +408,19 @@ def test_an_altered_inclusion_proof(world, pack):
 
 
 def test_certificates_left_out_swapped_or_added(world, pack):
-    leaf, authority = pack.releases[0].certificates
+    leaf, issuer, root = pack.releases[0].certificates
     others = pack.releases[1].certificates
-    for given_out in ((), (leaf,), (authority, leaf), others, (leaf, others[1]), (leaf, authority, leaf)):
+    for given_out in (
+        (),
+        (leaf,),
+        (leaf, root),
+        (leaf, issuer),
+        (root, issuer, leaf),
+        others,
+        (leaf, others[1], root),
+        (leaf, issuer, others[2]),
+        (leaf, issuer, root, leaf),
+    ):
         assert failed(world, first(pack, certificates=given_out)) == ["certificates.alice"]
 
 

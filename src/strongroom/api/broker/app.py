@@ -10,10 +10,12 @@ from strongroom.api.application import Application
 from strongroom.api.broker import ledger, results, routes
 from strongroom.api.http import HttpResponse
 from strongroom.broker import request_log
+from strongroom.broker.certificates import standing as certificates
 from strongroom.broker.challenge import challenge
 from strongroom.broker.receipt import receipt
 from strongroom.broker.release import OwnNonce, release, turn_away
 from strongroom.broker.standing import standing
+from strongroom.crypto.pki import ocsp_answers
 from strongroom.encoding import canonical
 from strongroom.model import messages
 from strongroom.model.identifiers import NO_CONTRACT_ID
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CRL_TYPE = "application/pkix-crl"  # RFC 2585
 PAUSE = 1.0
 """Seconds that an address whose requests kept failing waits for the refusal of a nonce that is not this broker's."""
 
@@ -86,8 +89,14 @@ def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
         body = await bodies.read(request, limit["standing"])
         return HttpResponse(body=(await standing(broker, body, peer=request.peer)).encode())
 
+    async def post_ocsp(request: Request) -> HttpResponse:
+        body = await bodies.read(request, limit["ocsp"])
+        answer = await broker.workers.read(certificates.ocsp, broker, body, peer=request.peer)
+        return HttpResponse(body=answer, media_type=ocsp_answers.MEDIA_TYPE)
+
     return {
         "challenge": post_challenge,
+        "ocsp": post_ocsp,
         "release": post_release,
         "receipt": post_receipt,
         "standing": post_standing,
@@ -142,6 +151,7 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
         return HttpResponse(body=token, media_type=asked.media_type)
 
     return {
+        **_of_authority(broker),
         "health": get_health,
         "checkpoint": get_checkpoint,
         "tile": get_tile,
@@ -150,6 +160,26 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
         "run": get_run,
         "result": get_result,
     }
+
+
+def _of_authority(broker: Broker) -> dict[str, Handler]:
+    def read(request: Request, work: Callable[..., T], *args: Any) -> Awaitable[T]:
+        return broker.workers.read(work, *args, peer=request.peer)
+
+    async def get_authority(request: Request) -> HttpResponse:
+        return HttpResponse(body=await read(request, certificates.roots, broker))
+
+    async def get_crl(request: Request) -> HttpResponse:
+        data = await read(request, certificates.root_list, broker, request.queried().get("root"))
+        return HttpResponse(body=data, media_type=CRL_TYPE)
+
+    async def get_contract_crl(request: Request) -> HttpResponse:
+        contract = certificates.contract_digest(request.parameters["contract"])
+        return HttpResponse(
+            body=await read(request, certificates.contract_list, broker, contract), media_type=CRL_TYPE
+        )
+
+    return {"authority": get_authority, "crl": get_crl, "contract-crl": get_contract_crl}
 
 
 async def _release(

@@ -6,6 +6,7 @@ A test walks the application's routes and holds them to this table.
 from __future__ import annotations
 
 from strongroom.api.routing import Auth, RouteRow
+from strongroom.crypto.pki import ocsp_answers
 from strongroom.model import messages, receipt
 
 KiB = 1024
@@ -99,5 +100,37 @@ ROUTES = (
         auth=Auth.NONE,
         limit=0,
         why="says what the ledger says of a release, for one audience and nonce; opens and releases nothing",
+    ),
+    RouteRow(
+        name="authority",
+        method="GET",
+        path="/v1/authority",
+        auth=Auth.NONE,
+        limit=0,
+        why="the authority's root certificates, which go out with every certificate",
+    ),
+    RouteRow(
+        name="crl",
+        method="GET",
+        path="/v1/authority/crl",
+        auth=Auth.NONE,
+        limit=0,
+        why="a revocation list is for whoever verifies: serial numbers and times, signed",
+    ),
+    RouteRow(
+        name="contract-crl",
+        method="GET",
+        path="/v1/authority/crl/{contract}",
+        auth=Auth.NONE,
+        limit=0,
+        why="as crl",
+    ),
+    RouteRow(
+        name="ocsp",
+        method="POST",
+        path="/v1/authority/ocsp",
+        auth=Auth.NONE,
+        limit=ocsp_answers.MAX_BYTES,
+        why="as crl, of one certificate whose serial number the asker knows",
     ),
 )

@@ -202,6 +202,12 @@ TABLE: dict[str, Wording] = {
         hint="sign the request with the attested TLS key",
         source=BROKER,
     ),
+    check_names.CERTIFICATE_KIND: Wording(
+        expected={None: "no key, as no certificate is agreed", "": "a TLS key of the kind {it}"},
+        got={"unknown": "a key of a kind that no certificate is issued for"},
+        hint="the room makes the key that the contract says: run it by the base and the program of one version",
+        source=BROKER,
+    ),
     check_names.KEYS_PRESENT: Wording(
         expected={"all": "every disk of this owner known here, with its key"},
         got={"all": "all known", "": "not known: {missing}"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.broker import versions
 from strongroom.broker.administration import own_changes
+from strongroom.broker.certificates import revoke
 from strongroom.errors import Conflict, NotFound, Refused
 from strongroom.model import record
 from strongroom.model.contracts import agreement
@@ -71,6 +72,7 @@ async def _withdraw(broker: Broker, find: Callable[[Transaction], Latest]) -> me
                 hint="nothing is left to do",
             )
         transaction.contracts.withdraw(series, known)
+        revoke.ended(transaction, known.digest, now=broker.clock())
         return own_changes.OwnChange(
             kind=record.RecordKind.WITHDRAWAL,
             contract_digest=known.digest,

@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
     group.command("party")(party)
     group.command("passwd")(passwd)
     group.command("rotate-keys")(rotate.rotate_keys)
+    group.command("rotate-root")(rotate.rotate_root)
     group.command("rotate-identity")(rotate.rotate_identity)
     app.add_typer(group, name="broker")
 

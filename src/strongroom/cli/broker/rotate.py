@@ -1,4 +1,4 @@
-"""`strongroom broker rotate-keys|rotate-identity`: new keys of a broker, or of its party."""
+"""`strongroom broker rotate-keys|rotate-root|rotate-identity`: new keys of a broker, of its authority, or of its party."""
 
 from __future__ import annotations
 
@@ -65,3 +65,53 @@ def rotate_identity(
     print(f"broker of {rotated.party.name}, {rotated.party.keyid}: ledger entry {rotated.proof.index}")
     print("contracts signed with the old key are released no more")
     print("its disks went with the old key: add each with the manifest that `identity rotate --disk` wrote")
+
+
+def rotate_root(
+    directory: BrokerDir,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Make a next root, which contracts may name from then on.")
+    ] = False,
+    switch: Annotated[
+        bool, typer.Option("--switch", help="Make the next root the current one; takes --identity.")
+    ] = False,
+    retire: Annotated[bool, typer.Option("--retire", help="Forget the root before the current one.")] = False,
+    identity: Annotated[
+        Path | None, typer.Option("--identity", "-i", help="The owner's private identity file.")
+    ] = None,
+    party: Annotated[
+        Path | None, typer.Option(help="Party file to write; by default NAME.party.json beside the identity.")
+    ] = None,
+    passphrase_fd: BrokerFd = None,
+    identity_passphrase_fd: IdentityFd = None,
+) -> None:
+    """Change the root of the broker's authority, in three steps; without one, show the roots. It must not be serving.
+
+    Contracts keep the root that they name: prepare, give out the new party file with --switch, and retire the old root
+    once the contracts that name it have ended.
+    """
+    from strongroom.errors import Misuse
+    from strongroom.parties.papers import party_file
+    from strongroom.wiring import broker, owner
+
+    if prepare + switch + retire > 1 or (switch and identity is None):
+        raise Misuse(
+            "rotate-root: expected one of --prepare, --switch with --identity, and --retire",
+            hint="prepare first, then switch, and retire once the contracts that name the old root have ended",
+        )
+
+    def asked() -> bytes:
+        return passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}")
+
+    if prepare:
+        broker.prepare_root(directory, asked())
+    elif retire:
+        broker.retire_root(directory)
+    elif switch and identity is not None:
+        mine = load(identity, identity_passphrase_fd, option="--identity-passphrase-fd")
+        target = party or party_file(identity, mine.name)
+        rotated = owner.switch_root(directory, identity=mine, party_file=target, passphrase=asked)
+        print(f"the next root is the current one: ledger entry {rotated.proof.index}")
+        print(f"public part:  {target} (hand this around; new contracts carry it)")
+    for root in broker.read_settings(directory).roots:
+        print(f"{root.state.value:<9} {root.digest}")

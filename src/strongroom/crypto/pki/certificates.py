@@ -1,4 +1,4 @@
-"""X.509: an owner's certificate authority, which signs the leaves of rooms (`leaf`), and certificate requests.
+"""X.509: the leaves of rooms (`leaf`) as an authority signs them, and certificate requests.
 
 RFC 5280, RFC 2986 (PKCS#10). This file encodes and decodes; what a room may be called is decided in
 `authority` and `broker`. Nothing of a request is copied into a certificate.
@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from strongroom.crypto import der, tls
+from strongroom.crypto import der
 from strongroom.crypto.pki.leaf import Leaf, authority_key, signed, to_be_signed
 from strongroom.errors import Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
+
+    from strongroom.crypto.pki.key_signer import KeySigner
 
 # SubjectPublicKeyInfo of a P-256 key up to its point (RFC 5480, section 2), and an uncompressed point's bytes.
 _P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 _UNCOMPRESSED, _POINT_BYTES = b"\x04", 65
+_P256, _RSA, _ED25519 = "ecdsa-p256", "rsa-3072", "ed25519"  # as contracts call them
+_CURVES = {"secp256r1": _P256, "secp384r1": "ecdsa-p384"}
+_RSA_BITS, _RSA_EXPONENT = 3072, 65_537
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,35 +44,14 @@ class CertificateRequest:
     names: tuple[str, ...]
 
 
-def make_authority(key: tls.TlsKey, *, name: str, now: datetime, random: Callable[[int], bytes]) -> bytes:
-    """A self-signed authority certificate (DER) that may sign leaves only (path length 0)."""
-    private = tls.load(key)
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
-    public = private.public_key()
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(public)
-        .serial_number(tls.serial(random))
-        .not_valid_before(now)
-        .not_valid_after(tls.NO_EXPIRY)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .sign(private, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.DER)
-
-
 class Signer:
     """An authority's key and certificate, decoded once."""
 
-    __slots__ = ("_issuer_key", "_key", "_name", "der")
+    __slots__ = ("_issuer_key", "_name", "der", "key")
 
-    def __init__(self, key: tls.TlsKey, certificate_der: bytes) -> None:
+    def __init__(self, key: KeySigner, certificate_der: bytes) -> None:
         self.der = certificate_der
-        self._key = tls.load(key)
+        self.key = key
         certificate = _load(certificate_der)
         if _spki(certificate.public_key()) != key.spki:
             raise Malformed(
@@ -80,32 +63,63 @@ class Signer:
         identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
         self._issuer_key = authority_key(identifier)
 
-    def issue(self, leaf: Leaf, *, random: Callable[[int], bytes]) -> bytes:
+    @property
+    def not_after(self) -> datetime:
+        """When the authority's own certificate ends."""
+        return _load(self.der).not_valid_after_utc
+
+    def issue(self, leaf: Leaf, *, serial: int) -> bytes:
         """A signed leaf certificate (DER). Raises `Malformed` when the key or a name will not do."""
         tbs = to_be_signed(
-            leaf,
-            spki=_room_key(leaf.spki),
-            serial=tls.serial(random),
-            issuer=self._name,
-            issuer_key=self._issuer_key,
+            leaf, spki=_room_key(leaf.spki), serial=serial, issuer=self._name, issuer_key=self._issuer_key
         )
-        return signed(tbs, self._key.sign(tbs, ec.ECDSA(hashes.SHA256())))
+        return signed(tbs, self.key.sign(tbs))
 
 
 def _room_key(spki: bytes) -> bytes:
     """The room's TLS key in the one DER form, whatever spelling was sent. Raises `Malformed` when it will not do."""
-    try:
-        point = spki[-_POINT_BYTES:]
-        if spki == _P256_SPKI + point and point.startswith(_UNCOMPRESSED):
-            # What rooms send. To read it as if it could be any kind of key takes as long as to sign for it.
-            ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
-            return spki
-        public = serialization.load_der_public_key(spki)
-    except (ValueError, UnsupportedAlgorithm):
-        raise Malformed("certificate: the room's TLS key: expected a SubjectPublicKeyInfo in DER") from None
-    if not isinstance(public, ec.EllipticCurvePublicKey):
-        raise Malformed("certificate: the room's TLS key: expected an elliptic-curve key")
+    if _is_p256(spki):
+        return spki
+    public = _public(spki)
+    if public is None:
+        raise Malformed("certificate: the room's TLS key: expected a SubjectPublicKeyInfo in DER")
+    if not _kind(public):
+        raise Malformed(
+            "certificate: the room's TLS key: expected a key on P-256 or P-384, Ed25519, or RSA of 3072 bits"
+        )
     return _spki(public)
+
+
+def key_kind(spki: bytes) -> str:
+    """The kind of a TLS key, as contracts call it; empty for one that no certificate is issued for."""
+    return _P256 if _is_p256(spki) else _kind(_public(spki))
+
+
+def _is_p256(spki: bytes) -> bool:
+    """Whether `spki` is what most rooms send: to read it as if it could be any kind of key takes as long as to sign for it."""
+    point = spki[-_POINT_BYTES:]
+    if spki != _P256_SPKI + point or not point.startswith(_UNCOMPRESSED):
+        return False
+    try:
+        ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+    except ValueError:
+        return False
+    return True
+
+
+def _public(spki: bytes) -> object:
+    try:
+        return serialization.load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def _kind(public: object) -> str:
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return _CURVES.get(public.curve.name, "")
+    if isinstance(public, rsa.RSAPublicKey):
+        return _RSA if public.key_size == _RSA_BITS and public.public_numbers().e == _RSA_EXPONENT else ""
+    return _ED25519 if isinstance(public, ed25519.Ed25519PublicKey) else ""
 
 
 def read_request(data: bytes) -> CertificateRequest:
@@ -144,20 +158,6 @@ def _text(name: x509.GeneralName) -> str:
     if isinstance(name, x509.DNSName):
         return str(name.value)
     return f"{type(name).__name__}:{str(name.value)[:200]}"
-
-
-def _usage() -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _load(data: bytes) -> x509.Certificate:

@@ -1,35 +1,59 @@
-"""The room's TLS key (ECDSA P-256) and its certificate request (PKCS#10, RFC 2986).
+"""The room's TLS key, of the kind that its contract says, and its certificate request (PKCS#10, RFC 2986).
 
-The subject is empty: a room is known by the DNS names of its subjectAltName, which the contract fixes.
+The subject is empty: a room is known by the DNS names of its subjectAltName, which the contract fixes. What other keys than the usual
+one take of the library is loaded only for them.
 """
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.crypto import der
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+
+    PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+
+P256, P384, ED25519, RSA_3072 = "ecdsa-p256", "ecdsa-p384", "ed25519", "rsa-3072"  # as contracts call them
 _OID_EXTENSION_REQUEST = bytes.fromhex("2a864886f70d01090e")  # 1.2.840.113549.1.9.14
 _OID_SUBJECT_ALT_NAME = bytes.fromhex("551d11")  # 2.5.29.17
 _OID_EC_PUBLIC_KEY = bytes.fromhex("2a8648ce3d0201")  # 1.2.840.10045.2.1
 _OID_P256 = bytes.fromhex("2a8648ce3d030107")  # 1.2.840.10045.3.1.7
-_OID_ECDSA_SHA256 = bytes.fromhex("2a8648ce3d040302")  # 1.2.840.10045.4.3.2
 _DNS_NAME = der.CONTEXT | 2
+_NULL = der.wrap(0x05)
+# AlgorithmIdentifier of the signature, by the kind of the key (RFC 5758, RFC 8410, RFC 4055).
+_ALGORITHMS = {
+    P256: der.wrap(der.SEQUENCE, der.wrap(der.OBJECT_IDENTIFIER, bytes.fromhex("2a8648ce3d040302"))),
+    P384: der.wrap(der.SEQUENCE, der.wrap(der.OBJECT_IDENTIFIER, bytes.fromhex("2a8648ce3d040303"))),
+    ED25519: der.wrap(der.SEQUENCE, der.wrap(der.OBJECT_IDENTIFIER, bytes.fromhex("2b6570"))),
+    RSA_3072: der.wrap(
+        der.SEQUENCE, der.wrap(der.OBJECT_IDENTIFIER, bytes.fromhex("2a864886f70d01010b")), _NULL
+    ),
+}
 
 
 @dataclass(frozen=True)
 class RoomTlsKey:
-    """A private P-256 key, never shown by `repr`."""
+    """A private key, never shown by `repr`. kind: as contracts call it."""
 
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    key: PrivateKey = field(repr=False)
+    kind: str = P256
 
     @property
     def public(self) -> bytes:
         """SubjectPublicKeyInfo, DER."""
+        if self.kind != P256 or not isinstance(self.key, ec.EllipticCurvePrivateKey):
+            from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - slow, and seldom needed
+
+            return self.key.public_key().public_bytes(
+                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
         numbers = self.key.public_key().public_numbers()
         point = b"\x04" + numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
         algorithm = der.wrap(
@@ -69,14 +93,28 @@ class RoomTlsKey:
             self.public,
             der.wrap(der.CONTEXT | der.CONSTRUCTED, attribute),
         )
-        algorithm = der.wrap(der.SEQUENCE, der.wrap(der.OBJECT_IDENTIFIER, _OID_ECDSA_SHA256))
-        signature = self.key.sign(info, ec.ECDSA(hashes.SHA256()))
-        return der.wrap(der.SEQUENCE, info, algorithm, der.wrap(der.BIT_STRING, b"\x00" + signature))
+        signature = der.wrap(der.BIT_STRING, b"\x00" + self._sign(info))
+        return der.wrap(der.SEQUENCE, info, _ALGORITHMS[self.kind], signature)
+
+    def _sign(self, data: bytes) -> bytes:
+        if isinstance(self.key, ec.EllipticCurvePrivateKey):
+            return self.key.sign(data, ec.ECDSA(hashes.SHA384() if self.kind == P384 else hashes.SHA256()))
+        from cryptography.hazmat.primitives.asymmetric import ed25519, padding  # noqa: PLC0415 - as above
+
+        if isinstance(self.key, ed25519.Ed25519PrivateKey):
+            return self.key.sign(data)
+        return self.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
 
 
-def generate() -> RoomTlsKey:
-    """A fresh key from the operating system's generator."""
-    return RoomTlsKey(ec.generate_private_key(ec.SECP256R1()))
+def generate(kind: str = P256) -> RoomTlsKey:
+    """A fresh key of that kind from the operating system's generator."""
+    if kind in (P256, P384):
+        return RoomTlsKey(ec.generate_private_key(ec.SECP256R1() if kind == P256 else ec.SECP384R1()), kind)
+    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa  # noqa: PLC0415 - as above
+
+    if kind == ED25519:
+        return RoomTlsKey(ed25519.Ed25519PrivateKey.generate(), kind)
+    return RoomTlsKey(rsa.generate_private_key(public_exponent=65_537, key_size=3072), RSA_3072)
 
 
 def pem_certificate(certificate: bytes) -> bytes:

@@ -23,7 +23,10 @@ EVIDENCE_OID = f"2.25.{_EVIDENCE_UUID}"
 
 @dataclass(frozen=True, kw_only=True)
 class Leaf:
-    """What a room's certificate says. `spki` is the room's TLS key (DER, as it was sent), `evidence_digest` a text."""
+    """What a room's certificate says. `spki` is the room's TLS key (DER, as it was sent), `evidence_digest` a text.
+
+    server, client: what it is for; at least one of them.
+    """
 
     common_name: str
     unit: str
@@ -33,6 +36,8 @@ class Leaf:
     evidence_digest: str
     not_before: datetime
     not_after: datetime
+    server: bool = True
+    client: bool = True
 
 
 _VERSION_3 = der.wrap(der.CONTEXT | der.CONSTRUCTED | 0, der.wrap(der.INTEGER, b"\x02"))
@@ -52,14 +57,17 @@ def _extension(identifier: bytes, value: bytes, *, critical: bool = False) -> by
 
 _NO_AUTHORITY = _extension(b"\x55\x1d\x13", der.wrap(der.SEQUENCE), critical=True)
 _DIGITAL_SIGNATURE = _extension(b"\x55\x1d\x0f", der.wrap(der.BIT_STRING, b"\x07\x80"), critical=True)
-_SERVER_AND_CLIENT = _extension(
-    b"\x55\x1d\x25",
-    der.wrap(
-        der.SEQUENCE,
-        der.wrap(der.OBJECT_IDENTIFIER, bytes.fromhex("2b06010505070301")),
-        der.wrap(der.OBJECT_IDENTIFIER, bytes.fromhex("2b06010505070302")),
-    ),
+_SERVER, _CLIENT = (
+    der.wrap(der.OBJECT_IDENTIFIER, bytes.fromhex(purpose))
+    for purpose in ("2b06010505070301", "2b06010505070302")
 )
+# By (server, client).
+_PURPOSES = {
+    (server, client): _extension(
+        b"\x55\x1d\x25", der.wrap(der.SEQUENCE, _SERVER if server else b"", _CLIENT if client else b"")
+    )
+    for server, client in ((True, True), (True, False), (False, True))
+}
 
 
 def _arcs(last: int) -> bytes:
@@ -92,7 +100,7 @@ def to_be_signed(leaf: Leaf, *, spki: bytes, serial: int, issuer: bytes, issuer_
     extensions = (
         _NO_AUTHORITY,
         _DIGITAL_SIGNATURE,
-        _SERVER_AND_CLIENT,
+        _PURPOSES[leaf.server, leaf.client],
         _extension(b"\x55\x1d\x11", der.wrap(der.SEQUENCE, *names)),
         issuer_key,
         _EVIDENCE + digest.raw(leaf.evidence_digest),

@@ -3,13 +3,13 @@
 ::
 
     {"names": [DNS name], "lifetime_seconds",
-     "key": "ecdsa-p256" | "ecdsa-p384" | "ed25519" | "rsa-3072",
-     "usages": ["server" | "client"],
-     "trust_domain": null | DNS name,
-     "delivery": null | {"folder": path, "format": "pem" | "pkcs12", "uid", "gid", "mode": "0400" | "0600" | "0440" | "0640",
-                         "reload": null | {"signal": name} | {"command": [text]}, "check": null | port}}
+     "key": "ecdsa-p384" | "ed25519" | "rsa-3072",             absent: ecdsa-p256
+     "usages": ["server"] | ["client"],                        absent: both
+     "trust_domain": DNS name,                                 absent: the contract's own
+     "delivery": {"folder": path, "format": "pem" | "pkcs12", "uid", "gid", "mode": "0400" | "0600" | "0440" | "0640",
+                  "reload": null | {"signal": name} | {"command": [text]}, "check": null | port}}
 
-delivery null: PEM files in `FOLDER` for the image's user alone, and the program hears nothing when they change.
+What is absent is never said in words, so that a contract says one thing in one way. Without `delivery`: PEM files in `FOLDER` for the image's user alone, and the program hears nothing when they change.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Mode(enum.StrEnum):
 
 
 BOTH = (Usage.SERVER, Usage.CLIENT)
+_OTHER_KEYS = tuple(kind for kind in KeyKind if kind is not KeyKind.ECDSA_P256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,42 +130,47 @@ class CertificateTerms:
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
-        return {
-            "names": list(self.names),
-            "lifetime_seconds": self.lifetime_seconds,
-            "key": self.key.value,
-            "usages": [usage.value for usage in self.usages],
-            "trust_domain": self.trust_domain,
-            "delivery": None if self.delivery is None else self.delivery.to_json(),
-        }
+        said: dict[str, object] = {"names": list(self.names), "lifetime_seconds": self.lifetime_seconds}
+        if self.key is not KeyKind.ECDSA_P256:
+            said["key"] = self.key.value
+        if self.usages != BOTH:
+            said["usages"] = [usage.value for usage in self.usages]
+        if self.trust_domain is not None:
+            said["trust_domain"] = self.trust_domain
+        if self.delivery is not None:
+            said["delivery"] = self.delivery.to_json()
+        return said
 
 
 def read(source: fields.Fields) -> CertificateTerms:
     """Read the object form. Raises `Malformed`."""
     names = source.texts("names", max_items=32, max_length=253, pattern=DNS_NAME, like=DNS_LIKE)
     lifetime_seconds = source.integer("lifetime_seconds", low=60, high=86_400)
-    key = KeyKind(source.choice("key", KeyKind))
-    usages = source.texts("usages", max_items=len(Usage), max_length=16)
-    if usages not in ((Usage.SERVER,), (Usage.CLIENT,), BOTH):
-        raise Malformed(
-            f"{source.what}.usages: expected server, client, or server and client in this order, got {', '.join(usages) or 'none'}"
-        )
-    trust_domain = None
-    if not source.null("trust_domain"):
-        trust_domain = source.text("trust_domain", max_length=200, pattern=DNS_NAME, like=DNS_LIKE)
-    delivery = source.object_or_null("delivery")
+    said = source.names()
     terms = CertificateTerms(
         names=names,
         lifetime_seconds=lifetime_seconds,
-        key=key,
-        usages=tuple(Usage(usage) for usage in usages),
-        trust_domain=trust_domain,
-        delivery=None if delivery is None else _delivery(delivery),
+        key=KeyKind(source.choice("key", _OTHER_KEYS)) if "key" in said else KeyKind.ECDSA_P256,
+        usages=_usages(source) if "usages" in said else BOTH,
+        trust_domain=source.text("trust_domain", max_length=200, pattern=DNS_NAME, like=DNS_LIKE)
+        if "trust_domain" in said
+        else None,
+        delivery=_delivery(source.object("delivery")) if "delivery" in said else None,
     )
     source.done()
     if not terms.names:
         raise Malformed(f"{source.what}.names: a certificate needs at least one name")
     return terms
+
+
+def _usages(source: fields.Fields) -> tuple[Usage, ...]:
+    usages = source.texts("usages", max_items=len(Usage), max_length=16)
+    if usages not in ((Usage.SERVER,), (Usage.CLIENT,)):
+        raise Malformed(
+            f"{source.what}.usages: expected server or client alone, got {', '.join(usages) or 'none'}",
+            hint="leave it out for a certificate of both",
+        )
+    return tuple(Usage(usage) for usage in usages)
 
 
 def _delivery(source: fields.Fields) -> Delivery:
