@@ -18,7 +18,7 @@ _NAMES = {
     "encoding": "canonical cbor dsse fields pem reader sign1 tpm2",
     "crypto": "der public_key spki",
     "crypto.pki": "certificates crl csr ocsp vek x509",
-    "ledger": "checkpoint inspect merkle proof proofpack tiles witness",
+    "ledger": "checkpoint inspect merkle proof proofpack releases tiles witness",
     "evidence": "azure gcp nitro sgx snp tdx tpm",
     "evidence.formats": (
         "azure_hcl ccel cose dcap dcap_collateral dcap_pck dcap_quote dcap_tcb eventlog gcp_instance "

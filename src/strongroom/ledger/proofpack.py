@@ -27,6 +27,7 @@ from strongroom.model.identifiers import PartyName
 
 if TYPE_CHECKING:
     from strongroom.encoding import dsse
+    from strongroom.model.identifiers import RoomName
 
 FORMAT = "strongroom-proof/1"
 MAX_BYTES = 64 * 1024 * 1024
@@ -62,6 +63,11 @@ class ProofPack:
     receipt_envelope: dsse.Envelope
     receipt: receipt.Receipt
     receipts: tuple[ReceiptEntry, ...]
+
+    @property
+    def room(self) -> RoomName:
+        """The room that the receipt is of, whether the contract has one of that name or not."""
+        return self.receipt.room
 
     def encode(self) -> bytes:
         """The file's bytes."""

@@ -16,7 +16,7 @@ from strongroom.broker.release import judge as broker_judge
 from strongroom.crypto import sign
 from strongroom.encoding import canonical, dsse
 from strongroom.errors import Malformed
-from strongroom.ledger import checkpoint, export, inspect, proofpack
+from strongroom.ledger import checkpoint, export, inspect, proofpack, releases
 from strongroom.model import identity, record
 from strongroom.model import manifest as manifest_model
 from strongroom.model import receipt as receipt_model
@@ -72,7 +72,7 @@ def test_the_recorded_verdict_is_recomputed_byte_for_byte(world, pack):
     """The brokers' clocks stand at .987654 s: what is recorded is of the whole second before."""
     for release in pack.releases:
         entry = record.parse(release.ledger.entry)
-        again, recorded = inspect._judge_again(pack, release, entry)
+        again, recorded = releases._judge_again(pack, release, entry)
         assert canonical.dumps(again.to_json()) == canonical.dumps(recorded)
         assert again.decided == entry.time == world.scene.now
         gates = entry.body["judged"]["gates"]
@@ -86,13 +86,13 @@ def test_the_recorded_verdict_is_recomputed_byte_for_byte(world, pack):
 
 def test_a_denial_is_recomputed_byte_for_byte_too(world, pack):
     release = world.part(world.room(), "alice", fault=fake_tpm.Fault.OTHER_NONCE)
-    again, recorded = inspect._judge_again(pack, release, record.parse(release.ledger.entry))
+    again, recorded = releases._judge_again(pack, release, record.parse(release.ledger.entry))
     assert recorded["result"] == "denied"
     assert canonical.dumps(again.to_json()) == canonical.dumps(recorded)
 
 
 def test_the_broker_and_the_auditor_judge_by_the_same_function():
-    assert broker_judge is inspect.judge.judge
+    assert broker_judge is releases.judge.judge
 
 
 def test_without_anchors_a_pack_proves_nothing(world, pack):
@@ -333,7 +333,7 @@ def test_a_verdict_that_the_broker_itself_has_edited(world, pack, place, value):
     assert failed(world, lied(world, pack, edit)) == ["verdict.alice"]
 
 
-@pytest.mark.parametrize("name", sorted(inspect.BROKER_CHECKS))
+@pytest.mark.parametrize("name", sorted(releases.BROKER_CHECKS))
 def test_a_broker_that_left_out_one_of_its_own_checks(world, pack, name):
     def drop(top):
         checks = top["body"]["verdict"]["checks"]

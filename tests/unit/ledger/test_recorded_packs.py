@@ -18,7 +18,7 @@ from strongroom.appraisal import appraise
 from strongroom.appraisal.wording import sentences
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
-from strongroom.ledger import inspect, proofpack
+from strongroom.ledger import inspect, proofpack, releases
 from strongroom.model import party, record, verdict
 from strongroom.model.claims import Claims
 from strongroom_testing import hardware_packs
@@ -115,11 +115,11 @@ def test_every_datum_of_a_recorded_verdict_counts(folder):
     entry = record.parse(release.ledger.entry)
     said, gates = entry.body["verdict"], entry.body["judged"]["gates"]
 
-    again, _ = inspect._judge_again(pack, release, entry)
+    again, _ = releases._judge_again(pack, release, entry)
 
     def holds(changed):
         try:
-            return inspect._same(again, changed, entry)
+            return releases._same(again, changed, entry)
         except Malformed:
             return False
 
@@ -186,7 +186,7 @@ def test_what_was_added_later_counts_where_it_is_recorded(folder, monkeypatch):
     entry = record.parse(pack.releases[0].ledger.entry)
     lied = with_leaf(entry.body["verdict"], ("claims", "root"), other)
     changed = replace(entry, body={**entry.body, "verdict": lied})
-    assert not inspect._verdict(pack, pack.releases[0], changed)[0].ok
+    assert not releases._verdict(pack, pack.releases[0], changed)[0].ok
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, True])
@@ -194,7 +194,7 @@ def test_a_verdict_of_another_version_is_told_as_that(folder, version):
     pack, _ = read(folder)
     entry = record.parse(pack.releases[0].ledger.entry)
     changed = replace(entry, body={**entry.body, "verdict": {**entry.body["verdict"], "version": version}})
-    check, _ = inspect._verdict(pack, pack.releases[0], changed)
+    check, _ = releases._verdict(pack, pack.releases[0], changed)
     assert not check.ok
     assert "version" in check.got
     assert "later one" in check.hint
