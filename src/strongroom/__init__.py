@@ -34,6 +34,7 @@ _NAMES = {
     "strongroom.model.identity": ("Identity",),
     "strongroom.model.manifest": ("Manifest",),
     "strongroom.model.party": ("Party",),
+    "strongroom.model.verification": ("Verification",),
     "strongroom.node.predict": ("predict_room",),
     "strongroom.node.run": ("FailedRun", "FinishedRun", "Watch", "run_contract"),
     "strongroom.parties.check": ("Outlook", "check_contract"),
@@ -52,6 +53,7 @@ _NAMES = {
     "strongroom.parties.result": ("verify_result", "write_result"),
     "strongroom.parties.sign": ("Review", "merge_contracts", "review_contract", "sign_contract"),
     "strongroom.seal.dataset": ("SealedFiles", "inspect_disk", "seal_files", "verify_disk"),
+    "strongroom.tunnel.connect": ("RoomConnection", "connect"),
 }
 _PLACES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted((*_PLACES, "__version__"))  # noqa: PLE0605 - made of the table above, and held to __init__.pyi by a test

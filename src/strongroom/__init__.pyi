@@ -42,6 +42,7 @@ from strongroom.model.identifiers import PartyName as PartyName
 from strongroom.model.identity import Identity as Identity
 from strongroom.model.manifest import Manifest as Manifest
 from strongroom.model.party import Party as Party
+from strongroom.model.verification import Verification as Verification
 from strongroom.node.predict import predict_room as predict_room
 from strongroom.node.run import FailedRun as FailedRun
 from strongroom.node.run import FinishedRun as FinishedRun
@@ -79,6 +80,8 @@ from strongroom.seal.dataset import SealedFiles as SealedFiles
 from strongroom.seal.dataset import inspect_disk as inspect_disk
 from strongroom.seal.dataset import seal_files as seal_files
 from strongroom.seal.dataset import verify_disk as verify_disk
+from strongroom.tunnel.connect import RoomConnection as RoomConnection
+from strongroom.tunnel.connect import connect as connect
 
 __version__: str
 
@@ -116,17 +119,20 @@ __all__ = [
     "Refused",
     "Review",
     "Role",
+    "RoomConnection",
     "RoomDraft",
     "SealedFiles",
     "StrongroomError",
     "TrialTerms",
     "TriedImage",
     "Unavailable",
+    "Verification",
     "Watch",
     "__version__",
     "ask_result",
     "check_contract",
     "choose_vendors",
+    "connect",
     "convert_image",
     "draft_contract",
     "export_endorsements",

@@ -13,6 +13,7 @@ EXTRA = {
     "rich": "cli",
     "structlog": "cli",
     "pyrage": "rooms",
+    "OpenSSL": "rooms",
     "uvloop": "server",
     "httptools": "server",
     "sqlalchemy": "server",

@@ -45,6 +45,7 @@ VERBS = {
     "fetch_endorsements": "evidence/endorsements.py",
     "export_endorsements": "evidence/endorsements.py",
     "import_endorsements": "evidence/endorsements.py",
+    "connect": "rooms/connect.py",
     "sign_reference": "evidence/reference.py",
     "verify_reference": "evidence/reference.py",
 }

@@ -41,6 +41,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "strongroom open run/out-0.tar.age -i bob.identity",
         "strongroom open flights.disk -i alice.identity --out flights-again",
     ),
+    "connect": (
+        "strongroom connect web:http --contract contract.json --at 127.0.0.1:9443 --trust alice.party.json --browser",
+        "strongroom connect web:http --contract contract.json --at node.example:9443 --verify --json",
+    ),
     "contract new": (_CONTRACT_NEW, "strongroom contract new --compose compose.yaml --out contract.json"),
     "contract show": ("strongroom contract show contract.json",),
     "contract sign": (

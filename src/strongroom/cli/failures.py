@@ -145,9 +145,13 @@ def _failed_checks(failure: BaseException) -> tuple[verdict_model.Explained, ...
     if not failed:
         return ()
     from strongroom.appraisal.wording.sentences import explain
-    from strongroom.model.verdict import Check
+    from strongroom.model.verdict import Check, Explained
 
-    return tuple(explain(check) for check in failed if isinstance(check, Check))
+    return tuple(
+        explain(check) if isinstance(check, Check) else check
+        for check in failed
+        if isinstance(check, Check | Explained)
+    )
 
 
 def _say(failure: errors.StrongroomError) -> None:

@@ -57,6 +57,10 @@ VERBS = {
         "Read the memory of processes by /proc/PID/mem and process_vm_readv, and search it for canaries.",
     ),
     "run": ("rooms.run", "Run a contract's program in a room and keep what leaves it."),
+    "connect": (
+        "rooms.connect",
+        "Verify a room by its evidence, and have a local port lead to its program: TLS 1.3 that ends in the room. Ctrl-C ends it.",
+    ),
     "runs": ("rooms.runs", "List runs with their state, progress and outcome; also those that go on now."),
     "convert": (
         "images.convert",

@@ -96,10 +96,20 @@ def self_signed(key: TlsKey, *, name: str, now: datetime, random: Callable[[int]
 
 def pem_certificate(der: bytes) -> bytes:
     """A certificate as PEM. Raises `Malformed`."""
+    return certificate(der).public_bytes(serialization.Encoding.PEM)
+
+
+def certificate(der: bytes) -> x509.Certificate:
+    """A certificate from its DER, for the TLS library. Raises `Malformed`."""
     try:
-        return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
+        return x509.load_der_x509_certificate(der)
     except ValueError:
         raise Malformed("certificate: expected X.509 in DER") from None
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    """The DER of what the TLS library hands out."""
+    return certificate.public_bytes(serialization.Encoding.DER)
 
 
 def serial(random: Callable[[int], bytes]) -> int:
