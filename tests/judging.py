@@ -26,8 +26,9 @@ _NAMES = {
     ),
     "appraisal": "appraise attached_devices default evaluate intoto judge policy terms",
     "appraisal.reference": "values",
-    "broker": "admit_contract own_party receipt release request_checks",
-    "broker.administration": "remove_key rotate withdraw",
+    "broker": "admit_contract own_party release request_checks",
+    "broker.running": "receipt watch",
+    "broker.administration": "pause remove_key rotate series withdraw",
     "authority": "issue",
     "images": "layer_entries layers oci tar xattrs",
 }

@@ -21,8 +21,8 @@ from strongroom.broker.broker import Broker
 from strongroom.broker.budgets import Budgets
 from strongroom.broker.challenge import challenge
 from strongroom.broker.log_signer import Notary
-from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
+from strongroom.broker.running.receipt import receipt
 from strongroom.encoding import canonical, dsse, fields
 from strongroom.ledger import checkpoint, merkle, proofpack
 from strongroom.model import manifest as manifest_model

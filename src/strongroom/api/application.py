@@ -40,12 +40,18 @@ class Route:
 
 
 class Application:
-    """Serves the routes of a table. budgets: what a connection to it may take."""
+    """Serves the routes of a table. budgets: what a connection to it may take. on_stop: called when the server is asked to stop."""
 
     def __init__(
-        self, rows: tuple[RouteRow, ...], handlers: Mapping[str, Handler], *, budgets: ConnectionBudgets
+        self,
+        rows: tuple[RouteRow, ...],
+        handlers: Mapping[str, Handler],
+        *,
+        budgets: ConnectionBudgets,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self.budgets = budgets
+        self.on_stop = on_stop
         self.routes = tuple(Route(row, handlers[row.name]) for row in rows)
 
     async def respond(self, request: Request) -> HttpResponse:

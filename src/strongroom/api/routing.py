@@ -11,6 +11,7 @@ class Auth(enum.StrEnum):
 
     NONE = "none"  # public by design; the route says why
     EVIDENCE = "evidence"  # a nonce of this broker and hardware evidence bound to it
+    RUN_TOKEN = "run-token"  # noqa: S105 - a token that came with the release or renewal of that run
     ROOM_SIGNATURE = "room-signature"  # a signature by the signing key of a released run
 
 

@@ -75,6 +75,7 @@ class Server:
         self._ready()
         await stop.wait()
         arrivals.close()
+        self._app.on_stop()
         await self._finish()
 
     async def _finish(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from strongroom.broker.budgets import Denials, Failures
 from strongroom.broker.nonces import PURPOSE, NonceMaker
 from strongroom.broker.request_log import RequestLog
 from strongroom.broker.workers import Workers
+from strongroom.encoding import framed
 from strongroom.model.identifiers import NO_CONTRACT_ID, ContractDigest, ContractId, RoomName
 
 if TYPE_CHECKING:
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
     from strongroom.broker.log_signer import Notary
     from strongroom.broker.ports import Endorser, Known, Store
     from strongroom.crypto.aead import AtRest
+    from strongroom.model.identifiers import RunId
     from strongroom.model.party import Party
 
 DISK_KEY = "disk-key"  # purpose under which disks' keys are encrypted at rest
+WATCH = "watch"  # purpose of the key that watch tokens are made with
+_WATCH_LABEL = "strongroom/watch/1"
 
 
 class Agreements:
@@ -130,6 +135,14 @@ class Broker:
     def nonces(self) -> NonceMaker:
         """The nonces of this broker and its replicas."""
         return NonceMaker(self.at_rest.mac_key(PURPOSE))
+
+    @cached_property
+    def _watch_key(self) -> bytes:
+        return self.at_rest.mac_key(WATCH)
+
+    def watch_token(self, run_id: RunId) -> bytes:
+        """32 bytes by which a room shows that the run is its own, where a signature would cost more. Any replica knows them."""
+        return hmac.digest(self._watch_key, framed.join(_WATCH_LABEL, run_id.encode()), "sha256")
 
     @cached_property
     def agreements(self) -> Agreements:

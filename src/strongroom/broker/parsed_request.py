@@ -1,4 +1,4 @@
-"""A release request on its way: parsed, and known to be about a contract of the broker's own party."""
+"""A release or renewal request on its way: parsed, and known to be about a contract of the broker's own party."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class ParsedRequest:
 
     own: the checks of `own_party`, which all held, or there would be no agreement. own_key: the broker's own party's.
     nonce_end: when the nonce ends, which is one of ours. brought: the contract's earlier versions, as far as the request has them.
+    renews: a renewal is asked for, of a run that has its keys.
     """
 
     request: ReleaseRequest
@@ -36,6 +37,7 @@ class ParsedRequest:
     agreement: Agreement
     brought: versions.Brought
     csr: CertificateRequest | None
+    renews: bool = False
 
     @property
     def contract(self) -> Contract:

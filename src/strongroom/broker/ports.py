@@ -25,6 +25,9 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+ALL_ROOMS = "*"  # no room's name
+
+
 class NonceUse(enum.StrEnum):
     """How a nonce stood when it was to be used."""
 
@@ -43,17 +46,29 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownVersion:
-    """The highest version seen of a series. runs: how many it permits, None where nobody remembered. withdrawn: the series is."""
+    """The highest version seen of a series. runs: how many it permits, None where nobody remembered. withdrawn: the series is.
+
+    paused: names of rooms that the owner has paused, of every version; `ALL_ROOMS` among them: each of them.
+    """
 
     version: int
     digest: ContractDigest
     runs: int | None = None
     withdrawn: bool = False
+    paused: frozenset[str] = frozenset()
+
+    def is_paused(self, room: RoomName) -> bool:
+        """Whether that room is."""
+        return not self.paused.isdisjoint((room, ALL_ROOMS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that keys were released to. Indices are places in the ledger; `receipt` None: not yet."""
+    """A run that keys were released to. Indices are places in the ledger.
+
+    receipt: of the last one, which ended the run; None: it goes on. sequence: the highest number of a receipt, 0 before the first;
+    latest: where that one is, None before it.
+    """
 
     run_id: RunId
     contract_digest: ContractDigest
@@ -61,6 +76,8 @@ class Run:
     signing_key: bytes
     release: int
     receipt: int | None
+    sequence: int = 0
+    latest: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +126,9 @@ class Contracts(Protocol):
     def withdraw(self, series: Series, version: KnownVersion) -> None:
         """Remember that the series is withdrawn, for ever. version: what to remember where nothing is known of it."""
 
+    def pause(self, series: Series, version: KnownVersion) -> None:
+        """Remember which rooms of the series are paused: `version.paused`. version: what to remember of it else, where nothing is known."""
+
     def of_digest(self, contract_digest: ContractDigest) -> Series | None:
         """The series whose highest known version has that digest."""
 
@@ -125,8 +145,8 @@ class Runs(Protocol):
     def find(self, run_id: RunId) -> Run | None:
         """The run of that name."""
 
-    def close(self, run_id: RunId, *, receipt: int) -> None:
-        """Remember where the run's receipt stands."""
+    def report(self, run_id: RunId, *, receipt: int, sequence: int, is_last: bool) -> None:
+        """Remember where the run's newest receipt stands. The caller has checked that its number is higher, and the run not ended."""
 
 
 class Disks(Protocol):

@@ -122,19 +122,19 @@ class OwnNonce:
 
 
 async def release(
-    broker: Broker, body: bytes, *, peer: str = "", passed: OwnNonce | None = None
+    broker: Broker, body: bytes, *, peer: str = "", passed: OwnNonce | None = None, renews: bool = False
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
     """Decide, record, then answer. peer: the address that the request came from, for the budgets.
 
-    passed: what `turn_away` said of the first line of `body`, where it was asked already. Raises `Malformed`, `Refused`
-    or `Unavailable`; then nothing was released.
+    passed: what `turn_away` said of the first line of `body`, where it was asked already. renews: a renewal is asked for
+    (`running.renewal`). Raises `Malformed`, `Refused` or `Unavailable`; then nothing was released.
     """
     split = messages.split_release_request(body, head=None if passed is None else passed.head)
     own = passed or turn_away(broker, split.head, peer=peer)
     if isinstance(own, messages.DenialAnswer):
         return own
     try:
-        answer = await _attempt(broker, split, own, peer)
+        answer = await _attempt(broker, split, own, peer, renews=renews)
     except Unavailable:
         raise
     except Exception:  # what nobody foresaw, too: it must not be cheaper than a plain no
@@ -167,10 +167,11 @@ def turn_away(
 
 
 async def _attempt(
-    broker: Broker, split: messages.SplitRequest, own: OwnNonce, peer: str
+    broker: Broker, split: messages.SplitRequest, own: OwnNonce, peer: str, *, renews: bool
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
     patient = broker.failures.patient(broker.clock(), peer=peer, contract_digest=split.head.contract_digest)
-    examined = await broker.workers.run(partial(_examine, broker, split, own), patient=patient)
+    examine = partial(_examine, broker, split, own, renews=renews)
+    examined = await broker.workers.run(examine, patient=patient)
     if isinstance(examined, messages.DenialAnswer):
         return examined
     answer = await _settle(broker, examined, peer, patient=patient)
@@ -197,10 +198,14 @@ async def _settle(
         except Conflict:
             prepared = None
             continue
-        if isinstance(committed.value.verdict, Accepted):
-            known = Known(version=versions.known(ask.contract), run=None, disks=prepared.known.disks)
+        if isinstance(committed.value.verdict, Accepted) and not ask.renews:
+            before = prepared.known.version
+            version = replace(
+                versions.known(ask.contract), paused=frozenset() if before is None else before.paused
+            )
+            known = Known(version=version, run=None, disks=prepared.known.disks)
             broker.seen.keep(ask.contract.digest, ask.room, known, committed.value.runs_used + 1)
-        return _answer(broker, prepared, committed.value, committed.size)
+        return _answer(broker, ask, prepared, committed.value, committed.size)
     raise Unavailable(
         "release: what it depends on kept changing", code="contended", hint="try again in a moment"
     )
@@ -219,7 +224,7 @@ def _denied(
 
 
 def _examine(
-    broker: Broker, split: messages.SplitRequest, own: OwnNonce
+    broker: Broker, split: messages.SplitRequest, own: OwnNonce, *, renews: bool
 ) -> messages.DenialAnswer | _Examined:
     """Steps 2 and 3, and 4 as well where no vendor is to be asked first."""
     now, head = broker.clock(), own.head
@@ -242,6 +247,7 @@ def _examine(
         agreement=reading.agreement,
         brought=versions.read(reading.agreement.contract, request.earlier, broker.party),
         csr=csr,
+        renews=renews,
     )
     endorsed = endorse.brought(broker, ask)
     prepared = None if endorsed is None else _prepare(broker, ask, endorsed)
@@ -250,7 +256,7 @@ def _examine(
 
 def _prepare(broker: Broker, ask: ParsedRequest, endorsed: endorse.Endorsed) -> _Prepared:
     """Step 4, with what was last known of the contract, where that makes for an acceptance."""
-    seen = broker.seen.last(ask.contract.digest, ask.room)
+    seen = None if ask.renews else broker.seen.last(ask.contract.digest, ask.room)
     prepared = None if seen is None else _judge(broker, ask, endorsed, *seen)
     if prepared is not None and isinstance(prepared.verdict, Accepted):
         return prepared
@@ -266,7 +272,7 @@ def _prepare_anew(
     """Step 4, with what the storage says now. before: a denial by what was known, which may stand."""
 
     def read(state: Reading) -> tuple[Known, int]:
-        return request_checks.known(ask, state), state.runs.used(ask.contract.digest, ask.room)
+        return request_checks.known(ask, state), _runs_used(ask, state)
 
     known, runs_used = broker.store.read(read)
     if before is None or before.known != known:
@@ -314,7 +320,7 @@ def _judge(
         binding=binding,
         judged=judged,
         verdict=verdict,
-        sealed=_seal(broker, accepted, known.disks) if accepted else b"",
+        sealed=_seal(broker, accepted, known.disks) if accepted and not ask.renews else b"",
         issued=_certify(broker, ask, accepted) if accepted else None,
     )
 
@@ -330,7 +336,7 @@ def _decide(broker: Broker, ask: ParsedRequest, prepared: _Prepared, transaction
         raise Conflict(
             "release: what it was prepared with has changed", code="changed", hint="prepare it again"
         )
-    runs_used = transaction.runs.used(contract.digest, ask.room)
+    runs_used = _runs_used(ask, transaction)
     if runs_used != prepared.judged.runs_used:
         prepared = _counted(prepared, ask, runs_used)
     # Written here and once: before, nobody knew how many runs there would be.
@@ -340,7 +346,7 @@ def _decide(broker: Broker, ask: ParsedRequest, prepared: _Prepared, transaction
     accepted = isinstance(prepared.verdict, Accepted)
     # Who is denied may have named anybody's run: its records are not to be sought among denials.
     index = transaction.ledger.append(entry, run_id=ask.run_id if accepted else NO_RUN)
-    if accepted:
+    if accepted and not ask.renews:
         signing_key = ask.request.keys.signing
         transaction.runs.add(
             Run(
@@ -354,9 +360,15 @@ def _decide(broker: Broker, ask: ParsedRequest, prepared: _Prepared, transaction
         )
         revoke.superseded(transaction, ask.series, contract.digest, now=now)
         transaction.contracts.raise_to(ask.series, versions.known(contract))
-        if prepared.issued is not None:
-            revoke.remember(transaction, ask, prepared.issued)
+    if accepted and prepared.issued is not None:
+        revoke.remember(transaction, ask, prepared.issued)
     return _Decision(verdict=prepared.verdict, entry=entry, index=index, runs_used=runs_used)
+
+
+def _runs_used(ask: ParsedRequest, state: Reading) -> int:
+    """How many runs there were beside the one that is asked for: that which renews has been counted already."""
+    used = state.runs.used(ask.contract.digest, ask.room)
+    return max(0, used - 1) if ask.renews else used
 
 
 def _counted(prepared: _Prepared, ask: ParsedRequest, runs_used: int) -> _Prepared:
@@ -366,7 +378,7 @@ def _counted(prepared: _Prepared, ask: ParsedRequest, runs_used: int) -> _Prepar
 
 
 def _answer(
-    broker: Broker, prepared: _Prepared, decision: _Decision, size: int
+    broker: Broker, ask: ParsedRequest, prepared: _Prepared, decision: _Decision, size: int
 ) -> messages.ReleaseAnswer | messages.DenialAnswer:
     """Step 9."""
     proof = None
@@ -379,6 +391,7 @@ def _answer(
             certificates=() if prepared.issued is None else prepared.issued.chain,
             ledger=proof,
             endorsements=prepared.judged.endorsements,
+            watch=broker.watch_token(ask.run_id),
         )
     return _denial(decision.verdict, proof)
 
@@ -430,7 +443,7 @@ def _entry(broker: Broker, ask: ParsedRequest, prepared: _Prepared) -> bytes | N
         "binding": fields.format_data(prepared.binding.digest()),
         "nonce": fields.format_data(ask.request.nonce),
         "signing_key": fields.format_data(ask.request.keys.signing),
-        "disks": disks if accepted else [],
+        "disks": disks if accepted and not ask.renews else [],
         "certificate": leaf,
         "issuer": issuer,
         "verdict": verdict.to_json(),
@@ -440,8 +453,9 @@ def _entry(broker: Broker, ask: ParsedRequest, prepared: _Prepared) -> bytes | N
             "lifetime_seconds": judged.lifetime_seconds,
         },
     }
+    granted = record.RecordKind.RENEWAL if ask.renews else record.RecordKind.RELEASE
     entry = record.Record(
-        kind=record.RecordKind.RELEASE if accepted else record.RecordKind.DENIAL,
+        kind=granted if accepted else record.RecordKind.DENIAL,
         time=verdict.decided,
         broker=broker.party.name,
         contract_digest=ask.contract.digest,

@@ -6,7 +6,9 @@
   4 contract.withdrawn the owner has not withdrawn it here        (`versions`)
     contract.version   the version that is known here, or the next   (`versions`)
   5 contract.replaces  the next version replaces exactly the one before it
-  6 run.unique         no keys were released to this room before
+    contract.paused    the owner has not paused it here, nor this room of it
+  6 run.unique         no keys were released to this room before;
+    run.released       of a renewal instead: they were, under this contract, and its last receipt is not here
   7 certificate.names  the request asks for nothing that the contract lacks
   8 certificate.key    the request is by the TLS key that the evidence is bound to
     certificate.kind   that key is of the kind that the contract says
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from strongroom.broker.broker import Broker
     from strongroom.broker.parsed_request import ParsedRequest
-    from strongroom.broker.ports import KnownDisk, Reading, Run
+    from strongroom.broker.ports import KnownDisk, KnownVersion, Reading, Run
     from strongroom.model.contracts.contract import Contract
     from strongroom.model.identifiers import ContractDigest, KeyId, ManifestDigest, RoomName
     from strongroom.model.verdict import Data
@@ -59,7 +61,8 @@ def check(ask: ParsedRequest, known: Known) -> tuple[Check, ...]:
         nonce_contract(ask.contract.digest, ask.request.contract_digest),
         _role(ask.contract, ask.own_key, ask.request.role),
         *versions.check(known.version, ask.contract, ask.brought),
-        _unique(known.run),
+        _paused(known.version, ask.room),
+        _released(ask, known.run) if ask.renews else _unique(known.run),
         *_certificate(ask),
         _keys(ask.disks, known.disks),
     )
@@ -68,11 +71,16 @@ def check(ask: ParsedRequest, known: Known) -> tuple[Check, ...]:
 def standing(
     broker: Broker, of: Contract, room: RoomName, brought: versions.Brought, state: Reading
 ) -> tuple[Check, ...]:
-    """Those checks that a question about a room is enough for: 3, 4, 5 and, as the last, 9."""
+    """Those checks that a question about a room is enough for: 3, 4, 5, the pause and, as the last, 9."""
     own = broker.party.keyid
     wanted = of.disks_of(own, room=room)
     highest = state.contracts.highest(versions.series(of))
-    return (_role(of, own, room), *versions.check(highest, of, brought), _keys(wanted, _held(wanted, state)))
+    return (
+        _role(of, own, room),
+        *versions.check(highest, of, brought),
+        _paused(highest, room),
+        _keys(wanted, _held(wanted, state)),
+    )
 
 
 def _held(wanted: tuple[ManifestDigest, ...], state: Reading) -> tuple[KnownDisk, ...]:
@@ -103,6 +111,20 @@ def _role(contract: Contract, own: KeyId, role: str) -> Check:
 
 def _unique(earlier: Run | None) -> Check:
     return Check.equal(check_names.RUN_UNIQUE, None, None if earlier is None else earlier.run_id)
+
+
+def _released(ask: ParsedRequest, run: Run | None) -> Check:
+    mine = (ask.request.keys.signing, ask.contract.digest, ask.room)
+    same = run is not None and (run.signing_key, run.contract_digest, run.room) == mine
+    got: Data = ask.run_id if same else None
+    if run is not None and same and run.receipt is not None:
+        got = "ended"
+    return Check.equal(check_names.RUN_RELEASED, ask.run_id, got)
+
+
+def _paused(highest: KnownVersion | None, room: RoomName) -> Check:
+    paused = highest is not None and highest.is_paused(room)
+    return Check.equal(check_names.CONTRACT_PAUSED, "no", "yes" if paused else "no")
 
 
 def _certificate(ask: ParsedRequest) -> tuple[Check, ...]:

@@ -33,6 +33,7 @@ ADDRESSES = 1024
 REMEMBERED = 16_384  # entries that were printed: a receipt that comes again is no news
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=1)
 OTHER = "other"
+UNREAD = frozenset((record_model.RecordKind.RELEASE, record_model.RecordKind.RENEWAL))
 NEVER = datetime.fromtimestamp(0, UTC)
 
 
@@ -46,9 +47,9 @@ class Recorded:
     index: int
 
     def record(self) -> Record:
-        """The entry; of a release without its body, which stays unread: those come as fast as the broker can make them."""
+        """The entry; of a release or renewal without its body, which stays unread: those come as fast as the broker can make them."""
         heading = record_model.heading(self.entry)
-        return heading if heading.kind is record_model.RecordKind.RELEASE else record_model.parse(self.entry)
+        return heading if heading.kind in UNREAD else record_model.parse(self.entry)
 
 
 @dataclass(frozen=True, kw_only=True)

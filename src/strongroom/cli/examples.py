@@ -119,6 +119,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "broker admit": ("strongroom broker admit broker contract.json",),
     "broker remove-key": ("strongroom broker remove-key broker flights.manifest.json",),
     "broker withdraw": ("strongroom broker withdraw broker contract.json",),
+    "broker pause": ("strongroom broker pause broker contract.json --room main",),
+    "broker resume": ("strongroom broker resume broker contract.json",),
     "broker serve": ("strongroom broker serve broker --workers 4",),
     "broker status": ("strongroom broker status broker",),
     "broker party": ("strongroom broker party broker >alice.party.json",),

@@ -60,6 +60,11 @@ def _release(entry: Record) -> str:
     return f"released, with the keys of {len(disks)} disk(s)"
 
 
+def _renewal(entry: Record) -> str:
+    certificate = fields.Fields(dict(entry.body), "ledger entry").digest_or_null("certificate")
+    return f"renewed, {'without' if certificate is None else 'with'} a certificate: the room attested again"
+
+
 def _denial(entry: Record) -> str:
     failed = [check for check in _checks(entry) if not check.ok]
     if not failed:
@@ -73,7 +78,10 @@ def _receipt(entry: Record) -> str:
     data = fields.Fields(dict(entry.body), "ledger entry").data("envelope", max_bytes=receipt.MAX_BYTES)
     parsed = receipt.parse_envelope(data)[1]
     why = f": {parsed.explanation}" if parsed.details else ""
-    return f"receipt: {parsed.outcome.value}, status {parsed.exit_status}{why}"
+    if not parsed.is_last:
+        return f"receipt {parsed.sequence}: {parsed.outcome.value}"
+    number = f" {parsed.sequence}, the last" if parsed.sequence > 1 else ""
+    return f"receipt{number}: {parsed.outcome.value}, status {parsed.exit_status}{why}"
 
 
 def _contract(entry: Record) -> str:
@@ -84,6 +92,24 @@ def _contract(entry: Record) -> str:
 def _withdrawal(entry: Record) -> str:
     body = fields.Fields(dict(entry.body), "ledger entry")
     return f"{body.name('id')} withdrawn, every version (the last one known: {_version(body)})"
+
+
+def _pause(entry: Record) -> str:
+    return f"{_paused(entry)} paused, in every version: nothing is released or renewed"
+
+
+def _resumption(entry: Record) -> str:
+    return f"{_paused(entry)} goes on: released and renewed again"
+
+
+def _paused(entry: Record) -> str:
+    body = fields.Fields(dict(entry.body), "ledger entry")
+    id = body.name("id")
+    return id if body.value("room") is None else f"room {_room(entry)} of {id}"
+
+
+def _room(entry: Record) -> str:
+    return fields.Fields(dict(entry.body), "ledger entry").name("room")
 
 
 def _disk_removal(entry: Record) -> str:
@@ -109,10 +135,13 @@ def _version(body: fields.Fields) -> int:
 
 _KINDS: dict[record.RecordKind, Callable[[Record], str]] = {
     record.RecordKind.RELEASE: _release,
+    record.RecordKind.RENEWAL: _renewal,
     record.RecordKind.DENIAL: _denial,
     record.RecordKind.RECEIPT: _receipt,
     record.RecordKind.CONTRACT: _contract,
     record.RecordKind.WITHDRAWAL: _withdrawal,
+    record.RecordKind.PAUSE: _pause,
+    record.RecordKind.RESUMPTION: _resumption,
     record.RecordKind.DISK_REMOVAL: _disk_removal,
     record.RecordKind.ROTATION: _rotation,
 }

@@ -8,6 +8,7 @@ reading: a head (one line of JSON: nonce, contract, the agreement's length), the
 
 POST /v1/challenges   {"contract": digest}                    → Challenge
 POST /v1/releases     head LF agreement rest (ReleaseRequest) → ReleaseAnswer (200) | DenialAnswer (403)
+POST /v1/renewals     as a release, of a run that has its keys → ReleaseAnswer without keys | DenialAnswer
 POST /v1/receipts     receipt in its DSSE envelope            → LedgerProof
 POST /v1/standings    {"agreement": data, "room": name, "earlier": [data]}  → Standing
 """
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 NONCE_BYTES = 32
+WATCH_BYTES = 32
 MAX_HEAD = 256
 MAX_AGREEMENT = 192 * 1024  # the largest contract in base64, with the signatures of all its parties
 MAX_REQUEST = 512 * 1024
@@ -320,14 +322,15 @@ def recorded_verdict(proof: LedgerProof) -> dict[str, Any]:
 class ReleaseAnswer:
     """An accepted release.
 
-    `sealed` is HPKE (enc ‖ ciphertext) of `encode_disk_keys`; `certificates` are DER, leaf first;
-    `endorsements` are those that the evidence was verified with, whose digest is in the ledger's entry: with them
+    `sealed` is HPKE (enc ‖ ciphertext) of `encode_disk_keys`, of a renewal nothing; `certificates` are DER, leaf first;
+    `watch`: the token that `POST /v1/watches` asks for; `endorsements` are those that the evidence was verified with, whose digest is in the ledger's entry: with them
     anybody can judge again.
     """
 
     sealed: bytes
     certificates: tuple[bytes, ...]
     ledger: LedgerProof
+    watch: bytes = field(repr=False)
     endorsements: endorsements_model.Endorsements = field(default=endorsements_model.NONE)
 
     @cached_property
@@ -342,6 +345,7 @@ class ReleaseAnswer:
                 "sealed": fields.format_data(self.sealed),
                 "certificates": [fields.format_data(certificate) for certificate in self.certificates],
                 "ledger": self.ledger.to_json(),
+                "watch": fields.format_data(self.watch),
                 "endorsements": self.endorsements.to_json(),
             }
         )
@@ -355,6 +359,7 @@ def parse_release_answer(data: bytes) -> ReleaseAnswer:
         sealed=top.data("sealed", max_bytes=MAX_ANSWER),
         certificates=chain,
         ledger=read_ledger_proof(top.object("ledger")),
+        watch=top.data("watch", max_bytes=WATCH_BYTES, exactly=WATCH_BYTES),
         endorsements=endorsements_model.read(top.object("endorsements")),
     )
     top.done()

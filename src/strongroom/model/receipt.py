@@ -1,5 +1,8 @@
 """A receipt: what a room signs about its run, whatever became of it.
 
+A job signs one. A service signs one at each renewal (outcome `running`), so that its ledgers say that it lived, and a last one.
+Of one run their sequence numbers rise, from 1; after the last one there is none.
+
 Signed with the room's signing key (DSSE), which the evidence is bound to. Times are the broker's
 challenge time plus the room's monotonic clock, so that the host's clock has no say.
 
@@ -28,8 +31,9 @@ MAX_ENVELOPE = 4 * MAX_BYTES  # signed: in base64, which takes a third more, wit
 
 
 class Outcome(enum.StrEnum):
-    """How the run ended."""
+    """How the run ended, or that it goes on."""
 
+    RUNNING = "running"  # it goes on: the receipt is not the last one. No status, details or outputs
     EXITED = "exited"  # by itself; exit_status 0 to 255
     KILLED = "killed"  # by a signal; exit_status is the signal's number
     OUT_OF_MEMORY = "out-of-memory"
@@ -131,6 +135,7 @@ class Receipt:
     """The receipt's fields. `room` is the role in which the room attested. `details` are keys of `DETAILS`, sorted, each once.
 
     egress: one for each host that the contract lets the room's program reach, rounded, in the order of their names and ports.
+    sequence: which of the run's receipts it is, from 1, which is not written. ended: of one that says `running`, when it was made.
     """
 
     run_id: RunId
@@ -146,6 +151,12 @@ class Receipt:
     started: datetime
     ended: datetime
     egress: tuple[EgressCount, ...] = ()
+    sequence: int = 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run has ended, so that no other receipt of it follows."""
+        return self.outcome is not Outcome.RUNNING
 
     @property
     def explanation(self) -> str:
@@ -178,6 +189,7 @@ class Receipt:
                 "started": fields.format_time(self.started),
                 "ended": fields.format_time(self.ended),
                 **({"egress": [_egress_json(count) for count in self.egress]} if self.egress else {}),
+                **({"sequence": self.sequence} if self.sequence > 1 else {}),
             }
         )
 
@@ -212,8 +224,16 @@ def parse(data: bytes) -> Receipt:
         started=top.time("started"),
         ended=top.time("ended"),
         egress=_read_egress(top),
+        sequence=top.integer("sequence", low=2, high=canonical.MAX_INTEGER)
+        if "sequence" in top.names()
+        else 1,
     )
     top.done()
+    if not receipt.is_last and (receipt.exit_status, receipt.details, receipt.outputs) != (0, (), ()):
+        raise Malformed(
+            "receipt: expected no status, details or outputs of a run that goes on, got some",
+            code="bad-value",
+        )
     return receipt
 
 

@@ -29,18 +29,23 @@ class RecordKind(enum.StrEnum):
     "binding": BASE64(64), "nonce": BASE64(32), "signing_key", "disks": [manifest digest], "certificate", "issuer": digest | null, "verdict": object,
     "judged": {"gates": how many of the verdict's checks only the broker could make (they come first),
     "runs_used", "lifetime_seconds"}}: with evidence and endorsements, all that it takes to judge again.
-    RECEIPT: body {"envelope": BASE64 of the signed receipt}. CONTRACT: body {"id", "version"}:
+    RENEWAL: as RELEASE, of a run that keys were released to before; "disks" is empty, and "runs_used" does not count the run itself.
+    RECEIPT: body {"envelope": BASE64 of the signed receipt}; a service hands in several, the last one ends it. CONTRACT: body {"id", "version"}:
     the owner admitted a contract version. WITHDRAWAL: body {"id", "version"}: the owner withdrew the contract of
-    that id, every version; `contract` is the version known or named. DISK_REMOVAL: body {"disk": manifest digest}: the
+    that id, every version; `contract` is the version known or named. PAUSE and RESUMPTION: body {"id", "version", "room": name | null}:
+    the owner paused the contract of that id, every version, or one of its rooms; and took that back. DISK_REMOVAL: body {"disk": manifest digest}: the
     owner took the disk and its key from the broker. ROTATION: body {"statement": BASE64 of the signed rotation}
     (`model.rotation`): the broker or its party has new keys.
     """
 
     RELEASE = "release"
     DENIAL = "denial"
+    RENEWAL = "renewal"
     RECEIPT = "receipt"
     CONTRACT = "contract"
     WITHDRAWAL = "withdrawal"
+    PAUSE = "pause"
+    RESUMPTION = "resumption"
     DISK_REMOVAL = "disk-removal"
     ROTATION = "rotation"
 
@@ -50,7 +55,7 @@ OF_NO_CONTRACT = frozenset((RecordKind.DISK_REMOVAL, RecordKind.ROTATION))
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One entry. `run_id` is of releases, denials and receipts, else `NO_RUN`; `OF_NO_CONTRACT` have `NO_CONTRACT`."""
+    """One entry. `run_id` is of releases, denials, renewals and receipts, else `NO_RUN`; `OF_NO_CONTRACT` have `NO_CONTRACT`."""
 
     kind: RecordKind
     time: datetime

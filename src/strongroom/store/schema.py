@@ -46,6 +46,8 @@ contracts = sa.Table(
     sa.Column("runs", sa.Integer),
     # 1: its owner has withdrawn it, every version. It never becomes 0 again.
     sa.Column("withdrawn", sa.Integer, nullable=False, server_default=sa.text("0")),
+    # Names of rooms that its owner has paused, sorted, with a space between; `*`: all of them.
+    sa.Column("paused", sa.Text, nullable=False, server_default=sa.text("''")),
 )
 
 # `ordinal` counts the runs of a room of a contract from 1. Being unique, it is both the count and the proof
@@ -59,7 +61,11 @@ runs = sa.Table(
     sa.Column("ordinal", sa.Integer, nullable=False),
     sa.Column("signing_key", sa.LargeBinary, nullable=False),
     sa.Column("release", sa.Integer, nullable=False),
+    # Of the last receipt; NULL while the run goes on.
     sa.Column("receipt", sa.Integer),
+    # The highest number of a receipt, and where that one stands.
+    sa.Column("sequence", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("latest", sa.Integer),
     sa.UniqueConstraint("contract", "room", "ordinal"),
 )
 
@@ -185,7 +191,10 @@ def _fifth(connection: sa.Connection) -> None:
 def _sixth(connection: sa.Connection) -> None:
     """Runs are counted by room. Until then every room was called `room`."""
     connection.exec_driver_sql("ALTER TABLE runs RENAME TO runs_of_contracts")
-    metadata.create_all(connection, tables=[runs])
+    connection.exec_driver_sql(
+        "CREATE TABLE runs (run TEXT NOT NULL PRIMARY KEY, contract TEXT NOT NULL, room TEXT NOT NULL, ordinal INTEGER NOT NULL, "
+        "signing_key BLOB NOT NULL, release INTEGER NOT NULL, receipt INTEGER, UNIQUE (contract, room, ordinal))"
+    )
     connection.exec_driver_sql(
         "INSERT INTO runs (run, contract, room, ordinal, signing_key, release, receipt) "
         "SELECT run, contract, 'room', ordinal, signing_key, release, receipt FROM runs_of_contracts"
@@ -198,6 +207,14 @@ def _certificates(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=[issuers, certificates])
 
 
+def _lives(connection: sa.Connection) -> None:
+    """Pauses, and runs with several receipts. Until then a run had one, which ended it."""
+    connection.exec_driver_sql("ALTER TABLE contracts ADD COLUMN paused TEXT NOT NULL DEFAULT ''")
+    connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0")
+    connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN latest INTEGER")
+    connection.exec_driver_sql("UPDATE runs SET sequence = 1, latest = receipt WHERE receipt IS NOT NULL")
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _first,
     _second,
@@ -206,6 +223,7 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _fifth,
     _sixth,
     _certificates,
+    _lives,
 )
 
 

@@ -34,12 +34,11 @@ T = TypeVar("T")
 BUSY_SECONDS = 10
 READERS = 64  # threads that read at once, at most
 OF_RUN = 64
-_of_run = (
-    sa.select(schema.leaves.c.idx, schema.leaves.c.entry)
-    .where(schema.leaves.c.run == sa.bindparam("wanted"), schema.leaves.c.run != sa.literal_column("''"))
-    .order_by(schema.leaves.c.idx)
+_of_run = sa.select(schema.leaves.c.idx, schema.leaves.c.entry).where(
+    schema.leaves.c.run == sa.bindparam("wanted"), schema.leaves.c.run != sa.literal_column("''")
 )
-_OF_RUN = f"{text(_of_run)} LIMIT {OF_RUN}"
+_FIRST_OF_RUN = f"{text(_of_run.order_by(schema.leaves.c.idx))} LIMIT {OF_RUN // 2}"
+_LAST_OF_RUN = f"{text(_of_run.order_by(schema.leaves.c.idx.desc()))} LIMIT {OF_RUN // 2}"
 _total = sa.select(sa.func.sum(sa.func.length(schema.leaves.c.entry))).where(
     schema.leaves.c.idx >= sa.bindparam("first"), schema.leaves.c.idx < sa.bindparam("end")
 )
@@ -112,7 +111,11 @@ class SqliteStore:
                 (
                     row.id,
                     KnownVersion(
-                        version=row.version, digest=row.digest, runs=row.runs, withdrawn=bool(row.withdrawn)
+                        version=row.version,
+                        digest=row.digest,
+                        runs=row.runs,
+                        withdrawn=bool(row.withdrawn),
+                        paused=frozenset(row.paused.split()),
                     ),
                 )
                 for row in connection.execute(_VERSIONS)
@@ -204,9 +207,14 @@ class SqliteLedgerView:
             return int(connection.execute(_TOTAL, {"first": start, "end": start + count}).fetchone()[0] or 0)
 
     def of_run(self, run_id: RunId) -> Sequence[tuple[int, bytes]]:
-        """Index and bytes of the run's first 64 leaves."""
+        """Index and bytes of the run's first 32 leaves and its last 32, in order: a service's are without end."""
         with self._readers.connection() as connection:
-            return [(row[0], row[1]) for row in connection.execute(_OF_RUN, {"wanted": run_id})]
+            rows = [
+                row
+                for statement in (_FIRST_OF_RUN, _LAST_OF_RUN)
+                for row in connection.execute(statement, {"wanted": run_id})
+            ]
+            return sorted({row[0]: row[1] for row in rows}.items())
 
 
 def create(path: Path) -> None:

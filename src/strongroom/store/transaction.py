@@ -42,15 +42,21 @@ _NONCE_FORGET = text(sa.delete(_used).where(_used.c.expires <= sa.bindparam("now
 _CLOCK_READ = text(sa.select(_clock.c.reached))
 _CLOCK_SET = text(sa.update(_clock).values(reached=sa.bindparam("now")))
 _VERSION_FIND = text(
-    sa.select(_contracts.c.version, _contracts.c.digest, _contracts.c.runs, _contracts.c.withdrawn).where(
-        _contracts.c.id == _WANTED, _contracts.c.owners == sa.bindparam("owners")
-    )
+    sa.select(
+        _contracts.c.version,
+        _contracts.c.digest,
+        _contracts.c.runs,
+        _contracts.c.withdrawn,
+        _contracts.c.paused,
+    ).where(_contracts.c.id == _WANTED, _contracts.c.owners == sa.bindparam("owners"))
 )
 _version_put = insert(_contracts)
 _VERSION_PUT = text(
     _version_put.on_conflict_do_update(
         index_elements=[_contracts.c.id, _contracts.c.owners],
-        set_={name: _version_put.excluded[name] for name in ("version", "digest", "runs", "withdrawn")},
+        set_={
+            name: _version_put.excluded[name] for name in ("version", "digest", "runs", "withdrawn", "paused")
+        },
     )
 )
 _SERIES_OF = text(sa.select(_contracts.c.id, _contracts.c.owners).where(_contracts.c.digest == _WANTED))
@@ -61,11 +67,24 @@ _RUN_USED = text(
 )
 _RUN_FIND = text(
     sa.select(
-        _runs.c.run, _runs.c.contract, _runs.c.room, _runs.c.signing_key, _runs.c.release, _runs.c.receipt
+        _runs.c.run,
+        _runs.c.contract,
+        _runs.c.room,
+        _runs.c.signing_key,
+        _runs.c.release,
+        _runs.c.receipt,
+        _runs.c.sequence,
+        _runs.c.latest,
     ).where(_runs.c.run == _WANTED)
 )
 _RUN_ADD = text(sa.insert(_runs))
-_RUN_CLOSE = text(sa.update(_runs).where(_runs.c.run == _WANTED).values(receipt=sa.bindparam("at")))
+_report = sa.update(_runs).where(_runs.c.run == _WANTED)
+_RUN_REPORT = text(_report.values(latest=sa.bindparam("at"), sequence=sa.bindparam("number")))
+_RUN_CLOSE = text(
+    _report.values(
+        latest=sa.bindparam("at"), sequence=sa.bindparam("number"), receipt=sa.bindparam("ends_at")
+    )
+)
 _DISK_FIND = text(
     sa.select(_disks.c.manifest, _disks.c.cipher, _disks.c.sealed_key).where(_disks.c.manifest == _WANTED)
 )
@@ -218,7 +237,13 @@ class SqlContracts:
             row = self._session.read(_VERSION_FIND, wanted).fetchone()
             version = None
             if row is not None:
-                version = KnownVersion(version=row[0], digest=row[1], runs=row[2], withdrawn=bool(row[3]))
+                version = KnownVersion(
+                    version=row[0],
+                    digest=row[1],
+                    runs=row[2],
+                    withdrawn=bool(row[3]),
+                    paused=frozenset(row[4].split()),
+                )
             self._known[series] = version
         return self._known[series]
 
@@ -234,9 +259,14 @@ class SqlContracts:
     def raise_to(self, series: Series, version: KnownVersion) -> None:
         """Remember a version as the highest."""
         known = self.highest(series)
-        version = replace(version, withdrawn=known is not None and known.withdrawn)  # it never ends
+        if known is not None:  # what the owner has ended or paused is so in every version
+            version = replace(version, withdrawn=known.withdrawn, paused=known.paused)
         if known != version:
             self._put(series, version)
+
+    def pause(self, series: Series, version: KnownVersion) -> None:
+        """Remember which rooms of the series are paused."""
+        self._put(series, replace(self.highest(series) or version, paused=version.paused))
 
     def _put(self, series: Series, version: KnownVersion) -> None:
         row = {
@@ -246,6 +276,7 @@ class SqlContracts:
             "digest": version.digest,
             "runs": version.runs,
             "withdrawn": int(version.withdrawn),
+            "paused": " ".join(sorted(version.paused)),
         }
         self._session.write(_VERSION_PUT, row)
         self._known[series] = version
@@ -281,6 +312,8 @@ class SqlRuns:
             "signing_key": run.signing_key,
             "release": run.release,
             "receipt": run.receipt,
+            "sequence": run.sequence,
+            "latest": run.latest,
         }
         self._session.write(_RUN_ADD, row)
         self._used[(run.contract_digest, run.room)] = ordinal
@@ -290,7 +323,7 @@ class SqlRuns:
         row = self._session.read(_RUN_FIND, {"wanted": run_id}).fetchone()
         if row is None:
             return None
-        name, contract, room, signing_key, release, receipt = row
+        name, contract, room, signing_key, release, receipt, sequence, latest = row
         return Run(
             run_id=name,
             contract_digest=contract,
@@ -298,11 +331,17 @@ class SqlRuns:
             signing_key=signing_key,
             release=release,
             receipt=receipt,
+            sequence=sequence,
+            latest=latest,
         )
 
-    def close(self, run_id: RunId, *, receipt: int) -> None:
-        """Remember where the run's receipt stands."""
-        self._session.write(_RUN_CLOSE, {"wanted": run_id, "at": receipt})
+    def report(self, run_id: RunId, *, receipt: int, sequence: int, is_last: bool) -> None:
+        """Remember where the run's newest receipt stands."""
+        row: dict[str, object] = {"wanted": run_id, "at": receipt, "number": sequence}
+        if is_last:
+            self._session.write(_RUN_CLOSE, {**row, "ends_at": receipt})
+        else:
+            self._session.write(_RUN_REPORT, row)
 
 
 class SqlDisks:

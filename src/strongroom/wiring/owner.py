@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from strongroom import files
 from strongroom.broker import admit_contract as admitting
-from strongroom.broker.administration import add_key, remove_key, withdraw
+from strongroom.broker.administration import add_key, pause, remove_key, series, withdraw
 from strongroom.encoding import fields
 from strongroom.model import manifest as manifest_model
 from strongroom.model.identifiers import ContractDigest, ManifestDigest
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from strongroom.model.contracts.contract import Contract
+    from strongroom.model.identifiers import RoomName
     from strongroom.model.identity import Identity
     from strongroom.model.manifest import Manifest
     from strongroom.model.messages import LedgerProof
@@ -113,6 +114,26 @@ def withdraw_contract(directory: Path, digest_or_path: str, *, passphrase: Passp
             if data is None
             else withdraw.withdraw(opened.broker, data)
         )
+
+
+def pause_contract(
+    directory: Path, digest_or_path: str, *, room: RoomName | None, resume: bool, passphrase: Passphrase
+) -> LedgerProof:
+    """Pause a contract or that room of it, or with `resume` take that back: named as for `withdraw_contract`.
+
+    Raises `Malformed`, `NotFound`, and like `broker.administration.pause`.
+    """
+    act, verb = (pause.resume, "resume") if resume else (pause.pause, "pause")
+    data = None
+    if fields.DIGEST.fullmatch(digest_or_path) is None:
+        data = papers.load_agreement(Path(digest_or_path)).encode()
+    with broker.open_broker(directory, passphrase()) as opened:
+        find = (
+            series.of_digest(ContractDigest(digest_or_path), verb=verb)
+            if data is None
+            else series.of_file(opened.broker, data, verb=verb, room=room)
+        )
+        return asyncio.run(act(opened.broker, find, room=room))
 
 
 def rotate_keys(

@@ -12,8 +12,8 @@ from cryptography.x509 import load_der_x509_certificate
 from strongroom import errors
 from strongroom.agent import attest
 from strongroom.broker.challenge import challenge
-from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
+from strongroom.broker.running.receipt import receipt
 from strongroom.crypto import tls
 from strongroom.encoding import canonical
 from strongroom.errors import StrongroomError

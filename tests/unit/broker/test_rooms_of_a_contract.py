@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from strongroom.broker.administration.status import status
-from strongroom.broker.receipt import receipt
+from strongroom.broker.running.receipt import receipt
 from strongroom.errors import Refused
 from strongroom.model import messages
 from strongroom.model.contracts import certificate_terms

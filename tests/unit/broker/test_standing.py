@@ -36,7 +36,7 @@ def test_a_contract_that_would_be_served_stands_and_leaves_no_trace(world):
     told = asked(world, agreement)
     assert failed(told) == []
     assert [one.name for one in told.checks] == [
-        "own.signature", "own.entry", "own.disk", "request.role", "contract.withdrawn", "contract.version", "contract.replaces", "keys.present",
+        "own.signature", "own.entry", "own.disk", "request.role", "contract.withdrawn", "contract.version", "contract.replaces", "contract.paused", "keys.present",
         "contract.approvals", "contract.approvals.alice", "contract.approvals.bob", "contract.validity", "contract.runs",
     ]  # fmt: skip
     assert told.time == world.clock()

@@ -20,8 +20,8 @@ from strongroom.broker import release as release_module
 from strongroom.broker.budgets import Allowances, Budgets, Denials, Failures
 from strongroom.broker.nonces import NonceMaker
 from strongroom.broker.ports import KnownVersion
-from strongroom.broker.receipt import receipt
 from strongroom.broker.release import release
+from strongroom.broker.running.receipt import receipt
 from strongroom.broker.workers import READING, READING_EACH, WAITING, Workers
 from strongroom.crypto import digest, sign
 from strongroom.encoding import canonical, dsse, fields, framed

@@ -129,7 +129,7 @@ def test_what_this_broker_never_releases_is_not_withdrawn_here(world):
 
 
 def test_a_receipt_of_a_run_from_before_is_still_recorded(world):
-    from strongroom.broker.receipt import receipt
+    from strongroom.broker.running.receipt import receipt
 
     agreement = world.agreement()
     room = world.room(agreement)

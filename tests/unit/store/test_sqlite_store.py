@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -472,3 +473,25 @@ def test_a_batch_waits_for_a_moment_at_most_and_not_at_all_once_it_is_full_or_th
         return await waiting
 
     assert asyncio.run(closed()).size == 5
+
+
+def test_a_database_from_before_pauses_has_none_and_its_runs_have_one_receipt_each(path):
+    store = sqlite.open_store(path)
+    run = Run(run_id="r", contract_digest="c", room="main", signing_key=b"k", release=0, receipt=None)
+    write(store, lambda tx: tx.runs.add(run))
+    write(store, lambda tx: tx.runs.add(replace(run, run_id="s")))
+    write(store, lambda tx: tx.contracts.raise_to(SERIES, KnownVersion(version=1, digest="c")))
+    store.close()
+    old = sqlite3.connect(path, isolation_level=None)
+    old.execute("UPDATE runs SET receipt = 7 WHERE run = 's'")
+    for table, column in (("contracts", "paused"), ("runs", "sequence"), ("runs", "latest")):
+        old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    old.execute("PRAGMA user_version = 7")
+    old.close()
+    store = sqlite.open_store(path)
+    assert store.read(lambda tx: tx.runs.find("r")) == run
+    assert store.read(lambda tx: tx.runs.find("s")) == replace(
+        run, run_id="s", receipt=7, sequence=1, latest=7
+    )
+    assert store.read(lambda tx: tx.contracts.highest(SERIES)).paused == frozenset()
+    store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from strongroom.api import budgets as budgets_model
@@ -12,8 +13,10 @@ from strongroom.api.http import HttpResponse
 from strongroom.broker import request_log
 from strongroom.broker.certificates import standing as certificates
 from strongroom.broker.challenge import challenge
-from strongroom.broker.receipt import receipt
 from strongroom.broker.release import OwnNonce, release, turn_away
+from strongroom.broker.running.receipt import receipt
+from strongroom.broker.running.renewal import renewal
+from strongroom.broker.running.watch import Watches, watch
 from strongroom.broker.standing import standing
 from strongroom.crypto.pki import ocsp_answers
 from strongroom.encoding import canonical
@@ -21,7 +24,7 @@ from strongroom.model import messages
 from strongroom.model.identifiers import NO_CONTRACT_ID
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from strongroom.api.application import Handler
     from strongroom.api.http import Request
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CRL_TYPE = "application/pkix-crl"  # RFC 2585
+Decide = Callable[..., Awaitable[messages.ReleaseAnswer | messages.DenialAnswer]]
+
 PAUSE = 1.0
 """Seconds that an address whose requests kept failing waits for the refusal of a nonce that is not this broker's."""
 
@@ -47,10 +52,14 @@ def build(
     """The application for `broker`."""
     limits = budgets or budgets_model.ConnectionBudgets()
     bodies = budgets_model.Bodies(limits)
+    watches = Watches(broker)
     posts = {
-        name: _counted(broker, bodies, name, handler) for name, handler in _posts(broker, bodies).items()
+        name: _counted(broker, bodies, name, handler)
+        for name, handler in _posts(broker, bodies, watches).items()
     }
-    return Application(routes.ROUTES, {**posts, **_gets(broker, readiness)}, budgets=limits)
+    return Application(
+        routes.ROUTES, {**posts, **_gets(broker, readiness)}, budgets=limits, on_stop=watches.close
+    )
 
 
 def _counted(broker: Broker, bodies: budgets_model.Bodies, name: str, handler: Handler) -> Handler:
@@ -69,7 +78,7 @@ def _counted(broker: Broker, bodies: budgets_model.Bodies, name: str, handler: H
     return counted
 
 
-def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
+def _posts(broker: Broker, bodies: budgets_model.Bodies, watches: Watches) -> dict[str, Handler]:
     limit = {row.name: row.limit for row in routes.ROUTES}
 
     async def post_challenge(request: Request) -> HttpResponse:
@@ -77,7 +86,14 @@ def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
         return HttpResponse(body=(await challenge(broker, body)).encode())
 
     async def post_release(request: Request) -> HttpResponse:
-        return await _release(broker, bodies, limit["release"], request)
+        return await _release(broker, bodies, limit["release"], request, release)
+
+    async def post_renewal(request: Request) -> HttpResponse:
+        return await _release(broker, bodies, limit["renewal"], request, renewal)
+
+    async def post_watch(request: Request) -> HttpResponse:
+        body = await bodies.read(request, limit["watch"])
+        return HttpResponse(body=(await watch(broker, watches, body, peer=request.peer)).encode())
 
     async def post_receipt(request: Request) -> HttpResponse:
         body = await bodies.read(request, limit["receipt"])
@@ -98,6 +114,8 @@ def _posts(broker: Broker, bodies: budgets_model.Bodies) -> dict[str, Handler]:
         "challenge": post_challenge,
         "ocsp": post_ocsp,
         "release": post_release,
+        "renewal": post_renewal,
+        "watch": post_watch,
         "receipt": post_receipt,
         "standing": post_standing,
     }
@@ -183,8 +201,9 @@ def _of_authority(broker: Broker) -> dict[str, Handler]:
 
 
 async def _release(
-    broker: Broker, bodies: budgets_model.Bodies, limit: int, request: Request
+    broker: Broker, bodies: budgets_model.Bodies, limit: int, request: Request, decide: Decide
 ) -> HttpResponse:
+    """A release, or a renewal: `decide` is the use case."""
     peer = request.peer
     passed: OwnNonce | None = None
     denial: messages.DenialAnswer | None = None
@@ -201,7 +220,7 @@ async def _release(
 
     patient = broker.failures.patient(broker.clock(), peer=peer)
     body = await bodies.read(request, limit, worth_reading=worth_reading)
-    answer = denial or await release(broker, body, peer=peer, passed=passed)
+    answer = denial or await decide(broker, body, peer=peer, passed=passed)
     id = broker.agreements.id_of(request.contract_digest)
     request_log.answered(broker.request_log, answer, peer=peer, contract_id=id)
     if denial is not None:

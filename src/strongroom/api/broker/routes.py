@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from strongroom.api.routing import Auth, RouteRow
 from strongroom.crypto.pki import ocsp_answers
-from strongroom.model import messages, receipt
+from strongroom.model import messages, receipt, watch
 
 KiB = 1024
 
@@ -30,12 +30,28 @@ ROUTES = (
         why="keys leave sealed to the attested key, and only for an accepted verdict",
     ),
     RouteRow(
+        name="renewal",
+        method="POST",
+        path="/v1/renewals",
+        auth=Auth.EVIDENCE,
+        limit=messages.MAX_REQUEST,
+        why="no key leaves; a certificate does, for the TLS key of a released run that has proved itself anew",
+    ),
+    RouteRow(
+        name="watch",
+        method="POST",
+        path="/v1/watches",
+        auth=Auth.RUN_TOKEN,
+        limit=watch.MAX_BYTES,
+        why="says of a run what the ledger says; the token keeps strangers from the places of rooms that wait",
+    ),
+    RouteRow(
         name="receipt",
         method="POST",
         path="/v1/receipts",
         auth=Auth.ROOM_SIGNATURE,
         limit=2 * receipt.MAX_BYTES,
-        why="one receipt for each released run, signed by the run's attested key",
+        why="a released run's receipts, each number higher than before, signed by the run's attested key",
     ),
     RouteRow(
         name="standing",

@@ -167,6 +167,12 @@ TABLE: dict[str, Wording] = {
         hint="nothing is released under it any more; the parties may sign a new contract, with another id",
         source=WITHDRAWING,
     ),
+    check_names.CONTRACT_PAUSED: Wording(
+        expected={"no": "a contract and a room that the owner has not paused here"},
+        got={"no": "not paused", "yes": "paused by its owner"},
+        hint="the broker's owner takes it back by `strongroom broker resume`; until then nothing is released or renewed",
+        source=WITHDRAWING,
+    ),
     check_names.CONTRACT_EARLIER: Wording(
         expected={"": "earlier versions of {id} with the same disk owners, each signed by {signer}"},
         got={"all": "those alone", "": "file {file}: {fault}"},
@@ -189,6 +195,16 @@ TABLE: dict[str, Wording] = {
         expected={None: "a room that got no keys before"},
         got={None: "a room that got no keys before", "": "{it}, released before"},
         hint="a room gets its keys once; start another room",
+        source=BROKER,
+    ),
+    check_names.RUN_RELEASED: Wording(
+        expected={"": "{it}, with its keys from this broker, and running"},
+        got={
+            None: "a run that no keys were released to under this contract, for that room",
+            "ended": "a run whose last receipt is recorded",
+            "": "{it}, running",
+        },
+        hint="a room renews what this broker released to it, by the same signing key; start another room",
         source=BROKER,
     ),
     check_names.CERTIFICATE_NAMES: Wording(

@@ -51,6 +51,7 @@ class KnownContract:
     version: int
     digest: ContractDigest
     withdrawn: bool
+    paused: bool
     permitted: int | None
     used: int
     receipts: int
@@ -70,6 +71,7 @@ class KnownContract:
             "version": self.version,
             "digest": self.digest,
             "withdrawn": self.withdrawn,
+            "paused": self.paused,
             "runs_permitted": self.permitted,
             "runs_used": self.used,
             "runs_left": self.left,
@@ -125,6 +127,7 @@ def status(store: Overview, budgets: Budgets | None = None) -> Status:
             version=known.version,
             digest=known.digest,
             withdrawn=known.withdrawn,
+            paused=bool(known.paused) if room is None else known.is_paused(room),
             permitted=known.runs,
             used=runs,
             receipts=receipts,

@@ -1,4 +1,4 @@
-"""`strongroom broker init|add-key|remove-key|admit|withdraw|serve|status|passwd` (rotations: `rotate`)."""
+"""`strongroom broker init|add-key|remove-key|admit|withdraw|pause|resume|serve|status|passwd` (rotations: `rotate`)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ IdentityFd = Annotated[
     int | None,
     typer.Option("--identity-passphrase-fd", help="Read the identity's passphrase from this descriptor."),
 ]
+ContractArgument = Annotated[
+    str, typer.Argument(help="The contract's file, or the digest of a version that `status` shows.")
+]
+OneRoom = Annotated[
+    str | None, typer.Option("--room", metavar="NAME", help="That room of the contract alone.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -39,6 +45,8 @@ def register(app: typer.Typer) -> None:
     group.command("remove-key")(remove_key)
     group.command("admit")(admit)
     group.command("withdraw")(withdraw)
+    group.command("pause")(pause)
+    group.command("resume")(resume)
     group.command("serve")(serve)
     group.command("status")(status)
     group.command("party")(party)
@@ -146,9 +154,7 @@ def admit(
 
 def withdraw(
     directory: BrokerDir,
-    contract: Annotated[
-        str, typer.Argument(help="The contract's file, or the digest of a version that `status` shows.")
-    ],
+    contract: ContractArgument,
     passphrase_fd: BrokerFd = None,
 ) -> None:
     """Withdraw a contract, every version of it: nothing is released under it any more. It cannot be undone."""
@@ -160,6 +166,38 @@ def withdraw(
     )
     say(f"ledger entry {proof.index}: {describe_entry(proof.entry)}")
     print("keys that rooms have already stay with them; their receipts are still taken")
+
+
+def pause(
+    directory: BrokerDir, contract: ContractArgument, room: OneRoom = None, passphrase_fd: BrokerFd = None
+) -> None:
+    """Pause a contract, every version of it, or a room: nothing is released or renewed, and rooms that run end."""
+    _pause(directory, contract, room=room, resume=False, passphrase_fd=passphrase_fd)
+    print("rooms that run are told within seconds, and end; `strongroom broker resume` takes the pause back")
+
+
+def resume(
+    directory: BrokerDir, contract: ContractArgument, room: OneRoom = None, passphrase_fd: BrokerFd = None
+) -> None:
+    """Take a pause back; without --room every pause of that contract. Rooms that it ended are started anew."""
+    _pause(directory, contract, room=room, resume=True, passphrase_fd=passphrase_fd)
+
+
+def _pause(
+    directory: Path, contract: str, *, room: str | None, resume: bool, passphrase_fd: int | None
+) -> None:
+    from strongroom.ledger.describe import describe_entry
+    from strongroom.model.identifiers import RoomName
+    from strongroom.wiring import owner
+
+    proof = owner.pause_contract(
+        directory,
+        contract,
+        room=None if room is None else RoomName(room),
+        resume=resume,
+        passphrase=lambda: _passphrase(directory, passphrase_fd),
+    )
+    say(f"ledger entry {proof.index}: {describe_entry(proof.entry)}")
 
 
 def remove_key(
@@ -268,7 +306,7 @@ def status(directory: BrokerDir, as_json: AsJson = False) -> None:
     print(f"ledger: {report.ledger_size} entries")
     for contract in report.contracts:
         runs = f"{contract.used} run(s) used, {'?' if contract.left is None else contract.left} left, {contract.receipts} with a receipt"
-        state = "WITHDRAWN, " if contract.withdrawn else ""
+        state = "WITHDRAWN, " if contract.withdrawn else "PAUSED, " if contract.paused else ""
         room = "" if contract.room is None else f" room {contract.room}"
         print(f"contract {contract.id}{room}: version {contract.version} {contract.digest}: {state}{runs}")
     for digest, used, receipts in report.earlier:

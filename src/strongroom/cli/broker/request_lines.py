@@ -9,7 +9,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from strongroom.broker.request_log import Event, Recorded, Summed
+from strongroom.broker.request_log import UNREAD, Event, Recorded, Summed
 from strongroom.cli.printable import printable
 from strongroom.encoding import fields
 from strongroom.ledger import describe
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST = 1024  # characters of a line of text
 DECISIONS = {
     record.RecordKind.RELEASE: "released",
+    record.RecordKind.RENEWAL: "renewed",
     record.RecordKind.DENIAL: "denied",
     record.RecordKind.RECEIPT: "recorded",
 }
@@ -109,4 +110,4 @@ def _json(event: Event) -> str:
 
 
 def _said(entry: record.Record) -> str:
-    return "released" if entry.kind is record.RecordKind.RELEASE else describe.describe(entry)
+    return DECISIONS[entry.kind] if entry.kind in UNREAD else describe.describe(entry)

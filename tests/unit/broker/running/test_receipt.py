@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.broker.receipt import receipt
+from strongroom.broker.running.receipt import receipt
 from strongroom.crypto import sign
 from strongroom.encoding import fields
 from strongroom.errors import Conflict, Malformed, Refused, Unavailable
 from strongroom.ledger import proof
+from strongroom.ledger.describe import describe_entry
 from strongroom.model import receipt as receipt_model
 from strongroom.model import record
 from strongroom_testing import contracts
@@ -118,3 +119,41 @@ def test_a_receipt_that_nobody_has_time_for_is_unavailable_and_recorded_nowhere(
     assert world.store.ledger.size() == 1
     post(world, room.receipt(contracts.NOW))
     assert world.store.ledger.size() == 2
+
+
+def running(room, sequence, **changes):
+    return room.receipt(contracts.NOW, outcome=receipt_model.Outcome.RUNNING, sequence=sequence, **changes)
+
+
+def test_a_service_hands_in_receipts_of_rising_numbers_until_the_last(world, room):
+    first = post(world, running(room, 1))
+    assert describe_entry(first.entry) == "receipt 1: running"
+    post(world, running(room, 3))  # one in between was lost with its broker
+    for late in (running(room, 2), running(room, 3, ended=contracts.NOW), room.receipt(contracts.NOW)):
+        with pytest.raises(Conflict, match="expected a number higher than 3") as caught:
+            post(world, late)
+        assert caught.value.code == "receipt-order"
+    assert post(world, running(room, 3)).index == 2  # its answer was lost on the way
+    assert world.store.runs_by_room()[0][3] == 0
+    last = room.receipt(contracts.NOW, sequence=4)
+    assert describe_entry(post(world, last).entry) == "receipt 4, the last: exited, status 0"
+    assert world.store.runs_by_room()[0][3] == 1
+    for after in (running(room, 5), room.receipt(contracts.NOW, sequence=5)):
+        with pytest.raises(Conflict, match="its last one") as caught:
+            post(world, after)
+        assert caught.value.code == "receipt-exists"
+    assert post(world, last).index == 3
+    assert world.store.ledger.size() == 4
+
+
+def test_the_first_and_the_newest_entries_of_a_run_without_end_are_found(world, room):
+    for sequence in range(1, 80):
+        post(world, running(room, sequence))
+    entries = world.store.ledger.of_run(room.keys.run_id)
+    assert [index for index, _ in entries] == [*range(32), *range(48, 80)]
+
+
+@pytest.mark.parametrize("end", [{"exit_status": 1}, {"details": ("stopped",)}])
+def test_a_receipt_of_a_run_that_goes_on_says_nothing_of_an_end(world, room, end):
+    with pytest.raises(Malformed, match="of a run that goes on"):
+        post(world, running(room, 1, **end))

@@ -1,7 +1,8 @@
 """Use case: a room hands in its receipt (`POST /v1/receipts`).
 
-Authenticated by the signing key that the run's evidence was bound to. One receipt for each run; the
-same bytes again get the same answer, since the first one may have been lost on the way.
+Authenticated by the signing key that the run's evidence was bound to. A run's receipts are numbered, and each number is higher
+than all before; after the last one (`Receipt.is_last`) there is none. A job has one, a service one for each renewal, and a last one. The
+newest one's bytes again get the same answer, since the first one may have been lost on the way.
 
 Whose run it is, and that key, anybody reads in the ledger. So a stranger can have a receipt looked at: it is parsed and
 its signature verified in a thread, outside of any transaction, and an address whose requests kept failing waits
@@ -44,8 +45,8 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
     def append(transaction: Transaction) -> tuple[bytes, int]:
         run = _released(transaction.runs.find(claimed.run_id), claimed)
         entry_body = {"envelope": fields.format_data(body)}
-        if run.receipt is not None:
-            return _same_again(transaction, run.receipt, entry_body)
+        if run.latest is not None and (run.receipt is not None or claimed.sequence <= run.sequence):
+            return _same_again(transaction, run, run.latest, entry_body)
         change = own_changes.OwnChange(
             kind=record.RecordKind.RECEIPT,
             contract_digest=claimed.contract_digest,
@@ -53,7 +54,9 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
             body=dict(entry_body),
         )
         entry, index = own_changes.append(broker, transaction, change)
-        transaction.runs.close(claimed.run_id, receipt=index)
+        transaction.runs.report(
+            claimed.run_id, receipt=index, sequence=claimed.sequence, is_last=claimed.is_last
+        )
         return entry, index
 
     return await own_changes.prove(broker, append)
@@ -97,12 +100,18 @@ def _unknown() -> Refused:
     )
 
 
-def _same_again(transaction: Transaction, index: int, body: dict[str, str]) -> tuple[bytes, int]:
+def _same_again(transaction: Transaction, run: Run, index: int, body: dict[str, str]) -> tuple[bytes, int]:
     entry = transaction.ledger.leaves(index, 1)[0]
-    if record.parse(entry).body != body:
+    if record.parse(entry).body == body:
+        return entry, index
+    if run.receipt is not None:
         raise Conflict(
-            "receipt: this run has handed in another receipt",
+            "receipt: this run has handed in another receipt, its last one",
             code="receipt-exists",
-            hint="one run, one receipt; the first one stands",
+            hint="a run ends once; the first last receipt stands",
         )
-    return entry, index
+    raise Conflict(
+        f"receipt: expected a number higher than {run.sequence}, which this run has handed in",
+        code="receipt-order",
+        hint="a room numbers its receipts from 1; one that comes late, or a second time with other bytes, is not recorded",
+    )

@@ -1,0 +1,1 @@
+"""What a room asks its brokers for while it runs: renewals, a watch, and receipts."""
