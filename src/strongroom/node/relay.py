@@ -15,9 +15,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import threading
 import time
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +26,9 @@ from strongroom.model import verdict
 from strongroom.model.identifiers import PartyName
 from strongroom.model.room import channel as wire
 from strongroom.model.room.destination import Kind, Reason
+from strongroom.node.network.connecting import Connector
+from strongroom.node.network.inward import InwardStreams
+from strongroom.node.network.outward import OutwardStreams
 from strongroom.streams.loop import Loop
 from strongroom.streams.mux import Side
 from strongroom.streams.socket_end import SocketEnd
@@ -35,6 +36,7 @@ from strongroom.streams.socket_end import SocketEnd
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from strongroom.node.network.inward import RoomNetwork
     from strongroom.node.run_folder import Inbox
     from strongroom.streams.mux import Stream, StreamEnd
 
@@ -98,6 +100,7 @@ class Relay:
     brokers: (host, port) by party name. start: the start message's bytes. watched: descriptors that
     become readable when something that the room needs has ended, with the function that raises why.
     on_phase: called with (name, guest's milliseconds). on_note: called with lines for the log.
+    network: what the room's program may reach and who may reach it; None: nothing and nobody.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Relay:
         on_phase: Callable[[str, int], None],
         on_note: Callable[[str], None],
         watched: Mapping[int, Callable[[], None]],
+        network: RoomNetwork | None = None,
     ) -> None:
         self._channel = channel
         self._brokers = brokers
@@ -122,9 +126,12 @@ class Relay:
         self._loop.listen(Kind.BROKER, self._open_broker)
         self._loop.listen(Kind.FILE, self._open_file)
         self._to_brokers: set[_BrokerEnd] = set()
-        self._connected: deque[tuple[_BrokerEnd, socket.socket | None, str]] = deque()
-        self._connecting = 0  # threads: one goes on after its stream was given up
-        self._waker, self._woken = socket.socketpair()
+        self._connecting = 0  # to brokers, of streams that were given up, too
+        self._connector = Connector(self._loop)
+        self._inward: InwardStreams | None = None
+        if network is not None:
+            self._inward = InwardStreams(self._loop, network.listeners)
+            OutwardStreams(self._loop, self._connector, network.terms, network.options, self._note)
         self._phases = self._notes = 0
         self._unreachable = ""
         self._greeted = False
@@ -137,8 +144,6 @@ class Relay:
         or falls silent without a word, `Malformed` when it does not keep to the protocol.
         """
         started = heard = time.monotonic()
-        self._woken.setblocking(False)
-        self._loop.watch(self._woken.fileno(), self._take_connections)
         for fd, ended in self._watched.items():
             self._loop.watch(fd, self._after_last_words(ended))
         while not self._is_done():
@@ -185,17 +190,8 @@ class Relay:
     def close(self) -> None:
         """Close every connection."""
         self._loop.close()
-        for link in (self._channel, self._waker, self._woken):
-            link.close()
-        self._close_connected()
-
-    def _close_connected(self) -> None:
-        """Connections that no stream has got. A thread may add one while the relay closes: then its wake-up fails."""
-        with contextlib.suppress(IndexError):
-            while True:
-                _, connection, _ = self._connected.popleft()
-                if connection is not None:
-                    connection.close()
+        self._connector.close()
+        self._channel.close()
 
     def _take_control(self, payload: bytes) -> None:
         top = fields.Fields(
@@ -211,6 +207,8 @@ class Relay:
             self._phases += 1
             name = top.text("name", max_length=129, pattern=_PHASE)
             moment = top.integer("milliseconds", low=0, high=canonical.MAX_INTEGER)
+            if self._inward is not None:
+                self._inward.phase(name)
             if self._phases <= _MAX_PHASES:
                 self._on_phase(name, moment)
         elif kind == "failed":
@@ -239,9 +237,21 @@ class Relay:
             return Reason.TOO_MANY
         end = _BrokerEnd(self._loop, stream, self._to_brokers)
         self._connecting += 1
-        threading.Thread(
-            target=self._connect, args=(end, party, address), name=f"connect-{party}", daemon=True
-        ).start()
+        host, port = address
+
+        def reach() -> socket.socket:
+            connection = socket.create_connection(address, timeout=CONNECT_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            host_log.debug("room connected to broker", party=party, host=host, port=port)
+            return connection
+
+        def settled(cause: Exception | None) -> None:
+            self._connecting -= 1
+            if cause is not None:
+                self._unreachable = f"broker of {party} at {host}:{port}: {cause}"
+                self._note(self._unreachable)
+
+        self._connector.connect(end, reach, settled)
         return end
 
     def _note(self, line: str) -> None:
@@ -252,36 +262,6 @@ class Relay:
     def _must_have_greeted(self) -> None:
         if not self._greeted:
             raise Malformed("the room opens a stream before it says hello", code="bad-channel")
-
-    def _connect(self, end: _BrokerEnd, party: PartyName, address: tuple[str, int]) -> None:
-        """In a thread of its own, because names take their time."""
-        try:
-            connection = socket.create_connection(address, timeout=CONNECT_SECONDS)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as cause:
-            host, port = address
-            self._connected.append((end, None, f"broker of {party} at {host}:{port}: {cause}"))
-        else:
-            host_log.debug("room connected to broker", party=party, host=address[0], port=address[1])
-            self._connected.append((end, connection, ""))
-        try:
-            self._waker.send(b"w")
-        except OSError:  # the room has ended meanwhile
-            self._close_connected()
-
-    def _take_connections(self, _events: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._woken.recv(4096)
-        while self._connected:
-            end, connection, problem = self._connected.popleft()
-            self._connecting -= 1
-            if connection is None:
-                self._unreachable = problem
-                self._note(problem)
-                end.stream.reset(Reason.UNREACHABLE)
-            else:
-                end.attach(end.stream, connection)
-                end.stream.accept()
 
 
 class _FileEnd:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import time
 from dataclasses import dataclass, field
@@ -22,17 +23,20 @@ from strongroom.model import signatures
 from strongroom.model.room import channel, run_files
 from strongroom.node import children, launch_record, relay, run_folder
 from strongroom.node.background import Later
+from strongroom.node.network.inward import Listeners, RoomNetwork
+from strongroom.node.network.options import NO_NETWORK
 from strongroom.node.qemu import accelerator
 from strongroom.node.qemu import machine as qemu
 from strongroom.node.vtpm import hcrtm, swtpm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from strongroom.model.contracts.agreement import Agreement
     from strongroom.model.contracts.room_terms import RoomTerms
     from strongroom.model.identifiers import PartyName, RoomName
+    from strongroom.node.network.options import NetworkOptions
     from strongroom.node.vtpm.state import VtpmNode
 
     Watched = dict[int, Callable[[], None]]
@@ -41,6 +45,7 @@ BOOT_SECONDS = 180.0  # emulation on a loaded machine; the usual start takes fiv
 AFTERWARDS_SECONDS = 300.0  # attesting, sealing the outputs, the receipts
 BROKER_SECONDS = 80.0  # more for each broker that dawdles (the agent's RECEIPT_SECONDS)
 SERIAL_BASE = "base"
+_OPEN_FILES = 8192
 TOGETHER_SECONDS = 1.0
 # Of a result in memory: how long it is kept, how often its folder is tried, and how often that is said.
 HELD_SECONDS, AGAIN_SECONDS, TELL_SECONDS = 3600.0, 5.0, 60.0
@@ -50,7 +55,7 @@ HELD_SECONDS, AGAIN_SECONDS, TELL_SECONDS = 3600.0, 5.0, 60.0
 class Order:
     """What to run: a room of the agreement's contract. `drives` and `manifests` (signed, as bytes) go by the serials of `model.room.channel`.
 
-    earlier: envelopes of the contract's earlier versions, lowest first.
+    earlier: envelopes of the contract's earlier versions, lowest first. network: see `run.run_contract`.
     node: None for rooms that the processor's own TEE speaks for. out: the run's folder, which exists and is empty. clock and serial: see `qemu.Machine`.
     """
 
@@ -66,6 +71,7 @@ class Order:
     clock: str = "utc"
     serial: Path | None = None
     firmware: Path = launch_record.FIRMWARE
+    network: NetworkOptions = NO_NETWORK
 
     @property
     def terms(self) -> RoomTerms:
@@ -99,6 +105,7 @@ class Launched:
 class Room:
     """One run of an order, in a local room. `tee_room` starts other rooms.
 
+    on_listening(places): called before that, with where ports are reached on this machine (`inward.Listeners.shown`).
     on_started: called once QEMU runs, while the guest boots. on_phase(name, guest's milliseconds) and
     on_note(line) tell how it goes. on_held(what, seconds left): files are in memory alone, since the run's folder takes no
     more. Called as soon as one is, again every `TELL_SECONDS` once the room has ended, and with nothing when all of it is in the
@@ -106,6 +113,7 @@ class Room:
     """
 
     order: Order
+    on_listening: Callable[[Mapping[str, Mapping[str, str]]], None] = lambda _places: None
     on_started: Callable[[], None] = lambda: None
     on_phase: Callable[[str, int], None] = lambda _name, _moment: None
     on_note: Callable[[str], None] = lambda _line: None
@@ -124,6 +132,11 @@ class Room:
         """
         order = self.order
         with contextlib.ExitStack() as stack:
+            listeners = Listeners(order.network)
+            stack.callback(listeners.close)
+            if listeners.places:
+                self.on_listening(listeners.shown())
+            _allow_sockets()
             launched = self._launch(stack)
             self.on_started()
             files = run_folder.Inbox(
@@ -151,6 +164,7 @@ class Room:
                 on_phase=self._take_phase,
                 on_note=self.on_note,
                 watched=launched.watched,
+                network=RoomNetwork(terms=order.terms, options=order.network, listeners=listeners),
             )
             stack.callback(wire.close)
             wait = order.agreement.contract.receipts.wait_seconds
@@ -321,6 +335,14 @@ class Room:
         if not signatures.signed_by(envelope, sign.VerifyingKey(receipt.signing_key)):
             raise _wrong_receipt("no signature of it verifies by the key that it names")
         return RoomResult(receipt=receipt, files=tuple(received))
+
+
+def _allow_sockets() -> None:
+    """Let this process have a socket for each stream of a room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > soft:
+        wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def _brokers(order: Order) -> dict[PartyName, tuple[str, int]]:

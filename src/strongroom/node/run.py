@@ -27,6 +27,7 @@ from strongroom.node import (
     run_status,
     runs,
 )
+from strongroom.node.network.options import NO_NETWORK
 from strongroom.node.run_status import RunStatus, State
 from strongroom.node.vtpm import state
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import PartyName, RoomName
     from strongroom.model.receipt import Receipt
     from strongroom.node.backends import Backend
+    from strongroom.node.network.options import NetworkOptions
     from strongroom.node.qemu.machine import Drive
     from strongroom.node.room import Order, Room
     from strongroom.node.run_cost import End
@@ -76,11 +78,12 @@ class FinishedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """What is called as a run goes. on_started: the machine runs. on_phase(name, milliseconds since the run began): what the room says.
+    """What is called as a run goes. on_listening(places): ports are listened for, by `port` or `tunnel` and by name. on_started: the machine runs. on_phase(name, milliseconds since the run began): what the room says.
 
     on_held(what, seconds left): files are in memory alone (see `room.Room`). on_failed: before the failure is raised.
     """
 
+    on_listening: Callable[[Mapping[str, Mapping[str, str]]], None] = lambda _places: None
     on_started: Callable[[], None] = lambda: None
     on_phase: Callable[[str, int], None] = lambda _name, _milliseconds: None
     on_held: Callable[[UnwrittenFiles, float], None] = lambda _held, _seconds: None
@@ -134,6 +137,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
     foresee: bool = True,
     room_clock: str = "utc",
     serial: Path | None = None,
+    network: NetworkOptions = NO_NETWORK,
     clock: RunClock | None = None,
     described: Callable[[BaseException], dict[str, object]] = describe,
     watch: Watch = Watch(),
@@ -142,7 +146,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
 
     room_name: which of the contract's rooms; None where it has one alone. base: its folder. node: the node's folder, for local rooms. backend: one of `backends.BACKENDS`; None is for local rooms. manifests: in the
     order of `sealed_disks`, where they do not lie beside. earlier: envelopes of earlier versions, lowest first. foresee: False starts a room that brokers would
-    refuse. Raises `Misuse`, `Refused`, `PolicyDenied`, `Unavailable`, `NotFound`, `Conflict`, `Malformed`; nothing of a room is left then.
+    refuse. network: where its ports are reached and where its peers are. Raises `Misuse`, `Refused`, `PolicyDenied`, `Unavailable`, `NotFound`, `Conflict`, `Malformed`; nothing of a room is left then.
     """
     clock = clock or since(time.monotonic())
     contract = agreement.contract
@@ -162,6 +166,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
         clock=room_clock,
         serial=serial,
         firmware=firmware or launch_record.FIRMWARE,
+        network=network.fitted(terms),
     )
     with taken(out):
         attempt = _Attempt(
@@ -207,6 +212,7 @@ class _Attempt:
         self.runs_before = known.runs
 
     def run(self, machine: Room) -> room.RoomResult:
+        machine.on_listening = self._take_places
         machine.on_started, machine.on_phase = self._begin, self._take_phase
         machine.on_held, machine.on_note = self._take_held, self._take_note
         return machine.run()
@@ -232,6 +238,10 @@ class _Attempt:
     def _begin(self) -> None:
         self.status.booting()
         self.watch.on_started()
+
+    def _take_places(self, places: Mapping[str, Mapping[str, str]]) -> None:
+        self.status.listening(places)
+        self.watch.on_listening(places)
 
     def _take_phase(self, name: str, moment: int) -> None:
         self.status.phase(name, moment)

@@ -7,6 +7,7 @@ It is replaced whole at each change of state, so that a reader never sees half o
 
     {"format": "strongroom-run/2", "contract": digest, "id": the contract's, "room": name, "state": one of `State`, "phase": the last phase,
      "times": {state: UTC}, "phases": [{"name", "milliseconds", "guest_milliseconds"}], "notes": [text],
+     where ports are reached on this machine "listening": {"port" | "tunnel": {name: address}},
      "total_milliseconds", "first_instruction_milliseconds", while the folder lacks room "held": {"files", "bytes", "until": UTC},
      at the end "run", and "outcome", "exit_status", "details", "files" or "error", "lost": [file], "cost": {party: "used", "unused" or "unknown"}}
 """
@@ -26,7 +27,7 @@ from strongroom.model.identifiers import NO_RUN, RoomName, RunId
 from strongroom.model.room import run_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -118,6 +119,11 @@ class RunStatus:
     def booting(self) -> None:
         """The machine runs."""
         self._enter(State.BOOTING)
+
+    def listening(self, places: Mapping[str, Mapping[str, str]]) -> None:
+        """Where its ports are reached on this machine."""
+        self.document["listening"] = {kind: dict(names) for kind, names in places.items() if names}
+        self._enter(None)
 
     def phase(self, name: str, moment: int) -> None:
         """The room says how far it is. moment: by its own clock, in milliseconds."""

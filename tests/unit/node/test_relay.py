@@ -324,7 +324,7 @@ def test_a_broker_that_is_not_there_closes_the_stream(tmp_path):
         agent.hello()
         agent.broker(1)
         agent.frame(wire.FrameType.DATA, 1, b"into the void")
-        agent.answer(1, wire.FrameType.RESET, b"unreachable")
+        agent.answer(1, wire.FrameType.RESET, b"refused")
         agent.frame(wire.FrameType.DATA, 1, b"late bytes are dropped")
         agent.control("done")
 
@@ -481,7 +481,7 @@ def test_what_trying_again_may_help_is_unavailable_and_names_the_broker(tmp_path
     def script(agent):
         agent.hello()
         agent.broker(1)
-        agent.answer(1, wire.FrameType.RESET, b"unreachable")
+        agent.answer(1, wire.FrameType.RESET, b"refused")
         agent.control("failed", code="cut-off", message="cannot be reached", hint="", checks=[])
 
     with pytest.raises(Unavailable, match=f"127.0.0.1:{address[1]}: .*refused") as caught:

@@ -8,6 +8,7 @@ is known before is refused before any room boots (node/foreseen.py). Every end s
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ import typer
 from strongroom.cli import interruption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from strongroom.model.contracts.contract import Contract
     from strongroom.node.run import FailedRun, FinishedRun
@@ -82,6 +83,33 @@ def run(
     debug_serial: Annotated[
         Path | None, typer.Option(help="Record the serial port; only a debugging base writes to it.")
     ] = None,
+    publish: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PORT=ADDRESS",
+            help="Where an open port of the room is reached: NAME=8080, NAME=HOST:PORT or NAME=unix:PATH.",
+        ),
+    ] = [],  # noqa: B006
+    tunnel: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PORT=ADDRESS", help="Where tunnels to a port of the room are reached, in the same form."
+        ),
+    ] = [],  # noqa: B006
+    peer: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ROOM:PORT=ADDRESS",
+            help="Where the tunnels of another room are reached, in the same form.",
+        ),
+    ] = [],  # noqa: B006
+    egress_to_private: Annotated[
+        bool,
+        typer.Option(
+            "--egress-to-private",
+            help="Let the contract's hosts outside have private addresses, or be on this machine.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the status as JSON.")] = False,
 ) -> None:
     """Run a contract's program in a room and keep what leaves it."""
@@ -89,6 +117,8 @@ def run(
     from strongroom.cli.rooms import run_ends
     from strongroom.model.identifiers import RoomName
     from strongroom.node import run as running
+    from strongroom.node.network import addresses
+    from strongroom.node.network.options import NetworkOptions
     from strongroom.parties import papers
 
     agreement = papers.load_agreement(contract)
@@ -137,10 +167,20 @@ def run(
             foresee=not start_anyway,
             room_clock=clock,
             serial=debug_serial,
+            network=NetworkOptions(
+                published=addresses.read_all(publish, "--publish"),
+                tunnels=addresses.read_all(tunnel, "--tunnel"),
+                peers=addresses.read_all(peer, "--peer"),
+                egress_to_private=egress_to_private,
+            ),
             clock=run_clock,
             described=failures.describe,
             watch=running.Watch(
-                on_started=begin, on_phase=take_phase, on_held=take_held, on_failed=take_failure
+                on_listening=functools.partial(_tell_places, quiet=as_json),
+                on_started=begin,
+                on_phase=take_phase,
+                on_held=take_held,
+                on_failed=take_failure,
             ),
         )
     if as_json:
@@ -185,6 +225,13 @@ def _print_summary(finished: FinishedRun, out: Path, contract: Contract) -> None
         say(line)
     for line in finished.notes:
         print(f"note       {printable(line)}", file=sys.stderr)
+
+
+def _tell_places(places: Mapping[str, Mapping[str, str]], *, quiet: bool) -> None:
+    for kind, names in places.items():
+        for name, address in names.items():
+            if not quiet:
+                print(f"{kind:10} {name} at {address}", file=sys.stderr, flush=True)
 
 
 def _as_lines(name: str, milliseconds: int) -> None:
