@@ -22,6 +22,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "strongroom init --schema >compose.schema.json",
     ),
     "up": ("strongroom up -d", "strongroom up shop/compose.yaml"),
+    "join": ("strongroom join compose.yaml --as alice", "strongroom join compose.yaml --as bob --operate"),
     "ps": ("strongroom ps", "strongroom ps --json"),
     "logs": ("strongroom logs", "strongroom logs -f web"),
     "restart": ("strongroom restart web",),

@@ -26,6 +26,10 @@ VERBS = {
         "project.up",
         "Bring the services of a Compose file up in rooms: all that one owner needs is made in .strongroom/ beside it.",
     ),
+    "join": (
+        "project.join",
+        "Make what a Compose file needs of you, as one of its parties: identity, sealed data, converted images, a broker with your keys.",
+    ),
     "ps": (
         "project.ps",
         "List the services with their state, how often their rooms were started, and where they are reached.",

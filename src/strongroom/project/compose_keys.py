@@ -96,10 +96,8 @@ class ServiceKeys:
             except ValueError as cause:
                 yield place.blocks("ports", str(cause), _FORM)
                 continue
-            if name and self.names.get(number, name) != name:
-                yield place.blocks("ports", f"port {number} has two names", "keep one of the two")
-            if published in self.published:
-                yield place.blocks("ports", "is published there twice", "keep one of the two")
+            if number in [other.number for other in self.published]:
+                yield place.blocks("ports", f"port {number} is published twice", "keep one of the two")
                 continue
             self._add(number, name)
             self.published.append(published)

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from strongroom.parties.draft import Draft, RoomDraft
     from strongroom.project.model import Project, ProjectService
 
-MANIFEST = ".manifest.json"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectDisks:
@@ -72,15 +70,15 @@ def draft_for_parties(project: Project, *, folder: Path, replaces: Path | None =
             hint="write x-strongroom: {parties: {NAME: {role: …, file: NAME.party.json}}}; for one owner `up` does all",
         )
     members = tuple(
-        contract_model.Member(party=_party(folder / path, name), role=contract_model.Role(role))
-        for name, (role, path) in project.parties.items()
+        contract_model.Member(party=_party(folder / party.file, name), role=party.role)
+        for name, party in project.parties.items()
     )
     for name, path in project.datasets.items():
-        if not path.endswith(MANIFEST):
+        if not path.endswith(file.MANIFEST):
             raise Misuse(
                 f"dataset {name}: {path} is no signed manifest",
                 code="not-sealed",
-                hint=f"its owner seals it (`strongroom seal {path}`) and hands NAME{MANIFEST} around",
+                hint=f"its owner seals it (`strongroom seal {path}`) and hands NAME{file.MANIFEST} around",
             )
     platforms = project.platforms
     local = bool(platforms.bases or platforms.nodes)

@@ -42,6 +42,10 @@ PROJECT = KeyedObject(
                             required=True,
                         ),
                         "file": Key(shape=_PATH, about="The party file that it hands around.", required=True),
+                        "seals": Key(
+                            shape=MapOf(key=_NAME, item=_PATH, most=MAX_DATASETS),
+                            about="Its datasets by name, each with the folder or file that `strongroom join` seals for it.",
+                        ),
                     }
                 ),
                 most=MAX_PARTIES,
@@ -111,6 +115,10 @@ SERVICE = KeyedObject(
         "manifest": Key(
             shape=_PATH,
             about="Among several parties: the owner's signed NAME.manifest.json of the converted image.",
+        ),
+        "owner": Key(
+            shape=_NAME,
+            about="Among several parties: whose image it is, and who converts it by `strongroom join`.",
         ),
         "datasets": Key(
             shape=ListOf(item=_NAME, most=MAX_DATASETS),

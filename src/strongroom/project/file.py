@@ -19,6 +19,7 @@ from strongroom.errors import Malformed, Refused
 from strongroom.images.compose import document, keys, strict_yaml
 from strongroom.images.compose.place import ComposePlace
 from strongroom.images.preflight.findings import Severity
+from strongroom.model.contracts.contract import Role
 from strongroom.model.contracts.network_terms import Port
 from strongroom.model.contracts.room_terms import Restart
 from strongroom.model.identifiers import RoomName
@@ -30,6 +31,7 @@ from strongroom.project.model import (
     PeerPort,
     Platforms,
     Project,
+    ProjectParty,
     ProjectService,
     Wait,
 )
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 MAX_SERVICES = 16  # rooms of one contract
 MEMORY_MIB = 512
 DAYS = 30
+MANIFEST = ".manifest.json"
 _OWN_NAMES = re.compile(r"[^a-z0-9._-]+")
 _KEY = extension.EXTENSION
 
@@ -89,11 +92,16 @@ def parse(data: bytes, *, what: str, folder: str = "") -> Project:
             where.blocks("services", f"{len(rooms)} services", f"at most {MAX_SERVICES} in one contract")
         )
     findings += _shared(terms, rooms, where)
+    findings += _sealed(terms.get("parties", {}), terms.get("datasets", {}), root)
     return Project(
         name=project,
         contract_name=terms.get("contract", project),
         parties={
-            party: (entry.get("role", ""), entry.get("file", ""))
+            party: ProjectParty(
+                role=Role(entry.get("role", Role.AUDITOR)),
+                file=entry.get("file", ""),
+                seals=entry.get("seals", {}),
+            )
             for party, entry in terms.get("parties", {}).items()
         },
         datasets=terms.get("datasets", {}),
@@ -174,6 +182,7 @@ def _service(name: str, body: Value, place: ComposePlace, findings: list[Finding
         settings=settings,
         image=terms.get("image", ""),
         manifest_path=terms.get("manifest", ""),
+        owner=terms.get("owner", ""),
         memory_mib=own.memory_mib or MEMORY_MIB,
         processors=own.processors or 1,
         ports=tuple(
@@ -250,6 +259,19 @@ def _platforms(terms: dict[str, Any]) -> Platforms:
     )
 
 
+def _sealed(parties: dict[str, Any], datasets: dict[str, str], root: ComposePlace) -> Iterator[Finding]:
+    """Data that a party seals, and that nobody would find."""
+    for party, entry in parties.items():
+        seals_at = root.key(_KEY).key("parties").key(party).key("seals")
+        for name in entry.get("seals", {}):
+            if not datasets.get(name, "").endswith(MANIFEST):
+                yield seals_at.blocks(
+                    "datasets",
+                    f"{name} is sealed into a manifest that the file does not name",
+                    f"write {_KEY}: datasets: {name}: {name}{MANIFEST}",
+                )
+
+
 def _shared(terms: dict[str, Any], rooms: Sequence[ProjectService], where: ComposePlace) -> Iterator[Finding]:
     """What services name and the file has not, or has twice."""
     datasets, parties = terms.get("datasets", {}), terms.get("parties", {})
@@ -263,6 +285,7 @@ def _shared(terms: dict[str, Any], rooms: Sequence[ProjectService], where: Compo
                     "datasets", f"no dataset {name}", f"name it under {_KEY}: datasets, with its path"
                 )
         named = [*room.logs, *(name for output in room.outputs for name in output.to)]
+        named += [room.owner] if room.owner else []
         for name in named:
             if name not in parties:
                 yield at.blocks(

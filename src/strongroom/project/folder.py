@@ -9,6 +9,7 @@
     plan.json         what the supervisor keeps up (`plan`)
     status.json       what it does (`status`)
     lock              held by the supervisor while it runs
+    sockets/          where rooms reach each other's tunnels
     runs/ROOM/N/      a folder for each start of a room
     logs/             what the broker, each room's node and the supervisor say
 """
@@ -96,7 +97,7 @@ class StateFolder:
 
     def make(self, *, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
         """Make the folder with its passphrase, where they are not there."""
-        for folder in (self.path, self.path / "logs", self.contracts):
+        for folder in (self.path, self.path / "logs", self.path / "sockets", self.contracts):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
         if not self.passphrase_file.exists():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from strongroom.images.compose.document import ComposeService
     from strongroom.images.preflight.findings import Finding
+    from strongroom.model.contracts.contract import Role
     from strongroom.model.contracts.network_terms import Port
     from strongroom.model.contracts.room_terms import Restart
     from strongroom.model.identifiers import RoomName
@@ -62,10 +63,19 @@ class OutputTerms:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProjectParty:
+    """One of several parties. file: the path of its party file. seals: name → path of data of its own that it has in the clear."""
+
+    role: Role
+    file: str
+    seals: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProjectService:
     """One service: a room of the contract.
 
-    settings: what Compose itself says of image and program. image, manifest_path: paths, or empty. depends_on: by service, what is
+    settings: what Compose itself says of image and program. image, manifest_path: paths, or empty. owner: the party whose image it is, or empty. depends_on: by service, what is
     waited for. wall_seconds: of a job; 0 for a service, which attests again each `renewal_seconds`.
     """
 
@@ -73,6 +83,7 @@ class ProjectService:
     settings: ComposeService
     image: str
     manifest_path: str
+    owner: str
     memory_mib: int
     processors: int
     ports: tuple[Port, ...]
@@ -109,7 +120,7 @@ class Platforms:
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """A whole file. parties: name → (role, path of the party file); none: one owner. datasets: name → path.
+    """A whole file. parties: by name; none: one owner. datasets: name → path.
 
     services: each after those that it waits for. findings: what the file says beside, in words, with lines.
     runs, threshold: 0 where the file does not say.
@@ -117,7 +128,7 @@ class Project:
 
     name: str
     contract_name: str
-    parties: dict[str, tuple[str, str]]
+    parties: dict[str, ProjectParty]
     datasets: dict[str, str]
     platforms: Platforms
     runs: int

@@ -4,7 +4,7 @@
 
     {"format": "strongroom-plan/1", "down": bool, "broker": "HOST:PORT",
      "rooms": [{"name", "contract": path, "digest", "base": path, "disks": [path], "job": bool, "restart", "memory_guard": bool,
-                "depends_on": {name: what is waited for}, "published": ["ADDRESS|PORT|NUMBER"], "identity": digest, "generation"}]}
+                "depends_on": {name: what is waited for}, "published", "tunnels", "peers": {name: address}, "identity": digest, "generation"}]}
 
     {"format": "strongroom-status/1", "supervisor": pid, "broker": {"state", "pid", "starts"},
      "rooms": [{"name", "state", "pid", "starts", "generation", "run": path, "error"}]}
@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom.encoding import fields
-from strongroom.errors import Malformed
 from strongroom.model.contracts.room_terms import Restart
 from strongroom.model.identifiers import ContractDigest, RoomName
 from strongroom.project import folder as folders
-from strongroom.project.model import PublishedPort, Wait
+from strongroom.project.model import Wait
 
 if TYPE_CHECKING:
     from strongroom.project.folder import StateFolder
 
 PLAN, STATUS = "strongroom-plan/1", "strongroom-status/1"
+UNIX = "unix:"  # before the path of a socket, in addresses
 _MOST_ROOMS = 64
 
 
@@ -52,7 +52,9 @@ ENDED = frozenset((ChildState.DONE, ChildState.FAILED, ChildState.STOPPED))
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRoom:
-    """A room that is kept up. contract, base, disks: paths, which begin in the folder. room_identity: a digest of all that it is."""
+    """A room that is kept up. contract, base, disks: paths, which begin in the folder. published: where its open ports are, by the port's name;
+    tunnels: where tunnels to its ports are; peers: where those of others are, by ROOM:PORT; a Unix socket's path begins in the folder. room_identity: a digest of all that it is.
+    """
 
     name: RoomName
     contract: Path
@@ -63,7 +65,9 @@ class PlannedRoom:
     restart: Restart
     memory_guard: bool
     depends_on: dict[str, Wait]
-    published: tuple[PublishedPort, ...]
+    published: dict[str, str]
+    tunnels: dict[str, str]
+    peers: dict[str, str]
     room_identity: str
     generation: int = 1
 
@@ -132,7 +136,9 @@ def write_plan(folder: StateFolder, plan: Plan) -> None:
             "restart": room.restart.value,
             "memory_guard": room.memory_guard,
             "depends_on": {name: wait.value for name, wait in room.depends_on.items()},
-            "published": [f"{port.address}|{port.host_port}|{port.number}" for port in room.published],
+            "published": dict(room.published),
+            "tunnels": dict(room.tunnels),
+            "peers": dict(room.peers),
             "identity": room.room_identity,
             "generation": room.generation,
         }
@@ -169,20 +175,14 @@ def _room(source: fields.Fields) -> PlannedRoom:
         depends_on={
             name: Wait(wait) for name, wait in source.text_map("depends_on", max_items=_MOST_ROOMS).items()
         },
-        published=tuple(_published(text) for text in source.texts("published", max_items=64)),
+        published=source.text_map("published", max_items=64),
+        tunnels=source.text_map("tunnels", max_items=64),
+        peers=source.text_map("peers", max_items=64),
         room_identity=source.digest("identity"),
         generation=source.integer("generation", low=1, high=1 << 40),
     )
     source.done()
     return room
-
-
-def _published(text: str) -> PublishedPort:
-    try:
-        address, host, number = text.split("|")
-        return PublishedPort(address=address, host_port=int(host), number=int(number))
-    except ValueError:
-        raise Malformed("plan.json.rooms.published: expected ADDRESS|PORT|NUMBER") from None
 
 
 def write_status(folder: StateFolder, status: SupervisorStatus) -> None:

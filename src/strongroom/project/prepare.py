@@ -32,7 +32,7 @@ from strongroom.parties import identity as identities
 from strongroom.parties import papers
 from strongroom.parties import sign as signing
 from strongroom.project import draft as drafting
-from strongroom.project import file
+from strongroom.project import file, network
 from strongroom.project import folder as folders
 from strongroom.project import plan as plans
 from strongroom.project.plan import Plan, PlannedRoom
@@ -349,20 +349,21 @@ class _Preparation:
         before: Plan | None = None
         with contextlib.suppress(OSError):
             before = plans.read_plan(self.folder)
-        reached = {peer.service for service in self.project.services for peer in service.peers}
+        peers = {peer.service for service in self.project.services for peer in service.peers}
         rooms, changed = [], []
         for service in self.project.services:
             # Rooms prove themselves to each other under one version of the contract: those that talk change together.
-            talks = bool(service.peers) or service.name in reached
+            talks = bool(service.peers) or service.name in peers
+            reached = network.places(self.project, service)
             identity = digest.sha256(
                 canonical.dumps(
                     {
                         "terms": contract.room(service.name).to_json(),
                         "base": base.name,
                         "guard": self.project.platforms.memory_guard,
-                        "published": [
-                            f"{port.address} {port.host_port} {port.number}" for port in service.published
-                        ],
+                        "published": reached.published,
+                        "tunnels": reached.tunnels,
+                        "peers": reached.peers,
                         "contract": contract.digest if talks else "",
                     }
                 )
@@ -388,7 +389,9 @@ class _Preparation:
                     restart=service.restart,
                     memory_guard=self.project.platforms.memory_guard,
                     depends_on=service.depends_on,
-                    published=service.published,
+                    published=reached.published,
+                    tunnels=reached.tunnels,
+                    peers=reached.peers,
                     room_identity=identity,
                     generation=known.generation if same and known is not None else earlier + 1,
                 )

@@ -355,6 +355,7 @@ class ProcessCommands:
                 stdout=target,
                 stderr=target,
                 pass_fds=descriptors,
+                cwd=self.folder.path,  # sockets' paths begin there: whole ones may be too long
                 start_new_session=True,  # a Ctrl-C at the terminal is for whoever asks the supervisor to end
             )
 
@@ -368,6 +369,13 @@ def run_words(folder: StateFolder, room: PlannedRoom, *, out: Path) -> list[str]
         for disk in room.disks:
             yield from ("--disk", str(folder.path / disk))
         yield from ("--out", str(out))
+        for option, places in (
+            ("--publish", room.published),
+            ("--tunnel", room.tunnels),
+            ("--peer", room.peers),
+        ):
+            for name, address in sorted(places.items()):
+                yield from (option, f"{name}={address}")
         if not room.memory_guard:
             yield "--no-memory-guard"
 

@@ -51,11 +51,14 @@ class RoomRow:
         return self.child.state.value
 
     def addresses(self) -> tuple[str, ...]:
-        """Where its ports are reached on this machine."""
-        return tuple(
-            f"{f'[{port.address}]' if ':' in port.address else port.address}:{port.host_port} → {port.number}"
-            for port in self.planned.published
+        """Where its ports are reached on this machine, from outside of rooms."""
+        plain = tuple(f"{address} → {name}" for name, address in sorted(self.planned.published.items()))
+        tunnels = tuple(
+            f"{address} → {name} (tunnels)"
+            for name, address in sorted(self.planned.tunnels.items())
+            if not address.startswith(plans.UNIX)
         )
+        return (*plain, *tunnels)
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
@@ -70,10 +73,8 @@ class RoomRow:
             "folder": "" if self.run is None else str(self.run.folder),
             "times": {} if self.run is None else self.run.times,
             "error": "" if self.child is None else self.child.error,
-            "published": [
-                {"address": port.address, "port": port.host_port, "number": port.number}
-                for port in self.planned.published
-            ],
+            "published": self.planned.published,
+            "tunnels": self.planned.tunnels,
         }
 
 

@@ -6,11 +6,12 @@ import pytest
 
 from strongroom.errors import Malformed, Refused
 from strongroom.images.compose import document, keys
+from strongroom.model.contracts.contract import Role
 from strongroom.model.contracts.network_terms import Port
 from strongroom.model.contracts.room_terms import Restart
 from strongroom.project import file
 from strongroom.project.compose_keys import ServiceKeys
-from strongroom.project.model import OutputTerms, OutsideHost, PeerPort, PublishedPort, Wait
+from strongroom.project.model import OutputTerms, OutsideHost, PeerPort, ProjectParty, PublishedPort, Wait
 from tests.unit.project.kit import IMAGE, project, said, service
 
 
@@ -50,7 +51,7 @@ def test_two_services_and_what_they_reach():
         7,
         1,
     )
-    assert parsed.parties == {"bob": ("recipient", "bob.json")}
+    assert parsed.parties == {"bob": ProjectParty(role=Role.RECIPIENT, file="bob.json", seals={})}
     assert web.ports == (
         Port(name="443", number=443, open=True),
         Port(name="8080", number=8080, open=False),
@@ -104,12 +105,11 @@ def test_order_reach_and_what_is_waited_for():
         ('ports: ["elsewhere:80:80"]', "ports[0]", "no address"),
         ('ports: ["0:80"]', "ports[0]", "expected one port"),
         ('ports: ["70000:80"]', "ports[0]", "expected one port"),
-        ('ports: ["81:80", "81:80"]', "ports[1]", "twice"),
+        ('ports: ["81:80", "82:80"]', "ports[1]", "twice"),
         ("ports: [{target: 80}]", "ports[0]", "expected `published`"),
         ("ports: [{target: 80, published: 81, color: red}]", "ports[0]", "'color' is no key"),
         ("ports: [{target: 80, published: 81, protocol: udp}]", "ports[0]", "only TCP"),
         ("ports: [{target: 80, published: 81, name: 'A B'}]", "ports[0]", "`name`"),
-        ("ports: [{target: 80, published: 81, name: a}, {target: 80, published: 82, name: b}]", "ports[1]", "two names"),
         ("expose: ['80/udp']", "expose[0]", "one TCP port"),
         ("expose: [80.5]", "expose[0]", "one TCP port"),
         ("depends_on: [nobody]", "depends_on", "'nobody' is no other service"),

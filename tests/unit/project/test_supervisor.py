@@ -14,7 +14,7 @@ from strongroom.node import run_status
 from strongroom.project import folder as folders
 from strongroom.project import plan as plans
 from strongroom.project import supervisor, upkeep
-from strongroom.project.model import PublishedPort, Wait
+from strongroom.project.model import Wait
 from strongroom.project.plan import Plan, PlannedRoom
 
 DIGEST = "sha256:" + "ab" * 32
@@ -84,7 +84,7 @@ def room(name, **changes):
     base = PlannedRoom(
         name=name, contract=Path("contracts/1.json"), contract_digest=DIGEST, base=Path("bases/b"),
         disks=(Path("images/k/web.disk"),), is_job=False, restart=Restart.NEVER, memory_guard=True, depends_on={},
-        published=(), room_identity=DIGEST,
+        published={}, tunnels={}, peers={}, room_identity=DIGEST,
     )  # fmt: skip
     return dataclasses.replace(base, **changes)
 
@@ -291,7 +291,7 @@ def test_of_earlier_runs_the_last_stay(world):
 
 def test_documents_are_read_back_as_they_were_written(world):
     planned = room(
-        "web", depends_on={"db": Wait.HEALTHY}, published=(PublishedPort(address="::1", host_port=8443, number=443),)
+        "web", depends_on={"db": Wait.HEALTHY}, published={"443": "[::1]:8443"}, tunnels={"443": "unix:sockets/web:443"}, peers={"db:5432": "unix:sockets/db:5432"}
     )  # fmt: skip
     world.begin(planned, room("db"))
     assert plans.read_plan(world.folder).room("web") == planned
@@ -313,6 +313,19 @@ def test_the_folder_is_its_owners_alone(world):
     first = world.folder.passphrase()
     world.folder.make()
     assert (world.folder.passphrase(), len(first)) == (first, 64)
+
+
+def test_where_ports_and_peers_are_is_said_when_a_room_is_started(world):
+    planned = room(
+        "web",
+        published={"443": "127.0.0.1:8443"},
+        tunnels={"443": "unix:sockets/web:443"},
+        peers={"db:1": "unix:sockets/db:1"},
+    )
+    words = supervisor.run_words(world.folder, planned, out=Path("/r/1"))
+    assert words[words.index("--publish") :] == [
+        "--publish", "443=127.0.0.1:8443", "--tunnel", "443=unix:sockets/web:443", "--peer", "db:1=unix:sockets/db:1",
+    ]  # fmt: skip
 
 
 def test_what_a_room_is_started_with(world):

@@ -58,7 +58,7 @@ def up(
     project = file.load(path)
     if not as_json:
         shown.print_findings(project)
-    with _progress(began, quiet=as_json) as tell, interruption.orderly():
+    with progress(began, quiet=as_json) as tell, interruption.orderly():
         prepared = prepare.prepare(
             path,
             project,
@@ -109,10 +109,24 @@ def _print(prepared: Prepared, rows: tuple[RoomRow, ...], *, seconds: float, as_
         say(f"{row.planned.name:<10} {row.state}{''.join(f', {address}' for address in row.addresses())}")
     if contract.simulated:
         print(SIMULATED)
-    print(
-        f"verify     strongroom contract show {prepared.contract_file}; strongroom ledger verify {prepared.folder.party}"
-    )
+    for line in _verifying(prepared, rows):
+        say(f"verify     {line}")
     print(f"took       {seconds:.1f} s")
+
+
+def _verifying(prepared: Prepared, rows: tuple[RoomRow, ...]) -> Iterator[str]:
+    """The commands by which anybody verifies what runs, who has the contract and the party file."""
+    contract, party = prepared.contract_file, prepared.folder.party
+    yield f"strongroom contract show {contract}"
+    for row in rows:
+        terms = prepared.contract.room(row.planned.name)
+        for port in terms.ports:
+            place = row.planned.tunnels.get(port.name, "")
+            if place and (port.open or not place.startswith("unix:")):
+                at = f"{prepared.folder.path}/{place[5:]}" if place.startswith("unix:") else place
+                yield f"strongroom connect {terms.name}:{port.name} --contract {contract} --at {at} --trust {party} --verify"
+        if row.planned.is_job and row.run is not None:
+            yield f"strongroom proof export {row.run.folder} --out {terms.name}.proof; strongroom proof verify {terms.name}.proof --trust {party}"
 
 
 def _follow(prepared: Prepared, *, as_json: bool) -> None:
@@ -135,7 +149,7 @@ def _follow(prepared: Prepared, *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _progress(began: float, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+def progress(began: float, *, quiet: bool) -> Iterator[Callable[[str], None]]:
     """A function that shows a step: with a spinner on a terminal, a line elsewhere."""
     from strongroom.cli.printable import printable
 
