@@ -49,7 +49,12 @@ LISTED = {
     "node/run.py": {"aside / path.name"},
     "wiring/broker.py": {"directory / name"},
     # Serials are "image" and "data-N"; beside them are "out", "scratch" and "tls".
-    "agent/room.py": {"{init.ROOM}/{serial}", "{CHAINS}/{release.party}.pem", "{folder}/{name}"},
+    "agent/room.py": {"{init.ROOM}/{serial}"},
+    # Fixed words, and parties' names in a folder of their own.
+    "agent/certificates/delivery.py": {
+        *("{place}/{name}", "{self.folder}/{name}", "{self.folder}/.{name}", "{CURRENT}/{name}"),
+        "{CHAINS}/{party}.pem",
+    },
     # A kind's prefix or ending around one name: tests/unit/model/test_run_files.py, and for a disk's files below.
     "model/room/run_files.py": {
         *("{_EVIDENCE}{party}.json", "{_RELEASE}{party}.json", "{_LEDGER_PROOF}{party}.json"),

@@ -5,7 +5,7 @@ leaves only this behind (tmpfs sizes are the launch's; owners are the program's 
   /            the image, read-only erofs, under an overlay in memory: unmodified programs may write there
   /data/NAME   the datasets, read-only, nosuid, nodev, noexec       /out   what may leave, owned by the user
   /tmp         private, 1777       /dev  null zero full random urandom, shm       /proc  below
-  /run/strongroom/tls   the room's key and certificates, when the contract asks for them
+  /run/strongroom/tls   the room's key and certificates, when the contract asks for them; or the folder that it says
 These places are of `model/room/mounts`, by which images are judged beforehand too; links of the image lead them elsewhere in it.
   /etc/hosts, /etc/hostname   the loopback's names, where the image has none of its own; before those, the contract's hosts
 Network: an own stack with a loopback and nothing else (`network/namespace`); ports below 1024 are open to every user there.
@@ -30,6 +30,7 @@ from strongroom.agent.network import places
 from strongroom.encoding import canonical, fields
 from strongroom.encoding.symlinks import Symlinks
 from strongroom.errors import Malformed
+from strongroom.model.contracts import certificate_terms
 from strongroom.model.manifest import MAX_USER
 from strongroom.model.room import mounts
 
@@ -71,7 +72,8 @@ _LAST_CAPABILITY = 63
 class ContainerLaunch:
     """All that the launcher needs to know. Paths are the agent's; it holds no secret.
 
-    image, out, tls: mounted folders (tls may be empty text: none). datasets: folder by dataset name.
+    image, out, tls: mounted folders (tls may be empty text: none). tls_place: where the program finds `tls`. reload: the command
+    that makes the program read it again; signal: the number of the one that does; neither where nothing is to be done. datasets: folder by dataset name.
     scratch: an empty folder to build in. Sizes are bytes. cgroup: its folder, or empty text for none. listeners: what the program
     may connect to, each "HOST:PORT" (`network/places`).
     """
@@ -91,6 +93,9 @@ class ContainerLaunch:
     tmp_bytes: int
     cgroup: str
     listeners: tuple[str, ...] = ()
+    tls_place: str = certificate_terms.FOLDER
+    reload: tuple[str, ...] = ()
+    signal: int = 0
 
     def encode(self) -> bytes:
         """JSON bytes, for the pipe to the launcher."""
@@ -101,7 +106,7 @@ def parse_launch(data: bytes) -> ContainerLaunch:
     """Read what `ContainerLaunch.encode` wrote. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what="launch", max_bytes=64 * 1024 * 1024), "launch")
     texts = top.text_map_of(
-        ("image", "out", "tls", "scratch", "cgroup", "working_directory"), max_length=4096
+        ("image", "out", "tls", "tls_place", "scratch", "cgroup", "working_directory"), max_length=4096
     )
     launch = ContainerLaunch(
         arguments=tuple(top.items("arguments", max_items=4096)),
@@ -113,6 +118,8 @@ def parse_launch(data: bytes) -> ContainerLaunch:
         root_bytes=top.integer("root_bytes", low=4096, high=1 << 50),
         tmp_bytes=top.integer("tmp_bytes", low=4096, high=1 << 50),
         listeners=tuple(top.items("listeners", max_items=places.MAX_HOSTS)),
+        reload=top.words("reload", max_items=64),
+        signal=top.integer("signal", low=0, high=64),
         **texts,
     )
     top.done()
@@ -129,10 +136,11 @@ def build(launch: ContainerLaunch, users: int) -> None:
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     _open_low_ports()
     root = _overlay(launch, users)
-    placed = _placed(root, certificates=bool(launch.tls))  # as the image has it: nothing is mounted yet
+    tls = mounts.of_certificates(launch.tls_place)
+    placed = _placed(root, tls, certificates=bool(launch.tls))  # as the image has it: nothing is mounted yet
     _name_hosts(root, launch.listeners)
     for placement in placed:
-        MAKERS[placement.mount](launch, _directory(root, os.fsdecode(placement.place)), users)
+        MAKERS.get(placement.mount, _mount_tls)(launch, _directory(root, os.fsdecode(placement.place)), users)
     os.chdir(root)
     kernel.pivot_root(".", ".")
     kernel.unmount(".")
@@ -219,13 +227,15 @@ def _overlay(launch: ContainerLaunch, users: int) -> str:
     return root
 
 
-def _placed(root: str, *, certificates: bool) -> tuple[mounts.Placed, ...]:
+def _placed(root: str, tls: mounts.Mount, *, certificates: bool) -> tuple[mounts.Placed, ...]:
     """Where the mounts go in the image. Raises `Refused`, for an image that `convert` would not have taken."""
 
     def is_file(path: bytes) -> bool:
         return _kind(root, path) not in (0, stat.S_IFDIR, stat.S_IFLNK)
 
-    return mounts.place(target=lambda path: _target(root, path), is_file=is_file, certificates=certificates)
+    return mounts.place(
+        target=lambda path: _target(root, path), is_file=is_file, certificates=certificates, tls=tls
+    )
 
 
 def _kind(root: str, path: bytes) -> int:
@@ -349,7 +359,7 @@ def _mount_proc(_launch: ContainerLaunch, proc: str, _users: int) -> None:
     _show(f"{proc}/sys", SHOWN_SYS)
 
 
-# How each mount of the table is made: (launch, the folder to mount on, the program's user namespace).
+# How each mount of the table is made: (launch, the folder to mount on, the program's user namespace). Any other is `_mount_tls`.
 MAKERS = {
     mounts.DEV: _mount_dev,
     mounts.TMP: _mount_tmp,

@@ -5,7 +5,8 @@ for its launch, makes the namespaces, hands the network's to the agent with its 
 program, reaps orphans, and reports. The user namespace is the program's alone: it owns none of the others. When process 1 ends, the kernel kills whatever the program left.
 
 Events, one JSON object a line: {"event": "init", "pid"} · {"event": "starting"} ·
-{"event": "not-started", "code", "reason"} · {"event": "ended", "status": wait status of the program}.
+{"event": "not-started", "code", "reason"} · {"event": "ended", "status": wait status of the program} ·
+{"event": "reloaded", "status": wait status of the command that makes the program read its certificates again; 0 for a signal}.
 `code` is one of `_REASONS` and may be recorded; `reason` has the image's own words, and goes into the sealed log alone.
 """
 
@@ -15,7 +16,7 @@ import errno
 import os
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from strongroom.agent import container, kernel, owners
@@ -26,6 +27,8 @@ from strongroom.errors import StrongroomError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+RELOAD = signal.SIGUSR1
+"""Sent to process 1 by the agent: the program has new certificates. What is done then, the launch says."""
 _UNKILLABLE = b"-1000"
 _FIRST_TO_DIE = b"1000"
 EXEC_FAILED = 127
@@ -106,15 +109,48 @@ def _init(launch: container.ContainerLaunch, users: int, events: int, output: in
     program = os.fork()
     if program == 0:
         _guarded(lambda: _program(launch, users, events, output), events, _REASONS)
-    os.close(output)
+    commands: set[int] = set()
+    if launch.signal or launch.reload:
+        signal.signal(RELOAD, lambda *_: _reload(launch, users, events, output, program, commands))
+    if not launch.reload:
+        os.close(output)
     while True:
         pid, status = os.wait()
         if pid == program:
             _tell(events, event="ended", status=status)
             return 0
+        if pid in commands:
+            commands.discard(pid)
+            _tell(events, event="reloaded", status=status)
+
+
+def _reload(
+    launch: container.ContainerLaunch, users: int, events: int, output: int, program: int, commands: set[int]
+) -> None:
+    """Make the program read its certificates again: by process 1, which never had a key, and knows its own child."""
+    if launch.signal:
+        os.kill(program, launch.signal)  # nobody has waited for it yet: it is the same process
+        _tell(events, event="reloaded", status=0)
+        return
+    command = os.fork()
+    if command == 0:
+        signal.signal(RELOAD, signal.SIG_IGN)
+        try:
+            _execute(replace(launch, arguments=launch.reload), users, output)
+        finally:
+            os._exit(EXEC_FAILED)
+    commands.add(command)
 
 
 def _program(launch: container.ContainerLaunch, users: int, events: int, output: int) -> int:
+    _execute(launch, users, output, events=events)
+    return EXEC_FAILED
+
+
+def _execute(
+    launch: container.ContainerLaunch, users: int, output: int, *, events: int | None = None
+) -> None:
+    """Become the program, or a command beside it. Returns only by `OSError`. events: where its start is reported; None: nowhere."""
     _write("/proc/self/oom_score_adj", _FIRST_TO_DIE)
     os.setsid()
     nothing = os.open("/dev/null", os.O_RDONLY)
@@ -125,14 +161,14 @@ def _program(launch: container.ContainerLaunch, users: int, events: int, output:
         os.dup2(fd, place)
     # Now, not by the execution: until then the image's own words (its working directory, its interpreters) might lead
     # through /proc/self/fd to what whoever started the agent had open outside.
-    kernel.close_all(3, but=(users, events))
+    kernel.close_all(3, but=(users,) if events is None else (users, events))
     kernel.close_on_exec(3)
     if "HOME" not in launch.environment:
         launch.environment["HOME"] = container.home_of(launch.uid)
     container.become(launch, users)
-    _tell(events, event="starting")
+    if events is not None:
+        _tell(events, event="starting")
     container.execute(launch)
-    return EXEC_FAILED
 
 
 def _guarded(act: Callable[[], int], events: int, reasons: Mapping[int, str] = _NO_REASONS) -> NoReturn:
@@ -173,6 +209,14 @@ def _write(path: str, content: bytes) -> None:
         os.write(fd, content)
     finally:
         os.close(fd)
+
+
+def reload(pid: int) -> None:
+    """Say to process 1 of the program's namespaces that there are new certificates. Only where its launch has a signal or a command."""
+    try:
+        os.kill(pid, RELOAD)
+    except ProcessLookupError:
+        return
 
 
 def kill(pid: int) -> None:

@@ -80,6 +80,7 @@ class _Watch:
     init: int = 0
     started: float = 0.0
     status: int | None = None
+    reloaded: int | None = None
     reason: str = ""
     failed: str = ""
     log: bytearray = field(default_factory=bytearray)
@@ -342,5 +343,7 @@ def _note(watch: _Watch, line: bytes) -> bool:
         watch.reason = watch.reason or reason
     elif event == "ended":
         watch.status = top.integer("status", low=0, high=0xFFFF)
+    elif event == "reloaded":
+        watch.reloaded = top.integer("status", low=0, high=0xFFFF)
     top.done()
     return event == "starting"

@@ -25,16 +25,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.agent import attest, finish, init, owners, program
+from strongroom.agent.certificates import delivery
+from strongroom.agent.certificates.delivery import CertificateFolder, Generation
 from strongroom.agent.container import ContainerLaunch
 from strongroom.agent.disks import open as disks
 from strongroom.agent.disks.devicemapper import DeviceMapper
 from strongroom.agent.network import places, relay
-from strongroom.crypto.pki import csr
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model import manifest as manifest_model
 from strongroom.model.contracts import agreement as agreement_model
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.agent.disks.reads import ReadWatch
     from strongroom.agent.launcher import Warden
+    from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.identifiers import ContractDigest
 
 START_SECONDS = 60.0
@@ -56,7 +59,6 @@ ROOM_SECONDS = 900.0
 CLOSING_SECONDS = 300.0
 _LOG_SHARE = 8
 _OUT_SLACK = 1 << 20
-CHAINS = "chains"
 
 
 class Hardware(attest.Attester, Protocol):
@@ -265,7 +267,9 @@ def _run(
     prepare_out(terms, f"{init.ROOM}/out", available)
     os.makedirs(launch.scratch, 0o700, exist_ok=True)
     if own.certificate is not None:
-        launch = replace(launch, tls=_write_certificates(terms, released, keys))
+        launch = _with_certificates(
+            launch, own.certificate, _write_certificates(terms, own.certificate, released, keys)
+        )
 
     def on_start() -> None:
         progress.started = time.monotonic()
@@ -324,25 +328,32 @@ def prepare_out(terms: agreed.Terms, folder: str, available: int) -> None:
         os.chown(path, owners.kernel_id(settings.uid), owners.kernel_id(settings.gid))
 
 
-def _write_certificates(terms: agreed.Terms, released: list[attest.Released], keys: attest.Keys) -> str:
-    """The room's TLS key and each broker's certificate chain for it, for the program's user alone.
+def _with_certificates(
+    launch: ContainerLaunch, terms: CertificateTerms, folder: CertificateFolder
+) -> ContainerLaunch:
+    """The launch with its certificates, and how the program is made to read later ones."""
+    wanted = terms.delivery
+    if wanted is None:
+        return replace(launch, tls=folder.folder)
+    return replace(
+        launch,
+        tls=folder.folder,
+        tls_place=wanted.folder,
+        reload=wanted.command or (),
+        signal=0 if wanted.signal is None else signal.Signals[f"SIG{wanted.signal.value}"].value,
+    )
 
-    The chains have a folder of their own: a party may be called `key`.
-    """
-    folder = f"{init.ROOM}/tls"
-    init.mount_memory(folder, _OUT_SLACK, "0500")
-    os.mkdir(f"{folder}/{CHAINS}", 0o500)
-    files = [("key.pem", keys.tls.pem())]
-    for release in released:
-        chain = b"".join(csr.pem_certificate(der) for der in release.answer.certificates)
-        files.append((f"{CHAINS}/{release.party}.pem", chain))
-    for name, content in files:
-        with open(f"{folder}/{name}", "xb") as file:
-            file.write(content)
-        os.chmod(f"{folder}/{name}", 0o400)
-    user, group = owners.kernel_id(terms.settings.uid), owners.kernel_id(terms.settings.gid)
-    for path in (*(f"{folder}/{name}" for name, _ in files), f"{folder}/{CHAINS}", folder):
-        os.chown(path, user, group)
+
+def _write_certificates(
+    terms: agreed.Terms, certificate: CertificateTerms, released: list[attest.Released], keys: attest.Keys
+) -> CertificateFolder:
+    """The room's TLS key and each broker's certificate chain for it, where the contract wants them (`certificates.delivery`)."""
+    place = f"{init.ROOM}/tls"
+    init.mount_memory(place, _OUT_SLACK, "0500")
+    wanted = delivery.of(certificate, uid=terms.settings.uid, gid=terms.settings.gid)
+    folder = CertificateFolder(place, wanted)
+    chains = {release.party: release.answer.certificates for release in released}
+    folder.write(Generation(key=keys.tls, chains=chains))
     return folder
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from strongroom.agent import attest, init, owners, room
+from strongroom.agent.container import ContainerLaunch
+from strongroom.model.contracts.certificate_terms import CertificateTerms, Delivery, Signal
+
+TERMS = CertificateTerms(names=("room.flights.example",), lifetime_seconds=600)
 
 
 @pytest.fixture
@@ -20,11 +25,15 @@ def write(tmp_path, monkeypatch):
 
     def written(keys, *parties):
         released = [
-            SimpleNamespace(party=party, answer=SimpleNamespace(certificates=(party.encode(),))) for party in parties
+            SimpleNamespace(party=party, answer=SimpleNamespace(certificates=(party.encode(), b"i", b"r"))) for party in parties
         ]  # fmt: skip
-        folder = Path(room._write_certificates(terms, released, keys))
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        return {str(path.relative_to(folder)): (path.stat(), path.read_bytes()) for path in files}
+        folder = Path(room._write_certificates(terms, TERMS, released, keys).folder)
+        files = [path for path in (folder / "current").rglob("*") if path.is_file()]
+        assert all(
+            (folder / path.relative_to(folder / "current")).read_bytes() == path.read_bytes()
+            for path in files
+        )
+        return {str(path.relative_to(folder / "current")): (path.stat(), path.read_bytes()) for path in files}
 
     return written
 
@@ -32,10 +41,49 @@ def write(tmp_path, monkeypatch):
 def test_a_party_called_key_leaves_the_rooms_key_where_it_is(write):
     keys = attest.make_keys()
     found = write(keys, "key", "alice", "chains", "key.pem")
-    assert set(found) == {
-        "key.pem",
-        *(f"chains/{party}.pem" for party in ("key", "alice", "chains", "key.pem")),
-    }
+    chains = {f"chains/{party}.pem" for party in ("key", "alice", "chains", "key.pem")}
+    assert set(found) == {"key.pem", "certificate.pem", "combined.pem", "ca.pem", *chains}
     assert found["key.pem"][1] == keys.tls.pem()
-    assert len({content for _, content in found.values()}) == 5
+    assert len({content for _, content in found.values()}) == 8
     assert {status.st_mode & 0o777 for status, _ in found.values()} == {0o400}
+
+
+def test_a_launch_says_where_certificates_go_and_how_the_program_reads_later_ones():
+    folder = SimpleNamespace(folder="/room/tls")
+    plain = a_launch()
+    usual = room._with_certificates(plain, TERMS, folder)
+    assert (usual.tls, usual.tls_place, usual.reload, usual.signal) == (
+        "/room/tls",
+        "/run/strongroom/tls",
+        (),
+        0,
+    )
+    wanted = Delivery(folder="/etc/tls", uid=0, gid=0, signal=Signal.HUP)
+    told = room._with_certificates(plain, with_delivery(wanted), folder)
+    assert (told.tls_place, told.reload, told.signal) == ("/etc/tls", (), 1)
+    wanted = Delivery(uid=0, gid=0, command=("nginx", "-s", "reload"))
+    told = room._with_certificates(plain, with_delivery(wanted), folder)
+    assert (told.reload, told.signal) == (("nginx", "-s", "reload"), 0)
+
+
+def with_delivery(wanted):
+    return replace(TERMS, delivery=wanted)
+
+
+def a_launch():
+    return ContainerLaunch(
+        arguments=("/bin/true",),
+        environment={},
+        working_directory="/",
+        uid=0,
+        gid=0,
+        groups=(),
+        image="",
+        datasets={},
+        out="",
+        tls="",
+        scratch="",
+        root_bytes=4096,
+        tmp_bytes=4096,
+        cgroup="",
+    )

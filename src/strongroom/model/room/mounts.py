@@ -53,19 +53,26 @@ MOUNTS = (DEV, TMP, OUT, DATA, PROC)  # in every room; TLS where the contract ha
 SHM = b"/shm"  # below DEV's place, made by the room
 
 
+def of_certificates(folder: str) -> Mount:
+    """The mount of the room's key and certificates at the folder that the contract says (an absolute path)."""
+    path = folder.lstrip("/").encode()
+    return TLS if path == TLS.path else Mount(path=path, purpose=TLS.purpose)
+
+
 def place(
     *,
     target: Callable[[bytes], bytes | None],
     is_file: Callable[[bytes], bool],
     certificates: bool,
+    tls: Mount = TLS,
 ) -> tuple[Placed, ...]:
     """The places of all mounts in the order of mounting: what lies in another comes after it, and /proc last.
 
     target: a link's text by its path, None for all else. is_file: whether there is something that is neither folder nor
-    link. Both are asked by paths in which no part but the last may be a link. Raises `Refused`. /tmp is left out where it is
+    link. Both are asked by paths in which no part but the last may be a link. tls: where certificates go. Raises `Refused`. /tmp is left out where it is
     one with /dev/shm.
     """
-    wanted = (*MOUNTS, TLS) if certificates else MOUNTS
+    wanted = (*MOUNTS, tls) if certificates else MOUNTS
     links = Symlinks(target, chroot=True)
     ends = {mount: _end(mount, links, is_file) for mount in wanted}
     there_still = Symlinks(
