@@ -400,8 +400,10 @@ def _certify(broker: Broker, ask: ParsedRequest, accepted: Accepted) -> Issued |
     """The room's certificate with its issuer's; None where none is agreed or asked for."""
     contract = ask.contract
     terms = contract.room(ask.room).certificate
+    if ask.csr is None or terms is None:
+        return None  # a contract without any certificate has no names that an issuer could be bound to
     issuer = broker.authority.issuer(contract, ask.own_root)
-    if ask.csr is None or terms is None or issuer is None:
+    if issuer is None:
         return None
     return issue.issue(
         accepted,

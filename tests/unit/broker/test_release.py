@@ -427,6 +427,11 @@ def test_no_request_no_certificate(world):
     assert record.parse(answer.ledger.entry).body["certificate"] is None
 
 
+def test_a_contract_without_certificates_releases_keys_all_the_same(world):
+    answer = world.ask(world.agreement(lambda contract: changed(contract, certificate=None)))
+    assert answer.certificates == ()
+
+
 def test_a_kem_key_that_is_none_costs_no_run(world):
     agreement = world.agreement()
     room = world.room(agreement)
