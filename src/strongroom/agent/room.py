@@ -4,7 +4,7 @@
  2 extend the contract's digest into the hardware, before there is any key: from here on this
    room can prove this contract alone
  3 check signatures, manifests and the room's memory against the contract
- 4 mix the hardware's random bytes into the kernel's, then make the room's keys
+ 4 mix the hardware's random bytes into the kernel's, fork what ends tunnels where the contract has any, then make the room's keys
  5 attest to every broker that the contract names; each releases the keys of its own party's disks
  6 open the disks: dm-verity enforces what was signed, dm-crypt decrypts
  7 run the program in its container, as its image's user, until it ends or its time does
@@ -36,7 +36,7 @@ from strongroom.agent.certificates.delivery import CertificateFolder, Generation
 from strongroom.agent.container import ContainerLaunch
 from strongroom.agent.disks import open as disks
 from strongroom.agent.disks.devicemapper import DeviceMapper
-from strongroom.agent.network import places, relay
+from strongroom.agent.network import places, relay, tunnels
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model import manifest as manifest_model
 from strongroom.model.contracts import agreement as agreement_model
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from strongroom.agent.channel import Channel
     from strongroom.agent.disks.reads import ReadWatch
     from strongroom.agent.launcher import Warden
+    from strongroom.agent.network.tunnels import Tunnels
     from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.identifiers import ContractDigest
 
@@ -95,10 +96,10 @@ def run(
     init.complain_if_small(own.memory_mib)
     init.watch(own.wall_seconds + ROOM_SECONDS)
     init.add_entropy(hardware.entropy())  # 4
+    progress = _Progress(tunnels=tunnels.spawn() if own.ports or own.peers else None)
     keys = attest.make_keys() if own.certificate is None else attest.make_keys(own.certificate.key)
     reads.complain()
     released: list[attest.Released] = []
-    progress = _Progress()
     try:
         for party in contract.key_owners(own.name):  # 5
             released.append(
@@ -106,6 +107,8 @@ def run(
             )
             channel.send_file(run_files.release(party), released[-1].record())
             phase(channel, f"attested:{party}")
+        if progress.tunnels is not None:
+            progress.tunnels.begin(channel.carrier, start, contract.digest, keys, released)
         ended = _use(channel, terms, released, keys, guard, reads, find, progress)  # 6, 7, 8
     except BaseException as cause:
         if not released:
@@ -129,9 +132,10 @@ def run(
 
 @dataclass
 class _Progress:
-    """When the program started, by the monotonic clock; 0 when it has not."""
+    """When the program started, by the monotonic clock; 0 when it has not. tunnels: what ends them, for a room that has any."""
 
     started: float = 0.0
+    tunnels: Tunnels | None = None
 
 
 def _not_started(terms: agreed.Terms, released: list[attest.Released], cause: BaseException) -> program.Ended:
@@ -258,7 +262,7 @@ def _run(
     reads: ReadWatch,
     progress: _Progress,
 ) -> program.Ended:
-    own = terms.room
+    own, tunnelled = terms.room, progress.tunnels
     available = init.available_memory()
     kept = 0 if own.logs is None else min(own.logs.max_bytes, available // _LOG_SHARE)
     # What the program prints grows in the agent, by an eighth more than there is of it: it is no memory of the program's.
@@ -276,7 +280,15 @@ def _run(
         phase(channel, "program-started")
 
     init.allow_sockets()
-    network = relay.ProgramNetwork(channel.carrier, ports=own.ports, ways=places.outward(terms.contract, own))
+    network = relay.ProgramNetwork(
+        channel.carrier,
+        ports=own.ports,
+        ways=places.outward(terms.contract, own),
+        peer_end=None if tunnelled is None else tunnelled.peer_end,
+        tunnel_end=None if tunnelled is None else tunnelled.tunnel_end,
+    )
+    if tunnelled is not None:
+        tunnelled.lead_to(own.ports, network.to_program)
     return program.run(
         guard,
         replace(launch, listeners=network.listeners),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FIRMWARE = Path("/usr/share/seabios/bios-256k.bin")
 # The agent's code: these packages whole, and the two modules above them. Nothing else of Strongroom is in the room.
 AGENT_PACKAGES = ("agent", "crypto", "encoding", "model", "streams")
-# Of the ledger, what it takes to verify a proof.
+# Of the ledger, what it takes to verify a proof; of tunnels, a room's end.
 AGENT_MODULES = (
     "__init__.py",
     "errors.py",
@@ -40,6 +40,14 @@ AGENT_MODULES = (
     "ledger/checkpoint.py",
     "ledger/merkle.py",
     "ledger/proof.py",
+    "tunnel/__init__.py",
+    "tunnel/entry.py",
+    "tunnel/handshake.py",
+    "tunnel/link.py",
+    "tunnel/loop.py",
+    "tunnel/process.py",
+    "tunnel/records.py",
+    "tunnel/tls.py",
 )
 OWN = "strongroom"
 BUILDER = "strongroom-builder"

@@ -69,6 +69,11 @@ class ProofPack:
         """The room that the receipt is of, whether the contract has one of that name or not."""
         return self.receipt.room
 
+    @property
+    def renewed(self) -> bool:
+        """A pack has the releases that a run began with."""
+        return False
+
     def encode(self) -> bytes:
         """The file's bytes."""
         return (

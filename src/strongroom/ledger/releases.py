@@ -43,6 +43,10 @@ class Shown(Protocol):
         """Which of its rooms this is about."""
 
     @property
+    def renewed(self) -> bool:
+        """Whether renewals count as releases: of a room that runs, not of a run that was."""
+
+    @property
     def manifests(self) -> tuple[tuple[dsse.Envelope, manifest_model.Manifest], ...]:
         """Of its disks."""
 
@@ -274,7 +278,7 @@ def _record(shown: Shown, release: PackedRelease, entry: record.Record) -> Expla
         manifest for manifest in dict.fromkeys(own) if ciphers.get(manifest) != manifest_model.NO_CIPHER
     ]
     facts: dict[str, tuple[object, object]] = {
-        "kind": (record.RecordKind.RELEASE.value, entry.kind.value),
+        "kind": (record.RecordKind.RELEASE.value, _release_or_renewal(shown, entry)),
         "contract": (shown.agreement.contract.digest, entry.contract_digest),
         "binding's contract": (shown.agreement.contract.digest, release.binding.contract_digest),
         "audience": ("" if broker is None else broker.pin, release.binding.audience),
@@ -286,12 +290,19 @@ def _record(shown: Shown, release: PackedRelease, entry: record.Record) -> Expla
         "nonce": (fields.format_data(release.binding.nonce), entry.body.get("nonce")),
         "signing key": (fields.format_data(release.binding.keys.signing), entry.body.get("signing_key")),
         "role": (shown.room, release.binding.role),
-        "disks": (locked, entry.body.get("disks")),
+        "disks": ([] if entry.kind is record.RecordKind.RENEWAL else locked, entry.body.get("disks")),
     }
     for what, (expected, got) in facts.items():
         if expected != got:
             return _no(name, f"{what} {expected}"[:400], str(got)[:200], "the entry is about something else")
     return _yes(name, "this contract, evidence, endorsements, binding, run and disks", "all the same")
+
+
+def _release_or_renewal(shown: Shown, entry: record.Record) -> str:
+    """The entry's kind; a renewal is one where what is shown may be of one."""
+    if shown.renewed and entry.kind is record.RecordKind.RENEWAL:
+        return record.RecordKind.RELEASE.value
+    return entry.kind.value
 
 
 def _certificates(shown: Shown, release: PackedRelease, entry: record.Record) -> Explained:
@@ -327,7 +338,10 @@ def _verdict(shown: Shown, release: PackedRelease, entry: record.Record) -> tupl
             name, expected, got, failed.hint
         ), replayed.claims is not None and replayed.claims.simulated
     simulated = replayed.claims.simulated
-    missing = BROKER_CHECKS - {check.name for check in replayed.checks}
+    asked = BROKER_CHECKS
+    if entry.kind is record.RecordKind.RENEWAL:
+        asked = (BROKER_CHECKS - {check_names.RUN_UNIQUE}) | {check_names.RUN_RELEASED}
+    missing = asked - {check.name for check in replayed.checks}
     if missing:
         got = f"accepted without asking {', '.join(sorted(missing))}"
         return _no(name, expected, got, "the broker did not do its part"), simulated

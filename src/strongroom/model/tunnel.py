@@ -208,6 +208,45 @@ class StatementFacts:
             self.proof_digest,
         )
 
+    def to_json(self) -> dict[str, object]:
+        """The form in which the process that ends the TLS asks the agent for the signature."""
+        return {
+            "exporter": fields.format_data(self.channel.exporter),
+            "client_leaf": fields.format_data(self.channel.client_leaf),
+            "server_leaf": fields.format_data(self.channel.server_leaf),
+            "client_role": self.client_role,
+            "server_role": self.server_role,
+            "contract": self.contract_digest,
+            "port": self.port,
+            "client_nonce": fields.format_data(self.client_nonce),
+            "server_nonce": fields.format_data(self.server_nonce),
+            "signer": self.signer.value,
+            "sequence": self.sequence,
+            "proof": fields.format_data(self.proof_digest),
+        }
+
+
+def read_facts(top: fields.Fields) -> StatementFacts:
+    """Read the object form of `StatementFacts`. Raises `Malformed`."""
+    signed = StatementFacts(
+        channel=TlsFacts(
+            exporter=top.data("exporter", max_bytes=EXPORTER_BYTES, exactly=EXPORTER_BYTES),
+            client_leaf=top.data("client_leaf", max_bytes=32, exactly=32),
+            server_leaf=top.data("server_leaf", max_bytes=32, exactly=32),
+        ),
+        contract_digest=ContractDigest(top.digest("contract")),
+        client_role=_role(top, "client_role"),
+        server_role=_role(top, "server_role"),
+        port=top.name("port"),
+        client_nonce=top.data("client_nonce", max_bytes=NONCE_BYTES, exactly=NONCE_BYTES),
+        server_nonce=top.data("server_nonce", max_bytes=NONCE_BYTES, exactly=NONCE_BYTES),
+        signer=TlsSide(top.choice("signer", TlsSide)),
+        sequence=top.integer("sequence", low=0, high=canonical.MAX_INTEGER),
+        proof_digest=top.data("proof", max_bytes=32, exactly=32),
+    )
+    top.done()
+    return signed
+
 
 @dataclass(frozen=True, kw_only=True)
 class RoomStatement:

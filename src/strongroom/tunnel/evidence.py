@@ -13,14 +13,14 @@ Not verified: what the program does with what it is sent, and that it is the onl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, PolicyDenied, Refused
 from strongroom.ledger import releases
 from strongroom.ledger.proofpack import PackedRelease
 from strongroom.model import manifest as manifest_model
-from strongroom.model import tunnel
+from strongroom.model import signatures, tunnel
 from strongroom.model.tunnel import Wants
 from strongroom.model.verification import StepStatus, Verification, VerificationStep, of_check, step
 from strongroom.tunnel import records
@@ -46,6 +46,7 @@ class _Shown:
     room: RoomName
     manifests: tuple[tuple[dsse.Envelope, manifest_model.Manifest], ...]
     releases: tuple[PackedRelease, ...]
+    renewed: bool = True
 
 
 class RoomVerifier:
@@ -63,7 +64,9 @@ class RoomVerifier:
         command: str,
         now: Callable[[], datetime],
     ) -> None:
-        self._agreement = agreement
+        keys = [member.party.signing_key for member in agreement.contract.members]
+        self._keys = keys
+        self._agreement = replace(agreement, envelope=signatures.own_form(agreement.envelope, keys))
         self._subject = subject
         self._trust = trust
         self._command = command
@@ -125,7 +128,10 @@ class RoomVerifier:
         shown = _Shown(
             agreement=self._agreement,
             room=role,
-            manifests=tuple(manifest_model.parse_envelope(envelope) for envelope in proof.manifests),
+            manifests=tuple(
+                (signatures.own_form(envelope, self._keys), manifest)
+                for envelope, manifest in map(manifest_model.parse_envelope, proof.manifests)
+            ),
             releases=tuple(
                 PackedRelease(
                     party=release.party,

@@ -65,6 +65,10 @@ class Ours:
     now: Callable[[], datetime]
     random: Callable[[int], bytes]
 
+    def renewed(self, proofs: dict[Wants, bytes]) -> Ours:
+        """The same end with other proofs."""
+        return replace(self, proofs=proofs)
+
 
 class Handshake:
     """One end of one tunnel. `outgoing` are frames to be sent; `to_sign` waits for `signed` while it is not None.
@@ -144,7 +148,7 @@ class Handshake:
 
     def renew(self, proofs: dict[Wants, bytes]) -> None:
         """Show the other end that this room has attested again, once `signed` is called for it."""
-        self._ours = replace(self._ours, proofs=proofs)
+        self._ours = self._ours.renewed(proofs)
         self._renews = self._own_next > 0 or self.to_sign is not None
         self._go_on()
 

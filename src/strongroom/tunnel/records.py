@@ -20,7 +20,7 @@ from strongroom.crypto import sign
 from strongroom.encoding import fields
 from strongroom.errors import Refused
 from strongroom.ledger import proof as ledger_proof
-from strongroom.model import tunnel
+from strongroom.model import record, tunnel
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import PartyName, RoomName, RunId
     from strongroom.model.tunnel import ShownRelease
 
-KINDS = frozenset(("release", "renewal"))
+KINDS = frozenset((record.RecordKind.RELEASE, record.RecordKind.RENEWAL))
 PROOF, EXPIRED = "tunnel-proof", "tunnel-expired"
 _HINT = "its brokers have not vouched for this room: whoever answers there is not the room that the contract means"
 
@@ -85,7 +85,7 @@ def _release(release: ShownRelease, contract: Contract, role: RoomName, now: dat
         "audience": (broker.pin, binding.audience),
         "signing key": (fields.format_data(binding.keys.signing), entry.body.get("signing_key")),
     }
-    if entry.kind.value not in KINDS:
+    if entry.kind not in KINDS:
         raise _wrong(party, "kind", "release or renewal", entry.kind.value)
     for what, (expected, got) in facts.items():
         if expected != got:

@@ -70,7 +70,8 @@ class House:
         ours, theirs = socket.socketpair()
         node = Node(theirs, serve or {})
         carrier = Loop(ours.fileno(), Side.ROOM, print)
-        self.network = relay.ProgramNetwork(carrier, ports=ports, ways=ways, **changes)
+        plain = {"peer_end": lambda connection, _way: connection}  # in place of a tunnel
+        self.network = relay.ProgramNetwork(carrier, ports=ports, ways=ways, **{**plain, **changes})
         self.node = node.start()
         self.answers = []
         helper = threading.Thread(target=lambda: self.answers.append(meanwhile(node)))
@@ -241,6 +242,31 @@ def test_an_open_port_is_reached_and_the_others_are_not(house):
     ((answer, refused),) = house.answers
     assert answer.endswith(b"inside\n")
     assert refused == [b""] * 4
+
+
+def test_a_stream_of_a_tunnel_ends_in_the_tunnel_and_not_in_the_program(house):
+    """Whoever comes has proven nothing yet: the program sees no connection."""
+    ended = []
+
+    def tunnel_end():
+        ours, theirs = socket.socketpair()
+        threading.Thread(target=lambda: ended.append(theirs.recv(100)) or theirs.close(), daemon=True).start()
+        return ours
+
+    def meanwhile(node):
+        with node.dial(Destination(kind=Kind.TUNNEL, name="admin")) as connection:
+            connection.sendall(b"hello")
+            return received(connection)
+
+    house.run("sleep 1", ports=(WEB, ADMIN), meanwhile=meanwhile, tunnel_end=tunnel_end)
+    assert ended == [b"hello"]
+    assert house.answers == [b""]
+
+
+def test_a_peer_is_not_reached_without_tunnels(house):
+    log = house.run("echo secret | nc db 5432", ways=(DB,), serve={"db:sql": echo}, peer_end=None)
+    assert "[strongroom: network: db:5432: there are no tunnels]" in log
+    assert house.node.asked == []
 
 
 def test_a_port_that_the_program_has_by_ipv6_alone_is_reached(house):

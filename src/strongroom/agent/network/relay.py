@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from strongroom.streams.mux import Stream, StreamEnd
 
     PeerEnd = Callable[[socket.socket, Outward], socket.socket]
-    TunnelEnd = Callable[[socket.socket, Port], socket.socket]
+    TunnelEnd = Callable[[], socket.socket]
 
 MAX_OUTWARD = MAX_INWARD = 1000
 _AT_ONCE = 64  # connections that are taken from one listener in one turn
@@ -43,11 +43,6 @@ _WHY = {
     Reason.NOT_ALLOWED: "the node does not connect to it",
     Reason.TOO_MANY: "too many connections at once",
 }
-
-
-def in_plain(connection: socket.socket, _peer: Outward) -> socket.socket:
-    """What the stream to a peer ends in: the program's own connection."""
-    return connection
 
 
 @dataclass
@@ -62,8 +57,9 @@ class _Count:
 class ProgramNetwork:
     """The network of one program, from `join` to `close`.
 
-    ports, ways: what the contract lists. peer_end: which socket the stream to a peer joins in place of the program's connection,
-    which it takes over. tunnel_end: the same of a stream of a tunnel and the connection to the program; without it none is taken.
+    ports, ways: what the contract lists. peer_end: what the stream to a peer joins in place of the program's connection,
+    which it takes over; without it no peer is reached. tunnel_end: what a stream of a tunnel joins; without it none is taken. The program is connected once the
+    tunnel has proven who comes, by `to_program`.
     """
 
     def __init__(
@@ -72,7 +68,7 @@ class ProgramNetwork:
         *,
         ports: tuple[Port, ...],
         ways: tuple[Outward, ...],
-        peer_end: PeerEnd = in_plain,
+        peer_end: PeerEnd | None = None,
         tunnel_end: TunnelEnd | None = None,
     ) -> None:
         self.carrier = carrier
@@ -202,6 +198,8 @@ class ProgramNetwork:
         end, problem = _Outgoing(self, way, self._counts.get(way.place) or _Count()), ""
         if isinstance(way.terms, Egress) and way.terms.authority:
             problem = "TLS of the agent's own is not in this version"
+        elif self._peer_end is None and not is_outside:
+            problem = "there are no tunnels"
         else:
             try:
                 end.stream = self.carrier.dial(way.destination, end)
@@ -215,21 +213,27 @@ class ProgramNetwork:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._outward.add(end)
         end.count.connections += 1
-        end.attach(end.stream, connection if is_outside else self._peer_end(connection, way))
+        peer_end = None if is_outside else self._peer_end
+        end.attach(end.stream, connection if peer_end is None else peer_end(connection, way))
 
     def _open_port(self, stream: Stream, name: str) -> StreamEnd | Reason:
         port = self._ports.get(name)
         if port is None or not port.open:
             return Reason.NOT_ALLOWED
-        return self._open(stream, port, None)
+        return self._open(stream, port)
 
     def _open_tunnel(self, stream: Stream, name: str) -> StreamEnd | Reason:
-        port = self._ports.get(name)
-        if port is None or self._tunnel_end is None:
+        if name not in self._ports or self._tunnel_end is None:
             return Reason.NOT_ALLOWED
-        return self._open(stream, port, self._tunnel_end)
+        if len(self._inward) >= MAX_INWARD:
+            return Reason.TOO_MANY
+        end = _Incoming(self, stream, f"tunnel to {name}")
+        self._inward.add(end)
+        end.attach(stream, self._tunnel_end())
+        stream.accept()
+        return end
 
-    def _open(self, stream: Stream, port: Port, tunnel_end: TunnelEnd | None) -> StreamEnd | Reason:
+    def _open(self, stream: Stream, port: Port) -> StreamEnd | Reason:
         if len(self._inward) >= MAX_INWARD:
             return Reason.TOO_MANY
         end = _Incoming(self, stream, f"port {port.name} ({port.number})")
@@ -237,7 +241,7 @@ class ProgramNetwork:
 
         def connected(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            end.attach(stream, connection if tunnel_end is None else tunnel_end(connection, port))
+            end.attach(stream, connection)
             stream.accept()
 
         self.to_program(port.number, connected, end.refuse)

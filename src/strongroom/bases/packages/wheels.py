@@ -17,11 +17,14 @@ from strongroom.crypto import digest
 from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Misuse, NotFound
 
-# Distribution → what to take of it, by the beginning of its path. Of cffi, `cryptography` uses the backend alone.
+# Distribution → what to take of it, by the beginning of its path. Of cffi, `cryptography` uses the backend alone; pyOpenSSL, which ends
+# tunnels, imports typing_extensions.
 WHEELS = {
     "cffi": "_cffi_backend.",
     "cryptography": "cryptography/",
+    "pyopenssl": "OpenSSL/",
     "pyrage": "pyrage/",
+    "typing_extensions": "typing_extensions.py",
 }
 PYTHON = (3, 11)  # the base's; compiled modules are for one version
 _MODULES = (".py", ".so")
