@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from strongroom.node.network.addresses import Address
 
 
+_HINT = "`strongroom contract show` lists the room's ports, peers and hosts"
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
     """published: where open ports are listened for, by the port's name. tunnels: where tunnels to ports are, by the same.
@@ -37,7 +40,11 @@ class NetworkOptions:
         for option, given in (("--publish", self.published), ("--tunnel", self.tunnels)):
             for name in given:
                 if name not in ports:
-                    raise _unknown(f"{option} {name}", "port", terms, tuple(ports))
+                    raise Misuse(
+                        f"{option} {name}: expected a port of the room {terms.name}, which has {', '.join(ports) or 'none'}",
+                        code="unknown-port",
+                        hint=_HINT,
+                    )
         for name in self.published:
             if not ports[name].open:
                 raise Misuse(
@@ -50,7 +57,11 @@ class NetworkOptions:
         for name, address in self.peers.items():
             meant = [whole for whole in names if name in (whole, whole.partition(":")[0])]
             if len(meant) != 1 or meant[0] in peers:
-                raise _unknown(f"--peer {name}", "peer", terms, tuple(names))
+                raise Misuse(
+                    f"--peer {name}: expected a peer of the room {terms.name}, which has {', '.join(names) or 'none'}",
+                    code="unknown-peer",
+                    hint=_HINT,
+                )
             peers[meant[0]] = address
         return NetworkOptions(
             published=self.published,
@@ -61,11 +72,3 @@ class NetworkOptions:
 
 
 NO_NETWORK = NetworkOptions()
-
-
-def _unknown(given: str, kind: str, terms: RoomTerms, known: tuple[str, ...]) -> Misuse:
-    return Misuse(
-        f"{given}: expected a {kind} of the room {terms.name}, which has {', '.join(known) or 'none'}",
-        code=f"unknown-{kind}",
-        hint="`strongroom contract show` lists the room's ports, peers and hosts",
-    )
