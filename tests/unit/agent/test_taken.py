@@ -82,6 +82,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "tls").mkdir()
     made = CertificateFolder(str(tmp_path / "tls"), Delivery(uid=0, gid=0))
     monkeypatch.setattr("os.chown", lambda *_: None)
+    monkeypatch.setattr("os.lchown", lambda *_: None)
     made.write(tls_material.generation("alice"))
     return made
 

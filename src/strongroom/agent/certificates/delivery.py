@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,13 +74,13 @@ class CertificateFolder:
                 self._enter(folder)
             self._lead(CURRENT, str(self.generation))
         except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
+            _remove(place)
             raise
         for name in sorted({name.partition("/")[0] for name in files}):
             if not os.path.islink(f"{self.folder}/{name}"):
                 self._lead(name, f"{CURRENT}/{name}")
         self._enter(self.folder)
-        shutil.rmtree(f"{self.folder}/{self.generation - _KEPT}", ignore_errors=True)
+        _remove(f"{self.folder}/{self.generation - _KEPT}")
 
     def _write(self, path: str, content: bytes) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -104,11 +103,23 @@ class CertificateFolder:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh)
         os.symlink(target, fresh)
+        os.lchown(fresh, owners.kernel_id(self.delivery.uid), owners.kernel_id(self.delivery.gid))
         os.rename(fresh, f"{self.folder}/{name}")
 
     @property
     def _mode(self) -> int:
         return int(self.delivery.mode.value, 8)
+
+
+def _remove(place: str) -> None:
+    """Take a generation's folder away, as far as there is one: files, and folders of files."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(place)):
+            if entry.is_dir(follow_symlinks=False):
+                _remove(entry.path)
+            else:
+                os.unlink(entry.path)
+        os.rmdir(place)
 
 
 def of(terms: CertificateTerms, *, uid: int, gid: int) -> Delivery:
