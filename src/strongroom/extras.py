@@ -22,6 +22,7 @@ EXTRA = {
     "sigstore": "sigstore",
     "sigstore_models": "sigstore",
     "yaml": "compose",
+    "pkcs11": "token",
 }
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from strongroom.crypto.pki.key_signer import KeySigner
+
 FORMAT = "strongroom-broker/2"
 MAX_BYTES = 256 * 1024
 LISTEN = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9a-f:]{2,39}\]):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -270,15 +272,29 @@ def make(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class RootKey:
+    """A root's key. secret: what is sealed of it, by which it is opened again: the key itself, or where it is."""
+
+    signer: KeySigner = field(repr=False)
+    secret: bytes = field(repr=False)
+
+
 def make_root(
-    at_rest: aead.AtRest, state: RootState, *, name: str, now: datetime, random: Callable[[int], bytes]
+    at_rest: aead.AtRest,
+    state: RootState,
+    *,
+    name: str,
+    now: datetime,
+    random: Callable[[int], bytes],
+    key: RootKey | None = None,
 ) -> SealedRoot:
-    """A fresh root of the authority of the owner called `name`."""
-    key = tls_keys.generate()
-    certificate = issuers.make_root(
-        key_signer.held(key), name=f"{name} strongroom authority", now=now, random=random
-    )
-    sealed = _seal_root(at_rest, key.der, digest=digest.sha256(certificate), random=random)
+    """A fresh root of the authority of the owner called `name`. key: None for one that is made here."""
+    if key is None:
+        fresh = tls_keys.generate()
+        key = RootKey(signer=key_signer.held(fresh), secret=fresh.der)
+    certificate = issuers.make_root(key.signer, name=f"{name} strongroom authority", now=now, random=random)
+    sealed = _seal_root(at_rest, key.secret, digest=digest.sha256(certificate), random=random)
     return SealedRoot(state=state, certificate=certificate, key=sealed)
 
 
@@ -329,8 +345,17 @@ def _root(source: fields.Fields) -> SealedRoot:
     return root
 
 
-def unlock(settings: Settings, passphrase: bytes) -> Secrets:
-    """Open the secrets. Raises `Refused` for a wrong passphrase, `Malformed` when they do not belong."""
+def _held(secret: bytes) -> KeySigner:
+    return key_signer.held(tls_keys.TlsKey(secret))
+
+
+def unlock(
+    settings: Settings, passphrase: bytes, *, open_root_key: Callable[[bytes], KeySigner] = _held
+) -> Secrets:
+    """Open the secrets. Raises `Refused` for a wrong passphrase, `Malformed` when they do not belong.
+
+    open_root_key: what signs for a root, by its secret; raises `Unavailable` for a key that is out of reach.
+    """
     master = vault.unlock(passphrase, settings.master, purpose=_PURPOSE)
     at_rest = aead.AtRest(master, owner=settings.party.keyid)
     raw = {
@@ -342,9 +367,7 @@ def unlock(settings: Settings, passphrase: bytes) -> Secrets:
         roots=tuple(
             Root(
                 state=root.state,
-                signer=certificates.Signer(
-                    key_signer.held(tls_keys.TlsKey(_open_root(at_rest, root))), root.certificate
-                ),
+                signer=certificates.Signer(open_root_key(_open_root(at_rest, root)), root.certificate),
             )
             for root in settings.roots
         ),

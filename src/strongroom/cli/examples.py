@@ -129,6 +129,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "broker rotate-keys": ("strongroom broker rotate-keys broker -i alice.identity",),
     "broker rotate-root": (
         "strongroom broker rotate-root broker --prepare",
+        "strongroom broker rotate-root broker --prepare --key 'pkcs11:token=broker;object=root?module-path=/usr/lib/softhsm/libsofthsm2.so'",
         "strongroom broker rotate-root broker --switch -i alice.identity",
         "strongroom broker rotate-root broker --retire",
     ),

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import gc
-import logging
 import os
-import resource
 import secrets
 import time
 from dataclasses import dataclass, field, replace
@@ -36,6 +33,7 @@ from strongroom.ledger import checkpoint, merkle
 from strongroom.model import record, rotation
 from strongroom.parties import papers
 from strongroom.store import turn
+from strongroom.wiring import token_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,11 +49,9 @@ SETTINGS = "broker.json"
 DATABASE = "broker.db"
 LOCK = "serve.lock"
 ENDORSEMENTS = "endorsements"
-MOST_FILES = 65_536
 _GIVEN_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of IPv6, too
 _LEAST_PORT = 10_000
 _TRIES = 64
-_PR_SET_DUMPABLE = 4
 
 
 class SteadyClock:
@@ -257,7 +253,7 @@ def open_broker(
         _put_in_place(directory, store)
         settings = read_settings(directory)
         with of_file(directory / SETTINGS):
-            opened = settings_model.unlock(settings, passphrase)
+            opened = settings_model.unlock(settings, passphrase, open_root_key=token_key.open_root_key)
             _belongs(settings, store)
         clock = SteadyClock(wall=datetime.now(UTC), monotonic=time.monotonic(), floor=_latest(store))
         log = RequestLog() if tell is None else RequestLog(tell, clock=clock, size=store.ledger.size())
@@ -309,11 +305,21 @@ def rotate_broker_identity(directory: Path, passphrase: bytes, statement: rotati
         return _rotated(directory, opened, statement, rotated)
 
 
-def prepare_root(directory: Path, passphrase: bytes) -> settings_model.Settings:
-    """Give the broker's authority a next root. Raises `Conflict` while it serves, or where there is one, and `Refused`."""
+def prepare_root(
+    directory: Path, passphrase: bytes, *, secret: bytes | None = None
+) -> settings_model.Settings:
+    """Give the broker's authority a next root. secret: of a key in a token (`token_key.with_pin`); None for a key in the broker's file.
+
+    Raises `Conflict` while it serves, or where there is a next root, `Refused`, and `Unavailable` for a token that is out of reach.
+    """
     with serving(directory, replica=False), open_broker(directory, passphrase) as opened:
         now = datetime.now(UTC).replace(microsecond=0)
-        prepared = roots.prepare(opened.settings, opened.secrets.at_rest, now=now, random=secrets.token_bytes)
+        key = None
+        if secret is not None:
+            key = settings_model.RootKey(signer=token_key.open_root_key(secret), secret=secret)
+        prepared = roots.prepare(
+            opened.settings, opened.secrets.at_rest, now=now, random=secrets.token_bytes, key=key
+        )
         _replace_settings(directory, prepared)
         return prepared
 
@@ -467,33 +473,3 @@ def broker_status(directory: Path) -> tuple[settings_model.Settings, status_mode
         return settings, status_model.status(store)
     finally:
         store.close()
-
-
-def shield_process() -> None:
-    """Close core dumps and, to other users' debuggers, this process's memory (rule 51)."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def allow_many_connections() -> None:
-    """As many open files as the system grants, up to `MOST_FILES`: silent connections must not use them all up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
-
-
-def log_plainly() -> None:
-    """Warnings and errors to standard error, one line each, without tracebacks."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    # Whatever strangers send to the port is no event: handshakes that fail.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-
-class _OneLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        record.exc_info, record.exc_text, record.stack_info = None, None, None
-        return super().format(record).replace("\n", " ")

@@ -10,7 +10,7 @@ from strongroom.broker import settings
 from strongroom.encoding import canonical
 from strongroom.errors import StrongroomError, of_file
 from strongroom.ledger import checkpoint
-from strongroom.wiring import broker
+from strongroom.wiring import broker, process
 
 if TYPE_CHECKING:
     import socket
@@ -96,7 +96,7 @@ def serve_broker(  # noqa: PLR0913 - by name, and most of them with a default
             if kept is not None:
                 broker.expect_checkpoint(opened, kept)
             name, size = opened.settings.party.name, opened.store.ledger.size()
-        broker.shield_process()
+        process.shield_process()
 
         def work(listening: socket.socket, ready: Callable[[], None]) -> None:
             # Each opens the folder for itself: a connection to a database is not shared.
@@ -133,9 +133,9 @@ def _serve_on(opened: broker.Opened, listening: socket.socket, ready: Callable[[
     from strongroom.api.broker import app  # noqa: PLC0415 - as above
 
     context = server.tls_context(opened.settings.certificate, opened.secrets.tls)
-    broker.shield_process()
-    broker.allow_many_connections()
-    broker.log_plainly()
+    process.shield_process()
+    process.allow_many_connections()
+    process.log_plainly()
     canonical.write_with(broker.fast_encoder)
     warm = broker.Warm(opened)
 

@@ -16,21 +16,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from strongroom.broker.settings import SealedRoot, Settings
+    from strongroom.broker.settings import RootKey, SealedRoot, Settings
     from strongroom.crypto.aead import AtRest
 
 
 def prepare(
-    settings: Settings, at_rest: AtRest, *, now: datetime, random: Callable[[int], bytes]
+    settings: Settings,
+    at_rest: AtRest,
+    *,
+    now: datetime,
+    random: Callable[[int], bytes],
+    key: RootKey | None = None,
 ) -> Settings:
-    """With a fresh next root, which contracts may name from then on. Raises `Conflict` where there is one."""
+    """With a fresh next root, which contracts may name from then on. key: its key; None for one that is made here.
+
+    Raises `Conflict` where there is a next root.
+    """
     if settings.root(RootState.NEXT) is not None:
         raise Conflict(
             "authority: there is a next root already",
             code="next-root",
             hint="make it the current one: `strongroom broker rotate-root DIR --switch`",
         )
-    root = settings_model.make_root(at_rest, RootState.NEXT, name=settings.party.name, now=now, random=random)
+    root = settings_model.make_root(
+        at_rest, RootState.NEXT, name=settings.party.name, now=now, random=random, key=key
+    )
     return replace(settings, roots=(*settings.roots, root))
 
 

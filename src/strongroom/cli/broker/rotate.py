@@ -10,6 +10,7 @@ import typer
 from strongroom.cli import passphrase
 from strongroom.cli.identity.files import IdentityFile, load
 
+PIN = "STRONGROOM_TOKEN_PIN"
 BrokerDir = Annotated[Path, typer.Argument(help="The broker's folder.")]
 BrokerFd = Annotated[
     int | None,
@@ -82,6 +83,15 @@ def rotate_root(
     party: Annotated[
         Path | None, typer.Option(help="Party file to write; by default NAME.party.json beside the identity.")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="With --prepare: a P-256 key in a token, by its PKCS#11 URI (RFC 7512)."
+        ),
+    ] = None,
+    pin_fd: Annotated[
+        int | None, typer.Option("--pin-fd", help="Read the token's PIN from this descriptor.")
+    ] = None,
     passphrase_fd: BrokerFd = None,
     identity_passphrase_fd: IdentityFd = None,
 ) -> None:
@@ -92,11 +102,11 @@ def rotate_root(
     """
     from strongroom.errors import Misuse
     from strongroom.parties.papers import party_file
-    from strongroom.wiring import broker, owner
+    from strongroom.wiring import broker, owner, token_key
 
-    if prepare + switch + retire > 1 or (switch and identity is None):
+    if prepare + switch + retire > 1 or (switch and identity is None) or (key is not None and not prepare):
         raise Misuse(
-            "rotate-root: expected one of --prepare, --switch with --identity, and --retire",
+            "rotate-root: expected one of --prepare (alone with --key), --switch with --identity, and --retire",
             hint="prepare first, then switch, and retire once the contracts that name the old root have ended",
         )
 
@@ -104,7 +114,12 @@ def rotate_root(
         return passphrase.read(passphrase_fd, what=f"passphrase of the broker in {directory}")
 
     if prepare:
-        broker.prepare_root(directory, asked())
+        secret = None
+        if key is not None:
+            secret = token_key.with_pin(
+                key, passphrase.read(pin_fd, what="PIN of the token", variable=PIN, option="--pin-fd")
+            )
+        broker.prepare_root(directory, asked(), secret=secret)
     elif retire:
         broker.retire_root(directory)
     elif switch and identity is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from strongroom.crypto import tls
@@ -68,6 +69,11 @@ def derived(secret: bytes, label: str, *context: bytes) -> HeldKey:
     wide = HKDF(algorithm=hashes.SHA256(), length=32 + _EXTRA_BITS // 8, salt=None, info=info).derive(secret)
     scalar = int.from_bytes(wide, "big") % (_ORDER - 1) + 1
     return HeldKey(ec.derive_private_key(scalar, ec.SECP256R1()))
+
+
+def ecdsa_der(signature: bytes) -> bytes:
+    """A P-256 signature in DER (RFC 3279, 2.2.3). signature: both numbers, 32 bytes each, as tokens give them."""
+    return encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
 
 
 def certificate(builder: x509.CertificateBuilder, key: KeySigner) -> bytes:
