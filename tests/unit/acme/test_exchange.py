@@ -1,0 +1,299 @@
+"""ACME by attestation: who gets an account, what it may order, and what clients and attackers may not do."""
+
+import base64
+import dataclasses
+import hashlib
+import hmac
+import json
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+
+from strongroom.acme import exchange, jws, nonces, tokens
+from strongroom.errors import Malformed, Refused
+
+NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
+BASE = "https://broker.example:8443/acme"
+WEB = tokens.Attested(
+    run_id="run-" + "1" * 32,
+    contract_digest="sha256:" + "ab" * 32,
+    contract_id="flights",
+    room="web",
+    names=("web.flights.example", "www.flights.example"),
+    lifetime_seconds=3600,
+)
+
+
+def b64(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Key:
+    """A client's account key."""
+
+    def __init__(self, kind="ES256"):
+        self.alg = kind
+        if kind == "ES256":
+            self.private = ec.generate_private_key(ec.SECP256R1())
+            numbers = self.private.public_key().public_numbers()
+            point = {"x": b64(numbers.x.to_bytes(32, "big")), "y": b64(numbers.y.to_bytes(32, "big"))}
+            self.jwk = {"kty": "EC", "crv": "P-256", **point}
+        elif kind == "EdDSA":
+            self.private = ed25519.Ed25519PrivateKey.generate()
+            self.jwk = {
+                "kty": "OKP",
+                "crv": "Ed25519",
+                "x": b64(self.private.public_key().public_bytes_raw()),
+            }
+        else:
+            self.private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            n = self.private.public_key().public_numbers().n
+            self.jwk = {"kty": "RSA", "n": b64(n.to_bytes(256, "big")), "e": b64(b"\1\0\1")}
+
+    def sign(self, data):
+        if self.alg == "ES256":
+            r, s = utils.decode_dss_signature(self.private.sign(data, ec.ECDSA(hashes.SHA256())))
+            return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+        if self.alg == "EdDSA":
+            return self.private.sign(data)
+        return self.private.sign(data, padding.PKCS1v15(), hashes.SHA256())
+
+
+class Client:
+    """A client of an exchange, as RFC 8555 tells it to be; each step can be bent."""
+
+    def __init__(self, kind="ES256"):
+        key = os.urandom(32)
+        self.tokens = tokens.TokenMaker(key)
+        self.server = exchange.Exchange(
+            base=BASE,
+            tokens=self.tokens,
+            nonces=nonces.ReplayNonces(key, random=os.urandom),
+            random=os.urandom,
+        )
+        self.key = Key(kind)
+        self.kid = ""
+
+    def signed(self, where, payload, *, key=None, **changed):
+        """A request's bytes. changed: of its header."""
+        key = key or self.key
+        who = {"kid": self.kid} if self.kid else {"jwk": key.jwk}
+        header = {"alg": key.alg, "nonce": self.server.nonces.make(NOW), "url": where, **who, **changed}
+        header = {name: value for name, value in header.items() if value is not None}
+        protected = b64(json.dumps(header).encode())
+        body = "" if payload is None else b64(json.dumps(payload).encode())
+        signature = b64(key.sign(f"{protected}.{body}".encode()))
+        return json.dumps({"protected": protected, "payload": body, "signature": signature}).encode()
+
+    def binding(self, *, attested=WEB, jwk=None, key=None, **changed):
+        kid, secret = self.tokens.external_account(attested)
+        header = {"alg": "HS256", "kid": kid, "url": f"{BASE}/new-account", **changed}
+        protected = b64(json.dumps(header).encode())
+        payload = b64(json.dumps(jwk or self.key.jwk).encode())
+        mac = hmac.new(key or secret, f"{protected}.{payload}".encode(), "sha256").digest()
+        return {"protected": protected, "payload": payload, "signature": b64(mac)}
+
+    def register(self, **binding):
+        body = self.signed(
+            f"{BASE}/new-account", {"externalAccountBinding": self.binding(**binding)}, kid=None
+        )
+        answer = self.server.new_account(body, NOW)
+        self.kid = answer.location
+        return answer
+
+    def order(self, *names):
+        identifiers = [{"type": "dns", "value": name} for name in names]
+        return self.server.new_order(self.signed(f"{BASE}/new-order", {"identifiers": identifiers}), NOW)
+
+
+@pytest.fixture
+def client():
+    return Client()
+
+
+def path(url):
+    """The parts of an URL below the base."""
+    return url.removeprefix(f"{BASE}/").split("/")
+
+
+@pytest.mark.parametrize("kind", ["ES256", "EdDSA", "RS256"])
+def test_a_room_registers_orders_and_finalizes(kind):
+    client = Client(kind)
+    assert client.register().status == 201
+    answer = client.order("web.flights.example")
+    order = json.loads(answer.body)
+    assert (answer.status, order["status"]) == (201, "ready")
+    [url] = order["authorizations"]
+    _, token, number = path(url)
+    shown = json.loads(client.server.authorization(token, number, client.signed(url, None), NOW).body)
+    assert shown["status"] == "valid"
+    assert shown["identifier"] == {"type": "dns", "value": "web.flights.example"}
+    request = client.signed(order["finalize"], {"csr": b64(b"a request")})
+    ordered, csr = client.server.finalize(token, request, NOW)
+    assert (csr, ordered.attested) == (b"a request", WEB)
+    done = client.server.order_answer(ordered, issued=True)
+    url = json.loads(done.body)["certificate"]
+    assert client.server.certificate(path(url)[1], client.signed(url, None), NOW) == ordered
+
+
+def test_rule_40_names_are_the_contracts_alone(client):
+    client.register()
+    for name in ("www.flights.example.evil", "*.flights.example", "flights.example", "WEB.flights.example"):
+        with pytest.raises(Refused) as failure:
+            client.order("web.flights.example", name)
+        assert failure.value.code == "other-name"
+        assert b"rejectedIdentifier" in exchange.problem(failure.value).body
+
+
+def test_no_account_without_the_rooms_external_account(client):
+    with pytest.raises(Refused) as failure:
+        client.server.new_account(client.signed(f"{BASE}/new-account", {}), NOW)
+    assert b"externalAccountRequired" in exchange.problem(failure.value).body
+    kid, _ = tokens.TokenMaker(os.urandom(32)).external_account(WEB)  # of another broker
+    for bent in (
+        {"key": b"guessed" * 4},
+        {"kid": kid},
+        {"kid": ""},
+        {"jwk": Key().jwk},
+        {"alg": "none"},
+        {"alg": "ES256"},
+    ):
+        with pytest.raises(Refused):
+            client.register(**bent)
+    with pytest.raises(Malformed):
+        client.register(url="https://elsewhere.example/acme/new-account")
+
+
+def test_a_kid_is_no_account_and_an_account_no_order(client):
+    client.register()
+    kid, _ = client.tokens.external_account(WEB)
+    account = path(client.kid)[1]
+    order = path(json.loads(client.order("web.flights.example").body)["finalize"])[1]
+    for read, token in (
+        (client.tokens.read_account, kid),
+        (client.tokens.read_account, order),
+        (client.tokens.read_order, account),
+        (client.tokens.read_external_account, account),
+        (client.tokens.read_account, account[:-1] + ("A" if account[-1] != "A" else "B")),
+        (client.tokens.read_account, "." + account),
+        (client.tokens.read_account, "x" * (tokens.MAX_BYTES + 1)),
+    ):
+        with pytest.raises(Refused) as failure:
+            read(token)
+        assert failure.value.code == "unknown-token"
+
+
+def test_an_order_is_its_accounts_alone(client):
+    client.register()
+    url = json.loads(client.order("web.flights.example").body)["finalize"]
+    client.key, client.kid = Key(), ""
+    client.register()
+    with pytest.raises(Refused) as failure:
+        client.server.finalize(path(url)[1], client.signed(url, {"csr": b64(b"x")}), NOW)
+    assert failure.value.code == "unknown-token"
+
+
+def test_rule_18_a_nonce_counts_once_and_not_for_ever(client):
+    client.register()
+    body = client.signed(f"{BASE}/new-order", {"identifiers": [{"type": "dns", "value": WEB.names[0]}]})
+    client.server.new_order(body, NOW)
+    late = client.signed(f"{BASE}/new-order", {})
+    for replayed, now in ((body, NOW), (late, NOW + timedelta(seconds=nonces.SECONDS))):
+        with pytest.raises(Refused) as failure:
+            client.server.new_order(replayed, now)
+        assert b"badNonce" in exchange.problem(failure.value).body
+    for forged in ("", "AAAA", b64(b"\xff" * 32)):
+        assert not client.server.nonces.use(forged, NOW)
+
+
+def test_when_too_many_nonces_are_used_none_is_forgotten_early(client, monkeypatch):
+    monkeypatch.setattr(nonces, "MOST_USED", 2)
+    one, two, three = (client.server.nonces.make(NOW) for _ in range(3))
+    assert client.server.nonces.use(one, NOW)
+    assert client.server.nonces.use(two, NOW)
+    assert not client.server.nonces.use(three, NOW)
+    assert not client.server.nonces.use(one, NOW)
+    later = NOW + timedelta(seconds=nonces.SECONDS)
+    assert client.server.nonces.use(client.server.nonces.make(later), later)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"url": f"{BASE}/new-account"}, "where it was sent"),
+        ({"alg": "none"}, "expected the algorithm ES256"),
+        ({"alg": "HS256"}, "expected the algorithm ES256"),
+        ({"alg": "RS256"}, "expected the algorithm ES256"),
+        ({"crit": ["exp"]}, "crit"),
+        ({"b64": False}, "crit"),
+        ({"jwk": {"kty": "oct", "k": "AA"}}, "has a jwk"),
+        ({"kid": f"{BASE}/account/x.y"}, "not one of this broker's"),
+        ({"kid": "https://elsewhere.example/account/1"}, "not one of this broker's"),
+        ({"nonce": None}, "nonce"),
+    ],
+)
+def test_rule_24_the_key_decides_the_algorithm_and_headers_decide_nothing(client, changed, told):
+    client.register()
+    with pytest.raises((Refused, Malformed)) as failure:
+        client.server.new_order(client.signed(f"{BASE}/new-order", {}, **changed), NOW)
+    assert told in failure.value.message
+    assert exchange.problem(failure.value).status in (400, 403)
+
+
+def test_another_key_signs_nothing_for_an_account(client):
+    client.register()
+    with pytest.raises(Refused) as failure:
+        client.server.new_order(client.signed(f"{BASE}/new-order", {}, key=Key()), NOW)
+    assert failure.value.code == "bad-signature"
+
+
+def test_every_bent_byte_of_a_request_is_an_error_of_ours(client):
+    client.register()
+    body = client.signed(f"{BASE}/new-order", {"identifiers": [{"type": "dns", "value": WEB.names[0]}]})
+    for at in range(0, len(body), 7):
+        bent = bytearray(body)
+        bent[at] ^= 1
+        with pytest.raises((Malformed, Refused)):
+            client.server.new_order(bytes(bent), NOW)
+    for garbage in (b"", b"[]", b"{}", b'{"protected": 1, "payload": "", "signature": ""}', b"\xff"):
+        with pytest.raises(Malformed):
+            jws.parse(garbage)
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [
+        None,
+        {},
+        {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"},
+        {"kty": "EC", "crv": "secp256k1"},
+        {"kty": "EC", "crv": "P-256", "x": b64(bytes(32)), "y": b64(bytes(32))},
+        {"kty": "OKP", "crv": "X25519", "x": b64(bytes(32))},
+        {"kty": "RSA", "n": b64(b"\xff" * 64), "e": "AQAB"},
+        {"kty": "RSA", "n": b64(b"\0" + b"\xff" * 256), "e": "AQAB"},
+        {"kty": "RSA", "n": b64(b"\xff" * 256), "e": "Aw"},
+        {"kty": "oct", "k": "AA"},
+    ],
+)
+def test_keys_that_are_none_are_malformed(jwk):
+    with pytest.raises(Malformed):
+        jws.read_jwk(jwk)
+
+
+def test_a_private_key_is_refused_and_the_thumbprint_is_of_the_rfc():
+    key = Key()
+    with pytest.raises(Malformed):
+        jws.read_jwk({**key.jwk, "d": "AA"})
+    members = json.dumps(key.jwk, sort_keys=True, separators=(",", ":")).encode()
+    thumbprint = jws.read_jwk({**key.jwk, "use": "sig"}).thumbprint
+    assert thumbprint == b64(hashlib.sha256(members).digest())
+
+
+def test_an_account_of_another_generation_keeps_to_its_names(client):
+    """A contract whose next version gives fewer names: the old kid still says the old ones, so that issuing asks for standing."""
+    client.register(attested=dataclasses.replace(WEB, names=("web.flights.example",)))
+    with pytest.raises(Refused):
+        client.order("www.flights.example")
