@@ -46,7 +46,11 @@ class Prepared:
 
     def room(self) -> brokers.Room:
         """A fresh room under the contract."""
-        return brokers.Room(tpm=self.scene.tpm, agreement=self.agreement, audience=self.settings.address.pin)
+        return self.room_under(self.agreement)
+
+    def room_under(self, agreement: Agreement) -> brokers.Room:
+        """A fresh room under another contract over the same disk."""
+        return brokers.Room(tpm=self.scene.tpm, agreement=agreement, audience=self.settings.address.pin)
 
     def contract(self, id: str, *platforms: Platform) -> Agreement:
         """A signed contract over alice's disk for rooms of these platforms, by an id of its own."""
@@ -56,9 +60,11 @@ class Prepared:
 
         return self.scene.agreement(ours)
 
-    def challenge(self, client: https_client.Client) -> messages.Challenge:
-        """A nonce, over `client`."""
-        body = messages.encode_challenge_request(self.agreement.contract.digest)
+    def challenge(
+        self, client: https_client.Client, agreement: Agreement | None = None
+    ) -> messages.Challenge:
+        """A nonce, over `client`; for rooms under another contract where one is given."""
+        body = messages.encode_challenge_request((agreement or self.agreement).contract.digest)
         status, answer = client.request("POST", "/v1/challenges", body)
         if status != 200:
             raise AssertionError(answer)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.acme import jws as jws_model
 from strongroom.acme.tokens import Account, Order
 from strongroom.encoding import canonical, fields, unexpected
-from strongroom.errors import Malformed, Refused, StrongroomError
+from strongroom.errors import Malformed, NotFound, Refused, StrongroomError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,12 +239,12 @@ _CHALLENGE = {
 
 def problem(failure: StrongroomError) -> Answer:
     """An error as a problem document (RFC 7807; RFC 8555, section 6.7)."""
-    kind = (
-        "serverInternal"
-        if not isinstance(failure, (Malformed, Refused))
-        else _TYPES.get(failure.code, "malformed")
-    )
-    status = 500 if kind == "serverInternal" else _STATUS.get(kind, 403)
+    kind, status = "serverInternal", 500
+    if isinstance(failure, NotFound):
+        kind, status = "malformed", 404
+    elif isinstance(failure, (Malformed, Refused)):
+        kind = _TYPES.get(failure.code, "malformed")
+        status = _STATUS.get(kind, 403)
     detail = failure.message + (f" ({failure.hint})" if failure.hint else "")
     return _answer(
         {"type": f"urn:ietf:params:acme:error:{kind}", "detail": detail, "status": status},

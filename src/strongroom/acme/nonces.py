@@ -8,6 +8,7 @@ inside the client's TLS, and it would be answered as it was before, since an ord
 from __future__ import annotations
 
 import hmac
+import threading
 from typing import TYPE_CHECKING
 
 from strongroom.acme import jws
@@ -25,12 +26,13 @@ _END, _RANDOM, _TAG = 6, 10, 16
 
 
 class ReplayNonces:
-    """Makes nonces and knows its own. random: from the operating system."""
+    """Makes nonces and knows its own. random: from the operating system. Safe among threads."""
 
     def __init__(self, key: bytes, *, random: Callable[[int], bytes]) -> None:
         self._key = key
         self._random = random
         self._used: dict[bytes, float] = {}
+        self._lock = threading.Lock()
 
     def make(self, now: datetime) -> str:
         """A nonce that is good for `SECONDS`."""
@@ -46,13 +48,14 @@ class ReplayNonces:
         head, tag = data[: _END + _RANDOM], data[_END + _RANDOM :]
         seconds = now.timestamp()
         ends = int.from_bytes(head[:_END], "big")
-        if not hmac.compare_digest(tag, self._tag(head)) or seconds >= ends or data in self._used:
+        if not hmac.compare_digest(tag, self._tag(head)) or seconds >= ends:
             return False
-        if len(self._used) >= MOST_USED:
-            self._used = {used: end for used, end in self._used.items() if end > seconds}
+        with self._lock:
             if len(self._used) >= MOST_USED:
+                self._used = {used: end for used, end in self._used.items() if end > seconds}
+            if data in self._used or len(self._used) >= MOST_USED:
                 return False
-        self._used[data] = ends
+            self._used[data] = ends
         return True
 
     def _tag(self, head: bytes) -> bytes:

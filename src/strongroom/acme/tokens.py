@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom.acme import jws
 from strongroom.encoding import canonical, fields, framed
 from strongroom.errors import Malformed, Refused
+from strongroom.model.contracts.certificate_terms import Usage
 from strongroom.model.identifiers import ContractDigest, ContractId, RoomName, RunId
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Attested:
     contract_id: ContractId
     room: RoomName
     names: tuple[str, ...]
+    usages: tuple[Usage, ...]
     lifetime_seconds: int
 
     def to_json(self) -> dict[str, object]:
@@ -46,6 +48,7 @@ class Attested:
             "id": self.contract_id,
             "room": self.room,
             "names": list(self.names),
+            "usages": [usage.value for usage in self.usages],
             "lifetime_seconds": self.lifetime_seconds,
         }
 
@@ -156,5 +159,6 @@ def _read_attested(source: fields.Fields) -> Attested:
         contract_id=ContractId(source.name("id")),
         room=RoomName(source.name("room")),
         names=source.texts("names", max_items=_MAX_NAMES, max_length=253),
+        usages=tuple(Usage(usage) for usage in source.texts("usages", max_items=2, max_length=16)),
         lifetime_seconds=source.integer("lifetime_seconds", low=60, high=86_400),
     )

@@ -19,7 +19,9 @@ JSON = "application/json"
 
 @dataclass(frozen=True, kw_only=True)
 class HttpResponse:
-    """pieces, length: of a body that is sent as it is made. closes: the connection ends with this answer."""
+    """pieces, length: of a body that is sent as it is made. closes: the connection ends with this answer. fields: more of the
+    header, of ASCII without line ends.
+    """
 
     body: bytes = b""
     status: int = 200
@@ -29,15 +31,17 @@ class HttpResponse:
     pieces: AsyncIterator[bytes] | None = None
     length: int | None = None
     closes: bool = False
+    fields: tuple[tuple[str, str], ...] = ()
 
     def head(self, *, closes: bool) -> bytes:
         """Status line and headers."""
         length = len(self.body) if self.length is None else self.length
         last = "connection: close\r\n" if closes else ""
         retry = "" if self.retry_after is None else f"retry-after: {self.retry_after}\r\n"
+        more = "".join(f"{name}: {value}\r\n" for name, value in self.fields)
         return (
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\ncontent-length: {length}\r\n"
-            f"content-type: {self.media_type}\r\ncache-control: {self.kept}\r\n{retry}{last}\r\n"
+            f"content-type: {self.media_type}\r\ncache-control: {self.kept}\r\n{more}{retry}{last}\r\n"
         ).encode("ascii")
 
 

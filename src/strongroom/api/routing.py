@@ -12,6 +12,7 @@ class Auth(enum.StrEnum):
     NONE = "none"  # public by design; the route says why
     EVIDENCE = "evidence"  # a nonce of this broker and hardware evidence bound to it
     RUN_TOKEN = "run-token"  # noqa: S105 - a token that came with the release or renewal of that run
+    ACCOUNT = "account"  # a signature by the key of an ACME account, which was bound to what a room got with its release
     ROOM_SIGNATURE = "room-signature"  # a signature by the signing key of a released run
 
 

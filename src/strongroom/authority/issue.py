@@ -22,7 +22,7 @@ from strongroom.crypto.pki.leaf import Leaf
 from strongroom.model.contracts.certificate_terms import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from strongroom.authority.roots import ContractIssuer
@@ -88,6 +88,47 @@ def issue(
         not_after=ends,
         server=Usage.SERVER in terms.usages,
         client=Usage.CLIENT in terms.usages,
+    )
+    serial = tls.serial(random)
+    return Issued(leaf=issuer.signer.issue(leaf, serial=serial), issuer=issuer, serial=serial, not_after=ends)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vouched:
+    """A room whose newest accepted verdict is in the ledger, and goes on until `expires`."""
+
+    run_id: RunId
+    simulated: bool
+    expires: datetime
+
+
+def issue_to_account(
+    vouched: Vouched,
+    issuer: ContractIssuer,
+    *,
+    names: Sequence[str],
+    usages: Sequence[Usage],
+    lifetime_seconds: int,
+    spki: bytes,
+    now: datetime,
+    random: Callable[[int], bytes],
+) -> Issued:
+    """Certify a key that somebody in the room holds (ACME): no evidence is bound to it, and so it gets no SPIFFE ID and no digest of evidence.
+
+    names: of the contract's, for that room. Raises `Malformed` when the key is of no known kind.
+    """
+    ends = min(now + timedelta(seconds=lifetime_seconds), vouched.expires, issuer.not_after)
+    leaf = Leaf(
+        common_name=vouched.run_id,
+        unit=SIMULATED if vouched.simulated else "",
+        dns_names=tuple(names),
+        uri="",
+        spki=spki,
+        evidence_digest="",
+        not_before=now - BACKDATED,
+        not_after=ends,
+        server=Usage.SERVER in usages,
+        client=Usage.CLIENT in usages,
     )
     serial = tls.serial(random)
     return Issued(leaf=issuer.signer.issue(leaf, serial=serial), issuer=issuer, serial=serial, not_after=ends)

@@ -112,6 +112,22 @@ class Authority:
         root = self.root(root_digest)
         return None if root is None else issuers.issuer_key(self._secret, root.signer.der, contract_digest)
 
+    def stored_issuer(
+        self, certificate: bytes, *, root_digest: str, contract_digest: ContractDigest
+    ) -> ContractIssuer | None:
+        """An issuer that was made before; None where the root above it is none of the owner's. Raises `Malformed` where it is another's."""
+        root, key = self.root(root_digest), self.issuer_key(root_digest, contract_digest)
+        if root is None or key is None:
+            return None
+        signer = Signer(key, certificate)
+        return ContractIssuer(
+            signer=signer,
+            root=root.signer.der,
+            root_digest=root_digest,
+            serial=issuers.issuer_serial(root.signer.der, key),
+            not_after=signer.not_after,
+        )
+
     def signer_of(
         self, certificate: bytes, *, root_digest: str, contract_digest: ContractDigest
     ) -> Signer | None:

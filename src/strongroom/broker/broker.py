@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from strongroom.acme.exchange import Exchange
+from strongroom.acme.nonces import ReplayNonces
+from strongroom.acme.tokens import TokenMaker
 from strongroom.broker import own_party
 from strongroom.broker.budgets import Denials, Failures
 from strongroom.broker.nonces import PURPOSE, NonceMaker
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from strongroom.model.identifiers import RunId
     from strongroom.model.party import Party
 
+ACME = "acme"
 DISK_KEY = "disk-key"  # purpose under which disks' keys are encrypted at rest
 WATCH = "watch"  # purpose of the key that watch tokens are made with
 _WATCH_LABEL = "strongroom/watch/1"
@@ -143,6 +147,18 @@ class Broker:
     def watch_token(self, run_id: RunId) -> bytes:
         """32 bytes by which a room shows that the run is its own, where a signature would cost more. Any replica knows them."""
         return hmac.digest(self._watch_key, framed.join(_WATCH_LABEL, run_id.encode()), "sha256")
+
+    @cached_property
+    def acme(self) -> Exchange:
+        """The resources of ACME."""
+        key = self.at_rest.mac_key(ACME)
+        address = self.party.broker
+        return Exchange(
+            base=f"{'' if address is None else address.url.rstrip('/')}/acme",
+            tokens=TokenMaker(key),
+            nonces=ReplayNonces(key, random=self.random),
+            random=self.random,
+        )
 
     @cached_property
     def agreements(self) -> Agreements:

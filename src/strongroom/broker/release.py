@@ -39,7 +39,7 @@ from strongroom.appraisal.judge import judge, with_runs_used
 from strongroom.authority import issue
 from strongroom.broker import endorse, request_checks, versions
 from strongroom.broker.broker import DISK_KEY
-from strongroom.broker.certificates import revoke
+from strongroom.broker.certificates import account, revoke
 from strongroom.broker.parsed_request import ParsedRequest
 from strongroom.broker.ports import Known, NonceUse, Run
 from strongroom.broker.workers import too_many_failures
@@ -392,6 +392,7 @@ def _answer(
             ledger=proof,
             endorsements=prepared.judged.endorsements,
             watch=broker.watch_token(ask.run_id),
+            account=account.seal(broker, ask, decision.verdict),
         )
     return _denial(decision.verdict, proof)
 

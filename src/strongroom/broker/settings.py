@@ -18,6 +18,7 @@ import re
 import socket
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from strongroom.authority.roots import PURPOSE as ISSUERS
 from strongroom.authority.roots import Authority, Root, RootState
@@ -261,7 +262,11 @@ def make(
             name=owner.name, signing_key=owner.signing_key, recipient=owner.recipient, broker=address
         ),
         certificate=tls_keys.self_signed(
-            server, name=f"{owner.name} strongroom broker", now=now, random=random
+            server,
+            name=f"{owner.name} strongroom broker",
+            host=urlsplit(url).hostname or "",
+            now=now,
+            random=random,
         ),
         roots=(root,),
         master=vault.lock(passphrase, master, purpose=_PURPOSE, random=random),

@@ -6,6 +6,7 @@ that nothing in the certificate itself is believed: it carries the key and a far
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -75,11 +76,13 @@ def load(key: TlsKey) -> ec.EllipticCurvePrivateKey:
     return loaded
 
 
-def self_signed(key: TlsKey, *, name: str, now: datetime, random: Callable[[int], bytes]) -> bytes:
-    """A certificate (DER) for `key` by itself; `name` is for people who look."""
+def self_signed(
+    key: TlsKey, *, name: str, now: datetime, random: Callable[[int], bytes], host: str = ""
+) -> bytes:
+    """A certificate (DER) for `key` by itself; `name` is for people who look. host: a name or address, for clients that know no pin."""
     private = load(key)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
@@ -89,9 +92,18 @@ def self_signed(key: TlsKey, *, name: str, now: datetime, random: Callable[[int]
         .not_valid_after(NO_EXPIRY)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(private, hashes.SHA256())
     )
+    if host:
+        builder = builder.add_extension(x509.SubjectAlternativeName([_host(host)]), critical=False)
+    certificate = builder.sign(private, hashes.SHA256())
     return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def pem_certificate(der: bytes) -> bytes:

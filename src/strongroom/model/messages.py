@@ -45,6 +45,8 @@ MAX_ENDORSED = (
     2 * 1024 * 1024
 )  # bytes of endorsements: they go out again with the answer, which must have room
 KEYS_LABEL = "strongroom/release/1"
+ACCOUNT_LABEL = "strongroom/external-account/1"
+MAX_ACCOUNT = 16 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +325,7 @@ class ReleaseAnswer:
     """An accepted release.
 
     `sealed` is HPKE (enc ‖ ciphertext) of `encode_disk_keys`, of a renewal nothing; `certificates` are DER, leaf first;
+    `account` is HPKE likewise, of `ExternalAccount`, empty where the contract has no ACME;
     `watch`: the token that `POST /v1/watches` asks for; `endorsements` are those that the evidence was verified with, whose digest is in the ledger's entry: with them
     anybody can judge again.
     """
@@ -331,6 +334,7 @@ class ReleaseAnswer:
     certificates: tuple[bytes, ...]
     ledger: LedgerProof
     watch: bytes = field(repr=False)
+    account: bytes = field(default=b"", repr=False)
     endorsements: endorsements_model.Endorsements = field(default=endorsements_model.NONE)
 
     @cached_property
@@ -346,6 +350,7 @@ class ReleaseAnswer:
                 "certificates": [fields.format_data(certificate) for certificate in self.certificates],
                 "ledger": self.ledger.to_json(),
                 "watch": fields.format_data(self.watch),
+                "account": fields.format_data(self.account),
                 "endorsements": self.endorsements.to_json(),
             }
         )
@@ -360,6 +365,7 @@ def parse_release_answer(data: bytes) -> ReleaseAnswer:
         certificates=chain,
         ledger=read_ledger_proof(top.object("ledger")),
         watch=top.data("watch", max_bytes=WATCH_BYTES, exactly=WATCH_BYTES),
+        account=top.data("account", max_bytes=MAX_ACCOUNT),
         endorsements=endorsements_model.read(top.object("endorsements")),
     )
     top.done()
@@ -429,6 +435,38 @@ def read_denial(source: fields.Fields) -> DenialAnswer:
 def release_info(binding: binding_model.Binding) -> bytes:
     """The HPKE `info` of a release: sealed keys open only for the binding they were released to."""
     return framed.join(KEYS_LABEL, binding.digest())
+
+
+def account_info(binding: binding_model.Binding) -> bytes:
+    """The HPKE `info` of an external account."""
+    return framed.join(ACCOUNT_LABEL, binding.digest())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalAccount:
+    """What an ACME client in the room binds its account to (RFC 8555, section 7.3.4). directory: the URL that it is given."""
+
+    directory: str
+    kid: str
+    key: bytes = field(repr=False)
+
+    def encode(self) -> bytes:
+        """The plaintext."""
+        return canonical.dumps(
+            {"directory": self.directory, "kid": self.kid, "key": fields.format_data(self.key)}
+        )
+
+
+def parse_external_account(data: bytes) -> ExternalAccount:
+    """Parse the plaintext. Raises `Malformed`."""
+    top = _top(data, "external account", MAX_ACCOUNT)
+    account = ExternalAccount(
+        directory=top.text("directory", max_length=1024),
+        kid=top.text("kid", max_length=MAX_ACCOUNT),
+        key=top.data("key", max_bytes=64),
+    )
+    top.done()
+    return account
 
 
 def encode_disk_keys(keys: Mapping[ManifestDigest, bytes]) -> bytes:

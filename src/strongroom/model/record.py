@@ -30,6 +30,8 @@ class RecordKind(enum.StrEnum):
     "judged": {"gates": how many of the verdict's checks only the broker could make (they come first),
     "runs_used", "lifetime_seconds"}}: with evidence and endorsements, all that it takes to judge again.
     RENEWAL: as RELEASE, of a run that keys were released to before; "disks" is empty, and "runs_used" does not count the run itself.
+    CERTIFICATE: body {"order", "certificate": BASE64(DER), "issuer": digest, "names": [text]}: a certificate beside that of a release or
+    renewal, by ACME, for a key that no evidence is bound to.
     RECEIPT: body {"envelope": BASE64 of the signed receipt}; a service hands in several, the last one ends it. CONTRACT: body {"id", "version"}:
     the owner admitted a contract version. WITHDRAWAL: body {"id", "version"}: the owner withdrew the contract of
     that id, every version; `contract` is the version known or named. PAUSE and RESUMPTION: body {"id", "version", "room": name | null}:
@@ -41,6 +43,7 @@ class RecordKind(enum.StrEnum):
     RELEASE = "release"
     DENIAL = "denial"
     RENEWAL = "renewal"
+    CERTIFICATE = "certificate"
     RECEIPT = "receipt"
     CONTRACT = "contract"
     WITHDRAWAL = "withdrawal"

@@ -1,19 +1,18 @@
 """ACME by attestation: who gets an account, what it may order, and what clients and attackers may not do."""
 
-import base64
 import dataclasses
 import hashlib
-import hmac
 import json
 import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
 from strongroom.acme import exchange, jws, nonces, tokens
 from strongroom.errors import Malformed, Refused
+from strongroom.model.contracts.certificate_terms import BOTH
+from strongroom_testing import acme_client
+from strongroom_testing.acme_client import Key, b64
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 BASE = "https://broker.example:8443/acme"
@@ -23,43 +22,9 @@ WEB = tokens.Attested(
     contract_id="flights",
     room="web",
     names=("web.flights.example", "www.flights.example"),
+    usages=BOTH,
     lifetime_seconds=3600,
 )
-
-
-def b64(data):
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-class Key:
-    """A client's account key."""
-
-    def __init__(self, kind="ES256"):
-        self.alg = kind
-        if kind == "ES256":
-            self.private = ec.generate_private_key(ec.SECP256R1())
-            numbers = self.private.public_key().public_numbers()
-            point = {"x": b64(numbers.x.to_bytes(32, "big")), "y": b64(numbers.y.to_bytes(32, "big"))}
-            self.jwk = {"kty": "EC", "crv": "P-256", **point}
-        elif kind == "EdDSA":
-            self.private = ed25519.Ed25519PrivateKey.generate()
-            self.jwk = {
-                "kty": "OKP",
-                "crv": "Ed25519",
-                "x": b64(self.private.public_key().public_bytes_raw()),
-            }
-        else:
-            self.private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-            n = self.private.public_key().public_numbers().n
-            self.jwk = {"kty": "RSA", "n": b64(n.to_bytes(256, "big")), "e": b64(b"\1\0\1")}
-
-    def sign(self, data):
-        if self.alg == "ES256":
-            r, s = utils.decode_dss_signature(self.private.sign(data, ec.ECDSA(hashes.SHA256())))
-            return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-        if self.alg == "EdDSA":
-            return self.private.sign(data)
-        return self.private.sign(data, padding.PKCS1v15(), hashes.SHA256())
 
 
 class Client:
@@ -77,24 +42,22 @@ class Client:
         self.key = Key(kind)
         self.kid = ""
 
-    def signed(self, where, payload, *, key=None, **changed):
+    def signed(self, where, payload, *, key=None, kid="its own", **changed):
         """A request's bytes. changed: of its header."""
-        key = key or self.key
-        who = {"kid": self.kid} if self.kid else {"jwk": key.jwk}
-        header = {"alg": key.alg, "nonce": self.server.nonces.make(NOW), "url": where, **who, **changed}
-        header = {name: value for name, value in header.items() if value is not None}
-        protected = b64(json.dumps(header).encode())
-        body = "" if payload is None else b64(json.dumps(payload).encode())
-        signature = b64(key.sign(f"{protected}.{body}".encode()))
-        return json.dumps({"protected": protected, "payload": body, "signature": signature}).encode()
+        nonce = changed.pop("nonce", self.server.nonces.make(NOW))
+        kid = self.kid if kid == "its own" else kid
+        return acme_client.request(key or self.key, where, payload, nonce=nonce, kid=kid or "", **changed)
 
     def binding(self, *, attested=WEB, jwk=None, key=None, **changed):
         kid, secret = self.tokens.external_account(attested)
-        header = {"alg": "HS256", "kid": kid, "url": f"{BASE}/new-account", **changed}
-        protected = b64(json.dumps(header).encode())
-        payload = b64(json.dumps(jwk or self.key.jwk).encode())
-        mac = hmac.new(key or secret, f"{protected}.{payload}".encode(), "sha256").digest()
-        return {"protected": protected, "payload": payload, "signature": b64(mac)}
+        where = f"{BASE}/new-account"
+        return acme_client.binding(
+            jwk or self.key.jwk,
+            changed.pop("url", where),
+            kid=changed.pop("kid", kid),
+            key=key or secret,
+            **changed,
+        )
 
     def register(self, **binding):
         body = self.signed(

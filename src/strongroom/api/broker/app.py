@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from strongroom.acme import exchange
 from strongroom.api import budgets as budgets_model
 from strongroom.api.application import Application
 from strongroom.api.broker import ledger, results, routes
@@ -14,12 +15,14 @@ from strongroom.broker import request_log
 from strongroom.broker.certificates import standing as certificates
 from strongroom.broker.challenge import challenge
 from strongroom.broker.release import OwnNonce, release, turn_away
+from strongroom.broker.running import acme
 from strongroom.broker.running.receipt import receipt
 from strongroom.broker.running.renewal import renewal
 from strongroom.broker.running.watch import Watches, watch
 from strongroom.broker.standing import standing
 from strongroom.crypto.pki import ocsp_answers
 from strongroom.encoding import canonical
+from strongroom.errors import Malformed, NotFound, Refused
 from strongroom.model import messages
 from strongroom.model.identifiers import NO_CONTRACT_ID
 
@@ -110,7 +113,17 @@ def _posts(broker: Broker, bodies: budgets_model.Bodies, watches: Watches) -> di
         answer = await broker.workers.read(certificates.ocsp, broker, body, peer=request.peer)
         return HttpResponse(body=answer, media_type=ocsp_answers.MEDIA_TYPE)
 
+    async def post_acme(request: Request) -> HttpResponse:
+        body = await bodies.read(request, limit["acme"])
+        try:
+            answer = await acme.answer(broker, request.parameters["path"], body, peer=request.peer)
+        except (Malformed, Refused, NotFound) as failure:
+            broker.failures.failed(broker.clock(), peer=request.peer)
+            answer = exchange.problem(failure)
+        return _acme(broker, answer)
+
     return {
+        "acme": post_acme,
         "challenge": post_challenge,
         "ocsp": post_ocsp,
         "release": post_release,
@@ -170,6 +183,7 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
 
     return {
         **_of_authority(broker),
+        **_of_acme(broker),
         "health": get_health,
         "checkpoint": get_checkpoint,
         "tile": get_tile,
@@ -178,6 +192,29 @@ def _gets(broker: Broker, readiness: Readiness) -> dict[str, Handler]:
         "run": get_run,
         "result": get_result,
     }
+
+
+def _acme(broker: Broker, answer: exchange.Answer) -> HttpResponse:
+    """With a nonce for the next request (RFC 8555, section 6.5), and where the resource is."""
+    header = [
+        ("replay-nonce", broker.acme.nonces.make(broker.clock())),
+        ("link", f'<{broker.acme.base}/directory>;rel="index"'),
+    ]
+    if answer.location:
+        header.append(("location", answer.location))
+    return HttpResponse(
+        body=answer.body, status=answer.status, media_type=answer.media_type, fields=tuple(header)
+    )
+
+
+def _of_acme(broker: Broker) -> dict[str, Handler]:
+    async def get_directory(_request: Request) -> HttpResponse:
+        return _acme(broker, broker.acme.directory())
+
+    async def get_nonce(_request: Request) -> HttpResponse:
+        return _acme(broker, exchange.Answer(body=b"", status=200))
+
+    return {"acme-directory": get_directory, "acme-nonce": get_nonce}
 
 
 def _of_authority(broker: Broker) -> dict[str, Handler]:

@@ -154,6 +154,14 @@ def read_request(data: bytes) -> CertificateRequest:
     return CertificateRequest(spki=spki, common_name="".join(common), names=names)
 
 
+def proves_possession(data: bytes) -> bool:
+    """Whether a PKCS#10 request is signed by the key that it is about."""
+    try:
+        return x509.load_der_x509_csr(data).is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return False
+
+
 def _text(name: x509.GeneralName) -> str:
     if isinstance(name, x509.DNSName):
         return str(name.value)

@@ -25,7 +25,7 @@ EVIDENCE_OID = f"2.25.{_EVIDENCE_UUID}"
 class Leaf:
     """What a room's certificate says. `spki` is the room's TLS key (DER, as it was sent), `evidence_digest` a text.
 
-    server, client: what it is for; at least one of them.
+    uri, evidence_digest: empty for a key that no evidence is bound to. server, client: what it is for; at least one of them.
     """
 
     common_name: str
@@ -94,7 +94,8 @@ def to_be_signed(leaf: Leaf, *, spki: bytes, serial: int, issuer: bytes, issuer_
     """
     try:
         names = [der.wrap(_DNS_NAME, name.encode("ascii")) for name in leaf.dns_names]
-        names.append(der.wrap(_URI, leaf.uri.encode("ascii")))
+        if leaf.uri:
+            names.append(der.wrap(_URI, leaf.uri.encode("ascii")))
     except UnicodeEncodeError as cause:
         raise Malformed(f"certificate: the name {unexpected.quoted(cause.object)} is not ASCII") from None
     extensions = (
@@ -103,7 +104,7 @@ def to_be_signed(leaf: Leaf, *, spki: bytes, serial: int, issuer: bytes, issuer_
         _PURPOSES[leaf.server, leaf.client],
         _extension(b"\x55\x1d\x11", der.wrap(der.SEQUENCE, *names)),
         issuer_key,
-        _EVIDENCE + digest.raw(leaf.evidence_digest),
+        *((_EVIDENCE + digest.raw(leaf.evidence_digest),) if leaf.evidence_digest else ()),
     )
     return der.wrap(
         der.SEQUENCE,

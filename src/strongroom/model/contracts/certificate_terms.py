@@ -7,7 +7,8 @@
      "usages": ["server"] | ["client"],                        absent: both
      "trust_domain": DNS name,                                 absent: the contract's own
      "delivery": {"folder": path, "format": "pem" | "pkcs12", "uid", "gid", "mode": "0400" | "0600" | "0440" | "0640",
-                  "reload": null | {"signal": name} | {"command": [text]}, "check": null | port}}
+                  "reload": null | {"signal": name} | {"command": [text]}, "check": null | port},
+     "interfaces": ["acme", "spiffe-workload-api"]}            absent: neither; by which others the program may ask for certificates
 
 What is absent is never said in words, so that a contract says one thing in one way. Without `delivery`: PEM files in `FOLDER` for the image's user alone, and the program hears nothing when they change.
 """
@@ -74,6 +75,13 @@ class Mode(enum.StrEnum):
     OWNER_WRITES_GROUP_READS = "0640"
 
 
+class Interface(enum.StrEnum):
+    """By what the room's program may ask for certificates, beside the files that are delivered."""
+
+    ACME = "acme"  # RFC 8555: for keys of the program's own, without a SPIFFE ID
+    WORKLOAD_API = "spiffe-workload-api"
+
+
 BOTH = (Usage.SERVER, Usage.CLIENT)
 _OTHER_KEYS = tuple(kind for kind in KeyKind if kind is not KeyKind.ECDSA_P256)
 
@@ -127,6 +135,7 @@ class CertificateTerms:
     usages: tuple[Usage, ...] = BOTH
     trust_domain: str | None = None
     delivery: Delivery | None = None
+    interfaces: tuple[Interface, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The object form."""
@@ -139,6 +148,8 @@ class CertificateTerms:
             said["trust_domain"] = self.trust_domain
         if self.delivery is not None:
             said["delivery"] = self.delivery.to_json()
+        if self.interfaces:
+            said["interfaces"] = [interface.value for interface in self.interfaces]
         return said
 
 
@@ -156,6 +167,7 @@ def read(source: fields.Fields) -> CertificateTerms:
         if "trust_domain" in said
         else None,
         delivery=_delivery(source.object("delivery")) if "delivery" in said else None,
+        interfaces=_interfaces(source) if "interfaces" in said else (),
     )
     source.done()
     if not terms.names:
@@ -171,6 +183,17 @@ def _usages(source: fields.Fields) -> tuple[Usage, ...]:
             hint="leave it out for a certificate of both",
         )
     return tuple(Usage(usage) for usage in usages)
+
+
+def _interfaces(source: fields.Fields) -> tuple[Interface, ...]:
+    listed = source.texts("interfaces", max_items=len(Interface), max_length=32)
+    known = [interface.value for interface in Interface]
+    if not listed or list(listed) != [name for name in known if name in listed]:
+        raise Malformed(
+            f"{source.what}.interfaces: expected some of {', '.join(known)}, in this order and each once, got {', '.join(listed) or 'none'}",
+            hint="leave it out for neither",
+        )
+    return tuple(Interface(name) for name in listed)
 
 
 def _delivery(source: fields.Fields) -> Delivery:
