@@ -13,6 +13,7 @@ from strongroom.cli.printable import printable
 from strongroom.encoding import fields
 from strongroom.model.contracts import credentials
 from strongroom.model.contracts import policy as policy_model
+from strongroom.model.contracts.certificate_terms import Interface
 from strongroom.model.contracts.room_terms import Restart
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ def _certificate(terms: CertificateTerms) -> Iterator[str]:
     yield f"         key {terms.key.value}, for a TLS {' and '.join(usage.value for usage in terms.usages)}"
     if terms.trust_domain is not None:
         yield f"         named in the SPIFFE trust domain {terms.trust_domain}"
+    if Interface.ACME in terms.interfaces:
+        yield "         the program may ask for more by ACME, for keys of its own that no evidence is bound to"
+    if Interface.WORKLOAD_API in terms.interfaces:
+        yield "         handed out by the SPIFFE Workload API too"
     if terms.delivery is None:
         return
     delivery = terms.delivery

@@ -112,6 +112,11 @@ def _room(entry: Record) -> str:
     return fields.Fields(dict(entry.body), "ledger entry").name("room")
 
 
+def _certificate(entry: Record) -> str:
+    names = fields.Fields(dict(entry.body), "ledger entry").texts("names", max_items=32, max_length=253)
+    return f"certificate by ACME for {', '.join(names)}, for a key that no evidence is bound to"
+
+
 def _disk_removal(entry: Record) -> str:
     body = fields.Fields(dict(entry.body), "ledger entry")
     return f"disk {body.digest('disk')} taken from the broker, with its key"
@@ -137,6 +142,7 @@ _KINDS: dict[record.RecordKind, Callable[[Record], str]] = {
     record.RecordKind.RELEASE: _release,
     record.RecordKind.RENEWAL: _renewal,
     record.RecordKind.DENIAL: _denial,
+    record.RecordKind.CERTIFICATE: _certificate,
     record.RecordKind.RECEIPT: _receipt,
     record.RecordKind.CONTRACT: _contract,
     record.RecordKind.WITHDRAWAL: _withdrawal,

@@ -14,6 +14,7 @@ from strongroom.model.contracts.certificate_terms import (
     CertificateTerms,
     Delivery,
     Format,
+    Interface,
     KeyKind,
     Mode,
     Signal,
@@ -27,6 +28,10 @@ EVERY = (
     *(replace(TERMS, key=kind) for kind in KeyKind),
     *(replace(TERMS, usages=usages) for usages in ((Usage.SERVER,), (Usage.CLIENT,), BOTH)),
     replace(TERMS, trust_domain="rooms.alice.example"),
+    *(
+        replace(TERMS, interfaces=asked)
+        for asked in ((Interface.ACME,), (Interface.WORKLOAD_API,), tuple(Interface))
+    ),
     replace(TERMS, delivery=DELIVERY),
     replace(TERMS, delivery=replace(DELIVERY, folder="/etc/nginx/tls", check=443)),
     replace(TERMS, delivery=replace(DELIVERY, format=Format.PKCS12, signal=Signal.HUP)),
@@ -44,7 +49,12 @@ def test_what_is_written_is_read_again(terms):
 
 
 WHOLE = replace(
-    TERMS, key=KeyKind.RSA_3072, usages=(Usage.CLIENT,), trust_domain="a.example", delivery=DELIVERY
+    TERMS,
+    key=KeyKind.RSA_3072,
+    usages=(Usage.CLIENT,),
+    trust_domain="a.example",
+    delivery=DELIVERY,
+    interfaces=(Interface.ACME,),
 )
 
 
@@ -87,6 +97,9 @@ def altered(**changes):
         ({"reload": {"command": []}}, "reload.command: expected a program to run, got none"),
         ({"reload": {"command": ["", "x"]}}, "reload.command: expected a program to run, got none"),
         ({"reload": {"command": ["x"], "signal": "HUP"}}, "reload: unknown key 'signal'"),
+        ({"interfaces": []}, "interfaces: expected some of acme, spiffe-workload-api"),
+        ({"interfaces": ["spiffe-workload-api", "acme"]}, "in this order and each once"),
+        ({"interfaces": ["acme", "est"]}, "got acme, est"),
         ({"check": 0}, "check: expected an integer from 1 to 65535"),
         ({"check": 65_536}, "check: expected an integer from 1 to 65535"),
     ],
