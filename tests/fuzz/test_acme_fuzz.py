@@ -7,7 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.acme import jws, tokens
+from strongroom.acme import tokens
+from strongroom.crypto import jws
 from strongroom.errors import Malformed, Refused
 from strongroom.model import messages
 from tests.effort import examples

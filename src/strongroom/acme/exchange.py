@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from strongroom.acme import jws as jws_model
-from strongroom.acme.tokens import Account, Order
+from strongroom.acme.tokens import AcmeAccount, AcmeOrder
+from strongroom.crypto import jws as jws_model
 from strongroom.encoding import canonical, fields, unexpected
 from strongroom.errors import Malformed, NotFound, Refused, StrongroomError
 
@@ -112,7 +112,7 @@ class Exchange:
                 code="bad-binding",
                 hint="the binding's payload is the key that signs the request",
             )
-        account = Account(attested=attested, jwk=jwk)
+        account = AcmeAccount(attested=attested, jwk=jwk)
         where = f"{self.base}/account/{self.tokens.account(account)}"
         return _answer({"status": "valid", "orders": f"{where}/orders"}, status=201, location=where)
 
@@ -132,7 +132,7 @@ class Exchange:
                 code="other-name",
                 hint=f"it may be called {', '.join(account.attested.names)}",
             )
-        order = Order(
+        order = AcmeOrder(
             id=jws_model.b64(self.random(16)),
             attested=account.attested,
             thumbprint=account.jwk.thumbprint,
@@ -156,7 +156,7 @@ class Exchange:
         _index(number, len(order.names))
         return _answer({**_CHALLENGE, "url": f"{self.base}/challenge/{token}/{number}"})
 
-    def finalize(self, token: str, body: bytes, now: datetime) -> tuple[Order, bytes]:
+    def finalize(self, token: str, body: bytes, now: datetime) -> tuple[AcmeOrder, bytes]:
         """Section 7.4: the order and the certificate request (DER), which its use case looks at."""
         order, payload = self._ordered_with(token, body, f"finalize/{token}", now)
         csr = jws_model.unb64(payload.get("csr"), "request.csr")
@@ -164,15 +164,15 @@ class Exchange:
             raise Malformed(f"request.csr: {len(csr)} bytes, at most {_MAX_CSR} allowed")
         return order, csr
 
-    def order(self, token: str, body: bytes, now: datetime) -> Order:
+    def order(self, token: str, body: bytes, now: datetime) -> AcmeOrder:
         """Section 7.4: the order that is asked for."""
         return self._ordered(token, body, f"order/{token}", now)
 
-    def certificate(self, token: str, body: bytes, now: datetime) -> Order:
+    def certificate(self, token: str, body: bytes, now: datetime) -> AcmeOrder:
         """Section 7.4.2: the order whose certificate is asked for."""
         return self._ordered(token, body, f"certificate/{token}", now)
 
-    def order_answer(self, order: Order, *, issued: bool = False, status: int = 200) -> Answer:
+    def order_answer(self, order: AcmeOrder, *, issued: bool = False, status: int = 200) -> Answer:
         """The order's document. issued: whether its certificate is there."""
         token = self.tokens.order(order)
         document: dict[str, object] = {
@@ -201,7 +201,7 @@ class Exchange:
             )
         return request
 
-    def _authenticated(self, body: bytes, path: str, now: datetime) -> tuple[Account, dict[str, Any]]:
+    def _authenticated(self, body: bytes, path: str, now: datetime) -> tuple[AcmeAccount, dict[str, Any]]:
         request = self._fresh(body, path, now)
         if "jwk" in request.protected:
             raise Malformed("request's header: has a jwk, expected the kid of an account")
@@ -212,7 +212,7 @@ class Exchange:
 
     def _ordered_with(
         self, token: str, body: bytes, path: str, now: datetime
-    ) -> tuple[Order, dict[str, Any]]:
+    ) -> tuple[AcmeOrder, dict[str, Any]]:
         account, payload = self._authenticated(body, path, now)
         order = self.tokens.read_order(token)
         if (order.thumbprint, order.attested) != (account.jwk.thumbprint, account.attested):
@@ -223,7 +223,7 @@ class Exchange:
             )
         return order, payload
 
-    def _ordered(self, token: str, body: bytes, path: str, now: datetime) -> Order:
+    def _ordered(self, token: str, body: bytes, path: str, now: datetime) -> AcmeOrder:
         return self._ordered_with(token, body, path, now)[0]
 
 

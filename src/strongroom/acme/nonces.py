@@ -11,7 +11,7 @@ import hmac
 import threading
 from typing import TYPE_CHECKING
 
-from strongroom.acme import jws
+from strongroom.crypto import jws
 from strongroom.encoding import framed
 from strongroom.errors import Malformed
 
@@ -40,7 +40,7 @@ class ReplayNonces:
         return jws.b64(head + self._tag(head))
 
     def use(self, nonce: str, now: datetime) -> bool:
-        """Whether it was good; from now on it is not. When too many were used, none is good: the oldest is never forgotten early."""
+        """Whether the nonce was good; from now on it is not. When too many were used, none is good: the oldest is never forgotten early."""
         try:
             data = jws.unb64(nonce, "nonce")
         except Malformed:

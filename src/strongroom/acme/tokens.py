@@ -11,7 +11,7 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from strongroom.acme import jws
+from strongroom.crypto import jws
 from strongroom.encoding import canonical, fields, framed
 from strongroom.errors import Malformed, Refused
 from strongroom.model.contracts.certificate_terms import Usage
@@ -29,7 +29,7 @@ _BINDING, _ACCOUNT, _ORDER = "external-account", "account", "order"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attested:
+class AccountRoom:
     """The room that an external account is of, as its contract and its accepted evidence say. names: that certificates of it may carry."""
 
     run_id: RunId
@@ -54,19 +54,19 @@ class Attested:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
+class AcmeAccount:
     """An ACME account: a key that somebody in the room bound to it."""
 
-    attested: Attested
+    attested: AccountRoom
     jwk: jws.Jwk
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class AcmeOrder:
     """An order of an account for a certificate with these names. id: of 16 random bytes."""
 
     id: str
-    attested: Attested
+    attested: AccountRoom
     thumbprint: str
     names: tuple[str, ...]
 
@@ -79,30 +79,30 @@ class TokenMaker:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def external_account(self, attested: Attested) -> tuple[str, bytes]:
+    def external_account(self, attested: AccountRoom) -> tuple[str, bytes]:
         """(kid, key) that a room gets with a release or renewal."""
         kid = self._make(_BINDING, attested.to_json())
         return kid, self._account_key(kid)
 
-    def read_external_account(self, kid: str) -> tuple[Attested, bytes]:
+    def read_external_account(self, kid: str) -> tuple[AccountRoom, bytes]:
         """The room that a kid is of, and its key. Raises `Refused`."""
         attested = _read_attested(self._read(_BINDING, kid))
         return attested, self._account_key(kid)
 
-    def account(self, account: Account) -> str:
+    def account(self, account: AcmeAccount) -> str:
         """The token in an account's URL."""
         return self._make(
             _ACCOUNT, {"attested": account.attested.to_json(), "jwk": dict(account.jwk.members)}
         )
 
-    def read_account(self, token: str) -> Account:
+    def read_account(self, token: str) -> AcmeAccount:
         """The account of an URL. Raises `Refused`."""
         source = self._read(_ACCOUNT, token)
-        return Account(
+        return AcmeAccount(
             attested=_read_attested(source.object("attested")), jwk=jws.read_jwk(source.raw_object("jwk"))
         )
 
-    def order(self, order: Order) -> str:
+    def order(self, order: AcmeOrder) -> str:
         """The token in an order's URLs."""
         return self._make(
             _ORDER,
@@ -114,10 +114,10 @@ class TokenMaker:
             },
         )
 
-    def read_order(self, token: str) -> Order:
+    def read_order(self, token: str) -> AcmeOrder:
         """The order of an URL. Raises `Refused`."""
         source = self._read(_ORDER, token)
-        return Order(
+        return AcmeOrder(
             id=source.text("id", max_length=32),
             attested=_read_attested(source.object("attested")),
             thumbprint=source.text("thumbprint", max_length=64),
@@ -152,8 +152,8 @@ class TokenMaker:
         return hmac.new(self._key, framed.join(f"{_LABEL}/account-key", kid.encode()), "sha256").digest()
 
 
-def _read_attested(source: fields.Fields) -> Attested:
-    return Attested(
+def _read_attested(source: fields.Fields) -> AccountRoom:
+    return AccountRoom(
         run_id=RunId(source.name("run")),
         contract_digest=ContractDigest(source.digest("contract")),
         contract_id=ContractId(source.name("id")),

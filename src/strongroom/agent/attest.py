@@ -69,6 +69,14 @@ class Keys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AcmeFiles:
+    """What an ACME client in the room takes: its external account, and the certificate (DER) by which it knows the broker."""
+
+    account: messages.ExternalAccount
+    broker: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Released:
     """One broker's answer. `moment` is the broker's time, `heard` the monotonic second it was heard at."""
 
@@ -79,6 +87,7 @@ class Released:
     disk_keys: dict[ManifestDigest, bytes] = field(repr=False)
     moment: datetime
     heard: float
+    account: AcmeFiles | None = None
 
     def time(self, monotonic: float) -> datetime:
         """The broker's time at that monotonic second."""
@@ -156,6 +165,10 @@ def attest(
         )
         data = _post(connection, party, "/v1/releases", request.encode(), max_answer=messages.MAX_ANSWER)
     answer = messages.parse_release_answer(data)
+    account = None
+    if answer.account:
+        plain = keys.kem.open(answer.account, info=messages.account_info(binding))
+        account = AcmeFiles(account=messages.parse_external_account(plain), broker=connection.certificate)
     disk_keys = messages.parse_disk_keys(
         keys.kem.open(answer.sealed, info=messages.release_info(binding))
     )  # 4
@@ -181,6 +194,7 @@ def attest(
         disk_keys=disk_keys,
         moment=challenge.time,
         heard=heard,
+        account=account,
     )
 
 

@@ -40,7 +40,7 @@ class BrokerAnswer:
 
 
 class BrokerConnection:
-    """One TLS connection to the broker of `party`; any number of requests, one after the other."""
+    """One TLS connection to the broker of `party`; any number of requests, one after the other. certificate: the broker's (DER)."""
 
     def __init__(self, channel: Channel, party: PartyName, address: BrokerAddress, *, timeout: float) -> None:
         """Connect and check the pin, within `timeout` seconds. Raises `Unavailable`, `Refused`."""
@@ -54,6 +54,7 @@ class BrokerConnection:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the pin below is stricter than any chain
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=address.host)
+        self.certificate = b""
         self._stream = channel.open_stream(party)
         try:
             self._handshake(party, time.monotonic() + timeout)
@@ -107,6 +108,7 @@ class BrokerConnection:
                 code="wrong-pin",
                 hint="somebody else answers at the broker's address, or the broker has a new TLS key",
             )
+        self.certificate = certificate
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)

@@ -365,7 +365,8 @@ def _write_certificates(
     wanted = delivery.of(certificate, uid=terms.settings.uid, gid=terms.settings.gid)
     folder = CertificateFolder(place, wanted)
     chains = {release.party: release.answer.certificates for release in released}
-    folder.write(Generation(key=keys.tls, chains=chains))
+    accounts = {release.party: release.account for release in released if release.account is not None}
+    folder.write(Generation(key=keys.tls, chains=chains, accounts=accounts))
     return folder
 
 

@@ -6,17 +6,22 @@ The folder is memory that the agent mounts, and the container has it read-only a
     current -> 2
     key.pem -> current/key.pem, certificate.pem, combined.pem, ca.pem, chains     (format pem)
     identity.p12 -> current/identity.p12, ca.pem, chains                          (format pkcs12)
+    acme -> current/acme                                                          (where the contract lets the program ask by ACME)
 
-`certificate.pem` is the leaf with its issuer, `combined.pem` the key before those, `ca.pem` the root, `chains/PARTY.pem` what each broker issued, whole. The link
+`certificate.pem` is the leaf with its issuer, `combined.pem` the key before those, `ca.pem` the root, `chains/PARTY.pem` what each broker issued, whole; of `acme/PARTY.…`,
+`directory` is an URL, `kid` and `hmac-key` what an account is bound with (the key in base64url), `broker.pem` by what the client knows the broker. The link
 `current` is replaced by a rename, so that at no moment a name leads to a key and another to a certificate of another generation.
 Files have the owner and mode that the contract says before any name leads to them; folders let in whoever may read the files.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from strongroom.agent import owners
@@ -26,6 +31,7 @@ from strongroom.model.contracts.certificate_terms import Delivery, Format
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from strongroom.agent.attest import AcmeFiles
     from strongroom.crypto.pki.csr import RoomTlsKey
     from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.identifiers import PartyName
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 PASSWORD = b"changeit"
 """Of PKCS#12 files, since readers want one: what protects the file are its owner and mode."""
 CURRENT = "current"
+ACME = "acme"
 CHAINS = "chains"
 _KEPT = 2
 _READ, _ENTER = 0o444, 0o111
@@ -40,10 +47,14 @@ _READ, _ENTER = 0o444, 0o111
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """A key with what brokers issued for it. chains: DER certificates by party, leaf first and root last, in the contract's order."""
+    """A key with what brokers issued for it. chains: DER certificates by party, leaf first and root last, in the contract's order.
+
+    accounts: for ACME, of the brokers that gave one.
+    """
 
     key: RoomTlsKey
     chains: Mapping[PartyName, Sequence[bytes]]
+    accounts: Mapping[PartyName, AcmeFiles] = field(default_factory=dict)
 
     @property
     def leaf(self) -> bytes:
@@ -64,14 +75,15 @@ class CertificateFolder:
         self.generation += 1
         place = f"{self.folder}/{self.generation}"
         files = _files(generation, self.delivery.format)
+        folders = sorted({name.partition("/")[0] for name in files if "/" in name})
         os.mkdir(place, 0o700)
         try:
-            if any(name.startswith(f"{CHAINS}/") for name in files):
-                os.mkdir(f"{place}/{CHAINS}", 0o700)
+            for folder in folders:
+                os.mkdir(f"{place}/{folder}", 0o700)
             for name, content in files.items():
                 self._write(f"{place}/{name}", content)
-            for folder in (f"{place}/{CHAINS}", place):
-                self._enter(folder)
+            for path in (*(f"{place}/{folder}" for folder in folders), place):
+                self._enter(path)
             self._lead(CURRENT, str(self.generation))
         except BaseException:
             _remove(place)
@@ -132,6 +144,11 @@ def _files(generation: Generation, form: Format) -> dict[str, bytes]:
     *served, root = first if len(first) > 1 else (*first, b"")
     files = {f"{CHAINS}/{party}.pem": _pem(chain) for party, chain in generation.chains.items()}
     files["ca.pem"] = _pem((root,)) if root else b""
+    for party, given in generation.accounts.items():
+        files[f"{ACME}/{party}.directory"] = given.account.directory.encode()
+        files[f"{ACME}/{party}.kid"] = given.account.kid.encode()
+        files[f"{ACME}/{party}.hmac-key"] = base64.urlsafe_b64encode(given.account.key).rstrip(b"=")
+        files[f"{ACME}/{party}.broker.pem"] = _pem((given.broker,))
     if form is Format.PKCS12:
         from strongroom.crypto.pki import pkcs12  # noqa: PLC0415 - loads all of X.509, for this alone
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strongroom.acme.tokens import Attested
+from strongroom.acme.tokens import AccountRoom
 from strongroom.crypto import hpke
 from strongroom.model import messages
 from strongroom.model.contracts.certificate_terms import Interface
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from strongroom.model.verdict import Accepted
 
 
-def attested(contract: Contract, room: RoomName, run_id: RunId) -> Attested | None:
+def attested(contract: Contract, room: RoomName, run_id: RunId) -> AccountRoom | None:
     """What an external account of that run says; None where its contract gives it no ACME."""
     terms = contract.room(room).certificate
     if terms is None or Interface.ACME not in terms.interfaces:
         return None
-    return Attested(
+    return AccountRoom(
         run_id=run_id,
         contract_digest=contract.digest,
         contract_id=contract.id,

@@ -1,7 +1,7 @@
 """Use case: an unmodified ACME client in a room gets certificates for keys of its own (`/acme/…`; RFC 8555).
 
 The room got an external account sealed to its attested key with its release; from there on an account, an order and what it may
-name are told by tokens (`strongroom.acme`). Here a certificate is issued, which takes, in one transaction:
+name stand in tokens (`strongroom.acme`). Here a certificate is issued, which takes, in one transaction:
   1 the run stands: it has not ended, and its contract is neither withdrawn, superseded nor paused
   2 its newest accepted verdict in the ledger has not ended; the certificate ends with it at the latest
   3 the request asks for the order's names, all of them and no other, and proves that whoever asks has the key
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.acme.exchange import Answer
-    from strongroom.acme.tokens import Order
+    from strongroom.acme.tokens import AcmeOrder
     from strongroom.authority.roots import ContractIssuer
     from strongroom.broker.broker import Broker
     from strongroom.broker.ports import Transaction
@@ -50,7 +50,7 @@ _LEAST = timedelta(seconds=1)
 class _Finalized:
     """An order whose certificate is asked for with this request (DER)."""
 
-    order: Order
+    order: AcmeOrder
     csr: bytes
 
 
@@ -106,7 +106,7 @@ class _Wanted:
     vouched: issue.Vouched
 
 
-async def _issue(broker: Broker, order: Order, spki: bytes) -> None:
+async def _issue(broker: Broker, order: AcmeOrder, spki: bytes) -> None:
     def write(transaction: Transaction) -> tuple[bytes, int]:
         now = broker.clock()
         if (known := _issued(broker, order)) is not None:  # 4: no other writer is between this and the commit
@@ -145,7 +145,7 @@ async def _issue(broker: Broker, order: Order, spki: bytes) -> None:
     await broker.store.write(write)
 
 
-def _key_of(order: Order, data: bytes) -> bytes:
+def _key_of(order: AcmeOrder, data: bytes) -> bytes:
     """3. Raises `Malformed`, `Refused`."""
     request = certificates.read_request(data)
     names = {*request.names, *([request.common_name] if request.common_name else [])}
@@ -164,7 +164,9 @@ def _key_of(order: Order, data: bytes) -> bytes:
     return request.spki
 
 
-def _wanted(broker: Broker, transaction: Transaction, order: Order, spki: bytes, now: datetime) -> _Wanted:
+def _wanted(
+    broker: Broker, transaction: Transaction, order: AcmeOrder, spki: bytes, now: datetime
+) -> _Wanted:
     about = order.attested
     if (state := standing(transaction, about.run_id)) is not WatchState.STANDS:  # 1
         raise _over(f"the run is over or held: {state.value}")
@@ -193,13 +195,13 @@ def _wanted(broker: Broker, transaction: Transaction, order: Order, spki: bytes,
     )
 
 
-def _newest(broker: Broker, order: Order) -> Record | None:
+def _newest(broker: Broker, order: AcmeOrder) -> Record | None:
     entries = [record.parse(entry) for _, entry in broker.store.ledger.of_run(order.attested.run_id)]
     attestations = [entry for entry in entries if entry.kind in _ATTESTED]
     return attestations[-1] if attestations else None
 
 
-def _issued(broker: Broker, order: Order) -> Record | None:
+def _issued(broker: Broker, order: AcmeOrder) -> Record | None:
     """The entry of the order's certificate, once there is one."""
     for _, entry in broker.store.ledger.of_run(order.attested.run_id):
         known = record.parse(entry)
@@ -208,7 +210,7 @@ def _issued(broker: Broker, order: Order) -> Record | None:
     return None
 
 
-def _change(order: Order, issued: issue.Issued) -> own_changes.OwnChange:
+def _change(order: AcmeOrder, issued: issue.Issued) -> own_changes.OwnChange:
     return own_changes.OwnChange(
         kind=record.RecordKind.CERTIFICATE,
         contract_digest=order.attested.contract_digest,
@@ -222,7 +224,7 @@ def _change(order: Order, issued: issue.Issued) -> own_changes.OwnChange:
     )
 
 
-def _certificate(broker: Broker, order: Order) -> Answer:
+def _certificate(broker: Broker, order: AcmeOrder) -> Answer:
     entry = _issued(broker, order)
     stored = broker.store.read(lambda state: state.certificates.issuer(order.attested.contract_digest))
     if entry is None or stored is None:

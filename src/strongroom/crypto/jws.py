@@ -146,8 +146,8 @@ def verify(jws: Jws, jwk: Jwk) -> None:
 
 def verify_hmac(jws: Jws, key: bytes) -> None:
     """Raise `Refused` unless it is authenticated by that key, with HS256."""
-    made = hmac.new(key, jws.signing_input, "sha256").digest()
-    if jws.protected.get("alg") != "HS256" or not hmac.compare_digest(made, jws.signature):
+    expected = hmac.new(key, jws.signing_input, "sha256").digest()
+    if jws.protected.get("alg") != "HS256" or not hmac.compare_digest(expected, jws.signature):
         raise Refused(
             "external account binding: not made with the key that goes with its kid",
             code="bad-binding",
