@@ -53,7 +53,8 @@ LISTED = {
     # Fixed words, and parties' names in a folder of their own.
     "agent/certificates/delivery.py": {
         *("{place}/{name}", "{self.folder}/{name}", "{self.folder}/.{name}", "{CURRENT}/{name}"),
-        "{CHAINS}/{party}.pem",
+        *("{CHAINS}/{party}.pem", "{ACME}/{party}.directory", "{ACME}/{party}.kid"),
+        *("{ACME}/{party}.hmac-key", "{ACME}/{party}.broker.pem"),
     },
     # A kind's prefix or ending around one name: tests/unit/model/test_run_files.py, and for a disk's files below.
     "model/room/run_files.py": {

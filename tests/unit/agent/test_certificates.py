@@ -25,7 +25,7 @@ def write(tmp_path, monkeypatch):
 
     def written(keys, *parties):
         released = [
-            SimpleNamespace(party=party, answer=SimpleNamespace(certificates=(party.encode(), b"i", b"r"))) for party in parties
+            SimpleNamespace(party=party, account=None, answer=SimpleNamespace(certificates=(party.encode(), b"i", b"r"))) for party in parties
         ]  # fmt: skip
         folder = Path(room._write_certificates(terms, TERMS, released, keys).folder)
         files = [path for path in (folder / "current").rglob("*") if path.is_file()]

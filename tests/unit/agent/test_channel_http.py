@@ -318,7 +318,7 @@ def test_failed_requests_give_their_streams_back(tmp_path):
         for _ in range(5):
             with pytest.raises(Refused):
                 http.BrokerConnection(node.channel, "alice", other, timeout=60)
-        assert node.channel._carrier.open_streams == 0
+        assert node.channel.carrier.open_streams == 0
 
 
 def test_port_is_found_by_its_name(tmp_path):
