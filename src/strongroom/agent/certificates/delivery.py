@@ -19,8 +19,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-from dataclasses import dataclass
-import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
