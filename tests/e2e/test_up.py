@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import time
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
+from strongroom_testing import ports
 from tests import verbs
 from tests.e2e import real_rooms
 from tests.unit.images import kit
@@ -26,16 +28,19 @@ pytestmark = [
 FILE = """\
 name: rows
 x-strongroom:
-  datasets: {rows: ./data}
+  datasets: {{rows: ./data}}
 services:
+  web:
+    entrypoint: [/bin/busybox, httpd, -f, -p, "8080", -h, /data/rows]
+    ports: ["{port}:8080"]
+    restart: on-failure
+    mem_limit: 256m
+    x-strongroom: {{image: ./box, datasets: [rows], wall_seconds: 900, open: [8080]}}
   sum:
     command: ["-c", "wc -l /data/rows/table.csv; cp /data/rows/table.csv /out/"]
-    restart: on-failure
-    x-strongroom:
-      image: ./box
-      wall_seconds: 120
-      datasets: [rows]
-      outputs: [{path: /out}]
+    mem_limit: 256m
+    depends_on: {{web: {{condition: service_started}}}}
+    x-strongroom: {{image: ./box, datasets: [rows], outputs: [{{path: /out}}]}}
 """
 
 
@@ -55,52 +60,60 @@ def typed(*words, place, code=0):
 
 
 def rows(place):
-    (row,) = json.loads(typed("ps", "--json", place=place))
-    return row
+    return {row["name"]: row for row in json.loads(typed("ps", "--json", place=place))}
 
 
-def ended(place):
-    until = time.monotonic() + 300
-    while (row := rows(place))["state"] not in ("done", "failed"):
-        assert time.monotonic() < until, row
+def until(place, name, *states):
+    """The row of a service once it is in one of `states`."""
+    end = time.monotonic() + 300
+    while (row := rows(place)[name])["state"] not in states:
+        assert time.monotonic() < end, row
         time.sleep(0.5)
     return row
 
 
-def test_a_file_comes_up_heals_changes_and_goes_down(tmp_path):
+def fetched(port):
+    """The page that the room serves, asked for as any client would."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/table.csv", timeout=60) as answer:
+        return answer.read()
+
+
+def test_a_file_comes_up_serves_heals_and_goes_down(tmp_path):
     image(tmp_path / "box")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/table.csv").write_text("1\n2\n3\n")
-    (tmp_path / "compose.yaml").write_text(FILE)
+    port = ports.free()
+    (tmp_path / "compose.yaml").write_text(FILE.format(port=port))
     state = tmp_path / ".strongroom"
     try:
         first = json.loads(typed("up", "-d", "--json", place=tmp_path))
-        assert (first["changed"], first["simulated"], first["contract"]["version"]) == (["sum"], True, 1)
-        row = ended(tmp_path)
+        assert (first["changed"], first["simulated"], first["contract"]["version"]) == (
+            ["web", "sum"],
+            True,
+            1,
+        )
+        assert fetched(port) == b"1\n2\n3\n"
+        row = until(tmp_path, "sum", "done", "failed")
         assert (row["state"], row["starts"]) == ("done", 1), row
         assert "sum | 3 /data/rows/table.csv" in typed("logs", place=tmp_path)
-        run = state / "runs/sum/1"
-        typed("proof", "export", run, "--out", "sum.proof", place=tmp_path)
-        assert "sum" in typed(
-            "proof", "verify", "sum.proof", "--trust", state / "owner.party.json", place=tmp_path
-        )
+        typed("proof", "export", state / "runs/sum/1", "--out", "sum.proof", place=tmp_path)
+        typed("proof", "verify", "sum.proof", "--trust", state / "owner.party.json", place=tmp_path)
         for path in (state, state / "broker", state / "node"):
             assert path.stat().st_mode & 0o777 == 0o700
         # Again, nothing changed: no version of the contract, and no room.
         again = json.loads(typed("up", "-d", "--json", place=tmp_path))
         assert (again["changed"], again["contract"]) == ([], first["contract"])
-        assert [path.name for path in (state / "runs/sum").iterdir()] == ["1"]
-        # Other terms: the next version, a new room; and a room that is killed is started again.
-        (tmp_path / "compose.yaml").write_text(FILE.replace("wc -l", "sleep 3; wc -c"))
-        changed = json.loads(typed("up", "-d", "--json", place=tmp_path))
-        assert (changed["changed"], changed["contract"]["version"]) == (["sum"], 2)
-        (running,) = json.loads((state / "status.json").read_text())["rooms"]
-        os.kill(running["pid"], signal.SIGKILL)
-        row = ended(tmp_path)
-        assert (row["state"], row["starts"]) == ("done", 3), row
-        assert "sum | 6 /data/rows/table.csv" in typed("logs", place=tmp_path)
+        assert {name: row["starts"] for name, row in rows(tmp_path).items()} == {"web": 1, "sum": 1}
+        # A room that is killed is started again, and so is the broker; the job that is done stays so.
+        status = json.loads((state / "status.json").read_text())
+        for child in (status["rooms"][0], status["broker"]):
+            os.kill(child["pid"], signal.SIGKILL)
+        until(tmp_path, "web", "pausing", "waiting", "starting")
+        assert until(tmp_path, "web", "running", "failed")["starts"] == 2
+        assert fetched(port) == b"1\n2\n3\n"
+        assert rows(tmp_path)["sum"]["starts"] == 1
     finally:
         down = verbs.run("down", cwd=tmp_path)
     assert "everything has ended" in down.stdout
-    assert rows(tmp_path)["state"] == "done"
+    assert {name: row["state"] for name, row in rows(tmp_path).items()} == {"web": "stopped", "sum": "done"}
     assert json.loads((state / "status.json").read_text())["broker"]["pid"] == 0

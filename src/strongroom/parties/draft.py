@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.contracts.contract import Contract, Disclosure, Member, Platform
     from strongroom.model.contracts.network_terms import Egress, Peer, Port
     from strongroom.model.contracts.room_terms import Output, ServiceTerms
@@ -49,7 +50,7 @@ class RoomDraft:
     """What the parties chose for one room. image, datasets: signed manifests; a dataset's name is its manifest's where it is empty.
 
     arguments: in place of the image's own; None keeps those. logs: names of parties who may read the log.
-    certificate_names: DNS names of the room's certificate; none: no certificate. wall_seconds: how long the program of a job may
+    certificate_names: DNS names of the room's certificate; none: no certificate. certificate: all of its terms instead. wall_seconds: how long the program of a job may
     run, which says nothing where `service` makes it a service.
     """
 
@@ -61,6 +62,7 @@ class RoomDraft:
     outputs: tuple[Output, ...] = ()
     logs: tuple[str, ...] = ()
     certificate_names: tuple[str, ...] = ()
+    certificate: CertificateTerms | None = None
     wall_seconds: int = 600
     memory_mib: int = 512
     processors: int = 1
@@ -173,11 +175,14 @@ def _room(
         logs=room_terms.Logs(recipients=tuple(PartyName(name) for name in room.logs), max_bytes=LOG_BYTES)
         if room.logs
         else None,
-        certificate=certificate_terms.CertificateTerms(
-            names=room.certificate_names, lifetime_seconds=CERTIFICATE_SECONDS
-        )
-        if room.certificate_names
-        else None,
+        certificate=room.certificate
+        or (
+            certificate_terms.CertificateTerms(
+                names=room.certificate_names, lifetime_seconds=CERTIFICATE_SECONDS
+            )
+            if room.certificate_names
+            else None
+        ),
         memory_mib=room.memory_mib,
         ports=room.ports,
         peers=room.peers,

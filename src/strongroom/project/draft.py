@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from strongroom import files
 from strongroom.encoding import pem
 from strongroom.errors import Misuse, of_file
+from strongroom.model import manifest as manifest_model
 from strongroom.model.contracts import contract as contract_model
+from strongroom.model.contracts.certificate_terms import Delivery
 from strongroom.model.contracts.network_terms import MAX_AUTHORITY, Egress, Peer
 from strongroom.model.contracts.room_terms import Output, ServiceTerms
 from strongroom.model.identifiers import PartyName, RoomName
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from strongroom.model.contracts.agreement import Agreement
+    from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.contracts.contract import Member, Platform
     from strongroom.model.party import Party
     from strongroom.parties.draft import Draft, RoomDraft
@@ -170,7 +173,7 @@ def _room(
             for output in service.outputs
         ),
         logs=service.logs or (() if project.parties else (owner,)),
-        certificate_names=service.certificate_names,
+        certificate=_terms(service, disks.images[service.name]),
         memory_mib=service.memory_mib,
         processors=service.processors,
         ports=service.ports,
@@ -197,6 +200,32 @@ def _room(
         room,
         service=ServiceTerms(renewal_seconds=service.renewal_seconds, restart=service.restart),
     )
+
+
+def _terms(service: ProjectService, image: Path) -> CertificateTerms | None:
+    """The certificate of a room, delivered to the image's own user where the file names no other."""
+    certificate, delivery = service.certificate, service.delivery
+    if certificate is None or delivery is None:
+        return certificate
+    _, manifest = files.parsed(image, manifest_model.parse_envelope, max_bytes=manifest_model.MAX_ENVELOPE)
+    settings = manifest.image
+    return replace(
+        certificate,
+        delivery=Delivery(
+            folder=delivery.folder,
+            format=delivery.format,
+            uid=_first(delivery.uid, 0 if settings is None else settings.uid),
+            gid=_first(delivery.gid, 0 if settings is None else settings.gid),
+            mode=delivery.mode,
+            signal=delivery.signal,
+            command=delivery.command,
+            check=delivery.check,
+        ),
+    )
+
+
+def _first(stated: int | None, own: int) -> int:
+    return own if stated is None else stated
 
 
 def _party(path: Path, name: str) -> Party:

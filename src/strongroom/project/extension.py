@@ -7,8 +7,10 @@ and parsed again: what passes here and holds in no contract is refused there.
 from __future__ import annotations
 
 from strongroom.encoding import fields
+from strongroom.model.contracts.certificate_terms import Format, KeyKind, Mode, Signal, Usage
 from strongroom.model.contracts.contract import Role
 from strongroom.model.contracts.room_terms import MAX_DATASETS, MAX_PARTIES, OUTPUT_LIKE, OUTPUT_PATH
+from strongroom.model.manifest import MAX_USER
 from strongroom.project.shapes import Choice, Flag, Key, KeyedObject, ListOf, MapOf, Number, Text
 
 EXTENSION = "x-strongroom"
@@ -27,6 +29,12 @@ _HOST = Text(
     most=240,
 )
 _PORT = Number(low=1, high=65_535)
+
+_DNS = Text(
+    pattern=rf"(?:{_LABEL}\.)+{_LABEL}",
+    like="a DNS name of two labels or more, like room.flights.example",
+    most=200,
+)
 
 PROJECT = KeyedObject(
     keys={
@@ -146,18 +154,66 @@ SERVICE = KeyedObject(
         "certificate": Key(
             shape=KeyedObject(
                 keys={
-                    "names": Key(
-                        shape=ListOf(
-                            item=Text(
-                                pattern=rf"(?:{_LABEL}\.)+{_LABEL}",
-                                like="a DNS name of two labels or more, like room.flights.example",
-                                most=253,
-                            ),
-                            most=32,
+                    "names": Key(shape=ListOf(item=_DNS, most=32), about="DNS names in it.", required=True),
+                    "lifetime_seconds": Key(
+                        shape=Number(low=60, high=86_400), about="For how long it is valid (3600)."
+                    ),
+                    "key": Key(
+                        shape=Choice(words=tuple(kind.value for kind in KeyKind)),
+                        about="The kind of its key (ecdsa-p256).",
+                    ),
+                    "usage": Key(
+                        shape=Choice(words=tuple(usage.value for usage in Usage)),
+                        about="What it is for; both if not stated.",
+                    ),
+                    "trust_domain": Key(
+                        shape=_DNS,
+                        about="The SPIFFE trust domain of the room's name; the contract's own if not stated.",
+                    ),
+                    "delivery": Key(
+                        shape=KeyedObject(
+                            keys={
+                                "folder": Key(
+                                    shape=Text(
+                                        pattern=r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}){1,16}",
+                                        like="an absolute path in the room, like /etc/nginx/tls",
+                                        most=512,
+                                    ),
+                                    about="The folder; the files are in FOLDER/current (/run/strongroom/tls).",
+                                ),
+                                "format": Key(
+                                    shape=Choice(words=tuple(form.value for form in Format)),
+                                    about="pem, or pkcs12.",
+                                ),
+                                "uid": Key(
+                                    shape=Number(low=0, high=MAX_USER), about="Whose files; the image's user."
+                                ),
+                                "gid": Key(
+                                    shape=Number(low=0, high=MAX_USER), about="Their group; the image's."
+                                ),
+                                "mode": Key(
+                                    shape=Choice(words=tuple(mode.value for mode in Mode)),
+                                    about='Of the key: "0400".',
+                                ),
+                                "signal": Key(
+                                    shape=Choice(words=tuple(known.value for known in Signal)),
+                                    about="Sent to the program when there is a new one.",
+                                ),
+                                "command": Key(
+                                    shape=ListOf(
+                                        item=Text(pattern=r"[^\x00]{1,4096}", like="a word", most=4096),
+                                        repeats=True,
+                                    ),
+                                    about="Run when there is a new one, in place of a signal.",
+                                ),
+                                "check": Key(
+                                    shape=_PORT,
+                                    about="A port where the program speaks TLS, to see that it took the new one.",
+                                ),
+                            }
                         ),
-                        about="DNS names in it.",
-                        required=True,
-                    )
+                        about="Where the program finds it, and how it learns of a new one.",
+                    ),
                 }
             ),
             about="The certificate that the room gets once it has proved itself.",

@@ -19,10 +19,20 @@ from strongroom.errors import Malformed, Refused
 from strongroom.images.compose import document, keys, strict_yaml
 from strongroom.images.compose.place import ComposePlace
 from strongroom.images.preflight.findings import Severity
+from strongroom.model.contracts import certificate_terms
+from strongroom.model.contracts.certificate_terms import (
+    CertificateTerms,
+    Format,
+    KeyKind,
+    Mode,
+    Signal,
+    Usage,
+)
 from strongroom.model.contracts.contract import Role
 from strongroom.model.contracts.network_terms import Port
 from strongroom.model.contracts.room_terms import Restart
 from strongroom.model.identifiers import RoomName
+from strongroom.parties.draft import CERTIFICATE_SECONDS
 from strongroom.project import extension
 from strongroom.project.compose_keys import ServiceKeys
 from strongroom.project.model import (
@@ -31,6 +41,7 @@ from strongroom.project.model import (
     PeerPort,
     Platforms,
     Project,
+    ProjectDelivery,
     ProjectParty,
     ProjectService,
     Wait,
@@ -177,6 +188,13 @@ def _service(name: str, body: Value, place: ComposePlace, findings: list[Finding
                 )
             )
     wall_seconds, renewal = _life(own, terms, at, findings)
+    delivery = terms.get("certificate", {}).get("delivery", {})
+    if "signal" in delivery and "command" in delivery:
+        findings.append(
+            at.key("certificate")
+            .key("delivery")
+            .blocks("x-strongroom", "a signal and a command", "keep one of the two")
+        )
     return ProjectService(
         name=RoomName(name),
         settings=settings,
@@ -211,7 +229,8 @@ def _service(name: str, body: Value, place: ComposePlace, findings: list[Finding
             for output in terms.get("outputs", ())
         ),
         logs=tuple(terms.get("logs", ())),
-        certificate_names=tuple(terms.get("certificate", {}).get("names", ())),
+        certificate=_certificate(terms.get("certificate")),
+        delivery=_delivery(terms.get("certificate", {}).get("delivery")),
     )
 
 
@@ -238,6 +257,33 @@ def _life(
     if own.numbers or restarts or renewal is not None:
         return 0, renewal or extension.RENEWAL_SECONDS
     return extension.WALL_SECONDS, 0
+
+
+def _certificate(terms: dict[str, Any] | None) -> CertificateTerms | None:
+    if terms is None:
+        return None
+    return CertificateTerms(
+        names=tuple(terms.get("names", ())),
+        lifetime_seconds=terms.get("lifetime_seconds", CERTIFICATE_SECONDS),
+        key=KeyKind(terms.get("key", KeyKind.ECDSA_P256)),
+        usages=(Usage(terms["usage"]),) if "usage" in terms else certificate_terms.BOTH,
+        trust_domain=terms.get("trust_domain"),
+    )
+
+
+def _delivery(terms: dict[str, Any] | None) -> ProjectDelivery | None:
+    if terms is None:
+        return None
+    return ProjectDelivery(
+        folder=terms.get("folder", certificate_terms.FOLDER),
+        format=Format(terms.get("format", Format.PEM)),
+        uid=terms.get("uid"),
+        gid=terms.get("gid"),
+        mode=Mode(terms.get("mode", Mode.OWNER_READS)),
+        signal=Signal(terms["signal"]) if "signal" in terms else None,
+        command=tuple(terms["command"]) if "command" in terms else None,
+        check=terms.get("check"),
+    )
 
 
 def _peers(terms: dict[str, Any]) -> Iterator[PeerPort]:

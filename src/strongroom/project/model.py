@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from strongroom.images.compose.document import ComposeService
     from strongroom.images.preflight.findings import Finding
+    from strongroom.model.contracts.certificate_terms import CertificateTerms, Format, Mode, Signal
     from strongroom.model.contracts.contract import Role
     from strongroom.model.contracts.network_terms import Port
     from strongroom.model.contracts.room_terms import Restart
@@ -54,6 +55,20 @@ class OutsideHost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProjectDelivery:
+    """Where a room's certificate goes, as in a contract; uid, gid: None for the image's own."""
+
+    folder: str
+    format: Format
+    uid: int | None
+    gid: int | None
+    mode: Mode
+    signal: Signal | None
+    command: tuple[str, ...] | None
+    check: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputTerms:
     """What may leave the room. to: names of parties; none: the one owner."""
 
@@ -76,7 +91,7 @@ class ProjectService:
     """One service: a room of the contract.
 
     settings: what Compose itself says of image and program. image, manifest_path: paths, or empty. owner: the party whose image it is, or empty. depends_on: by service, what is
-    waited for. wall_seconds: of a job; 0 for a service, which attests again each `renewal_seconds`.
+    waited for. certificate: without its delivery. wall_seconds: of a job; 0 for a service, which attests again each `renewal_seconds`.
     """
 
     name: RoomName
@@ -97,7 +112,8 @@ class ProjectService:
     datasets: tuple[str, ...]
     outputs: tuple[OutputTerms, ...]
     logs: tuple[str, ...]
-    certificate_names: tuple[str, ...]
+    certificate: CertificateTerms | None
+    delivery: ProjectDelivery | None
 
     @property
     def is_job(self) -> bool:

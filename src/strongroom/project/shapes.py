@@ -114,10 +114,11 @@ class Flag:
 
 @dataclass(frozen=True, kw_only=True)
 class ListOf:
-    """A list of 1 to `most` items of one shape, each there once."""
+    """A list of 1 to `most` items of one shape, each there once, unless it `repeats`."""
 
     item: Shape
     most: int = 64
+    repeats: bool = False
 
     def read(self, value: Value, place: ComposePlace, problems: list[Finding]) -> list[Any] | None:
         """As of `Shape`."""
@@ -126,7 +127,7 @@ class ListOf:
             return None
         items = [self.item.read(item, place.key(number), problems) for number, item in enumerate(value)]
         for number, item in enumerate(items):
-            if item is not None and item in items[:number]:
+            if item is not None and item in items[:number] and not self.repeats:
                 problems.append(place.key(number).blocks(CHECK, "stands there twice", "keep one of the two"))
         return [item for item in items if item is not None]
 
@@ -137,7 +138,7 @@ class ListOf:
             "items": self.item.schema(),
             "minItems": 1,
             "maxItems": self.most,
-            "uniqueItems": True,
+            **({} if self.repeats else {"uniqueItems": True}),
         }
 
 

@@ -345,6 +345,10 @@ class ProcessCommands:
 
     def room(self, room: PlannedRoom, *, out: Path, log: Path) -> Process:
         """As of `Commands`."""
+        for address in room.tunnels.values():
+            if address.startswith(plans.UNIX):
+                # A node that was killed leaves its socket behind, and nobody listens there.
+                (self.folder.path / address.removeprefix(plans.UNIX)).unlink(missing_ok=True)
         return self._start(run_words(self.folder, room, out=out), log)
 
     def _start(self, words: Sequence[str], log: Path, *, descriptors: Sequence[int] = ()) -> Process:

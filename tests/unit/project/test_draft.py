@@ -36,7 +36,7 @@ services:
     x-strongroom:
       manifest: query.manifest.json
       open: [443]
-      certificate: {names: [web.example.org]}
+      certificate: {names: [web.example.org], key: ed25519, usage: server, delivery: {folder: /etc/tls, gid: 7, signal: HUP, check: 443}}
       egress: [{host: api.example.org, port: 444, authority: ca.pem}]
   db:
     image: bobs
@@ -99,7 +99,15 @@ def test_every_service_is_a_room_and_all_of_the_file_is_in_the_contract(folder):
     assert web.peers == (Peer(room="db", port="5432", wait=True),)
     assert web.egress == (Egress(host="api.example.org", port=444, authority=b"DER"),)
     assert web.service == ServiceTerms(renewal_seconds=3600, restart=Restart.ALWAYS)
-    assert web.certificate.names == ("web.example.org",)
+    assert (web.certificate.names, web.certificate.key, web.certificate.usages) == (
+        ("web.example.org",),
+        "ed25519",
+        ("server",),
+    )
+    # Delivered to the image's own user, where the file does not say whose the files are.
+    delivery = web.certificate.delivery
+    assert (delivery.folder, delivery.uid, delivery.gid, delivery.mode) == ("/etc/tls", 0, 7, "0400")
+    assert (delivery.signal, delivery.command, delivery.check) == ("HUP", None, 443)
     assert (db.processors, db.service.renewal_seconds, [data.name for data in db.datasets]) == (
         2,
         60,

@@ -63,7 +63,11 @@ def test_two_services_and_what_they_reach():
     assert web.peers == (PeerPort(service="app", number=8000, wait=True),)
     assert web.egress == (OutsideHost(host="api.example.org", port=443, authority="ca.pem"),)
     assert web.outputs == (OutputTerms(path="/out/table", to=("bob",), max_bytes=5),)
-    assert (web.logs, web.certificate_names) == (("bob",), ("shop.example.org",))
+    assert (web.logs, web.certificate.names, web.certificate.key) == (
+        ("bob",),
+        ("shop.example.org",),
+        "ecdsa-p256",
+    )
     assert (web.restart, web.processors, web.memory_mib, web.renewal_seconds) == (Restart.ALWAYS, 2, 1024, 60)
     assert said(parsed) == {}
 
@@ -148,6 +152,8 @@ def test_order_reach_and_what_is_waited_for():
         ("x-strongroom: {outputs: [{to: [bob]}]}", "x-strongroom.outputs[0]", "path is missing"),
         ("x-strongroom: {outputs: [{path: /etc}]}", "x-strongroom.outputs[0].path", "expected /out"),
         ("x-strongroom: {egress: [{host: A, port: 0}]}", "x-strongroom.egress[0].port", "whole number"),
+        ("x-strongroom: {certificate: {names: [a.b], delivery: {signal: HUP, command: [a]}}}", "x-strongroom.certificate.delivery", "a signal and a command"),
+        ("x-strongroom: {certificate: {names: [a.b], delivery: {mode: '0644'}}}", "x-strongroom.certificate.delivery.mode", "expected one of 0400"),
         ("x-strongroom: {datasets: []}", "x-strongroom.datasets", "a list of 1"),
         ("x-strongroom: {logs: [bob, bob]}", "x-strongroom.logs[1]", "twice"),
         ("build: .", "build", "no digest yet"),

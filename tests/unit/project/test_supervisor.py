@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,43 @@ def test_where_ports_and_peers_are_is_said_when_a_room_is_started(world):
     assert words[words.index("--publish") :] == [
         "--publish", "443=127.0.0.1:8443", "--tunnel", "443=unix:sockets/web:443", "--peer", "db:1=unix:sockets/db:1",
     ]  # fmt: skip
+
+
+def test_children_are_real_processes_and_a_socket_that_was_left_is_removed(world):
+    program = world.folder.path / "program"
+    program.write_text('#!/bin/sh\necho "$@"; pwd; ls sockets; exec sleep 60\n')
+    program.chmod(0o700)
+    left = world.folder.path / "sockets/web:443"
+    left.touch()
+    commands = supervisor.ProcessCommands(folder=world.folder, program=[str(program)])
+    log = world.folder.log("web")
+    process = commands.room(room("web", tunnels={"443": "unix:sockets/web:443"}), out=Path("/r/1"), log=log)
+    try:
+        until = time.monotonic() + 30
+        while len(log.read_text().splitlines()) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert process.poll() is None
+        said, place, *sockets = log.read_text().splitlines()
+        assert said.startswith("run ")
+        assert (place, sockets) == (str(world.folder.path.resolve()), [])
+    finally:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+
+
+def test_the_brokers_passphrase_is_in_no_command_line(world):
+    program = world.folder.path / "program"
+    program.write_text(
+        '#!/bin/sh\necho "$@" >"$0.words"; for last; do :; done; cat /proc/$$/fd/$last >"$0.secret"\n'
+    )
+    program.chmod(0o700)
+    process = supervisor.ProcessCommands(folder=world.folder, program=[str(program)]).broker(
+        world.folder.log(".broker")
+    )
+    assert process.wait(30) == 0
+    assert world.folder.passphrase().decode() not in Path(f"{program}.words").read_text()
+    assert Path(f"{program}.secret").read_bytes().strip() == world.folder.passphrase()
 
 
 def test_what_a_room_is_started_with(world):

@@ -52,7 +52,7 @@ def test_every_commented_key_is_a_key(image, tmp_path):
     text = "\n".join(lines)
     project = file.parse(text.encode(), what="f")
     (service,) = project.services
-    assert (service.ports[0].open, service.certificate_names) == (True, ("web.example.org",))
+    assert (service.ports[0].open, service.certificate.names) == (True, ("web.example.org",))
     assert [host.host for host in service.egress] == ["api.example.org"]
     file.refuse_blocked(project)
 
