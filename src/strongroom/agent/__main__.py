@@ -43,6 +43,7 @@ def _run_room(guard: launcher.Warden) -> None:
     from strongroom.agent import channel, room  # noqa: PLC0415
     from strongroom.agent.devices import detect  # noqa: PLC0415
     from strongroom.agent.disks import reads  # noqa: PLC0415
+    from strongroom.agent.life.kernel_clock import KernelClock  # noqa: PLC0415
 
     port = channel.open_any()  # 3
     try:
@@ -52,9 +53,10 @@ def _run_room(guard: launcher.Warden) -> None:
             from strongroom.agent import vsock  # noqa: PLC0415
             from strongroom.agent.disks import nbd  # noqa: PLC0415
 
-            room.run(port, hardware, guard, watch, nbd.NbdDisks(lambda: vsock.connect(vsock.DISKS)).find)  # 4
+            find = nbd.NbdDisks(lambda: vsock.connect(vsock.DISKS)).find
+            room.run(port, hardware, guard, watch, KernelClock(), find)  # 4
         else:
-            room.run(port, hardware, guard, watch)  # 4
+            room.run(port, hardware, guard, watch, KernelClock())  # 4
     except BaseException as cause:  # noqa: BLE001 - whatever fails, the node gets word of it and the power goes off
         room.report(port, cause)
     else:

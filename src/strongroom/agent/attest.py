@@ -42,7 +42,6 @@ RECEIPT_SECONDS = (
 )  # a broker's part in one try to post a receipt, at the longest
 _MAX_ERROR = 1024 * 1024
 _NO_BROKER = "who owns an encrypted disk needs a broker: make the contract with the party file that `broker init` wrote"
-_HTTP_OK = 200
 
 
 class Attester(Protocol):
@@ -78,7 +77,7 @@ class AcmeFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """One broker's answer. `moment` is the broker's time, `heard` the monotonic second it was heard at."""
+    """One broker's answer. `moment` is the broker's time, asked for at the monotonic second `asked` and heard at `heard`."""
 
     party: PartyName
     binding: Binding
@@ -86,12 +85,19 @@ class Released:
     answer: messages.ReleaseAnswer
     disk_keys: dict[ManifestDigest, bytes] = field(repr=False)
     moment: datetime
+    asked: float
     heard: float
     account: AcmeFiles | None = None
 
     def time(self, monotonic: float) -> datetime:
         """The broker's time at that monotonic second."""
         return self.moment + timedelta(seconds=monotonic - self.heard)
+
+    @property
+    def verdict_end(self) -> float:
+        """The monotonic second at which the verdict ends. Raises `Malformed`."""
+        expires = fields.Fields(dict(self.answer.verdict), "verdict").time("expires")
+        return self.heard + (expires - self.moment).total_seconds()
 
     def record(self) -> bytes:
         """The public part, as the run's folder keeps it."""
@@ -121,10 +127,11 @@ def attest(
     room: RoomTerms,
     keys: Keys,
     party: PartyName,
-    expected: set[ManifestDigest],
+    expected: set[ManifestDigest] | None,
 ) -> Released:
     """Attest as `room` of `contract` to the broker of `party`, who owns the encrypted disks with the manifests `expected`.
 
+    expected None: again, of a run that has its keys: no keys come, and nothing is handed to the node.
     Raises `PolicyDenied` with every check, `Refused`, `Unavailable`, `Malformed`.
     """
     address = contract.party(party).broker
@@ -133,6 +140,7 @@ def attest(
     with contextlib.closing(
         http.BrokerConnection(channel, party, address, timeout=CONNECT_SECONDS)
     ) as connection:  # 1
+        asked = time.monotonic()
         challenge = messages.parse_challenge(  # 2
             _post(
                 connection,
@@ -151,7 +159,8 @@ def attest(
             audience=address.pin,
         )
         evidence = attester.evidence(binding, start)
-        channel.send_file(run_files.evidence(party), evidence.encode())
+        if expected is not None:
+            channel.send_file(run_files.evidence(party), evidence.encode())
         request = messages.ReleaseRequest(
             nonce=challenge.nonce,
             contract_digest=contract.digest,
@@ -163,22 +172,25 @@ def attest(
             endorsements=attester.brought,
             earlier=start.earlier,
         )
-        data = _post(connection, party, "/v1/releases", request.encode(), max_answer=messages.MAX_ANSWER)
+        path = "/v1/renewals" if expected is None else "/v1/releases"
+        data = _post(connection, party, path, request.encode(), max_answer=messages.MAX_ANSWER)
     answer = messages.parse_release_answer(data)
-    account = None
+    account: AcmeFiles | None = None
     if answer.account:
         plain = keys.kem.open(answer.account, info=messages.account_info(binding))
         account = AcmeFiles(account=messages.parse_external_account(plain), broker=connection.certificate)
-    disk_keys = messages.parse_disk_keys(
-        keys.kem.open(answer.sealed, info=messages.release_info(binding))
-    )  # 4
-    if set(disk_keys) != expected:  # 5
+    disk_keys: dict[ManifestDigest, bytes] = {}
+    if expected is not None:
+        sealed = keys.kem.open(answer.sealed, info=messages.release_info(binding))  # 4
+        disk_keys = messages.parse_disk_keys(sealed)
+    if expected is not None and set(disk_keys) != expected:  # 5
         raise Refused(
             f"release by {party}: expected {len(expected)} disk keys, got {len(disk_keys)} that are not exactly those",
             code="wrong-keys",
             hint="each encrypted disk of the contract needs its key at its owner's broker (`strongroom broker add-key`)",
         )
-    entry = proven(answer.ledger, contract, party, record.RecordKind.RELEASE, run_id=keys.public.run_id)  # 6
+    kind = record.RecordKind.RENEWAL if expected is None else record.RecordKind.RELEASE
+    entry = proven(answer.ledger, contract, party, kind, run_id=keys.public.run_id)  # 6
     about = {
         "binding": fields.format_data(binding.digest()),
         "evidence": evidence.digest,
@@ -193,6 +205,7 @@ def attest(
         answer=answer,
         disk_keys=disk_keys,
         moment=challenge.time,
+        asked=asked,
         heard=heard,
         account=account,
     )
@@ -255,7 +268,7 @@ def _post(
     max_error: int = _MAX_ERROR,
 ) -> bytes:
     answer = connection.post(path, body, max_answer=max(max_answer, max_error), timeout=ANSWER_SECONDS)
-    if answer.status == _HTTP_OK:
+    if answer.status == http.OK:
         return answer.body
     raise read_error(answer.status, answer.body, party)
 

@@ -70,6 +70,7 @@ class Channel:
         self._fd = fd
         self.ends = ends
         self._controls: list[bytes] = []
+        self.must_hurry: Callable[[], bool] = lambda: False  # whether whoever waits for bytes is to give up
         self.carrier: Carrier = Loop(fd, Side.ROOM, self._take_control, ends=ends)
 
     def send_control(self, kind: str, **values: object) -> None:
@@ -83,6 +84,11 @@ class Channel:
         while not self._controls:
             self.pump(deadline, "the node's message")
         return self._controls.pop(0)
+
+    def take_controls(self) -> list[bytes]:
+        """The bytes of control messages that have come."""
+        taken, self._controls = self._controls, []
+        return taken
 
     def open_stream(self, party: PartyName) -> BlockingStream:
         """A stream that the node connects to the broker of `party`."""
@@ -103,6 +109,12 @@ class Channel:
         left = deadline - time.monotonic()
         if left <= 0 or not self._turn(left):
             raise Unavailable(f"waiting for {what}: nothing came in time", code="timed-out")
+        if self.must_hurry():
+            raise Unavailable(
+                f"waiting for {what}: the room is to end",
+                code="stopped",
+                hint="the node or a broker asked for it meanwhile",
+            )
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
         """Move bytes until that holds and all is out, however long the node takes. Raises `Unavailable` when it is gone."""

@@ -75,7 +75,7 @@ class ContainerLaunch:
     image, out, tls: mounted folders (tls may be empty text: none). tls_place: where the program finds `tls`. reload: the command
     that makes the program read it again; signal: the number of the one that does; neither where nothing is to be done. datasets: folder by dataset name.
     scratch: an empty folder to build in. Sizes are bytes. cgroup: its folder, or empty text for none. listeners: what the program
-    may connect to, each "HOST:PORT" (`network/places`).
+    may connect to, each "HOST:PORT" (`network/places`). restart: when it is started again (`restarts`).
     """
 
     arguments: tuple[str, ...]
@@ -96,6 +96,7 @@ class ContainerLaunch:
     tls_place: str = certificate_terms.FOLDER
     reload: tuple[str, ...] = ()
     signal: int = 0
+    restart: str = "never"
 
     def encode(self) -> bytes:
         """JSON bytes, for the pipe to the launcher."""
@@ -106,7 +107,8 @@ def parse_launch(data: bytes) -> ContainerLaunch:
     """Read what `ContainerLaunch.encode` wrote. Raises `Malformed`."""
     top = fields.Fields(canonical.loads(data, what="launch", max_bytes=64 * 1024 * 1024), "launch")
     texts = top.text_map_of(
-        ("image", "out", "tls", "tls_place", "scratch", "cgroup", "working_directory"), max_length=4096
+        ("image", "out", "tls", "tls_place", "scratch", "cgroup", "working_directory", "restart"),
+        max_length=4096,
     )
     launch = ContainerLaunch(
         arguments=tuple(top.items("arguments", max_items=4096)),

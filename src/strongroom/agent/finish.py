@@ -183,9 +183,14 @@ def shown_status(contract: Contract, status: int) -> int:
 
 
 def make_receipt(
-    terms: Terms, ended: Ended, sealed: tuple[OutputRecord, ...], first: attest.Released
+    terms: Terms,
+    ended: Ended,
+    sealed: tuple[OutputRecord, ...],
+    first: attest.Released,
+    *,
+    sequence: int = 1,
 ) -> Receipt:
-    """The receipt. Its times are those of the `first` broker asked."""
+    """The receipt, of that number. Its times are those of the `first` broker asked."""
     return receipt_model.Receipt(
         run_id=first.binding.keys.run_id,
         contract_digest=terms.contract.digest,
@@ -199,6 +204,7 @@ def make_receipt(
         details=tuple(sorted(set(ended.details))),
         started=first.time(ended.started),
         ended=first.time(ended.ended),
+        sequence=sequence,
         egress=tuple(count.rounded() for count in ended.egress),
     )
 
@@ -236,7 +242,7 @@ def post_receipt(
     while True:
         for party in tuple(waiting):
             try:
-                answer = _post_one(channel, contract, party, envelope)
+                answer = post_one(channel, contract, party, envelope)
             except StrongroomError as cause:
                 if party not in failures:
                     on_failure(party)
@@ -262,7 +268,7 @@ def post_receipt(
         )
 
 
-def _post_one(channel: Channel, contract: Contract, party: PartyName, envelope: bytes) -> bytes:
+def post_one(channel: Channel, contract: Contract, party: PartyName, envelope: bytes) -> bytes:
     """The proof that the broker of `party` has recorded these very bytes. Raises `StrongroomError` alone."""
     try:
         answer = attest.post_receipt(channel, contract, party, envelope)

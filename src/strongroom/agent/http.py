@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _ODD_ANSWER = "something else than a broker may answer at that address, or stand between: ask its owner, and try `strongroom ledger show` with its party file"
 
+OK = 200
 MAX_HEAD = 16 * 1024
 MAX_HEADERS = 64
 _CHUNK = 64 * 1024
@@ -39,14 +40,15 @@ class BrokerAnswer:
     body: bytes
 
 
-class BrokerConnection:
-    """One TLS connection to the broker of `party`; any number of requests, one after the other. certificate: the broker's (DER)."""
+class BrokerTls:
+    """TLS 1.3 with the broker of `party`, as a state: what comes is given to it, what is to go out is taken from it.
 
-    def __init__(self, channel: Channel, party: PartyName, address: BrokerAddress, *, timeout: float) -> None:
-        """Connect and check the pin, within `timeout` seconds. Raises `Unavailable`, `Refused`."""
-        self._address = address
+    certificate: the broker's (DER), once the handshake is over.
+    """
+
+    def __init__(self, party: PartyName, address: BrokerAddress) -> None:
         self._party = party
-        self._buffer = bytearray()
+        self._address = address
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -55,22 +57,94 @@ class BrokerConnection:
         context.verify_mode = ssl.CERT_NONE  # the pin below is stricter than any chain
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=address.host)
         self.certificate = b""
-        self._stream = channel.open_stream(party)
+
+    def incoming(self, data: bytes) -> None:
+        """Bytes have come."""
+        self._incoming.write(data)
+
+    def outgoing(self) -> bytes:
+        """Bytes that are to go out."""
+        return self._outgoing.read()
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; whether it is over, and the pin held. Raises `Unavailable`, `Refused`."""
         try:
-            self._handshake(party, time.monotonic() + timeout)
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as cause:
+            raise self._failed(f"TLS with the broker of {self._party}", cause) from None
+        certificate = self._tls.getpeercert(binary_form=True) or b""
+        pin = spki.digest_of_certificate(certificate)
+        if pin != self._address.pin:
+            raise Refused(
+                f"TLS with the broker of {self._party}: expected the key {self._address.pin}, got {pin}",
+                code="wrong-pin",
+                hint="somebody else answers at the broker's address, or the broker has a new TLS key",
+            )
+        self.certificate = certificate
+        return True
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Encrypt some of `data`; how much. Raises `Unavailable`."""
+        try:
+            return self._tls.write(data)
+        except ssl.SSLError as cause:
+            raise self._failed("writing to the broker", cause) from None
+
+    def read(self) -> bytes:
+        """What has come, in the clear; empty for nothing yet. Raises `Unavailable`, at the end too."""
+        try:
+            data = self._tls.read(_CHUNK)
+        except ssl.SSLWantReadError:
+            return b""
+        except ssl.SSLError as cause:
+            raise self._failed("reading the broker's answer", cause) from None
+        if not data:
+            raise Unavailable(
+                f"the broker of {self._party} closed the connection early", code="cut-off", hint=_ODD_ANSWER
+            )
+        return data
+
+    @staticmethod
+    def _failed(what: str, cause: ssl.SSLError) -> Unavailable:
+        return Unavailable(f"{what}: {cause.reason}", code="tls-failed", hint=_ODD_ANSWER)
+
+
+def request_head(address: BrokerAddress, path: str, length: int) -> bytes:
+    """The head of a POST of so many bytes of JSON."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{address.port}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    ).encode("ascii")
+
+
+class BrokerConnection:
+    """One TLS connection to the broker of `party`; any number of requests, one after the other. certificate: the broker's (DER)."""
+
+    def __init__(self, channel: Channel, party: PartyName, address: BrokerAddress, *, timeout: float) -> None:
+        """Connect and check the pin, within `timeout` seconds. Raises `Unavailable`, `Refused`."""
+        self._address = address
+        self._party = party
+        self._buffer = bytearray()
+        self._tls = BrokerTls(party, address)
+        self._stream = channel.open_stream(party)
+        deadline = time.monotonic() + timeout
+        try:
+            while not self._tls.handshake():
+                self._flush()
+                self._receive(deadline)
+            self._flush()
         except BaseException:
             self._stream.close()
             raise
+        self.certificate = self._tls.certificate
 
     def post(self, path: str, body: bytes, *, max_answer: int, timeout: float) -> BrokerAnswer:
         """POST `body` as JSON; the answer's body is at most `max_answer` bytes."""
         deadline = time.monotonic() + timeout
-        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: {host}:{self._address.port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        self._write(head.encode("ascii") + body)
+        self._write(request_head(self._address, path, len(body)) + body)
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > MAX_HEAD:
                 raise Malformed("the broker's answer: its head is too long", hint=_ODD_ANSWER)
@@ -87,64 +161,21 @@ class BrokerConnection:
         """Give the stream back."""
         self._stream.close()
 
-    def _handshake(self, party: PartyName, deadline: float) -> None:
-        while True:
-            try:
-                self._tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                self._flush()
-                self._receive(deadline)
-            except ssl.SSLError as cause:
-                raise Unavailable(
-                    f"TLS with the broker of {party}: {cause.reason}", code="tls-failed", hint=_ODD_ANSWER
-                ) from None
-        self._flush()
-        certificate = self._tls.getpeercert(binary_form=True) or b""
-        pin = spki.digest_of_certificate(certificate)
-        if pin != self._address.pin:
-            raise Refused(
-                f"TLS with the broker of {party}: expected the key {self._address.pin}, got {pin}",
-                code="wrong-pin",
-                hint="somebody else answers at the broker's address, or the broker has a new TLS key",
-            )
-        self.certificate = certificate
-
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            try:
-                view = view[self._tls.write(view[:_CHUNK]) :]
-            except ssl.SSLError as cause:
-                raise Unavailable(
-                    f"writing to the broker: {cause.reason}", code="tls-failed", hint=_ODD_ANSWER
-                ) from None
+            view = view[self._tls.write(view[:_CHUNK]) :]
             self._flush()
 
     def _fill(self, deadline: float) -> None:
-        while True:
-            try:
-                data = self._tls.read(_CHUNK)
-            except ssl.SSLWantReadError:
-                self._flush()
-                self._receive(deadline)
-                continue
-            except ssl.SSLError as cause:
-                raise Unavailable(
-                    f"reading the broker's answer: {cause.reason}", code="tls-failed", hint=_ODD_ANSWER
-                ) from None
-            if not data:
-                raise Unavailable(
-                    f"the broker of {self._party} closed the connection early",
-                    code="cut-off",
-                    hint=_ODD_ANSWER,
-                )
-            self._buffer += data
-            return
+        while not (data := self._tls.read()):
+            self._flush()
+            self._receive(deadline)
+        self._buffer += data
 
     def _flush(self) -> None:
-        if self._outgoing.pending:
-            self._stream.write(self._outgoing.read())
+        if data := self._tls.outgoing():
+            self._stream.write(data)
 
     def _receive(self, deadline: float) -> None:
         data = self._stream.read(deadline)
@@ -154,7 +185,7 @@ class BrokerConnection:
                 code="cut-off",
                 hint="is the broker running at the address that the contract names?",
             )
-        self._incoming.write(data)
+        self._tls.incoming(data)
 
 
 def parse_head(head: bytes, *, max_answer: int) -> tuple[int, int]:

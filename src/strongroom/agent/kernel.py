@@ -137,6 +137,13 @@ def sethostname(name: str) -> None:
     _check(_libc.sethostname(raw, len(raw)), "setting the host name")
 
 
+def adjust_time(seconds: float) -> None:
+    """Have the wall clock run faster or slower until it is by `seconds` off from where it would be: adjtime(3)."""
+    whole = int(seconds // 1)
+    value = (ctypes.c_long * 2)(whole, int((seconds - whole) * 1_000_000))
+    _check(_libc.adjtime(ctypes.byref(value), None), "adjusting the clock")
+
+
 def prctl(option: int, *arguments: int) -> None:
     """Set a process attribute; integer arguments only."""
     words = [ctypes.c_ulong(argument) for argument in (*arguments, 0, 0, 0, 0)[:4]]

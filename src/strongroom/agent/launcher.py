@@ -6,21 +6,25 @@ program, reaps orphans, and reports. The user namespace is the program's alone: 
 
 Events, one JSON object a line: {"event": "init", "pid"} · {"event": "starting"} ·
 {"event": "not-started", "code", "reason"} · {"event": "ended", "status": wait status of the program} ·
-{"event": "reloaded", "status": wait status of the command that makes the program read its certificates again; 0 for a signal}.
+{"event": "reloaded", "status": wait status of the command that makes the program read its certificates again; 0 for a signal} ·
+{"event": "restarts", "status"}: as ended, and it is started again.
 `code` is one of `_REASONS` and may be recorded; `reason` has the image's own words, and goes into the sealed log alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from strongroom.agent import container, kernel, owners
 from strongroom.agent.network import namespace
+from strongroom.agent.restarts import NEVER, Restarts
 from strongroom.encoding import canonical
 from strongroom.errors import StrongroomError
 
@@ -32,6 +36,7 @@ RELOAD = signal.SIGUSR1
 _UNKILLABLE = b"-1000"
 _FIRST_TO_DIE = b"1000"
 EXEC_FAILED = 127
+_REST = 0.1
 _CONTAINER_FAILED = "container-failed"
 _NO_REASONS: Mapping[int, str] = {}
 _REASONS = {
@@ -106,40 +111,91 @@ def _init(launch: container.ContainerLaunch, users: int, events: int, output: in
         signal.signal(number, signal.SIG_DFL)  # which process 1 of a namespace does not feel
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     container.build(launch, users)
-    program = os.fork()
-    if program == 0:
-        _guarded(lambda: _program(launch, users, events, output), events, _REASONS)
-    commands: set[int] = set()
-    if launch.signal or launch.reload:
-        signal.signal(RELOAD, lambda *_: _reload(launch, users, events, output, program, commands))
-    if not launch.reload:
-        os.close(output)
-    while True:
-        pid, status = os.wait()
-        if pid == program:
-            _tell(events, event="ended", status=status)
-            return 0
-        if pid in commands:
-            commands.discard(pid)
-            _tell(events, event="reloaded", status=status)
+    _Keeper(launch, users, events, output).keep()
+    return 0
 
 
-def _reload(
-    launch: container.ContainerLaunch, users: int, events: int, output: int, program: int, commands: set[int]
-) -> None:
-    """Make the program read its certificates again: by process 1, which never had a key, and knows its own child."""
-    if launch.signal:
-        os.kill(program, launch.signal)  # nobody has waited for it yet: it is the same process
-        _tell(events, event="reloaded", status=0)
-        return
-    command = os.fork()
-    if command == 0:
-        signal.signal(RELOAD, signal.SIG_IGN)
-        try:
-            _execute(replace(launch, arguments=launch.reload), users, output)
-        finally:
-            os._exit(EXEC_FAILED)
-    commands.add(command)
+class _Keeper:
+    """Process 1 once the container is made: starts the program, starts it again as the launch says, reaps, and takes the agent's signals.
+
+    RELOAD: there are new certificates. SIGTERM: the program is asked to end, and not started again.
+    """
+
+    def __init__(self, launch: container.ContainerLaunch, users: int, events: int, output: int) -> None:
+        self._launch, self._users, self._events, self._output = launch, users, events, output
+        self._program = 0  # none runs
+        self._is_stopping = False
+        self._commands: set[int] = set()
+
+    def keep(self) -> None:
+        """Returns once the program has ended for good."""
+        launch, restarts = self._launch, Restarts(self._launch.restart)
+        signal.signal(signal.SIGTERM, self._stop)
+        if launch.signal or launch.reload:
+            signal.signal(RELOAD, self._reload)
+        while True:
+            began = time.monotonic()
+            self._program = os.fork()
+            if self._program == 0:
+                _guarded(
+                    lambda: _program(launch, self._users, self._events, self._output), self._events, _REASONS
+                )
+            if launch.restart == NEVER and not launch.reload:
+                os.close(self._output)  # so that its end is seen as soon as the program's
+            status = self._wait()
+            pause = None if self._is_stopping else _pause(restarts, status, time.monotonic() - began)
+            if pause is not None:
+                _tell(self._events, event="restarts", status=status)
+                self._rest(pause)
+            if pause is None or self._is_stopping:
+                _tell(self._events, event="ended", status=status)
+                return
+
+    def _wait(self) -> int:
+        """The program's wait status; orphans are reaped meanwhile."""
+        while True:
+            pid, status = os.wait()
+            if pid == self._program:
+                self._program = 0
+                return status
+            if pid in self._commands:
+                self._commands.discard(pid)
+                _tell(self._events, event="reloaded", status=status)
+
+    def _rest(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._is_stopping and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _REST))
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self._is_stopping = True
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        if self._program:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._program, number)
+
+    def _reload(self, _number: int, _frame: object) -> None:
+        """Make the program read its certificates again: by process 1, which never had a key, and knows its own child."""
+        if self._launch.signal:
+            self._signal(self._launch.signal)
+            _tell(self._events, event="reloaded", status=0)
+            return
+        command = os.fork()
+        if command == 0:
+            signal.signal(RELOAD, signal.SIG_IGN)
+            try:
+                _execute(replace(self._launch, arguments=self._launch.reload), self._users, self._output)
+            finally:
+                os._exit(EXEC_FAILED)
+        self._commands.add(command)
+
+
+def _pause(restarts: Restarts, status: int, ran: float) -> float | None:
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == EXEC_FAILED:
+        return None  # it would fail again
+    return restarts.after(succeeded=status == 0, ran_seconds=ran)
 
 
 def _program(launch: container.ContainerLaunch, users: int, events: int, output: int) -> int:
@@ -215,6 +271,14 @@ def reload(pid: int) -> None:
     """Say to process 1 of the program's namespaces that there are new certificates. Only where its launch has a signal or a command."""
     try:
         os.kill(pid, RELOAD)
+    except ProcessLookupError:
+        return
+
+
+def stop(pid: int) -> None:
+    """Ask process 1 of the program's namespaces to end the program by SIGTERM, and not to start it again."""
+    try:
+        os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
         return
 

@@ -8,6 +8,7 @@ only when no process of the program is alive. What the receipt will say of it is
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -58,6 +59,23 @@ class Ended:
     egress: tuple[EgressCount, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """Why the program is to end: a key of `receipt.DETAILS`. grace: seconds it is given to end by itself; 0: it is killed."""
+
+    detail: str
+    grace: float = 0.0
+
+
+class EndlessRun(Protocol):
+    """What goes on beside a program without a wall limit (`life.service`)."""
+
+    ending: Ending | None
+
+    def step(self) -> float:
+        """Do what is due; seconds until this is to be called again."""
+
+
 class Waiter(Protocol):
     """Watches descriptors: a room's carrier (`strongroom.streams.carrier`), or nothing but that (`strongroom.streams.poll`)."""
 
@@ -103,20 +121,22 @@ def run(
     *,
     waiter: Waiter,
     reads: ReadWatch,
-    wall_seconds: float,
+    limit: float | EndlessRun,
     log_bytes: int,
     on_start: Callable[[], None],
     network: ProgramNetwork | None = None,
 ) -> Ended:
     """Run the program to its end; a failed read ends it. `on_start` is called when it is about to execute.
 
+    limit: the seconds that it may run at most; of a service, what ends it instead, and what is done meanwhile.
     waiter: what else goes on meanwhile, such as the streams of `network`, is served by its turns.
 
     What a failed read means for the outcome is the caller's to say: a read may fail after the end, too.
     Raises `Unavailable` (`program-alive`) when a process of the program outlives its end.
     """
     ooms = out_of_memory_count(launch.cgroup)
-    watch = _Watch(log_bytes=log_bytes)
+    watch, timed_out = _Watch(log_bytes=log_bytes), False
+    ending: Ending | None = None
     data = memoryview(launch.encode())
     while data:
         data = data[os.write(guard.launch, data) :]
@@ -125,7 +145,10 @@ def run(
         try:
             with _Reports(guard, watch, waiter, reads) as reports:
                 reports.take_network(launch, network)
-                timed_out = _wait(watch, reports, wall_seconds, on_start)
+                if isinstance(limit, float | int):
+                    timed_out = _wait(watch, reports, limit, on_start)
+                else:
+                    ending = _accompany(watch, reports, limit, on_start)
                 ended = time.monotonic()
         finally:
             _end_all(guard, watch, launch.cgroup)
@@ -140,6 +163,10 @@ def run(
         timed_out=timed_out,
         ran_out=out_of_memory_count(launch.cgroup) > ooms,
     )
+    if ending is not None:
+        if not ending.grace:  # it may have left by itself in the same moment: nothing of it leaves the room
+            outcome, status = Outcome.KILLED, int(signal.SIGKILL)
+        details = (*details, ending.detail)
     log = bytes(watch.log) + (TRUNCATED if watch.overflow else b"")
     if watch.reason and log_bytes:
         log += f"[strongroom: {watch.reason}]\n".encode()
@@ -286,6 +313,33 @@ def _wait(watch: _Watch, reports: _Reports, wall_seconds: float, on_start: Calla
     return timed_out
 
 
+def _accompany(
+    watch: _Watch, reports: _Reports, service: EndlessRun, on_start: Callable[[], None]
+) -> Ending | None:
+    """Wait until both pipes have ended, or a read fails, or what `service` says has ended the program: that is returned."""
+    ending: Ending | None = None
+    deadline, killed = math.inf, False
+    while not (reports.are_over or reports.read_failed):
+        wait = service.step()
+        now = time.monotonic()
+        if service.ending is not ending and service.ending is not None:
+            ending = service.ending
+            deadline = now + ending.grace
+            if ending.grace and watch.init:
+                launcher.stop(watch.init)
+        if now >= deadline:
+            if killed:
+                break
+            killed, deadline = True, now + _LAST_WORDS_SECONDS
+            if watch.init:
+                launcher.kill(watch.init)
+        reports.turn(min(wait, deadline - now))
+        if reports.has_started:
+            reports.has_started = False
+            on_start()
+    return ending
+
+
 def _drain(waiter: Waiter, network: ProgramNetwork) -> None:
     """Let go out what a program had sent that is gone, as its own kernel would."""
     deadline = time.monotonic() + _LAST_WORDS_SECONDS
@@ -336,7 +390,7 @@ def _note(watch: _Watch, line: bytes) -> bool:
     if event == "init":
         watch.init = top.integer("pid", low=1, high=1 << 30)
     elif event == "starting":
-        watch.started = time.monotonic()
+        watch.started = watch.started or time.monotonic()
     elif event == "not-started":
         code, reason = top.text("code", max_length=32), top.text("reason", max_length=_REASON)
         watch.failed = watch.failed or (code if code in DETAILS else "container-failed")
@@ -345,5 +399,9 @@ def _note(watch: _Watch, line: bytes) -> bool:
         watch.status = top.integer("status", low=0, high=0xFFFF)
     elif event == "reloaded":
         watch.reloaded = top.integer("status", low=0, high=0xFFFF)
+    elif event == "restarts":
+        watch.remark(
+            f"the program ended (wait status {top.integer('status', low=0, high=0xFFFF)}) and is started again"
+        )
     top.done()
     return event == "starting"

@@ -5,9 +5,10 @@
    room can prove this contract alone
  3 check signatures, manifests and the room's memory against the contract
  4 mix the hardware's random bytes into the kernel's, fork what ends tunnels where the contract has any, then make the room's keys
- 5 attest to every broker that the contract names; each releases the keys of its own party's disks
+ 5 attest to every broker that the contract names; each releases the keys of its own party's disks, and sets or confirms
+   the room's clock (`life.clock`)
  6 open the disks: dm-verity enforces what was signed, dm-crypt decrypts
- 7 run the program in its container, as its image's user, until it ends or its time does
+ 7 run the program in its container, as its image's user, until it ends or its time does; a service attests again meanwhile (`life.service`)
  8 ask dm-verity whether every block was genuine and the kernel whether every read went well; if not, nothing leaves
  9 seal the outputs and logs, into the room's own memory, for those whom the contract names; ask the kernel once more
 10 sign the receipt, post it to every broker, and hold each ledger's proof that it is recorded
@@ -36,6 +37,8 @@ from strongroom.agent.certificates.delivery import CertificateFolder, Generation
 from strongroom.agent.container import ContainerLaunch
 from strongroom.agent.disks import open as disks
 from strongroom.agent.disks.devicemapper import DeviceMapper
+from strongroom.agent.life import begin
+from strongroom.agent.life.clock import RoomClock
 from strongroom.agent.network import places, relay, tunnels
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model import manifest as manifest_model
@@ -46,11 +49,12 @@ from strongroom.model.room import channel as wire
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from strongroom.agent.channel import Channel
     from strongroom.agent.disks.reads import ReadWatch
     from strongroom.agent.launcher import Warden
+    from strongroom.agent.life.clock import SystemClock
     from strongroom.agent.network.tunnels import Tunnels
     from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.identifiers import ContractDigest
@@ -79,9 +83,10 @@ def run(
     hardware: Hardware,
     guard: Warden,
     reads: ReadWatch,
+    system: SystemClock,
     find: Callable[[str], str] = disks.find,
 ) -> None:
-    """Acts 1 to 11. reads: whether a read has failed, of the base too. find: the block device of a disk by its serial.
+    """Acts 1 to 11. system: the wall clock, which brokers set. reads: whether a read has failed, of the base too. find: the block device of a disk by its serial.
 
     Raises `StrongroomError`; whatever is raised, the caller reports and powers off.
     """
@@ -100,15 +105,31 @@ def run(
     keys = attest.make_keys() if own.certificate is None else attest.make_keys(own.certificate.key)
     reads.complain()
     released: list[attest.Released] = []
+    clock = RoomClock(system)
     try:
         for party in contract.key_owners(own.name):  # 5
             released.append(
                 attest.attest(channel, hardware, start, contract, own, keys, party, terms.keys_from(party))
             )
             channel.send_file(run_files.release(party), released[-1].record())
+            clock.take(begin.reading(released[-1]), monotonic=time.monotonic())
             phase(channel, f"attested:{party}")
         if progress.tunnels is not None:
             progress.tunnels.begin(channel.carrier, start, contract.digest, keys, released)
+        if own.service is not None:
+            progress.life = begin.LivingRoom(
+                channel=channel,
+                attester=hardware,
+                start=start,
+                terms=terms,
+                keys=keys,
+                clock=clock,
+                latest={release.party: release for release in released},
+                on_renewed=lambda party: phase(channel, f"{wire.RENEWED}:{party}"),
+                on_failure=lambda: phase(channel, wire.RENEWAL_WAITS),
+                on_all=progress.renewed,
+                began=time.monotonic(),
+            )
         ended = _use(channel, terms, released, keys, guard, reads, find, progress)  # 6, 7, 8
     except BaseException as cause:
         if not released:
@@ -118,7 +139,7 @@ def run(
             ended = _corrupted("read-failed", progress.started or now)
         elif not progress.started:
             with contextlib.suppress(Exception):  # why it did not start matters more to the node
-                _conclude(channel, terms, released, keys, reads, _not_started(terms, released, cause))
+                _conclude(channel, terms, released, keys, reads, _not_started(terms, released, cause), 1)
             raise
         else:
             ended = program.Ended(
@@ -127,15 +148,26 @@ def run(
             ended = finish.agent_failed(ended, cause)
     with contextlib.suppress(StrongroomError):  # a node that does not listen is no reason to sign nothing
         phase(channel, "program-ended")
-    _conclude(channel, terms, released, keys, reads, ended)  # 9, 10, 11
+    _conclude(channel, terms, released, keys, reads, ended, progress.sequence)  # 9, 10, 11
 
 
 @dataclass
 class _Progress:
-    """When the program started, by the monotonic clock; 0 when it has not. tunnels: what ends them, for a room that has any."""
+    """When the program started, by the monotonic clock; 0 when it has not. tunnels: what ends them, for a room that has any. life: of a service."""
 
     started: float = 0.0
     tunnels: Tunnels | None = None
+    life: begin.LivingRoom | None = None
+
+    def renewed(self, released: Sequence[attest.Released]) -> None:
+        """Every broker has renewed."""
+        if self.tunnels is not None:
+            self.tunnels.renew(released)
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last receipt."""
+        return 1 if self.life is None else self.life.sequence + 1
 
 
 def _not_started(terms: agreed.Terms, released: list[attest.Released], cause: BaseException) -> program.Ended:
@@ -158,6 +190,7 @@ def _conclude(
     keys: attest.Keys,
     reads: ReadWatch,
     ended: program.Ended,
+    sequence: int,
 ) -> None:
     """Seal, sign, record, and only then release. Each act has its time, however much others have used up."""
     contract, parties = terms.contract, tuple(release.party for release in released)
@@ -173,7 +206,7 @@ def _conclude(
     try:
         # Brokers are asked one after the other: none that dawdles takes the time of those behind it.
         init.watch(CLOSING_SECONDS + wait + len(parties) * attest.RECEIPT_SECONDS)
-        receipt = finish.make_receipt(terms, sealed.ended, sealed.records, released[0])
+        receipt = finish.make_receipt(terms, sealed.ended, sealed.records, released[0], sequence=sequence)
         envelope = finish.sign_receipt(receipt, keys)  # 10
         phase(channel, "outputs-sealed")
         channel.send_file(run_files.RECEIPT, envelope)
@@ -276,8 +309,15 @@ def _run(
         )
 
     def on_start() -> None:
-        progress.started = time.monotonic()
-        phase(channel, "program-started")
+        if not progress.started:  # a program that is started again has its phase no second time
+            progress.started = time.monotonic()
+            phase(channel, "program-started")
+
+    service = None
+    if own.service is not None and progress.life is not None:
+        progress.life.began = time.monotonic()
+        service = progress.life.begin(own.service, watchdog=lambda: init.watch(ROOM_SECONDS))
+        launch = replace(launch, restart=own.service.restart.value)
 
     init.allow_sockets()
     network = relay.ProgramNetwork(
@@ -295,7 +335,7 @@ def _run(
         waiter=channel.carrier,
         network=network,
         reads=reads,
-        wall_seconds=own.wall_seconds,
+        limit=own.wall_seconds if service is None else service,
         log_bytes=kept,
         on_start=on_start,
     )

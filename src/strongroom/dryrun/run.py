@@ -179,7 +179,7 @@ def _perform(trial: Trial, base: str, group: Group) -> dict[str, object]:
         launch,
         waiter=Poll(),
         reads=reads.ReadWatch(notified),
-        wall_seconds=trial.wall_seconds,
+        limit=trial.wall_seconds,
         log_bytes=_REASON_BYTES,
         on_start=lambda: None,
     )

@@ -72,6 +72,10 @@ DETAILS = {
     },
     "defect": "the agent failed in a way that nobody foresaw",
     "stopped": "the room was asked to stop, or its time was up",
+    "paused": "a party paused or withdrew the contract, or replaced it by its next version",
+    "renewal-refused": "a broker accepted the room no longer when it attested again",
+    "renewal-overdue": "no broker could be reached to attest again before a verdict ended",
+    "clock-drift": "the room's clock left its brokers' time: its host stopped, slowed or delayed it",
 }
 
 

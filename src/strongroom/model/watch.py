@@ -66,3 +66,11 @@ class WatchAnswer:
     def encode(self) -> bytes:
         """JSON bytes."""
         return canonical.dumps({"state": self.state.value, "time": fields.format_time(self.time)})
+
+
+def parse_answer(data: bytes) -> WatchAnswer:
+    """Parse the answer. Raises `Malformed`."""
+    top = fields.Fields(canonical.loads(data, what="watch answer", max_bytes=MAX_BYTES), "watch answer")
+    answer = WatchAnswer(state=WatchState(top.choice("state", WatchState)), time=top.time("time"))
+    top.done()
+    return answer

@@ -13,6 +13,8 @@ The bytes that pass are TLS between the room and the broker; this side sees ciph
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import re
 import socket
 import time
@@ -75,11 +77,12 @@ _PHASE = re.compile(r"[a-z0-9-]{1,64}(?::[a-z0-9._-]{1,64})?", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long the relay waits, in seconds: for hello, between two signs of life, and for the end."""
+    """How long the relay waits, in seconds: for hello, between two signs of life, and for the end; for the end once the room was asked to stop."""
 
     hello: float
     silence: float
     total: float
+    stopping: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,13 @@ class Relay:
         self._unreachable = ""
         self._greeted = False
         self._done = False
+        self._renewed = -math.inf  # when the last renewal's phase was passed on
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopped: float | None = None
+
+    def stop(self) -> None:
+        """Ask the room to end its program, which only a service's heeds. May be called by a signal's handler."""
+        os.eventfd_write(self._stop, 1)
 
     def serve(self, patience: Patience) -> None:
         """Return when the room says that it is done.
@@ -144,6 +154,7 @@ class Relay:
         or falls silent without a word, `Malformed` when it does not keep to the protocol.
         """
         started = heard = time.monotonic()
+        self._loop.watch(self._stop, self._send_stop)
         for fd, ended in self._watched.items():
             self._loop.watch(fd, self._after_last_words(ended))
         while not self._is_done():
@@ -162,12 +173,27 @@ class Relay:
                     code="room-silent",
                     hint="the base may be damaged, or the machine overloaded",
                 )
-            wait = min(patience.total - (now - started), allowed - silent)
+            left = patience.total - (now - started)
+            if self._stopped is not None:
+                left = min(left, patience.stopping - (now - self._stopped))
+                if left < 0:
+                    raise Unavailable(
+                        f"the room has not ended within {patience.stopping:.0f} s after it was asked to",
+                        code="room-overran",
+                        hint="its program, its brokers or the machine may be too slow; nothing of its outputs has left",
+                    )
+            wait = min(left, allowed - silent)
             before = self._loop.received
             with _of_the_room():
                 self._loop.turn(max(0.0, wait) + 0.01)
             if self._loop.received != before:
                 heard = time.monotonic()
+
+    def _send_stop(self, _events: int) -> None:
+        os.eventfd_read(self._stop)
+        if self._stopped is None:
+            self._stopped = time.monotonic()
+            self._loop.send_control(canonical.dumps({"kind": wire.STOP}))
 
     def _is_done(self) -> bool:
         return self._done
@@ -192,6 +218,7 @@ class Relay:
         self._loop.close()
         self._connector.close()
         self._channel.close()
+        os.close(self._stop)
 
     def _take_control(self, payload: bytes) -> None:
         top = fields.Fields(
@@ -209,7 +236,7 @@ class Relay:
             moment = top.integer("milliseconds", low=0, high=canonical.MAX_INTEGER)
             if self._inward is not None:
                 self._inward.phase(name)
-            if self._phases <= _MAX_PHASES:
+            if self._phases <= _MAX_PHASES or self._is_renewal(name):
                 self._on_phase(name, moment)
         elif kind == "failed":
             raise _failure(top, self._unreachable)
@@ -218,6 +245,14 @@ class Relay:
         else:
             raise Malformed(f"the room sends a message of unknown kind {kind!r}", code="bad-channel")
         top.done()
+
+    def _is_renewal(self, name: str) -> bool:
+        """Whether that is a renewal's phase, which a service has without end: one a second is passed on, at most."""
+        now = time.monotonic()
+        if not name.startswith(wire.RENEWED) or now - self._renewed < 1.0:
+            return False
+        self._renewed = now
+        return True
 
     def _open_file(self, stream: Stream, name: str) -> StreamEnd:
         self._must_have_greeted()

@@ -14,6 +14,7 @@ import resource
 import socket
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from strongroom.crypto import sign
@@ -21,7 +22,7 @@ from strongroom.errors import Misuse, Refused, Unavailable
 from strongroom.model import receipt as receipt_model
 from strongroom.model import signatures
 from strongroom.model.room import channel, run_files
-from strongroom.node import children, launch_record, relay, run_folder
+from strongroom.node import children, launch_record, relay, run_folder, run_status
 from strongroom.node.background import Later
 from strongroom.node.network.inward import Listeners, RoomNetwork
 from strongroom.node.network.options import NO_NETWORK
@@ -122,6 +123,15 @@ class Room:
     qemu: children.Child | None = field(default=None, init=False)
     swtpm: children.Child | None = field(default=None, init=False)
     phase: str = field(default="starting", init=False)
+    _relay: relay.Relay | None = field(default=None, init=False)
+    _serves: bool = field(default=False, init=False)
+
+    def stop(self) -> bool:
+        """Ask a service's room to end; whether it can be asked: its program has started. May be called by a signal's handler."""
+        if self.order.terms.service is None or self._relay is None or not self._serves:
+            return False
+        self._relay.stop()
+        return True
 
     def run(self) -> RoomResult:
         """Run the room to its end. Whatever happens, no process and no temporary file is left.
@@ -167,11 +177,25 @@ class Room:
                 network=RoomNetwork(terms=order.terms, options=order.network, listeners=listeners),
             )
             stack.callback(wire.close)
+            self._relay = wire
+            stack.callback(lambda: setattr(self, "_relay", None))
             wait = order.agreement.contract.receipts.wait_seconds
             dawdling = BROKER_SECONDS * len(order.agreement.contract.key_owners(order.room))
             silence = order.terms.wall_seconds + wait + AFTERWARDS_SECONDS + dawdling
             try:
-                wire.serve(relay.Patience(hello=BOOT_SECONDS, silence=silence, total=BOOT_SECONDS + silence))
+                life = (
+                    0.0
+                    if order.terms.service is None
+                    else _seconds_until(order.agreement.contract.limits.not_after)
+                )
+                wire.serve(
+                    relay.Patience(
+                        hello=BOOT_SECONDS,
+                        silence=silence,
+                        total=BOOT_SECONDS + silence + life,
+                        stopping=silence,
+                    )
+                )
                 self._settle(files)
             except BaseException:
                 if files.held.names:
@@ -318,6 +342,7 @@ class Room:
 
     def _take_phase(self, name: str, moment: int) -> None:
         self.phase = name
+        self._serves = self._serves or name == run_status.FIRST_INSTRUCTION
         self.on_phase(name, moment)
 
     def _result(self, received: list[str]) -> RoomResult:
@@ -343,6 +368,10 @@ def _allow_sockets() -> None:
     if hard == resource.RLIM_INFINITY or hard > soft:
         wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def _seconds_until(moment: datetime) -> float:
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _brokers(order: Order) -> dict[PartyName, tuple[str, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from strongroom import host_log
 from strongroom.errors import Conflict, Malformed, Misuse
+from strongroom.model.receipt import Outcome
 from strongroom.model.room import run_files
 from strongroom.node import (
     backends,
@@ -62,7 +64,7 @@ class FailedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """How a run with a receipt ended, whose own signature holds. good: whether the program left with 0.
+    """How a run with a receipt ended, whose own signature holds. good: whether the program left with 0, or by SIGTERM when it was asked to stop.
 
     status: what is in the folder's status.json. notes: what nobody could say before. milliseconds: in all.
     """
@@ -80,11 +82,12 @@ class FinishedRun:
 class Watch:
     """What is called as a run goes. on_listening(places): ports are listened for, by `port` or `tunnel` and by name. on_started: the machine runs. on_phase(name, milliseconds since the run began): what the room says.
 
-    on_held(what, seconds left): files are in memory alone (see `room.Room`). on_failed: before the failure is raised.
+    on_stoppable(stop): what asks a service's room to end (`room.Room.stop`). on_held(what, seconds left): files are in memory alone (see `room.Room`). on_failed: before the failure is raised.
     """
 
     on_listening: Callable[[Mapping[str, Mapping[str, str]]], None] = lambda _places: None
     on_started: Callable[[], None] = lambda: None
+    on_stoppable: Callable[[Callable[[], bool]], None] = lambda _stop: None
     on_phase: Callable[[str, int], None] = lambda _name, _milliseconds: None
     on_held: Callable[[UnwrittenFiles, float], None] = lambda _held, _seconds: None
     on_failed: Callable[[FailedRun], None] = lambda _failed: None
@@ -179,6 +182,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
             machine = _room(chosen, order, firmware)
             if foresee:
                 attempt.foresee(machine.order)
+            watch.on_stoppable(machine.stop)
             result = attempt.run(machine)
         except BaseException as failure:
             watch.on_failed(attempt.failed(failure, described))
@@ -189,7 +193,7 @@ def run_contract(  # noqa: PLR0913 - by name, and most of them with a default
         return FinishedRun(
             receipt=result.receipt,
             files=result.files,
-            good=runs.good(result.receipt.outcome.value, result.receipt.exit_status),
+            good=_is_good(result.receipt),
             status=attempt.status.document,
             notes=tuple(attempt.status.notes),
             runs_before=attempt.runs_before,
@@ -328,6 +332,13 @@ def choose_room(contract: Contract, name: RoomName | None) -> RoomTerms:
             hint=f"give --room {names[0]}: each room of the contract is run by a command of its own",
         )
     return contract.room(name)
+
+
+def _is_good(receipt: Receipt) -> bool:
+    """Whether the program did its work: it left with 0, or when it was asked to."""
+    stopped = "stopped" in receipt.details
+    asked = (receipt.outcome, receipt.exit_status) == (Outcome.KILLED, int(signal.SIGTERM))
+    return runs.good(receipt.outcome.value, receipt.exit_status) or (stopped and asked)
 
 
 def _backend(name: str | None, contract: Contract, *, node: Path | None, firmware: Path | None) -> Backend:

@@ -50,7 +50,7 @@ class NodeRun:
     times: by state, in their order. milliseconds: from the start to when the status was last written. run_id, outcome, exit_status: of the receipt;
     empty and None without one. error: code and message of a run that failed, else empty.
 
-    held: files that the folder has no room for, while the run goes on.
+    held: files that the folder has no room for, while the run goes on. renewed: when a service attested again last, in UTC; renewals: how often.
     """
 
     folder: Path
@@ -66,6 +66,8 @@ class NodeRun:
     exit_status: int | None
     error: str
     held: tuple[str, ...] = ()
+    renewed: str = ""
+    renewals: int = 0
 
     @property
     def good(self) -> bool:
@@ -88,6 +90,8 @@ class NodeRun:
             "exit_status": self.exit_status,
             "error": self.error,
             "held": list(self.held),
+            "renewed": self.renewed,
+            "renewals": self.renewals,
         }
 
 
@@ -151,6 +155,7 @@ def read(folder: Path) -> NodeRun:
     if state not in ENDED and not alive:
         state = State.KILLED
     times = top.text_map("times", max_items=16) if "times" in top.names() else {}
+    renewal = top.object("renewed") if "renewed" in top.names() else None
     return NodeRun(
         folder=folder,
         contract_digest=ContractDigest(_text(top, "contract")),
@@ -165,6 +170,8 @@ def read(folder: Path) -> NodeRun:
         exit_status=_number(top, "exit_status"),
         error=_error(top),
         held=_held(top) if state not in ENDED else (),
+        renewed="" if renewal is None else _text(renewal, "last"),
+        renewals=0 if renewal is None else _number(renewal, "count") or 0,
     )
 
 

@@ -14,10 +14,13 @@ from strongroom.agent import attest
 from strongroom.broker.challenge import challenge
 from strongroom.broker.release import release
 from strongroom.broker.running.receipt import receipt
+from strongroom.broker.running.renewal import renewal
+from strongroom.broker.running.watch import Watches
 from strongroom.crypto import tls
 from strongroom.encoding import canonical
 from strongroom.errors import StrongroomError
 from strongroom.model import messages
+from strongroom.model import watch as watch_model
 from strongroom.model.endorsements import NONE
 from strongroom.model.room.channel import Start
 from strongroom_testing import brokers
@@ -64,11 +67,24 @@ class Side:
 STATUS = {errors.Malformed: 400, errors.Refused: 403, errors.Conflict: 409, errors.Unavailable: 503}
 
 
+async def watching(broker, body):
+    """A watch that does not wait: a server of these tests answers one connection after the other."""
+    request = watch_model.parse_request(body)
+    state = await Watches(broker).wait(request.run_id, seconds=0.01)
+    return watch_model.WatchAnswer(state=state, time=broker.clock())
+
+
 def serve(folder, broker, tls_key, twist=None):
     """A TLS server with the broker's own key; `twist(path, status, answer)` may answer in its place."""
 
     def handle(path, body):
-        act = {"/v1/challenges": challenge, "/v1/releases": release, "/v1/receipts": receipt}[path]
+        act = {
+            "/v1/challenges": challenge,
+            "/v1/releases": release,
+            "/v1/renewals": renewal,
+            "/v1/watches": watching,
+            "/v1/receipts": receipt,
+        }[path]
         try:
             answer = asyncio.run(act(broker, body))
         except StrongroomError as cause:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.agent.container_room import BUSYBOX, ContainerRoom
+from tests.unit.agent.two_brokers import house, street  # noqa: F401 - fixtures
 
 
 @pytest.fixture

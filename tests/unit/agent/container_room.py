@@ -83,7 +83,7 @@ class ContainerRoom:
             waiter=waiter or Poll(),
             network=network,
             reads=reads.ReadWatch(self.record),
-            wall_seconds=wall,
+            limit=wall,
             log_bytes=log,
             on_start=started,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.agent import container, owners
+from strongroom.agent import container, owners, program
 from strongroom.errors import Malformed
 from strongroom.model.receipt import Outcome
 from strongroom.model.room import mounts
@@ -495,3 +495,62 @@ def test_a_program_is_the_images_file_and_never_the_agents_interpreter(room, pro
     ended = room.run(program, "-c", "print(1)", environment={"PATH": "/proc/self"})
     assert (ended.outcome, ended.details) == (Outcome.NOT_STARTED, ("program-missing",))
     assert "Too many levels of symbolic links" in said(ended)
+
+
+class Stopping:
+    """A service's life that ends when the program has printed what a test waits for."""
+
+    def __init__(self, ending, *, after=1.0):
+        self.wanted, self.after, self.began = ending, after, time.monotonic()
+        self.ending = None
+
+    def step(self):
+        if time.monotonic() - self.began > self.after:
+            self.ending = self.wanted
+        return 0.05
+
+
+def test_a_service_is_asked_by_sigterm_and_its_program_ends_by_itself(room):
+    ended = room.shell(
+        "trap 'echo bye; exit 3' TERM; echo up; while true; do sleep 0.1; done",
+        wall=Stopping(program.Ending(detail="stopped", grace=20.0)),
+        restart="always",
+    )
+    assert (ended.outcome, ended.exit_status, ended.details) == (Outcome.EXITED, 3, ("stopped",))
+    assert said(ended) == "up\nbye\n"
+
+
+def test_a_service_that_heeds_no_sigterm_is_killed_when_its_time_is_over(room):
+    ended = room.shell(
+        "trap '' TERM; echo up; while true; do sleep 0.1; done",
+        wall=Stopping(program.Ending(detail="stopped", grace=0.5)),
+    )
+    assert (ended.outcome, ended.exit_status, ended.details) == (Outcome.KILLED, 9, ("stopped",))
+
+
+def test_a_paused_service_is_killed_at_once_and_asked_nothing(room):
+    ended = room.shell(
+        "trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.1; done",
+        wall=Stopping(program.Ending(detail="paused")),
+        restart="always",
+    )
+    assert (ended.outcome, ended.exit_status, ended.details) == (Outcome.KILLED, 9, ("paused",))
+    assert said(ended) == "up\n"
+
+
+def test_a_service_that_fails_is_started_again_until_it_succeeds(room):
+    script = "echo x >> /tmp/n; n=$(wc -l < /tmp/n); echo run $n; [ $n -ge 3 ]"
+    ended = room.shell(script, wall=Stopping(None, after=1000.0), restart="on-failure")
+    assert (ended.outcome, ended.exit_status) == (Outcome.EXITED, 0)
+    assert [line for line in said(ended).splitlines() if line.startswith("run")] == [
+        "run 1",
+        "run 2",
+        "run 3",
+    ]
+    assert "[strongroom: the program ended (wait status 256) and is started again]" in said(ended)
+    assert room.starts == 3
+
+
+def test_a_program_that_is_not_there_is_not_started_again(room):
+    ended = room.run("/bin/absent", wall=Stopping(None, after=1000.0), restart="always")
+    assert (ended.outcome, ended.details) == (Outcome.NOT_STARTED, ("program-missing",))

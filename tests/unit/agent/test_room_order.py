@@ -14,7 +14,7 @@ from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model.endorsements import NONE
 from strongroom.model.room.channel import Start
 from strongroom.model.verdict import Check, Words
-from tests.unit.agent.handover import Handover
+from tests.unit.agent.handover import Handover, StillClock
 from tests.unit.agent.node_end import NodeEnd
 
 
@@ -66,7 +66,7 @@ def live(node, handover, monkeypatch, *, bind=None, manifests=None, failed_read=
     )
     node.control(**json.loads(start.encode()))
     with pytest.raises(StrongroomError) as caught:
-        room.run(node.channel, Recording(log, bind=bind), None, reads.ReadWatch(record))  # type: ignore[arg-type]
+        room.run(node.channel, Recording(log, bind=bind), None, reads.ReadWatch(record), StillClock())  # type: ignore[arg-type]
     os.close(record)
     os.close(kernel)
     return [one[0] for one in log], caught.value

@@ -49,6 +49,7 @@ def released(room):
             ),
             disk_keys={},
             moment=room.clock(),
+            asked=time.monotonic(),
             heard=time.monotonic(),
         )
         for release in room.proof.releases

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -610,3 +611,51 @@ def test_a_room_that_breaks_the_protocol_is_ended(tmp_path, name):
     with pytest.raises(Malformed, match=why) as caught:
         world.play(script)
     assert "strongroom base verify" in caught.value.hint
+
+
+def test_a_stop_reaches_the_room_once_and_its_end_is_waited_for(tmp_path):
+    world = World(tmp_path, {})
+
+    def script(agent):
+        agent.hello()
+        for _ in range(2):
+            world.relay.stop()
+        frame = agent.next()
+        assert (frame.type, canonical.loads(frame.payload, what="stop", max_bytes=100)) == (
+            wire.FrameType.CONTROL,
+            {"kind": "stop"},
+        )
+        agent.control("done")
+
+    world.play(script, replace(PATIENCE, stopping=10))
+
+
+def test_a_room_that_does_not_end_when_it_is_asked_is_given_up(tmp_path):
+    world = World(tmp_path, {})
+
+    def script(agent):
+        agent.hello()
+        world.relay.stop()
+        agent.next()
+        with contextlib.suppress(EOFError, OSError):
+            agent.next()
+
+    with pytest.raises(Unavailable, match="within 0 s after it was asked to") as caught:
+        world.play(script, replace(PATIENCE, stopping=0.2))
+    assert caught.value.code == "room-overran"
+
+
+def test_renewals_without_end_are_passed_on_once_a_second_at_most(tmp_path):
+    world = World(tmp_path, {})
+
+    def script(agent):
+        agent.hello()
+        for _ in range(1200):
+            agent.control("phase", name="renewed:alice", milliseconds=1)
+        for _ in range(10):
+            agent.control("phase", name="other", milliseconds=1)
+        agent.control("done")
+
+    world.play(script)
+    assert 1000 < len(world.phases) < 1100
+    assert world.phases[-1][0] == "renewed:alice"

@@ -316,3 +316,12 @@ def test_a_folder_that_is_not_there_has_no_runs_and_is_no_empty_list(tmp_path):
         with pytest.raises(NotFound, match=f"{name}: no such folder") as caught:
             runs.find(tmp_path / name)
         assert caught.value.code == "no-such-file"
+
+
+def test_a_services_last_renewal_and_how_often_are_said_and_take_no_more_room(tmp_path):
+    status = begin(tmp_path, Clock())
+    for _ in range(700):
+        status.phase("renewed:alice", 1)
+    run = runs.read(tmp_path)
+    assert (run.renewals, run.renewed) == (700, run.to_json()["renewed"])
+    assert json.loads((tmp_path / run_files.STATUS).read_bytes())["phases"] == []

@@ -123,7 +123,13 @@ def run(
 
     agreement = papers.load_agreement(contract)
     run_clock = running.since_process_start()
-    with interruption.orderly(), contextlib.ExitStack() as display:
+    stops: list[Callable[[], bool]] = []
+
+    def ask_to_stop() -> bool:
+        """A service ends by itself once it is asked, with its receipt; whatever else runs is interrupted."""
+        return any(stop() for stop in stops)
+
+    with interruption.orderly(ask_to_stop), contextlib.ExitStack() as display:
         # Shows a phase's name, and the milliseconds since the run began.
         show: Callable[[str, int], None] = _as_lines
 
@@ -178,6 +184,7 @@ def run(
             watch=running.Watch(
                 on_listening=functools.partial(_tell_places, quiet=as_json),
                 on_started=begin,
+                on_stoppable=stops.append,
                 on_phase=take_phase,
                 on_held=take_held,
                 on_failed=take_failure,

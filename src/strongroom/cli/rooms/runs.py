@@ -40,6 +40,8 @@ def runs(
         )
         if node_run.run_id:
             say(f"    {node_run.run_id}")
+        if node_run.renewed:
+            say(f"    attested again {node_run.renewals} time(s), last {_age(node_run)}")
         if node_run.error:
             say(f"    {node_run.error}")
         if node_run.held:
@@ -48,6 +50,23 @@ def runs(
             for line in run_folders.reading_the_log(node_run.folder):
                 say(f"    {line}")
     print(f"{len(node_runs)} run(s)")
+
+
+def _age(node_run: NodeRun) -> str:
+    """When, and how long ago where the run goes on."""
+    from datetime import UTC, datetime
+
+    from strongroom.encoding import fields
+    from strongroom.errors import Malformed
+    from strongroom.node.run_status import ENDED
+
+    try:
+        last = fields.Fields({"last": node_run.renewed}, "run status").time("last")
+    except Malformed:
+        return "at a time that is none"
+    if node_run.state in ENDED:
+        return f"at {node_run.renewed}"
+    return f"{max(0, round((datetime.now(UTC) - last).total_seconds()))} s ago"
 
 
 def _what(node_run: NodeRun) -> str:

@@ -19,6 +19,7 @@ Control messages, node → agent::
      "issuers": BASE64 of the DER certificates from the attestation key's issuer to the root, concatenated,
      "manifests": {serial: BASE64 of the signed manifest},    serial: "image", "data-0", "data-1", …
      "earlier": [BASE64 of an earlier version's envelope]}     for brokers that do not know it yet
+    {"kind": "stop"}                                           a service is to end
 
 agent → node::
 
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PORT_NAME = "strongroom"
+STOP = "stop"
+# Phases of a service: RENEWED:PARTY at each renewal, RENEWAL_WAITS when one fails.
+RENEWED, RENEWAL_WAITS = "renewed", "renewal-waits"
 VSOCK_CHANNEL, VSOCK_DISKS = (
     21330,
     21331,

@@ -1,0 +1,1 @@
+"""A room that lives: its clock, its renewals, what ends it, and when its program is started again."""
