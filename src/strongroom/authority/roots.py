@@ -128,13 +128,6 @@ class Authority:
             not_after=signer.not_after,
         )
 
-    def signer_of(
-        self, certificate: bytes, *, root_digest: str, contract_digest: ContractDigest
-    ) -> Signer | None:
-        """What signs for an issuer that was made before. Raises `Malformed` where it is another's."""
-        key = self.issuer_key(root_digest, contract_digest)
-        return None if key is None else Signer(key, certificate)
-
 
 def constraints(contract: Contract) -> issuers.ContractNames:
     """What a contract's issuer may name: what the contract gives its rooms, and nothing else."""

@@ -179,3 +179,8 @@ class Broker:
     def failures(self) -> Failures:
         """Whose requests have to wait behind everybody else's."""
         return Failures(self.budgets)
+
+    @cached_property
+    def lists(self) -> dict[str, tuple[tuple[tuple[int, datetime], ...], datetime, bytes]]:
+        """Revocation lists that were asked for last, by whose they are (`certificates.standing`): entries, when made, DER."""
+        return {}

@@ -38,9 +38,11 @@ class TokenUri:
     pin: str = field(default="", repr=False)
 
     def encode(self) -> str:
-        """The URI, with its PIN."""
+        """The URI, with its PIN if it has one."""
         path = f"token={quote(self.token, safe='')};object={quote(self.object, safe='')}"
-        query = f"module-path={quote(self.module)}&pin-value={quote(self.pin, safe='')}"
+        query = f"module-path={quote(self.module)}"
+        if self.pin:
+            query += f"&pin-value={quote(self.pin, safe='')}"
         return f"{SCHEME}{path}?{query}"
 
 

@@ -138,7 +138,6 @@ def test_another_contract_another_root_and_another_secret_have_another_issuer():
 def test_no_issuer_stands_below_a_root_that_is_not_the_owners():
     assert authority().issuer(two_rooms(), samples.DIGEST) is None
     assert authority().issuer_key(samples.DIGEST, samples.DIGEST) is None
-    assert authority().signer_of(b"", root_digest=samples.DIGEST, contract_digest=samples.DIGEST) is None
 
 
 def test_issuers_are_kept_and_the_oldest_go(monkeypatch):

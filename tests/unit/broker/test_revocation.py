@@ -159,8 +159,24 @@ def test_the_number_of_a_list_grows(world):
     numbers = []
     for _ in range(2):
         numbers.append(crl.parse(standing.root_list(world.broker, None)).number)
-        world.clock.advance(timedelta(microseconds=1))
+        world.clock.advance(timedelta(minutes=1))
     assert numbers[0] < numbers[1]
+
+
+def test_a_list_that_says_the_same_is_signed_once_a_minute_and_another_at_once(world):
+    agreement = world.agreement()
+    chain = certified(world, agreement)
+    digest_of = agreement.contract.digest
+    first = standing.contract_list(world.broker, digest_of)
+    world.clock.advance(timedelta(seconds=59))
+    assert standing.contract_list(world.broker, digest_of) == first
+    revoked_for(world, agreement, None)
+    second = standing.contract_list(world.broker, digest_of)
+    assert crl.parse(second).revokes(own.parse(chain[0]))
+    assert crl.parse(second).number > crl.parse(first).number
+    world.clock.advance(timedelta(minutes=1))
+    assert standing.contract_list(world.broker, digest_of) != second
+    assert len(world.broker.lists) == 1
 
 
 def test_who_has_no_certificate_is_told_nothing_of_any(world):

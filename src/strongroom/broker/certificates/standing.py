@@ -5,7 +5,7 @@
   crl of contract of its issuer: the rooms' certificates that are revoked (RFC 5280)
   ocsp            of one room's certificate (RFC 6960)
 
-A list counts for an hour and an answer for five minutes; each is made when it is asked for, of what is committed then. Who asks
+A list counts for an hour and an answer for five minutes; each says what is committed when it is asked for. Who asks
 learns serial numbers and times, and of no certificate whether there is one that it does not know.
 """
 
@@ -16,17 +16,25 @@ from typing import TYPE_CHECKING
 
 from strongroom.authority.roots import RootState
 from strongroom.crypto.pki import issuers, ocsp_answers
+from strongroom.crypto.pki.certificates import Signer
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed, NotFound
 from strongroom.model.identifiers import ContractDigest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     from strongroom.broker.broker import Broker
     from strongroom.broker.ports import IssuedIssuer, IssuedLeaf, Reading
 
 LIST_LASTS = timedelta(hours=1)
 ANSWER_LASTS = timedelta(minutes=5)
 _BACKDATED = timedelta(minutes=1)  # clocks of who verifies may be behind
+_KEPT_FOR = timedelta(
+    minutes=1
+)  # a list that says the same is signed once for all who ask: a root's token may be slow
+_MOST_KEPT = 256
 
 
 def roots(broker: Broker) -> bytes:
@@ -51,19 +59,13 @@ def root_list(broker: Broker, root_digest: str | None) -> bytes:
     root = current if root_digest is None else broker.authority.root(root_digest)
     if root is None:
         raise NotFound(
-            f"authority: {root_digest} is none of this authority's roots",
+            f"authority: {str(root_digest)[:80]!r} is none of this authority's roots",
             code="no-root",
             hint="GET /v1/authority lists them",
         )
     now = broker.clock()
     revoked = broker.store.read(lambda state: state.certificates.revoked_issuers(root.digest, now=now))
-    return issuers.make_list(
-        root.signer,
-        [(issuer.serial, issuer.revoked) for issuer in revoked if issuer.revoked is not None],
-        number=_number(broker),
-        now=now - _BACKDATED,
-        until=now + LIST_LASTS,
-    )
+    return _list(broker, root.digest, root.signer, revoked, now)
 
 
 def contract_list(broker: Broker, contract_digest: ContractDigest) -> bytes:
@@ -77,24 +79,14 @@ def contract_list(broker: Broker, contract_digest: ContractDigest) -> bytes:
         )
 
     issuer, revoked = broker.store.read(read)
-    signer = None
-    if issuer is not None:
-        signer = broker.authority.signer_of(
-            issuer.certificate, root_digest=issuer.root, contract_digest=contract_digest
-        )
-    if signer is None:
+    key = None if issuer is None else broker.authority.issuer_key(issuer.root, contract_digest)
+    if issuer is None or key is None:
         raise NotFound(
             f"authority: nothing was issued under {contract_digest} by a root that this authority has",
             code="no-issuer",
             hint="name the contract by its digest; certificates of it are issued with its first release here",
         )
-    return issuers.make_list(
-        signer,
-        [(leaf.serial, leaf.revoked) for leaf in revoked if leaf.revoked is not None],
-        number=_number(broker),
-        now=now - _BACKDATED,
-        until=now + LIST_LASTS,
-    )
+    return _list(broker, contract_digest, Signer(key, issuer.certificate), revoked, now)
 
 
 def ocsp(broker: Broker, body: bytes) -> bytes:
@@ -134,6 +126,22 @@ def contract_digest(text: str) -> ContractDigest:
     return ContractDigest(text)
 
 
-def _number(broker: Broker) -> int:
-    """The list's number: microseconds since 1970, by a clock that never goes back."""
-    return int(broker.clock().timestamp() * 1_000_000)
+def _list(
+    broker: Broker,
+    of: str,
+    signer: Signer,
+    revoked: Sequence[IssuedLeaf] | Sequence[IssuedIssuer],
+    now: datetime,
+) -> bytes:
+    """The list of the issuer that is called `of`: that of before where it says the same and is younger than `_KEPT_FOR`."""
+    entries = tuple((each.serial, each.revoked) for each in revoked if each.revoked is not None)
+    kept = broker.lists.get(of)
+    if kept is not None and kept[0] == entries and now - kept[1] < _KEPT_FOR:
+        return kept[2]
+    # Microseconds since 1970, by a clock that never goes back: numbers grow.
+    number = int(now.timestamp() * 1_000_000)
+    data = issuers.make_list(signer, entries, number=number, now=now - _BACKDATED, until=now + LIST_LASTS)
+    if len(broker.lists) >= _MOST_KEPT:
+        broker.lists.clear()
+    broker.lists[of] = (entries, now, data)
+    return data
