@@ -37,6 +37,7 @@ DIAL_SECONDS = 10.0
 MAX_LINKS = 512
 _TURN_SECONDS = 0.5
 _MAX_PORT = 65_535
+_UNIX = "unix:"
 
 
 def connect(
@@ -50,7 +51,7 @@ def connect(
     command: str = "",
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> RoomConnection:
-    """Verify the room that answers `at` (HOST:PORT, or a Unix socket's path), and listen on a local address that leads to its port.
+    """Verify the room that answers `at` (HOST:PORT, PORT or unix:PATH), and listen on a local address that leads to its port.
 
     where: ROOM:PORT, by the names of the contract. agreement: the contract, from a file that you trust. trust: parties whose keys you know by a way of your own. run: the only run
     that is meant; any of the contract by default. Raises `PolicyDenied`, whose `verdict` is the verification, `Refused`,
@@ -231,13 +232,13 @@ class RoomConnection:
 
 
 def dial(at: str) -> socket.socket:
-    """A connection to HOST:PORT, or to the Unix socket whose path has a slash. Raises `Misuse`, `Unavailable`."""
+    """A connection to HOST:PORT, PORT on this machine or unix:PATH, as nodes name them. Raises `Misuse`, `Unavailable`."""
     try:
-        if "/" in at:
+        if at.startswith(_UNIX):
             link = socket.socket(socket.AF_UNIX)
             link.settimeout(DIAL_SECONDS)
             try:
-                link.connect(at)
+                link.connect(at.removeprefix(_UNIX))
             except OSError:
                 link.close()
                 raise
@@ -254,11 +255,13 @@ def dial(at: str) -> socket.socket:
 
 
 def read_address(text: str) -> tuple[str, int]:
-    """HOST:PORT, an IPv6 address in brackets. Raises `Misuse`."""
-    host, colon, number = text.rpartition(":")
-    if not colon or not host or not (number.isascii() and number.isdigit()) or int(number) > _MAX_PORT:
+    """HOST:PORT, an IPv6 address in brackets, or PORT on this machine alone. Raises `Misuse`."""
+    host, _, number = (text if ":" in text else f"127.0.0.1:{text}").rpartition(":")
+    if not host or not (number.isascii() and number.isdigit()) or int(number) > _MAX_PORT:
         raise Misuse(
-            f"{text!r} is no address", code="bad-address", hint="write HOST:PORT, like 127.0.0.1:8443"
+            f"{text!r} is no address",
+            code="bad-address",
+            hint="write HOST:PORT, like 127.0.0.1:8443, or unix:PATH",
         )
     return host.removeprefix("[").removesuffix("]"), int(number)
 

@@ -176,7 +176,7 @@ def test_where_nobody_or_no_tunnel_answers(world, agreement, tmp_path):
     with pytest.raises(Unavailable, match="refused"):
         connect(world, agreement, "127.0.0.1:1")
     with pytest.raises(Unavailable, match="No such file"):
-        connect(world, agreement, str(tmp_path / "socket"))
+        connect(world, agreement, f"unix:{tmp_path / 'socket'}")
     with pytest.raises(Misuse, match="no address"):
         connect(world, agreement, "localhost")
     with socket.create_server(("127.0.0.1", 0)) as plain:
@@ -212,6 +212,7 @@ def test_a_room_that_turns_bad_gets_no_second_connection(world, agreement, web, 
     [
         ("127.0.0.1:80", ("127.0.0.1", 80)),
         ("[::1]:0", ("::1", 0)),
+        ("80", ("127.0.0.1", 80)),
         ("", None),
         ("a:b", None),
         (":1", None),

@@ -37,8 +37,8 @@ def connect(
     at: Annotated[
         str,
         typer.Option(
-            metavar="HOST:PORT",
-            help="Where the node leads to that port's tunnels; or the path of a Unix socket.",
+            metavar="ADDRESS",
+            help="Where the node leads to that port's tunnels (`run --tunnel`): HOST:PORT, PORT on this machine, or unix:PATH.",
         ),
     ],
     trust: Annotated[list[Path], typer.Option(help="A party file that you got by a way of your own.")] = [],  # noqa: B006 - typer copies it
