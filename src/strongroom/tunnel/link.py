@@ -36,6 +36,7 @@ BUFFER = tunnel.HEADER + tunnel.MAX_DATA
 _MOST_TURNS = 8  # of one buffer, before other links have theirs
 _RESET = struct.pack("ii", 1, 0)
 _READ, _WRITE = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
+_READABLE = _READ | select.EPOLLHUP | select.EPOLLERR
 
 
 class Turner(Protocol):
@@ -46,8 +47,8 @@ class Turner(Protocol):
     outward: memoryview
     inward: memoryview
 
-    def want(self, link: TunnelLink, connection: socket.socket, events: int) -> None:
-        """Have `link.serve` called once the socket is ready for `events`; 0 for never."""
+    def want(self, connection: socket.socket, events: int, act: Callable[[int], None]) -> None:
+        """Have `act(events)` called while the socket is ready for some of `events`; 0 for never."""
 
     def forget(self, connection: socket.socket) -> None:
         """Before a socket is closed."""
@@ -95,6 +96,7 @@ class TunnelLink:
         self._unsent: bytes | memoryview = b""  # of one buffer of frames: what TLS has not taken
         self._held = bytearray()  # for the program: at most one buffer
         self._sent_end = self._got_end = self._passed_end = False
+        self._net_readable = self._plain_readable = True  # as far as is known
         self._is_serving = False
         self._asked: tunnel.StatementFacts | None = None
         self._deadline = time.monotonic() + GREETING_SECONDS
@@ -144,6 +146,16 @@ class TunnelLink:
                 )
             if self.handshake is not None:
                 self.handshake.require_time()
+
+    def net_ready(self, events: int) -> None:
+        """The connection to the other end is."""
+        self._net_readable = self._net_readable or bool(events & _READABLE)
+        self.serve()
+
+    def plain_ready(self, events: int) -> None:
+        """The program's connection is."""
+        self._plain_readable = self._plain_readable or bool(events & _READABLE)
+        self.serve()
 
     def serve(self) -> None:
         """Move what can be moved."""
@@ -241,17 +253,21 @@ class TunnelLink:
         if self._control:
             data, self._control = bytes(self._control), bytearray()
             return self._send(data)
-        if self._plain is None or self._sent_end or not self.is_proven:
+        if self._plain is None or self._sent_end or not (self.is_proven and self._plain_readable):
             return False
         try:
             count = self._plain.recv_into(self._turner.outward[tunnel.HEADER :])
         except BlockingIOError:
+            self._plain_readable = False
             return False
         except OSError as cause:
             raise _program(cause) from None
         if not count:
             self._sent_end = True
             return self._send(tunnel.frame(TunnelFrame.END))
+        self._plain_readable = (
+            count == tunnel.MAX_DATA
+        )  # else that was all there was: epoll says when there is more
         self._turner.outward[: tunnel.HEADER] = tunnel.header(TunnelFrame.DATA, count)
         return self._send(self._turner.outward[: tunnel.HEADER + count])
 
@@ -268,16 +284,14 @@ class TunnelLink:
         return sent > 0
 
     def _to_tls(self, data: bytes | memoryview) -> int:
-        """How many bytes went. What is left must be given again, unchanged."""
-        sent = 0
+        """How many bytes went: all or, as far as is known, none; then the same must be given again."""
         try:
-            while sent < len(data):
-                sent += self._tls.send(data[sent:])
+            return self._tls.send(data)
         except SSL.WantWriteError:
             self._tls_waits = _WRITE
         except SSL.WantReadError:
-            pass
-        return sent
+            self._net_readable = True
+        return 0
 
     def _flush(self) -> None:
         """What either side could not take before."""
@@ -304,14 +318,17 @@ class TunnelLink:
     def _incoming(self) -> bool:
         """From TLS to the handshake and the program; whether something came."""
         handshake = self.handshake
-        if handshake is None or self._held:
+        if handshake is None or self._held or not self._net_readable:
             return False
-        count = 0
+        count, come = 0, _RECORD
         try:
-            while count + _RECORD <= BUFFER:
-                count += self._tls.recv_into(self._turner.inward[count:], _RECORD)
+            while come == _RECORD and count + _RECORD <= BUFFER:
+                come = self._tls.recv_into(self._turner.inward[count:], _RECORD)
+                count += come
+            # A shorter record most often is the last: epoll says when there is more.
+            self._net_readable = come == _RECORD or self._tls.pending() > 0
         except SSL.WantReadError:
-            pass
+            self._net_readable = False
         except SSL.WantWriteError:
             self._tls_waits = _WRITE
         except (SSL.ZeroReturnError, SSL.SysCallError):
@@ -356,10 +373,14 @@ class TunnelLink:
 
     def _arm(self) -> None:
         reading = 0 if self._held else _READ
-        self._turner.want(self, self._net, reading | self._tls_waits | (_WRITE if self._unsent else 0))
+        self._turner.want(
+            self._net, reading | self._tls_waits | (_WRITE if self._unsent else 0), self.net_ready
+        )
         if self._plain is not None:
             writing = _WRITE if self._held else 0
-            self._turner.want(self, self._plain, writing | (0 if self._unsent or self._sent_end else _READ))
+            self._turner.want(
+                self._plain, writing | (0 if self._unsent or self._sent_end else _READ), self.plain_ready
+            )
 
 
 def _program(cause: OSError) -> Refused:

@@ -24,18 +24,18 @@ class TunnelLoop:
         self._epoll = select.epoll()
         self.outward, self.inward = memoryview(bytearray(BUFFER)), memoryview(bytearray(BUFFER))
         self._wanted: dict[int, int] = {}
-        self._serve: dict[int, Callable[[], None]] = {}
+        self._acts: dict[int, Callable[[int], None]] = {}
         self._unfinished: dict[TunnelLink, None] = {}
         self._looked = 0.0
         self.links: dict[TunnelLink, None] = {}
 
-    def want(self, link: TunnelLink, connection: socket.socket, events: int) -> None:
+    def want(self, connection: socket.socket, events: int, act: Callable[[int], None]) -> None:
         """As of a turner."""
-        self._want(connection.fileno(), events, link.serve)
+        self._want(connection.fileno(), events, act)
 
     def watch(self, fd: int, act: Callable[[], None]) -> None:
         """Have `act` called whenever `fd` can be read."""
-        self._want(fd, select.EPOLLIN, act)
+        self._want(fd, select.EPOLLIN, lambda _events: act())
 
     def forget(self, connection: socket.socket) -> None:
         """As of a turner."""
@@ -58,10 +58,10 @@ class TunnelLoop:
     def turn(self, timeout: float) -> None:
         """Serve what is ready, waiting up to `timeout` seconds for it."""
         waiting, self._unfinished = self._unfinished, {}
-        for fd, _ in self._epoll.poll(0 if waiting else min(timeout, CHECK_SECONDS)):
-            serve = self._serve.get(fd)  # which the one before may have forgotten
-            if serve is not None:
-                serve()
+        for fd, events in self._epoll.poll(0 if waiting else min(timeout, CHECK_SECONDS)):
+            act = self._acts.get(fd)  # which the one before may have forgotten
+            if act is not None:
+                act(events)
         for link in waiting:
             link.serve()
         now = time.monotonic()
@@ -76,20 +76,20 @@ class TunnelLoop:
             link.close()
         self._epoll.close()
 
-    def _want(self, fd: int, events: int, serve: Callable[[], None]) -> None:
+    def _want(self, fd: int, events: int, act: Callable[[int], None]) -> None:
         before = self._wanted.get(fd, 0)
         if events == before:
             return
         if not events:
             self._epoll.unregister(fd)
-            del self._wanted[fd], self._serve[fd]
+            del self._wanted[fd], self._acts[fd]
             return
         if before:
             self._epoll.modify(fd, events)
         else:
             self._epoll.register(fd, events)
-        self._wanted[fd], self._serve[fd] = events, serve
+        self._wanted[fd], self._acts[fd] = events, act
 
 
-def _nothing() -> None:
+def _nothing(_events: int) -> None:
     """Of a descriptor that nobody watches."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FAILED = "tunnel-tls"
 _SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+_PARTIAL_WRITE = 1  # SSL_MODE_ENABLE_PARTIAL_WRITE
 _HINT = "the other end is no tunnel of this version, or somebody stands between: nothing was sent to it"
 
 
@@ -55,6 +56,7 @@ class Credentials:
         context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        context.clear_mode(_PARTIAL_WRITE)  # a whole buffer, of several records, in one call
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _shown)
         context.use_certificate(tls_keys.certificate(self._der))
         context.use_privatekey(tls_keys.load(self._key))
