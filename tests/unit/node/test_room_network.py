@@ -244,6 +244,24 @@ def test_many_connections_at_once_are_made_by_few_threads(host, tmp_path):
             connection.close()
 
 
+def test_a_peer_that_is_slow_to_take_connections_is_waited_for_and_not_for_ever(tmp_path):
+    path = str(tmp_path / "slow.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        first = addresses.connect(Address(path=path), 1)
+        with pytest.raises(BlockingIOError):
+            addresses.connect(Address(path=path), 1)
+
+        def accept():
+            listener.accept()[0].close()
+
+        late = threading.Timer(0.2, accept)
+        late.start()
+        with first, addresses.connect(Address(path=path), 30):
+            late.join()
+
+
 def test_connections_wait_for_the_programs_start_and_find_the_port_by_its_name(host, tmp_path):
     path = str(tmp_path / "admin.sock")
     here = host(published={"web": HERE}, tunnels={"admin": Address(path=path)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,8 @@ def connect(address: Address, timeout: float) -> socket.socket:
         return socket.create_connection((address.host, address.port), timeout)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.settimeout(timeout)
+        # A socket with Python's own time limit does not wait where the listener has many connections to take.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout), 0))
         connection.connect(address.path)
     except BaseException:
         connection.close()
