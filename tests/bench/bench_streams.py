@@ -1,7 +1,8 @@
 """Streams between a room and its node, beside the same connection raw: over a socket pair to another process, and over the
 virtio port of a real emulated room where a base is there.
 
-`socket` is the whole way of a program's connection: through both loops, a socket and another process at the room's side.
+`socket` is the way of a connection through both loops, a socket and another process at the room's side. `relay` is the whole
+way of a program's: by the agent's own relay, to a server in a network namespace of its own.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def run() -> list[dict[str, object]]:
 
 def _rows(where: str, seen: dict[str, dict[str, float]]) -> list[dict[str, object]]:
     raw, rows = seen["raw"], []
-    for kind in ("memory", "socket"):
+    for kind in ("memory", "socket", "relay"):
         got = seen[kind]
         goal = ("≥ 60 %", "≥ 1000", "≤ 1.5") if where == "room" else ("", "", "")
         rows += [
@@ -211,6 +212,7 @@ def _measured(sock: socket.socket, size: int) -> dict[str, dict[str, float]]:
     out["many"] = {"before": before, "after": after}
     out["memory"] = link.streams("")
     out["socket"] = link.streams("socket-")
+    out["relay"] = link.streams("relay-")
     link.loop.close()
     return out
 

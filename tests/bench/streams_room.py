@@ -1,5 +1,6 @@
 """The room's side of `bench_streams`, run by a room's own Python: first the raw port, then
-streams that end in memory, then streams that end in the sockets of another process.
+streams that end in memory, then streams that end in the sockets of another process, then those of the agent's relay to a
+program in a network namespace of its own.
 """
 
 import os
@@ -11,13 +12,16 @@ from strongroom.agent import value_classes
 
 sys.modules["dataclasses"] = value_classes  # as in a room, which has no other
 
-from strongroom.agent import channel  # noqa: E402
+from strongroom.agent import channel, kernel  # noqa: E402
+from strongroom.agent.network import namespace, relay  # noqa: E402
+from strongroom.model.contracts.network_terms import Port  # noqa: E402
 from strongroom.model.room.destination import Kind, Reason  # noqa: E402
 from strongroom.streams.loop import Loop  # noqa: E402
 from strongroom.streams.mux import Side  # noqa: E402
 from strongroom.streams.socket_end import SocketEnd  # noqa: E402
 
 SERVERS = "\0bench-"
+PORTS = {"relay-sink": 1001, "relay-source": 1002, "relay-echo": 1003}
 
 
 class Memory:
@@ -52,8 +56,34 @@ class Memory:
         pass
 
 
-def answer(loop, stream, name):
+def program(end):
+    """A program with a network of its own, and its servers."""
+    kernel.unshare(kernel.CLONE_NEWNET)
+    namespace.bring_up()
+    for name, number in PORTS.items():
+        listener = socket.create_server(("127.0.0.1", number), backlog=128)
+        if not os.fork():
+            serve(name.partition("-")[2], listener)
+        listener.close()
+    namespace.hand_over(end.fileno(), ())
+    os._exit(0)
+
+
+def network(loop):
+    """The agent's relay to it."""
+    ours, theirs = socket.socketpair()
+    if not os.fork():
+        program(theirs)
+    ports = tuple(Port(name=name, number=number, open=True) for name, number in PORTS.items())
+    joined = relay.ProgramNetwork(loop, ports=ports, ways=())
+    joined.join(namespace.take_over(ours.fileno(), ()), lambda line: None)
+    return joined
+
+
+def answer(loop, joined, stream, name):
     """The end of a stream to the port of that name."""
+    if name in PORTS:
+        return joined._open_port(stream, name)
     if name == "memory":
         end = Memory(stream, "echo")
         end.outgoing += str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss).encode()
@@ -120,7 +150,8 @@ def main(fd, size, ends):
     os.write(fd, b"r")
     raw(fd, size)
     loop = Loop(fd, Side.ROOM, print, ends=ends)
-    loop.listen(Kind.PORT, lambda stream, name: answer(loop, stream, name))
+    joined = network(loop)
+    loop.listen(Kind.PORT, lambda stream, name: answer(loop, joined, stream, name))
     while not loop.lost:
         loop.turn(60)
 
