@@ -82,7 +82,13 @@ SIGNATURES = {
     "strongroom/fetch/endorsements/intel.py": "Intel's statements, by the chain that comes with each",
 }
 # What is called so and is about no signature: TLS settings, and a reader of files that asks `release_file`.
-OTHER_VERIFY = {"context.verify_mode", "self.verify", "reader.verify"}
+OTHER_VERIFY = {
+    "cause.verify_message",
+    "context.verify_flags",
+    "context.verify_mode",
+    "self.verify",
+    "reader.verify",
+}
 
 
 def test_each_signed_format_has_one_verifier():

@@ -166,11 +166,20 @@ class Link:
 
     def memory(self) -> int:
         """The room's own word."""
+        return int(self.word("memory"))
+
+    def loopback(self) -> dict[str, float]:
+        """What the program's server does in the room without any stream: the most that a relay to it can do."""
+        rate, trip = map(float, self.word("loopback").split())
+        return {"connections": rate, "trip": trip}
+
+    def word(self, name: str) -> bytes:
+        """All that comes from there."""
         got = bytearray()
-        end = self.dial("memory", Memory(0))
+        end = self.dial(name, Memory(0))
         end.take = lambda data: (got.extend(data), end.stream.consumed(len(data)))
         self.turn_until(lambda: end.is_over)
-        return int(got)
+        return bytes(got)
 
 
 def run() -> list[dict[str, object]]:
@@ -201,6 +210,11 @@ def _rows(where: str, seen: dict[str, dict[str, float]]) -> list[dict[str, objec
             ),
             row(f"{where}, {kind}: connections a second", f"{got['connections']:.0f}", goal[1]),
         ]
+    alone = seen["loopback"]
+    rows += [
+        row(f"{where}, no stream: round trip to the server, ms", f"{alone['trip'] / 1000:.2f}"),
+        row(f"{where}, no stream: connections a second", f"{alone['connections']:.0f}"),
+    ]
     before, after = seen["many"]["before"], seen["many"]["after"]
     return [*rows, row(f"{where}: memory for {OPEN} open streams, KiB", f"{after - before:.0f}", "≤ 4000")]
 
@@ -213,6 +227,7 @@ def _measured(sock: socket.socket, size: int) -> dict[str, dict[str, float]]:
     out["memory"] = link.streams("")
     out["socket"] = link.streams("socket-")
     out["relay"] = link.streams("relay-")
+    out["loopback"] = link.loopback()
     link.loop.close()
     return out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from strongroom.model.room.destination import Destination, Kind, Reason
 from strongroom.streams.loop import Loop
 from strongroom.streams.mux import Side
 from strongroom.streams.socket_end import SocketEnd
+from tests.unit.agent.tls_hosts import Authority
 from tests.unit.streams.place import Place
 
 pytestmark = pytest.mark.root
@@ -327,14 +329,26 @@ def test_more_connections_to_a_port_than_allowed_are_refused_and_the_room_lives(
     assert answer.endswith(b"inside\n")
 
 
-def test_tls_of_the_agents_own_never_becomes_plain(house):
-    way = places.Outward(
-        host="api.example", port=443, terms=Egress(host="api.example", port=443, authority=b"der"),
-        destination=OUTSIDE.destination,
+def test_tls_of_the_agents_own_is_on_the_stream_and_not_in_the_program(house, monkeypatch):
+    authority = Authority()
+    way = replace(OUTSIDE, terms=Egress(host="api.example", port=443, authority=authority.der))
+    log = house.run(
+        "echo secret | nc api.example 443", ways=(way,), serve={"api.example:443": authority.serving("api.example", lambda secured: secured.sendall(receive_all(secured)))}
     )  # fmt: skip
-    log = house.run("echo secret | nc api.example 443", ways=(way,), serve={"api.example:443": echo})
-    assert house.node.asked == []
-    assert "not in this version" in log
+    assert log.splitlines()[1:] == ["secret"]
+    (count,) = house.ended.egress
+    assert count.sent > 100 < count.received
+
+
+def test_a_host_of_another_authority_gets_nothing_of_the_programs(house):
+    authority, other = Authority(), Authority()
+    way = replace(OUTSIDE, terms=Egress(host="api.example", port=443, authority=authority.der))
+    log = house.run(
+        "echo secret | nc api.example 443", ways=(way,), serve={"api.example:443": other.serving("api.example", echo)}
+    )  # fmt: skip
+    assert "secret" not in log
+    assert "network: api.example:443: TLS: " in log
+    assert other.served == []
 
 
 def test_an_images_own_hosts_stand_behind_the_contracts(house):

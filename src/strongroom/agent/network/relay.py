@@ -16,6 +16,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from strongroom.agent.network import tls
 from strongroom.errors import Unavailable
 from strongroom.model.contracts.network_terms import Egress
 from strongroom.model.receipt import EgressCount
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     TunnelEnd = Callable[[], socket.socket]
 
 MAX_OUTWARD = MAX_INWARD = 1000
+_MOST_NOTES = 500
 _AT_ONCE = 64  # connections that are taken from one listener in one turn
 _PROGRAM = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _WHY = {
@@ -81,7 +83,7 @@ class ProgramNetwork:
         self._outward: set[_ProgramEnd] = set()
         self._inward: set[_ProgramEnd] = set()
         self._is_paused = False
-        self._notes: set[tuple[str, Reason]] = set()
+        self._notes: set[tuple[str, str]] = set()
         self._note: Callable[[str], None] = lambda _line: None
 
     @property
@@ -156,11 +158,16 @@ class ProgramNetwork:
         """A stream is over."""
         self._outward.discard(end)
         self._inward.discard(end)
-        if reason in _WHY and (name, reason) not in self._notes:
-            self._notes.add((name, reason))
-            self._note(f"network: {name}: {_WHY[reason]}")
+        if reason in _WHY:
+            self._remark(name, _WHY[reason])
         if self._is_paused and self._handed is not None:
             self._watch()
+
+    def _remark(self, name: str, why: str) -> None:
+        """Write that into the sealed log, once."""
+        if (name, why) not in self._notes and len(self._notes) < _MOST_NOTES:
+            self._notes.add((name, why))
+            self._note(f"network: {name}: {why}")
 
     def _watch(self) -> None:
         self._is_paused = False
@@ -194,11 +201,8 @@ class ProgramNetwork:
 
     def _lead(self, connection: socket.socket, way: Outward) -> None:
         """A connection of the program's becomes a stream."""
-        is_outside = isinstance(way.terms, Egress)
         end, problem = _Outgoing(self, way, self._counts.get(way.place) or _Count()), ""
-        if isinstance(way.terms, Egress) and way.terms.authority:
-            problem = "TLS of the agent's own is not in this version"
-        elif self._peer_end is None and not is_outside:
+        if self._peer_end is None and not isinstance(way.terms, Egress):
             problem = "there are no tunnels"
         else:
             try:
@@ -206,15 +210,22 @@ class ProgramNetwork:
             except Unavailable as cause:
                 problem = cause.message
         if problem:
-            self._note(f"network: {way.place}: {problem}")
+            self._remark(way.place, problem)
             reset_on_close(connection)
             connection.close()
             return
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._outward.add(end)
         end.count.connections += 1
-        peer_end = None if is_outside else self._peer_end
-        end.attach(end.stream, connection if peer_end is None else peer_end(connection, way))
+        end.attach(end.stream, self._joined(connection, way))
+
+    def _joined(self, connection: socket.socket, way: Outward) -> socket.socket:
+        """What the stream joins for a connection of the program's."""
+        if not isinstance(way.terms, Egress):
+            return connection if self._peer_end is None else self._peer_end(connection, way)
+        if not way.terms.authority:
+            return connection
+        return tls.bridged(self.carrier, connection, way.terms, lambda why: self._remark(way.place, why))
 
     def _open_port(self, stream: Stream, name: str) -> StreamEnd | Reason:
         port = self._ports.get(name)
