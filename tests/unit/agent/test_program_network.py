@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 from dataclasses import replace
@@ -15,6 +16,7 @@ from strongroom.errors import Malformed
 from strongroom.model.contracts.network_terms import Egress, Peer, Port
 from strongroom.model.receipt import EgressCount, Outcome
 from strongroom.model.room.destination import Destination, Kind, Reason
+from strongroom.streams import mux
 from strongroom.streams.loop import Loop
 from strongroom.streams.mux import Side
 from strongroom.streams.socket_end import SocketEnd
@@ -299,6 +301,53 @@ def test_a_flood_of_connections_waits_in_the_programs_own_kernel(house, monkeypa
     )
     assert sorted(map(int, log.splitlines()[1:])) == list(range(1, 21))
     assert max(most) <= 3
+
+
+def test_a_peer_that_reads_nothing_stops_no_other_connection(house):
+    """Each stream is held back by itself: 200 connections are full, and the next host answers."""
+
+    def deaf(connection):
+        with connection:
+            release.wait(60)
+
+    def answer(connection):
+        echo(connection)
+        release.set()
+
+    release = threading.Event()
+    log = house.run(
+        "for n in $(seq 200); do (timeout 20 head -c 400000 /dev/zero | nc db 5432) & done; sleep 1; echo heard | nc api.example 443; kill 0",
+        ways=(DB, OUTSIDE), serve={"db:sql": deaf, "api.example:443": answer},
+    )  # fmt: skip
+    assert "heard" in log
+    assert release.is_set()
+
+
+def test_a_flood_of_2048_streams_to_a_port_leaves_the_agent_its_own(house):
+    """As many as a connection may have at once: 1000 reach the program, the others are refused, and the room still asks a broker."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, before[1]), before[1]))
+
+    def meanwhile(node):
+        until_answered(node, "web", INDEX)
+        held = []
+        for _ in range(mux.MAX_OPEN):
+            held.append(node.dial(Destination(kind=Kind.PORT, name="web")))
+        for _ in range(1000):
+            if node.act(lambda: node.loop.open_streams) == relay.MAX_INWARD:
+                break
+            threading.Event().wait(0.02)
+        most = node.act(lambda: node.loop.open_streams)
+        for connection in held:
+            connection.close()
+        return most
+
+    try:
+        house.serve_files("0.0.0.0:80", meanwhile)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert house.answers == [relay.MAX_INWARD]
+    assert relay.MAX_INWARD + relay.MAX_OUTWARD <= mux.MAX_OPEN - 40
 
 
 def test_more_connections_to_a_port_than_allowed_are_refused_and_the_room_lives(house, monkeypatch):

@@ -216,6 +216,11 @@ def _print_summary(finished: FinishedRun, out: Path, contract: Contract) -> None
             say(f"log        {line}")
     for index, output in enumerate(receipt.outputs):
         say(f"output     {out}/{run_files.output(index)}: {output.path}, {output.sealed_bytes} bytes, sealed")
+    for count in receipt.egress:
+        print(
+            f"egress     {count.host}:{count.port}: at most {count.connections} connections, "
+            f"{count.sent} bytes out, {count.received} bytes in"
+        )
     print(f"receipt    {out}/{run_files.RECEIPT}")
     first = finished.status.get("first_instruction_milliseconds")
     if isinstance(first, int):

@@ -94,7 +94,12 @@ def environment(variables: dict[str, str], where: str) -> Iterator[Finding]:
                 "see that all parties know why it is there, or leave it out",
             )
         elif _PROXY.fullmatch(name):
-            yield warns("environment", place, "a proxy, and a room has no network", "leave it out")
+            yield warns(
+                "environment",
+                place,
+                "a proxy, and a room reaches the hosts that its contract lists alone",
+                "leave it out",
+            )
         elif _GPU.fullmatch(name):
             yield warns(
                 "gpu", place, "it expects a GPU, and a room has none", "give the program a way to run without"
@@ -107,8 +112,8 @@ def ports(stated: tuple[str, ...], where: str) -> Iterator[Finding]:
         yield warns(
             "ports",
             f"{where} {', '.join(printable(port) for port in stated[:8])}",
-            "nobody can reach a port of a room: it has a loopback (127.0.0.1 and ::1) and no other network",
-            "let the image run the client too, and write what counts to /out",
+            "a port of a room is reached where its contract lists it in `ports`, and else by nobody",
+            "draft the contract with the port, or let the image run the client too, and write what counts to /out",
         )
 
 
