@@ -34,7 +34,7 @@ http {{
     server {{
         listen 8443 ssl;
         listen [::]:8443 ssl;
-        ssl_certificate {TLS}/current/chain.pem;
+        ssl_certificate {TLS}/current/certificate.pem;
         ssl_certificate_key {TLS}/current/key.pem;
         ssl_protocols TLSv1.3;
         location = /health {{ return 200 "ok\\n"; }}

@@ -35,7 +35,7 @@ services:
     ports: ["{port}:8080"]
     restart: on-failure
     mem_limit: 256m
-    x-strongroom: {{image: ./box, datasets: [rows], wall_seconds: 900, open: [8080]}}
+    x-strongroom: {{image: ./box, datasets: [rows], open: [8080]}}
   sum:
     command: ["-c", "wc -l /data/rows/table.csv; cp /data/rows/table.csv /out/"]
     mem_limit: 256m
@@ -93,6 +93,11 @@ def test_a_file_comes_up_serves_heals_and_goes_down(tmp_path):
             1,
         )
         assert fetched(port) == b"1\n2\n3\n"
+        said = typed(
+            "connect", "web:8080", "--contract", state / "contracts/1.json", "--at", state / "sockets/web:8080",
+            "--trust", state / "owner.party.json", "--verify", "--json", place=tmp_path,
+        )  # fmt: skip
+        assert json.loads(said)["verification"]["status"] == "simulated"
         row = until(tmp_path, "sum", "done", "failed")
         assert (row["state"], row["starts"]) == ("done", 1), row
         assert "sum | 3 /data/rows/table.csv" in typed("logs", place=tmp_path)
@@ -115,5 +120,7 @@ def test_a_file_comes_up_serves_heals_and_goes_down(tmp_path):
     finally:
         down = verbs.run("down", cwd=tmp_path)
     assert "everything has ended" in down.stdout
+    # It was asked to end, and its room signed a last receipt.
+    assert (max((state / "runs/web").iterdir(), key=lambda run: int(run.name)) / "receipt.json").exists()
     assert {name: row["state"] for name, row in rows(tmp_path).items()} == {"web": "stopped", "sum": "done"}
     assert json.loads((state / "status.json").read_text())["broker"]["pid"] == 0

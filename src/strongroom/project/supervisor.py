@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TURN = 0.2  # seconds
 LASTING = 30.0
 PAUSE, LONGEST_PAUSE = 0.5, 60.0
-GRACE = 20.0  # that a child has to end by itself
+GRACE = 60.0  # that a child has to end by itself
 KEPT_RUNS = 10  # folders of earlier runs of a room
 _READY = b'"ready"'
 _BROKER = ".broker"
@@ -182,10 +182,7 @@ class ProjectSupervisor:
     def _keep_room(self, planned: PlannedRoom) -> None:
         child = self._rooms.setdefault(planned.name, _RoomChild(name=planned.name))
         known = child.planned
-        if known is not None and (known.room_identity, known.generation) != (
-            planned.room_identity,
-            planned.generation,
-        ):
+        if known is not None and not _same(known, planned):
             if not self._end(child):
                 return
             self._rooms[planned.name] = child = _RoomChild(
@@ -204,9 +201,9 @@ class ProjectSupervisor:
     def _may_begin(self, planned: PlannedRoom) -> bool:
         """Whether all are there that it waits for."""
         for name, wait in planned.depends_on.items():
-            other = self._rooms.get(name)
-            if other is None:
-                return False
+            other, wanted_room = self._rooms.get(name), self._plan.room(name)
+            if other is None or wanted_room is None or not _same(other.planned, wanted_room):
+                return False  # it is started anew itself
             wanted = (ChildState.DONE,) if wait is Wait.COMPLETED else (ChildState.RUNNING, ChildState.DONE)
             if other.state not in wanted:
                 return False
@@ -238,7 +235,10 @@ class ProjectSupervisor:
         good = last is not None and last.good
         child.error = "" if good else _why(last)
         restart = child.planned.restart
-        if restart is Restart.ALWAYS or (restart is Restart.ON_FAILURE and not good):
+        # Brokers renew no run of a version that was replaced: a service that went on under it ends then, and begins under the next.
+        replaced = last is not None and last.contract_digest not in ("", child.planned.contract_digest)
+        outdated = replaced and not child.planned.is_job
+        if outdated or restart is Restart.ALWAYS or (restart is Restart.ON_FAILURE and not good):
             self._pause(child)
         else:
             child.state = ChildState.DONE if good else ChildState.FAILED
@@ -303,6 +303,14 @@ class ProjectSupervisor:
             with contextlib.suppress(OSError):  # a full disk ends no room
                 plans.write_status(self._folder, status)
                 self._said = status
+
+
+def _same(known: PlannedRoom | None, planned: PlannedRoom) -> bool:
+    """Whether a room that was started is the one that is planned."""
+    return known is not None and (known.room_identity, known.generation) == (
+        planned.room_identity,
+        planned.generation,
+    )
 
 
 def _why(last: NodeRun | None) -> str:

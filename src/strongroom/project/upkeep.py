@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TURN = 0.1
 BEGIN_SECONDS = 30.0  # within which a supervisor says that it is there
-DOWN_SECONDS = 90.0  # within which everything has ended
+DOWN_SECONDS = 180.0  # within which everything has ended
 _SUPERVISOR = ".supervisor"
 _TAIL = 1 << 20  # bytes of a log that are looked at
 

@@ -235,6 +235,22 @@ def test_a_changed_room_is_started_anew_and_the_others_go_on(world):
     assert world.commands.rooms["db"][0][0].signals == []
 
 
+def test_rooms_that_change_together_start_in_order_again(world):
+    db, web = room("db"), room("web", depends_on={"db": Wait.STARTED})
+    world.begin(db, web)
+    world.commands.says("db", run_status.State.RUNNING)
+    world.turns()
+    world.commands.says("web", run_status.State.RUNNING)
+    other = "sha256:" + "cd" * 32
+    # The file's order is the plan's; whoever waits is listed first here, to see that it waits all the same.
+    world.plan(dataclasses.replace(web, room_identity=other), dataclasses.replace(db, room_identity=other))
+    world.turns(4)
+    assert (world.starts("db"), world.starts("web")) == (2, 1)
+    world.commands.says("db", run_status.State.RUNNING)
+    world.turns()
+    assert world.starts("web") == 2
+
+
 def test_a_new_version_of_the_contract_alone_starts_nothing_anew_and_counts_at_the_next_start(world):
     web = room("web", restart=Restart.ALWAYS)
     world.begin(web)
@@ -251,6 +267,21 @@ def test_a_new_version_of_the_contract_alone_starts_nothing_anew_and_counts_at_t
     assert started == [Path("contracts/2.json")]
 
 
+@pytest.mark.parametrize(("is_job", "again"), [(False, True), (True, False)])
+def test_a_service_that_ends_under_a_replaced_version_begins_under_the_next_whatever_its_policy(
+    world, is_job, again
+):
+    web = room("web", is_job=is_job)
+    world.begin(web)
+    world.plan(
+        dataclasses.replace(web, contract=Path("contracts/2.json"), contract_digest="sha256:" + "cd" * 32)
+    )
+    world.turns()
+    world.commands.ends("web", code=1, outcome="paused")
+    world.turns(4, seconds=1)
+    assert world.starts("web") == 1 + again
+
+
 def test_down_ends_rooms_before_the_broker_and_kills_what_does_not_end(world):
     world.commands.stubborn = True
     world.begin(room("web"))
@@ -260,7 +291,7 @@ def test_down_ends_rooms_before_the_broker_and_kills_what_does_not_end(world):
     world.turns(3)
     assert world.going
     assert world.commands.brokers[0].signals == []
-    world.turns(30, seconds=1)
+    world.turns(round(supervisor.GRACE) + 10, seconds=1)
     assert not world.going
     assert world.commands.rooms["web"][0][0].signals[:2] == [signal.SIGTERM, signal.SIGKILL]
     assert world.commands.brokers[0].signals == [signal.SIGTERM]
