@@ -23,6 +23,9 @@ WHEELS = {
     "cffi": "_cffi_backend.",
     "cryptography": "cryptography/",
     "pyopenssl": "OpenSSL/",
+    "h2": "h2/",
+    "hpack": "hpack/",
+    "hyperframe": "hyperframe/",
     "pyrage": "pyrage/",
     "typing_extensions": "typing_extensions.py",
 }
