@@ -63,6 +63,16 @@ class RoomTlsKey:
         )
         return der.wrap(der.SEQUENCE, algorithm, der.wrap(der.BIT_STRING, b"\x00" + point))
 
+    def pkcs8(self) -> bytes:
+        """The private key as unencrypted PKCS#8 DER, for the process that hands it out to the program."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - slow, and seldom needed
+
+        return self.key.private_bytes(
+            serialization.Encoding.DER,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
     def pem(self) -> bytes:
         """The private key as unencrypted PKCS#8 PEM, for the program in the room."""
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - slow, and seldom needed
