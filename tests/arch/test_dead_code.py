@@ -34,7 +34,6 @@ KEPT = {
     "strongroom.evidence.formats.dcap_pck.trusted_root",
     "strongroom.ledger.checkpoint.verify_cosignature",
     # A room that renews its certificate delivers it by this.
-    "strongroom.agent.certificates.renewed.deliver",
     # Closed sets, which tests and tables hold others to.
     "strongroom.appraisal.standing.WORDS",
     "strongroom.model.room.run_files.OWN_NAMES",

@@ -74,7 +74,7 @@ LISTED = {
     "node/runs.py": {"folder / entry.name"},  # folders that are looked into
     "seal/newfile.py": {".{path.name}.{os.getpid()}.part"},
     # No files.
-    "authority/issue.py": {
+    "model/contracts/certificate_terms.py": {
         "spiffe://{contract_id}.strongroom/room/{room}/run/{run_id}",
         "spiffe://{trust_domain}/contract/{contract_id}/room/{room}/run/{run_id}",
     },

@@ -119,6 +119,12 @@ def make_keys(kind: str = csr.P256) -> Keys:
     return Keys(signing=signing, tls=tls, kem=kem, public=public)
 
 
+def with_new_tls_key(keys: Keys, kind: str) -> Keys:
+    """The same keys with another for TLS, for the next certificate. The run is the same: its name comes of the signing key."""
+    tls = csr.generate(kind)
+    return replace(keys, tls=tls, public=replace(keys.public, tls=tls.public))
+
+
 def attest(
     channel: Channel,
     attester: Attester,

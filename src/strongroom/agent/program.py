@@ -115,7 +115,32 @@ class _Watch:
         self.keep(begin + f"[strongroom: {line}]\n".encode())
 
 
-def run(
+class RunningProgram:
+    """The program, for who acts on it while it runs."""
+
+    def __init__(self, watch: _Watch) -> None:
+        self._watch = watch
+
+    @property
+    def process(self) -> int:
+        """Process 1 of its namespaces."""
+        return self._watch.init
+
+    @property
+    def reloaded(self) -> int | None:
+        """The wait status of what made it read its certificates again; None until then."""
+        return self._watch.reloaded
+
+    def expect_reload(self) -> None:
+        """Forget the last one."""
+        self._watch.reloaded = None
+
+    def remark(self, line: str) -> None:
+        """A line of the agent's own in its log."""
+        self._watch.remark(line)
+
+
+def run(  # noqa: PLR0913 - by name, and each is of another part of the room
     guard: Warden,
     launch: ContainerLaunch,
     *,
@@ -125,8 +150,10 @@ def run(
     log_bytes: int,
     on_start: Callable[[], None],
     network: ProgramNetwork | None = None,
+    on_running: Callable[[RunningProgram], None] = lambda _running: None,
 ) -> Ended:
-    """Run the program to its end; a failed read ends it. `on_start` is called when it is about to execute.
+    """Run the program to its end; a failed read ends it. `on_start` is called when it is about to execute. on_running: called at once, with the
+    program-to-be.
 
     limit: the seconds that it may run at most; of a service, what ends it instead, and what is done meanwhile.
     waiter: what else goes on meanwhile, such as the streams of `network`, is served by its turns.
@@ -136,6 +163,7 @@ def run(
     """
     ooms = out_of_memory_count(launch.cgroup)
     watch, timed_out = _Watch(log_bytes=log_bytes), False
+    on_running(RunningProgram(watch))
     ending: Ending | None = None
     data = memoryview(launch.encode())
     while data:

@@ -26,14 +26,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from strongroom.agent import attest, finish, init, owners, program
-from strongroom.agent.certificates import delivery
-from strongroom.agent.certificates.delivery import CertificateFolder, Generation
+from strongroom.agent.certificates import workload_api
+from strongroom.agent.certificates.in_room import RoomCertificates
 from strongroom.agent.container import ContainerLaunch
 from strongroom.agent.disks import open as disks
 from strongroom.agent.disks.devicemapper import DeviceMapper
@@ -43,20 +43,22 @@ from strongroom.agent.network import places, relay, tunnels
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model import manifest as manifest_model
 from strongroom.model.contracts import agreement as agreement_model
+from strongroom.model.contracts.certificate_terms import Interface
 from strongroom.model.receipt import Outcome
 from strongroom.model.room import agreed, run_files
 from strongroom.model.room import channel as wire
 from strongroom.model.verdict import Check
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
+    from strongroom.agent.certificates.workload_api import WorkloadApi
     from strongroom.agent.channel import Channel
     from strongroom.agent.disks.reads import ReadWatch
     from strongroom.agent.launcher import Warden
     from strongroom.agent.life.clock import SystemClock
     from strongroom.agent.network.tunnels import Tunnels
-    from strongroom.model.contracts.certificate_terms import CertificateTerms
     from strongroom.model.identifiers import ContractDigest
 
 START_SECONDS = 60.0
@@ -102,6 +104,8 @@ def run(
     init.watch(own.wall_seconds + ROOM_SECONDS)
     init.add_entropy(hardware.entropy())  # 4
     progress = _Progress(tunnels=tunnels.spawn() if own.ports or own.peers else None)
+    if own.certificate is not None and Interface.WORKLOAD_API in own.certificate.interfaces:
+        progress.workload = workload_api.spawn()
     keys = attest.make_keys() if own.certificate is None else attest.make_keys(own.certificate.key)
     reads.complain()
     released: list[attest.Released] = []
@@ -153,16 +157,23 @@ def run(
 
 @dataclass
 class _Progress:
-    """When the program started, by the monotonic clock; 0 when it has not. tunnels: what ends them, for a room that has any. life: of a service."""
+    """When the program started, by the monotonic clock; 0 when it has not. tunnels: what ends them, for a room that has any; workload: what serves the
+    Workload API. life: of a service. deliver: new certificates to the program, once it runs.
+    """
 
     started: float = 0.0
     tunnels: Tunnels | None = None
+    workload: WorkloadApi | None = None
+    certificates: RoomCertificates | None = None
     life: begin.LivingRoom | None = None
+    deliver: Callable[[Sequence[attest.Released]], None] | None = None
 
     def renewed(self, released: Sequence[attest.Released]) -> None:
         """Every broker has renewed."""
         if self.tunnels is not None:
             self.tunnels.renew(released)
+        if self.deliver is not None:
+            self.deliver(released)
 
     @property
     def sequence(self) -> int:
@@ -304,9 +315,11 @@ def _run(
     prepare_out(terms, f"{init.ROOM}/out", available)
     os.makedirs(launch.scratch, 0o700, exist_ok=True)
     if own.certificate is not None:
-        launch = _with_certificates(
-            launch, own.certificate, _write_certificates(terms, own.certificate, released, keys)
+        progress.certificates = RoomCertificates(
+            terms, own.certificate, progress.workload, run_id=keys.public.run_id
         )
+        progress.certificates.write(released, keys.tls)
+        launch = progress.certificates.launch(launch)
 
     def on_start() -> None:
         if not progress.started:  # a program that is started again has its phase no second time
@@ -329,6 +342,12 @@ def _run(
     )
     if tunnelled is not None:
         tunnelled.lead_to(own.ports, network.to_program)
+
+    def on_running(running: program.RunningProgram) -> None:
+        progress.deliver = partial(
+            _deliver, channel, progress, running=running, connect=network.program_socket
+        )
+
     return program.run(
         guard,
         replace(launch, listeners=network.listeners),
@@ -338,7 +357,30 @@ def _run(
         limit=own.wall_seconds if service is None else service,
         log_bytes=kept,
         on_start=on_start,
+        on_running=on_running,
     )
+
+
+def _deliver(
+    channel: Channel,
+    progress: _Progress,
+    released: Sequence[attest.Released],
+    *,
+    running: program.RunningProgram,
+    connect: Callable[[], socket.socket],
+) -> None:
+    """What was certified anew, to the program; how far it came is a phase."""
+    if progress.certificates is None or progress.life is None:
+        return
+    word = progress.certificates.deliver(
+        released,
+        progress.life.keys.tls,
+        running=running,
+        waiter=channel.carrier,
+        connect=connect,
+        must_hurry=channel.must_hurry,
+    )
+    phase(channel, word)
 
 
 def make_launch(terms: agreed.Terms, available: int, cgroup: str) -> ContainerLaunch:
@@ -378,36 +420,6 @@ def prepare_out(terms: agreed.Terms, folder: str, available: int) -> None:
         path = folder + output.path.removeprefix("/out")
         os.makedirs(path, 0o755, exist_ok=True)
         os.chown(path, owners.kernel_id(settings.uid), owners.kernel_id(settings.gid))
-
-
-def _with_certificates(
-    launch: ContainerLaunch, terms: CertificateTerms, folder: CertificateFolder
-) -> ContainerLaunch:
-    """The launch with its certificates, and how the program is made to read later ones."""
-    wanted = terms.delivery
-    if wanted is None:
-        return replace(launch, tls=folder.folder)
-    return replace(
-        launch,
-        tls=folder.folder,
-        tls_place=wanted.folder,
-        reload=wanted.command or (),
-        signal=0 if wanted.signal is None else signal.Signals[f"SIG{wanted.signal.value}"].value,
-    )
-
-
-def _write_certificates(
-    terms: agreed.Terms, certificate: CertificateTerms, released: list[attest.Released], keys: attest.Keys
-) -> CertificateFolder:
-    """The room's TLS key and each broker's certificate chain for it, where the contract wants them (`certificates.delivery`)."""
-    place = f"{init.ROOM}/tls"
-    init.mount_memory(place, _OUT_SLACK, "0500")
-    wanted = delivery.of(certificate, uid=terms.settings.uid, gid=terms.settings.gid)
-    folder = CertificateFolder(place, wanted)
-    chains = {release.party: release.answer.certificates for release in released}
-    accounts = {release.party: release.account for release in released if release.account is not None}
-    folder.write(Generation(key=keys.tls, chains=chains, accounts=accounts))
-    return folder
 
 
 def phase(channel: Channel, name: str) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from strongroom.crypto import digest, tls
 from strongroom.crypto.pki.leaf import Leaf
-from strongroom.model.contracts.certificate_terms import Usage
+from strongroom.model.contracts.certificate_terms import Usage, spiffe_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,13 +52,6 @@ class Issued:
     def digests(self) -> tuple[str, str]:
         """The digests of leaf and issuer, as records name them."""
         return digest.sha256(self.leaf), digest.sha256(self.issuer.certificate)
-
-
-def spiffe_id(contract_id: ContractId, room: str, run_id: RunId, trust_domain: str | None = None) -> str:
-    """The SPIFFE ID of a run. room: the role that its evidence is bound to. trust_domain: None for the contract's own."""
-    if trust_domain is None:
-        return f"spiffe://{contract_id}.strongroom/room/{room}/run/{run_id}"
-    return f"spiffe://{trust_domain}/contract/{contract_id}/room/{room}/run/{run_id}"
 
 
 def issue(

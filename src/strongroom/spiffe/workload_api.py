@@ -140,7 +140,7 @@ class _Client:
         self.flush()
 
     def renew(self, svid: X509Svid) -> None:
-        """Send it on all streams that wait."""
+        """Send the SVID on all streams that wait."""
         try:
             for stream, path in tuple(self._streams.items()):
                 self._send(stream, _RESPONSES[path](svid))

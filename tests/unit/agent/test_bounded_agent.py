@@ -88,7 +88,7 @@ def test_act_7_what_a_program_prints_is_kept_in_no_memory_of_the_agents_reserve(
     monkeypatch.setattr(room, "prepare_out", lambda *_: None)
     monkeypatch.setattr(program, "run", lambda *_, **options: seen.update(options))
     monkeypatch.setattr(init, "allow_sockets", lambda: None)
-    room._run(SimpleNamespace(carrier=None), terms, [], None, None, None, None)
+    room._run(SimpleNamespace(carrier=None), terms, [], None, None, None, room._Progress())
     log = bytearray()
     while len(log) < seen["log_bytes"]:
         log += bytes(1 << 16)

@@ -19,14 +19,14 @@ WAIT = 20.0
 def test_a_stock_client_gets_each_generation_from_the_socket_beside_the_files(tmp_path, monkeypatch):
     spiffe = pytest.importorskip("spiffe")
     monkeypatch.setattr(owners, "FIRST", 0)
-    served = workload_api.spawn(ID)
+    served = workload_api.spawn()
     folder = CertificateFolder(str(tmp_path), Delivery(uid=os.getuid(), gid=os.getgid()))
     first, second = tls_material.generation("alice"), tls_material.generation("alice")
-    served.hand_out(folder, first)
+    served.hand_out(folder, first, ID)
     where = workload_api.path(str(tmp_path))
     with spiffe.WorkloadApiClient(socket_path=where.replace("unix://", "unix:")) as client:
         assert str(client.fetch_x509_svid().spiffe_id) == ID
-        served.hand_out(folder, second)
+        served.hand_out(folder, second, ID)
         with spiffe.X509Source(workload_api_client=client, timeout_in_seconds=WAIT) as source:
             leaf = source.get_x509_context().default_svid.leaf
             assert leaf.public_key().public_numbers() == second.key.key.public_key().public_numbers()

@@ -210,7 +210,7 @@ def test_more_connections_than_a_program_needs_are_not_taken(served):
 def test_what_is_no_svid_is_malformed(change):
     good = {"id": ID, "chain": (b"leaf",), "key": b"key", "bundle": (b"root",)}
     assert svid_model.parse(svid_model.X509Svid(**good).encode()) == svid_model.X509Svid(**good)
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="SVID"):
         svid_model.parse(svid_model.X509Svid(**{**good, **change}).encode())
 
 

@@ -25,19 +25,18 @@ _SECONDS = 10.0
 
 
 class WorkloadApi:
-    """The process, by the agent's end of its updates. id: the room's SPIFFE ID."""
+    """The process, by the agent's end of its updates."""
 
-    def __init__(self, updates: socket.socket, *, id: str) -> None:
+    def __init__(self, updates: socket.socket) -> None:
         self._updates = updates
         self._updates.settimeout(_SECONDS)
-        self._id = id
         self._has_listener = False
 
-    def hand_out(self, folder: CertificateFolder, generation: Generation) -> None:
-        """Hand out this generation from now on. Raises `OSError` where the process is gone or takes nothing."""
+    def hand_out(self, folder: CertificateFolder, generation: Generation, id: str) -> None:
+        """Hand out this generation from now on. id: the room's SPIFFE ID. Raises `OSError` where the process is gone or takes nothing."""
         served, *_ = generation.chains.values()
         *chain, root = served
-        svid = X509Svid(id=self._id, chain=tuple(chain), key=generation.key.pkcs8(), bundle=(root,))
+        svid = X509Svid(id=id, chain=tuple(chain), key=generation.key.pkcs8(), bundle=(root,))
         if not self._has_listener:
             listener = _listener(folder)
             with listener:
@@ -55,7 +54,7 @@ def path(folder: str) -> str:
     return f"unix://{folder}/{SOCKET}"
 
 
-def spawn(id: str) -> WorkloadApi:
+def spawn() -> WorkloadApi:
     """Fork the process. To be called before there is any key."""
     own, theirs = socket.socketpair()
     pid = os.fork()
@@ -68,7 +67,7 @@ def spawn(id: str) -> WorkloadApi:
         finally:
             os._exit(1)
     theirs.close()
-    return WorkloadApi(own, id=id)
+    return WorkloadApi(own)
 
 
 def _serve(updates: socket.socket) -> None:

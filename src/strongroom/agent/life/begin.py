@@ -83,6 +83,9 @@ class LivingRoom:
     def _renew(self, service: ServiceLife) -> VerdictSpan:
         """Attest at every broker, anchor the clock, and report. Raises as `attest.attest` and `RoomClock.renew`."""
         self.channel.must_hurry = service.must_hurry
+        certificate = self.terms.room.certificate
+        if certificate is not None:
+            self.keys = attest.with_new_tls_key(self.keys, certificate.key)
         try:
             for party in self.latest:
                 renewal = attest.attest(

@@ -11,6 +11,7 @@ for brokers. Beyond them the program's next connections wait in its own kernel, 
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 from dataclasses import dataclass
@@ -153,6 +154,12 @@ class ProgramNetwork:
             failed()
         else:
             _ToProgram(self.carrier, self._handed.namespace, number, connected, failed).attempt()
+
+    def program_socket(self) -> socket.socket:
+        """A socket of IPv4 in the program's namespace, which does not block. Raises `OSError`, also where there is no namespace yet."""
+        if self._handed is None:
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
+        return self._handed.namespace.socket(socket.AF_INET)
 
     def finished(self, end: _ProgramEnd, name: str, reason: Reason | None) -> None:
         """A stream is over."""

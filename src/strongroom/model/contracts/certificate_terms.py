@@ -25,6 +25,7 @@ from strongroom.model.manifest import MAX_USER
 
 if TYPE_CHECKING:
     from strongroom.encoding import fields
+    from strongroom.model.identifiers import ContractId, RunId
 
 DNS_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-)){1,8}", re.ASCII)
 DNS_LIKE = "a DNS name of two labels or more, in lower case, like room.flights.example"
@@ -151,6 +152,13 @@ class CertificateTerms:
         if self.interfaces:
             said["interfaces"] = [interface.value for interface in self.interfaces]
         return said
+
+
+def spiffe_id(contract_id: ContractId, room: str, run_id: RunId, trust_domain: str | None = None) -> str:
+    """The SPIFFE ID of a run. room: the role that its evidence is bound to. trust_domain: None for the contract's own."""
+    if trust_domain is None:
+        return f"spiffe://{contract_id}.strongroom/room/{room}/run/{run_id}"
+    return f"spiffe://{trust_domain}/contract/{contract_id}/room/{room}/run/{run_id}"
 
 
 def read(source: fields.Fields) -> CertificateTerms:
