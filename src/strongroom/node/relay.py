@@ -48,6 +48,7 @@ _MAX_PHASES = _MAX_NOTES = 1000  # that are passed on: a room can go on without 
 _LAST_WORDS = (
     4 << 20
 )  # bytes that are read once something that the room needs has ended: more than a socket holds
+_RENEWAL_SECONDS = 0.1  # between two phases of renewals that are passed on, at least
 _NOT_RECORDED = "receipt-not-recorded"
 # What a room's failure may be called when trying again can help.
 _LOOK_AT_BOTH = "run it again; if it stays so, `strongroom base verify` looks at the base, and `strongroom node doctor` at this machine"
@@ -247,9 +248,9 @@ class Relay:
         top.done()
 
     def _is_renewal(self, name: str) -> bool:
-        """Whether that is a renewal's phase, which a service has without end: one a second is passed on, at most."""
+        """Whether that is a renewal's phase, or of its certificates: a service has them without end, so that some are passed on, and no more."""
         now = time.monotonic()
-        if not name.startswith(wire.RENEWED) or now - self._renewed < 1.0:
+        if not name.startswith((wire.RENEWED, wire.CERTIFICATE)) or now - self._renewed < _RENEWAL_SECONDS:
             return False
         self._renewed = now
         return True

@@ -8,7 +8,7 @@ It is replaced whole at each change of state, so that a reader never sees half o
     {"format": "strongroom-run/2", "contract": digest, "id": the contract's, "room": name, "state": one of `State`, "phase": the last phase,
      "times": {state: UTC}, "phases": [{"name", "milliseconds", "guest_milliseconds"}], "notes": [text],
      where ports are reached on this machine "listening": {"port" | "tunnel": {name: address}},
-     "total_milliseconds", "first_instruction_milliseconds", of a service that has renewed "renewed": {"last": UTC, "count"}, while the folder lacks room "held": {"files", "bytes", "until": UTC},
+     "total_milliseconds", "first_instruction_milliseconds", of a service that has renewed "renewed": {"last": UTC, "count"} and "certificate": what came of its newest one, while the folder lacks room "held": {"files", "bytes", "until": UTC},
      at the end "run", and "outcome", "exit_status", "details", "files" or "error", "lost": [file], "cost": {party: "used", "unused" or "unknown"}}
 """
 
@@ -130,6 +130,8 @@ class RunStatus:
         if name.partition(":")[0] == channel.RENEWED:
             count = self.document.get("renewed", {}).get("count", 0)
             self.document["renewed"] = {"last": fields.format_time(self._now()), "count": count + 1}
+        elif name.startswith(channel.CERTIFICATE):
+            self.document["certificate"] = name
         elif len(self._phases) < MAX_PHASES:
             at = self.elapsed()
             self._phases.append({"name": name, "milliseconds": at, "guest_milliseconds": moment})

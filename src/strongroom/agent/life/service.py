@@ -105,6 +105,9 @@ class ServiceLife:
     def must_hurry(self) -> bool:
         """Whether something has come that ends the room: a renewal that waits is to give up."""
         self._hear()
+        if self.ending is None:
+            for watch in self._watches:
+                watch.step(self._clock())
         return self.ending is not None
 
     def hear_state(self, state: WatchState) -> None:

@@ -51,8 +51,9 @@ if TYPE_CHECKING:
 
 PORT_NAME = "strongroom"
 STOP = "stop"
-# Phases of a service: RENEWED:PARTY at each renewal, RENEWAL_WAITS when one fails.
+# Phases of a service: RENEWED:PARTY at each renewal, RENEWAL_WAITS when one fails, CERTIFICATE… for what came of a new certificate.
 RENEWED, RENEWAL_WAITS = "renewed", "renewal-waits"
+CERTIFICATE = "certificate-"
 VSOCK_CHANNEL, VSOCK_DISKS = (
     21330,
     21331,
