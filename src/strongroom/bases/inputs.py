@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIRMWARE = Path("/usr/share/seabios/bios-256k.bin")
 # The agent's code: these packages whole, and the two modules above them. Nothing else of Strongroom is in the room.
-AGENT_PACKAGES = ("agent", "crypto", "encoding", "model", "streams")
+AGENT_PACKAGES = ("agent", "crypto", "encoding", "model", "spiffe", "streams")
 # Of the ledger, what it takes to verify a proof; of tunnels, a room's end.
 AGENT_MODULES = (
     "__init__.py",

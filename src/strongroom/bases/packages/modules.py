@@ -89,7 +89,6 @@ NEVER = frozenset(
             "rlcompleter",
             "sqlite3",
             "dbm",
-            "logging",
             "argparse",
             "gettext",
             "optparse",

@@ -18,7 +18,7 @@ from strongroom.encoding import canonical
 from strongroom.errors import Malformed, Misuse, NotFound
 
 # Distribution → what to take of it, by the beginning of its path. Of cffi, `cryptography` uses the backend alone; pyOpenSSL, which ends
-# tunnels, imports typing_extensions.
+# tunnels, imports typing_extensions. h2 and its two speak the Workload API; hpack imports `logging`.
 WHEELS = {
     "cffi": "_cffi_backend.",
     "cryptography": "cryptography/",
