@@ -112,7 +112,7 @@ class House:
                 strongroom.RoomDraft(
                     name="web", image=disk, arguments=("-c", WEB), logs=("alice",), memory_mib=384,
                     ports=(Port(name="http", number=80, open=False),),
-                    peers=(Peer(room="db", port="rows", wait=False),),
+                    peers=(Peer(room="db", port="rows", wait=True),),
                 ),
             ),
             platforms=(

@@ -8,7 +8,7 @@
  5 attest to every broker that the contract names; each releases the keys of its own party's disks, and sets or confirms
    the room's clock (`life.clock`)
  6 open the disks: dm-verity enforces what was signed, dm-crypt decrypts
- 7 run the program in its container, as its image's user, until it ends or its time does; a service attests again meanwhile (`life.service`)
+ 7 wait for the peers that the contract says so of, and run the program in its container, as its image's user, until it ends or its time does; a service attests again meanwhile (`life.service`)
  8 ask dm-verity whether every block was genuine and the kernel whether every read went well; if not, nothing leaves
  9 seal the outputs and logs, into the room's own memory, for those whom the contract names; ask the kernel once more
 10 sign the receipt, post it to every broker, and hold each ledger's proof that it is recorded
@@ -39,7 +39,7 @@ from strongroom.agent.disks import open as disks
 from strongroom.agent.disks.devicemapper import DeviceMapper
 from strongroom.agent.life import begin
 from strongroom.agent.life.clock import RoomClock
-from strongroom.agent.network import places, relay, tunnels
+from strongroom.agent.network import places, relay, tunnels, waiting
 from strongroom.errors import PolicyDenied, Refused, StrongroomError
 from strongroom.model import manifest as manifest_model
 from strongroom.model.contracts import agreement as agreement_model
@@ -326,6 +326,13 @@ def _run(
             progress.started = time.monotonic()
             phase(channel, "program-started")
 
+    if tunnelled is not None:
+        waiting.await_peers(
+            channel.carrier,
+            tunnelled,
+            places.outward(terms.contract, own),
+            on_wait=lambda peer: phase(channel, f"waiting-for:{peer.room}"),
+        )
     service = None
     if own.service is not None and progress.life is not None:
         progress.life.began = time.monotonic()

@@ -43,6 +43,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "strongroom open flights.disk -i alice.identity --out flights-again",
     ),
     "connect": (
+        "strongroom connect web:http",
         "strongroom connect web:http --contract contract.json --at 127.0.0.1:9443 --trust alice.party.json --browser",
         "strongroom connect web:http --contract contract.json --at node.example:9443 --verify --json",
     ),

@@ -232,9 +232,9 @@ class RoomConnection:
 
 
 def dial(at: str) -> socket.socket:
-    """A connection to HOST:PORT, PORT on this machine or unix:PATH, as nodes name them. Raises `Misuse`, `Unavailable`."""
+    """A connection to HOST:PORT, PORT on this machine or unix:PATH, as nodes name them, or a path with a slash. Raises `Misuse`, `Unavailable`."""
     try:
-        if at.startswith(_UNIX):
+        if at.startswith(_UNIX) or "/" in at:
             link = socket.socket(socket.AF_UNIX)
             link.settimeout(DIAL_SECONDS)
             try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from OpenSSL import SSL
 
-from strongroom.errors import Malformed, Refused, StrongroomError
+from strongroom.errors import Malformed, Refused, StrongroomError, Unavailable
 from strongroom.model import tunnel
 from strongroom.model.tunnel import TlsSide, TunnelFrame
 from strongroom.tunnel import tls
@@ -231,8 +231,24 @@ class TunnelLink:
         except SSL.WantWriteError:
             self._tls_waits = _WRITE
             return False
+        except SSL.SysCallError:
+            raise self._cut() from None
         self.handshake = self._greet(tls.channel(self._tls, self.side, self._credentials.leaf))
         return True
+
+    def _cut(self) -> StrongroomError:
+        """The connection has ended without an end: of a tunnel, or before there was one, which says nothing of anybody."""
+        if self.is_proven:
+            return Refused(
+                "tunnel: the connection was cut before its end",
+                code=CUT,
+                hint="the other room has ended, or somebody between cuts: the program saw a reset",
+            )
+        return Unavailable(
+            "tunnel: the connection ended before the other end had proven itself",
+            code=CUT,
+            hint="the room may not have started its program yet, or waits for its peers: try again",
+        )
 
     def _progress(self, handshake: Handshake) -> None:
         """Have signed what is to be signed, and say once that both ends are proven."""
@@ -333,11 +349,7 @@ class TunnelLink:
             self._tls_waits = _WRITE
         except (SSL.ZeroReturnError, SSL.SysCallError):
             if not count and not (self._got_end and self._sent_end):
-                raise Refused(
-                    "tunnel: the connection was cut before its end",
-                    code=CUT,
-                    hint="the other room has ended, or somebody between cuts: the program was told by a reset",
-                ) from None
+                raise self._cut() from None
         if not count:
             return False
         for kind, piece in self._frames.take(self._turner.inward[:count], handshake.wants):

@@ -14,13 +14,17 @@ from pathlib import Path
 import pytest
 
 from strongroom.agent import attest
-from strongroom.agent.network import places
+from strongroom.agent.network import places, waiting
 from strongroom.agent.network import tunnels as agents_side
 from strongroom.crypto import sign
-from strongroom.errors import Malformed
+from strongroom.errors import Malformed, Unavailable
 from strongroom.model import messages, tunnel
 from strongroom.model.room import channel as wire
+from strongroom.model.room.destination import Kind, Reason
+from strongroom.streams.loop import Loop
+from strongroom.streams.mux import Side
 from strongroom.streams.poll import Poll
+from strongroom.streams.socket_end import SocketEnd
 from strongroom_testing import packs, tunnels
 
 pytestmark = pytest.mark.root
@@ -244,3 +248,80 @@ def test_a_process_that_ends_is_noticed(side):
     own.settimeout(tunnels.PATIENCE)
     assert own.recv(1) == b""
     own.close()
+
+
+class Lead:
+    """A node that leads a room's streams to another room, from the `after`th on; those before reach nobody."""
+
+    def __init__(self, web, db, after):
+        ours, theirs = socket.socketpair()
+        self.ours, self.theirs = ours, theirs
+        self.carrier = Loop(ours.fileno(), Side.ROOM, print)
+        self.node = Loop(theirs.fileno(), Side.NODE, print)
+        self.asked, self.after, self.db = 0, after, db
+        self.node.listen(Kind.PEER, self.answer)
+        web.carrier.close()
+        web.carrier = self.carrier
+        self.carrier.watch(web.tunnels._control.fileno(), web.tunnels._receive)
+        self.is_over = threading.Event()
+        self.worker = threading.Thread(target=self.run, daemon=True)
+        self.worker.start()
+
+    def answer(self, stream, _name):
+        self.asked += 1
+        if self.asked < self.after:
+            return Reason.REFUSED
+        end = SocketEnd(self.node)
+        end.attach(stream, self.db.tunnels.tunnel_end())
+        stream.accept()
+        return end
+
+    def run(self):
+        while not self.is_over.is_set():
+            self.node.turn(0.01)
+            self.db.carrier.turn(0.01)
+
+    def close(self):
+        self.is_over.set()
+        self.worker.join()
+        self.node.close()
+        for link in (self.ours, self.theirs):
+            link.close()
+
+
+def test_a_program_waits_until_its_peers_program_takes_a_connection(side, monkeypatch):
+    """The first two attempts lead nowhere, and at the third the other program is not there yet."""
+    monkeypatch.setattr(waiting, "PAUSE_SECONDS", 0.05)
+    web, db = side(tunnels.WEB), side(tunnels.DB)
+    node = Lead(web, db, after=3)
+    absent, to_program = [1], db.to_program
+
+    def reluctant(number, connected, failed):
+        if absent:
+            absent.pop()
+            failed()
+        else:
+            to_program(number, connected, failed)
+
+    db.tunnels.lead_to(db.room.room.agreement.contract.room("db").ports, reluctant)
+    waited = []
+    try:
+        waiting.await_peers(web.carrier, web.tunnels, web.ways, on_wait=lambda peer: waited.append(peer.room))
+        assert waited == ["db"]
+        assert node.asked == 4
+        assert db.joined == [5432]
+        turn((web,), lambda: bool(select.select([db.programs[0]], [], [], 0)[0]))
+        assert db.programs[0].recv(1) == b""  # which saw a connection, and its end
+    finally:
+        node.close()
+
+
+def test_waiting_ends_with_the_tunnels_process(side):
+    web, db = side(tunnels.WEB), side(tunnels.DB)
+    node = Lead(web, db, after=1000)
+    os.kill(web.tunnels.pid, 9)
+    try:
+        with pytest.raises(Unavailable, match="the process of the tunnels ended"):
+            waiting.await_peers(web.carrier, web.tunnels, web.ways, on_wait=lambda _peer: None)
+    finally:
+        node.close()

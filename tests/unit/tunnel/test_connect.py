@@ -176,6 +176,8 @@ def test_where_nobody_or_no_tunnel_answers(world, agreement, tmp_path):
     with pytest.raises(Unavailable, match="refused"):
         connect(world, agreement, "127.0.0.1:1")
     with pytest.raises(Unavailable, match="No such file"):
+        connect(world, agreement, str(tmp_path / "socket"))
+    with pytest.raises(Unavailable, match="No such file"):
         connect(world, agreement, f"unix:{tmp_path / 'socket'}")
     with pytest.raises(Misuse, match="no address"):
         connect(world, agreement, "localhost")
@@ -191,6 +193,24 @@ def test_where_nobody_or_no_tunnel_answers(world, agreement, tmp_path):
         failure = denied(world, agreement, f"127.0.0.1:{plain.getsockname()[1]}")
         worker.join()
         assert failure.code == "tunnel-tls"
+
+
+def test_a_room_that_is_not_ready_yet_is_no_refusal(world, agreement):
+    """Its node takes the connection, and has nowhere to lead it."""
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def hang_up():
+            link, _ = plain.accept()
+            link.recv(1)
+            link.shutdown(socket.SHUT_RDWR)
+            link.close()
+
+        worker = threading.Thread(target=hang_up)
+        worker.start()
+        with pytest.raises(Unavailable) as caught:
+            connect(world, agreement, f"127.0.0.1:{plain.getsockname()[1]}")
+        worker.join()
+    assert caught.value.code == "tunnel-cut"
 
 
 def test_a_room_that_turns_bad_gets_no_second_connection(world, agreement, web, served):

@@ -33,14 +33,19 @@ def connect(
             metavar="ROOM:PORT", help="The room and the name of its port, as the contract has them."
         ),
     ],
-    contract: Annotated[Path, typer.Option(help="The signed contract, from a file that you trust.")],
+    contract: Annotated[
+        Path | None,
+        typer.Option(
+            help="The signed contract, from a file that you trust; that of the Compose file here by default."
+        ),
+    ] = None,
     at: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Where the node leads to that port's tunnels (`run --tunnel`): HOST:PORT, PORT on this machine, or unix:PATH.",
+            help="Where the node leads to that port's tunnels (`run --tunnel`): HOST:PORT, PORT on this machine, or unix:PATH. By default as `up` made it.",
         ),
-    ],
+    ] = None,
     trust: Annotated[list[Path], typer.Option(help="A party file that you got by a way of your own.")] = [],  # noqa: B006 - typer copies it
     run: Annotated[
         str, typer.Option(help="The only run that is meant; any of the contract by default.")
@@ -60,6 +65,12 @@ def connect(
     from strongroom.parties import papers
     from strongroom.tunnel import connect as connecting
 
+    if contract is None or at is None:
+        from strongroom.cli.project.options import compose_file
+        from strongroom.project.reach import reach
+
+        own = reach(compose_file(None), room)
+        contract, at, trust = contract or own.contract, at or own.at, trust or [own.party]
     command = ["strongroom", "connect", room, "--contract", str(contract), "--at", at, "--verify"]
     for path in trust:
         command += ["--trust", str(path)]
