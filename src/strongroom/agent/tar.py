@@ -18,6 +18,10 @@ FILE, LINK, FOLDER = b"0", b"2", b"5"
 _LONG_NAME, _LONG_LINK, _GLOBAL = b"L", b"K", b"g"
 _MAX_OCTAL_SIZE = 0o77777777777
 _NAME_BYTES = 100
+# Where the fields of a header are (POSIX.1-1988 ustar, with GNU's magic): numbers are octal digits and an end.
+_MODE, _OWNER, _GROUP = slice(100, 108), slice(108, 116), slice(116, 124)
+_SIZE, _TIME, _CHECKSUM = slice(124, 136), slice(136, 148), slice(148, 156)
+_KIND, _LINK, _MAGIC = slice(156, 157), 157, slice(257, 265)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +56,18 @@ def write(
 def _header(name: bytes, kind: bytes, mode: int, size: int, link: bytes) -> bytes:
     head = bytearray(BLOCK)
     head[0 : min(len(name), _NAME_BYTES)] = name[:_NAME_BYTES]
-    head[100:108] = b"%07o\x00" % mode
-    head[108:116] = head[116:124] = b"%07o\x00" % 0
+    head[_MODE] = b"%07o\x00" % mode
+    head[_OWNER] = head[_GROUP] = b"%07o\x00" % 0
     if size <= _MAX_OCTAL_SIZE:
-        head[124:136] = b"%011o\x00" % size
-    else:
-        head[124:136] = b"\x80" + size.to_bytes(11, "big")
-    head[136:148] = b"%011o\x00" % 0
-    head[148:156] = b" " * 8
-    head[156:157] = kind
-    head[157 : 157 + min(len(link), _NAME_BYTES)] = link[:_NAME_BYTES]
-    head[257:265] = b"ustar  \x00"
-    head[148:156] = b"%06o\x00 " % sum(head)
+        head[_SIZE] = b"%011o\x00" % size
+    else:  # GNU's base-256 form, which a set first bit tells
+        head[_SIZE] = b"\x80" + size.to_bytes(11, "big")
+    head[_TIME] = b"%011o\x00" % 0
+    head[_CHECKSUM] = b" " * 8  # what stands there while it is computed
+    head[_KIND] = kind
+    head[_LINK : _LINK + min(len(link), _NAME_BYTES)] = link[:_NAME_BYTES]
+    head[_MAGIC] = b"ustar  \x00"
+    head[_CHECKSUM] = b"%06o\x00 " % sum(head)
     return bytes(head)
 
 
