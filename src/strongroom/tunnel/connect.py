@@ -245,6 +245,8 @@ def dial(at: str) -> socket.socket:
             return link
         link = socket.create_connection(read_address(at), timeout=DIAL_SECONDS)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except UnicodeError:  # no name that DNS could have
+        raise bad_address(at) from None
     except OSError as cause:
         raise Unavailable(
             f"{at}: {cause.strerror or cause}",
@@ -254,15 +256,20 @@ def dial(at: str) -> socket.socket:
     return link
 
 
+def bad_address(text: str) -> Misuse:
+    """What is refused as an address."""
+    return Misuse(
+        f"{text!r} is no address",
+        code="bad-address",
+        hint="write HOST:PORT, like 127.0.0.1:8443, or unix:PATH",
+    )
+
+
 def read_address(text: str) -> tuple[str, int]:
     """HOST:PORT, an IPv6 address in brackets, or PORT on this machine alone. Raises `Misuse`."""
     host, _, number = (text if ":" in text else f"127.0.0.1:{text}").rpartition(":")
     if not host or not (number.isascii() and number.isdigit()) or int(number) > _MAX_PORT:
-        raise Misuse(
-            f"{text!r} is no address",
-            code="bad-address",
-            hint="write HOST:PORT, like 127.0.0.1:8443, or unix:PATH",
-        )
+        raise bad_address(text)
     return host.removeprefix("[").removesuffix("]"), int(number)
 
 

@@ -123,7 +123,7 @@ def _verifying(prepared: Prepared, rows: tuple[RoomRow, ...]) -> Iterator[str]:
         for port in terms.ports:
             place = row.planned.tunnels.get(port.name, "")
             if place and (port.open or not place.startswith("unix:")):
-                at = f"{prepared.folder.path}/{place[5:]}" if place.startswith("unix:") else place
+                at = f"unix:{prepared.folder.path}/{place[5:]}" if place.startswith("unix:") else place
                 yield f"strongroom connect {terms.name}:{port.name} --contract {contract} --at {at} --trust {party} --verify"
         if row.planned.is_job and row.run is not None:
             yield f"strongroom proof export {row.run.folder} --out {terms.name}.proof; strongroom proof verify {terms.name}.proof --trust {party}"
