@@ -18,7 +18,7 @@ _VERIFY_EVIDENCE = "strongroom evidence verify report.bin --policy policy.toml"
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "init": (
-        "strongroom init nginx.tar --port 443",
+        "strongroom init nginx.tar --port 8443 --open --certificate-name shop.example.org",
         "strongroom init --schema >compose.schema.json",
     ),
     "up": ("strongroom up -d", "strongroom up shop/compose.yaml"),

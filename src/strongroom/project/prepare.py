@@ -35,7 +35,7 @@ from strongroom.project import draft as drafting
 from strongroom.project import file, network
 from strongroom.project import folder as folders
 from strongroom.project import plan as plans
-from strongroom.project.plan import Plan, PlannedRoom
+from strongroom.project.plan import ENDED, ChildState, Plan, PlannedRoom
 from strongroom.seal import dataset, disk
 from strongroom.seal.progress import silently
 from strongroom.wiring import broker, owner
@@ -343,12 +343,25 @@ class _Preparation:
             raise
         return path, signed.contract, True
 
+    def _idle(self) -> set[str]:
+        """Rooms that do not go on by themselves: what failed, services that ended, and all of them where nobody keeps them up."""
+        if not self.folder.is_supervised():
+            return {service.name for service in self.project.services}
+        status = plans.read_status(self.folder)
+        jobs = {service.name for service in self.project.services if service.is_job}
+        return {
+            child.name
+            for child in (() if status is None else status.rooms)
+            if child.state is ChildState.FAILED or (child.state in ENDED and child.name not in jobs)
+        }
+
     def _plan(
         self, contract_file: Path, contract: Contract, base: Path, disks: Mapping[str, tuple[Path, ...]]
     ) -> tuple[Plan, tuple[str, ...]]:
         before: Plan | None = None
         with contextlib.suppress(OSError):
             before = plans.read_plan(self.folder)
+        idle = self._idle()
         peers = {peer.service for service in self.project.services for peer in service.peers}
         rooms, changed = [], []
         for service in self.project.services:
@@ -369,7 +382,7 @@ class _Preparation:
                 )
             )
             known = None if before is None or before.down else before.room(service.name)
-            same = known is not None and known.room_identity == identity
+            same = known is not None and known.room_identity == identity and service.name not in idle
             earlier = 0 if before is None else max((room.generation for room in before.rooms), default=0)
             if not same:
                 changed.append(service.name)

@@ -37,11 +37,17 @@ class WrittenFile:
 
 
 def write_project(
-    image: str, *, ports: Sequence[int] = (), name: str = "", out: Path = Path("compose.yaml")
+    image: str,
+    *,
+    ports: Sequence[int] = (),
+    is_open: bool = False,
+    certificate_names: Sequence[str] = (),
+    name: str = "",
+    out: Path = Path("compose.yaml"),
 ) -> WrittenFile:
     """Write a Compose file for one image: a path, or HOST/NAME@sha256:…, of which nothing is fetched.
 
-    ports: on which the program listens; none: it is a job. name: of the service; of the image by default. Raises `Misuse`, also where `out` is
+    ports: on which the program listens; none: it is a job. is_open: they take plain connections, too. certificate_names: DNS names. name: of the service; of the image by default. Raises `Misuse`, also where `out` is
     there, `NotFound` for no such path, `Malformed` for what is no image.
     """
     if os.path.lexists(out):
@@ -54,7 +60,7 @@ def write_project(
     else:
         path = image
         chosen = load.identify(Path(image).resolve(), digest=None, platform=load.PLATFORM)
-        stem = Path(image).resolve().name
+        stem = Path(image).name or Path(image).resolve().name
         for ending in _ENDINGS:
             stem = stem.removesuffix(ending)
         settings, digest = (None, "") if chosen is None else (chosen.config, chosen.digest)
@@ -72,13 +78,31 @@ def write_project(
             code="not-an-image",
             hint="`strongroom convert FOLDER --config FILE` takes such; a Compose file names an OCI layout, an archive, or HOST/NAME@sha256:…",
         )
-    text = _text(service, written or f"{service}@{digest}", path, ports, settings)
+    network = _Network(ports=tuple(ports), is_open=is_open, certificate_names=tuple(certificate_names))
+    text = _text(service, written or f"{service}@{digest}", path, network, settings)
     file.refuse_blocked(file.parse(text.encode(), what=out.name))
     files.write(out, text.encode())
     return WrittenFile(path=out, service=service, is_job=not ports, settings=settings)
 
 
-def _text(service: str, image: str, path: str, ports: Sequence[int], settings: ImageConfig | None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class _Network:
+    ports: tuple[int, ...]
+    is_open: bool
+    certificate_names: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """What stands below x-strongroom of a service."""
+        names = ", ".join(map(_quoted, self.certificate_names or ("web.example.org",)))
+        return [
+            f"      {'' if self.is_open else '# '}open: [{', '.join(map(str, self.ports))}]              # plain connections too, for a program that ends TLS by itself",
+            f"      {'' if self.certificate_names else '# '}certificate: {{names: [{names}]}}   # the program finds it in /run/strongroom/tls",
+            "      # egress: [{host: api.example.org, port: 443}]   # nothing else outside is reached",
+        ]
+
+
+def _text(service: str, image: str, path: str, network: _Network, settings: ImageConfig | None) -> str:
+    ports = network.ports
     lines = [
         "# A Compose file whose services run in rooms, by `up`. What Compose cannot say stands below x-strongroom;",
         "# `strongroom init --schema` prints the schema by which editors complete it.",
@@ -116,9 +140,7 @@ def _text(service: str, image: str, path: str, ports: Sequence[int], settings: I
     if ports:
         lines += [
             f"      renewal_seconds: {extension.RENEWAL_SECONDS}      # the room proves itself again so often",
-            f"      # open: [{ports[0]}]              # plain connections too, for a program that ends TLS by itself",
-            "      # certificate: {names: [web.example.org]}",
-            "      # egress: [{host: api.example.org, port: 443}]   # nothing else outside is reached",
+            *network.lines(),
         ]
     else:
         lines += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 TURN = 0.1
 BEGIN_SECONDS = 30.0  # within which a supervisor says that it is there
+PORT_SECONDS = 20.0  # in which a program that runs begins to listen
+_PROBE_SECONDS = 0.5
 DOWN_SECONDS = 180.0  # within which everything has ended
 _SUPERVISOR = ".supervisor"
 _TAIL = 1 << 20  # bytes of a log that are looked at
@@ -134,6 +137,42 @@ def watch(
         time.sleep(TURN)
 
 
+def await_ports(
+    rows: Sequence[RoomRow], *, seconds: float = PORT_SECONDS, on_open: Callable[[str, str], None]
+) -> tuple[tuple[str, str], ...]:
+    """Wait until programs take plain connections at the ports that are published; returns those (service, address) that do not.
+
+    on_open: called with each (service, address) that does. A program that runs may not listen yet; a connection is opened and closed to see it.
+    """
+    waiting = [
+        (row.planned.name, address)
+        for row in rows
+        if row.state == ChildState.RUNNING.value
+        for address in row.planned.published.values()
+    ]
+    until = time.monotonic() + seconds
+    while True:
+        for name, address in [*waiting]:
+            if _takes_connections(address):
+                waiting.remove((name, address))
+                on_open(name, address)
+        if not waiting or time.monotonic() > until:
+            return tuple(waiting)
+        time.sleep(TURN)
+
+
+def _takes_connections(address: str) -> bool:
+    """Whether a connection stays open: a room's node takes each, and ends it where the program does not."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS) as probe:
+            return probe.recv(1) != b""
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
 def _is_current(row: RoomRow) -> bool:
     """Whether the supervisor has taken up what is planned for the room now."""
     return row.child is not None and row.child.generation == row.planned.generation
@@ -155,6 +194,11 @@ def rows(folder: StateFolder) -> tuple[RoomRow, ...]:
                 run = runs.read(folder.path / child.run)
         out.append(RoomRow(planned=planned, child=child, run=run, kept_up=kept_up and not plan.down))
     return tuple(out)
+
+
+def all_ended(folder: StateFolder) -> bool:
+    """Whether no room runs any more, nor will by itself."""
+    return all(row.state in {state.value for state in ENDED} and _is_current(row) for row in rows(folder))
 
 
 def restart(folder: StateFolder, names: Sequence[str]) -> tuple[str, ...]:
@@ -208,11 +252,16 @@ class LogLine:
 
 
 def log_lines(
-    folder: StateFolder, names: Sequence[str], *, follow: bool, tail: int | None = None
+    folder: StateFolder,
+    names: Sequence[str],
+    *,
+    follow: bool,
+    tail: int | None = None,
+    until: Callable[[], bool] = lambda: False,
 ) -> Iterator[LogLine]:
     """What rooms' nodes said, and what their programs printed in runs that have ended, which the owner may read.
 
-    tail: the last so many lines of each alone. follow: go on until the supervisor is gone. Raises `Misuse` for a name that is none.
+    tail: the last so many lines of each alone. follow: go on until the supervisor is gone, or `until` says so. Raises `Misuse` for a name that is none.
     """
     plan = plans.read_plan(folder)
     chosen = _chosen(plan.rooms, names)
@@ -220,13 +269,13 @@ def log_lines(
     places: dict[str, int] = {}
     first = True
     while True:
-        supervised = folder.is_supervised()
+        more = follow and folder.is_supervised() and not until()
         for name in chosen:
             lines = [LogLine(name=name, text=text) for text in _new_lines(folder.log(name), name, places)]
             lines += _printed(folder, name, opened)
             yield from lines[-tail:] if first and tail is not None else lines
         first = False
-        if not (follow and supervised):
+        if not more:
             return
         time.sleep(TURN * 3)
 

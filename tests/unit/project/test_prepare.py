@@ -12,6 +12,7 @@ from strongroom.errors import Misuse, Refused, Unavailable
 from strongroom.parties import papers
 from strongroom.project import file, folder, prepare
 from strongroom.project import plan as plans
+from strongroom.project.plan import ChildState, ChildStatus, SupervisorStatus
 from tests.unit.images import kit
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -54,6 +55,9 @@ class Place:
         monkeypatch.setattr(
             "strongroom.bases.cache.copy", lambda source, out, **_more: out.symlink_to(source)
         )
+
+        self.supervised = True
+        monkeypatch.setattr(folder.StateFolder, "is_supervised", lambda _folder: self.supervised)
 
     def up(self, text=FILE, *, now=NOW):
         (self.path / "compose.yaml").write_text(text)
@@ -142,6 +146,22 @@ def test_after_down_everything_is_started(place):
     again = place.up()
     assert (again.drafted, again.changed) == (False, ("web", "app", "job"))
     assert {room.generation for room in again.plan.rooms} == {2}
+
+
+def test_what_nobody_keeps_up_is_started(place):
+    place.up()
+    place.supervised = False
+    assert place.up().changed == ("web", "app", "job")
+
+
+def test_what_failed_is_started_again_and_a_job_that_is_done_is_not(place):
+    first = place.up()
+    states = {"web": ChildState.RUNNING, "app": ChildState.FAILED, "job": ChildState.DONE}
+    children = tuple(ChildStatus(name=name, state=state) for name, state in states.items())
+    broker = ChildStatus(name="broker", state=ChildState.RUNNING)
+    plans.write_status(first.folder, SupervisorStatus(pid=1, broker=broker, rooms=children))
+    again = place.up()
+    assert (again.drafted, again.changed) == (False, ("app",))
 
 
 def test_what_fails_is_tried_again_the_next_time(place, monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -419,6 +421,48 @@ def test_restart_and_rows_and_names_that_are_none(world):
     # Without a supervisor nothing runs, whatever was said last.
     assert [row.state for row in upkeep.rows(world.folder)] == ["stopped", "stopped"]
     assert [line.text for line in upkeep.log_lines(world.folder, ("db",), follow=False)] == ["0.1 s  booting"]
+
+
+def test_a_port_is_open_once_a_connection_stays(world):
+    with socket.create_server(("127.0.0.1", 0)) as open_port, socket.create_server(("127.0.0.1", 0)) as shut:
+        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in (open_port, shut)]
+
+        def refuse():
+            while True:
+                try:
+                    shut.accept()[0].close()
+                except OSError:
+                    return
+
+        threading.Thread(target=refuse, daemon=True).start()
+        world.begin(room("web", published={"443": addresses[0]}), room("db", published={"1": addresses[1]}))
+        for name in ("web", "db"):
+            world.commands.says(name, run_status.State.RUNNING)
+        world.turns()
+        opened = []
+        with world.folder.supervised():
+            rows = upkeep.rows(world.folder)
+        left = upkeep.await_ports(rows, seconds=0.3, on_open=lambda *place: opened.append(place))
+        shut.shutdown(socket.SHUT_RDWR)
+    assert (opened, left) == ([("web", addresses[0])], (("db", addresses[1]),))
+
+
+def test_logs_are_followed_until_everything_has_ended(world):
+    world.begin(room("sum", is_job=True))
+    world.commands.says("sum", run_status.State.RUNNING)
+    world.turns()
+    asked = []
+
+    def ended():
+        asked.append(upkeep.all_ended(world.folder))
+        if len(asked) == 2:
+            world.commands.ends("sum")
+            world.turns()
+        return asked[-1]
+
+    with world.folder.supervised():
+        lines = [line.text for line in upkeep.log_lines(world.folder, (), follow=True, until=ended)]
+    assert (lines, asked) == (["0.1 s  booting"], [False, False, True])
 
 
 def test_what_was_never_up(tmp_path):

@@ -31,6 +31,21 @@ def test_a_service_from_an_image_that_lies_here(image, tmp_path):
     assert "# as user: www" in written.path.read_text()
 
 
+def test_open_ports_and_a_certificate_are_written_where_they_are_asked_for(image, tmp_path):
+    written = template.write_project(
+        str(image),
+        ports=(443,),
+        is_open=True,
+        certificate_names=("shop.example.org",),
+        out=tmp_path / "c.yaml",
+    )
+    (service,) = file.load(written.path).services
+    assert (service.ports[0].open, service.certificate.names) == (True, ("shop.example.org",))
+    plain = template.write_project(str(image), ports=(443,), out=tmp_path / "d.yaml")
+    (service,) = file.load(plain.path).services
+    assert (service.ports[0].open, service.certificate) == (False, None)
+
+
 def test_a_job_from_a_registry_of_which_nothing_is_fetched(tmp_path):
     written = template.write_project(IMAGE, out=tmp_path / "compose.yaml", name="sum")
     (service,) = file.load(written.path).services

@@ -27,6 +27,15 @@ def init(
         list[int],
         typer.Option(help="A port on which the program listens; with none it is a job.", min=1, max=65_535),
     ] = [],  # noqa: B006 - typer copies it
+    is_open: Annotated[
+        bool,
+        typer.Option(
+            "--open", help="The ports take plain connections, too: for a program that ends TLS by itself."
+        ),
+    ] = False,
+    certificate_name: Annotated[
+        list[str], typer.Option(metavar="DNS-NAME", help="DNS name for the room's certificate.")
+    ] = [],  # noqa: B006
     name: Annotated[
         str, typer.Option(metavar="NAME", help="The service's name; the image's own by default.")
     ] = "",
@@ -48,6 +57,8 @@ def init(
         raise Misuse("init: no image", hint="name one: `strongroom init nginx.tar --port 443`")
     from strongroom.project import template
 
-    written = template.write_project(image, ports=port, name=name, out=out)
+    written = template.write_project(
+        image, ports=port, is_open=is_open, certificate_names=certificate_name, name=name, out=out
+    )
     kind = "a job" if written.is_job else "a service"
-    print(f"{written.path}: {kind}, {written.service}; read it")
+    print(f"{written.path}: {kind}, {written.service}; read it, then type `strongroom up`")

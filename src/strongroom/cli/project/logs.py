@@ -14,8 +14,6 @@ from strongroom.cli.project.options import AsJson, FileOption, compose_file
 if TYPE_CHECKING:
     from strongroom.project.upkeep import LogLine
 
-ENDED = ("done", "failed", "stopped")
-
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""

@@ -68,12 +68,20 @@ def up(
         tell("starting " + (", ".join(prepared.changed) or "nothing: all is as it was"))
         try:
             rows = upkeep.watch(prepared.folder, on_change=lambda row: tell(_step(row)))
+            silent = upkeep.await_ports(
+                rows, on_open=lambda name, address: tell(f"{name}: takes connections at {address}")
+            )
         except (KeyboardInterrupt, SystemExit):
             if not detach:
                 tell("stopping")
                 upkeep.down(prepared.folder)
             raise
     _print(prepared, rows, seconds=time.monotonic() - began, as_json=as_json)
+    for name, address in silent:
+        print(
+            f"note: {name}: nobody takes connections at {address} yet; `strongroom logs {name}` once it has ended",
+            file=sys.stderr,
+        )
     failed = [row for row in rows if row.state == ChildState.FAILED.value]
     if not detach:
         _follow(prepared, as_json=as_json)
@@ -134,18 +142,19 @@ def _follow(prepared: Prepared, *, as_json: bool) -> None:
     from strongroom.cli.project import logs
     from strongroom.project import upkeep
 
+    folder = prepared.folder
     try:
         if not as_json:
             print("following the logs; Ctrl-C brings everything down", file=sys.stderr)
         with contextlib.suppress(BrokenPipeError):
-            for line in upkeep.log_lines(prepared.folder, (), follow=True, tail=0):
-                if all(row.state in logs.ENDED for row in upkeep.rows(prepared.folder)):
-                    break
+            for line in upkeep.log_lines(
+                folder, (), follow=True, tail=0, until=lambda: upkeep.all_ended(folder)
+            ):
                 logs.print_line(line, as_json=as_json)
     except KeyboardInterrupt:
         pass
     finally:
-        upkeep.down(prepared.folder)
+        upkeep.down(folder)
 
 
 @contextlib.contextmanager
