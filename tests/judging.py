@@ -29,6 +29,7 @@ _NAMES = {
     "broker": "admit_contract own_party release request_checks",
     "broker.running": "receipt watch",
     "broker.administration": "pause remove_key rotate series withdraw",
+    "tunnel": "entry handshake records",
     "authority": "issue",
     "images": "layer_entries layers oci tar xattrs",
 }

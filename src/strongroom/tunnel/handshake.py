@@ -106,11 +106,6 @@ class Handshake:
         return self._proven and (self._own_next > 0 or self._ours.role == tunnel.OUTSIDE)
 
     @property
-    def expires(self) -> datetime | None:
-        """When the other's verdict ends; None for a client that has none."""
-        return None if self.peer is None else self.peer.expires
-
-    @property
     def wants(self) -> Wants:
         """What this side asked for: it bounds the other's frames."""
         return self._ours.wants
