@@ -10,7 +10,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from strongroom import extras
@@ -89,10 +89,28 @@ def examine(machine: MachineFacts) -> tuple[Row, ...]:
     )
     compose = package("yaml", optional=True)
     age = package("pyrage")
+    abilities = doctor.examine(machine.host)
     rooms = tuple(
-        Row(verbs=(f"run --backend {ability.backend}",), needs=(age, *ability.needs))
-        for ability in doctor.examine(machine.host)
+        Row(verbs=(f"run --backend {ability.backend}",), needs=(age, *ability.needs)) for ability in abilities
     )
+    local = next(ability.needs for ability in abilities if ability.backend == "tpm")
+    base = (
+        system("apt-get", _DEBIAN),
+        system("apt-cache", _DEBIAN),
+        system("dpkg-deb", "apt-get install dpkg (Debian, Ubuntu)"),
+        _python(machine),
+        age,
+        package("cyclonedx"),
+    )
+    broker = (
+        age,
+        package("sqlalchemy"),
+        package("httptools"),
+        package("uvloop"),
+        package("orjson", optional=True),
+    )
+    swtpm = program("swtpm", "apt-get install swtpm (Debian, Ubuntu)")
+    file = package("yaml")
     return (
         Row(
             verbs=(
@@ -116,30 +134,19 @@ def examine(machine: MachineFacts) -> tuple[Row, ...]:
         Row(verbs=("identity", "seal", "open"), needs=(age,)),
         Row(verbs=("convert",), needs=(age, zstd, compose)),
         Row(verbs=("preflight",), needs=(zstd, compose)),
+        Row(verbs=("connect",), needs=(package("OpenSSL"),)),
         Row(verbs=("image verify",), needs=(package("sigstore", optional=True),)),
         Row(verbs=("try",), needs=(_rights(machine), *_dry_run(machine.host), zstd, compose)),
         Row(
             verbs=("base build", "base verify"),
-            needs=(
-                system("apt-get", _DEBIAN),
-                system("apt-cache", _DEBIAN),
-                system("dpkg-deb", "apt-get install dpkg (Debian, Ubuntu)"),
-                _python(machine),
-                age,
-                package("cyclonedx"),
-            ),
+            needs=base,
         ),
-        Row(
-            verbs=("broker",),
-            needs=(
-                age,
-                package("sqlalchemy"),
-                package("httptools"),
-                package("uvloop"),
-                package("orjson", optional=True),
-            ),
-        ),
-        Row(verbs=("node init",), needs=(program("swtpm", "apt-get install swtpm (Debian, Ubuntu)"),)),
+        Row(verbs=("broker",), needs=broker),
+        Row(verbs=("node init",), needs=(swtpm,)),
+        Row(verbs=("init", "ps", "logs", "restart", "down"), needs=(file,)),
+        Row(verbs=("join",), needs=(file, age, zstd, replace(swtpm, optional=True))),
+        # All of an owner's, a broker's and an operator's: each need once.
+        Row(verbs=("up",), needs=tuple(dict.fromkeys((file, *base, *broker, swtpm, *local, zstd)))),
         *rooms,
         Row(
             verbs=("scrape",),

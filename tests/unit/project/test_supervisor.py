@@ -423,28 +423,36 @@ def test_restart_and_rows_and_names_that_are_none(world):
     assert [line.text for line in upkeep.log_lines(world.folder, ("db",), follow=False)] == ["0.1 s  booting"]
 
 
-def test_a_port_is_open_once_a_connection_stays(world):
-    with socket.create_server(("127.0.0.1", 0)) as open_port, socket.create_server(("127.0.0.1", 0)) as shut:
-        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in (open_port, shut)]
+def test_a_port_is_open_once_a_connection_stays(world, monkeypatch):
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    greeting, shut, silent = (f"127.0.0.1:{server.getsockname()[1]}" for server in servers)
 
-        def refuse():
-            while True:
-                try:
-                    shut.accept()[0].close()
-                except OSError:
-                    return
+    def serve(server, said):
+        while True:
+            try:
+                with server.accept()[0] as connection:
+                    connection.sendall(said)
+            except OSError:
+                return
 
-        threading.Thread(target=refuse, daemon=True).start()
-        world.begin(room("web", published={"443": addresses[0]}), room("db", published={"1": addresses[1]}))
-        for name in ("web", "db"):
-            world.commands.says(name, run_status.State.RUNNING)
-        world.turns()
-        opened = []
-        with world.folder.supervised():
-            rows = upkeep.rows(world.folder)
-        left = upkeep.await_ports(rows, seconds=0.3, on_open=lambda *place: opened.append(place))
-        shut.shutdown(socket.SHUT_RDWR)
-    assert (opened, left) == ([("web", addresses[0])], (("db", addresses[1]),))
+    for server, said in zip(servers, (b"hello", b""), strict=False):
+        threading.Thread(target=serve, args=(server, said), daemon=True).start()
+    world.begin(room("web", published={"443": greeting}), room("db", published={"1": shut}))
+    for name in ("web", "db"):
+        world.commands.says(name, run_status.State.RUNNING)
+    world.turns()
+    with world.folder.supervised():
+        rows = upkeep.rows(world.folder)
+    monkeypatch.setattr(upkeep, "_PROBE_SECONDS", 60.0)  # it is the answer that counts, however long it takes
+    opened = []
+    left = upkeep.await_ports(rows, seconds=0, on_open=lambda *place: opened.append(place))
+    assert (opened, left) == ([("web", greeting)], (("db", shut),))
+    # Most programs wait for their client to speak first.
+    monkeypatch.setattr(upkeep, "_PROBE_SECONDS", 0.05)
+    assert upkeep._takes_connections(silent)
+    for server in servers:
+        server.close()
+    assert not upkeep._takes_connections(silent)
 
 
 def test_logs_are_followed_until_everything_has_ended(world):
