@@ -33,7 +33,6 @@ KEPT = {
     "strongroom.appraisal.default.default_policy",
     "strongroom.evidence.formats.dcap_pck.trusted_root",
     "strongroom.ledger.checkpoint.verify_cosignature",
-    # A room that renews its certificate delivers it by this.
     # Closed sets, which tests and tables hold others to.
     "strongroom.appraisal.standing.WORDS",
     "strongroom.model.room.run_files.OWN_NAMES",

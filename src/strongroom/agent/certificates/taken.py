@@ -116,8 +116,8 @@ def _ready(waiter: Waiter, fd: int, events: int, deadline: float, clock: Callabl
     own = os.dup(fd)  # nobody else watches that number
     waiter.watch(own, seen.append, events | select.EPOLLHUP | select.EPOLLERR)
     try:
-        while not seen and clock() < deadline:
-            waiter.turn(deadline - clock())
+        while not seen and (now := clock()) < deadline:
+            waiter.turn(deadline - now)
     finally:
         waiter.forget(own)
         os.close(own)
@@ -125,5 +125,5 @@ def _ready(waiter: Waiter, fd: int, events: int, deadline: float, clock: Callabl
 
 
 def _rest(waiter: Waiter, until: float, clock: Callable[[], float]) -> None:
-    while clock() < until:
-        waiter.turn(until - clock())
+    while (now := clock()) < until:
+        waiter.turn(until - now)
