@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from strongroom.broker.challenge import challenge
+from strongroom.broker.running.renewal import renewal
 from strongroom.encoding import canonical, fields
-from strongroom.model import tunnel
+from strongroom.model import messages, tunnel
 from strongroom.model.contracts import agreement as agreement_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts import drafting, network_terms
@@ -100,6 +103,32 @@ class FakeRoom:
             entry["body"]["verdict"] = {**verdict, "expires": fields.format_time(later)}
             releases.append(replace(release, ledger=self.world.forge(release.party, entry)))
         return replace(self.proof, releases=tuple(releases))
+
+
+def renewed_by_brokers(room: FakeRoom) -> FakeRoom:
+    """The same room, after its brokers have renewed what they released."""
+    releases = []
+    for release in room.proof.releases:
+        broker = room.world.owners[release.party].broker
+        room.room.audience = broker.audience
+        body = messages.encode_challenge_request(room.room.agreement.contract.digest)
+        terms = room.room.agreement.contract.room(room.room.role).certificate
+        nonce = asyncio.run(challenge(broker, body)).nonce
+        request = room.room.ask(nonce, csr=None if terms is None else room.room.csr(terms.names))
+        answer = asyncio.run(renewal(broker, request.encode()))
+        if isinstance(answer, messages.DenialAnswer):
+            raise AssertionError(str(answer.verdict))  # noqa: TRY004 - a test that fails, not a wrong type
+        releases.append(
+            tunnel.ShownRelease(
+                party=release.party,
+                binding=room.room.binding(nonce),
+                ledger=answer.ledger,
+                evidence=request.evidence,
+                endorsements=answer.endorsements,
+                certificates=answer.certificates,
+            )
+        )
+    return replace(room, proof=replace(room.proof, releases=tuple(releases)))
 
 
 def proofs(proof: tunnel.Proof) -> dict[Wants, bytes]:

@@ -67,6 +67,15 @@ def test_a_room_is_verified_and_then_reached(world, agreement, web, served):
         assert ask(connection.address, bytes(300_000)) == bytes(300_000)
 
 
+def test_a_room_that_has_attested_again_is_verified_by_that(world, agreement, served):
+    """Its brokers' renewals stand in the place of the releases, from the first connection on."""
+    room = tunnels.renewed_by_brokers(tunnels.room(world, agreement, tunnels.WEB))
+    with connect(world, agreement, served(room).at, trust=world.anchors) as connection:
+        assert connection.verification.failed == ()
+        assert connection.verification.status == "simulated"
+        assert ask(connection.address) == b"HELLO"
+
+
 def test_without_trust_nobody_can_tell_who_the_parties_are(world, agreement, served):
     with connect(world, agreement, served().at) as connection:
         (step,) = [each for each in connection.verification.steps if each.status == "cannot tell"]
