@@ -11,8 +11,8 @@ help:  ## show this
 setup:  ## install everything (the others do it themselves)
 	@tools/setup
 
-demo: setup  ## the main job, end to end, with the attack and the cheats
-	@$(VENV)/python tools/demo.py
+demo: setup  ## the main job, end to end, with the attack and the cheats (STORY=service: services)
+	@$(VENV)/python tools/demo.py $(if $(STORY),--story $(STORY))
 
 test: setup check  ## all tests, with real rooms; fails unless every promise and refusal held (FAST=1: minutes, no rooms)
 	@$(VENV)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(FAST),--effort fast,--promises test)

@@ -1,4 +1,4 @@
-"""The main job, played end to end with real parts: `make demo`.
+"""The main job, played end to end with real parts: `make demo`; services with `make demo STORY=service`.
 
 Every act runs commands that you could type; what they print goes to demo.log in the stage's folder,
 and the end of it is shown when an act fails. `--keep DIR` keeps the folder for a look around.
@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import demo_service
 import images
 from cheats import cheats
 from stage import CONSOLE, STRONGROOM, ActFailedError, Stage, table, write_contract
@@ -50,17 +51,22 @@ COPY (
 def main() -> None:
     parser = argparse.ArgumentParser(description="The main job, end to end.")
     parser.add_argument("--keep", type=Path, help="Keep everything in this new folder.")
+    parser.add_argument("--story", choices=("job", "service"), default="job", help="Which story is played.")
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="strongroom-demo-"))
     folder.mkdir(exist_ok=True, mode=0o700)
     stage = Stage(folder=folder.resolve())
     started = time.monotonic()
+    about = "the main job" if options.story == "job" else "services"
     CONSOLE.print(
-        "[bold]Strongroom[/bold]: the main job, end to end. No TEE hardware here: the room is [bold]SIMULATED[/bold]."
+        f"[bold]Strongroom[/bold]: {about}, end to end. No TEE hardware here: the room is [bold]SIMULATED[/bold]."
     )
     try:
+        if options.story == "service":
+            demo_service.play(stage)
         for act in (base, owner, engineer, contract, room, record, attack, cheats):
-            act(stage)
+            if options.story == "job":
+                act(stage)
         table(stage, time.monotonic() - started)
     except (ActFailedError, StrongroomError) as failure:
         CONSOLE.print(
@@ -72,6 +78,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
+        if options.story == "service" and options.keep is None:
+            demo_service.end(stage)
         stage.close()
         if options.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
