@@ -457,10 +457,10 @@ def _build(one: Stranger, work: Path, debs: Path, name: str) -> None:
             place = work / "root" / link.removeprefix("/")
             if not os.path.lexists(place):
                 place.symlink_to(target)
-        for place, source in one.copies.items():
-            (work / "root" / place).write_bytes((work / "root" / source).read_bytes())
-        for place in one.owners:
-            (work / "root" / place).mkdir(parents=True, exist_ok=True)
+        for copied, source in one.copies.items():
+            (work / "root" / copied).write_bytes((work / "root" / source).read_bytes())
+        for folder in one.owners:
+            (work / "root" / folder).mkdir(parents=True, exist_ok=True)
         layout.layer(_owned(work / "root", one.owners), compress=one.compress)
     layout.layer(_added(made | {path: text.encode() for path, text in one.files.items()}), compress=True)
     layout.finish(
