@@ -33,7 +33,6 @@ MAX_ENVELOPE = 4 * MAX_BYTES  # signed: in base64, which takes a third more, wit
 class Outcome(enum.StrEnum):
     """How the run ended, or that it goes on."""
 
-    RUNNING = "running"  # it goes on: the receipt is not the last one. No status, details or outputs
     EXITED = "exited"  # by itself; exit_status 0 to 255
     KILLED = "killed"  # by a signal; exit_status is the signal's number
     OUT_OF_MEMORY = "out-of-memory"
@@ -44,6 +43,7 @@ class Outcome(enum.StrEnum):
     )
     NOT_STARTED = "not-started"  # the program was not executed; `details` says why
     AGENT_FAILED = "agent-failed"  # what nobody foresaw, once the program had started; no output left
+    RUNNING = "running"  # it goes on: the receipt is not the last one. No status, details or outputs
 
 
 MAX_DATASETS = 64
