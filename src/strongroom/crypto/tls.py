@@ -119,11 +119,6 @@ def certificate(der: bytes) -> x509.Certificate:
         raise Malformed("certificate: expected X.509 in DER") from None
 
 
-def der(certificate: x509.Certificate) -> bytes:
-    """The DER of what the TLS library hands out."""
-    return certificate.public_bytes(serialization.Encoding.DER)
-
-
 def serial(random: Callable[[int], bytes]) -> int:
     """A positive 127-bit serial number (RFC 5280, 4.1.2.2: at most 20 octets, not zero)."""
     return (int.from_bytes(random(16), "big") >> 1) | 1

@@ -33,6 +33,7 @@ GREETING_SECONDS = 60.0  # for TLS and the statements: an emulated room takes se
 CUT = "tunnel-cut"
 _RECORD = 16384
 BUFFER = tunnel.HEADER + tunnel.MAX_DATA
+MOST_BEYOND = 12 << 20  # bytes: whoever has proven nothing yet may send a long statement, and read none
 _MOST_TURNS = 8  # of one buffer, before other links have theirs
 _RESET = struct.pack("ii", 1, 0)
 _READ, _WRITE = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
@@ -46,6 +47,7 @@ class Turner(Protocol):
 
     outward: memoryview
     inward: memoryview
+    beyond: int
 
     def want(self, connection: socket.socket, events: int, act: Callable[[int], None]) -> None:
         """Have `act(events)` called while the socket is ready for some of `events`; 0 for never."""
@@ -100,6 +102,7 @@ class TunnelLink:
         self._is_serving = False
         self._asked: tunnel.StatementFacts | None = None
         self._deadline = time.monotonic() + GREETING_SECONDS
+        self._beyond = 0  # of what is held, as the turner has it
         self.handshake: Handshake | None = None
         self.is_proven = self.is_over = False
 
@@ -176,6 +179,7 @@ class TunnelLink:
         if self.is_over:
             return
         self.is_over = True
+        self._turner.beyond -= self._beyond
         if isinstance(cause, Refused | Malformed) and self.handshake is not None:
             self._say(cause)
         with contextlib.suppress(SSL.Error):
@@ -206,6 +210,14 @@ class TunnelLink:
             self.close(cause)
         except SSL.Error as cause:
             self.close(tls.failed(cause))
+        except Exception as cause:  # noqa: BLE001 - the thread is every tunnel's: what nobody foresaw of one ends no other
+            self.close(
+                Refused(
+                    f"tunnel: it failed at this end: {type(cause).__name__}",
+                    code=CUT,
+                    hint="please report it, and what is at the other end",
+                )
+            )
 
     def _serve(self) -> None:
         self._tls_waits = 0
@@ -220,7 +232,21 @@ class TunnelLink:
                 self._turner.resume(self)
             self._end()
         if not self.is_over:
+            self._account()
             self._arm()
+
+    def _account(self) -> None:
+        """Count what is held beyond a buffer. Raises `Unavailable` for the link that makes it too much of all of them."""
+        held = len(self._unsent) + len(self._control) + self._frames.held
+        beyond = max(0, held - BUFFER)
+        self._turner.beyond += beyond - self._beyond
+        self._beyond = beyond
+        if beyond and self._turner.beyond > MOST_BEYOND:
+            raise Unavailable(
+                "tunnel: too many statements are on their way at once",
+                code=CUT,
+                hint="try again in a moment",
+            )
 
     def _shake(self) -> bool:
         """Whether TLS stands."""
@@ -409,6 +435,11 @@ class _Frames:
         self._kind = TunnelFrame.DATA
         self._left = 0
         self._payload = bytearray()
+
+    @property
+    def held(self) -> int:
+        """Bytes of a frame that is not whole yet."""
+        return len(self._payload)
 
     def take(self, data: memoryview, wants: tunnel.Wants) -> Iterator[tuple[TunnelFrame, memoryview | bytes]]:
         """The type and bytes of each. wants: what this side asked for, which bounds them. Raises `Malformed`."""

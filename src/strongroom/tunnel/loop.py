@@ -23,6 +23,7 @@ class TunnelLoop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self.outward, self.inward = memoryview(bytearray(BUFFER)), memoryview(bytearray(BUFFER))
+        self.beyond = 0
         self._wanted: dict[int, int] = {}
         self._acts: dict[int, Callable[[int], None]] = {}
         self._unfinished: dict[TunnelLink, None] = {}

@@ -69,8 +69,9 @@ class Credentials:
 
 def channel(connection: SSL.Connection, side: TlsSide, own_leaf: bytes) -> tunnel.TlsFacts:
     """What both ends know of a connection whose handshake is done. Raises `Refused` for one that is not as tunnels are."""
-    leaf = connection.get_peer_certificate(as_cryptography=True)
-    others = len(connection.get_peer_cert_chain(as_cryptography=True) or [])
+    # By OpenSSL alone: what it takes for a certificate, others may refuse to parse, and nothing in it counts.
+    leaf = connection.get_peer_certificate()
+    others = len(connection.get_peer_cert_chain() or [])
     facts: dict[str, tuple[object, object]] = {
         "protocol": ("TLSv1.3", connection.get_protocol_version_name()),
         "ALPN": (tunnel.ALPN, connection.get_alpn_proto_negotiated()),
@@ -81,7 +82,9 @@ def channel(connection: SSL.Connection, side: TlsSide, own_leaf: bytes) -> tunne
     for what, (expected, got) in facts.items():
         if expected != got:
             raise Refused(f"tunnel: {what}: expected {expected!r}, got {got!r}", code=FAILED, hint=_HINT)
-    theirs = hashlib.sha256(b"" if leaf is None else tls_keys.der(leaf)).digest()
+    theirs = hashlib.sha256(
+        b"" if leaf is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, leaf)
+    ).digest()
     leaves = {side: own_leaf, side.other: theirs}
     return tunnel.TlsFacts(
         exporter=connection.export_keying_material(tunnel.EXPORTER, tunnel.EXPORTER_BYTES, b""),
