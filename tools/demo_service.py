@@ -206,16 +206,8 @@ def kill(stage: Stage, site: Site) -> None:
 
 def pause(stage: Stage, site: Site) -> None:
     with stage.act("The owner pauses it", "the owner: no key, no certificate, no room") as say:
-        folder = stage.folder / ".strongroom"
-        contract = max((folder / "contracts").glob("*.json"))
         began = time.monotonic()
-        stage.strongroom(
-            "broker",
-            "pause",
-            folder / "broker",
-            contract,
-            passphrase=(folder / "passphrase").read_text().strip(),
-        )
+        stage.strongroom("pause")
         until_gone(site)
         say(f"nothing answers {time.monotonic() - began:.1f} s after the command began")
         stage.strongroom("down")

@@ -36,16 +36,14 @@ class Stage:
     rows: list[tuple[str, str, float]] = field(default_factory=list)
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def environment(self, passphrase: str = PASSPHRASE) -> dict[str, str]:
-        return {**os.environ, "STRONGROOM_PASSPHRASE": passphrase, "COLUMNS": "160"}
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "STRONGROOM_PASSPHRASE": PASSPHRASE, "COLUMNS": "160"}
 
-    def run(
-        self, *words: object, fails: int = 0, passphrase: str = PASSPHRASE
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: object, fails: int = 0) -> subprocess.CompletedProcess[str]:
         """Run one command; `fails` is the exit code that the story expects."""
         command = [str(word) for word in words]
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment(passphrase), text=True, capture_output=True,
+            command, cwd=self.folder, env=self.environment(), text=True, capture_output=True,
             stdin=subprocess.DEVNULL, timeout=900, check=False,
         )  # fmt: skip
         with (self.folder / "demo.log").open("a") as log:
@@ -57,10 +55,8 @@ class Stage:
             )
         return done
 
-    def strongroom(
-        self, *words: object, fails: int = 0, passphrase: str = PASSPHRASE
-    ) -> subprocess.CompletedProcess[str]:
-        return self.run(STRONGROOM, *words, fails=fails, passphrase=passphrase)
+    def strongroom(self, *words: object, fails: int = 0) -> subprocess.CompletedProcess[str]:
+        return self.run(STRONGROOM, *words, fails=fails)
 
     def start(self, *words: object) -> subprocess.Popen[str]:
         """Start a command that goes on; it is ended with the stage."""

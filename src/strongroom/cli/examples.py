@@ -26,6 +26,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "ps": ("strongroom ps", "strongroom ps --json"),
     "logs": ("strongroom logs", "strongroom logs -f web"),
     "restart": ("strongroom restart web",),
+    "pause": ("strongroom pause", "strongroom pause web"),
+    "resume": ("strongroom resume",),
     "down": ("strongroom down",),
     "identity new": ("strongroom identity new alice",),
     "identity show": ("strongroom identity show alice.party.json",),

@@ -42,6 +42,14 @@ VERBS = {
         "project.restart",
         "End the rooms of services and start new ones, which prove themselves anew. Every other goes on.",
     ),
+    "pause": (
+        "project.pause",
+        "Pause the rooms of a Compose file: they end within seconds, and get no key and no certificate until you resume.",
+    ),
+    "resume": (
+        "project.resume",
+        "Take a pause back: rooms get keys again. Those that it ended are started anew by restart.",
+    ),
     "down": (
         "project.down",
         "End the rooms of a Compose file and its broker. Identity, keys, contracts, results and records stay in .strongroom/.",

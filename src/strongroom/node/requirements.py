@@ -144,6 +144,7 @@ def examine(machine: MachineFacts) -> tuple[Row, ...]:
         Row(verbs=("broker",), needs=broker),
         Row(verbs=("node init",), needs=(swtpm,)),
         Row(verbs=("init", "ps", "logs", "restart", "down"), needs=(file,)),
+        Row(verbs=("pause", "resume"), needs=tuple(dict.fromkeys((file, *broker)))),
         Row(verbs=("join",), needs=(file, age, zstd, replace(swtpm, optional=True))),
         # All of an owner's, a broker's and an operator's: each need once.
         Row(verbs=("up",), needs=tuple(dict.fromkeys((file, *base, *broker, swtpm, *local, zstd)))),

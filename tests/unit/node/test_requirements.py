@@ -55,6 +55,9 @@ def test_a_machine_that_has_it_all_lacks_devices_alone(tmp_path):
     assert unable(requirements.examine(machine(tmp_path))) == ROOMS
 
 
+PAUSE = ("pause", "resume")
+
+
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
@@ -65,12 +68,12 @@ def test_a_machine_that_has_it_all_lacks_devices_alone(tmp_path):
         ({"python": (3, 12)}, {"base build", "base verify"}),
         (
             {"imports": lambda name: name != "pyrage"},
-            {"identity", "seal", "open", "convert", "base build", "base verify", "broker", "join"},
+            {*PAUSE, "identity", "seal", "open", "convert", "base build", "base verify", "broker", "join"},
         ),
-        ({"imports": lambda name: name not in ("sqlalchemy", "orjson")}, {"broker"}),
+        ({"imports": lambda name: name not in ("sqlalchemy", "orjson")}, {"broker", *PAUSE}),
         (
             {"imports": lambda name: name not in ("yaml", "sigstore")},
-            {"init", "ps", "logs", "restart", "down", "join"},
+            {*PAUSE, "init", "ps", "logs", "restart", "down", "join"},
         ),
         ({"imports": lambda name: name != "cyclonedx"}, {"base build", "base verify"}),
     ],
