@@ -199,8 +199,11 @@ class ProjectSupervisor:
         self._begin(child, self._commands.room(planned, out=child.run, log=self._folder.log(planned.name)))
 
     def _may_begin(self, planned: PlannedRoom) -> bool:
-        """Whether all are there that it waits for."""
+        """Whether all are there that it waits for. For its peers the room waits by itself, by tunnels that prove them: both boot at once."""
+        peers = {place.partition(":")[0] for place in planned.peers}
         for name, wait in planned.depends_on.items():
+            if wait is Wait.STARTED and name in peers:
+                continue
             other, wanted_room = self._rooms.get(name), self._plan.room(name)
             if other is None or wanted_room is None or not _same(other.planned, wanted_room):
                 return False  # it is started anew itself

@@ -151,6 +151,16 @@ def test_what_a_broker_before_said_makes_the_next_one_no_readier(world):
     assert plans.read_status(world.folder).broker.state.value == "starting"
 
 
+def test_a_room_waits_for_its_peers_by_itself_and_so_boots_beside_them(world):
+    """Its agent starts the program once a tunnel to each has proven it (docs/decisions/0050-tunnels.md)."""
+    world.begin(
+        room("web", depends_on={"app": Wait.STARTED}, peers={"app:8000": "unix:sockets/app:8000"}),
+        room("app", depends_on={"load": Wait.COMPLETED}),
+        room("load", is_job=True),
+    )
+    assert [world.starts(name) for name in ("load", "app", "web")] == [1, 0, 1]
+
+
 def test_order_is_that_of_depends_on(world):
     world.begin(
         room("web", depends_on={"db": Wait.STARTED}),
