@@ -249,3 +249,55 @@ def test_postgresql_keeps_the_old_one_where_the_key_is_somebody_elses(place, dat
         b"could not" in (tmp_path / "log").read_bytes() or b"private key" in (tmp_path / "log").read_bytes()
     )
     assert look(port, fresh.leaf, seconds=1.0) is Taken.UNREACHABLE
+
+
+def test_postgresql_lets_a_room_in_by_its_certificate_and_no_other(place, database, tmp_path):
+    """The run is named in the server's own map, and the owner's authority vouches for it: both have to be so."""
+    process, port = database
+    data = tmp_path / "data"
+    (data / "pg_hba.conf").write_text(
+        "hostssl all web 127.0.0.1/32 cert clientcert=verify-full map=rooms\nhost all postgres 127.0.0.1/32 trust\n"
+    )
+    (data / "pg_ident.conf").write_text(f"rooms {tls_material.RUN} web\n")
+    authority = tmp_path / "authority.pem"
+    shutil.copy(Path(place.folder) / "ca.pem", authority)
+    authority.chmod(0o644)
+    with (data / "postgresql.conf").open("a") as settings:
+        settings.write(f"ssl_ca_file = '{authority}'\n")
+    assert shown(port)
+    sent(process, "HUP")()
+    server = (
+        f"hostaddr=127.0.0.1 host={tls_material.NAME} port={port} dbname=postgres sslrootcert={authority}"
+    )
+
+    def asked(query, user, *more):
+        line = " ".join((server, f"user={user}", *more))
+        return subprocess.run(
+            [POSTGRES / "psql", "-X", "-A", "-t", "-c", query, line], capture_output=True, text=True, check=False, timeout=60
+        )  # fmt: skip
+
+    deadline = time.monotonic() + 20
+    while asked("CREATE ROLE web LOGIN", "postgres").returncode and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+    def comes(name, generation):
+        """What a room with that certificate is answered: the certificate that the server saw, or why not."""
+        folder = tmp_path / name
+        folder.mkdir()
+        client = CertificateFolder(str(folder), Delivery(uid=0, gid=0))
+        client.write(generation)
+        return asked(
+            "SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()", "web", "sslmode=verify-full",
+            f"sslcert={folder}/certificate.pem", f"sslkey={folder}/key.pem",
+        )  # fmt: skip
+
+    room = comes("room", tls_material.generation("alice"))
+    assert (room.returncode, tls_material.RUN in room.stdout) == (0, True), room.stderr
+    other_run = comes("run", tls_material.generation("alice", run="run-" + "1" * 32))
+    assert other_run.returncode
+    assert "certificate authentication failed" in other_run.stderr
+    other_authority = comes("authority", tls_material.generation("mallory"))
+    assert other_authority.returncode
+    nobody = asked("SELECT 1", "web", "sslmode=verify-full")
+    assert nobody.returncode
+    assert "valid client certificate" in nobody.stderr

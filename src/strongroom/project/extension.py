@@ -7,7 +7,7 @@ and parsed again: what passes here and holds in no contract is refused there.
 from __future__ import annotations
 
 from strongroom.encoding import fields
-from strongroom.model.contracts.certificate_terms import Format, KeyKind, Mode, Signal, Usage
+from strongroom.model.contracts.certificate_terms import Format, Interface, KeyKind, Mode, Signal, Usage
 from strongroom.model.contracts.contract import Role
 from strongroom.model.contracts.room_terms import MAX_DATASETS, MAX_PARTIES, OUTPUT_LIKE, OUTPUT_PATH
 from strongroom.model.manifest import MAX_USER
@@ -169,6 +169,13 @@ SERVICE = KeyedObject(
                     "trust_domain": Key(
                         shape=_DNS,
                         about="The SPIFFE trust domain of the room's name; the contract's own if not stated.",
+                    ),
+                    "interfaces": Key(
+                        shape=ListOf(
+                            item=Choice(words=tuple(interface.value for interface in Interface)),
+                            most=len(Interface),
+                        ),
+                        about="By what else its program may ask for certificates: acme, spiffe-workload-api.",
                     ),
                     "delivery": Key(
                         shape=KeyedObject(

@@ -23,6 +23,7 @@ from strongroom.model.contracts import certificate_terms
 from strongroom.model.contracts.certificate_terms import (
     CertificateTerms,
     Format,
+    Interface,
     KeyKind,
     Mode,
     Signal,
@@ -268,6 +269,7 @@ def _certificate(terms: dict[str, Any] | None) -> CertificateTerms | None:
         key=KeyKind(terms.get("key", KeyKind.ECDSA_P256)),
         usages=(Usage(terms["usage"]),) if "usage" in terms else certificate_terms.BOTH,
         trust_domain=terms.get("trust_domain"),
+        interfaces=tuple(interface for interface in Interface if interface in terms.get("interfaces", ())),
     )
 
 

@@ -24,8 +24,11 @@ def _root(party: str) -> Root:
     return Root(state=RootState.CURRENT, signer=certificates.Signer(key, der))
 
 
-def generation(*parties: str, kind: KeyKind = KeyKind.ECDSA_P256) -> Generation:
-    """A fresh key, and the chain that the broker of each party issued for it."""
+RUN = "run-" + "0" * 32
+
+
+def generation(*parties: str, kind: KeyKind = KeyKind.ECDSA_P256, run: str = RUN) -> Generation:
+    """A fresh key, and the chain that the broker of each party issued for it, to a run of that name."""
     key = csr.generate(kind)
     now = datetime.now(UTC).replace(microsecond=0)
     chains = {}
@@ -33,7 +36,7 @@ def generation(*parties: str, kind: KeyKind = KeyKind.ECDSA_P256) -> Generation:
         root = _root(party)
         issuer = Authority((root,), secret=bytes(32)).issuer(samples.a_contract(), root.digest)
         leaf = Leaf(
-            common_name="run-" + "0" * 32,
+            common_name=run,
             unit="",
             dns_names=(NAME,),
             uri="spiffe://flights.strongroom/room/main/run/x",

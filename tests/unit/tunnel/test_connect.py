@@ -76,7 +76,7 @@ def test_a_room_that_has_attested_again_is_verified_by_that(world, agreement, se
         assert ask(connection.address) == b"HELLO"
 
 
-def test_without_trust_nobody_can_tell_who_the_parties_are(world, agreement, served):
+def test_rule_39_without_trust_nobody_can_tell_who_the_parties_are(world, agreement, served):
     with connect(world, agreement, served().at) as connection:
         (step,) = [each for each in connection.verification.steps if each.status == "cannot tell"]
         assert step.name == "parties"
