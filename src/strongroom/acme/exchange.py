@@ -4,9 +4,9 @@ An account counts only with an external account binding whose kid and key a room
 attested room, and each authorisation is valid from the start; attestation took the challenge's place. What a room may be called is
 in its kid, from the contract: an order for another name is refused.
 
-  1 the request is for this URL, and its nonce is one of ours, unused
+  1 the request is for this URL, and its nonce is one of ours
   2 its account is one of ours (or, for a new one, the binding is), and its signature is by the account's key
-  3 only then its payload is read
+  3 only then its nonce is used up, and its payload read
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.acme.nonces import ReplayNonces
-    from strongroom.acme.tokens import TokenMaker
+    from strongroom.acme.tokens import AccountRoom, TokenMaker
 
 JSON = "application/json"
 CHAIN = "application/pem-certificate-chain"
@@ -42,8 +42,9 @@ _TYPES = {
     "other-name": "rejectedIdentifier",
     "bad-request": "badCSR",
     "not-standing": "unauthorized",
+    "too-many-certificates": "rateLimited",
 }
-_STATUS = {"badNonce": 400, "malformed": 400, "badSignatureAlgorithm": 400, "badCSR": 400}
+_STATUS = {"rateLimited": 429, "badNonce": 400, "malformed": 400, "badSignatureAlgorithm": 400, "badCSR": 400}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,7 @@ class Exchange:
                 code="bad-binding",
                 hint="the binding's payload is the key that signs the request",
             )
+        self._use(request, attested, now)
         account = AcmeAccount(attested=attested, jwk=jwk)
         where = f"{self.base}/account/{self.tokens.account(account)}"
         return _answer({"status": "valid", "orders": f"{where}/orders"}, status=201, location=where)
@@ -193,13 +195,14 @@ class Exchange:
         wanted = f"{self.base}/{path}"
         if request.text("url") != wanted:
             raise Malformed(f"request's header: url: expected {wanted[:200]}, where it was sent, got another")
-        if not self.nonces.use(request.text("nonce"), now):
-            raise Refused(
-                "request: its nonce is not one of this broker's, or is used or too old",
-                code="bad-nonce",
-                hint="take the nonce of this answer, and send the request again",
-            )
+        if not self.nonces.good(request.text("nonce"), now):
+            raise _bad_nonce()
         return request
+
+    def _use(self, request: jws_model.Jws, attested: AccountRoom, now: datetime) -> None:
+        """Use up the nonce of a request that is authenticated."""
+        if not self.nonces.use(request.text("nonce"), now, run=attested.run_id):
+            raise _bad_nonce()
 
     def _authenticated(self, body: bytes, path: str, now: datetime) -> tuple[AcmeAccount, dict[str, Any]]:
         request = self._fresh(body, path, now)
@@ -208,6 +211,7 @@ class Exchange:
         kid, prefix = request.text("kid"), f"{self.base}/account/"
         account = self.tokens.read_account(kid.removeprefix(prefix) if kid.startswith(prefix) else "")
         jws_model.verify(request, account.jwk)
+        self._use(request, account.attested, now)
         return account, _payload(request)
 
     def _ordered_with(
@@ -235,6 +239,14 @@ _CHALLENGE = {
     "token": jws_model.b64(b"attested, not challenged"),
     "validated": "1970-01-01T00:00:00Z",
 }
+
+
+def _bad_nonce() -> Refused:
+    return Refused(
+        "request: its nonce is not one of this broker's, or is used or too old",
+        code="bad-nonce",
+        hint="take the nonce of this answer, and send the request again",
+    )
 
 
 def problem(failure: StrongroomError) -> Answer:

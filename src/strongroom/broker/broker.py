@@ -14,7 +14,7 @@ from strongroom.acme.exchange import Exchange
 from strongroom.acme.nonces import ReplayNonces
 from strongroom.acme.tokens import TokenMaker
 from strongroom.broker import own_party
-from strongroom.broker.budgets import Denials, Failures
+from strongroom.broker.budgets import Denials, Failures, RunShares
 from strongroom.broker.nonces import PURPOSE, NonceMaker
 from strongroom.broker.request_log import RequestLog
 from strongroom.broker.workers import Workers
@@ -174,6 +174,11 @@ class Broker:
     def denials(self) -> Denials:
         """Which denials are recorded."""
         return Denials(self.budgets)
+
+    @cached_property
+    def runs(self) -> RunShares:
+        """How often what a run asks for is recorded."""
+        return RunShares(self.budgets)
 
     @cached_property
     def failures(self) -> Failures:

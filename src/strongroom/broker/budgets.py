@@ -12,6 +12,8 @@ from strongroom.model.identifiers import NO_CONTRACT, ContractDigest
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from strongroom.model.identifiers import RunId
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
@@ -21,7 +23,9 @@ class Budgets:
     denials_each, denial_each_seconds: the same for each contract and each peer address. A denial beyond any of them
     is answered and not recorded. failures, failure_seconds: how many requests of an address may fail before its
     further ones have to wait behind everybody else's. failures_each, failure_each_seconds: the same under one contract
-    from wherever, for all but the addresses that rooms under it were released to before. agreement_bytes: of agreements kept, parsed.
+    from wherever, for all but the addresses that rooms under it were released to before. agreement_bytes: of agreements kept, parsed. reports, report_seconds: how many renewals of a run, and how many of its receipts
+    but the last, are recorded at once, and after how long one more is. certificates: how many its program gets by ACME at once, and then one more each time that an eighth of
+    their life has gone.
     """
 
     nonce_lifetime: timedelta = timedelta(seconds=120)
@@ -35,6 +39,9 @@ class Budgets:
     failures_each: int = 240
     failure_each_seconds: float = 0.25
     agreement_bytes: int = 4 * 1024 * 1024
+    reports: int = 100
+    report_seconds: float = 15.0
+    certificates: int = 64
 
 
 class Allowance:
@@ -75,9 +82,11 @@ class Allowances:
         self._most = most
         self._kept: OrderedDict[str, Allowance] = OrderedDict()
 
-    def allowance(self, name: str) -> Allowance:
-        """The allowance of that name."""
-        allowance = self._kept.pop(name, None) or Allowance(self._capacity, self._seconds)
+    def allowance(self, name: str, *, seconds: float | None = None) -> Allowance:
+        """The allowance of that name. seconds: for one more, where it is another time than for the others."""
+        allowance = self._kept.pop(name, None) or Allowance(
+            self._capacity, self._seconds if seconds is None else seconds
+        )
         self._kept[name] = allowance
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
@@ -102,6 +111,31 @@ class Denials:
             and self._all.take(now)
             and all(allowance.take(now) for allowance in own)
         )
+
+
+class RunShares:
+    """How often a run's own requests are recorded, each of which makes the ledger longer: a room that lives has them without end, and of a simulated one whoever
+    has the machine makes as many as they like.
+    """
+
+    __slots__ = ("_certificates", "_receipts", "_renewals")
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._renewals = Allowances(budgets.reports, budgets.report_seconds)
+        self._receipts = Allowances(budgets.reports, budgets.report_seconds)
+        self._certificates = Allowances(budgets.certificates, 1.0)
+
+    def renews(self, run_id: RunId, now: datetime) -> bool:
+        """Whether one more renewal may be recorded, which has proved itself."""
+        return self._renewals.allowance(run_id).take(now)
+
+    def reports(self, run_id: RunId, now: datetime) -> bool:
+        """Whether one more receipt may be that is not the last, signed by the run."""
+        return self._receipts.allowance(run_id).take(now)
+
+    def certified(self, run_id: RunId, now: datetime, *, lifetime_seconds: float) -> bool:
+        """Whether its program may have one more certificate by ACME."""
+        return self._certificates.allowance(run_id, seconds=lifetime_seconds / 8).take(now)
 
 
 class Failures:

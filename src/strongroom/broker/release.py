@@ -193,6 +193,12 @@ async def _settle(
             prepared.now, contract_digest=ask.contract.digest, peer=peer
         ):
             return _denial(prepared.verdict)
+        if (
+            isinstance(prepared.verdict, Accepted)
+            and ask.renews
+            and not broker.runs.renews(ask.run_id, prepared.now)
+        ):
+            raise _too_often()
         try:
             committed = await broker.store.write(partial(_decide, broker, ask, prepared))
         except Conflict:
@@ -208,6 +214,14 @@ async def _settle(
         return _answer(broker, ask, prepared, committed.value, committed.size)
     raise Unavailable(
         "release: what it depends on kept changing", code="contended", hint="try again in a moment"
+    )
+
+
+def _too_often() -> Unavailable:
+    return Unavailable(
+        "renewal: this run renews more often than rooms do, and each time is recorded",
+        code="too-many-renewals",
+        hint="a room asks again by itself; what cuts its answers off makes it ask so often",
     )
 
 

@@ -170,18 +170,56 @@ def test_rule_18_a_nonce_counts_once_and_not_for_ever(client):
             client.server.new_order(replayed, now)
         assert b"badNonce" in exchange.problem(failure.value).body
     for forged in ("", "AAAA", b64(b"\xff" * 32)):
-        assert not client.server.nonces.use(forged, NOW)
+        assert not client.server.nonces.use(forged, NOW, run="run-1")
 
 
 def test_when_too_many_nonces_are_used_none_is_forgotten_early(client, monkeypatch):
     monkeypatch.setattr(nonces, "MOST_USED", 2)
     one, two, three = (client.server.nonces.make(NOW) for _ in range(3))
-    assert client.server.nonces.use(one, NOW)
-    assert client.server.nonces.use(two, NOW)
-    assert not client.server.nonces.use(three, NOW)
-    assert not client.server.nonces.use(one, NOW)
+    assert client.server.nonces.use(one, NOW, run="run-1")
+    assert client.server.nonces.use(two, NOW, run="run-1")
+    assert not client.server.nonces.use(three, NOW, run="run-1")
+    assert not client.server.nonces.use(one, NOW, run="run-1")
     later = NOW + timedelta(seconds=nonces.SECONDS)
-    assert client.server.nonces.use(client.server.nonces.make(later), later)
+    assert client.server.nonces.use(client.server.nonces.make(later), later, run="run-1")
+
+
+def test_rule_59_who_proves_nothing_uses_up_no_nonces(client, monkeypatch):
+    """Anybody gets nonces. Ten thousand requests of a stranger's, and no room had a certificate for five minutes."""
+    monkeypatch.setattr(nonces, "MOST_USED", 8)
+    client.register()
+    stranger = Key()
+    orders, accounts = f"{BASE}/new-order", f"{BASE}/new-account"
+    for _ in range(20):
+        for ask, body in (
+            (client.server.new_order, client.signed(orders, {}, key=stranger)),
+            (
+                client.server.new_account,
+                client.signed(accounts, {}, key=stranger, kid=None, jwk=stranger.jwk),
+            ),
+            (
+                client.server.new_account,
+                client.signed(
+                    accounts,
+                    {"externalAccountBinding": client.binding(jwk=stranger.jwk, key=bytes(32))},
+                    key=stranger,
+                    kid=None,
+                    jwk=stranger.jwk,
+                ),
+            ),
+        ):
+            with pytest.raises(Refused):
+                ask(body, NOW)
+    assert client.order("web.flights.example").status == 201
+
+
+def test_rule_59_one_run_uses_up_no_others_nonces(client, monkeypatch):
+    monkeypatch.setattr(nonces, "MOST_USED_EACH", 3)
+    used = [client.server.nonces.use(client.server.nonces.make(NOW), NOW, run="run-1") for _ in range(5)]
+    assert used == [True, True, True, False, False]
+    assert client.server.nonces.use(client.server.nonces.make(NOW), NOW, run="run-2")
+    later = NOW + timedelta(seconds=nonces.SECONDS)
+    assert client.server.nonces.use(client.server.nonces.make(later), later, run="run-1")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ name stand in tokens (`strongroom.acme`). Here a certificate is issued, which ta
   3 the request asks for the order's names, all of them and no other, and proves that whoever asks has the key
   4 an order has one certificate; asked for again, it is the same
   5 the certificate is in the ledger before it leaves
+  6 a run has so many in a time (`budgets.RunShares`): a program that asks without end would make the ledger longer without end
 
 It has neither SPIFFE ID nor digest of evidence: no evidence is bound to its key. What it shows is that a client within the
 attested room asked for it.
@@ -112,6 +113,7 @@ async def _issue(broker: Broker, order: AcmeOrder, spki: bytes) -> None:
         if (known := _issued(broker, order)) is not None:  # 4: no other writer is between this and the commit
             return known.encode(), 0
         wanted = _wanted(broker, transaction, order, spki, now)
+        _require_allowance(broker, order, now)
         issued = issue.issue_to_account(
             wanted.vouched,
             wanted.issuer,
@@ -143,6 +145,17 @@ async def _issue(broker: Broker, order: AcmeOrder, spki: bytes) -> None:
         return entry, index
 
     await broker.store.write(write)
+
+
+def _require_allowance(broker: Broker, order: AcmeOrder, now: datetime) -> None:
+    """6. Raises `Refused`."""
+    about = order.attested
+    if not broker.runs.certified(about.run_id, now, lifetime_seconds=about.lifetime_seconds):
+        raise Refused(
+            f"acme: the run had {broker.budgets.certificates} certificates in a short time, and each is recorded",
+            code="too-many-certificates",
+            hint="ask again later: one more is given each time that an eighth of a certificate's life has gone",
+        )
 
 
 def _key_of(order: AcmeOrder, data: bytes) -> bytes:

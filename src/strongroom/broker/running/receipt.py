@@ -47,6 +47,9 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
         entry_body = {"envelope": fields.format_data(body)}
         if run.latest is not None and (run.receipt is not None or claimed.sequence <= run.sequence):
             return _same_again(transaction, run, run.latest, entry_body)
+        # Counted here: a receipt of before, which anybody finds in the ledger, counts for nothing.
+        if not claimed.is_last and not broker.runs.reports(claimed.run_id, broker.clock()):
+            raise _too_often()
         change = own_changes.OwnChange(
             kind=record.RecordKind.RECEIPT,
             contract_digest=claimed.contract_digest,
@@ -60,6 +63,14 @@ async def receipt(broker: Broker, body: bytes, *, peer: str = "") -> messages.Le
         return entry, index
 
     return await own_changes.prove(broker, append)
+
+
+def _too_often() -> Unavailable:
+    return Unavailable(
+        "receipt: this run reports more often than rooms do, and each time is recorded",
+        code="too-many-receipts",
+        hint="its last receipt is taken at any time; of the others the next one will be",
+    )
 
 
 def _verified(broker: Broker, body: bytes) -> Receipt:

@@ -95,8 +95,10 @@ class Watches:
                         if state is not WatchState.STANDS and run_id in self._waiting:
                             _answer(self._waiting[run_id], state)
                     size = now
-            except Unavailable:
-                pass  # a storage that fails ends nobody's run; the next look may succeed
+            except (Unavailable, Refused):
+                # A storage that fails ends nobody's run, and neither does a run that an older copy of it does not know, which
+                # leaves at once: the next look may succeed.
+                pass
             await asyncio.sleep(POLL_SECONDS)
 
     async def _read(self, run_ids: Iterable[RunId]) -> dict[RunId, WatchState]:

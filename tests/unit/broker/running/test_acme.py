@@ -162,3 +162,23 @@ def test_what_is_not_there_is_a_problem_with_a_nonce(world, client):
         answer = client.post(url, {})
         assert answer.status_code == 404
         assert answer.headers["replay-nonce"]
+
+
+def test_rule_59_a_program_that_orders_without_end_gets_so_many_certificates(world, room, client):
+    """Each is an entry of the owner's ledger for good."""
+    most = world.broker.budgets.certificates
+    for _ in range(most):
+        _, order = client.order(NAMES[0])
+        assert client.finalize(order, request(NAMES[:1])).status_code == 200
+    size = world.store.ledger.size()
+    assert size == most + 1
+    _, order = client.order(NAMES[0])
+    answer = client.finalize(order, request(NAMES[:1]))
+    assert (answer.status_code, json.loads(answer.content)["type"]) == (
+        429,
+        "urn:ietf:params:acme:error:rateLimited",
+    )
+    assert world.store.ledger.size() == size
+    world.clock.advance(timedelta(seconds=TERMS.lifetime_seconds / 8))
+    _, order = client.order(NAMES[0])
+    assert client.finalize(order, request(NAMES[:1])).status_code == 200

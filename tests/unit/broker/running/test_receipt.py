@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -147,7 +148,7 @@ def test_a_service_hands_in_receipts_of_rising_numbers_until_the_last(world, roo
 
 
 def test_the_first_and_the_newest_entries_of_a_run_without_end_are_found(world, room):
-    for sequence in range(1, 80):
+    for sequence in range(1, 80):  # within what is recorded at once
         post(world, running(room, sequence))
     entries = world.store.ledger.of_run(room.keys.run_id)
     assert [index for index, _ in entries] == [*range(32), *range(48, 80)]
@@ -157,3 +158,21 @@ def test_the_first_and_the_newest_entries_of_a_run_without_end_are_found(world, 
 def test_a_receipt_of_a_run_that_goes_on_says_nothing_of_an_end(world, room, end):
     with pytest.raises(Malformed, match="of a run that goes on"):
         post(world, running(room, 1, **end))
+
+
+def test_rule_59_receipts_without_end_are_recorded_as_often_as_rooms_make_them(world, room):
+    """Of a simulated room whoever has the machine signs receipts. What a stranger finds in the ledger and hands in again takes nothing from the room."""
+    first = running(room, 1)
+    for _ in range(2 * world.broker.budgets.reports):
+        post(world, first)
+    most = world.broker.budgets.reports
+    for sequence in range(2, most + 1):
+        post(world, running(room, sequence))
+    size = world.store.ledger.size()
+    with pytest.raises(Unavailable) as caught:
+        post(world, running(room, most + 1))
+    assert caught.value.code == "too-many-receipts"
+    assert world.store.ledger.size() == size
+    world.clock.advance(timedelta(seconds=world.broker.budgets.report_seconds))
+    post(world, running(room, most + 1))
+    post(world, room.receipt(contracts.NOW, sequence=most + 2))  # the last one is never too much

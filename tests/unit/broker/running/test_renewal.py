@@ -153,3 +153,23 @@ def test_a_storage_that_fails_renews_nothing(world, room):
     with pytest.raises(Unavailable, match="the disk is full"):
         asyncio.run(renewal(full, room.request(world.challenge(room.agreement).nonce)))
     assert world.store.ledger.size() == 1
+
+
+def test_rule_59_renewals_without_end_are_recorded_as_often_as_rooms_ask(world, room):
+    """Each is an entry for good. Whoever has the machine of a simulated room can make evidence as often as they like, and whoever has the
+    network of any room can have it ask again.
+    """
+    broker = replace(world.broker, budgets=replace(world.broker.budgets, reports=3))
+
+    def again():
+        return asyncio.run(renewal(broker, room.request(world.challenge(room.agreement).nonce)))
+
+    for _ in range(3):
+        assert isinstance(again(), messages.ReleaseAnswer)
+    size = world.store.ledger.size()
+    with pytest.raises(Unavailable) as caught:
+        again()
+    assert caught.value.code == "too-many-renewals"
+    assert world.store.ledger.size() == size
+    world.clock.advance(timedelta(seconds=broker.budgets.report_seconds))
+    assert isinstance(again(), messages.ReleaseAnswer)

@@ -58,6 +58,24 @@ def test_the_broker_of_another_process_pauses_and_the_room_is_told(world, room, 
     assert asyncio.run(story()) is WatchState.PAUSED
 
 
+def test_a_run_that_an_older_copy_does_not_know_keeps_no_other_from_being_told(world, room):
+    """Its token is good, the database that was put back has no such run: looking for it ended the look for all."""
+    unknown = world.room(room.agreement).keys.run_id
+
+    async def story():
+        watches = Watches(world.broker)
+        told = await waiting(world, watches, room)
+        watches._waiting[unknown] = asyncio.get_running_loop().create_future()
+        await asyncio.sleep(0.05)
+        assert not watches._polling.done()
+        del watches._waiting[unknown]
+        find = series.of_digest(room.agreement.contract.digest, verb="pause")
+        await pause.pause(world.broker, find)
+        return await asyncio.wait_for(told, 10)
+
+    assert asyncio.run(story()) is WatchState.PAUSED
+
+
 def test_what_has_ended_a_run_is_answered_at_once(world, room):
     body = room.receipt(world.clock.now)
     asyncio.run(receipt(world.broker, body))
