@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -171,3 +172,22 @@ def test_no_secret_shows_in_a_repr():
     generation = tls_material.generation("alice")
     shown = repr(generation)
     assert "PrivateKey" not in shown
+
+
+def test_a_generation_that_was_not_written_leaves_no_older_one_for_ever(tmp_path, monkeypatch):
+    """The folder is 1 MiB of memory: with one more that stays for each that failed, none could be written any more."""
+    place, generation = folder(tmp_path), tls_material.generation("alice")
+    whole = CertificateFolder._write
+    for number in range(1, 9):
+        if number % 3:
+            monkeypatch.setattr(CertificateFolder, "_write", whole)
+            place.write(generation)
+        else:
+            monkeypatch.setattr(CertificateFolder, "_write", full)
+            with pytest.raises(OSError, match="space"):
+                place.write(generation)
+    assert sorted(path.name for path in Path(place.folder).iterdir() if path.name.isdecimal()) == ["7", "8"]
+
+
+def full(_folder, _path, _content):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -7,6 +7,7 @@ import resource
 import socket
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -348,6 +349,44 @@ def test_a_flood_of_2048_streams_to_a_port_leaves_the_agent_its_own(house):
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert house.answers == [relay.MAX_INWARD]
     assert relay.MAX_INWARD + relay.MAX_OUTWARD <= mux.MAX_OPEN - 40
+
+
+def open_files():
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_who_comes_to_a_port_and_leaves_again_holds_no_file_of_the_agents(house):
+    """A program that takes nobody leaves each connection without an answer for two minutes. Whoever connects and resets, over and over, took
+    one of the agent's files each time, and then it had none for a renewal.
+    """
+
+    def meanwhile(node):
+        held = []
+        for _ in range(300):  # until more have come than its kernel keeps for it
+            held.append(
+                node.act(
+                    lambda: node.loop.dial(Destination(kind=Kind.PORT, name="web"), SocketEnd(node.loop))
+                )
+            )
+            threading.Event().wait(0.02)
+            if len(house.network._attempts) >= 3:
+                break
+        waited = len(house.network._attempts)
+        before = open_files()
+        for stream in held:
+            node.act(lambda stream=stream: stream.reset(Reason.RESET))
+        for _ in range(500):
+            if not house.network._inward:
+                break
+            threading.Event().wait(0.01)
+        return waited, len(house.network._attempts), before - open_files()
+
+    deaf = "httpd -f -p 127.0.0.1:80 & P=$!; sleep 0.5; kill -STOP $P; sleep 5; kill -KILL $P"
+    house.run(deaf, ports=(WEB,), meanwhile=meanwhile)
+    ((waited, left, closed),) = house.answers
+    assert waited > 0
+    assert left == 0
+    assert closed >= waited
 
 
 def test_more_connections_to_a_port_than_allowed_are_refused_and_the_room_lives(house, monkeypatch):

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from strongroom.node.network.connecting import Connector
 from strongroom.node.network.inward import InwardStreams, Listeners
 from strongroom.node.network.options import NO_NETWORK, NetworkOptions
 from strongroom.streams.mux import Side
+from strongroom.streams.poll import Poll
 from strongroom.streams.socket_end import SocketEnd
 from tests import samples
 from tests.unit.streams.place import Place
@@ -403,3 +405,30 @@ def test_reasons_that_a_room_learns():
     assert connecting.reason_of(TimeoutError()) is Reason.UNREACHABLE
     assert connecting.reason_of(Unavailable("no")) is Reason.UNREACHABLE
     assert connecting.reason_of(Refused("no", code="forbidden-address")) is Reason.NOT_ALLOWED
+
+
+def test_streams_that_are_over_wait_for_no_connection():
+    """A room's program connects and leaves, over and over, to a host that never answers: the node kept each of them."""
+    release, reached = threading.Event(), []
+    here, there = SimpleNamespace(is_over=False), SimpleNamespace(is_over=True)
+
+    def slow():
+        reached.append(1)
+        release.wait(30)
+        raise OSError
+
+    loop = Poll()
+    connector = Connector(loop)
+    for _ in range(connecting.MOST_THREADS):
+        connector.connect(SimpleNamespace(stream=here), slow, print)
+    for _ in range(4 * connecting.MOST_WAITING):
+        connector.connect(SimpleNamespace(stream=there), slow, print)
+        assert len(connector._waiting) <= connecting.MOST_WAITING
+    release.set()
+    for _ in range(1000):
+        if not (connector._waiting or connector._threads):
+            break
+        threading.Event().wait(0.01)
+    assert len(reached) == connecting.MOST_THREADS
+    connector.close()
+    loop.close()

@@ -90,7 +90,10 @@ class CertificateFolder:
             if not os.path.islink(f"{self.folder}/{name}"):
                 self._lead(name, f"{CURRENT}/{name}")
         self._enter(self.folder)
-        _remove(f"{self.folder}/{self.generation - _KEPT}")
+        # Of those that are there: one may have been left out, where the memory was full.
+        numbers = sorted(int(name) for name in os.listdir(self.folder) if name.isdecimal())
+        for number in numbers[:-_KEPT]:
+            _remove(f"{self.folder}/{number}")
 
     def _write(self, path: str, content: bytes) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

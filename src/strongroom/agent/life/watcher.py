@@ -54,7 +54,7 @@ class Watcher:
         if self._open is not None and (self._open.outcome is not None or now >= self._open.deadline):
             self._take(self._open, now)
         if self._open is None and now >= self._next:
-            asking = _Asking(self._party, self._address, self._request(), deadline=now + PATIENCE)
+            asking = _Asking(self._party, self._address, self._request(), begun=now)
             try:
                 asking.begin(self._carrier)
             except Unavailable:  # too many streams: later
@@ -75,7 +75,8 @@ class Watcher:
         if not isinstance(state, WatchState):
             self._wait(now)
             return
-        self._pause, self._next = FIRST_PAUSE, now
+        # At once after a long wait; a broker that answers at once is not asked without a pause.
+        self._pause, self._next = FIRST_PAUSE, max(now, asking.begun + FIRST_PAUSE)
         if state is not WatchState.STANDS:
             self._next = math.inf
             self._ended(state)
@@ -88,8 +89,8 @@ class Watcher:
 class _Asking:
     """One connection with one request. outcome: None while there is none; the state, or why there is no answer."""
 
-    def __init__(self, party: PartyName, address: BrokerAddress, request: bytes, *, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, party: PartyName, address: BrokerAddress, request: bytes, *, begun: float) -> None:
+        self.begun, self.deadline = begun, begun + PATIENCE
         self.outcome: WatchState | str | None = None
         self._tls = http.BrokerTls(party, address)
         self._head = http.request_head(address, PATH, len(request)) + request

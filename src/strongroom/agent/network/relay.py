@@ -83,6 +83,7 @@ class ProgramNetwork:
         self._handed: Handed | None = None
         self._outward: set[_ProgramEnd] = set()
         self._inward: set[_ProgramEnd] = set()
+        self._attempts: set[_ToProgram] = set()  # whose answer is waited for
         self._is_paused = False
         self._notes: set[tuple[str, str]] = set()
         self._note: Callable[[str], None] = lambda _line: None
@@ -140,6 +141,8 @@ class ProgramNetwork:
         if self._handed is None:
             return
         self._forget()
+        for attempt in tuple(self._attempts):
+            attempt.give_up()
         self._handed.close()
         self._handed = None
         for end in (*self._outward, *self._inward):
@@ -150,10 +153,17 @@ class ProgramNetwork:
         self, number: int, connected: Callable[[socket.socket], None], failed: Callable[[], None]
     ) -> None:
         """Connect to the program on that port of its loopback, by IPv4 or else IPv6. One of the two is called, now or later."""
-        if self._handed is None:
+        self._lead_to_program(number, connected, failed)
+
+    def _lead_to_program(
+        self, number: int, connected: Callable[[socket.socket], None], failed: Callable[[], None]
+    ) -> _ToProgram | None:
+        if self._handed is None or len(self._attempts) >= MAX_INWARD:
             failed()
-        else:
-            _ToProgram(self.carrier, self._handed.namespace, number, connected, failed).attempt()
+            return None
+        attempt = _ToProgram(self.carrier, self._handed.namespace, number, connected, failed, self._attempts)
+        attempt.attempt()
+        return attempt
 
     def program_socket(self) -> socket.socket:
         """A socket of IPv4 in the program's namespace, which does not block. Raises `OSError`, also where there is no namespace yet."""
@@ -262,7 +272,7 @@ class ProgramNetwork:
             end.attach(stream, connection)
             stream.accept()
 
-        self.to_program(port.number, connected, end.refuse)
+        end.attempt = self._lead_to_program(port.number, connected, end.refuse)
         return Reason.REFUSED if end.is_refused else end
 
 
@@ -305,14 +315,21 @@ class _Outgoing(_ProgramEnd):
 
 
 class _Incoming(_ProgramEnd):
-    """Of a connection to one of the program's ports."""
+    """Of a connection to one of the program's ports. attempt: to reach the program, while it goes on."""
 
-    __slots__ = ("is_refused",)
+    __slots__ = ("attempt", "is_refused")
 
     def __init__(self, network: ProgramNetwork, stream: Stream, name: str) -> None:
         super().__init__(network, name)
         self.stream = stream
         self.is_refused = False
+        self.attempt: _ToProgram | None = None
+
+    def over(self, reason: Reason | None) -> None:
+        """Close the connection, and seek none any more: a program that takes none would be asked for each who came and left."""
+        if self.attempt is not None:
+            self.attempt.give_up()
+        super().over(reason)
 
     def refuse(self) -> None:
         """The program takes no connection there."""
@@ -324,7 +341,7 @@ class _Incoming(_ProgramEnd):
 
 
 class _ToProgram:
-    """One attempt after the other to connect to the program."""
+    """One attempt after the other to connect to the program. waiting: those whose answer is waited for, to which this adds itself."""
 
     def __init__(
         self,
@@ -333,12 +350,15 @@ class _ToProgram:
         number: int,
         connected: Callable[[socket.socket], None],
         failed: Callable[[], None],
+        waiting: set[_ToProgram],
     ) -> None:
         self._carrier = carrier
         self._namespace = namespace
         self._number = number
         self._connected, self._failed = connected, failed
         self._left = list(_PROGRAM)
+        self._waiting = waiting
+        self._asked: socket.socket | None = None
 
     def attempt(self) -> None:
         """Try the next address."""
@@ -354,6 +374,19 @@ class _ToProgram:
                 return
         self._failed()
 
+    def give_up(self) -> None:
+        """Nobody wants the connection any more. Neither of the two is called."""
+        self._left.clear()
+        asked = self._asked
+        if asked is not None:
+            self._answered(asked)
+            asked.close()
+
+    def _answered(self, asked: socket.socket) -> None:
+        self._carrier.forget(asked.fileno())
+        self._waiting.discard(self)
+        self._asked = None
+
     def _settle(self, connection: socket.socket, where: tuple[str, int]) -> bool:
         """Whether the attempt holds or goes on. The loopback has most often answered by the time that it is asked again."""
         outcome = connection.connect_ex(where)
@@ -363,10 +396,12 @@ class _ToProgram:
         if outcome in (errno.EALREADY, errno.EINPROGRESS):
 
             def answered(_events: int) -> None:
-                self._carrier.forget(connection.fileno())
+                self._answered(connection)
                 if not self._settle(connection, where):
                     self.attempt()
 
+            self._asked = connection
+            self._waiting.add(self)
             self._carrier.watch(connection.fileno(), answered, select.EPOLLOUT)
             return True
         connection.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from strongroom.errors import StrongroomError
 from strongroom.model.room.destination import Reason
+from strongroom.streams.mux import MAX_OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     Settled = Callable[[Exception | None], None]
 
 MOST_THREADS = 32
+MOST_WAITING = 2 * MAX_OPEN  # of which half may be of streams that are over
 
 
 class Connecting(Protocol):
@@ -49,8 +51,14 @@ class Connector:
 
     def connect(self, end: Connecting, reach: Callable[[], socket.socket], settled: Settled) -> None:
         """Have `end` joined to what `reach` makes and its stream accepted, or else reset."""
-        self._waiting.append((end, reach, settled))
         with self._lock:
+            if (
+                len(self._waiting) >= MOST_WAITING
+            ):  # a program connects and leaves, to a host that never answers
+                wanted = [each for each in self._waiting if not each[0].stream.is_over]
+                self._waiting.clear()
+                self._waiting.extend(wanted)
+            self._waiting.append((end, reach, settled))
             if self._threads >= MOST_THREADS:
                 return
             self._threads += 1
@@ -70,6 +78,8 @@ class Connector:
                     self._threads -= 1
                     return
                 end, reach, settled = self._waiting.popleft()
+            if end.stream.is_over:
+                continue  # nobody wants it any more
             try:
                 self._settled.append((end, reach(), None, settled))
             except (OSError, StrongroomError) as cause:

@@ -108,3 +108,16 @@ def test_an_answer_that_never_comes_is_given_up(watched):
     assert due == 5.0 + watching.PATIENCE
     watcher.step(due + 1)
     assert watcher._open is None
+
+
+def test_a_broker_that_answers_at_once_is_not_asked_without_a_pause(watched, monkeypatch):
+    """Each question is a TLS connection of the room's: a broker of another party's could have it do nothing else."""
+    monkeypatch.setattr(watching, "FIRST_PAUSE", 1.0)
+    broker, node, watcher, _ = watched(said("stands"))
+    for _ in range(400):
+        watcher.step(50.0)
+        node.channel.carrier.turn(0.01)
+        if watcher._open is None:
+            break
+    assert watcher.step(50.5) == 51.0
+    assert len(broker.asked) == 1
