@@ -76,14 +76,24 @@ def identify(
 ) -> sources.Chosen | None:
     """Which image `load` would load; its layers are not read.
 
-    None for a root file system, and for an archive that is compressed as a whole: to name those, all of them must be read.
+    None for a root file system, and for an archive that is compressed as a whole: to name those, all of them must be read. Raises `NotFound` for no such path.
     """
+    if not path.exists():
+        raise _nothing_there(path)
     if path.is_dir() and not (path / "oci-layout").exists():
         return None
     if not path.is_dir() and files.is_compressed(path):
         return None
     with sources.OpenedImage(path, limits) as source:
         return source.choose(digest=digest, platform=platform)
+
+
+def _nothing_there(typed: Path) -> NotFound:
+    return NotFound(
+        f"{typed}: no such file or folder",
+        code="no-such-file",
+        hint="give an OCI layout, an image archive or a folder; an image of a registry is named HOST/NAME@sha256:…, never by a tag",
+    )
 
 
 @contextmanager
@@ -116,11 +126,7 @@ def load(  # noqa: PLR0913 - by name, and most of them with a default
             hint="name the image that it should lead to",
         ) from None
     if not path.exists():
-        raise NotFound(
-            f"{typed}: no such file or folder",
-            code="no-such-file",
-            hint="give an OCI layout, an image archive or a folder; an image of a registry is named HOST/NAME@sha256:…, never by a tag",
-        )
+        raise _nothing_there(typed)
     with ExitStack() as opened:
         if path.is_dir() and not (path / "oci-layout").exists():
             if digest is not None:

@@ -59,7 +59,7 @@ def write_project(
         stem = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
     else:
         path = image
-        chosen = load.identify(Path(image).resolve(), digest=None, platform=load.PLATFORM)
+        chosen = load.identify(Path(image), digest=None, platform=load.PLATFORM)
         stem = Path(image).name or Path(image).resolve().name
         for ending in _ENDINGS:
             stem = stem.removesuffix(ending)

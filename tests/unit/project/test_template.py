@@ -78,8 +78,9 @@ def test_what_is_there_stays_and_what_is_no_image_is_refused(image, tmp_path):
     with pytest.raises(Misuse, match="exists already"):
         template.write_project(str(image), out=taken)
     assert taken.read_text() == "mine"
-    with pytest.raises(NotFound, match="nowhere"):
+    with pytest.raises(NotFound, match=r"nowhere\.tar: no such file or folder") as missing:
         template.write_project(str(tmp_path / "nowhere.tar"), out=tmp_path / "other.yaml")
+    assert missing.value.code == "no-such-file"
     with pytest.raises(Misuse, match="--name"):
         template.write_project(str(image), name="No Name", out=tmp_path / "other.yaml")
     assert not (tmp_path / "other.yaml").exists()
