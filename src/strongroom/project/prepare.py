@@ -20,19 +20,18 @@ from strongroom.bases import cache as base_cache
 from strongroom.bases import profile as base_profile
 from strongroom.crypto import digest
 from strongroom.encoding import canonical
-from strongroom.errors import Misuse, Unavailable, of_file
+from strongroom.errors import Misuse, of_file
 from strongroom.fetch import images as fetch_images
 from strongroom.images import convert, load
 from strongroom.images.convert import LocatedImage
 from strongroom.model.contracts import contract as contract_model
-from strongroom.node.guard import launch
 from strongroom.node.vtpm import create, state
 from strongroom.parties import draft as drafts
 from strongroom.parties import identity as identities
 from strongroom.parties import papers
 from strongroom.parties import sign as signing
 from strongroom.project import draft as drafting
-from strongroom.project import file, network
+from strongroom.project import file, network, refusals
 from strongroom.project import folder as folders
 from strongroom.project import plan as plans
 from strongroom.project.plan import ENDED, ChildState, Plan, PlannedRoom
@@ -83,45 +82,20 @@ class Surroundings:
 
 
 def prepare(compose: Path, project: Project, *, around: Surroundings) -> Prepared:
-    """Make all that is missing, and write the plan. Raises `Misuse` for a file of several parties, `Refused` for one that cannot become rooms.
+    """Make all that is missing, and write the plan. Raises `Misuse` for a file of several parties, `Refused` for one that cannot become rooms,
+    `NotFound` for paths that lead nowhere, `Unavailable` for ports that another program has: all that before anything is made.
 
     Otherwise like what it calls; what was made before a failure stays, and is found the next time.
     """
     with of_file(compose):
         file.refuse_blocked(project)
-    _refuse_other_ways(compose, project)
+    refusals.refuse_other_ways(compose, project)
+    refusals.refuse_missing(compose, project)
     folder = folders.beside(compose)
+    refusals.refuse_taken_ports(folder, project)
     folder.make()
     with folder.changed():
         return _Preparation(compose, project, folder, around).prepare()
-
-
-def _refuse_other_ways(compose: Path, project: Project) -> None:
-    if project.parties:
-        raise Misuse(
-            f"{compose}: names several parties, who sign before anything runs",
-            code="several-parties",
-            hint=f"`strongroom contract new --compose {compose} --out contract.json` drafts what they sign",
-        )
-    platforms = project.platforms
-    if platforms.simulated is False or platforms.references:
-        raise Misuse(
-            f"{compose}: asks for rooms on hardware; `up` starts rooms of this machine, which no vendor vouches for",
-            code="only-simulated",
-            hint="leave `simulated` and `references` out; docs/operator.md shows rooms in a TEE",
-        )
-    if platforms.bases or platforms.nodes or platforms.machines:
-        raise Misuse(
-            f"{compose}: names bases, nodes or machines; `up` makes this machine's own",
-            code="only-own-node",
-            hint="leave them out; `contract new --compose` takes them, for several parties",
-        )
-    if platforms.memory_guard and (reason := launch.supported()):
-        raise Unavailable(
-            f"{compose}: the rooms' memory cannot be guarded here: {reason}",
-            code="no-memory-guard",
-            hint="run as root; or write x-strongroom: {platforms: {memory_guard: false}}, and root reads their memory",
-        )
 
 
 @dataclass

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from strongroom.bases.build import BuiltBase
-from strongroom.errors import Misuse, Refused, Unavailable
+from strongroom.errors import Misuse, NotFound, Refused, Unavailable
+from strongroom.node import run_status
 from strongroom.parties import papers
 from strongroom.project import file, folder, prepare
 from strongroom.project import plan as plans
@@ -56,8 +59,15 @@ class Place:
             "strongroom.bases.cache.copy", lambda source, out, **_more: out.symlink_to(source)
         )
 
+        # Where rooms are published is looked at, and this machine's ports are not these tests'.
+        self.listened: list[str] = []
+        monkeypatch.setattr("strongroom.node.network.addresses.listen", self.listen)
         self.supervised = True
         monkeypatch.setattr(folder.StateFolder, "is_supervised", lambda _folder: self.supervised)
+
+    def listen(self, address, what):
+        self.listened.append(f"{what} {address}")
+        return socket.socket(), address
 
     def up(self, text=FILE, *, now=NOW):
         (self.path / "compose.yaml").write_text(text)
@@ -209,6 +219,41 @@ def test_a_file_that_blocks_makes_nothing(place):
     with pytest.raises(Refused, match="privileged"):
         place.up(FILE.replace("    expose: [8000]", "    expose: [8000]\n    privileged: true"))
     assert not folder.beside(place.path / "compose.yaml").path.exists()
+
+
+def test_paths_that_lead_nowhere_are_said_together_before_anything_is_made(place):
+    wrong = FILE.replace("./box, open", "./bx, open").replace("rows: ./rows", "rows: ./rws")
+    with pytest.raises(NotFound, match=r"services\.web: image \./bx, datasets\.rows \./rws") as missing:
+        place.up(wrong)
+    assert missing.value.code == "no-such-file"
+    assert not folder.beside(place.path / "compose.yaml").path.exists()
+
+
+def test_a_port_that_another_program_has_is_said_before_anything_is_made(place, monkeypatch):
+    monkeypatch.undo()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(Unavailable, match=f"services.web: ports: listening at 127.0.0.1:{port}") as taken:
+            place.up(FILE.replace("8443:", f"{port}:"))
+    assert taken.value.code == "address-in-use"
+    assert not folder.beside(place.path / "compose.yaml").path.exists()
+
+
+def test_a_port_that_a_room_has_is_its_own(place):
+    prepared = place.up()
+    assert place.listened == ["services.web: ports 127.0.0.1:8443"]
+    run = prepared.folder.runs("web") / "1"
+    run.mkdir(parents=True)
+    child = ChildStatus(name="web", state=ChildState.RUNNING, run=Path("runs/web/1"))
+    plans.write_status(
+        prepared.folder,
+        SupervisorStatus(pid=1, broker=ChildStatus(name="broker", state=ChildState.RUNNING), rooms=(child,)),
+    )
+    with run_status.held(run):
+        place.up()
+    assert len(place.listened) == 1
+    place.up()
+    assert len(place.listened) == 2
 
 
 def test_an_image_that_is_a_folder_of_files_is_none(place):
