@@ -153,12 +153,16 @@ class ProjectSupervisor:
         return going
 
     def _read(self) -> None:
-        """The plan, where it was replaced."""
-        with contextlib.suppress(OSError, Malformed):
+        """The plan, where it was replaced. Where it is gone, nobody could ask for an end any more: then all ends."""
+        try:
             written = self._folder.plan.stat()
             if (written.st_ino, written.st_mtime_ns) != self._seen:
                 self._plan = plans.read_plan(self._folder)
                 self._seen = (written.st_ino, written.st_mtime_ns)
+        except FileNotFoundError:
+            self._stopping = True
+        except (OSError, Malformed):
+            pass
 
     def _keep_broker(self) -> None:
         child = self._broker

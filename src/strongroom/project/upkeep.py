@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom.errors import Malformed, Misuse, Unavailable
@@ -16,11 +18,11 @@ from strongroom.model.room import run_files
 from strongroom.node import runs
 from strongroom.parties import papers
 from strongroom.project import plan as plans
+from strongroom.project import refusals
 from strongroom.project.plan import ENDED, ChildState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from strongroom.node.runs import NodeRun
     from strongroom.project.folder import StateFolder
@@ -231,7 +233,8 @@ def down(folder: StateFolder) -> bool:
         plans.write_plan(folder, replace(plan, down=True))
     until = time.monotonic() + DOWN_SECONDS
     ran = folder.is_supervised()
-    while folder.is_supervised():
+    left = () if ran else _end_left(folder)
+    while folder.is_supervised() or any(refusals.goes_on(run) for run in left):
         if time.monotonic() > until:
             raise Unavailable(
                 f"{folder.path}: not everything has ended after {DOWN_SECONDS:g} seconds",
@@ -239,7 +242,41 @@ def down(folder: StateFolder) -> bool:
                 hint="`strongroom ps` shows what goes on; try again",
             )
         time.sleep(TURN)
-    return ran
+    return ran or bool(left)
+
+
+def _end_left(folder: StateFolder) -> tuple[Path, ...]:
+    """The runs that outlived a supervisor that was killed, each interrupted: such a run waits for a broker that ended with the supervisor."""
+    left = []
+    with contextlib.suppress(Malformed):
+        status = plans.read_status(folder)
+        for child in () if status is None else status.rooms:
+            run = None if child.run is None else folder.path / child.run
+            if run is None or not refusals.goes_on(run):
+                continue
+            left.append(run)
+            with contextlib.suppress(OSError):
+                # Its number may be another process's by now.
+                if os.fsencode(run) in Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0"):
+                    os.kill(child.pid, signal.SIGTERM)
+    return tuple(left)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogMark:
+    """How far logs went at some moment. places: of each room's node, in bytes. opened: the programs' sealed logs that were there."""
+
+    places: dict[str, int]
+    opened: frozenset[Path]
+
+
+def mark_logs(folder: StateFolder) -> LogMark:
+    """How far the logs go now; nothing need be there."""
+    logs = [path for path in folder.log("*").parent.glob("*.log") if not path.name.startswith(".")]
+    return LogMark(
+        places={path.stem: path.stat().st_size for path in logs},
+        opened=frozenset(folder.runs("*").parent.glob(f"*/*/{run_files.LOG}")),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,23 +294,24 @@ def log_lines(
     *,
     follow: bool,
     tail: int | None = None,
+    after: LogMark | None = None,
     until: Callable[[], bool] = lambda: False,
 ) -> Iterator[LogLine]:
     """What rooms' nodes said, and what their programs printed in runs that have ended, which the owner may read.
 
-    tail: the last so many lines of each alone. follow: go on until the supervisor is gone, or `until` says so. Raises `Misuse` for a name that is none.
+    tail: the last so many lines of each alone. after: nothing of before it. follow: go on until the supervisor is gone, or `until` says so. Raises `Misuse` for a name that is none.
     """
     plan = plans.read_plan(folder)
     chosen = _chosen(plan.rooms, names)
-    opened: set[Path] = set()
-    places: dict[str, int] = {}
+    opened: set[Path] = set() if after is None else set(after.opened)
+    places: dict[str, int] = {} if after is None else dict(after.places)
     first = True
     while True:
         more = follow and folder.is_supervised() and not until()
         for name in chosen:
             lines = [LogLine(name=name, text=text) for text in _new_lines(folder.log(name), name, places)]
             lines += _printed(folder, name, opened)
-            yield from lines[-tail:] if first and tail is not None else lines
+            yield from lines[max(0, len(lines) - tail) :] if first and tail is not None else lines
         first = False
         if not more:
             return

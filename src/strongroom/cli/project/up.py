@@ -18,7 +18,7 @@ from strongroom.cli.project.options import AsJson, compose_file
 
 if TYPE_CHECKING:
     from strongroom.project.prepare import Prepared
-    from strongroom.project.upkeep import RoomRow
+    from strongroom.project.upkeep import LogMark, RoomRow
 
 SIMULATED = (
     "SIMULATED: rooms of this machine, which no hardware vendor vouches for: its operator could look in"
@@ -50,7 +50,7 @@ def up(
     from strongroom.cli import interruption
     from strongroom.cli.images import image_source
     from strongroom.cli.project import shown
-    from strongroom.project import file, prepare, upkeep
+    from strongroom.project import file, folder, prepare, upkeep
     from strongroom.project.plan import ChildState
 
     path = compose_file(compose)
@@ -58,6 +58,7 @@ def up(
     project = file.load(path)
     if not as_json:
         shown.print_findings(project)
+    mark = upkeep.mark_logs(folder.beside(path))
     with progress(began, quiet=as_json) as tell, interruption.orderly():
         prepared = prepare.prepare(
             path,
@@ -75,6 +76,10 @@ def up(
             if not detach:
                 tell("stopping")
                 upkeep.down(prepared.folder)
+            else:
+                tell(
+                    "interrupted; what was started goes on: `strongroom ps` shows it, `strongroom down` ends it"
+                )
             raise
     _print(prepared, rows, seconds=time.monotonic() - began, as_json=as_json)
     for name, address in silent:
@@ -84,7 +89,7 @@ def up(
         )
     failed = [row for row in rows if row.state == ChildState.FAILED.value]
     if not detach:
-        _follow(prepared, as_json=as_json)
+        _follow(prepared, mark, as_json=as_json)
     if failed:
         sys.exit(8)
 
@@ -137,8 +142,8 @@ def _verifying(prepared: Prepared, rows: tuple[RoomRow, ...]) -> Iterator[str]:
             yield f"strongroom proof export {row.run.folder} --out {terms.name}.proof; strongroom proof verify {terms.name}.proof --trust {party}"
 
 
-def _follow(prepared: Prepared, *, as_json: bool) -> None:
-    """Show logs until everything has ended, or somebody interrupts; then bring it down."""
+def _follow(prepared: Prepared, mark: LogMark, *, as_json: bool) -> None:
+    """Show logs from `mark` on until everything has ended, or somebody interrupts; then bring it down."""
     from strongroom.cli.project import logs
     from strongroom.project import upkeep
 
@@ -148,7 +153,7 @@ def _follow(prepared: Prepared, *, as_json: bool) -> None:
             print("following the logs; Ctrl-C brings everything down", file=sys.stderr)
         with contextlib.suppress(BrokenPipeError):
             for line in upkeep.log_lines(
-                folder, (), follow=True, tail=0, until=lambda: upkeep.all_ended(folder)
+                folder, (), follow=True, after=mark, until=lambda: upkeep.all_ended(folder)
             ):
                 logs.print_line(line, as_json=as_json)
     except KeyboardInterrupt:
