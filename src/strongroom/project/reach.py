@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strongroom.errors import NotFound
+from strongroom.errors import NotFound, Unavailable
 from strongroom.project import folder as folders
 from strongroom.project import plan as plans
 
@@ -25,7 +25,7 @@ class Reached:
 
 
 def reach(compose: Path, where: str) -> Reached:
-    """Of ROOM:PORT of that Compose file. Raises `NotFound` where nothing of it was brought up, or it has no such port."""
+    """Of ROOM:PORT of that Compose file. Raises `NotFound` where nothing of it was brought up, or it has no such port, `Unavailable` where nothing of it is up now."""
     state = folders.existing(compose)
     plan = plans.read_plan(state)
     ports = {
@@ -36,6 +36,12 @@ def reach(compose: Path, where: str) -> Reached:
             f"{where}: no port of {compose}; there are: {', '.join(sorted(ports)) or 'none'}",
             code="no-such-port",
             hint="name a service and one of its ports, or give --contract and --at for another's room",
+        )
+    if not state.is_supervised():
+        raise Unavailable(
+            f"{compose}: nothing of it is up",
+            code="not-up",
+            hint="`strongroom up` brings it up; `strongroom ps` shows it",
         )
     room, place = ports[where]
     at = f"{_UNIX}{state.path / place.removeprefix(_UNIX)}" if place.startswith(_UNIX) else place

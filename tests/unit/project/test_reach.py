@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.errors import NotFound
+from strongroom.errors import NotFound, Unavailable
 from strongroom.model.contracts.room_terms import Restart
 from strongroom.project import folder, plan
 from strongroom.project.reach import reach
@@ -35,7 +35,10 @@ def compose(tmp_path):
     return tmp_path / "compose.yaml"
 
 
-def test_a_port_is_reached_where_up_put_it(compose):
+def test_a_port_is_reached_where_up_put_it(compose, monkeypatch):
+    with pytest.raises(Unavailable, match="nothing of it is up"):
+        reach(compose, "web:p80")
+    monkeypatch.setattr(folder.StateFolder, "is_supervised", lambda _folder: True)
     state = compose.parent / ".strongroom"
     tcp = reach(compose, "web:p80")
     assert (tcp.contract, tcp.at, tcp.party) == (
