@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from strongroom import files
 from strongroom.encoding import pem
-from strongroom.errors import Misuse, of_file
+from strongroom.errors import Misuse, NotFound, of_file
 from strongroom.model import manifest as manifest_model
 from strongroom.model.contracts import contract as contract_model
 from strongroom.model.contracts.certificate_terms import Delivery
@@ -51,13 +51,20 @@ def draft_file(
 ) -> Agreement:
     """The contract that a Compose file of several parties means, which nobody has signed yet. on_read: called before anything is refused.
 
-    Raises like `draft_for_parties` and `drafts.draft_contract`; what is raised of the file names it.
+    Raises like `draft_for_parties` and `drafts.draft_contract`; what is raised of the file names it. `NotFound` for what a party has not handed around.
     """
     project = file.load(path)
     on_read(project)
     with of_file(path):
-        draft = draft_for_parties(project, folder=path.parent, replaces=replaces)
-        return drafts.draft_contract(draft, now=now)
+        try:
+            draft = draft_for_parties(project, folder=path.parent, replaces=replaces)
+            return drafts.draft_contract(draft, now=now)
+        except FileNotFoundError as cause:
+            raise NotFound(
+                f"{path} needs {cause.filename}, which is not there",
+                code="no-such-file",
+                hint="its party makes it (`strongroom join --as NAME`; bases and nodes with --operate) and hands it around",
+            ) from None
 
 
 def draft_for_parties(project: Project, *, folder: Path, replaces: Path | None = None) -> Draft:

@@ -81,7 +81,10 @@ def join(
     sealed = list(joining.seal(identity))
     converted = list(joining.convert(identity))
     own_broker = joining.broker(identity, sealed, passphrase, listen=listen, url=url) if sealed else None
-    handed = [public, *(path for path in (*sealed, *converted))]
+    manifests = [*sealed, *converted]
+    handed = [public, *manifests]
+    if not operate:  # whoever runs the rooms needs the disks, too
+        handed += [path.with_name(f"{_name(path)}{disk.SUFFIX}") for path in manifests]
     if operate:
         handed += joining.operate()
     return Joined(

@@ -54,9 +54,13 @@ def typed(place, *words, code=0):
 @pytest.mark.skipif(shutil.which("swtpm") is None, reason="swtpm is not installed")
 def test_each_makes_its_part_and_both_sign_what_the_file_says(place):
     alice = typed(place, "join", "--as", "alice")
-    assert "hand around  " in alice
+    handed = [line.rpartition("/")[2] for line in alice.splitlines() if line.startswith("hand around  ")]
+    assert handed == ["alice.party.json", "flights.manifest.json", "flights.disk"]
     assert "strongroom broker serve" in alice
     assert not (place / "query.disk").exists()
+    early = typed(place, "contract", "new", "--compose", "compose.yaml", "--out", "contract.json", code=5)
+    assert "compose.yaml needs bob.party.json, which is not there" in early
+    assert "strongroom join --as NAME" in early
     bob = typed(place, "join", "--as", "bob", "--operate")
     assert "broker serve" not in bob
     typed(place, "contract", "new", "--compose", "compose.yaml", "--out", "contract.json")
