@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PORTS = "/sys/class/virtio-ports"
 MAX_CONTROLS = 16
-_LONG = 3600.0  # seconds: waits that other limits end
+_LOOK = 1.0  # seconds between two looks at whether to go on waiting for the node
 
 
 def find_port(ports: str = PORTS) -> str:
@@ -109,6 +109,9 @@ class Channel:
         left = deadline - time.monotonic()
         if left <= 0 or not self._turn(left):
             raise Unavailable(f"waiting for {what}: nothing came in time", code="timed-out")
+        self._complain_if_hurried(what)
+
+    def _complain_if_hurried(self, what: str) -> None:
         if self.must_hurry():
             raise Unavailable(
                 f"waiting for {what}: the room is to end",
@@ -117,10 +120,11 @@ class Channel:
             )
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Move bytes until that holds and all is out, however long the node takes. Raises `Unavailable` when it is gone."""
+        """Move bytes until that holds and all is out, however long the node takes. Raises `Unavailable` when it is gone, or the room is to end."""
         self.carrier.write()
         while not (holds() and self.carrier.is_sent):
-            self._turn(_LONG)
+            self._turn(_LOOK)
+            self._complain_if_hurried("the node to take what is sent")
         self._must_have_node()
 
     def _turn(self, seconds: float) -> bool:

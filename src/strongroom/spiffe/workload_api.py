@@ -74,9 +74,15 @@ class _Server:
             self._selector.close()
 
     def drop(self, client: _Client) -> None:
-        self._clients.discard(client)
-        self._selector.unregister(client.plug)
-        client.plug.close()
+        """Cut the client off, once: an update may have done so before what came on its socket is looked at."""
+        if client in self._clients:
+            self._clients.remove(client)
+            self._selector.unregister(client.plug)
+            client.plug.close()
+
+    def has(self, client: _Client) -> bool:
+        """Whether the client is still there."""
+        return client in self._clients
 
     def want(self, client: _Client, events: int) -> None:
         self._selector.modify(client.plug, events, client.act)
@@ -130,11 +136,13 @@ class _Client:
         self._unsent = bytearray()
 
     def act(self, events: int) -> None:
+        if not self._server.has(self):
+            return
         try:
             if events & selectors.EVENT_READ and not self._read():
                 self._server.drop(self)
                 return
-        except (OSError, h2.exceptions.ProtocolError, ValueError):
+        except Exception:  # noqa: BLE001 - whatever one connection makes of it, the others have theirs
             self._server.drop(self)
             return
         self.flush()

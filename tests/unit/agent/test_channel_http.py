@@ -328,3 +328,21 @@ def test_port_is_found_by_its_name(tmp_path):
     assert channel_module.find_port(str(tmp_path)) == "/dev/vport1p1"
     with pytest.raises(NotFound, match="no virtio-serial port is named 'strongroom'"):
         channel_module.find_port(str(tmp_path / "absent"))
+
+
+def test_a_node_that_takes_nothing_keeps_no_room_from_its_end():
+    """The node holds the stream of a renewal back, so that a pause, the verdict's end and the contract's end would wait for it."""
+    ours, theirs = socket.socketpair()
+    channel = channel_module.Channel(ours.detach(), ends=True)
+    stream = channel.open_stream("alice")
+    asked = []
+    channel.must_hurry = lambda: asked.append(1) or len(asked) > 1
+    given_up = threading.Timer(20, theirs.close)  # else this would wait for ever
+    given_up.start()
+    try:
+        with pytest.raises(Unavailable) as caught:
+            stream.write(bytes(10 * mux.FIRST_WINDOW))
+        assert caught.value.code == "stopped"
+    finally:
+        given_up.cancel()
+        theirs.close()

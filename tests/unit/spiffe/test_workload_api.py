@@ -216,3 +216,18 @@ def test_what_is_no_svid_is_malformed(change):
 
 def test_the_key_is_in_no_representation():
     assert "secret" not in repr(svid_model.X509Svid(id=ID, chain=(), key=b"secret", bundle=()))
+
+
+def test_a_client_that_an_update_has_cut_off_ends_nothing_when_its_socket_is_looked_at():
+    """The client goes in the moment of a renewal: its own event stands behind the update's in the same turn, and ended the process."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.socket(socket.AF_UNIX) as listener:
+        server = workload_api._Server(listener, theirs)
+        client = workload_api._Client(server, ours)
+        server._clients.add(client)
+        server._selector.register(ours, 1, client.act)
+        server.drop(client)
+        client.act(1)
+        server.drop(client)
+        assert not server._clients
+        server._selector.close()

@@ -103,12 +103,12 @@ class ServiceLife:
         return max(0.0, until - now)
 
     def must_hurry(self) -> bool:
-        """Whether something has come that ends the room: a renewal that waits is to give up."""
+        """Whether something has come that ends the room, or its time is over: a renewal that waits is to give up."""
         self._hear()
         if self.ending is None:
             for watch in self._watches:
                 watch.step(self._clock())
-        return self.ending is not None
+        return self.ending is not None or self._clock() >= min(self._renewals.end, self._not_after)
 
     def hear_state(self, state: WatchState) -> None:
         """A broker says that the run may not go on."""

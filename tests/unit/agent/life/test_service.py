@@ -190,3 +190,14 @@ def test_a_slow_renewal_counts_from_its_end():
     house.lives(150.0)
     assert house.renewals[0] == pytest.approx(60.0, abs=1)
     assert house.renewals[1] == pytest.approx(142.0, abs=1)
+
+
+def test_a_renewal_that_waits_gives_up_when_the_verdict_or_the_contract_ends():
+    for not_after, end in ((10_000.0, 1000.0), (500.0, 500.0)):
+        house = House(not_after=not_after)
+        house.now = end - 1
+        assert not house.service.must_hurry()
+        house.now = end
+        assert house.service.must_hurry()
+        house.service.step()
+        assert house.service.ending is not None
