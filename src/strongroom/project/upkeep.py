@@ -140,11 +140,15 @@ def watch(
 
 
 def await_ports(
-    rows: Sequence[RoomRow], *, seconds: float = PORT_SECONDS, on_open: Callable[[str, str], None]
+    rows: Sequence[RoomRow],
+    *,
+    seconds: float = PORT_SECONDS,
+    on_open: Callable[[str, str], None],
+    is_running: Callable[[str], bool] = lambda _name: True,
 ) -> tuple[tuple[str, str], ...]:
     """Wait until programs take plain connections at the ports that are published; returns those (service, address) that do not.
 
-    on_open: called with each (service, address) that does. A program that runs may not listen yet; a connection is opened and closed to see it.
+    on_open: called with each (service, address) that does. is_running: whether a service still runs; no other is waited for. A program that runs may not listen yet; a connection is opened and closed to see it.
     """
     waiting = [
         (row.planned.name, address)
@@ -155,7 +159,9 @@ def await_ports(
     until = time.monotonic() + seconds
     while True:
         for name, address in [*waiting]:
-            if _takes_connections(address):
+            if not is_running(name):
+                waiting.remove((name, address))
+            elif _takes_connections(address):
                 waiting.remove((name, address))
                 on_open(name, address)
         if not waiting or time.monotonic() > until:
@@ -201,6 +207,11 @@ def rows(folder: StateFolder) -> tuple[RoomRow, ...]:
 def all_ended(folder: StateFolder) -> bool:
     """Whether no room runs any more, nor will by itself."""
     return all(row.state in {state.value for state in ENDED} and _is_current(row) for row in rows(folder))
+
+
+def is_running(folder: StateFolder, name: str) -> bool:
+    """Whether the room of that name runs."""
+    return any(row.planned.name == name and row.state == ChildState.RUNNING.value for row in rows(folder))
 
 
 def restart(folder: StateFolder, names: Sequence[str]) -> tuple[str, ...]:

@@ -86,6 +86,26 @@ def test_tail(world, tail, shown):
     assert [line.text for line in lines] == shown
 
 
+def test_nobody_waits_for_the_port_of_a_program_that_ended(world):
+    world.begin(room("web", published={"80": "127.0.0.1:1"}))
+    world.commands.says("web", run_status.State.RECORDING)
+    world.turns()
+    with world.folder.supervised():
+        rows = upkeep.rows(world.folder)
+        assert upkeep.is_running(world.folder, "web")
+        world.commands.ends("web", code=1, outcome="not-started")
+        world.turns()
+        assert not upkeep.is_running(world.folder, "web")
+        left = upkeep.await_ports(
+            rows,
+            seconds=float("inf"),
+            on_open=lambda *_: None,
+            is_running=lambda name: upkeep.is_running(world.folder, name),
+        )
+        assert left == ()
+        assert [row.state for row in upkeep.rows(world.folder)] == ["failed"]
+
+
 def test_after_a_mark_there_is_what_came_since(world):
     assert upkeep.mark_logs(world.folder) == upkeep.LogMark(places={}, opened=frozenset())
     world.plan(room("web"), room("db"))

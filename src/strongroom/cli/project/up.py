@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli.printable import say
+from strongroom.cli.printable import printable, say
 from strongroom.cli.project.options import AsJson, compose_file
 
 if TYPE_CHECKING:
@@ -70,8 +70,11 @@ def up(
         try:
             rows = upkeep.watch(prepared.folder, on_change=lambda row: tell(_step(row)))
             silent = upkeep.await_ports(
-                rows, on_open=lambda name, address: tell(f"{name}: takes connections at {address}")
+                rows,
+                on_open=lambda name, address: tell(f"{name}: takes connections at {address}"),
+                is_running=lambda name: upkeep.is_running(prepared.folder, name),
             )
+            rows = upkeep.rows(prepared.folder)  # a program may have ended since
         except (KeyboardInterrupt, SystemExit):
             if not detach:
                 tell("stopping")
@@ -88,6 +91,9 @@ def up(
             file=sys.stderr,
         )
     failed = [row for row in rows if row.state == ChildState.FAILED.value]
+    for row in failed:
+        name, why = row.planned.name, "" if row.child is None else printable(row.child.error)
+        print(f"note: {name}: failed: {why}; `strongroom logs {name}` has what it said", file=sys.stderr)
     if not detach:
         _follow(prepared, mark, as_json=as_json)
     if failed:
@@ -165,7 +171,6 @@ def _follow(prepared: Prepared, mark: LogMark, *, as_json: bool) -> None:
 @contextlib.contextmanager
 def progress(began: float, *, quiet: bool) -> Iterator[Callable[[str], None]]:
     """A function that shows a step: with a spinner on a terminal, a line elsewhere."""
-    from strongroom.cli.printable import printable
 
     def line(step: str) -> str:
         return f"{time.monotonic() - began:7.2f} s  {printable(step)}"
