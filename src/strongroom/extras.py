@@ -14,6 +14,7 @@ EXTRA = {
     "structlog": "cli",
     "pyrage": "rooms",
     "OpenSSL": "rooms",
+    "h2": "rooms",
     "uvloop": "server",
     "httptools": "server",
     "sqlalchemy": "server",

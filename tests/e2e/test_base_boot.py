@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import strongroom
-from strongroom.bases import build, document
+from strongroom.bases import build, cache, document
 from strongroom.bases import profile as base_profile
 from tests.bench import bench_base
 from tests.e2e.shared_cache import SHARED
@@ -75,7 +75,8 @@ def with_stand_in(tmp_path_factory, profile) -> Path:
     shutil.copy(Path(strongroom.__file__).parent / "agent/value_classes.py", package / "agent")
     (package / "agent" / "__main__.py").write_text(STAND_IN)
     out = tmp_path_factory.mktemp("base") / "base"
-    made = build.assemble(build.sources(package=package, profile=profile), SHARED, lambda _: None)
+    with cache.locked(SHARED):  # else another build takes what this one lays out for an interrupted one's
+        made = build.assemble(build.sources(package=package, profile=profile), SHARED, lambda _: None)
     out.mkdir()
     for name, content in made.items():
         (out / name).write_bytes(content)

@@ -23,6 +23,7 @@ import pytest
 
 from strongroom.api import budgets
 from strongroom.api.broker import routes
+from strongroom.authority import roots
 from strongroom.broker import nonces
 from strongroom.broker import settings as settings_model
 from strongroom.crypto import tls, vault
@@ -423,10 +424,11 @@ def secrets_of(prepared):
     """Every private key and passphrase that the broker or its owner has."""
     opened = settings_model.unlock(prepared.settings, brokers.PASSPHRASE)
     alice = prepared.scene.alice
-    scalars = {
-        name: tls.load(key).private_numbers().private_value.to_bytes(32, "big")
-        for name, key in (("tls key", opened.tls), ("authority key", opened.authority))
+    private = {
+        "tls key": tls.load(opened.tls),
+        **{f"{root.state} root's key": root.signer.key.key for root in opened.roots},
     }
+    scalars = {name: key.private_numbers().private_value.to_bytes(32, "big") for name, key in private.items()}
     return {
         "passphrase": brokers.PASSPHRASE,
         "disk key": brokers.DISK_KEY,
@@ -434,6 +436,7 @@ def secrets_of(prepared):
             brokers.PASSPHRASE, prepared.settings.master, purpose=settings_model._PURPOSE
         ),
         "ledger key": opened.ledger.raw,
+        "issuers' secret": opened.at_rest.mac_key(roots.PURPOSE),
         "nonce key": opened.at_rest.mac_key(nonces.PURPOSE),
         "alice's signing key": alice.signing.raw,
         "alice's age key": alice.age.text.removeprefix("AGE-SECRET-KEY-1").encode(),

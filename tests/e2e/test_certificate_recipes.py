@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,13 +33,17 @@ POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), Path("/
 
 
 @pytest.fixture
+def tmp_path():
+    """A folder that programs' own users get to: pytest's are its own user's, and it sees to that again whenever it starts."""
+    with tempfile.TemporaryDirectory(prefix="strongroom-recipe-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
 def place(tmp_path, monkeypatch):
     """Where the program finds its first certificate: /run/strongroom/tls of a room."""
     monkeypatch.setattr(owners, "FIRST", 0)
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:3]:
-        with contextlib.suppress(PermissionError):
-            parent.chmod(parent.stat().st_mode | 0o011)  # programs' own users have to get there
     (tmp_path / "tls").mkdir(mode=0o755)
     made = CertificateFolder(str(tmp_path / "tls"), Delivery(uid=0, gid=0))
     made.write(tls_material.generation("alice"))

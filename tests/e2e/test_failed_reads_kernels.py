@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import strongroom
-from strongroom.bases import build
+from strongroom.bases import build, cache
 from strongroom.bases import profile as base_profile
 from strongroom.crypto import sign
 from strongroom.model import manifest as manifest_model
@@ -142,7 +142,8 @@ def probe(tmp_path: Path, profile, script: str, **constants) -> Path:
         shutil.copy(source / name, package / name)
     settings = "".join(f"{name} = {value!r}\n" for name, value in constants.items())
     (package / "agent/__main__.py").write_text(settings + SAY + script + MAIN)
-    made = build.assemble(build.sources(package=package, profile=profile), SHARED, lambda _: None)
+    with cache.locked(SHARED):  # else another build takes what this one lays out for an interrupted one's
+        made = build.assemble(build.sources(package=package, profile=profile), SHARED, lambda _: None)
     out = tmp_path / "base"
     out.mkdir()
     for name, content in made.items():
