@@ -169,8 +169,9 @@ def become(launch: ContainerLaunch, users: int) -> None:
     _limit_open_files()
     os.umask(0o022)
     os.chdir(launch.working_directory)
-    # Python ignores these two; the program shall find what every program finds.
+    # Python ignores the first and last, and whoever started a dry run may have the second ignored; the program shall find what every program finds.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
