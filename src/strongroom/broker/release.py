@@ -375,7 +375,13 @@ def _decide(broker: Broker, ask: ParsedRequest, prepared: _Prepared, transaction
         revoke.superseded(transaction, ask.series, contract.digest, now=now)
         transaction.contracts.raise_to(ask.series, versions.known(contract))
     if accepted and prepared.issued is not None:
-        revoke.remember(transaction, ask, prepared.issued)
+        revoke.remember(
+            transaction,
+            prepared.issued,
+            contract_digest=contract.digest,
+            room=ask.room,
+            run_id=ask.run_id,
+        )
     return _Decision(verdict=prepared.verdict, entry=entry, index=index, runs_used=runs_used)
 
 

@@ -14,24 +14,30 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from strongroom.authority.issue import Issued
-    from strongroom.broker.parsed_request import ParsedRequest
     from strongroom.broker.ports import Series, Transaction
-    from strongroom.model.identifiers import ContractDigest, RoomName
+    from strongroom.model.identifiers import ContractDigest, RoomName, RunId
 
 
-def remember(transaction: Transaction, ask: ParsedRequest, issued: Issued) -> None:
-    """Remember a certificate that leaves with the answer to `ask`."""
+def remember(
+    transaction: Transaction,
+    issued: Issued,
+    *,
+    contract_digest: ContractDigest,
+    room: RoomName,
+    run_id: RunId,
+) -> None:
+    """Remember a certificate that is about to leave, to that run."""
     issuer = issued.issuer
     transaction.certificates.add(
         IssuedLeaf(
             serial=issued.serial,
-            contract_digest=ask.contract.digest,
-            room=ask.room,
-            run_id=ask.run_id,
+            contract_digest=contract_digest,
+            room=room,
+            run_id=run_id,
             not_after=issued.not_after,
         ),
         IssuedIssuer(
-            contract_digest=ask.contract.digest,
+            contract_digest=contract_digest,
             root=issuer.root_digest,
             certificate=issuer.certificate,
             serial=issuer.serial,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from strongroom.acme import exchange
 from strongroom.authority import issue
 from strongroom.broker.administration import own_changes
-from strongroom.broker.ports import IssuedIssuer, IssuedLeaf
+from strongroom.broker.certificates import revoke
 from strongroom.broker.running.watch import standing
 from strongroom.crypto import digest
 from strongroom.crypto.pki import certificates
@@ -102,17 +102,16 @@ def _read(broker: Broker, path: str, body: bytes) -> Answer | _Finalized:
 class _Wanted:
     """What may be issued. issuer: of the contract, as the storage has it."""
 
-    spki: bytes
     issuer: ContractIssuer
     vouched: issue.Vouched
 
 
 async def _issue(broker: Broker, order: AcmeOrder, spki: bytes) -> None:
-    def write(transaction: Transaction) -> tuple[bytes, int]:
+    def write(transaction: Transaction) -> None:
         now = broker.clock()
-        if (known := _issued(broker, order)) is not None:  # 4: no other writer is between this and the commit
-            return known.encode(), 0
-        wanted = _wanted(broker, transaction, order, spki, now)
+        if _issued(broker, order) is not None:  # 4: no other writer is between this and the commit
+            return
+        wanted = _wanted(broker, transaction, order, now)
         _require_allowance(broker, order, now)
         issued = issue.issue_to_account(
             wanted.vouched,
@@ -120,29 +119,19 @@ async def _issue(broker: Broker, order: AcmeOrder, spki: bytes) -> None:
             names=order.names,
             usages=order.attested.usages,
             lifetime_seconds=order.attested.lifetime_seconds,
-            spki=wanted.spki,
+            spki=spki,
             now=now,
             random=broker.random,
         )
-        entry, index = own_changes.append(broker, transaction, _change(order, issued))  # 5
+        own_changes.append(broker, transaction, _change(order, issued))  # 5
         about = order.attested
-        transaction.certificates.add(
-            IssuedLeaf(
-                serial=issued.serial,
-                contract_digest=about.contract_digest,
-                room=about.room,
-                run_id=about.run_id,
-                not_after=issued.not_after,
-            ),
-            IssuedIssuer(
-                contract_digest=about.contract_digest,
-                root=issued.issuer.root_digest,
-                certificate=issued.issuer.certificate,
-                serial=issued.issuer.serial,
-                not_after=issued.issuer.not_after,
-            ),
+        revoke.remember(
+            transaction,
+            issued,
+            contract_digest=about.contract_digest,
+            room=about.room,
+            run_id=about.run_id,
         )
-        return entry, index
 
     await broker.store.write(write)
 
@@ -177,9 +166,7 @@ def _key_of(order: AcmeOrder, data: bytes) -> bytes:
     return request.spki
 
 
-def _wanted(
-    broker: Broker, transaction: Transaction, order: AcmeOrder, spki: bytes, now: datetime
-) -> _Wanted:
+def _wanted(broker: Broker, transaction: Transaction, order: AcmeOrder, now: datetime) -> _Wanted:
     about = order.attested
     if (state := standing(transaction, about.run_id)) is not WatchState.STANDS:  # 1
         raise _over(f"the run is over or held: {state.value}")
@@ -202,7 +189,6 @@ def _wanted(
         raise _over("the contract's issuer is revoked, or none of this authority's roots is above it")
     simulated = verdict.object("claims").boolean("simulated")
     return _Wanted(
-        spki=spki,
         issuer=issuer,
         vouched=issue.Vouched(run_id=about.run_id, simulated=simulated, expires=expires),
     )
