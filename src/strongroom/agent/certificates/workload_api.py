@@ -7,11 +7,12 @@ but the one that it hands out; what a program sends to it never reaches the agen
 from __future__ import annotations
 
 import os
-import signal
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
-from strongroom.agent import kernel, owners
+from strongroom.agent import owners
+from strongroom.agent.network import keyless
 from strongroom.spiffe.svid import X509Svid
 
 if TYPE_CHECKING:
@@ -57,15 +58,7 @@ def path(folder: str) -> str:
 def spawn() -> WorkloadApi:
     """Fork the process. To be called before there is any key."""
     own, theirs = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-                signal.signal(number, signal.SIG_DFL)
-            kernel.close_all(3, but=(theirs.fileno(),))
-            _serve(theirs)
-        finally:
-            os._exit(1)
+    keyless.fork(partial(_serve, theirs), keep=theirs.fileno())
     theirs.close()
     return WorkloadApi(own)
 
@@ -73,11 +66,7 @@ def spawn() -> WorkloadApi:
 def _serve(updates: socket.socket) -> None:
     from strongroom.spiffe import workload_api  # noqa: PLC0415 - here alone: rooms without it load none of it
 
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    os.setgroups([])
-    os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-    os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    keyless.drop_rights(_NOBODY)
     _, descriptors, _, _ = socket.recv_fds(updates, 1, 1)
     if descriptors:
         with socket.socket(fileno=descriptors[0]) as listener:

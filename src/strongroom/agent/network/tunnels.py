@@ -13,9 +13,10 @@ import os
 import signal
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from strongroom.agent import kernel
+from strongroom.agent.network import keyless
 from strongroom.encoding import canonical, fields
 from strongroom.errors import Malformed
 from strongroom.model import tunnel
@@ -233,28 +234,15 @@ def spawn() -> Tunnels:
     own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (own, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-                signal.signal(number, signal.SIG_DFL)
-            kernel.close_all(3, but=(theirs.fileno(),))
-            from strongroom.tunnel import process  # noqa: PLC0415 - here alone: rooms without tunnels load none of it
-
-            process.main(theirs, _drop_rights)
-        finally:
-            os._exit(1)
+    pid = keyless.fork(partial(_serve, theirs), keep=theirs.fileno())
     theirs.close()
     return Tunnels(own, pid)
 
 
-def _drop_rights() -> None:
-    """No user that owns anything, no way to another, no look into it from others of that user."""
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    os.setgroups([])
-    os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-    os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+def _serve(control: socket.socket) -> None:
+    from strongroom.tunnel import process  # noqa: PLC0415 - here alone: rooms without tunnels load none of it
+
+    process.main(control, partial(keyless.drop_rights, _NOBODY))
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
